@@ -1,0 +1,150 @@
+//! Names of links on the host and in guests: what the kernel accepts, and what ours are derived from.
+//!
+//! A device's name is for people; its identity is the altname (`nicd-<uuid>`), which no other link can carry.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{NetworkId, PortId};
+
+/// The kernel's `IFNAMSIZ - 1`.
+pub const MAX_NAME: usize = 15;
+
+/// How many device names a port's UUID yields before the choice wraps.
+pub const NAME_CHOICES: usize = 3;
+
+/// A link's name that the kernel accepts (`dev_valid_name`, net/core/dev.c): 1 to 15 bytes, no `/`, `:` or white
+/// space, not `.` or `..`; and no `%`, which the kernel takes for a pattern.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkName(String);
+
+/// A text that cannot name a link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{value}' cannot name an interface: 1 to 15 bytes without '/', ':', '%' or white space, and not '.' or '..', are expected"
+)]
+pub struct BadLinkName {
+    /// What was given, cut to 64 characters.
+    pub value: String,
+}
+
+impl LinkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LinkName {
+    type Err = BadLinkName;
+
+    fn from_str(text: &str) -> Result<Self, BadLinkName> {
+        let refused = |c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_whitespace() || c.is_control();
+        if text.is_empty() || text.len() > MAX_NAME || text == "." || text == ".." || text.contains(refused) {
+            return Err(BadLinkName { value: text.chars().take(64).collect() });
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for LinkName {
+    type Error = BadLinkName;
+
+    fn try_from(text: String) -> Result<Self, BadLinkName> {
+        text.parse()
+    }
+}
+
+impl From<LinkName> for String {
+    fn from(name: LinkName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// The altname that marks a port's device as ours.
+pub fn port_altname(port: PortId) -> String {
+    format!("nicd-{port}")
+}
+
+/// The altname that marks a network's bridge as ours.
+pub fn network_altname(network: NetworkId) -> String {
+    format!("nicd-{network}")
+}
+
+/// The uuid in one of our altnames; whose it is (a port's or a network's) the store knows.
+pub fn marked(altname: &str) -> Option<uuid::Uuid> {
+    let text = altname.strip_prefix("nicd-")?;
+    (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok())?
+}
+
+/// The `choice`-th name for a port's device: `nicd` and eleven hexadecimal digits of its UUID, further on for each
+/// choice, around at the end.
+pub fn port_device(port: PortId, choice: usize) -> LinkName {
+    let digits = port.0.simple().to_string();
+    let window: String = digits.chars().cycle().skip(11 * (choice % NAME_CHOICES)).take(11).collect();
+    LinkName(format!("nicd{window}"))
+}
+
+/// The name of a network's agent-made bridge: `nbr` and twelve digits of its UUID. On a clash the next twelve.
+pub fn network_bridge(network: NetworkId, choice: usize) -> LinkName {
+    let digits = network.0.simple().to_string();
+    let window: String = digits.chars().cycle().skip(12 * (choice % NAME_CHOICES)).take(12).collect();
+    LinkName(format!("nbr{window}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port() -> PortId {
+        "ce531f90-199f-48c0-816c-13e38010b442".parse().unwrap()
+    }
+
+    #[test]
+    fn device_names_walk_through_the_uuid() {
+        assert_eq!(port_device(port(), 0).as_str(), "nicdce531f90199");
+        assert_eq!(port_device(port(), 1).as_str(), "nicdf48c0816c13");
+        assert_eq!(port_device(port(), 2).as_str(), "nicde38010b442c");
+        assert!((0..9).all(|choice| port_device(port(), choice).as_str().len() == MAX_NAME));
+    }
+
+    #[test]
+    fn bridge_names_fit() {
+        let network: NetworkId = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".parse().unwrap();
+        assert_eq!(network_bridge(network, 0).as_str(), "nbr3cb9bc595699");
+        assert_eq!(network_bridge(network, 1).as_str(), "nbr4588a4b1b87f");
+    }
+
+    #[test]
+    fn altnames_are_recognised_and_nothing_else_is() {
+        assert_eq!(marked(&port_altname(port())), Some(port().0));
+        for foreign in ["nicd-", "nicd-1", "eth0", "nicdce531f90199", "nicd-ce531f90199f48c0816c13e38010b442"] {
+            assert_eq!(marked(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn names_the_kernel_refuses_are_refused() {
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "eth%d", "a\tb", "0123456789abcdef", "a\0", "é\u{85}"] {
+            assert!(bad.parse::<LinkName>().is_err(), "{bad:?}");
+        }
+        for good in ["a", "eth0", "0123456789abcde", "br-int", "-x"] {
+            assert!(good.parse::<LinkName>().is_ok(), "{good}");
+        }
+    }
+}
