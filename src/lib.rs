@@ -1,1 +1,2 @@
-//! x
+//! nicd
+pub mod model;

@@ -1,0 +1,178 @@
+//! The only code that touches the host: it looks, and it carries out [`Op`]s.
+//!
+//! ```text
+//!  exec ── Op ──► Host::apply ──► netlink, tap ioctls, the guest's namespace
+//!  manager ◄── LinkSeen ── Host::look, Host::observe
+//!  manager ◄── Notice ──── watch   (its own socket, its own thread)
+//! ```
+//!
+//! [`Kernel`] is a host one can open: the running Linux (`linux`), or one in memory (`fake`) on which the same suite
+//! runs and on which any op can be made to fail. No policy lives here: what to do was decided in `plan`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::model::{LinkName, NetnsPin};
+use crate::plan::{LinkSeen, Op};
+
+/// A host that can be opened more than once: for the worker, for the reaper, for the watch.
+pub trait Kernel: Send + Sync + 'static {
+    /// One opened access to it.
+    type Host: Host;
+
+    /// Opens an access with sockets of its own.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket.
+    fn open(&self) -> Result<Self::Host, OpError>;
+
+    /// Starts to watch the host's links on a thread of its own, from before the first dump a caller makes. It ends when
+    /// `sink` is closed.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket, or no thread can be had.
+    fn watch(&self, sink: tokio::sync::mpsc::Sender<Notice>) -> Result<(), OpError>;
+}
+
+/// One opened access to a host. Calls block; each has a limit in time.
+pub trait Host: Send + 'static {
+    /// What an execution holds while it runs and that must not outlive it: a tap's descriptor until it is persistent, a
+    /// socket inside the guest's namespace. Dropping it gives all of that back.
+    type Held: Default + Send + 'static;
+
+    /// Carries out one op wholly, or fails and leaves of a half-made thing only what the step's undo covers.
+    ///
+    /// # Errors
+    /// What the kernel answered. Already being as asked is no error.
+    fn apply(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
+
+    /// Looks at one link; none when there is none. Also makes the kernel process the link's pending carrier changes.
+    ///
+    /// # Errors
+    /// The kernel could not answer.
+    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError>;
+
+    /// A complete and uninterrupted dump of all links.
+    ///
+    /// # Errors
+    /// The kernel could not give one.
+    fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError>;
+
+    /// The namespace a path names.
+    ///
+    /// # Errors
+    /// It names none that a guest may be.
+    fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError>;
+
+    /// The indexes of links that default routes of the host leave by, v4 and v6.
+    ///
+    /// # Errors
+    /// The kernel could not answer.
+    fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError>;
+}
+
+/// What a successful op has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// It is as asked.
+    Done,
+    /// It is as asked, and the NIC has this name in the guest.
+    GuestDevice(LinkName),
+}
+
+/// Whom to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who<'a> {
+    /// The link with this index.
+    Index(u32),
+    /// The link with this altname (or, as the kernel does not tell them apart, name).
+    Altname(&'a str),
+    /// The link with this name.
+    Name(&'a str),
+}
+
+/// What the watch has to tell. `at` is when the look began, so that an older look never overrides a newer one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A link was looked at.
+    Seen {
+        /// What was there.
+        link: LinkSeen,
+        /// When.
+        at: Instant,
+    },
+    /// A link is gone.
+    Gone {
+        /// Its index.
+        index: u32,
+        /// When.
+        at: Instant,
+    },
+    /// Events were lost; this is a complete dump in their place.
+    Resync {
+        /// Everything that was there.
+        links: Vec<LinkSeen>,
+        /// When.
+        at: Instant,
+    },
+}
+
+/// An op the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{doing}: {said}")]
+pub struct OpError {
+    /// What it means for the caller.
+    pub trouble: Trouble,
+    /// What was being done, with the object's name.
+    pub doing: String,
+    /// The kernel's errno in words, and its extended answer where it gave one.
+    pub said: String,
+}
+
+/// What a refusal means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A name, altname or index is taken by another link (EEXIST, EBUSY).
+    Taken,
+    /// The name asked for is taken inside the guest's namespace (EEXIST).
+    GuestNameTaken,
+    /// The link is not there (ENODEV).
+    Gone,
+    /// The bridge has no room for another port (EXFULL; 1023 at most).
+    BridgeFull,
+    /// The bridge is not there, or is no bridge.
+    NoBridge,
+    /// The guest's namespace is gone, or another one than the pinned.
+    Namespace,
+    /// The guest's settings do not fit its namespace (an address or route the kernel refuses there).
+    GuestRefused,
+    /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).
+    Permission,
+    /// No answer in time.
+    TimedOut,
+    /// Anything else.
+    Other,
+}
+
+/// Why a path is no namespace for a guest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetnsError {
+    /// Nothing is there.
+    #[error("{0} does not exist; a mounted network namespace such as /run/netns/NAME is expected")]
+    Missing(String),
+    /// A file, a directory, or a namespace of another kind.
+    #[error("{0} is not a network namespace; a mounted one such as /run/netns/NAME is expected")]
+    NotNetns(String),
+    /// The daemon's own: a guest's NIC there would be the host's.
+    #[error("{0} is nicd's own network namespace, the host's; a guest's is expected")]
+    Own(String),
+    /// It cannot be entered or read.
+    #[error("{path} cannot be entered: {said}")]
+    Refused {
+        /// The path.
+        path: String,
+        /// The system's answer.
+        said: String,
+    },
+}

@@ -1,0 +1,23 @@
+//! The words: what networks, subnets, servers and ports are, which values they may have, and how a port's phase moves.
+//!
+//! Data and rules alone: no clock, no randomness, no I/O; times and drawn values are passed in. Records are serde types,
+//! written to the store as they stand here. Nothing here knows HTTP, netlink or SQL.
+
+pub mod ids;
+pub mod mac;
+pub mod names;
+pub mod network;
+pub mod phase;
+pub mod pools;
+pub mod port;
+pub mod server;
+pub mod subnet;
+
+pub use ids::{NetworkId, PortId, ServerId, SubnetId};
+pub use mac::{Mac, MacPrefix};
+pub use names::LinkName;
+pub use network::Network;
+pub use phase::{Happening, Phase, Readiness, Status};
+pub use port::{Binding, FixedIp, Intent, Origin, Port, Profile};
+pub use server::{Guest, NetnsPin, Owner, Server};
+pub use subnet::{HostRoute, Subnet};

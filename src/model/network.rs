@@ -1,0 +1,50 @@
+//! A network: one L2 segment, realised on this host as one bridge.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ids::NetworkId;
+use super::names::LinkName;
+
+/// The smallest MTU a network may have, in bytes: IPv6's (RFC 8200 §5). Below it the kernel tears a link's IPv6 state down.
+pub const MIN_MTU: u32 = 1280;
+
+/// The largest MTU a network may have, in bytes: a tap's (`65535 - ETH_HLEN`, drivers/net/tun.c).
+pub const MAX_MTU: u32 = 65521;
+
+/// A network as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its id.
+    pub id: NetworkId,
+    /// A person's name for it; need not be unique.
+    pub name: String,
+    /// A person's remark.
+    #[serde(default)]
+    pub description: String,
+    /// The project it was made for; nicd keeps it and gives it back.
+    #[serde(default)]
+    pub project_id: String,
+    /// The MTU guests on it are given, in bytes.
+    pub mtu: u32,
+    /// The existing bridge it uses; none when the agent makes one.
+    pub bridge: Option<LinkName>,
+    /// `flat` with its physical network, or `local`.
+    #[serde(default)]
+    pub physical_network: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Grows with each change.
+    pub revision_number: u64,
+}
+
+impl Network {
+    /// The explicit MAC of its agent-made bridge: locally administered, from the network's id, the same after every rebuild.
+    /// It starts with `fe`, so that it differs from every guest's; with the usual prefix it differs from every host side by its second octet.
+    pub fn bridge_mac(&self) -> super::mac::Mac {
+        let [a, b, c, d, ..] = *self.id.0.as_bytes();
+        super::mac::Mac([0xfe, 0x62, a, b, c, d])
+    }
+}

@@ -1,0 +1,87 @@
+//! A server: a guest on this host, and where its NICs go.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ids::ServerId;
+
+/// NICs a server may have unless its `nic_limit` or the config says otherwise, as ECS has it.
+pub const DEFAULT_NIC_LIMIT: u32 = 12;
+
+/// The most queues a tap can have (`MAX_TAP_QUEUES`, drivers/net/tun.c).
+pub const MAX_QUEUES: u16 = 256;
+
+/// A server as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Its id.
+    pub id: ServerId,
+    /// A person's name for it; need not be unique.
+    pub name: String,
+    /// The project it belongs to; nicd keeps it and gives it back.
+    #[serde(default)]
+    pub project_id: String,
+    /// What kind of guest it is.
+    pub guest: Guest,
+    /// How many NICs it may have; none for the config's.
+    #[serde(default)]
+    pub nic_limit: Option<u32>,
+    /// Which namespace the path named when it was last pinned; none for a vm.
+    #[serde(default)]
+    pub pin: Option<NetnsPin>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What kind of guest a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Guest {
+    /// A virtual machine: its NICs are taps.
+    Vm {
+        /// Queues of each tap, 1 to 256.
+        queues: u16,
+        /// Who may open the taps beside a holder of CAP_NET_ADMIN.
+        #[serde(default)]
+        owner: Owner,
+    },
+    /// A network namespace: its NICs are veths.
+    Netns {
+        /// Where the namespace is mounted.
+        path: PathBuf,
+    },
+}
+
+/// Who may open a tap. With both set the opener must satisfy both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+}
+
+/// A network namespace beyond doubt: inodes are used again at once, cookies never within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NetnsPin {
+    /// The boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: uuid::Uuid,
+    /// The namespace (`SO_NETNS_COOKIE`).
+    pub cookie: u64,
+}
+
+impl Guest {
+    /// The word of the API: `vm` or `netns`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Vm { .. } => "vm",
+            Self::Netns { .. } => "netns",
+        }
+    }
+}

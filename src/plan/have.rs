@@ -1,0 +1,164 @@
+//! What the kernel was last seen to hold.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Mac, NetworkId, PortId, names};
+
+/// One link, as one look showed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSeen {
+    /// Its index in the host's namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its further names, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub altnames: Vec<String>,
+    /// Its alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+    /// What it is.
+    pub kind: Kind,
+    /// Its MAC; none where it has none of six octets.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Whether it has carrier (`IFF_LOWER_UP`), which is what the other side's presence shows as.
+    pub lower_up: bool,
+    /// The bridge or bond it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<u32>,
+    /// Its group (`IFLA_GROUP`), 0 unless somebody moved it.
+    #[serde(default)]
+    pub group: u32,
+    /// Whether the kernel would give it an IPv6 address of its own (`IFLA_INET6_ADDR_GEN_MODE` other than none).
+    pub v6_autoconf: bool,
+    /// Its settings as a bridge's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_port: Option<BridgePort>,
+    /// Its settings as a tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<TapSeen>,
+}
+
+/// What kind of link it is (`IFLA_INFO_KIND`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A tap (`tun` in tap mode).
+    Tap,
+    /// One end of a veth pair.
+    Veth,
+    /// A bridge.
+    Bridge,
+    /// Anything else.
+    Other,
+}
+
+/// A bridge port's settings (`IFLA_INFO_SLAVE_DATA`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgePort {
+    /// Whether it forwards (`BR_STATE_FORWARDING`).
+    pub forwarding: bool,
+    /// Whether it learns addresses.
+    pub learning: bool,
+}
+
+/// A tap's settings (`IFLA_INFO_DATA`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapSeen {
+    /// Whether it outlives its openers.
+    pub persist: bool,
+    /// Whether it has more than one queue.
+    pub multi_queue: bool,
+    /// The user that may open it.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// The group that may open it.
+    #[serde(default)]
+    pub gid: Option<u32>,
+}
+
+impl LinkSeen {
+    /// The uuids in the altnames that mark it as ours; one, unless somebody meddled.
+    pub fn marks(&self) -> impl Iterator<Item = uuid::Uuid> + '_ {
+        self.altnames.iter().filter_map(|name| names::marked(name))
+    }
+}
+
+/// All links of the host's namespace, kept true by looks; found by index, by any name and by mark in constant time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<LinkSeen>", into = "Vec<LinkSeen>")]
+pub struct Have {
+    links: BTreeMap<u32, LinkSeen>,
+    /// Names and altnames.
+    names: HashMap<String, u32>,
+}
+
+impl Have {
+    /// Takes in what a look showed, in place of what was known of that index.
+    pub fn insert(&mut self, link: LinkSeen) {
+        self.remove(link.index);
+        for name in link.altnames.iter().chain([&link.name]) {
+            self.names.insert(name.clone(), link.index);
+        }
+        self.links.insert(link.index, link);
+    }
+
+    /// Forgets a link that is gone, and gives back what was known of it.
+    pub fn remove(&mut self, index: u32) -> Option<LinkSeen> {
+        let link = self.links.remove(&index)?;
+        for name in link.altnames.iter().chain([&link.name]) {
+            if self.names.get(name) == Some(&index) {
+                self.names.remove(name);
+            }
+        }
+        Some(link)
+    }
+
+    /// The link with this index.
+    pub fn link(&self, index: u32) -> Option<&LinkSeen> {
+        self.links.get(&index)
+    }
+
+    /// The link with this name or altname.
+    pub fn named(&self, name: &str) -> Option<&LinkSeen> {
+        self.names.get(name).and_then(|index| self.links.get(index))
+    }
+
+    /// A port's device.
+    pub fn device(&self, port: PortId) -> Option<&LinkSeen> {
+        self.named(&names::port_altname(port))
+    }
+
+    /// A network's agent-made bridge.
+    pub fn own_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
+        self.named(&names::network_altname(network))
+    }
+
+    /// All links, by index.
+    pub fn iter(&self) -> impl Iterator<Item = &LinkSeen> {
+        self.links.values()
+    }
+}
+
+impl From<Vec<LinkSeen>> for Have {
+    fn from(links: Vec<LinkSeen>) -> Self {
+        let mut have = Self::default();
+        for link in links {
+            have.insert(link);
+        }
+        have
+    }
+}
+
+impl From<Have> for Vec<LinkSeen> {
+    fn from(have: Have) -> Self {
+        have.links.into_values().collect()
+    }
+}

@@ -1,0 +1,23 @@
+//! What is wanted and what is there become an ordered list of steps, each with its undo.
+//!
+//! ```text
+//!   Want ──┐
+//!          ├──► plan() ──► Plan = [Step { op, undo }] ──► exec
+//!   Have ──┘
+//! ```
+//!
+//! Pure and deterministic: no clock, no randomness, no I/O; an ifindex for a new link is part of the want. A plan leaves
+//! no choice for later, is compared whole in tests, and planning again after applying gives the empty plan. No op here
+//! can touch a link that does not carry our altname, but for the one a step before has just made.
+
+pub mod facts;
+pub mod have;
+pub mod op;
+mod planner;
+pub mod want;
+
+pub use facts::{Fact, facts};
+pub use have::{BridgePort, Have, Kind, LinkSeen, TapSeen};
+pub use op::{Address, At, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Step, Switch};
+pub use planner::{PlanError, plan};
+pub use want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};

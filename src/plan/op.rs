@@ -1,0 +1,315 @@
+//! The daemon's whole power over the host: a closed list of verbs, and plans made of them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
+
+/// An ordered list of steps, and why it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What started it.
+    pub reason: Reason,
+    /// First to last.
+    pub steps: Vec<Step>,
+}
+
+/// What started a plan. The mechanism is the same for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A client's attach.
+    Attach,
+    /// A client's detach.
+    Detach,
+    /// A client's change of a port or network.
+    Change,
+    /// The kernel was seen to differ from the store.
+    Drift,
+    /// The daemon started.
+    Restart,
+    /// A client asked what would be done.
+    DryRun,
+}
+
+/// One op and what takes it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What to do.
+    pub op: Op,
+    /// What undoes it, from what was there before; none when an earlier step's undo takes this one along.
+    pub undo: Option<Op>,
+}
+
+/// Everything nicd can do to the host. Every op, also as an undo, may run twice: what is already as asked is success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// Makes a bridge with STP and multicast snooping off, forward delay 0, no IPv6 address; marks it, sets it up.
+    CreateBridge {
+        /// Whose bridge.
+        network: NetworkId,
+        /// The index it is to have.
+        index: u32,
+        /// Its name.
+        name: LinkName,
+        /// Its explicit MAC, which keeps it from following its ports'.
+        mac: Mac,
+        /// Its MTU in bytes, set explicitly for the same reason.
+        mtu: u32,
+    },
+    /// Sets an agent-made bridge back to what it was made with.
+    SetBridge {
+        /// Whose bridge.
+        network: NetworkId,
+        /// Its MAC.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mac: Option<Mac>,
+        /// Its MTU in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mtu: Option<u32>,
+        /// Whether it is up.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        switch: Option<Switch>,
+        /// Turns IPv6 address generation off.
+        #[serde(default)]
+        v6_off: bool,
+    },
+    /// Deletes a network's agent-made bridge.
+    DeleteBridge {
+        /// Whose bridge.
+        network: NetworkId,
+    },
+    /// Makes a tap that dies with this process, without carrier and not up.
+    CreateTap {
+        /// Whose device.
+        port: PortId,
+        /// The index it is to have (`TUNSETIFINDEX`).
+        index: u32,
+        /// Its name.
+        name: LinkName,
+        /// 1, or more for `IFF_MULTI_QUEUE`.
+        queues: u16,
+        /// Whether frames carry virtio-net headers.
+        vnet_hdr: bool,
+        /// Who may open it; uid 0 when nobody is named.
+        owner: Owner,
+    },
+    /// Undoes [`Op::CreateTap`] while the tap is not persistent.
+    CloseTap {
+        /// Whose device.
+        port: PortId,
+    },
+    /// Makes a veth pair and marks the host's end. The other end is in the namespace from the start; neither is up.
+    CreateVeth {
+        /// Whose device.
+        port: PortId,
+        /// The index of the host's end.
+        index: u32,
+        /// The name of the host's end.
+        name: LinkName,
+        /// Where the namespace is mounted.
+        netns: PathBuf,
+        /// Which namespace that must be.
+        pin: NetnsPin,
+        /// The index of the guest's end.
+        guest_index: u32,
+        /// The name of the guest's end; none for the lowest free `eth%d`.
+        guest_name: Option<LinkName>,
+        /// The guest's MAC.
+        guest_mac: Mac,
+        /// The guest's MTU in bytes.
+        guest_mtu: u32,
+    },
+    /// Marks and sets up the host's side of a port as a link and as a bridge port, in one send.
+    Configure {
+        /// Whose device.
+        port: PortId,
+        /// How it is addressed.
+        at: At,
+        /// What to set.
+        settings: LinkSettings,
+    },
+    /// Lets a tap outlive this process (`TUNSETPERSIST`), and closes it.
+    Persist {
+        /// Whose device.
+        port: PortId,
+    },
+    /// Gives the guest's end its addresses and routes and sets it up, in one send inside the namespace.
+    ConfigureGuest {
+        /// Whose device.
+        port: PortId,
+        /// Where the namespace is mounted.
+        netns: PathBuf,
+        /// Which namespace that must be.
+        pin: NetnsPin,
+        /// The index of the guest's end; none when it was made by an earlier run, and is found as the peer of the host's end.
+        guest_index: Option<u32>,
+        /// What to set.
+        settings: GuestSettings,
+    },
+    /// Writes the alias that says the device is finished, and sets it up or down.
+    Seal {
+        /// Whose device.
+        port: PortId,
+        /// The store's id and the commit number of the intent.
+        alias: String,
+        /// Up, unless the port is admin down.
+        switch: Switch,
+    },
+    /// Sets the device up or down.
+    SetLink {
+        /// Whose device.
+        port: PortId,
+        /// Which.
+        switch: Switch,
+    },
+    /// Takes the device out of its bridge.
+    Unbind {
+        /// Whose device.
+        port: PortId,
+    },
+    /// Moves the device into a group of links to be deleted together.
+    SetGroup {
+        /// Whose device.
+        port: PortId,
+        /// The group, never 0.
+        group: u32,
+    },
+    /// Deletes every link of a group that a complete dump has shown to hold nothing but ours.
+    DeleteGroup {
+        /// The group, never 0.
+        group: u32,
+    },
+    /// Deletes a port's device.
+    DeleteLink {
+        /// Whose device.
+        port: PortId,
+    },
+}
+
+/// How a device is addressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum At {
+    /// By the index chosen for it: it is being made and has no mark yet.
+    Index(u32),
+    /// By its altname, which no other link can have.
+    Altname,
+}
+
+/// Up or down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// `IFF_UP` set.
+    Up,
+    /// `IFF_UP` not set.
+    Down,
+}
+
+/// What to set on the host's side of a port. What is `None` or false stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkSettings {
+    /// Adds the mark.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mark: bool,
+    /// Turns IPv6 address generation off.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub v6_off: bool,
+    /// The host side's MAC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// The MTU in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The bridge's index; 0 takes the device out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master: Option<u32>,
+    /// Guest MACs to enter into the bridge's FDB as static, which survives the end of learning.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fdb: Vec<Mac>,
+    /// Whether the bridge learns addresses from this port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning: Option<bool>,
+}
+
+/// What a guest in a namespace is given when its NIC is built.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestSettings {
+    /// The NIC's name; none for the lowest free `eth%d`.
+    pub name: Option<LinkName>,
+    /// Its addresses; v6 ones are set without duplicate address detection.
+    pub addresses: Vec<Address>,
+    /// Its routes.
+    pub routes: Vec<Route>,
+}
+
+/// An address with its prefix length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// The length of its subnet's prefix.
+    pub prefix: u8,
+}
+
+/// A route of the guest by its NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to; `0.0.0.0/0` or `::/0` for the default.
+    pub destination: IpNetwork,
+    /// The next hop.
+    pub via: IpAddr,
+    /// Whether the next hop is reached on the link although no address of the guest's covers it.
+    pub onlink: bool,
+    /// The metric; lower wins.
+    pub metric: u32,
+}
+
+impl Op {
+    /// Whether what this op does stays when the process dies. Such an op waits until its intent is durable.
+    pub fn outlives_the_process(&self) -> bool {
+        match self {
+            Self::CreateTap { .. } | Self::CloseTap { .. } | Self::Configure { at: At::Index(_), .. } => false,
+            Self::CreateBridge { .. }
+            | Self::SetBridge { .. }
+            | Self::DeleteBridge { .. }
+            | Self::CreateVeth { .. }
+            | Self::Configure { at: At::Altname, .. }
+            | Self::Persist { .. }
+            | Self::ConfigureGuest { .. }
+            | Self::Seal { .. }
+            | Self::SetLink { .. }
+            | Self::Unbind { .. }
+            | Self::SetGroup { .. }
+            | Self::DeleteGroup { .. }
+            | Self::DeleteLink { .. } => true,
+        }
+    }
+
+    /// The op's name, as in its JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateBridge { .. } => "create_bridge",
+            Self::SetBridge { .. } => "set_bridge",
+            Self::DeleteBridge { .. } => "delete_bridge",
+            Self::CreateTap { .. } => "create_tap",
+            Self::CloseTap { .. } => "close_tap",
+            Self::CreateVeth { .. } => "create_veth",
+            Self::Configure { .. } => "configure",
+            Self::Persist { .. } => "persist",
+            Self::ConfigureGuest { .. } => "configure_guest",
+            Self::Seal { .. } => "seal",
+            Self::SetLink { .. } => "set_link",
+            Self::Unbind { .. } => "unbind",
+            Self::SetGroup { .. } => "set_group",
+            Self::DeleteGroup { .. } => "delete_group",
+            Self::DeleteLink { .. } => "delete_link",
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What shall be there: the store's records, resolved to what the kernel can be asked for.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
+
+use super::op::GuestSettings;
+
+/// A slice of the desired state: one port for an attach, everything after a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Want {
+    /// Bridges that networks need.
+    pub bridges: Vec<BridgeWant>,
+    /// Ports to be built.
+    pub ports: Vec<PortWant>,
+    /// Ports whose device is to go.
+    pub absent_ports: Vec<PortId>,
+    /// Networks whose agent-made bridge is to go.
+    pub absent_bridges: Vec<NetworkId>,
+}
+
+/// A network's bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeWant {
+    /// The network.
+    pub network: NetworkId,
+    /// Whose bridge it is.
+    pub made: BridgeMade,
+}
+
+/// Whose bridge a network uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BridgeMade {
+    /// Ours, made with the network's first port.
+    ByAgent {
+        /// The index for it, should it have to be made.
+        index: u32,
+        /// Its explicit MAC.
+        mac: Mac,
+        /// Its MTU in bytes, and that of its ports.
+        mtu: u32,
+    },
+    /// An operator's, which is never changed.
+    Existing {
+        /// Its name.
+        name: LinkName,
+    },
+}
+
+/// A port to be built, or to stay as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortWant {
+    /// The port.
+    pub id: PortId,
+    /// Its network; the same slice names its bridge.
+    pub network: NetworkId,
+    /// The index for its device, should it have to be made; for a veth the next one is the guest's end's.
+    pub index: u32,
+    /// The guest's MAC.
+    pub mac: Mac,
+    /// The guest's MTU in bytes, at most the bridge's.
+    pub mtu: u32,
+    /// Whether the device shall be up.
+    pub admin_up: bool,
+    /// The alias that seals the finished device: the store's id and the commit number of the intent.
+    pub alias: String,
+    /// What to build.
+    pub nic: NicWant,
+}
+
+/// What a guest's NIC is on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NicWant {
+    /// A tap that a VMM opens.
+    Tap {
+        /// 1, or up to 256 with `IFF_MULTI_QUEUE`.
+        queues: u16,
+        /// Whether frames carry virtio-net headers.
+        vnet_hdr: bool,
+        /// Who may open it.
+        owner: Owner,
+    },
+    /// A veth pair whose other end is in a namespace.
+    Veth {
+        /// Where the namespace is mounted.
+        netns: PathBuf,
+        /// Which namespace that must be.
+        pin: NetnsPin,
+        /// The guest's end.
+        guest: GuestSettings,
+    },
+}
