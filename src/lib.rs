@@ -1,2 +1,4 @@
 //! nicd
+pub mod kernel;
 pub mod model;
+pub mod plan;
