@@ -9,6 +9,10 @@
 //! [`Kernel`] is a host one can open: the running Linux (`linux`), or one in memory (`fake`) on which the same suite
 //! runs and on which any op can be made to fail. No policy lives here: what to do was decided in `plan`.
 
+pub mod fake;
+pub mod reaper;
+pub mod worker;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
