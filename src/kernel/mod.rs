@@ -10,6 +10,7 @@
 //! runs and on which any op can be made to fail. No policy lives here: what to do was decided in `plan`.
 
 pub mod fake;
+pub mod hands;
 pub mod reaper;
 pub mod worker;
 

@@ -54,26 +54,26 @@ pub fn inbox<H: Host>() -> Inbox<ToReap<H>> {
     Inbox::new(LIMIT)
 }
 
-/// Starts the thread. `attaches_wait` says whether the worker has work.
+/// Starts the thread. `attaches_come` says whether an attach has come since it was last asked.
 ///
 /// # Errors
 /// No thread can be had.
 pub fn start<H: Host>(
     host: H,
     inbox: Inbox<ToReap<H>>,
-    attaches_wait: impl Fn() -> bool + Send + 'static,
+    attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name("nicd-reaper".into()).spawn(move || Loop { host, attaches_wait }.run(&inbox))
+    std::thread::Builder::new().name("nicd-reaper".into()).spawn(move || Loop { host, attaches_come }.run(&inbox))
 }
 
 type Doomed = (PortId, oneshot::Sender<Result<(), OpError>>);
 
 struct Loop<H, F> {
     host: H,
-    attaches_wait: F,
+    attaches_come: F,
 }
 
-impl<H: Host, F: Fn() -> bool> Loop<H, F> {
+impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
     fn run(mut self, inbox: &Inbox<ToReap<H>>) {
         let (mut taken, mut doomed) = (VecDeque::new(), VecDeque::new());
         loop {
@@ -96,7 +96,7 @@ impl<H: Host, F: Fn() -> bool> Loop<H, F> {
                     }
                 }
             }
-            let most = if (self.attaches_wait)() { BATCH_AMONG_ATTACHES } else { BATCH };
+            let most = if (self.attaches_come)() { BATCH_AMONG_ATTACHES } else { BATCH };
             let batch: Vec<Doomed> = doomed.drain(..doomed.len().min(most)).collect();
             self.reap(batch);
         }

@@ -158,12 +158,15 @@ impl<H: Host> Worker<H> {
     ///
     /// # Errors
     /// Too many jobs wait, or the worker has ended.
-    pub async fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<A, Refused> {
+    pub fn ask<A: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut H) -> A + Send + 'static,
+    ) -> Result<oneshot::Receiver<A>, Refused> {
         let (answer, answered) = oneshot::channel();
         self.inbox.push(Message::Query(Box::new(move |host| {
             let _ = answer.send(ask(host));
         })))?;
-        answered.await.map_err(|_| Refused::Closed)
+        Ok(answered)
     }
 
     /// Lets the thread end after the jobs that wait.
