@@ -425,12 +425,8 @@ impl World {
             }
             Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, .. } => {
                 let cookie = self.netns(netns, *pin)?;
-                let taken: BTreeSet<&str> = self
-                    .guests
-                    .values()
-                    .filter(|guest| guest.cookie == cookie)
-                    .map(|guest| guest.name.as_str())
-                    .collect();
+                let taken: BTreeSet<&str> =
+                    self.guests.values().filter(|guest| guest.cookie == cookie).map(|guest| guest.name.as_str()).collect();
                 let guest_name = match guest_name {
                     Some(name) if taken.contains(name.as_str()) => {
                         return Err(refused(Trouble::GuestNameTaken, format!("creating {name} in {}", netns.display())));
@@ -491,8 +487,7 @@ impl World {
                 self.put(link);
             }
             Op::DeleteGroup { group } => {
-                let members: Vec<u32> =
-                    self.links.values().filter(|link| link.group == *group).map(|link| link.index).collect();
+                let members: Vec<u32> = self.links.values().filter(|link| link.group == *group).map(|link| link.index).collect();
                 for index in members {
                     self.remove(index);
                 }

@@ -49,6 +49,17 @@ pub enum ToReap<H: Host> {
     },
 }
 
+impl<H: Host> std::fmt::Debug for ToReap<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Device { port, .. } => f.debug_struct("Device").field("port", port).finish_non_exhaustive(),
+            Self::Unwind { execution, cause, .. } => {
+                f.debug_struct("Unwind").field("execution", execution).field("cause", cause).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
 /// The way into the reaper, before its thread runs.
 pub fn inbox<H: Host>() -> Inbox<ToReap<H>> {
     Inbox::new(LIMIT)

@@ -121,9 +121,9 @@ impl<H: Host> Worker<H> {
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)) };
         let inbox = worker.inbox.clone();
-        let thread = std::thread::Builder::new()
-            .name("nicd-kernel".into())
-            .spawn(move || Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox))?;
+        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
+            Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
+        })?;
         Ok((worker, thread))
     }
 

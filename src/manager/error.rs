@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::inbox::Refused;
-use crate::kernel::{NetnsError, OpError};
+use crate::kernel::{NetnsError, OpError, Trouble};
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
 use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
@@ -277,6 +277,73 @@ impl From<Refused> for Error {
         match refused {
             Refused::Full => Self::Busy("the kernel's queue is full"),
             Refused::Closed => Self::Stopping,
+        }
+    }
+}
+
+impl Error {
+    /// The stable word that tests and scripts match on (`reason`).
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSuchNetwork(_) => "no_such_network",
+            Self::NoSuchSubnet(_) => "no_such_subnet",
+            Self::NoSuchServer(_) => "no_such_server",
+            Self::NoSuchPort(_) => "no_such_port",
+            Self::PortNotOnServer { .. } => "port_not_on_server",
+            Self::PortInUse(_) => "port_in_use",
+            Self::IdTaken(_) => "id_in_use",
+            Self::AddressInUse { .. } => "address_in_use",
+            Self::AddressOutside { .. } => "address_outside_subnet",
+            Self::AddressKept { .. } => "address_not_usable",
+            Self::SubnetOfOther { .. } => "subnet_of_other_network",
+            Self::PoolEmpty { .. } => "pool_empty",
+            Self::NoSubnet(_) => "no_subnet",
+            Self::TooManyAddresses { .. } => "too_many_addresses",
+            Self::MacInUse { .. } => "mac_in_use",
+            Self::Mac(_) => "bad_mac",
+            Self::NoNetwork(_) => "no_network",
+            Self::SeveralNetworks => "several_networks",
+            Self::TooManyNics { .. } => "too_many_nics",
+            Self::SecondOnNetwork { .. } => "already_on_network",
+            Self::NetworkInUse { .. } => "network_in_use",
+            Self::SubnetInUse { .. } => "subnet_in_use",
+            Self::ServerHasNics { .. } => "server_has_nics",
+            Self::KindChange { .. } => "kind_change",
+            Self::SubnetOverlap { .. } => "subnet_overlap",
+            Self::TooManySubnets { .. } => "too_many_subnets",
+            Self::Subnet(_) => "bad_subnet",
+            Self::Netns(NetnsError::Missing(_)) => "no_such_namespace",
+            Self::Netns(NetnsError::NotNetns(_)) => "not_a_namespace",
+            Self::Netns(NetnsError::Own(_)) => "own_namespace",
+            Self::Netns(NetnsError::Refused { .. }) => "namespace_refused",
+            Self::NamespaceChanged { .. } => "namespace_changed",
+            Self::NamespaceGone { .. } => "namespace_gone",
+            Self::BridgeNotAllowed { .. } => "bridge_not_allowed",
+            Self::BridgeFull { .. } => "bridge_full",
+            Self::GuestNameTaken { .. } => "interface_name_taken",
+            Self::GuestRefused(_) => "guest_refused",
+            Self::NeedsDetach { .. } => "needs_detach",
+            Self::MtuInUse { .. } => "mtu_in_use",
+            Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
+            Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
+            Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",
+            Self::Plan(PlanError::NoFreeName(_)) => "no_free_name",
+            Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
+            Self::Plan(PlanError::Incomplete(_)) => "internal",
+            Self::NotBuilt(_) => "not_built",
+            Self::Kernel(error) => match error.trouble {
+                Trouble::Taken => "name_taken",
+                Trouble::Gone => "device_gone",
+                Trouble::NoBridge => "no_such_bridge",
+                Trouble::Permission => "no_permission",
+                Trouble::TimedOut => "kernel_timeout",
+                _ => "kernel_refused",
+            },
+            Self::NotUndone { .. } => "not_undone",
+            Self::Store(StoreError::Full) => "store_full",
+            Self::Store(StoreError::Busy) | Self::Busy(_) => "busy",
+            Self::Store(_) => "store_failed",
+            Self::Stopping => "stopping",
         }
     }
 }

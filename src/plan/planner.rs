@@ -128,9 +128,7 @@ impl Planner<'_> {
             (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
                 Err(PlanError::NotABridge(seen.name.clone()))
             }
-            (Some(seen), BridgeMade::Existing { .. }) => {
-                Ok(Home { index: seen.index, mtu: seen.mtu, name: seen.name.clone() })
-            }
+            (Some(seen), BridgeMade::Existing { .. }) => Ok(Home { index: seen.index, mtu: seen.mtu, name: seen.name.clone() }),
             (Some(seen), BridgeMade::ByAgent { mtu, .. }) => Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone() }),
             (None, BridgeMade::ByAgent { index, mtu, .. }) => {
                 Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string() })
@@ -211,7 +209,8 @@ impl Planner<'_> {
                 learning: seen.bridge_port.filter(|_| learning).map(|seen| seen.learning),
                 ..LinkSettings::default()
             };
-            let undo = (before != LinkSettings::default()).then_some(Op::Configure { port: id, at: At::Altname, settings: before });
+            let undo =
+                (before != LinkSettings::default()).then_some(Op::Configure { port: id, at: At::Altname, settings: before });
             self.step(Op::Configure { port: id, at: At::Altname, settings }, undo);
         }
         if seen.alias.as_deref() != Some(port.alias.as_str()) {

@@ -206,8 +206,7 @@ impl Store {
                 report(result);
             }
         };
-        let transaction =
-            Transaction { changes, purpose, report: Box::new(move |result| tell(&answer, result)), refused: None };
+        let transaction = Transaction { changes, purpose, report: Box::new(move |result| tell(&answer, result)), refused: None };
         // What frees is bounded by what there is to free.
         let pushed = match purpose {
             Purpose::Growing => self.inbox.push(Message::Commit(transaction, when)),

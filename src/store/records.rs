@@ -91,9 +91,7 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
 
 fn all<T: DeserializeOwned>(connection: &Connection, table: &str) -> Result<Vec<T>, StoreError> {
     let mut statement = connection.prepare(&format!("SELECT id, body FROM {table} ORDER BY id")).map_err(failed)?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
-        .map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(failed)?;
     rows.map(|row| {
         let (id, body) = row.map_err(failed)?;
         serde_json::from_str(&body).map_err(|error| damaged(table, &id, &error.to_string()))

@@ -64,8 +64,7 @@ impl Lock {
         let refused = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", dir.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refused)?;
         let path = dir.join("nicd.lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(refused)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(refused)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Held(dir.display().to_string())),
