@@ -12,6 +12,7 @@
 pub mod fake;
 pub mod hands;
 pub mod reaper;
+pub mod tap;
 pub mod worker;
 
 use std::collections::BTreeSet;

@@ -34,6 +34,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::config::AllowedBridges;
 use crate::events::{self, Event, Events};
 use crate::kernel::hands::{Answer, Hands};
 use crate::model::action::Action;
@@ -55,8 +56,8 @@ const CLAIM_WAIT: Duration = Duration::from_secs(30);
 pub struct Policy {
     /// The first three octets of generated MACs.
     pub mac_prefix: MacPrefix,
-    /// Bridges networks may use: names with `*`; none for all but those that hold the host's default route.
-    pub allowed_bridges: Option<Vec<String>>,
+    /// Which existing bridges networks may use.
+    pub allowed_bridges: AllowedBridges,
     /// The MTU of agent-made bridges, in bytes.
     pub mtu: u32,
     /// NICs a server may have unless it says otherwise.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::config::BridgeRule;
 use crate::kernel::worker::Outcome;
 use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
 use crate::model::subnet::NewSubnet;
@@ -79,10 +80,10 @@ impl Manager {
         if link.marks().next().is_some() {
             return refuse("nicd made it for another network");
         }
-        match &self.policy.allowed_bridges {
-            Some(allowed) if allowed.iter().any(|pattern| fits(pattern, name.as_str())) => Ok(()),
-            Some(allowed) => refuse(&format!("links.allowed_bridges permits {}", allowed.join(", "))),
-            None => {
+        match self.policy.allowed_bridges.rule(name) {
+            BridgeRule::Allowed => Ok(()),
+            BridgeRule::Refused => refuse("links.allowed_bridges does not name it"),
+            BridgeRule::UnlessUplink => {
                 let carriers = answered(self.hands.default_route_links()?).await?.map_err(Error::Kernel)?;
                 match carriers.contains(&link.index) {
                     true => refuse("it holds this host's default route; name it in links.allowed_bridges to allow it"),
@@ -311,32 +312,5 @@ fn claim_network(state: &mut State, id: NetworkId) -> Result<(), Error> {
 fn release(state: &mut State, id: NetworkId) {
     if let Some(entry) = state.networks.get_mut(&id) {
         entry.claim.release();
-    }
-}
-
-/// Whether a name fits a pattern in which `*` stands for any characters.
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((before, after)) = pattern.split_once('*') else { return pattern == name };
-    let Some(rest) = name.strip_prefix(before) else { return false };
-    (0..=rest.len()).filter(|cut| rest.is_char_boundary(*cut)).any(|cut| fits(after, &rest[cut..]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::fits;
-
-    #[test]
-    fn patterns_name_bridges() {
-        for (pattern, name, expected) in [
-            ("br0", "br0", true),
-            ("br0", "br01", false),
-            ("br*", "br01", true),
-            ("*", "anything", true),
-            ("br-*-x", "br-1-x", true),
-            ("br-*-x", "br-1-y", false),
-            ("", "br0", false),
-        ] {
-            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
-        }
     }
 }

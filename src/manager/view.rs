@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
 
+use crate::plan::{Fact, facts};
+
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
 use super::{Error, Manager};
 
@@ -191,6 +193,31 @@ impl Manager {
             (None, None, Some(network)) => state.networks.get(&network).map_or_else(Vec::new, |entry| of(&entry.ports)),
             (None, None, None) => state.ports.values().map(view).collect(),
         }
+    }
+
+    /// Every fact that a port's status depends on, in the order in which they decide.
+    ///
+    /// # Errors
+    /// There is no port with that id.
+    pub fn explain(&self, id: PortId) -> Result<(PortView, Vec<Fact>), Error> {
+        let state = self.lock();
+        let view = port(&state, id, &self.policy.host)?;
+        let entry = state.port(id)?;
+        let mut told = Vec::new();
+        let network = &state.network(entry.record.network_id)?.record;
+        match state.port_want(&entry.record, self.store_id, 0).filter(|_| entry.record.attached_to().is_some()) {
+            Some(want) => told.extend(facts(&want, &state.bridge_want(network, 0), &state.have)),
+            None => {
+                let detail = "the port is attached to no server".to_owned();
+                told.push(Fact { fact: crate::plan::facts::FactName::Bound, ok: false, detail });
+            }
+        }
+        if let Some(detail) = &entry.detail
+            && entry.phase == Phase::Error
+        {
+            told.insert(0, Fact { fact: crate::plan::facts::FactName::Possible, ok: false, detail: detail.clone() });
+        }
+        Ok((view, told))
     }
 
     /// How the daemon fares.

@@ -19,6 +19,10 @@ pub struct Fact {
 /// The facts, in the order in which they decide: the first that does not hold is the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactName {
+    /// The last try to build it did not fail.
+    Possible,
+    /// It has a server.
+    Bound,
     /// A device carries the port's altname.
     Device,
     /// It is in its network's bridge.
@@ -37,6 +41,8 @@ impl FactName {
     /// The word for the fact.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Possible => "possible",
+            Self::Bound => "bound",
             Self::Device => "device",
             Self::Bridge => "bridge",
             Self::Built => "built",
@@ -49,6 +55,8 @@ impl FactName {
     /// The stable word for "it does not hold" (`nicd:reason`).
     pub fn reason(self) -> &'static str {
         match self {
+            Self::Possible => "failed",
+            Self::Bound => "unbound",
             Self::Device => "device_missing",
             Self::Bridge => "not_in_bridge",
             Self::Built => "unfinished",
@@ -121,7 +129,7 @@ pub(super) fn bridge_seen<'a>(bridge: &BridgeWant, have: &'a Have) -> Option<&'a
 
 fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, have: &Have) -> bool {
     match fact {
-        FactName::Device => true,
+        FactName::Possible | FactName::Bound | FactName::Device => true,
         FactName::Bridge => link.master.is_some() && link.master == bridge_seen(bridge, have).map(|bridge| bridge.index),
         FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
         FactName::Admin => port.admin_up && link.up,
