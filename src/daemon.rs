@@ -1,26 +1,64 @@
-//! Placeholder on this branch: binds the sockets and answers 404 to everything.
+//! The daemon from start to stop: what is opened in which order, which tasks run, how they end.
+//!
+//! ```text
+//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store
+//!  tasks  :  listener (one per connection) · manager.follow · one per action
+//! ```
+//!
+//! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
 
-use std::error::Error;
+use std::io;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use axum::Router;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::listener::{Limits, Listener};
-use crate::api::peer::Admitted;
-use crate::api::socket::{SocketError, Sockets};
+use crate::api;
+use crate::api::listener::{Limits, Listener, ListenerError};
+use crate::api::peer::{Admitted, PeerError};
+use crate::api::socket::{Listening, SocketError, Sockets};
 use crate::config::Settings;
 use crate::exit::Exit;
+use crate::kernel::linux::Linux;
+use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
+use crate::manager::{Manager, Policy};
+use crate::store::{Loaded, Lock, Store, StoreError};
 
-/// Why the daemon ended.
+/// How many of the watch's notices may wait; beyond, the watch waits, and the kernel's buffer behind it.
+const NOTICES: usize = 8192;
+
+/// How long work under way may take to end when the daemon stops.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The sockets cannot be had.
     #[error("the sockets cannot be taken")]
     Socket(#[from] SocketError),
-    /// Anything else.
-    #[error("the daemon cannot run")]
-    Other(#[from] Box<dyn Error + Send + Sync>),
+    /// It cannot be told who is who.
+    #[error("groups cannot be looked up")]
+    Groups(#[from] PeerError),
+    /// The state cannot be had.
+    #[error("the state in {dir} cannot be used")]
+    Store {
+        /// The state directory.
+        dir: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// The kernel refuses what every start needs.
+    #[error("the kernel cannot be spoken to")]
+    Kernel(#[from] OpError),
+    /// The event loop cannot be had.
+    #[error("the event loop cannot be started")]
+    Runtime(#[source] io::Error),
+    /// The sockets cannot be served.
+    #[error("the sockets cannot be served")]
+    Listener(#[from] ListenerError),
 }
 
 impl DaemonError {
@@ -28,32 +66,157 @@ impl DaemonError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Socket(error) => error.exit(),
-            Self::Other(_) => Exit::Internal,
+            Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
+            Self::Store { .. } => Exit::Store,
+            Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
+            Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,
         }
     }
 }
 
-/// Runs the daemon until it is asked to end.
+/// Runs the daemon on this host until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// It cannot start.
 pub fn run(settings: &Settings) -> Result<(), DaemonError> {
-    let admitted = Admitted::resolve(&settings.socket).map_err(Box::<dyn Error + Send + Sync>::from)?;
+    let admitted = Admitted::resolve(&settings.socket)?;
+    let state = State::open(settings)?;
+    // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Box::<dyn Error + Send + Sync>::from)?;
-    let listener = Listener::new(listening, admitted, Limits::from(&settings.socket));
+    raise_descriptors();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let served = runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let stop = shutdown.clone();
-        tokio::spawn(async move {
-            terminate.recv().await;
-            stop.cancel();
-        });
-        listener.serve(Router::new(), shutdown).await?;
-        Ok::<(), Box<dyn Error + Send + Sync>>(())
+        let stop = CancellationToken::new();
+        stop_on_signals(&stop).map_err(DaemonError::Runtime)?;
+        let edge = Edge { listening, admitted, limits: Limits::from(&settings.socket) };
+        serve(&Linux::new()?, settings, state, edge, stop, ready).await
     });
     drop(held);
+    served
+}
+
+/// The opened state, and the hold on its directory.
+#[derive(Debug)]
+pub struct State {
+    store: Store,
+    loaded: Loaded,
+    thread: JoinHandle<()>,
+    _lock: Lock,
+}
+
+impl State {
+    /// Takes hold of the state directory and opens the store in it.
+    ///
+    /// # Errors
+    /// Another nicd has it, or it cannot be read or written.
+    pub fn open(settings: &Settings) -> Result<Self, DaemonError> {
+        let dir = &settings.store.dir;
+        let failed = |source| DaemonError::Store { dir: dir.display().to_string(), source };
+        let lock = Lock::take(dir).map_err(failed)?;
+        let (store, loaded, thread) = Store::open(dir).map_err(failed)?;
+        Ok(Self { store, loaded, thread, _lock: lock })
+    }
+}
+
+/// What the daemon is reached by.
+#[derive(Debug)]
+pub struct Edge {
+    /// The bound sockets.
+    pub listening: Listening,
+    /// Whom they are for.
+    pub admitted: Admitted,
+    /// What clients may cost.
+    pub limits: Limits,
+}
+
+/// Serves one host with opened state and sockets until `stop`; calls `ready` once the first request can be answered.
+///
+/// # Errors
+/// It cannot start; then nothing of the host was changed.
+pub async fn serve<K: Kernel>(
+    kernel: &K,
+    settings: &Settings,
+    state: State,
+    edge: Edge,
+    stop: CancellationToken,
+    ready: impl FnOnce(),
+) -> Result<(), DaemonError> {
+    let State { store, loaded, thread: store_thread, _lock } = state;
+    let (notices, noticed) = mpsc::channel(NOTICES);
+    // Watching begins before the dump, so that nothing happens between the two unseen.
+    kernel.watch(notices)?;
+    let at = Instant::now();
+    let links = kernel.open()?.observe()?;
+    let flushing = store.clone();
+    let (hands, threads) = hands::start(kernel, std::sync::Arc::new(move || flushing.flush()))?;
+    let manager = Manager::new(policy(settings), (store.clone(), loaded), hands.clone(), links, at);
+    let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
+    manager.begin().await.map_err(failed)?;
+    let ended = CancellationToken::new();
+    let following = tokio::spawn(manager.clone().follow(noticed, ended.clone().cancelled_owned()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    ready();
+    let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
+    let served = listener.serve(api::router(manager.clone()), stop).await;
+    tracing::info!("stopping");
+    manager.stop(STOP).await;
+    ended.cancel();
+    let _ = following.await;
+    hands.close();
+    store.close();
+    join(threads.into_iter().chain([store_thread])).await;
     Ok(served?)
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        mac_prefix: settings.links.mac_prefix,
+        allowed_bridges: settings.links.allowed_bridges.clone(),
+        mtu: settings.links.mtu,
+        nics_per_server: settings.limits.nics_per_server,
+        host: nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned()),
+    }
+}
+
+/// Waits for threads without holding up the event loop.
+async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
+            tracing::error!("a thread ended in a panic");
+        }
+    }
+}
+
+/// Tells systemd, when it waits for that, that requests are answered from now on.
+fn ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd could not be told that nicd is ready");
+    }
+}
+
+fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => tracing::info!("SIGHUP does nothing: restart nicd to have it read its config again"),
+            }
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// One descriptor per connection, and some for netlink, taps and the store: the soft limit of old is too low for many.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open descriptors stays as it is");
+    }
 }

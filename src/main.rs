@@ -1,6 +1,7 @@
 //! nicd: a checklist. What each step means is in the library.
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use nicd::args::{Args, Command};
@@ -19,13 +20,13 @@ fn main() -> ExitCode {
 fn start() -> Result<(), Exit> {
     let args = Args::from_command_line()?;
     if args.command == Some(Command::Demo) {
-        eprintln!("nicd: the demo is not built yet");
+        say(io::stderr(), "nicd: the demo is not built yet");
         return Err(Exit::Internal);
     }
     let settings = Settings::load(args.config.as_deref(), &args.overrides()).map_err(|error| fail(&error, Exit::Config))?;
     if args.command == Some(Command::CheckConfig) {
         let printed = toml::to_string(&settings).map_err(|error| fail(&error, Exit::Internal))?;
-        println!("ok\n\n{printed}");
+        say(io::stdout(), &format!("ok\n\n{printed}"));
         return Ok(());
     }
     telemetry::init(&settings.log).map_err(|error| fail(&error, Exit::Internal))?;
@@ -40,6 +41,11 @@ fn fail(error: &dyn Error, exit: Exit) -> Exit {
         line = format!("{line}: {error}");
         cause = error.source();
     }
-    eprintln!("nicd: {line}");
+    say(io::stderr(), &format!("nicd: {line}"));
     exit
+}
+
+/// Prints a line. A reader that is gone is no reason to fail, or to panic as `println!` does.
+fn say(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{}", line.trim_end());
 }

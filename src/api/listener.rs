@@ -59,6 +59,8 @@ pub struct Limits {
     pub arrival: Duration,
     /// Between two requests.
     pub idle: Duration,
+    /// How long a connection must have been idle before, all being in use, one more of the same uid takes its seat.
+    pub idle_grace: Duration,
     /// For how long a peer may read nothing of an answer that waits.
     pub stall: Duration,
     /// What requests under way have left when the daemon ends.
@@ -76,6 +78,7 @@ impl Default for Limits {
             body_bytes: 64 << 10,
             arrival: Duration::from_secs(10),
             idle: Duration::from_secs(300),
+            idle_grace: Duration::from_secs(5),
             stall: Duration::from_secs(30),
             grace: Duration::from_secs(5),
             max_connections: 256,
@@ -155,7 +158,7 @@ struct House {
 
 impl House {
     fn new(app: Router, admitted: Admitted, limits: Limits, shutdown: CancellationToken) -> Self {
-        let room = Room { max: limits.max_connections, reserve: limits.root_reserve };
+        let room = Room { max: limits.max_connections, reserve: limits.root_reserve, idle_grace: limits.idle_grace };
         Self {
             app,
             admitted,

@@ -1,4 +1,159 @@
-//! The socket's edge.
+//! The socket's edge and the dialects behind it.
+//!
+//! ```text
+//!   socket ─► listener (peer, limits, ids) ─► a dialect: body → Action ─► manager
+//!                                             a dialect: Reply → body ◄──┘
+//! ```
+//!
+//! A dialect parses and renders; it decides nothing. Status codes live in [`faults`] alone.
+
+mod agent;
+pub mod faults;
+mod fields;
 pub mod listener;
+mod listing;
+mod networks;
+mod nova;
 pub mod peer;
+mod ports;
 pub mod socket;
+mod stream;
+mod subnets;
+mod versions;
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+
+use crate::manager::{Context, Manager};
+
+use faults::{Dialect, Refusal, What};
+use fields::BodyError;
+use listener::Caller;
+
+/// What every handler works with.
+pub(crate) type Desk = Arc<Manager>;
+
+/// All routes of the contract over one manager.
+pub fn router(manager: Desk) -> Router {
+    let nova = Router::new()
+        .route("/servers", get(nova::servers))
+        .route("/servers/{server}", get(nova::server))
+        .route("/servers/{server}/os-interface", get(nova::list).post(nova::attach))
+        .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach));
+    let network = Router::new()
+        .route("/extensions", get(versions::extensions))
+        .route("/networks", get(networks::list).post(networks::create))
+        .route("/networks/{id}", get(networks::show).put(networks::update).delete(networks::delete))
+        .route("/subnets", get(subnets::list).post(subnets::create))
+        .route("/subnets/{id}", get(subnets::show).put(subnets::update).delete(subnets::delete))
+        .route("/ports", get(ports::list).post(ports::create))
+        .route("/ports/{id}", get(ports::show).put(ports::update).delete(ports::delete));
+    let agent = Router::new()
+        .route("/servers", get(agent::servers))
+        .route("/servers/{id}", get(agent::server).put(agent::put_server).delete(agent::delete_server))
+        .route("/events", get(stream::events))
+        .route("/health", get(agent::health))
+        .route("/ports/{id}/explain", get(agent::explain))
+        .route("/plan", any(not_built))
+        .route("/verify", any(not_built))
+        .route("/gc", any(not_built))
+        .route("/metrics", any(not_built))
+        .route("/openapi.json", any(not_built));
+    Router::new()
+        .route("/", get(versions::all))
+        .route("/v2", get(versions::v2))
+        .route("/v2/", get(versions::v2))
+        .route("/v2.1", get(versions::v21))
+        .route("/v2.1/", get(versions::v21))
+        .route("/v2.0", get(versions::network))
+        .route("/v2.0/", get(versions::network))
+        .nest("/v2", nova.clone())
+        .nest("/v2.1", nova.clone())
+        .nest("/v2/{project}", nova.clone())
+        .nest("/v2.1/{project}", nova)
+        .route("/servers/{server}/os-virtual-interfacesv2", any(not_built))
+        .route("/servers/{server}/os-virtual-interfacesv2/{port}", any(not_built))
+        .route("/v2/{project}/servers/{server}/os-virtual-interfacesv2", any(not_built))
+        .route("/v2/{project}/servers/{server}/os-virtual-interfacesv2/{port}", any(not_built))
+        .nest("/v2.0", network)
+        .nest("/nicd/v1", agent)
+        .fallback(no_route)
+        .layer(middleware::from_fn(finish))
+        .with_state(manager)
+}
+
+/// What holds for every route: methods that a route does not know are refused in its dialect's words, and headers that
+/// ask for what is not built are refused rather than ignored.
+async fn finish(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let dialect = dialect_of(&path);
+    let method = request.method().to_string();
+    if request.headers().contains_key("idempotency-key") {
+        return faults::answer(&Refusal::NotBuilt("Idempotency-Key".to_owned()), dialect);
+    }
+    let response = next.run(request).await;
+    if response.status() != axum::http::StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    faults::bad_method(&Refusal::BadMethod { method, path }, dialect, response.headers().get(ALLOW))
+}
+
+async fn no_route(request: Request) -> Response {
+    let path = request.uri().path();
+    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), dialect_of(path))
+}
+
+async fn not_built(request: Request) -> Response {
+    let path = request.uri().path();
+    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), dialect_of(path))
+}
+
+fn dialect_of(path: &str) -> Dialect {
+    match path == "/v2.0" || path.starts_with("/v2.0/") {
+        true => Dialect::Network,
+        false => Dialect::Compute,
+    }
+}
+
+/// A handler's answer, in the dialect's words either way.
+fn tell<T: IntoResponse>(result: Result<T, Refusal>, dialect: Dialect) -> Response {
+    match result {
+        Ok(answer) => answer.into_response(),
+        Err(refusal) => faults::answer(&refusal, dialect),
+    }
+}
+
+/// The id at the end of a path; what is no UUID is the id of nothing.
+fn id<T: FromStr>(what: What, text: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|_| Refusal::Unknown { what, id: text.chars().take(64).collect() })
+}
+
+/// A body that says it is JSON, or says nothing and is empty.
+fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], Refusal> {
+    let given = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let essence = given.map(|given| given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    match essence.as_deref() {
+        Some("application/json") => Ok(body),
+        None if body.is_empty() => Ok(body),
+        _ => Err(Refusal::MediaType(given.unwrap_or("none").chars().take(64).collect())),
+    }
+}
+
+/// What an action goes with into log and events.
+fn context(caller: &Caller) -> Context {
+    Context { request_id: Some(caller.request_id.to_string()) }
+}
+
+/// A reply of another kind than the action's: a slip of ours.
+fn slip() -> Refusal {
+    Refusal::Body(BodyError::Top("the answer does not fit the request".to_owned()))
+}

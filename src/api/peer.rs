@@ -123,7 +123,10 @@ impl Access {
 fn gid_of(name: &str) -> Result<Option<u32>, PeerError> {
     let found = Group::from_name(name).map_err(|errno| PeerError::Lookup { name: name.to_owned(), source: errno.into() })?;
     if found.is_none() {
-        tracing::warn!(group = name, "group is missing on this host; its members are not admitted");
+        tracing::warn!(
+            group = name,
+            "group is missing on this host: it admits nobody, and its socket keeps the group nicd runs as"
+        );
     }
     Ok(found.map(|group| group.gid.as_raw()))
 }

@@ -62,7 +62,10 @@ pub enum SocketError {
     #[error("another program listens on {}; end it, or choose another --socket", .0.display())]
     Live(PathBuf),
     /// Something else is there; it was not touched.
-    #[error("{} is in the way: it is {what}, and only a socket nobody listens on is replaced; remove it, or choose another --socket", path.display())]
+    #[error(
+        "{} is in the way: it is {what}, and only a socket nobody listens on is replaced; remove it, or choose another --socket",
+        path.display()
+    )]
     InTheWay {
         /// Where.
         path: PathBuf,
@@ -70,7 +73,10 @@ pub enum SocketError {
         what: &'static str,
     },
     /// Others could put their own socket in place of ours.
-    #[error("the directory {} can be written by others (mode {mode:04o}): anybody could replace the socket; chmod go-w it, or choose another --socket", path.display())]
+    #[error(
+        "others can write the directory {} (mode {mode:04o}) and so replace the socket; chmod go-w it, or choose another --socket",
+        path.display()
+    )]
     OpenDirectory {
         /// The directory.
         path: PathBuf,
@@ -87,9 +93,12 @@ pub enum SocketError {
         /// The system's answer.
         source: io::Error,
     },
-    /// What systemd passed cannot be used.
+    /// What systemd passed is not what nicd can serve.
     #[error("the sockets that systemd passed cannot be used: {0}")]
-    Passed(String),
+    Passed(&'static str),
+    /// What systemd passed is no Unix stream socket, or cannot be asked what it is.
+    #[error("a descriptor that systemd passed cannot be used")]
+    Descriptor(#[source] io::Error),
 }
 
 impl SocketError {
@@ -98,7 +107,9 @@ impl SocketError {
         match self {
             Self::Locked(_) | Self::Live(_) => Exit::Unavailable,
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
-            Self::InTheWay { .. } | Self::OpenDirectory { .. } | Self::File { .. } | Self::Passed(_) => Exit::Config,
+            Self::InTheWay { .. } | Self::OpenDirectory { .. } | Self::File { .. } | Self::Passed(_) | Self::Descriptor(_) => {
+                Exit::Config
+            }
         }
     }
 
@@ -146,7 +157,7 @@ impl Sockets {
         let mut passed = ListenFd::from_env();
         let (mut main, mut view) = (None, None);
         for index in 0..passed.len() {
-            let socket = passed.take_unix_listener(index).map_err(|error| SocketError::Passed(error.to_string()))?;
+            let socket = passed.take_unix_listener(index).map_err(SocketError::Descriptor)?;
             let Some(socket) = socket else { continue };
             let door = match door_of(&socket)? {
                 Door::Main => &mut main,
@@ -154,14 +165,13 @@ impl Sockets {
             };
             if door.replace(socket).is_some() {
                 return Err(SocketError::Passed(
-                    "two are for the same purpose; one for everything is expected, and at most one ending in -view.sock"
-                        .to_owned(),
+                    "two are for the same purpose; one for everything is expected, and at most one ending in -view.sock",
                 ));
             }
         }
         match (main, view) {
             (Some(main), view) => Ok(Some(Self { listening: Listening { main, view }, held: Held::default() })),
-            (None, Some(_)) => Err(SocketError::Passed("only the read-only one is there".to_owned())),
+            (None, Some(_)) => Err(SocketError::Passed("only the read-only one is there")),
             (None, None) => Ok(None),
         }
     }
@@ -175,13 +185,12 @@ fn lock_path(socket: &Path) -> PathBuf {
 }
 
 fn door_of(socket: &UnixListener) -> Result<Door, SocketError> {
-    let passed = |error: io::Error| SocketError::Passed(error.to_string());
-    if !getsockopt(socket, sockopt::AcceptConn).map_err(|errno| passed(errno.into()))? {
-        return Err(SocketError::Passed("one does not listen (Accept=yes is not what nicd expects)".to_owned()));
+    if !getsockopt(socket, sockopt::AcceptConn).map_err(|errno| SocketError::Descriptor(errno.into()))? {
+        return Err(SocketError::Passed("one does not listen (Accept=yes is not what nicd expects)"));
     }
-    let address = socket.local_addr().map_err(passed)?;
+    let address = socket.local_addr().map_err(SocketError::Descriptor)?;
     match address.as_pathname() {
-        None => Err(SocketError::Passed("one has no path; an abstract socket has no mode to protect it".to_owned())),
+        None => Err(SocketError::Passed("one has no path; an abstract socket has no mode to protect it")),
         Some(path) if path.as_os_str().as_bytes().ends_with(b"-view.sock") => Ok(Door::View),
         Some(_) => Ok(Door::Main),
     }

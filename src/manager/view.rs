@@ -242,6 +242,11 @@ impl Manager {
         }
     }
 
+    /// This host's name (`binding:host_id`).
+    pub fn host(&self) -> &str {
+        &self.policy.host
+    }
+
     /// How often the store was flushed.
     pub fn flushes(&self) -> u64 {
         self.store.flushes()

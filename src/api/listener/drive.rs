@@ -44,15 +44,27 @@ pub(super) async fn drive(stream: UnixStream, gate: Gate, leave: CancellationTok
     let (line, limits, shutdown) = (Arc::clone(&gate.line), gate.limits.clone(), gate.shutdown.clone());
     let io = TokioIo::new(Wire::new(stream, Arc::clone(&line)));
     let mut connection = builder(&limits).serve_connection(io, gate);
-    let end = until_end(&mut connection, &line, &limits, &[shutdown, leave]).await;
+    let end = until_end(&mut connection, &line, &limits, &[shutdown, leave.clone()]).await;
     let mut stream = connection.into_parts().io.into_inner().stream;
-    match (&end, last_words(&end, &line, &limits)) {
+    let last_words = last_words(&end, &line, &limits);
+    line.leaves();
+    tokio::select! {
+        biased;
+        () = part(&mut stream, &end, last_words) => {}
+        // The seat is wanted. One that was told before to leave has this one step to say why.
+        () = leave.cancelled() => {}
+    }
+}
+
+/// The end of a connection: a last answer if there is one, and a moment to read it.
+async fn part(stream: &mut UnixStream, end: &End, last_words: Option<Refusal>) {
+    match (end, last_words) {
         (_, Some(refusal)) => {
             tracing::debug!(?refusal, "connection closed");
-            refuse(&mut stream, &refusal).await;
+            refuse(stream, &refusal).await;
         }
-        (End::Http(Ok(())), None) => linger(&mut stream).await,
-        _ => {}
+        (End::Http(Ok(())), None) => linger(stream).await,
+        (End::Http(Err(_)) | End::Late(_) | End::Left, None) => {}
     }
 }
 

@@ -7,8 +7,13 @@
 //!               └───────────────── idle ◄───────────────────┴───────────────────────┘
 //! ```
 //!
+//! From anywhere to `leaving`, when HTTP is over and only a last answer is written and read.
+//!
 //! [`Wire`] lies under hyper and tells [`Line`] when bytes move; the gate above hyper tells it when a request is complete
 //! and when its answer ends. From that the driver knows which limit runs, and the seats know whom they may close.
+//!
+//! The part of a next request that came together with the last one lies in hyper's buffer and is not seen here: such a
+//! connection counts as idle until its next byte.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -36,6 +41,8 @@ pub(super) enum Phase {
     Working,
     /// An answer without known length is sent: events.
     Streaming,
+    /// HTTP is over; the peer gets a moment to read the last answer.
+    Leaving,
 }
 
 /// Which limit ran out.
@@ -108,6 +115,11 @@ impl Line {
         self.enter(Phase::Working);
     }
 
+    /// HTTP is over on this connection.
+    pub(super) fn leaves(&self) {
+        self.enter(Phase::Leaving);
+    }
+
     /// The answer has no known length.
     pub(super) fn streams(&self) {
         self.enter(Phase::Streaming);
@@ -132,7 +144,7 @@ impl Line {
             Phase::Idle => Some((state.since + limits.idle, Late::Silent)),
             Phase::Arriving => Some((state.since + limits.arrival, Late::Head)),
             // The gate has the rest of the same limit for the body.
-            Phase::Receiving | Phase::Working | Phase::Streaming => None,
+            Phase::Receiving | Phase::Working | Phase::Streaming | Phase::Leaving => None,
         };
         stalled.into_iter().chain(phase).min_by_key(|(due, _)| *due)
     }

@@ -167,7 +167,8 @@ impl Refusal {
         let body = self.envelope("");
         let special = self.special().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
         format!(
-            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n{}{}: {id}\r\n{}: {id}\r\n\r\n{body}",
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
+             {}{}: {id}\r\n{}: {id}\r\n\r\n{body}",
             self.status(),
             body.len(),
             special.unwrap_or_default(),
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn bytes_are_one_whole_response() {
         let id = RequestId::draw();
-        let text = String::from_utf8(Refusal::Crowded.bytes(id).clone()).unwrap();
+        let text = String::from_utf8(Refusal::Crowded.bytes(id)).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         for line in [

@@ -14,9 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::{Line, Phase};
 
-/// How long a connection must have been idle before its own uid's newcomers may have its seat.
-const IDLE_GRACE: Duration = Duration::from_secs(5);
-
 /// The seats of both doors together.
 #[derive(Debug)]
 pub(super) struct Seats {
@@ -31,6 +28,8 @@ pub(super) struct Room {
     pub max: usize,
     /// Of these, for uid 0 alone.
     pub reserve: usize,
+    /// How long a connection must have been idle before its own uid's newcomers may have its seat.
+    pub idle_grace: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +117,7 @@ impl Table {
                 Taken { number: *number, uid: held.uid, phase, since }
             })
             .collect();
-        make_room(&taken, uid, now)
+        make_room(&taken, uid, now, room.idle_grace)
     }
 }
 
@@ -130,30 +129,32 @@ impl Room {
 }
 
 /// The rule, when all seats a newcomer may use are taken.
-fn make_room(taken: &[Taken], newcomer: u32, now: Instant) -> Verdict {
+fn make_room(taken: &[Taken], newcomer: u32, now: Instant, idle_grace: Duration) -> Verdict {
     // Nobody but root sends root's connections away.
     let within_reach = || taken.iter().filter(|seat| newcomer == 0 || seat.uid != 0);
-    let count = |uid: u32| taken.iter().filter(|seat| seat.uid == uid).count();
-    let Some(crowd) = within_reach().map(|seat| seat.uid).max_by_key(|uid| (count(*uid), *uid)) else { return Verdict::Refuse };
-    let mut seats = within_reach().filter(|seat| seat.uid == crowd).collect::<Vec<_>>();
-    if count(crowd) <= count(newcomer) + 1 {
-        // Among equals only what has long been idle goes, or two clients would push each other out in turns.
-        seats.retain(|seat| resting(seat.phase) && now.duration_since(seat.since) > IDLE_GRACE);
-    }
-    let next = seats.iter().filter_map(|seat| cost(seat.phase).map(|cost| (cost, seat.since, seat.number))).min();
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    within_reach().for_each(|seat| *counts.entry(seat.uid).or_default() += 1);
+    let own = counts.get(&newcomer).copied().unwrap_or_default();
+    let Some((most, crowd)) = counts.into_iter().map(|(uid, count)| (count, uid)).max() else { return Verdict::Refuse };
+    // Among equals only what has long been idle goes, or two clients would push each other out in turns.
+    let equals = most <= own + 1;
+    let may_go = |seat: &&Taken| match seat.phase {
+        Phase::Leaving => true,
+        Phase::Fresh | Phase::Idle => !equals || now.duration_since(seat.since) > idle_grace,
+        Phase::Arriving | Phase::Receiving | Phase::Working | Phase::Streaming => !equals,
+    };
+    let of_crowd = within_reach().filter(|seat| seat.uid == crowd).filter(may_go);
+    let next = of_crowd.filter_map(|seat| cost(seat.phase).map(|cost| (cost, seat.since, seat.number))).min();
     next.map_or(Verdict::Refuse, |(_, _, number)| Verdict::SitInsteadOf(number))
-}
-
-fn resting(phase: Phase) -> bool {
-    matches!(phase, Phase::Fresh | Phase::Idle)
 }
 
 /// What closing a connection costs its client, from nothing upwards; none when it must not be closed.
 fn cost(phase: Phase) -> Option<u8> {
     match phase {
-        Phase::Fresh | Phase::Idle => Some(0),
-        Phase::Arriving | Phase::Receiving => Some(1),
-        Phase::Streaming => Some(2),
+        Phase::Leaving => Some(0),
+        Phase::Fresh | Phase::Idle => Some(1),
+        Phase::Arriving | Phase::Receiving => Some(2),
+        Phase::Streaming => Some(3),
         Phase::Working => None,
     }
 }
@@ -161,7 +162,7 @@ fn cost(phase: Phase) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Phase::{Arriving, Fresh, Idle, Streaming, Working};
+    use Phase::{Arriving, Fresh, Idle, Leaving, Streaming, Working};
 
     /// Seats numbered from 0, each with a uid, a phase and an age in seconds.
     fn seats(now: Instant, list: &[(u32, Phase, u64)]) -> Vec<Taken> {
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn room_is_made_at_the_expense_of_who_has_most() {
         let now = Instant::now() + Duration::from_secs(1000);
-        let full = |uid, list: &[(u32, Phase, u64)]| make_room(&seats(now, list), uid, now);
+        let full = |uid, list: &[(u32, Phase, u64)]| make_room(&seats(now, list), uid, now, Duration::from_secs(5));
         for (what, newcomer, list, verdict) in [
             (
                 "the longest idle of the crowd",
@@ -196,6 +197,7 @@ mod tests {
             ("never one that works", 7, &[(5, Working, 99), (5, Working, 9), (5, Working, 9)], Verdict::Refuse),
             ("its own, if idle for long", 5, &[(5, Idle, 6), (5, Idle, 4), (5, Working, 9)], Verdict::SitInsteadOf(0)),
             ("not its own, if idle for a moment", 5, &[(5, Idle, 4), (5, Arriving, 9)], Verdict::Refuse),
+            ("one that leaves, at once", 5, &[(5, Idle, 99), (5, Leaving, 0)], Verdict::SitInsteadOf(1)),
             ("an equal's only if idle for long", 7, &[(5, Streaming, 99), (6, Idle, 4)], Verdict::Refuse),
             ("not root's", 7, &[(0, Idle, 99), (0, Idle, 99)], Verdict::Refuse),
             ("the crowd beside root", 7, &[(0, Idle, 99), (0, Idle, 99), (5, Idle, 9)], Verdict::SitInsteadOf(2)),
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_reserve_is_for_root() {
-        let seats = Seats::new(Room { max: 4, reserve: 1 });
+        let seats = Seats::new(Room { max: 4, reserve: 1, idle_grace: Duration::from_secs(5) });
         let take = |uid| seats.take(uid, Line::new(), CancellationToken::new());
         let ours: Vec<_> = (0..3).map(|_| take(1000).unwrap()).collect();
         assert!(take(1000).is_none());
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn five_thousand_of_one_uid_do_not_lock_out_another() {
-        let seats = Seats::new(Room { max: 256, reserve: 16 });
+        let seats = Seats::new(Room { max: 256, reserve: 16, idle_grace: Duration::from_secs(5) });
         let leave = CancellationToken::new();
         let held: Vec<_> = (0..5000).filter_map(|_| seats.take(1000, Line::new(), leave.child_token())).collect();
         assert_eq!(held.len(), 240);

@@ -1,5 +1,7 @@
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 
 use super::*;
 use crate::config::{Overrides, Settings};
@@ -102,7 +104,8 @@ fn anything_else_in_the_way_is_refused_and_untouched() {
     let (dir, settings) = room();
     let target = dir.path().join("target");
     fs::write(&target, "precious").unwrap();
-    let plants: [(&str, &dyn Fn(&Path)); 5] = [
+    type Plant<'a> = &'a dyn Fn(&Path);
+    let plants: [(&str, Plant<'_>); 5] = [
         ("a file", &|path| fs::write(path, "precious").unwrap()),
         ("a directory", &|path| fs::create_dir(path).unwrap()),
         ("a symbolic link", &|path| symlink(&target, path).unwrap()),
@@ -184,4 +187,17 @@ fn the_longest_path_that_the_configuration_accepts_can_be_bound() {
     let typed = Overrides { socket: Some(dir.path().join(format!("{}.sock", "x".repeat(room)))), ..Overrides::default() };
     let settings = Settings::from_text(Path::new("f"), "", &typed).unwrap().socket;
     Sockets::bind(&settings, &ADMITTED).unwrap();
+}
+
+#[test]
+fn a_passed_socket_is_known_by_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let door = |name: &str| door_of(&UnixListener::bind(dir.path().join(name)).unwrap());
+    assert_eq!(door("nicd.sock").unwrap(), Door::Main);
+    assert_eq!(door("nicd-view.sock").unwrap(), Door::View);
+    let address = SocketAddr::from_abstract_name(format!("nicd-test-{}", std::process::id())).unwrap();
+    let hidden = UnixListener::bind_addr(&address).unwrap();
+    assert!(matches!(door_of(&hidden).unwrap_err(), SocketError::Passed(_)));
+    let (deaf, _) = UnixStream::pair().unwrap();
+    assert!(matches!(door_of(&UnixListener::from(OwnedFd::from(deaf))).unwrap_err(), SocketError::Passed(_)));
 }

@@ -1,0 +1,214 @@
+//! The agent's own routes: servers, health, and why a port is as it is.
+
+use std::path::PathBuf;
+
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use crate::manager::{Reply, ServerView};
+use crate::model::action::{Action, NewGuest, NewServer, WithNics};
+use crate::model::server::MAX_QUEUES;
+use crate::model::{Guest, Owner, ServerId};
+
+use super::faults::{Dialect, Refusal, What};
+use super::fields::{BodyError, Fields};
+use super::listener::Caller;
+use super::listing::form;
+use super::{Desk, context, id, json_body, slip, tell};
+
+/// The most NICs a server may be allowed.
+const NIC_LIMIT: u32 = 1024;
+
+/// The longest name, in characters, as Nova and Neutron have it.
+pub(super) const NAME: usize = 255;
+
+/// The longest path of a namespace, in characters (`PATH_MAX` less the final NUL).
+const PATH: usize = 4095;
+
+pub(super) async fn servers(State(desk): State<Desk>) -> Json<Value> {
+    Json(json!({"servers": desk.servers().iter().map(shown).collect::<Vec<_>>()}))
+}
+
+pub(super) async fn server(State(desk): State<Desk>, Path(text): Path<String>) -> Response {
+    let found = id(What::Server, &text).and_then(|id| Ok(desk.server(id)?));
+    tell(found.map(|server| Json(json!({"server": shown(&server)}))), Dialect::Compute)
+}
+
+pub(super) async fn put_server(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let put = async {
+        let id: ServerId = text.parse().map_err(|error: crate::model::ids::BadId| Refusal::BadId(error.to_string()))?;
+        let new = read_server(id, json_body(&headers, &body)?)?;
+        match desk.perform(Action::PutServer(new), context(&caller)).await? {
+            Reply::NewServer(server) => Ok((StatusCode::CREATED, Json(json!({"server": shown(&server)})))),
+            Reply::Server(server) => Ok((StatusCode::OK, Json(json!({"server": shown(&server)})))),
+            _ => Err(slip()),
+        }
+    };
+    tell(put.await, Dialect::Compute)
+}
+
+pub(super) async fn delete_server(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    RawQuery(query): RawQuery,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let deleted = async {
+        let id = id(What::Server, &text)?;
+        let nics = with_nics(query.as_deref())?;
+        desk.perform(Action::DeleteServer(id, nics), context(&caller)).await?;
+        Ok(StatusCode::NO_CONTENT)
+    };
+    tell(deleted.await, Dialect::Compute)
+}
+
+pub(super) async fn health(State(desk): State<Desk>) -> Response {
+    Json(desk.health()).into_response()
+}
+
+pub(super) async fn explain(State(desk): State<Desk>, Path(text): Path<String>) -> Response {
+    let told = id(What::Port, &text).and_then(|id| Ok(desk.explain(id)?));
+    let told = told.map(|(port, facts)| {
+        Json(json!({
+            "port_id": port.port.id.to_string(),
+            "status": port.phase.status().as_str(),
+            "phase": port.phase.as_str(),
+            "facts": facts,
+        }))
+    });
+    tell(told, Dialect::Compute)
+}
+
+fn with_nics(query: Option<&str>) -> Result<WithNics, Refusal> {
+    let mut nics = WithNics::Refuse;
+    for (key, value) in form(query.unwrap_or_default()) {
+        nics = match (key.as_str(), value.to_ascii_lowercase().as_str()) {
+            ("detach", "true" | "1" | "") => WithNics::Detach,
+            ("detach", "false" | "0") => WithNics::Refuse,
+            _ => {
+                let given: String = format!("{key}={value}").escape_debug().take(64).collect();
+                return Err(Refusal::Query(format!("'{given}' is not possible here; ?detach=true is")));
+            }
+        };
+    }
+    Ok(nics)
+}
+
+fn read_server(id: ServerId, body: &[u8]) -> Result<NewServer, BodyError> {
+    let mut fields = Fields::envelope(body, "server")?;
+    let name = fields.text("name", NAME)?.unwrap_or_default();
+    let project_id = fields.text("project_id", NAME)?.unwrap_or_default();
+    let nic_limit = match fields.value("nic_limit") {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(number_in(&fields, "nic_limit", &value, NIC_LIMIT)?),
+    };
+    let guest = fields.value("guest");
+    let guest = read_guest(Fields::object("server.guest", fields.required("guest", guest)?)?)?;
+    fields.end()?;
+    Ok(NewServer { id, name, project_id, guest, nic_limit })
+}
+
+fn number_in(fields: &Fields, name: &str, value: &Value, most: u32) -> Result<u32, BodyError> {
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number <= most);
+    number.ok_or_else(|| fields.bad(name, value, &format!("a whole number from 0 to {most} is expected")))
+}
+
+fn read_guest(mut fields: Fields) -> Result<NewGuest, BodyError> {
+    let kind = fields.text("kind", NAME)?;
+    let guest = match fields.required("kind", kind)?.as_str() {
+        "vm" => {
+            let queues = fields.number("queues", 1..=u32::from(MAX_QUEUES))?.unwrap_or(1);
+            let owner = match fields.value("owner") {
+                None | Some(Value::Null) => Owner::default(),
+                Some(owner) => read_owner(Fields::object("server.guest.owner", owner)?)?,
+            };
+            fields.only("monitor", &[Value::Null])?;
+            NewGuest::Vm { queues: u16::try_from(queues).unwrap_or(MAX_QUEUES), owner }
+        }
+        "netns" => {
+            let path = fields.text("path", PATH)?;
+            let path = fields.required("path", path)?;
+            if !path.starts_with('/') {
+                return Err(fields.bad("path", &path.into(), "an absolute path such as /run/netns/NAME is expected"));
+            }
+            NewGuest::Netns(PathBuf::from(path))
+        }
+        other => return Err(fields.bad("kind", &other.into(), "vm or netns is expected")),
+    };
+    fields.end()?;
+    Ok(guest)
+}
+
+fn read_owner(mut fields: Fields) -> Result<Owner, BodyError> {
+    // The last number is the kernel's "nobody in particular".
+    let most = 0..=u32::MAX - 1;
+    let owner = Owner { uid: fields.number("uid", most.clone())?, gid: fields.number("gid", most)? };
+    fields.end()?;
+    Ok(owner)
+}
+
+fn shown(view: &ServerView) -> Value {
+    let server = &view.server;
+    let guest = match &server.guest {
+        Guest::Vm { queues, owner } => json!({"kind": "vm", "queues": queues, "owner": owner, "monitor": null}),
+        Guest::Netns { path } => json!({"kind": "netns", "path": path}),
+    };
+    json!({
+        "id": server.id.to_string(),
+        "name": server.name,
+        "project_id": server.project_id,
+        "guest": guest,
+        "nic_limit": server.nic_limit,
+        "created_at": server.created_at,
+        "updated_at": server.updated_at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: Value) -> Result<NewServer, BodyError> {
+        read_server(ServerId(uuid::Uuid::from_u128(1)), body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn both_kinds_are_read() {
+        let vm = read(json!({"server": {"guest": {"kind": "vm", "queues": 4, "owner": {"uid": 107}}}})).unwrap();
+        assert_eq!(vm.guest, NewGuest::Vm { queues: 4, owner: Owner { uid: Some(107), gid: None } });
+        let netns = read(json!({"server": {"name": "a", "guest": {"kind": "netns", "path": "/run/netns/a"}}})).unwrap();
+        assert_eq!(netns.guest, NewGuest::Netns("/run/netns/a".into()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for bad in [
+            json!({}),
+            json!({"server": {}}),
+            json!({"server": {"guest": {}}}),
+            json!({"server": {"guest": {"kind": "pod"}}}),
+            json!({"server": {"guest": {"kind": "vm", "queues": 0}}}),
+            json!({"server": {"guest": {"kind": "vm", "queues": 257}}}),
+            json!({"server": {"guest": {"kind": "vm", "owner": {"uid": -1}}}}),
+            json!({"server": {"guest": {"kind": "vm", "path": "/x"}}}),
+            json!({"server": {"guest": {"kind": "vm", "monitor": {"qmp": "/x"}}}}),
+            json!({"server": {"guest": {"kind": "netns"}}}),
+            json!({"server": {"guest": {"kind": "netns", "path": "x"}}}),
+            json!({"server": {"guest": {"kind": "netns", "path": "/a\u{0}b"}}}),
+            json!({"server": {"guest": {"kind": "vm"}, "nic_limit": "many"}}),
+            json!({"server": {"guest": {"kind": "vm"}, "colour": "red"}}),
+        ] {
+            assert!(read(bad.clone()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The one file with status codes: every refusal as its dialect tells it.
+//!
+//! The manager's errors and the readers' errors come in, an HTTP answer with the dialect's envelope goes out. 500 means a
+//! bug of ours or a kernel that refuses what it should not; 503 means try again; 507 means the state directory is full.
+
+use axum::Json;
+use axum::http::header::{ALLOW, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::kernel::{NetnsError, Trouble};
+use crate::manager::Error;
+use crate::model::PortId;
+use crate::plan::PlanError;
+use crate::store::StoreError;
+
+use super::fields::BodyError;
+
+/// Whose words an answer is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Nova's, OTC's and the agent's own: `{"<key>": {"code", "message", "reason"}}`.
+    Compute,
+    /// Neutron's: `{"NeutronError": {"type", "message", "detail", "reason"}}`.
+    Network,
+}
+
+/// Why a request is refused, wherever that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// By the manager.
+    Manager(Error),
+    /// By the reader of the body.
+    Body(BodyError),
+    /// By the reader of the query.
+    Query(String),
+    /// The body is of a type nobody here reads.
+    MediaType(String),
+    /// Nova's rule: a port brings its own network.
+    NetworkAndPort,
+    /// Nova's rule: an address is of a network.
+    AddressWithoutNetwork,
+    /// The last part of the path is the id of nothing.
+    Unknown {
+        /// What it should be the id of.
+        what: What,
+        /// As given, cut to 64 characters.
+        id: String,
+    },
+    /// A port gets its server by an attach, not by a PUT.
+    UseAttach(PortId),
+    /// An id in the path of a PUT is malformed.
+    BadId(String),
+    /// The path names nothing.
+    NoRoute(String),
+    /// The path is right, the method is not.
+    BadMethod {
+        /// As given.
+        method: String,
+        /// The path.
+        path: String,
+    },
+    /// The route is in the contract and not built yet.
+    NotBuilt(String),
+}
+
+/// What an id can be of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// A server.
+    Server,
+    /// A port.
+    Port,
+    /// A network.
+    Network,
+    /// A subnet.
+    Subnet,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Manager(error)
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Self::Body(error)
+    }
+}
+
+/// A refusal with all that an answer needs.
+struct Told {
+    status: StatusCode,
+    /// Neutron's exception.
+    kind: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+/// Answers with a refusal in a dialect's words.
+pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
+    let Told { status, kind, reason, message } = told(refusal, dialect);
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), reason, message, "refused");
+    }
+    let body = match dialect {
+        Dialect::Compute => json!({key(status): {"code": status.as_u16(), "message": message, "reason": reason}}),
+        Dialect::Network => {
+            json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}})
+        }
+    };
+    let mut response = (status, Json(body)).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// Answers 405; `allow` is what the route allows (RFC 9110 §15.5.6).
+pub fn bad_method(refusal: &Refusal, dialect: Dialect, allow: Option<&HeaderValue>) -> Response {
+    let mut response = answer(refusal, dialect);
+    if let Some(allow) = allow {
+        response.headers_mut().insert(ALLOW, allow.clone());
+    }
+    response
+}
+
+/// Nova's key of a status (nova/api/openstack/wsgi.py).
+fn key(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "badRequest",
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "itemNotFound",
+        405 => "badMethod",
+        409 => "conflictingRequest",
+        413 | 429 => "overLimit",
+        415 => "badMediaType",
+        501 => "notImplemented",
+        503 => "serviceUnavailable",
+        _ => "computeFault",
+    }
+}
+
+fn told(refusal: &Refusal, dialect: Dialect) -> Told {
+    let bad = |kind, reason, message| Told { status: StatusCode::BAD_REQUEST, kind, reason, message };
+    match refusal {
+        Refusal::Manager(error) => manager(error, dialect),
+        Refusal::Body(error) => body(error),
+        Refusal::Query(message) => bad("HTTPBadRequest", "bad_query", message.clone()),
+        Refusal::MediaType(given) => Told {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            kind: "HTTPUnsupportedMediaType",
+            reason: "unsupported_media_type",
+            message: format!("Unsupported Content-Type '{given}'; application/json is expected"),
+        },
+        Refusal::NetworkAndPort => {
+            bad("InvalidInput", "network_and_port", "Must not input both network_id and port_id".to_owned())
+        }
+        Refusal::AddressWithoutNetwork => {
+            let message = "Must input network_id when request IP address".to_owned();
+            bad("InvalidInput", "address_without_network", message)
+        }
+        Refusal::Unknown { what, id } => {
+            let (kind, reason, message) = match what {
+                What::Server => ("InstanceNotFound", "no_such_server", format!("Instance {id} could not be found.")),
+                What::Port => ("PortNotFound", "no_such_port", format!("Port id {id} could not be found.")),
+                What::Network => ("NetworkNotFound", "no_such_network", format!("Network {id} could not be found.")),
+                What::Subnet => ("SubnetNotFound", "no_such_subnet", format!("Subnet {id} could not be found.")),
+            };
+            Told { status: StatusCode::NOT_FOUND, kind, reason, message }
+        }
+        Refusal::UseAttach(port) => Told {
+            status: StatusCode::CONFLICT,
+            kind: "Conflict",
+            reason: "use_attach",
+            message: format!("device_id of port {port} is set by an attach: POST …/servers/{{server}}/os-interface"),
+        },
+        Refusal::BadId(message) => bad("InvalidInput", "bad_id", message.clone()),
+        Refusal::NoRoute(path) => Told {
+            status: StatusCode::NOT_FOUND,
+            kind: "HTTPNotFound",
+            reason: "no_such_route",
+            message: format!("The resource could not be found: there is no {path}"),
+        },
+        Refusal::BadMethod { method, path } => Told {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            kind: "HTTPMethodNotAllowed",
+            reason: "bad_method",
+            message: format!("The method {method} is not allowed for {path}"),
+        },
+        Refusal::NotBuilt(what) => Told {
+            status: StatusCode::NOT_IMPLEMENTED,
+            kind: "HTTPNotImplemented",
+            reason: "not_built",
+            message: format!("{what} is not built yet"),
+        },
+    }
+}
+
+fn body(error: &BodyError) -> Told {
+    let (status, kind, reason) = match error {
+        BodyError::Json(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "malformed_body"),
+        BodyError::Top(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "invalid_body"),
+        BodyError::Field { .. } => (StatusCode::BAD_REQUEST, "InvalidInput", "invalid_value"),
+        BodyError::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "HTTPNotImplemented", "not_built"),
+    };
+    Told { status, kind, reason, message: error.to_string() }
+}
+
+/// Status and Neutron's name of each of the manager's errors.
+fn manager(error: &Error, dialect: Dialect) -> Told {
+    use StatusCode as S;
+    let (status, kind) = match error {
+        Error::NoSuchNetwork(_) => (S::NOT_FOUND, "NetworkNotFound"),
+        Error::NoSuchSubnet(_) => (S::NOT_FOUND, "SubnetNotFound"),
+        Error::NoSuchServer(_) => (S::NOT_FOUND, "InstanceNotFound"),
+        Error::NoSuchPort(_) | Error::PortNotOnServer { .. } => (S::NOT_FOUND, "PortNotFound"),
+        Error::PortInUse(_) => (S::CONFLICT, "PortInUse"),
+        Error::IdTaken(_) => (S::CONFLICT, "Conflict"),
+        Error::AddressInUse { .. } => (S::CONFLICT, "IpAddressInUse"),
+        Error::AddressOutside { .. } | Error::AddressKept { .. } => (S::BAD_REQUEST, "InvalidIpForNetwork"),
+        Error::SubnetOfOther { .. } => (S::BAD_REQUEST, "InvalidInput"),
+        // Neutron's generation failure is a conflict, which Nova turns into a bad request.
+        Error::PoolEmpty { .. } => match dialect {
+            Dialect::Compute => (S::BAD_REQUEST, ""),
+            Dialect::Network => (S::CONFLICT, "IpAddressGenerationFailure"),
+        },
+        Error::NoSubnet(_) | Error::NoNetwork(_) | Error::SeveralNetworks => (S::BAD_REQUEST, "InvalidInput"),
+        Error::TooManyAddresses { .. } | Error::Mac(_) | Error::Subnet(_) => (S::BAD_REQUEST, "InvalidInput"),
+        Error::MacInUse { .. } => (S::CONFLICT, "MacAddressInUse"),
+        Error::TooManyNics { .. } => (S::FORBIDDEN, "OverQuota"),
+        Error::SecondOnNetwork { .. } => (S::CONFLICT, "Conflict"),
+        Error::NetworkInUse { .. } => (S::CONFLICT, "NetworkInUse"),
+        Error::SubnetInUse { .. } => (S::CONFLICT, "SubnetInUse"),
+        Error::SubnetOverlap { .. } => (S::BAD_REQUEST, "InvalidInput"),
+        Error::TooManySubnets { .. } => (S::CONFLICT, "OverQuota"),
+        Error::ServerHasNics { .. } | Error::KindChange { .. } => (S::CONFLICT, "Conflict"),
+        Error::Netns(NetnsError::Refused { .. }) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
+        Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
+        Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),
+        Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),
+        Error::BridgeFull { .. } | Error::GuestNameTaken { .. } | Error::GuestRefused(_) => (S::CONFLICT, "Conflict"),
+        Error::NeedsDetach { .. } | Error::MtuInUse { .. } => (S::CONFLICT, "Conflict"),
+        Error::Plan(PlanError::NoSuchBridge(_) | PlanError::NotABridge(_)) => match dialect {
+            // The client has just named it; an attach finds what somebody named before.
+            Dialect::Network => (S::BAD_REQUEST, "InvalidInput"),
+            Dialect::Compute => (S::CONFLICT, ""),
+        },
+        Error::Plan(PlanError::MtuAboveBridge { .. } | PlanError::NoFreeName(_)) => (S::CONFLICT, "Conflict"),
+        Error::Plan(PlanError::IndexTaken(_)) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        Error::Plan(PlanError::Incomplete(_)) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
+        Error::NotBuilt(_) => (S::NOT_IMPLEMENTED, "HTTPNotImplemented"),
+        Error::Kernel(error) => match error.trouble {
+            Trouble::TimedOut | Trouble::Taken | Trouble::Gone => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            Trouble::NoBridge => (S::CONFLICT, "Conflict"),
+            _ => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
+        },
+        Error::NotUndone { .. } => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
+        Error::Store(StoreError::Full) => (S::INSUFFICIENT_STORAGE, "InsufficientStorage"),
+        Error::Store(StoreError::Busy | StoreError::Closed) | Error::Busy(_) | Error::Stopping => {
+            (S::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+        }
+        Error::Store(_) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
+    };
+    Told { status, kind, reason: error.reason(), message: error.to_string() }
+}

@@ -1,0 +1,297 @@
+//! Reading a JSON object strictly: each attribute is taken once with its type and range, and what is left is unknown.
+//!
+//! Refusals speak Nova's words, which clients know: `Invalid input for field/attribute F. Value: V. reason`.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+/// A body that does not fit, as a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The body is no JSON, or nested too deeply.
+    #[error("Malformed request body: {0}")]
+    Json(String),
+    /// The body's top is not what the route takes.
+    #[error("Invalid input: {0}")]
+    Top(String),
+    /// One attribute does not fit.
+    #[error("Invalid input for field/attribute {field}. Value: {value}. {why}")]
+    Field {
+        /// Which.
+        field: String,
+        /// What was given, cut to 256 characters.
+        value: String,
+        /// What is wrong with it, and what would be right.
+        why: String,
+    },
+    /// An attribute names a mechanism that is not built yet.
+    #[error("{0} is not built yet; leave it out")]
+    NotBuilt(String),
+}
+
+/// An object whose attributes are being taken.
+#[derive(Debug)]
+pub struct Fields {
+    path: String,
+    left: Map<String, Value>,
+}
+
+/// Reads a whole body.
+///
+/// # Errors
+/// It is not JSON. An empty body reads as `{}`.
+pub fn parse(body: &[u8]) -> Result<Value, BodyError> {
+    if body.is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    serde_json::from_slice(body).map_err(|error| BodyError::Json(error.to_string()))
+}
+
+impl Fields {
+    /// The object inside the envelope `{"<key>": {…}}`, and nothing beside it.
+    ///
+    /// # Errors
+    /// There is no such envelope.
+    pub fn envelope(body: &[u8], key: &str) -> Result<Self, BodyError> {
+        let mut top = Self::top(body)?;
+        let inner = top.left.remove(key);
+        top.end()?;
+        match inner {
+            Some(inner) => Self::object(key, inner),
+            None => Err(BodyError::Top(format!("'{key}' is a required property: {{\"{key}\": {{…}}}} is expected"))),
+        }
+    }
+
+    /// The body's top object.
+    ///
+    /// # Errors
+    /// It is no object.
+    pub fn top(body: &[u8]) -> Result<Self, BodyError> {
+        match parse(body)? {
+            Value::Object(left) => Ok(Self { path: String::new(), left }),
+            other => Err(BodyError::Top(format!("{} is not of type 'object'", shown(&other)))),
+        }
+    }
+
+    /// An object at a path.
+    ///
+    /// # Errors
+    /// It is no object.
+    pub fn object(path: &str, value: Value) -> Result<Self, BodyError> {
+        match value {
+            Value::Object(left) => Ok(Self { path: path.to_owned(), left }),
+            other => Err(wrong(path, &other, "is not of type 'object'")),
+        }
+    }
+
+    /// Takes an attribute as it is; `null` counts as given.
+    pub fn value(&mut self, name: &str) -> Option<Value> {
+        self.left.remove(name)
+    }
+
+    /// Takes a text of at most `limit` characters without control characters.
+    ///
+    /// # Errors
+    /// It is no text, or does not fit.
+    pub fn text(&mut self, name: &str, limit: usize) -> Result<Option<String>, BodyError> {
+        let Some(value) = self.left.remove(name) else { return Ok(None) };
+        let Value::String(text) = &value else { return Err(self.bad(name, &value, "is not of type 'string'")) };
+        if text.chars().count() > limit {
+            return Err(self.bad(name, &value, &format!("is too long: at most {limit} characters are possible")));
+        }
+        if text.contains(|c: char| c.is_control()) {
+            return Err(self.bad(name, &value, "contains control characters"));
+        }
+        Ok(Some(text.clone()))
+    }
+
+    /// Takes a text that parses as `T`. The parser's message says what would be right.
+    ///
+    /// # Errors
+    /// It is no text, or does not parse.
+    pub fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, BodyError>
+    where
+        T::Err: Display,
+    {
+        let Some(value) = self.left.remove(name) else { return Ok(None) };
+        parse_value(&self.at(name), &value).map(Some)
+    }
+
+    /// As `parsed`, where `null` is a value of its own: `Some(None)`.
+    ///
+    /// # Errors
+    /// As for `parsed`.
+    pub fn parsed_or_null<T: FromStr>(&mut self, name: &str) -> Result<Option<Option<T>>, BodyError>
+    where
+        T::Err: Display,
+    {
+        match self.left.remove(name) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(Some(None)),
+            Some(value) => parse_value(&self.at(name), &value).map(|parsed| Some(Some(parsed))),
+        }
+    }
+
+    /// Takes a whole number in a range.
+    ///
+    /// # Errors
+    /// It is none, or outside.
+    pub fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u32>) -> Result<Option<u32>, BodyError> {
+        let Some(value) = self.left.remove(name) else { return Ok(None) };
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let why = format!("a whole number from {} to {} is expected", range.start(), range.end());
+                Err(self.bad(name, &value, &why))
+            }
+        }
+    }
+
+    /// Takes true or false; Nova's and Neutron's clients also send them as text.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn truth(&mut self, name: &str) -> Result<Option<bool>, BodyError> {
+        let Some(value) = self.left.remove(name) else { return Ok(None) };
+        match &value {
+            Value::Bool(truth) => Ok(Some(*truth)),
+            Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
+            Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
+            _ => Err(self.bad(name, &value, "true or false is expected")),
+        }
+    }
+
+    /// Takes a list of at most `limit` entries, each with its path.
+    ///
+    /// # Errors
+    /// It is no list, or too long.
+    pub fn list(&mut self, name: &str, limit: usize) -> Result<Option<Vec<(String, Value)>>, BodyError> {
+        let Some(value) = self.left.remove(name) else { return Ok(None) };
+        match value {
+            Value::Array(entries) if entries.len() <= limit => {
+                let at = self.at(name);
+                Ok(Some(entries.into_iter().enumerate().map(|(n, entry)| (format!("{at}[{n}]"), entry)).collect()))
+            }
+            Value::Array(entries) => {
+                let value = Value::from(format!("[{} entries]", entries.len()));
+                Err(self.bad(name, &value, &format!("is too long: at most {limit} entries are possible")))
+            }
+            other => Err(self.bad(name, &other, "is not of type 'array'")),
+        }
+    }
+
+    /// Takes an attribute that must be absent, or equal to what reads as "not used".
+    ///
+    /// # Errors
+    /// It asks for a mechanism that is not built.
+    pub fn only(&mut self, name: &str, possible: &[Value]) -> Result<(), BodyError> {
+        match self.left.remove(name) {
+            Some(value) if !possible.contains(&value) => {
+                Err(BodyError::NotBuilt(format!("{} = {}", self.at(name), shown(&value))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes an attribute that must be absent, or one of a few values.
+    ///
+    /// # Errors
+    /// It is another value; `why` says what is expected.
+    pub fn must_be(&mut self, name: &str, possible: &[Value], why: &str) -> Result<(), BodyError> {
+        match self.left.remove(name) {
+            Some(value) if !possible.contains(&value) => Err(self.bad(name, &value, why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives back what was taken of an attribute that must be there.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn required<T>(&self, name: &str, taken: Option<T>) -> Result<T, BodyError> {
+        taken.ok_or_else(|| BodyError::Top(format!("'{}' is a required property", self.at(name))))
+    }
+
+    /// A refusal of a value of this object.
+    pub fn bad(&self, name: &str, value: &Value, why: &str) -> BodyError {
+        wrong(&self.at(name), value, why)
+    }
+
+    /// Ends the reading: nothing unknown may be left.
+    ///
+    /// # Errors
+    /// Something is.
+    pub fn end(self) -> Result<(), BodyError> {
+        match self.left.keys().next() {
+            None => Ok(()),
+            Some(unknown) => {
+                let at = if self.path.is_empty() { "the request".to_owned() } else { self.path.clone() };
+                let unknown: String = unknown.chars().take(64).collect();
+                Err(BodyError::Top(format!(
+                    "Additional properties are not allowed in {at} ('{}' was unexpected)",
+                    unknown.escape_debug()
+                )))
+            }
+        }
+    }
+
+    fn at(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+}
+
+/// Reads a text as `T`, naming `at` when it does not fit.
+///
+/// # Errors
+/// It is no text, or does not parse.
+pub fn parse_value<T: FromStr>(at: &str, value: &Value) -> Result<T, BodyError>
+where
+    T::Err: Display,
+{
+    let Value::String(text) = value else { return Err(wrong(at, value, "is not of type 'string'")) };
+    text.parse().map_err(|error: T::Err| wrong(at, value, &error.to_string()))
+}
+
+/// A refusal of the value at a path.
+pub fn wrong(at: &str, value: &Value, why: &str) -> BodyError {
+    BodyError::Field { field: at.to_owned(), value: shown(value), why: why.to_owned() }
+}
+
+fn shown(value: &Value) -> String {
+    let whole = match value {
+        Value::String(text) => text.escape_debug().to_string(),
+        other => other.to_string(),
+    };
+    whole.chars().take(256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_attributes_are_named() {
+        let mut fields = Fields::envelope(br#"{"port": {"name": "a", "nmae": "b"}}"#, "port").unwrap();
+        assert_eq!(fields.text("name", 10).unwrap().as_deref(), Some("a"));
+        assert!(fields.end().unwrap_err().to_string().contains("'nmae' was unexpected"));
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_in_words() {
+        for body in [&b"[]"[..], b"1", b"\"x\"", b"{", b"\xff", b"{\"port\": []}", b"{\"port\": {}, \"more\": 1}", b"{}"] {
+            assert!(Fields::envelope(body, "port").is_err(), "{}", String::from_utf8_lossy(body));
+        }
+        assert!(Fields::envelope("[".repeat(100_000).as_bytes(), "port").is_err());
+    }
+
+    #[test]
+    fn values_are_checked_and_repeated() {
+        let mut fields = Fields::object("port", serde_json::json!({"mtu": 70_000, "name": "a\u{0}", "up": "yes"})).unwrap();
+        assert!(fields.number("mtu", 1..=65_521).unwrap_err().to_string().contains("Value: 70000"));
+        assert!(fields.text("name", 9).is_err());
+        assert!(fields.truth("up").is_err());
+    }
+}

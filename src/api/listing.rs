@@ -1,0 +1,264 @@
+//! What all of Neutron's lists have in common: filters by any scalar field, `fields`, sorting, pages.
+
+use std::cmp::Ordering;
+
+use serde_json::{Map, Value, json};
+
+use super::faults::Refusal;
+
+/// The most entries one answer holds unless the client asks for fewer.
+const LIMIT: usize = 1_000_000;
+
+/// A list's query, as given.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    filters: Vec<(String, String)>,
+    fields: Vec<String>,
+    sort: Vec<(String, Direction)>,
+    limit: Option<usize>,
+    marker: Option<String>,
+    reverse: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl Listing {
+    /// Reads the query string; `known` are the attributes one can filter by.
+    pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+        let mut listing = Self::default();
+        let (mut keys, mut directions) = (Vec::new(), Vec::new());
+        for (key, value) in form(query.unwrap_or_default()) {
+            match key.as_str() {
+                "fields" => listing.fields.push(value),
+                "sort_key" => keys.push(known_key(&value, known)?),
+                "sort_dir" => directions.push(direction(&value)?),
+                "limit" => {
+                    let bad = || Refusal::Query(format!("limit={value}: a whole number from 0 is expected"));
+                    listing.limit = Some(value.parse().map_err(|_| bad())?);
+                }
+                "marker" => listing.marker = Some(value),
+                "page_reverse" => listing.reverse = value.eq_ignore_ascii_case("true"),
+                _ => listing.filters.push((known_key(&key, known)?, value)),
+            }
+        }
+        if directions.len() > keys.len() {
+            return Err(Refusal::Query("every sort_dir needs a sort_key".to_owned()));
+        }
+        directions.resize(keys.len(), Direction::Up);
+        listing.sort = keys.into_iter().zip(directions).collect();
+        Ok(listing)
+    }
+
+    /// The one value asked for of an attribute, for an index to use.
+    pub fn only(&self, name: &str) -> Option<&str> {
+        let mut values = self.filters.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let first = values.next()?;
+        values.next().is_none().then_some(first)
+    }
+
+    /// The answer: filtered, sorted, cut to a page with links to the next ones.
+    pub fn answer(&self, collection: &str, path: &str, all: Vec<Value>) -> Result<Value, Refusal> {
+        let mut rows: Vec<Value> = all.into_iter().filter(|row| self.fits(row)).collect();
+        // Ids give pages a fixed order where nothing else does.
+        rows.sort_by(|a, b| self.compare(a, b));
+        if self.reverse {
+            rows.reverse();
+        }
+        if let Some(marker) = &self.marker {
+            let at = rows.iter().position(|row| row["id"] == marker.as_str());
+            let at = at.ok_or_else(|| Refusal::Query(format!("marker={marker}: no such entry in this list")))?;
+            rows.drain(..=at);
+        }
+        let limit = self.limit.filter(|limit| *limit > 0).unwrap_or(LIMIT);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        if self.reverse {
+            rows.reverse();
+        }
+        let mut links = Vec::new();
+        let mut link = |rel: &str, marker: &Value, reverse: bool| {
+            let marker = marker.as_str().unwrap_or_default();
+            let reverse = if reverse { "&page_reverse=True" } else { "" };
+            let href = format!("http://localhost{path}?limit={limit}&marker={marker}{reverse}");
+            links.push(json!({"rel": rel, "href": href}));
+        };
+        if self.limit.is_some() {
+            if let Some(last) = rows.last().filter(|_| more || self.reverse) {
+                link("next", &last["id"], false);
+            }
+            if let Some(first) = rows.first().filter(|_| self.marker.is_some()) {
+                link("previous", &first["id"], true);
+            }
+        }
+        let rows: Vec<Value> = rows.into_iter().map(|row| self.cut(row)).collect();
+        let mut answer = Map::new();
+        answer.insert(collection.to_owned(), Value::Array(rows));
+        if !links.is_empty() {
+            answer.insert(format!("{collection}_links"), Value::Array(links));
+        }
+        Ok(Value::Object(answer))
+    }
+
+    /// One object with only the fields asked for.
+    pub fn cut(&self, row: Value) -> Value {
+        match row {
+            Value::Object(row) if !self.fields.is_empty() => {
+                row.into_iter().filter(|(key, _)| self.fields.contains(key)).collect::<Map<_, _>>().into()
+            }
+            row => row,
+        }
+    }
+
+    /// Several values of one key are alternatives; several keys must all fit.
+    fn fits(&self, row: &Value) -> bool {
+        self.filters.iter().all(|(key, _)| {
+            let mut alternatives = self.filters.iter().filter(|(other, _)| other == key);
+            alternatives.any(|(_, value)| same(&row[key.as_str()], value))
+        })
+    }
+
+    fn compare(&self, a: &Value, b: &Value) -> Ordering {
+        let by_keys = self.sort.iter().map(|(key, direction)| {
+            let order = order(&a[key.as_str()], &b[key.as_str()]);
+            if *direction == Direction::Up { order } else { order.reverse() }
+        });
+        by_keys.fold(Ordering::Equal, Ordering::then).then_with(|| order(&a["id"], &b["id"]))
+    }
+}
+
+/// Key and value pairs of a query string (application/x-www-form-urlencoded).
+pub(super) fn form(query: &str) -> Vec<(String, String)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decoded(key), decoded(value))
+        })
+        .collect()
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = after.first_chunk::<2>().and_then(|hex| {
+            let hex = std::str::from_utf8(hex).ok().filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+            u8::from_str_radix(hex, 16).ok()
+        });
+        match (first, escaped) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            (b'+', _) => {
+                bytes.push(b' ');
+                rest = after;
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn known_key(key: &str, known: &[&str]) -> Result<String, Refusal> {
+    match known.contains(&key) {
+        true => Ok(key.to_owned()),
+        false => {
+            let key: String = key.chars().take(64).collect();
+            Err(Refusal::Query(format!("'{}' is not an attribute of this resource; there are {}", key.escape_debug(), known.join(", "))))
+        }
+    }
+}
+
+fn direction(text: &str) -> Result<Direction, Refusal> {
+    match text {
+        "asc" => Ok(Direction::Up),
+        "desc" => Ok(Direction::Down),
+        other => Err(Refusal::Query(format!("sort_dir={}: asc or desc is expected", other.escape_debug()))),
+    }
+}
+
+fn same(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(own) => own == text,
+        Value::Bool(own) => text.eq_ignore_ascii_case(if *own { "true" } else { "false" }) || text == if *own { "1" } else { "0" },
+        Value::Number(own) => own.to_string() == text,
+        Value::Null => text.is_empty() || text == "null",
+        Value::Array(own) => own.iter().any(|one| same(one, text)) || nested(own, text),
+        Value::Object(_) => false,
+    }
+}
+
+/// Neutron's `fixed_ips=ip_address=10.0.0.1`.
+fn nested(rows: &[Value], text: &str) -> bool {
+    text.split_once('=').is_some_and(|(key, value)| rows.iter().any(|row| same(&row[key], value)))
+}
+
+fn order(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (a, b) => a.to_string().cmp(&b.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["id", "name", "mtu", "up", "fixed_ips"];
+
+    fn rows() -> Vec<Value> {
+        vec![
+            json!({"id": "a", "name": "x", "mtu": 1500, "up": true, "fixed_ips": [{"ip_address": "10.0.0.1"}]}),
+            json!({"id": "b", "name": "y", "mtu": 9000, "up": false, "fixed_ips": []}),
+            json!({"id": "c", "name": "x y", "mtu": 1400, "up": true, "fixed_ips": []}),
+        ]
+    }
+
+    fn ids(query: &str) -> Vec<String> {
+        let answer = Listing::read(Some(query), KNOWN).unwrap().answer("rows", "/rows", rows()).unwrap();
+        answer["rows"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn filters_alternate_within_a_key_and_add_up_over_keys() {
+        assert_eq!(ids("name=x&name=y"), ["a", "b"]);
+        assert_eq!(ids("name=x&up=false"), [""; 0]);
+        assert_eq!(ids("name=x+y"), ["c"]);
+        assert_eq!(ids("name=x%20y"), ["c"]);
+        assert_eq!(ids("mtu=9000"), ["b"]);
+        assert_eq!(ids("fixed_ips=ip_address%3D10.0.0.1"), ["a"]);
+    }
+
+    #[test]
+    fn sorts_and_pages_with_links() {
+        assert_eq!(ids("sort_key=mtu&sort_dir=desc"), ["b", "a", "c"]);
+        assert_eq!(ids("limit=2"), ["a", "b"]);
+        assert_eq!(ids("limit=2&marker=b"), ["c"]);
+        assert_eq!(ids("limit=1&marker=c&page_reverse=True"), ["b"]);
+        let page = Listing::read(Some("limit=1"), KNOWN).unwrap().answer("rows", "/rows", rows()).unwrap();
+        assert_eq!(page["rows_links"][0]["href"], "http://localhost/rows?limit=1&marker=a");
+    }
+
+    #[test]
+    fn what_is_unknown_is_named() {
+        for bad in ["colour=red", "sort_key=colour", "sort_dir=up&sort_key=id", "limit=-1", "limit=x", "sort_dir=asc"] {
+            assert!(Listing::read(Some(bad), KNOWN).is_err(), "{bad}");
+        }
+        assert!(Listing::read(Some("marker=z"), KNOWN).unwrap().answer("rows", "/rows", rows()).is_err());
+    }
+
+    #[test]
+    fn odd_escapes_stay_text() {
+        assert_eq!(form("a=%zz&b=%4&c=%2b&=&d"), [("a", "%zz"), ("b", "%4"), ("c", "+"), ("", ""), ("d", "")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+}

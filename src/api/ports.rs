@@ -1,0 +1,316 @@
+//! Neutron's ports.
+
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use crate::manager::{PortFilter, PortView, Reply};
+use crate::model::action::{Action, NewPort, PortChange, WantedIp};
+use crate::model::{PortId, Profile};
+
+use super::agent::NAME;
+use super::faults::{Dialect, Refusal, What};
+use super::fields::{BodyError, Fields, parse_value, wrong};
+use super::listener::Caller;
+use super::listing::Listing;
+use super::networks::project;
+use super::{Desk, context, id, json_body, slip, tell};
+
+/// The most entries of any list in a body.
+const ENTRIES: usize = 64;
+
+const KNOWN: &[&str] = &[
+    "id",
+    "name",
+    "description",
+    "network_id",
+    "tenant_id",
+    "project_id",
+    "mac_address",
+    "fixed_ips",
+    "admin_state_up",
+    "status",
+    "device_id",
+    "device_owner",
+    "binding:host_id",
+    "binding:vif_type",
+    "binding:vnic_type",
+    "port_security_enabled",
+    "nicd:phase",
+    "nicd:reason",
+    "revision_number",
+    "created_at",
+    "updated_at",
+];
+
+pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
+    let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
+        let rows = match narrowed(&listing) {
+            Some(filter) => desk.ports(filter),
+            None => Vec::new(),
+        };
+        listing.answer("ports", "/v2.0/ports", rows.iter().map(shown).collect())
+    });
+    tell(listed.map(Json), Dialect::Network)
+}
+
+/// What can be looked up instead of searched; none when an id asked for is the id of nothing.
+fn narrowed(listing: &Listing) -> Option<PortFilter> {
+    let unbound = listing.only("device_id").is_some_and(str::is_empty);
+    Some(PortFilter {
+        id: listing.only("id").map(str::parse).transpose().ok()?,
+        server: if unbound { None } else { listing.only("device_id").map(str::parse).transpose().ok()? },
+        network: listing.only("network_id").map(str::parse).transpose().ok()?,
+    })
+}
+
+pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
+    let found = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
+        let port = desk.port(id(What::Port, &text)?)?;
+        Ok(Json(json!({"port": listing.cut(shown(&port))})))
+    });
+    tell(found, Dialect::Network)
+}
+
+pub(super) async fn create(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let made = async {
+        let new = read_new(desk.host(), json_body(&headers, &body)?)?;
+        match desk.perform(Action::CreatePort(new), context(&caller)).await? {
+            Reply::Port(port) => Ok((StatusCode::CREATED, Json(json!({"port": shown(&port)})))),
+            _ => Err(slip()),
+        }
+    };
+    tell(made.await, Dialect::Network)
+}
+
+pub(super) async fn update(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let changed = async {
+        let id: PortId = id(What::Port, &text)?;
+        let change = read_change(&desk.port(id)?, json_body(&headers, &body)?)?;
+        match desk.perform(Action::UpdatePort(id, change), context(&caller)).await? {
+            Reply::Port(port) => Ok(Json(json!({"port": shown(&port)}))),
+            _ => Err(slip()),
+        }
+    };
+    tell(changed.await, Dialect::Network)
+}
+
+pub(super) async fn delete(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let deleted = async {
+        let id = id(What::Port, &text)?;
+        desk.perform(Action::DeletePort(id), context(&caller)).await?;
+        Ok::<_, Refusal>(StatusCode::NO_CONTENT)
+    };
+    tell(deleted.await, Dialect::Network)
+}
+
+fn read_new(host: &str, body: &[u8]) -> Result<NewPort, BodyError> {
+    let mut fields = Fields::envelope(body, "port")?;
+    let network_id = fields.parsed("network_id")?;
+    let new = NewPort {
+        id: fields.parsed("id")?,
+        network_id: fields.required("network_id", network_id)?,
+        name: fields.text("name", NAME)?.unwrap_or_default(),
+        description: fields.text("description", NAME)?.unwrap_or_default(),
+        project_id: project(&mut fields)?,
+        mac: fields.parsed("mac_address")?,
+        fixed_ips: read_ips(&mut fields)?,
+        admin_up: fields.truth("admin_state_up")?.unwrap_or(true),
+        device_owner: fields.text("device_owner", NAME)?.unwrap_or_default(),
+        profile: read_profile(&mut fields)?.unwrap_or_default(),
+    };
+    fields.must_be("device_id", &["".into()], "a port gets its server by an attach: leave it out")?;
+    own_host(&mut fields, host)?;
+    unchanging(&mut fields)?;
+    fields.end()?;
+    Ok(new)
+}
+
+fn read_change(port: &PortView, body: &[u8]) -> Result<PortChange, Refusal> {
+    let mut fields = Fields::envelope(body, "port")?;
+    let change = PortChange {
+        name: fields.text("name", NAME)?,
+        description: fields.text("description", NAME)?,
+        admin_up: fields.truth("admin_state_up")?,
+        device_owner: fields.text("device_owner", NAME)?,
+        mac: fields.parsed("mac_address")?,
+        fixed_ips: read_ips(&mut fields)?,
+        profile: read_profile(&mut fields)?,
+    };
+    let server = port.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string());
+    if fields.value("device_id").is_some_and(|given| given.as_str() != Some(&server)) {
+        return Err(Refusal::UseAttach(port.port.id));
+    }
+    own_host(&mut fields, &port.host)?;
+    unchanging(&mut fields)?;
+    fields.end()?;
+    Ok(change)
+}
+
+fn read_ips(fields: &mut Fields) -> Result<Option<Vec<WantedIp>>, BodyError> {
+    let Some(given) = fields.list("fixed_ips", ENTRIES)? else { return Ok(None) };
+    let read = |(at, value): (String, Value)| {
+        let mut fields = Fields::object(&at, value.clone())?;
+        let ip = WantedIp { subnet_id: fields.parsed("subnet_id")?, ip_address: fields.parsed("ip_address")? };
+        fields.end()?;
+        match ip {
+            WantedIp { subnet_id: None, ip_address: None } => {
+                Err(wrong(&at, &value, "subnet_id, ip_address or both are expected"))
+            }
+            ip => Ok(ip),
+        }
+    };
+    given.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+/// `binding:profile`: what of it nicd knows.
+fn read_profile(fields: &mut Fields) -> Result<Option<Profile>, BodyError> {
+    let given = match fields.value("binding:profile") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(given) => given,
+    };
+    let mut fields = Fields::object("port.binding:profile", given)?;
+    let interface_name = match fields.value("interface_name") {
+        None | Some(Value::Null) => None,
+        Some(name) => Some(parse_value("port.binding:profile.interface_name", &name)?),
+    };
+    let profile = Profile { interface_name, vnet_hdr: fields.truth("vnet_hdr")?.unwrap_or(true) };
+    fields.end()?;
+    Ok(Some(profile))
+}
+
+/// This agent's ports are on this host.
+fn own_host(fields: &mut Fields, host: &str) -> Result<(), BodyError> {
+    let why = format!("this agent's host is {host}: give that, or leave it out");
+    fields.must_be("binding:host_id", &["".into(), Value::Null, host.into()], &why)
+}
+
+/// Attributes that have one possible value until filters and limits exist.
+fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
+    fields.only("port_security_enabled", &[false.into()])?;
+    fields.must_be("security_groups", &[Value::Array(Vec::new())], "nicd has no security groups: only [] is possible")?;
+    fields.only("allowed_address_pairs", &[Value::Array(Vec::new())])?;
+    fields.only("nicd:limits", &[Value::Null, json!({})])?;
+    fields.only("binding:vnic_type", &["normal".into()])
+}
+
+pub(super) fn shown(view: &PortView) -> Value {
+    let port = &view.port;
+    let ips: Vec<Value> = port
+        .fixed_ips
+        .iter()
+        .map(|ip| json!({"subnet_id": ip.subnet_id.to_string(), "ip_address": ip.ip_address.to_string()}))
+        .collect();
+    let (vif_type, details) = vif(view);
+    json!({
+        "id": port.id.to_string(),
+        "name": port.name,
+        "description": port.description,
+        "network_id": port.network_id.to_string(),
+        "tenant_id": port.project_id,
+        "project_id": port.project_id,
+        "mac_address": port.mac.to_string(),
+        "fixed_ips": ips,
+        "allowed_address_pairs": [],
+        "port_security_enabled": false,
+        "security_groups": [],
+        "admin_state_up": port.admin_up,
+        "status": view.phase.status().as_str(),
+        "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()),
+        "device_owner": port.device_owner,
+        "binding:vif_type": vif_type,
+        "binding:vif_details": details,
+        "binding:vnic_type": "normal",
+        "binding:host_id": if view.binding.is_some() { view.host.as_str() } else { "" },
+        "binding:profile": port.profile,
+        "nicd:limits": null,
+        "nicd:phase": view.phase.as_str(),
+        "nicd:reason": view.reason,
+        "tags": [],
+        "revision_number": port.revision_number,
+        "created_at": port.created_at,
+        "updated_at": port.updated_at,
+    })
+}
+
+/// How a VMM or an operator finds the device.
+fn vif(view: &PortView) -> (&'static str, Value) {
+    let Some(binding) = &view.binding else { return ("unbound", json!({})) };
+    let device = binding.device.as_ref();
+    let mut details = json!({
+        "device": device.map(|device| device.name.clone()),
+        "bridge": binding.bridge,
+        "host_mac": device.and_then(|device| device.host_mac).map(|mac| mac.to_string()),
+        "mtu": binding.mtu,
+    });
+    match binding.tap {
+        Some(tap) => {
+            details["queues"] = tap.queues.into();
+            details["vnet_hdr"] = tap.vnet_hdr.into();
+            ("tap", details)
+        }
+        None => {
+            details["guest_device"] = binding.guest_device.as_ref().map(ToString::to_string).into();
+            ("veth", details)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(port: Value) -> Result<NewPort, BodyError> {
+        let mut port = port;
+        port["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
+        read_new("here", json!({"port": port}).to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for bad in [
+            json!({"mac_address": "x"}),
+            json!({"fixed_ips": [{}]}),
+            json!({"fixed_ips": [{"ip_address": "10.0.0"}]}),
+            json!({"fixed_ips": {"ip_address": "10.0.0.1"}}),
+            json!({"fixed_ips": vec![json!({"ip_address": "10.0.0.1"}); 65]}),
+            json!({"binding:profile": {"interface_name": "a/b"}}),
+            json!({"binding:profile": {"pci_slot": "0"}}),
+            json!({"colour": "red"}),
+            json!({"security_groups": ["x"]}),
+            json!({"binding:host_id": "elsewhere"}),
+            json!({"device_id": "x"}),
+        ] {
+            assert!(read(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_as_such() {
+        for later in [
+            json!({"port_security_enabled": true}),
+            json!({"nicd:limits": {"to_guest": {"rate_kbps": 1}}}),
+            json!({"allowed_address_pairs": [{"ip_address": "10.0.0.1"}]}),
+        ] {
+            assert!(matches!(read(later.clone()), Err(BodyError::NotBuilt(_))), "{later}");
+        }
+    }
+}

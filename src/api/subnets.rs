@@ -1,0 +1,271 @@
+//! Neutron's subnets.
+
+use std::net::IpAddr;
+
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::manager::Reply;
+use crate::model::action::{Action, SubnetChange};
+use crate::model::pools::Range;
+use crate::model::subnet::{Gateway, NewSubnet};
+use crate::model::{HostRoute, Subnet, SubnetId};
+
+use super::agent::NAME;
+use super::faults::{Dialect, Refusal, What};
+use super::fields::{BodyError, Fields, parse_value};
+use super::listener::Caller;
+use super::listing::Listing;
+use super::networks::project;
+use super::{Desk, context, id, json_body, slip, tell};
+
+/// The most entries of any list in a body.
+const ENTRIES: usize = 64;
+
+const KNOWN: &[&str] = &[
+    "id",
+    "name",
+    "description",
+    "network_id",
+    "cidr",
+    "ip_version",
+    "gateway_ip",
+    "enable_dhcp",
+    "tenant_id",
+    "project_id",
+    "dns_nameservers",
+    "ipv6_address_mode",
+    "ipv6_ra_mode",
+    "revision_number",
+    "created_at",
+    "updated_at",
+];
+
+pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
+    let listed = Listing::read(query.as_deref(), KNOWN)
+        .and_then(|listing| listing.answer("subnets", "/v2.0/subnets", desk.subnets().iter().map(shown).collect()));
+    tell(listed.map(Json), Dialect::Network)
+}
+
+pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
+    let found = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
+        let subnet = desk.subnet(id(What::Subnet, &text)?)?;
+        Ok(Json(json!({"subnet": listing.cut(shown(&subnet))})))
+    });
+    tell(found, Dialect::Network)
+}
+
+pub(super) async fn create(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let made = async {
+        let new = read_new(json_body(&headers, &body)?)?;
+        match desk.perform(Action::CreateSubnet(new), context(&caller)).await? {
+            Reply::Subnet(subnet) => Ok((StatusCode::CREATED, Json(json!({"subnet": shown(&subnet)})))),
+            _ => Err(slip()),
+        }
+    };
+    tell(made.await, Dialect::Network)
+}
+
+pub(super) async fn update(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let changed = async {
+        let id = id(What::Subnet, &text)?;
+        let change = read_change(json_body(&headers, &body)?)?;
+        match desk.perform(Action::UpdateSubnet(id, change), context(&caller)).await? {
+            Reply::Subnet(subnet) => Ok(Json(json!({"subnet": shown(&subnet)}))),
+            _ => Err(slip()),
+        }
+    };
+    tell(changed.await, Dialect::Network)
+}
+
+pub(super) async fn delete(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let deleted = async {
+        let id = id(What::Subnet, &text)?;
+        desk.perform(Action::DeleteSubnet(id), context(&caller)).await?;
+        Ok::<_, Refusal>(StatusCode::NO_CONTENT)
+    };
+    tell(deleted.await, Dialect::Network)
+}
+
+fn read_new(body: &[u8]) -> Result<NewSubnet, BodyError> {
+    let mut fields = Fields::envelope(body, "subnet")?;
+    let id = fields.parsed("id")?;
+    let network_id = fields.parsed("network_id")?;
+    let network_id = fields.required("network_id", network_id)?;
+    let given = fields.value("cidr");
+    let cidr: ipnetwork::IpNetwork = match &given {
+        // Without a prefix the address would silently be a whole subnet of one.
+        Some(Value::String(text)) if !text.contains('/') => {
+            return Err(fields.bad("cidr", &text.clone().into(), "a range such as 192.168.1.0/24 is expected"));
+        }
+        Some(value) => parse_value("subnet.cidr", value)?,
+        None => return Err(BodyError::Top("'subnet.cidr' is a required property".to_owned())),
+    };
+    if let Some(version) = fields.number("ip_version", 4..=6)?
+        && (version == 6) != cidr.is_ipv6()
+    {
+        return Err(fields.bad("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
+    }
+    let name = fields.text("name", NAME)?.unwrap_or_default();
+    let description = fields.text("description", NAME)?.unwrap_or_default();
+    let project_id = project(&mut fields)?;
+    let gateway = match fields.parsed_or_null::<IpAddr>("gateway_ip")? {
+        None => Gateway::FirstHost,
+        Some(None) => Gateway::None,
+        Some(Some(gateway)) => Gateway::At(gateway),
+    };
+    let allocation_pools = match fields.list("allocation_pools", ENTRIES)? {
+        None => None,
+        Some(pools) => Some(pools.into_iter().map(read_pool).collect::<Result<_, _>>()?),
+    };
+    let (dns_nameservers, host_routes) = read_told(&mut fields)?;
+    unchanging(&mut fields)?;
+    fields.end()?;
+    Ok(NewSubnet {
+        id: id.unwrap_or_else(|| SubnetId(Uuid::new_v4())),
+        network_id,
+        name,
+        description,
+        project_id,
+        cidr,
+        gateway,
+        allocation_pools,
+        dns_nameservers: dns_nameservers.unwrap_or_default(),
+        host_routes: host_routes.unwrap_or_default(),
+    })
+}
+
+fn read_change(body: &[u8]) -> Result<SubnetChange, BodyError> {
+    let mut fields = Fields::envelope(body, "subnet")?;
+    let (name, description) = (fields.text("name", NAME)?, fields.text("description", NAME)?);
+    let (dns_nameservers, host_routes) = read_told(&mut fields)?;
+    unchanging(&mut fields)?;
+    fields.end()?;
+    Ok(SubnetChange { name, description, dns_nameservers, host_routes })
+}
+
+type Told = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
+
+/// What guests of the subnet are told.
+fn read_told(fields: &mut Fields) -> Result<Told, BodyError> {
+    let resolvers = fields.list("dns_nameservers", ENTRIES)?;
+    let resolvers = resolvers.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value)).collect());
+    let routes = fields.list("host_routes", ENTRIES)?;
+    let routes = routes.map(|all| all.into_iter().map(read_route).collect());
+    Ok((resolvers.transpose()?, routes.transpose()?))
+}
+
+fn read_pool((at, value): (String, Value)) -> Result<Range, BodyError> {
+    let mut fields = Fields::object(&at, value)?;
+    let (start, end) = (fields.parsed("start")?, fields.parsed("end")?);
+    let range = Range { start: fields.required("start", start)?, end: fields.required("end", end)? };
+    fields.end()?;
+    Ok(range)
+}
+
+fn read_route((at, value): (String, Value)) -> Result<HostRoute, BodyError> {
+    let mut fields = Fields::object(&at, value)?;
+    let (destination, nexthop) = (fields.parsed("destination")?, fields.parsed("nexthop")?);
+    let route =
+        HostRoute { destination: fields.required("destination", destination)?, nexthop: fields.required("nexthop", nexthop)? };
+    fields.end()?;
+    Ok(route)
+}
+
+/// Attributes that have one possible value until a responder exists.
+fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
+    fields.only("enable_dhcp", &[false.into()])?;
+    fields.only("ipv6_address_mode", &[Value::Null])?;
+    fields.only("ipv6_ra_mode", &[Value::Null])
+}
+
+fn shown(subnet: &Subnet) -> Value {
+    let pools: Vec<Value> = subnet.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
+    let routes: Vec<Value> = subnet
+        .host_routes
+        .iter()
+        .map(|route| json!({"destination": route.destination, "nexthop": route.nexthop}))
+        .collect();
+    json!({
+        "id": subnet.id.to_string(),
+        "network_id": subnet.network_id.to_string(),
+        "name": subnet.name,
+        "description": subnet.description,
+        "ip_version": if subnet.cidr.is_ipv6() { 6 } else { 4 },
+        "cidr": subnet.cidr,
+        "gateway_ip": subnet.gateway_ip,
+        "allocation_pools": pools,
+        "enable_dhcp": false,
+        "dns_nameservers": subnet.dns_nameservers,
+        "host_routes": routes,
+        "ipv6_address_mode": null,
+        "ipv6_ra_mode": null,
+        "tenant_id": subnet.project_id,
+        "project_id": subnet.project_id,
+        "tags": [],
+        "revision_number": subnet.revision_number,
+        "created_at": subnet.created_at,
+        "updated_at": subnet.updated_at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(subnet: Value) -> Result<NewSubnet, BodyError> {
+        let mut subnet = subnet;
+        subnet["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
+        read_new(json!({"subnet": subnet}).to_string().as_bytes())
+    }
+
+    #[test]
+    fn null_means_no_gateway_and_absence_the_first_host() {
+        assert_eq!(read(json!({"cidr": "10.0.0.0/24"})).unwrap().gateway, Gateway::FirstHost);
+        assert_eq!(read(json!({"cidr": "10.0.0.0/24", "gateway_ip": null})).unwrap().gateway, Gateway::None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for bad in [
+            json!({}),
+            json!({"cidr": "10.0.0.0"}),
+            json!({"cidr": "10.0.0.0/33"}),
+            json!({"cidr": 10}),
+            json!({"cidr": "10.0.0.0/24", "ip_version": 6}),
+            json!({"cidr": "10.0.0.0/24", "ip_version": 5}),
+            json!({"cidr": "10.0.0.0/24", "gateway_ip": "x"}),
+            json!({"cidr": "10.0.0.0/24", "allocation_pools": [{"start": "10.0.0.2"}]}),
+            json!({"cidr": "10.0.0.0/24", "host_routes": [{"destination": "x", "nexthop": "10.0.0.1"}]}),
+            json!({"cidr": "10.0.0.0/24", "dns_nameservers": "10.0.0.1"}),
+            json!({"cidr": "10.0.0.0/24", "colour": "red"}),
+        ] {
+            assert!(read(bad.clone()).is_err(), "{bad}");
+        }
+        for later in [json!({"enable_dhcp": true}), json!({"ipv6_ra_mode": "slaac"})] {
+            let mut body = later.clone();
+            body["cidr"] = "fd00::/64".into();
+            assert!(matches!(read(body), Err(BodyError::NotBuilt(_))), "{later}");
+        }
+    }
+}

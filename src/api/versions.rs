@@ -1,0 +1,57 @@
+//! Version documents, as client libraries look for them.
+
+use axum::Json;
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// The last compute microversion answered.
+const MAX: &str = "2.70";
+
+/// What the documents give as the time of their last change.
+const UPDATED: &str = "2026-01-01T00:00:00Z";
+
+pub(super) async fn all(headers: HeaderMap) -> Response {
+    let versions = [compute(&headers, "v2.0", "v2"), compute(&headers, "v2.1", "v2.1")];
+    (StatusCode::OK, Json(json!({"versions": versions}))).into_response()
+}
+
+pub(super) async fn v2(headers: HeaderMap) -> Json<Value> {
+    Json(json!({"version": compute(&headers, "v2.0", "v2")}))
+}
+
+pub(super) async fn v21(headers: HeaderMap) -> Json<Value> {
+    Json(json!({"version": compute(&headers, "v2.1", "v2.1")}))
+}
+
+pub(super) async fn network(headers: HeaderMap) -> Json<Value> {
+    let resource = |name: &str, collection: &str| {
+        let href = format!("{}/v2.0/{collection}", base(&headers));
+        json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
+    };
+    Json(json!({"resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")]}))
+}
+
+/// There are none: clients then use what is always there.
+pub(super) async fn extensions() -> Json<Value> {
+    Json(json!({"extensions": []}))
+}
+
+fn compute(headers: &HeaderMap, id: &str, path: &str) -> Value {
+    let (version, min) = if id == "v2.1" { (MAX, "2.1") } else { ("", "") };
+    json!({
+        "id": id,
+        "status": if id == "v2.1" { "CURRENT" } else { "SUPPORTED" },
+        "version": version,
+        "min_version": min,
+        "updated": UPDATED,
+        "links": [{"rel": "self", "href": format!("{}/{path}/", base(headers))}],
+    })
+}
+
+/// The address as the client calls it; it is only ever given back to that client.
+fn base(headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
+    format!("http://{}", host.unwrap_or("localhost"))
+}
