@@ -1,1 +1,45 @@
-fn main(){}
+//! nicd: a checklist. What each step means is in the library.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use nicd::args::{Args, Command};
+use nicd::config::Settings;
+use nicd::exit::Exit;
+use nicd::{daemon, telemetry};
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => Exit::Ok,
+        Err(exit) => exit,
+    }
+    .into()
+}
+
+fn start() -> Result<(), Exit> {
+    let args = Args::from_command_line()?;
+    if args.command == Some(Command::Demo) {
+        eprintln!("nicd: the demo is not built yet");
+        return Err(Exit::Internal);
+    }
+    let settings = Settings::load(args.config.as_deref(), &args.overrides()).map_err(|error| fail(&error, Exit::Config))?;
+    if args.command == Some(Command::CheckConfig) {
+        let printed = toml::to_string(&settings).map_err(|error| fail(&error, Exit::Internal))?;
+        println!("ok\n\n{printed}");
+        return Ok(());
+    }
+    telemetry::init(&settings.log).map_err(|error| fail(&error, Exit::Internal))?;
+    daemon::run(&settings).map_err(|error| fail(&error, error.exit()))
+}
+
+/// Says why, with every cause, on one line.
+fn fail(error: &dyn Error, exit: Exit) -> Exit {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    eprintln!("nicd: {line}");
+    exit
+}

@@ -1,1 +1,11 @@
-fn main(){}
+//! `nicctl`, the command-line client of nicd. All it does is done through the daemon's socket; everything about it is
+//! in the `ctl` module, which uses nothing of the daemon's own library.
+
+use std::process::ExitCode;
+
+#[path = "../ctl/mod.rs"]
+mod ctl;
+
+fn main() -> ExitCode {
+    ctl::main()
+}

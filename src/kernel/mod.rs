@@ -12,10 +12,13 @@
 mod answer;
 mod bridge;
 mod create;
+pub mod fake;
 mod guest;
+pub mod hands;
 mod links;
 pub mod linux;
 mod netns;
+pub mod reaper;
 mod routes;
 mod seen;
 mod socket;
@@ -24,6 +27,7 @@ mod uapi;
 mod veth;
 mod watch;
 mod wire;
+pub mod worker;
 
 pub use socket::writes;
 

@@ -96,7 +96,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_uuid_and_repeats_it() {
-        for bad in ["", "x", " ce531f90-199f-48c0-816c-13e38010b442", "{ce531f90-199f-48c0-816c-13e38010b44}", "é".repeat(16).as_str()] {
+        for bad in
+            ["", "x", " ce531f90-199f-48c0-816c-13e38010b442", "{ce531f90-199f-48c0-816c-13e38010b44}", "é".repeat(16).as_str()]
+        {
             let error = bad.parse::<PortId>().unwrap_err();
             assert!(error.to_string().contains("is not a UUID"), "{error}");
         }

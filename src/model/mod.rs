@@ -3,6 +3,7 @@
 //! Data and rules alone: no clock, no randomness, no I/O; times and drawn values are passed in. Records are serde types,
 //! written to the store as they stand here. Nothing here knows HTTP, netlink or SQL.
 
+pub mod action;
 pub mod ids;
 pub mod mac;
 pub mod names;

@@ -55,6 +55,12 @@ impl FreeRanges {
         self.free.keys().next().map(|&first| self.address(first))
     }
 
+    /// The lowest free address that is none of `but`.
+    pub fn lowest_but(&self, but: &[IpAddr]) -> Option<IpAddr> {
+        let mut candidates = self.free.iter().flat_map(|(&start, &end)| start..=end).map(|n| self.address(n));
+        candidates.find(|address| !but.contains(address))
+    }
+
     /// Marks an address as given away. One outside the pools, or already taken, changes nothing.
     pub fn take(&mut self, address: IpAddr) {
         let taken = number(address);

@@ -98,6 +98,8 @@ pub struct Binding {
     pub ordinal: u16,
     /// Whether it is to be built or taken away.
     pub intent: Intent,
+    /// The number of the commit that recorded the attach; part of the device's alias.
+    pub commit: u64,
     /// The NIC's name in a guest namespace, read back from the kernel.
     #[serde(default)]
     pub guest_device: Option<LinkName>,

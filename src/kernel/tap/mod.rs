@@ -3,7 +3,10 @@
 
 #![allow(unsafe_code)]
 
+mod peer;
 mod sys;
+
+pub use peer::peer_groups;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,9 +19,6 @@ use crate::model::{LinkName, Owner};
 
 /// The node every tap is made and opened through.
 pub const NODE: &str = "/dev/net/tun";
-
-/// Groups a peer may be in (`NGROUPS_MAX`).
-const MAX_GROUPS: usize = 65_536;
 
 /// A tap to be made.
 #[derive(Debug, Clone, Copy)]
@@ -152,37 +152,9 @@ pub fn netns_cookie(socket: &impl AsFd) -> Result<u64, Errno> {
     sys::netns_cookie(socket.as_fd())
 }
 
-/// The supplementary groups that the peer of a Unix socket had when it connected (`SO_PEERGROUPS`).
-///
-/// # Errors
-/// What the kernel answered.
-pub fn peer_groups(socket: &impl AsFd) -> std::io::Result<Vec<u32>> {
-    let mut groups = vec![0; 32];
-    loop {
-        match sys::peer_groups(socket.as_fd(), &mut groups) {
-            Ok(number) => {
-                groups.truncate(number);
-                return Ok(groups);
-            }
-            Err((Errno::ERANGE, number)) if number > groups.len() && number <= MAX_GROUPS => groups.resize(number, 0),
-            Err((errno, _)) => return Err(errno.into()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_peer_of_a_socket_pair_is_in_our_own_groups() {
-        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut expected: Vec<u32> = nix::unistd::getgroups().unwrap().into_iter().map(nix::unistd::Gid::as_raw).collect();
-        let mut groups = peer_groups(&ours).unwrap();
-        expected.sort_unstable();
-        groups.sort_unstable();
-        assert_eq!(groups, expected);
-    }
 
     #[test]
     fn every_socket_has_its_namespaces_cookie() {

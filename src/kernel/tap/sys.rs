@@ -1,4 +1,4 @@
-//! The calls that no safe wrapper has: the tap's ioctls (drivers/net/tun.c) and three socket options.
+//! The calls that no safe wrapper has: the tap's ioctls (drivers/net/tun.c) and one socket option.
 
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -72,17 +72,4 @@ pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, &raw mut length)
     };
     Errno::result(answer).map(|_| cookie)
-}
-
-/// `SO_PEERGROUPS` into `groups`: how many there are, of which only what fits was written.
-pub(super) fn peer_groups(socket: BorrowedFd<'_>, groups: &mut [u32]) -> Result<usize, (Errno, usize)> {
-    let size = mem::size_of::<u32>();
-    let mut length = socklen_t::try_from(mem::size_of_val(groups)).map_err(|_| (Errno::EOVERFLOW, 0))?;
-    // SAFETY: the kernel writes at most `length` octets, the size of `groups`, which outlives the call as `length` does.
-    let answer = unsafe {
-        let value = groups.as_mut_ptr().cast::<c_void>();
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, value, &raw mut length)
-    };
-    let number = usize::try_from(length).unwrap_or_default() / size;
-    Errno::result(answer).map(|_| number).map_err(|errno| (errno, number))
 }

@@ -1,0 +1,192 @@
+//! Between hyper and the handlers: who calls, the request's id, its body, and its answer's headers.
+//!
+//! A handler sees only requests that are complete and from callers who may make them. It finds [`Caller`] and the
+//! daemon's shutdown token in the request's extensions.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, Method, Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tower::ServiceExt;
+use tracing::Instrument;
+
+use super::Limits;
+use super::line::Line;
+use super::refusal::{ID_HEADERS, Refusal, RequestId};
+use crate::api::peer::{Access, Door, Peer};
+
+/// Who made a request, by which socket, and the request's id: an extension of every request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The peer as it was when it connected.
+    pub peer: Arc<Peer>,
+    /// The socket it came in by.
+    pub door: Door,
+    /// The id in the answer's headers and in the log.
+    pub request_id: RequestId,
+}
+
+/// One connection's way to the handlers.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    pub app: Router,
+    pub peer: Arc<Peer>,
+    pub door: Door,
+    pub access: Access,
+    pub limits: Limits,
+    pub line: Arc<Line>,
+    pub shutdown: CancellationToken,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Gate {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let began = self.line.begin();
+        let gate = self.clone();
+        let id = RequestId::draw();
+        let path: String = request.uri().path().chars().take(200).collect();
+        let span = tracing::info_span!("request", %id, method = %request.method(), path, uid = self.peer.uid);
+        let answer = async move {
+            let response = gate.answer(request, id, began).await;
+            tracing::debug!(status = response.status().as_u16(), took = ?began.elapsed(), "request answered");
+            Ok(gate.send(response, id))
+        };
+        Box::pin(answer.instrument(span))
+    }
+}
+
+impl Gate {
+    /// The handler's answer, or the edge's own.
+    async fn answer(&self, request: Request<Incoming>, id: RequestId, began: Instant) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let received = match self.may(request.method()) {
+            Ok(()) => self.receive(request, began).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.line.received();
+        let refusal = match received {
+            Ok(request) => match self.handle(request, id).await {
+                Ok(response) => return response,
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => refusal,
+        };
+        tracing::debug!(?refusal, "request refused");
+        refusal.response(&path)
+    }
+
+    fn may(&self, method: &Method) -> Result<(), Refusal> {
+        match self.access {
+            Access::Full => Ok(()),
+            Access::ReadOnly if method == Method::GET || method == Method::HEAD => Ok(()),
+            Access::ReadOnly => Err(Refusal::ReadOnly { method: method.clone() }),
+            Access::Stranger => Err(Refusal::Unauthorized { uid: self.peer.uid }),
+        }
+    }
+
+    /// Reads the whole body, within the time and length a request may have.
+    async fn receive(&self, request: Request<Incoming>, began: Instant) -> Result<Request<Body>, Refusal> {
+        let limit = self.limits.body_bytes;
+        let too_large = || Refusal::BodyTooLarge { limit };
+        let (head, body) = request.into_parts();
+        // What is announced too long is refused before it is sent: no 100 Continue, nothing read (RFC 9110 §10.1.1).
+        if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > limit) {
+            return Err(too_large());
+        }
+        match timeout_at(began + self.limits.arrival, Limited::new(body, limit).collect()).await {
+            Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(Refusal::Malformed),
+            Err(_) => Err(Refusal::TooSlow { limit: self.limits.arrival }),
+        }
+    }
+
+    async fn handle(&self, mut request: Request<Body>, id: RequestId) -> Result<Response<Body>, Refusal> {
+        let caller = Caller { peer: Arc::clone(&self.peer), door: self.door, request_id: id };
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(self.shutdown.clone());
+        let mut handled = pin!(self.app.clone().oneshot(request));
+        // A panic is a bug; it costs one request its answer, not its connection and nobody else anything.
+        let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handled.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        });
+        match outcome.await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(never)) => match never {},
+            Err(panic) => {
+                tracing::error!(panic = words(panic.as_ref()), "handler panicked");
+                Err(Refusal::Internal)
+            }
+        }
+    }
+
+    /// Marks the answer with the request's id, and watches its body until hyper has it.
+    fn send(&self, mut response: Response<Body>, id: RequestId) -> Response<Answer> {
+        for name in ID_HEADERS {
+            response.headers_mut().insert(HeaderName::from_static(name), id.value());
+        }
+        response.map(|body| {
+            let endless = body.size_hint().exact().is_none();
+            if endless {
+                self.line.streams();
+            }
+            let end = endless.then(|| Box::pin(self.shutdown.clone().cancelled_owned()));
+            Answer { body, end, line: Arc::clone(&self.line) }
+        })
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// An answer's body. One without known length, which is how events are sent, ends when the daemon does.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: Body,
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    line: Arc<Line>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// hyper drops the body once it has all of it.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.line.answered();
+    }
+}

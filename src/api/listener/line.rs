@@ -1,0 +1,235 @@
+//! One connection as bytes, and what it is doing at the moment.
+//!
+//! ```text
+//!            first byte        head complete         body complete       answer's body of unknown length
+//!   fresh ──► arriving ──────────► receiving ──────────► working ────────────► streaming
+//!               ▲ first byte                                │ answer flushed        │
+//!               └───────────────── idle ◄───────────────────┴───────────────────────┘
+//! ```
+//!
+//! [`Wire`] lies under hyper and tells [`Line`] when bytes move; the gate above hyper tells it when a request is complete
+//! and when its answer ends. From that the driver knows which limit runs, and the seats know whom they may close.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use super::Limits;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It was accepted and nothing has come.
+    Fresh,
+    /// Its last request was answered and nothing has come since.
+    Idle,
+    /// A request's head is on its way.
+    Arriving,
+    /// A request's body is on its way.
+    Receiving,
+    /// A request is handled, or its answer is sent.
+    Working,
+    /// An answer without known length is sent: events.
+    Streaming,
+}
+
+/// Which limit ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// Nothing came: there is nobody to answer.
+    Silent,
+    /// A part of a head came.
+    Head,
+    /// The peer does not read its answer.
+    Reader,
+}
+
+/// What a connection is doing, and since when.
+#[derive(Debug)]
+pub(super) struct Line(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    since: Instant,
+    /// Since when a write waits for the peer to read.
+    stalled: Option<Instant>,
+    /// Whether hyper has the whole answer.
+    answer: Answer,
+    /// The status with which hyper itself wanted to answer a head it could not read.
+    bare: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Open,
+    HandedOver,
+}
+
+impl Line {
+    pub(super) fn new() -> Arc<Self> {
+        let state = State { phase: Phase::Fresh, since: Instant::now(), stalled: None, answer: Answer::Open, bare: None };
+        Arc::new(Self(Mutex::new(state)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is plain values, whole after each statement.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, phase: Phase) {
+        let mut state = self.state();
+        state.phase = phase;
+        state.since = Instant::now();
+    }
+
+    /// The phase, and since when.
+    pub(super) fn phase(&self) -> (Phase, Instant) {
+        let state = self.state();
+        (state.phase, state.since)
+    }
+
+    /// A head is complete. Returns when the request began to arrive.
+    pub(super) fn begin(&self) -> Instant {
+        let mut state = self.state();
+        let now = Instant::now();
+        let began = if state.phase == Phase::Arriving { state.since } else { now };
+        *state = State { phase: Phase::Receiving, since: now, answer: Answer::Open, stalled: state.stalled, bare: None };
+        began
+    }
+
+    /// The body is complete, or not wanted.
+    pub(super) fn received(&self) {
+        self.enter(Phase::Working);
+    }
+
+    /// The answer has no known length.
+    pub(super) fn streams(&self) {
+        self.enter(Phase::Streaming);
+    }
+
+    /// hyper has the whole answer.
+    pub(super) fn answered(&self) {
+        self.state().answer = Answer::HandedOver;
+    }
+
+    /// The status hyper wanted to answer with, if it did.
+    pub(super) fn bare(&self) -> Option<u16> {
+        self.state().bare
+    }
+
+    /// When which limit runs out, as things are.
+    pub(super) fn due(&self, limits: &Limits) -> Option<(Instant, Late)> {
+        let state = self.state();
+        let stalled = state.stalled.map(|since| (since + limits.stall, Late::Reader));
+        let phase = match state.phase {
+            Phase::Fresh => Some((state.since + limits.arrival, Late::Silent)),
+            Phase::Idle => Some((state.since + limits.idle, Late::Silent)),
+            Phase::Arriving => Some((state.since + limits.arrival, Late::Head)),
+            // The gate has the rest of the same limit for the body.
+            Phase::Receiving | Phase::Working | Phase::Streaming => None,
+        };
+        stalled.into_iter().chain(phase).min_by_key(|(due, _)| *due)
+    }
+
+    fn bytes_came(&self) {
+        if let (Phase::Fresh | Phase::Idle, _) = self.phase() {
+            self.enter(Phase::Arriving);
+        }
+    }
+
+    /// A write was tried.
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        let mut state = self.state();
+        match result {
+            Poll::Pending => state.stalled = state.stalled.or_else(|| Some(Instant::now())),
+            Poll::Ready(_) => state.stalled = None,
+        }
+    }
+
+    fn flushed(&self) {
+        if self.state().answer == Answer::HandedOver {
+            self.enter(Phase::Idle);
+            self.state().answer = Answer::Open;
+        }
+    }
+
+    /// Whether these bytes are hyper's own answer to a head it could not read. It has neither envelope nor id, so it is
+    /// kept back, and a whole one is sent in its place when the connection is ours again.
+    fn keep_back(&self, bytes: &[u8]) -> bool {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Receiving | Phase::Working | Phase::Streaming) {
+            return false;
+        }
+        let status = bytes.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
+        state.bare = state.bare.or(status).or(Some(400));
+        true
+    }
+}
+
+/// A connection's bytes, watched.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) stream: UnixStream,
+    line: Arc<Line>,
+}
+
+impl Wire {
+    pub(super) fn new(stream: UnixStream, line: Arc<Line>) -> Self {
+        Self { stream, line }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.line.bytes_came();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.line.keep_back(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.line.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        if self.line.keep_back(first) {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.line.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper flushes when it has written all it has.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        if result.is_ready() {
+            self.line.flushed();
+        }
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

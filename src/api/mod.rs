@@ -1,0 +1,4 @@
+//! The socket's edge.
+pub mod listener;
+pub mod peer;
+pub mod socket;

@@ -1,0 +1,246 @@
+//! Taking the two sockets' places in the file system, and giving them back.
+//!
+//! A socket is made in a private directory beside its place, gets its owner and mode there, and is moved into place in one
+//! step: there is no moment at which somebody else could connect who may not. Daemons that start at the same time are kept
+//! apart by a lock on a file beside the socket, which is never removed, since removing it is what would let two through.
+//! What is in the way and is not a socket that nobody listens on is left alone and named in the refusal.
+//!
+//! Sockets that systemd passed (sd_listen_fds(3)) are systemd's: their files are neither changed nor removed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use listenfd::ListenFd;
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::peer::{Admitted, Door};
+use crate::config::SocketSettings;
+use crate::exit::Exit;
+
+mod place;
+
+use place::Place;
+
+/// Two listening sockets and what they hold in the file system.
+#[derive(Debug)]
+pub struct Sockets {
+    /// What clients connect to.
+    pub listening: Listening,
+    /// What the daemon keeps until it ends.
+    pub held: Held,
+}
+
+/// The sockets themselves.
+#[derive(Debug)]
+pub struct Listening {
+    /// For everything.
+    pub main: UnixListener,
+    /// For reading; none when systemd passed only the other.
+    pub view: Option<UnixListener>,
+}
+
+/// The sockets' files and the lock that keeps other daemons away. Dropping it removes the files that are still ours, and
+/// then gives the lock back. Empty when systemd made the sockets.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Before the lock, so that it is dropped before: no other daemon finds files that are about to go.
+    _places: Vec<Place>,
+    _lock: Option<File>,
+}
+
+/// Why the sockets cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another nicd holds the lock.
+    #[error("another nicd is running: it holds {}", .0.display())]
+    Locked(PathBuf),
+    /// Somebody listens there.
+    #[error("another program listens on {}; end it, or choose another --socket", .0.display())]
+    Live(PathBuf),
+    /// Something else is there; it was not touched.
+    #[error("{} is in the way: it is {what}, and only a socket nobody listens on is replaced; remove it, or choose another --socket", path.display())]
+    InTheWay {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Others could put their own socket in place of ours.
+    #[error("the directory {} can be written by others (mode {mode:04o}): anybody could replace the socket; chmod go-w it, or choose another --socket", path.display())]
+    OpenDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file operation failed.
+    #[error("cannot {doing} {}", path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// What systemd passed cannot be used.
+    #[error("the sockets that systemd passed cannot be used: {0}")]
+    Passed(String),
+}
+
+impl SocketError {
+    /// What the program ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Locked(_) | Self::Live(_) => Exit::Unavailable,
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+            Self::InTheWay { .. } | Self::OpenDirectory { .. } | Self::File { .. } | Self::Passed(_) => Exit::Config,
+        }
+    }
+
+    fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { doing, path, source }
+    }
+}
+
+impl Sockets {
+    /// The sockets systemd passed, or else our own.
+    ///
+    /// Clients can connect from here on; they wait until somebody accepts. To be called once and early, while the process
+    /// has one thread: it takes `LISTEN_FDS` out of the environment.
+    ///
+    /// # Errors
+    /// Another nicd, another program or something else is there; or the system refused.
+    pub fn take(settings: &SocketSettings, admitted: &Admitted) -> Result<Self, SocketError> {
+        match Self::passed()? {
+            Some(sockets) => Ok(sockets),
+            None => Self::bind(settings, admitted),
+        }
+    }
+
+    /// Makes both sockets at their places.
+    ///
+    /// # Errors
+    /// Another nicd, another program or something else is there; or the system refused.
+    pub fn bind(settings: &SocketSettings, admitted: &Admitted) -> Result<Self, SocketError> {
+        let directory = settings.path.parent().unwrap_or(Path::new("/"));
+        prepare(directory)?;
+        let lock = lock(&lock_path(&settings.path))?;
+        // The smaller room is opened first: who finds the main one finds both.
+        let (view, view_place) = place::take(&settings.view_path, settings.mode, admitted.group_of(Door::View))?;
+        let (main, main_place) = place::take(&settings.path, settings.mode, admitted.group_of(Door::Main))?;
+        let held = Held { _places: vec![main_place, view_place], _lock: Some(lock) };
+        Ok(Self { listening: Listening { main, view: Some(view) }, held })
+    }
+
+    /// The sockets systemd passed; none when it passed nothing. Which is which is told by the file each is bound to.
+    ///
+    /// # Errors
+    /// They are not what nicd can listen on.
+    pub fn passed() -> Result<Option<Self>, SocketError> {
+        let mut passed = ListenFd::from_env();
+        let (mut main, mut view) = (None, None);
+        for index in 0..passed.len() {
+            let socket = passed.take_unix_listener(index).map_err(|error| SocketError::Passed(error.to_string()))?;
+            let Some(socket) = socket else { continue };
+            let door = match door_of(&socket)? {
+                Door::Main => &mut main,
+                Door::View => &mut view,
+            };
+            if door.replace(socket).is_some() {
+                return Err(SocketError::Passed(
+                    "two are for the same purpose; one for everything is expected, and at most one ending in -view.sock"
+                        .to_owned(),
+                ));
+            }
+        }
+        match (main, view) {
+            (Some(main), view) => Ok(Some(Self { listening: Listening { main, view }, held: Held::default() })),
+            (None, Some(_)) => Err(SocketError::Passed("only the read-only one is there".to_owned())),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// `nicd.sock.lock` beside `nicd.sock`.
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut name = socket.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    socket.with_file_name(name)
+}
+
+fn door_of(socket: &UnixListener) -> Result<Door, SocketError> {
+    let passed = |error: io::Error| SocketError::Passed(error.to_string());
+    if !getsockopt(socket, sockopt::AcceptConn).map_err(|errno| passed(errno.into()))? {
+        return Err(SocketError::Passed("one does not listen (Accept=yes is not what nicd expects)".to_owned()));
+    }
+    let address = socket.local_addr().map_err(passed)?;
+    match address.as_pathname() {
+        None => Err(SocketError::Passed("one has no path; an abstract socket has no mode to protect it".to_owned())),
+        Some(path) if path.as_os_str().as_bytes().ends_with(b"-view.sock") => Ok(Door::View),
+        Some(_) => Ok(Door::Main),
+    }
+}
+
+/// Makes the sockets' directory when it is missing, and refuses one in which others could replace the sockets.
+fn prepare(directory: &Path) -> Result<(), SocketError> {
+    match fs::metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(SocketError::file("create", directory))?;
+            // The umask may have taken bits away that clients need to get through.
+            fs::set_permissions(directory, Permissions::from_mode(0o755)).map_err(SocketError::file("chmod", directory))
+        }
+        Err(error) => Err(SocketError::file("look at", directory)(error)),
+        Ok(found) => {
+            let mode = found.mode() & 0o7777;
+            // With the sticky bit only a file's owner can replace it (rename(2)).
+            let replaceable = mode & 0o022 != 0 && mode & 0o1000 == 0;
+            if replaceable { Err(SocketError::OpenDirectory { path: directory.to_owned(), mode }) } else { Ok(()) }
+        }
+    }
+}
+
+/// Takes the lock, or finds that another nicd has it. The kernel gives it back when the process ends, however it ends.
+fn lock(path: &Path) -> Result<File, SocketError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(SocketError::file("open", path))?;
+    let found = file.metadata().map_err(SocketError::file("look at", path))?;
+    if !found.is_file() {
+        return Err(SocketError::InTheWay { path: path.to_owned(), what: what(found.file_type()) });
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(SocketError::Locked(path.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(SocketError::file("lock", path)(error)),
+    }
+}
+
+fn what(kind: fs::FileType) -> &'static str {
+    if kind.is_symlink() {
+        "a symbolic link"
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket of another kind"
+    } else if kind.is_file() {
+        "a file"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! One socket's place: made aside, moved in, and removed at the end if it is still ours.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+use super::*;
+
+/// A socket file of ours.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// What is at the place before we take it.
+enum Before {
+    Free,
+    /// A socket on which nobody listens, with its device and inode.
+    Stale(u64, u64),
+}
+
+/// Puts a listening socket at `path`, with this mode and group from the first moment on.
+pub(super) fn take(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Place), SocketError> {
+    let before = examine(path)?;
+    let aside = Aside::new(path)?;
+    let made = aside.socket();
+    let listener = UnixListener::bind(&made).map_err(SocketError::file("bind", &made))?;
+    fs::set_permissions(&made, Permissions::from_mode(mode)).map_err(SocketError::file("chmod", &made))?;
+    if group.is_some() {
+        chown(&made, None, group).map_err(SocketError::file("chgrp", &made))?;
+    }
+    let found = fs::symlink_metadata(&made).map_err(SocketError::file("look at", &made))?;
+    let place = Place { path: path.to_owned(), device: found.dev(), inode: found.ino() };
+    move_in(&made, path, before)?;
+    Ok((listener, place))
+}
+
+/// Finds out what is there, without following or changing it.
+fn examine(path: &Path) -> Result<Before, SocketError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Before::Free),
+        Err(error) => return Err(SocketError::file("look at", path)(error)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(SocketError::InTheWay { path: path.to_owned(), what: what(found.file_type()) });
+    }
+    match knock(path) {
+        Err(Errno::ECONNREFUSED) => Ok(Before::Stale(found.dev(), found.ino())),
+        // It went away by itself.
+        Err(Errno::ENOENT) => Ok(Before::Free),
+        // A full backlog is somebody listening, however slowly.
+        Ok(()) | Err(Errno::EAGAIN) => Err(SocketError::Live(path.to_owned())),
+        Err(Errno::EPROTOTYPE) => Err(SocketError::InTheWay { path: path.to_owned(), what: what(found.file_type()) }),
+        Err(errno) => Err(SocketError::file("connect to", path)(errno.into())),
+    }
+}
+
+/// Connects without waiting: a daemon that hangs must not hang us.
+fn knock(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let probe: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(probe.as_raw_fd(), &UnixAddr::new(path)?)
+}
+
+/// Moves the finished socket to its place in one step, never over anything but the stale socket that was examined.
+fn move_in(made: &Path, path: &Path, before: Before) -> Result<(), SocketError> {
+    let rename = |flags| renameat2(AT_FDCWD, made, AT_FDCWD, path, flags);
+    let failed = |errno: Errno| SocketError::file("move the new socket to", path)(errno.into());
+    let taken = || SocketError::InTheWay { path: path.to_owned(), what: "something that appeared just now" };
+    let Before::Stale(device, inode) = before else {
+        return match rename(RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EEXIST) => Err(taken()),
+            other => other.map_err(failed),
+        };
+    };
+    // Exchanging takes out what is there at this very moment, and only then decides about it.
+    rename(RenameFlags::RENAME_EXCHANGE).map_err(failed)?;
+    let out = fs::symlink_metadata(made).map_err(SocketError::file("look at", made))?;
+    if (out.dev(), out.ino()) == (device, inode) {
+        return Ok(());
+    }
+    rename(RenameFlags::RENAME_EXCHANGE).map_err(failed)?;
+    Err(taken())
+}
+
+/// A private directory beside the place. What is left in it when it is dropped is ours to remove: the new socket, or the
+/// stale one it was exchanged for.
+struct Aside(PathBuf);
+
+impl Aside {
+    /// Its name is short, so that the socket in it can be bound wherever the final path can (`sun_path`).
+    fn new(path: &Path) -> Result<Self, SocketError> {
+        let mut tries = 0;
+        loop {
+            let directory = path.with_file_name(format!(".n{:06x}", rand::random::<u32>() >> 8));
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Ok(()) => return Ok(Self(directory)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < 16 => tries += 1,
+                Err(error) => return Err(SocketError::file("create", &directory)(error)),
+            }
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("s")
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Only a socket can be there; anything else stays, with its directory.
+        let socket = self.socket();
+        if fs::symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket()) {
+            let _ = fs::remove_file(&socket);
+        }
+        if let Err(error) = fs::remove_dir(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "a temporary directory was left behind");
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if !ours {
+            tracing::warn!(path = %self.path.display(), "the socket's file is not ours any more; it was left alone");
+        } else if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "the socket's file cannot be removed");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The command line of `nicd`. It says what was typed and decides nothing: [`crate::config`] makes settings of it.
+//!
+//! A flag wins over its environment variable, and both over the file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Overrides;
+use crate::exit::Exit;
+
+const AFTER_HELP: &str = "\
+Without a command nicd runs in the foreground until SIGTERM or SIGINT, and logs to standard error.
+A flag wins over its environment variable, and both win over the configuration file.
+
+Exit codes:
+   0  ended as asked
+   1  internal error
+  64  wrong usage
+  69  another nicd, or another program, holds the state or the socket
+  74  the store cannot be opened, read or written
+  77  a permission or capability is missing
+  78  the configuration cannot be used
+
+Files:
+  /etc/nicd/nicd.toml     configuration; every key has a default
+  /run/nicd/nicd.sock     the API; curl --unix-socket /run/nicd/nicd.sock http://nicd/nicd/v1/health
+  /var/lib/nicd/nicd.db   the state";
+
+/// Builds guests' network interfaces (tap, veth) on this host and answers the clouds' attach APIs on a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(name = "nicd", version, after_help = AFTER_HELP)]
+pub struct Args {
+    /// What to do; run the daemon when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Configuration file; unlike the default one it must exist
+    #[arg(long, env = "NICD_CONFIG", value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// Where to listen; the read-only socket lies beside it
+    #[arg(long, env = "NICD_SOCKET", value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
+
+    /// Where the state is kept
+    #[arg(long, env = "NICD_STATE_DIR", value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+
+    /// How much to log: off, error, warn, info, debug, trace, or a filter such as info,nicd::api=debug
+    #[arg(long, env = "NICD_LOG", value_name = "LEVEL", global = true)]
+    pub log: Option<String>,
+}
+
+/// What `nicd` can do besides running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Show the main job end to end in a private network namespace; changes nothing on the host
+    Demo,
+    /// Read the configuration and print the settings as used, or what is wrong with it
+    CheckConfig,
+}
+
+impl Args {
+    /// Reads the process's own command line. When there is nothing to run (`--help`, `--version`, wrong usage) the text
+    /// has been printed and the exit code is returned.
+    ///
+    /// # Errors
+    /// [`Exit::Ok`] after help or version, [`Exit::Usage`] after a complaint.
+    pub fn from_command_line() -> Result<Self, Exit> {
+        Self::try_parse().map_err(|error| {
+            // Nothing is left to say when the terminal is gone.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+        })
+    }
+
+    /// What the command line and the environment say about settings.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { socket: self.socket.clone(), state_dir: self.state_dir.clone(), log: self.log.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_command() {
+        let before = Args::try_parse_from(["nicd", "--config", "/c", "check-config"]).unwrap();
+        let after = Args::try_parse_from(["nicd", "check-config", "--config", "/c"]).unwrap();
+        assert_eq!(before, after);
+        assert_eq!(before.command, Some(Command::CheckConfig));
+    }
+
+    #[test]
+    fn what_is_unknown_is_wrong_usage() {
+        for bad in [&["nicd", "--nope"][..], &["nicd", "serve"], &["nicd", "--socket"]] {
+            assert!(Args::try_parse_from(bad).unwrap_err().use_stderr(), "{bad:?}");
+        }
+        assert!(!Args::try_parse_from(["nicd", "--help"]).unwrap_err().use_stderr());
+    }
+
+    #[test]
+    fn help_names_every_exit_code() {
+        let help = Args::command().render_help().to_string();
+        for exit in [Exit::Ok, Exit::Internal, Exit::Usage, Exit::Unavailable, Exit::Store, Exit::Permission, Exit::Config] {
+            assert!(help.contains(&format!("{:4}  ", exit.code())), "{exit:?}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The settings as used: complete and valid, and how they are made of the file as written.
+
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+use tracing_subscriber::EnvFilter;
+
+use super::{AllowedBridges, ConfigError, bad, file};
+use crate::model::MacPrefix;
+use crate::model::network::{MAX_MTU, MIN_MTU};
+
+/// The longest path a Unix socket can be bound to, in bytes (`sun_path` of unix(7), less its NUL).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Everything nicd lets itself be told. Serialises to a file that yields the same settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// Where and whom to serve.
+    pub socket: SocketSettings,
+    /// Where the state is.
+    pub store: StoreSettings,
+    /// How links are made.
+    pub links: LinkSettings,
+    /// What one server may have.
+    pub limits: LimitSettings,
+    /// What guests are told by default.
+    pub guest: GuestDefaults,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// `[socket]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SocketSettings {
+    /// The socket for everything. An absolute path.
+    pub path: PathBuf,
+    /// The read-only socket beside it; it follows from `path`.
+    #[serde(skip)]
+    pub view_path: PathBuf,
+    /// The permission bits of both sockets.
+    #[serde(serialize_with = "octal")]
+    pub mode: u32,
+    /// The group whose members may do everything.
+    pub group: String,
+    /// The group whose members may read, on the read-only socket.
+    pub view_group: String,
+    /// How many connections are served at the same time, on both sockets together.
+    pub max_connections: usize,
+    /// How many of them are kept for uid 0.
+    pub root_reserve: usize,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoreSettings {
+    /// The directory of the database. An absolute path.
+    pub dir: PathBuf,
+}
+
+/// `[links]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LinkSettings {
+    /// What generated MACs start with.
+    pub mac_prefix: MacPrefix,
+    /// Which existing bridges a network may use.
+    #[serde(skip_serializing_if = "AllowedBridges::is_default")]
+    pub allowed_bridges: AllowedBridges,
+    /// The MTU of an agent-made bridge whose network names none, in bytes.
+    pub mtu: u32,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LimitSettings {
+    /// How many NICs a server without a limit of its own may have.
+    pub nics_per_server: u32,
+}
+
+/// `[guest]`: what a subnet that says nothing of its own tells its guests.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct GuestDefaults {
+    /// Resolvers.
+    pub dns_nameservers: Vec<IpAddr>,
+    /// The domain names are completed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogSettings {
+    /// A level, or a filter as `tracing_subscriber::EnvFilter` reads it.
+    pub level: String,
+    /// What a line looks like.
+    pub format: LogFormat,
+}
+
+/// What a line of the log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Judges each value and fills in the defaults.
+pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
+    let file::File { socket, store, links, limits, guest, log, metrics } = written;
+    if let Some(value) = metrics.listen {
+        return Err(not_built("metrics.listen", &value, "serving metrics on TCP (GET /metrics on the socket exists)"));
+    }
+    Ok(Settings {
+        socket: socket_as_used(socket)?,
+        store: StoreSettings { dir: absolute("store.dir", store.dir, "/var/lib/nicd")? },
+        links: links_as_used(links)?,
+        limits: limits_as_used(limits)?,
+        guest: guest_as_used(guest)?,
+        log: log_as_used(log)?,
+    })
+}
+
+fn socket_as_used(written: file::Socket) -> Result<SocketSettings, ConfigError> {
+    let path = absolute("socket.path", written.path, "/run/nicd/nicd.sock")?;
+    let view_path = view_beside(&path)?;
+    let max_connections = number("socket.max_connections", written.max_connections, 256, 2, 65_536)?;
+    let reserve_below = i64::try_from(max_connections).unwrap_or(i64::MAX) - 1;
+    // A host that lowers the first alone gets a reserve that fits.
+    let default_reserve = 16.min(reserve_below / 2);
+    let root_reserve = number("socket.root_reserve", written.root_reserve, default_reserve, 0, reserve_below)?;
+    Ok(SocketSettings {
+        path,
+        view_path,
+        mode: permission_bits(written.mode)?,
+        group: group("socket.group", written.group, "nicd")?,
+        view_group: group("socket.view_group", written.view_group, "nicd-view")?,
+        max_connections,
+        root_reserve,
+    })
+}
+
+fn links_as_used(written: file::Links) -> Result<LinkSettings, ConfigError> {
+    let mac_prefix = match written.mac_prefix {
+        Some(text) => {
+            text.parse().map_err(|error: crate::model::mac::MacError| bad("links.mac_prefix", &text, error.to_string()))?
+        }
+        None => MacPrefix::default(),
+    };
+    let allowed_bridges = match written.allowed_bridges {
+        Some(patterns) => AllowedBridges::Listed(
+            patterns
+                .iter()
+                .map(|text| {
+                    text.parse().map_err(|_| {
+                        bad("links.allowed_bridges", text, "names of bridges are expected, or patterns such as br-*")
+                    })
+                })
+                .collect::<Result<_, _>>()?,
+        ),
+        None => AllowedBridges::default(),
+    };
+    let mtu = number("links.mtu", written.mtu, 1500, MIN_MTU.into(), MAX_MTU.into())?;
+    Ok(LinkSettings { mac_prefix, allowed_bridges, mtu })
+}
+
+fn limits_as_used(written: file::Limits) -> Result<LimitSettings, ConfigError> {
+    match written.requests {
+        None | Some(toml::Value::Boolean(false)) => {}
+        Some(toml::Value::String(word)) if word == "off" => {}
+        Some(value) => return Err(not_built("limits.requests", &value, "limiting the rate of requests")),
+    }
+    // A bridge has 1023 ports (BR_MAX_PORTS), so no server can use more on one network.
+    Ok(LimitSettings { nics_per_server: number("limits.nics_per_server", written.nics_per_server, 12, 1, 1023)? })
+}
+
+fn guest_as_used(written: file::Guest) -> Result<GuestDefaults, ConfigError> {
+    let domain = written.domain.filter(|domain| !domain.is_empty());
+    if let Some(domain) = domain.as_deref().filter(|domain| !is_domain(domain)) {
+        return Err(bad("guest.domain", domain, "a domain such as cloud.example is expected (RFC 1123 §2.1)"));
+    }
+    Ok(GuestDefaults { dns_nameservers: written.dns_nameservers.unwrap_or_default(), domain })
+}
+
+fn log_as_used(written: file::Log) -> Result<LogSettings, ConfigError> {
+    let level = written.level.unwrap_or_else(|| "info".to_owned());
+    const EXPECTED: &str = "off, error, warn, info, debug or trace is expected, or a filter such as info,nicd::api=debug";
+    // A single unknown word would be read as a module's name, and silence everything else.
+    let simple = !level.contains([',', '=', ':', '[']);
+    let known = ["off", "error", "warn", "info", "debug", "trace"].iter().any(|word| level.eq_ignore_ascii_case(word));
+    if (simple && !known) || EnvFilter::try_new(&level).is_err() {
+        return Err(bad("log.level", level, EXPECTED));
+    }
+    let format = match written.format.as_deref() {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => return Err(bad("log.format", other, "text or json is expected")),
+    };
+    Ok(LogSettings { level, format })
+}
+
+/// A whole number within limits.
+fn number<T: TryFrom<i64>>(key: &'static str, written: Option<i64>, default: i64, min: i64, max: i64) -> Result<T, ConfigError> {
+    let value = written.unwrap_or(default);
+    let refused = || bad(key, value, format!("{min} to {max} is expected"));
+    if !(min..=max).contains(&value) {
+        return Err(refused());
+    }
+    T::try_from(value).map_err(|_| refused())
+}
+
+/// An absolute path without `..`: what it names must not depend on where the daemon was started.
+fn absolute(key: &'static str, written: Option<PathBuf>, default: &str) -> Result<PathBuf, ConfigError> {
+    let path = written.unwrap_or_else(|| PathBuf::from(default));
+    let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    if plain && path.file_name().is_some() && !path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Ok(path);
+    }
+    Err(bad(key, path.display(), format!("an absolute path such as {default} is expected")))
+}
+
+/// `X.sock` → `X-view.sock` in the same directory.
+fn view_beside(path: &Path) -> Result<PathBuf, ConfigError> {
+    let name =
+        path.file_name().unwrap_or_default().to_str().ok_or_else(|| bad("socket.path", path.display(), "UTF-8 is expected"))?;
+    let view = path.with_file_name(format!("{}-view.sock", name.strip_suffix(".sock").unwrap_or(name)));
+    let length = view.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let expected =
+            format!("with the read-only socket's name it is {length} bytes long, and {MAX_SOCKET_PATH} is the most (unix(7))");
+        return Err(bad("socket.path", path.display(), expected));
+    }
+    Ok(view)
+}
+
+/// `"0660"`, `"0o660"` or `0o660`.
+fn permission_bits(written: Option<toml::Value>) -> Result<u32, ConfigError> {
+    let bits = match &written {
+        None => Some(0o660),
+        Some(toml::Value::Integer(bits)) => u32::try_from(*bits).ok(),
+        Some(toml::Value::String(text)) => {
+            let digits = text.strip_prefix("0o").unwrap_or(text);
+            digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| u32::from_str_radix(digits, 8).ok()).flatten()
+        }
+        Some(_) => None,
+    };
+    bits.filter(|bits| *bits <= 0o777).ok_or_else(|| {
+        let value = written.map(|value| value.to_string()).unwrap_or_default();
+        bad("socket.mode", value, "permission bits in octal such as \"0660\" are expected")
+    })
+}
+
+fn group(key: &'static str, written: Option<String>, default: &str) -> Result<String, ConfigError> {
+    let name = written.unwrap_or_else(|| default.to_owned());
+    let right = (1..=32).contains(&name.len()) && !name.contains([':', ',', '/', '\0', '\n', ' ']);
+    if right { Ok(name) } else { Err(bad(key, format!("\"{name}\""), format!("a group's name such as {default} is expected"))) }
+}
+
+fn is_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+fn not_built(key: &'static str, value: &toml::Value, what: &'static str) -> ConfigError {
+    ConfigError::NotBuilt { key, value: super::clip(&value.to_string()), what }
+}
+
+fn octal<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{mode:04o}"))
+}

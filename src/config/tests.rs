@@ -1,0 +1,128 @@
+use std::path::Path;
+
+use super::*;
+
+fn load(text: &str) -> Result<Settings, ConfigError> {
+    Settings::from_text(Path::new("/etc/nicd/nicd.toml"), text, &Overrides::default())
+}
+
+#[test]
+fn an_empty_file_gives_the_documented_defaults() {
+    let settings = load("").unwrap();
+    assert_eq!(settings.socket.path, Path::new("/run/nicd/nicd.sock"));
+    assert_eq!(settings.socket.view_path, Path::new("/run/nicd/nicd-view.sock"));
+    assert_eq!((settings.socket.mode, settings.socket.max_connections, settings.socket.root_reserve), (0o660, 256, 16));
+    assert_eq!((settings.socket.group.as_str(), settings.socket.view_group.as_str()), ("nicd", "nicd-view"));
+    assert_eq!(settings.store.dir, Path::new("/var/lib/nicd"));
+    assert_eq!((settings.links.mtu, settings.limits.nics_per_server), (1500, 12));
+    assert_eq!(String::from(settings.links.mac_prefix), "fa:16:3e");
+    assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Text));
+}
+
+#[test]
+fn printed_settings_are_a_file_that_gives_the_same_settings() {
+    let full = r#"
+        [socket]
+        path = "/run/x/api.sock"
+        mode = 0o600
+        max_connections = 20
+        root_reserve = 3
+        [links]
+        allowed_bridges = ["br-*", "lan"]
+        mac_prefix = "02:aa:bb"
+        mtu = 9000
+        [limits]
+        nics_per_server = 4
+        requests = "off"
+        [guest]
+        dns_nameservers = ["192.0.2.1", "2001:db8::1"]
+        domain = "cloud.example"
+        [log]
+        level = "info,nicd::api=debug"
+        format = "json"
+    "#;
+    for text in ["", full] {
+        let settings = load(text).unwrap();
+        let printed = toml::to_string(&settings).unwrap();
+        assert_eq!(load(&printed).unwrap(), settings, "{printed}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_name_and_line() {
+    let error = load("[socket]\nmode = \"0660\"\ngruop = \"x\"\n").unwrap_err().to_string();
+    assert!(error.contains("line 3") && error.contains("gruop"), "{error}");
+    let error = load("[sokcet]\n").unwrap_err().to_string();
+    assert!(error.contains("line 1") && error.contains("sokcet"), "{error}");
+    let error = load("\n[links]\nmtu = \"big\"\n").unwrap_err().to_string();
+    assert!(error.contains("line 3") && error.contains("mtu"), "{error}");
+    let error = load("[links\n").unwrap_err().to_string();
+    assert!(error.contains("line 1"), "{error}");
+}
+
+#[test]
+fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
+    for (text, key, value, right) in [
+        ("[links]\nmtu = 1279", "links.mtu", "1279", "1280 to 65521"),
+        ("[links]\nmtu = 65522", "links.mtu", "65522", "1280 to 65521"),
+        ("[links]\nmac_prefix = \"fe:00:00\"", "links.mac_prefix", "fe:00:00", "kept for the host's side"),
+        ("[links]\nallowed_bridges = [\"a/b\"]", "links.allowed_bridges", "a/b", "br-*"),
+        ("[socket]\nmode = 660", "socket.mode", "660", "0660"),
+        ("[socket]\nmode = \"0999\"", "socket.mode", "0999", "0660"),
+        ("[socket]\nmode = \"+660\"", "socket.mode", "+660", "0660"),
+        ("[socket]\nmode = true", "socket.mode", "true", "0660"),
+        ("[socket]\npath = \"nicd.sock\"", "socket.path", "nicd.sock", "absolute"),
+        ("[socket]\npath = \"/run/../x.sock\"", "socket.path", "/run/../x.sock", "absolute"),
+        ("[socket]\npath = \"/\"", "socket.path", "/", "absolute"),
+        ("[socket]\ngroup = \"\"", "socket.group", "\"\"", "nicd"),
+        ("[socket]\nmax_connections = 0", "socket.max_connections", "0", "2 to"),
+        ("[socket]\nmax_connections = 8\nroot_reserve = 8", "socket.root_reserve", "8", "0 to 7"),
+        ("[socket]\nroot_reserve = -1", "socket.root_reserve", "-1", "0 to 255"),
+        ("[store]\ndir = \"\"", "store.dir", "", "absolute"),
+        ("[limits]\nnics_per_server = 0", "limits.nics_per_server", "0", "1 to 1023"),
+        ("[limits]\nrequests = 5", "limits.requests", "5", "not built"),
+        ("[metrics]\nlisten = \"127.0.0.1:9\"", "metrics.listen", "127.0.0.1:9", "not built"),
+        ("[guest]\ndomain = \"-x\"", "guest.domain", "-x", "cloud.example"),
+        ("[log]\nlevel = \"lots\"", "log.level", "lots", "debug"),
+        ("[log]\nlevel = \"nicd=lots\"", "log.level", "nicd=lots", "debug"),
+        ("[log]\nformat = \"xml\"", "log.format", "xml", "json"),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(value) && error.contains(right), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_refused_beforehand() {
+    let long = format!("[socket]\npath = \"/{}.sock\"", "x".repeat(97));
+    assert!(load(&long).unwrap_err().to_string().contains("107"), "{long}");
+    assert!(load(&format!("[socket]\npath = \"/{}.sock\"", "x".repeat(96))).is_ok());
+}
+
+#[test]
+fn what_was_typed_wins_over_the_file() {
+    let typed = Overrides { socket: Some("/s".into()), state_dir: Some("/d".into()), log: Some("debug".into()) };
+    let text = "[socket]\npath = \"/file.sock\"\n[log]\nlevel = \"warn\"\n";
+    let settings = Settings::from_text(Path::new("f"), text, &typed).unwrap();
+    assert_eq!(settings.socket.path, Path::new("/s"));
+    assert_eq!(settings.socket.view_path, Path::new("/s-view.sock"));
+    assert_eq!(settings.store.dir, Path::new("/d"));
+    assert_eq!(settings.log.level, "debug");
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none.toml");
+    let error = Settings::load(Some(&missing), &Overrides::default()).unwrap_err();
+    assert!(matches!(&error, ConfigError::Read { path, .. } if *path == missing), "{error}");
+    fs::write(&missing, "[links]\nmtu = 1400\n").unwrap();
+    assert_eq!(Settings::load(Some(&missing), &Overrides::default()).unwrap().links.mtu, 1400);
+}
+
+#[test]
+fn garbage_is_an_error_and_never_a_panic() {
+    for text in ["\u{0}", "=", "[[socket]]", "é = \"\"\"", "[socket]\nmode = [1]", "\n\n\u{feff}x"] {
+        assert!(load(text).is_err(), "{text:?}");
+    }
+}

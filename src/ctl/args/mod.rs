@@ -1,0 +1,202 @@
+//! The command line as typed: every command, flag and help text. Nothing is looked up or decided here.
+
+mod network;
+mod nic;
+mod port;
+mod server;
+
+pub use network::{NetworkCommand, NewNetwork, NewSubnet, SubnetCommand};
+pub use nic::{Attach, Detach};
+pub use port::{ChangedPort, NewPort, PortCommand};
+pub use server::{NewServer, ServerCommand};
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const AFTER_HELP: &str = "\
+NETWORK, SUBNET, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name.
+
+Exit codes: 0 done; 1 refused or failed, with one sentence on stderr; 2 usage; 3 --wait ran out; 4 nicd cannot be reached.
+Colours appear on a terminal only, and not when NO_COLOR is set.";
+
+/// The heading of the flags that every command has, so that they do not stand between a command's own.
+const GLOBAL: &str = "Options of every command";
+
+/// Build NICs for virtual machines and network namespaces on this host, and see how they are
+#[derive(Debug, Parser)]
+#[command(name = "nicctl", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// How to print the answer
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table
+    )]
+    pub output: Format,
+
+    /// The daemon's socket; for reading alone, nicd-view.sock beside it will do
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        env = "NICD_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/nicd/nicd.sock"
+    )]
+    pub socket: PathBuf,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: short ids, names where there are any
+    Table,
+    /// For scripts: the daemon's own objects; a list is one array
+    Json,
+    /// As table, with full ids, device, bridge, MTU, phase and reason
+    Wide,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Networks: each is one bridge on this host
+    #[command(subcommand)]
+    Network(NetworkCommand),
+
+    /// Subnets: the address ranges of a network
+    #[command(subcommand)]
+    Subnet(SubnetCommand),
+
+    /// Servers: the guests of this host, virtual machines and network namespaces
+    #[command(subcommand)]
+    Server(ServerCommand),
+
+    /// Ports: NICs on their own, made before a server needs them
+    #[command(subcommand)]
+    Port(PortCommand),
+
+    /// Give a server a NIC and build it
+    Attach(Attach),
+
+    /// Take a NIC from a server and remove it
+    Detach(Detach),
+
+    /// List the ports, all or a server's
+    List {
+        /// Only this server's
+        server: Option<String>,
+    },
+
+    /// Show everything about a port
+    Show {
+        /// The port
+        port: String,
+    },
+
+    /// Print events as they come, one line each, until interrupted
+    Watch {
+        /// Print each event as a JSON object, as with -o json
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Say why a port has the status it has, fact by fact, in the order in which they decide
+    Explain {
+        /// The port
+        port: String,
+    },
+
+    /// Compare what nicd has recorded with what the kernel has; changes nothing
+    ///
+    /// Ends with 0 whether or not there are deviations: the comparison was made. Scripts read -o json.
+    Verify,
+
+    /// List what nicd built and no longer needs; links of others never appear
+    Gc {
+        /// Remove it
+        #[arg(long)]
+        apply: bool,
+    },
+
+    /// Show the daemon's version, health and problems
+    Status,
+
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_of_the_manual_are_accepted() {
+        for line in [
+            "nicctl network create blue --bridge br0 --mtu 1500 --subnet 192.0.2.0/24 --subnet 2001:db8::/64",
+            "nicctl subnet create blue 192.0.2.0/24 --gateway none --pool 192.0.2.10-192.0.2.20 --dns 192.0.2.2 \
+             --route 198.51.100.0/24,192.0.2.254",
+            "nicctl server add web --vm --queues 4 --owner 107:64055 --qmp /run/web.qmp",
+            "nicctl server add web --netns /run/netns/web --nic-limit 3",
+            "nicctl server delete web --detach",
+            "nicctl attach web",
+            "nicctl attach web --network blue --ip 192.0.2.7 --wait",
+            "nicctl attach web --port eth0 --wait=5",
+            "nicctl detach web eth0 --wait",
+            "nicctl port create blue --mac fa:16:3e:00:00:01 --ip 192.0.2.7 --ip 192.0.2.8 --ifname eth0 --vnet-hdr",
+            "nicctl port set eth0 --name eth1 --admin-down",
+            "nicctl list -o wide",
+            "nicctl --socket /tmp/s -o json gc --apply",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        for line in [
+            "nicctl server add web",
+            "nicctl server add web --vm --netns /run/netns/web",
+            "nicctl server add web --netns /run/netns/web --queues 2",
+            "nicctl attach web --ip 192.0.2.7",
+            "nicctl attach web --network blue --port eth0",
+            "nicctl attach web --wait=0",
+            "nicctl port set eth0",
+            "nicctl port set eth0 --admin-up --admin-down",
+            "nicctl subnet create blue 192.0.2.0",
+        ] {
+            assert_eq!(parse(line).map(|_| ()).map_err(|e| e.exit_code()), Err(2), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_word_after_wait_is_not_its_value() {
+        let Ok(Cli { command: Command::Detach(detach), .. }) = parse("nicctl detach --wait web eth0") else {
+            panic!("not a detach")
+        };
+        assert_eq!((detach.server.as_str(), detach.wait), ("web", "30".parse().ok()));
+    }
+}

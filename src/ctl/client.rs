@@ -1,0 +1,198 @@
+//! HTTP/1.1 with JSON over the daemon's Unix socket: one connection for each call, which a command makes few of.
+//!
+//! Nothing is retried: a call that changes something and was not answered may have been carried out, and the person
+//! is told so.
+
+use std::io;
+use std::path::PathBuf;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use super::events::EventStream;
+use super::refusal::Refusal;
+
+const JSON: &str = "application/json";
+const LINES: &str = "application/x-ndjson";
+
+/// A daemon, by its socket.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// A call that gave nothing to go on with.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers at the socket.
+    #[error("nicd cannot be reached at {}", socket.display())]
+    Unreachable {
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// What connecting met with.
+        source: io::Error,
+    },
+    /// The connection ended, or what came was not HTTP, before the answer was complete.
+    #[error("nicd at {} did not answer {call}", socket.display())]
+    Unanswered {
+        /// The daemon's socket.
+        socket: PathBuf,
+        /// What was asked.
+        call: Call,
+        /// What happened to the connection.
+        source: hyper::Error,
+    },
+    /// The event stream ended; the daemon has stopped.
+    #[error("nicd at {} closed the event stream", socket.display())]
+    StreamEnded {
+        /// The daemon's socket.
+        socket: PathBuf,
+    },
+    /// The daemon said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A request that HTTP cannot carry.
+    #[error("{call} cannot be sent")]
+    Unsendable {
+        /// What was to be asked.
+        call: Call,
+        /// Why not.
+        source: hyper::http::Error,
+    },
+    /// A success whose body is not what the API promises.
+    #[error("nicd's answer to {call} is not JSON")]
+    NotJson {
+        /// What was asked.
+        call: Call,
+        /// Where it stops being JSON.
+        source: serde_json::Error,
+    },
+    /// A success without the object it is about.
+    #[error("nicd's answer has no '{key}': is it a nicd?")]
+    Incomplete {
+        /// The member that is missing.
+        key: &'static str,
+    },
+}
+
+impl ClientError {
+    /// Whether the daemon says that the thing asked about does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND)
+    }
+}
+
+/// A method and a request target, as one says them.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    target: String,
+}
+
+impl std::fmt::Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.target)
+    }
+}
+
+impl Client {
+    /// The daemon at `socket`; connects with each call.
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// GET.
+    pub async fn get(&self, target: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, target, None).await
+    }
+
+    /// POST.
+    pub async fn post(&self, target: &str, body: &Value) -> Result<Value, ClientError> {
+        self.call(Method::POST, target, Some(body)).await
+    }
+
+    /// PUT.
+    pub async fn put(&self, target: &str, body: &Value) -> Result<Value, ClientError> {
+        self.call(Method::PUT, target, Some(body)).await
+    }
+
+    /// DELETE; an answer without a body is `null`.
+    pub async fn delete(&self, target: &str) -> Result<Value, ClientError> {
+        self.call(Method::DELETE, target, None).await
+    }
+
+    /// The event stream. What happens after this has returned is in it.
+    pub async fn events(&self) -> Result<EventStream, ClientError> {
+        let call = Call { method: Method::GET, target: "/nicd/v1/events".to_owned() };
+        let answer = self.send(&call, LINES, None).await?;
+        if answer.status().is_success() {
+            return Ok(EventStream::new(answer.into_body(), self.socket.clone(), call));
+        }
+        let (status, body) = self.collect(&call, answer).await?;
+        Err(Refusal::from_answer(status, &body).into())
+    }
+
+    async fn call(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        let call = Call { method, target: target.to_owned() };
+        let answer = self.send(&call, JSON, body).await?;
+        let (status, body) = self.collect(&call, answer).await?;
+        if !status.is_success() {
+            return Err(Refusal::from_answer(status, &body).into());
+        }
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&body).map_err(|source| ClientError::NotJson { call, source })
+    }
+
+    async fn send(&self, call: &Call, accept: &str, body: Option<&Value>) -> Result<Response<Incoming>, ClientError> {
+        let request = request(call, accept, body)?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.unanswered(call, source))?;
+        // Its failures also reach the call in flight, which reports them.
+        tokio::spawn(connection);
+        sender.send_request(request).await.map_err(|source| self.unanswered(call, source))
+    }
+
+    async fn collect(&self, call: &Call, answer: Response<Incoming>) -> Result<(StatusCode, Bytes), ClientError> {
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|source| self.unanswered(call, source))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    fn unanswered(&self, call: &Call, source: hyper::Error) -> ClientError {
+        ClientError::Unanswered { socket: self.socket.clone(), call: call.clone(), source }
+    }
+}
+
+fn request(call: &Call, accept: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, ClientError> {
+    let request = Request::builder().method(&call.method).uri(&call.target).header(HOST, "nicd").header(ACCEPT, accept);
+    let request = match body {
+        Some(body) => request.header(CONTENT_TYPE, JSON).body(Full::from(body.to_string())),
+        None => request.body(Full::default()),
+    };
+    request.map_err(|source| ClientError::Unsendable { call: call.clone(), source })
+}
+
+/// The member of an answer that the answer is about.
+pub fn member(mut answer: Value, key: &'static str) -> Result<Value, ClientError> {
+    match answer.get_mut(key) {
+        Some(value) => Ok(value.take()),
+        None => Err(ClientError::Incomplete { key }),
+    }
+}
+
+/// The `id` (or whatever it is called) of an object.
+pub fn id_of(object: &Value, key: &'static str) -> Result<String, ClientError> {
+    object[key].as_str().map(str::to_owned).ok_or(ClientError::Incomplete { key })
+}

@@ -1,0 +1,51 @@
+//! `explain`, `verify`, `gc` and `status`: what the daemon says of itself and of this host.
+
+use serde_json::{Value, json};
+
+use super::Session;
+use crate::ctl::args::Format;
+use crate::ctl::failure::Failure;
+use crate::ctl::names::{self, Kind};
+use crate::ctl::table::Table;
+use crate::ctl::views;
+
+/// Why a port has the status it has.
+pub async fn explain(session: &mut Session, port: &str) -> Result<(), Failure> {
+    let id = names::resolve(&session.client, Kind::Port, port).await?;
+    let said = session.client.get(&format!("/nicd/v1/ports/{id}/explain")).await?;
+    print(session, &said, views::facts)
+}
+
+/// What is not in the kernel as it is recorded.
+pub async fn verify(session: &mut Session) -> Result<(), Failure> {
+    let said = session.client.get("/nicd/v1/verify").await?;
+    print(session, &said, views::deviations)
+}
+
+/// What to do with what nicd built and no longer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Say what there is.
+    List,
+    /// Remove it.
+    Remove,
+}
+
+/// What nicd built and no longer needs.
+pub async fn gc(session: &mut Session, leftovers: Leftovers) -> Result<(), Failure> {
+    let said = session.client.post("/nicd/v1/gc", &json!({ "apply": leftovers == Leftovers::Remove })).await?;
+    print(session, &said, |said| vec![views::leftovers(said)])
+}
+
+/// The daemon's health.
+pub async fn status(session: &mut Session) -> Result<(), Failure> {
+    let said = session.client.get("/nicd/v1/health").await?;
+    print(session, &said, views::health)
+}
+
+fn print(session: &mut Session, said: &Value, view: impl FnOnce(&Value) -> Vec<Table>) -> Result<(), Failure> {
+    match session.out.format() {
+        Format::Json => session.out.json(said),
+        Format::Table | Format::Wide => session.out.tables(&view(said)),
+    }
+}

@@ -1,0 +1,83 @@
+//! What each command does, one file to a noun: find out who is meant, make the calls, print the answer.
+
+mod agent;
+mod network;
+mod nic;
+mod port;
+mod server;
+mod subnet;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use serde_json::{Map, Value};
+
+use agent::Leftovers;
+
+use super::args::{Command, Format};
+use super::client::Client;
+use super::failure::Failure;
+use super::out::Out;
+use super::views::{Labels, View, Width};
+
+/// A daemon to ask and somewhere to print.
+pub struct Session {
+    /// The daemon.
+    pub client: Client,
+    /// Where answers go.
+    pub out: Out,
+}
+
+/// Does what the command line says.
+pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Network(command) => network::run(session, command).await,
+        Command::Subnet(command) => subnet::run(session, command).await,
+        Command::Server(command) => server::run(session, command).await,
+        Command::Port(command) => port::run(session, command).await,
+        Command::Attach(attach) => nic::attach(session, attach).await,
+        Command::Detach(detach) => nic::detach(session, detach).await,
+        Command::List { server } => port::list(session, None, server.as_deref()).await,
+        Command::Show { port } => port::show(session, &port).await,
+        Command::Watch { json } => watch::run(session, if json { Format::Json } else { session.out.format() }).await,
+        Command::Explain { port } => agent::explain(session, &port).await,
+        Command::Verify => agent::verify(session).await,
+        Command::Gc { apply: true } => agent::gc(session, Leftovers::Remove).await,
+        Command::Gc { apply: false } => agent::gc(session, Leftovers::List).await,
+        Command::Status => agent::status(session).await,
+        // It asks nobody and is done before there is a session.
+        Command::Completion { .. } => Ok(()),
+    }
+}
+
+impl Session {
+    /// Prints a list: the objects themselves, or a table of them.
+    async fn print_list(&mut self, view: &View, objects: Vec<Value>) -> Result<(), Failure> {
+        let width = match self.out.format() {
+            Format::Json => return self.out.json(&Value::Array(objects)),
+            Format::Table => Width::Narrow,
+            Format::Wide => Width::Wide,
+        };
+        let labels = Labels::fetch(&self.client, view.refers_to).await?;
+        self.out.tables(&[view.list(&objects, &labels, width)])
+    }
+
+    /// Prints one object: itself, or all that is known of it, a line to each.
+    async fn print_one(&mut self, view: &View, object: &Value) -> Result<(), Failure> {
+        if self.out.format() == Format::Json {
+            return self.out.json(object);
+        }
+        let labels = Labels::fetch(&self.client, view.refers_to).await?;
+        self.out.tables(&[view.detail(object, &labels)])
+    }
+}
+
+/// A JSON object of the members that have a value; what was not asked for is left to the daemon, not sent as null.
+fn members<const N: usize>(pairs: [(&str, Option<Value>); N]) -> Map<String, Value> {
+    pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}
+
+/// An array to send, unless it is empty.
+fn unless_empty(items: Vec<Value>) -> Option<Value> {
+    (!items.is_empty()).then_some(Value::Array(items))
+}

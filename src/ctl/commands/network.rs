@@ -1,0 +1,81 @@
+//! `nicctl network …`.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Session, members, subnet};
+use crate::ctl::args::{NetworkCommand, NewNetwork};
+use crate::ctl::client::{self, Client, ClientError};
+use crate::ctl::failure::Failure;
+use crate::ctl::names::{self, Kind};
+use crate::ctl::values::Cidr;
+use crate::ctl::views::NETWORK;
+
+/// Does what is asked of networks.
+pub async fn run(session: &mut Session, command: NetworkCommand) -> Result<(), Failure> {
+    match command {
+        NetworkCommand::Create(new) => create(session, new).await,
+        NetworkCommand::List => {
+            let networks = Kind::Network.list(&session.client, &[]).await?;
+            session.print_list(&NETWORK, networks).await
+        }
+        NetworkCommand::Show { network } => {
+            let id = names::resolve(&session.client, Kind::Network, &network).await?;
+            show(session, id).await
+        }
+        NetworkCommand::Delete { network } => {
+            let id = names::resolve(&session.client, Kind::Network, &network).await?;
+            session.client.delete(&Kind::Network.item(id)).await?;
+            session.out.say(&format!("network {id} is deleted"))
+        }
+    }
+}
+
+async fn show(session: &mut Session, id: Uuid) -> Result<(), Failure> {
+    let network = client::member(session.client.get(&Kind::Network.item(id)).await?, "network")?;
+    session.print_one(&NETWORK, &network).await
+}
+
+async fn create(session: &mut Session, new: NewNetwork) -> Result<(), Failure> {
+    let body = members([
+        ("name", Some(json!(new.name))),
+        ("nicd:bridge", new.bridge.map(Value::from)),
+        ("mtu", new.mtu.map(Value::from)),
+    ]);
+    let answer = session.client.post(Kind::Network.collection(), &json!({"network": body})).await?;
+    let network = client::member(answer, "network")?;
+    let id = client::id_of(&network, "id")?;
+    let mut made = vec![format!("{}/{id}", Kind::Network.collection())];
+    for cidr in &new.subnets {
+        match add_subnet(&session.client, &id, cidr).await {
+            Ok(subnet) => made.push(format!("{}/{subnet}", Kind::Subnet.collection())),
+            Err(source) => return Err(take_back(&session.client, id, made, source).await),
+        }
+    }
+    if new.subnets.is_empty() {
+        return session.print_one(&NETWORK, &network).await;
+    }
+    // Its subnets are part of it by now.
+    let network = client::member(session.client.get(&made[0]).await?, "network")?;
+    session.print_one(&NETWORK, &network).await
+}
+
+async fn add_subnet(client: &Client, network: &str, cidr: &Cidr) -> Result<String, ClientError> {
+    let answer = client.post(Kind::Subnet.collection(), &subnet::body(network, cidr, Default::default())).await?;
+    client::id_of(&client::member(answer, "subnet")?, "id")
+}
+
+/// Deletes what was made, last first, and says why: the cause alone if nothing is left, else both.
+async fn take_back(client: &Client, network: String, made: Vec<String>, source: ClientError) -> Failure {
+    let mut failed = None;
+    for target in made.iter().rev() {
+        // A subnet that stays does not keep the network from being tried.
+        if let Err(undo) = client.delete(target).await {
+            failed = Some(undo);
+        }
+    }
+    match failed {
+        None => source.into(),
+        Some(undo) => Failure::HalfMade { network, undo: Box::new(undo), source },
+    }
+}

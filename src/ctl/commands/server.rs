@@ -1,0 +1,71 @@
+//! `nicctl server …`.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Session, members};
+use crate::ctl::args::{NewServer, ServerCommand};
+use crate::ctl::client;
+use crate::ctl::failure::Failure;
+use crate::ctl::names::{self, Kind};
+use crate::ctl::uri;
+use crate::ctl::values::Owner;
+use crate::ctl::views::SERVER;
+
+/// Does what is asked of servers.
+pub async fn run(session: &mut Session, command: ServerCommand) -> Result<(), Failure> {
+    match command {
+        ServerCommand::Add(new) => add(session, new).await,
+        ServerCommand::List => {
+            let servers = Kind::Server.list(&session.client, &[]).await?;
+            session.print_list(&SERVER, servers).await
+        }
+        ServerCommand::Show { server } => {
+            let id = names::resolve(&session.client, Kind::Server, &server).await?;
+            let server = client::member(session.client.get(&Kind::Server.item(id)).await?, "server")?;
+            session.print_one(&SERVER, &server).await
+        }
+        ServerCommand::Delete { server, detach } => {
+            let id = names::resolve(&session.client, Kind::Server, &server).await?;
+            let query: &[(&str, &str)] = if detach { &[("detach", "true")] } else { &[] };
+            session.client.delete(&uri::with_query(&Kind::Server.item(id), query)).await?;
+            session.out.say(&format!("server {id} is deleted"))
+        }
+    }
+}
+
+async fn add(session: &mut Session, new: NewServer) -> Result<(), Failure> {
+    let (id, name) = identity(session, &new).await?;
+    let server =
+        members([("name", name.map(Value::from)), ("guest", Some(guest(&new))), ("nic_limit", new.nic_limit.map(Value::from))]);
+    let answer = session.client.put(&Kind::Server.item(id), &json!({ "server": server })).await?;
+    let server = client::member(answer, "server")?;
+    session.print_one(&SERVER, &server).await
+}
+
+/// The server's id and name: a UUID is the id, anything else the name of a server that has yet to exist.
+async fn identity(session: &Session, new: &NewServer) -> Result<(Uuid, Option<String>), Failure> {
+    if let Some(id) = names::full_uuid(&new.id) {
+        return Ok((id, new.name.clone()));
+    }
+    if new.name.is_some() {
+        return Err(Failure::NamedTwice { given: new.id.clone() });
+    }
+    match names::servers_called(&session.client, &new.id).await?.first() {
+        Some(id) => Err(Failure::ServerExists { name: new.id.clone(), id: id.to_string() }),
+        None => Ok((Uuid::new_v4(), Some(new.id.clone()))),
+    }
+}
+
+fn guest(new: &NewServer) -> Value {
+    if !new.vm {
+        return json!({"kind": "netns", "path": new.netns});
+    }
+    let vm = members([
+        ("kind", Some(json!("vm"))),
+        ("queues", new.queues.map(Value::from)),
+        ("owner", new.owner.map(Owner::to_json)),
+        ("monitor", new.qmp.as_ref().map(|path| json!({ "qmp": path }))),
+    ]);
+    Value::Object(vm)
+}

@@ -1,0 +1,65 @@
+//! `nicctl subnet …`.
+
+use serde_json::{Map, Value, json};
+
+use super::{Session, members, unless_empty};
+use crate::ctl::args::{NewSubnet, SubnetCommand};
+use crate::ctl::client;
+use crate::ctl::failure::Failure;
+use crate::ctl::names::{self, Kind};
+use crate::ctl::values::{Cidr, Gateway, Pool, Route};
+use crate::ctl::views::SUBNET;
+
+/// Does what is asked of subnets.
+pub async fn run(session: &mut Session, command: SubnetCommand) -> Result<(), Failure> {
+    match command {
+        SubnetCommand::Create(new) => create(session, new).await,
+        SubnetCommand::List { network } => list(session, network.as_deref()).await,
+        SubnetCommand::Show { subnet } => {
+            let id = names::resolve(&session.client, Kind::Subnet, &subnet).await?;
+            let subnet = client::member(session.client.get(&Kind::Subnet.item(id)).await?, "subnet")?;
+            session.print_one(&SUBNET, &subnet).await
+        }
+        SubnetCommand::Delete { subnet } => {
+            let id = names::resolve(&session.client, Kind::Subnet, &subnet).await?;
+            session.client.delete(&Kind::Subnet.item(id)).await?;
+            session.out.say(&format!("subnet {id} is deleted"))
+        }
+    }
+}
+
+async fn list(session: &mut Session, network: Option<&str>) -> Result<(), Failure> {
+    let mut query = vec![];
+    let id = match network {
+        Some(network) => names::resolve(&session.client, Kind::Network, network).await?.to_string(),
+        None => String::new(),
+    };
+    if network.is_some() {
+        query.push(("network_id", id.as_str()));
+    }
+    let subnets = Kind::Subnet.list(&session.client, &query).await?;
+    session.print_list(&SUBNET, subnets).await
+}
+
+async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
+    let network = names::resolve(&session.client, Kind::Network, &new.network).await?;
+    let more = members([
+        ("name", new.name.map(Value::from)),
+        ("gateway_ip", new.gateway.map(Gateway::to_json)),
+        ("allocation_pools", unless_empty(new.pools.iter().map(Pool::to_json).collect())),
+        ("dns_nameservers", unless_empty(new.dns.iter().map(|address| json!(address)).collect())),
+        ("host_routes", unless_empty(new.routes.iter().map(Route::to_json).collect())),
+    ]);
+    let answer = session.client.post(Kind::Subnet.collection(), &body(&network.to_string(), &new.cidr, more)).await?;
+    let subnet = client::member(answer, "subnet")?;
+    session.print_one(&SUBNET, &subnet).await
+}
+
+/// The request for a subnet: what it must have, and `more`. Neutron wants the version said although the range shows it.
+pub fn body(network: &str, cidr: &Cidr, more: Map<String, Value>) -> Value {
+    let mut subnet = more;
+    subnet.insert("network_id".to_owned(), json!(network));
+    subnet.insert("cidr".to_owned(), json!(cidr.to_string()));
+    subnet.insert("ip_version".to_owned(), json!(cidr.version()));
+    json!({ "subnet": subnet })
+}

@@ -1,0 +1,244 @@
+//! Command lines against a scripted daemon: which requests they make, what they print, how they end.
+
+use serde_json::{Value, json};
+
+use crate::ctl::scripted::{Exchange, answer, bare, play, stream};
+
+const SERVER: &str = "99999999-1699-4588-a4b1-b87f96708bc6";
+const NETWORK: &str = "3cb9bc59-5699-4588-a4b1-b87f96708bc6";
+const PORT: &str = "ce531f90-199f-48c0-816c-13e38010b442";
+
+const ACTIVE: &str = r#"{"event":"port.status","port_id":"ce531f90-199f-48c0-816c-13e38010b442","old":"BUILD","new":"ACTIVE"}"#;
+const ERROR: &str = concat!(
+    r#"{"event":"port.status","port_id":"ce531f90-199f-48c0-816c-13e38010b442","old":"BUILD","new":"ERROR","#,
+    r#""phase":"error","reason":"bridge_full"}"#
+);
+const OTHERS: &str = r#"{"event":"port.status","port_id":"11111111-199f-48c0-816c-13e38010b442","old":"BUILD","new":"ACTIVE"}"#;
+const LOST: &str = r#"{"event":"lost","seq":10}"#;
+const DELETED: &str = r#"{"event":"port.deleted","port_id":"ce531f90-199f-48c0-816c-13e38010b442"}"#;
+const UNBOUND: &str =
+    r#"{"event":"port.status","port_id":"ce531f90-199f-48c0-816c-13e38010b442","new":"DOWN","phase":"unbound"}"#;
+
+fn port(status: &str, phase: &str) -> Value {
+    json!({"port": {"id": PORT, "status": status, "nicd:phase": phase, "device_id": SERVER, "network_id": NETWORK,
+        "mac_address": "fa:16:3e:4c:2c:30", "fixed_ips": [{"ip_address": "192.0.2.7"}],
+        "binding:vif_details": {"device": "nicdce531f90199"}}})
+}
+
+fn attached() -> Value {
+    json!({"interfaceAttachment": {"port_id": PORT, "net_id": NETWORK, "port_state": "DOWN", "fixed_ips": []}})
+}
+
+fn servers() -> Exchange {
+    answer(200, json!({"servers": [{"id": SERVER, "name": "web"}, {"id": PORT, "name": "db"}]}))
+}
+
+fn networks() -> Exchange {
+    answer(200, json!({"networks": [{"id": NETWORK, "name": "blue"}]}))
+}
+
+fn attach_wait(script: Vec<Exchange>) -> crate::ctl::scripted::Outcome {
+    play(&format!("nicctl -o json attach {SERVER} --wait=1"), script)
+}
+
+#[test]
+fn a_list_has_names_for_ids() {
+    let ports = json!({"ports": [port("ACTIVE", "active")["port"]]});
+    let done = play("nicctl list web", vec![servers(), answer(200, ports), networks(), servers()]);
+    assert_eq!(done.end(), (0, String::new()));
+    assert_eq!(done.requests[1], format!("GET /v2.0/ports?device_id={SERVER}"));
+    assert_eq!(
+        done.printed,
+        "ID        NAME  SERVER  NETWORK  MAC                ADDRESSES  STATUS  REASON\n\
+         ce531f90  -     web     blue     fa:16:3e:4c:2c:30  192.0.2.7  ACTIVE  -\n"
+    );
+}
+
+#[test]
+fn a_list_for_scripts_is_one_array() {
+    let done = play("nicctl network list -o json", vec![networks()]);
+    assert_eq!(serde_json::from_str::<Value>(&done.printed).unwrap(), json!([{"id": NETWORK, "name": "blue"}]));
+}
+
+#[test]
+fn a_refusal_is_repeated() {
+    let refusal = json!({"NeutronError": {"type": "NetworkNotFound", "message": "Network x could not be found.", "detail": "",
+        "reason": "no_such_network"}});
+    let done = play(&format!("nicctl network show {NETWORK}"), vec![answer(404, refusal)]);
+    assert_eq!(done.end(), (1, "Network x could not be found. (no_such_network)".to_owned()));
+}
+
+#[test]
+fn a_name_for_two_things_lists_both() {
+    let twins = json!({"servers": [{"id": SERVER, "name": "web"}, {"id": NETWORK, "name": "web"}]});
+    let done = play("nicctl server show web", vec![answer(200, twins)]);
+    let (code, sentence) = done.end();
+    assert_eq!(code, 1);
+    assert!(sentence.contains(SERVER) && sentence.contains(NETWORK), "{sentence}");
+}
+
+#[test]
+fn attaching_shows_the_port() {
+    let script = vec![servers(), networks(), answer(200, attached()), answer(200, port("DOWN", "wired")), networks(), servers()];
+    let done = play("nicctl attach web --network blue --ip 192.0.2.7", script);
+    assert_eq!(done.end(), (0, String::new()));
+    let body = json!({"interfaceAttachment": {"net_id": NETWORK, "fixed_ips": [{"ip_address": "192.0.2.7"}]}});
+    assert_eq!(done.requests[2], format!("POST /v2.1/servers/{SERVER}/os-interface {body}"));
+    for part in [PORT, "nicdce531f90199", "fa:16:3e:4c:2c:30", "192.0.2.7", "DOWN"] {
+        assert!(done.printed.contains(part), "{part} in {}", done.printed);
+    }
+}
+
+#[test]
+fn waiting_ends_with_the_event_and_not_before() {
+    let script = vec![
+        stream(),
+        answer(200, attached()).then(&["", OTHERS]),
+        answer(200, port("BUILD", "building")).then(&[ACTIVE]),
+        answer(200, port("ACTIVE", "active")),
+    ];
+    let done = attach_wait(script);
+    assert_eq!(done.end(), (0, String::new()));
+    assert_eq!(done.requests[0], "GET /nicd/v1/events");
+    assert_eq!(serde_json::from_str::<Value>(&done.printed).unwrap()["status"], "ACTIVE");
+}
+
+#[test]
+fn a_port_that_is_active_at_once_needs_no_event() {
+    let script =
+        vec![stream(), answer(200, attached()), answer(200, port("ACTIVE", "active")), answer(200, port("ACTIVE", "active"))];
+    assert_eq!(attach_wait(script).end(), (0, String::new()));
+}
+
+#[test]
+fn lost_events_are_a_reason_to_look() {
+    let script = vec![
+        stream(),
+        answer(200, attached()),
+        answer(200, port("BUILD", "building")).then(&[LOST]),
+        answer(200, port("ACTIVE", "active")),
+        answer(200, port("ACTIVE", "active")),
+    ];
+    assert_eq!(attach_wait(script).end(), (0, String::new()));
+}
+
+#[test]
+fn an_error_ends_the_wait_and_the_port_is_still_shown() {
+    let script = vec![
+        stream(),
+        answer(200, attached()),
+        answer(200, port("BUILD", "building")).then(&[ERROR]),
+        answer(200, port("ERROR", "error")),
+    ];
+    let done = attach_wait(script);
+    let (code, sentence) = done.end();
+    assert_eq!(code, 1);
+    assert!(sentence.starts_with(&format!("port {PORT} is in ERROR (bridge_full);")), "{sentence}");
+    assert!(done.printed.contains(PORT));
+}
+
+#[test]
+fn time_that_runs_out_is_exit_code_3() {
+    let script = vec![
+        stream(),
+        answer(200, attached()),
+        answer(200, port("DOWN", "wired")).then(&[OTHERS]),
+        answer(200, port("DOWN", "wired")),
+    ];
+    let done = attach_wait(script);
+    let (code, sentence) = done.end();
+    assert_eq!(code, 3);
+    assert!(sentence.starts_with(&format!("port {PORT} is still DOWN (wired) after 1 s;")), "{sentence}");
+    assert!(done.printed.contains(PORT));
+}
+
+#[test]
+fn detaching_waits_for_the_device_to_go() {
+    for event in [DELETED, UNBOUND] {
+        let script = vec![stream(), bare(202), answer(200, port("DOWN", "detaching")).then(&[event])];
+        let done = play(&format!("nicctl detach {SERVER} {PORT} --wait"), script);
+        assert_eq!(done.end(), (0, String::new()));
+        assert_eq!(done.requests[1], format!("DELETE /v2.1/servers/{SERVER}/os-interface/{PORT}"));
+        assert_eq!(done.printed, format!("port {PORT} is detached\n"));
+    }
+}
+
+#[test]
+fn a_port_gone_at_the_first_look_is_detached() {
+    let gone = json!({"NeutronError": {"type": "PortNotFound", "message": "Port x could not be found.", "detail": ""}});
+    let done = play(&format!("nicctl detach {SERVER} {PORT} --wait"), vec![stream(), bare(202), answer(404, gone)]);
+    assert_eq!(done.end(), (0, String::new()));
+}
+
+#[test]
+fn a_port_to_detach_is_looked_for_among_the_servers_own() {
+    let ports = json!({"ports": [{"id": PORT, "name": "eth0"}]});
+    let done = play(&format!("nicctl detach {SERVER} eth0"), vec![answer(200, ports), bare(202)]);
+    assert_eq!(done.requests[0], format!("GET /v2.0/ports?device_id={SERVER}"));
+    assert_eq!(done.printed, format!("port {PORT} is being detached\n"));
+}
+
+#[test]
+fn a_network_whose_subnet_is_refused_is_taken_back() {
+    let refusal = json!({"NeutronError": {"type": "InvalidInput", "message": "ranges overlap", "detail": ""}});
+    let script = vec![
+        answer(201, json!({"network": {"id": NETWORK, "name": "blue"}})),
+        answer(201, json!({"subnet": {"id": PORT}})),
+        answer(400, refusal),
+        bare(204),
+        bare(204),
+    ];
+    let done = play("nicctl network create blue --subnet 192.0.2.0/24 --subnet 192.0.2.0/25", script);
+    assert_eq!(done.end(), (1, "ranges overlap".to_owned()));
+    assert_eq!(done.printed, "");
+    assert_eq!(done.requests[3..], [format!("DELETE /v2.0/subnets/{PORT}"), format!("DELETE /v2.0/networks/{NETWORK}")]);
+}
+
+#[test]
+fn a_server_by_name_gets_a_uuid_and_its_name() {
+    let script = vec![servers(), answer(201, json!({"server": {"id": PORT, "name": "new", "guest": {"kind": "vm"}}}))];
+    let done = play("nicctl server add new --vm --queues 2 --owner 107:36 --qmp /run/q", script);
+    assert_eq!(done.end(), (0, String::new()));
+    let (call, body) = done.requests[1].split_once(" {").unwrap();
+    assert_eq!(uuid::Uuid::try_parse(call.trim_start_matches("PUT /nicd/v1/servers/")).unwrap().get_version_num(), 4);
+    let guest = json!({"kind": "vm", "queues": 2, "owner": {"uid": 107, "gid": 36}, "monitor": {"qmp": "/run/q"}});
+    assert_eq!(serde_json::from_str::<Value>(&format!("{{{body}")).unwrap(), json!({"server": {"name": "new", "guest": guest}}));
+    assert!(done.printed.contains(PORT));
+}
+
+#[test]
+fn a_servers_name_is_not_given_twice() {
+    let (code, sentence) = play("nicctl server add web --netns /run/netns/web", vec![servers()]).end();
+    assert_eq!(code, 1);
+    assert!(sentence.contains(SERVER), "{sentence}");
+    assert_eq!(play("nicctl server add web --vm --name other", vec![]).end().0, 2);
+}
+
+#[test]
+fn a_port_is_asked_for_as_neutron_words_it() {
+    let script = vec![answer(201, port("DOWN", "unbound"))];
+    let done =
+        play(&format!("nicctl -o json port create {NETWORK} --ip 192.0.2.7 --ifname eth0 --vnet-hdr --admin-down"), script);
+    let body = json!({"port": {"network_id": NETWORK, "fixed_ips": [{"ip_address": "192.0.2.7"}], "admin_state_up": false,
+        "binding:profile": {"interface_name": "eth0", "vnet_hdr": true}}});
+    assert_eq!(done.requests, [format!("POST /v2.0/ports {body}")]);
+}
+
+#[test]
+fn a_subnet_without_a_gateway_says_null() {
+    let script = vec![answer(201, json!({"subnet": {"id": PORT}}))];
+    let done = play(
+        &format!("nicctl -o json subnet create {NETWORK} 2001:db8::/64 --gateway none --pool 2001:db8::5-2001:db8::9"),
+        script,
+    );
+    let body = json!({"subnet": {"network_id": NETWORK, "cidr": "2001:db8::/64", "ip_version": 6, "gateway_ip": null,
+        "allocation_pools": [{"start": "2001:db8::5", "end": "2001:db8::9"}]}});
+    assert_eq!(done.requests, [format!("POST /v2.0/subnets {body}")]);
+}
+
+#[test]
+fn nobody_at_the_socket_is_exit_code_4() {
+    let (code, sentence) = play("nicctl status", vec![]).end();
+    assert_eq!(code, 4);
+    assert!(sentence.contains("nicd.sock: Connection refused (os error 111); the socket is there"), "{sentence}");
+}

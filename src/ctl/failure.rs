@@ -1,0 +1,186 @@
+//! Everything that ends a command, the exit code it ends with and the sentence it is reported in.
+//!
+//! A `Display` says what failed and leaves out its source; the chain is joined here, once, and advice is put after it.
+
+use std::error::Error;
+use std::io;
+
+use hyper::Method;
+
+use super::client::ClientError;
+use super::names::NameError;
+use super::refusal::Refusal;
+use super::table;
+use super::wait::WaitError;
+
+/// The command line is wrong; clap uses the same code.
+pub const USAGE: u8 = 2;
+
+const FAILED: u8 = 1;
+const WAIT_RAN_OUT: u8 = 3;
+const UNREACHABLE: u8 = 4;
+
+/// A command that did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A call on the daemon failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A name stands for nothing, or for too much.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Waiting did not end as hoped.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// `server add` with a name that is taken: a second server so called could only be told apart by UUID.
+    #[error("a server named '{name}' exists already, with id {id}: to change it, give that id")]
+    ServerExists {
+        /// The name given.
+        name: String,
+        /// Whose it is.
+        id: String,
+    },
+    /// `server add` with two names.
+    #[error("'{given}' is not a UUID and so is the server's name already: give a UUID, or leave out --name")]
+    NamedTwice {
+        /// What stands in the UUID's place.
+        given: String,
+    },
+    /// A network's subnet was refused and the network could not be taken back.
+    #[error("network {network} was made, its subnet was not, and deleting the network again failed too ({undo})")]
+    HalfMade {
+        /// The network left behind.
+        network: String,
+        /// Why deleting it failed.
+        undo: Box<ClientError>,
+        /// Why the subnet was not made.
+        source: ClientError,
+    },
+    /// The answer could not be written.
+    #[error("the answer could not be written")]
+    Output(#[source] io::Error),
+    /// The process could not be set up.
+    #[error("the client could not be started")]
+    Runtime(#[source] io::Error),
+}
+
+impl Failure {
+    /// The exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(error) => client_code(error),
+            Self::Wait(WaitError::RanOut { .. }) => WAIT_RAN_OUT,
+            Self::Wait(WaitError::Client(error)) => client_code(error),
+            Self::NamedTwice { .. } => USAGE,
+            Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } => FAILED,
+            Self::Output(_) | Self::Runtime(_) => FAILED,
+        }
+    }
+
+    /// Whether nobody is to be told: the reader of a pipe has seen enough.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The failure, its causes and what would help, on one line.
+    pub fn sentence(&self) -> String {
+        let mut sentence = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            sentence.push_str(": ");
+            sentence.push_str(&error.to_string());
+            cause = error.source();
+        }
+        if let Some(advice) = self.advice() {
+            sentence.push_str("; ");
+            sentence.push_str(advice);
+        }
+        table::harmless(&sentence)
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Client(error) | Self::Wait(WaitError::Client(error)) => client_advice(error),
+            _ => None,
+        }
+    }
+}
+
+fn client_code(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Unreachable { .. } | ClientError::Unanswered { .. } | ClientError::StreamEnded { .. } => UNREACHABLE,
+        ClientError::Refused(_)
+        | ClientError::Unsendable { .. }
+        | ClientError::NotJson { .. }
+        | ClientError::Incomplete { .. } => FAILED,
+    }
+}
+
+fn client_advice(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::Unreachable { source, .. } => connect_advice(source.kind()),
+        ClientError::Unanswered { call, .. } if call.method != Method::GET => {
+            Some("it may or may not have been carried out: `nicctl list` shows which")
+        }
+        ClientError::Refused(Refusal { status, .. }) if status.as_u16() == 401 => {
+            Some("only root and members of the group nicd may use this socket")
+        }
+        _ => None,
+    }
+}
+
+fn connect_advice(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::NotFound => {
+            Some("is nicd running (systemctl status nicd), and is this its socket (--socket or NICD_SOCKET names another)?")
+        }
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            Some("the socket is there but nobody listens: is nicd running (systemctl status nicd)?")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("are you in its group? root and members of nicd may use it; members of nicd-view may read at nicd-view.sock")
+        }
+        io::ErrorKind::WouldBlock => Some("nicd is running but does not take new connections: try again"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn unreachable(errno: i32) -> Failure {
+        let source = io::Error::from_raw_os_error(errno);
+        ClientError::Unreachable { socket: PathBuf::from("/run/nicd/nicd.sock"), source }.into()
+    }
+
+    #[test]
+    fn an_unreachable_daemon_is_told_with_the_path_the_error_and_a_remedy() {
+        for (errno, said) in [
+            (libc::ENOENT, "No such file or directory (os error 2); is nicd running"),
+            (libc::ECONNREFUSED, "Connection refused (os error 111); the socket is there but nobody listens"),
+            (libc::EACCES, "Permission denied (os error 13); are you in its group?"),
+            (libc::EAGAIN, "Resource temporarily unavailable (os error 11); nicd is running but"),
+        ] {
+            let failure = unreachable(errno);
+            assert_eq!(failure.exit_code(), 4);
+            let sentence = failure.sentence();
+            assert!(sentence.starts_with("nicd cannot be reached at /run/nicd/nicd.sock: "), "{sentence}");
+            assert!(sentence.contains(said), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_harmless_line() {
+        let refusal = Refusal { status: hyper::StatusCode::BAD_REQUEST, message: "a\nb\x1b[31m".to_owned(), reason: None };
+        assert_eq!(Failure::from(ClientError::from(refusal)).sentence(), "a\\nb\\u{1b}[31m");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_quiet_end_and_a_full_disk_is_not() {
+        assert!(Failure::Output(io::ErrorKind::BrokenPipe.into()).is_quiet());
+        assert!(!Failure::Output(io::ErrorKind::StorageFull.into()).is_quiet());
+    }
+}

@@ -1,0 +1,251 @@
+//! Who is meant: a UUID, the first digits of one, or a name become an id.
+//!
+//! A full UUID is taken as it is, without asking the daemon, which then says itself that it does not know it. A name
+//! wins over a prefix, so that a script's names do not depend on the digits other things happen to begin with.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::client::{self, Client, ClientError};
+use super::failure::Failure;
+use super::table::harmless;
+use super::uri;
+
+/// How many digits a prefix has at least: fewer would be somebody's short name.
+const FEWEST_DIGITS: usize = 4;
+
+/// How many candidates an error lists before it only counts.
+const MOST_LISTED: usize = 10;
+
+/// What a name can stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A network.
+    Network,
+    /// A subnet.
+    Subnet,
+    /// A server.
+    Server,
+    /// A port.
+    Port,
+}
+
+impl Kind {
+    /// One of it.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Subnet => "subnet",
+            Self::Server => "server",
+            Self::Port => "port",
+        }
+    }
+
+    /// Several, as the list's member in an answer is called.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Network => "networks",
+            Self::Subnet => "subnets",
+            Self::Server => "servers",
+            Self::Port => "ports",
+        }
+    }
+
+    /// The path of all of them.
+    pub fn collection(self) -> &'static str {
+        match self {
+            Self::Network => "/v2.0/networks",
+            Self::Subnet => "/v2.0/subnets",
+            Self::Server => "/nicd/v1/servers",
+            Self::Port => "/v2.0/ports",
+        }
+    }
+
+    /// The path of one of them.
+    pub fn item(self, id: Uuid) -> String {
+        format!("{}/{id}", self.collection())
+    }
+
+    /// All of them, or those the query lets through.
+    pub async fn list(self, client: &Client, query: &[(&str, &str)]) -> Result<Vec<Value>, ClientError> {
+        let answer = client.get(&uri::with_query(self.collection(), query)).await?;
+        match client::member(answer, self.plural())? {
+            Value::Array(objects) => Ok(objects),
+            _ => Err(ClientError::Incomplete { key: self.plural() }),
+        }
+    }
+}
+
+/// Something that may be meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    id: Uuid,
+    name: String,
+}
+
+impl Candidate {
+    /// Reads an object of a list; one without a UUID cannot be meant.
+    pub fn read(object: &Value) -> Option<Self> {
+        let id = Uuid::try_parse(object["id"].as_str()?).ok()?;
+        Some(Self { id, name: object["name"].as_str().unwrap_or_default().to_owned() })
+    }
+}
+
+/// A text that stands for no one thing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing is called so.
+    #[error(
+        "no {} is called '{text}' or has a UUID beginning so (a prefix has {FEWEST_DIGITS} digits or more); `nicctl {} list` shows all",
+        kind.noun(),
+        kind.noun()
+    )]
+    Unknown {
+        /// What was looked for.
+        kind: Kind,
+        /// What was given.
+        text: String,
+    },
+    /// Several things are.
+    #[error("'{text}' may be any of {} {}: {}; give more of the UUID", candidates.len(), kind.plural(), listed(candidates))]
+    Ambiguous {
+        /// What was looked for.
+        kind: Kind,
+        /// What was given.
+        text: String,
+        /// What it may stand for.
+        candidates: Vec<Candidate>,
+    },
+}
+
+/// The id of what `text` stands for.
+pub async fn resolve(client: &Client, kind: Kind, text: &str) -> Result<Uuid, Failure> {
+    resolve_among(client, kind, text, &[]).await
+}
+
+/// The id of the port that `text` stands for among `server`'s.
+pub async fn resolve_port_of(client: &Client, server: Uuid, text: &str) -> Result<Uuid, Failure> {
+    resolve_among(client, Kind::Port, text, &[("device_id", &server.to_string())]).await
+}
+
+async fn resolve_among(client: &Client, kind: Kind, text: &str, query: &[(&str, &str)]) -> Result<Uuid, Failure> {
+    if let Some(id) = full_uuid(text) {
+        return Ok(id);
+    }
+    let candidates: Vec<Candidate> = kind.list(client, query).await?.iter().filter_map(Candidate::read).collect();
+    Ok(choose(kind, text, &candidates)?)
+}
+
+/// The servers called so.
+pub async fn servers_called(client: &Client, name: &str) -> Result<Vec<Uuid>, ClientError> {
+    let servers = Kind::Server.list(client, &[]).await?;
+    Ok(servers.iter().filter_map(Candidate::read).filter(|server| server.name == name).map(|server| server.id).collect())
+}
+
+/// The UUID in `text`, with or without hyphens; no other way of writing one is taken.
+pub fn full_uuid(text: &str) -> Option<Uuid> {
+    if matches!(text.len(), 32 | 36) { Uuid::try_parse(text).ok() } else { None }
+}
+
+fn choose(kind: Kind, text: &str, candidates: &[Candidate]) -> Result<Uuid, NameError> {
+    let mut meant: Vec<Candidate> = candidates.iter().filter(|candidate| candidate.name == text).cloned().collect();
+    if meant.is_empty()
+        && let Some(digits) = prefix(text)
+    {
+        meant = candidates.iter().filter(|candidate| candidate.id.simple().to_string().starts_with(&digits)).cloned().collect();
+    }
+    match meant.as_slice() {
+        [] => Err(NameError::Unknown { kind, text: text.to_owned() }),
+        [one] => Ok(one.id),
+        _ => Err(NameError::Ambiguous { kind, text: text.to_owned(), candidates: meant }),
+    }
+}
+
+/// The digits of a UUID's beginning, hyphens aside.
+fn prefix(text: &str) -> Option<String> {
+    let digits = text.replace('-', "").to_ascii_lowercase();
+    let is_prefix = digits.len() >= FEWEST_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_prefix.then_some(digits)
+}
+
+fn listed(candidates: &[Candidate]) -> String {
+    let shown = candidates.iter().take(MOST_LISTED).map(|candidate| match candidate.name.as_str() {
+        "" => candidate.id.to_string(),
+        name => format!("{} ({})", candidate.id, harmless(name)),
+    });
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if candidates.len() > MOST_LISTED {
+        text.push_str(&format!(" and {} more", candidates.len() - MOST_LISTED));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLUE: &str = "3cb9bc59-5699-4588-a4b1-b87f96708bc6";
+    const RED: &str = "3cb9bc59-0000-4588-a4b1-b87f96708bc6";
+    const CAFE: &str = "11111111-5699-4588-a4b1-b87f96708bc6";
+    const BEGINS_CAFE: &str = "cafe1111-5699-4588-a4b1-b87f96708bc6";
+
+    fn candidates() -> Vec<Candidate> {
+        [(BLUE, "blue"), (RED, "red"), (CAFE, "cafe"), (BEGINS_CAFE, "red")]
+            .map(|(id, name)| Candidate { id: id.parse().unwrap(), name: name.to_owned() })
+            .to_vec()
+    }
+
+    fn chosen(text: &str) -> Result<String, String> {
+        choose(Kind::Network, text, &candidates()).map(|id| id.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn names_and_unambiguous_prefixes_are_found() {
+        for (text, id) in [
+            ("blue", BLUE),
+            ("3cb9bc59-5", BLUE),
+            ("3cb9bc595", BLUE),
+            ("3CB9BC59-0", RED),
+            ("cafe", CAFE),
+            ("cafe1", BEGINS_CAFE),
+            ("1111", CAFE),
+        ] {
+            assert_eq!(chosen(text).as_deref(), Ok(id), "{text}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_ones_list_the_candidates() {
+        assert_eq!(
+            chosen("3cb9"),
+            Err(format!("'3cb9' may be any of 2 networks: {BLUE} (blue), {RED} (red); give more of the UUID"))
+        );
+        assert_eq!(
+            chosen("red"),
+            Err(format!("'red' may be any of 2 networks: {RED} (red), {BEGINS_CAFE} (red); give more of the UUID"))
+        );
+    }
+
+    #[test]
+    fn short_prefixes_and_strangers_are_unknown() {
+        for text in ["3cb", "", "-", "green", "blu", "3cb9bc59-5699-4588-a4b1-b87f96708bc7", "3cb9bc59xx"] {
+            assert!(chosen(text).unwrap_err().starts_with("no network is called"), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_lists_of_candidates_are_cut() {
+        let id = Uuid::nil();
+        let many: Vec<Candidate> = (0..12).map(|_| Candidate { id, name: String::new() }).collect();
+        assert!(listed(&many).ends_with(" and 2 more"));
+    }
+
+    #[test]
+    fn full_uuids_are_recognised_in_two_spellings() {
+        assert_eq!(full_uuid(BLUE), BLUE.parse().ok());
+        assert_eq!(full_uuid(&BLUE.replace('-', "")), BLUE.parse().ok());
+        for other in ["", "blue", "{3cb9bc59-5699-4588-a4b1-b87f96708bc6}", "urn:uuid:3cb9bc59-5699-4588-a4b1-b87f96708bc6"] {
+            assert_eq!(full_uuid(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Tables as text: columns as wide as their widest cell, two spaces between, nothing after the last.
+//!
+//! Names come from whoever may use the socket and are printed on somebody's terminal, so control characters are shown
+//! and not sent.
+
+use std::fmt::Write;
+
+/// Whether colours are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// As ANSI escapes.
+    Ansi,
+    /// Not at all.
+    None,
+}
+
+/// What a cell's colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing.
+    Plain,
+    /// It works.
+    Good,
+    /// It is on its way, or not in use.
+    Waiting,
+    /// It does not work.
+    Bad,
+}
+
+impl Tone {
+    /// The tone of a port's status, or of the daemon's.
+    pub fn of_status(status: &str) -> Self {
+        match status {
+            "ACTIVE" | "ok" => Self::Good,
+            "BUILD" | "DOWN" | "degraded" => Self::Waiting,
+            "ERROR" => Self::Bad,
+            _ => Self::Plain,
+        }
+    }
+
+    fn escape(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Good => Some("\x1b[32m"),
+            Self::Waiting => Some("\x1b[33m"),
+            Self::Bad => Some("\x1b[31m"),
+        }
+    }
+}
+
+/// A cell: what it says and how it is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// A cell without a colour; an empty one is a dash, so that columns can be counted.
+    pub fn new(text: &str) -> Self {
+        Self { text: if text.is_empty() { "-".to_owned() } else { harmless(text) }, tone: Tone::Plain }
+    }
+
+    /// A status, in its colour.
+    pub fn status(status: &str) -> Self {
+        Self { tone: Tone::of_status(status), ..Self::new(status) }
+    }
+
+    /// The same text, meant so.
+    pub fn toned(self, tone: Tone) -> Self {
+        Self { tone, ..self }
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// Rows of cells.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Table {
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table under these titles.
+    pub fn titled<'a>(titles: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { rows: vec![titles.into_iter().map(Cell::new).collect()] }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: Vec<Cell>) {
+        self.rows.push(row);
+    }
+
+    /// The table as text.
+    pub fn render(&self, colour: Colour) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0))
+            .collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            render_row(&mut text, row, &widths, colour);
+        }
+        text
+    }
+}
+
+fn render_row(text: &mut String, row: &[Cell], widths: &[usize], colour: Colour) {
+    for (place, (cell, width)) in row.iter().zip(widths).enumerate() {
+        let escape = if colour == Colour::Ansi { cell.tone.escape() } else { None };
+        // Writing to a String cannot fail. The padding is outside the colour, so that it has no background or underline.
+        let _ = match escape {
+            Some(escape) => write!(text, "{escape}{}\x1b[0m", cell.text),
+            None => write!(text, "{}", cell.text),
+        };
+        if place + 1 < row.len() {
+            text.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
+        }
+    }
+    text.push('\n');
+}
+
+/// `text` with its control characters written out: it cannot move the cursor, end the line or ring the bell.
+pub fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::titled(["NAME", "STATUS", "REASON"]);
+        table.push(vec![Cell::new("blåbær"), Cell::status("ACTIVE"), Cell::new("")]);
+        table.push(vec![Cell::new("a"), Cell::status("ERROR"), Cell::new("bridge_full")]);
+        table
+    }
+
+    #[test]
+    fn columns_line_up_and_nothing_trails() {
+        assert_eq!(
+            table().render(Colour::None),
+            "NAME    STATUS  REASON\n\
+             blåbær  ACTIVE  -\n\
+             a       ERROR   bridge_full\n"
+        );
+    }
+
+    #[test]
+    fn colour_does_not_count_as_width() {
+        assert_eq!(
+            table().render(Colour::Ansi),
+            "NAME    STATUS  REASON\n\
+             blåbær  \x1b[32mACTIVE\x1b[0m  -\n\
+             a       \x1b[31mERROR\x1b[0m   bridge_full\n"
+        );
+    }
+
+    #[test]
+    fn no_rows_is_no_text() {
+        assert_eq!(Table::default().render(Colour::None), "");
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(harmless("a\x1b[2J\nb\tc\u{9b}é"), "a\\u{1b}[2J\\nb\\tc\\u{9b}é");
+    }
+}

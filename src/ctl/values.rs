@@ -1,0 +1,247 @@
+//! The values of flags that have an inner shape (a pool, a route, an owner…): parsed once, on the command line, so
+//! that a mistake in one is a usage error. Whether a well-formed value is acceptable is the daemon's to say.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// A flag's value that is not of the flag's shape. Displays what would be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{expected} is expected")]
+pub struct BadValue {
+    expected: &'static str,
+}
+
+const fn expected(expected: &'static str) -> BadValue {
+    BadValue { expected }
+}
+
+/// A subnet's range: an address and a prefix length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    length: u8,
+}
+
+impl Cidr {
+    /// 4 or 6.
+    pub fn version(&self) -> u8 {
+        if self.address.is_ipv4() { 4 } else { 6 }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = expected("an address and a prefix length, as 192.0.2.0/24 or 2001:db8::/64,");
+        let (address, length) = text.split_once('/').ok_or(bad.clone())?;
+        let address: IpAddr = address.parse().map_err(|_| bad.clone())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        match length.parse() {
+            Ok(length) if length <= most => Ok(Self { address, length }),
+            _ => Err(bad),
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// A range of addresses to choose from, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    start: IpAddr,
+    end: IpAddr,
+}
+
+impl Pool {
+    /// As an item of Neutron's `allocation_pools`.
+    pub fn to_json(&self) -> Value {
+        json!({"start": self.start, "end": self.end})
+    }
+}
+
+impl FromStr for Pool {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = expected("the first and the last address of a range, as 192.0.2.10-192.0.2.99,");
+        let (start, end) = text.split_once('-').ok_or(bad.clone())?;
+        match (start.parse(), end.parse()) {
+            (Ok(start), Ok(end)) => Ok(Self { start, end }),
+            _ => Err(bad),
+        }
+    }
+}
+
+/// A route to be told to guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    destination: Cidr,
+    nexthop: IpAddr,
+}
+
+impl Route {
+    /// As an item of Neutron's `host_routes`.
+    pub fn to_json(&self) -> Value {
+        json!({"destination": self.destination.to_string(), "nexthop": self.nexthop})
+    }
+}
+
+impl FromStr for Route {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = expected("a destination and the next hop, as 198.51.100.0/24,192.0.2.254,");
+        let (destination, nexthop) = text.split_once(',').ok_or(bad.clone())?;
+        match (destination.parse(), nexthop.parse()) {
+            (Ok(destination), Ok(nexthop)) => Ok(Self { destination, nexthop }),
+            _ => Err(bad),
+        }
+    }
+}
+
+/// A subnet's gateway when it is not left to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// There is none, and its address is not kept free.
+    None,
+    /// This one.
+    At(IpAddr),
+}
+
+impl Gateway {
+    /// As Neutron's `gateway_ip`.
+    pub fn to_json(self) -> Value {
+        match self {
+            Self::None => Value::Null,
+            Self::At(address) => json!(address),
+        }
+    }
+}
+
+impl FromStr for Gateway {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text {
+            "none" => Ok(Self::None),
+            _ => text.parse().map(Self::At).map_err(|_| expected("an address or 'none'")),
+        }
+    }
+}
+
+/// Who may open a guest's tap: a uid, a gid, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Owner {
+    /// As a guest's `owner`; a half that was not given is absent.
+    pub fn to_json(self) -> Value {
+        let halves = [("uid", self.uid), ("gid", self.gid)];
+        halves.into_iter().filter_map(|(key, id)| Some((key.to_owned(), json!(id?)))).collect()
+    }
+}
+
+impl FromStr for Owner {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = expected("numbers as UID:GID, UID or :GID");
+        let half = |text: &str| match text {
+            "" => Ok(None),
+            _ => text.parse().map(Some).map_err(|_| bad.clone()),
+        };
+        let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
+        let owner = Self { uid: half(uid)?, gid: half(gid)? };
+        if owner == (Self { uid: None, gid: None }) { Err(bad) } else { Ok(owner) }
+    }
+}
+
+/// How long `--wait` waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitTime(pub Duration);
+
+impl WaitTime {
+    const MOST: u64 = 86_400;
+}
+
+impl FromStr for WaitTime {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text.parse() {
+            Ok(seconds @ 1..=Self::MOST) => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(expected("a whole number of seconds from 1 to 86400")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_know_their_version() {
+        assert_eq!("192.0.2.0/24".parse::<Cidr>().unwrap().version(), 4);
+        assert_eq!("2001:db8::/64".parse::<Cidr>().unwrap().version(), 6);
+        assert_eq!("192.0.2.0/24".parse::<Cidr>().unwrap().to_string(), "192.0.2.0/24");
+        for bad in ["", "192.0.2.0", "192.0.2.0/", "192.0.2.0/33", "::/129", "/24", "x/24", "192.0.2/24", "::/-1"] {
+            assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pools_are_two_addresses() {
+        let pool: Pool = "192.0.2.10-192.0.2.99".parse().unwrap();
+        assert_eq!(pool.to_json(), json!({"start": "192.0.2.10", "end": "192.0.2.99"}));
+        assert!("2001:db8::1-2001:db8::ff".parse::<Pool>().is_ok());
+        for bad in ["", "192.0.2.10", "192.0.2.10-", "-192.0.2.10", "192.0.2.10-20", "a-b"] {
+            assert!(bad.parse::<Pool>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn routes_are_a_range_and_an_address() {
+        let route: Route = "198.51.100.0/24,192.0.2.254".parse().unwrap();
+        assert_eq!(route.to_json(), json!({"destination": "198.51.100.0/24", "nexthop": "192.0.2.254"}));
+        for bad in ["", "198.51.100.0/24", "198.51.100.0,192.0.2.254", "198.51.100.0/24,", "198.51.100.0/24 192.0.2.254"] {
+            assert!(bad.parse::<Route>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_may_be_refused() {
+        assert_eq!("none".parse::<Gateway>().unwrap().to_json(), Value::Null);
+        assert_eq!("192.0.2.1".parse::<Gateway>().unwrap().to_json(), json!("192.0.2.1"));
+        assert!("None".parse::<Gateway>().is_err());
+    }
+
+    #[test]
+    fn an_owner_has_at_least_one_half() {
+        assert_eq!("107:64055".parse::<Owner>().unwrap().to_json(), json!({"uid": 107, "gid": 64055}));
+        assert_eq!("107".parse::<Owner>().unwrap().to_json(), json!({"uid": 107}));
+        assert_eq!(":36".parse::<Owner>().unwrap().to_json(), json!({"gid": 36}));
+        for bad in ["", ":", "root", "1:2:3", "-1", "4294967296"] {
+            assert!(bad.parse::<Owner>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn waiting_is_in_whole_seconds() {
+        assert_eq!("30".parse(), Ok(WaitTime(Duration::from_secs(30))));
+        for bad in ["", "0", "-1", "1.5", "30s", "86401"] {
+            assert!(bad.parse::<WaitTime>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The agent's answers about itself and the host: health, facts about a port, deviations, leftovers.
+
+use serde_json::Value;
+
+use super::plain;
+use crate::ctl::table::{Cell, Table, Tone};
+
+/// How the daemon is, and under it what is wrong, one problem to a row.
+pub fn health(health: &Value) -> Vec<Table> {
+    let mut daemon = Table::default();
+    let uptime = health["uptime_s"].as_u64().map_or_else(|| plain(&health["uptime_s"]), duration);
+    daemon.push(vec![Cell::new("status"), Cell::status(&plain(&health["status"]))]);
+    daemon.push(vec![Cell::new("version"), Cell::new(&plain(&health["version"]))]);
+    daemon.push(vec![Cell::new("host"), Cell::new(&plain(&health["host"]))]);
+    daemon.push(vec![Cell::new("up"), Cell::new(&uptime)]);
+    daemon.push(vec![Cell::new("ports"), Cell::new(&counts(&health["ports"]))]);
+    let problems = rows(&health["problems"], &["PROBLEM", "DETAIL", "REMEDY"], |problem| {
+        vec![
+            Cell::new(&plain(&problem["reason"])).toned(Tone::Bad),
+            Cell::new(&plain(&problem["detail"])),
+            Cell::new(&plain(&problem["remedy"])),
+        ]
+    });
+    std::iter::once(daemon).chain(problems).collect()
+}
+
+/// The facts about a port, in the order in which they decide, under what they make of it.
+pub fn facts(explained: &Value) -> Vec<Table> {
+    let mut verdict = Table::default();
+    verdict.push(vec![Cell::new("port"), Cell::new(&plain(&explained["port_id"]))]);
+    verdict.push(vec![Cell::new("status"), Cell::status(&plain(&explained["status"]))]);
+    verdict.push(vec![Cell::new("phase"), Cell::new(&plain(&explained["phase"]))]);
+    let all = explained["facts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(cause) = all.iter().find(|fact| fact["ok"] == false) {
+        let why = [plain(&cause["fact"]), plain(&cause["detail"])].into_iter().filter(|part| !part.is_empty());
+        verdict.push(vec![Cell::new("cause"), Cell::new(&why.collect::<Vec<_>>().join(": "))]);
+    }
+    let facts = rows(&explained["facts"], &["FACT", "OK", "DETAIL"], |fact| {
+        let tone = if fact["ok"] == true { Tone::Good } else { Tone::Bad };
+        vec![Cell::new(&plain(&fact["fact"])), Cell::new(&plain(&fact["ok"])).toned(tone), Cell::new(&plain(&fact["detail"]))]
+    });
+    std::iter::once(verdict).chain(facts).collect()
+}
+
+/// What is not as recorded; where there is nothing, what was checked.
+pub fn deviations(verified: &Value) -> Vec<Table> {
+    let found = rows(&verified["deviations"], &["DEVIATION", "OBJECT", "WANT", "HAVE"], |deviation| {
+        vec![
+            Cell::new(&plain(&deviation["kind"])).toned(Tone::Bad),
+            Cell::new(&plain(&deviation["object"])),
+            Cell::new(&plain(&deviation["want"])),
+            Cell::new(&plain(&deviation["have"])),
+        ]
+    });
+    let mut checked = Table::default();
+    let number = verified["deviations"].as_array().map_or(0, Vec::len);
+    checked.push(vec![Cell::new("checked"), Cell::new(&counts(&verified["checked"]))]);
+    checked.push(vec![Cell::new("deviations"), Cell::new(&number.to_string())]);
+    std::iter::once(checked).chain(found).collect()
+}
+
+/// What is left over and what was removed of it.
+pub fn leftovers(collected: &Value) -> Table {
+    let mut table = Table::titled(["STATE", "OBJECT"]);
+    for (key, state) in [("removed", "removed"), ("leftovers", "left over")] {
+        for object in collected[key].as_array().map(Vec::as_slice).unwrap_or_default() {
+            table.push(vec![Cell::new(state), Cell::new(&plain(object))]);
+        }
+    }
+    table
+}
+
+/// A table with a row to each item, or none if there are no items.
+fn rows(items: &Value, titles: &[&str], row: impl Fn(&Value) -> Vec<Cell>) -> Option<Table> {
+    let items = items.as_array().filter(|items| !items.is_empty())?;
+    let mut table = Table::titled(titles.iter().copied());
+    items.iter().for_each(|item| table.push(row(item)));
+    Some(table)
+}
+
+/// `{"ACTIVE": 3, "DOWN": 1}` as "ACTIVE 3, DOWN 1".
+fn counts(counts: &Value) -> String {
+    let Some(members) = counts.as_object() else { return plain(counts) };
+    members.iter().map(|(key, count)| format!("{key} {}", plain(count))).collect::<Vec<_>>().join(", ")
+}
+
+/// Seconds in the two units that matter.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (_, _, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ctl::table::Colour;
+
+    fn text(tables: &[Table]) -> String {
+        tables.iter().map(|table| table.render(Colour::None)).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_healthy_daemon_has_no_table_of_problems() {
+        let said = json!({"status": "ok", "version": "0.1.0", "uptime_s": 93_784, "host": "n1", "problems": [],
+            "ports": {"ACTIVE": 3, "DOWN": 1}});
+        assert_eq!(
+            text(&health(&said)),
+            "status   ok\n\
+             version  0.1.0\n\
+             host     n1\n\
+             up       1 d 2 h\n\
+             ports    ACTIVE 3, DOWN 1\n"
+        );
+    }
+
+    #[test]
+    fn problems_come_with_remedies() {
+        let said =
+            json!({"status": "degraded", "problems": [{"reason": "store_full", "detail": "0 bytes", "remedy": "make room"}]});
+        assert!(text(&health(&said)).ends_with("\n\nPROBLEM     DETAIL   REMEDY\nstore_full  0 bytes  make room\n"));
+    }
+
+    #[test]
+    fn the_first_fact_that_is_not_so_is_the_cause() {
+        let said = json!({"port_id": "p", "status": "DOWN", "phase": "wired", "facts": [
+            {"fact": "device", "ok": true, "detail": "nicdce531f90199"},
+            {"fact": "carrier", "ok": false, "detail": "the tap is not open"},
+            {"fact": "monitor", "ok": false, "detail": ""}]});
+        assert_eq!(
+            text(&facts(&said)),
+            "port    p\n\
+             status  DOWN\n\
+             phase   wired\n\
+             cause   carrier: the tap is not open\n\
+             \n\
+             FACT     OK   DETAIL\n\
+             device   yes  nicdce531f90199\n\
+             carrier  no   the tap is not open\n\
+             monitor  no   -\n"
+        );
+    }
+
+    #[test]
+    fn deviations_say_what_is_wanted() {
+        let none = json!({"deviations": [], "checked": {"ports": 3, "networks": 1}});
+        assert_eq!(text(&deviations(&none)), "checked     networks 1, ports 3\ndeviations  0\n");
+        let some =
+            json!({"deviations": [{"kind": "mtu", "object": "nicdce531f90199", "want": 1500, "have": 1400}], "checked": {}});
+        assert!(
+            text(&deviations(&some))
+                .ends_with("DEVIATION  OBJECT           WANT  HAVE\nmtu        nicdce531f90199  1500  1400\n")
+        );
+    }
+
+    #[test]
+    fn leftovers_may_be_names_or_objects() {
+        let said = json!({"leftovers": ["nicdce531f90199"], "removed": [{"kind": "link", "name": "nbr3cb9bc595699"}]});
+        assert_eq!(
+            text(&[leftovers(&said)]),
+            "STATE      OBJECT\n\
+             removed    kind=link name=nbr3cb9bc595699\n\
+             left over  nicdce531f90199\n"
+        );
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        for (seconds, text) in [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3_660, "1 h 1 min"), (90_000, "1 d 1 h")] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What people see of the daemon's objects: which columns a table has, as data. Pure; `-o json` never comes here.
+//!
+//! A view is a list of columns, each with the widths it appears in. A list is one row to an object; showing one object
+//! is the same columns, all of them, one to a line.
+
+mod agent;
+mod event;
+mod network;
+mod port;
+mod server;
+mod subnet;
+
+pub use agent::{deviations, facts, health, leftovers};
+pub use event::line as event_line;
+pub use network::NETWORK;
+pub use port::PORT;
+pub use server::SERVER;
+pub use subnet::SUBNET;
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::client::{Client, ClientError};
+use super::names::Kind;
+use super::table::{Cell, Table};
+
+/// How many digits of an id a narrow table shows: enough to be given back as a prefix.
+const SHORT_ID: usize = 8;
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Width {
+    /// A table at 3 am.
+    Narrow,
+    /// A table with everything that fits on a line.
+    Wide,
+    /// A line to each column.
+    Full,
+}
+
+/// A kind of object and how it is shown.
+#[derive(Debug)]
+pub struct View {
+    /// The columns, in order.
+    pub columns: &'static [Column],
+    /// Kinds of things these objects refer to by id, whose names are wanted.
+    pub refers_to: &'static [Kind],
+}
+
+/// One column.
+#[derive(Debug)]
+pub struct Column {
+    title: &'static str,
+    /// The least width it appears in.
+    from: Width,
+    cell: fn(&Look) -> Cell,
+}
+
+/// One object being looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    object: &'a Value,
+    labels: &'a Labels,
+    width: Width,
+}
+
+/// What people call the things that objects refer to by id.
+#[derive(Debug, Default)]
+pub struct Labels(HashMap<String, String>);
+
+impl View {
+    /// A row to each object.
+    pub fn list(&self, objects: &[Value], labels: &Labels, width: Width) -> Table {
+        let columns: Vec<&Column> = self.columns.iter().filter(|column| column.from <= width).collect();
+        let mut table = Table::titled(columns.iter().map(|column| column.title));
+        for object in objects {
+            let look = Look { object, labels, width };
+            table.push(columns.iter().map(|column| (column.cell)(&look)).collect());
+        }
+        table
+    }
+
+    /// A line to each column.
+    pub fn detail(&self, object: &Value, labels: &Labels) -> Table {
+        let look = Look { object, labels, width: Width::Full };
+        let mut table = Table::default();
+        for column in self.columns {
+            table.push(vec![Cell::new(&column.title.to_lowercase()), (column.cell)(&look)]);
+        }
+        table
+    }
+}
+
+impl Labels {
+    /// Asks the daemon for the names of all things of these kinds.
+    pub async fn fetch(client: &Client, kinds: &[Kind]) -> Result<Self, ClientError> {
+        let mut labels = HashMap::new();
+        for &kind in kinds {
+            for object in kind.list(client, &[]).await? {
+                labels.insert(plain(&object["id"]), plain(&object[label_of(kind)]));
+            }
+        }
+        Ok(Self(labels))
+    }
+
+    fn get(&self, id: &str) -> Option<&str> {
+        self.0.get(id).map(String::as_str).filter(|label| !label.is_empty())
+    }
+}
+
+/// The member people call a thing by: a subnet is known by its range.
+fn label_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Subnet => "cidr",
+        Kind::Network | Kind::Server | Kind::Port => "name",
+    }
+}
+
+impl Look<'_> {
+    /// The value at a JSON pointer, as text.
+    fn text(&self, pointer: &str) -> String {
+        self.object.pointer(pointer).map(plain).unwrap_or_default()
+    }
+
+    /// The same, as a cell.
+    fn cell(&self, pointer: &str) -> Cell {
+        Cell::new(&self.text(pointer))
+    }
+
+    /// An id, as long as there is room for.
+    fn id(&self, pointer: &str) -> Cell {
+        let id = self.text(pointer);
+        Cell::new(if self.width == Width::Narrow { short(&id) } else { &id })
+    }
+
+    /// An id of something else: its name in a narrow table, the id in a wide one, both where there is room.
+    fn reference(&self, pointer: &str) -> Cell {
+        let id = self.text(pointer);
+        match (self.width, self.labels.get(&id)) {
+            (Width::Narrow, Some(label)) => Cell::new(label),
+            (Width::Narrow, None) => Cell::new(short(&id)),
+            (Width::Full, Some(label)) => Cell::new(&format!("{id} ({label})")),
+            (Width::Wide | Width::Full, _) => Cell::new(&id),
+        }
+    }
+
+    /// What `read` makes of each item of an array, with commas between.
+    fn each(&self, pointer: &str, read: impl Fn(&Value) -> String) -> Cell {
+        let items = self.object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        Cell::new(&items.iter().map(read).collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..SHORT_ID).unwrap_or(id)
+}
+
+/// A JSON value as a person would write it: no quotes, no braces, nothing for null.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+#[cfg(test)]
+mod samples {
+    use super::*;
+
+    /// Labels as they would have been fetched.
+    pub fn labels(pairs: &[(&str, &str)]) -> Labels {
+        Labels(pairs.iter().map(|(id, label)| ((*id).to_owned(), (*label).to_owned())).collect())
+    }
+
+    /// A list as it would be printed without colours.
+    pub fn printed(view: &View, objects: &[Value], labels: &Labels, width: Width) -> String {
+        view.list(objects, labels, width).render(crate::ctl::table::Colour::None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_written_plainly() {
+        assert_eq!(plain(&json!(null)), "");
+        assert_eq!(plain(&json!(["a", 1, true])), "a, 1, yes");
+        assert_eq!(plain(&json!({"b": "x", "a": [1, 2]})), "a=1, 2 b=x");
+    }
+
+    #[test]
+    fn what_has_no_name_is_called_by_its_id() {
+        let labels = samples::labels(&[("3cb9bc59-5699", ""), ("1", "one")]);
+        let object = json!({"a": "3cb9bc59-5699", "b": "1", "c": null});
+        let at = |width, pointer| Look { object: &object, labels: &labels, width }.reference(pointer);
+        assert_eq!(at(Width::Narrow, "/a"), Cell::new("3cb9bc59"));
+        assert_eq!(at(Width::Narrow, "/b"), Cell::new("one"));
+        assert_eq!(at(Width::Wide, "/b"), Cell::new("1"));
+        assert_eq!(at(Width::Full, "/b"), Cell::new("1 (one)"));
+        assert_eq!(at(Width::Full, "/c"), Cell::new(""));
+    }
+}

@@ -1,0 +1,50 @@
+//! Networks.
+
+use super::{Column, View, Width};
+use crate::ctl::names::Kind;
+
+/// How networks are shown.
+pub static NETWORK: View = View {
+    refers_to: &[Kind::Subnet],
+    columns: &[
+        Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
+        Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },
+        Column { title: "TYPE", from: Width::Narrow, cell: |look| look.cell("/provider:network_type") },
+        Column { title: "MTU", from: Width::Narrow, cell: |look| look.cell("/mtu") },
+        Column { title: "SUBNETS", from: Width::Narrow, cell: subnets },
+        Column { title: "BRIDGE", from: Width::Wide, cell: |look| look.cell("/nicd:bridge") },
+        Column { title: "PHYSICAL", from: Width::Wide, cell: |look| look.cell("/provider:physical_network") },
+        Column { title: "SEGMENT", from: Width::Wide, cell: |look| look.cell("/provider:segmentation_id") },
+        Column { title: "PROJECT", from: Width::Full, cell: |look| look.cell("/project_id") },
+    ],
+};
+
+/// Ranges say more than ids; a subnet made since they were fetched has only its id.
+fn subnets(look: &super::Look) -> crate::ctl::table::Cell {
+    look.each("/subnets", |id| {
+        let id = super::plain(id);
+        look.labels.get(&id).unwrap_or(super::short(&id)).to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::samples::{labels, printed};
+    use super::*;
+
+    #[test]
+    fn ranges_stand_for_subnets() {
+        let network = json!({
+            "id": "3cb9bc59-5699-4588-a4b1-b87f96708bc6", "name": "blue", "mtu": 1500, "provider:network_type": "local",
+            "subnets": ["11111111-5699-4588-a4b1-b87f96708bc6", "22222222-5699-4588-a4b1-b87f96708bc6"], "nicd:bridge": "br0",
+        });
+        let labels = labels(&[("11111111-5699-4588-a4b1-b87f96708bc6", "192.0.2.0/24")]);
+        assert_eq!(
+            printed(&NETWORK, &[network], &labels, Width::Narrow),
+            "ID        NAME  TYPE   MTU   SUBNETS\n\
+             3cb9bc59  blue  local  1500  192.0.2.0/24, 22222222\n"
+        );
+    }
+}

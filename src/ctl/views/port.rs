@@ -1,0 +1,96 @@
+//! Ports.
+
+use super::{Column, Look, View, Width, plain};
+use crate::ctl::names::Kind;
+use crate::ctl::table::Cell;
+
+/// How ports are shown. The reason is in the narrow table too: at 3 am it is the first question.
+pub static PORT: View = View {
+    refers_to: &[Kind::Network, Kind::Server],
+    columns: &[
+        Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
+        Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },
+        Column { title: "SERVER", from: Width::Narrow, cell: |look| look.reference("/device_id") },
+        Column { title: "NETWORK", from: Width::Narrow, cell: |look| look.reference("/network_id") },
+        Column { title: "MAC", from: Width::Narrow, cell: |look| look.cell("/mac_address") },
+        Column {
+            title: "ADDRESSES",
+            from: Width::Narrow,
+            cell: |look| look.each("/fixed_ips", |fixed| plain(&fixed["ip_address"])),
+        },
+        Column { title: "STATUS", from: Width::Narrow, cell: status },
+        Column { title: "PHASE", from: Width::Wide, cell: |look| look.cell("/nicd:phase") },
+        Column { title: "REASON", from: Width::Narrow, cell: |look| look.cell("/nicd:reason") },
+        Column { title: "DEVICE", from: Width::Wide, cell: |look| look.cell("/binding:vif_details/device") },
+        Column { title: "BRIDGE", from: Width::Wide, cell: |look| look.cell("/binding:vif_details/bridge") },
+        Column { title: "MTU", from: Width::Wide, cell: |look| look.cell("/binding:vif_details/mtu") },
+        Column { title: "TYPE", from: Width::Wide, cell: |look| look.cell("/binding:vif_type") },
+        Column { title: "ADMIN UP", from: Width::Full, cell: |look| look.cell("/admin_state_up") },
+        Column { title: "HOST MAC", from: Width::Full, cell: |look| look.cell("/binding:vif_details/host_mac") },
+        Column { title: "QUEUES", from: Width::Full, cell: |look| look.cell("/binding:vif_details/queues") },
+        Column { title: "VNET HDR", from: Width::Full, cell: |look| look.cell("/binding:vif_details/vnet_hdr") },
+        Column { title: "PROFILE", from: Width::Full, cell: |look| look.cell("/binding:profile") },
+    ],
+};
+
+fn status(look: &Look) -> Cell {
+    Cell::status(&look.text("/status"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::samples::{labels, printed};
+    use super::*;
+    use crate::ctl::table::Colour;
+
+    const SERVER: &str = "99999999-1699-4588-a4b1-b87f96708bc6";
+    const NETWORK: &str = "3cb9bc59-5699-4588-a4b1-b87f96708bc6";
+
+    fn port() -> Value {
+        json!({
+            "id": "ce531f90-199f-48c0-816c-13e38010b442", "name": "", "device_id": SERVER, "network_id": NETWORK,
+            "mac_address": "fa:16:3e:4c:2c:30", "status": "DOWN", "admin_state_up": true,
+            "fixed_ips": [{"ip_address": "192.0.2.7", "subnet_id": "s"}, {"ip_address": "2001:db8::7", "subnet_id": "t"}],
+            "binding:vif_type": "tap", "nicd:phase": "wired", "nicd:reason": "no_carrier",
+            "binding:vif_details": {"device": "nicdce531f90199", "bridge": "nbr3cb9bc595699", "mtu": 1500, "queues": 2},
+        })
+    }
+
+    #[test]
+    fn the_narrow_table_has_names() {
+        assert_eq!(
+            printed(&PORT, &[port()], &labels(&[(SERVER, "web"), (NETWORK, "blue")]), Width::Narrow),
+            "ID        NAME  SERVER  NETWORK  MAC                ADDRESSES               STATUS  REASON\n\
+             ce531f90  -     web     blue     fa:16:3e:4c:2c:30  192.0.2.7, 2001:db8::7  DOWN    no_carrier\n"
+        );
+    }
+
+    #[test]
+    fn the_wide_table_has_ids_and_devices() {
+        let text = printed(&PORT, &[port()], &labels(&[(SERVER, "web")]), Width::Wide);
+        let row = text.lines().nth(1).unwrap_or_default();
+        for part in ["ce531f90-199f-48c0-816c-13e38010b442", SERVER, NETWORK, "wired", "nicdce531f90199", "nbr3cb9bc595699"] {
+            assert!(row.contains(part), "{part} in {row}");
+        }
+    }
+
+    #[test]
+    fn a_port_shown_alone_has_all_of_it() {
+        let text = PORT.detail(&port(), &labels(&[(SERVER, "web")])).render(Colour::None);
+        assert!(text.contains(&format!("server     {SERVER} (web)\n")), "{text}");
+        assert!(text.contains("device     nicdce531f90199\n"), "{text}");
+        assert!(text.contains("queues     2\n"), "{text}");
+    }
+
+    #[test]
+    fn a_port_on_its_own_has_dashes() {
+        let free = json!({"id": "ce531f90-199f", "device_id": "", "fixed_ips": [], "status": "DOWN", "binding:vif_details": {}});
+        assert_eq!(
+            printed(&PORT, &[free], &labels(&[]), Width::Narrow),
+            "ID        NAME  SERVER  NETWORK  MAC  ADDRESSES  STATUS  REASON\n\
+             ce531f90  -     -       -        -    -          DOWN    -\n"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! `--wait`: follows one port on the event stream until it is what is wanted, cannot become so, or time runs out.
+//!
+//! The stream is opened before the change is asked for and the port is looked at once after, so nothing falls between.
+//! From then on only events move this on; `lost`, which stands for events nobody kept, is a reason to look again.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::client::{self, Client, ClientError};
+use super::events::{Event, EventStream};
+use super::names::Kind;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// The port carries traffic.
+    Active,
+    /// The port has left this server: it is deleted, or bound to nothing, or already somebody else's.
+    Released {
+        /// The server it leaves.
+        from: Uuid,
+    },
+}
+
+/// A wait that did not end as hoped.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// Time is up; nothing is undone for it.
+    #[error("port {port} is still {state} after {} s; nicd goes on with it, and `nicctl explain {port}` says what is missing", limit.as_secs())]
+    RanOut {
+        /// The port.
+        port: Uuid,
+        /// What it was last.
+        state: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The port is in ERROR.
+    #[error("port {port} is in {state}; nicd tries again by itself, and `nicctl explain {port}` says more")]
+    Failed {
+        /// The port.
+        port: Uuid,
+        /// Its status and reason.
+        state: String,
+    },
+    /// Somebody deleted the port.
+    #[error("port {port} was deleted by somebody else while it was waited for")]
+    Gone {
+        /// The port.
+        port: Uuid,
+    },
+    /// The daemon could not be followed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// What is known of a port: the part of an event, or of the port itself, that decides.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct State {
+    status: String,
+    phase: String,
+    reason: String,
+    /// Whose it is, where that was said.
+    server: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Reached,
+    NotYet,
+    Failed,
+}
+
+/// A port that is waited for.
+#[derive(Debug)]
+pub struct Wait<'a> {
+    /// The daemon, to look at the port.
+    pub client: &'a Client,
+    /// The stream, opened before the change was asked for.
+    pub stream: EventStream,
+    /// The port.
+    pub port: Uuid,
+    /// What is waited for.
+    pub goal: Goal,
+}
+
+impl Wait<'_> {
+    /// Waits, at most `limit`.
+    pub async fn run(mut self, limit: Duration) -> Result<(), WaitError> {
+        let mut last = State::default();
+        match tokio::time::timeout(limit, self.follow(&mut last)).await {
+            Ok(ended) => ended,
+            Err(_) => Err(WaitError::RanOut { port: self.port, state: last.describe(), limit }),
+        }
+    }
+
+    async fn follow(&mut self, last: &mut State) -> Result<(), WaitError> {
+        let mut news = self.look().await?;
+        loop {
+            let Some(state) = news else { return self.goal.without_port(self.port) };
+            *last = state;
+            match self.goal.judge(last) {
+                Verdict::Reached => return Ok(()),
+                Verdict::Failed => return Err(WaitError::Failed { port: self.port, state: last.describe() }),
+                Verdict::NotYet => news = self.next().await?,
+            }
+        }
+    }
+
+    /// The port's next state; none once it is deleted.
+    async fn next(&mut self) -> Result<Option<State>, ClientError> {
+        let port = self.port.to_string();
+        loop {
+            let (event, _) = self.stream.next().await?;
+            match event.event.as_str() {
+                "lost" => return self.look().await,
+                _ if event.port_id.as_ref() != Some(&port) => {}
+                "port.deleted" => return Ok(None),
+                _ => return Ok(Some(State::told(event))),
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Option<State>, ClientError> {
+        match self.client.get(&Kind::Port.item(self.port)).await {
+            Ok(answer) => Ok(Some(State::seen(&client::member(answer, "port")?))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Goal {
+    fn judge(self, state: &State) -> Verdict {
+        match self {
+            _ if state.status == "ERROR" => Verdict::Failed,
+            Self::Active if state.status == "ACTIVE" => Verdict::Reached,
+            Self::Released { .. } if state.phase == "unbound" => Verdict::Reached,
+            // Not an empty owner: a port may lose its server before its device is gone.
+            Self::Released { from } if state.server.as_ref().is_some_and(|now| !now.is_empty() && *now != from.to_string()) => {
+                Verdict::Reached
+            }
+            Self::Active | Self::Released { .. } => Verdict::NotYet,
+        }
+    }
+
+    fn without_port(self, port: Uuid) -> Result<(), WaitError> {
+        match self {
+            Self::Active => Err(WaitError::Gone { port }),
+            Self::Released { .. } => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn seen(port: &Value) -> Self {
+        let text = |key: &str| port[key].as_str().unwrap_or_default().to_owned();
+        Self {
+            status: text("status"),
+            phase: text("nicd:phase"),
+            reason: text("nicd:reason"),
+            server: port["device_id"].as_str().map(str::to_owned),
+        }
+    }
+
+    fn told(event: Event) -> Self {
+        Self {
+            status: event.new.unwrap_or_default(),
+            phase: event.phase.unwrap_or_default(),
+            reason: event.reason.unwrap_or_default(),
+            server: event.server_id,
+        }
+    }
+
+    /// The status, with phase and reason where they say more.
+    fn describe(&self) -> String {
+        let status = if self.status.is_empty() { "unknown" } else { &self.status };
+        let mut more = vec![];
+        if !self.phase.is_empty() && !self.phase.eq_ignore_ascii_case(status) {
+            more.push(self.phase.as_str());
+        }
+        if !self.reason.is_empty() {
+            more.push(self.reason.as_str());
+        }
+        if more.is_empty() { status.to_owned() } else { format!("{status} ({})", more.join(", ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(status: &str, phase: &str, server: Option<Uuid>) -> State {
+        let server = server.map(|id| id.to_string());
+        State { status: status.to_owned(), phase: phase.to_owned(), server, ..State::default() }
+    }
+
+    #[test]
+    fn verdicts() {
+        let (ours, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let released = Goal::Released { from: ours };
+        for (goal, status, phase, server, verdict) in [
+            (Goal::Active, "ACTIVE", "active", Some(ours), Verdict::Reached),
+            (Goal::Active, "BUILD", "building", Some(ours), Verdict::NotYet),
+            (Goal::Active, "DOWN", "wired", None, Verdict::NotYet),
+            (Goal::Active, "ERROR", "error", Some(ours), Verdict::Failed),
+            (released, "DOWN", "detaching", Some(ours), Verdict::NotYet),
+            (released, "DOWN", "detaching", None, Verdict::NotYet),
+            (released, "DOWN", "unbound", None, Verdict::Reached),
+            (released, "BUILD", "building", Some(other), Verdict::Reached),
+            (released, "ERROR", "error", Some(ours), Verdict::Failed),
+        ] {
+            assert_eq!(goal.judge(&state(status, phase, server)), verdict, "{goal:?} {status} {phase}");
+        }
+    }
+
+    #[test]
+    fn an_empty_owner_is_not_another_owner() {
+        let state = State { server: Some(String::new()), ..state("DOWN", "detaching", None) };
+        assert_eq!(Goal::Released { from: Uuid::nil() }.judge(&state), Verdict::NotYet);
+    }
+
+    #[test]
+    fn states_are_described_without_saying_a_thing_twice() {
+        let with = |status: &str, phase: &str, reason: &str| State { reason: reason.to_owned(), ..state(status, phase, None) };
+        assert_eq!(with("ACTIVE", "active", "").describe(), "ACTIVE");
+        assert_eq!(with("DOWN", "wired", "no_carrier").describe(), "DOWN (wired, no_carrier)");
+        assert_eq!(with("ERROR", "error", "bridge_full").describe(), "ERROR (bridge_full)");
+        assert_eq!(State::default().describe(), "unknown");
+    }
+}

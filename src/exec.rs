@@ -1,0 +1,77 @@
+//! Carries a plan out, step by step, and takes it back when a step fails.
+//!
+//! An execution stops before the first step that outlives the process, until its caller knows the intent to be durable.
+//! It decides nothing: what to do, in which order, and what undoes it stands in the plan.
+
+use crate::kernel::{Applied, Host, OpError};
+use crate::model::LinkName;
+use crate::plan::{Plan, Step};
+
+/// A plan on its way.
+pub struct Execution<H: Host> {
+    steps: Vec<Step>,
+    /// How many steps have been begun; the last of them may have failed half-way.
+    begun: usize,
+    held: H::Held,
+    guest_device: Option<LinkName>,
+}
+
+impl<H: Host> std::fmt::Debug for Execution<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Execution").field("steps", &self.steps).field("begun", &self.begun).finish_non_exhaustive()
+    }
+}
+
+/// What an unwound execution left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undone {
+    /// Nothing.
+    Clean,
+    /// What these undos could not take back.
+    Left(Vec<OpError>),
+}
+
+impl<H: Host> Execution<H> {
+    /// Nothing done yet.
+    pub fn new(plan: Plan) -> Self {
+        Self { steps: plan.steps, begun: 0, held: H::Held::default(), guest_device: None }
+    }
+
+    /// Carries out the steps that vanish with the process.
+    ///
+    /// # Errors
+    /// The first that fails.
+    pub fn run_volatile(&mut self, host: &mut H) -> Result<(), OpError> {
+        self.run_while(host, |step| !step.op.outlives_the_process())
+    }
+
+    /// Carries out all that is left. The intent must be durable.
+    ///
+    /// # Errors
+    /// The first that fails.
+    pub fn run(&mut self, host: &mut H) -> Result<(), OpError> {
+        self.run_while(host, |_| true)
+    }
+
+    fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
+        while let Some(step) = self.steps.get(self.begun).filter(|step| go(step)) {
+            self.begun += 1;
+            if let Applied::GuestDevice(name) = host.apply(&step.op, &mut self.held)? {
+                self.guest_device = Some(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// The NIC's name in its guest, when a step learnt it.
+    pub fn guest_device(&self) -> Option<&LinkName> {
+        self.guest_device.as_ref()
+    }
+
+    /// Undoes what was begun, last first, the failed step included. Goes on past an undo that fails.
+    pub fn unwind(mut self, host: &mut H) -> Undone {
+        let undos = self.steps[..self.begun].iter().rev().filter_map(|step| step.undo.as_ref());
+        let left: Vec<OpError> = undos.filter_map(|undo| host.apply(undo, &mut self.held).err()).collect();
+        if left.is_empty() { Undone::Clean } else { Undone::Left(left) }
+    }
+}

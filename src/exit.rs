@@ -1,0 +1,36 @@
+//! How the program ends: the exit codes of the manual page, which follow sysexits(3) where it has a word.
+
+use std::process::ExitCode;
+
+/// Why `nicd` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It was asked to end, or did what it was asked.
+    Ok = 0,
+    /// A fault of nicd's own.
+    Internal = 1,
+    /// The command line was wrong (`EX_USAGE`).
+    Usage = 64,
+    /// Another nicd, or another program, holds the state or the socket (`EX_UNAVAILABLE`).
+    Unavailable = 69,
+    /// The store cannot be opened, read or written (`EX_IOERR`).
+    Store = 74,
+    /// A permission or capability is missing (`EX_NOPERM`).
+    Permission = 77,
+    /// The configuration cannot be used (`EX_CONFIG`).
+    Config = 78,
+}
+
+impl Exit {
+    /// The number the parent process sees.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

@@ -1,0 +1,562 @@
+//! A host in memory, on which the same suite runs as on Linux, and on which any op can be made to fail.
+//!
+//! It keeps the kernel's rules that nicd relies on: names and altnames share one space, a taken index is refused, a tap
+//! that is not persistent dies with its descriptor, carrier follows the other side, a bridge has 1023 ports at most, a
+//! namespace takes its links with it. It is part of the library so that every test room can use it; the daemon does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::model::{LinkName, NetnsPin, PortId, names};
+use crate::plan::{Address, At, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+
+use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
+
+/// The most ports a bridge has (`BR_MAX_PORTS` less the one that is never given).
+const BRIDGE_PORTS: usize = 1023;
+
+/// What a fault does to an op.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is carried out.
+    None,
+    /// It is refused and nothing happens.
+    Refuse(Trouble),
+    /// It is carried out, and reported as refused: a lost answer, or a message that stopped half-way.
+    ApplyAndRefuse(Trouble),
+}
+
+/// A host in memory; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Fake {
+    world: Arc<Mutex<World>>,
+}
+
+type FaultPlan = Box<dyn FnMut(&Op) -> Fault + Send>;
+
+#[derive(Default)]
+struct World {
+    links: BTreeMap<u32, LinkSeen>,
+    netns: BTreeMap<PathBuf, Netns>,
+    /// Guest's ends of veths, by the host's end's index.
+    guests: BTreeMap<u32, Guest>,
+    /// Static FDB entries, by device.
+    fdb: BTreeMap<u32, BTreeSet<crate::model::Mac>>,
+    routes: BTreeSet<u32>,
+    sinks: Vec<mpsc::Sender<Notice>>,
+    faults: Option<FaultPlan>,
+    log: Vec<Op>,
+    next_cookie: u64,
+    next_index: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Netns {
+    cookie: u64,
+    own: bool,
+}
+
+/// The guest's end of a veth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// The cookie of its namespace.
+    pub cookie: u64,
+    /// Its name there.
+    pub name: LinkName,
+    /// Its index there.
+    pub index: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// Its routes.
+    pub routes: Vec<Route>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("links", &self.links).field("guests", &self.guests).finish_non_exhaustive()
+    }
+}
+
+/// One access to the host in memory.
+#[derive(Debug)]
+pub struct FakeHost {
+    world: Arc<Mutex<World>>,
+}
+
+/// A tap's descriptor, until it is persistent.
+#[derive(Debug, Default)]
+pub struct FakeHeld {
+    tap: Option<(Arc<Mutex<World>>, u32)>,
+}
+
+impl Drop for FakeHeld {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl FakeHeld {
+    fn close(&mut self) {
+        let Some((world, index)) = self.tap.take() else { return };
+        let mut world = lock(&world);
+        let dies = world.links.get(&index).and_then(|link| link.tap).is_some_and(|tap| !tap.persist);
+        if dies {
+            world.remove(index);
+        }
+    }
+}
+
+impl Kernel for Fake {
+    type Host = FakeHost;
+
+    fn open(&self) -> Result<FakeHost, OpError> {
+        Ok(FakeHost { world: Arc::clone(&self.world) })
+    }
+
+    fn watch(&self, sink: mpsc::Sender<Notice>) -> Result<(), OpError> {
+        self.world().sinks.push(sink);
+        Ok(())
+    }
+}
+
+/// What a test does to the host from outside, and what it asks of it as a witness.
+impl Fake {
+    /// An empty host.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decides of each op from now on whether it fails.
+    pub fn set_faults(&self, faults: impl FnMut(&Op) -> Fault + Send + 'static) {
+        self.world().faults = Some(Box::new(faults));
+    }
+
+    /// No more faults.
+    pub fn clear_faults(&self) {
+        self.world().faults = None;
+    }
+
+    /// The ops carried out so far, also those that failed.
+    pub fn log(&self) -> Vec<Op> {
+        self.world().log.clone()
+    }
+
+    /// All links.
+    pub fn links(&self) -> Vec<LinkSeen> {
+        self.world().links.values().cloned().collect()
+    }
+
+    /// A port's device.
+    pub fn device(&self, port: PortId) -> Option<LinkSeen> {
+        let altname = names::port_altname(port);
+        self.world().named(&altname).cloned()
+    }
+
+    /// The guest's end of a port's device.
+    pub fn guest(&self, port: PortId) -> Option<Guest> {
+        let index = self.device(port)?.index;
+        self.world().guests.get(&index).cloned()
+    }
+
+    /// Makes a link that is not nicd's.
+    pub fn add_link(&self, name: &str, kind: Kind, mtu: u32) -> u32 {
+        let mut world = self.world();
+        world.next_index += 1;
+        let index = world.next_index;
+        world.put(LinkSeen {
+            index,
+            name: name.to_owned(),
+            altnames: Vec::new(),
+            alias: None,
+            kind,
+            mac: None,
+            mtu,
+            up: true,
+            lower_up: true,
+            master: None,
+            group: 0,
+            v6_autoconf: true,
+            bridge_port: None,
+            tap: None,
+        });
+        index
+    }
+
+    /// Deletes whatever link has this name.
+    pub fn delete_link(&self, name: &str) {
+        let mut world = self.world();
+        if let Some(index) = world.named(name).map(|link| link.index) {
+            world.remove(index);
+        }
+    }
+
+    /// Changes a link behind nicd's back.
+    pub fn meddle(&self, name: &str, change: impl FnOnce(&mut LinkSeen)) {
+        let mut world = self.world();
+        if let Some(mut link) = world.named(name).cloned() {
+            change(&mut link);
+            world.put(link);
+        }
+    }
+
+    /// Mounts a fresh namespace at a path, in place of what was there.
+    pub fn add_netns(&self, path: &Path) {
+        self.mount(path, false);
+    }
+
+    /// Mounts the host's own namespace at a path.
+    pub fn add_own_netns(&self, path: &Path) {
+        self.mount(path, true);
+    }
+
+    fn mount(&self, path: &Path, own: bool) {
+        let mut world = self.world();
+        world.next_cookie += 1;
+        let cookie = world.next_cookie;
+        world.netns.insert(path.to_owned(), Netns { cookie, own });
+    }
+
+    /// Ends a namespace with every link in it.
+    pub fn remove_netns(&self, path: &Path) {
+        let mut world = self.world();
+        let Some(gone) = world.netns.remove(path) else { return };
+        let dead: Vec<u32> =
+            world.guests.iter().filter(|(_, guest)| guest.cookie == gone.cookie).map(|(&index, _)| index).collect();
+        for index in dead {
+            world.remove(index);
+        }
+    }
+
+    /// A VMM opens a port's tap, or closes it.
+    pub fn set_carrier(&self, port: PortId, carrier: bool) {
+        let altname = names::port_altname(port);
+        self.meddle(&altname, |link| link.lower_up = carrier && link.up);
+    }
+
+    /// Lets default routes leave by these links.
+    pub fn set_default_routes(&self, links: &[u32]) {
+        self.world().routes = links.iter().copied().collect();
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        lock(&self.world)
+    }
+}
+
+fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    fn named(&self, name: &str) -> Option<&LinkSeen> {
+        self.links.values().find(|link| link.name == name || link.altnames.iter().any(|alt| alt == name))
+    }
+
+    /// Stores a link, with what follows from its settings, and tells the watchers.
+    fn put(&mut self, mut link: LinkSeen) {
+        link.altnames.sort();
+        let bridge_up = link.master.and_then(|index| self.links.get(&index)).is_some_and(|bridge| bridge.up);
+        match link.master {
+            None => link.bridge_port = None,
+            Some(_) => {
+                let learning = link.bridge_port.is_none_or(|seen| seen.learning);
+                link.bridge_port = Some(BridgePort { forwarding: link.up && link.lower_up && bridge_up, learning });
+            }
+        }
+        self.links.insert(link.index, link.clone());
+        self.tell(&Notice::Seen { link, at: Instant::now() });
+    }
+
+    fn remove(&mut self, index: u32) {
+        if self.links.remove(&index).is_none() {
+            return;
+        }
+        self.guests.remove(&index);
+        self.fdb.remove(&index);
+        self.tell(&Notice::Gone { index, at: Instant::now() });
+        let ports: Vec<LinkSeen> = self.links.values().filter(|link| link.master == Some(index)).cloned().collect();
+        for mut port in ports {
+            port.master = None;
+            self.put(port);
+        }
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        self.sinks.retain(|sink| match sink.try_send(notice.clone()) {
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+    }
+
+    fn create(&mut self, index: u32, name: &LinkName, kind: Kind) -> Result<(), OpError> {
+        if self.links.contains_key(&index) || self.named(name.as_str()).is_some() {
+            return Err(refused(Trouble::Taken, format!("creating {name}")));
+        }
+        self.links.insert(
+            index,
+            LinkSeen {
+                index,
+                name: name.to_string(),
+                altnames: Vec::new(),
+                alias: None,
+                kind,
+                mac: None,
+                mtu: 1500,
+                up: false,
+                lower_up: false,
+                master: None,
+                group: 0,
+                v6_autoconf: true,
+                bridge_port: None,
+                tap: None,
+            },
+        );
+        Ok(())
+    }
+
+    fn at(&self, port: PortId, at: At) -> Result<LinkSeen, OpError> {
+        let altname = names::port_altname(port);
+        let link = match at {
+            At::Index(index) => self.links.get(&index),
+            At::Altname => self.named(&altname),
+        };
+        link.cloned().ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))
+    }
+
+    fn configure(&mut self, port: PortId, at: At, settings: &LinkSettings) -> Result<(), OpError> {
+        let mut link = self.at(port, at)?;
+        if settings.mark {
+            let altname = names::port_altname(port);
+            match self.named(&altname) {
+                Some(other) if other.index != link.index => {
+                    return Err(refused(Trouble::Taken, format!("marking {altname}")));
+                }
+                Some(_) => {}
+                None => link.altnames.push(altname),
+            }
+        }
+        link.v6_autoconf &= !settings.v6_off;
+        link.mac = settings.mac.or(link.mac);
+        link.mtu = settings.mtu.unwrap_or(link.mtu);
+        match settings.master {
+            None => {}
+            Some(0) => link.master = None,
+            Some(master) => {
+                let bridge = self.links.get(&master).is_some_and(|bridge| bridge.kind == Kind::Bridge);
+                let ports = self.links.values().filter(|other| other.master == Some(master)).count();
+                if !bridge {
+                    return Err(refused(Trouble::NoBridge, format!("putting {} into its bridge", link.name)));
+                }
+                if ports >= BRIDGE_PORTS && link.master != Some(master) {
+                    return Err(refused(Trouble::BridgeFull, format!("putting {} into its bridge", link.name)));
+                }
+                link.master = Some(master);
+                link.bridge_port = Some(BridgePort { forwarding: false, learning: true });
+            }
+        }
+        if let (Some(learning), Some(seen)) = (settings.learning, link.bridge_port.as_mut()) {
+            seen.learning = learning;
+        }
+        self.fdb.entry(link.index).or_default().extend(&settings.fdb);
+        self.put(link);
+        Ok(())
+    }
+
+    fn switch(&mut self, mut link: LinkSeen, switch: Switch) {
+        link.up = switch == Switch::Up;
+        link.lower_up = match self.guests.get(&link.index) {
+            Some(guest) => link.up && guest.up,
+            None => link.kind == Kind::Bridge && link.up || link.lower_up && link.up,
+        };
+        self.put(link);
+    }
+
+    fn netns(&self, path: &Path, pin: NetnsPin) -> Result<u64, OpError> {
+        match self.netns.get(path) {
+            Some(netns) if netns.cookie == pin.cookie => Ok(netns.cookie),
+            _ => Err(refused(Trouble::Namespace, format!("entering {}", path.display()))),
+        }
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<Applied, OpError> {
+        match op {
+            Op::CreateBridge { network, index, name, mac, mtu } => {
+                let altname = names::network_altname(*network);
+                if self.named(&altname).is_some_and(|link| link.index == *index) {
+                    return Ok(Applied::Done);
+                }
+                if self.named(&altname).is_some() {
+                    return Err(refused(Trouble::Taken, format!("marking {altname}")));
+                }
+                self.create(*index, name, Kind::Bridge)?;
+                let mut link = self.links[index].clone();
+                link.altnames.push(altname);
+                (link.mac, link.mtu, link.v6_autoconf) = (Some(*mac), *mtu, false);
+                self.switch(link, Switch::Up);
+            }
+            Op::SetBridge { network, mac, mtu, switch, v6_off } => {
+                let altname = names::network_altname(*network);
+                let found = self.named(&altname).cloned();
+                let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
+                link.mac = mac.or(link.mac);
+                link.mtu = mtu.unwrap_or(link.mtu);
+                link.v6_autoconf &= !v6_off;
+                let switch = switch.unwrap_or(if link.up { Switch::Up } else { Switch::Down });
+                self.switch(link, switch);
+            }
+            Op::DeleteBridge { network } => {
+                if let Some(index) = self.named(&names::network_altname(*network)).map(|link| link.index) {
+                    self.remove(index);
+                }
+            }
+            Op::CreateTap { index, name, queues, owner, .. } => {
+                self.create(*index, name, Kind::Tap)?;
+                if let Some(link) = self.links.get_mut(index) {
+                    let uid = owner.uid.or(if owner.gid.is_none() { Some(0) } else { None });
+                    link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, uid, gid: owner.gid });
+                }
+            }
+            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, .. } => {
+                let cookie = self.netns(netns, *pin)?;
+                let taken: BTreeSet<&str> =
+                    self.guests.values().filter(|guest| guest.cookie == cookie).map(|guest| guest.name.as_str()).collect();
+                let guest_name = match guest_name {
+                    Some(name) if taken.contains(name.as_str()) => {
+                        return Err(refused(Trouble::GuestNameTaken, format!("creating {name} in {}", netns.display())));
+                    }
+                    Some(name) => Some(name.clone()),
+                    None => (0..).map(|n| format!("eth{n}")).find(|n| !taken.contains(n.as_str())).and_then(|n| n.parse().ok()),
+                };
+                let Some(guest_name) = guest_name else {
+                    return Err(refused(Trouble::Other, "naming the guest's end".to_owned()));
+                };
+                self.create(*index, name, Kind::Veth)?;
+                let mut link = self.links[index].clone();
+                link.altnames.push(names::port_altname(*port));
+                link.v6_autoconf = false;
+                let guest =
+                    Guest { cookie, name: guest_name, index: *guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };
+                self.guests.insert(*index, guest);
+                self.put(link);
+            }
+            Op::Configure { port, at, settings } => self.configure(*port, *at, settings)?,
+            Op::Persist { port } => {
+                let mut link = self.at(*port, At::Altname)?;
+                if let Some(tap) = link.tap.as_mut() {
+                    tap.persist = true;
+                }
+                self.put(link);
+            }
+            Op::ConfigureGuest { port, netns, pin, settings, .. } => {
+                self.netns(netns, *pin)?;
+                let link = self.at(*port, At::Altname)?;
+                let guest = self.guests.get_mut(&link.index);
+                let guest = guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of {}", link.name)))?;
+                guest.addresses.clone_from(&settings.addresses);
+                guest.routes.clone_from(&settings.routes);
+                guest.up = true;
+                let name = guest.name.clone();
+                let switch = if link.up { Switch::Up } else { Switch::Down };
+                self.switch(link, switch);
+                return Ok(Applied::GuestDevice(name));
+            }
+            Op::Seal { port, alias, switch } => {
+                let mut link = self.at(*port, At::Altname)?;
+                link.alias = Some(alias.clone());
+                self.switch(link, *switch);
+            }
+            Op::SetLink { port, switch } => {
+                let link = self.at(*port, At::Altname)?;
+                self.switch(link, *switch);
+            }
+            Op::Unbind { port } => {
+                let mut link = self.at(*port, At::Altname)?;
+                link.master = None;
+                self.put(link);
+            }
+            Op::SetGroup { port, group } => {
+                let mut link = self.at(*port, At::Altname)?;
+                link.group = *group;
+                self.put(link);
+            }
+            Op::DeleteGroup { group } => {
+                let members: Vec<u32> = self.links.values().filter(|link| link.group == *group).map(|link| link.index).collect();
+                for index in members {
+                    self.remove(index);
+                }
+            }
+            Op::DeleteLink { port } => {
+                if let Ok(link) = self.at(*port, At::Altname) {
+                    self.remove(link.index);
+                }
+            }
+            // Its descriptor is the caller's.
+            Op::CloseTap { .. } => {}
+        }
+        Ok(Applied::Done)
+    }
+}
+
+impl Host for FakeHost {
+    type Held = FakeHeld;
+
+    fn apply(&mut self, op: &Op, held: &mut FakeHeld) -> Result<Applied, OpError> {
+        let fault = {
+            let mut world = lock(&self.world);
+            world.log.push(op.clone());
+            world.faults.as_mut().map_or(Fault::None, |faults| faults(op))
+        };
+        if let Fault::Refuse(trouble) = fault {
+            return Err(refused(trouble, format!("{} (made to fail)", op.name())));
+        }
+        if let Op::CloseTap { .. } = op {
+            held.close();
+        }
+        let applied = lock(&self.world).apply(op);
+        match op {
+            Op::CreateTap { index, .. } if applied.is_ok() => held.tap = Some((Arc::clone(&self.world), *index)),
+            Op::Persist { .. } if applied.is_ok() => held.tap = None,
+            _ => {}
+        }
+        match fault {
+            Fault::ApplyAndRefuse(trouble) => Err(refused(trouble, format!("{} (made to fail)", op.name()))),
+            _ => applied,
+        }
+    }
+
+    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
+        let world = lock(&self.world);
+        Ok(match who {
+            Who::Index(index) => world.links.get(&index),
+            Who::Altname(name) | Who::Name(name) => world.named(name),
+        }
+        .cloned())
+    }
+
+    fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
+        Ok(lock(&self.world).links.values().cloned().collect())
+    }
+
+    fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
+        match lock(&self.world).netns.get(path) {
+            None => Err(NetnsError::Missing(path.display().to_string())),
+            Some(netns) if netns.own => Err(NetnsError::Own(path.display().to_string())),
+            Some(netns) => Ok(NetnsPin { boot_id: Uuid::from_u128(1), cookie: netns.cookie }),
+        }
+    }
+
+    fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
+        Ok(lock(&self.world).routes.clone())
+    }
+}
+
+fn refused(trouble: Trouble, doing: String) -> OpError {
+    OpError { trouble, doing, said: format!("{trouble:?}") }
+}

@@ -1,0 +1,147 @@
+//! The kernel room's front door: what the manager asks of worker and reaper, whichever host they work on.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use crate::inbox::{Inbox, Refused};
+use crate::model::{NetnsPin, PortId};
+use crate::plan::{LinkSeen, Plan};
+
+use super::reaper::{self, ToReap};
+use super::worker::{Flush, Outcome, Report, Worker};
+use super::{Host, Kernel, NetnsError, OpError};
+
+/// An answer that comes when the thread behind it has it; an error when that thread has ended.
+pub type Answer<T> = oneshot::Receiver<T>;
+
+/// Hands in an intent to the store, which reports to what it is given.
+pub type Commit<'a> = Box<dyn FnOnce(Report) + 'a>;
+
+/// What can be asked of the kernel's threads. Nothing here blocks.
+pub trait Hands: std::fmt::Debug + Send + Sync {
+    /// Carries a plan out whose intent is durable.
+    ///
+    /// # Errors
+    /// Too much waits, or the threads have ended.
+    fn submit(&self, plan: Plan) -> Result<Answer<Outcome>, Refused>;
+
+    /// Carries a plan out while `commit` makes its intent durable.
+    ///
+    /// # Errors
+    /// As for `submit`; `commit` was not called then.
+    fn submit_with(&self, plan: Plan, commit: Commit<'_>) -> Result<Answer<Outcome>, Refused>;
+
+    /// Deletes a port's device, together with others that wait.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn delete(&self, port: PortId) -> Result<Answer<Result<(), OpError>>, Refused>;
+
+    /// The namespace a path names.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused>;
+
+    /// A complete dump.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
+
+    /// The links default routes of the host leave by.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused>;
+
+    /// Lets the threads end after what waits.
+    fn close(&self);
+}
+
+/// Worker and reaper of one host.
+pub struct Workshop<H: Host> {
+    worker: Worker<H>,
+    reaper: Inbox<ToReap<H>>,
+    submitted: Arc<AtomicU64>,
+}
+
+impl<H: Host> std::fmt::Debug for Workshop<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workshop").field("worker", &self.worker).field("to_reap", &self.reaper.len()).finish()
+    }
+}
+
+/// The kernel room's threads, to be joined at the end.
+pub type Threads = Vec<JoinHandle<()>>;
+
+/// Starts worker and reaper on `kernel`.
+///
+/// # Errors
+/// The kernel gives no sockets, or no threads can be had.
+pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Threads), OpError> {
+    let reaper = reaper::inbox();
+    let submitted = Arc::new(AtomicU64::new(0));
+    let no_thread = |error: std::io::Error| OpError {
+        trouble: super::Trouble::Other,
+        doing: "starting a thread".to_owned(),
+        said: error.to_string(),
+    };
+    let (worker, worker_thread) = Worker::start(kernel.open()?, reaper.clone(), flush).map_err(no_thread)?;
+    let reaper_thread = {
+        let submitted = Arc::clone(&submitted);
+        let mut before = 0;
+        let came_since = move || {
+            let now = submitted.load(Ordering::Relaxed);
+            std::mem::replace(&mut before, now) != now
+        };
+        reaper::start(kernel.open()?, reaper.clone(), came_since).map_err(no_thread)?
+    };
+    let workshop = Workshop { worker, reaper, submitted };
+    Ok((Arc::new(workshop), vec![worker_thread, reaper_thread]))
+}
+
+impl<H: Host> Workshop<H> {
+    fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, Refused> {
+        self.worker.ask(ask)
+    }
+}
+
+impl<H: Host> Hands for Workshop<H> {
+    fn submit(&self, plan: Plan) -> Result<Answer<Outcome>, Refused> {
+        self.worker.submit(plan)
+    }
+
+    fn submit_with(&self, plan: Plan, commit: Commit<'_>) -> Result<Answer<Outcome>, Refused> {
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+        self.worker.submit_with(plan, commit)
+    }
+
+    fn delete(&self, port: PortId) -> Result<Answer<Result<(), OpError>>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.reaper.push(ToReap::Device { port, answer })?;
+        Ok(answered)
+    }
+
+    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused> {
+        self.ask(move |host| host.inspect(&path))
+    }
+
+    fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
+        self.ask(Host::observe)
+    }
+
+    fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {
+        self.ask(Host::default_route_links)
+    }
+
+    fn close(&self) {
+        self.worker.close();
+        self.reaper.close();
+    }
+}

@@ -1,0 +1,286 @@
+//! The one thread that carries plans out forwards, in the order in which they came.
+//!
+//! ```text
+//!  manager ── Job ─────────► ┌────────┐ ── unwinding, deletes ──► reaper
+//!  store ──── Durable(job) ► │ worker │
+//!            ◄── flush! ──── └────────┘ ── Outcome ──► whoever waits
+//! ```
+//!
+//! A job's volatile steps run while its intent is being made durable; the rest when it is. The worker asks for a flush
+//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then.
+//! More threads would be slower: RTNL is one lock.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::exec::{Execution, Undone};
+use crate::inbox::{Inbox, Refused};
+use crate::model::{LinkName, names};
+use crate::plan::{LinkSeen, Op, Plan};
+use crate::store::StoreError;
+
+use super::reaper::ToReap;
+use super::{Host, OpError, Who};
+
+/// The most jobs that may wait. A client sees 503 beyond.
+const LIMIT: usize = 4096;
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every step is done.
+    Done(Done),
+    /// A step or the store failed; what was begun has been undone.
+    Failed {
+        /// What failed.
+        cause: Cause,
+        /// Whether the undo was complete.
+        undone: Undone,
+    },
+}
+
+/// What a finished job shows.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The links the plan touched, as they were seen afterwards.
+    pub seen: Vec<LinkSeen>,
+    /// When that look began.
+    pub at: Option<Instant>,
+    /// The NIC's name in its guest, when the job learnt it.
+    pub guest_device: Option<LinkName>,
+}
+
+/// Why a job failed.
+#[derive(Debug)]
+pub enum Cause {
+    /// The kernel refused a step.
+    Op(OpError),
+    /// The intent could not be made durable.
+    Store(StoreError),
+    /// The daemon is stopping.
+    Stopping,
+}
+
+/// A way to ask the store for a flush.
+pub type Flush = Arc<dyn Fn() + Send + Sync>;
+
+type Query<H> = Box<dyn FnOnce(&mut H) + Send>;
+
+enum Message<H> {
+    Job(Job),
+    Durable(u64, Result<(), StoreError>),
+    Query(Query<H>),
+}
+
+struct Job {
+    id: u64,
+    plan: Plan,
+    durable: Durability,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// Whether a job's intent is durable when the job is handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is, or the plan needs none.
+    Given,
+    /// A commit is on its way and will be reported.
+    Awaited,
+}
+
+/// The worker's front door.
+pub struct Worker<H: Host> {
+    inbox: Inbox<Message<H>>,
+    next: Arc<AtomicU64>,
+}
+
+impl<H: Host> Clone for Worker<H> {
+    fn clone(&self) -> Self {
+        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next) }
+    }
+}
+
+impl<H: Host> std::fmt::Debug for Worker<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("waiting", &self.inbox.len()).finish()
+    }
+}
+
+/// How the store tells the worker that a job's intent is durable, or why it is not.
+pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+impl<H: Host> Worker<H> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)) };
+        let inbox = worker.inbox.clone();
+        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
+            Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
+        })?;
+        Ok((worker, thread))
+    }
+
+    /// Hands in a plan that needs no further commit.
+    ///
+    /// # Errors
+    /// Too many jobs wait, or the worker has ended.
+    pub fn submit(&self, plan: Plan) -> Result<oneshot::Receiver<Outcome>, Refused> {
+        let (answer, outcome) = oneshot::channel();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Given, answer }))?;
+        Ok(outcome)
+    }
+
+    /// Hands in a plan whose intent `commit` sends to the store; `commit` gets the way to report it durable.
+    ///
+    /// # Errors
+    /// Too many jobs wait, or the worker has ended; then `commit` was not called.
+    pub fn submit_with(&self, plan: Plan, commit: impl FnOnce(Report)) -> Result<oneshot::Receiver<Outcome>, Refused> {
+        let (answer, outcome) = oneshot::channel();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
+        let inbox = self.inbox.clone();
+        commit(Box::new(move |result| {
+            // A closed inbox means that the worker has already answered every job with Stopping.
+            let _ = inbox.push_answer(Message::Durable(id, result));
+        }));
+        Ok(outcome)
+    }
+
+    /// Asks the host something on the worker's thread.
+    ///
+    /// # Errors
+    /// Too many jobs wait, or the worker has ended.
+    pub fn ask<A: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut H) -> A + Send + 'static,
+    ) -> Result<oneshot::Receiver<A>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.push(Message::Query(Box::new(move |host| {
+            let _ = answer.send(ask(host));
+        })))?;
+        Ok(answered)
+    }
+
+    /// Lets the thread end after the jobs that wait.
+    pub fn close(&self) {
+        self.inbox.close();
+    }
+}
+
+struct Loop<H: Host> {
+    host: H,
+    reaper: Inbox<ToReap<H>>,
+    flush: Flush,
+    /// Jobs whose volatile steps are done and whose intent is not durable yet.
+    waiting: HashMap<u64, (Execution<H>, oneshot::Sender<Outcome>, Vec<String>)>,
+    /// Intents that were durable before their job was reached.
+    early: HashMap<u64, Result<(), StoreError>>,
+    /// Jobs that failed before their commit was reported.
+    failed: HashSet<u64>,
+}
+
+impl<H: Host> Loop<H> {
+    fn run(mut self, inbox: &Inbox<Message<H>>) {
+        let (mut taken, mut jobs) = (VecDeque::new(), VecDeque::new());
+        loop {
+            if jobs.is_empty() {
+                if !inbox.take(&mut taken) {
+                    break;
+                }
+            } else {
+                inbox.take_now(&mut taken);
+            }
+            // Durable intents first: whoever can be finished is answered before the next is begun.
+            for message in taken.drain(..) {
+                match message {
+                    Message::Durable(id, result) => self.durable(id, result),
+                    other => jobs.push_back(other),
+                }
+            }
+            match jobs.pop_front() {
+                Some(Message::Job(job)) => self.begin(job),
+                Some(Message::Query(ask)) => ask(&mut self.host),
+                Some(Message::Durable(..)) | None => {}
+            }
+        }
+        for (_, (execution, answer, _)) in self.waiting.drain() {
+            let _ = self.reaper.push_answer(ToReap::Unwind { execution, cause: Cause::Stopping, answer });
+        }
+    }
+
+    fn begin(&mut self, job: Job) {
+        let subjects = subjects(&job.plan);
+        let mut execution = Execution::new(job.plan);
+        let durable = match job.durable {
+            Durability::Given => Some(Ok(())),
+            Durability::Awaited => self.early.remove(&job.id),
+        };
+        if durable.is_none() {
+            (self.flush)();
+        }
+        if let Err(error) = execution.run_volatile(&mut self.host) {
+            // Its commit may still be on its way; whoever asked for it takes it back.
+            if durable.is_none() {
+                self.failed.insert(job.id);
+            }
+            self.fail(execution, Cause::Op(error), job.answer);
+            return;
+        }
+        self.waiting.insert(job.id, (execution, job.answer, subjects));
+        if let Some(result) = durable {
+            self.durable(job.id, result);
+        }
+    }
+
+    fn durable(&mut self, id: u64, result: Result<(), StoreError>) {
+        let Some((mut execution, answer, subjects)) = self.waiting.remove(&id) else {
+            if !self.failed.remove(&id) {
+                self.early.insert(id, result);
+            }
+            return;
+        };
+        if let Err(error) = result {
+            return self.fail(execution, Cause::Store(error), answer);
+        }
+        if let Err(error) = execution.run(&mut self.host) {
+            return self.fail(execution, Cause::Op(error), answer);
+        }
+        let at = Some(Instant::now());
+        let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
+        let seen = subjects.iter().filter_map(look).collect();
+        let _ = answer.send(Outcome::Done(Done { seen, at, guest_device: execution.guest_device().cloned() }));
+    }
+
+    /// Undoing costs RCU barriers (16 ms each), so it is done where nobody waits for it.
+    fn fail(&mut self, execution: Execution<H>, cause: Cause, answer: oneshot::Sender<Outcome>) {
+        let _ = self.reaper.push_answer(ToReap::Unwind { execution, cause, answer });
+    }
+}
+
+/// The altnames of what a plan makes or changes, each once.
+fn subjects(plan: &Plan) -> Vec<String> {
+    let mut subjects: Vec<String> = Vec::new();
+    for step in &plan.steps {
+        let subject = match &step.op {
+            Op::CreateBridge { network, .. } | Op::SetBridge { network, .. } => names::network_altname(*network),
+            Op::CreateTap { port, .. }
+            | Op::CreateVeth { port, .. }
+            | Op::Configure { port, .. }
+            | Op::Seal { port, .. }
+            | Op::SetLink { port, .. } => names::port_altname(*port),
+            _ => continue,
+        };
+        if !subjects.contains(&subject) {
+            subjects.push(subject);
+        }
+    }
+    subjects
+}

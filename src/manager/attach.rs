@@ -1,0 +1,225 @@
+//! Giving a port to a server.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::events::Kind;
+use crate::exec::Undone;
+use crate::kernel::OpError;
+use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
+use crate::model::port::Binding;
+use crate::model::{Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
+use crate::plan::Reason;
+use crate::store::{Change, Purpose};
+
+use super::repair::{Failed, IntentIs};
+use super::state::State;
+use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
+
+/// What Nova's clients see as the owner of a port they attach.
+const COMPUTE: &str = "compute:nova";
+
+/// How often a random MAC is drawn before the prefix counts as used up.
+const MAC_DRAWS: usize = 64;
+
+/// What there was before an attach, to go back to.
+enum Before {
+    Nothing,
+    Unbound(Box<Port>),
+}
+
+impl Manager {
+    pub(super) async fn attach(self: Arc<Self>, attach: Attach, context: &Context) -> Result<Reply, Error> {
+        let (port, before) = self
+            .claim(|state| {
+                let server = &state.server(attach.server_id)?;
+                let network = state.network_of(&attach.nic, &server.record.project_id)?;
+                // Who deletes either of them is waited for, and then there is nothing to attach to.
+                for claim in [&server.claim, &state.network(network)?.claim] {
+                    if claim.taken() {
+                        return Ok(Claimed::Busy(claim.bell()));
+                    }
+                }
+                self.bind(state, &attach, network, context).map(Claimed::Taken)
+            })
+            .await?;
+        match self.build(port, Reason::Attach, IntentIs::New).await {
+            Ok(()) => {
+                let mut state = self.lock();
+                let (readiness, why) = self.readiness(&state, port);
+                self.happen(&mut state, port, Happening::Built(readiness), why, context);
+                let view = view::port(&state, port, &self.policy.host)?;
+                if let Some(entry) = state.ports.get_mut(&port) {
+                    entry.claim.release();
+                }
+                Ok(Reply::Port(Box::new(view)))
+            }
+            Err(failed) => Err(self.give_up(port, before, failed, context).await),
+        }
+    }
+
+    /// Checks everything that memory can tell, reserves, and claims the port.
+    fn bind(&self, state: &mut State, attach: &Attach, network: NetworkId, context: &Context) -> Result<(PortId, Before), Error> {
+        if let WantedNic::Port(id) = attach.nic {
+            let entry = state.port(id)?;
+            if entry.claim.taken() || entry.phase != Phase::Unbound || entry.record.binding.is_some() {
+                return Err(Error::PortInUse(id));
+            }
+        }
+        self.room_for(state, attach, network)?;
+        let binding = Binding {
+            server_id: attach.server_id,
+            ordinal: state.free_ordinal(state.server(attach.server_id)?),
+            intent: Intent::Attached,
+            commit: self.store.next_commit(),
+            guest_device: None,
+        };
+        if let WantedNic::Port(id) = attach.nic {
+            let before = state.port(id)?.record.clone();
+            let mut bound = before.clone();
+            bound.binding = Some(binding);
+            bound.updated_at = Timestamp::now();
+            bound.revision_number += 1;
+            state.replace_port(bound);
+            self.happen(state, id, Happening::Bind, None, context);
+            claim(state, id)?;
+            return Ok((id, Before::Unbound(Box::new(before))));
+        }
+        let record = self.new_port(state, attach, network, binding)?;
+        let id = record.id;
+        let event = port_event(Kind::PortCreated, &record, None, Some(Phase::Building), None);
+        state.add_port(record, Phase::Building);
+        claim(state, id)?;
+        self.emit(event, context);
+        Ok((id, Before::Nothing))
+    }
+
+    fn room_for(&self, state: &State, attach: &Attach, network: NetworkId) -> Result<(), Error> {
+        let server = state.server(attach.server_id)?;
+        let limit = server.record.nic_limit.unwrap_or(self.policy.nics_per_server);
+        let (mut nics, mut here) = (0, 0);
+        for nic in state.nics(server) {
+            nics += 1;
+            here += u32::from(nic.record.network_id == network);
+        }
+        if attach.second_on_network == SecondOnNetwork::Refused && here > 0 {
+            return Err(Error::SecondOnNetwork { server: attach.server_id, network });
+        }
+        if nics >= limit {
+            return Err(Error::TooManyNics { server: attach.server_id, limit });
+        }
+        Ok(())
+    }
+
+    fn new_port(&self, state: &State, attach: &Attach, network_id: NetworkId, binding: Binding) -> Result<Port, Error> {
+        let network = state.network(network_id)?;
+        let project_id = state.server(attach.server_id)?.record.project_id.clone();
+        if network.subnets.is_empty() {
+            return Err(Error::NoSubnet(network_id));
+        }
+        let wanted = match attach.nic {
+            WantedNic::OnNetwork(_, Some(ip)) => Some([WantedIp { subnet_id: None, ip_address: Some(ip) }]),
+            _ => None,
+        };
+        let now = Timestamp::now();
+        Ok(Port {
+            id: PortId(Uuid::new_v4()),
+            network_id,
+            name: String::new(),
+            description: String::new(),
+            project_id,
+            mac: self.draw_mac(state, &network.record)?,
+            fixed_ips: state.choose_addresses(network_id, wanted.as_ref().map(|ip| ip.as_slice()), None)?,
+            admin_up: true,
+            device_owner: COMPUTE.to_owned(),
+            profile: Profile::default(),
+            origin: Origin::Attach,
+            binding: Some(binding),
+            created_at: now,
+            updated_at: now,
+            revision_number: 1,
+        })
+    }
+
+    /// A random MAC nobody on this host has.
+    pub(super) fn draw_mac(&self, state: &State, network: &Network) -> Result<Mac, Error> {
+        let mut draws = (0..MAC_DRAWS).map(|_| Mac::generated(self.policy.mac_prefix, rand::random()));
+        let free = draws.find(|mac| state.check_mac(*mac, network, None).is_ok());
+        free.ok_or(Error::Busy("no free MAC was found under links.mac_prefix"))
+    }
+
+    /// Takes an attach back that failed, so that nothing of it stays; what cannot be taken back stays as an ERROR.
+    async fn give_up(&self, port: PortId, before: Before, failed: Failed, context: &Context) -> Error {
+        let Failed { error, undone } = failed;
+        if let Undone::Left(left) = undone {
+            return self.leave(port, &error, &left, context).await;
+        }
+        let change = match &before {
+            Before::Nothing => Change::DeletePort(port),
+            Before::Unbound(record) => Change::PutPort(record.clone()),
+        };
+        if let Err(store) = self.commit(vec![change], Purpose::Freeing).await {
+            tracing::error!(%port, error = %store, "the record of a failed attach could not be taken back");
+        }
+        let mut state = self.lock();
+        match before {
+            Before::Nothing => {
+                if let Some(entry) = state.remove_port(port) {
+                    let reason = Some(error.reason().to_owned());
+                    self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, reason), context);
+                }
+            }
+            Before::Unbound(record) => {
+                state.replace_port(*record);
+                self.happen(&mut state, port, Happening::Undone, None, context);
+                if let Some(entry) = state.ports.get_mut(&port) {
+                    entry.claim.release();
+                }
+            }
+        }
+        error
+    }
+
+    /// Keeps a port whose device could not be removed as ERROR and on its way out; the next tries come by themselves.
+    async fn leave(&self, port: PortId, cause: &Error, left: &[OpError], context: &Context) -> Error {
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        let error = Error::NotUndone { cause: cause.to_string(), left: left.join("; ") };
+        let record = {
+            let mut state = self.lock();
+            let Ok(entry) = state.port(port) else { return error };
+            let mut record = entry.record.clone();
+            let intent = if record.origin == Origin::Attach { Intent::Deleting } else { Intent::Detaching };
+            if let Some(binding) = record.binding.as_mut() {
+                binding.intent = intent;
+            }
+            state.replace_port(record.clone());
+            let why = Why { reason: error.reason(), detail: error.to_string() };
+            self.happen(&mut state, port, Happening::Failed, Some(why), context);
+            record
+        };
+        if let Err(store) = self.commit(vec![Change::PutPort(Box::new(record))], Purpose::Freeing).await {
+            tracing::error!(%port, error = %store, "that a port is to go could not be recorded");
+        }
+        self.release(port);
+        self.postpone(port, super::repair::backoff(1));
+        error
+    }
+
+    /// The server of an attached port, when it is this one's.
+    pub(super) fn on_server(&self, state: &State, server: ServerId, port: PortId) -> Result<(), Error> {
+        state.server(server)?;
+        let entry = state.port(port)?;
+        match &entry.record.binding {
+            Some(binding) if binding.server_id == server => Ok(()),
+            _ => Err(Error::PortNotOnServer { server, port }),
+        }
+    }
+}
+
+/// Takes the claim on a port nobody can have yet.
+fn claim(state: &mut State, port: PortId) -> Result<(), Error> {
+    let Some(entry) = state.ports.get_mut(&port) else { return Err(Error::NoSuchPort(port)) };
+    entry.claim.take().map_err(|_| Error::PortInUse(port))
+}

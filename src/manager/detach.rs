@@ -1,0 +1,163 @@
+//! Taking a port from its server: traffic is cut and the intent durable before the answer; the rest follows.
+
+use std::sync::Arc;
+
+use crate::events::Kind;
+use crate::kernel::worker::Outcome;
+use crate::model::{Happening, Intent, Origin, Phase, PortId, ServerId};
+use crate::plan::{Op, Plan, Reason, Step, Want, plan};
+use crate::store::{Change, Purpose};
+
+use super::repair::{backoff, claim_port};
+use super::state::State;
+use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event};
+
+impl Manager {
+    pub(super) async fn detach(self: Arc<Self>, server: ServerId, port: PortId, context: &Context) -> Result<Reply, Error> {
+        let what = |state: &mut State| {
+            self.on_server(state, server, port)?;
+            Ok(match state.port(port)?.record.origin {
+                Origin::Attach => Intent::Deleting,
+                Origin::Client => Intent::Detaching,
+            })
+        };
+        self.remove(port, what, context).await
+    }
+
+    /// Deletes a port, detaching it first.
+    pub(super) async fn delete_port(self: Arc<Self>, port: PortId, context: &Context) -> Result<Reply, Error> {
+        self.remove(port, |_| Ok(Intent::Deleting), context).await
+    }
+
+    /// Lets a port's device go, and the port with it or not, as `what` says once the port is claimed.
+    async fn remove(
+        self: &Arc<Self>,
+        port: PortId,
+        what: impl Fn(&mut State) -> Result<Intent, Error>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let intent = self
+            .claim(|state| {
+                let intent = what(state)?;
+                Ok(match claim_port(state, port)? {
+                    Claimed::Taken(()) => Claimed::Taken(intent),
+                    Claimed::Busy(bell) => Claimed::Busy(bell),
+                })
+            })
+            .await?;
+        let result = self.remove_claimed(port, intent, context).await;
+        self.release(port);
+        result
+    }
+
+    async fn remove_claimed(self: &Arc<Self>, port: PortId, intent: Intent, context: &Context) -> Result<Reply, Error> {
+        let before = self.lock().port(port)?.record.clone();
+        let mut record = before.clone();
+        record.revision_number += 1;
+        let Some(binding) = record.binding.as_mut() else { return self.forget(port, context).await };
+        let first = binding.intent == Intent::Attached;
+        if !first && (binding.intent == intent || intent == Intent::Detaching) {
+            return Ok(Reply::Done);
+        }
+        binding.intent = intent;
+        self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
+        {
+            let mut state = self.lock();
+            state.replace_port(record);
+            if !first {
+                return Ok(Reply::Done);
+            }
+            self.happen(&mut state, port, Happening::Unbind, None, context);
+        }
+        self.cut(port).await;
+        let manager = Arc::clone(self);
+        let context = context.clone();
+        self.tasks.spawn(async move { manager.reap(port, &context).await });
+        Ok(Reply::Done)
+    }
+
+    /// Removes a port that nothing is built for.
+    async fn forget(&self, port: PortId, context: &Context) -> Result<Reply, Error> {
+        self.commit(vec![Change::DeletePort(port)], Purpose::Freeing).await?;
+        if let Some(entry) = self.lock().remove_port(port) {
+            self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Sets the device down. What cannot be set down is about to be deleted, which cuts as well.
+    async fn cut(&self, port: PortId) {
+        let steps = {
+            let state = self.lock();
+            let want = Want { absent_ports: vec![port], ..Want::default() };
+            let Ok(plan) = plan(Reason::Detach, &want, &state.have) else { return };
+            plan.steps.into_iter().filter(|step| matches!(step.op, Op::SetLink { .. })).collect::<Vec<Step>>()
+        };
+        if steps.is_empty() {
+            return;
+        }
+        let Ok(answer) = self.hands.submit(Plan { reason: Reason::Detach, steps }) else { return };
+        match answered(answer).await {
+            Ok(Outcome::Done(done)) => self.finished(port, done),
+            failed => tracing::debug!(%port, ?failed, "not set down before its deletion"),
+        }
+    }
+
+    /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses.
+    pub(super) async fn reap(self: Arc<Self>, port: PortId, context: &Context) {
+        let deleted = match self.hands.delete(port) {
+            Ok(answer) => answered(answer).await,
+            Err(refused) => Err(refused.into()),
+        };
+        let error = match deleted {
+            Ok(Ok(())) => return self.gone(port, context).await,
+            Ok(Err(error)) => Error::Kernel(error),
+            Err(error) => error,
+        };
+        tracing::warn!(%port, %error, "a device could not be deleted");
+        let why = Why { reason: error.reason(), detail: error.to_string() };
+        self.happen(&mut self.lock(), port, Happening::Failed, Some(why), context);
+        self.postpone(port, backoff(3));
+    }
+
+    /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
+    /// to do.
+    pub(super) async fn gone(&self, port: PortId, context: &Context) {
+        if self.claim(|state| claim_port(state, port)).await.is_err() {
+            return;
+        }
+        let record = {
+            let mut state = self.lock();
+            match state.ports.get_mut(&port) {
+                Some(entry) if entry.record.leaving() && matches!(entry.phase, Phase::Detaching | Phase::Error) => {
+                    entry.record.clone()
+                }
+                _ => {
+                    drop(state);
+                    return self.release(port);
+                }
+            }
+        };
+        let deleting = record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
+        let mut unbound = record;
+        unbound.binding = None;
+        let change = if deleting { Change::DeletePort(port) } else { Change::PutPort(Box::new(unbound.clone())) };
+        if let Err(error) = self.commit(vec![change], Purpose::Freeing).await {
+            tracing::error!(%port, %error, "that a port is gone could not be recorded");
+            self.release(port);
+            return self.postpone(port, backoff(5));
+        }
+        let mut state = self.lock();
+        if deleting {
+            if let Some(entry) = state.remove_port(port) {
+                self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
+            }
+            return;
+        }
+        self.happen(&mut state, port, Happening::Gone, None, context);
+        state.replace_port(unbound);
+        if let Some(entry) = state.ports.get_mut(&port) {
+            entry.claim.release();
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Why the manager does not do what it was asked. Knows no HTTP: `api/faults.rs` gives each its status and word.
+
+use std::net::IpAddr;
+
+use crate::inbox::Refused;
+use crate::kernel::{NetnsError, OpError, Trouble};
+use crate::model::mac::MacError;
+use crate::model::subnet::SubnetError;
+use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
+use crate::plan::PlanError;
+use crate::store::StoreError;
+
+/// A refusal. The message says what was wrong, with the value, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing has that id.
+    #[error("Network {0} could not be found.")]
+    NoSuchNetwork(NetworkId),
+    /// Nothing has that id.
+    #[error("Subnet {0} could not be found.")]
+    NoSuchSubnet(SubnetId),
+    /// Nothing has that id.
+    #[error("Instance {0} could not be found.")]
+    NoSuchServer(ServerId),
+    /// Nothing has that id.
+    #[error("Port id {0} could not be found.")]
+    NoSuchPort(PortId),
+    /// The port is another server's, or nobody's.
+    #[error("Instance {server} does not have a port with id {port}")]
+    PortNotOnServer {
+        /// The server asked about.
+        server: ServerId,
+        /// The port asked for.
+        port: PortId,
+    },
+    /// The port is attached, or on its way in or out.
+    #[error("Port {0} is still in use.")]
+    PortInUse(PortId),
+    /// An id given for something new is taken.
+    #[error("the id {0} is taken; leave it out to get a fresh one")]
+    IdTaken(uuid::Uuid),
+    /// The address is another port's.
+    #[error("Fixed IP {ip} is already in use by port {port} on network {network}; leave it out to get a free one.")]
+    AddressInUse {
+        /// The address.
+        ip: IpAddr,
+        /// Its network.
+        network: NetworkId,
+        /// Its port.
+        port: PortId,
+    },
+    /// No subnet of the network holds the address.
+    #[error("Fixed IP {ip} is not in any subnet of network {network}; its subnets are {subnets}.")]
+    AddressOutside {
+        /// The address.
+        ip: IpAddr,
+        /// The network.
+        network: NetworkId,
+        /// Its ranges.
+        subnets: String,
+    },
+    /// The address is the subnet's own.
+    #[error("Fixed IP {ip} cannot be given to a port: it is {why}.")]
+    AddressKept {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        why: &'static str,
+    },
+    /// The subnet is not of the port's network.
+    #[error("Subnet {subnet} does not belong to network {network}.")]
+    SubnetOfOther {
+        /// The subnet.
+        subnet: SubnetId,
+        /// The port's network.
+        network: NetworkId,
+    },
+    /// No address is left.
+    #[error("No fixed IP addresses available for network: {network} ({used} of {size} addresses of {cidr} are in use)")]
+    PoolEmpty {
+        /// The network.
+        network: NetworkId,
+        /// The subnet that was asked.
+        cidr: String,
+        /// Addresses in its pools.
+        size: u128,
+        /// Of which in use.
+        used: u128,
+    },
+    /// The network has no subnet to give an address from.
+    #[error("Network {0} requires a subnet in order to attach interfaces; add one first.")]
+    NoSubnet(NetworkId),
+    /// More addresses than a port may have.
+    #[error("{given} fixed IPs are too many; a port may have {limit}")]
+    TooManyAddresses {
+        /// As asked.
+        given: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The MAC is another port's, or the bridge's.
+    #[error("MAC address {mac} is already in use by {by}; leave it out to get a fresh one.")]
+    MacInUse {
+        /// The MAC.
+        mac: Mac,
+        /// Whose it is.
+        by: String,
+    },
+    /// The MAC cannot be a guest's.
+    #[error(transparent)]
+    Mac(#[from] MacError),
+    /// Nothing was named and there is no network.
+    #[error("No specific network was requested and none are available for project '{0}'.")]
+    NoNetwork(String),
+    /// Nothing was named and there is more than one network.
+    #[error("Multiple possible networks found, use a Network ID to be more specific.")]
+    SeveralNetworks,
+    /// The server has as many NICs as it may have.
+    #[error("Instance {server} has {limit} interfaces and may have no more; raise its nic_limit or detach one")]
+    TooManyNics {
+        /// The server.
+        server: ServerId,
+        /// Its limit.
+        limit: u32,
+    },
+    /// The dialect allows one NIC per server and network.
+    #[error("Instance {server} already has an interface on network {network}")]
+    SecondOnNetwork {
+        /// The server.
+        server: ServerId,
+        /// The network.
+        network: NetworkId,
+    },
+    /// Ports are on it.
+    #[error("Network {network} is in use by {ports} ports; delete them first")]
+    NetworkInUse {
+        /// The network.
+        network: NetworkId,
+        /// How many.
+        ports: usize,
+    },
+    /// Ports have addresses of it.
+    #[error("Subnet {subnet} is in use by {ports} ports; delete them first")]
+    SubnetInUse {
+        /// The subnet.
+        subnet: SubnetId,
+        /// How many.
+        ports: usize,
+    },
+    /// The server still has NICs.
+    #[error("Instance {server} has {nics} interfaces; detach them first, or use ?detach=true")]
+    ServerHasNics {
+        /// The server.
+        server: ServerId,
+        /// How many.
+        nics: usize,
+    },
+    /// A server with NICs stays what it is.
+    #[error("Instance {server} is a {is} with interfaces attached and cannot become a {asked}; detach them first")]
+    KindChange {
+        /// The server.
+        server: ServerId,
+        /// Its kind.
+        is: &'static str,
+        /// The kind asked for.
+        asked: &'static str,
+    },
+    /// The range overlaps another of the network.
+    #[error("{cidr} overlaps subnet {other} ({other_cidr}) of the same network")]
+    SubnetOverlap {
+        /// The new range.
+        cidr: String,
+        /// The other subnet.
+        other: SubnetId,
+        /// Its range.
+        other_cidr: String,
+    },
+    /// More subnets than a network may have.
+    #[error("network {network} has {limit} subnets and may have no more")]
+    TooManySubnets {
+        /// The network.
+        network: NetworkId,
+        /// The limit.
+        limit: usize,
+    },
+    /// The subnet's parts do not fit.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// The path is no guest's namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The pinned namespace is alive and the path names another.
+    #[error("{path} no longer names the network namespace of instance {server}, which still lives; detach its interfaces first")]
+    NamespaceChanged {
+        /// The path.
+        path: String,
+        /// The server.
+        server: ServerId,
+    },
+    /// The server's namespace is gone.
+    #[error("the network namespace of instance {server} at {path} is gone; make it again")]
+    NamespaceGone {
+        /// The path.
+        path: String,
+        /// The server.
+        server: ServerId,
+    },
+    /// The policy refuses the bridge.
+    #[error("bridge {bridge} may not be used: {why}")]
+    BridgeNotAllowed {
+        /// Its name.
+        bridge: String,
+        /// What the policy says.
+        why: String,
+    },
+    /// The kernel takes no more ports into it.
+    #[error("the bridge of network {network} is full: the kernel allows 1023 ports in a bridge")]
+    BridgeFull {
+        /// Whose bridge.
+        network: NetworkId,
+    },
+    /// The guest has a NIC of that name.
+    #[error("interface name {name} is taken in the namespace of instance {server}; choose another, or none for the lowest free")]
+    GuestNameTaken {
+        /// The name.
+        name: String,
+        /// The server.
+        server: ServerId,
+    },
+    /// The guest's namespace refused an address or a route.
+    #[error("the guest refused its settings: {0}")]
+    GuestRefused(OpError),
+    /// It can be changed only while unbound.
+    #[error("{what} of port {port} can be changed only while it is detached")]
+    NeedsDetach {
+        /// The attribute.
+        what: &'static str,
+        /// The port.
+        port: PortId,
+    },
+    /// It can be changed only without ports attached.
+    #[error("mtu of network {network} can be changed only while no port on it is attached")]
+    MtuInUse {
+        /// The network.
+        network: NetworkId,
+    },
+    /// Nothing can be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The contract names it and it is not built yet.
+    #[error("{0} is not built yet")]
+    NotBuilt(&'static str),
+    /// The kernel refused for a reason of its own.
+    #[error(transparent)]
+    Kernel(OpError),
+    /// It failed, and what was begun could not be taken back.
+    #[error("{cause}; and undoing failed: {left}")]
+    NotUndone {
+        /// What failed.
+        cause: String,
+        /// What is left.
+        left: String,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too much is under way.
+    #[error("too much is under way: {0}")]
+    Busy(&'static str),
+    /// The daemon is stopping.
+    #[error("nicd is stopping")]
+    Stopping,
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Busy("the kernel's queue is full"),
+            Refused::Closed => Self::Stopping,
+        }
+    }
+}
+
+impl Error {
+    /// The stable word that tests and scripts match on (`reason`).
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSuchNetwork(_) => "no_such_network",
+            Self::NoSuchSubnet(_) => "no_such_subnet",
+            Self::NoSuchServer(_) => "no_such_server",
+            Self::NoSuchPort(_) => "no_such_port",
+            Self::PortNotOnServer { .. } => "port_not_on_server",
+            Self::PortInUse(_) => "port_in_use",
+            Self::IdTaken(_) => "id_in_use",
+            Self::AddressInUse { .. } => "address_in_use",
+            Self::AddressOutside { .. } => "address_outside_subnet",
+            Self::AddressKept { .. } => "address_not_usable",
+            Self::SubnetOfOther { .. } => "subnet_of_other_network",
+            Self::PoolEmpty { .. } => "pool_empty",
+            Self::NoSubnet(_) => "no_subnet",
+            Self::TooManyAddresses { .. } => "too_many_addresses",
+            Self::MacInUse { .. } => "mac_in_use",
+            Self::Mac(_) => "bad_mac",
+            Self::NoNetwork(_) => "no_network",
+            Self::SeveralNetworks => "several_networks",
+            Self::TooManyNics { .. } => "too_many_nics",
+            Self::SecondOnNetwork { .. } => "already_on_network",
+            Self::NetworkInUse { .. } => "network_in_use",
+            Self::SubnetInUse { .. } => "subnet_in_use",
+            Self::ServerHasNics { .. } => "server_has_nics",
+            Self::KindChange { .. } => "kind_change",
+            Self::SubnetOverlap { .. } => "subnet_overlap",
+            Self::TooManySubnets { .. } => "too_many_subnets",
+            Self::Subnet(_) => "bad_subnet",
+            Self::Netns(NetnsError::Missing(_)) => "no_such_namespace",
+            Self::Netns(NetnsError::NotNetns(_)) => "not_a_namespace",
+            Self::Netns(NetnsError::Own(_)) => "own_namespace",
+            Self::Netns(NetnsError::Refused { .. }) => "namespace_refused",
+            Self::NamespaceChanged { .. } => "namespace_changed",
+            Self::NamespaceGone { .. } => "namespace_gone",
+            Self::BridgeNotAllowed { .. } => "bridge_not_allowed",
+            Self::BridgeFull { .. } => "bridge_full",
+            Self::GuestNameTaken { .. } => "interface_name_taken",
+            Self::GuestRefused(_) => "guest_refused",
+            Self::NeedsDetach { .. } => "needs_detach",
+            Self::MtuInUse { .. } => "mtu_in_use",
+            Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
+            Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
+            Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",
+            Self::Plan(PlanError::NoFreeName(_)) => "no_free_name",
+            Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
+            Self::Plan(PlanError::Incomplete(_)) => "internal",
+            Self::NotBuilt(_) => "not_built",
+            Self::Kernel(error) => match error.trouble {
+                Trouble::Taken => "name_taken",
+                Trouble::Gone => "device_gone",
+                Trouble::NoBridge => "no_such_bridge",
+                Trouble::Permission => "no_permission",
+                Trouble::TimedOut => "kernel_timeout",
+                _ => "kernel_refused",
+            },
+            Self::NotUndone { .. } => "not_undone",
+            Self::Store(StoreError::Full) => "store_full",
+            Self::Store(StoreError::Busy) | Self::Busy(_) => "busy",
+            Self::Store(_) => "store_failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The loop: owns what should be and what is, and brings the one to the other.
+//!
+//! ```text
+//!             Action                      Notice
+//!   api ─────────────► ┌───────────────┐ ◄──────── kernel/watch
+//!       ◄───────────── │    manager    │
+//!         Reply, view  │  state (Have) │ ── Plan ──► kernel/hands ──► Outcome
+//!                      └───────────────┘ ── intent ─► store
+//!                              └──────── Event ────► events
+//! ```
+//!
+//! Each action runs as a task of its own to its end, whether or not its client still waits. The state is behind a mutex
+//! that is held for lookups and reservations only, never across an await. Work on one object is exclusive by a claim on
+//! it; work on different objects meets only in the kernel's and the store's queues. Attach, repair and restart share one
+//! function, [`Manager::build`]; they differ in the reason.
+
+mod attach;
+mod detach;
+mod error;
+mod follow;
+mod networks;
+mod ports;
+mod repair;
+mod servers;
+mod state;
+mod view;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::events::{self, Event, Events};
+use crate::kernel::hands::{Answer, Hands};
+use crate::model::action::Action;
+use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
+use crate::plan::LinkSeen;
+use crate::store::{Change, Loaded, Purpose, Store, StoreError};
+
+pub use error::Error;
+pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
+pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView};
+
+use state::State;
+
+/// How long an action waits for another one's work on the same object, in seconds.
+const CLAIM_WAIT: Duration = Duration::from_secs(30);
+
+/// What the manager is told by the config.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The first three octets of generated MACs.
+    pub mac_prefix: MacPrefix,
+    /// Bridges networks may use: names with `*`; none for all but those that hold the host's default route.
+    pub allowed_bridges: Option<Vec<String>>,
+    /// The MTU of agent-made bridges, in bytes.
+    pub mtu: u32,
+    /// NICs a server may have unless it says otherwise.
+    pub nics_per_server: u32,
+    /// The name of this host (`binding:host_id`).
+    pub host: String,
+}
+
+/// What an action came with.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// The id of the request, as in the log and in events.
+    pub request_id: Option<String>,
+}
+
+/// What a successful action answers with.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// A network as it is now.
+    Network(NetworkView),
+    /// A subnet as it is now.
+    Subnet(Subnet),
+    /// A server as it is now.
+    Server(ServerView),
+    /// A server that was not known before.
+    NewServer(ServerView),
+    /// A port as it is now.
+    Port(Box<PortView>),
+    /// It is done, and there is nothing to show.
+    Done,
+}
+
+/// The manager; used behind an [`Arc`].
+#[derive(Debug)]
+pub struct Manager {
+    state: Mutex<State>,
+    policy: Policy,
+    store: Store,
+    store_id: Uuid,
+    hands: Arc<dyn Hands>,
+    events: Events,
+    /// Event numbers below this are reserved in the store.
+    events_reserved: AtomicU64,
+    /// The next ifindex for a new link; even, as a veth takes two.
+    next_index: AtomicU32,
+    tasks: TaskTracker,
+    /// Rung when a repair's time has been set.
+    retries: Notify,
+    stopping: AtomicBool,
+    started: Instant,
+}
+
+impl Manager {
+    /// Takes in what the store holds and what the kernel shows. Nothing is done yet; [`Manager::follow`] begins.
+    pub fn new(
+        policy: Policy,
+        (store, loaded): (Store, Loaded),
+        hands: Arc<dyn Hands>,
+        links: Vec<LinkSeen>,
+        at: Instant,
+    ) -> Arc<Self> {
+        let mut state = State::default();
+        state.resync(links, at);
+        loaded.networks.into_iter().for_each(|network| state.add_network(network));
+        loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
+        loaded.servers.into_iter().for_each(|server| state.add_server(server));
+        loaded.ports.into_iter().for_each(|port| {
+            let phase = first_phase(&port);
+            state.add_port(port, phase);
+        });
+        let manager = Self {
+            state: Mutex::new(state),
+            policy,
+            store,
+            store_id: loaded.store_id,
+            hands,
+            events: Events::new(loaded.next_event),
+            events_reserved: AtomicU64::new(loaded.next_event),
+            next_index: AtomicU32::new(rand::random_range(0x0080_0000..0x2000_0000u32) * 2),
+            tasks: TaskTracker::new(),
+            retries: Notify::new(),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+        };
+        manager.recall_active();
+        Arc::new(manager)
+    }
+
+    /// Ports whose facts all hold were ACTIVE before a restart: they go on being it, without an event.
+    fn recall_active(&self) {
+        let mut state = self.lock();
+        let attached: Vec<PortId> =
+            state.ports.values().filter(|port| port.phase == Phase::Wired).map(|port| port.record.id).collect();
+        for port in attached {
+            if self.readiness(&state, port).0 == Readiness::Ready {
+                state.set_phase(port, Phase::Active);
+            }
+        }
+    }
+
+    /// The event sequence.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Carries an action out, to its end also when the caller stops waiting.
+    ///
+    /// # Errors
+    /// Nothing is left of the action then.
+    pub async fn perform(self: &Arc<Self>, action: Action, context: Context) -> Result<Reply, Error> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Stopping);
+        }
+        let manager = Arc::clone(self);
+        let task = self.tasks.spawn(async move { manager.dispatch(action, &context).await });
+        // The task ends with an answer; a panic in it would be a bug, and is answered as a stop.
+        task.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn dispatch(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
+        match action {
+            Action::CreateNetwork(new) => self.create_network(new).await,
+            Action::UpdateNetwork(id, change) => self.update_network(id, change).await,
+            Action::DeleteNetwork(id) => self.delete_network(id).await,
+            Action::CreateSubnet(new) => self.create_subnet(new).await,
+            Action::UpdateSubnet(id, change) => self.update_subnet(id, change).await,
+            Action::DeleteSubnet(id) => self.delete_subnet(id).await,
+            Action::PutServer(new) => self.put_server(new).await,
+            Action::DeleteServer(id, nics) => self.delete_server(id, nics, context).await,
+            Action::CreatePort(new) => self.create_port(new, context).await,
+            Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
+            Action::DeletePort(id) => self.delete_port(id, context).await,
+            Action::Attach(attach) => self.attach(attach, context).await,
+            Action::Detach(server, port) => self.detach(server, port, context).await,
+        }
+    }
+
+    /// Refuses further actions and waits for those under way, at most for `limit`.
+    pub async fn stop(&self, limit: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.retries.notify_one();
+        self.tasks.close();
+        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "stopping with work under way; it is taken up again at the next start");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held would be a bug; what is durable is in the store, and going on serves the rest.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pair of unused ifindexes.
+    fn fresh_index(&self) -> u32 {
+        // Wraps back into the range from which the kernel does not choose by itself.
+        let drawn = self.next_index.fetch_add(2, Ordering::Relaxed);
+        if drawn < 0x7fff_fff0 {
+            return drawn;
+        }
+        self.next_index.store(0x0100_0002, Ordering::Relaxed);
+        0x0100_0000
+    }
+
+    /// Makes changes durable at once.
+    async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
+        self.store.next_commit();
+        self.store.commit(changes, purpose).await
+    }
+
+    /// Takes the claim on an object, waiting for whoever has it. `find` gives the claim, or why there is none.
+    async fn claim<T>(&self, mut find: impl FnMut(&mut State) -> Result<Claimed<T>, Error>) -> Result<T, Error> {
+        let until = tokio::time::Instant::now() + CLAIM_WAIT;
+        loop {
+            let bell = {
+                let mut state = self.lock();
+                match find(&mut state)? {
+                    Claimed::Taken(value) => return Ok(value),
+                    Claimed::Busy(bell) => bell.notified_owned(),
+                }
+            };
+            if tokio::time::timeout_at(until, bell).await.is_err() {
+                return Err(Error::Busy("other work on the same object did not end in 30 s"));
+            }
+        }
+    }
+
+    /// Moves a port on, with the cause, and tells of it.
+    fn happen(&self, state: &mut State, port: PortId, what: Happening, why: Option<Why>, context: &Context) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let before = entry.phase;
+        let Some(after) = before.after(what) else {
+            tracing::debug!(%port, phase = before.as_str(), ?what, "cannot happen in this phase");
+            return;
+        };
+        let reason = why.as_ref().map(|why| why.reason.to_owned());
+        let quiet = before == after && entry.reason == reason;
+        entry.detail = why.map(|why| why.detail);
+        if quiet {
+            return;
+        }
+        entry.reason = reason;
+        let event = port_event(events::Kind::PortStatus, &entry.record, Some(before), Some(after), entry.reason.clone());
+        state.set_phase(port, after);
+        self.emit(event, context);
+    }
+
+    fn emit(&self, mut event: Event, context: &Context) {
+        event.request_id.clone_from(&context.request_id);
+        tracing::info!(
+            event = event.kind.as_str(),
+            port = event.port_id.map(tracing::field::display),
+            phase = event.phase.map(Phase::as_str),
+            reason = event.reason,
+            request_id = event.request_id,
+            "event"
+        );
+        let number = self.events.emit(event);
+        let reserved = self.events_reserved.load(Ordering::Relaxed);
+        if number + events::BLOCK / 2 >= reserved {
+            let next = number + events::BLOCK;
+            self.events_reserved.store(next, Ordering::Relaxed);
+            let report = Box::new(|result: Result<(), StoreError>| {
+                if let Err(error) = result {
+                    tracing::error!(%error, "event numbers could not be reserved");
+                }
+            });
+            self.store.submit(vec![Change::ReserveEvents(next)], Purpose::Freeing, crate::store::When::Now, report);
+        }
+    }
+}
+
+/// What looking for a claim found.
+enum Claimed<T> {
+    /// The claim is the caller's now.
+    Taken(T),
+    /// Somebody has it.
+    Busy(Arc<Notify>),
+}
+
+/// Why a port is not ACTIVE: the stable word, and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Why {
+    reason: &'static str,
+    detail: String,
+}
+
+fn port_event(kind: events::Kind, port: &Port, before: Option<Phase>, after: Option<Phase>, reason: Option<String>) -> Event {
+    Event {
+        port_id: Some(port.id),
+        server_id: port.binding.as_ref().map(|binding| binding.server_id),
+        network_id: Some(port.network_id),
+        old: before.map(Phase::status),
+        new: after.map(Phase::status),
+        phase: after,
+        reason,
+        ..Event::new(kind, Timestamp::now())
+    }
+}
+
+/// The phase a record has before anything was looked at.
+fn first_phase(port: &Port) -> Phase {
+    match port.binding.as_ref().map(|binding| binding.intent) {
+        None => Phase::Unbound,
+        Some(Intent::Attached) => Phase::Wired,
+        Some(Intent::Detaching | Intent::Deleting) => Phase::Detaching,
+    }
+}
+
+/// Waits for an answer of the kernel's threads.
+async fn answered<T>(answer: Answer<T>) -> Result<T, Error> {
+    let answer: Result<T, oneshot::error::RecvError> = answer.await;
+    answer.map_err(|_| Error::Stopping)
+}

@@ -1,0 +1,151 @@
+//! Ports on their own: making them, changing them.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::events::Kind;
+use crate::model::action::{NewPort, PortChange};
+use crate::model::{Happening, Origin, Phase, Port, PortId};
+use crate::plan::Reason;
+use crate::store::{Change, Purpose};
+
+use super::repair::{IntentIs, claim_port};
+use super::state::State;
+use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
+
+impl Manager {
+    pub(super) async fn create_port(self: Arc<Self>, new: NewPort, context: &Context) -> Result<Reply, Error> {
+        let record = self
+            .claim(|state| {
+                let network = &state.network(new.network_id)?.claim;
+                if network.taken() {
+                    return Ok(Claimed::Busy(network.bell()));
+                }
+                let record = self.port_record(state, &new)?;
+                state.add_port(record.clone(), Phase::Unbound);
+                let _ = claim_port(state, record.id)?;
+                Ok(Claimed::Taken(record))
+            })
+            .await?;
+        let id = record.id;
+        let stored = self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Growing).await;
+        let mut state = self.lock();
+        if let Err(error) = stored {
+            state.remove_port(id);
+            return Err(error.into());
+        }
+        self.emit(port_event(Kind::PortCreated, &record, None, Some(Phase::Unbound), None), context);
+        if let Some(entry) = state.ports.get_mut(&id) {
+            entry.claim.release();
+        }
+        Ok(Reply::Port(Box::new(view::port(&state, id, &self.policy.host)?)))
+    }
+
+    fn port_record(&self, state: &State, new: &NewPort) -> Result<Port, Error> {
+        let network = &state.network(new.network_id)?.record;
+        let id = new.id.unwrap_or_else(|| PortId(Uuid::new_v4()));
+        if state.ports.contains_key(&id) {
+            return Err(Error::IdTaken(id.0));
+        }
+        let mac = match new.mac {
+            Some(mac) => state.check_mac(mac, network, None)?,
+            None => self.draw_mac(state, network)?,
+        };
+        let now = Timestamp::now();
+        Ok(Port {
+            id,
+            network_id: new.network_id,
+            name: new.name.clone(),
+            description: new.description.clone(),
+            project_id: new.project_id.clone(),
+            mac,
+            fixed_ips: state.choose_addresses(new.network_id, new.fixed_ips.as_deref(), None)?,
+            admin_up: new.admin_up,
+            device_owner: new.device_owner.clone(),
+            profile: new.profile.clone(),
+            origin: Origin::Client,
+            binding: None,
+            created_at: now,
+            updated_at: now,
+            revision_number: 1,
+        })
+    }
+
+    pub(super) async fn update_port(self: Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
+        self.claim(|state| claim_port(state, id)).await?;
+        let result = self.update_port_claimed(id, change, context).await;
+        self.release(id);
+        result
+    }
+
+    async fn update_port_claimed(&self, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
+        let (before, after) = {
+            let mut state = self.lock();
+            let before = state.port(id)?.record.clone();
+            let after = changed(&state, &before, change)?;
+            // Reserved at once, so that nobody takes its new MAC or address while they become durable.
+            state.replace_port(after.clone());
+            (before, after)
+        };
+        if let Err(error) = self.commit(vec![Change::PutPort(Box::new(after.clone()))], Purpose::Growing).await {
+            self.lock().replace_port(before);
+            return Err(error.into());
+        }
+        if after.attached_to().is_some() && after.admin_up != before.admin_up {
+            self.switch(id, context).await;
+        }
+        Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.policy.host)?)))
+    }
+
+    /// Brings the device to its port's new admin state. The change is durable; what the kernel refuses now is tried again.
+    async fn switch(&self, port: PortId, context: &Context) {
+        let built = self.build(port, Reason::Change, IntentIs::Durable).await;
+        let mut state = self.lock();
+        match built {
+            Ok(()) => {
+                let (readiness, why) = self.readiness(&state, port);
+                self.happen(&mut state, port, Happening::Looked(readiness), why, context);
+            }
+            Err(failed) => {
+                let why = Why { reason: failed.error.reason(), detail: failed.error.to_string() };
+                self.happen(&mut state, port, Happening::Failed, Some(why), context);
+                drop(state);
+                self.postpone(port, super::repair::backoff(1));
+            }
+        }
+    }
+}
+
+fn changed(state: &State, before: &Port, change: PortChange) -> Result<Port, Error> {
+    let mut after = before.clone();
+    let unbound = |what| match before.binding {
+        Some(_) => Err(Error::NeedsDetach { what, port: before.id }),
+        None => Ok(()),
+    };
+    if let Some(mac) = change.mac.filter(|mac| *mac != before.mac) {
+        unbound("mac_address")?;
+        after.mac = state.check_mac(mac, &state.network(before.network_id)?.record, Some(before.id))?;
+    }
+    if let Some(wanted) = change.fixed_ips {
+        let chosen = state.choose_addresses(before.network_id, Some(&wanted), Some(before.id))?;
+        if chosen != before.fixed_ips {
+            unbound("fixed_ips")?;
+            after.fixed_ips = chosen;
+        }
+    }
+    if let Some(profile) = change.profile.filter(|profile| *profile != before.profile) {
+        unbound("binding:profile")?;
+        after.profile = profile;
+    }
+    after.name = change.name.unwrap_or(after.name);
+    after.description = change.description.unwrap_or(after.description);
+    after.device_owner = change.device_owner.unwrap_or(after.device_owner);
+    after.admin_up = change.admin_up.unwrap_or(after.admin_up);
+    if after != *before {
+        after.updated_at = Timestamp::now();
+        after.revision_number += 1;
+    }
+    Ok(after)
+}

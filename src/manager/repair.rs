@@ -1,0 +1,396 @@
+//! Bringing a port's device to its record: the one function behind attach, drift and restart.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::exec::Undone;
+use crate::kernel::Trouble;
+use crate::kernel::worker::{Cause, Done, Outcome};
+use crate::model::{Happening, NetnsPin, NetworkId, PortId, Readiness, ServerId};
+use crate::plan::facts::first_unmet;
+use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
+use crate::store::{Change, Purpose, When};
+
+use super::state::{Retry, State};
+use super::{Claimed, Context, Error, Manager, Why, answered};
+
+/// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
+const TRIES: usize = 4;
+
+/// Repairs in a row that are tried at once; beyond, somebody undoes what nicd does, and each waits longer.
+const PATIENCE: u32 = 5;
+
+/// A port that stood still for so long is no longer fought over, in seconds.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How long to wait for a guest's namespace before looking again, in milliseconds.
+const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
+
+/// Whether the intent behind a build is durable yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IntentIs {
+    /// It is.
+    Durable,
+    /// It becomes so while the device is built.
+    New,
+}
+
+/// A build that failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub error: Error,
+    pub undone: Undone,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, undone: Undone::Clean }
+    }
+}
+
+impl Manager {
+    /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
+    /// claim on the port.
+    pub(super) async fn build(&self, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let network = self.claim_bridge(port).await?;
+            let result = self.build_once(port, reason, intent).await;
+            if let Some(network) = network.and_then(|id| self.lock().networks.get_mut(&id).map(|_| id))
+                && let Some(entry) = self.lock().networks.get_mut(&network)
+            {
+                entry.claim.release();
+            }
+            let failed = match result {
+                Ok(()) => return Ok(()),
+                Err(failed) => failed,
+            };
+            let again = tried < TRIES
+                && failed.undone == Undone::Clean
+                && match &failed.error {
+                    Error::Kernel(error) if error.trouble == Trouble::Taken => self.look_at_everything().await.is_ok(),
+                    Error::Plan(PlanError::IndexTaken(_)) => true,
+                    Error::NamespaceGone { server, .. } => self.pin_again(*server).await?,
+                    _ => false,
+                };
+            if !again {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// While a network's bridge has to be made, one port makes it and the others wait. Answers whose claim was taken.
+    async fn claim_bridge(&self, port: PortId) -> Result<Option<NetworkId>, Error> {
+        self.claim(|state| {
+            let id = state.port(port)?.record.network_id;
+            let there = state.have.own_bridge(id).is_some();
+            let Some(network) = state.networks.get_mut(&id) else { return Err(Error::NoSuchNetwork(id)) };
+            if there || network.record.bridge.is_some() {
+                return Ok(Claimed::Taken(None));
+            }
+            Ok(match network.claim.take() {
+                Ok(()) => Claimed::Taken(Some(id)),
+                Err(bell) => Claimed::Busy(bell),
+            })
+        })
+        .await
+    }
+
+    async fn build_once(&self, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
+        let (plan, record) = {
+            let state = self.lock();
+            (self.plan_port(&state, port, reason)?, state.port(port)?.record.clone())
+        };
+        let answer = match intent {
+            IntentIs::Durable => self.hands.submit(plan),
+            IntentIs::New => {
+                let changes = vec![Change::PutPort(Box::new(record))];
+                let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, report);
+                self.hands.submit_with(plan, Box::new(commit))
+            }
+        };
+        match answered(answer.map_err(Error::from)?).await? {
+            Outcome::Done(done) => {
+                self.finished(port, done);
+                Ok(())
+            }
+            Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
+        }
+    }
+
+    /// The plan for one port and its bridge, on what is known now.
+    pub(super) fn plan_port(&self, state: &State, port: PortId, reason: Reason) -> Result<Plan, Error> {
+        let record = &state.port(port)?.record;
+        let network = &state.network(record.network_id)?.record;
+        let bridge = state.bridge_want(network, self.fresh_index());
+        let want = state.port_want(record, self.store_id, self.fresh_index()).ok_or(Error::NoSuchPort(port))?;
+        let want = Want { bridges: vec![bridge], ports: vec![want], ..Want::default() };
+        Ok(plan(reason, &want, &state.have)?)
+    }
+
+    /// Takes in what a finished job saw.
+    pub(super) fn finished(&self, port: PortId, done: Done) {
+        let mut state = self.lock();
+        let at = done.at.unwrap_or_else(Instant::now);
+        for link in done.seen {
+            state.seen(link, at);
+        }
+        let Some(name) = done.guest_device else { return };
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let Some(binding) = entry.record.binding.as_mut().filter(|binding| binding.guest_device.as_ref() != Some(&name)) else {
+            return;
+        };
+        binding.guest_device = Some(name);
+        let changes = vec![Change::PutPort(Box::new(entry.record.clone()))];
+        // Nothing depends on it but the answer to "what is it called": it may come with the next flush.
+        self.store.submit(changes, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
+    }
+
+    /// What a job's failure means for a client.
+    fn blame(&self, port: PortId, cause: Cause) -> Error {
+        let error = match cause {
+            Cause::Store(error) => return Error::Store(error),
+            Cause::Stopping => return Error::Stopping,
+            Cause::Op(error) => error,
+        };
+        let state = self.lock();
+        let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
+        let server = entry.record.binding.as_ref().map(|binding| binding.server_id);
+        match (error.trouble, server) {
+            (Trouble::BridgeFull, _) => Error::BridgeFull { network: entry.record.network_id },
+            (Trouble::GuestNameTaken, Some(server)) => {
+                let name = entry.record.profile.interface_name.as_ref();
+                Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
+            }
+            (Trouble::GuestRefused, _) => Error::GuestRefused(error),
+            (Trouble::Namespace, Some(server)) => Error::NamespaceGone { path: netns_path(&state, server), server },
+            _ => Error::Kernel(error),
+        }
+    }
+
+    /// Looks whether the path of a server whose pinned namespace was not found names a new one, and pins that.
+    /// Whether a build may be tried again.
+    pub(super) async fn pin_again(&self, server: ServerId) -> Result<bool, Error> {
+        let path = {
+            let state = self.lock();
+            netns_path(&state, server)
+        };
+        let found = match answered(self.hands.inspect(path.clone().into())?).await? {
+            Ok(pin) => pin,
+            Err(_) => return Ok(false),
+        };
+        let record = {
+            let mut state = self.lock();
+            check_pin(&state, server, found, &path)?;
+            let Some(entry) = state.servers.get_mut(&server) else { return Err(Error::NoSuchServer(server)) };
+            if entry.record.pin == Some(found) {
+                return Ok(true);
+            }
+            entry.record.pin = Some(found);
+            entry.record.clone()
+        };
+        self.commit(vec![Change::PutServer(record)], Purpose::Growing).await?;
+        Ok(true)
+    }
+
+    /// Puts a fresh dump in place of what is known.
+    pub(super) async fn look_at_everything(&self) -> Result<(), Error> {
+        let at = Instant::now();
+        let links = answered(self.hands.observe()?).await?.map_err(Error::Kernel)?;
+        self.lock().resync(links, at);
+        Ok(())
+    }
+
+    /// Brings a port back that was seen to differ, or whose last try failed.
+    pub(super) async fn repair(self: Arc<Self>, port: PortId, reason: Reason) {
+        let context = Context::default();
+        let claimed = self.claim(|state| claim_port(state, port)).await;
+        if claimed.is_err() {
+            return;
+        }
+        if self.differs(port, &context) {
+            self.repair_claimed(port, reason, &context).await;
+        }
+        self.release(port);
+    }
+
+    /// Whether there is something to do; if not, what was seen decides the phase.
+    fn differs(&self, port: PortId, context: &Context) -> bool {
+        let mut state = self.lock();
+        let Ok(entry) = state.port(port) else { return false };
+        if entry.record.attached_to().is_none() {
+            return false;
+        }
+        let waits = matches!(entry.phase, crate::model::Phase::Error);
+        match self.plan_port(&state, port, Reason::Drift) {
+            Ok(plan) if plan.steps.is_empty() && !waits => {
+                let (readiness, why) = self.readiness(&state, port);
+                self.happen(&mut state, port, Happening::Looked(readiness), why, context);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    async fn repair_claimed(&self, port: PortId, reason: Reason, context: &Context) {
+        // A guest whose namespace is away is not tried again and again: one look at the path first.
+        if let Some(server) = self.waits_for_namespace(port)
+            && !self.pin_again(server).await.unwrap_or(false)
+        {
+            return self.postpone(port, NAMESPACE_WAIT);
+        }
+        let tries = {
+            let mut state = self.lock();
+            let Some(entry) = state.ports.get_mut(&port) else { return };
+            let quiet = entry.retry.last.is_none_or(|last| last.elapsed() > QUIET);
+            let tries = if quiet { 1 } else { entry.retry.tries + 1 };
+            entry.retry = Retry { tries, last: Some(Instant::now()), due: None };
+            self.happen(&mut state, port, Happening::Repair, None, context);
+            tries
+        };
+        match self.build(port, reason, IntentIs::Durable).await {
+            Ok(()) => {
+                let mut state = self.lock();
+                let (readiness, why) = self.readiness(&state, port);
+                self.happen(&mut state, port, Happening::Built(readiness), why, context);
+                if tries > PATIENCE
+                    && let Some(entry) = state.ports.get_mut(&port)
+                {
+                    entry.retry.due = Some(Instant::now() + backoff(tries));
+                }
+            }
+            Err(Failed { error: error @ Error::NamespaceGone { .. }, .. }) => {
+                let why = Why { reason: "namespace_gone", detail: error.to_string() };
+                let waiting = Happening::Built(Readiness::Waiting);
+                self.happen(&mut self.lock(), port, waiting, Some(why), context);
+                self.postpone(port, NAMESPACE_WAIT);
+            }
+            Err(Failed { error, .. }) => {
+                tracing::warn!(%port, ?reason, tries, %error, "a port could not be brought back");
+                let why = Why { reason: error.reason(), detail: error.to_string() };
+                self.happen(&mut self.lock(), port, Happening::Failed, Some(why), context);
+                self.postpone(port, backoff(tries));
+            }
+        }
+    }
+
+    fn waits_for_namespace(&self, port: PortId) -> Option<ServerId> {
+        let state = self.lock();
+        let entry = state.ports.get(&port)?;
+        entry.record.attached_to().filter(|_| entry.reason.as_deref() == Some("namespace_gone"))
+    }
+
+    /// Sets the time of a port's next try.
+    pub(super) fn postpone(&self, port: PortId, wait: Duration) {
+        let due = Instant::now() + wait;
+        let mut state = self.lock();
+        if let Some(entry) = state.ports.get_mut(&port) {
+            entry.retry.due = Some(due);
+            state.due.insert((due, port));
+        }
+        drop(state);
+        self.retries.notify_one();
+    }
+
+    /// What the newest look says of a port that is to be there.
+    pub(super) fn readiness(&self, state: &State, port: PortId) -> (Readiness, Option<Why>) {
+        let wants = state.port(port).ok().and_then(|entry| {
+            let network = &state.networks.get(&entry.record.network_id)?.record;
+            Some((state.port_want(&entry.record, self.store_id, 0)?, state.bridge_want(network, 0)))
+        });
+        let Some((want, bridge)) = wants else { return (Readiness::Waiting, None) };
+        match first_unmet(&want, &bridge, &state.have) {
+            None => (Readiness::Ready, None),
+            Some(fact) => {
+                let detail = format!("{} does not hold", fact.as_str());
+                (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
+            }
+        }
+    }
+
+    /// Sets an agent-made bridge back that was seen to differ.
+    pub(super) async fn repair_bridge(self: Arc<Self>, network: NetworkId) {
+        let claimed = self
+            .claim(|state| {
+                let Some(entry) = state.networks.get_mut(&network) else { return Err(Error::NoSuchNetwork(network)) };
+                Ok(match entry.claim.take() {
+                    Ok(()) => Claimed::Taken(()),
+                    Err(bell) => Claimed::Busy(bell),
+                })
+            })
+            .await;
+        if claimed.is_err() {
+            return;
+        }
+        let plan = self.plan_bridge(&self.lock(), network);
+        if let Some(plan) = plan
+            && let Ok(answer) = self.hands.submit(plan)
+        {
+            match answered(answer).await {
+                Ok(Outcome::Done(done)) => {
+                    let mut state = self.lock();
+                    let at = done.at.unwrap_or_else(Instant::now);
+                    done.seen.into_iter().for_each(|link| {
+                        state.seen(link, at);
+                    });
+                }
+                failed => tracing::warn!(%network, ?failed, "a bridge could not be set back"),
+            }
+        }
+        if let Some(entry) = self.lock().networks.get_mut(&network) {
+            entry.claim.release();
+        }
+    }
+
+    /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.
+    pub(super) fn plan_bridge(&self, state: &State, network: NetworkId) -> Option<Plan> {
+        state.have.own_bridge(network)?;
+        let bridge = state.bridge_want(&state.networks.get(&network)?.record, 0);
+        let BridgeMade::ByAgent { .. } = bridge.made else { return None };
+        let plan = plan(Reason::Drift, &Want { bridges: vec![bridge], ..Want::default() }, &state.have).ok()?;
+        plan.steps.iter().any(|step| matches!(step.op, Op::SetBridge { .. })).then_some(plan)
+    }
+
+    /// Gives up the claim on a port.
+    pub(super) fn release(&self, port: PortId) {
+        if let Some(entry) = self.lock().ports.get_mut(&port) {
+            entry.claim.release();
+        }
+    }
+}
+
+/// Takes the claim on a port.
+pub(super) fn claim_port(state: &mut State, port: PortId) -> Result<Claimed<()>, Error> {
+    let Some(entry) = state.ports.get_mut(&port) else { return Err(Error::NoSuchPort(port)) };
+    Ok(match entry.claim.take() {
+        Ok(()) => Claimed::Taken(()),
+        Err(bell) => Claimed::Busy(bell),
+    })
+}
+
+/// Refuses another namespace than the pinned one while that one lives, which its NICs show: they die with it.
+pub(super) fn check_pin(state: &State, server: ServerId, found: NetnsPin, path: &str) -> Result<(), Error> {
+    let entry = state.server(server)?;
+    let lives = entry.ports.iter().any(|port| state.have.device(*port).is_some());
+    match entry.record.pin {
+        Some(pinned) if pinned != found && pinned.boot_id == found.boot_id && lives => {
+            Err(Error::NamespaceChanged { path: path.to_owned(), server })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn netns_path(state: &State, server: ServerId) -> String {
+    match state.servers.get(&server).map(|entry| &entry.record.guest) {
+        Some(crate::model::Guest::Netns { path }) => path.display().to_string(),
+        _ => String::new(),
+    }
+}
+
+/// How long to wait after the n-th try in a row: doubling from 100 ms to 5 s, by half at random so that many that
+/// failed together do not come back together.
+pub(super) fn backoff(tries: u32) -> Duration {
+    let full = Duration::from_millis(100 << tries.saturating_sub(1).min(6)).min(Duration::from_secs(5));
+    full.mul_f64(rand::random_range(0.5..1.0))
+}

@@ -1,0 +1,531 @@
+//! Records with their indexes and reservations, and what the kernel was last seen to hold. Rules only: no I/O, no waiting.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnetwork::IpNetwork;
+use tokio::sync::Notify;
+
+use crate::model::action::{WantedIp, WantedNic};
+use crate::model::pools::FreeRanges;
+use crate::model::{FixedIp, Guest, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
+use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
+
+use super::error::Error;
+
+/// Addresses a port may have at most.
+pub const ADDRESS_LIMIT: usize = 16;
+
+/// Subnets a network may have at most.
+pub const SUBNET_LIMIT: usize = 64;
+
+/// How many gone links are remembered.
+const GRAVES: usize = 4096;
+
+/// A guest's first NIC's routes get this metric, its next one's one more: below what a guest's own DHCP client would set,
+/// above what an operator would.
+const FIRST_METRIC: u32 = 100;
+
+/// Everything the manager knows. Invariants: `macs` and `addresses` hold exactly what the ports have; every port is in
+/// its network's and its server's set; a subnet's free ranges lack exactly what ports have of it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub networks: BTreeMap<NetworkId, NetworkEntry>,
+    pub subnets: BTreeMap<SubnetId, SubnetEntry>,
+    pub servers: BTreeMap<ServerId, ServerEntry>,
+    pub ports: BTreeMap<PortId, PortEntry>,
+    macs: HashMap<Mac, PortId>,
+    addresses: HashMap<(NetworkId, IpAddr), PortId>,
+    phases: [usize; 6],
+    pub have: Have,
+    /// When each link was last looked at, also those in `graves`.
+    looked: HashMap<u32, Instant>,
+    /// The last links that went, so that an older look does not bring one back.
+    graves: VecDeque<u32>,
+    /// Marked devices that no record knows, by index: reported, and left alone.
+    pub orphans: BTreeMap<u32, String>,
+    /// When ports are to be tried again.
+    pub due: BTreeSet<(Instant, PortId)>,
+}
+
+/// A network, what hangs on it, and whether somebody is just making its bridge.
+#[derive(Debug)]
+pub(super) struct NetworkEntry {
+    pub record: Network,
+    pub subnets: BTreeSet<SubnetId>,
+    pub ports: BTreeSet<PortId>,
+    pub claim: Claim,
+}
+
+#[derive(Debug)]
+pub(super) struct SubnetEntry {
+    pub record: Subnet,
+    free: FreeRanges,
+    users: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct ServerEntry {
+    pub record: Server,
+    pub ports: BTreeSet<PortId>,
+    pub claim: Claim,
+}
+
+/// A port's record and how it fares.
+#[derive(Debug)]
+pub(super) struct PortEntry {
+    pub record: Port,
+    pub phase: Phase,
+    /// The stable word for why it is not ACTIVE.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub detail: Option<String>,
+    pub claim: Claim,
+    pub retry: Retry,
+}
+
+/// Exclusive work on one object. Whoever finds it claimed waits for its bell.
+#[derive(Debug, Default)]
+pub(super) struct Claim {
+    taken: bool,
+    bell: Arc<Notify>,
+}
+
+/// When a repair may be tried, and how often it was.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Retry {
+    /// Tries since it last stood still.
+    pub tries: u32,
+    /// The last try.
+    pub last: Option<Instant>,
+    /// Not before.
+    pub due: Option<Instant>,
+}
+
+impl Claim {
+    /// Takes the claim; the bell to wait for when somebody has it.
+    pub fn take(&mut self) -> Result<(), Arc<Notify>> {
+        if self.taken {
+            return Err(Arc::clone(&self.bell));
+        }
+        self.taken = true;
+        Ok(())
+    }
+
+    /// Gives it up and wakes who waits.
+    pub fn release(&mut self) {
+        self.taken = false;
+        self.bell.notify_waiters();
+    }
+
+    /// What rings when it is given up, or its object is gone.
+    pub fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
+    }
+
+    /// Whether somebody has it.
+    pub fn taken(&self) -> bool {
+        self.taken
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // The object is gone; who waited finds that out.
+        self.bell.notify_waiters();
+    }
+}
+
+impl State {
+    /// Takes in a network.
+    pub fn add_network(&mut self, record: Network) {
+        let entry = NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim: Claim::default(), record };
+        self.networks.insert(entry.record.id, entry);
+    }
+
+    /// Takes in a subnet of a known network.
+    pub fn add_subnet(&mut self, record: Subnet) {
+        if let Some(network) = self.networks.get_mut(&record.network_id) {
+            network.subnets.insert(record.id);
+        }
+        let entry = SubnetEntry { free: record.all_free(), users: 0, record };
+        self.subnets.insert(entry.record.id, entry);
+    }
+
+    /// Forgets a subnet.
+    pub fn remove_subnet(&mut self, id: SubnetId) {
+        let Some(subnet) = self.subnets.remove(&id) else { return };
+        if let Some(network) = self.networks.get_mut(&subnet.record.network_id) {
+            network.subnets.remove(&id);
+        }
+    }
+
+    /// Takes in a server.
+    pub fn add_server(&mut self, record: Server) {
+        let entry = ServerEntry { ports: BTreeSet::new(), claim: Claim::default(), record };
+        self.servers.insert(entry.record.id, entry);
+    }
+
+    /// Takes in a port, reserving its MAC and addresses.
+    pub fn add_port(&mut self, record: Port, phase: Phase) {
+        self.reserve(&record);
+        if let Some(network) = self.networks.get_mut(&record.network_id) {
+            network.ports.insert(record.id);
+        }
+        if let Some(server) = record.binding.as_ref().and_then(|binding| self.servers.get_mut(&binding.server_id)) {
+            server.ports.insert(record.id);
+        }
+        self.phases[phase as usize] += 1;
+        let entry = PortEntry { phase, reason: None, detail: None, claim: Claim::default(), retry: Retry::default(), record };
+        self.ports.insert(entry.record.id, entry);
+    }
+
+    /// Puts another record in a port's place, moving its reservations and its server.
+    pub fn replace_port(&mut self, record: Port) {
+        let Some(entry) = self.ports.get(&record.id) else { return };
+        let before = entry.record.clone();
+        self.release(&before);
+        self.reserve(&record);
+        let server = |port: &Port| port.binding.as_ref().map(|binding| binding.server_id);
+        if server(&before) != server(&record) {
+            if let Some(left) = server(&before).and_then(|id| self.servers.get_mut(&id)) {
+                left.ports.remove(&record.id);
+            }
+            if let Some(joined) = server(&record).and_then(|id| self.servers.get_mut(&id)) {
+                joined.ports.insert(record.id);
+            }
+        }
+        if let Some(entry) = self.ports.get_mut(&record.id) {
+            entry.record = record;
+        }
+    }
+
+    /// Forgets a port and frees its MAC and addresses.
+    pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
+        let entry = self.ports.remove(&id)?;
+        self.release(&entry.record);
+        if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
+            network.ports.remove(&id);
+        }
+        if let Some(server) = entry.record.binding.as_ref().and_then(|binding| self.servers.get_mut(&binding.server_id)) {
+            server.ports.remove(&id);
+        }
+        self.phases[entry.phase as usize] -= 1;
+        Some(entry)
+    }
+
+    /// Moves a port to another phase.
+    pub fn set_phase(&mut self, id: PortId, phase: Phase) {
+        if let Some(entry) = self.ports.get_mut(&id) {
+            self.phases[entry.phase as usize] -= 1;
+            self.phases[phase as usize] += 1;
+            entry.phase = phase;
+        }
+    }
+
+    /// How many ports have each status.
+    pub fn counts(&self) -> [(Status, usize); 4] {
+        const PHASES: [Phase; 6] = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
+        Status::ALL.map(|status| {
+            let of_it = PHASES.into_iter().filter(|phase| phase.status() == status);
+            (status, of_it.map(|phase| self.phases[phase as usize]).sum())
+        })
+    }
+
+    fn reserve(&mut self, port: &Port) {
+        self.macs.insert(port.mac, port.id);
+        for ip in &port.fixed_ips {
+            self.addresses.insert((port.network_id, ip.ip_address), port.id);
+            if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
+                subnet.free.take(ip.ip_address);
+                subnet.users += 1;
+            }
+        }
+    }
+
+    fn release(&mut self, port: &Port) {
+        self.macs.remove(&port.mac);
+        for ip in &port.fixed_ips {
+            self.addresses.remove(&(port.network_id, ip.ip_address));
+            if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
+                subnet.free.release(ip.ip_address);
+                subnet.users -= 1;
+            }
+        }
+    }
+
+    /// A network by id.
+    pub fn network(&self, id: NetworkId) -> Result<&NetworkEntry, Error> {
+        self.networks.get(&id).ok_or(Error::NoSuchNetwork(id))
+    }
+
+    /// A server by id.
+    pub fn server(&self, id: ServerId) -> Result<&ServerEntry, Error> {
+        self.servers.get(&id).ok_or(Error::NoSuchServer(id))
+    }
+
+    /// A port by id.
+    pub fn port(&self, id: PortId) -> Result<&PortEntry, Error> {
+        self.ports.get(&id).ok_or(Error::NoSuchPort(id))
+    }
+
+    /// Refuses a MAC that another port, or the network's bridge, has.
+    pub fn check_mac(&self, mac: Mac, network: &Network, but: Option<PortId>) -> Result<Mac, Error> {
+        let mac = mac.for_guest()?;
+        if let Some(port) = self.macs.get(&mac).filter(|port| Some(**port) != but) {
+            return Err(Error::MacInUse { mac, by: format!("port {port}") });
+        }
+        let bridge = network.bridge.as_ref().and_then(|name| self.have.named(name.as_str()));
+        match bridge.filter(|bridge| bridge.mac == Some(mac)) {
+            Some(bridge) => Err(Error::MacInUse { mac, by: format!("bridge {}", bridge.name) }),
+            None => Ok(mac),
+        }
+    }
+
+    /// The addresses for a port: as asked, or one of each family the network has.
+    pub fn choose_addresses(
+        &self,
+        network: NetworkId,
+        wanted: Option<&[WantedIp]>,
+        but: Option<PortId>,
+    ) -> Result<Vec<FixedIp>, Error> {
+        let Some(wanted) = wanted else { return self.one_of_each_family(network) };
+        if wanted.len() > ADDRESS_LIMIT {
+            return Err(Error::TooManyAddresses { given: wanted.len(), limit: ADDRESS_LIMIT });
+        }
+        let mut chosen: Vec<FixedIp> = Vec::new();
+        for ip in wanted {
+            let next = match (ip.ip_address, ip.subnet_id) {
+                (Some(address), subnet) => self.this_address(network, address, subnet, but)?,
+                (None, Some(subnet)) => self.lowest_of(network, subnet, &chosen)?,
+                (None, None) => return self.one_of_each_family(network),
+            };
+            if chosen.iter().any(|one| one.ip_address == next.ip_address) {
+                return Err(Error::AddressKept { ip: next.ip_address, why: "asked for twice" });
+            }
+            chosen.push(next);
+        }
+        Ok(chosen)
+    }
+
+    /// Neutron's choice: one v4 and one v6 address, each from the first subnet of its family that has one left.
+    fn one_of_each_family(&self, network: NetworkId) -> Result<Vec<FixedIp>, Error> {
+        let mut subnets: Vec<&SubnetEntry> =
+            self.network(network)?.subnets.iter().filter_map(|id| self.subnets.get(id)).collect();
+        subnets.sort_by_key(|subnet| (subnet.record.created_at, subnet.record.id));
+        let mut chosen = Vec::new();
+        for v6 in [false, true] {
+            let family: Vec<_> = subnets.iter().filter(|subnet| subnet.record.cidr.is_ipv6() == v6).collect();
+            let found = family.iter().find_map(|subnet| {
+                let ip_address = subnet.free.lowest()?;
+                Some(FixedIp { subnet_id: subnet.record.id, ip_address })
+            });
+            match (found, family.last()) {
+                (Some(ip), _) => chosen.push(ip),
+                (None, Some(last)) => return Err(last.empty()),
+                (None, None) => {}
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn this_address(
+        &self,
+        network: NetworkId,
+        ip: IpAddr,
+        subnet: Option<SubnetId>,
+        but: Option<PortId>,
+    ) -> Result<FixedIp, Error> {
+        let entry = self.network(network)?;
+        if let Some(subnet) = subnet
+            && !entry.subnets.contains(&subnet)
+        {
+            self.subnets.get(&subnet).ok_or(Error::NoSuchSubnet(subnet))?;
+            return Err(Error::SubnetOfOther { subnet, network });
+        }
+        let candidates = || entry.subnets.iter().filter(|id| subnet.is_none_or(|only| only == **id));
+        let holder = candidates().filter_map(|id| self.subnets.get(id)).find(|subnet| subnet.record.cidr.contains(ip));
+        let Some(holder) = holder else {
+            let ranges: Vec<String> =
+                candidates().filter_map(|id| self.subnets.get(id)).map(|subnet| subnet.record.cidr.to_string()).collect();
+            let subnets = if ranges.is_empty() { "none".to_owned() } else { ranges.join(", ") };
+            return Err(Error::AddressOutside { ip, network, subnets });
+        };
+        if let Some(why) = holder.record.refuses(ip) {
+            return Err(Error::AddressKept { ip, why });
+        }
+        match self.addresses.get(&(network, ip)).filter(|port| Some(**port) != but) {
+            Some(port) => Err(Error::AddressInUse { ip, network, port: *port }),
+            None => Ok(FixedIp { subnet_id: holder.record.id, ip_address: ip }),
+        }
+    }
+
+    fn lowest_of(&self, network: NetworkId, id: SubnetId, chosen: &[FixedIp]) -> Result<FixedIp, Error> {
+        let subnet = self.subnets.get(&id).ok_or(Error::NoSuchSubnet(id))?;
+        if subnet.record.network_id != network {
+            return Err(Error::SubnetOfOther { subnet: id, network });
+        }
+        let chosen: Vec<IpAddr> = chosen.iter().map(|one| one.ip_address).collect();
+        let ip_address = subnet.free.lowest_but(&chosen).ok_or_else(|| subnet.empty())?;
+        Ok(FixedIp { subnet_id: id, ip_address })
+    }
+
+    /// Which network an attach is for.
+    pub fn network_of(&self, nic: &WantedNic, project: &str) -> Result<NetworkId, Error> {
+        match nic {
+            WantedNic::Port(port) => Ok(self.port(*port)?.record.network_id),
+            WantedNic::OnNetwork(network, _) => self.network(*network).map(|entry| entry.record.id),
+            WantedNic::OnTheOnlyNetwork => {
+                let mut networks = self.networks.keys();
+                match (networks.next(), networks.next()) {
+                    (Some(only), None) => Ok(*only),
+                    (None, _) => Err(Error::NoNetwork(project.to_owned())),
+                    (Some(_), Some(_)) => Err(Error::SeveralNetworks),
+                }
+            }
+        }
+    }
+
+    /// The ports of a server that are to stay.
+    pub fn nics(&self, server: &ServerEntry) -> impl Iterator<Item = &PortEntry> {
+        server.ports.iter().filter_map(|id| self.ports.get(id)).filter(|port| !port.record.leaving())
+    }
+
+    /// The lowest number no NIC of the server has.
+    pub fn free_ordinal(&self, server: &ServerEntry) -> u16 {
+        let bindings = server.ports.iter().filter_map(|id| self.ports.get(id)?.record.binding.as_ref());
+        let taken: BTreeSet<u16> = bindings.map(|binding| binding.ordinal).collect();
+        (0..u16::MAX).find(|ordinal| !taken.contains(ordinal)).unwrap_or(u16::MAX)
+    }
+
+    /// A network's bridge as the planner wants it.
+    pub fn bridge_want(&self, network: &Network, index: u32) -> BridgeWant {
+        let made = match &network.bridge {
+            Some(name) => BridgeMade::Existing { name: name.clone() },
+            None => BridgeMade::ByAgent { index, mac: network.bridge_mac(), mtu: network.mtu },
+        };
+        BridgeWant { network: network.id, made }
+    }
+
+    /// An attached port as the planner wants it; none when its record does not bind it to anything known.
+    pub fn port_want(&self, port: &Port, store: uuid::Uuid, index: u32) -> Option<PortWant> {
+        let binding = port.binding.as_ref()?;
+        let server = &self.servers.get(&binding.server_id)?.record;
+        let network = &self.networks.get(&port.network_id)?.record;
+        let nic = match &server.guest {
+            Guest::Vm { queues, owner } => NicWant::Tap { queues: *queues, vnet_hdr: port.profile.vnet_hdr, owner: *owner },
+            Guest::Netns { path } => {
+                NicWant::Veth { netns: path.clone(), pin: server.pin?, guest: self.guest_settings(port, binding.ordinal) }
+            }
+        };
+        Some(PortWant {
+            id: port.id,
+            network: port.network_id,
+            index,
+            mac: port.mac,
+            mtu: network.mtu,
+            admin_up: port.admin_up,
+            alias: format!("nicd {store} {}", binding.commit),
+            nic,
+        })
+    }
+
+    fn guest_settings(&self, port: &Port, ordinal: u16) -> GuestSettings {
+        let subnets: Vec<&Subnet> =
+            port.fixed_ips.iter().filter_map(|ip| self.subnets.get(&ip.subnet_id)).map(|entry| &entry.record).collect();
+        let mut addresses: Vec<Address> = port
+            .fixed_ips
+            .iter()
+            .filter_map(|ip| {
+                let prefix = self.subnets.get(&ip.subnet_id)?.record.cidr.prefix();
+                Some(Address { ip: ip.ip_address, prefix })
+            })
+            .collect();
+        if addresses.iter().any(|address| address.ip.is_ipv6()) {
+            addresses.push(Address { ip: port.mac.link_local().into(), prefix: 64 });
+        }
+        let metric = FIRST_METRIC + u32::from(ordinal);
+        let onlink = |via: IpAddr| !subnets.iter().any(|subnet| subnet.cidr.contains(via));
+        let mut routes: Vec<Route> = Vec::new();
+        let mut add = |destination: IpNetwork, via: IpAddr| {
+            if !routes.iter().any(|route| route.destination == destination) {
+                routes.push(Route { destination, via, onlink: onlink(via), metric });
+            }
+        };
+        for subnet in &subnets {
+            subnet.host_routes.iter().for_each(|route| add(route.destination, route.nexthop));
+        }
+        for subnet in &subnets {
+            let everywhere = match subnet.cidr {
+                IpNetwork::V4(_) => IpNetwork::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
+                IpNetwork::V6(_) => IpNetwork::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 0),
+            };
+            if let (Some(gateway), Ok(everywhere)) = (subnet.gateway_ip, everywhere) {
+                add(everywhere, gateway);
+            }
+        }
+        GuestSettings { name: port.profile.interface_name.clone(), addresses, routes }
+    }
+
+    /// Takes in what a look showed, unless a newer look is known; whether it was taken in.
+    pub fn seen(&mut self, link: LinkSeen, at: Instant) -> bool {
+        if self.looked_since(link.index, at) {
+            return false;
+        }
+        self.looked.insert(link.index, at);
+        self.have.insert(link);
+        true
+    }
+
+    /// Takes in that a link is gone; what was known of it, unless a newer look is known.
+    pub fn gone(&mut self, index: u32, at: Instant) -> Option<LinkSeen> {
+        if self.looked_since(index, at) {
+            return None;
+        }
+        self.looked.insert(index, at);
+        self.graves.push_back(index);
+        if self.graves.len() > GRAVES
+            && let Some(oldest) = self.graves.pop_front()
+            && self.have.link(oldest).is_none()
+        {
+            self.looked.remove(&oldest);
+        }
+        self.orphans.remove(&index);
+        self.have.remove(index)
+    }
+
+    /// Puts a complete dump in place of all that was known before it began.
+    pub fn resync(&mut self, links: Vec<LinkSeen>, at: Instant) {
+        let dumped: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
+        let missing: Vec<u32> = self.have.iter().map(|link| link.index).filter(|index| !dumped.contains(index)).collect();
+        for index in missing {
+            self.gone(index, at);
+        }
+        for link in links {
+            self.seen(link, at);
+        }
+    }
+
+    fn looked_since(&self, index: u32, at: Instant) -> bool {
+        self.looked.get(&index).is_some_and(|last| *last > at)
+    }
+}
+
+impl SubnetEntry {
+    /// How many ports have an address of it.
+    pub fn users(&self) -> usize {
+        self.users
+    }
+
+    fn empty(&self) -> Error {
+        let usage = self.free.usage();
+        Error::PoolEmpty {
+            network: self.record.network_id,
+            cidr: self.record.cidr.to_string(),
+            size: usage.size,
+            used: usage.used,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
+
+use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
+use super::{Error, Manager};
+
+/// A network and its subnets' ids.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkView {
+    /// The record.
+    pub network: Network,
+    /// Its subnets.
+    pub subnets: Vec<SubnetId>,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerView {
+    /// The record.
+    pub server: Server,
+}
+
+/// A port and how it fares.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortView {
+    /// The record.
+    pub port: Port,
+    /// Where it is on its way.
+    pub phase: Phase,
+    /// The stable word for why it is not ACTIVE.
+    pub reason: Option<String>,
+    /// Its place on this host, when it has a server.
+    pub binding: Option<Binding>,
+    /// This host's name.
+    pub host: String,
+}
+
+/// A port's place on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Binding {
+    /// Its server.
+    pub server: ServerId,
+    /// Whether its device is a tap; else it is a veth.
+    pub tap: Option<Tap>,
+    /// Its bridge's name.
+    pub bridge: Option<String>,
+    /// Its device, when it has one.
+    pub device: Option<DeviceView>,
+    /// The MTU for the guest, in bytes.
+    pub mtu: u32,
+    /// The NIC's name in a namespace.
+    pub guest_device: Option<LinkName>,
+}
+
+/// How a tap is to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tap {
+    /// With so many queues.
+    pub queues: u16,
+    /// With virtio-net headers or without.
+    pub vnet_hdr: bool,
+}
+
+/// A device as last seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceView {
+    /// Its name.
+    pub name: String,
+    /// The host side's MAC.
+    pub host_mac: Option<Mac>,
+}
+
+/// Which ports to list. What is `None` does not matter; the ids are looked up, not searched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortFilter {
+    /// This one.
+    pub id: Option<PortId>,
+    /// Those of this server.
+    pub server: Option<ServerId>,
+    /// Those on this network.
+    pub network: Option<NetworkId>,
+}
+
+/// How the daemon fares.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Health {
+    /// `ok`, or `degraded` when there are problems.
+    pub status: &'static str,
+    /// The program's version.
+    pub version: &'static str,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// This host's name.
+    pub host: String,
+    /// How many ports have each status.
+    pub ports: BTreeMap<&'static str, usize>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong with the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The stable word.
+    pub reason: &'static str,
+    /// What was seen.
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Manager {
+    /// One network.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn network(&self, id: NetworkId) -> Result<NetworkView, Error> {
+        network(&self.lock(), id)
+    }
+
+    /// All networks, by id.
+    pub fn networks(&self) -> Vec<NetworkView> {
+        self.lock().networks.values().map(network_view).collect()
+    }
+
+    /// One subnet.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn subnet(&self, id: SubnetId) -> Result<Subnet, Error> {
+        self.lock().subnets.get(&id).map(|entry| entry.record.clone()).ok_or(Error::NoSuchSubnet(id))
+    }
+
+    /// All subnets, by id.
+    pub fn subnets(&self) -> Vec<Subnet> {
+        self.lock().subnets.values().map(|entry| entry.record.clone()).collect()
+    }
+
+    /// One server.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn server(&self, id: ServerId) -> Result<ServerView, Error> {
+        self.lock().server(id).map(server)
+    }
+
+    /// All servers, by id.
+    pub fn servers(&self) -> Vec<ServerView> {
+        self.lock().servers.values().map(server).collect()
+    }
+
+    /// One port.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn port(&self, id: PortId) -> Result<PortView, Error> {
+        port(&self.lock(), id, &self.policy.host)
+    }
+
+    /// One port of a server.
+    ///
+    /// # Errors
+    /// There is no such server or port, or the port is not that server's.
+    pub fn port_of(&self, server: ServerId, id: PortId) -> Result<PortView, Error> {
+        let state = self.lock();
+        self.on_server(&state, server, id)?;
+        port(&state, id, &self.policy.host)
+    }
+
+    /// The ports that fit a filter, by id.
+    pub fn ports(&self, filter: PortFilter) -> Vec<PortView> {
+        let state = self.lock();
+        let fits = |entry: &&PortEntry| {
+            filter.id.is_none_or(|id| entry.record.id == id)
+                && filter.network.is_none_or(|id| entry.record.network_id == id)
+                && filter.server.is_none_or(|id| entry.record.binding.as_ref().is_some_and(|one| one.server_id == id))
+        };
+        let view = |entry: &PortEntry| port_view(&state, entry, &self.policy.host);
+        let of = |ids: &std::collections::BTreeSet<PortId>| {
+            ids.iter().filter_map(|id| state.ports.get(id)).filter(fits).map(view).collect()
+        };
+        match (filter.id, filter.server, filter.network) {
+            (Some(id), ..) => state.ports.get(&id).filter(|entry| fits(entry)).map(view).into_iter().collect(),
+            (None, Some(server), _) => state.servers.get(&server).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, None, Some(network)) => state.networks.get(&network).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, None, None) => state.ports.values().map(view).collect(),
+        }
+    }
+
+    /// How the daemon fares.
+    pub fn health(&self) -> Health {
+        let state = self.lock();
+        let problems: Vec<Problem> = state
+            .orphans
+            .iter()
+            .map(|(index, name)| Problem {
+                reason: "device_without_record",
+                detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
+                remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
+            })
+            .collect();
+        Health {
+            status: if problems.is_empty() { "ok" } else { "degraded" },
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: Instant::now().saturating_duration_since(self.started).as_secs(),
+            host: self.policy.host.clone(),
+            ports: state.counts().into_iter().map(|(status, count): (Status, usize)| (status.as_str(), count)).collect(),
+            problems,
+        }
+    }
+
+    /// How often the store was flushed.
+    pub fn flushes(&self) -> u64 {
+        self.store.flushes()
+    }
+}
+
+pub(super) fn network(state: &State, id: NetworkId) -> Result<NetworkView, Error> {
+    state.network(id).map(network_view)
+}
+
+fn network_view(entry: &NetworkEntry) -> NetworkView {
+    NetworkView { network: entry.record.clone(), subnets: entry.subnets.iter().copied().collect() }
+}
+
+pub(super) fn server(entry: &ServerEntry) -> ServerView {
+    ServerView { server: entry.record.clone() }
+}
+
+pub(super) fn port(state: &State, id: PortId, host: &str) -> Result<PortView, Error> {
+    state.port(id).map(|entry| port_view(state, entry, host))
+}
+
+fn port_view(state: &State, entry: &PortEntry, host: &str) -> PortView {
+    let record = &entry.record;
+    let binding = record.binding.as_ref().and_then(|binding| {
+        let guest = &state.servers.get(&binding.server_id)?.record.guest;
+        let network = &state.networks.get(&record.network_id)?.record;
+        let device = state.have.device(record.id);
+        let bridge = match device.and_then(|link| link.master) {
+            Some(index) => state.have.link(index).map(|link| link.name.clone()),
+            None => network.bridge.as_ref().map(ToString::to_string),
+        };
+        let tap = match guest {
+            Guest::Vm { queues, .. } => Some(Tap { queues: *queues, vnet_hdr: record.profile.vnet_hdr }),
+            Guest::Netns { .. } => None,
+        };
+        Some(Binding {
+            server: binding.server_id,
+            tap,
+            bridge,
+            device: device.map(|link| DeviceView { name: link.name.clone(), host_mac: link.mac }),
+            mtu: network.mtu,
+            guest_device: binding.guest_device.clone(),
+        })
+    });
+    PortView { port: record.clone(), phase: entry.phase, reason: entry.reason.clone(), binding, host: host.to_owned() }
+}

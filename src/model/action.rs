@@ -1,0 +1,207 @@
+//! What a client can ask for: every dialect parses into these values, and tests send the same.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::ids::{NetworkId, PortId, ServerId, SubnetId};
+use super::mac::Mac;
+use super::names::LinkName;
+use super::port::Profile;
+use super::server::Owner;
+use super::subnet::{HostRoute, NewSubnet};
+
+/// A request that changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Makes a network; its bridge comes with its first port.
+    CreateNetwork(NewNetwork),
+    /// Changes a network.
+    UpdateNetwork(NetworkId, NetworkChange),
+    /// Removes a network without ports, and its agent-made bridge.
+    DeleteNetwork(NetworkId),
+    /// Makes a subnet.
+    CreateSubnet(NewSubnet),
+    /// Changes a subnet.
+    UpdateSubnet(SubnetId, SubnetChange),
+    /// Removes a subnet nobody has an address of.
+    DeleteSubnet(SubnetId),
+    /// Makes a server known, or changes what is known of it.
+    PutServer(NewServer),
+    /// Forgets a server.
+    DeleteServer(ServerId, WithNics),
+    /// Makes a port without a server.
+    CreatePort(NewPort),
+    /// Changes a port.
+    UpdatePort(PortId, PortChange),
+    /// Removes a port, detaching it first.
+    DeletePort(PortId),
+    /// Gives a port to a server and builds its device.
+    Attach(Attach),
+    /// Takes a port from its server and removes its device.
+    Detach(ServerId, PortId),
+}
+
+/// A network to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNetwork {
+    /// The id to use; none for a fresh one.
+    pub id: Option<NetworkId>,
+    /// Its name, possibly empty.
+    pub name: String,
+    /// A remark.
+    pub description: String,
+    /// Its project.
+    pub project_id: String,
+    /// The guests' MTU in bytes; none for the bridge's.
+    pub mtu: Option<u32>,
+    /// An existing bridge; none for one made by the agent.
+    pub bridge: Option<LinkName>,
+    /// `provider:physical_network` of a flat network.
+    pub physical_network: Option<String>,
+}
+
+/// What to change of a network; `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkChange {
+    /// Its name.
+    pub name: Option<String>,
+    /// A remark.
+    pub description: Option<String>,
+    /// The guests' MTU in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// What to change of a subnet; `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubnetChange {
+    /// Its name.
+    pub name: Option<String>,
+    /// A remark.
+    pub description: Option<String>,
+    /// What guests built from now on are told.
+    pub dns_nameservers: Option<Vec<IpAddr>>,
+    /// What guests built from now on are told.
+    pub host_routes: Option<Vec<HostRoute>>,
+}
+
+/// A server to be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewServer {
+    /// Its id.
+    pub id: ServerId,
+    /// Its name, possibly empty.
+    pub name: String,
+    /// Its project.
+    pub project_id: String,
+    /// What kind of guest it is.
+    pub guest: NewGuest,
+    /// How many NICs it may have; none for the config's.
+    pub nic_limit: Option<u32>,
+}
+
+/// A guest as the client describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewGuest {
+    /// A virtual machine.
+    Vm {
+        /// Queues of each tap.
+        queues: u16,
+        /// Who may open the taps.
+        owner: Owner,
+    },
+    /// A namespace mounted at a path.
+    Netns(PathBuf),
+}
+
+/// What to do with the NICs of a server that is to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithNics {
+    /// Refuse.
+    Refuse,
+    /// Detach them first.
+    Detach,
+}
+
+/// A port to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPort {
+    /// The id to use; none for a fresh one.
+    pub id: Option<PortId>,
+    /// Its network.
+    pub network_id: NetworkId,
+    /// Its name, possibly empty.
+    pub name: String,
+    /// A remark.
+    pub description: String,
+    /// Its project.
+    pub project_id: String,
+    /// Its MAC; none for a generated one.
+    pub mac: Option<Mac>,
+    /// Its addresses; none for one of each family the network has.
+    pub fixed_ips: Option<Vec<WantedIp>>,
+    /// Whether it shall carry traffic.
+    pub admin_up: bool,
+    /// Who it is for.
+    pub device_owner: String,
+    /// What its device shall be like.
+    pub profile: Profile,
+}
+
+/// An address asked for; at least one of the two is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedIp {
+    /// From this subnet.
+    pub subnet_id: Option<SubnetId>,
+    /// This one.
+    pub ip_address: Option<IpAddr>,
+}
+
+/// What to change of a port; `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortChange {
+    /// Its name.
+    pub name: Option<String>,
+    /// A remark.
+    pub description: Option<String>,
+    /// Whether it shall carry traffic.
+    pub admin_up: Option<bool>,
+    /// Who it is for.
+    pub device_owner: Option<String>,
+    /// Its MAC; only while it is unbound.
+    pub mac: Option<Mac>,
+    /// Its addresses; only while it is unbound.
+    pub fixed_ips: Option<Vec<WantedIp>>,
+    /// What its device shall be like; only while it is unbound.
+    pub profile: Option<Profile>,
+}
+
+/// An attach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attach {
+    /// To which server.
+    pub server_id: ServerId,
+    /// What.
+    pub nic: WantedNic,
+    /// Whether the server may have another NIC on the same network.
+    pub second_on_network: SecondOnNetwork,
+}
+
+/// What to attach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedNic {
+    /// A port made beforehand.
+    Port(PortId),
+    /// A new port on a network, with this address when one is given.
+    OnNetwork(NetworkId, Option<IpAddr>),
+    /// A new port on the only network there is.
+    OnTheOnlyNetwork,
+}
+
+/// A rule that differs between the dialects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondOnNetwork {
+    /// Nova's: as many as wanted.
+    Allowed,
+    /// Rackspace's: at most one per server and network.
+    Refused,
+}

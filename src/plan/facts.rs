@@ -1,0 +1,135 @@
+//! What ACTIVE promises, fact by fact, judged on one look. Status and `explain` both come from here.
+
+use serde::{Serialize, Serializer};
+
+use super::have::{Have, LinkSeen};
+use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
+
+/// One fact that ACTIVE depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    /// Which.
+    pub fact: FactName,
+    /// Whether it holds.
+    pub ok: bool,
+    /// What was seen, in words.
+    pub detail: String,
+}
+
+/// The facts, in the order in which they decide: the first that does not hold is the cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactName {
+    /// A device carries the port's altname.
+    Device,
+    /// It is in its network's bridge.
+    Bridge,
+    /// It is finished: sealed with the alias, and in a namespace the addresses are set.
+    Built,
+    /// The port is to be up, and the device is.
+    Admin,
+    /// The guest's side is there: the tap is open, the peer is up.
+    Carrier,
+    /// The bridge forwards from and to it.
+    Forwarding,
+}
+
+impl FactName {
+    /// The word for the fact.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Bridge => "bridge",
+            Self::Built => "built",
+            Self::Admin => "admin_up",
+            Self::Carrier => "carrier",
+            Self::Forwarding => "forwarding",
+        }
+    }
+
+    /// The stable word for "it does not hold" (`nicd:reason`).
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Device => "device_missing",
+            Self::Bridge => "not_in_bridge",
+            Self::Built => "unfinished",
+            Self::Admin => "admin_down",
+            Self::Carrier => "no_carrier",
+            Self::Forwarding => "not_forwarding",
+        }
+    }
+}
+
+impl Serialize for FactName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
+pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<FactName> {
+    const ORDER: [FactName; 6] =
+        [FactName::Device, FactName::Bridge, FactName::Built, FactName::Admin, FactName::Carrier, FactName::Forwarding];
+    let device = have.device(port.id);
+    ORDER.into_iter().find(|&fact| !device.is_some_and(|link| holds(fact, link, port, bridge, have)))
+}
+
+/// Every fact about a port, with what was seen.
+pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
+    let Some(link) = have.device(port.id) else {
+        let detail = format!("no link carries the altname nicd-{}", port.id);
+        return vec![Fact { fact: FactName::Device, ok: false, detail }];
+    };
+    let master = || match link.master.and_then(|index| have.link(index)) {
+        Some(bridge) => format!("{} is in {}", link.name, bridge.name),
+        None => format!("{} is in no bridge", link.name),
+    };
+    let built = || match &port.nic {
+        NicWant::Tap { .. } => format!("alias is {}", link.alias.as_deref().unwrap_or("not set")),
+        NicWant::Veth { guest, .. } => {
+            format!("alias is {}; {} addresses in the guest", link.alias.as_deref().unwrap_or("not set"), guest.addresses.len())
+        }
+    };
+    let carrier = || match (&port.nic, link.lower_up) {
+        (NicWant::Tap { .. }, true) => "a process holds the tap open".to_owned(),
+        (NicWant::Tap { .. }, false) => "no process holds the tap open".to_owned(),
+        (NicWant::Veth { .. }, true) => "the guest's end is up".to_owned(),
+        (NicWant::Veth { .. }, false) => "the guest's end is down".to_owned(),
+    };
+    let admin = || format!("the port is to be {}, the device is {}", up_or_down(port.admin_up), up_or_down(link.up));
+    let forwarding = || match link.bridge_port {
+        Some(seen) if seen.forwarding => "the bridge port forwards".to_owned(),
+        _ => "the bridge port does not forward".to_owned(),
+    };
+    let fact = |fact, detail| Fact { fact, ok: holds(fact, link, port, bridge, have), detail };
+    vec![
+        fact(FactName::Device, format!("{} with index {}", link.name, link.index)),
+        fact(FactName::Bridge, master()),
+        fact(FactName::Built, built()),
+        fact(FactName::Admin, admin()),
+        fact(FactName::Carrier, carrier()),
+        fact(FactName::Forwarding, forwarding()),
+    ]
+}
+
+/// The bridge a want names, where the kernel has it.
+pub(super) fn bridge_seen<'a>(bridge: &BridgeWant, have: &'a Have) -> Option<&'a LinkSeen> {
+    match &bridge.made {
+        BridgeMade::ByAgent { .. } => have.own_bridge(bridge.network),
+        BridgeMade::Existing { name } => have.named(name.as_str()),
+    }
+}
+
+fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, have: &Have) -> bool {
+    match fact {
+        FactName::Device => true,
+        FactName::Bridge => link.master.is_some() && link.master == bridge_seen(bridge, have).map(|bridge| bridge.index),
+        FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
+        FactName::Admin => port.admin_up && link.up,
+        FactName::Carrier => link.lower_up,
+        FactName::Forwarding => link.bridge_port.is_some_and(|seen| seen.forwarding),
+    }
+}
+
+fn up_or_down(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
+}

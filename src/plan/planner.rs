@@ -1,0 +1,279 @@
+//! The planner: bridges, then ports, then what is to go; each sorted by id, so that the order of the input is nothing.
+
+use std::collections::BTreeSet;
+
+use crate::model::names::{self, NAME_CHOICES};
+use crate::model::{LinkName, NetworkId, PortId};
+
+use super::facts::bridge_seen;
+use super::have::{Have, Kind, LinkSeen};
+use super::op::{At, LinkSettings, Op, Plan, Reason, Step, Switch};
+use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
+
+/// Why nothing can be planned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The operator's bridge is not there.
+    #[error("bridge {0} does not exist on this host; make it, or let the network have a bridge made by nicd")]
+    NoSuchBridge(String),
+    /// What has that name, or our mark for that bridge, is none.
+    #[error("{0} is not a bridge")]
+    NotABridge(String),
+    /// The guest would send frames the bridge cannot carry.
+    #[error("MTU {mtu} is above the {bridge_mtu} of bridge {bridge}; lower the network's mtu or raise the bridge's")]
+    MtuAboveBridge {
+        /// The network's, in bytes.
+        mtu: u32,
+        /// The bridge's name.
+        bridge: String,
+        /// The bridge's, in bytes.
+        bridge_mtu: u32,
+    },
+    /// Every name the id yields is another link's.
+    #[error("every name for {0} is taken by another link on this host")]
+    NoFreeName(String),
+    /// The index drawn for a new link is another link's.
+    #[error("ifindex {0} is taken")]
+    IndexTaken(u32),
+    /// A port whose network's bridge is not part of the want. A caller's slip.
+    #[error("port {0} is wanted without its bridge")]
+    Incomplete(PortId),
+}
+
+/// The steps that lead from what is there to what is wanted.
+///
+/// # Errors
+/// When the kernel could not be brought there at all; nothing has been done then.
+pub fn plan(reason: Reason, want: &Want, have: &Have) -> Result<Plan, PlanError> {
+    let mut planner = Planner { have, want, named: BTreeSet::new(), steps: Vec::new() };
+    for bridge in sorted(&want.bridges, |bridge| bridge.network) {
+        planner.bridge(bridge)?;
+    }
+    for port in sorted(&want.ports, |port| port.id) {
+        planner.port(port)?;
+    }
+    for port in sorted(&want.absent_ports, |port| *port) {
+        planner.absent_port(*port);
+    }
+    for network in sorted(&want.absent_bridges, |network| *network) {
+        planner.absent_bridge(*network);
+    }
+    Ok(Plan { reason, steps: planner.steps })
+}
+
+struct Planner<'a> {
+    have: &'a Have,
+    want: &'a Want,
+    /// Names given to links this plan makes.
+    named: BTreeSet<LinkName>,
+    steps: Vec<Step>,
+}
+
+/// The bridge a port goes into: there already, or made by an earlier step.
+struct Home {
+    index: u32,
+    mtu: u32,
+    name: String,
+}
+
+impl Planner<'_> {
+    fn bridge(&mut self, bridge: &BridgeWant) -> Result<(), PlanError> {
+        let (BridgeMade::ByAgent { index, mac, mtu }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
+        let Some(seen) = self.have.own_bridge(network) else {
+            self.free_index(*index)?;
+            let name = self.free_name(|choice| names::network_bridge(network, choice))?;
+            let op = Op::CreateBridge { network, index: *index, name, mac: *mac, mtu: *mtu };
+            self.step(op, Some(Op::DeleteBridge { network }));
+            return Ok(());
+        };
+        if seen.kind != Kind::Bridge {
+            return Err(PlanError::NotABridge(seen.name.clone()));
+        }
+        let mac = (seen.mac != Some(*mac)).then_some(*mac);
+        let mtu = (seen.mtu != *mtu).then_some(*mtu);
+        let switch = (!seen.up).then_some(Switch::Up);
+        if mac.is_some() || mtu.is_some() || switch.is_some() || seen.v6_autoconf {
+            let undo = Op::SetBridge {
+                network,
+                mac: mac.and(seen.mac),
+                mtu: mtu.and(Some(seen.mtu)),
+                switch: switch.and(Some(Switch::Down)),
+                v6_off: false,
+            };
+            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off: seen.v6_autoconf }, Some(undo));
+        }
+        Ok(())
+    }
+
+    fn port(&mut self, port: &PortWant) -> Result<(), PlanError> {
+        let home = self.home(port)?;
+        if port.mtu > home.mtu {
+            return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
+        }
+        match self.have.device(port.id) {
+            Some(seen) if seen.kind == kind_of(&port.nic) => self.mend(port, &home, seen),
+            Some(_) => {
+                self.step(Op::DeleteLink { port: port.id }, None);
+                self.build(port, &home)?;
+            }
+            None => self.build(port, &home)?,
+        }
+        Ok(())
+    }
+
+    fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
+        let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
+        let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
+        match (bridge_seen(bridge, self.have), &bridge.made) {
+            (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
+                Err(PlanError::NotABridge(seen.name.clone()))
+            }
+            (Some(seen), BridgeMade::Existing { .. }) => Ok(Home { index: seen.index, mtu: seen.mtu, name: seen.name.clone() }),
+            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone() }),
+            (None, BridgeMade::ByAgent { index, mtu, .. }) => {
+                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string() })
+            }
+            (None, BridgeMade::Existing { name }) => Err(PlanError::NoSuchBridge(name.to_string())),
+        }
+    }
+
+    /// Everything about a device that is not there yet. The steps up to the first that outlives the process need no
+    /// durable record.
+    fn build(&mut self, port: &PortWant, home: &Home) -> Result<(), PlanError> {
+        self.free_index(port.index)?;
+        let id = port.id;
+        let name = self.free_name(|choice| names::port_device(id, choice))?;
+        let settings = LinkSettings {
+            mark: true,
+            v6_off: true,
+            mac: Some(port.mac.host_side()),
+            mtu: Some(home.mtu),
+            master: Some(home.index),
+            fdb: vec![port.mac],
+            learning: Some(false),
+        };
+        let configure = Op::Configure { port: id, at: At::Index(port.index), settings };
+        match &port.nic {
+            NicWant::Tap { queues, vnet_hdr, owner } => {
+                let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
+                let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
+                self.step(create, Some(Op::CloseTap { port: id }));
+                self.step(configure, None);
+                self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
+            }
+            NicWant::Veth { netns, pin, guest } => {
+                let guest_index = port.index + 1;
+                self.free_index(guest_index)?;
+                let create = Op::CreateVeth {
+                    port: id,
+                    index: port.index,
+                    name,
+                    netns: netns.clone(),
+                    pin: *pin,
+                    guest_index,
+                    guest_name: guest.name.clone(),
+                    guest_mac: port.mac,
+                    guest_mtu: port.mtu,
+                };
+                self.step(create, Some(Op::DeleteLink { port: id }));
+                self.step(configure, None);
+                let settings = guest.clone();
+                let guest_index = Some(guest_index);
+                self.step(Op::ConfigureGuest { port: id, netns: netns.clone(), pin: *pin, guest_index, settings }, None);
+            }
+        }
+        self.seal(port);
+        Ok(())
+    }
+
+    /// What differs about a device that is there. A finished guest is its own business and is not looked into.
+    fn mend(&mut self, port: &PortWant, home: &Home, seen: &LinkSeen) {
+        let id = port.id;
+        let host_mac = port.mac.host_side();
+        let away = seen.master != Some(home.index);
+        let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
+        let settings = LinkSettings {
+            mark: false,
+            v6_off: seen.v6_autoconf,
+            mac: (seen.mac != Some(host_mac)).then_some(host_mac),
+            mtu: (seen.mtu != home.mtu).then_some(home.mtu),
+            master: away.then_some(home.index),
+            fdb: if away { vec![port.mac] } else { Vec::new() },
+            learning: learning.then_some(false),
+        };
+        if settings != LinkSettings::default() {
+            let before = LinkSettings {
+                mac: settings.mac.and(seen.mac),
+                mtu: settings.mtu.and(Some(seen.mtu)),
+                master: settings.master.and(Some(seen.master.unwrap_or(0))),
+                learning: seen.bridge_port.filter(|_| learning).map(|seen| seen.learning),
+                ..LinkSettings::default()
+            };
+            let undo =
+                (before != LinkSettings::default()).then_some(Op::Configure { port: id, at: At::Altname, settings: before });
+            self.step(Op::Configure { port: id, at: At::Altname, settings }, undo);
+        }
+        if seen.alias.as_deref() != Some(port.alias.as_str()) {
+            if let NicWant::Veth { netns, pin, guest } = &port.nic {
+                let (netns, settings) = (netns.clone(), guest.clone());
+                self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
+            }
+            self.seal(port);
+        } else if seen.up != port.admin_up {
+            let (to, back) = if port.admin_up { (Switch::Up, Switch::Down) } else { (Switch::Down, Switch::Up) };
+            self.step(Op::SetLink { port: id, switch: to }, Some(Op::SetLink { port: id, switch: back }));
+        }
+    }
+
+    fn seal(&mut self, port: &PortWant) {
+        let switch = if port.admin_up { Switch::Up } else { Switch::Down };
+        self.step(Op::Seal { port: port.id, alias: port.alias.clone(), switch }, None);
+    }
+
+    /// Traffic is cut first; the rest can wait for others to be deleted with it.
+    fn absent_port(&mut self, port: PortId) {
+        let Some(seen) = self.have.device(port) else { return };
+        if seen.up {
+            self.step(Op::SetLink { port, switch: Switch::Down }, Some(Op::SetLink { port, switch: Switch::Up }));
+        }
+        self.step(Op::DeleteLink { port }, None);
+    }
+
+    fn absent_bridge(&mut self, network: NetworkId) {
+        if self.have.own_bridge(network).is_some() {
+            self.step(Op::DeleteBridge { network }, None);
+        }
+    }
+
+    fn free_name(&mut self, name: impl Fn(usize) -> LinkName) -> Result<LinkName, PlanError> {
+        let free = |name: &LinkName| self.have.named(name.as_str()).is_none() && !self.named.contains(name);
+        let found = (0..NAME_CHOICES).map(&name).find(free);
+        let found = found.ok_or_else(|| PlanError::NoFreeName(name(0).to_string()))?;
+        self.named.insert(found.clone());
+        Ok(found)
+    }
+
+    fn free_index(&self, index: u32) -> Result<(), PlanError> {
+        match self.have.link(index) {
+            Some(_) => Err(PlanError::IndexTaken(index)),
+            None => Ok(()),
+        }
+    }
+
+    fn step(&mut self, op: Op, undo: Option<Op>) {
+        self.steps.push(Step { op, undo });
+    }
+}
+
+fn kind_of(nic: &NicWant) -> Kind {
+    match nic {
+        NicWant::Tap { .. } => Kind::Tap,
+        NicWant::Veth { .. } => Kind::Veth,
+    }
+}
+
+fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
+    let mut items: Vec<&T> = items.iter().collect();
+    items.sort_by_key(|item| key(item));
+    items
+}

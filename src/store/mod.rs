@@ -1,0 +1,353 @@
+//! What should be, on disk: SQLite in WAL mode with `synchronous=FULL`, one thread that writes.
+//!
+//! ```text
+//!  manager ── Transaction ─► ┌──────────────┐
+//!  worker ─── flush! ──────► │ store thread │ ── report(durable) ──► worker or manager
+//!                            └──────────────┘
+//! ```
+//!
+//! Commits are grouped: everything that waits when a flush is due becomes durable with one `fdatasync`. A transaction is
+//! whole or absent on its own even so. Records are the `model`'s serde types as JSON beside the columns that must be
+//! unique: (network, address) and MAC. `sqlite3 nicd.db` opens it while the daemon runs.
+
+mod records;
+mod schema;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::inbox::{Inbox, Refused};
+use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+
+pub use schema::Lock;
+
+/// The most transactions that may wait. A client sees 503 beyond.
+const LIMIT: usize = 8192;
+
+/// The database's name in the state directory.
+pub const FILE: &str = "nicd.db";
+
+/// Room kept for detaches on a full disk, in bytes.
+const RESERVE: u64 = 512 * 1024;
+
+/// Why the store cannot do what it was asked. Cloned to everyone whose transaction shared a failed flush.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No space left, or a quota reached.
+    #[error("the state directory is full")]
+    Full,
+    /// A record that must be unique is there already. In-memory checks come first, so this is a second line.
+    #[error("a record is there already: {0}")]
+    Conflict(String),
+    /// The disk or the database refused.
+    #[error("the store failed: {0}")]
+    Failed(String),
+    /// The file was written by a newer nicd.
+    #[error("{file} has schema version {found}; this nicd knows up to {known}. Run the newer nicd, or restore an older copy")]
+    Newer {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: u32,
+        /// The last one known here.
+        known: u32,
+    },
+    /// Another nicd holds the state directory.
+    #[error("another nicd holds {0}")]
+    Held(String),
+    /// Too many transactions wait.
+    #[error("too many commits wait")]
+    Busy,
+    /// The store's thread has ended.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// One change of the records.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Writes a network, new or changed.
+    PutNetwork(Network),
+    /// Removes a network.
+    DeleteNetwork(NetworkId),
+    /// Writes a subnet, new or changed.
+    PutSubnet(Subnet),
+    /// Removes a subnet.
+    DeleteSubnet(SubnetId),
+    /// Writes a server, new or changed.
+    PutServer(Server),
+    /// Removes a server.
+    DeleteServer(ServerId),
+    /// Writes a port with its addresses, new or changed.
+    PutPort(Box<Port>),
+    /// Removes a port with its addresses.
+    DeletePort(PortId),
+    /// Event numbers below this one may have been used.
+    ReserveEvents(u64),
+}
+
+/// What a transaction is for, which decides what a full disk means for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It adds something, and is refused when the disk is full.
+    Growing,
+    /// It takes something away, and may use the room that is kept for that.
+    Freeing,
+}
+
+/// When a transaction is to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// At once.
+    Now,
+    /// With the next flush that somebody asks for.
+    WithTheNext,
+}
+
+/// Told once the transaction is durable, or why it is not. Runs on the store's thread and must not block.
+pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+struct Transaction {
+    changes: Vec<Change>,
+    purpose: Purpose,
+    report: Report,
+    /// Set when the transaction itself, not the disk, was refused.
+    refused: Option<StoreError>,
+}
+
+enum Message {
+    Commit(Transaction, When),
+    Flush,
+}
+
+/// Everything there was when the store was opened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The store's own id, drawn when it was made; part of every device's alias.
+    pub store_id: Uuid,
+    /// The number of the last commit.
+    pub commit: u64,
+    /// No event number from here on was ever used.
+    pub next_event: u64,
+    /// All networks.
+    pub networks: Vec<Network>,
+    /// All subnets.
+    pub subnets: Vec<Subnet>,
+    /// All servers.
+    pub servers: Vec<Server>,
+    /// All ports.
+    pub ports: Vec<Port>,
+}
+
+/// The way to the store's thread; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    inbox: Inbox<Message>,
+    numbers: Arc<Numbers>,
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    commit: AtomicU64,
+    flushes: AtomicU64,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("numbers", &self.numbers).finish()
+    }
+}
+
+impl Store {
+    /// Opens the database in `dir`, making both when missing, and starts the thread. The caller holds the directory's
+    /// [`Lock`].
+    ///
+    /// # Errors
+    /// It cannot be opened, is damaged, or is of a newer version.
+    pub fn open(dir: &Path) -> Result<(Self, Loaded, JoinHandle<()>), StoreError> {
+        let file = dir.join(FILE);
+        let mut connection = schema::open(&file)?;
+        let loaded = records::load(&mut connection)?;
+        let reserve = Reserve { path: dir.join("reserve") };
+        reserve.fill();
+        let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0) });
+        let store = Self { inbox: Inbox::new(LIMIT), numbers };
+        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers) };
+        let inbox = store.inbox.clone();
+        let thread = std::thread::Builder::new().name("nicd-store".into()).spawn(move || writer.run(&inbox));
+        Ok((store, loaded, thread.map_err(|error| StoreError::Failed(error.to_string()))?))
+    }
+
+    /// The number the next commit will be known by; grows by one each call and never goes back.
+    pub fn next_commit(&self) -> u64 {
+        self.numbers.commit.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many flushes there have been.
+    pub fn flushes(&self) -> u64 {
+        self.numbers.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Hands in a transaction; `report` is told the end of it in any case.
+    pub fn submit(&self, changes: Vec<Change>, purpose: Purpose, when: When, report: Report) {
+        // The report is reached through the slot when the inbox drops the message.
+        let slot = Arc::new(std::sync::Mutex::new(Some(report)));
+        let answer = Arc::clone(&slot);
+        let tell = move |slot: &std::sync::Mutex<Option<Report>>, result| {
+            let report = slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            if let Some(report) = report {
+                report(result);
+            }
+        };
+        let transaction = Transaction { changes, purpose, report: Box::new(move |result| tell(&answer, result)), refused: None };
+        // What frees is bounded by what there is to free.
+        let pushed = match purpose {
+            Purpose::Growing => self.inbox.push(Message::Commit(transaction, when)),
+            Purpose::Freeing => self.inbox.push_answer(Message::Commit(transaction, when)),
+        };
+        let refusal = match pushed {
+            Ok(()) => return,
+            Err(Refused::Full) => StoreError::Busy,
+            Err(Refused::Closed) => StoreError::Closed,
+        };
+        tell(&slot, Err(refusal));
+    }
+
+    /// Makes changes durable, at once.
+    ///
+    /// # Errors
+    /// Nothing of them is in the store then.
+    pub async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
+        let (told, durable) = oneshot::channel();
+        let report = Box::new(move |result| {
+            let _ = told.send(result);
+        });
+        self.submit(changes, purpose, When::Now, report);
+        durable.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Makes everything handed in so far durable.
+    pub fn flush(&self) {
+        // A closed store has flushed everything already.
+        let _ = self.inbox.push_answer(Message::Flush);
+    }
+
+    /// Lets the thread end after what waits has been made durable.
+    pub fn close(&self) {
+        self.inbox.close();
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    reserve: Reserve,
+    numbers: Arc<Numbers>,
+}
+
+impl Writer {
+    fn run(mut self, inbox: &Inbox<Message>) {
+        let (mut taken, mut batch) = (VecDeque::new(), Vec::new());
+        while inbox.take(&mut taken) {
+            let mut due = false;
+            for message in taken.drain(..) {
+                match message {
+                    Message::Commit(transaction, when) => {
+                        due |= when == When::Now;
+                        batch.push(transaction);
+                    }
+                    Message::Flush => due = true,
+                }
+            }
+            if due && !batch.is_empty() {
+                self.flush(std::mem::take(&mut batch));
+            }
+        }
+        if !batch.is_empty() {
+            self.flush(batch);
+        }
+    }
+
+    fn flush(&mut self, mut batch: Vec<Transaction>) {
+        let mut result = self.write(&mut batch);
+        if result == Err(StoreError::Full) {
+            let (freeing, growing): (Vec<_>, Vec<_>) = batch.into_iter().partition(|one| one.purpose == Purpose::Freeing);
+            answer(growing, &result);
+            batch = freeing;
+            self.reserve.release();
+            result = self.write(&mut batch);
+        } else {
+            self.reserve.fill();
+        }
+        answer(batch, &result);
+    }
+
+    /// One durable commit of every transaction that is acceptable by itself.
+    fn write(&mut self, batch: &mut [Transaction]) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let number = self.numbers.commit.load(Ordering::Relaxed);
+        let mut all = self.connection.transaction().map_err(failed)?;
+        for one in batch {
+            let savepoint = all.savepoint().map_err(failed)?;
+            one.refused = None;
+            match records::apply(&savepoint, &one.changes) {
+                Ok(()) => savepoint.commit().map_err(failed)?,
+                // Dropping the savepoint takes this one back; a disk that is full concerns the whole flush.
+                Err(StoreError::Full) => return Err(StoreError::Full),
+                Err(error) => one.refused = Some(error),
+            }
+        }
+        records::set_commit(&all, number)?;
+        all.commit().map_err(failed)?;
+        self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
+    for one in batch {
+        (one.report)(match one.refused {
+            Some(error) => Err(error),
+            None => result.clone(),
+        });
+    }
+}
+
+/// What SQLite said, as one of ours.
+fn failed(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+        Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Conflict(error.to_string()),
+        _ => StoreError::Failed(error.to_string()),
+    }
+}
+
+/// A file whose only use is that it can be given up when the disk is full.
+struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    /// Takes the room, unless it is taken already. Failing is no error: the room is then simply not there.
+    fn fill(&self) {
+        if std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() >= RESERVE) {
+            return;
+        }
+        let zeros = vec![0u8; usize::try_from(RESERVE).unwrap_or(0)];
+        if std::fs::write(&self.path, zeros).is_err() {
+            self.release();
+        }
+    }
+
+    fn release(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

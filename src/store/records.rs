@@ -1,0 +1,120 @@
+//! Records as rows: writing changes, and reading everything back.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::model::Port;
+
+use super::{Change, Loaded, StoreError, failed};
+
+/// Writes a transaction's changes.
+pub(super) fn apply(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
+    changes.iter().try_for_each(|change| write(connection, change))
+}
+
+fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), StoreError> {
+        connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(|_| ()).map_err(failed)
+    };
+    match change {
+        Change::PutNetwork(network) => run(
+            "INSERT INTO networks (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2",
+            params![network.id.to_string(), json(network)?],
+        ),
+        Change::DeleteNetwork(id) => run("DELETE FROM networks WHERE id = ?1", params![id.to_string()]),
+        Change::PutSubnet(subnet) => run(
+            "INSERT INTO subnets (id, network_id, body) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?3",
+            params![subnet.id.to_string(), subnet.network_id.to_string(), json(subnet)?],
+        ),
+        Change::DeleteSubnet(id) => run("DELETE FROM subnets WHERE id = ?1", params![id.to_string()]),
+        Change::PutServer(server) => run(
+            "INSERT INTO servers (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2",
+            params![server.id.to_string(), json(server)?],
+        ),
+        Change::DeleteServer(id) => run("DELETE FROM servers WHERE id = ?1", params![id.to_string()]),
+        Change::PutPort(port) => put_port(connection, port),
+        Change::DeletePort(id) => run("DELETE FROM ports WHERE id = ?1", params![id.to_string()]),
+        Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
+    }
+}
+
+fn put_port(connection: &Connection, port: &Port) -> Result<(), StoreError> {
+    let id = port.id.to_string();
+    let server = port.binding.as_ref().map(|binding| binding.server_id.to_string());
+    let mut put = connection
+        .prepare_cached(
+            "INSERT INTO ports (id, network_id, server_id, mac, body) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (id) DO UPDATE SET server_id = ?3, mac = ?4, body = ?5",
+        )
+        .map_err(failed)?;
+    put.execute(params![id, port.network_id.to_string(), server, port.mac.to_string(), json(port)?]).map_err(failed)?;
+    let mut forget = connection.prepare_cached("DELETE FROM addresses WHERE port_id = ?1").map_err(failed)?;
+    forget.execute(params![id]).map_err(failed)?;
+    let mut add = connection
+        .prepare_cached("INSERT INTO addresses (network_id, address, port_id, subnet_id) VALUES (?1, ?2, ?3, ?4)")
+        .map_err(failed)?;
+    for ip in &port.fixed_ips {
+        let row = params![port.network_id.to_string(), ip.ip_address.to_string(), id, ip.subnet_id.to_string()];
+        add.execute(row).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Notes the number of the last commit.
+pub(super) fn set_commit(connection: &Connection, number: u64) -> Result<(), StoreError> {
+    put_meta(connection, "commit", &i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// Reads everything; draws the store's id when it has none yet.
+pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
+    let store_id = match meta::<String>(connection, "store_id")? {
+        Some(text) => Uuid::try_parse(&text).map_err(|_| damaged("meta", "store_id", "is no UUID"))?,
+        None => {
+            let drawn = Uuid::new_v4();
+            put_meta(connection, "store_id", &drawn.to_string())?;
+            drawn
+        }
+    };
+    let number = |key| meta::<i64>(connection, key).map(|found| found.map_or(0, i64::unsigned_abs));
+    Ok(Loaded {
+        store_id,
+        commit: number("commit")?,
+        next_event: number("next_event")?.max(1),
+        networks: all(connection, "networks")?,
+        subnets: all(connection, "subnets")?,
+        servers: all(connection, "servers")?,
+        ports: all(connection, "ports")?,
+    })
+}
+
+fn all<T: DeserializeOwned>(connection: &Connection, table: &str) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare(&format!("SELECT id, body FROM {table} ORDER BY id")).map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(failed)?;
+    rows.map(|row| {
+        let (id, body) = row.map_err(failed)?;
+        serde_json::from_str(&body).map_err(|error| damaged(table, &id, &error.to_string()))
+    })
+    .collect()
+}
+
+fn damaged(table: &str, id: &str, what: &str) -> StoreError {
+    StoreError::Failed(format!("record {id} in table {table} cannot be read: {what}"))
+}
+
+fn json<T: Serialize>(record: &T) -> Result<String, StoreError> {
+    serde_json::to_string(record).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+fn meta<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> Result<Option<T>, StoreError> {
+    connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional().map_err(failed)
+}
+
+fn put_meta<T: rusqlite::ToSql>(connection: &Connection, key: &str, value: &T) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")
+        .and_then(|mut statement| statement.execute(params![key, value]))
+        .map(|_| ())
+        .map_err(failed)
+}

@@ -1,0 +1,101 @@
+//! Opening the database: the directory's lock, pragmas, versions and the way from one to the next.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::{StoreError, failed};
+
+/// Each entry leads from the version that is its index to the next. An entry is never changed once released.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (
+        key   TEXT PRIMARY KEY,
+        value ANY
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE networks (
+        id   TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE subnets (
+        id         TEXT PRIMARY KEY,
+        network_id TEXT NOT NULL REFERENCES networks (id),
+        body       TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX subnets_by_network ON subnets (network_id);
+    CREATE TABLE servers (
+        id   TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE ports (
+        id         TEXT PRIMARY KEY,
+        network_id TEXT NOT NULL REFERENCES networks (id),
+        server_id  TEXT REFERENCES servers (id),
+        mac        TEXT NOT NULL UNIQUE,
+        body       TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX ports_by_network ON ports (network_id);
+    CREATE INDEX ports_by_server ON ports (server_id);
+    CREATE TABLE addresses (
+        network_id TEXT NOT NULL,
+        address    TEXT NOT NULL,
+        port_id    TEXT NOT NULL REFERENCES ports (id) ON DELETE CASCADE,
+        subnet_id  TEXT NOT NULL REFERENCES subnets (id),
+        PRIMARY KEY (network_id, address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX addresses_by_port ON addresses (port_id);
+    CREATE INDEX addresses_by_subnet ON addresses (subnet_id);
+"];
+
+/// Exclusive hold of a state directory, for as long as it lives. The kernel lets go of it when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes hold of `dir`, making it (0700) when missing.
+    ///
+    /// # Errors
+    /// Another process holds it, or it cannot be made or written.
+    pub fn take(dir: &Path) -> Result<Self, StoreError> {
+        let refused = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", dir.display()));
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refused)?;
+        let path = dir.join("nicd.lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(refused)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Held(dir.display().to_string())),
+            Err(TryLockError::Error(error)) => Err(refused(error)),
+        }
+    }
+}
+
+/// Opens the file, or makes it, and brings it to the present version.
+pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open(file).map_err(failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
+    connection.pragma_update(None, "foreign_keys", "on").map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    migrate(&mut connection, file)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(StoreError::Newer { file: file.display().to_string(), found, known });
+    }
+    for (version, step) in (found + 1..).zip(&MIGRATIONS[found as usize..]) {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(step).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", version).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}
