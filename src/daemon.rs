@@ -89,7 +89,7 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(DaemonError::Runtime)?;
         let edge = Edge { listening, admitted, limits: Limits::from(&settings.socket) };
-        serve(&Linux::new()?, settings, state, edge, stop, ready).await
+        serve(&Linux, settings, state, edge, stop, ready).await
     });
     drop(held);
     served

@@ -11,7 +11,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Group, geteuid};
 
 use crate::config::SocketSettings;
-use crate::kernel::tap::sys::peer_groups;
+use crate::kernel::tap::peer_groups;
 
 /// The peer of a connection when it connected.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,11 +9,27 @@
 //! [`Kernel`] is a host one can open: the running Linux (`linux`), or one in memory (`fake`) on which the same suite
 //! runs and on which any op can be made to fail. No policy lives here: what to do was decided in `plan`.
 
+mod answer;
+mod bridge;
+mod create;
 pub mod fake;
+mod guest;
 pub mod hands;
+mod links;
+pub mod linux;
+mod netns;
 pub mod reaper;
+mod routes;
+mod seen;
+mod socket;
 pub mod tap;
+mod uapi;
+mod veth;
+mod watch;
+mod wire;
 pub mod worker;
+
+pub use socket::writes;
 
 use std::collections::BTreeSet;
 use std::path::Path;

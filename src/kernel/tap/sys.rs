@@ -1,57 +1,75 @@
-//! System calls that no crate wraps safely.
-#![allow(unsafe_code)]
+//! The calls that no safe wrapper has: the tap's ioctls (drivers/net/tun.c) and one socket option.
 
-use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// The most groups one process can have (`NGROUPS_MAX`, linux/limits.h).
-const MAX_GROUPS: usize = 65_536;
+use libc::{c_int, c_uint, c_ulong, c_void, socklen_t};
+use nix::errno::Errno;
 
-/// The supplementary groups the peer of a connected Unix socket had when it connected (`SO_PEERGROUPS`, Linux 4.13), as
-/// this user namespace sees them: a group it cannot see is the overflow gid.
-///
-/// # Errors
-/// The descriptor is no connected Unix socket.
-pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    let mut groups = vec![0_u32; 32];
-    loop {
-        let capacity = groups.len() * size_of::<u32>();
-        let mut length = libc::socklen_t::try_from(capacity).map_err(io::Error::other)?;
-        // SAFETY: `groups` is valid for writes of `length` bytes, which is its own size, and both outlive the call; any
-        // bit pattern is a u32. The descriptor is open for as long as `fd` lives.
-        let answer = unsafe {
-            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut length)
-        };
-        let count = usize::try_from(length).map_err(io::Error::other)? / size_of::<u32>();
-        if answer == 0 {
-            groups.truncate(count);
-            return Ok(groups);
-        }
-        let error = io::Error::last_os_error();
-        // ERANGE tells the size needed (net/core/sock.c, sk_getsockopt).
-        if error.raw_os_error() != Some(libc::ERANGE) || count <= groups.len() || count > MAX_GROUPS {
-            return Err(error);
-        }
-        groups.resize(count, 0);
-    }
+/// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h).
+const SO_NETNS_COOKIE: c_int = 71;
+
+/// `TUNGETFEATURES`: which `IFF_*` flags this kernel takes.
+pub(super) fn features(tun: BorrowedFd<'_>) -> Result<c_uint, Errno> {
+    let mut features: c_uint = 0;
+    // SAFETY: the request writes one unsigned int, and `features` is one that outlives the call.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETFEATURES, &raw mut features) };
+    Errno::result(answer).map(|_| features)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
+/// `TUNSETIFINDEX`: the index that the device made by the next TUNSETIFF gets.
+pub(super) fn set_index(tun: BorrowedFd<'_>, index: c_int) -> Result<(), Errno> {
+    // SAFETY: the request reads one int, and `index` is one that outlives the call.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFINDEX, &raw const index) };
+    Errno::result(answer).map(drop)
+}
 
-    use super::*;
-
-    #[test]
-    fn the_peer_of_a_pair_has_our_own_groups() {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let own: Vec<u32> = nix::unistd::getgroups().unwrap().into_iter().map(nix::unistd::Gid::as_raw).collect();
-        assert_eq!(peer_groups(ours.as_fd()).unwrap(), own);
+/// `TUNSETIFF`: makes or opens the device. `name` is cut to what the kernel takes.
+pub(super) fn set_iff(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> Result<(), Errno> {
+    // SAFETY: ifreq is plain data of which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    // The last octet stays the NUL that ends the name.
+    let room = request.ifr_name.len() - 1;
+    for (place, octet) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *place = libc::c_char::from_ne_bytes([octet]);
     }
+    let [low, high, ..] = flags.to_le_bytes();
+    request.ifr_ifru.ifru_flags = i16::from_le_bytes([low, high]);
+    // SAFETY: the request reads and writes one ifreq, and `request` is one that outlives the call.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    Errno::result(answer).map(drop)
+}
 
-    #[test]
-    fn what_is_no_unix_socket_has_none() {
-        assert!(peer_groups(std::fs::File::open("/dev/null").unwrap().as_fd()).is_err());
-    }
+/// `TUNSETOWNER`.
+pub(super) fn set_owner(tun: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
+    // SAFETY: the request takes its argument as a number.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOWNER, c_ulong::from(uid)) };
+    Errno::result(answer).map(drop)
+}
+
+/// `TUNSETGROUP`.
+pub(super) fn set_group(tun: BorrowedFd<'_>, gid: u32) -> Result<(), Errno> {
+    // SAFETY: the request takes its argument as a number.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETGROUP, c_ulong::from(gid)) };
+    Errno::result(answer).map(drop)
+}
+
+/// `TUNSETPERSIST`.
+pub(super) fn set_persist(tun: BorrowedFd<'_>) -> Result<(), Errno> {
+    let yes: c_ulong = 1;
+    // SAFETY: the request takes its argument as a number.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, yes) };
+    Errno::result(answer).map(drop)
+}
+
+/// `SO_NETNS_COOKIE`: the namespace a socket is in.
+pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut cookie: u64 = 0;
+    let mut length = socklen_t::try_from(mem::size_of::<u64>()).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel writes at most `length` octets, the size of `cookie`, which outlives the call as `length` does.
+    let answer = unsafe {
+        let value = (&raw mut cookie).cast::<c_void>();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, &raw mut length)
+    };
+    Errno::result(answer).map(|_| cookie)
 }

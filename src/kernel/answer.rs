@@ -1,0 +1,188 @@
+//! What the kernel answers to a message, and what that means.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+use super::uapi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG};
+use super::wire::{self, Message};
+use super::{OpError, Trouble};
+use crate::model::Mac;
+use crate::plan::{Address, Route};
+
+/// What one message, or one step beside netlink, is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Making the device.
+    Create,
+    /// Its altname.
+    Mark,
+    /// Switching IPv6 address generation off.
+    V6Off,
+    /// Its MAC, MTU and bridge.
+    Link,
+    /// A static entry in the bridge's FDB.
+    Fdb(Mac),
+    /// Its flags as a bridge port.
+    PortFlags,
+    /// Setting it up or down, with its alias where there is one.
+    Switch,
+    /// Letting a tap outlive the process.
+    Persist,
+    /// Taking it out of its bridge.
+    Unbind,
+    /// Its group.
+    Group,
+    /// Deleting it.
+    Delete,
+    /// Entering a guest's namespace.
+    Namespace,
+    /// An address of a guest's.
+    Address(Address),
+    /// A route of a guest's.
+    Route(Route),
+    /// Looking.
+    Look,
+    /// Opening a socket.
+    Open,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create => f.write_str("making the device"),
+            Self::Mark => f.write_str("its altname"),
+            Self::V6Off => f.write_str("IPv6 address generation off"),
+            Self::Link => f.write_str("MAC, MTU and bridge"),
+            Self::Fdb(mac) => write!(f, "the bridge's static entry for {mac}"),
+            Self::PortFlags => f.write_str("bridge port flags"),
+            Self::Switch => f.write_str("up or down"),
+            Self::Persist => f.write_str("making the tap persistent"),
+            Self::Unbind => f.write_str("taking it out of the bridge"),
+            Self::Group => f.write_str("its group"),
+            Self::Delete => f.write_str("deleting it"),
+            Self::Namespace => f.write_str("the guest's namespace"),
+            Self::Address(Address { ip, prefix }) => write!(f, "the guest's address {ip}/{prefix}"),
+            Self::Route(Route { destination, via, .. }) => write!(f, "the guest's route to {destination} via {via}"),
+            Self::Look => f.write_str("looking"),
+            Self::Open => f.write_str("opening a netlink socket"),
+        }
+    }
+}
+
+/// One message's refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// What was refused.
+    pub(super) part: Part,
+    /// Why.
+    pub(super) errno: Errno,
+    /// The kernel's own words (ext-ack), where it has any.
+    pub(super) text: Option<String>,
+}
+
+impl Refusal {
+    /// Reads an `NLMSG_ERROR`; none when it acknowledges.
+    pub(super) fn read(part: Part, message: &Message<'_>) -> Option<Self> {
+        let code = wire::u32_at(message.body, 0)?.cast_signed();
+        (code != 0).then(|| Self { part, errno: Errno::from_raw(code.saturating_neg()), text: said(message) })
+    }
+}
+
+/// The text among the attributes behind the echoed request (`netlink_ack`, net/netlink/af_netlink.c).
+fn said(message: &Message<'_>) -> Option<String> {
+    if message.flags & NLM_F_ACK_TLVS == 0 {
+        return None;
+    }
+    let echoed = match message.flags & NLM_F_CAPPED {
+        0 => usize::try_from(wire::u32_at(message.body, 4)?).ok()?.max(16),
+        _ => 16,
+    };
+    let behind = message.body.get(echoed.checked_next_multiple_of(4)?.checked_add(4)?..)?;
+    wire::field(behind, NLMSGERR_ATTR_MSG).map(wire::text)
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// What it means.
+    pub(super) trouble: Trouble,
+    /// At what it failed.
+    pub(super) part: Part,
+    /// In words.
+    pub(super) said: String,
+}
+
+impl Failure {
+    /// A failure that no message's refusal tells.
+    pub(super) fn new(trouble: Trouble, part: Part, said: impl Into<String>) -> Self {
+        Self { trouble, part, said: said.into() }
+    }
+
+    /// A system call's failure.
+    pub(super) fn system(part: Part, errno: Errno) -> Self {
+        Refusal { part, errno, text: None }.into()
+    }
+
+    /// The same, known to mean something else.
+    pub(super) fn meaning(self, trouble: Trouble) -> Self {
+        Self { trouble, ..self }
+    }
+
+    /// For the caller of the room, with the object's name.
+    pub(super) fn during(self, doing: &str) -> OpError {
+        OpError { trouble: self.trouble, doing: format!("{doing}: {}", self.part), said: self.said }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(Refusal { part, errno, text }: Refusal) -> Self {
+        let trouble = match (part, errno) {
+            (_, Errno::ENODEV) => Trouble::Gone,
+            (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
+            (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
+            (Part::Address(_) | Part::Route(_), _) => Trouble::GuestRefused,
+            (_, Errno::EPERM | Errno::EACCES) => Trouble::Permission,
+            _ => Trouble::Other,
+        };
+        let said = match text {
+            Some(text) => format!("{} ({errno:?}): {text}", errno.desc()),
+            None => format!("{} ({errno:?})", errno.desc()),
+        };
+        Self { trouble, part, said }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_answers_never_panic(body in proptest::collection::vec(any::<u8>(), 0..80), flags in any::<u16>()) {
+            let _ = Refusal::read(Part::Look, &Message { kind: 2, flags, seq: 1, body: &body });
+        }
+    }
+
+    #[test]
+    fn the_kernels_words_are_read_behind_either_echo() {
+        let tlv = [9, 0, 1, 0, b'w', b'h', b'y', b'?', 0, 0, 0, 0];
+        for (flags, request) in [(NLM_F_CAPPED, 16_usize), (0, 24)] {
+            let mut body = (-17_i32).to_ne_bytes().to_vec();
+            body.extend_from_slice(&u32::try_from(24).unwrap().to_ne_bytes());
+            body.resize(4 + request, 0);
+            body.extend_from_slice(&tlv);
+            let message = Message { kind: 2, flags: flags | NLM_F_ACK_TLVS, seq: 1, body: &body };
+            let refusal = Refusal::read(Part::Create, &message).unwrap();
+            assert_eq!((refusal.errno, refusal.text.as_deref()), (Errno::EEXIST, Some("why?")));
+            assert_eq!(Failure::from(refusal).trouble, Trouble::Taken);
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_no_refusal() {
+        assert_eq!(Refusal::read(Part::Look, &Message { kind: 2, flags: 0, seq: 1, body: &[0; 20] }), None);
+    }
+}

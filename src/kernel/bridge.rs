@@ -1,0 +1,85 @@
+//! Agent-made bridges. One sends no frame and has no address of its own: STP and multicast snooping are off, and IPv6
+//! generates no address.
+
+use super::answer::{Failure, Part};
+use super::create;
+use super::links::{self, Target, send_all, shape};
+use super::seen::ifinfo;
+use super::socket::Netlink;
+use super::uapi::*;
+use super::wire::Batch;
+use crate::model::{LinkName, Mac, NetworkId, names};
+use crate::plan::{Kind, Switch};
+
+/// A bridge to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bridge<'a> {
+    pub(super) network: NetworkId,
+    pub(super) index: u32,
+    pub(super) name: &'a LinkName,
+    pub(super) mac: Mac,
+    pub(super) mtu: u32,
+}
+
+impl Bridge<'_> {
+    /// [`Op::CreateBridge`](crate::plan::Op::CreateBridge).
+    pub(super) fn create(self, netlink: &mut Netlink) -> Result<(), Failure> {
+        let altname = names::network_altname(self.network);
+        let target = Target::Index(self.index);
+        let fresh = create::is_free(netlink, self.index, &altname, &Kind::Bridge)?;
+        let mut batch = Batch::default();
+        if fresh {
+            self.message(&mut batch);
+            batch.mark(self.index, &altname);
+        }
+        batch.v6_off(target);
+        batch.switch(target, Switch::Up, |f| shape(f, Some(self.mac), Some(self.mtu), None));
+        create::send(netlink, batch, self.index, &altname)
+    }
+
+    /// The bridge's MTU is made another than the wanted one: only a *change* of it counts as set by an operator, and
+    /// one that is not is moved by every port (`br_change_mtu`, `br_mtu_auto_adjust`, net/bridge).
+    fn message(self, batch: &mut Batch) {
+        let provisional = if self.mtu < 65_535 { self.mtu + 1 } else { self.mtu - 1 };
+        batch.add(Part::Create, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, self.index, 0, 0), |f| {
+            f.text(IFLA_IFNAME, self.name.as_str());
+            shape(f, Some(self.mac), Some(provisional), None);
+            f.nest(IFLA_LINKINFO, |f| {
+                f.text(IFLA_INFO_KIND, "bridge");
+                f.nest(IFLA_INFO_DATA, |f| {
+                    f.u32(IFLA_BR_FORWARD_DELAY, 0);
+                    f.u32(IFLA_BR_STP_STATE, 0);
+                    f.u8(IFLA_BR_MCAST_SNOOPING, 0);
+                });
+            });
+        });
+    }
+}
+
+/// [`Op::SetBridge`](crate::plan::Op::SetBridge).
+pub(super) fn set(
+    netlink: &mut Netlink,
+    network: NetworkId,
+    (mac, mtu): (Option<Mac>, Option<u32>),
+    switch: Option<Switch>,
+    v6_off: bool,
+) -> Result<(), Failure> {
+    let altname = names::network_altname(network);
+    let target = Target::Altname(&altname);
+    let mut batch = Batch::default();
+    if v6_off {
+        batch.v6_off(target);
+    }
+    if mac.is_some() || mtu.is_some() {
+        batch.set(Part::Link, target, 0, 0, |f| shape(f, mac, mtu, None));
+    }
+    if let Some(switch) = switch {
+        batch.switch(target, switch, |_| {});
+    }
+    send_all(netlink, batch)
+}
+
+/// [`Op::DeleteBridge`](crate::plan::Op::DeleteBridge).
+pub(super) fn delete(netlink: &mut Netlink, network: NetworkId) -> Result<(), Failure> {
+    links::delete(netlink, &names::network_altname(network))
+}

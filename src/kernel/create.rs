@@ -1,0 +1,53 @@
+//! What making a bridge and making a veth have in common: the creating message and those that finish the device go in
+//! one send, so that the process cannot die between them and leave a device without a mark.
+//!
+//! The kernel goes on behind a refused message. So that the followers cannot hit a stranger which has our index, the
+//! index is looked at first; should one still come between, its altname is taken back.
+
+use super::answer::{Failure, Part};
+use super::links::{Target, already_marked, first_failure, send_all};
+use super::seen::look;
+use super::socket::Netlink;
+use super::wire::Batch;
+use super::{Trouble, Who};
+use crate::plan::Kind;
+
+/// Whether nothing has this index yet; not when the very device is already there, from an earlier run.
+pub(super) fn is_free(netlink: &mut Netlink, index: u32, altname: &str, kind: &Kind) -> Result<bool, Failure> {
+    match look(netlink, Who::Index(index))? {
+        None => Ok(true),
+        Some(link) if link.kind == *kind && link.altnames.iter().any(|name| name == altname) => Ok(false),
+        Some(link) => {
+            Err(Failure::new(Trouble::Taken, Part::Create, format!("the index {index} is already taken, by {}", link.name)))
+        }
+    }
+}
+
+/// Sends what makes and finishes the device with this index, or only finishes it. A half-made device is deleted.
+pub(super) fn send(netlink: &mut Netlink, batch: Batch, index: u32, altname: &str) -> Result<(), Failure> {
+    let creates = batch.parts().any(|part| part == Part::Create);
+    let mut refusals = netlink.send(batch)?;
+    let refused = |part| refusals.iter().any(|refusal| refusal.part == part);
+    if refused(Part::Create) {
+        if !refused(Part::Mark) {
+            take_back(netlink, |batch| batch.unmark(index, altname));
+        }
+        return first_failure(refusals);
+    }
+    already_marked(netlink, &mut refusals, index, altname)?;
+    first_failure(refusals).inspect_err(|_| {
+        if creates {
+            take_back(netlink, |batch| batch.delete(Target::Index(index)));
+        }
+    })
+}
+
+/// Takes back what a step did halfway. That the step failed is what its caller is told; what is then left is shown by
+/// the next look.
+fn take_back(netlink: &mut Netlink, fill: impl FnOnce(&mut Batch)) {
+    let mut batch = Batch::default();
+    fill(&mut batch);
+    if let Err(failure) = send_all(netlink, batch) {
+        tracing::warn!(said = failure.said, "a half-made device is left");
+    }
+}

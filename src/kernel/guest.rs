@@ -1,0 +1,132 @@
+//! What a guest in a namespace is given: addresses, routes and an end that is up, sent through a socket inside.
+
+use std::net::IpAddr;
+
+use ipnetwork::Ipv4Network;
+use nix::errno::Errno;
+
+use super::answer::{Failure, Part};
+use super::links::{Target, first_failure};
+use super::netns::Inside;
+use super::seen::{must_look, peer};
+use super::socket::Netlink;
+use super::uapi::*;
+use super::wire::Batch;
+use super::{Trouble, Who};
+use crate::model::{LinkName, PortId, names};
+use crate::plan::{Address, GuestSettings, Route, Switch};
+
+/// [`Op::ConfigureGuest`](crate::plan::Op::ConfigureGuest); gives back the NIC's name in the guest.
+///
+/// Address generation is off although the guest might like it: its link-local address is among those given, set without
+/// a second of duplicate address detection.
+pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSettings) -> Result<LinkName, Failure> {
+    let target = Target::Index(index);
+    let mut batch = Batch::default();
+    batch.v6_off(target);
+    settings.addresses.iter().for_each(|address| add_address(&mut batch, index, *address));
+    batch.switch(target, Switch::Up, |_| {});
+    for route in in_order(&settings.routes) {
+        add_route(&mut batch, index, route);
+    }
+    let mut refusals = inside.netlink.send(batch)?;
+    // What is already there, exactly so.
+    refusals.retain(|refusal| !(matches!(refusal.part, Part::Address(_) | Part::Route(_)) && refusal.errno == Errno::EEXIST));
+    first_failure(refusals)?;
+    let name = must_look(&mut inside.netlink, Who::Index(index))?.name;
+    name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
+}
+
+/// The index of the other end of a port's device, which must still be in the namespace.
+pub(super) fn find(netlink: &mut Netlink, inside: &mut Inside, port: PortId) -> Result<u32, Failure> {
+    let gone = |said| Failure::new(Trouble::Gone, Part::Namespace, said);
+    let altname = names::port_altname(port);
+    let host = must_look(netlink, Who::Altname(&altname))?.index;
+    let index = peer(netlink, Who::Altname(&altname))?.ok_or_else(|| gone("the device has no other end"))?;
+    match peer(&mut inside.netlink, Who::Index(index))? {
+        Some(back) if back == host => Ok(index),
+        _ => Err(gone("the device's other end is no longer in it")),
+    }
+}
+
+/// What reaches next hops before what goes by them: routes without a next hop, then from the longest prefix to the
+/// default.
+fn in_order(routes: &[Route]) -> Vec<Route> {
+    let mut routes = routes.to_vec();
+    routes.sort_by_key(|route| (!route.via.is_unspecified(), u8::MAX - route.destination.prefix()));
+    routes
+}
+
+fn family(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(_) => AF_INET,
+        IpAddr::V6(_) => AF_INET6,
+    }
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// `struct ifaddrmsg` and its attributes. Uniqueness of IPv6 addresses is the allocator's, so none is detected for.
+fn add_address(batch: &mut Batch, index: u32, address: Address) {
+    let Address { ip, prefix } = address;
+    let flags = if ip.is_ipv6() { IFA_F_NODAD } else { 0 };
+    let [a, b, c, d] = index.to_ne_bytes();
+    let fixed = [family(ip), prefix, flags, RT_SCOPE_UNIVERSE, a, b, c, d];
+    batch.add(Part::Address(address), RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &fixed, |f| {
+        f.put(IFA_LOCAL, &octets(ip));
+        f.put(IFA_ADDRESS, &octets(ip));
+        if let IpAddr::V4(ip) = ip
+            && prefix < 31
+            && let Ok(network) = Ipv4Network::new(ip, prefix)
+        {
+            f.put(IFA_BROADCAST, &network.broadcast().octets());
+        }
+    });
+}
+
+/// `struct rtmsg` and its attributes. Appended, so that EEXIST means this very route, and another one of the same
+/// metric stays the guest's first choice (`fib_table_insert`, net/ipv4/fib_trie.c).
+fn add_route(batch: &mut Batch, index: u32, route: Route) {
+    let Route { destination, via, onlink, metric } = route;
+    let (scope, flags) = match (via.is_unspecified(), onlink) {
+        (true, _) => (RT_SCOPE_LINK, 0),
+        (false, true) => (RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
+        (false, false) => (RT_SCOPE_UNIVERSE, 0),
+    };
+    let mut fixed = [0; 12];
+    fixed[0] = family(destination.ip());
+    fixed[1] = destination.prefix();
+    fixed[4..8].copy_from_slice(&[RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);
+    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
+    batch.add(Part::Route(route), RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, &fixed, |f| {
+        f.put(RTA_DST, &octets(destination.network()));
+        if !via.is_unspecified() {
+            f.put(RTA_GATEWAY, &octets(via));
+        }
+        f.u32(RTA_OIF, index);
+        f.u32(RTA_PRIORITY, metric);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_hops_are_reachable_before_they_are_used() {
+        let route = |destination: &str, via: &str| Route {
+            destination: destination.parse().unwrap(),
+            via: via.parse().unwrap(),
+            onlink: false,
+            metric: 0,
+        };
+        let given = [route("0.0.0.0/0", "10.9.9.9"), route("10.0.0.0/8", "192.0.2.1"), route("10.9.9.9/32", "0.0.0.0")];
+        let order: Vec<_> = in_order(&given).iter().map(|route| route.destination.to_string()).collect();
+        assert_eq!(order, ["10.9.9.9/32", "10.0.0.0/8", "0.0.0.0/0"]);
+    }
+}

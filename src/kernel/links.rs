@@ -1,0 +1,267 @@
+//! Changes to one link: its mark, its settings, its end.
+//!
+//! A link is addressed by the index chosen for it while it is being made, and from then on by its altname alone, so
+//! that a write can only hit ours. A change by altname carries index 0, and is ENODEV when there is no such link.
+
+use nix::errno::Errno;
+
+use super::answer::{Failure, Part, Refusal};
+use super::seen::{ifinfo, look, must_look};
+use super::socket::Netlink;
+use super::uapi::*;
+use super::wire::{Batch, Fields};
+use super::{Trouble, Who};
+use crate::model::{Mac, PortId, names};
+use crate::plan::{At, Kind, LinkSettings, Switch};
+
+/// The link a message is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// One being made.
+    Index(u32),
+    /// One that is ours.
+    Altname(&'a str),
+}
+
+impl Target<'_> {
+    fn index(self) -> u32 {
+        match self {
+            Self::Index(index) => index,
+            Self::Altname(_) => 0,
+        }
+    }
+
+    fn name(self, f: &mut Fields<'_>) {
+        if let Self::Altname(name) = self {
+            f.text(IFLA_ALT_IFNAME, name);
+        }
+    }
+}
+
+impl Batch {
+    /// A change of a link; `flags` of those in `change` are set.
+    pub(super) fn set(&mut self, part: Part, target: Target<'_>, flags: u32, change: u32, fill: impl FnOnce(&mut Fields<'_>)) {
+        self.add(part, RTM_SETLINK, 0, &ifinfo(AF_UNSPEC, target.index(), flags, change), |f| {
+            target.name(f);
+            fill(f);
+        });
+    }
+
+    /// Sets a link up or down.
+    pub(super) fn switch(&mut self, target: Target<'_>, switch: Switch, fill: impl FnOnce(&mut Fields<'_>)) {
+        let flags = match switch {
+            Switch::Up => IFF_UP,
+            Switch::Down => 0,
+        };
+        self.set(Part::Switch, target, flags, IFF_UP, fill);
+    }
+
+    /// Gives a link that is being made its altname. One it already has is EEXIST.
+    pub(super) fn mark(&mut self, index: u32, altname: &str) {
+        let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND;
+        self.add(Part::Mark, RTM_NEWLINKPROP, flags, &ifinfo(AF_UNSPEC, index, 0, 0), |f| {
+            f.nest(IFLA_PROP_LIST, |f| f.text(IFLA_ALT_IFNAME, altname));
+        });
+    }
+
+    /// Takes an altname from the link with this index.
+    pub(super) fn unmark(&mut self, index: u32, altname: &str) {
+        self.add(Part::Mark, RTM_DELLINKPROP, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| {
+            f.nest(IFLA_PROP_LIST, |f| f.text(IFLA_ALT_IFNAME, altname));
+        });
+    }
+
+    /// Switches IPv6 address generation off. A message of its own before the link is up, as the kernel applies it after
+    /// the flags of the same message (`do_setlink`, net/core/rtnetlink.c).
+    pub(super) fn v6_off(&mut self, target: Target<'_>) {
+        self.set(Part::V6Off, target, 0, 0, |f| {
+            f.nest(IFLA_AF_SPEC, |f| {
+                f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE));
+            });
+        });
+    }
+
+    /// Deletes a link.
+    pub(super) fn delete(&mut self, target: Target<'_>) {
+        self.add(Part::Delete, RTM_DELLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| target.name(f));
+    }
+
+    /// Enters a guest's MAC into the FDB of the bridge that the link with this index is a port of. NUD_NOARP is what
+    /// `bridge` shows as static; NUD_PERMANENT would be the bridge's own address (`br_fdb_add`, net/bridge/br_fdb.c).
+    fn fdb(&mut self, index: u32, mac: Mac) {
+        let mut fixed = [0; 12];
+        fixed[0] = AF_BRIDGE;
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        fixed[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
+        fixed[10] = NTF_MASTER;
+        self.add(Part::Fdb(mac), RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &fixed, |f| f.put(NDA_LLADDR, &mac.0));
+    }
+
+    /// Sets flags of a bridge's port. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads slave data.
+    fn port_flags(&mut self, target: Target<'_>, learning: bool) {
+        self.add(Part::PortFlags, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
+            target.name(f);
+            f.nest(IFLA_LINKINFO, |f| {
+                f.text(IFLA_INFO_SLAVE_KIND, "bridge");
+                f.nest(IFLA_INFO_SLAVE_DATA, |f| f.u8(IFLA_BRPORT_LEARNING, u8::from(learning)));
+            });
+        });
+    }
+}
+
+/// The MAC, MTU and bridge of a link. The kernel applies them in that order whatever the order here, so that a foreign
+/// bridge never sees a port of another MTU (`do_setlink`).
+pub(super) fn shape(f: &mut Fields<'_>, mac: Option<Mac>, mtu: Option<u32>, master: Option<u32>) {
+    if let Some(mac) = mac {
+        f.put(IFLA_ADDRESS, &mac.0);
+    }
+    if let Some(mtu) = mtu {
+        f.u32(IFLA_MTU, mtu);
+    }
+    if let Some(master) = master {
+        f.u32(IFLA_MASTER, master);
+    }
+}
+
+/// Sends one message or several of which none may fail.
+pub(super) fn send_all(netlink: &mut Netlink, batch: Batch) -> Result<(), Failure> {
+    first_failure(netlink.send(batch)?)
+}
+
+/// Without IPv6 on a link there is no address generation to switch off: the kernel has none, or not below MTU 1280.
+pub(super) fn first_failure(refusals: Vec<Refusal>) -> Result<(), Failure> {
+    let no_v6 =
+        |refusal: &Refusal| refusal.part == Part::V6Off && matches!(refusal.errno, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP);
+    match refusals.into_iter().find(|refusal| !no_v6(refusal)) {
+        None => Ok(()),
+        Some(refusal) => Err(refusal.into()),
+    }
+}
+
+/// [`Op::Configure`](crate::plan::Op::Configure).
+pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &LinkSettings) -> Result<(), Failure> {
+    let altname = names::port_altname(port);
+    let (target, index) = match at {
+        At::Index(index) => (Target::Index(index), index),
+        // The FDB knows ports by index alone.
+        At::Altname if settings.fdb.is_empty() => (Target::Altname(&altname), 0),
+        At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
+    };
+    let LinkSettings { mark, v6_off, mac, mtu, master, fdb, learning } = settings;
+    let mut batch = Batch::default();
+    if let At::Index(index) = at
+        && *mark
+    {
+        batch.mark(index, &altname);
+    }
+    if *v6_off {
+        batch.v6_off(target);
+    }
+    if mac.is_some() || mtu.is_some() || master.is_some() {
+        batch.set(Part::Link, target, 0, 0, |f| shape(f, *mac, *mtu, *master));
+    }
+    fdb.iter().for_each(|mac| batch.fdb(index, *mac));
+    if let Some(learning) = learning {
+        batch.port_flags(target, *learning);
+    }
+    let mut refusals = netlink.send(batch)?;
+    already_marked(netlink, &mut refusals, index, &altname)?;
+    first_failure(refusals).or_else(|failure| explain(netlink, failure, *master))
+}
+
+/// Drops the refusal of an altname that the link with this index already has.
+pub(super) fn already_marked(
+    netlink: &mut Netlink,
+    refusals: &mut Vec<Refusal>,
+    index: u32,
+    altname: &str,
+) -> Result<(), Failure> {
+    let taken = |refusal: &Refusal| refusal.part == Part::Mark && refusal.errno == Errno::EEXIST;
+    if refusals.iter().any(taken) && look(netlink, Who::Altname(altname))?.is_some_and(|link| link.index == index) {
+        refusals.retain(|refusal| !taken(refusal));
+    }
+    Ok(())
+}
+
+/// The kernel says EINVAL or EOPNOTSUPP of a master that is not there or takes no ports (`do_set_master`).
+fn explain(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Result<(), Failure> {
+    let Some(master) = master.filter(|master| *master != 0 && failure.part == Part::Link && failure.trouble == Trouble::Other)
+    else {
+        return Err(failure);
+    };
+    match look(netlink, Who::Index(master))? {
+        Some(link) if link.kind == Kind::Bridge => Err(failure),
+        _ => Err(failure.meaning(Trouble::NoBridge)),
+    }
+}
+
+/// [`Op::Seal`](crate::plan::Op::Seal): the alias is set before the flags of the same message.
+pub(super) fn seal(netlink: &mut Netlink, port: PortId, alias: &str, switch: Switch) -> Result<(), Failure> {
+    if alias.len() > MAX_ALIAS || alias.contains('\0') {
+        return Err(Failure::new(
+            Trouble::Other,
+            Part::Switch,
+            format!("an alias has at most {MAX_ALIAS} octets, none of them NUL"),
+        ));
+    }
+    change(netlink, port, |batch, target| {
+        // Unlike names, an alias is taken with whatever octets its length says.
+        batch.switch(target, switch, |f| f.put(IFLA_IFALIAS, alias.as_bytes()));
+    })
+}
+
+/// [`Op::SetLink`](crate::plan::Op::SetLink).
+pub(super) fn switch(netlink: &mut Netlink, port: PortId, switch: Switch) -> Result<(), Failure> {
+    change(netlink, port, |batch, target| batch.switch(target, switch, |_| {}))
+}
+
+/// [`Op::Unbind`](crate::plan::Op::Unbind).
+pub(super) fn unbind(netlink: &mut Netlink, port: PortId) -> Result<(), Failure> {
+    change(netlink, port, |batch, target| batch.set(Part::Unbind, target, 0, 0, |f| f.u32(IFLA_MASTER, 0)))
+}
+
+/// [`Op::SetGroup`](crate::plan::Op::SetGroup).
+pub(super) fn set_group(netlink: &mut Netlink, port: PortId, group: u32) -> Result<(), Failure> {
+    not_everything(group)?;
+    change(netlink, port, |batch, target| batch.set(Part::Group, target, 0, 0, |f| f.u32(IFLA_GROUP, group)))
+}
+
+/// [`Op::DeleteGroup`](crate::plan::Op::DeleteGroup): an empty group is ENODEV; one with a link that cannot be deleted
+/// is EOPNOTSUPP, and then nothing is.
+pub(super) fn delete_group(netlink: &mut Netlink, group: u32) -> Result<(), Failure> {
+    not_everything(group)?;
+    let mut batch = Batch::default();
+    batch.add(Part::Delete, RTM_DELLINK, 0, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| f.u32(IFLA_GROUP, group));
+    gone(send_all(netlink, batch))
+}
+
+/// [`Op::DeleteLink`](crate::plan::Op::DeleteLink), and a bridge's end.
+pub(super) fn delete(netlink: &mut Netlink, altname: &str) -> Result<(), Failure> {
+    let mut batch = Batch::default();
+    batch.delete(Target::Altname(altname));
+    gone(send_all(netlink, batch))
+}
+
+/// One change of a port's device.
+fn change(netlink: &mut Netlink, port: PortId, fill: impl FnOnce(&mut Batch, Target<'_>)) -> Result<(), Failure> {
+    let altname = names::port_altname(port);
+    let mut batch = Batch::default();
+    fill(&mut batch, Target::Altname(&altname));
+    send_all(netlink, batch)
+}
+
+/// What is not there need not be deleted.
+fn gone(result: Result<(), Failure>) -> Result<(), Failure> {
+    match result {
+        Err(Failure { trouble: Trouble::Gone, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Group 0 is where every link is that nobody moved.
+fn not_everything(group: u32) -> Result<(), Failure> {
+    match group {
+        0 => Err(Failure::new(Trouble::Other, Part::Group, "group 0 holds the host's own links")),
+        _ => Ok(()),
+    }
+}

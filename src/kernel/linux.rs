@@ -1,0 +1,220 @@
+//! The running Linux.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::thread;
+
+use nix::errno::Errno;
+use tokio::sync::mpsc::Sender;
+
+use super::answer::{Failure, Part};
+use super::bridge::{self, Bridge};
+use super::netns::{Home, Inside};
+use super::socket::{Netlink, count_writes};
+use super::tap::{self, Call, Tap, TapError};
+use super::veth::{GuestEnd, Veth};
+use super::watch::Watch;
+use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who, guest, links, routes, seen};
+use crate::model::{NetnsPin, PortId, names};
+use crate::plan::{Kind, LinkSeen, Op};
+
+/// The kernel of the host, in the network namespace of the thread that calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Linux;
+
+/// An access with one netlink socket of its own.
+#[derive(Debug)]
+pub struct LinuxHost {
+    netlink: Netlink,
+    home: Home,
+}
+
+/// What one execution holds: taps not yet persistent, and the guests' namespaces it has entered.
+#[derive(Debug, Default)]
+pub struct Held {
+    taps: HashMap<PortId, Tap>,
+    inside: HashMap<NetnsPin, Inside>,
+}
+
+impl Kernel for Linux {
+    type Host = LinuxHost;
+
+    fn open(&self) -> Result<LinuxHost, OpError> {
+        let open = || {
+            let netlink = Netlink::open()?;
+            let home = Home::of(&netlink)?;
+            Ok(LinuxHost { netlink, home })
+        };
+        open().map_err(|failure: Failure| failure.during("open the kernel"))
+    }
+
+    fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
+        let start = || {
+            let watch = Watch::subscribe(sink)?;
+            let thread = thread::Builder::new().name("nicd-watch".into()).spawn(move || watch.run());
+            thread.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
+        };
+        start().map_err(|failure: Failure| failure.during("watch the kernel"))
+    }
+}
+
+impl Host for LinuxHost {
+    type Held = Held;
+
+    fn apply(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
+        self.fresh().and_then(|()| self.carry_out(op, held)).map_err(|failure| failure.during(&doing(op)))
+    }
+
+    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
+        self.fresh().and_then(|()| seen::look(&mut self.netlink, who)).map_err(|failure| failure.during(&format!("{who:?}")))
+    }
+
+    fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
+        self.fresh().and_then(|()| seen::observe(&mut self.netlink)).map_err(|failure| failure.during("dump links"))
+    }
+
+    fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
+        self.home.enter(path).map(|inside| self.home.pin(&inside))
+    }
+
+    fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
+        let links = self.fresh().and_then(|()| routes::default_route_links(&mut self.netlink));
+        links.map_err(|failure| failure.during("dump routes"))
+    }
+}
+
+/// The op and its object, for an error.
+fn doing(op: &Op) -> String {
+    let name = op.name();
+    match op {
+        Op::CreateBridge { network, name: device, .. } => format!("{name} {device} of network {network}"),
+        Op::SetBridge { network, .. } | Op::DeleteBridge { network } => format!("{name} of network {network}"),
+        Op::CreateTap { port, name: device, .. } | Op::CreateVeth { port, name: device, .. } => {
+            format!("{name} {device} of port {port}")
+        }
+        Op::DeleteGroup { group } => format!("{name} {group}"),
+        Op::CloseTap { port }
+        | Op::Configure { port, .. }
+        | Op::Persist { port }
+        | Op::ConfigureGuest { port, .. }
+        | Op::Seal { port, .. }
+        | Op::SetLink { port, .. }
+        | Op::Unbind { port }
+        | Op::SetGroup { port, .. }
+        | Op::DeleteLink { port } => format!("{name} of port {port}"),
+    }
+}
+
+impl LinuxHost {
+    /// Puts another socket in the place of one on which an answer went missing.
+    fn fresh(&mut self) -> Result<(), Failure> {
+        if self.netlink.spent() {
+            self.netlink = Netlink::open()?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
+        let netlink = &mut self.netlink;
+        match op {
+            Op::CreateBridge { network, index, name, mac, mtu } => {
+                Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu }.create(netlink)
+            }
+            Op::SetBridge { network, mac, mtu, switch, v6_off } => bridge::set(netlink, *network, (*mac, *mtu), *switch, *v6_off),
+            Op::DeleteBridge { network } => bridge::delete(netlink, *network),
+            Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
+                let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
+                create_tap(netlink, held, *port, spec)
+            }
+            Op::CloseTap { port } => {
+                held.taps.remove(port);
+                Ok(())
+            }
+            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, guest_mac, guest_mtu } => {
+                let guest = GuestEnd { index: *guest_index, name: guest_name.as_ref(), mac: *guest_mac, mtu: *guest_mtu };
+                let veth = Veth { port: *port, index: *index, name, guest };
+                veth.create(netlink, held.inside(self.home, netns, *pin)?)
+            }
+            Op::Configure { port, at, settings } => links::configure(netlink, *port, *at, settings),
+            Op::Persist { port } => persist(netlink, held, *port),
+            Op::ConfigureGuest { port, netns, pin, guest_index, settings } => {
+                let inside = held.inside(self.home, netns, *pin)?;
+                let index = match guest_index {
+                    Some(index) => *index,
+                    None => guest::find(netlink, inside, *port)?,
+                };
+                return guest::configure(inside, index, settings).map(Applied::GuestDevice);
+            }
+            Op::Seal { port, alias, switch } => links::seal(netlink, *port, alias, *switch),
+            Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),
+            Op::Unbind { port } => links::unbind(netlink, *port),
+            Op::SetGroup { port, group } => links::set_group(netlink, *port, *group),
+            Op::DeleteGroup { group } => links::delete_group(netlink, *group),
+            Op::DeleteLink { port } => links::delete(netlink, &names::port_altname(*port)),
+        }
+        .map(|()| Applied::Done)
+    }
+}
+
+impl Held {
+    /// The namespace, entered once.
+    fn inside(&mut self, home: Home, path: &Path, pin: NetnsPin) -> Result<&mut Inside, Failure> {
+        match self.inside.entry(pin) {
+            Entry::Occupied(entered) => Ok(entered.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(home.enter_pinned(path, pin)?)),
+        }
+    }
+}
+
+/// [`Op::CreateTap`]; one from an earlier run is as asked when it is ours.
+fn create_tap(netlink: &mut Netlink, held: &mut Held, port: PortId, spec: tap::Spec<'_>) -> Result<(), Failure> {
+    if held.taps.contains_key(&port) {
+        return Ok(());
+    }
+    count_writes(1);
+    match Tap::create(spec) {
+        Ok(tap) => {
+            held.taps.insert(port, tap);
+            Ok(())
+        }
+        Err(error) if error.errno == Errno::EBUSY => {
+            let altname = names::port_altname(port);
+            match seen::look(netlink, Who::Index(spec.index))? {
+                Some(link) if link.kind == Kind::Tap && link.altnames.contains(&altname) => Ok(()),
+                _ => Err(tap_failure(Part::Create, error)),
+            }
+        }
+        Err(error) => Err(tap_failure(Part::Create, error)),
+    }
+}
+
+/// [`Op::Persist`]; without a tap in hand, one that is already persistent is as asked.
+fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), Failure> {
+    if let Some(tap) = held.taps.remove(&port) {
+        count_writes(1);
+        return tap.persist().map_err(|error| tap_failure(Part::Persist, error));
+    }
+    let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
+    match link.tap {
+        Some(tap) if tap.persist => Ok(()),
+        _ => Err(Failure::new(Trouble::Gone, Part::Persist, format!("{} is no persistent tap", link.name))),
+    }
+}
+
+fn tap_failure(part: Part, error: TapError) -> Failure {
+    let TapError { call, errno } = error;
+    let said = format!("{error} ({errno:?})");
+    match (call, errno) {
+        (Call::Open, _) => Failure::new(
+            Trouble::Permission,
+            part,
+            format!("{said}; the tun driver's node is expected, open to nicd (modprobe tun, DeviceAllow=/dev/net/tun rw)"),
+        ),
+        (_, Errno::EPERM | Errno::EACCES) => {
+            Failure::new(Trouble::Permission, part, format!("{said}; CAP_NET_ADMIN is expected"))
+        }
+        (Call::Create, Errno::EBUSY | Errno::EEXIST) => Failure::new(Trouble::Taken, part, said),
+        _ => Failure::new(Trouble::Other, part, said),
+    }
+}

@@ -1,0 +1,257 @@
+//! Links as the kernel tells of them (`rtnl_fill_ifinfo`, net/core/rtnetlink.c), read into [`LinkSeen`].
+//!
+//! What is unknown or too short is passed by: a link that cannot be read wholly is still there, with its index.
+
+use super::answer::{Failure, Part};
+use super::socket::Netlink;
+use super::uapi::*;
+use super::wire::{self, Batch};
+use super::{Trouble, Who};
+use crate::model::Mac;
+use crate::plan::{BridgePort, Kind, LinkSeen, TapSeen};
+
+/// Length of `struct ifinfomsg`.
+pub(super) const IFINFO: usize = 16;
+
+/// `struct ifinfomsg`.
+pub(super) fn ifinfo(family: u8, index: u32, flags: u32, change: u32) -> [u8; IFINFO] {
+    let mut fixed = [0; IFINFO];
+    fixed[0] = family;
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
+    fixed[12..16].copy_from_slice(&change.to_ne_bytes());
+    fixed
+}
+
+/// Looks at one link. By index it also makes the kernel process the link's pending carrier change
+/// (`rtnl_getlink`, `linkwatch_sync_dev`).
+pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
+    look_at(netlink, who, link)
+}
+
+/// The index of a veth's other end, in that end's namespace.
+pub(super) fn peer(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<u32>, Failure> {
+    look_at(netlink, who, |body| {
+        wire::fields_behind(body, IFINFO).find(|(kind, _)| *kind == IFLA_LINK).and_then(|(_, value)| wire::u32_at(value, 0))
+    })
+}
+
+fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+    let (index, name) = match who {
+        // Indexes are positive ints; the kernel would call others invalid.
+        Who::Index(index) if index == 0 || i32::try_from(index).is_err() => return Ok(None),
+        Who::Index(index) => (index, None),
+        Who::Altname(name) | Who::Name(name) => (0, Some(name)),
+    };
+    if name.is_some_and(|name| name.is_empty() || name.len() > MAX_ALTNAME || name.contains('\0')) {
+        return Ok(None);
+    }
+    let mut batch = Batch::default();
+    batch.add(Part::Look, RTM_GETLINK, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| {
+        f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        if let Some(name) = name {
+            // The kernel looks among names and altnames alike, but IFLA_IFNAME may not be longer than a name.
+            f.text(IFLA_ALT_IFNAME, name);
+        }
+    });
+    netlink.ask(batch, read)
+}
+
+/// A complete dump of the namespace's links.
+pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
+    let ask = || {
+        let mut batch = Batch::default();
+        batch.add(Part::Look, RTM_GETLINK, NLM_F_DUMP, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| {
+            f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        });
+        batch
+    };
+    netlink.dump(ask, link)
+}
+
+/// The link at `index`, which somebody took a moment ago.
+pub(super) fn must_look(netlink: &mut Netlink, who: Who<'_>) -> Result<LinkSeen, Failure> {
+    look(netlink, who)?.ok_or_else(|| Failure::new(Trouble::Gone, Part::Look, "no such link"))
+}
+
+/// Reads an RTM_NEWLINK; none when it is shorter than its fixed part.
+pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
+    let flags = wire::u32_at(body, 8)?;
+    let mut link = LinkSeen {
+        index: wire::u32_at(body, 4)?,
+        name: String::new(),
+        altnames: Vec::new(),
+        alias: None,
+        kind: Kind::Other,
+        mac: None,
+        mtu: 0,
+        up: flags & IFF_UP != 0,
+        lower_up: flags & IFF_LOWER_UP != 0,
+        master: None,
+        group: 0,
+        v6_autoconf: false,
+        bridge_port: None,
+        tap: None,
+    };
+    for (kind, value) in wire::fields_behind(body, IFINFO) {
+        match kind {
+            IFLA_IFNAME => link.name = wire::text(value),
+            IFLA_PROP_LIST => link.altnames = altnames(value),
+            IFLA_IFALIAS => link.alias = Some(wire::text(value)).filter(|alias| !alias.is_empty()),
+            IFLA_ADDRESS => link.mac = <[u8; 6]>::try_from(value).ok().map(Mac),
+            IFLA_MTU => link.mtu = wire::u32_at(value, 0).unwrap_or_default(),
+            IFLA_MASTER => link.master = wire::u32_at(value, 0).filter(|master| *master != 0),
+            IFLA_GROUP => link.group = wire::u32_at(value, 0).unwrap_or_default(),
+            IFLA_LINKINFO => info(&mut link, value),
+            IFLA_AF_SPEC => link.v6_autoconf = v6_autoconf(value),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn altnames(list: &[u8]) -> Vec<String> {
+    let mut names: Vec<_> =
+        wire::fields(list).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME).map(|(_, value)| wire::text(value)).collect();
+    names.sort_unstable();
+    names
+}
+
+/// `IFLA_LINKINFO`: what kind of link it is, and as a port of what.
+fn info(link: &mut LinkSeen, info: &[u8]) {
+    let data = wire::field(info, IFLA_INFO_DATA).unwrap_or_default();
+    match wire::field(info, IFLA_INFO_KIND).map(wire::text).as_deref() {
+        Some("tun") => tap(link, data),
+        Some("veth") => link.kind = Kind::Veth,
+        Some("bridge") => link.kind = Kind::Bridge,
+        _ => {}
+    }
+    if wire::field(info, IFLA_INFO_SLAVE_KIND).map(wire::text).as_deref() == Some("bridge") {
+        let port = wire::field(info, IFLA_INFO_SLAVE_DATA).unwrap_or_default();
+        link.bridge_port = Some(BridgePort {
+            forwarding: octet(port, IFLA_BRPORT_STATE) == Some(BR_STATE_FORWARDING),
+            learning: octet(port, IFLA_BRPORT_LEARNING).is_some_and(|value| value != 0),
+        });
+    }
+}
+
+/// `tun_fill_info`, drivers/net/tun.c. A device of that driver in tun mode is no tap.
+fn tap(link: &mut LinkSeen, data: &[u8]) {
+    if octet(data, IFLA_TUN_TYPE) != Some(IFF_TAP) {
+        return;
+    }
+    let set = |kind| octet(data, kind).is_some_and(|value| value != 0);
+    let id = |kind| wire::field(data, kind).and_then(|value| wire::u32_at(value, 0));
+    link.kind = Kind::Tap;
+    link.tap = Some(TapSeen {
+        persist: set(IFLA_TUN_PERSIST),
+        multi_queue: set(IFLA_TUN_MULTI_QUEUE),
+        uid: id(IFLA_TUN_OWNER),
+        gid: id(IFLA_TUN_GROUP),
+    });
+}
+
+/// Whether IPv6 is there and makes addresses of its own. It is not there on a link whose MTU is below 1280. The mode is
+/// also among the link's settings, should a kernel count it with the statistics that are left out.
+fn v6_autoconf(spec: &[u8]) -> bool {
+    let v6 = wire::field(spec, u16::from(AF_INET6)).unwrap_or_default();
+    let among_settings = || wire::field(v6, IFLA_INET6_CONF).and_then(|conf| wire::u32_at(conf, 4 * DEVCONF_ADDR_GEN_MODE));
+    let mode = octet(v6, IFLA_INET6_ADDR_GEN_MODE).map(u32::from).or_else(among_settings);
+    mode.is_some_and(|mode| mode != u32::from(IN6_ADDR_GEN_MODE_NONE))
+}
+
+fn octet(body: &[u8], kind: u16) -> Option<u8> {
+    wire::field(body, kind).and_then(|value| wire::u8_at(value, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A message's body, as the kernel would send it.
+    fn body(fill: impl FnOnce(&mut wire::Fields<'_>)) -> Vec<u8> {
+        let mut batch = Batch::default();
+        batch.add(Part::Look, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, 7, IFF_UP | IFF_LOWER_UP, 0), fill);
+        batch.finish(0, false).unwrap()[16..].to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_links_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = link(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_link_keeps_its_index(at in 16_usize..200, octet in any::<u8>(), cut in 16_usize..200) {
+            let mut bytes = body(everything);
+            if let Some(place) = bytes.get_mut(at) {
+                *place = octet;
+            }
+            bytes.truncate(cut);
+            prop_assert_eq!(link(&bytes).map(|link| link.index), Some(7));
+        }
+    }
+
+    fn everything(f: &mut wire::Fields<'_>) {
+        f.put(999, b"unknown");
+        f.text(IFLA_IFNAME, "nicdce531f90199");
+        f.u32(IFLA_MTU, 1450);
+        f.u32(IFLA_MASTER, 3);
+        f.u32(IFLA_GROUP, 9);
+        f.put(IFLA_ADDRESS, &[0xfe, 1, 2, 3, 4, 5]);
+        f.text(IFLA_IFALIAS, "store 5");
+        f.nest(IFLA_PROP_LIST | 0x8000, |f| {
+            f.text(IFLA_ALT_IFNAME, "z");
+            f.text(IFLA_ALT_IFNAME, "a");
+        });
+        f.nest(IFLA_LINKINFO, |f| {
+            f.put(IFLA_INFO_KIND, b"tun");
+            f.nest(IFLA_INFO_DATA, |f| {
+                f.u32(IFLA_TUN_GROUP, 36);
+                f.u8(IFLA_TUN_TYPE, IFF_TAP);
+                f.u8(IFLA_TUN_PERSIST, 1);
+            });
+            f.text(IFLA_INFO_SLAVE_KIND, "bridge");
+            f.nest(IFLA_INFO_SLAVE_DATA, |f| {
+                f.u8(IFLA_BRPORT_STATE, BR_STATE_FORWARDING);
+                f.u8(IFLA_BRPORT_LEARNING, 0);
+            });
+        });
+        f.nest(IFLA_AF_SPEC, |f| f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, 0)));
+    }
+
+    #[test]
+    fn everything_a_tap_tells_is_read() {
+        let expected = LinkSeen {
+            index: 7,
+            name: "nicdce531f90199".into(),
+            altnames: vec!["a".into(), "z".into()],
+            alias: Some("store 5".into()),
+            kind: Kind::Tap,
+            mac: Some(Mac([0xfe, 1, 2, 3, 4, 5])),
+            mtu: 1450,
+            up: true,
+            lower_up: true,
+            master: Some(3),
+            group: 9,
+            v6_autoconf: true,
+            bridge_port: Some(BridgePort { forwarding: true, learning: false }),
+            tap: Some(TapSeen { persist: true, multi_queue: false, uid: None, gid: Some(36) }),
+        };
+        assert_eq!(link(&body(everything)), Some(expected));
+    }
+
+    #[test]
+    fn a_tun_is_no_tap() {
+        let seen = link(&body(|f| {
+            f.nest(IFLA_LINKINFO, |f| {
+                f.text(IFLA_INFO_KIND, "tun");
+                f.nest(IFLA_INFO_DATA, |f| f.u8(IFLA_TUN_TYPE, 1));
+            });
+        }))
+        .unwrap();
+        assert_eq!((seen.kind, seen.tap), (Kind::Other, None));
+    }
+}

@@ -1,0 +1,223 @@
+//! One blocking netlink socket: requests in, each answer matched to its request.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+
+use super::Trouble;
+use super::answer::{Failure, Part, Refusal};
+use super::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use super::wire::{self, Batch, Message};
+
+/// How long an answer may take. The kernel works inside the send; only an answer that was lost takes longer.
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a dump is begun again because links changed meanwhile.
+const DUMP_TRIES: usize = 16;
+
+/// Enough for what the kernel puts into one datagram of a dump (at most 32 KiB; net/netlink/af_netlink.c).
+const BUFFER: usize = 64 * 1024;
+
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// Changes asked of the kernel since the process started, by all its threads: netlink messages that are no looks, and
+/// taps made or made persistent. A quiet host's restart leaves it at zero.
+pub fn writes() -> u64 {
+    WRITES.load(Ordering::Relaxed)
+}
+
+/// Counts changes asked for beside netlink.
+pub(super) fn count_writes(number: usize) {
+    WRITES.fetch_add(u64::try_from(number).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// A NETLINK_ROUTE socket in the namespace of the thread that opened it.
+#[derive(Debug)]
+pub(super) struct Netlink {
+    socket: Socket,
+    seq: u32,
+    buffer: Box<[u8]>,
+    /// An answer went missing: a dump may still be under way on this socket, which is then not used again.
+    spent: bool,
+}
+
+/// What a message means for the wait.
+enum Step {
+    More,
+    Last,
+}
+
+impl Netlink {
+    /// Opens a socket in this thread's namespace.
+    pub(super) fn open() -> Result<Self, Failure> {
+        let socket = configured().map_err(|error| failed(Part::Open, &error))?;
+        Ok(Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false })
+    }
+
+    /// Whether another should be opened in its place.
+    pub(super) fn spent(&self) -> bool {
+        self.spent
+    }
+
+    /// The socket itself.
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Sends changes in one go and gives back those that were refused, in order.
+    pub(super) fn send(&mut self, mut batch: Batch) -> Result<Vec<Refusal>, Failure> {
+        let parts: Vec<Part> = batch.parts().collect();
+        let Some(last) = parts.len().checked_sub(1) else {
+            return Ok(Vec::new());
+        };
+        count_writes(parts.len());
+        let first = self.transmit(&mut batch, true)?;
+        let mut refusals = Vec::new();
+        self.receive(parts[last], |message| {
+            let position = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
+            let Some(part) = parts.get(position).filter(|_| message.kind == NLMSG_ERROR) else {
+                return Ok(Step::More);
+            };
+            refusals.extend(Refusal::read(*part, message));
+            Ok(if position == last { Step::Last } else { Step::More })
+        })?;
+        Ok(refusals)
+    }
+
+    /// Asks for one object; none when the kernel has none such (ENODEV).
+    pub(super) fn ask<T>(&mut self, mut batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        let first = self.transmit(&mut batch, false)?;
+        let mut answer = None;
+        self.receive(Part::Look, |message| {
+            if message.seq != first {
+                return Ok(Step::More);
+            }
+            match (message.kind, Refusal::read(Part::Look, message)) {
+                (NLMSG_ERROR, Some(refusal)) if refusal.errno == Errno::ENODEV => {}
+                (NLMSG_ERROR, Some(refusal)) => return Err(refusal.into()),
+                _ => answer = read(message.body),
+            }
+            Ok(Step::Last)
+        })?;
+        Ok(answer)
+    }
+
+    /// Dumps completely: begun again while changes interrupt it. `ask` makes the request, `read` reads one object.
+    pub(super) fn dump<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+        for _ in 0..DUMP_TRIES {
+            if let Some(all) = self.dump_once(ask(), &read)? {
+                return Ok(all);
+            }
+        }
+        Err(Failure::new(Trouble::Other, Part::Look, format!("links changed during each of {DUMP_TRIES} dumps")))
+    }
+
+    /// One dump; none when changes interrupted it.
+    fn dump_once<T>(&mut self, mut batch: Batch, read: &impl Fn(&[u8]) -> Option<T>) -> Result<Option<Vec<T>>, Failure> {
+        let first = self.transmit(&mut batch, false)?;
+        let mut all = Vec::new();
+        let mut interrupted = false;
+        self.receive(Part::Look, |message| {
+            if message.seq != first {
+                return Ok(Step::More);
+            }
+            interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            match message.kind {
+                // Both begin with an errno; a dump that fails at its end says so in its DONE.
+                NLMSG_DONE | NLMSG_ERROR => match Refusal::read(Part::Look, message) {
+                    // The table asked for does not exist.
+                    Some(refusal) if refusal.errno == Errno::ENOENT => Ok(Step::Last),
+                    Some(refusal) if matches!(refusal.errno, Errno::EINTR | Errno::EAGAIN) => {
+                        interrupted = true;
+                        Ok(Step::Last)
+                    }
+                    Some(refusal) => Err(refusal.into()),
+                    None => Ok(Step::Last),
+                },
+                _ => {
+                    all.extend(read(message.body));
+                    Ok(Step::More)
+                }
+            }
+        })?;
+        Ok((!interrupted).then_some(all))
+    }
+
+    /// Sends, and gives back the first message's number.
+    fn transmit(&mut self, batch: &mut Batch, acknowledge: bool) -> Result<u32, Failure> {
+        let part = batch.parts().next().unwrap_or(Part::Look);
+        let first = self.seq;
+        self.seq = self.seq.wrapping_add(u32::try_from(batch.parts().len()).unwrap_or(1));
+        let Some(bytes) = batch.finish(first, acknowledge) else {
+            return Err(Failure::new(Trouble::Other, part, "a value is too long for a netlink attribute"));
+        };
+        let kernel = SocketAddr::new(0, 0);
+        self.socket.send_to(bytes, &kernel, 0).map_err(|error| failed(part, &error))?;
+        Ok(first)
+    }
+
+    /// Gives each message the kernel sends to `take` until it has the last. Answers to earlier requests, which were given
+    /// up, carry other numbers and are passed by.
+    fn receive(&mut self, part: Part, mut take: impl FnMut(&Message<'_>) -> Result<Step, Failure>) -> Result<(), Failure> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let bytes = match receive_once(&self.socket, &mut self.buffer, 0) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.spent = true;
+                    return Err(failed(part, &error));
+                }
+            };
+            for message in wire::messages(bytes) {
+                if let Step::Last = take(&message)? {
+                    return Ok(());
+                }
+            }
+            if Instant::now() >= deadline {
+                self.spent = true;
+                return Err(Failure::new(Trouble::TimedOut, part, "the kernel gave no answer"));
+            }
+        }
+    }
+}
+
+/// One datagram, of the kernel's own; others are empty here.
+pub(super) fn receive_once<'a>(socket: &Socket, buffer: &'a mut [u8], flags: i32) -> std::io::Result<&'a [u8]> {
+    loop {
+        let mut room = &mut *buffer;
+        match socket.recv_from(&mut room, flags | libc::MSG_TRUNC) {
+            Ok((_, from)) if from.port_number() != 0 => return Ok(&[]),
+            Ok((length, _)) if length > buffer.len() => return Err(Errno::ENOBUFS.into()),
+            Ok((length, _)) => return Ok(&buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A socket with a limit in time, whose answers carry the kernel's words and no copy of the request.
+fn configured() -> std::io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
+    socket.set_netlink_get_strict_chk(true)?;
+    let seconds = i64::try_from(LIMIT.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(seconds, 0))?;
+    Ok(socket)
+}
+
+/// A socket call's failure.
+pub(super) fn failed(part: Part, error: &std::io::Error) -> Failure {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EAGAIN) => {
+            Failure::new(Trouble::TimedOut, part, format!("the kernel gave no answer within {} s", LIMIT.as_secs()))
+        }
+        Some(errno) => Failure::system(part, errno),
+        None => Failure::new(Trouble::Other, part, error.to_string()),
+    }
+}

@@ -1,0 +1,110 @@
+//! Numbers of the kernel's interface that `libc` does not have, under the kernel's own names.
+
+/// `linux/netlink.h`.
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+pub(super) const NLM_F_REQUEST: u16 = 0x1;
+pub(super) const NLM_F_ACK: u16 = 0x4;
+pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
+pub(super) const NLM_F_CAPPED: u16 = 0x100;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_ACK_TLVS: u16 = 0x200;
+pub(super) const NLM_F_REPLACE: u16 = 0x100;
+pub(super) const NLM_F_EXCL: u16 = 0x200;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_APPEND: u16 = 0x800;
+pub(super) const NLMSGERR_ATTR_MSG: u16 = 1;
+pub(super) const NLA_F_NESTED: u16 = 0x8000;
+/// A type without the flags for nested and for network byte order.
+pub(super) const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// `linux/rtnetlink.h`.
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_DELLINK: u16 = 17;
+pub(super) const RTM_GETLINK: u16 = 18;
+pub(super) const RTM_SETLINK: u16 = 19;
+pub(super) const RTM_NEWADDR: u16 = 20;
+pub(super) const RTM_NEWROUTE: u16 = 24;
+pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_NEWNEIGH: u16 = 28;
+pub(super) const RTM_NEWLINKPROP: u16 = 108;
+pub(super) const RTM_DELLINKPROP: u16 = 109;
+pub(super) const RTNLGRP_LINK: u32 = 1;
+pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+pub(super) const RT_TABLE_MAIN: u8 = 254;
+pub(super) const RTPROT_STATIC: u8 = 4;
+pub(super) const RT_SCOPE_UNIVERSE: u8 = 0;
+pub(super) const RT_SCOPE_LINK: u8 = 253;
+pub(super) const RTN_UNICAST: u8 = 1;
+pub(super) const RTNH_F_ONLINK: u32 = 4;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_OIF: u16 = 4;
+pub(super) const RTA_GATEWAY: u16 = 5;
+pub(super) const RTA_PRIORITY: u16 = 6;
+pub(super) const RTA_MULTIPATH: u16 = 9;
+pub(super) const RTA_TABLE: u16 = 15;
+
+/// `linux/socket.h`.
+pub(super) const AF_UNSPEC: u8 = 0;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_BRIDGE: u8 = 7;
+pub(super) const AF_INET6: u8 = 10;
+
+/// `linux/if.h`.
+pub(super) const IFF_UP: u32 = 0x1;
+pub(super) const IFF_LOWER_UP: u32 = 0x1_0000;
+/// `ALTIFNAMSIZ - 1`.
+pub(super) const MAX_ALTNAME: usize = 127;
+/// `IFALIASZ - 1`.
+pub(super) const MAX_ALIAS: usize = 255;
+
+/// `linux/if_link.h`.
+pub(super) const IFLA_ADDRESS: u16 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
+pub(super) const IFLA_LINK: u16 = 5;
+pub(super) const IFLA_MASTER: u16 = 10;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_IFALIAS: u16 = 20;
+pub(super) const IFLA_AF_SPEC: u16 = 26;
+pub(super) const IFLA_GROUP: u16 = 27;
+pub(super) const IFLA_NET_NS_FD: u16 = 28;
+pub(super) const IFLA_EXT_MASK: u16 = 29;
+pub(super) const IFLA_PROP_LIST: u16 = 52;
+pub(super) const IFLA_ALT_IFNAME: u16 = 53;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
+pub(super) const IFLA_INFO_SLAVE_KIND: u16 = 4;
+pub(super) const IFLA_INFO_SLAVE_DATA: u16 = 5;
+pub(super) const IFLA_BRPORT_STATE: u16 = 1;
+pub(super) const IFLA_BRPORT_LEARNING: u16 = 8;
+pub(super) const IFLA_BR_FORWARD_DELAY: u16 = 1;
+pub(super) const IFLA_BR_STP_STATE: u16 = 5;
+pub(super) const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+pub(super) const IFLA_INET6_CONF: u16 = 2;
+/// `linux/ipv6.h`: its place in [`IFLA_INET6_CONF`].
+pub(super) const DEVCONF_ADDR_GEN_MODE: usize = 47;
+pub(super) const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+pub(super) const IFLA_TUN_OWNER: u16 = 1;
+pub(super) const IFLA_TUN_GROUP: u16 = 2;
+pub(super) const IFLA_TUN_TYPE: u16 = 3;
+pub(super) const IFLA_TUN_PERSIST: u16 = 6;
+pub(super) const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+/// `linux/if_tun.h`, as in [`IFLA_TUN_TYPE`].
+pub(super) const IFF_TAP: u8 = 2;
+/// `linux/veth.h`.
+pub(super) const VETH_INFO_PEER: u16 = 1;
+/// `linux/if_bridge.h`.
+pub(super) const BR_STATE_FORWARDING: u8 = 3;
+
+/// `linux/if_addr.h`.
+pub(super) const IFA_ADDRESS: u16 = 1;
+pub(super) const IFA_LOCAL: u16 = 2;
+pub(super) const IFA_BROADCAST: u16 = 4;
+pub(super) const IFA_F_NODAD: u8 = 2;
+
+/// `linux/neighbour.h`.
+pub(super) const NDA_LLADDR: u16 = 2;
+pub(super) const NUD_NOARP: u16 = 0x40;
+pub(super) const NTF_MASTER: u8 = 0x04;

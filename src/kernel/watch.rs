@@ -1,0 +1,258 @@
+//! The watch: the kernel's events about links become looks, and looks become notices.
+//!
+//! ```text
+//!  RTNLGRP_LINK ──► events socket ──► indexes ──► query socket ──► Notice ──► sink
+//! ```
+//!
+//! An event is a hint to look, never truth: the one behind a tap's opening still says no carrier. The look goes out at
+//! once, and by index, as that makes the kernel process the carrier change that would otherwise wait for up to a second
+//! (net/core/link_watch.c). Kernels that do not (before about 6.8) are looked at once more a little later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::sync::mpsc::Sender;
+
+use super::answer::{Failure, Part};
+use super::socket::{Netlink, failed, receive_once};
+use super::uapi::*;
+use super::{Notice, Who, seen, wire};
+use crate::plan::LinkSeen;
+
+/// Room for events while the sink is full: some 4000 links' worth.
+const ROOM: usize = 16 << 20;
+/// How long it may take to notice that the sink is closed.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The second look: the kernel holds a carrier change back for at most a second.
+const SECOND_LOOK: Duration = Duration::from_millis(1100);
+/// How soon a dump that failed is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The sink is closed.
+struct Closed;
+
+/// Two sockets and what is still to be done.
+#[derive(Debug)]
+pub(super) struct Watch {
+    events: Socket,
+    query: Netlink,
+    sink: Sender<Notice>,
+    buffer: Box<[u8]>,
+    /// Links to be looked at again, and when; one look each.
+    again: BTreeMap<u32, Instant>,
+    /// Events were lost; a dump is due then.
+    resync: Option<Instant>,
+}
+
+/// What the events at hand said.
+#[derive(Debug, Default)]
+struct Hints {
+    changed: BTreeSet<u32>,
+    gone: BTreeSet<u32>,
+    lost: bool,
+}
+
+impl Watch {
+    /// Subscribes, in this thread's namespace: what happens from here on is told.
+    pub(super) fn subscribe(sink: Sender<Notice>) -> Result<Self, Failure> {
+        let events = subscribed().map_err(|error| failed(Part::Open, &error))?;
+        let buffer = vec![0; 64 * 1024].into_boxed_slice();
+        Ok(Self { events, query: Netlink::open()?, sink, buffer, again: BTreeMap::new(), resync: None })
+    }
+
+    /// Watches until the sink is closed.
+    pub(super) fn run(mut self) {
+        while !self.sink.is_closed() {
+            if self.wait().is_err() || self.turn().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for an event, or until something is due.
+    fn wait(&self) -> Result<(), Errno> {
+        let due = self.again.values().chain(&self.resync).min();
+        let limit = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()).min(PATIENCE));
+        // Rounded up, so as not to turn round once more for the rest of a millisecond.
+        let limit = PollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(self.events.as_fd(), PollFlags::POLLIN)], limit) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Closed> {
+        let at = Instant::now();
+        let hints = self.drain();
+        if hints.lost {
+            self.resync = Some(at);
+        }
+        if self.resync.is_some_and(|due| due <= Instant::now()) {
+            return self.dump();
+        }
+        for index in hints.gone {
+            self.again.remove(&index);
+            self.tell(Notice::Gone { index, at })?;
+        }
+        for index in hints.changed {
+            if let Some(link) = self.look(index)? {
+                self.plan_second_look(&link);
+            }
+        }
+        let now = Instant::now();
+        let due: Vec<u32> = self.again.iter().filter(|(_, due)| **due <= now).map(|(index, _)| *index).collect();
+        for index in due {
+            self.again.remove(&index);
+            self.look(index)?;
+        }
+        Ok(())
+    }
+
+    /// Everything the kernel has to say by now.
+    fn drain(&mut self) -> Hints {
+        let mut hints = Hints::default();
+        loop {
+            match receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
+                // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is
+                // older than the dump to come.
+                Err(_) if hints.lost => return hints,
+                Err(_) => hints.lost = true,
+            }
+        }
+    }
+
+    /// Looks at one link and tells.
+    fn look(&mut self, index: u32) -> Result<Option<LinkSeen>, Closed> {
+        let at = Instant::now();
+        self.reopen();
+        match seen::look(&mut self.query, Who::Index(index)) {
+            Ok(Some(link)) => {
+                self.tell(Notice::Seen { link: link.clone(), at })?;
+                Ok(Some(link))
+            }
+            Ok(None) => {
+                self.tell(Notice::Gone { index, at })?;
+                Ok(None)
+            }
+            Err(failure) => {
+                tracing::warn!(index, said = failure.said, "a link could not be looked at");
+                self.resync = Some(Instant::now() + RETRY);
+                Ok(None)
+            }
+        }
+    }
+
+    /// One of ours, up and without carrier, is looked at once more in a while; at most one such look is pending.
+    fn plan_second_look(&mut self, link: &LinkSeen) {
+        let waits = link.up && !link.lower_up && link.marks().next().is_some();
+        if waits {
+            self.again.entry(link.index).or_insert_with(|| Instant::now() + SECOND_LOOK);
+        } else {
+            self.again.remove(&link.index);
+        }
+    }
+
+    fn dump(&mut self) -> Result<(), Closed> {
+        let at = Instant::now();
+        self.reopen();
+        match seen::observe(&mut self.query) {
+            Ok(links) => {
+                self.resync = None;
+                self.again.clear();
+                links.iter().for_each(|link| self.plan_second_look(link));
+                self.tell(Notice::Resync { links, at })
+            }
+            Err(failure) => {
+                tracing::warn!(said = failure.said, "links could not be dumped after events were lost");
+                self.resync = Some(Instant::now() + RETRY);
+                Ok(())
+            }
+        }
+    }
+
+    fn tell(&self, notice: Notice) -> Result<(), Closed> {
+        self.sink.blocking_send(notice).map_err(|_| Closed)
+    }
+
+    fn reopen(&mut self) {
+        if self.query.spent()
+            && let Ok(query) = Netlink::open()
+        {
+            self.query = query;
+        }
+    }
+}
+
+impl Hints {
+    /// Copies of an event that speak of the link as a bridge's port (AF_BRIDGE) are hints as well, but one of these says
+    /// gone when the link has left its bridge.
+    fn take(&mut self, message: &wire::Message<'_>) {
+        let (Some(family), Some(index)) = (wire::u8_at(message.body, 0), wire::u32_at(message.body, 4)) else {
+            return;
+        };
+        match (message.kind, family) {
+            (RTM_DELLINK, AF_UNSPEC) => {
+                self.changed.remove(&index);
+                self.gone.insert(index);
+            }
+            (RTM_NEWLINK | RTM_DELLINK, _) => {
+                self.changed.insert(index);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn subscribed() -> std::io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    // Beyond the system's limit where CAP_NET_ADMIN allows, else up to it.
+    if setsockopt(&socket, sockopt::RcvBufForce, &ROOM).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
+    }
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.add_membership(RTNLGRP_LINK)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::seen::ifinfo;
+
+    fn event(kind: u16, family: u8, index: u32, hints: &mut Hints) {
+        hints.take(&wire::Message { kind, flags: 0, seq: 0, body: &ifinfo(family, index, 0, 0) });
+    }
+
+    #[test]
+    fn a_link_that_left_its_bridge_is_not_gone() {
+        let mut hints = Hints::default();
+        event(RTM_DELLINK, AF_BRIDGE, 7, &mut hints);
+        assert!(hints.changed.contains(&7) && hints.gone.is_empty());
+    }
+
+    #[test]
+    fn what_came_before_an_end_is_not_looked_at_and_what_came_after_is() {
+        let mut hints = Hints::default();
+        event(RTM_NEWLINK, AF_UNSPEC, 7, &mut hints);
+        event(RTM_DELLINK, AF_UNSPEC, 7, &mut hints);
+        assert!(hints.changed.is_empty() && hints.gone.contains(&7));
+        event(RTM_NEWLINK, AF_UNSPEC, 7, &mut hints);
+        assert!(hints.changed.contains(&7) && hints.gone.contains(&7));
+    }
+
+    #[test]
+    fn a_message_of_another_kind_or_length_is_no_hint() {
+        let mut hints = Hints::default();
+        hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &[0; 5] });
+        event(RTM_NEWADDR, AF_INET, 7, &mut hints);
+        assert!(hints.changed.is_empty() && hints.gone.is_empty());
+    }
+}

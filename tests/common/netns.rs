@@ -1,0 +1,102 @@
+//! A network of its own for each test that needs a real kernel: nothing of the machine's is touched, and nothing is left
+//! behind, also by a test that fails.
+
+#![allow(dead_code)] // each test target uses its part
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use nix::mount::{MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+/// Set by the full test command, which runs as root: a test that cannot run then fails.
+const FULL: &str = "NICD_TEST_FULL";
+
+/// Runs `test` on a thread with a network and a mount namespace of its own: `lo` is up, `/run` is empty and has a
+/// `netns` directory. Its children are there too. A panic is the caller's.
+///
+/// Without root it only says that the test is left to the full command, unless this is the full command.
+pub fn in_netns(test: impl FnOnce() + Send + 'static) {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os(FULL).is_none(), "{FULL} is set, but this test needs root");
+        eprintln!("not run: needs root, and is left to the full test command ({FULL}=1, as root)");
+        return;
+    }
+    let own = move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("unshare");
+        let nothing = None::<&str>;
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("private mounts");
+        mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), nothing).expect("a /run of its own");
+        std::fs::create_dir("/run/netns").expect("/run/netns");
+        run("ip link set lo up");
+        test();
+    };
+    if let Err(panic) = thread::spawn(own).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A guest's network namespace, mounted as `/run/netns/NAME` inside the test's own mount namespace.
+#[derive(Debug)]
+pub struct Guest {
+    /// What `ip -n` takes.
+    pub name: String,
+    /// Where it is mounted.
+    pub path: PathBuf,
+}
+
+impl Guest {
+    /// Makes one.
+    pub fn new(name: &str) -> Self {
+        let path = Path::new("/run/netns").join(name);
+        std::fs::write(&path, "").expect("mount point");
+        let target = path.clone();
+        let make = move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+            let nothing = None::<&str>;
+            mount(Some("/proc/thread-self/ns/net"), &target, nothing, MsFlags::MS_BIND, nothing).expect("bind mount");
+        };
+        thread::spawn(make).join().expect("a namespace");
+        Self { name: name.to_owned(), path }
+    }
+
+    /// Runs `ip` inside and gives back what it says.
+    pub fn ip(&self, arguments: &str) -> String {
+        run(&format!("ip -n {} {arguments}", self.name))
+    }
+
+    /// The same as JSON.
+    pub fn ip_json(&self, arguments: &str) -> serde_json::Value {
+        json(&format!("ip -n {} -j {arguments}", self.name))
+    }
+
+    /// Lets go of it, so that the kernel ends it when nothing else keeps it.
+    pub fn end(self) {
+        umount2(&self.path, nix::mount::MntFlags::MNT_DETACH).expect("umount");
+        std::fs::remove_file(&self.path).expect("remove");
+    }
+}
+
+/// Runs a program, split at white space, and gives back what it says; a failure is a failed test.
+pub fn run(line: &str) -> String {
+    try_run(line).unwrap_or_else(|said| panic!("{line}: {said}"))
+}
+
+/// Runs a program and gives back what it says, or what it complains of.
+pub fn try_run(line: &str) -> Result<String, String> {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().expect("a program")).args(words).output().map_err(|error| error.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Runs a program that answers in JSON.
+pub fn json(line: &str) -> serde_json::Value {
+    let said = run(line);
+    // `bridge -j` says nothing at all where there is nothing.
+    if said.trim().is_empty() {
+        return serde_json::Value::Array(Vec::new());
+    }
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{line}: {error}: {said}"))
+}

@@ -1,0 +1,138 @@
+//! Bridges: ours as asked, others' never moved.
+
+use nicd::kernel::{Host, Trouble, Who};
+use nicd::model::{Mac, names};
+use nicd::plan::{At, Kind, LinkSettings, Op, Switch};
+
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, network, port, settings, v6_addresses};
+use crate::netns::{in_netns, run};
+
+#[test]
+fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
+    in_netns(|| {
+        let mut host = Box::open();
+        for mtu in [1450, 1500, 9000, 65_521] {
+            host.twice(&create_bridge(mtu));
+            let shown = ip_link("nbr3cb9bc595699");
+            let data = &shown["linkinfo"]["info_data"];
+            assert_eq!((&data["stp_state"], &data["mcast_snooping"], &data["forward_delay"]), (&0.into(), &0.into(), &0.into()));
+            assert_eq!((&shown["mtu"], &shown["address"]), (&mtu.into(), &"fa:16:3e:00:00:01".into()));
+            assert_eq!(shown["inet6_addr_gen_mode"], "none");
+            assert!(shown["flags"].as_array().unwrap().contains(&"UP".into()));
+
+            run("ip link add p0 mtu 1280 address 00:00:00:00:00:02 type veth peer name p1");
+            run("ip link set p1 up");
+            run("ip link set p0 up master nbr3cb9bc595699");
+            let seen = host.kernel.look(Who::Index(BRIDGE)).unwrap().unwrap();
+            assert_eq!((seen.mtu, seen.mac, seen.kind), (mtu, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), Kind::Bridge));
+            run("ip link del p0");
+            assert_eq!(v6_addresses(), 0);
+            host.twice(&Op::DeleteBridge { network: network() });
+        }
+    });
+}
+
+#[test]
+fn a_changed_bridge_is_set_back() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.apply(&create_bridge(1500));
+        run("ip link set nbr3cb9bc595699 down address 02:00:00:00:00:09 mtu 1400 addrgenmode eui64");
+        host.twice(&Op::SetBridge {
+            network: network(),
+            mac: Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])),
+            mtu: Some(1500),
+            switch: Some(Switch::Up),
+            v6_off: true,
+        });
+        let seen = host.kernel.look(Who::Altname(&names::network_altname(network()))).unwrap().unwrap();
+        assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
+        assert_eq!(v6_addresses(), 0);
+        host.apply(&Op::DeleteBridge { network: network() });
+        let absent = Op::SetBridge { network: network(), mac: None, mtu: Some(1500), switch: None, v6_off: false };
+        host.refused(&absent, Trouble::Gone);
+    });
+}
+
+#[test]
+fn a_taken_name_index_or_altname_is_told_and_nothing_is_half_made() {
+    in_netns(|| {
+        let mut host = Box::open();
+        run("ip link add nbr3cb9bc595699 type bridge");
+        host.refused(&create_bridge(1500), Trouble::Taken);
+        run("ip link del nbr3cb9bc595699");
+        run(&format!("ip link add foreign index {BRIDGE} type bridge"));
+        host.refused(&create_bridge(1500), Trouble::Taken);
+        run("ip link del foreign");
+        run("ip link add foreign type bridge");
+        run(&format!("ip link property add dev foreign altname {}", names::network_altname(network())));
+        host.refused(&create_bridge(1500), Trouble::Taken);
+    });
+}
+
+#[test]
+fn a_foreign_bridge_keeps_its_mtu_at_every_instant() {
+    in_netns(|| {
+        let mut host = Box::open();
+        for mtu in [1400, 1500, 9000] {
+            run(&format!("ip link add br0 index {BRIDGE} mtu {mtu} type bridge"));
+            let mut events = std::process::Command::new("ip")
+                .args(["-j", "monitor", "link"])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            run("ip link set br0 up");
+            for number in 1..3_u32 {
+                let port = port(u128::from(number));
+                host.apply(&create_tap(port, DEVICE + number));
+                let settings = LinkSettings { mtu: Some(mtu), ..settings(port, BRIDGE) };
+                host.apply(&Op::Configure { port, at: At::Index(DEVICE + number), settings });
+                assert_eq!(ip_link("br0")["mtu"], mtu);
+            }
+            assert_eq!(ip_link("br0")["mtu"], mtu);
+            drop(std::mem::take(&mut host.held));
+            events.kill().unwrap();
+            let said = events.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&said.stdout);
+            let other =
+                said.lines().filter(|line| line.contains("\"ifname\":\"br0\"") && !line.contains(&format!("\"mtu\":{mtu},")));
+            assert_eq!(other.count(), 0, "{said}");
+            run("ip link del br0");
+        }
+    });
+}
+
+#[test]
+fn a_master_that_is_no_bridge_is_told() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let port = port(1);
+        host.apply(&create_tap(port, DEVICE));
+        let configure = |master| Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, master) };
+        assert_eq!(host.try_apply(&configure(BRIDGE)).unwrap_err().trouble, Trouble::NoBridge);
+        run(&format!("ip link add v0 index {BRIDGE} type veth peer name v1"));
+        assert_eq!(host.try_apply(&configure(BRIDGE)).unwrap_err().trouble, Trouble::NoBridge);
+    });
+}
+
+#[test]
+fn a_full_bridge_is_told() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.apply(&create_bridge(1500));
+        fill(1023);
+        let port = port(1);
+        host.apply(&create_tap(port, DEVICE));
+        let configure = Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, BRIDGE) };
+        let error = host.try_apply(&configure).unwrap_err();
+        assert_eq!(error.trouble, Trouble::BridgeFull, "{error}");
+    });
+}
+
+/// Fills the bridge with that many ports, both ends of each pair.
+fn fill(number: u32) {
+    let lines = (0..number.div_ceil(2)).map(|n| format!("link add a{n} master nbr3cb9bc595699 type veth peer name b{n}\n"));
+    let others = (0..number / 2).map(|n| format!("link set b{n} master nbr3cb9bc595699\n"));
+    std::fs::write("/run/batch", lines.chain(others).collect::<String>()).unwrap();
+    run("ip -batch /run/batch");
+}

@@ -1,0 +1,125 @@
+//! A host to try ops on, and how its kernel is asked by others than us.
+
+use nicd::kernel::linux::{Held, Linux, LinuxHost};
+use nicd::kernel::{Applied, Host, Kernel, OpError, Trouble, Who};
+use nicd::model::{LinkName, Mac, NetworkId, Owner, PortId, names};
+use nicd::plan::{At, LinkSeen, LinkSettings, Op, Switch};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::netns::{json, run};
+
+/// The index of the bridge under test.
+pub const BRIDGE: u32 = 70_000;
+/// The index of the first device under test.
+pub const DEVICE: u32 = 80_000;
+
+pub struct Box {
+    pub kernel: LinuxHost,
+    pub held: Held,
+}
+
+impl Box {
+    pub fn open() -> Self {
+        Self { kernel: Linux.open().unwrap(), held: Held::default() }
+    }
+
+    pub fn try_apply(&mut self, op: &Op) -> Result<Applied, OpError> {
+        self.kernel.apply(op, &mut self.held)
+    }
+
+    pub fn apply(&mut self, op: &Op) -> Applied {
+        self.try_apply(op).unwrap_or_else(|error| panic!("{op:?}: {error}"))
+    }
+
+    /// Applies an op that is to do nothing the second time.
+    pub fn twice(&mut self, op: &Op) {
+        assert_eq!(self.apply(op), Applied::Done);
+        let before = snapshot();
+        assert_eq!(self.apply(op), Applied::Done, "{op:?} a second time");
+        assert_eq!(snapshot(), before, "{op:?} changed something the second time");
+    }
+
+    /// The op is refused, which changes nothing.
+    pub fn refused(&mut self, op: &Op, trouble: Trouble) -> OpError {
+        let before = snapshot();
+        let error = self.try_apply(op).expect_err("should be refused");
+        assert_eq!(error.trouble, trouble, "{error}");
+        assert_eq!(snapshot(), before, "{op:?} was refused and left a trace");
+        error
+    }
+
+    pub fn look(&mut self, port: PortId) -> Option<LinkSeen> {
+        self.kernel.look(Who::Altname(&names::port_altname(port))).unwrap()
+    }
+
+    /// The whole of a tap's attach.
+    pub fn attach_tap(&mut self, port: PortId, index: u32, master: u32) -> LinkName {
+        self.apply(&create_tap(port, index));
+        self.apply(&Op::Configure { port, at: At::Index(index), settings: settings(port, master) });
+        self.apply(&Op::Persist { port });
+        self.apply(&Op::Seal { port, alias: "store 1".into(), switch: Switch::Up });
+        names::port_device(port, 0)
+    }
+}
+
+pub fn port(number: u128) -> PortId {
+    PortId(Uuid::from_u128((number << 84) + 0x5151))
+}
+
+pub fn network() -> NetworkId {
+    NetworkId(Uuid::from_u128(0x3cb9_bc59_5699_4588_a4b1_b87f_9670_8bc6))
+}
+
+pub fn mac(port: PortId) -> Mac {
+    let octets = port.0.as_bytes();
+    Mac([0xfa, 0x16, 0x3e, octets[3], octets[4], octets[5]])
+}
+
+pub fn create_tap(port: PortId, index: u32) -> Op {
+    Op::CreateTap { port, index, name: names::port_device(port, 0), queues: 1, vnet_hdr: true, owner: Owner::default() }
+}
+
+pub fn create_bridge(mtu: u32) -> Op {
+    let name = names::network_bridge(network(), 0);
+    Op::CreateBridge { network: network(), index: BRIDGE, name, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu }
+}
+
+/// What a port of the bridge with the index `master` gets; 0 for a device in no bridge.
+pub fn settings(port: PortId, master: u32) -> LinkSettings {
+    let link =
+        LinkSettings { mark: true, v6_off: true, mac: Some(mac(port).host_side()), mtu: Some(1500), ..LinkSettings::default() };
+    match master {
+        0 => link,
+        _ => LinkSettings { master: Some(master), fdb: vec![mac(port)], learning: Some(false), ..link },
+    }
+}
+
+/// Everything an op can change, as `ip` and `bridge` show it.
+fn snapshot() -> Vec<String> {
+    let keys = ["ifindex", "ifname", "altnames", "ifalias", "address", "mtu", "master", "group", "inet6_addr_gen_mode"];
+    let link = |link: &Value| {
+        let mut shown: Vec<String> = keys.iter().map(|key| format!("{key}={}", link[key])).collect();
+        shown.push(format!("up={}", link["flags"].as_array().unwrap().contains(&"UP".into())));
+        let info = &link["linkinfo"];
+        shown.push(format!("learning={} tap={}", info["info_slave_data"]["learning"], info["info_data"]["persist"]));
+        shown.join(" ")
+    };
+    let links = json("ip -j -d link");
+    let mut all: Vec<String> = links.as_array().unwrap().iter().map(link).collect();
+    all.push(run("ip -o addr"));
+    let entries = run("bridge fdb");
+    // A bridge gives away its own addresses with a delay.
+    all.extend(entries.lines().filter(|line| line.contains(" static")).map(str::to_owned));
+    all
+}
+
+/// One link as `ip` shows it.
+pub fn ip_link(name: &str) -> Value {
+    json(&format!("ip -j -d link show dev {name}"))[0].clone()
+}
+
+/// How many IPv6 addresses there are but for lo's.
+pub fn v6_addresses() -> usize {
+    run("ip -6 -o addr").lines().filter(|line| !line.contains(" lo ")).count()
+}

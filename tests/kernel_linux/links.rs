@@ -1,0 +1,94 @@
+//! Changes and deletions reach ours alone.
+
+use nicd::kernel::{Host, Trouble, Who};
+use nicd::model::Mac;
+use nicd::plan::{At, LinkSettings, Op, Switch};
+
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, settings};
+use crate::netns::{in_netns, json, run};
+
+#[test]
+fn drift_is_put_back_by_altname() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.apply(&create_bridge(1500));
+        let port = port(1);
+        let name = host.attach_tap(port, DEVICE, BRIDGE);
+        run(&format!("bridge fdb del {} dev {name} master", mac(port)));
+        run(&format!("bridge link set dev {name} learning on"));
+        run(&format!("ip link set {name} nomaster mtu 1400 address 02:00:00:00:00:05 addrgenmode eui64 down"));
+        run(&format!("ip link set {name} name elsewhere"));
+        host.twice(&Op::Configure { port, at: At::Altname, settings: settings(port, BRIDGE) });
+        host.twice(&Op::SetLink { port, switch: Switch::Up });
+        let seen = host.look(port).unwrap();
+        assert_eq!((seen.master, seen.mtu, seen.mac), (Some(BRIDGE), 1500, Some(mac(port).host_side())));
+        assert!(seen.up && !seen.v6_autoconf && !seen.bridge_port.unwrap().learning);
+        let fdb = json("bridge -j fdb show dev elsewhere");
+        assert!(fdb.as_array().unwrap().iter().any(|entry| entry["mac"] == mac(port).to_string() && entry["state"] == "static"));
+        let out = LinkSettings { master: Some(0), ..LinkSettings::default() };
+        host.twice(&Op::Configure { port, at: At::Altname, settings: out });
+        assert_eq!(host.look(port).unwrap().master, None);
+    });
+}
+
+#[test]
+fn a_group_is_deleted_whole_and_nothing_else() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.apply(&create_bridge(1500));
+        for number in 0..20 {
+            let port = port(u128::from(number));
+            host.attach_tap(port, DEVICE + number, BRIDGE);
+            host.apply(&Op::Unbind { port });
+            host.apply(&Op::SetGroup { port, group: 0xffff_fff0 });
+        }
+        let other = port(99);
+        host.attach_tap(other, DEVICE + 99, BRIDGE);
+        assert_eq!(host.look(port(3)).unwrap().group, 0xffff_fff0);
+        host.twice(&Op::DeleteGroup { group: 0xffff_fff0 });
+        let left: Vec<_> = host.kernel.observe().unwrap().into_iter().map(|link| link.index).collect();
+        assert_eq!(left, [1, BRIDGE, DEVICE + 99]);
+    });
+}
+
+#[test]
+fn the_group_of_all_links_is_refused_and_so_is_one_with_lo() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let port = port(1);
+        host.attach_tap(port, DEVICE, 0);
+        host.refused(&Op::DeleteGroup { group: 0 }, Trouble::Other);
+        host.refused(&Op::SetGroup { port, group: 0 }, Trouble::Other);
+        host.apply(&Op::SetGroup { port, group: 5 });
+        run("ip link set lo group 5");
+        let error = host.refused(&Op::DeleteGroup { group: 5 }, Trouble::Other);
+        assert!(error.said.contains("EOPNOTSUPP"), "{error}");
+    });
+}
+
+#[test]
+fn an_alias_the_kernel_would_not_take_is_refused() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let port = port(1);
+        let name = host.attach_tap(port, DEVICE, 0);
+        for alias in ["x".repeat(256), "x\0y".into(), "x".repeat(100_000)] {
+            host.refused(&Op::Seal { port, alias, switch: Switch::Up }, Trouble::Other);
+        }
+        host.twice(&Op::Seal { port, alias: "y".repeat(255), switch: Switch::Down });
+        assert_eq!(ip_link(name.as_str())["ifalias"], "y".repeat(255));
+    });
+}
+
+#[test]
+fn the_mac_the_kernel_refuses_is_told() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let port = port(1);
+        host.attach_tap(port, DEVICE, 0);
+        let settings = LinkSettings { mac: Some(Mac([1, 0, 0x5e, 0, 0, 1])), ..LinkSettings::default() };
+        let error = host.refused(&Op::Configure { port, at: At::Altname, settings }, Trouble::Other);
+        assert!(error.said.contains("EADDRNOTAVAIL"), "{error}");
+        assert!(host.kernel.look(Who::Index(DEVICE)).unwrap().is_some());
+    });
+}

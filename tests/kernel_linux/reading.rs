@@ -1,0 +1,118 @@
+//! Looks and dumps.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use nicd::kernel::{self, Host, NetnsError, Who};
+use nicd::plan::Kind;
+
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, port};
+use crate::netns::{Guest, in_netns, run};
+
+#[test]
+fn a_dump_and_a_look_agree() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.apply(&create_bridge(1500));
+        for number in 0..300_u32 {
+            host.attach_tap(port(u128::from(number)), DEVICE + number, BRIDGE);
+        }
+        run("ip link add w0 type veth peer name w1");
+        run("ip tuntap add mode tun name tun0");
+        // A look makes the kernel process a pending carrier change, which a dump does not.
+        for number in 0..300_u32 {
+            host.look(port(u128::from(number)));
+        }
+        let all = host.kernel.observe().unwrap();
+        assert_eq!(all.len(), 305);
+        for link in &all {
+            assert_eq!(host.kernel.look(Who::Index(link.index)).unwrap().as_ref(), Some(link));
+            assert_eq!(host.kernel.look(Who::Name(&link.name)).unwrap().as_ref(), Some(link));
+        }
+        assert!(all.iter().filter(|link| link.kind == Kind::Veth).all(|link| link.v6_autoconf));
+        assert!(all.iter().filter(|link| link.master.is_some()).all(|link| !link.v6_autoconf));
+        let kinds = |kind: Kind| all.iter().filter(|link| link.kind == kind).count();
+        assert_eq!((kinds(Kind::Tap), kinds(Kind::Veth), kinds(Kind::Bridge), kinds(Kind::Other)), (300, 2, 1, 2));
+    });
+}
+
+#[test]
+fn what_is_not_there_is_no_error() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let long = "x".repeat(1000);
+        for who in [
+            Who::Index(0),
+            Who::Index(4_000_000_000),
+            Who::Index(4711),
+            Who::Name("none"),
+            Who::Altname("nicd-ce531f90-199f-48c0-816c-13e38010b442"),
+            Who::Altname(""),
+            Who::Altname("a\0b"),
+            Who::Name(&long),
+        ] {
+            assert_eq!(host.kernel.look(who).unwrap(), None, "{who:?}");
+        }
+    });
+}
+
+#[test]
+fn only_a_guests_namespace_is_one() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        assert_eq!(host.kernel.inspect(&guest.path).unwrap(), pin);
+        assert_ne!(host.kernel.inspect(&Guest::new("h").path).unwrap(), pin);
+        run("mkfifo /run/fifo");
+        run("touch /run/file");
+        run("ln -s /run/netns/g /run/link");
+        assert_eq!(host.kernel.inspect(Path::new("/run/link")).unwrap(), pin);
+        for other in ["/run/fifo", "/run/file", "/run", "/dev/null", "/proc/self/ns/mnt", "/proc/self/ns/user"] {
+            assert!(matches!(host.kernel.inspect(Path::new(other)), Err(NetnsError::NotNetns(_))), "{other}");
+        }
+        for missing in ["/run/none", "/run/file/x", ""] {
+            assert!(matches!(host.kernel.inspect(Path::new(missing)), Err(NetnsError::Missing(_))), "{missing}");
+        }
+        let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+        assert!(matches!(host.kernel.inspect(Path::new(&own)), Err(NetnsError::Own(_))));
+        let gone = guest.path.clone();
+        guest.end();
+        assert!(matches!(host.kernel.inspect(&gone), Err(NetnsError::Missing(_))));
+    });
+}
+
+#[test]
+fn default_routes_are_found_in_the_main_table_alone() {
+    in_netns(|| {
+        let mut host = Box::open();
+        assert_eq!(host.kernel.default_route_links().unwrap(), BTreeSet::new());
+        for (index, name) in [(11, "n1"), (12, "n2"), (13, "n3"), (14, "n4"), (15, "n5")] {
+            run(&format!("ip link add {name} index {index} type bridge"));
+            run(&format!("ip link set {name} up"));
+            run(&format!("ip addr add 10.0.{index}.1/24 dev {name}"));
+        }
+        run("ip route add default via 10.0.11.2");
+        run("ip route add default metric 9 nexthop via 10.0.12.2 nexthop via 10.0.13.2");
+        run("ip route add default table 77 via 10.0.14.2");
+        run("ip route add 10.99.0.0/16 via 10.0.14.2");
+        run("ip -6 route add default dev n5 metric 5");
+        assert_eq!(host.kernel.default_route_links().unwrap(), BTreeSet::from([11, 12, 13, 15]));
+        run("ip route add unreachable default metric 99");
+        assert_eq!(host.kernel.default_route_links().unwrap().len(), 4);
+    });
+}
+
+/// A class of its own as a process-wide counter is read: run alone it would still hold, as looks never count.
+#[test]
+fn looks_are_no_writes() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.kernel.observe().unwrap();
+        host.kernel.look(Who::Index(1)).unwrap();
+        host.kernel.default_route_links().unwrap();
+        let before = kernel::writes();
+        host.apply(&create_bridge(1500));
+        assert!(kernel::writes() >= before + 4);
+    });
+}

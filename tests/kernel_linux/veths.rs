@@ -1,0 +1,226 @@
+//! Veth pairs and what the guest is given.
+
+use std::net::IpAddr;
+
+use nicd::kernel::{Applied, Host, OpError, Trouble, Who};
+use nicd::model::{Mac, NetnsPin, PortId, names};
+use nicd::plan::{Address, At, GuestSettings, Kind, Op, Route, Switch};
+
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, settings, v6_addresses};
+use crate::netns::{Guest, in_netns, run};
+
+fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>) -> Op {
+    Op::CreateVeth {
+        port,
+        index,
+        name: names::port_device(port, 0),
+        netns: guest.path.clone(),
+        pin,
+        guest_index: index + 1,
+        guest_name: name.map(|name| name.parse().unwrap()),
+        guest_mac: mac(port),
+        guest_mtu: 1450,
+    }
+}
+
+fn guest_op(guest: &Guest, pin: NetnsPin, port: PortId, guest_index: Option<u32>, settings: GuestSettings) -> Op {
+    Op::ConfigureGuest { port, netns: guest.path.clone(), pin, guest_index, settings }
+}
+
+fn address(text: &str) -> Address {
+    let (ip, prefix) = text.split_once('/').unwrap();
+    Address { ip: ip.parse().unwrap(), prefix: prefix.parse().unwrap() }
+}
+
+fn route(destination: &str, via: &str, onlink: bool) -> Route {
+    Route { destination: destination.parse().unwrap(), via: via.parse().unwrap(), onlink, metric: 100 }
+}
+
+fn given(mac: Mac) -> GuestSettings {
+    GuestSettings {
+        name: None,
+        addresses: vec![address("10.0.0.5/24"), address("fd00::5/64"), Address { ip: IpAddr::V6(mac.link_local()), prefix: 64 }],
+        routes: vec![
+            route("0.0.0.0/0", "10.0.0.1", false),
+            route("::/0", "fd00::1", false),
+            route("169.254.169.254/32", "192.0.2.1", true),
+        ],
+    }
+}
+
+#[test]
+fn an_attach_gives_the_guest_its_nic() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.apply(&create_bridge(1500));
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let port = port(1);
+        host.twice(&create(&guest, pin, port, DEVICE, None));
+        host.twice(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, BRIDGE) });
+        let configure = guest_op(&guest, pin, port, Some(DEVICE + 1), given(mac(port)));
+        assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
+        let before = guest.ip("-d addr");
+        assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
+        assert_eq!(guest.ip("-d addr"), before);
+        host.twice(&Op::Seal { port, alias: "store 1".into(), switch: Switch::Up });
+
+        let seen = host.look(port).unwrap();
+        assert_eq!((seen.index, seen.kind.clone(), seen.up, seen.lower_up), (DEVICE, Kind::Veth, true, true));
+        assert!(seen.bridge_port.unwrap().forwarding && !seen.v6_autoconf);
+        assert_eq!(v6_addresses(), 0);
+        let nic = &guest.ip_json("-d addr show eth0")[0];
+        assert_eq!((&nic["ifindex"], &nic["mtu"]), (&(DEVICE + 1).into(), &1450.into()));
+        assert_eq!(nic["address"], mac(port).to_string());
+        let addresses: Vec<_> = nic["addr_info"].as_array().unwrap().iter().map(|a| (a["local"].as_str().unwrap(), a)).collect();
+        assert_eq!(addresses.len(), 3, "{addresses:?}");
+        assert!(addresses.iter().any(|(ip, a)| *ip == "10.0.0.5" && a["broadcast"] == "10.0.0.255"));
+        for (ip, shown) in addresses.iter().filter(|(ip, _)| ip.contains(':')) {
+            assert!(shown["nodad"] == true && shown["tentative"].is_null(), "{ip}");
+        }
+        assert!(addresses.iter().any(|(ip, a)| ip.starts_with("fe80") && a["scope"] == "link"));
+        let routes = guest.ip("route") + &guest.ip("-6 route");
+        for expected in
+            ["default via 10.0.0.1 dev eth0", "169.254.169.254 via 192.0.2.1 dev eth0", "default via fd00::1 dev eth0"]
+        {
+            assert!(routes.contains(expected), "{routes}");
+        }
+    });
+}
+
+#[test]
+fn the_guests_end_of_an_earlier_run_is_found() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let port = port(1);
+        host.apply(&create(&guest, pin, port, DEVICE, Some("nic0")));
+        host.apply(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, 0) });
+        host.held = nicd::kernel::linux::Held::default();
+        guest.ip("link set nic0 name mine");
+        let configure = guest_op(&guest, pin, port, None, given(mac(port)));
+        assert_eq!(host.apply(&configure), Applied::GuestDevice("mine".parse().unwrap()));
+        // Moved on by the guest: no longer where it was given.
+        let other = Guest::new("h");
+        guest.ip("link set mine netns h");
+        assert_eq!(host.try_apply(&configure).unwrap_err().trouble, Trouble::Gone);
+        drop(other);
+        run(&format!("ip link del {}", names::port_device(port, 0)));
+        assert_eq!(host.try_apply(&configure).unwrap_err().trouble, Trouble::Gone);
+    });
+}
+
+#[test]
+fn clashes_are_told_apart_and_leave_nothing() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let port = port(1);
+        let op = |name| create(&guest, pin, port, DEVICE, name);
+        guest.ip("link add nic0 index 900 type bridge");
+        host.refused(&op(Some("nic0")), Trouble::GuestNameTaken);
+        guest.ip(&format!("link add taken index {} type bridge", DEVICE + 1));
+        host.refused(&op(Some("nic1")), Trouble::Taken);
+        guest.ip("link del taken");
+        let name = names::port_device(port, 0);
+        run(&format!("ip link add {name} type bridge"));
+        host.refused(&op(Some("nic0")), Trouble::Taken);
+        run(&format!("ip link del {name}"));
+        run(&format!("ip link add foreign index {DEVICE} type bridge"));
+        host.refused(&op(None), Trouble::Taken);
+        assert_eq!(ip_link("foreign")["inet6_addr_gen_mode"], "eui64");
+        run("ip link del foreign");
+        run("ip link add foreign type bridge");
+        run(&format!("ip link property add dev foreign altname {}", names::port_altname(port)));
+        host.refused(&op(None), Trouble::Taken);
+        assert_eq!(guest.ip_json("link").as_array().unwrap().len(), 2, "lo and nic0 alone");
+        host.refused(&create(&guest, pin, port, u32::MAX >> 1, None), Trouble::Other);
+    });
+}
+
+#[test]
+fn another_namespace_than_the_pinned_is_refused() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let port = port(1);
+        let refused = |host: &mut Box, guest: &Guest, pin| -> OpError {
+            host.held = nicd::kernel::linux::Held::default();
+            host.refused(&create(guest, pin, port, DEVICE, None), Trouble::Namespace);
+            host.refused(&guest_op(guest, pin, port, Some(2), GuestSettings::default()), Trouble::Namespace)
+        };
+        refused(&mut host, &guest, NetnsPin { cookie: pin.cookie + 1, ..pin });
+        refused(&mut host, &guest, NetnsPin { boot_id: uuid::Uuid::nil(), ..pin });
+        guest.end();
+        let error = refused(&mut host, &Guest { name: "g".into(), path: "/run/netns/g".into() }, pin);
+        assert!(error.said.contains("/run/netns/g does not exist"), "{error}");
+        refused(&mut host, &Guest::new("g"), pin);
+    });
+}
+
+#[test]
+fn what_the_guest_cannot_take_is_told_with_the_value() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let port = port(1);
+        host.apply(&create(&guest, pin, port, DEVICE, None));
+        let refused = |host: &mut Box, settings| {
+            let op = guest_op(&guest, pin, port, Some(DEVICE + 1), settings);
+            let error = host.try_apply(&op).unwrap_err();
+            assert_eq!(error.trouble, Trouble::GuestRefused, "{error}");
+            error.to_string()
+        };
+        let unreachable = GuestSettings { routes: vec![route("0.0.0.0/0", "10.7.0.1", false)], ..GuestSettings::default() };
+        assert!(refused(&mut host, unreachable).contains("0.0.0.0/0 via 10.7.0.1"));
+        let multicast = GuestSettings { addresses: vec![address("ff02::1/64")], ..GuestSettings::default() };
+        assert!(refused(&mut host, multicast).contains("ff02::1/64"));
+        let absent = guest_op(&guest, pin, port, Some(4711), given(mac(port)));
+        assert_eq!(host.try_apply(&absent).unwrap_err().trouble, Trouble::Gone);
+    });
+}
+
+#[test]
+fn two_nics_may_have_the_same_default() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        for (number, net) in [(1, 1), (2, 2)] {
+            let (port, index) = (port(number), DEVICE + 2 * net);
+            host.apply(&create(&guest, pin, port, index, None));
+            let settings = GuestSettings {
+                addresses: vec![address(&format!("10.0.{net}.5/24")), address(&format!("fd0{net}::5/64"))],
+                routes: vec![route("0.0.0.0/0", &format!("10.0.{net}.1"), false), route("::/0", &format!("fd0{net}::1"), false)],
+                ..GuestSettings::default()
+            };
+            for _ in 0..2 {
+                host.apply(&guest_op(&guest, pin, port, Some(index + 1), settings.clone()));
+            }
+        }
+        let routes = guest.ip("route");
+        assert_eq!(routes.lines().filter(|line| line.starts_with("default")).count(), 2, "{routes}");
+        assert!(routes.starts_with("default via 10.0.1.1"), "{routes}");
+    });
+}
+
+#[test]
+fn nothing_of_ours_keeps_a_namespace_alive() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap();
+        host.apply(&create(&guest, pin, port(1), DEVICE, None));
+        host.held = nicd::kernel::linux::Held::default();
+        guest.end();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while host.kernel.look(Who::Index(DEVICE)).unwrap().is_some() {
+            assert!(std::time::Instant::now() < deadline, "the namespace is still there");
+            std::thread::yield_now();
+        }
+    });
+}
