@@ -142,18 +142,22 @@ impl Manager {
             stopping: AtomicBool::new(false),
             started: Instant::now(),
         };
-        manager.recall_active();
+        manager.recall();
         Arc::new(manager)
     }
 
-    /// Ports whose facts all hold were ACTIVE before a restart: they go on being it, without an event.
-    fn recall_active(&self) {
+    /// Ports go on with the phase that the kernel shows, without an event: nothing has happened to them.
+    fn recall(&self) {
         let mut state = self.lock();
         let attached: Vec<PortId> =
             state.ports.values().filter(|port| port.phase == Phase::Wired).map(|port| port.record.id).collect();
         for port in attached {
-            if self.readiness(&state, port).0 == Readiness::Ready {
+            let (readiness, why) = self.readiness(&state, port);
+            if readiness == Readiness::Ready {
                 state.set_phase(port, Phase::Active);
+            }
+            if let Some((entry, why)) = state.ports.get_mut(&port).zip(why) {
+                (entry.reason, entry.detail) = (Some(why.reason.to_owned()), Some(why.detail));
             }
         }
     }
