@@ -94,11 +94,7 @@ pub(super) async fn update(
     tell(changed.await, Dialect::Network)
 }
 
-pub(super) async fn delete(
-    State(desk): State<Desk>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
     let deleted = async {
         let id = id(What::Subnet, &text)?;
         desk.perform(Action::DeleteSubnet(id), context(&caller)).await?;
@@ -201,11 +197,8 @@ fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
 
 fn shown(subnet: &Subnet) -> Value {
     let pools: Vec<Value> = subnet.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
-    let routes: Vec<Value> = subnet
-        .host_routes
-        .iter()
-        .map(|route| json!({"destination": route.destination, "nexthop": route.nexthop}))
-        .collect();
+    let routes: Vec<Value> =
+        subnet.host_routes.iter().map(|route| json!({"destination": route.destination, "nexthop": route.nexthop})).collect();
     json!({
         "id": subnet.id.to_string(),
         "network_id": subnet.network_id.to_string(),
