@@ -214,8 +214,8 @@ fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
 
 /// One descriptor per connection, and some for netlink, taps and the store: the soft limit of old is too low for many.
 fn raise_descriptors() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard));
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard));
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of open descriptors stays as it is");
     }

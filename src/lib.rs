@@ -1,4 +1,91 @@
-//! nicd
+//! nicd builds the NICs of guests on a compute node: taps for virtual machines, veths for network namespaces, bound into
+//! a bridge, with their MAC and fixed IPs, over netlink. This page is the architecture; each room's own page goes deeper.
+//!
+//! ```text
+//!   curl, nicctl, a control plane
+//!          HTTP/JSON, Unix socket
+//!                  │
+//!               api/ ── Action ──► manager ◄── Notice: "this link looks like that now" ── kernel/watch
+//!                                  │     ▲
+//!               desired + observed ▼     │
+//!                             plan/ (pure) ──► Plan = [Step { op, undo }]
+//!                                  │
+//!                  ┌───────────────┴───────────────┐
+//!                  ▼        at the same time       ▼
+//!         store/: commit the intent        exec on kernel/worker: netlink, taps, namespaces
+//!                  └───────────────┬───────────────┘
+//!                                  ▼
+//!                        reply, and events ──► SSE, NDJSON
+//! ```
+//!
+//! # Laws
+//!
+//! Each has a test (`tests/laws.rs`, `tests/model.rs`, `tests/restart.rs`).
+//!
+//! 1. The [`store`] says what should be, the [`kernel`] says what is; everything else is derived. One function,
+//!    `Manager::build`, serves attach, drift and restart: observe, plan, exec. They differ in the [`plan::Reason`].
+//! 2. [`plan::plan`] is pure and deterministic. Planning again after applying gives the empty plan; a quiet host sees no
+//!    write, also after a restart.
+//! 3. [`plan::Op`] is a closed list, and the daemon's whole power over the host.
+//! 4. A step knows its undo from what it was planned on. A failure at step k undoes k…1; what cannot be undone is an
+//!    outcome of its own, and the port is ERROR and tried again. Every op may run twice.
+//! 5. Identity is the altname `nicd-<uuid>`. While a link is being made it is addressed by the ifindex chosen for it,
+//!    afterwards by its altname, never by its name. What has no mark of ours is never changed.
+//! 6. Nothing is concluded from an absence unless a complete dump, or the kernel's word about that very link, shows it.
+//!    Events are hints to look.
+//! 7. One port's trouble is one port's trouble. Every queue is bounded, every wait has a limit, every retry has jitter.
+//! 8. An answer with success means durable and built; an answer with an error means no trace.
+//!
+//! # The attach
+//!
+//! The intent's commit and the making of a tap overlap, because nothing outlives the process before its record is
+//! durable: until `TUNSETPERSIST` a tap dies with the process, and that is the first step that waits
+//! ([`plan::Op::outlives_the_process`]). The last step of every plan seals the device: it writes the alias (the store's
+//! id and the commit's number) and sets it up. A device without its seal is finished by the next start; one with it is
+//! left alone. The seal comes last rather than with the mark, so that "up" is free to be the port's admin state and an
+//! unfinished guest is told from one that its owner changed.
+//!
+//! A tap is made without carrier, closed, and only then set up: the other order makes the kernel report the carrier of
+//! the VMM's open up to a second late. For the same reason every event about a link without carrier leads to one look at
+//! it at once, which makes the kernel process what it has queued.
+//!
+//! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which deletes
+//! in groups: one RCU barrier (16 ms) serves all that wait.
+//!
+//! # Rooms
+//!
+//! Arrows point down: `main → daemon → api → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
+//! `telemetry` and `config` are leaves.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`model`] | the words: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
+//! | [`plan`] | desired and observed become ordered ops with undo; the facts behind ACTIVE |
+//! | [`exec`] | runs a plan, unwinds it |
+//! | [`kernel`] | the only code that touches the host: `linux`, `fake`, worker, reaper, watch |
+//! | [`store`] | SQLite: schema, records, one writer with group commit |
+//! | [`manager`] | the loop: owns desired and observed, claims, repairs |
+//! | [`api`] | the sockets' edge, one file per dialect, `faults`: the one file with status codes |
+//! | [`events`] | the sequence, its ring, its readers |
+//! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
+//! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
+//!
+//! # Dependencies
+//!
+//! | for | crate | why this one |
+//! |---|---|---|
+//! | event loop, log | `tokio`, `tokio-util`, `tracing`, `tracing-subscriber`, `futures-util` | the field's own |
+//! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the field's own; `jiff` for RFC 3339 |
+//! | command line | `clap`, `clap_complete` | env, help and completion from one declaration |
+//! | netlink | `netlink-packet-core`, `netlink-packet-route` (pinned), `netlink-sys` | typed messages over our own blocking socket: several messages in one send, each answered by itself, is outside `rtnetlink`'s model |
+//! | system calls | `nix`, `libc` | safe wrappers; what has none is in `kernel/tap` |
+//! | addresses | `macaddr`, `ipnetwork` | parsing and ranges |
+//! | HTTP | `axum` over `hyper`, `hyper-util`, `http-body-util`, `tower` | Unix listeners with our own limits around hyper |
+//! | store | `rusqlite` (bundled) | the longest crash record; any operator can open the file |
+//! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
+//! | drawn values | `rand` | MACs, indexes, jitter |
+//! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
+
 pub mod api;
 pub mod args;
 pub mod config;

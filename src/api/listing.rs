@@ -173,7 +173,11 @@ fn known_key(key: &str, known: &[&str]) -> Result<String, Refusal> {
         true => Ok(key.to_owned()),
         false => {
             let key: String = key.chars().take(64).collect();
-            Err(Refusal::Query(format!("'{}' is not an attribute of this resource; there are {}", key.escape_debug(), known.join(", "))))
+            Err(Refusal::Query(format!(
+                "'{}' is not an attribute of this resource; there are {}",
+                key.escape_debug(),
+                known.join(", ")
+            )))
         }
     }
 }
@@ -189,7 +193,9 @@ fn direction(text: &str) -> Result<Direction, Refusal> {
 fn same(value: &Value, text: &str) -> bool {
     match value {
         Value::String(own) => own == text,
-        Value::Bool(own) => text.eq_ignore_ascii_case(if *own { "true" } else { "false" }) || text == if *own { "1" } else { "0" },
+        Value::Bool(own) => {
+            text.eq_ignore_ascii_case(if *own { "true" } else { "false" }) || text == if *own { "1" } else { "0" }
+        }
         Value::Number(own) => own.to_string() == text,
         Value::Null => text.is_empty() || text == "null",
         Value::Array(own) => own.iter().any(|one| same(one, text)) || nested(own, text),
@@ -259,6 +265,9 @@ mod tests {
 
     #[test]
     fn odd_escapes_stay_text() {
-        assert_eq!(form("a=%zz&b=%4&c=%2b&=&d"), [("a", "%zz"), ("b", "%4"), ("c", "+"), ("", ""), ("d", "")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!(
+            form("a=%zz&b=%4&c=%2b&=&d"),
+            [("a", "%zz"), ("b", "%4"), ("c", "+"), ("", ""), ("d", "")].map(|(k, v)| (k.to_owned(), v.to_owned()))
+        );
     }
 }

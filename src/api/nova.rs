@@ -1,11 +1,11 @@
 //! Nova's and OTC's dialect: servers, and `os-interface` on them (nova/api/openstack/compute/attach_interfaces.py).
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{RawPathParams, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use axum::Extension;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -71,11 +71,7 @@ pub(super) async fn attach(
     tell(attached.await, Dialect::Compute)
 }
 
-pub(super) async fn detach(
-    State(desk): State<Desk>,
-    params: RawPathParams,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn detach(State(desk): State<Desk>, params: RawPathParams, Extension(caller): Extension<Caller>) -> Response {
     let detached = async {
         let (server, port) = ids(&desk, &params)?;
         desk.perform(Action::Detach(server, port), context(&caller)).await?;
@@ -98,8 +94,7 @@ fn read(body: &[u8]) -> Result<Asked, BodyError> {
     top.end()?;
     let Some(inner) = inner else { return Ok(Asked::default()) };
     let mut fields = Fields::object("interfaceAttachment", inner)?;
-    let mut asked =
-        Asked { network: fields.parsed("net_id")?, port: fields.parsed("port_id")?, address: None };
+    let mut asked = Asked { network: fields.parsed("net_id")?, port: fields.parsed("port_id")?, address: None };
     if let Some(given) = fields.value("fixed_ips") {
         asked.address = Some(one_address(&given)?);
     }

@@ -109,11 +109,7 @@ pub(super) async fn update(
     tell(changed.await, Dialect::Network)
 }
 
-pub(super) async fn delete(
-    State(desk): State<Desk>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
     let deleted = async {
         let id = id(What::Port, &text)?;
         desk.perform(Action::DeletePort(id), context(&caller)).await?;

@@ -62,7 +62,8 @@ fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
-    let refuse = |_| Refusal::Query(format!("Last-Event-ID: '{}' is not the id of an event: a whole number", text.escape_debug()));
+    let refuse =
+        |_| Refusal::Query(format!("Last-Event-ID: '{}' is not the id of an event: a whole number", text.escape_debug()));
     text.parse().map(Some).map_err(refuse)
 }
 

@@ -94,11 +94,7 @@ pub(super) async fn update(
     tell(changed.await, Dialect::Network)
 }
 
-pub(super) async fn delete(
-    State(desk): State<Desk>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
     let deleted = async {
         let id = id(What::Subnet, &text)?;
         desk.perform(Action::DeleteSubnet(id), context(&caller)).await?;
@@ -122,7 +118,7 @@ fn read_new(body: &[u8]) -> Result<NewSubnet, BodyError> {
         None => return Err(BodyError::Top("'subnet.cidr' is a required property".to_owned())),
     };
     if let Some(version) = fields.number("ip_version", 4..=6)?
-        && (version == 6) != cidr.is_ipv6()
+        && version != if cidr.is_ipv6() { 6 } else { 4 }
     {
         return Err(fields.bad("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
     }
@@ -201,11 +197,8 @@ fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
 
 fn shown(subnet: &Subnet) -> Value {
     let pools: Vec<Value> = subnet.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
-    let routes: Vec<Value> = subnet
-        .host_routes
-        .iter()
-        .map(|route| json!({"destination": route.destination, "nexthop": route.nexthop}))
-        .collect();
+    let routes: Vec<Value> =
+        subnet.host_routes.iter().map(|route| json!({"destination": route.destination, "nexthop": route.nexthop})).collect();
     json!({
         "id": subnet.id.to_string(),
         "network_id": subnet.network_id.to_string(),
