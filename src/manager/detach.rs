@@ -103,8 +103,12 @@ impl Manager {
         }
     }
 
-    /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses.
+    /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses. One at a time.
     pub(super) async fn reap(self: Arc<Self>, port: PortId, context: &Context) {
+        match self.lock().ports.get_mut(&port) {
+            Some(entry) if !entry.reaping => entry.reaping = true,
+            _ => return,
+        }
         let deleted = match self.hands.delete(port) {
             Ok(answer) => answered(answer).await,
             Err(refused) => Err(refused.into()),
@@ -116,7 +120,11 @@ impl Manager {
         };
         tracing::warn!(%port, %error, "a device could not be deleted");
         let why = Why { reason: error.reason(), detail: error.to_string() };
-        self.happen(&mut self.lock(), port, Happening::Failed, Some(why), context);
+        {
+            let mut state = self.lock();
+            reaped(&mut state, port);
+            self.happen(&mut state, port, Happening::Failed, Some(why), context);
+        }
         self.postpone(port, backoff(3));
     }
 
@@ -133,6 +141,7 @@ impl Manager {
                     entry.record.clone()
                 }
                 _ => {
+                    reaped(&mut state, port);
                     drop(state);
                     return self.release(port);
                 }
@@ -144,6 +153,7 @@ impl Manager {
         let change = if deleting { Change::DeletePort(port) } else { Change::PutPort(Box::new(unbound.clone())) };
         if let Err(error) = self.commit(vec![change], Purpose::Freeing).await {
             tracing::error!(%port, %error, "that a port is gone could not be recorded");
+            reaped(&mut self.lock(), port);
             self.release(port);
             return self.postpone(port, backoff(5));
         }
@@ -156,8 +166,16 @@ impl Manager {
         }
         self.happen(&mut state, port, Happening::Gone, None, context);
         state.replace_port(unbound);
+        reaped(&mut state, port);
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.claim.release();
         }
+    }
+}
+
+/// Its device's delete has ended.
+fn reaped(state: &mut State, port: PortId) {
+    if let Some(entry) = state.ports.get_mut(&port) {
+        entry.reaping = false;
     }
 }
