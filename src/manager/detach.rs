@@ -1,6 +1,7 @@
 //! Taking a port from its server: traffic is cut and the intent durable before the answer; the rest follows.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::events::Kind;
 use crate::kernel::worker::Outcome;
@@ -114,7 +115,10 @@ impl Manager {
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
-            Ok(Ok(())) => return self.gone(port, context).await,
+            Ok(Ok(())) => {
+                self.forget_device(port);
+                return self.gone(port, context).await;
+            }
             Ok(Err(error)) => Error::Kernel(error),
             Err(error) => error,
         };
@@ -126,6 +130,14 @@ impl Manager {
             self.happen(&mut state, port, Happening::Failed, Some(why), context);
         }
         self.postpone(port, backoff(3));
+    }
+
+    /// Forgets a device whose delete was answered: the watch's notice may come after the port's next attach is planned.
+    fn forget_device(&self, port: PortId) {
+        let mut state = self.lock();
+        if let Some(index) = state.have.device(port).map(|device| device.index) {
+            state.gone(index, Instant::now());
+        }
     }
 
     /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
