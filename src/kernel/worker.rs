@@ -7,8 +7,7 @@
 //! ```
 //!
 //! A job's volatile steps run while its intent is being made durable; the rest when it is. The worker asks for a flush
-//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then. A job
-//! it reaches before its commit was handed in is flushed for by whoever hands that in.
+//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then.
 //! More threads would be slower: RTNL is one lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -97,19 +96,11 @@ pub enum Durability {
 pub struct Worker<H: Host> {
     inbox: Inbox<Message<H>>,
     next: Arc<AtomicU64>,
-    /// The highest job for which the worker has asked for a flush.
-    flushed_for: Arc<AtomicU64>,
-    flush: Flush,
 }
 
 impl<H: Host> Clone for Worker<H> {
     fn clone(&self) -> Self {
-        Self {
-            inbox: self.inbox.clone(),
-            next: Arc::clone(&self.next),
-            flushed_for: Arc::clone(&self.flushed_for),
-            flush: Arc::clone(&self.flush),
-        }
+        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next) }
     }
 }
 
@@ -128,12 +119,10 @@ impl<H: Host> Worker<H> {
     /// # Errors
     /// No thread can be had.
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let flushed_for = Arc::new(AtomicU64::new(0));
-        let (next, inbox) = (Arc::new(AtomicU64::new(1)), Inbox::new(LIMIT));
-        let worker = Self { inbox: inbox.clone(), next, flushed_for: Arc::clone(&flushed_for), flush: Arc::clone(&flush) };
+        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)) };
+        let inbox = worker.inbox.clone();
         let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
-            let (waiting, early, failed) = (HashMap::new(), HashMap::new(), HashSet::new());
-            Loop { host, reaper, flushed_for, flush, waiting, early, failed }.run(&inbox)
+            Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
         })?;
         Ok((worker, thread))
     }
@@ -152,20 +141,19 @@ impl<H: Host> Worker<H> {
     /// Hands in a plan whose intent `commit` sends to the store; `commit` gets the way to report it durable.
     ///
     /// # Errors
-    /// Too many jobs wait, or the worker has ended; then `commit` was not called.
+    /// Too many jobs wait, and `commit` was not called; or the worker has ended.
     pub fn submit_with(&self, plan: Plan, commit: impl FnOnce(Report)) -> Result<oneshot::Receiver<Outcome>, Refused> {
+        self.inbox.room()?;
         let (answer, outcome) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
         let inbox = self.inbox.clone();
         commit(Box::new(move |result| {
             // A closed inbox means that the worker has already answered every job with Stopping.
             let _ = inbox.push_answer(Message::Durable(id, result));
         }));
-        // The worker may have asked for this job's flush before its commit was there to be flushed.
-        if self.flushed_for.load(Ordering::SeqCst) >= id {
-            (self.flush)();
-        }
+        // After the commit, so that the flush asked for when the job is reached finds it: one that came before it would
+        // make nothing durable, and the job would wait for somebody else's.
+        self.inbox.push_answer(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
         Ok(outcome)
     }
 
@@ -193,7 +181,6 @@ impl<H: Host> Worker<H> {
 struct Loop<H: Host> {
     host: H,
     reaper: Inbox<ToReap<H>>,
-    flushed_for: Arc<AtomicU64>,
     flush: Flush,
     /// Jobs whose volatile steps are done and whose intent is not durable yet.
     waiting: HashMap<u64, (Execution<H>, oneshot::Sender<Outcome>, Vec<String>)>,
@@ -240,8 +227,6 @@ impl<H: Host> Loop<H> {
             Durability::Awaited => self.early.remove(&job.id),
         };
         if durable.is_none() {
-            // Said before it is done: who reads less than this job's number has handed its commit in before the flush.
-            self.flushed_for.fetch_max(job.id, Ordering::SeqCst);
             (self.flush)();
         }
         if let Err(error) = execution.run_volatile(&mut self.host) {
@@ -305,34 +290,32 @@ fn subjects(plan: &Plan) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use super::*;
     use crate::kernel::Kernel;
     use crate::kernel::fake::Fake;
+    use crate::kernel::reaper;
     use crate::plan::Reason;
 
     #[test]
-    fn a_job_reached_before_its_commit_was_handed_in_is_flushed_for_all_the_same() {
-        let waiting: Arc<Mutex<Option<Report>>> = Arc::default();
-        let (asked, asks) = std::sync::mpsc::channel();
-        let durable = Arc::clone(&waiting);
-        let flush: Flush = Arc::new(move || {
-            let _ = asked.send(());
-            if let Some(report) = durable.lock().unwrap().take() {
-                report(Ok(()));
-            }
+    fn a_flush_is_asked_for_only_after_the_commit_was_handed_in() {
+        let handed_in = Arc::new(AtomicBool::new(false));
+        let (asked, at_flush) = std::sync::mpsc::channel();
+        let seen = Arc::clone(&handed_in);
+        let flush: Flush = Arc::new(move || asked.send(seen.load(Ordering::SeqCst)).unwrap());
+        let (worker, thread) = Worker::start(Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
+        let mut report = None;
+        let outcome = worker.submit_with(Plan { reason: Reason::Attach, steps: Vec::new() }, |given| {
+            // Whoever hands in may lose the processor here.
+            std::thread::sleep(Duration::from_millis(20));
+            handed_in.store(true, Ordering::SeqCst);
+            report = Some(given);
         });
-        let (worker, thread) = Worker::start(Fake::new().open().unwrap(), Inbox::new(1), flush).unwrap();
-        let plan = Plan { reason: Reason::Attach, steps: Vec::new() };
-        let commit = |report| {
-            asks.recv_timeout(Duration::from_secs(5)).unwrap();
-            *waiting.lock().unwrap() = Some(report);
-        };
-        let outcome = worker.submit_with(plan, commit).unwrap();
-        assert!(asks.recv_timeout(Duration::from_secs(5)).is_ok(), "nobody flushes");
-        assert!(matches!(outcome.blocking_recv().unwrap(), Outcome::Done(_)));
+        assert_eq!(at_flush.recv_timeout(Duration::from_secs(5)), Ok(true));
+        report.unwrap()(Ok(()));
+        assert!(matches!(outcome.unwrap().blocking_recv(), Ok(Outcome::Done(_))));
         worker.close();
         thread.join().unwrap();
     }
