@@ -8,14 +8,17 @@
 //! A dialect parses and renders; it decides nothing. Status codes live in [`faults`] alone.
 
 mod agent;
+pub mod dialect;
 pub mod faults;
 mod fields;
 pub mod listener;
 mod listing;
+mod microversion;
 mod networks;
 mod nova;
 pub mod peer;
 mod ports;
+mod rackspace;
 pub mod socket;
 mod stream;
 mod subnets;
@@ -31,11 +34,12 @@ use axum::http::HeaderMap;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, delete, get};
 
 use crate::manager::{Context, Manager};
 
-use faults::{Dialect, Refusal, What};
+use dialect::Dialect;
+use faults::{Refusal, What};
 use fields::BodyError;
 use listener::Caller;
 
@@ -48,7 +52,11 @@ pub fn router(manager: Desk) -> Router {
         .route("/servers", get(nova::servers))
         .route("/servers/{server}", get(nova::server))
         .route("/servers/{server}/os-interface", get(nova::list).post(nova::attach))
-        .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach));
+        .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach))
+        .layer(middleware::from_fn(microversion::speak));
+    let rackspace = Router::new()
+        .route("/servers/{server}/os-virtual-interfacesv2", get(rackspace::list).post(rackspace::create))
+        .route("/servers/{server}/os-virtual-interfacesv2/{port}", delete(rackspace::delete));
     let network = Router::new()
         .route("/extensions", get(versions::extensions))
         .route("/networks", get(networks::list).post(networks::create))
@@ -80,10 +88,8 @@ pub fn router(manager: Desk) -> Router {
         .nest("/v2.1", nova.clone())
         .nest("/v2/{project}", nova.clone())
         .nest("/v2.1/{project}", nova)
-        .route("/servers/{server}/os-virtual-interfacesv2", any(not_built))
-        .route("/servers/{server}/os-virtual-interfacesv2/{port}", any(not_built))
-        .route("/v2/{project}/servers/{server}/os-virtual-interfacesv2", any(not_built))
-        .route("/v2/{project}/servers/{server}/os-virtual-interfacesv2/{port}", any(not_built))
+        .merge(rackspace.clone())
+        .nest("/v2/{project}", rackspace)
         .nest("/v2.0", network)
         .nest("/nicd/v1", agent)
         .fallback(no_route)
@@ -95,7 +101,7 @@ pub fn router(manager: Desk) -> Router {
 /// ask for what is not built are refused rather than ignored.
 async fn finish(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let dialect = dialect_of(&path);
+    let dialect = Dialect::of(&path);
     let method = request.method().to_string();
     if request.headers().contains_key("idempotency-key") {
         return faults::answer(&Refusal::NotBuilt("Idempotency-Key".to_owned()), dialect);
@@ -109,19 +115,12 @@ async fn finish(request: Request, next: Next) -> Response {
 
 async fn no_route(request: Request) -> Response {
     let path = request.uri().path();
-    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), dialect_of(path))
+    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(path))
 }
 
 async fn not_built(request: Request) -> Response {
     let path = request.uri().path();
-    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), dialect_of(path))
-}
-
-fn dialect_of(path: &str) -> Dialect {
-    match path == "/v2.0" || path.starts_with("/v2.0/") {
-        true => Dialect::Network,
-        false => Dialect::Compute,
-    }
+    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(path))
 }
 
 /// A handler's answer, in the dialect's words either way.

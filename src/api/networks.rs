@@ -12,8 +12,9 @@ use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 
 use super::agent::NAME;
-use super::faults::{Dialect, Refusal, What};
-use super::fields::{BodyError, Fields};
+use super::dialect::NETWORK;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
 use super::{Desk, context, id, json_body, slip, tell};
@@ -43,7 +44,7 @@ const KNOWN: &[&str] = &[
 pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
     let listed = Listing::read(query.as_deref(), KNOWN)
         .and_then(|listing| listing.answer("networks", "/v2.0/networks", desk.networks().iter().map(shown).collect()));
-    tell(listed.map(Json), Dialect::Network)
+    tell(listed.map(Json), NETWORK)
 }
 
 pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
@@ -51,7 +52,7 @@ pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, Raw
         let network = desk.network(id(What::Network, &text)?)?;
         Ok(Json(json!({"network": listing.cut(shown(&network))})))
     });
-    tell(found, Dialect::Network)
+    tell(found, NETWORK)
 }
 
 pub(super) async fn create(
@@ -67,7 +68,7 @@ pub(super) async fn create(
             _ => Err(slip()),
         }
     };
-    tell(made.await, Dialect::Network)
+    tell(made.await, NETWORK)
 }
 
 pub(super) async fn update(
@@ -85,7 +86,7 @@ pub(super) async fn update(
             _ => Err(slip()),
         }
     };
-    tell(changed.await, Dialect::Network)
+    tell(changed.await, NETWORK)
 }
 
 pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
@@ -94,7 +95,7 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
         desk.perform(Action::DeleteNetwork(id), context(&caller)).await?;
         Ok::<_, Refusal>(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, Dialect::Network)
+    tell(deleted.await, NETWORK)
 }
 
 fn read_new(body: &[u8]) -> Result<NewNetwork, BodyError> {
@@ -114,13 +115,13 @@ fn read_new(body: &[u8]) -> Result<NewNetwork, BodyError> {
         }
         Some(_) => {
             let why = "local, flat, vlan or vxlan is expected";
-            return Err(fields.bad("provider:network_type", &kind.unwrap_or_default(), why));
+            return Err(wrong("provider:network_type", &kind.unwrap_or_default(), why));
         }
     }
     let physical_network = match fields.value("provider:physical_network") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.len() <= NAME => Some(text),
-        Some(other) => return Err(fields.bad("provider:physical_network", &other, "a name or null is expected")),
+        Some(other) => return Err(wrong("provider:physical_network", &other, "a name or null is expected")),
     };
     fields.only("provider:segmentation_id", &[Value::Null])?;
     unchanging(&mut fields)?;

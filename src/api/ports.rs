@@ -12,8 +12,9 @@ use crate::model::action::{Action, NewPort, PortChange, WantedIp};
 use crate::model::{PortId, Profile};
 
 use super::agent::NAME;
-use super::faults::{Dialect, Refusal, What};
-use super::fields::{BodyError, Fields, parse_value, wrong};
+use super::dialect::NETWORK;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
@@ -54,7 +55,7 @@ pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) ->
         };
         listing.answer("ports", "/v2.0/ports", rows.iter().map(shown).collect())
     });
-    tell(listed.map(Json), Dialect::Network)
+    tell(listed.map(Json), NETWORK)
 }
 
 /// What can be looked up instead of searched; none when an id asked for is the id of nothing.
@@ -72,7 +73,7 @@ pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, Raw
         let port = desk.port(id(What::Port, &text)?)?;
         Ok(Json(json!({"port": listing.cut(shown(&port))})))
     });
-    tell(found, Dialect::Network)
+    tell(found, NETWORK)
 }
 
 pub(super) async fn create(
@@ -88,7 +89,7 @@ pub(super) async fn create(
             _ => Err(slip()),
         }
     };
-    tell(made.await, Dialect::Network)
+    tell(made.await, NETWORK)
 }
 
 pub(super) async fn update(
@@ -106,7 +107,7 @@ pub(super) async fn update(
             _ => Err(slip()),
         }
     };
-    tell(changed.await, Dialect::Network)
+    tell(changed.await, NETWORK)
 }
 
 pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
@@ -115,7 +116,7 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
         desk.perform(Action::DeletePort(id), context(&caller)).await?;
         Ok::<_, Refusal>(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, Dialect::Network)
+    tell(deleted.await, NETWORK)
 }
 
 fn read_new(host: &str, body: &[u8]) -> Result<NewPort, BodyError> {
@@ -165,7 +166,7 @@ fn read_ips(fields: &mut Fields) -> Result<Option<Vec<WantedIp>>, BodyError> {
     let Some(given) = fields.list("fixed_ips", ENTRIES)? else { return Ok(None) };
     let read = |(at, value): (String, Value)| {
         let mut fields = Fields::object(&at, value.clone())?;
-        let ip = WantedIp { subnet_id: fields.parsed("subnet_id")?, ip_address: fields.parsed("ip_address")? };
+        let ip = WantedIp { subnet_id: fields.parsed("subnet_id")?, ip_address: fields.parsed("ip_address")?.map(|Ip(ip)| ip) };
         fields.end()?;
         match ip {
             WantedIp { subnet_id: None, ip_address: None } => {
@@ -183,10 +184,10 @@ fn read_profile(fields: &mut Fields) -> Result<Option<Profile>, BodyError> {
         None | Some(Value::Null) => return Ok(None),
         Some(given) => given,
     };
-    let mut fields = Fields::object("port.binding:profile", given)?;
+    let mut fields = Fields::object("binding:profile", given)?;
     let interface_name = match fields.value("interface_name") {
         None | Some(Value::Null) => None,
-        Some(name) => Some(parse_value("port.binding:profile.interface_name", &name)?),
+        Some(name) => Some(parse_value("interface_name", &name)?),
     };
     let profile = Profile { interface_name, vnet_hdr: fields.truth("vnet_hdr")?.unwrap_or(true) };
     fields.end()?;

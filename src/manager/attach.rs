@@ -75,6 +75,7 @@ impl Manager {
             intent: Intent::Attached,
             commit: self.store.next_commit(),
             guest_device: None,
+            tag: attach.tag.clone(),
         };
         if let WantedNic::Port(id) = attach.nic {
             let before = state.port(id)?.record.clone();

@@ -195,7 +195,7 @@ impl Manager {
             Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
             Action::DeletePort(id) => self.delete_port(id, context).await,
             Action::Attach(attach) => self.attach(attach, context).await,
-            Action::Detach(server, port) => self.detach(server, port, context).await,
+            Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
         }
     }
 

@@ -38,7 +38,7 @@ pub enum Action {
     /// Gives a port to a server and builds its device.
     Attach(Attach),
     /// Takes a port from its server and removes its device.
-    Detach(ServerId, PortId),
+    Detach(ServerId, PortId, AfterDetach),
 }
 
 /// A network to be made.
@@ -175,6 +175,15 @@ pub struct PortChange {
     pub profile: Option<Profile>,
 }
 
+/// What becomes of a port whose device has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterDetach {
+    /// Deleted when an attach made it, unbound when a client brought it.
+    AsMade,
+    /// Unbound in any case (`reserve_port`).
+    Keep,
+}
+
 /// An attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attach {
@@ -184,6 +193,8 @@ pub struct Attach {
     pub nic: WantedNic,
     /// Whether the server may have another NIC on the same network.
     pub second_on_network: SecondOnNetwork,
+    /// The device's tag, kept and given back.
+    pub tag: Option<String>,
 }
 
 /// What to attach.
