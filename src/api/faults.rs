@@ -40,6 +40,10 @@ pub enum Refusal {
         /// The last.
         max: String,
     },
+    /// The idempotency key is none.
+    BadKey,
+    /// Another request has this key.
+    KeyMismatch(String),
     /// Nova's rule: a port brings its own network.
     NetworkAndPort,
     /// Nova's rule: an address is of a network.
@@ -168,6 +172,15 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             kind: "HTTPNotAcceptable",
             reason: "unsupported_version",
             message: format!("Version {asked} is not supported by the API. Minimum is {min} and maximum is {max}."),
+        },
+        Refusal::BadKey => {
+            bad("HTTPBadRequest", "bad_idempotency_key", "Idempotency-Key takes 1 to 64 printable characters".to_owned())
+        }
+        Refusal::KeyMismatch(key) => Told {
+            status: StatusCode::CONFLICT,
+            kind: "Conflict",
+            reason: "idempotency_mismatch",
+            message: format!("Idempotency-Key '{key}' came with another request before; use a fresh one"),
         },
         Refusal::NetworkAndPort => {
             bad("InvalidInput", "network_and_port", "Must not input both network_id and port_id".to_owned())

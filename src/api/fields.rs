@@ -43,6 +43,29 @@ pub struct Fields {
     left: Map<String, Value>,
 }
 
+/// The most objects of one bulk create.
+const BULK: usize = 256;
+
+/// Whether a body held one object or a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"port": {…}}`
+    One,
+    /// `{"ports": [{…}]}`
+    Many,
+}
+
+impl Shape {
+    /// Wraps what was made as it was asked for.
+    pub fn wrap(self, one: &str, many: &str, mut made: impl Iterator<Item = Value>) -> Value {
+        let (key, value) = match self {
+            Self::One => (one, made.next().unwrap_or_default()),
+            Self::Many => (many, Value::Array(made.collect())),
+        };
+        Value::Object(Map::from_iter([(key.to_owned(), value)]))
+    }
+}
+
 /// Reads a whole body.
 ///
 /// # Errors
@@ -67,6 +90,24 @@ impl Fields {
             Some(inner) => Self::object(key, inner),
             None => Err(BodyError::Top(format!("'{key}' is a required property: {{\"{key}\": {{…}}}} is expected"))),
         }
+    }
+
+    /// One object under `one`, or a list of at most 256 of them under `many`: Neutron's bulk create.
+    ///
+    /// # Errors
+    /// There is neither, or both.
+    pub fn one_or_many(body: &[u8], one: &str, many: &str) -> Result<(Vec<Self>, Shape), BodyError> {
+        let mut top = Self::top(body)?;
+        if !top.left.contains_key(many) {
+            return Self::envelope(body, one).map(|fields| (vec![fields], Shape::One));
+        }
+        let list = top.list(many, BULK)?.unwrap_or_default();
+        top.end()?;
+        if list.is_empty() {
+            return Err(wrong(many, &Value::Array(Vec::new()), "[] is too short: at least one entry is expected"));
+        }
+        let fields = list.into_iter().map(|(name, value)| Self::object(&name, value)).collect::<Result<_, _>>()?;
+        Ok((fields, Shape::Many))
     }
 
     /// The body's top object.

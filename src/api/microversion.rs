@@ -56,7 +56,7 @@ pub(super) async fn speak(mut request: Request, next: Next) -> Response {
     response
 }
 
-fn asked(headers: &HeaderMap) -> Result<Microversion, Refusal> {
+pub(super) fn asked(headers: &HeaderMap) -> Result<Microversion, Refusal> {
     let text = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?").trim().to_owned());
     // Of several services the compute one counts, and of several of those the last.
     let standard = text(HEADERS[0]).flat_map(|value| value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>());

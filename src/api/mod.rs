@@ -11,8 +11,10 @@ mod agent;
 pub mod dialect;
 pub mod faults;
 mod fields;
+mod idempotency;
 pub mod listener;
 mod listing;
+mod made;
 mod microversion;
 mod networks;
 mod nova;
@@ -48,15 +50,18 @@ pub(crate) type Desk = Arc<Manager>;
 
 /// All routes of the contract over one manager.
 pub fn router(manager: Desk) -> Router {
+    let once = middleware::from_fn_with_state(manager.clone(), idempotency::once);
     let nova = Router::new()
         .route("/servers", get(nova::servers))
         .route("/servers/{server}", get(nova::server))
         .route("/servers/{server}/os-interface", get(nova::list).post(nova::attach))
         .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach))
+        .layer(once.clone())
         .layer(middleware::from_fn(microversion::speak));
     let rackspace = Router::new()
         .route("/servers/{server}/os-virtual-interfacesv2", get(rackspace::list).post(rackspace::create))
-        .route("/servers/{server}/os-virtual-interfacesv2/{port}", delete(rackspace::delete));
+        .route("/servers/{server}/os-virtual-interfacesv2/{port}", delete(rackspace::delete))
+        .layer(once.clone());
     let network = Router::new()
         .route("/extensions", get(versions::extensions))
         .route("/networks", get(networks::list).post(networks::create))
@@ -64,7 +69,8 @@ pub fn router(manager: Desk) -> Router {
         .route("/subnets", get(subnets::list).post(subnets::create))
         .route("/subnets/{id}", get(subnets::show).put(subnets::update).delete(subnets::delete))
         .route("/ports", get(ports::list).post(ports::create))
-        .route("/ports/{id}", get(ports::show).put(ports::update).delete(ports::delete));
+        .route("/ports/{id}", get(ports::show).put(ports::update).delete(ports::delete))
+        .layer(once);
     let agent = Router::new()
         .route("/servers", get(agent::servers))
         .route("/servers/{id}", get(agent::server).put(agent::put_server).delete(agent::delete_server))
@@ -97,15 +103,11 @@ pub fn router(manager: Desk) -> Router {
         .with_state(manager)
 }
 
-/// What holds for every route: methods that a route does not know are refused in its dialect's words, and headers that
-/// ask for what is not built are refused rather than ignored.
+/// What holds for every route: methods that a route does not know are refused in its dialect's words.
 async fn finish(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let dialect = Dialect::of(&path);
     let method = request.method().to_string();
-    if request.headers().contains_key("idempotency-key") {
-        return faults::answer(&Refusal::NotBuilt("Idempotency-Key".to_owned()), dialect);
-    }
     let response = next.run(request).await;
     if response.status() != axum::http::StatusCode::METHOD_NOT_ALLOWED {
         return response;
@@ -149,7 +151,7 @@ fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], Refus
 
 /// What an action goes with into log and events.
 fn context(caller: &Caller) -> Context {
-    Context { request_id: Some(caller.request_id.to_string()) }
+    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone() }
 }
 
 /// A reply of another kind than the action's: a slip of ours.

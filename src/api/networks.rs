@@ -62,9 +62,10 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Response {
     let made = async {
-        let new = read_new(json_body(&headers, &body)?)?;
-        match desk.perform(Action::CreateNetwork(new), context(&caller)).await? {
-            Reply::Network(network) => Ok((StatusCode::CREATED, Json(json!({"network": shown(&network)})))),
+        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "network", "networks")?;
+        let new = bodies.into_iter().map(|fields| read_new(fields)).collect::<Result<_, _>>()?;
+        match desk.perform(Action::CreateNetworks(new), context(&caller)).await? {
+            Reply::Networks(made) => Ok((StatusCode::CREATED, Json(shape.wrap("network", "networks", made.iter().map(shown))))),
             _ => Err(slip()),
         }
     };
@@ -98,8 +99,7 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
     tell(deleted.await, NETWORK)
 }
 
-fn read_new(body: &[u8]) -> Result<NewNetwork, BodyError> {
-    let mut fields = Fields::envelope(body, "network")?;
+fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let id = fields.parsed("id")?;
     let name = fields.text("name", NAME)?.unwrap_or_default();
     let description = fields.text("description", NAME)?.unwrap_or_default();
@@ -155,7 +155,7 @@ pub(super) fn project(fields: &mut Fields) -> Result<String, BodyError> {
     Ok(fields.text("project_id", NAME)?.or(old).unwrap_or_default())
 }
 
-fn shown(view: &NetworkView) -> Value {
+pub(super) fn shown(view: &NetworkView) -> Value {
     let network = &view.network;
     let kind = if network.physical_network.is_some() || network.bridge.is_some() { "flat" } else { "local" };
     json!({
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     fn read(network: Value) -> Result<NewNetwork, BodyError> {
-        read_new(json!({"network": network}).to_string().as_bytes())
+        read_new(Fields::object("network", network)?)
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Asked {
 }
 
 /// An interface as Nova shows it: five attributes, and from 2.70 the tag.
-fn attachment(view: &PortView, version: Microversion) -> Value {
+pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
     let port = &view.port;
     let ips: Vec<Value> = port
         .fixed_ips

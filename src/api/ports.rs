@@ -83,9 +83,10 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Response {
     let made = async {
-        let new = read_new(desk.host(), json_body(&headers, &body)?)?;
-        match desk.perform(Action::CreatePort(new), context(&caller)).await? {
-            Reply::Port(port) => Ok((StatusCode::CREATED, Json(json!({"port": shown(&port)})))),
+        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "port", "ports")?;
+        let new = bodies.into_iter().map(|fields| read_new(desk.host(), fields)).collect::<Result<_, _>>()?;
+        match desk.perform(Action::CreatePorts(new), context(&caller)).await? {
+            Reply::Ports(made) => Ok((StatusCode::CREATED, Json(shape.wrap("port", "ports", made.iter().map(shown))))),
             _ => Err(slip()),
         }
     };
@@ -119,8 +120,7 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
     tell(deleted.await, NETWORK)
 }
 
-fn read_new(host: &str, body: &[u8]) -> Result<NewPort, BodyError> {
-    let mut fields = Fields::envelope(body, "port")?;
+fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, BodyError> {
     let network_id = fields.parsed("network_id")?;
     let new = NewPort {
         id: fields.parsed("id")?,
@@ -278,7 +278,7 @@ mod tests {
     fn read(port: Value) -> Result<NewPort, BodyError> {
         let mut port = port;
         port["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
-        read_new("here", json!({"port": port}).to_string().as_bytes())
+        read_new("here", Fields::object("port", port)?)
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn read(body: &[u8]) -> Result<NetworkId, BodyError> {
 }
 
 /// An interface as Rackspace shows it: the label is the network's name.
-fn interface(desk: &Desk, view: &PortView) -> Value {
+pub(super) fn interface(desk: &Desk, view: &PortView) -> Value {
     let network = view.port.network_id;
     let label = desk.network(network).map_or_else(|_| String::new(), |network| network.network.name);
     let address = |ip: &crate::model::FixedIp| json!({"address": RACKSPACE.ip(ip.ip_address), "network_id": network.to_string(), "network_label": label});

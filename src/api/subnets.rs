@@ -68,9 +68,10 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Response {
     let made = async {
-        let new = read_new(json_body(&headers, &body)?)?;
-        match desk.perform(Action::CreateSubnet(new), context(&caller)).await? {
-            Reply::Subnet(subnet) => Ok((StatusCode::CREATED, Json(json!({"subnet": shown(&subnet)})))),
+        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "subnet", "subnets")?;
+        let new = bodies.into_iter().map(|fields| read_new(fields)).collect::<Result<_, _>>()?;
+        match desk.perform(Action::CreateSubnets(new), context(&caller)).await? {
+            Reply::Subnets(made) => Ok((StatusCode::CREATED, Json(shape.wrap("subnet", "subnets", made.iter().map(shown))))),
             _ => Err(slip()),
         }
     };
@@ -104,8 +105,7 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
     tell(deleted.await, NETWORK)
 }
 
-fn read_new(body: &[u8]) -> Result<NewSubnet, BodyError> {
-    let mut fields = Fields::envelope(body, "subnet")?;
+fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
     let id = fields.parsed("id")?;
     let network_id = fields.parsed("network_id")?;
     let network_id = fields.required("network_id", network_id)?;
@@ -119,7 +119,7 @@ fn read_new(body: &[u8]) -> Result<NewSubnet, BodyError> {
         value => parse_value("cidr", value)?,
     };
     if let Some(version) = fields.number("ip_version", 4..=6)?
-        && (version == 6) != cidr.is_ipv6()
+        && version != if cidr.is_ipv6() { 6 } else { 4 }
     {
         return Err(wrong("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
     }
@@ -197,7 +197,7 @@ fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
     fields.only("ipv6_ra_mode", &[Value::Null])
 }
 
-fn shown(subnet: &Subnet) -> Value {
+pub(super) fn shown(subnet: &Subnet) -> Value {
     let pools: Vec<Value> = subnet.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
     let routes: Vec<Value> =
         subnet.host_routes.iter().map(|route| json!({"destination": route.destination, "nexthop": route.nexthop})).collect();
@@ -231,7 +231,7 @@ mod tests {
     fn read(subnet: Value) -> Result<NewSubnet, BodyError> {
         let mut subnet = subnet;
         subnet["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
-        read_new(json!({"subnet": subnet}).to_string().as_bytes())
+        read_new(Fields::object("subnet", subnet)?)
     }
 
     #[test]

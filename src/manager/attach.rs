@@ -9,6 +9,7 @@ use crate::events::Kind;
 use crate::exec::Undone;
 use crate::kernel::OpError;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
+use crate::model::memory::Made;
 use crate::model::port::Binding;
 use crate::model::{Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
@@ -45,7 +46,7 @@ impl Manager {
                 self.bind(state, &attach, network, context).map(Claimed::Taken)
             })
             .await?;
-        match self.build(port, Reason::Attach, IntentIs::New).await {
+        match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]))).await {
             Ok(()) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);

@@ -9,16 +9,49 @@ use uuid::Uuid;
 use crate::config::BridgeRule;
 use crate::kernel::worker::Outcome;
 use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
+use crate::model::memory::Made;
 use crate::model::subnet::NewSubnet;
-use crate::model::{LinkName, Network, NetworkId, SubnetId};
+use crate::model::{LinkName, Network, NetworkId, Subnet, SubnetId};
 use crate::plan::{Kind, LinkSeen, PlanError, Reason, Want, plan};
 use crate::store::{Change, Purpose};
 
 use super::state::{SUBNET_LIMIT, State};
-use super::{Claimed, Error, Manager, Reply, answered, view};
+use super::{Claimed, Context, Error, Manager, Reply, answered, view};
 
 impl Manager {
-    pub(super) async fn create_network(self: Arc<Self>, new: NewNetwork) -> Result<Reply, Error> {
+    pub(super) async fn create_networks(self: Arc<Self>, new: Vec<NewNetwork>, context: &Context) -> Result<Reply, Error> {
+        let mut records = Vec::with_capacity(new.len());
+        for one in new {
+            records.push(self.network_record(one).await?);
+        }
+        let ids: Vec<NetworkId> = records.iter().map(|network| network.id).collect();
+        {
+            let mut state = self.lock();
+            let mut seen = BTreeSet::new();
+            if let Some(taken) = ids.iter().find(|id| state.networks.contains_key(id) || !seen.insert(**id)) {
+                return Err(Error::IdTaken(taken.0));
+            }
+            for network in &records {
+                state.add_network(network.clone());
+                claim_network(&mut state, network.id)?;
+            }
+        }
+        let mut changes: Vec<Change> = records.into_iter().map(Change::PutNetwork).collect();
+        changes.extend(self.note(context, ids.iter().copied().map(Made::Network).collect()));
+        let stored = self.commit(changes, Purpose::Growing).await;
+        let mut state = self.lock();
+        if let Err(error) = stored {
+            ids.iter().for_each(|id| {
+                state.networks.remove(id);
+            });
+            return Err(error.into());
+        }
+        ids.iter().for_each(|id| release(&mut state, *id));
+        let views = ids.into_iter().map(|id| view::network(&state, id));
+        views.collect::<Result<_, _>>().map(Reply::Networks)
+    }
+
+    async fn network_record(&self, new: NewNetwork) -> Result<Network, Error> {
         let bridge_mtu = match &new.bridge {
             Some(name) => Some(self.usable_bridge(name).await?),
             None => None,
@@ -33,7 +66,7 @@ impl Manager {
             (None, None) => self.policy.mtu,
         };
         let now = Timestamp::now();
-        let network = Network {
+        Ok(Network {
             id: new.id.unwrap_or_else(|| NetworkId(Uuid::new_v4())),
             name: new.name,
             description: new.description,
@@ -44,24 +77,7 @@ impl Manager {
             created_at: now,
             updated_at: now,
             revision_number: 1,
-        };
-        let id = network.id;
-        {
-            let mut state = self.lock();
-            if state.networks.contains_key(&id) {
-                return Err(Error::IdTaken(id.0));
-            }
-            state.add_network(network.clone());
-            claim_network(&mut state, id)?;
-        }
-        let stored = self.commit(vec![Change::PutNetwork(network)], Purpose::Growing).await;
-        let mut state = self.lock();
-        if let Err(error) = stored {
-            state.networks.remove(&id);
-            return Err(error.into());
-        }
-        release(&mut state, id);
-        Ok(Reply::Network(view::network(&state, id)?))
+        })
     }
 
     /// The MTU of an existing bridge that the policy lets networks use.
@@ -197,35 +213,40 @@ impl Manager {
         Ok(Reply::Done)
     }
 
-    pub(super) async fn create_subnet(self: Arc<Self>, new: NewSubnet) -> Result<Reply, Error> {
-        let subnet = new.checked(Timestamp::now())?;
-        let (id, network) = (subnet.id, subnet.network_id);
-        self.claim(|state| claim_or_wait(state, network)).await?;
-        let result = self.create_subnet_claimed(subnet).await;
-        release(&mut self.lock(), network);
-        result?;
-        let state = self.lock();
-        state.subnets.get(&id).map(|entry| Reply::Subnet(entry.record.clone())).ok_or(Error::NoSuchSubnet(id))
+    pub(super) async fn create_subnets(self: Arc<Self>, new: Vec<NewSubnet>, context: &Context) -> Result<Reply, Error> {
+        let now = Timestamp::now();
+        let subnets = new.into_iter().map(|one| one.checked(now)).collect::<Result<Vec<_>, _>>()?;
+        // In one order for everybody, so that two of these cannot wait for each other.
+        let networks: BTreeSet<NetworkId> = subnets.iter().map(|subnet| subnet.network_id).collect();
+        let mut claimed = Vec::new();
+        let mut result = Ok(());
+        for network in networks {
+            result = self.claim(|state| claim_or_wait(state, network)).await;
+            if result.is_err() {
+                break;
+            }
+            claimed.push(network);
+        }
+        if result.is_ok() {
+            result = self.create_subnets_claimed(&subnets, context).await;
+        }
+        let mut state = self.lock();
+        claimed.into_iter().for_each(|network| release(&mut state, network));
+        result.map(|()| Reply::Subnets(subnets))
     }
 
-    async fn create_subnet_claimed(&self, subnet: crate::model::Subnet) -> Result<(), Error> {
+    async fn create_subnets_claimed(&self, subnets: &[Subnet], context: &Context) -> Result<(), Error> {
         {
             let state = self.lock();
-            if state.subnets.contains_key(&subnet.id) {
-                return Err(Error::IdTaken(subnet.id.0));
-            }
-            let siblings: &BTreeSet<SubnetId> = &state.network(subnet.network_id)?.subnets;
-            if siblings.len() >= SUBNET_LIMIT {
-                return Err(Error::TooManySubnets { network: subnet.network_id, limit: SUBNET_LIMIT });
-            }
-            let siblings = siblings.iter().filter_map(|id| state.subnets.get(id));
-            if let Some(other) = siblings.map(|entry| &entry.record).find(|other| other.overlaps(&subnet.cidr)) {
-                let (cidr, other_cidr) = (subnet.cidr.to_string(), other.cidr.to_string());
-                return Err(Error::SubnetOverlap { cidr, other: other.id, other_cidr });
+            for (n, subnet) in subnets.iter().enumerate() {
+                check_subnet(&state, subnet, &subnets[..n])?;
             }
         }
-        self.commit(vec![Change::PutSubnet(subnet.clone())], Purpose::Growing).await?;
-        self.lock().add_subnet(subnet);
+        let mut changes: Vec<Change> = subnets.iter().cloned().map(Change::PutSubnet).collect();
+        changes.extend(self.note(context, subnets.iter().map(|subnet| Made::Subnet(subnet.id)).collect()));
+        self.commit(changes, Purpose::Growing).await?;
+        let mut state = self.lock();
+        subnets.iter().for_each(|subnet| state.add_subnet(subnet.clone()));
         Ok(())
     }
 
@@ -291,6 +312,26 @@ impl Manager {
 
     fn network_of_subnet(&self, id: SubnetId) -> Result<NetworkId, Error> {
         self.lock().subnets.get(&id).map(|entry| entry.record.network_id).ok_or(Error::NoSuchSubnet(id))
+    }
+}
+
+/// Refuses a subnet that does not fit beside those there are and `others`, which are about to be.
+fn check_subnet(state: &State, subnet: &Subnet, others: &[Subnet]) -> Result<(), Error> {
+    if state.subnets.contains_key(&subnet.id) || others.iter().any(|other| other.id == subnet.id) {
+        return Err(Error::IdTaken(subnet.id.0));
+    }
+    let there = state.network(subnet.network_id)?.subnets.iter().filter_map(|id| state.subnets.get(id));
+    let coming = others.iter().filter(|other| other.network_id == subnet.network_id);
+    let siblings: Vec<&Subnet> = there.map(|entry| &entry.record).chain(coming).collect();
+    if siblings.len() >= SUBNET_LIMIT {
+        return Err(Error::TooManySubnets { network: subnet.network_id, limit: SUBNET_LIMIT });
+    }
+    match siblings.into_iter().find(|other| other.overlaps(&subnet.cidr)) {
+        Some(other) => {
+            let (cidr, other_cidr) = (subnet.cidr.to_string(), other.cidr.to_string());
+            Err(Error::SubnetOverlap { cidr, other: other.id, other_cidr })
+        }
+        None => Ok(()),
     }
 }
 

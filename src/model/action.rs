@@ -13,14 +13,14 @@ use super::subnet::{HostRoute, NewSubnet};
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Makes a network; its bridge comes with its first port.
-    CreateNetwork(NewNetwork),
+    /// Makes networks, all or none; a bridge comes with the first port on it.
+    CreateNetworks(Vec<NewNetwork>),
     /// Changes a network.
     UpdateNetwork(NetworkId, NetworkChange),
     /// Removes a network without ports, and its agent-made bridge.
     DeleteNetwork(NetworkId),
-    /// Makes a subnet.
-    CreateSubnet(NewSubnet),
+    /// Makes subnets, all or none.
+    CreateSubnets(Vec<NewSubnet>),
     /// Changes a subnet.
     UpdateSubnet(SubnetId, SubnetChange),
     /// Removes a subnet nobody has an address of.
@@ -29,8 +29,8 @@ pub enum Action {
     PutServer(NewServer),
     /// Forgets a server.
     DeleteServer(ServerId, WithNics),
-    /// Makes a port without a server.
-    CreatePort(NewPort),
+    /// Makes ports without a server, all or none.
+    CreatePorts(Vec<NewPort>),
     /// Changes a port.
     UpdatePort(PortId, PortChange),
     /// Removes a port, detaching it first.
