@@ -60,11 +60,11 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<Microversion, Refusal> {
     let text = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?").trim().to_owned());
     // Of several services the compute one counts, and of several of those the last.
     let standard = text(HEADERS[0]).flat_map(|value| value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>());
-    let compute = standard.filter_map(|one| {
+    let mut compute = standard.filter_map(|one| {
         let (service, version) = one.split_once(char::is_whitespace)?;
         service.eq_ignore_ascii_case("compute").then(|| version.trim().to_owned())
     });
-    match compute.last().or_else(|| text(HEADERS[1]).last()) {
+    match compute.next_back().or_else(|| text(HEADERS[1]).next_back()) {
         Some(version) => parse(&version),
         None => Ok(Microversion::MIN),
     }

@@ -63,7 +63,7 @@ pub(super) async fn create(
 ) -> Response {
     let made = async {
         let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "network", "networks")?;
-        let new = bodies.into_iter().map(|fields| read_new(fields)).collect::<Result<_, _>>()?;
+        let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
         match desk.perform(Action::CreateNetworks(new), context(&caller)).await? {
             Reply::Networks(made) => Ok((StatusCode::CREATED, Json(shape.wrap("network", "networks", made.iter().map(shown))))),
             _ => Err(slip()),

@@ -114,7 +114,7 @@ struct Asked {
 /// OTC's `?reserve_port=`; other parameters are ignored, as Nova does before 2.102.
 fn after(query: Option<&str>) -> Result<AfterDetach, Refusal> {
     let given =
-        form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "reserve_port").map(|(_, value)| value).last();
+        form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "reserve_port").map(|(_, value)| value).next_back();
     match given.map(|value| value.to_ascii_lowercase()).as_deref() {
         None | Some("false" | "0" | "") => Ok(AfterDetach::AsMade),
         Some("true" | "1") => Ok(AfterDetach::Keep),

@@ -69,7 +69,7 @@ pub(super) async fn create(
 ) -> Response {
     let made = async {
         let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "subnet", "subnets")?;
-        let new = bodies.into_iter().map(|fields| read_new(fields)).collect::<Result<_, _>>()?;
+        let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
         match desk.perform(Action::CreateSubnets(new), context(&caller)).await? {
             Reply::Subnets(made) => Ok((StatusCode::CREATED, Json(shape.wrap("subnet", "subnets", made.iter().map(shown))))),
             _ => Err(slip()),

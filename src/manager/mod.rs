@@ -200,7 +200,7 @@ impl Manager {
     async fn dispatch(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
         match action {
             Action::CreateNetworks(new) => self.create_networks(new, context).await,
-            Action::UpdateNetwork(id, change) => self.update_network(id, change).await,
+            Action::UpdateNetwork(id, change) => self.update_network(id, change, context).await,
             Action::DeleteNetwork(id) => self.delete_network(id).await,
             Action::CreateSubnets(new) => self.create_subnets(new, context).await,
             Action::UpdateSubnet(id, change) => self.update_subnet(id, change).await,

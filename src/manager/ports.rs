@@ -112,7 +112,10 @@ impl Manager {
         let (before, after) = {
             let mut state = self.lock();
             let before = state.port(id)?.record.clone();
-            let after = changed(&state, &before, change)?;
+            let mut after = changed(&state, &before, change)?;
+            if after.fixed_ips != before.fixed_ips {
+                self.unseal(&mut after);
+            }
             // Reserved at once, so that nobody takes its new MAC or address while they become durable.
             state.replace_port(after.clone());
             (before, after)
@@ -121,14 +124,21 @@ impl Manager {
             self.lock().replace_port(before);
             return Err(error.into());
         }
-        if after.attached_to().is_some() && after.admin_up != before.admin_up {
-            self.switch(id, context).await;
+        if after.attached_to().is_some() && (after.admin_up, &after.fixed_ips) != (before.admin_up, &before.fixed_ips) {
+            self.carry_over(id, context).await;
         }
         Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.policy.host)?)))
     }
 
-    /// Brings the device to its port's new admin state. The change is durable; what the kernel refuses now is tried again.
-    async fn switch(&self, port: PortId, context: &Context) {
+    /// Has the next plan configure the guest's end anew: the alias of the device is then another commit's.
+    pub(super) fn unseal(&self, port: &mut Port) {
+        if let Some(binding) = port.binding.as_mut() {
+            binding.commit = self.store.next_commit();
+        }
+    }
+
+    /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
+    pub(super) async fn carry_over(&self, port: PortId, context: &Context) {
         let built = self.build(port, Reason::Change, IntentIs::Durable).await;
         let mut state = self.lock();
         match built {
@@ -158,10 +168,7 @@ fn changed(state: &State, before: &Port, change: PortChange) -> Result<Port, Err
     }
     if let Some(wanted) = change.fixed_ips {
         let chosen = state.choose_addresses(before.network_id, Some(&wanted), Some(before.id))?;
-        if chosen != before.fixed_ips {
-            unbound("fixed_ips")?;
-            after.fixed_ips = chosen;
-        }
+        after.fixed_ips = chosen;
     }
     if let Some(profile) = change.profile.filter(|profile| *profile != before.profile) {
         unbound("binding:profile")?;
