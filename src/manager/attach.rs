@@ -46,7 +46,7 @@ impl Manager {
                 self.bind(state, &attach, network, context).map(Claimed::Taken)
             })
             .await?;
-        match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]))).await {
+        match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]).map(Box::new))).await {
             Ok(()) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
@@ -55,6 +55,8 @@ impl Manager {
                 if let Some(entry) = state.ports.get_mut(&port) {
                     entry.claim.release();
                 }
+                // What was seen while the claim was taken is judged now.
+                self.judge(&mut state, port, Reason::Drift);
                 Ok(Reply::Port(Box::new(view)))
             }
             Err(failed) => Err(self.give_up(port, before, failed, context).await),

@@ -64,7 +64,7 @@ impl Manager {
         views.collect::<Result<_, _>>().map(Reply::Networks)
     }
 
-    async fn network_record(&self, new: NewNetwork) -> Result<Network, Error> {
+    async fn network_record(self: &Arc<Self>, new: NewNetwork) -> Result<Network, Error> {
         let bridge_mtu = match &new.bridge {
             Some(name) => Some(self.usable_bridge(name).await?),
             None => None,
@@ -94,7 +94,9 @@ impl Manager {
     }
 
     /// The MTU of an existing bridge that the policy lets networks use.
-    async fn usable_bridge(&self, name: &LinkName) -> Result<u32, Error> {
+    async fn usable_bridge(self: &Arc<Self>, name: &LinkName) -> Result<u32, Error> {
+        // Whoever makes a bridge and then a network on it need not wait for the watch to have seen the bridge.
+        self.look_at_everything().await?;
         let found = self.lock().have.named(name.as_str()).cloned();
         let Some(link) = found else { return Err(PlanError::NoSuchBridge(name.to_string()).into()) };
         if link.kind != Kind::Bridge {

@@ -105,10 +105,11 @@ impl Manager {
         self.claim(|state| claim_port(state, id)).await?;
         let result = self.update_port_claimed(id, change, context).await;
         self.release(id);
+        self.judge(&mut self.lock(), id, Reason::Drift);
         result
     }
 
-    async fn update_port_claimed(&self, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
+    async fn update_port_claimed(self: &Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
         let (before, after) = {
             let mut state = self.lock();
             let before = state.port(id)?.record.clone();
@@ -138,7 +139,7 @@ impl Manager {
     }
 
     /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
-    pub(super) async fn carry_over(&self, port: PortId, context: &Context) {
+    pub(super) async fn carry_over(self: &Arc<Self>, port: PortId, context: &Context) {
         let built = self.build(port, Reason::Change, IntentIs::Durable).await;
         let mut state = self.lock();
         match built {
