@@ -114,6 +114,9 @@ impl Manager {
         match answered(answer.map_err(Error::from)?).await? {
             Outcome::Done(done) => {
                 self.finished(port, done);
+                if matches!(intent, IntentIs::New(_)) {
+                    self.note_store(&mut self.lock(), None);
+                }
                 Ok(())
             }
             Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
