@@ -141,16 +141,19 @@ impl<H: Host> Worker<H> {
     /// Hands in a plan whose intent `commit` sends to the store; `commit` gets the way to report it durable.
     ///
     /// # Errors
-    /// Too many jobs wait, or the worker has ended; then `commit` was not called.
+    /// Too many jobs wait, and `commit` was not called; or the worker has ended.
     pub fn submit_with(&self, plan: Plan, commit: impl FnOnce(Report)) -> Result<oneshot::Receiver<Outcome>, Refused> {
+        self.inbox.room()?;
         let (answer, outcome) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
         let inbox = self.inbox.clone();
         commit(Box::new(move |result| {
             // A closed inbox means that the worker has already answered every job with Stopping.
             let _ = inbox.push_answer(Message::Durable(id, result));
         }));
+        // After the commit, so that the flush asked for when the job is reached finds it: one that came before it would
+        // make nothing durable, and the job would wait for somebody else's.
+        self.inbox.push_answer(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
         Ok(outcome)
     }
 
@@ -283,4 +286,37 @@ fn subjects(plan: &Plan) -> Vec<String> {
         }
     }
     subjects
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kernel::Kernel;
+    use crate::kernel::fake::Fake;
+    use crate::kernel::reaper;
+    use crate::plan::Reason;
+
+    #[test]
+    fn a_flush_is_asked_for_only_after_the_commit_was_handed_in() {
+        let handed_in = Arc::new(AtomicBool::new(false));
+        let (asked, at_flush) = std::sync::mpsc::channel();
+        let seen = Arc::clone(&handed_in);
+        let flush: Flush = Arc::new(move || asked.send(seen.load(Ordering::SeqCst)).unwrap());
+        let (worker, thread) = Worker::start(Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
+        let mut report = None;
+        let outcome = worker.submit_with(Plan { reason: Reason::Attach, steps: Vec::new() }, |given| {
+            // Whoever hands in may lose the processor here.
+            std::thread::sleep(Duration::from_millis(20));
+            handed_in.store(true, Ordering::SeqCst);
+            report = Some(given);
+        });
+        assert_eq!(at_flush.recv_timeout(Duration::from_secs(5)), Ok(true));
+        report.unwrap()(Ok(()));
+        assert!(matches!(outcome.unwrap().blocking_recv(), Ok(Outcome::Done(_))));
+        worker.close();
+        thread.join().unwrap();
+    }
 }
