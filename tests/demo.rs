@@ -121,15 +121,16 @@ fn holds(output: &Output) {
 /// Runs it as somebody without any right, from where they can reach it.
 fn as_nobody() -> Output {
     let program = PathBuf::from("/run/nicd-program");
-    std::fs::copy(NICD, &program).unwrap();
+    std::fs::copy(NICD, &program).expect("a copy");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program).arg("demo");
-    command.output().unwrap()
+    command.output().expect("setpriv")
 }
 
 /// The processes whose parent is `parent`.
 fn children(parent: u32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let entries = std::fs::read_dir("/proc").expect("/proc");
+    let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_child = |process: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|id| id.trim() == parent.to_string()))
