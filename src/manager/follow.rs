@@ -37,6 +37,7 @@ impl Manager {
                 self.judge(&mut state, port, Reason::Restart);
             }
         }
+        self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
         networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
         Ok(())
@@ -88,6 +89,7 @@ impl Manager {
                 links.into_iter().for_each(|link| self.follow_link(&mut state, &link));
             }
         }
+        self.tell_health(&mut state);
     }
 
     fn saw(self: &Arc<Self>, state: &mut State, link: LinkSeen, at: Instant) {

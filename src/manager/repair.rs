@@ -150,7 +150,10 @@ impl Manager {
     /// What a job's failure means for a client.
     fn blame(&self, port: PortId, cause: Cause) -> Error {
         let error = match cause {
-            Cause::Store(error) => return Error::Store(error),
+            Cause::Store(error) => {
+                self.note_store(&mut self.lock(), Some(&error));
+                return Error::Store(error);
+            }
             Cause::Stopping => return Error::Stopping,
             Cause::Op(error) => error,
         };

@@ -13,6 +13,8 @@ use crate::model::pools::FreeRanges;
 use crate::model::{FixedIp, Guest, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
 use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
 
+use crate::store::StoreError;
+
 use super::error::Error;
 
 /// Addresses a port may have at most.
@@ -46,6 +48,10 @@ pub(super) struct State {
     graves: VecDeque<u32>,
     /// Marked devices that no record knows, by index: reported, and left alone.
     pub orphans: BTreeMap<u32, String>,
+    /// What the store last refused for, until it takes a commit again.
+    pub store_trouble: Option<StoreError>,
+    /// Whether events said last that the agent is degraded.
+    pub degraded: bool,
     /// When ports are to be tried again.
     pub due: BTreeSet<(Instant, PortId)>,
 }
