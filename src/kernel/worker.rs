@@ -6,13 +6,14 @@
 //!            ◄── flush! ──── └────────┘ ── Outcome ──► whoever waits
 //! ```
 //!
-//! A job's volatile steps run while its intent is being made durable; the rest when it is. The worker asks for a flush
-//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then.
+//! A job's volatile steps run while its intent is being made durable; the rest when it is. A flush is asked for when the
+//! worker reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then; should
+//! the worker be there before the intent is with the store, whoever hands the intent in asks.
 //! More threads would be slower: RTNL is one lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -84,23 +85,36 @@ struct Job {
 }
 
 /// Whether a job's intent is durable when the job is handed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
+#[derive(Debug, Clone)]
+enum Durability {
     /// It is, or the plan needs none.
     Given,
     /// A commit is on its way and will be reported.
-    Awaited,
+    Awaited(Meeting),
+}
+
+/// Where the worker that has reached a job and the hand that gives its intent to the store meet. A flush before the
+/// intent is with the store would miss it, so the second of the two asks for it.
+#[derive(Debug, Clone, Default)]
+struct Meeting(Arc<AtomicBool>);
+
+impl Meeting {
+    /// Whether the other one is there already.
+    fn second(&self) -> bool {
+        self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// The worker's front door.
 pub struct Worker<H: Host> {
     inbox: Inbox<Message<H>>,
     next: Arc<AtomicU64>,
+    flush: Flush,
 }
 
 impl<H: Host> Clone for Worker<H> {
     fn clone(&self) -> Self {
-        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next) }
+        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next), flush: Arc::clone(&self.flush) }
     }
 }
 
@@ -119,7 +133,7 @@ impl<H: Host> Worker<H> {
     /// # Errors
     /// No thread can be had.
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)) };
+        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
         let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
@@ -145,12 +159,16 @@ impl<H: Host> Worker<H> {
     pub fn submit_with(&self, plan: Plan, commit: impl FnOnce(Report)) -> Result<oneshot::Receiver<Outcome>, Refused> {
         let (answer, outcome) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
+        let meeting = Meeting::default();
+        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Awaited(meeting.clone()), answer }))?;
         let inbox = self.inbox.clone();
         commit(Box::new(move |result| {
             // A closed inbox means that the worker has already answered every job with Stopping.
             let _ = inbox.push_answer(Message::Durable(id, result));
         }));
+        if meeting.second() {
+            (self.flush)();
+        }
         Ok(outcome)
     }
 
@@ -221,11 +239,14 @@ impl<H: Host> Loop<H> {
         let mut execution = Execution::new(job.plan);
         let durable = match job.durable {
             Durability::Given => Some(Ok(())),
-            Durability::Awaited => self.early.remove(&job.id),
+            Durability::Awaited(meeting) => {
+                let early = self.early.remove(&job.id);
+                if early.is_none() && meeting.second() {
+                    (self.flush)();
+                }
+                early
+            }
         };
-        if durable.is_none() {
-            (self.flush)();
-        }
         if let Err(error) = execution.run_volatile(&mut self.host) {
             // Its commit may still be on its way; whoever asked for it takes it back.
             if durable.is_none() {
@@ -283,4 +304,48 @@ fn subjects(plan: &Plan) -> Vec<String> {
         }
     }
     subjects
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kernel::Kernel;
+    use crate::kernel::fake::Fake;
+    use crate::kernel::reaper;
+    use crate::plan::Reason;
+
+    #[test]
+    fn an_intent_handed_in_after_the_worker_has_reached_its_job_is_flushed() {
+        let stored: Arc<Mutex<Option<Report>>> = Arc::default();
+        let flush = {
+            let stored = Arc::clone(&stored);
+            move || {
+                if let Some(report) = stored.lock().unwrap().take() {
+                    report(Ok(()));
+                }
+            }
+        };
+        let (worker, thread) = Worker::start(Fake::default().open().unwrap(), reaper::inbox(), Arc::new(flush)).unwrap();
+        let late = |report| {
+            // An empty inbox means that the worker has taken the job.
+            while !worker.inbox.is_empty() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            *stored.lock().unwrap() = Some(report);
+        };
+        let plan = Plan { reason: Reason::Attach, steps: Vec::new() };
+        let outcome = worker.submit_with(plan, late).unwrap();
+        let answered = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(async { tokio::time::timeout(Duration::from_secs(5), outcome).await });
+        assert!(matches!(answered, Ok(Ok(Outcome::Done(_)))), "{answered:?}");
+        worker.close();
+        thread.join().unwrap();
+    }
 }
