@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
 use crate::exit::Exit;
@@ -56,9 +56,25 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Show the main job end to end in a private network namespace; changes nothing on the host
-    Demo,
+    ///
+    /// Needs root, or a user namespace and access to /dev/net/tun, and nothing installed. Takes some seconds, uses none of
+    /// the options below, and exits with 0 only if everything it claims held; with 77 where it cannot be had.
+    Demo {
+        /// Which of the demo's processes this one is
+        #[arg(long, hide = true)]
+        role: Option<Role>,
+    },
     /// Read the configuration and print the settings as used, or what is wrong with it
     CheckConfig,
+}
+
+/// The processes that the demo starts besides the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// The one inside the private namespaces, which shows everything.
+    Stage,
+    /// The VM stand-in.
+    Vmm,
 }
 
 impl Args {

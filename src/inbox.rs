@@ -37,6 +37,16 @@ struct State<T> {
     closed: bool,
 }
 
+impl<T> State<T> {
+    fn room(&self, limit: usize) -> Result<(), Refused> {
+        match self.closed {
+            true => Err(Refused::Closed),
+            false if self.queue.len() >= limit => Err(Refused::Full),
+            false => Ok(()),
+        }
+    }
+}
+
 impl<T> Clone for Inbox<T> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
@@ -58,6 +68,14 @@ impl<T> Inbox<T> {
         self.append(message, self.shared.limit)
     }
 
+    /// Whether a message may be appended now.
+    ///
+    /// # Errors
+    /// The queue is full or closed.
+    pub fn room(&self) -> Result<(), Refused> {
+        self.lock().room(self.shared.limit)
+    }
+
     /// Appends the answer to a message that was itself bounded, whatever the limit. Never blocks.
     ///
     /// # Errors
@@ -68,12 +86,7 @@ impl<T> Inbox<T> {
 
     fn append(&self, message: T, limit: usize) -> Result<(), Refused> {
         let mut state = self.lock();
-        if state.closed {
-            return Err(Refused::Closed);
-        }
-        if state.queue.len() >= limit {
-            return Err(Refused::Full);
-        }
+        state.room(limit)?;
         state.queue.push_back(message);
         drop(state);
         self.shared.bell.notify_one();
@@ -140,7 +153,7 @@ mod tests {
         let inbox = Inbox::new(2);
         inbox.push(1).unwrap();
         inbox.push(2).unwrap();
-        assert_eq!(inbox.push(3), Err(Refused::Full));
+        assert_eq!((inbox.room(), inbox.push(3)), (Err(Refused::Full), Err(Refused::Full)));
         inbox.push_answer(4).unwrap();
         let mut taken = VecDeque::new();
         assert!(inbox.take(&mut taken));
@@ -148,7 +161,7 @@ mod tests {
         inbox.close();
         taken.clear();
         assert!(!inbox.take(&mut taken));
-        assert_eq!(inbox.push(5), Err(Refused::Closed));
+        assert_eq!((inbox.room(), inbox.push(5)), (Err(Refused::Closed), Err(Refused::Closed)));
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub mod api;
 pub mod args;
 pub mod config;
 pub mod daemon;
+pub mod demo;
 pub mod events;
 pub mod exec;
 pub mod exit;

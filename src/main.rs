@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nicd::args::{Args, Command};
 use nicd::config::Settings;
 use nicd::exit::Exit;
-use nicd::{daemon, telemetry};
+use nicd::{daemon, demo, telemetry};
 
 fn main() -> ExitCode {
     match start() {
@@ -19,9 +19,8 @@ fn main() -> ExitCode {
 
 fn start() -> Result<(), Exit> {
     let args = Args::from_command_line()?;
-    if args.command == Some(Command::Demo) {
-        say(io::stderr(), "nicd: the demo is not built yet");
-        return Err(Exit::Internal);
+    if let Some(Command::Demo { role }) = args.command {
+        return demo::run(role);
     }
     let settings = Settings::load(args.config.as_deref(), &args.overrides()).map_err(|error| fail(&error, Exit::Config))?;
     if args.command == Some(Command::CheckConfig) {

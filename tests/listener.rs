@@ -516,6 +516,18 @@ async fn at_the_end_what_runs_finishes_and_what_rests_is_closed() {
 }
 
 #[tokio::test]
+async fn who_keeps_an_idle_connection_open_does_not_hold_up_the_end() {
+    let edge = Edge::start(Limits { grace: PATIENCE, ..quick() });
+    let mut idle = edge.connect().await;
+    idle.get("/ok").await;
+    let started = Instant::now();
+    edge.shutdown.cancel();
+    timeout(PATIENCE, edge.serving).await.unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert_eq!(idle.rest().await.0, "");
+}
+
+#[tokio::test]
 async fn what_does_not_finish_in_time_is_ended() {
     let mut edge = Edge::start(quick());
     let mut working = edge.connect().await;

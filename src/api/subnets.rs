@@ -118,7 +118,7 @@ fn read_new(body: &[u8]) -> Result<NewSubnet, BodyError> {
         None => return Err(BodyError::Top("'subnet.cidr' is a required property".to_owned())),
     };
     if let Some(version) = fields.number("ip_version", 4..=6)?
-        && (version == 6) != cidr.is_ipv6()
+        && version != if cidr.is_ipv6() { 6 } else { 4 }
     {
         return Err(fields.bad("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
     }

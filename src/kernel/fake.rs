@@ -45,6 +45,8 @@ struct World {
     netns: BTreeMap<PathBuf, Netns>,
     /// Guest's ends of veths, by the host's end's index.
     guests: BTreeMap<u32, Guest>,
+    /// Taps that a VMM holds open.
+    open: BTreeSet<u32>,
     /// Static FDB entries, by device.
     fdb: BTreeMap<u32, BTreeSet<crate::model::Mac>>,
     routes: BTreeSet<u32>,
@@ -103,6 +105,14 @@ impl Drop for FakeHeld {
 }
 
 impl FakeHeld {
+    /// Holds a tap that is not persistent.
+    fn take_in_hand(&mut self, world: &Arc<Mutex<World>>, index: u32) {
+        let persist = lock(world).links.get(&index).and_then(|link| link.tap).is_some_and(|tap| tap.persist);
+        if !persist {
+            self.tap = Some((Arc::clone(world), index));
+        }
+    }
+
     fn close(&mut self) {
         let Some((world, index)) = self.tap.take() else { return };
         let mut world = lock(&world);
@@ -236,8 +246,13 @@ impl Fake {
 
     /// A VMM opens a port's tap, or closes it.
     pub fn set_carrier(&self, port: PortId, carrier: bool) {
-        let altname = names::port_altname(port);
-        self.meddle(&altname, |link| link.lower_up = carrier && link.up);
+        let mut world = self.world();
+        let Some(link) = world.named(&names::port_altname(port)).cloned() else { return };
+        match carrier {
+            true => world.open.insert(link.index),
+            false => world.open.remove(&link.index),
+        };
+        world.put(link);
     }
 
     /// Lets default routes leave by these links.
@@ -262,6 +277,12 @@ impl World {
     /// Stores a link, with what follows from its settings, and tells the watchers.
     fn put(&mut self, mut link: LinkSeen) {
         link.altnames.sort();
+        link.lower_up = match (&link.kind, self.guests.get(&link.index)) {
+            (Kind::Tap, _) => link.up && self.open.contains(&link.index),
+            (Kind::Veth, Some(guest)) => link.up && guest.up,
+            (Kind::Bridge, _) => link.up,
+            (Kind::Veth | Kind::Other, _) => link.lower_up,
+        };
         let bridge_up = link.master.and_then(|index| self.links.get(&index)).is_some_and(|bridge| bridge.up);
         match link.master {
             None => link.bridge_port = None,
@@ -270,8 +291,17 @@ impl World {
                 link.bridge_port = Some(BridgePort { forwarding: link.up && link.lower_up && bridge_up, learning });
             }
         }
-        self.links.insert(link.index, link.clone());
+        let (index, up) = (link.index, link.up);
+        let before = self.links.insert(index, link.clone());
         self.tell(&Notice::Seen { link, at: Instant::now() });
+        // Ports forward while their bridge is up (br_stp_enable_bridge, net/bridge/br_stp_if.c).
+        if before.is_some_and(|before| before.kind == Kind::Bridge && before.up != up) {
+            self.ports_of(index).into_iter().for_each(|port| self.put(port));
+        }
+    }
+
+    fn ports_of(&self, bridge: u32) -> Vec<LinkSeen> {
+        self.links.values().filter(|link| link.master == Some(bridge)).cloned().collect()
     }
 
     fn remove(&mut self, index: u32) {
@@ -279,10 +309,10 @@ impl World {
             return;
         }
         self.guests.remove(&index);
+        self.open.remove(&index);
         self.fdb.remove(&index);
         self.tell(&Notice::Gone { index, at: Instant::now() });
-        let ports: Vec<LinkSeen> = self.links.values().filter(|link| link.master == Some(index)).cloned().collect();
-        for mut port in ports {
+        for mut port in self.ports_of(index) {
             port.master = None;
             self.put(port);
         }
@@ -371,10 +401,6 @@ impl World {
 
     fn switch(&mut self, mut link: LinkSeen, switch: Switch) {
         link.up = switch == Switch::Up;
-        link.lower_up = match self.guests.get(&link.index) {
-            Some(guest) => link.up && guest.up,
-            None => link.kind == Kind::Bridge && link.up || link.lower_up && link.up,
-        };
         self.put(link);
     }
 
@@ -385,8 +411,15 @@ impl World {
         }
     }
 
+    /// Whether the port's device is there already, from an earlier run of the op that makes it.
+    fn made(&self, port: PortId, index: u32, kind: &Kind) -> bool {
+        self.named(&names::port_altname(port)).is_some_and(|link| link.index == index && link.kind == *kind)
+    }
+
     fn apply(&mut self, op: &Op) -> Result<Applied, OpError> {
         match op {
+            Op::CreateTap { port, index, .. } if self.made(*port, *index, &Kind::Tap) => {}
+            Op::CreateVeth { port, index, .. } if self.made(*port, *index, &Kind::Veth) => {}
             Op::CreateBridge { network, index, name, mac, mtu } => {
                 let altname = names::network_altname(*network);
                 if self.named(&altname).is_some_and(|link| link.index == *index) {
@@ -519,9 +552,13 @@ impl Host for FakeHost {
         if let Op::CloseTap { .. } = op {
             held.close();
         }
-        let applied = lock(&self.world).apply(op);
+        let in_hand = |index: &u32| held.tap.as_ref().is_some_and(|(_, held)| held == index);
+        let applied = match op {
+            Op::CreateTap { index, .. } if in_hand(index) => Ok(Applied::Done),
+            _ => lock(&self.world).apply(op),
+        };
         match op {
-            Op::CreateTap { index, .. } if applied.is_ok() => held.tap = Some((Arc::clone(&self.world), *index)),
+            Op::CreateTap { index, .. } if applied.is_ok() => held.take_in_hand(&self.world, *index),
             Op::Persist { .. } if applied.is_ok() => held.tap = None,
             _ => {}
         }

@@ -33,7 +33,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// Carries a plan out while `commit` makes its intent durable.
     ///
     /// # Errors
-    /// As for `submit`; `commit` was not called then.
+    /// As for `submit`; when too much waits, `commit` was not called.
     fn submit_with(&self, plan: Plan, commit: Commit<'_>) -> Result<Answer<Outcome>, Refused>;
 
     /// Deletes a port's device, together with others that wait.

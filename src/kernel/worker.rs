@@ -6,14 +6,13 @@
 //!            ◄── flush! ──── └────────┘ ── Outcome ──► whoever waits
 //! ```
 //!
-//! A job's volatile steps run while its intent is being made durable; the rest when it is. A flush is asked for when the
-//! worker reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then; should
-//! the worker be there before the intent is with the store, whoever hands the intent in asks.
+//! A job's volatile steps run while its intent is being made durable; the rest when it is. The worker asks for a flush
+//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then.
 //! More threads would be slower: RTNL is one lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -85,36 +84,23 @@ struct Job {
 }
 
 /// Whether a job's intent is durable when the job is handed in.
-#[derive(Debug, Clone)]
-enum Durability {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
     /// It is, or the plan needs none.
     Given,
     /// A commit is on its way and will be reported.
-    Awaited(Meeting),
-}
-
-/// Where the worker that has reached a job and the hand that gives its intent to the store meet. A flush before the
-/// intent is with the store would miss it, so the second of the two asks for it.
-#[derive(Debug, Clone, Default)]
-struct Meeting(Arc<AtomicBool>);
-
-impl Meeting {
-    /// Whether the other one is there already.
-    fn second(&self) -> bool {
-        self.0.swap(true, Ordering::AcqRel)
-    }
+    Awaited,
 }
 
 /// The worker's front door.
 pub struct Worker<H: Host> {
     inbox: Inbox<Message<H>>,
     next: Arc<AtomicU64>,
-    flush: Flush,
 }
 
 impl<H: Host> Clone for Worker<H> {
     fn clone(&self) -> Self {
-        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next), flush: Arc::clone(&self.flush) }
+        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next) }
     }
 }
 
@@ -133,7 +119,7 @@ impl<H: Host> Worker<H> {
     /// # Errors
     /// No thread can be had.
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
+        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)) };
         let inbox = worker.inbox.clone();
         let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
@@ -155,20 +141,19 @@ impl<H: Host> Worker<H> {
     /// Hands in a plan whose intent `commit` sends to the store; `commit` gets the way to report it durable.
     ///
     /// # Errors
-    /// Too many jobs wait, or the worker has ended; then `commit` was not called.
+    /// Too many jobs wait, and `commit` was not called; or the worker has ended.
     pub fn submit_with(&self, plan: Plan, commit: impl FnOnce(Report)) -> Result<oneshot::Receiver<Outcome>, Refused> {
+        self.inbox.room()?;
         let (answer, outcome) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let meeting = Meeting::default();
-        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Awaited(meeting.clone()), answer }))?;
         let inbox = self.inbox.clone();
         commit(Box::new(move |result| {
             // A closed inbox means that the worker has already answered every job with Stopping.
             let _ = inbox.push_answer(Message::Durable(id, result));
         }));
-        if meeting.second() {
-            (self.flush)();
-        }
+        // After the commit, so that the flush asked for when the job is reached finds it: one that came before it would
+        // make nothing durable, and the job would wait for somebody else's.
+        self.inbox.push_answer(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
         Ok(outcome)
     }
 
@@ -239,14 +224,11 @@ impl<H: Host> Loop<H> {
         let mut execution = Execution::new(job.plan);
         let durable = match job.durable {
             Durability::Given => Some(Ok(())),
-            Durability::Awaited(meeting) => {
-                let early = self.early.remove(&job.id);
-                if early.is_none() && meeting.second() {
-                    (self.flush)();
-                }
-                early
-            }
+            Durability::Awaited => self.early.remove(&job.id),
         };
+        if durable.is_none() {
+            (self.flush)();
+        }
         if let Err(error) = execution.run_volatile(&mut self.host) {
             // Its commit may still be on its way; whoever asked for it takes it back.
             if durable.is_none() {
@@ -308,7 +290,7 @@ fn subjects(plan: &Plan) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use super::*;
@@ -318,33 +300,22 @@ mod tests {
     use crate::plan::Reason;
 
     #[test]
-    fn an_intent_handed_in_after_the_worker_has_reached_its_job_is_flushed() {
-        let stored: Arc<Mutex<Option<Report>>> = Arc::default();
-        let flush = {
-            let stored = Arc::clone(&stored);
-            move || {
-                if let Some(report) = stored.lock().unwrap().take() {
-                    report(Ok(()));
-                }
-            }
-        };
-        let (worker, thread) = Worker::start(Fake::default().open().unwrap(), reaper::inbox(), Arc::new(flush)).unwrap();
-        let late = |report| {
-            // An empty inbox means that the worker has taken the job.
-            while !worker.inbox.is_empty() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+    fn a_flush_is_asked_for_only_after_the_commit_was_handed_in() {
+        let handed_in = Arc::new(AtomicBool::new(false));
+        let (asked, at_flush) = std::sync::mpsc::channel();
+        let seen = Arc::clone(&handed_in);
+        let flush: Flush = Arc::new(move || asked.send(seen.load(Ordering::SeqCst)).unwrap());
+        let (worker, thread) = Worker::start(Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
+        let mut report = None;
+        let outcome = worker.submit_with(Plan { reason: Reason::Attach, steps: Vec::new() }, |given| {
+            // Whoever hands in may lose the processor here.
             std::thread::sleep(Duration::from_millis(20));
-            *stored.lock().unwrap() = Some(report);
-        };
-        let plan = Plan { reason: Reason::Attach, steps: Vec::new() };
-        let outcome = worker.submit_with(plan, late).unwrap();
-        let answered = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap()
-            .block_on(async { tokio::time::timeout(Duration::from_secs(5), outcome).await });
-        assert!(matches!(answered, Ok(Ok(Outcome::Done(_)))), "{answered:?}");
+            handed_in.store(true, Ordering::SeqCst);
+            report = Some(given);
+        });
+        assert_eq!(at_flush.recv_timeout(Duration::from_secs(5)), Ok(true));
+        report.unwrap()(Ok(()));
+        assert!(matches!(outcome.unwrap().blocking_recv(), Ok(Outcome::Done(_))));
         worker.close();
         thread.join().unwrap();
     }

@@ -54,6 +54,8 @@ impl Manager {
                 if let Some(entry) = state.ports.get_mut(&port) {
                     entry.claim.release();
                 }
+                // What was seen while the claim was taken is judged now.
+                self.judge(&mut state, port, Reason::Drift);
                 Ok(Reply::Port(Box::new(view)))
             }
             Err(failed) => Err(self.give_up(port, before, failed, context).await),

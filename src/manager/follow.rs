@@ -68,7 +68,7 @@ impl Manager {
         }
     }
 
-    fn take_in(self: &Arc<Self>, notice: Notice) {
+    pub(super) fn take_in(self: &Arc<Self>, notice: Notice) {
         let mut state = self.lock();
         match notice {
             Notice::Seen { link, at } => self.saw(&mut state, link, at),
@@ -123,7 +123,7 @@ impl Manager {
     }
 
     /// Decides what a look means for a port: its phase, or a repair when the kernel differs from the record.
-    fn judge(self: &Arc<Self>, state: &mut State, port: PortId, reason: Reason) {
+    pub(super) fn judge(self: &Arc<Self>, state: &mut State, port: PortId, reason: Reason) {
         let Some(entry) = state.ports.get(&port) else { return };
         if entry.claim.taken() || !matches!(entry.phase, Phase::Wired | Phase::Active) {
             return;

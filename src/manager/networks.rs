@@ -65,7 +65,9 @@ impl Manager {
     }
 
     /// The MTU of an existing bridge that the policy lets networks use.
-    async fn usable_bridge(&self, name: &LinkName) -> Result<u32, Error> {
+    async fn usable_bridge(self: &Arc<Self>, name: &LinkName) -> Result<u32, Error> {
+        // Whoever makes a bridge and then a network on it need not wait for the watch to have seen the bridge.
+        self.look_at_everything().await?;
         let found = self.lock().have.named(name.as_str()).cloned();
         let Some(link) = found else { return Err(PlanError::NoSuchBridge(name.to_string()).into()) };
         if link.kind != Kind::Bridge {

@@ -77,10 +77,11 @@ impl Manager {
         self.claim(|state| claim_port(state, id)).await?;
         let result = self.update_port_claimed(id, change, context).await;
         self.release(id);
+        self.judge(&mut self.lock(), id, Reason::Drift);
         result
     }
 
-    async fn update_port_claimed(&self, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
+    async fn update_port_claimed(self: &Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
         let (before, after) = {
             let mut state = self.lock();
             let before = state.port(id)?.record.clone();
@@ -100,7 +101,7 @@ impl Manager {
     }
 
     /// Brings the device to its port's new admin state. The change is durable; what the kernel refuses now is tried again.
-    async fn switch(&self, port: PortId, context: &Context) {
+    async fn switch(self: &Arc<Self>, port: PortId, context: &Context) {
         let built = self.build(port, Reason::Change, IntentIs::Durable).await;
         let mut state = self.lock();
         match built {

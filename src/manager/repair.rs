@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::exec::Undone;
-use crate::kernel::Trouble;
 use crate::kernel::worker::{Cause, Done, Outcome};
+use crate::kernel::{Notice, Trouble};
 use crate::model::{Happening, NetnsPin, NetworkId, PortId, Readiness, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
@@ -51,7 +51,7 @@ impl From<Error> for Failed {
 impl Manager {
     /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
     /// claim on the port.
-    pub(super) async fn build(&self, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
+    pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
         let mut tried = 0;
         loop {
             tried += 1;
@@ -195,10 +195,11 @@ impl Manager {
     }
 
     /// Puts a fresh dump in place of what is known.
-    pub(super) async fn look_at_everything(&self) -> Result<(), Error> {
+    pub(super) async fn look_at_everything(self: &Arc<Self>) -> Result<(), Error> {
         let at = Instant::now();
         let links = answered(self.hands.observe()?).await?.map_err(Error::Kernel)?;
-        self.lock().resync(links, at);
+        // As from the watch, whose own notices of what the dump shows come too late to be news.
+        self.take_in(Notice::Resync { links, at });
         Ok(())
     }
 
@@ -213,6 +214,8 @@ impl Manager {
             self.repair_claimed(port, reason, &context).await;
         }
         self.release(port);
+        // What was seen meanwhile was left to this repair, and may have come too late for it.
+        self.judge(&mut self.lock(), port, Reason::Drift);
     }
 
     /// Whether there is something to do; if not, what was seen decides the phase.
@@ -233,7 +236,7 @@ impl Manager {
         }
     }
 
-    async fn repair_claimed(&self, port: PortId, reason: Reason, context: &Context) {
+    async fn repair_claimed(self: &Arc<Self>, port: PortId, reason: Reason, context: &Context) {
         // A guest whose namespace is away is not tried again and again: one look at the path first.
         if let Some(server) = self.waits_for_namespace(port)
             && !self.pin_again(server).await.unwrap_or(false)

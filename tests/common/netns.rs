@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use nix::mount::{MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// Set by the full test command, which runs as root: a test that cannot run then fails.
 const FULL: &str = "NICD_TEST_FULL";
@@ -69,6 +69,16 @@ impl Guest {
     /// The same as JSON.
     pub fn ip_json(&self, arguments: &str) -> serde_json::Value {
         json(&format!("ip -n {} -j {arguments}", self.name))
+    }
+
+    /// Runs something on a thread that is in this namespace, and only in this one.
+    pub fn inside<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(&self.path).expect("the namespace");
+        let enter = move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("setns");
+            act()
+        };
+        thread::spawn(enter).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Lets go of it, so that the kernel ends it when nothing else keeps it.

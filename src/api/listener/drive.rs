@@ -21,6 +21,9 @@ use super::refusal::{Refusal, RequestId};
 /// How long a last answer may take to be written and read.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The same while the daemon ends: whoever keeps an idle connection open does not hold up a restart.
+const HURRIED: Duration = Duration::from_millis(20);
+
 /// How much of a refused request is still read, in bytes, so that its sender gets to read the answer.
 const FAREWELL_BYTES: usize = 1 << 20;
 
@@ -44,26 +47,27 @@ pub(super) async fn drive(stream: UnixStream, gate: Gate, leave: CancellationTok
     let (line, limits, shutdown) = (Arc::clone(&gate.line), gate.limits.clone(), gate.shutdown.clone());
     let io = TokioIo::new(Wire::new(stream, Arc::clone(&line)));
     let mut connection = builder(&limits).serve_connection(io, gate);
-    let end = until_end(&mut connection, &line, &limits, &[shutdown, leave.clone()]).await;
+    let end = until_end(&mut connection, &line, &limits, &[shutdown.clone(), leave.clone()]).await;
     let mut stream = connection.into_parts().io.into_inner().stream;
     let last_words = last_words(&end, &line, &limits);
     line.leaves();
     tokio::select! {
         biased;
-        () = part(&mut stream, &end, last_words) => {}
+        () = part(&mut stream, &end, last_words, &shutdown) => {}
         // The seat is wanted. One that was told before to leave has this one step to say why.
         () = leave.cancelled() => {}
     }
 }
 
 /// The end of a connection: a last answer if there is one, and a moment to read it.
-async fn part(stream: &mut UnixStream, end: &End, last_words: Option<Refusal>) {
+async fn part(stream: &mut UnixStream, end: &End, last_words: Option<Refusal>, shutdown: &CancellationToken) {
     match (end, last_words) {
         (_, Some(refusal)) => {
             tracing::debug!(?refusal, "connection closed");
             refuse(stream, &refusal).await;
         }
-        (End::Http(Ok(())), None) => linger(stream).await,
+        (End::Http(Ok(())), None) if shutdown.is_cancelled() => linger(stream, HURRIED).await,
+        (End::Http(Ok(())), None) => linger(stream, FAREWELL).await,
         (End::Http(Err(_)) | End::Late(_) | End::Left, None) => {}
     }
 }
@@ -153,13 +157,13 @@ fn last_words(end: &End, line: &Line, limits: &Limits) -> Option<Refusal> {
 async fn refuse(stream: &mut UnixStream, refusal: &Refusal) {
     let bytes = refusal.bytes(RequestId::draw());
     if let Ok(Ok(())) = timeout(FAREWELL, stream.write_all(&bytes)).await {
-        linger(stream).await;
+        linger(stream, FAREWELL).await;
     }
 }
 
 /// Says that nothing more will come, and reads on for a moment. A Unix socket closed with bytes unread breaks its peer's
 /// sending (EPIPE) before the peer has read the answer (RFC 9112 §9.6).
-async fn linger(stream: &mut UnixStream) {
+async fn linger(stream: &mut UnixStream, limit: Duration) {
     let drain = async {
         stream.shutdown().await?;
         let mut buffer = [0; 4096];
@@ -172,5 +176,5 @@ async fn linger(stream: &mut UnixStream) {
         }
         std::io::Result::Ok(())
     };
-    let _ = timeout(FAREWELL, drain).await;
+    let _ = timeout(limit, drain).await;
 }

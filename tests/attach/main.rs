@@ -1,0 +1,18 @@
+//! What an attach promises, by the real daemon on a real kernel: each test has a network namespace and a daemon of its own.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "../common/bench.rs"]
+mod bench;
+#[path = "../common/daemon.rs"]
+mod daemon;
+#[path = "../common/netns.rs"]
+mod netns;
+#[path = "../common/witness.rs"]
+mod witness;
+
+mod bridges;
+mod drift;
+mod guests;
+mod namespaces;
+mod taps;

@@ -1,0 +1,117 @@
+//! Which namespaces can be guests, and what happens when one goes, or another stands at its path.
+
+use nix::mount::{MsFlags, mount};
+use serde_json::json;
+
+use crate::bench::{Bench, interfaces, server_path};
+use crate::netns::{Guest, in_netns, run};
+use crate::witness::{marked_ports, try_link};
+
+/// Keeps a guest's namespace alive beside its path.
+fn keep(guest: &Guest) {
+    std::fs::write("/run/kept", "").unwrap();
+    mount(Some(&guest.path), "/run/kept", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+#[test]
+fn what_is_no_guests_namespace_is_refused_in_words() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        std::fs::write("/run/file", "").unwrap();
+        std::fs::write("/run/own", "").unwrap();
+        mount(Some("/proc/thread-self/ns/net"), "/run/own", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        for (path, reason) in [
+            ("/run/file", "not_a_namespace"),
+            ("/run", "not_a_namespace"),
+            ("/proc/self/ns/mnt", "not_a_namespace"),
+            ("/run/netns/never", "no_such_namespace"),
+            ("/run/own", "own_namespace"),
+        ] {
+            let id = uuid::Uuid::new_v4().to_string();
+            let body = json!({"server": {"guest": {"kind": "netns", "path": path}}});
+            let error = bench.api.put(&server_path(&id), &body).refused(400, reason);
+            assert!(error["message"].as_str().unwrap().contains(path), "{error}");
+            bench.api.get(&server_path(&id)).refused(404, "no_such_server");
+        }
+    });
+}
+
+#[test]
+fn a_deleted_namespace_takes_its_port_down_and_a_new_one_at_the_path_is_built() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let before = bench.port(&port);
+        guest.end();
+        bench.events.wait_for("namespace_gone", |event| event["port_id"] == port.as_str() && event["reason"] == "namespace_gone");
+        let shown = bench.wait_status(&port, "DOWN");
+        assert_eq!(shown["nicd:reason"], "namespace_gone");
+        assert!(marked_ports().is_empty());
+        let again = Guest::new("a");
+        let after = bench.wait_status(&port, "ACTIVE");
+        for same in ["mac_address", "fixed_ips", "device_id"] {
+            assert_eq!(after[same], before[same]);
+        }
+        assert_eq!(again.ip_json("link show dev eth0")[0]["address"], before["mac_address"]);
+    });
+}
+
+#[test]
+fn another_namespace_at_the_path_is_refused_while_the_pinned_one_lives() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        keep(&guest);
+        guest.end();
+        let other = Guest::new("a");
+        let body = json!({"server": {"guest": {"kind": "netns", "path": other.path}}});
+        bench.api.put(&server_path(&server), &body).refused(409, "namespace_changed");
+        let body = json!({"interfaceAttachment": {"net_id": network}});
+        bench.api.post(&interfaces(&server), &body).refused(409, "namespace_changed");
+        assert_eq!(bench.port_ids(), [port.as_str()]);
+        assert!(try_link(&device).is_some(), "the pinned one keeps its NIC");
+        assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1, "the other one is not touched");
+        bench.detach(&server, &port);
+        bench.attach_to(&server, &network);
+        assert!(other.ip("link show dev eth0").contains("fa:16:3e"), "without NICs the path's namespace is taken");
+    });
+}
+
+#[test]
+fn a_namespace_that_went_first_does_not_hold_its_detach_up() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let ports = [bench.attach_to(&server, &network), bench.attach_to(&server, &network)];
+        guest.end();
+        for port in &ports {
+            bench.detach(&server, port);
+        }
+        assert!(bench.ports().is_empty() && marked_ports().is_empty());
+        bench.api.delete(&server_path(&server)).expect(204);
+        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        assert!(crate::witness::marked().is_empty(), "{}", run("ip link"));
+    });
+}
+
+#[test]
+fn no_descriptor_of_the_daemon_outlives_its_work_in_a_namespace() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        // Only the end of the namespace takes the host's end away.
+        guest.end();
+        bench.events.wait_for("the device goes", |event| event["port_id"] == port.as_str() && event["new"] != "ACTIVE");
+        bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+        assert!(try_link(&device).is_none());
+    });
+}

@@ -1,0 +1,164 @@
+//! What a VMM finds: the tap, who may open it, and how its opening and closing show.
+
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nicd::kernel::tap;
+use nix::mount::{MsFlags, mount};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, interfaces};
+use crate::netns::{in_netns, run};
+use crate::witness::{has_flag, link, marked_ports, try_link};
+
+/// Opens a queue of a tap as a VMM does.
+fn open(device: &str) -> std::os::fd::OwnedFd {
+    tap::attach(&device.parse().unwrap(), 1, true).unwrap_or_else(|error| panic!("{device}: {error}"))
+}
+
+/// A vm with a tap on the usual network; the server, the port and the device.
+fn vm_with_tap(bench: &mut Bench, guest: Value) -> (String, String, String) {
+    let network = bench.usual_network();
+    let server = bench.server(guest);
+    let port = bench.attach_to(&server, &network);
+    let device = bench.device(&port);
+    (server, port, device)
+}
+
+/// Opens a tap as somebody without any capability: `setpriv` drops them, a few lines of Perl make the ioctl.
+fn open_as(uid: u32, gid: u32, device: &str) -> Result<(), String> {
+    // TUNSETIFF with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR (linux/if_tun.h).
+    let script = r#"sysopen(my $tun, "/run/tun", 2) or die "open: $!";
+        ioctl($tun, 0x400454ca, pack("a16 S x22", $ARGV[0], 0x5002)) or die $!{EPERM} ? "EPERM" : "ioctl: $!";"#;
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "--bounding-set=-all"]);
+    let output = command.args(["--inh-caps=-all", "--", "perl", "-e", script, device]).output().unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+/// The tun driver's node as a host has it on which VMMs have no privileges.
+fn open_node() {
+    run("mknod -m 0666 /run/tun c 10 200");
+    mount(Some("/run/tun"), "/dev/net/tun", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+#[test]
+fn a_vm_gets_a_persistent_tap_that_waits_for_its_process() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let body = json!({"interfaceAttachment": {"net_id": network}});
+        let answer = bench.api.post(&interfaces(&server), &body).expect(200);
+        assert_eq!(answer["interfaceAttachment"]["port_state"], "DOWN");
+        let port = answer["interfaceAttachment"]["port_id"].as_str().unwrap();
+        let shown = bench.port(port);
+        assert_eq!(shown["nicd:reason"], "no_carrier");
+        assert_eq!(shown["binding:vif_type"], "tap");
+        let details = &shown["binding:vif_details"];
+        assert_eq!((&details["queues"], &details["vnet_hdr"], &details["mtu"]), (&json!(1), &json!(true), &json!(1500)));
+        let device = details["device"].as_str().unwrap();
+        assert_eq!(device, format!("nicd{}", port.replace('-', "").get(..11).unwrap()));
+        let link = link(device);
+        assert_eq!(link["linkinfo"]["info_kind"], "tun");
+        let data = &link["linkinfo"]["info_data"];
+        assert_eq!((&data["type"], &data["persist"]), (&json!("tap"), &json!(true)), "{data}");
+        assert_eq!((&data["vnet_hdr"], &data["pi"], &data["multi_queue"]), (&json!(true), &json!(false), &json!(false)));
+        assert!(has_flag(&link, "UP") && !has_flag(&link, "LOWER_UP"), "{link}");
+        assert_eq!(details["host_mac"], link["address"]);
+    });
+}
+
+#[test]
+fn an_owner_opens_its_tap_without_privileges_and_nobody_else_does() {
+    in_netns(|| {
+        open_node();
+        let mut bench = Bench::start();
+        let (_, _, of_user) = vm_with_tap(&mut bench, json!({"kind": "vm", "owner": {"uid": 1234}}));
+        open_as(1234, 99, &of_user).unwrap();
+        assert!(open_as(1235, 99, &of_user).unwrap_err().contains("EPERM"));
+        let network = bench.network(json!({}));
+        bench.subnet(&network, "198.51.100.0/24");
+        let mut tap = |owner: Value| {
+            let server = bench.server(json!({"kind": "vm", "owner": owner}));
+            let port = bench.attach_to(&server, &network);
+            bench.device(&port)
+        };
+        let of_group = tap(json!({"gid": 4321}));
+        let of_both = tap(json!({"uid": 1234, "gid": 4321}));
+        let of_nobody = tap(json!({}));
+        for (device, uid, gid, may) in [
+            (&of_group, 99, 4321, true),
+            (&of_group, 99, 99, false),
+            (&of_both, 1234, 4321, true),
+            (&of_both, 1234, 99, false),
+            (&of_both, 99, 4321, false),
+            (&of_nobody, 99, 99, false),
+        ] {
+            let opened = open_as(uid, gid, device);
+            assert_eq!(opened.is_ok(), may, "{device} by {uid}:{gid}: {opened:?}");
+        }
+        bench.daemon.term();
+        bench.launch();
+        open_as(1234, 99, &of_user).unwrap();
+        assert!(open_as(1235, 99, &of_user).is_err(), "also after a restart");
+    });
+}
+
+#[test]
+fn as_many_queues_as_asked_for_can_be_opened() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let (_, port, device) = vm_with_tap(&mut bench, json!({"kind": "vm", "queues": 4}));
+        assert_eq!(bench.port(&port)["binding:vif_details"]["queues"], 4);
+        assert_eq!(link(&device)["linkinfo"]["info_data"]["multi_queue"], true);
+        let name = device.parse().unwrap();
+        let queues: Vec<_> = (0..4).map(|_| tap::attach(&name, 4, true).unwrap()).collect();
+        bench.events.wait_status(&port, "ACTIVE");
+        drop(queues);
+        bench.events.wait_status(&port, "DOWN");
+    });
+}
+
+#[test]
+fn opening_and_closing_a_tap_shows_also_when_it_is_quick() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let (_, port, device) = vm_with_tap(&mut bench, json!({"kind": "vm"}));
+        for _ in 0..5 {
+            let vmm = open(&device);
+            bench.events.wait_status(&port, "ACTIVE");
+            drop(vmm);
+            let told = bench.events.wait_status(&port, "DOWN");
+            assert_eq!(told["reason"], "no_carrier");
+            // What is tried: a VMM that comes back so soon.
+            sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
+fn a_tap_that_is_held_open_can_be_detached_and_its_port_attached_again() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let port = bench.create_port(json!({"network_id": network}));
+        bench.attach(&server, json!({"port_id": port}));
+        let device = bench.device(&port);
+        let held = open(&device);
+        bench.wait_status(&port, "ACTIVE");
+        bench.detach(&server, &port);
+        assert!(try_link(&device).is_none());
+        bench.attach(&server, json!({"port_id": port}));
+        assert_eq!(marked_ports(), [port.as_str()]);
+        assert_eq!(bench.port(&port)["status"], "DOWN", "what is held is not this device");
+        drop(held);
+        let _vmm = open(&device);
+        bench.wait_status(&port, "ACTIVE");
+    });
+}

@@ -1,0 +1,172 @@
+//! A daemon with a client and the event stream: what most tests of the socket begin with.
+
+#![allow(dead_code)] // each test target uses its part
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::daemon::{Client, Daemon, Follower, PATIENCE};
+use crate::netns::{Guest, run};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Bench {
+    pub daemon: Daemon,
+    pub api: Client,
+    pub events: Follower,
+}
+
+impl Bench {
+    /// A daemon that has just started for the first time.
+    pub fn start() -> Self {
+        Self::of(Daemon::start())
+    }
+
+    /// Around a daemon that runs.
+    pub fn of(daemon: Daemon) -> Self {
+        let (api, events) = (daemon.client(), daemon.follow(None));
+        Self { daemon, api, events }
+    }
+
+    /// Starts the daemon again and follows events from now on.
+    pub fn launch(&mut self) {
+        self.daemon.launch();
+        self.api = self.daemon.client();
+        self.events = self.daemon.follow(None);
+    }
+
+    /// A network; answers its id.
+    pub fn network(&mut self, network: Value) -> String {
+        text(&self.api.post("/v2.0/networks", &json!({ "network": network })).expect(201)["network"]["id"])
+    }
+
+    /// A subnet; answers its id.
+    pub fn subnet(&mut self, network: &str, cidr: &str) -> String {
+        self.subnet_with(json!({"network_id": network, "cidr": cidr}))
+    }
+
+    /// A subnet with attributes of its own; answers its id.
+    pub fn subnet_with(&mut self, subnet: Value) -> String {
+        text(&self.api.post("/v2.0/subnets", &json!({ "subnet": subnet })).expect(201)["subnet"]["id"])
+    }
+
+    /// A network with one IPv4 and one IPv6 subnet; answers its id.
+    pub fn usual_network(&mut self) -> String {
+        let network = self.network(json!({"name": "blue"}));
+        self.subnet(&network, "192.0.2.0/24");
+        self.subnet(&network, "2001:db8::/64");
+        network
+    }
+
+    /// A network with one IPv4 subnet on an existing bridge; answers its id.
+    pub fn network_on(&mut self, bridge: &str) -> String {
+        let network = self.network(json!({"name": "on a bridge", "nicd:bridge": bridge}));
+        self.subnet(&network, "192.0.2.0/24");
+        network
+    }
+
+    /// A guest; answers its id.
+    pub fn server(&mut self, guest: Value) -> String {
+        let id = Uuid::new_v4().to_string();
+        self.api.put(&server_path(&id), &json!({"server": {"guest": guest}})).expect(201);
+        id
+    }
+
+    /// A virtual machine; answers its id.
+    pub fn vm(&mut self) -> String {
+        self.server(json!({"kind": "vm"}))
+    }
+
+    /// A guest in a new namespace, and its id.
+    pub fn guest(&mut self, name: &str) -> (Guest, String) {
+        let guest = Guest::new(name);
+        let id = self.server(json!({"kind": "netns", "path": guest.path}));
+        (guest, id)
+    }
+
+    /// A port on its own; answers its id.
+    pub fn create_port(&mut self, port: Value) -> String {
+        text(&self.api.post("/v2.0/ports", &json!({ "port": port })).expect(201)["port"]["id"])
+    }
+
+    /// Attaches as `how` says, and answers the port's id.
+    pub fn attach(&mut self, server: &str, how: Value) -> String {
+        let answer = self.api.post(&interfaces(server), &json!({ "interfaceAttachment": how }));
+        text(&answer.expect(200)["interfaceAttachment"]["port_id"])
+    }
+
+    /// Attaches a new port on a network.
+    pub fn attach_to(&mut self, server: &str, network: &str) -> String {
+        self.attach(server, json!({ "net_id": network }))
+    }
+
+    /// Detaches, and waits until the kernel has let the device go.
+    pub fn detach(&mut self, server: &str, port: &str) {
+        self.api.delete(&format!("{}/{port}", interfaces(server))).expect(202);
+        self.wait_until(port, "gone or unbound", |port| port.is_none_or(|port| port["nicd:phase"] == "unbound"));
+    }
+
+    /// A port as Neutron shows it.
+    pub fn port(&mut self, id: &str) -> Value {
+        self.api.get(&format!("/v2.0/ports/{id}")).expect(200)["port"].clone()
+    }
+
+    /// All ports as Neutron shows them.
+    pub fn ports(&mut self) -> Vec<Value> {
+        self.api.get("/v2.0/ports").expect(200)["ports"].as_array().unwrap().clone()
+    }
+
+    /// The ids of all ports, sorted.
+    pub fn port_ids(&mut self) -> Vec<String> {
+        let mut ids: Vec<String> = self.ports().iter().map(|port| text(&port["id"])).collect();
+        ids.sort();
+        ids
+    }
+
+    /// A port's device.
+    pub fn device(&mut self, id: &str) -> String {
+        text(&self.port(id)["binding:vif_details"]["device"])
+    }
+
+    /// Waits until a port has a status: it is looked at now and after every event.
+    pub fn wait_status(&mut self, id: &str, status: &str) -> Value {
+        self.wait_until(id, status, |port| port.is_some_and(|port| port["status"] == status)).unwrap()
+    }
+
+    /// Waits until a port is as wanted; none is a port that is no more.
+    pub fn wait_until(&mut self, id: &str, what: &str, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.api.get(&format!("/v2.0/ports/{id}"));
+            let port = (answer.status == 200).then(|| answer.json()["port"].clone());
+            if wanted(port.as_ref()) {
+                return port;
+            }
+            let event = self.events.next(deadline.saturating_duration_since(Instant::now()));
+            assert!(event.is_some(), "port {id} is not {what} but {port:?}; events: {:#?}", self.events.seen);
+        }
+    }
+}
+
+/// The agent's path of a server.
+pub fn server_path(server: &str) -> String {
+    format!("/nicd/v1/servers/{server}")
+}
+
+/// Nova's path of a server's NICs.
+pub fn interfaces(server: &str) -> String {
+    format!("/v2.1/servers/{server}/os-interface")
+}
+
+/// A JSON string.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
+
+/// A bridge that is none of nicd's: with a MAC of its own, up.
+pub fn foreign_bridge(name: &str, mtu: u32) {
+    run(&format!("ip link add {name} type bridge"));
+    run(&format!("ip link set {name} address 02:00:00:00:00:01 mtu {mtu} up"));
+}

@@ -1,0 +1,355 @@
+//! The real daemon in the calling test's namespaces, and how it is spoken to: a blocking client and a follower of events.
+//!
+//! Nothing here polls: readiness is what sd_notify(3) tells, an end is the end of the daemon's standard output, and a
+//! state is waited for on the event stream. Every wait has a limit, and a wait that ran out is a failed test.
+
+#![allow(dead_code)] // each test target uses its part
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// Longer than anything here may take, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A daemon with a directory of its own for socket, state, config and log. The directory lies in the test's own `/run`
+/// and goes with it; the process is killed when this is dropped, and when the test's thread ends otherwise.
+#[derive(Debug)]
+pub struct Daemon {
+    dir: PathBuf,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// The other end of its standard output, to which it writes nothing: it ends with the process.
+    output: UnixStream,
+}
+
+impl Daemon {
+    /// Starts one and waits until it is ready.
+    pub fn start() -> Self {
+        let mut daemon = Self::prepared("/run/nicd");
+        daemon.launch();
+        daemon
+    }
+
+    /// One that is not started yet.
+    pub fn prepared(dir: impl AsRef<Path>) -> Self {
+        let dir = dir.as_ref().to_owned();
+        fs::create_dir_all(dir.join("state")).unwrap();
+        fs::write(dir.join("nicd.toml"), "").unwrap();
+        Self { dir, running: None }
+    }
+
+    /// Its config; to be written before a start.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("nicd.toml")
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("nicd.sock")
+    }
+
+    /// Where it keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// Starts the process and waits until it says that it is ready.
+    pub fn launch(&mut self) {
+        let notified = self.dir.join("notify");
+        let _ = fs::remove_file(&notified);
+        let notify = UnixDatagram::bind(&notified).unwrap();
+        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.spawn(self.command(&self.socket(), &self.state()).env("NOTIFY_SOCKET", &notified));
+        let mut said = [0; 256];
+        let ready = notify.recv(&mut said).map(|length| said[..length].starts_with(b"READY=1"));
+        assert!(matches!(ready, Ok(true)), "not ready ({ready:?}): {}", self.log());
+    }
+
+    /// The command line of a daemon on a socket and a state directory, as root may give it. It dies with the calling
+    /// thread, also when that is killed.
+    pub fn command(&self, socket: &Path, state: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", "info,nicd=debug"]);
+        command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
+        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    fn spawn(&mut self, command: &mut Command) {
+        let log = File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let (output, theirs) = UnixStream::pair().unwrap();
+        output.set_read_timeout(Some(PATIENCE * 2)).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(OwnedFd::from(theirs)).stderr(log).spawn().expect("nicd");
+        // Else this process would keep a copy of the daemon's end.
+        command.stdout(Stdio::null());
+        self.running = Some(Running { child, output });
+    }
+
+    /// The running process.
+    pub fn pid(&self) -> Pid {
+        let child = &self.running.as_ref().expect("it runs").child;
+        Pid::from_raw(child.id().try_into().unwrap())
+    }
+
+    /// Asks it to end, and waits for that.
+    pub fn term(&mut self) {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+        let status = self.ended();
+        assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn kill(&mut self) {
+        kill(self.pid(), Signal::SIGKILL).unwrap();
+        self.ended();
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let mut running = self.running.take().expect("it runs");
+        let end = running.output.read(&mut [0]);
+        assert!(matches!(end, Ok(0)), "it does not end ({end:?}): {}", self.log());
+        running.child.wait().unwrap()
+    }
+
+    /// Runs another one on `socket` and `state`, which is to end by itself; its exit code and what it said.
+    pub fn second(&self, socket: &Path, state: &Path) -> (i32, String) {
+        let output = self.command(socket, state).output().unwrap();
+        (output.status.code().expect("an exit code"), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// A connection of its own.
+    pub fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    /// Follows events from now on, or from behind one.
+    pub fn follow(&self, last: Option<u64>) -> Follower {
+        Follower::start(&self.socket(), last)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the daemon's log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+/// A client with a kept-alive connection.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+    stream: Option<BufReader<UnixStream>>,
+}
+
+/// One answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub text: String,
+    /// What was asked, for a failed test's words.
+    pub call: String,
+}
+
+impl Client {
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket, stream: None }
+    }
+
+    pub fn get(&mut self, path: &str) -> Answer {
+        self.call("GET", path, &[], b"")
+    }
+
+    pub fn delete(&mut self, path: &str) -> Answer {
+        self.call("DELETE", path, &[], b"")
+    }
+
+    pub fn post(&mut self, path: &str, body: &Value) -> Answer {
+        self.call("POST", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+    }
+
+    pub fn put(&mut self, path: &str, body: &Value) -> Answer {
+        self.call("PUT", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+    }
+
+    /// One request; no answer is a failed test.
+    pub fn call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.try_call(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// One request, where the daemon may die.
+    pub fn try_call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = UnixStream::connect(&self.socket)?;
+                stream.set_read_timeout(Some(PATIENCE * 3))?;
+                BufReader::new(stream)
+            }
+        };
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: nicd\r\nContent-Length: {}\r\n", body.len());
+        headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+        let mut bytes = request.into_bytes();
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(body);
+        // An edge that has heard enough answers and closes before all is sent.
+        let _ = stream.get_mut().write_all(&bytes);
+        let (status, headers) = head(&mut stream)?;
+        let mut answer = Answer { status, headers, text: String::new(), call: format!("{method} {path}") };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        if method != "HEAD" {
+            let mut bytes = vec![0; length];
+            stream.read_exact(&mut bytes)?;
+            answer.text = String::from_utf8(bytes).expect("UTF-8");
+        }
+        if answer.header("connection") != Some("close") {
+            self.stream = Some(stream);
+        }
+        Ok(answer)
+    }
+}
+
+/// The status line and the headers, names in lower case.
+fn head(stream: &mut impl BufRead) -> std::io::Result<(u16, Vec<(String, String)>)> {
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no HTTP: {line}"));
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let Some((name, value)) = line.trim_end().split_once(':') else { return Ok((status, headers)) };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+}
+
+impl Answer {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body; null where there is none.
+    pub fn json(&self) -> Value {
+        if self.text.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{}: {error}: {}", self.call, self.text))
+    }
+
+    /// The body of an answer that is to have this status.
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}: {}", self.call, self.text);
+        self.json()
+    }
+
+    /// The object inside an error's envelope.
+    pub fn error(&self) -> Value {
+        let json = self.json();
+        let envelope = json.as_object().unwrap_or_else(|| panic!("{}: no envelope: {}", self.call, self.text));
+        assert_eq!(envelope.len(), 1, "{}: {}", self.call, self.text);
+        envelope.values().next().unwrap().clone()
+    }
+
+    /// Asserts an error's status and stable word.
+    pub fn refused(&self, status: u16, reason: &str) -> Value {
+        assert_eq!(self.status, status, "{}: {}", self.call, self.text);
+        let error = self.error();
+        assert_eq!(error["reason"], reason, "{}: {}", self.call, self.text);
+        error
+    }
+}
+
+/// The event stream, read by a thread of its own.
+#[derive(Debug)]
+pub struct Follower {
+    events: Receiver<Value>,
+    /// All that were received, in order.
+    pub seen: Vec<Value>,
+}
+
+impl Follower {
+    fn start(socket: &Path, last: Option<u64>) -> Self {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        let resume = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
+        write!(stream, "GET /nicd/v1/events HTTP/1.1\r\nHost: nicd\r\nAccept: application/x-ndjson\r\n{resume}\r\n").unwrap();
+        let mut lines = BufReader::new(stream);
+        // The subscription is made before the head is answered.
+        let (status, _) = head(&mut lines).unwrap();
+        assert_eq!(status, 200);
+        let (sender, events) = channel();
+        thread::spawn(move || {
+            // Between the events are the sizes of chunks and empty lines.
+            for line in lines.lines().map_while(Result::ok).filter(|line| line.starts_with('{')) {
+                let Ok(event) = serde_json::from_str(&line) else { break };
+                if sender.send(event).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { events, seen: Vec::new() }
+    }
+
+    /// The next event; none when `limit` is over or the stream has ended.
+    pub fn next(&mut self, limit: Duration) -> Option<Value> {
+        let event = self.events.recv_timeout(limit).ok()?;
+        self.seen.push(event.clone());
+        Some(event)
+    }
+
+    /// Waits for an event that is wanted; those before it are passed over.
+    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(event) = self.next(deadline.saturating_duration_since(Instant::now())) {
+            if wanted(&event) {
+                return event;
+            }
+        }
+        let last = &self.seen[self.seen.len().saturating_sub(20)..];
+        panic!("no event '{what}'; the last ones:\n{}", last.iter().map(|event| format!("{event}\n")).collect::<String>());
+    }
+
+    /// Waits until a port's event tells a status.
+    pub fn wait_status(&mut self, port: &str, status: &str) -> Value {
+        self.wait_for(&format!("{port} {status}"), |event| event["port_id"] == port && event["new"] == status)
+    }
+
+    /// Waits until a port is deleted.
+    pub fn wait_deleted(&mut self, port: &str) -> Value {
+        self.wait_for(&format!("{port} deleted"), |event| event["port_id"] == port && event["event"] == "port.deleted")
+    }
+}

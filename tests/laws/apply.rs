@@ -1,0 +1,275 @@
+//! What any plan does on any small host: it ends the need for plans, it can be taken back at every step, it may run
+//! twice, it keeps away from strangers, and nothing of it outlives the process before its intent is durable.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nicd::exec::{Execution, Undone};
+use nicd::kernel::fake::{Fake, Fault};
+use nicd::kernel::{Host, Trouble};
+use nicd::model::{PortId, names};
+use nicd::plan::{At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Want, plan};
+use proptest::prelude::*;
+
+use crate::worlds::{empty_hand, observed, open, our_marks, plan_on, run, worlds};
+
+proptest! {
+    #[test]
+    fn after_a_plan_all_is_as_wanted_and_nothing_is_left_to_plan(world in worlds()) {
+        let (fake, want) = (world.host(), world.want());
+        if let Ok(plan) = plan_on(&fake, &want) {
+            run(&fake, plan).expect("no faults");
+            as_wanted(&fake, &want).map_err(TestCaseError::fail)?;
+            let again = plan_on(&fake, &want).expect("what was planned once can be planned again");
+            prop_assert_eq!(again.steps, vec![]);
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_inputs_is_nothing(world in worlds(), seed in any::<u64>()) {
+        let (fake, want) = (world.host(), world.want());
+        let mut links = fake.links();
+        let mut shuffled = want.clone();
+        shuffle(&mut links, seed);
+        shuffle(&mut shuffled.bridges, seed);
+        shuffle(&mut shuffled.ports, seed);
+        shuffle(&mut shuffled.absent_ports, seed);
+        let have: Have = links.into();
+        prop_assert_eq!(plan(Reason::Restart, &shuffled, &have), plan_on(&fake, &want));
+    }
+
+    #[test]
+    fn a_failure_at_any_step_can_be_taken_back(world in worlds(), trouble in troubles()) {
+        for fault in [Fault::Refuse(trouble), Fault::ApplyAndRefuse(trouble)] {
+            for step in 0.. {
+                let (fake, want) = (world.host(), world.want());
+                let Ok(plan) = plan_on(&fake, &want) else { return Ok(()) };
+                if step == plan.steps.len() {
+                    break;
+                }
+                fail_at_step(&fake, plan, step, fault)?;
+            }
+        }
+    }
+
+    #[test]
+    fn every_op_may_run_twice(world in worlds()) {
+        let (once, twice, want) = (world.host(), world.host(), world.want());
+        if let Ok(plan) = plan_on(&once, &want) {
+            let (mut host, mut held) = (open(&twice), empty_hand());
+            for step in &plan.steps {
+                for time in ["once", "twice"] {
+                    let applied = host.apply(&step.op, &mut held);
+                    prop_assert!(applied.is_ok(), "{}: {:?}: {:?}", time, step.op, applied);
+                }
+            }
+            run(&once, plan).expect("no faults");
+            prop_assert_eq!(twice.links(), once.links());
+        }
+    }
+
+    #[test]
+    fn nothing_outlives_the_process_before_the_barrier(world in worlds()) {
+        let (fake, want) = (world.host(), world.want());
+        let before = fake.links();
+        if let Ok(plan) = plan_on(&fake, &want) {
+            let done = fake.log().len();
+            let mut execution = Execution::new(plan);
+            execution.run_volatile(&mut open(&fake)).expect("no faults");
+            let early: Vec<Op> = fake.log()[done..].iter().filter(|op| op.outlives_the_process()).cloned().collect();
+            prop_assert_eq!(early, vec![]);
+            // The process dies.
+            drop(execution);
+            prop_assert_eq!(fake.links(), before);
+        }
+    }
+
+    #[test]
+    fn strangers_stay_as_they_are(world in worlds()) {
+        let (fake, want) = (world.host(), world.want());
+        let strangers = |fake: &Fake| fake.links().into_iter().filter(|link| !ours(link)).collect::<Vec<_>>();
+        let before = strangers(&fake);
+        if let Ok(plan) = plan_on(&fake, &want) {
+            run(&fake, plan).expect("no faults");
+            prop_assert_eq!(strangers(&fake), before);
+        }
+    }
+
+    #[test]
+    fn no_op_addresses_a_stranger(world in worlds()) {
+        let (fake, want) = (world.host(), world.want());
+        if let Ok(plan) = plan_on(&fake, &want) {
+            let have = fake.links();
+            for op in plan.steps.iter().flat_map(|step| step.undo.iter().chain([&step.op])) {
+                prop_assert_eq!(stranger_named_by(op, &have), None, "{:?}", op);
+            }
+        }
+    }
+}
+
+/// Whether the host shows what is wanted, read off without the planner.
+fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
+    let have = observed(fake);
+    for bridge in &want.bridges {
+        let BridgeMade::ByAgent { mac, mtu, .. } = bridge.made else { continue };
+        let seen = have.own_bridge(bridge.network).ok_or("the agent's bridge is not there")?;
+        if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false) {
+            return Err(format!("{bridge:?}: {seen:?}"));
+        }
+    }
+    for port in &want.ports {
+        let seen = have.device(port.id).ok_or(format!("no device of {}", port.id))?;
+        let bridge = have.own_bridge(port.network).or(have.named("br0")).ok_or("no bridge")?;
+        let kind = if matches!(port.nic, NicWant::Tap { .. }) { Kind::Tap } else { Kind::Veth };
+        let identity = (&seen.kind, seen.alias.as_deref()) == (&kind, Some(port.alias.as_str()));
+        let link = (seen.mac, seen.mtu, seen.up) == (Some(port.mac.host_side()), bridge.mtu, port.admin_up);
+        let learning = seen.bridge_port.is_none_or(|seen| seen.learning);
+        if !identity || !link || seen.v6_autoconf || seen.master != Some(bridge.index) || learning {
+            return Err(format!("{port:?}: {seen:?}"));
+        }
+    }
+    let there = |port: &&PortId| have.device(**port).is_some();
+    match want.absent_ports.iter().find(there) {
+        Some(port) => Err(format!("{port} is still there")),
+        None => Ok(()),
+    }
+}
+
+/// Lets step `at` of a plan fail, takes everything back, and compares; then runs the whole undo once more.
+fn fail_at_step(fake: &Fake, plan: Plan, at: usize, fault: Fault) -> Result<(), TestCaseError> {
+    let (before, begun) = (fake.links(), plan.steps[..=at].to_vec());
+    let count = AtomicUsize::new(0);
+    fake.set_faults(move |_| if count.fetch_add(1, Ordering::Relaxed) == at { fault } else { Fault::None });
+    let mut host = open(fake);
+    let mut execution = Execution::new(plan);
+    let ended = execution.run_volatile(&mut host).and_then(|()| execution.run(&mut host));
+    prop_assert!(ended.is_err(), "step {} did not fail", at);
+    let undone = execution.unwind(&mut host);
+    prop_assert!(undone == Undone::Clean || only_for_want_of_the_removed(&undone, &begun), "step {at}, {fault:?}: {undone:?}");
+    let after = fake.links();
+    as_before(&before, &after, &begun).map_err(|what| TestCaseError::fail(format!("step {at}, {fault:?}: {what}")))?;
+    let mut held = empty_hand();
+    let again: Vec<_> = undos(&begun).filter_map(|undo| host.apply(undo, &mut held).err()).collect();
+    let again = if again.is_empty() { Undone::Clean } else { Undone::Left(again) };
+    prop_assert_eq!(again, undone);
+    prop_assert_eq!(fake.links(), after);
+    Ok(())
+}
+
+/// The undos of steps in the order in which they run.
+fn undos(steps: &[Step]) -> impl Iterator<Item = &Op> {
+    steps.iter().rev().filter_map(|step| step.undo.as_ref())
+}
+
+/// What the steps delete, by its mark. That has no undo: what is gone stays gone.
+fn removed(steps: &[Step]) -> BTreeSet<String> {
+    let mark = |step: &Step| match step.op {
+        Op::DeleteLink { port } => Some(names::port_altname(port)),
+        Op::DeleteBridge { network } => Some(names::network_altname(network)),
+        _ => None,
+    };
+    steps.iter().filter_map(mark).collect()
+}
+
+/// Whether all that could not be undone is about what the plan itself removed.
+fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
+    let missing = |trouble| matches!(trouble, Trouble::Gone | Trouble::NoBridge);
+    matches!(undone, Undone::Left(left) if !removed(steps).is_empty() && left.iter().all(|error| missing(error.trouble)))
+}
+
+/// Compares a host with what it was before `steps` were begun and taken back. Three things only go forwards: what was
+/// removed stays so, a device that was being finished may be finished, and address generation stays off.
+fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<(), String> {
+    let removed = removed(steps);
+    let has = |link: &LinkSeen, marks: &BTreeSet<String>| link.altnames.iter().any(|name| marks.contains(name));
+    let finished: BTreeSet<String> = steps.iter().filter_map(|step| finishes(&step.op)).collect();
+    let bridges: BTreeSet<u32> = before.iter().filter(|link| has(link, &removed)).map(|link| link.index).collect();
+    for link in before {
+        let Some(mut now) = after.iter().find(|now| now.index == link.index).cloned() else {
+            if has(link, &removed) {
+                continue;
+            }
+            return Err(format!("{} is gone", link.name));
+        };
+        now.v6_autoconf |= ours(link) && link.v6_autoconf;
+        if has(link, &finished) {
+            now = LinkSeen { alias: link.alias.clone(), up: link.up, lower_up: link.lower_up, ..now };
+            now.bridge_port = now
+                .bridge_port
+                .map(|port| BridgePort { forwarding: link.bridge_port.is_some_and(|before| before.forwarding), ..port });
+        }
+        // It cannot go back into a bridge that is gone.
+        let stranded = link.master.is_some_and(|master| bridges.contains(&master)) && ours(link);
+        if stranded {
+            continue;
+        }
+        if now != *link && !has(link, &removed) {
+            return Err(format!("{link:#?} became {now:#?}"));
+        }
+    }
+    match after.iter().find(|now| before.iter().all(|link| link.index != now.index)) {
+        Some(new) => Err(format!("{new:#?} is left")),
+        None => Ok(()),
+    }
+}
+
+/// The mark of the device that an op finishes.
+fn finishes(op: &Op) -> Option<String> {
+    match op {
+        Op::Seal { port, .. } | Op::ConfigureGuest { port, .. } => Some(names::port_altname(*port)),
+        _ => None,
+    }
+}
+
+fn ours(link: &LinkSeen) -> bool {
+    let marks = our_marks();
+    link.altnames.iter().any(|name| marks.contains(name))
+}
+
+/// The link of somebody else's that an op's name, index or mark would hit.
+fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
+    let (mark, index, name) = match op {
+        Op::CreateBridge { network, index, name, .. } => (names::network_altname(*network), Some(*index), Some(name)),
+        Op::SetBridge { network, .. } | Op::DeleteBridge { network } => (names::network_altname(*network), None, None),
+        Op::CreateTap { port, index, name, .. } | Op::CreateVeth { port, index, name, .. } => {
+            (names::port_altname(*port), Some(*index), Some(name))
+        }
+        Op::Configure { port, at: At::Index(index), .. } => (names::port_altname(*port), Some(*index), None),
+        Op::CloseTap { port }
+        | Op::Configure { port, .. }
+        | Op::Persist { port }
+        | Op::ConfigureGuest { port, .. }
+        | Op::Seal { port, .. }
+        | Op::SetLink { port, .. }
+        | Op::Unbind { port }
+        | Op::SetGroup { port, .. }
+        | Op::DeleteLink { port } => (names::port_altname(*port), None, None),
+        Op::DeleteGroup { .. } => panic!("no plan deletes groups"),
+    };
+    let hit = |link: &&LinkSeen| {
+        let called = |name: &str| link.name == name || link.altnames.iter().any(|alt| alt == name);
+        called(&mark) || index == Some(link.index) || name.is_some_and(|name| called(name.as_str()))
+    };
+    have.iter().filter(|link| !ours(link)).find(hit).cloned()
+}
+
+/// What a kernel may say no with.
+fn troubles() -> impl Strategy<Value = Trouble> {
+    prop_oneof![
+        Just(Trouble::Taken),
+        Just(Trouble::Gone),
+        Just(Trouble::BridgeFull),
+        Just(Trouble::TimedOut),
+        Just(Trouble::Other)
+    ]
+}
+
+/// Brings items into an order that depends on nothing but `seed`.
+fn shuffle<T>(items: &mut Vec<T>, seed: u64) {
+    let hash = BuildHasherDefault::<DefaultHasher>::new();
+    let mut numbered: Vec<(u64, T)> =
+        std::mem::take(items).into_iter().zip(0u64..).map(|(item, n)| (hash.hash_one((seed, n)), item)).collect();
+    numbered.sort_by_key(|(key, _)| *key);
+    items.extend(numbered.into_iter().map(|(_, item)| item));
+}

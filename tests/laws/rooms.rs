@@ -1,0 +1,175 @@
+//! Arrows only point down, and the pure rooms stay pure: read off the sources themselves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room with the rooms below it that it may import. A room that is not named here fails the test: it needs a place.
+const BELOW: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("plan", &["model"]),
+    ("inbox", &[]),
+    ("exit", &[]),
+    ("config", &["model"]),
+    ("telemetry", &["config"]),
+    ("args", &["config", "exit"]),
+    ("events", &["model"]),
+    ("store", &["inbox", "model"]),
+    // An execution runs on a host, and a host's threads run executions: one floor.
+    ("exec", &["kernel", "model", "plan"]),
+    ("kernel", &["exec", "inbox", "model", "plan", "store"]),
+    ("guest", &["kernel", "model"]),
+    ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "plan", "store"]),
+    ("dbus", &["config", "events", "manager", "model", "plan"]),
+    ("api", &["config", "events", "exit", "kernel", "manager", "model", "plan", "store"]),
+    ("daemon", &["api", "config", "dbus", "events", "exit", "kernel", "manager", "model", "plan", "store", "telemetry"]),
+    ("demo", &["api", "config", "ctl", "daemon", "events", "exit", "kernel", "manager", "model", "plan", "store"]),
+    ("ctl", &["exit"]),
+    ("lib", &[]),
+    ("main", &[]),
+    ("bin", &["ctl", "exit"]),
+];
+
+/// What no pure room may name: clocks, randomness, the runtime, and everything that does I/O.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "netlink",
+    "rusqlite",
+    "axum",
+    "hyper",
+    "nix::",
+    "libc::",
+    "SystemTime",
+    "Instant",
+    "Timestamp::now",
+    "Zoned::now",
+    "std::fs",
+    "std::env",
+    "std::io",
+    "std::process",
+    "std::thread",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "UnixStream",
+    "UnixListener",
+    "UnixDatagram",
+    "rand::",
+    "new_v4",
+    "now_v7",
+    "println!",
+    "eprintln!",
+];
+
+/// Statuses of success and of an edge that talks to itself: they are no errors, so any handler may name them.
+const NO_ERRORS: &[&str] = &["OK", "CREATED", "ACCEPTED", "NO_CONTENT"];
+
+/// A source file: its room, its place, and its code without comments and unit tests.
+struct Source {
+    room: String,
+    path: PathBuf,
+    code: String,
+}
+
+#[test]
+fn plan_and_model_are_pure() {
+    let broken = find(|source, line| {
+        let pure = matches!(source.room.as_str(), "plan" | "model");
+        pure && IMPURE.iter().any(|word| line.contains(word))
+    });
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn arrows_only_point_down() {
+    let below: BTreeMap<&str, &[&str]> = BELOW.iter().copied().collect();
+    let broken = find(|source, line| {
+        let may = below.get(source.room.as_str()).unwrap_or_else(|| panic!("{} has no place in BELOW", source.room));
+        imports(line).any(|room| room != source.room && !may.contains(&room))
+    });
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(!find(|_, line| line.contains("use crate::{")).iter().any(|_| true), "name the room in each `use crate::…`");
+}
+
+#[test]
+fn the_only_unsafe_room_is_the_taps() {
+    let broken = find(|source, line| {
+        let word = |word: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == word);
+        (word("unsafe") || line.contains("allow(unsafe_code)")) && !source.path.starts_with("kernel/tap")
+    });
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn no_program_is_run_but_by_the_demo() {
+    let broken = find(|source, line| source.room != "demo" && line.contains("Command::new"));
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn an_errors_http_status_is_given_in_one_place_and_at_the_edge() {
+    // The client reads statuses; the router's own 405 is replaced by ours, which needs its name.
+    let replaces = |source: &Source, status: &str| source.path.ends_with("api/mod.rs") && status == "METHOD_NOT_ALLOWED";
+    let broken = find(|source, line| {
+        let home = ["api/faults.rs", "api/listener/refusal.rs"].iter().any(|path| source.path.ends_with(path));
+        let constants = line.split("StatusCode::").skip(1).map(|rest| word(rest));
+        let errors: Vec<&str> = constants.filter(|status| is_constant(status) && !NO_ERRORS.contains(status)).collect();
+        source.room != "ctl" && !home && errors.iter().any(|status| !replaces(source, status))
+    });
+    assert!(broken.is_empty(), "{broken:#?}");
+    let below_the_api = find(|source, line| !matches!(source.room.as_str(), "api" | "ctl") && line.contains("StatusCode"));
+    assert!(below_the_api.is_empty(), "{below_the_api:#?}");
+}
+
+/// The lines for which `what` holds, with their places.
+fn find(what: impl Fn(&Source, &str) -> bool) -> Vec<String> {
+    let sources = sources();
+    assert!(sources.len() > 50, "the sources were not found");
+    let lines = sources.iter().flat_map(|source| source.code.lines().enumerate().map(move |(n, line)| (source, n + 1, line)));
+    let found = lines.filter(|(source, _, line)| what(source, line));
+    found.map(|(source, number, line)| format!("src/{}:{number}: {}", source.path.display(), line.trim())).collect()
+}
+
+/// The rooms a line names as `crate::room`, or, in a program, as `nicd::room`.
+fn imports(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::").skip(1).map(word).filter(|room| BELOW.iter().any(|(known, _)| known == room))
+}
+
+fn word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+}
+
+fn is_constant(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    let own = |file: &PathBuf| {
+        let path = file.strip_prefix(&root).expect("below src").to_owned();
+        let first = path.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+        let room = first.trim_end_matches(".rs").to_owned();
+        Source { room, code: code(&fs::read_to_string(file).expect("a source")), path }
+    };
+    files.iter().filter(|file| !file.ends_with("tests.rs")).map(own).collect()
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of src") {
+        let path = entry.expect("entry").path();
+        match path.is_dir() {
+            true => walk(&path, files),
+            false if path.extension().is_some_and(|extension| extension == "rs") => files.push(path),
+            false => {}
+        }
+    }
+}
+
+/// The code up to the unit tests, which stand last in a file; comments are blanked, so that line numbers stay right.
+fn code(text: &str) -> String {
+    let uncommented = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+    let lines: Vec<String> = text.lines().take_while(|line| *line != "#[cfg(test)]").map(uncommented).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,328 @@
+//! Small hosts with a past: devices nicd once built and somebody then changed, among links that are nobody's business.
+
+use std::path::Path;
+
+use nicd::exec::Execution;
+use nicd::kernel::fake::{Fake, FakeHost};
+use nicd::kernel::{Host, Kernel};
+use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
+use nicd::plan::{
+    Address, BridgeMade, BridgePort, BridgeWant, GuestSettings, Have, Kind, LinkSeen, NicWant, Plan, PortWant, Reason, Want, plan,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+/// How many ports there are at most.
+const PORTS: usize = 4;
+
+/// Where the only guest's namespace is mounted.
+const NETNS: &str = "/run/netns/blue";
+
+/// The operator's bridge, which the second network uses.
+const BR0: &str = "br0";
+
+/// A host and what is wanted of it.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// What nicd built before.
+    built: Vec<NicSpec>,
+    /// What became of that.
+    drifts: Vec<Drift>,
+    /// Links that are not nicd's.
+    strangers: Vec<Stranger>,
+    /// What is wanted now.
+    wanted: Vec<NicSpec>,
+    /// What is to go.
+    absent: Vec<usize>,
+    /// Whether the agent's bridge is to go when nothing is wanted on it.
+    bridge_goes: bool,
+}
+
+/// A port of the small domain.
+#[derive(Debug, Clone, Copy)]
+struct NicSpec {
+    port: usize,
+    veth: bool,
+    agents_bridge: bool,
+    admin_up: bool,
+    queues: u16,
+    /// Which attach it is from; another one seals anew.
+    commit: u8,
+}
+
+/// What somebody did to what nicd built.
+#[derive(Debug, Clone, Copy)]
+enum Drift {
+    OutOfBridge(usize),
+    IntoBr0(usize),
+    Mtu(usize),
+    Mac(usize),
+    Learning(usize),
+    V6(usize),
+    Down(usize),
+    Unsealed(usize),
+    Renamed(usize),
+    Opened(usize),
+    Deleted(usize),
+    BridgeMac,
+    BridgeMtu,
+    BridgeDown,
+    BridgeV6,
+}
+
+/// A link that is not nicd's, however much its names look like it.
+#[derive(Debug, Clone, Copy)]
+enum Stranger {
+    /// Has the name that a port's device would get.
+    DeviceName { port: usize, choice: usize },
+    /// Has the name that the agent's bridge would get.
+    BridgeName { choice: usize },
+    /// Has an altname that is almost a port's mark.
+    AlmostMarked { port: usize, how: usize },
+    /// Has the mark of a port nobody asks for.
+    Orphan,
+    /// Is another port of the operator's bridge.
+    InBr0,
+}
+
+/// Any small world.
+pub fn worlds() -> impl Strategy<Value = World> {
+    let nics = || vec(nic(), 0..=PORTS).prop_map(distinct);
+    let absent = vec(0..PORTS, 0..3);
+    (nics(), vec(drift(), 0..5), vec(stranger(), 0..4), nics(), absent, any::<bool>()).prop_map(
+        |(built, drifts, strangers, wanted, absent, bridge_goes)| {
+            let mut absent: Vec<usize> = absent.into_iter().filter(|port| wanted.iter().all(|nic| nic.port != *port)).collect();
+            absent.sort_unstable();
+            absent.dedup();
+            World { built, drifts, strangers, wanted, absent, bridge_goes }
+        },
+    )
+}
+
+fn nic() -> impl Strategy<Value = NicSpec> {
+    let parts = (0..PORTS, any::<bool>(), any::<bool>(), any::<bool>(), 1..3u16, 1..3u8);
+    parts.prop_map(|(port, veth, agents_bridge, admin_up, queues, commit)| NicSpec {
+        port,
+        veth,
+        agents_bridge,
+        admin_up,
+        queues,
+        commit,
+    })
+}
+
+fn drift() -> impl Strategy<Value = Drift> {
+    let ports = prop_oneof![
+        Just(Drift::OutOfBridge as fn(usize) -> Drift),
+        Just(Drift::IntoBr0 as fn(usize) -> Drift),
+        Just(Drift::Mtu as fn(usize) -> Drift),
+        Just(Drift::Mac as fn(usize) -> Drift),
+        Just(Drift::Learning as fn(usize) -> Drift),
+        Just(Drift::V6 as fn(usize) -> Drift),
+        Just(Drift::Down as fn(usize) -> Drift),
+        Just(Drift::Unsealed as fn(usize) -> Drift),
+        Just(Drift::Renamed as fn(usize) -> Drift),
+        Just(Drift::Opened as fn(usize) -> Drift),
+        Just(Drift::Deleted as fn(usize) -> Drift),
+    ];
+    let bridges = prop_oneof![Just(Drift::BridgeMac), Just(Drift::BridgeMtu), Just(Drift::BridgeDown), Just(Drift::BridgeV6)];
+    prop_oneof![3 => (ports, 0..PORTS).prop_map(|(drift, port)| drift(port)), 1 => bridges]
+}
+
+fn stranger() -> impl Strategy<Value = Stranger> {
+    prop_oneof![
+        (0..PORTS, 0..3usize).prop_map(|(port, choice)| Stranger::DeviceName { port, choice }),
+        (0..3usize).prop_map(|choice| Stranger::BridgeName { choice }),
+        (0..PORTS, 0..4usize).prop_map(|(port, how)| Stranger::AlmostMarked { port, how }),
+        Just(Stranger::Orphan),
+        Just(Stranger::InBr0),
+    ]
+}
+
+fn distinct(mut nics: Vec<NicSpec>) -> Vec<NicSpec> {
+    let mut seen = Vec::new();
+    nics.retain(|nic| {
+        !seen.contains(&nic.port) && {
+            seen.push(nic.port);
+            true
+        }
+    });
+    nics
+}
+
+impl World {
+    /// The host as it is before the plan under test; the same one each time.
+    pub fn host(&self) -> Fake {
+        let fake = Fake::new();
+        fake.add_netns(Path::new(NETNS));
+        fake.add_link("lo", Kind::Other, 65536);
+        let br0 = fake.add_link(BR0, Kind::Bridge, 1500);
+        self.strangers.iter().enumerate().for_each(|(n, stranger)| stranger.appear(&fake, br0, n));
+        let want = want(&self.built, 1000);
+        // A past that no plan leads to, for want of a name, is an empty one.
+        if let Ok(plan) = plan_on(&fake, &want) {
+            run(&fake, plan).expect("the past had no faults");
+        }
+        self.drifts.iter().for_each(|drift| drift.happen(&fake, br0));
+        fake
+    }
+
+    /// What is wanted of it.
+    pub fn want(&self) -> Want {
+        let mut want = want(&self.wanted, 5000);
+        want.absent_ports = self.absent.iter().map(|port| port_id(*port)).collect();
+        if self.bridge_goes && want.ports.iter().all(|port| port.network != network_id(true)) {
+            want.bridges.retain(|bridge| bridge.network != network_id(true));
+            want.absent_bridges.push(network_id(true));
+        }
+        want
+    }
+}
+
+impl Stranger {
+    fn appear(self, fake: &Fake, br0: u32, n: usize) {
+        let free = |name: &str| !fake.links().iter().any(|link| link.name == name || link.altnames.iter().any(|alt| alt == name));
+        let named = |name: &str| free(name).then(|| fake.add_link(name, Kind::Tap, 1400));
+        let plain = format!("eth{n}");
+        match self {
+            Self::DeviceName { port, choice } => _ = named(names::port_device(port_id(port), choice).as_str()),
+            Self::BridgeName { choice } => _ = named(names::network_bridge(network_id(true), choice).as_str()),
+            Self::AlmostMarked { port, how } => {
+                let altname = almost(&names::port_altname(port_id(port)), how);
+                if free(&altname) {
+                    fake.add_link(&plain, Kind::Tap, 1400);
+                    fake.meddle(&plain, |link| link.altnames.push(altname));
+                }
+            }
+            Self::Orphan => {
+                let mark = names::port_altname(PortId(Uuid::from_u128(0xdead)));
+                if free(&mark) {
+                    fake.add_link(&plain, Kind::Tap, 1400);
+                    fake.meddle(&plain, |link| link.altnames.push(mark));
+                }
+            }
+            Self::InBr0 => {
+                fake.add_link(&plain, Kind::Other, 1500);
+                fake.meddle(&plain, |link| link.master = Some(br0));
+            }
+        }
+    }
+}
+
+/// A text that a careless comparison takes for the mark.
+fn almost(mark: &str, how: usize) -> String {
+    match how {
+        0 => mark[..mark.len() - 1].to_owned(),
+        1 => mark.to_uppercase(),
+        2 => format!("nicd-{}", mark["nicd-".len()..].replace('-', "")),
+        _ => mark["nicd-".len()..].to_owned(),
+    }
+}
+
+impl Drift {
+    fn happen(self, fake: &Fake, br0: u32) {
+        let bridge = |change: fn(&mut LinkSeen)| fake.meddle(&names::network_altname(network_id(true)), change);
+        let device = |port: usize, change: &dyn Fn(&mut LinkSeen)| fake.meddle(&names::port_altname(port_id(port)), change);
+        match self {
+            Self::OutOfBridge(port) => device(port, &|link| link.master = None),
+            Self::IntoBr0(port) => device(port, &|link| link.master = Some(br0)),
+            Self::Mtu(port) => device(port, &|link| link.mtu = 1300),
+            Self::Mac(port) => device(port, &|link| link.mac = Some(Mac([0xfe, 9, 9, 9, 9, 9]))),
+            Self::Learning(port) => device(port, &|link| {
+                link.bridge_port = link.bridge_port.map(|seen| BridgePort { learning: true, ..seen });
+            }),
+            Self::V6(port) => device(port, &|link| link.v6_autoconf = true),
+            Self::Down(port) => device(port, &|link| link.up = false),
+            Self::Unsealed(port) => device(port, &|link| link.alias = None),
+            Self::Renamed(port) => device(port, &|link| link.name = format!("was{port}")),
+            Self::Opened(port) => fake.set_carrier(port_id(port), true),
+            Self::Deleted(port) => fake.delete_link(&names::port_altname(port_id(port))),
+            Self::BridgeMac => bridge(|link| link.mac = Some(Mac([2, 0, 0, 0, 0, 1]))),
+            Self::BridgeMtu => bridge(|link| link.mtu = 1300),
+            Self::BridgeDown => bridge(|link| link.up = false),
+            Self::BridgeV6 => bridge(|link| link.v6_autoconf = true),
+        }
+    }
+}
+
+/// The n-th port's id, whose digits differ in each of the windows names are made of.
+pub fn port_id(n: usize) -> PortId {
+    PortId(Uuid::from_u128(0x1111_1111_1222_4222_8233_3333_3333_3300 + n as u128 * 0x1000_0000_0010_0000_0000_1000_0000_0001))
+}
+
+/// The agent's network, or that on the operator's bridge.
+pub fn network_id(agents: bool) -> NetworkId {
+    NetworkId(Uuid::from_u128(0xaaaa_aaaa_aaaa_4bbb_8bbb_bbbb_cccc_cc00 + u128::from(!agents)))
+}
+
+/// The marks of everything the small domain calls nicd's.
+pub fn our_marks() -> Vec<String> {
+    let bridges = [true, false].map(|agents| names::network_altname(network_id(agents)));
+    (0..PORTS).map(|n| names::port_altname(port_id(n))).chain(bridges).collect()
+}
+
+fn want(nics: &[NicSpec], index: u32) -> Want {
+    let made = BridgeMade::ByAgent { index, mac: Mac([0xfe, 0x62, 0, 0, 0, 1]), mtu: 1450 };
+    let bridges = vec![
+        BridgeWant { network: network_id(true), made },
+        BridgeWant { network: network_id(false), made: BridgeMade::Existing { name: BR0.parse().expect("a name") } },
+    ];
+    let ports = nics.iter().map(|nic| nic.want(index + 2 + 2 * u32::try_from(nic.port).expect("small"))).collect();
+    Want { bridges, ports, ..Want::default() }
+}
+
+impl NicSpec {
+    fn want(self, index: u32) -> PortWant {
+        let n = u8::try_from(self.port).expect("small");
+        let nic = if self.veth {
+            let guest = GuestSettings {
+                name: (n % 2 == 0).then(|| format!("lan{n}").parse().expect("a name")),
+                addresses: vec![Address { ip: [192, 0, 2, 10 + n].into(), prefix: 24 }],
+                routes: Vec::new(),
+            };
+            let pin = NetnsPin { boot_id: Uuid::from_u128(1), cookie: 1 };
+            NicWant::Veth { netns: NETNS.into(), pin, guest }
+        } else {
+            NicWant::Tap { queues: self.queues, vnet_hdr: true, owner: Owner { uid: Some(1000), gid: None } }
+        };
+        PortWant {
+            id: port_id(self.port),
+            network: network_id(self.agents_bridge),
+            index,
+            mac: Mac([0xfa, 0x16, 0x3e, 0, 0, n]),
+            mtu: 1450,
+            admin_up: self.admin_up,
+            alias: format!("nicd store {}", self.commit),
+            nic,
+        }
+    }
+}
+
+/// What a complete dump of the host shows.
+pub fn observed(fake: &Fake) -> Have {
+    fake.links().into()
+}
+
+/// The plan for `want` on what a complete dump shows.
+pub fn plan_on(fake: &Fake, want: &Want) -> Result<Plan, nicd::plan::PlanError> {
+    plan(Reason::Restart, want, &observed(fake))
+}
+
+/// An access to the host.
+pub fn open(fake: &Fake) -> FakeHost {
+    fake.open().expect("the host in memory always opens")
+}
+
+/// Carries a plan out wholly.
+pub fn run(fake: &Fake, plan: Plan) -> Result<(), nicd::kernel::OpError> {
+    let mut host = open(fake);
+    let mut execution: Execution<FakeHost> = Execution::new(plan);
+    execution.run_volatile(&mut host)?;
+    execution.run(&mut host)
+}
+
+/// An empty hand, as an execution begins with.
+pub fn empty_hand() -> <FakeHost as Host>::Held {
+    Default::default()
+}

@@ -1,0 +1,69 @@
+//! The planner, case by case: `tests/planner/<case>/` has what was `observed` and what is `desired`, and the `plan` and its
+//! `undo`, in the order in which each runs; or, as `error.txt`, why nothing can be planned.
+//!
+//! `NICD_BLESS=1` writes what the planner says now into the folders; the diff is then for a person to read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nicd::plan::{Have, Op, PlanError, Reason, Want, plan};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Set to have the answers written instead of compared.
+const BLESS: &str = "NICD_BLESS";
+
+/// The files that hold the answer.
+const ANSWERS: [&str; 3] = ["plan.json", "undo.json", "error.txt"];
+
+#[test]
+fn every_case_is_planned_as_its_folder_says() {
+    let cases = cases();
+    assert!(cases.len() >= 20, "only {} cases under tests/planner", cases.len());
+    for case in cases {
+        let said = answer(plan_of(&case));
+        for (file, text) in ANSWERS.into_iter().zip(said) {
+            let path = case.join(file);
+            match (std::env::var_os(BLESS), text) {
+                (Some(_), Some(text)) => fs::write(path, text).expect("bless"),
+                (Some(_), None) => _ = fs::remove_file(path),
+                (None, text) => assert_eq!(text, fs::read_to_string(&path).ok(), "{}", path.display()),
+            }
+        }
+    }
+}
+
+/// The ops of a case's plan, and its undos as they would run; none where the planner refuses.
+fn plan_of(case: &Path) -> Result<(Vec<Op>, Vec<Op>), PlanError> {
+    let (want, have): (Want, Have) = (read(case, "desired.json"), read(case, "observed.json"));
+    let steps = plan(Reason::Attach, &want, &have)?.steps;
+    let undos = steps.iter().rev().filter_map(|step| step.undo.clone()).collect();
+    Ok((steps.into_iter().map(|step| step.op).collect(), undos))
+}
+
+/// What belongs into each of [`ANSWERS`].
+fn answer(planned: Result<(Vec<Op>, Vec<Op>), PlanError>) -> [Option<String>; 3] {
+    match planned {
+        Ok((ops, undos)) => [Some(json(&ops)), Some(json(&undos)), None],
+        Err(error) => [None, None, Some(format!("{error}\n"))],
+    }
+}
+
+/// All case folders, sorted.
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/planner");
+    let entries = fs::read_dir(folder).expect("tests/planner");
+    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.expect("entry").path()).filter(|path| path.is_dir()).collect();
+    cases.sort();
+    cases
+}
+
+fn read<T: DeserializeOwned>(case: &Path, file: &str) -> T {
+    let path = case.join(file);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("JSON") + "\n"
+}
