@@ -116,6 +116,10 @@ impl Manager {
             let port = PortId(mark);
             let Some(entry) = state.ports.get(&port) else { continue };
             if entry.phase == Phase::Detaching {
+                // The delete that is under way goes by the altname: a port that may come back waits until it has ended.
+                if !entry.never_comes_back() || state.have.device(port).is_some() {
+                    continue;
+                }
                 let manager = Arc::clone(self);
                 self.tasks.spawn(async move { manager.gone(port, &Context::default()).await });
             } else {
