@@ -23,6 +23,9 @@ use super::{Desk, context, id, json_body, slip, tell};
 /// The most entries of any list in a body.
 const ENTRIES: usize = 64;
 
+/// What Nova's clients see as the owner of an attached port.
+const COMPUTE: &str = "compute:nova";
+
 const KNOWN: &[&str] = &[
     "id",
     "name",
@@ -232,7 +235,7 @@ pub(super) fn shown(view: &PortView) -> Value {
         "admin_state_up": port.admin_up,
         "status": view.phase.status().as_str(),
         "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()),
-        "device_owner": port.device_owner,
+        "device_owner": owner(view),
         "binding:vif_type": vif_type,
         "binding:vif_details": details,
         "binding:vnic_type": "normal",
@@ -246,6 +249,14 @@ pub(super) fn shown(view: &PortView) -> Value {
         "created_at": port.created_at,
         "updated_at": port.updated_at,
     })
+}
+
+/// Nova takes over a port it attaches and gives it back when it detaches; one that says otherwise keeps its own.
+fn owner(view: &PortView) -> &str {
+    match (view.port.device_owner.as_str(), &view.binding) {
+        ("", Some(_)) => COMPUTE,
+        (own, _) => own,
+    }
 }
 
 /// How a VMM or an operator finds the device.
