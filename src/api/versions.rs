@@ -25,12 +25,18 @@ pub(super) async fn v21(headers: HeaderMap) -> Json<Value> {
     Json(json!({"version": compute(&headers, "v2.1", "v2.1")}))
 }
 
+/// Neutron's list of resources. It is no version document, as Neutron has those at its root alone; our root is Nova's, so
+/// that what client libraries look for (keystoneauth's discover.py) stands beside the list.
 pub(super) async fn network(headers: HeaderMap) -> Json<Value> {
     let resource = |name: &str, collection: &str| {
         let href = format!("{}/v2.0/{collection}", base(&headers));
         json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
     };
-    Json(json!({"resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")]}))
+    let links = json!([{"rel": "self", "href": format!("{}/v2.0/", base(&headers))}]);
+    Json(json!({
+        "resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")],
+        "version": {"id": "v2.0", "status": "CURRENT", "updated": UPDATED, "links": links},
+    }))
 }
 
 /// There are none: clients then use what is always there.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::events::Kind;
 use crate::kernel::worker::Outcome;
+use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, PortId, ServerId};
 use crate::plan::{Op, Plan, Reason, Step, Want, plan};
 use crate::store::{Change, Purpose};
@@ -14,12 +15,18 @@ use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event};
 
 impl Manager {
-    pub(super) async fn detach(self: Arc<Self>, server: ServerId, port: PortId, context: &Context) -> Result<Reply, Error> {
+    pub(super) async fn detach(
+        self: Arc<Self>,
+        server: ServerId,
+        port: PortId,
+        after: AfterDetach,
+        context: &Context,
+    ) -> Result<Reply, Error> {
         let what = |state: &mut State| {
             self.on_server(state, server, port)?;
-            Ok(match state.port(port)?.record.origin {
-                Origin::Attach => Intent::Deleting,
-                Origin::Client => Intent::Detaching,
+            Ok(match (state.port(port)?.record.origin, after) {
+                (Origin::Attach, AfterDetach::AsMade) => Intent::Deleting,
+                (Origin::Client, _) | (Origin::Attach, AfterDetach::Keep) => Intent::Detaching,
             })
         };
         self.remove(port, what, context).await
@@ -162,6 +169,8 @@ impl Manager {
         let deleting = record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
         let mut unbound = record;
         unbound.binding = None;
+        // What is kept is the client's from now on.
+        unbound.origin = Origin::Client;
         let change = if deleting { Change::DeletePort(port) } else { Change::PutPort(Box::new(unbound.clone())) };
         if let Err(error) = self.commit(vec![change], Purpose::Freeing).await {
             tracing::error!(%port, %error, "that a port is gone could not be recorded");

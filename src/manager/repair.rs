@@ -27,12 +27,12 @@ const QUIET: Duration = Duration::from_secs(10);
 const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 
 /// Whether the intent behind a build is durable yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum IntentIs {
     /// It is.
     Durable,
-    /// It becomes so while the device is built.
-    New,
+    /// It becomes so while the device is built, and this together with it.
+    New(Option<Box<Change>>),
 }
 
 /// A build that failed.
@@ -56,7 +56,7 @@ impl Manager {
         loop {
             tried += 1;
             let network = self.claim_bridge(port).await?;
-            let result = self.build_once(port, reason, intent).await;
+            let result = self.build_once(port, reason, &intent).await;
             if let Some(network) = network.and_then(|id| self.lock().networks.get_mut(&id).map(|_| id))
                 && let Some(entry) = self.lock().networks.get_mut(&network)
             {
@@ -100,15 +100,16 @@ impl Manager {
         .await
     }
 
-    async fn build_once(&self, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
+    async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<(), Failed> {
         let (plan, record) = {
             let state = self.lock();
             (self.plan_port(&state, port, reason)?, state.port(port)?.record.clone())
         };
         let answer = match intent {
             IntentIs::Durable => self.hands.submit(plan),
-            IntentIs::New => {
-                let changes = vec![Change::PutPort(Box::new(record))];
+            IntentIs::New(beside) => {
+                let mut changes = vec![Change::PutPort(Box::new(record))];
+                changes.extend(beside.clone().map(|change| *change));
                 let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, report);
                 self.hands.submit_with(plan, Box::new(commit))
             }
@@ -116,6 +117,9 @@ impl Manager {
         match answered(answer.map_err(Error::from)?).await? {
             Outcome::Done(done) => {
                 self.finished(port, done);
+                if matches!(intent, IntentIs::New(_)) {
+                    self.note_store(&mut self.lock(), None);
+                }
                 Ok(())
             }
             Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),

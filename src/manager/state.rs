@@ -427,9 +427,11 @@ impl State {
         let network = &self.networks.get(&port.network_id)?.record;
         let nic = match &server.guest {
             Guest::Vm { queues, owner } => NicWant::Tap { queues: *queues, vnet_hdr: port.profile.vnet_hdr, owner: *owner },
-            Guest::Netns { path } => {
-                NicWant::Veth { netns: path.clone(), pin: server.pin?, guest: self.guest_settings(port, binding.ordinal) }
-            }
+            Guest::Netns { path } => NicWant::Veth {
+                netns: path.clone(),
+                pin: server.pin?,
+                guest: self.guest_settings(port, network, binding.ordinal),
+            },
         };
         Some(PortWant {
             id: port.id,
@@ -443,7 +445,7 @@ impl State {
         })
     }
 
-    fn guest_settings(&self, port: &Port, ordinal: u16) -> GuestSettings {
+    fn guest_settings(&self, port: &Port, network: &Network, ordinal: u16) -> GuestSettings {
         let subnets: Vec<&Subnet> =
             port.fixed_ips.iter().filter_map(|ip| self.subnets.get(&ip.subnet_id)).map(|entry| &entry.record).collect();
         let mut addresses: Vec<Address> = port
@@ -477,7 +479,10 @@ impl State {
                 add(everywhere, gateway);
             }
         }
-        GuestSettings { name: port.profile.interface_name.clone(), addresses, routes }
+        let siblings = self.networks.get(&network.id).map(|entry| &entry.subnets).into_iter().flatten();
+        let ranges = siblings.filter_map(|id| self.subnets.get(id)).map(|entry| entry.record.cidr).collect();
+        let name = port.profile.interface_name.clone();
+        GuestSettings { name, addresses, routes, mtu: Some(network.mtu), metric, ranges }
     }
 
     /// Takes in what a look showed, unless a newer look is known; whether it was taken in.
