@@ -178,7 +178,7 @@ impl<H: Host> Worker<H> {
     }
 }
 
-/// A job between its volatile steps and its durable intent: whom to tell, and which altnames to look at in the end.
+/// A job between its volatile steps and the rest, and the altnames to look at once it is done.
 type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>);
 
 struct Loop<H: Host> {
@@ -317,7 +317,7 @@ mod tests {
             report = Some(given);
         });
         assert_eq!(at_flush.recv_timeout(Duration::from_secs(5)), Ok(true));
-        let report: Report = report.expect("the commit was handed in");
+        let report: Report = report.expect("it was called");
         report(Ok(()));
         assert!(matches!(outcome.unwrap().blocking_recv(), Ok(Outcome::Done(_))));
         worker.close();
