@@ -71,7 +71,19 @@ impl House {
             tokio::spawn(Arc::clone(&manager).follow(noticed, ended.clone().cancelled_owned()))
         });
         let following = Some(following);
-        Self { manager, runtime: Some(runtime), hands, store, threads, ended, following, reader, life, events: Vec::new(), _lock: lock }
+        Self {
+            manager,
+            runtime: Some(runtime),
+            hands,
+            store,
+            threads,
+            ended,
+            following,
+            reader,
+            life,
+            events: Vec::new(),
+            _lock: lock,
+        }
     }
 
     /// Carries an action out and waits for its answer.

@@ -165,7 +165,9 @@ impl Reference {
     }
 
     fn networks_shown(&self) -> Vec<(nicd::model::NetworkId, Vec<nicd::model::SubnetId>)> {
-        let subnets = |n: usize, has: [bool; 2]| [false, true].into_iter().filter(move |v6| has[usize::from(*v6)]).map(move |v6| subnet_id(n, v6));
+        let subnets = |n: usize, has: [bool; 2]| {
+            [false, true].into_iter().filter(move |v6| has[usize::from(*v6)]).map(move |v6| subnet_id(n, v6))
+        };
         (0..2).filter_map(|n| Some((network_id(n), subnets(n, self.networks[n]?).collect()))).collect()
     }
 

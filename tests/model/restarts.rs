@@ -5,7 +5,7 @@ fn gone() {
     let scene = Scene::with_networks();
     for i in 0..60 {
         eprintln!("{i}");
-    let r = scene.attach(VM, on(1)).unwrap();
-    scene.perform(detach(VM, r.port.id)).unwrap();
+        let r = scene.attach(VM, on(1)).unwrap();
+        scene.perform(detach(VM, r.port.id)).unwrap();
     }
 }

@@ -8,10 +8,10 @@ use nicd::model::{Mac, PortId, names};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::check::{Reference, RefPort, same};
+use crate::check::{RefPort, Reference, same};
 use crate::scene::{
-    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_network, create_port, create_subnet, detach, network_id, on, port_of,
-    put_server, server_id,
+    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_network, create_port, create_subnet, detach, network_id, on,
+    port_of, put_server, server_id,
 };
 
 /// NICs a server may have in this house.
