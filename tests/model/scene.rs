@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, PortView, Reply};
-use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{NetworkId, Owner, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkSeen};
@@ -52,7 +52,7 @@ impl Scene {
         }
         fake.add_netns(Path::new(NETNS_PATH));
         let strangers = fake.links();
-        let mut scene = Self { fake, dir: tempfile::tempdir().unwrap(), strangers, house: None, last_event: 0 };
+        let mut scene = Self { fake, dir: state_dir(), strangers, house: None, last_event: 0 };
         scene.open();
         for server in 0..3 {
             scene.perform(put_server(server)).unwrap();
@@ -129,6 +129,11 @@ impl Scene {
     }
 }
 
+/// A state directory in memory where there is one: these tests are about order, and a disk's flushes only take time.
+fn state_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// The n-th network's id.
 pub fn network_id(n: usize) -> NetworkId {
     NetworkId(Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000 + n as u128))
@@ -152,7 +157,7 @@ pub fn address(network: usize, v6: bool, host: u8) -> IpAddr {
 
 /// Makes the n-th network.
 pub fn create_network(n: usize) -> Action {
-    Action::CreateNetwork(NewNetwork {
+    Action::CreateNetworks(vec![NewNetwork {
         id: Some(network_id(n)),
         name: format!("net{n}"),
         description: String::new(),
@@ -160,13 +165,13 @@ pub fn create_network(n: usize) -> Action {
         mtu: None,
         bridge: (n == OPERATORS).then(|| BR0.parse().unwrap()),
         physical_network: None,
-    })
+    }])
 }
 
 /// Makes a network's subnet of a family.
 pub fn create_subnet(network: usize, v6: bool) -> Action {
     let prefix = if v6 { 125 } else { 29 };
-    Action::CreateSubnet(NewSubnet {
+    Action::CreateSubnets(vec![NewSubnet {
         id: subnet_id(network, v6),
         network_id: network_id(network),
         name: String::new(),
@@ -177,7 +182,7 @@ pub fn create_subnet(network: usize, v6: bool) -> Action {
         allocation_pools: None,
         dns_nameservers: Vec::new(),
         host_routes: Vec::new(),
-    })
+    }])
 }
 
 /// Makes the n-th server known.
@@ -192,7 +197,7 @@ pub fn put_server(n: usize) -> Action {
 
 /// Makes a port on its own.
 pub fn create_port(network: usize) -> Action {
-    Action::CreatePort(NewPort {
+    Action::CreatePorts(vec![NewPort {
         id: None,
         network_id: network_id(network),
         name: String::new(),
@@ -203,12 +208,12 @@ pub fn create_port(network: usize) -> Action {
         admin_up: true,
         device_owner: String::new(),
         profile: Profile::default(),
-    })
+    }])
 }
 
 /// Gives a NIC to a server.
 pub fn attach(server: usize, nic: WantedNic) -> Action {
-    Action::Attach(Attach { server_id: server_id(server), nic, second_on_network: SecondOnNetwork::Allowed })
+    Action::Attach(Attach { server_id: server_id(server), nic, second_on_network: SecondOnNetwork::Allowed, tag: None })
 }
 
 /// A new port on a network.
@@ -218,13 +223,14 @@ pub fn on(network: usize) -> WantedNic {
 
 /// Takes a port from a server.
 pub fn detach(server: usize, port: PortId) -> Action {
-    Action::Detach(server_id(server), port)
+    Action::Detach(server_id(server), port, AfterDetach::AsMade)
 }
 
 /// The port an answer shows.
 pub fn port_of(reply: Reply) -> PortView {
     match reply {
         Reply::Port(port) => *port,
+        Reply::Ports(mut ports) => ports.remove(0),
         other => panic!("{other:?} shows no port"),
     }
 }
