@@ -47,3 +47,13 @@ fn openstacksdk_makes_lists_attaches_and_detaches_and_raises_the_right_exception
 fn novaclient_attaches_lists_and_detaches_at_every_microversion() {
     passes("test_novaclient.py");
 }
+
+#[test]
+fn every_example_of_the_seed_documents_works_with_curl() {
+    passes("test_seeds.py");
+}
+
+#[test]
+fn what_other_clients_send_is_understood() {
+    passes("test_others.py");
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -29,7 +29,9 @@ pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next)
     let given = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST).cloned();
     let Some(given) = given else { return next.run(request).await };
     let path = request.uri().path().to_owned();
-    let dialect = Dialect::of(&path);
+    // The router has taken the version from the front of the path.
+    let whole = request.extensions().get::<OriginalUri>().map_or(path.as_str(), |whole| whole.path());
+    let dialect = Dialect::of(whole);
     let caller = request.extensions().get::<Caller>().cloned();
     let Some((text, caller)) = readable(&given).zip(caller) else {
         return faults::answer(&Refusal::BadKey, dialect);
@@ -81,7 +83,7 @@ fn digest(path: &str, body: &[u8]) -> String {
 /// Makes an answer durable under its key before it is sent; what may go better next time is not remembered.
 async fn keep(desk: &Desk, key: &Key, response: Response) -> Response {
     let status = response.status();
-    if status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
+    if faults::may_pass(status) {
         desk.forget_key(key).await;
         return response;
     }

@@ -53,6 +53,7 @@ pub fn router(manager: Desk) -> Router {
     let once = middleware::from_fn_with_state(manager.clone(), idempotency::once);
     let nova = Router::new()
         .route("/servers", get(nova::servers))
+        .route("/servers/detail", get(nova::detail))
         .route("/servers/{server}", get(nova::server))
         .route("/servers/{server}/os-interface", get(nova::list).post(nova::attach))
         .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach))

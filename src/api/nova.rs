@@ -6,8 +6,8 @@ use std::str::FromStr;
 use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{RawPathParams, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::extract::{OriginalUri, RawPathParams, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -21,23 +21,28 @@ use super::fields::{BodyError, Fields, Ip, not_of_type, wrong};
 use super::listener::Caller;
 use super::listing::form;
 use super::microversion::Microversion;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
-pub(super) async fn servers(State(desk): State<Desk>, uri: Uri) -> Json<Value> {
-    let servers: Vec<Value> = desk.servers().iter().map(|server| brief(server, uri.path())).collect();
-    Json(json!({"servers": servers}))
+pub(super) async fn servers(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+    let collection = here(&headers, uri.path());
+    Json(json!({"servers": desk.servers().iter().map(|server| brief(server, &collection)).collect::<Vec<_>>()}))
 }
 
-pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, uri: Uri) -> Response {
+/// `servers/detail`, by which clients find a server whose name they have.
+pub(super) async fn detail(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+    let collection = here(&headers, parent(uri.path()));
+    Json(json!({"servers": desk.servers().iter().map(|server| full(server, &collection)).collect::<Vec<_>>()}))
+}
+
+pub(super) async fn server(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    headers: HeaderMap,
+    OriginalUri(uri): OriginalUri,
+) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
-    let shown = found.map(|server| {
-        let mut shown = brief(&server, uri.path().rsplit_once('/').map_or("", |(servers, _)| servers));
-        shown["status"] = "ACTIVE".into();
-        shown["tenant_id"] = server.server.project_id.clone().into();
-        shown["created"] = server.server.created_at.to_string().into();
-        shown["updated"] = server.server.updated_at.to_string().into();
-        Json(json!({"server": shown}))
-    });
+    let shown = found.map(|server| Json(json!({"server": full(&server, &here(&headers, parent(uri.path())))})));
     tell(shown, COMPUTE)
 }
 
@@ -210,10 +215,24 @@ pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
     shown
 }
 
-fn brief(view: &ServerView, servers: &str) -> Value {
+fn brief(view: &ServerView, collection: &str) -> Value {
     let id = view.server.id.to_string();
-    let href = format!("http://localhost{servers}/{id}");
+    let href = format!("{collection}/{id}");
     json!({"id": id, "name": view.server.name, "links": [{"rel": "self", "href": href}]})
+}
+
+fn full(view: &ServerView, collection: &str) -> Value {
+    let mut shown = brief(view, collection);
+    shown["status"] = "ACTIVE".into();
+    shown["tenant_id"] = view.server.project_id.clone().into();
+    shown["created"] = view.server.created_at.to_string().into();
+    shown["updated"] = view.server.updated_at.to_string().into();
+    shown
+}
+
+/// A path without its last part.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {

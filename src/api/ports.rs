@@ -18,6 +18,7 @@ use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most entries of any list in a body.
@@ -50,13 +51,13 @@ const KNOWN: &[&str] = &[
     "updated_at",
 ];
 
-pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
         let rows = match narrowed(&listing) {
             Some(filter) => desk.ports(filter),
             None => Vec::new(),
         };
-        listing.answer("ports", "/v2.0/ports", rows.iter().map(shown).collect())
+        listing.answer("ports", &here(&headers, "/v2.0/ports"), rows.iter().map(shown).collect())
     });
     tell(listed.map(Json), NETWORK)
 }

@@ -29,10 +29,10 @@ pub(super) async fn v21(headers: HeaderMap) -> Json<Value> {
 /// that what client libraries look for (keystoneauth's discover.py) stands beside the list.
 pub(super) async fn network(headers: HeaderMap) -> Json<Value> {
     let resource = |name: &str, collection: &str| {
-        let href = format!("{}/v2.0/{collection}", base(&headers));
+        let href = here(&headers, &format!("/v2.0/{collection}"));
         json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
     };
-    let links = json!([{"rel": "self", "href": format!("{}/v2.0/", base(&headers))}]);
+    let links = json!([{"rel": "self", "href": here(&headers, "/v2.0/")}]);
     Json(json!({
         "resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")],
         "version": {"id": "v2.0", "status": "CURRENT", "updated": UPDATED, "links": links},
@@ -52,12 +52,12 @@ fn compute(headers: &HeaderMap, id: &str, path: &str) -> Value {
         "version": version,
         "min_version": min,
         "updated": UPDATED,
-        "links": [{"rel": "self", "href": format!("{}/{path}/", base(headers))}],
+        "links": [{"rel": "self", "href": here(headers, &format!("/{path}/"))}],
     })
 }
 
-/// The address as the client calls it; it is only ever given back to that client.
-fn base(headers: &HeaderMap) -> String {
+/// A path's address as the client calls us; it is only ever given back to that client.
+pub(super) fn here(headers: &HeaderMap, path: &str) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
-    format!("http://{}", host.unwrap_or("localhost"))
+    format!("http://{}{path}", host.unwrap_or("localhost"))
 }
