@@ -199,8 +199,8 @@ impl Drop for House {
         drop(self.runtime.take());
         if killed {
             self.store.close();
-            self.life.end();
         }
+        self.life.end();
         self.hands.close();
         self.store.close();
         for thread in self.threads.drain(..) {
@@ -259,7 +259,6 @@ impl Life {
 
     /// Announces the death, and holds the thread until nothing else of the process runs.
     fn die(&self) {
-        self.died.store(true, Ordering::SeqCst);
         self.dying.notify_one();
         let mut dead = self.dead.lock().expect("dead");
         while !*dead {
@@ -315,6 +314,8 @@ impl Host for MortalHost {
         match self.life.spend() {
             None => self.host.apply(op, held),
             Some(death) => {
+                // Before the op, so that who sees what the op did knows of the death too.
+                self.life.died.store(true, Ordering::SeqCst);
                 if death == Death::After {
                     let _ = self.host.apply(op, held);
                 }
