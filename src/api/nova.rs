@@ -30,15 +30,8 @@ pub(super) async fn servers(State(desk): State<Desk>, uri: Uri) -> Json<Value> {
 
 pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, uri: Uri) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
-    let shown = found.map(|server| {
-        let mut shown = brief(&server, uri.path().rsplit_once('/').map_or("", |(servers, _)| servers));
-        shown["status"] = "ACTIVE".into();
-        shown["tenant_id"] = server.server.project_id.clone().into();
-        shown["created"] = server.server.created_at.to_string().into();
-        shown["updated"] = server.server.updated_at.to_string().into();
-        Json(json!({"server": shown}))
-    });
-    tell(shown, COMPUTE)
+    let servers = uri.path().rsplit_once('/').map_or("", |(servers, _)| servers);
+    tell(found.map(|server| Json(json!({"server": detail(&server, servers)}))), COMPUTE)
 }
 
 pub(super) async fn list(
@@ -210,7 +203,18 @@ pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
     shown
 }
 
-fn brief(view: &ServerView, servers: &str) -> Value {
+/// A server as Nova shows it: what clients need that look it up before they attach.
+pub(super) fn detail(view: &ServerView, servers: &str) -> Value {
+    let mut shown = brief(view, servers);
+    shown["status"] = "ACTIVE".into();
+    shown["tenant_id"] = view.server.project_id.clone().into();
+    shown["created"] = view.server.created_at.to_string().into();
+    shown["updated"] = view.server.updated_at.to_string().into();
+    shown
+}
+
+/// A server in Nova's list.
+pub(super) fn brief(view: &ServerView, servers: &str) -> Value {
     let id = view.server.id.to_string();
     let href = format!("http://localhost{servers}/{id}");
     json!({"id": id, "name": view.server.name, "links": [{"rel": "self", "href": href}]})
