@@ -167,7 +167,17 @@ pub(super) fn form(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Whether a path is UTF-8 once its escapes are undone.
+pub(super) fn is_text(path: &str) -> bool {
+    String::from_utf8(unescaped(path, b'+')).is_ok()
+}
+
 fn decoded(text: &str) -> String {
+    String::from_utf8_lossy(&unescaped(text, b' ')).into_owned()
+}
+
+/// The bytes of an escaped text; `plus` is what `+` stands for.
+fn unescaped(text: &str, plus: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -181,7 +191,7 @@ fn decoded(text: &str) -> String {
                 rest = &after[2..];
             }
             (b'+', _) => {
-                bytes.push(b' ');
+                bytes.push(plus);
                 rest = after;
             }
             _ => {
@@ -190,7 +200,7 @@ fn decoded(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 fn known_key(key: &str, known: &[&str]) -> Result<String, Refusal> {
