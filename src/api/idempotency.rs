@@ -28,7 +28,7 @@ const ANSWER: usize = 4 << 20;
 pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let given = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST).cloned();
     let Some(given) = given else { return next.run(request).await };
-    let path = request.uri().path().to_owned();
+    let path = super::whole_path(&request);
     let dialect = Dialect::of(&path);
     let caller = request.extensions().get::<Caller>().cloned();
     let Some((text, caller)) = readable(&given).zip(caller) else {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{RawPathParams, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::extract::{OriginalUri, RawPathParams, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -23,12 +23,12 @@ use super::listing::form;
 use super::microversion::Microversion;
 use super::{Desk, context, id, json_body, slip, tell};
 
-pub(super) async fn servers(State(desk): State<Desk>, uri: Uri) -> Json<Value> {
+pub(super) async fn servers(State(desk): State<Desk>, OriginalUri(uri): OriginalUri) -> Json<Value> {
     let servers: Vec<Value> = desk.servers().iter().map(|server| brief(server, uri.path())).collect();
     Json(json!({"servers": servers}))
 }
 
-pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, uri: Uri) -> Response {
+pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, OriginalUri(uri): OriginalUri) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
     let servers = uri.path().rsplit_once('/').map_or("", |(servers, _)| servers);
     tell(found.map(|server| Json(json!({"server": detail(&server, servers)}))), COMPUTE)
