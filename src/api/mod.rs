@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::Request;
+use axum::extract::{OriginalUri, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::middleware::{self, Next};
@@ -87,14 +87,20 @@ async fn finish(request: Request, next: Next) -> Response {
     faults::bad_method(&Refusal::BadMethod { method, path }, dialect, response.headers().get(ALLOW))
 }
 
+/// The path as the client wrote it; under a prefix the request itself has only the rest of it.
+fn whole_path(request: &Request) -> String {
+    let original = request.extensions().get::<OriginalUri>().map(|uri| uri.path());
+    original.unwrap_or(request.uri().path()).to_owned()
+}
+
 async fn no_route(request: Request) -> Response {
-    let path = request.uri().path();
-    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(path))
+    let path = whole_path(&request);
+    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
 async fn not_built(request: Request) -> Response {
-    let path = request.uri().path();
-    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(path))
+    let path = whole_path(&request);
+    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
 /// A handler's answer, in the dialect's words either way.

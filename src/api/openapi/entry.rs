@@ -13,7 +13,7 @@ use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::{Ref, Required};
 
 use super::refusals::{self, Act};
-use super::schema::{Record, Shape, like, one_of_words, only, text, words};
+use super::schema::{Record, Shape, like, one_of_words, only, words};
 use crate::api::dialect::{Dialect, Envelope};
 
 const JSON: &str = "application/json";
@@ -281,5 +281,5 @@ pub(super) fn header(what: &str, shape: impl Into<Shape>, must: Must) -> Header 
 
 /// A project in the path: kept by nobody here, any text will do.
 pub(super) fn segment() -> Shape {
-    text(255).min_length(Some(1)).into()
+    words().min_length(Some(1)).into()
 }
