@@ -44,7 +44,7 @@ pub struct Fields {
 }
 
 /// The most objects of one bulk create.
-const BULK: usize = 256;
+pub(super) const BULK: usize = 256;
 
 /// Whether a body held one object or a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -171,12 +171,17 @@ pub(super) fn form(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn decoded(text: &str) -> String {
-    String::from_utf8_lossy(&unescaped(text)).into_owned()
+/// Whether a path is UTF-8 once its escapes are undone.
+pub(super) fn is_text(path: &str) -> bool {
+    String::from_utf8(unescaped(path, b'+')).is_ok()
 }
 
-/// The bytes an escaped text stands for.
-pub(super) fn unescaped(text: &str) -> Vec<u8> {
+fn decoded(text: &str) -> String {
+    String::from_utf8_lossy(&unescaped(text, b' ')).into_owned()
+}
+
+/// The bytes of an escaped text; `plus` is what `+` stands for.
+fn unescaped(text: &str, plus: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -190,7 +195,7 @@ pub(super) fn unescaped(text: &str) -> Vec<u8> {
                 rest = &after[2..];
             }
             (b'+', _) => {
-                bytes.push(b' ');
+                bytes.push(plus);
                 rest = after;
             }
             _ => {
