@@ -14,8 +14,9 @@ use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{Guest, Owner, ServerId};
 
-use super::faults::{Dialect, Refusal, What};
-use super::fields::{BodyError, Fields};
+use super::dialect::COMPUTE;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::form;
 use super::{Desk, context, id, json_body, slip, tell};
@@ -35,7 +36,7 @@ pub(super) async fn servers(State(desk): State<Desk>) -> Json<Value> {
 
 pub(super) async fn server(State(desk): State<Desk>, Path(text): Path<String>) -> Response {
     let found = id(What::Server, &text).and_then(|id| Ok(desk.server(id)?));
-    tell(found.map(|server| Json(json!({"server": shown(&server)}))), Dialect::Compute)
+    tell(found.map(|server| Json(json!({"server": shown(&server)}))), COMPUTE)
 }
 
 pub(super) async fn put_server(
@@ -54,7 +55,7 @@ pub(super) async fn put_server(
             _ => Err(slip()),
         }
     };
-    tell(put.await, Dialect::Compute)
+    tell(put.await, COMPUTE)
 }
 
 pub(super) async fn delete_server(
@@ -69,7 +70,7 @@ pub(super) async fn delete_server(
         desk.perform(Action::DeleteServer(id, nics), context(&caller)).await?;
         Ok(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, Dialect::Compute)
+    tell(deleted.await, COMPUTE)
 }
 
 pub(super) async fn health(State(desk): State<Desk>) -> Response {
@@ -86,7 +87,7 @@ pub(super) async fn explain(State(desk): State<Desk>, Path(text): Path<String>) 
             "facts": facts,
         }))
     });
-    tell(told, Dialect::Compute)
+    tell(told, COMPUTE)
 }
 
 fn with_nics(query: Option<&str>) -> Result<WithNics, Refusal> {
@@ -110,17 +111,17 @@ fn read_server(id: ServerId, body: &[u8]) -> Result<NewServer, BodyError> {
     let project_id = fields.text("project_id", NAME)?.unwrap_or_default();
     let nic_limit = match fields.value("nic_limit") {
         None | Some(Value::Null) => None,
-        Some(value) => Some(number_in(&fields, "nic_limit", &value, NIC_LIMIT)?),
+        Some(value) => Some(number_in("nic_limit", &value, NIC_LIMIT)?),
     };
     let guest = fields.value("guest");
-    let guest = read_guest(Fields::object("server.guest", fields.required("guest", guest)?)?)?;
+    let guest = read_guest(Fields::object("guest", fields.required("guest", guest)?)?)?;
     fields.end()?;
     Ok(NewServer { id, name, project_id, guest, nic_limit })
 }
 
-fn number_in(fields: &Fields, name: &str, value: &Value, most: u32) -> Result<u32, BodyError> {
+fn number_in(name: &str, value: &Value, most: u32) -> Result<u32, BodyError> {
     let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number <= most);
-    number.ok_or_else(|| fields.bad(name, value, &format!("a whole number from 0 to {most} is expected")))
+    number.ok_or_else(|| wrong(name, value, &format!("a whole number from 0 to {most} is expected")))
 }
 
 fn read_guest(mut fields: Fields) -> Result<NewGuest, BodyError> {
@@ -130,7 +131,7 @@ fn read_guest(mut fields: Fields) -> Result<NewGuest, BodyError> {
             let queues = fields.number("queues", 1..=u32::from(MAX_QUEUES))?.unwrap_or(1);
             let owner = match fields.value("owner") {
                 None | Some(Value::Null) => Owner::default(),
-                Some(owner) => read_owner(Fields::object("server.guest.owner", owner)?)?,
+                Some(owner) => read_owner(Fields::object("owner", owner)?)?,
             };
             fields.only("monitor", &[Value::Null])?;
             NewGuest::Vm { queues: u16::try_from(queues).unwrap_or(MAX_QUEUES), owner }
@@ -139,11 +140,11 @@ fn read_guest(mut fields: Fields) -> Result<NewGuest, BodyError> {
             let path = fields.text("path", PATH)?;
             let path = fields.required("path", path)?;
             if !path.starts_with('/') {
-                return Err(fields.bad("path", &path.into(), "an absolute path such as /run/netns/NAME is expected"));
+                return Err(wrong("path", &path.into(), "an absolute path such as /run/netns/NAME is expected"));
             }
             NewGuest::Netns(PathBuf::from(path))
         }
-        other => return Err(fields.bad("kind", &other.into(), "vm or netns is expected")),
+        other => return Err(wrong("kind", &other.into(), "vm or netns is expected")),
     };
     fields.end()?;
     Ok(guest)

@@ -15,16 +15,8 @@ use crate::model::PortId;
 use crate::plan::PlanError;
 use crate::store::StoreError;
 
+use super::dialect::{Dialect, Envelope, OverLimit};
 use super::fields::BodyError;
-
-/// Whose words an answer is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Nova's, OTC's and the agent's own: `{"<key>": {"code", "message", "reason"}}`.
-    Compute,
-    /// Neutron's: `{"NeutronError": {"type", "message", "detail", "reason"}}`.
-    Network,
-}
 
 /// Why a request is refused, wherever that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +29,21 @@ pub enum Refusal {
     Query(String),
     /// The body is of a type nobody here reads.
     MediaType(String),
+    /// The version header is no version.
+    MicroversionMalformed(String),
+    /// The version is not one of ours.
+    MicroversionUnsupported {
+        /// As asked.
+        asked: String,
+        /// The first.
+        min: String,
+        /// The last.
+        max: String,
+    },
+    /// The idempotency key is none.
+    BadKey,
+    /// Another request has this key.
+    KeyMismatch(String),
     /// Nova's rule: a port brings its own network.
     NetworkAndPort,
     /// Nova's rule: an address is of a network.
@@ -102,12 +109,13 @@ struct Told {
 /// Answers with a refusal in a dialect's words.
 pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
     let Told { status, kind, reason, message } = told(refusal, dialect);
-    if status.is_server_error() {
+    // 501 is the client's choice, and must not fill the log.
+    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
         tracing::warn!(status = status.as_u16(), reason, message, "refused");
     }
-    let body = match dialect {
-        Dialect::Compute => json!({key(status): {"code": status.as_u16(), "message": message, "reason": reason}}),
-        Dialect::Network => {
+    let body = match dialect.envelope {
+        Envelope::Compute => json!({key(status): {"code": status.as_u16(), "message": message, "reason": reason}}),
+        Envelope::Network => {
             json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}})
         }
     };
@@ -125,6 +133,11 @@ pub fn bad_method(refusal: &Refusal, dialect: Dialect, allow: Option<&HeaderValu
         response.headers_mut().insert(ALLOW, allow.clone());
     }
     response
+}
+
+/// Whether the same request may go better next time, so that its answer is not to be remembered.
+pub fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 /// Nova's key of a status (nova/api/openstack/wsgi.py).
@@ -155,6 +168,25 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             kind: "HTTPUnsupportedMediaType",
             reason: "unsupported_media_type",
             message: format!("Unsupported Content-Type '{given}'; application/json is expected"),
+        },
+        Refusal::MicroversionMalformed(given) => {
+            let rule = "Must be of format MajorNum.MinorNum.";
+            bad("HTTPBadRequest", "malformed_version", format!("API Version String {given} is of invalid format. {rule}"))
+        }
+        Refusal::MicroversionUnsupported { asked, min, max } => Told {
+            status: StatusCode::NOT_ACCEPTABLE,
+            kind: "HTTPNotAcceptable",
+            reason: "unsupported_version",
+            message: format!("Version {asked} is not supported by the API. Minimum is {min} and maximum is {max}."),
+        },
+        Refusal::BadKey => {
+            bad("HTTPBadRequest", "bad_idempotency_key", "Idempotency-Key takes 1 to 64 printable characters".to_owned())
+        }
+        Refusal::KeyMismatch(key) => Told {
+            status: StatusCode::CONFLICT,
+            kind: "Conflict",
+            reason: "idempotency_mismatch",
+            message: format!("Idempotency-Key '{key}' came with another request before; use a fresh one"),
         },
         Refusal::NetworkAndPort => {
             bad("InvalidInput", "network_and_port", "Must not input both network_id and port_id".to_owned())
@@ -224,14 +256,17 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::AddressOutside { .. } | Error::AddressKept { .. } => (S::BAD_REQUEST, "InvalidIpForNetwork"),
         Error::SubnetOfOther { .. } => (S::BAD_REQUEST, "InvalidInput"),
         // Neutron's generation failure is a conflict, which Nova turns into a bad request.
-        Error::PoolEmpty { .. } => match dialect {
-            Dialect::Compute => (S::BAD_REQUEST, ""),
-            Dialect::Network => (S::CONFLICT, "IpAddressGenerationFailure"),
+        Error::PoolEmpty { .. } => match dialect.envelope {
+            Envelope::Compute => (S::BAD_REQUEST, ""),
+            Envelope::Network => (S::CONFLICT, "IpAddressGenerationFailure"),
         },
         Error::NoSubnet(_) | Error::NoNetwork(_) | Error::SeveralNetworks => (S::BAD_REQUEST, "InvalidInput"),
         Error::TooManyAddresses { .. } | Error::Mac(_) | Error::Subnet(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::MacInUse { .. } => (S::CONFLICT, "MacAddressInUse"),
-        Error::TooManyNics { .. } => (S::FORBIDDEN, "OverQuota"),
+        Error::TooManyNics { .. } => match dialect.over_limit {
+            OverLimit::Forbidden => (S::FORBIDDEN, "OverQuota"),
+            OverLimit::TooLarge => (S::PAYLOAD_TOO_LARGE, ""),
+        },
         Error::SecondOnNetwork { .. } => (S::CONFLICT, "Conflict"),
         Error::NetworkInUse { .. } => (S::CONFLICT, "NetworkInUse"),
         Error::SubnetInUse { .. } => (S::CONFLICT, "SubnetInUse"),
@@ -244,10 +279,10 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),
         Error::BridgeFull { .. } | Error::GuestNameTaken { .. } | Error::GuestRefused(_) => (S::CONFLICT, "Conflict"),
         Error::NeedsDetach { .. } | Error::MtuInUse { .. } => (S::CONFLICT, "Conflict"),
-        Error::Plan(PlanError::NoSuchBridge(_) | PlanError::NotABridge(_)) => match dialect {
+        Error::Plan(PlanError::NoSuchBridge(_) | PlanError::NotABridge(_)) => match dialect.envelope {
             // The client has just named it; an attach finds what somebody named before.
-            Dialect::Network => (S::BAD_REQUEST, "InvalidInput"),
-            Dialect::Compute => (S::CONFLICT, ""),
+            Envelope::Network => (S::BAD_REQUEST, "InvalidInput"),
+            Envelope::Compute => (S::CONFLICT, ""),
         },
         Error::Plan(PlanError::MtuAboveBridge { .. } | PlanError::NoFreeName(_)) => (S::CONFLICT, "Conflict"),
         Error::Plan(PlanError::IndexTaken(_)) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),

@@ -1,8 +1,10 @@
 //! Reading a JSON object strictly: each attribute is taken once with its type and range, and what is left is unknown.
 //!
-//! Refusals speak Nova's words, which clients know: `Invalid input for field/attribute F. Value: V. reason`.
+//! Refusals speak Nova's words, which clients know (nova/api/validation/validators.py): `Invalid input for
+//! field/attribute F. Value: V. reason`, where F is the innermost name; about the body's top only the reason.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde_json::{Map, Value};
@@ -14,7 +16,7 @@ pub enum BodyError {
     #[error("Malformed request body: {0}")]
     Json(String),
     /// The body's top is not what the route takes.
-    #[error("Invalid input: {0}")]
+    #[error("{0}")]
     Top(String),
     /// One attribute does not fit.
     #[error("Invalid input for field/attribute {field}. Value: {value}. {why}")]
@@ -34,8 +36,34 @@ pub enum BodyError {
 /// An object whose attributes are being taken.
 #[derive(Debug)]
 pub struct Fields {
-    path: String,
+    /// The object's own name; none at the top.
+    name: Option<String>,
+    /// The object as given, for refusals.
+    whole: String,
     left: Map<String, Value>,
+}
+
+/// The most objects of one bulk create.
+const BULK: usize = 256;
+
+/// Whether a body held one object or a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"port": {…}}`
+    One,
+    /// `{"ports": [{…}]}`
+    Many,
+}
+
+impl Shape {
+    /// Wraps what was made as it was asked for.
+    pub fn wrap(self, one: &str, many: &str, mut made: impl Iterator<Item = Value>) -> Value {
+        let (key, value) = match self {
+            Self::One => (one, made.next().unwrap_or_default()),
+            Self::Many => (many, Value::Array(made.collect())),
+        };
+        Value::Object(Map::from_iter([(key.to_owned(), value)]))
+    }
 }
 
 /// Reads a whole body.
@@ -64,25 +92,44 @@ impl Fields {
         }
     }
 
+    /// One object under `one`, or a list of at most 256 of them under `many`: Neutron's bulk create.
+    ///
+    /// # Errors
+    /// There is neither, or both.
+    pub fn one_or_many(body: &[u8], one: &str, many: &str) -> Result<(Vec<Self>, Shape), BodyError> {
+        let mut top = Self::top(body)?;
+        if !top.left.contains_key(many) {
+            return Self::envelope(body, one).map(|fields| (vec![fields], Shape::One));
+        }
+        let list = top.list(many, BULK)?.unwrap_or_default();
+        top.end()?;
+        if list.is_empty() {
+            return Err(wrong(many, &Value::Array(Vec::new()), "[] is too short: at least one entry is expected"));
+        }
+        let fields = list.into_iter().map(|(name, value)| Self::object(&name, value)).collect::<Result<_, _>>()?;
+        Ok((fields, Shape::Many))
+    }
+
     /// The body's top object.
     ///
     /// # Errors
     /// It is no object.
     pub fn top(body: &[u8]) -> Result<Self, BodyError> {
         match parse(body)? {
-            Value::Object(left) => Ok(Self { path: String::new(), left }),
+            Value::Object(left) => Ok(Self { name: None, whole: String::new(), left }),
             other => Err(BodyError::Top(format!("{} is not of type 'object'", shown(&other)))),
         }
     }
 
-    /// An object at a path.
+    /// The object that is the attribute `name`.
     ///
     /// # Errors
     /// It is no object.
-    pub fn object(path: &str, value: Value) -> Result<Self, BodyError> {
+    pub fn object(name: &str, value: Value) -> Result<Self, BodyError> {
+        let whole = shown(&value);
         match value {
-            Value::Object(left) => Ok(Self { path: path.to_owned(), left }),
-            other => Err(wrong(path, &other, "is not of type 'object'")),
+            Value::Object(left) => Ok(Self { name: Some(name.to_owned()), whole, left }),
+            other => Err(not_of_type(name, &other, "object")),
         }
     }
 
@@ -97,12 +144,16 @@ impl Fields {
     /// It is no text, or does not fit.
     pub fn text(&mut self, name: &str, limit: usize) -> Result<Option<String>, BodyError> {
         let Some(value) = self.left.remove(name) else { return Ok(None) };
-        let Value::String(text) = &value else { return Err(self.bad(name, &value, "is not of type 'string'")) };
+        let Value::String(text) = &value else { return Err(not_of_type(name, &value, "string")) };
         if text.chars().count() > limit {
-            return Err(self.bad(name, &value, &format!("is too long: at most {limit} characters are possible")));
+            return Err(wrong(
+                name,
+                &value,
+                &format!("'{}' is too long: at most {limit} characters are possible", shown(&value)),
+            ));
         }
         if text.contains(|c: char| c.is_control()) {
-            return Err(self.bad(name, &value, "contains control characters"));
+            return Err(wrong(name, &value, "it contains control characters"));
         }
         Ok(Some(text.clone()))
     }
@@ -116,7 +167,7 @@ impl Fields {
         T::Err: Display,
     {
         let Some(value) = self.left.remove(name) else { return Ok(None) };
-        parse_value(&self.at(name), &value).map(Some)
+        parse_value(name, &value).map(Some)
     }
 
     /// As `parsed`, where `null` is a value of its own: `Some(None)`.
@@ -130,7 +181,7 @@ impl Fields {
         match self.left.remove(name) {
             None => Ok(None),
             Some(Value::Null) => Ok(Some(None)),
-            Some(value) => parse_value(&self.at(name), &value).map(|parsed| Some(Some(parsed))),
+            Some(value) => parse_value(name, &value).map(|parsed| Some(Some(parsed))),
         }
     }
 
@@ -145,7 +196,7 @@ impl Fields {
             Some(number) => Ok(Some(number)),
             None => {
                 let why = format!("a whole number from {} to {} is expected", range.start(), range.end());
-                Err(self.bad(name, &value, &why))
+                Err(wrong(name, &value, &why))
             }
         }
     }
@@ -160,11 +211,11 @@ impl Fields {
             Value::Bool(truth) => Ok(Some(*truth)),
             Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
             Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
-            _ => Err(self.bad(name, &value, "true or false is expected")),
+            _ => Err(wrong(name, &value, "true or false is expected")),
         }
     }
 
-    /// Takes a list of at most `limit` entries, each with its path.
+    /// Takes a list of at most `limit` entries, each with its index as its name.
     ///
     /// # Errors
     /// It is no list, or too long.
@@ -172,14 +223,13 @@ impl Fields {
         let Some(value) = self.left.remove(name) else { return Ok(None) };
         match value {
             Value::Array(entries) if entries.len() <= limit => {
-                let at = self.at(name);
-                Ok(Some(entries.into_iter().enumerate().map(|(n, entry)| (format!("{at}[{n}]"), entry)).collect()))
+                Ok(Some(entries.into_iter().enumerate().map(|(n, entry)| (n.to_string(), entry)).collect()))
             }
             Value::Array(entries) => {
                 let value = Value::from(format!("[{} entries]", entries.len()));
-                Err(self.bad(name, &value, &format!("is too long: at most {limit} entries are possible")))
+                Err(wrong(name, &value, &format!("it is too long: at most {limit} entries are possible")))
             }
-            other => Err(self.bad(name, &other, "is not of type 'array'")),
+            other => Err(not_of_type(name, &other, "array")),
         }
     }
 
@@ -189,9 +239,7 @@ impl Fields {
     /// It asks for a mechanism that is not built.
     pub fn only(&mut self, name: &str, possible: &[Value]) -> Result<(), BodyError> {
         match self.left.remove(name) {
-            Some(value) if !possible.contains(&value) => {
-                Err(BodyError::NotBuilt(format!("{} = {}", self.at(name), shown(&value))))
-            }
+            Some(value) if !possible.contains(&value) => Err(BodyError::NotBuilt(format!("{name} = {}", shown(&value)))),
             _ => Ok(()),
         }
     }
@@ -202,7 +250,7 @@ impl Fields {
     /// It is another value; `why` says what is expected.
     pub fn must_be(&mut self, name: &str, possible: &[Value], why: &str) -> Result<(), BodyError> {
         match self.left.remove(name) {
-            Some(value) if !possible.contains(&value) => Err(self.bad(name, &value, why)),
+            Some(value) if !possible.contains(&value) => Err(wrong(name, &value, why)),
             _ => Ok(()),
         }
     }
@@ -212,12 +260,7 @@ impl Fields {
     /// # Errors
     /// It is not there.
     pub fn required<T>(&self, name: &str, taken: Option<T>) -> Result<T, BodyError> {
-        taken.ok_or_else(|| BodyError::Top(format!("'{}' is a required property", self.at(name))))
-    }
-
-    /// A refusal of a value of this object.
-    pub fn bad(&self, name: &str, value: &Value, why: &str) -> BodyError {
-        wrong(&self.at(name), value, why)
+        taken.ok_or_else(|| self.about_all(format!("'{name}' is a required property")))
     }
 
     /// Ends the reading: nothing unknown may be left.
@@ -228,39 +271,59 @@ impl Fields {
         match self.left.keys().next() {
             None => Ok(()),
             Some(unknown) => {
-                let at = if self.path.is_empty() { "the request".to_owned() } else { self.path.clone() };
                 let unknown: String = unknown.chars().take(64).collect();
-                Err(BodyError::Top(format!(
-                    "Additional properties are not allowed in {at} ('{}' was unexpected)",
-                    unknown.escape_debug()
-                )))
+                let unknown = unknown.escape_debug();
+                Err(self.about_all(format!("Additional properties are not allowed ('{unknown}' was unexpected)")))
             }
         }
     }
 
-    fn at(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    /// A refusal of the object as such.
+    fn about_all(&self, why: String) -> BodyError {
+        match &self.name {
+            None => BodyError::Top(why),
+            Some(name) => BodyError::Field { field: name.clone(), value: self.whole.clone(), why },
+        }
     }
 }
 
-/// Reads a text as `T`, naming `at` when it does not fit.
+/// Reads a text as `T`, naming the attribute when it does not fit.
 ///
 /// # Errors
 /// It is no text, or does not parse.
-pub fn parse_value<T: FromStr>(at: &str, value: &Value) -> Result<T, BodyError>
+pub fn parse_value<T: FromStr>(name: &str, value: &Value) -> Result<T, BodyError>
 where
     T::Err: Display,
 {
-    let Value::String(text) = value else { return Err(wrong(at, value, "is not of type 'string'")) };
-    text.parse().map_err(|error: T::Err| wrong(at, value, &error.to_string()))
+    let Value::String(text) = value else { return Err(not_of_type(name, value, "string")) };
+    text.parse().map_err(|error: T::Err| wrong(name, value, &error.to_string()))
 }
 
-/// A refusal of the value at a path.
-pub fn wrong(at: &str, value: &Value, why: &str) -> BodyError {
-    BodyError::Field { field: at.to_owned(), value: shown(value), why: why.to_owned() }
+/// A refusal of an attribute's value.
+pub fn wrong(name: &str, value: &Value, why: &str) -> BodyError {
+    BodyError::Field { field: name.to_owned(), value: shown(value), why: why.to_owned() }
 }
 
-fn shown(value: &Value) -> String {
+/// A refusal of an attribute's type.
+pub fn not_of_type(name: &str, value: &Value, kind: &str) -> BodyError {
+    wrong(name, value, &format!("{} is not of type '{kind}'", shown(value)))
+}
+
+/// An address whose refusal says what would be one.
+#[derive(Debug, Clone, Copy)]
+pub struct Ip(pub IpAddr);
+
+impl FromStr for Ip {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text: String = text.chars().take(64).collect();
+        text.parse().map(Self).map_err(|_| format!("'{}' is not an IPv4 or IPv6 address", text.escape_debug()))
+    }
+}
+
+/// A value for a message, cut to 256 characters.
+pub fn shown(value: &Value) -> String {
     let whole = match value {
         Value::String(text) => text.escape_debug().to_string(),
         other => other.to_string(),

@@ -8,14 +8,19 @@
 //! A dialect parses and renders; it decides nothing. Status codes live in [`faults`] alone.
 
 mod agent;
+pub mod dialect;
 pub mod faults;
 mod fields;
+mod idempotency;
 pub mod listener;
 mod listing;
+mod made;
+mod microversion;
 mod networks;
 mod nova;
 pub mod peer;
 mod ports;
+mod rackspace;
 pub mod socket;
 mod stream;
 mod subnets;
@@ -31,11 +36,12 @@ use axum::http::HeaderMap;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, delete, get};
 
 use crate::manager::{Context, Manager};
 
-use faults::{Dialect, Refusal, What};
+use dialect::Dialect;
+use faults::{Refusal, What};
 use fields::BodyError;
 use listener::Caller;
 
@@ -44,11 +50,19 @@ pub(crate) type Desk = Arc<Manager>;
 
 /// All routes of the contract over one manager.
 pub fn router(manager: Desk) -> Router {
+    let once = middleware::from_fn_with_state(manager.clone(), idempotency::once);
     let nova = Router::new()
         .route("/servers", get(nova::servers))
+        .route("/servers/detail", get(nova::detail))
         .route("/servers/{server}", get(nova::server))
         .route("/servers/{server}/os-interface", get(nova::list).post(nova::attach))
-        .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach));
+        .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach))
+        .layer(once.clone())
+        .layer(middleware::from_fn(microversion::speak));
+    let rackspace = Router::new()
+        .route("/servers/{server}/os-virtual-interfacesv2", get(rackspace::list).post(rackspace::create))
+        .route("/servers/{server}/os-virtual-interfacesv2/{port}", delete(rackspace::delete))
+        .layer(once.clone());
     let network = Router::new()
         .route("/extensions", get(versions::extensions))
         .route("/networks", get(networks::list).post(networks::create))
@@ -56,7 +70,8 @@ pub fn router(manager: Desk) -> Router {
         .route("/subnets", get(subnets::list).post(subnets::create))
         .route("/subnets/{id}", get(subnets::show).put(subnets::update).delete(subnets::delete))
         .route("/ports", get(ports::list).post(ports::create))
-        .route("/ports/{id}", get(ports::show).put(ports::update).delete(ports::delete));
+        .route("/ports/{id}", get(ports::show).put(ports::update).delete(ports::delete))
+        .layer(once);
     let agent = Router::new()
         .route("/servers", get(agent::servers))
         .route("/servers/{id}", get(agent::server).put(agent::put_server).delete(agent::delete_server))
@@ -80,10 +95,8 @@ pub fn router(manager: Desk) -> Router {
         .nest("/v2.1", nova.clone())
         .nest("/v2/{project}", nova.clone())
         .nest("/v2.1/{project}", nova)
-        .route("/servers/{server}/os-virtual-interfacesv2", any(not_built))
-        .route("/servers/{server}/os-virtual-interfacesv2/{port}", any(not_built))
-        .route("/v2/{project}/servers/{server}/os-virtual-interfacesv2", any(not_built))
-        .route("/v2/{project}/servers/{server}/os-virtual-interfacesv2/{port}", any(not_built))
+        .merge(rackspace.clone())
+        .nest("/v2/{project}", rackspace)
         .nest("/v2.0", network)
         .nest("/nicd/v1", agent)
         .fallback(no_route)
@@ -91,15 +104,15 @@ pub fn router(manager: Desk) -> Router {
         .with_state(manager)
 }
 
-/// What holds for every route: methods that a route does not know are refused in its dialect's words, and headers that
-/// ask for what is not built are refused rather than ignored.
+/// What holds for every route: paths that are no text, and methods that a route does not know, are refused in its
+/// dialect's words.
 async fn finish(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let dialect = dialect_of(&path);
-    let method = request.method().to_string();
-    if request.headers().contains_key("idempotency-key") {
-        return faults::answer(&Refusal::NotBuilt("Idempotency-Key".to_owned()), dialect);
+    let dialect = Dialect::of(&path);
+    if std::str::from_utf8(&listing::unescaped(&path)).is_err() {
+        return faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), dialect);
     }
+    let method = request.method().to_string();
     let response = next.run(request).await;
     if response.status() != axum::http::StatusCode::METHOD_NOT_ALLOWED {
         return response;
@@ -109,19 +122,12 @@ async fn finish(request: Request, next: Next) -> Response {
 
 async fn no_route(request: Request) -> Response {
     let path = request.uri().path();
-    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), dialect_of(path))
+    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(path))
 }
 
 async fn not_built(request: Request) -> Response {
     let path = request.uri().path();
-    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), dialect_of(path))
-}
-
-fn dialect_of(path: &str) -> Dialect {
-    match path == "/v2.0" || path.starts_with("/v2.0/") {
-        true => Dialect::Network,
-        false => Dialect::Compute,
-    }
+    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(path))
 }
 
 /// A handler's answer, in the dialect's words either way.
@@ -150,7 +156,7 @@ fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], Refus
 
 /// What an action goes with into log and events.
 fn context(caller: &Caller) -> Context {
-    Context { request_id: Some(caller.request_id.to_string()) }
+    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone() }
 }
 
 /// A reply of another kind than the action's: a slip of ours.

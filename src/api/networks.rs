@@ -12,10 +12,12 @@ use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 
 use super::agent::NAME;
-use super::faults::{Dialect, Refusal, What};
-use super::fields::{BodyError, Fields};
+use super::dialect::NETWORK;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 const KNOWN: &[&str] = &[
@@ -40,10 +42,11 @@ const KNOWN: &[&str] = &[
     "updated_at",
 ];
 
-pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
-    let listed = Listing::read(query.as_deref(), KNOWN)
-        .and_then(|listing| listing.answer("networks", "/v2.0/networks", desk.networks().iter().map(shown).collect()));
-    tell(listed.map(Json), Dialect::Network)
+pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
+        listing.answer("networks", &here(&headers, "/v2.0/networks"), desk.networks().iter().map(shown).collect())
+    });
+    tell(listed.map(Json), NETWORK)
 }
 
 pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
@@ -51,7 +54,7 @@ pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, Raw
         let network = desk.network(id(What::Network, &text)?)?;
         Ok(Json(json!({"network": listing.cut(shown(&network))})))
     });
-    tell(found, Dialect::Network)
+    tell(found, NETWORK)
 }
 
 pub(super) async fn create(
@@ -61,13 +64,14 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Response {
     let made = async {
-        let new = read_new(json_body(&headers, &body)?)?;
-        match desk.perform(Action::CreateNetwork(new), context(&caller)).await? {
-            Reply::Network(network) => Ok((StatusCode::CREATED, Json(json!({"network": shown(&network)})))),
+        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "network", "networks")?;
+        let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
+        match desk.perform(Action::CreateNetworks(new), context(&caller)).await? {
+            Reply::Networks(made) => Ok((StatusCode::CREATED, Json(shape.wrap("network", "networks", made.iter().map(shown))))),
             _ => Err(slip()),
         }
     };
-    tell(made.await, Dialect::Network)
+    tell(made.await, NETWORK)
 }
 
 pub(super) async fn update(
@@ -85,7 +89,7 @@ pub(super) async fn update(
             _ => Err(slip()),
         }
     };
-    tell(changed.await, Dialect::Network)
+    tell(changed.await, NETWORK)
 }
 
 pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
@@ -94,11 +98,10 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
         desk.perform(Action::DeleteNetwork(id), context(&caller)).await?;
         Ok::<_, Refusal>(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, Dialect::Network)
+    tell(deleted.await, NETWORK)
 }
 
-fn read_new(body: &[u8]) -> Result<NewNetwork, BodyError> {
-    let mut fields = Fields::envelope(body, "network")?;
+fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let id = fields.parsed("id")?;
     let name = fields.text("name", NAME)?.unwrap_or_default();
     let description = fields.text("description", NAME)?.unwrap_or_default();
@@ -114,13 +117,13 @@ fn read_new(body: &[u8]) -> Result<NewNetwork, BodyError> {
         }
         Some(_) => {
             let why = "local, flat, vlan or vxlan is expected";
-            return Err(fields.bad("provider:network_type", &kind.unwrap_or_default(), why));
+            return Err(wrong("provider:network_type", &kind.unwrap_or_default(), why));
         }
     }
     let physical_network = match fields.value("provider:physical_network") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.len() <= NAME => Some(text),
-        Some(other) => return Err(fields.bad("provider:physical_network", &other, "a name or null is expected")),
+        Some(other) => return Err(wrong("provider:physical_network", &other, "a name or null is expected")),
     };
     fields.only("provider:segmentation_id", &[Value::Null])?;
     unchanging(&mut fields)?;
@@ -154,7 +157,7 @@ pub(super) fn project(fields: &mut Fields) -> Result<String, BodyError> {
     Ok(fields.text("project_id", NAME)?.or(old).unwrap_or_default())
 }
 
-fn shown(view: &NetworkView) -> Value {
+pub(super) fn shown(view: &NetworkView) -> Value {
     let network = &view.network;
     let kind = if network.physical_network.is_some() || network.bridge.is_some() { "flat" } else { "local" };
     json!({
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     fn read(network: Value) -> Result<NewNetwork, BodyError> {
-        read_new(json!({"network": network}).to_string().as_bytes())
+        read_new(Fields::object("network", network)?)
     }
 
     #[test]

@@ -1,83 +1,110 @@
 //! Nova's and OTC's dialect: servers, and `os-interface` on them (nova/api/openstack/compute/attach_interfaces.py).
 
+use std::net::IpAddr;
+use std::str::FromStr;
+
 use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{RawPathParams, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::extract::{OriginalUri, RawPathParams, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
-use std::net::IpAddr;
 
 use crate::manager::{PortFilter, PortView, Reply, ServerView};
-use crate::model::action::{Action, Attach, SecondOnNetwork, WantedNic};
+use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
 
-use super::faults::{Dialect, Refusal, What};
-use super::fields::{BodyError, Fields};
+use super::dialect::COMPUTE;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
 use super::listener::Caller;
+use super::listing::form;
+use super::microversion::Microversion;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
-pub(super) async fn servers(State(desk): State<Desk>, uri: Uri) -> Json<Value> {
-    let servers: Vec<Value> = desk.servers().iter().map(|server| brief(server, uri.path())).collect();
-    Json(json!({"servers": servers}))
+pub(super) async fn servers(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+    let collection = here(&headers, uri.path());
+    Json(json!({"servers": desk.servers().iter().map(|server| brief(server, &collection)).collect::<Vec<_>>()}))
 }
 
-pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, uri: Uri) -> Response {
+/// `servers/detail`, by which clients find a server whose name they have.
+pub(super) async fn detail(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+    let collection = here(&headers, parent(uri.path()));
+    Json(json!({"servers": desk.servers().iter().map(|server| full(server, &collection)).collect::<Vec<_>>()}))
+}
+
+pub(super) async fn server(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    headers: HeaderMap,
+    OriginalUri(uri): OriginalUri,
+) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
-    let shown = found.map(|server| {
-        let mut shown = brief(&server, uri.path().rsplit_once('/').map_or("", |(servers, _)| servers));
-        shown["status"] = "ACTIVE".into();
-        shown["tenant_id"] = server.server.project_id.clone().into();
-        shown["created"] = server.server.created_at.to_string().into();
-        shown["updated"] = server.server.updated_at.to_string().into();
-        Json(json!({"server": shown}))
-    });
-    tell(shown, Dialect::Compute)
+    let shown = found.map(|server| Json(json!({"server": full(&server, &here(&headers, parent(uri.path())))})));
+    tell(shown, COMPUTE)
 }
 
-pub(super) async fn list(State(desk): State<Desk>, params: RawPathParams) -> Response {
+pub(super) async fn list(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    Extension(version): Extension<Microversion>,
+) -> Response {
     let listed = server_id(&params).and_then(|id| {
         desk.server(id)?;
         let ports = desk.ports(PortFilter { server: Some(id), ..PortFilter::default() });
-        Ok(Json(json!({"interfaceAttachments": ports.iter().map(attachment).collect::<Vec<_>>()})))
+        let shown: Vec<Value> = ports.iter().map(|port| attachment(port, version)).collect();
+        Ok(Json(json!({"interfaceAttachments": shown})))
     });
-    tell(listed, Dialect::Compute)
+    tell(listed, COMPUTE)
 }
 
-pub(super) async fn show(State(desk): State<Desk>, params: RawPathParams) -> Response {
+pub(super) async fn show(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    Extension(version): Extension<Microversion>,
+) -> Response {
     let shown = ids(&desk, &params).and_then(|(server, port)| Ok(desk.port_of(server, port)?));
-    tell(shown.map(|port| Json(json!({"interfaceAttachment": attachment(&port)}))), Dialect::Compute)
+    tell(shown.map(|port| Json(json!({"interfaceAttachment": attachment(&port, version)}))), COMPUTE)
 }
 
 pub(super) async fn attach(
     State(desk): State<Desk>,
     params: RawPathParams,
     Extension(caller): Extension<Caller>,
+    Extension(version): Extension<Microversion>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let attached = async {
-        let asked = read(json_body(&headers, &body)?)?;
+        let mut asked = read(json_body(&headers, &body)?, version)?;
         let server_id = server_id(&params)?;
         desk.server(server_id)?;
+        let tag = asked.tag.take();
         let nic = asked.nic()?;
-        let attach = Attach { server_id, nic, second_on_network: SecondOnNetwork::Allowed };
+        let attach = Attach { server_id, nic, second_on_network: COMPUTE.second_on_network, tag };
         match desk.perform(Action::Attach(attach), context(&caller)).await? {
-            Reply::Port(port) => Ok(Json(json!({"interfaceAttachment": attachment(&port)}))),
+            Reply::Port(port) => Ok(Json(json!({"interfaceAttachment": attachment(&port, version)}))),
             _ => Err(slip()),
         }
     };
-    tell(attached.await, Dialect::Compute)
+    tell(attached.await, COMPUTE)
 }
 
-pub(super) async fn detach(State(desk): State<Desk>, params: RawPathParams, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn detach(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    RawQuery(query): RawQuery,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     let detached = async {
         let (server, port) = ids(&desk, &params)?;
-        desk.perform(Action::Detach(server, port), context(&caller)).await?;
+        let after = after(query.as_deref())?;
+        desk.perform(Action::Detach(server, port, after), context(&caller)).await?;
         Ok(StatusCode::ACCEPTED)
     };
-    tell(detached.await, Dialect::Compute)
+    tell(detached.await, COMPUTE)
 }
 
 /// The body of an attach; both levels may be left out.
@@ -86,17 +113,35 @@ struct Asked {
     network: Option<NetworkId>,
     port: Option<PortId>,
     address: Option<IpAddr>,
+    tag: Option<String>,
 }
 
-fn read(body: &[u8]) -> Result<Asked, BodyError> {
+/// OTC's `?reserve_port=`; other parameters are ignored, as Nova does before 2.102.
+fn after(query: Option<&str>) -> Result<AfterDetach, Refusal> {
+    let given =
+        form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "reserve_port").map(|(_, value)| value).next_back();
+    match given.map(|value| value.to_ascii_lowercase()).as_deref() {
+        None | Some("false" | "0" | "") => Ok(AfterDetach::AsMade),
+        Some("true" | "1") => Ok(AfterDetach::Keep),
+        Some(other) => {
+            let other: String = other.escape_debug().take(64).collect();
+            Err(Refusal::Query(format!("reserve_port={other}: True or False is expected")))
+        }
+    }
+}
+
+fn read(body: &[u8], version: Microversion) -> Result<Asked, BodyError> {
     let mut top = Fields::top(body)?;
     let inner = top.value("interfaceAttachment");
     top.end()?;
     let Some(inner) = inner else { return Ok(Asked::default()) };
     let mut fields = Fields::object("interfaceAttachment", inner)?;
-    let mut asked = Asked { network: fields.parsed("net_id")?, port: fields.parsed("port_id")?, address: None };
+    let mut asked = Asked { network: fields.parsed("net_id")?, port: fields.parsed("port_id")?, address: None, tag: None };
     if let Some(given) = fields.value("fixed_ips") {
         asked.address = Some(one_address(&given)?);
+    }
+    if version >= Microversion::TAG {
+        asked.tag = fields.parsed("tag")?.map(|Tag(tag)| tag);
     }
     fields.end()?;
     Ok(asked)
@@ -104,18 +149,37 @@ fn read(body: &[u8]) -> Result<Asked, BodyError> {
 
 /// Exactly one `{"ip_address": …}`.
 fn one_address(given: &Value) -> Result<IpAddr, BodyError> {
-    const AT: &str = "interfaceAttachment.fixed_ips";
+    let too = |how: &str| wrong("fixed_ips", given, &format!("{} is too {how}: exactly one entry is expected", shown(given)));
     let one = match given.as_array().map(Vec::as_slice) {
         Some([one]) => one.clone(),
-        Some([]) => return Err(super::fields::wrong(AT, given, "[] is too short: exactly one entry is expected")),
-        Some(_) => return Err(super::fields::wrong(AT, given, "is too long: exactly one entry is expected")),
-        None => return Err(super::fields::wrong(AT, given, "is not of type 'array'")),
+        Some([]) => return Err(too("short")),
+        Some(_) => return Err(too("long")),
+        None => return Err(not_of_type("fixed_ips", given, "array")),
     };
-    let mut fields = Fields::object("interfaceAttachment.fixed_ips[0]", one)?;
+    let mut fields = Fields::object("0", one)?;
     let address = fields.parsed("ip_address")?;
-    let address = fields.required("ip_address", address)?;
+    let Ip(address) = fields.required("ip_address", address)?;
     fields.end()?;
     Ok(address)
+}
+
+/// A device's tag: 1 to 60 characters without comma and slash (nova/api/validation/parameter_types.py).
+struct Tag(String);
+
+impl FromStr for Tag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let count = text.chars().count();
+        match count {
+            0 => Err("'' is too short: 1 to 60 characters are expected".to_owned()),
+            61.. => Err("it is too long: 1 to 60 characters are expected".to_owned()),
+            _ if text.contains([',', '/']) => {
+                Err(format!("'{}' does not match '^[^,/]*$': no comma and no slash", text.escape_debug()))
+            }
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
 }
 
 impl Asked {
@@ -130,39 +194,57 @@ impl Asked {
     }
 }
 
-/// An interface as Nova shows it before microversion 2.70.
-fn attachment(view: &PortView) -> Value {
+/// An interface as Nova shows it: five attributes, and from 2.70 the tag.
+pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
     let port = &view.port;
     let ips: Vec<Value> = port
         .fixed_ips
         .iter()
         .map(|ip| json!({"subnet_id": ip.subnet_id.to_string(), "ip_address": ip.ip_address.to_string()}))
         .collect();
-    json!({
+    let mut shown = json!({
         "port_state": view.phase.status().as_str(),
         "fixed_ips": ips,
         "port_id": port.id.to_string(),
         "net_id": port.network_id.to_string(),
         "mac_addr": port.mac.to_string(),
-    })
+    });
+    if version >= Microversion::TAG_SHOWN {
+        shown["tag"] = port.binding.as_ref().and_then(|binding| binding.tag.clone()).into();
+    }
+    shown
 }
 
-fn brief(view: &ServerView, servers: &str) -> Value {
+fn brief(view: &ServerView, collection: &str) -> Value {
     let id = view.server.id.to_string();
-    let href = format!("http://localhost{servers}/{id}");
+    let href = format!("{collection}/{id}");
     json!({"id": id, "name": view.server.name, "links": [{"rel": "self", "href": href}]})
+}
+
+fn full(view: &ServerView, collection: &str) -> Value {
+    let mut shown = brief(view, collection);
+    shown["status"] = "ACTIVE".into();
+    shown["tenant_id"] = view.server.project_id.clone().into();
+    shown["created"] = view.server.created_at.to_string().into();
+    shown["updated"] = view.server.updated_at.to_string().into();
+    shown
+}
+
+/// A path without its last part.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
     params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
 }
 
-fn server_id(params: &RawPathParams) -> Result<ServerId, Refusal> {
+pub(super) fn server_id(params: &RawPathParams) -> Result<ServerId, Refusal> {
     id(What::Server, param(params, "server"))
 }
 
 /// A known server's id, and a well-formed port's.
-fn ids(desk: &Desk, params: &RawPathParams) -> Result<(ServerId, PortId), Refusal> {
+pub(super) fn ids(desk: &Desk, params: &RawPathParams) -> Result<(ServerId, PortId), Refusal> {
     let server = server_id(params)?;
     desk.server(server)?;
     Ok((server, id(What::Port, param(params, "port"))?))
@@ -175,7 +257,7 @@ mod tests {
     #[test]
     fn both_levels_may_be_left_out() {
         for body in ["", "{}", r#"{"interfaceAttachment": {}}"#] {
-            assert_eq!(read(body.as_bytes()).unwrap(), Asked::default(), "{body}");
+            assert_eq!(read(body.as_bytes(), Microversion::MAX).unwrap(), Asked::default(), "{body}");
         }
     }
 
@@ -194,7 +276,17 @@ mod tests {
             r#"{"interfaceAttachment": {"fixed_ips": [{"ip_address": "10.0.0.1", "subnet_id": "x"}]}}"#,
             r#"{"interfaceAttachment": []}"#,
         ] {
-            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+            assert!(read(bad.as_bytes(), Microversion::MAX).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_known_from_2_49_on() {
+        let body = |tag: &str| format!(r#"{{"interfaceAttachment": {{"tag": "{tag}"}}}}"#);
+        assert!(read(body("nic-1").as_bytes(), Microversion::MIN).is_err());
+        assert_eq!(read(body("nic-1").as_bytes(), Microversion::TAG).unwrap().tag.as_deref(), Some("nic-1"));
+        for bad in ["", "a,b", "a/b", "x".repeat(61).as_str()] {
+            assert!(read(body(bad).as_bytes(), Microversion::TAG).is_err(), "{bad}");
         }
     }
 
@@ -203,8 +295,8 @@ mod tests {
         let network = Some(NetworkId(uuid::Uuid::from_u128(1)));
         let port = Some(PortId(uuid::Uuid::from_u128(2)));
         let address = Some("10.0.0.1".parse().unwrap());
-        assert_eq!(Asked { network, port, address }.nic(), Err(Refusal::NetworkAndPort));
-        assert_eq!(Asked { network: None, port, address }.nic(), Err(Refusal::AddressWithoutNetwork));
-        assert_eq!(Asked { network: None, port: None, address }.nic(), Err(Refusal::AddressWithoutNetwork));
+        assert_eq!(Asked { network, port, address, tag: None }.nic(), Err(Refusal::NetworkAndPort));
+        assert_eq!(Asked { network: None, port, address, tag: None }.nic(), Err(Refusal::AddressWithoutNetwork));
+        assert_eq!(Asked { network: None, port: None, address, tag: None }.nic(), Err(Refusal::AddressWithoutNetwork));
     }
 }

@@ -12,15 +12,20 @@ use crate::model::action::{Action, NewPort, PortChange, WantedIp};
 use crate::model::{PortId, Profile};
 
 use super::agent::NAME;
-use super::faults::{Dialect, Refusal, What};
-use super::fields::{BodyError, Fields, parse_value, wrong};
+use super::dialect::NETWORK;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most entries of any list in a body.
 const ENTRIES: usize = 64;
+
+/// What Nova's clients see as the owner of an attached port.
+const COMPUTE: &str = "compute:nova";
 
 const KNOWN: &[&str] = &[
     "id",
@@ -46,15 +51,15 @@ const KNOWN: &[&str] = &[
     "updated_at",
 ];
 
-pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
         let rows = match narrowed(&listing) {
             Some(filter) => desk.ports(filter),
             None => Vec::new(),
         };
-        listing.answer("ports", "/v2.0/ports", rows.iter().map(shown).collect())
+        listing.answer("ports", &here(&headers, "/v2.0/ports"), rows.iter().map(shown).collect())
     });
-    tell(listed.map(Json), Dialect::Network)
+    tell(listed.map(Json), NETWORK)
 }
 
 /// What can be looked up instead of searched; none when an id asked for is the id of nothing.
@@ -72,7 +77,7 @@ pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, Raw
         let port = desk.port(id(What::Port, &text)?)?;
         Ok(Json(json!({"port": listing.cut(shown(&port))})))
     });
-    tell(found, Dialect::Network)
+    tell(found, NETWORK)
 }
 
 pub(super) async fn create(
@@ -82,13 +87,14 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Response {
     let made = async {
-        let new = read_new(desk.host(), json_body(&headers, &body)?)?;
-        match desk.perform(Action::CreatePort(new), context(&caller)).await? {
-            Reply::Port(port) => Ok((StatusCode::CREATED, Json(json!({"port": shown(&port)})))),
+        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "port", "ports")?;
+        let new = bodies.into_iter().map(|fields| read_new(desk.host(), fields)).collect::<Result<_, _>>()?;
+        match desk.perform(Action::CreatePorts(new), context(&caller)).await? {
+            Reply::Ports(made) => Ok((StatusCode::CREATED, Json(shape.wrap("port", "ports", made.iter().map(shown))))),
             _ => Err(slip()),
         }
     };
-    tell(made.await, Dialect::Network)
+    tell(made.await, NETWORK)
 }
 
 pub(super) async fn update(
@@ -106,7 +112,7 @@ pub(super) async fn update(
             _ => Err(slip()),
         }
     };
-    tell(changed.await, Dialect::Network)
+    tell(changed.await, NETWORK)
 }
 
 pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
@@ -115,11 +121,10 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
         desk.perform(Action::DeletePort(id), context(&caller)).await?;
         Ok::<_, Refusal>(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, Dialect::Network)
+    tell(deleted.await, NETWORK)
 }
 
-fn read_new(host: &str, body: &[u8]) -> Result<NewPort, BodyError> {
-    let mut fields = Fields::envelope(body, "port")?;
+fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, BodyError> {
     let network_id = fields.parsed("network_id")?;
     let new = NewPort {
         id: fields.parsed("id")?,
@@ -165,7 +170,7 @@ fn read_ips(fields: &mut Fields) -> Result<Option<Vec<WantedIp>>, BodyError> {
     let Some(given) = fields.list("fixed_ips", ENTRIES)? else { return Ok(None) };
     let read = |(at, value): (String, Value)| {
         let mut fields = Fields::object(&at, value.clone())?;
-        let ip = WantedIp { subnet_id: fields.parsed("subnet_id")?, ip_address: fields.parsed("ip_address")? };
+        let ip = WantedIp { subnet_id: fields.parsed("subnet_id")?, ip_address: fields.parsed("ip_address")?.map(|Ip(ip)| ip) };
         fields.end()?;
         match ip {
             WantedIp { subnet_id: None, ip_address: None } => {
@@ -183,10 +188,10 @@ fn read_profile(fields: &mut Fields) -> Result<Option<Profile>, BodyError> {
         None | Some(Value::Null) => return Ok(None),
         Some(given) => given,
     };
-    let mut fields = Fields::object("port.binding:profile", given)?;
+    let mut fields = Fields::object("binding:profile", given)?;
     let interface_name = match fields.value("interface_name") {
         None | Some(Value::Null) => None,
-        Some(name) => Some(parse_value("port.binding:profile.interface_name", &name)?),
+        Some(name) => Some(parse_value("interface_name", &name)?),
     };
     let profile = Profile { interface_name, vnet_hdr: fields.truth("vnet_hdr")?.unwrap_or(true) };
     fields.end()?;
@@ -231,7 +236,7 @@ pub(super) fn shown(view: &PortView) -> Value {
         "admin_state_up": port.admin_up,
         "status": view.phase.status().as_str(),
         "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()),
-        "device_owner": port.device_owner,
+        "device_owner": owner(view),
         "binding:vif_type": vif_type,
         "binding:vif_details": details,
         "binding:vnic_type": "normal",
@@ -245,6 +250,14 @@ pub(super) fn shown(view: &PortView) -> Value {
         "created_at": port.created_at,
         "updated_at": port.updated_at,
     })
+}
+
+/// Nova takes over a port it attaches and gives it back when it detaches; one that says otherwise keeps its own.
+fn owner(view: &PortView) -> &str {
+    match (view.port.device_owner.as_str(), &view.binding) {
+        ("", Some(_)) => COMPUTE,
+        (own, _) => own,
+    }
 }
 
 /// How a VMM or an operator finds the device.
@@ -277,7 +290,7 @@ mod tests {
     fn read(port: Value) -> Result<NewPort, BodyError> {
         let mut port = port;
         port["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
-        read_new("here", json!({"port": port}).to_string().as_bytes())
+        read_new("here", Fields::object("port", port)?)
     }
 
     #[test]

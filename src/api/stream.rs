@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::events::{Event, Reader};
 
 use super::Desk;
-use super::faults::{Dialect, Refusal};
+use super::dialect::COMPUTE;
+use super::faults::Refusal;
 
 /// How often an idle stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -29,7 +30,7 @@ enum Form {
 pub(super) async fn events(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     let last = match last_seen(&headers) {
         Ok(last) => last,
-        Err(refusal) => return super::faults::answer(&refusal, Dialect::Compute),
+        Err(refusal) => return super::faults::answer(&refusal, COMPUTE),
     };
     let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (form, kind) = match accepted.contains("application/x-ndjson") {

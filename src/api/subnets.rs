@@ -17,11 +17,13 @@ use crate::model::subnet::{Gateway, NewSubnet};
 use crate::model::{HostRoute, Subnet, SubnetId};
 
 use super::agent::NAME;
-use super::faults::{Dialect, Refusal, What};
-use super::fields::{BodyError, Fields, parse_value};
+use super::dialect::NETWORK;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most entries of any list in a body.
@@ -46,10 +48,11 @@ const KNOWN: &[&str] = &[
     "updated_at",
 ];
 
-pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
-    let listed = Listing::read(query.as_deref(), KNOWN)
-        .and_then(|listing| listing.answer("subnets", "/v2.0/subnets", desk.subnets().iter().map(shown).collect()));
-    tell(listed.map(Json), Dialect::Network)
+pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
+        listing.answer("subnets", &here(&headers, "/v2.0/subnets"), desk.subnets().iter().map(shown).collect())
+    });
+    tell(listed.map(Json), NETWORK)
 }
 
 pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
@@ -57,7 +60,7 @@ pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, Raw
         let subnet = desk.subnet(id(What::Subnet, &text)?)?;
         Ok(Json(json!({"subnet": listing.cut(shown(&subnet))})))
     });
-    tell(found, Dialect::Network)
+    tell(found, NETWORK)
 }
 
 pub(super) async fn create(
@@ -67,13 +70,14 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Response {
     let made = async {
-        let new = read_new(json_body(&headers, &body)?)?;
-        match desk.perform(Action::CreateSubnet(new), context(&caller)).await? {
-            Reply::Subnet(subnet) => Ok((StatusCode::CREATED, Json(json!({"subnet": shown(&subnet)})))),
+        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "subnet", "subnets")?;
+        let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
+        match desk.perform(Action::CreateSubnets(new), context(&caller)).await? {
+            Reply::Subnets(made) => Ok((StatusCode::CREATED, Json(shape.wrap("subnet", "subnets", made.iter().map(shown))))),
             _ => Err(slip()),
         }
     };
-    tell(made.await, Dialect::Network)
+    tell(made.await, NETWORK)
 }
 
 pub(super) async fn update(
@@ -91,7 +95,7 @@ pub(super) async fn update(
             _ => Err(slip()),
         }
     };
-    tell(changed.await, Dialect::Network)
+    tell(changed.await, NETWORK)
 }
 
 pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
@@ -100,35 +104,34 @@ pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, E
         desk.perform(Action::DeleteSubnet(id), context(&caller)).await?;
         Ok::<_, Refusal>(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, Dialect::Network)
+    tell(deleted.await, NETWORK)
 }
 
-fn read_new(body: &[u8]) -> Result<NewSubnet, BodyError> {
-    let mut fields = Fields::envelope(body, "subnet")?;
+fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
     let id = fields.parsed("id")?;
     let network_id = fields.parsed("network_id")?;
     let network_id = fields.required("network_id", network_id)?;
     let given = fields.value("cidr");
+    let given = fields.required("cidr", given)?;
     let cidr: ipnetwork::IpNetwork = match &given {
         // Without a prefix the address would silently be a whole subnet of one.
-        Some(Value::String(text)) if !text.contains('/') => {
-            return Err(fields.bad("cidr", &text.clone().into(), "a range such as 192.168.1.0/24 is expected"));
+        Value::String(text) if !text.contains('/') => {
+            return Err(wrong("cidr", &given, "a range such as 192.168.1.0/24 is expected"));
         }
-        Some(value) => parse_value("subnet.cidr", value)?,
-        None => return Err(BodyError::Top("'subnet.cidr' is a required property".to_owned())),
+        value => parse_value("cidr", value)?,
     };
     if let Some(version) = fields.number("ip_version", 4..=6)?
         && version != if cidr.is_ipv6() { 6 } else { 4 }
     {
-        return Err(fields.bad("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
+        return Err(wrong("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
     }
     let name = fields.text("name", NAME)?.unwrap_or_default();
     let description = fields.text("description", NAME)?.unwrap_or_default();
     let project_id = project(&mut fields)?;
-    let gateway = match fields.parsed_or_null::<IpAddr>("gateway_ip")? {
+    let gateway = match fields.parsed_or_null::<Ip>("gateway_ip")? {
         None => Gateway::FirstHost,
         Some(None) => Gateway::None,
-        Some(Some(gateway)) => Gateway::At(gateway),
+        Some(Some(Ip(gateway))) => Gateway::At(gateway),
     };
     let allocation_pools = match fields.list("allocation_pools", ENTRIES)? {
         None => None,
@@ -165,7 +168,7 @@ type Told = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
 /// What guests of the subnet are told.
 fn read_told(fields: &mut Fields) -> Result<Told, BodyError> {
     let resolvers = fields.list("dns_nameservers", ENTRIES)?;
-    let resolvers = resolvers.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value)).collect());
+    let resolvers = resolvers.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value).map(|Ip(ip)| ip)).collect());
     let routes = fields.list("host_routes", ENTRIES)?;
     let routes = routes.map(|all| all.into_iter().map(read_route).collect());
     Ok((resolvers.transpose()?, routes.transpose()?))
@@ -174,7 +177,8 @@ fn read_told(fields: &mut Fields) -> Result<Told, BodyError> {
 fn read_pool((at, value): (String, Value)) -> Result<Range, BodyError> {
     let mut fields = Fields::object(&at, value)?;
     let (start, end) = (fields.parsed("start")?, fields.parsed("end")?);
-    let range = Range { start: fields.required("start", start)?, end: fields.required("end", end)? };
+    let (Ip(start), Ip(end)) = (fields.required("start", start)?, fields.required("end", end)?);
+    let range = Range { start, end };
     fields.end()?;
     Ok(range)
 }
@@ -182,8 +186,8 @@ fn read_pool((at, value): (String, Value)) -> Result<Range, BodyError> {
 fn read_route((at, value): (String, Value)) -> Result<HostRoute, BodyError> {
     let mut fields = Fields::object(&at, value)?;
     let (destination, nexthop) = (fields.parsed("destination")?, fields.parsed("nexthop")?);
-    let route =
-        HostRoute { destination: fields.required("destination", destination)?, nexthop: fields.required("nexthop", nexthop)? };
+    let Ip(nexthop) = fields.required("nexthop", nexthop)?;
+    let route = HostRoute { destination: fields.required("destination", destination)?, nexthop };
     fields.end()?;
     Ok(route)
 }
@@ -195,7 +199,7 @@ fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
     fields.only("ipv6_ra_mode", &[Value::Null])
 }
 
-fn shown(subnet: &Subnet) -> Value {
+pub(super) fn shown(subnet: &Subnet) -> Value {
     let pools: Vec<Value> = subnet.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
     let routes: Vec<Value> =
         subnet.host_routes.iter().map(|route| json!({"destination": route.destination, "nexthop": route.nexthop})).collect();
@@ -229,7 +233,7 @@ mod tests {
     fn read(subnet: Value) -> Result<NewSubnet, BodyError> {
         let mut subnet = subnet;
         subnet["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
-        read_new(json!({"subnet": subnet}).to_string().as_bytes())
+        read_new(Fields::object("subnet", subnet)?)
     }
 
     #[test]

@@ -25,12 +25,18 @@ pub(super) async fn v21(headers: HeaderMap) -> Json<Value> {
     Json(json!({"version": compute(&headers, "v2.1", "v2.1")}))
 }
 
+/// Neutron's list of resources. It is no version document, as Neutron has those at its root alone; our root is Nova's, so
+/// that what client libraries look for (keystoneauth's discover.py) stands beside the list.
 pub(super) async fn network(headers: HeaderMap) -> Json<Value> {
     let resource = |name: &str, collection: &str| {
-        let href = format!("{}/v2.0/{collection}", base(&headers));
+        let href = here(&headers, &format!("/v2.0/{collection}"));
         json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
     };
-    Json(json!({"resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")]}))
+    let links = json!([{"rel": "self", "href": here(&headers, "/v2.0/")}]);
+    Json(json!({
+        "resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")],
+        "version": {"id": "v2.0", "status": "CURRENT", "updated": UPDATED, "links": links},
+    }))
 }
 
 /// There are none: clients then use what is always there.
@@ -46,12 +52,12 @@ fn compute(headers: &HeaderMap, id: &str, path: &str) -> Value {
         "version": version,
         "min_version": min,
         "updated": UPDATED,
-        "links": [{"rel": "self", "href": format!("{}/{path}/", base(headers))}],
+        "links": [{"rel": "self", "href": here(headers, &format!("/{path}/"))}],
     })
 }
 
-/// The address as the client calls it; it is only ever given back to that client.
-fn base(headers: &HeaderMap) -> String {
+/// A path's address as the client calls us; it is only ever given back to that client.
+pub(super) fn here(headers: &HeaderMap, path: &str) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
-    format!("http://{}", host.unwrap_or("localhost"))
+    format!("http://{}{path}", host.unwrap_or("localhost"))
 }

@@ -2,39 +2,114 @@
 
 use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
 
 use super::answer::{Failure, Part};
-use super::links::{Target, first_failure};
+use super::links::{Target, first_failure, shape};
 use super::netns::Inside;
 use super::seen::{must_look, peer};
 use super::socket::Netlink;
 use super::uapi::*;
-use super::wire::Batch;
+use super::wire::{self, Batch};
 use super::{Trouble, Who};
 use crate::model::{LinkName, PortId, names};
 use crate::plan::{Address, GuestSettings, Route, Switch};
+
+/// Length of `struct ifaddrmsg`.
+const IFADDRMSG: usize = 8;
+/// Length of `struct rtmsg`.
+const RTMSG: usize = 12;
 
 /// [`Op::ConfigureGuest`](crate::plan::Op::ConfigureGuest); gives back the NIC's name in the guest.
 ///
 /// Address generation is off although the guest might like it: its link-local address is among those given, set without
 /// a second of duplicate address detection.
-pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSettings) -> Result<LinkName, Failure> {
+pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSettings, stale: Stale) -> Result<LinkName, Failure> {
     let target = Target::Index(index);
     let mut batch = Batch::default();
+    stale.routes.into_iter().for_each(|route| delete_route(&mut batch, index, route));
+    stale.addresses.into_iter().for_each(|address| delete_address(&mut batch, index, address));
     batch.v6_off(target);
+    if settings.mtu.is_some() {
+        batch.set(Part::Link, target, 0, 0, |f| shape(f, None, settings.mtu, None));
+    }
     settings.addresses.iter().for_each(|address| add_address(&mut batch, index, *address));
     batch.switch(target, Switch::Up, |_| {});
     for route in in_order(&settings.routes) {
         add_route(&mut batch, index, route);
     }
     let mut refusals = inside.netlink.send(batch)?;
-    // What is already there, exactly so.
-    refusals.retain(|refusal| !(matches!(refusal.part, Part::Address(_) | Part::Route(_)) && refusal.errno == Errno::EEXIST));
+    refusals.retain(|refusal| match refusal.part {
+        // What is already there, exactly so.
+        Part::Address(_) | Part::Route(_) => refusal.errno != Errno::EEXIST,
+        // What went with something else that went.
+        Part::Stale => !matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL),
+        _ => true,
+    });
     first_failure(refusals)?;
     let name = must_look(&mut inside.netlink, Who::Index(index))?.name;
     name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
+}
+
+/// What a NIC has of an earlier configuration and is to have no longer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Stale {
+    addresses: Vec<Address>,
+    routes: Vec<Route>,
+}
+
+/// What `settings` no longer list of what nicd gave the NIC before: addresses in the network's ranges, and static
+/// routes with this NIC's metric. What the guest itself added elsewhere is its own.
+pub(super) fn stale(inside: &mut Inside, index: u32, settings: &GuestSettings) -> Result<Stale, Failure> {
+    let there = inside.netlink.dump(|| asking(RTM_GETADDR, AF_UNSPEC, IFADDRMSG), |body| address_of(body, index))?;
+    let ours = |address: &Address| settings.ranges.iter().any(|range| range.contains(address.ip));
+    let addresses = there.into_iter().filter(|address| ours(address) && !settings.addresses.contains(address)).collect();
+    let mut routes = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        routes.extend(inside.netlink.dump(|| asking(RTM_GETROUTE, family, RTMSG), |body| route_of(body, index))?);
+    }
+    let listed =
+        |route: &Route| settings.routes.iter().any(|listed| (listed.destination, listed.via) == (route.destination, route.via));
+    routes.retain(|route| route.metric == settings.metric && !listed(route));
+    Ok(Stale { addresses, routes })
+}
+
+fn asking(kind: u16, family: u8, length: usize) -> Batch {
+    let mut fixed = vec![0; length];
+    fixed[0] = family;
+    let mut batch = Batch::default();
+    batch.add(Part::Look, kind, NLM_F_DUMP, &fixed, |_| {});
+    batch
+}
+
+/// An address of the NIC with this index.
+fn address_of(body: &[u8], index: u32) -> Option<Address> {
+    if wire::u32_at(body, 4)? != index {
+        return None;
+    }
+    let field = |wanted| wire::fields_behind(body, IFADDRMSG).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let ip = ip_of(field(IFA_LOCAL).or_else(|| field(IFA_ADDRESS))?)?;
+    Some(Address { ip, prefix: wire::u8_at(body, 1)? })
+}
+
+/// A static unicast route by the NIC with this index.
+fn route_of(body: &[u8], index: u32) -> Option<Route> {
+    let (prefix, protocol, kind) = (wire::u8_at(body, 1)?, wire::u8_at(body, 5)?, wire::u8_at(body, 7)?);
+    let field = |wanted| wire::fields_behind(body, RTMSG).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    if protocol != RTPROT_STATIC || kind != RTN_UNICAST || wire::u32_at(field(RTA_OIF)?, 0)? != index {
+        return None;
+    }
+    let any = if wire::u8_at(body, 0)? == AF_INET6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) };
+    let destination = field(RTA_DST).map_or(Some(any), ip_of)?;
+    let via = field(RTA_GATEWAY).map_or(Some(any), ip_of)?;
+    let metric = field(RTA_PRIORITY).and_then(|value| wire::u32_at(value, 0)).unwrap_or(0);
+    Some(Route { destination: IpNetwork::new(destination, prefix).ok()?, via, onlink: false, metric })
+}
+
+fn ip_of(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// The index of the other end of a port's device, which must still be in the namespace.
@@ -89,6 +164,25 @@ fn add_address(batch: &mut Batch, index: u32, address: Address) {
     });
 }
 
+fn delete_address(batch: &mut Batch, index: u32, address: Address) {
+    let [a, b, c, d] = index.to_ne_bytes();
+    let fixed = [family(address.ip), address.prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d];
+    batch.add(Part::Stale, RTM_DELADDR, 0, &fixed, |f| f.put(IFA_LOCAL, &octets(address.ip)));
+}
+
+fn delete_route(batch: &mut Batch, index: u32, route: Route) {
+    let mut fixed = [0; RTMSG];
+    fixed[0] = family(route.destination.ip());
+    fixed[1] = route.destination.prefix();
+    // Any scope (RT_SCOPE_NOWHERE), so that on-link routes are meant as well.
+    fixed[4..8].copy_from_slice(&[RT_TABLE_MAIN, RTPROT_STATIC, u8::MAX, RTN_UNICAST]);
+    batch.add(Part::Stale, RTM_DELROUTE, 0, &fixed, |f| {
+        f.put(RTA_DST, &octets(route.destination.network()));
+        f.u32(RTA_OIF, index);
+        f.u32(RTA_PRIORITY, route.metric);
+    });
+}
+
 /// `struct rtmsg` and its attributes. Appended, so that EEXIST means this very route, and another one of the same
 /// metric stays the guest's first choice (`fib_table_insert`, net/ipv4/fib_trie.c).
 fn add_route(batch: &mut Batch, index: u32, route: Route) {
@@ -98,7 +192,7 @@ fn add_route(batch: &mut Batch, index: u32, route: Route) {
         (false, true) => (RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
         (false, false) => (RT_SCOPE_UNIVERSE, 0),
     };
-    let mut fixed = [0; 12];
+    let mut fixed = [0; RTMSG];
     fixed[0] = family(destination.ip());
     fixed[1] = destination.prefix();
     fixed[4..8].copy_from_slice(&[RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);

@@ -140,11 +140,14 @@ impl LinuxHost {
             Op::Persist { port } => persist(netlink, held, *port),
             Op::ConfigureGuest { port, netns, pin, guest_index, settings } => {
                 let inside = held.inside(self.home, netns, *pin)?;
-                let index = match guest_index {
-                    Some(index) => *index,
-                    None => guest::find(netlink, inside, *port)?,
+                let (index, stale) = match guest_index {
+                    Some(index) => (*index, guest::Stale::default()),
+                    None => {
+                        let index = guest::find(netlink, inside, *port)?;
+                        (index, guest::stale(inside, index, settings)?)
+                    }
                 };
-                return guest::configure(inside, index, settings).map(Applied::GuestDevice);
+                return guest::configure(inside, index, settings, stale).map(Applied::GuestDevice);
             }
             Op::Seal { port, alias, switch } => links::seal(netlink, *port, alias, *switch),
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),

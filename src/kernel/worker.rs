@@ -190,12 +190,15 @@ impl<H: Host> Worker<H> {
     }
 }
 
+/// A job between its volatile steps and the rest, and the altnames to look at once it is done.
+type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>);
+
 struct Loop<H: Host> {
     host: H,
     reaper: Inbox<ToReap<H>>,
     flush: Flush,
     /// Jobs whose volatile steps are done and whose intent is not durable yet.
-    waiting: HashMap<u64, (Execution<H>, oneshot::Sender<Outcome>, Vec<String>)>,
+    waiting: HashMap<u64, Waiting<H>>,
     /// Intents that were durable before their job was reached.
     early: HashMap<u64, Result<(), StoreError>>,
     /// Jobs that failed before their commit was reported.
@@ -326,7 +329,8 @@ mod tests {
             report = Some(given);
         });
         assert_eq!(at_flush.recv_timeout(Duration::from_secs(5)), Ok(true));
-        report.unwrap()(Ok(()));
+        let report: Report = report.expect("it was called");
+        report(Ok(()));
         assert!(matches!(outcome.unwrap().blocking_recv(), Ok(Outcome::Done(_))));
         worker.close();
         thread.join().unwrap();

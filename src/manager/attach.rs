@@ -9,6 +9,7 @@ use crate::events::Kind;
 use crate::exec::Undone;
 use crate::kernel::OpError;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
+use crate::model::memory::Made;
 use crate::model::port::Binding;
 use crate::model::{Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
@@ -17,9 +18,6 @@ use crate::store::{Change, Purpose};
 use super::repair::{Failed, IntentIs};
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
-
-/// What Nova's clients see as the owner of a port they attach.
-const COMPUTE: &str = "compute:nova";
 
 /// How often a random MAC is drawn before the prefix counts as used up.
 const MAC_DRAWS: usize = 64;
@@ -45,7 +43,7 @@ impl Manager {
                 self.bind(state, &attach, network, context).map(Claimed::Taken)
             })
             .await?;
-        match self.build(port, Reason::Attach, IntentIs::New).await {
+        match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]).map(Box::new))).await {
             Ok(()) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
@@ -77,6 +75,7 @@ impl Manager {
             intent: Intent::Attached,
             commit: self.store.next_commit(),
             guest_device: None,
+            tag: attach.tag.clone(),
         };
         if let WantedNic::Port(id) = attach.nic {
             let before = state.port(id)?.record.clone();
@@ -135,7 +134,7 @@ impl Manager {
             mac: self.draw_mac(state, &network.record)?,
             fixed_ips: state.choose_addresses(network_id, wanted.as_ref().map(|ip| ip.as_slice()), None)?,
             admin_up: true,
-            device_owner: COMPUTE.to_owned(),
+            device_owner: String::new(),
             profile: Profile::default(),
             origin: Origin::Attach,
             binding: Some(binding),

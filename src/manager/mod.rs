@@ -18,6 +18,7 @@ mod attach;
 mod detach;
 mod error;
 mod follow;
+mod memory;
 mod networks;
 mod ports;
 mod repair;
@@ -38,14 +39,17 @@ use crate::config::AllowedBridges;
 use crate::events::{self, Event, Events};
 use crate::kernel::hands::{Answer, Hands};
 use crate::model::action::Action;
+use crate::model::memory::{Answered, Key, Made};
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
 use crate::plan::LinkSeen;
-use crate::store::{Change, Loaded, Purpose, Store, StoreError};
+use crate::store::{Change, Loaded, Purpose, Store, StoreError, When};
 
 pub use error::Error;
+pub use memory::Known;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView};
 
+use memory::Memory;
 use state::State;
 
 /// How long an action waits for another one's work on the same object, in seconds.
@@ -71,6 +75,8 @@ pub struct Policy {
 pub struct Context {
     /// The id of the request, as in the log and in events.
     pub request_id: Option<String>,
+    /// The key under which the answer is to be remembered.
+    pub key: Option<Key>,
 }
 
 /// What a successful action answers with.
@@ -78,14 +84,20 @@ pub struct Context {
 pub enum Reply {
     /// A network as it is now.
     Network(NetworkView),
+    /// The networks made.
+    Networks(Vec<NetworkView>),
     /// A subnet as it is now.
     Subnet(Subnet),
+    /// The subnets made.
+    Subnets(Vec<Subnet>),
     /// A server as it is now.
     Server(ServerView),
     /// A server that was not known before.
     NewServer(ServerView),
     /// A port as it is now.
     Port(Box<PortView>),
+    /// The ports made.
+    Ports(Vec<PortView>),
     /// It is done, and there is nothing to show.
     Done,
 }
@@ -94,6 +106,7 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Manager {
     state: Mutex<State>,
+    memory: Mutex<Memory>,
     policy: Policy,
     store: Store,
     store_id: Uuid,
@@ -128,8 +141,11 @@ impl Manager {
             let phase = first_phase(&port);
             state.add_port(port, phase);
         });
+        let mut memory = Memory::default();
+        loaded.remembered.into_iter().for_each(|one| memory.recall(one));
         let manager = Self {
             state: Mutex::new(state),
+            memory: Mutex::new(memory),
             policy,
             store,
             store_id: loaded.store_id,
@@ -183,19 +199,19 @@ impl Manager {
 
     async fn dispatch(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
         match action {
-            Action::CreateNetwork(new) => self.create_network(new).await,
-            Action::UpdateNetwork(id, change) => self.update_network(id, change).await,
+            Action::CreateNetworks(new) => self.create_networks(new, context).await,
+            Action::UpdateNetwork(id, change) => self.update_network(id, change, context).await,
             Action::DeleteNetwork(id) => self.delete_network(id).await,
-            Action::CreateSubnet(new) => self.create_subnet(new).await,
+            Action::CreateSubnets(new) => self.create_subnets(new, context).await,
             Action::UpdateSubnet(id, change) => self.update_subnet(id, change).await,
             Action::DeleteSubnet(id) => self.delete_subnet(id).await,
             Action::PutServer(new) => self.put_server(new).await,
             Action::DeleteServer(id, nics) => self.delete_server(id, nics, context).await,
-            Action::CreatePort(new) => self.create_port(new, context).await,
+            Action::CreatePorts(new) => self.create_ports(new, context).await,
             Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
             Action::DeletePort(id) => self.delete_port(id, context).await,
             Action::Attach(attach) => self.attach(attach, context).await,
-            Action::Detach(server, port) => self.detach(server, port, context).await,
+            Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
         }
     }
 
@@ -207,6 +223,58 @@ impl Manager {
         if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.tasks.len(), "stopping with work under way; it is taken up again at the next start");
         }
+    }
+
+    /// What is known of a key for a request; a key not known is the caller's to end with `answered` or `forget`.
+    pub fn recollect(&self, key: &Key, request: &str) -> Known {
+        let (known, old) = self.memory().ask(key, request, Timestamp::now());
+        if !old.is_empty() {
+            let forget = old.into_iter().map(Change::ForgetKey).collect();
+            self.store.submit(forget, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
+        }
+        known
+    }
+
+    /// Makes the answer under a key durable, and lets those who wait for it have it.
+    ///
+    /// # Errors
+    /// It could not be stored; it is kept in memory all the same.
+    pub async fn answered(&self, key: &Key, answer: Answered) -> Result<(), Error> {
+        let remembered = self.memory().answered(key, answer);
+        let stored = match remembered {
+            Some(remembered) => self.commit(vec![Change::Remember(Box::new(remembered))], Purpose::Growing).await,
+            None => Ok(()),
+        };
+        self.memory().end(key);
+        Ok(stored?)
+    }
+
+    /// Forgets a key whose request is to be possible again.
+    pub async fn forget_key(&self, key: &Key) {
+        let forgotten = self.commit(vec![Change::ForgetKey(key.clone())], Purpose::Freeing).await;
+        self.memory().forget(key);
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "an idempotency key could not be forgotten");
+        }
+    }
+
+    /// Runs something to its end, also when its caller stops waiting.
+    ///
+    /// # Errors
+    /// It ended in a panic.
+    pub async fn to_its_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Error> {
+        self.tasks.spawn(work).await.map_err(|_| Error::Stopping)
+    }
+
+    /// What is stored with the things a request makes, so that its key and they are there together or not at all.
+    fn note(&self, context: &Context, made: Vec<Made>) -> Option<Change> {
+        let key = context.key.as_ref()?;
+        self.memory().made(key, made).map(|remembered| Change::Remember(Box::new(remembered)))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // As for the state.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -228,7 +296,36 @@ impl Manager {
     /// Makes changes durable at once.
     async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
         self.store.next_commit();
-        self.store.commit(changes, purpose).await
+        let result = self.store.commit(changes, purpose).await;
+        self.note_store(&mut self.lock(), result.as_ref().err());
+        result
+    }
+
+    /// Notes whether the store takes commits, for health and events.
+    fn note_store(&self, state: &mut State, error: Option<&StoreError>) {
+        state.store_trouble = match error {
+            Some(StoreError::Full | StoreError::Failed(_)) => error.cloned(),
+            // One refused transaction says nothing about the next.
+            Some(_) => return,
+            None => None,
+        };
+        self.tell_health(state);
+    }
+
+    /// Tells when the agent has become degraded, or well again.
+    fn tell_health(&self, state: &mut State) {
+        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty();
+        if std::mem::replace(&mut state.degraded, degraded) == degraded {
+            return;
+        }
+        let kind = if degraded { events::Kind::AgentDegraded } else { events::Kind::AgentRecovered };
+        let reason = match (&state.store_trouble, degraded) {
+            (Some(StoreError::Full), _) => Some("store_full".to_owned()),
+            (Some(_), _) => Some("store_failed".to_owned()),
+            (None, true) => Some("device_without_record".to_owned()),
+            (None, false) => None,
+        };
+        self.emit(Event { reason, ..Event::new(kind, Timestamp::now()) }, &Context::default());
     }
 
     /// Takes the claim on an object, waiting for whoever has it. `find` gives the claim, or why there is none.
@@ -288,7 +385,7 @@ impl Manager {
                     tracing::error!(%error, "event numbers could not be reserved");
                 }
             });
-            self.store.submit(vec![Change::ReserveEvents(next)], Purpose::Freeing, crate::store::When::Now, report);
+            self.store.submit(vec![Change::ReserveEvents(next)], Purpose::Freeing, When::Now, report);
         }
     }
 }

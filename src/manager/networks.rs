@@ -9,16 +9,62 @@ use uuid::Uuid;
 use crate::config::BridgeRule;
 use crate::kernel::worker::Outcome;
 use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
+use crate::model::memory::Made;
 use crate::model::subnet::NewSubnet;
-use crate::model::{LinkName, Network, NetworkId, SubnetId};
+use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
 use crate::plan::{Kind, LinkSeen, PlanError, Reason, Want, plan};
 use crate::store::{Change, Purpose};
 
+use super::repair::claim_port;
 use super::state::{SUBNET_LIMIT, State};
-use super::{Claimed, Error, Manager, Reply, answered, view};
+use super::{Claimed, Context, Error, Manager, Reply, answered, view};
+
+/// How far a change of a network goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// It ends at its record.
+    Alone,
+    /// Its ports' devices follow.
+    WithPorts,
+}
+
+/// How often a change of a whole network goes after ports that have come meanwhile.
+const CLAIM_ROUNDS: usize = 8;
 
 impl Manager {
-    pub(super) async fn create_network(self: Arc<Self>, new: NewNetwork) -> Result<Reply, Error> {
+    pub(super) async fn create_networks(self: Arc<Self>, new: Vec<NewNetwork>, context: &Context) -> Result<Reply, Error> {
+        let mut records = Vec::with_capacity(new.len());
+        for one in new {
+            records.push(self.network_record(one).await?);
+        }
+        let ids: Vec<NetworkId> = records.iter().map(|network| network.id).collect();
+        {
+            let mut state = self.lock();
+            let mut seen = BTreeSet::new();
+            if let Some(taken) = ids.iter().find(|id| state.networks.contains_key(id) || !seen.insert(**id)) {
+                return Err(Error::IdTaken(taken.0));
+            }
+            for network in &records {
+                state.add_network(network.clone());
+                claim_network(&mut state, network.id)?;
+            }
+        }
+        let mut changes: Vec<Change> = records.into_iter().map(Change::PutNetwork).collect();
+        changes.extend(self.note(context, ids.iter().copied().map(Made::Network).collect()));
+        let stored = self.commit(changes, Purpose::Growing).await;
+        let mut state = self.lock();
+        if let Err(error) = stored {
+            ids.iter().for_each(|id| {
+                state.networks.remove(id);
+            });
+            return Err(error.into());
+        }
+        ids.iter().for_each(|id| release(&mut state, *id));
+        let views = ids.into_iter().map(|id| view::network(&state, id));
+        views.collect::<Result<_, _>>().map(Reply::Networks)
+    }
+
+    async fn network_record(self: &Arc<Self>, new: NewNetwork) -> Result<Network, Error> {
         let bridge_mtu = match &new.bridge {
             Some(name) => Some(self.usable_bridge(name).await?),
             None => None,
@@ -33,7 +79,7 @@ impl Manager {
             (None, None) => self.policy.mtu,
         };
         let now = Timestamp::now();
-        let network = Network {
+        Ok(Network {
             id: new.id.unwrap_or_else(|| NetworkId(Uuid::new_v4())),
             name: new.name,
             description: new.description,
@@ -44,24 +90,7 @@ impl Manager {
             created_at: now,
             updated_at: now,
             revision_number: 1,
-        };
-        let id = network.id;
-        {
-            let mut state = self.lock();
-            if state.networks.contains_key(&id) {
-                return Err(Error::IdTaken(id.0));
-            }
-            state.add_network(network.clone());
-            claim_network(&mut state, id)?;
-        }
-        let stored = self.commit(vec![Change::PutNetwork(network)], Purpose::Growing).await;
-        let mut state = self.lock();
-        if let Err(error) = stored {
-            state.networks.remove(&id);
-            return Err(error.into());
-        }
-        release(&mut state, id);
-        Ok(Reply::Network(view::network(&state, id)?))
+        })
     }
 
     /// The MTU of an existing bridge that the policy lets networks use.
@@ -95,51 +124,116 @@ impl Manager {
         }
     }
 
-    pub(super) async fn update_network(self: Arc<Self>, id: NetworkId, change: NetworkChange) -> Result<Reply, Error> {
-        self.claim(|state| claim_or_wait(state, id)).await?;
+    pub(super) async fn update_network(
+        self: Arc<Self>,
+        id: NetworkId,
+        change: NetworkChange,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let ports = self.claim_scope(id, if change.mtu.is_some() { Scope::WithPorts } else { Scope::Alone }).await?;
         let result = self.update_network_claimed(id, change).await;
+        // The network's claim is free again: a port's build may need it.
         release(&mut self.lock(), id);
-        result
+        if let Ok(followers) = &result {
+            for port in followers {
+                self.carry_over(*port, context).await;
+            }
+        }
+        ports.into_iter().for_each(|port| self.release(port));
+        result?;
+        view::network(&self.lock(), id).map(Reply::Network)
     }
 
-    async fn update_network_claimed(&self, id: NetworkId, change: NetworkChange) -> Result<Reply, Error> {
-        let mut record = {
+    /// Claims a network and, when its ports are to follow, every bound port of it. Whoever has a port may be waiting for
+    /// the network, so the ports come first, and again for those that have come meanwhile.
+    async fn claim_scope(&self, id: NetworkId, scope: Scope) -> Result<Vec<PortId>, Error> {
+        let mut held: Vec<PortId> = Vec::new();
+        for _ in 0..CLAIM_ROUNDS {
+            let claimed = self.claim(|state| claim_or_wait(state, id)).await;
+            let missing: Vec<PortId> = match &claimed {
+                Ok(()) if scope == Scope::WithPorts => {
+                    self.bound_ports(id).into_iter().filter(|port| !held.contains(port)).collect()
+                }
+                _ => Vec::new(),
+            };
+            if claimed.is_ok() && missing.is_empty() {
+                return Ok(held);
+            }
+            if let Err(error) = claimed {
+                held.into_iter().for_each(|port| self.release(port));
+                return Err(error);
+            }
+            release(&mut self.lock(), id);
+            for port in missing {
+                if self.claim(|state| claim_port(state, port)).await.is_ok() {
+                    held.push(port);
+                }
+            }
+        }
+        held.into_iter().for_each(|port| self.release(port));
+        Err(Error::Busy("ports come and go on this network too fast for a change of all of them"))
+    }
+
+    fn bound_ports(&self, id: NetworkId) -> Vec<PortId> {
+        let state = self.lock();
+        let ports = state.networks.get(&id).map(|entry| &entry.ports).into_iter().flatten();
+        ports.copied().filter(|port| state.ports.get(port).is_some_and(|entry| entry.record.binding.is_some())).collect()
+    }
+
+    /// Records the change and brings the bridge to it; answers with the ports whose devices are then to follow.
+    async fn update_network_claimed(&self, id: NetworkId, change: NetworkChange) -> Result<Vec<PortId>, Error> {
+        let (record, ports) = {
             let state = self.lock();
             let entry = state.network(id)?;
-            if let Some(mtu) = change.mtu.filter(|mtu| *mtu != entry.record.mtu) {
-                self.check_mtu(&state, id, mtu)?;
-            }
-            entry.record.clone()
+            let mut record = entry.record.clone();
+            record.name = change.name.unwrap_or(record.name);
+            record.description = change.description.unwrap_or(record.description);
+            record.mtu = change.mtu.unwrap_or(record.mtu);
+            let ports = if record.mtu == entry.record.mtu { Vec::new() } else { self.resized(&state, &record)? };
+            record.updated_at = Timestamp::now();
+            record.revision_number += 1;
+            (record, ports)
         };
-        record.name = change.name.unwrap_or(record.name);
-        record.description = change.description.unwrap_or(record.description);
-        record.mtu = change.mtu.unwrap_or(record.mtu);
-        record.updated_at = Timestamp::now();
-        record.revision_number += 1;
-        self.commit(vec![Change::PutNetwork(record.clone())], Purpose::Growing).await?;
+        let followers = ports.iter().map(|port| port.id).collect();
+        let mut changes = vec![Change::PutNetwork(record.clone())];
+        changes.extend(ports.iter().cloned().map(|port| Change::PutPort(Box::new(port))));
+        self.commit(changes, Purpose::Growing).await?;
         let plan = {
             let mut state = self.lock();
             let Some(entry) = state.networks.get_mut(&id) else { return Err(Error::NoSuchNetwork(id)) };
             entry.record = record;
+            for port in &ports {
+                if let (Some(entry), Some(new)) = (state.ports.get_mut(&port.id), &port.binding)
+                    && let Some(binding) = entry.record.binding.as_mut()
+                {
+                    binding.commit = new.commit;
+                }
+            }
             self.plan_bridge(&state, id)
         };
         if let Some(plan) = plan {
             let outcome = answered(self.hands.submit(plan)?).await?;
             self.bridge_outcome(outcome)?;
         }
-        view::network(&self.lock(), id).map(Reply::Network)
+        Ok(followers)
     }
 
-    fn check_mtu(&self, state: &State, id: NetworkId, mtu: u32) -> Result<(), Error> {
-        let entry = state.network(id)?;
-        if entry.ports.iter().any(|port| state.ports.get(port).is_some_and(|port| port.record.binding.is_some())) {
-            return Err(Error::MtuInUse { network: id });
+    /// The attached ports of a network whose MTU changes, as they are to be recorded.
+    fn resized(&self, state: &State, network: &Network) -> Result<Vec<Port>, Error> {
+        let bridge = network.bridge.as_ref().and_then(|name| state.have.named(name.as_str()));
+        if let Some(bridge) = bridge.filter(|bridge| network.mtu > bridge.mtu) {
+            let (mtu, bridge_mtu) = (network.mtu, bridge.mtu);
+            return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.name.clone(), bridge_mtu }.into());
         }
-        let bridge = entry.record.bridge.as_ref().and_then(|name| state.have.named(name.as_str()));
-        match bridge.filter(|bridge| mtu > bridge.mtu) {
-            Some(bridge) => Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.name.clone(), bridge_mtu: bridge.mtu }.into()),
-            None => Ok(()),
-        }
+        let entries = state.network(network.id)?.ports.iter().filter_map(|port| state.ports.get(port));
+        let attached = entries.filter(|entry| entry.record.attached_to().is_some());
+        Ok(attached
+            .map(|entry| {
+                let mut port = entry.record.clone();
+                self.unseal(&mut port);
+                port
+            })
+            .collect())
     }
 
     fn bridge_outcome(&self, outcome: Outcome) -> Result<(), Error> {
@@ -199,35 +293,40 @@ impl Manager {
         Ok(Reply::Done)
     }
 
-    pub(super) async fn create_subnet(self: Arc<Self>, new: NewSubnet) -> Result<Reply, Error> {
-        let subnet = new.checked(Timestamp::now())?;
-        let (id, network) = (subnet.id, subnet.network_id);
-        self.claim(|state| claim_or_wait(state, network)).await?;
-        let result = self.create_subnet_claimed(subnet).await;
-        release(&mut self.lock(), network);
-        result?;
-        let state = self.lock();
-        state.subnets.get(&id).map(|entry| Reply::Subnet(entry.record.clone())).ok_or(Error::NoSuchSubnet(id))
+    pub(super) async fn create_subnets(self: Arc<Self>, new: Vec<NewSubnet>, context: &Context) -> Result<Reply, Error> {
+        let now = Timestamp::now();
+        let subnets = new.into_iter().map(|one| one.checked(now)).collect::<Result<Vec<_>, _>>()?;
+        // In one order for everybody, so that two of these cannot wait for each other.
+        let networks: BTreeSet<NetworkId> = subnets.iter().map(|subnet| subnet.network_id).collect();
+        let mut claimed = Vec::new();
+        let mut result = Ok(());
+        for network in networks {
+            result = self.claim(|state| claim_or_wait(state, network)).await;
+            if result.is_err() {
+                break;
+            }
+            claimed.push(network);
+        }
+        if result.is_ok() {
+            result = self.create_subnets_claimed(&subnets, context).await;
+        }
+        let mut state = self.lock();
+        claimed.into_iter().for_each(|network| release(&mut state, network));
+        result.map(|()| Reply::Subnets(subnets))
     }
 
-    async fn create_subnet_claimed(&self, subnet: crate::model::Subnet) -> Result<(), Error> {
+    async fn create_subnets_claimed(&self, subnets: &[Subnet], context: &Context) -> Result<(), Error> {
         {
             let state = self.lock();
-            if state.subnets.contains_key(&subnet.id) {
-                return Err(Error::IdTaken(subnet.id.0));
-            }
-            let siblings: &BTreeSet<SubnetId> = &state.network(subnet.network_id)?.subnets;
-            if siblings.len() >= SUBNET_LIMIT {
-                return Err(Error::TooManySubnets { network: subnet.network_id, limit: SUBNET_LIMIT });
-            }
-            let siblings = siblings.iter().filter_map(|id| state.subnets.get(id));
-            if let Some(other) = siblings.map(|entry| &entry.record).find(|other| other.overlaps(&subnet.cidr)) {
-                let (cidr, other_cidr) = (subnet.cidr.to_string(), other.cidr.to_string());
-                return Err(Error::SubnetOverlap { cidr, other: other.id, other_cidr });
+            for (n, subnet) in subnets.iter().enumerate() {
+                check_subnet(&state, subnet, &subnets[..n])?;
             }
         }
-        self.commit(vec![Change::PutSubnet(subnet.clone())], Purpose::Growing).await?;
-        self.lock().add_subnet(subnet);
+        let mut changes: Vec<Change> = subnets.iter().cloned().map(Change::PutSubnet).collect();
+        changes.extend(self.note(context, subnets.iter().map(|subnet| Made::Subnet(subnet.id)).collect()));
+        self.commit(changes, Purpose::Growing).await?;
+        let mut state = self.lock();
+        subnets.iter().for_each(|subnet| state.add_subnet(subnet.clone()));
         Ok(())
     }
 
@@ -293,6 +392,26 @@ impl Manager {
 
     fn network_of_subnet(&self, id: SubnetId) -> Result<NetworkId, Error> {
         self.lock().subnets.get(&id).map(|entry| entry.record.network_id).ok_or(Error::NoSuchSubnet(id))
+    }
+}
+
+/// Refuses a subnet that does not fit beside those there are and `others`, which are about to be.
+fn check_subnet(state: &State, subnet: &Subnet, others: &[Subnet]) -> Result<(), Error> {
+    if state.subnets.contains_key(&subnet.id) || others.iter().any(|other| other.id == subnet.id) {
+        return Err(Error::IdTaken(subnet.id.0));
+    }
+    let there = state.network(subnet.network_id)?.subnets.iter().filter_map(|id| state.subnets.get(id));
+    let coming = others.iter().filter(|other| other.network_id == subnet.network_id);
+    let siblings: Vec<&Subnet> = there.map(|entry| &entry.record).chain(coming).collect();
+    if siblings.len() >= SUBNET_LIMIT {
+        return Err(Error::TooManySubnets { network: subnet.network_id, limit: SUBNET_LIMIT });
+    }
+    match siblings.into_iter().find(|other| other.overlaps(&subnet.cidr)) {
+        Some(other) => {
+            let (cidr, other_cidr) = (subnet.cidr.to_string(), other.cidr.to_string());
+            Err(Error::SubnetOverlap { cidr, other: other.id, other_cidr })
+        }
+        None => Ok(()),
     }
 }
 

@@ -7,40 +7,68 @@ use uuid::Uuid;
 
 use crate::events::Kind;
 use crate::model::action::{NewPort, PortChange};
-use crate::model::{Happening, Origin, Phase, Port, PortId};
+use crate::model::memory::Made;
+use crate::model::{Happening, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 
-use super::repair::{IntentIs, claim_port};
+use super::repair::{IntentIs, NAMESPACE_WAIT, backoff, claim_port};
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
 
 impl Manager {
-    pub(super) async fn create_port(self: Arc<Self>, new: NewPort, context: &Context) -> Result<Reply, Error> {
-        let record = self
+    pub(super) async fn create_ports(self: Arc<Self>, new: Vec<NewPort>, context: &Context) -> Result<Reply, Error> {
+        let records = self
             .claim(|state| {
-                let network = &state.network(new.network_id)?.claim;
-                if network.taken() {
-                    return Ok(Claimed::Busy(network.bell()));
+                for one in &new {
+                    let network = &state.network(one.network_id)?.claim;
+                    if network.taken() {
+                        return Ok(Claimed::Busy(network.bell()));
+                    }
                 }
-                let record = self.port_record(state, &new)?;
-                state.add_port(record.clone(), Phase::Unbound);
-                let _ = claim_port(state, record.id)?;
-                Ok(Claimed::Taken(record))
+                self.reserve_all(state, &new).map(Claimed::Taken)
             })
             .await?;
-        let id = record.id;
-        let stored = self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Growing).await;
+        let mut changes: Vec<Change> = records.iter().cloned().map(|port| Change::PutPort(Box::new(port))).collect();
+        changes.extend(self.note(context, records.iter().map(|port| Made::Port(port.id)).collect()));
+        let stored = self.commit(changes, Purpose::Growing).await;
         let mut state = self.lock();
         if let Err(error) = stored {
-            state.remove_port(id);
+            records.iter().for_each(|port| {
+                state.remove_port(port.id);
+            });
             return Err(error.into());
         }
-        self.emit(port_event(Kind::PortCreated, &record, None, Some(Phase::Unbound), None), context);
-        if let Some(entry) = state.ports.get_mut(&id) {
-            entry.claim.release();
+        let mut views = Vec::with_capacity(records.len());
+        for port in records {
+            self.emit(port_event(Kind::PortCreated, &port, None, Some(Phase::Unbound), None), context);
+            views.push(view::port(&state, port.id, &self.policy.host)?);
+            if let Some(entry) = state.ports.get_mut(&port.id) {
+                entry.claim.release();
+            }
         }
-        Ok(Reply::Port(Box::new(view::port(&state, id, &self.policy.host)?)))
+        Ok(Reply::Ports(views))
+    }
+
+    /// Reserves and claims all of them, or none.
+    fn reserve_all(&self, state: &mut State, new: &[NewPort]) -> Result<Vec<Port>, Error> {
+        let mut records: Vec<Port> = Vec::with_capacity(new.len());
+        for one in new {
+            match self.port_record(state, one) {
+                Ok(record) => {
+                    state.add_port(record.clone(), Phase::Unbound);
+                    let _ = claim_port(state, record.id)?;
+                    records.push(record);
+                }
+                Err(error) => {
+                    records.iter().for_each(|port| {
+                        state.remove_port(port.id);
+                    });
+                    return Err(error);
+                }
+            }
+        }
+        Ok(records)
     }
 
     fn port_record(&self, state: &State, new: &NewPort) -> Result<Port, Error> {
@@ -85,7 +113,10 @@ impl Manager {
         let (before, after) = {
             let mut state = self.lock();
             let before = state.port(id)?.record.clone();
-            let after = changed(&state, &before, change)?;
+            let mut after = changed(&state, &before, change)?;
+            if after.fixed_ips != before.fixed_ips {
+                self.unseal(&mut after);
+            }
             // Reserved at once, so that nobody takes its new MAC or address while they become durable.
             state.replace_port(after.clone());
             (before, after)
@@ -94,14 +125,21 @@ impl Manager {
             self.lock().replace_port(before);
             return Err(error.into());
         }
-        if after.attached_to().is_some() && after.admin_up != before.admin_up {
-            self.switch(id, context).await;
+        if after.attached_to().is_some() && (after.admin_up, &after.fixed_ips) != (before.admin_up, &before.fixed_ips) {
+            self.carry_over(id, context).await;
         }
         Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.policy.host)?)))
     }
 
-    /// Brings the device to its port's new admin state. The change is durable; what the kernel refuses now is tried again.
-    async fn switch(self: &Arc<Self>, port: PortId, context: &Context) {
+    /// Has the next plan configure the guest's end anew: the alias of the device is then another commit's.
+    pub(super) fn unseal(&self, port: &mut Port) {
+        if let Some(binding) = port.binding.as_mut() {
+            binding.commit = self.store.next_commit();
+        }
+    }
+
+    /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
+    pub(super) async fn carry_over(self: &Arc<Self>, port: PortId, context: &Context) {
         let built = self.build(port, Reason::Change, IntentIs::Durable).await;
         let mut state = self.lock();
         match built {
@@ -111,9 +149,14 @@ impl Manager {
             }
             Err(failed) => {
                 let why = Why { reason: failed.error.reason(), detail: failed.error.to_string() };
-                self.happen(&mut state, port, Happening::Failed, Some(why), context);
+                // A namespace that is away is waited for; whatever else stands against it is an error.
+                let (what, wait) = match failed.error {
+                    Error::NamespaceGone { .. } => (Happening::Looked(Readiness::Waiting), NAMESPACE_WAIT),
+                    _ => (Happening::Failed, backoff(1)),
+                };
+                self.happen(&mut state, port, what, Some(why), context);
                 drop(state);
-                self.postpone(port, super::repair::backoff(1));
+                self.postpone(port, wait);
             }
         }
     }
@@ -131,10 +174,7 @@ fn changed(state: &State, before: &Port, change: PortChange) -> Result<Port, Err
     }
     if let Some(wanted) = change.fixed_ips {
         let chosen = state.choose_addresses(before.network_id, Some(&wanted), Some(before.id))?;
-        if chosen != before.fixed_ips {
-            unbound("fixed_ips")?;
-            after.fixed_ips = chosen;
-        }
+        after.fixed_ips = chosen;
     }
     if let Some(profile) = change.profile.filter(|profile| *profile != before.profile) {
         unbound("binding:profile")?;

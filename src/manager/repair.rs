@@ -24,15 +24,15 @@ const PATIENCE: u32 = 5;
 const QUIET: Duration = Duration::from_secs(10);
 
 /// How long to wait for a guest's namespace before looking again, in milliseconds.
-const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
+pub(super) const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 
 /// Whether the intent behind a build is durable yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum IntentIs {
     /// It is.
     Durable,
-    /// It becomes so while the device is built.
-    New,
+    /// It becomes so while the device is built, and this together with it.
+    New(Option<Box<Change>>),
 }
 
 /// A build that failed.
@@ -56,7 +56,7 @@ impl Manager {
         loop {
             tried += 1;
             let network = self.claim_bridge(port).await?;
-            let result = self.build_once(port, reason, intent).await;
+            let result = self.build_once(port, reason, &intent).await;
             if let Some(network) = network.and_then(|id| self.lock().networks.get_mut(&id).map(|_| id))
                 && let Some(entry) = self.lock().networks.get_mut(&network)
             {
@@ -69,7 +69,10 @@ impl Manager {
             let again = tried < TRIES
                 && failed.undone == Undone::Clean
                 && match &failed.error {
-                    Error::Kernel(error) if error.trouble == Trouble::Taken => self.look_at_everything().await.is_ok(),
+                    // The kernel is not as the plan took it to be.
+                    Error::Kernel(error) if matches!(error.trouble, Trouble::Taken | Trouble::Gone) => {
+                        self.look_at_everything().await.is_ok()
+                    }
                     Error::Plan(PlanError::IndexTaken(_)) => true,
                     Error::NamespaceGone { server, .. } => self.pin_again(*server).await?,
                     _ => false,
@@ -80,13 +83,14 @@ impl Manager {
         }
     }
 
-    /// While a network's bridge has to be made, one port makes it and the others wait. Answers whose claim was taken.
+    /// While a network's bridge has to be made, one port makes it and the others wait, also when it can be seen already:
+    /// it goes again if that port fails. Answers whose claim was taken.
     async fn claim_bridge(&self, port: PortId) -> Result<Option<NetworkId>, Error> {
         self.claim(|state| {
             let id = state.port(port)?.record.network_id;
             let there = state.have.own_bridge(id).is_some();
             let Some(network) = state.networks.get_mut(&id) else { return Err(Error::NoSuchNetwork(id)) };
-            if there || network.record.bridge.is_some() {
+            if network.record.bridge.is_some() || there && !network.claim.taken() {
                 return Ok(Claimed::Taken(None));
             }
             Ok(match network.claim.take() {
@@ -97,15 +101,16 @@ impl Manager {
         .await
     }
 
-    async fn build_once(&self, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
+    async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<(), Failed> {
         let (plan, record) = {
             let state = self.lock();
             (self.plan_port(&state, port, reason)?, state.port(port)?.record.clone())
         };
         let answer = match intent {
             IntentIs::Durable => self.hands.submit(plan),
-            IntentIs::New => {
-                let changes = vec![Change::PutPort(Box::new(record))];
+            IntentIs::New(beside) => {
+                let mut changes = vec![Change::PutPort(Box::new(record))];
+                changes.extend(beside.clone().map(|change| *change));
                 let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, report);
                 self.hands.submit_with(plan, Box::new(commit))
             }
@@ -113,6 +118,9 @@ impl Manager {
         match answered(answer.map_err(Error::from)?).await? {
             Outcome::Done(done) => {
                 self.finished(port, done);
+                if matches!(intent, IntentIs::New(_)) {
+                    self.note_store(&mut self.lock(), None);
+                }
                 Ok(())
             }
             Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
@@ -150,7 +158,10 @@ impl Manager {
     /// What a job's failure means for a client.
     fn blame(&self, port: PortId, cause: Cause) -> Error {
         let error = match cause {
-            Cause::Store(error) => return Error::Store(error),
+            Cause::Store(error) => {
+                self.note_store(&mut self.lock(), Some(&error));
+                return Error::Store(error);
+            }
             Cause::Stopping => return Error::Stopping,
             Cause::Op(error) => error,
         };

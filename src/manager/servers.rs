@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::model::action::{NewGuest, NewServer, WithNics};
+use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::model::{Guest, NetnsPin, PortId, Server, ServerId};
 use crate::store::{Change, Purpose};
 
@@ -108,7 +108,7 @@ impl Manager {
             return Err(Error::ServerHasNics { server: id, nics: ports.len() });
         }
         for port in ports {
-            match Arc::clone(&self).detach(id, port, context).await {
+            match Arc::clone(&self).detach(id, port, AfterDetach::AsMade, context).await {
                 Ok(_) | Err(Error::NoSuchPort(_) | Error::PortNotOnServer { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -13,14 +13,14 @@ use super::subnet::{HostRoute, NewSubnet};
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Makes a network; its bridge comes with its first port.
-    CreateNetwork(NewNetwork),
+    /// Makes networks, all or none; a bridge comes with the first port on it.
+    CreateNetworks(Vec<NewNetwork>),
     /// Changes a network.
     UpdateNetwork(NetworkId, NetworkChange),
     /// Removes a network without ports, and its agent-made bridge.
     DeleteNetwork(NetworkId),
-    /// Makes a subnet.
-    CreateSubnet(NewSubnet),
+    /// Makes subnets, all or none.
+    CreateSubnets(Vec<NewSubnet>),
     /// Changes a subnet.
     UpdateSubnet(SubnetId, SubnetChange),
     /// Removes a subnet nobody has an address of.
@@ -29,8 +29,8 @@ pub enum Action {
     PutServer(NewServer),
     /// Forgets a server.
     DeleteServer(ServerId, WithNics),
-    /// Makes a port without a server.
-    CreatePort(NewPort),
+    /// Makes ports without a server, all or none.
+    CreatePorts(Vec<NewPort>),
     /// Changes a port.
     UpdatePort(PortId, PortChange),
     /// Removes a port, detaching it first.
@@ -38,7 +38,7 @@ pub enum Action {
     /// Gives a port to a server and builds its device.
     Attach(Attach),
     /// Takes a port from its server and removes its device.
-    Detach(ServerId, PortId),
+    Detach(ServerId, PortId, AfterDetach),
 }
 
 /// A network to be made.
@@ -175,6 +175,15 @@ pub struct PortChange {
     pub profile: Option<Profile>,
 }
 
+/// What becomes of a port whose device has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterDetach {
+    /// Deleted when an attach made it, unbound when a client brought it.
+    AsMade,
+    /// Unbound in any case (`reserve_port`).
+    Keep,
+}
+
 /// An attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attach {
@@ -184,6 +193,8 @@ pub struct Attach {
     pub nic: WantedNic,
     /// Whether the server may have another NIC on the same network.
     pub second_on_network: SecondOnNetwork,
+    /// The device's tag, kept and given back.
+    pub tag: Option<String>,
 }
 
 /// What to attach.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// A text that is not a UUID. Displays the value and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{value}' is not a UUID: 32 hexadecimal digits, usually written 8-4-4-4-12, are expected")]
+#[error("'{value}' is not a 'uuid': 32 hexadecimal digits, usually written 8-4-4-4-12, are expected")]
 pub struct BadId {
     /// What was given, cut to 64 characters.
     pub value: String,
@@ -100,7 +100,7 @@ mod tests {
             ["", "x", " ce531f90-199f-48c0-816c-13e38010b442", "{ce531f90-199f-48c0-816c-13e38010b44}", "é".repeat(16).as_str()]
         {
             let error = bad.parse::<PortId>().unwrap_err();
-            assert!(error.to_string().contains("is not a UUID"), "{error}");
+            assert!(error.to_string().contains("is not a 'uuid'"), "{error}");
         }
         assert!("9".repeat(1000).parse::<PortId>().unwrap_err().value.len() <= 64);
     }

@@ -6,6 +6,7 @@
 pub mod action;
 pub mod ids;
 pub mod mac;
+pub mod memory;
 pub mod names;
 pub mod network;
 pub mod phase;

@@ -103,6 +103,9 @@ pub struct Binding {
     /// The NIC's name in a guest namespace, read back from the kernel.
     #[serde(default)]
     pub guest_device: Option<LinkName>,
+    /// The client's tag for the device (Nova 2.49).
+    #[serde(default)]
+    pub tag: Option<String>,
 }
 
 /// What a binding wants.

@@ -138,7 +138,8 @@ pub enum Op {
         /// Whose device.
         port: PortId,
     },
-    /// Gives the guest's end its addresses and routes and sets it up, in one send inside the namespace.
+    /// Gives the guest's end its MTU, addresses and routes and sets it up, in one send inside the namespace. Of a NIC that
+    /// an earlier run made, what is no longer listed goes.
     ConfigureGuest {
         /// Whose device.
         port: PortId,
@@ -247,6 +248,15 @@ pub struct GuestSettings {
     pub addresses: Vec<Address>,
     /// Its routes.
     pub routes: Vec<Route>,
+    /// The MTU of its NIC in bytes; none leaves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The metric of every route nicd gives this NIC, by which routes of an earlier run are known.
+    #[serde(default)]
+    pub metric: u32,
+    /// The network's ranges: when a NIC that is there is changed, its addresses in them that are not listed go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<IpNetwork>,
 }
 
 /// An address with its prefix length.

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::inbox::{Inbox, Refused};
+use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
 pub use schema::Lock;
@@ -89,6 +90,10 @@ pub enum Change {
     PutPort(Box<Port>),
     /// Removes a port with its addresses.
     DeletePort(PortId),
+    /// Writes what is remembered under an idempotency key.
+    Remember(Box<Remembered>),
+    /// Forgets an idempotency key.
+    ForgetKey(Key),
     /// Event numbers below this one may have been used.
     ReserveEvents(u64),
 }
@@ -144,6 +149,8 @@ pub struct Loaded {
     pub servers: Vec<Server>,
     /// All ports.
     pub ports: Vec<Port>,
+    /// What is remembered under idempotency keys.
+    pub remembered: Vec<Remembered>,
 }
 
 /// The way to the store's thread; clones share it.

@@ -36,6 +36,11 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
         Change::DeleteServer(id) => run("DELETE FROM servers WHERE id = ?1", params![id.to_string()]),
         Change::PutPort(port) => put_port(connection, port),
         Change::DeletePort(id) => run("DELETE FROM ports WHERE id = ?1", params![id.to_string()]),
+        Change::Remember(remembered) => run(
+            "INSERT INTO remembered (uid, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (uid, key) DO UPDATE SET body = ?3",
+            params![remembered.key.uid, remembered.key.key, json(remembered)?],
+        ),
+        Change::ForgetKey(key) => run("DELETE FROM remembered WHERE uid = ?1 AND key = ?2", params![key.uid, key.key]),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
 }
@@ -86,21 +91,23 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         subnets: all(connection, "subnets")?,
         servers: all(connection, "servers")?,
         ports: all(connection, "ports")?,
+        remembered: all(connection, "remembered")?,
     })
 }
 
 fn all<T: DeserializeOwned>(connection: &Connection, table: &str) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare(&format!("SELECT id, body FROM {table} ORDER BY id")).map_err(failed)?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(failed)?;
+    let mut statement = connection.prepare(&format!("SELECT body FROM {table}")).map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
     rows.map(|row| {
-        let (id, body) = row.map_err(failed)?;
-        serde_json::from_str(&body).map_err(|error| damaged(table, &id, &error.to_string()))
+        let body = row.map_err(failed)?;
+        let begins = || body.chars().take(60).collect::<String>();
+        serde_json::from_str(&body).map_err(|error| damaged(table, &begins(), &error.to_string()))
     })
     .collect()
 }
 
 fn damaged(table: &str, id: &str, what: &str) -> StoreError {
-    StoreError::Failed(format!("record {id} in table {table} cannot be read: {what}"))
+    StoreError::Failed(format!("a record in table {table} cannot be read ({id}): {what}"))
 }
 
 fn json<T: Serialize>(record: &T) -> Result<String, StoreError> {

@@ -47,6 +47,12 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX addresses_by_port ON addresses (port_id);
     CREATE INDEX addresses_by_subnet ON addresses (subnet_id);
+    CREATE TABLE remembered (
+        uid  INTEGER NOT NULL,
+        key  TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (uid, key)
+    ) STRICT, WITHOUT ROWID;
 "];
 
 /// Exclusive hold of a state directory, for as long as it lives. The kernel lets go of it when the process dies.

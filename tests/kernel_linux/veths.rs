@@ -45,6 +45,7 @@ fn given(mac: Mac) -> GuestSettings {
             route("::/0", "fd00::1", false),
             route("169.254.169.254/32", "192.0.2.1", true),
         ],
+        ..GuestSettings::default()
     }
 }
 

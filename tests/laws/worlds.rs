@@ -280,6 +280,7 @@ impl NicSpec {
                 name: (n % 2 == 0).then(|| format!("lan{n}").parse().expect("a name")),
                 addresses: vec![Address { ip: [192, 0, 2, 10 + n].into(), prefix: 24 }],
                 routes: Vec::new(),
+                ..GuestSettings::default()
             };
             let pin = NetnsPin { boot_id: Uuid::from_u128(1), cookie: 1 };
             NicWant::Veth { netns: NETNS.into(), pin, guest }

@@ -25,6 +25,7 @@ use super::Limits;
 use super::line::Line;
 use super::refusal::{ID_HEADERS, Refusal, RequestId};
 use crate::api::peer::{Access, Door, Peer};
+use crate::model::memory::Key;
 
 /// Who made a request, by which socket, and the request's id: an extension of every request.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct Caller {
     pub door: Door,
     /// The id in the answer's headers and in the log.
     pub request_id: RequestId,
+    /// The key under which the answer is remembered, once the request has one.
+    pub key: Option<Key>,
 }
 
 /// One connection's way to the handlers.
@@ -116,7 +119,7 @@ impl Gate {
     }
 
     async fn handle(&self, mut request: Request<Body>, id: RequestId) -> Result<Response<Body>, Refusal> {
-        let caller = Caller { peer: Arc::clone(&self.peer), door: self.door, request_id: id };
+        let caller = Caller { peer: Arc::clone(&self.peer), door: self.door, request_id: id, key: None };
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(self.shutdown.clone());
         let mut handled = pin!(self.app.clone().oneshot(request));

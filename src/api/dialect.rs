@@ -1,0 +1,136 @@
+//! What differs between the dialects, as data: everything else they share.
+
+use std::net::IpAddr;
+
+use crate::model::Mac;
+use crate::model::action::SecondOnNetwork;
+
+/// One way of speaking to nicd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// How a refusal is wrapped.
+    pub envelope: Envelope,
+    /// Whether a server may have two NICs on one network.
+    pub second_on_network: SecondOnNetwork,
+    /// What "the server has all the NICs it may have" is called.
+    pub over_limit: OverLimit,
+    /// How a MAC is written.
+    pub mac: MacText,
+    /// How an IPv6 address is written.
+    pub v6: V6Text,
+}
+
+/// How a refusal is wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Envelope {
+    /// `{"<key>": {"code", "message", "reason"}}`
+    Compute,
+    /// `{"NeutronError": {"type", "message", "detail", "reason"}}`
+    Network,
+}
+
+/// The status of "no more".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverLimit {
+    /// Nova's quota: 403.
+    Forbidden,
+    /// Rackspace's limit: 413.
+    TooLarge,
+}
+
+/// How a MAC is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MacText {
+    /// `fa:16:3e:63:75:b2`
+    Lower,
+    /// `FA:16:3E:63:75:B2`
+    Upper,
+}
+
+/// How an IPv6 address is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum V6Text {
+    /// Compressed (RFC 5952).
+    Short,
+    /// All eight groups of four digits.
+    Full,
+}
+
+/// Nova, OTC, and the agent's own routes.
+pub const COMPUTE: Dialect = Dialect {
+    envelope: Envelope::Compute,
+    second_on_network: SecondOnNetwork::Allowed,
+    over_limit: OverLimit::Forbidden,
+    mac: MacText::Lower,
+    v6: V6Text::Short,
+};
+
+/// Rackspace's `os-virtual-interfacesv2`.
+pub const RACKSPACE: Dialect = Dialect {
+    second_on_network: SecondOnNetwork::Refused,
+    over_limit: OverLimit::TooLarge,
+    mac: MacText::Upper,
+    v6: V6Text::Full,
+    ..COMPUTE
+};
+
+/// Neutron's networks, subnets and ports.
+pub const NETWORK: Dialect = Dialect { envelope: Envelope::Network, ..COMPUTE };
+
+impl Dialect {
+    /// The dialect a path is of.
+    pub fn of(path: &str) -> Self {
+        if path == "/v2.0" || path.starts_with("/v2.0/") {
+            NETWORK
+        } else if path.split('/').any(|part| part == "os-virtual-interfacesv2") {
+            RACKSPACE
+        } else {
+            COMPUTE
+        }
+    }
+
+    /// A MAC as this dialect writes it.
+    pub fn mac(&self, mac: Mac) -> String {
+        match self.mac {
+            MacText::Lower => mac.to_string(),
+            MacText::Upper => mac.to_string().to_ascii_uppercase(),
+        }
+    }
+
+    /// An address as this dialect writes it.
+    pub fn ip(&self, ip: IpAddr) -> String {
+        match (self.v6, ip) {
+            (V6Text::Full, IpAddr::V6(v6)) => v6.segments().map(|group| format!("{group:04x}")).join(":"),
+            (_, ip) => ip.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_has_its_dialect() {
+        for (path, dialect) in [
+            ("/v2.0/ports", NETWORK),
+            ("/v2.0", NETWORK),
+            ("/v2.1/servers/x/os-interface", COMPUTE),
+            ("/servers/x/os-virtual-interfacesv2", RACKSPACE),
+            ("/v2/123/servers/x/os-virtual-interfacesv2/y", RACKSPACE),
+            ("/nicd/v1/health", COMPUTE),
+            ("/v2.00", COMPUTE),
+        ] {
+            assert_eq!(Dialect::of(path), dialect, "{path}");
+        }
+    }
+
+    #[test]
+    fn rackspace_shouts_macs_and_spells_v6_out() {
+        let mac: Mac = "fa:16:3e:63:75:b2".parse().unwrap();
+        assert_eq!(RACKSPACE.mac(mac), "FA:16:3E:63:75:B2");
+        assert_eq!(RACKSPACE.ip("2001:4800::1".parse().unwrap()), "2001:4800:0000:0000:0000:0000:0000:0001");
+        assert_eq!(COMPUTE.ip("2001:4800:0:0::1".parse().unwrap()), "2001:4800::1");
+        assert_eq!(RACKSPACE.ip("10.0.0.1".parse().unwrap()), "10.0.0.1");
+    }
+}

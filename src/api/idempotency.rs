@@ -1,0 +1,126 @@
+//! `Idempotency-Key` on POSTs: the same request under the same key is carried out once and answered the same for a day.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+
+use crate::manager::Known;
+use crate::model::memory::{Answered, Key};
+
+use super::dialect::Dialect;
+use super::faults::{self, Refusal};
+use super::listener::Caller;
+use super::{Desk, made};
+
+/// How long a second request waits for the first, in seconds.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// The most of an answer that is kept, in bytes: a bulk create's.
+const ANSWER: usize = 4 << 20;
+
+/// Lets a request through once per key.
+pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let given = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST).cloned();
+    let Some(given) = given else { return next.run(request).await };
+    let path = request.uri().path().to_owned();
+    // The router has taken the version from the front of the path.
+    let whole = request.extensions().get::<OriginalUri>().map_or(path.as_str(), |whole| whole.path());
+    let dialect = Dialect::of(whole);
+    let caller = request.extensions().get::<Caller>().cloned();
+    let Some((text, caller)) = readable(&given).zip(caller) else {
+        return faults::answer(&Refusal::BadKey, dialect);
+    };
+    let key = Key { uid: caller.peer.uid, key: text };
+    let (head, body) = request.into_parts();
+    // The edge has bounded it already.
+    let Ok(body) = to_bytes(body, ANSWER).await else { return faults::answer(&Refusal::BadKey, dialect) };
+    let digest = digest(&path, &body);
+    loop {
+        match desk.recollect(&key, &digest) {
+            Known::New => break,
+            Known::Mismatch => return faults::answer(&Refusal::KeyMismatch(key.key), dialect),
+            Known::Answered(answer) => return again(answer),
+            Known::Made(things) => match made::show(&desk, &path, &head.headers, &things) {
+                Some(answer) => return keep(&desk, &key, answer).await,
+                // What it made has been deleted since: it may be made again.
+                None => desk.forget_key(&key).await,
+            },
+            Known::Underway(bell) => {
+                if tokio::time::timeout(WAIT, bell).await.is_err() {
+                    let busy = crate::manager::Error::Busy("the first request under this key has not ended in 30 s");
+                    return faults::answer(&busy.into(), dialect);
+                }
+            }
+        }
+    }
+    let mut request = Request::from_parts(head, Body::from(body));
+    request.extensions_mut().insert(Caller { key: Some(key.clone()), ..caller });
+    // A client that leaves must not leave its key without an end.
+    let ending = {
+        let (desk, key) = (desk.clone(), key.clone());
+        desk.clone().to_its_end(async move { keep(&desk, &key, next.run(request).await).await }).await
+    };
+    ending.unwrap_or_else(|error| faults::answer(&error.into(), dialect))
+}
+
+fn readable(given: &HeaderValue) -> Option<String> {
+    let text = given.to_str().ok()?;
+    let printable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    (printable && (1..=64).contains(&text.len())).then(|| text.to_owned())
+}
+
+fn digest(path: &str, body: &[u8]) -> String {
+    let hash = Sha256::new().chain_update(path.as_bytes()).chain_update([0]).chain_update(body).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes an answer durable under its key before it is sent; what may go better next time is not remembered.
+async fn keep(desk: &Desk, key: &Key, response: Response) -> Response {
+    let status = response.status();
+    if faults::may_pass(status) {
+        desk.forget_key(key).await;
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let body = to_bytes(body, ANSWER).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if let Err(error) = desk.answered(key, Answered { status: status.as_u16(), body: text }).await {
+        tracing::error!(%error, "an answer could not be made durable under its key");
+    }
+    Response::from_parts(head, Body::from(body))
+}
+
+fn again(answer: Answered) -> Response {
+    let mut response = Response::new(Body::from(Bytes::from(answer.body)));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_1_to_64_printable_characters() {
+        let read = |bytes: &[u8]| readable(&HeaderValue::from_bytes(bytes).unwrap());
+        assert_eq!(read(b"a key").as_deref(), Some("a key"));
+        assert!(read(&[b'x'; 64]).is_some());
+        for bad in [&b""[..], &[b'x'; 65], b"a\tb", b"\xff"] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn another_path_or_body_is_another_request() {
+        assert_ne!(digest("/a", b"b"), digest("/a", b"c"));
+        assert_ne!(digest("/a", b"b"), digest("/ab", b""));
+        assert_eq!(digest("/a", b"b"), digest("/a", b"b"));
+    }
+}

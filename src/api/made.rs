@@ -1,0 +1,40 @@
+//! The answer to a request that made something and was never answered: what it made, as it is now, in its dialect.
+
+use axum::Json;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::manager::PortView;
+use crate::model::memory::Made;
+
+use super::fields::Shape;
+use super::microversion::{self, Microversion};
+use super::{Desk, networks, nova, ports, rackspace, subnets};
+
+/// None when something of it is no longer there.
+pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, made: &[Made]) -> Option<Response> {
+    let version = microversion::asked(headers).unwrap_or(Microversion::MIN);
+    match (path.rsplit('/').next(), made) {
+        (Some("os-interface"), [Made::Port(port)]) => {
+            let port = desk.port(*port).ok()?;
+            Some(Json(json!({"interfaceAttachment": nova::attachment(&port, version)})).into_response())
+        }
+        (Some("os-virtual-interfacesv2"), [Made::Port(port)]) => {
+            let port: PortView = desk.port(*port).ok()?;
+            Some(Json(json!({"virtual_interfaces": [rackspace::interface(desk, &port)]})).into_response())
+        }
+        (Some(many), _) => {
+            let shown = made.iter().map(|one| match one {
+                Made::Network(id) => desk.network(*id).ok().map(|network| networks::shown(&network)),
+                Made::Subnet(id) => desk.subnet(*id).ok().map(|subnet| subnets::shown(&subnet)),
+                Made::Port(id) => desk.port(*id).ok().map(|port| ports::shown(&port)),
+            });
+            let shown: Vec<_> = shown.collect::<Option<_>>()?;
+            let shape = if shown.len() == 1 { Shape::One } else { Shape::Many };
+            let body = shape.wrap(many.trim_end_matches('s'), many, shown.into_iter());
+            Some((StatusCode::CREATED, Json(body)).into_response())
+        }
+        (None, _) => None,
+    }
+}

@@ -1,0 +1,107 @@
+//! Rackspace's dialect: `os-virtual-interfacesv2`. One NIC per server and network, MACs in capitals, IPv6 spelt out, and
+//! the one made in a list of one.
+
+use axum::Extension;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{RawPathParams, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::manager::{PortFilter, PortView, Reply};
+use crate::model::NetworkId;
+use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
+
+use super::dialect::RACKSPACE;
+use super::faults::Refusal;
+use super::fields::{BodyError, Fields};
+use super::listener::Caller;
+use super::nova::{ids, server_id};
+use super::{Desk, context, json_body, slip, tell};
+
+pub(super) async fn list(State(desk): State<Desk>, params: RawPathParams) -> Response {
+    let listed = server_id(&params).and_then(|id| {
+        desk.server(id)?;
+        let ports = desk.ports(PortFilter { server: Some(id), ..PortFilter::default() });
+        Ok(Json(json!({"virtual_interfaces": ports.iter().map(|port| interface(&desk, port)).collect::<Vec<_>>()})))
+    });
+    tell(listed, RACKSPACE)
+}
+
+pub(super) async fn create(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let created = async {
+        let network = read(json_body(&headers, &body)?)?;
+        let server_id = server_id(&params)?;
+        desk.server(server_id)?;
+        let attach = Attach {
+            server_id,
+            nic: WantedNic::OnNetwork(network, None),
+            second_on_network: RACKSPACE.second_on_network,
+            tag: None,
+        };
+        match desk.perform(Action::Attach(attach), context(&caller)).await? {
+            Reply::Port(port) => Ok(Json(json!({"virtual_interfaces": [interface(&desk, &port)]}))),
+            _ => Err(slip()),
+        }
+    };
+    tell(created.await, RACKSPACE)
+}
+
+pub(super) async fn delete(State(desk): State<Desk>, params: RawPathParams, Extension(caller): Extension<Caller>) -> Response {
+    let deleted = async {
+        let (server, port) = ids(&desk, &params)?;
+        desk.perform(Action::Detach(server, port, AfterDetach::AsMade), context(&caller)).await?;
+        Ok::<_, Refusal>(StatusCode::OK)
+    };
+    tell(deleted.await, RACKSPACE)
+}
+
+fn read(body: &[u8]) -> Result<NetworkId, BodyError> {
+    let mut fields = Fields::envelope(body, "virtual_interface")?;
+    let network = fields.parsed("network_id")?;
+    let network = fields.required("network_id", network)?;
+    fields.end()?;
+    Ok(network)
+}
+
+/// An interface as Rackspace shows it: the label is the network's name.
+pub(super) fn interface(desk: &Desk, view: &PortView) -> Value {
+    let network = view.port.network_id;
+    let label = desk.network(network).map_or_else(|_| String::new(), |network| network.network.name);
+    let address = |ip: &crate::model::FixedIp| json!({"address": RACKSPACE.ip(ip.ip_address), "network_id": network.to_string(), "network_label": label});
+    json!({
+        "id": view.port.id.to_string(),
+        "mac_address": RACKSPACE.mac(view.port.mac),
+        "ip_addresses": view.port.fixed_ips.iter().map(address).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_is_one_network() {
+        let good = br#"{"virtual_interface": {"network_id": "3cb9bc59-5699-4588-a4b1-b87f96708bc6"}}"#;
+        assert!(read(good).is_ok());
+        for bad in [
+            &b""[..],
+            b"{}",
+            br#"{"virtual_interface": {}}"#,
+            br#"{"virtual_interface": {"network_id": "x"}}"#,
+            br#"{"virtual_interface": {"network_id": null}}"#,
+            br#"{"virtual_interface": {"network_id": "3cb9bc59-5699-4588-a4b1-b87f96708bc6", "x": 1}}"#,
+            br#"{"virtual_interface": {"network_id": "3cb9bc59-5699-4588-a4b1-b87f96708bc6"}, "x": 1}"#,
+            br#"{"virtual_interfaces": []}"#,
+        ] {
+            assert!(read(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Answers remembered by `Idempotency-Key`: the same key from the same uid does nothing twice.
+//!
+//! A key is taken before its action begins. The commit that makes the thing notes the key with it, so that after a crash
+//! the thing answers for the request that was never answered; the answer itself is noted before it is sent.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use crate::model::memory::{Answered, Key, Made, Remembered};
+
+/// How long an answer is kept, in hours.
+const KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// The most answers kept; beyond, the oldest go first.
+const MOST: usize = 65_536;
+
+/// What is known of a key.
+#[derive(Debug)]
+pub enum Known {
+    /// Nothing: it is the caller's now, who must let it go or have it answered.
+    New,
+    /// The same request was answered with this.
+    Answered(Answered),
+    /// The same request made these, and was never answered.
+    Made(Vec<Made>),
+    /// The same request is under way.
+    Underway(OwnedNotified),
+    /// Another request has this key.
+    Mismatch,
+}
+
+/// All keys of the last hours.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    entries: HashMap<Key, Entry>,
+    by_age: BTreeSet<(Timestamp, Key)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    remembered: Remembered,
+    /// Rung when the request under way has ended; none when none is.
+    underway: Option<Arc<Notify>>,
+}
+
+impl Memory {
+    /// Takes in what the store kept.
+    pub fn recall(&mut self, remembered: Remembered) {
+        self.by_age.insert((remembered.at, remembered.key.clone()));
+        self.entries.insert(remembered.key.clone(), Entry { remembered, underway: None });
+    }
+
+    /// What is known of a key for this request; one not known is taken. Also answers with the keys that are too old.
+    pub fn ask(&mut self, key: &Key, request: &str, now: Timestamp) -> (Known, Vec<Key>) {
+        let old = self.expire(now);
+        let known = match self.entries.get(key) {
+            None => {
+                let remembered =
+                    Remembered { key: key.clone(), request: request.to_owned(), at: now, made: Vec::new(), answer: None };
+                self.by_age.insert((now, key.clone()));
+                self.entries.insert(key.clone(), Entry { remembered, underway: Some(Arc::default()) });
+                Known::New
+            }
+            Some(entry) if entry.remembered.request != request => Known::Mismatch,
+            Some(Entry { underway: Some(bell), .. }) => Known::Underway(Arc::clone(bell).notified_owned()),
+            Some(Entry { remembered: Remembered { answer: Some(answer), .. }, .. }) => Known::Answered(answer.clone()),
+            Some(entry) if !entry.remembered.made.is_empty() => Known::Made(entry.remembered.made.clone()),
+            // It was never answered and made nothing: as if it had never been.
+            Some(_) => {
+                self.forget(key);
+                return self.ask(key, request, now);
+            }
+        };
+        (known, old)
+    }
+
+    /// Notes what is being made under a key; what is then to be stored with it.
+    pub fn made(&mut self, key: &Key, made: Vec<Made>) -> Option<Remembered> {
+        let entry = self.entries.get_mut(key)?;
+        entry.remembered.made = made;
+        Some(entry.remembered.clone())
+    }
+
+    /// Notes the answer; what is then to be stored.
+    pub fn answered(&mut self, key: &Key, answer: Answered) -> Option<Remembered> {
+        let entry = self.entries.get_mut(key)?;
+        entry.remembered.answer = Some(answer);
+        Some(entry.remembered.clone())
+    }
+
+    /// The request has ended; whoever waits looks again.
+    pub fn end(&mut self, key: &Key) {
+        if let Some(bell) = self.entries.get_mut(key).and_then(|entry| entry.underway.take()) {
+            bell.notify_waiters();
+        }
+    }
+
+    /// Forgets a key.
+    pub fn forget(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.by_age.remove(&(entry.remembered.at, key.clone()));
+            if let Some(bell) = entry.underway {
+                bell.notify_waiters();
+            }
+        }
+    }
+
+    /// Drops what is too old or too much, but for what is under way.
+    fn expire(&mut self, now: Timestamp) -> Vec<Key> {
+        let mut old = Vec::new();
+        while let Some((at, key)) = self.by_age.first() {
+            let aged = now.duration_since(*at) > KEPT || self.by_age.len() > MOST;
+            let underway = self.entries.get(key).is_some_and(|entry| entry.underway.is_some());
+            if !aged || underway {
+                break;
+            }
+            let key = key.clone();
+            self.forget(&key);
+            old.push(key);
+        }
+        old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::PortId;
+
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key { uid: 0, key: text.to_owned() }
+    }
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours)
+    }
+
+    #[test]
+    fn a_key_is_one_request_for_a_day() {
+        let mut memory = Memory::default();
+        assert!(matches!(memory.ask(&key("a"), "x", at(0)).0, Known::New));
+        assert!(matches!(memory.ask(&key("a"), "x", at(0)).0, Known::Underway(_)));
+        assert!(matches!(memory.ask(&key("a"), "y", at(0)).0, Known::Mismatch));
+        let answer = Answered { status: 200, body: "{}".to_owned() };
+        memory.answered(&key("a"), answer.clone()).unwrap();
+        memory.end(&key("a"));
+        assert!(matches!(memory.ask(&key("a"), "x", at(23)).0, Known::Answered(given) if given == answer));
+        let (known, old) = memory.ask(&key("b"), "x", at(25));
+        assert!(matches!(known, Known::New));
+        assert_eq!(old, [key("a")]);
+        assert!(matches!(memory.ask(&key("a"), "y", at(25)).0, Known::New));
+    }
+
+    #[test]
+    fn another_uid_has_keys_of_its_own() {
+        let mut memory = Memory::default();
+        memory.ask(&key("a"), "x", at(0));
+        assert!(matches!(memory.ask(&Key { uid: 7, key: "a".to_owned() }, "y", at(0)).0, Known::New));
+    }
+
+    #[test]
+    fn what_was_made_and_never_answered_answers() {
+        let made = Made::Port(PortId(uuid::Uuid::from_u128(1)));
+        let mut memory = Memory::default();
+        memory.recall(Remembered { key: key("a"), request: "x".to_owned(), at: at(0), made: vec![made], answer: None });
+        assert!(matches!(memory.ask(&key("a"), "x", at(1)).0, Known::Made(found) if found == [made]));
+        memory.recall(Remembered { key: key("b"), request: "x".to_owned(), at: at(0), made: Vec::new(), answer: None });
+        assert!(matches!(memory.ask(&key("b"), "x", at(1)).0, Known::New));
+    }
+}

@@ -1,0 +1,40 @@
+//! What each dialect promises, against the real daemon: every refusal with its status, key, word and message; which of two
+//! wrong things is told; versions, tags, bulk creates, lists, keys; and changes to ports that are attached.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "../common/bench.rs"]
+mod bench;
+#[path = "../common/daemon.rs"]
+mod daemon;
+#[path = "../common/netns.rs"]
+mod netns;
+
+mod idempotency;
+mod live;
+mod neutron;
+mod nova;
+mod rackspace;
+
+use daemon::{Answer, Client};
+use serde_json::Value;
+
+/// The id of nothing.
+const NOBODY: &str = "9c1f5d6e-0000-4000-8000-000000000000";
+
+/// One POST of JSON with more headers.
+fn post_with(api: &mut Client, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+    let mut all = vec![("Content-Type", "application/json")];
+    all.extend_from_slice(headers);
+    api.call("POST", path, &all, body.to_string().as_bytes())
+}
+
+/// Asserts one of Nova's refusals whole: its envelope has this key and nothing else, its message these words.
+fn told(answer: &Answer, status: u16, key: &str, reason: &str, words: &str) {
+    let what = format!("{}: {}", answer.call, answer.text);
+    let error = answer.refused(status, reason);
+    assert_eq!(answer.json().as_object().unwrap().keys().collect::<Vec<_>>(), [key], "{what}");
+    assert_eq!(error.as_object().unwrap().keys().collect::<Vec<_>>(), ["code", "message", "reason"], "{what}");
+    assert_eq!(error["code"], status, "{what}");
+    assert!(error["message"].as_str().unwrap().contains(words), "'{words}' is not said: {what}");
+}

@@ -1,0 +1,196 @@
+//! Neutron's networks, subnets and ports.
+
+use serde_json::{Value, json};
+
+use crate::NOBODY;
+use crate::bench::{Bench, text};
+use crate::netns::in_netns;
+
+#[test]
+fn each_refusal_names_neutrons_exception() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let small = bench.network(json!({}));
+        bench.subnet(&small, "198.51.100.0/30");
+        let filler = bench.create_port(json!({ "network_id": small }));
+        let fixed = json!([{"ip_address": "192.0.2.9"}]);
+        let port = bench.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01", "fixed_ips": fixed}));
+        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        let new = |key: &str, body: Value| ("POST", format!("/v2.0/{key}s"), json!({ key: body }));
+        let get = |path: &str| ("GET", format!("/v2.0/{path}"), Value::Null);
+        let delete = |path: String| ("DELETE", format!("/v2.0/{path}"), Value::Null);
+        let outside = json!([{"ip_address": "203.0.113.1"}]);
+        let overlap = json!({"network_id": network, "cidr": "192.0.2.128/25"});
+        for ((method, path, body), status, kind, reason) in [
+            (get(&format!("networks/{NOBODY}")), 404, "NetworkNotFound", "no_such_network"),
+            (get(&format!("subnets/{NOBODY}")), 404, "SubnetNotFound", "no_such_subnet"),
+            (get(&format!("ports/{NOBODY}")), 404, "PortNotFound", "no_such_port"),
+            (get("routers"), 404, "HTTPNotFound", "no_such_route"),
+            (get("ports?colour=red"), 400, "HTTPBadRequest", "bad_query"),
+            (new("port", json!({ "network_id": NOBODY })), 404, "NetworkNotFound", "no_such_network"),
+            (new("port", json!({"network_id": network, "fixed_ips": fixed})), 409, "IpAddressInUse", "address_in_use"),
+            (
+                new("port", json!({"network_id": network, "fixed_ips": outside})),
+                400,
+                "InvalidIpForNetwork",
+                "address_outside_subnet",
+            ),
+            (
+                new("port", json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01"})),
+                409,
+                "MacAddressInUse",
+                "mac_in_use",
+            ),
+            (new("port", json!({ "network_id": small })), 409, "IpAddressGenerationFailure", "pool_empty"),
+            (new("port", json!({"network_id": network, "id": port})), 409, "Conflict", "id_in_use"),
+            (new("port", json!({"network_id": network, "port_security_enabled": true})), 501, "HTTPNotImplemented", "not_built"),
+            (new("subnet", overlap), 400, "InvalidInput", "subnet_overlap"),
+            (new("subnet", json!({"network_id": network, "cidr": "x"})), 400, "InvalidInput", "invalid_value"),
+            (new("network", json!({ "nicd:bridge": "nowhere" })), 400, "InvalidInput", "no_such_bridge"),
+            (("PUT", format!("/v2.0/ports/{port}"), json!({"port": {"device_id": NOBODY}})), 409, "Conflict", "use_attach"),
+            (("PATCH", format!("/v2.0/ports/{port}"), Value::Null), 405, "HTTPMethodNotAllowed", "bad_method"),
+            (delete(format!("networks/{small}")), 409, "NetworkInUse", "network_in_use"),
+            (delete(format!("subnets/{subnet}")), 409, "SubnetInUse", "subnet_in_use"),
+        ] {
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            let answer = bench.api.call(method, &path, &[("Content-Type", "application/json")], body.as_bytes());
+            let error = answer.refused(status, reason);
+            assert_eq!(error["type"], kind, "{}: {}", answer.call, answer.text);
+            assert_eq!(answer.json()["NeutronError"], error);
+            assert_eq!(error.as_object().unwrap().keys().collect::<Vec<_>>(), ["detail", "message", "reason", "type"]);
+        }
+        assert_eq!(bench.port_ids().len(), [filler, port].len());
+    });
+}
+
+#[test]
+fn of_two_wrong_things_the_schema_comes_first_then_what_it_is_on_then_itself() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let port = bench.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01"}));
+        let ip = json!([{"ip_address": "203.0.113.1"}]);
+        for (body, status, reason) in [
+            (json!({"network_id": NOBODY, "mac_address": "x"}), 400, "invalid_value"),
+            (json!({"network_id": NOBODY, "id": port}), 404, "no_such_network"),
+            (json!({"network_id": network, "id": port, "mac_address": "fa:16:3e:00:00:01"}), 409, "id_in_use"),
+            (json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01", "fixed_ips": ip}), 409, "mac_in_use"),
+        ] {
+            bench.api.post("/v2.0/ports", &json!({ "port": body })).refused(status, reason);
+        }
+    });
+}
+
+#[test]
+fn a_bulk_create_makes_all_in_their_order_or_none() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let many = |key: &str, all: &[Value]| (format!("/v2.0/{key}"), json!({ key: all }));
+        let (path, body) = many("networks", &[json!({"name": "a"}), json!({"name": "b"})]);
+        let made = bench.api.post(&path, &body).expect(201)["networks"].clone();
+        let names: Vec<&Value> = made.as_array().unwrap().iter().map(|network| &network["name"]).collect();
+        assert_eq!(names, ["a", "b"]);
+        let network = text(&made[0]["id"]);
+        let on = |mut body: Value| {
+            body["network_id"] = network.clone().into();
+            body
+        };
+        let (path, body) = many("subnets", &[on(json!({"cidr": "192.0.2.0/29"})), on(json!({"cidr": "2001:db8::/64"}))]);
+        assert_eq!(bench.api.post(&path, &body).expect(201)["subnets"].as_array().unwrap().len(), 2);
+        let (path, body) = many("ports", &[on(json!({"name": "one"}))]);
+        let one = bench.api.post(&path, &body).expect(201);
+        assert_eq!(one["ports"][0]["name"], "one", "a list of one is answered with a list");
+        let before = ["networks", "subnets", "ports"].map(|what| bench.api.get(&format!("/v2.0/{what}")).text);
+        for ((path, body), status, reason) in [
+            (many("networks", &[json!({"name": "c"}), json!({ "id": network })]), 409, "id_in_use"),
+            (many("networks", &[json!({"id": NOBODY}), json!({"id": NOBODY})]), 409, "id_in_use"),
+            (many("networks", &[json!({"name": "c"}), json!({"mtu": 1})]), 400, "invalid_value"),
+            (
+                many("subnets", &[on(json!({"cidr": "198.51.100.0/24"})), on(json!({"cidr": "198.51.100.0/25"}))]),
+                400,
+                "subnet_overlap",
+            ),
+            (many("ports", &[on(json!({})), json!({ "network_id": NOBODY })]), 404, "no_such_network"),
+            // Five addresses are left to five; the sixth has none.
+            (many("ports", &vec![on(json!({})); 6]), 409, "pool_empty"),
+            (
+                many(
+                    "ports",
+                    &[on(json!({"mac_address": "fa:16:3e:00:00:01"})), on(json!({"mac_address": "fa:16:3e:00:00:01"}))],
+                ),
+                409,
+                "mac_in_use",
+            ),
+            (many("ports", &[]), 400, "invalid_value"),
+            (many("ports", &vec![on(json!({})); 257]), 400, "invalid_value"),
+        ] {
+            bench.api.post(&path, &body).refused(status, reason);
+        }
+        let after = ["networks", "subnets", "ports"].map(|what| bench.api.get(&format!("/v2.0/{what}")).text);
+        assert_eq!(after, before);
+        // What was reserved for those that failed is free again.
+        let (path, body) = many("ports", &vec![on(json!({})); 4]);
+        assert_eq!(bench.api.post(&path, &body).expect(201)["ports"].as_array().unwrap().len(), 4);
+    });
+}
+
+/// The names of a list's ports.
+fn names(bench: &mut Bench, query: &str) -> Vec<String> {
+    let ports = bench.api.get(&format!("/v2.0/ports?{query}")).expect(200)["ports"].clone();
+    ports.as_array().unwrap().iter().map(|port| text(&port["name"])).collect()
+}
+
+#[test]
+fn lists_are_filtered_sorted_cut_and_paged() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let mut ids = Vec::new();
+        for name in ["c", "a", "b", "d"] {
+            let up = name != "d";
+            ids.push(bench.create_port(json!({"network_id": network, "name": name, "admin_state_up": up})));
+        }
+        bench.attach(&server, json!({ "port_id": ids[0] }));
+        let mac = text(&bench.port(&ids[1])["mac_address"]);
+        for (query, expected) in [
+            ("sort_key=name".to_owned(), vec!["a", "b", "c", "d"]),
+            ("sort_key=name&sort_dir=desc".to_owned(), vec!["d", "c", "b", "a"]),
+            ("sort_key=admin_state_up&sort_key=name&sort_dir=asc&sort_dir=desc".to_owned(), vec!["d", "c", "b", "a"]),
+            ("name=a&name=b&sort_key=name".to_owned(), vec!["a", "b"]),
+            ("name=a&admin_state_up=False".to_owned(), vec![]),
+            ("admin_state_up=false".to_owned(), vec!["d"]),
+            (format!("id={}", ids[2]), vec!["b"]),
+            (format!("device_id={server}"), vec!["c"]),
+            ("device_id=&sort_key=name".to_owned(), vec!["a", "b", "d"]),
+            ("device_owner=compute:nova".to_owned(), vec!["c"]),
+            ("binding:vif_type=tap".to_owned(), vec!["c"]),
+            (format!("mac_address={mac}"), vec!["a"]),
+            (format!("mac_address={}", mac.to_uppercase()), vec!["a"]),
+            ("fixed_ips=ip_address%3D192.0.2.2".to_owned(), vec!["c"]),
+            (format!("network_id={NOBODY}"), vec![]),
+            ("device_id=no-uuid".to_owned(), vec![]),
+            ("sort_key=name&limit=2".to_owned(), vec!["a", "b"]),
+            (format!("sort_key=name&limit=2&marker={}", ids[2]), vec!["c", "d"]),
+            (format!("sort_key=name&limit=2&page_reverse=True&marker={}", ids[0]), vec!["a", "b"]),
+            ("sort_key=name&limit=0".to_owned(), vec!["a", "b", "c", "d"]),
+        ] {
+            assert_eq!(names(&mut bench, &query), expected, "{query}");
+        }
+        let cut = bench.api.get("/v2.0/ports?fields=name&fields=id&fields=colour&name=a").expect(200);
+        assert_eq!(cut["ports"], json!([{"name": "a", "id": ids[1]}]));
+        for (query, words) in [
+            ("limit=-1", "limit=-1"),
+            ("limit=x", "limit=x"),
+            ("sort_key=colour", "colour"),
+            ("sort_key=name&sort_dir=up", "up"),
+            ("sort_dir=asc", "sort_key"),
+            ("marker=no-such", "no-such"),
+            ("colour=red", "colour"),
+        ] {
+            let error = bench.api.get(&format!("/v2.0/ports?{query}")).refused(400, "bad_query");
+            assert!(text(&error["message"]).contains(words), "{error}");
+        }
+    });
+}
