@@ -17,7 +17,7 @@ use crate::model::{NetworkId, PortId, ServerId};
 
 use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
-use super::fields::{BodyError, Fields, Ip, not_of_type, wrong};
+use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
 use super::listener::Caller;
 use super::listing::form;
 use super::microversion::Microversion;
@@ -144,7 +144,7 @@ fn read(body: &[u8], version: Microversion) -> Result<Asked, BodyError> {
 
 /// Exactly one `{"ip_address": …}`.
 fn one_address(given: &Value) -> Result<IpAddr, BodyError> {
-    let too = |how: &str| wrong("fixed_ips", given, &format!("{given} is too {how}: exactly one entry is expected"));
+    let too = |how: &str| wrong("fixed_ips", given, &format!("{} is too {how}: exactly one entry is expected", shown(given)));
     let one = match given.as_array().map(Vec::as_slice) {
         Some([one]) => one.clone(),
         Some([]) => return Err(too("short")),
