@@ -103,10 +103,14 @@ pub fn router(manager: Desk) -> Router {
         .with_state(manager)
 }
 
-/// What holds for every route: methods that a route does not know are refused in its dialect's words.
+/// What holds for every route: paths that are no text, and methods that a route does not know, are refused in its
+/// dialect's words.
 async fn finish(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let dialect = Dialect::of(&path);
+    if std::str::from_utf8(&listing::unescaped(&path)).is_err() {
+        return faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), dialect);
+    }
     let method = request.method().to_string();
     let response = next.run(request).await;
     if response.status() != axum::http::StatusCode::METHOD_NOT_ALLOWED {
