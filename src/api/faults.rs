@@ -109,7 +109,8 @@ struct Told {
 /// Answers with a refusal in a dialect's words.
 pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
     let Told { status, kind, reason, message } = told(refusal, dialect);
-    if status.is_server_error() {
+    // 501 is the client's choice, and must not fill the log.
+    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
         tracing::warn!(status = status.as_u16(), reason, message, "refused");
     }
     let body = match dialect.envelope {
