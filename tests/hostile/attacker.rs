@@ -1,11 +1,10 @@
-//! The attackers: a process of their own, as a user who is in the daemon's group and not root.
+//! The attackers: two processes, each as a user of its own who is in the daemon's group and not root.
 //!
-//! It tells its parent on standard output how far it is, one JSON object a line, and at the end what it got.
+//! The hands tell their parent on standard output how far they are, one JSON object a line, and at the end what they got.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use nix::sys::prctl::set_pdeathsig;
@@ -21,8 +20,14 @@ use crate::herd;
 /// In the environment of the attackers' process: what it is to do.
 pub const ORDERS: &str = "NICD_HOSTILE_ORDERS";
 
-/// Debian's `daemon`, user and group: on every host, and nobody's login.
-const NOBODY_IN_PARTICULAR: u32 = 1;
+/// The group the sockets are for in this test, Debian's `daemon`: on every host, and nobody's.
+const GROUP: u32 = 1;
+
+/// As whom the hands attack.
+const HANDS_UID: u32 = 1;
+
+/// As whom the herd does: so many of one user must not lock out another.
+const HERD_UID: u32 = 2;
 
 /// How many attack at the same time, besides the herd.
 const HANDS: u64 = 8;
@@ -37,9 +42,10 @@ pub struct Orders {
     pub view: PathBuf,
     pub seed: u64,
     pub requests: u64,
+    /// Whether this is the herd's process.
+    herd: bool,
     taken: AtomicU64,
     keys: AtomicU64,
-    pub over: AtomicBool,
 }
 
 /// What came back.
@@ -61,16 +67,16 @@ impl Orders {
             view: path("view"),
             seed: number("seed"),
             requests: number("requests"),
+            herd: orders["herd"].as_bool().expect("a part"),
             taken: AtomicU64::new(0),
             keys: AtomicU64::new(0),
-            over: AtomicBool::new(false),
         })
     }
 
     /// The number of the next request; none when all are made.
     pub fn take(&self) -> Option<u64> {
         let number = self.taken.fetch_add(1, Ordering::Relaxed);
-        if number % (self.requests / 100).max(1) == 0 {
+        if number.is_multiple_of((self.requests / 100).max(1)) {
             println!("{}", json!({"sent": number.min(self.requests)}));
         }
         (number < self.requests).then_some(number)
@@ -86,28 +92,27 @@ impl Orders {
     }
 }
 
-/// Attacks until all requests are made.
+/// Attacks until all requests are made; the herd until it is killed.
 pub fn run(orders: &Orders) {
-    become_somebody();
-    let tally = Mutex::new(Tally::default());
+    become_user(if orders.herd { HERD_UID } else { HANDS_UID });
+    if orders.herd {
+        herd::keep(orders);
+    }
+    let mut tally = Tally::default();
     thread::scope(|scope| {
-        scope.spawn(|| herd::keep(orders));
         let hands: Vec<_> = (0..HANDS).map(|number| scope.spawn(move || Hand::new(orders, number).run())).collect();
-        for hand in hands {
-            tally.lock().expect("tally").add(hand.join().expect("a hand"));
-        }
-        orders.over.store(true, Ordering::Relaxed);
+        hands.into_iter().for_each(|hand| tally.add(hand.join().expect("a hand")));
     });
-    println!("{}", tally.lock().expect("tally").told());
+    println!("{}", tally.told());
 }
 
 /// Gives up root, for good; descriptors for the herd are had before.
-fn become_somebody() {
+fn become_user(uid: u32) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
     setrlimit(Resource::RLIMIT_NOFILE, hard.max(8192), hard.max(8192)).expect("descriptors for the herd");
     setgroups(&[]).expect("no groups");
-    setgid(Gid::from_raw(NOBODY_IN_PARTICULAR)).expect("a group");
-    setuid(Uid::from_raw(NOBODY_IN_PARTICULAR)).expect("a user");
+    setgid(Gid::from_raw(GROUP)).expect("a group");
+    setuid(Uid::from_raw(uid)).expect("a user");
     // The parent's end is the end of this.
     set_pdeathsig(Signal::SIGKILL).expect("an end");
 }

@@ -83,7 +83,10 @@ impl<'a> Hand<'a> {
         stream.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
         // An edge that has heard enough closes before all is sent.
         let _ = stream.get_mut().write_all(&attack.bytes);
-        let Some(heard) = self.heard(attack, &mut stream)? else { return Ok(()) };
+        let Some(heard) = self.heard(attack, &mut stream)? else {
+            self.tally.count(attack.kind, 0);
+            return Ok(());
+        };
         if !heard.endless && heard.header("connection") != Some("close") {
             self.kept = Some(stream);
         }
@@ -110,11 +113,15 @@ impl<'a> Hand<'a> {
             let want = if attack.want == Want::RefusedAtLast { Want::Any } else { attack.want };
             judge(&heard, want, attack.is_head()).map_err(|wrong| wrong + &told(&heard))?;
             self.note_made(attack, &heard)?;
-            let endless = heard.endless;
+            // After a stream, and after an answer that says so, nothing is to come.
+            let is_last = heard.endless || heard.header("connection") == Some("close");
             last = Some(heard);
-            if endless {
+            if is_last {
                 break;
             }
+        }
+        if last.is_none() {
+            self.tally.count(attack.kind, 0);
         }
         match last {
             Some(heard) if attack.want == Want::RefusedAtLast && heard.status < 400 => Err("accepted".to_owned() + &told(&heard)),
@@ -129,14 +136,8 @@ impl<'a> Hand<'a> {
                 self.tally.count(attack.kind, heard.status);
                 Ok(Some(heard))
             }
-            Ok(None) => {
-                self.tally.count(attack.kind, 0);
-                Ok(None)
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-                self.tally.count(attack.kind, 0);
-                Ok(None)
-            }
+            Ok(None) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Ok(None),
             Err(error) => Err(format!("reading: {error}")),
         }
     }

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -16,11 +15,11 @@ pub const HERD: usize = 5_000;
 /// Between two that are replaced.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Opens all, and replaces one after the other until the attack is over.
-pub fn keep(orders: &Orders) {
+/// Opens all, and replaces one after the other until it is killed.
+pub fn keep(orders: &Orders) -> ! {
     let mut dice = Dice::new(orders.seed ^ 0x4845_5244);
     let mut herd: Vec<UnixStream> = Vec::with_capacity(HERD);
-    while !orders.over.load(Ordering::Relaxed) {
+    loop {
         let Ok(stream) = UnixStream::connect(if dice.chance(10) { &orders.view } else { &orders.socket }) else { continue };
         say(&stream, &mut dice);
         if herd.len() < HERD {

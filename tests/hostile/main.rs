@@ -1,6 +1,6 @@
 //! Hostile clients on the socket, all at once, and a root operator who is to notice nothing.
 //!
-//! Attackers are a process of their own, in the daemon's group and not root: a herd of idle and half-spoken connections,
+//! Attackers are processes of their own, in the daemon's group and not root: a herd of idle and half-spoken connections,
 //! and several hands that send everything HTTP and JSON allow and forbid. The daemon has few descriptors.
 //!
 //! `NICD_HOSTILE_REQUESTS` says how many requests (100,000 unless it does), `NICD_HOSTILE_SEED` repeats a run's choices.
@@ -21,6 +21,7 @@ mod herd;
 #[path = "../common/netns.rs"]
 mod netns;
 mod operator;
+mod values;
 #[path = "../common/witness.rs"]
 mod witness;
 
@@ -46,8 +47,11 @@ const DESCRIPTORS: usize = 256;
 /// What the daemon may have grown by from the fifth to the end.
 const GROWTH_KIB: u64 = 8 << 10;
 
-/// The operator's GETs, the slowest hundredth left out.
+/// The operator's GETs on its connection in milliseconds, the slowest hundredth left out.
 const P99: f64 = 100.0;
+
+/// The same with a connection for each, which waits in the kernel's queue behind the attackers'.
+const P99_FRESH: f64 = 250.0;
 
 #[test]
 fn hostile_clients_cost_the_operator_nothing() {
@@ -87,22 +91,20 @@ fn attack() {
     ends_and_starts_again(&mut daemon, &port);
 }
 
-/// The attackers' process; it is killed when this is dropped.
+/// The attackers' processes; they are killed when this is dropped.
 struct Attackers {
-    child: Child,
+    hands: Child,
+    herd: Child,
     sent: Arc<AtomicU64>,
     said: Arc<Mutex<Option<Value>>>,
 }
 
 impl Attackers {
     fn start(daemon: &Daemon, seed: u64, requests: u64) -> Self {
-        let view = daemon.socket().with_file_name("nicd-view.sock");
-        let orders = json!({"socket": daemon.socket(), "view": view, "seed": seed, "requests": requests});
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", NAME, "--nocapture"]).env(attacker::ORDERS, orders.to_string());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let herd = Self::spawn(daemon, seed, requests, true);
+        let mut hands = Self::spawn(daemon, seed, requests, false);
         let (sent, said) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let lines = BufReader::new(hands.stdout.take().unwrap()).lines().map_while(Result::ok);
         let (sending, saying) = (Arc::clone(&sent), Arc::clone(&said));
         std::thread::spawn(move || {
             for line in lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok()) {
@@ -113,7 +115,17 @@ impl Attackers {
             }
             saying.lock().unwrap().get_or_insert(json!({"wrong": 1, "first": ["the attackers died"]}));
         });
-        Self { child, sent, said }
+        Self { hands, herd, sent, said }
+    }
+
+    /// One of the two: this test again, with orders.
+    fn spawn(daemon: &Daemon, seed: u64, requests: u64, herd: bool) -> Child {
+        let view = daemon.socket().with_file_name("nicd-view.sock");
+        let orders = json!({"socket": daemon.socket(), "view": view, "seed": seed, "requests": requests, "herd": herd});
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture"]).env(attacker::ORDERS, orders.to_string());
+        let output = if herd { Stdio::null() } else { Stdio::piped() };
+        command.stdin(Stdio::null()).stdout(output).spawn().unwrap()
     }
 
     fn sent(&self) -> u64 {
@@ -127,8 +139,10 @@ impl Attackers {
 
 impl Drop for Attackers {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in [&mut self.hands, &mut self.herd] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -158,8 +172,8 @@ fn answers_were_right(said: &Value, requests: u64) {
 }
 
 fn stayed_flat(gauges: &[Gauge], requests: u64, operator: &mut Operator) {
-    for (what, [_, p99, _], count) in &operator.figures()[..2] {
-        assert!(*p99 < P99 && *count > 100, "{what}: p99 {p99} ms of {count}");
+    for ((what, [_, p99, _], count), most) in operator.figures().iter().zip([P99, P99_FRESH]) {
+        assert!(*p99 < most && *count > 100, "{what}: p99 {p99} ms of {count}");
     }
     let rss = |part| most(gauges, requests, part, |gauge| gauge.rss_kib).expect("a gauge");
     let (fifth, end) = (rss(15..25), rss(90..101));
@@ -211,8 +225,10 @@ fn id(thing: &Value) -> &str {
 fn ends_and_starts_again(daemon: &mut Daemon, port: &str) {
     daemon.term();
     let log = daemon.log();
-    assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
-    assert!(log.lines().count() < 10_000, "the log was flooded: {} lines", log.lines().count());
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")).take(20).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    let warnings = log.lines().filter(|line| line.contains(" WARN ")).count();
+    assert!(warnings < 100, "the log was flooded with {warnings} warnings: {}", &log[log.len().saturating_sub(2000)..]);
     daemon.launch();
     let ports = daemon.client().get("/v2.0/ports").expect(200);
     assert_eq!(ports["ports"].as_array().map(Vec::len), Some(1), "{ports}");
