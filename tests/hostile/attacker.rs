@@ -76,7 +76,7 @@ impl Orders {
     /// The number of the next request; none when all are made.
     pub fn take(&self) -> Option<u64> {
         let number = self.taken.fetch_add(1, Ordering::Relaxed);
-        if number % (self.requests / 100).max(1) == 0 {
+        if number.is_multiple_of((self.requests / 100).max(1)) {
             println!("{}", json!({"sent": number.min(self.requests)}));
         }
         (number < self.requests).then_some(number)

@@ -22,7 +22,7 @@ fn garbage(dice: &mut Dice) -> Attack {
 }
 
 fn pipelined(dice: &mut Dice) -> Attack {
-    let mut bytes = HEALTH.repeat(1 + dice.below(20)).into_bytes();
+    let mut bytes = HEALTH.repeat(1 + dice.below(5)).into_bytes();
     let length = 1 + dice.below(300);
     bytes.push(0);
     bytes.extend(dice.bytes(length));

@@ -21,6 +21,7 @@ mod herd;
 #[path = "../common/netns.rs"]
 mod netns;
 mod operator;
+mod values;
 #[path = "../common/witness.rs"]
 mod witness;
 
@@ -46,8 +47,11 @@ const DESCRIPTORS: usize = 256;
 /// What the daemon may have grown by from the fifth to the end.
 const GROWTH_KIB: u64 = 8 << 10;
 
-/// The operator's GETs, the slowest hundredth left out.
+/// The operator's GETs on its connection in milliseconds, the slowest hundredth left out.
 const P99: f64 = 100.0;
+
+/// The same with a connection for each, which waits in the kernel's queue behind the attackers'.
+const P99_FRESH: f64 = 250.0;
 
 #[test]
 fn hostile_clients_cost_the_operator_nothing() {
@@ -168,8 +172,8 @@ fn answers_were_right(said: &Value, requests: u64) {
 }
 
 fn stayed_flat(gauges: &[Gauge], requests: u64, operator: &mut Operator) {
-    for (what, [_, p99, _], count) in &operator.figures()[..2] {
-        assert!(*p99 < P99 && *count > 100, "{what}: p99 {p99} ms of {count}");
+    for ((what, [_, p99, _], count), most) in operator.figures().iter().zip([P99, P99_FRESH]) {
+        assert!(*p99 < most && *count > 100, "{what}: p99 {p99} ms of {count}");
     }
     let rss = |part| most(gauges, requests, part, |gauge| gauge.rss_kib).expect("a gauge");
     let (fifth, end) = (rss(15..25), rss(90..101));
