@@ -35,6 +35,8 @@ struct Shared<T> {
 struct State<T> {
     queue: VecDeque<T>,
     closed: bool,
+    /// Whether the thread waits for a message.
+    idle: bool,
 }
 
 impl<T> State<T> {
@@ -56,7 +58,7 @@ impl<T> Clone for Inbox<T> {
 impl<T> Inbox<T> {
     /// An open queue for at most `limit` waiting messages.
     pub fn new(limit: usize) -> Self {
-        let state = State { queue: VecDeque::new(), closed: false };
+        let state = State { queue: VecDeque::new(), closed: false, idle: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new(), limit }) }
     }
 
@@ -65,7 +67,9 @@ impl<T> Inbox<T> {
     /// # Errors
     /// The queue is full or closed; the message is dropped.
     pub fn push(&self, message: T) -> Result<(), Refused> {
-        self.append(message, self.shared.limit)
+        self.append(message, self.shared.limit)?;
+        self.shared.bell.notify_one();
+        Ok(())
     }
 
     /// Whether a message may be appended now.
@@ -81,24 +85,40 @@ impl<T> Inbox<T> {
     /// # Errors
     /// The queue is closed.
     pub fn push_answer(&self, message: T) -> Result<(), Refused> {
-        self.append(message, usize::MAX)
+        self.append(message, usize::MAX)?;
+        self.shared.bell.notify_one();
+        Ok(())
+    }
+
+    /// Appends a message that the thread need not wake up for: it is taken together with the next one.
+    ///
+    /// # Errors
+    /// The queue is full or closed; the message is dropped.
+    pub fn leave(&self, message: T) -> Result<(), Refused> {
+        self.append(message, self.shared.limit)
     }
 
     fn append(&self, message: T, limit: usize) -> Result<(), Refused> {
         let mut state = self.lock();
         state.room(limit)?;
         state.queue.push_back(message);
-        drop(state);
-        self.shared.bell.notify_one();
         Ok(())
+    }
+
+    /// Whether the thread has done all it was given and waits for more.
+    pub fn idle(&self) -> bool {
+        let state = self.lock();
+        state.idle && state.queue.is_empty()
     }
 
     /// Waits for messages and takes all of them into `into`; false when the queue is closed and empty.
     pub fn take(&self, into: &mut VecDeque<T>) -> bool {
         let mut state = self.lock();
         while state.queue.is_empty() && !state.closed {
+            state.idle = true;
             state = self.shared.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.idle = false;
         into.append(&mut state.queue);
         !into.is_empty()
     }
@@ -162,6 +182,27 @@ mod tests {
         taken.clear();
         assert!(!inbox.take(&mut taken));
         assert_eq!((inbox.room(), inbox.push(5)), (Err(Refused::Closed), Err(Refused::Closed)));
+    }
+
+    #[test]
+    fn what_is_left_waits_for_the_next() {
+        let inbox = Inbox::new(2);
+        let taker = std::thread::spawn({
+            let inbox = inbox.clone();
+            move || {
+                let mut taken = VecDeque::new();
+                inbox.take(&mut taken);
+                taken
+            }
+        });
+        while !inbox.idle() {
+            std::thread::yield_now();
+        }
+        inbox.leave(1).unwrap();
+        assert!(!inbox.idle());
+        std::thread::sleep(Duration::from_millis(5));
+        inbox.push(2).unwrap();
+        assert_eq!(taker.join().unwrap(), [1, 2]);
     }
 
     #[test]

@@ -150,6 +150,11 @@ pub fn bad_method(refusal: &Refusal, dialect: Dialect, allow: Option<&HeaderValu
     response
 }
 
+/// Whether the same request may go better next time, so that its answer is not to be remembered.
+pub fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
+}
+
 /// Nova's key of a status (nova/api/openstack/wsgi.py).
 fn key(status: StatusCode) -> &'static str {
     match status.as_u16() {

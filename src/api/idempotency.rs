@@ -81,7 +81,7 @@ fn digest(path: &str, body: &[u8]) -> String {
 /// Makes an answer durable under its key before it is sent; what may go better next time is not remembered.
 async fn keep(desk: &Desk, key: &Key, response: Response) -> Response {
     let status = response.status();
-    if status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
+    if faults::may_pass(status) {
         desk.forget_key(key).await;
         return response;
     }

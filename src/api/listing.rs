@@ -1,8 +1,12 @@
 //! What all of Neutron's lists have in common: filters by any scalar field, `fields`, sorting, pages.
 
 use std::cmp::Ordering;
+use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::model::Mac;
 
 use super::faults::Refusal;
 
@@ -18,6 +22,8 @@ pub(super) struct Listing {
     limit: Option<usize>,
     marker: Option<String>,
     reverse: bool,
+    /// The query as it came but for the page, for links to other pages: `name=a&` or nothing.
+    kept: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +35,7 @@ enum Direction {
 impl Listing {
     /// Reads the query string; `known` are the attributes one can filter by.
     pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
-        let mut listing = Self::default();
+        let mut listing = Self { kept: kept(query.unwrap_or_default()), ..Self::default() };
         let (mut keys, mut directions) = (Vec::new(), Vec::new());
         for (key, value) in form(query.unwrap_or_default()) {
             match key.as_str() {
@@ -42,7 +48,7 @@ impl Listing {
                 }
                 "marker" => listing.marker = Some(value),
                 "page_reverse" => listing.reverse = value.eq_ignore_ascii_case("true"),
-                _ => listing.filters.push((known_key(&key, known)?, value)),
+                _ => listing.filters.extend(spellings(known_key(&key, known)?, value)),
             }
         }
         if directions.len() > keys.len() {
@@ -60,8 +66,8 @@ impl Listing {
         values.next().is_none().then_some(first)
     }
 
-    /// The answer: filtered, sorted, cut to a page with links to the next ones.
-    pub fn answer(&self, collection: &str, path: &str, all: Vec<Value>) -> Result<Value, Refusal> {
+    /// The answer: filtered, sorted, cut to a page with links to the next ones; `here` is the list's own address.
+    pub fn answer(&self, collection: &str, here: &str, all: Vec<Value>) -> Result<Value, Refusal> {
         let mut rows: Vec<Value> = all.into_iter().filter(|row| self.fits(row)).collect();
         // Ids give pages a fixed order where nothing else does.
         rows.sort_by(|a, b| self.compare(a, b));
@@ -83,7 +89,7 @@ impl Listing {
         let mut link = |rel: &str, marker: &Value, reverse: bool| {
             let marker = marker.as_str().unwrap_or_default();
             let reverse = if reverse { "&page_reverse=True" } else { "" };
-            let href = format!("http://localhost{path}?limit={limit}&marker={marker}{reverse}");
+            let href = format!("{here}?{}limit={limit}&marker={marker}{reverse}", self.kept);
             links.push(json!({"rel": rel, "href": href}));
         };
         if self.limit.is_some() {
@@ -128,6 +134,25 @@ impl Listing {
         });
         by_keys.fold(Ordering::Equal, Ordering::then).then_with(|| order(&a["id"], &b["id"]))
     }
+}
+
+/// A filter as given and, where that is an id, a MAC or an address spelt otherwise than answers spell it, as they do.
+fn spellings(key: String, value: String) -> Vec<(String, String)> {
+    let (before, text) = value.rsplit_once('=').map_or(("", value.as_str()), |(name, ip)| (&value[..=name.len()], ip));
+    let usual = match (Uuid::try_parse(text), text.parse::<Mac>(), text.parse::<IpAddr>()) {
+        (Ok(id), ..) => id.to_string(),
+        (_, Ok(mac), _) => mac.to_string(),
+        (.., Ok(ip)) => ip.to_string(),
+        _ => return vec![(key, value)],
+    };
+    let usual = format!("{before}{usual}");
+    if usual == value { vec![(key, value)] } else { vec![(key.clone(), value), (key, usual)] }
+}
+
+/// A query without what names a page. The pairs stay encoded as they came.
+fn kept(query: &str) -> String {
+    let of_page = |pair: &&str| form(pair).iter().any(|(key, _)| matches!(key.as_str(), "limit" | "marker" | "page_reverse"));
+    query.split('&').filter(|pair| !pair.is_empty() && !of_page(pair)).map(|pair| format!("{pair}&")).collect()
 }
 
 /// Key and value pairs of a query string (application/x-www-form-urlencoded).
@@ -241,7 +266,7 @@ mod tests {
     }
 
     fn ids(query: &str) -> Vec<String> {
-        let answer = Listing::read(Some(query), KNOWN).unwrap().answer("rows", "/rows", rows()).unwrap();
+        let answer = Listing::read(Some(query), KNOWN).unwrap().answer("rows", "http://localhost/rows", rows()).unwrap();
         answer["rows"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
     }
 
@@ -261,8 +286,16 @@ mod tests {
         assert_eq!(ids("limit=2"), ["a", "b"]);
         assert_eq!(ids("limit=2&marker=b"), ["c"]);
         assert_eq!(ids("limit=1&marker=c&page_reverse=True"), ["b"]);
-        let page = Listing::read(Some("limit=1"), KNOWN).unwrap().answer("rows", "/rows", rows()).unwrap();
+        let page = Listing::read(Some("limit=1"), KNOWN).unwrap().answer("rows", "http://localhost/rows", rows()).unwrap();
         assert_eq!(page["rows_links"][0]["href"], "http://localhost/rows?limit=1&marker=a");
+    }
+
+    #[test]
+    fn the_next_page_is_of_the_same_list() {
+        let query = "name=x+y&limit=1&name=x&sort_key=mtu&marker=c&fields=id";
+        let page = Listing::read(Some(query), KNOWN).unwrap().answer("rows", "http://localhost/rows", rows()).unwrap();
+        let hrefs: Vec<&str> = page["rows_links"].as_array().unwrap().iter().map(|link| link["href"].as_str().unwrap()).collect();
+        assert_eq!(hrefs, ["http://localhost/rows?name=x+y&name=x&sort_key=mtu&fields=id&limit=1&marker=a&page_reverse=True"]);
     }
 
     #[test]
@@ -270,7 +303,7 @@ mod tests {
         for bad in ["colour=red", "sort_key=colour", "sort_dir=up&sort_key=id", "limit=-1", "limit=x", "sort_dir=asc"] {
             assert!(Listing::read(Some(bad), KNOWN).is_err(), "{bad}");
         }
-        assert!(Listing::read(Some("marker=z"), KNOWN).unwrap().answer("rows", "/rows", rows()).is_err());
+        assert!(Listing::read(Some("marker=z"), KNOWN).unwrap().answer("rows", "http://localhost/rows", rows()).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// What one can filter and sort by.
@@ -42,9 +43,10 @@ pub(super) const KNOWN: &[&str] = &[
     "updated_at",
 ];
 
-pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
-    let listed = Listing::read(query.as_deref(), KNOWN)
-        .and_then(|listing| listing.answer("networks", "/v2.0/networks", desk.networks().iter().map(shown).collect()));
+pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
+        listing.answer("networks", &here(&headers, "/v2.0/networks"), desk.networks().iter().map(shown).collect())
+    });
     tell(listed.map(Json), NETWORK)
 }
 

@@ -21,17 +21,29 @@ use super::fields::{BodyError, Fields, Ip, not_of_type, wrong};
 use super::listener::Caller;
 use super::listing::form;
 use super::microversion::Microversion;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
-pub(super) async fn servers(State(desk): State<Desk>, OriginalUri(uri): OriginalUri) -> Json<Value> {
-    let servers: Vec<Value> = desk.servers().iter().map(|server| brief(server, uri.path())).collect();
-    Json(json!({"servers": servers}))
+pub(super) async fn servers(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+    let collection = here(&headers, uri.path());
+    Json(json!({"servers": desk.servers().iter().map(|server| brief(server, &collection)).collect::<Vec<_>>()}))
 }
 
-pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, OriginalUri(uri): OriginalUri) -> Response {
+/// `servers/detail`, by which clients find a server whose name they have.
+pub(super) async fn detail(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+    let collection = here(&headers, parent(uri.path()));
+    Json(json!({"servers": desk.servers().iter().map(|server| full(server, &collection)).collect::<Vec<_>>()}))
+}
+
+pub(super) async fn server(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    headers: HeaderMap,
+    OriginalUri(uri): OriginalUri,
+) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
-    let servers = uri.path().rsplit_once('/').map_or("", |(servers, _)| servers);
-    tell(found.map(|server| Json(json!({"server": detail(&server, servers)}))), COMPUTE)
+    let shown = found.map(|server| Json(json!({"server": full(&server, &here(&headers, parent(uri.path())))})));
+    tell(shown, COMPUTE)
 }
 
 pub(super) async fn list(
@@ -203,9 +215,16 @@ pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
     shown
 }
 
+/// A server in Nova's list; `collection` is the list's own address.
+pub(super) fn brief(view: &ServerView, collection: &str) -> Value {
+    let id = view.server.id.to_string();
+    let href = format!("{collection}/{id}");
+    json!({"id": id, "name": view.server.name, "links": [{"rel": "self", "href": href}]})
+}
+
 /// A server as Nova shows it: what clients need that look it up before they attach.
-pub(super) fn detail(view: &ServerView, servers: &str) -> Value {
-    let mut shown = brief(view, servers);
+pub(super) fn full(view: &ServerView, collection: &str) -> Value {
+    let mut shown = brief(view, collection);
     shown["status"] = "ACTIVE".into();
     shown["tenant_id"] = view.server.project_id.clone().into();
     shown["created"] = view.server.created_at.to_string().into();
@@ -213,11 +232,9 @@ pub(super) fn detail(view: &ServerView, servers: &str) -> Value {
     shown
 }
 
-/// A server in Nova's list.
-pub(super) fn brief(view: &ServerView, servers: &str) -> Value {
-    let id = view.server.id.to_string();
-    let href = format!("http://localhost{servers}/{id}");
-    json!({"id": id, "name": view.server.name, "links": [{"rel": "self", "href": href}]})
+/// A path without its last part.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {

@@ -18,10 +18,14 @@ use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most entries of any list in a body.
 pub(super) const ENTRIES: usize = 64;
+
+/// What Nova's clients see as the owner of an attached port.
+const COMPUTE: &str = "compute:nova";
 
 /// What one can filter and sort by.
 pub(super) const KNOWN: &[&str] = &[
@@ -48,13 +52,13 @@ pub(super) const KNOWN: &[&str] = &[
     "updated_at",
 ];
 
-pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
         let rows = match narrowed(&listing) {
             Some(filter) => desk.ports(filter),
             None => Vec::new(),
         };
-        listing.answer("ports", "/v2.0/ports", rows.iter().map(shown).collect())
+        listing.answer("ports", &here(&headers, "/v2.0/ports"), rows.iter().map(shown).collect())
     });
     tell(listed.map(Json), NETWORK)
 }
@@ -233,7 +237,7 @@ pub(super) fn shown(view: &PortView) -> Value {
         "admin_state_up": port.admin_up,
         "status": view.phase.status().as_str(),
         "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()),
-        "device_owner": port.device_owner,
+        "device_owner": owner(view),
         "binding:vif_type": vif_type,
         "binding:vif_details": details,
         "binding:vnic_type": "normal",
@@ -247,6 +251,14 @@ pub(super) fn shown(view: &PortView) -> Value {
         "created_at": port.created_at,
         "updated_at": port.updated_at,
     })
+}
+
+/// Nova takes over a port it attaches and gives it back when it detaches; one that says otherwise keeps its own.
+fn owner(view: &PortView) -> &str {
+    match (view.port.device_owner.as_str(), &view.binding) {
+        ("", Some(_)) => COMPUTE,
+        (own, _) => own,
+    }
 }
 
 /// How a VMM or an operator finds the device.

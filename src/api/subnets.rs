@@ -23,6 +23,7 @@ use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
+use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most entries of any list in a body.
@@ -48,9 +49,10 @@ pub(super) const KNOWN: &[&str] = &[
     "updated_at",
 ];
 
-pub(super) async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
-    let listed = Listing::read(query.as_deref(), KNOWN)
-        .and_then(|listing| listing.answer("subnets", "/v2.0/subnets", desk.subnets().iter().map(shown).collect()));
+pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
+        listing.answer("subnets", &here(&headers, "/v2.0/subnets"), desk.subnets().iter().map(shown).collect())
+    });
     tell(listed.map(Json), NETWORK)
 }
 

@@ -27,18 +27,27 @@ pub(super) enum Failure {
         /// What came of it.
         said: String,
     },
-    /// Nobody reads on.
-    #[error("the output cannot be written")]
-    Output(#[source] io::Error),
+    /// What was to be shown could not be.
+    #[error("the output cannot be written: {0}")]
+    Output(io::Error),
     /// It was said already, by another of the demo's processes.
     #[error("the demo failed")]
     Said(Exit),
 }
 
 impl Failure {
+    /// Whether nobody needs to be told: a reader who went away knows, and what was said is not said twice.
+    pub(super) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Said(_) => true,
+            Self::Missing { .. } | Self::Claim(_) | Self::Trouble { .. } => false,
+        }
+    }
+
     /// Says it on standard error, and what the process ends with.
     pub(super) fn tell(&self) -> Exit {
-        if !matches!(self, Self::Output(_) | Self::Said(_)) {
+        if !self.is_quiet() {
             // Nothing is left to say when the terminal is gone.
             let _ = writeln!(io::stderr(), "nicd demo: {self}");
         }

@@ -25,7 +25,7 @@ pub(super) fn run() -> Result<(), Failure> {
     let directory = seclude()?;
     let (place, ready) = Place::prepare(directory.join("nicd"))?;
     let log = |failure: Failure| {
-        if !matches!(failure, Failure::Output(_)) {
+        if !failure.is_quiet() {
             // Nothing is left to say when the terminal is gone.
             let _ = writeln!(io::stderr(), "nicd demo: the end of the daemon's log:\n{}", place.log_tail());
         }

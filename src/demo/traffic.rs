@@ -185,14 +185,11 @@ impl Shared {
         let mut heard = Heard::default();
         let mut last = Moment::now();
         loop {
-            match self.line.receive() {
-                Ok(Some(number)) => {
-                    heard.numbers.insert(number);
-                    heard.longest_gap = heard.longest_gap.max(last.elapsed());
-                    last = Moment::now();
-                }
-                // What an error says (a host unreachable) is that something is lost, which the count shows.
-                Ok(None) | Err(_) => {}
+            // What an error says (a host unreachable) is that something is lost, which the count shows.
+            if let Ok(Some(number)) = self.line.receive() {
+                heard.numbers.insert(number);
+                heard.longest_gap = heard.longest_gap.max(last.elapsed());
+                last = Moment::now();
             }
             let all = heard.numbers.len() == self.sent.load(Ordering::Relaxed) as usize;
             if self.stop.load(Ordering::Relaxed) && (all || last.elapsed().duration() > LIMIT) {

@@ -41,6 +41,8 @@ pub(super) enum Part {
     Address(Address),
     /// A route of a guest's.
     Route(Route),
+    /// An address or a route of a guest's that is to go.
+    Stale,
     /// Looking.
     Look,
     /// Opening a socket.
@@ -64,6 +66,7 @@ impl fmt::Display for Part {
             Self::Namespace => f.write_str("the guest's namespace"),
             Self::Address(Address { ip, prefix }) => write!(f, "the guest's address {ip}/{prefix}"),
             Self::Route(Route { destination, via, .. }) => write!(f, "the guest's route to {destination} via {via}"),
+            Self::Stale => f.write_str("what the guest is to have no longer"),
             Self::Look => f.write_str("looking"),
             Self::Open => f.write_str("opening a netlink socket"),
         }

@@ -40,9 +40,13 @@ pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSetting
         add_route(&mut batch, index, route);
     }
     let mut refusals = inside.netlink.send(batch)?;
-    // What is already there, exactly so; and what went with something else that went.
-    let fine = [Errno::EEXIST, Errno::ESRCH, Errno::EADDRNOTAVAIL];
-    refusals.retain(|refusal| !(matches!(refusal.part, Part::Address(_) | Part::Route(_)) && fine.contains(&refusal.errno)));
+    refusals.retain(|refusal| match refusal.part {
+        // What is already there, exactly so.
+        Part::Address(_) | Part::Route(_) => refusal.errno != Errno::EEXIST,
+        // What went with something else that went.
+        Part::Stale => !matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL),
+        _ => true,
+    });
     first_failure(refusals)?;
     let name = must_look(&mut inside.netlink, Who::Index(index))?.name;
     name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
@@ -163,7 +167,7 @@ fn add_address(batch: &mut Batch, index: u32, address: Address) {
 fn delete_address(batch: &mut Batch, index: u32, address: Address) {
     let [a, b, c, d] = index.to_ne_bytes();
     let fixed = [family(address.ip), address.prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d];
-    batch.add(Part::Address(address), RTM_DELADDR, 0, &fixed, |f| f.put(IFA_LOCAL, &octets(address.ip)));
+    batch.add(Part::Stale, RTM_DELADDR, 0, &fixed, |f| f.put(IFA_LOCAL, &octets(address.ip)));
 }
 
 fn delete_route(batch: &mut Batch, index: u32, route: Route) {
@@ -172,7 +176,7 @@ fn delete_route(batch: &mut Batch, index: u32, route: Route) {
     fixed[1] = route.destination.prefix();
     // Any scope (RT_SCOPE_NOWHERE), so that on-link routes are meant as well.
     fixed[4..8].copy_from_slice(&[RT_TABLE_MAIN, RTPROT_STATIC, u8::MAX, RTN_UNICAST]);
-    batch.add(Part::Route(route), RTM_DELROUTE, 0, &fixed, |f| {
+    batch.add(Part::Stale, RTM_DELROUTE, 0, &fixed, |f| {
         f.put(RTA_DST, &octets(route.destination.network()));
         f.u32(RTA_OIF, index);
         f.u32(RTA_PRIORITY, route.metric);

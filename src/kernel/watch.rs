@@ -4,9 +4,12 @@
 //!  RTNLGRP_LINK ──► events socket ──► indexes ──► query socket ──► Notice ──► sink
 //! ```
 //!
-//! An event is a hint to look, never truth: the one behind a tap's opening still says no carrier. The look goes out at
-//! once, and by index, as that makes the kernel process the carrier change that would otherwise wait for up to a second
-//! (net/core/link_watch.c). Kernels that do not (before about 6.8) are looked at once more a little later.
+//! An event is a hint to look, never truth: the one behind a tap's opening still says no carrier. The look at a link that
+//! is up goes out at once, and by index, as that makes the kernel process the carrier change that would otherwise wait for
+//! up to a second (net/core/link_watch.c). Kernels that do not (before about 6.8) are looked at once more a little later.
+//!
+//! A link that is down is mostly one being made or taken away, with some ten events within a millisecond. Each look takes
+//! the lock that whoever makes it needs (RTNL), so these share one look a moment later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -29,6 +32,8 @@ use crate::plan::LinkSeen;
 const ROOM: usize = 16 << 20;
 /// How long it may take to notice that the sink is closed.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the look at a link that is down waits for more of its events.
+const SETTLE: Duration = Duration::from_millis(2);
 /// The second look: the kernel holds a carrier change back for at most a second.
 const SECOND_LOOK: Duration = Duration::from_millis(1100);
 /// How soon a dump that failed is tried again.
@@ -53,7 +58,10 @@ pub(super) struct Watch {
 /// What the events at hand said.
 #[derive(Debug, Default)]
 struct Hints {
+    /// Links that are up.
     changed: BTreeSet<u32>,
+    /// Links that are down.
+    down: BTreeSet<u32>,
     gone: BTreeSet<u32>,
     lost: bool,
 }
@@ -99,6 +107,10 @@ impl Watch {
         for index in hints.gone {
             self.again.remove(&index);
             self.tell(Notice::Gone { index, at })?;
+        }
+        for index in hints.down {
+            let due = self.again.entry(index).or_insert(at + SETTLE);
+            *due = (*due).min(at + SETTLE);
         }
         for index in hints.changed {
             if let Some(link) = self.look(index)? {
@@ -195,16 +207,22 @@ impl Hints {
     /// Copies of an event that speak of the link as a bridge's port (AF_BRIDGE) are hints as well, but one of these says
     /// gone when the link has left its bridge.
     fn take(&mut self, message: &wire::Message<'_>) {
-        let (Some(family), Some(index)) = (wire::u8_at(message.body, 0), wire::u32_at(message.body, 4)) else {
+        let at = |at| wire::u32_at(message.body, at);
+        let (Some(family), Some(index), Some(flags)) = (wire::u8_at(message.body, 0), at(4), at(8)) else {
             return;
         };
         match (message.kind, family) {
             (RTM_DELLINK, AF_UNSPEC) => {
                 self.changed.remove(&index);
+                self.down.remove(&index);
                 self.gone.insert(index);
             }
-            (RTM_NEWLINK | RTM_DELLINK, _) => {
+            (RTM_NEWLINK | RTM_DELLINK, _) if flags & IFF_UP != 0 => {
+                self.down.remove(&index);
                 self.changed.insert(index);
+            }
+            (RTM_NEWLINK | RTM_DELLINK, _) if !self.changed.contains(&index) => {
+                self.down.insert(index);
             }
             _ => {}
         }
@@ -228,7 +246,20 @@ mod tests {
     use crate::kernel::seen::ifinfo;
 
     fn event(kind: u16, family: u8, index: u32, hints: &mut Hints) {
-        hints.take(&wire::Message { kind, flags: 0, seq: 0, body: &ifinfo(family, index, 0, 0) });
+        hints.take(&wire::Message { kind, flags: 0, seq: 0, body: &ifinfo(family, index, IFF_UP, 0) });
+    }
+
+    #[test]
+    fn a_link_that_is_down_can_wait_unless_it_comes_up() {
+        let down = |hints: &mut Hints| {
+            hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &ifinfo(AF_UNSPEC, 7, 0, 0) });
+        };
+        let mut hints = Hints::default();
+        down(&mut hints);
+        assert!(hints.changed.is_empty() && hints.down.contains(&7));
+        event(RTM_NEWLINK, AF_UNSPEC, 7, &mut hints);
+        down(&mut hints);
+        assert!(hints.changed.contains(&7) && hints.down.is_empty());
     }
 
     #[test]

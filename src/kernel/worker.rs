@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A job's volatile steps run while its intent is being made durable; the rest when it is. The worker asks for a flush
-//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then.
+//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then. When it
+//! has nothing else to do, it is asked for as the job is handed in.
 //! More threads would be slower: RTNL is one lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -88,19 +89,22 @@ struct Job {
 pub enum Durability {
     /// It is, or the plan needs none.
     Given,
-    /// A commit is on its way and will be reported.
+    /// A commit is on its way and will be reported, after a flush that is still to be asked for.
     Awaited,
+    /// The same, and the flush was asked for.
+    Asked,
 }
 
 /// The worker's front door.
 pub struct Worker<H: Host> {
     inbox: Inbox<Message<H>>,
     next: Arc<AtomicU64>,
+    flush: Flush,
 }
 
 impl<H: Host> Clone for Worker<H> {
     fn clone(&self) -> Self {
-        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next) }
+        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next), flush: Arc::clone(&self.flush) }
     }
 }
 
@@ -119,7 +123,7 @@ impl<H: Host> Worker<H> {
     /// # Errors
     /// No thread can be had.
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)) };
+        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
         let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
@@ -153,7 +157,15 @@ impl<H: Host> Worker<H> {
         }));
         // After the commit, so that the flush asked for when the job is reached finds it: one that came before it would
         // make nothing durable, and the job would wait for somebody else's.
-        self.inbox.push_answer(Message::Job(Job { id, plan, durable: Durability::Awaited, answer }))?;
+        let durable = match self.inbox.idle() {
+            // Nobody is ahead whose flush this one could share: it need not wait until the worker has woken up.
+            true => {
+                (self.flush)();
+                Durability::Asked
+            }
+            false => Durability::Awaited,
+        };
+        self.inbox.push_answer(Message::Job(Job { id, plan, durable, answer }))?;
         Ok(outcome)
     }
 
@@ -178,7 +190,7 @@ impl<H: Host> Worker<H> {
     }
 }
 
-/// A job between its volatile steps and its durable intent: whom to tell, and which altnames to look at in the end.
+/// A job between its volatile steps and the rest, and the altnames to look at once it is done.
 type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>);
 
 struct Loop<H: Host> {
@@ -227,9 +239,9 @@ impl<H: Host> Loop<H> {
         let mut execution = Execution::new(job.plan);
         let durable = match job.durable {
             Durability::Given => Some(Ok(())),
-            Durability::Awaited => self.early.remove(&job.id),
+            Durability::Awaited | Durability::Asked => self.early.remove(&job.id),
         };
-        if durable.is_none() {
+        if durable.is_none() && job.durable == Durability::Awaited {
             (self.flush)();
         }
         if let Err(error) = execution.run_volatile(&mut self.host) {
@@ -317,7 +329,7 @@ mod tests {
             report = Some(given);
         });
         assert_eq!(at_flush.recv_timeout(Duration::from_secs(5)), Ok(true));
-        let report: Report = report.expect("the commit was handed in");
+        let report: Report = report.expect("it was called");
         report(Ok(()));
         assert!(matches!(outcome.unwrap().blocking_recv(), Ok(Outcome::Done(_))));
         worker.close();

@@ -19,9 +19,6 @@ use super::repair::{Failed, IntentIs};
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
 
-/// What Nova's clients see as the owner of a port they attach.
-const COMPUTE: &str = "compute:nova";
-
 /// How often a random MAC is drawn before the prefix counts as used up.
 const MAC_DRAWS: usize = 64;
 
@@ -137,7 +134,7 @@ impl Manager {
             mac: self.draw_mac(state, &network.record)?,
             fixed_ips: state.choose_addresses(network_id, wanted.as_ref().map(|ip| ip.as_slice()), None)?,
             admin_up: true,
-            device_owner: COMPUTE.to_owned(),
+            device_owner: String::new(),
             profile: Profile::default(),
             origin: Origin::Attach,
             binding: Some(binding),

@@ -1,6 +1,7 @@
 //! Taking a port from its server: traffic is cut and the intent durable before the answer; the rest follows.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::events::Kind;
 use crate::kernel::worker::Outcome;
@@ -110,21 +111,40 @@ impl Manager {
         }
     }
 
-    /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses.
+    /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses. One at a time.
     pub(super) async fn reap(self: Arc<Self>, port: PortId, context: &Context) {
+        match self.lock().ports.get_mut(&port) {
+            Some(entry) if !entry.reaping => entry.reaping = true,
+            _ => return,
+        }
         let deleted = match self.hands.delete(port) {
             Ok(answer) => answered(answer).await,
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
-            Ok(Ok(())) => return self.gone(port, context).await,
+            Ok(Ok(())) => {
+                self.forget_device(port);
+                return self.gone(port, context).await;
+            }
             Ok(Err(error)) => Error::Kernel(error),
             Err(error) => error,
         };
         tracing::warn!(%port, %error, "a device could not be deleted");
         let why = Why { reason: error.reason(), detail: error.to_string() };
-        self.happen(&mut self.lock(), port, Happening::Failed, Some(why), context);
+        {
+            let mut state = self.lock();
+            reaped(&mut state, port);
+            self.happen(&mut state, port, Happening::Failed, Some(why), context);
+        }
         self.postpone(port, backoff(3));
+    }
+
+    /// Forgets a device whose delete was answered: the watch's notice may come after the port's next attach is planned.
+    fn forget_device(&self, port: PortId) {
+        let mut state = self.lock();
+        if let Some(index) = state.have.device(port).map(|device| device.index) {
+            state.gone(index, Instant::now());
+        }
     }
 
     /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
@@ -140,6 +160,7 @@ impl Manager {
                     entry.record.clone()
                 }
                 _ => {
+                    reaped(&mut state, port);
                     drop(state);
                     return self.release(port);
                 }
@@ -153,6 +174,7 @@ impl Manager {
         let change = if deleting { Change::DeletePort(port) } else { Change::PutPort(Box::new(unbound.clone())) };
         if let Err(error) = self.commit(vec![change], Purpose::Freeing).await {
             tracing::error!(%port, %error, "that a port is gone could not be recorded");
+            reaped(&mut self.lock(), port);
             self.release(port);
             return self.postpone(port, backoff(5));
         }
@@ -165,8 +187,16 @@ impl Manager {
         }
         self.happen(&mut state, port, Happening::Gone, None, context);
         state.replace_port(unbound);
+        reaped(&mut state, port);
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.claim.release();
         }
+    }
+}
+
+/// Its device's delete has ended.
+fn reaped(state: &mut State, port: PortId) {
+    if let Some(entry) = state.ports.get_mut(&port) {
+        entry.reaping = false;
     }
 }

@@ -37,6 +37,7 @@ impl Manager {
                 self.judge(&mut state, port, Reason::Restart);
             }
         }
+        self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
         networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
         Ok(())
@@ -88,6 +89,7 @@ impl Manager {
                 links.into_iter().for_each(|link| self.follow_link(&mut state, &link));
             }
         }
+        self.tell_health(&mut state);
     }
 
     fn saw(self: &Arc<Self>, state: &mut State, link: LinkSeen, at: Instant) {
@@ -114,6 +116,10 @@ impl Manager {
             let port = PortId(mark);
             let Some(entry) = state.ports.get(&port) else { continue };
             if entry.phase == Phase::Detaching {
+                // The delete that is under way goes by the altname: a port that may come back waits until it has ended.
+                if !entry.never_comes_back() || state.have.device(port).is_some() {
+                    continue;
+                }
                 let manager = Arc::clone(self);
                 self.tasks.spawn(async move { manager.gone(port, &Context::default()).await });
             } else {

@@ -296,7 +296,36 @@ impl Manager {
     /// Makes changes durable at once.
     async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
         self.store.next_commit();
-        self.store.commit(changes, purpose).await
+        let result = self.store.commit(changes, purpose).await;
+        self.note_store(&mut self.lock(), result.as_ref().err());
+        result
+    }
+
+    /// Notes whether the store takes commits, for health and events.
+    fn note_store(&self, state: &mut State, error: Option<&StoreError>) {
+        state.store_trouble = match error {
+            Some(StoreError::Full | StoreError::Failed(_)) => error.cloned(),
+            // One refused transaction says nothing about the next.
+            Some(_) => return,
+            None => None,
+        };
+        self.tell_health(state);
+    }
+
+    /// Tells when the agent has become degraded, or well again.
+    fn tell_health(&self, state: &mut State) {
+        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty();
+        if std::mem::replace(&mut state.degraded, degraded) == degraded {
+            return;
+        }
+        let kind = if degraded { events::Kind::AgentDegraded } else { events::Kind::AgentRecovered };
+        let reason = match (&state.store_trouble, degraded) {
+            (Some(StoreError::Full), _) => Some("store_full".to_owned()),
+            (Some(_), _) => Some("store_failed".to_owned()),
+            (None, true) => Some("device_without_record".to_owned()),
+            (None, false) => None,
+        };
+        self.emit(Event { reason, ..Event::new(kind, Timestamp::now()) }, &Context::default());
     }
 
     /// Takes the claim on an object, waiting for whoever has it. `find` gives the claim, or why there is none.

@@ -69,7 +69,10 @@ impl Manager {
             let again = tried < TRIES
                 && failed.undone == Undone::Clean
                 && match &failed.error {
-                    Error::Kernel(error) if error.trouble == Trouble::Taken => self.look_at_everything().await.is_ok(),
+                    // The kernel is not as the plan took it to be.
+                    Error::Kernel(error) if matches!(error.trouble, Trouble::Taken | Trouble::Gone) => {
+                        self.look_at_everything().await.is_ok()
+                    }
                     Error::Plan(PlanError::IndexTaken(_)) => true,
                     Error::NamespaceGone { server, .. } => self.pin_again(*server).await?,
                     _ => false,
@@ -114,6 +117,9 @@ impl Manager {
         match answered(answer.map_err(Error::from)?).await? {
             Outcome::Done(done) => {
                 self.finished(port, done);
+                if matches!(intent, IntentIs::New(_)) {
+                    self.note_store(&mut self.lock(), None);
+                }
                 Ok(())
             }
             Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
@@ -151,7 +157,10 @@ impl Manager {
     /// What a job's failure means for a client.
     fn blame(&self, port: PortId, cause: Cause) -> Error {
         let error = match cause {
-            Cause::Store(error) => return Error::Store(error),
+            Cause::Store(error) => {
+                self.note_store(&mut self.lock(), Some(&error));
+                return Error::Store(error);
+            }
             Cause::Stopping => return Error::Stopping,
             Cause::Op(error) => error,
         };

@@ -10,8 +10,12 @@ use tokio::sync::Notify;
 
 use crate::model::action::{WantedIp, WantedNic};
 use crate::model::pools::FreeRanges;
-use crate::model::{FixedIp, Guest, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
+use crate::model::{
+    FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
+};
 use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
+
+use crate::store::StoreError;
 
 use super::error::Error;
 
@@ -46,6 +50,10 @@ pub(super) struct State {
     graves: VecDeque<u32>,
     /// Marked devices that no record knows, by index: reported, and left alone.
     pub orphans: BTreeMap<u32, String>,
+    /// What the store last refused for, until it takes a commit again.
+    pub store_trouble: Option<StoreError>,
+    /// Whether events said last that the agent is degraded.
+    pub degraded: bool,
     /// When ports are to be tried again.
     pub due: BTreeSet<(Instant, PortId)>,
 }
@@ -84,6 +92,8 @@ pub(super) struct PortEntry {
     pub detail: Option<String>,
     pub claim: Claim,
     pub retry: Retry,
+    /// Its device is being deleted. A delete goes by the altname, so a second one might hit the port's next device.
+    pub reaping: bool,
 }
 
 /// Exclusive work on one object. Whoever finds it claimed waits for its bell.
@@ -178,7 +188,8 @@ impl State {
             server.ports.insert(record.id);
         }
         self.phases[phase as usize] += 1;
-        let entry = PortEntry { phase, reason: None, detail: None, claim: Claim::default(), retry: Retry::default(), record };
+        let (claim, retry) = (Claim::default(), Retry::default());
+        let entry = PortEntry { phase, reason: None, detail: None, claim, retry, reaping: false, record };
         self.ports.insert(entry.record.id, entry);
     }
 
@@ -515,6 +526,14 @@ impl State {
 
     fn looked_since(&self, index: u32, at: Instant) -> bool {
         self.looked.get(&index).is_some_and(|last| *last > at)
+    }
+}
+
+impl PortEntry {
+    /// Whether it is on its way out for good: attached to no server any more, by nobody, under this id.
+    pub fn never_comes_back(&self) -> bool {
+        let deleting = self.record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
+        deleting && self.record.origin == Origin::Attach
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
 
 use crate::plan::{Fact, facts};
+use crate::store::StoreError;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
 use super::{Error, Manager};
@@ -223,15 +224,17 @@ impl Manager {
     /// How the daemon fares.
     pub fn health(&self) -> Health {
         let state = self.lock();
-        let problems: Vec<Problem> = state
-            .orphans
-            .iter()
-            .map(|(index, name)| Problem {
-                reason: "device_without_record",
-                detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
-                remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
-            })
-            .collect();
+        let store = state.store_trouble.as_ref().map(|error| Problem {
+            reason: if *error == StoreError::Full { "store_full" } else { "store_failed" },
+            detail: error.to_string(),
+            remedy: "free space in the state directory, or mend its disk; detaching works meanwhile".to_owned(),
+        });
+        let orphans = state.orphans.iter().map(|(index, name)| Problem {
+            reason: "device_without_record",
+            detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
+            remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
+        });
+        let problems: Vec<Problem> = store.into_iter().chain(orphans).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
             version: env!("CARGO_PKG_VERSION"),

@@ -215,9 +215,11 @@ impl Store {
         };
         let transaction = Transaction { changes, purpose, report: Box::new(move |result| tell(&answer, result)), refused: None };
         // What frees is bounded by what there is to free.
-        let pushed = match purpose {
-            Purpose::Growing => self.inbox.push(Message::Commit(transaction, when)),
-            Purpose::Freeing => self.inbox.push_answer(Message::Commit(transaction, when)),
+        let pushed = match (purpose, when) {
+            (Purpose::Growing, When::Now) => self.inbox.push(Message::Commit(transaction, when)),
+            // The flush to come wakes the thread, once instead of twice.
+            (Purpose::Growing, When::WithTheNext) => self.inbox.leave(Message::Commit(transaction, when)),
+            (Purpose::Freeing, _) => self.inbox.push_answer(Message::Commit(transaction, when)),
         };
         let refusal = match pushed {
             Ok(()) => return,

@@ -123,7 +123,10 @@ impl Daemon {
 
     fn ended(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("it runs");
-        let end = running.output.read(&mut [0]);
+        let mut end = running.output.read(&mut [0]);
+        while end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::Interrupted) {
+            end = running.output.read(&mut [0]);
+        }
         assert!(matches!(end, Ok(0)), "it does not end ({end:?}): {}", self.log());
         running.child.wait().unwrap()
     }

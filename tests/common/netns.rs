@@ -13,14 +13,23 @@ use nix::sched::{CloneFlags, setns, unshare};
 /// Set by the full test command, which runs as root: a test that cannot run then fails.
 const FULL: &str = "NICD_TEST_FULL";
 
+/// Whether a test that needs root can run. If not, it says that the test is left to the full command; in the full command
+/// that is a failure.
+pub fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        assert!(std::env::var_os(FULL).is_none(), "{FULL} is set, but this test needs root");
+        eprintln!("not run: needs root, and is left to the full test command ({FULL}=1, as root)");
+    }
+    root
+}
+
 /// Runs `test` on a thread with a network and a mount namespace of its own: `lo` is up, `/run` is empty and has a
 /// `netns` directory. Its children are there too. A panic is the caller's.
 ///
 /// Without root it only says that the test is left to the full command, unless this is the full command.
 pub fn in_netns(test: impl FnOnce() + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var_os(FULL).is_none(), "{FULL} is set, but this test needs root");
-        eprintln!("not run: needs root, and is left to the full test command ({FULL}=1, as root)");
+    if !is_root() {
         return;
     }
     let own = move || {

@@ -13,8 +13,11 @@ use crate::model::Status;
 
 const TAG: &str = "compute";
 
+/// The list's address in examples.
+const COLLECTION: &str = "http://localhost/v2.1/servers";
+
 pub(in crate::api) fn servers() -> Entry {
-    let example = json!({"servers": [nova::brief(&samples::vm(), "/v2.1/servers")]});
+    let example = json!({"servers": [nova::brief(&samples::vm(), COLLECTION)]});
     entry("list_servers", "The servers of this host").answers(
         200,
         "All of them.",
@@ -23,14 +26,19 @@ pub(in crate::api) fn servers() -> Entry {
     )
 }
 
+pub(in crate::api) fn detail() -> Entry {
+    let example = json!({"servers": [nova::full(&samples::vm(), COLLECTION)]});
+    entry("list_servers_in_detail", "The servers of this host, in full").answers(
+        200,
+        "All of them.",
+        Record::wrapping("servers", list(full())),
+        example,
+    )
+}
+
 pub(in crate::api) fn server() -> Entry {
-    let shape = brief()
-        .must("status", one_of_words(["ACTIVE"]))
-        .must("tenant_id", words())
-        .must("created", time())
-        .must("updated", time());
-    let example = json!({"server": nova::detail(&samples::vm(), "/v2.1/servers")});
-    entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", shape), example)
+    let example = json!({"server": nova::full(&samples::vm(), COLLECTION)});
+    entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", full()), example)
 }
 
 pub(in crate::api) fn list_interfaces() -> Entry {
@@ -96,6 +104,10 @@ fn attached() -> serde_json::Value {
 
 fn brief() -> Record {
     Record::new().must("id", uuid()).must("name", words()).must("links", versions::links())
+}
+
+fn full() -> Record {
+    brief().must("status", one_of_words(["ACTIVE"])).must("tenant_id", words()).must("created", time()).must("updated", time())
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {

@@ -29,7 +29,7 @@ pub(super) fn start<'a>(mut page: Page, place: &'a Place, ready: UnixDatagram, b
 
 /// A network of both families; answers its id.
 pub(super) fn network(stage: &mut Stage<'_>, bare: &Bare) -> Result<String, Failure> {
-    stage.page.chapter("A network, asked for as of OpenStack: POST /v2.0/networks and /v2.0/subnets")?;
+    stage.page.chapter("A network, asked for in OpenStack Neutron's words: POST /v2.0/networks, POST /v2.0/subnets")?;
     let made = stage.client.call("POST", "/v2.0/networks", Some(&json!({"network": {"name": "demo"}})))?;
     let id = text(&made.body, "/network/id")?;
     for (cidr, version) in [(V4, 4), (V6, 6)] {
@@ -51,7 +51,10 @@ fn untouched(bare: &Bare, why: &str) -> Result<Result<String, String>, Failure> 
 
 /// A NIC for each server.
 pub(super) fn attach(stage: &mut Stage<'_>, network: &str, guest: &Guest) -> Result<(Nic, Nic), Failure> {
-    stage.page.chapter("Two NICs, asked for as of Nova: POST /v2.1/servers/{id}/os-interface")?;
+    stage.page.chapter("Two NICs, asked for in Nova's words: POST /v2.1/servers/{id}/os-interface")?;
+    stage
+        .page
+        .note("An answer means: built in the kernel, recorded in the state (which is in memory here; a disk adds a flush).")?;
     let netns = json!({"kind": "netns", "path": guest.path});
     let nic = attach_one(stage, GUEST, netns, network, "ACTIVE")?;
     let inside = nic.detail("guest_device");
@@ -87,10 +90,11 @@ fn attach_one(
 /// The VM: a process opens its tap.
 pub(super) fn boot(stage: &mut Stage<'_>, nic: &Nic) -> Result<Machine, Failure> {
     stage.page.chapter("The VM starts: a stand-in with an IP stack of its own opens the tap, as QEMU would")?;
+    stage.page.note("Only now can frames pass, and only now is the NIC called ACTIVE. The kernel tells; nothing is polled.")?;
     let mut vm = Machine::start()?;
     let at = vm.open(nic.card()?)?;
     let active = stage.until(at, |event| event.new.as_deref() == Some("ACTIVE"))?;
-    stage.page.claim(Ok(format!("ACTIVE {} after it began to open: the kernel tells, nothing is polled", active.since(at))))?;
+    stage.page.claim(Ok(format!("a client knew of it {} after the VM began to open its tap", active.since(at))))?;
     Ok(vm)
 }
 

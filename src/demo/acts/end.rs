@@ -15,6 +15,9 @@ const STAYS: [&str; 5] = ["nicd.toml", "nicd.log", "notify.sock", "state", "nicd
 /// Both NICs, then servers and network.
 pub(super) fn detach(stage: &mut Stage<'_>, vm: &mut Machine, nics: [&Nic; 2], network: &str) -> Result<(), Failure> {
     stage.page.chapter("Both are detached: DELETE /v2.1/servers/{id}/os-interface/{port}")?;
+    stage
+        .page
+        .note("An answer means: traffic is cut, and it will be gone. The addresses are free again when the kernel let go.")?;
     for nic in nics {
         let answer = stage.client.call("DELETE", &format!("{}/{}", interfaces(nic.server), nic.port), None)?;
         let gone = stage.until(answer.at, |event| event.event == "port.deleted")?.since(answer.at);

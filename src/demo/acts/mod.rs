@@ -50,8 +50,8 @@ pub(super) fn all(directory: &Path, place: &Place, ready: UnixDatagram) -> Resul
 
 fn introduce(page: &mut Page) -> Result<(), Failure> {
     page.title(&format!("nicd {}: a compute node in miniature", env!("CARGO_PKG_VERSION")))?;
-    page.line("The real daemon runs in a private network namespace, with a guest as a container has one and with a VM.")?;
-    page.line("Each line with ✓ was measured or read just now. This host's own network and files are not touched.")
+    page.line("nicd gives guests their network interfaces. Here the real daemon serves two: a network namespace, as containers\nhave, and a stand-in for a VM. All of it happens in private namespaces, which end with this program.")?;
+    page.line("What stands behind a ✓ was measured just now; times are a client's, from the request to what it sees.")
 }
 
 /// The links before anything was done.

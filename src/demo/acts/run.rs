@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(400);
 
 /// Pings both ways, both families.
 pub(super) fn talk(stage: &mut Stage<'_>, guest: &Guest, vm: &mut Machine, [nic, vm_nic]: [&Nic; 2]) -> Result<(), Failure> {
-    stage.page.chapter("They talk")?;
+    stage.page.chapter("They talk, through the bridge that nicd made")?;
     let (bridge, inside) = (nic.detail("bridge"), nic.detail("guest_device"));
     stage.page.note(&format!("guest {inside} ── {} ── {bridge} ── {} VM", nic.device, vm_nic.device))?;
     for address in &vm_nic.addresses {
@@ -49,6 +49,7 @@ fn answered(way: &str, tally: Tally) -> Result<String, String> {
 pub(super) fn restart(stage: &mut Stage<'_>, guest: &Guest, nics: [&Nic; 2]) -> Result<(), Failure> {
     let title = format!("The daemon is restarted, while the guest pings the VM {} times a second", grouped((2 * RATE).into()));
     stage.page.chapter(&title)?;
+    stage.page.note("Half IPv4, half IPv6. The NICs are the kernel's, not the daemon's: nobody is to notice.")?;
     let before = indexes(nics)?;
     let witness = Witness::listen()?;
     let mut flows = Vec::new();

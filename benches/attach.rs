@@ -1,0 +1,115 @@
+//! nicd against the kernel's floor, measured in the same run and in namespaces of its own.
+//!
+//! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --cycles N` for memory over N cycles.
+//! What is measured how, and the table, are in `benches/README.md`.
+
+#[path = "attach/bare.rs"]
+mod bare;
+#[path = "attach/daemon.rs"]
+mod daemon;
+#[path = "attach/figures.rs"]
+mod figures;
+#[path = "attach/http.rs"]
+mod http;
+#[path = "attach/place.rs"]
+mod place;
+
+#[path = "attach/attaching.rs"]
+mod attaching;
+#[path = "attach/detaching.rs"]
+mod detaching;
+#[path = "attach/opening.rs"]
+mod opening;
+#[path = "attach/restarting.rs"]
+mod restarting;
+
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use daemon::{Daemon, Fleet, Nic};
+use figures::{Aim, Table};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Ports at the largest.
+    pub many: usize,
+    /// Samples of an attach at each size, in blocks of [`Effort::block`].
+    pub samples: usize,
+    /// Samples in a row.
+    pub block: usize,
+    /// Attach and detach cycles over which memory is watched.
+    pub cycles: usize,
+}
+
+fn effort() -> Option<Effort> {
+    let full = Effort { many: 1000, samples: 200, block: 20, cycles: 2000 };
+    let mut effort = full;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => effort = Effort { many: 300, samples: 40, block: 20, cycles: 0 },
+            "--cycles" => effort.cycles = arguments.next()?.parse().ok()?,
+            // What cargo adds.
+            "--bench" => {}
+            _ => return None,
+        }
+    }
+    Some(effort)
+}
+
+fn main() {
+    let Some(effort) = effort() else {
+        eprintln!("usage: cargo bench --bench attach -- [--quick] [--cycles N]");
+        std::process::exit(64);
+    };
+    place::leave();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a descriptor for each tap");
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a state directory");
+    let table = measure(effort, dir.path());
+    table.print();
+}
+
+fn measure(effort: Effort, dir: &Path) -> Table {
+    let mut table = Table::default();
+    if std::env::var_os("STEPS").is_some() {
+        let mut floor = attaching::Floor::new(dir);
+        attaching::kernel_phase(&mut table, effort, &mut floor);
+        return table;
+    }
+    let mut daemon = Daemon::start(dir);
+    let empty = daemon.memory();
+    eprintln!("attach");
+    let mut taps = Fleet::new(&daemon, Nic::Tap, 1);
+    let mut floor = attaching::Floor::new(dir);
+    attaching::serial(&mut table, effort, &mut taps, &mut floor, Nic::Tap);
+    detaching::cut(&mut table, &mut taps, &mut floor, effort.many);
+    table.row("memory at 0 ports", "MiB", None, empty, Aim::Own(8.0, 16.0));
+    table.row(&format!("memory at {} ports", effort.many), "MiB", None, daemon.memory(), Aim::Own(20.0, 40.0));
+    restarting::restart(&mut table, dir, &mut daemon, &mut taps);
+    taps.shrink(10);
+    floor.shrink(Nic::Tap, 10);
+    attaching::kernel_phase(&mut table, effort, &mut floor);
+    attaching::throughput(&mut table, effort, &daemon, &mut taps, &mut floor);
+    attaching::flushes(&mut table, effort, &daemon, &mut taps);
+    eprintln!("detach");
+    detaching::cut(&mut table, &mut taps, &mut floor, 10);
+    detaching::together(&mut table, &daemon, &mut taps, &mut floor);
+    detaching::among(&mut table, effort, &daemon, &mut taps);
+    eprintln!("open");
+    opening::status(&mut table, effort, &daemon, &mut taps, &mut floor);
+    opening::drift(&mut table, &mut taps);
+    taps.shrink(0);
+    eprintln!("veth");
+    let mut veths = Fleet::new(&daemon, Nic::Veth, 2);
+    attaching::serial(&mut table, effort, &mut veths, &mut floor, Nic::Veth);
+    veths.shrink(16);
+    restarting::packets(&mut table, dir, &mut daemon, &mut veths);
+    if effort.cycles > 0 {
+        eprintln!("memory");
+        restarting::growth(&mut table, effort.cycles, &daemon, &mut taps);
+    }
+    table
+}

@@ -1,0 +1,124 @@
+//! Restarts: how long, what is written, what is lost; and memory over many cycles.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::bare::{Events, Wire};
+use crate::daemon::{Daemon, Fleet, device_index, quiet};
+use crate::figures::{Aim, Sample, Table};
+
+/// Rows: from exec to the first answer with intact state, over a dump and reading the store; and writes on that way.
+pub fn restart(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut Fleet) {
+    let ours: BTreeSet<u32> = fleet.ports.iter().map(|(_, port)| device_index(*port)).collect();
+    let ports = ours.len();
+    let mut events = Events::open();
+    let (mut served, mut floor) = (Sample::default(), Sample::default());
+    let mut written = 0_u32;
+    let mut wire = Wire::open();
+    for _ in 0..5 {
+        quiet(&mut events);
+        daemon.stop(Signal::SIGTERM);
+        floor.time(|| {
+            let links = wire.dump();
+            let records = read_store(dir);
+            assert!(links >= ports && records >= ports, "{links} links, {records} records");
+        });
+        quiet(&mut events);
+        *daemon = served.time(|| Daemon::start(dir));
+        thread::sleep(Duration::from_millis(300));
+        let touched = events.drain().iter().filter(|told| ours.contains(&told.index)).count();
+        written += u32::try_from(touched).expect("few");
+    }
+    fleet.reconnect(daemon);
+    let what = format!("restart at {ports} ports, exec → first answer, over dump + store read");
+    table.row(&what, "ms", Some(floor.p50() / 1000.0), served.p50() / 1000.0, Aim::AtMost(2.5, 5.0));
+    table.row("events on our links over 5 restarts", "", None, f64::from(written), Aim::Own(0.0, 0.0));
+}
+
+fn read_store(dir: &Path) -> usize {
+    let connection = rusqlite::Connection::open(dir.join("nicd.db")).expect("the store");
+    let mut ports = connection.prepare("SELECT body FROM ports").expect("prepare");
+    let bodies = ports.query_map([], |row| row.get::<_, String>(0)).expect("records");
+    bodies.map(|body| body.expect("a record")).filter(|body| !body.is_empty()).count()
+}
+
+/// Rows: packets lost between two guests, 10,000 a second, over a restart after TERM and after KILL.
+pub fn packets(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut Fleet) {
+    let address = |fleet: &mut Fleet, place: usize| {
+        let (server, port) = fleet.ports[place];
+        let path = format!("/v2.1/servers/{server}/os-interface/{port}");
+        let shown = fleet.client.ask(&crate::http::request("GET", &path, None)).json();
+        let text = shown["interfaceAttachment"]["fixed_ips"][0]["ip_address"].as_str().expect("an address").to_owned();
+        text.parse::<Ipv4Addr>().expect("an address")
+    };
+    // The last is in another guest than the first.
+    let (from, to) = (0, fleet.ports.len() - 1);
+    let (source, target) = (address(fleet, from), address(fleet, to));
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let receiver = fleet.guest(to / 8).inside(|| UdpSocket::bind((target, 9)).expect("a receiver"));
+        let sender = fleet.guest(from / 8).inside(|| UdpSocket::bind((source, 0)).expect("a sender"));
+        setsockopt(&receiver, sockopt::RcvBufForce, &(64 << 20)).expect("a large buffer");
+        receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("a limit");
+        sender.connect((target, 9)).expect("connect");
+        // The neighbour is found before it counts.
+        sender.send(b"first").expect("a packet");
+        receiver.recv(&mut [0; 64]).expect("the way from guest to guest");
+        let stop = Arc::new(AtomicBool::new(false));
+        let sending = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || send(&sender, &stop)
+        });
+        let receiving = thread::spawn(move || (0_usize..).take_while(|_| receiver.recv(&mut [0; 64]).is_ok()).count());
+        thread::sleep(Duration::from_millis(300));
+        daemon.stop(signal);
+        thread::sleep(Duration::from_millis(100));
+        *daemon = Daemon::start(dir);
+        thread::sleep(Duration::from_millis(500));
+        stop.store(true, Ordering::Relaxed);
+        let (sent, got) = (sending.join().expect("sent"), receiving.join().expect("received"));
+        let lost = u32::try_from(sent - got).expect("few");
+        let what = format!("packets lost of {sent}, 10,000 a second, over a restart after {signal}");
+        table.row(&what, "", None, f64::from(lost), Aim::Own(0.0, 0.0));
+    }
+    fleet.reconnect(daemon);
+}
+
+/// Ten a millisecond.
+fn send(socket: &UdpSocket, stop: &AtomicBool) -> usize {
+    let (start, mut sent) = (Instant::now(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let due = usize::try_from(start.elapsed().as_millis()).expect("short") * 10;
+        while sent < due {
+            socket.send(b"0123456789").expect("a packet");
+            sent += 1;
+        }
+        thread::sleep(Duration::from_micros(500));
+    }
+    sent
+}
+
+/// Row: how memory grows over cycles of attach and detach, after the ring of kept events has filled.
+pub fn growth(table: &mut Table, cycles: usize, daemon: &Daemon, fleet: &mut Fleet) {
+    fleet.reconnect(daemon);
+    fleet.shrink(0);
+    let mut run = |cycles: usize| {
+        for _ in 0..cycles.div_ceil(50) {
+            fleet.grow(50);
+            fleet.shrink(0);
+        }
+        daemon.memory()
+    };
+    // Four events a cycle, of which 10,000 are kept.
+    let before = run(3000);
+    let after = run(cycles);
+    eprintln!("  ({before:.2} MiB before, {after:.2} MiB after)");
+    table.row(&format!("memory growth over {cycles} cycles"), "MiB", None, (after - before).max(0.0), Aim::Own(0.1, 0.5));
+}

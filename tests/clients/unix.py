@@ -1,0 +1,77 @@
+"""HTTP over a Unix socket for clients that know only URLs: the address stays http://localhost/…, the adapter dials the socket.
+
+(requests_unixsocket's http+unix:// addresses do not survive keystoneauth, which uses URLs as format strings.)
+"""
+
+import json
+import socket
+
+import requests
+import requests.adapters
+import urllib3
+
+
+def session(path):
+    """A requests session whose http://localhost/ is the socket at `path`."""
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def _new_conn(self):
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(60)
+            connection.connect(path)
+            return connection
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    pool = Pool("localhost", maxsize=8)
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
+            return pool
+
+    made = requests.Session()
+    made.trust_env = False
+    made.mount("http://localhost/", Adapter())
+    return made
+
+
+class Raw:
+    """One connection as bytes, for clients whose HTTP is of another kind than ours."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(20)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data):
+        self.socket.sendall(data if isinstance(data, bytes) else data.encode())
+
+    def head(self):
+        """The status line and the headers, names in lower case."""
+        version, status, _ = self.file.readline().decode().split(" ", 2)
+        headers = {}
+        while line := self.file.readline().decode().strip():
+            name, value = line.split(":", 1)
+            headers[name.lower()] = value.strip()
+        return version, int(status), headers
+
+    def answer(self):
+        """One whole answer: its version, status, headers, and its body as JSON or None."""
+        version, status, headers = self.head()
+        if "content-length" in headers:
+            body = self.file.read(int(headers["content-length"]))
+        elif status in (204, 304):
+            body = b""
+        else:
+            body = self.file.read()
+        return version, status, headers, json.loads(body) if body else None
+
+    def ended(self):
+        """Waits for the end of the connection: nothing more may come."""
+        return self.file.read() == b""
+
+    def close(self):
+        self.file.close()
+        self.socket.close()

@@ -1,0 +1,247 @@
+//! The operator's story: the client's program against the daemon's.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "common/bench.rs"]
+mod bench;
+#[path = "common/daemon.rs"]
+mod daemon;
+#[path = "common/netns.rs"]
+mod netns;
+#[path = "common/witness.rs"]
+mod witness;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use bench::text;
+use daemon::{Daemon, PATIENCE};
+use netns::{Guest, in_netns};
+use serde_json::Value;
+use witness::{marked, marked_ports};
+
+/// The client's program, for one daemon.
+struct Ctl(PathBuf);
+
+/// How a command ended.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ctl {
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nicctl"));
+        command.arg("--socket").arg(&self.0).args(line.split_whitespace());
+        command.env_remove("NICD_SOCKET").env_remove("NO_COLOR").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, line: &str) -> Said {
+        let output = self.command(line).output().unwrap();
+        let said = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let said = Said { code: output.status.code().unwrap(), out: said(&output.stdout), err: said(&output.stderr) };
+        assert!(!said.out.contains('\u{1b}') && !said.err.contains('\u{1b}'), "colours without a terminal: {said:?}");
+        said
+    }
+
+    /// What a command says that is to succeed.
+    fn ok(&self, line: &str) -> String {
+        let said = self.run(line);
+        assert!(said.code == 0 && said.err.is_empty(), "{line}: {said:?}");
+        said.out
+    }
+
+    /// The same as JSON.
+    fn json(&self, line: &str) -> Value {
+        let said = self.ok(&format!("-o json {line}"));
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{line}: {error}: {said}"))
+    }
+
+    /// One sentence on stderr, and nothing else, with this exit code.
+    fn fails(&self, line: &str, code: i32) -> String {
+        let said = self.run(line);
+        assert_eq!(said.code, code, "{line}: {said:?}");
+        assert!(said.out.is_empty() || code == 3, "{line}: {said:?}");
+        assert!(code == 2 || said.err.trim_end().lines().count() == 1, "{line}: {said:?}");
+        said.err
+    }
+}
+
+/// `nicctl watch`, running until it is dropped.
+struct Watch {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watch {
+    fn start(ctl: &Ctl, line: &str) -> Self {
+        let mut child = ctl.command(line).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    fn next(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line")
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn started() -> (Daemon, Ctl) {
+    let daemon = Daemon::start();
+    let ctl = Ctl(daemon.socket());
+    (daemon, ctl)
+}
+
+#[test]
+fn an_operator_gives_a_guest_a_nic_and_takes_it_away() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        let guest = Guest::new("web");
+        assert!(ctl.ok("status").contains("ok"));
+        let made = ctl.ok("network create blue --subnet 192.0.2.0/24 --subnet 2001:db8::/64");
+        assert!(made.contains("blue"), "{made}");
+        assert!(ctl.ok("network list").contains("blue"));
+        ctl.ok("server add web --netns /run/netns/web");
+        assert!(ctl.ok("server list").contains("web"));
+        let attached = ctl.ok("attach web --network blue --ip 192.0.2.77 --wait");
+        for shown in ["192.0.2.77", "ACTIVE", "fa:16:3e"] {
+            assert!(attached.contains(shown), "{shown}: {attached}");
+        }
+        assert!(guest.ip("addr show dev eth0").contains("192.0.2.77"));
+        let port = marked_ports().remove(0);
+        assert!(attached.contains(&port[..8]), "{attached}");
+        let listed = ctl.ok("list web");
+        assert!(listed.contains("192.0.2.77") && listed.contains("ACTIVE"), "{listed}");
+        assert!(ctl.ok("list -o wide").contains(&port), "wide has full ids");
+        assert!(ctl.ok(&format!("show {}", &port[..8])).contains("192.0.2.77"), "a prefix will do");
+        let why = ctl.ok(&format!("explain {port}"));
+        for fact in ["device", "bridge", "carrier", "forwarding"] {
+            assert!(why.contains(fact), "{fact}: {why}");
+        }
+        assert!(ctl.fails("network delete blue", 1).contains("in use"));
+        assert!(ctl.fails("server delete web", 1).contains("detach"));
+        ctl.ok(&format!("detach web {port} --wait"));
+        assert!(marked_ports().is_empty(), "--wait waits for the device's end");
+        ctl.ok("server delete web");
+        ctl.ok("network delete blue");
+        assert!(marked().is_empty());
+    });
+}
+
+#[test]
+fn each_json_answer_parses_and_is_the_daemons_own_object() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        let network = ctl.json("network create blue --subnet 192.0.2.0/24 --mtu 1400");
+        assert_eq!((&network["name"], &network["mtu"]), (&"blue".into(), &1400.into()));
+        let server = ctl.json("server add one --vm --queues 2 --owner 107:108");
+        assert_eq!(server["guest"]["owner"]["uid"], 107);
+        let port = ctl.json("attach one --network blue");
+        assert_eq!(port["device_id"], server["id"]);
+        assert_eq!(ctl.json(&format!("show {}", text(&port["id"])))["id"], port["id"]);
+        for (line, key) in [("list", "mac_address"), ("network list", "mtu"), ("subnet list", "cidr"), ("server list", "guest")] {
+            let listed = ctl.json(line);
+            assert_eq!(listed.as_array().map(Vec::len), Some(1), "{line}: {listed}");
+            assert!(!listed[0][key].is_null(), "{line}: {listed}");
+        }
+        assert_eq!(ctl.json("status")["status"], "ok");
+        assert_eq!(ctl.json(&format!("explain {}", text(&port["id"])))["status"], "DOWN");
+    });
+}
+
+#[test]
+fn watch_tells_each_event_as_it_comes() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        ctl.ok("server add one --vm");
+        let (lines, objects) = (Watch::start(&ctl, "watch"), Watch::start(&ctl, "watch --json"));
+        // A watch is there once it says something: ports are made until both have.
+        let mut made = 0;
+        let (line, object) = loop {
+            ctl.ok(&format!("port create blue --name p{made}"));
+            made += 1;
+            assert!(made < 200, "the watches say nothing");
+            if let (Ok(line), Ok(object)) = (lines.lines.try_recv(), objects.lines.try_recv()) {
+                break (line, object);
+            }
+        };
+        assert!(line.contains("port.created"), "{line}");
+        let object: Value = serde_json::from_str(&object).unwrap();
+        assert_eq!(object["event"], "port.created");
+        assert!(object["seq"].is_u64());
+        let port = text(&ctl.json("attach one --network blue")["id"]);
+        while !objects.next().contains(&port) {}
+        while !lines.next().contains(&port[..8]) {}
+    });
+}
+
+#[test]
+fn exit_codes_tell_a_script_what_to_do() {
+    in_netns(|| {
+        let (mut daemon, ctl) = started();
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        ctl.ok("server add one --vm");
+        assert!(ctl.fails("attach one --network red", 1).contains("red"));
+        assert!(ctl.fails("attach two", 1).contains("two"));
+        assert!(ctl.fails("attach one --network blue --ip 198.51.100.1", 1).contains("198.51.100.1"));
+        assert!(ctl.fails("network create wide --bridge nowhere", 1).contains("nowhere"));
+        assert!(ctl.fails("network create half --subnet 192.0.2.0/24 --subnet 192.0.2.0/25", 1).contains("overlap"));
+        assert!(!ctl.ok("network list").contains("half"), "all of it or nothing");
+        ctl.fails("attach", 2);
+        ctl.fails("nonsense", 2);
+        ctl.fails("server add one", 2);
+        let ran_out = ctl.fails("attach one --network blue --wait=1", 3);
+        assert!(ran_out.contains("DOWN") && ran_out.contains("explain"), "{ran_out}");
+        assert_eq!(marked_ports().len(), 1, "what was attached stays");
+        assert!(ctl.fails("verify", 1).contains("not built"));
+        daemon.term();
+        assert!(ctl.fails("list", 4).contains("nicd.sock"));
+        let nowhere = Ctl(Path::new("/run/nowhere.sock").to_owned());
+        nowhere.fails("status", 4);
+    });
+}
+
+#[test]
+fn a_port_of_ones_own_keeps_its_name_and_survives_a_detach() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        let guest = Guest::new("web");
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        ctl.ok("server add web --netns /run/netns/web");
+        ctl.ok("port create blue --name uplink --mac fa:16:3e:00:00:42 --ip 192.0.2.42 --ifname wan0");
+        ctl.ok("attach web --port uplink --wait");
+        assert!(guest.ip("addr show dev wan0").contains("192.0.2.42"));
+        ctl.ok("port set uplink --admin-down");
+        assert_eq!(ctl.json("show uplink")["status"], "DOWN");
+        ctl.ok("detach web uplink --wait");
+        assert_eq!(ctl.json("show uplink")["device_id"], "");
+        ctl.ok("port delete uplink");
+        ctl.fails("show uplink", 1);
+    });
+}
+
+#[test]
+fn a_shell_gets_its_completion_without_a_daemon() {
+    let output = Command::new(env!("CARGO_BIN_EXE_nicctl")).args(["completion", "bash"]).output().unwrap();
+    assert!(output.status.success());
+    let script = String::from_utf8(output.stdout).unwrap();
+    assert!(script.contains("nicctl") && script.contains("complete "), "{script}");
+    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut bash.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    assert!(bash.wait().unwrap().success(), "bash does not read it");
+}

@@ -1,0 +1,263 @@
+//! The flows that tempest's test_attach_interfaces.py asserts, and many clients at once, against the socket.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "common/bench.rs"]
+mod bench;
+#[path = "common/daemon.rs"]
+mod daemon;
+#[path = "common/netns.rs"]
+mod netns;
+#[path = "common/witness.rs"]
+mod witness;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use bench::{Bench, interfaces, text};
+use daemon::Answer;
+use netns::in_netns;
+use serde_json::{Value, json};
+use witness::{marked, marked_ports};
+
+/// An attach's answer: exactly what clients' schemas allow (tempest's interfaces.py, before 2.70).
+fn attachment(answer: &Answer) -> Value {
+    let attachment = answer.expect(200)["interfaceAttachment"].clone();
+    let keys: Vec<&String> = attachment.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["fixed_ips", "mac_addr", "net_id", "port_id", "port_state"], "{attachment}");
+    for ip in attachment["fixed_ips"].as_array().unwrap() {
+        assert_eq!(ip.as_object().unwrap().keys().collect::<Vec<_>>(), ["ip_address", "subnet_id"]);
+    }
+    attachment
+}
+
+/// Attaches as `how` says, and waits until showing it says ACTIVE.
+fn attach_until_active(bench: &mut Bench, server: &str, how: Value) -> Value {
+    let made = attachment(&bench.api.post(&interfaces(server), &json!({ "interfaceAttachment": how })));
+    let port = text(&made["port_id"]);
+    bench.wait_status(&port, "ACTIVE");
+    let shown = attachment(&bench.api.get(&format!("{}/{port}", interfaces(server))));
+    assert_eq!(shown["port_state"], "ACTIVE");
+    for same in ["fixed_ips", "mac_addr", "net_id", "port_id"] {
+        assert_eq!(shown[same], made[same]);
+    }
+    shown
+}
+
+fn listed(bench: &mut Bench, server: &str) -> BTreeSet<String> {
+    let listed = bench.api.get(&interfaces(server)).expect(200);
+    listed["interfaceAttachments"].as_array().unwrap().iter().map(|nic| text(&nic["port_id"])).collect()
+}
+
+#[test]
+fn interfaces_are_created_in_each_way_listed_and_one_in_the_middle_deleted() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        assert!(listed(&mut bench, &server).is_empty());
+        let of_client = bench.create_port(json!({"network_id": network}));
+        let mut made = Vec::new();
+        for how in [
+            json!({}),
+            json!({"net_id": network}),
+            json!({"port_id": of_client}),
+            json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.77"}]}),
+        ] {
+            let shown = attach_until_active(&mut bench, &server, how.clone());
+            assert_eq!(shown["net_id"], network.as_str());
+            if how["fixed_ips"].is_array() {
+                assert_eq!(shown["fixed_ips"][0]["ip_address"], "192.0.2.77");
+            }
+            if how["port_id"].is_string() {
+                assert_eq!(shown["port_id"], of_client.as_str());
+            }
+            made.push(text(&shown["port_id"]));
+        }
+        assert_eq!(listed(&mut bench, &server), made.iter().cloned().collect());
+        let middle = made.remove(1);
+        bench.detach(&server, &middle);
+        assert_eq!(listed(&mut bench, &server), made.iter().cloned().collect());
+        bench.api.get(&format!("{}/{middle}", interfaces(&server))).refused(404, "no_such_port");
+        bench.api.get(&format!("/v2.0/ports/{middle}")).refused(404, "no_such_port");
+    });
+}
+
+#[test]
+fn an_attach_without_a_body_goes_to_the_only_network() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let (_guest, server) = bench.guest("a");
+        bench.api.call("POST", &interfaces(&server), &[], b"").refused(400, "no_network");
+        let network = bench.usual_network();
+        let answer = attachment(&bench.api.call("POST", &interfaces(&server), &[], b""));
+        assert_eq!(answer["net_id"], network.as_str());
+        bench.usual_network();
+        bench.api.post(&interfaces(&server), &json!({})).refused(400, "several_networks");
+        assert_eq!(bench.ports().len(), 1);
+    });
+}
+
+#[test]
+fn a_clients_port_moves_from_server_to_server_and_back() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let ((_one, a), (_other, b)) = (bench.guest("a"), bench.guest("b"));
+        let port = bench.create_port(json!({"network_id": network, "name": "mine"}));
+        let before = bench.port(&port);
+        for server in [&a, &b, &a] {
+            attach_until_active(&mut bench, server, json!({"port_id": port}));
+            assert_eq!(bench.port(&port)["device_id"], server.as_str());
+            let again = json!({"interfaceAttachment": {"port_id": port}});
+            for anybody in [&a, &b] {
+                bench.api.post(&interfaces(anybody), &again).refused(409, "port_in_use");
+            }
+            bench.detach(server, &port);
+            let after = bench.port(&port);
+            assert_eq!((&after["device_id"], &after["status"]), (&json!(""), &json!("DOWN")));
+            for same in ["mac_address", "fixed_ips", "name"] {
+                assert_eq!(after[same], before[same]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_second_delete_succeeds_and_a_reattach_conflicts_until_the_port_has_gone() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let port = bench.create_port(json!({"network_id": network}));
+        bench.attach(&server, json!({"port_id": port}));
+        let path = format!("{}/{port}", interfaces(&server));
+        bench.api.delete(&path).expect(202);
+        // Either it is still leaving, or it has left.
+        let again = bench.api.delete(&path);
+        assert!([202, 404].contains(&again.status), "{again:?}");
+        let attach = bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"port_id": port}}));
+        if attach.status != 200 {
+            attach.refused(409, "port_in_use");
+        }
+    });
+}
+
+/// Makes the same call from many connections at once.
+fn at_once(bench: &Bench, number: usize, call: impl Fn(usize) -> (String, Value) + Send + Sync + 'static) -> Vec<Answer> {
+    let (call, start) = (Arc::new(call), Arc::new(Barrier::new(number)));
+    let clients = (0..number).map(|n| {
+        let (mut client, call, start) = (bench.daemon.client(), Arc::clone(&call), Arc::clone(&start));
+        thread::spawn(move || {
+            let (path, body) = call(n);
+            start.wait();
+            client.post(&path, &body)
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    clients.into_iter().map(|client| client.join().unwrap()).collect()
+}
+
+#[test]
+fn sixty_four_attaches_at_once_make_sixty_four_nics() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.network(json!({}));
+        bench.subnet(&network, "192.0.2.0/24");
+        let servers: Vec<String> = (0..64).map(|_| bench.vm()).collect();
+        let attach = move |n: usize| (interfaces(&servers[n]), json!({"interfaceAttachment": {"net_id": network}}));
+        let made: Vec<Value> = at_once(&bench, 64, attach).iter().map(attachment).collect();
+        let distinct = |pick: &dyn Fn(&Value) -> String| made.iter().map(pick).collect::<BTreeSet<_>>().len();
+        assert_eq!(distinct(&|nic| text(&nic["port_id"])), 64);
+        assert_eq!(distinct(&|nic| text(&nic["mac_addr"])), 64);
+        assert_eq!(distinct(&|nic| text(&nic["fixed_ips"][0]["ip_address"])), 64);
+        assert_eq!(marked_ports(), bench.port_ids());
+        assert_eq!(marked().len(), 65, "64 devices and one bridge");
+    });
+}
+
+#[test]
+fn sixty_four_attaches_of_one_port_make_one_nic() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let port = bench.create_port(json!({"network_id": network}));
+        let (path, body) = (interfaces(&server), json!({"interfaceAttachment": {"port_id": port}}));
+        let answers = at_once(&bench, 64, move |_| (path.clone(), body.clone()));
+        let (done, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+        assert_eq!(done.len(), 1, "{answers:?}");
+        refused.iter().for_each(|answer| {
+            answer.refused(409, "port_in_use");
+        });
+        assert_eq!(marked_ports(), [port.as_str()]);
+    });
+}
+
+#[test]
+fn one_address_asked_for_by_many_at_once_is_given_once() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let servers: Vec<String> = (0..16).map(|_| bench.vm()).collect();
+        let wanted = json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.9"}]});
+        let attach = move |n: usize| (interfaces(&servers[n]), json!({ "interfaceAttachment": wanted }));
+        let answers = at_once(&bench, 16, attach);
+        let (done, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+        assert_eq!(done.len(), 1, "{answers:?}");
+        refused.iter().for_each(|answer| {
+            answer.refused(409, "address_in_use");
+        });
+        assert_eq!(marked_ports().len(), 1);
+    });
+}
+
+#[test]
+fn a_small_pool_lasts_for_ever() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.network(json!({}));
+        bench.subnet(&network, "192.0.2.0/30");
+        let server = bench.vm();
+        for _ in 0..20 {
+            let port = bench.attach_to(&server, &network);
+            let body = json!({"interfaceAttachment": {"net_id": network}});
+            bench.api.post(&interfaces(&server), &body).refused(400, "pool_empty");
+            bench.detach(&server, &port);
+        }
+        assert!(bench.ports().is_empty() && marked_ports().is_empty());
+    });
+}
+
+#[test]
+fn the_event_stream_tells_the_whole_life_of_a_port() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let answer = bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": network}}));
+        let (port, request) = (text(&attachment(&answer)["port_id"]), answer.header("x-compute-request-id").unwrap().to_owned());
+        bench.events.wait_status(&port, "ACTIVE");
+        bench.detach(&server, &port);
+        if bench.events.seen.last().unwrap()["event"] != "port.deleted" {
+            bench.events.wait_deleted(&port);
+        }
+        let told = bench.events.seen.clone();
+        let life: Vec<_> = told.iter().map(|event| (text(&event["event"]), event["new"].clone())).collect();
+        let expected = [
+            ("port.created", json!("BUILD")),
+            ("port.status", json!("ACTIVE")),
+            ("port.status", json!("DOWN")),
+            ("port.deleted", Value::Null),
+        ];
+        assert_eq!(life, expected.map(|(event, new)| (event.to_owned(), new)), "{told:#?}");
+        assert!(told.windows(2).all(|pair| pair[0]["seq"].as_u64() < pair[1]["seq"].as_u64()));
+        for event in &told {
+            assert_eq!((&event["port_id"], &event["network_id"]), (&json!(port), &json!(network)));
+            assert_eq!(event["server_id"], server.as_str());
+        }
+        assert_eq!(told[0]["request_id"], request.as_str());
+        assert_eq!(told[1]["request_id"], request.as_str());
+    });
+}

@@ -1,0 +1,259 @@
+//! The reference: what a client was told there is, and what manager, store and host must therefore show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use nicd::kernel::fake::Fake;
+use nicd::manager::{Manager, PortFilter, PortView};
+use nicd::model::{Mac, Network, Origin, Phase, Port, PortId, Server, Subnet, names};
+use nicd::plan::{Kind, LinkSeen};
+use nicd::store::FILE;
+use rusqlite::{Connection, OpenFlags};
+use serde::de::DeserializeOwned;
+
+use crate::scene::{AGENTS, BR0, NETNS, Scene, address, network_id, server_id, subnet_id};
+
+/// Hosts of a v4 subnet; the first is the gateway.
+const V4_HOSTS: std::ops::RangeInclusive<u8> = 2..=6;
+
+/// Hosts of a v6 subnet beside the gateway.
+const V6_HOSTS: std::ops::RangeInclusive<u8> = 2..=7;
+
+/// What there should be.
+#[derive(Debug, Clone, Default)]
+pub struct Reference {
+    /// The networks there are, with whether they have a v4 and a v6 subnet.
+    pub networks: [Option<[bool; 2]>; 2],
+    /// The ports there are.
+    pub ports: BTreeMap<PortId, RefPort>,
+    /// Whether the namespace is away.
+    pub netns_gone: bool,
+    /// Whether the agent's bridge is there although no device needs it.
+    pub bridge: bool,
+    /// The links there were before.
+    pub strangers: Vec<LinkSeen>,
+}
+
+/// A port as the client knows it.
+#[derive(Debug, Clone)]
+pub struct RefPort {
+    /// Its network.
+    pub network: usize,
+    /// Its server.
+    pub server: Option<usize>,
+    /// Whether a detach deletes it.
+    pub origin: Origin,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Whether it shall be up.
+    pub admin_up: bool,
+    /// Whether a VMM holds its tap open.
+    pub open: bool,
+}
+
+impl Reference {
+    /// What a fresh scene has.
+    pub fn of(scene: &Scene) -> Self {
+        Self { strangers: scene.strangers.clone(), ..Self::default() }
+    }
+
+    /// The addresses a new port on a network gets: the lowest of each family; the word for why not.
+    pub fn next_ips(&self, network: usize) -> Result<Vec<IpAddr>, &'static str> {
+        let subnets = self.networks[network].ok_or("no_such_network")?;
+        let families = [false, true].into_iter().filter(|v6| subnets[usize::from(*v6)]);
+        families.map(|v6| self.lowest(network, v6).ok_or("pool_empty")).collect()
+    }
+
+    fn lowest(&self, network: usize, v6: bool) -> Option<IpAddr> {
+        let hosts = if v6 { V6_HOSTS } else { V4_HOSTS };
+        hosts.map(|host| address(network, v6, host)).find(|ip| !self.taken(*ip))
+    }
+
+    /// Whether a port has the address.
+    pub fn taken(&self, ip: IpAddr) -> bool {
+        self.ports.values().any(|port| port.ips.contains(&ip))
+    }
+
+    /// How many NICs a server has.
+    pub fn nics(&self, server: usize) -> usize {
+        self.ports.values().filter(|port| port.server == Some(server)).count()
+    }
+
+    /// Takes in a port that a client was shown.
+    pub fn adopt(&mut self, view: &PortView) {
+        let port = &view.port;
+        let network = (0..2).find(|n| network_id(*n) == port.network_id).unwrap();
+        let server = port.binding.as_ref().map(|binding| (0..3).find(|n| server_id(*n) == binding.server_id).unwrap());
+        let known = RefPort {
+            network,
+            server,
+            origin: port.origin,
+            ips: port.fixed_ips.iter().map(|ip| ip.ip_address).collect(),
+            mac: port.mac,
+            admin_up: port.admin_up,
+            open: false,
+        };
+        self.ports.insert(port.id, known);
+        self.note_bridge();
+    }
+
+    /// A port's server lets go of it.
+    pub fn unbind(&mut self, id: PortId) {
+        match self.ports.get_mut(&id) {
+            Some(port) if port.origin == Origin::Client => (port.server, port.open) = (None, false),
+            _ => _ = self.ports.remove(&id),
+        }
+    }
+
+    /// Whether a port's device is to be there.
+    pub fn has_device(&self, port: &RefPort) -> bool {
+        port.server.is_some_and(|server| server != NETNS || !self.netns_gone)
+    }
+
+    /// A device on the agent's network brings the bridge.
+    pub fn note_bridge(&mut self) {
+        self.bridge |= self.ports.values().any(|port| port.network == AGENTS && self.has_device(port));
+    }
+
+    /// The phase and reason a port is to have.
+    fn phase(&self, port: &RefPort) -> (Phase, Option<&'static str>) {
+        match port.server {
+            None => (Phase::Unbound, None),
+            Some(NETNS) if self.netns_gone => (Phase::Wired, Some("namespace_gone")),
+            Some(_) if !port.admin_up => (Phase::Wired, Some("admin_down")),
+            Some(NETNS) => (Phase::Active, None),
+            Some(_) if port.open => (Phase::Active, None),
+            Some(_) => (Phase::Wired, Some("no_carrier")),
+        }
+    }
+
+    /// Compares manager, host and store with what should be.
+    pub fn check(&self, manager: &Manager, fake: &Fake, dir: &Path) -> Result<(), String> {
+        self.check_manager(manager)?;
+        self.check_host(manager, fake)?;
+        check_store(manager, dir)
+    }
+
+    fn check_manager(&self, manager: &Manager) -> Result<(), String> {
+        let shown: BTreeMap<PortId, PortView> =
+            manager.ports(PortFilter::default()).into_iter().map(|view| (view.port.id, view)).collect();
+        same("ports", shown.keys().collect::<Vec<_>>(), self.ports.keys().collect())?;
+        for (id, port) in &self.ports {
+            let view = &shown[id];
+            same("phase", (view.phase, view.reason.as_deref()), self.phase(port))?;
+            let ips: Vec<IpAddr> = view.port.fixed_ips.iter().map(|ip| ip.ip_address).collect();
+            same("addresses", &ips, &port.ips)?;
+            same("mac", view.port.mac, port.mac)?;
+            let server = view.port.attached_to();
+            same("server", server, port.server.map(server_id))?;
+            same("binding", view.port.binding.is_some(), server.is_some())?;
+        }
+        let macs: BTreeSet<Mac> = shown.values().map(|view| view.port.mac).collect();
+        same("unique MACs", macs.len(), shown.len())?;
+        for server in 0..3 {
+            let filter = PortFilter { server: Some(server_id(server)), ..PortFilter::default() };
+            same("NICs of a server", manager.ports(filter).len(), self.nics(server))?;
+        }
+        let networks: Vec<_> = manager.networks().into_iter().map(|view| (view.network.id, view.subnets)).collect();
+        same("networks", networks, self.networks_shown())?;
+        let health = manager.health();
+        same("problems", health.problems, vec![])?;
+        same("counted ports", health.ports.values().sum::<usize>(), self.ports.len())
+    }
+
+    fn networks_shown(&self) -> Vec<(nicd::model::NetworkId, Vec<nicd::model::SubnetId>)> {
+        let subnets = |n: usize, has: [bool; 2]| {
+            [false, true].into_iter().filter(move |v6| has[usize::from(*v6)]).map(move |v6| subnet_id(n, v6))
+        };
+        (0..2).filter_map(|n| Some((network_id(n), subnets(n, self.networks[n]?).collect()))).collect()
+    }
+
+    /// The host has the strangers as they were, the bridge, and a right device of each bound port, and nothing else.
+    pub fn check_host(&self, manager: &Manager, fake: &Fake) -> Result<(), String> {
+        let links = fake.links();
+        let ours = |link: &&LinkSeen| link.marks().next().is_some();
+        let strangers: Vec<LinkSeen> = links.iter().filter(|link| !ours(link)).cloned().collect();
+        same("strangers", &strangers, &self.strangers)?;
+        let marks: BTreeSet<String> = links.iter().filter(ours).map(|link| link.altnames.join(" ")).collect();
+        let bound = || self.ports.iter().filter(|(_, port)| self.has_device(port));
+        let mut wanted: BTreeSet<String> = bound().map(|(id, _)| names::port_altname(*id)).collect();
+        if self.bridge {
+            wanted.insert(names::network_altname(network_id(AGENTS)));
+        }
+        same("marks on the host", marks, wanted)?;
+        if let Some(bridge) = links.iter().find(|link| link.altnames.contains(&names::network_altname(network_id(AGENTS)))) {
+            same("the agent's bridge", (bridge.mtu, bridge.up, bridge.v6_autoconf), (1500, true, false))?;
+        }
+        bound().try_for_each(|(id, port)| self.check_device(manager, fake, *id, port))
+    }
+
+    fn check_device(&self, manager: &Manager, fake: &Fake, id: PortId, port: &RefPort) -> Result<(), String> {
+        let links = fake.links();
+        let bridge = if port.network == AGENTS { names::network_altname(network_id(AGENTS)) } else { BR0.to_owned() };
+        let called = |link: &&LinkSeen| link.name == bridge || link.altnames.contains(&bridge);
+        let bridge = links.iter().find(called).ok_or("no bridge")?;
+        let seen = fake.device(id).ok_or("no device")?;
+        let veth = port.server == Some(NETNS);
+        same("kind", &seen.kind, if veth { &Kind::Veth } else { &Kind::Tap })?;
+        same("bridge", seen.master, Some(bridge.index))?;
+        same("bridge is up", bridge.up, true)?;
+        same("MTU", (bridge.mtu, seen.mtu), (1500, 1500))?;
+        same("host MAC", seen.mac, Some(port.mac.host_side()))?;
+        same("up", seen.up, port.admin_up)?;
+        same("address generation", seen.v6_autoconf, false)?;
+        same("learning", seen.bridge_port.map(|seen| seen.learning), Some(false))?;
+        same("persistent", seen.tap.map(|tap| tap.persist), (!veth).then_some(true))?;
+        same("queues", seen.tap.map(|tap| tap.multi_queue), (!veth).then_some(port.server == Some(1)))?;
+        let view = manager.port(id).map_err(|error| error.to_string())?;
+        let binding = view.port.binding.ok_or("no binding")?;
+        let sealed = seen.alias.is_some_and(|alias| alias.ends_with(&format!(" {}", binding.commit)));
+        same("sealed with the commit's number", sealed, true)?;
+        if veth { check_guest(fake, id, port, binding.guest_device) } else { Ok(()) }
+    }
+}
+
+fn check_guest(fake: &Fake, id: PortId, port: &RefPort, told: Option<nicd::model::LinkName>) -> Result<(), String> {
+    let guest = fake.guest(id).ok_or("no guest's end")?;
+    let mut wanted = port.ips.clone();
+    if wanted.iter().any(IpAddr::is_ipv6) {
+        wanted.push(port.mac.link_local().into());
+    }
+    same("the guest's addresses", guest.addresses.iter().map(|address| address.ip).collect(), wanted)?;
+    same("the guest's end is up", guest.up, true)?;
+    same("the guest's name for it", told, Some(guest.name))
+}
+
+/// The store has exactly the manager's records, but for what it may learn later: the name a guest gave its NIC.
+fn check_store(manager: &Manager, dir: &Path) -> Result<(), String> {
+    let store = Connection::open_with_flags(dir.join(FILE), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let forget = |mut port: Port| {
+        if let Some(binding) = port.binding.as_mut() {
+            binding.guest_device = None;
+        }
+        port
+    };
+    let ports: Vec<Port> = manager.ports(PortFilter::default()).into_iter().map(|view| forget(view.port)).collect();
+    let stored: Vec<Port> = all(&store, "ports");
+    same("stored ports", stored.into_iter().map(forget).collect(), ports.clone())?;
+    let networks: Vec<Network> = manager.networks().into_iter().map(|view| view.network).collect();
+    same("stored networks", all(&store, "networks"), networks)?;
+    same("stored subnets", all::<Subnet>(&store, "subnets"), manager.subnets())?;
+    let servers: Vec<Server> = manager.servers().into_iter().map(|view| view.server).collect();
+    same("stored servers", all(&store, "servers"), servers)?;
+    let reserved: i64 = store.query_row("SELECT count(*) FROM addresses", [], |row| row.get(0)).unwrap();
+    same("stored addresses", usize::try_from(reserved).unwrap(), ports.iter().map(|port| port.fixed_ips.len()).sum())
+}
+
+fn all<T: DeserializeOwned>(store: &Connection, table: &str) -> Vec<T> {
+    let mut rows = store.prepare(&format!("SELECT body FROM {table} ORDER BY id")).unwrap();
+    let bodies = rows.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    bodies.map(|body| serde_json::from_str(&body.unwrap()).unwrap()).collect()
+}
+
+/// An error that says what differs.
+pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, wanted: T) -> Result<(), String> {
+    if is == wanted { Ok(()) } else { Err(format!("{what}: is {is:?}, should be {wanted:?}")) }
+}

@@ -1,0 +1,136 @@
+//! Many at once.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use nicd::manager::Error;
+use nicd::model::action::{Action, AfterDetach, NewGuest, NewNetwork, NewServer, WantedNic};
+use nicd::model::subnet::{Gateway, NewSubnet};
+use nicd::model::{Mac, NetworkId, Owner, ServerId, SubnetId};
+use uuid::Uuid;
+
+use crate::check::Reference;
+use crate::scene::{AGENTS, Scene, VM, attach, create_port, on, port_of};
+
+/// How many.
+const CROWD: usize = 64;
+
+#[test]
+fn as_many_attaches_at_once_get_as_many_addresses() {
+    let (mut scene, network, server) = roomy();
+    let flushes = scene.house().flushes();
+    let wanted = WantedNic::OnNetwork(network, None);
+    let attach = Action::Attach(nicd::model::action::Attach {
+        server_id: server,
+        nic: wanted,
+        second_on_network: nicd::model::action::SecondOnNetwork::Allowed,
+        tag: None,
+    });
+    let answers = scene.house().perform_at_once(vec![attach; CROWD]);
+    let ports: Vec<_> = answers.into_iter().map(|answer| port_of(answer.unwrap()).port).collect();
+    let ips: BTreeSet<IpAddr> = ports.iter().map(|port| port.fixed_ips[0].ip_address).collect();
+    let macs: BTreeSet<Mac> = ports.iter().map(|port| port.mac).collect();
+    assert_eq!((ips.len(), macs.len()), (CROWD, CROWD));
+    let lowest: BTreeSet<IpAddr> = (2..2 + CROWD).map(|host| [10, 9, 0, u8::try_from(host).unwrap()].into()).collect();
+    assert_eq!(ips, lowest, "the lowest free are given");
+    assert!(ports.iter().all(|port| scene.fake.device(port.id).is_some_and(|device| device.up && device.master.is_some())));
+    // The first one makes the bridge while the others wait for it, and then they go together.
+    let flushed = scene.house().flushes() - flushes;
+    assert!(flushed < CROWD as u64, "{flushed} flushes");
+    scene.stop();
+}
+
+#[test]
+fn of_as_many_attaches_of_one_port_one_succeeds() {
+    let mut scene = Scene::with_networks();
+    let port = port_of(scene.perform(create_port(AGENTS)).unwrap()).port.id;
+    let answers = scene.house().perform_at_once(vec![attach(VM, WantedNic::Port(port)); CROWD]);
+    let refused = answers.iter().filter(|answer| matches!(answer, Err(Error::PortInUse(id)) if *id == port)).count();
+    assert_eq!((answers.iter().filter(|answer| answer.is_ok()).count(), refused), (1, CROWD - 1));
+    let mut reference = Reference::of(&scene);
+    reference.networks = [Some([true, false]), Some([true, true])];
+    reference.adopt(&scene.manager().port(port).unwrap());
+    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+    scene.house().settle(|| reference.check(&manager, &fake, &dir));
+    scene.stop();
+}
+
+#[test]
+fn as_many_detaches_at_once_leave_nothing() {
+    let (mut scene, network, server) = roomy();
+    let attach = |_| {
+        Action::Attach(nicd::model::action::Attach {
+            server_id: server,
+            nic: WantedNic::OnNetwork(network, None),
+            second_on_network: nicd::model::action::SecondOnNetwork::Allowed,
+            tag: None,
+        })
+    };
+    let attached = scene.house().perform_at_once((0..CROWD).map(attach).collect());
+    let ports: Vec<_> = attached.into_iter().map(|answer| port_of(answer.unwrap()).port.id).collect();
+    // Every one of them twice: the second gets the same answer, or finds nothing any more.
+    let twice = ports.iter().chain(&ports).map(|port| Action::Detach(server, *port, AfterDetach::AsMade)).collect();
+    for answer in scene.house().perform_at_once(twice) {
+        assert!(matches!(answer, Ok(_) | Err(Error::NoSuchPort(_) | Error::PortNotOnServer { .. })), "{answer:?}");
+    }
+    let (manager, fake) = (scene.manager(), scene.fake.clone());
+    let mut strangers = scene.strangers.clone();
+    scene.house().settle(|| {
+        let left = manager.ports(Default::default()).len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} ports")) }
+    });
+    scene.perform(Action::DeleteNetwork(network)).unwrap();
+    strangers.sort_by_key(|link| link.index);
+    assert_eq!(fake.links(), strangers);
+    scene.stop();
+}
+
+#[test]
+fn more_attaches_than_addresses_fill_the_pool_exactly() {
+    let mut scene = Scene::with_networks();
+    let mut actions = Vec::new();
+    for server in 0..2 {
+        actions.extend(vec![attach(server, on(AGENTS)); 4]);
+    }
+    let answers = scene.house().perform_at_once(actions);
+    let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().map(Error::reason)).collect();
+    assert_eq!(refused, ["pool_empty"; 3]);
+    scene.stop();
+}
+
+/// A scene with a network and a server that a crowd fits into.
+fn roomy() -> (Scene, NetworkId, ServerId) {
+    let scene = Scene::new();
+    let (network, server) = (NetworkId(Uuid::from_u128(0xf00)), ServerId(Uuid::from_u128(0xf01)));
+    scene
+        .perform(Action::CreateNetworks(vec![NewNetwork {
+            id: Some(network),
+            name: String::new(),
+            description: String::new(),
+            project_id: String::new(),
+            mtu: None,
+            bridge: None,
+            physical_network: None,
+        }]))
+        .unwrap();
+    scene
+        .perform(Action::CreateSubnets(vec![NewSubnet {
+            id: SubnetId(Uuid::from_u128(0xf02)),
+            network_id: network,
+            name: String::new(),
+            description: String::new(),
+            project_id: String::new(),
+            cidr: "10.9.0.0/24".parse().unwrap(),
+            gateway: Gateway::FirstHost,
+            allocation_pools: None,
+            dns_nameservers: Vec::new(),
+            host_routes: Vec::new(),
+        }]))
+        .unwrap();
+    let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };
+    let nic_limit = Some(u32::try_from(2 * CROWD).unwrap());
+    scene
+        .perform(Action::PutServer(NewServer { id: server, name: String::new(), project_id: String::new(), guest, nic_limit }))
+        .unwrap();
+    (scene, network, server)
+}

@@ -1,0 +1,239 @@
+//! One op fails, then every op from there on: an attach leaves no trace or an ERROR that goes away with the fault; a
+//! detach comes to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nicd::kernel::Trouble;
+use nicd::kernel::fake::{Fake, Fault};
+use nicd::manager::{Error, PortFilter};
+use nicd::model::action::{Action, PortChange, WantedNic};
+use nicd::model::{Phase, PortId};
+use nicd::plan::LinkSeen;
+
+use crate::check::Reference;
+use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, attach, create_port, detach, on, port_of};
+
+/// What a kernel may say no with.
+const TROUBLES: [Trouble; 7] = [
+    Trouble::Taken,
+    Trouble::Gone,
+    Trouble::BridgeFull,
+    Trouble::NoBridge,
+    Trouble::Namespace,
+    Trouble::TimedOut,
+    Trouble::Other,
+];
+
+/// What is attached, and to what.
+#[derive(Debug, Clone, Copy)]
+enum Nic {
+    /// The first tap on the agent's bridge, which is made with it.
+    FirstTap,
+    /// One that finds the bridge there.
+    LaterTap,
+    /// A veth on the operator's bridge, with both families.
+    Veth,
+    /// A tap for a port made beforehand.
+    ReadyPort,
+}
+
+const NICS: [Nic; 4] = [Nic::FirstTap, Nic::LaterTap, Nic::Veth, Nic::ReadyPort];
+
+#[test]
+fn an_attach_of_which_one_op_fails_is_whole_or_leaves_no_trace() {
+    for_every_step(|nic, fault, step| {
+        let (mut scene, mut reference, action) = prepared(nic);
+        let before = traces(&scene);
+        let failed = fail_once(&scene.fake, step, fault);
+        match scene.perform(action.clone()) {
+            Ok(reply) => reference.adopt(&port_of(reply)),
+            Err(error) => {
+                let after = traces(&scene);
+                assert_eq!(after, before, "{nic:?}, step {step}, {fault:?}: {error}");
+                // What it had reserved is free, and what it was for can be had.
+                scene.fake.clear_faults();
+                reference.adopt(&port_of(scene.perform(action).unwrap()));
+            }
+        }
+        scene.fake.clear_faults();
+        settle(&mut scene, &reference);
+        scene.stop();
+        failed.load(Ordering::Relaxed) > step
+    });
+}
+
+#[test]
+fn an_attach_that_cannot_be_taken_back_is_an_error_that_goes_away_with_the_fault() {
+    for_every_step(|nic, fault, step| {
+        let (mut scene, mut reference, action) = prepared(nic);
+        let before = traces(&scene);
+        let failed = fail_from(&scene.fake, step, fault);
+        match scene.perform(action) {
+            Ok(reply) => reference.adopt(&port_of(reply)),
+            Err(Error::NotUndone { .. }) => {
+                let phases = phases(&scene);
+                assert!(phases.contains(&Phase::Error), "{nic:?}, step {step}, {fault:?}: {phases:?}");
+            }
+            Err(error) => assert_eq!(traces(&scene), before, "{nic:?}, step {step}, {fault:?}: {error}"),
+        }
+        scene.fake.clear_faults();
+        settle_with_leftover_bridge(&mut scene, &mut reference);
+        scene.stop();
+        failed.load(Ordering::Relaxed) > step
+    });
+}
+
+#[test]
+fn a_detach_of_which_one_op_fails_comes_to_its_end() {
+    for nic in NICS {
+        for fault in faults([Trouble::Gone, Trouble::TimedOut, Trouble::Other]) {
+            for step in 0.. {
+                let (mut scene, mut reference, action) = prepared(nic);
+                let port = port_of(scene.perform(action).unwrap());
+                reference.adopt(&port);
+                let failed = fail_once(&scene.fake, step, fault);
+                scene.perform(detach(server_of(nic), port.port.id)).unwrap();
+                reference.unbind(port.port.id);
+                settle(&mut scene, &reference);
+                scene.stop();
+                if failed.load(Ordering::Relaxed) <= step {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_deleted_is_shown_and_keeps_its_address_until_it_is() {
+    let mut scene = Scene::with_networks();
+    let port = scene.attach(VM, on(AGENTS)).unwrap();
+    scene.fake.set_faults(|_| Fault::Refuse(Trouble::Other));
+    scene.perform(detach(VM, port.port.id)).unwrap();
+    let manager = scene.manager();
+    let phase = || manager.port(port.port.id).map(|view| view.phase);
+    scene.house().settle(|| match phase() {
+        Ok(Phase::Error) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let ip = port.port.fixed_ips[0].ip_address;
+    let wanted = WantedNic::OnNetwork(port.port.network_id, Some(ip));
+    assert_eq!(scene.attach(VM, wanted).unwrap_err().reason(), "address_in_use");
+    scene.fake.clear_faults();
+    scene.house().settle(|| phase().is_err().then_some(()).ok_or("the port is still there".to_owned()));
+    assert_eq!(scene.attach(VM, on(AGENTS)).unwrap().port.fixed_ips[0].ip_address, ip);
+    scene.stop();
+}
+
+#[test]
+fn a_repair_that_fails_is_an_error_and_is_tried_again() {
+    for fault in faults([Trouble::Taken, Trouble::Gone, Trouble::BridgeFull, Trouble::NoBridge, Trouble::TimedOut]) {
+        let (mut scene, mut reference, action) = prepared(Nic::LaterTap);
+        let port = port_of(scene.perform(action).unwrap());
+        reference.adopt(&port);
+        settle(&mut scene, &reference);
+        fail_once(&scene.fake, 0, fault);
+        scene.fake.meddle(&nicd::model::names::port_altname(port.port.id), |link| link.master = None);
+        settle(&mut scene, &reference);
+        scene.stop();
+    }
+}
+
+#[test]
+fn a_change_the_kernel_refuses_is_carried_out_later() {
+    for nic in NICS {
+        for fault in faults([Trouble::TimedOut, Trouble::Other]) {
+            let (mut scene, mut reference, action) = prepared(nic);
+            let port = port_of(scene.perform(action).unwrap());
+            reference.adopt(&port);
+            fail_once(&scene.fake, 0, fault);
+            let down = PortChange { admin_up: Some(false), ..PortChange::default() };
+            scene.perform(Action::UpdatePort(port.port.id, down)).unwrap();
+            reference.ports.get_mut(&port.port.id).unwrap().admin_up = false;
+            settle(&mut scene, &reference);
+            scene.stop();
+        }
+    }
+}
+
+/// Runs `attempt` for each kind of NIC and fault, with the fault at each step until it says that there was no such step.
+fn for_every_step(attempt: impl Fn(Nic, Fault, usize) -> bool) {
+    for nic in NICS {
+        for fault in faults(TROUBLES) {
+            let steps = (0..).take_while(|step| attempt(nic, fault, *step)).count();
+            assert!(steps >= 4, "{nic:?}: only {steps} steps");
+        }
+    }
+}
+
+fn faults(troubles: impl IntoIterator<Item = Trouble>) -> Vec<Fault> {
+    troubles.into_iter().flat_map(|trouble| [Fault::Refuse(trouble), Fault::ApplyAndRefuse(trouble)]).collect()
+}
+
+/// A scene in which everything but the attach itself is done.
+fn prepared(nic: Nic) -> (Scene, Reference, Action) {
+    let scene = Scene::with_networks();
+    let mut reference = Reference::of(&scene);
+    reference.networks = [Some([true, false]), Some([true, true])];
+    let action = match nic {
+        Nic::FirstTap => attach(VM, on(AGENTS)),
+        Nic::LaterTap => {
+            reference.adopt(&scene.attach(1, on(AGENTS)).unwrap());
+            attach(VM, on(AGENTS))
+        }
+        Nic::Veth => attach(NETNS, on(OPERATORS)),
+        Nic::ReadyPort => {
+            let port = port_of(scene.perform(create_port(AGENTS)).unwrap());
+            reference.adopt(&port);
+            attach(VM, WantedNic::Port(port.port.id))
+        }
+    };
+    (scene, reference, action)
+}
+
+fn server_of(nic: Nic) -> usize {
+    if matches!(nic, Nic::Veth) { NETNS } else { VM }
+}
+
+/// Lets the `n`-th op from now fail; answers how many ops there have been.
+fn fail_once(fake: &Fake, n: usize, fault: Fault) -> Arc<AtomicUsize> {
+    fail_where(fake, fault, move |count| count == n)
+}
+
+/// Lets every op from the `n`-th from now on fail.
+fn fail_from(fake: &Fake, n: usize, fault: Fault) -> Arc<AtomicUsize> {
+    fail_where(fake, fault, move |count| count >= n)
+}
+
+fn fail_where(fake: &Fake, fault: Fault, fails: impl Fn(usize) -> bool + Send + 'static) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    fake.set_faults(move |_| if fails(counted.fetch_add(1, Ordering::Relaxed)) { fault } else { Fault::None });
+    count
+}
+
+/// Everything an attach could leave a trace in, but for numbers that only grow.
+fn traces(scene: &Scene) -> (Vec<LinkSeen>, Vec<(PortId, Option<nicd::model::ServerId>, Phase)>) {
+    let view = |view: nicd::manager::PortView| (view.port.id, view.port.attached_to(), view.phase);
+    (scene.fake.links(), scene.manager().ports(PortFilter::default()).into_iter().map(view).collect())
+}
+
+fn phases(scene: &Scene) -> Vec<Phase> {
+    scene.manager().ports(PortFilter::default()).into_iter().map(|view| view.phase).collect()
+}
+
+fn settle(scene: &mut Scene, reference: &Reference) {
+    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+    let reference = reference.clone();
+    scene.house().settle(|| reference.check(&manager, &fake, &dir));
+}
+
+/// A bridge that could not be taken back is marked and has a record: it waits for the network's next port.
+fn settle_with_leftover_bridge(scene: &mut Scene, reference: &mut Reference) {
+    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+    let mut with_bridge = reference.clone();
+    with_bridge.bridge = true;
+    let without = reference.clone();
+    scene.house().settle(|| without.check(&manager, &fake, &dir).or_else(|_| with_bridge.check(&manager, &fake, &dir)));
+}

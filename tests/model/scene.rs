@@ -1,0 +1,236 @@
+//! The small domain: two networks, three servers, one namespace, and a few links that are nobody's business.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use nicd::kernel::fake::Fake;
+use nicd::manager::{Error, PortView, Reply};
+use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::subnet::{Gateway, NewSubnet};
+use nicd::model::{NetworkId, Owner, PortId, Profile, ServerId, SubnetId};
+use nicd::plan::{Kind, LinkSeen};
+use uuid::Uuid;
+
+use crate::house::House;
+
+/// The network whose bridge the agent makes.
+pub const AGENTS: usize = 0;
+
+/// The network on the operator's bridge.
+pub const OPERATORS: usize = 1;
+
+/// The server with one queue a tap.
+pub const VM: usize = 0;
+
+/// The server in a namespace.
+pub const NETNS: usize = 2;
+
+/// Where its namespace is mounted.
+pub const NETNS_PATH: &str = "/run/netns/blue";
+
+/// The operator's bridge.
+pub const BR0: &str = "br0";
+
+/// A host, a state directory, and the daemon on both.
+pub struct Scene {
+    /// The host.
+    pub fake: Fake,
+    /// The state directory.
+    pub dir: tempfile::TempDir,
+    /// The links that were there before.
+    pub strangers: Vec<LinkSeen>,
+    house: Option<House>,
+    last_event: u64,
+}
+
+impl Scene {
+    /// A host with a few links, three servers known, no network yet.
+    pub fn new() -> Self {
+        let fake = Fake::new();
+        for (name, kind) in [("lo", Kind::Other), ("eth0", Kind::Other), (BR0, Kind::Bridge), ("nicd0123456789a", Kind::Tap)] {
+            fake.add_link(name, kind, 1500);
+        }
+        fake.add_netns(Path::new(NETNS_PATH));
+        let strangers = fake.links();
+        let mut scene = Self { fake, dir: state_dir(), strangers, house: None, last_event: 0 };
+        scene.open();
+        for server in 0..3 {
+            scene.perform(put_server(server)).unwrap();
+        }
+        scene
+    }
+
+    /// The same with both networks, each with a v4 subnet; the operator's with a v6 one too.
+    pub fn with_networks() -> Self {
+        let scene = Self::new();
+        for action in [create_network(AGENTS), create_network(OPERATORS)] {
+            scene.perform(action).unwrap();
+        }
+        for (network, v6) in [(AGENTS, false), (OPERATORS, false), (OPERATORS, true)] {
+            scene.perform(create_subnet(network, v6)).unwrap();
+        }
+        scene
+    }
+
+    /// The running daemon.
+    pub fn house(&mut self) -> &mut House {
+        self.house.as_mut().unwrap()
+    }
+
+    /// The running daemon's manager.
+    pub fn manager(&self) -> std::sync::Arc<nicd::manager::Manager> {
+        std::sync::Arc::clone(&self.house.as_ref().unwrap().manager)
+    }
+
+    /// Carries an action out.
+    pub fn perform(&self, action: Action) -> Result<Reply, Error> {
+        self.house.as_ref().unwrap().perform(action)
+    }
+
+    /// Attaches, and gives back the port as the client sees it.
+    pub fn attach(&self, server: usize, nic: WantedNic) -> Result<PortView, Error> {
+        self.perform(attach(server, nic)).map(port_of)
+    }
+
+    /// Stops the daemon as it stops by itself.
+    pub fn stop(&mut self) {
+        self.note_events();
+        self.house.take().unwrap().stop();
+    }
+
+    /// Kills the daemon where it stands.
+    pub fn kill(&mut self) {
+        self.note_events();
+        self.house.take().unwrap().kill();
+    }
+
+    /// Starts the daemon on what is there.
+    pub fn open(&mut self) {
+        self.house = Some(House::open(self.dir.path(), &self.fake));
+    }
+
+    /// Another host under the same records: the machine was started anew.
+    pub fn reboot(&mut self) {
+        self.kill();
+        let fresh = Fake::new();
+        self.strangers.iter().for_each(|link| _ = fresh.add_link(&link.name, link.kind.clone(), link.mtu));
+        fresh.add_netns(Path::new(NETNS_PATH));
+        self.strangers = fresh.links();
+        self.fake = fresh;
+        self.open();
+    }
+
+    /// Events are numbered upwards, also over restarts.
+    fn note_events(&mut self) {
+        for seq in self.house.as_ref().unwrap().events() {
+            assert!(*seq > self.last_event, "event {seq} after {}", self.last_event);
+            self.last_event = *seq;
+        }
+    }
+}
+
+/// A state directory in memory where there is one: these tests are about order, and a disk's flushes only take time.
+fn state_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// The n-th network's id.
+pub fn network_id(n: usize) -> NetworkId {
+    NetworkId(Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000 + n as u128))
+}
+
+/// The id of a network's subnet of a family.
+pub fn subnet_id(network: usize, v6: bool) -> SubnetId {
+    SubnetId(Uuid::from_u128(0xb000_0000_0000_4000_8000_0000_0000_0000 + 2 * network as u128 + u128::from(v6)))
+}
+
+/// The n-th server's id.
+pub fn server_id(n: usize) -> ServerId {
+    ServerId(Uuid::from_u128(0xc000_0000_0000_4000_8000_0000_0000_0000 + n as u128))
+}
+
+/// An address of a network's subnet: both have room for 6 or 7 hosts, of which the first is the gateway.
+pub fn address(network: usize, v6: bool, host: u8) -> IpAddr {
+    let n = u8::try_from(network).unwrap();
+    if v6 { [0x2001, 0xdb8, u16::from(n), 0, 0, 0, 0, u16::from(host)].into() } else { [10, 0, n, host].into() }
+}
+
+/// Makes the n-th network.
+pub fn create_network(n: usize) -> Action {
+    Action::CreateNetworks(vec![NewNetwork {
+        id: Some(network_id(n)),
+        name: format!("net{n}"),
+        description: String::new(),
+        project_id: String::new(),
+        mtu: None,
+        bridge: (n == OPERATORS).then(|| BR0.parse().unwrap()),
+        physical_network: None,
+    }])
+}
+
+/// Makes a network's subnet of a family.
+pub fn create_subnet(network: usize, v6: bool) -> Action {
+    let prefix = if v6 { 125 } else { 29 };
+    Action::CreateSubnets(vec![NewSubnet {
+        id: subnet_id(network, v6),
+        network_id: network_id(network),
+        name: String::new(),
+        description: String::new(),
+        project_id: String::new(),
+        cidr: ipnetwork::IpNetwork::new(address(network, v6, 0), prefix).unwrap(),
+        gateway: Gateway::FirstHost,
+        allocation_pools: None,
+        dns_nameservers: Vec::new(),
+        host_routes: Vec::new(),
+    }])
+}
+
+/// Makes the n-th server known.
+pub fn put_server(n: usize) -> Action {
+    let guest = match n {
+        NETNS => NewGuest::Netns(PathBuf::from(NETNS_PATH)),
+        VM => NewGuest::Vm { queues: 1, owner: Owner::default() },
+        _ => NewGuest::Vm { queues: 4, owner: Owner { uid: Some(1000), gid: None } },
+    };
+    Action::PutServer(NewServer { id: server_id(n), name: String::new(), project_id: String::new(), guest, nic_limit: None })
+}
+
+/// Makes a port on its own.
+pub fn create_port(network: usize) -> Action {
+    Action::CreatePorts(vec![NewPort {
+        id: None,
+        network_id: network_id(network),
+        name: String::new(),
+        description: String::new(),
+        project_id: String::new(),
+        mac: None,
+        fixed_ips: None,
+        admin_up: true,
+        device_owner: String::new(),
+        profile: Profile::default(),
+    }])
+}
+
+/// Gives a NIC to a server.
+pub fn attach(server: usize, nic: WantedNic) -> Action {
+    Action::Attach(Attach { server_id: server_id(server), nic, second_on_network: SecondOnNetwork::Allowed, tag: None })
+}
+
+/// A new port on a network.
+pub fn on(network: usize) -> WantedNic {
+    WantedNic::OnNetwork(network_id(network), None)
+}
+
+/// Takes a port from a server.
+pub fn detach(server: usize, port: PortId) -> Action {
+    Action::Detach(server_id(server), port, AfterDetach::AsMade)
+}
+
+/// The port an answer shows.
+pub fn port_of(reply: Reply) -> PortView {
+    match reply {
+        Reply::Port(port) => *port,
+        Reply::Ports(mut ports) => ports.remove(0),
+        other => panic!("{other:?} shows no port"),
+    }
+}

@@ -1,0 +1,418 @@
+//! Any sequence of operations, compared with the reference after every one of them.
+
+use std::path::Path;
+
+use nicd::manager::Error;
+use nicd::model::action::{Action, PortChange, WantedNic};
+use nicd::model::{Mac, PortId, names};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::check::{RefPort, Reference, same};
+use crate::scene::{
+    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_network, create_port, create_subnet, detach, network_id, on,
+    port_of, put_server, server_id,
+};
+
+/// NICs a server may have in this house.
+const NIC_LIMIT: usize = 4;
+
+/// Repairs of one device in a row that are not yet slowed down.
+const PATIENCE: usize = 3;
+
+/// One operation. What it is about is picked among what there is.
+#[derive(Debug, Clone)]
+enum Step {
+    CreateNetwork(usize),
+    CreateSubnet(usize, bool),
+    DeleteNetwork(usize),
+    CreatePort(usize),
+    Attach(usize, usize),
+    AttachIp(usize, usize, u8),
+    AttachPort(usize, usize),
+    AttachNothing(usize),
+    Detach(usize),
+    DetachOfAnother(usize),
+    Delete(usize),
+    Admin(usize, bool),
+    Open(usize, bool),
+    Meddle(usize, Meddling),
+    MeddleBridge(Meddling),
+    PutServer(usize),
+    RemoveNetns,
+    AddNetns,
+    Stop,
+    Kill,
+    DetachAndKill(usize),
+}
+
+/// What somebody does to a link of nicd's.
+#[derive(Debug, Clone, Copy)]
+enum Meddling {
+    OutOfBridge,
+    Down,
+    Mtu,
+    Mac,
+    V6,
+    Unsealed,
+    Delete,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = 0..8usize;
+    let meddling = || {
+        prop_oneof![
+            Just(Meddling::OutOfBridge),
+            Just(Meddling::Down),
+            Just(Meddling::Mtu),
+            Just(Meddling::Mac),
+            Just(Meddling::V6),
+            Just(Meddling::Unsealed),
+            Just(Meddling::Delete),
+        ]
+    };
+    prop_oneof![
+        3 => (0..2usize).prop_map(Step::CreateNetwork),
+        4 => (0..2usize, any::<bool>()).prop_map(|(n, v6)| Step::CreateSubnet(n, v6)),
+        1 => (0..2usize).prop_map(Step::DeleteNetwork),
+        3 => (0..2usize).prop_map(Step::CreatePort),
+        6 => (0..3usize, 0..2usize).prop_map(|(s, n)| Step::Attach(s, n)),
+        2 => (0..3usize, 0..2usize, 0..10u8).prop_map(|(s, n, host)| Step::AttachIp(s, n, host)),
+        5 => (0..3usize, pick.clone()).prop_map(|(s, p)| Step::AttachPort(s, p)),
+        2 => (0..3usize).prop_map(Step::AttachNothing),
+        3 => pick.clone().prop_map(Step::Detach),
+        1 => pick.clone().prop_map(Step::DetachOfAnother),
+        2 => pick.clone().prop_map(Step::Delete),
+        2 => (pick.clone(), any::<bool>()).prop_map(|(p, up)| Step::Admin(p, up)),
+        3 => (pick.clone(), any::<bool>()).prop_map(|(p, open)| Step::Open(p, open)),
+        4 => (pick.clone(), meddling()).prop_map(|(p, what)| Step::Meddle(p, what)),
+        1 => meddling().prop_map(Step::MeddleBridge),
+        1 => (0..3usize).prop_map(Step::PutServer),
+        1 => Just(Step::RemoveNetns),
+        2 => Just(Step::AddNetns),
+        1 => Just(Step::Stop),
+        1 => Just(Step::Kill),
+        1 => pick.prop_map(Step::DetachAndKill),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_is_done_manager_store_and_host_agree(steps in vec(step(), 1..40)) {
+        let mut run = Run::new();
+        for (n, step) in steps.into_iter().enumerate() {
+            run.take(n, step);
+        }
+        run.scene.stop();
+    }
+}
+
+/// 64, or `PROPTEST_CASES`.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+}
+
+/// One sequence on its way.
+struct Run {
+    scene: Scene,
+    reference: Reference,
+    /// Repairs each port has had since the daemon started.
+    repairs: std::collections::BTreeMap<PortId, usize>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let scene = Scene::new();
+        let reference = Reference::of(&scene);
+        Self { scene, reference, repairs: Default::default() }
+    }
+
+    /// Does one step and waits until everything shows it.
+    fn take(&mut self, n: usize, step: Step) {
+        let told = format!("{n}: {step:?}");
+        self.carry_out(step).unwrap_or_else(|wrong| panic!("{told}: {wrong}"));
+        self.reference.note_bridge();
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let (manager, fake, dir) = (self.scene.manager(), self.scene.fake.clone(), self.scene.dir.path().to_owned());
+        let reference = self.reference.clone();
+        self.scene.house().settle(|| reference.check(&manager, &fake, &dir));
+    }
+
+    fn carry_out(&mut self, step: Step) -> Result<(), String> {
+        match step {
+            Step::CreateNetwork(n) => self.create_network(n),
+            Step::CreateSubnet(n, v6) => self.create_subnet(n, v6),
+            Step::DeleteNetwork(n) => self.delete_network(n),
+            Step::CreatePort(n) => {
+                let wanted = self.reference.next_ips(n);
+                self.made(create_port(n), wanted)
+            }
+            Step::Attach(server, n) => {
+                let wanted = self.new_nic(server, n);
+                self.made(attach(server, on(n)), wanted)
+            }
+            Step::AttachIp(server, n, host) => self.attach_ip(server, n, host),
+            Step::AttachPort(server, pick) => self.attach_port(server, pick),
+            Step::AttachNothing(server) => self.attach_nothing(server),
+            Step::Detach(pick) => self.let_go(pick, |server, port| detach(server, port), Reference::unbind),
+            Step::DetachOfAnother(pick) => self.detach_of_another(pick),
+            Step::Delete(pick) => self.delete(pick),
+            Step::Admin(pick, up) => self.admin(pick, up),
+            Step::Open(pick, open) => self.open(pick, open),
+            Step::Meddle(pick, what) => self.meddle(pick, what),
+            Step::MeddleBridge(what) => self.meddle_bridge(what),
+            Step::PutServer(server) => self.put_server(server),
+            Step::RemoveNetns => self.remove_netns(),
+            Step::AddNetns => self.add_netns(),
+            Step::Stop => self.restart(Scene::stop),
+            Step::Kill => self.restart(Scene::kill),
+            Step::DetachAndKill(pick) => {
+                self.let_go(pick, |server, port| detach(server, port), Reference::unbind)?;
+                self.scene.kill();
+                self.repairs.clear();
+                self.scene.open();
+                Ok(())
+            }
+        }
+    }
+
+    fn create_network(&mut self, n: usize) -> Result<(), String> {
+        let wanted = if self.reference.networks[n].is_some() { Err("id_in_use") } else { Ok(()) };
+        self.answer(create_network(n), wanted)?;
+        self.reference.networks[n].get_or_insert_default();
+        Ok(())
+    }
+
+    fn create_subnet(&mut self, n: usize, v6: bool) -> Result<(), String> {
+        let wanted = match self.reference.networks[n] {
+            None => Err("no_such_network"),
+            Some(has) if has[usize::from(v6)] => Err("id_in_use"),
+            Some(_) => Ok(()),
+        };
+        self.answer(create_subnet(n, v6), wanted)?;
+        if let Some(has) = self.reference.networks[n].as_mut() {
+            has[usize::from(v6)] = true;
+        }
+        Ok(())
+    }
+
+    fn delete_network(&mut self, n: usize) -> Result<(), String> {
+        let used = self.reference.ports.values().any(|port| port.network == n);
+        let wanted = match (self.reference.networks[n], used) {
+            (None, _) => Err("no_such_network"),
+            (Some(_), true) => Err("network_in_use"),
+            (Some(_), false) => Ok(()),
+        };
+        self.answer(Action::DeleteNetwork(network_id(n)), wanted)?;
+        if wanted.is_ok() {
+            self.reference.networks[n] = None;
+            self.reference.bridge &= n != AGENTS;
+        }
+        Ok(())
+    }
+
+    /// What a new NIC of a server on a network gets, or why it gets none.
+    fn new_nic(&self, server: usize, n: usize) -> Result<Vec<std::net::IpAddr>, &'static str> {
+        let subnets = self.reference.networks[n].ok_or("no_such_network")?;
+        self.room(server)?;
+        if subnets == [false, false] {
+            return Err("no_subnet");
+        }
+        let ips = self.reference.next_ips(n)?;
+        self.reachable(server).map(|()| ips)
+    }
+
+    fn room(&self, server: usize) -> Result<(), &'static str> {
+        if self.reference.nics(server) >= NIC_LIMIT { Err("too_many_nics") } else { Ok(()) }
+    }
+
+    fn reachable(&self, server: usize) -> Result<(), &'static str> {
+        if server == NETNS && self.reference.netns_gone { Err("namespace_gone") } else { Ok(()) }
+    }
+
+    fn attach_ip(&mut self, server: usize, n: usize, host: u8) -> Result<(), String> {
+        let ip = address(n, false, host);
+        let wanted = (|| {
+            let subnets = self.reference.networks[n].ok_or("no_such_network")?;
+            self.room(server)?;
+            match (subnets, host) {
+                ([false, false], _) => Err("no_subnet"),
+                ([false, true], _) | (_, 8..) => Err("address_outside_subnet"),
+                (_, 0 | 1 | 7) => Err("address_not_usable"),
+                _ if self.reference.taken(ip) => Err("address_in_use"),
+                _ => self.reachable(server).map(|()| vec![ip]),
+            }
+        })();
+        self.made(attach(server, WantedNic::OnNetwork(network_id(n), Some(ip))), wanted)
+    }
+
+    fn attach_port(&mut self, server: usize, pick: usize) -> Result<(), String> {
+        let Some((id, port)) = self.pick(pick) else { return Ok(()) };
+        let wanted = match port.server {
+            Some(_) => Err("port_in_use"),
+            None => self.room(server).and_then(|()| self.reachable(server)).map(|()| port.ips.clone()),
+        };
+        let admin_up = port.admin_up;
+        self.made(attach(server, WantedNic::Port(id)), wanted)?;
+        same("admin state kept", self.reference.ports[&id].admin_up, admin_up)
+    }
+
+    fn attach_nothing(&mut self, server: usize) -> Result<(), String> {
+        let there: Vec<usize> = (0..2).filter(|n| self.reference.networks[*n].is_some()).collect();
+        let wanted = match there[..] {
+            [] => Err("no_network"),
+            [only] => self.new_nic(server, only),
+            _ => Err("several_networks"),
+        };
+        self.made(attach(server, WantedNic::OnTheOnlyNetwork), wanted)
+    }
+
+    /// Performs an action that shows a port, or refuses for the wanted reason.
+    fn made(&mut self, action: Action, wanted: Result<Vec<std::net::IpAddr>, &'static str>) -> Result<(), String> {
+        let reply = self.scene.perform(action);
+        let ips = |reply: &nicd::manager::Reply| {
+            port_of(reply.clone()).port.fixed_ips.iter().map(|ip| ip.ip_address).collect::<Vec<_>>()
+        };
+        same("answer", reply.as_ref().map(ips).map_err(Error::reason), wanted)?;
+        if let Ok(reply) = reply {
+            self.reference.adopt(&port_of(reply));
+        }
+        Ok(())
+    }
+
+    /// Performs an action that succeeds, or refuses for the wanted reason.
+    fn answer(&self, action: Action, wanted: Result<(), &'static str>) -> Result<(), String> {
+        same("answer", self.scene.perform(action).map(|_| ()).map_err(|error| error.reason()), wanted)
+    }
+
+    fn pick(&self, pick: usize) -> Option<(PortId, &RefPort)> {
+        let count = self.reference.ports.len();
+        (count > 0).then(|| self.reference.ports.iter().nth(pick % count).map(|(id, port)| (*id, port)))?
+    }
+
+    fn let_go(
+        &mut self,
+        pick: usize,
+        action: impl Fn(usize, PortId) -> Action,
+        then: impl Fn(&mut Reference, PortId),
+    ) -> Result<(), String> {
+        let Some((id, port)) = self.pick(pick) else { return Ok(()) };
+        let Some(server) = port.server else { return Ok(()) };
+        self.answer(action(server, id), Ok(()))?;
+        then(&mut self.reference, id);
+        Ok(())
+    }
+
+    fn detach_of_another(&mut self, pick: usize) -> Result<(), String> {
+        let Some((id, port)) = self.pick(pick) else { return Ok(()) };
+        let other = (0..3).find(|server| Some(*server) != port.server).unwrap();
+        self.answer(detach(other, id), Err("port_not_on_server"))
+    }
+
+    fn delete(&mut self, pick: usize) -> Result<(), String> {
+        let Some((id, _)) = self.pick(pick) else { return Ok(()) };
+        self.answer(Action::DeletePort(id), Ok(()))?;
+        self.reference.ports.remove(&id);
+        Ok(())
+    }
+
+    fn admin(&mut self, pick: usize, up: bool) -> Result<(), String> {
+        let Some((id, _)) = self.pick(pick) else { return Ok(()) };
+        self.answer(Action::UpdatePort(id, PortChange { admin_up: Some(up), ..PortChange::default() }), Ok(()))?;
+        self.reference.ports.get_mut(&id).unwrap().admin_up = up;
+        Ok(())
+    }
+
+    fn open(&mut self, pick: usize, open: bool) -> Result<(), String> {
+        let Some((id, port)) = self.pick(pick) else { return Ok(()) };
+        if port.server.is_some_and(|server| server != NETNS) {
+            self.scene.fake.set_carrier(id, open);
+            self.reference.ports.get_mut(&id).unwrap().open = open;
+        }
+        Ok(())
+    }
+
+    fn meddle(&mut self, pick: usize, what: Meddling) -> Result<(), String> {
+        let Some((id, port)) = self.pick(pick) else { return Ok(()) };
+        if !self.reference.has_device(port) || !self.bear(id) {
+            return Ok(());
+        }
+        what.happen(&self.scene, &names::port_altname(id));
+        if matches!(what, Meddling::Delete) {
+            self.reference.ports.get_mut(&id).unwrap().open = false;
+        }
+        Ok(())
+    }
+
+    fn meddle_bridge(&mut self, what: Meddling) -> Result<(), String> {
+        let on_it = |port: &RefPort| port.network == AGENTS && self.reference.has_device(port);
+        let ports: Vec<PortId> = self.reference.ports.iter().filter(|(_, port)| on_it(port)).map(|(id, _)| *id).collect();
+        let meaningless = matches!(what, Meddling::OutOfBridge | Meddling::Unsealed);
+        if !self.reference.bridge || meaningless || !ports.into_iter().all(|id| self.bear(id)) {
+            return Ok(());
+        }
+        what.happen(&self.scene, &names::network_altname(network_id(AGENTS)));
+        self.reference.bridge = !matches!(what, Meddling::Delete);
+        Ok(())
+    }
+
+    /// Whether a port's device may be meddled with once more before the daemon suspects a fight.
+    fn bear(&mut self, id: PortId) -> bool {
+        let repairs = self.repairs.entry(id).or_default();
+        *repairs += 1;
+        *repairs <= PATIENCE
+    }
+
+    fn put_server(&mut self, server: usize) -> Result<(), String> {
+        let wanted = self.reachable(server).map_err(|_| "no_such_namespace");
+        self.answer(put_server(server), wanted)
+    }
+
+    fn remove_netns(&mut self) -> Result<(), String> {
+        self.scene.fake.remove_netns(Path::new(NETNS_PATH));
+        self.reference.netns_gone = true;
+        Ok(())
+    }
+
+    fn add_netns(&mut self) -> Result<(), String> {
+        if self.reference.netns_gone {
+            self.scene.fake.add_netns(Path::new(NETNS_PATH));
+            self.reference.netns_gone = false;
+        }
+        Ok(())
+    }
+
+    /// A restart writes nothing to a host that is right.
+    fn restart(&mut self, end: impl Fn(&mut Scene)) -> Result<(), String> {
+        end(&mut self.scene);
+        self.repairs.clear();
+        let before = self.scene.fake.log().len();
+        self.scene.open();
+        self.settle();
+        let waits = self.reference.netns_gone && self.reference.nics(NETNS) > 0;
+        let written = self.scene.fake.log()[before..].to_vec();
+        if waits { Ok(()) } else { same("writes after the restart", written, vec![]) }
+    }
+}
+
+impl Meddling {
+    fn happen(self, scene: &Scene, name: &str) {
+        let fake = &scene.fake;
+        match self {
+            Self::OutOfBridge => fake.meddle(name, |link| link.master = None),
+            Self::Down => fake.meddle(name, |link| link.up = false),
+            Self::Mtu => fake.meddle(name, |link| link.mtu = 1400),
+            Self::Mac => fake.meddle(name, |link| link.mac = Some(Mac([2, 0, 0, 0, 0, 9]))),
+            Self::V6 => fake.meddle(name, |link| link.v6_autoconf = true),
+            Self::Unsealed => fake.meddle(name, |link| link.alias = None),
+            Self::Delete => fake.delete_link(name),
+        }
+    }
+}
+
+#[allow(unused_imports)]
+use server_id as _;
