@@ -215,7 +215,11 @@ pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
     shown
 }
 
+<<<<<<< HEAD
 /// A server in Nova's list.
+=======
+/// A server in Nova's list; `collection` is the list's own address.
+>>>>>>> openapi
 pub(super) fn brief(view: &ServerView, collection: &str) -> Value {
     let id = view.server.id.to_string();
     let href = format!("{collection}/{id}");
@@ -223,7 +227,11 @@ pub(super) fn brief(view: &ServerView, collection: &str) -> Value {
 }
 
 /// A server as Nova shows it: what clients need that look it up before they attach.
+<<<<<<< HEAD
 pub(super) fn detail(view: &ServerView, collection: &str) -> Value {
+=======
+pub(super) fn full(view: &ServerView, collection: &str) -> Value {
+>>>>>>> openapi
     let mut shown = brief(view, collection);
     shown["status"] = "ACTIVE".into();
     shown["tenant_id"] = view.server.project_id.clone().into();
