@@ -81,6 +81,7 @@
 //! | system calls | `nix`, `libc` | safe wrappers; what has none is in `kernel/tap` |
 //! | addresses | `macaddr`, `ipnetwork` | parsing and ranges |
 //! | HTTP | `axum` over `hyper`, `hyper-util`, `http-body-util`, `tower` | Unix listeners with our own limits around hyper |
+//! | `openapi.json` | `utoipa`, its builders alone | the document is made of the routes and the refusals themselves |
 //! | store | `rusqlite` (bundled) | the longest crash record; any operator can open the file |
 //! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
 //! | drawn values | `rand` | MACs, indexes, jitter |

@@ -18,8 +18,13 @@ use netns::in_netns;
 /// Where the clients are installed.
 const CLIENTS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/clients");
 
-/// Runs one file of tests against a daemon of its own. A test that is skipped counts as failed.
+/// Runs one file of tests against a daemon of its own.
 fn passes(file: &'static str) {
+    runs(vec!["-m", "pytest", "-q", file]);
+}
+
+/// Runs Python against a daemon of its own. A test that is skipped counts as failed.
+fn runs(arguments: Vec<&'static str>) {
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     if nix::unistd::geteuid().is_root() {
         // Outside: the test's own network has no way to PyPI.
@@ -28,13 +33,13 @@ fn passes(file: &'static str) {
     }
     in_netns(move || {
         let daemon = Daemon::start();
-        let mut pytest = Command::new(Path::new(CLIENTS).join("bin/python"));
-        pytest.args(["-m", "pytest", "-q"]).arg(file).current_dir(clients).stdin(Stdio::null());
-        pytest.env("NICD_TEST_SOCKET", daemon.socket()).env("PYTHONDONTWRITEBYTECODE", "1");
-        let output = pytest.output().unwrap();
+        let mut python = Command::new(Path::new(CLIENTS).join("bin/python"));
+        python.args(&arguments).current_dir(clients).stdin(Stdio::null());
+        python.env("NICD_TEST_SOCKET", daemon.socket()).env("PYTHONDONTWRITEBYTECODE", "1");
+        let output = python.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && !said.contains("SKIPPED"), "{file}: {}", output.status);
+        assert!(output.status.success() && !said.contains("SKIPPED"), "{arguments:?}: {}", output.status);
     });
 }
 
@@ -56,4 +61,9 @@ fn every_example_of_the_seed_documents_works_with_curl() {
 #[test]
 fn what_other_clients_send_is_understood() {
     passes("test_others.py");
+}
+
+#[test]
+fn schemathesis_finds_nothing_beside_the_document() {
+    runs(vec!["fuzz.py"]);
 }

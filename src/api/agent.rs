@@ -22,13 +22,13 @@ use super::listing::form;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most NICs a server may be allowed.
-const NIC_LIMIT: u32 = 1024;
+pub(super) const NIC_LIMIT: u32 = 1024;
 
 /// The longest name, in characters, as Nova and Neutron have it.
 pub(super) const NAME: usize = 255;
 
 /// The longest path of a namespace, in characters (`PATH_MAX` less the final NUL).
-const PATH: usize = 4095;
+pub(super) const PATH: usize = 4095;
 
 pub(super) async fn servers(State(desk): State<Desk>) -> Json<Value> {
     Json(json!({"servers": desk.servers().iter().map(shown).collect::<Vec<_>>()}))
@@ -158,7 +158,7 @@ fn read_owner(mut fields: Fields) -> Result<Owner, BodyError> {
     Ok(owner)
 }
 
-fn shown(view: &ServerView) -> Value {
+pub(super) fn shown(view: &ServerView) -> Value {
     let server = &view.server;
     let guest = match &server.guest {
         Guest::Vm { queues, owner } => json!({"kind": "vm", "queues": queues, "owner": owner, "monitor": null}),

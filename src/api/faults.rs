@@ -7,7 +7,7 @@ use axum::Json;
 use axum::http::header::{ALLOW, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kernel::{NetnsError, Trouble};
 use crate::manager::Error;
@@ -59,6 +59,8 @@ pub enum Refusal {
     UseAttach(PortId),
     /// An id in the path of a PUT is malformed.
     BadId(String),
+    /// The path is not UTF-8 once its escapes are undone.
+    BadPath(String),
     /// The path names nothing.
     NoRoute(String),
     /// The path is right, the method is not.
@@ -106,23 +108,38 @@ struct Told {
     message: String,
 }
 
+impl Told {
+    /// In the dialect's envelope.
+    fn body(&self, dialect: Dialect) -> Value {
+        let Self { status, kind, reason, message } = self;
+        match dialect.envelope {
+            Envelope::Compute => json!({key(*status): {"code": status.as_u16(), "message": message, "reason": reason}}),
+            Envelope::Network => {
+                json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}})
+            }
+        }
+    }
+}
+
 /// Answers with a refusal in a dialect's words.
 pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
-    let Told { status, kind, reason, message } = told(refusal, dialect);
-    if status.is_server_error() {
-        tracing::warn!(status = status.as_u16(), reason, message, "refused");
+    let told = told(refusal, dialect);
+    let status = told.status;
+    // 501 is the client's choice, and must not fill the log.
+    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+        tracing::warn!(status = status.as_u16(), reason = told.reason, message = told.message, "refused");
     }
-    let body = match dialect.envelope {
-        Envelope::Compute => json!({key(status): {"code": status.as_u16(), "message": message, "reason": reason}}),
-        Envelope::Network => {
-            json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}})
-        }
-    };
-    let mut response = (status, Json(body)).into_response();
+    let mut response = (status, Json(told.body(dialect))).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+/// A refusal's status and body, for the document.
+pub(super) fn shown(refusal: &Refusal, dialect: Dialect) -> (StatusCode, Value) {
+    let told = told(refusal, dialect);
+    (told.status, told.body(dialect))
 }
 
 /// Answers 405; `allow` is what the route allows (RFC 9110 §15.5.6).
@@ -210,6 +227,9 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             message: format!("device_id of port {port} is set by an attach: POST …/servers/{{server}}/os-interface"),
         },
         Refusal::BadId(message) => bad("InvalidInput", "bad_id", message.clone()),
+        Refusal::BadPath(path) => {
+            bad("HTTPBadRequest", "bad_path", format!("the path {path} is not UTF-8 once its escapes are undone"))
+        }
         Refusal::NoRoute(path) => Told {
             status: StatusCode::NOT_FOUND,
             kind: "HTTPNotFound",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{OriginalUri, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -28,10 +28,8 @@ const ANSWER: usize = 4 << 20;
 pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let given = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST).cloned();
     let Some(given) = given else { return next.run(request).await };
-    let path = request.uri().path().to_owned();
-    // The router has taken the version from the front of the path.
-    let whole = request.extensions().get::<OriginalUri>().map_or(path.as_str(), |whole| whole.path());
-    let dialect = Dialect::of(whole);
+    let path = super::whole_path(&request);
+    let dialect = Dialect::of(&path);
     let caller = request.extensions().get::<Caller>().cloned();
     let Some((text, caller)) = readable(&given).zip(caller) else {
         return faults::answer(&Refusal::BadKey, dialect);

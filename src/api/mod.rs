@@ -18,9 +18,11 @@ mod made;
 mod microversion;
 mod networks;
 mod nova;
+mod openapi;
 pub mod peer;
 mod ports;
 mod rackspace;
+mod routes;
 pub mod socket;
 mod stream;
 mod subnets;
@@ -31,12 +33,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::Request;
+use axum::extract::{OriginalUri, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get};
 
 use crate::manager::{Context, Manager};
 
@@ -44,6 +45,7 @@ use dialect::Dialect;
 use faults::{Refusal, What};
 use fields::BodyError;
 use listener::Caller;
+use routes::Layers;
 
 /// What every handler works with.
 pub(crate) type Desk = Arc<Manager>;
@@ -51,63 +53,32 @@ pub(crate) type Desk = Arc<Manager>;
 /// All routes of the contract over one manager.
 pub fn router(manager: Desk) -> Router {
     let once = middleware::from_fn_with_state(manager.clone(), idempotency::once);
-    let nova = Router::new()
-        .route("/servers", get(nova::servers))
-        .route("/servers/detail", get(nova::detail))
-        .route("/servers/{server}", get(nova::server))
-        .route("/servers/{server}/os-interface", get(nova::list).post(nova::attach))
-        .route("/servers/{server}/os-interface/{port}", get(nova::show).delete(nova::detach))
-        .layer(once.clone())
-        .layer(middleware::from_fn(microversion::speak));
-    let rackspace = Router::new()
-        .route("/servers/{server}/os-virtual-interfacesv2", get(rackspace::list).post(rackspace::create))
-        .route("/servers/{server}/os-virtual-interfacesv2/{port}", delete(rackspace::delete))
-        .layer(once.clone());
-    let network = Router::new()
-        .route("/extensions", get(versions::extensions))
-        .route("/networks", get(networks::list).post(networks::create))
-        .route("/networks/{id}", get(networks::show).put(networks::update).delete(networks::delete))
-        .route("/subnets", get(subnets::list).post(subnets::create))
-        .route("/subnets/{id}", get(subnets::show).put(subnets::update).delete(subnets::delete))
-        .route("/ports", get(ports::list).post(ports::create))
-        .route("/ports/{id}", get(ports::show).put(ports::update).delete(ports::delete))
-        .layer(once);
-    let agent = Router::new()
-        .route("/servers", get(agent::servers))
-        .route("/servers/{id}", get(agent::server).put(agent::put_server).delete(agent::delete_server))
-        .route("/events", get(stream::events))
-        .route("/health", get(agent::health))
-        .route("/ports/{id}/explain", get(agent::explain))
-        .route("/plan", any(not_built))
-        .route("/verify", any(not_built))
-        .route("/gc", any(not_built))
-        .route("/metrics", any(not_built))
-        .route("/openapi.json", any(not_built));
-    Router::new()
-        .route("/", get(versions::all))
-        .route("/v2", get(versions::v2))
-        .route("/v2/", get(versions::v2))
-        .route("/v2.1", get(versions::v21))
-        .route("/v2.1/", get(versions::v21))
-        .route("/v2.0", get(versions::network))
-        .route("/v2.0/", get(versions::network))
-        .nest("/v2", nova.clone())
-        .nest("/v2.1", nova.clone())
-        .nest("/v2/{project}", nova.clone())
-        .nest("/v2.1/{project}", nova)
-        .merge(rackspace.clone())
-        .nest("/v2/{project}", rackspace)
-        .nest("/v2.0", network)
-        .nest("/nicd/v1", agent)
-        .fallback(no_route)
-        .layer(middleware::from_fn(finish))
-        .with_state(manager)
+    let mut app = Router::new();
+    for group in routes::groups() {
+        let served = group.routes.into_iter().fold(Router::new(), |served, route| served.route(route.path, route.serve));
+        let served = match group.layers {
+            Layers::None => served,
+            Layers::Once => served.layer(once.clone()),
+            Layers::OnceWithVersions => served.layer(once.clone()).layer(middleware::from_fn(microversion::speak)),
+        };
+        for prefix in group.prefixes {
+            app = match prefix.is_empty() {
+                true => app.merge(served.clone()),
+                false => app.nest(prefix, served.clone()),
+            };
+        }
+    }
+    app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(manager)
 }
 
-/// What holds for every route: methods that a route does not know are refused in its dialect's words.
+/// What holds for every route: paths that are no text, and methods that a route does not know, are refused in its
+/// dialect's words.
 async fn finish(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let dialect = Dialect::of(&path);
+    if !listing::is_text(&path) {
+        return faults::answer(&Refusal::BadPath(path.chars().take(200).collect()), dialect);
+    }
     let method = request.method().to_string();
     let response = next.run(request).await;
     if response.status() != axum::http::StatusCode::METHOD_NOT_ALLOWED {
@@ -116,14 +87,20 @@ async fn finish(request: Request, next: Next) -> Response {
     faults::bad_method(&Refusal::BadMethod { method, path }, dialect, response.headers().get(ALLOW))
 }
 
+/// The path as the client wrote it; under a prefix the request itself has only the rest of it.
+fn whole_path(request: &Request) -> String {
+    let original = request.extensions().get::<OriginalUri>().map(|uri| uri.path());
+    original.unwrap_or(request.uri().path()).to_owned()
+}
+
 async fn no_route(request: Request) -> Response {
-    let path = request.uri().path();
-    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(path))
+    let path = whole_path(&request);
+    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
 async fn not_built(request: Request) -> Response {
-    let path = request.uri().path();
-    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(path))
+    let path = whole_path(&request);
+    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
 /// A handler's answer, in the dialect's words either way.

@@ -20,7 +20,8 @@ use super::listing::Listing;
 use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
-const KNOWN: &[&str] = &[
+/// What one can filter and sort by.
+pub(super) const KNOWN: &[&str] = &[
     "id",
     "name",
     "description",
@@ -122,7 +123,7 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     }
     let physical_network = match fields.value("provider:physical_network") {
         None | Some(Value::Null) => None,
-        Some(Value::String(text)) if text.len() <= NAME => Some(text),
+        Some(Value::String(text)) if text.chars().count() <= NAME => Some(text),
         Some(other) => return Err(wrong("provider:physical_network", &other, "a name or null is expected")),
     };
     fields.only("provider:segmentation_id", &[Value::Null])?;

@@ -22,12 +22,13 @@ use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most entries of any list in a body.
-const ENTRIES: usize = 64;
+pub(super) const ENTRIES: usize = 64;
 
 /// What Nova's clients see as the owner of an attached port.
 const COMPUTE: &str = "compute:nova";
 
-const KNOWN: &[&str] = &[
+/// What one can filter and sort by.
+pub(super) const KNOWN: &[&str] = &[
     "id",
     "name",
     "description",

@@ -73,8 +73,12 @@ fn read(body: &[u8]) -> Result<NetworkId, BodyError> {
 
 /// An interface as Rackspace shows it: the label is the network's name.
 pub(super) fn interface(desk: &Desk, view: &PortView) -> Value {
+    let label = desk.network(view.port.network_id).map_or_else(|_| String::new(), |network| network.network.name);
+    labelled(view, &label)
+}
+
+pub(super) fn labelled(view: &PortView, label: &str) -> Value {
     let network = view.port.network_id;
-    let label = desk.network(network).map_or_else(|_| String::new(), |network| network.network.name);
     let address = |ip: &crate::model::FixedIp| json!({"address": RACKSPACE.ip(ip.ip_address), "network_id": network.to_string(), "network_label": label});
     json!({
         "id": view.port.id.to_string(),

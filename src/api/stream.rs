@@ -68,12 +68,12 @@ fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     text.parse().map(Some).map_err(refuse)
 }
 
-fn sse(event: &Event) -> String {
+pub(super) fn sse(event: &Event) -> String {
     let data = serde_json::to_string(event).unwrap_or_default();
     format!("id: {}\nevent: {}\ndata: {data}\n\n", event.seq, event.kind.as_str())
 }
 
-fn line(event: &Event) -> String {
+pub(super) fn line(event: &Event) -> String {
     let mut data = serde_json::to_value(event).unwrap_or_default();
     if let Value::Object(fields) = &mut data {
         fields.insert("event".to_owned(), event.kind.as_str().into());

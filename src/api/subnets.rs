@@ -27,9 +27,10 @@ use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most entries of any list in a body.
-const ENTRIES: usize = 64;
+pub(super) const ENTRIES: usize = 64;
 
-const KNOWN: &[&str] = &[
+/// What one can filter and sort by.
+pub(super) const KNOWN: &[&str] = &[
     "id",
     "name",
     "description",

@@ -116,7 +116,7 @@ fn enter_here(path: &Path) -> Result<Inside, NetnsError> {
     let refused = |said: String| NetnsError::Refused { path: shown(), said };
     // O_PATH opens nothing yet: no FIFO blocks, no device wakes up.
     let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| match errno {
-        Errno::ENOENT | Errno::ENOTDIR => NetnsError::Missing(shown()),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => NetnsError::Missing(shown()),
         errno => refused(errno.desc().to_owned()),
     })?;
     let kind = fstatfs(&place).map_err(|errno| refused(errno.desc().to_owned()))?;

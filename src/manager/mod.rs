@@ -47,7 +47,7 @@ use crate::store::{Change, Loaded, Purpose, Store, StoreError, When};
 pub use error::Error;
 pub use memory::Known;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
-pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView};
+pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
 use memory::Memory;
 use state::State;

@@ -12,6 +12,7 @@ mod netns;
 mod witness;
 
 mod bridges;
+mod document;
 mod drift;
 mod guests;
 mod namespaces;

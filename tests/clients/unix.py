@@ -11,8 +11,8 @@ import requests.adapters
 import urllib3
 
 
-def session(path):
-    """A requests session whose http://localhost/ is the socket at `path`."""
+def pool(path):
+    """Connections to the socket at `path`, as urllib3 keeps them."""
 
     class Connection(urllib3.connection.HTTPConnection):
         def _new_conn(self):
@@ -24,11 +24,16 @@ def session(path):
     class Pool(urllib3.HTTPConnectionPool):
         ConnectionCls = Connection
 
-    pool = Pool("localhost", maxsize=8)
+    return Pool("localhost", maxsize=8)
+
+
+def session(path):
+    """A requests session whose http://localhost/ is the socket at `path`."""
+    connections = pool(path)
 
     class Adapter(requests.adapters.HTTPAdapter):
         def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
-            return pool
+            return connections
 
     made = requests.Session()
     made.trust_env = False

@@ -9,7 +9,11 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::{Value, json};
 use uuid::Uuid;
+
+use super::Limits;
+use crate::api::dialect::{COMPUTE, Dialect, Envelope};
 
 /// A request's id, in its answer's headers and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +60,25 @@ impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "req-{}", self.0.hyphenated())
     }
+}
+
+/// Every answer of the edge to requests of a dialect, for the document: its status, its body, and what it is for.
+pub(in crate::api) fn shown(dialect: Dialect) -> Vec<(StatusCode, Value, For)> {
+    let all = Refusal::all().into_iter().flat_map(|refusal| {
+        let of = if matches!(refusal, Refusal::ReadOnly { .. }) { For::Writes } else { For::All };
+        let bodies = refusal.dialects(dialect).into_iter().map(|dialect| refusal.envelope(dialect)).collect::<Vec<_>>();
+        bodies.into_iter().map(move |body| (refusal.status(), body, of))
+    });
+    all.collect()
+}
+
+/// Which requests the edge refuses so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum For {
+    /// Any.
+    All,
+    /// All but GET and HEAD.
+    Writes,
 }
 
 impl Refusal {
@@ -131,15 +154,42 @@ impl Refusal {
         }
     }
 
-    fn envelope(&self, path: &str) -> String {
+    fn envelope(&self, dialect: Dialect) -> Value {
         let (message, reason) = (self.message(), self.reason());
-        if path == "/v2.0" || path.starts_with("/v2.0/") {
-            let kind = self.neutron_type();
-            return serde_json::json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}})
-                .to_string();
+        match dialect.envelope {
+            Envelope::Network => {
+                let kind = self.neutron_type();
+                json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}})
+            }
+            Envelope::Compute => {
+                let code = self.status().as_u16();
+                json!({self.key(): {"code": code, "message": message, "reason": reason}})
+            }
         }
-        let code = self.status().as_u16();
-        serde_json::json!({self.key(): {"code": code, "message": message, "reason": reason}}).to_string()
+    }
+
+    /// One of each, with the daemon's limits.
+    fn all() -> [Self; 8] {
+        let limits = Limits::default();
+        [
+            Self::Malformed,
+            Self::Unauthorized { uid: 1000 },
+            Self::ReadOnly { method: Method::POST },
+            Self::TooSlow { limit: limits.arrival },
+            Self::BodyTooLarge { limit: limits.body_bytes },
+            Self::HeadersTooLarge { limit: limits.header_bytes },
+            Self::Crowded,
+            Self::Internal,
+        ]
+    }
+
+    /// In which envelopes it comes: the path's, Nova's where the path is not known yet, or either.
+    fn dialects(&self, dialect: Dialect) -> Vec<Dialect> {
+        match self {
+            Self::Malformed | Self::TooSlow { .. } if dialect.envelope == Envelope::Network => vec![dialect, COMPUTE],
+            Self::HeadersTooLarge { .. } | Self::Crowded => vec![COMPUTE],
+            _ => vec![dialect],
+        }
     }
 
     /// Headers that belong to this status: RFC 9110 §11.6.1 and §10.2.3.
@@ -153,7 +203,7 @@ impl Refusal {
 
     /// As a response to a request for `path`, after which the connection closes. The id is added by who sends it.
     pub(super) fn response(&self, path: &str) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.envelope(path)));
+        let mut response = Response::new(Body::from(self.envelope(Dialect::of(path)).to_string()));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -164,7 +214,7 @@ impl Refusal {
 
     /// As bytes on a connection whose request is not known. They say that the connection closes.
     pub(super) fn bytes(&self, id: RequestId) -> Vec<u8> {
-        let body = self.envelope("");
+        let body = self.envelope(COMPUTE).to_string();
         let special = self.special().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
         format!(
             "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
@@ -186,9 +236,9 @@ mod tests {
     #[test]
     fn envelopes_are_as_each_dialect_has_them() {
         let refusal = Refusal::BodyTooLarge { limit: 65_536 };
-        let nova: serde_json::Value = serde_json::from_str(&refusal.envelope("/v2.1/servers")).unwrap();
+        let nova = refusal.envelope(Dialect::of("/v2.1/servers"));
         assert_eq!((&nova["overLimit"]["code"], &nova["overLimit"]["reason"]), (&413.into(), &"body_too_large".into()));
-        let neutron: serde_json::Value = serde_json::from_str(&refusal.envelope("/v2.0/ports")).unwrap();
+        let neutron = refusal.envelope(Dialect::of("/v2.0/ports"));
         assert_eq!(neutron["NeutronError"]["reason"], "body_too_large");
         assert_eq!(neutron["NeutronError"]["type"], "HTTPRequestEntityTooLarge");
     }

@@ -1,0 +1,161 @@
+//! `GET nicd/v1/openapi.json`: what all routes take and answer, as OpenAPI 3.1.
+//!
+//! ```text
+//!   routes ── path, method ──► operation ◄── page: parameters, bodies, answers, what it does
+//!                                  ▲
+//!   faults, the edge ── refusals ──┘  by what it does
+//! ```
+//!
+//! Nothing is said twice: the table that routes also lists the operations, refusals are the daemon's own, and the examples
+//! are made by the renderers that make the answers.
+
+use std::sync::LazyLock;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use utoipa::openapi::header::Header;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, PathsBuilder};
+use utoipa::openapi::response::Response as Documented;
+use utoipa::openapi::server::ServerBuilder;
+use utoipa::openapi::{Components, ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, Required};
+
+use super::routes;
+
+pub(super) mod agent;
+mod entry;
+mod lists;
+pub(super) mod networks;
+pub(super) mod nova;
+pub(super) mod ports;
+pub(super) mod rackspace;
+mod refusals;
+mod samples;
+mod schema;
+pub(super) mod subnets;
+#[cfg(test)]
+mod tests;
+pub(super) mod versions;
+
+pub(super) use entry::Entry;
+
+use entry::{Must, header, parameter, segment};
+use schema::{any_uuid, like, words};
+
+const ABOUT: &str = "nicd builds the NICs of guests on a compute node. HTTP/1.1 and JSON over a Unix socket; HEAD works wherever \
+GET does; a known route with another method is 405 with Allow, an unknown one 404. `reason` inside a refusal is a stable word to \
+match on. X-Auth-Token is accepted and ignored.";
+
+/// Built once; it depends on nothing but the program.
+static TEXT: LazyLock<String> = LazyLock::new(|| build().to_json().unwrap_or_default());
+
+pub(super) async fn serve() -> Response {
+    let mut response = Response::new(Body::from(TEXT.as_str()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn build() -> OpenApi {
+    let mut kept = Kept::default();
+    let mut paths = PathsBuilder::new().build();
+    for group in routes::groups() {
+        for prefix in group.prefixes {
+            for route in &group.routes {
+                let path = format!("{prefix}{}", route.path);
+                let parameters: Vec<Parameter> = names(&path).map(in_path).collect();
+                let operation = (route.describe)()
+                    .operation(&suffix(prefix, route.path), &parameters, |status, refusal| kept.keep(status, refusal));
+                paths.add_path_operation(path, vec![route.method.clone()], operation);
+            }
+        }
+    }
+    let info = InfoBuilder::new()
+        .title("nicd")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").identifier(Some("Apache-2.0 OR MIT")).build()));
+    let server = ServerBuilder::new().url("http://localhost").description(Some("The socket; Host is ignored.")).build();
+    OpenApiBuilder::new().info(info).servers(Some([server])).paths(paths).components(Some(components(kept))).build()
+}
+
+/// Refusals that several operations share.
+#[derive(Default)]
+struct Kept(Vec<(String, Documented)>);
+
+impl Kept {
+    fn keep(&mut self, status: u16, refusal: Documented) -> Ref {
+        let known = self.0.iter().find(|(_, kept)| *kept == refusal).map(|(name, _)| name.clone());
+        let name = known.unwrap_or_else(|| {
+            let alike = self.0.iter().filter(|(name, _)| name.starts_with(&format!("refused_{status}_"))).count();
+            let name = format!("refused_{status}_{}", alike + 1);
+            self.0.push((name.clone(), refusal));
+            name
+        });
+        Ref::from_response_name(name)
+    }
+}
+
+fn components(kept: Kept) -> Components {
+    let schemas =
+        [nova::schemas(), rackspace::schemas(), networks::schemas(), subnets::schemas(), ports::schemas(), agent::schemas()];
+    let builder = ComponentsBuilder::new().schemas_from_iter(schemas.into_iter().flatten());
+    let builder = kept.0.into_iter().fold(builder, |builder, (name, refusal)| builder.response(name, refusal));
+    let builder = headers().into_iter().fold(builder, |builder, (name, header)| builder.header(name, header));
+    asked_versions().into_iter().fold(builder, |builder, asked| builder.parameter(asked.name.clone(), asked)).build()
+}
+
+fn headers() -> [(&'static str, Header); 6] {
+    let id = like("^req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$");
+    [
+        ("Request-Id", header("The request's id, as in the log.", id, Must::Yes)),
+        ("OpenStack-API-Version", header("The version the answer speaks.", like("^compute 2\\.[0-9]+$"), Must::Yes)),
+        ("X-OpenStack-Nova-API-Version", header("The same, in Nova's own header.", like("^2\\.[0-9]+$"), Must::Yes)),
+        ("Vary", header("The headers that decide the version.", words(), Must::Yes)),
+        ("Retry-After", header("Seconds.", like("^[0-9]+$"), Must::Yes)),
+        ("WWW-Authenticate", header("Who calls is read off the socket.", words(), Must::Yes)),
+    ]
+}
+
+/// How a microversion is asked for.
+fn asked_versions() -> [Parameter; 2] {
+    let asked = |parameter: ParameterBuilder, what, example: &str| {
+        let parameter = parameter.parameter_in(ParameterIn::Header).required(Required::False);
+        parameter.description(Some(what)).example(Some(example.into())).build()
+    };
+    [
+        asked(
+            parameter("OpenStack-API-Version", words()),
+            "`compute 2.1` to `compute 2.70`, or `compute latest`.",
+            "compute 2.70",
+        ),
+        asked(
+            parameter("X-OpenStack-Nova-API-Version", words()),
+            "`2.1` to `2.70`, or `latest`; the other header wins, and this one is then not looked at.",
+            "2.70",
+        ),
+    ]
+}
+
+/// The parameters of a path template.
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn in_path(name: &str) -> Parameter {
+    let parameter = match name {
+        "project" => parameter(name, segment()).description(Some("Kept by nobody here; any text.")).example(Some("demo".into())),
+        name => parameter(name, any_uuid()),
+    };
+    parameter.parameter_in(ParameterIn::Path).required(Required::True).build()
+}
+
+/// What tells one operation under several prefixes apart.
+fn suffix(prefix: &str, path: &str) -> String {
+    let slash = if path.len() > 1 && path.ends_with('/') { "_slash" } else { "" };
+    let prefix = match prefix {
+        "" | "/v2.0" | "/nicd/v1" => String::new(),
+        prefix => prefix.replace('/', "_").replace(['.', '{', '}'], ""),
+    };
+    format!("{prefix}{slash}")
+}

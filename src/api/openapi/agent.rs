@@ -1,0 +1,184 @@
+//! The agent's own operations.
+
+use serde_json::json;
+
+use super::entry::{Entry, parameter};
+use super::refusals::Act::{DropServer, LastEvent, Later, OwnId, Port, PutServer, Query, Server, Write};
+use super::samples;
+use super::schema::{
+    Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, time, truth, uuid,
+    words,
+};
+use crate::api::agent::{NAME, NIC_LIMIT, PATH, shown};
+use crate::api::dialect::COMPUTE;
+use crate::api::stream;
+use crate::model::server::MAX_QUEUES;
+use crate::model::{Phase, Status};
+
+const TAG: &str = "agent";
+
+const PHASES: [Phase; 6] = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
+
+pub(in crate::api) fn servers() -> Entry {
+    let example = json!({"servers": [shown(&samples::vm()), shown(&samples::netns())]});
+    entry("list_guests", "The servers nicd knows").answers(
+        200,
+        "All of them.",
+        Record::wrapping("servers", list(named("Server"))),
+        example,
+    )
+}
+
+pub(in crate::api) fn server() -> Entry {
+    entry("show_guest", "A server").does(&[Server]).answers(200, "The server.", one(), json!({"server": shown(&samples::vm())}))
+}
+
+pub(in crate::api) fn put_server() -> Entry {
+    let vm = json!({"server": {"name": "web-1", "guest": {"kind": "vm", "queues": 1, "owner": {"uid": 107}}}});
+    let netns = json!({"server": {"name": "web-1", "guest": {"kind": "netns", "path": "/run/netns/web-1"}}});
+    entry("put_guest", "Make a server known, or change what is known of it")
+        .does(&[Write, OwnId, PutServer])
+        .body(Record::wrapping("server", named("NewServer")), &[("vm", vm), ("netns", netns)])
+        .answers(201, "It was not known before.", one(), json!({"server": shown(&samples::vm())}))
+        .answers(200, "It is changed.", one(), json!({"server": shown(&samples::netns())}))
+}
+
+pub(in crate::api) fn delete_server() -> Entry {
+    let detach = parameter("detach", like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|0|1)?$"))
+        .description(Some("True detaches its interfaces first."))
+        .example(Some("true".into()));
+    entry("delete_guest", "Forget a server")
+        .does(&[Write, Query, Server, DropServer])
+        .query(detach)
+        .answers_nothing(204, "It is forgotten.")
+}
+
+pub(in crate::api) fn events() -> Entry {
+    let last = parameter("Last-Event-ID", like("^[0-9]*$"))
+        .description(Some("Go on after this event; one `lost` when it is no longer kept."))
+        .example(Some("4711".into()));
+    let event = samples::event();
+    entry("follow_events", "What happens, as it happens")
+        .about("An endless stream. With `Accept: application/x-ndjson` each line is an event's data with its name added; otherwise server-sent events.")
+        .does(&[LastEvent])
+        .header(last)
+        .answers_as(
+            200,
+            "Events until one of both leaves.",
+            &[
+                ("text/event-stream", words().into(), stream::sse(&event).into()),
+                ("application/x-ndjson", words().into(), stream::line(&event).into()),
+            ],
+        )
+}
+
+pub(in crate::api) fn health() -> Entry {
+    let example = serde_json::to_value(samples::health()).unwrap_or_default();
+    entry("health", "How the daemon fares").answers(200, "Also when it is degraded.", named("Health"), example)
+}
+
+pub(in crate::api) fn explain() -> Entry {
+    let example = json!({
+        "port_id": samples::port().port.id.to_string(),
+        "status": Status::Down.as_str(),
+        "phase": Phase::Wired.as_str(),
+        "facts": samples::facts(),
+    });
+    entry("explain_port", "Why a port has the status it has").does(&[Port]).answers(
+        200,
+        "The facts in the order in which they decide; the first that is not ok is the cause.",
+        named("Explanation"),
+        example,
+    )
+}
+
+pub(in crate::api) fn document() -> Entry {
+    entry("openapi", "This document").answers(200, "OpenAPI 3.1.", map(super::schema::anything()), json!({"openapi": "3.1.0"}))
+}
+
+pub(in crate::api) fn plan() -> Entry {
+    entry("plan", "What an attach or a detach would do; not built yet").does(&[Write, Later])
+}
+
+pub(in crate::api) fn verify() -> Entry {
+    entry("verify", "What differs between the records and the kernel; not built yet").does(&[Later])
+}
+
+pub(in crate::api) fn gc() -> Entry {
+    entry("collect_leftovers", "List or remove what is left over; not built yet").does(&[Write, Later])
+}
+
+pub(in crate::api) fn metrics() -> Entry {
+    entry("metrics", "Numbers for Prometheus; not built yet").does(&[Later])
+}
+
+fn entry(id: &'static str, summary: &'static str) -> Entry {
+    Entry::new(COMPUTE, TAG, id, summary)
+}
+
+fn one() -> Shape {
+    Record::wrapping("server", named("Server"))
+}
+
+pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
+    vec![("Server", server_shown()), ("NewServer", new_server()), ("Health", health_shown()), ("Explanation", explanation())]
+}
+
+fn new_server() -> Shape {
+    // The last number is the kernel's "nobody in particular".
+    let id = || number(0..=u32::MAX - 1);
+    let vm = Record::new()
+        .must("kind", only("vm"))
+        .may("queues", number(1..=u32::from(MAX_QUEUES)))
+        .may("owner", or_null(Record::new().may("uid", id()).may("gid", id())))
+        .may("monitor", null());
+    let netns =
+        Record::new().must("kind", only("netns")).must("path", text(PATH).pattern(Some("^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")));
+    Record::new()
+        .may("name", text(NAME))
+        .may("project_id", text(NAME))
+        .may("nic_limit", or_null(number(0..=NIC_LIMIT)))
+        .must("guest", either([vm.into(), netns.into()]))
+        .into()
+}
+
+fn server_shown() -> Shape {
+    let vm = Record::new()
+        .must("kind", only("vm"))
+        .must("queues", number(1..=u32::from(MAX_QUEUES)))
+        .must("owner", Record::new().may("uid", count()).may("gid", count()))
+        .must("monitor", null());
+    let netns = Record::new().must("kind", only("netns")).must("path", words());
+    Record::new()
+        .must("id", uuid())
+        .must("name", words())
+        .must("project_id", words())
+        .must("guest", either([vm.into(), netns.into()]))
+        .must("nic_limit", or_null(number(0..=NIC_LIMIT)))
+        .must("created_at", time())
+        .must("updated_at", time())
+        .into()
+}
+
+fn health_shown() -> Shape {
+    let problem = Record::new().must("reason", words()).must("detail", words()).must("remedy", words());
+    let ports = Status::ALL.into_iter().fold(Record::new(), |ports, status| ports.must(status.as_str(), count()));
+    Record::new()
+        .must("status", one_of_words(["ok", "degraded"]))
+        .must("version", words())
+        .must("uptime_s", count())
+        .must("host", words())
+        .must("ports", ports)
+        .must("problems", list(problem))
+        .into()
+}
+
+fn explanation() -> Shape {
+    let fact = Record::new().must("fact", like("^[a-z_]+$")).must("ok", truth()).must("detail", words());
+    Record::new()
+        .must("port_id", uuid())
+        .must("status", one_of_words(Status::ALL.map(Status::as_str)))
+        .must("phase", one_of_words(PHASES.map(Phase::as_str)))
+        .must("facts", list(fact))
+        .into()
+}

@@ -1,0 +1,285 @@
+//! One operation as a dialect's page describes it, and as OpenAPI has it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use utoipa::openapi::content::{Content, ContentBuilder};
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::extensions::Extensions;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::{Ref, Required};
+
+use super::refusals::{self, Act};
+use super::schema::{Record, Shape, like, one_of_words, only, words};
+use crate::api::dialect::{Dialect, Envelope};
+
+const JSON: &str = "application/json";
+
+/// What a route does, in the words of its page.
+pub(in crate::api) struct Entry {
+    id: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    about: Option<&'static str>,
+    dialect: Dialect,
+    parameters: Vec<Parameter>,
+    body: Option<Body>,
+    answers: Vec<Answer>,
+    acts: Vec<Act>,
+}
+
+struct Body {
+    shape: Shape,
+    needed: Required,
+    examples: Vec<(&'static str, Value)>,
+}
+
+struct Answer {
+    status: u16,
+    what: &'static str,
+    content: Vec<(&'static str, Content)>,
+}
+
+impl Entry {
+    pub(super) fn new(dialect: Dialect, tag: &'static str, id: &'static str, summary: &'static str) -> Self {
+        let (parameters, answers, acts) = (Vec::new(), Vec::new(), Vec::new());
+        Self { id, tag, summary, about: None, dialect, parameters, body: None, answers, acts }
+    }
+
+    /// What the summary has no room for.
+    pub(super) fn about(self, about: &'static str) -> Self {
+        Self { about: Some(about), ..self }
+    }
+
+    /// What it does on its way, which decides what can refuse it.
+    pub(super) fn does(mut self, acts: &[Act]) -> Self {
+        self.acts.extend_from_slice(acts);
+        self
+    }
+
+    /// A query parameter.
+    pub(super) fn query(mut self, parameter: ParameterBuilder) -> Self {
+        self.parameters.push(parameter.parameter_in(ParameterIn::Query).required(Required::False).build());
+        self
+    }
+
+    /// A header it reads.
+    pub(super) fn header(mut self, parameter: ParameterBuilder) -> Self {
+        self.parameters.push(parameter.parameter_in(ParameterIn::Header).required(Required::False).build());
+        self
+    }
+
+    /// A POST that creates: it takes a key under which its answer is remembered.
+    pub(super) fn once(self) -> Self {
+        let key = parameter("Idempotency-Key", like("^[\\x20-\\x7e]{1,64}$"))
+            .description(Some("The same key from the same uid gives the same answer for 24 h and does nothing twice."))
+            .example(Some("attach-7f3a".into()));
+        self.does(&[Act::Key]).header(key)
+    }
+
+    /// The body it reads.
+    pub(super) fn body(self, shape: impl Into<Shape>, examples: &[(&'static str, Value)]) -> Self {
+        self.reads(shape, Required::True, examples)
+    }
+
+    /// The body it reads when there is one.
+    pub(super) fn may_have_body(self, shape: impl Into<Shape>, examples: &[(&'static str, Value)]) -> Self {
+        self.reads(shape, Required::False, examples)
+    }
+
+    fn reads(mut self, shape: impl Into<Shape>, needed: Required, examples: &[(&'static str, Value)]) -> Self {
+        self.body = Some(Body { shape: shape.into(), needed, examples: examples.to_vec() });
+        self.does(&[Act::Body])
+    }
+
+    /// An answer in JSON when all goes well.
+    pub(super) fn answers(self, status: u16, what: &'static str, shape: impl Into<Shape>, example: Value) -> Self {
+        self.answers_as(status, what, &[(JSON, shape.into(), example)])
+    }
+
+    /// An answer in one of several forms.
+    pub(super) fn answers_as(mut self, status: u16, what: &'static str, forms: &[(&'static str, Shape, Value)]) -> Self {
+        let content =
+            |shape: &Shape, example: &Value| Content::builder().schema(Some(shape.clone())).example(Some(example.clone()));
+        let content = forms.iter().map(|(kind, shape, example)| (*kind, content(shape, example).build())).collect();
+        self.answers.push(Answer { status, what, content });
+        self
+    }
+
+    /// An answer without a body.
+    pub(super) fn answers_nothing(mut self, status: u16, what: &'static str) -> Self {
+        self.answers.push(Answer { status, what, content: Vec::new() });
+        self
+    }
+
+    /// As OpenAPI has it, for one path; its refusals are kept by `keep`, which answers with their name.
+    pub(super) fn operation(self, suffix: &str, path: &[Parameter], mut keep: impl FnMut(u16, Response) -> Ref) -> Operation {
+        let mut acts = self.acts;
+        if !path.is_empty() {
+            acts.push(Act::Path);
+        }
+        let versions = acts.contains(&Act::Version);
+        let mut operation = OperationBuilder::new()
+            .operation_id(Some(format!("{}{suffix}", self.id)))
+            .tag(self.tag)
+            .summary(Some(self.summary))
+            .description(self.about)
+            .parameters(Some(path.iter().cloned().chain(self.parameters)));
+        if versions {
+            operation = ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version"]
+                .into_iter()
+                .fold(operation, |operation, name| operation.parameter_ref(component("parameters", name)));
+        }
+        for answer in self.answers {
+            operation = operation.response(answer.status.to_string(), answer.response(versions));
+        }
+        for (status, bodies) in by_status(&acts, self.dialect) {
+            let refusal = refusal(status, &bodies, self.dialect, versions);
+            operation = operation.response(status.to_string(), keep(status, refusal));
+        }
+        operation.request_body(self.body.map(|body| body.request())).build()
+    }
+}
+
+impl Body {
+    fn request(self) -> utoipa::openapi::request_body::RequestBody {
+        let examples = self.examples.into_iter().map(|(name, value)| (name, ExampleBuilder::new().value(Some(value)).build()));
+        let content = Content::builder().schema(Some(self.shape)).examples_from_iter(examples).build();
+        RequestBodyBuilder::new().required(Some(self.needed)).content(JSON, content).build()
+    }
+}
+
+impl Answer {
+    fn response(self, versions: bool) -> Response {
+        let response = marked(ResponseBuilder::new().description(self.what));
+        let response = if versions { versioned(response) } else { response };
+        self.content.into_iter().fold(response, |response, (kind, content)| response.content(kind, content)).build()
+    }
+}
+
+/// A parameter by name.
+pub(super) fn parameter(name: &str, shape: impl Into<Shape>) -> ParameterBuilder {
+    ParameterBuilder::new().name(name).schema(Some(shape))
+}
+
+/// A reference to a component that is no schema.
+fn component(kind: &str, name: &str) -> Ref {
+    Ref::new(format!("#/components/{kind}/{name}"))
+}
+
+/// Every answer carries its request's id, twice.
+fn marked(response: ResponseBuilder) -> ResponseBuilder {
+    ["X-Compute-Request-Id", "X-Openstack-Request-Id"]
+        .into_iter()
+        .fold(response, |response, name| response.header_ref(name, component("headers", "Request-Id")))
+}
+
+fn versioned(response: ResponseBuilder) -> ResponseBuilder {
+    ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Vary"]
+        .into_iter()
+        .fold(response, |response, name| response.header_ref(name, component("headers", name)))
+}
+
+fn by_status(acts: &[Act], dialect: Dialect) -> BTreeMap<u16, Vec<Value>> {
+    let mut all: BTreeMap<u16, Vec<Value>> = BTreeMap::new();
+    for shown in refusals::of(acts, dialect) {
+        all.entry(shown.status).or_default().push(shown.body);
+    }
+    all
+}
+
+/// All refusals of one status as one response: each envelope with the reasons that come in it, and an example of each.
+fn refusal(status: u16, bodies: &[Value], dialect: Dialect, versions: bool) -> Response {
+    let mut envelopes: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for body in bodies {
+        let key = body.as_object().and_then(|top| top.keys().next()).map_or("", String::as_str);
+        envelopes.entry(key).or_default().push(body);
+    }
+    let shapes: Vec<Shape> = envelopes.iter().map(|(key, bodies)| envelope(key, status, bodies)).collect();
+    let shape = match <[Shape; 1]>::try_from(shapes) {
+        Ok([one]) => one,
+        Err(several) => super::schema::any(several),
+    };
+    let examples =
+        bodies.iter().map(|body| (example_name(body, dialect), ExampleBuilder::new().value(Some(body.clone())).build()));
+    let content: ContentBuilder = Content::builder().schema(Some(shape)).examples_from_iter(examples);
+    let response = marked(ResponseBuilder::new().description(meaning(status)).content(JSON, content.build()));
+    let response = match status {
+        401 => response.header_ref("WWW-Authenticate", component("headers", "WWW-Authenticate")),
+        503 => response.header_ref("Retry-After", component("headers", "Retry-After")),
+        _ => response,
+    };
+    // The edge refuses before a version is read, so here they may be missing.
+    let response = match versions {
+        true => ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version"]
+            .into_iter()
+            .fold(response, |response, name| response.header(name, header("The version the answer speaks.", words(), Must::No))),
+        false => response,
+    };
+    response.build()
+}
+
+fn envelope(key: &str, status: u16, bodies: &[&Value]) -> Shape {
+    let all = |name: &str| {
+        let values = bodies.iter().filter_map(|body| refusals::inner(body).get(name)?.as_str());
+        let values: std::collections::BTreeSet<&str> = values.collect();
+        one_of_words(values)
+    };
+    let inner = match key {
+        "NeutronError" => Record::new().must("type", all("type")).must("message", words()).must("detail", only("")),
+        _ => Record::new().must("code", only(status)).must("message", words()),
+    };
+    Record::wrapping(key, inner.must("reason", all("reason")))
+}
+
+/// One reason can come in two envelopes.
+fn example_name(body: &Value, dialect: Dialect) -> String {
+    let reason = refusals::reason(body);
+    match dialect.envelope == Envelope::Network && body.get("NeutronError").is_none() {
+        true => format!("{reason}_early"),
+        false => reason.to_owned(),
+    }
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "The request is wrong as it is; the message says what would be right.",
+        401 => "The caller is nobody whom this socket is for.",
+        403 => "It may not be done.",
+        404 => "There is no such thing.",
+        406 => "The version asked for is not one of these.",
+        408 => "The request did not arrive in time; the connection closes.",
+        409 => "It does not fit what is there.",
+        413 => "More than is possible.",
+        415 => "The body is not JSON.",
+        431 => "The headers are too long; the connection closes.",
+        500 => "A bug in nicd, or a kernel that refuses what it should not; the log has it under the request's id.",
+        501 => "The mechanism is not built yet.",
+        503 => "Not now; try again.",
+        507 => "The state directory is full.",
+        _ => "Refused.",
+    }
+}
+
+/// Whether a header is on every answer of its kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Must {
+    Yes,
+    No,
+}
+
+/// A header of an answer.
+pub(super) fn header(what: &str, shape: impl Into<Shape>, must: Must) -> Header {
+    let header = HeaderBuilder::new().description(Some(what)).schema(Some(shape));
+    // utoipa's header has no `required` of its own.
+    let required = (must == Must::Yes).then(|| Extensions::from_iter([("required", json!(true))]));
+    header.extensions(required).build()
+}
+
+/// A project in the path: kept by nobody here, any text will do.
+pub(super) fn segment() -> Shape {
+    words().min_length(Some(1)).into()
+}

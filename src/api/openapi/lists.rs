@@ -1,0 +1,37 @@
+//! What all of Neutron's lists take, and what they answer.
+
+use utoipa::openapi::path::ParameterBuilder;
+
+use super::entry::{Entry, parameter};
+use super::schema::{Record, Shape, count, list, one_of_words, words};
+
+/// A list's parameters: filters by each known attribute, and how to sort, cut and page.
+pub(super) fn listing(entry: Entry, known: &[&str]) -> Entry {
+    let filters = known.iter().map(|name| {
+        parameter(name, list(words())).description(Some("Only those that have one of these values; `a=x&a=y` for either."))
+    });
+    let entry = filters.fold(fields(entry), Entry::query);
+    let keys = list(one_of_words(known.iter().copied()));
+    let directions = list(one_of_words(["asc", "desc"]));
+    entry
+        .query(said("sort_key", keys, "Sort by these, the first first."))
+        .query(said("sort_dir", directions, "The direction of each sort_key."))
+        .query(said("limit", count(), "At most so many; 0 for all.").example(Some(100.into())))
+        .query(said("marker", words(), "Only what comes after the entry with this id."))
+        .query(said("page_reverse", words(), "`True` for what comes before the marker.").example(Some("True".into())))
+}
+
+/// `fields`, which also a single object takes.
+pub(super) fn fields(entry: Entry) -> Entry {
+    entry.query(said("fields", list(words()), "Only these attributes of each object."))
+}
+
+/// A page of a list.
+pub(super) fn page(collection: &str, of: Record) -> Shape {
+    let link = Record::new().must("rel", one_of_words(["next", "previous"])).must("href", words());
+    Record::new().must(collection, list(of)).may(&format!("{collection}_links"), list(link)).into()
+}
+
+fn said(name: &str, shape: impl Into<Shape>, what: &str) -> ParameterBuilder {
+    parameter(name, shape).description(Some(what))
+}

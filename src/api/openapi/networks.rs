@@ -1,0 +1,127 @@
+//! Neutron's networks.
+
+use serde_json::{Value, json};
+
+use super::entry::Entry;
+use super::refusals::Act::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
+use super::schema::{
+    Record, Shape, any_uuid, either, empty_list, link, list, named, null, number, one_of_words, only, or_null, text, time, uuid,
+    words,
+};
+use super::{lists, samples};
+use crate::api::agent::NAME;
+use crate::api::dialect::NETWORK;
+use crate::api::fields::BULK;
+use crate::api::networks::{KNOWN, shown};
+use crate::model::network::{MAX_MTU, MIN_MTU};
+
+const TAG: &str = "networks";
+
+pub(in crate::api) fn list_all() -> Entry {
+    let entry = entry("list_networks", "Networks").does(&[Query]);
+    let example = json!({"networks": [shown(&samples::network())]});
+    lists::listing(entry, KNOWN).answers(200, "Those that fit.", lists::page("networks", network().cut()), example)
+}
+
+pub(in crate::api) fn show() -> Entry {
+    let entry = entry("show_network", "A network").does(&[Query, Network]);
+    lists::fields(entry).answers(200, "The network.", Record::wrapping("network", network().cut()), example())
+}
+
+pub(in crate::api) fn create() -> Entry {
+    let one = json!({"network": {"name": "blue", "mtu": 1500}});
+    let many = json!({"networks": [{"name": "blue"}, {"name": "green", "provider:network_type": "local"}]});
+    entry("create_networks", "Make a network, or several")
+        .about(
+            "All of them or none. The bridge is made with a network's first port, unless `nicd:bridge` names one that is there.",
+        )
+        .does(&[Write, NewNetwork])
+        .once()
+        .body(bulk("network", "networks", "NewNetwork"), &[("one", one), ("several", many)])
+        .answers(201, "As asked: one, or a list.", made("network", "networks", "Network"), example())
+}
+
+pub(in crate::api) fn update() -> Entry {
+    entry("update_network", "Change a network")
+        .about("With `mtu` the devices of all its ports follow.")
+        .does(&[Write, Network, ChangeNetwork])
+        .body(Record::wrapping("network", named("NetworkChange")), &[("name", json!({"network": {"name": "green"}}))])
+        .answers(200, "The network as it is now.", Record::wrapping("network", named("Network")), example())
+}
+
+pub(in crate::api) fn delete() -> Entry {
+    entry("delete_network", "Remove a network without ports, with its subnets and the bridge that nicd made")
+        .does(&[Write, Network, DropNetwork])
+        .answers_nothing(204, "It is gone.")
+}
+
+fn entry(id: &'static str, summary: &'static str) -> Entry {
+    Entry::new(NETWORK, TAG, id, summary)
+}
+
+fn example() -> Value {
+    json!({"network": shown(&samples::network())})
+}
+
+/// One object in its envelope, or several in theirs.
+pub(super) fn bulk(one: &str, many: &str, new: &str) -> Shape {
+    let several = list(named(new)).min_items(Some(1)).max_items(Some(BULK));
+    either([Record::wrapping(one, named(new)), Record::wrapping(many, several)])
+}
+
+/// What was made, wrapped as it was asked for.
+pub(super) fn made(one: &str, many: &str, shown: &str) -> Shape {
+    either([Record::wrapping(one, named(shown)), Record::wrapping(many, list(named(shown)))])
+}
+
+pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
+    let new = Record::new()
+        .may("id", any_uuid().description(Some("A control plane's own; a fresh one when left out.")))
+        .may("tenant_id", text(NAME))
+        .may("project_id", text(NAME))
+        .may("nicd:bridge", or_null(link().description(Some("An existing bridge to use; nicd never changes it."))))
+        .may("provider:network_type", one_of_words(["local", "flat"]))
+        .may("provider:physical_network", or_null(words().max_length(Some(NAME))))
+        .may("provider:segmentation_id", null());
+    vec![
+        ("Network", network().into()),
+        ("NewNetwork", changeable(new).into()),
+        ("NetworkChange", changeable(Record::new()).into()),
+    ]
+}
+
+/// What may be given at any time, and what has one possible value so far.
+fn changeable(record: Record) -> Record {
+    record
+        .may("name", text(NAME))
+        .may("description", text(NAME))
+        .may("mtu", number(MIN_MTU..=MAX_MTU))
+        .may("admin_state_up", only(true))
+        .may("shared", only(false))
+        .may("router:external", only(false))
+        .may("port_security_enabled", only(false))
+}
+
+fn network() -> Record {
+    Record::new()
+        .must("id", uuid())
+        .must("name", words())
+        .must("description", words())
+        .must("status", one_of_words(["ACTIVE"]))
+        .must("admin_state_up", only(true))
+        .must("mtu", number(MIN_MTU..=MAX_MTU))
+        .must("shared", only(false))
+        .must("router:external", only(false))
+        .must("subnets", list(uuid()))
+        .must("tenant_id", words())
+        .must("project_id", words())
+        .must("provider:network_type", one_of_words(["local", "flat"]))
+        .must("provider:physical_network", or_null(words()))
+        .must("provider:segmentation_id", null())
+        .must("nicd:bridge", or_null(words()))
+        .must("port_security_enabled", only(false))
+        .must("tags", empty_list())
+        .must("revision_number", number(1..=u32::MAX))
+        .must("created_at", time())
+        .must("updated_at", time())
+}

@@ -1,0 +1,130 @@
+//! Nova's and OTC's operations.
+
+use serde_json::json;
+
+use super::entry::{Entry, parameter};
+use super::refusals::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
+use super::schema::{Record, Shape, any_uuid, ip, like, list, mac, named, one_of_words, or_null, time, uuid, words};
+use super::{samples, versions};
+use crate::api::dialect::COMPUTE;
+use crate::api::microversion::Microversion;
+use crate::api::nova;
+use crate::model::Status;
+
+const TAG: &str = "compute";
+
+/// Where the examples' servers are.
+const SERVERS: &str = "http://localhost/v2.1/servers";
+
+pub(in crate::api) fn servers() -> Entry {
+    let example = json!({"servers": [nova::brief(&samples::vm(), SERVERS)]});
+    entry("list_servers", "The servers of this host").answers(
+        200,
+        "All of them.",
+        Record::wrapping("servers", list(brief())),
+        example,
+    )
+}
+
+pub(in crate::api) fn details() -> Entry {
+    let example = json!({"servers": [nova::detail(&samples::vm(), SERVERS)]});
+    let shape = Record::wrapping("servers", list(detail()));
+    entry("detail_servers", "The servers of this host, in detail").answers(200, "All of them.", shape, example)
+}
+
+pub(in crate::api) fn server() -> Entry {
+    let example = json!({"server": nova::detail(&samples::vm(), SERVERS)});
+    entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", detail()), example)
+}
+
+pub(in crate::api) fn list_interfaces() -> Entry {
+    let example = json!({"interfaceAttachments": [nova::attachment(&samples::port(), Microversion::MIN)]});
+    entry("list_interfaces", "A server's interfaces").does(&[Server]).answers(
+        200,
+        "All of them, also those on their way out.",
+        Record::wrapping("interfaceAttachments", list(named("InterfaceAttachment"))),
+        example,
+    )
+}
+
+pub(in crate::api) fn show_interface() -> Entry {
+    entry("show_interface", "An interface of a server").does(&[Server, PortOfServer]).answers(
+        200,
+        "The interface.",
+        Record::wrapping("interfaceAttachment", named("InterfaceAttachment")),
+        attached(),
+    )
+}
+
+pub(in crate::api) fn attach() -> Entry {
+    let by_network = json!({"interfaceAttachment": {
+        "net_id": "3cb9bc59-5699-4588-a4b1-b87f96708bc6",
+        "fixed_ips": [{"ip_address": "10.0.0.2"}],
+    }});
+    let by_port = json!({"interfaceAttachment": {"port_id": "ce531f90-199f-48c0-816c-13e38010b442"}});
+    entry("attach_interface", "Give a server an interface")
+        .about(
+            "By `net_id` (a port is made, and deleted by the detach), by `port_id`, or with neither when there is one network.",
+        )
+        .does(&[Write, Server, NovaAttach, Attach])
+        .once()
+        .may_have_body(
+            named("AttachInterface"),
+            &[("by_network", by_network), ("by_port", by_port), ("on_the_only_network", json!({}))],
+        )
+        .answers(
+            200,
+            "Built and durable; the state is the one at that moment.",
+            Record::wrapping("interfaceAttachment", named("InterfaceAttachment")),
+            attached(),
+        )
+}
+
+pub(in crate::api) fn detach() -> Entry {
+    let keep = parameter("reserve_port", like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|0|1)?$"))
+        .description(Some("True keeps the port, also one that an attach made."))
+        .example(Some("True".into()));
+    entry("detach_interface", "Take an interface from a server")
+        .does(&[Write, Query, Server, PortOfServer])
+        .query(keep)
+        .answers_nothing(202, "Traffic is cut and the intent durable; the port is listed until its device is gone.")
+}
+
+fn entry(id: &'static str, summary: &'static str) -> Entry {
+    Entry::new(COMPUTE, TAG, id, summary).does(&[Version])
+}
+
+fn attached() -> serde_json::Value {
+    json!({"interfaceAttachment": nova::attachment(&samples::port(), Microversion::MIN)})
+}
+
+fn brief() -> Record {
+    Record::new().must("id", uuid()).must("name", words()).must("links", versions::links())
+}
+
+fn detail() -> Record {
+    brief().must("status", one_of_words(["ACTIVE"])).must("tenant_id", words()).must("created", time()).must("updated", time())
+}
+
+pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
+    let address = Record::new().must("subnet_id", uuid()).must("ip_address", ip());
+    let shown = Record::new()
+        .must("port_state", one_of_words(Status::ALL.map(Status::as_str)))
+        .must("fixed_ips", list(address))
+        .must("port_id", uuid())
+        .must("net_id", uuid())
+        .must("mac_addr", mac())
+        .may("tag", or_null(words().description(Some("From 2.70."))));
+    let asked = Record::new()
+        .may("net_id", any_uuid().description(Some("Not with port_id.")))
+        .may("port_id", any_uuid().description(Some("Not with net_id.")))
+        .may(
+            "fixed_ips",
+            list(Record::new().must("ip_address", ip()))
+                .min_items(Some(1))
+                .max_items(Some(1))
+                .description(Some("Only with net_id.")),
+        )
+        .may("tag", like("^[^,/]*$").min_length(Some(1)).max_length(Some(60)).description(Some("From 2.49.")));
+    vec![("InterfaceAttachment", shown.into()), ("AttachInterface", Record::new().may("interfaceAttachment", asked).into())]
+}

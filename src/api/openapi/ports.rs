@@ -1,0 +1,156 @@
+//! Neutron's ports.
+
+use serde_json::{Value, json};
+
+use super::entry::Entry;
+use super::networks::{bulk, made};
+use super::refusals::Act::{ChangePort, NewPort, Port, Query, Write};
+use super::schema::{
+    Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, mac, named, null, number, one_of_words, only,
+    or_null, text, time, truth, uuid, words,
+};
+use super::{lists, samples};
+use crate::api::agent::NAME;
+use crate::api::dialect::NETWORK;
+use crate::api::ports::{ENTRIES, KNOWN, shown};
+use crate::model::network::{MAX_MTU, MIN_MTU};
+use crate::model::server::MAX_QUEUES;
+use crate::model::{Phase, Status};
+
+const TAG: &str = "ports";
+
+pub(in crate::api) fn list_all() -> Entry {
+    let entry = entry("list_ports", "Ports").does(&[Query]);
+    let example = json!({"ports": [shown(&samples::port())]});
+    lists::listing(entry, KNOWN).answers(200, "Those that fit.", lists::page("ports", port().cut()), example)
+}
+
+pub(in crate::api) fn show() -> Entry {
+    let entry = entry("show_port", "A port").does(&[Query, Port]);
+    lists::fields(entry).answers(200, "The port.", Record::wrapping("port", port().cut()), example())
+}
+
+pub(in crate::api) fn create() -> Entry {
+    let network = "3cb9bc59-5699-4588-a4b1-b87f96708bc6";
+    let one = json!({"port": {"network_id": network, "name": "front", "fixed_ips": [{"ip_address": "10.0.0.2"}]}});
+    let many = json!({"ports": [{"network_id": network}, {"network_id": network, "mac_address": "fa:16:3e:63:75:b2"}]});
+    entry("create_ports", "Make a port without a server, or several")
+        .about("An attach gives it to a server.")
+        .does(&[Write, NewPort])
+        .once()
+        .body(bulk("port", "ports", "NewPort"), &[("one", one), ("several", many)])
+        .answers(201, "As asked: one, or a list.", made("port", "ports", "Port"), json!({"port": shown(&samples::unbound())}))
+}
+
+pub(in crate::api) fn update() -> Entry {
+    entry("update_port", "Change a port")
+        .about("`device_id` is what it is: a port gets its server by an attach.")
+        .does(&[Write, Port, ChangePort])
+        .body(Record::wrapping("port", named("PortChange")), &[("down", json!({"port": {"admin_state_up": false}}))])
+        .answers(200, "The port as it is now.", Record::wrapping("port", named("Port")), example())
+}
+
+pub(in crate::api) fn delete() -> Entry {
+    entry("delete_port", "Remove a port, detaching it first").does(&[Write, Port]).answers_nothing(204, "It is gone, or going.")
+}
+
+fn entry(id: &'static str, summary: &'static str) -> Entry {
+    Entry::new(NETWORK, TAG, id, summary)
+}
+
+fn example() -> Value {
+    json!({"port": shown(&samples::port())})
+}
+
+pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
+    let new = Record::new()
+        .may("id", any_uuid())
+        .must("network_id", any_uuid())
+        .may("tenant_id", text(NAME))
+        .may("project_id", text(NAME))
+        .may("device_id", only(""));
+    let change = Record::new().may("device_id", words().description(Some("Only the one it has.")));
+    vec![("Port", port().into()), ("NewPort", changeable(new).into()), ("PortChange", changeable(change).into())]
+}
+
+/// What may be given at any time, and what has one possible value so far.
+fn changeable(record: Record) -> Record {
+    record
+        .may("name", text(NAME))
+        .may("description", text(NAME))
+        .may("admin_state_up", any_truth())
+        .may("device_owner", text(NAME))
+        .may("mac_address", any_mac())
+        .may("fixed_ips", list(wanted_ip()).max_items(Some(ENTRIES)))
+        .may("binding:profile", or_null(Record::new().may("interface_name", or_null(link())).may("vnet_hdr", any_truth())))
+        .may("binding:host_id", or_null(words().description(Some("This host, or empty."))))
+        .may("port_security_enabled", only(false))
+        .may("security_groups", empty_list())
+        .may("allowed_address_pairs", empty_list())
+        .may("nicd:limits", or_null(nothing()))
+        .may("binding:vnic_type", only("normal"))
+}
+
+/// A subnet, an address, or both.
+fn wanted_ip() -> Shape {
+    let by_subnet = Record::new().must("subnet_id", any_uuid()).may("ip_address", ip());
+    let by_address = Record::new().must("ip_address", ip()).may("subnet_id", any_uuid());
+    any([by_subnet.into(), by_address.into()])
+}
+
+fn port() -> Record {
+    let address = Record::new().must("subnet_id", uuid()).must("ip_address", ip());
+    let profile = Record::new().may("interface_name", words()).must("vnet_hdr", truth());
+    let phases = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
+    Record::new()
+        .must("id", uuid())
+        .must("name", words())
+        .must("description", words())
+        .must("network_id", uuid())
+        .must("tenant_id", words())
+        .must("project_id", words())
+        .must("mac_address", mac())
+        .must("fixed_ips", list(address))
+        .must("allowed_address_pairs", empty_list())
+        .must("port_security_enabled", only(false))
+        .must("security_groups", empty_list())
+        .must("admin_state_up", truth())
+        .must("status", one_of_words(Status::ALL.map(Status::as_str)))
+        .must("device_id", words())
+        .must("device_owner", words())
+        .must("binding:vif_type", one_of_words(["tap", "veth", "unbound"]))
+        .must("binding:vif_details", any([tap().into(), veth().into(), nothing()]))
+        .must("binding:vnic_type", only("normal"))
+        .must("binding:host_id", words())
+        .must("binding:profile", profile)
+        .must("nicd:limits", null())
+        .must("nicd:phase", one_of_words(phases.map(Phase::as_str)))
+        .must("nicd:reason", or_null(words()))
+        .must("tags", empty_list())
+        .must("revision_number", number(1..=u32::MAX))
+        .must("created_at", time())
+        .must("updated_at", time())
+}
+
+/// How a VMM opens the device.
+fn tap() -> Record {
+    device().must("queues", number(1..=u32::from(MAX_QUEUES))).must("vnet_hdr", truth())
+}
+
+/// Where the guest finds its end.
+fn veth() -> Record {
+    device().must("guest_device", or_null(words()))
+}
+
+fn device() -> Record {
+    Record::new()
+        .must("device", or_null(words()))
+        .must("bridge", or_null(words()))
+        .must("host_mac", or_null(mac()))
+        .must("mtu", number(MIN_MTU..=MAX_MTU))
+}
+
+/// `{}`
+fn nothing() -> Shape {
+    Record::new().into()
+}

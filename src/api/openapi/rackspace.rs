@@ -1,0 +1,57 @@
+//! Rackspace's operations.
+
+use serde_json::{Value, json};
+
+use super::entry::Entry;
+use super::refusals::Act::{Attach, OnePerNetwork, PortOfServer, Server, Write};
+use super::samples;
+use super::schema::{Record, Shape, any, any_uuid, like, list, named, uuid, words};
+use crate::api::dialect::RACKSPACE;
+use crate::api::rackspace;
+
+const TAG: &str = "virtual interfaces";
+
+pub(in crate::api) fn list_interfaces() -> Entry {
+    entry("list_virtual_interfaces", "A server's interfaces").answers(200, "All of them.", interfaces(), example())
+}
+
+pub(in crate::api) fn create() -> Entry {
+    let body = json!({"virtual_interface": {"network_id": "3cb9bc59-5699-4588-a4b1-b87f96708bc6"}});
+    let asked = Record::new().must("network_id", any_uuid());
+    entry("create_virtual_interface", "Give a server an interface on a network")
+        .about("At most one per server and network.")
+        .does(&[Write, Attach, OnePerNetwork])
+        .once()
+        .body(Record::wrapping("virtual_interface", asked), &[("on_a_network", body)])
+        .answers(200, "The new one, in a list.", interfaces(), example())
+}
+
+pub(in crate::api) fn delete() -> Entry {
+    entry("delete_virtual_interface", "Take an interface from a server")
+        .does(&[Write, PortOfServer])
+        .answers_nothing(200, "Traffic is cut and the intent durable.")
+}
+
+fn entry(id: &'static str, summary: &'static str) -> Entry {
+    Entry::new(RACKSPACE, TAG, id, summary).does(&[Server])
+}
+
+fn interfaces() -> Shape {
+    Record::wrapping("virtual_interfaces", list(named("VirtualInterface")))
+}
+
+fn example() -> Value {
+    json!({"virtual_interfaces": [rackspace::labelled(&samples::port(), "blue")]})
+}
+
+pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
+    let v6 = like("^([0-9a-f]{4}:){7}[0-9a-f]{4}$");
+    let v4 = like("^([0-9]{1,3}\\.){3}[0-9]{1,3}$");
+    let address =
+        Record::new().must("address", any([v4.into(), v6.into()])).must("network_id", uuid()).must("network_label", words());
+    let shown = Record::new()
+        .must("id", uuid())
+        .must("mac_address", like("^([0-9A-F]{2}:){5}[0-9A-F]{2}$"))
+        .must("ip_addresses", list(address));
+    vec![("VirtualInterface", shown.into())]
+}

@@ -1,0 +1,311 @@
+//! Every refusal there is, once, with what a request must do to meet it. Status, words and envelope come from `faults`
+//! and the edge, so a document made of these says what the daemon says.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::api::dialect::Dialect;
+use crate::api::faults::{self, Refusal, What};
+use crate::api::fields::BodyError;
+use crate::api::listener;
+use crate::kernel::{NetnsError, OpError, Trouble};
+use crate::manager::Error;
+use crate::model::mac::MacError;
+use crate::model::subnet::SubnetError;
+use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
+use crate::plan::PlanError;
+use crate::store::StoreError;
+
+/// What a request does on its way: each may end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Is no GET.
+    Write,
+    /// Has parameters in its path.
+    Path,
+    /// Reads its query.
+    Query,
+    /// Reads a body.
+    Body,
+    /// Speaks a microversion.
+    Version,
+    /// May have an idempotency key.
+    Key,
+    /// Takes a new object's id from the path.
+    OwnId,
+    /// Looks up a server.
+    Server,
+    /// Looks up a port.
+    Port,
+    /// Looks up one of a server's ports.
+    PortOfServer,
+    /// Looks up a network.
+    Network,
+    /// Looks up a subnet.
+    Subnet,
+    /// Says itself which port, network and address an attach is for, as Nova's does.
+    NovaAttach,
+    /// Attaches under Rackspace's rule.
+    OnePerNetwork,
+    /// Gives a port to a server.
+    Attach,
+    /// Makes networks.
+    NewNetwork,
+    /// Changes a network.
+    ChangeNetwork,
+    /// Removes a network.
+    DropNetwork,
+    /// Makes subnets.
+    NewSubnet,
+    /// Changes a subnet.
+    ChangeSubnet,
+    /// Removes a subnet.
+    DropSubnet,
+    /// Makes ports.
+    NewPort,
+    /// Changes a port.
+    ChangePort,
+    /// Makes a server known.
+    PutServer,
+    /// Forgets a server.
+    DropServer,
+    /// Reads the number of an event.
+    LastEvent,
+    /// Is not built yet.
+    Later,
+}
+
+use Act::*;
+
+/// A refusal as a client gets it.
+pub(super) struct Shown {
+    pub status: u16,
+    pub body: Value,
+}
+
+/// Every refusal that a request of a dialect that does `acts` can meet.
+pub(super) fn of(acts: &[Act], dialect: Dialect) -> Vec<Shown> {
+    let edge = listener::shown(dialect).into_iter();
+    let edge = edge.filter(|(_, _, of)| *of == listener::For::All || acts.contains(&Write));
+    let edge = edge.map(|(status, body, _)| Shown { status: status.as_u16(), body });
+    let own = all().into_iter().filter(|(_, met)| met.iter().any(|act| acts.contains(act)));
+    let own = own.map(|(refusal, _)| faults::shown(&refusal, dialect));
+    edge.chain(own.map(|(status, body)| Shown { status: status.as_u16(), body })).collect()
+}
+
+fn all() -> Vec<(Refusal, &'static [Act])> {
+    let managed = manager().into_iter().map(|(error, acts)| (Refusal::Manager(error), acts));
+    readers().into_iter().chain(managed).collect()
+}
+
+fn readers() -> Vec<(Refusal, &'static [Act])> {
+    let field = |why: &str| BodyError::Field { field: "name".into(), value: "5".into(), why: why.into() };
+    let unknown = |what| Refusal::Unknown { what, id: "none".into() };
+    vec![
+        (Refusal::Body(BodyError::Json("expected value at line 1 column 1".into())), &[Body]),
+        (Refusal::Body(BodyError::Top("Additional properties are not allowed ('colour' was unexpected)".into())), &[Body]),
+        (Refusal::Body(field("5 is not of type 'string'")), &[Body]),
+        (Refusal::Body(BodyError::NotBuilt("port_security_enabled = true".into())), &[Body]),
+        (Refusal::Query("'colour' is not an attribute of this resource".into()), &[Query, LastEvent]),
+        (Refusal::MediaType("text/plain".into()), &[Body]),
+        (Refusal::MicroversionMalformed("two".into()), &[Version]),
+        (Refusal::MicroversionUnsupported { asked: "2.99".into(), min: "2.1".into(), max: "2.70".into() }, &[Version]),
+        (Refusal::BadKey, &[Key]),
+        (Refusal::KeyMismatch("a-key".into()), &[Key]),
+        (Refusal::NetworkAndPort, &[NovaAttach]),
+        (Refusal::AddressWithoutNetwork, &[NovaAttach]),
+        (unknown(What::Server), &[Server]),
+        (unknown(What::Port), &[Port, PortOfServer]),
+        (unknown(What::Network), &[Network]),
+        (unknown(What::Subnet), &[Subnet]),
+        (Refusal::UseAttach(port()), &[ChangePort]),
+        (Refusal::BadId("'none' is not a 'uuid': 32 hexadecimal digits are expected".into()), &[OwnId]),
+        (Refusal::BadPath("/v2.0/ports/%FF".into()), &[Path]),
+        (Refusal::NoRoute("/v3".into()), &[]),
+        (Refusal::BadMethod { method: "PATCH".into(), path: "/v2.0/ports".into() }, &[]),
+        (Refusal::NotBuilt("/nicd/v1/plan".into()), &[Later]),
+    ]
+}
+
+fn manager() -> Vec<(Error, &'static [Act])> {
+    [objects(), addresses(), limits(), guests(), host(), store()].into_iter().flatten().collect()
+}
+
+fn objects() -> Vec<(Error, &'static [Act])> {
+    vec![
+        (Error::NoSuchNetwork(network()), &[Network, NewSubnet, NewPort, NovaAttach, OnePerNetwork]),
+        (Error::NoSuchSubnet(subnet()), &[Subnet, NewPort, ChangePort]),
+        (Error::NoSuchServer(server()), &[Server]),
+        (Error::NoSuchPort(port()), &[Port, PortOfServer, NovaAttach]),
+        (Error::PortNotOnServer { server: server(), port: port() }, &[PortOfServer]),
+        (Error::PortInUse(port()), &[NovaAttach]),
+        (Error::IdTaken(uuid()), &[NewNetwork, NewSubnet, NewPort]),
+        (Error::NetworkInUse { network: network(), ports: 2 }, &[DropNetwork]),
+        (Error::SubnetInUse { subnet: subnet(), ports: 2 }, &[DropSubnet]),
+        (Error::ServerHasNics { server: server(), nics: 1 }, &[DropServer]),
+        (Error::KindChange { server: server(), is: "vm", asked: "netns" }, &[PutServer]),
+        (Error::NeedsDetach { what: "mac_address", port: port() }, &[ChangePort]),
+        (Error::MtuInUse { network: network() }, &[ChangeNetwork]),
+    ]
+}
+
+fn addresses() -> Vec<(Error, &'static [Act])> {
+    const ASKED: &[Act] = &[NovaAttach, NewPort, ChangePort];
+    let ip = std::net::IpAddr::from([10, 0, 0, 5]);
+    let mac = Mac([0xfa, 0x16, 0x3e, 0x63, 0x75, 0xb2]);
+    let not_for_guests = SubnetError::NotForGuests(ipnetwork::IpNetwork::V4(std::net::Ipv4Addr::LOCALHOST.into()));
+    let overlap = Error::SubnetOverlap { cidr: "10.0.0.0/24".into(), other: subnet(), other_cidr: "10.0.0.0/16".into() };
+    let empty = Error::PoolEmpty { network: network(), cidr: "10.0.0.0/24".into(), size: 253, used: 253 };
+    vec![
+        (Error::AddressInUse { ip, network: network(), port: port() }, ASKED),
+        (Error::AddressOutside { ip, network: network(), subnets: "10.1.0.0/24".into() }, ASKED),
+        (Error::AddressKept { ip, why: "the gateway's address" }, ASKED),
+        (Error::SubnetOfOther { subnet: subnet(), network: network() }, &[NewPort, ChangePort]),
+        (empty, &[Attach, NewPort, ChangePort]),
+        (Error::NoSubnet(network()), &[Attach]),
+        (Error::MacInUse { mac, by: format!("port {}", port()) }, &[NewPort, ChangePort]),
+        (Error::Mac(MacError::Zero), &[NewPort, ChangePort]),
+        (overlap, &[NewSubnet]),
+        (Error::Subnet(not_for_guests), &[NewSubnet, ChangeSubnet]),
+    ]
+}
+
+fn limits() -> Vec<(Error, &'static [Act])> {
+    vec![
+        (Error::TooManyAddresses { given: 17, limit: 16 }, &[NewPort, ChangePort]),
+        (Error::TooManyNics { server: server(), limit: 12 }, &[Attach]),
+        (Error::SecondOnNetwork { server: server(), network: network() }, &[OnePerNetwork]),
+        (Error::TooManySubnets { network: network(), limit: 64 }, &[NewSubnet]),
+        (Error::NoNetwork("demo".into()), &[NovaAttach]),
+        (Error::SeveralNetworks, &[NovaAttach]),
+        (Error::BridgeFull { network: network() }, &[Attach]),
+    ]
+}
+
+fn guests() -> Vec<(Error, &'static [Act])> {
+    let path = || "/run/netns/blue".to_owned();
+    let refused = op(Trouble::GuestRefused, "setting addresses in the guest", "Invalid argument (EINVAL)");
+    vec![
+        (Error::Netns(NetnsError::Missing(path())), &[PutServer]),
+        (Error::Netns(NetnsError::NotNetns(path())), &[PutServer]),
+        (Error::Netns(NetnsError::Own(path())), &[PutServer]),
+        (Error::Netns(NetnsError::Refused { path: path(), said: "Operation not permitted (EPERM)".into() }), &[PutServer]),
+        (Error::NamespaceChanged { path: path(), server: server() }, &[PutServer, Attach]),
+        (Error::NamespaceGone { path: path(), server: server() }, &[Attach]),
+        (Error::GuestNameTaken { name: "eth0".into(), server: server() }, &[Attach]),
+        (Error::GuestRefused(refused), &[Attach]),
+    ]
+}
+
+fn host() -> Vec<(Error, &'static [Act])> {
+    const KERNEL: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork];
+    let bridge = || "br0".to_owned();
+    let kernel = |trouble, said: &str| Error::Kernel(op(trouble, "making device nicdce531f90199", said));
+    let above = PlanError::MtuAboveBridge { mtu: 9000, bridge: bridge(), bridge_mtu: 1500 };
+    let not_undone = Error::NotUndone { cause: "the bridge is full".into(), left: "deleting nicdce531f90199".into() };
+    vec![
+        (Error::BridgeNotAllowed { bridge: bridge(), why: "it holds this host's default route".into() }, &[NewNetwork]),
+        (Error::Plan(PlanError::NoSuchBridge(bridge())), &[Attach, NewNetwork, ChangeNetwork]),
+        (Error::Plan(PlanError::NotABridge(bridge())), &[Attach, NewNetwork, ChangeNetwork]),
+        (Error::Plan(above), &[Attach, NewNetwork, ChangeNetwork]),
+        (Error::Plan(PlanError::NoFreeName(bridge())), &[Attach, ChangeNetwork]),
+        (Error::Plan(PlanError::IndexTaken(100)), &[Attach]),
+        (Error::Plan(PlanError::Incomplete(port())), &[Attach]),
+        (kernel(Trouble::Taken, "File exists (EEXIST)"), KERNEL),
+        (kernel(Trouble::Gone, "No such device (ENODEV)"), KERNEL),
+        (kernel(Trouble::NoBridge, "No such device (ENODEV)"), KERNEL),
+        (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), KERNEL),
+        (kernel(Trouble::TimedOut, "no answer in 5 s"), KERNEL),
+        (kernel(Trouble::Other, "Invalid argument (EINVAL)"), KERNEL),
+        (not_undone, &[Attach]),
+        (Error::NotBuilt("vxlan"), &[Later]),
+    ]
+}
+
+fn store() -> Vec<(Error, &'static [Act])> {
+    vec![
+        (Error::Store(StoreError::Full), &[Write]),
+        (Error::Store(StoreError::Busy), &[Write]),
+        (Error::Store(StoreError::Failed("disk I/O error".into())), &[Write]),
+        (Error::Stopping, &[Write]),
+    ]
+}
+
+fn op(trouble: Trouble, doing: &str, said: &str) -> OpError {
+    OpError { trouble, doing: doing.to_owned(), said: said.to_owned() }
+}
+
+/// The same id for everything in an example: what it is of the sentence says.
+const fn uuid() -> Uuid {
+    Uuid::from_u128(0xce53_1f90_199f_48c0_816c_13e3_8010_b442)
+}
+
+fn server() -> ServerId {
+    ServerId(uuid())
+}
+
+fn port() -> PortId {
+    PortId(uuid())
+}
+
+fn network() -> NetworkId {
+    NetworkId(uuid())
+}
+
+fn subnet() -> SubnetId {
+    SubnetId(uuid())
+}
+
+/// The word inside a refusal's envelope.
+pub(super) fn reason(body: &Value) -> &str {
+    inner(body).get("reason").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What is inside a refusal's envelope.
+pub(super) fn inner(body: &Value) -> &Value {
+    body.as_object().and_then(|top| top.values().next()).unwrap_or(&Value::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::api::dialect::{COMPUTE, NETWORK, RACKSPACE};
+
+    use super::*;
+
+    /// The stable words in a source: its string literals of lower-case words.
+    fn words(source: &'static str, from: &str, to: &str) -> BTreeSet<&'static str> {
+        let start = source.find(from).unwrap();
+        let text = &source[start..];
+        let text = &text[..text.find(to).unwrap_or(text.len())];
+        let literals = text.split('"').skip(1).step_by(2);
+        literals.filter(|word| word.len() > 3 && word.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())).collect()
+    }
+
+    #[test]
+    fn every_reason_there_is_can_be_shown() {
+        let edge = [COMPUTE, NETWORK].into_iter().flat_map(listener::shown).map(|(_, body, _)| body);
+        let own = all().into_iter().map(|(refusal, _)| faults::shown(&refusal, COMPUTE).1);
+        let shown: BTreeSet<String> = edge.chain(own).map(|body| reason(&body).to_owned()).collect();
+        let manager = words(include_str!("../../manager/error.rs"), "pub fn reason", "\n    }\n");
+        let readers = words(include_str!("../faults.rs"), "\nfn told(", "\n/// Status and Neutron's");
+        let line = words(include_str!("../listener/refusal.rs"), "fn reason(", "\n    }\n");
+        assert!(manager.len() > 40 && readers.len() > 12 && line.len() == 8, "{manager:?} {readers:?} {line:?}");
+        for word in manager.into_iter().chain(readers).chain(line) {
+            assert!(shown.contains(word), "{word} is in no example: give it a place above");
+        }
+    }
+
+    #[test]
+    fn the_dialects_tell_the_same_refusal_differently() {
+        let statuses = |acts: &[Act], dialect, word: &str| {
+            let of = of(acts, dialect).into_iter().filter(|shown| reason(&shown.body) == word);
+            of.map(|shown| shown.status).collect::<Vec<_>>()
+        };
+        assert_eq!(statuses(&[Attach], COMPUTE, "too_many_nics"), [403]);
+        assert_eq!(statuses(&[Attach], RACKSPACE, "too_many_nics"), [413]);
+        assert_eq!(statuses(&[NewPort], NETWORK, "pool_empty"), [409]);
+        assert_eq!(statuses(&[Attach], COMPUTE, "pool_empty"), [400]);
+    }
+}

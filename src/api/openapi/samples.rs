@@ -1,0 +1,162 @@
+//! One of each thing as records, for the examples: the renderers make of them what a client would get.
+
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::events::{Event, Kind};
+use crate::manager::{Binding, DeviceView, Health, Tap};
+use crate::manager::{NetworkView, PortView, ServerView};
+use crate::model::pools::Range;
+use crate::model::{
+    FixedIp, Guest, HostRoute, Mac, Network, NetworkId, Origin, Owner, Phase, Port, PortId, Profile, Server, ServerId, Status,
+    Subnet, SubnetId,
+};
+use crate::plan::Fact;
+use crate::plan::facts::FactName;
+
+const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
+const NETWORK: NetworkId = NetworkId(Uuid::from_u128(0x3cb9_bc59_5699_4588_a4b1_b87f_9670_8bc6));
+const SUBNET: SubnetId = SubnetId(Uuid::from_u128(0xf8a6_e8f8_c2ec_497c_9f23_da96_16de_54ef));
+const PORT: PortId = PortId(Uuid::from_u128(0xce53_1f90_199f_48c0_816c_13e3_8010_b442));
+const MAC: Mac = Mac([0xfa, 0x16, 0x3e, 0x63, 0x75, 0xb2]);
+
+fn range(address: [u8; 4], prefix: u8) -> IpNetwork {
+    IpNetwork::new(address.into(), prefix).unwrap_or(IpNetwork::V4(std::net::Ipv4Addr::from(address).into()))
+}
+
+/// When all of it happened.
+fn then() -> Timestamp {
+    Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+pub(super) fn network() -> NetworkView {
+    let network = Network {
+        id: NETWORK,
+        name: "blue".into(),
+        description: String::new(),
+        project_id: "demo".into(),
+        mtu: 1500,
+        bridge: None,
+        physical_network: None,
+        created_at: then(),
+        updated_at: then(),
+        revision_number: 1,
+    };
+    NetworkView { network, subnets: vec![SUBNET] }
+}
+
+pub(super) fn subnet() -> Subnet {
+    Subnet {
+        id: SUBNET,
+        network_id: NETWORK,
+        name: "blue-v4".into(),
+        description: String::new(),
+        project_id: "demo".into(),
+        cidr: range([10, 0, 0, 0], 24),
+        gateway_ip: Some([10, 0, 0, 1].into()),
+        allocation_pools: vec![Range { start: [10, 0, 0, 2].into(), end: [10, 0, 0, 254].into() }],
+        dns_nameservers: vec![[10, 0, 0, 53].into()],
+        host_routes: vec![HostRoute { destination: range([192, 168, 0, 0], 16), nexthop: [10, 0, 0, 254].into() }],
+        created_at: then(),
+        updated_at: then(),
+        revision_number: 1,
+    }
+}
+
+/// A port of a vm, open and forwarding.
+pub(super) fn port() -> PortView {
+    let binding = Binding {
+        server: SERVER,
+        tap: Some(Tap { queues: 1, vnet_hdr: true }),
+        bridge: Some("nbr3cb9bc595699".into()),
+        device: Some(DeviceView { name: "nicdce531f90199".into(), host_mac: Some(MAC.host_side()) }),
+        mtu: 1500,
+        guest_device: None,
+    };
+    PortView { binding: Some(binding), phase: Phase::Active, ..unbound() }
+}
+
+/// A port without a server.
+pub(super) fn unbound() -> PortView {
+    let port = Port {
+        id: PORT,
+        network_id: NETWORK,
+        name: "front".into(),
+        description: String::new(),
+        project_id: "demo".into(),
+        mac: MAC,
+        fixed_ips: vec![FixedIp { subnet_id: SUBNET, ip_address: [10, 0, 0, 2].into() }],
+        admin_up: true,
+        device_owner: "compute:nova".into(),
+        profile: Profile::default(),
+        origin: Origin::Client,
+        binding: None,
+        created_at: then(),
+        updated_at: then(),
+        revision_number: 1,
+    };
+    PortView { port, phase: Phase::Unbound, reason: None, binding: None, host: "node-1".into() }
+}
+
+/// The same port at a namespace whose peer is not up.
+#[cfg(test)]
+pub(super) fn waiting() -> PortView {
+    let binding = Binding { server: SERVER, tap: None, bridge: None, device: None, mtu: 1500, guest_device: "eth0".parse().ok() };
+    PortView { binding: Some(binding), phase: Phase::Wired, reason: Some("no_carrier".into()), ..unbound() }
+}
+
+pub(super) fn vm() -> ServerView {
+    server(Guest::Vm { queues: 1, owner: Owner { uid: Some(107), gid: None } })
+}
+
+pub(super) fn netns() -> ServerView {
+    server(Guest::Netns { path: "/run/netns/web-1".into() })
+}
+
+fn server(guest: Guest) -> ServerView {
+    let server = Server {
+        id: SERVER,
+        name: "web-1".into(),
+        project_id: "demo".into(),
+        guest,
+        nic_limit: None,
+        pin: None,
+        created_at: then(),
+        updated_at: then(),
+    };
+    ServerView { server }
+}
+
+pub(super) fn health() -> Health {
+    Health {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: 86_400,
+        host: "node-1".into(),
+        ports: Status::ALL.into_iter().map(|status| (status.as_str(), usize::from(status == Status::Active))).collect(),
+        problems: Vec::new(),
+    }
+}
+
+pub(super) fn facts() -> Vec<Fact> {
+    let fact = |fact, ok, detail: &str| Fact { fact, ok, detail: detail.to_owned() };
+    vec![
+        fact(FactName::Device, true, "nicdce531f90199 (index 12) carries the port's altname"),
+        fact(FactName::Carrier, false, "the tap is not open"),
+    ]
+}
+
+pub(super) fn event() -> Event {
+    Event {
+        seq: 4711,
+        port_id: Some(PORT),
+        server_id: Some(SERVER),
+        network_id: Some(NETWORK),
+        old: Some(Status::Build),
+        new: Some(Status::Active),
+        phase: Some(Phase::Active),
+        request_id: Some("req-0d2d1b2c-6f0a-4a35-9c64-8a9ae8cf2f8e".into()),
+        ..Event::new(Kind::PortStatus, then())
+    }
+}

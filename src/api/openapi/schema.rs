@@ -1,0 +1,211 @@
+//! Words for JSON Schema (2020-12), as short as the readers they describe: what a body, a value, an answer looks like.
+
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+use utoipa::openapi::schema::{AdditionalProperties, AnyOf, ArrayBuilder, ObjectBuilder, OneOf, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
+
+/// A schema, or a reference to one among the components.
+pub(super) type Shape = RefOr<Schema>;
+
+/// Hyphenated or plain, in either case: what `model::ids` reads.
+const UUID: &str = "^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})$";
+
+/// Colons, hyphens or Cisco's dots, in either case: what `model::mac` reads.
+const MAC: &str =
+    "^(([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}|([0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\\.){2}[0-9a-fA-F]{4})$";
+
+/// What `model::names::LinkName` reads.
+const LINK: &str = "^[^/:%\\s\\u0000-\\u001f\\u007f-\\u009f]{1,15}$";
+
+/// No control characters, as `Fields::text` has it.
+const PLAIN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+
+/// The component of that name.
+pub(super) fn named(name: &str) -> Shape {
+    Ref::from_schema_name(name).into()
+}
+
+fn string() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+fn formatted(format: &str) -> ObjectBuilder {
+    string().format(Some(SchemaFormat::Custom(format.to_owned())))
+}
+
+/// Any value.
+pub(super) fn anything() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::AnyValue)
+}
+
+/// Any text.
+pub(super) fn words() -> ObjectBuilder {
+    string()
+}
+
+/// A text of at most `longest` characters without control characters.
+pub(super) fn text(longest: usize) -> ObjectBuilder {
+    string().max_length(Some(longest)).pattern(Some(PLAIN))
+}
+
+/// A text that fits a pattern.
+pub(super) fn like(pattern: &str) -> ObjectBuilder {
+    string().pattern(Some(pattern))
+}
+
+/// A UUID as nicd writes it.
+pub(super) fn uuid() -> ObjectBuilder {
+    formatted("uuid")
+}
+
+/// A UUID as nicd reads it.
+pub(super) fn any_uuid() -> ObjectBuilder {
+    formatted("uuid").pattern(Some(UUID))
+}
+
+/// A MAC as nicd writes it.
+pub(super) fn mac() -> ObjectBuilder {
+    like("^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
+}
+
+/// A MAC as nicd reads it.
+pub(super) fn any_mac() -> ObjectBuilder {
+    like(MAC)
+}
+
+/// An interface's name.
+pub(super) fn link() -> ObjectBuilder {
+    like(LINK)
+}
+
+/// An address of either family.
+pub(super) fn ip() -> Shape {
+    AnyOf::builder().item(formatted("ipv4")).item(formatted("ipv6")).build().into_shape()
+}
+
+/// RFC 3339.
+pub(super) fn time() -> ObjectBuilder {
+    formatted("date-time")
+}
+
+/// True or false, as nicd writes it.
+pub(super) fn truth() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Boolean)
+}
+
+/// True or false, as nicd reads it: clients also send it as text.
+pub(super) fn any_truth() -> Shape {
+    AnyOf::builder().item(truth()).item(like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$")).build().into_shape()
+}
+
+/// A whole number in a range.
+pub(super) fn number(range: RangeInclusive<u32>) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(*range.start())).maximum(Some(*range.end()))
+}
+
+/// A whole number from 0.
+pub(super) fn count() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0u32))
+}
+
+/// One of a few texts.
+pub(super) fn one_of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuilder {
+    string().enum_values(Some(words))
+}
+
+/// Exactly this value.
+pub(super) fn only(value: impl Into<Value>) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::AnyValue).enum_values(Some([value]))
+}
+
+/// That, or null.
+pub(super) fn or_null(shape: impl Into<Shape>) -> Shape {
+    AnyOf::builder().item(shape).item(null()).build().into_shape()
+}
+
+/// Null.
+pub(super) fn null() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Null)
+}
+
+/// Exactly one of several.
+pub(super) fn either(shapes: impl IntoIterator<Item = Shape>) -> Shape {
+    shapes.into_iter().fold(OneOf::builder(), |one, shape| one.item(shape)).build().into_shape()
+}
+
+/// At least one of several.
+pub(super) fn any(shapes: impl IntoIterator<Item = Shape>) -> Shape {
+    shapes.into_iter().fold(AnyOf::builder(), |one, shape| one.item(shape)).build().into_shape()
+}
+
+/// A list.
+pub(super) fn list(of: impl Into<Shape>) -> ArrayBuilder {
+    ArrayBuilder::new().items(of.into())
+}
+
+/// An empty list.
+pub(super) fn empty_list() -> ArrayBuilder {
+    list(words()).max_items(Some(0))
+}
+
+/// Names to values of one kind.
+pub(super) fn map(of: impl Into<AdditionalProperties<Schema>>) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(of))
+}
+
+trait IntoShape {
+    fn into_shape(self) -> Shape;
+}
+
+impl<T: Into<Schema>> IntoShape for T {
+    fn into_shape(self) -> Shape {
+        RefOr::T(self.into())
+    }
+}
+
+/// An object that has the attributes named and no others.
+#[derive(Clone)]
+pub(super) struct Record {
+    members: Vec<(String, Shape)>,
+    required: Vec<String>,
+}
+
+impl Record {
+    pub(super) fn new() -> Self {
+        Self { members: Vec::new(), required: Vec::new() }
+    }
+
+    /// An attribute that is always there.
+    pub(super) fn must(mut self, name: &str, shape: impl Into<Shape>) -> Self {
+        self.required.push(name.to_owned());
+        self.may(name, shape)
+    }
+
+    /// An attribute that may be left out.
+    pub(super) fn may(mut self, name: &str, shape: impl Into<Shape>) -> Self {
+        self.members.push((name.to_owned(), shape.into()));
+        self
+    }
+
+    /// The same with every attribute optional: what `fields` leaves of it.
+    pub(super) fn cut(self) -> Self {
+        Self { required: Vec::new(), ..self }
+    }
+
+    /// One attribute in an object of its own.
+    pub(super) fn wrapping(name: &str, shape: impl Into<Shape>) -> Shape {
+        Self::new().must(name, shape).into()
+    }
+}
+
+impl From<Record> for Shape {
+    fn from(record: Record) -> Self {
+        let closed = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+        let members = record.members.into_iter().fold(closed, |object, (name, shape)| object.property(name, shape));
+        record.required.into_iter().fold(members, ObjectBuilder::required).into()
+    }
+}

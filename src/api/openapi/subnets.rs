@@ -1,0 +1,113 @@
+//! Neutron's subnets.
+
+use serde_json::{Value, json};
+
+use super::entry::Entry;
+use super::networks::{bulk, made};
+use super::refusals::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
+use super::schema::{
+    Record, Shape, any_uuid, empty_list, ip, like, list, named, null, number, only, or_null, text, time, uuid, words,
+};
+use super::{lists, samples};
+use crate::api::agent::NAME;
+use crate::api::dialect::NETWORK;
+use crate::api::subnets::{ENTRIES, KNOWN, shown};
+
+const TAG: &str = "subnets";
+
+pub(in crate::api) fn list_all() -> Entry {
+    let entry = entry("list_subnets", "Subnets").does(&[Query]);
+    let example = json!({"subnets": [shown(&samples::subnet())]});
+    lists::listing(entry, KNOWN).answers(200, "Those that fit.", lists::page("subnets", subnet().cut()), example)
+}
+
+pub(in crate::api) fn show() -> Entry {
+    let entry = entry("show_subnet", "A subnet").does(&[Query, Subnet]);
+    lists::fields(entry).answers(200, "The subnet.", Record::wrapping("subnet", subnet().cut()), example())
+}
+
+pub(in crate::api) fn create() -> Entry {
+    let network = "3cb9bc59-5699-4588-a4b1-b87f96708bc6";
+    let pools = json!([{"start": "10.0.0.2", "end": "10.0.0.254"}]);
+    let one = json!({"subnet": {"network_id": network, "cidr": "10.0.0.0/24", "allocation_pools": pools}});
+    let many = json!({"subnets": [{"network_id": network, "cidr": "fd00:a::/64", "gateway_ip": null}]});
+    entry("create_subnets", "Make a subnet, or several")
+        .does(&[Write, NewSubnet])
+        .once()
+        .body(bulk("subnet", "subnets", "NewSubnet"), &[("one", one), ("several", many)])
+        .answers(201, "As asked: one, or a list.", made("subnet", "subnets", "Subnet"), example())
+}
+
+pub(in crate::api) fn update() -> Entry {
+    let resolver = json!({"subnet": {"dns_nameservers": ["10.0.0.53"]}});
+    entry("update_subnet", "Change a subnet")
+        .does(&[Write, Subnet, ChangeSubnet])
+        .body(Record::wrapping("subnet", named("SubnetChange")), &[("resolver", resolver)])
+        .answers(200, "The subnet as it is now.", Record::wrapping("subnet", named("Subnet")), example())
+}
+
+pub(in crate::api) fn delete() -> Entry {
+    entry("delete_subnet", "Remove a subnet nobody has an address of")
+        .does(&[Write, Subnet, DropSubnet])
+        .answers_nothing(204, "It is gone.")
+}
+
+fn entry(id: &'static str, summary: &'static str) -> Entry {
+    Entry::new(NETWORK, TAG, id, summary)
+}
+
+fn example() -> Value {
+    json!({"subnet": shown(&samples::subnet())})
+}
+
+pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
+    let pool = Record::new().must("start", ip()).must("end", ip());
+    let gateway = or_null(ip());
+    let new = Record::new()
+        .may("id", any_uuid())
+        .must("network_id", any_uuid())
+        .must("cidr", like("^[0-9a-fA-F:.]+/[0-9.]+$").description(Some("An IPv4 or IPv6 range such as 192.168.1.0/24.")))
+        .may("ip_version", only(4).enum_values(Some([4, 6])))
+        .may("tenant_id", text(NAME))
+        .may("project_id", text(NAME))
+        .may("gateway_ip", gateway)
+        .may("allocation_pools", list(pool).max_items(Some(ENTRIES)));
+    vec![("Subnet", subnet().into()), ("NewSubnet", changeable(new).into()), ("SubnetChange", changeable(Record::new()).into())]
+}
+
+/// What may be given at any time, and what has one possible value so far.
+fn changeable(record: Record) -> Record {
+    let route = Record::new().must("destination", like("^[0-9a-fA-F:.]+(/[0-9.]+)?$")).must("nexthop", ip());
+    record
+        .may("name", text(NAME))
+        .may("description", text(NAME))
+        .may("dns_nameservers", list(ip()).max_items(Some(ENTRIES)))
+        .may("host_routes", list(route).max_items(Some(ENTRIES)))
+        .may("enable_dhcp", only(false))
+        .may("ipv6_address_mode", null())
+        .may("ipv6_ra_mode", null())
+}
+
+fn subnet() -> Record {
+    let range = || like("^[0-9a-f:.]+/[0-9]{1,3}$");
+    Record::new()
+        .must("id", uuid())
+        .must("network_id", uuid())
+        .must("name", words())
+        .must("description", words())
+        .must("ip_version", only(4).enum_values(Some([4, 6])))
+        .must("cidr", range())
+        .must("gateway_ip", or_null(ip()))
+        .must("allocation_pools", list(Record::new().must("start", ip()).must("end", ip())))
+        .must("enable_dhcp", only(false))
+        .must("dns_nameservers", list(ip()))
+        .must("host_routes", list(Record::new().must("destination", range()).must("nexthop", ip())))
+        .must("ipv6_address_mode", null())
+        .must("ipv6_ra_mode", null())
+        .must("tenant_id", words())
+        .must("project_id", words())
+        .must("tags", empty_list())
+        .must("revision_number", number(1..=u32::MAX))
+        .must("created_at", time())
+        .must("updated_at", time())
+}

@@ -1,0 +1,142 @@
+//! Every route there is, with its handler and its page in the document: what is not in this table is neither served nor
+//! documented, and what is in it is both.
+
+use axum::handler::Handler;
+use axum::routing::{self, MethodRouter};
+use utoipa::openapi::HttpMethod;
+
+use super::openapi::{self as document, Entry};
+use super::{Desk, agent, networks, not_built, nova, ports, rackspace, stream, subnets, versions};
+
+/// One method of one path.
+pub(super) struct Route {
+    pub path: &'static str,
+    pub method: HttpMethod,
+    pub serve: MethodRouter<Desk>,
+    pub describe: fn() -> Entry,
+}
+
+/// Routes that are served alike, under each of some prefixes.
+pub(super) struct Group {
+    pub prefixes: &'static [&'static str],
+    pub layers: Layers,
+    pub routes: Vec<Route>,
+}
+
+/// What stands between the router and a group's handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layers {
+    /// Nothing.
+    None,
+    /// Idempotency keys.
+    Once,
+    /// Idempotency keys, and microversions.
+    OnceWithVersions,
+}
+
+macro_rules! method {
+    ($name:ident, $method:expr) => {
+        fn $name<H, T>(path: &'static str, handler: H, describe: fn() -> Entry) -> Route
+        where
+            H: Handler<T, Desk>,
+            T: 'static,
+        {
+            Route { path, method: $method, serve: routing::$name(handler), describe }
+        }
+    };
+}
+
+method!(get, HttpMethod::Get);
+method!(post, HttpMethod::Post);
+method!(put, HttpMethod::Put);
+method!(delete, HttpMethod::Delete);
+
+/// All of them.
+pub(super) fn groups() -> [Group; 5] {
+    [
+        Group { prefixes: &[""], layers: Layers::None, routes: discovery() },
+        Group {
+            prefixes: &["/v2", "/v2.1", "/v2/{project}", "/v2.1/{project}"],
+            layers: Layers::OnceWithVersions,
+            routes: compute(),
+        },
+        Group { prefixes: &["", "/v2/{project}"], layers: Layers::Once, routes: virtual_interfaces() },
+        Group { prefixes: &["/v2.0"], layers: Layers::Once, routes: network() },
+        Group { prefixes: &["/nicd/v1"], layers: Layers::None, routes: own() },
+    ]
+}
+
+fn discovery() -> Vec<Route> {
+    use document::versions as page;
+    vec![
+        get("/", versions::all, page::all),
+        get("/v2", versions::v2, page::v2),
+        get("/v2/", versions::v2, page::v2),
+        get("/v2.1", versions::v21, page::v21),
+        get("/v2.1/", versions::v21, page::v21),
+        get("/v2.0", versions::network, page::network),
+        get("/v2.0/", versions::network, page::network),
+    ]
+}
+
+fn compute() -> Vec<Route> {
+    use document::nova as page;
+    vec![
+        get("/servers", nova::servers, page::servers),
+        get("/servers/detail", nova::details, page::details),
+        get("/servers/{server}", nova::server, page::server),
+        get("/servers/{server}/os-interface", nova::list, page::list_interfaces),
+        post("/servers/{server}/os-interface", nova::attach, page::attach),
+        get("/servers/{server}/os-interface/{port}", nova::show, page::show_interface),
+        delete("/servers/{server}/os-interface/{port}", nova::detach, page::detach),
+    ]
+}
+
+fn virtual_interfaces() -> Vec<Route> {
+    use document::rackspace as page;
+    vec![
+        get("/servers/{server}/os-virtual-interfacesv2", rackspace::list, page::list_interfaces),
+        post("/servers/{server}/os-virtual-interfacesv2", rackspace::create, page::create),
+        delete("/servers/{server}/os-virtual-interfacesv2/{port}", rackspace::delete, page::delete),
+    ]
+}
+
+fn network() -> Vec<Route> {
+    use document::{networks as network_page, ports as port_page, subnets as subnet_page};
+    vec![
+        get("/extensions", versions::extensions, document::versions::extensions),
+        get("/networks", networks::list, network_page::list_all),
+        post("/networks", networks::create, network_page::create),
+        get("/networks/{id}", networks::show, network_page::show),
+        put("/networks/{id}", networks::update, network_page::update),
+        delete("/networks/{id}", networks::delete, network_page::delete),
+        get("/subnets", subnets::list, subnet_page::list_all),
+        post("/subnets", subnets::create, subnet_page::create),
+        get("/subnets/{id}", subnets::show, subnet_page::show),
+        put("/subnets/{id}", subnets::update, subnet_page::update),
+        delete("/subnets/{id}", subnets::delete, subnet_page::delete),
+        get("/ports", ports::list, port_page::list_all),
+        post("/ports", ports::create, port_page::create),
+        get("/ports/{id}", ports::show, port_page::show),
+        put("/ports/{id}", ports::update, port_page::update),
+        delete("/ports/{id}", ports::delete, port_page::delete),
+    ]
+}
+
+fn own() -> Vec<Route> {
+    use document::agent as page;
+    vec![
+        get("/servers", agent::servers, page::servers),
+        get("/servers/{id}", agent::server, page::server),
+        put("/servers/{id}", agent::put_server, page::put_server),
+        delete("/servers/{id}", agent::delete_server, page::delete_server),
+        get("/events", stream::events, page::events),
+        get("/health", agent::health, page::health),
+        get("/ports/{id}/explain", agent::explain, page::explain),
+        post("/plan", not_built, page::plan),
+        get("/verify", not_built, page::verify),
+        post("/gc", not_built, page::gc),
+        get("/metrics", not_built, page::metrics),
+        get("/openapi.json", document::serve, page::document),
+    ]
+}

@@ -1,0 +1,166 @@
+"""schemathesis against nicd's own openapi.json, over the socket: no server error, no status, header or body beside the document.
+
+NICD_FUZZ_EXAMPLES is the number of cases per operation and phase, NICD_FUZZ_SEED the seed: both are fixed unless given, so
+that a failure comes again.
+"""
+
+import collections
+import os
+import re
+import sys
+import threading
+import time
+import zlib
+
+import requests.adapters
+import schemathesis
+import schemathesis.cli
+
+import unix
+
+SOCKET = os.environ["NICD_TEST_SOCKET"]
+EXAMPLES = os.environ.get("NICD_FUZZ_EXAMPLES", "30")
+SEED = os.environ.get("NICD_FUZZ_SEED", "20261122")
+
+# Fewer requests than this are no test of the document.
+LEAST = 5000
+
+ARGUMENTS = [
+    "--config-file", "schemathesis.toml",
+    "run", "http://localhost/nicd/v1/openapi.json",
+    "--checks", "all",
+    "--exclude-checks", "positive_data_acceptance",
+    # It does not end; tests/flows.rs reads it.
+    "--exclude-path", "/nicd/v1/events",
+    "--max-examples", EXAMPLES,
+    "--seed", SEED,
+    "--generation-database", "none",
+    "--continue-on-failure",
+    "--request-timeout", "60",
+    "--no-color",
+]  # fmt: skip
+
+
+UUID = re.compile("[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+
+
+class World:
+    """Things that are there whatever the run deletes, so that not every request is about nothing."""
+
+    NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE = (f"{n}eeeeeee-0000-4000-8000-000000000000" for n in range(6))
+    EVERY = 25
+    # What it does itself is not counted.
+    NAME = "the world"
+
+    def __init__(self):
+        self.http, self.calls = unix.session(SOCKET), 0
+        self.http.headers["User-Agent"] = self.NAME
+
+    def send(self, method, path, key, body):
+        self.http.request(method, "http://localhost" + path, json={key: body}).close()
+
+    def keep(self):
+        """Makes what is missing, every so many calls."""
+        self.calls += 1
+        if self.calls % self.EVERY != 1:
+            return
+        self.send("PUT", f"/nicd/v1/servers/{self.SERVER}", "server", {"guest": {"kind": "vm"}})
+        self.send("POST", "/v2.0/networks", "network", {"id": self.NETWORK})
+        for subnet, cidr in ((self.FOUR, "10.0.0.0/16"), (self.SIX, "2001:db8::/64")):
+            self.send("POST", "/v2.0/subnets", "subnet", {"id": subnet, "network_id": self.NETWORK, "cidr": cidr})
+        for port in (self.ATTACHED, self.ALONE):
+            self.send("POST", "/v2.0/ports", "port", {"id": port, "network_id": self.NETWORK})
+        path = f"/v2.1/servers/{self.SERVER}/os-interface"
+        self.send("POST", path, "interfaceAttachment", {"port_id": self.ATTACHED})
+
+    def known(self, name, path, value):
+        """Three of four well-formed ids become one of a thing that is there; what is malformed stays."""
+        if not isinstance(value, str) or not UUID.fullmatch(value):
+            return value
+        draw = zlib.crc32(value.encode())
+        what = name if name != "id" else path.split("/")[3]
+        known = {
+            "server": [self.SERVER], "servers": [self.SERVER],
+            "port": [self.ATTACHED], "port_id": [self.ALONE], "ports": [self.ATTACHED, self.ALONE],
+            "networks": [self.NETWORK], "net_id": [self.NETWORK], "network_id": [self.NETWORK],
+            "subnets": [self.FOUR, self.SIX], "subnet_id": [self.FOUR, self.SIX],
+        }.get(what)  # fmt: skip
+        return known[draw // 4 % len(known)] if known and draw % 4 else value
+
+    def replace(self, value, path, name=""):
+        """The same with ids that are known, at any depth."""
+        if isinstance(value, dict):
+            return {key: self.replace(inner, path, key) if key != "id" else inner for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.replace(inner, path, name) for inner in value]
+        return self.known(name, path, value)
+
+
+def hook(world):
+    """Has schemathesis ask about that world."""
+
+    @schemathesis.hook
+    def map_path_parameters(context, path_parameters):
+        path = context.operation.path
+        return {name: world.known(name, path, value) for name, value in (path_parameters or {}).items()}
+
+    @schemathesis.hook
+    def map_body(context, body):
+        return world.replace(body, context.operation.path)
+
+    @schemathesis.hook
+    def map_headers(context, headers):
+        # A key that comes again is a mismatch and tests nothing else: most go.
+        key = str((headers or {}).get("Idempotency-Key", ""))
+        if re.fullmatch("[ -~]{1,64}", key) and zlib.crc32(key.encode()) % 8:
+            headers = {name: value for name, value in headers.items() if name != "Idempotency-Key"}
+        return headers
+
+    @schemathesis.hook
+    def before_call(context, case, kwargs):
+        world.keep()
+
+
+class Counter:
+    """Sends every request of this process to the socket, and counts the answers."""
+
+    def __init__(self):
+        self.statuses = collections.Counter()
+        self.lock = threading.Lock()
+        pool = unix.pool(SOCKET)
+        plain, counter = requests.adapters.HTTPAdapter.send, self
+
+        def send(adapter, request, *arguments, **more):
+            answer = plain(adapter, request, *arguments, **more)
+            if request.headers["User-Agent"] != World.NAME:
+                with counter.lock:
+                    counter.statuses[answer.status_code] += 1
+            return answer
+
+        requests.adapters.HTTPAdapter.send = send
+        requests.adapters.HTTPAdapter.get_connection_with_tls_context = lambda *_, **__: pool
+
+    def total(self):
+        return self.statuses.total()
+
+
+def main():
+    hook(World())
+    counter, began = Counter(), time.monotonic()
+    try:
+        schemathesis.cli.schemathesis(ARGUMENTS, standalone_mode=False)
+        failed = 0
+    except SystemExit as end:
+        failed = end.code or 0
+    print(f"{counter.total()} requests in {time.monotonic() - began:.0f} s; by status: {dict(sorted(counter.statuses.items()))}")
+    if failed:
+        sys.exit(f"schemathesis: {failed}")
+    if counter.total() < LEAST:
+        sys.exit(f"fewer than {LEAST} requests")
+    others = [status for status in counter.statuses if status >= 500 and status != 501]
+    if others:
+        sys.exit(f"server errors: {others}")
+
+
+if __name__ == "__main__":
+    main()
