@@ -28,10 +28,11 @@ const ANSWER: usize = 4 << 20;
 pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let given = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST).cloned();
     let Some(given) = given else { return next.run(request).await };
+    let several = request.headers().get_all("idempotency-key").iter().count() > 1;
     let path = super::whole_path(&request);
     let dialect = Dialect::of(&path);
     let caller = request.extensions().get::<Caller>().cloned();
-    let Some((text, caller)) = readable(&given).zip(caller) else {
+    let Some((text, caller)) = readable(&given).filter(|_| !several).zip(caller) else {
         return faults::answer(&Refusal::BadKey, dialect);
     };
     let key = Key { uid: caller.peer.uid, key: text };

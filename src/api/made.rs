@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::manager::PortView;
+use crate::model::PortId;
 use crate::model::memory::Made;
 
 use super::fields::Shape;
@@ -17,11 +18,11 @@ pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, made: &[Made]) 
     let version = microversion::asked(headers).unwrap_or(Microversion::MIN);
     match (path.rsplit('/').next(), made) {
         (Some("os-interface"), [Made::Port(port)]) => {
-            let port = desk.port(*port).ok()?;
+            let port = attached(desk, path, *port)?;
             Some(Json(json!({"interfaceAttachment": nova::attachment(&port, version)})).into_response())
         }
         (Some("os-virtual-interfacesv2"), [Made::Port(port)]) => {
-            let port: PortView = desk.port(*port).ok()?;
+            let port = attached(desk, path, *port)?;
             Some(Json(json!({"virtual_interfaces": [rackspace::interface(desk, &port)]})).into_response())
         }
         (Some(many), _) => {
@@ -37,4 +38,10 @@ pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, made: &[Made]) 
         }
         (None, _) => None,
     }
+}
+
+/// The port, if it is still the server's that the path names.
+fn attached(desk: &Desk, path: &str, port: PortId) -> Option<PortView> {
+    let server = path.rsplit('/').nth(1)?.parse().ok()?;
+    desk.port_of(server, port).ok()
 }

@@ -589,6 +589,14 @@ impl Host for FakeHost {
         }
     }
 
+    fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
+        let world = lock(&self.world);
+        world.netns(netns, pin)?;
+        let index = world.at(port, At::Altname)?.index;
+        let guest = world.guests.get(&index).map(|guest| guest.name.clone());
+        guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of nicd-{port}")))
+    }
+
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
         Ok(lock(&self.world).routes.clone())
     }

@@ -48,6 +48,11 @@ pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSetting
         _ => true,
     });
     first_failure(refusals)?;
+    name(inside, index)
+}
+
+/// The name of the NIC with this index.
+pub(super) fn name(inside: &mut Inside, index: u32) -> Result<LinkName, Failure> {
     let name = must_look(&mut inside.netlink, Who::Index(index))?.name;
     name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
 }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use crate::inbox::{Inbox, Refused};
-use crate::model::{NetnsPin, PortId};
+use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
@@ -47,6 +47,12 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `submit`.
     fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused>;
+
+    /// The name a port's NIC has in its guest's namespace.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused>;
 
     /// A complete dump.
     ///
@@ -130,6 +136,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused> {
         self.ask(move |host| host.inspect(&path))
+    }
+
+    fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused> {
+        self.ask(move |host| host.guest_device(port, &netns, pin))
     }
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {

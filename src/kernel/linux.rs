@@ -16,7 +16,7 @@ use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who, guest, links, routes, seen};
-use crate::model::{NetnsPin, PortId, names};
+use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Kind, LinkSeen, Op};
 
 /// The kernel of the host, in the network namespace of the thread that calls.
@@ -76,6 +76,15 @@ impl Host for LinuxHost {
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
         self.home.enter(path).map(|inside| self.home.pin(&inside))
+    }
+
+    fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
+        let name = self.fresh().and_then(|()| {
+            let mut inside = self.home.enter_pinned(netns, pin)?;
+            let index = guest::find(&mut self.netlink, &mut inside, port)?;
+            guest::name(&mut inside, index)
+        });
+        name.map_err(|failure| failure.during(&format!("read the name of port {port} in its guest")))
     }
 
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {

@@ -35,7 +35,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::model::{LinkName, NetnsPin};
+use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{LinkSeen, Op};
 
 /// A host that can be opened more than once: for the worker, for the reaper, for the watch.
@@ -86,6 +86,12 @@ pub trait Host: Send + 'static {
     /// # Errors
     /// It names none that a guest may be.
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError>;
+
+    /// The name a port's NIC has in its guest's namespace.
+    ///
+    /// # Errors
+    /// The namespace or the NIC is not there, or the kernel could not answer.
+    fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError>;
 
     /// The indexes of links that default routes of the host leave by, v4 and v6.
     ///

@@ -40,6 +40,14 @@ impl Manager {
                         return Ok(Claimed::Busy(claim.bell()));
                     }
                 }
+                // A port that is only being changed is not in use.
+                if let WantedNic::Port(id) = attach.nic
+                    && let Ok(entry) = state.port(id)
+                    && entry.record.binding.is_none()
+                    && entry.claim.taken()
+                {
+                    return Ok(Claimed::Busy(entry.claim.bell()));
+                }
                 self.bind(state, &attach, network, context).map(Claimed::Taken)
             })
             .await?;
@@ -75,6 +83,7 @@ impl Manager {
             intent: Intent::Attached,
             commit: self.store.next_commit(),
             guest_device: None,
+            releasing: Vec::new(),
             tag: attach.tag.clone(),
         };
         if let WantedNic::Port(id) = attach.nic {
@@ -161,7 +170,9 @@ impl Manager {
             Before::Nothing => Change::DeletePort(port),
             Before::Unbound(record) => Change::PutPort(record.clone()),
         };
-        if let Err(store) = self.commit(vec![change], Purpose::Freeing).await {
+        // What was noted under a key says that something was made.
+        let forget = context.key.clone().map(Change::ForgetKey);
+        if let Err(store) = self.commit(std::iter::once(change).chain(forget).collect(), Purpose::Freeing).await {
             tracing::error!(%port, error = %store, "the record of a failed attach could not be taken back");
         }
         let mut state = self.lock();

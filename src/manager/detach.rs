@@ -150,8 +150,14 @@ impl Manager {
     /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
     /// to do.
     pub(super) async fn gone(&self, port: PortId, context: &Context) {
-        if self.claim(|state| claim_port(state, port)).await.is_err() {
-            return;
+        match self.claim(|state| claim_port(state, port)).await {
+            Ok(()) => {}
+            Err(Error::NoSuchPort(_)) => return,
+            Err(error) => {
+                tracing::warn!(%port, %error, "a port whose device has gone is still being worked on");
+                reaped(&mut self.lock(), port);
+                return self.postpone(port, backoff(5));
+            }
         }
         let record = {
             let mut state = self.lock();

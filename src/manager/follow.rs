@@ -35,6 +35,10 @@ impl Manager {
                 self.spawn_reap(port);
             } else {
                 self.judge(&mut state, port, Reason::Restart);
+                if nameless(&state, port) {
+                    let manager = Arc::clone(self);
+                    self.tasks.spawn(async move { manager.learn_guest_device(port).await });
+                }
             }
         }
         self.tell_health(&mut state);
@@ -178,6 +182,12 @@ impl Manager {
             manager.reap(port, &context).await;
         });
     }
+}
+
+/// Whether a port's device is there and its name in the guest is not known.
+fn nameless(state: &State, port: PortId) -> bool {
+    let binding = state.ports.get(&port).and_then(|entry| entry.record.binding.as_ref());
+    binding.is_some_and(|binding| binding.guest_device.is_none()) && state.have.device(port).is_some()
 }
 
 /// Notes a marked link that belongs to no record, or no longer.

@@ -28,9 +28,6 @@ enum Scope {
     WithPorts,
 }
 
-/// How often a change of a whole network goes after ports that have come meanwhile.
-const CLAIM_ROUNDS: usize = 8;
-
 impl Manager {
     pub(super) async fn create_networks(self: Arc<Self>, new: Vec<NewNetwork>, context: &Context) -> Result<Reply, Error> {
         let mut records = Vec::with_capacity(new.len());
@@ -41,7 +38,10 @@ impl Manager {
         {
             let mut state = self.lock();
             let mut seen = BTreeSet::new();
-            if let Some(taken) = ids.iter().find(|id| state.networks.contains_key(id) || !seen.insert(**id)) {
+            if let Some(taken) = ids
+                .iter()
+                .find(|id| state.networks.contains_key(id) || state.ports.contains_key(&PortId(id.0)) || !seen.insert(**id))
+            {
                 return Err(Error::IdTaken(taken.0));
             }
             for network in &records {
@@ -144,40 +144,34 @@ impl Manager {
         view::network(&self.lock(), id).map(Reply::Network)
     }
 
-    /// Claims a network and, when its ports are to follow, every bound port of it. Whoever has a port may be waiting for
-    /// the network, so the ports come first, and again for those that have come meanwhile.
+    /// Claims a network and, when its ports are to follow, every bound port of it: all at once, or none and a wait for
+    /// one that somebody has. Whoever has a port may be waiting for the network, or for another port.
     async fn claim_scope(&self, id: NetworkId, scope: Scope) -> Result<Vec<PortId>, Error> {
-        let mut held: Vec<PortId> = Vec::new();
-        for _ in 0..CLAIM_ROUNDS {
-            let claimed = self.claim(|state| claim_or_wait(state, id)).await;
-            let missing: Vec<PortId> = match &claimed {
-                Ok(()) if scope == Scope::WithPorts => {
-                    self.bound_ports(id).into_iter().filter(|port| !held.contains(port)).collect()
+        self.claim(|state| {
+            if let Claimed::Busy(bell) = claim_or_wait(state, id)? {
+                return Ok(Claimed::Busy(bell));
+            }
+            let mut held = Vec::new();
+            if scope == Scope::Alone {
+                return Ok(Claimed::Taken(held));
+            }
+            for port in bound_ports(state, id) {
+                match claim_port(state, port)? {
+                    Claimed::Taken(()) => held.push(port),
+                    Claimed::Busy(bell) => {
+                        release(state, id);
+                        for port in held {
+                            if let Some(entry) = state.ports.get_mut(&port) {
+                                entry.claim.release();
+                            }
+                        }
+                        return Ok(Claimed::Busy(bell));
+                    }
                 }
-                _ => Vec::new(),
-            };
-            if claimed.is_ok() && missing.is_empty() {
-                return Ok(held);
             }
-            if let Err(error) = claimed {
-                held.into_iter().for_each(|port| self.release(port));
-                return Err(error);
-            }
-            release(&mut self.lock(), id);
-            for port in missing {
-                if self.claim(|state| claim_port(state, port)).await.is_ok() {
-                    held.push(port);
-                }
-            }
-        }
-        held.into_iter().for_each(|port| self.release(port));
-        Err(Error::Busy("ports come and go on this network too fast for a change of all of them"))
-    }
-
-    fn bound_ports(&self, id: NetworkId) -> Vec<PortId> {
-        let state = self.lock();
-        let ports = state.networks.get(&id).map(|entry| &entry.ports).into_iter().flatten();
-        ports.copied().filter(|port| state.ports.get(port).is_some_and(|entry| entry.record.binding.is_some())).collect()
+            Ok(Claimed::Taken(held))
+        })
+        .await
     }
 
     /// Records the change and brings the bridge to it; answers with the ports whose devices are then to follow.
@@ -212,8 +206,14 @@ impl Manager {
             self.plan_bridge(&state, id)
         };
         if let Some(plan) = plan {
-            let outcome = answered(self.hands.submit(plan)?).await?;
-            self.bridge_outcome(outcome)?;
+            // The change is durable: what the bridge refuses now is mended later, as drift.
+            let outcome = match self.hands.submit(plan) {
+                Ok(answer) => answered(answer).await,
+                Err(refused) => Err(refused.into()),
+            };
+            if let Err(error) = outcome.and_then(|outcome| self.bridge_outcome(outcome)) {
+                tracing::warn!(network = %id, %error, "a bridge does not follow its network yet");
+            }
         }
         Ok(followers)
     }
@@ -317,17 +317,24 @@ impl Manager {
 
     async fn create_subnets_claimed(&self, subnets: &[Subnet], context: &Context) -> Result<(), Error> {
         {
-            let state = self.lock();
+            // In their place before they are durable, so that their ids are nobody else's.
+            let mut state = self.lock();
             for (n, subnet) in subnets.iter().enumerate() {
-                check_subnet(&state, subnet, &subnets[..n])?;
+                if let Err(error) = check_subnet(&state, subnet) {
+                    subnets[..n].iter().for_each(|made| state.remove_subnet(made.id));
+                    return Err(error);
+                }
+                state.add_subnet(subnet.clone());
             }
         }
         let mut changes: Vec<Change> = subnets.iter().cloned().map(Change::PutSubnet).collect();
         changes.extend(self.note(context, subnets.iter().map(|subnet| Made::Subnet(subnet.id)).collect()));
-        self.commit(changes, Purpose::Growing).await?;
-        let mut state = self.lock();
-        subnets.iter().for_each(|subnet| state.add_subnet(subnet.clone()));
-        Ok(())
+        let stored = self.commit(changes, Purpose::Growing).await;
+        if stored.is_err() {
+            let mut state = self.lock();
+            subnets.iter().for_each(|subnet| state.remove_subnet(subnet.id));
+        }
+        Ok(stored?)
     }
 
     pub(super) async fn update_subnet(self: Arc<Self>, id: SubnetId, change: SubnetChange) -> Result<Reply, Error> {
@@ -395,14 +402,18 @@ impl Manager {
     }
 }
 
-/// Refuses a subnet that does not fit beside those there are and `others`, which are about to be.
-fn check_subnet(state: &State, subnet: &Subnet, others: &[Subnet]) -> Result<(), Error> {
-    if state.subnets.contains_key(&subnet.id) || others.iter().any(|other| other.id == subnet.id) {
+fn bound_ports(state: &State, id: NetworkId) -> Vec<PortId> {
+    let ports = state.networks.get(&id).map(|entry| &entry.ports).into_iter().flatten();
+    ports.copied().filter(|port| state.ports.get(port).is_some_and(|entry| entry.record.binding.is_some())).collect()
+}
+
+/// Refuses a subnet that does not fit beside those there are.
+fn check_subnet(state: &State, subnet: &Subnet) -> Result<(), Error> {
+    if state.subnets.contains_key(&subnet.id) {
         return Err(Error::IdTaken(subnet.id.0));
     }
     let there = state.network(subnet.network_id)?.subnets.iter().filter_map(|id| state.subnets.get(id));
-    let coming = others.iter().filter(|other| other.network_id == subnet.network_id);
-    let siblings: Vec<&Subnet> = there.map(|entry| &entry.record).chain(coming).collect();
+    let siblings: Vec<&Subnet> = there.map(|entry| &entry.record).collect();
     if siblings.len() >= SUBNET_LIMIT {
         return Err(Error::TooManySubnets { network: subnet.network_id, limit: SUBNET_LIMIT });
     }

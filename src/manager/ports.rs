@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::events::Kind;
 use crate::model::action::{NewPort, PortChange};
 use crate::model::memory::Made;
-use crate::model::{Happening, Origin, Phase, Port, PortId, Readiness};
+use crate::model::{FixedIp, Happening, NetworkId, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 
@@ -74,7 +74,8 @@ impl Manager {
     fn port_record(&self, state: &State, new: &NewPort) -> Result<Port, Error> {
         let network = &state.network(new.network_id)?.record;
         let id = new.id.unwrap_or_else(|| PortId(Uuid::new_v4()));
-        if state.ports.contains_key(&id) {
+        // A network's bridge would carry the same mark as this port's device.
+        if state.ports.contains_key(&id) || state.networks.contains_key(&NetworkId(id.0)) {
             return Err(Error::IdTaken(id.0));
         }
         let mac = match new.mac {
@@ -116,6 +117,7 @@ impl Manager {
             let mut after = changed(&state, &before, change)?;
             if after.fixed_ips != before.fixed_ips {
                 self.unseal(&mut after);
+                hold_until_changed(&before, &mut after);
             }
             // Reserved at once, so that nobody takes its new MAC or address while they become durable.
             state.replace_port(after.clone());
@@ -159,6 +161,14 @@ impl Manager {
                 self.postpone(port, wait);
             }
         }
+    }
+}
+
+/// Keeps the addresses an attached port loses from everybody else, until its guest no longer has them.
+fn hold_until_changed(before: &Port, after: &mut Port) {
+    let lost: Vec<FixedIp> = before.held_ips().filter(|ip| !after.fixed_ips.contains(ip)).copied().collect();
+    if let Some(binding) = after.binding.as_mut() {
+        binding.releasing = lost;
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{Notice, Trouble};
-use crate::model::{Happening, NetnsPin, NetworkId, PortId, Readiness, ServerId};
+use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, PortId, Readiness, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
 use crate::store::{Change, Purpose, When};
@@ -63,7 +63,10 @@ impl Manager {
                 entry.claim.release();
             }
             let failed = match result {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.let_go(port).await;
+                    return Ok(());
+                }
                 Err(failed) => failed,
             };
             let again = tried < TRIES
@@ -137,6 +140,25 @@ impl Manager {
         Ok(plan(reason, &want, &state.have)?)
     }
 
+    /// The guest has what its record says: what was taken from it is free for others.
+    async fn let_go(&self, port: PortId) {
+        let record = {
+            let state = self.lock();
+            let Some(entry) = state.ports.get(&port) else { return };
+            let mut record = entry.record.clone();
+            match record.binding.as_mut().filter(|binding| !binding.releasing.is_empty()) {
+                Some(binding) => binding.releasing.clear(),
+                None => return,
+            }
+            record
+        };
+        match self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await {
+            Ok(()) => self.lock().replace_port(record),
+            // They stay held; the next build tries again.
+            Err(error) => tracing::warn!(%port, %error, "addresses taken from a port could not be freed"),
+        }
+    }
+
     /// Takes in what a finished job saw.
     pub(super) fn finished(&self, port: PortId, done: Done) {
         let mut state = self.lock();
@@ -144,15 +166,38 @@ impl Manager {
         for link in done.seen {
             state.seen(link, at);
         }
-        let Some(name) = done.guest_device else { return };
+        if let Some(name) = done.guest_device {
+            self.note_guest_device(&mut state, port, name);
+        }
+    }
+
+    /// Records the name a port's NIC has in its guest. Nobody waits for it: the answer shows it already.
+    fn note_guest_device(&self, state: &mut State, port: PortId, name: LinkName) {
         let Some(entry) = state.ports.get_mut(&port) else { return };
-        let Some(binding) = entry.record.binding.as_mut().filter(|binding| binding.guest_device.as_ref() != Some(&name)) else {
+        let Some(binding) = entry.record.binding.as_mut() else { return };
+        if binding.guest_device.replace(name.clone()) == Some(name) {
             return;
-        };
-        binding.guest_device = Some(name);
+        }
         let changes = vec![Change::PutPort(Box::new(entry.record.clone()))];
-        // Nothing depends on it but the answer to "what is it called": it may come with the next flush.
-        self.store.submit(changes, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
+        self.store.submit(changes, Purpose::Freeing, When::Now, Box::new(|_| ()));
+    }
+
+    /// Asks for a name that a death kept from being recorded.
+    pub(super) async fn learn_guest_device(self: Arc<Self>, port: PortId) {
+        let asked = {
+            let state = self.lock();
+            let Some(entry) = state.ports.get(&port) else { return };
+            let server = entry.record.attached_to().and_then(|id| state.servers.get(&id));
+            match server.map(|server| (&server.record.guest, server.record.pin)) {
+                Some((Guest::Netns { path }, Some(pin))) => self.hands.guest_device(port, path.clone(), pin),
+                _ => return,
+            }
+        };
+        let Ok(answer) = asked else { return };
+        match answered(answer).await {
+            Ok(Ok(name)) => self.note_guest_device(&mut self.lock(), port, name),
+            failed => tracing::debug!(%port, ?failed, "a NIC's name in its guest could not be read back"),
+        }
     }
 
     /// What a job's failure means for a client.
@@ -217,9 +262,10 @@ impl Manager {
     /// Brings a port back that was seen to differ, or whose last try failed.
     pub(super) async fn repair(self: Arc<Self>, port: PortId, reason: Reason) {
         let context = Context::default();
-        let claimed = self.claim(|state| claim_port(state, port)).await;
-        if claimed.is_err() {
-            return;
+        match self.claim(|state| claim_port(state, port)).await {
+            Ok(()) => {}
+            Err(Error::NoSuchPort(_)) => return,
+            Err(_) => return self.postpone(port, backoff(5)),
         }
         if self.differs(port, &context) {
             self.repair_claimed(port, reason, &context).await;

@@ -114,8 +114,13 @@ impl Manager {
             }
         }
         self.wait_for_devices(id).await?;
-        self.commit(vec![Change::DeleteServer(id)], Purpose::Freeing).await?;
-        self.lock().servers.remove(&id);
+        let stored = self.commit(vec![Change::DeleteServer(id)], Purpose::Freeing).await;
+        let mut state = self.lock();
+        if let Err(error) = stored {
+            release(&mut state, id);
+            return Err(error.into());
+        }
+        state.servers.remove(&id);
         Ok(Reply::Done)
     }
 

@@ -247,7 +247,7 @@ impl State {
 
     fn reserve(&mut self, port: &Port) {
         self.macs.insert(port.mac, port.id);
-        for ip in &port.fixed_ips {
+        for ip in port.held_ips() {
             self.addresses.insert((port.network_id, ip.ip_address), port.id);
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
                 subnet.free.take(ip.ip_address);
@@ -258,7 +258,7 @@ impl State {
 
     fn release(&mut self, port: &Port) {
         self.macs.remove(&port.mac);
-        for ip in &port.fixed_ips {
+        for ip in port.held_ips() {
             self.addresses.remove(&(port.network_id, ip.ip_address));
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
                 subnet.free.release(ip.ip_address);

@@ -103,6 +103,9 @@ pub struct Binding {
     /// The NIC's name in a guest namespace, read back from the kernel.
     #[serde(default)]
     pub guest_device: Option<LinkName>,
+    /// Addresses taken from the port while its guest may still have them; nobody else's until the guest is changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releasing: Vec<FixedIp>,
     /// The client's tag for the device (Nova 2.49).
     #[serde(default)]
     pub tag: Option<String>,
@@ -124,6 +127,11 @@ impl Port {
     /// The server of a port that is to be attached; none when it is unbound or on its way out.
     pub fn attached_to(&self) -> Option<ServerId> {
         self.binding.as_ref().filter(|binding| binding.intent == Intent::Attached).map(|binding| binding.server_id)
+    }
+
+    /// Every address that is nobody else's because of this port.
+    pub fn held_ips(&self) -> impl Iterator<Item = &FixedIp> {
+        self.fixed_ips.iter().chain(self.binding.iter().flat_map(|binding| &binding.releasing))
     }
 
     /// Whether the device is on its way out.

@@ -60,7 +60,7 @@ fn put_port(connection: &Connection, port: &Port) -> Result<(), StoreError> {
     let mut add = connection
         .prepare_cached("INSERT INTO addresses (network_id, address, port_id, subnet_id) VALUES (?1, ?2, ?3, ?4)")
         .map_err(failed)?;
-    for ip in &port.fixed_ips {
+    for ip in port.held_ips() {
         let row = params![port.network_id.to_string(), ip.ip_address.to_string(), id, ip.subnet_id.to_string()];
         add.execute(row).map_err(failed)?;
     }

@@ -18,7 +18,7 @@ use nicd::kernel::hands::{self, Hands};
 use nicd::kernel::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
 use nicd::manager::{Context, Error, Manager, Policy, Reply};
 use nicd::model::action::Action;
-use nicd::model::{MacPrefix, NetnsPin};
+use nicd::model::{LinkName, MacPrefix, NetnsPin, PortId};
 use nicd::plan::{LinkSeen, Op};
 use nicd::store::{Lock, Store};
 use tokio::runtime::Runtime;
@@ -335,6 +335,10 @@ impl Host for MortalHost {
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
         self.host.inspect(path)
+    }
+
+    fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
+        if self.life.is_dead() { Err(dead()) } else { self.host.guest_device(port, netns, pin) }
     }
 
     fn default_route_links(&mut self) -> Result<std::collections::BTreeSet<u32>, OpError> {

@@ -42,7 +42,6 @@ fn a_repair_the_process_died_in_is_taken_up_again() {
 }
 
 #[test]
-#[ignore = "known: a veth finished just before a death is right, so nothing looks into the guest for its name again"]
 fn a_guests_name_for_its_nic_is_learnt_again_after_a_death() {
     let mut scene = Scene::with_networks();
     let manager = scene.manager();
