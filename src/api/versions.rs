@@ -24,11 +24,7 @@ pub(super) async fn v21(headers: HeaderMap) -> Json<Value> {
 }
 
 pub(super) async fn network(headers: HeaderMap) -> Json<Value> {
-<<<<<<< HEAD
-    Json(resources_of(&base(&headers)))
-=======
     Json(resources_of(&headers))
->>>>>>> openapi
 }
 
 /// There are none: clients then use what is always there.
@@ -43,11 +39,7 @@ pub(super) fn resources_of(headers: &HeaderMap) -> Value {
         let href = here(headers, &format!("/v2.0/{collection}"));
         json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
     };
-<<<<<<< HEAD
-    let links = json!([{"rel": "self", "href": format!("{base}/v2.0/")}]);
-=======
     let links = json!([{"rel": "self", "href": here(headers, "/v2.0/")}]);
->>>>>>> openapi
     json!({
         "resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")],
         "version": {"id": "v2.0", "status": "CURRENT", "updated": UPDATED, "links": links},
@@ -72,21 +64,12 @@ fn compute(headers: &HeaderMap, id: &str, path: &str) -> Value {
         "version": version,
         "min_version": min,
         "updated": UPDATED,
-<<<<<<< HEAD
-        "links": [{"rel": "self", "href": format!("{base}/{path}/")}],
-=======
         "links": [{"rel": "self", "href": here(headers, &format!("/{path}/"))}],
->>>>>>> openapi
     })
 }
 
-/// A path's address as the client calls us.
+/// A path's address as the client calls us; it is only ever given back to that client.
 pub(super) fn here(headers: &HeaderMap, path: &str) -> String {
-    format!("{}{path}", base(headers))
-}
-
-/// The address as the client calls it; it is only ever given back to that client.
-fn base(headers: &HeaderMap) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
-    format!("http://{}", host.unwrap_or("localhost"))
+    format!("http://{}{path}", host.unwrap_or("localhost"))
 }

@@ -38,18 +38,6 @@ pub(in crate::api) fn v21() -> Entry {
 
 pub(in crate::api) fn network() -> Entry {
     let resource = Record::new().must("name", words()).must("collection", words()).must("links", links());
-<<<<<<< HEAD
-    let version = Record::new()
-        .must("id", words())
-        .must("status", one_of_words(["CURRENT"]))
-        .must("updated", time())
-        .must("links", links());
-    Entry::new(NETWORK, TAG, "network_resources", "The network API's resources and its version").answers(
-        200,
-        "What there is.",
-        Record::new().must("resources", list(resource)).must("version", version),
-        versions::resources_of("http://localhost"),
-=======
     let status = one_of_words(["CURRENT"]);
     let version = Record::new().must("id", words()).must("status", status).must("updated", time()).must("links", links());
     Entry::new(NETWORK, TAG, "network_resources", "The network API's resources").answers(
@@ -57,7 +45,6 @@ pub(in crate::api) fn network() -> Entry {
         "What there is.",
         Record::new().must("resources", list(resource)).must("version", version),
         versions::resources_of(&HeaderMap::new()),
->>>>>>> openapi
     )
 }
 
