@@ -1,6 +1,7 @@
 //! nicd against the kernel's floor, measured in the same run and in namespaces of its own.
 //!
-//! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --cycles N` for memory over N cycles.
+//! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --cycles N` for memory over N cycles,
+//! `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
 //! What is measured how, and the table, are in `benches/README.md`.
 
 #[path = "attach/bare.rs"]
@@ -23,7 +24,7 @@ mod opening;
 #[path = "attach/restarting.rs"]
 mod restarting;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -43,42 +44,38 @@ pub struct Effort {
     pub cycles: usize,
 }
 
-fn effort() -> Option<Effort> {
+fn arguments() -> Option<(Effort, PathBuf)> {
     let full = Effort { many: 1000, samples: 200, block: 20, cycles: 2000 };
-    let mut effort = full;
+    let (mut effort, mut dir) = (full, PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => effort = Effort { many: 300, samples: 40, block: 20, cycles: 0 },
             "--cycles" => effort.cycles = arguments.next()?.parse().ok()?,
+            "--dir" => dir = arguments.next()?.into(),
             // What cargo adds.
             "--bench" => {}
             _ => return None,
         }
     }
-    Some(effort)
+    Some((effort, dir))
 }
 
 fn main() {
-    let Some(effort) = effort() else {
-        eprintln!("usage: cargo bench --bench attach -- [--quick] [--cycles N]");
+    let Some((effort, dir)) = arguments() else {
+        eprintln!("usage: cargo bench --bench attach -- [--quick] [--cycles N] [--dir DIR]");
         std::process::exit(64);
     };
     place::leave();
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a descriptor for each tap");
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a state directory");
+    let dir = tempfile::tempdir_in(dir).expect("a state directory");
     let table = measure(effort, dir.path());
     table.print();
 }
 
 fn measure(effort: Effort, dir: &Path) -> Table {
     let mut table = Table::default();
-    if std::env::var_os("STEPS").is_some() {
-        let mut floor = attaching::Floor::new(dir);
-        attaching::kernel_phase(&mut table, effort, &mut floor);
-        return table;
-    }
     let mut daemon = Daemon::start(dir);
     let empty = daemon.memory();
     eprintln!("attach");
@@ -99,7 +96,7 @@ fn measure(effort: Effort, dir: &Path) -> Table {
     detaching::together(&mut table, &daemon, &mut taps, &mut floor);
     detaching::among(&mut table, effort, &daemon, &mut taps);
     eprintln!("open");
-    opening::status(&mut table, effort, &daemon, &mut taps, &mut floor);
+    opening::status(&mut table, effort, &daemon, &mut taps);
     opening::drift(&mut table, &mut taps);
     taps.shrink(0);
     eprintln!("veth");

@@ -83,12 +83,12 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
-    raise_descriptors();
+    let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let served = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(DaemonError::Runtime)?;
-        let edge = Edge { listening, admitted, limits: Limits::from(&settings.socket) };
+        let edge = Edge { listening, admitted, limits: Limits::from(&settings.socket).within(descriptors) };
         serve(&Linux, settings, state, edge, stop, ready).await
     });
     drop(held);
@@ -213,10 +213,15 @@ fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
 }
 
 /// One descriptor per connection, and some for netlink, taps and the store: the soft limit of old is too low for many.
-fn raise_descriptors() {
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard));
-    if let Err(error) = raised {
-        tracing::debug!(%error, "the limit of open descriptors stays as it is");
+/// Answers how many there may be.
+fn raise_descriptors() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return u64::MAX };
+    let wanted = hard.min(65_536);
+    match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
+        Ok(()) => wanted,
+        Err(error) => {
+            tracing::debug!(%error, "the limit of open descriptors stays as it is");
+            soft
+        }
     }
 }

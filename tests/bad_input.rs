@@ -137,6 +137,7 @@ fn attaches_that_cannot_be() {
             post(json!({"interfaceAttachment": []}), 400, "invalid_value", "[]"),
             post(json!([]), 400, "invalid_body", "[]"),
             bad("GET", format!("{path}/{NOBODY}"), Value::Null, 404, "no_such_port", NOBODY),
+            bad("GET", format!("{path}/%ff"), Value::Null, 404, "no_such_route", "%ff"),
             bad("DELETE", format!("{path}/{NOBODY}"), Value::Null, 404, "no_such_port", NOBODY),
             bad("DELETE", format!("{path}/nonsense"), Value::Null, 404, "no_such_port", "nonsense"),
             bad("GET", interfaces(NOBODY), Value::Null, 404, "no_such_server", NOBODY),

@@ -96,7 +96,7 @@ impl Table {
 
 fn digits(value: f64) -> String {
     match value {
-        value if value == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         value if value < 1.0 => format!("{value:.3}"),
         value if value < 100.0 => format!("{value:.1}").trim_end_matches(".0").to_owned(),
         value => format!("{value:.0}"),

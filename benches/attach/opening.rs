@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Effort;
-use crate::attaching::Floor;
 use crate::bare::{Events, Wire, index_of, open_tap};
 use crate::daemon::{Daemon, Fleet, device, quiet};
 use crate::figures::{Aim, Sample, Table};
@@ -21,7 +20,7 @@ struct Opened {
 }
 
 /// Rows: from a VMM's open to `port.status ACTIVE` on an open stream, first and 20 ms after a close.
-pub fn status(table: &mut Table, effort: Effort, daemon: &Daemon, fleet: &mut Fleet, _floor: &mut Floor) {
+pub fn status(table: &mut Table, effort: Effort, daemon: &Daemon, fleet: &mut Fleet) {
     let ports = effort.samples.min(100);
     fleet.grow(ports);
     let mut stream = daemon.client();

@@ -125,7 +125,8 @@ impl Told {
 pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
     let told = told(refusal, dialect);
     let status = told.status;
-    if status.is_server_error() {
+    // 501 is the client's choice, and must not fill the log.
+    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
         tracing::warn!(status = status.as_u16(), reason = told.reason, message = told.message, "refused");
     }
     let mut response = (status, Json(told.body(dialect))).into_response();

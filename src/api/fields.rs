@@ -322,7 +322,8 @@ impl FromStr for Ip {
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A value for a message, cut to 256 characters.
+pub fn shown(value: &Value) -> String {
     let whole = match value {
         Value::String(text) => text.escape_debug().to_string(),
         other => other.to_string(),

@@ -49,6 +49,9 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// How many connections beyond the seats are told so at the same time; further ones are closed without words.
 const TURNED_AWAY: usize = 64;
 
+/// Descriptors that are not for connections: both sockets, netlink, the store, taps and namespaces that are being built.
+const OWN_DESCRIPTORS: usize = 64;
+
 /// What clients may cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -91,6 +94,21 @@ impl Default for Limits {
 impl From<&SocketSettings> for Limits {
     fn from(settings: &SocketSettings) -> Self {
         Self { max_connections: settings.max_connections, root_reserve: settings.root_reserve, ..Self::default() }
+    }
+}
+
+impl Limits {
+    /// No more connections than `descriptors` allow beside our own: when none are left, nobody can be accepted, not even
+    /// root, and nothing can be built.
+    #[must_use]
+    pub fn within(self, descriptors: u64) -> Self {
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let most = descriptors.saturating_sub(OWN_DESCRIPTORS + TURNED_AWAY).max(2);
+        if self.max_connections <= most {
+            return self;
+        }
+        tracing::warn!(descriptors, wanted = self.max_connections, possible = most, "fewer connections than configured");
+        Self { max_connections: most, root_reserve: self.root_reserve.min(most / 2), ..self }
     }
 }
 
@@ -182,7 +200,11 @@ impl House {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.welcome(door, stream),
+                Ok((stream, _)) => {
+                    self.welcome(door, stream);
+                    // Who has lost a seat closes before the next one comes, or a crowd would take all descriptors at once.
+                    tokio::task::yield_now().await;
+                }
                 // The client went away before we came (accept(2)).
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -262,6 +284,16 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_everything_else() {
+        assert_eq!(Limits::default().within(u64::MAX), Limits::default());
+        assert_eq!(Limits::default().within(1024), Limits::default());
+        let few = Limits::default().within(256);
+        assert_eq!((few.max_connections, few.root_reserve), (128, 16));
+        let least = Limits::default().within(10);
+        assert_eq!((least.max_connections, least.root_reserve), (2, 1));
+    }
 
     #[test]
     fn a_failure_is_logged_once_in_ten_seconds() {

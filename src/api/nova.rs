@@ -17,7 +17,7 @@ use crate::model::{NetworkId, PortId, ServerId};
 
 use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
-use super::fields::{BodyError, Fields, Ip, not_of_type, wrong};
+use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
 use super::listener::Caller;
 use super::listing::form;
 use super::microversion::Microversion;
@@ -30,9 +30,9 @@ pub(super) async fn servers(State(desk): State<Desk>, headers: HeaderMap, Origin
 }
 
 /// `servers/detail`, by which clients find a server whose name they have.
-pub(super) async fn detail(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+pub(super) async fn details(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
     let collection = here(&headers, parent(uri.path()));
-    Json(json!({"servers": desk.servers().iter().map(|server| full(server, &collection)).collect::<Vec<_>>()}))
+    Json(json!({"servers": desk.servers().iter().map(|server| detail(server, &collection)).collect::<Vec<_>>()}))
 }
 
 pub(super) async fn server(
@@ -42,7 +42,7 @@ pub(super) async fn server(
     OriginalUri(uri): OriginalUri,
 ) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
-    let shown = found.map(|server| Json(json!({"server": full(&server, &here(&headers, parent(uri.path())))})));
+    let shown = found.map(|server| Json(json!({"server": detail(&server, &here(&headers, parent(uri.path())))})));
     tell(shown, COMPUTE)
 }
 
@@ -149,7 +149,7 @@ fn read(body: &[u8], version: Microversion) -> Result<Asked, BodyError> {
 
 /// Exactly one `{"ip_address": …}`.
 fn one_address(given: &Value) -> Result<IpAddr, BodyError> {
-    let too = |how: &str| wrong("fixed_ips", given, &format!("{given} is too {how}: exactly one entry is expected"));
+    let too = |how: &str| wrong("fixed_ips", given, &format!("{} is too {how}: exactly one entry is expected", shown(given)));
     let one = match given.as_array().map(Vec::as_slice) {
         Some([one]) => one.clone(),
         Some([]) => return Err(too("short")),
@@ -215,7 +215,7 @@ pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
     shown
 }
 
-/// A server in Nova's list; `collection` is the list's own address.
+/// A server in Nova's list.
 pub(super) fn brief(view: &ServerView, collection: &str) -> Value {
     let id = view.server.id.to_string();
     let href = format!("{collection}/{id}");
@@ -223,7 +223,7 @@ pub(super) fn brief(view: &ServerView, collection: &str) -> Value {
 }
 
 /// A server as Nova shows it: what clients need that look it up before they attach.
-pub(super) fn full(view: &ServerView, collection: &str) -> Value {
+pub(super) fn detail(view: &ServerView, collection: &str) -> Value {
     let mut shown = brief(view, collection);
     shown["status"] = "ACTIVE".into();
     shown["tenant_id"] = view.server.project_id.clone().into();

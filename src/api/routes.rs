@@ -83,7 +83,7 @@ fn compute() -> Vec<Route> {
     use document::nova as page;
     vec![
         get("/servers", nova::servers, page::servers),
-        get("/servers/detail", nova::detail, page::detail),
+        get("/servers/detail", nova::details, page::details),
         get("/servers/{server}", nova::server, page::server),
         get("/servers/{server}/os-interface", nova::list, page::list_interfaces),
         post("/servers/{server}/os-interface", nova::attach, page::attach),

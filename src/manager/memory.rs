@@ -18,6 +18,9 @@ const KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// The most answers kept; beyond, the oldest go first.
 const MOST: usize = 65_536;
 
+/// The most bytes of answers kept; beyond, the oldest go first. A bulk create's answer is long.
+const MOST_BYTES: usize = 64 << 20;
+
 /// What is known of a key.
 #[derive(Debug)]
 pub enum Known {
@@ -38,6 +41,8 @@ pub enum Known {
 pub(super) struct Memory {
     entries: HashMap<Key, Entry>,
     by_age: BTreeSet<(Timestamp, Key)>,
+    /// Of all answers together.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,7 @@ struct Entry {
 impl Memory {
     /// Takes in what the store kept.
     pub fn recall(&mut self, remembered: Remembered) {
+        self.bytes += length(&remembered);
         self.by_age.insert((remembered.at, remembered.key.clone()));
         self.entries.insert(remembered.key.clone(), Entry { remembered, underway: None });
     }
@@ -88,7 +94,9 @@ impl Memory {
     /// Notes the answer; what is then to be stored.
     pub fn answered(&mut self, key: &Key, answer: Answered) -> Option<Remembered> {
         let entry = self.entries.get_mut(key)?;
+        self.bytes -= length(&entry.remembered);
         entry.remembered.answer = Some(answer);
+        self.bytes += length(&entry.remembered);
         Some(entry.remembered.clone())
     }
 
@@ -103,6 +111,7 @@ impl Memory {
     pub fn forget(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
             self.by_age.remove(&(entry.remembered.at, key.clone()));
+            self.bytes -= length(&entry.remembered);
             if let Some(bell) = entry.underway {
                 bell.notify_waiters();
             }
@@ -113,7 +122,7 @@ impl Memory {
     fn expire(&mut self, now: Timestamp) -> Vec<Key> {
         let mut old = Vec::new();
         while let Some((at, key)) = self.by_age.first() {
-            let aged = now.duration_since(*at) > KEPT || self.by_age.len() > MOST;
+            let aged = now.duration_since(*at) > KEPT || self.by_age.len() > MOST || self.bytes > MOST_BYTES;
             let underway = self.entries.get(key).is_some_and(|entry| entry.underway.is_some());
             if !aged || underway {
                 break;
@@ -124,6 +133,10 @@ impl Memory {
         }
         old
     }
+}
+
+fn length(remembered: &Remembered) -> usize {
+    remembered.answer.as_ref().map_or(0, |answer| answer.body.len())
 }
 
 #[cfg(test)]
@@ -154,6 +167,20 @@ mod tests {
         assert!(matches!(known, Known::New));
         assert_eq!(old, [key("a")]);
         assert!(matches!(memory.ask(&key("a"), "y", at(25)).0, Known::New));
+    }
+
+    #[test]
+    fn long_answers_are_forgotten_before_they_fill_the_memory() {
+        let mut memory = Memory::default();
+        for number in 0..80 {
+            let key = key(&number.to_string());
+            assert!(matches!(memory.ask(&key, "x", at(0) + SignedDuration::from_secs(number)).0, Known::New));
+            memory.answered(&key, Answered { status: 201, body: "x".repeat(1 << 20) }).unwrap();
+            memory.end(&key);
+        }
+        assert!(memory.bytes <= MOST_BYTES + (1 << 20), "{}", memory.bytes);
+        assert!(matches!(memory.ask(&key("79"), "x", at(1)).0, Known::Answered(_)));
+        assert!(!memory.entries.contains_key(&key("0")));
     }
 
     #[test]

@@ -8,11 +8,11 @@ use uuid::Uuid;
 use crate::events::Kind;
 use crate::model::action::{NewPort, PortChange};
 use crate::model::memory::Made;
-use crate::model::{Happening, Origin, Phase, Port, PortId};
+use crate::model::{Happening, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 
-use super::repair::{IntentIs, claim_port};
+use super::repair::{IntentIs, NAMESPACE_WAIT, backoff, claim_port};
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
 
@@ -149,9 +149,14 @@ impl Manager {
             }
             Err(failed) => {
                 let why = Why { reason: failed.error.reason(), detail: failed.error.to_string() };
-                self.happen(&mut state, port, Happening::Failed, Some(why), context);
+                // A namespace that is away is waited for; whatever else stands against it is an error.
+                let (what, wait) = match failed.error {
+                    Error::NamespaceGone { .. } => (Happening::Looked(Readiness::Waiting), NAMESPACE_WAIT),
+                    _ => (Happening::Failed, backoff(1)),
+                };
+                self.happen(&mut state, port, what, Some(why), context);
                 drop(state);
-                self.postpone(port, super::repair::backoff(1));
+                self.postpone(port, wait);
             }
         }
     }

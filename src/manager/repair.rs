@@ -24,7 +24,7 @@ const PATIENCE: u32 = 5;
 const QUIET: Duration = Duration::from_secs(10);
 
 /// How long to wait for a guest's namespace before looking again, in milliseconds.
-const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
+pub(super) const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 
 /// Whether the intent behind a build is durable yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,13 +83,14 @@ impl Manager {
         }
     }
 
-    /// While a network's bridge has to be made, one port makes it and the others wait. Answers whose claim was taken.
+    /// While a network's bridge has to be made, one port makes it and the others wait, also when it can be seen already:
+    /// it goes again if that port fails. Answers whose claim was taken.
     async fn claim_bridge(&self, port: PortId) -> Result<Option<NetworkId>, Error> {
         self.claim(|state| {
             let id = state.port(port)?.record.network_id;
             let there = state.have.own_bridge(id).is_some();
             let Some(network) = state.networks.get_mut(&id) else { return Err(Error::NoSuchNetwork(id)) };
-            if there || network.record.bridge.is_some() {
+            if network.record.bridge.is_some() || there && !network.claim.taken() {
                 return Ok(Claimed::Taken(None));
             }
             Ok(match network.claim.take() {

@@ -28,6 +28,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Daemon {
     dir: PathBuf,
     running: Option<Running>,
+    /// The most descriptors it may have, where a test says so; it then logs as in production.
+    descriptors: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,12 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None }
+        Self { dir, running: None, descriptors: None }
+    }
+
+    /// Lets it have only so many descriptors, and log only what it logs in production; to be said before a start.
+    pub fn limits(&mut self, descriptors: usize) {
+        self.descriptors = Some(descriptors);
     }
 
     /// Its config; to be written before a start.
@@ -83,8 +90,12 @@ impl Daemon {
     /// The command line of a daemon on a socket and a state directory, as root may give it. It dies with the calling
     /// thread, also when that is killed.
     pub fn command(&self, socket: &Path, state: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", "info,nicd=debug"]);
+        let mut command = Command::new(if self.descriptors.is_some() { "prlimit" } else { "setpriv" });
+        if let Some(most) = self.descriptors {
+            command.args([&format!("--nofile={most}:{most}"), "setpriv"]);
+        }
+        let level = if self.descriptors.is_some() { "info" } else { "info,nicd=debug" };
+        command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", level]);
         command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
         for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS"] {
             command.env_remove(variable);

@@ -66,10 +66,8 @@ impl House {
         let manager = Manager::new(policy(), (store.clone(), loaded), Arc::clone(&hands), links, at);
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
-        let following = runtime.block_on(async {
-            manager.begin().await.expect("the store writes");
-            tokio::spawn(Arc::clone(&manager).follow(noticed, ended.clone().cancelled_owned()))
-        });
+        runtime.block_on(manager.begin()).expect("the store writes");
+        let following = runtime.spawn(Arc::clone(&manager).follow(noticed, ended.clone().cancelled_owned()));
         let following = Some(following);
         Self {
             manager,
@@ -106,8 +104,7 @@ impl House {
     /// Waits until `check` finds nothing wrong, looking after each event; fails with what it last found.
     pub fn settle(&mut self, check: impl Fn() -> Result<(), String>) {
         let until = Instant::now() + PATIENCE;
-        loop {
-            let Err(wrong) = check() else { break };
+        while let Err(wrong) = check() {
             assert!(Instant::now() < until, "not settled: {wrong}");
             self.next_event();
         }

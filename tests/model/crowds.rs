@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use nicd::manager::Error;
+use nicd::kernel::Trouble;
+use nicd::kernel::fake::Fault;
+use nicd::manager::{Context, Error};
 use nicd::model::action::{Action, AfterDetach, NewGuest, NewNetwork, NewServer, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{Mac, NetworkId, Owner, ServerId, SubnetId};
+use nicd::plan::Op;
 use uuid::Uuid;
 
 use crate::check::Reference;
@@ -96,6 +100,55 @@ fn more_attaches_than_addresses_fill_the_pool_exactly() {
     let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().map(Error::reason)).collect();
     assert_eq!(refused, ["pool_empty"; 3]);
     scene.stop();
+}
+
+#[test]
+fn an_attach_does_not_build_on_a_bridge_that_another_may_still_take_back() {
+    let mut scene = Scene::with_networks();
+    let (made, bridge_is_made) = tokio::sync::oneshot::channel();
+    let (go, gone_on) = std::sync::mpsc::channel();
+    let mut made = Some(made);
+    scene.fake.set_faults(move |op| match (op, made.take()) {
+        (Op::Configure { .. }, Some(made)) => {
+            made.send(()).unwrap();
+            gone_on.recv().unwrap();
+            Fault::Refuse(Trouble::Other)
+        }
+        (_, unused) => {
+            made = unused;
+            Fault::None
+        }
+    });
+    let manager = scene.manager();
+    let (first, second) = scene.house().run(async {
+        let begin = || {
+            tokio::spawn({
+                let manager = Arc::clone(&manager);
+                async move { manager.perform(attach(VM, on(AGENTS)), Context::default()).await }
+            })
+        };
+        let first = begin();
+        bridge_is_made.await.unwrap();
+        pass().await;
+        let second = begin();
+        pass().await;
+        go.send(()).unwrap();
+        (first.await.unwrap(), second.await.unwrap())
+    });
+    assert_eq!(first.unwrap_err().reason(), "kernel_refused");
+    let mut reference = Reference::of(&scene);
+    reference.networks = [Some([true, false]), Some([true, true])];
+    reference.adopt(&port_of(second.unwrap()));
+    // Nothing is to be waited for: it was never without its bridge.
+    reference.check(&manager, &scene.fake, scene.dir.path()).unwrap();
+    scene.stop();
+}
+
+/// Lets every other task go as far as it comes by itself.
+async fn pass() {
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A scene with a network and a server that a crowd fits into.

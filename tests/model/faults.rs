@@ -8,7 +8,7 @@ use nicd::kernel::Trouble;
 use nicd::kernel::fake::{Fake, Fault};
 use nicd::manager::{Error, PortFilter};
 use nicd::model::action::{Action, PortChange, WantedNic};
-use nicd::model::{Phase, PortId};
+use nicd::model::{Phase, PortId, ServerId};
 use nicd::plan::LinkSeen;
 
 use crate::check::Reference;
@@ -213,8 +213,11 @@ fn fail_where(fake: &Fake, fault: Fault, fails: impl Fn(usize) -> bool + Send + 
     count
 }
 
+/// What a client is shown of a port that matters here.
+type Shown = (PortId, Option<ServerId>, Phase);
+
 /// Everything an attach could leave a trace in, but for numbers that only grow.
-fn traces(scene: &Scene) -> (Vec<LinkSeen>, Vec<(PortId, Option<nicd::model::ServerId>, Phase)>) {
+fn traces(scene: &Scene) -> (Vec<LinkSeen>, Vec<Shown>) {
     let view = |view: nicd::manager::PortView| (view.port.id, view.port.attached_to(), view.phase);
     (scene.fake.links(), scene.manager().ports(PortFilter::default()).into_iter().map(view).collect())
 }

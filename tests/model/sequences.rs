@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::check::{RefPort, Reference, same};
 use crate::scene::{
     AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_network, create_port, create_subnet, detach, network_id, on,
-    port_of, put_server, server_id,
+    port_of, put_server,
 };
 
 /// NICs a server may have in this house.
@@ -158,7 +158,7 @@ impl Run {
             Step::AttachIp(server, n, host) => self.attach_ip(server, n, host),
             Step::AttachPort(server, pick) => self.attach_port(server, pick),
             Step::AttachNothing(server) => self.attach_nothing(server),
-            Step::Detach(pick) => self.let_go(pick, |server, port| detach(server, port), Reference::unbind),
+            Step::Detach(pick) => self.let_go(pick, detach, Reference::unbind),
             Step::DetachOfAnother(pick) => self.detach_of_another(pick),
             Step::Delete(pick) => self.delete(pick),
             Step::Admin(pick, up) => self.admin(pick, up),
@@ -171,7 +171,7 @@ impl Run {
             Step::Stop => self.restart(Scene::stop),
             Step::Kill => self.restart(Scene::kill),
             Step::DetachAndKill(pick) => {
-                self.let_go(pick, |server, port| detach(server, port), Reference::unbind)?;
+                self.let_go(pick, detach, Reference::unbind)?;
                 self.scene.kill();
                 self.repairs.clear();
                 self.scene.open();
@@ -413,6 +413,3 @@ impl Meddling {
         }
     }
 }
-
-#[allow(unused_imports)]
-use server_id as _;

@@ -13,11 +13,11 @@ use crate::model::Status;
 
 const TAG: &str = "compute";
 
-/// The list's address in examples.
-const COLLECTION: &str = "http://localhost/v2.1/servers";
+/// Where the examples' servers are.
+const SERVERS: &str = "http://localhost/v2.1/servers";
 
 pub(in crate::api) fn servers() -> Entry {
-    let example = json!({"servers": [nova::brief(&samples::vm(), COLLECTION)]});
+    let example = json!({"servers": [nova::brief(&samples::vm(), SERVERS)]});
     entry("list_servers", "The servers of this host").answers(
         200,
         "All of them.",
@@ -26,19 +26,15 @@ pub(in crate::api) fn servers() -> Entry {
     )
 }
 
-pub(in crate::api) fn detail() -> Entry {
-    let example = json!({"servers": [nova::full(&samples::vm(), COLLECTION)]});
-    entry("list_servers_in_detail", "The servers of this host, in full").answers(
-        200,
-        "All of them.",
-        Record::wrapping("servers", list(full())),
-        example,
-    )
+pub(in crate::api) fn details() -> Entry {
+    let example = json!({"servers": [nova::detail(&samples::vm(), SERVERS)]});
+    let shape = Record::wrapping("servers", list(detail()));
+    entry("detail_servers", "The servers of this host, in detail").answers(200, "All of them.", shape, example)
 }
 
 pub(in crate::api) fn server() -> Entry {
-    let example = json!({"server": nova::full(&samples::vm(), COLLECTION)});
-    entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", full()), example)
+    let example = json!({"server": nova::detail(&samples::vm(), SERVERS)});
+    entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", detail()), example)
 }
 
 pub(in crate::api) fn list_interfaces() -> Entry {
@@ -106,7 +102,7 @@ fn brief() -> Record {
     Record::new().must("id", uuid()).must("name", words()).must("links", versions::links())
 }
 
-fn full() -> Record {
+fn detail() -> Record {
     brief().must("status", one_of_words(["ACTIVE"])).must("tenant_id", words()).must("created", time()).must("updated", time())
 }
 

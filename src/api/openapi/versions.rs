@@ -1,6 +1,5 @@
 //! The version documents.
 
-use axum::http::HeaderMap;
 use serde_json::json;
 
 use super::entry::Entry;
@@ -15,18 +14,18 @@ pub(in crate::api) fn all() -> Entry {
         200,
         "All versions.",
         Record::wrapping("versions", list(version())),
-        json!({"versions": [versions::v2_of(&HeaderMap::new()), versions::v21_of(&HeaderMap::new())]}),
+        json!({"versions": [versions::v2_of("http://localhost"), versions::v21_of("http://localhost")]}),
     )
 }
 
 pub(in crate::api) fn v2() -> Entry {
-    let example = json!({"version": versions::v2_of(&HeaderMap::new())});
+    let example = json!({"version": versions::v2_of("http://localhost")});
     let shape = Record::wrapping("version", version());
     Entry::new(COMPUTE, TAG, "version_2", "The compute API's version 2.0").answers(200, "This version.", shape, example)
 }
 
 pub(in crate::api) fn v21() -> Entry {
-    let example = json!({"version": versions::v21_of(&HeaderMap::new())});
+    let example = json!({"version": versions::v21_of("http://localhost")});
     let shape = Record::wrapping("version", version());
     Entry::new(COMPUTE, TAG, "version_21", "The compute API's version 2.1 and its microversions").answers(
         200,
@@ -38,13 +37,16 @@ pub(in crate::api) fn v21() -> Entry {
 
 pub(in crate::api) fn network() -> Entry {
     let resource = Record::new().must("name", words()).must("collection", words()).must("links", links());
-    let status = one_of_words(["CURRENT"]);
-    let version = Record::new().must("id", words()).must("status", status).must("updated", time()).must("links", links());
-    Entry::new(NETWORK, TAG, "network_resources", "The network API's resources").answers(
+    let version = Record::new()
+        .must("id", words())
+        .must("status", one_of_words(["CURRENT"]))
+        .must("updated", time())
+        .must("links", links());
+    Entry::new(NETWORK, TAG, "network_resources", "The network API's resources and its version").answers(
         200,
         "What there is.",
         Record::new().must("resources", list(resource)).must("version", version),
-        versions::resources_of(&HeaderMap::new()),
+        versions::resources_of("http://localhost"),
     )
 }
 

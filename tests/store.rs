@@ -1,0 +1,369 @@
+//! The store on a real disk: what is durable, what is refused, what a full disk leaves possible.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "common/netns.rs"]
+mod netns;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nicd::model::memory::{Key, Made, Remembered};
+use nicd::model::{FixedIp, Mac, Network, NetworkId, Origin, Port, PortId, Profile, Server, ServerId, Subnet, SubnetId};
+use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError, When};
+use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
+
+/// Longer than any flush.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A store open in a directory, and a way to wait for its reports.
+struct Opened {
+    store: Store,
+    loaded: Loaded,
+    thread: JoinHandle<()>,
+}
+
+impl Opened {
+    fn at(dir: &Path) -> Self {
+        let (store, loaded, thread) = Store::open(dir).unwrap();
+        Self { store, loaded, thread }
+    }
+
+    /// Makes changes durable and answers what became of that.
+    fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
+        self.submit(changes, purpose, When::Now).recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn submit(&self, changes: Vec<Change>, purpose: Purpose, when: When) -> mpsc::Receiver<Result<(), StoreError>> {
+        let (told, answer) = mpsc::channel();
+        self.store.submit(changes, purpose, when, Box::new(move |result| told.send(result).unwrap()));
+        answer
+    }
+
+    fn close(self) {
+        self.store.close();
+        self.thread.join().unwrap();
+    }
+}
+
+#[test]
+fn records_survive_a_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    let (store_id, ports) = (opened.loaded.store_id, [port(1, 5), port(2, 6)]);
+    let server = server();
+    let commit = opened.store.next_commit();
+    opened.commit(base(), Purpose::Growing).unwrap();
+    opened.commit(vec![Change::PutServer(server.clone()), put(&ports[0]), put(&ports[1])], Purpose::Growing).unwrap();
+    let kept = vec![remembered(0, "a"), remembered(1000, "a")];
+    let remember = |one: &Remembered| Change::Remember(Box::new(one.clone()));
+    opened.commit(kept.iter().chain([&remembered(0, "b")]).map(remember).collect(), Purpose::Growing).unwrap();
+    let gone = vec![Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key), Change::ReserveEvents(77)];
+    opened.commit(gone, Purpose::Freeing).unwrap();
+    opened.close();
+    let again = Opened::at(dir.path());
+    let wanted = Loaded {
+        store_id,
+        commit,
+        next_event: 77,
+        networks: vec![network()],
+        subnets: vec![subnet()],
+        servers: vec![server],
+        ports: vec![ports[0].clone()],
+        remembered: kept,
+    };
+    assert_eq!(again.loaded, wanted);
+    // What the deleted one had is free.
+    again.commit(vec![put(&Port { id: PortId(Uuid::from_u128(3)), ..ports[1].clone() })], Purpose::Growing).unwrap();
+    again.close();
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    Opened::at(dir.path()).close();
+    let file = dir.path().join(FILE);
+    let sql = Connection::open(&file).unwrap();
+    let known: u32 = sql.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    sql.pragma_update(None, "user_version", known + 1).unwrap();
+    drop(sql);
+    let before = std::fs::read(&file).unwrap();
+    let refusal = Store::open(dir.path()).map(|_| ()).unwrap_err();
+    assert_eq!(refusal, StoreError::Newer { file: file.display().to_string(), found: known + 1, known });
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn an_empty_file_is_brought_to_the_present_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE);
+    let sql = Connection::open(&file).unwrap();
+    sql.pragma_update(None, "user_version", 0).unwrap();
+    drop(sql);
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    opened.close();
+    let tables: i64 = Connection::open(&file)
+        .unwrap()
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'ports'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(tables, 1);
+}
+
+#[test]
+fn a_state_directory_has_one_holder_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Lock::take(dir.path()).unwrap();
+    assert!(matches!(Lock::take(dir.path()), Err(StoreError::Held(held)) if held == dir.path().display().to_string()));
+    drop(first);
+    Lock::take(dir.path()).unwrap();
+}
+
+#[test]
+fn commits_that_wait_share_one_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    let before = opened.store.flushes();
+    let put = |n: u8| opened.submit(vec![put(&port(n, n + 10))], Purpose::Growing, When::WithTheNext);
+    let answers: Vec<_> = (0..64).map(put).collect();
+    opened.store.flush();
+    answers.iter().for_each(|answer| answer.recv_timeout(PATIENCE).unwrap().unwrap());
+    assert_eq!(opened.store.flushes() - before, 1);
+    opened.close();
+}
+
+#[test]
+fn a_commit_that_waits_is_not_durable_before_the_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    let waiting = opened.submit(vec![put(&port(1, 5))], Purpose::Growing, When::WithTheNext);
+    assert_eq!(count(dir.path(), "ports"), 0);
+    assert_eq!(waiting.try_recv(), Err(mpsc::TryRecvError::Empty));
+    opened.store.flush();
+    waiting.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!(count(dir.path(), "ports"), 1);
+    opened.close();
+}
+
+#[test]
+fn what_waits_when_the_store_closes_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    let waiting = opened.submit(base(), Purpose::Growing, When::WithTheNext);
+    let store = opened.store.clone();
+    opened.close();
+    waiting.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!(count(dir.path(), "networks"), 1);
+    let (told, answer) = mpsc::channel();
+    store.submit(base(), Purpose::Growing, When::Now, Box::new(move |result| told.send(result).unwrap()));
+    assert_eq!(answer.recv_timeout(PATIENCE).unwrap(), Err(StoreError::Closed));
+}
+
+#[test]
+fn a_taken_address_or_mac_is_refused_alone_among_those_that_share_a_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    let same_ip = port(2, 5);
+    let same_mac = Port { mac: port(1, 5).mac, ..port(3, 7) };
+    let unknown_network = Port { network_id: NetworkId(Uuid::from_u128(99)), ..port(4, 8) };
+    let all = [port(1, 5), same_ip, same_mac, unknown_network, port(5, 9)];
+    let submit = |port: &Port| opened.submit(vec![put(port)], Purpose::Growing, When::WithTheNext);
+    let answers: Vec<_> = all.iter().map(submit).collect();
+    let before = opened.store.flushes();
+    opened.store.flush();
+    let became: Vec<_> = answers.iter().map(|answer| answer.recv_timeout(PATIENCE).unwrap()).collect();
+    assert!(
+        matches!(
+            &became[..],
+            [Ok(()), Err(StoreError::Conflict(_)), Err(StoreError::Conflict(_)), Err(StoreError::Conflict(_)), Ok(())]
+        ),
+        "{became:?}"
+    );
+    assert_eq!(opened.store.flushes() - before, 1);
+    assert_eq!((count(dir.path(), "ports"), count(dir.path(), "addresses")), (2, 2));
+    opened.close();
+}
+
+#[test]
+fn a_transaction_is_whole_or_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    let refused = opened.commit(vec![put(&port(1, 5)), put(&port(2, 5))], Purpose::Growing);
+    assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    assert_eq!((count(dir.path(), "ports"), count(dir.path(), "addresses")), (0, 0));
+    opened.close();
+}
+
+#[test]
+fn others_can_read_while_the_daemon_has_it_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    opened.commit(vec![put(&port(1, 5))], Purpose::Growing).unwrap();
+    assert_eq!(count(dir.path(), "ports"), 1);
+    let file = dir.path().join(FILE);
+    match std::process::Command::new("sqlite3").arg("-readonly").arg(&file).arg("SELECT mac FROM ports").output() {
+        Ok(said) => assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), port(1, 5).mac.to_string()),
+        Err(error) => eprintln!("the stock sqlite3 was not tried: {error}"),
+    }
+    // And the daemon goes on writing while somebody reads.
+    let reader = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM ports").unwrap();
+    opened.commit(vec![put(&port(2, 6))], Purpose::Growing).unwrap();
+    opened.close();
+}
+
+#[test]
+fn a_damaged_record_is_named_and_nothing_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    opened.close();
+    let sql = Connection::open(dir.path().join(FILE)).unwrap();
+    sql.execute("UPDATE networks SET body = substr(body, 1, 80)", []).unwrap();
+    drop(sql);
+    let refusal = Store::open(dir.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(refusal.contains(&network().id.to_string()) && refusal.contains("networks"), "{refusal}");
+}
+
+#[test]
+fn on_a_full_disk_growth_is_refused_and_detaches_go_on() {
+    netns::in_netns(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let tmpfs = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs"].join(" ");
+        netns::run(&format!("{tmpfs} {}", dir.path().display()));
+        let opened = Opened::at(dir.path());
+        opened.commit(base(), Purpose::Growing).unwrap();
+        for n in 0..8 {
+            opened.commit(vec![put(&port(n, n + 10))], Purpose::Growing).unwrap();
+        }
+        fill(dir.path());
+        // The WAL has room inside its file at first; soon none is left.
+        let refused = (0..200u32).find_map(|n| opened.commit(vec![Change::PutNetwork(large(n))], Purpose::Growing).err());
+        assert_eq!(refused, Some(StoreError::Full));
+        for n in 0..8 {
+            assert_eq!(opened.commit(vec![Change::DeletePort(port(n, n + 10).id)], Purpose::Freeing), Ok(()), "port {n}");
+        }
+        std::fs::remove_file(dir.path().join("ballast")).unwrap();
+        opened.commit(vec![put(&port(9, 99))], Purpose::Growing).unwrap();
+        opened.close();
+        let again = Opened::at(dir.path());
+        assert_eq!(again.loaded.ports, [port(9, 99)]);
+        again.close();
+        netns::run(&format!("umount {}", dir.path().display()));
+    });
+}
+
+/// Leaves no room in a file system.
+fn fill(dir: &Path) {
+    use std::io::Write;
+    let mut ballast = std::fs::File::create(dir.join("ballast")).unwrap();
+    while ballast.write_all(&[0; 4096]).is_ok() {}
+}
+
+/// How many rows a table has, as another process would count them.
+fn count(dir: &Path, table: &str) -> i64 {
+    let sql = Connection::open_with_flags(dir.join(FILE), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    sql.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+/// What ports hang on.
+fn base() -> Vec<Change> {
+    vec![Change::PutNetwork(network()), Change::PutSubnet(subnet())]
+}
+
+fn put(port: &Port) -> Change {
+    Change::PutPort(Box::new(port.clone()))
+}
+
+fn network() -> Network {
+    Network {
+        id: NetworkId(Uuid::from_u128(1)),
+        name: "net".to_owned(),
+        description: String::new(),
+        project_id: String::new(),
+        mtu: 1500,
+        bridge: None,
+        physical_network: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+        revision_number: 1,
+    }
+}
+
+/// A network that takes more than a page.
+fn large(n: u32) -> Network {
+    Network { id: NetworkId(Uuid::from_u128(1000 + u128::from(n))), description: "x".repeat(16_000), ..network() }
+}
+
+fn subnet() -> Subnet {
+    nicd::model::subnet::NewSubnet {
+        id: SubnetId(Uuid::from_u128(2)),
+        network_id: network().id,
+        name: String::new(),
+        description: String::new(),
+        project_id: String::new(),
+        cidr: "10.0.0.0/24".parse().unwrap(),
+        gateway: nicd::model::subnet::Gateway::FirstHost,
+        allocation_pools: None,
+        dns_nameservers: Vec::new(),
+        host_routes: Vec::new(),
+    }
+    .checked(Timestamp::UNIX_EPOCH)
+    .unwrap()
+}
+
+fn server() -> Server {
+    Server {
+        id: ServerId(Uuid::from_u128(7)),
+        name: String::new(),
+        project_id: String::new(),
+        guest: nicd::model::Guest::Netns { path: "/run/netns/blue".into() },
+        nic_limit: Some(3),
+        pin: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// What is kept under an idempotency key.
+fn remembered(uid: u32, key: &str) -> Remembered {
+    let made = vec![Made::Port(port(1, 5).id)];
+    Remembered {
+        key: Key { uid, key: key.to_owned() },
+        request: "digest".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        made,
+        answer: None,
+    }
+}
+
+/// The n-th port, with an address of the subnet.
+fn port(n: u8, host: u8) -> Port {
+    Port {
+        id: PortId(Uuid::from_u128(100 + u128::from(n))),
+        network_id: network().id,
+        name: String::new(),
+        description: String::new(),
+        project_id: String::new(),
+        mac: Mac([0xfa, 0x16, 0x3e, 0, 0, n]),
+        fixed_ips: vec![FixedIp { subnet_id: subnet().id, ip_address: IpAddr::from([10, 0, 0, host]) }],
+        admin_up: true,
+        device_owner: String::new(),
+        profile: Profile::default(),
+        origin: Origin::Client,
+        binding: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+        revision_number: 1,
+    }
+}
