@@ -153,7 +153,7 @@ def main():
     # It keeps notes where it is run.
     with tempfile.TemporaryDirectory() as notes, contextlib.chdir(notes):
         try:
-            schemathesis.cli.schemathesis(ARGUMENTS, standalone_mode=False)
+            failed = schemathesis.cli.schemathesis(ARGUMENTS, standalone_mode=False) or 0
         except SystemExit as end:
             failed = end.code or 0
     print(f"{counter.total()} requests in {time.monotonic() - began:.0f} s; by status: {dict(sorted(counter.statuses.items()))}")
