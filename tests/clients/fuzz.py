@@ -5,9 +5,11 @@ that a failure comes again.
 """
 
 import collections
+import contextlib
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -26,7 +28,7 @@ SEED = os.environ.get("NICD_FUZZ_SEED", "20261122")
 LEAST = 5000
 
 ARGUMENTS = [
-    "--config-file", "schemathesis.toml",
+    "--config-file", os.path.join(os.path.dirname(os.path.abspath(__file__)), "schemathesis.toml"),
     "run", "http://localhost/nicd/v1/openapi.json",
     "--checks", "all",
     "--exclude-checks", "positive_data_acceptance",
@@ -147,11 +149,13 @@ class Counter:
 def main():
     hook(World())
     counter, began = Counter(), time.monotonic()
-    try:
-        schemathesis.cli.schemathesis(ARGUMENTS, standalone_mode=False)
-        failed = 0
-    except SystemExit as end:
-        failed = end.code or 0
+    failed = 0
+    # It keeps notes where it is run.
+    with tempfile.TemporaryDirectory() as notes, contextlib.chdir(notes):
+        try:
+            failed = schemathesis.cli.schemathesis(ARGUMENTS, standalone_mode=False) or 0
+        except SystemExit as end:
+            failed = end.code or 0
     print(f"{counter.total()} requests in {time.monotonic() - began:.0f} s; by status: {dict(sorted(counter.statuses.items()))}")
     if failed:
         sys.exit(f"schemathesis: {failed}")
