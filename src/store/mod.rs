@@ -63,8 +63,8 @@ pub enum StoreError {
     /// Another nicd holds the state directory.
     #[error("another nicd holds {0}")]
     Held(String),
-    /// Too many transactions wait.
-    #[error("too many commits wait")]
+    /// Too many transactions wait, or another program holds the file.
+    #[error("the store is busy")]
     Busy,
     /// The store's thread has ended.
     #[error("the store is closed")]
@@ -290,11 +290,20 @@ impl Writer {
             answer(growing, &result);
             batch = freeing;
             self.reserve.release();
+            self.shrink();
             result = self.write(&mut batch);
         } else {
             self.reserve.fill();
         }
         answer(batch, &result);
+    }
+
+    /// Moves the write-ahead log into the database, which is smaller: what was written twice is there once. Not possible
+    /// while somebody reads; the log then simply stays as long as it is.
+    fn shrink(&mut self) {
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            tracing::debug!(%error, "the write-ahead log could not be shortened");
+        }
     }
 
     /// One durable commit of every transaction that is acceptable by itself.
@@ -334,6 +343,8 @@ fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
 fn failed(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+        // Another program holds the file; it was waited for.
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => StoreError::Busy,
         Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Conflict(error.to_string()),
         _ => StoreError::Failed(error.to_string()),
     }
