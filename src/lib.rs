@@ -77,10 +77,11 @@
 //! | event loop, log | `tokio`, `tokio-util`, `tracing`, `tracing-subscriber`, `futures-util` | the field's own |
 //! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the field's own; `jiff` for RFC 3339 |
 //! | command line | `clap`, `clap_complete` | env, help and completion from one declaration |
-//! | netlink | `netlink-packet-core`, `netlink-packet-route` (pinned), `netlink-sys` | typed messages over our own blocking socket: several messages in one send, each answered by itself, is outside `rtnetlink`'s model |
+//! | netlink | `netlink-sys` | a socket; the messages are our own (`kernel/wire`): several in one send, each answered by itself, and a reader that no unknown attribute can stop |
 //! | system calls | `nix`, `libc` | safe wrappers; what has none is in `kernel/tap` |
 //! | addresses | `macaddr`, `ipnetwork` | parsing and ranges |
 //! | HTTP | `axum` over `hyper`, `hyper-util`, `http-body-util`, `tower` | Unix listeners with our own limits around hyper |
+//! | idempotency | `sha2` | a request's digest that is the same after a restart |
 //! | `openapi.json` | `utoipa`, its builders alone | the document is made of the routes and the refusals themselves |
 //! | store | `rusqlite` (bundled) | the longest crash record; any operator can open the file |
 //! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
