@@ -6,8 +6,8 @@
 //!                                      └─ none free: 503
 //! ```
 //!
-//! What a client may cost is bounded here, and only here: connections ([`seats`]), bytes and time of a request, time of a
-//! reader that does not read ([`line`]). What a request means is not known here: no route, no action. hyper frames the
+//! What a client may cost is bounded here, and only here: connections (`seats`), bytes and time of a request, time of a
+//! reader that does not read (`line`). What a request means is not known here: no route, no action. hyper frames the
 //! messages (RFC 9112), so lying lengths and odd chunks end in it.
 
 use std::io;

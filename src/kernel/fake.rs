@@ -589,6 +589,10 @@ impl Host for FakeHost {
         }
     }
 
+    fn lives(&mut self, pin: NetnsPin) -> bool {
+        lock(&self.world).netns.values().any(|netns| netns.cookie == pin.cookie)
+    }
+
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
         let world = lock(&self.world);
         world.netns(netns, pin)?;

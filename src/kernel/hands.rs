@@ -48,6 +48,12 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused>;
 
+    /// Whether a namespace still lives.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn lives(&self, pin: NetnsPin) -> Result<Answer<bool>, Refused>;
+
     /// The name a port's NIC has in its guest's namespace.
     ///
     /// # Errors
@@ -136,6 +142,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused> {
         self.ask(move |host| host.inspect(&path))
+    }
+
+    fn lives(&self, pin: NetnsPin) -> Result<Answer<bool>, Refused> {
+        self.ask(move |host| host.lives(pin))
     }
 
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused> {

@@ -78,6 +78,10 @@ impl Host for LinuxHost {
         self.home.enter(path).map(|inside| self.home.pin(&inside))
     }
 
+    fn lives(&mut self, pin: NetnsPin) -> bool {
+        self.home.lives(pin)
+    }
+
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
         let name = self.fresh().and_then(|()| {
             let mut inside = self.home.enter_pinned(netns, pin)?;

@@ -87,6 +87,10 @@ pub trait Host: Send + 'static {
     /// It names none that a guest may be.
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError>;
 
+    /// Whether a namespace still lives, as far as a process in it or a mount of it shows. Costs an entry into every
+    /// namespace of the host, so it is for the rare question only.
+    fn lives(&mut self, pin: NetnsPin) -> bool;
+
     /// The name a port's NIC has in its guest's namespace.
     ///
     /// # Errors

@@ -3,7 +3,9 @@
 //! A namespace is entered on a thread of its own that ends at once, so that no other thread is ever anywhere but in the
 //! host's. What is opened here keeps the namespace alive and is dropped with the execution that asked for it.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -72,10 +74,36 @@ impl Home {
         }
     }
 
+    /// Whether the pinned namespace is one of those that a process is in or that are mounted somewhere.
+    pub(super) fn lives(self, pin: NetnsPin) -> bool {
+        let mut seen = BTreeSet::new();
+        let unseen = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| seen.insert((found.dev(), found.ino())));
+        let mut candidates = processes().chain(mounts()).filter(unseen);
+        pin.boot_id == self.boot_id && candidates.any(|path| enter(&path).is_ok_and(|inside| inside.cookie == pin.cookie))
+    }
+
     /// What tells an entered namespace from all others.
     pub(super) fn pin(self, inside: &Inside) -> NetnsPin {
         NetnsPin { boot_id: self.boot_id, cookie: inside.cookie }
     }
+}
+
+/// The namespaces processes are in.
+fn processes() -> impl Iterator<Item = PathBuf> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbered = all.filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
+    numbered.map(|entry| entry.path().join("ns/net"))
+}
+
+/// The namespaces that are mounted where this process sees them (proc_pid_mountinfo(5)).
+fn mounts() -> impl Iterator<Item = PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted: Vec<PathBuf> = table
+        .lines()
+        .filter(|line| line.contains(" - nsfs "))
+        .filter_map(|line| line.split(' ').nth(4).map(PathBuf::from))
+        .collect();
+    mounted.into_iter()
 }
 
 /// Counts a thread under way for as long as it is.

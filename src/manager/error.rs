@@ -190,7 +190,9 @@ pub enum Error {
     #[error(transparent)]
     Netns(#[from] NetnsError),
     /// The pinned namespace is alive and the path names another.
-    #[error("{path} no longer names the network namespace of instance {server}, which still lives; detach its interfaces first")]
+    #[error(
+        "{path} no longer names the network namespace of instance {server}, which still lives; end that one, or delete the server and add it again"
+    )]
     NamespaceChanged {
         /// The path.
         path: String,

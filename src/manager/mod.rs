@@ -12,7 +12,7 @@
 //! Each action runs as a task of its own to its end, whether or not its client still waits. The state is behind a mutex
 //! that is held for lookups and reservations only, never across an await. Work on one object is exclusive by a claim on
 //! it; work on different objects meets only in the kernel's and the store's queues. Attach, repair and restart share one
-//! function, [`Manager::build`]; they differ in the reason.
+//! function, `Manager::build`; they differ in the reason.
 
 mod attach;
 mod detach;

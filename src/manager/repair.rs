@@ -236,6 +236,7 @@ impl Manager {
             Ok(pin) => pin,
             Err(_) => return Ok(false),
         };
+        self.refuse_another(server, &path, found).await?;
         let record = {
             let mut state = self.lock();
             check_pin(&state, server, found, &path)?;
@@ -248,6 +249,20 @@ impl Manager {
         };
         self.commit(vec![Change::PutServer(record)], Purpose::Growing).await?;
         Ok(true)
+    }
+
+    /// Refuses to take `found` at the server's own path for its namespace while the pinned one lives.
+    pub(super) async fn refuse_another(&self, server: ServerId, path: &str, found: NetnsPin) -> Result<(), Error> {
+        let pinned = {
+            let state = self.lock();
+            let same_path = netns_path(&state, server) == path;
+            state.servers.get(&server).and_then(|entry| entry.record.pin).filter(|pinned| same_path && *pinned != found)
+        };
+        let Some(pinned) = pinned else { return Ok(()) };
+        match answered(self.hands.lives(pinned)?).await? {
+            true => Err(Error::NamespaceChanged { path: path.to_owned(), server }),
+            false => Ok(()),
+        }
     }
 
     /// Puts a fresh dump in place of what is known.

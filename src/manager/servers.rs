@@ -16,7 +16,11 @@ use super::{Claimed, Context, Error, Manager, Reply, answered, view};
 impl Manager {
     pub(super) async fn put_server(self: Arc<Self>, new: NewServer) -> Result<Reply, Error> {
         let pin = match &new.guest {
-            NewGuest::Netns(path) => Some(self.pin(path.clone()).await?),
+            NewGuest::Netns(path) => {
+                let pin = self.pin(path.clone()).await?;
+                self.refuse_another(new.id, &path.display().to_string(), pin).await?;
+                Some(pin)
+            }
             NewGuest::Vm { .. } => None,
         };
         let id = new.id;

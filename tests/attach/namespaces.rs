@@ -77,8 +77,9 @@ fn another_namespace_at_the_path_is_refused_while_the_pinned_one_lives() {
         assert!(try_link(&device).is_some(), "the pinned one keeps its NIC");
         assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1, "the other one is not touched");
         bench.detach(&server, &port);
+        run("umount /run/kept");
         bench.attach_to(&server, &network);
-        assert!(other.ip("link show dev eth0").contains("fa:16:3e"), "without NICs the path's namespace is taken");
+        assert!(other.ip("link show dev eth0").contains("fa:16:3e"), "once the pinned one has ended the path's is taken");
     });
 }
 
@@ -113,5 +114,24 @@ fn no_descriptor_of_the_daemon_outlives_its_work_in_a_namespace() {
         bench.events.wait_for("the device goes", |event| event["port_id"] == port.as_str() && event["new"] != "ACTIVE");
         bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
         assert!(try_link(&device).is_none());
+    });
+}
+
+#[test]
+fn a_pinned_namespace_lives_also_without_a_nic_in_it() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        keep(&guest);
+        guest.end();
+        let other = Guest::new("a");
+        let put = json!({"server": {"guest": {"kind": "netns", "path": other.path}}});
+        let attach = json!({"interfaceAttachment": {"net_id": network}});
+        bench.api.put(&server_path(&server), &put).refused(409, "namespace_changed");
+        bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_changed");
+        assert!(bench.ports().is_empty() && marked_ports().is_empty());
+        run("umount /run/kept");
+        bench.attach_to(&server, &network);
     });
 }

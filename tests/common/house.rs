@@ -337,6 +337,10 @@ impl Host for MortalHost {
         self.host.inspect(path)
     }
 
+    fn lives(&mut self, pin: NetnsPin) -> bool {
+        self.host.lives(pin)
+    }
+
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
         if self.life.is_dead() { Err(dead()) } else { self.host.guest_device(port, netns, pin) }
     }
