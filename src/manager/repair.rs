@@ -171,7 +171,8 @@ impl Manager {
         }
     }
 
-    /// Records the name a port's NIC has in its guest. Nobody waits for it: the answer shows it already.
+    /// Records the name a port's NIC has in its guest. It may come with the next flush: the answer shows
+    /// it already, and a start asks for a name that is not there.
     fn note_guest_device(&self, state: &mut State, port: PortId, name: LinkName) {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         let Some(binding) = entry.record.binding.as_mut() else { return };
@@ -179,7 +180,7 @@ impl Manager {
             return;
         }
         let changes = vec![Change::PutPort(Box::new(entry.record.clone()))];
-        self.store.submit(changes, Purpose::Freeing, When::Now, Box::new(|_| ()));
+        self.store.submit(changes, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
     }
 
     /// Asks for a name that a death kept from being recorded.
