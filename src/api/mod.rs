@@ -12,6 +12,7 @@ pub mod dialect;
 pub mod faults;
 mod fields;
 mod idempotency;
+mod json;
 pub mod listener;
 mod listing;
 mod made;

@@ -121,11 +121,7 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
             return Err(wrong("provider:network_type", &kind.unwrap_or_default(), why));
         }
     }
-    let physical_network = match fields.value("provider:physical_network") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) if text.chars().count() <= NAME => Some(text),
-        Some(other) => return Err(wrong("provider:physical_network", &other, "a name or null is expected")),
-    };
+    let physical_network = fields.text_or_null("provider:physical_network", NAME)?;
     fields.only("provider:segmentation_id", &[Value::Null])?;
     unchanging(&mut fields)?;
     fields.end()?;
