@@ -14,6 +14,7 @@ mod idempotency;
 mod live;
 mod neutron;
 mod nova;
+mod precedence;
 mod rackspace;
 
 use daemon::{Answer, Client};
