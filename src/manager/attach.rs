@@ -90,6 +90,7 @@ impl Manager {
             commit: self.store.next_commit(),
             guest_device: None,
             releasing: Vec::new(),
+            tap: state.server(attach.server_id)?.record.guest.tap(),
             tag: attach.tag.clone(),
         };
         if let WantedNic::Port(id) = attach.nic {
