@@ -11,7 +11,8 @@ use crate::model::memory::Made;
 
 use super::fields::Shape;
 use super::microversion::{self, Microversion};
-use super::{Desk, networks, nova, ports, rackspace, subnets};
+use super::resource::Resource;
+use super::{Desk, nova, rackspace};
 
 /// None when something of it is no longer there.
 pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, made: &[Made]) -> Option<Response> {
@@ -27,9 +28,9 @@ pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, made: &[Made]) 
         }
         (Some(many), _) => {
             let shown = made.iter().map(|one| match one {
-                Made::Network(id) => desk.network(*id).ok().map(|network| networks::shown(&network)),
-                Made::Subnet(id) => desk.subnet(*id).ok().map(|subnet| subnets::shown(&subnet)),
-                Made::Port(id) => desk.port(*id).ok().map(|port| ports::shown(&port)),
+                Made::Network(id) => desk.network(*id).ok().map(|network| network.shown()),
+                Made::Subnet(id) => desk.subnet(*id).ok().map(|subnet| subnet.shown()),
+                Made::Port(id) => desk.port(*id).ok().map(|port| port.shown()),
             });
             let shown: Vec<_> = shown.collect::<Option<_>>()?;
             let shape = if shown.len() == 1 { Shape::One } else { Shape::Many };

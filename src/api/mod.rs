@@ -23,6 +23,7 @@ mod openapi;
 pub mod peer;
 mod ports;
 mod rackspace;
+mod resource;
 mod routes;
 pub mod socket;
 mod stream;
