@@ -61,6 +61,14 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// How a body that was read before asked.
+    pub fn of(body: &[u8], many: &str) -> Self {
+        match Fields::top(body) {
+            Ok(top) if top.left.contains_key(many) => Self::Many,
+            _ => Self::One,
+        }
+    }
+
     /// Wraps what was made as it was asked for.
     pub fn wrap(self, one: &str, many: &str, mut made: impl Iterator<Item = Value>) -> Value {
         let (key, value) = match self {
