@@ -13,6 +13,7 @@ use crate::exec::Execution;
 use crate::inbox::Inbox;
 use crate::model::{PortId, names};
 use crate::plan::Op;
+use crate::points;
 
 use super::worker::{Cause, Outcome};
 use super::{Host, OpError, Trouble};
@@ -74,7 +75,7 @@ pub fn start<H: Host>(
     inbox: Inbox<ToReap<H>>,
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name("nicd-reaper".into()).spawn(move || Loop { host, attaches_come }.run(&inbox))
+    std::thread::Builder::new().name("nicd-reaper".into()).spawn(points::carry(move || Loop { host, attaches_come }.run(&inbox)))
 }
 
 type Doomed = (PortId, oneshot::Sender<Result<(), OpError>>);
@@ -103,7 +104,7 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
                     ToReap::Device { port, answer } => doomed.push_back((port, answer)),
                     ToReap::Unwind { execution, cause, answer } => {
                         let undone = execution.unwind(&mut self.host);
-                        let _ = answer.send(Outcome::Failed { cause, undone });
+                        points::reply(("report", "undone"), || answer.send(Outcome::Failed { cause, undone }));
                     }
                 }
             }
@@ -116,13 +117,13 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
     fn reap(&mut self, batch: Vec<Doomed>) {
         if batch.len() > 1 && self.reap_together(&batch).is_some() {
             for (_, answer) in batch {
-                let _ = answer.send(Ok(()));
+                tell(answer, Ok(()));
             }
             return;
         }
         for (port, answer) in batch {
             let mut held = H::Held::default();
-            let _ = answer.send(self.host.apply(&Op::DeleteLink { port }, &mut held).map(|_| ()));
+            tell(answer, self.host.apply(&Op::DeleteLink { port }, &mut held).map(|_| ()));
         }
     }
 
@@ -147,6 +148,10 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
         }
         self.host.apply(&Op::DeleteGroup { group }, &mut held).ok().map(|_| ())
     }
+}
+
+fn tell(answer: oneshot::Sender<Result<(), OpError>>, deleted: Result<(), OpError>) {
+    points::reply(("report", "deleted"), || answer.send(deleted));
 }
 
 fn gather<H: Host>(inbox: &Inbox<ToReap<H>>, taken: &mut VecDeque<ToReap<H>>) {

@@ -22,6 +22,7 @@ use crate::exec::{Execution, Undone};
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, names};
 use crate::plan::{LinkSeen, Op, Plan};
+use crate::points;
 use crate::store::StoreError;
 
 use super::reaper::ToReap;
@@ -125,9 +126,9 @@ impl<H: Host> Worker<H> {
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(points::carry(move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
-        })?;
+        }))?;
         Ok((worker, thread))
     }
 
@@ -274,7 +275,8 @@ impl<H: Host> Loop<H> {
         let at = Some(Instant::now());
         let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         let seen = subjects.iter().filter_map(look).collect();
-        let _ = answer.send(Outcome::Done(Done { seen, at, guest_device: execution.guest_device().cloned() }));
+        let done = Done { seen, at, guest_device: execution.guest_device().cloned() };
+        points::reply(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 
     /// Undoing costs RCU barriers (16 ms each), so it is done where nobody waits for it.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use nix::errno::Errno;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use crate::inbox::{Inbox, Refused};
 use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::points;
 
 pub use schema::Lock;
 
@@ -71,6 +73,17 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// What a file call's failure means.
+    fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOSPC | Errno::EDQUOT => Self::Full,
+            Errno::EBUSY => Self::Busy,
+            errno => Self::Failed(errno.desc().to_owned()),
+        }
+    }
+}
+
 /// One change of the records.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -96,6 +109,25 @@ pub enum Change {
     ForgetKey(Key),
     /// Event numbers below this one may have been used.
     ReserveEvents(u64),
+}
+
+impl Change {
+    /// Its word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::PutNetwork(_) => "put_network",
+            Self::DeleteNetwork(_) => "delete_network",
+            Self::PutSubnet(_) => "put_subnet",
+            Self::DeleteSubnet(_) => "delete_subnet",
+            Self::PutServer(_) => "put_server",
+            Self::DeleteServer(_) => "delete_server",
+            Self::PutPort(_) => "put_port",
+            Self::DeletePort(_) => "delete_port",
+            Self::Remember(_) => "remember",
+            Self::ForgetKey(_) => "forget_key",
+            Self::ReserveEvents(_) => "reserve_events",
+        }
+    }
 }
 
 /// What a transaction is for, which decides what a full disk means for it.
@@ -180,15 +212,15 @@ impl Store {
     /// It cannot be opened, is damaged, or is of a newer version.
     pub fn open(dir: &Path) -> Result<(Self, Loaded, JoinHandle<()>), StoreError> {
         let file = dir.join(FILE);
-        let mut connection = schema::open(&file)?;
-        let loaded = records::load(&mut connection)?;
+        let mut connection = points::call(("store", "open"), || schema::open(&file), StoreError::of)?;
+        let loaded = points::call(("store", "load"), || records::load(&mut connection), StoreError::of)?;
         let reserve = Reserve { path: dir.join("reserve") };
         reserve.fill();
         let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0) });
         let store = Self { inbox: Inbox::new(LIMIT), numbers };
         let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers) };
         let inbox = store.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-store".into()).spawn(move || writer.run(&inbox));
+        let thread = std::thread::Builder::new().name("nicd-store".into()).spawn(points::carry(move || writer.run(&inbox)));
         Ok((store, loaded, thread.map_err(|error| StoreError::Failed(error.to_string()))?))
     }
 
@@ -324,7 +356,7 @@ impl Writer {
             }
         }
         records::set_commit(&all, number)?;
-        all.commit().map_err(failed)?;
+        points::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of)?;
         self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -332,10 +364,8 @@ impl Writer {
 
 fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
-        (one.report)(match one.refused {
-            Some(error) => Err(error),
-            None => result.clone(),
-        });
+        let result = one.refused.map_or_else(|| result.clone(), Err);
+        points::reply(("report", "durable"), || (one.report)(result));
     }
 }
 

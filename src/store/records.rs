@@ -6,12 +6,13 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::model::Port;
+use crate::points;
 
 use super::{Change, Loaded, StoreError, failed};
 
 /// Writes a transaction's changes.
 pub(super) fn apply(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
-    changes.iter().try_for_each(|change| write(connection, change))
+    changes.iter().try_for_each(|change| points::call(("store", change.word()), || write(connection, change), StoreError::of))
 }
 
 fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {

@@ -307,17 +307,17 @@ impl Kernel for Mortal {
 impl Host for MortalHost {
     type Held = FakeHeld;
 
-    fn apply(&mut self, op: &Op, held: &mut FakeHeld) -> Result<Applied, OpError> {
+    fn carry_out(&mut self, op: &Op, held: &mut FakeHeld) -> Result<Applied, OpError> {
         if self.life.is_dead() {
             return Err(dead());
         }
         match self.life.spend() {
-            None => self.host.apply(op, held),
+            None => self.host.carry_out(op, held),
             Some(death) => {
                 // Before the op, so that who sees what the op did knows of the death too.
                 self.life.died.store(true, Ordering::SeqCst);
                 if death == Death::After {
-                    let _ = self.host.apply(op, held);
+                    let _ = self.host.carry_out(op, held);
                 }
                 self.life.die();
                 Err(dead())
