@@ -6,6 +6,7 @@
 #[path = "../common/house.rs"]
 mod house;
 
+mod bridges;
 mod check;
 mod crashes;
 mod crowds;
