@@ -9,6 +9,8 @@ mod bench;
 mod daemon;
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/witness.rs"]
+mod witness;
 
 mod idempotency;
 mod live;
