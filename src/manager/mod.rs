@@ -15,6 +15,7 @@
 //! function, `Manager::build`; they differ in the reason.
 
 mod attach;
+mod crowded;
 mod detach;
 mod error;
 mod follow;
@@ -314,7 +315,8 @@ impl Manager {
 
     /// Tells when the agent has become degraded, or well again.
     fn tell_health(&self, state: &mut State) {
-        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty();
+        let crowded = crowded::bridges(state).next().is_some();
+        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty() || crowded;
         if std::mem::replace(&mut state.degraded, degraded) == degraded {
             return;
         }
@@ -322,6 +324,7 @@ impl Manager {
         let reason = match (&state.store_trouble, degraded) {
             (Some(StoreError::Full), _) => Some("store_full".to_owned()),
             (Some(_), _) => Some("store_failed".to_owned()),
+            (None, true) if state.orphans.is_empty() => Some(crowded::NEARLY_FULL.to_owned()),
             (None, true) => Some("device_without_record".to_owned()),
             (None, false) => None,
         };

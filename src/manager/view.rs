@@ -11,7 +11,7 @@ use crate::plan::{Fact, facts};
 use crate::store::StoreError;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
-use super::{Error, Manager};
+use super::{Error, Manager, crowded};
 
 /// A network and its subnets' ids.
 #[derive(Debug, Clone, PartialEq)]
@@ -234,7 +234,7 @@ impl Manager {
             detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
             remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
         });
-        let problems: Vec<Problem> = store.into_iter().chain(orphans).collect();
+        let problems: Vec<Problem> = store.into_iter().chain(orphans).chain(crowded::problems(&state)).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
             version: env!("CARGO_PKG_VERSION"),
