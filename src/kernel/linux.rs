@@ -66,6 +66,12 @@ impl Host for LinuxHost {
         self.fresh().and_then(|()| self.carry_out(op, held)).map_err(|failure| failure.during(&doing(op)))
     }
 
+    fn prepare(&mut self, op: &Op, held: &mut Held) {
+        if let Op::CreateVeth { netns, pin, .. } | Op::ConfigureGuest { netns, pin, .. } = op {
+            let _ = held.inside(self.home, netns, *pin);
+        }
+    }
+
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
         self.fresh().and_then(|()| seen::look(&mut self.netlink, who)).map_err(|failure| failure.during(&format!("{who:?}")))
     }

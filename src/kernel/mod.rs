@@ -69,6 +69,9 @@ pub trait Host: Send + 'static {
     /// What the kernel answered. Already being as asked is no error.
     fn apply(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
 
+    /// Does beforehand what of an op leaves no trace, as entering a guest's namespace. Failing is left to the op itself.
+    fn prepare(&mut self, _op: &Op, _held: &mut Self::Held) {}
+
     /// Looks at one link; none when there is none. Also makes the kernel process the link's pending carrier changes.
     ///
     /// # Errors

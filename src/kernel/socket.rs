@@ -74,7 +74,7 @@ impl Netlink {
         let Some(last) = parts.len().checked_sub(1) else {
             return Ok(Vec::new());
         };
-        count_writes(parts.len());
+        count_writes(parts.iter().filter(|part| **part != Part::Look).count());
         let first = self.transmit(&mut batch, true)?;
         let mut refusals = Vec::new();
         self.receive(parts[last], |message| {
