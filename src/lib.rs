@@ -55,7 +55,7 @@
 //! # Rooms
 //!
 //! Arrows point down: `main → daemon → api → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
-//! `points`, `telemetry` and `config` are leaves.
+//! `points`, `threads`, `telemetry` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -69,6 +69,7 @@
 //! | [`events`] | the sequence, its ring, its readers |
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
+//! | [`threads`] | those whose panic ends the process |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!
 //! # Dependencies
@@ -105,3 +106,4 @@ pub mod plan;
 pub mod points;
 pub mod store;
 pub mod telemetry;
+pub mod threads;

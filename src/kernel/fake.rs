@@ -145,6 +145,23 @@ impl Fake {
         Self::default()
     }
 
+    /// Another host, which is like this one is now, and on which nobody works.
+    pub fn twin(&self) -> Self {
+        let world = self.world();
+        let twin = World {
+            links: world.links.clone(),
+            netns: world.netns.clone(),
+            guests: world.guests.clone(),
+            open: world.open.clone(),
+            fdb: world.fdb.clone(),
+            routes: world.routes.clone(),
+            next_cookie: world.next_cookie,
+            next_index: world.next_index,
+            ..World::default()
+        };
+        Self { world: Arc::new(Mutex::new(twin)) }
+    }
+
     /// Decides of each op from now on whether it fails.
     pub fn set_faults(&self, faults: impl FnMut(&Op) -> Fault + Send + 'static) {
         self.world().faults = Some(Box::new(faults));
