@@ -55,7 +55,7 @@
 //! # Rooms
 //!
 //! Arrows point down: `main → daemon → api → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
-//! `telemetry` and `config` are leaves.
+//! `points`, `threads`, `telemetry` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -67,7 +67,9 @@
 //! | [`manager`] | the loop: owns desired and observed, claims, repairs |
 //! | [`api`] | the sockets' edge, one file per dialect, `faults`: the one file with status codes |
 //! | [`events`] | the sequence, its ring, its readers |
+//! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
+//! | [`threads`] | those whose panic ends the process |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!
 //! # Dependencies
@@ -101,5 +103,7 @@ pub mod kernel;
 pub mod manager;
 pub mod model;
 pub mod plan;
+pub mod points;
 pub mod store;
 pub mod telemetry;
+pub mod threads;

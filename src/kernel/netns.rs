@@ -22,6 +22,7 @@ use super::answer::{Failure, Part};
 use super::socket::{LIMIT, Netlink};
 use super::{NetnsError, Trouble, tap};
 use crate::model::NetnsPin;
+use crate::points;
 
 /// Threads that may be on their way into a namespace at once. One that hangs, on a path of a dead file server, stays.
 const ENTERING: usize = 8;
@@ -124,14 +125,20 @@ impl Drop for Ticket {
 
 fn enter(path: &Path) -> Result<Inside, NetnsError> {
     let refused = |said: &str| NetnsError::Refused { path: path.display().to_string(), said: said.to_owned() };
+    points::call(("netns", "enter"), || enter_on_a_thread(path), |errno| refused(errno.desc()))
+}
+
+fn enter_on_a_thread(path: &Path) -> Result<Inside, NetnsError> {
+    let refused = |said: &str| NetnsError::Refused { path: path.display().to_string(), said: said.to_owned() };
     let ticket = Ticket::take().ok_or_else(|| refused("too many other paths are being waited for"))?;
     let (sender, entered) = mpsc::sync_channel(1);
     let inside_path = PathBuf::from(path);
-    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(move || {
+    let work = move || {
         let _ticket = ticket;
         // A caller that has given up no longer listens; what was opened is then dropped.
         let _ = sender.send(enter_here(&inside_path));
-    });
+    };
+    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(work));
     match thread {
         Ok(_detached) => entered.recv_timeout(LIMIT).unwrap_or_else(|_| Err(refused("it did not open in time"))),
         Err(error) => Err(refused(&error.to_string())),

@@ -22,7 +22,9 @@ use crate::exec::{Execution, Undone};
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, names};
 use crate::plan::{LinkSeen, Op, Plan};
+use crate::points;
 use crate::store::StoreError;
+use crate::threads;
 
 use super::reaper::ToReap;
 use super::{Host, OpError, Who};
@@ -128,7 +130,7 @@ impl<H: Host> Worker<H> {
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
+        let thread = threads::start("nicd-kernel", move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
         })?;
         Ok((worker, thread))
@@ -280,7 +282,8 @@ impl<H: Host> Loop<H> {
         let at = Some(Instant::now());
         let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         let seen = subjects.iter().filter_map(look).collect();
-        let _ = answer.send(Outcome::Done(Done { seen, at, guest_device: execution.guest_device().cloned() }));
+        let done = Done { seen, at, guest_device: execution.guest_device().cloned() };
+        let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 
     /// Undoing costs RCU barriers (16 ms each), so it is done where nobody waits for it.

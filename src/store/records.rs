@@ -8,12 +8,13 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::model::{Port, PortId};
+use crate::points;
 
 use super::{Change, Loaded, StoreError, failed};
 
 /// Writes a transaction's changes.
 pub(super) fn apply(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
-    changes.iter().try_for_each(|change| write(connection, change))
+    changes.iter().try_for_each(|change| points::call(("store", change.word()), || write(connection, change), StoreError::of))
 }
 
 fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
@@ -98,6 +99,11 @@ pub(super) fn set_commit(connection: &Connection, number: u64) -> Result<(), Sto
     put_meta(connection, "commit", &i64::try_from(number).unwrap_or(i64::MAX))
 }
 
+/// The number of the last commit; 0 before the first.
+pub(super) fn commit(connection: &Connection) -> Result<u64, StoreError> {
+    meta::<i64>(connection, "commit").map(|found| found.map_or(0, i64::unsigned_abs))
+}
+
 /// Reads everything; draws the store's id when it has none yet.
 pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
     let store_id = match meta::<String>(connection, "store_id")? {
@@ -111,7 +117,7 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
     let number = |key| meta::<i64>(connection, key).map(|found| found.map_or(0, i64::unsigned_abs));
     Ok(Loaded {
         store_id,
-        commit: number("commit")?,
+        commit: commit(connection)?,
         next_event: number("next_event")?.max(1),
         networks: all(connection, "networks")?,
         subnets: all(connection, "subnets")?,

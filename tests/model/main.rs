@@ -5,11 +5,13 @@
 
 #[path = "../common/house.rs"]
 mod house;
+#[path = "../common/pairs.rs"]
+mod pairs;
 
 mod check;
-mod crashes;
 mod crowds;
 mod faults;
+mod matrix;
 mod restarts;
 mod scene;
 mod sequences;
