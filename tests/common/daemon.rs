@@ -30,6 +30,8 @@ pub struct Daemon {
     running: Option<Running>,
     /// The most descriptors it may have, where a test says so; it then logs as in production.
     descriptors: Option<usize>,
+    /// What goes wrong in it, where a test says so.
+    fault: Option<String>,
 }
 
 #[derive(Debug)]
@@ -52,12 +54,17 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None, descriptors: None }
+        Self { dir, running: None, descriptors: None, fault: None }
     }
 
     /// Lets it have only so many descriptors, and log only what it logs in production; to be said before a start.
     pub fn limits(&mut self, descriptors: usize) {
         self.descriptors = Some(descriptors);
+    }
+
+    /// Lets something go wrong in it at a point (`src/points.rs`), or nothing any more; to be said before a start.
+    pub fn goes_wrong(&mut self, order: Option<&str>) {
+        self.fault = order.map(str::to_owned);
     }
 
     /// Its config; to be written before a start.
@@ -97,9 +104,11 @@ impl Daemon {
         let level = if self.descriptors.is_some() { "info" } else { "info,nicd=debug" };
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", level]);
         command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
-        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS"] {
+        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NICD_POINT", "NOTIFY_SOCKET", "LISTEN_FDS"]
+        {
             command.env_remove(variable);
         }
+        command.envs(self.fault.iter().map(|order| ("NICD_POINT", order)));
         command
     }
 
