@@ -55,7 +55,7 @@
 //! # Rooms
 //!
 //! Arrows point down: `main → daemon → api → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
-//! `telemetry` and `config` are leaves.
+//! `service`, `telemetry` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -67,6 +67,8 @@
 //! | [`manager`] | the loop: owns desired and observed, claims, repairs |
 //! | [`api`] | the sockets' edge, one file per dialect, `faults`: the one file with status codes |
 //! | [`events`] | the sequence, its ring, its readers |
+//! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
+//! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!
@@ -101,5 +103,6 @@ pub mod kernel;
 pub mod manager;
 pub mod model;
 pub mod plan;
+pub mod service;
 pub mod store;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use crate::plan::{LinkSeen, Reason};
 use crate::store::{Change, Purpose, StoreError};
 
 use super::state::State;
-use super::{Context, Manager};
+use super::{Context, Manager, Pulse};
 
 /// How many notices are taken at a time.
 const BATCH: usize = 256;
@@ -48,7 +48,7 @@ impl Manager {
     }
 
     /// Follows the watch until it ends or `stop` is over. Cancel-safe: a notice is taken in as soon as it is received.
-    pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, stop: impl Future<Output = ()>) {
+    pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, mut pulse: Pulse, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -67,6 +67,7 @@ impl Manager {
                     batch.drain(..).for_each(|notice| self.take_in(notice));
                 }
                 () = retry => self.try_again(),
+                () = pulse.next() => pulse.beat(&self),
                 () = self.retries.notified() => {}
                 () = &mut stop => return,
             }
@@ -147,7 +148,11 @@ impl Manager {
             self.retries.notify_one();
         } else {
             let manager = Arc::clone(self);
-            self.tasks.spawn(async move { manager.repair(port, reason).await });
+            let repair = async move { manager.repair(port, reason).await };
+            match reason {
+                Reason::Restart => self.tasks.spawn(self.first_pass.track_future(repair)),
+                _ => self.tasks.spawn(repair),
+            };
         }
     }
 

@@ -6,6 +6,8 @@
 mod bench;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/helper.rs"]
+mod helper;
 #[path = "../common/netns.rs"]
 mod netns;
 #[path = "../common/witness.rs"]

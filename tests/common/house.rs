@@ -15,8 +15,8 @@ use nicd::config::AllowedBridges;
 use nicd::events::{self, Reader};
 use nicd::kernel::fake::{Fake, FakeHeld, FakeHost};
 use nicd::kernel::hands::{self, Hands};
-use nicd::kernel::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
-use nicd::manager::{Context, Error, Manager, Policy, Reply};
+use nicd::kernel::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, Trouble, Who};
+use nicd::manager::{Context, Error, Manager, Policy, Pulse, Reply};
 use nicd::model::action::Action;
 use nicd::model::{LinkName, MacPrefix, NetnsPin, PortId};
 use nicd::plan::{LinkSeen, Op};
@@ -67,7 +67,8 @@ impl House {
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
         runtime.block_on(manager.begin()).expect("the store writes");
-        let following = runtime.spawn(Arc::clone(&manager).follow(noticed, ended.clone().cancelled_owned()));
+        let pulse = runtime.block_on(async { Pulse::new(Duration::from_secs(1), |_| ()) });
+        let following = runtime.spawn(Arc::clone(&manager).follow(noticed, pulse, ended.clone().cancelled_owned()));
         let following = Some(following);
         Self {
             manager,
@@ -335,6 +336,10 @@ impl Host for MortalHost {
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
         self.host.inspect(path)
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        self.host.lacks()
     }
 
     fn lives(&mut self, pin: NetnsPin) -> bool {

@@ -12,6 +12,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("exit", &[]),
     ("config", &["model"]),
     ("telemetry", &["config"]),
+    ("service", &[]),
     ("args", &["config", "exit"]),
     ("events", &["model"]),
     ("store", &["inbox", "model"]),
@@ -22,7 +23,10 @@ const BELOW: &[(&str, &[&str])] = &[
     ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "plan", "store"]),
     ("dbus", &["config", "events", "manager", "model", "plan"]),
     ("api", &["config", "events", "exit", "kernel", "manager", "model", "plan", "store"]),
-    ("daemon", &["api", "config", "dbus", "events", "exit", "kernel", "manager", "model", "plan", "store", "telemetry"]),
+    (
+        "daemon",
+        &["api", "config", "dbus", "events", "exit", "kernel", "manager", "model", "plan", "service", "store", "telemetry"],
+    ),
     // A witness of the daemon: it uses the daemon's socket, and of its rooms only names and the opening of a tap.
     ("demo", &["args", "exit", "kernel", "model", "store"]),
     ("ctl", &["exit"]),
