@@ -192,8 +192,10 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 /// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
 async fn tell_ready(manager: Arc<Manager>) {
     manager.look_for_lacks().await;
-    service::starting(&manager.summary());
-    manager.reconciled().await;
+    if manager.starting() {
+        service::starting(&manager.summary());
+        manager.reconciled().await;
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     service::ready(&manager.summary());
 }

@@ -1,6 +1,7 @@
 //! Following the kernel: what the watch saw, and tries whose time has come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -23,9 +24,9 @@ impl Manager {
     /// # Errors
     /// The store cannot write.
     pub async fn begin(self: &Arc<Self>) -> Result<(), StoreError> {
-        let next = self.events_reserved.load(std::sync::atomic::Ordering::Relaxed) + events::BLOCK;
+        let next = self.events_reserved.load(Ordering::Relaxed) + events::BLOCK;
         self.commit(vec![Change::ReserveEvents(next)], Purpose::Freeing).await?;
-        self.events_reserved.store(next, std::sync::atomic::Ordering::Relaxed);
+        self.events_reserved.store(next, Ordering::Relaxed);
         let mut state = self.lock();
         let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.marks().next().is_some()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));
@@ -44,6 +45,8 @@ impl Manager {
         self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
         networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
+        // A start that finds everything right is over before the first client is served.
+        self.reconciled.store(self.first_pass.is_empty(), Ordering::Relaxed);
         Ok(())
     }
 

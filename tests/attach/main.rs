@@ -19,3 +19,4 @@ mod drift;
 mod guests;
 mod namespaces;
 mod taps;
+mod vmm;
