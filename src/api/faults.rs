@@ -263,6 +263,7 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
 fn body(error: &BodyError) -> Told {
     let (status, kind, reason) = match error {
         BodyError::Json(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "malformed_body"),
+        BodyError::Twice(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "duplicate_key"),
         BodyError::Top(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "invalid_body"),
         BodyError::Field { .. } => (StatusCode::BAD_REQUEST, "InvalidInput", "invalid_value"),
         BodyError::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "HTTPNotImplemented", "not_built"),

@@ -3,7 +3,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::thread;
 
 use nix::errno::Errno;
 use tokio::sync::mpsc::Sender;
@@ -18,6 +17,7 @@ use super::watch::Watch;
 use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, Trouble, Who, guest, links, routes, seen};
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Kind, LinkSeen, Op};
+use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +52,7 @@ impl Kernel for Linux {
     fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
         let start = || {
             let watch = Watch::subscribe(sink)?;
-            let thread = thread::Builder::new().name("nicd-watch".into()).spawn(move || watch.run());
+            let thread = threads::start("nicd-watch", move || watch.run());
             thread.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
         };
         start().map_err(|failure: Failure| failure.during("watch the kernel"))
@@ -62,8 +62,14 @@ impl Kernel for Linux {
 impl Host for LinuxHost {
     type Held = Held;
 
-    fn apply(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
-        self.fresh().and_then(|()| self.carry_out(op, held)).map_err(|failure| failure.during(&doing(op)))
+    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
+        self.fresh().and_then(|()| self.execute(op, held)).map_err(|failure| failure.during(&doing(op)))
+    }
+
+    fn prepare(&mut self, op: &Op, held: &mut Held) {
+        if let Op::CreateVeth { netns, pin, .. } | Op::ConfigureGuest { netns, pin, .. } = op {
+            let _ = held.inside(self.home, netns, *pin);
+        }
     }
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
@@ -134,7 +140,7 @@ impl LinuxHost {
         Ok(())
     }
 
-    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
+    fn execute(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
         let netlink = &mut self.netlink;
         match op {
             Op::CreateBridge { network, index, name, mac, mtu } => {

@@ -37,6 +37,7 @@ use std::time::Instant;
 
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{LinkSeen, Op};
+use crate::points;
 
 /// A host that can be opened more than once: for the worker, for the reaper, for the watch.
 pub trait Kernel: Send + Sync + 'static {
@@ -67,7 +68,18 @@ pub trait Host: Send + 'static {
     ///
     /// # Errors
     /// What the kernel answered. Already being as asked is no error.
-    fn apply(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
+    fn apply(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError> {
+        points::call(("op", op.name()), || self.carry_out(op, held), |errno| answer::refused(op, errno))
+    }
+
+    /// What [`Host::apply`] does on this host; nobody else calls it.
+    ///
+    /// # Errors
+    /// As for `apply`.
+    fn carry_out(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
+
+    /// Does beforehand what of an op leaves no trace, as entering a guest's namespace. Failing is left to the op itself.
+    fn prepare(&mut self, _op: &Op, _held: &mut Self::Held) {}
 
     /// Looks at one link; none when there is none. Also makes the kernel process the link's pending carrier changes.
     ///

@@ -27,6 +27,7 @@ use super::socket::{Netlink, failed, receive_once};
 use super::uapi::*;
 use super::{Notice, Who, seen, wire};
 use crate::plan::LinkSeen;
+use crate::points;
 
 /// Room for events while the sink is full: some 4000 links' worth.
 const ROOM: usize = 16 << 20;
@@ -130,7 +131,8 @@ impl Watch {
     fn drain(&mut self) -> Hints {
         let mut hints = Hints::default();
         loop {
-            match receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT) {
+            let point = points::call(("watch", "events"), || Ok(()), std::io::Error::from);
+            match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
                 Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
                 // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is

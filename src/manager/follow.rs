@@ -42,6 +42,7 @@ impl Manager {
                 }
             }
         }
+        self.resume_leaving(&mut state);
         self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
         networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
@@ -142,7 +143,8 @@ impl Manager {
         if entry.claim.taken() || !matches!(entry.phase, Phase::Wired | Phase::Active) {
             return;
         }
-        let right = self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
+        let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
+        let right = !held && self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
         if right {
             let (readiness, why) = self.readiness(state, port);
             self.happen(state, port, Happening::Looked(readiness), why, &Context::default());

@@ -13,6 +13,7 @@ use crate::model::action::{WantedIp, WantedNic};
 use crate::model::pools::FreeRanges;
 use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
+    TapMake,
 };
 use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
 
@@ -429,7 +430,10 @@ impl State {
         let server = &self.servers.get(&binding.server_id)?.record;
         let network = &self.networks.get(&port.network_id)?.record;
         let nic = match &server.guest {
-            Guest::Vm { queues, owner } => NicWant::Tap { queues: *queues, vnet_hdr: port.profile.vnet_hdr, owner: *owner },
+            Guest::Vm { .. } => {
+                let TapMake { queues, owner } = binding.tap?;
+                NicWant::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
+            }
             Guest::Netns { path } => NicWant::Veth {
                 netns: path.clone(),
                 pin: server.pin?,

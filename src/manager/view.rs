@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
+use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
 
 use crate::plan::{Fact, facts};
 use crate::store::StoreError;
@@ -280,17 +280,13 @@ pub(super) fn port(state: &State, id: PortId, host: &str) -> Result<PortView, Er
 fn port_view(state: &State, entry: &PortEntry, host: &str) -> PortView {
     let record = &entry.record;
     let binding = record.binding.as_ref().and_then(|binding| {
-        let guest = &state.servers.get(&binding.server_id)?.record.guest;
         let network = &state.networks.get(&record.network_id)?.record;
         let device = state.have.device(record.id);
         let bridge = match device.and_then(|link| link.master) {
             Some(index) => state.have.link(index).map(|link| link.name.clone()),
             None => network.bridge.as_ref().map(ToString::to_string),
         };
-        let tap = match guest {
-            Guest::Vm { queues, .. } => Some(Tap { queues: *queues, vnet_hdr: record.profile.vnet_hdr }),
-            Guest::Netns { .. } => None,
-        };
+        let tap = binding.tap.map(|tap| Tap { queues: tap.queues, vnet_hdr: record.profile.vnet_hdr });
         Some(Binding {
             server: binding.server_id,
             tap,

@@ -32,6 +32,8 @@ pub struct Daemon {
     /// The most descriptors it may have, where a test says so; it then logs as in production.
     descriptors: Option<usize>,
     power: Power,
+    /// What goes wrong in it, where a test says so.
+    fault: Option<String>,
 }
 
 /// As whom a daemon runs.
@@ -66,7 +68,7 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None, descriptors: None, power: Power::Root }
+        Self { dir, running: None, descriptors: None, power: Power::Root, fault: None }
     }
 
     /// Lets it run as its own user with what its unit gives it; to be said before a start. Its places become that user's.
@@ -80,6 +82,11 @@ impl Daemon {
     /// Lets it have only so many descriptors, and log only what it logs in production; to be said before a start.
     pub fn limits(&mut self, descriptors: usize) {
         self.descriptors = Some(descriptors);
+    }
+
+    /// Lets something go wrong in it at a point (`src/points.rs`), or nothing any more; to be said before a start.
+    pub fn goes_wrong(&mut self, order: Option<&str>) {
+        self.fault = order.map(str::to_owned);
     }
 
     /// Its config; to be written before a start.
@@ -124,9 +131,11 @@ impl Daemon {
         }
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", level]);
         command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
-        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS"] {
+        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NICD_POINT", "NOTIFY_SOCKET", "LISTEN_FDS"]
+        {
             command.env_remove(variable);
         }
+        command.envs(self.fault.iter().map(|order| ("NICD_POINT", order)));
         command
     }
 

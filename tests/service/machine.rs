@@ -81,20 +81,7 @@ impl Machine {
         let notify = UnixDatagram::bind("/run/machine/notify").unwrap();
         notify.set_read_timeout(Some(PATIENCE * 3)).unwrap();
         let nspawn = command(&root, wishes).spawn().expect("systemd-nspawn");
-        let mut first = None;
-        let mut said = [0; 4096];
-        loop {
-            let length =
-                notify.recv(&mut said).unwrap_or_else(|error| panic!("the machine does not boot ({error}): {}", console()));
-            for line in String::from_utf8_lossy(&said[..length]).lines() {
-                if let Some(pid) = line.strip_prefix("X_NSPAWN_LEADER_PID=") {
-                    first = Some(Pid::from_raw(pid.parse().unwrap()));
-                }
-                if let ("READY=1", Some(first)) = (line, first) {
-                    return Self { nspawn, first, _turn: turn };
-                }
-            }
-        }
+        Self { nspawn, first: booted(&notify), _turn: turn }
     }
 
     /// Runs a script inside, and gives back what it says; a failure is a failed test.
@@ -146,6 +133,22 @@ impl Machine {
     /// Takes it away by the README's commands.
     pub fn uninstall(&self) {
         self.run(&readme("uninstall"));
+    }
+}
+
+/// Waits until the machine says that it has booted; its first process.
+fn booted(notify: &UnixDatagram) -> Pid {
+    let (mut first, mut said) = (None, [0; 4096]);
+    loop {
+        let length = notify.recv(&mut said).unwrap_or_else(|error| panic!("the machine does not boot ({error}): {}", console()));
+        for line in String::from_utf8_lossy(&said[..length]).lines() {
+            if let Some(pid) = line.strip_prefix("X_NSPAWN_LEADER_PID=") {
+                first = Some(Pid::from_raw(pid.parse().unwrap()));
+            }
+            if let ("READY=1", Some(first)) = (line, first) {
+                return first;
+            }
+        }
     }
 }
 

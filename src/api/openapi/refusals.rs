@@ -105,6 +105,7 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
     let unknown = |what| Refusal::Unknown { what, id: "none".into() };
     vec![
         (Refusal::Body(BodyError::Json("expected value at line 1 column 1".into())), &[Body]),
+        (Refusal::Body(BodyError::Twice("the key 'name' is given twice at line 1 column 20".into())), &[Body]),
         (Refusal::Body(BodyError::Top("Additional properties are not allowed ('colour' was unexpected)".into())), &[Body]),
         (Refusal::Body(field("5 is not of type 'string'")), &[Body]),
         (Refusal::Body(BodyError::NotBuilt("port_security_enabled = true".into())), &[Body]),

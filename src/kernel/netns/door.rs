@@ -11,8 +11,9 @@ use nix::unistd::{AccessFlags, access};
 
 use super::super::socket::Netlink;
 use super::super::{NetnsError, tap};
-use super::enter::{OPENING, socket_inside};
+use super::enter::{OPENING, refused, socket_inside};
 use super::{Named, words};
+use crate::points;
 
 /// Where the helper listens.
 pub(in crate::kernel) const HELPER: &str = "/run/nicd/nicd-netns.sock";
@@ -49,10 +50,11 @@ impl Door {
 
     /// A netlink socket inside a namespace.
     pub(super) fn open(self, named: &Named) -> Result<Netlink, NetnsError> {
-        match self {
+        let enter = || match self {
             Self::Here => socket_inside(named),
             Self::Helper => ask(named),
-        }
+        };
+        points::call(("netns", "enter"), enter, |errno| refused(&named.shown(), errno.desc()))
     }
 
     /// Why it does not open, as far as that can be told without starting the helper: its socket is not there for this

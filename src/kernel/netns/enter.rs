@@ -21,6 +21,7 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use super::super::socket::Netlink;
 use super::super::{NetnsError, tap};
 use super::Named;
+use crate::points;
 
 /// How long opening may take. A mounted namespace opens in microseconds; a path on a dead file server never does.
 pub(super) const OPENING: Duration = Duration::from_secs(5);
@@ -55,14 +56,15 @@ pub(super) fn socket_inside(named: &Named) -> Result<Netlink, NetnsError> {
     let ticket = Ticket::take().ok_or_else(|| refused("too many other paths are being waited for"))?;
     let (sender, entered) = mpsc::sync_channel(1);
     let wanted = named.clone();
-    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(move || {
+    let work = move || {
         let _ticket = ticket;
         // A caller that has given up no longer listens; what was opened is then dropped.
         let _ = sender.send(match &wanted {
             Named::Path(path) => step_inside(path),
             Named::Cookie(cookie) => search(*cookie).ok_or_else(|| NetnsError::Missing(wanted.shown().display().to_string())),
         });
-    });
+    };
+    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(work));
     match thread {
         Ok(_detached) => entered.recv_timeout(OPENING).unwrap_or_else(|_| Err(refused("it did not open in time"))),
         Err(error) => Err(refused(&error.to_string())),

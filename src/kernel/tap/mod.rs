@@ -18,6 +18,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::model::{LinkName, Owner};
+use crate::points;
 
 /// The node every tap is made and opened through.
 pub const NODE: &str = "/dev/net/tun";
@@ -70,6 +71,20 @@ pub enum Call {
     Persist,
 }
 
+impl Call {
+    fn make<T>(self, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, TapError> {
+        let word = match self {
+            Self::Open => "open",
+            Self::Features => "features",
+            Self::Index => "index",
+            Self::Create => "create",
+            Self::Owner => "owner",
+            Self::Persist => "persist",
+        };
+        points::call(("tap", word), call, |errno| errno).map_err(|errno| TapError { call: self, errno })
+    }
+}
+
 impl std::fmt::Display for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -103,12 +118,7 @@ impl TapError {
 /// # Errors
 /// It does not open.
 pub fn usable() -> Result<(), TapError> {
-    node().map(drop)
-}
-
-fn node() -> Result<OwnedFd, TapError> {
-    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    open(NODE, flags, Mode::empty()).map_err(|errno| TapError { call: Call::Open, errno })
+    open_node().map(drop).map_err(|errno| TapError { call: Call::Open, errno })
 }
 
 impl Tap {
@@ -118,19 +128,18 @@ impl Tap {
     /// The call that failed; nothing is left of the tap. A name or index that is taken is `EBUSY` at [`Call::Create`]
     /// (`tun_set_iff`, drivers/net/tun.c).
     pub fn create(spec: Spec<'_>) -> Result<Self, TapError> {
-        let at = |call| move |errno| TapError { call, errno };
-        let fd = node()?;
+        let fd = Call::Open.make(open_node)?;
         let tun = fd.as_fd();
-        let features = sys::features(tun).map_err(at(Call::Features))?;
-        let index = c_int::try_from(spec.index).map_err(|_| Errno::EINVAL).map_err(at(Call::Index))?;
-        sys::set_index(tun, index).map_err(at(Call::Index))?;
-        sys::set_iff(tun, spec.name.as_str(), spec.flags(features)).map_err(at(Call::Create))?;
+        let features = Call::Features.make(|| sys::features(tun))?;
+        let index = c_int::try_from(spec.index).map_err(|_| TapError { call: Call::Index, errno: Errno::EINVAL })?;
+        Call::Index.make(|| sys::set_index(tun, index))?;
+        Call::Create.make(|| sys::set_iff(tun, spec.name.as_str(), spec.flags(features)))?;
         let Owner { uid, gid } = spec.owner;
         if let Some(uid) = uid.or(if gid.is_none() { Some(0) } else { None }) {
-            sys::set_owner(tun, uid).map_err(at(Call::Owner))?;
+            Call::Owner.make(|| sys::set_owner(tun, uid))?;
         }
         if let Some(gid) = gid {
-            sys::set_group(tun, gid).map_err(at(Call::Owner))?;
+            Call::Owner.make(|| sys::set_group(tun, gid))?;
         }
         Ok(Self { fd })
     }
@@ -140,7 +149,7 @@ impl Tap {
     /// # Errors
     /// The kernel refused; the tap is gone.
     pub fn persist(self) -> Result<(), TapError> {
-        sys::set_persist(self.fd.as_fd()).map_err(|errno| TapError { call: Call::Persist, errno })
+        Call::Persist.make(|| sys::set_persist(self.fd.as_fd()))
     }
 }
 
@@ -167,11 +176,15 @@ impl Spec<'_> {
 /// # Errors
 /// The call that failed: `EBUSY` when another holds it, `EPERM` for who may not.
 pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, TapError> {
-    let fd = node()?;
+    let fd = open_node().map_err(|errno| TapError { call: Call::Open, errno })?;
     let spec = Spec { index: 0, name, queues, vnet_hdr, owner: Owner::default() };
     sys::set_iff(fd.as_fd(), name.as_str(), spec.flags(0) & !IFF_TUN_EXCL)
         .map_err(|errno| TapError { call: Call::Create, errno })?;
     Ok(fd)
+}
+
+fn open_node() -> Result<OwnedFd, Errno> {
+    open(NODE, OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Which network namespace a socket is in (`SO_NETNS_COOKIE`, Linux 5.14): never used twice within one boot.
