@@ -55,8 +55,12 @@ enum Step {
 impl Netlink {
     /// Opens a socket in this thread's namespace.
     pub(super) fn open() -> Result<Self, Failure> {
-        let socket = configured().map_err(|error| failed(Part::Open, &error))?;
-        Ok(Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false })
+        configured().map(Self::over).map_err(|error| failed(Part::Open, &error))
+    }
+
+    /// Around a socket opened so, be it by another process.
+    pub(super) fn over(socket: Socket) -> Self {
+        Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false }
     }
 
     /// Whether another should be opened in its place.
