@@ -17,7 +17,7 @@ use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
 use crate::points;
 
-use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
+use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, Trouble, Who};
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +140,23 @@ impl Fake {
     /// An empty host.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another host, which is like this one is now, and on which nobody works.
+    pub fn twin(&self) -> Self {
+        let world = self.world();
+        let twin = World {
+            links: world.links.clone(),
+            netns: world.netns.clone(),
+            guests: world.guests.clone(),
+            open: world.open.clone(),
+            fdb: world.fdb.clone(),
+            routes: world.routes.clone(),
+            next_cookie: world.next_cookie,
+            next_index: world.next_index,
+            ..World::default()
+        };
+        Self { world: Arc::new(Mutex::new(twin)) }
     }
 
     /// Decides of each op from now on whether it fails.
@@ -604,6 +621,10 @@ impl Host for FakeHost {
         let index = world.at(port, At::Altname)?.index;
         let guest = world.guests.get(&index).map(|guest| guest.name.clone());
         guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of nicd-{port}")))
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        Vec::new()
     }
 
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {

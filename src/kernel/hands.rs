@@ -15,7 +15,7 @@ use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Host, Kernel, NetnsError, Notice, OpError, Who};
+use super::{Host, Kernel, Lack, NetnsError, Notice, OpError, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -72,6 +72,12 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `submit`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
+
+    /// What attaches need and this process cannot have.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused>;
 
     /// The links default routes of the host leave by.
     ///
@@ -168,6 +174,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.ask(Host::observe)
+    }
+
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {
+        self.ask(Host::lacks)
     }
 
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {

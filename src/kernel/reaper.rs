@@ -14,6 +14,7 @@ use crate::inbox::Inbox;
 use crate::model::{PortId, names};
 use crate::plan::Op;
 use crate::points;
+use crate::threads;
 
 use super::worker::{Cause, Outcome};
 use super::{Host, OpError, Trouble};
@@ -75,7 +76,7 @@ pub fn start<H: Host>(
     inbox: Inbox<ToReap<H>>,
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name("nicd-reaper".into()).spawn(points::carry(move || Loop { host, attaches_come }.run(&inbox)))
+    threads::start("nicd-reaper", move || Loop { host, attaches_come }.run(&inbox))
 }
 
 type Doomed = (PortId, oneshot::Sender<Result<(), OpError>>);
@@ -104,7 +105,7 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
                     ToReap::Device { port, answer } => doomed.push_back((port, answer)),
                     ToReap::Unwind { execution, cause, answer } => {
                         let undone = execution.unwind(&mut self.host);
-                        points::reply(("report", "undone"), || answer.send(Outcome::Failed { cause, undone }));
+                        let _ = points::moment(("report", "undone"), || answer.send(Outcome::Failed { cause, undone }));
                     }
                 }
             }
@@ -151,7 +152,7 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
 }
 
 fn tell(answer: oneshot::Sender<Result<(), OpError>>, deleted: Result<(), OpError>) {
-    points::reply(("report", "deleted"), || answer.send(deleted));
+    let _ = points::moment(("report", "deleted"), || answer.send(deleted));
 }
 
 fn gather<H: Host>(inbox: &Inbox<ToReap<H>>, taken: &mut VecDeque<ToReap<H>>) {

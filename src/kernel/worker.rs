@@ -14,7 +14,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -24,12 +24,16 @@ use crate::model::{LinkName, names};
 use crate::plan::{LinkSeen, Op, Plan};
 use crate::points;
 use crate::store::StoreError;
+use crate::threads;
 
 use super::reaper::ToReap;
 use super::{Host, OpError, Who};
 
 /// The most jobs that may wait. A client sees 503 beyond.
 const LIMIT: usize = 4096;
+
+/// How long to stay awake for an intent that is becoming durable: most flushes take less.
+const SPIN: Duration = Duration::from_micros(300);
 
 /// What became of a job.
 #[derive(Debug)]
@@ -126,9 +130,9 @@ impl<H: Host> Worker<H> {
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(points::carry(move || {
+        let thread = threads::start("nicd-kernel", move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
-        }))?;
+        })?;
         Ok((worker, thread))
     }
 
@@ -211,6 +215,9 @@ impl<H: Host> Loop<H> {
         let (mut taken, mut jobs) = (VecDeque::new(), VecDeque::new());
         loop {
             if jobs.is_empty() {
+                if !self.waiting.is_empty() {
+                    inbox.expect(SPIN);
+                }
                 if !inbox.take(&mut taken) {
                     break;
                 }
@@ -276,7 +283,7 @@ impl<H: Host> Loop<H> {
         let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         let seen = subjects.iter().filter_map(look).collect();
         let done = Done { seen, at, guest_device: execution.guest_device().cloned() };
-        points::reply(("report", "built"), || answer.send(Outcome::Done(done)));
+        let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 
     /// Undoing costs RCU barriers (16 ms each), so it is done where nobody waits for it.
@@ -308,7 +315,6 @@ fn subjects(plan: &Plan) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
 
     use super::*;
     use crate::kernel::Kernel;

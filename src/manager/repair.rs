@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{Notice, Trouble};
-use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, PortId, Readiness, ServerId};
+use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
 use crate::store::{Change, Purpose, When};
@@ -175,8 +175,11 @@ impl Manager {
         };
         match self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await {
             Ok(()) => self.lock().replace_port(record),
-            // They stay held; the next build tries again.
-            Err(error) => tracing::warn!(%port, %error, "addresses taken from a port could not be freed"),
+            // They stay held until a later try.
+            Err(error) => {
+                tracing::warn!(%port, %error, "addresses taken from a port could not be freed yet");
+                self.postpone(port, backoff(5));
+            }
         }
     }
 
@@ -261,16 +264,18 @@ impl Manager {
         };
         self.refuse_another(server, &path, found).await?;
         let record = {
-            let mut state = self.lock();
+            let state = self.lock();
             check_pin(&state, server, found, &path)?;
-            let Some(entry) = state.servers.get_mut(&server) else { return Err(Error::NoSuchServer(server)) };
+            let entry = state.server(server)?;
             if entry.record.pin == Some(found) {
                 return Ok(true);
             }
-            entry.record.pin = Some(found);
-            entry.record.clone()
+            Server { pin: Some(found), ..entry.record.clone() }
         };
         self.commit(vec![Change::PutServer(record)], Purpose::Growing).await?;
+        if let Some(entry) = self.lock().servers.get_mut(&server) {
+            entry.record.pin = Some(found);
+        }
         Ok(true)
     }
 
@@ -320,7 +325,8 @@ impl Manager {
         if entry.record.attached_to().is_none() {
             return false;
         }
-        let waits = matches!(entry.phase, crate::model::Phase::Error);
+        let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
+        let waits = held || matches!(entry.phase, crate::model::Phase::Error);
         match self.plan_port(&state, port, Reason::Drift) {
             Ok(plan) if plan.steps.is_empty() && !waits => {
                 let (readiness, why) = self.readiness(&state, port);

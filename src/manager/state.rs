@@ -8,6 +8,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use tokio::sync::Notify;
 
+use crate::kernel::Lack;
 use crate::model::action::{WantedIp, WantedNic};
 use crate::model::names;
 use crate::model::pools::FreeRanges;
@@ -54,6 +55,8 @@ pub(super) struct State {
     pub orphans: BTreeMap<u32, String>,
     /// What the store last refused for, until it takes a commit again.
     pub store_trouble: Option<StoreError>,
+    /// What the host was last seen to lack.
+    pub lacks: Vec<Lack>,
     /// Whether events said last that the agent is degraded.
     pub degraded: bool,
     /// When ports are to be tried again.

@@ -224,17 +224,7 @@ impl Manager {
     /// How the daemon fares.
     pub fn health(&self) -> Health {
         let state = self.lock();
-        let store = state.store_trouble.as_ref().map(|error| Problem {
-            reason: if *error == StoreError::Full { "store_full" } else { "store_failed" },
-            detail: error.to_string(),
-            remedy: "free space in the state directory, or mend its disk; detaching works meanwhile".to_owned(),
-        });
-        let orphans = state.orphans.iter().map(|(index, name)| Problem {
-            reason: "device_without_record",
-            detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
-            remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
-        });
-        let problems: Vec<Problem> = store.into_iter().chain(orphans).chain(crowded::problems(&state)).collect();
+        let problems = problems(&state);
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
             version: env!("CARGO_PKG_VERSION"),
@@ -254,6 +244,21 @@ impl Manager {
     pub fn flushes(&self) -> u64 {
         self.store.flushes()
     }
+}
+
+/// What is wrong with the agent, the gravest first.
+pub(super) fn problems(state: &State) -> Vec<Problem> {
+    let store = state.store_trouble.as_ref().map(|error| Problem {
+        reason: if *error == StoreError::Full { "store_full" } else { "store_failed" },
+        detail: error.to_string(),
+        remedy: "free space in the state directory, or mend its disk; detaching works meanwhile".to_owned(),
+    });
+    let orphans = state.orphans.iter().map(|(index, name)| Problem {
+        reason: "device_without_record",
+        detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
+        remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
+    });
+    store.into_iter().chain(state.lacks.iter().map(Problem::from)).chain(orphans).chain(crowded::problems(state)).collect()
 }
 
 pub(super) fn network(state: &State, id: NetworkId) -> Result<NetworkView, Error> {

@@ -31,6 +31,9 @@ pub struct Server {
     /// Which namespace the path named when it was last pinned; none for a vm.
     #[serde(default)]
     pub pin: Option<NetnsPin>,
+    /// Whether it goes as soon as the last of its NICs has gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

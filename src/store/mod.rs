@@ -28,6 +28,7 @@ use crate::inbox::{Inbox, Refused};
 use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
 use crate::points;
+use crate::threads;
 
 pub use schema::Lock;
 
@@ -46,8 +47,9 @@ pub enum StoreError {
     /// No space left, or a quota reached.
     #[error("the state directory is full")]
     Full,
-    /// A record that must be unique is there already. In-memory checks come first, so this is a second line.
-    #[error("a record is there already: {0}")]
+    /// A record does not go with those that are there: what must be unique is taken, or what it names is missing. In-memory
+    /// checks come first, so this is a second line.
+    #[error("a record does not go with those that are there: {0}")]
     Conflict(String),
     /// The disk or the database refused.
     #[error("the store failed: {0}")]
@@ -218,9 +220,9 @@ impl Store {
         reserve.fill();
         let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0) });
         let store = Self { inbox: Inbox::new(LIMIT), numbers };
-        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers) };
+        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers), last: loaded.commit };
         let inbox = store.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-store".into()).spawn(points::carry(move || writer.run(&inbox)));
+        let thread = threads::start("nicd-store", move || writer.run(&inbox));
         Ok((store, loaded, thread.map_err(|error| StoreError::Failed(error.to_string()))?))
     }
 
@@ -290,6 +292,8 @@ struct Writer {
     connection: Connection,
     reserve: Reserve,
     numbers: Arc<Numbers>,
+    /// The number of the last flush; each has its own.
+    last: u64,
 }
 
 impl Writer {
@@ -343,7 +347,7 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
-        let number = self.numbers.commit.load(Ordering::Relaxed);
+        let number = self.next_number();
         let mut all = self.connection.transaction().map_err(failed)?;
         for one in batch {
             let savepoint = all.savepoint().map_err(failed)?;
@@ -356,16 +360,33 @@ impl Writer {
             }
         }
         records::set_commit(&all, number)?;
-        points::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of)?;
+        let committed = points::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of);
+        // A commit that fails may be there all the same, and whoever waits is told what is so.
+        if let Err(error) = committed
+            && records::commit(&self.connection) != Ok(number)
+        {
+            return Err(error);
+        }
+        self.last = number;
         self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Writer {
+    /// A number no flush has had, and no smaller than any that was given out.
+    fn next_number(&self) -> u64 {
+        match self.numbers.commit.load(Ordering::Relaxed) {
+            given if given > self.last => given,
+            _ => self.numbers.commit.fetch_add(1, Ordering::Relaxed) + 1,
+        }
     }
 }
 
 fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
         let result = one.refused.map_or_else(|| result.clone(), Err);
-        points::reply(("report", "durable"), || (one.report)(result));
+        points::moment(("report", "durable"), || (one.report)(result));
     }
 }
 

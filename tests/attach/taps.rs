@@ -18,7 +18,7 @@ fn open(device: &str) -> std::os::fd::OwnedFd {
 }
 
 /// A vm with a tap on the usual network; the server, the port and the device.
-fn vm_with_tap(bench: &mut Bench, guest: Value) -> (String, String, String) {
+pub fn vm_with_tap(bench: &mut Bench, guest: Value) -> (String, String, String) {
     let network = bench.usual_network();
     let server = bench.server(guest);
     let port = bench.attach_to(&server, &network);
@@ -41,7 +41,7 @@ fn open_as(uid: u32, gid: u32, device: &str) -> Result<(), String> {
 }
 
 /// The tun driver's node as a host has it on which VMMs have no privileges.
-fn open_node() {
+pub fn open_node() {
     run("mknod -m 0666 /run/tun c 10 200");
     mount(Some("/run/tun"), "/dev/net/tun", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }
