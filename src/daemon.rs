@@ -7,6 +7,8 @@
 //!
 //! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
 
+mod reload;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -29,11 +32,20 @@ use crate::manager::{Manager, Policy, Pulse};
 use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
 
+pub use reload::Config;
+
 /// How many of the watch's notices may wait; beyond, the watch waits, and the kernel's buffer behind it.
 const NOTICES: usize = 8192;
 
-/// How long work under way may take to end when the daemon stops.
-const STOP: Duration = Duration::from_secs(10);
+/// What is under way may take so long when the daemon stops, together less than 5 s: first the requests, which end with
+/// their answer or without one.
+const GRACE: Duration = Duration::from_millis(2500);
+
+/// Then work that has answered already, such as deleting devices: what is left of it is taken up at the next start.
+const REST: Duration = Duration::from_millis(1000);
+
+/// Then the threads, each at the end of the call it is in.
+const JOIN: Duration = Duration::from_millis(1000);
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -80,19 +92,22 @@ impl DaemonError {
 ///
 /// # Errors
 /// It cannot start.
-pub fn run(settings: &Settings) -> Result<(), DaemonError> {
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let settings = &config.settings;
     let admitted = Admitted::resolve(&settings.socket)?;
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
+    let limits = Limits { grace: GRACE, ..Limits::from(&settings.socket) };
+    let edge = Edge { listening, admitted, limits: limits.within(descriptors) };
     let served = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        stop_on_signals(&stop).map_err(DaemonError::Runtime)?;
-        let edge = Edge { listening, admitted, limits: Limits::from(&settings.socket).within(descriptors) };
-        serve(&Linux, settings, state, edge, stop).await
+        let signals = Signals::listen().map_err(DaemonError::Runtime)?;
+        serve(&Linux, config, state, edge, signals).await
     });
+    // A thread that the kernel or a disk holds ends with the process.
+    runtime.shutdown_background();
     drop(held);
     served
 }
@@ -131,17 +146,21 @@ pub struct Edge {
     pub limits: Limits,
 }
 
-/// Serves one host with opened state and sockets until `stop`, and tells the service manager how that goes.
+/// What the daemon is told from outside while it runs.
+#[derive(Debug)]
+pub struct Signals {
+    /// To end.
+    pub stop: CancellationToken,
+    /// To read its configuration again.
+    pub reload: Arc<Notify>,
+}
+
+/// Serves one host with opened state and sockets until it is told to stop, and tells the service manager how that goes.
 ///
 /// # Errors
 /// It cannot start; then nothing of the host was changed.
-pub async fn serve<K: Kernel>(
-    kernel: &K,
-    settings: &Settings,
-    state: State,
-    edge: Edge,
-    stop: CancellationToken,
-) -> Result<(), DaemonError> {
+pub async fn serve<K: Kernel>(kernel: &K, config: Config, state: State, edge: Edge, signals: Signals) -> Result<(), DaemonError> {
+    let settings = &config.settings;
     let State { store, loaded, thread: store_thread, _lock } = state;
     let (notices, noticed) = mpsc::channel(NOTICES);
     // Watching begins before the dump, so that nothing happens between the two unseen.
@@ -156,17 +175,23 @@ pub async fn serve<K: Kernel>(
     let ended = CancellationToken::new();
     let pulse = Pulse::new(service::pulse(), service::beats());
     let following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
-    tokio::spawn(tell_ready(manager.clone()));
+    let (told, reload) = (manager.clone(), signals.reload);
+    tokio::spawn(async move {
+        tell_ready(&told).await;
+        config.follow(reload, told).await;
+    });
     let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
-    let served = listener.serve(api::router(manager.clone()), stop).await;
+    let served = listener.serve(api::router(manager.clone()), signals.stop).await;
     tracing::info!("stopping");
     service::stopping();
-    manager.stop(STOP).await;
+    manager.stop(REST).await;
     ended.cancel();
     let _ = following.await;
     hands.close();
     store.close();
-    join(threads.into_iter().chain([store_thread])).await;
+    if timeout(JOIN, join(threads.into_iter().chain([store_thread]))).await.is_err() {
+        tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");
+    }
     Ok(served?)
 }
 
@@ -190,7 +215,7 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 /// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
-async fn tell_ready(manager: Arc<Manager>) {
+async fn tell_ready(manager: &Manager) {
     manager.look_for_lacks().await;
     if manager.starting() {
         service::starting(&manager.summary());
@@ -200,26 +225,29 @@ async fn tell_ready(manager: Arc<Manager>) {
     service::ready(&manager.summary());
 }
 
-fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => {
-                    service::reloading();
-                    tracing::info!("SIGHUP does nothing: restart nicd to have it read its config again");
-                    service::ready("the configuration is as before");
+impl Signals {
+    /// Listens for SIGTERM and SIGINT, and for SIGHUP.
+    ///
+    /// # Errors
+    /// No handler can be had.
+    fn listen() -> io::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let signals = Self { stop: CancellationToken::new(), reload: Arc::default() };
+        let (stop, reload) = (signals.stop.clone(), Arc::clone(&signals.reload));
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = hangup.recv() => reload.notify_one(),
                 }
             }
-        }
-        stop.cancel();
-    });
-    Ok(())
+            stop.cancel();
+        });
+        Ok(signals)
+    }
 }
 
 /// One descriptor per connection, and some for netlink, taps and the store: the soft limit of old is too low for many.

@@ -1,5 +1,6 @@
 //! How the program ends: the exit codes of the manual page, which follow sysexits(3) where it has a word.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 /// Why `nicd` ended.
@@ -33,4 +34,15 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
     }
+}
+
+/// An error with every cause, on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
 }

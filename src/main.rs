@@ -3,10 +3,12 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use nicd::args::{Args, Command};
 use nicd::config::{LogSettings, Settings};
-use nicd::exit::Exit;
+use nicd::daemon::Config;
+use nicd::exit::{Exit, chain};
 use nicd::kernel::netns::helper::{self, HelperError};
 use nicd::{daemon, demo, telemetry};
 
@@ -30,25 +32,21 @@ fn start() -> Result<(), Exit> {
             error => fail(&error, Exit::Internal),
         });
     }
-    let settings = Settings::load(args.config.as_deref(), &args.overrides()).map_err(|error| fail(&error, Exit::Config))?;
-    if args.command == Some(Command::CheckConfig) {
+    let checking = args.command == Some(Command::CheckConfig);
+    let read = move || Settings::load(args.config.as_deref(), &args.overrides());
+    let settings = read().map_err(|error| fail(&error, Exit::Config))?;
+    if checking {
         let printed = toml::to_string(&settings).map_err(|error| fail(&error, Exit::Internal))?;
         say(io::stdout(), &format!("ok\n\n{printed}"));
         return Ok(());
     }
-    telemetry::init(&settings.log).map_err(|error| fail(&error, Exit::Internal))?;
-    daemon::run(&settings).map_err(|error| fail(&error, error.exit()))
+    let log = telemetry::init(&settings.log).map_err(|error| fail(&error, Exit::Internal))?;
+    daemon::run(Config { settings, read: Arc::new(read), log }).map_err(|error| fail(&error, error.exit()))
 }
 
 /// Says why, with every cause, on one line.
 fn fail(error: &dyn Error, exit: Exit) -> Exit {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    say(io::stderr(), &format!("nicd: {line}"));
+    say(io::stderr(), &format!("nicd: {}", chain(error)));
     exit
 }
 

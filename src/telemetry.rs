@@ -4,16 +4,35 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Registry};
 
 use crate::config::{LogFormat, LogSettings};
+
+/// The running log.
+pub struct Log {
+    refilter: Box<dyn Fn(EnvFilter) + Send + Sync>,
+}
+
+impl Log {
+    /// Logs from now on what `level` says: a level or a filter, as the settings have it.
+    pub fn set_level(&self, level: &str) {
+        (self.refilter)(EnvFilter::new(level));
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
+}
 
 /// Starts the log. Once per process.
 ///
 /// # Errors
 /// It was started before.
-pub fn init(settings: &LogSettings) -> Result<(), TryInitError> {
+pub fn init(settings: &LogSettings) -> Result<Log, TryInitError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&settings.level))
         .with_ansi(io::stderr().is_terminal())
@@ -21,8 +40,21 @@ pub fn init(settings: &LogSettings) -> Result<(), TryInitError> {
     // journald stamps each line itself.
     let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
     match (settings.format, stamped) {
-        (LogFormat::Json, _) => builder.json().finish().try_init(),
-        (LogFormat::Text, true) => builder.finish().try_init(),
-        (LogFormat::Text, false) => builder.without_time().finish().try_init(),
+        (LogFormat::Json, _) => start(builder.json()),
+        (LogFormat::Text, true) => start(builder),
+        (LogFormat::Text, false) => start(builder.without_time()),
     }
+}
+
+fn start<N, E, W>(builder: SubscriberBuilder<N, E, EnvFilter, W>) -> Result<Log, TryInitError>
+where
+    N: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
+    E: FormatEvent<Registry, N> + Send + Sync + 'static,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let builder = builder.with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.finish().try_init()?;
+    // It fails only when the log is gone, which lives as long as the process.
+    Ok(Log { refilter: Box::new(move |filter| _ = handle.reload(filter)) })
 }

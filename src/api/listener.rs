@@ -52,6 +52,9 @@ const TURNED_AWAY: usize = 64;
 /// Descriptors that are not for connections: both sockets, netlink, the store, taps and namespaces that are being built.
 const OWN_DESCRIPTORS: usize = 64;
 
+/// How long a connection that is told to leave at once has for its next step.
+const LEAVING: Duration = Duration::from_millis(250);
+
 /// What clients may cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -260,7 +263,7 @@ impl House {
             tracing::warn!(connections = self.tasks.len(), "connections did not finish in time");
             self.leave.cancel();
             // Each leaves at its next step; one that cannot is left to the end of the runtime.
-            let _ = timeout(grace, self.tasks.wait()).await;
+            let _ = timeout(LEAVING, self.tasks.wait()).await;
         }
     }
 }

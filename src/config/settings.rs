@@ -113,6 +113,26 @@ pub enum LogFormat {
     Json,
 }
 
+impl Settings {
+    /// Takes over what can change while nicd runs; the keys of what cannot, and differs.
+    pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
+        let Self { socket, store, links, limits, guest, log } = new;
+        let fixed = [
+            ("socket.path", socket.path != self.socket.path),
+            ("socket.mode", socket.mode != self.socket.mode),
+            ("socket.group", socket.group != self.socket.group),
+            ("socket.view_group", socket.view_group != self.socket.view_group),
+            ("socket.max_connections", socket.max_connections != self.socket.max_connections),
+            ("socket.root_reserve", socket.root_reserve != self.socket.root_reserve),
+            ("store.dir", store != self.store),
+            ("log.format", log.format != self.log.format),
+        ];
+        (self.links, self.limits, self.guest) = (links, limits, guest);
+        self.log.level = log.level;
+        fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+}
+
 /// Judges each value and fills in the defaults.
 pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
     let file::File { socket, store, links, limits, guest, log, metrics } = written;

@@ -56,7 +56,7 @@ impl Manager {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
-                let view = view::port(&state, port, &self.policy.host)?;
+                let view = view::port(&state, port, &self.host)?;
                 if let Some(entry) = state.ports.get_mut(&port) {
                     entry.claim.release();
                 }
@@ -115,7 +115,7 @@ impl Manager {
 
     fn room_for(&self, state: &State, server: ServerId) -> Result<(), Error> {
         let entry = state.server(server)?;
-        let limit = entry.record.nic_limit.unwrap_or(self.policy.nics_per_server);
+        let limit = entry.record.nic_limit.unwrap_or(self.policy().nics_per_server);
         match u32::try_from(state.nics(entry).count()) {
             Ok(nics) if nics < limit => Ok(()),
             _ => Err(Error::TooManyNics { server, limit }),
@@ -145,7 +145,8 @@ impl Manager {
 
     /// A random MAC nobody on this host has.
     pub(super) fn draw_mac(&self, state: &State, network: &Network) -> Result<Mac, Error> {
-        let mut draws = (0..MAC_DRAWS).map(|_| Mac::generated(self.policy.mac_prefix, rand::random()));
+        let prefix = self.policy().mac_prefix;
+        let mut draws = (0..MAC_DRAWS).map(|_| Mac::generated(prefix, rand::random()));
         let free = draws.find(|mac| state.check_mac(*mac, network, None).is_ok());
         free.ok_or(Error::Busy("no free MAC was found under links.mac_prefix"))
     }

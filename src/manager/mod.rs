@@ -29,7 +29,7 @@ mod state;
 mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -110,7 +110,9 @@ pub enum Reply {
 pub struct Manager {
     state: Mutex<State>,
     memory: Mutex<Memory>,
-    policy: Policy,
+    policy: RwLock<Arc<Policy>>,
+    /// This host's name, which stays while the daemon runs.
+    host: String,
     store: Store,
     store_id: Uuid,
     hands: Arc<dyn Hands>,
@@ -152,7 +154,8 @@ impl Manager {
         let manager = Self {
             state: Mutex::new(state),
             memory: Mutex::new(memory),
-            policy,
+            host: policy.host.clone(),
+            policy: RwLock::new(Arc::new(policy)),
             store,
             store_id: loaded.store_id,
             hands,
@@ -184,6 +187,24 @@ impl Manager {
                 (entry.reason, entry.detail) = (Some(why.reason.to_owned()), Some(why.detail));
             }
         }
+    }
+
+    /// The rules in force.
+    fn policy(&self) -> Arc<Policy> {
+        // Nothing can panic while it is held.
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes by other rules from now on. What is made already stays as it was made.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// Notes why the configuration could not be read again, or that it could, for health and events.
+    pub fn note_config(&self, trouble: Option<String>) {
+        let mut state = self.lock();
+        state.config_trouble = trouble;
+        self.tell_health(&mut state);
     }
 
     /// The event sequence.
@@ -322,8 +343,8 @@ impl Manager {
 
     /// Tells when the agent has become degraded, or well again.
     fn tell_health(&self, state: &mut State) {
-        let crowded = crowded::bridges(state).next().is_some();
-        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty() || !state.lacks.is_empty() || crowded;
+        let troubled = state.store_trouble.is_some() || state.config_trouble.is_some() || !state.lacks.is_empty();
+        let degraded = troubled || !state.orphans.is_empty() || crowded::bridges(state).next().is_some();
         if std::mem::replace(&mut state.degraded, degraded) == degraded {
             return;
         }

@@ -76,7 +76,7 @@ impl Manager {
             }
             (Some(mtu), _) => mtu,
             (None, Some(bridge_mtu)) => bridge_mtu,
-            (None, None) => self.policy.mtu,
+            (None, None) => self.policy().mtu,
         };
         let now = Timestamp::now();
         Ok(Network {
@@ -111,7 +111,7 @@ impl Manager {
         if link.marks().next().is_some() {
             return refuse("nicd made it for another network");
         }
-        match self.policy.allowed_bridges.rule(name) {
+        match self.policy().allowed_bridges.rule(name) {
             BridgeRule::Allowed => Ok(()),
             BridgeRule::Refused => refuse("links.allowed_bridges does not name it"),
             BridgeRule::UnlessUplink => {

@@ -42,7 +42,7 @@ impl Manager {
         let mut views = Vec::with_capacity(records.len());
         for port in records {
             self.emit(port_event(Kind::PortCreated, &port, None, Some(Phase::Unbound), None), context);
-            views.push(view::port(&state, port.id, &self.policy.host)?);
+            views.push(view::port(&state, port.id, &self.host)?);
             if let Some(entry) = state.ports.get_mut(&port.id) {
                 entry.claim.release();
             }
@@ -130,7 +130,7 @@ impl Manager {
         if after.attached_to().is_some() && (after.admin_up, &after.fixed_ips) != (before.admin_up, &before.fixed_ips) {
             self.carry_over(id, context).await;
         }
-        Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.policy.host)?)))
+        Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.host)?)))
     }
 
     /// Has the next plan configure the guest's end anew: the alias of the device is then another commit's.

@@ -57,6 +57,8 @@ pub(super) struct State {
     pub store_trouble: Option<StoreError>,
     /// What the host was last seen to lack.
     pub lacks: Vec<Lack>,
+    /// Why the configuration could not be read again.
+    pub config_trouble: Option<String>,
     /// Whether events said last that the agent is degraded.
     pub degraded: bool,
     /// When ports are to be tried again.

@@ -163,7 +163,7 @@ impl Manager {
     /// # Errors
     /// There is none with that id.
     pub fn port(&self, id: PortId) -> Result<PortView, Error> {
-        port(&self.lock(), id, &self.policy.host)
+        port(&self.lock(), id, &self.host)
     }
 
     /// One port of a server.
@@ -173,7 +173,7 @@ impl Manager {
     pub fn port_of(&self, server: ServerId, id: PortId) -> Result<PortView, Error> {
         let state = self.lock();
         self.on_server(&state, server, id)?;
-        port(&state, id, &self.policy.host)
+        port(&state, id, &self.host)
     }
 
     /// The ports that fit a filter, by id.
@@ -184,7 +184,7 @@ impl Manager {
                 && filter.network.is_none_or(|id| entry.record.network_id == id)
                 && filter.server.is_none_or(|id| entry.record.binding.as_ref().is_some_and(|one| one.server_id == id))
         };
-        let view = |entry: &PortEntry| port_view(&state, entry, &self.policy.host);
+        let view = |entry: &PortEntry| port_view(&state, entry, &self.host);
         let of = |ids: &std::collections::BTreeSet<PortId>| {
             ids.iter().filter_map(|id| state.ports.get(id)).filter(fits).map(view).collect()
         };
@@ -202,7 +202,7 @@ impl Manager {
     /// There is no port with that id.
     pub fn explain(&self, id: PortId) -> Result<(PortView, Vec<Fact>), Error> {
         let state = self.lock();
-        let view = port(&state, id, &self.policy.host)?;
+        let view = port(&state, id, &self.host)?;
         let entry = state.port(id)?;
         let mut told = Vec::new();
         let network = &state.network(entry.record.network_id)?.record;
@@ -229,7 +229,7 @@ impl Manager {
             status: if problems.is_empty() { "ok" } else { "degraded" },
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: Instant::now().saturating_duration_since(self.started).as_secs(),
-            host: self.policy.host.clone(),
+            host: self.host.clone(),
             ports: state.counts().into_iter().map(|(status, count): (Status, usize)| (status.as_str(), count)).collect(),
             problems,
         }
@@ -237,7 +237,7 @@ impl Manager {
 
     /// This host's name (`binding:host_id`).
     pub fn host(&self) -> &str {
-        &self.policy.host
+        &self.host
     }
 
     /// How often the store was flushed.
@@ -258,7 +258,18 @@ pub(super) fn problems(state: &State) -> Vec<Problem> {
         detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
         remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
     });
-    store.into_iter().chain(state.lacks.iter().map(Problem::from)).chain(orphans).chain(crowded::problems(state)).collect()
+    let config = state.config_trouble.as_ref().map(|why| Problem {
+        reason: "config_invalid",
+        detail: format!("the configuration was to be read again, and cannot be used: {why}"),
+        remedy: "mend it and send SIGHUP once more; nicd goes on with the one it had".to_owned(),
+    });
+    store
+        .into_iter()
+        .chain(config)
+        .chain(state.lacks.iter().map(Problem::from))
+        .chain(orphans)
+        .chain(crowded::problems(state))
+        .collect()
 }
 
 pub(super) fn network(state: &State, id: NetworkId) -> Result<NetworkView, Error> {

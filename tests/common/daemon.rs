@@ -106,14 +106,39 @@ impl Daemon {
 
     /// Starts the process and waits until it says that it is ready.
     pub fn launch(&mut self) {
-        let notified = self.dir.join("notify");
-        let _ = fs::remove_file(&notified);
-        let notify = UnixDatagram::bind(&notified).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
-        fs::set_permissions(&notified, Permissions::from_mode(0o666)).unwrap();
-        self.spawn(self.command(&self.socket(), &self.state()).env("NOTIFY_SOCKET", &notified));
+        let notify = self.notified();
+        self.spawn(self.command(&self.socket(), &self.state()).env("NOTIFY_SOCKET", self.dir.join("notify")));
         let ready = wait_ready(&notify);
         assert!(ready.is_ok(), "not ready ({ready:?}): {}", self.log());
+    }
+
+    /// Has it read its config again, and waits until it says that it has.
+    pub fn reload(&self) {
+        let notify = self.notified();
+        self.signal(Signal::SIGHUP);
+        let ready = wait_ready(&notify);
+        assert!(ready.is_ok(), "not reloaded ({ready:?}): {}", self.log());
+    }
+
+    /// Where it tells the service manager's news from now on.
+    fn notified(&self) -> UnixDatagram {
+        let path = self.dir.join("notify");
+        let _ = fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path).unwrap();
+        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        notify
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until it has ended, as it was told to before.
+    pub fn ends(&mut self) {
+        let status = self.ended();
+        assert!(status.success(), "{status}: {}", self.log());
     }
 
     /// The command line of a daemon on a socket and a state directory, as root may give it. It dies with the calling
@@ -129,7 +154,11 @@ impl Daemon {
             command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".into()]);
             command.args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"), format!("--bounding-set={caps}")]);
         }
-        command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", level]);
+        command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd")]);
+        // A config that says what is logged is to be seen at work.
+        if !fs::read_to_string(self.config()).is_ok_and(|config| config.contains("[log]")) {
+            command.args(["--log", level]);
+        }
         command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
         for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NICD_POINT", "NOTIFY_SOCKET", "LISTEN_FDS"]
         {
@@ -157,9 +186,8 @@ impl Daemon {
 
     /// Asks it to end, and waits for that.
     pub fn term(&mut self) {
-        kill(self.pid(), Signal::SIGTERM).unwrap();
-        let status = self.ended();
-        assert!(status.success(), "{status}: {}", self.log());
+        self.signal(Signal::SIGTERM);
+        self.ends();
     }
 
     /// Kills it, and waits until it is gone.

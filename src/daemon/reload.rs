@@ -1,0 +1,67 @@
+//! SIGHUP: the configuration is read again. What can change while nicd runs changes; what cannot is named and waits for
+//! the next start; a configuration that is not right changes nothing, and log and health say so until one is.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::config::{ConfigError, Settings};
+use crate::exit::chain;
+use crate::manager::Manager;
+use crate::service;
+use crate::telemetry::Log;
+
+use super::policy;
+
+/// The configuration: as used now, and how it is read again.
+pub struct Config {
+    /// The settings in force.
+    pub settings: Settings,
+    /// Reads the file again, with what flags and environment said at the start.
+    pub read: Arc<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>,
+    /// Whose level can change.
+    pub log: Log,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Reads again whenever `asked` says so; one that came too early is not forgotten. Never ends.
+    pub(super) async fn follow(mut self, asked: Arc<Notify>, manager: Arc<Manager>) {
+        loop {
+            asked.notified().await;
+            service::reloading();
+            self.reload(&manager).await;
+            service::ready(&manager.summary());
+        }
+    }
+
+    async fn reload(&mut self, manager: &Manager) {
+        let read = Arc::clone(&self.read);
+        // A file may lie where reading blocks.
+        let settings = match tokio::task::spawn_blocking(move || read()).await {
+            Ok(Ok(settings)) => settings,
+            Ok(Err(error)) => return refuse(manager, &chain(&error)),
+            Err(error) => return refuse(manager, &error.to_string()),
+        };
+        let waiting = self.settings.take_over(settings);
+        self.log.set_level(&self.settings.log.level);
+        manager.set_policy(policy(&self.settings));
+        manager.note_config(None);
+        match waiting.is_empty() {
+            true => tracing::info!("the configuration was read again"),
+            false => {
+                tracing::warn!(keys = waiting.join(", "), "the configuration was read again; these change at the next start")
+            }
+        }
+    }
+}
+
+fn refuse(manager: &Manager, why: &str) {
+    tracing::error!(why, "the configuration cannot be used and stays as it was");
+    manager.note_config(Some(why.to_owned()));
+}
