@@ -56,7 +56,7 @@ impl Manager {
         tokio::pin!(stop);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let due = self.lock().due.first().map(|(due, _)| tokio::time::Instant::from_std(*due));
+            let due = self.lock().due.first().map(tokio::time::Instant::from_std);
             let retry = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
@@ -149,7 +149,7 @@ impl Manager {
             let (readiness, why) = self.readiness(state, port);
             self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
         } else if let Some(due) = entry.retry.due.filter(|due| *due > Instant::now()) {
-            state.due.insert((due, port));
+            state.due.set(port, due);
             self.retries.notify_one();
         } else {
             let manager = Arc::clone(self);
@@ -172,8 +172,7 @@ impl Manager {
     fn try_again(self: &Arc<Self>) {
         let mut state = self.lock();
         let now = Instant::now();
-        while let Some((due, port)) = state.due.first().copied().filter(|(due, _)| *due <= now) {
-            state.due.remove(&(due, port));
+        while let Some(port) = state.due.take(now) {
             let Some(entry) = state.ports.get(&port) else { continue };
             if entry.record.leaving() {
                 self.spawn_reap(port);

@@ -118,13 +118,16 @@ impl Memory {
         }
     }
 
+    /// The oldest that is not under way: one request that hangs must not keep all behind it.
+    fn oldest(&self) -> Option<&(Timestamp, Key)> {
+        self.by_age.iter().find(|(_, key)| self.entries.get(key).is_none_or(|entry| entry.underway.is_none()))
+    }
+
     /// Drops what is too old or too much, but for what is under way.
     fn expire(&mut self, now: Timestamp) -> Vec<Key> {
         let mut old = Vec::new();
-        while let Some((at, key)) = self.by_age.first() {
-            let aged = now.duration_since(*at) > KEPT || self.by_age.len() > MOST || self.bytes > MOST_BYTES;
-            let underway = self.entries.get(key).is_some_and(|entry| entry.underway.is_some());
-            if !aged || underway {
+        while let Some((at, key)) = self.oldest() {
+            if now.duration_since(*at) <= KEPT && self.by_age.len() <= MOST && self.bytes <= MOST_BYTES {
                 break;
             }
             let key = key.clone();
@@ -181,6 +184,23 @@ mod tests {
         assert!(memory.bytes <= MOST_BYTES + (1 << 20), "{}", memory.bytes);
         assert!(matches!(memory.ask(&key("79"), "x", at(1)).0, Known::Answered(_)));
         assert!(!memory.entries.contains_key(&key("0")));
+    }
+
+    #[test]
+    fn a_million_keys_leave_as_many_as_are_kept_beside_one_that_hangs() {
+        let mut memory = Memory::default();
+        memory.ask(&key("hangs"), "x", at(0));
+        for number in 0..1_000_000 {
+            let key = key(&number.to_string());
+            assert!(matches!(memory.ask(&key, "x", at(0) + SignedDuration::from_millis(number)).0, Known::New));
+            memory.answered(&key, Answered { status: 204, body: String::new() }).unwrap();
+            memory.end(&key);
+        }
+        assert!(memory.entries.len() <= MOST + 1 && memory.by_age.len() == memory.entries.len(), "{}", memory.entries.len());
+        assert!(matches!(memory.ask(&key("hangs"), "x", at(0)).0, Known::Underway(_)));
+        memory.forget(&key("hangs"));
+        memory.ask(&key("late"), "x", at(48));
+        assert_eq!((memory.entries.len(), memory.by_age.len(), memory.bytes), (1, 1, 0));
     }
 
     #[test]

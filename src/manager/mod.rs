@@ -27,13 +27,14 @@ mod repair;
 mod servers;
 mod state;
 mod view;
+mod wakeups;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -57,6 +58,9 @@ use state::State;
 
 /// How long an action waits for another one's work on the same object, in seconds.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
+
+/// How many actions may be under way: more than there can be clients that wait, and clients may leave before the end.
+const ACTIONS: usize = 4096;
 
 /// What the manager is told by the config.
 #[derive(Debug, Clone)]
@@ -122,6 +126,8 @@ pub struct Manager {
     /// The next ifindex for a new link; even, as a veth takes two.
     next_index: AtomicU32,
     tasks: TaskTracker,
+    /// For further actions.
+    room: Arc<Semaphore>,
     /// The first try of each port that differed at the start.
     first_pass: TaskTracker,
     reconciled: AtomicBool,
@@ -163,6 +169,7 @@ impl Manager {
             events_reserved: AtomicU64::new(loaded.next_event),
             next_index: AtomicU32::new(rand::random_range(0x0080_0000..0x2000_0000u32) * 2),
             tasks: TaskTracker::new(),
+            room: Arc::new(Semaphore::new(ACTIONS)),
             first_pass: TaskTracker::new(),
             reconciled: AtomicBool::new(false),
             retries: Notify::new(),
@@ -220,8 +227,14 @@ impl Manager {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
         }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            return Err(Error::Busy("4096 requests are being carried out"));
+        };
         let manager = Arc::clone(self);
-        let task = self.tasks.spawn(async move { manager.dispatch(action, &context).await });
+        let task = self.tasks.spawn(async move {
+            let _room = room;
+            manager.dispatch(action, &context).await
+        });
         // The task ends with an answer; a panic in it would be a bug, and is answered as a stop.
         task.await.unwrap_or(Err(Error::Stopping))
     }

@@ -391,7 +391,7 @@ impl Manager {
         let mut state = self.lock();
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.retry.due = Some(due);
-            state.due.insert((due, port));
+            state.due.set(port, due);
         }
         drop(state);
         self.retries.notify_one();

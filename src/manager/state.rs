@@ -21,6 +21,7 @@ use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen
 use crate::store::StoreError;
 
 use super::error::Error;
+use super::wakeups::Wakeups;
 
 /// Addresses a port may have at most.
 pub const ADDRESS_LIMIT: usize = 16;
@@ -62,7 +63,7 @@ pub(super) struct State {
     /// Whether events said last that the agent is degraded.
     pub degraded: bool,
     /// When ports are to be tried again.
-    pub due: BTreeSet<(Instant, PortId)>,
+    pub due: Wakeups,
 }
 
 /// A network, what hangs on it, and whether somebody is just making its bridge.
@@ -223,6 +224,7 @@ impl State {
     /// Forgets a port and frees its MAC and addresses.
     pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
         let entry = self.ports.remove(&id)?;
+        self.due.forget(id);
         self.release(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
             network.ports.remove(&id);

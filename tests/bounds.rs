@@ -1,0 +1,213 @@
+//! What grows with use shrinks again: readers of events that do not read, ids of nothing, and cycles of attach and detach
+//! leave the daemon and the kernel where they were.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "common/bench.rs"]
+mod bench;
+#[path = "common/daemon.rs"]
+mod daemon;
+#[path = "hostile/gauges.rs"]
+#[allow(dead_code)]
+mod gauges;
+#[path = "common/netns.rs"]
+mod netns;
+#[path = "common/witness.rs"]
+mod witness;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use bench::{Bench, interfaces, server_path, text};
+use daemon::Daemon;
+use gauges::Gauge;
+use netns::{Guest, in_netns, json as ip_json};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use witness::{links, marked};
+
+/// What a run's memory may differ by, in KiB: pages the allocator keeps, and SQLite's cache.
+const SLACK_KIB: u64 = 8 << 10;
+
+/// How many, unless the variable says otherwise.
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
+}
+
+/// A daemon that logs as in production, so that its log is not what is measured.
+fn plain() -> Bench {
+    let mut daemon = Daemon::prepared("/run/nicd");
+    daemon.limits(512);
+    daemon.launch();
+    Bench::of(daemon)
+}
+
+/// A stream of events that nobody reads yet.
+fn subscribe(bench: &Bench, last: Option<u64>) -> BufReader<UnixStream> {
+    let mut stream = UnixStream::connect(bench.daemon.socket()).unwrap();
+    let resume = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
+    write!(stream, "GET /nicd/v1/events HTTP/1.1\r\nHost: nicd\r\nAccept: application/x-ndjson\r\n{resume}\r\n").unwrap();
+    stream.set_read_timeout(Some(daemon::PATIENCE)).unwrap();
+    let mut lines = BufReader::new(stream);
+    // The head comes when the subscription is made.
+    let mut line = String::new();
+    while lines.read_line(&mut line).unwrap() > 2 {
+        line.clear();
+    }
+    lines
+}
+
+/// The events up to the first that is wanted.
+fn read_to(lines: &mut BufReader<UnixStream>, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let mut events: Vec<Value> = Vec::new();
+    while !events.last().is_some_and(&wanted) {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the stream has ended");
+        if line.starts_with('{') {
+            events.push(serde_json::from_str(&line).unwrap());
+        }
+    }
+    events
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_told_once_that_it_lost_and_goes_on_from_there() {
+    in_netns(|| {
+        let mut bench = plain();
+        let network = bench.network(json!({}));
+        bench.subnet(&network, "10.9.0.0/16");
+        bench.create_port(json!({ "network_id": network }));
+        let first = bench.events.wait_for("the first", |event| event["event"] == "port.created")["seq"].as_u64().unwrap();
+        let (slow, idle) = (subscribe(&bench, None), subscribe(&bench, None));
+        // More than are kept, and more than any socket holds.
+        for _ in 0..42 {
+            bench.api.post("/v2.0/ports", &json!({"ports": vec![json!({"network_id": network}); 256]})).expect(201);
+        }
+        let absent = subscribe(&bench, Some(first));
+        let gauge = Gauge::read(bench.daemon.pid(), 0);
+        for (who, mut lines) in [("slow", slow), ("absent", absent)] {
+            let mut events = read_to(&mut lines, |event| event["event"] == "lost");
+            // What happens from then on is told.
+            let last = bench.create_port(json!({ "network_id": network }));
+            events.extend(read_to(&mut lines, |event| event["port_id"] == last.as_str()));
+            let lost = events.iter().filter(|event| event["event"] == "lost").count();
+            assert_eq!(lost, 1, "{who}: of {}", events.len());
+            let numbers: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+            assert!(numbers.is_sorted_by(|a, b| a < b), "{who}: numbers go up");
+            assert!(events.len() < 10_000, "{who}: {}", events.len());
+        }
+        drop(idle);
+        let after = Gauge::read(bench.daemon.pid(), 0);
+        assert!(after.rss_kib <= gauge.rss_kib + SLACK_KIB, "{gauge:?}, {after:?}");
+    });
+}
+
+/// Sends requests that all are refused, many at a time.
+fn ask(bench: &Bench, requests: impl Iterator<Item = String>) {
+    let mut stream = UnixStream::connect(bench.daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(daemon::PATIENCE)).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    let mut requests = requests.peekable();
+    while requests.peek().is_some() {
+        let batch: Vec<String> = requests.by_ref().take(64).collect();
+        stream.write_all(batch.concat().as_bytes()).unwrap();
+        for request in batch {
+            let (mut line, mut length) = (String::new(), 0);
+            answers.read_line(&mut line).unwrap();
+            assert!(line.starts_with("HTTP/1.1 4"), "{request}: {line}");
+            while line.trim_end() != "" {
+                line.clear();
+                answers.read_line(&mut line).unwrap();
+                length = line.to_ascii_lowercase().strip_prefix("content-length: ").map_or(length, |n| n.trim().parse().unwrap());
+            }
+            answers.by_ref().take(length).read_to_end(&mut Vec::new()).unwrap();
+        }
+    }
+}
+
+/// One of the ways to ask for what is not there, each time another.
+fn nobody(n: u64) -> String {
+    let (one, other) = (Uuid::from_u64_pair(n, 0x8000_0000_0000_0001), Uuid::from_u64_pair(n, 0x8000_0000_0000_0002));
+    let attach = format!("{{\"interfaceAttachment\": {{\"net_id\": \"{other}\"}}}}");
+    let json = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", attach.len());
+    match n % 6 {
+        0 => format!("GET /v2.0/ports/{one} HTTP/1.1\r\nHost: n\r\n\r\n"),
+        1 => format!("DELETE /v2.1/servers/{one}/os-interface/{other} HTTP/1.1\r\nHost: n\r\nContent-Length: 0\r\n\r\n"),
+        2 => format!("DELETE /nicd/v1/servers/{one}?detach=true HTTP/1.1\r\nHost: n\r\nContent-Length: 0\r\n\r\n"),
+        3 => format!("DELETE /v2.0/networks/{one} HTTP/1.1\r\nHost: n\r\nContent-Length: 0\r\n\r\n"),
+        4 => format!("POST /v2.1/servers/{one}/os-interface HTTP/1.1\r\nHost: n\r\n{json}\r\n{attach}"),
+        _ => format!("GET /unknown/{one} HTTP/1.1\r\nHost: n\r\nX-{one}: {other}\r\n\r\n"),
+    }
+}
+
+#[test]
+fn ids_of_nothing_leave_nothing() {
+    in_netns(|| {
+        let bench = plain();
+        let count = number("NICD_BOUNDS_IDS", 30_000);
+        ask(&bench, (0..count / 3).map(nobody));
+        let before = Gauge::read(bench.daemon.pid(), count / 3);
+        ask(&bench, (count / 3..count).map(nobody));
+        let after = Gauge::read(bench.daemon.pid(), count);
+        println!("{before:?}, {after:?}");
+        assert!(after.rss_kib <= before.rss_kib + SLACK_KIB, "{before:?}, {after:?}");
+        // The first connection may not have been closed yet.
+        assert!(after.descriptors <= before.descriptors && after.threads == before.threads, "{before:?}, {after:?}");
+    });
+}
+
+/// Everything the kernel keeps for guests, but for what is numbered upwards.
+fn kernel_objects(guest: &Guest) -> Vec<Value> {
+    let named = |links: Vec<Value>| links.into_iter().map(|link| json!([link["ifname"], link["mtu"], link["address"]])).collect();
+    let inside: Vec<Value> = guest.ip_json("link").as_array().unwrap().clone();
+    let (host, inside): (Vec<Value>, Vec<Value>) = (named(links()), named(inside));
+    let fdb = ip_json("bridge -j fdb show");
+    vec![host.into(), inside.into(), guest.ip_json("addr"), guest.ip_json("route"), json!(fdb.as_array().map(Vec::len))]
+}
+
+#[test]
+fn cycles_of_attach_and_detach_leave_everything_where_it_was() {
+    in_netns(|| {
+        const AT_ONCE: usize = 8;
+        let mut bench = plain();
+        let network = bench.usual_network();
+        let (guest, in_namespace) = bench.guest("a");
+        let vm = bench.vm();
+        for (server, guest) in [(&vm, json!({"kind": "vm"})), (&in_namespace, json!({"kind": "netns", "path": guest.path}))] {
+            let roomy = json!({"server": {"guest": guest, "nic_limit": 64}});
+            bench.api.put(&server_path(server), &roomy).expect(200);
+        }
+        // One stays, so that the bridge does.
+        bench.attach_to(&vm, &network);
+        let cycle = |bench: &mut Bench| {
+            let servers = [&vm, &in_namespace];
+            let attached: Vec<(&String, String)> = (0..AT_ONCE)
+                .map(|n| {
+                    let server = servers[n % servers.len()];
+                    (server, bench.attach_to(server, &network))
+                })
+                .collect();
+            for (server, port) in &attached {
+                bench.api.delete(&format!("{}/{port}", interfaces(server))).expect(202);
+            }
+            let mut left: BTreeSet<&String> = attached.iter().map(|(_, port)| port).collect();
+            while !left.is_empty() {
+                let gone = bench.events.wait_for("a deletion", |event| event["event"] == "port.deleted");
+                left.remove(&text(&gone["port_id"]));
+            }
+            bench.events.seen.clear();
+        };
+        let cycles = number("NICD_BOUNDS_CYCLES", 400).div_ceil(AT_ONCE as u64);
+        (0..cycles / 2).for_each(|_| cycle(&mut bench));
+        let look = |bench: &Bench| (Gauge::read(bench.daemon.pid(), 0), kernel_objects(&guest));
+        let (before, objects) = look(&bench);
+        (0..cycles).for_each(|_| cycle(&mut bench));
+        let (after, objects_after) = look(&bench);
+        println!("{} cycles: {before:?}, {after:?}", cycles * AT_ONCE as u64);
+        assert!(after.rss_kib <= before.rss_kib + SLACK_KIB, "{before:?}, {after:?}");
+        assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
+        assert_eq!(objects_after, objects);
+        assert_eq!((bench.ports().len(), marked().len()), (1, 2), "a device and the bridge");
+    });
+}
