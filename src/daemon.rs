@@ -69,6 +69,7 @@ impl DaemonError {
         match self {
             Self::Socket(error) => error.exit(),
             Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
+            Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,

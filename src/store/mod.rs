@@ -64,6 +64,9 @@ pub enum StoreError {
         /// The last one known here.
         known: u32,
     },
+    /// This process may not write there.
+    #[error("{0} may not be written by this user; start nicd by its service (systemctl start nicd), or as root")]
+    Denied(String),
     /// Another nicd holds the state directory.
     #[error("another nicd holds {0}")]
     Held(String),
