@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub struct Daemon {
     running: Option<Running>,
     /// The most descriptors it may have, where a test says so; it then logs as in production.
     descriptors: Option<usize>,
+    /// What its next starts find in their environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None, descriptors: None }
+        Self { dir, running: None, descriptors: None, environment: Vec::new() }
     }
 
     /// Lets it have only so many descriptors, and log only what it logs in production; to be said before a start.
@@ -77,14 +80,43 @@ impl Daemon {
 
     /// Starts the process and waits until it says that it is ready.
     pub fn launch(&mut self) {
+        assert!(self.try_launch(), "it ends before it is ready: {}", self.log());
+    }
+
+    /// The same; false when it ends before it is ready.
+    pub fn try_launch(&mut self) -> bool {
         let notified = self.dir.join("notify");
         let _ = fs::remove_file(&notified);
         let notify = UnixDatagram::bind(&notified).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        notify.set_nonblocking(true).unwrap();
         self.spawn(self.command(&self.socket(), &self.state()).env("NOTIFY_SOCKET", &notified));
+        let deadline = Instant::now() + PATIENCE;
         let mut said = [0; 256];
-        let ready = notify.recv(&mut said).map(|length| said[..length].starts_with(b"READY=1"));
-        assert!(matches!(ready, Ok(true)), "not ready ({ready:?}): {}", self.log());
+        loop {
+            let running = self.running.as_ref().expect("it was started");
+            let mut ends =
+                [PollFd::new(notify.as_fd(), PollFlags::POLLIN), PollFd::new(running.output.as_fd(), PollFlags::POLLIN)];
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(left > Duration::ZERO, "not ready: {}", self.log());
+            let _ = poll(&mut ends, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+            if notify.recv(&mut said).is_ok_and(|length| said[..length].starts_with(b"READY=1")) {
+                return true;
+            }
+            if self.has_ended() {
+                self.ended();
+                return false;
+            }
+        }
+    }
+
+    /// Whether it was started and its end not taken in yet.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.running.as_mut().is_none_or(|running| running.child.try_wait().unwrap().is_some())
     }
 
     /// The command line of a daemon on a socket and a state directory, as root may give it. It dies with the calling
@@ -100,6 +132,7 @@ impl Daemon {
         for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS"] {
             command.env_remove(variable);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -124,6 +157,11 @@ impl Daemon {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         let status = self.ended();
         assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    /// Takes in the end of one that dies by itself.
+    pub fn bury(&mut self) {
+        self.ended();
     }
 
     /// Kills it, and waits until it is gone.
