@@ -55,7 +55,7 @@
 //! # Rooms
 //!
 //! Arrows point down: `main → daemon → api → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
-//! `points`, `threads`, `telemetry` and `config` are leaves.
+//! `points`, `service`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -67,6 +67,8 @@
 //! | [`manager`] | the loop: owns desired and observed, claims, repairs |
 //! | [`api`] | the sockets' edge, one file per dialect, `faults`: the one file with status codes |
 //! | [`events`] | the sequence, its ring, its readers |
+//! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
+//! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
 //! | [`threads`] | those whose panic ends the process |
@@ -104,6 +106,7 @@ pub mod manager;
 pub mod model;
 pub mod plan;
 pub mod points;
+pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod threads;

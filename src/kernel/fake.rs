@@ -17,7 +17,7 @@ use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Address, At, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
 use crate::points;
 
-use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
+use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, Trouble, Who};
 
 /// The most ports a bridge has (`BR_MAX_PORTS` less the one that is never given).
 const BRIDGE_PORTS: usize = 1023;
@@ -624,6 +624,10 @@ impl Host for FakeHost {
         let index = world.at(port, At::Altname)?.index;
         let guest = world.guests.get(&index).map(|guest| guest.name.clone());
         guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of nicd-{port}")))
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        Vec::new()
     }
 
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {

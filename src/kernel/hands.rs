@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -14,7 +15,7 @@ use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Host, Kernel, NetnsError, OpError};
+use super::{Host, Kernel, Lack, NetnsError, Notice, OpError, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -60,11 +61,23 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused>;
 
+    /// The link that has this name now, as the watch would tell of it; none when no link has it.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused>;
+
     /// A complete dump.
     ///
     /// # Errors
     /// As for `submit`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
+
+    /// What attaches need and this process cannot have.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused>;
 
     /// The links default routes of the host leave by.
     ///
@@ -152,8 +165,19 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(move |host| host.guest_device(port, &netns, pin))
     }
 
+    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused> {
+        self.ask(move |host| {
+            let at = Instant::now();
+            Ok(host.look(Who::Name(name.as_str()))?.map(|link| Notice::Seen { link, at }))
+        })
+    }
+
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.ask(Host::observe)
+    }
+
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {
+        self.ask(Host::lacks)
     }
 
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {

@@ -14,7 +14,7 @@ use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
-use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who, guest, links, routes, seen};
+use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, Trouble, Who, guest, links, routes, seen};
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Kind, LinkSeen, Op};
 use crate::threads;
@@ -66,6 +66,12 @@ impl Host for LinuxHost {
         self.fresh().and_then(|()| self.execute(op, held)).map_err(|failure| failure.during(&doing(op)))
     }
 
+    fn prepare(&mut self, op: &Op, held: &mut Held) {
+        if let Op::CreateVeth { netns, pin, .. } | Op::ConfigureGuest { netns, pin, .. } = op {
+            let _ = held.inside(self.home, netns, *pin);
+        }
+    }
+
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
         self.fresh().and_then(|()| seen::look(&mut self.netlink, who)).map_err(|failure| failure.during(&format!("{who:?}")))
     }
@@ -89,6 +95,12 @@ impl Host for LinuxHost {
             guest::name(&mut inside, index)
         });
         name.map_err(|failure| failure.during(&format!("read the name of port {port} in its guest")))
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        let tun = tap::usable().err().map(|error| Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() });
+        let helper = self.home.door().closed().map(|said| Lack::NetnsHelper { said });
+        tun.into_iter().chain(helper).collect()
     }
 
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
@@ -222,14 +234,8 @@ fn tap_failure(part: Part, error: TapError) -> Failure {
     let TapError { call, errno } = error;
     let said = format!("{error} ({errno:?})");
     match (call, errno) {
-        (Call::Open, _) => Failure::new(
-            Trouble::Permission,
-            part,
-            format!("{said}; the tun driver's node is expected, open to nicd (modprobe tun, DeviceAllow=/dev/net/tun rw)"),
-        ),
-        (_, Errno::EPERM | Errno::EACCES) => {
-            Failure::new(Trouble::Permission, part, format!("{said}; CAP_NET_ADMIN is expected"))
-        }
+        (Call::Open, _) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
+        (_, Errno::EPERM | Errno::EACCES) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
         (Call::Create, Errno::EBUSY | Errno::EEXIST) => Failure::new(Trouble::Taken, part, said),
         _ => Failure::new(Trouble::Other, part, said),
     }

@@ -17,7 +17,7 @@ mod guest;
 pub mod hands;
 mod links;
 pub mod linux;
-mod netns;
+pub mod netns;
 pub mod reaper;
 mod routes;
 mod seen;
@@ -78,6 +78,9 @@ pub trait Host: Send + 'static {
     /// As for `apply`.
     fn carry_out(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
 
+    /// Does beforehand what of an op leaves no trace, as entering a guest's namespace. Failing is left to the op itself.
+    fn prepare(&mut self, _op: &Op, _held: &mut Self::Held) {}
+
     /// Looks at one link; none when there is none. Also makes the kernel process the link's pending carrier changes.
     ///
     /// # Errors
@@ -106,6 +109,9 @@ pub trait Host: Send + 'static {
     /// The namespace or the NIC is not there, or the kernel could not answer.
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError>;
 
+    /// What this process is missing on the host, and attaches need. Starts nothing, makes nothing.
+    fn lacks(&mut self) -> Vec<Lack>;
+
     /// The indexes of links that default routes of the host leave by, v4 and v6.
     ///
     /// # Errors
@@ -120,6 +126,23 @@ pub enum Applied {
     Done,
     /// It is as asked, and the NIC has this name in the guest.
     GuestDevice(LinkName),
+}
+
+/// Something that attaches need and this process cannot have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// The tun driver's node: no tap can be made.
+    Tun {
+        /// The system's answer.
+        said: String,
+        /// What would be right.
+        remedy: String,
+    },
+    /// The helper that enters guests' namespaces.
+    NetnsHelper {
+        /// The system's answer.
+        said: String,
+    },
 }
 
 /// Whom to look at.
@@ -186,6 +209,8 @@ pub enum Trouble {
     NoBridge,
     /// The guest's namespace is gone, or another one than the pinned.
     Namespace,
+    /// The namespace cannot be entered because the helper that does it cannot be reached.
+    Helper,
     /// The guest's settings do not fit its namespace (an address or route the kernel refuses there).
     GuestRefused,
     /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).
@@ -211,6 +236,16 @@ pub enum NetnsError {
     /// It cannot be entered or read.
     #[error("{path} cannot be entered: {said}")]
     Refused {
+        /// The path.
+        path: String,
+        /// The system's answer.
+        said: String,
+    },
+    /// The helper that would enter it cannot be reached.
+    #[error(
+        "{path} cannot be entered: nicd-netns does not answer ({said}); systemctl start nicd-netns.socket, or run nicd with CAP_SYS_ADMIN"
+    )]
+    Helper {
         /// The path.
         path: String,
         /// The system's answer.

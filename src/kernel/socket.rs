@@ -55,8 +55,12 @@ enum Step {
 impl Netlink {
     /// Opens a socket in this thread's namespace.
     pub(super) fn open() -> Result<Self, Failure> {
-        let socket = configured().map_err(|error| failed(Part::Open, &error))?;
-        Ok(Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false })
+        configured().map(Self::over).map_err(|error| failed(Part::Open, &error))
+    }
+
+    /// Around a socket opened so, be it by another process.
+    pub(super) fn over(socket: Socket) -> Self {
+        Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false }
     }
 
     /// Whether another should be opened in its place.
@@ -87,7 +91,7 @@ impl Netlink {
     /// One send of changes, and the refusals among the answers.
     fn exchange(&mut self, mut batch: Batch, parts: &[Part]) -> Result<Vec<Refusal>, Failure> {
         let last = parts.len().saturating_sub(1);
-        count_writes(parts.len());
+        count_writes(parts.iter().filter(|part| **part != Part::Look).count());
         let first = self.transmit(&mut batch, true)?;
         let mut refusals = Vec::new();
         self.receive(parts[last], |message| {

@@ -14,7 +14,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -31,6 +31,9 @@ use super::{Host, OpError, Who};
 
 /// The most jobs that may wait. A client sees 503 beyond.
 const LIMIT: usize = 4096;
+
+/// How long to stay awake for an intent that is becoming durable: most flushes take less.
+const SPIN: Duration = Duration::from_micros(300);
 
 /// What became of a job.
 #[derive(Debug)]
@@ -212,6 +215,9 @@ impl<H: Host> Loop<H> {
         let (mut taken, mut jobs) = (VecDeque::new(), VecDeque::new());
         loop {
             if jobs.is_empty() {
+                if !self.waiting.is_empty() {
+                    inbox.expect(SPIN);
+                }
                 if !inbox.take(&mut taken) {
                     break;
                 }
@@ -309,7 +315,6 @@ fn subjects(plan: &Plan) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
 
     use super::*;
     use crate::kernel::Kernel;

@@ -55,6 +55,9 @@ impl Manager {
         let mut tried = 0;
         loop {
             tried += 1;
+            if reason == Reason::Attach {
+                self.look_at_existing_bridge(port).await?;
+            }
             let network = self.claim_bridge(port).await?;
             let result = self.build_once(port, reason, &intent).await;
             if let Some(network) = network.and_then(|id| self.lock().networks.get_mut(&id).map(|_| id))
@@ -102,6 +105,24 @@ impl Manager {
             })
         })
         .await
+    }
+
+    /// Looks at the existing bridge of a port's network. It is others' to change: what was seen of it a moment ago may not
+    /// be what the device is to fit.
+    async fn look_at_existing_bridge(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
+        let name = {
+            let state = self.lock();
+            match &state.network(state.port(port)?.record.network_id)?.record.bridge {
+                Some(name) => name.clone(),
+                None => return Ok(()),
+            }
+        };
+        match answered(self.hands.look(name.clone())?).await?.map_err(Error::Kernel)? {
+            Some(notice) => self.take_in(notice),
+            None if self.lock().have.named(name.as_str()).is_some() => self.look_at_everything().await?,
+            None => {}
+        }
+        Ok(())
     }
 
     async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<(), Failed> {

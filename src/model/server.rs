@@ -59,6 +59,15 @@ pub enum Guest {
     },
 }
 
+/// What a server's taps are made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapMake {
+    /// Queues, 1 to 256.
+    pub queues: u16,
+    /// Who may open it beside a holder of CAP_NET_ADMIN.
+    pub owner: Owner,
+}
+
 /// Who may open a tap. With both set the opener must satisfy both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Owner {
@@ -80,6 +89,14 @@ pub struct NetnsPin {
 }
 
 impl Guest {
+    /// What its taps are made with; none for a namespace, which has veths.
+    pub fn tap(&self) -> Option<TapMake> {
+        match self {
+            Self::Vm { queues, owner } => Some(TapMake { queues: *queues, owner: *owner }),
+            Self::Netns { .. } => None,
+        }
+    }
+
     /// The word of the API: `vm` or `netns`.
     pub fn kind(&self) -> &'static str {
         match self {

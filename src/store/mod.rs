@@ -47,8 +47,9 @@ pub enum StoreError {
     /// No space left, or a quota reached.
     #[error("the state directory is full")]
     Full,
-    /// A record that must be unique is there already. In-memory checks come first, so this is a second line.
-    #[error("a record is there already: {0}")]
+    /// A record does not go with those that are there: what must be unique is taken, or what it names is missing. In-memory
+    /// checks come first, so this is a second line.
+    #[error("a record does not go with those that are there: {0}")]
     Conflict(String),
     /// The disk or the database refused.
     #[error("the store failed: {0}")]

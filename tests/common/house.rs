@@ -16,7 +16,7 @@ use nicd::events::{self, Reader};
 use nicd::kernel::fake::Fake;
 use nicd::kernel::hands::{self, Hands};
 use nicd::kernel::{Host, Kernel};
-use nicd::manager::{Context, Error, Manager, Policy, Reply};
+use nicd::manager::{Context, Error, Manager, Policy, Pulse, Reply};
 use nicd::model::MacPrefix;
 use nicd::model::action::Action;
 use nicd::points::{self, Board};
@@ -79,8 +79,9 @@ impl House {
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
         let begun = runtime.block_on(manager.begin()).map_err(|error| error.to_string());
-        let following =
-            begun.is_ok().then(|| runtime.spawn(Arc::clone(&manager).follow(noticed, ended.clone().cancelled_owned())));
+        let pulse = runtime.block_on(async { Pulse::new(Duration::from_secs(1), |_| ()) });
+        let follow = Arc::clone(&manager).follow(noticed, pulse, ended.clone().cancelled_owned());
+        let following = begun.is_ok().then(|| runtime.spawn(follow));
         let runtime = Some(runtime);
         let events = Vec::new();
         let house =

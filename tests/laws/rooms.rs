@@ -14,6 +14,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("threads", &["exit", "points"]),
     ("config", &["model"]),
     ("telemetry", &["config"]),
+    ("service", &[]),
     ("args", &["config", "exit"]),
     ("events", &["model", "points"]),
     ("store", &["inbox", "model", "points", "threads"]),
@@ -24,7 +25,10 @@ const BELOW: &[(&str, &[&str])] = &[
     ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "plan", "store"]),
     ("dbus", &["config", "events", "manager", "model", "plan"]),
     ("api", &["config", "events", "exit", "kernel", "manager", "model", "plan", "points", "store"]),
-    ("daemon", &["api", "config", "dbus", "events", "exit", "kernel", "manager", "model", "plan", "store", "telemetry"]),
+    (
+        "daemon",
+        &["api", "config", "dbus", "events", "exit", "kernel", "manager", "model", "plan", "service", "store", "telemetry"],
+    ),
     // A witness of the daemon: it uses the daemon's socket, and of its rooms only names and the opening of a tap.
     ("demo", &["args", "exit", "kernel", "model", "store"]),
     ("ctl", &["exit"]),

@@ -8,6 +8,7 @@ mod house;
 #[path = "../common/pairs.rs"]
 mod pairs;
 
+mod bridges;
 mod check;
 mod crowds;
 mod faults;

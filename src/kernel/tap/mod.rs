@@ -3,9 +3,11 @@
 
 #![allow(unsafe_code)]
 
+mod pass;
 mod peer;
 mod sys;
 
+pub use pass::{netlink, receive, send};
 pub use peer::peer_groups;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -96,6 +98,29 @@ impl std::fmt::Display for Call {
     }
 }
 
+impl TapError {
+    /// What an operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match (self.call, self.errno) {
+            (Call::Open, Errno::EACCES) => {
+                "its mode keeps nicd's user out: chmod 0666 /dev/net/tun, as udev sets it (50-udev-default.rules); making a tap needs CAP_NET_ADMIN all the same"
+            }
+            (Call::Open, Errno::EPERM) => "the service's device list keeps it out: DeviceAllow=/dev/net/tun rw in nicd.service",
+            (Call::Open, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => "the tun driver is not there: modprobe tun",
+            (_, Errno::EPERM | Errno::EACCES) => "CAP_NET_ADMIN is expected",
+            _ => "the kernel's log may say more",
+        }
+    }
+}
+
+/// Whether taps could be made, as far as opening [`NODE`] shows.
+///
+/// # Errors
+/// It does not open.
+pub fn usable() -> Result<(), TapError> {
+    open_node().map(drop).map_err(|errno| TapError { call: Call::Open, errno })
+}
+
 impl Tap {
     /// Makes a tap that nobody but its owner may open once it is persistent; without one that is uid 0.
     ///
@@ -151,10 +176,10 @@ impl Spec<'_> {
 /// # Errors
 /// The call that failed: `EBUSY` when another holds it, `EPERM` for who may not.
 pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, TapError> {
-    let at = |call| move |errno| TapError { call, errno };
-    let fd = open_node().map_err(at(Call::Open))?;
+    let fd = open_node().map_err(|errno| TapError { call: Call::Open, errno })?;
     let spec = Spec { index: 0, name, queues, vnet_hdr, owner: Owner::default() };
-    sys::set_iff(fd.as_fd(), name.as_str(), spec.flags(0) & !IFF_TUN_EXCL).map_err(at(Call::Create))?;
+    sys::set_iff(fd.as_fd(), name.as_str(), spec.flags(0) & !IFF_TUN_EXCL)
+        .map_err(|errno| TapError { call: Call::Create, errno })?;
     Ok(fd)
 }
 
@@ -168,6 +193,14 @@ fn open_node() -> Result<OwnedFd, Errno> {
 /// What the kernel answered; `ENOPROTOOPT` before 5.14.
 pub fn netns_cookie(socket: &impl AsFd) -> Result<u64, Errno> {
     sys::netns_cookie(socket.as_fd())
+}
+
+/// The network namespace a socket is in (`SIOCGSKNS`, net/socket.c), as `IFLA_NET_NS_FD` takes it. Needs CAP_NET_ADMIN there.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn netns_of(socket: &impl AsFd) -> Result<OwnedFd, Errno> {
+    sys::netns_of(socket.as_fd())
 }
 
 #[cfg(test)]
