@@ -8,6 +8,7 @@
 //! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,14 @@ pub enum DaemonError {
     /// The event loop cannot be had.
     #[error("the event loop cannot be started")]
     Runtime(#[source] io::Error),
+    /// The address for metrics cannot be had.
+    #[error("metrics.listen = {address} cannot be listened on")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The sockets cannot be served.
     #[error("the sockets cannot be served")]
     Listener(#[from] ListenerError),
@@ -69,6 +78,8 @@ impl DaemonError {
             Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
+            Self::Metrics { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+            Self::Metrics { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,
         }
     }
@@ -83,16 +94,22 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
+    let numbers = settings.metrics.listen.map(listen).transpose()?;
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let served = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(DaemonError::Runtime)?;
-        let edge = Edge { listening, admitted, limits: Limits::from(&settings.socket).within(descriptors) };
+        let limits = Limits::from(&settings.socket).within(descriptors);
+        let edge = Edge { listening, admitted, limits, numbers };
         serve(&Linux, settings, state, edge, stop, ready).await
     });
     drop(held);
     served
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).map_err(|source| DaemonError::Metrics { address, source })
 }
 
 /// The opened state, and the hold on its directory.
@@ -127,6 +144,8 @@ pub struct Edge {
     pub admitted: Admitted,
     /// What clients may cost.
     pub limits: Limits,
+    /// Where the numbers are served as well.
+    pub numbers: Option<TcpListener>,
 }
 
 /// Serves one host with opened state and sockets until `stop`; calls `ready` once the first request can be answered.
@@ -156,6 +175,14 @@ pub async fn serve<K: Kernel>(
     let following = tokio::spawn(manager.clone().follow(noticed, ended.clone().cancelled_owned()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
+    if let Some(numbers) = edge.numbers {
+        let (manager, stop) = (manager.clone(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = api::metrics::serve(numbers, manager, stop).await {
+                tracing::error!(%error, "metrics cannot be served on TCP");
+            }
+        });
+    }
     let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
     let served = listener.serve(api::router(manager.clone()), stop).await;
     tracing::info!("stopping");

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::model::{NetworkId, Phase, PortId, ServerId, Status};
+use crate::telemetry::meters;
 
 /// How many events are kept for readers that come back.
 pub const KEPT: usize = 10_000;
@@ -133,6 +134,7 @@ impl Events {
         let mut ring = self.lock();
         let seq = ring.next;
         event.seq = seq;
+        meters().emitted(event.kind.as_str());
         ring.next += 1;
         if ring.kept.len() == KEPT {
             ring.kept.pop_front();
@@ -151,6 +153,11 @@ impl Events {
         let position = if lost { ring.next } else { position };
         drop(ring);
         Reader { events: self.clone(), newest: self.newest.subscribe(), position, lost }
+    }
+
+    /// How many readers there are.
+    pub fn readers(&self) -> usize {
+        self.newest.receiver_count()
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
@@ -199,6 +206,7 @@ impl Reader {
         if self.lost {
             // Numbered as the last one passed over: whoever resumes from it misses nothing more.
             self.lost = false;
+            meters().events_lost.inc();
             self.position = ring.next;
             let mut event = Event::new(Kind::Lost, Timestamp::now());
             event.seq = ring.next.saturating_sub(1);

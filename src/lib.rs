@@ -15,7 +15,7 @@
 //!         store/: commit the intent        exec on kernel/worker: netlink, taps, namespaces
 //!                  └───────────────┬───────────────┘
 //!                                  ▼
-//!                        reply, and events ──► SSE, NDJSON
+//!                        reply, and events ──► SSE, NDJSON · counted ──► metrics
 //! ```
 //!
 //! # Laws
@@ -67,6 +67,7 @@
 //! | [`manager`] | the loop: owns desired and observed, claims, repairs |
 //! | [`api`] | the sockets' edge, one file per dialect, `faults`: the one file with status codes |
 //! | [`events`] | the sequence, its ring, its readers |
+//! | [`telemetry`] | the log, and what is counted |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!
@@ -85,6 +86,7 @@
 //! | `openapi.json` | `utoipa`, its builders alone | the document is made of the routes and the refusals themselves |
 //! | store | `rusqlite` (bundled) | the longest crash record; any operator can open the file |
 //! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
+//! | metrics | `prometheus`, without its protobuf | counting is an atomic step, and the text is the format every scraper reads (0.0.4); the official `prometheus-client` writes OpenMetrics alone |
 //! | drawn values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
 

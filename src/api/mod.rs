@@ -15,6 +15,7 @@ mod idempotency;
 pub mod listener;
 mod listing;
 mod made;
+pub mod metrics;
 mod microversion;
 mod networks;
 mod nova;

@@ -72,6 +72,9 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused>;
 
+    /// How many messages wait for each thread, by the thread's word.
+    fn waiting(&self) -> [(&'static str, usize); 2];
+
     /// Lets the threads end after what waits.
     fn close(&self);
 }
@@ -158,6 +161,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {
         self.ask(Host::default_route_links)
+    }
+
+    fn waiting(&self) -> [(&'static str, usize); 2] {
+        [("worker", self.worker.waiting()), ("reaper", self.reaper.len())]
     }
 
     fn close(&self) {

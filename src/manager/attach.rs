@@ -1,6 +1,7 @@
 //! Giving a port to a server.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use crate::model::port::Binding;
 use crate::model::{Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Attaching;
 
 use super::repair::{Failed, IntentIs};
 use super::state::State;
@@ -30,6 +33,7 @@ enum Before {
 
 impl Manager {
     pub(super) async fn attach(self: Arc<Self>, attach: Attach, context: &Context) -> Result<Reply, Error> {
+        let began = Instant::now();
         let (port, before) = self
             .claim(|state| {
                 let server = &state.server(attach.server_id)?;
@@ -51,8 +55,9 @@ impl Manager {
                 self.bind(state, &attach, network, context).map(Claimed::Taken)
             })
             .await?;
+        meters().attaching(Attaching::Reserve, began.elapsed());
         match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]).map(Box::new))).await {
-            Ok(()) => {
+            Ok(done) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
@@ -62,6 +67,7 @@ impl Manager {
                 }
                 // What was seen while the claim was taken is judged now.
                 self.judge(&mut state, port, Reason::Drift);
+                meters().attaching(Attaching::Reply, done.elapsed());
                 Ok(Reply::Port(Box::new(view)))
             }
             Err(failed) => Err(self.give_up(port, before, failed, context).await),

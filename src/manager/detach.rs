@@ -9,10 +9,12 @@ use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, PortId, ServerId};
 use crate::plan::{Op, Plan, Reason, Step, Want, plan};
 use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Detaching;
 
 use super::repair::{backoff, claim_port};
 use super::state::State;
-use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event};
+use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, word};
 
 impl Manager {
     pub(super) async fn detach(
@@ -44,6 +46,17 @@ impl Manager {
         what: impl Fn(&mut State) -> Result<Intent, Error>,
         context: &Context,
     ) -> Result<Reply, Error> {
+        let result = self.remove_once_claimed(port, what, context).await;
+        meters().detached(word(&result));
+        result
+    }
+
+    async fn remove_once_claimed(
+        self: &Arc<Self>,
+        port: PortId,
+        what: impl Fn(&mut State) -> Result<Intent, Error>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
         let intent = self
             .claim(|state| {
                 let intent = what(state)?;
@@ -68,7 +81,9 @@ impl Manager {
             return Ok(Reply::Done);
         }
         binding.intent = intent;
+        let began = Instant::now();
         self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
+        meters().detaching(Detaching::Commit, began.elapsed());
         {
             let mut state = self.lock();
             state.replace_port(record);
@@ -77,7 +92,9 @@ impl Manager {
             }
             self.happen(&mut state, port, Happening::Unbind, None, context);
         }
+        let began = Instant::now();
         self.cut(port).await;
+        meters().detaching(Detaching::Cut, began.elapsed());
         let manager = Arc::clone(self);
         let context = context.clone();
         self.tasks.spawn(async move { manager.reap(port, &context).await });
@@ -117,12 +134,14 @@ impl Manager {
             Some(entry) if !entry.reaping => entry.reaping = true,
             _ => return,
         }
+        let began = Instant::now();
         let deleted = match self.hands.delete(port) {
             Ok(answer) => answered(answer).await,
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
             Ok(Ok(())) => {
+                meters().detaching(Detaching::Delete, began.elapsed());
                 self.forget_device(port);
                 return self.gone(port, context).await;
             }

@@ -145,7 +145,7 @@ impl Manager {
         let built = self.build(port, Reason::Change, IntentIs::Durable).await;
         let mut state = self.lock();
         match built {
-            Ok(()) => {
+            Ok(_) => {
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Looked(readiness), why, context);
             }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -26,6 +27,8 @@ use uuid::Uuid;
 use crate::inbox::{Inbox, Refused};
 use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
 
 pub use schema::Lock;
 
@@ -69,6 +72,21 @@ pub enum StoreError {
     /// The store's thread has ended.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Its kind in a word, for what is counted.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Conflict(_) => "conflict",
+            Self::Failed(_) => "failed",
+            Self::Newer { .. } => "newer",
+            Self::Held(_) => "held",
+            Self::Busy => "busy",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 /// One change of the records.
@@ -120,6 +138,7 @@ pub enum When {
 pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 struct Transaction {
+    handed_in: Instant,
     changes: Vec<Change>,
     purpose: Purpose,
     report: Report,
@@ -213,7 +232,8 @@ impl Store {
                 report(result);
             }
         };
-        let transaction = Transaction { changes, purpose, report: Box::new(move |result| tell(&answer, result)), refused: None };
+        let report = Box::new(move |result| tell(&answer, result));
+        let transaction = Transaction { handed_in: Instant::now(), changes, purpose, report, refused: None };
         // What frees is bounded by what there is to free.
         let pushed = match (purpose, when) {
             (Purpose::Growing, When::Now) => self.inbox.push(Message::Commit(transaction, when)),
@@ -226,6 +246,7 @@ impl Store {
             Err(Refused::Full) => StoreError::Busy,
             Err(Refused::Closed) => StoreError::Closed,
         };
+        meters().committed(refusal.word(), Duration::ZERO);
         tell(&slot, Err(refusal));
     }
 
@@ -246,6 +267,11 @@ impl Store {
     pub fn flush(&self) {
         // A closed store has flushed everything already.
         let _ = self.inbox.push_answer(Message::Flush);
+    }
+
+    /// How many messages wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
     }
 
     /// Lets the thread end after what waits has been made durable.
@@ -311,6 +337,7 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         let number = self.numbers.commit.load(Ordering::Relaxed);
         let mut all = self.connection.transaction().map_err(failed)?;
         for one in batch {
@@ -325,6 +352,7 @@ impl Writer {
         }
         records::set_commit(&all, number)?;
         all.commit().map_err(failed)?;
+        meters().flushed(began.elapsed());
         self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -332,10 +360,9 @@ impl Writer {
 
 fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
-        (one.report)(match one.refused {
-            Some(error) => Err(error),
-            None => result.clone(),
-        });
+        let result = one.refused.map_or_else(|| result.clone(), Err);
+        meters().committed(result.as_ref().map_or_else(StoreError::word, |()| OK), one.handed_in.elapsed());
+        (one.report)(result);
     }
 }
 
