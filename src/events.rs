@@ -57,7 +57,7 @@ pub enum Kind {
     /// A port is there.
     #[serde(rename = "port.created")]
     PortCreated,
-    /// A port's phase has changed, and its status perhaps with it.
+    /// A port's phase has changed, and its status perhaps with it; or its MAC or addresses have, and the phase is as before.
     #[serde(rename = "port.status")]
     PortStatus,
     /// A port is gone.
@@ -143,6 +143,11 @@ impl Events {
         drop(ring);
         self.newest.send_replace(seq);
         seq
+    }
+
+    /// The number of the last event.
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
     }
 
     /// A reader of what comes from now on, or of what came after `last`.

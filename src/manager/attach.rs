@@ -59,6 +59,7 @@ impl Manager {
         match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]).map(Box::new))).await {
             Ok(done) => {
                 let mut state = self.lock();
+                self.tell_created(&state, port, &before, context);
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
                 let view = view::port(&state, port, &self.policy.host)?;
@@ -71,6 +72,13 @@ impl Manager {
                 Ok(Reply::Port(Box::new(view)))
             }
             Err(failed) => Err(self.give_up(port, before, failed, context).await),
+        }
+    }
+
+    /// Tells of a port that this attach has made, once it stays: of one that comes to nothing no reader ever hears.
+    fn tell_created(&self, state: &State, port: PortId, before: &Before, context: &Context) {
+        if let (Before::Nothing, Some(entry)) = (before, state.ports.get(&port)) {
+            self.emit(port_event(Kind::PortCreated, &entry.record, None, Some(Phase::Building), None), context);
         }
     }
 
@@ -105,10 +113,8 @@ impl Manager {
         }
         let record = self.new_port(state, attach, network, binding)?;
         let id = record.id;
-        let event = port_event(Kind::PortCreated, &record, None, Some(Phase::Building), None);
         state.add_port(record, Phase::Building);
         claim(state, id)?;
-        self.emit(event, context);
         Ok((id, Before::Nothing))
     }
 
@@ -170,6 +176,7 @@ impl Manager {
     async fn give_up(&self, port: PortId, before: Before, failed: Failed, context: &Context) -> Error {
         let Failed { error, undone } = failed;
         if let Undone::Left(left) = undone {
+            self.tell_created(&self.lock(), port, &before, context);
             return self.leave(port, &error, &left, context).await;
         }
         let change = match &before {
@@ -184,10 +191,7 @@ impl Manager {
         let mut state = self.lock();
         match before {
             Before::Nothing => {
-                if let Some(entry) = state.remove_port(port) {
-                    let reason = Some(error.reason().to_owned());
-                    self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, reason), context);
-                }
+                state.remove_port(port);
             }
             Before::Unbound(record) => {
                 state.replace_port(*record);
