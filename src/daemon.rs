@@ -1,7 +1,7 @@
 //! The daemon from start to stop: what is opened in which order, which tasks run, how they end.
 //!
 //! ```text
-//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store
+//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
 //!  tasks  :  listener (one per connection) · manager.follow · one per action
 //! ```
 //!
@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Admitted, PeerError};
 use crate::api;
 use crate::api::listener::{Limits, Listener, ListenerError};
-use crate::api::peer::{Admitted, PeerError};
 use crate::api::socket::{Listening, SocketError, Sockets};
 use crate::config::Settings;
+use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
@@ -167,7 +169,7 @@ pub async fn serve<K: Kernel>(
     let at = Instant::now();
     let links = kernel.open()?.observe()?;
     let flushing = store.clone();
-    let (hands, threads) = hands::start(kernel, std::sync::Arc::new(move || flushing.flush()))?;
+    let (hands, threads) = hands::start(kernel, Arc::new(move || flushing.flush()))?;
     let manager = Manager::new(policy(settings), (store.clone(), loaded), hands.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     manager.begin().await.map_err(failed)?;
@@ -175,6 +177,7 @@ pub async fn serve<K: Kernel>(
     let following = tokio::spawn(manager.clone().follow(noticed, ended.clone().cancelled_owned()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
+    let on_bus = on_the_bus(&manager, settings, &edge.admitted, stop.clone());
     if let Some(numbers) = edge.numbers {
         let (manager, stop) = (manager.clone(), stop.clone());
         tokio::spawn(async move {
@@ -191,7 +194,7 @@ pub async fn serve<K: Kernel>(
     let _ = following.await;
     hands.close();
     store.close();
-    join(threads.into_iter().chain([store_thread])).await;
+    join(threads.into_iter().chain([store_thread]).chain(on_bus)).await;
     Ok(served?)
 }
 
@@ -203,6 +206,29 @@ fn policy(settings: &Settings) -> Policy {
         nics_per_server: settings.limits.nics_per_server,
         host: nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned()),
     }
+}
+
+/// Starts the thread that shows ports on the bus. Without one everything else goes on.
+fn on_the_bus(
+    manager: &Arc<Manager>,
+    settings: &Settings,
+    admitted: &Admitted,
+    stop: CancellationToken,
+) -> Option<JoinHandle<()>> {
+    if !settings.dbus.enabled {
+        return None;
+    }
+    let bus = Bus { manager: Arc::clone(manager), settings: settings.dbus.clone(), admitted: admitted.clone() };
+    let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(bus.run(stop));
+            // What still waits for the bus is not waited for.
+            runtime.shutdown_background();
+        }
+        Err(error) => tracing::error!(%error, "no event loop for the bus"),
+    };
+    let started = std::thread::Builder::new().name("nicd-dbus".into()).spawn(run);
+    started.inspect_err(|error| tracing::error!(%error, "no thread for the bus")).ok()
 }
 
 /// Waits for threads without holding up the event loop.

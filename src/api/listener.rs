@@ -22,8 +22,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::peer::{Access, Admitted, Door, Peer};
 use super::socket::Listening;
+use crate::access::{Access, Admitted, Door, Peer};
 use crate::config::SocketSettings;
 
 mod drive;

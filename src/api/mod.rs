@@ -20,7 +20,6 @@ mod microversion;
 mod networks;
 mod nova;
 mod openapi;
-pub mod peer;
 mod ports;
 mod rackspace;
 mod routes;

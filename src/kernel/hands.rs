@@ -1,6 +1,7 @@
 //! The kernel room's front door: what the manager asks of worker and reaper, whichever host they work on.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Host, Kernel, NetnsError, OpError};
+use super::{Host, Kernel, NetnsError, OpError, TapUse};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -59,6 +60,12 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `submit`.
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused>;
+
+    /// Opens a port's tap.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused>;
 
     /// A complete dump.
     ///
@@ -153,6 +160,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused> {
         self.ask(move |host| host.guest_device(port, &netns, pin))
+    }
+
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused> {
+        self.ask(move |host| host.open_tap(port, tap))
     }
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {

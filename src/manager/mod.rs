@@ -24,6 +24,7 @@ mod ports;
 mod repair;
 mod servers;
 mod state;
+mod tap;
 mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -49,6 +50,7 @@ use crate::telemetry::meters::OK;
 pub use error::Error;
 pub use memory::Known;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
+pub use tap::NotOpened;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
 use memory::Memory;

@@ -198,6 +198,11 @@ impl Manager {
         }
     }
 
+    /// The ids of all ports, in their order.
+    pub fn port_ids(&self) -> Vec<PortId> {
+        self.lock().ports.keys().copied().collect()
+    }
+
     /// Every fact that a port's status depends on, in the order in which they decide.
     ///
     /// # Errors

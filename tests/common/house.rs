@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // each test target uses its part
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +16,7 @@ use nicd::config::AllowedBridges;
 use nicd::events::{self, Reader};
 use nicd::kernel::fake::{Fake, FakeHeld, FakeHost};
 use nicd::kernel::hands::{self, Hands};
-use nicd::kernel::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
+use nicd::kernel::{Applied, Host, Kernel, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 use nicd::manager::{Context, Error, Manager, Policy, Reply};
 use nicd::model::action::Action;
 use nicd::model::{LinkName, MacPrefix, NetnsPin, PortId};
@@ -343,6 +344,10 @@ impl Host for MortalHost {
 
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
         if self.life.is_dead() { Err(dead()) } else { self.host.guest_device(port, netns, pin) }
+    }
+
+    fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
+        if self.life.is_dead() { Err(dead()) } else { self.host.open_tap(port, tap) }
     }
 
     fn default_route_links(&mut self) -> Result<std::collections::BTreeSet<u32>, OpError> {

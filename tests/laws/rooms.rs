@@ -13,6 +13,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("telemetry", &["config"]),
     ("args", &["config", "exit"]),
+    ("access", &["config", "kernel"]),
     ("events", &["model", "telemetry"]),
     ("store", &["inbox", "model", "telemetry"]),
     // An execution runs on a host, and a host's threads run executions: one floor.
@@ -20,9 +21,12 @@ const BELOW: &[(&str, &[&str])] = &[
     ("kernel", &["exec", "inbox", "model", "plan", "store", "telemetry"]),
     ("guest", &["kernel", "model"]),
     ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "plan", "store", "telemetry"]),
-    ("dbus", &["config", "events", "manager", "model", "plan", "telemetry"]),
-    ("api", &["config", "events", "exit", "kernel", "manager", "model", "plan", "store", "telemetry"]),
-    ("daemon", &["api", "config", "dbus", "events", "exit", "kernel", "manager", "model", "plan", "store", "telemetry"]),
+    ("dbus", &["access", "config", "events", "manager", "model", "plan", "telemetry"]),
+    ("api", &["access", "config", "events", "exit", "kernel", "manager", "model", "plan", "store", "telemetry"]),
+    (
+        "daemon",
+        &["access", "api", "config", "dbus", "events", "exit", "kernel", "manager", "model", "plan", "store", "telemetry"],
+    ),
     // A witness of the daemon: it uses the daemon's socket, and of its rooms only names and the opening of a tap.
     ("demo", &["args", "exit", "kernel", "model", "store"]),
     ("ctl", &["exit"]),

@@ -24,8 +24,8 @@ use tracing::Instrument;
 use super::Limits;
 use super::line::Line;
 use super::refusal::{ID_HEADERS, Refusal, RequestId};
+use crate::access::{Access, Door, Peer};
 use crate::api::dialect::Dialect;
-use crate::api::peer::{Access, Door, Peer};
 use crate::model::memory::Key;
 use crate::telemetry::meters;
 
