@@ -27,7 +27,8 @@ use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
-use crate::manager::{Manager, Policy};
+use crate::manager::{Manager, Policy, Pulse};
+use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
 
 /// How many of the watch's notices may wait; beyond, the watch waits, and the kernel's buffer behind it.
@@ -104,7 +105,7 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         stop_on_signals(&stop).map_err(DaemonError::Runtime)?;
         let limits = Limits::from(&settings.socket).within(descriptors);
         let edge = Edge { listening, admitted, limits, numbers };
-        serve(&Linux, settings, state, edge, stop, ready).await
+        serve(&Linux, settings, state, edge, stop).await
     });
     drop(held);
     served
@@ -150,7 +151,7 @@ pub struct Edge {
     pub numbers: Option<TcpListener>,
 }
 
-/// Serves one host with opened state and sockets until `stop`; calls `ready` once the first request can be answered.
+/// Serves one host with opened state and sockets until `stop`, and tells the service manager how that goes.
 ///
 /// # Errors
 /// It cannot start; then nothing of the host was changed.
@@ -160,7 +161,6 @@ pub async fn serve<K: Kernel>(
     state: State,
     edge: Edge,
     stop: CancellationToken,
-    ready: impl FnOnce(),
 ) -> Result<(), DaemonError> {
     let State { store, loaded, thread: store_thread, _lock } = state;
     let (notices, noticed) = mpsc::channel(NOTICES);
@@ -174,9 +174,9 @@ pub async fn serve<K: Kernel>(
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     manager.begin().await.map_err(failed)?;
     let ended = CancellationToken::new();
-    let following = tokio::spawn(manager.clone().follow(noticed, ended.clone().cancelled_owned()));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-    ready();
+    let pulse = Pulse::new(service::pulse(), service::beats());
+    let following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
+    tokio::spawn(tell_ready(manager.clone()));
     let on_bus = on_the_bus(&manager, settings, &edge.admitted, stop.clone());
     if let Some(numbers) = edge.numbers {
         let (manager, stop) = (manager.clone(), stop.clone());
@@ -189,6 +189,7 @@ pub async fn serve<K: Kernel>(
     let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
     let served = listener.serve(api::router(manager.clone()), stop).await;
     tracing::info!("stopping");
+    service::stopping();
     manager.stop(STOP).await;
     ended.cancel();
     let _ = following.await;
@@ -240,11 +241,15 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// Tells systemd, when it waits for that, that requests are answered from now on.
-fn ready() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "systemd could not be told that nicd is ready");
+/// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
+async fn tell_ready(manager: Arc<Manager>) {
+    manager.look_for_lacks().await;
+    if manager.starting() {
+        service::starting(&manager.summary());
+        manager.reconciled().await;
     }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    service::ready(&manager.summary());
 }
 
 fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
@@ -257,7 +262,11 @@ fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => tracing::info!("SIGHUP does nothing: restart nicd to have it read its config again"),
+                _ = hangup.recv() => {
+                    service::reloading();
+                    tracing::info!("SIGHUP does nothing: restart nicd to have it read its config again");
+                    service::ready("the configuration is as before");
+                }
             }
         }
         stop.cancel();

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::model::{NetworkId, Phase, PortId, ServerId, Status};
+use crate::points;
 use crate::telemetry::meters;
 
 /// How many events are kept for readers that come back.
@@ -130,7 +131,11 @@ impl Events {
     }
 
     /// Numbers an event and gives it to all readers; answers its number.
-    pub fn emit(&self, mut event: Event) -> u64 {
+    pub fn emit(&self, event: Event) -> u64 {
+        points::moment(("event", event.kind.as_str()), || self.append(event))
+    }
+
+    fn append(&self, mut event: Event) -> u64 {
         let mut ring = self.lock();
         let seq = ring.next;
         event.seq = seq;

@@ -57,7 +57,7 @@
 //! # Rooms
 //!
 //! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
-//! `telemetry` and `config` are leaves.
+//! `points`, `service`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -72,7 +72,11 @@
 //! | [`dbus`] | ports on the system bus: properties, signals, descriptors; a thread of its own |
 //! | [`events`] | the sequence, its ring, its readers |
 //! | [`telemetry`] | the log, and what is counted |
+//! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
+//! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
+//! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
+//! | [`threads`] | those whose panic ends the process |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!
 //! # Dependencies
@@ -110,5 +114,8 @@ pub mod kernel;
 pub mod manager;
 pub mod model;
 pub mod plan;
+pub mod points;
+pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod threads;

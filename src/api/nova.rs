@@ -163,7 +163,8 @@ fn one_address(given: &Value) -> Result<IpAddr, BodyError> {
     Ok(address)
 }
 
-/// A device's tag: 1 to 60 characters without comma and slash (nova/api/validation/parameter_types.py).
+/// A device's tag: 1 to 60 characters without comma and slash (nova/api/validation/parameter_types.py), and, which Nova
+/// does not say, without control characters.
 struct Tag(String);
 
 impl FromStr for Tag {
@@ -174,6 +175,7 @@ impl FromStr for Tag {
         match count {
             0 => Err("'' is too short: 1 to 60 characters are expected".to_owned()),
             61.. => Err("it is too long: 1 to 60 characters are expected".to_owned()),
+            _ if text.contains(|c: char| c.is_control()) => Err("it contains control characters".to_owned()),
             _ if text.contains([',', '/']) => {
                 Err(format!("'{}' does not match '^[^,/]*$': no comma and no slash", text.escape_debug()))
             }

@@ -100,6 +100,12 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::default() }
+    }
+}
+
 /// `[metrics]`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct MetricsSettings {
@@ -207,7 +213,7 @@ fn guest_as_used(written: file::Guest) -> Result<GuestDefaults, ConfigError> {
 }
 
 fn log_as_used(written: file::Log) -> Result<LogSettings, ConfigError> {
-    let level = written.level.unwrap_or_else(|| "info".to_owned());
+    let level = written.level.unwrap_or_else(|| LogSettings::default().level);
     const EXPECTED: &str = "off, error, warn, info, debug or trace is expected, or a filter such as info,nicd::api=debug";
     // A single unknown word would be read as a module's name, and silence everything else.
     let simple = !level.contains([',', '=', ':', '[']);

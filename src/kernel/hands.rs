@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -15,7 +16,7 @@ use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Host, Kernel, NetnsError, OpError, TapUse};
+use super::{Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -67,11 +68,23 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused>;
 
+    /// The link that has this name now, as the watch would tell of it; none when no link has it.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused>;
+
     /// A complete dump.
     ///
     /// # Errors
     /// As for `submit`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
+
+    /// What attaches need and this process cannot have.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused>;
 
     /// The links default routes of the host leave by.
     ///
@@ -166,8 +179,19 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(move |host| host.open_tap(port, tap))
     }
 
+    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused> {
+        self.ask(move |host| {
+            let at = Instant::now();
+            Ok(host.look(Who::Name(name.as_str()))?.map(|link| Notice::Seen { link, at }))
+        })
+    }
+
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.ask(Host::observe)
+    }
+
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {
+        self.ask(Host::lacks)
     }
 
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {

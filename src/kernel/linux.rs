@@ -4,7 +4,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::thread;
 
 use nix::errno::Errno;
 use tokio::sync::mpsc::Sender;
@@ -16,9 +15,10 @@ use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
-use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, TapUse, Trouble, Who, guest, links, routes, seen};
+use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, guest, links, routes, seen};
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Kind, LinkSeen, Op};
+use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,7 +53,7 @@ impl Kernel for Linux {
     fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
         let start = || {
             let watch = Watch::subscribe(sink)?;
-            let thread = thread::Builder::new().name("nicd-watch".into()).spawn(move || watch.run());
+            let thread = threads::start("nicd-watch", move || watch.run());
             thread.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
         };
         start().map_err(|failure: Failure| failure.during("watch the kernel"))
@@ -63,8 +63,14 @@ impl Kernel for Linux {
 impl Host for LinuxHost {
     type Held = Held;
 
-    fn apply(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
-        self.fresh().and_then(|()| self.carry_out(op, held)).map_err(|failure| failure.during(&doing(op)))
+    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
+        self.fresh().and_then(|()| self.execute(op, held)).map_err(|failure| failure.during(&doing(op)))
+    }
+
+    fn prepare(&mut self, op: &Op, held: &mut Held) {
+        if let Op::CreateVeth { netns, pin, .. } | Op::ConfigureGuest { netns, pin, .. } = op {
+            let _ = held.inside(self.home, netns, *pin);
+        }
     }
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
@@ -95,6 +101,12 @@ impl Host for LinuxHost {
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
         let opened = self.fresh().and_then(|()| open_tap(&mut self.netlink, port, tap));
         opened.map_err(|failure| failure.during(&format!("open the tap of port {port}")))
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        let tun = tap::usable().err().map(|error| Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() });
+        let helper = self.home.door().closed().map(|said| Lack::NetnsHelper { said });
+        tun.into_iter().chain(helper).collect()
     }
 
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
@@ -134,7 +146,7 @@ impl LinuxHost {
         Ok(())
     }
 
-    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
+    fn execute(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
         let netlink = &mut self.netlink;
         match op {
             Op::CreateBridge { network, index, name, mac, mtu } => {
@@ -249,14 +261,8 @@ fn tap_failure(part: Part, error: TapError) -> Failure {
     let TapError { call, errno } = error;
     let said = format!("{error} ({errno:?})");
     match (call, errno) {
-        (Call::Open, _) => Failure::new(
-            Trouble::Permission,
-            part,
-            format!("{said}; the tun driver's node is expected, open to nicd (modprobe tun, DeviceAllow=/dev/net/tun rw)"),
-        ),
-        (_, Errno::EPERM | Errno::EACCES) => {
-            Failure::new(Trouble::Permission, part, format!("{said}; CAP_NET_ADMIN is expected"))
-        }
+        (Call::Open, _) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
+        (_, Errno::EPERM | Errno::EACCES) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
         (Call::Create, Errno::EBUSY | Errno::EEXIST) => Failure::new(Trouble::Taken, part, said),
         _ => Failure::new(Trouble::Other, part, said),
     }

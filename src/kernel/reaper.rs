@@ -13,6 +13,8 @@ use crate::exec::Execution;
 use crate::inbox::Inbox;
 use crate::model::{PortId, names};
 use crate::plan::Op;
+use crate::points;
+use crate::threads;
 
 use super::worker::{Cause, Outcome};
 use super::{Host, OpError, Trouble};
@@ -74,7 +76,7 @@ pub fn start<H: Host>(
     inbox: Inbox<ToReap<H>>,
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name("nicd-reaper".into()).spawn(move || Loop { host, attaches_come }.run(&inbox))
+    threads::start("nicd-reaper", move || Loop { host, attaches_come }.run(&inbox))
 }
 
 type Doomed = (PortId, oneshot::Sender<Result<(), OpError>>);
@@ -103,7 +105,7 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
                     ToReap::Device { port, answer } => doomed.push_back((port, answer)),
                     ToReap::Unwind { execution, cause, answer } => {
                         let undone = execution.unwind(&mut self.host);
-                        let _ = answer.send(Outcome::Failed { cause, undone });
+                        let _ = points::moment(("report", "undone"), || answer.send(Outcome::Failed { cause, undone }));
                     }
                 }
             }
@@ -116,13 +118,13 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
     fn reap(&mut self, batch: Vec<Doomed>) {
         if batch.len() > 1 && self.reap_together(&batch).is_some() {
             for (_, answer) in batch {
-                let _ = answer.send(Ok(()));
+                tell(answer, Ok(()));
             }
             return;
         }
         for (port, answer) in batch {
             let mut held = H::Held::default();
-            let _ = answer.send(self.host.apply(&Op::DeleteLink { port }, &mut held).map(|_| ()));
+            tell(answer, self.host.apply(&Op::DeleteLink { port }, &mut held).map(|_| ()));
         }
     }
 
@@ -147,6 +149,10 @@ impl<H: Host, F: FnMut() -> bool> Loop<H, F> {
         }
         self.host.apply(&Op::DeleteGroup { group }, &mut held).ok().map(|_| ())
     }
+}
+
+fn tell(answer: oneshot::Sender<Result<(), OpError>>, deleted: Result<(), OpError>) {
+    let _ = points::moment(("report", "deleted"), || answer.send(deleted));
 }
 
 fn gather<H: Host>(inbox: &Inbox<ToReap<H>>, taken: &mut VecDeque<ToReap<H>>) {

@@ -22,13 +22,18 @@ use crate::exec::{Execution, Undone};
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, names};
 use crate::plan::{LinkSeen, Op, Plan};
+use crate::points;
 use crate::store::StoreError;
+use crate::threads;
 
 use super::reaper::ToReap;
 use super::{Host, OpError, Who};
 
 /// The most jobs that may wait. A client sees 503 beyond.
 const LIMIT: usize = 4096;
+
+/// How long to stay awake for an intent that is becoming durable: most flushes take less.
+const SPIN: Duration = Duration::from_micros(300);
 
 /// What became of a job.
 #[derive(Debug)]
@@ -127,7 +132,7 @@ impl<H: Host> Worker<H> {
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
+        let thread = threads::start("nicd-kernel", move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
         })?;
         Ok((worker, thread))
@@ -217,6 +222,9 @@ impl<H: Host> Loop<H> {
         let (mut taken, mut jobs) = (VecDeque::new(), VecDeque::new());
         loop {
             if jobs.is_empty() {
+                if !self.waiting.is_empty() {
+                    inbox.expect(SPIN);
+                }
                 if !inbox.take(&mut taken) {
                     break;
                 }
@@ -284,7 +292,8 @@ impl<H: Host> Loop<H> {
         let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         let seen = subjects.iter().filter_map(look).collect();
         let took = before + at.duration_since(began);
-        let _ = answer.send(Outcome::Done(Done { seen, at: Some(at), took, guest_device: execution.guest_device().cloned() }));
+        let done = Done { seen, at: Some(at), took, guest_device: execution.guest_device().cloned() };
+        let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 
     /// Undoing costs RCU barriers (16 ms each), so it is done where nobody waits for it.

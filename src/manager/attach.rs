@@ -12,7 +12,7 @@ use crate::kernel::OpError;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::memory::Made;
 use crate::model::port::Binding;
-use crate::model::{Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
+use crate::model::{FixedIp, Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
@@ -82,7 +82,8 @@ impl Manager {
         }
     }
 
-    /// Checks everything that memory can tell, reserves, and claims the port.
+    /// Checks everything that memory can tell, in the order in which Nova does (`docs/dialects.md`), reserves, and claims
+    /// the port.
     fn bind(&self, state: &mut State, attach: &Attach, network: NetworkId, context: &Context) -> Result<(PortId, Before), Error> {
         if let WantedNic::Port(id) = attach.nic {
             let entry = state.port(id)?;
@@ -90,7 +91,12 @@ impl Manager {
                 return Err(Error::PortInUse(id));
             }
         }
-        self.room_for(state, attach, network)?;
+        one_per_network(state, attach, network)?;
+        let fixed_ips = match addresses(state, attach, network) {
+            Err(error @ (Error::AddressInUse { .. } | Error::PoolEmpty { .. })) => return Err(error),
+            // Nova hears of these only once the port may be made.
+            later => self.room_for(state, attach.server_id).and(later)?,
+        };
         let binding = Binding {
             server_id: attach.server_id,
             ordinal: state.free_ordinal(state.server(attach.server_id)?),
@@ -98,6 +104,7 @@ impl Manager {
             commit: self.store.next_commit(),
             guest_device: None,
             releasing: Vec::new(),
+            tap: state.server(attach.server_id)?.record.guest.tap(),
             tag: attach.tag.clone(),
         };
         if let WantedNic::Port(id) = attach.nic {
@@ -111,49 +118,32 @@ impl Manager {
             claim(state, id)?;
             return Ok((id, Before::Unbound(Box::new(before))));
         }
-        let record = self.new_port(state, attach, network, binding)?;
+        let record = self.new_port(state, network, fixed_ips, binding)?;
         let id = record.id;
         state.add_port(record, Phase::Building);
         claim(state, id)?;
         Ok((id, Before::Nothing))
     }
 
-    fn room_for(&self, state: &State, attach: &Attach, network: NetworkId) -> Result<(), Error> {
-        let server = state.server(attach.server_id)?;
-        let limit = server.record.nic_limit.unwrap_or(self.policy.nics_per_server);
-        let (mut nics, mut here) = (0, 0);
-        for nic in state.nics(server) {
-            nics += 1;
-            here += u32::from(nic.record.network_id == network);
+    fn room_for(&self, state: &State, server: ServerId) -> Result<(), Error> {
+        let entry = state.server(server)?;
+        let limit = entry.record.nic_limit.unwrap_or(self.policy.nics_per_server);
+        match u32::try_from(state.nics(entry).count()) {
+            Ok(nics) if nics < limit => Ok(()),
+            _ => Err(Error::TooManyNics { server, limit }),
         }
-        if attach.second_on_network == SecondOnNetwork::Refused && here > 0 {
-            return Err(Error::SecondOnNetwork { server: attach.server_id, network });
-        }
-        if nics >= limit {
-            return Err(Error::TooManyNics { server: attach.server_id, limit });
-        }
-        Ok(())
     }
 
-    fn new_port(&self, state: &State, attach: &Attach, network_id: NetworkId, binding: Binding) -> Result<Port, Error> {
-        let network = state.network(network_id)?;
-        let project_id = state.server(attach.server_id)?.record.project_id.clone();
-        if network.subnets.is_empty() {
-            return Err(Error::NoSubnet(network_id));
-        }
-        let wanted = match attach.nic {
-            WantedNic::OnNetwork(_, Some(ip)) => Some([WantedIp { subnet_id: None, ip_address: Some(ip) }]),
-            _ => None,
-        };
+    fn new_port(&self, state: &State, network_id: NetworkId, fixed_ips: Vec<FixedIp>, binding: Binding) -> Result<Port, Error> {
         let now = Timestamp::now();
         Ok(Port {
             id: PortId(Uuid::new_v4()),
             network_id,
             name: String::new(),
             description: String::new(),
-            project_id,
-            mac: self.draw_mac(state, &network.record)?,
-            fixed_ips: state.choose_addresses(network_id, wanted.as_ref().map(|ip| ip.as_slice()), None)?,
+            project_id: state.server(binding.server_id)?.record.project_id.clone(),
+            mac: self.draw_mac(state, &state.network(network_id)?.record)?,
+            fixed_ips,
             admin_up: true,
             device_owner: String::new(),
             profile: Profile::default(),
@@ -238,6 +228,28 @@ impl Manager {
             _ => Err(Error::PortNotOnServer { server, port }),
         }
     }
+}
+
+/// Refuses a second NIC on a network where the dialect does.
+fn one_per_network(state: &State, attach: &Attach, network: NetworkId) -> Result<(), Error> {
+    let server = attach.server_id;
+    let mut nics = state.nics(state.server(server)?);
+    let second = attach.second_on_network == SecondOnNetwork::Refused && nics.any(|nic| nic.record.network_id == network);
+    if second { Err(Error::SecondOnNetwork { server, network }) } else { Ok(()) }
+}
+
+/// The addresses for a port that the attach makes; a port made beforehand has its own.
+fn addresses(state: &State, attach: &Attach, network: NetworkId) -> Result<Vec<FixedIp>, Error> {
+    let asked = match attach.nic {
+        WantedNic::Port(_) => return Ok(Vec::new()),
+        WantedNic::OnNetwork(_, ip) => ip,
+        WantedNic::OnTheOnlyNetwork => None,
+    };
+    if state.network(network)?.subnets.is_empty() {
+        return Err(Error::NoSubnet(network));
+    }
+    let asked = asked.map(|ip| [WantedIp { subnet_id: None, ip_address: Some(ip) }]);
+    state.choose_addresses(network, asked.as_ref().map(|ip| ip.as_slice()), None)
 }
 
 /// Takes the claim on a port nobody can have yet.

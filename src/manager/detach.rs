@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::events::Kind;
 use crate::kernel::worker::Outcome;
 use crate::model::action::AfterDetach;
-use crate::model::{Happening, Intent, Origin, Phase, PortId, ServerId};
+use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
 use crate::plan::{Op, Plan, Reason, Step, Want, plan};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
@@ -26,10 +26,7 @@ impl Manager {
     ) -> Result<Reply, Error> {
         let what = |state: &mut State| {
             self.on_server(state, server, port)?;
-            Ok(match (state.port(port)?.record.origin, after) {
-                (Origin::Attach, AfterDetach::AsMade) => Intent::Deleting,
-                (Origin::Client, _) | (Origin::Attach, AfterDetach::Keep) => Intent::Detaching,
-            })
+            Ok(intent_of(state.port(port)?.record.origin, after))
         };
         self.remove(port, what, context).await
     }
@@ -81,24 +78,44 @@ impl Manager {
             return Ok(Reply::Done);
         }
         binding.intent = intent;
+        if first {
+            self.send_off(vec![record], None, context).await?;
+        } else {
+            self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
+            self.lock().replace_port(record);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Makes durable that these ports leave, in one commit with what goes `beside` it; cuts their traffic, and has their
+    /// devices deleted. The caller has the claims on them.
+    pub(super) async fn send_off(
+        self: &Arc<Self>,
+        leaving: Vec<Port>,
+        beside: Option<Change>,
+        context: &Context,
+    ) -> Result<(), Error> {
+        let changes = leaving.iter().cloned().map(|port| Change::PutPort(Box::new(port))).chain(beside);
         let began = Instant::now();
-        self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
+        self.commit(changes.collect(), Purpose::Freeing).await?;
         meters().detaching(Detaching::Commit, began.elapsed());
+        let ports: Vec<PortId> = leaving.iter().map(|port| port.id).collect();
         {
             let mut state = self.lock();
-            state.replace_port(record);
-            if !first {
-                return Ok(Reply::Done);
+            for record in leaving {
+                let port = record.id;
+                state.replace_port(record);
+                self.happen(&mut state, port, Happening::Unbind, None, context);
             }
-            self.happen(&mut state, port, Happening::Unbind, None, context);
         }
-        let began = Instant::now();
-        self.cut(port).await;
-        meters().detaching(Detaching::Cut, began.elapsed());
-        let manager = Arc::clone(self);
-        let context = context.clone();
-        self.tasks.spawn(async move { manager.reap(port, &context).await });
-        Ok(Reply::Done)
+        for port in ports {
+            let began = Instant::now();
+            self.cut(port).await;
+            meters().detaching(Detaching::Cut, began.elapsed());
+            let (manager, context) = (Arc::clone(self), context.clone());
+            self.tasks.spawn(async move { manager.reap(port, &context).await });
+        }
+        Ok(())
     }
 
     /// Removes a port that nothing is built for.
@@ -168,7 +185,7 @@ impl Manager {
 
     /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
     /// to do.
-    pub(super) async fn gone(&self, port: PortId, context: &Context) {
+    pub(super) async fn gone(self: &Arc<Self>, port: PortId, context: &Context) {
         match self.claim(|state| claim_port(state, port)).await {
             Ok(()) => {}
             Err(Error::NoSuchPort(_)) => return,
@@ -192,6 +209,7 @@ impl Manager {
             }
         };
         let deleting = record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
+        let server = record.binding.as_ref().map(|binding| binding.server_id);
         let mut unbound = record;
         unbound.binding = None;
         // What is kept is the client's from now on.
@@ -208,15 +226,35 @@ impl Manager {
             if let Some(entry) = state.remove_port(port) {
                 self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
             }
-            return;
+        } else {
+            self.happen(&mut state, port, Happening::Gone, None, context);
+            state.replace_port(unbound);
         }
-        self.happen(&mut state, port, Happening::Gone, None, context);
-        state.replace_port(unbound);
+        if let Some(server) = server {
+            self.end_server_if_empty(&state, server);
+        }
         reaped(&mut state, port);
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.claim.release();
         }
     }
+}
+
+fn intent_of(origin: Origin, after: AfterDetach) -> Intent {
+    match (origin, after) {
+        (Origin::Attach, AfterDetach::AsMade) => Intent::Deleting,
+        (Origin::Client, _) | (Origin::Attach, AfterDetach::Keep) => Intent::Detaching,
+    }
+}
+
+/// An attached port's record as it is to be once the port leaves.
+pub(super) fn departing(port: &Port, after: AfterDetach) -> Port {
+    let mut record = port.clone();
+    record.revision_number += 1;
+    if let Some(binding) = record.binding.as_mut() {
+        binding.intent = intent_of(port.origin, after);
+    }
+    record
 }
 
 /// Its device's delete has ended.

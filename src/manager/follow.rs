@@ -1,6 +1,7 @@
 //! Following the kernel: what the watch saw, and tries whose time has come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -13,7 +14,7 @@ use crate::store::{Change, Purpose, StoreError};
 use crate::telemetry::meters;
 
 use super::state::State;
-use super::{Context, Manager};
+use super::{Context, Manager, Pulse};
 
 /// How many notices are taken at a time.
 const BATCH: usize = 256;
@@ -24,9 +25,9 @@ impl Manager {
     /// # Errors
     /// The store cannot write.
     pub async fn begin(self: &Arc<Self>) -> Result<(), StoreError> {
-        let next = self.events_reserved.load(std::sync::atomic::Ordering::Relaxed) + events::BLOCK;
+        let next = self.events_reserved.load(Ordering::Relaxed) + events::BLOCK;
         self.commit(vec![Change::ReserveEvents(next)], Purpose::Freeing).await?;
-        self.events_reserved.store(next, std::sync::atomic::Ordering::Relaxed);
+        self.events_reserved.store(next, Ordering::Relaxed);
         let mut state = self.lock();
         let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.marks().next().is_some()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));
@@ -42,14 +43,17 @@ impl Manager {
                 }
             }
         }
+        self.resume_leaving(&mut state);
         self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
         networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
+        // A start that finds everything right is over before the first client is served.
+        self.reconciled.store(self.first_pass.is_empty(), Ordering::Relaxed);
         Ok(())
     }
 
     /// Follows the watch until it ends or `stop` is over. Cancel-safe: a notice is taken in as soon as it is received.
-    pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, stop: impl Future<Output = ()>) {
+    pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, mut pulse: Pulse, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -69,6 +73,7 @@ impl Manager {
                     meters().notices.set(i64::try_from(notices.len()).unwrap_or(i64::MAX));
                 }
                 () = retry => self.try_again(),
+                () = pulse.next() => pulse.beat(&self),
                 () = self.retries.notified() => {}
                 () = &mut stop => return,
             }
@@ -140,7 +145,8 @@ impl Manager {
         if entry.claim.taken() || !matches!(entry.phase, Phase::Wired | Phase::Active) {
             return;
         }
-        let right = self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
+        let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
+        let right = !held && self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
         if right {
             let (readiness, why) = self.readiness(state, port);
             self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
@@ -149,7 +155,11 @@ impl Manager {
             self.retries.notify_one();
         } else {
             let manager = Arc::clone(self);
-            self.tasks.spawn(async move { manager.repair(port, reason).await });
+            let repair = async move { manager.repair(port, reason).await };
+            match reason {
+                Reason::Restart => self.tasks.spawn(self.first_pass.track_future(repair)),
+                _ => self.tasks.spawn(repair),
+            };
         }
     }
 

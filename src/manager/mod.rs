@@ -21,6 +21,7 @@ mod follow;
 mod memory;
 mod networks;
 mod ports;
+mod pulse;
 mod repair;
 mod servers;
 mod state;
@@ -49,6 +50,7 @@ use crate::telemetry::meters::OK;
 
 pub use error::Error;
 pub use memory::Known;
+pub use pulse::Pulse;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use tap::NotOpened;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
@@ -121,6 +123,9 @@ pub struct Manager {
     /// The next ifindex for a new link; even, as a veth takes two.
     next_index: AtomicU32,
     tasks: TaskTracker,
+    /// The first try of each port that differed at the start.
+    first_pass: TaskTracker,
+    reconciled: AtomicBool,
     /// Rung when a repair's time has been set.
     retries: Notify,
     stopping: AtomicBool,
@@ -158,6 +163,8 @@ impl Manager {
             events_reserved: AtomicU64::new(loaded.next_event),
             next_index: AtomicU32::new(rand::random_range(0x0080_0000..0x2000_0000u32) * 2),
             tasks: TaskTracker::new(),
+            first_pass: TaskTracker::new(),
+            reconciled: AtomicBool::new(false),
             retries: Notify::new(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
@@ -323,17 +330,12 @@ impl Manager {
 
     /// Tells when the agent has become degraded, or well again.
     fn tell_health(&self, state: &mut State) {
-        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty();
+        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty() || !state.lacks.is_empty();
         if std::mem::replace(&mut state.degraded, degraded) == degraded {
             return;
         }
         let kind = if degraded { events::Kind::AgentDegraded } else { events::Kind::AgentRecovered };
-        let reason = match (&state.store_trouble, degraded) {
-            (Some(StoreError::Full), _) => Some("store_full".to_owned()),
-            (Some(_), _) => Some("store_failed".to_owned()),
-            (None, true) => Some("device_without_record".to_owned()),
-            (None, false) => None,
-        };
+        let reason = view::problems(state).first().map(|problem| problem.reason.to_owned());
         self.emit(Event { reason, ..Event::new(kind, Timestamp::now()) }, &Context::default());
     }
 

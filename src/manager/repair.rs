@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{Notice, Trouble};
-use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, PortId, Readiness, ServerId};
+use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
 use crate::store::{Change, Purpose, Report, When};
@@ -57,6 +57,9 @@ impl Manager {
         let mut tried = 0;
         loop {
             tried += 1;
+            if reason == Reason::Attach {
+                self.look_at_existing_bridge(port).await?;
+            }
             let network = self.claim_bridge(port).await?;
             let result = self.build_once(port, reason, &intent).await;
             if let Some(network) = network.and_then(|id| self.lock().networks.get_mut(&id).map(|_| id))
@@ -104,6 +107,24 @@ impl Manager {
             })
         })
         .await
+    }
+
+    /// Looks at the existing bridge of a port's network. It is others' to change: what was seen of it a moment ago may not
+    /// be what the device is to fit.
+    async fn look_at_existing_bridge(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
+        let name = {
+            let state = self.lock();
+            match &state.network(state.port(port)?.record.network_id)?.record.bridge {
+                Some(name) => name.clone(),
+                None => return Ok(()),
+            }
+        };
+        match answered(self.hands.look(name.clone())?).await?.map_err(Error::Kernel)? {
+            Some(notice) => self.take_in(notice),
+            None if self.lock().have.named(name.as_str()).is_some() => self.look_at_everything().await?,
+            None => {}
+        }
+        Ok(())
     }
 
     async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<Instant, Failed> {
@@ -160,8 +181,11 @@ impl Manager {
         };
         match self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await {
             Ok(()) => self.lock().replace_port(record),
-            // They stay held; the next build tries again.
-            Err(error) => tracing::warn!(%port, %error, "addresses taken from a port could not be freed"),
+            // They stay held until a later try.
+            Err(error) => {
+                tracing::warn!(%port, %error, "addresses taken from a port could not be freed yet");
+                self.postpone(port, backoff(5));
+            }
         }
     }
 
@@ -245,16 +269,18 @@ impl Manager {
         };
         self.refuse_another(server, &path, found).await?;
         let record = {
-            let mut state = self.lock();
+            let state = self.lock();
             check_pin(&state, server, found, &path)?;
-            let Some(entry) = state.servers.get_mut(&server) else { return Err(Error::NoSuchServer(server)) };
+            let entry = state.server(server)?;
             if entry.record.pin == Some(found) {
                 return Ok(true);
             }
-            entry.record.pin = Some(found);
-            entry.record.clone()
+            Server { pin: Some(found), ..entry.record.clone() }
         };
         self.commit(vec![Change::PutServer(record)], Purpose::Growing).await?;
+        if let Some(entry) = self.lock().servers.get_mut(&server) {
+            entry.record.pin = Some(found);
+        }
         Ok(true)
     }
 
@@ -304,7 +330,8 @@ impl Manager {
         if entry.record.attached_to().is_none() {
             return false;
         }
-        let waits = matches!(entry.phase, crate::model::Phase::Error);
+        let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
+        let waits = held || matches!(entry.phase, crate::model::Phase::Error);
         match self.plan_port(&state, port, Reason::Drift) {
             Ok(plan) if plan.steps.is_empty() && !waits => {
                 let (readiness, why) = self.readiness(&state, port);

@@ -8,10 +8,12 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use tokio::sync::Notify;
 
+use crate::kernel::Lack;
 use crate::model::action::{WantedIp, WantedNic};
 use crate::model::pools::FreeRanges;
 use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
+    TapMake,
 };
 use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
 
@@ -52,6 +54,8 @@ pub(super) struct State {
     pub orphans: BTreeMap<u32, String>,
     /// What the store last refused for, until it takes a commit again.
     pub store_trouble: Option<StoreError>,
+    /// What the host was last seen to lack.
+    pub lacks: Vec<Lack>,
     /// Whether events said last that the agent is degraded.
     pub degraded: bool,
     /// When ports are to be tried again.
@@ -426,7 +430,10 @@ impl State {
         let server = &self.servers.get(&binding.server_id)?.record;
         let network = &self.networks.get(&port.network_id)?.record;
         let nic = match &server.guest {
-            Guest::Vm { queues, owner } => NicWant::Tap { queues: *queues, vnet_hdr: port.profile.vnet_hdr, owner: *owner },
+            Guest::Vm { .. } => {
+                let TapMake { queues, owner } = binding.tap?;
+                NicWant::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
+            }
             Guest::Netns { path } => NicWant::Veth {
                 netns: path.clone(),
                 pin: server.pin?,

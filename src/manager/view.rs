@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
+use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
 
 use crate::plan::{Fact, facts};
 use crate::store::StoreError;
@@ -231,17 +231,7 @@ impl Manager {
     /// How the daemon fares.
     pub fn health(&self) -> Health {
         let state = self.lock();
-        let store = state.store_trouble.as_ref().map(|error| Problem {
-            reason: if *error == StoreError::Full { "store_full" } else { "store_failed" },
-            detail: error.to_string(),
-            remedy: "free space in the state directory, or mend its disk; detaching works meanwhile".to_owned(),
-        });
-        let orphans = state.orphans.iter().map(|(index, name)| Problem {
-            reason: "device_without_record",
-            detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
-            remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
-        });
-        let problems: Vec<Problem> = store.into_iter().chain(orphans).collect();
+        let problems = problems(&state);
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
             version: env!("CARGO_PKG_VERSION"),
@@ -276,6 +266,21 @@ impl Manager {
     }
 }
 
+/// What is wrong with the agent, the gravest first.
+pub(super) fn problems(state: &State) -> Vec<Problem> {
+    let store = state.store_trouble.as_ref().map(|error| Problem {
+        reason: if *error == StoreError::Full { "store_full" } else { "store_failed" },
+        detail: error.to_string(),
+        remedy: "free space in the state directory, or mend its disk; detaching works meanwhile".to_owned(),
+    });
+    let orphans = state.orphans.iter().map(|(index, name)| Problem {
+        reason: "device_without_record",
+        detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
+        remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
+    });
+    store.into_iter().chain(state.lacks.iter().map(Problem::from)).chain(orphans).collect()
+}
+
 pub(super) fn network(state: &State, id: NetworkId) -> Result<NetworkView, Error> {
     state.network(id).map(network_view)
 }
@@ -295,17 +300,13 @@ pub(super) fn port(state: &State, id: PortId, host: &str) -> Result<PortView, Er
 fn port_view(state: &State, entry: &PortEntry, host: &str) -> PortView {
     let record = &entry.record;
     let binding = record.binding.as_ref().and_then(|binding| {
-        let guest = &state.servers.get(&binding.server_id)?.record.guest;
         let network = &state.networks.get(&record.network_id)?.record;
         let device = state.have.device(record.id);
         let bridge = match device.and_then(|link| link.master) {
             Some(index) => state.have.link(index).map(|link| link.name.clone()),
             None => network.bridge.as_ref().map(ToString::to_string),
         };
-        let tap = match guest {
-            Guest::Vm { queues, .. } => Some(Tap { queues: *queues, vnet_hdr: record.profile.vnet_hdr }),
-            Guest::Netns { .. } => None,
-        };
+        let tap = binding.tap.map(|tap| Tap { queues: tap.queues, vnet_hdr: record.profile.vnet_hdr });
         Some(Binding {
             server: binding.server_id,
             tap,

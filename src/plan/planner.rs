@@ -143,9 +143,11 @@ impl Planner<'_> {
         self.free_index(port.index)?;
         let id = port.id;
         let name = self.free_name(|choice| names::port_device(id, choice))?;
+        // A veth is marked and without address generation from the message that makes it.
+        let bare = matches!(port.nic, NicWant::Tap { .. });
         let settings = LinkSettings {
-            mark: true,
-            v6_off: true,
+            mark: bare,
+            v6_off: bare,
             mac: Some(port.mac.host_side()),
             mtu: Some(home.mtu),
             master: Some(home.index),

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -27,8 +28,10 @@ use uuid::Uuid;
 use crate::inbox::{Inbox, Refused};
 use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::points;
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
+use crate::threads;
 
 pub use schema::Lock;
 
@@ -47,8 +50,9 @@ pub enum StoreError {
     /// No space left, or a quota reached.
     #[error("the state directory is full")]
     Full,
-    /// A record that must be unique is there already. In-memory checks come first, so this is a second line.
-    #[error("a record is there already: {0}")]
+    /// A record does not go with those that are there: what must be unique is taken, or what it names is missing. In-memory
+    /// checks come first, so this is a second line.
+    #[error("a record does not go with those that are there: {0}")]
     Conflict(String),
     /// The disk or the database refused.
     #[error("the store failed: {0}")]
@@ -75,6 +79,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What a file call's failure means.
+    fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOSPC | Errno::EDQUOT => Self::Full,
+            Errno::EBUSY => Self::Busy,
+            errno => Self::Failed(errno.desc().to_owned()),
+        }
+    }
+
     /// Its kind in a word, for what is counted.
     fn word(&self) -> &'static str {
         match self {
@@ -114,6 +127,25 @@ pub enum Change {
     ForgetKey(Key),
     /// Event numbers below this one may have been used.
     ReserveEvents(u64),
+}
+
+impl Change {
+    /// Its word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::PutNetwork(_) => "put_network",
+            Self::DeleteNetwork(_) => "delete_network",
+            Self::PutSubnet(_) => "put_subnet",
+            Self::DeleteSubnet(_) => "delete_subnet",
+            Self::PutServer(_) => "put_server",
+            Self::DeleteServer(_) => "delete_server",
+            Self::PutPort(_) => "put_port",
+            Self::DeletePort(_) => "delete_port",
+            Self::Remember(_) => "remember",
+            Self::ForgetKey(_) => "forget_key",
+            Self::ReserveEvents(_) => "reserve_events",
+        }
+    }
 }
 
 /// What a transaction is for, which decides what a full disk means for it.
@@ -199,15 +231,15 @@ impl Store {
     /// It cannot be opened, is damaged, or is of a newer version.
     pub fn open(dir: &Path) -> Result<(Self, Loaded, JoinHandle<()>), StoreError> {
         let file = dir.join(FILE);
-        let mut connection = schema::open(&file)?;
-        let loaded = records::load(&mut connection)?;
+        let mut connection = points::call(("store", "open"), || schema::open(&file), StoreError::of)?;
+        let loaded = points::call(("store", "load"), || records::load(&mut connection), StoreError::of)?;
         let reserve = Reserve { path: dir.join("reserve") };
         reserve.fill();
         let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0) });
         let store = Self { inbox: Inbox::new(LIMIT), numbers };
-        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers) };
+        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers), last: loaded.commit };
         let inbox = store.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-store".into()).spawn(move || writer.run(&inbox));
+        let thread = threads::start("nicd-store", move || writer.run(&inbox));
         Ok((store, loaded, thread.map_err(|error| StoreError::Failed(error.to_string()))?))
     }
 
@@ -284,6 +316,8 @@ struct Writer {
     connection: Connection,
     reserve: Reserve,
     numbers: Arc<Numbers>,
+    /// The number of the last flush; each has its own.
+    last: u64,
 }
 
 impl Writer {
@@ -338,7 +372,7 @@ impl Writer {
             return Ok(());
         }
         let began = Instant::now();
-        let number = self.numbers.commit.load(Ordering::Relaxed);
+        let number = self.next_number();
         let mut all = self.connection.transaction().map_err(failed)?;
         for one in batch {
             let savepoint = all.savepoint().map_err(failed)?;
@@ -351,10 +385,27 @@ impl Writer {
             }
         }
         records::set_commit(&all, number)?;
-        all.commit().map_err(failed)?;
+        let committed = points::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of);
+        // A commit that fails may be there all the same, and whoever waits is told what is so.
+        if let Err(error) = committed
+            && records::commit(&self.connection) != Ok(number)
+        {
+            return Err(error);
+        }
         meters().flushed(began.elapsed());
+        self.last = number;
         self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Writer {
+    /// A number no flush has had, and no smaller than any that was given out.
+    fn next_number(&self) -> u64 {
+        match self.numbers.commit.load(Ordering::Relaxed) {
+            given if given > self.last => given,
+            _ => self.numbers.commit.fetch_add(1, Ordering::Relaxed) + 1,
+        }
     }
 }
 
@@ -362,7 +413,7 @@ fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
         let result = one.refused.map_or_else(|| result.clone(), Err);
         meters().committed(result.as_ref().map_or_else(StoreError::word, |()| OK), one.handed_in.elapsed());
-        (one.report)(result);
+        points::moment(("report", "durable"), || (one.report)(result));
     }
 }
 

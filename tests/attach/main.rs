@@ -6,6 +6,8 @@
 mod bench;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/helper.rs"]
+mod helper;
 #[path = "../common/netns.rs"]
 mod netns;
 #[path = "../common/witness.rs"]
@@ -17,3 +19,4 @@ mod drift;
 mod guests;
 mod namespaces;
 mod taps;
+mod vmm;

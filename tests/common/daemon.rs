@@ -5,9 +5,10 @@
 
 #![allow(dead_code)] // each test target uses its part
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -30,7 +31,22 @@ pub struct Daemon {
     running: Option<Running>,
     /// The most descriptors it may have, where a test says so; it then logs as in production.
     descriptors: Option<usize>,
+    power: Power,
+    /// What goes wrong in it, where a test says so.
+    fault: Option<String>,
 }
+
+/// As whom a daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// As root.
+    Root,
+    /// As its own user, with what its unit gives it.
+    Unit,
+}
+
+/// The uid and gid of a daemon with [`Power::Unit`].
+pub const USER: u32 = 64_320;
 
 #[derive(Debug)]
 struct Running {
@@ -52,12 +68,25 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None, descriptors: None }
+        Self { dir, running: None, descriptors: None, power: Power::Root, fault: None }
+    }
+
+    /// Lets it run as its own user with what its unit gives it; to be said before a start. Its places become that user's.
+    pub fn confine(&mut self) {
+        self.power = Power::Unit;
+        for place in [self.dir.clone(), self.state()] {
+            std::os::unix::fs::chown(place, Some(USER), Some(USER)).unwrap();
+        }
     }
 
     /// Lets it have only so many descriptors, and log only what it logs in production; to be said before a start.
     pub fn limits(&mut self, descriptors: usize) {
         self.descriptors = Some(descriptors);
+    }
+
+    /// Lets something go wrong in it at a point (`src/points.rs`), or nothing any more; to be said before a start.
+    pub fn goes_wrong(&mut self, order: Option<&str>) {
+        self.fault = order.map(str::to_owned);
     }
 
     /// Its config; to be written before a start.
@@ -81,10 +110,10 @@ impl Daemon {
         let _ = fs::remove_file(&notified);
         let notify = UnixDatagram::bind(&notified).unwrap();
         notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        fs::set_permissions(&notified, Permissions::from_mode(0o666)).unwrap();
         self.spawn(self.command(&self.socket(), &self.state()).env("NOTIFY_SOCKET", &notified));
-        let mut said = [0; 256];
-        let ready = notify.recv(&mut said).map(|length| said[..length].starts_with(b"READY=1"));
-        assert!(matches!(ready, Ok(true)), "not ready ({ready:?}): {}", self.log());
+        let ready = wait_ready(&notify);
+        assert!(ready.is_ok(), "not ready ({ready:?}): {}", self.log());
     }
 
     /// The command line of a daemon on a socket and a state directory, as root may give it. It dies with the calling
@@ -95,11 +124,18 @@ impl Daemon {
             command.args([&format!("--nofile={most}:{most}"), "setpriv"]);
         }
         let level = if self.descriptors.is_some() { "info" } else { "info,nicd=debug" };
+        if self.power == Power::Unit {
+            let caps = "-all,+net_admin";
+            command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".into()]);
+            command.args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"), format!("--bounding-set={caps}")]);
+        }
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", level]);
         command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
-        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS"] {
+        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NICD_POINT", "NOTIFY_SOCKET", "LISTEN_FDS"]
+        {
             command.env_remove(variable);
         }
+        command.envs(self.fault.iter().map(|order| ("NICD_POINT", order)));
         command
     }
 
@@ -174,6 +210,17 @@ impl Drop for Daemon {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("the end of the daemon's log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+/// Waits until a daemon says on its notification socket that it is ready; what it says before is passed over.
+pub fn wait_ready(notify: &UnixDatagram) -> std::io::Result<()> {
+    let mut said = [0; 1024];
+    loop {
+        let length = notify.recv(&mut said)?;
+        if said[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
+            return Ok(());
         }
     }
 }

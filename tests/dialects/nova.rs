@@ -6,8 +6,6 @@ use crate::bench::{Bench, interfaces, text};
 use crate::netns::{in_netns, run};
 use crate::{NOBODY, post_with, told};
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
-
 /// What the refusals are about.
 struct World {
     bench: Bench,
@@ -222,38 +220,6 @@ fn a_host_that_cannot_build_it_says_why_and_frees_the_port() {
         let by_port = json!({"interfaceAttachment": {"port_id": port}});
         told(&bench.api.post(&interfaces(&server), &by_port), 409, "conflictingRequest", "no_such_bridge", "theirs");
         assert_eq!(bench.port(&port)["device_id"], "");
-    });
-}
-
-#[test]
-fn of_two_wrong_things_the_one_that_nova_checks_first_is_told() {
-    in_netns(|| {
-        let mut world = World::new();
-        let nic = |how: Value| json!({ "interfaceAttachment": how }).to_string();
-        let (server, sated) = (interfaces(&world.server), interfaces(&world.sated));
-        let unknown = interfaces(NOBODY);
-        let (network, taken) = (world.network.clone(), world.taken.clone());
-        let (ip, bad_version) = (json!([{"ip_address": "192.0.2.9"}]), ("X-OpenStack-Nova-API-Version", "x"));
-        let far_version = ("OpenStack-API-Version", "compute 2.71");
-        let (plain, typed) = (("Content-Type", "text/plain"), vec![JSON]);
-        let both = nic(json!({"net_id": network, "port_id": NOBODY, "fixed_ips": ip}));
-        for (path, headers, body, status, reason) in [
-            (&server, vec![bad_version, plain], "{".to_owned(), 400, "malformed_version"),
-            (&server, vec![far_version, plain], "{".to_owned(), 406, "unsupported_version"),
-            (&unknown, vec![plain], "{".to_owned(), 415, "unsupported_media_type"),
-            (&unknown, typed.clone(), "{".to_owned(), 400, "malformed_body"),
-            (&unknown, typed.clone(), nic(json!({"net_id": "x"})), 400, "invalid_value"),
-            (&unknown, typed.clone(), both.clone(), 404, "no_such_server"),
-            (&server, typed.clone(), both, 400, "network_and_port"),
-            (&server, typed.clone(), nic(json!({"port_id": NOBODY, "fixed_ips": ip})), 400, "address_without_network"),
-            (&sated, typed.clone(), nic(json!({"port_id": NOBODY})), 404, "no_such_port"),
-            (&sated, typed.clone(), nic(json!({"port_id": taken})), 409, "port_in_use"),
-            (&sated, typed.clone(), nic(json!({"net_id": NOBODY, "fixed_ips": ip})), 404, "no_such_network"),
-            (&sated, typed, nic(json!({})), 400, "several_networks"),
-        ] {
-            world.bench.api.call("POST", path, &headers, body.as_bytes()).refused(status, reason);
-        }
-        assert_eq!(world.bench.ports().len(), 2, "nothing was made");
     });
 }
 

@@ -9,6 +9,7 @@ use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, New
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{NetworkId, Owner, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkSeen};
+use nicd::points::Board;
 use uuid::Uuid;
 
 use crate::house::House;
@@ -102,6 +103,22 @@ impl Scene {
     pub fn kill(&mut self) {
         self.note_events();
         self.house.take().unwrap().kill();
+    }
+
+    /// One with nobody in it: a copy of a state directory, and a host.
+    pub fn left(dir: &Path, fake: Fake, strangers: Vec<LinkSeen>) -> Self {
+        let own = state_dir();
+        for file in std::fs::read_dir(dir).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), own.path().join(file.file_name())).unwrap();
+        }
+        Self { fake, dir: own, strangers, house: None, last_event: 0 }
+    }
+
+    /// Starts the daemon on what is there and on a board; why it does not start.
+    pub fn start(&mut self, board: Board) -> Result<(), String> {
+        self.house = Some(House::start(self.dir.path(), &self.fake, board)?);
+        Ok(())
     }
 
     /// Starts the daemon on what is there.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::entry::{Entry, parameter};
-use super::refusals::Act::{DropServer, LastEvent, Later, OwnId, Port, PutServer, Query, Server, Write};
+use super::refusals::Act::{DropServer, Health, LastEvent, Later, OwnId, Port, PutServer, Query, Server, Write};
 use super::samples;
 use super::schema::{
     Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, time, truth, uuid,
@@ -74,7 +74,7 @@ pub(in crate::api) fn events() -> Entry {
 
 pub(in crate::api) fn health() -> Entry {
     let example = serde_json::to_value(samples::health()).unwrap_or_default();
-    entry("health", "How the daemon fares").answers(200, "Also when it is degraded.", named("Health"), example)
+    entry("health", "How the daemon fares").does(&[Health]).answers(200, "Also when it is degraded.", named("Health"), example)
 }
 
 pub(in crate::api) fn explain() -> Entry {

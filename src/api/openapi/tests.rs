@@ -157,7 +157,7 @@ fn what_the_renderers_make_fits() {
     let document = document();
     let component = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
     for view in [samples::port(), samples::unbound(), samples::waiting()] {
-        fits(&document, &component("Port"), &crate::api::ports::shown(&view)).unwrap();
+        fits(&document, &component("Port"), &crate::api::resource::Resource::shown(&view)).unwrap();
         for version in [crate::api::microversion::Microversion::MIN, crate::api::microversion::Microversion::MAX] {
             fits(&document, &component("InterfaceAttachment"), &crate::api::nova::attachment(&view, version)).unwrap();
         }
