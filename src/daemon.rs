@@ -1,7 +1,7 @@
 //! The daemon from start to stop: what is opened in which order, which tasks run, how they end.
 //!
 //! ```text
-//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store
+//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
 //!  tasks  :  listener (one per connection) · manager.follow · one per action
 //! ```
 //!
@@ -10,6 +10,7 @@
 mod reload;
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,11 +21,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Admitted, PeerError};
 use crate::api;
 use crate::api::listener::{Limits, Listener, ListenerError};
-use crate::api::peer::{Admitted, PeerError};
 use crate::api::socket::{Listening, SocketError, Sockets};
 use crate::config::Settings;
+use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
@@ -70,6 +72,14 @@ pub enum DaemonError {
     /// The event loop cannot be had.
     #[error("the event loop cannot be started")]
     Runtime(#[source] io::Error),
+    /// The address for metrics cannot be had.
+    #[error("metrics.listen = {address} cannot be listened on")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The sockets cannot be served.
     #[error("the sockets cannot be served")]
     Listener(#[from] ListenerError),
@@ -81,8 +91,11 @@ impl DaemonError {
         match self {
             Self::Socket(error) => error.exit(),
             Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
+            Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
+            Self::Metrics { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+            Self::Metrics { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,
         }
     }
@@ -98,10 +111,11 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
+    let numbers = settings.metrics.listen.map(listen).transpose()?;
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let limits = Limits { grace: GRACE, ..Limits::from(&settings.socket) };
-    let edge = Edge { listening, admitted, limits: limits.within(descriptors) };
+    let edge = Edge { listening, admitted, limits: limits.within(descriptors), numbers };
     let served = runtime.block_on(async {
         let signals = Signals::listen().map_err(DaemonError::Runtime)?;
         serve(&Linux, config, state, edge, signals).await
@@ -110,6 +124,10 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     runtime.shutdown_background();
     drop(held);
     served
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).map_err(|source| DaemonError::Metrics { address, source })
 }
 
 /// The opened state, and the hold on its directory.
@@ -144,6 +162,8 @@ pub struct Edge {
     pub admitted: Admitted,
     /// What clients may cost.
     pub limits: Limits,
+    /// Where the numbers are served as well.
+    pub numbers: Option<TcpListener>,
 }
 
 /// What the daemon is told from outside while it runs.
@@ -176,10 +196,19 @@ pub async fn serve<K: Kernel>(kernel: &K, config: Config, state: State, edge: Ed
     let pulse = Pulse::new(service::pulse(), service::beats());
     let following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
     let (told, reload) = (manager.clone(), signals.reload);
+    let on_bus = on_the_bus(&manager, settings, &edge.admitted, signals.stop.clone());
     tokio::spawn(async move {
         tell_ready(&told).await;
         config.follow(reload, told).await;
     });
+    if let Some(numbers) = edge.numbers {
+        let (manager, stop) = (manager.clone(), signals.stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = api::metrics::serve(numbers, manager, stop).await {
+                tracing::error!(%error, "metrics cannot be served on TCP");
+            }
+        });
+    }
     let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
     let served = listener.serve(api::router(manager.clone()), signals.stop).await;
     tracing::info!("stopping");
@@ -189,7 +218,7 @@ pub async fn serve<K: Kernel>(kernel: &K, config: Config, state: State, edge: Ed
     let _ = following.await;
     hands.close();
     store.close();
-    if timeout(JOIN, join(threads.into_iter().chain([store_thread]))).await.is_err() {
+    if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus))).await.is_err() {
         tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");
     }
     Ok(served?)
@@ -203,6 +232,29 @@ fn policy(settings: &Settings) -> Policy {
         nics_per_server: settings.limits.nics_per_server,
         host: nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned()),
     }
+}
+
+/// Starts the thread that shows ports on the bus. Without one everything else goes on.
+fn on_the_bus(
+    manager: &Arc<Manager>,
+    settings: &Settings,
+    admitted: &Admitted,
+    stop: CancellationToken,
+) -> Option<JoinHandle<()>> {
+    if !settings.dbus.enabled {
+        return None;
+    }
+    let bus = Bus { manager: Arc::clone(manager), settings: settings.dbus.clone(), admitted: admitted.clone() };
+    let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(bus.run(stop));
+            // What still waits for the bus is not waited for.
+            runtime.shutdown_background();
+        }
+        Err(error) => tracing::error!(%error, "no event loop for the bus"),
+    };
+    let started = std::thread::Builder::new().name("nicd-dbus".into()).spawn(run);
+    started.inspect_err(|error| tracing::error!(%error, "no thread for the bus")).ok()
 }
 
 /// Waits for threads without holding up the event loop.

@@ -26,6 +26,7 @@ mod pulse;
 mod repair;
 mod servers;
 mod state;
+mod tap;
 mod view;
 mod wakeups;
 
@@ -46,11 +47,14 @@ use crate::model::memory::{Answered, Key, Made};
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
 use crate::plan::LinkSeen;
 use crate::store::{Change, Loaded, Purpose, Store, StoreError, When};
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
 
 pub use error::Error;
 pub use memory::Known;
 pub use pulse::Pulse;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
+pub use tap::NotOpened;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
 use memory::Memory;
@@ -252,7 +256,12 @@ impl Manager {
             Action::CreatePorts(new) => self.create_ports(new, context).await,
             Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
             Action::DeletePort(id) => self.delete_port(id, context).await,
-            Action::Attach(attach) => self.attach(attach, context).await,
+            Action::Attach(attach) => {
+                let began = Instant::now();
+                let result = self.attach(attach, context).await;
+                meters().attached(word(&result), began.elapsed());
+                result
+            }
             Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
         }
     }
@@ -454,6 +463,11 @@ fn port_event(kind: events::Kind, port: &Port, before: Option<Phase>, after: Opt
         reason,
         ..Event::new(kind, Timestamp::now())
     }
+}
+
+/// How an action ended, for what is counted.
+fn word<T>(result: &Result<T, Error>) -> &'static str {
+    result.as_ref().map_or_else(Error::reason, |_| OK)
 }
 
 /// The phase a record has before anything was looked at.

@@ -9,6 +9,8 @@ use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Serve
 
 use crate::plan::{Fact, facts};
 use crate::store::StoreError;
+use crate::telemetry::meters;
+use crate::telemetry::meters::Standing;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
 use super::{Error, Manager, crowded};
@@ -196,6 +198,11 @@ impl Manager {
         }
     }
 
+    /// The ids of all ports, in their order.
+    pub fn port_ids(&self) -> Vec<PortId> {
+        self.lock().ports.keys().copied().collect()
+    }
+
     /// Every fact that a port's status depends on, in the order in which they decide.
     ///
     /// # Errors
@@ -233,6 +240,19 @@ impl Manager {
             ports: state.counts().into_iter().map(|(status, count): (Status, usize)| (status.as_str(), count)).collect(),
             problems,
         }
+    }
+
+    /// Everything that is counted, and how things stand, as Prometheus' text. What health says is what stands here.
+    pub fn metrics(&self) -> String {
+        let health = self.health();
+        let queues = self.hands.waiting().into_iter().chain([("store", self.store.waiting())]).collect();
+        meters().text(&Standing {
+            uptime: self.started.elapsed(),
+            ports: health.ports.into_iter().collect(),
+            problems: health.problems.iter().map(|problem| problem.reason).collect(),
+            queues,
+            event_readers: self.events.readers(),
+        })
     }
 
     /// This host's name (`binding:host_id`).
