@@ -149,6 +149,9 @@ impl Manager {
             let (readiness, why) = self.readiness(state, port);
             self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
         } else if let Some(due) = entry.retry.due.filter(|due| *due > Instant::now()) {
+            // It waits, and is shown as it is meanwhile.
+            let (readiness, why) = self.readiness(state, port);
+            self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
             state.due.insert((due, port));
             self.retries.notify_one();
         } else {

@@ -491,9 +491,8 @@ fn netns_path(state: &State, server: ServerId) -> String {
     }
 }
 
-/// How long to wait after the n-th try in a row: doubling from 100 ms to 5 s, by half at random so that many that
-/// failed together do not come back together.
+/// How long to wait after the n-th try in a row: doubling from 100 ms to 1.6 s, by half at random so that many that
+/// failed together do not come back together. Within 2 s of the last thing that stood against it a port is tried again.
 pub(super) fn backoff(tries: u32) -> Duration {
-    let full = Duration::from_millis(100 << tries.saturating_sub(1).min(6)).min(Duration::from_secs(5));
-    full.mul_f64(rand::random_range(0.5..1.0))
+    Duration::from_millis(100 << tries.saturating_sub(1).min(4)).mul_f64(rand::random_range(0.5..1.0))
 }
