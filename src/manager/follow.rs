@@ -149,9 +149,11 @@ impl Manager {
             let (readiness, why) = self.readiness(state, port);
             self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
         } else if let Some(due) = entry.retry.due.filter(|due| *due > Instant::now()) {
-            // It waits, and is shown as it is meanwhile.
-            let (readiness, why) = self.readiness(state, port);
-            self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
+            // It waits, and is not shown as what it no longer is.
+            if entry.phase == Phase::Active {
+                let (readiness, why) = self.readiness(state, port);
+                self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
+            }
             state.due.insert((due, port));
             self.retries.notify_one();
         } else {
