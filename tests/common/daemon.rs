@@ -44,6 +44,8 @@ pub enum Power {
     Root,
     /// As its own user, with what its unit gives it.
     Unit,
+    /// As that user, with nothing.
+    Nobody,
 }
 
 /// The uid and gid of a daemon with [`Power::Unit`].
@@ -74,7 +76,12 @@ impl Daemon {
 
     /// Lets it run as its own user with what its unit gives it; to be said before a start. Its places become that user's.
     pub fn confine(&mut self) {
-        self.power = Power::Unit;
+        self.run_as_user(Power::Unit);
+    }
+
+    /// The same with another power than the unit's.
+    pub fn run_as_user(&mut self, power: Power) {
+        self.power = power;
         for place in [self.dir.clone(), self.state()] {
             std::os::unix::fs::chown(place, Some(USER), Some(USER)).unwrap();
         }
@@ -154,8 +161,8 @@ impl Daemon {
             command.args([&format!("--nofile={most}:{most}"), "setpriv"]);
         }
         let level = if self.descriptors.is_some() { "info" } else { "info,nicd=debug" };
-        if self.power == Power::Unit {
-            let caps = "-all,+net_admin";
+        if self.power != Power::Root {
+            let caps = if self.power == Power::Unit { "-all,+net_admin" } else { "-all" };
             command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".into()]);
             command.args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"), format!("--bounding-set={caps}")]);
         }
