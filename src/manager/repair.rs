@@ -128,16 +128,22 @@ impl Manager {
     }
 
     async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<Instant, Failed> {
-        let (plan, record) = {
-            let state = self.lock();
-            (self.plan_port(&state, port, reason)?, state.port(port)?.record.clone())
+        let (plan, record, renamed) = {
+            let mut state = self.lock();
+            let plan = self.plan_port(&state, port, reason)?;
+            let renamed = forget_guest_device(&mut state, port, &plan);
+            (plan, state.port(port)?.record.clone(), renamed)
         };
-        let answer = match intent {
-            IntentIs::Durable => self.hands.submit(plan),
-            IntentIs::New(beside) => {
+        let commit = match intent {
+            IntentIs::New(beside) => Some((beside.clone(), Purpose::Growing)),
+            IntentIs::Durable => renamed.then_some((None, Purpose::Freeing)),
+        };
+        let answer = match commit {
+            None => self.hands.submit(plan),
+            Some((beside, purpose)) => {
                 let mut changes = vec![Change::PutPort(Box::new(record))];
-                changes.extend(beside.clone().map(|change| *change));
-                let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, timed(report));
+                changes.extend(beside.map(|change| *change));
+                let commit = |report| self.store.submit(changes, purpose, When::WithTheNext, timed(report));
                 self.hands.submit_with(plan, Box::new(commit))
             }
         };
@@ -479,6 +485,14 @@ fn timed(report: Report) -> Report {
         meters().attaching(Attaching::Commit, began.elapsed());
         report(result);
     })
+}
+
+/// A NIC that is made anew may be called otherwise: what it was called is forgotten before it is made, so that no death
+/// leaves the old name standing. Whether there was one.
+fn forget_guest_device(state: &mut State, port: PortId, plan: &Plan) -> bool {
+    let made = plan.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. }));
+    let binding = state.ports.get_mut(&port).filter(|_| made).and_then(|entry| entry.record.binding.as_mut());
+    binding.is_some_and(|binding| binding.guest_device.take().is_some())
 }
 
 /// Takes the claim on a port.
