@@ -40,17 +40,19 @@ pub struct Effort {
     pub samples: usize,
     /// Samples in a row.
     pub block: usize,
+    /// Networks of that many at the very largest; a bridge has no room for more.
+    pub fleets: u8,
     /// Attach and detach cycles over which memory is watched.
     pub cycles: usize,
 }
 
 fn arguments() -> Option<(Effort, PathBuf)> {
-    let full = Effort { many: 1000, samples: 200, block: 20, cycles: 2000 };
+    let full = Effort { many: 1000, samples: 200, block: 20, fleets: 4, cycles: 2000 };
     let (mut effort, mut dir) = (full, PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--quick" => effort = Effort { many: 300, samples: 40, block: 20, cycles: 0 },
+            "--quick" => effort = Effort { many: 300, samples: 40, block: 20, fleets: 0, cycles: 0 },
             "--cycles" => effort.cycles = arguments.next()?.parse().ok()?,
             "--dir" => dir = arguments.next()?.into(),
             // What cargo adds.
@@ -85,7 +87,9 @@ fn measure(effort: Effort, dir: &Path) -> Table {
     detaching::cut(&mut table, &mut taps, &mut floor, effort.many);
     table.row("memory at 0 ports", "MiB", None, empty, Aim::Own(8.0, 16.0));
     table.row(&format!("memory at {} ports", effort.many), "MiB", None, daemon.memory(), Aim::Own(20.0, 40.0));
-    restarting::restart(&mut table, dir, &mut daemon, &mut taps);
+    let one = std::slice::from_mut(&mut taps);
+    restarting::restart(&mut table, dir, &mut daemon, one);
+    restarting::rebuild(&mut table, dir, &mut daemon, one, &mut floor);
     taps.shrink(10);
     floor.shrink(Nic::Tap, 10);
     attaching::kernel_phase(&mut table, effort, &mut floor);
@@ -104,6 +108,16 @@ fn measure(effort: Effort, dir: &Path) -> Table {
     attaching::serial(&mut table, effort, &mut veths, &mut floor, Nic::Veth);
     veths.shrink(16);
     restarting::packets(&mut table, dir, &mut daemon, &mut veths);
+    veths.shrink(0);
+    if effort.fleets > 0 {
+        eprintln!("many");
+        let mut fleets: Vec<Fleet> = (0..effort.fleets).map(|n| Fleet::new(&daemon, Nic::Tap, 11 + n)).collect();
+        fleets.iter_mut().for_each(|fleet| fleet.grow(effort.many));
+        restarting::restart(&mut table, dir, &mut daemon, &mut fleets);
+        restarting::rebuild(&mut table, dir, &mut daemon, &mut fleets, &mut floor);
+        fleets.iter_mut().for_each(|fleet| fleet.shrink(0));
+        taps.reconnect(&daemon);
+    }
     if effort.cycles > 0 {
         eprintln!("memory");
         restarting::growth(&mut table, effort.cycles, &daemon, &mut taps);

@@ -1,7 +1,7 @@
 //! Attaches: one client, many clients, the kernel's part alone.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nicd::exec::Execution;
 use nicd::kernel::linux::{Linux, LinuxHost};
@@ -103,6 +103,13 @@ impl Floor {
         while self.links(kind).len() < ports {
             self.grow_by_one(kind, &mut unused);
         }
+    }
+
+    /// Makes so many lasting taps; how long they took by themselves.
+    pub fn grow_taps(&mut self, ports: usize) -> Duration {
+        let mut lasting = Sample::default();
+        (0..ports).for_each(|_| self.grow_timing(Nic::Tap, &mut Sample::default(), &mut lasting));
+        lasting.sum()
     }
 
     /// Deletes until so many are left.

@@ -45,7 +45,8 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_micros(100));
         };
-        client.ask(&request("GET", "/nicd/v1/health", None)).json();
+        // Health is 503 while ports are being brought back.
+        client.ask(&request("GET", "/v2.0/networks?fields=id", None)).json();
         daemon
     }
 

@@ -20,6 +20,11 @@ impl Sample {
         self.0.push(took.as_secs_f64() * 1e6);
     }
 
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_secs_f64(self.0.iter().sum::<f64>() / 1e6)
+    }
+
     /// The value below which this part of them lies.
     pub fn quantile(&self, part: f64) -> f64 {
         let mut sorted = self.0.clone();

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::attaching::Floor;
 use crate::bare::{Events, Wire};
-use crate::daemon::{Daemon, Fleet, device_index, quiet};
+use crate::daemon::{Daemon, Fleet, Nic, device_index, quiet};
 use crate::figures::{Aim, Sample, Table};
 
 /// Rows: from exec to the first answer with intact state, over a dump and reading the store; and writes on that way.
-pub fn restart(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut Fleet) {
-    let ours: BTreeSet<u32> = fleet.ports.iter().map(|(_, port)| device_index(*port)).collect();
+pub fn restart(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleets: &mut [Fleet]) {
+    let ours: BTreeSet<u32> = indexes(fleets).into_iter().collect();
     let ports = ours.len();
     let mut events = Events::open();
     let (mut served, mut floor) = (Sample::default(), Sample::default());
@@ -37,10 +38,49 @@ pub fn restart(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut F
         let touched = events.drain().iter().filter(|told| ours.contains(&told.index)).count();
         written += u32::try_from(touched).expect("few");
     }
-    fleet.reconnect(daemon);
+    fleets.iter_mut().for_each(|fleet| fleet.reconnect(daemon));
     let what = format!("restart at {ports} ports, exec → first answer, over dump + store read");
     table.row(&what, "ms", Some(floor.p50() / 1000.0), served.p50() / 1000.0, Aim::AtMost(2.5, 5.0));
     table.row("events on our links over 5 restarts", "", None, f64::from(written), Aim::Own(0.0, 0.0));
+}
+
+/// Rows: after a reboot, with all devices gone and the store kept: from exec to the first answer, and until the last port is
+/// up, over making as many bare taps, each bridge's by themselves.
+pub fn rebuild(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleets: &mut [Fleet], floor: &mut Floor) {
+    let ours = indexes(fleets);
+    let ports = ours.len();
+    daemon.stop(Signal::SIGKILL);
+    let mut wire = Wire::open();
+    wire.gather(&ours, 78);
+    wire.delete_group(78);
+    let mut bare = Duration::ZERO;
+    for fleet in fleets.iter() {
+        floor.shrink(Nic::Tap, 0);
+        bare += floor.grow_taps(fleet.ports.len());
+    }
+    let mut events = Events::open();
+    quiet(&mut events);
+    let start = Instant::now();
+    *daemon = Daemon::start(dir);
+    let served = start.elapsed();
+    let mut up = BTreeSet::new();
+    while up.len() < ports {
+        let told = events.next(Duration::from_secs(30)).expect("every port is built again");
+        if told.up && !told.gone {
+            up.insert(told.index);
+        }
+    }
+    let built = start.elapsed();
+    fleets.iter_mut().for_each(|fleet| fleet.reconnect(daemon));
+    let milliseconds = |took: Duration| took.as_secs_f64() * 1000.0;
+    let what = format!("rebuild of {ports} ports after a reboot, exec → first answer");
+    table.row(&what, "ms", None, milliseconds(served), Aim::Nothing);
+    let what = format!("rebuild of {ports} ports after a reboot, exec → the last is up, over as many bare taps");
+    table.row(&what, "ms", Some(milliseconds(bare)), milliseconds(built), Aim::AtMost(1.15, 1.5));
+}
+
+fn indexes(fleets: &[Fleet]) -> Vec<u32> {
+    fleets.iter().flat_map(|fleet| &fleet.ports).map(|(_, port)| device_index(*port)).collect()
 }
 
 fn read_store(dir: &Path) -> usize {

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use crate::events::Kind;
 use crate::exec::Undone;
-use crate::kernel::OpError;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::memory::Made;
 use crate::model::port::Binding;
@@ -168,7 +167,8 @@ impl Manager {
         let Failed { error, undone } = failed;
         if let Undone::Left(left) = undone {
             self.tell_created(&self.lock(), port, &before, context);
-            return self.leave(port, &error, &left, context).await;
+            let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+            return self.leave(port, &error, &left.join("; "), context).await;
         }
         let change = match &before {
             Before::Nothing => Change::DeletePort(port),
@@ -178,6 +178,11 @@ impl Manager {
         let forget = context.key.clone().map(Change::ForgetKey);
         if let Err(store) = self.commit(std::iter::once(change).chain(forget).collect(), Purpose::Freeing).await {
             tracing::error!(%port, error = %store, "the record of a failed attach could not be taken back");
+            // Where the store failed before, there is none.
+            if !matches!(error, Error::Store(_)) {
+                self.tell_created(&self.lock(), port, &before, context);
+                return self.leave(port, &error, &store.to_string(), context).await;
+            }
         }
         let mut state = self.lock();
         match before {
@@ -195,10 +200,9 @@ impl Manager {
         error
     }
 
-    /// Keeps a port whose device could not be removed as ERROR and on its way out; the next tries come by themselves.
-    async fn leave(&self, port: PortId, cause: &Error, left: &[OpError], context: &Context) -> Error {
-        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-        let error = Error::NotUndone { cause: cause.to_string(), left: left.join("; ") };
+    /// Keeps a port whose device or record could not be removed as ERROR and on its way out; the next tries come by themselves.
+    async fn leave(&self, port: PortId, cause: &Error, left: &str, context: &Context) -> Error {
+        let error = Error::NotUndone { cause: cause.to_string(), left: left.to_owned() };
         let record = {
             let mut state = self.lock();
             let Ok(entry) = state.port(port) else { return error };

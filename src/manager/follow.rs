@@ -151,6 +151,11 @@ impl Manager {
             let (readiness, why) = self.readiness(state, port);
             self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
         } else if let Some(due) = entry.retry.due.filter(|due| *due > Instant::now()) {
+            // It waits, and is not shown as what it no longer is.
+            if entry.phase == Phase::Active {
+                let (readiness, why) = self.readiness(state, port);
+                self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
+            }
             state.due.set(port, due);
             self.retries.notify_one();
         } else {

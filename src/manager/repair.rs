@@ -128,16 +128,22 @@ impl Manager {
     }
 
     async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<Instant, Failed> {
-        let (plan, record) = {
-            let state = self.lock();
-            (self.plan_port(&state, port, reason)?, state.port(port)?.record.clone())
+        let (plan, record, renamed) = {
+            let mut state = self.lock();
+            let plan = self.plan_port(&state, port, reason)?;
+            let renamed = forget_guest_device(&mut state, port, &plan);
+            (plan, state.port(port)?.record.clone(), renamed)
         };
-        let answer = match intent {
-            IntentIs::Durable => self.hands.submit(plan),
-            IntentIs::New(beside) => {
+        let commit = match intent {
+            IntentIs::New(beside) => Some((beside.clone(), Purpose::Growing)),
+            IntentIs::Durable => renamed.then_some((None, Purpose::Freeing)),
+        };
+        let answer = match commit {
+            None => self.hands.submit(plan),
+            Some((beside, purpose)) => {
                 let mut changes = vec![Change::PutPort(Box::new(record))];
-                changes.extend(beside.clone().map(|change| *change));
-                let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, timed(report));
+                changes.extend(beside.map(|change| *change));
+                let commit = |report| self.store.submit(changes, purpose, When::WithTheNext, timed(report));
                 self.hands.submit_with(plan, Box::new(commit))
             }
         };
@@ -481,6 +487,14 @@ fn timed(report: Report) -> Report {
     })
 }
 
+/// A NIC that is made anew may be called otherwise: what it was called is forgotten before it is made, so that no death
+/// leaves the old name standing. Whether there was one.
+fn forget_guest_device(state: &mut State, port: PortId, plan: &Plan) -> bool {
+    let made = plan.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. }));
+    let binding = state.ports.get_mut(&port).filter(|_| made).and_then(|entry| entry.record.binding.as_mut());
+    binding.is_some_and(|binding| binding.guest_device.take().is_some())
+}
+
 /// Takes the claim on a port.
 pub(super) fn claim_port(state: &mut State, port: PortId) -> Result<Claimed<()>, Error> {
     let Some(entry) = state.ports.get_mut(&port) else { return Err(Error::NoSuchPort(port)) };
@@ -509,9 +523,8 @@ fn netns_path(state: &State, server: ServerId) -> String {
     }
 }
 
-/// How long to wait after the n-th try in a row: doubling from 100 ms to 5 s, by half at random so that many that
-/// failed together do not come back together.
+/// How long to wait after the n-th try in a row: doubling from 100 ms to 1.6 s, by half at random so that many that
+/// failed together do not come back together. Within 2 s of the last thing that stood against it a port is tried again.
 pub(super) fn backoff(tries: u32) -> Duration {
-    let full = Duration::from_millis(100 << tries.saturating_sub(1).min(6)).min(Duration::from_secs(5));
-    full.mul_f64(rand::random_range(0.5..1.0))
+    Duration::from_millis(100 << tries.saturating_sub(1).min(4)).mul_f64(rand::random_range(0.5..1.0))
 }

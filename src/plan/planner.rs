@@ -129,6 +129,17 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// An existing bridge's MTU. One that nobody has set follows the bridge's smallest port (`br_mtu_auto_adjust`,
+    /// net/bridge/br_if.c): where that is this very device, below what its network asks for, somebody has changed the
+    /// device. It is set back, and the bridge follows.
+    fn mtu_of(&self, bridge: &LinkSeen, port: &PortWant) -> u32 {
+        let drags = |device: &&LinkSeen| device.master == Some(bridge.index) && device.mtu == bridge.mtu;
+        match self.have.device(port.id).filter(drags) {
+            Some(device) => device.mtu.max(port.mtu),
+            None => bridge.mtu,
+        }
+    }
+
     fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
         let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
         let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
@@ -136,7 +147,9 @@ impl Planner<'_> {
             (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
                 Err(PlanError::NotABridge(seen.name.clone()))
             }
-            (Some(seen), BridgeMade::Existing { .. }) => Ok(Home { index: seen.index, mtu: seen.mtu, name: seen.name.clone() }),
+            (Some(seen), BridgeMade::Existing { .. }) => {
+                Ok(Home { index: seen.index, mtu: self.mtu_of(seen, port), name: seen.name.clone() })
+            }
             (Some(seen), BridgeMade::ByAgent { mtu, .. }) => Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone() }),
             (None, BridgeMade::ByAgent { index, mtu, .. }) => {
                 Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string() })

@@ -33,10 +33,12 @@ struct Shared {
 struct State {
     counts: HashMap<Name, usize>,
     orders: Vec<Order>,
+    /// Only the first order that strikes counts.
+    one: bool,
     passes: Option<Vec<Pass>>,
     log: Option<File>,
-    /// How many passes went wrong.
-    struck: usize,
+    /// What went wrong.
+    struck: Vec<String>,
     dead: bool,
 }
 
@@ -140,8 +142,15 @@ impl Board {
     pub fn order(&self, orders: Vec<Order>) {
         let mut state = self.lock();
         state.counts.clear();
-        state.struck = 0;
+        state.struck.clear();
+        state.one = false;
         state.orders = orders;
+    }
+
+    /// The same, of which only the first to strike counts.
+    pub fn order_one_of(&self, orders: Vec<Order>) {
+        self.order(orders);
+        self.lock().one = true;
     }
 
     /// Lists passes from here.
@@ -154,9 +163,9 @@ impl Board {
         self.lock().passes.take().unwrap_or_default()
     }
 
-    /// How many passes went wrong since the last orders.
-    pub fn struck(&self) -> usize {
-        self.lock().struck
+    /// What went wrong since the last orders.
+    pub fn struck(&self) -> Vec<String> {
+        self.lock().struck.clone()
     }
 
     /// Whether the daemon on this board has died.
@@ -254,7 +263,11 @@ impl Board {
         state.note(kind, name);
         match state.orders.iter().find(|order| order.means(name, n)).map(|order| order.fault) {
             Some(fault) => {
-                state.struck += 1;
+                let told = format!("{}.{}:{n}:{fault}", name.0, name.1);
+                state.struck.push(told);
+                if state.one {
+                    state.orders.clear();
+                }
                 state.log_line("wrong here");
                 Fate::Wrong(fault)
             }
@@ -320,7 +333,7 @@ mod tests {
         let board = ordered("here.now:2:fail=EBUSY");
         let _entered = board.enter();
         assert_eq!([called(), called(), called()], [(Ok(()), true), (Err(Errno::EBUSY), false), (Ok(()), true)]);
-        assert_eq!(board.struck(), 1);
+        assert_eq!(board.struck(), ["here.now:2:fail=EBUSY"]);
     }
 
     #[test]

@@ -16,3 +16,4 @@ mod matrix;
 mod restarts;
 mod scene;
 mod sequences;
+mod soak;

@@ -277,7 +277,7 @@ impl Stage {
                 self.carry_out(&mut scene)
             }
             // It ends with an exit code, and is started again.
-            Err(_) if start && board.struck() > 0 => {
+            Err(_) if start && !board.struck().is_empty() => {
                 scene.start(Board::new())?;
                 None
             }
@@ -293,10 +293,6 @@ impl Stage {
         if board.is_dead() {
             scene.kill();
             scene.open();
-        }
-        // That it takes records again is known with the next one.
-        if scene.manager().health().problems.iter().any(|problem| problem.reason.starts_with("store_")) {
-            scene.perform(put_server(1)).map_err(|error| format!("the next record: {error}"))?;
         }
         let told = |wrong: String| match &answer {
             None => format!("never answered; {wrong}"),
@@ -373,6 +369,7 @@ impl Stage {
         let bridge_is_there = fake.links().iter().any(|link| link.altnames.contains(&mark));
         // Learnt at the next start.
         after.name_may_be_unknown = true;
+        after.store_may_be_ill = true;
         if side == Side::Absent {
             // A network without ports has its bridge or not: the next port brings it.
             after.bridge &= self.work != Work::DeleteNetwork || bridge_is_there;

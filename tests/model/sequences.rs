@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use nicd::manager::Error;
+use nicd::manager::{Error, PortFilter, Reply};
 use nicd::model::action::{Action, PortChange, WantedNic};
 use nicd::model::{Mac, PortId, names};
+use nicd::points::Order;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -22,7 +23,7 @@ const PATIENCE: usize = 3;
 
 /// One operation. What it is about is picked among what there is.
 #[derive(Debug, Clone)]
-enum Step {
+pub enum Step {
     CreateNetwork(usize),
     CreateSubnet(usize, bool),
     DeleteNetwork(usize),
@@ -48,7 +49,7 @@ enum Step {
 
 /// What somebody does to a link of nicd's.
 #[derive(Debug, Clone, Copy)]
-enum Meddling {
+pub enum Meddling {
     OutOfBridge,
     Down,
     Mtu,
@@ -58,7 +59,8 @@ enum Meddling {
     Delete,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// Any operation.
+pub fn step() -> impl Strategy<Value = Step> {
     let pick = 0..8usize;
     let meddling = || {
         prop_oneof![
@@ -102,7 +104,7 @@ proptest! {
     fn whatever_is_done_manager_store_and_host_agree(steps in vec(step(), 1..40)) {
         let mut run = Run::new();
         for (n, step) in steps.into_iter().enumerate() {
-            run.take(n, step);
+            _ = run.take(n, step);
         }
         run.scene.stop();
     }
@@ -114,32 +116,91 @@ fn cases() -> u32 {
 }
 
 /// One sequence on its way.
-struct Run {
-    scene: Scene,
+pub struct Run {
+    /// The host and the daemon.
+    pub scene: Scene,
     reference: Reference,
+    /// What there may be as well: the last action was never answered.
+    or: Option<Reference>,
+    /// One of these is to go wrong in the next step; taken when it begins.
+    pub orders: Vec<Order>,
+    /// The steps so far.
+    told: Vec<String>,
     /// Repairs each port has had since the daemon started.
     repairs: std::collections::BTreeMap<PortId, usize>,
 }
 
 impl Run {
-    fn new() -> Self {
+    /// On a fresh scene.
+    pub fn new() -> Self {
         let scene = Scene::new();
         let reference = Reference::of(&scene);
-        Self { scene, reference, repairs: Default::default() }
+        Self { scene, reference, or: None, orders: Vec::new(), told: Vec::new(), repairs: Default::default() }
     }
 
-    /// Does one step and waits until everything shows it.
-    fn take(&mut self, n: usize, step: Step) {
-        let told = format!("{n}: {step:?}");
-        self.carry_out(step).unwrap_or_else(|wrong| panic!("{told}: {wrong}"));
-        self.reference.note_bridge();
-        self.settle();
+    /// Does one step and waits until everything shows it; whether something went wrong in it.
+    pub fn take(&mut self, n: usize, step: Step) -> bool {
+        let orders = std::mem::take(&mut self.orders);
+        self.told.push(format!("{n}: {step:?}"));
+        let board = self.scene.house().board.clone();
+        // Where anything may go wrong, a guest's name for its NIC may be learnt later.
+        self.reference.name_may_be_unknown |= !orders.is_empty();
+        self.reference.store_may_be_ill |= !orders.is_empty();
+        board.order_one_of(orders);
+        let done = self.carry_out(step).and_then(|()| {
+            self.reference.note_bridge();
+            self.settle()
+        });
+        let struck = board.struck();
+        if let (Some(told), Some(what)) = (self.told.last_mut(), struck.first()) {
+            told.push_str(&format!(" with {what}"));
+        }
+        if let Err(wrong) = done {
+            let last = &self.told[self.told.len().saturating_sub(12)..];
+            panic!("{wrong}\nthe last steps:\n  {}", last.join("\n  "));
+        }
+        self.scene.house().board.order(Vec::new());
+        !struck.is_empty()
     }
 
-    fn settle(&mut self) {
-        let (manager, fake, dir) = (self.scene.manager(), self.scene.fake.clone(), self.scene.dir.path().to_owned());
-        let reference = self.reference.clone();
-        self.scene.house().settle(|| reference.check(&manager, &fake, &dir));
+    /// Waits until everything is as it should be. A daemon that dies meanwhile is started again.
+    fn settle(&mut self) -> Result<(), String> {
+        let dir = self.scene.dir.path().to_owned();
+        loop {
+            let (manager, fake) = (self.scene.manager(), self.scene.fake.clone());
+            let board = self.scene.house().board.clone();
+            let (reference, or) = (self.reference.clone(), self.or.clone());
+            let other = std::cell::Cell::new(false);
+            let settled = self.scene.house().try_settle(|| {
+                if board.is_dead() {
+                    return Ok(());
+                }
+                let wrong = match reference.check(&manager, &fake, &dir) {
+                    Ok(()) => return Ok(()),
+                    Err(wrong) => wrong,
+                };
+                let or = or.as_ref().ok_or_else(|| wrong.clone())?;
+                or.check(&manager, &fake, &dir).map_err(|also| format!("{wrong}; or {also}"))?;
+                other.set(true);
+                Ok(())
+            });
+            if !self.scene.house().board.is_dead() {
+                settled?;
+                if other.get() {
+                    self.reference = self.or.take().unwrap_or_else(|| reference.clone());
+                }
+                self.or = None;
+                return Ok(());
+            }
+            self.restart_dead();
+        }
+    }
+
+    /// Starts a daemon that has died again.
+    fn restart_dead(&mut self) {
+        self.scene.kill();
+        self.repairs.clear();
+        self.scene.open();
     }
 
     fn carry_out(&mut self, step: Step) -> Result<(), String> {
@@ -182,8 +243,9 @@ impl Run {
 
     fn create_network(&mut self, n: usize) -> Result<(), String> {
         let wanted = if self.reference.networks[n].is_some() { Err("id_in_use") } else { Ok(()) };
-        self.answer(create_network(n), wanted)?;
-        self.reference.networks[n].get_or_insert_default();
+        if self.answer(create_network(n), wanted)? {
+            self.reference.networks[n].get_or_insert_default();
+        }
         Ok(())
     }
 
@@ -193,8 +255,9 @@ impl Run {
             Some(has) if has[usize::from(v6)] => Err("id_in_use"),
             Some(_) => Ok(()),
         };
-        self.answer(create_subnet(n, v6), wanted)?;
-        if let Some(has) = self.reference.networks[n].as_mut() {
+        if self.answer(create_subnet(n, v6), wanted)?
+            && let Some(has) = self.reference.networks[n].as_mut()
+        {
             has[usize::from(v6)] = true;
         }
         Ok(())
@@ -207,10 +270,17 @@ impl Run {
             (Some(_), true) => Err("network_in_use"),
             (Some(_), false) => Ok(()),
         };
-        self.answer(Action::DeleteNetwork(network_id(n)), wanted)?;
-        if wanted.is_ok() {
+        let done = self.answer(Action::DeleteNetwork(network_id(n)), wanted)?;
+        if done {
             self.reference.networks[n] = None;
             self.reference.bridge &= n != AGENTS;
+        }
+        if n == AGENTS && wanted.is_ok() {
+            // One that was refused half-way may have lost its bridge: the next port brings it.
+            let mark = names::network_altname(network_id(AGENTS));
+            let there = self.scene.fake.links().iter().any(|link| link.altnames.contains(&mark));
+            self.or.iter_mut().for_each(|or| or.bridge &= there);
+            self.reference.bridge &= there;
         }
         Ok(())
     }
@@ -218,12 +288,11 @@ impl Run {
     /// What a new NIC of a server on a network gets, or why it gets none.
     fn new_nic(&self, server: usize, n: usize) -> Result<Vec<std::net::IpAddr>, &'static str> {
         let subnets = self.reference.networks[n].ok_or("no_such_network")?;
-        self.room(server)?;
         if subnets == [false, false] {
-            return Err("no_subnet");
+            return self.room(server).and(Err("no_subnet"));
         }
         let ips = self.reference.next_ips(n)?;
-        self.reachable(server).map(|()| ips)
+        self.room(server).and_then(|()| self.reachable(server)).map(|()| ips)
     }
 
     fn room(&self, server: usize) -> Result<(), &'static str> {
@@ -238,14 +307,14 @@ impl Run {
         let ip = address(n, false, host);
         let wanted = (|| {
             let subnets = self.reference.networks[n].ok_or("no_such_network")?;
-            self.room(server)?;
-            match (subnets, host) {
+            let refused = match (subnets, host) {
                 ([false, false], _) => Err("no_subnet"),
                 ([false, true], _) | (_, 8..) => Err("address_outside_subnet"),
                 (_, 0 | 1 | 7) => Err("address_not_usable"),
-                _ if self.reference.taken(ip) => Err("address_in_use"),
-                _ => self.reachable(server).map(|()| vec![ip]),
-            }
+                _ if self.reference.taken(ip) => return Err("address_in_use"),
+                _ => Ok(()),
+            };
+            self.room(server).and(refused).and_then(|()| self.reachable(server)).map(|()| vec![ip])
         })();
         self.made(attach(server, WantedNic::OnNetwork(network_id(n), Some(ip))), wanted)
     }
@@ -258,7 +327,7 @@ impl Run {
         };
         let admin_up = port.admin_up;
         self.made(attach(server, WantedNic::Port(id)), wanted)?;
-        same("admin state kept", self.reference.ports[&id].admin_up, admin_up)
+        same("admin state kept", self.reference.ports.get(&id).map(|port| port.admin_up), Some(admin_up))
     }
 
     fn attach_nothing(&mut self, server: usize) -> Result<(), String> {
@@ -273,20 +342,54 @@ impl Run {
 
     /// Performs an action that shows a port, or refuses for the wanted reason.
     fn made(&mut self, action: Action, wanted: Result<Vec<std::net::IpAddr>, &'static str>) -> Result<(), String> {
-        let reply = self.scene.perform(action);
-        let ips = |reply: &nicd::manager::Reply| {
-            port_of(reply.clone()).port.fixed_ips.iter().map(|ip| ip.ip_address).collect::<Vec<_>>()
-        };
-        same("answer", reply.as_ref().map(ips).map_err(Error::reason), wanted)?;
-        if let Ok(reply) = reply {
-            self.reference.adopt(&port_of(reply));
+        let ips = |reply: &Reply| port_of(reply.clone()).port.fixed_ips.iter().map(|ip| ip.ip_address).collect::<Vec<_>>();
+        match self.ask(action) {
+            Told::Answered(reply) => {
+                same("answer", (*reply).as_ref().map(ips).map_err(Error::reason), wanted)?;
+                if let Ok(reply) = *reply {
+                    self.reference.adopt(&port_of(reply));
+                }
+            }
+            Told::Struck => {}
+            Told::Nothing => {
+                // Whatever is bound or listed now and was not before is what was asked for.
+                for view in self.scene.manager().ports(PortFilter::default()) {
+                    let known = self.reference.ports.get(&view.port.id).map(|port| port.server.is_some());
+                    if known.is_none() || known == Some(false) && view.port.attached_to().is_some() {
+                        self.reference.adopt(&view);
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    /// Performs an action that succeeds, or refuses for the wanted reason.
-    fn answer(&self, action: Action, wanted: Result<(), &'static str>) -> Result<(), String> {
-        same("answer", self.scene.perform(action).map(|_| ()).map_err(|error| error.reason()), wanted)
+    /// Performs an action that succeeds, or refuses for the wanted reason; whether it is to be taken as done.
+    fn answer(&mut self, action: Action, wanted: Result<(), &'static str>) -> Result<bool, String> {
+        match self.ask(action) {
+            Told::Answered(reply) => {
+                same("answer", reply.map(|_| ()).map_err(|error| error.reason()), wanted)?;
+                Ok(wanted.is_ok())
+            }
+            Told::Struck => Ok(false),
+            Told::Nothing => Ok(wanted.is_ok()),
+        }
+    }
+
+    /// Performs an action in which something may go wrong.
+    fn ask(&mut self, action: Action) -> Told {
+        let board = self.scene.house().board.clone();
+        match self.scene.house().ask(action) {
+            Some(Err(_)) if !board.struck().is_empty() => Told::Struck,
+            Some(answer) => Told::Answered(Box::new(answer)),
+            None => {
+                self.or = Some(self.reference.clone());
+                if board.is_dead() {
+                    self.restart_dead();
+                }
+                Told::Nothing
+            }
+        }
     }
 
     fn pick(&self, pick: usize) -> Option<(PortId, &RefPort)> {
@@ -302,28 +405,34 @@ impl Run {
     ) -> Result<(), String> {
         let Some((id, port)) = self.pick(pick) else { return Ok(()) };
         let Some(server) = port.server else { return Ok(()) };
-        self.answer(action(server, id), Ok(()))?;
-        then(&mut self.reference, id);
+        if self.answer(action(server, id), Ok(()))? {
+            then(&mut self.reference, id);
+        }
         Ok(())
     }
 
     fn detach_of_another(&mut self, pick: usize) -> Result<(), String> {
         let Some((id, port)) = self.pick(pick) else { return Ok(()) };
         let other = (0..3).find(|server| Some(*server) != port.server).unwrap();
-        self.answer(detach(other, id), Err("port_not_on_server"))
+        self.answer(detach(other, id), Err("port_not_on_server")).map(|_| ())
     }
 
     fn delete(&mut self, pick: usize) -> Result<(), String> {
         let Some((id, _)) = self.pick(pick) else { return Ok(()) };
-        self.answer(Action::DeletePort(id), Ok(()))?;
-        self.reference.ports.remove(&id);
+        if self.answer(Action::DeletePort(id), Ok(()))? {
+            self.reference.ports.remove(&id);
+        }
         Ok(())
     }
 
     fn admin(&mut self, pick: usize, up: bool) -> Result<(), String> {
         let Some((id, _)) = self.pick(pick) else { return Ok(()) };
-        self.answer(Action::UpdatePort(id, PortChange { admin_up: Some(up), ..PortChange::default() }), Ok(()))?;
-        self.reference.ports.get_mut(&id).unwrap().admin_up = up;
+        let change = PortChange { admin_up: Some(up), ..PortChange::default() };
+        if self.answer(Action::UpdatePort(id, change), Ok(()))?
+            && let Some(port) = self.reference.ports.get_mut(&id)
+        {
+            port.admin_up = up;
+        }
         Ok(())
     }
 
@@ -369,7 +478,7 @@ impl Run {
 
     fn put_server(&mut self, server: usize) -> Result<(), String> {
         let wanted = self.reachable(server).map_err(|_| "no_such_namespace");
-        self.answer(put_server(server), wanted)
+        self.answer(put_server(server), wanted).map(|_| ())
     }
 
     fn remove_netns(&mut self) -> Result<(), String> {
@@ -392,11 +501,20 @@ impl Run {
         self.repairs.clear();
         let before = self.scene.fake.log().len();
         self.scene.open();
-        self.settle();
+        self.settle()?;
         let waits = self.reference.netns_gone && self.reference.nics(NETNS) > 0;
         let written = self.scene.fake.log()[before..].to_vec();
         if waits { Ok(()) } else { same("writes after the restart", written, vec![]) }
     }
+}
+
+/// What came of an action.
+enum Told {
+    Answered(Box<Result<Reply, Error>>),
+    /// An error, and something went wrong.
+    Struck,
+    /// It was never answered.
+    Nothing,
 }
 
 impl Meddling {

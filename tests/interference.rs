@@ -1,0 +1,232 @@
+//! A hostile neighbour: for a while it does to nicd's devices, at random, everything an operator's slip or another program
+//! may do. Two seconds later everything is as recorded, and nothing of others was touched.
+//!
+//! 20 s; `NICD_DRILL=60` for longer, `NICD_SEED` for the same again.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "common/bench.rs"]
+mod bench;
+#[path = "common/daemon.rs"]
+mod daemon;
+#[path = "common/netns.rs"]
+mod netns;
+#[path = "common/witness.rs"]
+mod witness;
+
+use std::time::{Duration, Instant};
+
+use bench::{Bench, foreign_bridge, text};
+use netns::{Guest, in_netns, run, try_run};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use witness::{has_flag, links, try_link};
+
+/// How soon everything is as recorded.
+const SOON: Duration = Duration::from_secs(2);
+
+/// The operator's bridge.
+const BR0: &str = "br0";
+
+/// A port, and the guest it is of where that is a namespace.
+struct Port {
+    id: String,
+    device: String,
+    bridge: String,
+    guest: Option<usize>,
+}
+
+/// What the neighbour does.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    OutOfItsBridge,
+    IntoAnother,
+    Down,
+    Mac,
+    Mtu,
+    Alias,
+    Learning,
+    AddressGeneration,
+    Rename,
+    Away,
+    Delete,
+    BridgeDown,
+    BridgeMtu,
+    BridgeDeleted,
+    NamespaceAnew,
+}
+
+const DEEDS: [Deed; 15] = [
+    Deed::OutOfItsBridge,
+    Deed::IntoAnother,
+    Deed::Down,
+    Deed::Mac,
+    Deed::Mtu,
+    Deed::Alias,
+    Deed::Learning,
+    Deed::AddressGeneration,
+    Deed::Rename,
+    Deed::Away,
+    Deed::Delete,
+    Deed::BridgeDown,
+    Deed::BridgeMtu,
+    Deed::BridgeDeleted,
+    Deed::NamespaceAnew,
+];
+
+struct Drill {
+    bench: Bench,
+    guests: Vec<Option<Guest>>,
+    ports: Vec<Port>,
+    dice: StdRng,
+}
+
+impl Drill {
+    fn new(seed: u64) -> Self {
+        foreign_bridge(BR0, 1500);
+        foreign_bridge("other", 1500);
+        run("ip link add stranger type veth peer name friend");
+        run("ip link set stranger master other up");
+        run("ip netns add away");
+        let mut bench = Bench::start();
+        let (agents, operators) = (bench.usual_network(), bench.network_on(BR0));
+        let (mut guests, mut ports) = (Vec::new(), Vec::new());
+        for n in 0..8 {
+            let network = if n % 2 == 0 { &agents } else { &operators };
+            let (guest, server) = match n < 4 {
+                true => {
+                    let (guest, server) = bench.guest(&format!("g{n}"));
+                    guests.push(Some(guest));
+                    (Some(guests.len() - 1), server)
+                }
+                false => (None, bench.vm()),
+            };
+            let id = bench.attach_to(&server, network);
+            let details = bench.port(&id)["binding:vif_details"].clone();
+            ports.push(Port { device: text(&details["device"]), bridge: text(&details["bridge"]), id, guest });
+        }
+        Self { bench, guests, ports, dice: StdRng::seed_from_u64(seed) }
+    }
+
+    /// One deed to one port. What it is done to may just be gone, as nicd mends meanwhile.
+    fn strike(&mut self) -> Deed {
+        let deed = DEEDS[self.dice.random_range(0..DEEDS.len())];
+        let port = &self.ports[self.dice.random_range(0..self.ports.len())];
+        let (mark, bridge) = (format!("nicd-{}", port.id), port.bridge.clone());
+        let to = |what: &str| _ = try_run(&format!("ip link set dev {mark} {what}"));
+        match deed {
+            Deed::OutOfItsBridge => to("nomaster"),
+            Deed::IntoAnother => to("master other"),
+            Deed::Down => to("down"),
+            Deed::Mac => to("address 02:00:00:00:00:77"),
+            Deed::Mtu => to("mtu 1300"),
+            Deed::Alias => to("alias mine"),
+            Deed::AddressGeneration => to("addrgenmode eui64"),
+            Deed::Rename => to(&format!("name r{:08x}", self.dice.random::<u32>())),
+            // Its other end is still in the guest: who takes one end away ends the pair.
+            Deed::Away => {
+                to("netns away");
+                _ = try_run(&format!("ip -n away link del {mark}"));
+            }
+            Deed::Delete => _ = try_run(&format!("ip link del {mark}")),
+            Deed::Learning => {
+                let name = try_link(&mark).map(|link| text(&link["ifname"])).unwrap_or_default();
+                _ = try_run(&format!("bridge link set dev {name} learning on"));
+            }
+            Deed::BridgeDown if bridge != BR0 => _ = try_run(&format!("ip link set dev {bridge} down")),
+            Deed::BridgeMtu if bridge != BR0 => _ = try_run(&format!("ip link set dev {bridge} mtu 1400")),
+            Deed::BridgeDeleted => {
+                _ = try_run(&format!("ip link del {bridge}"));
+                if bridge == BR0 {
+                    foreign_bridge(BR0, 1500);
+                }
+            }
+            Deed::NamespaceAnew => {
+                if let Some(place) = port.guest {
+                    let guest = self.guests[place].take().unwrap();
+                    let name = guest.name.clone();
+                    guest.end();
+                    self.guests[place] = Some(Guest::new(&name));
+                }
+            }
+            // The operator's bridge is the operator's: its settings are nobody else's business.
+            Deed::BridgeDown | Deed::BridgeMtu => {}
+        }
+        deed
+    }
+
+    /// What is not as recorded.
+    fn wrong(&mut self) -> Option<String> {
+        let shown = self.bench.ports();
+        for port in &self.ports {
+            let Some(now) = shown.iter().find(|one| one["id"] == port.id.as_str()) else {
+                return Some(format!("{} is not listed", port.id));
+            };
+            let status = if port.guest.is_some() { "ACTIVE" } else { "DOWN" };
+            let mark = format!("nicd-{}", port.id);
+            let Some(device) = try_link(&mark) else { return Some(format!("{mark} is not there: {now}")) };
+            let host_mac = format!("fe{}", &text(&now["mac_address"])[2..]);
+            let slave = &device["linkinfo"]["info_slave_data"];
+            let facts = [
+                ("status", now["status"] == status),
+                ("bridge", device["master"] == port.bridge.as_str()),
+                ("up", has_flag(&device, "UP")),
+                ("MAC", device["address"] == host_mac.as_str()),
+                ("MTU", device["mtu"] == 1500),
+                ("alias", device["ifalias"].as_str().is_some_and(|alias| alias.starts_with("nicd "))),
+                ("learning", slave["learning"] == false),
+                ("address generation", device["inet6_addr_gen_mode"] == "none"),
+                ("bridge's state", try_link(&port.bridge).is_some_and(|bridge| has_flag(&bridge, "UP") && bridge["mtu"] == 1500)),
+            ];
+            if let Some((fact, _)) = facts.iter().find(|(_, right)| !right) {
+                return Some(format!("{fact} of {} ({}): {now} {device}", port.id, port.device));
+            }
+            if let Some(guest) = port.guest.and_then(|place| self.guests[place].as_ref())
+                && !guest.ip("-4 addr").contains(&text(&now["fixed_ips"][0]["ip_address"]))
+            {
+                return Some(format!("the guest {} has not its address: {}", guest.name, guest.ip("addr")));
+            }
+        }
+        None
+    }
+}
+
+/// What is nobody's of nicd, without what changes by itself.
+fn strangers() -> Vec<Value> {
+    let ours =
+        |link: &Value| link["altnames"].as_array().is_some_and(|names| names.iter().any(|name| text(name).starts_with("nicd-")));
+    let named = |link: &&Value| [Some("other"), Some("stranger"), Some("friend"), Some("lo")].contains(&link["ifname"].as_str());
+    let all = links();
+    assert!(all.iter().all(|link| ours(link) || named(&link) || link["ifname"] == BR0), "left over: {all:#?}");
+    all.iter()
+        .filter(named)
+        .map(|link| json!([link["ifname"], link["ifindex"], link["address"], link["mtu"], link["master"], has_flag(link, "UP")]))
+        .collect()
+}
+
+#[test]
+fn two_seconds_after_a_hostile_neighbour_everything_is_as_recorded() {
+    in_netns(|| {
+        let given = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
+        let seed = given("NICD_SEED").unwrap_or_else(rand::random);
+        let lasts = Duration::from_secs(given("NICD_DRILL").unwrap_or(20));
+        eprintln!("NICD_SEED={seed}");
+        let mut drill = Drill::new(seed);
+        let before = strangers();
+        let start = Instant::now();
+        let mut deeds = Vec::new();
+        while start.elapsed() < lasts {
+            deeds.push(drill.strike());
+            // A neighbour has its own pace.
+            std::thread::sleep(Duration::from_millis(drill.dice.random_range(0..60)));
+        }
+        let last = Instant::now();
+        while let Some(wrong) = drill.wrong() {
+            assert!(last.elapsed() < SOON, "after {} deeds, the last ones {:?}: {wrong}", deeds.len(), &deeds[deeds.len() - 5..]);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("{} deeds, right again after {:?}", deeds.len(), last.elapsed());
+        assert_eq!(strangers(), before);
+    });
+}
