@@ -81,7 +81,12 @@ impl DaemonError {
             Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
-            Self::Metrics { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+            // An address family that is shut off (RestrictAddressFamilies=) is a right that is missing.
+            Self::Metrics { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied || source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+            {
+                Exit::Permission
+            }
             Self::Metrics { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,
         }
