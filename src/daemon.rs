@@ -79,6 +79,7 @@ impl DaemonError {
         match self {
             Self::Socket(error) => error.exit(),
             Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
+            Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
             // An address family that is shut off (RestrictAddressFamilies=) is a right that is missing.

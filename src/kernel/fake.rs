@@ -15,13 +15,10 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Address, At, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
 use crate::points;
 
 use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
-
-/// The most ports a bridge has (`BR_MAX_PORTS` less the one that is never given).
-const BRIDGE_PORTS: usize = 1023;
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

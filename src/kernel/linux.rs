@@ -15,7 +15,9 @@ use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
-use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, guest, links, routes, seen};
+use super::{
+    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, guest, links, routes, seen,
+};
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Kind, LinkSeen, Op};
 use crate::threads;
@@ -43,6 +45,10 @@ impl Kernel for Linux {
 
     fn open(&self) -> Result<LinuxHost, OpError> {
         let open = || {
+            if capabilities::lacks(capabilities::NET_ADMIN) {
+                let said = "CAP_NET_ADMIN is missing; start nicd by its service (systemctl start nicd), or as root";
+                return Err(Failure::new(Trouble::Permission, Part::Open, said));
+            }
             let netlink = Netlink::open()?;
             let home = Home::of(&netlink)?;
             Ok(LinuxHost { netlink, home })

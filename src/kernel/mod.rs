@@ -11,6 +11,7 @@
 
 mod answer;
 mod bridge;
+mod capabilities;
 mod create;
 pub mod fake;
 mod guest;

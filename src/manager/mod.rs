@@ -15,6 +15,7 @@
 //! function, `Manager::build`; they differ in the reason.
 
 mod attach;
+mod crowded;
 mod detach;
 mod error;
 mod follow;
@@ -330,7 +331,8 @@ impl Manager {
 
     /// Tells when the agent has become degraded, or well again.
     fn tell_health(&self, state: &mut State) {
-        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty() || !state.lacks.is_empty();
+        let crowded = crowded::bridges(state).next().is_some();
+        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty() || !state.lacks.is_empty() || crowded;
         if std::mem::replace(&mut state.degraded, degraded) == degraded {
             return;
         }

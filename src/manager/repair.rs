@@ -245,7 +245,8 @@ impl Manager {
         let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
         let server = entry.record.binding.as_ref().map(|binding| binding.server_id);
         match (error.trouble, server) {
-            (Trouble::BridgeFull, _) => Error::BridgeFull { network: entry.record.network_id },
+            // Others came first since the plan was made.
+            (Trouble::BridgeFull, _) => PlanError::BridgeFull(state.bridge_name(entry.record.network_id)).into(),
             (Trouble::GuestNameTaken, Some(server)) => {
                 let name = entry.record.profile.interface_name.as_ref();
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }

@@ -13,7 +13,7 @@ use crate::telemetry::meters;
 use crate::telemetry::meters::Standing;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
-use super::{Error, Manager};
+use super::{Error, Manager, crowded};
 
 /// A network and its subnets' ids.
 #[derive(Debug, Clone, PartialEq)]
@@ -278,7 +278,7 @@ pub(super) fn problems(state: &State) -> Vec<Problem> {
         detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
         remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
     });
-    store.into_iter().chain(state.lacks.iter().map(Problem::from)).chain(orphans).collect()
+    store.into_iter().chain(state.lacks.iter().map(Problem::from)).chain(orphans).chain(crowded::problems(state)).collect()
 }
 
 pub(super) fn network(state: &State, id: NetworkId) -> Result<NetworkView, Error> {

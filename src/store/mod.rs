@@ -67,6 +67,9 @@ pub enum StoreError {
         /// The last one known here.
         known: u32,
     },
+    /// This process may not write there.
+    #[error("{0} may not be written by this user; start nicd by its service (systemctl start nicd), or as root")]
+    Denied(String),
     /// Another nicd holds the state directory.
     #[error("another nicd holds {0}")]
     Held(String),
@@ -94,6 +97,7 @@ impl StoreError {
             Self::Full => "full",
             Self::Conflict(_) => "conflict",
             Self::Failed(_) => "failed",
+            Self::Denied(_) => "denied",
             Self::Newer { .. } => "newer",
             Self::Held(_) => "held",
             Self::Busy => "busy",

@@ -43,7 +43,7 @@ shows "and attaches no tap" sh -c '! nicctl attach vm --network blue'
 as_shipped nicd.service
 shows "with it it does" nicctl attach vm --network blue
 shows "the daemon sees no process but its own" sh -ec '
-    seen=$(nsenter --target '"$(pid)"' --mount setpriv --reuid nicd --clear-groups ls /proc)
+    seen=$(nsenter --target '"$(pid)"' --mount setpriv --reuid nicd --regid nicd --clear-groups ls /proc)
     ! echo "$seen" | grep -qx 1'
 shows "the daemon can write nowhere but in its state" sh -ec '
     for place in / /etc /usr /run /var/lib /tmp/..; do
@@ -53,6 +53,6 @@ shows "the daemon can write nowhere but in its state" sh -ec '
 shows "what it holds is let go, and the README's commands take it away" sh -ec '
     nicctl server delete web --detach; nicctl server delete vm --detach; nicctl network delete blue
     sh -e /nicd/uninstall'
-shows "nothing is left" sh -c '[ -z "$(find / -xdev -name "*nicd*" -not -path "/proc/*" -not -path "/nicd*" -not -path "/var/log/*" -not -path "/tmp/*" -not -path "/sys/*")" ]'
+shows "nothing is left" sh -c '[ -z "$(find / -xdev -name "*nicd*" -not -path "/proc/*" -not -path "/nicd*" -not -path "/var/log/*" -not -path "/tmp/*" -not -path "/sys/*" -not -path "/run/systemd/*")" ]'
 echo DONE
 systemctl --no-block poweroff

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::machine::{cache, prepared, readme};
-use crate::netns::{in_netns, run};
+use crate::netns::{in_netns, is_root, run};
 
 /// The kernel, fetched once.
 fn kernel() -> PathBuf {
@@ -53,6 +53,8 @@ fn image(root: &Path, kernel: &Path) -> PathBuf {
     fs::write(units.join("inside.service"), unit).unwrap();
     fs::create_dir_all(units.join("multi-user.target.wants")).unwrap();
     symlink("/etc/systemd/system/inside.service", units.join("multi-user.target.wants/inside.service")).unwrap();
+    // Else it hangs the line up that the script writes to.
+    symlink("/dev/null", units.join("serial-getty@ttyS0.service")).unwrap();
     symlink("/sbin/init", place.join("init")).unwrap();
     sh(place, "find . -xdev -not -path './usr/share/doc/*' | cpio --create --format=newc --quiet >/run/image.cpio");
     "/run/image.cpio".into()
@@ -64,9 +66,12 @@ fn with_debians_kernel_all_of_it_holds() {
         eprintln!("not run: takes a minute or two, and is run with NICD_TEST_QEMU=1");
         return;
     }
-    in_netns(|| {
-        let (root, _turn) = prepared();
-        let kernel = kernel();
+    if !is_root() {
+        return;
+    }
+    // While there is a network to fetch from.
+    let ((root, _turn), kernel) = (prepared(), kernel());
+    in_netns(move || {
         let image = image(&root, &kernel);
         let vmlinuz = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
         let vmlinuz = vmlinuz.into_iter().find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap();

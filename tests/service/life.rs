@@ -94,7 +94,7 @@ fn an_installed_service_lives_through_all_that_is_done_to_it_and_leaves_nothing(
             api.delete(&format!("/nicd/v1/servers/{}?detach=true", nic.server)).expect(204);
         }
         api.delete(&format!("/v2.0/networks/{network}")).expect(204);
-        machine.run("ip netns del a; ip netns del b; rmdir /run/netns");
+        machine.run("ip netns del a; ip netns del b; umount /run/netns; rmdir /run/netns");
         machine.uninstall();
         assert_eq!(traces(&machine), before);
     });

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::{Client, PATIENCE};
-use crate::netns::{in_netns, run};
+use crate::netns::{in_netns, is_root, run};
 
 /// Debian's release, and what a machine has beside its smallest set.
 const RELEASE: &str = "bookworm";
@@ -40,7 +40,11 @@ pub struct Wishes {
 
 /// Runs `test` on a machine that has just booted. Without root it says that the test is left to the full command.
 pub fn on_a_machine(wishes: Wishes, test: impl FnOnce(Machine) + Send + 'static) {
-    in_netns(move || test(Machine::boot(wishes)));
+    if is_root() {
+        // While there is a network to fetch from.
+        let (root, turn) = prepared();
+        in_netns(move || test(Machine::boot(&root, turn, wishes)));
+    }
 }
 
 /// Where roots are kept.
@@ -75,9 +79,8 @@ fn layered(root: &Path) -> PathBuf {
 }
 
 impl Machine {
-    fn boot(wishes: Wishes) -> Self {
-        let (base, turn) = prepared();
-        let root = layered(&base);
+    fn boot(base: &Path, turn: File, wishes: Wishes) -> Self {
+        let root = layered(base);
         let notify = UnixDatagram::bind("/run/machine/notify").unwrap();
         notify.set_read_timeout(Some(PATIENCE * 3)).unwrap();
         let nspawn = command(&root, wishes).spawn().expect("systemd-nspawn");
