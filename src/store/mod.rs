@@ -99,7 +99,6 @@ impl StoreError {
             Self::Failed(_) => "failed",
             Self::Denied(_) => "denied",
             Self::Newer { .. } => "newer",
-            Self::Denied(_) => "denied",
             Self::Held(_) => "held",
             Self::Busy => "busy",
             Self::Closed => "closed",
