@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
-//!  tasks  :  listener (one per connection) · manager.follow · one per action
+//!  tasks  :  listener (one per connection) · numbers on TCP · manager.follow · one per action
 //! ```
 //!
 //! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
