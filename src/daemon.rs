@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
-//!  tasks  :  listener (one per connection) · manager.follow · one per action
+//!  tasks  :  listener (one per connection) · numbers on TCP · manager.follow · one per action
 //! ```
 //!
 //! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
@@ -94,7 +94,12 @@ impl DaemonError {
             Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
-            Self::Metrics { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+            // An address family that is shut off (RestrictAddressFamilies=) is a right that is missing.
+            Self::Metrics { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied || source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+            {
+                Exit::Permission
+            }
             Self::Metrics { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,
         }

@@ -2,7 +2,9 @@
 //!
 //! Lines go to standard error, which journald reads when systemd started us. Messages are constants, data are fields.
 
+mod family;
 pub mod meters;
+mod standing;
 
 pub use meters::meters;
 

@@ -78,8 +78,8 @@ fn what_happened_is_counted_and_health_says_the_same() {
         bench.attach_to(&vm, &network);
         bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": vm}})).refused(404, "no_such_network");
         let device = bench.device(&port);
+        bench.events.wait_status(&port, "ACTIVE");
         netns::run(&format!("ip link set {device} nomaster"));
-        bench.wait_status(&port, "ACTIVE");
         bench.events.wait_status(&port, "BUILD");
         bench.events.wait_status(&port, "ACTIVE");
         let (now, health) = (scrape(&mut bench.api), bench.api.get("/nicd/v1/health").expect(200));

@@ -13,20 +13,18 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+
+use super::family::Family;
+use super::standing::Gauges;
+
+pub use super::standing::Standing;
 
 /// What the text is, for the header Content-Type (Prometheus' text exposition format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The word for what went well, beside the stable words for what did not.
 pub const OK: &str = "ok";
-
-/// From one look at the kernel (10 µs) and one flush (100 µs) to the longest wait there is (30 s), in seconds.
-const BUCKETS: &[f64] =
-    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 /// A part of an attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,21 +48,6 @@ pub enum Detaching {
     Cut,
     /// From handing the device to the reaper to its end in the kernel.
     Delete,
-}
-
-/// How things stand while the text is made.
-#[derive(Debug, Clone, Default)]
-pub struct Standing {
-    /// How long the daemon has run.
-    pub uptime: Duration,
-    /// How many ports have each status.
-    pub ports: Vec<(&'static str, usize)>,
-    /// The reason of each problem health shows.
-    pub problems: Vec<&'static str>,
-    /// How many wait in each queue.
-    pub queues: Vec<(&'static str, usize)>,
-    /// How many follow the events.
-    pub event_readers: usize,
 }
 
 /// The process's meters.
@@ -102,16 +85,6 @@ pub struct Meters {
     /// Signals sent on the bus.
     pub dbus_signals: IntCounter,
     standing: Mutex<Gauges>,
-}
-
-/// Set anew for each text.
-#[derive(Debug)]
-struct Gauges {
-    uptime: Gauge,
-    ports: IntGaugeVec,
-    problems: IntGaugeVec,
-    queues: IntGaugeVec,
-    event_readers: IntGauge,
 }
 
 /// The process's meters.
@@ -263,67 +236,6 @@ impl Meters {
         for step in Detaching::ALL {
             self.detach_step.with_label_values(&[step.as_str()]);
         }
-    }
-}
-
-impl Gauges {
-    fn new(family: &Family<'_>) -> Self {
-        let build = family.gauges("nicd_build_info", "The program.", &["version"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Self {
-            uptime: family.add(Gauge::new("nicd_uptime_seconds", "Since the daemon started.")),
-            ports: family.gauges("nicd_ports", "Ports, by status.", &["status"]),
-            problems: family.gauges("nicd_problems", "What health shows to be wrong, by reason.", &["reason"]),
-            queues: family.gauges("nicd_queue_depth", "What waits in each queue.", &["queue"]),
-            event_readers: family.gauge("nicd_event_readers", "Who follows the events."),
-        }
-    }
-
-    fn set(&self, standing: &Standing) {
-        self.uptime.set(standing.uptime.as_secs_f64());
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        for (family, values) in [(&self.ports, &standing.ports), (&self.queues, &standing.queues)] {
-            values.iter().for_each(|(label, number)| family.with_label_values(&[label]).set(count(*number)));
-        }
-        self.problems.reset();
-        standing.problems.iter().for_each(|reason| self.problems.with_label_values(&[reason]).inc());
-        self.event_readers.set(count(standing.event_readers));
-    }
-}
-
-/// Makes families and lists them.
-struct Family<'a>(&'a Registry);
-
-impl Family<'_> {
-    /// Names and labels are constants of this file, valid and each given once, as a test shows that makes them all.
-    fn add<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
-        let made = made.expect("a valid name and valid labels");
-        self.0.register(Box::new(made.clone())).expect("a name given once");
-        made
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::new(name, help))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::new(name, help))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn times(&self, name: &str, help: &str) -> Histogram {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec())))
-    }
-
-    fn times_by(&self, name: &str, help: &str, label: &str) -> HistogramVec {
-        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), &[label]))
     }
 }
 

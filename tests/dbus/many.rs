@@ -8,9 +8,10 @@ use nicd::access::Admitted;
 use nicd::config::DbusSettings;
 use nicd::dbus::Bus as OnBus;
 use nicd::kernel::fake::Fake;
-use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{NetworkId, Owner, ServerId, SubnetId};
+use nicd::model::{NetworkId, Owner, Profile, ServerId, SubnetId};
+use nix::sys::signal::{Signal, kill};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -144,6 +145,46 @@ fn four_thousand_ports_are_shown_listed_and_signalled() {
         assert_eq!(timed("until all of their signals are sent, and the count asked for", count), PORTS);
         // Showing has a thread of its own: on a machine with one processor to spare it costs an attach nothing.
         assert!(shown < alone * 2 + Duration::from_secs(1), "{shown:?} against {alone:?}");
+        stop.cancel();
+        thread.join().unwrap();
+        house.stop();
+    });
+}
+
+#[test]
+fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
+    in_netns(|| {
+        let (house, _dir) = furnished();
+        let bus = Bus::start(Policy::Shipped);
+        let stop = CancellationToken::new();
+        let thread = on_bus(&house, &stop);
+        wait_for_name();
+        kill(bus.pid(), Signal::SIGSTOP).unwrap();
+        // More than the bus's socket takes, and than events are kept.
+        let ports = nicd::events::KEPT + 2000;
+        let one = |n: usize| NewPort {
+            id: None,
+            network_id: network(n % NETWORKS),
+            name: String::new(),
+            description: String::new(),
+            project_id: String::new(),
+            mac: None,
+            fixed_ips: None,
+            admin_up: true,
+            device_owner: String::new(),
+            profile: Profile::default(),
+        };
+        for first in (0..ports).step_by(500) {
+            house.perform(Action::CreatePorts((first..first + 500).map(one).collect())).unwrap();
+        }
+        let lost = nicd::telemetry::meters().events_lost.get();
+        kill(bus.pid(), Signal::SIGCONT).unwrap();
+        let count = || ask(ROOT, "org.freedesktop.DBus.Properties Get ss org.nicd.Agent1.Manager PortCount")[0]["data"].clone();
+        let until = Instant::now() + Duration::from_secs(20);
+        while count() != ports {
+            assert!(Instant::now() < until, "{} of {ports}", count());
+        }
+        assert!(nicd::telemetry::meters().events_lost.get() > lost, "nothing was lost, so nothing is shown");
         stop.cancel();
         thread.join().unwrap();
         house.stop();

@@ -7,6 +7,7 @@ mod daemon;
 #[path = "../common/netns.rs"]
 mod netns;
 
+mod bus;
 mod guests;
 mod kernel;
 mod life;

@@ -1,0 +1,57 @@
+//! How things stand: what is a state and no count, and so is put in when the text is made.
+
+use std::time::Duration;
+
+use prometheus::{Gauge, IntGauge, IntGaugeVec};
+
+use super::family::Family;
+
+/// How things stand while the text is made.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// How long the daemon has run.
+    pub uptime: Duration,
+    /// How many ports have each status.
+    pub ports: Vec<(&'static str, usize)>,
+    /// The reason of each problem health shows.
+    pub problems: Vec<&'static str>,
+    /// How many wait in each queue.
+    pub queues: Vec<(&'static str, usize)>,
+    /// How many follow the events.
+    pub event_readers: usize,
+}
+
+/// Set anew for each text.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    uptime: Gauge,
+    ports: IntGaugeVec,
+    problems: IntGaugeVec,
+    queues: IntGaugeVec,
+    event_readers: IntGauge,
+}
+
+impl Gauges {
+    pub(super) fn new(family: &Family<'_>) -> Self {
+        let build = family.gauges("nicd_build_info", "The program.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            uptime: family.add(Gauge::new("nicd_uptime_seconds", "Since the daemon started.")),
+            ports: family.gauges("nicd_ports", "Ports, by status.", &["status"]),
+            problems: family.gauges("nicd_problems", "What health shows to be wrong, by reason.", &["reason"]),
+            queues: family.gauges("nicd_queue_depth", "What waits in each queue.", &["queue"]),
+            event_readers: family.gauge("nicd_event_readers", "Who follows the events."),
+        }
+    }
+
+    pub(super) fn set(&self, standing: &Standing) {
+        self.uptime.set(standing.uptime.as_secs_f64());
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        for (family, values) in [(&self.ports, &standing.ports), (&self.queues, &standing.queues)] {
+            values.iter().for_each(|(label, number)| family.with_label_values(&[label]).set(count(*number)));
+        }
+        self.problems.reset();
+        standing.problems.iter().for_each(|reason| self.problems.with_label_values(&[reason]).inc());
+        self.event_readers.set(count(standing.event_readers));
+    }
+}
