@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::model::{NetworkId, Phase, PortId, ServerId, Status};
 use crate::points;
+use crate::telemetry::meters;
 
 /// How many events are kept for readers that come back.
 pub const KEPT: usize = 10_000;
@@ -57,7 +58,7 @@ pub enum Kind {
     /// A port is there.
     #[serde(rename = "port.created")]
     PortCreated,
-    /// A port's phase has changed, and its status perhaps with it.
+    /// A port's phase has changed, and its status perhaps with it; or its MAC or addresses have, and the phase is as before.
     #[serde(rename = "port.status")]
     PortStatus,
     /// A port is gone.
@@ -138,6 +139,7 @@ impl Events {
         let mut ring = self.lock();
         let seq = ring.next;
         event.seq = seq;
+        meters().emitted(event.kind.as_str());
         ring.next += 1;
         if ring.kept.len() == KEPT {
             ring.kept.pop_front();
@@ -148,6 +150,11 @@ impl Events {
         seq
     }
 
+    /// The number of the last event.
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
     /// A reader of what comes from now on, or of what came after `last`.
     pub fn read_after(&self, last: Option<u64>) -> Reader {
         let ring = self.lock();
@@ -156,6 +163,11 @@ impl Events {
         let position = if lost { ring.next } else { position };
         drop(ring);
         Reader { events: self.clone(), newest: self.newest.subscribe(), position, lost }
+    }
+
+    /// How many readers there are.
+    pub fn readers(&self) -> usize {
+        self.newest.receiver_count()
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
@@ -204,6 +216,7 @@ impl Reader {
         if self.lost {
             // Numbered as the last one passed over: whoever resumes from it misses nothing more.
             self.lost = false;
+            meters().events_lost.inc();
             self.position = ring.next;
             let mut event = Event::new(Kind::Lost, Timestamp::now());
             event.seq = ring.next.saturating_sub(1);

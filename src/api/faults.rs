@@ -307,14 +307,16 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),
         Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),
-        Error::BridgeFull { .. } | Error::GuestNameTaken { .. } | Error::GuestRefused(_) => (S::CONFLICT, "Conflict"),
+        Error::GuestNameTaken { .. } | Error::GuestRefused(_) => (S::CONFLICT, "Conflict"),
         Error::NeedsDetach { .. } | Error::MtuInUse { .. } => (S::CONFLICT, "Conflict"),
         Error::Plan(PlanError::NoSuchBridge(_) | PlanError::NotABridge(_)) => match dialect.envelope {
             // The client has just named it; an attach finds what somebody named before.
             Envelope::Network => (S::BAD_REQUEST, "InvalidInput"),
             Envelope::Compute => (S::CONFLICT, ""),
         },
-        Error::Plan(PlanError::MtuAboveBridge { .. } | PlanError::NoFreeName(_)) => (S::CONFLICT, "Conflict"),
+        Error::Plan(PlanError::MtuAboveBridge { .. } | PlanError::BridgeFull(_) | PlanError::NoFreeName(_)) => {
+            (S::CONFLICT, "Conflict")
+        }
         Error::Plan(PlanError::IndexTaken(_)) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Plan(PlanError::Incomplete(_)) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         Error::NotBuilt(_) => (S::NOT_IMPLEMENTED, "HTTPNotImplemented"),

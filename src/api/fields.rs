@@ -213,7 +213,7 @@ impl Fields {
         }
     }
 
-    /// Takes true or false; Nova's and Neutron's clients also send them as text.
+    /// Takes true or false; Neutron's clients also send them as text or as 1 and 0 (neutron_lib/api/converters.py).
     ///
     /// # Errors
     /// It is neither.
@@ -221,8 +221,10 @@ impl Fields {
         let Some(value) = self.left.remove(name) else { return Ok(None) };
         match &value {
             Value::Bool(truth) => Ok(Some(*truth)),
-            Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
-            Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
+            Value::String(text) if text.eq_ignore_ascii_case("true") || text == "1" => Ok(Some(true)),
+            Value::String(text) if text.eq_ignore_ascii_case("false") || text == "0" => Ok(Some(false)),
+            Value::Number(number) if number.as_u64() == Some(1) => Ok(Some(true)),
+            Value::Number(number) if number.as_u64() == Some(0) => Ok(Some(false)),
             _ => Err(wrong(name, &value, "true or false is expected")),
         }
     }

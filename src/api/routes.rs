@@ -9,7 +9,7 @@ use crate::manager::{NetworkView, PortView};
 use crate::model::Subnet;
 
 use super::openapi::{self as document, Entry};
-use super::{Desk, agent, not_built, nova, rackspace, resource, stream, versions};
+use super::{Desk, agent, metrics, not_built, nova, rackspace, resource, stream, versions};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -79,6 +79,8 @@ fn discovery() -> Vec<Route> {
         get("/v2.1/", versions::v21, page::v21),
         get("/v2.0", versions::network, page::network),
         get("/v2.0/", versions::network, page::network),
+        get("/metrics", metrics::show, document::agent::metrics_at_root),
+        get("/openapi.json", document::serve, document::agent::document_at_root),
     ]
 }
 
@@ -139,7 +141,7 @@ fn own() -> Vec<Route> {
         post("/plan", not_built, page::plan),
         get("/verify", not_built, page::verify),
         post("/gc", not_built, page::gc),
-        get("/metrics", not_built, page::metrics),
+        get("/metrics", metrics::show, page::metrics),
         get("/openapi.json", document::serve, page::document),
     ]
 }

@@ -5,6 +5,7 @@
 //! namespace takes its links with it. It is part of the library so that every test room can use it; the daemon does not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -14,13 +15,10 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Address, At, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
 use crate::points;
 
-use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, Trouble, Who};
-
-/// The most ports a bridge has (`BR_MAX_PORTS` less the one that is never given).
-const BRIDGE_PORTS: usize = 1023;
+use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -624,6 +622,17 @@ impl Host for FakeHost {
         let index = world.at(port, At::Altname)?.index;
         let guest = world.guests.get(&index).map(|guest| guest.name.clone());
         guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of nicd-{port}")))
+    }
+
+    /// Descriptors that stand for a tap's queues; the device stays without carrier.
+    fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
+        let link = lock(&self.world).at(port, At::Altname)?.clone();
+        if link.lower_up {
+            return Err(refused(Trouble::Taken, format!("opening {}", link.name)));
+        }
+        let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        let opened: std::io::Result<Vec<OwnedFd>> = (0..tap.queues).map(|_| null()).collect();
+        opened.map_err(|_| refused(Trouble::Other, format!("opening {}", link.name)))
     }
 
     fn lacks(&mut self) -> Vec<Lack> {

@@ -1,6 +1,7 @@
 //! The kernel room's front door: what the manager asks of worker and reaper, whichever host they work on.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Host, Kernel, Lack, NetnsError, Notice, OpError, Who};
+use super::{Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -61,6 +62,12 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused>;
 
+    /// Opens a port's tap.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused>;
+
     /// The link that has this name now, as the watch would tell of it; none when no link has it.
     ///
     /// # Errors
@@ -84,6 +91,9 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `submit`.
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused>;
+
+    /// How many messages wait for each thread, by the thread's word.
+    fn waiting(&self) -> [(&'static str, usize); 2];
 
     /// Lets the threads end after what waits.
     fn close(&self);
@@ -165,6 +175,10 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(move |host| host.guest_device(port, &netns, pin))
     }
 
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused> {
+        self.ask(move |host| host.open_tap(port, tap))
+    }
+
     fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused> {
         self.ask(move |host| {
             let at = Instant::now();
@@ -182,6 +196,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {
         self.ask(Host::default_route_links)
+    }
+
+    fn waiting(&self) -> [(&'static str, usize); 2] {
+        [("worker", self.worker.waiting()), ("reaper", self.reaper.len())]
     }
 
     fn close(&self) {

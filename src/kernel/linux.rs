@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -14,7 +15,9 @@ use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
-use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, Trouble, Who, guest, links, routes, seen};
+use super::{
+    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, guest, links, routes, seen,
+};
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Kind, LinkSeen, Op};
 use crate::threads;
@@ -42,6 +45,10 @@ impl Kernel for Linux {
 
     fn open(&self) -> Result<LinuxHost, OpError> {
         let open = || {
+            if capabilities::lacks(capabilities::NET_ADMIN) {
+                let said = "CAP_NET_ADMIN is missing; start nicd by its service (systemctl start nicd), or as root";
+                return Err(Failure::new(Trouble::Permission, Part::Open, said));
+            }
             let netlink = Netlink::open()?;
             let home = Home::of(&netlink)?;
             Ok(LinuxHost { netlink, home })
@@ -95,6 +102,11 @@ impl Host for LinuxHost {
             guest::name(&mut inside, index)
         });
         name.map_err(|failure| failure.during(&format!("read the name of port {port} in its guest")))
+    }
+
+    fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
+        let opened = self.fresh().and_then(|()| open_tap(&mut self.netlink, port, tap));
+        opened.map_err(|failure| failure.during(&format!("open the tap of port {port}")))
     }
 
     fn lacks(&mut self) -> Vec<Lack> {
@@ -227,6 +239,27 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
     match link.tap {
         Some(tap) if tap.persist => Ok(()),
         _ => Err(Failure::new(Trouble::Gone, Part::Persist, format!("{} is no persistent tap", link.name))),
+    }
+}
+
+/// A tap is opened by its name, and TUNSETIFF makes one where there is none: what was opened is ours only if the name is
+/// still that of the device looked at. If not, dropping the descriptors takes the other one away.
+fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
+    let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
+    let (Some(seen), Ok(name)) = (link.tap, link.name.parse::<LinkName>()) else {
+        return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} is no tap", link.name)));
+    };
+    // The kernel gives a tap of several queues to several openers, who would then share its frames.
+    if link.lower_up {
+        return Err(Failure::new(Trouble::Taken, Part::Create, format!("{} is held open by another process", link.name)));
+    }
+    // A tap keeps the kind it was made with, whatever its server says by now.
+    let (queues, kind) = if seen.multi_queue { (tap.queues, tap.queues.max(2)) } else { (1, 1) };
+    let opened: Result<Vec<OwnedFd>, TapError> = (0..queues).map(|_| tap::attach(&name, kind, tap.vnet_hdr)).collect();
+    let opened = opened.map_err(|error| tap_failure(Part::Create, error))?;
+    match seen::look(netlink, Who::Name(&link.name))? {
+        Some(now) if now.index == link.index => Ok(opened),
+        _ => Err(Failure::new(Trouble::Gone, Part::Create, format!("{} went while it was opened", link.name))),
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod answer;
 mod bridge;
+mod capabilities;
 mod create;
 pub mod fake;
 mod guest;
@@ -32,6 +33,7 @@ pub mod worker;
 pub use socket::writes;
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -109,6 +111,13 @@ pub trait Host: Send + 'static {
     /// The namespace or the NIC is not there, or the kernel could not answer.
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError>;
 
+    /// Opens a port's tap, which nobody holds, as a VMM would: one descriptor for each of its queues. It has carrier for as
+    /// long as one of them is open anywhere.
+    ///
+    /// # Errors
+    /// The device is not there or is no tap, somebody holds it ([`Trouble::Taken`]), or the kernel refused.
+    fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError>;
+
     /// What this process is missing on the host, and attaches need. Starts nothing, makes nothing.
     fn lacks(&mut self) -> Vec<Lack>;
 
@@ -126,6 +135,15 @@ pub enum Applied {
     Done,
     /// It is as asked, and the NIC has this name in the guest.
     GuestDevice(LinkName),
+}
+
+/// How a tap is used by who opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TapUse {
+    /// With so many queues, where the tap was made for several.
+    pub queues: u16,
+    /// With virtio-net headers or without.
+    pub vnet_hdr: bool,
 }
 
 /// Something that attaches need and this process cannot have.

@@ -1,6 +1,5 @@
 //! One blocking netlink socket: requests in, each answer matched to its request.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -13,6 +12,7 @@ use super::answer::{Failure, Part, Refusal};
 use super::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 use super::wire::{self, Batch, Message};
 use crate::points;
+use crate::telemetry::meters;
 
 /// How long an answer may take. The kernel works inside the send; only an answer that was lost takes longer.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -23,17 +23,15 @@ const DUMP_TRIES: usize = 16;
 /// Enough for what the kernel puts into one datagram of a dump (at most 32 KiB; net/netlink/af_netlink.c).
 const BUFFER: usize = 64 * 1024;
 
-static WRITES: AtomicU64 = AtomicU64::new(0);
-
 /// Changes asked of the kernel since the process started, by all its threads: netlink messages that are no looks, and
 /// taps made or made persistent. A quiet host's restart leaves it at zero.
 pub fn writes() -> u64 {
-    WRITES.load(Ordering::Relaxed)
+    meters().kernel_writes.get()
 }
 
 /// Counts changes asked for beside netlink.
 pub(super) fn count_writes(number: usize) {
-    WRITES.fetch_add(u64::try_from(number).unwrap_or(u64::MAX), Ordering::Relaxed);
+    meters().kernel_writes.inc_by(u64::try_from(number).unwrap_or(u64::MAX));
 }
 
 /// A NETLINK_ROUTE socket in the namespace of the thread that opened it.

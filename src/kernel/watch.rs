@@ -28,6 +28,7 @@ use super::uapi::*;
 use super::{Notice, Who, seen, wire};
 use crate::plan::LinkSeen;
 use crate::points;
+use crate::telemetry::meters;
 
 /// Room for events while the sink is full: some 4000 links' worth.
 const ROOM: usize = 16 << 20;
@@ -108,6 +109,7 @@ impl Watch {
         let at = Instant::now();
         let hints = self.drain();
         if hints.lost {
+            meters().netlink_overruns.inc();
             self.resync = Some(at);
         }
         if self.resync.is_some_and(|due| due <= Instant::now()) {
@@ -201,6 +203,7 @@ impl Watch {
         self.reopen();
         match seen::observe(&mut self.query) {
             Ok(links) => {
+                meters().resyncs.inc();
                 self.resync = None;
                 self.later.clear();
                 links.iter().for_each(|link| self.plan_second_look(link));

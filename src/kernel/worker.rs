@@ -54,8 +54,10 @@ pub enum Outcome {
 pub struct Done {
     /// The links the plan touched, as they were seen afterwards.
     pub seen: Vec<LinkSeen>,
-    /// When that look began.
+    /// When the last step was done, and that look began.
     pub at: Option<Instant>,
+    /// How long the steps took, without the wait for the intent.
+    pub took: Duration,
     /// The NIC's name in its guest, when the job learnt it.
     pub guest_device: Option<LinkName>,
 }
@@ -189,14 +191,19 @@ impl<H: Host> Worker<H> {
         Ok(answered)
     }
 
+    /// How many messages wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Lets the thread end after the jobs that wait.
     pub fn close(&self) {
         self.inbox.close();
     }
 }
 
-/// A job between its volatile steps and the rest, and the altnames to look at once it is done.
-type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>);
+/// A job between its volatile steps and the rest, the altnames to look at once it is done, and the time it took so far.
+type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>, Duration);
 
 struct Loop<H: Host> {
     host: H,
@@ -237,12 +244,13 @@ impl<H: Host> Loop<H> {
                 Some(Message::Durable(..)) | None => {}
             }
         }
-        for (_, (execution, answer, _)) in self.waiting.drain() {
+        for (_, (execution, answer, ..)) in self.waiting.drain() {
             let _ = self.reaper.push_answer(ToReap::Unwind { execution, cause: Cause::Stopping, answer });
         }
     }
 
     fn begin(&mut self, job: Job) {
+        let began = Instant::now();
         let subjects = subjects(&job.plan);
         let mut execution = Execution::new(job.plan);
         let durable = match job.durable {
@@ -260,14 +268,15 @@ impl<H: Host> Loop<H> {
             self.fail(execution, Cause::Op(error), job.answer);
             return;
         }
-        self.waiting.insert(job.id, (execution, job.answer, subjects));
+        self.waiting.insert(job.id, (execution, job.answer, subjects, began.elapsed()));
         if let Some(result) = durable {
             self.durable(job.id, result);
         }
     }
 
     fn durable(&mut self, id: u64, result: Result<(), StoreError>) {
-        let Some((mut execution, answer, subjects)) = self.waiting.remove(&id) else {
+        let began = Instant::now();
+        let Some((mut execution, answer, subjects, before)) = self.waiting.remove(&id) else {
             if !self.failed.remove(&id) {
                 self.early.insert(id, result);
             }
@@ -279,10 +288,11 @@ impl<H: Host> Loop<H> {
         if let Err(error) = execution.run(&mut self.host) {
             return self.fail(execution, Cause::Op(error), answer);
         }
-        let at = Some(Instant::now());
+        let at = Instant::now();
         let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         let seen = subjects.iter().filter_map(look).collect();
-        let done = Done { seen, at, guest_device: execution.guest_device().cloned() };
+        let took = before + at.duration_since(began);
+        let done = Done { seen, at: Some(at), took, guest_device: execution.guest_device().cloned() };
         let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 

@@ -1,6 +1,7 @@
 //! Giving a port to a server.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use crate::model::port::Binding;
 use crate::model::{FixedIp, Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Attaching;
 
 use super::repair::{Failed, IntentIs};
 use super::state::State;
@@ -30,6 +33,7 @@ enum Before {
 
 impl Manager {
     pub(super) async fn attach(self: Arc<Self>, attach: Attach, context: &Context) -> Result<Reply, Error> {
+        let began = Instant::now();
         let (port, before) = self
             .claim(|state| {
                 let server = &state.server(attach.server_id)?;
@@ -51,9 +55,11 @@ impl Manager {
                 self.bind(state, &attach, network, context).map(Claimed::Taken)
             })
             .await?;
+        meters().attaching(Attaching::Reserve, began.elapsed());
         match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]).map(Box::new))).await {
-            Ok(()) => {
+            Ok(done) => {
                 let mut state = self.lock();
+                self.tell_created(&state, port, &before, context);
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
                 let view = view::port(&state, port, &self.policy.host)?;
@@ -62,9 +68,17 @@ impl Manager {
                 }
                 // What was seen while the claim was taken is judged now.
                 self.judge(&mut state, port, Reason::Drift);
+                meters().attaching(Attaching::Reply, done.elapsed());
                 Ok(Reply::Port(Box::new(view)))
             }
             Err(failed) => Err(self.give_up(port, before, failed, context).await),
+        }
+    }
+
+    /// Tells of a port that this attach has made, once it stays: of one that comes to nothing no reader ever hears.
+    fn tell_created(&self, state: &State, port: PortId, before: &Before, context: &Context) {
+        if let (Before::Nothing, Some(entry)) = (before, state.ports.get(&port)) {
+            self.emit(port_event(Kind::PortCreated, &entry.record, None, Some(Phase::Building), None), context);
         }
     }
 
@@ -106,10 +120,8 @@ impl Manager {
         }
         let record = self.new_port(state, network, fixed_ips, binding)?;
         let id = record.id;
-        let event = port_event(Kind::PortCreated, &record, None, Some(Phase::Building), None);
         state.add_port(record, Phase::Building);
         claim(state, id)?;
-        self.emit(event, context);
         Ok((id, Before::Nothing))
     }
 
@@ -154,6 +166,7 @@ impl Manager {
     async fn give_up(&self, port: PortId, before: Before, failed: Failed, context: &Context) -> Error {
         let Failed { error, undone } = failed;
         if let Undone::Left(left) = undone {
+            self.tell_created(&self.lock(), port, &before, context);
             return self.leave(port, &error, &left, context).await;
         }
         let change = match &before {
@@ -168,10 +181,7 @@ impl Manager {
         let mut state = self.lock();
         match before {
             Before::Nothing => {
-                if let Some(entry) = state.remove_port(port) {
-                    let reason = Some(error.reason().to_owned());
-                    self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, reason), context);
-                }
+                state.remove_port(port);
             }
             Before::Unbound(record) => {
                 state.replace_port(*record);

@@ -9,10 +9,12 @@ use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
 use crate::plan::{Op, Plan, Reason, Step, Want, plan};
 use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Detaching;
 
 use super::repair::{backoff, claim_port};
 use super::state::State;
-use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event};
+use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, word};
 
 impl Manager {
     pub(super) async fn detach(
@@ -36,6 +38,17 @@ impl Manager {
 
     /// Lets a port's device go, and the port with it or not, as `what` says once the port is claimed.
     async fn remove(
+        self: &Arc<Self>,
+        port: PortId,
+        what: impl Fn(&mut State) -> Result<Intent, Error>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let result = self.remove_once_claimed(port, what, context).await;
+        meters().detached(word(&result));
+        result
+    }
+
+    async fn remove_once_claimed(
         self: &Arc<Self>,
         port: PortId,
         what: impl Fn(&mut State) -> Result<Intent, Error>,
@@ -83,7 +96,9 @@ impl Manager {
         context: &Context,
     ) -> Result<(), Error> {
         let changes = leaving.iter().cloned().map(|port| Change::PutPort(Box::new(port))).chain(beside);
+        let began = Instant::now();
         self.commit(changes.collect(), Purpose::Freeing).await?;
+        meters().detaching(Detaching::Commit, began.elapsed());
         let ports: Vec<PortId> = leaving.iter().map(|port| port.id).collect();
         {
             let mut state = self.lock();
@@ -94,7 +109,9 @@ impl Manager {
             }
         }
         for port in ports {
+            let began = Instant::now();
             self.cut(port).await;
+            meters().detaching(Detaching::Cut, began.elapsed());
             let (manager, context) = (Arc::clone(self), context.clone());
             self.tasks.spawn(async move { manager.reap(port, &context).await });
         }
@@ -134,12 +151,14 @@ impl Manager {
             Some(entry) if !entry.reaping => entry.reaping = true,
             _ => return,
         }
+        let began = Instant::now();
         let deleted = match self.hands.delete(port) {
             Ok(answer) => answered(answer).await,
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
             Ok(Ok(())) => {
+                meters().detaching(Detaching::Delete, began.elapsed());
                 self.forget_device(port);
                 return self.gone(port, context).await;
             }

@@ -215,12 +215,6 @@ pub enum Error {
         /// What the policy says.
         why: String,
     },
-    /// The kernel takes no more ports into it.
-    #[error("the bridge of network {network} is full: the kernel allows 1023 ports in a bridge")]
-    BridgeFull {
-        /// Whose bridge.
-        network: NetworkId,
-    },
     /// The guest has a NIC of that name.
     #[error("interface name {name} is taken in the namespace of instance {server}; choose another, or none for the lowest free")]
     GuestNameTaken {
@@ -322,7 +316,6 @@ impl Error {
             Self::NamespaceChanged { .. } => "namespace_changed",
             Self::NamespaceGone { .. } => "namespace_gone",
             Self::BridgeNotAllowed { .. } => "bridge_not_allowed",
-            Self::BridgeFull { .. } => "bridge_full",
             Self::GuestNameTaken { .. } => "interface_name_taken",
             Self::GuestRefused(_) => "guest_refused",
             Self::NeedsDetach { .. } => "needs_detach",
@@ -330,6 +323,7 @@ impl Error {
             Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
             Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
             Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",
+            Self::Plan(PlanError::BridgeFull(_)) => "bridge_full",
             Self::Plan(PlanError::NoFreeName(_)) => "no_free_name",
             Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
             Self::Plan(PlanError::Incomplete(_)) => "internal",

@@ -11,6 +11,7 @@ use crate::kernel::Notice;
 use crate::model::{Happening, NetworkId, Phase, PortId};
 use crate::plan::{LinkSeen, Reason};
 use crate::store::{Change, Purpose, StoreError};
+use crate::telemetry::meters;
 
 use super::state::State;
 use super::{Context, Manager, Pulse};
@@ -69,6 +70,7 @@ impl Manager {
                         return;
                     }
                     batch.drain(..).for_each(|notice| self.take_in(notice));
+                    meters().notices.set(i64::try_from(notices.len()).unwrap_or(i64::MAX));
                 }
                 () = retry => self.try_again(),
                 () = pulse.next() => pulse.beat(&self),

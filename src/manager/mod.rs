@@ -15,6 +15,7 @@
 //! function, `Manager::build`; they differ in the reason.
 
 mod attach;
+mod crowded;
 mod detach;
 mod error;
 mod follow;
@@ -25,6 +26,7 @@ mod pulse;
 mod repair;
 mod servers;
 mod state;
+mod tap;
 mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -44,11 +46,14 @@ use crate::model::memory::{Answered, Key, Made};
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
 use crate::plan::LinkSeen;
 use crate::store::{Change, Loaded, Purpose, Store, StoreError, When};
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
 
 pub use error::Error;
 pub use memory::Known;
 pub use pulse::Pulse;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
+pub use tap::NotOpened;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
 use memory::Memory;
@@ -217,7 +222,12 @@ impl Manager {
             Action::CreatePorts(new) => self.create_ports(new, context).await,
             Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
             Action::DeletePort(id) => self.delete_port(id, context).await,
-            Action::Attach(attach) => self.attach(attach, context).await,
+            Action::Attach(attach) => {
+                let began = Instant::now();
+                let result = self.attach(attach, context).await;
+                meters().attached(word(&result), began.elapsed());
+                result
+            }
             Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
         }
     }
@@ -321,7 +331,8 @@ impl Manager {
 
     /// Tells when the agent has become degraded, or well again.
     fn tell_health(&self, state: &mut State) {
-        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty() || !state.lacks.is_empty();
+        let crowded = crowded::bridges(state).next().is_some();
+        let degraded = state.store_trouble.is_some() || !state.orphans.is_empty() || !state.lacks.is_empty() || crowded;
         if std::mem::replace(&mut state.degraded, degraded) == degraded {
             return;
         }
@@ -418,6 +429,11 @@ fn port_event(kind: events::Kind, port: &Port, before: Option<Phase>, after: Opt
         reason,
         ..Event::new(kind, Timestamp::now())
     }
+}
+
+/// How an action ended, for what is counted.
+fn word<T>(result: &Result<T, Error>) -> &'static str {
+    result.as_ref().map_or_else(Error::reason, |_| OK)
 }
 
 /// The phase a record has before anything was looked at.

@@ -9,7 +9,9 @@ use crate::kernel::{Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
-use crate::store::{Change, Purpose, When};
+use crate::store::{Change, Purpose, Report, When};
+use crate::telemetry::meters;
+use crate::telemetry::meters::{Attaching, OK};
 
 use super::state::{Retry, State};
 use super::{Claimed, Context, Error, Manager, Why, answered};
@@ -50,8 +52,8 @@ impl From<Error> for Failed {
 
 impl Manager {
     /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
-    /// claim on the port.
-    pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
+    /// claim on the port. Answers when the last step was done.
+    pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, intent: IntentIs) -> Result<Instant, Failed> {
         let mut tried = 0;
         loop {
             tried += 1;
@@ -66,9 +68,9 @@ impl Manager {
                 entry.claim.release();
             }
             let failed = match result {
-                Ok(()) => {
+                Ok(done) => {
                     self.let_go(port).await;
-                    return Ok(());
+                    return Ok(done);
                 }
                 Err(failed) => failed,
             };
@@ -125,7 +127,7 @@ impl Manager {
         Ok(())
     }
 
-    async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<(), Failed> {
+    async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<Instant, Failed> {
         let (plan, record) = {
             let state = self.lock();
             (self.plan_port(&state, port, reason)?, state.port(port)?.record.clone())
@@ -135,17 +137,21 @@ impl Manager {
             IntentIs::New(beside) => {
                 let mut changes = vec![Change::PutPort(Box::new(record))];
                 changes.extend(beside.clone().map(|change| *change));
-                let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, report);
+                let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, timed(report));
                 self.hands.submit_with(plan, Box::new(commit))
             }
         };
         match answered(answer.map_err(Error::from)?).await? {
             Outcome::Done(done) => {
+                let at = done.at.unwrap_or_else(Instant::now);
+                if reason == Reason::Attach {
+                    meters().attaching(Attaching::Kernel, done.took);
+                }
                 self.finished(port, done);
                 if matches!(intent, IntentIs::New(_)) {
                     self.note_store(&mut self.lock(), None);
                 }
-                Ok(())
+                Ok(at)
             }
             Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
         }
@@ -239,7 +245,8 @@ impl Manager {
         let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
         let server = entry.record.binding.as_ref().map(|binding| binding.server_id);
         match (error.trouble, server) {
-            (Trouble::BridgeFull, _) => Error::BridgeFull { network: entry.record.network_id },
+            // Others came first since the plan was made.
+            (Trouble::BridgeFull, _) => PlanError::BridgeFull(state.bridge_name(entry.record.network_id)).into(),
             (Trouble::GuestNameTaken, Some(server)) => {
                 let name = entry.record.profile.interface_name.as_ref();
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
@@ -352,8 +359,10 @@ impl Manager {
             self.happen(&mut state, port, Happening::Repair, None, context);
             tries
         };
-        match self.build(port, reason, IntentIs::Durable).await {
-            Ok(()) => {
+        let built = self.build(port, reason, IntentIs::Durable).await;
+        meters().repaired(reason.as_str(), built.as_ref().map_or_else(|failed| failed.error.reason(), |_| OK));
+        match built {
+            Ok(_) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
@@ -461,6 +470,15 @@ impl Manager {
             entry.claim.release();
         }
     }
+}
+
+/// Counts how long an attach's intent takes to become durable.
+fn timed(report: Report) -> Report {
+    let began = Instant::now();
+    Box::new(move |result| {
+        meters().attaching(Attaching::Commit, began.elapsed());
+        report(result);
+    })
 }
 
 /// Takes the claim on a port.

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::kernel::Lack;
 use crate::model::action::{WantedIp, WantedNic};
+use crate::model::names;
 use crate::model::pools::FreeRanges;
 use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
@@ -422,6 +423,16 @@ impl State {
             None => BridgeMade::ByAgent { index, mac: network.bridge_mac(), mtu: network.mtu },
         };
         BridgeWant { network: network.id, made }
+    }
+
+    /// The name of a network's bridge, as far as there is one.
+    pub fn bridge_name(&self, network: NetworkId) -> String {
+        let existing = self.networks.get(&network).and_then(|entry| entry.record.bridge.as_ref());
+        match (existing, self.have.own_bridge(network)) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(own)) => own.name.clone(),
+            (None, None) => names::network_altname(network),
+        }
     }
 
     /// An attached port as the planner wants it; none when its record does not bind it to anything known.

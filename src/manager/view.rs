@@ -9,9 +9,11 @@ use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Serve
 
 use crate::plan::{Fact, facts};
 use crate::store::StoreError;
+use crate::telemetry::meters;
+use crate::telemetry::meters::Standing;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
-use super::{Error, Manager};
+use super::{Error, Manager, crowded};
 
 /// A network and its subnets' ids.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,6 +198,11 @@ impl Manager {
         }
     }
 
+    /// The ids of all ports, in their order.
+    pub fn port_ids(&self) -> Vec<PortId> {
+        self.lock().ports.keys().copied().collect()
+    }
+
     /// Every fact that a port's status depends on, in the order in which they decide.
     ///
     /// # Errors
@@ -235,6 +242,19 @@ impl Manager {
         }
     }
 
+    /// Everything that is counted, and how things stand, as Prometheus' text. What health says is what stands here.
+    pub fn metrics(&self) -> String {
+        let health = self.health();
+        let queues = self.hands.waiting().into_iter().chain([("store", self.store.waiting())]).collect();
+        meters().text(&Standing {
+            uptime: self.started.elapsed(),
+            ports: health.ports.into_iter().collect(),
+            problems: health.problems.iter().map(|problem| problem.reason).collect(),
+            queues,
+            event_readers: self.events.readers(),
+        })
+    }
+
     /// This host's name (`binding:host_id`).
     pub fn host(&self) -> &str {
         &self.policy.host
@@ -258,7 +278,7 @@ pub(super) fn problems(state: &State) -> Vec<Problem> {
         detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
         remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
     });
-    store.into_iter().chain(state.lacks.iter().map(Problem::from)).chain(orphans).collect()
+    store.into_iter().chain(state.lacks.iter().map(Problem::from)).chain(orphans).chain(crowded::problems(state)).collect()
 }
 
 pub(super) fn network(state: &State, id: NetworkId) -> Result<NetworkView, Error> {

@@ -35,6 +35,20 @@ pub enum Reason {
     DryRun,
 }
 
+impl Reason {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Detach => "detach",
+            Self::Change => "change",
+            Self::Drift => "drift",
+            Self::Restart => "restart",
+            Self::DryRun => "dry_run",
+        }
+    }
+}
+
 /// One op and what takes it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {

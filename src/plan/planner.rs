@@ -6,7 +6,7 @@ use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
 use super::facts::bridge_seen;
-use super::have::{Have, Kind, LinkSeen};
+use super::have::{BRIDGE_PORTS, Have, Kind, LinkSeen};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Step, Switch};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
@@ -29,6 +29,9 @@ pub enum PlanError {
         /// The bridge's, in bytes.
         bridge_mtu: u32,
     },
+    /// The kernel takes no more ports into it.
+    #[error("bridge {0} is full: the kernel allows {BRIDGE_PORTS} ports in a bridge; detach one, or use another network")]
+    BridgeFull(String),
     /// Every name the id yields is another link's.
     #[error("every name for {0} is taken by another link on this host")]
     NoFreeName(String),
@@ -110,7 +113,12 @@ impl Planner<'_> {
         if port.mtu > home.mtu {
             return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
         }
-        match self.have.device(port.id) {
+        let device = self.have.device(port.id);
+        let inside = device.is_some_and(|device| device.master == Some(home.index));
+        if !inside && self.have.members(home.index) >= BRIDGE_PORTS {
+            return Err(PlanError::BridgeFull(home.name));
+        }
+        match device {
             Some(seen) if seen.kind == kind_of(&port.nic) => self.mend(port, &home, seen),
             Some(_) => {
                 self.step(Op::DeleteLink { port: port.id }, None);

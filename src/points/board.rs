@@ -255,6 +255,7 @@ impl Board {
         match state.orders.iter().find(|order| order.means(name, n)).map(|order| order.fault) {
             Some(fault) => {
                 state.struck += 1;
+                state.log_line("wrong here");
                 Fate::Wrong(fault)
             }
             None => Fate::Goes,
@@ -268,15 +269,19 @@ impl Board {
 }
 
 impl State {
+    /// One write a line, so that a kill leaves whole lines. A log that cannot be written shows in what it lacks.
+    fn log_line(&mut self, line: &str) {
+        if let Some(log) = self.log.as_mut() {
+            let _ = log.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
     fn note(&mut self, kind: Kind, (room, what): Name) {
         if self.passes.is_none() && self.log.is_none() {
             return;
         }
         let pass = Pass { kind, name: format!("{room}.{what}") };
-        if let Some(log) = self.log.as_mut() {
-            // One write a line, so that a kill leaves whole lines. A log that cannot be written shows in what it lacks.
-            let _ = log.write_all(format!("{pass}\n").as_bytes());
-        }
+        self.log_line(&pass.to_string());
         if let Some(passes) = self.passes.as_mut() {
             passes.push(pass);
         }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use rusqlite::Connection;
@@ -28,6 +29,8 @@ use crate::inbox::{Inbox, Refused};
 use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
 use crate::points;
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
 use crate::threads;
 
 pub use schema::Lock;
@@ -64,6 +67,9 @@ pub enum StoreError {
         /// The last one known here.
         known: u32,
     },
+    /// This process may not write there.
+    #[error("{0} may not be written by this user; start nicd by its service (systemctl start nicd), or as root")]
+    Denied(String),
     /// Another nicd holds the state directory.
     #[error("another nicd holds {0}")]
     Held(String),
@@ -82,6 +88,20 @@ impl StoreError {
             Errno::ENOSPC | Errno::EDQUOT => Self::Full,
             Errno::EBUSY => Self::Busy,
             errno => Self::Failed(errno.desc().to_owned()),
+        }
+    }
+
+    /// Its kind in a word, for what is counted.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Conflict(_) => "conflict",
+            Self::Failed(_) => "failed",
+            Self::Newer { .. } => "newer",
+            Self::Denied(_) => "denied",
+            Self::Held(_) => "held",
+            Self::Busy => "busy",
+            Self::Closed => "closed",
         }
     }
 }
@@ -154,6 +174,7 @@ pub enum When {
 pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 struct Transaction {
+    handed_in: Instant,
     changes: Vec<Change>,
     purpose: Purpose,
     report: Report,
@@ -247,7 +268,8 @@ impl Store {
                 report(result);
             }
         };
-        let transaction = Transaction { changes, purpose, report: Box::new(move |result| tell(&answer, result)), refused: None };
+        let report = Box::new(move |result| tell(&answer, result));
+        let transaction = Transaction { handed_in: Instant::now(), changes, purpose, report, refused: None };
         // What frees is bounded by what there is to free.
         let pushed = match (purpose, when) {
             (Purpose::Growing, When::Now) => self.inbox.push(Message::Commit(transaction, when)),
@@ -260,6 +282,7 @@ impl Store {
             Err(Refused::Full) => StoreError::Busy,
             Err(Refused::Closed) => StoreError::Closed,
         };
+        meters().committed(refusal.word(), Duration::ZERO);
         tell(&slot, Err(refusal));
     }
 
@@ -280,6 +303,11 @@ impl Store {
     pub fn flush(&self) {
         // A closed store has flushed everything already.
         let _ = self.inbox.push_answer(Message::Flush);
+    }
+
+    /// How many messages wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
     }
 
     /// Lets the thread end after what waits has been made durable.
@@ -347,6 +375,7 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         let number = self.next_number();
         let mut all = self.connection.transaction().map_err(failed)?;
         for one in batch {
@@ -367,6 +396,7 @@ impl Writer {
         {
             return Err(error);
         }
+        meters().flushed(began.elapsed());
         self.last = number;
         self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -386,6 +416,7 @@ impl Writer {
 fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
         let result = one.refused.map_or_else(|| result.clone(), Err);
+        meters().committed(result.as_ref().map_or_else(StoreError::word, |()| OK), one.handed_in.elapsed());
         points::moment(("report", "durable"), || (one.report)(result));
     }
 }

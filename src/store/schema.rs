@@ -1,6 +1,7 @@
 //! Opening the database: the directory's lock, pragmas, versions and the way from one to the next.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -65,7 +66,10 @@ impl Lock {
     /// # Errors
     /// Another process holds it, or it cannot be made or written.
     pub fn take(dir: &Path) -> Result<Self, StoreError> {
-        let refused = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", dir.display()));
+        let refused = |error: std::io::Error| match error.kind() {
+            ErrorKind::PermissionDenied => StoreError::Denied(dir.display().to_string()),
+            _ => StoreError::Failed(format!("{}: {error}", dir.display())),
+        };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refused)?;
         let path = dir.join("nicd.lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(refused)?;

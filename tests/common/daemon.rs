@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -31,9 +32,9 @@ pub struct Daemon {
     running: Option<Running>,
     /// The most descriptors it may have, where a test says so; it then logs as in production.
     descriptors: Option<usize>,
+    /// What its next starts find in their environment.
+    pub environment: Vec<(&'static str, String)>,
     power: Power,
-    /// What goes wrong in it, where a test says so.
-    fault: Option<String>,
 }
 
 /// As whom a daemon runs.
@@ -43,6 +44,8 @@ pub enum Power {
     Root,
     /// As its own user, with what its unit gives it.
     Unit,
+    /// As that user, with nothing.
+    Nobody,
 }
 
 /// The uid and gid of a daemon with [`Power::Unit`].
@@ -68,12 +71,17 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None, descriptors: None, power: Power::Root, fault: None }
+        Self { dir, running: None, descriptors: None, power: Power::Root, environment: Vec::new() }
     }
 
     /// Lets it run as its own user with what its unit gives it; to be said before a start. Its places become that user's.
     pub fn confine(&mut self) {
-        self.power = Power::Unit;
+        self.run_as_user(Power::Unit);
+    }
+
+    /// The same with another power than the unit's.
+    pub fn run_as_user(&mut self, power: Power) {
+        self.power = power;
         for place in [self.dir.clone(), self.state()] {
             std::os::unix::fs::chown(place, Some(USER), Some(USER)).unwrap();
         }
@@ -86,7 +94,7 @@ impl Daemon {
 
     /// Lets something go wrong in it at a point (`src/points.rs`), or nothing any more; to be said before a start.
     pub fn goes_wrong(&mut self, order: Option<&str>) {
-        self.fault = order.map(str::to_owned);
+        self.environment = order.map(|order| ("NICD_POINT", order.to_owned())).into_iter().collect();
     }
 
     /// Its config; to be written before a start.
@@ -106,14 +114,43 @@ impl Daemon {
 
     /// Starts the process and waits until it says that it is ready.
     pub fn launch(&mut self) {
+        assert!(self.try_launch(), "it ends before it is ready: {}", self.log());
+    }
+
+    /// The same; false when it ends before it is ready.
+    pub fn try_launch(&mut self) -> bool {
         let notified = self.dir.join("notify");
         let _ = fs::remove_file(&notified);
         let notify = UnixDatagram::bind(&notified).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        notify.set_nonblocking(true).unwrap();
         fs::set_permissions(&notified, Permissions::from_mode(0o666)).unwrap();
         self.spawn(self.command(&self.socket(), &self.state()).env("NOTIFY_SOCKET", &notified));
-        let ready = wait_ready(&notify);
-        assert!(ready.is_ok(), "not ready ({ready:?}): {}", self.log());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let running = self.running.as_ref().expect("it was started");
+            let mut ends =
+                [PollFd::new(notify.as_fd(), PollFlags::POLLIN), PollFd::new(running.output.as_fd(), PollFlags::POLLIN)];
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(left > Duration::ZERO, "not ready: {}", self.log());
+            let _ = poll(&mut ends, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+            if wait_ready(&notify).is_ok() {
+                return true;
+            }
+            if self.has_ended() {
+                self.ended();
+                return false;
+            }
+        }
+    }
+
+    /// Whether it was started and its end not taken in yet.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.running.as_mut().is_none_or(|running| running.child.try_wait().unwrap().is_some())
     }
 
     /// The command line of a daemon on a socket and a state directory, as root may give it. It dies with the calling
@@ -124,8 +161,8 @@ impl Daemon {
             command.args([&format!("--nofile={most}:{most}"), "setpriv"]);
         }
         let level = if self.descriptors.is_some() { "info" } else { "info,nicd=debug" };
-        if self.power == Power::Unit {
-            let caps = "-all,+net_admin";
+        if self.power != Power::Root {
+            let caps = if self.power == Power::Unit { "-all,+net_admin" } else { "-all" };
             command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".into()]);
             command.args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"), format!("--bounding-set={caps}")]);
         }
@@ -135,7 +172,7 @@ impl Daemon {
         {
             command.env_remove(variable);
         }
-        command.envs(self.fault.iter().map(|order| ("NICD_POINT", order)));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -160,6 +197,11 @@ impl Daemon {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         let status = self.ended();
         assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    /// Takes in the end of one that dies by itself.
+    pub fn bury(&mut self) {
+        self.ended();
     }
 
     /// Kills it, and waits until it is gone.

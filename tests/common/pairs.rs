@@ -42,7 +42,7 @@ pub fn errnos(name: &str) -> &'static [Errno] {
 }
 
 /// Every pair of a pass and a fault.
-pub fn pairs(passes: &[Pass], errnos: impl Fn(&str) -> Vec<Errno>) -> Vec<Order> {
+pub fn pairs(passes: &[Pass], mut errnos: impl FnMut(&str) -> Vec<Errno>) -> Vec<Order> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut orders = Vec::new();
     for Pass { kind, name } in passes {

@@ -93,7 +93,15 @@ pub(in crate::api) fn explain() -> Entry {
 }
 
 pub(in crate::api) fn document() -> Entry {
-    entry("openapi", "This document").answers(200, "OpenAPI 3.1.", map(super::schema::anything()), json!({"openapi": "3.1.0"}))
+    this("openapi")
+}
+
+pub(in crate::api) fn document_at_root() -> Entry {
+    this("openapi_at_root")
+}
+
+fn this(id: &'static str) -> Entry {
+    entry(id, "This document").answers(200, "OpenAPI 3.1.", map(super::schema::anything()), json!({"openapi": "3.1.0"}))
 }
 
 pub(in crate::api) fn plan() -> Entry {
@@ -109,7 +117,20 @@ pub(in crate::api) fn gc() -> Entry {
 }
 
 pub(in crate::api) fn metrics() -> Entry {
-    entry("metrics", "Numbers for Prometheus; not built yet").does(&[Later])
+    numbers("metrics")
+}
+
+pub(in crate::api) fn metrics_at_root() -> Entry {
+    numbers("metrics_at_root")
+}
+
+fn numbers(id: &'static str) -> Entry {
+    let example = "# TYPE nicd_ports gauge\nnicd_ports{status=\"ACTIVE\"} 3\n";
+    entry(id, "Numbers for Prometheus").about("In its text exposition format 0.0.4.").answers_as(
+        200,
+        "All families.",
+        &[("text/plain", words().into(), example.into())],
+    )
 }
 
 fn entry(id: &'static str, summary: &'static str) -> Entry {

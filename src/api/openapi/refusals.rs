@@ -182,7 +182,7 @@ fn limits() -> Vec<(Error, &'static [Act])> {
         (Error::TooManySubnets { network: network(), limit: 64 }, &[NewSubnet]),
         (Error::NoNetwork("demo".into()), &[NovaAttach]),
         (Error::SeveralNetworks, &[NovaAttach]),
-        (Error::BridgeFull { network: network() }, &[Attach]),
+        (Error::Plan(PlanError::BridgeFull("br-ex".into())), &[Attach]),
     ]
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, access};
 
 use super::super::socket::Netlink;
-use super::super::{NetnsError, tap};
+use super::super::{NetnsError, capabilities, tap};
 use super::enter::{OPENING, refused, socket_inside};
 use super::{Named, words};
 use crate::points;
@@ -24,9 +24,6 @@ const LIMIT: Duration = Duration::from_secs(2 * OPENING.as_secs());
 /// Whether the last exchange with it failed.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
-/// The bit of CAP_SYS_ADMIN (linux/capability.h).
-const SYS_ADMIN: u64 = 1 << 21;
-
 /// How namespaces are entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) enum Door {
@@ -39,13 +36,7 @@ pub(in crate::kernel) enum Door {
 impl Door {
     /// What the capabilities of this process allow.
     pub(super) fn of_this_process() -> Self {
-        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        match effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()) {
-            Some(bits) if bits & SYS_ADMIN == 0 => Self::Helper,
-            // Where it cannot be read, the kernel tells when it is tried.
-            _ => Self::Here,
-        }
+        if capabilities::lacks(capabilities::SYS_ADMIN) { Self::Helper } else { Self::Here }
     }
 
     /// A netlink socket inside a namespace.
