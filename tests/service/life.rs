@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use serde_json::json;
+
 use crate::daemon::Client;
-use crate::guests::{Traffic, attach_namespace, network};
+use crate::guests::{Traffic, attach, attach_namespace, network};
 use crate::machine::{Machine, Wishes, on_a_machine};
 
 /// A client that connects anew for each request, one after the other: each has to be answered.
@@ -71,6 +73,7 @@ fn an_installed_service_lives_through_all_that_is_done_to_it_and_leaves_nothing(
         let network = network(&mut api);
         let a = attach_namespace(&machine, &mut api, "a", &network);
         let b = attach_namespace(&machine, &mut api, "b", &network);
+        is_seen_on_the_bus(&machine, &mut api, &network);
         let links = machine.run("ip -o link");
         let traffic = Traffic::start(&machine, ("a", a.address), ("b", b.address));
         let client = Persistent::start(&machine);
@@ -111,6 +114,22 @@ fn sockets_are_whose_they_are(machine: &Machine) {
 /run/nicd/nicd-view.sock 660 root nicd-view
 /run/nicd/nicd.sock 660 root nicd";
     assert_eq!(modes, expected);
+}
+
+/// Ports are there for root, and a tap's descriptor for its owner and no other.
+fn is_seen_on_the_bus(machine: &Machine, api: &mut Client, network: &str) {
+    let nic = attach(api, &json!({"kind": "vm", "owner": {"uid": 65534}}), network);
+    let object = format!("/org/nicd/Agent1/port/{}", nic.port.replace('-', "_"));
+    // A port is on the bus a moment after its attach is answered.
+    machine.run(&format!("timeout 10 sh -c 'until busctl --list tree org.nicd.Agent1 | grep -q {object}; do :; done'"));
+    let open = |uid: u32| {
+        let call = format!("busctl call org.nicd.Agent1 {object} org.nicd.Agent1.Port OpenTap");
+        machine.try_run(&format!("setpriv --reuid {uid} --regid {uid} --clear-groups {call}"))
+    };
+    assert!(open(65534).unwrap().starts_with("ah 1 "));
+    let refused = open(1).unwrap_err();
+    assert!(refused.contains("Access denied"), "{refused}");
+    api.delete(&format!("/nicd/v1/servers/{}?detach=true", nic.server)).expect(204);
 }
 
 /// With a limit that a test can wait for.
