@@ -1,4 +1,4 @@
-//! The service on its machine's bus and, by a drop-in, on loopback TCP: what confines it lets it do that.
+//! The service on its machine's bus: what confines it lets it do that.
 
 use serde_json::json;
 
@@ -44,15 +44,5 @@ fn busctl_shows_every_port_of_the_installed_service_and_hands_out_a_tap() {
         };
         assert!(list("--groups=nicd-view").unwrap().starts_with("a(oss) 2 "));
         assert!(list("--clear-groups").unwrap_err().contains("Access denied"));
-        // As docs/metrics.md says.
-        machine.run("printf '[metrics]\\nlisten = \"127.0.0.1:9632\"\\n' | install -Dm644 /dev/stdin /etc/nicd/nicd.toml");
-        let drop_in = "[Service]\\nRestrictAddressFamilies=AF_INET AF_INET6\\nIPAddressAllow=localhost\\n";
-        machine.run(&format!(
-            "mkdir -p /etc/systemd/system/nicd.service.d && printf '{drop_in}' >/etc/systemd/system/nicd.service.d/tcp.conf"
-        ));
-        machine.run("ip link set lo up; systemctl daemon-reload; systemctl restart nicd.service");
-        let script = "exec 3<>/dev/tcp/127.0.0.1/9632; printf \"GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\" >&3; cat <&3";
-        let answer = machine.run(&format!("bash -c '{script}'"));
-        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("nicd_ports{status=\"ACTIVE\"} 1"), "{answer}");
     });
 }

@@ -1,5 +1,8 @@
 //! What the units are given is needed: without each single thing something fails. What they are not given is said.
 
+use std::io::{Read, Write};
+
+use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
 use crate::guests::{attach, network};
@@ -75,6 +78,35 @@ fn the_service_needs_all_that_its_units_give_it() {
         let useless: Vec<_> = needed.iter().filter(|(unit, change)| works_with(&machine, unit, change).is_ok()).collect();
         assert!(useless.is_empty(), "these change nothing: {useless:?}");
     });
+}
+
+#[test]
+fn metrics_are_served_on_loopback_which_needs_the_internets_families() {
+    on_a_machine(Wishes::default(), |machine| {
+        machine.install();
+        machine.run("mkdir /etc/nicd");
+        for (address, family) in [("127.0.0.1", "AF_INET"), ("[::1]", "AF_INET6")] {
+            machine.run(&format!("printf '[metrics]\nlisten = \"{address}:9476\"\n' >/etc/nicd/nicd.toml"));
+            works_with(&machine, "nicd.service", "").unwrap_or_else(|said| panic!("{address}: {said}\n{}", machine.log()));
+            assert!(served(&machine, address).contains("nicd_build_info"), "{address}");
+            works_with(&machine, "nicd.service", &format!("RestrictAddressFamilies=~{family}")).unwrap_err();
+        }
+    });
+}
+
+/// What is served on TCP inside the machine.
+fn served(machine: &Machine, address: &str) -> String {
+    let network = std::fs::File::open(machine.path("/proc/1/ns/net")).unwrap();
+    let address: std::net::SocketAddr = format!("{address}:9476").parse().unwrap();
+    let ask = move || {
+        setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: nicd\r\nConnection: close\r\n\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    };
+    std::thread::spawn(ask).join().unwrap()
 }
 
 #[test]
