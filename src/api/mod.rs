@@ -26,6 +26,7 @@ mod routes;
 pub mod socket;
 mod stream;
 mod subnets;
+mod upkeep;
 mod versions;
 
 use std::str::FromStr;

@@ -6,7 +6,7 @@ use axum::routing::{self, MethodRouter};
 use utoipa::openapi::HttpMethod;
 
 use super::openapi::{self as document, Entry};
-use super::{Desk, agent, networks, not_built, nova, ports, rackspace, stream, subnets, versions};
+use super::{Desk, agent, networks, not_built, nova, ports, rackspace, stream, subnets, upkeep, versions};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -124,7 +124,7 @@ fn network() -> Vec<Route> {
 }
 
 fn own() -> Vec<Route> {
-    use document::agent as page;
+    use document::{agent as page, upkeep as upkeep_page};
     vec![
         get("/servers", agent::servers, page::servers),
         get("/servers/{id}", agent::server, page::server),
@@ -133,9 +133,9 @@ fn own() -> Vec<Route> {
         get("/events", stream::events, page::events),
         get("/health", agent::health, page::health),
         get("/ports/{id}/explain", agent::explain, page::explain),
-        post("/plan", not_built, page::plan),
-        get("/verify", not_built, page::verify),
-        post("/gc", not_built, page::gc),
+        post("/plan", upkeep::plan, upkeep_page::plan),
+        get("/verify", upkeep::verify, upkeep_page::verify),
+        post("/gc", upkeep::gc, upkeep_page::gc),
         get("/metrics", not_built, page::metrics),
         get("/openapi.json", document::serve, page::document),
     ]

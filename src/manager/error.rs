@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::inbox::Refused;
+use crate::kernel::worker::Cause;
 use crate::kernel::{NetnsError, OpError, Trouble};
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
@@ -283,6 +284,16 @@ impl From<Refused> for Error {
     }
 }
 
+impl From<Cause> for Error {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Op(error) => Self::Kernel(error),
+            Cause::Store(error) => Self::Store(error),
+            Cause::Stopping => Self::Stopping,
+        }
+    }
+}
+
 impl Error {
     /// The stable word that tests and scripts match on (`reason`).
     pub fn reason(&self) -> &'static str {
@@ -343,6 +354,7 @@ impl Error {
             },
             Self::NotUndone { .. } => "not_undone",
             Self::Store(StoreError::Full) => "store_full",
+            Self::Store(StoreError::Damaged(_)) => "store_damaged",
             Self::Store(StoreError::Busy) | Self::Busy(_) => "busy",
             Self::Store(_) => "store_failed",
             Self::Stopping => "stopping",

@@ -1,14 +1,12 @@
 //! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
+use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
 use crate::plan::{Fact, facts};
-use crate::store::StoreError;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
 use super::{Error, Manager};
@@ -219,30 +217,6 @@ impl Manager {
             told.insert(0, Fact { fact: crate::plan::facts::FactName::Possible, ok: false, detail: detail.clone() });
         }
         Ok((view, told))
-    }
-
-    /// How the daemon fares.
-    pub fn health(&self) -> Health {
-        let state = self.lock();
-        let store = state.store_trouble.as_ref().map(|error| Problem {
-            reason: if *error == StoreError::Full { "store_full" } else { "store_failed" },
-            detail: error.to_string(),
-            remedy: "free space in the state directory, or mend its disk; detaching works meanwhile".to_owned(),
-        });
-        let orphans = state.orphans.iter().map(|(index, name)| Problem {
-            reason: "device_without_record",
-            detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
-            remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
-        });
-        let problems: Vec<Problem> = store.into_iter().chain(orphans).collect();
-        Health {
-            status: if problems.is_empty() { "ok" } else { "degraded" },
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_s: Instant::now().saturating_duration_since(self.started).as_secs(),
-            host: self.policy.host.clone(),
-            ports: state.counts().into_iter().map(|(status, count): (Status, usize)| (status.as_str(), count)).collect(),
-            problems,
-        }
     }
 
     /// This host's name (`binding:host_id`).

@@ -76,7 +76,7 @@ struct Home {
     name: String,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn bridge(&mut self, bridge: &BridgeWant) -> Result<(), PlanError> {
         let (BridgeMade::ByAgent { index, mac, mtu }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
         let Some(seen) = self.have.own_bridge(network) else {
@@ -110,7 +110,7 @@ impl Planner<'_> {
         if port.mtu > home.mtu {
             return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
         }
-        match self.have.device(port.id) {
+        match self.have.device(port.id).or_else(|| self.unmarked(port)) {
             Some(seen) if seen.kind == kind_of(&port.nic) => self.mend(port, &home, seen),
             Some(_) => {
                 self.step(Op::DeleteLink { port: port.id }, None);
@@ -119,6 +119,13 @@ impl Planner<'_> {
             None => self.build(port, &home)?,
         }
         Ok(())
+    }
+
+    /// The finished device of this very attach that lost its mark: it gets it back.
+    fn unmarked(&mut self, port: &PortWant) -> Option<&'a LinkSeen> {
+        let seen = self.have.unmarked(&port.alias).filter(|seen| seen.kind == kind_of(&port.nic))?;
+        self.step(Op::MarkAgain { port: port.id, index: seen.index, alias: port.alias.clone() }, None);
+        Some(seen)
     }
 
     fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
@@ -151,6 +158,7 @@ impl Planner<'_> {
             master: Some(home.index),
             fdb: vec![port.mac],
             learning: Some(false),
+            plain: false,
         };
         let configure = Op::Configure { port: id, at: At::Index(port.index), settings };
         match &port.nic {
@@ -200,6 +208,7 @@ impl Planner<'_> {
             master: away.then_some(home.index),
             fdb: if away { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
+            plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
         };
         if settings != LinkSettings::default() {
             let before = LinkSettings {

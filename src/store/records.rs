@@ -1,11 +1,14 @@
 //! Records as rows: writing changes, and reading everything back.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::model::Port;
+use crate::model::memory::Remembered;
+use crate::model::{FixedIp, Network, Port, Server, Subnet};
 
 use super::{Change, Loaded, StoreError, failed};
 
@@ -41,6 +44,7 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             params![remembered.key.uid, remembered.key.key, json(remembered)?],
         ),
         Change::ForgetKey(key) => run("DELETE FROM remembered WHERE uid = ?1 AND key = ?2", params![key.uid, key.key]),
+        Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
 }
@@ -87,27 +91,68 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         store_id,
         commit: number("commit")?,
         next_event: number("next_event")?.max(1),
-        networks: all(connection, "networks")?,
-        subnets: all(connection, "subnets")?,
-        servers: all(connection, "servers")?,
-        ports: all(connection, "ports")?,
-        remembered: all(connection, "remembered")?,
+        lost: match meta::<String>(connection, "lost")? {
+            Some(text) => serde_json::from_str(&text).map_err(|error| damaged("meta", "lost", &error.to_string()))?,
+            None => None,
+        },
+        networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
+        subnets: all(connection, "subnets", "id, network_id", |subnet: &Subnet| {
+            vec![subnet.id.to_string(), subnet.network_id.to_string()]
+        })?,
+        servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
+        ports: ports(connection)?,
+        remembered: all(connection, "remembered", "key", |remembered: &Remembered| vec![remembered.key.key.clone()])?,
     })
 }
 
-fn all<T: DeserializeOwned>(connection: &Connection, table: &str) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare(&format!("SELECT body FROM {table}")).map_err(failed)?;
-    let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
-    rows.map(|row| {
-        let body = row.map_err(failed)?;
+fn ports(connection: &Connection) -> Result<Vec<Port>, StoreError> {
+    let ports: Vec<Port> = all(connection, "ports", "id, network_id, mac, coalesce(server_id, '')", |port: &Port| {
+        let server = port.binding.as_ref().map(|binding| binding.server_id.to_string()).unwrap_or_default();
+        vec![port.id.to_string(), port.network_id.to_string(), port.mac.to_string(), server]
+    })?;
+    let mut held: BTreeSet<[String; 4]> = BTreeSet::new();
+    for port in &ports {
+        let row = |ip: &FixedIp| {
+            [port.network_id.to_string(), ip.ip_address.to_string(), port.id.to_string(), ip.subnet_id.to_string()]
+        };
+        held.extend(port.held_ips().map(row));
+    }
+    let mut statement = connection.prepare("SELECT network_id, address, port_id, subnet_id FROM addresses").map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])).map_err(failed)?;
+    let reserved = rows.collect::<Result<BTreeSet<[String; 4]>, _>>().map_err(failed)?;
+    match held.symmetric_difference(&reserved).next() {
+        Some([_, address, port, _]) => Err(damaged("addresses", address, &format!("it is not as port {port} has it"))),
+        None => Ok(ports),
+    }
+}
+
+/// All records of a table. What stands in `columns` too must be as in the body: what one bit changed is not what was
+/// written.
+fn all<T: DeserializeOwned>(
+    connection: &Connection,
+    table: &str,
+    columns: &str,
+    named: impl Fn(&T) -> Vec<String>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare(&format!("SELECT body, {columns} FROM {table}")).map_err(failed)?;
+    let width = statement.column_count();
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let body: String = row.get(0).map_err(failed)?;
         let begins = || body.chars().take(60).collect::<String>();
-        serde_json::from_str(&body).map_err(|error| damaged(table, &begins(), &error.to_string()))
-    })
-    .collect()
+        let record: T = serde_json::from_str(&body).map_err(|error| damaged(table, &begins(), &error.to_string()))?;
+        let beside = (1..width).map(|column| row.get(column)).collect::<Result<Vec<String>, _>>().map_err(failed)?;
+        if named(&record) != beside {
+            return Err(damaged(table, &begins(), &format!("beside it stands {}", beside.join(", "))));
+        }
+        records.push(record);
+    }
+    Ok(records)
 }
 
 fn damaged(table: &str, id: &str, what: &str) -> StoreError {
-    StoreError::Failed(format!("a record in table {table} cannot be read ({id}): {what}"))
+    StoreError::Damaged(format!("a record in table {table} cannot be read ({id}): {what}"))
 }
 
 fn json<T: Serialize>(record: &T) -> Result<String, StoreError> {

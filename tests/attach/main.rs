@@ -17,3 +17,4 @@ mod drift;
 mod guests;
 mod namespaces;
 mod taps;
+mod upkeep;

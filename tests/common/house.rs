@@ -19,7 +19,7 @@ use nicd::kernel::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, 
 use nicd::manager::{Context, Error, Manager, Policy, Reply};
 use nicd::model::action::Action;
 use nicd::model::{LinkName, MacPrefix, NetnsPin, PortId};
-use nicd::plan::{LinkSeen, Op};
+use nicd::plan::{HostAddress, LinkSeen, Op};
 use nicd::store::{Lock, Store};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
@@ -51,6 +51,11 @@ pub struct House {
 impl House {
     /// Starts on a state directory and a host, in the order in which the daemon does.
     pub fn open(dir: &Path, fake: &Fake) -> Self {
+        Self::sweeping(dir, fake, Duration::from_secs(60))
+    }
+
+    /// The same, sweeping so often.
+    pub fn sweeping(dir: &Path, fake: &Fake, sweep: Duration) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
         let life = Arc::new(Life::default());
         let kernel = Mortal { fake: fake.clone(), life: Arc::clone(&life) };
@@ -63,7 +68,7 @@ impl House {
         let flushing = store.clone();
         let (hands, mut threads) = hands::start(&kernel, Arc::new(move || flushing.flush())).expect("threads");
         threads.push(store_thread);
-        let manager = Manager::new(policy(), (store.clone(), loaded), Arc::clone(&hands), links, at);
+        let manager = Manager::new(policy(sweep), (store.clone(), loaded), Arc::clone(&hands), links, at);
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
         runtime.block_on(manager.begin()).expect("the store writes");
@@ -210,11 +215,12 @@ impl Drop for House {
     }
 }
 
-fn policy() -> Policy {
+fn policy(sweep: Duration) -> Policy {
     Policy {
         mac_prefix: MacPrefix::default(),
         allowed_bridges: AllowedBridges::default(),
         mtu: 1500,
+        sweep,
         nics_per_server: 4,
         host: "house".to_owned(),
     }
@@ -331,6 +337,10 @@ impl Host for MortalHost {
 
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
         if self.life.is_dead() { Err(dead()) } else { self.host.observe() }
+    }
+
+    fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError> {
+        if self.life.is_dead() { Err(dead()) } else { self.host.addresses() }
     }
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {

@@ -10,6 +10,8 @@ mod check;
 mod crashes;
 mod crowds;
 mod faults;
+mod notices;
 mod restarts;
 mod scene;
 mod sequences;
+mod stalls;

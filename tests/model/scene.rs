@@ -39,6 +39,8 @@ pub struct Scene {
     pub dir: tempfile::TempDir,
     /// The links that were there before.
     pub strangers: Vec<LinkSeen>,
+    /// How often the daemon sweeps.
+    pub sweep: std::time::Duration,
     house: Option<House>,
     last_event: u64,
 }
@@ -52,7 +54,8 @@ impl Scene {
         }
         fake.add_netns(Path::new(NETNS_PATH));
         let strangers = fake.links();
-        let mut scene = Self { fake, dir: state_dir(), strangers, house: None, last_event: 0 };
+        let mut scene =
+            Self { fake, dir: state_dir(), strangers, sweep: std::time::Duration::from_secs(60), house: None, last_event: 0 };
         scene.open();
         for server in 0..3 {
             scene.perform(put_server(server)).unwrap();
@@ -106,7 +109,7 @@ impl Scene {
 
     /// Starts the daemon on what is there.
     pub fn open(&mut self) {
-        self.house = Some(House::open(self.dir.path(), &self.fake));
+        self.house = Some(House::sweeping(self.dir.path(), &self.fake, self.sweep));
     }
 
     /// Another host under the same records: the machine was started anew.

@@ -96,23 +96,11 @@ pub(in crate::api) fn document() -> Entry {
     entry("openapi", "This document").answers(200, "OpenAPI 3.1.", map(super::schema::anything()), json!({"openapi": "3.1.0"}))
 }
 
-pub(in crate::api) fn plan() -> Entry {
-    entry("plan", "What an attach or a detach would do; not built yet").does(&[Write, Later])
-}
-
-pub(in crate::api) fn verify() -> Entry {
-    entry("verify", "What differs between the records and the kernel; not built yet").does(&[Later])
-}
-
-pub(in crate::api) fn gc() -> Entry {
-    entry("collect_leftovers", "List or remove what is left over; not built yet").does(&[Write, Later])
-}
-
 pub(in crate::api) fn metrics() -> Entry {
     entry("metrics", "Numbers for Prometheus; not built yet").does(&[Later])
 }
 
-fn entry(id: &'static str, summary: &'static str) -> Entry {
+pub(super) fn entry(id: &'static str, summary: &'static str) -> Entry {
     Entry::new(COMPUTE, TAG, id, summary)
 }
 

@@ -71,6 +71,8 @@ pub(super) enum Act {
     DropServer,
     /// Reads the number of an event.
     LastEvent,
+    /// Asks kernel and store how they are.
+    Host,
     /// Is not built yet.
     Later,
 }
@@ -123,7 +125,7 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
         (Refusal::BadPath("/v2.0/ports/%FF".into()), &[Path]),
         (Refusal::NoRoute("/v3".into()), &[]),
         (Refusal::BadMethod { method: "PATCH".into(), path: "/v2.0/ports".into() }, &[]),
-        (Refusal::NotBuilt("/nicd/v1/plan".into()), &[Later]),
+        (Refusal::NotBuilt("/nicd/v1/metrics".into()), &[Later]),
     ]
 }
 
@@ -199,6 +201,7 @@ fn guests() -> Vec<(Error, &'static [Act])> {
 
 fn host() -> Vec<(Error, &'static [Act])> {
     const KERNEL: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork];
+    const ANY: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork, Host];
     let bridge = || "br0".to_owned();
     let kernel = |trouble, said: &str| Error::Kernel(op(trouble, "making device nicdce531f90199", said));
     let above = PlanError::MtuAboveBridge { mtu: 9000, bridge: bridge(), bridge_mtu: 1500 };
@@ -214,9 +217,9 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (kernel(Trouble::Taken, "File exists (EEXIST)"), KERNEL),
         (kernel(Trouble::Gone, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::NoBridge, "No such device (ENODEV)"), KERNEL),
-        (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), KERNEL),
-        (kernel(Trouble::TimedOut, "no answer in 5 s"), KERNEL),
-        (kernel(Trouble::Other, "Invalid argument (EINVAL)"), KERNEL),
+        (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), ANY),
+        (kernel(Trouble::TimedOut, "no answer in 5 s"), ANY),
+        (kernel(Trouble::Other, "Invalid argument (EINVAL)"), ANY),
         (not_undone, &[Attach]),
         (Error::NotBuilt("vxlan"), &[Later]),
     ]
@@ -225,9 +228,10 @@ fn host() -> Vec<(Error, &'static [Act])> {
 fn store() -> Vec<(Error, &'static [Act])> {
     vec![
         (Error::Store(StoreError::Full), &[Write]),
-        (Error::Store(StoreError::Busy), &[Write]),
-        (Error::Store(StoreError::Failed("disk I/O error".into())), &[Write]),
-        (Error::Stopping, &[Write]),
+        (Error::Store(StoreError::Busy), &[Write, Host]),
+        (Error::Store(StoreError::Damaged("database disk image is malformed".into())), &[Write]),
+        (Error::Store(StoreError::Failed("disk I/O error".into())), &[Write, Host]),
+        (Error::Stopping, &[Write, Host]),
     ]
 }
 
