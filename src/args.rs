@@ -64,6 +64,9 @@ pub enum Command {
         #[arg(long, hide = true)]
         role: Option<Role>,
     },
+    /// Enter network namespaces for a daemon that may not: nicd-netns.service runs this, with the socket systemd passes
+    #[command(hide = true)]
+    Netns,
     /// Read the configuration and print the settings as used, or what is wrong with it
     CheckConfig,
 }

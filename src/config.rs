@@ -16,7 +16,10 @@ mod file;
 mod settings;
 
 pub use bridges::{AllowedBridges, BridgePattern, BridgeRule};
-pub use settings::{GuestDefaults, LimitSettings, LinkSettings, LogFormat, LogSettings, Settings, SocketSettings, StoreSettings};
+pub use settings::{
+    DbusSettings, GuestDefaults, LimitSettings, LinkSettings, LogFormat, LogSettings, MetricsSettings, Settings, SocketSettings,
+    StoreSettings,
+};
 
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/nicd/nicd.toml";

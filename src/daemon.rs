@@ -1,13 +1,15 @@
 //! The daemon from start to stop: what is opened in which order, which tasks run, how they end.
 //!
 //! ```text
-//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store
+//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
 //!  tasks  :  listener (one per connection) · manager.follow · one per action
 //! ```
 //!
 //! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,15 +18,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Admitted, PeerError};
 use crate::api;
 use crate::api::listener::{Limits, Listener, ListenerError};
-use crate::api::peer::{Admitted, PeerError};
 use crate::api::socket::{Listening, SocketError, Sockets};
 use crate::config::Settings;
+use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
-use crate::manager::{Manager, Policy};
+use crate::manager::{Manager, Policy, Pulse};
+use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
 
 /// How many of the watch's notices may wait; beyond, the watch waits, and the kernel's buffer behind it.
@@ -56,6 +60,14 @@ pub enum DaemonError {
     /// The event loop cannot be had.
     #[error("the event loop cannot be started")]
     Runtime(#[source] io::Error),
+    /// The address for metrics cannot be had.
+    #[error("metrics.listen = {address} cannot be listened on")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The sockets cannot be served.
     #[error("the sockets cannot be served")]
     Listener(#[from] ListenerError),
@@ -67,8 +79,11 @@ impl DaemonError {
         match self {
             Self::Socket(error) => error.exit(),
             Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
+            Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
+            Self::Metrics { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+            Self::Metrics { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,
         }
     }
@@ -83,16 +98,22 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
+    let numbers = settings.metrics.listen.map(listen).transpose()?;
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let served = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(DaemonError::Runtime)?;
-        let edge = Edge { listening, admitted, limits: Limits::from(&settings.socket).within(descriptors) };
-        serve(&Linux, settings, state, edge, stop, ready).await
+        let limits = Limits::from(&settings.socket).within(descriptors);
+        let edge = Edge { listening, admitted, limits, numbers };
+        serve(&Linux, settings, state, edge, stop).await
     });
     drop(held);
     served
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).map_err(|source| DaemonError::Metrics { address, source })
 }
 
 /// The opened state, and the hold on its directory.
@@ -127,9 +148,11 @@ pub struct Edge {
     pub admitted: Admitted,
     /// What clients may cost.
     pub limits: Limits,
+    /// Where the numbers are served as well.
+    pub numbers: Option<TcpListener>,
 }
 
-/// Serves one host with opened state and sockets until `stop`; calls `ready` once the first request can be answered.
+/// Serves one host with opened state and sockets until `stop`, and tells the service manager how that goes.
 ///
 /// # Errors
 /// It cannot start; then nothing of the host was changed.
@@ -139,7 +162,6 @@ pub async fn serve<K: Kernel>(
     state: State,
     edge: Edge,
     stop: CancellationToken,
-    ready: impl FnOnce(),
 ) -> Result<(), DaemonError> {
     let State { store, loaded, thread: store_thread, _lock } = state;
     let (notices, noticed) = mpsc::channel(NOTICES);
@@ -148,23 +170,33 @@ pub async fn serve<K: Kernel>(
     let at = Instant::now();
     let links = kernel.open()?.observe()?;
     let flushing = store.clone();
-    let (hands, threads) = hands::start(kernel, std::sync::Arc::new(move || flushing.flush()))?;
+    let (hands, threads) = hands::start(kernel, Arc::new(move || flushing.flush()))?;
     let manager = Manager::new(policy(settings), (store.clone(), loaded), hands.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     manager.begin().await.map_err(failed)?;
     let ended = CancellationToken::new();
-    let following = tokio::spawn(manager.clone().follow(noticed, ended.clone().cancelled_owned()));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-    ready();
+    let pulse = Pulse::new(service::pulse(), service::beats());
+    let following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
+    tokio::spawn(tell_ready(manager.clone()));
+    let on_bus = on_the_bus(&manager, settings, &edge.admitted, stop.clone());
+    if let Some(numbers) = edge.numbers {
+        let (manager, stop) = (manager.clone(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = api::metrics::serve(numbers, manager, stop).await {
+                tracing::error!(%error, "metrics cannot be served on TCP");
+            }
+        });
+    }
     let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
     let served = listener.serve(api::router(manager.clone()), stop).await;
     tracing::info!("stopping");
+    service::stopping();
     manager.stop(STOP).await;
     ended.cancel();
     let _ = following.await;
     hands.close();
     store.close();
-    join(threads.into_iter().chain([store_thread])).await;
+    join(threads.into_iter().chain([store_thread]).chain(on_bus)).await;
     Ok(served?)
 }
 
@@ -179,6 +211,29 @@ fn policy(settings: &Settings) -> Policy {
     }
 }
 
+/// Starts the thread that shows ports on the bus. Without one everything else goes on.
+fn on_the_bus(
+    manager: &Arc<Manager>,
+    settings: &Settings,
+    admitted: &Admitted,
+    stop: CancellationToken,
+) -> Option<JoinHandle<()>> {
+    if !settings.dbus.enabled {
+        return None;
+    }
+    let bus = Bus { manager: Arc::clone(manager), settings: settings.dbus.clone(), admitted: admitted.clone() };
+    let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(bus.run(stop));
+            // What still waits for the bus is not waited for.
+            runtime.shutdown_background();
+        }
+        Err(error) => tracing::error!(%error, "no event loop for the bus"),
+    };
+    let started = std::thread::Builder::new().name("nicd-dbus".into()).spawn(run);
+    started.inspect_err(|error| tracing::error!(%error, "no thread for the bus")).ok()
+}
+
 /// Waits for threads without holding up the event loop.
 async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     for thread in threads {
@@ -188,11 +243,15 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// Tells systemd, when it waits for that, that requests are answered from now on.
-fn ready() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "systemd could not be told that nicd is ready");
+/// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
+async fn tell_ready(manager: Arc<Manager>) {
+    manager.look_for_lacks().await;
+    if manager.starting() {
+        service::starting(&manager.summary());
+        manager.reconciled().await;
     }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    service::ready(&manager.summary());
 }
 
 fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
@@ -205,7 +264,11 @@ fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => tracing::info!("SIGHUP does nothing: restart nicd to have it read its config again"),
+                _ = hangup.recv() => {
+                    service::reloading();
+                    tracing::info!("SIGHUP does nothing: restart nicd to have it read its config again");
+                    service::ready("the configuration is as before");
+                }
             }
         }
         stop.cancel();

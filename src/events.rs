@@ -15,6 +15,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::model::{NetworkId, Phase, PortId, ServerId, Status};
+use crate::points;
+use crate::telemetry::meters;
 
 /// How many events are kept for readers that come back.
 pub const KEPT: usize = 10_000;
@@ -56,7 +58,7 @@ pub enum Kind {
     /// A port is there.
     #[serde(rename = "port.created")]
     PortCreated,
-    /// A port's phase has changed, and its status perhaps with it.
+    /// A port's phase has changed, and its status perhaps with it; or its MAC or addresses have, and the phase is as before.
     #[serde(rename = "port.status")]
     PortStatus,
     /// A port is gone.
@@ -129,10 +131,15 @@ impl Events {
     }
 
     /// Numbers an event and gives it to all readers; answers its number.
-    pub fn emit(&self, mut event: Event) -> u64 {
+    pub fn emit(&self, event: Event) -> u64 {
+        points::moment(("event", event.kind.as_str()), || self.append(event))
+    }
+
+    fn append(&self, mut event: Event) -> u64 {
         let mut ring = self.lock();
         let seq = ring.next;
         event.seq = seq;
+        meters().emitted(event.kind.as_str());
         ring.next += 1;
         if ring.kept.len() == KEPT {
             ring.kept.pop_front();
@@ -143,6 +150,11 @@ impl Events {
         seq
     }
 
+    /// The number of the last event.
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
     /// A reader of what comes from now on, or of what came after `last`.
     pub fn read_after(&self, last: Option<u64>) -> Reader {
         let ring = self.lock();
@@ -151,6 +163,11 @@ impl Events {
         let position = if lost { ring.next } else { position };
         drop(ring);
         Reader { events: self.clone(), newest: self.newest.subscribe(), position, lost }
+    }
+
+    /// How many readers there are.
+    pub fn readers(&self) -> usize {
+        self.newest.receiver_count()
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
@@ -199,6 +216,7 @@ impl Reader {
         if self.lost {
             // Numbered as the last one passed over: whoever resumes from it misses nothing more.
             self.lost = false;
+            meters().events_lost.inc();
             self.position = ring.next;
             let mut event = Event::new(Kind::Lost, Timestamp::now());
             event.seq = ring.next.saturating_sub(1);

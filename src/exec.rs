@@ -37,12 +37,16 @@ impl<H: Host> Execution<H> {
         Self { steps: plan.steps, begun: 0, held: H::Held::default(), guest_device: None }
     }
 
-    /// Carries out the steps that vanish with the process.
+    /// Carries out the steps that vanish with the process, and prepares those that come after.
     ///
     /// # Errors
     /// The first that fails.
     pub fn run_volatile(&mut self, host: &mut H) -> Result<(), OpError> {
-        self.run_while(host, |step| !step.op.outlives_the_process())
+        self.run_while(host, |step| !step.op.outlives_the_process())?;
+        for step in &self.steps[self.begun..] {
+            host.prepare(&step.op, &mut self.held);
+        }
+        Ok(())
     }
 
     /// Carries out all that is left. The intent must be durable.

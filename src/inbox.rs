@@ -123,6 +123,16 @@ impl<T> Inbox<T> {
         !into.is_empty()
     }
 
+    /// Turns round for at most `spin` until messages are there; the next take finds them. For a message that is on its way
+    /// and whose taker is waited for: waking a thread whose core has gone idle costs more than most of what it is woken for.
+    /// Yields all the while, so that whoever else wants the core has it.
+    pub fn expect(&self, spin: Duration) {
+        let until = Instant::now() + spin;
+        while self.is_empty() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+    }
+
     /// Takes what is there, without waiting.
     pub fn take_now(&self, into: &mut VecDeque<T>) {
         into.append(&mut self.lock().queue);

@@ -2,9 +2,11 @@
 //! a bridge, with their MAC and fixed IPs, over netlink. This page is the architecture; each room's own page goes deeper.
 //!
 //! ```text
-//!   curl, nicctl, a control plane
-//!          HTTP/JSON, Unix socket
-//!                  │
+//!   curl, nicctl, a control plane        a VMM, system tools
+//!          HTTP/JSON, Unix socket              D-Bus
+//!                  │                             │
+//!                  │                           dbus/ ── views, events, OpenTap ──┐
+//!                  │                                                             ▼
 //!               api/ ── Action ──► manager ◄── Notice: "this link looks like that now" ── kernel/watch
 //!                                  │     ▲
 //!               desired + observed ▼     │
@@ -15,7 +17,7 @@
 //!         store/: commit the intent        exec on kernel/worker: netlink, taps, namespaces
 //!                  └───────────────┬───────────────┘
 //!                                  ▼
-//!                        reply, and events ──► SSE, NDJSON
+//!                        reply, and events ──► SSE, NDJSON, D-Bus signals · counted ──► metrics
 //! ```
 //!
 //! # Laws
@@ -54,8 +56,8 @@
 //!
 //! # Rooms
 //!
-//! Arrows point down: `main → daemon → api → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
-//! `telemetry` and `config` are leaves.
+//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
+//! `points`, `service`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -65,9 +67,16 @@
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, worker, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
 //! | [`manager`] | the loop: owns desired and observed, claims, repairs |
+//! | [`access`] | who is at the other end of a socket or the bus, and what they may do |
 //! | [`api`] | the sockets' edge, one file per dialect, `faults`: the one file with status codes |
+//! | [`dbus`] | ports on the system bus: properties, signals, descriptors; a thread of its own |
 //! | [`events`] | the sequence, its ring, its readers |
+//! | [`telemetry`] | the log, and what is counted |
+//! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
+//! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
+//! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
+//! | [`threads`] | those whose panic ends the process |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!
 //! # Dependencies
@@ -85,13 +94,17 @@
 //! | `openapi.json` | `utoipa`, its builders alone | the document is made of the routes and the refusals themselves |
 //! | store | `rusqlite` (bundled) | the longest crash record; any operator can open the file |
 //! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
+//! | metrics | `prometheus`, without its protobuf | counting is an atomic step, and the text is the format every scraper reads (0.0.4); the official `prometheus-client` writes OpenMetrics alone |
+//! | the bus | `zbus`, on tokio, without its object server | connecting, messages and their types; calls are dispatched here, as every one is answered by who makes it |
 //! | drawn values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
 
+pub mod access;
 pub mod api;
 pub mod args;
 pub mod config;
 pub mod daemon;
+pub mod dbus;
 pub mod demo;
 pub mod events;
 pub mod exec;
@@ -101,5 +114,8 @@ pub mod kernel;
 pub mod manager;
 pub mod model;
 pub mod plan;
+pub mod points;
+pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod threads;

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use nicd::args::{Args, Command};
-use nicd::config::Settings;
+use nicd::config::{LogSettings, Settings};
 use nicd::exit::Exit;
+use nicd::kernel::netns::helper::{self, HelperError};
 use nicd::{daemon, demo, telemetry};
 
 fn main() -> ExitCode {
@@ -21,6 +22,13 @@ fn start() -> Result<(), Exit> {
     let args = Args::from_command_line()?;
     if let Some(Command::Demo { role }) = args.command {
         return demo::run(role);
+    }
+    if args.command == Some(Command::Netns) {
+        telemetry::init(&LogSettings::default()).map_err(|error| fail(&error, Exit::Internal))?;
+        return helper::run().map_err(|error| match error {
+            HelperError::NoSocket => fail(&error, Exit::Usage),
+            error => fail(&error, Exit::Internal),
+        });
     }
     let settings = Settings::load(args.config.as_deref(), &args.overrides()).map_err(|error| fail(&error, Exit::Config))?;
     if args.command == Some(Command::CheckConfig) {

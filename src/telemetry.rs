@@ -1,6 +1,10 @@
-//! The log: where it goes and what a line looks like.
+//! The log: where it goes and what a line looks like. What is counted is in [`mod@meters`].
 //!
 //! Lines go to standard error, which journald reads when systemd started us. Messages are constants, data are fields.
+
+pub mod meters;
+
+pub use meters::meters;
 
 use std::io::{self, IsTerminal};
 

@@ -393,6 +393,70 @@ fn bodies_that_are_none() {
     });
 }
 
+/// Every route that reads a body, with the key of its envelope and an attribute it knows that is a text.
+fn readers(bench: &mut Bench) -> Vec<(&'static str, String, &'static str, &'static str)> {
+    let network = bench.usual_network();
+    let subnet = text(&bench.api.get("/v2.0/subnets").expect(200)["subnets"][0]["id"]);
+    let port = bench.create_port(json!({ "network_id": network }));
+    let server = bench.vm();
+    vec![
+        ("POST", "/v2.0/networks".to_owned(), "network", "name"),
+        ("PUT", format!("/v2.0/networks/{network}"), "network", "name"),
+        ("POST", "/v2.0/subnets".to_owned(), "subnet", "name"),
+        ("PUT", format!("/v2.0/subnets/{subnet}"), "subnet", "name"),
+        ("POST", "/v2.0/ports".to_owned(), "port", "name"),
+        ("PUT", format!("/v2.0/ports/{port}"), "port", "name"),
+        ("POST", interfaces(&server), "interfaceAttachment", "tag"),
+        ("POST", format!("/v2/0/servers/{server}/os-interface"), "interfaceAttachment", "tag"),
+        ("POST", format!("/v2/0/servers/{server}/os-virtual-interfacesv2"), "virtual_interface", "network_id"),
+        ("PUT", server_path(&server), "server", "name"),
+    ]
+}
+
+#[test]
+fn json_that_means_something_else_to_every_reader_is_refused_on_every_route() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let readers = readers(&mut bench);
+        let before = everything(&mut bench);
+        let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
+        for (method, path, key, attribute) in readers {
+            let inside = |text: &str| format!("{{\"{key}\": {{\"{attribute}\": {text}}}}}");
+            let escaped: String = attribute.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+            for (body, reason, says) in [
+                // The same key twice: at the top, in the envelope, below what is not even known, and spelt otherwise.
+                (format!("{{\"{key}\": {{}}, \"{key}\": {{}}}}"), "duplicate_key", key),
+                (inside(&format!("\"a\", \"{attribute}\": \"a\"")), "duplicate_key", attribute),
+                (inside(&format!("\"a\", \"{escaped}\": \"b\"")), "duplicate_key", attribute),
+                (inside("[{\"x\": [{\"ip\": 1, \"ip\": 2}]}]"), "duplicate_key", "ip"),
+                // A NUL as such, half a surrogate pair, either half first, and bytes that are no UTF-8.
+                (inside("\"a\u{0}b\""), "malformed_body", "control character"),
+                (inside("\"\\ud800\""), "malformed_body", ""),
+                (inside("\"\\udc00\\ud800\""), "malformed_body", ""),
+                (inside("1e999"), "malformed_body", "number out of range"),
+                (inside("-1e999"), "malformed_body", "number out of range"),
+                (inside(&deep), "malformed_body", "recursion limit"),
+                (inside(&"[".repeat(60_000)), "malformed_body", "recursion limit"),
+                (inside(&"{\"a\":".repeat(10_000)), "malformed_body", "recursion limit"),
+                // What is JSON and no name.
+                (inside("\"a\\u0000b\""), "invalid_value", ""),
+                (inside("1e308"), "invalid_value", ""),
+                (inside("[[]]"), "invalid_value", ""),
+            ] {
+                let version = ("OpenStack-API-Version", "compute 2.49");
+                let answer = bench.api.call(method, &path, &[("Content-Type", "application/json"), version], body.as_bytes());
+                let shown: String = body.chars().take(200).collect();
+                let what = format!("{method} {path} {shown}: {}", answer.text);
+                let error = well_formed(&path, &answer);
+                assert_eq!((answer.status, &error["reason"]), (400, &json!(reason)), "{what}");
+                assert!(text(&error["message"]).contains(says), "it does not say '{says}': {what}");
+                assert!(answer.text.len() < 1500, "a message is no place for a whole body: {what}");
+            }
+        }
+        assert_eq!(everything(&mut bench), before);
+    });
+}
+
 #[test]
 fn paths_and_methods_that_are_none() {
     in_netns(|| {

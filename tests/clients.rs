@@ -64,6 +64,11 @@ fn what_other_clients_send_is_understood() {
 }
 
 #[test]
+fn prometheus_own_parser_reads_every_number() {
+    passes("test_metrics.py");
+}
+
+#[test]
 fn schemathesis_finds_nothing_beside_the_document() {
     runs(vec!["fuzz.py"]);
 }

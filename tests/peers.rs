@@ -238,9 +238,8 @@ impl Unprivileged {
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd")]);
         command.arg("--socket").arg(daemon.socket()).arg("--state-dir").arg(daemon.state()).arg("--config").arg(daemon.config());
         let child = Self(command.env("NOTIFY_SOCKET", &notified).stderr(Stdio::null()).spawn().unwrap());
-        let mut said = [0; 256];
-        let ready = notify.recv(&mut said).map(|length| said[..length].starts_with(b"READY=1"));
-        assert!(matches!(ready, Ok(true)), "not ready: {ready:?}");
+        let ready = daemon::wait_ready(&notify);
+        assert!(ready.is_ok(), "not ready: {ready:?}");
         child
     }
 }

@@ -14,11 +14,12 @@ mod witness;
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bench::{Bench, interfaces, text};
-use daemon::{Client, Daemon, PATIENCE};
+use daemon::{Client, Daemon, PATIENCE, Power};
 use netns::{Guest, in_netns, run};
 use serde_json::{Value, json};
 use witness::{Monitor, marked, marked_ports, name_of, try_link};
@@ -318,6 +319,21 @@ fn a_second_one_is_refused_by_state_and_by_socket() {
         }
         bench.api.get("/nicd/v1/health").expect(200);
         bench.daemon.client().get("/nicd/v1/health").expect(200);
+    });
+}
+
+#[test]
+fn who_may_not_do_the_work_is_told_what_is_missing() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.run_as_user(Power::Nobody);
+        let (code, said) = daemon.second(&daemon.socket(), &daemon.state());
+        assert!(code == 77 && said.contains("CAP_NET_ADMIN"), "{code}: {said}");
+        assert!(!daemon.socket().exists());
+        std::fs::create_dir("/run/roots").unwrap();
+        let state = Path::new("/run/roots/state");
+        let (code, said) = daemon.second(&daemon.socket(), state);
+        assert!(code == 77 && said.contains("/run/roots/state may not be written"), "{code}: {said}");
     });
 }
 

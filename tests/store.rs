@@ -58,7 +58,6 @@ fn records_survive_a_reopening() {
     let opened = Opened::at(dir.path());
     let (store_id, ports) = (opened.loaded.store_id, [port(1, 5), port(2, 6)]);
     let server = server();
-    let commit = opened.store.next_commit();
     opened.commit(base(), Purpose::Growing).unwrap();
     opened.commit(vec![Change::PutServer(server.clone()), put(&ports[0]), put(&ports[1])], Purpose::Growing).unwrap();
     let kept = vec![remembered(0, "a"), remembered(1000, "a")];
@@ -70,7 +69,8 @@ fn records_survive_a_reopening() {
     let again = Opened::at(dir.path());
     let wanted = Loaded {
         store_id,
-        commit,
+        // Each of the four flushes has a number of its own.
+        commit: 4,
         next_event: 77,
         lost: None,
         networks: vec![network()],
@@ -249,6 +249,7 @@ fn with_ports(dir: &Path) -> (Vec<Port>, Vec<u8>) {
         commit: 3,
         guest_device: None,
         releasing: Vec::new(),
+        tap: None,
         tag: None,
     });
     let changes = [Change::PutServer(server())].into_iter().chain(ports.iter().map(put)).collect();
@@ -426,6 +427,7 @@ fn server() -> Server {
         guest: nicd::model::Guest::Netns { path: "/run/netns/blue".into() },
         nic_limit: Some(3),
         pin: None,
+        leaving: false,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
     }

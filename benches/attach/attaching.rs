@@ -92,6 +92,8 @@ impl Floor {
             }
         }
         let index = self.place.inside(|| index_of(&name));
+        // What the kernel has put off of this port (an RCU grace period under RTNL) must not fall into nicd's turn.
+        self.wire.look(index);
         self.side(kind).links.push(index);
     }
 

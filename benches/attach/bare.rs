@@ -184,6 +184,11 @@ impl Wire {
         guest.wire.send(vec![add, Request::link(SETLINK, 0, index, Some(true))]).expect("the guest's end");
     }
 
+    /// Looks at a link by index, which has the kernel do at once what it still has to do about its carrier.
+    pub fn look(&mut self, index: u32) {
+        self.send(vec![Request::link(GETLINK, 0, index, None)]).expect("a look");
+    }
+
     /// Sets a link up or down.
     pub fn set(&mut self, index: u32, up: bool) {
         self.send(vec![Request::link(SETLINK, 0, index, Some(up))]).expect("up or down");

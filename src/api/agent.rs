@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
@@ -74,7 +74,12 @@ pub(super) async fn delete_server(
 }
 
 pub(super) async fn health(State(desk): State<Desk>) -> Response {
-    Json(desk.health()).into_response()
+    desk.look_for_lacks().await;
+    let told = match desk.starting() {
+        true => Err(Refusal::Starting(desk.summary())),
+        false => Ok(Json(desk.health())),
+    };
+    tell(told, COMPUTE)
 }
 
 pub(super) async fn explain(State(desk): State<Desk>, Path(text): Path<String>) -> Response {

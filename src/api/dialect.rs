@@ -89,6 +89,18 @@ impl Dialect {
         }
     }
 
+    /// The word for the dialect a path is of, for what is counted; `none` for a path of no dialect.
+    pub fn word(path: &str) -> &'static str {
+        let first = path.split('/').find(|part| !part.is_empty()).unwrap_or_default();
+        match first {
+            _ if path.split('/').any(|part| part == "os-virtual-interfacesv2") => "rackspace",
+            "v2" | "v2.1" => "nova",
+            "v2.0" => "neutron",
+            "nicd" | "metrics" | "openapi.json" => "agent",
+            _ => "none",
+        }
+    }
+
     /// A MAC as this dialect writes it.
     pub fn mac(&self, mac: Mac) -> String {
         match self.mac {
@@ -122,6 +134,21 @@ mod tests {
             ("/v2.00", COMPUTE),
         ] {
             assert_eq!(Dialect::of(path), dialect, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_has_few_words() {
+        for (path, word) in [
+            ("/v2.0/ports", "neutron"),
+            ("/v2.1/servers/x/os-interface", "nova"),
+            ("/v2/123/servers/x/os-virtual-interfacesv2/y", "rackspace"),
+            ("/nicd/v1/health", "agent"),
+            ("/metrics", "agent"),
+            ("/", "none"),
+            ("/wp-login.php", "none"),
+        ] {
+            assert_eq!(Dialect::word(path), word, "{path}");
         }
     }
 

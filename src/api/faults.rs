@@ -1,7 +1,8 @@
 //! The one file with status codes: every refusal as its dialect tells it.
 //!
 //! The manager's errors and the readers' errors come in, an HTTP answer with the dialect's envelope goes out. 500 means a
-//! bug of ours or a kernel that refuses what it should not; 503 means try again; 507 means the state directory is full.
+//! bug of ours or a kernel that refuses what it should not; 503 means try again, be it after the operator has mended the
+//! host; 507 means the state directory is full.
 
 use axum::Json;
 use axum::http::header::{ALLOW, RETRY_AFTER};
@@ -70,8 +71,8 @@ pub enum Refusal {
         /// The path.
         path: String,
     },
-    /// The route is in the contract and not built yet.
-    NotBuilt(String),
+    /// The daemon still builds what was to be there when it started.
+    Starting(String),
 }
 
 /// What an id can be of.
@@ -242,11 +243,11 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             reason: "bad_method",
             message: format!("The method {method} is not allowed for {path}"),
         },
-        Refusal::NotBuilt(what) => Told {
-            status: StatusCode::NOT_IMPLEMENTED,
-            kind: "HTTPNotImplemented",
-            reason: "not_built",
-            message: format!("{what} is not built yet"),
+        Refusal::Starting(summary) => Told {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            kind: "ServiceUnavailable",
+            reason: "starting",
+            message: format!("nicd is starting, and still brings ports back: {summary}"),
         },
     }
 }
@@ -254,6 +255,7 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
 fn body(error: &BodyError) -> Told {
     let (status, kind, reason) = match error {
         BodyError::Json(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "malformed_body"),
+        BodyError::Twice(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "duplicate_key"),
         BodyError::Top(_) => (StatusCode::BAD_REQUEST, "HTTPBadRequest", "invalid_body"),
         BodyError::Field { .. } => (StatusCode::BAD_REQUEST, "InvalidInput", "invalid_value"),
         BodyError::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "HTTPNotImplemented", "not_built"),
@@ -293,22 +295,26 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::TooManySubnets { .. } => (S::CONFLICT, "OverQuota"),
         Error::ServerHasNics { .. } | Error::KindChange { .. } => (S::CONFLICT, "Conflict"),
         Error::Netns(NetnsError::Refused { .. }) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
+        Error::Netns(NetnsError::Helper { .. }) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),
         Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),
-        Error::BridgeFull { .. } | Error::GuestNameTaken { .. } | Error::GuestRefused(_) => (S::CONFLICT, "Conflict"),
+        Error::GuestNameTaken { .. } | Error::GuestRefused(_) => (S::CONFLICT, "Conflict"),
         Error::NeedsDetach { .. } | Error::MtuInUse { .. } => (S::CONFLICT, "Conflict"),
         Error::Plan(PlanError::NoSuchBridge(_) | PlanError::NotABridge(_)) => match dialect.envelope {
             // The client has just named it; an attach finds what somebody named before.
             Envelope::Network => (S::BAD_REQUEST, "InvalidInput"),
             Envelope::Compute => (S::CONFLICT, ""),
         },
-        Error::Plan(PlanError::MtuAboveBridge { .. } | PlanError::NoFreeName(_)) => (S::CONFLICT, "Conflict"),
+        Error::Plan(PlanError::MtuAboveBridge { .. } | PlanError::BridgeFull(_) | PlanError::NoFreeName(_)) => {
+            (S::CONFLICT, "Conflict")
+        }
         Error::Plan(PlanError::IndexTaken(_)) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Plan(PlanError::Incomplete(_)) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
-        Error::NotBuilt(_) => (S::NOT_IMPLEMENTED, "HTTPNotImplemented"),
         Error::Kernel(error) => match error.trouble {
-            Trouble::TimedOut | Trouble::Taken | Trouble::Gone => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            Trouble::TimedOut | Trouble::Taken | Trouble::Gone | Trouble::Helper | Trouble::Permission => {
+                (S::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+            }
             Trouble::NoBridge => (S::CONFLICT, "Conflict"),
             _ => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         },

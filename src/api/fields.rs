@@ -9,12 +9,17 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use super::json;
+
 /// A body that does not fit, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is no JSON, or nested too deeply.
     #[error("Malformed request body: {0}")]
     Json(String),
+    /// An object in the body has a key twice.
+    #[error("Malformed request body: {0}; give it once")]
+    Twice(String),
     /// The body's top is not what the route takes.
     #[error("{0}")]
     Top(String),
@@ -56,6 +61,14 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// How a body that was read before asked.
+    pub fn of(body: &[u8], many: &str) -> Self {
+        match Fields::top(body) {
+            Ok(top) if top.left.contains_key(many) => Self::Many,
+            _ => Self::One,
+        }
+    }
+
     /// Wraps what was made as it was asked for.
     pub fn wrap(self, one: &str, many: &str, mut made: impl Iterator<Item = Value>) -> Value {
         let (key, value) = match self {
@@ -69,12 +82,12 @@ impl Shape {
 /// Reads a whole body.
 ///
 /// # Errors
-/// It is not JSON. An empty body reads as `{}`.
+/// It is not JSON, or has a key twice. An empty body reads as `{}`.
 pub fn parse(body: &[u8]) -> Result<Value, BodyError> {
     if body.is_empty() {
         return Ok(Value::Object(Map::new()));
     }
-    serde_json::from_slice(body).map_err(|error| BodyError::Json(error.to_string()))
+    json::read(body)
 }
 
 impl Fields {
@@ -143,19 +156,18 @@ impl Fields {
     /// # Errors
     /// It is no text, or does not fit.
     pub fn text(&mut self, name: &str, limit: usize) -> Result<Option<String>, BodyError> {
-        let Some(value) = self.left.remove(name) else { return Ok(None) };
-        let Value::String(text) = &value else { return Err(not_of_type(name, &value, "string")) };
-        if text.chars().count() > limit {
-            return Err(wrong(
-                name,
-                &value,
-                &format!("'{}' is too long: at most {limit} characters are possible", shown(&value)),
-            ));
+        self.left.remove(name).map(|value| text_value(name, &value, limit)).transpose()
+    }
+
+    /// As `text`, where `null` is the same as nothing.
+    ///
+    /// # Errors
+    /// As for `text`.
+    pub fn text_or_null(&mut self, name: &str, limit: usize) -> Result<Option<String>, BodyError> {
+        match self.left.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => text_value(name, &value, limit).map(Some),
         }
-        if text.contains(|c: char| c.is_control()) {
-            return Err(wrong(name, &value, "it contains control characters"));
-        }
-        Ok(Some(text.clone()))
     }
 
     /// Takes a text that parses as `T`. The parser's message says what would be right.
@@ -201,7 +213,7 @@ impl Fields {
         }
     }
 
-    /// Takes true or false; Nova's and Neutron's clients also send them as text.
+    /// Takes true or false; Neutron's clients also send them as text or as 1 and 0 (neutron_lib/api/converters.py).
     ///
     /// # Errors
     /// It is neither.
@@ -209,8 +221,10 @@ impl Fields {
         let Some(value) = self.left.remove(name) else { return Ok(None) };
         match &value {
             Value::Bool(truth) => Ok(Some(*truth)),
-            Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
-            Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
+            Value::String(text) if text.eq_ignore_ascii_case("true") || text == "1" => Ok(Some(true)),
+            Value::String(text) if text.eq_ignore_ascii_case("false") || text == "0" => Ok(Some(false)),
+            Value::Number(number) if number.as_u64() == Some(1) => Ok(Some(true)),
+            Value::Number(number) if number.as_u64() == Some(0) => Ok(Some(false)),
             _ => Err(wrong(name, &value, "true or false is expected")),
         }
     }
@@ -284,6 +298,18 @@ impl Fields {
             None => BodyError::Top(why),
             Some(name) => BodyError::Field { field: name.clone(), value: self.whole.clone(), why },
         }
+    }
+}
+
+fn text_value(name: &str, value: &Value, limit: usize) -> Result<String, BodyError> {
+    let Value::String(text) = value else { return Err(not_of_type(name, value, "string")) };
+    if text.chars().count() > limit {
+        let why = format!("'{}' is too long: at most {limit} characters are possible", shown(value));
+        return Err(wrong(name, value, &why));
+    }
+    match text.contains(|c: char| c.is_control()) {
+        true => Err(wrong(name, value, "it contains control characters")),
+        false => Ok(text.clone()),
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next)
             Known::New => break,
             Known::Mismatch => return faults::answer(&Refusal::KeyMismatch(key.key), dialect),
             Known::Answered(answer) => return again(answer),
-            Known::Made(things) => match made::show(&desk, &path, &head.headers, &things) {
+            Known::Made(things) => match made::show(&desk, &path, &head.headers, &body, &things) {
                 Some(answer) => return keep(&desk, &key, answer).await,
                 // What it made has been deleted since: it may be made again.
                 None => desk.forget_key(&key).await,

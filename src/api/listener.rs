@@ -22,8 +22,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::peer::{Access, Admitted, Door, Peer};
 use super::socket::Listening;
+use crate::access::{Access, Admitted, Door, Peer};
 use crate::config::SocketSettings;
 
 mod drive;
@@ -49,8 +49,9 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// How many connections beyond the seats are told so at the same time; further ones are closed without words.
 const TURNED_AWAY: usize = 64;
 
-/// Descriptors that are not for connections: both sockets, netlink, the store, taps and namespaces that are being built.
-const OWN_DESCRIPTORS: usize = 64;
+/// Descriptors that are not for connections: both sockets, netlink, the store, taps and namespaces that are being built, the
+/// bus, and scrapers on TCP.
+const OWN_DESCRIPTORS: usize = 96;
 
 /// What clients may cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(Limits::default().within(u64::MAX), Limits::default());
         assert_eq!(Limits::default().within(1024), Limits::default());
         let few = Limits::default().within(256);
-        assert_eq!((few.max_connections, few.root_reserve), (128, 16));
+        assert_eq!((few.max_connections, few.root_reserve), (96, 16));
         let least = Limits::default().within(10);
         assert_eq!((least.max_connections, least.root_reserve), (2, 1));
     }

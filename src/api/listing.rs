@@ -67,6 +67,14 @@ impl Listing {
         Ok(listing)
     }
 
+    /// Reads of a query string which page it asks for, and nothing else of it.
+    pub fn page(query: Option<&str>) -> Result<Self, Refusal> {
+        let query = query.unwrap_or_default();
+        let of_page = |pair: &&str| form(pair).iter().any(|(key, _)| matches!(key.as_str(), "limit" | "marker"));
+        let paging: Vec<&str> = query.split('&').filter(of_page).collect();
+        Ok(Self { kept: kept(query), ..Self::read(Some(&paging.join("&")), &[])? })
+    }
+
     /// The one value asked for of an attribute, for an index to use.
     pub fn only(&self, name: &str) -> Option<&str> {
         let values = self.filters.get(name).filter(|values| values.len() == 1)?;

@@ -11,10 +11,12 @@ use crate::model::memory::Made;
 
 use super::fields::Shape;
 use super::microversion::{self, Microversion};
-use super::{Desk, networks, nova, ports, rackspace, subnets};
+use super::resource::Resource;
+use super::{Desk, nova, rackspace};
 
-/// None when something of it is no longer there.
-pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, made: &[Made]) -> Option<Response> {
+/// The request is the one that made it, so that its body says in which shape it is to be answered. None when something of
+/// what it made is no longer there.
+pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, body: &[u8], made: &[Made]) -> Option<Response> {
     let version = microversion::asked(headers).unwrap_or(Microversion::MIN);
     match (path.rsplit('/').next(), made) {
         (Some("os-interface"), [Made::Port(port)]) => {
@@ -27,13 +29,12 @@ pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, made: &[Made]) 
         }
         (Some(many), _) => {
             let shown = made.iter().map(|one| match one {
-                Made::Network(id) => desk.network(*id).ok().map(|network| networks::shown(&network)),
-                Made::Subnet(id) => desk.subnet(*id).ok().map(|subnet| subnets::shown(&subnet)),
-                Made::Port(id) => desk.port(*id).ok().map(|port| ports::shown(&port)),
+                Made::Network(id) => desk.network(*id).ok().map(|network| network.shown()),
+                Made::Subnet(id) => desk.subnet(*id).ok().map(|subnet| subnet.shown()),
+                Made::Port(id) => desk.port(*id).ok().map(|port| port.shown()),
             });
             let shown: Vec<_> = shown.collect::<Option<_>>()?;
-            let shape = if shown.len() == 1 { Shape::One } else { Shape::Many };
-            let body = shape.wrap(many.trim_end_matches('s'), many, shown.into_iter());
+            let body = Shape::of(body, many).wrap(many.trim_end_matches('s'), many, shown.into_iter());
             Some((StatusCode::CREATED, Json(body)).into_response())
         }
         (None, _) => None,

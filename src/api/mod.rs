@@ -12,16 +12,18 @@ pub mod dialect;
 pub mod faults;
 mod fields;
 mod idempotency;
+mod json;
 pub mod listener;
 mod listing;
 mod made;
+pub mod metrics;
 mod microversion;
 mod networks;
 mod nova;
 mod openapi;
-pub mod peer;
 mod ports;
 mod rackspace;
+mod resource;
 mod routes;
 pub mod socket;
 mod stream;
@@ -35,8 +37,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{OriginalUri, Request};
-use axum::http::HeaderMap;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::{HeaderMap, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
@@ -69,7 +71,24 @@ pub fn router(manager: Desk) -> Router {
             };
         }
     }
-    app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(manager)
+    let app = app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(manager);
+    // Around the router, as a layer inside it runs when the route is chosen already.
+    Router::new().fallback_service(app).layer(middleware::from_fn(without_slash))
+}
+
+/// A slash at the end of a path means nothing, as with Nova and Neutron (the `/?$` of Python's routes); a version's
+/// document has an address with one and one without.
+async fn without_slash(mut request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let path = uri.path();
+    if let Some(path) = path.strip_suffix('/').filter(|path| path.matches('/').count() > 1) {
+        let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
+            request.extensions_mut().insert(OriginalUri(uri.clone()));
+            *request.uri_mut() = uri;
+        }
+    }
+    next.run(request).await
 }
 
 /// What holds for every route: paths that are no text, and methods that a route does not know, are refused in its
@@ -97,11 +116,6 @@ fn whole_path(request: &Request) -> String {
 async fn no_route(request: Request) -> Response {
     let path = whole_path(&request);
     faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(&path))
-}
-
-async fn not_built(request: Request) -> Response {
-    let path = whole_path(&request);
-    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
 /// A handler's answer, in the dialect's words either way.

@@ -19,20 +19,54 @@ use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
 use super::listener::Caller;
-use super::listing::form;
+use super::listing::{Listing, form};
 use super::microversion::Microversion;
 use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
-pub(super) async fn servers(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+pub(super) async fn servers(
+    State(desk): State<Desk>,
+    headers: HeaderMap,
+    OriginalUri(uri): OriginalUri,
+    RawQuery(query): RawQuery,
+) -> Response {
     let collection = here(&headers, uri.path());
-    Json(json!({"servers": desk.servers().iter().map(|server| brief(server, &collection)).collect::<Vec<_>>()}))
+    tell(page(&desk, query.as_deref(), &collection, |server| brief(server, &collection)), COMPUTE)
 }
 
 /// `servers/detail`, by which clients find a server whose name they have.
-pub(super) async fn details(State(desk): State<Desk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Json<Value> {
+pub(super) async fn details(
+    State(desk): State<Desk>,
+    headers: HeaderMap,
+    OriginalUri(uri): OriginalUri,
+    RawQuery(query): RawQuery,
+) -> Response {
     let collection = here(&headers, parent(uri.path()));
-    Json(json!({"servers": desk.servers().iter().map(|server| detail(server, &collection)).collect::<Vec<_>>()}))
+    tell(page(&desk, query.as_deref(), &here(&headers, uri.path()), |server| detail(server, &collection)), COMPUTE)
+}
+
+/// A page of the servers of a name; other filters are ignored, as Nova does before 2.75.
+fn page(desk: &Desk, query: Option<&str>, list: &str, shown: impl Fn(&ServerView) -> Value) -> Result<Json<Value>, Refusal> {
+    let paging = Listing::page(query)?;
+    let name = form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "name").map(|(_, name)| name).next_back();
+    let servers = desk.servers();
+    let named = servers.iter().filter(|server| name.as_ref().is_none_or(|name| is_called(&server.server.name, name)));
+    paging.answer("servers", list, named.map(shown).collect()).map(Json)
+}
+
+/// Whether a server is found under a name: the filter is a part of the name, which `^` and `$` tie to its ends. Of Nova's
+/// regular expressions clients use no more.
+fn is_called(own: &str, asked: &str) -> bool {
+    let start = asked.strip_prefix('^');
+    let rest = start.unwrap_or(asked);
+    let end = rest.strip_suffix('$');
+    let text = end.unwrap_or(rest);
+    match (start, end) {
+        (Some(_), Some(_)) => own == text,
+        (Some(_), None) => own.starts_with(text),
+        (None, Some(_)) => own.ends_with(text),
+        (None, None) => own.contains(text),
+    }
 }
 
 pub(super) async fn server(
@@ -167,7 +201,8 @@ fn one_address(given: &Value) -> Result<IpAddr, BodyError> {
     Ok(address)
 }
 
-/// A device's tag: 1 to 60 characters without comma and slash (nova/api/validation/parameter_types.py).
+/// A device's tag: 1 to 60 characters without comma and slash (nova/api/validation/parameter_types.py), and, which Nova
+/// does not say, without control characters.
 struct Tag(String);
 
 impl FromStr for Tag {
@@ -178,6 +213,7 @@ impl FromStr for Tag {
         match count {
             0 => Err("'' is too short: 1 to 60 characters are expected".to_owned()),
             61.. => Err("it is too long: 1 to 60 characters are expected".to_owned()),
+            _ if text.contains(|c: char| c.is_control()) => Err("it contains control characters".to_owned()),
             _ if text.contains([',', '/']) => {
                 Err(format!("'{}' does not match '^[^,/]*$': no comma and no slash", text.escape_debug()))
             }

@@ -1,25 +1,18 @@
 //! Neutron's ports.
 
-use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use crate::manager::{PortFilter, PortView, Reply};
+use crate::manager::{Error, PortFilter, PortView, Reply};
 use crate::model::action::{Action, NewPort, PortChange, WantedIp};
 use crate::model::{PortId, Profile};
 
+use super::Desk;
 use super::agent::NAME;
-use super::dialect::NETWORK;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
-use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
-use super::versions::here;
-use super::{Desk, context, id, json_body, slip, tell};
+use super::resource::Resource;
 
 /// The most entries of any list in a body.
 pub(super) const ENTRIES: usize = 64;
@@ -27,40 +20,101 @@ pub(super) const ENTRIES: usize = 64;
 /// What Nova's clients see as the owner of an attached port.
 const COMPUTE: &str = "compute:nova";
 
-/// What one can filter and sort by.
-pub(super) const KNOWN: &[&str] = &[
-    "id",
-    "name",
-    "description",
-    "network_id",
-    "tenant_id",
-    "project_id",
-    "mac_address",
-    "fixed_ips",
-    "admin_state_up",
-    "status",
-    "device_id",
-    "device_owner",
-    "binding:host_id",
-    "binding:vif_type",
-    "binding:vnic_type",
-    "port_security_enabled",
-    "nicd:phase",
-    "nicd:reason",
-    "revision_number",
-    "created_at",
-    "updated_at",
-];
+impl Resource for PortView {
+    const ONE: &'static str = "port";
+    const MANY: &'static str = "ports";
+    const WHAT: What = What::Port;
+    const KNOWN: &'static [&'static str] = &[
+        "id",
+        "name",
+        "description",
+        "network_id",
+        "tenant_id",
+        "project_id",
+        "mac_address",
+        "fixed_ips",
+        "admin_state_up",
+        "status",
+        "device_id",
+        "device_owner",
+        "binding:host_id",
+        "binding:vif_type",
+        "binding:vnic_type",
+        "port_security_enabled",
+        "nicd:phase",
+        "nicd:reason",
+        "revision_number",
+        "created_at",
+        "updated_at",
+    ];
+    type Id = PortId;
 
-pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
-    let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
-        let rows = match narrowed(&listing) {
-            Some(filter) => desk.ports(filter),
-            None => Vec::new(),
-        };
-        listing.answer("ports", &here(&headers, "/v2.0/ports"), rows.iter().map(shown).collect())
-    });
-    tell(listed.map(Json), NETWORK)
+    fn all(desk: &Desk, listing: &Listing) -> Vec<Self> {
+        narrowed(listing).map_or_else(Vec::new, |filter| desk.ports(filter))
+    }
+
+    fn find(desk: &Desk, id: PortId) -> Result<Self, Error> {
+        desk.port(id)
+    }
+
+    fn shown(&self) -> Value {
+        let port = &self.port;
+        let ips: Vec<Value> = port
+            .fixed_ips
+            .iter()
+            .map(|ip| json!({"subnet_id": ip.subnet_id.to_string(), "ip_address": ip.ip_address.to_string()}))
+            .collect();
+        let (vif_type, details) = vif(self);
+        json!({
+            "id": port.id.to_string(),
+            "name": port.name,
+            "description": port.description,
+            "network_id": port.network_id.to_string(),
+            "tenant_id": port.project_id,
+            "project_id": port.project_id,
+            "mac_address": port.mac.to_string(),
+            "fixed_ips": ips,
+            "allowed_address_pairs": [],
+            "port_security_enabled": false,
+            "security_groups": [],
+            "admin_state_up": port.admin_up,
+            "status": self.phase.status().as_str(),
+            "device_id": self.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()),
+            "device_owner": owner(self),
+            "binding:vif_type": vif_type,
+            "binding:vif_details": details,
+            "binding:vnic_type": "normal",
+            "binding:host_id": if self.binding.is_some() { self.host.as_str() } else { "" },
+            "binding:profile": port.profile,
+            "nicd:limits": null,
+            "nicd:phase": self.phase.as_str(),
+            "nicd:reason": self.reason,
+            "tags": [],
+            "revision_number": port.revision_number,
+            "created_at": port.created_at,
+            "updated_at": port.updated_at,
+        })
+    }
+
+    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, BodyError> {
+        bodies.into_iter().map(|fields| read_new(desk.host(), fields)).collect::<Result<_, _>>().map(Action::CreatePorts)
+    }
+
+    fn change(desk: &Desk, id: PortId, body: Fields) -> Result<Action, Refusal> {
+        Ok(Action::UpdatePort(id, read_change(&desk.port(id)?, body)?))
+    }
+
+    fn delete(id: PortId) -> Action {
+        Action::DeletePort(id)
+    }
+
+    fn of(reply: Reply) -> Option<Vec<Self>> {
+        match reply {
+            Reply::Port(one) => Some(vec![*one]),
+            Reply::Ports(many) => Some(many),
+            _ => None,
+        }
+    }
 }
 
 /// What can be looked up instead of searched; none when an id asked for is the id of nothing.
@@ -71,58 +125,6 @@ fn narrowed(listing: &Listing) -> Option<PortFilter> {
         server: if unbound { None } else { listing.only("device_id").map(str::parse).transpose().ok()? },
         network: listing.only("network_id").map(str::parse).transpose().ok()?,
     })
-}
-
-pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
-    let found = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
-        let port = desk.port(id(What::Port, &text)?)?;
-        Ok(Json(json!({"port": listing.cut(shown(&port))})))
-    });
-    tell(found, NETWORK)
-}
-
-pub(super) async fn create(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let made = async {
-        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "port", "ports")?;
-        let new = bodies.into_iter().map(|fields| read_new(desk.host(), fields)).collect::<Result<_, _>>()?;
-        match desk.perform(Action::CreatePorts(new), context(&caller)).await? {
-            Reply::Ports(made) => Ok((StatusCode::CREATED, Json(shape.wrap("port", "ports", made.iter().map(shown))))),
-            _ => Err(slip()),
-        }
-    };
-    tell(made.await, NETWORK)
-}
-
-pub(super) async fn update(
-    State(desk): State<Desk>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let changed = async {
-        let id: PortId = id(What::Port, &text)?;
-        let change = read_change(&desk.port(id)?, json_body(&headers, &body)?)?;
-        match desk.perform(Action::UpdatePort(id, change), context(&caller)).await? {
-            Reply::Port(port) => Ok(Json(json!({"port": shown(&port)}))),
-            _ => Err(slip()),
-        }
-    };
-    tell(changed.await, NETWORK)
-}
-
-pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
-    let deleted = async {
-        let id = id(What::Port, &text)?;
-        desk.perform(Action::DeletePort(id), context(&caller)).await?;
-        Ok::<_, Refusal>(StatusCode::NO_CONTENT)
-    };
-    tell(deleted.await, NETWORK)
 }
 
 fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, BodyError> {
@@ -146,8 +148,7 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, BodyError> {
     Ok(new)
 }
 
-fn read_change(port: &PortView, body: &[u8]) -> Result<PortChange, Refusal> {
-    let mut fields = Fields::envelope(body, "port")?;
+fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusal> {
     let change = PortChange {
         name: fields.text("name", NAME)?,
         description: fields.text("description", NAME)?,
@@ -212,45 +213,6 @@ fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
     fields.only("allowed_address_pairs", &[Value::Array(Vec::new())])?;
     fields.only("nicd:limits", &[Value::Null, json!({})])?;
     fields.only("binding:vnic_type", &["normal".into()])
-}
-
-pub(super) fn shown(view: &PortView) -> Value {
-    let port = &view.port;
-    let ips: Vec<Value> = port
-        .fixed_ips
-        .iter()
-        .map(|ip| json!({"subnet_id": ip.subnet_id.to_string(), "ip_address": ip.ip_address.to_string()}))
-        .collect();
-    let (vif_type, details) = vif(view);
-    json!({
-        "id": port.id.to_string(),
-        "name": port.name,
-        "description": port.description,
-        "network_id": port.network_id.to_string(),
-        "tenant_id": port.project_id,
-        "project_id": port.project_id,
-        "mac_address": port.mac.to_string(),
-        "fixed_ips": ips,
-        "allowed_address_pairs": [],
-        "port_security_enabled": false,
-        "security_groups": [],
-        "admin_state_up": port.admin_up,
-        "status": view.phase.status().as_str(),
-        "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()),
-        "device_owner": owner(view),
-        "binding:vif_type": vif_type,
-        "binding:vif_details": details,
-        "binding:vnic_type": "normal",
-        "binding:host_id": if view.binding.is_some() { view.host.as_str() } else { "" },
-        "binding:profile": port.profile,
-        "nicd:limits": null,
-        "nicd:phase": view.phase.as_str(),
-        "nicd:reason": view.reason,
-        "tags": [],
-        "revision_number": port.revision_number,
-        "created_at": port.created_at,
-        "updated_at": port.updated_at,
-    })
 }
 
 /// Nova takes over a port it attaches and gives it back when it detaches; one that says otherwise keeps its own.

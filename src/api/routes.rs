@@ -5,8 +5,11 @@ use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 use utoipa::openapi::HttpMethod;
 
+use crate::manager::{NetworkView, PortView};
+use crate::model::Subnet;
+
 use super::openapi::{self as document, Entry};
-use super::{Desk, agent, networks, not_built, nova, ports, rackspace, stream, subnets, upkeep, versions};
+use super::{Desk, agent, metrics, nova, rackspace, resource, stream, upkeep, versions};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -76,6 +79,8 @@ fn discovery() -> Vec<Route> {
         get("/v2.1/", versions::v21, page::v21),
         get("/v2.0", versions::network, page::network),
         get("/v2.0/", versions::network, page::network),
+        get("/metrics", metrics::show, document::agent::metrics_at_root),
+        get("/openapi.json", document::serve, document::agent::document_at_root),
     ]
 }
 
@@ -105,21 +110,21 @@ fn network() -> Vec<Route> {
     use document::{networks as network_page, ports as port_page, subnets as subnet_page};
     vec![
         get("/extensions", versions::extensions, document::versions::extensions),
-        get("/networks", networks::list, network_page::list_all),
-        post("/networks", networks::create, network_page::create),
-        get("/networks/{id}", networks::show, network_page::show),
-        put("/networks/{id}", networks::update, network_page::update),
-        delete("/networks/{id}", networks::delete, network_page::delete),
-        get("/subnets", subnets::list, subnet_page::list_all),
-        post("/subnets", subnets::create, subnet_page::create),
-        get("/subnets/{id}", subnets::show, subnet_page::show),
-        put("/subnets/{id}", subnets::update, subnet_page::update),
-        delete("/subnets/{id}", subnets::delete, subnet_page::delete),
-        get("/ports", ports::list, port_page::list_all),
-        post("/ports", ports::create, port_page::create),
-        get("/ports/{id}", ports::show, port_page::show),
-        put("/ports/{id}", ports::update, port_page::update),
-        delete("/ports/{id}", ports::delete, port_page::delete),
+        get("/networks", resource::list::<NetworkView>, network_page::list_all),
+        post("/networks", resource::create::<NetworkView>, network_page::create),
+        get("/networks/{id}", resource::show::<NetworkView>, network_page::show),
+        put("/networks/{id}", resource::update::<NetworkView>, network_page::update),
+        delete("/networks/{id}", resource::delete::<NetworkView>, network_page::delete),
+        get("/subnets", resource::list::<Subnet>, subnet_page::list_all),
+        post("/subnets", resource::create::<Subnet>, subnet_page::create),
+        get("/subnets/{id}", resource::show::<Subnet>, subnet_page::show),
+        put("/subnets/{id}", resource::update::<Subnet>, subnet_page::update),
+        delete("/subnets/{id}", resource::delete::<Subnet>, subnet_page::delete),
+        get("/ports", resource::list::<PortView>, port_page::list_all),
+        post("/ports", resource::create::<PortView>, port_page::create),
+        get("/ports/{id}", resource::show::<PortView>, port_page::show),
+        put("/ports/{id}", resource::update::<PortView>, port_page::update),
+        delete("/ports/{id}", resource::delete::<PortView>, port_page::delete),
     ]
 }
 
@@ -136,7 +141,7 @@ fn own() -> Vec<Route> {
         post("/plan", upkeep::plan, upkeep_page::plan),
         get("/verify", upkeep::verify, upkeep_page::verify),
         post("/gc", upkeep::gc, upkeep_page::gc),
-        get("/metrics", not_built, page::metrics),
+        get("/metrics", metrics::show, page::metrics),
         get("/openapi.json", document::serve, page::document),
     ]
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use listenfd::ListenFd;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::peer::{Admitted, Door};
+use crate::access::{Admitted, Door};
 use crate::config::SocketSettings;
 use crate::exit::Exit;
 

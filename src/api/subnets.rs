@@ -2,110 +2,104 @@
 
 use std::net::IpAddr;
 
-use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::manager::Reply;
+use crate::manager::{Error, Reply};
 use crate::model::action::{Action, SubnetChange};
 use crate::model::pools::Range;
 use crate::model::subnet::{Gateway, NewSubnet};
 use crate::model::{HostRoute, Subnet, SubnetId};
 
+use super::Desk;
 use super::agent::NAME;
-use super::dialect::NETWORK;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
-use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
-use super::versions::here;
-use super::{Desk, context, id, json_body, slip, tell};
+use super::resource::Resource;
 
 /// The most entries of any list in a body.
 pub(super) const ENTRIES: usize = 64;
 
-/// What one can filter and sort by.
-pub(super) const KNOWN: &[&str] = &[
-    "id",
-    "name",
-    "description",
-    "network_id",
-    "cidr",
-    "ip_version",
-    "gateway_ip",
-    "enable_dhcp",
-    "tenant_id",
-    "project_id",
-    "dns_nameservers",
-    "ipv6_address_mode",
-    "ipv6_ra_mode",
-    "revision_number",
-    "created_at",
-    "updated_at",
-];
+impl Resource for Subnet {
+    const ONE: &'static str = "subnet";
+    const MANY: &'static str = "subnets";
+    const WHAT: What = What::Subnet;
+    const KNOWN: &'static [&'static str] = &[
+        "id",
+        "name",
+        "description",
+        "network_id",
+        "cidr",
+        "ip_version",
+        "gateway_ip",
+        "enable_dhcp",
+        "tenant_id",
+        "project_id",
+        "dns_nameservers",
+        "ipv6_address_mode",
+        "ipv6_ra_mode",
+        "revision_number",
+        "created_at",
+        "updated_at",
+    ];
+    type Id = SubnetId;
 
-pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
-    let listed = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
-        listing.answer("subnets", &here(&headers, "/v2.0/subnets"), desk.subnets().iter().map(shown).collect())
-    });
-    tell(listed.map(Json), NETWORK)
-}
+    fn all(desk: &Desk, _: &Listing) -> Vec<Self> {
+        desk.subnets()
+    }
 
-pub(super) async fn show(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
-    let found = Listing::read(query.as_deref(), KNOWN).and_then(|listing| {
-        let subnet = desk.subnet(id(What::Subnet, &text)?)?;
-        Ok(Json(json!({"subnet": listing.cut(shown(&subnet))})))
-    });
-    tell(found, NETWORK)
-}
+    fn find(desk: &Desk, id: SubnetId) -> Result<Self, Error> {
+        desk.subnet(id)
+    }
 
-pub(super) async fn create(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let made = async {
-        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, "subnet", "subnets")?;
-        let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
-        match desk.perform(Action::CreateSubnets(new), context(&caller)).await? {
-            Reply::Subnets(made) => Ok((StatusCode::CREATED, Json(shape.wrap("subnet", "subnets", made.iter().map(shown))))),
-            _ => Err(slip()),
+    fn shown(&self) -> Value {
+        let pools: Vec<Value> = self.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
+        let routes: Vec<Value> =
+            self.host_routes.iter().map(|route| json!({"destination": route.destination, "nexthop": route.nexthop})).collect();
+        json!({
+            "id": self.id.to_string(),
+            "network_id": self.network_id.to_string(),
+            "name": self.name,
+            "description": self.description,
+            "ip_version": if self.cidr.is_ipv6() { 6 } else { 4 },
+            "cidr": self.cidr,
+            "gateway_ip": self.gateway_ip,
+            "allocation_pools": pools,
+            "enable_dhcp": false,
+            "dns_nameservers": self.dns_nameservers,
+            "host_routes": routes,
+            "ipv6_address_mode": null,
+            "ipv6_ra_mode": null,
+            "tenant_id": self.project_id,
+            "project_id": self.project_id,
+            "tags": [],
+            "revision_number": self.revision_number,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+        })
+    }
+
+    fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, BodyError> {
+        bodies.into_iter().map(read_new).collect::<Result<_, _>>().map(Action::CreateSubnets)
+    }
+
+    fn change(_: &Desk, id: SubnetId, body: Fields) -> Result<Action, Refusal> {
+        Ok(Action::UpdateSubnet(id, read_change(body)?))
+    }
+
+    fn delete(id: SubnetId) -> Action {
+        Action::DeleteSubnet(id)
+    }
+
+    fn of(reply: Reply) -> Option<Vec<Self>> {
+        match reply {
+            Reply::Subnet(one) => Some(vec![one]),
+            Reply::Subnets(many) => Some(many),
+            _ => None,
         }
-    };
-    tell(made.await, NETWORK)
-}
-
-pub(super) async fn update(
-    State(desk): State<Desk>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let changed = async {
-        let id = id(What::Subnet, &text)?;
-        let change = read_change(json_body(&headers, &body)?)?;
-        match desk.perform(Action::UpdateSubnet(id, change), context(&caller)).await? {
-            Reply::Subnet(subnet) => Ok(Json(json!({"subnet": shown(&subnet)}))),
-            _ => Err(slip()),
-        }
-    };
-    tell(changed.await, NETWORK)
-}
-
-pub(super) async fn delete(State(desk): State<Desk>, Path(text): Path<String>, Extension(caller): Extension<Caller>) -> Response {
-    let deleted = async {
-        let id = id(What::Subnet, &text)?;
-        desk.perform(Action::DeleteSubnet(id), context(&caller)).await?;
-        Ok::<_, Refusal>(StatusCode::NO_CONTENT)
-    };
-    tell(deleted.await, NETWORK)
+    }
 }
 
 fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
@@ -155,8 +149,7 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
     })
 }
 
-fn read_change(body: &[u8]) -> Result<SubnetChange, BodyError> {
-    let mut fields = Fields::envelope(body, "subnet")?;
+fn read_change(mut fields: Fields) -> Result<SubnetChange, BodyError> {
     let (name, description) = (fields.text("name", NAME)?, fields.text("description", NAME)?);
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
     unchanging(&mut fields)?;
@@ -198,33 +191,6 @@ fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
     fields.only("enable_dhcp", &[false.into()])?;
     fields.only("ipv6_address_mode", &[Value::Null])?;
     fields.only("ipv6_ra_mode", &[Value::Null])
-}
-
-pub(super) fn shown(subnet: &Subnet) -> Value {
-    let pools: Vec<Value> = subnet.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
-    let routes: Vec<Value> =
-        subnet.host_routes.iter().map(|route| json!({"destination": route.destination, "nexthop": route.nexthop})).collect();
-    json!({
-        "id": subnet.id.to_string(),
-        "network_id": subnet.network_id.to_string(),
-        "name": subnet.name,
-        "description": subnet.description,
-        "ip_version": if subnet.cidr.is_ipv6() { 6 } else { 4 },
-        "cidr": subnet.cidr,
-        "gateway_ip": subnet.gateway_ip,
-        "allocation_pools": pools,
-        "enable_dhcp": false,
-        "dns_nameservers": subnet.dns_nameservers,
-        "host_routes": routes,
-        "ipv6_address_mode": null,
-        "ipv6_ra_mode": null,
-        "tenant_id": subnet.project_id,
-        "project_id": subnet.project_id,
-        "tags": [],
-        "revision_number": subnet.revision_number,
-        "created_at": subnet.created_at,
-        "updated_at": subnet.updated_at,
-    })
 }
 
 #[cfg(test)]

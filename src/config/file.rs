@@ -18,6 +18,7 @@ pub(super) struct File {
     pub guest: Guest,
     pub log: Log,
     pub metrics: Metrics,
+    pub dbus: Dbus,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,7 +71,14 @@ pub(super) struct Log {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Metrics {
-    pub listen: Option<toml::Value>,
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Dbus {
+    pub enabled: Option<bool>,
+    pub address: Option<String>,
 }
 
 impl File {

@@ -1,6 +1,6 @@
 //! The settings as used: complete and valid, and how they are made of the file as written.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Serialize, Serializer};
@@ -28,6 +28,10 @@ pub struct Settings {
     pub guest: GuestDefaults,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// Where the numbers are served beside the sockets.
+    pub metrics: MetricsSettings,
+    /// Which bus ports are shown on.
+    pub dbus: DbusSettings,
 }
 
 /// `[socket]`
@@ -98,6 +102,31 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::default() }
+    }
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct MetricsSettings {
+    /// A loopback address and port on which `GET /metrics` is answered to whoever can reach it; none: on the sockets alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[dbus]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DbusSettings {
+    /// Whether ports are shown on a bus at all.
+    pub enabled: bool,
+    /// The bus's address (D-Bus specification, "Server Addresses"); none: the system bus, which the environment's
+    /// `DBUS_SYSTEM_BUS_ADDRESS` may place elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
 /// What a line of the log looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -111,10 +140,7 @@ pub enum LogFormat {
 
 /// Judges each value and fills in the defaults.
 pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
-    let file::File { socket, store, links, limits, guest, log, metrics } = written;
-    if let Some(value) = metrics.listen {
-        return Err(not_built("metrics.listen", &value, "serving metrics on TCP (GET /metrics on the socket exists)"));
-    }
+    let file::File { socket, store, links, limits, guest, log, metrics, dbus } = written;
     Ok(Settings {
         socket: socket_as_used(socket)?,
         store: StoreSettings { dir: absolute("store.dir", store.dir, "/var/lib/nicd")? },
@@ -122,6 +148,8 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
         limits: limits_as_used(limits)?,
         guest: guest_as_used(guest)?,
         log: log_as_used(log)?,
+        metrics: metrics_as_used(metrics)?,
+        dbus: dbus_as_used(dbus)?,
     })
 }
 
@@ -188,7 +216,7 @@ fn guest_as_used(written: file::Guest) -> Result<GuestDefaults, ConfigError> {
 }
 
 fn log_as_used(written: file::Log) -> Result<LogSettings, ConfigError> {
-    let level = written.level.unwrap_or_else(|| "info".to_owned());
+    let level = written.level.unwrap_or_else(|| LogSettings::default().level);
     const EXPECTED: &str = "off, error, warn, info, debug or trace is expected, or a filter such as info,nicd::api=debug";
     // A single unknown word would be read as a module's name, and silence everything else.
     let simple = !level.contains([',', '=', ':', '[']);
@@ -202,6 +230,26 @@ fn log_as_used(written: file::Log) -> Result<LogSettings, ConfigError> {
         Some(other) => return Err(bad("log.format", other, "text or json is expected")),
     };
     Ok(LogSettings { level, format })
+}
+
+fn metrics_as_used(written: file::Metrics) -> Result<MetricsSettings, ConfigError> {
+    let read = |text: String| {
+        let address: Option<SocketAddr> = text.parse().ok();
+        // Nothing there tells who asks, so it is for this host alone.
+        let right = address.filter(|address| address.ip().is_loopback() && address.port() != 0);
+        right.ok_or_else(|| {
+            bad("metrics.listen", &text, "a loopback address with a port such as 127.0.0.1:9632 or [::1]:9632 is expected")
+        })
+    };
+    Ok(MetricsSettings { listen: written.listen.map(read).transpose()? })
+}
+
+fn dbus_as_used(written: file::Dbus) -> Result<DbusSettings, ConfigError> {
+    let plain = |text: &str| text.contains(':') && !text.contains(|c: char| c.is_control() || c.is_whitespace());
+    if let Some(text) = written.address.as_deref().filter(|text| !plain(text)) {
+        return Err(bad("dbus.address", text, "an address such as unix:path=/run/dbus/system_bus_socket is expected"));
+    }
+    Ok(DbusSettings { enabled: written.enabled.unwrap_or(true), address: written.address })
 }
 
 /// A whole number within limits.

@@ -17,6 +17,8 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!((settings.links.mtu, settings.limits.nics_per_server), (1500, 12));
     assert_eq!(String::from(settings.links.mac_prefix), "fa:16:3e");
     assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Text));
+    assert_eq!(settings.metrics.listen, None);
+    assert_eq!(settings.dbus, DbusSettings { enabled: true, address: None });
 }
 
 #[test]
@@ -40,6 +42,11 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
         [log]
         level = "info,nicd::api=debug"
         format = "json"
+        [metrics]
+        listen = "127.0.0.1:9632"
+        [dbus]
+        enabled = false
+        address = "unix:path=/run/x/bus"
     "#;
     for text in ["", full] {
         let settings = load(text).unwrap();
@@ -81,7 +88,11 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         ("[store]\ndir = \"\"", "store.dir", "", "absolute"),
         ("[limits]\nnics_per_server = 0", "limits.nics_per_server", "0", "1 to 1023"),
         ("[limits]\nrequests = 5", "limits.requests", "5", "not built"),
-        ("[metrics]\nlisten = \"127.0.0.1:9\"", "metrics.listen", "127.0.0.1:9", "not built"),
+        ("[metrics]\nlisten = \"0.0.0.0:9632\"", "metrics.listen", "0.0.0.0:9632", "loopback"),
+        ("[metrics]\nlisten = \"192.0.2.1:9632\"", "metrics.listen", "192.0.2.1:9632", "loopback"),
+        ("[metrics]\nlisten = \"localhost:9632\"", "metrics.listen", "localhost:9632", "127.0.0.1"),
+        ("[metrics]\nlisten = \"127.0.0.1:0\"", "metrics.listen", "127.0.0.1:0", "port"),
+        ("[dbus]\naddress = \"/run/bus\"", "dbus.address", "/run/bus", "unix:path="),
         ("[guest]\ndomain = \"-x\"", "guest.domain", "-x", "cloud.example"),
         ("[log]\nlevel = \"lots\"", "log.level", "lots", "debug"),
         ("[log]\nlevel = \"nicd=lots\"", "log.level", "nicd=lots", "debug"),

@@ -8,7 +8,7 @@ use super::uapi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG};
 use super::wire::{self, Message};
 use super::{OpError, Trouble};
 use crate::model::Mac;
-use crate::plan::{Address, Route};
+use crate::plan::{Address, Op, Route};
 
 /// What one message, or one step beside netlink, is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,31 @@ pub(super) enum Part {
     Look,
     /// Opening a socket.
     Open,
+}
+
+impl Part {
+    /// Its word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Mark => "mark",
+            Self::V6Off => "v6_off",
+            Self::Link => "link",
+            Self::Fdb(_) => "fdb",
+            Self::PortFlags => "port_flags",
+            Self::Switch => "switch",
+            Self::Persist => "persist",
+            Self::Unbind => "unbind",
+            Self::Group => "group",
+            Self::Delete => "delete",
+            Self::Namespace => "namespace",
+            Self::Address(_) => "address",
+            Self::Route(_) => "route",
+            Self::Stale => "stale",
+            Self::Look => "look",
+            Self::Open => "open",
+        }
+    }
 }
 
 impl fmt::Display for Part {
@@ -145,6 +170,7 @@ impl From<Refusal> for Failure {
             (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
             (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
             (Part::Address(_) | Part::Route(_), _) => Trouble::GuestRefused,
+            (_, Errno::ETIMEDOUT) => Trouble::TimedOut,
             (_, Errno::EPERM | Errno::EACCES) => Trouble::Permission,
             _ => Trouble::Other,
         };
@@ -154,6 +180,29 @@ impl From<Refusal> for Failure {
         };
         Self { trouble, part, said }
     }
+}
+
+/// What an op's refusal as a whole means: as if the message by which it is known had been refused.
+pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
+    let part = match op {
+        Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Part::Create,
+        Op::SetBridge { .. } | Op::Configure { .. } => Part::Link,
+        Op::Persist { .. } => Part::Persist,
+        Op::ConfigureGuest { .. } => Part::Namespace,
+        Op::Seal { .. } | Op::SetLink { .. } => Part::Switch,
+        Op::MarkAgain { .. } => Part::Mark,
+        Op::Unbind { .. } => Part::Unbind,
+        Op::SetGroup { .. } => Part::Group,
+        Op::DeleteBridge { .. } | Op::CloseTap { .. } | Op::DeleteGroup { .. } | Op::DeleteLink { .. } => Part::Delete,
+    };
+    let failure = Failure::system(part, errno);
+    let failure = match (op, errno) {
+        (Op::CreateVeth { .. } | Op::ConfigureGuest { .. }, Errno::ENOENT) => failure.meaning(Trouble::Namespace),
+        (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(Trouble::GuestNameTaken),
+        (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(Trouble::NoBridge),
+        _ => failure,
+    };
+    failure.during(op.name())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! generates no address.
 
 use super::answer::{Failure, Part};
-use super::create;
+use super::create::{self, Made};
 use super::links::{self, Target, send_all, shape};
 use super::seen::ifinfo;
 use super::socket::Netlink;
@@ -34,7 +34,7 @@ impl Bridge<'_> {
         }
         batch.v6_off(target);
         batch.switch(target, Switch::Up, |f| shape(f, Some(self.mac), Some(self.mtu), None));
-        create::send(netlink, batch, self.index, &altname)
+        create::send(netlink, batch, Made { index: self.index, name: self.name, altname: &altname })
     }
 
     /// The bridge's MTU is made another than the wanted one: only a *change* of it counts as set by an operator, and

@@ -2,7 +2,8 @@
 //! one send, so that the process cannot die between them and leave a device without a mark.
 //!
 //! The kernel goes on behind a refused message. So that the followers cannot hit a stranger which has our index, the
-//! index is looked at first; should one still come between, its altname is taken back.
+//! index is looked at first; should one still come between, its altname is taken back. A device that is there although
+//! its making was refused has the name that was asked for, and goes.
 
 use super::answer::{Failure, Part};
 use super::links::{Target, already_marked, first_failure, send_all};
@@ -10,6 +11,7 @@ use super::seen::look;
 use super::socket::Netlink;
 use super::wire::Batch;
 use super::{Trouble, Who};
+use crate::model::LinkName;
 use crate::plan::Kind;
 
 /// Whether nothing has this index yet; not when the very device is already there, from an earlier run.
@@ -23,14 +25,27 @@ pub(super) fn is_free(netlink: &mut Netlink, index: u32, altname: &str, kind: &K
     }
 }
 
+/// The device being made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made<'a> {
+    pub(super) index: u32,
+    pub(super) name: &'a LinkName,
+    pub(super) altname: &'a str,
+}
+
 /// Sends what makes and finishes the device with this index, or only finishes it. A half-made device is deleted.
-pub(super) fn send(netlink: &mut Netlink, batch: Batch, index: u32, altname: &str) -> Result<(), Failure> {
+pub(super) fn send(netlink: &mut Netlink, batch: Batch, made: Made<'_>) -> Result<(), Failure> {
+    let Made { index, name, altname } = made;
     let creates = batch.parts().any(|part| part == Part::Create);
     let mut refusals = netlink.send(batch)?;
     let refused = |part| refusals.iter().any(|refusal| refusal.part == part);
     if refused(Part::Create) {
         if !refused(Part::Mark) {
-            take_back(netlink, |batch| batch.unmark(index, altname));
+            let ours = look(netlink, Who::Index(index))?.is_some_and(|link| link.name == name.as_str());
+            take_back(netlink, |batch| match ours {
+                true => batch.delete(Target::Index(index)),
+                false => batch.unmark(index, altname),
+            });
         }
         return first_failure(refusals);
     }

@@ -5,20 +5,20 @@
 //! namespace takes its links with it. It is part of the library so that every test room can use it; the daemon does not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use nix::errno::Errno;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Address, At, BridgePort, HostAddress, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, HostAddress, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+use crate::points;
 
-use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
-
-/// The most ports a bridge has (`BR_MAX_PORTS` less the one that is never given).
-const BRIDGE_PORTS: usize = 1023;
+use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 
 /// A bridge's port as the kernel makes it.
 const FRESH: BridgePort = BridgePort { forwarding: false, learning: true, altered: false };
@@ -176,6 +176,23 @@ impl Fake {
     /// An empty host.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another host, which is like this one is now, and on which nobody works.
+    pub fn twin(&self) -> Self {
+        let world = self.world();
+        let twin = World {
+            links: world.links.clone(),
+            netns: world.netns.clone(),
+            guests: world.guests.clone(),
+            open: world.open.clone(),
+            fdb: world.fdb.clone(),
+            routes: world.routes.clone(),
+            next_cookie: world.next_cookie,
+            next_index: world.next_index,
+            ..World::default()
+        };
+        Self { world: Arc::new(Mutex::new(twin)) }
     }
 
     /// Decides of each op from now on whether it fails.
@@ -636,7 +653,7 @@ impl World {
 impl Host for FakeHost {
     type Held = FakeHeld;
 
-    fn apply(&mut self, op: &Op, held: &mut FakeHeld) -> Result<Applied, OpError> {
+    fn carry_out(&mut self, op: &Op, held: &mut FakeHeld) -> Result<Applied, OpError> {
         let fault = {
             let mut world = lock(&self.world);
             world.log.push(op.clone());
@@ -669,28 +686,35 @@ impl Host for FakeHost {
     }
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
-        let world = lock(&self.world);
-        Ok(match who {
-            Who::Index(index) => world.links.get(&index),
-            Who::Altname(name) | Who::Name(name) => world.named(name),
-        }
-        .cloned())
+        let look = || {
+            let world = lock(&self.world);
+            let link = match who {
+                Who::Index(index) => world.links.get(&index),
+                Who::Altname(name) | Who::Name(name) => world.named(name),
+            };
+            Ok(link.cloned())
+        };
+        points::call(("netlink", "ask"), look, |errno| unread(errno, format!("{who:?}")))
     }
 
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
-        Ok(lock(&self.world).links.values().cloned().collect())
+        let dump = || Ok(lock(&self.world).links.values().cloned().collect());
+        points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
     }
 
     fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError> {
-        Ok(lock(&self.world).addresses.clone())
+        let dump = || Ok(lock(&self.world).addresses.clone());
+        points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump addresses".to_owned()))
     }
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
-        match lock(&self.world).netns.get(path) {
-            None => Err(NetnsError::Missing(path.display().to_string())),
-            Some(netns) if netns.own => Err(NetnsError::Own(path.display().to_string())),
+        let shown = || path.display().to_string();
+        let enter = || match lock(&self.world).netns.get(path) {
+            None => Err(NetnsError::Missing(shown())),
+            Some(netns) if netns.own => Err(NetnsError::Own(shown())),
             Some(netns) => Ok(NetnsPin { boot_id: Uuid::from_u128(1), cookie: netns.cookie }),
-        }
+        };
+        points::call(("netns", "enter"), enter, |errno| NetnsError::Refused { path: shown(), said: errno.desc().to_owned() })
     }
 
     fn lives(&mut self, pin: NetnsPin) -> bool {
@@ -705,9 +729,29 @@ impl Host for FakeHost {
         guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of nicd-{port}")))
     }
 
+    /// Descriptors that stand for a tap's queues; the device stays without carrier.
+    fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
+        let link = lock(&self.world).at(port, At::Altname)?.clone();
+        if link.lower_up {
+            return Err(refused(Trouble::Taken, format!("opening {}", link.name)));
+        }
+        let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        let opened: std::io::Result<Vec<OwnedFd>> = (0..tap.queues).map(|_| null()).collect();
+        opened.map_err(|_| refused(Trouble::Other, format!("opening {}", link.name)))
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        Vec::new()
+    }
+
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
         Ok(lock(&self.world).routes.clone())
     }
+}
+
+/// A look that failed.
+fn unread(errno: Errno, doing: String) -> OpError {
+    OpError { trouble: Trouble::Other, doing, said: errno.desc().to_owned() }
 }
 
 fn refused(trouble: Trouble, doing: String) -> OpError {

@@ -1,10 +1,12 @@
 //! The kernel room's front door: what the manager asks of worker and reaper, whichever host they work on.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -14,7 +16,7 @@ use crate::plan::{HostAddress, LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Host, Kernel, NetnsError, OpError};
+use super::{Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -60,6 +62,18 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused>;
 
+    /// Opens a port's tap.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused>;
+
+    /// The link that has this name now, as the watch would tell of it; none when no link has it.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused>;
+
     /// A complete dump.
     ///
     /// # Errors
@@ -72,11 +86,20 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn addresses(&self) -> Result<Answer<Result<Vec<HostAddress>, OpError>>, Refused>;
 
+    /// What attaches need and this process cannot have.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused>;
+
     /// The links default routes of the host leave by.
     ///
     /// # Errors
     /// As for `submit`.
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused>;
+
+    /// How many messages wait for each thread, by the thread's word.
+    fn waiting(&self) -> [(&'static str, usize); 2];
 
     /// Lets the threads end after what waits.
     fn close(&self);
@@ -159,6 +182,17 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(move |host| host.guest_device(port, &netns, pin))
     }
 
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused> {
+        self.ask(move |host| host.open_tap(port, tap))
+    }
+
+    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused> {
+        self.ask(move |host| {
+            let at = Instant::now();
+            Ok(host.look(Who::Name(name.as_str()))?.map(|link| Notice::Seen { link, at }))
+        })
+    }
+
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.ask(Host::observe)
     }
@@ -167,8 +201,16 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(Host::addresses)
     }
 
+    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {
+        self.ask(Host::lacks)
+    }
+
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {
         self.ask(Host::default_route_links)
+    }
+
+    fn waiting(&self) -> [(&'static str, usize); 2] {
+        [("worker", self.worker.waiting()), ("reaper", self.reaper.len())]
     }
 
     fn close(&self) {

@@ -81,6 +81,13 @@ impl Batch {
         });
     }
 
+    /// Looks at a link that is being made, for what that does: the kernel processes the link's pending change of carrier
+    /// (`linkwatch_sync_dev`). While a link is down that costs nothing; once it is up, no carrier means an RCU grace period
+    /// under RTNL (`dev_deactivate`, net/sched/sch_generic.c), at the next look or at the kernel's own leisure.
+    fn settle(&mut self, index: u32) {
+        self.add(Part::Look, RTM_GETLINK, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS));
+    }
+
     /// Deletes a link.
     pub(super) fn delete(&mut self, target: Target<'_>) {
         self.add(Part::Delete, RTM_DELLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| target.name(f));
@@ -168,6 +175,9 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
         batch.set(Part::Link, target, 0, 0, |f| shape(f, *mac, *mtu, *master));
     }
     fdb.iter().for_each(|mac| batch.fdb(index, *mac));
+    if let At::Index(index) = at {
+        batch.settle(index);
+    }
     if learning.is_some() || *plain {
         batch.port_flags(target, *learning, *plain);
     }

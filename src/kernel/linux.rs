@@ -2,8 +2,8 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::thread;
 
 use nix::errno::Errno;
 use tokio::sync::mpsc::Sender;
@@ -15,9 +15,13 @@ use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
-use super::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who, addresses, guest, links, routes, seen};
+use super::{
+    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, addresses, capabilities, guest, links,
+    routes, seen,
+};
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{HostAddress, Kind, LinkSeen, Op};
+use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,6 +46,10 @@ impl Kernel for Linux {
 
     fn open(&self) -> Result<LinuxHost, OpError> {
         let open = || {
+            if capabilities::lacks(capabilities::NET_ADMIN) {
+                let said = "CAP_NET_ADMIN is missing; start nicd by its service (systemctl start nicd), or as root";
+                return Err(Failure::new(Trouble::Permission, Part::Open, said));
+            }
             let netlink = Netlink::open()?;
             let home = Home::of(&netlink)?;
             Ok(LinuxHost { netlink, home })
@@ -52,7 +60,7 @@ impl Kernel for Linux {
     fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
         let start = || {
             let watch = Watch::subscribe(sink)?;
-            let thread = thread::Builder::new().name("nicd-watch".into()).spawn(move || watch.run());
+            let thread = threads::start("nicd-watch", move || watch.run());
             thread.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
         };
         start().map_err(|failure: Failure| failure.during("watch the kernel"))
@@ -62,8 +70,14 @@ impl Kernel for Linux {
 impl Host for LinuxHost {
     type Held = Held;
 
-    fn apply(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
-        self.fresh().and_then(|()| self.carry_out(op, held)).map_err(|failure| failure.during(&doing(op)))
+    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
+        self.fresh().and_then(|()| self.execute(op, held)).map_err(|failure| failure.during(&doing(op)))
+    }
+
+    fn prepare(&mut self, op: &Op, held: &mut Held) {
+        if let Op::CreateVeth { netns, pin, .. } | Op::ConfigureGuest { netns, pin, .. } = op {
+            let _ = held.inside(self.home, netns, *pin);
+        }
     }
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
@@ -93,6 +107,17 @@ impl Host for LinuxHost {
             guest::name(&mut inside, index)
         });
         name.map_err(|failure| failure.during(&format!("read the name of port {port} in its guest")))
+    }
+
+    fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
+        let opened = self.fresh().and_then(|()| open_tap(&mut self.netlink, port, tap));
+        opened.map_err(|failure| failure.during(&format!("open the tap of port {port}")))
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        let tun = tap::usable().err().map(|error| Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() });
+        let helper = self.home.door().closed().map(|said| Lack::NetnsHelper { said });
+        tun.into_iter().chain(helper).collect()
     }
 
     fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
@@ -133,7 +158,7 @@ impl LinuxHost {
         Ok(())
     }
 
-    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
+    fn execute(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
         let netlink = &mut self.netlink;
         match op {
             Op::CreateBridge { network, index, name, mac, mtu } => {
@@ -224,18 +249,33 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
     }
 }
 
+/// A tap is opened by its name, and TUNSETIFF makes one where there is none: what was opened is ours only if the name is
+/// still that of the device looked at. If not, dropping the descriptors takes the other one away.
+fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
+    let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
+    let (Some(seen), Ok(name)) = (link.tap, link.name.parse::<LinkName>()) else {
+        return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} is no tap", link.name)));
+    };
+    // The kernel gives a tap of several queues to several openers, who would then share its frames.
+    if link.lower_up {
+        return Err(Failure::new(Trouble::Taken, Part::Create, format!("{} is held open by another process", link.name)));
+    }
+    // A tap keeps the kind it was made with, whatever its server says by now.
+    let (queues, kind) = if seen.multi_queue { (tap.queues, tap.queues.max(2)) } else { (1, 1) };
+    let opened: Result<Vec<OwnedFd>, TapError> = (0..queues).map(|_| tap::attach(&name, kind, tap.vnet_hdr)).collect();
+    let opened = opened.map_err(|error| tap_failure(Part::Create, error))?;
+    match seen::look(netlink, Who::Name(&link.name))? {
+        Some(now) if now.index == link.index => Ok(opened),
+        _ => Err(Failure::new(Trouble::Gone, Part::Create, format!("{} went while it was opened", link.name))),
+    }
+}
+
 fn tap_failure(part: Part, error: TapError) -> Failure {
     let TapError { call, errno } = error;
     let said = format!("{error} ({errno:?})");
     match (call, errno) {
-        (Call::Open, _) => Failure::new(
-            Trouble::Permission,
-            part,
-            format!("{said}; the tun driver's node is expected, open to nicd (modprobe tun, DeviceAllow=/dev/net/tun rw)"),
-        ),
-        (_, Errno::EPERM | Errno::EACCES) => {
-            Failure::new(Trouble::Permission, part, format!("{said}; CAP_NET_ADMIN is expected"))
-        }
+        (Call::Open, _) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
+        (_, Errno::EPERM | Errno::EACCES) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
         (Call::Create, Errno::EBUSY | Errno::EEXIST) => Failure::new(Trouble::Taken, part, said),
         _ => Failure::new(Trouble::Other, part, said),
     }

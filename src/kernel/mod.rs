@@ -12,13 +12,14 @@
 mod addresses;
 mod answer;
 mod bridge;
+mod capabilities;
 mod create;
 pub mod fake;
 mod guest;
 pub mod hands;
 mod links;
 pub mod linux;
-mod netns;
+pub mod netns;
 pub mod reaper;
 mod routes;
 mod seen;
@@ -33,11 +34,13 @@ pub mod worker;
 pub use socket::writes;
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{HostAddress, LinkSeen, Op};
+use crate::points;
 
 /// A host that can be opened more than once: for the worker, for the reaper, for the watch.
 pub trait Kernel: Send + Sync + 'static {
@@ -68,7 +71,18 @@ pub trait Host: Send + 'static {
     ///
     /// # Errors
     /// What the kernel answered. Already being as asked is no error.
-    fn apply(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
+    fn apply(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError> {
+        points::call(("op", op.name()), || self.carry_out(op, held), |errno| answer::refused(op, errno))
+    }
+
+    /// What [`Host::apply`] does on this host; nobody else calls it.
+    ///
+    /// # Errors
+    /// As for `apply`.
+    fn carry_out(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
+
+    /// Does beforehand what of an op leaves no trace, as entering a guest's namespace. Failing is left to the op itself.
+    fn prepare(&mut self, _op: &Op, _held: &mut Self::Held) {}
 
     /// Looks at one link; none when there is none. Also makes the kernel process the link's pending carrier changes.
     ///
@@ -104,6 +118,16 @@ pub trait Host: Send + 'static {
     /// The namespace or the NIC is not there, or the kernel could not answer.
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError>;
 
+    /// Opens a port's tap, which nobody holds, as a VMM would: one descriptor for each of its queues. It has carrier for as
+    /// long as one of them is open anywhere.
+    ///
+    /// # Errors
+    /// The device is not there or is no tap, somebody holds it ([`Trouble::Taken`]), or the kernel refused.
+    fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError>;
+
+    /// What this process is missing on the host, and attaches need. Starts nothing, makes nothing.
+    fn lacks(&mut self) -> Vec<Lack>;
+
     /// The indexes of links that default routes of the host leave by, v4 and v6.
     ///
     /// # Errors
@@ -118,6 +142,32 @@ pub enum Applied {
     Done,
     /// It is as asked, and the NIC has this name in the guest.
     GuestDevice(LinkName),
+}
+
+/// How a tap is used by who opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TapUse {
+    /// With so many queues, where the tap was made for several.
+    pub queues: u16,
+    /// With virtio-net headers or without.
+    pub vnet_hdr: bool,
+}
+
+/// Something that attaches need and this process cannot have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// The tun driver's node: no tap can be made.
+    Tun {
+        /// The system's answer.
+        said: String,
+        /// What would be right.
+        remedy: String,
+    },
+    /// The helper that enters guests' namespaces.
+    NetnsHelper {
+        /// The system's answer.
+        said: String,
+    },
 }
 
 /// Whom to look at.
@@ -184,6 +234,8 @@ pub enum Trouble {
     NoBridge,
     /// The guest's namespace is gone, or another one than the pinned.
     Namespace,
+    /// The namespace cannot be entered because the helper that does it cannot be reached.
+    Helper,
     /// The guest's settings do not fit its namespace (an address or route the kernel refuses there).
     GuestRefused,
     /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).
@@ -209,6 +261,16 @@ pub enum NetnsError {
     /// It cannot be entered or read.
     #[error("{path} cannot be entered: {said}")]
     Refused {
+        /// The path.
+        path: String,
+        /// The system's answer.
+        said: String,
+    },
+    /// The helper that would enter it cannot be reached.
+    #[error(
+        "{path} cannot be entered: nicd-netns does not answer ({said}); systemctl start nicd-netns.socket, or run nicd with CAP_SYS_ADMIN"
+    )]
+    Helper {
         /// The path.
         path: String,
         /// The system's answer.

@@ -23,6 +23,8 @@ use crate::exec::Execution;
 use crate::inbox::Inbox;
 use crate::model::{PortId, names};
 use crate::plan::Op;
+use crate::points;
+use crate::threads;
 
 use super::worker::{Cause, Outcome};
 use super::{Host, OpError, Trouble};
@@ -94,7 +96,7 @@ pub fn start<H: Host>(
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let reap = move || Reaper { crew: Crew::new(hosts), doomed: VecDeque::new(), attaches_come }.run(&inbox);
-    std::thread::Builder::new().name("nicd-reaper".into()).spawn(reap)
+    threads::start("nicd-reaper", reap)
 }
 
 /// A device that waits for its deletion.
@@ -219,7 +221,7 @@ impl<H: Host> Crew<H> {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name(format!("nicd-reaper-{hand}")).spawn(work) {
+        if let Err(error) = threads::start(&format!("nicd-reaper-{hand}"), work) {
             tracing::error!(%error, "no thread can be had to delete devices with");
             return None;
         }
@@ -244,7 +246,7 @@ fn carry_out<H: Host>(host: &mut H, work: Work<H>) {
         Work::Delete(batch) => delete(host, &batch),
         Work::Unwind(execution, cause, answer) => {
             let undone = execution.unwind(host);
-            let _ = answer.send(Outcome::Failed { cause, undone });
+            let _ = points::moment(("report", "undone"), || answer.send(Outcome::Failed { cause, undone }));
         }
     }
 }
@@ -253,13 +255,13 @@ fn delete<H: Host>(host: &mut H, batch: &Batch) {
     if lock(batch).len() > 1 && delete_together(host, batch).is_some() {
         // What was taken back meanwhile is answered by who has it now.
         for doomed in lock(batch).drain(..) {
-            let _ = doomed.answer.send(Ok(()));
+            tell(doomed.answer, Ok(()));
         }
     }
     loop {
         let Some(doomed) = lock(batch).pop_front() else { return };
         let mut held = H::Held::default();
-        let _ = doomed.answer.send(host.apply(&Op::DeleteLink { port: doomed.port }, &mut held).map(|_| ()));
+        tell(doomed.answer, host.apply(&Op::DeleteLink { port: doomed.port }, &mut held).map(|_| ()));
     }
 }
 
@@ -293,6 +295,10 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<()> {
 fn lock(batch: &Batch) -> MutexGuard<'_, VecDeque<Doomed>> {
     // Each use leaves a queue of whole entries.
     batch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell(answer: oneshot::Sender<Result<(), OpError>>, deleted: Result<(), OpError>) {
+    let _ = points::moment(("report", "deleted"), || answer.send(deleted));
 }
 
 fn gather<H: Host>(inbox: &Inbox<ToReap<H>>, taken: &mut VecDeque<ToReap<H>>) {

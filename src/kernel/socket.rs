@@ -1,6 +1,5 @@
 //! One blocking netlink socket: requests in, each answer matched to its request.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -12,6 +11,8 @@ use super::Trouble;
 use super::answer::{Failure, Part, Refusal};
 use super::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 use super::wire::{self, Batch, Message};
+use crate::points;
+use crate::telemetry::meters;
 
 /// How long an answer may take. The kernel works inside the send; only an answer that was lost takes longer.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -22,17 +23,15 @@ const DUMP_TRIES: usize = 16;
 /// Enough for what the kernel puts into one datagram of a dump (at most 32 KiB; net/netlink/af_netlink.c).
 const BUFFER: usize = 64 * 1024;
 
-static WRITES: AtomicU64 = AtomicU64::new(0);
-
 /// Changes asked of the kernel since the process started, by all its threads: netlink messages that are no looks, and
 /// taps made or made persistent. A quiet host's restart leaves it at zero.
 pub fn writes() -> u64 {
-    WRITES.load(Ordering::Relaxed)
+    meters().kernel_writes.get()
 }
 
 /// Counts changes asked for beside netlink.
 pub(super) fn count_writes(number: usize) {
-    WRITES.fetch_add(u64::try_from(number).unwrap_or(u64::MAX), Ordering::Relaxed);
+    meters().kernel_writes.inc_by(u64::try_from(number).unwrap_or(u64::MAX));
 }
 
 /// A NETLINK_ROUTE socket in the namespace of the thread that opened it.
@@ -54,8 +53,12 @@ enum Step {
 impl Netlink {
     /// Opens a socket in this thread's namespace.
     pub(super) fn open() -> Result<Self, Failure> {
-        let socket = configured().map_err(|error| failed(Part::Open, &error))?;
-        Ok(Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false })
+        configured().map(Self::over).map_err(|error| failed(Part::Open, &error))
+    }
+
+    /// Around a socket opened so, be it by another process.
+    pub(super) fn over(socket: Socket) -> Self {
+        Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false }
     }
 
     /// Whether another should be opened in its place.
@@ -71,10 +74,22 @@ impl Netlink {
     /// Sends changes in one go and gives back those that were refused, in order.
     pub(super) fn send(&mut self, mut batch: Batch) -> Result<Vec<Refusal>, Failure> {
         let parts: Vec<Part> = batch.parts().collect();
-        let Some(last) = parts.len().checked_sub(1) else {
+        if parts.is_empty() {
             return Ok(Vec::new());
-        };
-        count_writes(parts.len());
+        }
+        let injected = points::messages(parts.iter().map(|part| ("message", part.word())));
+        injected.iter().filter(|one| !one.applied).for_each(|one| batch.blank(one.position));
+        let injected = injected.iter().map(|one| Refusal { part: parts[one.position], errno: one.errno, text: None });
+        let mut refusals: Vec<Refusal> = injected.collect();
+        let fail = |errno| Failure::system(parts[0], errno);
+        refusals.extend(points::call(("netlink", "send"), || self.exchange(batch, &parts), fail)?);
+        Ok(refusals)
+    }
+
+    /// One send of changes, and the refusals among the answers.
+    fn exchange(&mut self, mut batch: Batch, parts: &[Part]) -> Result<Vec<Refusal>, Failure> {
+        let last = parts.len().saturating_sub(1);
+        count_writes(parts.iter().filter(|part| **part != Part::Look).count());
         let first = self.transmit(&mut batch, true)?;
         let mut refusals = Vec::new();
         self.receive(parts[last], |message| {
@@ -89,7 +104,12 @@ impl Netlink {
     }
 
     /// Asks for one object; none when the kernel has none such (ENODEV).
-    pub(super) fn ask<T>(&mut self, mut batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+    pub(super) fn ask<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        let fail = |errno| Failure::system(Part::Look, errno);
+        points::call(("netlink", "ask"), || self.answer(batch, read), fail)
+    }
+
+    fn answer<T>(&mut self, mut batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
         let first = self.transmit(&mut batch, false)?;
         let mut answer = None;
         self.receive(Part::Look, |message| {
@@ -108,6 +128,11 @@ impl Netlink {
 
     /// Dumps completely: begun again while changes interrupt it. `ask` makes the request, `read` reads one object.
     pub(super) fn dump<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+        let fail = |errno| Failure::system(Part::Look, errno);
+        points::call(("netlink", "dump"), || self.dump_whole(ask, read), fail)
+    }
+
+    fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
         for _ in 0..DUMP_TRIES {
             if let Some(all) = self.dump_once(ask(), &read)? {
                 return Ok(all);

@@ -1,6 +1,7 @@
 //! Numbers of the kernel's interface that `libc` does not have, under the kernel's own names.
 
 /// `linux/netlink.h`.
+pub(super) const NLMSG_NOOP: u16 = 1;
 pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
 pub(super) const NLM_F_REQUEST: u16 = 0x1;

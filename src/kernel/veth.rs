@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use super::answer::{Failure, Part};
-use super::create;
+use super::create::{self, Made};
 use super::links::Target;
 use super::netns::Inside;
 use super::seen::{ifinfo, look};
@@ -46,7 +46,8 @@ impl Veth<'_> {
             batch.mark(self.index, &altname);
         }
         batch.v6_off(Target::Index(self.index));
-        create::send(netlink, batch, self.index, &altname).or_else(|failure| self.explain(netlink, inside, failure))
+        let made = Made { index: self.index, name: self.name, altname: &altname };
+        create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))
     }
 
     /// The other end is not set up here: the kernel refuses that of a peer not yet linked (`veth_newlink`,

@@ -9,7 +9,7 @@
 //! up to a second (net/core/link_watch.c). Kernels that do not (before about 6.8) are looked at once more a little later.
 //!
 //! A link that is down is mostly one being made or taken away, with some ten events within a millisecond. Each look takes
-//! the lock that whoever makes it needs (RTNL), so these share one look a moment later.
+//! the lock that whoever makes it needs (RTNL), so these share one look a moment later, also when the link comes up in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -27,6 +27,8 @@ use super::socket::{Netlink, failed, receive_once};
 use super::uapi::*;
 use super::{Notice, Who, seen, wire};
 use crate::plan::LinkSeen;
+use crate::points;
+use crate::telemetry::meters;
 
 /// Room for events while the sink is full: some 4000 links' worth.
 const ROOM: usize = 16 << 20;
@@ -49,10 +51,18 @@ pub(super) struct Watch {
     query: Netlink,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
-    /// Links to be looked at again, and when; one look each.
-    again: BTreeMap<u32, Instant>,
+    /// Links to be looked at later, and when; one look each.
+    later: BTreeMap<u32, Later>,
     /// Events were lost; a dump is due then.
     resync: Option<Instant>,
+}
+
+/// A look to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Later {
+    due: Instant,
+    /// Whether it follows a look at the same state, which a third need not follow.
+    second: bool,
 }
 
 /// What the events at hand said.
@@ -71,7 +81,7 @@ impl Watch {
     pub(super) fn subscribe(sink: Sender<Notice>) -> Result<Self, Failure> {
         let events = subscribed().map_err(|error| failed(Part::Open, &error))?;
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
-        Ok(Self { events, query: Netlink::open()?, sink, buffer, again: BTreeMap::new(), resync: None })
+        Ok(Self { events, query: Netlink::open()?, sink, buffer, later: BTreeMap::new(), resync: None })
     }
 
     /// Watches until the sink is closed.
@@ -85,7 +95,7 @@ impl Watch {
 
     /// Waits for an event, or until something is due.
     fn wait(&self) -> Result<(), Errno> {
-        let due = self.again.values().chain(&self.resync).min();
+        let due = self.later.values().map(|later| &later.due).chain(&self.resync).min();
         let limit = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()).min(PATIENCE));
         // Rounded up, so as not to turn round once more for the rest of a millisecond.
         let limit = PollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
@@ -99,29 +109,43 @@ impl Watch {
         let at = Instant::now();
         let hints = self.drain();
         if hints.lost {
+            meters().netlink_overruns.inc();
             self.resync = Some(at);
         }
         if self.resync.is_some_and(|due| due <= Instant::now()) {
             return self.dump();
         }
         for index in hints.gone {
-            self.again.remove(&index);
+            self.later.remove(&index);
             self.tell(Notice::Gone { index, at })?;
         }
+        let soon = Later { due: at + SETTLE, second: false };
         for index in hints.down {
-            let due = self.again.entry(index).or_insert(at + SETTLE);
-            *due = (*due).min(at + SETTLE);
+            let later = self.later.entry(index).or_insert(soon);
+            *later = Later { due: later.due.min(soon.due), second: false };
         }
         for index in hints.changed {
-            if let Some(link) = self.look(index)? {
-                self.plan_second_look(&link);
+            // A link that was down a moment ago is one being made, whose look is due in a moment.
+            if self.later.get(&index).is_none_or(|later| later.second || later.due > soon.due) {
+                self.look_first(index)?;
             }
         }
         let now = Instant::now();
-        let due: Vec<u32> = self.again.iter().filter(|(_, due)| **due <= now).map(|(index, _)| *index).collect();
-        for index in due {
-            self.again.remove(&index);
-            self.look(index)?;
+        let due: Vec<(u32, Later)> = self.later.iter().filter(|(_, later)| later.due <= now).map(|(&i, &l)| (i, l)).collect();
+        for (index, later) in due {
+            self.later.remove(&index);
+            match later.second {
+                true => drop(self.look(index)?),
+                false => self.look_first(index)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A look that another one may follow.
+    fn look_first(&mut self, index: u32) -> Result<(), Closed> {
+        if let Some(link) = self.look(index)? {
+            self.plan_second_look(&link);
         }
         Ok(())
     }
@@ -130,7 +154,8 @@ impl Watch {
     fn drain(&mut self) -> Hints {
         let mut hints = Hints::default();
         loop {
-            match receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT) {
+            let point = points::call(("watch", "events"), || Ok(()), std::io::Error::from);
+            match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
                 Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
                 // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is
@@ -166,9 +191,10 @@ impl Watch {
     fn plan_second_look(&mut self, link: &LinkSeen) {
         let waits = link.up && !link.lower_up && link.marks().next().is_some();
         if waits {
-            self.again.entry(link.index).or_insert_with(|| Instant::now() + SECOND_LOOK);
+            let second = || Later { due: Instant::now() + SECOND_LOOK, second: true };
+            self.later.entry(link.index).or_insert_with(second);
         } else {
-            self.again.remove(&link.index);
+            self.later.remove(&link.index);
         }
     }
 
@@ -177,8 +203,9 @@ impl Watch {
         self.reopen();
         match seen::observe(&mut self.query) {
             Ok(links) => {
+                meters().resyncs.inc();
                 self.resync = None;
-                self.again.clear();
+                self.later.clear();
                 links.iter().for_each(|link| self.plan_second_look(link));
                 self.tell(Notice::Resync { links, at })
             }

@@ -4,7 +4,7 @@
 //! reads.
 
 use super::answer::Part;
-use super::uapi::{NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST};
+use super::uapi::{NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NLMSG_NOOP};
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -49,6 +49,13 @@ impl Batch {
     /// What its messages are about, in order.
     pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = Part> + '_ {
         self.starts.iter().map(|(_, part)| *part)
+    }
+
+    /// Makes a message one that the kernel passes by (`netlink_rcv_skb`, net/netlink/af_netlink.c).
+    pub(super) fn blank(&mut self, position: usize) {
+        if let Some((start, _)) = self.starts.get(position) {
+            self.bytes[start + 4..start + 6].copy_from_slice(&NLMSG_NOOP.to_ne_bytes());
+        }
     }
 
     /// The bytes to send, with consecutive sequence numbers from `first`; with `acknowledge`, the last asks for an

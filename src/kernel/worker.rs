@@ -14,7 +14,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -22,13 +22,18 @@ use crate::exec::{Execution, Undone};
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, names};
 use crate::plan::{LinkSeen, Op, Plan};
+use crate::points;
 use crate::store::StoreError;
+use crate::threads;
 
 use super::reaper::ToReap;
 use super::{Host, OpError, Who};
 
 /// The most jobs that may wait. A client sees 503 beyond.
 const LIMIT: usize = 4096;
+
+/// How long to stay awake for an intent that is becoming durable: most flushes take less.
+const SPIN: Duration = Duration::from_micros(300);
 
 /// What became of a job.
 #[derive(Debug)]
@@ -49,8 +54,10 @@ pub enum Outcome {
 pub struct Done {
     /// The links the plan touched, as they were seen afterwards.
     pub seen: Vec<LinkSeen>,
-    /// When that look began.
+    /// When the last step was done, and that look began.
     pub at: Option<Instant>,
+    /// How long the steps took, without the wait for the intent.
+    pub took: Duration,
     /// The NIC's name in its guest, when the job learnt it.
     pub guest_device: Option<LinkName>,
 }
@@ -125,7 +132,7 @@ impl<H: Host> Worker<H> {
     pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-kernel".into()).spawn(move || {
+        let thread = threads::start("nicd-kernel", move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
         })?;
         Ok((worker, thread))
@@ -184,14 +191,19 @@ impl<H: Host> Worker<H> {
         Ok(answered)
     }
 
+    /// How many messages wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Lets the thread end after the jobs that wait.
     pub fn close(&self) {
         self.inbox.close();
     }
 }
 
-/// A job between its volatile steps and the rest, and the altnames to look at once it is done.
-type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>);
+/// A job between its volatile steps and the rest, the altnames to look at once it is done, and the time it took so far.
+type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>, Duration);
 
 struct Loop<H: Host> {
     host: H,
@@ -210,6 +222,9 @@ impl<H: Host> Loop<H> {
         let (mut taken, mut jobs) = (VecDeque::new(), VecDeque::new());
         loop {
             if jobs.is_empty() {
+                if !self.waiting.is_empty() {
+                    inbox.expect(SPIN);
+                }
                 if !inbox.take(&mut taken) {
                     break;
                 }
@@ -229,12 +244,13 @@ impl<H: Host> Loop<H> {
                 Some(Message::Durable(..)) | None => {}
             }
         }
-        for (_, (execution, answer, _)) in self.waiting.drain() {
+        for (_, (execution, answer, ..)) in self.waiting.drain() {
             let _ = self.reaper.push_answer(ToReap::Unwind { execution, cause: Cause::Stopping, answer });
         }
     }
 
     fn begin(&mut self, job: Job) {
+        let began = Instant::now();
         let subjects = subjects(&job.plan);
         let mut execution = Execution::new(job.plan);
         let durable = match job.durable {
@@ -252,14 +268,15 @@ impl<H: Host> Loop<H> {
             self.fail(execution, Cause::Op(error), job.answer);
             return;
         }
-        self.waiting.insert(job.id, (execution, job.answer, subjects));
+        self.waiting.insert(job.id, (execution, job.answer, subjects, began.elapsed()));
         if let Some(result) = durable {
             self.durable(job.id, result);
         }
     }
 
     fn durable(&mut self, id: u64, result: Result<(), StoreError>) {
-        let Some((mut execution, answer, subjects)) = self.waiting.remove(&id) else {
+        let began = Instant::now();
+        let Some((mut execution, answer, subjects, before)) = self.waiting.remove(&id) else {
             if !self.failed.remove(&id) {
                 self.early.insert(id, result);
             }
@@ -271,10 +288,12 @@ impl<H: Host> Loop<H> {
         if let Err(error) = execution.run(&mut self.host) {
             return self.fail(execution, Cause::Op(error), answer);
         }
-        let at = Some(Instant::now());
+        let at = Instant::now();
         let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         let seen = subjects.iter().filter_map(look).collect();
-        let _ = answer.send(Outcome::Done(Done { seen, at, guest_device: execution.guest_device().cloned() }));
+        let took = before + at.duration_since(began);
+        let done = Done { seen, at: Some(at), took, guest_device: execution.guest_device().cloned() };
+        let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 
     /// Undoing costs RCU barriers (16 ms each), so it is done where nobody waits for it.
@@ -307,7 +326,6 @@ fn subjects(plan: &Plan) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
 
     use super::*;
     use crate::kernel::Kernel;

@@ -1,6 +1,7 @@
 //! Giving a port to a server.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -11,9 +12,11 @@ use crate::kernel::OpError;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::memory::Made;
 use crate::model::port::Binding;
-use crate::model::{Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
+use crate::model::{FixedIp, Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Attaching;
 
 use super::repair::{Failed, IntentIs};
 use super::state::State;
@@ -30,6 +33,7 @@ enum Before {
 
 impl Manager {
     pub(super) async fn attach(self: Arc<Self>, attach: Attach, context: &Context) -> Result<Reply, Error> {
+        let began = Instant::now();
         let (port, before) = self
             .claim(|state| {
                 let server = &state.server(attach.server_id)?;
@@ -51,9 +55,11 @@ impl Manager {
                 self.bind(state, &attach, network, context).map(Claimed::Taken)
             })
             .await?;
+        meters().attaching(Attaching::Reserve, began.elapsed());
         match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]).map(Box::new))).await {
-            Ok(()) => {
+            Ok(done) => {
                 let mut state = self.lock();
+                self.tell_created(&state, port, &before, context);
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
                 let view = view::port(&state, port, &self.policy.host)?;
@@ -62,22 +68,27 @@ impl Manager {
                 }
                 // What was seen while the claim was taken is judged now.
                 self.judge(&mut state, port, Reason::Drift);
+                meters().attaching(Attaching::Reply, done.elapsed());
                 Ok(Reply::Port(Box::new(view)))
             }
             Err(failed) => Err(self.give_up(port, before, failed, context).await),
         }
     }
 
+    /// Tells of a port that this attach has made, once it stays: of one that comes to nothing no reader ever hears.
+    fn tell_created(&self, state: &State, port: PortId, before: &Before, context: &Context) {
+        if let (Before::Nothing, Some(entry)) = (before, state.ports.get(&port)) {
+            self.emit(port_event(Kind::PortCreated, &entry.record, None, Some(Phase::Building), None), context);
+        }
+    }
+
     /// Checks everything that memory can tell, reserves, and claims the port.
     fn bind(&self, state: &mut State, attach: &Attach, network: NetworkId, context: &Context) -> Result<(PortId, Before), Error> {
-        let record = self.bound(state, attach, network, self.store.next_commit())?;
+        let record = self.bound(state, attach, network, || self.store.next_commit())?;
         let id = record.id;
-        let before = state.ports.get(&id).map(|entry| Box::new(entry.record.clone()));
-        let Some(before) = before else {
-            let event = port_event(Kind::PortCreated, &record, None, Some(Phase::Building), None);
+        let Some(before) = state.ports.get(&id).map(|entry| Box::new(entry.record.clone())) else {
             state.add_port(record, Phase::Building);
             claim(state, id)?;
-            self.emit(event, context);
             return Ok((id, Before::Nothing));
         };
         state.replace_port(record);
@@ -86,25 +97,38 @@ impl Manager {
         Ok((id, Before::Unbound(before)))
     }
 
-    /// The record that an attach would make, once everything that memory can tell is checked.
-    pub(super) fn bound(&self, state: &State, attach: &Attach, network: NetworkId, commit: u64) -> Result<Port, Error> {
+    /// The record that an attach would make, once everything that memory can tell is checked, in the order in which Nova
+    /// does (`docs/dialects.md`).
+    pub(super) fn bound(
+        &self,
+        state: &State,
+        attach: &Attach,
+        network: NetworkId,
+        commit: impl FnOnce() -> u64,
+    ) -> Result<Port, Error> {
         if let WantedNic::Port(id) = attach.nic {
             let entry = state.port(id)?;
             if entry.claim.taken() || entry.phase != Phase::Unbound || entry.record.binding.is_some() {
                 return Err(Error::PortInUse(id));
             }
         }
-        self.room_for(state, attach, network)?;
+        one_per_network(state, attach, network)?;
+        let fixed_ips = match addresses(state, attach, network) {
+            Err(error @ (Error::AddressInUse { .. } | Error::PoolEmpty { .. })) => return Err(error),
+            // Nova hears of these only once the port may be made.
+            later => self.room_for(state, attach.server_id).and(later)?,
+        };
         let binding = Binding {
             server_id: attach.server_id,
             ordinal: state.free_ordinal(state.server(attach.server_id)?),
             intent: Intent::Attached,
-            commit,
+            commit: commit(),
             guest_device: None,
             releasing: Vec::new(),
+            tap: state.server(attach.server_id)?.record.guest.tap(),
             tag: attach.tag.clone(),
         };
-        let WantedNic::Port(id) = attach.nic else { return self.new_port(state, attach, network, binding) };
+        let WantedNic::Port(id) = attach.nic else { return self.new_port(state, network, fixed_ips, binding) };
         let mut bound = state.port(id)?.record.clone();
         bound.binding = Some(binding);
         bound.updated_at = Timestamp::now();
@@ -112,42 +136,25 @@ impl Manager {
         Ok(bound)
     }
 
-    fn room_for(&self, state: &State, attach: &Attach, network: NetworkId) -> Result<(), Error> {
-        let server = state.server(attach.server_id)?;
-        let limit = server.record.nic_limit.unwrap_or(self.policy.nics_per_server);
-        let (mut nics, mut here) = (0, 0);
-        for nic in state.nics(server) {
-            nics += 1;
-            here += u32::from(nic.record.network_id == network);
+    fn room_for(&self, state: &State, server: ServerId) -> Result<(), Error> {
+        let entry = state.server(server)?;
+        let limit = entry.record.nic_limit.unwrap_or(self.policy.nics_per_server);
+        match u32::try_from(state.nics(entry).count()) {
+            Ok(nics) if nics < limit => Ok(()),
+            _ => Err(Error::TooManyNics { server, limit }),
         }
-        if attach.second_on_network == SecondOnNetwork::Refused && here > 0 {
-            return Err(Error::SecondOnNetwork { server: attach.server_id, network });
-        }
-        if nics >= limit {
-            return Err(Error::TooManyNics { server: attach.server_id, limit });
-        }
-        Ok(())
     }
 
-    fn new_port(&self, state: &State, attach: &Attach, network_id: NetworkId, binding: Binding) -> Result<Port, Error> {
-        let network = state.network(network_id)?;
-        let project_id = state.server(attach.server_id)?.record.project_id.clone();
-        if network.subnets.is_empty() {
-            return Err(Error::NoSubnet(network_id));
-        }
-        let wanted = match attach.nic {
-            WantedNic::OnNetwork(_, Some(ip)) => Some([WantedIp { subnet_id: None, ip_address: Some(ip) }]),
-            _ => None,
-        };
+    fn new_port(&self, state: &State, network_id: NetworkId, fixed_ips: Vec<FixedIp>, binding: Binding) -> Result<Port, Error> {
         let now = Timestamp::now();
         Ok(Port {
             id: PortId(Uuid::new_v4()),
             network_id,
             name: String::new(),
             description: String::new(),
-            project_id,
-            mac: self.draw_mac(state, &network.record)?,
-            fixed_ips: state.choose_addresses(network_id, wanted.as_ref().map(|ip| ip.as_slice()), None)?,
+            project_id: state.server(binding.server_id)?.record.project_id.clone(),
+            mac: self.draw_mac(state, &state.network(network_id)?.record)?,
+            fixed_ips,
             admin_up: true,
             device_owner: String::new(),
             profile: Profile::default(),
@@ -170,6 +177,7 @@ impl Manager {
     async fn give_up(&self, port: PortId, before: Before, failed: Failed, context: &Context) -> Error {
         let Failed { error, undone } = failed;
         if let Undone::Left(left) = undone {
+            self.tell_created(&self.lock(), port, &before, context);
             return self.leave(port, &error, &left, context).await;
         }
         let change = match &before {
@@ -184,10 +192,7 @@ impl Manager {
         let mut state = self.lock();
         match before {
             Before::Nothing => {
-                if let Some(entry) = state.remove_port(port) {
-                    let reason = Some(error.reason().to_owned());
-                    self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, reason), context);
-                }
+                state.remove_port(port);
             }
             Before::Unbound(record) => {
                 state.replace_port(*record);
@@ -234,6 +239,28 @@ impl Manager {
             _ => Err(Error::PortNotOnServer { server, port }),
         }
     }
+}
+
+/// Refuses a second NIC on a network where the dialect does.
+fn one_per_network(state: &State, attach: &Attach, network: NetworkId) -> Result<(), Error> {
+    let server = attach.server_id;
+    let mut nics = state.nics(state.server(server)?);
+    let second = attach.second_on_network == SecondOnNetwork::Refused && nics.any(|nic| nic.record.network_id == network);
+    if second { Err(Error::SecondOnNetwork { server, network }) } else { Ok(()) }
+}
+
+/// The addresses for a port that the attach makes; a port made beforehand has its own.
+fn addresses(state: &State, attach: &Attach, network: NetworkId) -> Result<Vec<FixedIp>, Error> {
+    let asked = match attach.nic {
+        WantedNic::Port(_) => return Ok(Vec::new()),
+        WantedNic::OnNetwork(_, ip) => ip,
+        WantedNic::OnTheOnlyNetwork => None,
+    };
+    if state.network(network)?.subnets.is_empty() {
+        return Err(Error::NoSubnet(network));
+    }
+    let asked = asked.map(|ip| [WantedIp { subnet_id: None, ip_address: Some(ip) }]);
+    state.choose_addresses(network, asked.as_ref().map(|ip| ip.as_slice()), None)
 }
 
 /// Takes the claim on a port nobody can have yet.

@@ -6,13 +6,15 @@ use std::time::Instant;
 use crate::events::Kind;
 use crate::kernel::worker::Outcome;
 use crate::model::action::AfterDetach;
-use crate::model::{Happening, Intent, Origin, Phase, PortId, ServerId};
+use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
 use crate::plan::{Op, Plan, Reason, Step, Want, plan};
 use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Detaching;
 
 use super::repair::{backoff, claim_port};
 use super::state::State;
-use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event};
+use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, word};
 
 impl Manager {
     pub(super) async fn detach(
@@ -24,10 +26,7 @@ impl Manager {
     ) -> Result<Reply, Error> {
         let what = |state: &mut State| {
             self.on_server(state, server, port)?;
-            Ok(match (state.port(port)?.record.origin, after) {
-                (Origin::Attach, AfterDetach::AsMade) => Intent::Deleting,
-                (Origin::Client, _) | (Origin::Attach, AfterDetach::Keep) => Intent::Detaching,
-            })
+            Ok(intent_of(state.port(port)?.record.origin, after))
         };
         self.remove(port, what, context).await
     }
@@ -39,6 +38,17 @@ impl Manager {
 
     /// Lets a port's device go, and the port with it or not, as `what` says once the port is claimed.
     async fn remove(
+        self: &Arc<Self>,
+        port: PortId,
+        what: impl Fn(&mut State) -> Result<Intent, Error>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let result = self.remove_once_claimed(port, what, context).await;
+        meters().detached(word(&result));
+        result
+    }
+
+    async fn remove_once_claimed(
         self: &Arc<Self>,
         port: PortId,
         what: impl Fn(&mut State) -> Result<Intent, Error>,
@@ -72,20 +82,44 @@ impl Manager {
             return Ok(Reply::Done);
         }
         binding.intent = intent;
-        self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
+        if first {
+            self.send_off(vec![record], None, context).await?;
+        } else {
+            self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
+            self.lock().replace_port(record);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Makes durable that these ports leave, in one commit with what goes `beside` it; cuts their traffic, and has their
+    /// devices deleted. The caller has the claims on them.
+    pub(super) async fn send_off(
+        self: &Arc<Self>,
+        leaving: Vec<Port>,
+        beside: Option<Change>,
+        context: &Context,
+    ) -> Result<(), Error> {
+        let changes = leaving.iter().cloned().map(|port| Change::PutPort(Box::new(port))).chain(beside);
+        let began = Instant::now();
+        self.commit(changes.collect(), Purpose::Freeing).await?;
+        meters().detaching(Detaching::Commit, began.elapsed());
+        let ports: Vec<PortId> = leaving.iter().map(|port| port.id).collect();
         {
             let mut state = self.lock();
-            state.replace_port(record);
-            if !first {
-                return Ok(Reply::Done);
+            for record in leaving {
+                let port = record.id;
+                state.replace_port(record);
+                self.happen(&mut state, port, Happening::Unbind, None, context);
             }
-            self.happen(&mut state, port, Happening::Unbind, None, context);
         }
-        self.cut(port).await;
-        let manager = Arc::clone(self);
-        let context = context.clone();
-        self.tasks.spawn(async move { manager.reap(port, &context).await });
-        Ok(Reply::Done)
+        for port in ports {
+            let began = Instant::now();
+            self.cut(port).await;
+            meters().detaching(Detaching::Cut, began.elapsed());
+            let (manager, context) = (Arc::clone(self), context.clone());
+            self.tasks.spawn(async move { manager.reap(port, &context).await });
+        }
+        Ok(())
     }
 
     /// Removes a port that nothing is built for.
@@ -121,12 +155,14 @@ impl Manager {
             Some(entry) if !entry.reaping => entry.reaping = true,
             _ => return,
         }
+        let began = Instant::now();
         let deleted = match self.hands.delete(port) {
             Ok(answer) => answered(answer).await,
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
             Ok(Ok(())) => {
+                meters().detaching(Detaching::Delete, began.elapsed());
                 self.forget_device(port);
                 return self.gone(port, context).await;
             }
@@ -153,7 +189,7 @@ impl Manager {
 
     /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
     /// to do.
-    pub(super) async fn gone(&self, port: PortId, context: &Context) {
+    pub(super) async fn gone(self: &Arc<Self>, port: PortId, context: &Context) {
         match self.claim(|state| claim_port(state, port)).await {
             Ok(()) => {}
             Err(Error::NoSuchPort(_)) => return,
@@ -177,6 +213,7 @@ impl Manager {
             }
         };
         let deleting = record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
+        let server = record.binding.as_ref().map(|binding| binding.server_id);
         let mut unbound = record;
         unbound.binding = None;
         // What is kept is the client's from now on.
@@ -193,15 +230,35 @@ impl Manager {
             if let Some(entry) = state.remove_port(port) {
                 self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
             }
-            return;
+        } else {
+            self.happen(&mut state, port, Happening::Gone, None, context);
+            state.replace_port(unbound);
         }
-        self.happen(&mut state, port, Happening::Gone, None, context);
-        state.replace_port(unbound);
+        if let Some(server) = server {
+            self.end_server_if_empty(&state, server);
+        }
         reaped(&mut state, port);
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.claim.release();
         }
     }
+}
+
+fn intent_of(origin: Origin, after: AfterDetach) -> Intent {
+    match (origin, after) {
+        (Origin::Attach, AfterDetach::AsMade) => Intent::Deleting,
+        (Origin::Client, _) | (Origin::Attach, AfterDetach::Keep) => Intent::Detaching,
+    }
+}
+
+/// An attached port's record as it is to be once the port leaves.
+pub(super) fn departing(port: &Port, after: AfterDetach) -> Port {
+    let mut record = port.clone();
+    record.revision_number += 1;
+    if let Some(binding) = record.binding.as_mut() {
+        binding.intent = intent_of(port.origin, after);
+    }
+    record
 }
 
 /// Its device's delete has ended.

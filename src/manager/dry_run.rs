@@ -21,7 +21,7 @@ impl Manager {
     fn dry_attach(&self, attach: &Attach) -> Result<Plan, Error> {
         let state = self.lock();
         let network = state.network_of(&attach.nic, &state.server(attach.server_id)?.record.project_id)?;
-        let record = self.bound(&state, attach, network, self.store.last_commit() + 1)?;
+        let record = self.bound(&state, attach, network, || self.store.last_commit() + 1)?;
         self.plan_record(&state, &record, Reason::DryRun)
     }
 

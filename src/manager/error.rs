@@ -216,12 +216,6 @@ pub enum Error {
         /// What the policy says.
         why: String,
     },
-    /// The kernel takes no more ports into it.
-    #[error("the bridge of network {network} is full: the kernel allows 1023 ports in a bridge")]
-    BridgeFull {
-        /// Whose bridge.
-        network: NetworkId,
-    },
     /// The guest has a NIC of that name.
     #[error("interface name {name} is taken in the namespace of instance {server}; choose another, or none for the lowest free")]
     GuestNameTaken {
@@ -250,9 +244,6 @@ pub enum Error {
     /// Nothing can be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The contract names it and it is not built yet.
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
     /// The kernel refused for a reason of its own.
     #[error(transparent)]
     Kernel(OpError),
@@ -329,10 +320,10 @@ impl Error {
             Self::Netns(NetnsError::NotNetns(_)) => "not_a_namespace",
             Self::Netns(NetnsError::Own(_)) => "own_namespace",
             Self::Netns(NetnsError::Refused { .. }) => "namespace_refused",
+            Self::Netns(NetnsError::Helper { .. }) => "netns_helper_unreachable",
             Self::NamespaceChanged { .. } => "namespace_changed",
             Self::NamespaceGone { .. } => "namespace_gone",
             Self::BridgeNotAllowed { .. } => "bridge_not_allowed",
-            Self::BridgeFull { .. } => "bridge_full",
             Self::GuestNameTaken { .. } => "interface_name_taken",
             Self::GuestRefused(_) => "guest_refused",
             Self::NeedsDetach { .. } => "needs_detach",
@@ -340,15 +331,16 @@ impl Error {
             Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
             Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
             Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",
+            Self::Plan(PlanError::BridgeFull(_)) => "bridge_full",
             Self::Plan(PlanError::NoFreeName(_)) => "no_free_name",
             Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
             Self::Plan(PlanError::Incomplete(_)) => "internal",
-            Self::NotBuilt(_) => "not_built",
             Self::Kernel(error) => match error.trouble {
                 Trouble::Taken => "name_taken",
                 Trouble::Gone => "device_gone",
                 Trouble::NoBridge => "no_such_bridge",
                 Trouble::Permission => "no_permission",
+                Trouble::Helper => "netns_helper_unreachable",
                 Trouble::TimedOut => "kernel_timeout",
                 _ => "kernel_refused",
             },

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -13,10 +14,11 @@ use crate::kernel::Notice;
 use crate::model::{Happening, NetworkId, Phase, PortId};
 use crate::plan::{Kind, LinkSeen, Reason};
 use crate::store::{Change, Purpose, StoreError};
+use crate::telemetry::meters;
 
 use super::gc::leftover;
 use super::state::State;
-use super::{Context, Manager, port_event};
+use super::{Context, Manager, Pulse, port_event};
 
 /// How often a store that refused is asked whether it takes commits again, in seconds.
 const PROBE: Duration = Duration::from_secs(1);
@@ -30,10 +32,10 @@ impl Manager {
     /// # Errors
     /// The store cannot write.
     pub async fn begin(self: &Arc<Self>) -> Result<(), StoreError> {
-        let next = self.events_reserved.load(std::sync::atomic::Ordering::Relaxed) + events::BLOCK;
+        let next = self.events_reserved.load(Ordering::Relaxed) + events::BLOCK;
         let lost = self.lock().lost;
         self.commit(vec![Change::ReserveEvents(next), Change::NoteLost(lost)], Purpose::Freeing).await?;
-        self.events_reserved.store(next, std::sync::atomic::Ordering::Relaxed);
+        self.events_reserved.store(next, Ordering::Relaxed);
         let mut state = self.lock();
         let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.marks().next().is_some()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));
@@ -51,15 +53,18 @@ impl Manager {
                 }
             }
         }
+        self.resume_leaving(&mut state);
         self.settle_lost_time(&mut state);
         self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
         networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
+        // A start that finds everything right is over before the first client is served.
+        self.reconciled.store(self.first_pass.is_empty(), Ordering::Relaxed);
         Ok(())
     }
 
     /// Follows the watch until it ends or `stop` is over. Cancel-safe: a notice is taken in as soon as it is received.
-    pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, stop: impl Future<Output = ()>) {
+    pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, mut pulse: Pulse, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let (mut sweeps, mut probes) = (every(self.policy.sweep), every(PROBE));
         let mut sweep: Option<JoinHandle<()>> = None;
@@ -81,8 +86,10 @@ impl Manager {
                         return;
                     }
                     batch.drain(..).for_each(|notice| self.take_in(notice));
+                    meters().notices.set(i64::try_from(notices.len()).unwrap_or(i64::MAX));
                 }
                 () = retry => self.try_again(),
+                () = pulse.next() => pulse.beat(&self),
                 () = self.retries.notified() => {}
                 _ = sweeps.tick(), if sweep.as_ref().is_none_or(JoinHandle::is_finished) => {
                     sweep = Some(self.tasks.spawn(Arc::clone(&self).sweep()));
@@ -219,7 +226,8 @@ impl Manager {
             return;
         }
         let Some(entry) = state.ports.get(&port) else { return };
-        let right = self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
+        let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
+        let right = !held && self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
         if right {
             let (readiness, why) = self.readiness(state, port);
             self.happen(state, port, Happening::Looked(readiness), why, &Context::default());
@@ -228,7 +236,11 @@ impl Manager {
             self.retries.notify_one();
         } else {
             let manager = Arc::clone(self);
-            self.tasks.spawn(async move { manager.repair(port, reason).await });
+            let repair = async move { manager.repair(port, reason).await };
+            match reason {
+                Reason::Restart => self.tasks.spawn(self.first_pass.track_future(repair)),
+                _ => self.tasks.spawn(repair),
+            };
         }
     }
 

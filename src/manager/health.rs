@@ -12,7 +12,7 @@ use crate::store::StoreError;
 use super::gc::Leftover;
 use super::state::State;
 use super::view::{Health, Problem};
-use super::{Context, Manager, contest, rollback};
+use super::{Context, Manager, contest, crowded, rollback};
 
 /// How many leftovers health names one by one.
 const NAMED: usize = 16;
@@ -25,7 +25,8 @@ impl Manager {
     pub fn health(&self) -> Health {
         let state = self.lock();
         let problems = store(&state).into_iter().chain(rollback::problem(&state));
-        let problems: Vec<Problem> = problems.chain(contest::problems(&state)).chain(leftovers(&state)).collect();
+        let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
+        let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
             version: env!("CARGO_PKG_VERSION"),
@@ -61,9 +62,11 @@ impl Manager {
 fn troubles(state: &State) -> BTreeSet<Trouble> {
     let store = state.store_trouble.as_ref().map(|error| (store_word(error), None));
     let lost = state.lost.map(|_| (rollback::REASON, None));
+    let lacks = state.lacks.iter().map(|lack| (Problem::from(lack).reason, None));
+    let crowded = crowded::bridges(state).next().map(|_| (crowded::NEARLY_FULL, None));
     let contested = state.contested.iter().map(|(port, contest)| (contest.reason, Some(*port)));
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
-    store.into_iter().chain(lost).chain(contested).chain(leftovers).collect()
+    store.into_iter().chain(lost).chain(lacks).chain(contested).chain(leftovers).chain(crowded).collect()
 }
 
 fn store_word(error: &StoreError) -> &'static str {

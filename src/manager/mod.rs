@@ -16,6 +16,7 @@
 
 mod attach;
 mod contest;
+mod crowded;
 mod detach;
 mod dry_run;
 mod error;
@@ -25,11 +26,13 @@ mod health;
 mod memory;
 mod networks;
 mod ports;
+mod pulse;
 mod repair;
 mod rollback;
 mod servers;
 mod state;
 mod sweep;
+mod tap;
 mod verify;
 mod view;
 
@@ -50,11 +53,15 @@ use crate::model::memory::{Answered, Key, Made};
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
 use crate::plan::LinkSeen;
 use crate::store::{Change, Loaded, Purpose, Store, StoreError, When};
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
 
 pub use error::Error;
 pub use gc::{Collected, Leftover, Leftovers};
 pub use memory::Known;
+pub use pulse::Pulse;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
+pub use tap::NotOpened;
 pub use verify::Verified;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
@@ -128,6 +135,9 @@ pub struct Manager {
     /// The next ifindex for a new link; even, as a veth takes two.
     next_index: AtomicU32,
     tasks: TaskTracker,
+    /// The first try of each port that differed at the start.
+    first_pass: TaskTracker,
+    reconciled: AtomicBool,
     /// Rung when a repair's time has been set.
     retries: Notify,
     stopping: AtomicBool,
@@ -174,6 +184,8 @@ impl Manager {
             events_reserved: AtomicU64::new(next_event),
             next_index: AtomicU32::new(rand::random_range(0x0080_0000..0x2000_0000u32) * 2),
             tasks: TaskTracker::new(),
+            first_pass: TaskTracker::new(),
+            reconciled: AtomicBool::new(false),
             retries: Notify::new(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
@@ -237,7 +249,12 @@ impl Manager {
             Action::CreatePorts(new) => self.create_ports(new, context).await,
             Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
             Action::DeletePort(id) => self.delete_port(id, context).await,
-            Action::Attach(attach) => self.attach(attach, context).await,
+            Action::Attach(attach) => {
+                let began = Instant::now();
+                let result = self.attach(attach, context).await;
+                meters().attached(word(&result), began.elapsed());
+                result
+            }
             Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
         }
     }
@@ -433,6 +450,11 @@ fn port_event(kind: events::Kind, port: &Port, before: Option<Phase>, after: Opt
         reason,
         ..Event::new(kind, Timestamp::now())
     }
+}
+
+/// How an action ended, for what is counted.
+fn word<T>(result: &Result<T, Error>) -> &'static str {
+    result.as_ref().map_or_else(Error::reason, |_| OK)
 }
 
 /// The phase a record has before anything was looked at.

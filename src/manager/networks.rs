@@ -139,7 +139,11 @@ impl Manager {
                 self.carry_over(*port, context).await;
             }
         }
-        ports.into_iter().for_each(|port| self.release(port));
+        for port in ports {
+            self.release(port);
+            // What was seen while the claim was taken is judged now.
+            self.judge(&mut self.lock(), port, Reason::Drift);
+        }
         result?;
         view::network(&self.lock(), id).map(Reply::Network)
     }

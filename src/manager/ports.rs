@@ -127,10 +127,22 @@ impl Manager {
             self.lock().replace_port(before);
             return Err(error.into());
         }
+        if (after.mac, &after.fixed_ips) != (before.mac, &before.fixed_ips) {
+            self.tell_changed(id, context);
+        }
         if after.attached_to().is_some() && (after.admin_up, &after.fixed_ips) != (before.admin_up, &before.fixed_ips) {
             self.carry_over(id, context).await;
         }
         Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.policy.host)?)))
+    }
+
+    /// Tells readers that show a port's MAC and addresses to look again; its phase is what it was.
+    fn tell_changed(&self, port: PortId, context: &Context) {
+        let state = self.lock();
+        if let Some(entry) = state.ports.get(&port) {
+            let phase = Some(entry.phase);
+            self.emit(port_event(Kind::PortStatus, &entry.record, phase, phase, entry.reason.clone()), context);
+        }
     }
 
     /// Has the next plan configure the guest's end anew: the alias of the device is then another commit's.
@@ -145,7 +157,7 @@ impl Manager {
         let built = self.build(port, Reason::Change, IntentIs::Durable).await;
         let mut state = self.lock();
         match built {
-            Ok(()) => {
+            Ok(_) => {
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Looked(readiness), why, context);
             }

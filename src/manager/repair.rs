@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{Notice, Trouble};
-use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, ServerId};
+use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
-use crate::store::{Change, Purpose, When};
+use crate::store::{Change, Purpose, Report, When};
+use crate::telemetry::meters;
+use crate::telemetry::meters::{Attaching, OK};
 
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Why, answered};
@@ -44,11 +46,14 @@ impl From<Error> for Failed {
 
 impl Manager {
     /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
-    /// claim on the port.
-    pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, intent: IntentIs) -> Result<(), Failed> {
+    /// claim on the port. Answers when the last step was done.
+    pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, intent: IntentIs) -> Result<Instant, Failed> {
         let mut tried = 0;
         loop {
             tried += 1;
+            if reason == Reason::Attach {
+                self.look_at_existing_bridge(port).await?;
+            }
             let network = self.claim_bridge(port).await?;
             let result = self.build_once(port, reason, &intent).await;
             if let Some(network) = network.and_then(|id| self.lock().networks.get_mut(&id).map(|_| id))
@@ -57,9 +62,9 @@ impl Manager {
                 entry.claim.release();
             }
             let failed = match result {
-                Ok(()) => {
+                Ok(done) => {
                     self.let_go(port).await;
-                    return Ok(());
+                    return Ok(done);
                 }
                 Err(failed) => failed,
             };
@@ -98,7 +103,25 @@ impl Manager {
         .await
     }
 
-    async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<(), Failed> {
+    /// Looks at the existing bridge of a port's network. It is others' to change: what was seen of it a moment ago may not
+    /// be what the device is to fit.
+    async fn look_at_existing_bridge(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
+        let name = {
+            let state = self.lock();
+            match &state.network(state.port(port)?.record.network_id)?.record.bridge {
+                Some(name) => name.clone(),
+                None => return Ok(()),
+            }
+        };
+        match answered(self.hands.look(name.clone())?).await?.map_err(Error::Kernel)? {
+            Some(notice) => self.take_in(notice),
+            None if self.lock().have.named(name.as_str()).is_some() => self.look_at_everything().await?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<Instant, Failed> {
         let (plan, record) = {
             let state = self.lock();
             (self.plan_port(&state, port, reason)?, state.port(port)?.record.clone())
@@ -108,17 +131,21 @@ impl Manager {
             IntentIs::New(beside) => {
                 let mut changes = vec![Change::PutPort(Box::new(record))];
                 changes.extend(beside.clone().map(|change| *change));
-                let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, report);
+                let commit = |report| self.store.submit(changes, Purpose::Growing, When::WithTheNext, timed(report));
                 self.hands.submit_with(plan, Box::new(commit))
             }
         };
         match answered(answer.map_err(Error::from)?).await? {
             Outcome::Done(done) => {
+                let at = done.at.unwrap_or_else(Instant::now);
+                if reason == Reason::Attach {
+                    meters().attaching(Attaching::Kernel, done.took);
+                }
                 self.finished(port, done);
                 if matches!(intent, IntentIs::New(_)) {
                     self.note_store(&mut self.lock(), None);
                 }
-                Ok(())
+                Ok(at)
             }
             Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
         }
@@ -152,8 +179,11 @@ impl Manager {
         };
         match self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await {
             Ok(()) => self.lock().replace_port(record),
-            // They stay held; the next build tries again.
-            Err(error) => tracing::warn!(%port, %error, "addresses taken from a port could not be freed"),
+            // They stay held until a later try.
+            Err(error) => {
+                tracing::warn!(%port, %error, "addresses taken from a port could not be freed yet");
+                self.postpone(port, backoff(5));
+            }
         }
     }
 
@@ -213,7 +243,8 @@ impl Manager {
         let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
         let server = entry.record.binding.as_ref().map(|binding| binding.server_id);
         match (error.trouble, server) {
-            (Trouble::BridgeFull, _) => Error::BridgeFull { network: entry.record.network_id },
+            // Others came first since the plan was made.
+            (Trouble::BridgeFull, _) => PlanError::BridgeFull(state.bridge_name(entry.record.network_id)).into(),
             (Trouble::GuestNameTaken, Some(server)) => {
                 let name = entry.record.profile.interface_name.as_ref();
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
@@ -237,16 +268,18 @@ impl Manager {
         };
         self.refuse_another(server, &path, found).await?;
         let record = {
-            let mut state = self.lock();
+            let state = self.lock();
             check_pin(&state, server, found, &path)?;
-            let Some(entry) = state.servers.get_mut(&server) else { return Err(Error::NoSuchServer(server)) };
+            let entry = state.server(server)?;
             if entry.record.pin == Some(found) {
                 return Ok(true);
             }
-            entry.record.pin = Some(found);
-            entry.record.clone()
+            Server { pin: Some(found), ..entry.record.clone() }
         };
         self.commit(vec![Change::PutServer(record)], Purpose::Growing).await?;
+        if let Some(entry) = self.lock().servers.get_mut(&server) {
+            entry.record.pin = Some(found);
+        }
         Ok(true)
     }
 
@@ -296,11 +329,11 @@ impl Manager {
         if entry.record.attached_to().is_none() {
             return false;
         }
-        let phase = entry.phase;
+        let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
+        let waits = held || entry.phase == Phase::Error;
         if self.is_from_lost_time(&mut state, port, context) {
             return false;
         }
-        let waits = phase == Phase::Error;
         match self.plan_port(&state, port, Reason::Drift) {
             Ok(plan) if plan.steps.is_empty() && !waits => {
                 let (readiness, why) = self.readiness(&state, port);
@@ -329,8 +362,10 @@ impl Manager {
             self.happen(&mut state, port, Happening::Repair, None, context);
             tries
         };
-        match self.build(port, reason, IntentIs::Durable).await {
-            Ok(()) => {
+        let built = self.build(port, reason, IntentIs::Durable).await;
+        meters().repaired(reason.as_str(), built.as_ref().map_or_else(|failed| failed.error.reason(), |_| OK));
+        match built {
+            Ok(_) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
@@ -434,6 +469,15 @@ impl Manager {
             entry.claim.release();
         }
     }
+}
+
+/// Counts how long an attach's intent takes to become durable.
+fn timed(report: Report) -> Report {
+    let began = Instant::now();
+    Box::new(move |result| {
+        meters().attaching(Attaching::Commit, began.elapsed());
+        report(result);
+    })
 }
 
 /// Takes the claim on a port.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
@@ -9,9 +10,10 @@ use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::model::{Guest, NetnsPin, PortId, Server, ServerId};
 use crate::store::{Change, Purpose};
 
-use super::repair::check_pin;
+use super::detach::departing;
+use super::repair::{backoff, check_pin, claim_port};
 use super::state::State;
-use super::{Claimed, Context, Error, Manager, Reply, answered, view};
+use super::{CLAIM_WAIT, Claimed, Context, Error, Manager, Reply, answered, view};
 
 impl Manager {
     pub(super) async fn put_server(self: Arc<Self>, new: NewServer) -> Result<Reply, Error> {
@@ -98,52 +100,100 @@ impl Manager {
             guest,
             nic_limit: new.nic_limit,
             pin,
+            leaving: false,
             created_at,
             updated_at: now,
         })
     }
 
+    /// Forgets a server and lets its NICs go: durable in one commit, so that a death leaves all of it or nothing. The
+    /// record goes last, as a leaving NIC's names it.
     pub(super) async fn delete_server(self: Arc<Self>, id: ServerId, nics: WithNics, context: &Context) -> Result<Reply, Error> {
-        let ports: Vec<PortId> = {
-            let state = self.lock();
-            state.nics(state.server(id)?).map(|port| port.record.id).collect()
-        };
-        if nics == WithNics::Refuse && !ports.is_empty() {
-            return Err(Error::ServerHasNics { server: id, nics: ports.len() });
-        }
-        for port in ports {
-            match Arc::clone(&self).detach(id, port, AfterDetach::AsMade, context).await {
-                Ok(_) | Err(Error::NoSuchPort(_) | Error::PortNotOnServer { .. }) => {}
-                Err(error) => return Err(error),
+        let ports = self.claim(|state| claim_with_nics(state, id, nics)).await?;
+        let sent = self.send_off_server(id, &ports, context).await;
+        ports.into_iter().for_each(|port| self.release(port));
+        let bell = {
+            let mut state = self.lock();
+            if let Err(error) = sent {
+                release(&mut state, id);
+                return Err(error);
             }
+            self.end_server_if_empty(&state, id);
+            state.servers.get(&id).map(|entry| entry.claim.bell().notified_owned())
+        };
+        // It is told of at once when the kernel takes longer than a moment: the rest follows by itself.
+        if let Some(bell) = bell {
+            let _ = tokio::time::timeout(CLAIM_WAIT, bell).await;
         }
-        self.wait_for_devices(id).await?;
-        let stored = self.commit(vec![Change::DeleteServer(id)], Purpose::Freeing).await;
-        let mut state = self.lock();
-        if let Err(error) = stored {
-            release(&mut state, id);
-            return Err(error.into());
-        }
-        state.servers.remove(&id);
         Ok(Reply::Done)
     }
 
-    /// A leaving NIC's record still names its server, so the server goes when the last of them has gone. Takes the claim
-    /// on the server.
-    async fn wait_for_devices(&self, id: ServerId) -> Result<(), Error> {
-        self.claim(|state| {
-            let entry = state.server(id)?;
-            let (nics, first) = (entry.ports.len(), entry.ports.first().copied());
-            if state.nics(state.server(id)?).next().is_some() {
-                return Err(Error::ServerHasNics { server: id, nics });
-            }
-            match first.and_then(|port| state.ports.get(&port)) {
-                Some(leaving) => Ok(Claimed::Busy(leaving.claim.bell())),
-                None => claim_or_wait(state, id),
-            }
-        })
-        .await
+    async fn send_off_server(self: &Arc<Self>, id: ServerId, ports: &[PortId], context: &Context) -> Result<(), Error> {
+        let (record, leaving) = {
+            let state = self.lock();
+            let mut record = state.server(id)?.record.clone();
+            record.leaving = true;
+            let leaving = ports.iter().map(|port| state.port(*port).map(|entry| departing(&entry.record, AfterDetach::AsMade)));
+            (record, leaving.collect::<Result<Vec<_>, _>>()?)
+        };
+        self.send_off(leaving, Some(Change::PutServer(record.clone())), context).await?;
+        if let Some(entry) = self.lock().servers.get_mut(&id) {
+            entry.record = record;
+        }
+        Ok(())
     }
+
+    /// The claim on a server that was leaving when the daemon died is taken up again.
+    pub(super) fn resume_leaving(self: &Arc<Self>, state: &mut State) {
+        let leaving: Vec<ServerId> =
+            state.servers.values().filter(|entry| entry.record.leaving).map(|entry| entry.record.id).collect();
+        for id in leaving {
+            let _ = claim_or_wait(state, id);
+            self.end_server_if_empty(state, id);
+        }
+    }
+
+    /// Forgets a leaving server when the last of its NICs has gone.
+    pub(super) fn end_server_if_empty(self: &Arc<Self>, state: &State, id: ServerId) {
+        if state.servers.get(&id).is_some_and(|entry| entry.record.leaving && entry.ports.is_empty()) {
+            let manager = Arc::clone(self);
+            self.tasks.spawn(async move { manager.end_server(id).await });
+        }
+    }
+
+    async fn end_server(self: Arc<Self>, id: ServerId) {
+        while let Err(error) = self.commit(vec![Change::DeleteServer(id)], Purpose::Freeing).await {
+            tracing::debug!(server = %id, %error, "that a server is gone could not be recorded yet");
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            tokio::time::sleep(backoff(3)).await;
+        }
+        self.lock().servers.remove(&id);
+    }
+}
+
+/// Claims a server and every NIC of it that is to stay: all at once, or none and a wait for one that somebody has.
+fn claim_with_nics(state: &mut State, id: ServerId, nics: WithNics) -> Result<Claimed<Vec<PortId>>, Error> {
+    let ports: Vec<PortId> = state.nics(state.server(id)?).map(|port| port.record.id).collect();
+    if nics == WithNics::Refuse && !ports.is_empty() {
+        return Err(Error::ServerHasNics { server: id, nics: ports.len() });
+    }
+    if let Claimed::Busy(bell) = claim_or_wait(state, id)? {
+        return Ok(Claimed::Busy(bell));
+    }
+    for (n, port) in ports.iter().enumerate() {
+        if let Claimed::Busy(bell) = claim_port(state, *port)? {
+            release(state, id);
+            for held in &ports[..n] {
+                if let Some(entry) = state.ports.get_mut(held) {
+                    entry.claim.release();
+                }
+            }
+            return Ok(Claimed::Busy(bell));
+        }
+    }
+    Ok(Claimed::Taken(ports))
 }
 
 fn claim_or_wait(state: &mut State, id: ServerId) -> Result<Claimed<()>, Error> {

@@ -8,11 +8,13 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use tokio::sync::Notify;
 
+use crate::kernel::Lack;
 use crate::model::action::{WantedIp, WantedNic};
+use crate::model::names;
 use crate::model::pools::FreeRanges;
 use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
-    names,
+    TapMake,
 };
 use crate::plan::{Address, BridgeMade, BridgeWant, Facet, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
 
@@ -63,6 +65,8 @@ pub(super) struct State {
     pub store_id: uuid::Uuid,
     /// What the store last refused for, until it takes a commit again.
     pub store_trouble: Option<StoreError>,
+    /// What the host was last seen to lack.
+    pub lacks: Vec<Lack>,
     /// The troubles that events told of and that have not ended.
     pub told: BTreeSet<Trouble>,
     /// When ports are to be tried again.
@@ -462,13 +466,26 @@ impl State {
         BridgeWant { network: network.id, made }
     }
 
+    /// The name of a network's bridge, as far as there is one.
+    pub fn bridge_name(&self, network: NetworkId) -> String {
+        let existing = self.networks.get(&network).and_then(|entry| entry.record.bridge.as_ref());
+        match (existing, self.have.own_bridge(network)) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(own)) => own.name.clone(),
+            (None, None) => names::network_altname(network),
+        }
+    }
+
     /// An attached port as the planner wants it; none when its record does not bind it to anything known.
     pub fn port_want(&self, port: &Port, store: uuid::Uuid, index: u32) -> Option<PortWant> {
         let binding = port.binding.as_ref()?;
         let server = &self.servers.get(&binding.server_id)?.record;
         let network = &self.networks.get(&port.network_id)?.record;
         let nic = match &server.guest {
-            Guest::Vm { queues, owner } => NicWant::Tap { queues: *queues, vnet_hdr: port.profile.vnet_hdr, owner: *owner },
+            Guest::Vm { .. } => {
+                let TapMake { queues, owner } = binding.tap?;
+                NicWant::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
+            }
             Guest::Netns { path } => NicWant::Veth {
                 netns: path.clone(),
                 pin: server.pin?,

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::{Guest, LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
 use crate::plan::{Fact, facts};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Standing;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
 use super::{Error, Manager};
@@ -194,6 +196,11 @@ impl Manager {
         }
     }
 
+    /// The ids of all ports, in their order.
+    pub fn port_ids(&self) -> Vec<PortId> {
+        self.lock().ports.keys().copied().collect()
+    }
+
     /// Every fact that a port's status depends on, in the order in which they decide.
     ///
     /// # Errors
@@ -217,6 +224,19 @@ impl Manager {
             told.insert(0, Fact { fact: crate::plan::facts::FactName::Possible, ok: false, detail: detail.clone() });
         }
         Ok((view, told))
+    }
+
+    /// Everything that is counted, and how things stand, as Prometheus' text. What health says is what stands here.
+    pub fn metrics(&self) -> String {
+        let health = self.health();
+        let queues = self.hands.waiting().into_iter().chain([("store", self.store.waiting())]).collect();
+        meters().text(&Standing {
+            uptime: self.started.elapsed(),
+            ports: health.ports.into_iter().collect(),
+            problems: health.problems.iter().map(|problem| problem.reason).collect(),
+            queues,
+            event_readers: self.events.readers(),
+        })
     }
 
     /// This host's name (`binding:host_id`).
@@ -249,17 +269,13 @@ pub(super) fn port(state: &State, id: PortId, host: &str) -> Result<PortView, Er
 fn port_view(state: &State, entry: &PortEntry, host: &str) -> PortView {
     let record = &entry.record;
     let binding = record.binding.as_ref().and_then(|binding| {
-        let guest = &state.servers.get(&binding.server_id)?.record.guest;
         let network = &state.networks.get(&record.network_id)?.record;
         let device = state.have.device(record.id);
         let bridge = match device.and_then(|link| link.master) {
             Some(index) => state.have.link(index).map(|link| link.name.clone()),
             None => network.bridge.as_ref().map(ToString::to_string),
         };
-        let tap = match guest {
-            Guest::Vm { queues, .. } => Some(Tap { queues: *queues, vnet_hdr: record.profile.vnet_hdr }),
-            Guest::Netns { .. } => None,
-        };
+        let tap = binding.tap.map(|tap| Tap { queues: tap.queues, vnet_hdr: record.profile.vnet_hdr });
         Some(Binding {
             server: binding.server_id,
             tap,

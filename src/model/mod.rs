@@ -21,5 +21,5 @@ pub use names::LinkName;
 pub use network::Network;
 pub use phase::{Happening, Phase, Readiness, Status};
 pub use port::{Binding, FixedIp, Intent, Origin, Port, Profile};
-pub use server::{Guest, NetnsPin, Owner, Server};
+pub use server::{Guest, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
+use super::server::TapMake;
 
 /// A port as recorded: what should be. What is, the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +107,10 @@ pub struct Binding {
     /// Addresses taken from the port while its guest may still have them; nobody else's until the guest is changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releasing: Vec<FixedIp>,
+    /// What its tap is made with, now and whenever it has to be made again: the server's word at the attach, whatever the
+    /// server says afterwards. None for a veth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<TapMake>,
     /// The client's tag for the device (Nova 2.49).
     #[serde(default)]
     pub tag: Option<String>,

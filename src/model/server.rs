@@ -31,6 +31,9 @@ pub struct Server {
     /// Which namespace the path named when it was last pinned; none for a vm.
     #[serde(default)]
     pub pin: Option<NetnsPin>,
+    /// Whether it goes as soon as the last of its NICs has gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -56,6 +59,15 @@ pub enum Guest {
     },
 }
 
+/// What a server's taps are made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapMake {
+    /// Queues, 1 to 256.
+    pub queues: u16,
+    /// Who may open it beside a holder of CAP_NET_ADMIN.
+    pub owner: Owner,
+}
+
 /// Who may open a tap. With both set the opener must satisfy both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Owner {
@@ -77,6 +89,14 @@ pub struct NetnsPin {
 }
 
 impl Guest {
+    /// What its taps are made with; none for a namespace, which has veths.
+    pub fn tap(&self) -> Option<TapMake> {
+        match self {
+            Self::Vm { queues, owner } => Some(TapMake { queues: *queues, owner: *owner }),
+            Self::Netns { .. } => None,
+        }
+    }
+
     /// The word of the API: `vm` or `netns`.
     pub fn kind(&self) -> &'static str {
         match self {

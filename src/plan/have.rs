@@ -106,6 +106,12 @@ impl LinkSeen {
     }
 }
 
+/// The most ports a bridge has: `BR_MAX_PORTS` less the number 0, which is never given (`find_portno`, net/bridge/br_if.c).
+pub const BRIDGE_PORTS: usize = 1023;
+
+/// With so many ports a bridge is nearly full: 90 % of what it can have.
+pub const NEARLY_FULL: usize = (BRIDGE_PORTS * 9).div_ceil(10);
+
 /// All links of the host's namespace, kept true by looks; found by index, by any name and by mark in constant time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<LinkSeen>", into = "Vec<LinkSeen>")]
@@ -115,6 +121,10 @@ pub struct Have {
     names: HashMap<String, u32>,
     /// Aliases of links without a mark of ours: one that lost its mark is found again by its seal.
     unmarked: BTreeSet<(String, u32)>,
+    /// How many links are in each bridge or bond.
+    members: HashMap<u32, usize>,
+    /// Those of them that are nearly full.
+    crowded: BTreeSet<u32>,
 }
 
 impl Have {
@@ -126,6 +136,13 @@ impl Have {
         }
         if let Some(alias) = link.alias.as_ref().filter(|_| link.marks().next().is_none()) {
             self.unmarked.insert((alias.clone(), link.index));
+        }
+        if let Some(master) = link.master {
+            let members = self.members.entry(master).or_default();
+            *members += 1;
+            if *members >= NEARLY_FULL {
+                self.crowded.insert(master);
+            }
         }
         self.links.insert(link.index, link);
     }
@@ -141,7 +158,31 @@ impl Have {
                 self.names.remove(name);
             }
         }
+        if let Some(master) = link.master {
+            self.leave(master);
+        }
         Some(link)
+    }
+
+    fn leave(&mut self, master: u32) {
+        let left = self.members(master).saturating_sub(1);
+        if left < NEARLY_FULL {
+            self.crowded.remove(&master);
+        }
+        match left {
+            0 => self.members.remove(&master),
+            left => self.members.insert(master, left),
+        };
+    }
+
+    /// How many links are in a bridge.
+    pub fn members(&self, bridge: u32) -> usize {
+        self.members.get(&bridge).copied().unwrap_or_default()
+    }
+
+    /// The bridges that are nearly full, by index.
+    pub fn crowded(&self) -> impl Iterator<Item = &LinkSeen> {
+        self.crowded.iter().filter_map(|index| self.links.get(index))
     }
 
     /// The link with this index.
@@ -190,5 +231,65 @@ impl From<Vec<LinkSeen>> for Have {
 impl From<Have> for Vec<LinkSeen> {
     fn from(have: Have) -> Self {
         have.links.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, master: Option<u32>) -> LinkSeen {
+        LinkSeen {
+            index,
+            name: format!("link{index}"),
+            altnames: Vec::new(),
+            alias: None,
+            kind: Kind::Other,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            lower_up: true,
+            master,
+            group: 0,
+            v6_autoconf: false,
+            bridge_port: None,
+            tap: None,
+        }
+    }
+
+    #[test]
+    fn members_are_counted_as_they_come_move_and_go() {
+        let mut have = Have::default();
+        for index in 1..=3 {
+            have.insert(link(index, None));
+        }
+        let members = |have: &Have| [1, 2, 3].map(|bridge| have.members(bridge));
+        for (seen, expected) in [
+            (link(4, Some(1)), [1, 0, 0]),
+            (link(4, Some(1)), [1, 0, 0]),
+            (link(5, Some(1)), [2, 0, 0]),
+            (link(4, Some(2)), [1, 1, 0]),
+            (link(5, None), [0, 1, 0]),
+        ] {
+            have.insert(seen);
+            assert_eq!(members(&have), expected);
+        }
+        have.remove(4);
+        assert_eq!((members(&have), have.members.len()), ([0, 0, 0], 0), "nothing is kept of what is no more");
+    }
+
+    #[test]
+    fn a_bridge_is_crowded_from_nine_tenths_on() {
+        let mut have = Have::default();
+        have.insert(link(1, None));
+        let crowded = |have: &Have| have.crowded().map(|bridge| bridge.index).collect::<Vec<_>>();
+        for index in 2..922 {
+            have.insert(link(index, Some(1)));
+        }
+        assert_eq!((have.members(1), crowded(&have)), (920, vec![]));
+        have.insert(link(922, Some(1)));
+        assert_eq!(crowded(&have), [1]);
+        have.insert(link(922, None));
+        assert!(crowded(&have).is_empty());
     }
 }

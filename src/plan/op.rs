@@ -85,6 +85,21 @@ impl Plan {
     }
 }
 
+impl Reason {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Detach => "detach",
+            Self::Change => "change",
+            Self::Drift => "drift",
+            Self::Restart => "restart",
+            Self::DryRun => "dry_run",
+            Self::Gc => "gc",
+        }
+    }
+}
+
 /// One op and what takes it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {

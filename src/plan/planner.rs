@@ -6,7 +6,7 @@ use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
 use super::facts::bridge_seen;
-use super::have::{Have, Kind, LinkSeen};
+use super::have::{BRIDGE_PORTS, Have, Kind, LinkSeen};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Step, Switch};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
@@ -29,6 +29,9 @@ pub enum PlanError {
         /// The bridge's, in bytes.
         bridge_mtu: u32,
     },
+    /// The kernel takes no more ports into it.
+    #[error("bridge {0} is full: the kernel allows {BRIDGE_PORTS} ports in a bridge; detach one, or use another network")]
+    BridgeFull(String),
     /// Every name the id yields is another link's.
     #[error("every name for {0} is taken by another link on this host")]
     NoFreeName(String),
@@ -110,7 +113,12 @@ impl<'a> Planner<'a> {
         if port.mtu > home.mtu {
             return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
         }
-        match self.have.device(port.id).or_else(|| self.unmarked(port)) {
+        let device = self.have.device(port.id).or_else(|| self.unmarked(port));
+        let inside = device.is_some_and(|device| device.master == Some(home.index));
+        if !inside && self.have.members(home.index) >= BRIDGE_PORTS {
+            return Err(PlanError::BridgeFull(home.name));
+        }
+        match device {
             Some(seen) if seen.kind == kind_of(&port.nic) => self.mend(port, &home, seen),
             Some(_) => {
                 self.step(Op::DeleteLink { port: port.id }, None);
@@ -150,9 +158,11 @@ impl<'a> Planner<'a> {
         self.free_index(port.index)?;
         let id = port.id;
         let name = self.free_name(|choice| names::port_device(id, choice))?;
+        // A veth is marked and without address generation from the message that makes it.
+        let bare = matches!(port.nic, NicWant::Tap { .. });
         let settings = LinkSettings {
-            mark: true,
-            v6_off: true,
+            mark: bare,
+            v6_off: bare,
             mac: Some(port.mac.host_side()),
             mtu: Some(home.mtu),
             master: Some(home.index),

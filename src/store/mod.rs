@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -27,6 +29,10 @@ use uuid::Uuid;
 use crate::inbox::{Inbox, Refused};
 use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::points;
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
+use crate::threads;
 
 pub use schema::Lock;
 
@@ -45,8 +51,9 @@ pub enum StoreError {
     /// No space left, or a quota reached.
     #[error("the state directory is full")]
     Full,
-    /// A record that must be unique is there already. In-memory checks come first, so this is a second line.
-    #[error("a record is there already: {0}")]
+    /// A record does not go with those that are there: what must be unique is taken, or what it names is missing. In-memory
+    /// checks come first, so this is a second line.
+    #[error("a record does not go with those that are there: {0}")]
     Conflict(String),
     /// What is in the file is not what was written.
     #[error("the store is damaged: {0}. Put a copy back; or move it away: devices stay then, and nicctl gc lists them")]
@@ -64,6 +71,9 @@ pub enum StoreError {
         /// The last one known here.
         known: u32,
     },
+    /// This process may not write there.
+    #[error("{0} may not be written by this user; start nicd by its service (systemctl start nicd), or as root")]
+    Denied(String),
     /// Another nicd holds the state directory.
     #[error("another nicd holds {0}")]
     Held(String),
@@ -80,6 +90,32 @@ impl From<Refused> for StoreError {
         match refused {
             Refused::Full => Self::Busy,
             Refused::Closed => Self::Closed,
+        }
+    }
+}
+
+impl StoreError {
+    /// What a file call's failure means.
+    fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOSPC | Errno::EDQUOT => Self::Full,
+            Errno::EBUSY => Self::Busy,
+            errno => Self::Failed(errno.desc().to_owned()),
+        }
+    }
+
+    /// Its kind in a word, for what is counted.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Conflict(_) => "conflict",
+            Self::Damaged(_) => "damaged",
+            Self::Failed(_) => "failed",
+            Self::Newer { .. } => "newer",
+            Self::Denied(_) => "denied",
+            Self::Held(_) => "held",
+            Self::Busy => "busy",
+            Self::Closed => "closed",
         }
     }
 }
@@ -129,6 +165,26 @@ impl LostCommits {
     }
 }
 
+impl Change {
+    /// Its word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::PutNetwork(_) => "put_network",
+            Self::DeleteNetwork(_) => "delete_network",
+            Self::PutSubnet(_) => "put_subnet",
+            Self::DeleteSubnet(_) => "delete_subnet",
+            Self::PutServer(_) => "put_server",
+            Self::DeleteServer(_) => "delete_server",
+            Self::PutPort(_) => "put_port",
+            Self::DeletePort(_) => "delete_port",
+            Self::Remember(_) => "remember",
+            Self::ForgetKey(_) => "forget_key",
+            Self::ReserveEvents(_) => "reserve_events",
+            Self::NoteLost(_) => "note_lost",
+        }
+    }
+}
+
 /// What a transaction is for, which decides what a full disk means for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -151,6 +207,7 @@ pub enum When {
 pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 struct Transaction {
+    handed_in: Instant,
     changes: Vec<Change>,
     purpose: Purpose,
     report: Report,
@@ -216,15 +273,15 @@ impl Store {
     /// It cannot be opened, is damaged, or is of a newer version.
     pub fn open(dir: &Path) -> Result<(Self, Loaded, JoinHandle<()>), StoreError> {
         let file = dir.join(FILE);
-        let mut connection = schema::open(&file)?;
-        let loaded = records::load(&mut connection)?;
+        let mut connection = points::call(("store", "open"), || schema::open(&file), StoreError::of)?;
+        let loaded = points::call(("store", "load"), || records::load(&mut connection), StoreError::of)?;
         let reserve = Reserve { path: dir.join("reserve") };
         let room = AtomicBool::new(reserve.fill());
         let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0), room });
         let store = Self { inbox: Inbox::new(LIMIT), numbers };
-        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers) };
+        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers), last: loaded.commit };
         let inbox = store.inbox.clone();
-        let thread = std::thread::Builder::new().name("nicd-store".into()).spawn(move || writer.run(&inbox));
+        let thread = threads::start("nicd-store", move || writer.run(&inbox));
         Ok((store, loaded, thread.map_err(|error| StoreError::Failed(error.to_string()))?))
     }
 
@@ -264,7 +321,8 @@ impl Store {
                 report(result);
             }
         };
-        let transaction = Transaction { changes, purpose, report: Box::new(move |result| tell(&answer, result)), refused: None };
+        let report = Box::new(move |result| tell(&answer, result));
+        let transaction = Transaction { handed_in: Instant::now(), changes, purpose, report, refused: None };
         // What frees is bounded by what there is to free.
         let pushed = match (purpose, when) {
             (Purpose::Growing, When::Now) => self.inbox.push(Message::Commit(transaction, when)),
@@ -273,7 +331,9 @@ impl Store {
             (Purpose::Freeing, _) => self.inbox.push_answer(Message::Commit(transaction, when)),
         };
         if let Err(refused) = pushed {
-            tell(&slot, Err(refused.into()));
+            let refusal = StoreError::from(refused);
+            meters().committed(refusal.word(), Duration::ZERO);
+            tell(&slot, Err(refusal));
         }
     }
 
@@ -306,6 +366,11 @@ impl Store {
         let _ = self.inbox.push_answer(Message::Flush);
     }
 
+    /// How many messages wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Lets the thread end after what waits has been made durable.
     pub fn close(&self) {
         self.inbox.close();
@@ -316,6 +381,8 @@ struct Writer {
     connection: Connection,
     reserve: Reserve,
     numbers: Arc<Numbers>,
+    /// The number of the last flush; each has its own.
+    last: u64,
 }
 
 impl Writer {
@@ -389,7 +456,8 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
-        let number = self.numbers.commit.load(Ordering::Relaxed);
+        let began = Instant::now();
+        let number = self.next_number();
         let mut all = self.connection.transaction().map_err(failed)?;
         for one in batch {
             let savepoint = all.savepoint().map_err(failed)?;
@@ -402,9 +470,27 @@ impl Writer {
             }
         }
         records::set_commit(&all, number)?;
-        all.commit().map_err(failed)?;
+        let committed = points::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of);
+        // A commit that fails may be there all the same, and whoever waits is told what is so.
+        if let Err(error) = committed
+            && records::commit(&self.connection) != Ok(number)
+        {
+            return Err(error);
+        }
+        meters().flushed(began.elapsed());
+        self.last = number;
         self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Writer {
+    /// A number no flush has had, and no smaller than any that was given out.
+    fn next_number(&self) -> u64 {
+        match self.numbers.commit.load(Ordering::Relaxed) {
+            given if given > self.last => given,
+            _ => self.numbers.commit.fetch_add(1, Ordering::Relaxed) + 1,
+        }
     }
 }
 
@@ -417,10 +503,9 @@ fn refuse_growing(batch: Vec<Transaction>) -> Vec<Transaction> {
 
 fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
-        (one.report)(match one.refused {
-            Some(error) => Err(error),
-            None => result.clone(),
-        });
+        let result = one.refused.map_or_else(|| result.clone(), Err);
+        meters().committed(result.as_ref().map_or_else(StoreError::word, |()| OK), one.handed_in.elapsed());
+        points::moment(("report", "durable"), || (one.report)(result));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Records as rows: writing changes, and reading everything back.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
@@ -8,13 +9,14 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::model::memory::Remembered;
-use crate::model::{FixedIp, Network, Port, Server, Subnet};
+use crate::model::{Network, NetworkId, Port, PortId, Server, Subnet, SubnetId};
+use crate::points;
 
 use super::{Change, Loaded, StoreError, failed};
 
 /// Writes a transaction's changes.
 pub(super) fn apply(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
-    changes.iter().try_for_each(|change| write(connection, change))
+    changes.iter().try_for_each(|change| points::call(("store", change.word()), || write(connection, change), StoreError::of))
 }
 
 fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
@@ -38,7 +40,12 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
         ),
         Change::DeleteServer(id) => run("DELETE FROM servers WHERE id = ?1", params![id.to_string()]),
         Change::PutPort(port) => put_port(connection, port),
-        Change::DeletePort(id) => run("DELETE FROM ports WHERE id = ?1", params![id.to_string()]),
+        Change::DeletePort(id) => {
+            if let Some(port) = port(connection, *id)? {
+                port.held_ips().try_for_each(|ip| free(connection, &port, ip.ip_address))?;
+            }
+            run("DELETE FROM ports WHERE id = ?1", params![id.to_string()])
+        }
         Change::Remember(remembered) => run(
             "INSERT INTO remembered (uid, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (uid, key) DO UPDATE SET body = ?3",
             params![remembered.key.uid, remembered.key.key, json(remembered)?],
@@ -49,31 +56,55 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
     }
 }
 
-fn put_port(connection: &Connection, port: &Port) -> Result<(), StoreError> {
-    let id = port.id.to_string();
-    let server = port.binding.as_ref().map(|binding| binding.server_id.to_string());
+/// Writes a port, and of its addresses those rows that change: each page written lengthens the flush.
+fn put_port(connection: &Connection, record: &Port) -> Result<(), StoreError> {
+    let id = record.id.to_string();
+    let server = record.binding.as_ref().map(|binding| binding.server_id.to_string());
+    let before = port(connection, record.id)?;
     let mut put = connection
         .prepare_cached(
-            "INSERT INTO ports (id, network_id, server_id, mac, body) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO ports (id, network_id, server_id, mac, body) SELECT ?1, ?2, ?3, ?4, ?5
+             WHERE EXISTS (SELECT 1 FROM networks WHERE id = ?2) AND (?3 IS NULL OR EXISTS (SELECT 1 FROM servers WHERE id = ?3))
              ON CONFLICT (id) DO UPDATE SET server_id = ?3, mac = ?4, body = ?5",
         )
         .map_err(failed)?;
-    put.execute(params![id, port.network_id.to_string(), server, port.mac.to_string(), json(port)?]).map_err(failed)?;
-    let mut forget = connection.prepare_cached("DELETE FROM addresses WHERE port_id = ?1").map_err(failed)?;
-    forget.execute(params![id]).map_err(failed)?;
-    let mut add = connection
-        .prepare_cached("INSERT INTO addresses (network_id, address, port_id, subnet_id) VALUES (?1, ?2, ?3, ?4)")
-        .map_err(failed)?;
-    for ip in port.held_ips() {
-        let row = params![port.network_id.to_string(), ip.ip_address.to_string(), id, ip.subnet_id.to_string()];
-        add.execute(row).map_err(failed)?;
+    let row = params![id, record.network_id.to_string(), server, record.mac.to_string(), json(record)?];
+    if put.execute(row).map_err(failed)? == 0 {
+        return Err(StoreError::Conflict(format!("port {id} is of a network or a server that is not there")));
     }
-    Ok(())
+    let held = |port: &Port| port.held_ips().map(|ip| ip.ip_address).collect::<Vec<_>>();
+    let (had, has) = (before.as_ref().map(held).unwrap_or_default(), held(record));
+    had.iter().filter(|ip| !has.contains(ip)).try_for_each(|ip| free(connection, record, *ip))?;
+    let mut add =
+        connection.prepare_cached("INSERT INTO addresses (network_id, address, port_id) VALUES (?1, ?2, ?3)").map_err(failed)?;
+    has.iter()
+        .filter(|ip| !had.contains(ip))
+        .try_for_each(|ip| add.execute(params![record.network_id.to_string(), ip.to_string(), id]).map(drop).map_err(failed))
+}
+
+/// A port as it was last written.
+fn port(connection: &Connection, id: PortId) -> Result<Option<Port>, StoreError> {
+    let mut get = connection.prepare_cached("SELECT body FROM ports WHERE id = ?1").map_err(failed)?;
+    let body: Option<String> = get.query_row(params![id.to_string()], |row| row.get(0)).optional().map_err(failed)?;
+    body.map(|body| record("ports", &body)).transpose()
+}
+
+/// Frees an address of a port.
+fn free(connection: &Connection, port: &Port, ip: IpAddr) -> Result<(), StoreError> {
+    let mut forget = connection
+        .prepare_cached("DELETE FROM addresses WHERE network_id = ?1 AND address = ?2 AND port_id = ?3")
+        .map_err(failed)?;
+    forget.execute(params![port.network_id.to_string(), ip.to_string(), port.id.to_string()]).map(drop).map_err(failed)
 }
 
 /// Notes the number of the last commit.
 pub(super) fn set_commit(connection: &Connection, number: u64) -> Result<(), StoreError> {
     put_meta(connection, "commit", &i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// The number of the last commit; 0 before the first.
+pub(super) fn commit(connection: &Connection) -> Result<u64, StoreError> {
+    meta::<i64>(connection, "commit").map(|found| found.map_or(0, i64::unsigned_abs))
 }
 
 /// Reads everything; draws the store's id when it has none yet.
@@ -87,41 +118,44 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         }
     };
     let number = |key| meta::<i64>(connection, key).map(|found| found.map_or(0, i64::unsigned_abs));
+    let subnets = all(connection, "subnets", "id, network_id", |subnet: &Subnet| {
+        vec![subnet.id.to_string(), subnet.network_id.to_string()]
+    })?;
     Ok(Loaded {
         store_id,
-        commit: number("commit")?,
+        commit: commit(connection)?,
         next_event: number("next_event")?.max(1),
         lost: match meta::<String>(connection, "lost")? {
             Some(text) => serde_json::from_str(&text).map_err(|error| damaged("meta", "lost", &error.to_string()))?,
             None => None,
         },
         networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
-        subnets: all(connection, "subnets", "id, network_id", |subnet: &Subnet| {
-            vec![subnet.id.to_string(), subnet.network_id.to_string()]
-        })?,
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
-        ports: ports(connection)?,
+        ports: ports(connection, &subnets)?,
+        subnets,
         remembered: all(connection, "remembered", "key", |remembered: &Remembered| vec![remembered.key.key.clone()])?,
     })
 }
 
-fn ports(connection: &Connection) -> Result<Vec<Port>, StoreError> {
+fn ports(connection: &Connection, subnets: &[Subnet]) -> Result<Vec<Port>, StoreError> {
     let ports: Vec<Port> = all(connection, "ports", "id, network_id, mac, coalesce(server_id, '')", |port: &Port| {
         let server = port.binding.as_ref().map(|binding| binding.server_id.to_string()).unwrap_or_default();
         vec![port.id.to_string(), port.network_id.to_string(), port.mac.to_string(), server]
     })?;
-    let mut held: BTreeSet<[String; 4]> = BTreeSet::new();
+    let known: BTreeSet<(NetworkId, SubnetId)> = subnets.iter().map(|subnet| (subnet.network_id, subnet.id)).collect();
+    let mut held: BTreeSet<[String; 3]> = BTreeSet::new();
     for port in &ports {
-        let row = |ip: &FixedIp| {
-            [port.network_id.to_string(), ip.ip_address.to_string(), port.id.to_string(), ip.subnet_id.to_string()]
-        };
-        held.extend(port.held_ips().map(row));
+        if let Some(ip) = port.held_ips().find(|ip| !known.contains(&(port.network_id, ip.subnet_id))) {
+            return Err(damaged("ports", &port.id.to_string(), &format!("there is no subnet {} on its network", ip.subnet_id)));
+        }
+        let ips = port.held_ips().map(|ip| ip.ip_address.to_string());
+        held.extend(ips.map(|ip| [port.network_id.to_string(), ip, port.id.to_string()]));
     }
-    let mut statement = connection.prepare("SELECT network_id, address, port_id, subnet_id FROM addresses").map_err(failed)?;
-    let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])).map_err(failed)?;
-    let reserved = rows.collect::<Result<BTreeSet<[String; 4]>, _>>().map_err(failed)?;
+    let mut statement = connection.prepare("SELECT network_id, address, port_id FROM addresses").map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).map_err(failed)?;
+    let reserved = rows.collect::<Result<BTreeSet<[String; 3]>, _>>().map_err(failed)?;
     match held.symmetric_difference(&reserved).next() {
-        Some([_, address, port, _]) => Err(damaged("addresses", address, &format!("it is not as port {port} has it"))),
+        Some([_, address, port]) => Err(damaged("addresses", address, &format!("it is not as port {port} has it"))),
         None => Ok(ports),
     }
 }
@@ -140,15 +174,22 @@ fn all<T: DeserializeOwned>(
     let mut records = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
         let body: String = row.get(0).map_err(failed)?;
-        let begins = || body.chars().take(60).collect::<String>();
-        let record: T = serde_json::from_str(&body).map_err(|error| damaged(table, &begins(), &error.to_string()))?;
+        let read = record(table, &body)?;
         let beside = (1..width).map(|column| row.get(column)).collect::<Result<Vec<String>, _>>().map_err(failed)?;
-        if named(&record) != beside {
-            return Err(damaged(table, &begins(), &format!("beside it stands {}", beside.join(", "))));
+        if named(&read) != beside {
+            return Err(damaged(table, &begins(&body), &format!("beside it stands {}", beside.join(", "))));
         }
-        records.push(record);
+        records.push(read);
     }
     Ok(records)
+}
+
+fn record<T: DeserializeOwned>(table: &str, body: &str) -> Result<T, StoreError> {
+    serde_json::from_str(body).map_err(|error| damaged(table, &begins(body), &error.to_string()))
+}
+
+fn begins(body: &str) -> String {
+    body.chars().take(60).collect()
 }
 
 fn damaged(table: &str, id: &str, what: &str) -> StoreError {

@@ -1,6 +1,7 @@
 //! Opening the database: the directory's lock, pragmas, versions and the way from one to the next.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +11,9 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{StoreError, failed};
 
 /// Each entry leads from the version that is its index to the next. An entry is never changed once released.
+///
+/// `ports` and `addresses` have no index and no reference beyond what must be unique: each would be a page more in every
+/// attach's flush, or a scan at the delete of a network. A port's network and server are looked for as it is written.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
@@ -31,22 +35,17 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE ports (
         id         TEXT PRIMARY KEY,
-        network_id TEXT NOT NULL REFERENCES networks (id),
-        server_id  TEXT REFERENCES servers (id),
+        network_id TEXT NOT NULL,
+        server_id  TEXT,
         mac        TEXT NOT NULL UNIQUE,
         body       TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX ports_by_network ON ports (network_id);
-    CREATE INDEX ports_by_server ON ports (server_id);
     CREATE TABLE addresses (
         network_id TEXT NOT NULL,
         address    TEXT NOT NULL,
-        port_id    TEXT NOT NULL REFERENCES ports (id) ON DELETE CASCADE,
-        subnet_id  TEXT NOT NULL REFERENCES subnets (id),
+        port_id    TEXT NOT NULL,
         PRIMARY KEY (network_id, address)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX addresses_by_port ON addresses (port_id);
-    CREATE INDEX addresses_by_subnet ON addresses (subnet_id);
     CREATE TABLE remembered (
         uid  INTEGER NOT NULL,
         key  TEXT NOT NULL,
@@ -67,7 +66,10 @@ impl Lock {
     /// # Errors
     /// Another process holds it, or it cannot be made or written.
     pub fn take(dir: &Path) -> Result<Self, StoreError> {
-        let refused = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", dir.display()));
+        let refused = |error: std::io::Error| match error.kind() {
+            ErrorKind::PermissionDenied => StoreError::Denied(dir.display().to_string()),
+            _ => StoreError::Failed(format!("{}: {error}", dir.display())),
+        };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refused)?;
         let path = dir.join("nicd.lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(refused)?;

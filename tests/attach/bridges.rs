@@ -113,9 +113,6 @@ fn a_network_wider_than_its_bridge_is_refused() {
         foreign_bridge("falling", 1500);
         let network = bench.network_on("falling");
         run("ip link set falling mtu 1400");
-        // A new network looks at the host first, so that from here on the change is known.
-        let body = json!({"network": {"nicd:bridge": "falling", "mtu": 1500}});
-        bench.api.post("/v2.0/networks", &body).refused(409, "mtu_above_bridge");
         let server = bench.vm();
         let body = json!({"interfaceAttachment": {"net_id": network}});
         bench.api.post(&interfaces(&server), &body).refused(409, "mtu_above_bridge");
@@ -217,7 +214,12 @@ fn foreign_links_addresses_routes_and_sysctls_are_as_before() {
         let mut bench = Bench::start();
         let state =
             || (bridge_attributes("br0"), link("far")["address"].clone(), run("ip -o -4 addr"), run("ip route"), sysctls());
-        let fdb_before = shown("bridge -j fdb show brport uplink");
+        // What the bridge learns of the wire by itself comes and goes.
+        let fdb = || {
+            let all = shown("bridge -j fdb show brport uplink");
+            all.as_array().unwrap().iter().filter(|entry| entry["state"] != "").cloned().collect::<Vec<_>>()
+        };
+        let fdb_before = fdb();
         let before = state();
         let networks = [bench.network_on("br0"), bench.usual_network()];
         let (_guest, server) = bench.guest("a");
@@ -235,7 +237,7 @@ fn foreign_links_addresses_routes_and_sysctls_are_as_before() {
         assert_eq!((&after.0, &after.1, &after.2, &after.3), (&before.0, &before.1, &before.2, &before.3));
         let changed: Vec<_> = after.4.iter().filter(|line| !before.4.contains(line) && !counts(line)).collect();
         assert!(changed.is_empty(), "{changed:#?}");
-        assert_eq!(shown("bridge -j fdb show brport uplink"), fdb_before);
+        assert_eq!(fdb(), fdb_before);
     });
 }
 
@@ -258,5 +260,54 @@ fn a_detached_port_leaves_nothing_and_an_id_in_use_is_kept_until_then() {
         assert_eq!(run("bridge fdb show").matches(first["mac_address"].as_str().unwrap()).count(), 0);
         let again = bench.attach_to(&server, &network);
         assert_eq!(bench.port(&again)["fixed_ips"], first["fixed_ips"], "the lowest free address is free again");
+    });
+}
+
+/// Puts `count` links that are none of nicd's into a bridge.
+fn fill(bridge: &str, count: usize) {
+    let pairs = (0..count.div_ceil(2)).map(|n| format!("link add a{n} type veth peer name b{n}\n"));
+    let ends = (0..count).map(|n| format!("link set {}{} master {bridge}\n", if n % 2 == 0 { 'a' } else { 'b' }, n / 2));
+    let path = "/run/filling";
+    std::fs::write(path, pairs.chain(ends).collect::<String>()).unwrap();
+    run(&format!("ip -batch {path}"));
+}
+
+#[test]
+fn a_bridge_filled_to_its_last_port_takes_no_more_and_after_one_detach_exactly_one() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let first = bench.attach_to(&server, &network);
+        let bridge = text(&bench.port(&first)["binding:vif_details"]["bridge"]);
+        fill(&bridge, 1021);
+        let last = bench.attach_to(&server, &network);
+        // A network on a bridge looks at the whole host first, so that from here on every port is counted.
+        bench.api.post("/v2.0/networks", &json!({"network": {"nicd:bridge": "nowhere"}})).refused(400, "no_such_bridge");
+        let filled = format!("bridge {bridge} has 1023 of 1023 ports");
+        bench.events.wait_for("a warning", |event| event["event"] == "agent.degraded");
+        let health = bench.api.get("/nicd/v1/health").expect(200);
+        let problems = health["problems"].as_array().unwrap();
+        let warning = problems.iter().find(|problem| problem["reason"] == "bridge_nearly_full");
+        assert_eq!(health["status"], "degraded");
+        assert_eq!(warning.unwrap()["detail"], filled.as_str(), "{health}");
+        let mut told = Monitor::links();
+        let body = json!({"interfaceAttachment": {"net_id": network}});
+        let error = bench.api.post(&interfaces(&server), &body).refused(409, "bridge_full");
+        assert!(text(&error["message"]).contains("1023"), "{error}");
+        assert!(told.take_links().is_empty(), "the kernel was not touched");
+        bench.detach(&server, &last);
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (mut api, path, body) = (bench.daemon.client(), interfaces(&server), body.clone());
+                std::thread::spawn(move || api.post(&path, &body))
+            })
+            .collect();
+        let answers: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1, "{answers:#?}");
+        for refused in answers.iter().filter(|answer| answer.status != 200) {
+            refused.refused(409, "bridge_full");
+        }
+        assert_eq!((bench.ports().len(), marked().len()), (2, 3), "two devices and the bridge");
     });
 }

@@ -6,6 +6,8 @@
 mod bench;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/helper.rs"]
+mod helper;
 #[path = "../common/netns.rs"]
 mod netns;
 #[path = "../common/witness.rs"]
@@ -18,3 +20,4 @@ mod guests;
 mod namespaces;
 mod taps;
 mod upkeep;
+mod vmm;

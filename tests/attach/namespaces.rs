@@ -1,11 +1,32 @@
 //! Which namespaces can be guests, and what happens when one goes, or another stands at its path.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use crate::bench::{Bench, interfaces, server_path};
+use crate::daemon::{Daemon, PATIENCE};
+use crate::helper::{self, Helper};
 use crate::netns::{Guest, in_netns, run};
 use crate::witness::{marked_ports, try_link};
+
+/// Runs a test on a daemon that enters namespaces itself, and on one that has the helper do it. What is promised, and each
+/// refusal's sentence, is the same.
+fn both_ways(test: fn(Bench)) {
+    in_netns(move || test(Bench::start()));
+    in_netns(move || {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.confine();
+        let _helper = Helper::start();
+        daemon.launch();
+        test(Bench::of(daemon));
+    });
+}
 
 /// Keeps a guest's namespace alive beside its path.
 fn keep(guest: &Guest) {
@@ -15,8 +36,7 @@ fn keep(guest: &Guest) {
 
 #[test]
 fn what_is_no_guests_namespace_is_refused_in_words() {
-    in_netns(|| {
-        let mut bench = Bench::start();
+    both_ways(|mut bench| {
         std::fs::write("/run/file", "").unwrap();
         std::fs::write("/run/own", "").unwrap();
         mount(Some("/proc/thread-self/ns/net"), "/run/own", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
@@ -38,8 +58,7 @@ fn what_is_no_guests_namespace_is_refused_in_words() {
 
 #[test]
 fn a_deleted_namespace_takes_its_port_down_and_a_new_one_at_the_path_is_built() {
-    in_netns(|| {
-        let mut bench = Bench::start();
+    both_ways(|mut bench| {
         let network = bench.usual_network();
         let (guest, server) = bench.guest("a");
         let port = bench.attach_to(&server, &network);
@@ -60,8 +79,7 @@ fn a_deleted_namespace_takes_its_port_down_and_a_new_one_at_the_path_is_built() 
 
 #[test]
 fn another_namespace_at_the_path_is_refused_while_the_pinned_one_lives() {
-    in_netns(|| {
-        let mut bench = Bench::start();
+    both_ways(|mut bench| {
         let network = bench.usual_network();
         let (guest, server) = bench.guest("a");
         let port = bench.attach_to(&server, &network);
@@ -85,8 +103,7 @@ fn another_namespace_at_the_path_is_refused_while_the_pinned_one_lives() {
 
 #[test]
 fn a_namespace_that_went_first_does_not_hold_its_detach_up() {
-    in_netns(|| {
-        let mut bench = Bench::start();
+    both_ways(|mut bench| {
         let network = bench.usual_network();
         let (guest, server) = bench.guest("a");
         let ports = [bench.attach_to(&server, &network), bench.attach_to(&server, &network)];
@@ -103,8 +120,7 @@ fn a_namespace_that_went_first_does_not_hold_its_detach_up() {
 
 #[test]
 fn no_descriptor_of_the_daemon_outlives_its_work_in_a_namespace() {
-    in_netns(|| {
-        let mut bench = Bench::start();
+    both_ways(|mut bench| {
         let network = bench.usual_network();
         let (guest, server) = bench.guest("a");
         let port = bench.attach_to(&server, &network);
@@ -119,8 +135,7 @@ fn no_descriptor_of_the_daemon_outlives_its_work_in_a_namespace() {
 
 #[test]
 fn a_pinned_namespace_lives_also_without_a_nic_in_it() {
-    in_netns(|| {
-        let mut bench = Bench::start();
+    both_ways(|mut bench| {
         let network = bench.usual_network();
         let (guest, server) = bench.guest("a");
         keep(&guest);
@@ -133,5 +148,69 @@ fn a_pinned_namespace_lives_also_without_a_nic_in_it() {
         assert!(bench.ports().is_empty() && marked_ports().is_empty());
         run("umount /run/kept");
         bench.attach_to(&server, &network);
+    });
+}
+
+#[test]
+fn a_helper_that_is_away_is_said_and_waited_for() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.confine();
+        daemon.launch();
+        let mut bench = Bench::of(daemon);
+        let guest = Guest::new("a");
+        let put = json!({"server": {"guest": {"kind": "netns", "path": guest.path}}});
+        let path = server_path(&uuid::Uuid::new_v4().to_string());
+        let error = bench.api.put(&path, &put).refused(503, "netns_helper_unreachable");
+        assert!(error["message"].as_str().unwrap().contains("systemctl start nicd-netns.socket"), "{error}");
+        let problems = |bench: &mut Bench| {
+            let health = bench.api.get("/nicd/v1/health").expect(200);
+            let reasons = health["problems"].as_array().unwrap().iter().map(|problem| problem["reason"].clone());
+            reasons.filter(|reason| reason == "netns_helper_unreachable").count()
+        };
+        assert_eq!(problems(&mut bench), 1);
+        let mut helper = Helper::start();
+        assert_eq!(problems(&mut bench), 0);
+        bench.api.put(&path, &put).expect(201);
+        // It ends when nobody asks, and is no problem then.
+        assert!(helper.ended().success());
+        assert_eq!(problems(&mut bench), 0);
+        helper.again();
+        bench.api.put(&path, &put).expect(200);
+    });
+}
+
+#[test]
+fn the_helper_answers_nobody_but_its_daemon() {
+    in_netns(|| {
+        std::fs::create_dir("/run/nicd").unwrap();
+        let helper = Helper::start();
+        let guest = Guest::new("a");
+        let mut root = UnixStream::connect(helper::SOCKET).unwrap();
+        // It may have hung up already.
+        let _ = root.write_all(&[b"P", guest.path.as_os_str().as_bytes()].concat());
+        let _ = root.shutdown(Shutdown::Write);
+        root.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut said = Vec::new();
+        let _ = root.read_to_end(&mut said);
+        assert!(said.is_empty(), "{said:?}");
+        drop(helper);
+    });
+}
+
+#[test]
+fn a_namespace_that_only_a_process_is_in_can_be_a_guests() {
+    both_ways(|mut bench| {
+        let network = bench.usual_network();
+        let mut process = Command::new("unshare").args(["--net", "--", "sleep", "60"]).spawn().unwrap();
+        let path = format!("/proc/{}/ns/net", process.id());
+        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        while std::fs::read_link(&path).unwrap() == own {
+            std::thread::yield_now();
+        }
+        let server = bench.server(json!({"kind": "netns", "path": path}));
+        bench.attach_to(&server, &network);
+        process.kill().unwrap();
+        process.wait().unwrap();
     });
 }

@@ -18,7 +18,7 @@ fn open(device: &str) -> std::os::fd::OwnedFd {
 }
 
 /// A vm with a tap on the usual network; the server, the port and the device.
-fn vm_with_tap(bench: &mut Bench, guest: Value) -> (String, String, String) {
+pub fn vm_with_tap(bench: &mut Bench, guest: Value) -> (String, String, String) {
     let network = bench.usual_network();
     let server = bench.server(guest);
     let port = bench.attach_to(&server, &network);
@@ -41,7 +41,7 @@ fn open_as(uid: u32, gid: u32, device: &str) -> Result<(), String> {
 }
 
 /// The tun driver's node as a host has it on which VMMs have no privileges.
-fn open_node() {
+pub fn open_node() {
     run("mknod -m 0666 /run/tun c 10 200");
     mount(Some("/run/tun"), "/dev/net/tun", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }
@@ -160,5 +160,50 @@ fn a_tap_that_is_held_open_can_be_detached_and_its_port_attached_again() {
         drop(held);
         let _vmm = open(&device);
         bench.wait_status(&port, "ACTIVE");
+    });
+}
+
+/// Queues and owner of a tap, as the kernel has them and as the port tells the queues.
+fn made_with(bench: &mut Bench, port: &str) -> (bool, Value, Value) {
+    let device = bench.device(port);
+    let data = link(&device)["linkinfo"]["info_data"].clone();
+    (data["multi_queue"] == true, data["user"].clone(), bench.port(port)["binding:vif_details"]["queues"].clone())
+}
+
+#[test]
+fn a_server_that_is_changed_changes_what_is_attached_from_then_on() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let guest = json!({"kind": "vm", "queues": 1, "owner": {"uid": 1234}});
+        let (server, before, device) = vm_with_tap(&mut bench, guest);
+        let network = bench.network(json!({}));
+        bench.subnet(&network, "198.51.100.0/24");
+        let old = made_with(&mut bench, &before);
+        assert_eq!((old.0, &old.2), (false, &json!(1)), "{old:?}");
+        let index = link(&device)["ifindex"].clone();
+        let changed = json!({"server": {"guest": {"kind": "vm", "queues": 4, "owner": {"uid": 4321}}}});
+        bench.api.put(&crate::bench::server_path(&server), &changed).expect(200);
+        let after = bench.attach_to(&server, &network);
+        let new = made_with(&mut bench, &after);
+        assert_eq!((new.0, &new.2), (true, &json!(4)), "{new:?}");
+        assert_ne!(new.1, old.1, "another owner");
+        assert_eq!(made_with(&mut bench, &before), old);
+        // The same holds after a restart, and for a device that has to be made again.
+        bench.daemon.kill();
+        bench.launch();
+        assert_eq!((made_with(&mut bench, &before), &link(&device)["ifindex"]), (old.clone(), &index), "it was left alone");
+        run(&format!("ip link del {device}"));
+        bench.wait_until(&before, "made again", |port| {
+            port.is_some_and(|port| {
+                let device = port["binding:vif_details"]["device"].as_str();
+                device.and_then(try_link).is_some_and(|link| link["ifindex"] != index && has_flag(&link, "UP"))
+            })
+        });
+        assert_eq!(made_with(&mut bench, &before), old);
+        // Attached again it is what the server is by then.
+        bench.api.delete(&format!("{}/{before}?reserve_port=True", interfaces(&server))).expect(202);
+        bench.wait_until(&before, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
+        bench.attach(&server, json!({ "port_id": before }));
+        assert_eq!(made_with(&mut bench, &before), new);
     });
 }

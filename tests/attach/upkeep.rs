@@ -113,6 +113,7 @@ fn a_store_that_somebody_wrote_to_deviates() {
         let network = bench.usual_network();
         let port = bench.create_port(json!({ "network_id": network, "name": "a" }));
         let sql = rusqlite::Connection::open(bench.daemon.state().join("nicd.db")).unwrap();
+        sql.pragma_update(None, "foreign_keys", "on").unwrap();
         let write = |statement: &str| sql.execute(statement, []).unwrap();
         write(r#"UPDATE ports SET body = replace(body, '"name":"a"', '"name":"b"')"#);
         let verified = bench.api.get("/nicd/v1/verify").expect(200);

@@ -5,9 +5,10 @@
 
 #![allow(dead_code)] // each test target uses its part
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +16,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -30,7 +32,24 @@ pub struct Daemon {
     running: Option<Running>,
     /// The most descriptors it may have, where a test says so; it then logs as in production.
     descriptors: Option<usize>,
+    /// What its next starts find in their environment.
+    pub environment: Vec<(&'static str, String)>,
+    power: Power,
 }
+
+/// As whom a daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// As root.
+    Root,
+    /// As its own user, with what its unit gives it.
+    Unit,
+    /// As that user, with nothing.
+    Nobody,
+}
+
+/// The uid and gid of a daemon with [`Power::Unit`].
+pub const USER: u32 = 64_320;
 
 #[derive(Debug)]
 struct Running {
@@ -52,12 +71,30 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None, descriptors: None }
+        Self { dir, running: None, descriptors: None, power: Power::Root, environment: Vec::new() }
+    }
+
+    /// Lets it run as its own user with what its unit gives it; to be said before a start. Its places become that user's.
+    pub fn confine(&mut self) {
+        self.run_as_user(Power::Unit);
+    }
+
+    /// The same with another power than the unit's.
+    pub fn run_as_user(&mut self, power: Power) {
+        self.power = power;
+        for place in [self.dir.clone(), self.state()] {
+            std::os::unix::fs::chown(place, Some(USER), Some(USER)).unwrap();
+        }
     }
 
     /// Lets it have only so many descriptors, and log only what it logs in production; to be said before a start.
     pub fn limits(&mut self, descriptors: usize) {
         self.descriptors = Some(descriptors);
+    }
+
+    /// Lets something go wrong in it at a point (`src/points.rs`), or nothing any more; to be said before a start.
+    pub fn goes_wrong(&mut self, order: Option<&str>) {
+        self.environment = order.map(|order| ("NICD_POINT", order.to_owned())).into_iter().collect();
     }
 
     /// Its config; to be written before a start.
@@ -77,14 +114,43 @@ impl Daemon {
 
     /// Starts the process and waits until it says that it is ready.
     pub fn launch(&mut self) {
+        assert!(self.try_launch(), "it ends before it is ready: {}", self.log());
+    }
+
+    /// The same; false when it ends before it is ready.
+    pub fn try_launch(&mut self) -> bool {
         let notified = self.dir.join("notify");
         let _ = fs::remove_file(&notified);
         let notify = UnixDatagram::bind(&notified).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        notify.set_nonblocking(true).unwrap();
+        fs::set_permissions(&notified, Permissions::from_mode(0o666)).unwrap();
         self.spawn(self.command(&self.socket(), &self.state()).env("NOTIFY_SOCKET", &notified));
-        let mut said = [0; 256];
-        let ready = notify.recv(&mut said).map(|length| said[..length].starts_with(b"READY=1"));
-        assert!(matches!(ready, Ok(true)), "not ready ({ready:?}): {}", self.log());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let running = self.running.as_ref().expect("it was started");
+            let mut ends =
+                [PollFd::new(notify.as_fd(), PollFlags::POLLIN), PollFd::new(running.output.as_fd(), PollFlags::POLLIN)];
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(left > Duration::ZERO, "not ready: {}", self.log());
+            let _ = poll(&mut ends, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+            if wait_ready(&notify).is_ok() {
+                return true;
+            }
+            if self.has_ended() {
+                self.ended();
+                return false;
+            }
+        }
+    }
+
+    /// Whether it was started and its end not taken in yet.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.running.as_mut().is_none_or(|running| running.child.try_wait().unwrap().is_some())
     }
 
     /// The command line of a daemon on a socket and a state directory, as root may give it. It dies with the calling
@@ -95,11 +161,18 @@ impl Daemon {
             command.args([&format!("--nofile={most}:{most}"), "setpriv"]);
         }
         let level = if self.descriptors.is_some() { "info" } else { "info,nicd=debug" };
+        if self.power != Power::Root {
+            let caps = if self.power == Power::Unit { "-all,+net_admin" } else { "-all" };
+            command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".into()]);
+            command.args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"), format!("--bounding-set={caps}")]);
+        }
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd"), "--log", level]);
         command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
-        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS"] {
+        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NICD_POINT", "NOTIFY_SOCKET", "LISTEN_FDS"]
+        {
             command.env_remove(variable);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -129,6 +202,11 @@ impl Daemon {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         let status = self.ended();
         assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    /// Takes in the end of one that dies by itself.
+    pub fn bury(&mut self) {
+        self.ended();
     }
 
     /// Kills it, and waits until it is gone.
@@ -179,6 +257,17 @@ impl Drop for Daemon {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("the end of the daemon's log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+/// Waits until a daemon says on its notification socket that it is ready; what it says before is passed over.
+pub fn wait_ready(notify: &UnixDatagram) -> std::io::Result<()> {
+    let mut said = [0; 1024];
+    loop {
+        let length = notify.recv(&mut said)?;
+        if said[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
+            return Ok(());
         }
     }
 }

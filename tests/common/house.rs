@@ -1,28 +1,28 @@
 //! The daemon without its doors: manager, kernel threads and store on a host in memory, which can be started, stopped,
-//! killed at any op, and started again on what is left.
+//! killed at any point, and started again on what is left.
 //!
-//! Each house has an event loop of its own that runs while something is asked of it; a kill drops it with every task.
+//! Each house has an event loop of its own that runs while something is asked of it, and a board of its own on which
+//! its points can be made to go wrong. A kill freezes the board: neither host nor store sees anything of it any more.
 
 #![allow(dead_code)] // each test target uses its part
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nicd::config::AllowedBridges;
 use nicd::events::{self, Reader};
-use nicd::kernel::fake::{Fake, FakeHeld, FakeHost};
+use nicd::kernel::fake::Fake;
 use nicd::kernel::hands::{self, Hands};
-use nicd::kernel::{Applied, Host, Kernel, NetnsError, Notice, OpError, Trouble, Who};
-use nicd::manager::{Context, Error, Manager, Policy, Reply};
+use nicd::kernel::{Host, Kernel};
+use nicd::manager::{Context, Error, Manager, Policy, Pulse, Reply};
+use nicd::model::MacPrefix;
 use nicd::model::action::Action;
-use nicd::model::{LinkName, MacPrefix, NetnsPin, PortId};
-use nicd::plan::{HostAddress, LinkSeen, Op};
+use nicd::points::{self, Board};
 use nicd::store::{Lock, Store};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here may take, backoff included.
@@ -35,6 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 pub struct House {
     /// What a client's actions go to.
     pub manager: Arc<Manager>,
+    /// Where its points go wrong.
+    pub board: Board,
     runtime: Option<Runtime>,
     hands: Arc<dyn Hands>,
     store: Store,
@@ -42,51 +44,58 @@ pub struct House {
     ended: CancellationToken,
     following: Option<tokio::task::JoinHandle<()>>,
     reader: Reader,
-    life: Arc<Life>,
     /// Numbers of the events so far.
     events: Vec<u64>,
     _lock: Lock,
 }
 
 impl House {
-    /// Starts on a state directory and a host, in the order in which the daemon does.
+    /// Starts on a state directory and a host.
     pub fn open(dir: &Path, fake: &Fake) -> Self {
         Self::sweeping(dir, fake, Duration::from_secs(60))
     }
 
     /// The same, sweeping so often.
     pub fn sweeping(dir: &Path, fake: &Fake, sweep: Duration) -> Self {
+        Self::begin(dir, fake, Board::new(), sweep).expect("it starts")
+    }
+
+    /// The same on a board on which things may go wrong, in the order in which the daemon does; why it does not start.
+    pub fn start(dir: &Path, fake: &Fake, board: Board) -> Result<Self, String> {
+        Self::begin(dir, fake, board, Duration::from_secs(60))
+    }
+
+    fn begin(dir: &Path, fake: &Fake, board: Board, sweep: Duration) -> Result<Self, String> {
+        let _on = board.enter();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
-        let life = Arc::new(Life::default());
-        let kernel = Mortal { fake: fake.clone(), life: Arc::clone(&life) };
-        let lock = Lock::take(dir).expect("the state directory is free");
-        let (store, loaded, store_thread) = Store::open(dir).expect("the store opens");
+        let lock = Lock::take(dir).map_err(|error| error.to_string())?;
+        let (store, loaded, store_thread) = Store::open(dir).map_err(|error| error.to_string())?;
         let (notices, noticed) = mpsc::channel(8192);
-        kernel.watch(notices).expect("watch");
+        fake.watch(notices).map_err(|error| error.to_string())?;
         let at = Instant::now();
-        let links = kernel.open().and_then(|mut host| host.observe()).expect("a dump");
+        let links = match fake.open().and_then(|mut host| host.observe()) {
+            Ok(links) => links,
+            Err(error) => {
+                store.close();
+                store_thread.join().expect("the store's end");
+                return Err(error.to_string());
+            }
+        };
         let flushing = store.clone();
-        let (hands, mut threads) = hands::start(&kernel, Arc::new(move || flushing.flush())).expect("threads");
+        let (hands, mut threads) = hands::start(fake, Arc::new(move || flushing.flush())).expect("threads");
         threads.push(store_thread);
         let manager = Manager::new(policy(sweep), (store.clone(), loaded), Arc::clone(&hands), links, at);
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
-        runtime.block_on(manager.begin()).expect("the store writes");
-        let following = runtime.spawn(Arc::clone(&manager).follow(noticed, ended.clone().cancelled_owned()));
-        let following = Some(following);
-        Self {
-            manager,
-            runtime: Some(runtime),
-            hands,
-            store,
-            threads,
-            ended,
-            following,
-            reader,
-            life,
-            events: Vec::new(),
-            _lock: lock,
-        }
+        let begun = runtime.block_on(manager.begin()).map_err(|error| error.to_string());
+        let pulse = runtime.block_on(async { Pulse::new(Duration::from_secs(1), |_| ()) });
+        let follow = Arc::clone(&manager).follow(noticed, pulse, ended.clone().cancelled_owned());
+        let following = begun.is_ok().then(|| runtime.spawn(follow));
+        let runtime = Some(runtime);
+        let events = Vec::new();
+        let house =
+            Self { manager, board: board.clone(), runtime, hands, store, threads, ended, following, reader, events, _lock: lock };
+        begun.map(|()| house)
     }
 
     /// Carries an action out and waits for its answer.
@@ -102,20 +111,55 @@ impl House {
 
     /// Runs the event loop until `future` ends.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        let _on = self.board.enter();
         let runtime = self.runtime.as_ref().expect("it lives");
         runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("an answer in time") })
     }
 
+    /// Carries an action out; none when it is never answered, because the daemon dies or the answer is lost.
+    pub fn ask(&self, action: Action) -> Option<Result<Reply, Error>> {
+        let _on = self.board.enter();
+        let runtime = self.runtime.as_ref().expect("it lives");
+        let until = Instant::now() + PATIENCE;
+        let answer = runtime.block_on(async {
+            let mut answer = std::pin::pin!(self.manager.perform(action, Context::default()));
+            loop {
+                match tokio::time::timeout(LOOK_AGAIN, answer.as_mut()).await {
+                    Ok(answer) => return Some(answer),
+                    Err(_) if self.board.is_dead() => return None,
+                    Err(_) => assert!(Instant::now() < until, "an answer in time"),
+                }
+            }
+        });
+        answer.and_then(|answer| points::reply(("reply", "http"), || answer))
+    }
+
     /// Waits until `check` finds nothing wrong, looking after each event; fails with what it last found.
     pub fn settle(&mut self, check: impl Fn() -> Result<(), String>) {
+        self.try_settle(check).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+
+    /// The same; what was last found wrong is the error.
+    pub fn try_settle(&mut self, check: impl Fn() -> Result<(), String>) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
         while let Err(wrong) = check() {
-            assert!(Instant::now() < until, "not settled: {wrong}");
+            if Instant::now() >= until {
+                return Err(format!("not settled: {wrong}"));
+            }
             self.next_event();
         }
         // What was begun meanwhile runs to its end too, and changes nothing.
         self.pass();
-        check().unwrap_or_else(|wrong| panic!("settled, and then: {wrong}"));
+        check().map_err(|wrong| format!("settled, and then: {wrong}"))
+    }
+
+    /// Lets the daemon go on until `done`, or until it dies.
+    pub fn go_on(&mut self, done: impl Fn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !self.board.is_dead() && !done() {
+            assert!(Instant::now() < until, "neither done nor dead");
+            self.next_event();
+        }
     }
 
     /// Lets whatever waits in the kernel's queue and in the event loop run.
@@ -129,6 +173,7 @@ impl House {
 
     /// Takes in the next event; false when none came at once.
     fn next_event(&mut self) -> bool {
+        let _on = self.board.enter();
         let runtime = self.runtime.as_ref().expect("it lives");
         let reader = &mut self.reader;
         let next = runtime.block_on(async { tokio::time::timeout(LOOK_AGAIN, reader.next()).await });
@@ -148,37 +193,9 @@ impl House {
         self.store.flushes()
     }
 
-    /// Lets the process die when it comes to the `n`-th op from now, before it or just after.
-    pub fn die_at(&self, n: usize, when: Death) {
-        *self.life.fate.lock().expect("fate") = Some((n, when));
-    }
-
-    /// Waits for the death set by [`Self::die_at`]; none when `work` ends and nothing comes of it any more.
-    pub fn run_to_death<T>(&mut self, work: impl Future<Output = T>, settled: impl Fn() -> bool) -> Option<T> {
-        let life = Arc::clone(&self.life);
-        let runtime = self.runtime.as_ref().expect("it lives");
-        let answer = runtime.block_on(async {
-            tokio::select! {
-                biased;
-                () = life.dying.notified() => None,
-                answer = tokio::time::timeout(PATIENCE, work) => Some(answer.expect("an answer in time")),
-            }
-        });
-        let until = Instant::now() + PATIENCE;
-        while answer.is_some() && !settled() && !life.is_dying() {
-            assert!(Instant::now() < until, "neither settled nor dead");
-            self.next_event();
-        }
-        answer
-    }
-
-    /// Whether the death set by [`Self::die_at`] has come.
-    pub fn is_dying(&self) -> bool {
-        self.life.is_dying()
-    }
-
     /// Stops as the daemon does.
     pub fn stop(mut self) {
+        let _on = self.board.enter();
         let runtime = self.runtime.take().expect("it lives");
         let following = self.following.take();
         runtime.block_on(async {
@@ -190,22 +207,19 @@ impl House {
         });
     }
 
-    /// Ends at once: no task and no op goes on, what was not persistent is gone. The store may still write what it was
-    /// handed, as a process might have just done.
-    pub fn kill(mut self) {
-        drop(self.runtime.take());
+    /// Ends at once: nothing of it reaches host or store any more, and what was not persistent is gone.
+    pub fn kill(self) {
+        self.board.kill();
     }
 }
 
 impl Drop for House {
     fn drop(&mut self) {
         // A kill, unless it was stopped: in a stopped house nothing waits any more.
-        let killed = !self.ended.is_cancelled();
-        drop(self.runtime.take());
-        if killed {
-            self.store.close();
+        if !self.ended.is_cancelled() {
+            self.board.kill();
         }
-        self.life.end();
+        drop(self.runtime.take());
         self.hands.close();
         self.store.close();
         for thread in self.threads.drain(..) {
@@ -224,142 +238,4 @@ fn policy(sweep: Duration) -> Policy {
         nics_per_server: 4,
         host: "house".to_owned(),
     }
-}
-
-/// On which side of an op the process dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Death {
-    /// The kernel never sees the op.
-    Before,
-    /// The kernel has done it, and nobody learns of it.
-    After,
-}
-
-/// Whether a process still lives, and which op is its last.
-#[derive(Debug, Default)]
-struct Life {
-    fate: Mutex<Option<(usize, Death)>>,
-    dying: Notify,
-    died: AtomicBool,
-    dead: Mutex<bool>,
-    buried: Condvar,
-}
-
-impl Life {
-    /// Takes one op off what is left; how it ends when it is the last.
-    fn spend(&self) -> Option<Death> {
-        let mut fate = self.fate.lock().expect("fate");
-        match fate.as_mut() {
-            Some((0, death)) => {
-                let death = *death;
-                *fate = None;
-                Some(death)
-            }
-            Some((left, _)) => {
-                *left -= 1;
-                None
-            }
-            None => None,
-        }
-    }
-
-    /// Announces the death, and holds the thread until nothing else of the process runs.
-    fn die(&self) {
-        self.dying.notify_one();
-        let mut dead = self.dead.lock().expect("dead");
-        while !*dead {
-            dead = self.buried.wait(dead).expect("dead");
-        }
-    }
-
-    fn is_dying(&self) -> bool {
-        self.died.load(Ordering::SeqCst)
-    }
-
-    fn is_dead(&self) -> bool {
-        *self.dead.lock().expect("dead")
-    }
-
-    fn end(&self) {
-        *self.dead.lock().expect("dead") = true;
-        self.buried.notify_all();
-    }
-}
-
-/// The host in memory as one process sees it: a dead one's ops never reach it.
-struct Mortal {
-    fake: Fake,
-    life: Arc<Life>,
-}
-
-/// One access of a mortal.
-struct MortalHost {
-    host: FakeHost,
-    life: Arc<Life>,
-}
-
-impl Kernel for Mortal {
-    type Host = MortalHost;
-
-    fn open(&self) -> Result<MortalHost, OpError> {
-        Ok(MortalHost { host: self.fake.open()?, life: Arc::clone(&self.life) })
-    }
-
-    fn watch(&self, sink: mpsc::Sender<Notice>) -> Result<(), OpError> {
-        self.fake.watch(sink)
-    }
-}
-
-impl Host for MortalHost {
-    type Held = FakeHeld;
-
-    fn apply(&mut self, op: &Op, held: &mut FakeHeld) -> Result<Applied, OpError> {
-        if self.life.is_dead() {
-            return Err(dead());
-        }
-        match self.life.spend() {
-            None => self.host.apply(op, held),
-            Some(death) => {
-                // Before the op, so that who sees what the op did knows of the death too.
-                self.life.died.store(true, Ordering::SeqCst);
-                if death == Death::After {
-                    let _ = self.host.apply(op, held);
-                }
-                self.life.die();
-                Err(dead())
-            }
-        }
-    }
-
-    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
-        if self.life.is_dead() { Err(dead()) } else { self.host.look(who) }
-    }
-
-    fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
-        if self.life.is_dead() { Err(dead()) } else { self.host.observe() }
-    }
-
-    fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError> {
-        if self.life.is_dead() { Err(dead()) } else { self.host.addresses() }
-    }
-
-    fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
-        self.host.inspect(path)
-    }
-
-    fn lives(&mut self, pin: NetnsPin) -> bool {
-        self.host.lives(pin)
-    }
-
-    fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
-        if self.life.is_dead() { Err(dead()) } else { self.host.guest_device(port, netns, pin) }
-    }
-
-    fn default_route_links(&mut self) -> Result<std::collections::BTreeSet<u32>, OpError> {
-        self.host.default_route_links()
-    }
-}
-
-fn dead() -> OpError {
-    OpError { trouble: Trouble::Other, doing: "anything".to_owned(), said: "the process is dead".to_owned() }
 }

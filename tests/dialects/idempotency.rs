@@ -61,6 +61,46 @@ fn the_same_request_is_carried_out_once_and_answered_the_same_also_after_a_resta
 }
 
 #[test]
+fn a_create_that_was_never_answered_is_answered_in_its_own_shape_when_it_is_asked_again() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        for (n, (path, body)) in creates(&mut bench).into_iter().enumerate() {
+            let shape = |answer: &Answer| {
+                let json = answer.json();
+                let (key, made) = json.as_object().unwrap().iter().next().unwrap();
+                (answer.status, key.clone(), made.as_array().map(Vec::len))
+            };
+            let before = counts(&mut bench);
+            // It dies when the answer is to be kept, at which the thing is made and its client has heard nothing.
+            bench.daemon.term();
+            bench.daemon.goes_wrong(Some("store.remember:2:kill-before"));
+            bench.launch();
+            let (key, content) = (format!("lost {n}"), body.to_string());
+            let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key.as_str())];
+            assert!(bench.api.try_call("POST", &path, &headers, content.as_bytes()).is_err(), "{path}: it was answered");
+            bench.daemon.kill();
+            bench.daemon.goes_wrong(None);
+            bench.launch();
+            let made = counts(&mut bench);
+            assert_ne!(made, before, "{path}: it was made");
+            let again = keyed(&mut bench.api, &path, &key, &body);
+            assert_eq!(counts(&mut bench), made, "{path}: and not once more");
+            let expected = match path.rsplit('/').next().unwrap() {
+                "os-interface" => (200, "interfaceAttachment".to_owned(), None),
+                "os-virtual-interfacesv2" => (200, "virtual_interfaces".to_owned(), Some(1)),
+                _ => {
+                    let (key, asked) = body.as_object().unwrap().iter().next().unwrap();
+                    (201, key.clone(), asked.as_array().map(Vec::len))
+                }
+            };
+            assert_eq!(shape(&again), expected, "{path}: {}", again.text);
+            let third = keyed(&mut bench.api, &path, &key, &body);
+            assert_eq!((third.status, third.text), (again.status, again.text), "{path}");
+        }
+    });
+}
+
+#[test]
 fn a_key_stands_for_one_request_and_another_under_it_is_a_mismatch() {
     in_netns(|| {
         let mut bench = Bench::start();

@@ -9,11 +9,14 @@ mod bench;
 mod daemon;
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/witness.rs"]
+mod witness;
 
 mod idempotency;
 mod live;
 mod neutron;
 mod nova;
+mod precedence;
 mod rackspace;
 
 use daemon::{Answer, Client};

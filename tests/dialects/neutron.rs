@@ -135,6 +135,36 @@ fn a_bulk_create_makes_all_in_their_order_or_none() {
     });
 }
 
+#[test]
+fn true_and_false_are_understood_as_neutrons_clients_write_them() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        for (written, up) in [
+            (json!(true), true),
+            (json!("True"), true),
+            (json!("1"), true),
+            (json!(1), true),
+            (json!(false), false),
+            (json!("FALSE"), false),
+            (json!("0"), false),
+            (json!(0), false),
+        ] {
+            let port = bench.create_port(json!({"network_id": network, "admin_state_up": written}));
+            assert_eq!(bench.port(&port)["admin_state_up"], up, "{written}");
+        }
+        for written in [json!(2), json!("yes"), json!(null), json!([]), json!(1.0)] {
+            let body = json!({"port": {"network_id": network, "admin_state_up": written}});
+            bench.api.post("/v2.0/ports", &body).refused(400, "invalid_value");
+        }
+        for (query, count) in [("True", 4), ("true", 4), ("1", 4), ("False", 4), ("0", 4)] {
+            assert_eq!(names(&mut bench, &format!("admin_state_up={query}")).len(), count, "{query}");
+        }
+        let shared = bench.api.get("/v2.0/networks?shared=False&router:external=0&admin_state_up=True").expect(200);
+        assert_eq!(shared["networks"].as_array().unwrap().len(), 1);
+    });
+}
+
 /// The names of a list's ports.
 fn names(bench: &mut Bench, query: &str) -> Vec<String> {
     let ports = bench.api.get(&format!("/v2.0/ports?{query}")).expect(200)["ports"].clone();

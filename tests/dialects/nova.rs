@@ -6,8 +6,6 @@ use crate::bench::{Bench, interfaces, text};
 use crate::netns::{in_netns, run};
 use crate::{NOBODY, post_with, told};
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
-
 /// What the refusals are about.
 struct World {
     bench: Bench,
@@ -226,38 +224,6 @@ fn a_host_that_cannot_build_it_says_why_and_frees_the_port() {
 }
 
 #[test]
-fn of_two_wrong_things_the_one_that_nova_checks_first_is_told() {
-    in_netns(|| {
-        let mut world = World::new();
-        let nic = |how: Value| json!({ "interfaceAttachment": how }).to_string();
-        let (server, sated) = (interfaces(&world.server), interfaces(&world.sated));
-        let unknown = interfaces(NOBODY);
-        let (network, taken) = (world.network.clone(), world.taken.clone());
-        let (ip, bad_version) = (json!([{"ip_address": "192.0.2.9"}]), ("X-OpenStack-Nova-API-Version", "x"));
-        let far_version = ("OpenStack-API-Version", "compute 2.71");
-        let (plain, typed) = (("Content-Type", "text/plain"), vec![JSON]);
-        let both = nic(json!({"net_id": network, "port_id": NOBODY, "fixed_ips": ip}));
-        for (path, headers, body, status, reason) in [
-            (&server, vec![bad_version, plain], "{".to_owned(), 400, "malformed_version"),
-            (&server, vec![far_version, plain], "{".to_owned(), 406, "unsupported_version"),
-            (&unknown, vec![plain], "{".to_owned(), 415, "unsupported_media_type"),
-            (&unknown, typed.clone(), "{".to_owned(), 400, "malformed_body"),
-            (&unknown, typed.clone(), nic(json!({"net_id": "x"})), 400, "invalid_value"),
-            (&unknown, typed.clone(), both.clone(), 404, "no_such_server"),
-            (&server, typed.clone(), both, 400, "network_and_port"),
-            (&server, typed.clone(), nic(json!({"port_id": NOBODY, "fixed_ips": ip})), 400, "address_without_network"),
-            (&sated, typed.clone(), nic(json!({"port_id": NOBODY})), 404, "no_such_port"),
-            (&sated, typed.clone(), nic(json!({"port_id": taken})), 409, "port_in_use"),
-            (&sated, typed.clone(), nic(json!({"net_id": NOBODY, "fixed_ips": ip})), 404, "no_such_network"),
-            (&sated, typed, nic(json!({})), 400, "several_networks"),
-        ] {
-            world.bench.api.call("POST", path, &headers, body.as_bytes()).refused(status, reason);
-        }
-        assert_eq!(world.bench.ports().len(), 2, "nothing was made");
-    });
-}
-
-#[test]
 fn showing_and_detaching_tell_an_unknown_port_from_another_servers() {
     in_netns(|| {
         let mut world = World::new();
@@ -377,5 +343,120 @@ fn reserve_port_decides_whether_a_made_port_outlives_its_detach() {
         let odd = bench.api.delete(&format!("{}/{port}?reserve_port=maybe", interfaces(&server)));
         told(&odd, 400, "badRequest", "bad_query", "reserve_port=maybe");
         assert_eq!(bench.port(&port)["device_id"], server.as_str());
+    });
+}
+
+#[test]
+fn a_server_is_found_by_its_name_and_lists_of_servers_are_paged() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        for (n, name) in ["web-1", "web-2", "db", ""].into_iter().enumerate() {
+            let body = json!({"server": {"name": name, "guest": {"kind": "vm"}}});
+            bench.api.put(&format!("/nicd/v1/servers/9c1f5d6e-0000-4000-8000-00000000000{n}"), &body).expect(201);
+        }
+        let names = |answer: &Value| {
+            let servers = answer["servers"].as_array().unwrap().clone();
+            servers.iter().map(|server| text(&server["name"])).collect::<Vec<_>>()
+        };
+        for (query, expected) in [
+            ("", vec!["web-1", "web-2", "db", ""]),
+            ("?name=web", vec!["web-1", "web-2"]),
+            ("?name=%5Eweb-1%24", vec!["web-1"]),
+            ("?name=%5Eeb", vec![]),
+            ("?name=-2$", vec!["web-2"]),
+            ("?name=nobody", vec![]),
+            // Known to Nova, and no use here.
+            ("?all_tenants=1&status=ACTIVE&sort_key=created_at&name=db", vec!["db"]),
+            ("?limit=2", vec!["web-1", "web-2"]),
+            ("?limit=0", vec!["web-1", "web-2", "db", ""]),
+            ("?limit=2&marker=9c1f5d6e-0000-4000-8000-000000000001", vec!["db", ""]),
+            ("?marker=9c1f5d6e-0000-4000-8000-000000000003", vec![]),
+        ] {
+            for list in ["/v2.1/servers", "/v2.1/servers/detail", "/v2/7/servers/"] {
+                assert_eq!(names(&bench.api.get(&format!("{list}{query}")).expect(200)), expected, "{list}{query}");
+            }
+        }
+        // As a client walks a list: to the end, by the links.
+        let (mut next, mut seen) = (Some("/v2.1/servers/detail?name=e&limit=1".to_owned()), Vec::new());
+        while let Some(path) = next {
+            let page = bench.api.get(&path).expect(200);
+            seen.extend(names(&page));
+            let links = page["servers_links"].as_array().into_iter().flatten();
+            let link = links.filter(|link| link["rel"] == "next").map(|link| text(&link["href"])).next();
+            next = link.map(|link| link.strip_prefix("http://nicd").unwrap().to_owned());
+            assert!(seen.len() <= 2);
+        }
+        assert_eq!(seen, ["web-1", "web-2"]);
+        for bad in ["limit=x", "limit=-1", "marker=nobody"] {
+            told(&bench.api.get(&format!("/v2.1/servers?{bad}")), 400, "badRequest", "bad_query", bad);
+        }
+    });
+}
+
+#[test]
+fn a_slash_at_the_end_of_a_path_means_nothing() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let body = json!({"interfaceAttachment": {"net_id": network}});
+        let path = interfaces(&server);
+        let keyed =
+            |bench: &mut Bench, path: &str| post_with(&mut bench.api, path, &[("Idempotency-Key", "k")], &body).expect(200);
+        let made = keyed(&mut bench, &format!("{path}/"));
+        assert_eq!(keyed(&mut bench, &path), made, "it is the same request");
+        let port = text(&made["interfaceAttachment"]["port_id"]);
+        for path in [
+            "/v2.0/networks".to_owned(),
+            format!("/v2.0/networks/{network}"),
+            "/v2.0/ports?fields=id".to_owned(),
+            path.clone(),
+            format!("{path}/{port}"),
+            format!("/servers/{server}/os-virtual-interfacesv2"),
+            format!("/v2.1/servers/{server}"),
+            "/v2.1/servers".to_owned(),
+            format!("/nicd/v1/ports/{port}/explain"),
+        ] {
+            let with = match path.split_once('?') {
+                Some((path, query)) => format!("{path}/?{query}"),
+                None => format!("{path}/"),
+            };
+            assert_eq!(bench.api.get(&with).expect(200), bench.api.get(&path).expect(200), "{with}");
+        }
+        bench.api.get("/v2.0/nothing/").refused(404, "no_such_route");
+        told(&bench.api.call("PATCH", &format!("{path}/"), &[], b""), 405, "badMethod", "bad_method", "PATCH");
+        bench.api.delete(&format!("{path}/{port}/")).expect(202);
+    });
+}
+
+#[test]
+fn a_head_is_the_head_of_a_get_and_a_delete_answers_nothing() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let port = bench.attach_to(&server, &network);
+        for path in [
+            "/".to_owned(),
+            "/v2.1".to_owned(),
+            "/v2.0/ports".to_owned(),
+            format!("/v2.0/networks/{network}"),
+            format!("{}/{port}", interfaces(&server)),
+            format!("/servers/{server}/os-virtual-interfacesv2"),
+            "/nicd/v1/openapi.json".to_owned(),
+            format!("/v2.0/networks/{NOBODY}"),
+        ] {
+            let (get, head) = (bench.api.get(&path), bench.api.call("HEAD", &path, &[], b""));
+            assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
+            for name in ["content-type", "content-length"] {
+                assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+            }
+            assert!(get.header("date").is_some(), "{path}: no Date");
+        }
+        let gone = bench.api.delete(&format!("{}/{port}", interfaces(&server)));
+        assert_eq!((gone.status, gone.text.as_str(), gone.header("content-length")), (202, "", Some("0")));
+        let other = bench.network(json!({}));
+        let gone = bench.api.delete(&format!("/v2.0/networks/{other}"));
+        assert_eq!((gone.status, gone.text.as_str()), (204, ""));
     });
 }

@@ -1,6 +1,6 @@
 //! Rackspace's `os-virtual-interfacesv2`: the whole table of statuses in its reference, and one NIC per network.
 //!
-//! 401 is in `tests/peers.rs`, as it takes another uid. 500 is a bug of ours, and there is none to call up.
+//! 401 is in `tests/peers.rs`, as it takes another uid.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::bench::{Bench, interfaces, text};
 use crate::daemon::{Client, Daemon};
 use crate::netns::in_netns;
+use crate::witness::marked;
 use crate::{NOBODY, told};
 
 fn virtual_interfaces(server: &str) -> String {
@@ -61,6 +62,25 @@ fn each_status_of_the_reference_is_answered_when_it_says() {
         told(&viewer.post(&path, &on(&other)), 403, "forbidden", "read_only_socket", "POST");
         let gone = bench.api.delete(&format!("{path}/{id}"));
         assert_eq!((gone.status, gone.text.as_str()), (200, ""));
+    });
+}
+
+#[test]
+fn a_kernel_that_fails_is_a_compute_fault_and_leaves_nothing() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.goes_wrong(Some("op.create_tap:1:fail=EIO,op.seal:1:applied-but-fail=EIO,tap.persist:1:fail=EIO"));
+        daemon.launch();
+        let mut bench = Bench::of(daemon);
+        let network = bench.usual_network();
+        let path = virtual_interfaces(&bench.vm());
+        for _ in 0..3 {
+            let failed = bench.api.post(&path, &on(&network));
+            told(&failed, 500, "computeFault", "kernel_refused", "EIO");
+            assert_eq!(bench.api.get(&path).expect(200), json!({"virtual_interfaces": []}));
+            assert_eq!((bench.ports(), marked()), (Vec::new(), Vec::<String>::new()));
+        }
+        bench.api.post(&path, &on(&network)).expect(200);
     });
 }
 

@@ -64,7 +64,8 @@ fn an_opened_tap_is_active_at_once_and_again_after_a_short_close() {
             std::thread::sleep(Duration::from_millis(20));
         }
         times.sort_unstable();
-        assert!(times[18] < Duration::from_millis(50), "{times:?}");
+        // Without the look at once it would be a second.
+        assert!(times[18] < Duration::from_millis(500), "{times:?}");
     });
 }
 

@@ -21,10 +21,14 @@ const V4_HOSTS: std::ops::RangeInclusive<u8> = 2..=6;
 const V6_HOSTS: std::ops::RangeInclusive<u8> = 2..=7;
 
 /// What there should be.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Reference {
     /// The networks there are, with whether they have a v4 and a v6 subnet.
     pub networks: [Option<[bool; 2]>; 2],
+    /// The MTU of the network whose bridge the agent makes.
+    pub mtu: u32,
+    /// The servers there are.
+    pub servers: BTreeSet<usize>,
     /// The ports there are.
     pub ports: BTreeMap<PortId, RefPort>,
     /// Whether the namespace is away.
@@ -59,7 +63,16 @@ pub struct RefPort {
 impl Reference {
     /// What a fresh scene has.
     pub fn of(scene: &Scene) -> Self {
-        Self { strangers: scene.strangers.clone(), ..Self::default() }
+        Self {
+            networks: [None, None],
+            mtu: 1500,
+            servers: (0..3).collect(),
+            ports: BTreeMap::new(),
+            netns_gone: false,
+            bridge: false,
+            strangers: scene.strangers.clone(),
+            name_may_be_unknown: false,
+        }
     }
 
     /// The addresses a new port on a network gets: the lowest of each family; the word for why not.
@@ -88,7 +101,7 @@ impl Reference {
     pub fn adopt(&mut self, view: &PortView) {
         let port = &view.port;
         let network = (0..2).find(|n| network_id(*n) == port.network_id).unwrap();
-        let server = port.binding.as_ref().map(|binding| (0..3).find(|n| server_id(*n) == binding.server_id).unwrap());
+        let server = port.binding.as_ref().map(|binding| (0..4).find(|n| server_id(*n) == binding.server_id).unwrap());
         let known = RefPort {
             network,
             server,
@@ -155,6 +168,10 @@ impl Reference {
         }
         let macs: BTreeSet<Mac> = shown.values().map(|view| view.port.mac).collect();
         same("unique MACs", macs.len(), shown.len())?;
+        let servers: Vec<_> = manager.servers().into_iter().map(|view| view.server.id).collect();
+        same("servers", servers, self.servers.iter().map(|n| server_id(*n)).collect())?;
+        let mtu = manager.networks().into_iter().find(|view| view.network.id == network_id(AGENTS)).map(|view| view.network.mtu);
+        same("the network's MTU", mtu, self.networks[AGENTS].map(|_| self.mtu))?;
         for server in 0..3 {
             let filter = PortFilter { server: Some(server_id(server)), ..PortFilter::default() };
             same("NICs of a server", manager.ports(filter).len(), self.nics(server))?;
@@ -187,7 +204,7 @@ impl Reference {
         }
         same("marks on the host", marks, wanted)?;
         if let Some(bridge) = links.iter().find(|link| link.altnames.contains(&names::network_altname(network_id(AGENTS)))) {
-            same("the agent's bridge", (bridge.mtu, bridge.up, bridge.v6_autoconf), (1500, true, false))?;
+            same("the agent's bridge", (bridge.mtu, bridge.up, bridge.v6_autoconf), (self.mtu, true, false))?;
         }
         bound().try_for_each(|(id, port)| self.check_device(manager, fake, *id, port))
     }
@@ -202,7 +219,8 @@ impl Reference {
         same("kind", &seen.kind, if veth { &Kind::Veth } else { &Kind::Tap })?;
         same("bridge", seen.master, Some(bridge.index))?;
         same("bridge is up", bridge.up, true)?;
-        same("MTU", (bridge.mtu, seen.mtu), (1500, 1500))?;
+        let mtu = if port.network == AGENTS { self.mtu } else { 1500 };
+        same("MTU", (bridge.mtu, seen.mtu), (mtu, mtu))?;
         same("host MAC", seen.mac, Some(port.mac.host_side()))?;
         same("up", seen.up, port.admin_up)?;
         same("address generation", seen.v6_autoconf, false)?;

@@ -1,5 +1,5 @@
-//! One op fails, then every op from there on: an attach leaves no trace or an ERROR that goes away with the fault; a
-//! detach comes to its end.
+//! Every op fails from one on, the undos too: an attach leaves no trace or an ERROR that goes away with the fault. One
+//! thing at a time is the matrix's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,29 +41,6 @@ enum Nic {
 const NICS: [Nic; 4] = [Nic::FirstTap, Nic::LaterTap, Nic::Veth, Nic::ReadyPort];
 
 #[test]
-fn an_attach_of_which_one_op_fails_is_whole_or_leaves_no_trace() {
-    for_every_step(|nic, fault, step| {
-        let (mut scene, mut reference, action) = prepared(nic);
-        let before = traces(&scene);
-        let failed = fail_once(&scene.fake, step, fault);
-        match scene.perform(action.clone()) {
-            Ok(reply) => reference.adopt(&port_of(reply)),
-            Err(error) => {
-                let after = traces(&scene);
-                assert_eq!(after, before, "{nic:?}, step {step}, {fault:?}: {error}");
-                // What it had reserved is free, and what it was for can be had.
-                scene.fake.clear_faults();
-                reference.adopt(&port_of(scene.perform(action).unwrap()));
-            }
-        }
-        scene.fake.clear_faults();
-        settle(&mut scene, &reference);
-        scene.stop();
-        failed.load(Ordering::Relaxed) > step
-    });
-}
-
-#[test]
 fn an_attach_that_cannot_be_taken_back_is_an_error_that_goes_away_with_the_fault() {
     for_every_step(|nic, fault, step| {
         let (mut scene, mut reference, action) = prepared(nic);
@@ -82,27 +59,6 @@ fn an_attach_that_cannot_be_taken_back_is_an_error_that_goes_away_with_the_fault
         scene.stop();
         failed.load(Ordering::Relaxed) > step
     });
-}
-
-#[test]
-fn a_detach_of_which_one_op_fails_comes_to_its_end() {
-    for nic in NICS {
-        for fault in faults([Trouble::Gone, Trouble::TimedOut, Trouble::Other]) {
-            for step in 0.. {
-                let (mut scene, mut reference, action) = prepared(nic);
-                let port = port_of(scene.perform(action).unwrap());
-                reference.adopt(&port);
-                let failed = fail_once(&scene.fake, step, fault);
-                scene.perform(detach(server_of(nic), port.port.id)).unwrap();
-                reference.unbind(port.port.id);
-                settle(&mut scene, &reference);
-                scene.stop();
-                if failed.load(Ordering::Relaxed) <= step {
-                    break;
-                }
-            }
-        }
-    }
 }
 
 #[test]
@@ -190,10 +146,6 @@ fn prepared(nic: Nic) -> (Scene, Reference, Action) {
         }
     };
     (scene, reference, action)
-}
-
-fn server_of(nic: Nic) -> usize {
-    if matches!(nic, Nic::Veth) { NETNS } else { VM }
 }
 
 /// Lets the `n`-th op from now fail; answers how many ops there have been.

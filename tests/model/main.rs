@@ -5,11 +5,14 @@
 
 #[path = "../common/house.rs"]
 mod house;
+#[path = "../common/pairs.rs"]
+mod pairs;
 
+mod bridges;
 mod check;
-mod crashes;
 mod crowds;
 mod faults;
+mod matrix;
 mod notices;
 mod restarts;
 mod scene;

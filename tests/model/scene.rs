@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, PortView, Reply};
@@ -9,6 +10,7 @@ use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, New
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{NetworkId, Owner, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkSeen};
+use nicd::points::Board;
 use uuid::Uuid;
 
 use crate::house::House;
@@ -31,6 +33,9 @@ pub const NETNS_PATH: &str = "/run/netns/blue";
 /// The operator's bridge.
 pub const BR0: &str = "br0";
 
+/// How often a daemon sweeps of which no test says otherwise: never while one runs.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// A host, a state directory, and the daemon on both.
 pub struct Scene {
     /// The host.
@@ -40,7 +45,7 @@ pub struct Scene {
     /// The links that were there before.
     pub strangers: Vec<LinkSeen>,
     /// How often the daemon sweeps.
-    pub sweep: std::time::Duration,
+    pub sweep: Duration,
     house: Option<House>,
     last_event: u64,
 }
@@ -54,8 +59,7 @@ impl Scene {
         }
         fake.add_netns(Path::new(NETNS_PATH));
         let strangers = fake.links();
-        let mut scene =
-            Self { fake, dir: state_dir(), strangers, sweep: std::time::Duration::from_secs(60), house: None, last_event: 0 };
+        let mut scene = Self { fake, dir: state_dir(), strangers, sweep: SWEEP, house: None, last_event: 0 };
         scene.open();
         for server in 0..3 {
             scene.perform(put_server(server)).unwrap();
@@ -105,6 +109,22 @@ impl Scene {
     pub fn kill(&mut self) {
         self.note_events();
         self.house.take().unwrap().kill();
+    }
+
+    /// One with nobody in it: a copy of a state directory, and a host.
+    pub fn left(dir: &Path, fake: Fake, strangers: Vec<LinkSeen>) -> Self {
+        let own = state_dir();
+        for file in std::fs::read_dir(dir).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), own.path().join(file.file_name())).unwrap();
+        }
+        Self { fake, dir: own, strangers, sweep: SWEEP, house: None, last_event: 0 }
+    }
+
+    /// Starts the daemon on what is there and on a board; why it does not start.
+    pub fn start(&mut self, board: Board) -> Result<(), String> {
+        self.house = Some(House::start(self.dir.path(), &self.fake, board)?);
+        Ok(())
     }
 
     /// Starts the daemon on what is there.

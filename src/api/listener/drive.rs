@@ -17,6 +17,7 @@ use super::Limits;
 use super::gate::Gate;
 use super::line::{Late, Line, Phase, Wire};
 use super::refusal::{Refusal, RequestId};
+use crate::telemetry::meters;
 
 /// How long a last answer may take to be written and read.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -155,6 +156,7 @@ fn last_words(end: &End, line: &Line, limits: &Limits) -> Option<Refusal> {
 }
 
 async fn refuse(stream: &mut UnixStream, refusal: &Refusal) {
+    meters().refused(refusal.reason());
     let bytes = refusal.bytes(RequestId::draw());
     if let Ok(Ok(())) = timeout(FAREWELL, stream.write_all(&bytes)).await {
         linger(stream, FAREWELL).await;

@@ -24,8 +24,10 @@ use tracing::Instrument;
 use super::Limits;
 use super::line::Line;
 use super::refusal::{ID_HEADERS, Refusal, RequestId};
-use crate::api::peer::{Access, Door, Peer};
+use crate::access::{Access, Door, Peer};
+use crate::api::dialect::Dialect;
 use crate::model::memory::Key;
+use crate::telemetry::meters;
 
 /// Who made a request, by which socket, and the request's id: an extension of every request.
 #[derive(Debug, Clone)]
@@ -62,10 +64,13 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
         let gate = self.clone();
         let id = RequestId::draw();
         let path: String = request.uri().path().chars().take(200).collect();
+        let dialect = Dialect::word(request.uri().path());
         let span = tracing::info_span!("request", %id, method = %request.method(), path, uid = self.peer.uid);
         let answer = async move {
             let response = gate.answer(request, id, began).await;
-            tracing::debug!(status = response.status().as_u16(), took = ?began.elapsed(), "request answered");
+            let (status, took) = (response.status().as_u16(), began.elapsed());
+            tracing::debug!(status, ?took, "request answered");
+            meters().requested(dialect, status / 100, took);
             Ok(gate.send(response, id))
         };
         Box::pin(answer.instrument(span))

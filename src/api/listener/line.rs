@@ -25,6 +25,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::Limits;
+use crate::points;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +172,12 @@ impl Line {
         }
     }
 
+    /// What is being written.
+    fn answering(&self) -> points::Name {
+        let (phase, _) = self.phase();
+        ("reply", if phase == Phase::Streaming { "stream" } else { "http" })
+    }
+
     /// Whether these bytes are hyper's own answer to a head it could not read. It has neither envelope nor id, so it is
     /// kept back, and a whole one is sent in its place when the connection is ours again.
     fn keep_back(&self, bytes: &[u8]) -> bool {
@@ -182,6 +189,11 @@ impl Line {
         state.bare = state.bare.or(status).or(Some(400));
         true
     }
+}
+
+/// The peer is gone.
+fn lost() -> Poll<io::Result<usize>> {
+    Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
 }
 
 /// A connection's bytes, watched.
@@ -213,7 +225,8 @@ impl AsyncWrite for Wire {
         if self.line.keep_back(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let name = self.line.answering();
+        let result = points::reply(name, || Pin::new(&mut self.stream).poll_write(cx, buf)).unwrap_or_else(lost);
         self.line.wrote(&result);
         result
     }
@@ -223,7 +236,8 @@ impl AsyncWrite for Wire {
         if self.line.keep_back(first) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let name = self.line.answering();
+        let result = points::reply(name, || Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)).unwrap_or_else(lost);
         self.line.wrote(&result);
         result
     }

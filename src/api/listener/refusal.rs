@@ -96,7 +96,7 @@ impl Refusal {
     }
 
     /// The word that scripts match on.
-    fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Malformed => "malformed_request",
             Self::Unauthorized { .. } => "unknown_caller",

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::line::{Line, Phase};
+use crate::telemetry::meters;
 
 /// The seats of both doors together.
 #[derive(Debug)]
@@ -94,12 +95,14 @@ impl Seats {
         let number = table.next;
         table.next += 1;
         table.taken.insert(number, Held { uid, line, leave });
+        meters().connections.inc();
         Some(Seat { seats: Arc::clone(self), number })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        meters().connections.dec();
         self.seats.table().taken.remove(&self.number);
     }
 }

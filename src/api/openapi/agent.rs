@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::entry::{Entry, parameter};
-use super::refusals::Act::{DropServer, LastEvent, Later, OwnId, Port, PutServer, Query, Server, Write};
+use super::refusals::Act::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use super::samples;
 use super::schema::{
     Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, time, truth, uuid,
@@ -74,7 +74,7 @@ pub(in crate::api) fn events() -> Entry {
 
 pub(in crate::api) fn health() -> Entry {
     let example = serde_json::to_value(samples::health()).unwrap_or_default();
-    entry("health", "How the daemon fares").answers(200, "Also when it is degraded.", named("Health"), example)
+    entry("health", "How the daemon fares").does(&[Health]).answers(200, "Also when it is degraded.", named("Health"), example)
 }
 
 pub(in crate::api) fn explain() -> Entry {
@@ -93,11 +93,32 @@ pub(in crate::api) fn explain() -> Entry {
 }
 
 pub(in crate::api) fn document() -> Entry {
-    entry("openapi", "This document").answers(200, "OpenAPI 3.1.", map(super::schema::anything()), json!({"openapi": "3.1.0"}))
+    this("openapi")
+}
+
+pub(in crate::api) fn document_at_root() -> Entry {
+    this("openapi_at_root")
+}
+
+fn this(id: &'static str) -> Entry {
+    entry(id, "This document").answers(200, "OpenAPI 3.1.", map(super::schema::anything()), json!({"openapi": "3.1.0"}))
 }
 
 pub(in crate::api) fn metrics() -> Entry {
-    entry("metrics", "Numbers for Prometheus; not built yet").does(&[Later])
+    numbers("metrics")
+}
+
+pub(in crate::api) fn metrics_at_root() -> Entry {
+    numbers("metrics_at_root")
+}
+
+fn numbers(id: &'static str) -> Entry {
+    let example = "# TYPE nicd_ports gauge\nnicd_ports{status=\"ACTIVE\"} 3\n";
+    entry(id, "Numbers for Prometheus").about("In its text exposition format 0.0.4.").answers_as(
+        200,
+        "All families.",
+        &[("text/plain", words().into(), example.into())],
+    )
 }
 
 pub(super) fn entry(id: &'static str, summary: &'static str) -> Entry {

@@ -13,12 +13,21 @@ pub(super) fn listing(entry: Entry, known: &[&str]) -> Entry {
     let entry = filters.fold(fields(entry), Entry::query);
     let keys = list(one_of_words(known.iter().copied()));
     let directions = list(one_of_words(["asc", "desc"]));
-    entry
-        .query(said("sort_key", keys, "Sort by these, the first first."))
-        .query(said("sort_dir", directions, "The direction of each sort_key."))
-        .query(said("limit", count(), "At most so many; 0 for all.").example(Some(100.into())))
-        .query(said("marker", words(), "Only what comes after the entry with this id."))
-        .query(said("page_reverse", words(), "`True` for what comes before the marker.").example(Some("True".into())))
+    let entry = entry.query(said("sort_key", keys, "Sort by these, the first first.")).query(said(
+        "sort_dir",
+        directions,
+        "The direction of each sort_key.",
+    ));
+    paged(entry).query(said("page_reverse", words(), "`True` for what comes before the marker.").example(Some("True".into())))
+}
+
+/// Which page of a list.
+pub(super) fn paged(entry: Entry) -> Entry {
+    entry.query(said("limit", count(), "At most so many; 0 for all.").example(Some(100.into()))).query(said(
+        "marker",
+        words(),
+        "Only what comes after the entry with this id.",
+    ))
 }
 
 /// `fields`, which also a single object takes.

@@ -12,15 +12,16 @@ use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::fields::BULK;
-use crate::api::networks::{KNOWN, shown};
+use crate::api::resource::Resource;
+use crate::manager::NetworkView;
 use crate::model::network::{MAX_MTU, MIN_MTU};
 
 const TAG: &str = "networks";
 
 pub(in crate::api) fn list_all() -> Entry {
     let entry = entry("list_networks", "Networks").does(&[Query]);
-    let example = json!({"networks": [shown(&samples::network())]});
-    lists::listing(entry, KNOWN).answers(200, "Those that fit.", lists::page("networks", network().cut()), example)
+    let example = json!({"networks": [samples::network().shown()]});
+    lists::listing(entry, NetworkView::KNOWN).answers(200, "Those that fit.", lists::page("networks", network().cut()), example)
 }
 
 pub(in crate::api) fn show() -> Entry {
@@ -60,7 +61,7 @@ fn entry(id: &'static str, summary: &'static str) -> Entry {
 }
 
 fn example() -> Value {
-    json!({"network": shown(&samples::network())})
+    json!({"network": samples::network().shown()})
 }
 
 /// One object in its envelope, or several in theirs.

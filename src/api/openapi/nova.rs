@@ -5,7 +5,7 @@ use serde_json::json;
 use super::entry::{Entry, parameter};
 use super::refusals::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
 use super::schema::{Record, Shape, any_uuid, ip, like, list, mac, named, one_of_words, or_null, time, uuid, words};
-use super::{samples, versions};
+use super::{lists, samples, versions};
 use crate::api::dialect::COMPUTE;
 use crate::api::microversion::Microversion;
 use crate::api::nova;
@@ -18,18 +18,20 @@ const SERVERS: &str = "http://localhost/v2.1/servers";
 
 pub(in crate::api) fn servers() -> Entry {
     let example = json!({"servers": [nova::brief(&samples::vm(), SERVERS)]});
-    entry("list_servers", "The servers of this host").answers(
-        200,
-        "All of them.",
-        Record::wrapping("servers", list(brief())),
-        example,
-    )
+    let entry = found(entry("list_servers", "The servers of this host"));
+    entry.answers(200, "Those that fit.", lists::page("servers", brief()), example)
 }
 
 pub(in crate::api) fn details() -> Entry {
     let example = json!({"servers": [nova::detail(&samples::vm(), SERVERS)]});
-    let shape = Record::wrapping("servers", list(detail()));
-    entry("detail_servers", "The servers of this host, in detail").answers(200, "All of them.", shape, example)
+    let entry = found(entry("detail_servers", "The servers of this host, in detail"));
+    entry.answers(200, "Those that fit.", lists::page("servers", detail()), example)
+}
+
+/// Takes what finds a server.
+fn found(entry: Entry) -> Entry {
+    let name = "Only those whose name holds this; `^` and `$` tie it to the name's ends.";
+    lists::paged(entry.does(&[Query]).query(parameter("name", words()).description(Some(name))))
 }
 
 pub(in crate::api) fn server() -> Entry {

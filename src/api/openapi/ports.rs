@@ -12,7 +12,9 @@ use super::schema::{
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
-use crate::api::ports::{ENTRIES, KNOWN, shown};
+use crate::api::ports::ENTRIES;
+use crate::api::resource::Resource;
+use crate::manager::PortView;
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{Phase, Status};
@@ -21,8 +23,8 @@ const TAG: &str = "ports";
 
 pub(in crate::api) fn list_all() -> Entry {
     let entry = entry("list_ports", "Ports").does(&[Query]);
-    let example = json!({"ports": [shown(&samples::port())]});
-    lists::listing(entry, KNOWN).answers(200, "Those that fit.", lists::page("ports", port().cut()), example)
+    let example = json!({"ports": [samples::port().shown()]});
+    lists::listing(entry, PortView::KNOWN).answers(200, "Those that fit.", lists::page("ports", port().cut()), example)
 }
 
 pub(in crate::api) fn show() -> Entry {
@@ -39,7 +41,7 @@ pub(in crate::api) fn create() -> Entry {
         .does(&[Write, NewPort])
         .once()
         .body(bulk("port", "ports", "NewPort"), &[("one", one), ("several", many)])
-        .answers(201, "As asked: one, or a list.", made("port", "ports", "Port"), json!({"port": shown(&samples::unbound())}))
+        .answers(201, "As asked: one, or a list.", made("port", "ports", "Port"), json!({"port": samples::unbound().shown()}))
 }
 
 pub(in crate::api) fn update() -> Entry {
@@ -59,7 +61,7 @@ fn entry(id: &'static str, summary: &'static str) -> Entry {
 }
 
 fn example() -> Value {
-    json!({"port": shown(&samples::port())})
+    json!({"port": samples::port().shown()})
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {

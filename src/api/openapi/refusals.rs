@@ -73,8 +73,8 @@ pub(super) enum Act {
     LastEvent,
     /// Asks kernel and store how they are.
     Host,
-    /// Is not built yet.
-    Later,
+    /// Asks how the daemon fares.
+    Health,
 }
 
 use Act::*;
@@ -105,6 +105,7 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
     let unknown = |what| Refusal::Unknown { what, id: "none".into() };
     vec![
         (Refusal::Body(BodyError::Json("expected value at line 1 column 1".into())), &[Body]),
+        (Refusal::Body(BodyError::Twice("the key 'name' is given twice at line 1 column 20".into())), &[Body]),
         (Refusal::Body(BodyError::Top("Additional properties are not allowed ('colour' was unexpected)".into())), &[Body]),
         (Refusal::Body(field("5 is not of type 'string'")), &[Body]),
         (Refusal::Body(BodyError::NotBuilt("port_security_enabled = true".into())), &[Body]),
@@ -125,7 +126,7 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
         (Refusal::BadPath("/v2.0/ports/%FF".into()), &[Path]),
         (Refusal::NoRoute("/v3".into()), &[]),
         (Refusal::BadMethod { method: "PATCH".into(), path: "/v2.0/ports".into() }, &[]),
-        (Refusal::NotBuilt("/nicd/v1/metrics".into()), &[Later]),
+        (Refusal::Starting("12 ports: 9 active, 3 in build; starting".into()), &[Health]),
     ]
 }
 
@@ -180,7 +181,7 @@ fn limits() -> Vec<(Error, &'static [Act])> {
         (Error::TooManySubnets { network: network(), limit: 64 }, &[NewSubnet]),
         (Error::NoNetwork("demo".into()), &[NovaAttach]),
         (Error::SeveralNetworks, &[NovaAttach]),
-        (Error::BridgeFull { network: network() }, &[Attach]),
+        (Error::Plan(PlanError::BridgeFull("br-ex".into())), &[Attach]),
     ]
 }
 
@@ -192,6 +193,7 @@ fn guests() -> Vec<(Error, &'static [Act])> {
         (Error::Netns(NetnsError::NotNetns(path())), &[PutServer]),
         (Error::Netns(NetnsError::Own(path())), &[PutServer]),
         (Error::Netns(NetnsError::Refused { path: path(), said: "Operation not permitted (EPERM)".into() }), &[PutServer]),
+        (Error::Netns(NetnsError::Helper { path: path(), said: "Connection refused (os error 111)".into() }), &[PutServer]),
         (Error::NamespaceChanged { path: path(), server: server() }, &[PutServer, Attach]),
         (Error::NamespaceGone { path: path(), server: server() }, &[Attach]),
         (Error::GuestNameTaken { name: "eth0".into(), server: server() }, &[Attach]),
@@ -218,10 +220,10 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (kernel(Trouble::Gone, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::NoBridge, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), ANY),
+        (kernel(Trouble::Helper, "nicd-netns does not answer"), &[Attach]),
         (kernel(Trouble::TimedOut, "no answer in 5 s"), ANY),
         (kernel(Trouble::Other, "Invalid argument (EINVAL)"), ANY),
         (not_undone, &[Attach]),
-        (Error::NotBuilt("vxlan"), &[Later]),
     ]
 }
 

@@ -122,6 +122,7 @@ fn server(guest: Guest) -> ServerView {
         guest,
         nic_limit: None,
         pin: None,
+        leaving: false,
         created_at: then(),
         updated_at: then(),
     };

@@ -11,14 +11,16 @@ use super::schema::{
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
-use crate::api::subnets::{ENTRIES, KNOWN, shown};
+use crate::api::resource::Resource;
+use crate::api::subnets::ENTRIES;
+use crate::model;
 
 const TAG: &str = "subnets";
 
 pub(in crate::api) fn list_all() -> Entry {
     let entry = entry("list_subnets", "Subnets").does(&[Query]);
-    let example = json!({"subnets": [shown(&samples::subnet())]});
-    lists::listing(entry, KNOWN).answers(200, "Those that fit.", lists::page("subnets", subnet().cut()), example)
+    let example = json!({"subnets": [samples::subnet().shown()]});
+    lists::listing(entry, model::Subnet::KNOWN).answers(200, "Those that fit.", lists::page("subnets", subnet().cut()), example)
 }
 
 pub(in crate::api) fn show() -> Entry {
@@ -57,7 +59,7 @@ fn entry(id: &'static str, summary: &'static str) -> Entry {
 }
 
 fn example() -> Value {
-    json!({"subnet": shown(&samples::subnet())})
+    json!({"subnet": samples::subnet().shown()})
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {

@@ -3,9 +3,11 @@
 
 #![allow(unsafe_code)]
 
+mod pass;
 mod peer;
 mod sys;
 
+pub use pass::{netlink, receive, send};
 pub use peer::peer_groups;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +18,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::model::{LinkName, Owner};
+use crate::points;
 
 /// The node every tap is made and opened through.
 pub const NODE: &str = "/dev/net/tun";
@@ -68,6 +71,20 @@ pub enum Call {
     Persist,
 }
 
+impl Call {
+    fn make<T>(self, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, TapError> {
+        let word = match self {
+            Self::Open => "open",
+            Self::Features => "features",
+            Self::Index => "index",
+            Self::Create => "create",
+            Self::Owner => "owner",
+            Self::Persist => "persist",
+        };
+        points::call(("tap", word), call, |errno| errno).map_err(|errno| TapError { call: self, errno })
+    }
+}
+
 impl std::fmt::Display for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -81,6 +98,29 @@ impl std::fmt::Display for Call {
     }
 }
 
+impl TapError {
+    /// What an operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match (self.call, self.errno) {
+            (Call::Open, Errno::EACCES) => {
+                "its mode keeps nicd's user out: chmod 0666 /dev/net/tun, as udev sets it (50-udev-default.rules); making a tap needs CAP_NET_ADMIN all the same"
+            }
+            (Call::Open, Errno::EPERM) => "the service's device list keeps it out: DeviceAllow=/dev/net/tun rw in nicd.service",
+            (Call::Open, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => "the tun driver is not there: modprobe tun",
+            (_, Errno::EPERM | Errno::EACCES) => "CAP_NET_ADMIN is expected",
+            _ => "the kernel's log may say more",
+        }
+    }
+}
+
+/// Whether taps could be made, as far as opening [`NODE`] shows.
+///
+/// # Errors
+/// It does not open.
+pub fn usable() -> Result<(), TapError> {
+    open_node().map(drop).map_err(|errno| TapError { call: Call::Open, errno })
+}
+
 impl Tap {
     /// Makes a tap that nobody but its owner may open once it is persistent; without one that is uid 0.
     ///
@@ -88,19 +128,18 @@ impl Tap {
     /// The call that failed; nothing is left of the tap. A name or index that is taken is `EBUSY` at [`Call::Create`]
     /// (`tun_set_iff`, drivers/net/tun.c).
     pub fn create(spec: Spec<'_>) -> Result<Self, TapError> {
-        let at = |call| move |errno| TapError { call, errno };
-        let fd = open(NODE, OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty()).map_err(at(Call::Open))?;
+        let fd = Call::Open.make(open_node)?;
         let tun = fd.as_fd();
-        let features = sys::features(tun).map_err(at(Call::Features))?;
-        let index = c_int::try_from(spec.index).map_err(|_| Errno::EINVAL).map_err(at(Call::Index))?;
-        sys::set_index(tun, index).map_err(at(Call::Index))?;
-        sys::set_iff(tun, spec.name.as_str(), spec.flags(features)).map_err(at(Call::Create))?;
+        let features = Call::Features.make(|| sys::features(tun))?;
+        let index = c_int::try_from(spec.index).map_err(|_| TapError { call: Call::Index, errno: Errno::EINVAL })?;
+        Call::Index.make(|| sys::set_index(tun, index))?;
+        Call::Create.make(|| sys::set_iff(tun, spec.name.as_str(), spec.flags(features)))?;
         let Owner { uid, gid } = spec.owner;
         if let Some(uid) = uid.or(if gid.is_none() { Some(0) } else { None }) {
-            sys::set_owner(tun, uid).map_err(at(Call::Owner))?;
+            Call::Owner.make(|| sys::set_owner(tun, uid))?;
         }
         if let Some(gid) = gid {
-            sys::set_group(tun, gid).map_err(at(Call::Owner))?;
+            Call::Owner.make(|| sys::set_group(tun, gid))?;
         }
         Ok(Self { fd })
     }
@@ -110,7 +149,7 @@ impl Tap {
     /// # Errors
     /// The kernel refused; the tap is gone.
     pub fn persist(self) -> Result<(), TapError> {
-        sys::set_persist(self.fd.as_fd()).map_err(|errno| TapError { call: Call::Persist, errno })
+        Call::Persist.make(|| sys::set_persist(self.fd.as_fd()))
     }
 }
 
@@ -137,11 +176,15 @@ impl Spec<'_> {
 /// # Errors
 /// The call that failed: `EBUSY` when another holds it, `EPERM` for who may not.
 pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, TapError> {
-    let at = |call| move |errno| TapError { call, errno };
-    let fd = open(NODE, OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty()).map_err(at(Call::Open))?;
+    let fd = open_node().map_err(|errno| TapError { call: Call::Open, errno })?;
     let spec = Spec { index: 0, name, queues, vnet_hdr, owner: Owner::default() };
-    sys::set_iff(fd.as_fd(), name.as_str(), spec.flags(0) & !IFF_TUN_EXCL).map_err(at(Call::Create))?;
+    sys::set_iff(fd.as_fd(), name.as_str(), spec.flags(0) & !IFF_TUN_EXCL)
+        .map_err(|errno| TapError { call: Call::Create, errno })?;
     Ok(fd)
+}
+
+fn open_node() -> Result<OwnedFd, Errno> {
+    open(NODE, OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Which network namespace a socket is in (`SO_NETNS_COOKIE`, Linux 5.14): never used twice within one boot.
@@ -150,6 +193,14 @@ pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, T
 /// What the kernel answered; `ENOPROTOOPT` before 5.14.
 pub fn netns_cookie(socket: &impl AsFd) -> Result<u64, Errno> {
     sys::netns_cookie(socket.as_fd())
+}
+
+/// The network namespace a socket is in (`SIOCGSKNS`, net/socket.c), as `IFLA_NET_NS_FD` takes it. Needs CAP_NET_ADMIN there.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn netns_of(socket: &impl AsFd) -> Result<OwnedFd, Errno> {
+    sys::netns_of(socket.as_fd())
 }
 
 #[cfg(test)]

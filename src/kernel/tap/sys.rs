@@ -1,13 +1,16 @@
-//! The calls that no safe wrapper has: the tap's ioctls (drivers/net/tun.c) and one socket option.
+//! The calls that no safe wrapper has: the tap's ioctls (drivers/net/tun.c) and two about a socket's namespace.
 
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, c_uint, c_ulong, c_void, socklen_t};
 use nix::errno::Errno;
 
 /// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: c_int = 71;
+
+/// `SIOCGSKNS` (include/uapi/linux/sockios.h).
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// `TUNGETFEATURES`: which `IFF_*` flags this kernel takes.
 pub(super) fn features(tun: BorrowedFd<'_>) -> Result<c_uint, Errno> {
@@ -72,4 +75,12 @@ pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, &raw mut length)
     };
     Errno::result(answer).map(|_| cookie)
+}
+
+/// `SIOCGSKNS`: the namespace a socket is in, as a descriptor.
+pub(super) fn netns_of(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: the request takes no argument, and answers with a new descriptor, which nothing else knows of.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    // SAFETY: as just said.
+    Errno::result(answer).map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

@@ -1,6 +1,6 @@
-//! Who is at the other end of a connection, and what they may do.
+//! Who is at the other end of a connection, and what they may do: on the sockets, and on the bus.
 //!
-//! The credentials are those of the moment of `connect`, read once at accept, and never by pid: a pid may be another
+//! The sockets' credentials are those of the moment of `connect`, read once at accept, and never by pid: a pid may be another
 //! process by the time it is looked up. The kernel translates them into our user namespace, so that the root of another
 //! one is not uid 0 here, and what has no translation is the overflow uid (user_namespaces(7)).
 
@@ -12,6 +12,9 @@ use nix::unistd::{Group, geteuid};
 
 use crate::config::SocketSettings;
 use crate::kernel::tap::peer_groups;
+
+/// No group's number (credentials(7)).
+const NO_GID: u32 = u32::MAX;
 
 /// The peer of a connection when it connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +88,13 @@ impl Peer {
         Ok(Self { uid: user.uid(), gid: user.gid(), groups })
     }
 
-    fn is_in(&self, group: Option<u32>) -> bool {
+    /// One as the bus knows it, whose groups include its own gid. A bus that does not tell groups leaves it without any.
+    pub fn on_bus(uid: u32, groups: Option<Vec<u32>>) -> Self {
+        Self { uid, gid: NO_GID, groups: groups.unwrap_or_default() }
+    }
+
+    /// Whether it is in a group; in none that the host has not.
+    pub fn is_in(&self, group: Option<u32>) -> bool {
         group.is_some_and(|group| self.gid == group || self.groups.contains(&group))
     }
 }

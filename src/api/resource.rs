@@ -1,0 +1,123 @@
+//! What Neutron's networks, subnets and ports share: one way to list, show, create, change and delete them.
+//!
+//! Each says in its own file what it reads and how it is shown; which order the steps of a request have, and which status
+//! its success has, stands here once.
+
+use std::str::FromStr;
+
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde_json::{Map, Value};
+
+use crate::manager::{Error, Reply};
+use crate::model::action::Action;
+
+use super::dialect::NETWORK;
+use super::faults::{Refusal, What};
+use super::fields::{BodyError, Fields};
+use super::listener::Caller;
+use super::listing::Listing;
+use super::versions::here;
+use super::{Desk, context, id, json_body, slip, tell};
+
+/// One kind of thing, as the manager gives it out.
+pub(super) trait Resource: Sized {
+    /// The key around one in a body.
+    const ONE: &'static str;
+    /// The key around several, which is also the name of the list.
+    const MANY: &'static str;
+    /// What its id is the id of.
+    const WHAT: What;
+    /// What one can filter and sort by.
+    const KNOWN: &'static [&'static str];
+    /// Its id.
+    type Id: FromStr;
+
+    /// Those that a list may hold: at least all that fit.
+    fn all(desk: &Desk, listing: &Listing) -> Vec<Self>;
+
+    /// One.
+    fn find(desk: &Desk, id: Self::Id) -> Result<Self, Error>;
+
+    /// As Neutron shows it.
+    fn shown(&self) -> Value;
+
+    /// Reads what is to be made.
+    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, BodyError>;
+
+    /// Reads what is to be changed.
+    fn change(desk: &Desk, id: Self::Id, body: Fields) -> Result<Action, Refusal>;
+
+    /// Lets one go.
+    fn delete(id: Self::Id) -> Action;
+
+    /// What was made or changed; none when the reply is of another kind.
+    fn of(reply: Reply) -> Option<Vec<Self>>;
+}
+
+pub(super) async fn list<R: Resource>(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    let listed = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
+        let rows = R::all(&desk, &listing).iter().map(R::shown).collect();
+        listing.answer(R::MANY, &here(&headers, &format!("/v2.0/{}", R::MANY)), rows)
+    });
+    tell(listed.map(Json), NETWORK)
+}
+
+pub(super) async fn show<R: Resource>(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
+    let found = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
+        let found = R::find(&desk, id(R::WHAT, &text)?)?;
+        Ok(wrapped::<R>(listing.cut(found.shown())))
+    });
+    tell(found, NETWORK)
+}
+
+pub(super) async fn create<R: Resource>(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let made = async {
+        let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, R::ONE, R::MANY)?;
+        let action = R::create(&desk, bodies)?;
+        let made = R::of(desk.perform(action, context(&caller)).await?).ok_or_else(slip)?;
+        Ok((StatusCode::CREATED, Json(shape.wrap(R::ONE, R::MANY, made.iter().map(R::shown)))))
+    };
+    tell(made.await, NETWORK)
+}
+
+pub(super) async fn update<R: Resource>(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let changed = async {
+        let id = id(R::WHAT, &text)?;
+        let action = R::change(&desk, id, Fields::envelope(json_body(&headers, &body)?, R::ONE)?)?;
+        let changed = R::of(desk.perform(action, context(&caller)).await?).ok_or_else(slip)?;
+        Ok(wrapped::<R>(changed.first().map(R::shown).ok_or_else(slip)?))
+    };
+    tell(changed.await, NETWORK)
+}
+
+pub(super) async fn delete<R: Resource>(
+    State(desk): State<Desk>,
+    Path(text): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let deleted = async {
+        let action = R::delete(id(R::WHAT, &text)?);
+        desk.perform(action, context(&caller)).await?;
+        Ok::<_, Refusal>(StatusCode::NO_CONTENT)
+    };
+    tell(deleted.await, NETWORK)
+}
+
+fn wrapped<R: Resource>(shown: Value) -> Json<Value> {
+    Json(Map::from_iter([(R::ONE.to_owned(), shown)]).into())
+}

@@ -1,0 +1,54 @@
+//! Who calls: the uid and groups with which the caller connected to the bus, as the bus knows them. Never by pid: a pid
+//! may be another process by the time it is looked up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zbus::connection::Connection;
+use zbus::fdo::ConnectionCredentials;
+use zbus::names::UniqueName;
+
+use crate::access::Peer;
+
+use super::refusal::Refusal;
+
+/// How many callers are remembered.
+const REMEMBERED: usize = 1024;
+
+/// The callers met on one connection to the bus, which gives no unique name twice.
+#[derive(Debug, Default)]
+pub(super) struct Callers {
+    known: Mutex<HashMap<String, Arc<Peer>>>,
+}
+
+impl Callers {
+    /// Who has a unique name.
+    ///
+    /// # Errors
+    /// The bus does not say; nobody unknown may do anything.
+    pub(super) async fn who(&self, connection: &Connection, name: Option<&UniqueName<'_>>) -> Result<Arc<Peer>, Refusal> {
+        let Some(name) = name else { return Err(Refusal::AccessDenied("the message names no sender".to_owned())) };
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
+        if let Some(peer) = known {
+            return Ok(peer);
+        }
+        let peer = Arc::new(ask(connection, name).await?);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(name.to_string(), Arc::clone(&peer));
+        Ok(peer)
+    }
+}
+
+async fn ask(connection: &Connection, name: &UniqueName<'_>) -> Result<Peer, Refusal> {
+    const BUS: &str = "org.freedesktop.DBus";
+    let refuse = |why: String| Refusal::AccessDenied(format!("who {name} is cannot be told: {why}"));
+    let answer = connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "GetConnectionCredentials", name).await;
+    let answer = answer.map_err(|error| refuse(error.to_string()))?;
+    let body = answer.body();
+    let credentials: ConnectionCredentials = body.deserialize().map_err(|error| refuse(error.to_string()))?;
+    let uid = credentials.unix_user_id().ok_or_else(|| refuse("the bus gives no uid".to_owned()))?;
+    Ok(Peer::on_bus(uid, credentials.into_unix_group_ids()))
+}

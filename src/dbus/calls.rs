@@ -1,0 +1,262 @@
+//! Calls and their answers.
+//!
+//! Every call is answered by a task of its own, as finding out who calls takes a call back to the bus; a bounded number
+//! of them at a time.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use zbus::connection::Connection;
+use zbus::message::{Flags, Header};
+use zbus::{DynamicType, Fd, Message, MessageStream, OwnedObjectPath, Variant};
+
+use crate::access::{Access, Door, Peer};
+use crate::manager::PortView;
+use crate::model::{Guest, Owner, PortId};
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
+
+use super::Bus;
+use super::board::{Board, Shown, Values};
+use super::caller::Callers;
+use super::object::{Object, path, segment};
+use super::refusal::Refusal;
+use super::xml::{self, AGENT, INTROSPECTABLE, OBJECT_MANAGER, PEER, PORT, PROPERTIES};
+
+/// The most ports one `ListPorts` answers with.
+pub const PAGE: u32 = 1000;
+
+/// The most calls that are answered at the same time.
+const LIMIT: usize = 64;
+
+/// The most descriptors a message can carry: what a stock dbus-daemon lets through (`max_message_unix_fds`); it cuts the
+/// connection of who sends more.
+const DESCRIPTORS: u16 = 16;
+
+/// What all calls share.
+pub(super) struct Calls {
+    bus: Bus,
+    connection: Connection,
+    board: Arc<Board>,
+    callers: Callers,
+    /// One answer with every port in it is made at a time.
+    long: Semaphore,
+}
+
+/// A call's answer, or why there is none.
+type Answer = Result<Message, Refusal>;
+
+impl Calls {
+    pub(super) fn new(bus: Bus, connection: Connection, board: Arc<Board>) -> Arc<Self> {
+        Arc::new(Self { bus, connection, board, callers: Callers::default(), long: Semaphore::new(1) })
+    }
+
+    /// Answers until the stream ends.
+    pub(super) async fn run(self: Arc<Self>, mut calls: MessageStream) {
+        let mut answering = JoinSet::new();
+        while let Some(Ok(call)) = calls.next().await {
+            while answering.try_join_next().is_some() {}
+            if answering.len() < LIMIT {
+                let calls = Arc::clone(&self);
+                answering.spawn(async move {
+                    let answer = calls.carry_out(&call).await;
+                    calls.send(&call, answer).await;
+                });
+            } else {
+                self.send(&call, Err(Refusal::Crowded(LIMIT))).await;
+            }
+        }
+    }
+
+    async fn send(&self, call: &Message, answer: Answer) {
+        meters().called(answer.as_ref().map_or_else(Refusal::word, |_| OK));
+        if let Err(refusal) = &answer {
+            tracing::debug!(%refusal, "call on the bus refused");
+        }
+        let header = call.header();
+        if header.primary().flags().contains(Flags::NO_REPLY_EXPECTED) {
+            return;
+        }
+        let message = answer.or_else(|refusal| refusal.message(&header));
+        let sent = match message {
+            Ok(message) => self.connection.send(&message).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "an answer could not be sent on the bus");
+        }
+    }
+
+    async fn carry_out(&self, call: &Message) -> Answer {
+        let header = call.header();
+        let path = header.path().map(ToString::to_string).unwrap_or_default();
+        let member = header.member().map(ToString::to_string).unwrap_or_default();
+        let asked = header.interface().map(ToString::to_string);
+        let of = |interface: &str| asked.as_deref().is_none_or(|asked| asked == interface);
+        if member == "Ping" && of(PEER) {
+            return answer(&header, &());
+        }
+        let peer = self.callers.who(&self.connection, header.sender()).await?;
+        if member == "OpenTap" && of(PORT) {
+            return self.open_tap(&header, &path, &peer).await;
+        }
+        self.may_read(&peer)?;
+        self.board.caught_up(self.bus.manager.events().newest()).await;
+        let object = self.object(&path)?;
+        match (object, member.as_str()) {
+            (_, "Introspect") if of(INTROSPECTABLE) => self.introspect(&header, object).await,
+            (Object::Agent, "ListPorts") if of(AGENT) => self.list(&header, call),
+            (Object::Agent, "GetManagedObjects") if of(OBJECT_MANAGER) => self.everything(&header).await,
+            (Object::Agent | Object::Port(_), "Get") if of(PROPERTIES) => self.get(&header, call, object),
+            (Object::Agent | Object::Port(_), "GetAll") if of(PROPERTIES) => self.get_all(&header, call, object),
+            (Object::Agent | Object::Port(_), "Set") if of(PROPERTIES) => {
+                let body = call.body();
+                let (_, name, _): (&str, &str, Variant<'_>) = arguments(&body, "ssv")?;
+                Err(Refusal::ReadOnly(name.to_owned()))
+            }
+            _ => {
+                let member = asked.map_or_else(|| member.clone(), |interface| format!("{interface}.{member}"));
+                Err(Refusal::UnknownMethod { path, member })
+            }
+        }
+    }
+
+    fn may_read(&self, peer: &Peer) -> Result<(), Refusal> {
+        match Access::of(peer, Door::View, &self.bus.admitted) {
+            Access::Full | Access::ReadOnly => Ok(()),
+            Access::Stranger => {
+                let uid = peer.uid;
+                Err(Refusal::AccessDenied(format!("uid {uid} may not read here; root and members of nicd's groups may")))
+            }
+        }
+    }
+
+    /// What is at a path, if it is there.
+    fn object(&self, path: &str) -> Result<Object, Refusal> {
+        let there = |object: &Object| match object {
+            Object::Port(port) => self.board.ports().contains_key(port),
+            Object::Above(_) | Object::Agent | Object::Ports => true,
+        };
+        Object::at(path).filter(there).ok_or_else(|| Refusal::UnknownObject(path.to_owned()))
+    }
+
+    fn port(&self, port: PortId) -> Result<Shown, Refusal> {
+        self.board.port(port).ok_or_else(|| Refusal::UnknownObject(path(port).to_string()))
+    }
+
+    async fn introspect(&self, header: &Header<'_>, object: Object) -> Answer {
+        match object {
+            Object::Above(child) => answer(header, &xml::node("", [child.to_owned()])),
+            Object::Agent => answer(header, &xml::node(&xml::agent(), ["port".to_owned()])),
+            Object::Port(_) => answer(header, &xml::node(&xml::port(), [])),
+            Object::Ports => {
+                let _one = self.long.acquire().await;
+                let ports: Vec<PortId> = self.board.ports().keys().copied().collect();
+                answer(header, &xml::node("", ports.into_iter().map(segment)))
+            }
+        }
+    }
+
+    /// `ListPorts`: a page of paths, ids and statuses, in the order of the ids.
+    fn list(&self, header: &Header<'_>, call: &Message) -> Answer {
+        let (offset, limit): (u32, u32) = arguments(&call.body(), "uu")?;
+        // 0 is what "as many as there may be" is written as.
+        let limit = if limit == 0 { PAGE } else { limit.min(PAGE) };
+        let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let page: Vec<(OwnedObjectPath, String, &str)> = {
+            let ports = self.board.ports();
+            let page = ports.iter().skip(number(offset)).take(number(limit));
+            page.map(|(port, shown)| (path(*port), port.to_string(), shown.status)).collect()
+        };
+        answer(header, &page)
+    }
+
+    /// `GetManagedObjects`.
+    async fn everything(&self, header: &Header<'_>) -> Answer {
+        let _one = self.long.acquire().await;
+        let ports = self.board.ports().clone();
+        let objects: HashMap<OwnedObjectPath, HashMap<&str, Values<'_>>> =
+            ports.iter().map(|(port, shown)| (path(*port), HashMap::from([(PORT, shown.all())]))).collect();
+        answer(header, &objects)
+    }
+
+    fn get(&self, header: &Header<'_>, call: &Message, object: Object) -> Answer {
+        let body = call.body();
+        let (interface, name): (&str, &str) = arguments(&body, "ss")?;
+        let unknown = || Refusal::UnknownProperty(name.to_owned());
+        match (object, interface) {
+            (Object::Agent, AGENT) => answer(header, &self.agent().remove(name).ok_or_else(unknown)?),
+            (Object::Port(port), PORT) => answer(header, &self.port(port)?.get(name).ok_or_else(unknown)?),
+            _ => Err(Refusal::UnknownInterface(interface.to_owned())),
+        }
+    }
+
+    fn get_all(&self, header: &Header<'_>, call: &Message, object: Object) -> Answer {
+        let body = call.body();
+        let interface: &str = arguments(&body, "s")?;
+        match (object, interface) {
+            (Object::Agent, AGENT) => answer(header, &self.agent()),
+            (Object::Port(port), PORT) => answer(header, &self.port(port)?.all()),
+            // These have none.
+            (_, INTROSPECTABLE | PROPERTIES | PEER) | (Object::Agent, OBJECT_MANAGER) => answer(header, &Values::new()),
+            _ => Err(Refusal::UnknownInterface(interface.to_owned())),
+        }
+    }
+
+    fn agent(&self) -> Values<'static> {
+        let ports = u32::try_from(self.board.ports().len()).unwrap_or(u32::MAX);
+        HashMap::from([("Version", env!("CARGO_PKG_VERSION").into()), ("PortCount", ports.into())])
+    }
+
+    /// `OpenTap`. The answer holds the descriptors, and with it they are closed here.
+    async fn open_tap(&self, header: &Header<'_>, path: &str, peer: &Peer) -> Answer {
+        let port = match Object::at(path) {
+            Some(Object::Port(port)) => self.bus.manager.port(port).ok(),
+            _ => None,
+        };
+        if !self.may_open(peer, port.as_ref()) {
+            let uid = peer.uid;
+            let who = "root, members of nicd's group and the owner named for the port's server may";
+            return Err(Refusal::AccessDenied(format!("uid {uid} may not open this tap; {who}")));
+        }
+        let Some(port) = port else { return Err(Refusal::UnknownObject(path.to_owned())) };
+        let queues = port.binding.and_then(|binding| binding.tap).map_or(1, |tap| tap.queues);
+        if queues > DESCRIPTORS {
+            return Err(Refusal::TooManyQueues { queues, limit: DESCRIPTORS });
+        }
+        let opened: Vec<OwnedFd> = self.bus.manager.open_tap(port.port.id).await?;
+        answer(header, &opened.into_iter().map(Fd::from).collect::<Vec<Fd<'_>>>())
+    }
+
+    /// Root, the group, and for its own ports the owner of the server: by uid, and by gid too where one is named.
+    fn may_open(&self, peer: &Peer, port: Option<&PortView>) -> bool {
+        if Access::of(peer, Door::Main, &self.bus.admitted) == Access::Full {
+            return true;
+        }
+        let server = port.and_then(|port| port.binding.as_ref()).map(|binding| binding.server);
+        let server = server.and_then(|server| self.bus.manager.server(server).ok());
+        match server.map(|view| view.server.guest) {
+            Some(Guest::Vm { owner: Owner { uid: Some(uid), gid }, .. }) => {
+                uid == peer.uid && gid.is_none_or(|gid| peer.is_in(Some(gid)))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn answer<B: serde::Serialize + DynamicType>(call: &Header<'_>, body: &B) -> Answer {
+    Ok(Message::method_return(call).build(body)?)
+}
+
+/// A call's arguments, which must be of the types expected.
+fn arguments<'b, B>(body: &'b zbus::message::Body, expected: &'static str) -> Result<B, Refusal>
+where
+    B: serde::Deserialize<'b> + zbus::Type,
+{
+    let refuse = |_| Refusal::InvalidArgs { given: body.signature().to_string_no_parens(), expected };
+    body.deserialize().map_err(refuse)
+}

@@ -1,0 +1,110 @@
+//! Following the manager's events: each is a hint to look at its port, and what differs from what was told becomes signals.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use zbus::connection::Connection;
+
+use crate::events::{Event, Kind, Reader};
+use crate::manager::Manager;
+use crate::model::PortId;
+use crate::telemetry::meters;
+
+use super::board::{Board, Shown};
+use super::object::{ROOT, path};
+use super::xml::{OBJECT_MANAGER, PORT, PROPERTIES};
+
+/// One connection's way along the events.
+#[derive(Debug)]
+pub(super) struct Follower {
+    manager: Arc<Manager>,
+    connection: Connection,
+    board: Arc<Board>,
+    reader: Reader,
+}
+
+impl Follower {
+    /// Lists every port on the board, without signals: nobody knows the name yet.
+    pub(super) fn new(manager: Arc<Manager>, connection: Connection, board: Arc<Board>) -> Self {
+        let newest = manager.events().newest();
+        let reader = manager.events().read_after(Some(newest));
+        for port in manager.port_ids() {
+            if let Ok(view) = manager.port(port) {
+                board.ports().insert(port, Shown::of(&view));
+            }
+        }
+        board.told(newest);
+        Self { manager, connection, board, reader }
+    }
+
+    /// Tells until the connection takes no more.
+    pub(super) async fn run(&mut self) -> zbus::Error {
+        loop {
+            let event = self.reader.next().await;
+            if let Err(error) = self.tell(&event).await {
+                return error;
+            }
+            self.board.told(event.seq);
+        }
+    }
+
+    async fn tell(&self, event: &Event) -> zbus::Result<()> {
+        match (event.kind, event.port_id) {
+            (Kind::PortCreated | Kind::PortStatus | Kind::PortDeleted, Some(port)) => {
+                self.look(port).await?;
+                self.status_changed(port, event).await
+            }
+            (Kind::Lost, _) => self.look_at_all().await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn look_at_all(&self) -> zbus::Result<()> {
+        let there = self.manager.port_ids();
+        let told: Vec<PortId> = self.board.ports().keys().copied().collect();
+        for port in BTreeSet::from_iter(there.into_iter().chain(told)) {
+            self.look(port).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells how a port differs from what was told of it.
+    async fn look(&self, port: PortId) -> zbus::Result<()> {
+        let now = self.manager.port(port).ok().map(|view| Shown::of(&view));
+        let before = match &now {
+            Some(now) => self.board.ports().insert(port, now.clone()),
+            None => self.board.ports().remove(&port),
+        };
+        match (before, now) {
+            (None, Some(now)) => {
+                let interfaces = HashMap::from([(PORT, now.all())]);
+                self.signal(ROOT, OBJECT_MANAGER, "InterfacesAdded", &(path(port), interfaces)).await
+            }
+            (Some(_), None) => self.signal(ROOT, OBJECT_MANAGER, "InterfacesRemoved", &(path(port), [PORT].as_slice())).await,
+            (Some(before), Some(now)) if before != now => {
+                let nothing: &[&str] = &[];
+                let changed = (PORT, now.changed_since(&before), nothing);
+                self.signal(path(port).as_str(), PROPERTIES, "PropertiesChanged", &changed).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn status_changed(&self, port: PortId, event: &Event) -> zbus::Result<()> {
+        let (Some(old), Some(new)) = (event.old, event.new) else { return Ok(()) };
+        if old == new {
+            return Ok(());
+        }
+        let body = (old.as_str(), new.as_str(), event.reason.as_deref().unwrap_or_default());
+        self.signal(path(port).as_str(), PORT, "StatusChanged", &body).await
+    }
+
+    async fn signal<B>(&self, path: &str, interface: &str, name: &str, body: &B) -> zbus::Result<()>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        self.connection.emit_signal(None::<&str>, path, interface, name, body).await?;
+        meters().dbus_signals.inc();
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! The two ways into a namespace.
+
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::unistd::{AccessFlags, access};
+
+use super::super::socket::Netlink;
+use super::super::{NetnsError, capabilities, tap};
+use super::enter::{OPENING, refused, socket_inside};
+use super::{Named, words};
+use crate::points;
+
+/// Where the helper listens.
+pub(in crate::kernel) const HELPER: &str = "/run/nicd/nicd-netns.sock";
+
+/// How long the helper may take: what opening may, and as long again while it opens for another of this daemon's threads.
+const LIMIT: Duration = Duration::from_secs(2 * OPENING.as_secs());
+
+/// Whether the last exchange with it failed.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// How namespaces are entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernel) enum Door {
+    /// By this process.
+    Here,
+    /// By the helper.
+    Helper,
+}
+
+impl Door {
+    /// What the capabilities of this process allow.
+    pub(super) fn of_this_process() -> Self {
+        if capabilities::lacks(capabilities::SYS_ADMIN) { Self::Helper } else { Self::Here }
+    }
+
+    /// A netlink socket inside a namespace.
+    pub(super) fn open(self, named: &Named) -> Result<Netlink, NetnsError> {
+        let enter = || match self {
+            Self::Here => socket_inside(named),
+            Self::Helper => ask(named),
+        };
+        points::call(("netns", "enter"), enter, |errno| refused(&named.shown(), errno.desc()))
+    }
+
+    /// Why it does not open, as far as that can be told without starting the helper: its socket is not there for this
+    /// process. Once the helper has failed, it is knocked at.
+    pub(in crate::kernel) fn closed(self) -> Option<String> {
+        if self == Self::Here {
+            return None;
+        }
+        let there = access(HELPER, AccessFlags::W_OK).map_err(io::Error::from);
+        let answers = there.and_then(|()| match FAILED.load(Ordering::Relaxed) {
+            true => UnixStream::connect(HELPER).map(drop),
+            false => Ok(()),
+        });
+        FAILED.store(answers.is_err(), Ordering::Relaxed);
+        answers.err().map(|error| error.to_string())
+    }
+}
+
+fn ask(named: &Named) -> Result<Netlink, NetnsError> {
+    let unreachable = |said: String| NetnsError::Helper { path: named.shown().display().to_string(), said };
+    let Some(request) = words::request(named) else {
+        return Err(NetnsError::Missing(named.shown().display().to_string()));
+    };
+    let mut answer = [0; words::ANSWER];
+    let exchanged = exchange(&request, &mut answer);
+    FAILED.store(exchanged.is_err(), Ordering::Relaxed);
+    let (length, socket) = exchanged.map_err(|error| unreachable(error.to_string()))?;
+    match (&answer[..length], socket) {
+        (words::SOCKET, Some(socket)) => Ok(Netlink::over(tap::netlink(socket))),
+        (said, _) => Err(words::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
+    }
+}
+
+/// One question, and what comes back.
+fn exchange(request: &[u8], answer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut helper = UnixStream::connect(HELPER)?;
+    helper.set_write_timeout(Some(LIMIT))?;
+    helper.set_read_timeout(Some(LIMIT))?;
+    helper.write_all(request)?;
+    helper.shutdown(Shutdown::Write)?;
+    tap::receive(helper.as_fd(), answer)
+}

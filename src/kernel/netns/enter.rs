@@ -1,0 +1,139 @@
+//! The one thing that needs CAP_SYS_ADMIN: a netlink socket inside a namespace.
+//!
+//! A namespace is entered on a thread of its own that ends at once, so that no other thread is ever anywhere but in the
+//! host's, and a path that hangs holds up no more than the wait for it.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+
+use super::super::socket::Netlink;
+use super::super::{NetnsError, tap};
+use super::Named;
+use crate::points;
+
+/// How long opening may take. A mounted namespace opens in microseconds; a path on a dead file server never does.
+pub(super) const OPENING: Duration = Duration::from_secs(5);
+
+/// Threads that may be on their way into a namespace at once. One that hangs stays.
+const ENTERING: usize = 8;
+
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a thread under way for as long as it is.
+struct Ticket;
+
+impl Ticket {
+    fn take() -> Option<Self> {
+        let more = |now: usize| (now < ENTERING).then_some(now + 1);
+        UNDER_WAY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A netlink socket inside the namespace.
+///
+/// # Errors
+/// There is no such namespace, or it cannot be entered.
+pub(super) fn socket_inside(named: &Named) -> Result<Netlink, NetnsError> {
+    let refused = |said: &str| self::refused(&named.shown(), said);
+    let ticket = Ticket::take().ok_or_else(|| refused("too many other paths are being waited for"))?;
+    let (sender, entered) = mpsc::sync_channel(1);
+    let wanted = named.clone();
+    let work = move || {
+        let _ticket = ticket;
+        // A caller that has given up no longer listens; what was opened is then dropped.
+        let _ = sender.send(match &wanted {
+            Named::Path(path) => step_inside(path),
+            Named::Cookie(cookie) => search(*cookie).ok_or_else(|| NetnsError::Missing(wanted.shown().display().to_string())),
+        });
+    };
+    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(work));
+    match thread {
+        Ok(_detached) => entered.recv_timeout(OPENING).unwrap_or_else(|_| Err(refused("it did not open in time"))),
+        Err(error) => Err(refused(&error.to_string())),
+    }
+}
+
+/// Moves this thread, which ends soon, into the namespace, and opens the socket.
+fn step_inside(path: &Path) -> Result<Netlink, NetnsError> {
+    let not_netns = || NetnsError::NotNetns(path.display().to_string());
+    let refused = |errno: Errno| refused(path, errno.desc());
+    // O_PATH opens nothing yet: no FIFO blocks, no device wakes up.
+    let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => NetnsError::Missing(path.display().to_string()),
+        errno => refused(errno),
+    })?;
+    if fstatfs(&place).map_err(refused)?.filesystem_type() != NSFS_MAGIC {
+        return Err(not_netns());
+    }
+    setns(reopened(&place).map_err(refused)?, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+        Errno::EINVAL => not_netns(),
+        Errno::EPERM => self::refused(path, "entering a namespace needs CAP_SYS_ADMIN"),
+        errno => refused(errno),
+    })?;
+    Netlink::open().map_err(|failure| self::refused(path, &failure.said))
+}
+
+/// Opens what `place` is. Through /proc, so that it is the object just checked whatever its path names by now.
+fn reopened(place: &OwnedFd) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    open(format!("/proc/self/fd/{}", place.as_raw_fd()).as_str(), flags, Mode::empty())
+}
+
+/// The namespace with this cookie among those that a process is in or that are mounted where this process sees them.
+fn search(cookie: u64) -> Option<Netlink> {
+    let mut seen = BTreeSet::new();
+    let unseen = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| seen.insert((found.dev(), found.ino())));
+    let entered = processes().chain(mounts()).filter(unseen).filter_map(|path| step_inside(&path).ok());
+    entered.into_iter().find(|netlink| tap::netns_cookie(netlink.socket()) == Ok(cookie))
+}
+
+/// The namespaces processes are in.
+fn processes() -> impl Iterator<Item = PathBuf> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbered = all.filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
+    numbered.map(|entry| entry.path().join("ns/net"))
+}
+
+/// The namespaces that are mounted somewhere (proc_pid_mountinfo(5)).
+fn mounts() -> impl Iterator<Item = PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted: Vec<PathBuf> = table
+        .lines()
+        .filter(|line| line.contains(" - nsfs "))
+        .filter_map(|line| line.split(' ').nth(4).map(PathBuf::from))
+        .collect();
+    mounted.into_iter()
+}
+
+impl Named {
+    /// For messages.
+    pub(super) fn shown(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Cookie(cookie) => format!("the network namespace with cookie {cookie}").into(),
+        }
+    }
+}
+
+/// A namespace that cannot be entered.
+pub(super) fn refused(path: &Path, said: &str) -> NetnsError {
+    NetnsError::Refused { path: path.display().to_string(), said: said.to_owned() }
+}

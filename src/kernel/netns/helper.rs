@@ -1,0 +1,110 @@
+//! `nicd-netns`: the only part of nicd with CAP_SYS_ADMIN. It has one verb.
+//!
+//! A path, or a cookie, comes in over a Unix socket; a netlink socket inside that network namespace goes back (`words`).
+//! What it opens is decided in `enter`: only what the kernel says is a network namespace, whatever the path was swapped
+//! for meanwhile; never the host's own. It answers the owner of its socket's file and nobody else, keeps nothing, and ends
+//! when nobody has asked for a while: systemd, which made the socket, starts it again.
+//!
+//! It must see the host's mounts as they come and go, so its unit gives it no mount namespace of its own; the host's
+//! network it need not see.
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use super::super::socket::Netlink;
+use super::super::{NetnsError, tap};
+use super::enter::{refused, socket_inside};
+use super::words;
+
+/// Without a question for so long it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How long a caller may take to ask, and to take the answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why the helper cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// It is not a program to be started by hand.
+    #[error("nicd-netns is started by systemd with its socket (nicd-netns.socket); none was passed")]
+    NoSocket,
+    /// The socket is not as its unit makes it.
+    #[error("the socket that systemd passed cannot be used")]
+    Socket(#[source] io::Error),
+}
+
+/// Answers until nobody asks any more.
+///
+/// # Errors
+/// It was not started by its socket, or that fails.
+pub fn run() -> Result<(), HelperError> {
+    let passed = ListenFd::from_env().take_unix_listener(0).map_err(HelperError::Socket)?;
+    let listener = passed.ok_or(HelperError::NoSocket)?;
+    let daemon = owner(&listener).map_err(HelperError::Socket)?;
+    // Who made the socket did so in the host's namespace; this process is in one without any link.
+    let home = tap::netns_cookie(&listener).map_err(|errno| HelperError::Socket(errno.into()))?;
+    while is_asked(&listener).map_err(HelperError::Socket)? {
+        let (caller, _) = listener.accept().map_err(HelperError::Socket)?;
+        if let Err(error) = serve(caller, daemon, home) {
+            tracing::warn!(%error, "a caller got no answer");
+        }
+    }
+    Ok(())
+}
+
+/// Whose the socket's file is: the daemon's uid, as the unit says.
+fn owner(listener: &UnixListener) -> io::Result<u32> {
+    let address = listener.local_addr()?;
+    let path = address.as_pathname().ok_or_else(|| io::Error::other("it has no path"))?;
+    Ok(std::fs::symlink_metadata(path)?.uid())
+}
+
+/// Waits for a caller; false when none comes.
+fn is_asked(listener: &UnixListener) -> io::Result<bool> {
+    let wait = PollTimeout::try_from(IDLE).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], wait) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// One question and its answer.
+fn serve(mut caller: UnixStream, daemon: u32, home: u64) -> io::Result<()> {
+    caller.set_read_timeout(Some(PATIENCE))?;
+    caller.set_write_timeout(Some(PATIENCE))?;
+    let uid = getsockopt(&caller, PeerCredentials)?.uid();
+    if uid != daemon {
+        let said = format!("nicd-netns answers uid {daemon} alone, and uid {uid} has asked");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, said));
+    }
+    let mut request = Vec::new();
+    (&mut caller).take(words::REQUEST as u64 + 1).read_to_end(&mut request)?;
+    // Who only looks whether somebody is there has nothing to ask.
+    if request.is_empty() {
+        return Ok(());
+    }
+    match answer(&request, home) {
+        Ok(netlink) => tap::send(caller.as_fd(), words::SOCKET, Some(netlink.socket().as_fd())),
+        Err(error) => tap::send(caller.as_fd(), &words::refusal(&error), None),
+    }
+}
+
+/// The one verb.
+fn answer(request: &[u8], home: u64) -> Result<Netlink, NetnsError> {
+    let named = words::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
+    let netlink = socket_inside(&named)?;
+    match tap::netns_cookie(netlink.socket()) {
+        Ok(cookie) if cookie != home => Ok(netlink),
+        Ok(_own) => Err(NetnsError::Own(named.shown().display().to_string())),
+        Err(errno) => Err(refused(&named.shown(), errno.desc())),
+    }
+}

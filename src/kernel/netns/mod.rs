@@ -1,0 +1,117 @@
+//! Network namespaces: which one a path names, and a netlink socket inside it.
+//!
+//! ```text
+//!  Home ── Named ──► Door ─┬─ Here ─────────────────► enter: a thread that ends at once
+//!       ◄── socket ────────┴─ Helper ── words ──► helper ──► enter
+//! ```
+//!
+//! Entering needs CAP_SYS_ADMIN. A daemon that has it enters by itself; the shipped service has not, and asks `nicd-netns`,
+//! which does the same and nothing else. Either way one netlink socket comes back, and everything else is read off it:
+//! its cookie is the namespace's identity, and it gives the descriptor a device is moved by. What is opened here keeps
+//! the namespace alive and is dropped with the execution that asked for it.
+
+mod door;
+mod enter;
+pub mod helper;
+mod words;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::answer::{Failure, Part};
+use super::socket::Netlink;
+use super::{NetnsError, Trouble, tap};
+use crate::model::NetnsPin;
+
+pub(super) use door::Door;
+
+/// What tells namespaces apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    /// The one that a path names.
+    Path(PathBuf),
+    /// The one with this `SO_NETNS_COOKIE`, wherever a process or a mount of it shows it.
+    Cookie(u64),
+}
+
+/// An entered namespace.
+#[derive(Debug)]
+pub(super) struct Inside {
+    /// A socket inside.
+    pub(super) netlink: Netlink,
+    /// The namespace, to give a device into.
+    pub(super) fd: OwnedFd,
+    cookie: u64,
+}
+
+/// The host's own namespace, and how a guest's is told from it and reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home {
+    boot_id: Uuid,
+    cookie: u64,
+    door: Door,
+}
+
+impl Home {
+    /// Reads which boot this is, and which namespace `netlink` is in.
+    pub(super) fn of(netlink: &Netlink) -> Result<Self, Failure> {
+        let path = "/proc/sys/kernel/random/boot_id";
+        let boot_id = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+        let boot_id = boot_id.ok_or_else(|| Failure::new(Trouble::Other, Part::Open, format!("{path} cannot be read")))?;
+        let cookie = tap::netns_cookie(netlink.socket()).map_err(|errno| Failure::system(Part::Open, errno))?;
+        Ok(Self { boot_id, cookie, door: Door::of_this_process() })
+    }
+
+    /// How namespaces are reached.
+    pub(super) fn door(self) -> Door {
+        self.door
+    }
+
+    /// The namespace that `path` names, entered.
+    pub(super) fn enter(self, path: &Path) -> Result<Inside, NetnsError> {
+        let inside = Inside::at(path, self.door.open(&Named::Path(path.to_owned()))?)?;
+        match inside.cookie == self.cookie {
+            true => Err(NetnsError::Own(path.display().to_string())),
+            false => Ok(inside),
+        }
+    }
+
+    /// The same, which must be the pinned one.
+    pub(super) fn enter_pinned(self, path: &Path, pin: NetnsPin) -> Result<Inside, Failure> {
+        let wrong = |trouble, said: String| Failure::new(trouble, Part::Namespace, said);
+        let inside = self.enter(path).map_err(|error| match error {
+            NetnsError::Helper { .. } => wrong(Trouble::Helper, error.to_string()),
+            error => wrong(Trouble::Namespace, error.to_string()),
+        })?;
+        match self.pin(&inside) == pin {
+            true => Ok(inside),
+            false => {
+                let said = format!("{} is another namespace than the one the server was given", path.display());
+                Err(wrong(Trouble::Namespace, said))
+            }
+        }
+    }
+
+    /// Whether the pinned namespace is one of those that a process is in or that are mounted somewhere. One that could
+    /// not be looked for may live.
+    pub(super) fn lives(self, pin: NetnsPin) -> bool {
+        let found = || self.door.open(&Named::Cookie(pin.cookie));
+        pin.boot_id == self.boot_id && !matches!(found(), Err(NetnsError::Missing(_)))
+    }
+
+    /// What tells an entered namespace from all others.
+    pub(super) fn pin(self, inside: &Inside) -> NetnsPin {
+        NetnsPin { boot_id: self.boot_id, cookie: inside.cookie }
+    }
+}
+
+impl Inside {
+    fn at(path: &Path, netlink: Netlink) -> Result<Self, NetnsError> {
+        let refused = |errno: nix::errno::Errno| enter::refused(path, errno.desc());
+        let cookie = tap::netns_cookie(netlink.socket()).map_err(refused)?;
+        let fd = tap::netns_of(netlink.socket()).map_err(refused)?;
+        Ok(Self { netlink, fd, cookie })
+    }
+}

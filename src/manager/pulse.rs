@@ -1,0 +1,117 @@
+//! The loop's pulse: a sign of life from the loop itself, the end of the start, and a look at what the host lacks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+
+use crate::kernel::Lack;
+use crate::model::Status;
+
+use super::{Manager, Problem, answered};
+
+/// How long the kernel's thread may take to say what the host lacks, before the last answer counts.
+const LACKS_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a start waits for ports to be brought back; below what systemd gives a start (`TimeoutStartSec=`, 90 s).
+const FIRST_PASS: Duration = Duration::from_secs(30);
+
+/// Ticks in the manager's loop, and has somebody told. A loop that is stuck, or that waits for a lock that is, tells
+/// nothing: that is how a watchdog notices.
+pub struct Pulse {
+    ticks: Interval,
+    tell: Box<dyn FnMut(&str) + Send>,
+}
+
+impl std::fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pulse").field("every", &self.ticks.period()).finish()
+    }
+}
+
+impl Pulse {
+    /// Tells `tell` every so often how the agent fares, in a few words. To be made inside the event loop.
+    pub fn new(every: Duration, tell: impl FnMut(&str) + Send + 'static) -> Self {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ticks, tell: Box::new(tell) }
+    }
+
+    /// Waits for the next beat. Cancel-safe.
+    pub(super) async fn next(&mut self) {
+        self.ticks.tick().await;
+    }
+
+    pub(super) fn beat(&mut self, manager: &Arc<Manager>) {
+        (self.tell)(&manager.summary());
+        let manager = Arc::clone(manager);
+        // Not in the tracker: a stop need not wait for a look.
+        tokio::spawn(async move { manager.look_for_lacks().await });
+    }
+}
+
+impl Manager {
+    /// How the agent fares, in a line: how many ports there are and in which status, and what is wrong.
+    pub fn summary(&self) -> String {
+        let health = self.health();
+        let of = |status: Status| health.ports.get(status.as_str()).copied().unwrap_or_default();
+        let total: usize = health.ports.values().sum();
+        let mut line = format!("{total} {}: {} active", if total == 1 { "port" } else { "ports" }, of(Status::Active));
+        for (status, word) in [(Status::Build, "in build"), (Status::Down, "down"), (Status::Error, "in error")] {
+            match of(status) {
+                0 => {}
+                some => line.push_str(&format!(", {some} {word}")),
+            }
+        }
+        if self.starting() {
+            line.push_str("; starting");
+        }
+        match health.problems.as_slice() {
+            [] => {}
+            [first] => line.push_str(&format!("; degraded: {}", first.reason)),
+            [first, rest @ ..] => line.push_str(&format!("; degraded: {} and {} more", first.reason, rest.len())),
+        }
+        line
+    }
+
+    /// Waits until every port that differed at the start has been tried once, whatever came of it; but not for one whose
+    /// try takes very long.
+    pub async fn reconciled(&self) {
+        self.first_pass.close();
+        if timeout(FIRST_PASS, self.first_pass.wait()).await.is_err() {
+            tracing::warn!(ports = self.first_pass.len(), "ports are still being brought back");
+        }
+        self.reconciled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether ports that differed at the start still wait for their first try.
+    pub fn starting(&self) -> bool {
+        !self.reconciled.load(Ordering::Relaxed)
+    }
+
+    /// Looks what the host lacks, for health and its events.
+    pub async fn look_for_lacks(&self) {
+        let Ok(asked) = self.hands.lacks() else { return };
+        if let Ok(Ok(lacks)) = timeout(LACKS_WAIT, answered(asked)).await {
+            let mut state = self.lock();
+            state.lacks = lacks;
+            self.tell_health(&mut state);
+        }
+    }
+}
+
+impl From<&Lack> for Problem {
+    fn from(lack: &Lack) -> Self {
+        match lack {
+            Lack::Tun { said, remedy } => {
+                Self { reason: "tun_unusable", detail: format!("no tap can be made: {said}"), remedy: remedy.clone() }
+            }
+            Lack::NetnsHelper { said } => Self {
+                reason: "netns_helper_unreachable",
+                detail: format!("no network namespace can be entered: nicd-netns does not answer ({said})"),
+                remedy: "systemctl start nicd-netns.socket, or run nicd with CAP_SYS_ADMIN".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What the service manager is told (sd_notify(3)): readiness, a line of status, reloads, and signs of life.
+//!
+//! Without a service manager nothing is told, and nothing is missing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// How often the manager's loop tells something when no watchdog asks for more.
+const PULSE: Duration = Duration::from_secs(5);
+
+/// How long the loop may go without a sign of life, if the unit says so (`WatchdogSec=`): half of that leaves room for a
+/// beat that comes late.
+pub fn pulse() -> Duration {
+    sd_notify::watchdog_enabled().map_or(PULSE, |limit| (limit / 2).min(PULSE))
+}
+
+/// Requests are answered from now on, and everything was tried once that was to be there.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Not ready yet.
+pub fn starting(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// The configuration is being read again; [`ready`] ends it. With the time, as `Type=notify-reload` wants it.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]),
+        Err(error) => tracing::warn!(%error, "the clock cannot be read, so no reload is told"),
+    }
+}
+
+/// No more requests are taken.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping: what is under way ends first")]);
+}
+
+/// Tells of each beat of the loop: the sign of life, and the line when it has changed.
+pub fn beats() -> impl FnMut(&str) + Send + 'static {
+    let mut told = String::new();
+    move |status| {
+        if told == status {
+            return tell(&[NotifyState::Watchdog]);
+        }
+        told.replace_range(.., status);
+        tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager could not be told");
+    }
+}

@@ -1,0 +1,376 @@
+//! What is counted: one set for the process, as the log is, and its text for Prometheus.
+//!
+//! ```text
+//!  kernel, store, events, manager, api, dbus ── count ──► Meters ──► text
+//!  manager ── how things stand now (Standing) ────────────────┘
+//! ```
+//!
+//! Counting is some atomic steps and never waits. What is a state rather than a count is not kept here: whoever asks for
+//! the text gives it along, so that it is what health says. The values of a label are words of this program, never a
+//! path, an id or a client's text, so that what a client sends cannot grow it. `docs/metrics.md` lists the families; a
+//! test compares.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// What the text is, for the header Content-Type (Prometheus' text exposition format).
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The word for what went well, beside the stable words for what did not.
+pub const OK: &str = "ok";
+
+/// From one look at the kernel (10 µs) and one flush (100 µs) to the longest wait there is (30 s), in seconds.
+const BUCKETS: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// A part of an attach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attaching {
+    /// From the action to its reservation in memory; waiting for other work on the same objects is part of it.
+    Reserve,
+    /// From handing the intent to the store to its being durable.
+    Commit,
+    /// The kernel's work, without the wait for the intent.
+    Kernel,
+    /// From the last step in the kernel to the answer.
+    Reply,
+}
+
+/// A part of a detach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detaching {
+    /// From the action to its durable intent.
+    Commit,
+    /// Setting the device down.
+    Cut,
+    /// From handing the device to the reaper to its end in the kernel.
+    Delete,
+}
+
+/// How things stand while the text is made.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// How long the daemon has run.
+    pub uptime: Duration,
+    /// How many ports have each status.
+    pub ports: Vec<(&'static str, usize)>,
+    /// The reason of each problem health shows.
+    pub problems: Vec<&'static str>,
+    /// How many wait in each queue.
+    pub queues: Vec<(&'static str, usize)>,
+    /// How many follow the events.
+    pub event_readers: usize,
+}
+
+/// The process's meters.
+#[derive(Debug)]
+pub struct Meters {
+    registry: Registry,
+    attaches: IntCounterVec,
+    attach: Histogram,
+    attach_step: HistogramVec,
+    detaches: IntCounterVec,
+    detach_step: HistogramVec,
+    repairs: IntCounterVec,
+    /// Changes asked of the kernel.
+    pub kernel_writes: IntCounter,
+    /// How often events of the kernel were lost.
+    pub netlink_overruns: IntCounter,
+    /// Complete dumps taken in place of lost events.
+    pub resyncs: IntCounter,
+    /// Notices of the watch that still waited when the manager last took some.
+    pub notices: IntGauge,
+    store_commits: IntCounterVec,
+    store_commit: Histogram,
+    store_flush: Histogram,
+    events: IntCounterVec,
+    /// How often a reader of events was told that it had lost some.
+    pub events_lost: IntCounter,
+    http_requests: IntCounterVec,
+    http_request: HistogramVec,
+    http_refused: IntCounterVec,
+    /// Connections open at the sockets.
+    pub connections: IntGauge,
+    /// Whether the name on the bus is ours: 1 or 0.
+    pub dbus_connected: IntGauge,
+    dbus_calls: IntCounterVec,
+    /// Signals sent on the bus.
+    pub dbus_signals: IntCounter,
+    standing: Mutex<Gauges>,
+}
+
+/// Set anew for each text.
+#[derive(Debug)]
+struct Gauges {
+    uptime: Gauge,
+    ports: IntGaugeVec,
+    problems: IntGaugeVec,
+    queues: IntGaugeVec,
+    event_readers: IntGauge,
+}
+
+/// The process's meters.
+pub fn meters() -> &'static Meters {
+    static METERS: LazyLock<Meters> = LazyLock::new(Meters::new);
+    &METERS
+}
+
+impl Attaching {
+    const ALL: [Self; 4] = [Self::Reserve, Self::Commit, Self::Kernel, Self::Reply];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserve => "reserve",
+            Self::Commit => "commit",
+            Self::Kernel => "kernel",
+            Self::Reply => "reply",
+        }
+    }
+}
+
+impl Detaching {
+    const ALL: [Self; 3] = [Self::Commit, Self::Cut, Self::Delete];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Cut => "cut",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl Meters {
+    /// An attach has been answered, with [`OK`] or a stable reason.
+    pub fn attached(&self, result: &'static str, took: Duration) {
+        self.attaches.with_label_values(&[result]).inc();
+        if result == OK {
+            self.attach.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A part of an attach has been done.
+    pub fn attaching(&self, step: Attaching, took: Duration) {
+        self.attach_step.with_label_values(&[step.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// A detach, or a port's deletion, has been answered, with [`OK`] or a stable reason.
+    pub fn detached(&self, result: &'static str) {
+        self.detaches.with_label_values(&[result]).inc();
+    }
+
+    /// A part of a detach has been done.
+    pub fn detaching(&self, step: Detaching, took: Duration) {
+        self.detach_step.with_label_values(&[step.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// A device has been brought back to its record, or not; `cause` is what the plan was made for.
+    pub fn repaired(&self, cause: &'static str, result: &'static str) {
+        self.repairs.with_label_values(&[cause, result]).inc();
+    }
+
+    /// A transaction has ended in the store, so long after it was handed in.
+    pub fn committed(&self, result: &'static str, took: Duration) {
+        self.store_commits.with_label_values(&[result]).inc();
+        self.store_commit.observe(took.as_secs_f64());
+    }
+
+    /// The store has written what waited.
+    pub fn flushed(&self, took: Duration) {
+        self.store_flush.observe(took.as_secs_f64());
+    }
+
+    /// An event has been emitted.
+    pub fn emitted(&self, event: &'static str) {
+        self.events.with_label_values(&[event]).inc();
+    }
+
+    /// A request has been answered; `class` is the first digit of its status.
+    pub fn requested(&self, dialect: &'static str, class: u16, took: Duration) {
+        let class = ["1xx", "2xx", "3xx", "4xx", "5xx"].get(usize::from(class.saturating_sub(1))).copied().unwrap_or("5xx");
+        self.http_requests.with_label_values(&[dialect, class]).inc();
+        self.http_request.with_label_values(&[dialect]).observe(took.as_secs_f64());
+    }
+
+    /// A connection was answered before its request could be read.
+    pub fn refused(&self, reason: &'static str) {
+        self.http_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A call on the bus has been answered, with [`OK`] or the last part of the error's name.
+    pub fn called(&self, result: &'static str) {
+        self.dbus_calls.with_label_values(&[result]).inc();
+    }
+
+    /// Everything, as Prometheus' text.
+    pub fn text(&self, standing: &Standing) -> String {
+        // One at a time: the gauges are set for it. Poisoned or not, they are set wholly before they are read.
+        let gauges = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges.set(standing);
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "the metrics could not be written as text");
+        }
+        text
+    }
+
+    fn new() -> Self {
+        let registry = Registry::new();
+        let family = Family(&registry);
+        let meters = Self {
+            attaches: family.counters("nicd_attaches_total", "Attaches answered, by result.", &["result"]),
+            attach: family.times("nicd_attach_seconds", "Attaches that succeeded, from action to answer."),
+            attach_step: family.times_by("nicd_attach_step_seconds", "Parts of attaches.", "step"),
+            detaches: family.counters("nicd_detaches_total", "Detaches and deletions of ports answered, by result.", &["result"]),
+            detach_step: family.times_by("nicd_detach_step_seconds", "Parts of detaches.", "step"),
+            repairs: family.counters("nicd_repairs_total", "Devices brought back to their record.", &["cause", "result"]),
+            kernel_writes: family.counter("nicd_kernel_writes_total", "Changes asked of the kernel."),
+            netlink_overruns: family.counter("nicd_netlink_overruns_total", "Times that events of the kernel were lost."),
+            resyncs: family.counter("nicd_resyncs_total", "Complete dumps taken in place of lost events."),
+            notices: family.gauge("nicd_notices_waiting", "What the watch saw and the manager has not taken in yet."),
+            store_commits: family.counters("nicd_store_commits_total", "Transactions, by result.", &["result"]),
+            store_commit: family.times("nicd_store_commit_seconds", "Transactions, from handing in to durable."),
+            store_flush: family.times("nicd_store_flush_seconds", "Writes of all that waited, with their fdatasync."),
+            events: family.counters("nicd_events_total", "Events emitted, by kind.", &["event"]),
+            events_lost: family.counter("nicd_events_lost_total", "Times that a reader of events had lost some."),
+            http_requests: family.counters("nicd_http_requests_total", "Requests answered.", &["dialect", "code"]),
+            http_request: family.times_by("nicd_http_request_seconds", "Requests, from first byte to answer.", "dialect"),
+            http_refused: family.counters("nicd_http_refused_total", "Connections answered before a request.", &["reason"]),
+            connections: family.gauge("nicd_http_connections", "Connections open at the sockets."),
+            dbus_connected: family.gauge("nicd_dbus_connected", "Whether the name on the bus is ours."),
+            dbus_calls: family.counters("nicd_dbus_calls_total", "Calls on the bus answered, by result.", &["result"]),
+            dbus_signals: family.counter("nicd_dbus_signals_total", "Signals sent on the bus."),
+            standing: Mutex::new(Gauges::new(&family)),
+            registry: registry.clone(),
+        };
+        meters.begin();
+        meters
+    }
+
+    /// What is known beforehand is there from the start, at zero: a rate needs a first value.
+    fn begin(&self) {
+        for results in [&self.attaches, &self.detaches, &self.store_commits, &self.dbus_calls] {
+            results.with_label_values(&[OK]);
+        }
+        for step in Attaching::ALL {
+            self.attach_step.with_label_values(&[step.as_str()]);
+        }
+        for step in Detaching::ALL {
+            self.detach_step.with_label_values(&[step.as_str()]);
+        }
+    }
+}
+
+impl Gauges {
+    fn new(family: &Family<'_>) -> Self {
+        let build = family.gauges("nicd_build_info", "The program.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            uptime: family.add(Gauge::new("nicd_uptime_seconds", "Since the daemon started.")),
+            ports: family.gauges("nicd_ports", "Ports, by status.", &["status"]),
+            problems: family.gauges("nicd_problems", "What health shows to be wrong, by reason.", &["reason"]),
+            queues: family.gauges("nicd_queue_depth", "What waits in each queue.", &["queue"]),
+            event_readers: family.gauge("nicd_event_readers", "Who follows the events."),
+        }
+    }
+
+    fn set(&self, standing: &Standing) {
+        self.uptime.set(standing.uptime.as_secs_f64());
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        for (family, values) in [(&self.ports, &standing.ports), (&self.queues, &standing.queues)] {
+            values.iter().for_each(|(label, number)| family.with_label_values(&[label]).set(count(*number)));
+        }
+        self.problems.reset();
+        standing.problems.iter().for_each(|reason| self.problems.with_label_values(&[reason]).inc());
+        self.event_readers.set(count(standing.event_readers));
+    }
+}
+
+/// Makes families and lists them.
+struct Family<'a>(&'a Registry);
+
+impl Family<'_> {
+    /// Names and labels are constants of this file, valid and each given once, as a test shows that makes them all.
+    fn add<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
+        let made = made.expect("a valid name and valid labels");
+        self.0.register(Box::new(made.clone())).expect("a name given once");
+        made
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn times(&self, name: &str, help: &str) -> Histogram {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec())))
+    }
+
+    fn times_by(&self, name: &str, help: &str, label: &str) -> HistogramVec {
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), &[label]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_what_was_counted_and_how_things_stand() {
+        let meters = Meters::new();
+        meters.attached(OK, Duration::from_millis(1));
+        meters.attached("bridge_full", Duration::from_millis(1));
+        meters.requested("nova", 4, Duration::ZERO);
+        let mut standing = Standing { ports: vec![("ACTIVE", 2)], problems: vec!["store_full"], ..Standing::default() };
+        let text = meters.text(&standing);
+        for line in [
+            "nicd_attaches_total{result=\"ok\"} 1",
+            "nicd_attaches_total{result=\"bridge_full\"} 1",
+            "nicd_attach_seconds_count 1",
+            "nicd_http_requests_total{code=\"4xx\",dialect=\"nova\"} 1",
+            "nicd_ports{status=\"ACTIVE\"} 2",
+            "nicd_problems{reason=\"store_full\"} 1",
+            "nicd_detach_step_seconds_count{step=\"cut\"} 0",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in {text}");
+        }
+        standing.problems.clear();
+        assert!(!meters.text(&standing).contains("store_full"), "what is over is gone");
+    }
+
+    #[test]
+    fn every_family_is_documented_and_every_documented_family_is_there() {
+        let meters = Meters::new();
+        meters.repaired("drift", OK);
+        meters.requested("nova", 2, Duration::ZERO);
+        meters.refused("malformed_request");
+        meters.emitted("port.created");
+        let (ports, queues) = (vec![("ACTIVE", 1)], vec![("worker", 0)]);
+        let text = meters.text(&Standing { problems: vec!["x"], ports, queues, ..Standing::default() });
+        let doc = include_str!("../../docs/metrics.md");
+        let listed: Vec<&str> = doc.lines().filter_map(|line| line.strip_prefix("| `nicd_")?.split('`').next()).collect();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE nicd_")) {
+            let name = line.split(' ').next().unwrap();
+            assert!(listed.contains(&name), "nicd_{name} is not in docs/metrics.md");
+        }
+        for name in listed {
+            assert!(text.contains(&format!("# TYPE nicd_{name} ")), "nicd_{name} is not there");
+        }
+    }
+}

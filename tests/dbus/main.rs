@@ -1,0 +1,19 @@
+//! nicd on a private bus of the test's own: a real dbus-daemon, with busctl, dbus-monitor and QEMU at its other end.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "../common/bench.rs"]
+mod bench;
+#[path = "../common/daemon.rs"]
+mod daemon;
+#[path = "../common/house.rs"]
+mod house;
+#[path = "../common/netns.rs"]
+mod netns;
+
+mod bus;
+mod many;
+mod opening;
+mod seeing;
+mod troubles;
+mod who;

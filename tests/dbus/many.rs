@@ -1,0 +1,151 @@
+//! 4,000 ports, on a host in memory: what they cost on the bus.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nicd::access::Admitted;
+use nicd::config::DbusSettings;
+use nicd::dbus::Bus as OnBus;
+use nicd::kernel::fake::Fake;
+use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::subnet::{Gateway, NewSubnet};
+use nicd::model::{NetworkId, Owner, ServerId, SubnetId};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::bus::{ADDRESS, Bus, NAME, Policy, ROOT, ask, busctl, wait_for_name};
+use crate::house::House;
+use crate::netns::in_netns;
+
+const PORTS: usize = 4000;
+
+/// A bridge takes 1023 ports.
+const NETWORKS: usize = 4;
+
+fn network(n: usize) -> NetworkId {
+    NetworkId(Uuid::from_u128(0xa1_0000 + n as u128))
+}
+
+/// An attach looks at its server's NICs.
+const NICS_A_SERVER: usize = 100;
+
+fn server(n: usize) -> ServerId {
+    ServerId(Uuid::from_u128(0xc1_0000 + n as u128))
+}
+
+/// Networks and machines with room.
+fn furnish(house: &House) {
+    let networks = (0..NETWORKS).map(|n| NewNetwork {
+        id: Some(network(n)),
+        name: format!("net{n}"),
+        description: String::new(),
+        project_id: String::new(),
+        mtu: None,
+        bridge: None,
+        physical_network: None,
+    });
+    let subnets = (0..NETWORKS).map(|n| NewSubnet {
+        id: SubnetId(Uuid::from_u128(0xb1_0000 + n as u128)),
+        network_id: network(n),
+        name: String::new(),
+        description: String::new(),
+        project_id: String::new(),
+        cidr: format!("10.{n}.0.0/16").parse().unwrap(),
+        gateway: Gateway::FirstHost,
+        allocation_pools: None,
+        dns_nameservers: Vec::new(),
+        host_routes: Vec::new(),
+    });
+    let servers = (0..PORTS / NICS_A_SERVER).map(|n| {
+        let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };
+        let (name, project_id) = (String::new(), String::new());
+        Action::PutServer(NewServer { id: server(n), name, project_id, guest, nic_limit: Some(1000) })
+    });
+    let networks = [Action::CreateNetworks(networks.collect()), Action::CreateSubnets(subnets.collect())];
+    networks.into_iter().chain(servers).for_each(|action| _ = house.perform(action).unwrap());
+}
+
+/// Attaches so many, some at a time, to all networks in turn; answers how long they took.
+fn attach(house: &House, number: usize) -> Duration {
+    let one = |n: usize| {
+        let nic = WantedNic::OnNetwork(network(n % NETWORKS), None);
+        let server_id = server(n / NICS_A_SERVER);
+        Action::Attach(Attach { server_id, nic, second_on_network: SecondOnNetwork::Allowed, tag: None })
+    };
+    let began = Instant::now();
+    for first in (0..number).step_by(50) {
+        let answers = house.perform_at_once((first..first + 50).map(one).collect());
+        answers.into_iter().for_each(|answer| _ = answer.unwrap());
+    }
+    began.elapsed()
+}
+
+/// The thread on the bus, as the daemon starts it.
+fn on_bus(house: &House, stop: &CancellationToken) -> JoinHandle<()> {
+    let settings = DbusSettings { enabled: true, address: Some(ADDRESS.to_owned()) };
+    let admitted = Admitted { own_uid: 0, group: None, view_group: None };
+    let bus = OnBus { manager: Arc::clone(&house.manager), settings, admitted };
+    let stop = stop.clone();
+    thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(bus.run(stop));
+    })
+}
+
+fn timed<T>(what: &str, act: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let answer = act();
+    println!("{what}: {:?}", began.elapsed());
+    answer
+}
+
+/// A house with its furniture in a directory of its own.
+fn furnished() -> (House, tempfile::TempDir) {
+    let dir = tempfile::tempdir_in("/run").unwrap();
+    let house = House::open(dir.path(), &Fake::new());
+    furnish(&house);
+    (house, dir)
+}
+
+#[test]
+fn four_thousand_ports_are_shown_listed_and_signalled() {
+    in_netns(|| {
+        let (house, _dir) = furnished();
+        let alone = attach(&house, PORTS);
+        println!("{PORTS} attaches without a bus: {alone:?}");
+        let _bus = Bus::start(Policy::Shipped);
+        let stop = CancellationToken::new();
+        let thread = on_bus(&house, &stop);
+        timed("name taken, with every port behind it (two busctl runs included)", wait_for_name);
+        let managed = timed("GetManagedObjects (busctl's reading and writing included)", || {
+            ask(ROOT, "org.freedesktop.DBus.ObjectManager GetManagedObjects")
+        });
+        assert_eq!(managed[0].as_object().unwrap().len(), PORTS);
+        let pages = timed("ListPorts, all pages", || {
+            let page = |page: usize| ask(ROOT, &format!("org.nicd.Agent1.Manager ListPorts uu {} 1000", page * 1000));
+            (0..5).map(|number| page(number)[0].as_array().unwrap().len()).collect::<Vec<_>>()
+        });
+        assert_eq!(pages, [1000, 1000, 1000, 1000, 0]);
+        let children = timed("Introspect of the ports' parent", || {
+            busctl(&format!("call {NAME} {ROOT}/port org.freedesktop.DBus.Introspectable Introspect"))
+        });
+        assert_eq!(children.matches("<node name=").count(), PORTS);
+        stop.cancel();
+        thread.join().unwrap();
+        house.stop();
+
+        let (house, _dir) = furnished();
+        let stop = CancellationToken::new();
+        let thread = on_bus(&house, &stop);
+        wait_for_name();
+        let shown = attach(&house, PORTS);
+        println!("{PORTS} attaches while on the bus: {shown:?}");
+        let count = || ask(ROOT, "org.freedesktop.DBus.Properties Get ss org.nicd.Agent1.Manager PortCount")[0]["data"].clone();
+        assert_eq!(timed("until all of their signals are sent, and the count asked for", count), PORTS);
+        // Showing has a thread of its own: on a machine with one processor to spare it costs an attach nothing.
+        assert!(shown < alone * 2 + Duration::from_secs(1), "{shown:?} against {alone:?}");
+        stop.cancel();
+        thread.join().unwrap();
+        house.stop();
+    });
+}

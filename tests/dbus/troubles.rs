@@ -1,0 +1,147 @@
+//! The bus is away, restarted, stopped: ports do not notice, and the bus finds everything when it is back.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, interfaces, server_path};
+use crate::bus::{ADDRESS, Bus, Lines, Policy, ROOT, ask, path, property, wait_for_name, with_bus};
+use crate::netns::in_netns;
+
+const MANAGER: &str = "org.nicd.Agent1.Manager";
+
+fn port_count() -> Value {
+    ask(ROOT, &format!("org.freedesktop.DBus.Properties Get ss {MANAGER} PortCount"))[0]["data"].clone()
+}
+
+fn connected(bench: &mut Bench) -> bool {
+    bench.api.get("/metrics").text.contains("\nnicd_dbus_connected 1\n")
+}
+
+#[test]
+fn without_a_bus_everything_else_goes_on_and_one_that_comes_later_is_found() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        bench.wait_status(&port, "ACTIVE");
+        assert!(!connected(&mut bench));
+        let bus = Bus::start(Policy::Shipped);
+        wait_for_name();
+        assert_eq!(property(&port, "Status"), json!("ACTIVE"));
+        assert!(connected(&mut bench));
+        let log = bench.daemon.log();
+        assert_eq!(log.matches("no bus: ").count(), 1, "{log}");
+        drop(bus);
+    });
+}
+
+#[test]
+fn a_bus_that_is_killed_and_started_again_finds_everything_as_it_is() {
+    in_netns(|| {
+        let (bus, mut bench) = with_bus(Policy::Shipped, "");
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let before = bench.attach_to(&server, &network);
+        let gone = bench.attach_to(&server, &network);
+        bench.wait_status(&before, "ACTIVE");
+        bus.kill();
+        let meanwhile = bench.attach_to(&server, &network);
+        bench.detach(&server, &gone);
+        guest.ip("link set eth0 down");
+        bench.wait_status(&before, "DOWN");
+        let _bus = Bus::start(Policy::Shipped);
+        wait_for_name();
+        assert_eq!(property(&before, "Status"), json!("DOWN"));
+        assert_eq!(property(&meanwhile, "Status"), json!("ACTIVE"));
+        let listed = ask(ROOT, &format!("{MANAGER} ListPorts uu 0 0"));
+        let listed: Vec<&Value> = listed[0].as_array().unwrap().iter().map(|row| &row[1]).collect();
+        assert_eq!(listed, bench.port_ids().iter().map(|id| json!(id)).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+        // And it goes on from there.
+        let mut monitor = Lines::monitor();
+        guest.ip("link set eth0 up");
+        assert_eq!(monitor.signal("StatusChanged")["path"], json!(path(&before)));
+    });
+}
+
+#[test]
+fn a_bus_that_stands_still_delays_no_port() {
+    in_netns(|| {
+        let (bus, mut bench) = with_bus(Policy::Shipped, "");
+        let network = bench.usual_network();
+        let server = bench.vm();
+        bench.api.put(&server_path(&server), &json!({"server": {"guest": {"kind": "vm"}, "nic_limit": 1000}})).expect(200);
+        let attach = |bench: &mut Bench| {
+            let began = Instant::now();
+            let how = json!({"interfaceAttachment": {"net_id": network}});
+            bench.api.post(&interfaces(&server), &how).expect(200);
+            began.elapsed()
+        };
+        kill(bus.pid(), Signal::SIGSTOP).unwrap();
+        // What these signal is more than the bus's socket takes while nobody reads it.
+        let mut times: Vec<Duration> = (0..250).map(|_| attach(&mut bench)).collect();
+        times.sort();
+        println!("attaches while the bus stands still: {:?} in the middle, {:?} at most", times[125], times[249]);
+        assert!(times[125] < Duration::from_millis(50) && times[249] < Duration::from_secs(2), "{times:?}");
+        assert!(connected(&mut bench), "it stands still and is not gone");
+        kill(bus.pid(), Signal::SIGCONT).unwrap();
+        assert_eq!(port_count(), json!(250));
+    });
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_the_bus_also_one_that_stands_still() {
+    in_netns(|| {
+        let (bus, mut bench) = with_bus(Policy::Shipped, "");
+        bench.daemon.term();
+        let owned = || {
+            crate::bus::call(
+                "org.freedesktop.DBus",
+                "/org/freedesktop/DBus",
+                "org.freedesktop.DBus NameHasOwner s org.nicd.Agent1",
+            )
+        };
+        assert_eq!(owned().trim(), "b false");
+        bench.launch();
+        wait_for_name();
+        kill(bus.pid(), Signal::SIGSTOP).unwrap();
+        let began = Instant::now();
+        bench.daemon.term();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        kill(bus.pid(), Signal::SIGCONT).unwrap();
+    });
+}
+
+#[test]
+fn a_name_that_is_taken_is_waited_for() {
+    in_netns(|| {
+        let _bus = Bus::start(Policy::Shipped);
+        let (mut first, second) = (Bench::start(), crate::daemon::Daemon::prepared("/run/other"));
+        wait_for_name();
+        let mut second = second;
+        second.launch();
+        let mut second = Bench::of(second);
+        second.usual_network();
+        assert!(connected(&mut first) && !connected(&mut second));
+        first.daemon.term();
+        wait_for_name();
+        assert!(connected(&mut second), "{}", second.daemon.log());
+    });
+}
+
+#[test]
+fn the_config_says_which_bus_or_none() {
+    in_netns(|| {
+        let _bus = Bus::start(Policy::Shipped);
+        let mut daemon = crate::daemon::Daemon::prepared("/run/nicd");
+        std::fs::write(daemon.config(), "[dbus]\nenabled = false\n").unwrap();
+        daemon.launch();
+        daemon.term();
+        assert!(!daemon.log().contains("bus"), "{}", daemon.log());
+        std::fs::write(daemon.config(), format!("[dbus]\naddress = \"{ADDRESS}\"\n")).unwrap();
+        daemon.launch();
+        wait_for_name();
+    });
+}

@@ -1,0 +1,187 @@
+//! What the daemon is at when something goes wrong, as requests.
+
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, interfaces, server_path};
+use crate::daemon::Answer;
+use crate::host::{BR0, GUEST};
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    AttachFirstTap,
+    AttachLaterTap,
+    AttachVeth,
+    AttachReadyPort,
+    AttachToExistingBridge,
+    DetachTap,
+    DetachVeth,
+    DetachReadyPort,
+    AdminDown,
+    OtherAddress,
+    OtherMtu,
+    DeleteServer,
+    DeleteNetwork,
+    Restart,
+    Rebuild,
+}
+
+pub const WORKS: [Work; 15] = {
+    use Work::*;
+    [
+        AttachFirstTap,
+        AttachLaterTap,
+        AttachVeth,
+        AttachReadyPort,
+        AttachToExistingBridge,
+        DetachTap,
+        DetachVeth,
+        DetachReadyPort,
+        AdminDown,
+        OtherAddress,
+        OtherMtu,
+        DeleteServer,
+        DeleteNetwork,
+        Restart,
+        Rebuild,
+    ]
+};
+
+/// Another MTU than the network's.
+const OTHER_MTU: u32 = 1400;
+
+/// What there is before the work, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Scene {
+    pub network: String,
+    pub vm: String,
+    pub guest: String,
+    /// The port the work is about.
+    pub port: String,
+}
+
+impl Work {
+    /// Makes everything there is to be before the work.
+    pub fn prepare(self, bench: &mut Bench) -> Scene {
+        let network = match self {
+            Self::AttachToExistingBridge => bench.network_on(BR0),
+            _ => bench.usual_network(),
+        };
+        let (vm, guest) = (bench.vm(), bench.server(json!({"kind": "netns", "path": format!("/run/netns/{GUEST}")})));
+        let mut scene = Scene { network, vm, guest, port: String::new() };
+        let ready = |bench: &mut Bench| bench.create_port(json!({"network_id": scene.network}));
+        scene.port = match self {
+            Self::AttachFirstTap | Self::AttachVeth | Self::AttachToExistingBridge => String::new(),
+            Self::AttachLaterTap => {
+                bench.attach_to(&scene.guest, &scene.network);
+                String::new()
+            }
+            Self::AttachReadyPort => ready(bench),
+            Self::DetachReadyPort => {
+                let port = ready(bench);
+                bench.attach(&scene.vm, json!({ "port_id": port }))
+            }
+            Self::DetachTap | Self::DeleteServer => bench.attach_to(&scene.vm, &scene.network),
+            Self::DetachVeth | Self::AdminDown | Self::OtherAddress => bench.attach_to(&scene.guest, &scene.network),
+            Self::DeleteNetwork => {
+                let port = bench.attach_to(&scene.vm, &scene.network);
+                bench.detach(&scene.vm, &port);
+                String::new()
+            }
+            Self::OtherMtu | Self::Restart | Self::Rebuild => {
+                bench.attach_to(&scene.guest, &scene.network);
+                bench.attach_to(&scene.vm, &scene.network)
+            }
+        };
+        scene
+    }
+
+    /// Whether the work is the start itself.
+    pub fn is_start(self) -> bool {
+        matches!(self, Self::Restart | Self::Rebuild)
+    }
+
+    /// Asks for the work; none when it is never answered.
+    pub fn ask(self, bench: &mut Bench, scene: &Scene) -> Option<Answer> {
+        let (method, path, body) = self.request(scene)?;
+        let body = body.map_or_else(String::new, |body| body.to_string());
+        bench.api.try_call(method, &path, &[("Content-Type", "application/json")], body.as_bytes()).ok()
+    }
+
+    fn request(self, scene: &Scene) -> Option<(&'static str, String, Option<Value>)> {
+        let attach = |server: &str, how: Value| Some(("POST", interfaces(server), Some(json!({"interfaceAttachment": how}))));
+        let on_network = json!({"net_id": scene.network});
+        let detach = |server: &str| Some(("DELETE", format!("{}/{}", interfaces(server), scene.port), None));
+        let port = |change: Value| Some(("PUT", format!("/v2.0/ports/{}", scene.port), Some(json!({ "port": change }))));
+        let network = format!("/v2.0/networks/{}", scene.network);
+        match self {
+            Self::AttachFirstTap | Self::AttachLaterTap | Self::AttachToExistingBridge => attach(&scene.vm, on_network),
+            Self::AttachVeth => attach(&scene.guest, on_network),
+            Self::AttachReadyPort => attach(&scene.vm, json!({"port_id": scene.port})),
+            Self::DetachTap | Self::DetachReadyPort => detach(&scene.vm),
+            Self::DetachVeth => detach(&scene.guest),
+            Self::AdminDown => port(json!({"admin_state_up": false})),
+            Self::OtherAddress => port(json!({"fixed_ips": [{"ip_address": "192.0.2.77"}]})),
+            Self::OtherMtu => Some(("PUT", network, Some(json!({"network": {"mtu": OTHER_MTU}})))),
+            Self::DeleteServer => Some(("DELETE", format!("{}?detach=true", server_path(&scene.vm)), None)),
+            Self::DeleteNetwork => Some(("DELETE", network, None)),
+            Self::Restart | Self::Rebuild => None,
+        }
+    }
+
+    /// Whether what is shown now is the work's whole result.
+    pub fn is_whole(self, scene: &Scene, before: &Shown, now: &Shown) -> Result<(), String> {
+        let mut wanted = before.clone();
+        match self {
+            Self::AttachFirstTap | Self::AttachLaterTap | Self::AttachVeth | Self::AttachToExistingBridge => {
+                let server = if self == Self::AttachVeth { &scene.guest } else { &scene.vm };
+                let fresh: Vec<_> = now.ports.iter().filter(|(id, _)| !before.ports.contains_key(*id)).collect();
+                match fresh[..] {
+                    [(id, port)] if port.server == *server && port.ips.len() == before.families => {
+                        wanted.ports.insert(id.clone(), port.clone());
+                    }
+                    _ => return Err(format!("new: {fresh:?}")),
+                }
+            }
+            Self::AttachReadyPort => wanted.port(&scene.port).server.clone_from(&scene.vm),
+            Self::DetachReadyPort => wanted.port(&scene.port).server.clear(),
+            Self::DetachTap | Self::DetachVeth => _ = wanted.ports.remove(&scene.port),
+            Self::AdminDown => wanted.port(&scene.port).admin_up = false,
+            Self::OtherAddress => wanted.port(&scene.port).ips = vec!["192.0.2.77".to_owned()],
+            Self::OtherMtu => wanted.mtu = Some(OTHER_MTU.into()),
+            Self::DeleteServer => {
+                wanted.ports.remove(&scene.port);
+                wanted.servers.retain(|id| *id != scene.vm);
+            }
+            Self::DeleteNetwork => wanted.mtu = None,
+            Self::Restart | Self::Rebuild => {}
+        }
+        if *now == wanted { Ok(()) } else { Err(format!("shown {now:?}, whole would be {wanted:?}")) }
+    }
+}
+
+/// What a client is shown, as far as a work can change it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub ports: std::collections::BTreeMap<String, Port>,
+    pub servers: Vec<String>,
+    /// The network's MTU; none when it is gone.
+    pub mtu: Option<u64>,
+    /// How many address families the network has.
+    pub families: usize,
+}
+
+/// A port as a client is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub server: String,
+    pub mac: String,
+    pub ips: Vec<String>,
+    pub admin_up: bool,
+}
+
+impl Shown {
+    fn port(&mut self, id: &str) -> &mut Port {
+        self.ports.get_mut(id).expect("the port the work is about")
+    }
+}

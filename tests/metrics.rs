@@ -1,0 +1,212 @@
+//! The numbers: what is counted, that health says the same, and the door on loopback TCP.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "common/bench.rs"]
+mod bench;
+#[path = "common/daemon.rs"]
+mod daemon;
+#[path = "common/netns.rs"]
+mod netns;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use bench::{Bench, interfaces};
+use daemon::{Client, Daemon, PATIENCE};
+use netns::in_netns;
+use serde_json::json;
+
+const ADDRESS: &str = "127.0.0.1:9632";
+
+/// Each sample with its labels as written.
+fn numbers(text: &str) -> BTreeMap<String, f64> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.rsplit_once(' ').unwrap()).map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+}
+
+fn scrape(client: &mut Client) -> BTreeMap<String, f64> {
+    let answer = client.get("/metrics");
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    numbers(&answer.text)
+}
+
+/// A request on TCP as bytes; the whole answer.
+fn ask(request: &str) -> String {
+    let mut stream = TcpStream::connect(ADDRESS).unwrap();
+    stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn with_tcp() -> Daemon {
+    let daemon = Daemon::prepared("/run/nicd");
+    std::fs::write(daemon.config(), format!("[metrics]\nlisten = \"{ADDRESS}\"\n")).unwrap();
+    daemon
+}
+
+#[test]
+fn both_sockets_and_both_paths_tell_in_the_text_format() {
+    in_netns(|| {
+        let bench = Bench::start();
+        for socket in ["nicd.sock", "nicd-view.sock"] {
+            for path in ["/metrics", "/nicd/v1/metrics"] {
+                let mut client = Client::new(bench.daemon.socket().with_file_name(socket));
+                let answer = client.get(path);
+                assert_eq!(answer.status, 200, "{}", answer.text);
+                assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+                assert!(answer.text.contains("# TYPE nicd_build_info gauge\n") && answer.text.ends_with('\n'));
+                let head = client.call("HEAD", path, &[], b"");
+                assert_eq!((head.status, head.header("content-type")), (200, answer.header("content-type")));
+            }
+        }
+    });
+}
+
+#[test]
+fn what_happened_is_counted_and_health_says_the_same() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let vm = bench.vm();
+        let port = bench.attach_to(&server, &network);
+        bench.attach_to(&vm, &network);
+        bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": vm}})).refused(404, "no_such_network");
+        let device = bench.device(&port);
+        netns::run(&format!("ip link set {device} nomaster"));
+        bench.wait_status(&port, "ACTIVE");
+        bench.events.wait_status(&port, "BUILD");
+        bench.events.wait_status(&port, "ACTIVE");
+        let (now, health) = (scrape(&mut bench.api), bench.api.get("/nicd/v1/health").expect(200));
+        for (sample, value) in [
+            ("nicd_attaches_total{result=\"ok\"}", 2.0),
+            ("nicd_attaches_total{result=\"no_such_network\"}", 1.0),
+            ("nicd_attach_seconds_count", 2.0),
+            ("nicd_attach_step_seconds_count{step=\"commit\"}", 2.0),
+            ("nicd_attach_step_seconds_count{step=\"kernel\"}", 2.0),
+            ("nicd_attach_step_seconds_count{step=\"reply\"}", 2.0),
+            ("nicd_repairs_total{cause=\"drift\",result=\"ok\"}", 1.0),
+            ("nicd_detaches_total{result=\"ok\"}", 0.0),
+            ("nicd_event_readers", 1.0),
+            ("nicd_queue_depth{queue=\"worker\"}", 0.0),
+            ("nicd_events_total{event=\"port.created\"}", 2.0),
+            ("nicd_http_requests_total{code=\"2xx\",dialect=\"nova\"}", 2.0),
+            ("nicd_http_requests_total{code=\"4xx\",dialect=\"nova\"}", 1.0),
+            ("nicd_netlink_overruns_total", 0.0),
+        ] {
+            assert_eq!(now.get(sample), Some(&value), "{sample} in {now:#?}");
+        }
+        for status in ["ACTIVE", "BUILD", "DOWN", "ERROR"] {
+            assert_eq!(now[&format!("nicd_ports{{status=\"{status}\"}}")], health["ports"][status].as_f64().unwrap(), "{status}");
+        }
+        assert!(!now.keys().any(|sample| sample.starts_with("nicd_problems")) && health["status"] == "ok");
+        bench.detach(&server, &port);
+        let steps = |now: &BTreeMap<String, f64>| {
+            ["commit", "cut", "delete"].map(|step| now[&format!("nicd_detach_step_seconds_count{{step=\"{step}\"}}")])
+        };
+        // The port is gone when the kernel says so, a moment before the delete's own answer.
+        let until = Instant::now() + PATIENCE;
+        let mut after = scrape(&mut bench.api);
+        while steps(&after) != [1.0; 3] {
+            assert!(Instant::now() < until, "{after:#?}");
+            after = scrape(&mut bench.api);
+        }
+        assert_eq!(after["nicd_detaches_total{result=\"ok\"}"], 1.0);
+        assert!(after["nicd_kernel_writes_total"] > now["nicd_kernel_writes_total"]);
+        drop(guest);
+    });
+}
+
+#[test]
+fn a_problem_in_health_is_a_problem_in_the_numbers() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        netns::run("ip link add stray type veth peer name other");
+        netns::run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
+        netns::run("ip link set stray up");
+        bench.events.wait_for("degraded", |event| event["event"] == "agent.degraded");
+        let health = bench.api.get("/nicd/v1/health").expect(200);
+        let reason = health["problems"][0]["reason"].as_str().unwrap();
+        assert_eq!(scrape(&mut bench.api)[&format!("nicd_problems{{reason=\"{reason}\"}}")], 1.0);
+        netns::run("ip link del stray");
+        bench.events.wait_for("recovered", |event| event["event"] == "agent.recovered");
+        assert!(!scrape(&mut bench.api).keys().any(|sample| sample.starts_with("nicd_problems")));
+    });
+}
+
+#[test]
+fn what_clients_send_does_not_make_it_grow() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let attack = |bench: &mut Bench, round: u32| {
+            for number in 0..100 {
+                bench.api.get(&format!("/{round}/{number}"));
+                bench.api.get(&format!("/v2.1/p{round}-{number}/servers"));
+                bench.api.delete(&format!("/v2.0/ports/{:08x}-0000-4000-8000-{round:012}", number));
+                bench.api.call("BREW", &format!("/nicd/v1/{round}-{number}"), &[], b"");
+            }
+            scrape(&mut bench.api).len()
+        };
+        let once = attack(&mut bench, 1);
+        assert_eq!(attack(&mut bench, 2), once);
+    });
+}
+
+#[test]
+fn on_tcp_there_are_the_numbers_and_nothing_else() {
+    in_netns(|| {
+        let mut daemon = with_tcp();
+        daemon.launch();
+        let answer = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+        assert_eq!(numbers(body)["nicd_build_info{version=\"0.1.0\"}"], 1.0);
+        let head = ask("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        for (request, status) in [
+            ("GET /nicd/v1/health", 404),
+            ("GET /nicd/v1/metrics", 404),
+            ("GET /", 404),
+            ("DELETE /v2.0/ports/x", 404),
+            ("POST /metrics", 405),
+        ] {
+            let answer = ask(&format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        }
+        assert!(ask("nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+        let listening = netns::run("ss -Hltn");
+        assert!(listening.lines().count() == 1 && listening.contains(ADDRESS), "{listening}");
+    });
+}
+
+#[test]
+fn who_says_nothing_on_tcp_holds_a_place_for_ten_seconds_at_most() {
+    in_netns(|| {
+        let mut daemon = with_tcp();
+        daemon.launch();
+        let silent: Vec<TcpStream> = (0..nicd::api::metrics::CONNECTIONS).map(|_| TcpStream::connect(ADDRESS).unwrap()).collect();
+        let began = Instant::now();
+        assert!(ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200 OK\r\n"));
+        let took = began.elapsed();
+        assert!(took < nicd::api::metrics::LIMIT + Duration::from_secs(5), "{took:?}");
+        // The sockets have places of their own.
+        assert_eq!(daemon.client().get("/metrics").status, 200);
+        drop(silent);
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_keeps_the_daemon_from_starting() {
+    in_netns(|| {
+        let daemon = with_tcp();
+        let _taken = std::net::TcpListener::bind(ADDRESS).unwrap();
+        let (code, said) = daemon.second(&daemon.socket(), &daemon.state());
+        assert_eq!(code, 69, "{said}");
+        assert!(said.contains("metrics.listen = 127.0.0.1:9632"), "{said}");
+    });
+}

@@ -1,0 +1,74 @@
+//! The operator's bridge, which others change.
+
+use nicd::manager::{Error, PortFilter};
+use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError};
+
+use crate::scene::{AGENTS, BR0, OPERATORS, Scene, VM, attach, detach, network_id, on};
+
+#[test]
+fn an_attach_is_decided_on_what_the_bridge_is_now() {
+    let mut scene = Scene::with_networks();
+    // Each time the attach is handed in before the daemon can have taken in what the watch saw.
+    scene.fake.meddle(BR0, |bridge| bridge.mtu = 1400);
+    let error = scene.attach(VM, on(OPERATORS)).unwrap_err();
+    assert!(matches!(error, Error::Plan(PlanError::MtuAboveBridge { mtu: 1500, bridge_mtu: 1400, .. })), "{error}");
+    scene.fake.meddle(BR0, |bridge| bridge.mtu = 9000);
+    let wide = scene.attach(VM, on(OPERATORS)).unwrap();
+    assert_eq!(scene.fake.device(wide.port.id).unwrap().mtu, 9000);
+    scene.fake.delete_link(BR0);
+    let error = scene.attach(VM, on(OPERATORS)).unwrap_err();
+    assert!(matches!(error, Error::Plan(PlanError::NoSuchBridge(_))), "{error}");
+    scene.fake.add_link(BR0, Kind::Other, 1500);
+    let error = scene.attach(VM, on(OPERATORS)).unwrap_err();
+    assert!(matches!(error, Error::Plan(PlanError::NotABridge(_))), "{error}");
+    scene.fake.delete_link(BR0);
+    let index = scene.fake.add_link(BR0, Kind::Bridge, 1500);
+    let anew = scene.attach(VM, on(OPERATORS)).unwrap();
+    let device = scene.fake.device(anew.port.id).unwrap();
+    assert_eq!((device.master, device.mtu), (Some(index), 1500));
+    assert_eq!(scene.manager().ports(PortFilter::default()).len(), 2, "what was refused left nothing");
+    scene.stop();
+}
+
+#[test]
+fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
+    let mut scene = Scene::with_networks();
+    let bridge = scene.fake.links().into_iter().find(|link| link.name == BR0).unwrap().index;
+    let join = |scene: &Scene, numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            let name = format!("other{n}");
+            scene.fake.add_link(&name, Kind::Other, 1500);
+            scene.fake.meddle(&name, |link| link.master = Some(bridge));
+        }
+    };
+    let warned = |scene: &mut Scene| {
+        scene.house().pass();
+        let problems = scene.manager().health().problems;
+        problems.into_iter().find(|problem| problem.reason == "bridge_nearly_full").map(|problem| problem.detail)
+    };
+    join(&scene, 0..NEARLY_FULL - 1);
+    assert_eq!(warned(&mut scene), None);
+    join(&scene, NEARLY_FULL - 1..NEARLY_FULL);
+    assert_eq!(warned(&mut scene).as_deref(), Some("bridge br0 has 921 of 1023 ports"));
+    join(&scene, NEARLY_FULL..BRIDGE_PORTS - 1);
+    let last = scene.attach(VM, on(OPERATORS)).unwrap();
+    assert_eq!(warned(&mut scene).as_deref(), Some("bridge br0 has 1023 of 1023 ports"));
+    let before = scene.fake.log().len();
+    let error = scene.attach(VM, on(OPERATORS)).unwrap_err();
+    assert_eq!((error.reason(), scene.fake.log().len()), ("bridge_full", before), "{error}");
+    // Another network's bridge is another matter.
+    scene.attach(VM, on(AGENTS)).unwrap();
+    scene.perform(detach(VM, last.port.id)).unwrap();
+    let manager = scene.manager();
+    scene.house().settle(|| manager.port(last.port.id).map_or(Ok(()), |port| Err(format!("{port:?}"))));
+    // Of those that come at once one is the first; what it leaves to the others is the same refusal.
+    let answers = scene.house().perform_at_once(vec![attach(VM, on(OPERATORS)); 3]);
+    let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().map(Error::reason)).collect();
+    assert_eq!(refused, ["bridge_full"; 2]);
+    assert_eq!(manager.ports(PortFilter { network: Some(network_id(OPERATORS)), ..PortFilter::default() }).len(), 1);
+    for n in NEARLY_FULL - 2..BRIDGE_PORTS - 1 {
+        scene.fake.delete_link(&format!("other{n}"));
+    }
+    assert_eq!(warned(&mut scene), None);
+    scene.stop();
+}

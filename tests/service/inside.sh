@@ -1,0 +1,58 @@
+#!/bin/sh
+# Runs inside a machine with Debian's own kernel, where devices, control groups and modules are enforced for real.
+# Prints one line for each thing shown, and DONE.
+cd /nicd || exit 1
+failed() { echo "FAIL $1"; journalctl --no-pager --output=cat --unit=nicd --unit=nicd-netns --lines=30; }
+shows() { name=$1; shift; if said=$("$@" 2>&1); then echo "PASS $name"; else failed "$name: $said"; fi; }
+pid() { systemctl show --property=MainPID --value nicd; }
+with() { # unit, line: changes a unit
+    mkdir -p "/run/systemd/system/$1.d" && printf '[Service]\n%s\n' "$2" >"/run/systemd/system/$1.d/change.conf"
+    systemctl daemon-reload && systemctl restart nicd
+}
+as_shipped() { rm -r "/run/systemd/system/$1.d" && systemctl daemon-reload && systemctl restart nicd; }
+
+echo "kernel $(uname -r), systemd $(systemctl --version | head -1), controllers $(cat /sys/fs/cgroup/cgroup.controllers)"
+shows "the README's commands install it" sh -e /nicd/install
+shows "the first connection starts it" nicctl status
+shows "health is ok, with the tun driver's node as udev makes it" sh -c 'nicctl status | grep -q "^status *ok"'
+shows "bridge, veth and tun come by themselves" sh -ec '
+    ip netns add web
+    nicctl network create blue --subnet 192.0.2.0/24
+    nicctl server add web --netns /run/netns/web
+    nicctl server add vm --vm
+    nicctl attach web --network blue --wait
+    nicctl attach vm --network blue'
+shows "udev and networkd leave its links alone" sh -ec '
+    udevadm settle
+    for link in $(ip -o link | grep -o "nicd[0-9a-f]*\|nbr[0-9a-f]*" | sort -u); do
+        [ -e /sys/class/net/$link ] || continue
+        udevadm info --query=property --property=ID_NET_LINK_FILE --value /sys/class/net/$link | grep -q 10-nicd.link
+    done'
+before=$(ip -o link)
+shows "a restart" systemctl restart nicd
+shows "a kill" sh -c 'kill -9 $(systemctl show --property=MainPID --value nicd); nicctl status'
+with nicd.service WatchdogSec=2s
+stuck=$(pid); kill -STOP "$stuck"
+shows "a stuck loop is noticed" sh -c "nicctl status && [ \$(systemctl show --property=MainPID --value nicd) != $stuck ]"
+as_shipped nicd.service
+shows "a reload" sh -c 'systemctl reload nicd && nicctl status'
+shows "all of which touched no device" [ "$(ip -o link)" = "$before" ]
+with nicd.service 'DeviceAllow='
+shows "without the device in its list it says so" sh -c 'nicctl status | grep "DeviceAllow=/dev/net/tun rw"'
+shows "and attaches no tap" sh -c '! nicctl attach vm --network blue'
+as_shipped nicd.service
+shows "with it it does" nicctl attach vm --network blue
+shows "the daemon sees no process but its own" sh -ec '
+    seen=$(nsenter --target '"$(pid)"' --mount setpriv --reuid nicd --regid nicd --clear-groups ls /proc)
+    ! echo "$seen" | grep -qx 1'
+shows "the daemon can write nowhere but in its state" sh -ec '
+    for place in / /etc /usr /run /var/lib /tmp/..; do
+        ! nsenter --target '"$(pid)"' --mount touch $place/nicd-was-here 2>/dev/null
+    done
+    nsenter --target '"$(pid)"' --mount touch /var/lib/nicd/here'
+shows "what it holds is let go, and the README's commands take it away" sh -ec '
+    nicctl server delete web --detach; nicctl server delete vm --detach; nicctl network delete blue
+    sh -e /nicd/uninstall'
+shows "nothing is left" sh -c '[ -z "$(find / -xdev -name "*nicd*" -not -path "/proc/*" -not -path "/nicd*" -not -path "/var/log/*" -not -path "/tmp/*" -not -path "/sys/*" -not -path "/run/systemd/*")" ]'
+echo DONE
+systemctl --no-block poweroff

@@ -1,0 +1,89 @@
+//! The same service in QEMU with Debian's own kernel, where devices, control groups and modules are enforced for real.
+//!
+//! It takes a minute or two, so it is run when asked for: `NICD_TEST_QEMU=1`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::machine::{cache, prepared, readme};
+use crate::netns::{in_netns, is_root, run};
+
+/// The kernel, fetched once.
+fn kernel() -> PathBuf {
+    let place = cache().join("kernel-1");
+    if !place.exists() {
+        let partial = cache().join("kernel-1.partial");
+        let _ = fs::remove_dir_all(&partial);
+        fs::create_dir_all(&partial).unwrap();
+        let fetch = "package=$(apt-cache depends linux-image-cloud-amd64 | grep -o 'linux-image-[0-9][^ ]*' | head -1)
+            apt-get download \"$package\" && dpkg-deb -x \"$package\"_*.deb . && rm \"$package\"_*.deb
+            depmod -b . \"$(ls lib/modules)\"";
+        sh(&partial, fetch);
+        fs::rename(&partial, &place).unwrap();
+    }
+    place
+}
+
+fn sh(folder: &Path, script: &str) {
+    let status = Command::new("sh").args(["-ec", script]).current_dir(folder).stdin(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{script}");
+}
+
+/// The root with the programs and a script that runs at boot, all of it as the kernel's first file system.
+fn image(root: &Path, kernel: &Path) -> PathBuf {
+    let place = Path::new("/run/image");
+    run(&format!("cp -a {} {}", root.display(), place.display()));
+    run(&format!("cp -a {} {}", kernel.join("lib/modules").display(), place.join("usr/lib").display()));
+    let nicd = place.join("nicd");
+    fs::create_dir_all(nicd.join("target/release")).unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_nicd")).parent().unwrap();
+    for program in ["nicd", "nicctl"] {
+        let to = nicd.join("target/release").join(program);
+        run(&format!("strip -o {} {}", to.display(), programs.join(program).display()));
+    }
+    run(&format!("cp -a {}/systemd {}", env!("CARGO_MANIFEST_DIR"), nicd.display()));
+    fs::write(nicd.join("install"), readme("install").replace("cargo build --release", "cd /nicd")).unwrap();
+    fs::write(nicd.join("uninstall"), readme("uninstall")).unwrap();
+    fs::write(nicd.join("inside.sh"), include_str!("inside.sh")).unwrap();
+    let unit = "[Service]\nType=oneshot\nTimeoutStartSec=300\nExecStart=/bin/sh /nicd/inside.sh\nStandardOutput=tty\n\
+        StandardError=tty\nTTYPath=/dev/ttyS0\nExecStopPost=/bin/systemctl --no-block poweroff\n";
+    let units = place.join("etc/systemd/system");
+    fs::write(units.join("inside.service"), unit).unwrap();
+    fs::create_dir_all(units.join("multi-user.target.wants")).unwrap();
+    symlink("/etc/systemd/system/inside.service", units.join("multi-user.target.wants/inside.service")).unwrap();
+    // Else it hangs the line up that the script writes to.
+    symlink("/dev/null", units.join("serial-getty@ttyS0.service")).unwrap();
+    symlink("/sbin/init", place.join("init")).unwrap();
+    sh(place, "find . -xdev -not -path './usr/share/doc/*' | cpio --create --format=newc --quiet >/run/image.cpio");
+    "/run/image.cpio".into()
+}
+
+#[test]
+fn with_debians_kernel_all_of_it_holds() {
+    if std::env::var_os("NICD_TEST_QEMU").is_none() {
+        eprintln!("not run: takes a minute or two, and is run with NICD_TEST_QEMU=1");
+        return;
+    }
+    if !is_root() {
+        return;
+    }
+    // While there is a network to fetch from.
+    let ((root, _turn), kernel) = (prepared(), kernel());
+    in_netns(move || {
+        let image = image(&root, &kernel);
+        let vmlinuz = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
+        let vmlinuz = vmlinuz.into_iter().find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "timeout", "600", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
+        command.args(["-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults", "-nographic", "-no-reboot"]);
+        command.args(["-serial", "stdio", "-monitor", "none", "-append"]);
+        command.arg("console=ttyS0 quiet panic=-1 systemd.show_status=0").arg("-kernel").arg(vmlinuz).arg("-initrd").arg(image);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        eprintln!("{said}");
+        assert!(said.lines().any(|line| line.trim() == "DONE"), "it did not come to its end");
+        assert!(!said.contains("FAIL "), "something did not hold");
+    });
+}

@@ -1,0 +1,134 @@
+//! From the first command of the README to its last: nothing that `systemctl` and `kill` do loses a packet or a client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crate::daemon::Client;
+use crate::guests::{Traffic, attach_namespace, network};
+use crate::machine::{Machine, Wishes, on_a_machine};
+
+/// A client that connects anew for each request, one after the other: each has to be answered.
+struct Persistent {
+    stop: Arc<AtomicBool>,
+    asking: JoinHandle<usize>,
+}
+
+impl Persistent {
+    fn start(machine: &Machine) -> Self {
+        let socket = machine.path("/run/nicd/nicd.sock");
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let asking = thread::spawn(move || {
+            let mut answered = 0;
+            while !until.load(Ordering::Relaxed) {
+                // A daemon that is killed between taking a connection and answering breaks it off, as any would.
+                let answer = Client::new(socket.clone()).try_call("GET", "/v2.0/ports", &[], b"");
+                match answer {
+                    Ok(answer) => assert_eq!(answer.status, 200, "{}", answer.text),
+                    Err(error) => assert!(!is_refused(&error), "a client was turned away: {error}"),
+                }
+                answered += 1;
+            }
+            answered
+        });
+        Self { stop, asking }
+    }
+
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.asking.join().unwrap()
+    }
+}
+
+fn is_refused(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut, WouldBlock};
+    matches!(error.kind(), ConnectionRefused | NotFound | PermissionDenied | TimedOut | WouldBlock)
+}
+
+/// What an installation could leave behind: files beside those systemd itself keeps, users and groups.
+fn traces(machine: &Machine) -> String {
+    let kept = r"^/(etc/(passwd|group|shadow|gshadow)-|etc/\.pwd\.lock|var/lib/systemd/|run/systemd/|run/nicd-test)";
+    let files = format!("find /etc /usr /var/lib /run -xdev | grep -Ev '{kept}' | sort");
+    machine.run(&format!("{files}; sort /etc/passwd /etc/group; ip -o link | cut -d: -f2"))
+}
+
+#[test]
+fn an_installed_service_lives_through_all_that_is_done_to_it_and_leaves_nothing() {
+    on_a_machine(Wishes::default(), |machine| {
+        let before = traces(&machine);
+        machine.install();
+        sockets_are_whose_they_are(&machine);
+
+        assert_eq!(machine.property("nicd", "ActiveState"), "inactive");
+        let mut api = machine.client();
+        api.get("/nicd/v1/health").expect(200);
+        assert_eq!(machine.property("nicd", "ActiveState"), "active", "the first connection starts it");
+        assert!(machine.property("nicd", "StatusText").starts_with("0 ports: 0 active"));
+
+        let network = network(&mut api);
+        let a = attach_namespace(&machine, &mut api, "a", &network);
+        let b = attach_namespace(&machine, &mut api, "b", &network);
+        let links = machine.run("ip -o link");
+        let traffic = Traffic::start(&machine, ("a", a.address), ("b", b.address));
+        let client = Persistent::start(&machine);
+        machine.run("systemctl restart nicd");
+        let restarted = machine.property("nicd", "MainPID");
+        machine.run(&format!("kill -9 {restarted}"));
+        // Waits in the socket until the next one is there.
+        machine.client().get("/nicd/v1/health").expect(200);
+        assert_ne!(machine.property("nicd", "MainPID"), restarted);
+        a_stuck_loop_is_noticed(&machine);
+        a_reload_ends(&machine);
+        assert!(client.end() > 10);
+        let (sent, lost) = traffic.end();
+        assert_eq!(lost, 0, "of {sent} packets");
+        assert_eq!(machine.run("ip -o link"), links, "no device was touched");
+
+        machine.run("systemctl stop nicd.socket nicd.service");
+        assert!(machine.client().try_call("GET", "/", &[], b"").is_err());
+        assert_eq!(machine.run("ip -o link"), links, "guests stay connected without it");
+        machine.run("systemctl start nicd.service");
+        let mut api = machine.client();
+        for nic in [a, b] {
+            api.delete(&format!("/nicd/v1/servers/{}?detach=true", nic.server)).expect(204);
+        }
+        api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        machine.run("ip netns del a; ip netns del b; umount /run/netns; rmdir /run/netns");
+        machine.uninstall();
+        assert_eq!(traces(&machine), before);
+    });
+}
+
+fn sockets_are_whose_they_are(machine: &Machine) {
+    let modes = machine.run("stat --format='%n %a %U %G' /run/nicd /run/nicd/*");
+    let expected = "/run/nicd 755 root root
+/run/nicd/nicd-netns.sock 600 nicd nicd
+/run/nicd/nicd-view.sock 660 root nicd-view
+/run/nicd/nicd.sock 660 root nicd";
+    assert_eq!(modes, expected);
+}
+
+/// With a limit that a test can wait for.
+fn a_stuck_loop_is_noticed(machine: &Machine) {
+    machine.run(
+        "mkdir -p /run/systemd/system/nicd.service.d
+         printf '[Service]\\nWatchdogSec=1s\\n' >/run/systemd/system/nicd.service.d/watchdog.conf
+         systemctl daemon-reload && systemctl restart nicd",
+    );
+    let stuck = machine.property("nicd", "MainPID");
+    machine.run(&format!("kill -STOP {stuck}"));
+    machine.client().get("/nicd/v1/health").expect(200);
+    assert_ne!(machine.property("nicd", "MainPID"), stuck);
+    let journal = machine.run("journalctl --no-pager --output=cat --unit=nicd");
+    assert!(journal.contains("Watchdog timeout (limit 1s)!"), "{journal}");
+    machine.run("rm -r /run/systemd/system/nicd.service.d; systemctl daemon-reload; systemctl restart nicd");
+}
+
+fn a_reload_ends(machine: &Machine) {
+    let pid = machine.property("nicd", "MainPID");
+    machine.run("systemctl reload nicd");
+    machine.client().get("/nicd/v1/health").expect(200);
+    assert_eq!(machine.property("nicd", "MainPID"), pid);
+    assert_eq!(machine.property("nicd", "ActiveState"), "active");
+}

@@ -1,0 +1,15 @@
+//! nicd as a service: the real units under a real systemd, installed by the README's commands.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "../common/daemon.rs"]
+mod daemon;
+#[path = "../common/netns.rs"]
+mod netns;
+
+mod guests;
+mod kernel;
+mod life;
+mod machine;
+mod neighbours;
+mod power;

@@ -1,0 +1,118 @@
+//! What the units are given is needed: without each single thing something fails. What they are not given is said.
+
+use serde_json::json;
+
+use crate::guests::{attach, network};
+use crate::machine::{Machine, Wishes, on_a_machine};
+
+/// Starts the service anew with a word changed in one unit, and has it do its whole work.
+fn works_with(machine: &Machine, unit: &str, change: &str) -> Result<(), String> {
+    let folder = format!("/run/systemd/system/{unit}.d");
+    let limits = if unit == "nicd.service" { "TimeoutStartSec=4s\\nRestart=no\\n" } else { "" };
+    machine.run(&format!(
+        "mkdir -p {folder}; printf '[Service]\\n{limits}{change}\\n' >{folder}/change.conf; systemctl daemon-reload"
+    ));
+    machine.run("systemctl stop nicd.service nicd-netns.service; systemctl reset-failed");
+    let done = machine.try_run(WORK).map(drop);
+    machine.run(&format!("rm -r {folder}; systemctl daemon-reload; systemctl stop nicd.service; systemctl reset-failed"));
+    machine.run(
+        "systemctl start nicd.service nicd.socket nicd-netns.socket; nicctl status; sh -c \"$CLEAN\""
+            .replace("$CLEAN", CLEAN)
+            .as_str(),
+    );
+    done
+}
+
+/// A guest by its mounted namespace, one by a process, one with a tap; each attached and detached.
+const WORK: &str = r#"
+    systemctl start nicd.socket nicd-netns.socket nicd.service
+    ip netns add web
+    unshare --net -- sleep 60 & sleeper=$!
+    trap "kill $sleeper" EXIT
+    while [ "$(readlink /proc/$sleeper/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do :; done
+    nicctl network create blue --subnet 192.0.2.0/24
+    nicctl server add mounted --netns /run/netns/web
+    nicctl server add process --netns /proc/$sleeper/ns/net
+    nicctl server add vm --vm
+    for server in mounted process vm; do nicctl attach $server --network blue; done
+    for server in mounted process vm; do nicctl server delete $server --detach; done
+    nicctl network delete blue"#;
+
+/// Takes away what a failed one has left.
+const CLEAN: &str = r#"
+    for server in mounted process vm; do nicctl server delete $server --detach 2>/dev/null || :; done
+    nicctl network delete blue 2>/dev/null || :
+    ip netns del web 2>/dev/null || :"#;
+
+#[test]
+fn the_service_needs_all_that_its_units_give_it() {
+    on_a_machine(Wishes::default(), |machine| {
+        machine.install();
+        for unit in ["nicd.service", "nicd-netns.service"] {
+            works_with(&machine, unit, "").unwrap_or_else(|said| panic!("as shipped: {said}\n{}", machine.log()));
+        }
+        let needed = [
+            ("nicd.service", "AmbientCapabilities="),
+            ("nicd.service", "CapabilityBoundingSet=~CAP_NET_ADMIN"),
+            ("nicd.service", "StateDirectory="),
+            ("nicd.service", "InaccessiblePaths=/dev/net/tun"),
+            ("nicd.service", "RestrictAddressFamilies=~AF_NETLINK"),
+            ("nicd.service", "RestrictAddressFamilies=~AF_UNIX"),
+            ("nicd.service", "SystemCallFilter=~@basic-io"),
+            ("nicd.service", "SystemCallFilter=~@file-system"),
+            ("nicd.service", "SystemCallFilter=~@io-event"),
+            ("nicd.service", "SystemCallFilter=~@network-io"),
+            ("nicd.service", "SystemCallFilter=~@signal"),
+            ("nicd.service", "SystemCallFilter=~@sync"),
+            ("nicd-netns.service", "CapabilityBoundingSet=~CAP_SYS_ADMIN"),
+            ("nicd-netns.service", "CapabilityBoundingSet=~CAP_SYS_PTRACE"),
+            ("nicd-netns.service", "RestrictNamespaces=yes"),
+            ("nicd-netns.service", "RestrictAddressFamilies=~AF_NETLINK"),
+            ("nicd-netns.service", "SystemCallFilter=~@basic-io"),
+            ("nicd-netns.service", "SystemCallFilter=~@network-io"),
+            ("nicd-netns.service", "SystemCallFilter=~setns"),
+        ];
+        let useless: Vec<_> = needed.iter().filter(|(unit, change)| works_with(&machine, unit, change).is_ok()).collect();
+        assert!(useless.is_empty(), "these change nothing: {useless:?}");
+    });
+}
+
+#[test]
+fn the_helper_has_the_hosts_mounts_and_not_its_network() {
+    on_a_machine(Wishes::default(), |machine| {
+        machine.install();
+        machine.run("ip netns add web; nicctl server add web --netns /run/netns/web");
+        let of = |unit: &str, what: &str| {
+            let pid = machine.property(unit, "MainPID");
+            machine.run(&format!("readlink /proc/{pid}/ns/{what}"))
+        };
+        let first = |what: &str| machine.run(&format!("readlink /proc/1/ns/{what}"));
+        assert_eq!(of("nicd-netns", "mnt"), first("mnt"));
+        assert_ne!(of("nicd-netns", "net"), first("net"));
+        assert_eq!(of("nicd", "net"), first("net"));
+    });
+}
+
+#[test]
+fn a_tun_node_that_is_closed_is_said_before_the_first_attach_fails() {
+    on_a_machine(Wishes::default(), |machine| {
+        machine.install();
+        machine.run("chmod 0600 /dev/net/tun");
+        let mut api = machine.client();
+        let health = api.get("/nicd/v1/health").expect(200);
+        assert_eq!((&health["status"], &health["problems"][0]["reason"]), (&json!("degraded"), &json!("tun_unusable")));
+        let remedy = health["problems"][0]["remedy"].as_str().unwrap();
+        assert!(remedy.contains("chmod 0666 /dev/net/tun"), "{remedy}");
+        assert!(machine.run("nicctl status").contains("chmod 0666 /dev/net/tun"));
+        let network = network(&mut api);
+        let server = uuid::Uuid::new_v4();
+        api.put(&format!("/nicd/v1/servers/{server}"), &json!({"server": {"guest": {"kind": "vm"}}})).expect(201);
+        let path = format!("/v2.1/servers/{server}/os-interface");
+        let error = api.post(&path, &json!({"interfaceAttachment": {"net_id": network}})).refused(503, "no_permission");
+        assert!(error["message"].as_str().unwrap().contains("chmod 0666 /dev/net/tun"), "{error}");
+        assert_eq!(api.get("/v2.0/ports").expect(200)["ports"], json!([]));
+        machine.run("chmod 0666 /dev/net/tun");
+        attach(&mut api, &json!({"kind": "vm"}), &network);
+        assert_eq!(api.get("/nicd/v1/health").expect(200)["status"], "ok");
+    });
+}
