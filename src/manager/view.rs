@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
+use crate::plan::facts::FactName;
 use crate::plan::{Fact, facts};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Standing;
@@ -209,19 +210,24 @@ impl Manager {
         let state = self.lock();
         let view = port(&state, id, &self.policy.host)?;
         let entry = state.port(id)?;
+        let fact = |fact, ok, detail: &str| Fact { fact, ok, detail: detail.to_owned() };
+        let why = entry.detail.as_deref().unwrap_or("no reason was kept");
         let mut told = Vec::new();
-        let network = &state.network(entry.record.network_id)?.record;
-        match state.port_want(&entry.record, self.store_id, 0).filter(|_| entry.record.attached_to().is_some()) {
-            Some(want) => told.extend(facts(&want, &state.bridge_want(network, 0), &state.have)),
-            None => {
-                let detail = "the port is attached to no server".to_owned();
-                told.push(Fact { fact: crate::plan::facts::FactName::Bound, ok: false, detail });
-            }
+        if entry.phase == Phase::Error {
+            told.push(fact(FactName::Possible, false, why));
         }
-        if let Some(detail) = &entry.detail
-            && entry.phase == Phase::Error
-        {
-            told.insert(0, Fact { fact: crate::plan::facts::FactName::Possible, ok: false, detail: detail.clone() });
+        let Some(server) = entry.record.attached_to() else {
+            let leaving = if entry.record.leaving() { "the port is being detached" } else { "the port is attached to no server" };
+            told.push(fact(FactName::Bound, false, leaving));
+            return Ok((view, told));
+        };
+        told.push(fact(FactName::Bound, true, &format!("attached to server {server}")));
+        if entry.reason.as_deref() == Some(FactName::Namespace.reason()) {
+            told.push(fact(FactName::Namespace, false, why));
+        }
+        let network = &state.network(entry.record.network_id)?.record;
+        if let Some(want) = state.port_want(&entry.record, self.store_id, 0) {
+            told.extend(facts(&want, &state.bridge_want(network, 0), &state.have));
         }
         Ok((view, told))
     }

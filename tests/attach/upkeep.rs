@@ -31,6 +31,18 @@ fn collect(bench: &mut Bench, apply: bool) -> (Vec<String>, Vec<String>) {
     (names("leftovers"), names("removed"))
 }
 
+/// A port's facts in their order, and whether each holds.
+fn explained(bench: &mut Bench, port: &str) -> Vec<(String, bool)> {
+    let told = bench.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
+    let facts = told["facts"].as_array().unwrap();
+    facts.iter().map(|fact| (text(&fact["fact"]), fact["ok"] == true)).collect()
+}
+
+/// The first fact that does not hold.
+fn cause(bench: &mut Bench, port: &str) -> String {
+    explained(bench, port).into_iter().find(|(_, ok)| !ok).expect("a cause").0
+}
+
 fn stray(name: &str) {
     run(&format!("ip link add {name} type veth peer name {name}-peer"));
     run(&format!("ip link property add dev {name} altname nicd-{STRAY}"));
@@ -113,7 +125,6 @@ fn a_store_that_somebody_wrote_to_deviates() {
         let network = bench.usual_network();
         let port = bench.create_port(json!({ "network_id": network, "name": "a" }));
         let sql = rusqlite::Connection::open(bench.daemon.state().join("nicd.db")).unwrap();
-        sql.pragma_update(None, "foreign_keys", "on").unwrap();
         let write = |statement: &str| sql.execute(statement, []).unwrap();
         write(r#"UPDATE ports SET body = replace(body, '"name":"a"', '"name":"b"')"#);
         let verified = bench.api.get("/nicd/v1/verify").expect(200);
@@ -123,6 +134,7 @@ fn a_store_that_somebody_wrote_to_deviates() {
             json!([{"kind": "record_differs", "object": object, "want": "\"a\"", "have": "\"b\""}])
         );
         write("DELETE FROM ports");
+        write("DELETE FROM addresses");
         assert_eq!(deviations(&mut bench), ["record_missing"]);
         bench.api.put(&format!("/v2.0/ports/{port}"), &json!({"port": {"name": "c"}})).expect(200);
         assert!(deviations(&mut bench).is_empty(), "a record is written whole");
@@ -185,5 +197,27 @@ fn a_device_of_a_port_that_has_no_server_is_left_over() {
         run(&format!("ip link property add dev stray altname nicd-{port}"));
         assert_eq!(collect(&mut bench, true).1, ["stray"]);
         assert_eq!(bench.port(&port)["nicd:phase"], "unbound");
+    });
+}
+
+#[test]
+fn a_port_explains_itself_from_its_server_to_its_traffic() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let all = ["bound", "device", "bridge", "built", "admin_up", "carrier", "forwarding"].map(str::to_owned).to_vec();
+        let told = explained(&mut bench, &port);
+        assert_eq!(told.iter().map(|(fact, _)| fact.clone()).collect::<Vec<_>>(), all);
+        assert!(told.iter().all(|(_, ok)| *ok));
+        guest.ip("link set eth0 down");
+        bench.events.wait_for("down", |event| event["port_id"] == port.as_str() && event["new"] == "DOWN");
+        assert_eq!(cause(&mut bench, &port), "carrier");
+        guest.end();
+        bench.events.wait_for("gone", |event| event["port_id"] == port.as_str() && event["reason"] == "namespace_gone");
+        assert_eq!(cause(&mut bench, &port), "namespace");
+        let alone = bench.create_port(json!({ "network_id": network }));
+        assert_eq!(cause(&mut bench, &alone), "bound");
     });
 }
