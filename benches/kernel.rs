@@ -286,6 +286,7 @@ fn settings(port: PortId) -> LinkSettings {
         master: Some(BRIDGE),
         fdb: vec![mac],
         learning: Some(false),
+        plain: false,
     }
 }
 

@@ -234,6 +234,7 @@ fn policy(settings: &Settings) -> Policy {
         mac_prefix: settings.links.mac_prefix,
         allowed_bridges: settings.links.allowed_bridges.clone(),
         mtu: settings.links.mtu,
+        sweep: Duration::from_secs(settings.links.sweep_s.into()),
         nics_per_server: settings.limits.nics_per_server,
         host: nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned()),
     }

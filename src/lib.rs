@@ -32,7 +32,8 @@
 //! 4. A step knows its undo from what it was planned on. A failure at step k undoes k…1; what cannot be undone is an
 //!    outcome of its own, and the port is ERROR and tried again. Every op may run twice.
 //! 5. Identity is the altname `nicd-<uuid>`. While a link is being made it is addressed by the ifindex chosen for it,
-//!    afterwards by its altname, never by its name. What has no mark of ours is never changed.
+//!    afterwards by its altname, never by its name. One that lost it is known again by its seal. What has no mark of ours is
+//!    never changed.
 //! 6. Nothing is concluded from an absence unless a complete dump, or the kernel's word about that very link, shows it.
 //!    Events are hints to look.
 //! 7. One port's trouble is one port's trouble. Every queue is bounded, every wait has a limit, every retry has jitter.
@@ -51,8 +52,14 @@
 //! the VMM's open up to a second late. For the same reason every event about a link without carrier leads to one look at
 //! it at once, which makes the kernel process what it has queued.
 //!
-//! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which deletes
-//! in groups: one RCU barrier (16 ms) serves all that wait.
+//! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which has it done
+//! in groups: one RCU barrier (16 ms) serves all that wait. A hand that the kernel keeps is left alone and another goes on.
+//!
+//! # What goes wrong
+//!
+//! Every difference that the watch or a slow sweep sees is mended by the same function; one that somebody keeps making is
+//! named and mended less often. `manager/verify` compares everything, `manager/gc` knows what nobody wants, and nothing is
+//! removed for want of a record unless a client says so: an older store put back looks just so (`manager/rollback`).
 //!
 //! # Rooms
 //!

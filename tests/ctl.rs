@@ -19,9 +19,9 @@ use std::thread;
 
 use bench::text;
 use daemon::{Daemon, PATIENCE};
-use netns::{Guest, in_netns};
-use serde_json::Value;
-use witness::{marked, marked_ports};
+use netns::{Guest, in_netns, run};
+use serde_json::{Value, json};
+use witness::{marked, marked_ports, try_link};
 
 /// The client's program, for one daemon.
 struct Ctl(PathBuf);
@@ -208,11 +208,33 @@ fn exit_codes_tell_a_script_what_to_do() {
         let ran_out = ctl.fails("attach one --network blue --wait=1", 3);
         assert!(ran_out.contains("DOWN") && ran_out.contains("explain"), "{ran_out}");
         assert_eq!(marked_ports().len(), 1, "what was attached stays");
-        assert!(ctl.fails("verify", 1).contains("not built"));
+        ctl.ok("verify");
         daemon.term();
         assert!(ctl.fails("list", 4).contains("nicd.sock"));
         let nowhere = Ctl(Path::new("/run/nowhere.sock").to_owned());
         nowhere.fails("status", 4);
+    });
+}
+
+#[test]
+fn what_is_left_over_is_found_and_goes_when_asked() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        ctl.ok("server add one --vm");
+        ctl.ok("attach one --network blue");
+        ctl.ok("verify");
+        assert_eq!(ctl.json("gc"), json!({"leftovers": [], "removed": []}));
+        run("ip link add stray type veth peer name other");
+        run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
+        let said = ctl.run("verify");
+        assert!(said.code == 1 && said.out.contains("stray") && said.err.contains("differ"), "{said:?}");
+        assert!(ctl.ok("gc").contains("stray"));
+        assert!(try_link("stray").is_some());
+        assert!(ctl.ok("gc --apply").contains("removed"));
+        assert!(try_link("stray").is_none());
+        ctl.ok("verify");
+        assert_eq!(marked_ports().len(), 1);
     });
 }
 

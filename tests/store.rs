@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nicd::model::memory::{Key, Made, Remembered};
-use nicd::model::{FixedIp, Mac, Network, NetworkId, Origin, Port, PortId, Profile, Server, ServerId, Subnet, SubnetId};
+use nicd::model::port::Binding;
+use nicd::model::{FixedIp, Intent, Mac, Network, NetworkId, Origin, Port, PortId, Profile, Server, ServerId, Subnet, SubnetId};
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError, When};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
@@ -71,6 +72,7 @@ fn records_survive_a_reopening() {
         // Each of the four flushes has a number of its own.
         commit: 4,
         next_event: 77,
+        lost: None,
         networks: vec![network()],
         subnets: vec![subnet()],
         servers: vec![server],
@@ -233,6 +235,101 @@ fn a_damaged_record_is_named_and_nothing_is_opened() {
     drop(sql);
     let refusal = Store::open(dir.path()).map(|_| ()).unwrap_err().to_string();
     assert!(refusal.contains(&network().id.to_string()) && refusal.contains("networks"), "{refusal}");
+}
+
+/// A store with some ports, of which one is attached, and its bytes.
+fn with_ports(dir: &Path) -> (Vec<Port>, Vec<u8>) {
+    let opened = Opened::at(dir);
+    opened.commit(base(), Purpose::Growing).unwrap();
+    let mut ports: Vec<Port> = (0..12).map(|n| port(n, n + 10)).collect();
+    ports[0].binding = Some(Binding {
+        server_id: server().id,
+        ordinal: 0,
+        intent: Intent::Attached,
+        commit: 3,
+        guest_device: None,
+        releasing: Vec::new(),
+        tap: None,
+        tag: None,
+    });
+    let changes = [Change::PutServer(server())].into_iter().chain(ports.iter().map(put)).collect();
+    opened.commit(changes, Purpose::Growing).unwrap();
+    opened.close();
+    (ports, std::fs::read(dir.join(FILE)).unwrap())
+}
+
+/// Opens a store of these bytes. It opens or refuses, soon; what it has of the ports is what decides about devices.
+fn opens_right_or_not_at_all(bytes: &[u8], ports: &[Port], what: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(FILE), bytes).unwrap();
+    let start = std::time::Instant::now();
+    let opened = Store::open(dir.path());
+    assert!(start.elapsed() < PATIENCE, "{what}");
+    let Ok((store, loaded, thread)) = opened else { return false };
+    store.close();
+    thread.join().unwrap();
+    let decides = |port: &Port| {
+        let binding = port.binding.as_ref().map(|binding| (binding.server_id, binding.intent));
+        (port.id, port.network_id, port.mac, port.fixed_ips.clone(), binding, port.origin)
+    };
+    for port in &loaded.ports {
+        let whole =
+            ports.iter().find(|whole| whole.id == port.id).unwrap_or_else(|| panic!("{what}: a port of nobody's: {port:?}"));
+        assert_eq!(decides(port), decides(whole), "{what}");
+    }
+    assert!(loaded.ports.is_empty() || loaded.ports.len() == ports.len(), "{what}: some ports are missing");
+    true
+}
+
+#[test]
+fn a_store_with_a_flipped_bit_opens_right_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ports, whole) = with_ports(dir.path());
+    let mut refused = 0;
+    // Every byte of the header, then a sample that is the same each time, of which many are in records.
+    let sample = (0..100).chain((100..whole.len()).filter(|at| whole[*at] != 0).step_by(11));
+    for at in sample {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        refused += usize::from(!opens_right_or_not_at_all(&bytes, &ports, &format!("bit {} of byte {at}", at % 8)));
+    }
+    assert!(refused > 50, "{refused}");
+}
+
+#[test]
+fn a_store_that_was_cut_opens_right_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ports, whole) = with_ports(dir.path());
+    for length in (0..whole.len()).step_by(509) {
+        opens_right_or_not_at_all(&whole[..length], &ports, &format!("cut to {length}"));
+    }
+}
+
+#[test]
+fn a_log_that_was_torn_loses_its_end_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    for n in 0..10 {
+        opened.commit(vec![put(&port(n, n + 10))], Purpose::Growing).unwrap();
+    }
+    let (file, log) = (dir.path().join(FILE), dir.path().join("nicd.db-wal"));
+    let (bytes, wal) = (std::fs::read(&file).unwrap(), std::fs::read(&log).unwrap());
+    let mut most = 0;
+    for length in (0..=wal.len()).step_by(997).chain([wal.len()]) {
+        let torn = tempfile::tempdir().unwrap();
+        std::fs::write(torn.path().join(FILE), &bytes).unwrap();
+        std::fs::write(torn.path().join("nicd.db-wal"), &wal[..length]).unwrap();
+        let again = Opened::at(torn.path());
+        let there: Vec<PortId> = again.loaded.ports.iter().map(|port| port.id).collect();
+        let first: Vec<PortId> = (0..u8::try_from(there.len()).unwrap()).map(|n| port(n, n + 10).id).collect();
+        assert_eq!(there, first, "what was committed first is there first");
+        assert!(there.len() >= most, "and more of the log has more");
+        most = there.len();
+        again.close();
+    }
+    assert_eq!(most, 10);
+    opened.close();
 }
 
 #[test]

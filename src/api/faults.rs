@@ -71,8 +71,6 @@ pub enum Refusal {
         /// The path.
         path: String,
     },
-    /// The route is in the contract and not built yet.
-    NotBuilt(String),
     /// The daemon still builds what was to be there when it started.
     Starting(String),
 }
@@ -245,12 +243,6 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             reason: "bad_method",
             message: format!("The method {method} is not allowed for {path}"),
         },
-        Refusal::NotBuilt(what) => Told {
-            status: StatusCode::NOT_IMPLEMENTED,
-            kind: "HTTPNotImplemented",
-            reason: "not_built",
-            message: format!("{what} is not built yet"),
-        },
         Refusal::Starting(summary) => Told {
             status: StatusCode::SERVICE_UNAVAILABLE,
             kind: "ServiceUnavailable",
@@ -319,7 +311,6 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         }
         Error::Plan(PlanError::IndexTaken(_)) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Plan(PlanError::Incomplete(_)) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
-        Error::NotBuilt(_) => (S::NOT_IMPLEMENTED, "HTTPNotImplemented"),
         Error::Kernel(error) => match error.trouble {
             Trouble::TimedOut | Trouble::Taken | Trouble::Gone | Trouble::Helper | Trouble::Permission => {
                 (S::SERVICE_UNAVAILABLE, "ServiceUnavailable")
@@ -329,9 +320,10 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         },
         Error::NotUndone { .. } => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         Error::Store(StoreError::Full) => (S::INSUFFICIENT_STORAGE, "InsufficientStorage"),
-        Error::Store(StoreError::Busy | StoreError::Closed) | Error::Busy(_) | Error::Stopping => {
-            (S::SERVICE_UNAVAILABLE, "ServiceUnavailable")
-        }
+        // A disk that refuses may take the next one.
+        Error::Store(StoreError::Busy | StoreError::Closed | StoreError::Failed(_) | StoreError::Damaged(_))
+        | Error::Busy(_)
+        | Error::Stopping => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Store(_) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
     };
     Told { status, kind, reason: error.reason(), message: error.to_string() }

@@ -28,6 +28,7 @@ mod routes;
 pub mod socket;
 mod stream;
 mod subnets;
+mod upkeep;
 mod versions;
 
 use std::str::FromStr;
@@ -115,11 +116,6 @@ fn whole_path(request: &Request) -> String {
 async fn no_route(request: Request) -> Response {
     let path = whole_path(&request);
     faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(&path))
-}
-
-async fn not_built(request: Request) -> Response {
-    let path = whole_path(&request);
-    faults::answer(&Refusal::NotBuilt(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
 /// A handler's answer, in the dialect's words either way.

@@ -143,11 +143,11 @@ pub(super) async fn detach(
 
 /// The body of an attach; both levels may be left out.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Asked {
+pub(super) struct Asked {
     network: Option<NetworkId>,
     port: Option<PortId>,
     address: Option<IpAddr>,
-    tag: Option<String>,
+    pub(super) tag: Option<String>,
 }
 
 /// OTC's `?reserve_port=`; other parameters are ignored, as Nova does before 2.102.
@@ -168,7 +168,11 @@ fn read(body: &[u8], version: Microversion) -> Result<Asked, BodyError> {
     let mut top = Fields::top(body)?;
     let inner = top.value("interfaceAttachment");
     top.end()?;
-    let Some(inner) = inner else { return Ok(Asked::default()) };
+    inner.map_or_else(|| Ok(Asked::default()), |inner| asked(inner, version))
+}
+
+/// What is inside the envelope.
+pub(super) fn asked(inner: Value, version: Microversion) -> Result<Asked, BodyError> {
     let mut fields = Fields::object("interfaceAttachment", inner)?;
     let mut asked = Asked { network: fields.parsed("net_id")?, port: fields.parsed("port_id")?, address: None, tag: None };
     if let Some(given) = fields.value("fixed_ips") {
@@ -219,7 +223,7 @@ impl FromStr for Tag {
 }
 
 impl Asked {
-    fn nic(self) -> Result<WantedNic, Refusal> {
+    pub(super) fn nic(self) -> Result<WantedNic, Refusal> {
         match (self.network, self.port, self.address) {
             (Some(_), Some(_), _) => Err(Refusal::NetworkAndPort),
             (None, _, Some(_)) => Err(Refusal::AddressWithoutNetwork),

@@ -36,6 +36,7 @@ mod schema;
 pub(super) mod subnets;
 #[cfg(test)]
 mod tests;
+pub(super) mod upkeep;
 pub(super) mod versions;
 
 pub(super) use entry::Entry;
@@ -97,8 +98,15 @@ impl Kept {
 }
 
 fn components(kept: Kept) -> Components {
-    let schemas =
-        [nova::schemas(), rackspace::schemas(), networks::schemas(), subnets::schemas(), ports::schemas(), agent::schemas()];
+    let schemas = [
+        nova::schemas(),
+        rackspace::schemas(),
+        networks::schemas(),
+        subnets::schemas(),
+        ports::schemas(),
+        agent::schemas(),
+        upkeep::schemas(),
+    ];
     let builder = ComponentsBuilder::new().schemas_from_iter(schemas.into_iter().flatten());
     let builder = kept.0.into_iter().fold(builder, |builder, (name, refusal)| builder.response(name, refusal));
     let builder = headers().into_iter().fold(builder, |builder, (name, header)| builder.header(name, header));

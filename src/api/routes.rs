@@ -9,7 +9,7 @@ use crate::manager::{NetworkView, PortView};
 use crate::model::Subnet;
 
 use super::openapi::{self as document, Entry};
-use super::{Desk, agent, metrics, not_built, nova, rackspace, resource, stream, versions};
+use super::{Desk, agent, metrics, nova, rackspace, resource, stream, upkeep, versions};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -129,7 +129,7 @@ fn network() -> Vec<Route> {
 }
 
 fn own() -> Vec<Route> {
-    use document::agent as page;
+    use document::{agent as page, upkeep as upkeep_page};
     vec![
         get("/servers", agent::servers, page::servers),
         get("/servers/{id}", agent::server, page::server),
@@ -138,9 +138,9 @@ fn own() -> Vec<Route> {
         get("/events", stream::events, page::events),
         get("/health", agent::health, page::health),
         get("/ports/{id}/explain", agent::explain, page::explain),
-        post("/plan", not_built, page::plan),
-        get("/verify", not_built, page::verify),
-        post("/gc", not_built, page::gc),
+        post("/plan", upkeep::plan, upkeep_page::plan),
+        get("/verify", upkeep::verify, upkeep_page::verify),
+        post("/gc", upkeep::gc, upkeep_page::gc),
         get("/metrics", metrics::show, page::metrics),
         get("/openapi.json", document::serve, page::document),
     ]

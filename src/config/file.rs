@@ -44,6 +44,7 @@ pub(super) struct Links {
     pub mac_prefix: Option<String>,
     pub allowed_bridges: Option<Vec<String>>,
     pub mtu: Option<i64>,
+    pub sweep_s: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

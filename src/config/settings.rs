@@ -72,6 +72,8 @@ pub struct LinkSettings {
     pub allowed_bridges: AllowedBridges,
     /// The MTU of an agent-made bridge whose network names none, in bytes.
     pub mtu: u32,
+    /// How often everything is compared without a cause, in seconds.
+    pub sweep_s: u32,
 }
 
 /// `[limits]`
@@ -214,7 +216,8 @@ fn links_as_used(written: file::Links) -> Result<LinkSettings, ConfigError> {
         None => AllowedBridges::default(),
     };
     let mtu = number("links.mtu", written.mtu, 1500, MIN_MTU.into(), MAX_MTU.into())?;
-    Ok(LinkSettings { mac_prefix, allowed_bridges, mtu })
+    let sweep_s = number("links.sweep_s", written.sweep_s, 60, 1, 86_400)?;
+    Ok(LinkSettings { mac_prefix, allowed_bridges, mtu, sweep_s })
 }
 
 fn limits_as_used(written: file::Limits) -> Result<LimitSettings, ConfigError> {

@@ -56,6 +56,9 @@ pub enum Failure {
         /// Why the subnet was not made.
         source: ClientError,
     },
+    /// `verify` found something.
+    #[error("records and kernel differ in {0}: each is listed")]
+    Deviations(usize),
     /// The answer could not be written.
     #[error("the answer could not be written")]
     Output(#[source] io::Error),
@@ -72,7 +75,7 @@ impl Failure {
             Self::Wait(WaitError::RanOut { .. }) => WAIT_RAN_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
             Self::NamedTwice { .. } => USAGE,
-            Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } => FAILED,
+            Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
             Self::Output(_) | Self::Runtime(_) => FAILED,
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -15,10 +15,13 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, HostAddress, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
 use crate::points;
 
 use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
+
+/// A bridge's port as the kernel makes it.
+const FRESH: BridgePort = BridgePort { forwarding: false, learning: true, altered: false };
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,35 @@ pub struct Fake {
 
 type FaultPlan = Box<dyn FnMut(&Op) -> Fault + Send>;
 
+/// What becomes of a notice on its way to the watchers.
+type Wire = Box<dyn FnMut(Notice) -> Vec<Notice> + Send>;
+
+/// A device that the kernel does not let go: whatever is to delete it waits until this is dropped.
+#[derive(Debug)]
+pub struct Stall(Arc<Gate>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    open: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*open {
+            open = self.bell.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        *self.0.open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.bell.notify_all();
+    }
+}
+
 #[derive(Default)]
 struct World {
     links: BTreeMap<u32, LinkSeen>,
@@ -50,8 +82,11 @@ struct World {
     /// Static FDB entries, by device.
     fdb: BTreeMap<u32, BTreeSet<crate::model::Mac>>,
     routes: BTreeSet<u32>,
+    addresses: Vec<HostAddress>,
     sinks: Vec<mpsc::Sender<Notice>>,
     faults: Option<FaultPlan>,
+    wire: Option<Wire>,
+    stalls: BTreeMap<PortId, Arc<Gate>>,
     log: Vec<Op>,
     next_cookie: u64,
     next_index: u32,
@@ -170,6 +205,27 @@ impl Fake {
         self.world().faults = None;
     }
 
+    /// Lets each notice become what `wire` makes of it: none, several, older ones.
+    pub fn set_wire(&self, wire: impl FnMut(Notice) -> Vec<Notice> + Send + 'static) {
+        self.world().wire = Some(Box::new(wire));
+    }
+
+    /// Tells a complete dump, as the watch does once it has lost something; notices pass as they are from then on.
+    pub fn resync(&self) {
+        let mut world = self.world();
+        world.wire = None;
+        let links = world.links.values().cloned().collect();
+        world.tell(Notice::Resync { links, at: Instant::now() });
+    }
+
+    /// Does not let a port's device go for as long as the answer lives.
+    #[must_use]
+    pub fn stall(&self, port: PortId) -> Stall {
+        let gate = Arc::<Gate>::default();
+        self.world().stalls.insert(port, Arc::clone(&gate));
+        Stall(gate)
+    }
+
     /// The ops carried out so far, also those that failed.
     pub fn log(&self) -> Vec<Op> {
         self.world().log.clone()
@@ -277,6 +333,11 @@ impl Fake {
         self.world().routes = links.iter().copied().collect();
     }
 
+    /// Gives a link an address, which no op does.
+    pub fn add_address(&self, index: u32, ip: std::net::IpAddr) {
+        self.world().addresses.push(HostAddress { index, ip });
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.world)
     }
@@ -304,13 +365,13 @@ impl World {
         match link.master {
             None => link.bridge_port = None,
             Some(_) => {
-                let learning = link.bridge_port.is_none_or(|seen| seen.learning);
-                link.bridge_port = Some(BridgePort { forwarding: link.up && link.lower_up && bridge_up, learning });
+                let BridgePort { learning, altered, .. } = link.bridge_port.unwrap_or(FRESH);
+                link.bridge_port = Some(BridgePort { forwarding: link.up && link.lower_up && bridge_up, learning, altered });
             }
         }
         let (index, up) = (link.index, link.up);
         let before = self.links.insert(index, link.clone());
-        self.tell(&Notice::Seen { link, at: Instant::now() });
+        self.tell(Notice::Seen { link, at: Instant::now() });
         // Ports forward while their bridge is up (br_stp_enable_bridge, net/bridge/br_stp_if.c).
         if before.is_some_and(|before| before.kind == Kind::Bridge && before.up != up) {
             self.ports_of(index).into_iter().for_each(|port| self.put(port));
@@ -328,14 +389,36 @@ impl World {
         self.guests.remove(&index);
         self.open.remove(&index);
         self.fdb.remove(&index);
-        self.tell(&Notice::Gone { index, at: Instant::now() });
+        self.addresses.retain(|address| address.index != index);
+        self.tell(Notice::Gone { index, at: Instant::now() });
         for mut port in self.ports_of(index) {
             port.master = None;
             self.put(port);
         }
     }
 
-    fn tell(&mut self, notice: &Notice) {
+    /// The device that an op has to wait for.
+    fn gate(&self, op: &Op) -> Option<Arc<Gate>> {
+        let port = match op {
+            Op::DeleteLink { port } => *port,
+            Op::DeleteGroup { group } => {
+                let members = self.links.values().filter(|link| link.group == *group);
+                members.flat_map(LinkSeen::marks).map(PortId).find(|port| self.stalls.contains_key(port))?
+            }
+            _ => return None,
+        };
+        self.stalls.get(&port).cloned()
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        let notices = match self.wire.as_mut() {
+            Some(wire) => wire(notice),
+            None => vec![notice],
+        };
+        notices.iter().for_each(|notice| self.send(notice));
+    }
+
+    fn send(&mut self, notice: &Notice) {
         self.sinks.retain(|sink| match sink.try_send(notice.clone()) {
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
@@ -405,11 +488,12 @@ impl World {
                     return Err(refused(Trouble::BridgeFull, format!("putting {} into its bridge", link.name)));
                 }
                 link.master = Some(master);
-                link.bridge_port = Some(BridgePort { forwarding: false, learning: true });
+                link.bridge_port = Some(FRESH);
             }
         }
-        if let (Some(learning), Some(seen)) = (settings.learning, link.bridge_port.as_mut()) {
-            seen.learning = learning;
+        if let Some(seen) = link.bridge_port.as_mut() {
+            seen.learning = settings.learning.unwrap_or(seen.learning);
+            seen.altered &= !settings.plain;
         }
         self.fdb.entry(link.index).or_default().extend(&settings.fdb);
         self.put(link);
@@ -522,6 +606,18 @@ impl World {
                 link.alias = Some(alias.clone());
                 self.switch(link, *switch);
             }
+            Op::MarkAgain { port, index, alias } => {
+                let altname = names::port_altname(*port);
+                if self.named(&altname).is_some_and(|link| link.index != *index) {
+                    return Err(refused(Trouble::Taken, format!("marking {altname}")));
+                }
+                let found = self.links.get(index).filter(|link| link.alias.as_ref() == Some(alias)).cloned();
+                let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
+                if !link.altnames.contains(&altname) {
+                    link.altnames.push(altname);
+                }
+                self.put(link);
+            }
             Op::SetLink { port, switch } => {
                 let link = self.at(*port, At::Altname)?;
                 self.switch(link, *switch);
@@ -566,6 +662,10 @@ impl Host for FakeHost {
         if let Fault::Refuse(trouble) = fault {
             return Err(refused(trouble, format!("{} (made to fail)", op.name())));
         }
+        let gate = lock(&self.world).gate(op);
+        if let Some(gate) = gate {
+            gate.pass();
+        }
         if let Op::CloseTap { .. } = op {
             held.close();
         }
@@ -600,6 +700,11 @@ impl Host for FakeHost {
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
         let dump = || Ok(lock(&self.world).links.values().cloned().collect());
         points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
+    }
+
+    fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError> {
+        let dump = || Ok(lock(&self.world).addresses.clone());
+        points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump addresses".to_owned()))
     }
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {

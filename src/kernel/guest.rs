@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
 
+use super::addresses::{self, asking, ip_of};
 use super::answer::{Failure, Part};
 use super::links::{Target, first_failure, shape};
 use super::netns::Inside;
@@ -16,8 +17,6 @@ use super::{Trouble, Who};
 use crate::model::{LinkName, PortId, names};
 use crate::plan::{Address, GuestSettings, Route, Switch};
 
-/// Length of `struct ifaddrmsg`.
-const IFADDRMSG: usize = 8;
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
 
@@ -67,7 +66,7 @@ pub(super) struct Stale {
 /// What `settings` no longer list of what nicd gave the NIC before: addresses in the network's ranges, and static
 /// routes with this NIC's metric. What the guest itself added elsewhere is its own.
 pub(super) fn stale(inside: &mut Inside, index: u32, settings: &GuestSettings) -> Result<Stale, Failure> {
-    let there = inside.netlink.dump(|| asking(RTM_GETADDR, AF_UNSPEC, IFADDRMSG), |body| address_of(body, index))?;
+    let there = addresses::of_link(&mut inside.netlink, index)?;
     let ours = |address: &Address| settings.ranges.iter().any(|range| range.contains(address.ip));
     let addresses = there.into_iter().filter(|address| ours(address) && !settings.addresses.contains(address)).collect();
     let mut routes = Vec::new();
@@ -78,24 +77,6 @@ pub(super) fn stale(inside: &mut Inside, index: u32, settings: &GuestSettings) -
         |route: &Route| settings.routes.iter().any(|listed| (listed.destination, listed.via) == (route.destination, route.via));
     routes.retain(|route| route.metric == settings.metric && !listed(route));
     Ok(Stale { addresses, routes })
-}
-
-fn asking(kind: u16, family: u8, length: usize) -> Batch {
-    let mut fixed = vec![0; length];
-    fixed[0] = family;
-    let mut batch = Batch::default();
-    batch.add(Part::Look, kind, NLM_F_DUMP, &fixed, |_| {});
-    batch
-}
-
-/// An address of the NIC with this index.
-fn address_of(body: &[u8], index: u32) -> Option<Address> {
-    if wire::u32_at(body, 4)? != index {
-        return None;
-    }
-    let field = |wanted| wire::fields_behind(body, IFADDRMSG).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let ip = ip_of(field(IFA_LOCAL).or_else(|| field(IFA_ADDRESS))?)?;
-    Some(Address { ip, prefix: wire::u8_at(body, 1)? })
 }
 
 /// A static unicast route by the NIC with this index.
@@ -110,11 +91,6 @@ fn route_of(body: &[u8], index: u32) -> Option<Route> {
     let via = field(RTA_GATEWAY).map_or(Some(any), ip_of)?;
     let metric = field(RTA_PRIORITY).and_then(|value| wire::u32_at(value, 0)).unwrap_or(0);
     Some(Route { destination: IpNetwork::new(destination, prefix).ok()?, via, onlink: false, metric })
-}
-
-fn ip_of(octets: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// The index of the other end of a port's device, which must still be in the namespace.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{LinkSeen, Plan};
+use crate::plan::{HostAddress, LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
@@ -80,6 +80,12 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
 
+    /// Every address in the host's namespace.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn addresses(&self) -> Result<Answer<Result<Vec<HostAddress>, OpError>>, Refused>;
+
     /// What attaches need and this process cannot have.
     ///
     /// # Errors
@@ -135,7 +141,8 @@ pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Thr
             let now = submitted.load(Ordering::Relaxed);
             std::mem::replace(&mut before, now) != now
         };
-        reaper::start(kernel.open()?, reaper.clone(), came_since).map_err(no_thread)?
+        let hosts = (0..reaper::HANDS).map(|_| kernel.open()).collect::<Result<Vec<_>, _>>()?;
+        reaper::start(hosts, reaper.clone(), came_since).map_err(no_thread)?
     };
     let workshop = Workshop { worker, reaper, submitted };
     Ok((Arc::new(workshop), vec![worker_thread, reaper_thread]))
@@ -188,6 +195,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.ask(Host::observe)
+    }
+
+    fn addresses(&self) -> Result<Answer<Result<Vec<HostAddress>, OpError>>, Refused> {
+        self.ask(Host::addresses)
     }
 
     fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {

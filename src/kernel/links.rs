@@ -12,7 +12,7 @@ use super::uapi::*;
 use super::wire::{Batch, Fields};
 use super::{Trouble, Who};
 use crate::model::{Mac, PortId, names};
-use crate::plan::{At, Kind, LinkSettings, Switch};
+use crate::plan::{At, Kind, LinkSeen, LinkSettings, Switch};
 
 /// The link a message is for.
 #[derive(Debug, Clone, Copy)]
@@ -105,12 +105,19 @@ impl Batch {
     }
 
     /// Sets flags of a bridge's port. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads slave data.
-    fn port_flags(&mut self, target: Target<'_>, learning: bool) {
+    fn port_flags(&mut self, target: Target<'_>, learning: Option<bool>, plain: bool) {
         self.add(Part::PortFlags, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
             target.name(f);
             f.nest(IFLA_LINKINFO, |f| {
                 f.text(IFLA_INFO_SLAVE_KIND, "bridge");
-                f.nest(IFLA_INFO_SLAVE_DATA, |f| f.u8(IFLA_BRPORT_LEARNING, u8::from(learning)));
+                f.nest(IFLA_INFO_SLAVE_DATA, |f| {
+                    if let Some(learning) = learning {
+                        f.u8(IFLA_BRPORT_LEARNING, u8::from(learning));
+                    }
+                    if plain {
+                        IFLA_BRPORT_PLAIN.iter().for_each(|(flag, value)| f.u8(*flag, *value));
+                    }
+                });
             });
         });
     }
@@ -154,7 +161,7 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
         At::Altname if settings.fdb.is_empty() => (Target::Altname(&altname), 0),
         At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
     };
-    let LinkSettings { mark, v6_off, mac, mtu, master, fdb, learning } = settings;
+    let LinkSettings { mark, v6_off, mac, mtu, master, fdb, learning, plain } = settings;
     let mut batch = Batch::default();
     if let At::Index(index) = at
         && *mark
@@ -171,8 +178,8 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
     if let At::Index(index) = at {
         batch.settle(index);
     }
-    if let Some(learning) = learning {
-        batch.port_flags(target, *learning);
+    if learning.is_some() || *plain {
+        batch.port_flags(target, *learning, *plain);
     }
     let mut refusals = netlink.send(batch)?;
     already_marked(netlink, &mut refusals, index, &altname)?;
@@ -218,6 +225,31 @@ pub(super) fn seal(netlink: &mut Netlink, port: PortId, alias: &str, switch: Swi
         // Unlike names, an alias is taken with whatever octets its length says.
         batch.switch(target, switch, |f| f.put(IFLA_IFALIAS, alias.as_bytes()));
     })
+}
+
+/// [`Op::MarkAgain`](crate::plan::Op::MarkAgain). Nothing but the index reaches a link without its mark, so it is looked at
+/// before, and again by the mark it was given: an index that became another link's in between loses it again.
+pub(super) fn mark_again(netlink: &mut Netlink, port: PortId, index: u32, alias: &str) -> Result<(), Failure> {
+    let altname = names::port_altname(port);
+    let sealed = |link: &LinkSeen| link.index == index && link.alias.as_deref() == Some(alias);
+    let another =
+        || Failure::new(Trouble::Gone, Part::Mark, format!("the link with index {index} is not the one sealed '{alias}'"));
+    if !sealed(&must_look(netlink, Who::Index(index))?) {
+        return Err(another());
+    }
+    let mut batch = Batch::default();
+    batch.mark(index, &altname);
+    let mut refusals = netlink.send(batch)?;
+    already_marked(netlink, &mut refusals, index, &altname)?;
+    first_failure(refusals)?;
+    match look(netlink, Who::Altname(&altname))? {
+        Some(link) if sealed(&link) => Ok(()),
+        _ => {
+            let mut batch = Batch::default();
+            batch.unmark(index, &altname);
+            send_all(netlink, batch).and(Err(another()))
+        }
+    }
 }
 
 /// [`Op::SetLink`](crate::plan::Op::SetLink).

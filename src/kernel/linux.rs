@@ -16,10 +16,11 @@ use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, guest, links, routes, seen,
+    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, addresses, capabilities, guest, links,
+    routes, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Kind, LinkSeen, Op};
+use crate::plan::{HostAddress, Kind, LinkSeen, Op};
 use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
@@ -87,6 +88,10 @@ impl Host for LinuxHost {
         self.fresh().and_then(|()| seen::observe(&mut self.netlink)).map_err(|failure| failure.during("dump links"))
     }
 
+    fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError> {
+        self.fresh().and_then(|()| addresses::all(&mut self.netlink)).map_err(|failure| failure.during("dump addresses"))
+    }
+
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
         self.home.enter(path).map(|inside| self.home.pin(&inside))
     }
@@ -136,6 +141,7 @@ fn doing(op: &Op) -> String {
         | Op::Persist { port }
         | Op::ConfigureGuest { port, .. }
         | Op::Seal { port, .. }
+        | Op::MarkAgain { port, .. }
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
@@ -187,6 +193,7 @@ impl LinuxHost {
                 return guest::configure(inside, index, settings, stale).map(Applied::GuestDevice);
             }
             Op::Seal { port, alias, switch } => links::seal(netlink, *port, alias, *switch),
+            Op::MarkAgain { port, index, alias } => links::mark_again(netlink, *port, *index, alias),
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),
             Op::Unbind { port } => links::unbind(netlink, *port),
             Op::SetGroup { port, group } => links::set_group(netlink, *port, *group),

@@ -131,6 +131,7 @@ fn info(link: &mut LinkSeen, info: &[u8]) {
         link.bridge_port = Some(BridgePort {
             forwarding: octet(port, IFLA_BRPORT_STATE) == Some(BR_STATE_FORWARDING),
             learning: octet(port, IFLA_BRPORT_LEARNING).is_some_and(|value| value != 0),
+            altered: IFLA_BRPORT_PLAIN.iter().any(|(flag, plain)| octet(port, *flag).is_some_and(|value| value != *plain)),
         });
     }
 }
@@ -237,7 +238,7 @@ mod tests {
             master: Some(3),
             group: 9,
             v6_autoconf: true,
-            bridge_port: Some(BridgePort { forwarding: true, learning: false }),
+            bridge_port: Some(BridgePort { forwarding: true, learning: false, altered: false }),
             tap: Some(TapSeen { persist: true, multi_queue: false, uid: None, gid: Some(36) }),
         };
         assert_eq!(link(&body(everything)), Some(expected));

@@ -82,6 +82,10 @@ pub(super) const IFLA_INFO_SLAVE_KIND: u16 = 4;
 pub(super) const IFLA_INFO_SLAVE_DATA: u16 = 5;
 pub(super) const IFLA_BRPORT_STATE: u16 = 1;
 pub(super) const IFLA_BRPORT_LEARNING: u16 = 8;
+/// The other flags of a bridge port that decide what passes, and what a port is made with (`new_nbp`, net/bridge/br_if.c):
+/// hairpin, BPDU guard, root block, fast leave, the floods, proxy ARP, neighbour suppression, isolation, lock, MAB.
+pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 12] =
+    [(4, 0), (5, 0), (6, 0), (7, 0), (9, 1), (10, 0), (27, 1), (30, 1), (32, 0), (33, 0), (39, 0), (40, 0)];
 pub(super) const IFLA_BR_FORWARD_DELAY: u16 = 1;
 pub(super) const IFLA_BR_STP_STATE: u16 = 5;
 pub(super) const IFLA_BR_MCAST_SNOOPING: u16 = 23;

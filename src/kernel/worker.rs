@@ -312,6 +312,7 @@ fn subjects(plan: &Plan) -> Vec<String> {
             | Op::CreateVeth { port, .. }
             | Op::Configure { port, .. }
             | Op::Seal { port, .. }
+            | Op::MarkAgain { port, .. }
             | Op::SetLink { port, .. } => names::port_altname(*port),
             _ => continue,
         };

@@ -81,9 +81,30 @@ impl Manager {
         }
     }
 
-    /// Checks everything that memory can tell, in the order in which Nova does (`docs/dialects.md`), reserves, and claims
-    /// the port.
+    /// Checks everything that memory can tell, reserves, and claims the port.
     fn bind(&self, state: &mut State, attach: &Attach, network: NetworkId, context: &Context) -> Result<(PortId, Before), Error> {
+        let record = self.bound(state, attach, network, || self.store.next_commit())?;
+        let id = record.id;
+        let Some(before) = state.ports.get(&id).map(|entry| Box::new(entry.record.clone())) else {
+            state.add_port(record, Phase::Building);
+            claim(state, id)?;
+            return Ok((id, Before::Nothing));
+        };
+        state.replace_port(record);
+        self.happen(state, id, Happening::Bind, None, context);
+        claim(state, id)?;
+        Ok((id, Before::Unbound(before)))
+    }
+
+    /// The record that an attach would make, once everything that memory can tell is checked, in the order in which Nova
+    /// does (`docs/dialects.md`).
+    pub(super) fn bound(
+        &self,
+        state: &State,
+        attach: &Attach,
+        network: NetworkId,
+        commit: impl FnOnce() -> u64,
+    ) -> Result<Port, Error> {
         if let WantedNic::Port(id) = attach.nic {
             let entry = state.port(id)?;
             if entry.claim.taken() || entry.phase != Phase::Unbound || entry.record.binding.is_some() {
@@ -100,28 +121,18 @@ impl Manager {
             server_id: attach.server_id,
             ordinal: state.free_ordinal(state.server(attach.server_id)?),
             intent: Intent::Attached,
-            commit: self.store.next_commit(),
+            commit: commit(),
             guest_device: None,
             releasing: Vec::new(),
             tap: state.server(attach.server_id)?.record.guest.tap(),
             tag: attach.tag.clone(),
         };
-        if let WantedNic::Port(id) = attach.nic {
-            let before = state.port(id)?.record.clone();
-            let mut bound = before.clone();
-            bound.binding = Some(binding);
-            bound.updated_at = Timestamp::now();
-            bound.revision_number += 1;
-            state.replace_port(bound);
-            self.happen(state, id, Happening::Bind, None, context);
-            claim(state, id)?;
-            return Ok((id, Before::Unbound(Box::new(before))));
-        }
-        let record = self.new_port(state, network, fixed_ips, binding)?;
-        let id = record.id;
-        state.add_port(record, Phase::Building);
-        claim(state, id)?;
-        Ok((id, Before::Nothing))
+        let WantedNic::Port(id) = attach.nic else { return self.new_port(state, network, fixed_ips, binding) };
+        let mut bound = state.port(id)?.record.clone();
+        bound.binding = Some(binding);
+        bound.updated_at = Timestamp::now();
+        bound.revision_number += 1;
+        Ok(bound)
     }
 
     fn room_for(&self, state: &State, server: ServerId) -> Result<(), Error> {

@@ -75,6 +75,10 @@ impl Manager {
         let Some(binding) = record.binding.as_mut() else { return self.forget(port, context).await };
         let first = binding.intent == Intent::Attached;
         if !first && (binding.intent == intent || intent == Intent::Detaching) {
+            // One that failed, or waits for a client to say it again, is tried again.
+            if self.lock().port(port)?.phase == Phase::Error {
+                self.spawn_reap(port);
+            }
             return Ok(Reply::Done);
         }
         binding.intent = intent;

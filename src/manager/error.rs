@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::inbox::Refused;
+use crate::kernel::worker::Cause;
 use crate::kernel::{NetnsError, OpError, Trouble};
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
@@ -243,9 +244,6 @@ pub enum Error {
     /// Nothing can be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The contract names it and it is not built yet.
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
     /// The kernel refused for a reason of its own.
     #[error(transparent)]
     Kernel(OpError),
@@ -273,6 +271,16 @@ impl From<Refused> for Error {
         match refused {
             Refused::Full => Self::Busy("the kernel's queue is full"),
             Refused::Closed => Self::Stopping,
+        }
+    }
+}
+
+impl From<Cause> for Error {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Op(error) => Self::Kernel(error),
+            Cause::Store(error) => Self::Store(error),
+            Cause::Stopping => Self::Stopping,
         }
     }
 }
@@ -327,7 +335,6 @@ impl Error {
             Self::Plan(PlanError::NoFreeName(_)) => "no_free_name",
             Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
             Self::Plan(PlanError::Incomplete(_)) => "internal",
-            Self::NotBuilt(_) => "not_built",
             Self::Kernel(error) => match error.trouble {
                 Trouble::Taken => "name_taken",
                 Trouble::Gone => "device_gone",
@@ -339,6 +346,7 @@ impl Error {
             },
             Self::NotUndone { .. } => "not_undone",
             Self::Store(StoreError::Full) => "store_full",
+            Self::Store(StoreError::Damaged(_)) => "store_damaged",
             Self::Store(StoreError::Busy) | Self::Busy(_) => "busy",
             Self::Store(_) => "store_failed",
             Self::Stopping => "stopping",

@@ -1,20 +1,27 @@
 //! Following the kernel: what the watch saw, and tries whose time has come.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::events;
 use crate::kernel::Notice;
 use crate::model::{Happening, NetworkId, Phase, PortId};
-use crate::plan::{LinkSeen, Reason};
+use crate::plan::{Kind, LinkSeen, Reason};
 use crate::store::{Change, Purpose, StoreError};
 use crate::telemetry::meters;
 
+use super::gc::leftover;
 use super::state::State;
-use super::{Context, Manager, Pulse};
+use super::{Context, Manager, Pulse, port_event};
+
+/// How often a store that refused is asked whether it takes commits again, in seconds.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// How many notices are taken at a time.
 const BATCH: usize = 256;
@@ -26,7 +33,8 @@ impl Manager {
     /// The store cannot write.
     pub async fn begin(self: &Arc<Self>) -> Result<(), StoreError> {
         let next = self.events_reserved.load(Ordering::Relaxed) + events::BLOCK;
-        self.commit(vec![Change::ReserveEvents(next)], Purpose::Freeing).await?;
+        let lost = self.lock().lost;
+        self.commit(vec![Change::ReserveEvents(next), Change::NoteLost(lost)], Purpose::Freeing).await?;
         self.events_reserved.store(next, Ordering::Relaxed);
         let mut state = self.lock();
         let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.marks().next().is_some()).cloned().collect();
@@ -34,7 +42,9 @@ impl Manager {
         let ports: Vec<(PortId, bool)> = state.ports.values().map(|port| (port.record.id, port.record.leaving())).collect();
         for (port, leaving) in ports {
             if leaving {
-                self.spawn_reap(port);
+                if !self.is_from_lost_time(&mut state, port, &Context::default()) {
+                    self.spawn_reap(port);
+                }
             } else {
                 self.judge(&mut state, port, Reason::Restart);
                 if nameless(&state, port) {
@@ -44,6 +54,7 @@ impl Manager {
             }
         }
         self.resume_leaving(&mut state);
+        self.settle_lost_time(&mut state);
         self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
         networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
@@ -55,9 +66,14 @@ impl Manager {
     /// Follows the watch until it ends or `stop` is over. Cancel-safe: a notice is taken in as soon as it is received.
     pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, mut pulse: Pulse, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        let (mut swept, mut probes) = (tokio::time::Instant::now(), every(PROBE));
+        let mut sweep: Option<JoinHandle<()>> = None;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let due = self.lock().due.first().map(tokio::time::Instant::from_std);
+            let (due, troubled) = {
+                let state = self.lock();
+                (state.due.first().map(tokio::time::Instant::from_std), state.store_trouble.is_some())
+            };
             let retry = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
@@ -75,6 +91,12 @@ impl Manager {
                 () = retry => self.try_again(),
                 () = pulse.next() => pulse.beat(&self),
                 () = self.retries.notified() => {}
+                // Each turn anew: a reload may have changed how often.
+                () = tokio::time::sleep_until(swept + self.policy().sweep), if sweep.as_ref().is_none_or(JoinHandle::is_finished) => {
+                    swept = tokio::time::Instant::now();
+                    sweep = Some(self.tasks.spawn(Arc::clone(&self).sweep()));
+                }
+                _ = probes.tick(), if troubled => self.probe_store(),
                 () = &mut stop => return,
             }
         }
@@ -87,38 +109,94 @@ impl Manager {
             Notice::Gone { index, at } => {
                 if let Some(link) = state.gone(index, at) {
                     self.lost(&mut state, &link);
+                    self.settle_lost_time(&mut state);
                 }
             }
             Notice::Resync { links, at } => {
-                let known: Vec<LinkSeen> = state.have.iter().cloned().collect();
-                state.resync(links.clone(), at);
-                for link in known {
-                    if state.have.link(link.index).is_none() {
-                        self.lost(&mut state, &link);
-                    }
+                let known: HashMap<u32, LinkSeen> = state.have.iter().map(|link| (link.index, link.clone())).collect();
+                state.resync(links, at);
+                for link in known.values().filter(|link| state.have.link(link.index).is_none()).cloned().collect::<Vec<_>>() {
+                    self.lost(&mut state, &link);
                 }
-                links.into_iter().for_each(|link| self.follow_link(&mut state, &link));
+                let news = state.have.iter().filter(|link| known.get(&link.index) != Some(*link)).cloned();
+                for link in news.collect::<Vec<_>>() {
+                    self.follow_link(&mut state, known.get(&link.index), &link);
+                }
+                self.settle_lost_time(&mut state);
             }
         }
         self.tell_health(&mut state);
     }
 
     fn saw(self: &Arc<Self>, state: &mut State, link: LinkSeen, at: Instant) {
-        let before = state.have.link(link.index).map(|before| before.marks().collect::<Vec<_>>()).unwrap_or_default();
+        let before = state.have.link(link.index).cloned();
         if state.seen(link.clone(), at) {
-            self.follow_link(state, &link);
-            // A mark that was taken off leaves its port without a device.
-            let taken_off = before.into_iter().filter(|mark| !link.marks().any(|still| still == *mark));
-            taken_off.for_each(|mark| self.judge(state, PortId(mark), Reason::Drift));
+            self.follow_link(state, before.as_ref(), &link);
         }
     }
 
-    fn follow_link(self: &Arc<Self>, state: &mut State, link: &LinkSeen) {
+    /// Follows a link that was looked at, with what was known of it before.
+    fn follow_link(self: &Arc<Self>, state: &mut State, before: Option<&LinkSeen>, link: &LinkSeen) {
         note_orphan(state, link);
         for mark in link.marks() {
             self.judge(state, PortId(mark), Reason::Drift);
             self.judge_bridge(state, NetworkId(mark));
         }
+        let Some(before) = before else { return self.follow_bridge(state, link) };
+        // A mark that was taken off leaves its port without a device.
+        for mark in before.marks().filter(|mark| !link.marks().any(|still| still == *mark)) {
+            self.judge(state, PortId(mark), Reason::Drift);
+        }
+        if before.name != link.name {
+            self.renamed(state, before, link);
+        }
+        if (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
+            self.follow_bridge(state, link);
+        }
+    }
+
+    /// A bridge is there, or is another than it was: the ports of the networks on it may be right again, or wrong.
+    fn follow_bridge(self: &Arc<Self>, state: &mut State, link: &LinkSeen) {
+        if link.kind != Kind::Bridge {
+            return;
+        }
+        let on = state.bridges.get(&link.name).into_iter().flatten().copied();
+        let networks: Vec<NetworkId> = on.chain(link.marks().map(NetworkId)).collect();
+        let entries = networks.iter().filter_map(|id| state.networks.get(id));
+        let ports: Vec<PortId> = entries.flat_map(|entry| entry.ports.iter().copied()).collect();
+        for port in ports {
+            self.judge(state, port, Reason::Drift);
+            self.retry_now(state, port);
+        }
+    }
+
+    /// A device has another name. Its identity is its altname, so that is left, and told.
+    fn renamed(&self, state: &State, before: &LinkSeen, link: &LinkSeen) {
+        let ports = link.marks().filter_map(|mark| state.ports.get(&PortId(mark)));
+        for entry in ports.filter(|entry| entry.record.attached_to().is_some()) {
+            tracing::info!(port = %entry.record.id, from = before.name, to = link.name, "a device was renamed, and is left so");
+            let (phase, reason) = (Some(entry.phase), Some("device_renamed".to_owned()));
+            self.emit(port_event(events::Kind::PortStatus, &entry.record, phase, phase, reason), &Context::default());
+        }
+    }
+
+    /// Tries a port that is ERROR at once: what stood in its way may be gone.
+    fn retry_now(self: &Arc<Self>, state: &State, port: PortId) {
+        let waits = |entry: &super::state::PortEntry| entry.phase == Phase::Error && entry.record.attached_to().is_some();
+        if state.ports.get(&port).is_some_and(waits) {
+            let manager = Arc::clone(self);
+            self.tasks.spawn(async move { manager.repair(port, Reason::Drift).await });
+        }
+    }
+
+    /// Asks the store whether it takes commits again.
+    fn probe_store(self: &Arc<Self>) {
+        let manager = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = manager.commit(Vec::new(), Purpose::Growing).await {
+                tracing::debug!(%error, "the store refuses still");
+            }
+        });
     }
 
     /// A link is gone that was there.
@@ -135,6 +213,7 @@ impl Manager {
                 self.tasks.spawn(async move { manager.gone(port, &Context::default()).await });
             } else {
                 self.judge(state, port, Reason::Drift);
+                self.retry_now(state, port);
             }
         }
     }
@@ -145,6 +224,10 @@ impl Manager {
         if entry.claim.taken() || !matches!(entry.phase, Phase::Wired | Phase::Active) {
             return;
         }
+        if self.is_from_lost_time(state, port, &Context::default()) {
+            return;
+        }
+        let Some(entry) = state.ports.get(&port) else { return };
         let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
         let right = !held && self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
         if right {
@@ -168,7 +251,7 @@ impl Manager {
         }
     }
 
-    fn judge_bridge(self: &Arc<Self>, state: &State, network: NetworkId) {
+    pub(super) fn judge_bridge(self: &Arc<Self>, state: &State, network: NetworkId) {
         if self.plan_bridge(state, network).is_some() {
             let manager = Arc::clone(self);
             self.tasks.spawn(async move { manager.repair_bridge(network).await });
@@ -190,7 +273,7 @@ impl Manager {
         }
     }
 
-    fn spawn_reap(self: &Arc<Self>, port: PortId) {
+    pub(super) fn spawn_reap(self: &Arc<Self>, port: PortId) {
         let manager = Arc::clone(self);
         self.tasks.spawn(async move {
             let context = Context::default();
@@ -200,23 +283,23 @@ impl Manager {
     }
 }
 
+/// Beats that are left out when nobody had time for them.
+fn every(period: Duration) -> Interval {
+    let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}
+
 /// Whether a port's device is there and its name in the guest is not known.
 fn nameless(state: &State, port: PortId) -> bool {
     let binding = state.ports.get(&port).and_then(|entry| entry.record.binding.as_ref());
     binding.is_some_and(|binding| binding.guest_device.is_none()) && state.have.device(port).is_some()
 }
 
-/// Notes a marked link that belongs to no record, or no longer.
+/// Notes a link of nicd's that belongs to no record, or no longer.
 fn note_orphan(state: &mut State, link: &LinkSeen) {
-    let stranger = |mark: &uuid::Uuid| {
-        let port = state.ports.get(&PortId(*mark));
-        let unbound = port.is_none_or(|entry| entry.record.binding.is_none() && !entry.claim.taken());
-        unbound && !state.networks.contains_key(&NetworkId(*mark))
+    match leftover(state, link) {
+        Some(orphan) => state.orphans.insert(link.index, orphan),
+        None => state.orphans.remove(&link.index),
     };
-    let orphan = link.marks().any(|mark| stranger(&mark));
-    if orphan {
-        state.orphans.insert(link.index, link.name.clone());
-    } else {
-        state.orphans.remove(&link.index);
-    }
 }

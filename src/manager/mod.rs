@@ -15,18 +15,25 @@
 //! function, `Manager::build`; they differ in the reason.
 
 mod attach;
+mod contest;
 mod crowded;
 mod detach;
+mod dry_run;
 mod error;
 mod follow;
+mod gc;
+mod health;
 mod memory;
 mod networks;
 mod ports;
 mod pulse;
 mod repair;
+mod rollback;
 mod servers;
 mod state;
+mod sweep;
 mod tap;
+mod verify;
 mod view;
 mod wakeups;
 
@@ -51,10 +58,12 @@ use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 
 pub use error::Error;
+pub use gc::{Collected, Leftover, Leftovers};
 pub use memory::Known;
 pub use pulse::Pulse;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use tap::NotOpened;
+pub use verify::Verified;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
 use memory::Memory;
@@ -75,6 +84,8 @@ pub struct Policy {
     pub allowed_bridges: AllowedBridges,
     /// The MTU of agent-made bridges, in bytes.
     pub mtu: u32,
+    /// How often everything is compared without a cause.
+    pub sweep: Duration,
     /// NICs a server may have unless it says otherwise.
     pub nics_per_server: u32,
     /// The name of this host (`binding:host_id`).
@@ -150,8 +161,17 @@ impl Manager {
         links: Vec<LinkSeen>,
         at: Instant,
     ) -> Arc<Self> {
-        let mut state = State::default();
+        let mut state = State::new(loaded.store_id);
         state.resync(links, at);
+        let (lost, news) = rollback::detect(&state, &loaded);
+        let mut next_event = loaded.next_event;
+        if let Some(lost) = lost.filter(|_| news) {
+            tracing::error!(last = loaded.commit, sealed = lost.until, "an older copy of the store was put back");
+            // No number is used twice.
+            store.skip_to(lost.until);
+            next_event += rollback::EVENTS_LOST;
+        }
+        state.lost = lost;
         loaded.networks.into_iter().for_each(|network| state.add_network(network));
         loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
         loaded.servers.into_iter().for_each(|server| state.add_server(server));
@@ -169,8 +189,8 @@ impl Manager {
             store,
             store_id: loaded.store_id,
             hands,
-            events: Events::new(loaded.next_event),
-            events_reserved: AtomicU64::new(loaded.next_event),
+            events: Events::new(next_event),
+            events_reserved: AtomicU64::new(next_event),
             next_index: AtomicU32::new(rand::random_range(0x0080_0000..0x2000_0000u32) * 2),
             tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(ACTIONS)),
@@ -209,6 +229,7 @@ impl Manager {
     /// Goes by other rules from now on. What is made already stays as it was made.
     pub fn set_policy(&self, policy: Policy) {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.retries.notify_one();
     }
 
     /// Notes why the configuration could not be read again, or that it could, for health and events.
@@ -244,6 +265,13 @@ impl Manager {
     }
 
     async fn dispatch(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
+        let result = Arc::clone(&self).act(action, context).await;
+        #[cfg(debug_assertions)]
+        self.lock().assert_sound();
+        result
+    }
+
+    async fn act(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
         match action {
             Action::CreateNetworks(new) => self.create_networks(new, context).await,
             Action::UpdateNetwork(id, change) => self.update_network(id, change, context).await,
@@ -355,24 +383,18 @@ impl Manager {
     /// Notes whether the store takes commits, for health and events.
     fn note_store(&self, state: &mut State, error: Option<&StoreError>) {
         state.store_trouble = match error {
-            Some(StoreError::Full | StoreError::Failed(_)) => error.cloned(),
+            Some(StoreError::Full | StoreError::Failed(_) | StoreError::Damaged(_)) => error.cloned(),
             // One refused transaction says nothing about the next.
             Some(_) => return,
+            // What frees may use the room that is kept for it; the disk is full until that is there again.
+            None if state.store_trouble == Some(StoreError::Full) && !self.store.has_room() => return,
             None => None,
         };
-        self.tell_health(state);
-    }
-
-    /// Tells when the agent has become degraded, or well again.
-    fn tell_health(&self, state: &mut State) {
-        let troubled = state.store_trouble.is_some() || state.config_trouble.is_some() || !state.lacks.is_empty();
-        let degraded = troubled || !state.orphans.is_empty() || crowded::bridges(state).next().is_some();
-        if std::mem::replace(&mut state.degraded, degraded) == degraded {
-            return;
+        if state.store_trouble.is_some() {
+            // The store is asked again from now on.
+            self.retries.notify_one();
         }
-        let kind = if degraded { events::Kind::AgentDegraded } else { events::Kind::AgentRecovered };
-        let reason = view::problems(state).first().map(|problem| problem.reason.to_owned());
-        self.emit(Event { reason, ..Event::new(kind, Timestamp::now()) }, &Context::default());
+        self.tell_health(state);
     }
 
     /// Takes the claim on an object, waiting for whoever has it. `find` gives the claim, or why there is none.

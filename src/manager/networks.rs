@@ -55,7 +55,7 @@ impl Manager {
         let mut state = self.lock();
         if let Err(error) = stored {
             ids.iter().for_each(|id| {
-                state.networks.remove(id);
+                state.remove_network(*id);
             });
             return Err(error.into());
         }
@@ -293,7 +293,7 @@ impl Manager {
         self.commit(changes, Purpose::Freeing).await?;
         let mut state = self.lock();
         subnets.into_iter().for_each(|subnet| state.remove_subnet(subnet));
-        state.networks.remove(&id);
+        state.remove_network(id);
         Ok(Reply::Done)
     }
 

@@ -6,24 +6,18 @@ use std::time::{Duration, Instant};
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{Notice, Trouble};
-use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, PortId, Readiness, Server, ServerId};
+use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
 use crate::store::{Change, Purpose, Report, When};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
 
-use super::state::{Retry, State};
+use super::state::State;
 use super::{Claimed, Context, Error, Manager, Why, answered};
 
 /// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
 const TRIES: usize = 4;
-
-/// Repairs in a row that are tried at once; beyond, somebody undoes what nicd does, and each waits longer.
-const PATIENCE: u32 = 5;
-
-/// A port that stood still for so long is no longer fought over, in seconds.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// How long to wait for a guest's namespace before looking again, in milliseconds.
 pub(super) const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
@@ -165,10 +159,14 @@ impl Manager {
 
     /// The plan for one port and its bridge, on what is known now.
     pub(super) fn plan_port(&self, state: &State, port: PortId, reason: Reason) -> Result<Plan, Error> {
-        let record = &state.port(port)?.record;
+        self.plan_record(state, &state.port(port)?.record, reason)
+    }
+
+    /// The same for a record that may not be one yet.
+    pub(super) fn plan_record(&self, state: &State, record: &Port, reason: Reason) -> Result<Plan, Error> {
         let network = &state.network(record.network_id)?.record;
         let bridge = state.bridge_want(network, self.fresh_index());
-        let want = state.port_want(record, self.store_id, self.fresh_index()).ok_or(Error::NoSuchPort(port))?;
+        let want = state.port_want(record, self.store_id, self.fresh_index()).ok_or(Error::NoSuchPort(record.id))?;
         let want = Want { bridges: vec![bridge], ports: vec![want], ..Want::default() };
         Ok(plan(reason, &want, &state.have)?)
     }
@@ -338,11 +336,15 @@ impl Manager {
             return false;
         }
         let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
-        let waits = held || matches!(entry.phase, crate::model::Phase::Error);
+        let waits = held || entry.phase == Phase::Error;
+        if self.is_from_lost_time(&mut state, port, context) {
+            return false;
+        }
         match self.plan_port(&state, port, Reason::Drift) {
             Ok(plan) if plan.steps.is_empty() && !waits => {
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Looked(readiness), why, context);
+                self.calm(&mut state, port);
                 false
             }
             _ => true,
@@ -358,10 +360,11 @@ impl Manager {
         }
         let tries = {
             let mut state = self.lock();
-            let Some(entry) = state.ports.get_mut(&port) else { return };
-            let quiet = entry.retry.last.is_none_or(|last| last.elapsed() > QUIET);
-            let tries = if quiet { 1 } else { entry.retry.tries + 1 };
-            entry.retry = Retry { tries, last: Some(Instant::now()), due: None };
+            let plan = self.plan_port(&state, port, reason).ok();
+            if let Some(facets) = plan.as_ref().map(Plan::facets) {
+                tracing::info!(%port, ?reason, ?facets, "a port differs from its record and is brought back");
+            }
+            let tries = Self::count_try(&mut state, port, plan.as_ref());
             self.happen(&mut state, port, Happening::Repair, None, context);
             tries
         };
@@ -372,11 +375,7 @@ impl Manager {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
-                if tries > PATIENCE
-                    && let Some(entry) = state.ports.get_mut(&port)
-                {
-                    entry.retry.due = Some(Instant::now() + backoff(tries));
-                }
+                self.count_repair(&mut state, port);
             }
             Err(Failed { error: error @ Error::NamespaceGone { .. }, .. }) => {
                 let why = Why { reason: "namespace_gone", detail: error.to_string() };

@@ -16,12 +16,18 @@ use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
     TapMake,
 };
-use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
+use crate::plan::{Address, BridgeMade, BridgeWant, Facet, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
 
-use crate::store::StoreError;
+use crate::store::{LostCommits, StoreError};
 
+use super::contest::Contest;
 use super::error::Error;
+use super::gc::Leftover;
+use super::health::Trouble;
 use super::wakeups::Wakeups;
+
+#[cfg(debug_assertions)]
+mod sound;
 
 /// Addresses a port may have at most.
 pub const ADDRESS_LIMIT: usize = 16;
@@ -41,6 +47,8 @@ const FIRST_METRIC: u32 = 100;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub networks: BTreeMap<NetworkId, NetworkEntry>,
+    /// Which networks use an operator's bridge, by its name.
+    pub bridges: HashMap<String, BTreeSet<NetworkId>>,
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
     pub servers: BTreeMap<ServerId, ServerEntry>,
     pub ports: BTreeMap<PortId, PortEntry>,
@@ -52,18 +60,24 @@ pub(super) struct State {
     looked: HashMap<u32, Instant>,
     /// The last links that went, so that an older look does not bring one back.
     graves: VecDeque<u32>,
-    /// Marked devices that no record knows, by index: reported, and left alone.
-    pub orphans: BTreeMap<u32, String>,
+    /// Links of nicd's that no record wants, by index: reported, and left alone.
+    pub orphans: BTreeMap<u32, Leftover>,
+    /// The store's id, as in seals.
+    pub store_id: uuid::Uuid,
     /// What the store last refused for, until it takes a commit again.
     pub store_trouble: Option<StoreError>,
     /// What the host was last seen to lack.
     pub lacks: Vec<Lack>,
     /// Why the configuration could not be read again.
     pub config_trouble: Option<String>,
-    /// Whether events said last that the agent is degraded.
-    pub degraded: bool,
+    /// The troubles that events told of and that have not ended.
+    pub told: BTreeSet<Trouble>,
     /// When ports are to be tried again.
     pub due: Wakeups,
+    /// Attached ports of which somebody keeps undoing what nicd does, with what that is.
+    pub contested: BTreeMap<PortId, Contest>,
+    /// The commits that a store put back no longer knows, while devices sealed by them are there.
+    pub lost: Option<LostCommits>,
 }
 
 /// A network, what hangs on it, and whether somebody is just making its bridge.
@@ -112,10 +126,14 @@ pub(super) struct Claim {
 }
 
 /// When a repair may be tried, and how often it was.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Retry {
     /// Tries since it last stood still.
     pub tries: u32,
+    /// How many of them brought it back, only to be undone.
+    pub repaired: u32,
+    /// What was brought back in them.
+    pub facets: BTreeSet<Facet>,
     /// The last try.
     pub last: Option<Instant>,
     /// Not before.
@@ -157,10 +175,29 @@ impl Drop for Claim {
 }
 
 impl State {
+    /// Nothing known yet, of a store with this id.
+    pub fn new(store_id: uuid::Uuid) -> Self {
+        Self { store_id, ..Self::default() }
+    }
+
     /// Takes in a network.
     pub fn add_network(&mut self, record: Network) {
+        if let Some(bridge) = &record.bridge {
+            self.bridges.entry(bridge.to_string()).or_default().insert(record.id);
+        }
         let entry = NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim: Claim::default(), record };
         self.networks.insert(entry.record.id, entry);
+    }
+
+    /// Forgets a network.
+    pub fn remove_network(&mut self, id: NetworkId) {
+        let Some(bridge) = self.networks.remove(&id).and_then(|entry| entry.record.bridge) else { return };
+        if let Some(networks) = self.bridges.get_mut(bridge.as_str()) {
+            networks.remove(&id);
+            if networks.is_empty() {
+                self.bridges.remove(bridge.as_str());
+            }
+        }
     }
 
     /// Takes in a subnet of a known network.
@@ -216,6 +253,9 @@ impl State {
                 joined.ports.insert(record.id);
             }
         }
+        if record.attached_to().is_none() {
+            self.contested.remove(&record.id);
+        }
         if let Some(entry) = self.ports.get_mut(&record.id) {
             entry.record = record;
         }
@@ -225,6 +265,7 @@ impl State {
     pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
         let entry = self.ports.remove(&id)?;
         self.due.forget(id);
+        self.contested.remove(&id);
         self.release(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
             network.ports.remove(&id);
@@ -462,7 +503,7 @@ impl State {
             mac: port.mac,
             mtu: network.mtu,
             admin_up: port.admin_up,
-            alias: format!("nicd {store} {}", binding.commit),
+            alias: names::seal(store, binding.commit),
             nic,
         })
     }

@@ -1,19 +1,18 @@
 //! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId};
+use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
+use crate::plan::facts::FactName;
 use crate::plan::{Fact, facts};
-use crate::store::StoreError;
 use crate::telemetry::meters;
 use crate::telemetry::meters::Standing;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
-use super::{Error, Manager, crowded};
+use super::{Error, Manager};
 
 /// A network and its subnets' ids.
 #[derive(Debug, Clone, PartialEq)]
@@ -211,35 +210,26 @@ impl Manager {
         let state = self.lock();
         let view = port(&state, id, &self.host)?;
         let entry = state.port(id)?;
+        let fact = |fact, ok, detail: &str| Fact { fact, ok, detail: detail.to_owned() };
+        let why = entry.detail.as_deref().unwrap_or("no reason was kept");
         let mut told = Vec::new();
-        let network = &state.network(entry.record.network_id)?.record;
-        match state.port_want(&entry.record, self.store_id, 0).filter(|_| entry.record.attached_to().is_some()) {
-            Some(want) => told.extend(facts(&want, &state.bridge_want(network, 0), &state.have)),
-            None => {
-                let detail = "the port is attached to no server".to_owned();
-                told.push(Fact { fact: crate::plan::facts::FactName::Bound, ok: false, detail });
-            }
+        if entry.phase == Phase::Error {
+            told.push(fact(FactName::Possible, false, why));
         }
-        if let Some(detail) = &entry.detail
-            && entry.phase == Phase::Error
-        {
-            told.insert(0, Fact { fact: crate::plan::facts::FactName::Possible, ok: false, detail: detail.clone() });
+        let Some(server) = entry.record.attached_to() else {
+            let leaving = if entry.record.leaving() { "the port is being detached" } else { "the port is attached to no server" };
+            told.push(fact(FactName::Bound, false, leaving));
+            return Ok((view, told));
+        };
+        told.push(fact(FactName::Bound, true, &format!("attached to server {server}")));
+        if entry.reason.as_deref() == Some(FactName::Namespace.reason()) {
+            told.push(fact(FactName::Namespace, false, why));
+        }
+        let network = &state.network(entry.record.network_id)?.record;
+        if let Some(want) = state.port_want(&entry.record, self.store_id, 0) {
+            told.extend(facts(&want, &state.bridge_want(network, 0), &state.have));
         }
         Ok((view, told))
-    }
-
-    /// How the daemon fares.
-    pub fn health(&self) -> Health {
-        let state = self.lock();
-        let problems = problems(&state);
-        Health {
-            status: if problems.is_empty() { "ok" } else { "degraded" },
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_s: Instant::now().saturating_duration_since(self.started).as_secs(),
-            host: self.host.clone(),
-            ports: state.counts().into_iter().map(|(status, count): (Status, usize)| (status.as_str(), count)).collect(),
-            problems,
-        }
     }
 
     /// Everything that is counted, and how things stand, as Prometheus' text. What health says is what stands here.
@@ -264,32 +254,6 @@ impl Manager {
     pub fn flushes(&self) -> u64 {
         self.store.flushes()
     }
-}
-
-/// What is wrong with the agent, the gravest first.
-pub(super) fn problems(state: &State) -> Vec<Problem> {
-    let store = state.store_trouble.as_ref().map(|error| Problem {
-        reason: if *error == StoreError::Full { "store_full" } else { "store_failed" },
-        detail: error.to_string(),
-        remedy: "free space in the state directory, or mend its disk; detaching works meanwhile".to_owned(),
-    });
-    let orphans = state.orphans.iter().map(|(index, name)| Problem {
-        reason: "device_without_record",
-        detail: format!("{name} (index {index}) carries nicd's mark, and no record knows it"),
-        remedy: "if no older state is to be put back, delete it: ip link delete by its altname".to_owned(),
-    });
-    let config = state.config_trouble.as_ref().map(|why| Problem {
-        reason: "config_invalid",
-        detail: format!("the configuration was to be read again, and cannot be used: {why}"),
-        remedy: "mend it and send SIGHUP once more; nicd goes on with the one it had".to_owned(),
-    });
-    store
-        .into_iter()
-        .chain(config)
-        .chain(state.lacks.iter().map(Problem::from))
-        .chain(orphans)
-        .chain(crowded::problems(state))
-        .collect()
 }
 
 pub(super) fn network(state: &State, id: NetworkId) -> Result<NetworkView, Error> {

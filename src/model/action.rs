@@ -184,6 +184,15 @@ pub enum AfterDetach {
     Keep,
 }
 
+/// A request that is only to be planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DryRun {
+    /// An attach.
+    Attach(Attach),
+    /// The removal of a port's device.
+    Detach(PortId),
+}
+
 /// An attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attach {

@@ -92,6 +92,17 @@ pub fn marked(altname: &str) -> Option<uuid::Uuid> {
     (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok())?
 }
 
+/// The alias of a finished device: the store that wants it, and the number of the commit that recorded the attach.
+pub fn seal(store: uuid::Uuid, commit: u64) -> String {
+    format!("nicd {store} {commit}")
+}
+
+/// The commit number in a seal of this store's.
+pub fn sealed(alias: &str, store: uuid::Uuid) -> Option<u64> {
+    let (by, commit) = alias.strip_prefix("nicd ")?.split_once(' ')?;
+    (uuid::Uuid::try_parse(by).ok()? == store).then(|| commit.parse().ok())?
+}
+
 /// The `choice`-th name for a port's device: `nicd` and eleven hexadecimal digits of its UUID, further on for each
 /// choice, around at the end.
 pub fn port_device(port: PortId, choice: usize) -> LinkName {
@@ -135,6 +146,16 @@ mod tests {
         assert_eq!(marked(&port_altname(port())), Some(port().0));
         for foreign in ["nicd-", "nicd-1", "eth0", "nicdce531f90199", "nicd-ce531f90199f48c0816c13e38010b442"] {
             assert_eq!(marked(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn seals_are_one_stores() {
+        let (ours, others) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+        assert_eq!(sealed(&seal(ours, 7), ours), Some(7));
+        assert_eq!(sealed(&seal(others, 7), ours), None);
+        for foreign in ["", "nicd", "nicd 1 2", "nicd x y z"] {
+            assert_eq!(sealed(foreign, ours), None, "{foreign}");
         }
     }
 

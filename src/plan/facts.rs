@@ -23,6 +23,8 @@ pub enum FactName {
     Possible,
     /// It has a server.
     Bound,
+    /// Its guest's namespace is there.
+    Namespace,
     /// A device carries the port's altname.
     Device,
     /// It is in its network's bridge.
@@ -43,6 +45,7 @@ impl FactName {
         match self {
             Self::Possible => "possible",
             Self::Bound => "bound",
+            Self::Namespace => "namespace",
             Self::Device => "device",
             Self::Bridge => "bridge",
             Self::Built => "built",
@@ -57,6 +60,7 @@ impl FactName {
         match self {
             Self::Possible => "failed",
             Self::Bound => "unbound",
+            Self::Namespace => "namespace_gone",
             Self::Device => "device_missing",
             Self::Bridge => "not_in_bridge",
             Self::Built => "unfinished",
@@ -129,7 +133,7 @@ pub(super) fn bridge_seen<'a>(bridge: &BridgeWant, have: &'a Have) -> Option<&'a
 
 fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, have: &Have) -> bool {
     match fact {
-        FactName::Possible | FactName::Bound | FactName::Device => true,
+        FactName::Possible | FactName::Bound | FactName::Namespace | FactName::Device => true,
         FactName::Bridge => link.master.is_some() && link.master == bridge_seen(bridge, have).map(|bridge| bridge.index),
         FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
         FactName::Admin => port.admin_up && link.up,

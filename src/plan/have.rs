@@ -60,6 +60,18 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// The word for it, as in its JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Veth => "veth",
+            Self::Bridge => "bridge",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A bridge port's settings (`IFLA_INFO_SLAVE_DATA`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgePort {
@@ -67,6 +79,9 @@ pub struct BridgePort {
     pub forwarding: bool,
     /// Whether it learns addresses.
     pub learning: bool,
+    /// Whether another of its flags is not as the kernel makes ports: flooding, isolation, locking and the like.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub altered: bool,
 }
 
 /// A tap's settings (`IFLA_INFO_DATA`).
@@ -104,6 +119,8 @@ pub struct Have {
     links: BTreeMap<u32, LinkSeen>,
     /// Names and altnames.
     names: HashMap<String, u32>,
+    /// Aliases of links without a mark of ours: one that lost its mark is found again by its seal.
+    unmarked: BTreeSet<(String, u32)>,
     /// How many links are in each bridge or bond.
     members: HashMap<u32, usize>,
     /// Those of them that are nearly full.
@@ -116,6 +133,9 @@ impl Have {
         self.remove(link.index);
         for name in link.altnames.iter().chain([&link.name]) {
             self.names.insert(name.clone(), link.index);
+        }
+        if let Some(alias) = link.alias.as_ref().filter(|_| link.marks().next().is_none()) {
+            self.unmarked.insert((alias.clone(), link.index));
         }
         if let Some(master) = link.master {
             let members = self.members.entry(master).or_default();
@@ -130,6 +150,9 @@ impl Have {
     /// Forgets a link that is gone, and gives back what was known of it.
     pub fn remove(&mut self, index: u32) -> Option<LinkSeen> {
         let link = self.links.remove(&index)?;
+        if let Some(alias) = &link.alias {
+            self.unmarked.remove(&(alias.clone(), index));
+        }
         for name in link.altnames.iter().chain([&link.name]) {
             if self.names.get(name) == Some(&index) {
                 self.names.remove(name);
@@ -180,6 +203,13 @@ impl Have {
     /// A network's agent-made bridge.
     pub fn own_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
         self.named(&names::network_altname(network))
+    }
+
+    /// The one link without a mark that has this alias; none when several have.
+    pub fn unmarked(&self, alias: &str) -> Option<&LinkSeen> {
+        let mut with = self.unmarked.range((alias.to_owned(), 0)..=(alias.to_owned(), u32::MAX));
+        let (_, index) = with.next()?;
+        with.next().is_none().then(|| self.links.get(index))?
     }
 
     /// All links, by index.

@@ -14,10 +14,12 @@ pub mod facts;
 pub mod have;
 pub mod op;
 mod planner;
+pub mod verify;
 pub mod want;
 
 pub use facts::{Fact, facts};
 pub use have::{BRIDGE_PORTS, BridgePort, Have, Kind, LinkSeen, NEARLY_FULL, TapSeen};
-pub use op::{Address, At, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Step, Switch};
+pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Step, Switch};
 pub use planner::{PlanError, plan};
+pub use verify::{Deviation, HostAddress};
 pub use want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};

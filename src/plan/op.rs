@@ -1,5 +1,6 @@
 //! The daemon's whole power over the host: a closed list of verbs, and plans made of them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -33,6 +34,55 @@ pub enum Reason {
     Restart,
     /// A client asked what would be done.
     DryRun,
+    /// A client had leftovers removed.
+    Gc,
+}
+
+/// What a plan brings back of a device that is there, or that it is not: the first in this order is what somebody did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Facet {
+    /// The device itself.
+    Device,
+    /// Its altname.
+    Altname,
+    /// The bridge it is in.
+    Bridge,
+    /// Its MAC.
+    Mac,
+    /// Its MTU.
+    Mtu,
+    /// Its flags as a bridge's port.
+    PortFlags,
+    /// Its IPv6 address generation.
+    AddressGeneration,
+    /// Its alias.
+    Alias,
+    /// Whether it is up.
+    Up,
+}
+
+impl Facet {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Altname => "altname",
+            Self::Bridge => "bridge",
+            Self::Mac => "mac",
+            Self::Mtu => "mtu",
+            Self::PortFlags => "port flags",
+            Self::AddressGeneration => "address generation",
+            Self::Alias => "alias",
+            Self::Up => "up",
+        }
+    }
+}
+
+impl Plan {
+    /// What it brings back of the device it is for.
+    pub fn facets(&self) -> BTreeSet<Facet> {
+        self.steps.iter().flat_map(|step| step.op.facets()).collect()
+    }
 }
 
 impl Reason {
@@ -45,6 +95,7 @@ impl Reason {
             Self::Drift => "drift",
             Self::Restart => "restart",
             Self::DryRun => "dry_run",
+            Self::Gc => "gc",
         }
     }
 }
@@ -175,6 +226,15 @@ pub enum Op {
         /// Up, unless the port is admin down.
         switch: Switch,
     },
+    /// Puts the mark back on a finished device that lost it: the link with this index, as long as it has this seal.
+    MarkAgain {
+        /// Whose device.
+        port: PortId,
+        /// The link's index.
+        index: u32,
+        /// Its alias, which names the store and the commit.
+        alias: String,
+    },
     /// Sets the device up or down.
     SetLink {
         /// Whose device.
@@ -251,6 +311,24 @@ pub struct LinkSettings {
     /// Whether the bridge learns addresses from this port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning: Option<bool>,
+    /// Sets the bridge port's other flags back to what the kernel makes ports with.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub plain: bool,
+}
+
+impl LinkSettings {
+    fn facets(&self) -> Vec<Facet> {
+        // A port that comes into a bridge has all its flags to be set.
+        let flags = self.master.is_none() && (self.learning.is_some() || self.plain);
+        let all = [
+            (Facet::Bridge, self.master.is_some()),
+            (Facet::Mac, self.mac.is_some()),
+            (Facet::Mtu, self.mtu.is_some()),
+            (Facet::PortFlags, flags),
+            (Facet::AddressGeneration, self.v6_off),
+        ];
+        all.into_iter().filter(|(_, set)| *set).map(|(facet, _)| facet).collect()
+    }
 }
 
 /// What a guest in a namespace is given when its NIC is built.
@@ -308,11 +386,23 @@ impl Op {
             | Self::Persist { .. }
             | Self::ConfigureGuest { .. }
             | Self::Seal { .. }
+            | Self::MarkAgain { .. }
             | Self::SetLink { .. }
             | Self::Unbind { .. }
             | Self::SetGroup { .. }
             | Self::DeleteGroup { .. }
             | Self::DeleteLink { .. } => true,
+        }
+    }
+
+    fn facets(&self) -> Vec<Facet> {
+        match self {
+            Self::CreateTap { .. } | Self::CreateVeth { .. } => vec![Facet::Device],
+            Self::MarkAgain { .. } => vec![Facet::Altname],
+            Self::Configure { at: At::Altname, settings, .. } => settings.facets(),
+            Self::Seal { .. } => vec![Facet::Alias],
+            Self::SetLink { .. } => vec![Facet::Up],
+            _ => Vec::new(),
         }
     }
 
@@ -329,6 +419,7 @@ impl Op {
             Self::Persist { .. } => "persist",
             Self::ConfigureGuest { .. } => "configure_guest",
             Self::Seal { .. } => "seal",
+            Self::MarkAgain { .. } => "mark_again",
             Self::SetLink { .. } => "set_link",
             Self::Unbind { .. } => "unbind",
             Self::SetGroup { .. } => "set_group",

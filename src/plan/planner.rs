@@ -79,7 +79,7 @@ struct Home {
     name: String,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn bridge(&mut self, bridge: &BridgeWant) -> Result<(), PlanError> {
         let (BridgeMade::ByAgent { index, mac, mtu }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
         let Some(seen) = self.have.own_bridge(network) else {
@@ -113,7 +113,7 @@ impl Planner<'_> {
         if port.mtu > home.mtu {
             return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
         }
-        let device = self.have.device(port.id);
+        let device = self.have.device(port.id).or_else(|| self.unmarked(port));
         let inside = device.is_some_and(|device| device.master == Some(home.index));
         if !inside && self.have.members(home.index) >= BRIDGE_PORTS {
             return Err(PlanError::BridgeFull(home.name));
@@ -138,6 +138,13 @@ impl Planner<'_> {
             Some(device) => device.mtu.max(port.mtu),
             None => bridge.mtu,
         }
+    }
+
+    /// The finished device of this very attach that lost its mark: it gets it back.
+    fn unmarked(&mut self, port: &PortWant) -> Option<&'a LinkSeen> {
+        let seen = self.have.unmarked(&port.alias).filter(|seen| seen.kind == kind_of(&port.nic))?;
+        self.step(Op::MarkAgain { port: port.id, index: seen.index, alias: port.alias.clone() }, None);
+        Some(seen)
     }
 
     fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
@@ -174,6 +181,7 @@ impl Planner<'_> {
             master: Some(home.index),
             fdb: vec![port.mac],
             learning: Some(false),
+            plain: false,
         };
         let configure = Op::Configure { port: id, at: At::Index(port.index), settings };
         match &port.nic {
@@ -223,6 +231,7 @@ impl Planner<'_> {
             master: away.then_some(home.index),
             fdb: if away { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
+            plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
         };
         if settings != LinkSettings::default() {
             let before = LinkSettings {

@@ -16,12 +16,13 @@ mod schema;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -54,6 +55,9 @@ pub enum StoreError {
     /// checks come first, so this is a second line.
     #[error("a record does not go with those that are there: {0}")]
     Conflict(String),
+    /// What is in the file is not what was written.
+    #[error("the store is damaged: {0}. Put a copy back; or move it away: devices stay then, and nicctl gc lists them")]
+    Damaged(String),
     /// The disk or the database refused.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -81,6 +85,15 @@ pub enum StoreError {
     Closed,
 }
 
+impl From<Refused> for StoreError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Busy,
+            Refused::Closed => Self::Closed,
+        }
+    }
+}
+
 impl StoreError {
     /// What a file call's failure means.
     fn of(errno: Errno) -> Self {
@@ -96,6 +109,7 @@ impl StoreError {
         match self {
             Self::Full => "full",
             Self::Conflict(_) => "conflict",
+            Self::Damaged(_) => "damaged",
             Self::Failed(_) => "failed",
             Self::Denied(_) => "denied",
             Self::Newer { .. } => "newer",
@@ -131,6 +145,24 @@ pub enum Change {
     ForgetKey(Key),
     /// Event numbers below this one may have been used.
     ReserveEvents(u64),
+    /// Which commits were lost when an older copy was put back, or that nothing of them is left.
+    NoteLost(Option<LostCommits>),
+}
+
+/// Commits that an older copy, put in the store's place, does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostCommits {
+    /// The last one that is known.
+    pub after: u64,
+    /// The last one that a device was seen to be sealed by.
+    pub until: u64,
+}
+
+impl LostCommits {
+    /// Whether a commit is among them.
+    pub fn has(self, commit: u64) -> bool {
+        (self.after + 1..=self.until).contains(&commit)
+    }
 }
 
 impl Change {
@@ -148,6 +180,7 @@ impl Change {
             Self::Remember(_) => "remember",
             Self::ForgetKey(_) => "forget_key",
             Self::ReserveEvents(_) => "reserve_events",
+            Self::NoteLost(_) => "note_lost",
         }
     }
 }
@@ -185,6 +218,7 @@ struct Transaction {
 enum Message {
     Commit(Transaction, When),
     Flush,
+    Read(oneshot::Sender<Result<Loaded, StoreError>>),
 }
 
 /// Everything there was when the store was opened.
@@ -196,6 +230,8 @@ pub struct Loaded {
     pub commit: u64,
     /// No event number from here on was ever used.
     pub next_event: u64,
+    /// The commits it lost when it was put back, while something of them is left.
+    pub lost: Option<LostCommits>,
     /// All networks.
     pub networks: Vec<Network>,
     /// All subnets.
@@ -219,6 +255,8 @@ pub struct Store {
 struct Numbers {
     commit: AtomicU64,
     flushes: AtomicU64,
+    /// Whether the room that is kept for detaches is there.
+    room: AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -238,8 +276,8 @@ impl Store {
         let mut connection = points::call(("store", "open"), || schema::open(&file), StoreError::of)?;
         let loaded = points::call(("store", "load"), || records::load(&mut connection), StoreError::of)?;
         let reserve = Reserve { path: dir.join("reserve") };
-        reserve.fill();
-        let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0) });
+        let room = AtomicBool::new(reserve.fill());
+        let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0), room });
         let store = Self { inbox: Inbox::new(LIMIT), numbers };
         let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers), last: loaded.commit };
         let inbox = store.inbox.clone();
@@ -250,6 +288,21 @@ impl Store {
     /// The number the next commit will be known by; grows by one each call and never goes back.
     pub fn next_commit(&self) -> u64 {
         self.numbers.commit.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Lets the next commit's number be above this one.
+    pub fn skip_to(&self, commit: u64) {
+        self.numbers.commit.fetch_max(commit, Ordering::Relaxed);
+    }
+
+    /// Whether there was room on the disk at the last flush for what detaches may need.
+    pub fn has_room(&self) -> bool {
+        self.numbers.room.load(Ordering::Relaxed)
+    }
+
+    /// The last number given out.
+    pub fn last_commit(&self) -> u64 {
+        self.numbers.commit.load(Ordering::Relaxed)
     }
 
     /// How many flushes there have been.
@@ -277,13 +330,11 @@ impl Store {
             (Purpose::Growing, When::WithTheNext) => self.inbox.leave(Message::Commit(transaction, when)),
             (Purpose::Freeing, _) => self.inbox.push_answer(Message::Commit(transaction, when)),
         };
-        let refusal = match pushed {
-            Ok(()) => return,
-            Err(Refused::Full) => StoreError::Busy,
-            Err(Refused::Closed) => StoreError::Closed,
-        };
-        meters().committed(refusal.word(), Duration::ZERO);
-        tell(&slot, Err(refusal));
+        if let Err(refused) = pushed {
+            let refusal = StoreError::from(refused);
+            meters().committed(refusal.word(), Duration::ZERO);
+            tell(&slot, Err(refusal));
+        }
     }
 
     /// Makes changes durable, at once.
@@ -297,6 +348,16 @@ impl Store {
         });
         self.submit(changes, purpose, When::Now, report);
         durable.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// What the file holds now, once all that was handed in before is durable.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub async fn read(&self) -> Result<Loaded, StoreError> {
+        let (told, read) = oneshot::channel();
+        self.inbox.push(Message::Read(told)).map_err(StoreError::from)?;
+        read.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Makes everything handed in so far durable.
@@ -326,7 +387,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, inbox: &Inbox<Message>) {
-        let (mut taken, mut batch) = (VecDeque::new(), Vec::new());
+        let (mut taken, mut batch, mut readers) = (VecDeque::new(), Vec::new(), Vec::new());
         while inbox.take(&mut taken) {
             let mut due = false;
             for message in taken.drain(..) {
@@ -336,10 +397,17 @@ impl Writer {
                         batch.push(transaction);
                     }
                     Message::Flush => due = true,
+                    Message::Read(reader) => {
+                        due = true;
+                        readers.push(reader);
+                    }
                 }
             }
             if due && !batch.is_empty() {
                 self.flush(std::mem::take(&mut batch));
+            }
+            for reader in readers.drain(..) {
+                let _ = reader.send(records::load(&mut self.connection));
             }
         }
         if !batch.is_empty() {
@@ -348,18 +416,31 @@ impl Writer {
     }
 
     fn flush(&mut self, mut batch: Vec<Transaction>) {
+        if !self.has_room(&batch) {
+            // What is kept for detaches is not theirs to grow into.
+            batch = refuse_growing(batch);
+        }
         let mut result = self.write(&mut batch);
         if result == Err(StoreError::Full) {
-            let (freeing, growing): (Vec<_>, Vec<_>) = batch.into_iter().partition(|one| one.purpose == Purpose::Freeing);
-            answer(growing, &result);
-            batch = freeing;
-            self.reserve.release();
-            self.shrink();
-            result = self.write(&mut batch);
-        } else {
-            self.reserve.fill();
+            batch = refuse_growing(batch);
+            self.numbers.room.store(false, Ordering::Relaxed);
+            if !batch.is_empty() {
+                self.reserve.release();
+                self.shrink();
+                result = self.write(&mut batch);
+            }
         }
         answer(batch, &result);
+    }
+
+    /// Whether what is kept for detaches is there, or can be had again when something is to grow.
+    fn has_room(&self, batch: &[Transaction]) -> bool {
+        let grows = || batch.iter().any(|one| one.purpose == Purpose::Growing);
+        let room = self.numbers.room.load(Ordering::Relaxed) || !grows() || self.reserve.fill();
+        if grows() {
+            self.numbers.room.store(room, Ordering::Relaxed);
+        }
+        room
     }
 
     /// Moves the write-ahead log into the database, which is smaller: what was written twice is there once. Not possible
@@ -413,6 +494,13 @@ impl Writer {
     }
 }
 
+/// Answers what adds something, and gives back the rest.
+fn refuse_growing(batch: Vec<Transaction>) -> Vec<Transaction> {
+    let (freeing, growing): (Vec<_>, Vec<_>) = batch.into_iter().partition(|one| one.purpose == Purpose::Freeing);
+    answer(growing, &Err(StoreError::Full));
+    freeing
+}
+
 fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
         let result = one.refused.map_or_else(|| result.clone(), Err);
@@ -427,6 +515,7 @@ fn failed(error: rusqlite::Error) -> StoreError {
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
         // Another program holds the file; it was waited for.
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => StoreError::Busy,
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
         Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Conflict(error.to_string()),
         _ => StoreError::Failed(error.to_string()),
     }
@@ -438,15 +527,17 @@ struct Reserve {
 }
 
 impl Reserve {
-    /// Takes the room, unless it is taken already. Failing is no error: the room is then simply not there.
-    fn fill(&self) {
+    /// Takes the room, unless it is taken already; whether it is there.
+    fn fill(&self) -> bool {
         if std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() >= RESERVE) {
-            return;
+            return true;
         }
         let zeros = vec![0u8; usize::try_from(RESERVE).unwrap_or(0)];
-        if std::fs::write(&self.path, zeros).is_err() {
+        let filled = std::fs::write(&self.path, zeros).is_ok();
+        if !filled {
             self.release();
         }
+        filled
     }
 
     fn release(&self) {

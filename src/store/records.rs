@@ -1,5 +1,6 @@
 //! Records as rows: writing changes, and reading everything back.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -7,7 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::model::{Port, PortId};
+use crate::model::memory::Remembered;
+use crate::model::{Network, NetworkId, Port, PortId, Server, Subnet, SubnetId};
 use crate::points;
 
 use super::{Change, Loaded, StoreError, failed};
@@ -49,6 +51,7 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             params![remembered.key.uid, remembered.key.key, json(remembered)?],
         ),
         Change::ForgetKey(key) => run("DELETE FROM remembered WHERE uid = ?1 AND key = ?2", params![key.uid, key.key]),
+        Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
 }
@@ -115,31 +118,82 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         }
     };
     let number = |key| meta::<i64>(connection, key).map(|found| found.map_or(0, i64::unsigned_abs));
+    let subnets = all(connection, "subnets", "id, network_id", |subnet: &Subnet| {
+        vec![subnet.id.to_string(), subnet.network_id.to_string()]
+    })?;
     Ok(Loaded {
         store_id,
         commit: commit(connection)?,
         next_event: number("next_event")?.max(1),
-        networks: all(connection, "networks")?,
-        subnets: all(connection, "subnets")?,
-        servers: all(connection, "servers")?,
-        ports: all(connection, "ports")?,
-        remembered: all(connection, "remembered")?,
+        lost: match meta::<String>(connection, "lost")? {
+            Some(text) => serde_json::from_str(&text).map_err(|error| damaged("meta", "lost", &error.to_string()))?,
+            None => None,
+        },
+        networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
+        servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
+        ports: ports(connection, &subnets)?,
+        subnets,
+        remembered: all(connection, "remembered", "key", |remembered: &Remembered| vec![remembered.key.key.clone()])?,
     })
 }
 
-fn all<T: DeserializeOwned>(connection: &Connection, table: &str) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare(&format!("SELECT body FROM {table}")).map_err(failed)?;
-    let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
-    rows.map(|row| record(table, &row.map_err(failed)?)).collect()
+fn ports(connection: &Connection, subnets: &[Subnet]) -> Result<Vec<Port>, StoreError> {
+    let ports: Vec<Port> = all(connection, "ports", "id, network_id, mac, coalesce(server_id, '')", |port: &Port| {
+        let server = port.binding.as_ref().map(|binding| binding.server_id.to_string()).unwrap_or_default();
+        vec![port.id.to_string(), port.network_id.to_string(), port.mac.to_string(), server]
+    })?;
+    let known: BTreeSet<(NetworkId, SubnetId)> = subnets.iter().map(|subnet| (subnet.network_id, subnet.id)).collect();
+    let mut held: BTreeSet<[String; 3]> = BTreeSet::new();
+    for port in &ports {
+        if let Some(ip) = port.held_ips().find(|ip| !known.contains(&(port.network_id, ip.subnet_id))) {
+            return Err(damaged("ports", &port.id.to_string(), &format!("there is no subnet {} on its network", ip.subnet_id)));
+        }
+        let ips = port.held_ips().map(|ip| ip.ip_address.to_string());
+        held.extend(ips.map(|ip| [port.network_id.to_string(), ip, port.id.to_string()]));
+    }
+    let mut statement = connection.prepare("SELECT network_id, address, port_id FROM addresses").map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).map_err(failed)?;
+    let reserved = rows.collect::<Result<BTreeSet<[String; 3]>, _>>().map_err(failed)?;
+    match held.symmetric_difference(&reserved).next() {
+        Some([_, address, port]) => Err(damaged("addresses", address, &format!("it is not as port {port} has it"))),
+        None => Ok(ports),
+    }
+}
+
+/// All records of a table. What stands in `columns` too must be as in the body: what one bit changed is not what was
+/// written.
+fn all<T: DeserializeOwned>(
+    connection: &Connection,
+    table: &str,
+    columns: &str,
+    named: impl Fn(&T) -> Vec<String>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare(&format!("SELECT body, {columns} FROM {table}")).map_err(failed)?;
+    let width = statement.column_count();
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let body: String = row.get(0).map_err(failed)?;
+        let read = record(table, &body)?;
+        let beside = (1..width).map(|column| row.get(column)).collect::<Result<Vec<String>, _>>().map_err(failed)?;
+        if named(&read) != beside {
+            return Err(damaged(table, &begins(&body), &format!("beside it stands {}", beside.join(", "))));
+        }
+        records.push(read);
+    }
+    Ok(records)
 }
 
 fn record<T: DeserializeOwned>(table: &str, body: &str) -> Result<T, StoreError> {
-    let begins = || body.chars().take(60).collect::<String>();
-    serde_json::from_str(body).map_err(|error| damaged(table, &begins(), &error.to_string()))
+    serde_json::from_str(body).map_err(|error| damaged(table, &begins(body), &error.to_string()))
+}
+
+fn begins(body: &str) -> String {
+    body.chars().take(60).collect()
 }
 
 fn damaged(table: &str, id: &str, what: &str) -> StoreError {
-    StoreError::Failed(format!("a record in table {table} cannot be read ({id}): {what}"))
+    StoreError::Damaged(format!("a record in table {table} cannot be read ({id}): {what}"))
 }
 
 fn json<T: Serialize>(record: &T) -> Result<String, StoreError> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{StoreError, failed};
 
@@ -90,7 +90,21 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "foreign_keys", "on").map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);
     migrate(&mut connection, file)?;
+    check(&connection)?;
     Ok(connection)
+}
+
+/// Refuses a file whose pages do not fit together, or with a row that refers to none.
+fn check(connection: &Connection) -> Result<(), StoreError> {
+    let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+    if said != "ok" {
+        return Err(StoreError::Damaged(said));
+    }
+    let stray = connection.query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0)).optional();
+    match stray.map_err(failed)? {
+        Some(table) => Err(StoreError::Damaged(format!("a row in table {table} refers to one that is not there"))),
+        None => Ok(()),
+    }
 }
 
 fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {

@@ -77,6 +77,135 @@ fn learning_is_switched_off_again() {
 }
 
 #[test]
+fn other_flags_of_its_bridge_port_are_set_back() {
+    repaired("bridge link set dev DEV isolated on flood off hairpin on");
+}
+
+#[test]
+fn address_generation_is_switched_off_again() {
+    repaired("ip link set DEV addrgenmode eui64");
+}
+
+#[test]
+fn a_mark_that_was_taken_off_is_put_back() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        bench.events.wait_status(&port, "ACTIVE");
+        let before = settled(&device);
+        run(&format!("ip link property del dev {device} altname nicd-{port}"));
+        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        bench.events.wait_status(&port, "ACTIVE");
+        assert_eq!(settled(&device), before, "it is the same device, by its index too");
+        assert_eq!(marked_ports(), [port.as_str()]);
+        // Also when nobody looked.
+        bench.daemon.kill();
+        run(&format!("ip link property del dev {device} altname nicd-{port}"));
+        bench.launch();
+        bench.wait_until(&port, "itself", |port| {
+            port.is_some_and(|port| port["binding:vif_details"]["device"] == device.as_str())
+        });
+        bench.wait_status(&port, "ACTIVE");
+        assert_eq!(settled(&device), before);
+        assert_eq!(guest.ip_json("link").as_array().unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        let alias = link(&device)["ifalias"].as_str().unwrap().to_owned();
+        // Two links with the seal: which of them it was is not known any more.
+        run("ip link add theirs type veth peer name theirs-peer");
+        std::fs::write(
+            "/run/batch",
+            format!("link set theirs alias \"{alias}\"\nlink property del dev {device} altname nicd-{port}\n"),
+        )
+        .unwrap();
+        let theirs =
+            || (link("theirs")["ifindex"].clone(), link("theirs")["master"].clone(), link("theirs").get("altnames").cloned());
+        let before = theirs();
+        run("ip -batch /run/batch");
+        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        bench.wait_status(&port, "ACTIVE");
+        assert_eq!(theirs(), before);
+        assert_eq!(marked_ports(), [port.as_str()]);
+        bench.leaves_deviations();
+    });
+}
+
+#[test]
+fn a_device_moved_to_another_namespace_is_built_anew() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let other = crate::netns::Guest::new("other");
+        let server = bench.vm();
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        let before = link(&device);
+        bench.events.wait_for("attached", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
+        run(&format!("ip link set {device} netns other"));
+        bench.events.wait_for("built", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
+        let after = link(&device);
+        assert_eq!((&after["address"], &after["altnames"]), (&before["address"], &before["altnames"]));
+        assert_eq!(marked_ports(), [port.as_str()]);
+        assert!(other.ip("link").contains(&device), "what left the host is not followed");
+    });
+}
+
+#[test]
+fn a_deleted_bridge_of_the_agents_is_made_again_with_its_ports() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let ports = [bench.attach_to(&server, &network), bench.attach_to(&server, &network)];
+        let bridge = bench.port(&ports[0])["binding:vif_details"]["bridge"].as_str().unwrap().to_owned();
+        let before = link(&bridge);
+        let start = Instant::now();
+        run(&format!("ip link del {bridge}"));
+        for port in &ports {
+            bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        }
+        ports.iter().for_each(|port| _ = bench.wait_status(port, "ACTIVE"));
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        let after = link(&bridge);
+        assert_eq!((&after["address"], &after["mtu"]), (&before["address"], &before["mtu"]));
+        assert_ne!(after["ifindex"], before["ifindex"]);
+    });
+}
+
+#[test]
+fn an_operators_bridge_made_again_gets_its_ports_back() {
+    in_netns(|| {
+        crate::bench::foreign_bridge("br0", 1500);
+        let mut bench = Bench::start();
+        let network = bench.network_on("br0");
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        run("ip link del br0");
+        let gone = bench.wait_status(&port, "ERROR");
+        assert_eq!(gone["nicd:reason"], "no_such_bridge");
+        let start = Instant::now();
+        crate::bench::foreign_bridge("br0", 9000);
+        bench.wait_status(&port, "ACTIVE");
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        let device = bench.device(&port);
+        bench.wait_until(&port, "as its bridge is", |_| link(&device)["mtu"] == link("br0")["mtu"]);
+        assert_eq!(link(&device)["master"], "br0");
+    });
+}
+
+#[test]
 fn a_deleted_device_is_built_again() {
     in_netns(|| {
         let mut bench = Bench::start();
@@ -129,6 +258,9 @@ fn a_renamed_device_keeps_its_identity() {
         let port = bench.attach_to(&server, &network);
         let device = bench.device(&port);
         run(&format!("ip link set {device} name other0"));
+        let told = bench.events.wait_for("renamed", |event| event["reason"] == "device_renamed");
+        assert_eq!((&told["port_id"], &told["new"]), (&port.as_str().into(), &"ACTIVE".into()));
+        assert_eq!(bench.device(&port), "other0");
         bench.wait_status(&port, "ACTIVE");
         assert_eq!(marked_ports(), [port.as_str()], "and there is no second one");
         bench.detach(&server, &port);
@@ -182,6 +314,19 @@ fn a_device_that_somebody_fights_over_is_not_fought_without_end() {
             }
         }
         assert!((1..30).contains(&repairs), "{repairs} repairs in 2 s");
+        let degraded = bench.events.seen.iter().find(|event| event["event"] == "agent.degraded").expect("it is noticed");
+        assert_eq!((&degraded["port_id"], &degraded["reason"]), (&port.as_str().into(), &"contested_bridge".into()));
+        let health = bench.api.get("/nicd/v1/health").expect(200);
+        let problem = &health["problems"][0];
+        assert_eq!((&health["status"], &problem["reason"]), (&"degraded".into(), &"contested_bridge".into()));
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(&port) && detail.contains("bridge"), "{problem}");
         bench.wait_until(&port, "in its bridge", |_| link(&device)["master"].is_string());
+        // Longer than the port has to stand still for.
+        let until = Instant::now() + Duration::from_secs(30);
+        let recovered = std::iter::from_fn(|| bench.events.next(until.saturating_duration_since(Instant::now())))
+            .find(|event| event["event"] == "agent.recovered");
+        assert_eq!(recovered.expect("it ends")["reason"], "contested_bridge");
+        assert_eq!(bench.api.get("/nicd/v1/health").expect(200)["status"], "ok");
     });
 }

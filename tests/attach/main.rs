@@ -19,4 +19,5 @@ mod drift;
 mod guests;
 mod namespaces;
 mod taps;
+mod upkeep;
 mod vmm;

@@ -216,6 +216,11 @@ impl Daemon {
         self.running = Some(Running { child, output });
     }
 
+    /// Whether a process was started and neither stopped nor killed.
+    pub fn runs(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// The running process.
     pub fn pid(&self) -> Pid {
         let child = &self.running.as_ref().expect("it runs").child;

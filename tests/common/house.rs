@@ -52,11 +52,20 @@ pub struct House {
 impl House {
     /// Starts on a state directory and a host.
     pub fn open(dir: &Path, fake: &Fake) -> Self {
-        Self::start(dir, fake, Board::new()).expect("it starts")
+        Self::sweeping(dir, fake, Duration::from_secs(60))
+    }
+
+    /// The same, sweeping so often.
+    pub fn sweeping(dir: &Path, fake: &Fake, sweep: Duration) -> Self {
+        Self::begin(dir, fake, Board::new(), sweep).expect("it starts")
     }
 
     /// The same on a board on which things may go wrong, in the order in which the daemon does; why it does not start.
     pub fn start(dir: &Path, fake: &Fake, board: Board) -> Result<Self, String> {
+        Self::begin(dir, fake, board, Duration::from_secs(60))
+    }
+
+    fn begin(dir: &Path, fake: &Fake, board: Board, sweep: Duration) -> Result<Self, String> {
         let _on = board.enter();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
         let lock = Lock::take(dir).map_err(|error| error.to_string())?;
@@ -75,7 +84,7 @@ impl House {
         let flushing = store.clone();
         let (hands, mut threads) = hands::start(fake, Arc::new(move || flushing.flush())).expect("threads");
         threads.push(store_thread);
-        let manager = Manager::new(policy(), (store.clone(), loaded), Arc::clone(&hands), links, at);
+        let manager = Manager::new(policy(sweep), (store.clone(), loaded), Arc::clone(&hands), links, at);
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
         let begun = runtime.block_on(manager.begin()).map_err(|error| error.to_string());
@@ -220,11 +229,12 @@ impl Drop for House {
     }
 }
 
-fn policy() -> Policy {
+fn policy(sweep: Duration) -> Policy {
     Policy {
         mac_prefix: MacPrefix::default(),
         allowed_bridges: AllowedBridges::default(),
         mtu: 1500,
+        sweep,
         nics_per_server: 4,
         host: "house".to_owned(),
     }

@@ -12,7 +12,7 @@ use nicd::model::{PortId, names};
 use nicd::plan::{At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Want, plan};
 use proptest::prelude::*;
 
-use crate::worlds::{empty_hand, observed, open, our_marks, plan_on, run, worlds};
+use crate::worlds::{OUR_SEAL, empty_hand, observed, open, our_marks, plan_on, run, worlds};
 
 proptest! {
     #[test]
@@ -178,8 +178,9 @@ fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
     matches!(undone, Undone::Left(left) if !removed(steps).is_empty() && left.iter().all(|error| missing(error.trouble)))
 }
 
-/// Compares a host with what it was before `steps` were begun and taken back. Three things only go forwards: what was
-/// removed stays so, a device that was being finished may be finished, and address generation stays off.
+/// Compares a host with what it was before `steps` were begun and taken back. Some things only go forwards: what was
+/// removed stays so, a device that was being finished may be finished, a mark that was put back stays, and what somebody
+/// set of address generation and port flags stays undone.
 fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<(), String> {
     let removed = removed(steps);
     let has = |link: &LinkSeen, marks: &BTreeSet<String>| link.altnames.iter().any(|name| marks.contains(name));
@@ -193,6 +194,12 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
             return Err(format!("{} is gone", link.name));
         };
         now.v6_autoconf |= ours(link) && link.v6_autoconf;
+        if ours(link) && link.marks().next().is_none() {
+            now.altnames.clone_from(&link.altnames);
+        }
+        if let (Some(now), Some(before)) = (now.bridge_port.as_mut(), link.bridge_port) {
+            now.altered |= before.altered;
+        }
         if has(link, &finished) {
             now = LinkSeen { alias: link.alias.clone(), up: link.up, lower_up: link.lower_up, ..now };
             now.bridge_port = now
@@ -224,7 +231,8 @@ fn finishes(op: &Op) -> Option<String> {
 
 fn ours(link: &LinkSeen) -> bool {
     let marks = our_marks();
-    link.altnames.iter().any(|name| marks.contains(name))
+    let sealed = link.alias.as_ref().is_some_and(|alias| alias.starts_with(OUR_SEAL));
+    sealed || link.altnames.iter().any(|name| marks.contains(name))
 }
 
 /// The link of somebody else's that an op's name, index or mark would hit.
@@ -235,7 +243,9 @@ fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
         Op::CreateTap { port, index, name, .. } | Op::CreateVeth { port, index, name, .. } => {
             (names::port_altname(*port), Some(*index), Some(name))
         }
-        Op::Configure { port, at: At::Index(index), .. } => (names::port_altname(*port), Some(*index), None),
+        Op::Configure { port, at: At::Index(index), .. } | Op::MarkAgain { port, index, .. } => {
+            (names::port_altname(*port), Some(*index), None)
+        }
         Op::CloseTap { port }
         | Op::Configure { port, .. }
         | Op::Persist { port }

@@ -22,6 +22,9 @@ const NETNS: &str = "/run/netns/blue";
 /// The operator's bridge, which the second network uses.
 const BR0: &str = "br0";
 
+/// What the alias of every finished device begins with; a commit's number follows, which no two attaches share.
+pub const OUR_SEAL: &str = "nicd store ";
+
 /// A host and what is wanted of it.
 #[derive(Debug, Clone)]
 pub struct World {
@@ -40,7 +43,7 @@ pub struct World {
 }
 
 /// A port of the small domain.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct NicSpec {
     port: usize,
     veth: bool,
@@ -59,6 +62,8 @@ enum Drift {
     Mtu(usize),
     Mac(usize),
     Learning(usize),
+    Flags(usize),
+    Unmarked(usize),
     V6(usize),
     Down(usize),
     Unsealed(usize),
@@ -119,6 +124,8 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Mtu as fn(usize) -> Drift),
         Just(Drift::Mac as fn(usize) -> Drift),
         Just(Drift::Learning as fn(usize) -> Drift),
+        Just(Drift::Flags as fn(usize) -> Drift),
+        Just(Drift::Unmarked as fn(usize) -> Drift),
         Just(Drift::V6 as fn(usize) -> Drift),
         Just(Drift::Down as fn(usize) -> Drift),
         Just(Drift::Unsealed as fn(usize) -> Drift),
@@ -164,7 +171,10 @@ impl World {
         if let Ok(plan) = plan_on(&fake, &want) {
             run(&fake, plan).expect("the past had no faults");
         }
-        self.drifts.iter().for_each(|drift| drift.happen(&fake, br0));
+        // A device that no record wants any more and that lost its mark is nobody's, with all it takes up.
+        let same = |port: usize| self.built.iter().find(|nic| nic.port == port).is_some_and(|nic| self.wanted.contains(nic));
+        let drifts = self.drifts.iter().filter(|drift| !matches!(drift, Drift::Unmarked(port) if !same(*port)));
+        drifts.for_each(|drift| drift.happen(&fake, br0));
         fake
     }
 
@@ -232,6 +242,10 @@ impl Drift {
             Self::Learning(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { learning: true, ..seen });
             }),
+            Self::Flags(port) => device(port, &|link| {
+                link.bridge_port = link.bridge_port.map(|seen| BridgePort { altered: true, ..seen });
+            }),
+            Self::Unmarked(port) => device(port, &|link| link.altnames.clear()),
             Self::V6(port) => device(port, &|link| link.v6_autoconf = true),
             Self::Down(port) => device(port, &|link| link.up = false),
             Self::Unsealed(port) => device(port, &|link| link.alias = None),
@@ -294,7 +308,7 @@ impl NicSpec {
             mac: Mac([0xfa, 0x16, 0x3e, 0, 0, n]),
             mtu: 1450,
             admin_up: self.admin_up,
-            alias: format!("nicd store {}", self.commit),
+            alias: format!("{OUR_SEAL}{}", usize::from(self.commit) * 10 + self.port),
             nic,
         }
     }

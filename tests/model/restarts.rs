@@ -64,7 +64,7 @@ fn a_marked_device_without_a_record_is_reported_and_left() {
     scene.house().pass();
     let problems = scene.manager().health().problems;
     let told: Vec<_> = problems.iter().map(|problem| (problem.reason, problem.detail.contains(&device.name))).collect();
-    assert_eq!(told, [("device_without_record", true)]);
+    assert_eq!(told, [("store_rolled_back", false), ("device_without_record", true)]);
     assert_eq!(scene.fake.device(port.port.id), Some(device.clone()));
     assert_eq!(scene.fake.log()[before..], []);
     // Somebody deletes it, and all is well.

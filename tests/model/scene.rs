@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, PortView, Reply};
@@ -32,6 +33,9 @@ pub const NETNS_PATH: &str = "/run/netns/blue";
 /// The operator's bridge.
 pub const BR0: &str = "br0";
 
+/// How often a daemon sweeps of which no test says otherwise: never while one runs.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// A host, a state directory, and the daemon on both.
 pub struct Scene {
     /// The host.
@@ -40,6 +44,8 @@ pub struct Scene {
     pub dir: tempfile::TempDir,
     /// The links that were there before.
     pub strangers: Vec<LinkSeen>,
+    /// How often the daemon sweeps.
+    pub sweep: Duration,
     house: Option<House>,
     last_event: u64,
 }
@@ -53,7 +59,7 @@ impl Scene {
         }
         fake.add_netns(Path::new(NETNS_PATH));
         let strangers = fake.links();
-        let mut scene = Self { fake, dir: state_dir(), strangers, house: None, last_event: 0 };
+        let mut scene = Self { fake, dir: state_dir(), strangers, sweep: SWEEP, house: None, last_event: 0 };
         scene.open();
         for server in 0..3 {
             scene.perform(put_server(server)).unwrap();
@@ -112,7 +118,7 @@ impl Scene {
             let file = file.unwrap();
             std::fs::copy(file.path(), own.path().join(file.file_name())).unwrap();
         }
-        Self { fake, dir: own, strangers, house: None, last_event: 0 }
+        Self { fake, dir: own, strangers, sweep: SWEEP, house: None, last_event: 0 }
     }
 
     /// Starts the daemon on what is there and on a board; why it does not start.
@@ -123,7 +129,7 @@ impl Scene {
 
     /// Starts the daemon on what is there.
     pub fn open(&mut self) {
-        self.house = Some(House::open(self.dir.path(), &self.fake));
+        self.house = Some(House::sweeping(self.dir.path(), &self.fake, self.sweep));
     }
 
     /// Another host under the same records: the machine was started anew.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::entry::{Entry, parameter};
-use super::refusals::Act::{DropServer, Health, LastEvent, Later, OwnId, Port, PutServer, Query, Server, Write};
+use super::refusals::Act::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use super::samples;
 use super::schema::{
     Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, time, truth, uuid,
@@ -104,18 +104,6 @@ fn this(id: &'static str) -> Entry {
     entry(id, "This document").answers(200, "OpenAPI 3.1.", map(super::schema::anything()), json!({"openapi": "3.1.0"}))
 }
 
-pub(in crate::api) fn plan() -> Entry {
-    entry("plan", "What an attach or a detach would do; not built yet").does(&[Write, Later])
-}
-
-pub(in crate::api) fn verify() -> Entry {
-    entry("verify", "What differs between the records and the kernel; not built yet").does(&[Later])
-}
-
-pub(in crate::api) fn gc() -> Entry {
-    entry("collect_leftovers", "List or remove what is left over; not built yet").does(&[Write, Later])
-}
-
 pub(in crate::api) fn metrics() -> Entry {
     numbers("metrics")
 }
@@ -133,7 +121,7 @@ fn numbers(id: &'static str) -> Entry {
     )
 }
 
-fn entry(id: &'static str, summary: &'static str) -> Entry {
+pub(super) fn entry(id: &'static str, summary: &'static str) -> Entry {
     Entry::new(COMPUTE, TAG, id, summary)
 }
 

@@ -128,5 +128,9 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
                 .description(Some("Only with net_id.")),
         )
         .may("tag", like("^[^,/]*$").min_length(Some(1)).max_length(Some(60)).description(Some("From 2.49.")));
-    vec![("InterfaceAttachment", shown.into()), ("AttachInterface", Record::new().may("interfaceAttachment", asked).into())]
+    vec![
+        ("InterfaceAttachment", shown.into()),
+        ("NewInterfaceAttachment", asked.into()),
+        ("AttachInterface", Record::new().may("interfaceAttachment", named("NewInterfaceAttachment")).into()),
+    ]
 }

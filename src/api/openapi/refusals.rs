@@ -71,10 +71,10 @@ pub(super) enum Act {
     DropServer,
     /// Reads the number of an event.
     LastEvent,
+    /// Asks kernel and store how they are.
+    Host,
     /// Asks how the daemon fares.
     Health,
-    /// Is not built yet.
-    Later,
 }
 
 use Act::*;
@@ -126,7 +126,6 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
         (Refusal::BadPath("/v2.0/ports/%FF".into()), &[Path]),
         (Refusal::NoRoute("/v3".into()), &[]),
         (Refusal::BadMethod { method: "PATCH".into(), path: "/v2.0/ports".into() }, &[]),
-        (Refusal::NotBuilt("/nicd/v1/plan".into()), &[Later]),
         (Refusal::Starting("12 ports: 9 active, 3 in build; starting".into()), &[Health]),
     ]
 }
@@ -204,6 +203,7 @@ fn guests() -> Vec<(Error, &'static [Act])> {
 
 fn host() -> Vec<(Error, &'static [Act])> {
     const KERNEL: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork];
+    const ANY: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork, Host];
     let bridge = || "br0".to_owned();
     let kernel = |trouble, said: &str| Error::Kernel(op(trouble, "making device nicdce531f90199", said));
     let above = PlanError::MtuAboveBridge { mtu: 9000, bridge: bridge(), bridge_mtu: 1500 };
@@ -219,21 +219,21 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (kernel(Trouble::Taken, "File exists (EEXIST)"), KERNEL),
         (kernel(Trouble::Gone, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::NoBridge, "No such device (ENODEV)"), KERNEL),
-        (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), KERNEL),
+        (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), ANY),
         (kernel(Trouble::Helper, "nicd-netns does not answer"), &[Attach]),
-        (kernel(Trouble::TimedOut, "no answer in 5 s"), KERNEL),
-        (kernel(Trouble::Other, "Invalid argument (EINVAL)"), KERNEL),
+        (kernel(Trouble::TimedOut, "no answer in 5 s"), ANY),
+        (kernel(Trouble::Other, "Invalid argument (EINVAL)"), ANY),
         (not_undone, &[Attach]),
-        (Error::NotBuilt("vxlan"), &[Later]),
     ]
 }
 
 fn store() -> Vec<(Error, &'static [Act])> {
     vec![
         (Error::Store(StoreError::Full), &[Write]),
-        (Error::Store(StoreError::Busy), &[Write]),
-        (Error::Store(StoreError::Failed("disk I/O error".into())), &[Write]),
-        (Error::Stopping, &[Write]),
+        (Error::Store(StoreError::Busy), &[Write, Host]),
+        (Error::Store(StoreError::Damaged("database disk image is malformed".into())), &[Write]),
+        (Error::Store(StoreError::Failed("disk I/O error".into())), &[Write, Host]),
+        (Error::Stopping, &[Write, Host]),
     ]
 }
 

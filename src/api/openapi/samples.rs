@@ -5,15 +5,15 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::events::{Event, Kind};
-use crate::manager::{Binding, DeviceView, Health, Tap};
+use crate::manager::{Binding, Collected, DeviceView, Health, Leftover, Tap, Verified};
 use crate::manager::{NetworkView, PortView, ServerView};
 use crate::model::pools::Range;
 use crate::model::{
     FixedIp, Guest, HostRoute, Mac, Network, NetworkId, Origin, Owner, Phase, Port, PortId, Profile, Server, ServerId, Status,
-    Subnet, SubnetId,
+    Subnet, SubnetId, names,
 };
-use crate::plan::Fact;
 use crate::plan::facts::FactName;
+use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Step, Switch};
 
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
 const NETWORK: NetworkId = NetworkId(Uuid::from_u128(0x3cb9_bc59_5699_4588_a4b1_b87f_9670_8bc6));
@@ -146,6 +146,40 @@ pub(super) fn facts() -> Vec<Fact> {
         fact(FactName::Device, true, "nicdce531f90199 (index 12) carries the port's altname"),
         fact(FactName::Carrier, false, "the tap is not open"),
     ]
+}
+
+pub(super) fn server_id() -> String {
+    SERVER.to_string()
+}
+
+pub(super) fn network_id() -> String {
+    NETWORK.to_string()
+}
+
+/// What a detach would do.
+pub(super) fn plan() -> Plan {
+    let set = |switch| Op::SetLink { port: PORT, switch };
+    let cut = Step { op: set(Switch::Down), undo: Some(set(Switch::Up)) };
+    Plan { reason: Reason::DryRun, steps: vec![cut, Step { op: Op::DeleteLink { port: PORT }, undo: None }] }
+}
+
+pub(super) fn verified() -> Verified {
+    let object = format!("nicdce531f90199 of port {PORT}");
+    let counted = [("devices", 1), ("links", 4), ("networks", 1), ("ports", 1), ("servers", 1), ("subnets", 1), ("under_way", 0)];
+    Verified { deviations: vec![Deviation::new("owner", object, "uid 107, gid any", "uid 0, gid any")], checked: counted.into() }
+}
+
+pub(super) fn collected() -> Collected {
+    let leftover = Leftover {
+        object: "nicdce531f90199".into(),
+        kind: LinkKind::Tap.as_str(),
+        reason: "device_without_record",
+        altname: Some(names::port_altname(PORT)),
+        alias: Some(names::seal(NETWORK.0, 8)),
+        index: 12,
+        mark: Some(PORT.0),
+    };
+    Collected { leftovers: vec![leftover], removed: Vec::new() }
 }
 
 pub(super) fn event() -> Event {

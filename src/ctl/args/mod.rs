@@ -115,9 +115,7 @@ pub enum Command {
         port: String,
     },
 
-    /// Compare what nicd has recorded with what the kernel has; changes nothing
-    ///
-    /// Ends with 0 whether or not there are deviations: the comparison was made. Scripts read -o json.
+    /// Compare what nicd has recorded with what the kernel has, and end with 1 if anything differs; changes nothing
     Verify,
 
     /// List what nicd built and no longer needs; links of others never appear

@@ -16,10 +16,14 @@ pub async fn explain(session: &mut Session, port: &str) -> Result<(), Failure> {
     print(session, &said, views::facts)
 }
 
-/// What is not in the kernel as it is recorded.
+/// What is not in the kernel as it is recorded; a failure when there is anything.
 pub async fn verify(session: &mut Session) -> Result<(), Failure> {
     let said = session.client.get("/nicd/v1/verify").await?;
-    print(session, &said, views::deviations)
+    print(session, &said, views::deviations)?;
+    match said["deviations"].as_array().map_or(0, Vec::len) {
+        0 => Ok(()),
+        number => Err(Failure::Deviations(number)),
+    }
 }
 
 /// What to do with what nicd built and no longer needs.

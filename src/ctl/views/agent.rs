@@ -61,10 +61,11 @@ pub fn deviations(verified: &Value) -> Vec<Table> {
 
 /// What is left over and what was removed of it.
 pub fn leftovers(collected: &Value) -> Table {
-    let mut table = Table::titled(["STATE", "OBJECT"]);
+    let mut table = Table::titled(["STATE", "OBJECT", "KIND", "REASON", "ALTNAME", "ALIAS"]);
     for (key, state) in [("removed", "removed"), ("leftovers", "left over")] {
-        for object in collected[key].as_array().map(Vec::as_slice).unwrap_or_default() {
-            table.push(vec![Cell::new(state), Cell::new(&plain(object))]);
+        for leftover in collected[key].as_array().map(Vec::as_slice).unwrap_or_default() {
+            let said = ["object", "kind", "reason", "altname", "alias"].map(|member| Cell::new(&plain(&leftover[member])));
+            table.push(std::iter::once(Cell::new(state)).chain(said).collect());
         }
     }
     table
@@ -160,13 +161,16 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_may_be_names_or_objects() {
-        let said = json!({"leftovers": ["nicdce531f90199"], "removed": [{"kind": "link", "name": "nbr3cb9bc595699"}]});
+    fn leftovers_come_after_what_was_removed() {
+        let left =
+            json!({"object": "nicdce531f90199", "kind": "tap", "reason": "mark_lost", "altname": null, "alias": "nicd s 8"});
+        let removed = json!({"object": "nbr3cb9bc595699", "kind": "bridge", "reason": "device_without_record",
+            "altname": "nicd-3cb9", "alias": null});
         assert_eq!(
-            text(&[leftovers(&said)]),
-            "STATE      OBJECT\n\
-             removed    kind=link name=nbr3cb9bc595699\n\
-             left over  nicdce531f90199\n"
+            text(&[leftovers(&json!({"leftovers": [left], "removed": [removed]}))]),
+            "STATE      OBJECT           KIND    REASON                 ALTNAME    ALIAS\n\
+             removed    nbr3cb9bc595699  bridge  device_without_record  nicd-3cb9  -\n\
+             left over  nicdce531f90199  tap     mark_lost              -          nicd s 8\n"
         );
     }
 

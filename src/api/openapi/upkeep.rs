@@ -1,0 +1,79 @@
+//! The agent's look at itself.
+
+use serde_json::json;
+
+use super::agent::entry;
+use super::entry::Entry;
+use super::refusals::Act::{Attach, Host, NovaAttach, Port, Server, Write};
+use super::samples;
+use super::schema::{
+    Record, Shape, any_uuid, anything, count, either, like, list, map, named, one_of_words, only, or_null, truth, words,
+};
+
+pub(in crate::api) fn plan() -> Entry {
+    let attach = json!({"server_id": samples::server_id(), "interfaceAttachment": {"net_id": samples::network_id()}});
+    let detach = json!({"detach": samples::port().port.id.to_string()});
+    entry("plan", "What an attach or a detach would do")
+        .about("The steps in their order, each with what would undo it. Nothing is changed, reserved or told of.")
+        .does(&[Write, Server, Port, NovaAttach, Attach])
+        .body(named("DryRun"), &[("attach", attach), ("detach", detach)])
+        .answers(200, "The plan.", Record::wrapping("plan", named("Plan")), json!({"plan": samples::plan()}))
+}
+
+pub(in crate::api) fn verify() -> Entry {
+    let example = serde_json::to_value(samples::verified()).unwrap_or_default();
+    entry("verify", "What differs between the records and the kernel")
+        .about("On a fresh dump and a fresh reading of the store. What somebody works on at the moment is left out, and counted.")
+        .does(&[Host])
+        .answers(200, "Every deviation, and how much was compared.", named("Verified"), example)
+}
+
+pub(in crate::api) fn gc() -> Entry {
+    let example = serde_json::to_value(samples::collected()).unwrap_or_default();
+    entry("collect_leftovers", "List or remove what is left over")
+        .about("Links that nicd made and no record wants. Links of others never appear.")
+        .does(&[Write, Host])
+        .may_have_body(
+            Record::new().may("apply", truth()),
+            &[("list", json!({"apply": false})), ("remove", json!({"apply": true}))],
+        )
+        .answers(200, "What there is, and what was removed.", named("Collected"), example)
+}
+
+pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
+    vec![
+        ("DryRun", dry_run()),
+        ("Plan", plan_shown()),
+        ("Verified", verified()),
+        ("Leftover", leftover()),
+        ("Collected", Record::new().must("leftovers", list(named("Leftover"))).must("removed", list(named("Leftover"))).into()),
+    ]
+}
+
+fn dry_run() -> Shape {
+    let attach = Record::new().must("server_id", any_uuid()).must("interfaceAttachment", named("NewInterfaceAttachment"));
+    let detach = Record::new().must("detach", any_uuid());
+    either([attach.into(), detach.into()])
+}
+
+fn plan_shown() -> Shape {
+    let op = || map(anything());
+    let step = Record::new().must("op", op()).must("undo", or_null(op()));
+    Record::new().must("reason", only("dry_run")).must("steps", list(step)).into()
+}
+
+fn verified() -> Shape {
+    let deviation =
+        Record::new().must("kind", like("^[a-z_]+$")).must("object", words()).must("want", words()).must("have", words());
+    Record::new().must("deviations", list(deviation)).must("checked", map(count())).into()
+}
+
+fn leftover() -> Shape {
+    Record::new()
+        .must("object", words())
+        .must("kind", one_of_words(["tap", "veth", "bridge"]))
+        .must("reason", one_of_words(["device_without_record", "mark_lost"]))
+        .must("altname", or_null(words()))
+        .must("alias", or_null(words()))
+        .into()
+}

@@ -1,0 +1,116 @@
+//! The agent's look at itself: what a request would do, what differs, what is left over.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use crate::manager::Leftovers;
+use crate::model::action::{Attach, DryRun};
+use crate::model::{PortId, ServerId};
+
+use super::dialect::COMPUTE;
+use super::faults::Refusal;
+use super::fields::{BodyError, Fields, wrong};
+use super::listener::Caller;
+use super::microversion::Microversion;
+use super::{Desk, json_body, nova, tell};
+
+pub(super) async fn plan(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
+    let planned = || Ok(desk.dry_run(&read_dry_run(json_body(&headers, &body)?)?)?);
+    tell(planned().map(|plan| Json(json!({ "plan": plan }))), COMPUTE)
+}
+
+pub(super) async fn verify(State(desk): State<Desk>) -> Response {
+    tell(desk.verify().await.map(Json).map_err(Refusal::from), COMPUTE)
+}
+
+pub(super) async fn gc(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let collected = async {
+        let what = read_leftovers(json_body(&headers, &body)?)?;
+        tracing::info!(request_id = %caller.request_id, ?what, "collecting leftovers");
+        let manager = desk.clone();
+        // What has begun is ended, also when nobody waits for it any more.
+        Ok(desk.to_its_end(async move { manager.collect(what).await }).await??)
+    };
+    tell(collected.await.map(Json), COMPUTE)
+}
+
+/// `{"server_id", "interfaceAttachment": {…}}`, as Nova's attach in its newest version, or `{"detach": "<port id>"}`.
+fn read_dry_run(body: &[u8]) -> Result<DryRun, Refusal> {
+    let mut top = Fields::top(body)?;
+    let (server, attachment) = (top.parsed::<ServerId>("server_id")?, top.value("interfaceAttachment"));
+    let detach = top.parsed::<PortId>("detach")?;
+    top.end()?;
+    match (server, attachment, detach) {
+        (None, None, Some(port)) => Ok(DryRun::Detach(port)),
+        (Some(server_id), Some(attachment), None) => {
+            let mut asked = nova::asked(attachment, Microversion::MAX)?;
+            let tag = asked.tag.take();
+            Ok(DryRun::Attach(Attach { server_id, nic: asked.nic()?, second_on_network: COMPUTE.second_on_network, tag }))
+        }
+        _ => Err(BodyError::Top(
+            "either 'server_id' and 'interfaceAttachment', or 'detach' with a port's id, is expected".to_owned(),
+        )
+        .into()),
+    }
+}
+
+/// `{"apply": true}` removes; false, and nothing said, lists.
+fn read_leftovers(body: &[u8]) -> Result<Leftovers, BodyError> {
+    let mut top = Fields::top(body)?;
+    let apply = top.value("apply");
+    top.end()?;
+    match apply {
+        None | Some(Value::Bool(false)) => Ok(Leftovers::List),
+        Some(Value::Bool(true)) => Ok(Leftovers::Remove),
+        Some(other) => Err(wrong("apply", &other, "true or false is expected")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "ce531f90-199f-48c0-816c-13e38010b442";
+
+    #[test]
+    fn a_dry_run_is_an_attach_or_a_detach() {
+        let detach = read_dry_run(json!({ "detach": ID }).to_string().as_bytes()).unwrap();
+        assert_eq!(detach, DryRun::Detach(ID.parse().unwrap()));
+        let attach = json!({"server_id": ID, "interfaceAttachment": {"net_id": ID}}).to_string();
+        assert!(matches!(read_dry_run(attach.as_bytes()), Ok(DryRun::Attach(_))));
+        for bad in [
+            json!({}),
+            json!({"server_id": ID}),
+            json!({"interfaceAttachment": {}}),
+            json!({"detach": "x"}),
+            json!({"detach": null}),
+            json!({"detach": ID, "server_id": ID, "interfaceAttachment": {}}),
+            json!({"server_id": ID, "interfaceAttachment": {"net_id": ID, "port_id": ID}}),
+            json!({"server_id": ID, "interfaceAttachment": {"colour": 1}}),
+            json!({"detach": ID, "colour": 1}),
+        ] {
+            assert!(read_dry_run(bad.to_string().as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_removed_that_was_not_asked_for() {
+        let read = |body: &str| read_leftovers(body.as_bytes());
+        for lists in ["", "{}", r#"{"apply": false}"#] {
+            assert_eq!(read(lists), Ok(Leftovers::List), "{lists}");
+        }
+        assert_eq!(read(r#"{"apply": true}"#), Ok(Leftovers::Remove));
+        for bad in [r#"{"apply": "true"}"#, r#"{"apply": 1}"#, r#"{"apply": null}"#, r#"{"aply": true}"#, "[]"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A fight: somebody undoes what nicd does, again and again. It is noticed after a few rounds, told of with what keeps
+//! changing, fought less and less often, and over when the port has stood still for a while.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::PortId;
+use crate::plan::{Facet, Plan};
+
+use super::repair::backoff;
+use super::state::State;
+use super::{Manager, Problem};
+
+/// Repairs in a row that are tried at once; beyond, somebody undoes what nicd does, and each waits longer.
+const PATIENCE: u32 = 5;
+
+/// A port that stood still for so long is no longer fought over, in seconds.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What is fought over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Contest {
+    /// The stable word, of what was changed when the fight was noticed.
+    pub reason: &'static str,
+    /// All that was changed.
+    pub facets: BTreeSet<Facet>,
+}
+
+impl Manager {
+    /// Counts a repair that begins; how many there have been since the port last stood still.
+    pub(super) fn count_try(state: &mut State, port: PortId, plan: Option<&Plan>) -> u32 {
+        let Some(entry) = state.ports.get_mut(&port) else { return 1 };
+        let retry = &mut entry.retry;
+        if retry.last.is_none_or(|last| last.elapsed() > QUIET) {
+            *retry = super::state::Retry::default();
+        }
+        retry.tries += 1;
+        retry.due = None;
+        retry.last = Some(Instant::now());
+        retry.facets.extend(plan.map(Plan::facets).unwrap_or_default());
+        retry.tries
+    }
+
+    /// Counts a repair that was carried out, and notices a fight.
+    pub(super) fn count_repair(self: &Arc<Self>, state: &mut State, port: PortId) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.retry.repaired += 1;
+        if entry.retry.tries > PATIENCE {
+            entry.retry.due = Some(Instant::now() + backoff(entry.retry.tries));
+        }
+        let (repaired, facets) = (entry.retry.repaired, entry.retry.facets.clone());
+        let Some(first) = facets.first().filter(|_| repaired > PATIENCE) else { return };
+        let reason = state.contested.get(&port).map_or(contested(*first), |contest| contest.reason);
+        if state.contested.insert(port, Contest { reason, facets }).is_none() {
+            tracing::warn!(%port, reason, repaired, "somebody keeps undoing what nicd does; it is done less often from now on");
+        }
+        state.due.set(port, Instant::now() + QUIET + QUIET / 10);
+        self.tell_health(state);
+        self.retries.notify_one();
+    }
+
+    /// Ends the fight over a port that has stood still.
+    pub(super) fn calm(&self, state: &mut State, port: PortId) {
+        let quiet = state.ports.get(&port).is_some_and(|entry| entry.retry.last.is_none_or(|last| last.elapsed() > QUIET));
+        if quiet && state.contested.remove(&port).is_some() {
+            tracing::info!(%port, "nobody undoes what nicd does any more");
+            self.tell_health(state);
+        }
+    }
+}
+
+/// The fights as health tells of them.
+pub(super) fn problems(state: &State) -> impl Iterator<Item = Problem> {
+    state.contested.iter().map(|(port, contest)| {
+        let facets: Vec<&str> = contest.facets.iter().map(|facet| facet.as_str()).collect();
+        let device = state.have.device(*port).map_or("no device", |link| link.name.as_str());
+        Problem {
+            reason: contest.reason,
+            detail: format!("somebody keeps changing the {} of port {port} ({device})", facets.join(", ")),
+            remedy: "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone"
+                .to_owned(),
+        }
+    })
+}
+
+fn contested(facet: Facet) -> &'static str {
+    match facet {
+        Facet::Device => "contested_device",
+        Facet::Altname => "contested_altname",
+        Facet::Bridge => "contested_bridge",
+        Facet::Mac => "contested_mac",
+        Facet::Mtu => "contested_mtu",
+        Facet::PortFlags => "contested_port_flags",
+        Facet::AddressGeneration => "contested_address_generation",
+        Facet::Alias => "contested_alias",
+        Facet::Up => "contested_up",
+    }
+}

@@ -1,0 +1,186 @@
+//! What nicd built and no record wants: links that carry its mark and no record's, and links that lost their mark and still
+//! have a seal of this store. An older state put back looks just so, so nothing of it goes unless a client says so.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::kernel::worker::Outcome;
+use crate::model::{NetworkId, PortId, names};
+use crate::plan::{Deviation, Kind, LinkSeen, Op, Plan, Reason, Step};
+
+use super::repair::claim_port;
+use super::state::State;
+use super::{Error, Manager, answered};
+
+/// One link that is left over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// Its name.
+    pub object: String,
+    /// `tap`, `veth` or `bridge`.
+    pub kind: &'static str,
+    /// The stable word for why it is here: `device_without_record` or `mark_lost`.
+    pub reason: &'static str,
+    /// Its altname, unless it lost it.
+    pub altname: Option<String>,
+    /// Its alias: the store and the commit it was sealed for.
+    pub alias: Option<String>,
+    /// Its index, by which two looks at it are told to be of one link.
+    #[serde(skip)]
+    pub index: u32,
+    /// The id in its altname.
+    #[serde(skip)]
+    pub mark: Option<Uuid>,
+}
+
+/// What to do with leftovers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Say what there is.
+    List,
+    /// Remove it.
+    Remove,
+}
+
+/// What is left over, and what was removed of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Collected {
+    /// What is there still.
+    pub leftovers: Vec<Leftover>,
+    /// What a complete dump no longer shows.
+    pub removed: Vec<Leftover>,
+}
+
+impl Leftover {
+    /// The leftover as something that should not be.
+    pub(super) fn deviation(&self) -> Deviation {
+        let have = match (&self.altname, &self.alias) {
+            (Some(altname), _) => format!("a {} marked {altname}", self.kind),
+            (None, alias) => format!("a {} sealed {}", self.kind, alias.as_deref().unwrap_or_default()),
+        };
+        Deviation::new("leftover", self.object.clone(), "a record, or no such link", have)
+    }
+}
+
+impl Manager {
+    /// Lists what is left over on a complete dump, and removes it when asked to.
+    ///
+    /// # Errors
+    /// The kernel could not be read. What it does not let go stays listed.
+    pub async fn collect(self: &Arc<Self>, what: Leftovers) -> Result<Collected, Error> {
+        self.look_at_everything().await?;
+        let found = leftovers(&self.lock());
+        if what == Leftovers::List || found.is_empty() {
+            return Ok(Collected { leftovers: found, removed: Vec::new() });
+        }
+        self.remove_devices(&found).await;
+        // Bridges after what was in them; one that others use stays.
+        self.look_at_everything().await?;
+        self.remove_bridges(&found).await;
+        self.look_at_everything().await?;
+        let left = leftovers(&self.lock());
+        let removed = found.into_iter().filter(|one| !left.iter().any(|still| still.index == one.index)).collect();
+        Ok(Collected { leftovers: left, removed })
+    }
+
+    /// All at once, so that they share the kernel's waits.
+    async fn remove_devices(self: &Arc<Self>, found: &[Leftover]) {
+        let devices = found.iter().filter(|one| one.kind != Kind::Bridge.as_str());
+        let removed = futures_util::future::join_all(devices.map(|device| self.remove_device(device))).await;
+        for error in removed.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "a leftover could not be removed");
+        }
+    }
+
+    async fn remove_device(&self, device: &Leftover) -> Result<(), Error> {
+        let port = match device.mark {
+            Some(mark) => PortId(mark),
+            None => self.mark_again(device).await?,
+        };
+        // A port on its own keeps this id: nobody gives it a server meanwhile.
+        let known = match self.claim(|state| claim_port(state, port)).await {
+            Ok(()) => true,
+            Err(Error::NoSuchPort(_)) => false,
+            Err(error) => return Err(error),
+        };
+        let wanted = known && self.lock().ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
+        let deleted = match (wanted, self.hands.delete(port)) {
+            (true, _) => Ok(()),
+            (false, Ok(answer)) => answered(answer).await.and_then(|deleted| deleted.map_err(Error::Kernel)),
+            (false, Err(refused)) => Err(refused.into()),
+        };
+        if known {
+            self.release(port);
+        }
+        deleted
+    }
+
+    /// Gives a device without its mark one that nothing else has, so that it can be addressed.
+    async fn mark_again(&self, device: &Leftover) -> Result<PortId, Error> {
+        let port = PortId(Uuid::new_v4());
+        let alias = device.alias.clone().unwrap_or_default();
+        self.carry_out(Op::MarkAgain { port, index: device.index, alias }).await?;
+        Ok(port)
+    }
+
+    async fn remove_bridges(&self, found: &[Leftover]) {
+        for bridge in found.iter().filter(|one| one.kind == Kind::Bridge.as_str()) {
+            let used = self.lock().have.iter().any(|link| link.master == Some(bridge.index));
+            let Some(mark) = bridge.mark.filter(|_| !used) else { continue };
+            if let Err(error) = self.carry_out(Op::DeleteBridge { network: NetworkId(mark) }).await {
+                tracing::warn!(%error, "a leftover could not be removed");
+            }
+        }
+    }
+
+    async fn carry_out(&self, op: Op) -> Result<(), Error> {
+        let plan = Plan { reason: Reason::Gc, steps: vec![Step { op, undo: None }] };
+        match answered(self.hands.submit(plan)?).await? {
+            Outcome::Done(_) => Ok(()),
+            Outcome::Failed { cause, .. } => Err(cause.into()),
+        }
+    }
+}
+
+/// Everything that is left over, by index.
+pub(super) fn leftovers(state: &State) -> Vec<Leftover> {
+    state.have.iter().filter_map(|link| leftover(state, link)).collect()
+}
+
+/// What a link is as a leftover; none when a record wants it, or nicd never made it.
+pub(super) fn leftover(state: &State, link: &LinkSeen) -> Option<Leftover> {
+    if link.kind == Kind::Other {
+        return None;
+    }
+    let mark = link.marks().next();
+    let reason = match mark {
+        // One that a record wants under another mark is that record's.
+        Some(_) if link.marks().all(|mark| stranger(state, mark)) => "device_without_record",
+        None if names::sealed(link.alias.as_deref()?, state.store_id).is_some_and(|commit| !wanted(state, commit)) => "mark_lost",
+        _ => return None,
+    };
+    Some(Leftover {
+        object: link.name.clone(),
+        kind: link.kind.as_str(),
+        reason,
+        altname: mark.map(|mark| names::port_altname(PortId(mark))),
+        alias: link.alias.clone(),
+        index: link.index,
+        mark,
+    })
+}
+
+/// Whether an attached port's device was sealed by this commit: it gets its mark back.
+fn wanted(state: &State, commit: u64) -> bool {
+    let bindings = state.ports.values().filter(|entry| entry.record.attached_to().is_some());
+    bindings.filter_map(|entry| entry.record.binding.as_ref()).any(|binding| binding.commit == commit)
+}
+
+/// Whether no record wants a link with this mark.
+fn stranger(state: &State, mark: Uuid) -> bool {
+    let port = state.ports.get(&PortId(mark));
+    let unwanted = port.is_none_or(|entry| entry.record.binding.is_none() && !entry.claim.taken());
+    unwanted && !state.networks.contains_key(&NetworkId(mark))
+}

@@ -1,0 +1,121 @@
+//! What is wrong with the agent itself: health lists it, and events tell when it begins and when it ends.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use crate::events::{Event, Kind};
+use crate::model::{PortId, Status};
+use crate::store::StoreError;
+
+use super::gc::Leftover;
+use super::state::State;
+use super::view::{Health, Problem};
+use super::{Context, Manager, contest, crowded, rollback};
+
+/// How many leftovers health names one by one.
+const NAMED: usize = 16;
+
+/// The stable word for a configuration that could not be read again.
+const CONFIG_INVALID: &str = "config_invalid";
+
+/// A trouble as events tell of it: the stable word, and the port when it is one's.
+pub(super) type Trouble = (&'static str, Option<PortId>);
+
+impl Manager {
+    /// How the daemon fares.
+    pub fn health(&self) -> Health {
+        let state = self.lock();
+        let problems = store(&state).into_iter().chain(rollback::problem(&state)).chain(config(&state));
+        let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
+        let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
+        Health {
+            status: if problems.is_empty() { "ok" } else { "degraded" },
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: Instant::now().saturating_duration_since(self.started).as_secs(),
+            host: self.host.clone(),
+            ports: state.counts().into_iter().map(|(status, count): (Status, usize)| (status.as_str(), count)).collect(),
+            problems,
+        }
+    }
+
+    /// Tells of each trouble that is new, and of each that has ended.
+    pub(super) fn tell_health(&self, state: &mut State) {
+        let now = troubles(state);
+        if now == state.told {
+            return;
+        }
+        let before = std::mem::replace(&mut state.told, now);
+        let begun = state.told.difference(&before).map(|trouble| (Kind::AgentDegraded, *trouble));
+        let ended = before.difference(&state.told).map(|trouble| (Kind::AgentRecovered, *trouble));
+        for (kind, (reason, port_id)) in begun.chain(ended) {
+            let record = port_id.and_then(|id| state.ports.get(&id)).map(|entry| &entry.record);
+            let server_id = record.and_then(|record| record.binding.as_ref()).map(|binding| binding.server_id);
+            let network_id = record.map(|record| record.network_id);
+            let reason = Some(reason.to_owned());
+            self.emit(
+                Event { reason, port_id, server_id, network_id, ..Event::new(kind, Timestamp::now()) },
+                &Context::default(),
+            );
+        }
+    }
+}
+
+fn troubles(state: &State) -> BTreeSet<Trouble> {
+    let store = state.store_trouble.as_ref().map(|error| (store_word(error), None));
+    let lost = state.lost.map(|_| (rollback::REASON, None));
+    let config = state.config_trouble.as_ref().map(|_| (CONFIG_INVALID, None));
+    let lacks = state.lacks.iter().map(|lack| (Problem::from(lack).reason, None));
+    let crowded = crowded::bridges(state).next().map(|_| (crowded::NEARLY_FULL, None));
+    let contested = state.contested.iter().map(|(port, contest)| (contest.reason, Some(*port)));
+    let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
+    store.into_iter().chain(lost).chain(config).chain(lacks).chain(contested).chain(leftovers).chain(crowded).collect()
+}
+
+fn store_word(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Full => "store_full",
+        StoreError::Damaged(_) => "store_damaged",
+        _ => "store_failed",
+    }
+}
+
+fn store(state: &State) -> Option<Problem> {
+    state.store_trouble.as_ref().map(|error| Problem {
+        reason: store_word(error),
+        detail: error.to_string(),
+        remedy: match error {
+            StoreError::Full => "free space in the state directory; detaching works meanwhile",
+            StoreError::Damaged(_) => "stop nicd and put a copy of the store back; devices stay as they are meanwhile",
+            _ => "mend the disk of the state directory; devices stay as they are, and nicd goes on by itself",
+        }
+        .to_owned(),
+    })
+}
+
+fn config(state: &State) -> Option<Problem> {
+    state.config_trouble.as_ref().map(|why| Problem {
+        reason: CONFIG_INVALID,
+        detail: format!("the configuration was to be read again, and cannot be used: {why}"),
+        remedy: "mend it and send SIGHUP once more; nicd goes on with the one it had".to_owned(),
+    })
+}
+
+fn leftovers(state: &State) -> impl Iterator<Item = Problem> {
+    let more = state.orphans.len().checked_sub(NAMED).filter(|more| *more > 0).map(|more| format!("{more} more such links"));
+    state.orphans.values().take(NAMED).map(described).chain(more).map(|detail| Problem {
+        reason: "device_without_record",
+        detail,
+        remedy: "if no older state is to be put back, remove it: nicctl gc lists it, nicctl gc --apply removes it".to_owned(),
+    })
+}
+
+fn described(orphan: &Leftover) -> String {
+    let Leftover { object, kind, altname, alias, .. } = orphan;
+    let sealed = alias.as_ref().map_or_else(|| "without a seal".to_owned(), |alias| format!("sealed '{alias}'"));
+    match altname {
+        Some(altname) => format!("{kind} {object}, {sealed}, carries the mark {altname}, and no record wants it"),
+        None => format!("{kind} {object}, {sealed}, has lost its mark, and no record wants it"),
+    }
+}

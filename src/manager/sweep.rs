@@ -1,0 +1,34 @@
+//! The slow sweep: now and then everything is compared without a cause, so that nothing stays wrong because it was once
+//! not told of. A right host sees no write of it.
+
+use std::sync::Arc;
+
+use crate::model::{NetworkId, PortId};
+use crate::plan::Reason;
+
+use super::Manager;
+
+/// How many objects are judged without letting others have the state.
+const CHUNK: usize = 64;
+
+impl Manager {
+    /// One sweep: a complete dump, then every port and bridge.
+    pub(super) async fn sweep(self: Arc<Self>) {
+        if let Err(error) = self.look_at_everything().await {
+            tracing::warn!(%error, "a sweep could not look at the kernel");
+            return;
+        }
+        let (ports, networks): (Vec<PortId>, Vec<NetworkId>) = {
+            let state = self.lock();
+            (state.ports.keys().copied().collect(), state.networks.keys().copied().collect())
+        };
+        for chunk in ports.chunks(CHUNK) {
+            chunk.iter().for_each(|port| self.judge(&mut self.lock(), *port, Reason::Drift));
+            tokio::task::yield_now().await;
+        }
+        for chunk in networks.chunks(CHUNK) {
+            chunk.iter().for_each(|network| self.judge_bridge(&self.lock(), *network));
+            tokio::task::yield_now().await;
+        }
+    }
+}
