@@ -48,9 +48,12 @@
 //! left alone. The seal comes last rather than with the mark, so that "up" is free to be the port's admin state and an
 //! unfinished guest is told from one that its owner changed.
 //!
-//! A tap is made without carrier, closed, and only then set up: the other order makes the kernel report the carrier of
-//! the VMM's open up to a second late. For the same reason every event about a link without carrier leads to one look at
-//! it at once, which makes the kernel process what it has queued.
+//! A tap is made without carrier, looked at, closed, and only then set up. Set up before it is closed, the kernel would
+//! report the carrier of the VMM's open up to a second late; set up before it is looked at, it would owe an RCU grace period
+//! under RTNL for the carrier that is not there. For the first reason every event about a link without carrier leads to one
+//! look at it at once, which makes the kernel process what it has queued.
+//!
+//! A veth outlives the process at once, so its intent comes first; the guest's namespace is entered meanwhile.
 //!
 //! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which has it done
 //! in groups: one RCU barrier (16 ms) serves all that wait. A hand that the kernel keeps is left alone and another goes on.
