@@ -123,10 +123,11 @@ impl Manager {
 
     async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<Instant, Failed> {
         let (plan, record, renamed) = {
-            let mut state = self.lock();
+            let state = self.lock();
             let plan = self.plan_port(&state, port, reason)?;
-            let renamed = forget_guest_device(&mut state, port, &plan);
-            (plan, state.port(port)?.record.clone(), renamed)
+            let mut record = state.port(port)?.record.clone();
+            let renamed = forget_guest_device(&mut record, &plan);
+            (plan, record, renamed)
         };
         let commit = match intent {
             IntentIs::New(beside) => Some((beside.clone(), Purpose::Growing)),
@@ -146,6 +147,10 @@ impl Manager {
                 let at = done.at.unwrap_or_else(Instant::now);
                 if reason == Reason::Attach {
                     meters().attaching(Attaching::Kernel, done.took);
+                }
+                // In memory only now: after a try that failed the next one forgets it again, durably.
+                if renamed && let Some(entry) = self.lock().ports.get_mut(&port) {
+                    entry.record.binding.iter_mut().for_each(|binding| binding.guest_device = None);
                 }
                 self.finished(port, done);
                 if matches!(intent, IntentIs::New(_)) {
@@ -488,9 +493,9 @@ fn timed(report: Report) -> Report {
 
 /// A NIC that is made anew may be called otherwise: what it was called is forgotten before it is made, so that no death
 /// leaves the old name standing. Whether there was one.
-fn forget_guest_device(state: &mut State, port: PortId, plan: &Plan) -> bool {
+fn forget_guest_device(record: &mut Port, plan: &Plan) -> bool {
     let made = plan.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. }));
-    let binding = state.ports.get_mut(&port).filter(|_| made).and_then(|entry| entry.record.binding.as_mut());
+    let binding = record.binding.as_mut().filter(|_| made);
     binding.is_some_and(|binding| binding.guest_device.take().is_some())
 }
 

@@ -100,6 +100,8 @@ fn meddle(fake: &Fake, reference: &mut Reference, (what, which): (Meddling, usiz
         Meddling::Learning => change(|link| {
             link.bridge_port = link.bridge_port.map(|seen| BridgePort { learning: true, altered: true, ..seen });
         }),
+        // Without its seal as well, nobody could tell whose it is.
+        Meddling::Unmarked if device.alias.is_none() => {}
         Meddling::Unmarked => change(|link| link.altnames.clear()),
         Meddling::Unsealed => change(|link| link.alias = None),
         Meddling::Deleted => {

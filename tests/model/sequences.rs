@@ -196,10 +196,15 @@ impl Run {
         }
     }
 
-    /// Starts a daemon that has died again.
+    /// Starts a daemon that has died again. It may have made the network's bridge for a port that still waits for its
+    /// guest's namespace: the port is listed, and the bridge stays with its network.
     fn restart_dead(&mut self) {
         self.scene.kill();
         self.repairs.clear();
+        let mark = names::network_altname(network_id(AGENTS));
+        let there = self.scene.fake.links().iter().any(|link| link.altnames.contains(&mark));
+        let both = std::iter::once(&mut self.reference).chain(&mut self.or);
+        both.filter(|reference| reference.networks[AGENTS].is_some()).for_each(|reference| reference.bridge |= there);
         self.scene.open();
     }
 
