@@ -72,7 +72,7 @@ impl Manager {
                 && failed.undone == Undone::Clean
                 && match &failed.error {
                     // The kernel is not as the plan took it to be.
-                    Error::Kernel(error) if matches!(error.trouble, Trouble::Taken | Trouble::Gone) => {
+                    Error::Kernel(error) if matches!(error.trouble, Trouble::Taken | Trouble::Gone | Trouble::NoBridge) => {
                         self.look_at_everything().await.is_ok()
                     }
                     Error::Plan(PlanError::IndexTaken(_)) => true,
