@@ -459,9 +459,15 @@ impl Writer {
         let began = Instant::now();
         let number = self.next_number();
         let mut all = self.connection.transaction().map_err(failed)?;
+        // Refused alone, it is taken back with the whole; a savepoint would cost a copy of every page it writes.
+        let alone = batch.len() == 1;
         for one in batch {
-            let savepoint = all.savepoint().map_err(failed)?;
             one.refused = None;
+            if alone {
+                records::apply(&all, &one.changes)?;
+                continue;
+            }
+            let savepoint = all.savepoint().map_err(failed)?;
             match records::apply(&savepoint, &one.changes) {
                 Ok(()) => savepoint.commit().map_err(failed)?,
                 // Dropping the savepoint takes this one back; a disk that is full concerns the whole flush.
