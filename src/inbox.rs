@@ -4,6 +4,7 @@
 //! among waiting deletes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ struct Shared<T> {
     state: Mutex<State<T>>,
     bell: Condvar,
     limit: usize,
+    /// Whether messages came since the last take; read without the lock, as a hint.
+    news: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl<T> Inbox<T> {
     /// An open queue for at most `limit` waiting messages.
     pub fn new(limit: usize) -> Self {
         let state = State { queue: VecDeque::new(), closed: false, idle: false };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new(), limit }) }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new(), limit, news: AtomicBool::new(false) }) }
     }
 
     /// Appends a message.
@@ -102,6 +105,7 @@ impl<T> Inbox<T> {
         let mut state = self.lock();
         state.room(limit)?;
         state.queue.push_back(message);
+        self.shared.news.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -119,7 +123,7 @@ impl<T> Inbox<T> {
             state = self.shared.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.idle = false;
-        into.append(&mut state.queue);
+        self.empty(&mut state, into);
         !into.is_empty()
     }
 
@@ -128,14 +132,20 @@ impl<T> Inbox<T> {
     /// Yields all the while, so that whoever else wants the core has it.
     pub fn expect(&self, spin: Duration) {
         let until = Instant::now() + spin;
-        while self.is_empty() && Instant::now() < until {
+        // Not by the lock: whoever brings the message needs it.
+        while !self.shared.news.load(Ordering::Acquire) && Instant::now() < until {
             std::thread::yield_now();
         }
     }
 
     /// Takes what is there, without waiting.
     pub fn take_now(&self, into: &mut VecDeque<T>) {
-        into.append(&mut self.lock().queue);
+        self.empty(&mut self.lock(), into);
+    }
+
+    fn empty(&self, state: &mut State<T>, into: &mut VecDeque<T>) {
+        into.append(&mut state.queue);
+        self.shared.news.store(false, Ordering::Release);
     }
 
     /// Waits until messages are there or `until` has passed, and takes what is there.
@@ -149,7 +159,7 @@ impl<T> Inbox<T> {
             let (next, _) = self.shared.bell.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             state = next;
         }
-        into.append(&mut state.queue);
+        self.empty(&mut state, into);
     }
 
     /// Refuses further messages; those that wait are still taken.
