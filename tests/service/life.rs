@@ -112,6 +112,27 @@ fn sockets_are_whose_they_are(machine: &Machine) {
     assert_eq!(modes, expected);
 }
 
+#[test]
+fn it_comes_back_however_often_it_is_killed_or_restarted() {
+    // More often than systemd gives a unit by default before it gives it up, and its socket with it.
+    const OFTEN: usize = 8;
+    on_a_machine(Wishes::default(), |machine| {
+        machine.install();
+        machine.client().get("/nicd/v1/health").expect(200);
+        for _ in 0..OFTEN {
+            machine.run(&format!("kill -9 {}", machine.property("nicd", "MainPID")));
+            machine.client().get("/nicd/v1/health").expect(200);
+        }
+        (0..OFTEN).for_each(|_| _ = machine.run("systemctl restart nicd"));
+        for guest in 0..OFTEN {
+            machine.run(&format!("ip netns add g{guest}; nicctl server add g{guest} --netns /run/netns/g{guest}"));
+            machine.run(&format!("kill -9 {}", machine.property("nicd-netns", "MainPID")));
+        }
+        machine.run("nicctl server add last --netns /run/netns/g0");
+        assert_eq!(machine.property("nicd", "ActiveState"), "active");
+    });
+}
+
 /// With a limit that a test can wait for.
 fn a_stuck_loop_is_noticed(machine: &Machine) {
     machine.run(
