@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use serde_json::json;
 
 use crate::bench::{Bench, interfaces, server_path};
@@ -28,10 +28,17 @@ fn both_ways(test: fn(Bench)) {
     });
 }
 
+/// A place whose name is written otherwise in the table of mounts.
+const KEPT: &str = "/run/kept \\ here";
+
 /// Keeps a guest's namespace alive beside its path.
 fn keep(guest: &Guest) {
-    std::fs::write("/run/kept", "").unwrap();
-    mount(Some(&guest.path), "/run/kept", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    std::fs::write(KEPT, "").unwrap();
+    mount(Some(&guest.path), KEPT, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+fn let_go() {
+    umount(KEPT).unwrap();
 }
 
 #[test]
@@ -46,6 +53,9 @@ fn what_is_no_guests_namespace_is_refused_in_words() {
             ("/proc/self/ns/mnt", "not_a_namespace"),
             ("/run/netns/never", "no_such_namespace"),
             ("/run/own", "own_namespace"),
+            // Whoever opens it.
+            ("/proc/self/ns/net", "own_namespace"),
+            ("/proc/thread-self/ns/net", "own_namespace"),
         ] {
             let id = uuid::Uuid::new_v4().to_string();
             let body = json!({"server": {"guest": {"kind": "netns", "path": path}}});
@@ -95,7 +105,7 @@ fn another_namespace_at_the_path_is_refused_while_the_pinned_one_lives() {
         assert!(try_link(&device).is_some(), "the pinned one keeps its NIC");
         assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1, "the other one is not touched");
         bench.detach(&server, &port);
-        run("umount /run/kept");
+        let_go();
         bench.attach_to(&server, &network);
         assert!(other.ip("link show dev eth0").contains("fa:16:3e"), "once the pinned one has ended the path's is taken");
     });
@@ -146,7 +156,7 @@ fn a_pinned_namespace_lives_also_without_a_nic_in_it() {
         bench.api.put(&server_path(&server), &put).refused(409, "namespace_changed");
         bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_changed");
         assert!(bench.ports().is_empty() && marked_ports().is_empty());
-        run("umount /run/kept");
+        let_go();
         bench.attach_to(&server, &network);
     });
 }

@@ -115,12 +115,15 @@ fn processes() -> impl Iterator<Item = PathBuf> {
 /// The namespaces that are mounted somewhere (proc_pid_mountinfo(5)).
 fn mounts() -> impl Iterator<Item = PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted: Vec<PathBuf> = table
-        .lines()
-        .filter(|line| line.contains(" - nsfs "))
-        .filter_map(|line| line.split(' ').nth(4).map(PathBuf::from))
-        .collect();
+    let mounted: Vec<PathBuf> =
+        table.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(4).map(unescaped)).collect();
     mounted.into_iter()
+}
+
+/// A path of the table, in which space, tab, line feed and backslash are octal (`mangle`, fs/seq_file.c).
+fn unescaped(field: &str) -> PathBuf {
+    let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    plain.iter().fold(field.to_owned(), |path, (octal, character)| path.replace(octal, character)).into()
 }
 
 impl Named {

@@ -2,7 +2,7 @@
 //!
 //! A path, or a cookie, comes in over a Unix socket; a netlink socket inside that network namespace goes back (`words`).
 //! What it opens is decided in `enter`: only what the kernel says is a network namespace, whatever the path was swapped
-//! for meanwhile; never the host's own. It answers the owner of its socket's file and nobody else, keeps nothing, and ends
+//! for meanwhile; never the host's own, nor the empty one it is in itself, which `/proc/self` would name. It answers the owner of its socket's file and nobody else, keeps nothing, and ends
 //! when nobody has asked for a while: systemd, which made the socket, starts it again.
 //!
 //! It must see the host's mounts as they come and go, so its unit gives it no mount namespace of its own; the host's
@@ -50,10 +50,12 @@ pub fn run() -> Result<(), HelperError> {
     let listener = passed.ok_or(HelperError::NoSocket)?;
     let daemon = owner(&listener).map_err(HelperError::Socket)?;
     // Who made the socket did so in the host's namespace; this process is in one without any link.
-    let home = tap::netns_cookie(&listener).map_err(|errno| HelperError::Socket(errno.into()))?;
+    let host = tap::netns_cookie(&listener).map_err(|errno| HelperError::Socket(errno.into()))?;
+    let here = Netlink::open().map_err(|failure| HelperError::Socket(io::Error::other(failure.said)))?;
+    let here = tap::netns_cookie(here.socket()).map_err(|errno| HelperError::Socket(errno.into()))?;
     while is_asked(&listener).map_err(HelperError::Socket)? {
         let (caller, _) = listener.accept().map_err(HelperError::Socket)?;
-        if let Err(error) = serve(caller, daemon, home) {
+        if let Err(error) = serve(caller, daemon, [host, here]) {
             tracing::warn!(%error, "a caller got no answer");
         }
     }
@@ -78,7 +80,7 @@ fn is_asked(listener: &UnixListener) -> io::Result<bool> {
 }
 
 /// One question and its answer.
-fn serve(mut caller: UnixStream, daemon: u32, home: u64) -> io::Result<()> {
+fn serve(mut caller: UnixStream, daemon: u32, own: [u64; 2]) -> io::Result<()> {
     caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
     let uid = getsockopt(&caller, PeerCredentials)?.uid();
@@ -92,18 +94,18 @@ fn serve(mut caller: UnixStream, daemon: u32, home: u64) -> io::Result<()> {
     if request.is_empty() {
         return Ok(());
     }
-    match answer(&request, home) {
+    match answer(&request, own) {
         Ok(netlink) => tap::send(caller.as_fd(), words::SOCKET, Some(netlink.socket().as_fd())),
         Err(error) => tap::send(caller.as_fd(), &words::refusal(&error), None),
     }
 }
 
-/// The one verb.
-fn answer(request: &[u8], home: u64) -> Result<Netlink, NetnsError> {
+/// The one verb. `own` are the namespaces that are no guest's.
+fn answer(request: &[u8], own: [u64; 2]) -> Result<Netlink, NetnsError> {
     let named = words::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
     let netlink = socket_inside(&named)?;
     match tap::netns_cookie(netlink.socket()) {
-        Ok(cookie) if cookie != home => Ok(netlink),
+        Ok(cookie) if !own.contains(&cookie) => Ok(netlink),
         Ok(_own) => Err(NetnsError::Own(named.shown().display().to_string())),
         Err(errno) => Err(refused(&named.shown(), errno.desc())),
     }
