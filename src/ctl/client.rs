@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -14,6 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::events::EventStream;
 use super::refusal::Refusal;
@@ -21,10 +23,15 @@ use super::refusal::Refusal;
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
 
+/// How long an answer may take, the wait in the socket while the daemon starts included: longer than the daemon takes for
+/// anything, so that what is given up is stuck.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A daemon, by its socket.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// A call that gave nothing to go on with.
@@ -47,6 +54,16 @@ pub enum ClientError {
         call: Call,
         /// What happened to the connection.
         source: hyper::Error,
+    },
+    /// Somebody holds the socket and says nothing.
+    #[error("nicd at {} did not answer {call} within {} s", socket.display(), patience.as_secs())]
+    Silent {
+        /// The daemon's socket.
+        socket: PathBuf,
+        /// What was asked.
+        call: Call,
+        /// How long was waited.
+        patience: Duration,
     },
     /// The event stream ended; the daemon has stopped.
     #[error("nicd at {} closed the event stream", socket.display())]
@@ -105,7 +122,7 @@ impl std::fmt::Display for Call {
 impl Client {
     /// The daemon at `socket`; connects with each call.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, patience: PATIENCE }
     }
 
     /// GET.
@@ -131,18 +148,18 @@ impl Client {
     /// The event stream. What happens after this has returned is in it.
     pub async fn events(&self) -> Result<EventStream, ClientError> {
         let call = Call { method: Method::GET, target: "/nicd/v1/events".to_owned() };
-        let answer = self.send(&call, LINES, None).await?;
+        let answer = self.in_time(&call, self.send(&call, LINES, None)).await?;
         if answer.status().is_success() {
             return Ok(EventStream::new(answer.into_body(), self.socket.clone(), call));
         }
-        let (status, body) = self.collect(&call, answer).await?;
+        let (status, body) = self.in_time(&call, self.collect(&call, answer)).await?;
         Err(Refusal::from_answer(status, &body).into())
     }
 
     async fn call(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, ClientError> {
         let call = Call { method, target: target.to_owned() };
-        let answer = self.send(&call, JSON, body).await?;
-        let (status, body) = self.collect(&call, answer).await?;
+        let exchange = async { self.collect(&call, self.send(&call, JSON, body).await?).await };
+        let (status, body) = self.in_time(&call, exchange).await?;
         if !status.is_success() {
             return Err(Refusal::from_answer(status, &body).into());
         }
@@ -150,6 +167,12 @@ impl Client {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&body).map_err(|source| ClientError::NotJson { call, source })
+    }
+
+    /// What is not done in time is given up.
+    async fn in_time<T>(&self, call: &Call, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        let silent = || ClientError::Silent { socket: self.socket.clone(), call: call.clone(), patience: self.patience };
+        timeout(self.patience, work).await.unwrap_or_else(|_| Err(silent()))
     }
 
     async fn send(&self, call: &Call, accept: &str, body: Option<&Value>) -> Result<Response<Incoming>, ClientError> {
@@ -195,4 +218,25 @@ pub fn member(mut answer: Value, key: &'static str) -> Result<Value, ClientError
 /// The `id` (or whatever it is called) of an object.
 pub fn id_of(object: &Value, key: &'static str) -> Result<String, ClientError> {
     object[key].as_str().map(str::to_owned).ok_or(ClientError::Incomplete { key })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::ctl::failure::Failure;
+
+    #[tokio::test]
+    async fn a_daemon_that_says_nothing_is_given_up() {
+        let room = tempfile::tempdir().unwrap();
+        let socket = room.path().join("nicd.sock");
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let client = Client { socket, patience: Duration::from_millis(20) };
+        for given_up in [client.delete("/x").await.map(drop), client.events().await.map(drop)] {
+            let failure = Failure::from(given_up.unwrap_err());
+            assert_eq!(failure.exit_code(), 4);
+            assert!(failure.sentence().contains("did not answer"), "{}", failure.sentence());
+        }
+    }
 }

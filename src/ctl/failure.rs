@@ -111,7 +111,10 @@ impl Failure {
 
 fn client_code(error: &ClientError) -> u8 {
     match error {
-        ClientError::Unreachable { .. } | ClientError::Unanswered { .. } | ClientError::StreamEnded { .. } => UNREACHABLE,
+        ClientError::Unreachable { .. }
+        | ClientError::Unanswered { .. }
+        | ClientError::Silent { .. }
+        | ClientError::StreamEnded { .. } => UNREACHABLE,
         ClientError::Refused(_)
         | ClientError::Unsendable { .. }
         | ClientError::NotJson { .. }
@@ -122,7 +125,7 @@ fn client_code(error: &ClientError) -> u8 {
 fn client_advice(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::Unreachable { source, .. } => connect_advice(source.kind()),
-        ClientError::Unanswered { call, .. } if call.method != Method::GET => {
+        ClientError::Unanswered { call, .. } | ClientError::Silent { call, .. } if call.method != Method::GET => {
             Some("it may or may not have been carried out: `nicctl list` shows which")
         }
         ClientError::Refused(Refusal { status, .. }) if status.as_u16() == 401 => {

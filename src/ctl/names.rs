@@ -106,6 +106,14 @@ pub enum NameError {
         /// What was given.
         text: String,
     },
+    /// No port of a server is, whatever others are.
+    #[error("no port of server {server} is called '{text}' or has a UUID beginning so; `nicctl list {server}` shows them")]
+    NotIts {
+        /// The server.
+        server: Uuid,
+        /// What was given.
+        text: String,
+    },
     /// Several things are.
     #[error("'{text}' may be any of {} {}: {}; give more of the UUID", candidates.len(), kind.plural(), listed(candidates))]
     Ambiguous {
@@ -125,7 +133,11 @@ pub async fn resolve(client: &Client, kind: Kind, text: &str) -> Result<Uuid, Fa
 
 /// The id of the port that `text` stands for among `server`'s.
 pub async fn resolve_port_of(client: &Client, server: Uuid, text: &str) -> Result<Uuid, Failure> {
-    resolve_among(client, Kind::Port, text, &[("device_id", &server.to_string())]).await
+    let its = resolve_among(client, Kind::Port, text, &[("device_id", &server.to_string())]).await;
+    its.map_err(|failure| match failure {
+        Failure::Name(NameError::Unknown { text, .. }) => NameError::NotIts { server, text }.into(),
+        failure => failure,
+    })
 }
 
 async fn resolve_among(client: &Client, kind: Kind, text: &str, query: &[(&str, &str)]) -> Result<Uuid, Failure> {

@@ -164,7 +164,7 @@ mod tests {
             "nicctl attach web --network blue --ip 192.0.2.7 --wait",
             "nicctl attach web --port eth0 --wait=5",
             "nicctl detach web eth0 --wait",
-            "nicctl port create blue --mac fa:16:3e:00:00:01 --ip 192.0.2.7 --ip 192.0.2.8 --ifname eth0 --vnet-hdr",
+            "nicctl port create blue --mac fa:16:3e:00:00:01 --ip 192.0.2.7 --ip 192.0.2.8 --ifname eth0 --no-vnet-hdr",
             "nicctl port set eth0 --name eth1 --admin-down",
             "nicctl list -o wide",
             "nicctl --socket /tmp/s -o json gc --apply",

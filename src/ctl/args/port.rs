@@ -63,9 +63,9 @@ pub struct NewPort {
     #[arg(long)]
     pub admin_down: bool,
 
-    /// Give the tap a virtio-net header, for a virtual machine that offloads checksums and segmentation
+    /// Make the tap without virtio-net headers, for a VMM that does not know them [default: with them]
     #[arg(long)]
-    pub vnet_hdr: bool,
+    pub no_vnet_hdr: bool,
 }
 
 /// What to change in a port.

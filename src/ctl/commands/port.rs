@@ -47,7 +47,7 @@ pub async fn show(session: &mut Session, port: &str) -> Result<(), Failure> {
 async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
     let network = names::resolve(&session.client, Kind::Network, &new.network).await?;
     let profile =
-        members([("interface_name", new.ifname.map(Value::from)), ("vnet_hdr", new.vnet_hdr.then_some(Value::Bool(true)))]);
+        members([("interface_name", new.ifname.map(Value::from)), ("vnet_hdr", new.no_vnet_hdr.then_some(Value::Bool(false)))]);
     let port = members([
         ("network_id", Some(json!(network))),
         ("name", new.name.map(Value::from)),

@@ -179,6 +179,13 @@ fn a_port_to_detach_is_looked_for_among_the_servers_own() {
 }
 
 #[test]
+fn a_port_that_is_not_the_servers_is_not_said_to_be_nowhere() {
+    let (code, sentence) = play(&format!("nicctl detach {SERVER} eth0"), vec![answer(200, json!({"ports": []}))]).end();
+    assert_eq!(code, 1);
+    assert!(sentence.starts_with(&format!("no port of server {SERVER} is called 'eth0'")), "{sentence}");
+}
+
+#[test]
 fn a_network_whose_subnet_is_refused_is_taken_back() {
     let refusal = json!({"NeutronError": {"type": "InvalidInput", "message": "ranges overlap", "detail": ""}});
     let script = vec![
@@ -218,9 +225,9 @@ fn a_servers_name_is_not_given_twice() {
 fn a_port_is_asked_for_as_neutron_words_it() {
     let script = vec![answer(201, port("DOWN", "unbound"))];
     let done =
-        play(&format!("nicctl -o json port create {NETWORK} --ip 192.0.2.7 --ifname eth0 --vnet-hdr --admin-down"), script);
+        play(&format!("nicctl -o json port create {NETWORK} --ip 192.0.2.7 --ifname eth0 --no-vnet-hdr --admin-down"), script);
     let body = json!({"port": {"network_id": NETWORK, "fixed_ips": [{"ip_address": "192.0.2.7"}], "admin_state_up": false,
-        "binding:profile": {"interface_name": "eth0", "vnet_hdr": true}}});
+        "binding:profile": {"interface_name": "eth0", "vnet_hdr": false}}});
     assert_eq!(done.requests, [format!("POST /v2.0/ports {body}")]);
 }
 
