@@ -1,15 +1,16 @@
 //! The file as written: every key optional, none unknown, nothing judged but its type.
 
-use std::net::IpAddr;
+use std::fmt;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
+use serde::{Deserialize, de};
 
 use super::Overrides;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "sections")]
 pub(super) struct File {
     pub socket: Socket,
     pub store: Store,
@@ -22,63 +23,85 @@ pub(super) struct File {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Socket {
     pub path: Option<PathBuf>,
     pub mode: Option<toml::Value>,
     pub group: Option<String>,
     pub view_group: Option<String>,
-    pub max_connections: Option<i64>,
-    pub root_reserve: Option<i64>,
+    pub max_connections: Option<Whole>,
+    pub root_reserve: Option<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Store {
     pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Links {
     pub mac_prefix: Option<String>,
     pub allowed_bridges: Option<Vec<String>>,
-    pub mtu: Option<i64>,
-    pub sweep_s: Option<i64>,
+    pub mtu: Option<Whole>,
+    pub sweep_s: Option<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Limits {
-    pub nics_per_server: Option<i64>,
+    pub nics_per_server: Option<Whole>,
     pub requests: Option<toml::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Guest {
-    pub dns_nameservers: Option<Vec<IpAddr>>,
+    pub dns_nameservers: Option<Vec<String>>,
     pub domain: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Log {
     pub level: Option<String>,
     pub format: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Metrics {
     pub listen: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Dbus {
     pub enabled: Option<bool>,
     pub address: Option<String>,
+}
+
+/// A whole number: a mistake in its place is told in the file's words, not in the program's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole(pub i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Expected;
+        impl Visitor<'_> for Expected {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+        }
+        deserializer.deserialize_i64(Expected)
+    }
 }
 
 impl File {

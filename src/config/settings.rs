@@ -235,7 +235,11 @@ fn guest_as_used(written: file::Guest) -> Result<GuestDefaults, ConfigError> {
     if let Some(domain) = domain.as_deref().filter(|domain| !is_domain(domain)) {
         return Err(bad("guest.domain", domain, "a domain such as cloud.example is expected (RFC 1123 §2.1)"));
     }
-    Ok(GuestDefaults { dns_nameservers: written.dns_nameservers.unwrap_or_default(), domain })
+    let address = |text: String| {
+        text.parse().map_err(|_| bad("guest.dns_nameservers", &text, "addresses such as 192.0.2.53 or 2001:db8::53 are expected"))
+    };
+    let dns_nameservers = written.dns_nameservers.unwrap_or_default().into_iter().map(address).collect::<Result<_, _>>()?;
+    Ok(GuestDefaults { dns_nameservers, domain })
 }
 
 fn log_as_used(written: file::Log) -> Result<LogSettings, ConfigError> {
@@ -276,8 +280,14 @@ fn dbus_as_used(written: file::Dbus) -> Result<DbusSettings, ConfigError> {
 }
 
 /// A whole number within limits.
-fn number<T: TryFrom<i64>>(key: &'static str, written: Option<i64>, default: i64, min: i64, max: i64) -> Result<T, ConfigError> {
-    let value = written.unwrap_or(default);
+fn number<T: TryFrom<i64>>(
+    key: &'static str,
+    written: Option<file::Whole>,
+    default: i64,
+    min: i64,
+    max: i64,
+) -> Result<T, ConfigError> {
+    let value = written.map_or(default, |file::Whole(value)| value);
     let refused = || bad(key, value, format!("{min} to {max} is expected"));
     if !(min..=max).contains(&value) {
         return Err(refused());

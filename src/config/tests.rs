@@ -63,6 +63,9 @@ fn an_unknown_key_is_refused_with_its_name_and_line() {
     assert!(error.contains("line 1") && error.contains("sokcet"), "{error}");
     let error = load("\n[links]\nmtu = \"big\"\n").unwrap_err().to_string();
     assert!(error.contains("line 3") && error.contains("mtu"), "{error}");
+    assert!(error.contains("a whole number"), "{error}");
+    let error = load("links = 3\n").unwrap_err().to_string();
+    assert!(error.contains("line 1") && error.contains("a section"), "{error}");
     let error = load("[links\n").unwrap_err().to_string();
     assert!(error.contains("line 1"), "{error}");
 }
@@ -93,6 +96,7 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         ("[metrics]\nlisten = \"localhost:9632\"", "metrics.listen", "localhost:9632", "127.0.0.1"),
         ("[metrics]\nlisten = \"127.0.0.1:0\"", "metrics.listen", "127.0.0.1:0", "port"),
         ("[dbus]\naddress = \"/run/bus\"", "dbus.address", "/run/bus", "unix:path="),
+        ("[guest]\ndns_nameservers = [\"::1\", \"dns\"]", "guest.dns_nameservers", "dns", "192.0.2.53"),
         ("[guest]\ndomain = \"-x\"", "guest.domain", "-x", "cloud.example"),
         ("[log]\nlevel = \"lots\"", "log.level", "lots", "debug"),
         ("[log]\nlevel = \"nicd=lots\"", "log.level", "nicd=lots", "debug"),
