@@ -19,11 +19,36 @@ use nicd::kernel::{Host, Kernel};
 use nicd::manager::{Context, Error, Manager, Policy, Pulse, Reply};
 use nicd::model::MacPrefix;
 use nicd::model::action::Action;
-use nicd::points::{self, Board};
+use nicd::points;
+#[cfg(debug_assertions)]
+use nicd::points::Board;
 use nicd::store::{Lock, Store};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// A release has no points, so that nothing can go wrong on its board.
+#[cfg(not(debug_assertions))]
+#[derive(Debug, Clone)]
+pub struct Board;
+
+#[cfg(not(debug_assertions))]
+impl Board {
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// As long as what it gives is there, points are this board's.
+    pub fn enter(&self) -> Self {
+        Self
+    }
+
+    pub fn kill(&self) {}
+
+    pub fn is_dead(&self) -> bool {
+        false
+    }
+}
 
 /// Longer than anything here may take, backoff included.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 //! every step, deaths at every op, crowds, and hosts that changed while nobody looked.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+#![cfg(debug_assertions)] // a release has no points
 
 #[path = "../common/house.rs"]
 mod house;
