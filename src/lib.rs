@@ -14,7 +14,7 @@
 //!                                  │
 //!                  ┌───────────────┴───────────────┐
 //!                  ▼        at the same time       ▼
-//!         store/: commit the intent        exec on kernel/worker: netlink, taps, namespaces
+//!         store/: commit the intent        exec on kernel/worker: netlink, taps; namespaces on one of their own
 //!                  └───────────────┬───────────────┘
 //!                                  ▼
 //!                        reply, and events ──► SSE, NDJSON, D-Bus signals · counted ──► metrics
@@ -53,7 +53,8 @@
 //! under RTNL for the carrier that is not there. For the first reason every event about a link without carrier leads to one
 //! look at it at once, which makes the kernel process what it has queued.
 //!
-//! A veth outlives the process at once, so its intent comes first; the guest's namespace is entered meanwhile.
+//! A veth outlives the process at once, so its intent comes first; the guest's namespace is entered meanwhile. What enters
+//! namespaces has a worker of its own, as a path may hang: taps and bridges do not wait for it.
 //!
 //! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which has it done
 //! in groups: one RCU barrier (16 ms) serves all that wait. A hand that the kernel keeps is left alone and another goes on.
@@ -74,7 +75,7 @@
 //! | [`model`] | the words: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
 //! | [`plan`] | desired and observed become ordered ops with undo; the facts behind ACTIVE |
 //! | [`exec`] | runs a plan, unwinds it |
-//! | [`kernel`] | the only code that touches the host: `linux`, `fake`, worker, reaper, watch |
+//! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
 //! | [`manager`] | the loop: owns desired and observed, claims, repairs |
 //! | [`access`] | who is at the other end of a socket or the bus, and what they may do |

@@ -294,8 +294,8 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::SubnetOverlap { .. } => (S::BAD_REQUEST, "InvalidInput"),
         Error::TooManySubnets { .. } => (S::CONFLICT, "OverQuota"),
         Error::ServerHasNics { .. } | Error::KindChange { .. } => (S::CONFLICT, "Conflict"),
-        Error::Netns(NetnsError::Refused { .. }) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
-        Error::Netns(NetnsError::Helper { .. }) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        // A right that is missing, or a path that hangs: it works once that has been mended.
+        Error::Netns(NetnsError::Refused { .. } | NetnsError::Helper { .. }) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),
         Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),

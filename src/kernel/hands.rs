@@ -1,4 +1,4 @@
-//! The kernel room's front door: what the manager asks of worker and reaper, whichever host they work on.
+//! The kernel room's front door: what the manager asks of workers and reaper, whichever host they work on.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -99,29 +99,35 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused>;
 
     /// How many messages wait for each thread, by the thread's word.
-    fn waiting(&self) -> [(&'static str, usize); 2];
+    fn waiting(&self) -> [(&'static str, usize); 3];
 
     /// Lets the threads end after what waits.
     fn close(&self);
 }
 
-/// Worker and reaper of one host.
+/// Workers and reaper of one host.
 pub struct Workshop<H: Host> {
     worker: Worker<H>,
+    /// For all that enters guests' namespaces: however long one takes to open, taps and bridges do not wait for it.
+    guests: Worker<H>,
     reaper: Inbox<ToReap<H>>,
     submitted: Arc<AtomicU64>,
 }
 
 impl<H: Host> std::fmt::Debug for Workshop<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workshop").field("worker", &self.worker).field("to_reap", &self.reaper.len()).finish()
+        f.debug_struct("Workshop")
+            .field("worker", &self.worker)
+            .field("guests", &self.guests)
+            .field("to_reap", &self.reaper.len())
+            .finish()
     }
 }
 
 /// The kernel room's threads, to be joined at the end.
 pub type Threads = Vec<JoinHandle<()>>;
 
-/// Starts worker and reaper on `kernel`.
+/// Starts workers and reaper on `kernel`.
 ///
 /// # Errors
 /// The kernel gives no sockets, or no threads can be had.
@@ -133,7 +139,9 @@ pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Thr
         doing: "starting a thread".to_owned(),
         said: error.to_string(),
     };
-    let (worker, worker_thread) = Worker::start(kernel.open()?, reaper.clone(), flush).map_err(no_thread)?;
+    let worker = |name, flush| Worker::start(name, kernel.open()?, reaper.clone(), flush).map_err(no_thread);
+    let (guests, guests_thread) = worker("nicd-guests", Arc::clone(&flush))?;
+    let (worker, worker_thread) = worker("nicd-kernel", flush)?;
     let reaper_thread = {
         let submitted = Arc::clone(&submitted);
         let mut before = 0;
@@ -144,24 +152,29 @@ pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Thr
         let hosts = (0..reaper::HANDS).map(|_| kernel.open()).collect::<Result<Vec<_>, _>>()?;
         reaper::start(hosts, reaper.clone(), came_since).map_err(no_thread)?
     };
-    let workshop = Workshop { worker, reaper, submitted };
-    Ok((Arc::new(workshop), vec![worker_thread, reaper_thread]))
+    let workshop = Workshop { worker, guests, reaper, submitted };
+    Ok((Arc::new(workshop), vec![worker_thread, guests_thread, reaper_thread]))
 }
 
 impl<H: Host> Workshop<H> {
     fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, Refused> {
         self.worker.ask(ask)
     }
+
+    /// Who carries a plan out.
+    fn worker_for(&self, plan: &Plan) -> &Worker<H> {
+        if plan.enters_a_guest() { &self.guests } else { &self.worker }
+    }
 }
 
 impl<H: Host> Hands for Workshop<H> {
     fn submit(&self, plan: Plan) -> Result<Answer<Outcome>, Refused> {
-        self.worker.submit(plan)
+        self.worker_for(&plan).submit(plan)
     }
 
     fn submit_with(&self, plan: Plan, commit: Commit<'_>) -> Result<Answer<Outcome>, Refused> {
         self.submitted.fetch_add(1, Ordering::Relaxed);
-        self.worker.submit_with(plan, commit)
+        self.worker_for(&plan).submit_with(plan, commit)
     }
 
     fn delete(&self, port: PortId) -> Result<Answer<Result<(), OpError>>, Refused> {
@@ -171,15 +184,15 @@ impl<H: Host> Hands for Workshop<H> {
     }
 
     fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused> {
-        self.ask(move |host| host.inspect(&path))
+        self.guests.ask(move |host| host.inspect(&path))
     }
 
     fn lives(&self, pin: NetnsPin) -> Result<Answer<bool>, Refused> {
-        self.ask(move |host| host.lives(pin))
+        self.guests.ask(move |host| host.lives(pin))
     }
 
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused> {
-        self.ask(move |host| host.guest_device(port, &netns, pin))
+        self.guests.ask(move |host| host.guest_device(port, &netns, pin))
     }
 
     fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused> {
@@ -209,12 +222,13 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(Host::default_route_links)
     }
 
-    fn waiting(&self) -> [(&'static str, usize); 2] {
-        [("worker", self.worker.waiting()), ("reaper", self.reaper.len())]
+    fn waiting(&self) -> [(&'static str, usize); 3] {
+        [("worker", self.worker.waiting()), ("guests", self.guests.waiting()), ("reaper", self.reaper.len())]
     }
 
     fn close(&self) {
         self.worker.close();
+        self.guests.close();
         self.reaper.close();
     }
 }

@@ -1,6 +1,5 @@
 //! The running Linux.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -34,11 +33,11 @@ pub struct LinuxHost {
     home: Home,
 }
 
-/// What one execution holds: taps not yet persistent, and the guests' namespaces it has entered.
+/// What one execution holds: taps not yet persistent, and the guests' namespaces it has entered, or why not: it tries once.
 #[derive(Debug, Default)]
 pub struct Held {
     taps: HashMap<PortId, Tap>,
-    inside: HashMap<NetnsPin, Inside>,
+    inside: HashMap<NetnsPin, Result<Inside, Failure>>,
 }
 
 impl Kernel for Linux {
@@ -207,10 +206,8 @@ impl LinuxHost {
 impl Held {
     /// The namespace, entered once.
     fn inside(&mut self, home: Home, path: &Path, pin: NetnsPin) -> Result<&mut Inside, Failure> {
-        match self.inside.entry(pin) {
-            Entry::Occupied(entered) => Ok(entered.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(home.enter_pinned(path, pin)?)),
-        }
+        let entered = self.inside.entry(pin).or_insert_with(|| home.enter_pinned(path, pin));
+        entered.as_mut().map_err(|failure| failure.clone())
     }
 }
 

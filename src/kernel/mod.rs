@@ -42,7 +42,7 @@ use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{HostAddress, LinkSeen, Op};
 use crate::points;
 
-/// A host that can be opened more than once: for the worker, for the reaper, for the watch.
+/// A host that can be opened more than once: for the workers, for the reaper, for the watch.
 pub trait Kernel: Send + Sync + 'static {
     /// One opened access to it.
     type Host: Host;

@@ -1,4 +1,4 @@
-//! The one thread that carries plans out forwards, in the order in which they came.
+//! A thread that carries plans out forwards, in the order in which they came.
 //!
 //! ```text
 //!  manager ── Job ─────────► ┌────────┐ ── unwinding, deletes ──► reaper
@@ -9,7 +9,8 @@
 //! A job's volatile steps run while its intent is being made durable; the rest when it is. The worker asks for a flush
 //! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then. When it
 //! has nothing else to do, it is asked for as the job is handed in.
-//! More threads would be slower: RTNL is one lock.
+//! More threads would be slower, as RTNL is one lock. There are two all the same: what enters guests' namespaces has one of
+//! its own, as a path, or `nicd-netns`, can keep it waiting.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -125,14 +126,19 @@ impl<H: Host> std::fmt::Debug for Worker<H> {
 pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 impl<H: Host> Worker<H> {
-    /// Starts the thread.
+    /// Starts the thread, which is called `name`.
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(host: H, reaper: Inbox<ToReap<H>>, flush: Flush) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    pub fn start(
+        name: &str,
+        host: H,
+        reaper: Inbox<ToReap<H>>,
+        flush: Flush,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
-        let thread = threads::start("nicd-kernel", move || {
+        let thread = threads::start(name, move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
         })?;
         Ok((worker, thread))
@@ -339,7 +345,7 @@ mod tests {
         let (asked, at_flush) = std::sync::mpsc::channel();
         let seen = Arc::clone(&handed_in);
         let flush: Flush = Arc::new(move || asked.send(seen.load(Ordering::SeqCst)).unwrap());
-        let (worker, thread) = Worker::start(Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
+        let (worker, thread) = Worker::start("worker", Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
         let mut report = None;
         let outcome = worker.submit_with(Plan { reason: Reason::Attach, steps: Vec::new() }, |given| {
             // Whoever hands in may lose the processor here.

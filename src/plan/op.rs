@@ -83,6 +83,11 @@ impl Plan {
     pub fn facets(&self) -> BTreeSet<Facet> {
         self.steps.iter().flat_map(|step| step.op.facets()).collect()
     }
+
+    /// Whether carrying it out enters a guest's namespace.
+    pub fn enters_a_guest(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. } | Op::ConfigureGuest { .. }))
+    }
 }
 
 impl Reason {

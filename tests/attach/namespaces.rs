@@ -1,16 +1,21 @@
 //! Which namespaces can be guests, and what happens when one goes, or another stands at its path.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount, umount};
-use serde_json::json;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use crate::bench::{Bench, interfaces, server_path};
-use crate::daemon::{Daemon, PATIENCE};
+use crate::daemon::{Client, Daemon, PATIENCE};
 use crate::helper::{self, Helper};
 use crate::netns::{Guest, in_netns, run};
 use crate::witness::{marked_ports, try_link};
@@ -187,6 +192,82 @@ fn a_helper_that_is_away_is_said_and_waited_for() {
         assert_eq!(problems(&mut bench), 0);
         helper.again();
         bench.api.put(&path, &put).expect(200);
+    });
+}
+
+/// A place at which everything hangs: a FUSE whose daemon never says a word.
+fn dead_place() -> File {
+    let device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    std::fs::create_dir("/run/dead").unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+    mount(Some("dead"), "/run/dead", Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    device
+}
+
+/// Asks for so many guests at that path at once, each by a thread of its own; what each is answered, and after how long.
+fn ask_for_guests(bench: &Bench, path: &'static str, number: usize) -> Vec<JoinHandle<(Value, Duration)>> {
+    let one = |_| {
+        let socket = bench.daemon.socket();
+        std::thread::spawn(move || {
+            let put = json!({"server": {"guest": {"kind": "netns", "path": path}}});
+            let began = Instant::now();
+            let id = uuid::Uuid::new_v4().to_string();
+            let answer = Client::new(socket).put(&server_path(&id), &put);
+            (serde_json::from_str(&answer.text).unwrap(), began.elapsed())
+        })
+    };
+    (0..number).map(one).collect()
+}
+
+/// A tap is attached as ever while others wait for a namespace, and they are all answered within `limit`.
+fn taps_do_not_wait_for(bench: &mut Bench, asked: Vec<JoinHandle<(Value, Duration)>>, limit: Duration) -> Vec<Value> {
+    let network = bench.usual_network();
+    let vm = bench.vm();
+    let began = Instant::now();
+    for _ in 0..5 {
+        let port = bench.attach_to(&vm, &network);
+        bench.detach(&vm, &port);
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(!asked.iter().any(JoinHandle::is_finished), "the namespace was waited for meanwhile");
+    let answers = asked.into_iter().map(|thread| thread.join().unwrap());
+    answers.inspect(|(said, took)| assert!(*took < limit, "{took:?}: {said}")).map(|(said, _)| said).collect()
+}
+
+#[test]
+fn a_path_that_hangs_holds_up_no_tap_and_is_waited_for_once() {
+    both_ways(|mut bench| {
+        let dead = dead_place();
+        let asked = ask_for_guests(&bench, "/run/dead/ns", 3);
+        for said in taps_do_not_wait_for(&mut bench, asked, Duration::from_secs(9)) {
+            let said = said.to_string();
+            let right = ["did not open in time", "/run/dead/ns", "namespace_refused", "503"];
+            assert!(right.iter().all(|part| said.contains(part)), "{said}");
+        }
+        let (guest, server) = bench.guest("a");
+        let networks = bench.api.get("/v2.0/networks").expect(200);
+        bench.attach_to(&server, networks["networks"][0]["id"].as_str().unwrap());
+        assert!(guest.ip("link show dev eth0").contains("fa:16:3e"));
+        // With its daemon's descriptor everything at it fails, and so nothing hangs any more.
+        drop(dead);
+    });
+}
+
+#[test]
+fn a_helper_that_hangs_holds_up_no_tap_and_is_waited_for_once() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.confine();
+        let helper = Helper::start();
+        daemon.launch();
+        let mut bench = Bench::of(daemon);
+        let _guest = Guest::new("a");
+        helper.signal(Signal::SIGSTOP);
+        let asked = ask_for_guests(&bench, "/run/netns/a", 3);
+        for said in taps_do_not_wait_for(&mut bench, asked, Duration::from_secs(15)) {
+            assert!(said.to_string().contains("netns_helper_unreachable"), "{said}");
+        }
+        helper.signal(Signal::SIGCONT);
     });
 }
 

@@ -8,6 +8,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::daemon::USER;
 
 /// Where it listens.
@@ -36,6 +39,11 @@ impl Helper {
     /// Waits until it has ended by itself.
     pub fn ended(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("the helper")
+    }
+
+    /// Lets it stand still, or go on.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().expect("a pid")), signal).expect("kill");
     }
 
     /// Starts it again on its socket, as the next caller would make systemd do.

@@ -5,7 +5,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{AccessFlags, access};
 
@@ -23,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(2 * OPENING.as_secs());
 
 /// Whether the last exchange with it failed.
 static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// When it last let a question wait in vain.
+static SILENT: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// How namespaces are entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,14 +73,24 @@ fn ask(named: &Named) -> Result<Netlink, NetnsError> {
     let Some(request) = words::request(named) else {
         return Err(NetnsError::Missing(named.shown().display().to_string()));
     };
+    // All that queue up behind a question that was waited for in vain would wait as long, one after the other.
+    if silent().is_some_and(|since| since.elapsed() < LIMIT) {
+        return Err(unreachable("it let a question wait in vain just now".into()));
+    }
     let mut answer = [0; words::ANSWER];
     let exchanged = exchange(&request, &mut answer);
     FAILED.store(exchanged.is_err(), Ordering::Relaxed);
+    *silent() = exchanged.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock).then(Instant::now);
     let (length, socket) = exchanged.map_err(|error| unreachable(error.to_string()))?;
     match (&answer[..length], socket) {
         (words::SOCKET, Some(socket)) => Ok(Netlink::over(tap::netlink(socket))),
         (said, _) => Err(words::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
     }
+}
+
+fn silent() -> MutexGuard<'static, Option<Instant>> {
+    // Either value is whole.
+    SILENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One question, and what comes back.

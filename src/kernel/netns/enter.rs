@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -29,21 +29,39 @@ pub(super) const OPENING: Duration = Duration::from_secs(5);
 /// Threads that may be on their way into a namespace at once. One that hangs stays.
 const ENTERING: usize = 8;
 
-static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+/// What they are on their way into, and since when.
+static UNDER_WAY: Mutex<Vec<(Named, Instant)>> = Mutex::new(Vec::new());
 
-/// Counts a thread under way for as long as it is.
-struct Ticket;
+/// A thread's entry among those under way.
+struct Ticket((Named, Instant));
 
 impl Ticket {
-    fn take() -> Option<Self> {
-        let more = |now: usize| (now < ENTERING).then_some(now + 1);
-        UNDER_WAY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    /// One that did not open in time is not waited for a second time while the first is.
+    fn take(named: &Named) -> Result<Self, &'static str> {
+        let mut under_way = Self::all();
+        if under_way.iter().any(|(other, since)| other == named && since.elapsed() >= OPENING) {
+            return Err("it did not open in time before, and still does not");
+        }
+        if under_way.len() >= ENTERING {
+            return Err("too many other paths are being waited for");
+        }
+        let entry = (named.clone(), Instant::now());
+        under_way.push(entry.clone());
+        Ok(Self(entry))
+    }
+
+    fn all() -> MutexGuard<'static, Vec<(Named, Instant)>> {
+        // Each change is one insertion or removal, whole in itself.
+        UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+        let mut under_way = Self::all();
+        if let Some(place) = under_way.iter().position(|entry| *entry == self.0) {
+            under_way.swap_remove(place);
+        }
     }
 }
 
@@ -53,16 +71,17 @@ impl Drop for Ticket {
 /// There is no such namespace, or it cannot be entered.
 pub(super) fn socket_inside(named: &Named) -> Result<Netlink, NetnsError> {
     let refused = |said: &str| self::refused(&named.shown(), said);
-    let ticket = Ticket::take().ok_or_else(|| refused("too many other paths are being waited for"))?;
+    let ticket = Ticket::take(named).map_err(refused)?;
     let (sender, entered) = mpsc::sync_channel(1);
     let wanted = named.clone();
     let work = move || {
-        let _ticket = ticket;
-        // A caller that has given up no longer listens; what was opened is then dropped.
-        let _ = sender.send(match &wanted {
+        let entered = match &wanted {
             Named::Path(path) => step_inside(path),
             Named::Cookie(cookie) => search(*cookie).ok_or_else(|| NetnsError::Missing(wanted.shown().display().to_string())),
-        });
+        };
+        drop(ticket);
+        // A caller that has given up no longer listens; what was opened is then dropped.
+        let _ = sender.send(entered);
     };
     let thread = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(work));
     match thread {
