@@ -267,6 +267,8 @@ fn a_helper_that_hangs_holds_up_no_tap_and_is_waited_for_once() {
         for said in taps_do_not_wait_for(&mut bench, asked, Duration::from_secs(15)) {
             assert!(said.to_string().contains("netns_helper_unreachable"), "{said}");
         }
+        let health = bench.api.get("/nicd/v1/health").expect(200);
+        assert_eq!(health["problems"][0]["reason"], "netns_helper_unreachable", "{health}");
         helper.signal(Signal::SIGCONT);
     });
 }

@@ -7,7 +7,7 @@ use crate::ctl::values::Owner;
 /// What to do with servers.
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Make a guest known, so that it can be given NICs; with a known UUID, change what is known
+    /// Make a guest known, so that it can be given NICs; with a known UUID, in place of what is known: what is not given goes
     Add(NewServer),
 
     /// List the servers

@@ -25,6 +25,9 @@ const LIMIT: Duration = Duration::from_secs(2 * OPENING.as_secs());
 /// Whether the last exchange with it failed.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
+/// What is said of a helper that is silent.
+const IN_VAIN: &str = "it let a question wait in vain just now";
+
 /// When it last let a question wait in vain.
 static SILENT: Mutex<Option<Instant>> = Mutex::new(None);
 
@@ -58,6 +61,9 @@ impl Door {
         if self == Self::Here {
             return None;
         }
+        if is_silent() {
+            return Some(IN_VAIN.to_owned());
+        }
         let there = access(HELPER, AccessFlags::W_OK).map_err(io::Error::from);
         let answers = there.and_then(|()| match FAILED.load(Ordering::Relaxed) {
             true => UnixStream::connect(HELPER).map(drop),
@@ -74,8 +80,8 @@ fn ask(named: &Named) -> Result<Netlink, NetnsError> {
         return Err(NetnsError::Missing(named.shown().display().to_string()));
     };
     // All that queue up behind a question that was waited for in vain would wait as long, one after the other.
-    if silent().is_some_and(|since| since.elapsed() < LIMIT) {
-        return Err(unreachable("it let a question wait in vain just now".into()));
+    if is_silent() {
+        return Err(unreachable(IN_VAIN.to_owned()));
     }
     let mut answer = [0; words::ANSWER];
     let exchanged = exchange(&request, &mut answer);
@@ -86,6 +92,11 @@ fn ask(named: &Named) -> Result<Netlink, NetnsError> {
         (words::SOCKET, Some(socket)) => Ok(Netlink::over(tap::netlink(socket))),
         (said, _) => Err(words::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
     }
+}
+
+/// Whether it was waited for in vain just now.
+fn is_silent() -> bool {
+    silent().is_some_and(|since| since.elapsed() < LIMIT)
 }
 
 fn silent() -> MutexGuard<'static, Option<Instant>> {
