@@ -51,8 +51,7 @@ pub fn run() -> Result<(), HelperError> {
     let daemon = owner(&listener).map_err(HelperError::Socket)?;
     // Who made the socket did so in the host's namespace; this process is in one without any link.
     let host = tap::netns_cookie(&listener).map_err(|errno| HelperError::Socket(errno.into()))?;
-    let here = Netlink::open().map_err(|failure| HelperError::Socket(io::Error::other(failure.said)))?;
-    let here = tap::netns_cookie(here.socket()).map_err(|errno| HelperError::Socket(errno.into()))?;
+    let here = here().map_err(HelperError::Socket)?;
     while is_asked(&listener).map_err(HelperError::Socket)? {
         let (caller, _) = listener.accept().map_err(HelperError::Socket)?;
         if let Err(error) = serve(caller, daemon, [host, here]) {
@@ -60,6 +59,12 @@ pub fn run() -> Result<(), HelperError> {
         }
     }
     Ok(())
+}
+
+/// The namespace this process is in, by its cookie.
+fn here() -> io::Result<u64> {
+    let netlink = Netlink::open().map_err(|failure| io::Error::other(failure.said))?;
+    Ok(tap::netns_cookie(netlink.socket())?)
 }
 
 /// Whose the socket's file is: the daemon's uid, as the unit says.
