@@ -10,7 +10,7 @@ use crate::model::network::{MAX_MTU, MIN_MTU};
 use super::Desk;
 use super::agent::NAME;
 use super::faults::{Refusal, What};
-use super::fields::{BodyError, Fields, wrong};
+use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
 use super::resource::Resource;
 
@@ -102,7 +102,7 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let name = fields.text("name", NAME)?.unwrap_or_default();
     let description = fields.text("description", NAME)?.unwrap_or_default();
     let project_id = project(&mut fields)?;
-    let mtu = fields.number("mtu", MIN_MTU..=MAX_MTU)?;
+    let mtu = fields.number_or_text("mtu", MIN_MTU..=MAX_MTU)?;
     let bridge = fields.parsed_or_null("nicd:bridge")?.flatten();
     let kind = fields.value("provider:network_type");
     match kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
@@ -127,7 +127,7 @@ fn read_change(mut fields: Fields) -> Result<NetworkChange, BodyError> {
     let change = NetworkChange {
         name: fields.text("name", NAME)?,
         description: fields.text("description", NAME)?,
-        mtu: fields.number("mtu", MIN_MTU..=MAX_MTU)?,
+        mtu: fields.number_or_text("mtu", MIN_MTU..=MAX_MTU)?,
     };
     unchanging(&mut fields)?;
     fields.end()?;
@@ -136,16 +136,20 @@ fn read_change(mut fields: Fields) -> Result<NetworkChange, BodyError> {
 
 /// Attributes that have one possible value so far.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    fields.only("admin_state_up", &[true.into()])?;
-    fields.only("shared", &[false.into()])?;
-    fields.only("router:external", &[false.into()])?;
-    fields.only("port_security_enabled", &[false.into()])
+    fields.only_truth("admin_state_up", true)?;
+    fields.only_truth("shared", false)?;
+    fields.only_truth("router:external", false)?;
+    fields.only_truth("port_security_enabled", false)
 }
 
-/// The project, by either of its names.
+/// The project, by either of its names, or by both if they say the same.
 pub(super) fn project(fields: &mut Fields) -> Result<String, BodyError> {
-    let old = fields.text("tenant_id", NAME)?;
-    Ok(fields.text("project_id", NAME)?.or(old).unwrap_or_default())
+    match (fields.text("tenant_id", NAME)?, fields.text("project_id", NAME)?) {
+        (Some(old), Some(new)) if old != new => {
+            Err(wrong("project_id", &new.into(), &format!("tenant_id, its older name, says '{}'", shown(&old.into()))))
+        }
+        (old, new) => Ok(new.or(old).unwrap_or_default()),
+    }
 }
 
 #[cfg(test)]
@@ -174,7 +178,11 @@ mod tests {
         for body in [
             json!({"mtu": 1279}),
             json!({"mtu": 65522}),
-            json!({"mtu": "1500"}),
+            json!({"mtu": "1279"}),
+            json!({"mtu": "1500 bytes"}),
+            json!({"shared": "maybe"}),
+            json!({"admin_state_up": null}),
+            json!({"tenant_id": "a", "project_id": "b"}),
             json!({"nicd:bridge": "a/b"}),
             json!({"provider:network_type": "gre"}),
             json!({"id": "x"}),
@@ -184,5 +192,7 @@ mod tests {
             assert!(read(body.clone()).is_err(), "{body}");
         }
         assert!(read(json!({"name": "blue", "admin_state_up": true, "nicd:bridge": null})).is_ok());
+        // As openstackclient and older Neutron clients write them.
+        assert_eq!(read(json!({"mtu": "1400", "shared": "False", "admin_state_up": 1})).unwrap().mtu, Some(1400));
     }
 }

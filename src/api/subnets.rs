@@ -115,7 +115,7 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
         }
         value => parse_value("cidr", value)?,
     };
-    if let Some(version) = fields.number("ip_version", 4..=6)?
+    if let Some(version) = fields.number_or_text("ip_version", 4..=6)?
         && version != if cidr.is_ipv6() { 6 } else { 4 }
     {
         return Err(wrong("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
@@ -161,9 +161,9 @@ type Told = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
 
 /// What guests of the subnet are told.
 fn read_told(fields: &mut Fields) -> Result<Told, BodyError> {
-    let resolvers = fields.list("dns_nameservers", ENTRIES)?;
+    let resolvers = fields.list_or_null("dns_nameservers", ENTRIES)?;
     let resolvers = resolvers.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value).map(|Ip(ip)| ip)).collect());
-    let routes = fields.list("host_routes", ENTRIES)?;
+    let routes = fields.list_or_null("host_routes", ENTRIES)?;
     let routes = routes.map(|all| all.into_iter().map(read_route).collect());
     Ok((resolvers.transpose()?, routes.transpose()?))
 }
@@ -188,7 +188,7 @@ fn read_route((at, value): (String, Value)) -> Result<HostRoute, BodyError> {
 
 /// Attributes that have one possible value until a responder exists.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    fields.only("enable_dhcp", &[false.into()])?;
+    fields.only_truth("enable_dhcp", false)?;
     fields.only("ipv6_address_mode", &[Value::Null])?;
     fields.only("ipv6_ra_mode", &[Value::Null])
 }

@@ -7,7 +7,7 @@ use super::networks::{bulk, made};
 use super::refusals::Act::{ChangePort, NewPort, Port, Query, Write};
 use super::schema::{
     Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, mac, named, null, number, one_of_words, only,
-    or_null, text, time, truth, uuid, words,
+    only_truth, or_null, text, time, truth, uuid, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -86,9 +86,9 @@ fn changeable(record: Record) -> Record {
         .may("fixed_ips", list(wanted_ip()).max_items(Some(ENTRIES)))
         .may("binding:profile", or_null(Record::new().may("interface_name", or_null(link())).may("vnet_hdr", any_truth())))
         .may("binding:host_id", or_null(words().description(Some("This host, or empty."))))
-        .may("port_security_enabled", only(false))
-        .may("security_groups", empty_list())
-        .may("allowed_address_pairs", empty_list())
+        .may("port_security_enabled", only_truth(false))
+        .may("security_groups", or_null(empty_list()))
+        .may("allowed_address_pairs", or_null(empty_list()))
         .may("nicd:limits", or_null(nothing()))
         .may("binding:vnic_type", only("normal"))
 }

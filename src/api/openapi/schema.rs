@@ -105,6 +105,17 @@ pub(super) fn number(range: RangeInclusive<u32>) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(*range.start())).maximum(Some(*range.end()))
 }
 
+/// A whole number in a range, as Neutron's readers take it: clients also send it as text.
+pub(super) fn any_number(range: RangeInclusive<u32>) -> Shape {
+    AnyOf::builder().item(number(range)).item(like("^[0-9]+$")).build().into_shape()
+}
+
+/// True or false of which only one is possible so far, as nicd reads it: clients also send it as text.
+pub(super) fn only_truth(possible: bool) -> Shape {
+    let text = if possible { "^[Tt][Rr][Uu][Ee]$" } else { "^[Ff][Aa][Ll][Ss][Ee]$" };
+    AnyOf::builder().item(only(possible)).item(like(text)).build().into_shape()
+}
+
 /// A whole number from 0.
 pub(super) fn count() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0u32))

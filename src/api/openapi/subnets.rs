@@ -6,7 +6,8 @@ use super::entry::Entry;
 use super::networks::{bulk, made};
 use super::refusals::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
 use super::schema::{
-    Record, Shape, any_uuid, empty_list, ip, like, list, named, null, number, only, or_null, text, time, uuid, words,
+    Record, Shape, any_number, any_uuid, empty_list, ip, like, list, named, null, number, only, only_truth, or_null, text, time,
+    uuid, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -69,7 +70,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .may("id", any_uuid())
         .must("network_id", any_uuid())
         .must("cidr", like("^[0-9a-fA-F:.]+/[0-9.]+$").description(Some("An IPv4 or IPv6 range such as 192.168.1.0/24.")))
-        .may("ip_version", only(4).enum_values(Some([4, 6])))
+        .may("ip_version", any_number(4..=6))
         .may("tenant_id", text(NAME))
         .may("project_id", text(NAME))
         .may("gateway_ip", gateway)
@@ -83,9 +84,9 @@ fn changeable(record: Record) -> Record {
     record
         .may("name", text(NAME))
         .may("description", text(NAME))
-        .may("dns_nameservers", list(ip()).max_items(Some(ENTRIES)))
-        .may("host_routes", list(route).max_items(Some(ENTRIES)))
-        .may("enable_dhcp", only(false))
+        .may("dns_nameservers", or_null(list(ip()).max_items(Some(ENTRIES))))
+        .may("host_routes", or_null(list(route).max_items(Some(ENTRIES))))
+        .may("enable_dhcp", only_truth(false))
         .may("ipv6_address_mode", null())
         .may("ipv6_ra_mode", null())
 }
