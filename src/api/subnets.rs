@@ -128,10 +128,7 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
         Some(None) => Gateway::None,
         Some(Some(Ip(gateway))) => Gateway::At(gateway),
     };
-    let allocation_pools = match fields.list("allocation_pools", ENTRIES)? {
-        None => None,
-        Some(pools) => Some(pools.into_iter().map(read_pool).collect::<Result<_, _>>()?),
-    };
+    let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
     unchanging(&mut fields)?;
     fields.end()?;
@@ -151,10 +148,12 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
 
 fn read_change(mut fields: Fields) -> Result<SubnetChange, BodyError> {
     let (name, description) = (fields.text("name", NAME)?, fields.text("description", NAME)?);
+    let gateway_ip = fields.parsed_or_null("gateway_ip")?.map(|gateway| gateway.map(|Ip(gateway)| gateway));
+    let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
     unchanging(&mut fields)?;
     fields.end()?;
-    Ok(SubnetChange { name, description, dns_nameservers, host_routes })
+    Ok(SubnetChange { name, description, dns_nameservers, host_routes, gateway_ip, allocation_pools })
 }
 
 type Told = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
@@ -166,6 +165,11 @@ fn read_told(fields: &mut Fields) -> Result<Told, BodyError> {
     let routes = fields.list_or_null("host_routes", ENTRIES)?;
     let routes = routes.map(|all| all.into_iter().map(read_route).collect());
     Ok((resolvers.transpose()?, routes.transpose()?))
+}
+
+fn read_pools(fields: &mut Fields) -> Result<Option<Vec<Range>>, BodyError> {
+    let pools = fields.list("allocation_pools", ENTRIES)?;
+    pools.map(|pools| pools.into_iter().map(read_pool).collect()).transpose()
 }
 
 fn read_pool((at, value): (String, Value)) -> Result<Range, BodyError> {

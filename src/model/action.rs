@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
+use super::pools::Range;
 use super::port::Profile;
 use super::server::Owner;
 use super::subnet::{HostRoute, NewSubnet};
@@ -82,6 +83,10 @@ pub struct SubnetChange {
     pub dns_nameservers: Option<Vec<IpAddr>>,
     /// What guests built from now on are told.
     pub host_routes: Option<Vec<HostRoute>>,
+    /// The next hop of guests built from now on; `Some(None)` for none.
+    pub gateway_ip: Option<Option<IpAddr>>,
+    /// Where addresses are given from, from now on.
+    pub allocation_pools: Option<Vec<Range>>,
 }
 
 /// A server to be known.

@@ -46,6 +46,7 @@ pub(in crate::api) fn update() -> Entry {
     entry("update_network", "Change a network")
         .about("With `mtu` the devices of all its ports follow.")
         .does(&[Write, Network, ChangeNetwork])
+        .if_match()
         .body(Record::wrapping("network", named("NetworkChange")), &[("name", json!({"network": {"name": "green"}}))])
         .answers(200, "The network as it is now.", Record::wrapping("network", named("Network")), example())
 }
@@ -53,6 +54,7 @@ pub(in crate::api) fn update() -> Entry {
 pub(in crate::api) fn delete() -> Entry {
     entry("delete_network", "Remove a network without ports, with its subnets and the bridge that nicd made")
         .does(&[Write, Network, DropNetwork])
+        .if_match()
         .answers_nothing(204, "It is gone.")
 }
 

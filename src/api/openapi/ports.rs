@@ -48,12 +48,16 @@ pub(in crate::api) fn update() -> Entry {
     entry("update_port", "Change a port")
         .about("`device_id` is what it is: a port gets its server by an attach.")
         .does(&[Write, Port, ChangePort])
+        .if_match()
         .body(Record::wrapping("port", named("PortChange")), &[("down", json!({"port": {"admin_state_up": false}}))])
         .answers(200, "The port as it is now.", Record::wrapping("port", named("Port")), example())
 }
 
 pub(in crate::api) fn delete() -> Entry {
-    entry("delete_port", "Remove a port, detaching it first").does(&[Write, Port]).answers_nothing(204, "It is gone, or going.")
+    entry("delete_port", "Remove a port, detaching it first")
+        .does(&[Write, Port])
+        .if_match()
+        .answers_nothing(204, "It is gone, or going.")
 }
 
 fn entry(id: &'static str, summary: &'static str) -> Entry {
