@@ -86,6 +86,7 @@ impl Manager {
             project_id: new.project_id,
             mtu,
             bridge: new.bridge,
+            kind: new.kind,
             physical_network: new.physical_network,
             created_at: now,
             updated_at: now,

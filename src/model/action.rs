@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
+use super::network::NetworkKind;
 use super::pools::Range;
 use super::port::Profile;
 use super::server::Owner;
@@ -57,6 +58,8 @@ pub struct NewNetwork {
     pub mtu: Option<u32>,
     /// An existing bridge; none for one made by the agent.
     pub bridge: Option<LinkName>,
+    /// What its bridge leads to.
+    pub kind: NetworkKind,
     /// `provider:physical_network` of a flat network.
     pub physical_network: Option<String>,
 }
