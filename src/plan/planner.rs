@@ -171,11 +171,9 @@ impl<'a> Planner<'a> {
         self.free_index(port.index)?;
         let id = port.id;
         let name = self.free_name(|choice| names::port_device(id, choice))?;
-        // A veth is marked and without address generation from the message that makes it.
-        let bare = matches!(port.nic, NicWant::Tap { .. });
         let settings = LinkSettings {
-            mark: bare,
-            v6_off: bare,
+            mark: true,
+            v6_off: true,
             mac: Some(port.mac.host_side()),
             mtu: Some(home.mtu),
             master: Some(home.index),
@@ -183,13 +181,12 @@ impl<'a> Planner<'a> {
             learning: Some(false),
             plain: false,
         };
-        let configure = Op::Configure { port: id, at: At::Index(port.index), settings };
         match &port.nic {
             NicWant::Tap { queues, vnet_hdr, owner } => {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
-                self.step(configure, None);
+                self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
                 self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
             }
             NicWant::Veth { netns, pin, guest } => {
@@ -205,9 +202,9 @@ impl<'a> Planner<'a> {
                     guest_name: guest.name.clone(),
                     guest_mac: port.mac,
                     guest_mtu: port.mtu,
+                    settings,
                 };
                 self.step(create, Some(Op::DeleteLink { port: id }));
-                self.step(configure, None);
                 let settings = guest.clone();
                 let guest_index = Some(guest_index);
                 self.step(Op::ConfigureGuest { port: id, netns: netns.clone(), pin: *pin, guest_index, settings }, None);
