@@ -152,11 +152,14 @@ impl Listing {
             let href = format!("{here}?{}limit={limit}&marker={marker}{reverse}", self.kept);
             links.push(json!({"rel": rel, "href": href}));
         };
-        if self.limit.is_some() {
-            if let Some(last) = rows.last().filter(|_| more || self.reverse) {
+        // Of the two ends of a page one is where it was cut, the other the marker, if there is one.
+        let marked = self.marker.is_some();
+        let (after, before) = if self.reverse { (marked, more) } else { (more, marked) };
+        if let (Some(first), Some(last), true) = (rows.first(), rows.last(), self.limit.is_some()) {
+            if after {
                 link("next", &last["id"], false);
             }
-            if let Some(first) = rows.first().filter(|_| self.marker.is_some()) {
+            if before {
                 link("previous", &first["id"], true);
             }
         }
@@ -373,6 +376,30 @@ mod tests {
         assert_eq!(ids("limit=1&marker=c&page_reverse=True"), ["b"]);
         let page = Listing::read(Some("limit=1"), KNOWN).unwrap().answer("rows", "http://localhost/rows", rows()).unwrap();
         assert_eq!(page["rows_links"][0]["href"], "http://localhost/rows?limit=1&marker=a");
+    }
+
+    #[test]
+    fn pages_lead_to_both_ends_and_no_further() {
+        let walk = |first: &str, rel: &str| {
+            let (mut query, mut seen) = (Some(first.to_owned()), Vec::new());
+            while let Some(asked) = query {
+                let page = Listing::read(Some(&asked), KNOWN).unwrap().answer("rows", "", rows()).unwrap();
+                let ids: Vec<_> =
+                    page["rows"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+                assert!(!ids.is_empty(), "{asked}");
+                seen.push(ids.concat());
+                let links = page["rows_links"].as_array().cloned().unwrap_or_default();
+                let link = links.iter().find(|link| link["rel"] == rel).and_then(|link| link["href"].as_str()?.strip_prefix('?'));
+                query = link.map(str::to_owned);
+            }
+            seen
+        };
+        assert_eq!(walk("limit=2", "next"), ["ab", "c"]);
+        assert_eq!(walk("limit=2&page_reverse=True", "previous"), ["bc", "a"]);
+        assert_eq!(walk("limit=2&marker=b", "previous"), ["c", "ab"]);
+        assert_eq!(walk("limit=1&page_reverse=True&marker=b", "next"), ["a", "b", "c"]);
+        assert_eq!(walk("limit=3", "next"), ["abc"]);
+        assert_eq!(walk("limit=3", "previous"), ["abc"]);
     }
 
     #[test]
