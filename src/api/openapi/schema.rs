@@ -12,9 +12,8 @@ pub(super) type Shape = RefOr<Schema>;
 /// Hyphenated or plain, in either case: what `model::ids` reads.
 const UUID: &str = "^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})$";
 
-/// Colons, hyphens or Cisco's dots, in either case: what `model::mac` reads.
-const MAC: &str =
-    "^(([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}|([0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\\.){2}[0-9a-fA-F]{4})$";
+/// Six octets, in either case, with colons, hyphens or dots between them or some of them, of one kind: what `model::mac` reads.
+const MAC: &str = "^[0-9a-fA-F]{2}([:.-]?[0-9a-fA-F]{2}){5}$";
 
 /// What `model::names::LinkName` reads.
 const LINK: &str = "^[^/:%\\s\\u0000-\\u001f\\u007f-\\u009f]{1,15}$";
