@@ -320,6 +320,17 @@ impl Fields {
         }
     }
 
+    /// Ends the reading of a change, where what an object of the kind has, but nobody changes, is told from what it has not.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub fn end_of_change(self, known: &[&str]) -> Result<(), BodyError> {
+        match self.left.iter().find(|(name, _)| known.contains(&name.as_str())) {
+            Some((name, value)) => Err(wrong(name, value, "Cannot update read-only attribute: leave it out")),
+            None => self.end(),
+        }
+    }
+
     /// A refusal of the object as such.
     fn about_all(&self, why: String) -> BodyError {
         match &self.name {

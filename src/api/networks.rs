@@ -135,7 +135,7 @@ fn read_change(mut fields: Fields) -> Result<NetworkChange, BodyError> {
         mtu: fields.number_or_text("mtu", MIN_MTU..=MAX_MTU)?,
     };
     unchanging(&mut fields)?;
-    fields.end()?;
+    fields.end_of_change(NetworkView::KNOWN)?;
     Ok(change)
 }
 

@@ -164,7 +164,7 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusa
     }
     own_host(&mut fields, &port.host)?;
     unchanging(&mut fields)?;
-    fields.end()?;
+    fields.end_of_change(PortView::KNOWN)?;
     Ok(change)
 }
 

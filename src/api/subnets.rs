@@ -152,7 +152,7 @@ fn read_change(mut fields: Fields) -> Result<SubnetChange, BodyError> {
     let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
     unchanging(&mut fields)?;
-    fields.end()?;
+    fields.end_of_change(Subnet::KNOWN)?;
     Ok(SubnetChange { name, description, dns_nameservers, host_routes, gateway_ip, allocation_pools })
 }
 

@@ -363,3 +363,32 @@ fn a_change_may_be_for_one_revision_alone() {
         }
     });
 }
+
+#[test]
+fn what_cannot_be_changed_is_told_from_what_there_is_not() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let port = bench.create_port(json!({ "network_id": network }));
+        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        for (path, key, body, words) in [
+            (
+                format!("/v2.0/networks/{network}"),
+                "network",
+                json!({"nicd:bridge": "br0"}),
+                "nicd:bridge. Value: br0. Cannot update",
+            ),
+            (
+                format!("/v2.0/subnets/{subnet}"),
+                "subnet",
+                json!({"cidr": "192.0.2.0/25"}),
+                "cidr. Value: 192.0.2.0/25. Cannot update",
+            ),
+            (format!("/v2.0/ports/{port}"), "port", json!({ "network_id": NOBODY }), "network_id. Value: 9c1f5d6e"),
+            (format!("/v2.0/ports/{port}"), "port", json!({"colour": "red"}), "'colour' was unexpected"),
+        ] {
+            let error = bench.api.put(&path, &json!({ key: body })).refused(400, "invalid_value");
+            assert!(text(&error["message"]).contains(words), "{error}");
+        }
+    });
+}
