@@ -277,7 +277,7 @@ fn nics_of(desk: &Desk, view: &ServerView) -> Vec<Nic> {
 }
 
 /// A server as Nova shows it: what clients need that look it up before they attach, some of which stop where an attribute
-/// is missing. nicd knows of no image, flavor and cell, and says so by empty ones.
+/// is missing. nicd knows of no image, flavor, cell and user, and says so by empty ones.
 pub(super) fn detail(view: &ServerView, nics: &[Nic], collection: &str) -> Value {
     let mut shown = brief(view, collection);
     shown["status"] = "ACTIVE".into();
@@ -287,6 +287,7 @@ pub(super) fn detail(view: &ServerView, nics: &[Nic], collection: &str) -> Value
     shown["addresses"] = addresses(nics);
     shown["metadata"] = json!({});
     shown["hostId"] = "".into();
+    shown["user_id"] = "".into();
     shown["image"] = "".into();
     shown["flavor"] = json!({"id": "", "links": []});
     shown

@@ -475,6 +475,10 @@ fn a_server_is_shown_with_what_clients_stop_without() {
         assert_eq!(shown["addresses"], json!({ "blue": [address] }));
         assert_eq!((&shown["tenant_id"], &shown["metadata"], &shown["image"]), (&json!("demo"), &json!({}), &json!("")));
         assert_eq!((&shown["flavor"], &shown["hostId"]), (&json!({"id": "", "links": []}), &json!("")));
+        // Tempest's schema of a server (tempest/lib/api_schema/response/compute/v2_1/servers.py) has these and no fewer.
+        for name in ["id", "name", "status", "links", "created", "updated", "user_id"] {
+            assert!(shown.get(name).is_some(), "{name}: {shown}");
+        }
         // YYYY-MM-DDThh:mm:ssZ, which some clients read by its length.
         assert!(text(&shown["created"]).len() == 20 && text(&shown["updated"]).ends_with('Z'), "{shown}");
         assert_eq!(bench.api.get("/v2.1/servers/detail?name=web").expect(200)["servers"], json!([shown]));

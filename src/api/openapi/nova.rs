@@ -121,6 +121,7 @@ fn detail() -> Record {
         .must("addresses", map(Shape::from(list(Shape::from(address)))).description(Some("By the network's name.")))
         .must("metadata", Record::new())
         .must("hostId", only(""))
+        .must("user_id", only(""))
         .must("image", only(""))
         .must("flavor", flavor)
 }
