@@ -14,7 +14,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nicd::model::memory::{Key, Made, Remembered};
 use nicd::model::port::Binding;
-use nicd::model::{FixedIp, Intent, Mac, Network, NetworkId, Origin, Port, PortId, Profile, Server, ServerId, Subnet, SubnetId};
+use nicd::model::{
+    FixedIp, Intent, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile, Server, ServerId, Subnet, SubnetId,
+};
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError, When};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
@@ -390,6 +392,7 @@ fn network() -> Network {
         project_id: String::new(),
         mtu: 1500,
         bridge: None,
+        kind: NetworkKind::Local,
         physical_network: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,

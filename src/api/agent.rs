@@ -166,7 +166,10 @@ fn read_owner(mut fields: Fields) -> Result<Owner, BodyError> {
 pub(super) fn shown(view: &ServerView) -> Value {
     let server = &view.server;
     let guest = match &server.guest {
-        Guest::Vm { queues, owner } => json!({"kind": "vm", "queues": queues, "owner": owner, "monitor": null}),
+        Guest::Vm { queues, owner } => {
+            let owner = (*owner != Owner::default()).then_some(owner);
+            json!({"kind": "vm", "queues": queues, "owner": owner, "monitor": null})
+        }
         Guest::Netns { path } => json!({"kind": "netns", "path": path}),
     };
     json!({

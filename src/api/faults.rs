@@ -58,6 +58,8 @@ pub enum Refusal {
     },
     /// A port gets its server by an attach, not by a PUT.
     UseAttach(PortId),
+    /// The condition of the request is none that nicd knows.
+    BadCondition(String),
     /// An id in the path of a PUT is malformed.
     BadId(String),
     /// The path is not UTF-8 once its escapes are undone.
@@ -227,6 +229,9 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             reason: "use_attach",
             message: format!("device_id of port {port} is set by an attach: POST …/servers/{{server}}/os-interface"),
         },
+        Refusal::BadCondition(given) => {
+            bad("HTTPBadRequest", "bad_condition", format!("If-Match: '{given}'; revision_number=N is expected"))
+        }
         Refusal::BadId(message) => bad("InvalidInput", "bad_id", message.clone()),
         Refusal::BadPath(path) => {
             bad("HTTPBadRequest", "bad_path", format!("the path {path} is not UTF-8 once its escapes are undone"))
@@ -274,6 +279,8 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::PortInUse(_) => (S::CONFLICT, "PortInUse"),
         Error::IdTaken(_) => (S::CONFLICT, "Conflict"),
         Error::AddressInUse { .. } => (S::CONFLICT, "IpAddressInUse"),
+        Error::GatewayInUse { .. } => (S::CONFLICT, "GatewayIpInUse"),
+        Error::RevisionMismatch { .. } => (S::PRECONDITION_FAILED, "RevisionNumberConstraintFailed"),
         Error::AddressOutside { .. } | Error::AddressKept { .. } => (S::BAD_REQUEST, "InvalidIpForNetwork"),
         Error::SubnetOfOther { .. } => (S::BAD_REQUEST, "InvalidInput"),
         // Neutron's generation failure is a conflict, which Nova turns into a bad request.

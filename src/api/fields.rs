@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde_json::{Map, Value};
@@ -201,15 +202,21 @@ impl Fields {
     ///
     /// # Errors
     /// It is none, or outside.
-    pub fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u32>) -> Result<Option<u32>, BodyError> {
+    pub fn number(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, BodyError> {
         let Some(value) = self.left.remove(name) else { return Ok(None) };
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-        match number.filter(|number| range.contains(number)) {
-            Some(number) => Ok(Some(number)),
-            None => {
-                let why = format!("a whole number from {} to {} is expected", range.start(), range.end());
-                Err(wrong(name, &value, &why))
-            }
+        within(name, &value, number, range).map(Some)
+    }
+
+    /// As `number`, also as text, which is how Neutron's clients send what was typed (`convert_to_int`,
+    /// neutron_lib/api/converters.py).
+    ///
+    /// # Errors
+    /// As for `number`.
+    pub fn number_or_text(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, BodyError> {
+        match self.left.get(name).and_then(Value::as_str).map(digits) {
+            Some(number) => within(name, &self.left.remove(name).unwrap_or_default(), number, range).map(Some),
+            None => self.number(name, range),
         }
     }
 
@@ -219,13 +226,23 @@ impl Fields {
     /// It is neither.
     pub fn truth(&mut self, name: &str) -> Result<Option<bool>, BodyError> {
         let Some(value) = self.left.remove(name) else { return Ok(None) };
-        match &value {
-            Value::Bool(truth) => Ok(Some(*truth)),
-            Value::String(text) if text.eq_ignore_ascii_case("true") || text == "1" => Ok(Some(true)),
-            Value::String(text) if text.eq_ignore_ascii_case("false") || text == "0" => Ok(Some(false)),
-            Value::Number(number) if number.as_u64() == Some(1) => Ok(Some(true)),
-            Value::Number(number) if number.as_u64() == Some(0) => Ok(Some(false)),
-            _ => Err(wrong(name, &value, "true or false is expected")),
+        let truth = match &value {
+            Value::Bool(truth) => Some(*truth),
+            Value::String(text) => truth_of(text),
+            Value::Number(number) => truth_of(&number.to_string()),
+            _ => None,
+        };
+        truth.map(Some).ok_or_else(|| wrong(name, &value, "true or false is expected"))
+    }
+
+    /// Takes true or false that must be absent, or what reads as "not used".
+    ///
+    /// # Errors
+    /// It is neither, or asks for a mechanism that is not built.
+    pub fn only_truth(&mut self, name: &str, possible: bool) -> Result<(), BodyError> {
+        match self.truth(name)? {
+            Some(truth) if truth != possible => Err(BodyError::NotBuilt(format!("{name} = {truth}"))),
+            _ => Ok(()),
         }
     }
 
@@ -244,6 +261,17 @@ impl Fields {
                 Err(wrong(name, &value, &format!("it is too long: at most {limit} entries are possible")))
             }
             other => Err(not_of_type(name, &other, "array")),
+        }
+    }
+
+    /// As `list`, where `null` is the empty list (`convert_none_to_empty_list`, neutron_lib/api/converters.py).
+    ///
+    /// # Errors
+    /// As for `list`.
+    pub fn list_or_null(&mut self, name: &str, limit: usize) -> Result<Option<Vec<(String, Value)>>, BodyError> {
+        match self.left.get(name) {
+            Some(Value::Null) => Ok(self.left.remove(name).map(|_| Vec::new())),
+            _ => self.list(name, limit),
         }
     }
 
@@ -292,6 +320,17 @@ impl Fields {
         }
     }
 
+    /// Ends the reading of a change, where what an object of the kind has, but nobody changes, is told from what it has not.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub fn end_of_change(self, known: &[&str]) -> Result<(), BodyError> {
+        match self.left.iter().find(|(name, _)| known.contains(&name.as_str())) {
+            Some((name, value)) => Err(wrong(name, value, "Cannot update read-only attribute: leave it out")),
+            None => self.end(),
+        }
+    }
+
     /// A refusal of the object as such.
     fn about_all(&self, why: String) -> BodyError {
         match &self.name {
@@ -323,6 +362,28 @@ where
 {
     let Value::String(text) = value else { return Err(not_of_type(name, value, "string")) };
     text.parse().map_err(|error: T::Err| wrong(name, value, &error.to_string()))
+}
+
+/// A number's text: digits alone.
+fn digits(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// True or false as Neutron's clients write them in bodies and queries.
+pub(super) fn truth_of(text: &str) -> Option<bool> {
+    match text {
+        "1" => Some(true),
+        "0" => Some(false),
+        _ if text.eq_ignore_ascii_case("true") => Some(true),
+        _ if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+fn within(name: &str, value: &Value, number: Option<u32>, range: RangeInclusive<u32>) -> Result<u32, BodyError> {
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| wrong(name, value, &format!("a whole number from {} to {} is expected", range.start(), range.end())))
 }
 
 /// A refusal of an attribute's value.
@@ -382,5 +443,24 @@ mod tests {
         assert!(fields.number("mtu", 1..=65_521).unwrap_err().to_string().contains("Value: 70000"));
         assert!(fields.text("name", 9).is_err());
         assert!(fields.truth("up").is_err());
+    }
+
+    #[test]
+    fn neutrons_clients_may_write_numbers_and_truths_as_text() {
+        let read = |value: Value| Fields::object("x", serde_json::json!({ "x": value })).unwrap();
+        for (value, number) in [("1500".into(), Some(1500)), (1500.into(), Some(1500))] {
+            assert_eq!(read(value).number_or_text("x", 1280..=65_521).unwrap(), number);
+        }
+        for bad in ["", "+1500", "1500.0", " 1500", "0x5dc", "99999999999", "1279"] {
+            assert!(read(bad.into()).number_or_text("x", 1280..=65_521).is_err(), "{bad}");
+        }
+        assert!(read("1500".into()).number("x", 1280..=65_521).is_err(), "the agent's own routes take numbers alone");
+        for same in [Value::from(false), "False".into(), "false".into(), "0".into(), 0.into()] {
+            assert_eq!(read(same).only_truth("x", false), Ok(()));
+        }
+        assert!(matches!(read("True".into()).only_truth("x", false), Err(BodyError::NotBuilt(_))));
+        for bad in [Value::Null, "maybe".into(), 2.into(), serde_json::json!([])] {
+            assert!(matches!(read(bad).only_truth("x", false), Err(BodyError::Field { .. })));
+        }
     }
 }

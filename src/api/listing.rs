@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::model::Mac;
 
 use super::faults::Refusal;
+use super::fields::truth_of;
 
 /// The most entries one answer holds unless the client asks for fewer.
 const LIMIT: usize = 1_000_000;
@@ -17,8 +18,9 @@ const LIMIT: usize = 1_000_000;
 /// A list's query, as given.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// By attribute, the values that fit: a query of thousands of them costs a row one look each.
-    filters: BTreeMap<String, BTreeSet<String>>,
+    filters: Filters,
+    /// By attribute that is a list of objects: what one and the same of them must have.
+    within: BTreeMap<String, Filters>,
     fields: BTreeSet<String>,
     sort: Vec<(String, Direction)>,
     limit: Option<usize>,
@@ -26,6 +28,34 @@ pub(super) struct Listing {
     reverse: bool,
     /// The query as it came but for the page, for links to other pages: `name=a&` or nothing.
     kept: String,
+}
+
+/// By attribute, the values that fit: a query of thousands of them costs a row one look each.
+type Filters = BTreeMap<String, BTreeSet<String>>;
+
+/// What the values of an attribute are, wherever it occurs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// True or false.
+    Truth,
+    /// A whole number.
+    Number,
+    /// Objects that each have `ip_address` and `subnet_id`; asked for by `fixed_ips=ip_address=10.0.0.1`.
+    Addresses,
+    /// Anything.
+    Text,
+}
+
+impl Kind {
+    /// Of the attribute with this name.
+    pub fn of(attribute: &str) -> Self {
+        match attribute {
+            "admin_state_up" | "enable_dhcp" | "port_security_enabled" | "router:external" | "shared" => Self::Truth,
+            "ip_version" | "mtu" | "revision_number" => Self::Number,
+            "fixed_ips" => Self::Addresses,
+            _ => Self::Text,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +71,7 @@ impl Listing {
         let (mut keys, mut directions) = (Vec::new(), Vec::new());
         for (key, value) in form(query.unwrap_or_default()) {
             match key.as_str() {
+                "fields" if value.is_empty() => {}
                 "fields" => drop(listing.fields.insert(value)),
                 "sort_key" => keys.push(known_key(&value, known)?),
                 "sort_dir" => directions.push(direction(&value)?),
@@ -50,11 +81,7 @@ impl Listing {
                 }
                 "marker" => listing.marker = Some(value),
                 "page_reverse" => listing.reverse = value.eq_ignore_ascii_case("true"),
-                _ => {
-                    for (key, value) in spellings(known_key(&key, known)?, value) {
-                        listing.filters.entry(key).or_default().insert(value);
-                    }
-                }
+                _ => listing.filter(known_key(&key, known)?, value)?,
             }
         }
         if directions.len() > keys.len() {
@@ -65,6 +92,24 @@ impl Listing {
         let mut seen = BTreeSet::new();
         listing.sort = keys.into_iter().zip(directions).filter(|(key, _)| seen.insert(key.clone())).collect();
         Ok(listing)
+    }
+
+    /// Takes one filter, if it is of its attribute's kind.
+    fn filter(&mut self, key: String, value: String) -> Result<(), Refusal> {
+        let refuse = |expected: &str| Err(Refusal::Query(format!("{key}={}: {expected} is expected", cut(&value))));
+        match Kind::of(&key) {
+            Kind::Truth if truth_of(&value).is_none() => return refuse("true or false"),
+            Kind::Number if value.parse::<u64>().is_err() => return refuse("a whole number"),
+            Kind::Addresses => match value.split_once('=') {
+                Some((member @ ("ip_address" | "subnet_id"), wanted)) => {
+                    let within = self.within.entry(key).or_default();
+                    within.entry(member.to_owned()).or_default().extend(spellings(wanted.to_owned()));
+                }
+                _ => return refuse("ip_address=… or subnet_id=…"),
+            },
+            Kind::Truth | Kind::Number | Kind::Text => self.filters.entry(key).or_default().extend(spellings(value)),
+        }
+        Ok(())
     }
 
     /// Reads of a query string which page it asks for, and nothing else of it.
@@ -107,11 +152,14 @@ impl Listing {
             let href = format!("{here}?{}limit={limit}&marker={marker}{reverse}", self.kept);
             links.push(json!({"rel": rel, "href": href}));
         };
-        if self.limit.is_some() {
-            if let Some(last) = rows.last().filter(|_| more || self.reverse) {
+        // Of the two ends of a page one is where it was cut, the other the marker, if there is one.
+        let marked = self.marker.is_some();
+        let (after, before) = if self.reverse { (marked, more) } else { (more, marked) };
+        if let (Some(first), Some(last), true) = (rows.first(), rows.last(), self.limit.is_some()) {
+            if after {
                 link("next", &last["id"], false);
             }
-            if let Some(first) = rows.first().filter(|_| self.marker.is_some()) {
+            if before {
                 link("previous", &first["id"], true);
             }
         }
@@ -136,7 +184,8 @@ impl Listing {
 
     /// Several values of one key are alternatives; several keys must all fit.
     fn fits(&self, row: &Value) -> bool {
-        self.filters.iter().all(|(key, values)| any_of(&row[key.as_str()], values))
+        let rows = |key: &str| row[key].as_array().into_iter().flatten();
+        all_fit(row, &self.filters) && self.within.iter().all(|(key, wanted)| rows(key).any(|row| all_fit(row, wanted)))
     }
 
     fn compare(&self, a: &Value, b: &Value) -> Ordering {
@@ -148,17 +197,15 @@ impl Listing {
     }
 }
 
-/// A filter as given and, where that is an id, a MAC or an address spelt otherwise than answers spell it, as they do.
-fn spellings(key: String, value: String) -> Vec<(String, String)> {
-    let (before, text) = value.rsplit_once('=').map_or(("", value.as_str()), |(name, ip)| (&value[..=name.len()], ip));
-    let usual = match (Uuid::try_parse(text), text.parse::<Mac>(), text.parse::<IpAddr>()) {
-        (Ok(id), ..) => id.to_string(),
-        (_, Ok(mac), _) => mac.to_string(),
-        (.., Ok(ip)) => ip.to_string(),
-        _ => return vec![(key, value)],
+/// A value as given and, where that is an id, a MAC or an address spelt otherwise than answers spell it, as they do.
+fn spellings(value: String) -> BTreeSet<String> {
+    let usual = match (Uuid::try_parse(&value), value.parse::<Mac>(), value.parse::<IpAddr>()) {
+        (Ok(id), ..) => Some(id.to_string()),
+        (_, Ok(mac), _) => Some(mac.to_string()),
+        (.., Ok(ip)) => Some(ip.to_string()),
+        _ => None,
     };
-    let usual = format!("{before}{usual}");
-    if usual == value { vec![(key, value)] } else { vec![(key.clone(), value), (key, usual)] }
+    usual.into_iter().chain([value]).collect()
 }
 
 /// A query without what names a page. The pairs stay encoded as they came.
@@ -242,6 +289,10 @@ fn direction(text: &str) -> Result<Direction, Refusal> {
     }
 }
 
+fn all_fit(row: &Value, filters: &Filters) -> bool {
+    filters.iter().all(|(key, values)| any_of(&row[key.as_str()], values))
+}
+
 fn any_of(value: &Value, texts: &BTreeSet<String>) -> bool {
     match value {
         Value::String(own) => texts.contains(own),
@@ -253,19 +304,12 @@ fn any_of(value: &Value, texts: &BTreeSet<String>) -> bool {
 fn same(value: &Value, text: &str) -> bool {
     match value {
         Value::String(own) => own == text,
-        Value::Bool(own) => {
-            text.eq_ignore_ascii_case(if *own { "true" } else { "false" }) || text == if *own { "1" } else { "0" }
-        }
+        Value::Bool(own) => truth_of(text) == Some(*own),
         Value::Number(own) => own.to_string() == text,
         Value::Null => text.is_empty() || text == "null",
-        Value::Array(own) => own.iter().any(|one| same(one, text)) || nested(own, text),
+        Value::Array(own) => own.iter().any(|one| same(one, text)),
         Value::Object(_) => false,
     }
-}
-
-/// Neutron's `fixed_ips=ip_address=10.0.0.1`.
-fn nested(rows: &[Value], text: &str) -> bool {
-    text.split_once('=').is_some_and(|(key, value)| rows.iter().any(|row| same(&row[key], value)))
 }
 
 fn order(a: &Value, b: &Value) -> Ordering {
@@ -280,7 +324,7 @@ fn order(a: &Value, b: &Value) -> Ordering {
 mod tests {
     use super::*;
 
-    const KNOWN: &[&str] = &["id", "name", "mtu", "up", "fixed_ips"];
+    const KNOWN: &[&str] = &["id", "name", "mtu", "up", "fixed_ips", "shared"];
 
     fn rows() -> Vec<Value> {
         vec![
@@ -303,6 +347,25 @@ mod tests {
         assert_eq!(ids("name=x%20y"), ["c"]);
         assert_eq!(ids("mtu=9000"), ["b"]);
         assert_eq!(ids("fixed_ips=ip_address%3D10.0.0.1"), ["a"]);
+        assert_eq!(ids("fixed_ips=ip_address%3D10.0.0.1&fixed_ips=ip_address%3D10.0.0.2"), ["a"]);
+        assert_eq!(ids("fixed_ips=ip_address%3D10.0.0.1&fixed_ips=subnet_id%3Dx"), [""; 0], "of one and the same address");
+    }
+
+    #[test]
+    fn no_fields_are_all_fields() {
+        let answer = Listing::read(Some("fields="), KNOWN).unwrap().answer("rows", "http://localhost/rows", rows()).unwrap();
+        assert_eq!(answer["rows"], Value::from(rows()));
+    }
+
+    #[test]
+    fn a_value_that_its_attribute_cannot_have_is_refused() {
+        for bad in ["shared=maybe", "shared=", "mtu=large", "mtu=", "mtu=-1", "fixed_ips=10.0.0.1", "fixed_ips=colour%3Dred"] {
+            let Err(Refusal::Query(why)) = Listing::read(Some(bad), KNOWN) else { panic!("{bad}") };
+            assert!(why.ends_with("is expected"), "{why}");
+        }
+        for good in ["shared=True", "shared=0", "mtu=1500", "name=maybe"] {
+            assert!(Listing::read(Some(good), KNOWN).is_ok(), "{good}");
+        }
     }
 
     #[test]
@@ -313,6 +376,30 @@ mod tests {
         assert_eq!(ids("limit=1&marker=c&page_reverse=True"), ["b"]);
         let page = Listing::read(Some("limit=1"), KNOWN).unwrap().answer("rows", "http://localhost/rows", rows()).unwrap();
         assert_eq!(page["rows_links"][0]["href"], "http://localhost/rows?limit=1&marker=a");
+    }
+
+    #[test]
+    fn pages_lead_to_both_ends_and_no_further() {
+        let walk = |first: &str, rel: &str| {
+            let (mut query, mut seen) = (Some(first.to_owned()), Vec::new());
+            while let Some(asked) = query {
+                let page = Listing::read(Some(&asked), KNOWN).unwrap().answer("rows", "", rows()).unwrap();
+                let ids: Vec<_> =
+                    page["rows"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+                assert!(!ids.is_empty(), "{asked}");
+                seen.push(ids.concat());
+                let links = page["rows_links"].as_array().cloned().unwrap_or_default();
+                let link = links.iter().find(|link| link["rel"] == rel).and_then(|link| link["href"].as_str()?.strip_prefix('?'));
+                query = link.map(str::to_owned);
+            }
+            seen
+        };
+        assert_eq!(walk("limit=2", "next"), ["ab", "c"]);
+        assert_eq!(walk("limit=2&page_reverse=True", "previous"), ["bc", "a"]);
+        assert_eq!(walk("limit=2&marker=b", "previous"), ["c", "ab"]);
+        assert_eq!(walk("limit=1&page_reverse=True&marker=b", "next"), ["a", "b", "c"]);
+        assert_eq!(walk("limit=3", "next"), ["abc"]);
+        assert_eq!(walk("limit=3", "previous"), ["abc"]);
     }
 
     #[test]

@@ -73,15 +73,18 @@ pub fn router(manager: Desk) -> Router {
     }
     let app = app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(manager);
     // Around the router, as a layer inside it runs when the route is chosen already.
-    Router::new().fallback_service(app).layer(middleware::from_fn(without_slash))
+    Router::new().fallback_service(app).layer(middleware::from_fn(without_ending))
 }
 
 /// A slash at the end of a path means nothing, as with Nova and Neutron (the `/?$` of Python's routes); a version's
-/// document has an address with one and one without.
-async fn without_slash(mut request: Request, next: Next) -> Response {
+/// document has an address with one and one without. On the clouds' routes `.json` means nothing either: older clients
+/// ask by it for the format that is the only one by now.
+async fn without_ending(mut request: Request, next: Next) -> Response {
     let uri = request.uri();
     let path = uri.path();
-    if let Some(path) = path.strip_suffix('/').filter(|path| path.matches('/').count() > 1) {
+    let clouds = !path.starts_with("/nicd/");
+    let bare = path.strip_suffix('/').or_else(|| path.strip_suffix(".json").filter(|_| clouds));
+    if let Some(path) = bare.filter(|path| path.matches('/').count() > 1) {
         let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
         if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
             request.extensions_mut().insert(OriginalUri(uri.clone()));
@@ -144,7 +147,7 @@ fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], Refus
 
 /// What an action goes with into log and events.
 fn context(caller: &Caller) -> Context {
-    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone() }
+    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone(), revision: None }
 }
 
 /// A reply of another kind than the action's: a slip of ours.

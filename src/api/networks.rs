@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::manager::{Error, NetworkView, Reply};
-use crate::model::NetworkId;
 use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
+use crate::model::{NetworkId, NetworkKind};
 
 use super::Desk;
 use super::agent::NAME;
 use super::faults::{Refusal, What};
-use super::fields::{BodyError, Fields, wrong};
+use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
 use super::resource::Resource;
 
@@ -51,7 +51,6 @@ impl Resource for NetworkView {
 
     fn shown(&self) -> Value {
         let network = &self.network;
-        let kind = if network.physical_network.is_some() || network.bridge.is_some() { "flat" } else { "local" };
         json!({
             "id": network.id.to_string(),
             "name": network.name,
@@ -64,7 +63,7 @@ impl Resource for NetworkView {
             "subnets": self.subnets.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "tenant_id": network.project_id,
             "project_id": network.project_id,
-            "provider:network_type": kind,
+            "provider:network_type": network.kind.as_str(),
             "provider:physical_network": network.physical_network,
             "provider:segmentation_id": null,
             "nicd:bridge": network.bridge,
@@ -102,50 +101,60 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let name = fields.text("name", NAME)?.unwrap_or_default();
     let description = fields.text("description", NAME)?.unwrap_or_default();
     let project_id = project(&mut fields)?;
-    let mtu = fields.number("mtu", MIN_MTU..=MAX_MTU)?;
+    let mtu = fields.number_or_text("mtu", MIN_MTU..=MAX_MTU)?;
     let bridge = fields.parsed_or_null("nicd:bridge")?.flatten();
     let kind = fields.value("provider:network_type");
-    match kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
-        None | Some("local" | "flat") => {}
-        Some("vlan" | "vxlan") => {
-            let kind = kind.unwrap_or_default();
-            return Err(BodyError::NotBuilt(format!("provider:network_type = {kind}")));
-        }
-        Some(_) => {
-            let why = "local, flat, vlan or vxlan is expected";
-            return Err(wrong("provider:network_type", &kind.unwrap_or_default(), why));
-        }
-    }
     let physical_network = fields.text_or_null("provider:physical_network", NAME)?;
+    let kind = read_kind(kind.as_ref(), bridge.is_some(), physical_network.as_deref())?;
     fields.only("provider:segmentation_id", &[Value::Null])?;
     unchanging(&mut fields)?;
     fields.end()?;
-    Ok(NewNetwork { id, name, description, project_id, mtu, bridge, physical_network })
+    Ok(NewNetwork { id, name, description, project_id, mtu, bridge, kind, physical_network })
+}
+
+/// A network's kind as asked for, or as follows from what else is.
+fn read_kind(asked: Option<&Value>, has_bridge: bool, physical: Option<&str>) -> Result<NetworkKind, BodyError> {
+    let Some(asked) = asked else {
+        return Ok(if has_bridge || physical.is_some() { NetworkKind::Flat } else { NetworkKind::Local });
+    };
+    let refuse = |why| Err(wrong("provider:network_type", asked, why));
+    match (asked.as_str().unwrap_or_default(), physical) {
+        ("local", None) => Ok(NetworkKind::Local),
+        ("local", Some(_)) => refuse("provider:physical_network is a flat network's: leave it out"),
+        ("flat", None) if !has_bridge => refuse("a flat network needs provider:physical_network or nicd:bridge"),
+        ("flat", _) => Ok(NetworkKind::Flat),
+        (kind @ ("vlan" | "vxlan"), _) => Err(BodyError::NotBuilt(format!("provider:network_type = {kind}"))),
+        _ => refuse("local, flat, vlan or vxlan is expected"),
+    }
 }
 
 fn read_change(mut fields: Fields) -> Result<NetworkChange, BodyError> {
     let change = NetworkChange {
         name: fields.text("name", NAME)?,
         description: fields.text("description", NAME)?,
-        mtu: fields.number("mtu", MIN_MTU..=MAX_MTU)?,
+        mtu: fields.number_or_text("mtu", MIN_MTU..=MAX_MTU)?,
     };
     unchanging(&mut fields)?;
-    fields.end()?;
+    fields.end_of_change(NetworkView::KNOWN)?;
     Ok(change)
 }
 
 /// Attributes that have one possible value so far.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    fields.only("admin_state_up", &[true.into()])?;
-    fields.only("shared", &[false.into()])?;
-    fields.only("router:external", &[false.into()])?;
-    fields.only("port_security_enabled", &[false.into()])
+    fields.only_truth("admin_state_up", true)?;
+    fields.only_truth("shared", false)?;
+    fields.only_truth("router:external", false)?;
+    fields.only_truth("port_security_enabled", false)
 }
 
-/// The project, by either of its names.
+/// The project, by either of its names, or by both if they say the same.
 pub(super) fn project(fields: &mut Fields) -> Result<String, BodyError> {
-    let old = fields.text("tenant_id", NAME)?;
-    Ok(fields.text("project_id", NAME)?.or(old).unwrap_or_default())
+    match (fields.text("tenant_id", NAME)?, fields.text("project_id", NAME)?) {
+        (Some(old), Some(new)) if old != new => {
+            Err(wrong("project_id", &new.into(), &format!("tenant_id, its older name, says '{}'", shown(&old.into()))))
+        }
+        (old, new) => Ok(new.or(old).unwrap_or_default()),
+    }
 }
 
 #[cfg(test)]
@@ -174,9 +183,16 @@ mod tests {
         for body in [
             json!({"mtu": 1279}),
             json!({"mtu": 65522}),
-            json!({"mtu": "1500"}),
+            json!({"mtu": "1279"}),
+            json!({"mtu": "1500 bytes"}),
+            json!({"shared": "maybe"}),
+            json!({"admin_state_up": null}),
+            json!({"tenant_id": "a", "project_id": "b"}),
             json!({"nicd:bridge": "a/b"}),
             json!({"provider:network_type": "gre"}),
+            json!({"provider:network_type": null}),
+            json!({"provider:network_type": "flat"}),
+            json!({"provider:network_type": "local", "provider:physical_network": "p"}),
             json!({"id": "x"}),
             json!({"name": "x".repeat(256)}),
             json!({"colour": 1}),
@@ -184,5 +200,17 @@ mod tests {
             assert!(read(body.clone()).is_err(), "{body}");
         }
         assert!(read(json!({"name": "blue", "admin_state_up": true, "nicd:bridge": null})).is_ok());
+        for (body, kind) in [
+            (json!({}), NetworkKind::Local),
+            (json!({"nicd:bridge": "br0"}), NetworkKind::Flat),
+            (json!({"provider:physical_network": "p"}), NetworkKind::Flat),
+            (json!({"provider:network_type": "flat", "provider:physical_network": "p"}), NetworkKind::Flat),
+            (json!({"provider:network_type": "flat", "nicd:bridge": "br0"}), NetworkKind::Flat),
+            (json!({"provider:network_type": "local", "nicd:bridge": "br0"}), NetworkKind::Local),
+        ] {
+            assert_eq!(read(body.clone()).unwrap().kind, kind, "{body}");
+        }
+        // As openstackclient and older Neutron clients write them.
+        assert_eq!(read(json!({"mtu": "1400", "shared": "False", "admin_state_up": 1})).unwrap().mtu, Some(1400));
     }
 }

@@ -1,5 +1,6 @@
 //! Nova's and OTC's dialect: servers, and `os-interface` on them (nova/api/openstack/compute/attach_interfaces.py).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -9,6 +10,7 @@ use axum::body::Bytes;
 use axum::extract::{OriginalUri, RawPathParams, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::manager::{PortFilter, PortView, Reply, ServerView};
@@ -42,7 +44,10 @@ pub(super) async fn details(
     RawQuery(query): RawQuery,
 ) -> Response {
     let collection = here(&headers, parent(uri.path()));
-    tell(page(&desk, query.as_deref(), &here(&headers, uri.path()), |server| detail(server, &collection)), COMPUTE)
+    tell(
+        page(&desk, query.as_deref(), &here(&headers, uri.path()), |server| detail(server, &nics_of(&desk, server), &collection)),
+        COMPUTE,
+    )
 }
 
 /// A page of the servers of a name; other filters are ignored, as Nova does before 2.75.
@@ -76,8 +81,8 @@ pub(super) async fn server(
     OriginalUri(uri): OriginalUri,
 ) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
-    let shown = found.map(|server| Json(json!({"server": detail(&server, &here(&headers, parent(uri.path())))})));
-    tell(shown, COMPUTE)
+    let collection = here(&headers, parent(uri.path()));
+    tell(found.map(|server| Json(json!({"server": detail(&server, &nics_of(&desk, &server), &collection)}))), COMPUTE)
 }
 
 pub(super) async fn list(
@@ -262,14 +267,52 @@ pub(super) fn brief(view: &ServerView, collection: &str) -> Value {
     json!({"id": id, "name": view.server.name, "links": [{"rel": "self", "href": href}]})
 }
 
-/// A server as Nova shows it: what clients need that look it up before they attach.
-pub(super) fn detail(view: &ServerView, collection: &str) -> Value {
+/// A NIC of a server, and its network's name.
+pub(super) type Nic = (String, PortView);
+
+fn nics_of(desk: &Desk, view: &ServerView) -> Vec<Nic> {
+    let label = |port: &PortView| desk.network(port.port.network_id).map_or_else(|_| String::new(), |view| view.network.name);
+    let ports = desk.ports(PortFilter { server: Some(view.server.id), ..PortFilter::default() });
+    ports.into_iter().map(|port| (label(&port), port)).collect()
+}
+
+/// A server as Nova shows it: what clients need that look it up before they attach, some of which stop where an attribute
+/// is missing. nicd knows of no image, flavor, cell and user, and says so by empty ones.
+pub(super) fn detail(view: &ServerView, nics: &[Nic], collection: &str) -> Value {
     let mut shown = brief(view, collection);
     shown["status"] = "ACTIVE".into();
     shown["tenant_id"] = view.server.project_id.clone().into();
-    shown["created"] = view.server.created_at.to_string().into();
-    shown["updated"] = view.server.updated_at.to_string().into();
+    shown["created"] = seconds(view.server.created_at).into();
+    shown["updated"] = seconds(view.server.updated_at).into();
+    shown["addresses"] = addresses(nics);
+    shown["metadata"] = json!({});
+    shown["hostId"] = "".into();
+    shown["user_id"] = "".into();
+    shown["image"] = "".into();
+    shown["flavor"] = json!({"id": "", "links": []});
     shown
+}
+
+/// By network, as `nova/api/openstack/compute/views/addresses.py` has it.
+fn addresses(nics: &[Nic]) -> Value {
+    let mut by_label: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for (label, view) in nics {
+        let mac = COMPUTE.mac(view.port.mac);
+        by_label.entry(label).or_default().extend(view.port.fixed_ips.iter().map(|ip| {
+            json!({
+                "addr": COMPUTE.ip(ip.ip_address),
+                "version": if ip.ip_address.is_ipv6() { 6 } else { 4 },
+                "OS-EXT-IPS:type": "fixed",
+                "OS-EXT-IPS-MAC:mac_addr": mac,
+            })
+        }));
+    }
+    json!(by_label)
+}
+
+/// A time as Nova writes it, which some clients read by its exact form.
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A path without its last part.

@@ -164,7 +164,7 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusa
     }
     own_host(&mut fields, &port.host)?;
     unchanging(&mut fields)?;
-    fields.end()?;
+    fields.end_of_change(PortView::KNOWN)?;
     Ok(change)
 }
 
@@ -208,9 +208,10 @@ fn own_host(fields: &mut Fields, host: &str) -> Result<(), BodyError> {
 
 /// Attributes that have one possible value until filters and limits exist.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    fields.only("port_security_enabled", &[false.into()])?;
-    fields.must_be("security_groups", &[Value::Array(Vec::new())], "nicd has no security groups: only [] is possible")?;
-    fields.only("allowed_address_pairs", &[Value::Array(Vec::new())])?;
+    let none = [Value::Array(Vec::new()), Value::Null];
+    fields.only_truth("port_security_enabled", false)?;
+    fields.must_be("security_groups", &none, "nicd has no security groups: only [] is possible")?;
+    fields.only("allowed_address_pairs", &none)?;
     fields.only("nicd:limits", &[Value::Null, json!({})])?;
     fields.only("binding:vnic_type", &["normal".into()])
 }

@@ -7,12 +7,13 @@ use std::str::FromStr;
 
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Map, Value};
 
-use crate::manager::{Error, Reply};
+use crate::manager::{Context, Error, Reply};
 use crate::model::action::Action;
 
 use super::dialect::NETWORK;
@@ -99,7 +100,7 @@ pub(super) async fn update<R: Resource>(
     let changed = async {
         let id = id(R::WHAT, &text)?;
         let action = R::change(&desk, id, Fields::envelope(json_body(&headers, &body)?, R::ONE)?)?;
-        let changed = R::of(desk.perform(action, context(&caller)).await?).ok_or_else(slip)?;
+        let changed = R::of(desk.perform(action, conditional(&caller, &headers)?).await?).ok_or_else(slip)?;
         Ok(wrapped::<R>(changed.first().map(R::shown).ok_or_else(slip)?))
     };
     tell(changed.await, NETWORK)
@@ -109,13 +110,28 @@ pub(super) async fn delete<R: Resource>(
     State(desk): State<Desk>,
     Path(text): Path<String>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
 ) -> Response {
     let deleted = async {
         let action = R::delete(id(R::WHAT, &text)?);
-        desk.perform(action, context(&caller)).await?;
+        desk.perform(action, conditional(&caller, &headers)?).await?;
         Ok::<_, Refusal>(StatusCode::NO_CONTENT)
     };
     tell(deleted.await, NETWORK)
+}
+
+/// With the condition that Neutron's clients may send, `If-Match: revision_number=N` (its `revision-if-match`): a change
+/// that was made for another revision is not carried out.
+fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, Refusal> {
+    let context = context(caller);
+    let Some(given) = headers.get(IF_MATCH) else { return Ok(context) };
+    let text = given.to_str().unwrap_or("?").trim();
+    if text == "*" {
+        return Ok(context);
+    }
+    let revision = text.trim_matches('"').strip_prefix("revision_number=").and_then(|number| number.parse().ok());
+    let refuse = || Refusal::BadCondition(text.escape_debug().take(64).collect());
+    Ok(Context { revision: Some(revision.ok_or_else(refuse)?), ..context })
 }
 
 fn wrapped<R: Resource>(shown: Value) -> Json<Value> {

@@ -115,7 +115,7 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
         }
         value => parse_value("cidr", value)?,
     };
-    if let Some(version) = fields.number("ip_version", 4..=6)?
+    if let Some(version) = fields.number_or_text("ip_version", 4..=6)?
         && version != if cidr.is_ipv6() { 6 } else { 4 }
     {
         return Err(wrong("ip_version", &version.into(), &format!("does not fit the cidr {cidr}")));
@@ -128,10 +128,7 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
         Some(None) => Gateway::None,
         Some(Some(Ip(gateway))) => Gateway::At(gateway),
     };
-    let allocation_pools = match fields.list("allocation_pools", ENTRIES)? {
-        None => None,
-        Some(pools) => Some(pools.into_iter().map(read_pool).collect::<Result<_, _>>()?),
-    };
+    let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
     unchanging(&mut fields)?;
     fields.end()?;
@@ -151,21 +148,28 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
 
 fn read_change(mut fields: Fields) -> Result<SubnetChange, BodyError> {
     let (name, description) = (fields.text("name", NAME)?, fields.text("description", NAME)?);
+    let gateway_ip = fields.parsed_or_null("gateway_ip")?.map(|gateway| gateway.map(|Ip(gateway)| gateway));
+    let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
     unchanging(&mut fields)?;
-    fields.end()?;
-    Ok(SubnetChange { name, description, dns_nameservers, host_routes })
+    fields.end_of_change(Subnet::KNOWN)?;
+    Ok(SubnetChange { name, description, dns_nameservers, host_routes, gateway_ip, allocation_pools })
 }
 
 type Told = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
 
 /// What guests of the subnet are told.
 fn read_told(fields: &mut Fields) -> Result<Told, BodyError> {
-    let resolvers = fields.list("dns_nameservers", ENTRIES)?;
+    let resolvers = fields.list_or_null("dns_nameservers", ENTRIES)?;
     let resolvers = resolvers.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value).map(|Ip(ip)| ip)).collect());
-    let routes = fields.list("host_routes", ENTRIES)?;
+    let routes = fields.list_or_null("host_routes", ENTRIES)?;
     let routes = routes.map(|all| all.into_iter().map(read_route).collect());
     Ok((resolvers.transpose()?, routes.transpose()?))
+}
+
+fn read_pools(fields: &mut Fields) -> Result<Option<Vec<Range>>, BodyError> {
+    let pools = fields.list("allocation_pools", ENTRIES)?;
+    pools.map(|pools| pools.into_iter().map(read_pool).collect()).transpose()
 }
 
 fn read_pool((at, value): (String, Value)) -> Result<Range, BodyError> {
@@ -188,7 +192,7 @@ fn read_route((at, value): (String, Value)) -> Result<HostRoute, BodyError> {
 
 /// Attributes that have one possible value until a responder exists.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    fields.only("enable_dhcp", &[false.into()])?;
+    fields.only_truth("enable_dhcp", false)?;
     fields.only("ipv6_address_mode", &[Value::Null])?;
     fields.only("ipv6_ra_mode", &[Value::Null])
 }

@@ -17,11 +17,11 @@ pub(super) async fn all(headers: HeaderMap) -> Json<Value> {
 }
 
 pub(super) async fn v2(headers: HeaderMap) -> Json<Value> {
-    Json(json!({"version": v2_of(&base(&headers))}))
+    Json(json!({"version": whole(v2_of(&base(&headers)))}))
 }
 
 pub(super) async fn v21(headers: HeaderMap) -> Json<Value> {
-    Json(json!({"version": v21_of(&base(&headers))}))
+    Json(json!({"version": whole(v21_of(&base(&headers)))}))
 }
 
 /// Neutron's list of resources. It is no version document, as Neutron has those at its root alone; our root is Nova's, so
@@ -56,6 +56,17 @@ pub(super) fn v2_of(base: &str) -> Value {
 /// Nova's current version at an address.
 pub(super) fn v21_of(base: &str) -> Value {
     compute(base, "v2.1", "v2.1")
+}
+
+/// What a version's own document has beside its entry in the list (nova/api/openstack/compute/views/versions.py).
+pub(super) fn whole(mut version: Value) -> Value {
+    let number = if version["id"] == "v2.1" { "2.1" } else { "2" };
+    let kind = format!("application/vnd.openstack.compute+json;version={number}");
+    version["media-types"] = json!([{"base": "application/json", "type": kind}]);
+    let links =
+        [version["links"][0].take(), json!({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"})];
+    version["links"] = links.into();
+    version
 }
 
 fn compute(base: &str, id: &str, path: &str) -> Value {

@@ -33,7 +33,11 @@ impl Manager {
 
     /// Deletes a port, detaching it first.
     pub(super) async fn delete_port(self: Arc<Self>, port: PortId, context: &Context) -> Result<Reply, Error> {
-        self.remove(port, |_| Ok(Intent::Deleting), context).await
+        let what = |state: &mut State| {
+            context.expects(state.port(port)?.record.revision_number)?;
+            Ok(Intent::Deleting)
+        };
+        self.remove(port, what, context).await
     }
 
     /// Lets a port's device go, and the port with it or not, as `what` says once the port is claimed.

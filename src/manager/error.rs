@@ -50,6 +50,22 @@ pub enum Error {
         /// Its port.
         port: PortId,
     },
+    /// The address asked for as a gateway is a port's.
+    #[error("gateway_ip {gateway} is already in use by port {port}; choose another, or give the port another address first")]
+    GatewayInUse {
+        /// The address.
+        gateway: IpAddr,
+        /// Its port.
+        port: PortId,
+    },
+    /// The request was made for another revision than the one there is.
+    #[error("Constrained to {asked}, but current revision is {is}; read it again")]
+    RevisionMismatch {
+        /// As asked.
+        asked: u64,
+        /// As it is.
+        is: u64,
+    },
     /// No subnet of the network holds the address.
     #[error("Fixed IP {ip} is not in any subnet of network {network}; its subnets are {subnets}.")]
     AddressOutside {
@@ -296,7 +312,8 @@ impl Error {
             Self::PortNotOnServer { .. } => "port_not_on_server",
             Self::PortInUse(_) => "port_in_use",
             Self::IdTaken(_) => "id_in_use",
-            Self::AddressInUse { .. } => "address_in_use",
+            Self::AddressInUse { .. } | Self::GatewayInUse { .. } => "address_in_use",
+            Self::RevisionMismatch { .. } => "revision_mismatch",
             Self::AddressOutside { .. } => "address_outside_subnet",
             Self::AddressKept { .. } => "address_not_usable",
             Self::SubnetOfOther { .. } => "subnet_of_other_network",

@@ -99,6 +99,18 @@ pub struct Context {
     pub request_id: Option<String>,
     /// The key under which the answer is to be remembered.
     pub key: Option<Key>,
+    /// The revision that what it is about must have; none for any.
+    pub revision: Option<u64>,
+}
+
+impl Context {
+    /// Refuses a request that was made for another revision than the one there is.
+    fn expects(&self, is: u64) -> Result<(), Error> {
+        match self.revision {
+            Some(asked) if asked != is => Err(Error::RevisionMismatch { asked, is }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a successful action answers with.
@@ -275,10 +287,10 @@ impl Manager {
         match action {
             Action::CreateNetworks(new) => self.create_networks(new, context).await,
             Action::UpdateNetwork(id, change) => self.update_network(id, change, context).await,
-            Action::DeleteNetwork(id) => self.delete_network(id).await,
+            Action::DeleteNetwork(id) => self.delete_network(id, context).await,
             Action::CreateSubnets(new) => self.create_subnets(new, context).await,
-            Action::UpdateSubnet(id, change) => self.update_subnet(id, change).await,
-            Action::DeleteSubnet(id) => self.delete_subnet(id).await,
+            Action::UpdateSubnet(id, change) => self.update_subnet(id, change, context).await,
+            Action::DeleteSubnet(id) => self.delete_subnet(id, context).await,
             Action::PutServer(new) => self.put_server(new).await,
             Action::DeleteServer(id, nics) => self.delete_server(id, nics, context).await,
             Action::CreatePorts(new) => self.create_ports(new, context).await,

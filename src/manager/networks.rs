@@ -86,6 +86,7 @@ impl Manager {
             project_id: new.project_id,
             mtu,
             bridge: new.bridge,
+            kind: new.kind,
             physical_network: new.physical_network,
             created_at: now,
             updated_at: now,
@@ -131,7 +132,7 @@ impl Manager {
         context: &Context,
     ) -> Result<Reply, Error> {
         let ports = self.claim_scope(id, if change.mtu.is_some() { Scope::WithPorts } else { Scope::Alone }).await?;
-        let result = self.update_network_claimed(id, change).await;
+        let result = self.update_network_claimed(id, change, context).await;
         // The network's claim is free again: a port's build may need it.
         release(&mut self.lock(), id);
         if let Ok(followers) = &result {
@@ -179,14 +180,23 @@ impl Manager {
     }
 
     /// Records the change and brings the bridge to it; answers with the ports whose devices are then to follow.
-    async fn update_network_claimed(&self, id: NetworkId, change: NetworkChange) -> Result<Vec<PortId>, Error> {
+    async fn update_network_claimed(
+        &self,
+        id: NetworkId,
+        change: NetworkChange,
+        context: &Context,
+    ) -> Result<Vec<PortId>, Error> {
         let (record, ports) = {
             let state = self.lock();
             let entry = state.network(id)?;
+            context.expects(entry.record.revision_number)?;
             let mut record = entry.record.clone();
             record.name = change.name.unwrap_or(record.name);
             record.description = change.description.unwrap_or(record.description);
             record.mtu = change.mtu.unwrap_or(record.mtu);
+            if record == entry.record {
+                return Ok(Vec::new());
+            }
             let ports = if record.mtu == entry.record.mtu { Vec::new() } else { self.resized(&state, &record)? };
             record.updated_at = Timestamp::now();
             record.revision_number += 1;
@@ -255,18 +265,19 @@ impl Manager {
         }
     }
 
-    pub(super) async fn delete_network(self: Arc<Self>, id: NetworkId) -> Result<Reply, Error> {
+    pub(super) async fn delete_network(self: Arc<Self>, id: NetworkId, context: &Context) -> Result<Reply, Error> {
         self.claim(|state| claim_or_wait(state, id)).await?;
-        let result = self.delete_network_claimed(id).await;
+        let result = self.delete_network_claimed(id, context).await;
         release(&mut self.lock(), id);
         result
     }
 
     /// The bridge goes first: a bridge without a record would be nobody's.
-    async fn delete_network_claimed(&self, id: NetworkId) -> Result<Reply, Error> {
+    async fn delete_network_claimed(&self, id: NetworkId, context: &Context) -> Result<Reply, Error> {
         let (plan, subnets) = {
             let state = self.lock();
             let entry = state.network(id)?;
+            context.expects(entry.record.revision_number)?;
             if !entry.ports.is_empty() {
                 return Err(Error::NetworkInUse { network: id, ports: entry.ports.len() });
             }
@@ -341,51 +352,52 @@ impl Manager {
         Ok(stored?)
     }
 
-    pub(super) async fn update_subnet(self: Arc<Self>, id: SubnetId, change: SubnetChange) -> Result<Reply, Error> {
+    pub(super) async fn update_subnet(
+        self: Arc<Self>,
+        id: SubnetId,
+        change: SubnetChange,
+        context: &Context,
+    ) -> Result<Reply, Error> {
         let network = self.network_of_subnet(id)?;
         self.claim(|state| claim_or_wait(state, network)).await?;
-        let result = self.update_subnet_claimed(id, change).await;
+        let result = self.update_subnet_claimed(id, change, context).await;
         release(&mut self.lock(), network);
         result
     }
 
-    async fn update_subnet_claimed(&self, id: SubnetId, change: SubnetChange) -> Result<Reply, Error> {
-        let before = { self.lock().subnets.get(&id).map(|entry| entry.record.clone()).ok_or(Error::NoSuchSubnet(id))? };
-        // Checked like a new one, so that no change leads to what could not have been made.
-        let mut changed = NewSubnet {
-            id,
-            network_id: before.network_id,
-            name: change.name.unwrap_or_else(|| before.name.clone()),
-            description: change.description.unwrap_or_else(|| before.description.clone()),
-            project_id: before.project_id.clone(),
-            cidr: before.cidr,
-            gateway: before.gateway_ip.map_or(crate::model::subnet::Gateway::None, crate::model::subnet::Gateway::At),
-            allocation_pools: Some(before.allocation_pools.clone()),
-            dns_nameservers: change.dns_nameservers.unwrap_or_else(|| before.dns_nameservers.clone()),
-            host_routes: change.host_routes.unwrap_or_else(|| before.host_routes.clone()),
+    async fn update_subnet_claimed(&self, id: SubnetId, change: SubnetChange, context: &Context) -> Result<Reply, Error> {
+        let (before, after) = {
+            let mut state = self.lock();
+            let before = state.subnets.get(&id).map(|entry| entry.record.clone()).ok_or(Error::NoSuchSubnet(id))?;
+            context.expects(before.revision_number)?;
+            let after = before.changed(change, Timestamp::now())?;
+            state.check_gateway(&after)?;
+            // In its place before it is durable, so that no port takes its new gateway's address meanwhile.
+            state.replace_subnet(after.clone());
+            (before, after)
+        };
+        if after != before
+            && let Err(error) = self.commit(vec![Change::PutSubnet(after.clone())], Purpose::Growing).await
+        {
+            self.lock().replace_subnet(before);
+            return Err(error.into());
         }
-        .checked(Timestamp::now())?;
-        changed.created_at = before.created_at;
-        changed.revision_number = before.revision_number + 1;
-        self.commit(vec![Change::PutSubnet(changed.clone())], Purpose::Growing).await?;
-        if let Some(entry) = self.lock().subnets.get_mut(&id) {
-            entry.record = changed.clone();
-        }
-        Ok(Reply::Subnet(changed))
+        Ok(Reply::Subnet(after))
     }
 
-    pub(super) async fn delete_subnet(self: Arc<Self>, id: SubnetId) -> Result<Reply, Error> {
+    pub(super) async fn delete_subnet(self: Arc<Self>, id: SubnetId, context: &Context) -> Result<Reply, Error> {
         let network = self.network_of_subnet(id)?;
         self.claim(|state| claim_or_wait(state, network)).await?;
-        let result = self.delete_subnet_claimed(id).await;
+        let result = self.delete_subnet_claimed(id, context).await;
         release(&mut self.lock(), network);
         result
     }
 
-    async fn delete_subnet_claimed(&self, id: SubnetId) -> Result<Reply, Error> {
+    async fn delete_subnet_claimed(&self, id: SubnetId, context: &Context) -> Result<Reply, Error> {
         let record = {
             let mut state = self.lock();
             let entry = state.subnets.get(&id).ok_or(Error::NoSuchSubnet(id))?;
+            context.expects(entry.record.revision_number)?;
             if entry.users() > 0 {
                 return Err(Error::SubnetInUse { subnet: id, ports: entry.users() });
             }

@@ -114,7 +114,11 @@ impl Manager {
         let (before, after) = {
             let mut state = self.lock();
             let before = state.port(id)?.record.clone();
+            context.expects(before.revision_number)?;
             let mut after = changed(&state, &before, change)?;
+            if after == before {
+                return Ok(Reply::Port(Box::new(view::port(&state, id, &self.host)?)));
+            }
             if after.fixed_ips != before.fixed_ips {
                 self.unseal(&mut after);
                 hold_until_changed(&before, &mut after);

@@ -52,7 +52,11 @@ impl Manager {
                 }
             }
         };
-        let stored = self.commit(vec![Change::PutServer(record.clone())], Purpose::Growing).await;
+        let unchanged = !fresh && self.lock().servers.get(&id).is_some_and(|entry| entry.record == record);
+        let stored = match unchanged {
+            true => Ok(()),
+            false => self.commit(vec![Change::PutServer(record.clone())], Purpose::Growing).await,
+        };
         let mut state = self.lock();
         release(&mut state, id);
         match stored {
@@ -82,18 +86,7 @@ impl Manager {
             NewGuest::Netns(path) => Guest::Netns { path },
         };
         let now = Timestamp::now();
-        let mut created_at = now;
-        if let Some(entry) = state.servers.get(&new.id) {
-            let (is, asked) = (entry.record.guest.kind(), guest.kind());
-            if is != asked && !entry.ports.is_empty() {
-                return Err(Error::KindChange { server: new.id, is, asked });
-            }
-            if let (Some(pin), Guest::Netns { path }) = (pin, &guest) {
-                check_pin(state, new.id, pin, &path.display().to_string())?;
-            }
-            created_at = entry.record.created_at;
-        }
-        Ok(Server {
+        let mut record = Server {
             id: new.id,
             name: new.name,
             project_id: new.project_id,
@@ -101,9 +94,24 @@ impl Manager {
             nic_limit: new.nic_limit,
             pin,
             leaving: false,
-            created_at,
+            created_at: now,
             updated_at: now,
-        })
+        };
+        if let Some(entry) = state.servers.get(&new.id) {
+            let (is, asked) = (entry.record.guest.kind(), record.guest.kind());
+            if is != asked && !entry.ports.is_empty() {
+                return Err(Error::KindChange { server: new.id, is, asked });
+            }
+            if let (Some(pin), Guest::Netns { path }) = (pin, &record.guest) {
+                check_pin(state, new.id, pin, &path.display().to_string())?;
+            }
+            record.created_at = entry.record.created_at;
+            let same = Server { updated_at: entry.record.updated_at, ..record.clone() };
+            if same == entry.record {
+                return Ok(same);
+            }
+        }
+        Ok(record)
     }
 
     /// Forgets a server and lets its NICs go: durable in one commit, so that a death leaves all of it or nothing. The

@@ -217,6 +217,31 @@ impl State {
         }
     }
 
+    /// Puts a changed record in a subnet's place; what its ports have of it stays theirs.
+    pub fn replace_subnet(&mut self, record: Subnet) {
+        let Some(entry) = self.subnets.get_mut(&record.id) else { return };
+        let before = std::mem::replace(&mut entry.record, record);
+        if (before.gateway_ip, &before.allocation_pools) == (entry.record.gateway_ip, &entry.record.allocation_pools) {
+            return;
+        }
+        entry.free = entry.record.all_free();
+        let ports = self.networks.get(&before.network_id).map(|network| &network.ports).into_iter().flatten();
+        for ip in ports.filter_map(|port| self.ports.get(port)).flat_map(|port| port.record.held_ips()) {
+            if ip.subnet_id == before.id {
+                entry.free.take(ip.ip_address);
+            }
+        }
+    }
+
+    /// Refuses a gateway whose address a port has.
+    pub fn check_gateway(&self, subnet: &Subnet) -> Result<(), Error> {
+        let port = subnet.gateway_ip.and_then(|gateway| self.addresses.get(&(subnet.network_id, gateway)));
+        match (subnet.gateway_ip, port) {
+            (Some(gateway), Some(port)) => Err(Error::GatewayInUse { gateway, port: *port }),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes in a server.
     pub fn add_server(&mut self, record: Server) {
         let entry = ServerEntry { ports: BTreeSet::new(), claim: Claim::default(), record };

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
+use super::network::NetworkKind;
+use super::pools::Range;
 use super::port::Profile;
 use super::server::Owner;
 use super::subnet::{HostRoute, NewSubnet};
@@ -56,6 +58,8 @@ pub struct NewNetwork {
     pub mtu: Option<u32>,
     /// An existing bridge; none for one made by the agent.
     pub bridge: Option<LinkName>,
+    /// What its bridge leads to.
+    pub kind: NetworkKind,
     /// `provider:physical_network` of a flat network.
     pub physical_network: Option<String>,
 }
@@ -82,6 +86,10 @@ pub struct SubnetChange {
     pub dns_nameservers: Option<Vec<IpAddr>>,
     /// What guests built from now on are told.
     pub host_routes: Option<Vec<HostRoute>>,
+    /// The next hop of guests built from now on; `Some(None)` for none.
+    pub gateway_ip: Option<Option<IpAddr>>,
+    /// Where addresses are given from, from now on.
+    pub allocation_pools: Option<Vec<Range>>,
 }
 
 /// A server to be known.

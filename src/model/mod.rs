@@ -18,7 +18,7 @@ pub mod subnet;
 pub use ids::{NetworkId, PortId, ServerId, SubnetId};
 pub use mac::{Mac, MacPrefix};
 pub use names::LinkName;
-pub use network::Network;
+pub use network::{Network, NetworkKind};
 pub use phase::{Happening, Phase, Readiness, Status};
 pub use port::{Binding, FixedIp, Intent, Origin, Port, Profile};
 pub use server::{Guest, NetnsPin, Owner, Server, TapMake};

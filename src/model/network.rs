@@ -29,7 +29,10 @@ pub struct Network {
     pub mtu: u32,
     /// The existing bridge it uses; none when the agent makes one.
     pub bridge: Option<LinkName>,
-    /// `flat` with its physical network, or `local`.
+    /// As asked for, or as follows from the rest.
+    #[serde(default)]
+    pub kind: NetworkKind,
+    /// A flat network's physical network, by the control plane's name for it.
     #[serde(default)]
     pub physical_network: Option<String>,
     /// When it was made.
@@ -38,6 +41,27 @@ pub struct Network {
     pub updated_at: Timestamp,
     /// Grows with each change.
     pub revision_number: u64,
+}
+
+/// What is at the other end of a network's bridge (`provider:network_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// Nothing.
+    #[default]
+    Local,
+    /// A physical network, without a tag.
+    Flat,
+}
+
+impl NetworkKind {
+    /// The word of the API: `local` or `flat`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Flat => "flat",
+        }
+    }
 }
 
 impl Network {

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::action::SubnetChange;
 use super::ids::{NetworkId, SubnetId};
 use super::pools::{FreeRanges, Range, number};
 
@@ -193,6 +194,32 @@ impl NewSubnet {
 }
 
 impl Subnet {
+    /// Itself with a change, checked like a new one, so that no change leads to what could not have been made.
+    ///
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn changed(&self, change: SubnetChange, now: Timestamp) -> Result<Self, SubnetError> {
+        let given = |gateway: Option<IpAddr>| gateway.map_or(Gateway::None, Gateway::At);
+        let as_asked = NewSubnet {
+            id: self.id,
+            network_id: self.network_id,
+            name: change.name.unwrap_or_else(|| self.name.clone()),
+            description: change.description.unwrap_or_else(|| self.description.clone()),
+            project_id: self.project_id.clone(),
+            cidr: self.cidr,
+            gateway: given(change.gateway_ip.unwrap_or(self.gateway_ip)),
+            allocation_pools: Some(change.allocation_pools.unwrap_or_else(|| self.allocation_pools.clone())),
+            dns_nameservers: change.dns_nameservers.unwrap_or_else(|| self.dns_nameservers.clone()),
+            host_routes: change.host_routes.unwrap_or_else(|| self.host_routes.clone()),
+        };
+        let (created_at, updated_at, revision_number) = (self.created_at, self.updated_at, self.revision_number);
+        let same = Self { created_at, updated_at, revision_number, ..as_asked.checked(now)? };
+        match same == *self {
+            true => Ok(same),
+            false => Ok(Self { updated_at: now, revision_number: revision_number + 1, ..same }),
+        }
+    }
+
     /// Why a guest may not have `address`, if it may not: outside the range, or kept for the subnet itself.
     pub fn refuses(&self, address: IpAddr) -> Option<&'static str> {
         if !self.cidr.contains(address) {

@@ -10,7 +10,7 @@ use nicd::dbus::Bus as OnBus;
 use nicd::kernel::fake::Fake;
 use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{NetworkId, Owner, Profile, ServerId, SubnetId};
+use nicd::model::{NetworkId, NetworkKind, Owner, Profile, ServerId, SubnetId};
 use nix::sys::signal::{Signal, kill};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -44,6 +44,7 @@ fn furnish(house: &House) {
         project_id: String::new(),
         mtu: None,
         bridge: None,
+        kind: NetworkKind::Local,
         physical_network: None,
     });
     let subnets = (0..NETWORKS).map(|n| NewSubnet {

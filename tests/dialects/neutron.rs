@@ -218,8 +218,176 @@ fn lists_are_filtered_sorted_cut_and_paged() {
             ("sort_dir=asc", "sort_key"),
             ("marker=no-such", "no-such"),
             ("colour=red", "colour"),
+            ("admin_state_up=maybe", "true or false"),
+            ("port_security_enabled=", "true or false"),
+            ("revision_number=new", "a whole number"),
+            ("fixed_ips=192.0.2.2", "ip_address=…"),
         ] {
             let error = bench.api.get(&format!("/v2.0/ports?{query}")).refused(400, "bad_query");
+            assert!(text(&error["message"]).contains(words), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_path_may_say_that_it_wants_json() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let port = bench.create_port(json!({"network_id": network, "name": "old"}));
+        bench.api.put(&format!("/v2.0/ports/{port}.json"), &json!({"port": {"name": "new"}})).expect(200);
+        assert_eq!(bench.api.get("/v2.0/ports.json?name=new").expect(200)["ports"][0]["id"], port.as_str());
+        let server = bench.vm();
+        let path = format!("/servers/{server}/os-virtual-interfacesv2.json");
+        assert_eq!(bench.api.get(&path).expect(200), json!({"virtual_interfaces": []}));
+        bench.api.get(&format!("/v2.1/servers/{server}.json")).expect(200);
+        // The agent's own routes have one name each.
+        bench.api.get("/nicd/v1/health.json").refused(404, "no_such_route");
+        bench.api.get("/nicd/v1/openapi.json").expect(200);
+        bench.api.get("/openapi.json").expect(200);
+    });
+}
+
+#[test]
+fn numbers_and_truths_may_be_text_and_what_is_not_used_may_be_null() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.network(json!({"mtu": "1400", "shared": "False", "admin_state_up": "True"}));
+        assert_eq!(bench.api.get(&format!("/v2.0/networks/{network}")).expect(200)["network"]["mtu"], 1400);
+        bench.subnet_with(json!({"network_id": network, "cidr": "192.0.2.0/24", "ip_version": "4", "enable_dhcp": "False",
+            "dns_nameservers": null, "host_routes": null}));
+        bench.create_port(json!({"network_id": network, "port_security_enabled": 0, "security_groups": null,
+            "allowed_address_pairs": null}));
+        for (body, status, reason) in [
+            (json!({"shared": "maybe"}), 400, "invalid_value"),
+            (json!({"shared": "True"}), 501, "not_built"),
+            (json!({"admin_state_up": 0}), 501, "not_built"),
+            (json!({"mtu": "1e4"}), 400, "invalid_value"),
+            (json!({"tenant_id": "a", "project_id": "b"}), 400, "invalid_value"),
+        ] {
+            bench.api.post("/v2.0/networks", &json!({ "network": body })).refused(status, reason);
+        }
+    });
+}
+
+#[test]
+fn a_subnets_gateway_and_pools_change_for_those_who_come_after() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.network(json!({}));
+        let subnet = bench.subnet(&network, "192.0.2.0/24");
+        let path = format!("/v2.0/subnets/{subnet}");
+        let first = bench.create_port(json!({ "network_id": network }));
+        let address = |bench: &mut Bench, port: &str| text(&bench.port(port)["fixed_ips"][0]["ip_address"]);
+        assert_eq!(address(&mut bench, &first), "192.0.2.2");
+        let put = |bench: &mut Bench, change: Value| bench.api.put(&path, &json!({ "subnet": change }));
+        put(&mut bench, json!({"gateway_ip": "192.0.2.2"})).refused(409, "address_in_use");
+        put(&mut bench, json!({"gateway_ip": "192.0.2.255"})).refused(400, "bad_subnet");
+        let outside = json!({"allocation_pools": [{"start": "192.0.2.250", "end": "192.0.3.9"}]});
+        put(&mut bench, outside).refused(400, "bad_subnet");
+        let pools = json!([{"start": "192.0.2.1", "end": "192.0.2.4"}]);
+        let changed = put(&mut bench, json!({"gateway_ip": "192.0.2.4", "allocation_pools": pools})).expect(200);
+        assert_eq!((&changed["subnet"]["gateway_ip"], &changed["subnet"]["allocation_pools"]), (&json!("192.0.2.4"), &pools));
+        bench.daemon.kill();
+        bench.launch();
+        assert_eq!(bench.api.get(&path).expect(200), changed, "also after a restart");
+        for expected in ["192.0.2.1", "192.0.2.3"] {
+            let port = bench.create_port(json!({ "network_id": network }));
+            assert_eq!(address(&mut bench, &port), expected);
+        }
+        bench.api.post("/v2.0/ports", &json!({"port": {"network_id": network}})).refused(409, "pool_empty");
+        // What a port has outside of the pools stays its own, and none of the pools' when it goes.
+        let pools = json!([{"start": "192.0.2.9", "end": "192.0.2.9"}]);
+        put(&mut bench, json!({"gateway_ip": null, "allocation_pools": pools})).expect(200);
+        bench.api.delete(&format!("/v2.0/ports/{first}")).expect(204);
+        let last = bench.create_port(json!({ "network_id": network }));
+        assert_eq!(address(&mut bench, &last), "192.0.2.9");
+        bench.api.post("/v2.0/ports", &json!({"port": {"network_id": network}})).refused(409, "pool_empty");
+    });
+}
+
+#[test]
+fn a_change_that_changes_nothing_is_none() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let port = bench.create_port(json!({"network_id": network, "name": "a"}));
+        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        let server = bench.vm();
+        let server = format!("/nicd/v1/servers/{server}");
+        let guest = bench.api.get(&server).expect(200)["server"]["guest"].clone();
+        assert_eq!(guest["owner"], Value::Null, "none was given");
+        for (path, key, same, other) in [
+            (format!("/v2.0/networks/{network}"), "network", json!({"mtu": 1500}), json!({"mtu": 1400})),
+            (format!("/v2.0/subnets/{subnet}"), "subnet", json!({"gateway_ip": "192.0.2.1"}), json!({"name": "b"})),
+            (format!("/v2.0/ports/{port}"), "port", json!({"name": "a"}), json!({"name": "b"})),
+            (server, "server", json!({ "guest": guest }), json!({"guest": guest, "name": "b"})),
+        ] {
+            let before = bench.api.get(&path).expect(200);
+            assert_eq!(bench.api.put(&path, &json!({ key: same })).expect(200), before);
+            assert_eq!(bench.api.get(&path).expect(200), before);
+            let after = bench.api.put(&path, &json!({ key: other })).expect(200);
+            assert_ne!(after[key]["updated_at"], before[key]["updated_at"], "{path}");
+            assert_eq!(after[key]["created_at"], before[key]["created_at"], "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_change_may_be_for_one_revision_alone() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let port = bench.create_port(json!({ "network_id": network }));
+        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        for (path, key) in [
+            (format!("/v2.0/ports/{port}"), "port"),
+            (format!("/v2.0/subnets/{subnet}"), "subnet"),
+            (format!("/v2.0/networks/{network}"), "network"),
+        ] {
+            let body = json!({ key: {"name": "changed"} }).to_string();
+            let mut ask = |method: &str, condition: &str| {
+                let headers = [("Content-Type", "application/json"), ("If-Match", condition)];
+                let body = if method == "PUT" { body.as_str() } else { "" };
+                bench.api.call(method, &path, &headers, body.as_bytes())
+            };
+            for method in ["PUT", "DELETE"] {
+                let error = ask(method, "revision_number=7").refused(412, "revision_mismatch");
+                assert_eq!(error["type"], "RevisionNumberConstraintFailed");
+                ask(method, "W/\"1\"").refused(400, "bad_condition");
+            }
+            assert_eq!(ask("PUT", "revision_number=1").expect(200)[key]["revision_number"], 2);
+            ask("PUT", "revision_number=1").refused(412, "revision_mismatch");
+            ask("PUT", "*").expect(200);
+            ask("DELETE", "revision_number=2").expect(204);
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_changed_is_told_from_what_there_is_not() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let port = bench.create_port(json!({ "network_id": network }));
+        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        for (path, key, body, words) in [
+            (
+                format!("/v2.0/networks/{network}"),
+                "network",
+                json!({"nicd:bridge": "br0"}),
+                "nicd:bridge. Value: br0. Cannot update",
+            ),
+            (
+                format!("/v2.0/subnets/{subnet}"),
+                "subnet",
+                json!({"cidr": "192.0.2.0/25"}),
+                "cidr. Value: 192.0.2.0/25. Cannot update",
+            ),
+            (format!("/v2.0/ports/{port}"), "port", json!({ "network_id": NOBODY }), "network_id. Value: 9c1f5d6e"),
+            (format!("/v2.0/ports/{port}"), "port", json!({"colour": "red"}), "'colour' was unexpected"),
+        ] {
+            let error = bench.api.put(&path, &json!({ key: body })).refused(400, "invalid_value");
             assert!(text(&error["message"]).contains(words), "{error}");
         }
     });

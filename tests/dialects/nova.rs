@@ -460,3 +460,42 @@ fn a_head_is_the_head_of_a_get_and_a_delete_answers_nothing() {
         assert_eq!((gone.status, gone.text.as_str()), (204, ""));
     });
 }
+
+#[test]
+fn a_server_is_shown_with_what_clients_stop_without() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.network(json!({"name": "blue"}));
+        bench.subnet(&network, "192.0.2.0/24");
+        let server = bench.server_with(json!({"name": "web", "project_id": "demo", "guest": {"kind": "vm"}}));
+        let port = bench.attach_to(&server, &network);
+        let mac = bench.port(&port)["mac_address"].clone();
+        let shown = bench.api.get(&format!("/v2.1/servers/{server}")).expect(200)["server"].clone();
+        let address = json!({"addr": "192.0.2.2", "version": 4, "OS-EXT-IPS:type": "fixed", "OS-EXT-IPS-MAC:mac_addr": mac});
+        assert_eq!(shown["addresses"], json!({ "blue": [address] }));
+        assert_eq!((&shown["tenant_id"], &shown["metadata"], &shown["image"]), (&json!("demo"), &json!({}), &json!("")));
+        assert_eq!((&shown["flavor"], &shown["hostId"]), (&json!({"id": "", "links": []}), &json!("")));
+        // Tempest's schema of a server (tempest/lib/api_schema/response/compute/v2_1/servers.py) has these and no fewer.
+        for name in ["id", "name", "status", "links", "created", "updated", "user_id"] {
+            assert!(shown.get(name).is_some(), "{name}: {shown}");
+        }
+        // YYYY-MM-DDThh:mm:ssZ, which some clients read by its length.
+        assert!(text(&shown["created"]).len() == 20 && text(&shown["updated"]).ends_with('Z'), "{shown}");
+        assert_eq!(bench.api.get("/v2.1/servers/detail?name=web").expect(200)["servers"], json!([shown]));
+    });
+}
+
+#[test]
+fn a_version_has_its_media_types_in_its_own_document() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        for (path, number) in [("/v2", "2"), ("/v2.1/", "2.1")] {
+            let version = bench.api.get(path).expect(200)["version"].clone();
+            let kind = format!("application/vnd.openstack.compute+json;version={number}");
+            assert_eq!(version["media-types"], json!([{"base": "application/json", "type": kind}]));
+            assert_eq!((&version["links"][0]["rel"], &version["links"][1]["rel"]), (&json!("self"), &json!("describedby")));
+        }
+        let listed = bench.api.get("/").expect(200)["versions"].clone();
+        assert!(listed.as_array().unwrap().iter().all(|version| version.get("media-types").is_none()), "{listed}");
+    });
+}

@@ -9,7 +9,7 @@ use nicd::kernel::fake::Fault;
 use nicd::manager::{Context, Error};
 use nicd::model::action::{Action, AfterDetach, NewGuest, NewNetwork, NewServer, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{Mac, NetworkId, Owner, ServerId, SubnetId};
+use nicd::model::{Mac, NetworkId, NetworkKind, Owner, ServerId, SubnetId};
 use nicd::plan::Op;
 use uuid::Uuid;
 
@@ -163,6 +163,7 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
             project_id: String::new(),
             mtu: None,
             bridge: None,
+            kind: NetworkKind::Local,
             physical_network: None,
         }]))
         .unwrap();

@@ -8,7 +8,7 @@ use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, PortView, Reply};
 use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{NetworkId, Owner, PortId, Profile, ServerId, SubnetId};
+use nicd::model::{NetworkId, NetworkKind, Owner, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkSeen};
 use nicd::points::Board;
 use uuid::Uuid;
@@ -187,6 +187,7 @@ pub fn create_network(n: usize) -> Action {
         project_id: String::new(),
         mtu: None,
         bridge: (n == OPERATORS).then(|| BR0.parse().unwrap()),
+        kind: NetworkKind::Local,
         physical_network: None,
     }])
 }

@@ -155,7 +155,7 @@ fn server_shown() -> Shape {
     let vm = Record::new()
         .must("kind", only("vm"))
         .must("queues", number(1..=u32::from(MAX_QUEUES)))
-        .must("owner", Record::new().may("uid", count()).may("gid", count()))
+        .must("owner", or_null(Record::new().may("uid", count()).may("gid", count())))
         .must("monitor", null());
     let netns = Record::new().must("kind", only("netns")).must("path", words());
     Record::new()

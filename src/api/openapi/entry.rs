@@ -80,6 +80,14 @@ impl Entry {
         self.does(&[Act::Key]).header(key)
     }
 
+    /// A change that may be asked for on the condition of a revision.
+    pub(super) fn if_match(self) -> Self {
+        let condition = parameter("If-Match", like("^(\\*|\"?revision_number=[0-9]+\"?)$"))
+            .description(Some("`revision_number=N`: only if that is its revision; else 412."))
+            .example(Some("revision_number=1".into()));
+        self.does(&[Act::Conditional]).header(condition)
+    }
+
     /// The body it reads.
     pub(super) fn body(self, shape: impl Into<Shape>, examples: &[(&'static str, Value)]) -> Self {
         self.reads(shape, Required::True, examples)
@@ -253,6 +261,7 @@ fn meaning(status: u16) -> &'static str {
         406 => "The version asked for is not one of these.",
         408 => "The request did not arrive in time; the connection closes.",
         409 => "It does not fit what is there.",
+        412 => "It has another revision than the request was made for.",
         413 => "More than is possible.",
         415 => "The body is not JSON.",
         431 => "The headers are too long; the connection closes.",

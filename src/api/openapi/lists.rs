@@ -3,12 +3,19 @@
 use utoipa::openapi::path::ParameterBuilder;
 
 use super::entry::{Entry, parameter};
-use super::schema::{Record, Shape, count, list, one_of_words, words};
+use super::schema::{Record, Shape, count, like, list, one_of_words, words};
+use crate::api::listing::Kind;
 
 /// A list's parameters: filters by each known attribute, and how to sort, cut and page.
 pub(super) fn listing(entry: Entry, known: &[&str]) -> Entry {
     let filters = known.iter().map(|name| {
-        parameter(name, list(words())).description(Some("Only those that have one of these values; `a=x&a=y` for either."))
+        let values = match Kind::of(name) {
+            Kind::Truth => list(like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|0|1)$")),
+            Kind::Number => list(count()),
+            Kind::Addresses => list(like("^(ip_address|subnet_id)=")),
+            Kind::Text => list(words()),
+        };
+        parameter(name, values).description(Some("Only those that have one of these values; `a=x&a=y` for either."))
     });
     let entry = filters.fold(fields(entry), Entry::query);
     let keys = list(one_of_words(known.iter().copied()));

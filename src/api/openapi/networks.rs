@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::entry::Entry;
 use super::refusals::Act::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
 use super::schema::{
-    Record, Shape, any_uuid, either, empty_list, link, list, named, null, number, one_of_words, only, or_null, text, time, uuid,
-    words,
+    Record, Shape, any_number, any_uuid, either, empty_list, link, list, named, null, number, one_of_words, only, only_truth,
+    or_null, text, time, uuid, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -46,6 +46,7 @@ pub(in crate::api) fn update() -> Entry {
     entry("update_network", "Change a network")
         .about("With `mtu` the devices of all its ports follow.")
         .does(&[Write, Network, ChangeNetwork])
+        .if_match()
         .body(Record::wrapping("network", named("NetworkChange")), &[("name", json!({"network": {"name": "green"}}))])
         .answers(200, "The network as it is now.", Record::wrapping("network", named("Network")), example())
 }
@@ -53,6 +54,7 @@ pub(in crate::api) fn update() -> Entry {
 pub(in crate::api) fn delete() -> Entry {
     entry("delete_network", "Remove a network without ports, with its subnets and the bridge that nicd made")
         .does(&[Write, Network, DropNetwork])
+        .if_match()
         .answers_nothing(204, "It is gone.")
 }
 
@@ -96,11 +98,11 @@ fn changeable(record: Record) -> Record {
     record
         .may("name", text(NAME))
         .may("description", text(NAME))
-        .may("mtu", number(MIN_MTU..=MAX_MTU))
-        .may("admin_state_up", only(true))
-        .may("shared", only(false))
-        .may("router:external", only(false))
-        .may("port_security_enabled", only(false))
+        .may("mtu", any_number(MIN_MTU..=MAX_MTU))
+        .may("admin_state_up", only_truth(true))
+        .may("shared", only_truth(false))
+        .may("router:external", only_truth(false))
+        .may("port_security_enabled", only_truth(false))
 }
 
 fn network() -> Record {

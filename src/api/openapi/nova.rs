@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::entry::{Entry, parameter};
 use super::refusals::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
-use super::schema::{Record, Shape, any_uuid, ip, like, list, mac, named, one_of_words, or_null, time, uuid, words};
+use super::schema::{
+    Record, Shape, any_uuid, empty_list, ip, like, list, mac, map, named, one_of_words, only, or_null, time, uuid, words,
+};
 use super::{lists, samples, versions};
 use crate::api::dialect::COMPUTE;
 use crate::api::microversion::Microversion;
@@ -23,7 +25,7 @@ pub(in crate::api) fn servers() -> Entry {
 }
 
 pub(in crate::api) fn details() -> Entry {
-    let example = json!({"servers": [nova::detail(&samples::vm(), SERVERS)]});
+    let example = json!({"servers": [nova::detail(&samples::vm(), &nics(), SERVERS)]});
     let entry = found(entry("detail_servers", "The servers of this host, in detail"));
     entry.answers(200, "Those that fit.", lists::page("servers", detail()), example)
 }
@@ -35,7 +37,7 @@ fn found(entry: Entry) -> Entry {
 }
 
 pub(in crate::api) fn server() -> Entry {
-    let example = json!({"server": nova::detail(&samples::vm(), SERVERS)});
+    let example = json!({"server": nova::detail(&samples::vm(), &nics(), SERVERS)});
     entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", detail()), example)
 }
 
@@ -105,7 +107,27 @@ fn brief() -> Record {
 }
 
 fn detail() -> Record {
-    brief().must("status", one_of_words(["ACTIVE"])).must("tenant_id", words()).must("created", time()).must("updated", time())
+    let address = Record::new()
+        .must("addr", ip())
+        .must("version", only(4).enum_values(Some([4, 6])))
+        .must("OS-EXT-IPS:type", only("fixed"))
+        .must("OS-EXT-IPS-MAC:mac_addr", mac());
+    let flavor = Record::new().must("id", only("")).must("links", empty_list());
+    brief()
+        .must("status", one_of_words(["ACTIVE"]))
+        .must("tenant_id", words())
+        .must("created", time())
+        .must("updated", time())
+        .must("addresses", map(Shape::from(list(Shape::from(address)))).description(Some("By the network's name.")))
+        .must("metadata", Record::new())
+        .must("hostId", only(""))
+        .must("user_id", only(""))
+        .must("image", only(""))
+        .must("flavor", flavor)
+}
+
+fn nics() -> Vec<nova::Nic> {
+    vec![(samples::network().network.name, samples::port())]
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {

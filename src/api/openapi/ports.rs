@@ -7,7 +7,7 @@ use super::networks::{bulk, made};
 use super::refusals::Act::{ChangePort, NewPort, Port, Query, Write};
 use super::schema::{
     Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, mac, named, null, number, one_of_words, only,
-    or_null, text, time, truth, uuid, words,
+    only_truth, or_null, text, time, truth, uuid, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -48,12 +48,16 @@ pub(in crate::api) fn update() -> Entry {
     entry("update_port", "Change a port")
         .about("`device_id` is what it is: a port gets its server by an attach.")
         .does(&[Write, Port, ChangePort])
+        .if_match()
         .body(Record::wrapping("port", named("PortChange")), &[("down", json!({"port": {"admin_state_up": false}}))])
         .answers(200, "The port as it is now.", Record::wrapping("port", named("Port")), example())
 }
 
 pub(in crate::api) fn delete() -> Entry {
-    entry("delete_port", "Remove a port, detaching it first").does(&[Write, Port]).answers_nothing(204, "It is gone, or going.")
+    entry("delete_port", "Remove a port, detaching it first")
+        .does(&[Write, Port])
+        .if_match()
+        .answers_nothing(204, "It is gone, or going.")
 }
 
 fn entry(id: &'static str, summary: &'static str) -> Entry {
@@ -86,9 +90,9 @@ fn changeable(record: Record) -> Record {
         .may("fixed_ips", list(wanted_ip()).max_items(Some(ENTRIES)))
         .may("binding:profile", or_null(Record::new().may("interface_name", or_null(link())).may("vnet_hdr", any_truth())))
         .may("binding:host_id", or_null(words().description(Some("This host, or empty."))))
-        .may("port_security_enabled", only(false))
-        .may("security_groups", empty_list())
-        .may("allowed_address_pairs", empty_list())
+        .may("port_security_enabled", only_truth(false))
+        .may("security_groups", or_null(empty_list()))
+        .may("allowed_address_pairs", or_null(empty_list()))
         .may("nicd:limits", or_null(nothing()))
         .may("binding:vnic_type", only("normal"))
 }

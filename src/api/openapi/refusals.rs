@@ -65,6 +65,8 @@ pub(super) enum Act {
     NewPort,
     /// Changes a port.
     ChangePort,
+    /// May be for one revision alone.
+    Conditional,
     /// Makes a server known.
     PutServer,
     /// Forgets a server.
@@ -122,6 +124,7 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
         (unknown(What::Network), &[Network]),
         (unknown(What::Subnet), &[Subnet]),
         (Refusal::UseAttach(port()), &[ChangePort]),
+        (Refusal::BadCondition("none".into()), &[Conditional]),
         (Refusal::BadId("'none' is not a 'uuid': 32 hexadecimal digits are expected".into()), &[OwnId]),
         (Refusal::BadPath("/v2.0/ports/%FF".into()), &[Path]),
         (Refusal::NoRoute("/v3".into()), &[]),
@@ -149,6 +152,7 @@ fn objects() -> Vec<(Error, &'static [Act])> {
         (Error::KindChange { server: server(), is: "vm", asked: "netns" }, &[PutServer]),
         (Error::NeedsDetach { what: "mac_address", port: port() }, &[ChangePort]),
         (Error::MtuInUse { network: network() }, &[ChangeNetwork]),
+        (Error::RevisionMismatch { asked: 3, is: 4 }, &[Conditional]),
     ]
 }
 
@@ -161,6 +165,7 @@ fn addresses() -> Vec<(Error, &'static [Act])> {
     let empty = Error::PoolEmpty { network: network(), cidr: "10.0.0.0/24".into(), size: 253, used: 253 };
     vec![
         (Error::AddressInUse { ip, network: network(), port: port() }, ASKED),
+        (Error::GatewayInUse { gateway: ip, port: port() }, &[ChangeSubnet]),
         (Error::AddressOutside { ip, network: network(), subnets: "10.1.0.0/24".into() }, ASKED),
         (Error::AddressKept { ip, why: "the gateway's address" }, ASKED),
         (Error::SubnetOfOther { subnet: subnet(), network: network() }, &[NewPort, ChangePort]),

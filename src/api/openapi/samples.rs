@@ -9,8 +9,8 @@ use crate::manager::{Binding, Collected, DeviceView, Health, Leftover, Tap, Veri
 use crate::manager::{NetworkView, PortView, ServerView};
 use crate::model::pools::Range;
 use crate::model::{
-    FixedIp, Guest, HostRoute, Mac, Network, NetworkId, Origin, Owner, Phase, Port, PortId, Profile, Server, ServerId, Status,
-    Subnet, SubnetId, names,
+    FixedIp, Guest, HostRoute, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Server,
+    ServerId, Status, Subnet, SubnetId, names,
 };
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Step, Switch};
@@ -38,6 +38,7 @@ pub(super) fn network() -> NetworkView {
         project_id: "demo".into(),
         mtu: 1500,
         bridge: None,
+        kind: NetworkKind::Local,
         physical_network: None,
         created_at: then(),
         updated_at: then(),

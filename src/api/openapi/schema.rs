@@ -12,9 +12,8 @@ pub(super) type Shape = RefOr<Schema>;
 /// Hyphenated or plain, in either case: what `model::ids` reads.
 const UUID: &str = "^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})$";
 
-/// Colons, hyphens or Cisco's dots, in either case: what `model::mac` reads.
-const MAC: &str =
-    "^(([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}|([0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\\.){2}[0-9a-fA-F]{4})$";
+/// Six octets, in either case, with colons, hyphens or dots between them or some of them, of one kind: what `model::mac` reads.
+const MAC: &str = "^[0-9a-fA-F]{2}([:.-]?[0-9a-fA-F]{2}){5}$";
 
 /// What `model::names::LinkName` reads.
 const LINK: &str = "^[^/:%\\s\\u0000-\\u001f\\u007f-\\u009f]{1,15}$";
@@ -103,6 +102,17 @@ pub(super) fn any_truth() -> Shape {
 /// A whole number in a range.
 pub(super) fn number(range: RangeInclusive<u32>) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(*range.start())).maximum(Some(*range.end()))
+}
+
+/// A whole number in a range, as Neutron's readers take it: clients also send it as text.
+pub(super) fn any_number(range: RangeInclusive<u32>) -> Shape {
+    AnyOf::builder().item(number(range)).item(like("^[0-9]+$")).build().into_shape()
+}
+
+/// True or false of which only one is possible so far, as nicd reads it: clients also send it as text.
+pub(super) fn only_truth(possible: bool) -> Shape {
+    let text = if possible { "^[Tt][Rr][Uu][Ee]$" } else { "^[Ff][Aa][Ll][Ss][Ee]$" };
+    AnyOf::builder().item(only(possible)).item(like(text)).build().into_shape()
 }
 
 /// A whole number from 0.

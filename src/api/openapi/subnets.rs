@@ -6,7 +6,8 @@ use super::entry::Entry;
 use super::networks::{bulk, made};
 use super::refusals::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
 use super::schema::{
-    Record, Shape, any_uuid, empty_list, ip, like, list, named, null, number, only, or_null, text, time, uuid, words,
+    Record, Shape, any_number, any_uuid, empty_list, ip, like, list, named, null, number, only, only_truth, or_null, text, time,
+    uuid, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -44,6 +45,7 @@ pub(in crate::api) fn update() -> Entry {
     let resolver = json!({"subnet": {"dns_nameservers": ["10.0.0.53"]}});
     entry("update_subnet", "Change a subnet")
         .does(&[Write, Subnet, ChangeSubnet])
+        .if_match()
         .body(Record::wrapping("subnet", named("SubnetChange")), &[("resolver", resolver)])
         .answers(200, "The subnet as it is now.", Record::wrapping("subnet", named("Subnet")), example())
 }
@@ -51,6 +53,7 @@ pub(in crate::api) fn update() -> Entry {
 pub(in crate::api) fn delete() -> Entry {
     entry("delete_subnet", "Remove a subnet nobody has an address of")
         .does(&[Write, Subnet, DropSubnet])
+        .if_match()
         .answers_nothing(204, "It is gone.")
 }
 
@@ -63,17 +66,13 @@ fn example() -> Value {
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
-    let pool = Record::new().must("start", ip()).must("end", ip());
-    let gateway = or_null(ip());
     let new = Record::new()
         .may("id", any_uuid())
         .must("network_id", any_uuid())
         .must("cidr", like("^[0-9a-fA-F:.]+/[0-9.]+$").description(Some("An IPv4 or IPv6 range such as 192.168.1.0/24.")))
-        .may("ip_version", only(4).enum_values(Some([4, 6])))
+        .may("ip_version", any_number(4..=6))
         .may("tenant_id", text(NAME))
-        .may("project_id", text(NAME))
-        .may("gateway_ip", gateway)
-        .may("allocation_pools", list(pool).max_items(Some(ENTRIES)));
+        .may("project_id", text(NAME));
     vec![("Subnet", subnet().into()), ("NewSubnet", changeable(new).into()), ("SubnetChange", changeable(Record::new()).into())]
 }
 
@@ -83,9 +82,11 @@ fn changeable(record: Record) -> Record {
     record
         .may("name", text(NAME))
         .may("description", text(NAME))
-        .may("dns_nameservers", list(ip()).max_items(Some(ENTRIES)))
-        .may("host_routes", list(route).max_items(Some(ENTRIES)))
-        .may("enable_dhcp", only(false))
+        .may("gateway_ip", or_null(ip()))
+        .may("allocation_pools", list(Record::new().must("start", ip()).must("end", ip())).max_items(Some(ENTRIES)))
+        .may("dns_nameservers", or_null(list(ip()).max_items(Some(ENTRIES))))
+        .may("host_routes", or_null(list(route).max_items(Some(ENTRIES))))
+        .may("enable_dhcp", only_truth(false))
         .may("ipv6_address_mode", null())
         .may("ipv6_ra_mode", null())
 }

@@ -19,14 +19,14 @@ pub(in crate::api) fn all() -> Entry {
 }
 
 pub(in crate::api) fn v2() -> Entry {
-    let example = json!({"version": versions::v2_of("http://localhost")});
-    let shape = Record::wrapping("version", version());
+    let example = json!({"version": versions::whole(versions::v2_of("http://localhost"))});
+    let shape = Record::wrapping("version", whole());
     Entry::new(COMPUTE, TAG, "version_2", "The compute API's version 2.0").answers(200, "This version.", shape, example)
 }
 
 pub(in crate::api) fn v21() -> Entry {
-    let example = json!({"version": versions::v21_of("http://localhost")});
-    let shape = Record::wrapping("version", version());
+    let example = json!({"version": versions::whole(versions::v21_of("http://localhost"))});
+    let shape = Record::wrapping("version", whole());
     Entry::new(COMPUTE, TAG, "version_21", "The compute API's version 2.1 and its microversions").answers(
         200,
         "This version.",
@@ -69,7 +69,12 @@ fn version() -> Record {
         .must("links", links())
 }
 
+/// A version in its own document.
+fn whole() -> Record {
+    version().must("media-types", list(Record::new().must("base", words()).must("type", words())))
+}
+
 /// Links as OpenStack gives them.
 pub(super) fn links() -> Shape {
-    list(Record::new().must("rel", words()).must("href", words())).into()
+    list(Record::new().must("rel", words()).must("href", words()).may("type", words())).into()
 }
