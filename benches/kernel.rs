@@ -287,6 +287,7 @@ fn settings(port: PortId) -> LinkSettings {
         fdb: vec![mac],
         learning: Some(false),
         plain: false,
+        forward: false,
     }
 }
 

@@ -9,7 +9,7 @@ use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::Batch;
 use crate::model::{LinkName, Mac, NetworkId, names};
-use crate::plan::{Kind, Switch};
+use crate::plan::{BridgeExtras, Kind, Switch};
 
 /// A bridge to be made.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,7 @@ pub(super) fn set(
     (mac, mtu): (Option<Mac>, Option<u32>),
     switch: Option<Switch>,
     v6_off: bool,
+    off: BridgeExtras,
 ) -> Result<(), Failure> {
     let altname = names::network_altname(network);
     let target = Target::Altname(&altname);
@@ -73,10 +74,37 @@ pub(super) fn set(
     if mac.is_some() || mtu.is_some() {
         batch.set(Part::Link, target, 0, 0, |f| shape(f, mac, mtu, None));
     }
+    if !off.is_none() {
+        batch.switch_off(target, off);
+    }
     if let Some(switch) = switch {
         batch.switch(target, switch, |_| {});
     }
     send_all(netlink, batch)
+}
+
+impl Batch {
+    /// Switches off what somebody switched on. Only RTM_NEWLINK reads a bridge's settings, and without NLM_F_CREATE it changes
+    /// what is there. What the kernel was built without was not seen on, and is not named.
+    fn switch_off(&mut self, target: Target<'_>, off: BridgeExtras) {
+        self.add(Part::Link, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
+            target.name(f);
+            f.nest(IFLA_LINKINFO, |f| {
+                f.text(IFLA_INFO_KIND, "bridge");
+                f.nest(IFLA_INFO_DATA, |f| {
+                    if off.stp {
+                        f.u32(IFLA_BR_STP_STATE, 0);
+                    }
+                    if off.vlan_filtering {
+                        f.u8(IFLA_BR_VLAN_FILTERING, 0);
+                    }
+                    if off.multicast_snooping {
+                        f.u8(IFLA_BR_MCAST_SNOOPING, 0);
+                    }
+                });
+            });
+        });
+    }
 }
 
 /// [`Op::DeleteBridge`](crate::plan::Op::DeleteBridge).

@@ -15,13 +15,15 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, HostAddress, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+use crate::plan::{
+    Address, At, BRIDGE_PORTS, BridgeExtras, BridgePort, HostAddress, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen,
+};
 use crate::points;
 
 use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 
 /// A bridge's port as the kernel makes it.
-const FRESH: BridgePort = BridgePort { forwarding: false, learning: true, altered: false };
+const FRESH: BridgePort = BridgePort { forwarding: false, held: false, learning: true, altered: false };
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,6 +268,7 @@ impl Fake {
             master: None,
             group: 0,
             v6_autoconf: true,
+            extras: BridgeExtras::default(),
             bridge_port: None,
             tap: None,
         });
@@ -365,8 +368,9 @@ impl World {
         match link.master {
             None => link.bridge_port = None,
             Some(_) => {
-                let BridgePort { learning, altered, .. } = link.bridge_port.unwrap_or(FRESH);
-                link.bridge_port = Some(BridgePort { forwarding: link.up && link.lower_up && bridge_up, learning, altered });
+                let seen = link.bridge_port.unwrap_or(FRESH);
+                let runs = link.up && link.lower_up && bridge_up;
+                link.bridge_port = Some(BridgePort { forwarding: runs && !seen.held, held: runs && seen.held, ..seen });
             }
         }
         let (index, up) = (link.index, link.up);
@@ -444,6 +448,7 @@ impl World {
                 master: None,
                 group: 0,
                 v6_autoconf: true,
+                extras: BridgeExtras::default(),
                 bridge_port: None,
                 tap: None,
             },
@@ -494,6 +499,7 @@ impl World {
         if let Some(seen) = link.bridge_port.as_mut() {
             seen.learning = settings.learning.unwrap_or(seen.learning);
             seen.altered &= !settings.plain;
+            seen.held &= !settings.forward;
         }
         self.fdb.entry(link.index).or_default().extend(&settings.fdb);
         self.put(link);
@@ -535,13 +541,16 @@ impl World {
                 (link.mac, link.mtu, link.v6_autoconf) = (Some(*mac), *mtu, false);
                 self.switch(link, Switch::Up);
             }
-            Op::SetBridge { network, mac, mtu, switch, v6_off } => {
+            Op::SetBridge { network, mac, mtu, switch, v6_off, off } => {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
                 let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
                 link.mac = mac.or(link.mac);
                 link.mtu = mtu.unwrap_or(link.mtu);
                 link.v6_autoconf &= !v6_off;
+                link.extras.stp &= !off.stp;
+                link.extras.multicast_snooping &= !off.multicast_snooping;
+                link.extras.vlan_filtering &= !off.vlan_filtering;
                 let switch = switch.unwrap_or(if link.up { Switch::Up } else { Switch::Down });
                 self.switch(link, switch);
             }

@@ -24,14 +24,14 @@ pub(super) enum Target<'a> {
 }
 
 impl Target<'_> {
-    fn index(self) -> u32 {
+    pub(super) fn index(self) -> u32 {
         match self {
             Self::Index(index) => index,
             Self::Altname(_) => 0,
         }
     }
 
-    fn name(self, f: &mut Fields<'_>) {
+    pub(super) fn name(self, f: &mut Fields<'_>) {
         if let Self::Altname(name) = self {
             f.text(IFLA_ALT_IFNAME, name);
         }
@@ -105,16 +105,19 @@ impl Batch {
     }
 
     /// Sets flags of a bridge's port. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads slave data.
-    fn port_flags(&mut self, target: Target<'_>, learning: Option<bool>, plain: bool) {
+    fn port_flags(&mut self, target: Target<'_>, settings: &LinkSettings) {
         self.add(Part::PortFlags, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
             target.name(f);
             f.nest(IFLA_LINKINFO, |f| {
                 f.text(IFLA_INFO_SLAVE_KIND, "bridge");
                 f.nest(IFLA_INFO_SLAVE_DATA, |f| {
-                    if let Some(learning) = learning {
+                    if let Some(learning) = settings.learning {
                         f.u8(IFLA_BRPORT_LEARNING, u8::from(learning));
                     }
-                    if plain {
+                    if settings.forward {
+                        f.u8(IFLA_BRPORT_STATE, BR_STATE_FORWARDING);
+                    }
+                    if settings.plain {
                         IFLA_BRPORT_PLAIN.iter().for_each(|(flag, value)| f.u8(*flag, *value));
                     }
                 });
@@ -161,7 +164,7 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
         At::Altname if settings.fdb.is_empty() => (Target::Altname(&altname), 0),
         At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
     };
-    let LinkSettings { mark, v6_off, mac, mtu, master, fdb, learning, plain } = settings;
+    let LinkSettings { mark, v6_off, mac, mtu, master, fdb, learning, plain, forward } = settings;
     let mut batch = Batch::default();
     if let At::Index(index) = at
         && *mark
@@ -178,8 +181,8 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
     if let At::Index(index) = at {
         batch.settle(index);
     }
-    if learning.is_some() || *plain {
-        batch.port_flags(target, *learning, *plain);
+    if learning.is_some() || *plain || *forward {
+        batch.port_flags(target, settings);
     }
     let mut refusals = netlink.send(batch)?;
     already_marked(netlink, &mut refusals, index, &altname)?;

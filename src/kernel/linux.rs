@@ -164,7 +164,9 @@ impl LinuxHost {
             Op::CreateBridge { network, index, name, mac, mtu } => {
                 Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu }.create(netlink)
             }
-            Op::SetBridge { network, mac, mtu, switch, v6_off } => bridge::set(netlink, *network, (*mac, *mtu), *switch, *v6_off),
+            Op::SetBridge { network, mac, mtu, switch, v6_off, off } => {
+                bridge::set(netlink, *network, (*mac, *mtu), *switch, *v6_off, *off)
+            }
             Op::DeleteBridge { network } => bridge::delete(netlink, *network),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };

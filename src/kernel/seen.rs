@@ -8,7 +8,7 @@ use super::uapi::*;
 use super::wire::{self, Batch};
 use super::{Trouble, Who};
 use crate::model::Mac;
-use crate::plan::{BridgePort, Kind, LinkSeen, TapSeen};
+use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, TapSeen};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -90,6 +90,7 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
         master: None,
         group: 0,
         v6_autoconf: false,
+        extras: BridgeExtras::default(),
         bridge_port: None,
         tap: None,
     };
@@ -107,6 +108,9 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
             _ => {}
         }
     }
+    if let Some(port) = &mut link.bridge_port {
+        port.held &= flags & IFF_RUNNING != 0;
+    }
     Some(link)
 }
 
@@ -123,16 +127,32 @@ fn info(link: &mut LinkSeen, info: &[u8]) {
     match wire::field(info, IFLA_INFO_KIND).map(wire::text).as_deref() {
         Some("tun") => tap(link, data),
         Some("veth") => link.kind = Kind::Veth,
-        Some("bridge") => link.kind = Kind::Bridge,
+        Some("bridge") => {
+            link.kind = Kind::Bridge;
+            link.extras = extras(data);
+        }
         _ => {}
     }
     if wire::field(info, IFLA_INFO_SLAVE_KIND).map(wire::text).as_deref() == Some("bridge") {
         let port = wire::field(info, IFLA_INFO_SLAVE_DATA).unwrap_or_default();
+        let state = octet(port, IFLA_BRPORT_STATE);
         link.bridge_port = Some(BridgePort {
-            forwarding: octet(port, IFLA_BRPORT_STATE) == Some(BR_STATE_FORWARDING),
+            forwarding: state == Some(BR_STATE_FORWARDING),
+            held: state.is_some_and(|state| state != BR_STATE_FORWARDING),
             learning: octet(port, IFLA_BRPORT_LEARNING).is_some_and(|value| value != 0),
             altered: IFLA_BRPORT_PLAIN.iter().any(|(flag, plain)| octet(port, *flag).is_some_and(|value| value != *plain)),
         });
+    }
+}
+
+/// `br_fill_info`, net/bridge/br_netlink.c.
+fn extras(data: &[u8]) -> BridgeExtras {
+    let set = |kind| octet(data, kind).is_some_and(|value| value != 0);
+    let stp = wire::field(data, IFLA_BR_STP_STATE).and_then(|value| wire::u32_at(value, 0));
+    BridgeExtras {
+        stp: stp.is_some_and(|stp| stp != 0),
+        multicast_snooping: set(IFLA_BR_MCAST_SNOOPING),
+        vlan_filtering: set(IFLA_BR_VLAN_FILTERING),
     }
 }
 
@@ -238,7 +258,8 @@ mod tests {
             master: Some(3),
             group: 9,
             v6_autoconf: true,
-            bridge_port: Some(BridgePort { forwarding: true, learning: false, altered: false }),
+            extras: BridgeExtras::default(),
+            bridge_port: Some(BridgePort { forwarding: true, held: false, learning: false, altered: false }),
             tap: Some(TapSeen { persist: true, multi_queue: false, uid: None, gid: Some(36) }),
         };
         assert_eq!(link(&body(everything)), Some(expected));

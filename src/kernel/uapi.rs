@@ -56,6 +56,8 @@ pub(super) const AF_INET6: u8 = 10;
 
 /// `linux/if.h`.
 pub(super) const IFF_UP: u32 = 0x1;
+/// `netif_oper_up`: what a bridge goes by.
+pub(super) const IFF_RUNNING: u32 = 0x40;
 pub(super) const IFF_LOWER_UP: u32 = 0x1_0000;
 /// `ALTIFNAMSIZ - 1`.
 pub(super) const MAX_ALTNAME: usize = 127;
@@ -88,6 +90,7 @@ pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 12] =
     [(4, 0), (5, 0), (6, 0), (7, 0), (9, 1), (10, 0), (27, 1), (30, 1), (32, 0), (33, 0), (39, 0), (40, 0)];
 pub(super) const IFLA_BR_FORWARD_DELAY: u16 = 1;
 pub(super) const IFLA_BR_STP_STATE: u16 = 5;
+pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 pub(super) const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 pub(super) const IFLA_INET6_CONF: u16 = 2;

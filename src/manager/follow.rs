@@ -150,7 +150,8 @@ impl Manager {
         if before.name != link.name {
             self.renamed(state, before, link);
         }
-        if (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
+        let of = |link: &LinkSeen| (link.name.clone(), link.mtu, link.kind.clone(), link.up, link.extras);
+        if of(before) != of(link) {
             self.follow_bridge(state, link);
         }
     }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
+use super::have::BridgeExtras;
+
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -142,6 +144,9 @@ pub enum Op {
         /// Turns IPv6 address generation off.
         #[serde(default)]
         v6_off: bool,
+        /// What is switched off of what somebody switched on.
+        #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
+        off: BridgeExtras,
     },
     /// Deletes a network's agent-made bridge.
     DeleteBridge {
@@ -314,12 +319,15 @@ pub struct LinkSettings {
     /// Sets the bridge port's other flags back to what the kernel makes ports with.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain: bool,
+    /// Lets the bridge port forward again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forward: bool,
 }
 
 impl LinkSettings {
     fn facets(&self) -> Vec<Facet> {
         // A port that comes into a bridge has all its flags to be set.
-        let flags = self.master.is_none() && (self.learning.is_some() || self.plain);
+        let flags = self.master.is_none() && (self.learning.is_some() || self.plain || self.forward);
         let all = [
             (Facet::Bridge, self.master.is_some()),
             (Facet::Mac, self.mac.is_some()),

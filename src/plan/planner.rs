@@ -6,7 +6,7 @@ use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
 use super::facts::bridge_seen;
-use super::have::{BRIDGE_PORTS, Have, Kind, LinkSeen};
+use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Step, Switch};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
@@ -77,6 +77,8 @@ struct Home {
     index: u32,
     mtu: u32,
     name: String,
+    /// Whether each of its ports is to forward once its link runs: it is up, and no spanning tree decides otherwise.
+    forwards: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -95,15 +97,17 @@ impl<'a> Planner<'a> {
         let mac = (seen.mac != Some(*mac)).then_some(*mac);
         let mtu = (seen.mtu != *mtu).then_some(*mtu);
         let switch = (!seen.up).then_some(Switch::Up);
-        if mac.is_some() || mtu.is_some() || switch.is_some() || seen.v6_autoconf {
+        if mac.is_some() || mtu.is_some() || switch.is_some() || seen.v6_autoconf || !seen.extras.is_none() {
             let undo = Op::SetBridge {
                 network,
                 mac: mac.and(seen.mac),
                 mtu: mtu.and(Some(seen.mtu)),
                 switch: switch.and(Some(Switch::Down)),
                 v6_off: false,
+                off: BridgeExtras::default(),
             };
-            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off: seen.v6_autoconf }, Some(undo));
+            let (v6_off, off) = (seen.v6_autoconf, seen.extras);
+            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off, off }, Some(undo));
         }
         Ok(())
     }
@@ -150,16 +154,20 @@ impl<'a> Planner<'a> {
     fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
         let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
         let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
-        match (bridge_seen(bridge, self.have), &bridge.made) {
+        let seen = bridge_seen(bridge, self.have);
+        let forwards = seen.is_some_and(|seen| seen.up && !seen.extras.stp);
+        match (seen, &bridge.made) {
             (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
                 Err(PlanError::NotABridge(seen.name.clone()))
             }
             (Some(seen), BridgeMade::Existing { .. }) => {
-                Ok(Home { index: seen.index, mtu: self.mtu_of(seen, port), name: seen.name.clone() })
+                Ok(Home { index: seen.index, mtu: self.mtu_of(seen, port), name: seen.name.clone(), forwards })
             }
-            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone() }),
+            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => {
+                Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone(), forwards })
+            }
             (None, BridgeMade::ByAgent { index, mtu, .. }) => {
-                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string() })
+                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string(), forwards })
             }
             (None, BridgeMade::Existing { name }) => Err(PlanError::NoSuchBridge(name.to_string())),
         }
@@ -182,6 +190,7 @@ impl<'a> Planner<'a> {
             fdb: vec![port.mac],
             learning: Some(false),
             plain: false,
+            forward: false,
         };
         let configure = Op::Configure { port: id, at: At::Index(port.index), settings };
         match &port.nic {
@@ -232,6 +241,7 @@ impl<'a> Planner<'a> {
             fdb: if away { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
+            forward: !away && home.forwards && seen.bridge_port.is_some_and(|seen| seen.held),
         };
         if settings != LinkSettings::default() {
             let before = LinkSettings {

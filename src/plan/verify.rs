@@ -75,6 +75,8 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     found.differ("address_generation", "off", off(link.v6_autoconf));
     if let Some(seen) = link.bridge_port {
         found.differ("learning", "off", off(seen.learning));
+        let held = seen.held && home.is_some_and(|home| home.up && !home.extras.stp);
+        found.differ("port_state", "forwarding", if held { "not forwarding" } else { "forwarding" });
         found.differ("port_flags", "as made", if seen.altered { "altered" } else { "as made" });
     }
     if let (NicWant::Tap { queues, owner, .. }, Some(tap)) = (&port.nic, link.tap) {
@@ -104,6 +106,9 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
         found.differ("mtu", *mtu, seen.mtu);
         found.differ("up", up(true), up(seen.up));
         found.differ("address_generation", "off", off(seen.v6_autoconf));
+        found.differ("stp", "off", off(seen.extras.stp));
+        found.differ("multicast_snooping", "off", off(seen.extras.multicast_snooping));
+        found.differ("vlan_filtering", "off", off(seen.extras.vlan_filtering));
     }
     found.all
 }
@@ -202,6 +207,7 @@ mod tests {
             master: None,
             group: 0,
             v6_autoconf: false,
+            extras: crate::plan::BridgeExtras::default(),
             bridge_port: None,
             tap: None,
         }

@@ -82,6 +82,36 @@ fn other_flags_of_its_bridge_port_are_set_back() {
 }
 
 #[test]
+fn a_port_kept_from_forwarding_forwards_again() {
+    for state in [0, 1, 2] {
+        repaired(&format!("bridge link set dev DEV state {state}"));
+    }
+}
+
+#[test]
+fn what_was_switched_on_at_an_agent_made_bridge_is_switched_off() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        bench.events.wait_status(&port, "ACTIVE");
+        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let extras = || {
+            let data = link(&bridge)["linkinfo"]["info_data"].clone();
+            ["stp_state", "mcast_snooping", "vlan_filtering"].map(|name| data[name].clone())
+        };
+        let before = extras();
+        run(&format!("ip link set {bridge} type bridge stp_state 1 mcast_snooping 1"));
+        let start = Instant::now();
+        while extras() != before {
+            assert!(start.elapsed() < SOON, "{:?}", extras());
+        }
+        bench.wait_status(&port, "ACTIVE");
+    });
+}
+
+#[test]
 fn address_generation_is_switched_off_again() {
     repaired("ip link set DEV addrgenmode eui64");
 }
