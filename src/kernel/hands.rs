@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{HostAddress, LinkSeen, Plan};
+use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
@@ -79,12 +79,6 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `submit`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
-
-    /// Every address in the host's namespace.
-    ///
-    /// # Errors
-    /// As for `submit`.
-    fn addresses(&self) -> Result<Answer<Result<Vec<HostAddress>, OpError>>, Refused>;
 
     /// What attaches need and this process cannot have.
     ///
@@ -195,10 +189,6 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.ask(Host::observe)
-    }
-
-    fn addresses(&self) -> Result<Answer<Result<Vec<HostAddress>, OpError>>, Refused> {
-        self.ask(Host::addresses)
     }
 
     fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {

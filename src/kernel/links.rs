@@ -149,7 +149,9 @@ pub(super) fn send_all(netlink: &mut Netlink, batch: Batch) -> Result<(), Failur
 pub(super) fn first_failure(refusals: Vec<Refusal>) -> Result<(), Failure> {
     let no_v6 =
         |refusal: &Refusal| refusal.part == Part::V6Off && matches!(refusal.errno, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP);
-    match refusals.into_iter().find(|refusal| !no_v6(refusal)) {
+    // What went with something else, or by another's hand.
+    let went = |refusal: &Refusal| refusal.part == Part::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL);
+    match refusals.into_iter().find(|refusal| !no_v6(refusal) && !went(refusal)) {
         None => Ok(()),
         Some(refusal) => Err(refusal.into()),
     }
@@ -160,23 +162,25 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
     let altname = names::port_altname(port);
     let (target, index) = match at {
         At::Index(index) => (Target::Index(index), index),
-        // The FDB knows ports by index alone.
-        At::Altname if settings.fdb.is_empty() => (Target::Altname(&altname), 0),
+        // The FDB and addresses know links by index alone.
+        At::Altname if settings.fdb.is_empty() && settings.stray.is_empty() => (Target::Altname(&altname), 0),
         At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
     };
-    let LinkSettings { mark, v6_off, mac, mtu, master, fdb, learning, plain, forward } = settings;
+    let LinkSettings { mark, v6_off, stray, mac, mtu, master, fdb, learning, plain, forward } = settings;
     let mut batch = Batch::default();
     if let At::Index(index) = at
         && *mark
     {
         batch.mark(index, &altname);
     }
-    if *v6_off {
-        batch.v6_off(target);
-    }
     if mac.is_some() || mtu.is_some() || master.is_some() {
         batch.set(Part::Link, target, 0, 0, |f| shape(f, *mac, *mtu, *master));
     }
+    // Behind the MTU, with which IPv6 may come back.
+    if *v6_off {
+        batch.v6_off(target);
+    }
+    stray.iter().for_each(|address| batch.unaddress(index, *address));
     fdb.iter().for_each(|mac| batch.fdb(index, *mac));
     if let At::Index(index) = at {
         batch.settle(index);

@@ -2,6 +2,7 @@
 //!
 //! What is unknown or too short is passed by: a link that cannot be read wholly is still there, with its index.
 
+use super::addresses;
 use super::answer::{Failure, Part};
 use super::socket::Netlink;
 use super::uapi::*;
@@ -27,6 +28,19 @@ pub(super) fn ifinfo(family: u8, index: u32, flags: u32, change: u32) -> [u8; IF
 /// (`rtnl_getlink`, `linkwatch_sync_dev`).
 pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
     look_at(netlink, who, link)
+}
+
+/// The same, with the addresses of a link of ours that are not to be on it.
+pub(super) fn look_whole(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
+    let Some(mut link) = look(netlink, who)? else { return Ok(None) };
+    if link.marks().next().is_some() {
+        match addresses::note_strays(netlink, link.index, std::slice::from_mut(&mut link)) {
+            // It went in between, which the next look shows.
+            Err(failure) if failure.trouble == Trouble::Gone => {}
+            noted => noted?,
+        }
+    }
+    Ok(Some(link))
 }
 
 /// The index of a veth's other end, in that end's namespace.
@@ -57,7 +71,7 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
     netlink.ask(batch, read)
 }
 
-/// A complete dump of the namespace's links.
+/// A complete dump of the namespace's links, with the addresses on ours that are not to be there.
 pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
     let ask = || {
         let mut batch = Batch::default();
@@ -66,7 +80,9 @@ pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
         });
         batch
     };
-    netlink.dump(ask, link)
+    let mut links = netlink.dump(ask, link)?;
+    addresses::note_strays(netlink, 0, &mut links)?;
+    Ok(links)
 }
 
 /// The link at `index`, which somebody took a moment ago.
@@ -89,6 +105,7 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
         lower_up: flags & IFF_LOWER_UP != 0,
         master: None,
         group: 0,
+        stray: Vec::new(),
         v6_autoconf: false,
         extras: BridgeExtras::default(),
         bridge_port: None,
@@ -257,6 +274,7 @@ mod tests {
             lower_up: true,
             master: Some(3),
             group: 9,
+            stray: Vec::new(),
             v6_autoconf: true,
             extras: BridgeExtras::default(),
             bridge_port: Some(BridgePort { forwarding: true, held: false, learning: false, altered: false }),

@@ -34,6 +34,8 @@ pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_NEWLINKPROP: u16 = 108;
 pub(super) const RTM_DELLINKPROP: u16 = 109;
 pub(super) const RTNLGRP_LINK: u32 = 1;
+pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
+pub(super) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
 pub(super) const RTPROT_STATIC: u8 = 4;
@@ -113,6 +115,9 @@ pub(super) const BR_STATE_FORWARDING: u8 = 3;
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
 pub(super) const IFA_BROADCAST: u16 = 4;
+pub(super) const IFA_PROTO: u16 = 11;
+/// The kernel made it by itself, as link-local; those below are others that it made.
+pub(super) const IFAPROT_KERNEL_LL: u8 = 3;
 pub(super) const IFA_F_NODAD: u8 = 2;
 
 /// `linux/neighbour.h`.

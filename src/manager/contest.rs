@@ -93,6 +93,7 @@ fn contested(facet: Facet) -> &'static str {
         Facet::Mtu => "contested_mtu",
         Facet::PortFlags => "contested_port_flags",
         Facet::AddressGeneration => "contested_address_generation",
+        Facet::Addresses => "contested_addresses",
         Facet::Alias => "contested_alias",
         Facet::Up => "contested_up",
     }

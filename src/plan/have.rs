@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Mac, NetworkId, PortId, names};
 
+use super::op::Address;
+
 /// One link, as one look showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkSeen {
@@ -36,6 +38,10 @@ pub struct LinkSeen {
     /// Its group (`IFLA_GROUP`), 0 unless somebody moved it.
     #[serde(default)]
     pub group: u32,
+    /// Addresses of the host's on it that are not to be there. Looked for on links marked as ours alone: on a device any, on a
+    /// bridge what the kernel made by itself, as an operator may give it others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stray: Vec<Address>,
     /// Whether the kernel would give it an IPv6 address of its own (`IFLA_INET6_ADDR_GEN_MODE` other than none).
     pub v6_autoconf: bool,
     /// What it has beyond a bridge as nicd makes one; nothing of it where it is no bridge.
@@ -277,6 +283,7 @@ mod tests {
             lower_up: true,
             master,
             group: 0,
+            stray: Vec::new(),
             v6_autoconf: false,
             extras: BridgeExtras::default(),
             bridge_port: None,

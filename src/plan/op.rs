@@ -57,6 +57,8 @@ pub enum Facet {
     PortFlags,
     /// Its IPv6 address generation.
     AddressGeneration,
+    /// Addresses on the host's side.
+    Addresses,
     /// Its alias.
     Alias,
     /// Whether it is up.
@@ -74,6 +76,7 @@ impl Facet {
             Self::Mtu => "mtu",
             Self::PortFlags => "port flags",
             Self::AddressGeneration => "address generation",
+            Self::Addresses => "addresses",
             Self::Alias => "alias",
             Self::Up => "up",
         }
@@ -144,6 +147,9 @@ pub enum Op {
         /// Turns IPv6 address generation off.
         #[serde(default)]
         v6_off: bool,
+        /// Addresses to take off.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stray: Vec<Address>,
         /// What is switched off of what somebody switched on.
         #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
         off: BridgeExtras,
@@ -301,6 +307,9 @@ pub struct LinkSettings {
     /// Turns IPv6 address generation off.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub v6_off: bool,
+    /// Addresses to take off the host's side.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stray: Vec<Address>,
     /// The host side's MAC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
@@ -334,6 +343,7 @@ impl LinkSettings {
             (Facet::Mtu, self.mtu.is_some()),
             (Facet::PortFlags, flags),
             (Facet::AddressGeneration, self.v6_off),
+            (Facet::Addresses, !self.stray.is_empty()),
         ];
         all.into_iter().filter(|(_, set)| *set).map(|(facet, _)| facet).collect()
     }

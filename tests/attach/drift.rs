@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::bench::Bench;
 use crate::netns::{in_netns, run};
-use crate::witness::{bridge_port, link, marked_ports};
+use crate::witness::{Monitor, bridge_port, link, marked_ports, v6_addresses};
 
 /// How soon a repair is done.
 const SOON: Duration = Duration::from_secs(1);
@@ -79,6 +79,55 @@ fn learning_is_switched_off_again() {
 #[test]
 fn other_flags_of_its_bridge_port_are_set_back() {
     repaired("bridge link set dev DEV isolated on flood off hairpin on");
+}
+
+#[test]
+fn an_address_on_the_hosts_side_is_taken_off() {
+    repaired("ip addr add 203.0.113.1/32 dev DEV");
+    repaired("ip addr add fd00::1/64 dev DEV nodad");
+}
+
+/// Below 1280 a link has no IPv6, and when it has it again the kernel gives it an address.
+#[test]
+fn an_mtu_below_ipv6s_is_set_back_and_no_address_comes_with_it() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        bench.events.wait_status(&port, "ACTIVE");
+        let before = settled(&device);
+        let mut told = Monitor::v6_addresses();
+        run(&format!("ip link set {device} mtu 1000"));
+        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        bench.events.wait_status(&port, "ACTIVE");
+        assert_eq!(settled(&device), before);
+        assert!(told.take().is_empty(), "at no instant");
+    });
+}
+
+#[test]
+fn an_agent_made_bridge_keeps_the_addresses_that_an_operator_gave_it_alone() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let mtu = link(&bridge)["mtu"].clone();
+        run(&format!("ip link set {bridge} mtu 1000"));
+        let start = Instant::now();
+        while link(&bridge)["mtu"] != mtu || !v6_addresses().is_empty() {
+            assert!(start.elapsed() < SOON, "{:?}", v6_addresses());
+        }
+        run(&format!("ip addr add fe80::1/64 dev {bridge} nodad"));
+        run(&format!("ip link set {bridge} type bridge stp_state 1"));
+        while link(&bridge)["linkinfo"]["info_data"]["stp_state"] != 0 {
+            assert!(start.elapsed() < 2 * SOON);
+        }
+        assert_eq!(v6_addresses().len(), 1, "what was given to it is left when it is set back");
+    });
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn a_changed_bridge_is_set_back() {
             mtu: Some(1500),
             switch: Some(Switch::Up),
             v6_off: true,
+            stray: vec![],
             off: BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false },
         });
         let seen = host.kernel.look(Who::Altname(&names::network_altname(network()))).unwrap().unwrap();
@@ -58,6 +59,7 @@ fn a_changed_bridge_is_set_back() {
             mtu: Some(1500),
             switch: None,
             v6_off: false,
+            stray: vec![],
             off: BridgeExtras::default(),
         };
         host.refused(&absent, Trouble::Gone);

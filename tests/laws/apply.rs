@@ -114,7 +114,9 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
     for bridge in &want.bridges {
         let BridgeMade::ByAgent { mac, mtu, .. } = bridge.made else { continue };
         let seen = have.own_bridge(bridge.network).ok_or("the agent's bridge is not there")?;
-        if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false) || !seen.extras.is_none() {
+        if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false)
+            || !(seen.extras.is_none() && seen.stray.is_empty())
+        {
             return Err(format!("{bridge:?}: {seen:?}"));
         }
     }
@@ -128,6 +130,9 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         let held = seen.bridge_port.is_some_and(|seen| seen.held);
         if held && bridge.up && !bridge.extras.stp {
             return Err(format!("{port:?} is held: {seen:?}"));
+        }
+        if !seen.stray.is_empty() {
+            return Err(format!("{port:?} has addresses: {seen:?}"));
         }
         if !identity || !link || seen.v6_autoconf || seen.master != Some(bridge.index) || learning {
             return Err(format!("{port:?}: {seen:?}"));
@@ -209,6 +214,7 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
         }
         if ours(link) {
             now.extras = link.extras;
+            now.stray.clone_from(&link.stray);
         }
         if has(link, &finished) {
             now = LinkSeen { alias: link.alias.clone(), up: link.up, lower_up: link.lower_up, ..now };

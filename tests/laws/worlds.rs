@@ -65,6 +65,7 @@ enum Drift {
     Learning(usize),
     Flags(usize),
     Held(usize),
+    Addressed(usize),
     Unmarked(usize),
     V6(usize),
     Down(usize),
@@ -129,6 +130,7 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Learning as fn(usize) -> Drift),
         Just(Drift::Flags as fn(usize) -> Drift),
         Just(Drift::Held as fn(usize) -> Drift),
+        Just(Drift::Addressed as fn(usize) -> Drift),
         Just(Drift::Unmarked as fn(usize) -> Drift),
         Just(Drift::V6 as fn(usize) -> Drift),
         Just(Drift::Down as fn(usize) -> Drift),
@@ -258,6 +260,7 @@ impl Drift {
             Self::Held(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { held: true, ..seen });
             }),
+            Self::Addressed(port) => device(port, &|link| link.stray = vec![Address { ip: [192, 0, 2, 1].into(), prefix: 24 }]),
             Self::Unmarked(port) => device(port, &|link| link.altnames.clear()),
             Self::V6(port) => device(port, &|link| link.v6_autoconf = true),
             Self::Down(port) => device(port, &|link| link.up = false),
