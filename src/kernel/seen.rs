@@ -2,6 +2,8 @@
 //!
 //! What is unknown or too short is passed by: a link that cannot be read wholly is still there, with its index.
 
+use std::collections::BTreeSet;
+
 use super::addresses;
 use super::answer::{Failure, Part};
 use super::socket::Netlink;
@@ -30,10 +32,17 @@ pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSee
     look_at(netlink, who, link)
 }
 
-/// The same, with the addresses of a link of ours that are not to be on it.
+/// The same, with what of a link of ours does not show on it alone: the addresses that are not to be on it, and who keeps it
+/// from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
 pub(super) fn look_whole(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
     let Some(mut link) = look(netlink, who)? else { return Ok(None) };
     if link.marks().next().is_some() {
+        if let Some(bridge) = holder(&link) {
+            let forwards = look(netlink, Who::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
+            let Some(again) = look(netlink, Who::Index(link.index))? else { return Ok(None) };
+            link = again;
+            judge_held(&mut link, |_| forwards);
+        }
         match addresses::note_strays(netlink, link.index, std::slice::from_mut(&mut link)) {
             // It went in between, which the next look shows.
             Err(failure) if failure.trouble == Trouble::Gone => {}
@@ -81,8 +90,23 @@ pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
         batch
     };
     let mut links = netlink.dump(ask, link)?;
+    let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
+    let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
+    links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note_strays(netlink, 0, &mut links)?;
     Ok(links)
+}
+
+/// The bridge in which a link that runs does not forward.
+fn holder(link: &LinkSeen) -> Option<u32> {
+    link.master.filter(|_| link.bridge_port.is_some_and(|port| port.held))
+}
+
+/// Whether a port that does not forward is held back by somebody, or by its bridge.
+fn judge_held(link: &mut LinkSeen, forwards: impl Fn(u32) -> bool) {
+    if let Some(port) = &mut link.bridge_port {
+        port.held &= link.master.is_some_and(forwards);
+    }
 }
 
 /// The link at `index`, which somebody took a moment ago.

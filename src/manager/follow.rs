@@ -143,15 +143,15 @@ impl Manager {
             self.judge_bridge(state, NetworkId(mark));
         }
         let Some(before) = before else { return self.follow_bridge(state, link) };
-        // A mark that was taken off leaves its port without a device.
+        // A mark that was taken off leaves its port without a device, or a network's ports without a bridge.
         for mark in before.marks().filter(|mark| !link.marks().any(|still| still == *mark)) {
             self.judge(state, PortId(mark), Reason::Drift);
+            self.follow_networks(state, &[NetworkId(mark)]);
         }
         if before.name != link.name {
             self.renamed(state, before, link);
         }
-        let of = |link: &LinkSeen| (link.name.clone(), link.mtu, link.kind.clone(), link.up, link.extras);
-        if of(before) != of(link) {
+        if (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
             self.follow_bridge(state, link);
         }
     }
@@ -163,6 +163,10 @@ impl Manager {
         }
         let on = state.bridges.get(&link.name).into_iter().flatten().copied();
         let networks: Vec<NetworkId> = on.chain(link.marks().map(NetworkId)).collect();
+        self.follow_networks(state, &networks);
+    }
+
+    fn follow_networks(self: &Arc<Self>, state: &mut State, networks: &[NetworkId]) {
         let entries = networks.iter().filter_map(|id| state.networks.get(id));
         let ports: Vec<PortId> = entries.flat_map(|entry| entry.ports.iter().copied()).collect();
         for port in ports {

@@ -105,8 +105,7 @@ impl BridgeExtras {
 pub struct BridgePort {
     /// Whether it forwards (`BR_STATE_FORWARDING`).
     pub forwarding: bool,
-    /// Whether it is kept from forwarding although its link runs; where the bridge is up and no spanning tree decides,
-    /// somebody did that.
+    /// Whether somebody keeps it from forwarding: its link runs, its bridge is up, and no spanning tree decides.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     /// Whether it learns addresses.

@@ -80,8 +80,6 @@ struct Home {
     index: u32,
     mtu: u32,
     name: String,
-    /// Whether each of its ports is to forward once its link runs: it is up, and no spanning tree decides otherwise.
-    forwards: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -165,20 +163,16 @@ impl<'a> Planner<'a> {
     fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
         let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
         let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
-        let seen = bridge_seen(bridge, self.have);
-        let forwards = seen.is_some_and(|seen| seen.up && !seen.extras.stp);
-        match (seen, &bridge.made) {
+        match (bridge_seen(bridge, self.have), &bridge.made) {
             (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
                 Err(PlanError::NotABridge(seen.name.clone()))
             }
             (Some(seen), BridgeMade::Existing { .. }) => {
-                Ok(Home { index: seen.index, mtu: self.mtu_of(seen, port), name: seen.name.clone(), forwards })
+                Ok(Home { index: seen.index, mtu: self.mtu_of(seen, port), name: seen.name.clone() })
             }
-            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => {
-                Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone(), forwards })
-            }
+            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone() }),
             (None, BridgeMade::ByAgent { index, mtu, .. }) => {
-                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string(), forwards })
+                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string() })
             }
             (None, BridgeMade::Existing { name }) => Err(PlanError::NoSuchBridge(name.to_string())),
         }
@@ -257,7 +251,7 @@ impl<'a> Planner<'a> {
             fdb: if away { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
-            forward: !away && home.forwards && seen.bridge_port.is_some_and(|seen| seen.held),
+            forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
         };
         if cut {
             self.step(Op::SetLink { port: id, switch: Switch::Down }, Some(Op::SetLink { port: id, switch: Switch::Up }));

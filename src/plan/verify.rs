@@ -65,8 +65,7 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     found.differ("address_generation", "off", off(link.v6_autoconf));
     if let Some(seen) = link.bridge_port {
         found.differ("learning", "off", off(seen.learning));
-        let held = seen.held && home.is_some_and(|home| home.up && !home.extras.stp);
-        found.differ("port_state", "forwarding", if held { "not forwarding" } else { "forwarding" });
+        found.differ("port_state", "forwarding", if seen.held { "not forwarding" } else { "forwarding" });
         found.differ("port_flags", "as made", if seen.altered { "altered" } else { "as made" });
     }
     if let (NicWant::Tap { queues, owner, .. }, Some(tap)) = (&port.nic, link.tap) {

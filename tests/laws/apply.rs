@@ -128,7 +128,7 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         let link = (seen.mac, seen.mtu, seen.up) == (Some(port.mac.host_side()), bridge.mtu, port.admin_up);
         let learning = seen.bridge_port.is_none_or(|seen| seen.learning);
         let held = seen.bridge_port.is_some_and(|seen| seen.held);
-        if held && bridge.up && !bridge.extras.stp {
+        if held {
             return Err(format!("{port:?} is held: {seen:?}"));
         }
         if !seen.stray.is_empty() {
