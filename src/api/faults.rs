@@ -294,7 +294,6 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::SubnetOverlap { .. } => (S::BAD_REQUEST, "InvalidInput"),
         Error::TooManySubnets { .. } => (S::CONFLICT, "OverQuota"),
         Error::ServerHasNics { .. } | Error::KindChange { .. } => (S::CONFLICT, "Conflict"),
-        Error::Netns(NetnsError::Refused { .. }) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         Error::Netns(NetnsError::Helper { .. }) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),

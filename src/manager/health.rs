@@ -29,6 +29,7 @@ impl Manager {
         let state = self.lock();
         let problems = store(&state).into_iter().chain(rollback::problem(&state)).chain(config(&state));
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
+        let problems = problems.chain(contest::bridge_problems(&state));
         let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
@@ -69,8 +70,18 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let lacks = state.lacks.iter().map(|lack| (Problem::from(lack).reason, None));
     let crowded = crowded::bridges(state).next().map(|_| (crowded::NEARLY_FULL, None));
     let contested = state.contested.iter().map(|(port, contest)| (contest.reason, Some(*port)));
+    let bridges = (!state.fought_bridges.is_empty()).then_some((contest::NETWORK_BRIDGE, None));
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
-    store.into_iter().chain(lost).chain(config).chain(lacks).chain(contested).chain(leftovers).chain(crowded).collect()
+    store
+        .into_iter()
+        .chain(lost)
+        .chain(config)
+        .chain(lacks)
+        .chain(contested)
+        .chain(bridges)
+        .chain(leftovers)
+        .chain(crowded)
+        .collect()
 }
 
 fn store_word(error: &StoreError) -> &'static str {

@@ -409,3 +409,28 @@ fn a_device_that_somebody_fights_over_is_not_fought_without_end() {
         assert_eq!(bench.api.get("/nicd/v1/health").expect(200)["status"], "ok");
     });
 }
+
+#[test]
+fn who_keeps_changing_an_agent_made_bridge_is_named_and_fought_less() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let mtu = || link(&bridge)["mtu"].clone();
+        let made = mtu();
+        let start = Instant::now();
+        let mut rounds = 0;
+        while start.elapsed() < Duration::from_secs(3) {
+            run(&format!("ip link set {bridge} mtu 1300"));
+            rounds += 1;
+            while mtu() != made && start.elapsed() < Duration::from_secs(3) {}
+        }
+        assert!((5..20).contains(&rounds), "{rounds} rounds");
+        bench.events.wait_for("a fight", |event| event["reason"] == "contested_network_bridge");
+        while mtu() != made {
+            assert!(start.elapsed() < Duration::from_secs(6));
+        }
+    });
+}
