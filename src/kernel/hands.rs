@@ -119,7 +119,7 @@ pub type Threads = Vec<JoinHandle<()>>;
 ///
 /// # Errors
 /// The kernel gives no sockets, or no threads can be had.
-pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Threads), OpError> {
+pub fn start<K: Kernel + Clone>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Threads), OpError> {
     let reaper = reaper::inbox();
     let submitted = Arc::new(AtomicU64::new(0));
     let no_thread = |error: std::io::Error| OpError {
@@ -135,8 +135,9 @@ pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Thr
             let now = submitted.load(Ordering::Relaxed);
             std::mem::replace(&mut before, now) != now
         };
-        let hosts = (0..reaper::HANDS).map(|_| kernel.open()).collect::<Result<Vec<_>, _>>()?;
-        reaper::start(hosts, reaper.clone(), came_since).map_err(no_thread)?
+        let (first, kernel) = (kernel.open()?, kernel.clone());
+        let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
+        reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
     let workshop = Workshop { worker, reaper, submitted };
     Ok((Arc::new(workshop), vec![worker_thread, reaper_thread]))

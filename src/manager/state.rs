@@ -77,6 +77,8 @@ pub(super) struct State {
     pub due: Wakeups,
     /// Attached ports of which somebody keeps undoing what nicd does, with what that is.
     pub contested: BTreeMap<PortId, Contest>,
+    /// Leaving ports whose device the kernel does not let go, for long.
+    pub kept: BTreeSet<PortId>,
     /// Networks whose agent-made bridge somebody keeps changing.
     pub fought_bridges: BTreeSet<NetworkId>,
     /// The commits that a store put back no longer knows, while devices sealed by them are there.
@@ -271,6 +273,7 @@ impl State {
     pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
         let entry = self.ports.remove(&id)?;
         self.due.forget(id);
+        self.kept.remove(&id);
         self.contested.remove(&id);
         self.release(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
