@@ -171,8 +171,8 @@ fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) 
             guest_name: Some(format!("p{number}").parse().unwrap()),
             guest_mac: mac(number),
             guest_mtu: 1500,
+            settings: settings(port),
         },
-        Op::Configure { port, at: At::Index(index), settings: settings(port) },
         Op::ConfigureGuest { port, netns, pin, guest_index: Some(index + 1), settings: given },
         Op::Seal { port, alias: "0f0f0f0f 4711".into(), switch: Switch::Up },
     ] {

@@ -168,7 +168,7 @@ impl From<Refusal> for Failure {
         let trouble = match (part, errno) {
             (_, Errno::ENODEV) => Trouble::Gone,
             (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
-            (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
+            (Part::Create | Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
             (Part::Address(_) | Part::Route(_), _) => Trouble::GuestRefused,
             (_, Errno::ETIMEDOUT) => Trouble::TimedOut,
             (_, Errno::EPERM | Errno::EACCES) => Trouble::Permission,
@@ -199,7 +199,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let failure = match (op, errno) {
         (Op::CreateVeth { .. } | Op::ConfigureGuest { .. }, Errno::ENOENT) => failure.meaning(Trouble::Namespace),
         (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(Trouble::GuestNameTaken),
-        (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(Trouble::NoBridge),
+        (Op::CreateVeth { .. } | Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(Trouble::NoBridge),
         _ => failure,
     };
     failure.during(op.name())

@@ -522,7 +522,9 @@ impl World {
     fn apply(&mut self, op: &Op) -> Result<Applied, OpError> {
         match op {
             Op::CreateTap { port, index, .. } if self.made(*port, *index, &Kind::Tap) => {}
-            Op::CreateVeth { port, index, .. } if self.made(*port, *index, &Kind::Veth) => {}
+            Op::CreateVeth { port, index, settings, .. } if self.made(*port, *index, &Kind::Veth) => {
+                self.configure(*port, At::Index(*index), settings)?;
+            }
             Op::CreateBridge { network, index, name, mac, mtu } => {
                 let altname = names::network_altname(*network);
                 if self.named(&altname).is_some_and(|link| link.index == *index) {
@@ -563,7 +565,7 @@ impl World {
                     link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, uid, gid: owner.gid });
                 }
             }
-            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, .. } => {
+            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, settings, .. } => {
                 let cookie = self.netns(netns, *pin)?;
                 let taken: BTreeSet<&str> =
                     self.guests.values().filter(|guest| guest.cookie == cookie).map(|guest| guest.name.as_str()).collect();
@@ -578,13 +580,10 @@ impl World {
                     return Err(refused(Trouble::Other, "naming the guest's end".to_owned()));
                 };
                 self.create(*index, name, Kind::Veth)?;
-                let mut link = self.links[index].clone();
-                link.altnames.push(names::port_altname(*port));
-                link.v6_autoconf = false;
+                self.configure(*port, At::Index(*index), settings).inspect_err(|_| self.remove(*index))?;
                 let guest =
                     Guest { cookie, name: guest_name, index: *guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };
                 self.guests.insert(*index, guest);
-                self.put(link);
             }
             Op::Configure { port, at, settings } => self.configure(*port, *at, settings)?,
             Op::Persist { port } => {

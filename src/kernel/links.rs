@@ -88,6 +88,30 @@ impl Batch {
         self.add(Part::Look, RTM_GETLINK, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS));
     }
 
+    /// All that a device is to be on the host's side. Only one addressed by its index is being made.
+    pub(super) fn host_side(&mut self, target: Target<'_>, index: u32, altname: &str, settings: &LinkSettings) {
+        let LinkSettings { mark, v6_off, stray, mac, mtu, master, fdb, learning, plain, forward } = settings;
+        let made = matches!(target, Target::Index(_));
+        if *mark && made {
+            self.mark(index, altname);
+        }
+        if mac.is_some() || mtu.is_some() || master.is_some() {
+            self.set(Part::Link, target, 0, 0, |f| shape(f, *mac, *mtu, *master));
+        }
+        // Behind the MTU, with which IPv6 may come back.
+        if *v6_off {
+            self.v6_off(target);
+        }
+        stray.iter().for_each(|address| self.unaddress(index, *address));
+        fdb.iter().for_each(|mac| self.fdb(index, *mac));
+        if made {
+            self.settle(index);
+        }
+        if learning.is_some() || *plain || *forward {
+            self.port_flags(target, settings);
+        }
+    }
+
     /// Deletes a link.
     pub(super) fn delete(&mut self, target: Target<'_>) {
         self.add(Part::Delete, RTM_DELLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| target.name(f));
@@ -166,31 +190,11 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
         At::Altname if settings.fdb.is_empty() && settings.stray.is_empty() => (Target::Altname(&altname), 0),
         At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
     };
-    let LinkSettings { mark, v6_off, stray, mac, mtu, master, fdb, learning, plain, forward } = settings;
     let mut batch = Batch::default();
-    if let At::Index(index) = at
-        && *mark
-    {
-        batch.mark(index, &altname);
-    }
-    if mac.is_some() || mtu.is_some() || master.is_some() {
-        batch.set(Part::Link, target, 0, 0, |f| shape(f, *mac, *mtu, *master));
-    }
-    // Behind the MTU, with which IPv6 may come back.
-    if *v6_off {
-        batch.v6_off(target);
-    }
-    stray.iter().for_each(|address| batch.unaddress(index, *address));
-    fdb.iter().for_each(|mac| batch.fdb(index, *mac));
-    if let At::Index(index) = at {
-        batch.settle(index);
-    }
-    if learning.is_some() || *plain || *forward {
-        batch.port_flags(target, settings);
-    }
+    batch.host_side(target, index, &altname, settings);
     let mut refusals = netlink.send(batch)?;
     already_marked(netlink, &mut refusals, index, &altname)?;
-    first_failure(refusals).or_else(|failure| explain(netlink, failure, *master))
+    first_failure(refusals).map_err(|failure| explained(netlink, failure, settings.master))
 }
 
 /// Drops the refusal of an altname that the link with this index already has.
@@ -208,14 +212,13 @@ pub(super) fn already_marked(
 }
 
 /// The kernel says EINVAL or EOPNOTSUPP of a master that is not there or takes no ports (`do_set_master`).
-fn explain(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Result<(), Failure> {
-    let Some(master) = master.filter(|master| *master != 0 && failure.part == Part::Link && failure.trouble == Trouble::Other)
-    else {
-        return Err(failure);
-    };
-    match look(netlink, Who::Index(master))? {
-        Some(link) if link.kind == Kind::Bridge => Err(failure),
-        _ => Err(failure.meaning(Trouble::NoBridge)),
+pub(super) fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Failure {
+    let about_master = matches!(failure.part, Part::Create | Part::Link) && failure.trouble == Trouble::Other;
+    let Some(master) = master.filter(|master| *master != 0 && about_master) else { return failure };
+    match look(netlink, Who::Index(master)) {
+        Ok(Some(link)) if link.kind == Kind::Bridge => failure,
+        Ok(_) => failure.meaning(Trouble::NoBridge),
+        Err(another) => another,
     }
 }
 

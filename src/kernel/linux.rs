@@ -174,9 +174,9 @@ impl LinuxHost {
                 held.taps.remove(port);
                 Ok(())
             }
-            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, guest_mac, guest_mtu } => {
+            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, guest_mac, guest_mtu, settings } => {
                 let guest = GuestEnd { index: *guest_index, name: guest_name.as_ref(), mac: *guest_mac, mtu: *guest_mtu };
-                let veth = Veth { port: *port, index: *index, name, guest };
+                let veth = Veth { port: *port, index: *index, name, guest, settings };
                 veth.create(netlink, held.inside(self.home, netns, *pin)?)
             }
             Op::Configure { port, at, settings } => links::configure(netlink, *port, *at, settings),

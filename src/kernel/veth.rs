@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
-use super::links::Target;
+use super::links::{Target, explained, shape};
 use super::netns::Inside;
 use super::seen::{ifinfo, look};
 use super::socket::Netlink;
@@ -12,7 +12,7 @@ use super::uapi::*;
 use super::wire::{Batch, Fields};
 use super::{Trouble, Who};
 use crate::model::{LinkName, Mac, PortId, names};
-use crate::plan::Kind;
+use crate::plan::{Kind, LinkSettings};
 
 /// A pair to be made.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,7 @@ pub(super) struct Veth<'a> {
     pub(super) index: u32,
     pub(super) name: &'a LinkName,
     pub(super) guest: GuestEnd<'a>,
+    pub(super) settings: &'a LinkSettings,
 }
 
 /// The end that is the guest's NIC.
@@ -41,17 +42,20 @@ impl Veth<'_> {
         }
         let altname = names::port_altname(self.port);
         let mut batch = Batch::default();
+        let mut settings = self.settings.clone();
         if create::is_free(netlink, self.index, &altname, &Kind::Veth)? {
             self.message(&mut batch, inside);
-            batch.mark(self.index, &altname);
+            (settings.mac, settings.mtu, settings.master) = (None, None, None);
+        } else {
+            settings.mark = false;
         }
-        batch.v6_off(Target::Index(self.index));
+        batch.host_side(Target::Index(self.index), self.index, &altname, &settings);
         let made = Made { index: self.index, name: self.name, altname: &altname };
         create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))
     }
 
-    /// The other end is not set up here: the kernel refuses that of a peer not yet linked (`veth_newlink`,
-    /// drivers/net/veth.c).
+    /// With MAC, MTU and bridge: given later, each would be an event of its own. The other end is not set up here: the
+    /// kernel refuses that of a peer not yet linked (`veth_newlink`, drivers/net/veth.c).
     fn message(self, batch: &mut Batch, inside: &Inside) {
         let guest = |f: &mut Fields<'_>| {
             f.bare(&ifinfo(AF_UNSPEC, self.guest.index, 0, 0));
@@ -62,6 +66,7 @@ impl Veth<'_> {
         };
         batch.add(Part::Create, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, self.index, 0, 0), |f| {
             f.text(IFLA_IFNAME, self.name.as_str());
+            shape(f, self.settings.mac, self.settings.mtu, self.settings.master);
             f.nest(IFLA_LINKINFO, |f| {
                 f.text(IFLA_INFO_KIND, "veth");
                 f.nest(IFLA_INFO_DATA, |f| f.nest(VETH_INFO_PEER, guest));
@@ -71,6 +76,7 @@ impl Veth<'_> {
 
     /// The kernel says EEXIST of either end's name.
     fn explain(self, netlink: &mut Netlink, inside: &mut Inside, failure: Failure) -> Result<(), Failure> {
+        let failure = explained(netlink, failure, self.settings.master);
         let (Trouble::Taken, Part::Create, Some(name)) = (failure.trouble, failure.part, self.guest.name) else {
             return Err(failure);
         };

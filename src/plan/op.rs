@@ -179,7 +179,8 @@ pub enum Op {
         /// Whose device.
         port: PortId,
     },
-    /// Makes a veth pair and marks the host's end. The other end is in the namespace from the start; neither is up.
+    /// Makes a veth pair, the other end in the namespace from the start, and marks and sets up the host's end as
+    /// [`Op::Configure`] does a tap, in one send; neither end is up.
     CreateVeth {
         /// Whose device.
         port: PortId,
@@ -199,6 +200,8 @@ pub enum Op {
         guest_mac: Mac,
         /// The guest's MTU in bytes.
         guest_mtu: u32,
+        /// What to set at the host's end.
+        settings: LinkSettings,
     },
     /// Marks and sets up the host's side of a port as a link and as a bridge port, in one send.
     Configure {

@@ -184,11 +184,9 @@ impl<'a> Planner<'a> {
         self.free_index(port.index)?;
         let id = port.id;
         let name = self.free_name(|choice| names::port_device(id, choice))?;
-        // A veth is marked and without address generation from the message that makes it.
-        let bare = matches!(port.nic, NicWant::Tap { .. });
         let settings = LinkSettings {
-            mark: bare,
-            v6_off: bare,
+            mark: true,
+            v6_off: true,
             stray: Vec::new(),
             mac: Some(port.mac.host_side()),
             mtu: Some(home.mtu),
@@ -198,13 +196,12 @@ impl<'a> Planner<'a> {
             plain: false,
             forward: false,
         };
-        let configure = Op::Configure { port: id, at: At::Index(port.index), settings };
         match &port.nic {
             NicWant::Tap { queues, vnet_hdr, owner } => {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
-                self.step(configure, None);
+                self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
                 self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
             }
             NicWant::Veth { netns, pin, guest } => {
@@ -220,9 +217,9 @@ impl<'a> Planner<'a> {
                     guest_name: guest.name.clone(),
                     guest_mac: port.mac,
                     guest_mtu: port.mtu,
+                    settings,
                 };
                 self.step(create, Some(Op::DeleteLink { port: id }));
-                self.step(configure, None);
                 let settings = guest.clone();
                 let guest_index = Some(guest_index);
                 self.step(Op::ConfigureGuest { port: id, netns: netns.clone(), pin: *pin, guest_index, settings }, None);

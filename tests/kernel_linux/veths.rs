@@ -4,12 +4,17 @@ use std::net::IpAddr;
 
 use nicd::kernel::{Applied, Host, OpError, Trouble, Who};
 use nicd::model::{Mac, NetnsPin, PortId, names};
-use nicd::plan::{Address, At, GuestSettings, Kind, Op, Route, Switch};
+use nicd::plan::{Address, GuestSettings, Kind, Op, Route, Switch};
 
 use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, settings, v6_addresses};
 use crate::netns::{Guest, in_netns, run};
 
 fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>) -> Op {
+    create_in(guest, pin, port, index, name, 0)
+}
+
+/// In a bridge; 0 for none.
+fn create_in(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>, master: u32) -> Op {
     Op::CreateVeth {
         port,
         index,
@@ -20,6 +25,7 @@ fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&
         guest_name: name.map(|name| name.parse().unwrap()),
         guest_mac: mac(port),
         guest_mtu: 1450,
+        settings: settings(port, master),
     }
 }
 
@@ -57,8 +63,7 @@ fn an_attach_gives_the_guest_its_nic() {
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap();
         let port = port(1);
-        host.twice(&create(&guest, pin, port, DEVICE, None));
-        host.twice(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, BRIDGE) });
+        host.twice(&create_in(&guest, pin, port, DEVICE, None, BRIDGE));
         let configure = guest_op(&guest, pin, port, Some(DEVICE + 1), given(mac(port)));
         assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
         let before = guest.ip("-d addr");
@@ -68,7 +73,10 @@ fn an_attach_gives_the_guest_its_nic() {
 
         let seen = host.look(port).unwrap();
         assert_eq!((seen.index, seen.kind.clone(), seen.up, seen.lower_up), (DEVICE, Kind::Veth, true, true));
-        assert!(seen.bridge_port.unwrap().forwarding && !seen.v6_autoconf);
+        assert_eq!((seen.mac, seen.mtu, seen.master), (Some(mac(port).host_side()), 1500, Some(BRIDGE)));
+        let bridge_port = seen.bridge_port.unwrap();
+        assert!(bridge_port.forwarding && !bridge_port.learning && !seen.v6_autoconf);
+        assert!(run(&format!("bridge fdb show dev {}", names::port_device(port, 0))).contains(&mac(port).to_string()));
         assert_eq!(v6_addresses(), 0);
         let nic = &guest.ip_json("-d addr show eth0")[0];
         assert_eq!((&nic["ifindex"], &nic["mtu"]), (&(DEVICE + 1).into(), &1450.into()));
@@ -97,7 +105,6 @@ fn the_guests_end_of_an_earlier_run_is_found() {
         let pin = host.kernel.inspect(&guest.path).unwrap();
         let port = port(1);
         host.apply(&create(&guest, pin, port, DEVICE, Some("nic0")));
-        host.apply(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, 0) });
         host.held = nicd::kernel::linux::Held::default();
         guest.ip("link set nic0 name mine");
         let configure = guest_op(&guest, pin, port, None, given(mac(port)));
@@ -138,6 +145,9 @@ fn clashes_are_told_apart_and_leave_nothing() {
         host.refused(&op(None), Trouble::Taken);
         assert_eq!(guest.ip_json("link").as_array().unwrap().len(), 2, "lo and nic0 alone");
         host.refused(&create(&guest, pin, port, u32::MAX >> 1, None), Trouble::Other);
+        host.refused(&create_in(&guest, pin, port, DEVICE, None, 4711), Trouble::NoBridge);
+        run("ip link add other index 4711 type veth");
+        host.refused(&create_in(&guest, pin, port, DEVICE, None, 4711), Trouble::NoBridge);
     });
 }
 
