@@ -1,5 +1,6 @@
 //! Addresses of links, read from a dump (`inet_fill_ifaddr`, net/ipv4/devinet.c; `inet6_fill_ifaddr`, net/ipv6/addrconf.c).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::answer::{Failure, Part};
@@ -27,10 +28,12 @@ pub(super) fn of_link(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>,
 
 /// Notes on links of ours the addresses that are not to be there. With 0 for the index all links are asked for at once.
 pub(super) fn note_strays(netlink: &mut Netlink, index: u32, links: &mut [LinkSeen]) -> Result<(), Failure> {
-    let told = told(netlink, index)?;
+    let mut on: HashMap<u32, Vec<Told>> = HashMap::new();
+    told(netlink, index)?.into_iter().for_each(|told| on.entry(told.index).or_default().push(told));
     for link in links.iter_mut().filter(|link| link.marks().next().is_some()) {
-        let stray = |told: &&Told| told.index == link.index && (link.kind != Kind::Bridge || told.by_kernel);
-        link.stray = told.iter().filter(stray).map(|told| told.address).collect();
+        let all = on.remove(&link.index).unwrap_or_default();
+        let stray = all.into_iter().filter(|told| link.kind != Kind::Bridge || told.by_kernel);
+        link.stray = stray.map(|told| told.address).collect();
     }
     Ok(())
 }
