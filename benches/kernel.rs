@@ -281,12 +281,14 @@ fn settings(port: PortId) -> LinkSettings {
     LinkSettings {
         mark: true,
         v6_off: true,
+        stray: Vec::new(),
         mac: Some(mac.host_side()),
         mtu: Some(1500),
         master: Some(BRIDGE),
         fdb: vec![mac],
         learning: Some(false),
         plain: false,
+        forward: false,
     }
 }
 

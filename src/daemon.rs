@@ -184,7 +184,13 @@ pub struct Signals {
 ///
 /// # Errors
 /// It cannot start; then nothing of the host was changed.
-pub async fn serve<K: Kernel>(kernel: &K, config: Config, state: State, edge: Edge, signals: Signals) -> Result<(), DaemonError> {
+pub async fn serve<K: Kernel + Clone>(
+    kernel: &K,
+    config: Config,
+    state: State,
+    edge: Edge,
+    signals: Signals,
+) -> Result<(), DaemonError> {
     let settings = &config.settings;
     let State { store, loaded, thread: store_thread, _lock } = state;
     let (notices, noticed) = mpsc::channel(NOTICES);

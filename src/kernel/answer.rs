@@ -41,7 +41,7 @@ pub(super) enum Part {
     Address(Address),
     /// A route of a guest's.
     Route(Route),
-    /// An address or a route of a guest's that is to go.
+    /// An address or a route that is to go.
     Stale,
     /// Looking.
     Look,

@@ -1,15 +1,16 @@
 //! Agent-made bridges. One sends no frame and has no address of its own: STP and multicast snooping are off, and IPv6
 //! generates no address.
 
+use super::Who;
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
 use super::links::{self, Target, send_all, shape};
-use super::seen::ifinfo;
+use super::seen::{ifinfo, must_look};
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::Batch;
 use crate::model::{LinkName, Mac, NetworkId, names};
-use crate::plan::{Kind, Switch};
+use crate::plan::{Address, BridgeExtras, Kind, Switch};
 
 /// A bridge to be made.
 #[derive(Debug, Clone, Copy)]
@@ -56,27 +57,66 @@ impl Bridge<'_> {
     }
 }
 
-/// [`Op::SetBridge`](crate::plan::Op::SetBridge).
-pub(super) fn set(
-    netlink: &mut Netlink,
-    network: NetworkId,
-    (mac, mtu): (Option<Mac>, Option<u32>),
-    switch: Option<Switch>,
-    v6_off: bool,
-) -> Result<(), Failure> {
-    let altname = names::network_altname(network);
-    let target = Target::Altname(&altname);
-    let mut batch = Batch::default();
-    if v6_off {
-        batch.v6_off(target);
+/// What is to be another about a bridge.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub(super) network: NetworkId,
+    pub(super) mac: Option<Mac>,
+    pub(super) mtu: Option<u32>,
+    pub(super) switch: Option<Switch>,
+    pub(super) v6_off: bool,
+    pub(super) stray: &'a [Address],
+    pub(super) off: BridgeExtras,
+}
+
+impl Change<'_> {
+    /// [`Op::SetBridge`](crate::plan::Op::SetBridge). Address generation comes behind the MTU, with which IPv6 may come back.
+    pub(super) fn make(self, netlink: &mut Netlink) -> Result<(), Failure> {
+        let altname = names::network_altname(self.network);
+        let target = Target::Altname(&altname);
+        let mut batch = Batch::default();
+        if self.mac.is_some() || self.mtu.is_some() {
+            batch.set(Part::Link, target, 0, 0, |f| shape(f, self.mac, self.mtu, None));
+        }
+        if self.v6_off {
+            batch.v6_off(target);
+        }
+        if !self.stray.is_empty() {
+            let index = must_look(netlink, Who::Altname(&altname))?.index;
+            self.stray.iter().for_each(|address| batch.unaddress(index, *address));
+        }
+        if !self.off.is_none() {
+            batch.switch_off(target, self.off);
+        }
+        if let Some(switch) = self.switch {
+            batch.switch(target, switch, |_| {});
+        }
+        send_all(netlink, batch)
     }
-    if mac.is_some() || mtu.is_some() {
-        batch.set(Part::Link, target, 0, 0, |f| shape(f, mac, mtu, None));
+}
+
+impl Batch {
+    /// Switches off what somebody switched on. Only RTM_NEWLINK reads a bridge's settings, and without NLM_F_CREATE it changes
+    /// what is there. What the kernel was built without was not seen on, and is not named.
+    fn switch_off(&mut self, target: Target<'_>, off: BridgeExtras) {
+        self.add(Part::Link, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
+            target.name(f);
+            f.nest(IFLA_LINKINFO, |f| {
+                f.text(IFLA_INFO_KIND, "bridge");
+                f.nest(IFLA_INFO_DATA, |f| {
+                    if off.stp {
+                        f.u32(IFLA_BR_STP_STATE, 0);
+                    }
+                    if off.vlan_filtering {
+                        f.u8(IFLA_BR_VLAN_FILTERING, 0);
+                    }
+                    if off.multicast_snooping {
+                        f.u8(IFLA_BR_MCAST_SNOOPING, 0);
+                    }
+                });
+            });
+        });
     }
-    if let Some(switch) = switch {
-        batch.switch(target, switch, |_| {});
-    }
-    send_all(netlink, batch)
 }
 
 /// [`Op::DeleteBridge`](crate::plan::Op::DeleteBridge).

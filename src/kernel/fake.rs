@@ -15,13 +15,15 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, HostAddress, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen};
+use crate::plan::{
+    Address, At, BRIDGE_PORTS, BridgeExtras, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen,
+};
 use crate::points;
 
 use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 
 /// A bridge's port as the kernel makes it.
-const FRESH: BridgePort = BridgePort { forwarding: false, learning: true, altered: false };
+const FRESH: BridgePort = BridgePort { forwarding: false, held: false, learning: true, altered: false };
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +84,6 @@ struct World {
     /// Static FDB entries, by device.
     fdb: BTreeMap<u32, BTreeSet<crate::model::Mac>>,
     routes: BTreeSet<u32>,
-    addresses: Vec<HostAddress>,
     sinks: Vec<mpsc::Sender<Notice>>,
     faults: Option<FaultPlan>,
     wire: Option<Wire>,
@@ -265,7 +266,9 @@ impl Fake {
             lower_up: true,
             master: None,
             group: 0,
+            stray: Vec::new(),
             v6_autoconf: true,
+            extras: BridgeExtras::default(),
             bridge_port: None,
             tap: None,
         });
@@ -333,11 +336,6 @@ impl Fake {
         self.world().routes = links.iter().copied().collect();
     }
 
-    /// Gives a link an address, which no op does.
-    pub fn add_address(&self, index: u32, ip: std::net::IpAddr) {
-        self.world().addresses.push(HostAddress { index, ip });
-    }
-
     fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.world)
     }
@@ -365,8 +363,9 @@ impl World {
         match link.master {
             None => link.bridge_port = None,
             Some(_) => {
-                let BridgePort { learning, altered, .. } = link.bridge_port.unwrap_or(FRESH);
-                link.bridge_port = Some(BridgePort { forwarding: link.up && link.lower_up && bridge_up, learning, altered });
+                let seen = link.bridge_port.unwrap_or(FRESH);
+                let runs = link.up && link.lower_up && bridge_up;
+                link.bridge_port = Some(BridgePort { forwarding: runs && !seen.held, held: runs && seen.held, ..seen });
             }
         }
         let (index, up) = (link.index, link.up);
@@ -389,7 +388,6 @@ impl World {
         self.guests.remove(&index);
         self.open.remove(&index);
         self.fdb.remove(&index);
-        self.addresses.retain(|address| address.index != index);
         self.tell(Notice::Gone { index, at: Instant::now() });
         for mut port in self.ports_of(index) {
             port.master = None;
@@ -443,7 +441,9 @@ impl World {
                 lower_up: false,
                 master: None,
                 group: 0,
+                stray: Vec::new(),
                 v6_autoconf: true,
+                extras: BridgeExtras::default(),
                 bridge_port: None,
                 tap: None,
             },
@@ -473,6 +473,7 @@ impl World {
             }
         }
         link.v6_autoconf &= !settings.v6_off;
+        link.stray.retain(|address| !settings.stray.contains(address));
         link.mac = settings.mac.or(link.mac);
         link.mtu = settings.mtu.unwrap_or(link.mtu);
         match settings.master {
@@ -494,6 +495,7 @@ impl World {
         if let Some(seen) = link.bridge_port.as_mut() {
             seen.learning = settings.learning.unwrap_or(seen.learning);
             seen.altered &= !settings.plain;
+            seen.held &= !settings.forward;
         }
         self.fdb.entry(link.index).or_default().extend(&settings.fdb);
         self.put(link);
@@ -537,13 +539,17 @@ impl World {
                 (link.mac, link.mtu, link.v6_autoconf) = (Some(*mac), *mtu, false);
                 self.switch(link, Switch::Up);
             }
-            Op::SetBridge { network, mac, mtu, switch, v6_off } => {
+            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off } => {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
                 let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
                 link.mac = mac.or(link.mac);
                 link.mtu = mtu.unwrap_or(link.mtu);
                 link.v6_autoconf &= !v6_off;
+                link.stray.retain(|address| !stray.contains(address));
+                link.extras.stp &= !off.stp;
+                link.extras.multicast_snooping &= !off.multicast_snooping;
+                link.extras.vlan_filtering &= !off.vlan_filtering;
                 let switch = switch.unwrap_or(if link.up { Switch::Up } else { Switch::Down });
                 self.switch(link, switch);
             }
@@ -699,11 +705,6 @@ impl Host for FakeHost {
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
         let dump = || Ok(lock(&self.world).links.values().cloned().collect());
         points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
-    }
-
-    fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError> {
-        let dump = || Ok(lock(&self.world).addresses.clone());
-        points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump addresses".to_owned()))
     }
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {

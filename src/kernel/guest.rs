@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
 
-use super::addresses::{self, asking, ip_of};
+use super::addresses::{self, asking, family, ip_of, octets};
 use super::answer::{Failure, Part};
 use super::links::{Target, first_failure, shape};
 use super::netns::Inside;
@@ -28,7 +28,7 @@ pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSetting
     let target = Target::Index(index);
     let mut batch = Batch::default();
     stale.routes.into_iter().for_each(|route| delete_route(&mut batch, index, route));
-    stale.addresses.into_iter().for_each(|address| delete_address(&mut batch, index, address));
+    stale.addresses.into_iter().for_each(|address| batch.unaddress(index, address));
     batch.v6_off(target);
     if settings.mtu.is_some() {
         batch.set(Part::Link, target, 0, 0, |f| shape(f, None, settings.mtu, None));
@@ -42,8 +42,6 @@ pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSetting
     refusals.retain(|refusal| match refusal.part {
         // What is already there, exactly so.
         Part::Address(_) | Part::Route(_) => refusal.errno != Errno::EEXIST,
-        // What went with something else that went.
-        Part::Stale => !matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL),
         _ => true,
     });
     first_failure(refusals)?;
@@ -113,20 +111,6 @@ fn in_order(routes: &[Route]) -> Vec<Route> {
     routes
 }
 
-fn family(ip: IpAddr) -> u8 {
-    match ip {
-        IpAddr::V4(_) => AF_INET,
-        IpAddr::V6(_) => AF_INET6,
-    }
-}
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
-
 /// `struct ifaddrmsg` and its attributes. Uniqueness of IPv6 addresses is the allocator's, so none is detected for.
 fn add_address(batch: &mut Batch, index: u32, address: Address) {
     let Address { ip, prefix } = address;
@@ -143,12 +127,6 @@ fn add_address(batch: &mut Batch, index: u32, address: Address) {
             f.put(IFA_BROADCAST, &network.broadcast().octets());
         }
     });
-}
-
-fn delete_address(batch: &mut Batch, index: u32, address: Address) {
-    let [a, b, c, d] = index.to_ne_bytes();
-    let fixed = [family(address.ip), address.prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d];
-    batch.add(Part::Stale, RTM_DELADDR, 0, &fixed, |f| f.put(IFA_LOCAL, &octets(address.ip)));
 }
 
 fn delete_route(batch: &mut Batch, index: u32, route: Route) {

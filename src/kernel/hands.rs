@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{HostAddress, LinkSeen, Plan};
+use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
@@ -80,12 +80,6 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
 
-    /// Every address in the host's namespace.
-    ///
-    /// # Errors
-    /// As for `submit`.
-    fn addresses(&self) -> Result<Answer<Result<Vec<HostAddress>, OpError>>, Refused>;
-
     /// What attaches need and this process cannot have.
     ///
     /// # Errors
@@ -131,7 +125,7 @@ pub type Threads = Vec<JoinHandle<()>>;
 ///
 /// # Errors
 /// The kernel gives no sockets, or no threads can be had.
-pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Threads), OpError> {
+pub fn start<K: Kernel + Clone>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Threads), OpError> {
     let reaper = reaper::inbox();
     let submitted = Arc::new(AtomicU64::new(0));
     let no_thread = |error: std::io::Error| OpError {
@@ -149,8 +143,9 @@ pub fn start<K: Kernel>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Thr
             let now = submitted.load(Ordering::Relaxed);
             std::mem::replace(&mut before, now) != now
         };
-        let hosts = (0..reaper::HANDS).map(|_| kernel.open()).collect::<Result<Vec<_>, _>>()?;
-        reaper::start(hosts, reaper.clone(), came_since).map_err(no_thread)?
+        let (first, kernel) = (kernel.open()?, kernel.clone());
+        let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
+        reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
     let workshop = Workshop { worker, guests, reaper, submitted };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, reaper_thread]))
@@ -208,10 +203,6 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.ask(Host::observe)
-    }
-
-    fn addresses(&self) -> Result<Answer<Result<Vec<HostAddress>, OpError>>, Refused> {
-        self.ask(Host::addresses)
     }
 
     fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {

@@ -24,14 +24,14 @@ pub(super) enum Target<'a> {
 }
 
 impl Target<'_> {
-    fn index(self) -> u32 {
+    pub(super) fn index(self) -> u32 {
         match self {
             Self::Index(index) => index,
             Self::Altname(_) => 0,
         }
     }
 
-    fn name(self, f: &mut Fields<'_>) {
+    pub(super) fn name(self, f: &mut Fields<'_>) {
         if let Self::Altname(name) = self {
             f.text(IFLA_ALT_IFNAME, name);
         }
@@ -90,23 +90,25 @@ impl Batch {
 
     /// All that a device is to be on the host's side. Only one addressed by its index is being made.
     pub(super) fn host_side(&mut self, target: Target<'_>, index: u32, altname: &str, settings: &LinkSettings) {
-        let LinkSettings { mark, v6_off, mac, mtu, master, fdb, learning, plain } = settings;
+        let LinkSettings { mark, v6_off, stray, mac, mtu, master, fdb, learning, plain, forward } = settings;
         let made = matches!(target, Target::Index(_));
         if *mark && made {
             self.mark(index, altname);
         }
-        if *v6_off {
-            self.v6_off(target);
-        }
         if mac.is_some() || mtu.is_some() || master.is_some() {
             self.set(Part::Link, target, 0, 0, |f| shape(f, *mac, *mtu, *master));
         }
+        // Behind the MTU, with which IPv6 may come back.
+        if *v6_off {
+            self.v6_off(target);
+        }
+        stray.iter().for_each(|address| self.unaddress(index, *address));
         fdb.iter().for_each(|mac| self.fdb(index, *mac));
         if made {
             self.settle(index);
         }
-        if learning.is_some() || *plain {
-            self.port_flags(target, *learning, *plain);
+        if learning.is_some() || *plain || *forward {
+            self.port_flags(target, settings);
         }
     }
 
@@ -127,16 +129,19 @@ impl Batch {
     }
 
     /// Sets flags of a bridge's port. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads slave data.
-    fn port_flags(&mut self, target: Target<'_>, learning: Option<bool>, plain: bool) {
+    fn port_flags(&mut self, target: Target<'_>, settings: &LinkSettings) {
         self.add(Part::PortFlags, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
             target.name(f);
             f.nest(IFLA_LINKINFO, |f| {
                 f.text(IFLA_INFO_SLAVE_KIND, "bridge");
                 f.nest(IFLA_INFO_SLAVE_DATA, |f| {
-                    if let Some(learning) = learning {
+                    if let Some(learning) = settings.learning {
                         f.u8(IFLA_BRPORT_LEARNING, u8::from(learning));
                     }
-                    if plain {
+                    if settings.forward {
+                        f.u8(IFLA_BRPORT_STATE, BR_STATE_FORWARDING);
+                    }
+                    if settings.plain {
                         IFLA_BRPORT_PLAIN.iter().for_each(|(flag, value)| f.u8(*flag, *value));
                     }
                 });
@@ -168,7 +173,9 @@ pub(super) fn send_all(netlink: &mut Netlink, batch: Batch) -> Result<(), Failur
 pub(super) fn first_failure(refusals: Vec<Refusal>) -> Result<(), Failure> {
     let no_v6 =
         |refusal: &Refusal| refusal.part == Part::V6Off && matches!(refusal.errno, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP);
-    match refusals.into_iter().find(|refusal| !no_v6(refusal)) {
+    // What went with something else, or by another's hand.
+    let went = |refusal: &Refusal| refusal.part == Part::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL);
+    match refusals.into_iter().find(|refusal| !no_v6(refusal) && !went(refusal)) {
         None => Ok(()),
         Some(refusal) => Err(refusal.into()),
     }
@@ -179,8 +186,8 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
     let altname = names::port_altname(port);
     let (target, index) = match at {
         At::Index(index) => (Target::Index(index), index),
-        // The FDB knows ports by index alone.
-        At::Altname if settings.fdb.is_empty() => (Target::Altname(&altname), 0),
+        // The FDB and addresses know links by index alone.
+        At::Altname if settings.fdb.is_empty() && settings.stray.is_empty() => (Target::Altname(&altname), 0),
         At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
     };
     let mut batch = Batch::default();

@@ -8,18 +8,17 @@ use nix::errno::Errno;
 use tokio::sync::mpsc::Sender;
 
 use super::answer::{Failure, Part};
-use super::bridge::{self, Bridge};
+use super::bridge::{self, Bridge, Change};
 use super::netns::{Home, Inside};
 use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, addresses, capabilities, guest, links,
-    routes, seen,
+    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, guest, links, routes, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{HostAddress, Kind, LinkSeen, Op};
+use crate::plan::{Kind, LinkSeen, Op};
 use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
@@ -80,15 +79,13 @@ impl Host for LinuxHost {
     }
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
-        self.fresh().and_then(|()| seen::look(&mut self.netlink, who)).map_err(|failure| failure.during(&format!("{who:?}")))
+        self.fresh()
+            .and_then(|()| seen::look_whole(&mut self.netlink, who))
+            .map_err(|failure| failure.during(&format!("{who:?}")))
     }
 
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
         self.fresh().and_then(|()| seen::observe(&mut self.netlink)).map_err(|failure| failure.during("dump links"))
-    }
-
-    fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError> {
-        self.fresh().and_then(|()| addresses::all(&mut self.netlink)).map_err(|failure| failure.during("dump addresses"))
     }
 
     fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
@@ -163,7 +160,10 @@ impl LinuxHost {
             Op::CreateBridge { network, index, name, mac, mtu } => {
                 Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu }.create(netlink)
             }
-            Op::SetBridge { network, mac, mtu, switch, v6_off } => bridge::set(netlink, *network, (*mac, *mtu), *switch, *v6_off),
+            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off } => {
+                let (network, mac, mtu, switch, v6_off, off) = (*network, *mac, *mtu, *switch, *v6_off, *off);
+                Change { network, mac, mtu, switch, v6_off, stray, off }.make(netlink)
+            }
             Op::DeleteBridge { network } => bridge::delete(netlink, *network),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };

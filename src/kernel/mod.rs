@@ -39,7 +39,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{HostAddress, LinkSeen, Op};
+use crate::plan::{LinkSeen, Op};
 use crate::points;
 
 /// A host that can be opened more than once: for the workers, for the reaper, for the watch.
@@ -95,12 +95,6 @@ pub trait Host: Send + 'static {
     /// # Errors
     /// The kernel could not give one.
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError>;
-
-    /// Every address in the host's namespace, of both families.
-    ///
-    /// # Errors
-    /// The kernel could not answer.
-    fn addresses(&mut self) -> Result<Vec<HostAddress>, OpError>;
 
     /// The namespace a path names.
     ///

@@ -39,7 +39,7 @@ const GATHER: Duration = Duration::from_millis(2);
 const BATCH: usize = 64;
 
 /// How many hands there are: so many devices, less one, may keep theirs for ever before the rest waits.
-pub const HANDS: usize = 6;
+pub const HANDS: usize = 64;
 
 /// How long a hand may be kept before another one goes on: far longer than any batch takes.
 const KEPT: Duration = Duration::from_secs(1);
@@ -86,12 +86,15 @@ pub fn inbox<H: Host>() -> Inbox<ToReap<H>> {
     Inbox::new(LIMIT)
 }
 
+/// An access for the first hand, and what gives one for each further.
+pub type Hosts<H> = (H, Box<dyn FnMut() -> Option<H> + Send>);
+
 /// Starts the thread. `attaches_come` says whether an attach has come since it was last asked.
 ///
 /// # Errors
 /// No thread can be had.
 pub fn start<H: Host>(
-    hosts: Vec<H>,
+    hosts: Hosts<H>,
     inbox: Inbox<ToReap<H>>,
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -165,7 +168,8 @@ impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
 
 /// The hands, started when they are needed.
 struct Crew<H: Host> {
-    spare: Vec<H>,
+    spare: Option<H>,
+    more: Box<dyn FnMut() -> Option<H> + Send>,
     hands: Vec<Sender<Work<H>>>,
     idle: Vec<usize>,
     done: Receiver<usize>,
@@ -173,9 +177,9 @@ struct Crew<H: Host> {
 }
 
 impl<H: Host> Crew<H> {
-    fn new(spare: Vec<H>) -> Self {
+    fn new((spare, more): Hosts<H>) -> Self {
         let (tell, done) = channel();
-        Self { spare, hands: Vec::new(), idle: Vec::new(), done, tell }
+        Self { spare: Some(spare), more, hands: Vec::new(), idle: Vec::new(), done, tell }
     }
 
     /// Gives work to a hand and waits for its end; false when the hand is kept for long.
@@ -204,8 +208,10 @@ impl<H: Host> Crew<H> {
         if let Some(hand) = self.idle.pop() {
             return Some(hand);
         }
-        match self.spare.pop() {
+        let another = self.spare.take().or_else(|| (self.hands.len() < HANDS).then(|| (self.more)())?);
+        match another {
             Some(host) => self.start(host),
+            None if self.hands.is_empty() => None,
             None => self.done.recv().ok(),
         }
     }

@@ -2,13 +2,16 @@
 //!
 //! What is unknown or too short is passed by: a link that cannot be read wholly is still there, with its index.
 
+use std::collections::BTreeSet;
+
+use super::addresses;
 use super::answer::{Failure, Part};
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::{self, Batch};
 use super::{Trouble, Who};
 use crate::model::Mac;
-use crate::plan::{BridgePort, Kind, LinkSeen, TapSeen};
+use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, TapSeen};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -27,6 +30,26 @@ pub(super) fn ifinfo(family: u8, index: u32, flags: u32, change: u32) -> [u8; IF
 /// (`rtnl_getlink`, `linkwatch_sync_dev`).
 pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
     look_at(netlink, who, link)
+}
+
+/// The same, with what of a link of ours does not show on it alone: the addresses that are not to be on it, and who keeps it
+/// from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
+pub(super) fn look_whole(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
+    let Some(mut link) = look(netlink, who)? else { return Ok(None) };
+    if link.marks().next().is_some() {
+        if let Some(bridge) = holder(&link) {
+            let forwards = look(netlink, Who::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
+            let Some(again) = look(netlink, Who::Index(link.index))? else { return Ok(None) };
+            link = again;
+            judge_held(&mut link, |_| forwards);
+        }
+        match addresses::note_strays(netlink, link.index, std::slice::from_mut(&mut link)) {
+            // It went in between, which the next look shows.
+            Err(failure) if failure.trouble == Trouble::Gone => {}
+            noted => noted?,
+        }
+    }
+    Ok(Some(link))
 }
 
 /// The index of a veth's other end, in that end's namespace.
@@ -57,7 +80,7 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
     netlink.ask(batch, read)
 }
 
-/// A complete dump of the namespace's links.
+/// A complete dump of the namespace's links, with the addresses on ours that are not to be there.
 pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
     let ask = || {
         let mut batch = Batch::default();
@@ -66,7 +89,24 @@ pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
         });
         batch
     };
-    netlink.dump(ask, link)
+    let mut links = netlink.dump(ask, link)?;
+    let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
+    let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
+    links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
+    addresses::note_strays(netlink, 0, &mut links)?;
+    Ok(links)
+}
+
+/// The bridge in which a link that runs does not forward.
+fn holder(link: &LinkSeen) -> Option<u32> {
+    link.master.filter(|_| link.bridge_port.is_some_and(|port| port.held))
+}
+
+/// Whether a port that does not forward is held back by somebody, or by its bridge.
+fn judge_held(link: &mut LinkSeen, forwards: impl Fn(u32) -> bool) {
+    if let Some(port) = &mut link.bridge_port {
+        port.held &= link.master.is_some_and(forwards);
+    }
 }
 
 /// The link at `index`, which somebody took a moment ago.
@@ -89,7 +129,9 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
         lower_up: flags & IFF_LOWER_UP != 0,
         master: None,
         group: 0,
+        stray: Vec::new(),
         v6_autoconf: false,
+        extras: BridgeExtras::default(),
         bridge_port: None,
         tap: None,
     };
@@ -107,6 +149,9 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
             _ => {}
         }
     }
+    if let Some(port) = &mut link.bridge_port {
+        port.held &= flags & IFF_RUNNING != 0;
+    }
     Some(link)
 }
 
@@ -123,16 +168,32 @@ fn info(link: &mut LinkSeen, info: &[u8]) {
     match wire::field(info, IFLA_INFO_KIND).map(wire::text).as_deref() {
         Some("tun") => tap(link, data),
         Some("veth") => link.kind = Kind::Veth,
-        Some("bridge") => link.kind = Kind::Bridge,
+        Some("bridge") => {
+            link.kind = Kind::Bridge;
+            link.extras = extras(data);
+        }
         _ => {}
     }
     if wire::field(info, IFLA_INFO_SLAVE_KIND).map(wire::text).as_deref() == Some("bridge") {
         let port = wire::field(info, IFLA_INFO_SLAVE_DATA).unwrap_or_default();
+        let state = octet(port, IFLA_BRPORT_STATE);
         link.bridge_port = Some(BridgePort {
-            forwarding: octet(port, IFLA_BRPORT_STATE) == Some(BR_STATE_FORWARDING),
+            forwarding: state == Some(BR_STATE_FORWARDING),
+            held: state.is_some_and(|state| state != BR_STATE_FORWARDING),
             learning: octet(port, IFLA_BRPORT_LEARNING).is_some_and(|value| value != 0),
             altered: IFLA_BRPORT_PLAIN.iter().any(|(flag, plain)| octet(port, *flag).is_some_and(|value| value != *plain)),
         });
+    }
+}
+
+/// `br_fill_info`, net/bridge/br_netlink.c.
+fn extras(data: &[u8]) -> BridgeExtras {
+    let set = |kind| octet(data, kind).is_some_and(|value| value != 0);
+    let stp = wire::field(data, IFLA_BR_STP_STATE).and_then(|value| wire::u32_at(value, 0));
+    BridgeExtras {
+        stp: stp.is_some_and(|stp| stp != 0),
+        multicast_snooping: set(IFLA_BR_MCAST_SNOOPING),
+        vlan_filtering: set(IFLA_BR_VLAN_FILTERING),
     }
 }
 
@@ -237,8 +298,10 @@ mod tests {
             lower_up: true,
             master: Some(3),
             group: 9,
+            stray: Vec::new(),
             v6_autoconf: true,
-            bridge_port: Some(BridgePort { forwarding: true, learning: false, altered: false }),
+            extras: BridgeExtras::default(),
+            bridge_port: Some(BridgePort { forwarding: true, held: false, learning: false, altered: false }),
             tap: Some(TapSeen { persist: true, multi_queue: false, uid: None, gid: Some(36) }),
         };
         assert_eq!(link(&body(everything)), Some(expected));

@@ -34,6 +34,8 @@ pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_NEWLINKPROP: u16 = 108;
 pub(super) const RTM_DELLINKPROP: u16 = 109;
 pub(super) const RTNLGRP_LINK: u32 = 1;
+pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
+pub(super) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
 pub(super) const RTPROT_STATIC: u8 = 4;
@@ -56,6 +58,8 @@ pub(super) const AF_INET6: u8 = 10;
 
 /// `linux/if.h`.
 pub(super) const IFF_UP: u32 = 0x1;
+/// `netif_oper_up`: what a bridge goes by.
+pub(super) const IFF_RUNNING: u32 = 0x40;
 pub(super) const IFF_LOWER_UP: u32 = 0x1_0000;
 /// `ALTIFNAMSIZ - 1`.
 pub(super) const MAX_ALTNAME: usize = 127;
@@ -88,6 +92,7 @@ pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 12] =
     [(4, 0), (5, 0), (6, 0), (7, 0), (9, 1), (10, 0), (27, 1), (30, 1), (32, 0), (33, 0), (39, 0), (40, 0)];
 pub(super) const IFLA_BR_FORWARD_DELAY: u16 = 1;
 pub(super) const IFLA_BR_STP_STATE: u16 = 5;
+pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 pub(super) const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 pub(super) const IFLA_INET6_CONF: u16 = 2;
@@ -110,6 +115,9 @@ pub(super) const BR_STATE_FORWARDING: u8 = 3;
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
 pub(super) const IFA_BROADCAST: u16 = 4;
+pub(super) const IFA_PROTO: u16 = 11;
+/// The kernel made it by itself, as link-local; those below are others that it made.
+pub(super) const IFAPROT_KERNEL_LL: u8 = 3;
 pub(super) const IFA_F_NODAD: u8 = 2;
 
 /// `linux/neighbour.h`.

@@ -1,7 +1,7 @@
 //! The watch: the kernel's events about links become looks, and looks become notices.
 //!
 //! ```text
-//!  RTNLGRP_LINK ──► events socket ──► indexes ──► query socket ──► Notice ──► sink
+//!  RTNLGRP_LINK, addresses ──► events socket ──► indexes ──► query socket ──► Notice ──► sink
 //! ```
 //!
 //! An event is a hint to look, never truth: the one behind a tap's opening still says no carrier. The look at a link that
@@ -170,7 +170,7 @@ impl Watch {
     fn look(&mut self, index: u32) -> Result<Option<LinkSeen>, Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::look(&mut self.query, Who::Index(index)) {
+        match seen::look_whole(&mut self.query, Who::Index(index)) {
             Ok(Some(link)) => {
                 self.tell(Notice::Seen { link: link.clone(), at })?;
                 Ok(Some(link))
@@ -235,6 +235,12 @@ impl Hints {
     /// gone when the link has left its bridge.
     fn take(&mut self, message: &wire::Message<'_>) {
         let at = |at| wire::u32_at(message.body, at);
+        // `struct ifaddrmsg` has the index where `struct ifinfomsg` has it.
+        if let (RTM_NEWADDR | RTM_DELADDR, Some(index)) = (message.kind, at(4)) {
+            self.down.remove(&index);
+            self.changed.insert(index);
+            return;
+        }
         let (Some(family), Some(index), Some(flags)) = (wire::u8_at(message.body, 0), at(4), at(8)) else {
             return;
         };
@@ -263,7 +269,9 @@ fn subscribed() -> std::io::Result<Socket> {
         setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
     }
     socket.bind(&SocketAddr::new(0, 0))?;
-    socket.add_membership(RTNLGRP_LINK)?;
+    for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
+        socket.add_membership(group)?;
+    }
     Ok(socket)
 }
 
@@ -310,7 +318,9 @@ mod tests {
     fn a_message_of_another_kind_or_length_is_no_hint() {
         let mut hints = Hints::default();
         hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &[0; 5] });
-        event(RTM_NEWADDR, AF_INET, 7, &mut hints);
+        event(RTM_NEWROUTE, AF_INET, 7, &mut hints);
         assert!(hints.changed.is_empty() && hints.gone.is_empty());
+        hints.take(&wire::Message { kind: RTM_DELADDR, flags: 0, seq: 0, body: &[AF_INET, 24, 0, 0, 7, 0, 0, 0] });
+        assert!(hints.changed.len() == 1, "an address that comes or goes is one");
     }
 }

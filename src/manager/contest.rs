@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::PortId;
+use crate::model::{NetworkId, PortId};
 use crate::plan::{Facet, Plan};
 
 use super::repair::backoff;
@@ -18,6 +18,8 @@ const PATIENCE: u32 = 5;
 /// A port that stood still for so long is no longer fought over, in seconds.
 const QUIET: Duration = Duration::from_secs(10);
 
+const REMEDY: &str = "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone";
+
 /// What is fought over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Contest {
@@ -26,6 +28,43 @@ pub(super) struct Contest {
     /// All that was changed.
     pub facets: BTreeSet<Facet>,
 }
+
+/// How often an agent-made bridge was set back since it last stood still.
+#[derive(Debug, Default)]
+pub(super) struct Mends {
+    count: u32,
+    last: Option<Instant>,
+    /// The next time is set already.
+    waits: bool,
+}
+
+impl Mends {
+    /// How long the next one is to wait; none when one waits already.
+    pub fn next(&mut self) -> Option<Duration> {
+        if self.waits {
+            return None;
+        }
+        if self.last.is_none_or(|last| last.elapsed() > QUIET) {
+            self.count = 0;
+        }
+        self.count += 1;
+        (self.last, self.waits) = (Some(Instant::now()), true);
+        Some(if self.contested() { backoff(self.count) } else { Duration::ZERO })
+    }
+
+    /// One begins.
+    pub fn begun(&mut self) {
+        self.waits = false;
+    }
+
+    /// Whether somebody keeps undoing it.
+    pub fn contested(&self) -> bool {
+        self.count > PATIENCE && self.last.is_some_and(|last| last.elapsed() <= QUIET)
+    }
+}
+
+/// The word for a bridge of nicd's that somebody keeps changing.
+pub(super) const NETWORK_BRIDGE: &str = "contested_network_bridge";
 
 impl Manager {
     /// Counts a repair that begins; how many there have been since the port last stood still.
@@ -60,6 +99,16 @@ impl Manager {
         self.retries.notify_one();
     }
 
+    /// Notes whether somebody keeps changing a network's bridge.
+    pub(super) fn note_bridge(&self, state: &mut State, network: NetworkId) {
+        let fought = state.networks.get(&network).is_some_and(|entry| entry.mends.contested());
+        let news = if fought { state.fought_bridges.insert(network) } else { state.fought_bridges.remove(&network) };
+        if news {
+            tracing::warn!(%network, fought, "somebody keeps undoing what nicd does to a bridge of its own, or no longer");
+            self.tell_health(state);
+        }
+    }
+
     /// Ends the fight over a port that has stood still.
     pub(super) fn calm(&self, state: &mut State, port: PortId) {
         let quiet = state.ports.get(&port).is_some_and(|entry| entry.retry.last.is_none_or(|last| last.elapsed() > QUIET));
@@ -78,9 +127,17 @@ pub(super) fn problems(state: &State) -> impl Iterator<Item = Problem> {
         Problem {
             reason: contest.reason,
             detail: format!("somebody keeps changing the {} of port {port} ({device})", facets.join(", ")),
-            remedy: "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone"
-                .to_owned(),
+            remedy: REMEDY.to_owned(),
         }
+    })
+}
+
+/// The bridges that are fought over, as health tells of them.
+pub(super) fn bridge_problems(state: &State) -> impl Iterator<Item = Problem> {
+    state.fought_bridges.iter().map(|network| Problem {
+        reason: NETWORK_BRIDGE,
+        detail: format!("somebody keeps changing bridge {} of network {network}", state.bridge_name(*network)),
+        remedy: REMEDY.to_owned(),
     })
 }
 
@@ -93,6 +150,7 @@ fn contested(facet: Facet) -> &'static str {
         Facet::Mtu => "contested_mtu",
         Facet::PortFlags => "contested_port_flags",
         Facet::AddressGeneration => "contested_address_generation",
+        Facet::Addresses => "contested_addresses",
         Facet::Alias => "contested_alias",
         Facet::Up => "contested_up",
     }

@@ -1,9 +1,13 @@
 //! Taking a port from its server: traffic is cut and the intent durable before the answer; the rest follows.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::events::Kind;
+use crate::kernel::OpError;
+use crate::kernel::hands::Answer;
 use crate::kernel::worker::Outcome;
 use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
@@ -15,6 +19,9 @@ use crate::telemetry::meters::Detaching;
 use super::repair::{backoff, claim_port};
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, word};
+
+/// A delete that takes so long is told of: hundreds of times what one takes.
+const LONG: Duration = Duration::from_secs(5);
 
 impl Manager {
     pub(super) async fn detach(
@@ -161,7 +168,7 @@ impl Manager {
         }
         let began = Instant::now();
         let deleted = match self.hands.delete(port) {
-            Ok(answer) => answered(answer).await,
+            Ok(answer) => self.deleted(port, answer).await,
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
@@ -181,6 +188,24 @@ impl Manager {
             self.happen(&mut state, port, Happening::Failed, Some(why), context);
         }
         self.postpone(port, backoff(3));
+    }
+
+    /// Waits for a delete's end, for as long as the kernel needs; health tells of one that it does not bring to one.
+    async fn deleted(&self, port: PortId, answer: Answer<Result<(), OpError>>) -> Result<Result<(), OpError>, Error> {
+        let mut answer = pin!(answered(answer));
+        if let Ok(deleted) = tokio::time::timeout(LONG, &mut answer).await {
+            return deleted;
+        }
+        tracing::warn!(%port, "the kernel does not let a device go");
+        let note = |is: fn(&mut BTreeSet<PortId>, PortId) -> bool| {
+            let mut state = self.lock();
+            is(&mut state.kept, port);
+            self.tell_health(&mut state);
+        };
+        note(|kept, port| kept.insert(port));
+        let deleted = answer.await;
+        note(|kept, port| kept.remove(&port));
+        deleted
     }
 
     /// Forgets a device whose delete was answered: the watch's notice may come after the port's next attach is planned.

@@ -16,6 +16,7 @@ use crate::plan::{Kind, LinkSeen, Reason};
 use crate::store::{Change, Purpose, StoreError};
 use crate::telemetry::meters;
 
+use super::contest::Mends;
 use super::gc::leftover;
 use super::state::State;
 use super::{Context, Manager, Pulse, port_event};
@@ -57,7 +58,7 @@ impl Manager {
         self.settle_lost_time(&mut state);
         self.tell_health(&mut state);
         let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
-        networks.into_iter().for_each(|network| self.judge_bridge(&state, network));
+        networks.into_iter().for_each(|network| self.judge_bridge(&mut state, network));
         // A start that finds everything right is over before the first client is served.
         self.reconciled.store(self.first_pass.is_empty(), Ordering::Relaxed);
         Ok(())
@@ -143,9 +144,10 @@ impl Manager {
             self.judge_bridge(state, NetworkId(mark));
         }
         let Some(before) = before else { return self.follow_bridge(state, link) };
-        // A mark that was taken off leaves its port without a device.
+        // A mark that was taken off leaves its port without a device, or a network's ports without a bridge.
         for mark in before.marks().filter(|mark| !link.marks().any(|still| still == *mark)) {
             self.judge(state, PortId(mark), Reason::Drift);
+            self.follow_networks(state, &[NetworkId(mark)]);
         }
         if before.name != link.name {
             self.renamed(state, before, link);
@@ -162,6 +164,10 @@ impl Manager {
         }
         let on = state.bridges.get(&link.name).into_iter().flatten().copied();
         let networks: Vec<NetworkId> = on.chain(link.marks().map(NetworkId)).collect();
+        self.follow_networks(state, &networks);
+    }
+
+    fn follow_networks(self: &Arc<Self>, state: &mut State, networks: &[NetworkId]) {
         let entries = networks.iter().filter_map(|id| state.networks.get(id));
         let ports: Vec<PortId> = entries.flat_map(|entry| entry.ports.iter().copied()).collect();
         for port in ports {
@@ -251,11 +257,18 @@ impl Manager {
         }
     }
 
-    pub(super) fn judge_bridge(self: &Arc<Self>, state: &State, network: NetworkId) {
-        if self.plan_bridge(state, network).is_some() {
-            let manager = Arc::clone(self);
-            self.tasks.spawn(async move { manager.repair_bridge(network).await });
-        }
+    /// Has an agent-made bridge set back that differs from its record; one that somebody keeps changing after a while.
+    pub(super) fn judge_bridge(self: &Arc<Self>, state: &mut State, network: NetworkId) {
+        let differs = self.plan_bridge(state, network).is_some();
+        let mends = state.networks.get_mut(&network).filter(|_| differs).map(|entry| &mut entry.mends);
+        let wait = mends.and_then(Mends::next);
+        self.note_bridge(state, network);
+        let Some(wait) = wait else { return };
+        let manager = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            manager.repair_bridge(network).await;
+        });
     }
 
     /// Takes up every port whose time has come.

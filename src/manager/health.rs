@@ -20,6 +20,9 @@ const NAMED: usize = 16;
 /// The stable word for a configuration that could not be read again.
 const CONFIG_INVALID: &str = "config_invalid";
 
+/// The stable word for a device that the kernel does not let go.
+const DEVICE_KEPT: &str = "device_kept";
+
 /// A trouble as events tell of it: the stable word, and the port when it is one's.
 pub(super) type Trouble = (&'static str, Option<PortId>);
 
@@ -29,6 +32,7 @@ impl Manager {
         let state = self.lock();
         let problems = store(&state).into_iter().chain(rollback::problem(&state)).chain(config(&state));
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
+        let problems = problems.chain(contest::bridge_problems(&state)).chain(kept(&state));
         let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
@@ -69,8 +73,20 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let lacks = state.lacks.iter().map(|lack| (Problem::from(lack).reason, None));
     let crowded = crowded::bridges(state).next().map(|_| (crowded::NEARLY_FULL, None));
     let contested = state.contested.iter().map(|(port, contest)| (contest.reason, Some(*port)));
+    let kept = state.kept.iter().map(|port| (DEVICE_KEPT, Some(*port)));
+    let bridges = (!state.fought_bridges.is_empty()).then_some((contest::NETWORK_BRIDGE, None));
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
-    store.into_iter().chain(lost).chain(config).chain(lacks).chain(contested).chain(leftovers).chain(crowded).collect()
+    store
+        .into_iter()
+        .chain(lost)
+        .chain(config)
+        .chain(lacks)
+        .chain(contested)
+        .chain(kept)
+        .chain(bridges)
+        .chain(leftovers)
+        .chain(crowded)
+        .collect()
 }
 
 fn store_word(error: &StoreError) -> &'static str {
@@ -99,6 +115,19 @@ fn config(state: &State) -> Option<Problem> {
         reason: CONFIG_INVALID,
         detail: format!("the configuration was to be read again, and cannot be used: {why}"),
         remedy: "mend it and send SIGHUP once more; nicd goes on with the one it had".to_owned(),
+    })
+}
+
+fn kept(state: &State) -> impl Iterator<Item = Problem> {
+    state.kept.iter().map(|port| {
+        let device = state.have.device(*port).map_or("its device", |link| link.name.as_str());
+        Problem {
+            reason: DEVICE_KEPT,
+            detail: format!("the kernel does not let go of {device} of port {port}, which holds its addresses until then"),
+            remedy:
+                "the kernel's log says what holds it, such as \"unregister_netdevice: waiting for …\"; nicd goes on by itself"
+                    .to_owned(),
+        }
     })
 }
 

@@ -442,10 +442,15 @@ impl Manager {
                 })
             })
             .await;
-        if claimed.is_err() {
-            return;
-        }
-        let plan = self.plan_bridge(&self.lock(), network);
+        let plan = {
+            let mut state = self.lock();
+            // What is seen from here on asks for another time.
+            state.networks.get_mut(&network).into_iter().for_each(|entry| entry.mends.begun());
+            if claimed.is_err() {
+                return;
+            }
+            self.plan_bridge(&state, network)
+        };
         if let Some(plan) = plan
             && let Ok(answer) = self.hands.submit(plan)
         {

@@ -20,7 +20,7 @@ use crate::plan::{Address, BridgeMade, BridgeWant, Facet, GuestSettings, Have, L
 
 use crate::store::{LostCommits, StoreError};
 
-use super::contest::Contest;
+use super::contest::{Contest, Mends};
 use super::error::Error;
 use super::gc::Leftover;
 use super::health::Trouble;
@@ -52,6 +52,7 @@ pub(super) struct State {
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
     pub servers: BTreeMap<ServerId, ServerEntry>,
     pub ports: BTreeMap<PortId, PortEntry>,
+    /// By the host's side's MAC, which no two may share either: two that differ in the first octet alone would.
     macs: HashMap<Mac, PortId>,
     addresses: HashMap<(NetworkId, IpAddr), PortId>,
     phases: [usize; 6],
@@ -76,6 +77,10 @@ pub(super) struct State {
     pub due: Wakeups,
     /// Attached ports of which somebody keeps undoing what nicd does, with what that is.
     pub contested: BTreeMap<PortId, Contest>,
+    /// Leaving ports whose device the kernel does not let go, for long.
+    pub kept: BTreeSet<PortId>,
+    /// Networks whose agent-made bridge somebody keeps changing.
+    pub fought_bridges: BTreeSet<NetworkId>,
     /// The commits that a store put back no longer knows, while devices sealed by them are there.
     pub lost: Option<LostCommits>,
 }
@@ -87,6 +92,7 @@ pub(super) struct NetworkEntry {
     pub subnets: BTreeSet<SubnetId>,
     pub ports: BTreeSet<PortId>,
     pub claim: Claim,
+    pub mends: Mends,
 }
 
 #[derive(Debug)]
@@ -185,12 +191,14 @@ impl State {
         if let Some(bridge) = &record.bridge {
             self.bridges.entry(bridge.to_string()).or_default().insert(record.id);
         }
-        let entry = NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim: Claim::default(), record };
+        let (claim, mends) = (Claim::default(), Mends::default());
+        let entry = NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim, mends, record };
         self.networks.insert(entry.record.id, entry);
     }
 
     /// Forgets a network.
     pub fn remove_network(&mut self, id: NetworkId) {
+        self.fought_bridges.remove(&id);
         let Some(bridge) = self.networks.remove(&id).and_then(|entry| entry.record.bridge) else { return };
         if let Some(networks) = self.bridges.get_mut(bridge.as_str()) {
             networks.remove(&id);
@@ -290,6 +298,7 @@ impl State {
     pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
         let entry = self.ports.remove(&id)?;
         self.due.forget(id);
+        self.kept.remove(&id);
         self.contested.remove(&id);
         self.release(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
@@ -321,7 +330,7 @@ impl State {
     }
 
     fn reserve(&mut self, port: &Port) {
-        self.macs.insert(port.mac, port.id);
+        self.macs.insert(port.mac.host_side(), port.id);
         for ip in port.held_ips() {
             self.addresses.insert((port.network_id, ip.ip_address), port.id);
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
@@ -332,7 +341,7 @@ impl State {
     }
 
     fn release(&mut self, port: &Port) {
-        self.macs.remove(&port.mac);
+        self.macs.remove(&port.mac.host_side());
         for ip in port.held_ips() {
             self.addresses.remove(&(port.network_id, ip.ip_address));
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
@@ -360,8 +369,10 @@ impl State {
     /// Refuses a MAC that another port, or the network's bridge, has.
     pub fn check_mac(&self, mac: Mac, network: &Network, but: Option<PortId>) -> Result<Mac, Error> {
         let mac = mac.for_guest()?;
-        if let Some(port) = self.macs.get(&mac).filter(|port| Some(**port) != but) {
-            return Err(Error::MacInUse { mac, by: format!("port {port}") });
+        if let Some(port) = self.macs.get(&mac.host_side()).filter(|port| Some(**port) != but) {
+            let alike = self.port(*port)?.record.mac == mac;
+            let shared = if alike { String::new() } else { format!(", whose host's side has {} too", mac.host_side()) };
+            return Err(Error::MacInUse { mac, by: format!("port {port}{shared}") });
         }
         let bridge = network.bridge.as_ref().and_then(|name| self.have.named(name.as_str()));
         match bridge.filter(|bridge| bridge.mac == Some(mac)) {

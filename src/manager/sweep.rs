@@ -27,7 +27,7 @@ impl Manager {
             tokio::task::yield_now().await;
         }
         for chunk in networks.chunks(CHUNK) {
-            chunk.iter().for_each(|network| self.judge_bridge(&self.lock(), *network));
+            chunk.iter().for_each(|network| self.judge_bridge(&mut self.lock(), *network));
             tokio::task::yield_now().await;
         }
     }

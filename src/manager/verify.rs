@@ -11,12 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::model::{Phase, Port, PortId, Readiness};
-use crate::plan::{Deviation, HostAddress, verify};
+use crate::plan::{Deviation, verify};
 use crate::store::{Loaded, StoreError};
 
 use super::gc::leftovers;
 use super::state::{PortEntry, State};
-use super::{Error, Manager, answered};
+use super::{Error, Manager};
 
 /// How many ports are compared without letting others have the state.
 const CHUNK: usize = 128;
@@ -50,7 +50,6 @@ impl Manager {
             Err(error @ (StoreError::Busy | StoreError::Closed)) => return Err(error.into()),
             read => read,
         };
-        let addresses = answered(self.hands.addresses()?).await?.map_err(Error::Kernel)?;
         self.look_at_everything().await?;
         let mut found = Verified::default();
         {
@@ -60,7 +59,7 @@ impl Manager {
                 Err(error) => vec![Deviation::new("store_unreadable", "the store", "what was written", error)],
             });
             found.deviations.extend(duplicates(&state));
-            self.whole_host(&state, &addresses, &mut found);
+            self.whole_host(&state, &mut found);
         }
         let ports: Vec<PortId> = self.lock().ports.keys().copied().collect();
         for chunk in ports.chunks(CHUNK) {
@@ -77,7 +76,7 @@ impl Manager {
     }
 
     /// What concerns no single port: bridges, leftovers, addresses.
-    fn whole_host(&self, state: &State, addresses: &[HostAddress], found: &mut Verified) {
+    fn whole_host(&self, state: &State, found: &mut Verified) {
         let count = |what, number| (what, number);
         found.checked.extend([
             count("links", state.have.iter().count()),
@@ -95,7 +94,7 @@ impl Manager {
             }
         }
         found.deviations.extend(leftovers(state).iter().map(|leftover| leftover.deviation()));
-        found.deviations.extend(verify::of_links(&state.have, addresses));
+        found.deviations.extend(verify::of_links(&state.have));
     }
 
     fn compare_port(&self, state: &State, entry: &PortEntry, found: &mut Verified) {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Mac, NetworkId, PortId, names};
 
+use super::op::Address;
+
 /// One link, as one look showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkSeen {
@@ -36,8 +38,15 @@ pub struct LinkSeen {
     /// Its group (`IFLA_GROUP`), 0 unless somebody moved it.
     #[serde(default)]
     pub group: u32,
+    /// Addresses of the host's on it that are not to be there. Looked for on links marked as ours alone: on a device any, on a
+    /// bridge what the kernel made by itself, as an operator may give it others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stray: Vec<Address>,
     /// Whether the kernel would give it an IPv6 address of its own (`IFLA_INET6_ADDR_GEN_MODE` other than none).
     pub v6_autoconf: bool,
+    /// What it has beyond a bridge as nicd makes one; nothing of it where it is no bridge.
+    #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
+    pub extras: BridgeExtras,
     /// Its settings as a bridge's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_port: Option<BridgePort>,
@@ -72,11 +81,33 @@ impl Kind {
     }
 }
 
+/// What a bridge can do beyond forwarding, and an agent-made one does not (`IFLA_INFO_DATA`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeExtras {
+    /// It speaks the spanning tree protocol, or a program does for it.
+    pub stp: bool,
+    /// It sends multicast where it was asked for alone.
+    pub multicast_snooping: bool,
+    /// It tells VLANs apart.
+    pub vlan_filtering: bool,
+}
+
+impl BridgeExtras {
+    /// Whether it is a bridge as nicd makes one.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A bridge port's settings (`IFLA_INFO_SLAVE_DATA`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgePort {
     /// Whether it forwards (`BR_STATE_FORWARDING`).
     pub forwarding: bool,
+    /// Whether somebody keeps it from forwarding: its link runs, its bridge is up, and no spanning tree decides.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Whether it learns addresses.
     pub learning: bool,
     /// Whether another of its flags is not as the kernel makes ports: flooding, isolation, locking and the like.
@@ -251,7 +282,9 @@ mod tests {
             lower_up: true,
             master,
             group: 0,
+            stray: Vec::new(),
             v6_autoconf: false,
+            extras: BridgeExtras::default(),
             bridge_port: None,
             tap: None,
         }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
+use super::have::BridgeExtras;
+
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -55,6 +57,8 @@ pub enum Facet {
     PortFlags,
     /// Its IPv6 address generation.
     AddressGeneration,
+    /// Addresses on the host's side.
+    Addresses,
     /// Its alias.
     Alias,
     /// Whether it is up.
@@ -72,6 +76,7 @@ impl Facet {
             Self::Mtu => "mtu",
             Self::PortFlags => "port flags",
             Self::AddressGeneration => "address generation",
+            Self::Addresses => "addresses",
             Self::Alias => "alias",
             Self::Up => "up",
         }
@@ -147,6 +152,12 @@ pub enum Op {
         /// Turns IPv6 address generation off.
         #[serde(default)]
         v6_off: bool,
+        /// Addresses to take off.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stray: Vec<Address>,
+        /// What is switched off of what somebody switched on.
+        #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
+        off: BridgeExtras,
     },
     /// Deletes a network's agent-made bridge.
     DeleteBridge {
@@ -304,6 +315,9 @@ pub struct LinkSettings {
     /// Turns IPv6 address generation off.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub v6_off: bool,
+    /// Addresses to take off the host's side.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stray: Vec<Address>,
     /// The host side's MAC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
@@ -322,18 +336,22 @@ pub struct LinkSettings {
     /// Sets the bridge port's other flags back to what the kernel makes ports with.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain: bool,
+    /// Lets the bridge port forward again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forward: bool,
 }
 
 impl LinkSettings {
     fn facets(&self) -> Vec<Facet> {
         // A port that comes into a bridge has all its flags to be set.
-        let flags = self.master.is_none() && (self.learning.is_some() || self.plain);
+        let flags = self.master.is_none() && (self.learning.is_some() || self.plain || self.forward);
         let all = [
             (Facet::Bridge, self.master.is_some()),
             (Facet::Mac, self.mac.is_some()),
             (Facet::Mtu, self.mtu.is_some()),
             (Facet::PortFlags, flags),
             (Facet::AddressGeneration, self.v6_off),
+            (Facet::Addresses, !self.stray.is_empty()),
         ];
         all.into_iter().filter(|(_, set)| *set).map(|(facet, _)| facet).collect()
     }

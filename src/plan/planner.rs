@@ -6,7 +6,7 @@ use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
 use super::facts::bridge_seen;
-use super::have::{BRIDGE_PORTS, Have, Kind, LinkSeen};
+use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Step, Switch};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
@@ -72,6 +72,9 @@ struct Planner<'a> {
     steps: Vec<Step>,
 }
 
+/// Below this MTU in bytes a link has no IPv6 (`IPV6_MIN_MTU`).
+const V6_MTU: u32 = 1280;
+
 /// The bridge a port goes into: there already, or made by an earlier step.
 struct Home {
     index: u32,
@@ -95,15 +98,25 @@ impl<'a> Planner<'a> {
         let mac = (seen.mac != Some(*mac)).then_some(*mac);
         let mtu = (seen.mtu != *mtu).then_some(*mtu);
         let switch = (!seen.up).then_some(Switch::Up);
-        if mac.is_some() || mtu.is_some() || switch.is_some() || seen.v6_autoconf {
+        if mac.is_some()
+            || mtu.is_some()
+            || switch.is_some()
+            || seen.v6_autoconf
+            || !seen.stray.is_empty()
+            || !seen.extras.is_none()
+        {
             let undo = Op::SetBridge {
                 network,
                 mac: mac.and(seen.mac),
                 mtu: mtu.and(Some(seen.mtu)),
                 switch: switch.and(Some(Switch::Down)),
                 v6_off: false,
+                stray: Vec::new(),
+                off: BridgeExtras::default(),
             };
-            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off: seen.v6_autoconf }, Some(undo));
+            let v6_returns = seen.mtu < V6_MTU && mtu.is_some_and(|mtu| mtu >= V6_MTU);
+            let (v6_off, stray, off) = (seen.v6_autoconf || v6_returns, seen.stray.clone(), seen.extras);
+            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off }, Some(undo));
         }
         Ok(())
     }
@@ -174,12 +187,14 @@ impl<'a> Planner<'a> {
         let settings = LinkSettings {
             mark: true,
             v6_off: true,
+            stray: Vec::new(),
             mac: Some(port.mac.host_side()),
             mtu: Some(home.mtu),
             master: Some(home.index),
             fdb: vec![port.mac],
             learning: Some(false),
             plain: false,
+            forward: false,
         };
         match &port.nic {
             NicWant::Tap { queues, vnet_hdr, owner } => {
@@ -219,17 +234,25 @@ impl<'a> Planner<'a> {
         let id = port.id;
         let host_mac = port.mac.host_side();
         let away = seen.master != Some(home.index);
+        // With its MTU IPv6 comes back, and gives a link that is up an address at once (`addrconf_notify`, net/ipv6/addrconf.c).
+        let v6_returns = seen.mtu < V6_MTU && home.mtu >= V6_MTU;
+        let cut = seen.up && v6_returns;
         let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
         let settings = LinkSettings {
             mark: false,
-            v6_off: seen.v6_autoconf,
+            v6_off: seen.v6_autoconf || v6_returns,
+            stray: seen.stray.clone(),
             mac: (seen.mac != Some(host_mac)).then_some(host_mac),
             mtu: (seen.mtu != home.mtu).then_some(home.mtu),
             master: away.then_some(home.index),
             fdb: if away { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
+            forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
         };
+        if cut {
+            self.step(Op::SetLink { port: id, switch: Switch::Down }, Some(Op::SetLink { port: id, switch: Switch::Up }));
+        }
         if settings != LinkSettings::default() {
             let before = LinkSettings {
                 mac: settings.mac.and(seen.mac),
@@ -248,7 +271,7 @@ impl<'a> Planner<'a> {
                 self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
             }
             self.seal(port);
-        } else if seen.up != port.admin_up {
+        } else if (seen.up && !cut) != port.admin_up {
             let (to, back) = if port.admin_up { (Switch::Up, Switch::Down) } else { (Switch::Down, Switch::Up) };
             self.step(Op::SetLink { port: id, switch: to }, Some(Op::SetLink { port: id, switch: back }));
         }

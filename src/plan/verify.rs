@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -30,15 +29,6 @@ impl Deviation {
     pub fn new(kind: &'static str, object: impl Into<String>, want: impl Display, have: impl Display) -> Self {
         Self { kind, object: object.into(), want: want.to_string(), have: have.to_string() }
     }
-}
-
-/// An address of a link in the host's namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostAddress {
-    /// The link's index.
-    pub index: u32,
-    /// The address.
-    pub ip: IpAddr,
 }
 
 /// Differences of one object, as they are found.
@@ -75,6 +65,7 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     found.differ("address_generation", "off", off(link.v6_autoconf));
     if let Some(seen) = link.bridge_port {
         found.differ("learning", "off", off(seen.learning));
+        found.differ("port_state", "forwarding", if seen.held { "not forwarding" } else { "forwarding" });
         found.differ("port_flags", "as made", if seen.altered { "altered" } else { "as made" });
     }
     if let (NicWant::Tap { queues, owner, .. }, Some(tap)) = (&port.nic, link.tap) {
@@ -104,16 +95,19 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
         found.differ("mtu", *mtu, seen.mtu);
         found.differ("up", up(true), up(seen.up));
         found.differ("address_generation", "off", off(seen.v6_autoconf));
+        found.differ("stp", "off", off(seen.extras.stp));
+        found.differ("multicast_snooping", "off", off(seen.extras.multicast_snooping));
+        found.differ("vlan_filtering", "off", off(seen.extras.vlan_filtering));
     }
     found.all
 }
 
 /// What is wrong among all links: addresses on devices of ours, and two ports of a bridge with one MAC.
-pub fn of_links(have: &Have, addresses: &[HostAddress]) -> Vec<Deviation> {
+pub fn of_links(have: &Have) -> Vec<Deviation> {
     let ours = |link: &&LinkSeen| link.kind != Kind::Bridge && link.marks().next().is_some();
-    let addressed = addresses.iter().filter_map(|address| Some((have.link(address.index).filter(ours)?, address.ip)));
+    let strays = have.iter().flat_map(|link| link.stray.iter().map(move |address| (link, address.ip)));
     let mut found: Vec<Deviation> =
-        addressed.map(|(link, ip)| Deviation::new("host_address", link.name.clone(), "none", ip)).collect();
+        strays.map(|(link, ip)| Deviation::new("host_address", link.name.clone(), "none", ip)).collect();
     let mut first: BTreeMap<(u32, Mac), &LinkSeen> = BTreeMap::new();
     for link in have.iter() {
         let Some(place) = link.master.zip(link.mac) else { continue };
@@ -173,7 +167,7 @@ fn owned(uid: Option<u32>, gid: Option<u32>) -> String {
 mod tests {
     use super::*;
     use crate::model::{NetworkId, Owner, PortId};
-    use crate::plan::TapSeen;
+    use crate::plan::{Address, TapSeen};
 
     const MAC: Mac = Mac([0xfa, 0x16, 0x3e, 1, 2, 3]);
 
@@ -201,7 +195,9 @@ mod tests {
             lower_up: true,
             master: None,
             group: 0,
+            stray: Vec::new(),
             v6_autoconf: false,
+            extras: crate::plan::BridgeExtras::default(),
             bridge_port: None,
             tap: None,
         }
@@ -250,13 +246,12 @@ mod tests {
     #[test]
     fn an_address_and_a_shared_mac_are_told_of_ours_alone() {
         let strangers = [4, 5].map(|index| LinkSeen { master: Some(3), mac: Some(MAC), ..link(index, "x", Kind::Other) });
-        let have = Have::from(strangers.into_iter().chain([right()]).collect::<Vec<_>>());
-        let address = |index| HostAddress { index, ip: [192, 0, 2, 1].into() };
-        let kinds = |have: &Have, addresses: &[HostAddress]| {
-            of_links(have, addresses).into_iter().map(|deviation| deviation.kind).collect::<Vec<_>>()
-        };
-        assert_eq!(kinds(&have, &[address(4), address(9)]), ["host_address"]);
+        let address = Address { ip: [192, 0, 2, 1].into(), prefix: 24 };
+        let addressed = LinkSeen { stray: vec![address], ..right() };
+        let have = Have::from(strangers.into_iter().chain([addressed]).collect::<Vec<_>>());
+        let kinds = |have: &Have| of_links(have).into_iter().map(|deviation| deviation.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(&have), ["host_address"]);
         let twin = LinkSeen { master: Some(3), mac: Some(MAC.host_side()), ..link(6, "y", Kind::Other) };
-        assert_eq!(kinds(&Have::from(vec![twin, right()]), &[]), ["duplicate_mac"]);
+        assert_eq!(kinds(&Have::from(vec![twin, right()])), ["duplicate_mac"]);
     }
 }

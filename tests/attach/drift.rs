@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::bench::Bench;
 use crate::netns::{in_netns, run};
-use crate::witness::{bridge_port, link, marked_ports};
+use crate::witness::{Monitor, bridge_port, link, marked_ports, v6_addresses};
 
 /// How soon a repair is done.
 const SOON: Duration = Duration::from_secs(1);
@@ -79,6 +79,85 @@ fn learning_is_switched_off_again() {
 #[test]
 fn other_flags_of_its_bridge_port_are_set_back() {
     repaired("bridge link set dev DEV isolated on flood off hairpin on");
+}
+
+#[test]
+fn an_address_on_the_hosts_side_is_taken_off() {
+    repaired("ip addr add 203.0.113.1/32 dev DEV");
+    repaired("ip addr add fd00::1/64 dev DEV nodad");
+}
+
+/// Below 1280 a link has no IPv6, and when it has it again the kernel gives it an address.
+#[test]
+fn an_mtu_below_ipv6s_is_set_back_and_no_address_comes_with_it() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        bench.events.wait_status(&port, "ACTIVE");
+        let before = settled(&device);
+        let mut told = Monitor::v6_addresses();
+        run(&format!("ip link set {device} mtu 1000"));
+        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        bench.events.wait_status(&port, "ACTIVE");
+        assert_eq!(settled(&device), before);
+        assert!(told.take().is_empty(), "at no instant");
+    });
+}
+
+#[test]
+fn an_agent_made_bridge_keeps_the_addresses_that_an_operator_gave_it_alone() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let mtu = link(&bridge)["mtu"].clone();
+        run(&format!("ip link set {bridge} mtu 1000"));
+        let start = Instant::now();
+        while link(&bridge)["mtu"] != mtu || !v6_addresses().is_empty() {
+            assert!(start.elapsed() < SOON, "{:?}", v6_addresses());
+        }
+        run(&format!("ip addr add fe80::1/64 dev {bridge} nodad"));
+        run(&format!("ip link set {bridge} type bridge stp_state 1"));
+        while link(&bridge)["linkinfo"]["info_data"]["stp_state"] != 0 {
+            assert!(start.elapsed() < 2 * SOON);
+        }
+        assert_eq!(v6_addresses().len(), 1, "what was given to it is left when it is set back");
+    });
+}
+
+#[test]
+fn a_port_kept_from_forwarding_forwards_again() {
+    for state in [0, 1, 2] {
+        repaired(&format!("bridge link set dev DEV state {state}"));
+    }
+}
+
+#[test]
+fn what_was_switched_on_at_an_agent_made_bridge_is_switched_off() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        bench.events.wait_status(&port, "ACTIVE");
+        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let extras = || {
+            let data = link(&bridge)["linkinfo"]["info_data"].clone();
+            ["stp_state", "mcast_snooping", "vlan_filtering"].map(|name| data[name].clone())
+        };
+        let before = extras();
+        run(&format!("ip link set {bridge} type bridge stp_state 1 mcast_snooping 1"));
+        let start = Instant::now();
+        while extras() != before {
+            assert!(start.elapsed() < SOON, "{:?}", extras());
+        }
+        bench.wait_status(&port, "ACTIVE");
+    });
 }
 
 #[test]
@@ -328,5 +407,30 @@ fn a_device_that_somebody_fights_over_is_not_fought_without_end() {
             .find(|event| event["event"] == "agent.recovered");
         assert_eq!(recovered.expect("it ends")["reason"], "contested_bridge");
         assert_eq!(bench.api.get("/nicd/v1/health").expect(200)["status"], "ok");
+    });
+}
+
+#[test]
+fn who_keeps_changing_an_agent_made_bridge_is_named_and_fought_less() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let mtu = || link(&bridge)["mtu"].clone();
+        let made = mtu();
+        let start = Instant::now();
+        let mut rounds = 0;
+        while start.elapsed() < Duration::from_secs(3) {
+            run(&format!("ip link set {bridge} mtu 1300"));
+            rounds += 1;
+            while mtu() != made && start.elapsed() < Duration::from_secs(3) {}
+        }
+        assert!((5..20).contains(&rounds), "{rounds} rounds");
+        bench.events.wait_for("a fight", |event| event["reason"] == "contested_network_bridge");
+        while mtu() != made {
+            assert!(start.elapsed() < Duration::from_secs(6));
+        }
     });
 }

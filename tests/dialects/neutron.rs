@@ -76,6 +76,7 @@ fn of_two_wrong_things_the_schema_comes_first_then_what_it_is_on_then_itself() {
             (json!({"network_id": NOBODY, "id": port}), 404, "no_such_network"),
             (json!({"network_id": network, "id": port, "mac_address": "fa:16:3e:00:00:01"}), 409, "id_in_use"),
             (json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01", "fixed_ips": ip}), 409, "mac_in_use"),
+            (json!({"network_id": network, "mac_address": "02:16:3e:00:00:01", "fixed_ips": ip}), 409, "mac_in_use"),
         ] {
             bench.api.post("/v2.0/ports", &json!({ "port": body })).refused(status, reason);
         }

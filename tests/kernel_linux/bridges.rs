@@ -2,7 +2,7 @@
 
 use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::{Mac, names};
-use nicd::plan::{At, Kind, LinkSettings, Op, Switch};
+use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, Op, Switch};
 
 use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, network, port, settings, v6_addresses};
 use crate::netns::{in_netns, run};
@@ -38,18 +38,30 @@ fn a_changed_bridge_is_set_back() {
         let mut host = Box::open();
         host.apply(&create_bridge(1500));
         run("ip link set nbr3cb9bc595699 down address 02:00:00:00:00:09 mtu 1400 addrgenmode eui64");
+        run("ip link set nbr3cb9bc595699 type bridge stp_state 1 mcast_snooping 1");
         host.twice(&Op::SetBridge {
             network: network(),
             mac: Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])),
             mtu: Some(1500),
             switch: Some(Switch::Up),
             v6_off: true,
+            stray: vec![],
+            off: BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false },
         });
         let seen = host.kernel.look(Who::Altname(&names::network_altname(network()))).unwrap().unwrap();
         assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
+        assert!(seen.extras.is_none(), "{:?}", seen.extras);
         assert_eq!(v6_addresses(), 0);
         host.apply(&Op::DeleteBridge { network: network() });
-        let absent = Op::SetBridge { network: network(), mac: None, mtu: Some(1500), switch: None, v6_off: false };
+        let absent = Op::SetBridge {
+            network: network(),
+            mac: None,
+            mtu: Some(1500),
+            switch: None,
+            v6_off: false,
+            stray: vec![],
+            off: BridgeExtras::default(),
+        };
         host.refused(&absent, Trouble::Gone);
     });
 }

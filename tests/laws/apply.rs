@@ -114,7 +114,9 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
     for bridge in &want.bridges {
         let BridgeMade::ByAgent { mac, mtu, .. } = bridge.made else { continue };
         let seen = have.own_bridge(bridge.network).ok_or("the agent's bridge is not there")?;
-        if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false) {
+        if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false)
+            || !(seen.extras.is_none() && seen.stray.is_empty())
+        {
             return Err(format!("{bridge:?}: {seen:?}"));
         }
     }
@@ -125,6 +127,13 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         let identity = (&seen.kind, seen.alias.as_deref()) == (&kind, Some(port.alias.as_str()));
         let link = (seen.mac, seen.mtu, seen.up) == (Some(port.mac.host_side()), bridge.mtu, port.admin_up);
         let learning = seen.bridge_port.is_none_or(|seen| seen.learning);
+        let held = seen.bridge_port.is_some_and(|seen| seen.held);
+        if held {
+            return Err(format!("{port:?} is held: {seen:?}"));
+        }
+        if !seen.stray.is_empty() {
+            return Err(format!("{port:?} has addresses: {seen:?}"));
+        }
         if !identity || !link || seen.v6_autoconf || seen.master != Some(bridge.index) || learning {
             return Err(format!("{port:?}: {seen:?}"));
         }
@@ -199,6 +208,13 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
         }
         if let (Some(now), Some(before)) = (now.bridge_port.as_mut(), link.bridge_port) {
             now.altered |= before.altered;
+            if before.held {
+                (now.held, now.forwarding) = (true, false);
+            }
+        }
+        if ours(link) {
+            now.extras = link.extras;
+            now.stray.clone_from(&link.stray);
         }
         if has(link, &finished) {
             now = LinkSeen { alias: link.alias.clone(), up: link.up, lower_up: link.lower_up, ..now };

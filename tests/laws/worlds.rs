@@ -7,7 +7,8 @@ use nicd::kernel::fake::{Fake, FakeHost};
 use nicd::kernel::{Host, Kernel};
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{
-    Address, BridgeMade, BridgePort, BridgeWant, GuestSettings, Have, Kind, LinkSeen, NicWant, Plan, PortWant, Reason, Want, plan,
+    Address, BridgeExtras, BridgeMade, BridgePort, BridgeWant, GuestSettings, Have, Kind, LinkSeen, NicWant, Plan, PortWant,
+    Reason, Want, plan,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -63,6 +64,8 @@ enum Drift {
     Mac(usize),
     Learning(usize),
     Flags(usize),
+    Held(usize),
+    Addressed(usize),
     Unmarked(usize),
     V6(usize),
     Down(usize),
@@ -74,6 +77,7 @@ enum Drift {
     BridgeMtu,
     BridgeDown,
     BridgeV6,
+    BridgeExtras,
 }
 
 /// A link that is not nicd's, however much its names look like it.
@@ -125,6 +129,8 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Mac as fn(usize) -> Drift),
         Just(Drift::Learning as fn(usize) -> Drift),
         Just(Drift::Flags as fn(usize) -> Drift),
+        Just(Drift::Held as fn(usize) -> Drift),
+        Just(Drift::Addressed as fn(usize) -> Drift),
         Just(Drift::Unmarked as fn(usize) -> Drift),
         Just(Drift::V6 as fn(usize) -> Drift),
         Just(Drift::Down as fn(usize) -> Drift),
@@ -133,7 +139,13 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Opened as fn(usize) -> Drift),
         Just(Drift::Deleted as fn(usize) -> Drift),
     ];
-    let bridges = prop_oneof![Just(Drift::BridgeMac), Just(Drift::BridgeMtu), Just(Drift::BridgeDown), Just(Drift::BridgeV6)];
+    let bridges = prop_oneof![
+        Just(Drift::BridgeMac),
+        Just(Drift::BridgeMtu),
+        Just(Drift::BridgeDown),
+        Just(Drift::BridgeV6),
+        Just(Drift::BridgeExtras)
+    ];
     prop_oneof![3 => (ports, 0..PORTS).prop_map(|(drift, port)| drift(port)), 1 => bridges]
 }
 
@@ -245,6 +257,10 @@ impl Drift {
             Self::Flags(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { altered: true, ..seen });
             }),
+            Self::Held(port) => device(port, &|link| {
+                link.bridge_port = link.bridge_port.map(|seen| BridgePort { held: true, ..seen });
+            }),
+            Self::Addressed(port) => device(port, &|link| link.stray = vec![Address { ip: [192, 0, 2, 1].into(), prefix: 24 }]),
             Self::Unmarked(port) => device(port, &|link| link.altnames.clear()),
             Self::V6(port) => device(port, &|link| link.v6_autoconf = true),
             Self::Down(port) => device(port, &|link| link.up = false),
@@ -256,6 +272,9 @@ impl Drift {
             Self::BridgeMtu => bridge(|link| link.mtu = 1300),
             Self::BridgeDown => bridge(|link| link.up = false),
             Self::BridgeV6 => bridge(|link| link.v6_autoconf = true),
+            Self::BridgeExtras => {
+                bridge(|link| link.extras = BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: true })
+            }
         }
     }
 }

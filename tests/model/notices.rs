@@ -98,7 +98,7 @@ fn meddle(fake: &Fake, reference: &mut Reference, (what, which): (Meddling, usiz
         Meddling::Mtu => change(|link| link.mtu = 1300),
         Meddling::Mac => change(|link| link.mac = Some(Mac([2, 0, 0, 0, 0, 9]))),
         Meddling::Learning => change(|link| {
-            link.bridge_port = link.bridge_port.map(|seen| BridgePort { learning: true, altered: true, ..seen });
+            link.bridge_port = link.bridge_port.map(|seen| BridgePort { learning: true, altered: true, held: true, ..seen });
         }),
         // Without its seal as well, nobody could tell whose it is.
         Meddling::Unmarked if device.alias.is_none() => {}

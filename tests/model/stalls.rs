@@ -60,6 +60,26 @@ fn a_device_the_kernel_keeps_holds_no_other() {
 }
 
 #[test]
+fn seven_devices_the_kernel_keeps_hold_no_other_and_are_told() {
+    let (mut scene, ports) = eight();
+    let stalls: Vec<_> = ports[..7].iter().map(|(_, port)| scene.fake.stall(*port)).collect();
+    for (server, port) in &ports {
+        scene.perform(detach(*server, *port)).unwrap();
+    }
+    let kept: Vec<PortId> = ports[..7].iter().map(|(_, port)| *port).collect();
+    wait_for(&mut scene, &kept);
+    let manager = scene.manager();
+    let told = |manager: &nicd::manager::Manager| {
+        manager.health().problems.iter().filter(|problem| problem.reason == "device_kept").count()
+    };
+    scene.house().settle(|| if told(&manager) == 7 { Ok(()) } else { Err(format!("{} are told", told(&manager))) });
+    drop(stalls);
+    wait_for(&mut scene, &[]);
+    assert_eq!(told(&manager), 0);
+    scene.stop();
+}
+
+#[test]
 fn a_device_that_cannot_be_deleted_is_an_error_of_its_own_and_tried_again() {
     let (mut scene, ports) = eight();
     let bad = ports[2].1;

@@ -15,7 +15,7 @@ impl State {
             return;
         }
         let records = || self.ports.values().map(|entry| &entry.record);
-        let macs: HashMap<_, _> = records().map(|port| (port.mac, port.id)).collect();
+        let macs: HashMap<_, _> = records().map(|port| (port.mac.host_side(), port.id)).collect();
         assert!(macs.len() == self.ports.len() && macs == self.macs, "MACs: {macs:?}, {:?}", self.macs);
         let held: Vec<_> =
             records().flat_map(|port| port.held_ips().map(|ip| ((port.network_id, ip.ip_address), port.id))).collect();
