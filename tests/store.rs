@@ -5,7 +5,9 @@
 #[path = "common/netns.rs"]
 mod netns;
 
+use std::fs::Permissions;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -204,6 +206,19 @@ fn a_transaction_is_whole_or_absent() {
     let refused = opened.commit(vec![put(&port(1, 5)), put(&port(2, 5))], Purpose::Growing);
     assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
     assert_eq!((count(dir.path(), "ports"), count(dir.path(), "addresses")), (0, 0));
+    opened.close();
+}
+
+#[test]
+fn nobody_but_its_owner_reads_what_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    for file in [FILE.to_owned(), format!("{FILE}-wal"), format!("{FILE}-shm")] {
+        let mode = dir.path().join(&file).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
     opened.close();
 }
 

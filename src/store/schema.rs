@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{StoreError, failed};
@@ -81,8 +82,13 @@ impl Lock {
     }
 }
 
-/// Opens the file, or makes it, and brings it to the present version.
+/// Opens the file, or makes it (0600, and so its logs), and brings it to the present version.
 pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
+    if let Err(error) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
+        && error.kind() != ErrorKind::AlreadyExists
+    {
+        return Err(StoreError::of(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)));
+    }
     let mut connection = Connection::open(file).map_err(failed)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
