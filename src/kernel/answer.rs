@@ -168,7 +168,7 @@ impl From<Refusal> for Failure {
         let trouble = match (part, errno) {
             (_, Errno::ENODEV) => Trouble::Gone,
             (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
-            (Part::Create | Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
+            (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
             (Part::Address(_) | Part::Route(_), _) => Trouble::GuestRefused,
             (_, Errno::ETIMEDOUT) => Trouble::TimedOut,
             (_, Errno::EPERM | Errno::EACCES) => Trouble::Permission,

@@ -59,7 +59,7 @@ pub(super) fn send(netlink: &mut Netlink, batch: Batch, made: Made<'_>) -> Resul
 
 /// Takes back what a step did halfway. That the step failed is what its caller is told; what is then left is shown by
 /// the next look.
-fn take_back(netlink: &mut Netlink, fill: impl FnOnce(&mut Batch)) {
+pub(super) fn take_back(netlink: &mut Netlink, fill: impl FnOnce(&mut Batch)) {
     let mut batch = Batch::default();
     fill(&mut batch);
     if let Err(failure) = send_all(netlink, batch) {

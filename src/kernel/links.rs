@@ -89,7 +89,7 @@ impl Batch {
     }
 
     /// All that a device is to be on the host's side. Only one addressed by its index is being made.
-    pub(super) fn host_side(&mut self, target: Target<'_>, index: u32, altname: &str, settings: &LinkSettings) {
+    fn host_side(&mut self, target: Target<'_>, index: u32, altname: &str, settings: &LinkSettings) {
         let LinkSettings { mark, v6_off, stray, mac, mtu, master, fdb, learning, plain, forward } = settings;
         let made = matches!(target, Target::Index(_));
         if *mark && made {
@@ -212,8 +212,8 @@ pub(super) fn already_marked(
 }
 
 /// The kernel says EINVAL or EOPNOTSUPP of a master that is not there or takes no ports (`do_set_master`).
-pub(super) fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Failure {
-    let about_master = matches!(failure.part, Part::Create | Part::Link) && failure.trouble == Trouble::Other;
+fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Failure {
+    let about_master = failure.part == Part::Link && failure.trouble == Trouble::Other;
     let Some(master) = master.filter(|master| *master != 0 && about_master) else { return failure };
     match look(netlink, Who::Index(master)) {
         Ok(Some(link)) if link.kind == Kind::Bridge => failure,

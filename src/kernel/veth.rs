@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
-use super::links::{Target, explained, shape};
+use super::links::{self, Target, shape};
 use super::netns::Inside;
 use super::seen::{ifinfo, look};
 use super::socket::Netlink;
@@ -12,7 +12,7 @@ use super::uapi::*;
 use super::wire::{Batch, Fields};
 use super::{Trouble, Who};
 use crate::model::{LinkName, Mac, PortId, names};
-use crate::plan::{Kind, LinkSettings};
+use crate::plan::{At, Kind, LinkSettings};
 
 /// A pair to be made.
 #[derive(Debug, Clone, Copy)]
@@ -42,20 +42,33 @@ impl Veth<'_> {
         }
         let altname = names::port_altname(self.port);
         let mut batch = Batch::default();
-        let mut settings = self.settings.clone();
-        if create::is_free(netlink, self.index, &altname, &Kind::Veth)? {
+        let fresh = create::is_free(netlink, self.index, &altname, &Kind::Veth)?;
+        if fresh {
             self.message(&mut batch, inside);
-            (settings.mac, settings.mtu, settings.master) = (None, None, None);
-        } else {
-            settings.mark = false;
+            batch.mark(self.index, &altname);
         }
-        batch.host_side(Target::Index(self.index), self.index, &altname, &settings);
+        batch.v6_off(Target::Index(self.index));
         let made = Made { index: self.index, name: self.name, altname: &altname };
-        create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))
+        create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))?;
+        self.finish(netlink, fresh)
     }
 
-    /// With MAC, MTU and bridge: given later, each would be an event of its own. The other end is not set up here: the
-    /// kernel refuses that of a peer not yet linked (`veth_newlink`, drivers/net/veth.c).
+    /// The rest of the host's end, once the index is known to be its own: behind a refused creation these would hit whoever
+    /// has it. The bridge comes with what belongs to it, so that a device found in its bridge is one that has it all.
+    fn finish(self, netlink: &mut Netlink, fresh: bool) -> Result<(), Failure> {
+        let mut rest = LinkSettings { mark: false, v6_off: false, ..self.settings.clone() };
+        if fresh {
+            (rest.mac, rest.mtu) = (None, None);
+        }
+        links::configure(netlink, self.port, At::Index(self.index), &rest).inspect_err(|_| {
+            if fresh {
+                create::take_back(netlink, |batch| batch.delete(Target::Index(self.index)));
+            }
+        })
+    }
+
+    /// With MAC and MTU: given later, each would be an event of its own. The other end is not set up here: the kernel
+    /// refuses that of a peer not yet linked (`veth_newlink`, drivers/net/veth.c).
     fn message(self, batch: &mut Batch, inside: &Inside) {
         let guest = |f: &mut Fields<'_>| {
             f.bare(&ifinfo(AF_UNSPEC, self.guest.index, 0, 0));
@@ -66,7 +79,7 @@ impl Veth<'_> {
         };
         batch.add(Part::Create, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, self.index, 0, 0), |f| {
             f.text(IFLA_IFNAME, self.name.as_str());
-            shape(f, self.settings.mac, self.settings.mtu, self.settings.master);
+            shape(f, self.settings.mac, self.settings.mtu, None);
             f.nest(IFLA_LINKINFO, |f| {
                 f.text(IFLA_INFO_KIND, "veth");
                 f.nest(IFLA_INFO_DATA, |f| f.nest(VETH_INFO_PEER, guest));
@@ -76,7 +89,6 @@ impl Veth<'_> {
 
     /// The kernel says EEXIST of either end's name.
     fn explain(self, netlink: &mut Netlink, inside: &mut Inside, failure: Failure) -> Result<(), Failure> {
-        let failure = explained(netlink, failure, self.settings.master);
         let (Trouble::Taken, Part::Create, Some(name)) = (failure.trouble, failure.part, self.guest.name) else {
             return Err(failure);
         };

@@ -184,8 +184,8 @@ pub enum Op {
         /// Whose device.
         port: PortId,
     },
-    /// Makes a veth pair, the other end in the namespace from the start, and marks and sets up the host's end as
-    /// [`Op::Configure`] does a tap, in one send; neither end is up.
+    /// Makes a veth pair, the other end in the namespace from the start, marks the host's end in the same send and sets it up
+    /// as [`Op::Configure`] does a tap; neither end is up.
     CreateVeth {
         /// Whose device.
         port: PortId,

@@ -145,6 +145,8 @@ fn clashes_are_told_apart_and_leave_nothing() {
         host.refused(&op(None), Trouble::Taken);
         assert_eq!(guest.ip_json("link").as_array().unwrap().len(), 2, "lo and nic0 alone");
         host.refused(&create(&guest, pin, port, u32::MAX >> 1, None), Trouble::Other);
+        // Without the one that has the mark, which is refused first.
+        run("ip link del foreign");
         host.refused(&create_in(&guest, pin, port, DEVICE, None, 4711), Trouble::NoBridge);
         run("ip link add other index 4711 type veth");
         host.refused(&create_in(&guest, pin, port, DEVICE, None, 4711), Trouble::NoBridge);

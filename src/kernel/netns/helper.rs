@@ -2,8 +2,9 @@
 //!
 //! A path, or a cookie, comes in over a Unix socket; a netlink socket inside that network namespace goes back (`words`).
 //! What it opens is decided in `enter`: only what the kernel says is a network namespace, whatever the path was swapped
-//! for meanwhile; never the host's own, nor the empty one it is in itself, which `/proc/self` would name. It answers the owner of its socket's file and nobody else, keeps nothing, and ends
-//! when nobody has asked for a while: systemd, which made the socket, starts it again.
+//! for meanwhile; never the host's own, nor the empty one it is in itself, which `/proc/self` would name. It answers the
+//! owner of its socket's file and nobody else, keeps nothing, and ends when nobody has asked for a while: systemd, which
+//! made the socket, starts it again.
 //!
 //! It must see the host's mounts as they come and go, so its unit gives it no mount namespace of its own; the host's
 //! network it need not see.
