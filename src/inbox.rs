@@ -101,6 +101,14 @@ impl<T> Inbox<T> {
         self.append(message, self.shared.limit)
     }
 
+    /// The same for an answer to a message that was itself bounded, whatever the limit.
+    ///
+    /// # Errors
+    /// The queue is closed.
+    pub fn leave_answer(&self, message: T) -> Result<(), Refused> {
+        self.append(message, usize::MAX)
+    }
+
     fn append(&self, message: T, limit: usize) -> Result<(), Refused> {
         let mut state = self.lock();
         state.room(limit)?;

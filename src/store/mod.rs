@@ -10,6 +10,7 @@
 //! whole or absent on its own even so. Records are the `model`'s serde types as JSON beside the columns that must be
 //! unique: (network, address) and MAC. `sqlite3 nicd.db` opens it while the daemon runs.
 
+mod log;
 mod records;
 mod schema;
 
@@ -328,7 +329,8 @@ impl Store {
             (Purpose::Growing, When::Now) => self.inbox.push(Message::Commit(transaction, when)),
             // The flush to come wakes the thread, once instead of twice.
             (Purpose::Growing, When::WithTheNext) => self.inbox.leave(Message::Commit(transaction, when)),
-            (Purpose::Freeing, _) => self.inbox.push_answer(Message::Commit(transaction, when)),
+            (Purpose::Freeing, When::Now) => self.inbox.push_answer(Message::Commit(transaction, when)),
+            (Purpose::Freeing, When::WithTheNext) => self.inbox.leave_answer(Message::Commit(transaction, when)),
         };
         if let Err(refused) = pushed {
             let refusal = StoreError::from(refused);
@@ -387,6 +389,9 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, inbox: &Inbox<Message>) {
+        if let Err(error) = log::lengthen(&mut self.connection) {
+            tracing::debug!(%error, "the write-ahead log could not be lengthened; flushes take longer until it has grown");
+        }
         let (mut taken, mut batch, mut readers) = (VecDeque::new(), Vec::new(), Vec::new());
         while inbox.take(&mut taken) {
             let mut due = false;

@@ -15,6 +15,8 @@ use super::{StoreError, failed};
 ///
 /// `ports` and `addresses` have no index and no reference beyond what must be unique: each would be a page more in every
 /// attach's flush, or a scan at the delete of a network. A port's network and server are looked for as it is written.
+/// `ports` alone has rowids: its bodies are appended to one page then, and small ids sorted into another, where bodies
+/// sorted in by id would be moved about in several.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
@@ -35,12 +37,12 @@ const MIGRATIONS: [&str; 1] = ["
         body TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE ports (
-        id         TEXT PRIMARY KEY,
+        id         TEXT NOT NULL PRIMARY KEY,
         network_id TEXT NOT NULL,
         server_id  TEXT,
         mac        TEXT NOT NULL UNIQUE,
         body       TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
+    ) STRICT;
     CREATE TABLE addresses (
         network_id TEXT NOT NULL,
         address    TEXT NOT NULL,
