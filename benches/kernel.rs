@@ -21,7 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nicd::kernel::linux::{Held, Linux, LinuxHost};
 use nicd::kernel::{Host, Kernel, Notice, Who, tap};
 use nicd::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
-use nicd::plan::{Address, At, GuestSettings, LinkSettings, Op, Switch};
+use nicd::plan::{Address, At, GuestSettings, LinkSettings, Op, Seal, Switch};
 use uuid::Uuid;
 
 use crate::netns::{Guest, in_netns};
@@ -102,7 +102,6 @@ fn attach_tap(host: &mut LinuxHost, port: PortId, number: u32) {
         Op::CreateTap { port, index, name, queues: 1, vnet_hdr: true, owner: Owner::default() },
         Op::Configure { port, at: At::Index(index), settings },
         Op::Persist { port },
-        Op::Seal { port, alias: "0f0f0f0f 4711".into(), switch: Switch::Up },
     ] {
         host.apply(&op, &mut held).unwrap();
     }
@@ -171,10 +170,15 @@ fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) 
             guest_name: Some(format!("p{number}").parse().unwrap()),
             guest_mac: mac(number),
             guest_mtu: 1500,
-            settings: settings(port),
+            mac: mac(number).host_side(),
+            mtu: 1500,
         },
         Op::ConfigureGuest { port, netns, pin, guest_index: Some(index + 1), settings: given },
-        Op::Seal { port, alias: "0f0f0f0f 4711".into(), switch: Switch::Up },
+        Op::Configure {
+            port,
+            at: At::Index(index),
+            settings: LinkSettings { mark: false, mac: None, mtu: None, ..settings(port) },
+        },
     ] {
         host.apply(&op, &mut held).unwrap();
     }
@@ -289,6 +293,7 @@ fn settings(port: PortId) -> LinkSettings {
         learning: Some(false),
         plain: false,
         forward: false,
+        seal: Some(Seal { alias: "0f0f0f0f 4711".into(), switch: Switch::Up }),
     }
 }
 

@@ -57,6 +57,11 @@ impl<H: Host> Execution<H> {
         self.run_while(host, |_| true)
     }
 
+    /// Whether what is left changes nothing that a look shows.
+    pub fn shows_its_end(&self) -> bool {
+        self.steps[self.begun..].iter().all(|step| step.op.shows_nothing())
+    }
+
     fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
         while let Some(step) = self.steps.get(self.begun).filter(|step| go(step)) {
             self.begun += 1;

@@ -19,11 +19,11 @@ pub(super) enum Part {
     Mark,
     /// Switching IPv6 address generation off.
     V6Off,
-    /// Its MAC, MTU and bridge.
+    /// Its MAC, MTU and bridge, and IPv6 address generation where that is switched off with them.
     Link,
     /// A static entry in the bridge's FDB.
     Fdb(Mac),
-    /// Its flags as a bridge port.
+    /// Its flags as a bridge port, with its seal where there is one.
     PortFlags,
     /// Setting it up or down, with its alias where there is one.
     Switch,
@@ -189,7 +189,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         Op::SetBridge { .. } | Op::Configure { .. } => Part::Link,
         Op::Persist { .. } => Part::Persist,
         Op::ConfigureGuest { .. } => Part::Namespace,
-        Op::Seal { .. } | Op::SetLink { .. } => Part::Switch,
+        Op::SetLink { .. } => Part::Switch,
         Op::MarkAgain { .. } => Part::Mark,
         Op::Unbind { .. } => Part::Unbind,
         Op::SetGroup { .. } => Part::Group,
@@ -199,7 +199,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let failure = match (op, errno) {
         (Op::CreateVeth { .. } | Op::ConfigureGuest { .. }, Errno::ENOENT) => failure.meaning(Trouble::Namespace),
         (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(Trouble::GuestNameTaken),
-        (Op::CreateVeth { .. } | Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(Trouble::NoBridge),
+        (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(Trouble::NoBridge),
         _ => failure,
     };
     failure.during(op.name())

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgeExtras, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Switch, TapSeen,
+    Address, At, BRIDGE_PORTS, BridgeExtras, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen,
 };
 use crate::points;
 
@@ -498,8 +498,16 @@ impl World {
             seen.held &= !settings.forward;
         }
         self.fdb.entry(link.index).or_default().extend(&settings.fdb);
-        self.put(link);
+        match &settings.seal {
+            Some(seal) => self.seal(link, seal),
+            None => self.put(link),
+        }
         Ok(())
+    }
+
+    fn seal(&mut self, mut link: LinkSeen, seal: &Seal) {
+        link.alias = Some(seal.alias.clone());
+        self.switch(link, seal.switch);
     }
 
     fn switch(&mut self, mut link: LinkSeen, switch: Switch) {
@@ -522,9 +530,7 @@ impl World {
     fn apply(&mut self, op: &Op) -> Result<Applied, OpError> {
         match op {
             Op::CreateTap { port, index, .. } if self.made(*port, *index, &Kind::Tap) => {}
-            Op::CreateVeth { port, index, settings, .. } if self.made(*port, *index, &Kind::Veth) => {
-                self.configure(*port, At::Index(*index), settings)?;
-            }
+            Op::CreateVeth { port, index, .. } if self.made(*port, *index, &Kind::Veth) => {}
             Op::CreateBridge { network, index, name, mac, mtu } => {
                 let altname = names::network_altname(*network);
                 if self.named(&altname).is_some_and(|link| link.index == *index) {
@@ -565,7 +571,7 @@ impl World {
                     link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, uid, gid: owner.gid });
                 }
             }
-            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, settings, .. } => {
+            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, mac, mtu, .. } => {
                 let cookie = self.netns(netns, *pin)?;
                 let taken: BTreeSet<&str> =
                     self.guests.values().filter(|guest| guest.cookie == cookie).map(|guest| guest.name.as_str()).collect();
@@ -580,7 +586,8 @@ impl World {
                     return Err(refused(Trouble::Other, "naming the guest's end".to_owned()));
                 };
                 self.create(*index, name, Kind::Veth)?;
-                self.configure(*port, At::Index(*index), settings).inspect_err(|_| self.remove(*index))?;
+                let made = LinkSettings { mark: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
+                self.configure(*port, At::Index(*index), &made).inspect_err(|_| self.remove(*index))?;
                 let guest =
                     Guest { cookie, name: guest_name, index: *guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };
                 self.guests.insert(*index, guest);
@@ -605,11 +612,6 @@ impl World {
                 let switch = if link.up { Switch::Up } else { Switch::Down };
                 self.switch(link, switch);
                 return Ok(Applied::GuestDevice(name));
-            }
-            Op::Seal { port, alias, switch } => {
-                let mut link = self.at(*port, At::Altname)?;
-                link.alias = Some(alias.clone());
-                self.switch(link, *switch);
             }
             Op::MarkAgain { port, index, alias } => {
                 let altname = names::port_altname(*port);

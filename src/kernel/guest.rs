@@ -9,13 +9,13 @@ use super::addresses::{self, asking, family, ip_of, octets};
 use super::answer::{Failure, Part};
 use super::links::{Target, first_failure, shape};
 use super::netns::Inside;
-use super::seen::{must_look, peer};
+use super::seen::{link, must_look, peer};
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::{self, Batch};
 use super::{Trouble, Who};
 use crate::model::{LinkName, PortId, names};
-use crate::plan::{Address, GuestSettings, Route, Switch};
+use crate::plan::{Address, GuestSettings, LinkSeen, Route, Switch};
 
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
@@ -34,24 +34,29 @@ pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSetting
         batch.set(Part::Link, target, 0, 0, |f| shape(f, None, settings.mtu, None));
     }
     settings.addresses.iter().for_each(|address| add_address(&mut batch, index, *address));
+    // For its name as well: behind the switch it would be a look at a link that is up, while the host's end is not.
+    batch.settle(index);
     batch.switch(target, Switch::Up, |_| {});
     for route in in_order(&settings.routes) {
         add_route(&mut batch, index, route);
     }
-    let mut refusals = inside.netlink.send(batch)?;
+    let (mut refusals, named) = inside.netlink.send_and_read(batch, link)?;
     refusals.retain(|refusal| match refusal.part {
         // What is already there, exactly so.
         Part::Address(_) | Part::Route(_) => refusal.errno != Errno::EEXIST,
         _ => true,
     });
     first_failure(refusals)?;
-    name(inside, index)
+    named.map_or_else(|| name(inside, index), |link| name_of(&link))
 }
 
 /// The name of the NIC with this index.
 pub(super) fn name(inside: &mut Inside, index: u32) -> Result<LinkName, Failure> {
-    let name = must_look(&mut inside.netlink, Who::Index(index))?.name;
-    name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
+    name_of(&must_look(&mut inside.netlink, Who::Index(index))?)
+}
+
+fn name_of(link: &LinkSeen) -> Result<LinkName, Failure> {
+    link.name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
 }
 
 /// What a NIC has of an earlier configuration and is to have no longer.

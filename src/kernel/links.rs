@@ -12,7 +12,7 @@ use super::uapi::*;
 use super::wire::{Batch, Fields};
 use super::{Trouble, Who};
 use crate::model::{Mac, PortId, names};
-use crate::plan::{At, Kind, LinkSeen, LinkSettings, Switch};
+use crate::plan::{At, Kind, LinkSeen, LinkSettings, Seal, Switch};
 
 /// The link a message is for.
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +49,7 @@ impl Batch {
 
     /// Sets a link up or down.
     pub(super) fn switch(&mut self, target: Target<'_>, switch: Switch, fill: impl FnOnce(&mut Fields<'_>)) {
-        let flags = match switch {
-            Switch::Up => IFF_UP,
-            Switch::Down => 0,
-        };
-        self.set(Part::Switch, target, flags, IFF_UP, fill);
+        self.set(Part::Switch, target, flags(switch), IFF_UP, fill);
     }
 
     /// Gives a link that is being made its altname. One it already has is EEXIST.
@@ -74,32 +70,35 @@ impl Batch {
     /// Switches IPv6 address generation off. A message of its own before the link is up, as the kernel applies it after
     /// the flags of the same message (`do_setlink`, net/core/rtnetlink.c).
     pub(super) fn v6_off(&mut self, target: Target<'_>) {
-        self.set(Part::V6Off, target, 0, 0, |f| {
-            f.nest(IFLA_AF_SPEC, |f| {
-                f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE));
-            });
-        });
+        self.set(Part::V6Off, target, 0, 0, no_address_generation);
     }
 
     /// Looks at a link that is being made, for what that does: the kernel processes the link's pending change of carrier
     /// (`linkwatch_sync_dev`). While a link is down that costs nothing; once it is up, no carrier means an RCU grace period
     /// under RTNL (`dev_deactivate`, net/sched/sch_generic.c), at the next look or at the kernel's own leisure.
-    fn settle(&mut self, index: u32) {
+    pub(super) fn settle(&mut self, index: u32) {
         self.add(Part::Look, RTM_GETLINK, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS));
     }
 
     /// All that a device is to be on the host's side. Only one addressed by its index is being made.
-    fn host_side(&mut self, target: Target<'_>, index: u32, altname: &str, settings: &LinkSettings) {
-        let LinkSettings { mark, v6_off, stray, mac, mtu, master, fdb, learning, plain, forward } = settings;
+    fn host_side(&mut self, target: Target<'_>, index: u32, altname: &str, settings: &LinkSettings, v6_off: V6Off) {
+        let LinkSettings { mark, v6_off: off, stray, mac, mtu, master, fdb, learning, plain, forward, seal } = settings;
         let made = matches!(target, Target::Index(_));
+        let shaped = mac.is_some() || mtu.is_some() || master.is_some();
+        let within = *off && shaped && v6_off == V6Off::Within;
         if *mark && made {
             self.mark(index, altname);
         }
-        if mac.is_some() || mtu.is_some() || master.is_some() {
-            self.set(Part::Link, target, 0, 0, |f| shape(f, *mac, *mtu, *master));
+        if shaped {
+            self.set(Part::Link, target, 0, 0, |f| {
+                shape(f, *mac, *mtu, *master);
+                if within {
+                    no_address_generation(f);
+                }
+            });
         }
         // Behind the MTU, with which IPv6 may come back.
-        if *v6_off {
+        if *off && !within {
             self.v6_off(target);
         }
         stray.iter().for_each(|address| self.unaddress(index, *address));
@@ -109,6 +108,8 @@ impl Batch {
         }
         if learning.is_some() || *plain || *forward {
             self.port_flags(target, settings);
+        } else if let Some(seal) = seal {
+            self.switch(target, seal.switch, |f| sealed(f, seal));
         }
     }
 
@@ -128,10 +129,16 @@ impl Batch {
         self.add(Part::Fdb(mac), RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &fixed, |f| f.put(NDA_LLADDR, &mac.0));
     }
 
-    /// Sets flags of a bridge's port. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads slave data.
+    /// Sets flags of a bridge's port, then seals it. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads
+    /// slave data. A device that is not in a bridge it refuses before it comes to the rest (`rtnl_changelink`,
+    /// net/core/rtnetlink.c): what did not get into its bridge is not sealed.
     fn port_flags(&mut self, target: Target<'_>, settings: &LinkSettings) {
-        self.add(Part::PortFlags, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
+        let (flags, change) = settings.seal.as_ref().map_or((0, 0), |seal| (flags(seal.switch), IFF_UP));
+        self.add(Part::PortFlags, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), flags, change), |f| {
             target.name(f);
+            if let Some(seal) = &settings.seal {
+                sealed(f, seal);
+            }
             f.nest(IFLA_LINKINFO, |f| {
                 f.text(IFLA_INFO_SLAVE_KIND, "bridge");
                 f.nest(IFLA_INFO_SLAVE_DATA, |f| {
@@ -147,6 +154,34 @@ impl Batch {
                 });
             });
         });
+    }
+}
+
+/// Where IPv6 address generation is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum V6Off {
+    /// In the message with MAC, MTU and bridge, which spares the kernel one, and whoever watches an event.
+    Within,
+    /// In one of its own, which may be refused where there is no IPv6.
+    Apart,
+}
+
+fn no_address_generation(f: &mut Fields<'_>) {
+    f.nest(IFLA_AF_SPEC, |f| {
+        f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE));
+    });
+}
+
+/// The alias is set before the flags of the same message (`do_setlink`). Unlike names, it is taken with whatever octets its
+/// length says.
+fn sealed(f: &mut Fields<'_>, seal: &Seal) {
+    f.put(IFLA_IFALIAS, seal.alias.as_bytes());
+}
+
+fn flags(switch: Switch) -> u32 {
+    match switch {
+        Switch::Up => IFF_UP,
+        Switch::Down => 0,
     }
 }
 
@@ -169,10 +204,14 @@ pub(super) fn send_all(netlink: &mut Netlink, batch: Batch) -> Result<(), Failur
     first_failure(netlink.send(batch)?)
 }
 
+/// What the kernel says of address generation on a link without IPv6.
+fn no_v6(errno: Errno) -> bool {
+    matches!(errno, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)
+}
+
 /// Without IPv6 on a link there is no address generation to switch off: the kernel has none, or not below MTU 1280.
 pub(super) fn first_failure(refusals: Vec<Refusal>) -> Result<(), Failure> {
-    let no_v6 =
-        |refusal: &Refusal| refusal.part == Part::V6Off && matches!(refusal.errno, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP);
+    let no_v6 = |refusal: &Refusal| refusal.part == Part::V6Off && no_v6(refusal.errno);
     // What went with something else, or by another's hand.
     let went = |refusal: &Refusal| refusal.part == Part::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL);
     match refusals.into_iter().find(|refusal| !no_v6(refusal) && !went(refusal)) {
@@ -183,6 +222,7 @@ pub(super) fn first_failure(refusals: Vec<Refusal>) -> Result<(), Failure> {
 
 /// [`Op::Configure`](crate::plan::Op::Configure).
 pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &LinkSettings) -> Result<(), Failure> {
+    settings.seal.as_ref().map_or(Ok(()), sealable)?;
     let altname = names::port_altname(port);
     let (target, index) = match at {
         At::Index(index) => (Target::Index(index), index),
@@ -190,9 +230,15 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
         At::Altname if settings.fdb.is_empty() && settings.stray.is_empty() => (Target::Altname(&altname), 0),
         At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
     };
-    let mut batch = Batch::default();
-    batch.host_side(target, index, &altname, settings);
-    let mut refusals = netlink.send(batch)?;
+    let mut send = |v6_off| {
+        let mut batch = Batch::default();
+        batch.host_side(target, index, &altname, settings, v6_off);
+        netlink.send(batch)
+    };
+    let mut refusals = send(V6Off::Within)?;
+    if settings.v6_off && refusals.iter().any(|refusal| refusal.part == Part::Link && no_v6(refusal.errno)) {
+        refusals = send(V6Off::Apart)?;
+    }
     already_marked(netlink, &mut refusals, index, &altname)?;
     first_failure(refusals).map_err(|failure| explained(netlink, failure, settings.master))
 }
@@ -222,19 +268,13 @@ fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Fa
     }
 }
 
-/// [`Op::Seal`](crate::plan::Op::Seal): the alias is set before the flags of the same message.
-pub(super) fn seal(netlink: &mut Netlink, port: PortId, alias: &str, switch: Switch) -> Result<(), Failure> {
+/// Whether the kernel would take this for an alias.
+fn sealable(Seal { alias, .. }: &Seal) -> Result<(), Failure> {
     if alias.len() > MAX_ALIAS || alias.contains('\0') {
-        return Err(Failure::new(
-            Trouble::Other,
-            Part::Switch,
-            format!("an alias has at most {MAX_ALIAS} octets, none of them NUL"),
-        ));
+        let said = format!("an alias has at most {MAX_ALIAS} octets, none of them NUL");
+        return Err(Failure::new(Trouble::Other, Part::Switch, said));
     }
-    change(netlink, port, |batch, target| {
-        // Unlike names, an alias is taken with whatever octets its length says.
-        batch.switch(target, switch, |f| f.put(IFLA_IFALIAS, alias.as_bytes()));
-    })
+    Ok(())
 }
 
 /// [`Op::MarkAgain`](crate::plan::Op::MarkAgain). Nothing but the index reaches a link without its mark, so it is looked at

@@ -136,7 +136,6 @@ fn doing(op: &Op) -> String {
         | Op::Configure { port, .. }
         | Op::Persist { port }
         | Op::ConfigureGuest { port, .. }
-        | Op::Seal { port, .. }
         | Op::MarkAgain { port, .. }
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
@@ -173,9 +172,9 @@ impl LinuxHost {
                 held.taps.remove(port);
                 Ok(())
             }
-            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, guest_mac, guest_mtu, settings } => {
+            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, guest_mac, guest_mtu, mac, mtu } => {
                 let guest = GuestEnd { index: *guest_index, name: guest_name.as_ref(), mac: *guest_mac, mtu: *guest_mtu };
-                let veth = Veth { port: *port, index: *index, name, guest, settings };
+                let veth = Veth { port: *port, index: *index, name, guest, mac: *mac, mtu: *mtu };
                 veth.create(netlink, held.inside(self.home, netns, *pin)?)
             }
             Op::Configure { port, at, settings } => links::configure(netlink, *port, *at, settings),
@@ -191,7 +190,6 @@ impl LinuxHost {
                 };
                 return guest::configure(inside, index, settings, stale).map(Applied::GuestDevice);
             }
-            Op::Seal { port, alias, switch } => links::seal(netlink, *port, alias, *switch),
             Op::MarkAgain { port, index, alias } => links::mark_again(netlink, *port, *index, alias),
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),
             Op::Unbind { port } => links::unbind(netlink, *port),

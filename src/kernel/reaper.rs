@@ -99,7 +99,7 @@ pub fn start<H: Host>(
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let reap = move || Reaper { crew: Crew::new(hosts), doomed: VecDeque::new(), attaches_come }.run(&inbox);
-    threads::start("nicd-reaper", reap)
+    threads::start_in_kernel("nicd-reaper", reap)
 }
 
 /// A device that waits for its deletion.
@@ -227,7 +227,7 @@ impl<H: Host> Crew<H> {
                 }
             }
         };
-        if let Err(error) = threads::start(&format!("nicd-reaper-{hand}"), work) {
+        if let Err(error) = threads::start_in_kernel(&format!("nicd-reaper-{hand}"), work) {
             tracing::error!(%error, "no thread can be had to delete devices with");
             return None;
         }

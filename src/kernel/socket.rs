@@ -72,35 +72,52 @@ impl Netlink {
     }
 
     /// Sends changes in one go and gives back those that were refused, in order.
-    pub(super) fn send(&mut self, mut batch: Batch) -> Result<Vec<Refusal>, Failure> {
+    pub(super) fn send(&mut self, batch: Batch) -> Result<Vec<Refusal>, Failure> {
+        self.send_and_read(batch, |_| None::<()>).map(|(refusals, _)| refusals)
+    }
+
+    /// The same with a look among them; gives back also what `read` made of its answer.
+    pub(super) fn send_and_read<T>(
+        &mut self,
+        mut batch: Batch,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<(Vec<Refusal>, Option<T>), Failure> {
         let parts: Vec<Part> = batch.parts().collect();
         if parts.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let injected = points::messages(parts.iter().map(|part| ("message", part.word())));
         injected.iter().filter(|one| !one.applied).for_each(|one| batch.blank(one.position));
         let injected = injected.iter().map(|one| Refusal { part: parts[one.position], errno: one.errno, text: None });
         let mut refusals: Vec<Refusal> = injected.collect();
         let fail = |errno| Failure::system(parts[0], errno);
-        refusals.extend(points::call(("netlink", "send"), || self.exchange(batch, &parts), fail)?);
-        Ok(refusals)
+        let (answered, seen) = points::call(("netlink", "send"), || self.exchange(batch, &parts, read), fail)?;
+        refusals.extend(answered);
+        Ok((refusals, seen))
     }
 
-    /// One send of changes, and the refusals among the answers.
-    fn exchange(&mut self, mut batch: Batch, parts: &[Part]) -> Result<Vec<Refusal>, Failure> {
+    /// One send of changes, the refusals among the answers, and the one that is none.
+    fn exchange<T>(
+        &mut self,
+        mut batch: Batch,
+        parts: &[Part],
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<(Vec<Refusal>, Option<T>), Failure> {
         let last = parts.len().saturating_sub(1);
         count_writes(parts.iter().filter(|part| **part != Part::Look).count());
         let first = self.transmit(&mut batch, true)?;
-        let mut refusals = Vec::new();
+        let (mut refusals, mut seen) = (Vec::new(), None);
         self.receive(parts[last], |message| {
             let position = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
-            let Some(part) = parts.get(position).filter(|_| message.kind == NLMSG_ERROR) else {
+            let Some(part) = parts.get(position) else { return Ok(Step::More) };
+            if message.kind != NLMSG_ERROR {
+                seen = read(message.body).or(seen.take());
                 return Ok(Step::More);
-            };
+            }
             refusals.extend(Refusal::read(*part, message));
             Ok(if position == last { Step::Last } else { Step::More })
         })?;
-        Ok(refusals)
+        Ok((refusals, seen))
     }
 
     /// Asks for one object; none when the kernel has none such (ENODEV).

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
-use super::links::{self, Target, shape};
+use super::links::shape;
 use super::netns::Inside;
 use super::seen::{ifinfo, look};
 use super::socket::Netlink;
@@ -12,7 +12,7 @@ use super::uapi::*;
 use super::wire::{Batch, Fields};
 use super::{Trouble, Who};
 use crate::model::{LinkName, Mac, PortId, names};
-use crate::plan::{At, Kind, LinkSettings};
+use crate::plan::Kind;
 
 /// A pair to be made.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,8 @@ pub(super) struct Veth<'a> {
     pub(super) index: u32,
     pub(super) name: &'a LinkName,
     pub(super) guest: GuestEnd<'a>,
-    pub(super) settings: &'a LinkSettings,
+    pub(super) mac: Mac,
+    pub(super) mtu: u32,
 }
 
 /// The end that is the guest's NIC.
@@ -41,30 +42,14 @@ impl Veth<'_> {
             return Err(Failure::new(Trouble::Other, Part::Create, said));
         }
         let altname = names::port_altname(self.port);
+        if !create::is_free(netlink, self.index, &altname, &Kind::Veth)? {
+            return Ok(());
+        }
         let mut batch = Batch::default();
-        let fresh = create::is_free(netlink, self.index, &altname, &Kind::Veth)?;
-        if fresh {
-            self.message(&mut batch, inside);
-            batch.mark(self.index, &altname);
-        }
-        batch.v6_off(Target::Index(self.index));
+        self.message(&mut batch, inside);
+        batch.mark(self.index, &altname);
         let made = Made { index: self.index, name: self.name, altname: &altname };
-        create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))?;
-        self.finish(netlink, fresh)
-    }
-
-    /// The rest of the host's end, once the index is known to be its own: behind a refused creation these would hit whoever
-    /// has it. The bridge comes with what belongs to it, so that a device found in its bridge is one that has it all.
-    fn finish(self, netlink: &mut Netlink, fresh: bool) -> Result<(), Failure> {
-        let mut rest = LinkSettings { mark: false, v6_off: false, ..self.settings.clone() };
-        if fresh {
-            (rest.mac, rest.mtu) = (None, None);
-        }
-        links::configure(netlink, self.port, At::Index(self.index), &rest).inspect_err(|_| {
-            if fresh {
-                create::take_back(netlink, |batch| batch.delete(Target::Index(self.index)));
-            }
-        })
+        create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))
     }
 
     /// With MAC and MTU: given later, each would be an event of its own. The other end is not set up here: the kernel
@@ -76,10 +61,12 @@ impl Veth<'_> {
             f.put(IFLA_ADDRESS, &self.guest.mac.0);
             f.u32(IFLA_MTU, self.guest.mtu);
             f.put(IFLA_NET_NS_FD, &inside.fd.as_raw_fd().to_ne_bytes());
+            one_queue(f);
         };
         batch.add(Part::Create, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, self.index, 0, 0), |f| {
             f.text(IFLA_IFNAME, self.name.as_str());
-            shape(f, self.settings.mac, self.settings.mtu, None);
+            shape(f, Some(self.mac), Some(self.mtu), None);
+            one_queue(f);
             f.nest(IFLA_LINKINFO, |f| {
                 f.text(IFLA_INFO_KIND, "veth");
                 f.nest(IFLA_INFO_DATA, |f| f.nest(VETH_INFO_PEER, guest));
@@ -100,4 +87,12 @@ impl Veth<'_> {
             None => Err(failure),
         }
     }
+}
+
+/// One queue each way, which is what a veth uses that is not asked for a number. Not asked, though, the kernel makes one for
+/// each processor it might have, and takes the rest away again with an RCU grace period for either end, under RTNL
+/// (`veth_init_queues`, drivers/net/veth.c).
+fn one_queue(f: &mut Fields<'_>) {
+    f.u32(IFLA_NUM_TX_QUEUES, 1);
+    f.u32(IFLA_NUM_RX_QUEUES, 1);
 }

@@ -34,6 +34,8 @@ use crate::telemetry::meters;
 const ROOM: usize = 16 << 20;
 /// How long it may take to notice that the sink is closed.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to let events pile up when they are of a link that is down: each that comes alone is a wake-up.
+const BREATH: Duration = Duration::from_micros(300);
 /// How long the look at a link that is down waits for more of its events.
 const SETTLE: Duration = Duration::from_millis(2);
 /// The second look: the kernel holds a carrier change back for at most a second.
@@ -89,6 +91,10 @@ impl Watch {
         while !self.sink.is_closed() {
             if self.wait().is_err() || self.turn().is_err() {
                 return;
+            }
+            // A link is being made or taken away, whose next events come one by one within the next moment.
+            if self.later.values().any(|later| !later.second) {
+                std::thread::sleep(BREATH);
             }
         }
     }

@@ -55,8 +55,10 @@ pub enum Outcome {
 pub struct Done {
     /// The links the plan touched, as they were seen afterwards.
     pub seen: Vec<LinkSeen>,
-    /// When the last step was done, and that look began.
+    /// When that look began.
     pub at: Option<Instant>,
+    /// When the last step was done.
+    pub ended: Option<Instant>,
     /// How long the steps took, without the wait for the intent.
     pub took: Duration,
     /// The NIC's name in its guest, when the job learnt it.
@@ -138,7 +140,7 @@ impl<H: Host> Worker<H> {
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
         let inbox = worker.inbox.clone();
-        let thread = threads::start(name, move || {
+        let thread = threads::start_in_kernel(name, move || {
             Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
         })?;
         Ok((worker, thread))
@@ -208,8 +210,17 @@ impl<H: Host> Worker<H> {
     }
 }
 
-/// A job between its volatile steps and the rest, the altnames to look at once it is done, and the time it took so far.
-type Waiting<H> = (Execution<H>, oneshot::Sender<Outcome>, Vec<String>, Duration);
+/// A job between its volatile steps and the rest.
+struct Waiting<H: Host> {
+    execution: Execution<H>,
+    answer: oneshot::Sender<Outcome>,
+    /// The altnames of what is to be looked at once it is done.
+    subjects: Vec<String>,
+    /// What they look like and since when, where the rest does not change it.
+    seen: Option<(Vec<LinkSeen>, Instant)>,
+    /// The time it took so far.
+    took: Duration,
+}
 
 struct Loop<H: Host> {
     host: H,
@@ -250,7 +261,7 @@ impl<H: Host> Loop<H> {
                 Some(Message::Durable(..)) | None => {}
             }
         }
-        for (_, (execution, answer, ..)) in self.waiting.drain() {
+        for (_, Waiting { execution, answer, .. }) in self.waiting.drain() {
             let _ = self.reaper.push_answer(ToReap::Unwind { execution, cause: Cause::Stopping, answer });
         }
     }
@@ -274,15 +285,24 @@ impl<H: Host> Loop<H> {
             self.fail(execution, Cause::Op(error), job.answer);
             return;
         }
-        self.waiting.insert(job.id, (execution, job.answer, subjects, began.elapsed()));
+        // Somebody waits for what comes behind the intent, and nobody for this.
+        let seen = (durable.is_none() && execution.shows_its_end()).then(|| self.look(&subjects));
+        let took = began.elapsed();
+        self.waiting.insert(job.id, Waiting { execution, answer: job.answer, subjects, seen, took });
         if let Some(result) = durable {
             self.durable(job.id, result);
         }
     }
 
+    fn look(&mut self, subjects: &[String]) -> (Vec<LinkSeen>, Instant) {
+        let at = Instant::now();
+        let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
+        (subjects.iter().filter_map(look).collect(), at)
+    }
+
     fn durable(&mut self, id: u64, result: Result<(), StoreError>) {
         let began = Instant::now();
-        let Some((mut execution, answer, subjects, before)) = self.waiting.remove(&id) else {
+        let Some(Waiting { mut execution, answer, subjects, seen, took }) = self.waiting.remove(&id) else {
             if !self.failed.remove(&id) {
                 self.early.insert(id, result);
             }
@@ -294,11 +314,17 @@ impl<H: Host> Loop<H> {
         if let Err(error) = execution.run(&mut self.host) {
             return self.fail(execution, Cause::Op(error), answer);
         }
-        let at = Instant::now();
-        let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
-        let seen = subjects.iter().filter_map(look).collect();
-        let took = before + at.duration_since(began);
-        let done = Done { seen, at: Some(at), took, guest_device: execution.guest_device().cloned() };
+        let ended = Instant::now();
+        // Before Linux 6.1 a tap has carrier from its maker's descriptor, and loses it with that.
+        let (seen, at) = match seen.filter(|(links, _)| links.iter().all(|link| !link.lower_up)) {
+            Some((mut links, at)) => {
+                links.iter_mut().filter_map(|link| link.tap.as_mut()).for_each(|tap| tap.persist = true);
+                (links, at)
+            }
+            None => self.look(&subjects),
+        };
+        let took = took + ended.duration_since(began);
+        let done = Done { seen, at: Some(at), ended: Some(ended), took, guest_device: execution.guest_device().cloned() };
         let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 
@@ -317,7 +343,6 @@ fn subjects(plan: &Plan) -> Vec<String> {
             Op::CreateTap { port, .. }
             | Op::CreateVeth { port, .. }
             | Op::Configure { port, .. }
-            | Op::Seal { port, .. }
             | Op::MarkAgain { port, .. }
             | Op::SetLink { port, .. } => names::port_altname(*port),
             _ => continue,

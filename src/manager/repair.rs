@@ -144,7 +144,7 @@ impl Manager {
         };
         match answered(answer.map_err(Error::from)?).await? {
             Outcome::Done(done) => {
-                let at = done.at.unwrap_or_else(Instant::now);
+                let ended = done.ended.unwrap_or_else(Instant::now);
                 if reason == Reason::Attach {
                     meters().attaching(Attaching::Kernel, done.took);
                 }
@@ -156,7 +156,7 @@ impl Manager {
                 if matches!(intent, IntentIs::New(_)) {
                     self.note_store(&mut self.lock(), None);
                 }
-                Ok(at)
+                Ok(ended)
             }
             Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
         }

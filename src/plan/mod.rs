@@ -19,7 +19,7 @@ pub mod want;
 
 pub use facts::{Fact, facts};
 pub use have::{BRIDGE_PORTS, BridgeExtras, BridgePort, Have, Kind, LinkSeen, NEARLY_FULL, TapSeen};
-pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Step, Switch};
+pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
 pub use planner::{PlanError, plan};
 pub use verify::Deviation;
 pub use want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};

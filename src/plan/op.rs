@@ -184,8 +184,8 @@ pub enum Op {
         /// Whose device.
         port: PortId,
     },
-    /// Makes a veth pair, the other end in the namespace from the start, marks the host's end in the same send and sets it up
-    /// as [`Op::Configure`] does a tap; neither end is up.
+    /// Makes a veth pair, the other end in the namespace from the start, and marks the host's end in the same send; neither end
+    /// is up.
     CreateVeth {
         /// Whose device.
         port: PortId,
@@ -205,10 +205,12 @@ pub enum Op {
         guest_mac: Mac,
         /// The guest's MTU in bytes.
         guest_mtu: u32,
-        /// What to set at the host's end.
-        settings: LinkSettings,
+        /// The MAC of the host's end.
+        mac: Mac,
+        /// The MTU of the host's end in bytes.
+        mtu: u32,
     },
-    /// Marks and sets up the host's side of a port as a link and as a bridge port, in one send.
+    /// Marks, sets up and seals the host's side of a port as a link and as a bridge port, in one send.
     Configure {
         /// Whose device.
         port: PortId,
@@ -235,15 +237,6 @@ pub enum Op {
         guest_index: Option<u32>,
         /// What to set.
         settings: GuestSettings,
-    },
-    /// Writes the alias that says the device is finished, and sets it up or down.
-    Seal {
-        /// Whose device.
-        port: PortId,
-        /// The store's id and the commit number of the intent.
-        alias: String,
-        /// Up, unless the port is admin down.
-        switch: Switch,
     },
     /// Puts the mark back on a finished device that lost it: the link with this index, as long as it has this seal.
     MarkAgain {
@@ -305,6 +298,15 @@ pub enum Switch {
     Down,
 }
 
+/// What says that a device is finished: an alias, written as it is set up (or not) for the first time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// The store's id and the commit number of the intent.
+    pub alias: String,
+    /// Up, unless the port is admin down.
+    pub switch: Switch,
+}
+
 /// What to set on the host's side of a port. What is `None` or false stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -339,6 +341,9 @@ pub struct LinkSettings {
     /// Lets the bridge port forward again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forward: bool,
+    /// Seals it, behind all the rest: the guest's end has been set up by then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Seal>,
 }
 
 impl LinkSettings {
@@ -352,6 +357,7 @@ impl LinkSettings {
             (Facet::PortFlags, flags),
             (Facet::AddressGeneration, self.v6_off),
             (Facet::Addresses, !self.stray.is_empty()),
+            (Facet::Alias, self.seal.is_some()),
         ];
         all.into_iter().filter(|(_, set)| *set).map(|(facet, _)| facet).collect()
     }
@@ -411,7 +417,6 @@ impl Op {
             | Self::Configure { at: At::Altname, .. }
             | Self::Persist { .. }
             | Self::ConfigureGuest { .. }
-            | Self::Seal { .. }
             | Self::MarkAgain { .. }
             | Self::SetLink { .. }
             | Self::Unbind { .. }
@@ -421,12 +426,16 @@ impl Op {
         }
     }
 
+    /// Whether a look at the device shows it before as behind, but that a tap is persistent then.
+    pub fn shows_nothing(&self) -> bool {
+        matches!(self, Self::Persist { .. })
+    }
+
     fn facets(&self) -> Vec<Facet> {
         match self {
             Self::CreateTap { .. } | Self::CreateVeth { .. } => vec![Facet::Device],
             Self::MarkAgain { .. } => vec![Facet::Altname],
             Self::Configure { at: At::Altname, settings, .. } => settings.facets(),
-            Self::Seal { .. } => vec![Facet::Alias],
             Self::SetLink { .. } => vec![Facet::Up],
             _ => Vec::new(),
         }
@@ -444,7 +453,6 @@ impl Op {
             Self::Configure { .. } => "configure",
             Self::Persist { .. } => "persist",
             Self::ConfigureGuest { .. } => "configure_guest",
-            Self::Seal { .. } => "seal",
             Self::MarkAgain { .. } => "mark_again",
             Self::SetLink { .. } => "set_link",
             Self::Unbind { .. } => "unbind",

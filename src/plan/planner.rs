@@ -7,7 +7,7 @@ use crate::model::{LinkName, NetworkId, PortId};
 
 use super::facts::bridge_seen;
 use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen};
-use super::op::{At, LinkSettings, Op, Plan, Reason, Step, Switch};
+use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
 /// Why nothing can be planned.
@@ -195,13 +195,15 @@ impl<'a> Planner<'a> {
             learning: Some(false),
             plain: false,
             forward: false,
+            seal: Some(seal(port)),
         };
+        let at = At::Index(port.index);
         match &port.nic {
             NicWant::Tap { queues, vnet_hdr, owner } => {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
-                self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
+                self.step(Op::Configure { port: id, at, settings }, None);
                 self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
             }
             NicWant::Veth { netns, pin, guest } => {
@@ -217,15 +219,17 @@ impl<'a> Planner<'a> {
                     guest_name: guest.name.clone(),
                     guest_mac: port.mac,
                     guest_mtu: port.mtu,
-                    settings,
+                    mac: port.mac.host_side(),
+                    mtu: home.mtu,
                 };
                 self.step(create, Some(Op::DeleteLink { port: id }));
-                let settings = guest.clone();
+                let (netns, pin, guest) = (netns.clone(), *pin, guest.clone());
                 let guest_index = Some(guest_index);
-                self.step(Op::ConfigureGuest { port: id, netns: netns.clone(), pin: *pin, guest_index, settings }, None);
+                self.step(Op::ConfigureGuest { port: id, netns, pin, guest_index, settings: guest }, None);
+                let settings = LinkSettings { mark: false, mac: None, mtu: None, ..settings };
+                self.step(Op::Configure { port: id, at, settings }, None);
             }
         }
-        self.seal(port);
         Ok(())
     }
 
@@ -238,6 +242,7 @@ impl<'a> Planner<'a> {
         let v6_returns = seen.mtu < V6_MTU && home.mtu >= V6_MTU;
         let cut = seen.up && v6_returns;
         let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
+        let sealed = seen.alias.as_deref() == Some(port.alias.as_str());
         let settings = LinkSettings {
             mark: false,
             v6_off: seen.v6_autoconf || v6_returns,
@@ -249,9 +254,14 @@ impl<'a> Planner<'a> {
             learning: learning.then_some(false),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
             forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
+            seal: (!sealed).then(|| seal(port)),
         };
         if cut {
             self.step(Op::SetLink { port: id, switch: Switch::Down }, Some(Op::SetLink { port: id, switch: Switch::Up }));
+        }
+        if let (false, NicWant::Veth { netns, pin, guest }) = (sealed, &port.nic) {
+            let (netns, settings) = (netns.clone(), guest.clone());
+            self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
         }
         if settings != LinkSettings::default() {
             let before = LinkSettings {
@@ -265,21 +275,10 @@ impl<'a> Planner<'a> {
                 (before != LinkSettings::default()).then_some(Op::Configure { port: id, at: At::Altname, settings: before });
             self.step(Op::Configure { port: id, at: At::Altname, settings }, undo);
         }
-        if seen.alias.as_deref() != Some(port.alias.as_str()) {
-            if let NicWant::Veth { netns, pin, guest } = &port.nic {
-                let (netns, settings) = (netns.clone(), guest.clone());
-                self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
-            }
-            self.seal(port);
-        } else if (seen.up && !cut) != port.admin_up {
+        if sealed && (seen.up && !cut) != port.admin_up {
             let (to, back) = if port.admin_up { (Switch::Up, Switch::Down) } else { (Switch::Down, Switch::Up) };
             self.step(Op::SetLink { port: id, switch: to }, Some(Op::SetLink { port: id, switch: back }));
         }
-    }
-
-    fn seal(&mut self, port: &PortWant) {
-        let switch = if port.admin_up { Switch::Up } else { Switch::Down };
-        self.step(Op::Seal { port: port.id, alias: port.alias.clone(), switch }, None);
     }
 
     /// Traffic is cut first; the rest can wait for others to be deleted with it.
@@ -315,6 +314,10 @@ impl<'a> Planner<'a> {
     fn step(&mut self, op: Op, undo: Option<Op>) {
         self.steps.push(Step { op, undo });
     }
+}
+
+fn seal(port: &PortWant) -> Seal {
+    Seal { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
 }
 
 fn kind_of(nic: &NicWant) -> Kind {

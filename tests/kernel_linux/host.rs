@@ -3,7 +3,7 @@
 use nicd::kernel::linux::{Held, Linux, LinuxHost};
 use nicd::kernel::{Applied, Host, Kernel, OpError, Trouble, Who};
 use nicd::model::{LinkName, Mac, NetworkId, Owner, PortId, names};
-use nicd::plan::{At, LinkSeen, LinkSettings, Op, Switch};
+use nicd::plan::{At, LinkSeen, LinkSettings, Op, Seal, Switch};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -56,11 +56,20 @@ impl Box {
     /// The whole of a tap's attach.
     pub fn attach_tap(&mut self, port: PortId, index: u32, master: u32) -> LinkName {
         self.apply(&create_tap(port, index));
-        self.apply(&Op::Configure { port, at: At::Index(index), settings: settings(port, master) });
+        let settings = LinkSettings { seal: Some(seal("store 1", Switch::Up)), ..settings(port, master) };
+        self.apply(&Op::Configure { port, at: At::Index(index), settings });
         self.apply(&Op::Persist { port });
-        self.apply(&Op::Seal { port, alias: "store 1".into(), switch: Switch::Up });
         names::port_device(port, 0)
     }
+}
+
+pub fn seal(alias: &str, switch: Switch) -> Seal {
+    Seal { alias: alias.to_owned(), switch }
+}
+
+/// Seals a device that is there.
+pub fn sealing(port: PortId, seal: Seal) -> Op {
+    Op::Configure { port, at: At::Altname, settings: LinkSettings { seal: Some(seal), ..LinkSettings::default() } }
 }
 
 pub fn port(number: u128) -> PortId {

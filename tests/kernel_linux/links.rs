@@ -2,9 +2,9 @@
 
 use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::Mac;
-use nicd::plan::{At, LinkSettings, Op, Switch};
+use nicd::plan::{At, LinkSettings, Op, Seal, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, settings};
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, seal, sealing, settings};
 use crate::netns::{in_netns, json, run};
 
 #[test]
@@ -73,9 +73,9 @@ fn an_alias_the_kernel_would_not_take_is_refused() {
         let port = port(1);
         let name = host.attach_tap(port, DEVICE, 0);
         for alias in ["x".repeat(256), "x\0y".into(), "x".repeat(100_000)] {
-            host.refused(&Op::Seal { port, alias, switch: Switch::Up }, Trouble::Other);
+            host.refused(&sealing(port, Seal { alias, switch: Switch::Up }), Trouble::Other);
         }
-        host.twice(&Op::Seal { port, alias: "y".repeat(255), switch: Switch::Down });
+        host.twice(&sealing(port, seal(&"y".repeat(255), Switch::Down)));
         assert_eq!(ip_link(name.as_str())["ifalias"], "y".repeat(255));
     });
 }

@@ -8,7 +8,7 @@ use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::{Owner, names};
 use nicd::plan::{Kind, Op, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, mac, port, settings, v6_addresses};
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, mac, port, seal, sealing, settings, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
@@ -57,7 +57,7 @@ fn each_step_may_run_twice() {
         host.twice(&Op::Persist { port });
         host.twice(&configure(nicd::plan::At::Altname));
         host.twice(&create_tap(port, DEVICE));
-        host.twice(&Op::Seal { port, alias: "store 1".into(), switch: Switch::Up });
+        host.twice(&sealing(port, seal("store 1", Switch::Up)));
         host.twice(&Op::SetLink { port, switch: Switch::Down });
         host.twice(&Op::Unbind { port });
         host.twice(&Op::SetGroup { port, group: 77 });
@@ -178,7 +178,7 @@ fn what_is_gone_is_told() {
         let port = port(1);
         for op in [
             Op::Persist { port },
-            Op::Seal { port, alias: "x".into(), switch: Switch::Up },
+            sealing(port, seal("x", Switch::Up)),
             Op::SetLink { port, switch: Switch::Up },
             Op::Unbind { port },
             Op::SetGroup { port, group: 7 },

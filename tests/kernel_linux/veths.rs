@@ -4,17 +4,12 @@ use std::net::IpAddr;
 
 use nicd::kernel::{Applied, Host, OpError, Trouble, Who};
 use nicd::model::{Mac, NetnsPin, PortId, names};
-use nicd::plan::{Address, GuestSettings, Kind, Op, Route, Switch};
+use nicd::plan::{Address, At, GuestSettings, Kind, LinkSettings, Op, Route, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, settings, v6_addresses};
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, seal, settings, v6_addresses};
 use crate::netns::{Guest, in_netns, run};
 
 fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>) -> Op {
-    create_in(guest, pin, port, index, name, 0)
-}
-
-/// In a bridge; 0 for none.
-fn create_in(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>, master: u32) -> Op {
     Op::CreateVeth {
         port,
         index,
@@ -25,8 +20,16 @@ fn create_in(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Optio
         guest_name: name.map(|name| name.parse().unwrap()),
         guest_mac: mac(port),
         guest_mtu: 1450,
-        settings: settings(port, master),
+        mac: mac(port).host_side(),
+        mtu: 1500,
     }
+}
+
+/// What follows on it.
+fn finish(port: PortId, master: u32) -> Op {
+    let seal = Some(seal("store 1", Switch::Up));
+    let settings = LinkSettings { mark: false, mac: None, mtu: None, seal, ..settings(port, master) };
+    Op::Configure { port, at: At::Index(DEVICE), settings }
 }
 
 fn guest_op(guest: &Guest, pin: NetnsPin, port: PortId, guest_index: Option<u32>, settings: GuestSettings) -> Op {
@@ -63,13 +66,13 @@ fn an_attach_gives_the_guest_its_nic() {
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap();
         let port = port(1);
-        host.twice(&create_in(&guest, pin, port, DEVICE, None, BRIDGE));
+        host.twice(&create(&guest, pin, port, DEVICE, None));
         let configure = guest_op(&guest, pin, port, Some(DEVICE + 1), given(mac(port)));
         assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
         let before = guest.ip("-d addr");
         assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
         assert_eq!(guest.ip("-d addr"), before);
-        host.twice(&Op::Seal { port, alias: "store 1".into(), switch: Switch::Up });
+        host.twice(&finish(port, BRIDGE));
 
         let seen = host.look(port).unwrap();
         assert_eq!((seen.index, seen.kind.clone(), seen.up, seen.lower_up), (DEVICE, Kind::Veth, true, true));
@@ -147,9 +150,15 @@ fn clashes_are_told_apart_and_leave_nothing() {
         host.refused(&create(&guest, pin, port, u32::MAX >> 1, None), Trouble::Other);
         // Without the one that has the mark, which is refused first.
         run("ip link del foreign");
-        host.refused(&create_in(&guest, pin, port, DEVICE, None, 4711), Trouble::NoBridge);
+        host.apply(&create(&guest, pin, port, DEVICE, None));
+        let unfinished = |host: &mut Box| {
+            assert_eq!(host.try_apply(&finish(port, 4711)).unwrap_err().trouble, Trouble::NoBridge);
+            let seen = host.look(port).unwrap();
+            assert_eq!((seen.alias, seen.up, seen.master), (None, false, None), "what is in no bridge is not sealed");
+        };
+        unfinished(&mut host);
         run("ip link add other index 4711 type veth");
-        host.refused(&create_in(&guest, pin, port, DEVICE, None, 4711), Trouble::NoBridge);
+        unfinished(&mut host);
     });
 }
 

@@ -240,7 +240,8 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
 /// The mark of the device that an op finishes.
 fn finishes(op: &Op) -> Option<String> {
     match op {
-        Op::Seal { port, .. } | Op::ConfigureGuest { port, .. } => Some(names::port_altname(*port)),
+        Op::Configure { port, settings, .. } if settings.seal.is_some() => Some(names::port_altname(*port)),
+        Op::ConfigureGuest { port, .. } => Some(names::port_altname(*port)),
         _ => None,
     }
 }
@@ -266,7 +267,6 @@ fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
         | Op::Configure { port, .. }
         | Op::Persist { port }
         | Op::ConfigureGuest { port, .. }
-        | Op::Seal { port, .. }
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }

@@ -42,6 +42,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "service",
             "store",
             "telemetry",
+            "threads",
         ],
     ),
     // A witness of the daemon: it uses the daemon's socket, and of its rooms only names and the opening of a tap.
