@@ -33,6 +33,7 @@ use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
 use crate::manager::{Manager, Policy, Pulse};
 use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
+use crate::threads;
 
 pub use reload::Config;
 
@@ -111,6 +112,8 @@ impl DaemonError {
 /// # Errors
 /// It cannot start.
 pub fn run(config: Config) -> Result<(), DaemonError> {
+    // Before any thread, which has the processors of the one that starts it.
+    threads::part_processors();
     let settings = &config.settings;
     let admitted = Admitted::resolve(&settings.socket)?;
     let state = State::open(settings)?;
