@@ -224,7 +224,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         let mut execution = Execution::new(plan);
         execution.run_volatile(host).expect("made");
         execution.run(host).expect("finished");
-        host.look(Who::Altname(&names::port_altname(port))).expect("a look")
+        host.glance(Who::Altname(&names::port_altname(port))).expect("a look")
     });
     port
 }

@@ -214,8 +214,8 @@ impl<H: Host> Worker<H> {
 struct Waiting<H: Host> {
     execution: Execution<H>,
     answer: oneshot::Sender<Outcome>,
-    /// The altnames of what is to be looked at once it is done.
-    subjects: Vec<String>,
+    /// What is to be looked at once it is done.
+    subjects: Vec<Subject>,
     /// What they look like and since when, where the rest does not change it.
     seen: Option<(Vec<LinkSeen>, Instant)>,
     /// The time it took so far.
@@ -294,9 +294,12 @@ impl<H: Host> Loop<H> {
         }
     }
 
-    fn look(&mut self, subjects: &[String]) -> (Vec<LinkSeen>, Instant) {
+    fn look(&mut self, subjects: &[Subject]) -> (Vec<LinkSeen>, Instant) {
         let at = Instant::now();
-        let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
+        let look = |subject: &Subject| {
+            let who = Who::Altname(&subject.altname);
+            if subject.made { self.host.glance(who) } else { self.host.look(who) }.ok().flatten()
+        };
         (subjects.iter().filter_map(look).collect(), at)
     }
 
@@ -334,21 +337,28 @@ impl<H: Host> Loop<H> {
     }
 }
 
-/// The altnames of what a plan makes or changes, each once.
-fn subjects(plan: &Plan) -> Vec<String> {
-    let mut subjects: Vec<String> = Vec::new();
+/// What a plan makes or changes.
+struct Subject {
+    altname: String,
+    /// Whether it was made by it.
+    made: bool,
+}
+
+/// What a plan makes or changes, each once.
+fn subjects(plan: &Plan) -> Vec<Subject> {
+    let mut subjects: Vec<Subject> = Vec::new();
     for step in &plan.steps {
-        let subject = match &step.op {
-            Op::CreateBridge { network, .. } | Op::SetBridge { network, .. } => names::network_altname(*network),
-            Op::CreateTap { port, .. }
-            | Op::CreateVeth { port, .. }
-            | Op::Configure { port, .. }
-            | Op::MarkAgain { port, .. }
-            | Op::SetLink { port, .. } => names::port_altname(*port),
+        let (altname, made) = match &step.op {
+            Op::CreateBridge { network, .. } => (names::network_altname(*network), true),
+            Op::SetBridge { network, .. } => (names::network_altname(*network), false),
+            Op::CreateTap { port, .. } | Op::CreateVeth { port, .. } => (names::port_altname(*port), true),
+            Op::Configure { port, .. } | Op::MarkAgain { port, .. } | Op::SetLink { port, .. } => {
+                (names::port_altname(*port), false)
+            }
             _ => continue,
         };
-        if !subjects.contains(&subject) {
-            subjects.push(subject);
+        if subjects.iter().all(|subject| subject.altname != altname) {
+            subjects.push(Subject { altname, made });
         }
     }
     subjects
