@@ -101,7 +101,7 @@ pub enum Durability {
     Given,
     /// A commit is on its way and will be reported, after a flush that is still to be asked for.
     Awaited,
-    /// The same, and the flush was asked for.
+    /// The same, and the flush is asked for by whoever handed the job in.
     Asked,
 }
 
@@ -172,15 +172,14 @@ impl<H: Host> Worker<H> {
         }));
         // After the commit, so that the flush asked for when the job is reached finds it: one that came before it would
         // make nothing durable, and the job would wait for somebody else's.
-        let durable = match self.inbox.idle() {
-            // Nobody is ahead whose flush this one could share: it need not wait until the worker has woken up.
-            true => {
-                (self.flush)();
-                Durability::Asked
-            }
-            false => Durability::Awaited,
-        };
+        let idle = self.inbox.idle();
+        let durable = if idle { Durability::Asked } else { Durability::Awaited };
         self.inbox.push_answer(Message::Job(Job { id, plan, durable, answer }))?;
+        if idle {
+            // Nobody is ahead whose flush this one could share: it need not wait until the worker has woken up. The worker is
+            // woken first all the same, as the store may have the very processor that this runs on.
+            (self.flush)();
+        }
         Ok(outcome)
     }
 
