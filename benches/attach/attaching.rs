@@ -19,9 +19,6 @@ use crate::place::Place;
 /// NICs a bare guest has.
 const NICS: usize = 8;
 
-/// Samples of one thing before the next one's turn: few, as a shared machine changes its mind often.
-const TURN: usize = 5;
-
 /// The bare calls, in a namespace that nicd does not watch, with as many ports as nicd has.
 pub struct Floor {
     /// The namespace.
@@ -162,11 +159,13 @@ fn parts(effort: Effort, fleet: &mut Fleet, floor: &mut Floor, kind: Nic, ports:
         Parts { whole: Sample::default(), kernel: Sample::default(), http: Sample::default(), commit: Sample::default() };
     let cheapest = fleet.cheapest();
     for _ in 0..effort.samples / effort.block {
-        for _ in 0..effort.block / TURN {
-            (0..TURN).for_each(|_| drop(parts.http.time(|| fleet.client.ask(&cheapest))));
-            (0..TURN).for_each(|_| parts.whole.add(fleet.grow_by_one()));
-            (0..TURN).for_each(|_| parts.commit.time(|| floor.commits.commit()));
-            (0..TURN).for_each(|_| floor.grow_by_one(kind, &mut parts.kernel));
+        // One each: who does an attach's parts in a row does each of them once, on a processor that has just done another. And
+        // a shared machine changes its mind often.
+        for _ in 0..effort.block {
+            drop(parts.http.time(|| fleet.client.ask(&cheapest)));
+            parts.whole.add(fleet.grow_by_one());
+            parts.commit.time(|| floor.commits.commit());
+            floor.grow_by_one(kind, &mut parts.kernel);
         }
         fleet.shrink(ports);
         floor.shrink(kind, ports);
@@ -186,9 +185,9 @@ pub fn kernel_phase(table: &mut Table, effort: Effort, floor: &mut Floor) {
         // The first makes the bridge.
         made.push(build(&mut host, network, &mut next, &mut Sample::default()));
         for _ in 0..effort.samples / effort.block {
-            for _ in 0..effort.block / TURN {
-                (0..TURN).for_each(|_| made.push(build(&mut host, network, &mut next, &mut ours)));
-                (0..TURN).for_each(|_| floor.grow_timing(Nic::Tap, &mut bare, &mut lasting));
+            for _ in 0..effort.block {
+                made.push(build(&mut host, network, &mut next, &mut ours));
+                floor.grow_timing(Nic::Tap, &mut bare, &mut lasting);
             }
             floor.shrink(Nic::Tap, 10);
             let indexes: Vec<u32> = made.drain(10.min(made.len())..).map(|port| index_of(&crate::daemon::device(port))).collect();
@@ -224,8 +223,9 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         let mut execution = Execution::new(plan);
         execution.run_volatile(host).expect("made");
         execution.run(host).expect("finished");
-        host.glance(Who::Altname(&names::port_altname(port))).expect("a look")
     });
+    // As behind each bare one.
+    host.glance(Who::Altname(&names::port_altname(port))).expect("a look");
     port
 }
 

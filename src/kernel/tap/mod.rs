@@ -10,7 +10,8 @@ mod sys;
 pub use pass::{netlink, receive, send};
 pub use peer::peer_groups;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use libc::{IFF_MULTI_QUEUE, IFF_NO_CARRIER, IFF_NO_PI, IFF_TAP, IFF_TUN_EXCL, IFF_VNET_HDR, c_int};
 use nix::errno::Errno;
@@ -130,7 +131,7 @@ impl Tap {
     pub fn create(spec: Spec<'_>) -> Result<Self, TapError> {
         let fd = Call::Open.make(open_node)?;
         let tun = fd.as_fd();
-        let features = Call::Features.make(|| sys::features(tun))?;
+        let features = Call::Features.make(|| features(tun))?;
         let index = c_int::try_from(spec.index).map_err(|_| TapError { call: Call::Index, errno: Errno::EINVAL })?;
         Call::Index.make(|| sys::set_index(tun, index))?;
         Call::Create.make(|| sys::set_iff(tun, spec.name.as_str(), spec.flags(features)))?;
@@ -181,6 +182,15 @@ pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, T
     sys::set_iff(fd.as_fd(), name.as_str(), spec.flags(0) & !IFF_TUN_EXCL)
         .map_err(|errno| TapError { call: Call::Create, errno })?;
     Ok(fd)
+}
+
+/// What the driver can do, which it is asked once.
+fn features(tun: BorrowedFd<'_>) -> Result<libc::c_uint, Errno> {
+    static KNOWN: OnceLock<libc::c_uint> = OnceLock::new();
+    match KNOWN.get() {
+        Some(known) => Ok(*known),
+        None => sys::features(tun).inspect(|found| _ = KNOWN.set(*found)),
+    }
 }
 
 fn open_node() -> Result<OwnedFd, Errno> {
