@@ -42,19 +42,20 @@
 //! # The attach
 //!
 //! The intent's commit and the making of a tap overlap, because nothing outlives the process before its record is
-//! durable: until `TUNSETPERSIST` a tap dies with the process, and that is the first step that waits
-//! ([`plan::Op::outlives_the_process`]). The last step of every plan seals the device: it writes the alias (the store's
-//! id and the commit's number) and sets it up. A device without its seal is finished by the next start; one with it is
-//! left alone. The seal comes last rather than with the mark, so that "up" is free to be the port's admin state and an
-//! unfinished guest is told from one that its owner changed.
+//! durable: until `TUNSETPERSIST` a tap dies with the process, and that is the step that waits
+//! ([`plan::Op::outlives_the_process`]). All else is done before, and looked at. The last message about the host's side
+//! seals the device: it writes the alias (the store's id and the commit's number) and sets it up. A device without its seal
+//! is finished by the next start; one with it is left alone. The seal comes last rather than with the mark, so that "up" is
+//! free to be the port's admin state and an unfinished guest is told from one that its owner changed.
 //!
-//! A tap is made without carrier, looked at, closed, and only then set up. Set up before it is closed, the kernel would
-//! report the carrier of the VMM's open up to a second late; set up before it is looked at, it would owe an RCU grace period
-//! under RTNL for the carrier that is not there. For the first reason every event about a link without carrier leads to one
-//! look at it at once, which makes the kernel process what it has queued.
+//! A tap is made without carrier, looked at, and only then set up: set up before, it would owe an RCU grace period under
+//! RTNL for the carrier that is not there. The kernel may hold the carrier of a VMM's open back for up to a second, so every
+//! event about a link without carrier leads to one look at it at once, which makes the kernel process what it has queued.
 //!
-//! A veth outlives the process at once, so its intent comes first; the guest's namespace is entered meanwhile. What enters
-//! namespaces has a worker of its own, as a path may hang: taps and bridges do not wait for it.
+//! A veth outlives the process at once, so its intent comes first; the guest's namespace is entered meanwhile. The guest's
+//! end is set up before the host's goes into its bridge and is sealed. What enters namespaces has a worker of its own, as a
+//! path may hang: taps and bridges do not wait for it. The threads that change links have processors of their own
+//! ([`threads::part_processors`]), so that the two halves of an attach do go on at the same time.
 //!
 //! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which has it done
 //! in groups: one RCU barrier (16 ms) serves all that wait. A hand that the kernel keeps is left alone and another goes on.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, interfaces};
 use crate::netns::in_netns;
-use crate::taps::{open_node, vm_with_tap};
+use crate::taps::vm_with_tap;
 
 /// Nobody in particular.
 const USER: u32 = 65_534;
@@ -46,7 +46,6 @@ impl Drop for Qemu {
 #[test]
 fn qemu_as_an_ordinary_user_takes_its_tap_by_name() {
     in_netns(|| {
-        open_node();
         let mut bench = Bench::start();
         let owned = json!({"kind": "vm", "owner": {"uid": USER, "gid": USER}});
         let (_, port, device) = vm_with_tap(&mut bench, owned);
@@ -67,7 +66,6 @@ fn qemu_as_an_ordinary_user_takes_its_tap_by_name() {
 #[test]
 fn qemu_opens_as_many_queues_as_the_tap_has() {
     in_netns(|| {
-        open_node();
         let mut bench = Bench::start();
         let owned = |queues: u16| json!({"kind": "vm", "queues": queues, "owner": {"uid": USER}});
         let (_, port, device) = vm_with_tap(&mut bench, owned(2));

@@ -24,8 +24,8 @@ pub fn is_root() -> bool {
     root
 }
 
-/// Runs `test` on a thread with a network and a mount namespace of its own: `lo` is up, `/run` is empty and has a
-/// `netns` directory. Its children are there too. A panic is the caller's.
+/// Runs `test` on a thread with a network and a mount namespace of its own: `lo` is up, `/run` has but a `netns`
+/// directory, and everybody may open `/dev/net/tun`. Its children are there too. A panic is the caller's.
 ///
 /// Without root it only says that the test is left to the full command, unless this is the full command.
 pub fn in_netns(test: impl FnOnce() + Send + 'static) {
@@ -38,6 +38,9 @@ pub fn in_netns(test: impl FnOnce() + Send + 'static) {
         mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("private mounts");
         mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), nothing).expect("a /run of its own");
         std::fs::create_dir("/run/netns").expect("/run/netns");
+        // As udev has it, without which the daemon's user and VMMs could not open it.
+        run("mknod -m 0666 /run/open-tun c 10 200");
+        mount(Some("/run/open-tun"), "/dev/net/tun", nothing, MsFlags::MS_BIND, nothing).expect("a tun node for everybody");
         run("ip link set lo up");
         test();
     };
