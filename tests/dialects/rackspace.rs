@@ -69,7 +69,7 @@ fn each_status_of_the_reference_is_answered_when_it_says() {
 fn a_kernel_that_fails_is_a_compute_fault_and_leaves_nothing() {
     in_netns(|| {
         let mut daemon = Daemon::prepared("/run/nicd");
-        daemon.goes_wrong(Some("op.create_tap:1:fail=EIO,op.seal:1:applied-but-fail=EIO,tap.persist:1:fail=EIO"));
+        daemon.goes_wrong(Some("op.create_tap:1:fail=EIO,op.configure:1:applied-but-fail=EIO,tap.persist:1:fail=EIO"));
         daemon.launch();
         let mut bench = Bench::of(daemon);
         let network = bench.usual_network();

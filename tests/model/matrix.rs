@@ -131,7 +131,7 @@ fn whatever_goes_wrong_at_any_point_is_whole_or_absent() {
         let passes = stage.passes();
         (stage, passes)
     });
-    // `NICD_MATRIX="AttachVeth op.seal:1"` does those alone whose words contain this.
+    // `NICD_MATRIX="AttachVeth op.configure:1"` does those alone whose words contain this.
     let only = std::env::var("NICD_MATRIX").ok();
     let mut todo = Vec::new();
     for (stage, passes) in &stages {
