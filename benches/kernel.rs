@@ -176,8 +176,8 @@ fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) 
         Op::ConfigureGuest { port, netns, pin, guest_index: Some(index + 1), settings: given },
         Op::Configure {
             port,
-            at: At::Index(index),
-            settings: LinkSettings { mark: false, mac: None, mtu: None, ..settings(port) },
+            at: At::Altname,
+            settings: LinkSettings { mark: false, v6_off: false, mac: None, mtu: None, ..settings(port) },
         },
     ] {
         host.apply(&op, &mut held).unwrap();

@@ -225,7 +225,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         execution.run(host).expect("finished");
     });
     // As behind each bare one.
-    host.glance(Who::Altname(&names::port_altname(port))).expect("a look");
+    host.look(Who::Altname(&names::port_altname(port))).expect("a look");
     port
 }
 

@@ -586,7 +586,7 @@ impl World {
                     return Err(refused(Trouble::Other, "naming the guest's end".to_owned()));
                 };
                 self.create(*index, name, Kind::Veth)?;
-                let made = LinkSettings { mark: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
+                let made = LinkSettings { mark: true, v6_off: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
                 self.configure(*port, At::Index(*index), &made).inspect_err(|_| self.remove(*index))?;
                 let guest =
                     Guest { cookie, name: guest_name, index: *guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };

@@ -80,15 +80,11 @@ impl Batch {
         self.add(Part::Look, RTM_GETLINK, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS));
     }
 
-    /// All that a device is to be on the host's side. Only one addressed by its index is being made.
-    fn host_side(&mut self, target: Target<'_>, index: u32, altname: &str, settings: &LinkSettings, v6_off: V6Off) {
-        let LinkSettings { mark, v6_off: off, stray, mac, mtu, master, fdb, learning, plain, forward, seal } = settings;
-        let made = matches!(target, Target::Index(_));
+    /// What a device is to be on the host's side, but for its bridge port's flags and its seal.
+    fn host_side(&mut self, target: Target<'_>, index: u32, settings: &LinkSettings, v6_off: V6Off) {
+        let LinkSettings { v6_off: off, stray, mac, mtu, master, fdb, .. } = settings;
         let shaped = mac.is_some() || mtu.is_some() || master.is_some();
         let within = *off && shaped && v6_off == V6Off::Within;
-        if *mark && made {
-            self.mark(index, altname);
-        }
         if shaped {
             self.set(Part::Link, target, 0, 0, |f| {
                 shape(f, *mac, *mtu, *master);
@@ -103,12 +99,13 @@ impl Batch {
         }
         stray.iter().for_each(|address| self.unaddress(index, *address));
         fdb.iter().for_each(|mac| self.fdb(index, *mac));
-        if made {
-            self.settle(index);
-        }
-        if learning.is_some() || *plain || *forward {
+    }
+
+    /// The rest of it.
+    fn flags_and_seal(&mut self, target: Target<'_>, settings: &LinkSettings) {
+        if settings.learning.is_some() || settings.plain || settings.forward {
             self.port_flags(target, settings);
-        } else if let Some(seal) = seal {
+        } else if let Some(seal) = &settings.seal {
             self.switch(target, seal.switch, |f| sealed(f, seal));
         }
     }
@@ -160,9 +157,10 @@ impl Batch {
 /// Where IPv6 address generation is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum V6Off {
-    /// In the message with MAC, MTU and bridge, which spares the kernel one, and whoever watches an event.
+    /// In the message with MAC, MTU and bridge, which spares the kernel one, and whoever watches an event. Where there is no
+    /// IPv6 that is refused, and may not have been done.
     Within,
-    /// In one of its own, which may be refused where there is no IPv6.
+    /// In one of its own, whose refusal says nothing of the others.
     Apart,
 }
 
@@ -224,23 +222,49 @@ pub(super) fn first_failure(refusals: Vec<Refusal>) -> Result<(), Failure> {
 pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &LinkSettings) -> Result<(), Failure> {
     settings.seal.as_ref().map_or(Ok(()), sealable)?;
     let altname = names::port_altname(port);
-    let (target, index) = match at {
-        At::Index(index) => (Target::Index(index), index),
-        // The FDB and addresses know links by index alone.
-        At::Altname if settings.fdb.is_empty() && settings.stray.is_empty() => (Target::Altname(&altname), 0),
-        At::Altname => (Target::Altname(&altname), must_look(netlink, Who::Altname(&altname))?.index),
+    let done = match at {
+        At::Index(index) => make(netlink, index, &altname, settings),
+        At::Altname => change_all(netlink, &altname, settings),
     };
+    done.map_err(|failure| explained(netlink, failure, settings.master))
+}
+
+/// All of a device that dies with this process, in one send: what is sealed behind a refusal goes with it.
+fn make(netlink: &mut Netlink, index: u32, altname: &str, settings: &LinkSettings) -> Result<(), Failure> {
     let mut send = |v6_off| {
-        let mut batch = Batch::default();
-        batch.host_side(target, index, &altname, settings, v6_off);
+        let (mut batch, target) = (Batch::default(), Target::Index(index));
+        if settings.mark {
+            batch.mark(index, altname);
+        }
+        batch.host_side(target, index, settings, v6_off);
+        batch.settle(index);
+        batch.flags_and_seal(target, settings);
         netlink.send(batch)
     };
     let mut refusals = send(V6Off::Within)?;
     if settings.v6_off && refusals.iter().any(|refusal| refusal.part == Part::Link && no_v6(refusal.errno)) {
         refusals = send(V6Off::Apart)?;
     }
-    already_marked(netlink, &mut refusals, index, &altname)?;
-    first_failure(refusals).map_err(|failure| explained(netlink, failure, settings.master))
+    already_marked(netlink, &mut refusals, index, altname)?;
+    first_failure(refusals)
+}
+
+/// Changes of a device that outlives this process. The kernel goes on behind a refused message, so it is sealed by a send of
+/// its own: a device found sealed has everything.
+fn change_all(netlink: &mut Netlink, altname: &str, settings: &LinkSettings) -> Result<(), Failure> {
+    let target = Target::Altname(altname);
+    // The FDB and addresses know links by index alone. The look also settles a link that is to be set up.
+    let index = match settings.fdb.is_empty() && settings.stray.is_empty() {
+        true => 0,
+        false => must_look(netlink, Who::Altname(altname))?.index,
+    };
+    let mut batch = Batch::default();
+    batch.host_side(target, index, settings, V6Off::Apart);
+    if settings.seal.is_some() {
+        send_all(netlink, std::mem::take(&mut batch))?;
+    }
+    batch.flags_and_seal(target, settings);
+    send_all(netlink, batch)
 }
 
 /// Drops the refusal of an altname that the link with this index already has.

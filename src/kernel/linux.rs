@@ -84,10 +84,6 @@ impl Host for LinuxHost {
             .map_err(|failure| failure.during(&format!("{who:?}")))
     }
 
-    fn glance(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
-        self.fresh().and_then(|()| seen::glance(&mut self.netlink, who)).map_err(|failure| failure.during(&format!("{who:?}")))
-    }
-
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
         self.fresh().and_then(|()| seen::observe(&mut self.netlink)).map_err(|failure| failure.during("dump links"))
     }

@@ -90,14 +90,6 @@ pub trait Host: Send + 'static {
     /// The kernel could not answer.
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError>;
 
-    /// The same of a link that was made a moment ago: without what only others may have done to it since, which the watch sees.
-    ///
-    /// # Errors
-    /// The kernel could not answer.
-    fn glance(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
-        self.look(who)
-    }
-
     /// A complete and uninterrupted dump of all links.
     ///
     /// # Errors

@@ -52,14 +52,6 @@ pub(super) fn look_whole(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<L
     Ok(Some(link))
 }
 
-/// The same without the addresses, which nobody can have put on a link that was made a moment ago.
-pub(super) fn glance(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
-    match look(netlink, who)? {
-        Some(link) if holder(&link).is_some() => look_whole(netlink, who),
-        seen => Ok(seen),
-    }
-}
-
 /// The index of a veth's other end, in that end's namespace.
 pub(super) fn peer(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<u32>, Failure> {
     look_at(netlink, who, |body| {

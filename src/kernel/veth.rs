@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
-use super::links::shape;
+use super::links::{Target, shape};
 use super::netns::Inside;
 use super::seen::{ifinfo, look};
 use super::socket::Netlink;
@@ -48,6 +48,8 @@ impl Veth<'_> {
         let mut batch = Batch::default();
         self.message(&mut batch, inside);
         batch.mark(self.index, &altname);
+        // Before anybody can set it up, and it gets carrier when the other end is up.
+        batch.v6_off(Target::Index(self.index));
         let made = Made { index: self.index, name: self.name, altname: &altname };
         create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))
     }

@@ -213,8 +213,8 @@ impl<H: Host> Worker<H> {
 struct Waiting<H: Host> {
     execution: Execution<H>,
     answer: oneshot::Sender<Outcome>,
-    /// What is to be looked at once it is done.
-    subjects: Vec<Subject>,
+    /// The altnames of what is to be looked at once it is done.
+    subjects: Vec<String>,
     /// What they look like and since when, where the rest does not change it.
     seen: Option<(Vec<LinkSeen>, Instant)>,
     /// The time it took so far.
@@ -293,12 +293,9 @@ impl<H: Host> Loop<H> {
         }
     }
 
-    fn look(&mut self, subjects: &[Subject]) -> (Vec<LinkSeen>, Instant) {
+    fn look(&mut self, subjects: &[String]) -> (Vec<LinkSeen>, Instant) {
         let at = Instant::now();
-        let look = |subject: &Subject| {
-            let who = Who::Altname(&subject.altname);
-            if subject.made { self.host.glance(who) } else { self.host.look(who) }.ok().flatten()
-        };
+        let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         (subjects.iter().filter_map(look).collect(), at)
     }
 
@@ -317,7 +314,7 @@ impl<H: Host> Loop<H> {
             return self.fail(execution, Cause::Op(error), answer);
         }
         let ended = Instant::now();
-        // Before Linux 6.1 a tap has carrier from its maker's descriptor, and loses it with that.
+        // A tap of several queues may have been opened beside its maker's descriptor.
         let (seen, at) = match seen.filter(|(links, _)| links.iter().all(|link| !link.lower_up)) {
             Some((mut links, at)) => {
                 links.iter_mut().filter_map(|link| link.tap.as_mut()).for_each(|tap| tap.persist = true);
@@ -336,28 +333,21 @@ impl<H: Host> Loop<H> {
     }
 }
 
-/// What a plan makes or changes.
-struct Subject {
-    altname: String,
-    /// Whether it was made by it.
-    made: bool,
-}
-
-/// What a plan makes or changes, each once.
-fn subjects(plan: &Plan) -> Vec<Subject> {
-    let mut subjects: Vec<Subject> = Vec::new();
+/// The altnames of what a plan makes or changes, each once.
+fn subjects(plan: &Plan) -> Vec<String> {
+    let mut subjects: Vec<String> = Vec::new();
     for step in &plan.steps {
-        let (altname, made) = match &step.op {
-            Op::CreateBridge { network, .. } => (names::network_altname(*network), true),
-            Op::SetBridge { network, .. } => (names::network_altname(*network), false),
-            Op::CreateTap { port, .. } | Op::CreateVeth { port, .. } => (names::port_altname(*port), true),
-            Op::Configure { port, .. } | Op::MarkAgain { port, .. } | Op::SetLink { port, .. } => {
-                (names::port_altname(*port), false)
-            }
+        let subject = match &step.op {
+            Op::CreateBridge { network, .. } | Op::SetBridge { network, .. } => names::network_altname(*network),
+            Op::CreateTap { port, .. }
+            | Op::CreateVeth { port, .. }
+            | Op::Configure { port, .. }
+            | Op::MarkAgain { port, .. }
+            | Op::SetLink { port, .. } => names::port_altname(*port),
             _ => continue,
         };
-        if subjects.iter().all(|subject| subject.altname != altname) {
-            subjects.push(Subject { altname, made });
+        if !subjects.contains(&subject) {
+            subjects.push(subject);
         }
     }
     subjects

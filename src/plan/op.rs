@@ -184,8 +184,8 @@ pub enum Op {
         /// Whose device.
         port: PortId,
     },
-    /// Makes a veth pair, the other end in the namespace from the start, and marks the host's end in the same send; neither end
-    /// is up.
+    /// Makes a veth pair, the other end in the namespace from the start, marks the host's end and turns its IPv6 address
+    /// generation off in the same send; neither end is up.
     CreateVeth {
         /// Whose device.
         port: PortId,
@@ -210,7 +210,7 @@ pub enum Op {
         /// The MTU of the host's end in bytes.
         mtu: u32,
     },
-    /// Marks, sets up and seals the host's side of a port as a link and as a bridge port, in one send.
+    /// Marks, sets up and seals the host's side of a port as a link and as a bridge port.
     Configure {
         /// Whose device.
         port: PortId,
@@ -282,7 +282,7 @@ pub enum Op {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum At {
-    /// By the index chosen for it: it is being made and has no mark yet.
+    /// By the index chosen for it: it is being made, has no mark yet, and dies with this process.
     Index(u32),
     /// By its altname, which no other link can have.
     Altname,
@@ -348,8 +348,8 @@ pub struct LinkSettings {
 
 impl LinkSettings {
     fn facets(&self) -> Vec<Facet> {
-        // A port that comes into a bridge has all its flags to be set.
-        let flags = self.master.is_none() && (self.learning.is_some() || self.plain || self.forward);
+        // A port that comes into a bridge has all its flags to be set, and an unfinished one may lack any.
+        let flags = self.master.is_none() && self.seal.is_none() && (self.learning.is_some() || self.plain || self.forward);
         let all = [
             (Facet::Bridge, self.master.is_some()),
             (Facet::Mac, self.mac.is_some()),

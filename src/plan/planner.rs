@@ -197,13 +197,12 @@ impl<'a> Planner<'a> {
             forward: false,
             seal: Some(seal(port)),
         };
-        let at = At::Index(port.index);
         match &port.nic {
             NicWant::Tap { queues, vnet_hdr, owner } => {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
-                self.step(Op::Configure { port: id, at, settings }, None);
+                self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
                 self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
             }
             NicWant::Veth { netns, pin, guest } => {
@@ -226,8 +225,8 @@ impl<'a> Planner<'a> {
                 let (netns, pin, guest) = (netns.clone(), *pin, guest.clone());
                 let guest_index = Some(guest_index);
                 self.step(Op::ConfigureGuest { port: id, netns, pin, guest_index, settings: guest }, None);
-                let settings = LinkSettings { mark: false, mac: None, mtu: None, ..settings };
-                self.step(Op::Configure { port: id, at, settings }, None);
+                let settings = LinkSettings { mark: false, v6_off: false, mac: None, mtu: None, ..settings };
+                self.step(Op::Configure { port: id, at: At::Altname, settings }, None);
             }
         }
         Ok(())
@@ -241,8 +240,9 @@ impl<'a> Planner<'a> {
         // With its MTU IPv6 comes back, and gives a link that is up an address at once (`addrconf_notify`, net/ipv6/addrconf.c).
         let v6_returns = seen.mtu < V6_MTU && home.mtu >= V6_MTU;
         let cut = seen.up && v6_returns;
-        let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
         let sealed = seen.alias.as_deref() == Some(port.alias.as_str());
+        // What a look does not show, an unfinished one may lack.
+        let learning = away || !sealed || seen.bridge_port.is_some_and(|seen| seen.learning);
         let settings = LinkSettings {
             mark: false,
             v6_off: seen.v6_autoconf || v6_returns,
@@ -250,7 +250,7 @@ impl<'a> Planner<'a> {
             mac: (seen.mac != Some(host_mac)).then_some(host_mac),
             mtu: (seen.mtu != home.mtu).then_some(home.mtu),
             master: away.then_some(home.index),
-            fdb: if away { vec![port.mac] } else { Vec::new() },
+            fdb: if away || !sealed { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
             forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
@@ -268,7 +268,7 @@ impl<'a> Planner<'a> {
                 mac: settings.mac.and(seen.mac),
                 mtu: settings.mtu.and(Some(seen.mtu)),
                 master: settings.master.and(Some(seen.master.unwrap_or(0))),
-                learning: seen.bridge_port.filter(|_| learning).map(|seen| seen.learning),
+                learning: seen.bridge_port.filter(|seen| learning && (away || seen.learning)).map(|seen| seen.learning),
                 ..LinkSettings::default()
             };
             let undo =

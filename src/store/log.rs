@@ -7,11 +7,12 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, schema};
 
 /// The length at which SQLite moves the log into the database by itself (`SQLITE_DEFAULT_WAL_AUTOCHECKPOINT`, 1000 frames of
 /// a page and 24 octets), and something for the flush that goes beyond.
@@ -26,10 +27,18 @@ const CHUNK: usize = 256 * 1024;
 /// # Errors
 /// The file could not be written. It is as long as it was then.
 pub(super) fn lengthen(connection: &mut Connection) -> Result<(), StoreError> {
+    // Another program that has the log's write lock is not waited for.
+    connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+    let filled = fill(connection);
+    connection.busy_timeout(schema::PATIENCE).map_err(failed)?;
+    filled
+}
+
+fn fill(connection: &mut Connection) -> Result<(), StoreError> {
     let Some(path) = connection.path().map(|path| PathBuf::from(format!("{path}-wal"))) else { return Ok(()) };
-    // Holds the log's write lock, so that no other program appends meanwhile.
-    let held = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let fill = || {
+    // Holds that lock, so that nobody else appends meanwhile. Dropped, it is taken back.
+    let _held = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let zeros = || {
         let log = OpenOptions::new().write(true).open(path)?;
         let length = log.metadata()?.len();
         let zeros = vec![0; CHUNK];
@@ -45,7 +54,5 @@ pub(super) fn lengthen(connection: &mut Connection) -> Result<(), StoreError> {
         }
         if at > length { log.sync_data() } else { Ok(()) }
     };
-    let filled = fill().map_err(|error: std::io::Error| StoreError::of(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)));
-    held.rollback().map_err(failed)?;
-    filled
+    zeros().map_err(|error: std::io::Error| StoreError::of(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
 }

@@ -389,10 +389,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, inbox: &Inbox<Message>) {
-        if let Err(error) = log::lengthen(&mut self.connection) {
-            tracing::debug!(%error, "the write-ahead log could not be lengthened; flushes take longer until it has grown");
-        }
-        let (mut taken, mut batch, mut readers) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (mut taken, mut batch, mut readers, mut lengthened) = (VecDeque::new(), Vec::new(), Vec::new(), false);
         while inbox.take(&mut taken) {
             let mut due = false;
             for message in taken.drain(..) {
@@ -410,6 +407,12 @@ impl Writer {
             }
             if due && !batch.is_empty() {
                 self.flush(std::mem::take(&mut batch));
+                // Behind the first, for which a start may be waiting.
+                if !std::mem::replace(&mut lengthened, true)
+                    && let Err(error) = log::lengthen(&mut self.connection)
+                {
+                    tracing::debug!(%error, "the write-ahead log could not be lengthened; flushes take longer until it has grown");
+                }
             }
             for reader in readers.drain(..) {
                 let _ = reader.send(records::load(&mut self.connection));

@@ -11,6 +11,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{StoreError, failed};
 
+/// How long another program that holds the file is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Each entry leads from the version that is its index to the next. An entry is never changed once released.
 ///
 /// `ports` and `addresses` have no index and no reference beyond what must be unique: each would be a page more in every
@@ -92,7 +95,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::of(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)));
     }
     let mut connection = Connection::open(file).map_err(failed)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
     connection.pragma_update(None, "foreign_keys", "on").map_err(failed)?;

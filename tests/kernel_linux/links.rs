@@ -4,7 +4,7 @@ use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::Mac;
 use nicd::plan::{At, LinkSettings, Op, Seal, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, seal, sealing, settings};
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, seal, sealing, settings, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
@@ -63,6 +63,29 @@ fn the_group_of_all_links_is_refused_and_so_is_one_with_lo() {
         run("ip link set lo group 5");
         let error = host.refused(&Op::DeleteGroup { group: 5 }, Trouble::Other);
         assert!(error.said.contains("EOPNOTSUPP"), "{error}");
+    });
+}
+
+#[test]
+fn what_is_refused_keeps_a_device_from_being_sealed() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let port = port(1);
+        let device = host.attach_tap(port, DEVICE, 0);
+        run(&format!("ip link set {device} down alias unfinished mtu 1000"));
+        let finish = |master| {
+            let seal = Some(seal("store 2", Switch::Up));
+            let link = LinkSettings { v6_off: true, mtu: Some(1500), seal, ..LinkSettings::default() };
+            Op::Configure { port, at: At::Altname, settings: LinkSettings { master, ..link } }
+        };
+        // Address generation cannot be switched off before the MTU has brought IPv6 back, and nothing may be up by then.
+        assert_eq!(host.try_apply(&finish(Some(4711))).unwrap_err().trouble, Trouble::NoBridge);
+        let seen = host.look(port).unwrap();
+        assert_eq!((seen.alias.as_deref(), seen.up), (Some("unfinished"), false));
+        host.twice(&finish(None));
+        let shown = ip_link(device.as_str());
+        assert_eq!((&shown["ifalias"], &shown["inet6_addr_gen_mode"]), (&"store 2".into(), &"none".into()));
+        assert_eq!(v6_addresses(), 0);
     });
 }
 

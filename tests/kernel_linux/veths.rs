@@ -28,8 +28,8 @@ fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&
 /// What follows on it.
 fn finish(port: PortId, master: u32) -> Op {
     let seal = Some(seal("store 1", Switch::Up));
-    let settings = LinkSettings { mark: false, mac: None, mtu: None, seal, ..settings(port, master) };
-    Op::Configure { port, at: At::Index(DEVICE), settings }
+    let settings = LinkSettings { mark: false, v6_off: false, mac: None, mtu: None, seal, ..settings(port, master) };
+    Op::Configure { port, at: At::Altname, settings }
 }
 
 fn guest_op(guest: &Guest, pin: NetnsPin, port: PortId, guest_index: Option<u32>, settings: GuestSettings) -> Op {
@@ -67,6 +67,8 @@ fn an_attach_gives_the_guest_its_nic() {
         let pin = host.kernel.inspect(&guest.path).unwrap();
         let port = port(1);
         host.twice(&create(&guest, pin, port, DEVICE, None));
+        let shown = ip_link(names::port_device(port, 0).as_str());
+        assert_eq!(shown["inet6_addr_gen_mode"], "none", "from its first moment, whoever sets it up");
         let configure = guest_op(&guest, pin, port, Some(DEVICE + 1), given(mac(port)));
         assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
         let before = guest.ip("-d addr");
