@@ -256,3 +256,9 @@ pub fn device_index(port: PortId) -> u32 {
 pub fn quiet(events: &mut Events) {
     while events.next(Duration::from_millis(20)).is_some() {}
 }
+
+/// The same after taps were closed: the kernel tells of what lost its carrier once more, a hundred links a second, where nobody
+/// has looked at them by then (net/core/link_watch.c), and nicd does after 1.1 s.
+pub fn quiet_after_closing(events: &mut Events) {
+    while events.next(Duration::from_millis(1500)).is_some() {}
+}

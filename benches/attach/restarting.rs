@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::attaching::Floor;
 use crate::bare::{Events, Wire};
-use crate::daemon::{Daemon, Fleet, Nic, device_index, quiet};
+use crate::daemon::{Daemon, Fleet, Nic, device_index, quiet, quiet_after_closing};
 use crate::figures::{Aim, Sample, Table};
 
 /// Rows: from exec to the first answer with intact state, over a dump and reading the store; and writes on that way.
@@ -24,6 +24,7 @@ pub fn restart(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleets: &mut 
     let (mut served, mut floor) = (Sample::default(), Sample::default());
     let mut written = 0_u32;
     let mut wire = Wire::open();
+    quiet_after_closing(&mut events);
     for _ in 0..5 {
         quiet(&mut events);
         daemon.stop(Signal::SIGTERM);
