@@ -2,8 +2,8 @@
 //! one send, so that the process cannot die between them and leave a device without a mark.
 //!
 //! The kernel goes on behind a refused message. So that the followers cannot hit a stranger which has our index, the
-//! index is looked at first; should one still come between, its altname is taken back. A device that is there although
-//! its making was refused has the name that was asked for, and goes.
+//! index is looked at first; should one still come between, its altname is taken back, and its IPv6 address generation
+//! stays off. A device that is there although its making was refused has the name that was asked for, and goes.
 
 use super::answer::{Failure, Part};
 use super::links::{Target, already_marked, first_failure, send_all};

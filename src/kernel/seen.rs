@@ -26,7 +26,7 @@ pub(super) fn ifinfo(family: u8, index: u32, flags: u32, change: u32) -> [u8; IF
     fixed
 }
 
-/// Looks at one link. By index it also makes the kernel process the link's pending carrier change
+/// Looks at one link. It also makes the kernel process the link's pending carrier change
 /// (`rtnl_getlink`, `linkwatch_sync_dev`).
 pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
     look_at(netlink, who, link)

@@ -314,8 +314,7 @@ impl<H: Host> Loop<H> {
             return self.fail(execution, Cause::Op(error), answer);
         }
         let ended = Instant::now();
-        // A tap of several queues may have been opened beside its maker's descriptor.
-        let (seen, at) = match seen.filter(|(links, _)| links.iter().all(|link| !link.lower_up)) {
+        let (seen, at) = match seen {
             Some((mut links, at)) => {
                 links.iter_mut().filter_map(|link| link.tap.as_mut()).for_each(|tap| tap.persist = true);
                 (links, at)

@@ -1,8 +1,7 @@
 //! A store that was put back: devices are sealed by commits it does not know.
 //!
-//! What outlives the process is sealed after its commit is durable, so a device sealed by a later commit than the store's
-//! last says that an older copy stands in the store's place. (A tap that is not persistent was left behind by a death that
-//! came before the commit, held by somebody else; its seal says nothing.) What it does not know of such a device nobody here knows: the device is left
+//! What can outlive the process is sealed after its commit is durable, so a device sealed by a later commit than the store's
+//! last says that an older copy stands in the store's place. What it does not know of such a device nobody here knows: the device is left
 //! as it is, its port (if there is one) is ERROR, and a client decides.
 
 use uuid::Uuid;
@@ -76,38 +75,5 @@ pub(super) fn problem(state: &State) -> Option<Problem> {
 }
 
 fn sealed(store: Uuid, link: &LinkSeen) -> Option<u64> {
-    let lasts = link.tap.is_none_or(|tap| tap.persist);
-    names::sealed(link.alias.as_deref().filter(|_| lasts)?, store)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::{BridgeExtras, Kind, TapSeen};
-
-    #[test]
-    fn a_seal_on_a_tap_that_goes_with_its_holder_says_nothing() {
-        let store = Uuid::from_u128(7);
-        let tap = |persist| LinkSeen {
-            index: 9,
-            name: "nicd0".into(),
-            altnames: Vec::new(),
-            alias: Some(names::seal(store, 12)),
-            kind: Kind::Tap,
-            mac: None,
-            mtu: 1500,
-            up: true,
-            lower_up: true,
-            master: None,
-            group: 0,
-            stray: Vec::new(),
-            v6_autoconf: false,
-            extras: BridgeExtras::default(),
-            bridge_port: None,
-            tap: Some(TapSeen { persist, multi_queue: true, uid: None, gid: None }),
-        };
-        assert_eq!(sealed(store, &tap(true)), Some(12));
-        assert_eq!(sealed(store, &tap(false)), None);
-        assert_eq!(sealed(store, &LinkSeen { kind: Kind::Veth, tap: None, ..tap(false) }), Some(12));
-    }
+    names::sealed(link.alias.as_deref()?, store)
 }

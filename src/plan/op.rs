@@ -84,9 +84,10 @@ impl Facet {
 }
 
 impl Plan {
-    /// What it brings back of the device it is for.
+    /// What it brings back of the device it is for. Of one that is built anew nothing but itself.
     pub fn facets(&self) -> BTreeSet<Facet> {
-        self.steps.iter().flat_map(|step| step.op.facets()).collect()
+        let all: BTreeSet<Facet> = self.steps.iter().flat_map(|step| step.op.facets()).collect();
+        if all.contains(&Facet::Device) { BTreeSet::from([Facet::Device]) } else { all }
     }
 
     /// Whether carrying it out enters a guest's namespace.
@@ -348,8 +349,9 @@ pub struct LinkSettings {
 
 impl LinkSettings {
     fn facets(&self) -> Vec<Facet> {
-        // A port that comes into a bridge has all its flags to be set, and an unfinished one may lack any.
-        let flags = self.master.is_none() && self.seal.is_none() && (self.learning.is_some() || self.plain || self.forward);
+        // A port that comes into a bridge has all its flags to be set, and an unfinished one is sealed with its learning off.
+        let learning = self.learning.is_some() && self.seal.is_none();
+        let flags = self.master.is_none() && (learning || self.plain || self.forward);
         let all = [
             (Facet::Bridge, self.master.is_some()),
             (Facet::Mac, self.mac.is_some()),

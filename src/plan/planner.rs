@@ -132,7 +132,7 @@ impl<'a> Planner<'a> {
             return Err(PlanError::BridgeFull(home.name));
         }
         match device {
-            Some(seen) if seen.kind == kind_of(&port.nic) => self.mend(port, &home, seen),
+            Some(seen) if seen.kind == kind_of(&port.nic) && !left_behind(seen) => self.mend(port, &home, seen),
             Some(_) => {
                 self.step(Op::DeleteLink { port: port.id }, None);
                 self.build(port, &home)?;
@@ -202,8 +202,15 @@ impl<'a> Planner<'a> {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
+                // Nobody else can open a tap of one queue while it is held, so it goes with this process, seal and all. A tap of
+                // several may be held by somebody else who lets it stay.
+                let (with, behind) = if queues == 1 { (settings.seal.clone(), None) } else { (None, settings.seal.clone()) };
+                let settings = LinkSettings { seal: with, ..settings };
                 self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
                 self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
+                if behind.is_some() {
+                    self.seal(id, behind);
+                }
             }
             NicWant::Veth { netns, pin, guest } => {
                 let guest_index = port.index + 1;
@@ -241,8 +248,7 @@ impl<'a> Planner<'a> {
         let v6_returns = seen.mtu < V6_MTU && home.mtu >= V6_MTU;
         let cut = seen.up && v6_returns;
         let sealed = seen.alias.as_deref() == Some(port.alias.as_str());
-        // What a look does not show, an unfinished one may lack.
-        let learning = away || !sealed || seen.bridge_port.is_some_and(|seen| seen.learning);
+        let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
         let settings = LinkSettings {
             mark: false,
             v6_off: seen.v6_autoconf || v6_returns,
@@ -250,35 +256,44 @@ impl<'a> Planner<'a> {
             mac: (seen.mac != Some(host_mac)).then_some(host_mac),
             mtu: (seen.mtu != home.mtu).then_some(home.mtu),
             master: away.then_some(home.index),
+            // A look does not show it, and an unfinished one may lack it.
             fdb: if away || !sealed { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
             forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
-            seal: (!sealed).then(|| seal(port)),
+            seal: None,
         };
         if cut {
             self.step(Op::SetLink { port: id, switch: Switch::Down }, Some(Op::SetLink { port: id, switch: Switch::Up }));
-        }
-        if let (false, NicWant::Veth { netns, pin, guest }) = (sealed, &port.nic) {
-            let (netns, settings) = (netns.clone(), guest.clone());
-            self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
         }
         if settings != LinkSettings::default() {
             let before = LinkSettings {
                 mac: settings.mac.and(seen.mac),
                 mtu: settings.mtu.and(Some(seen.mtu)),
                 master: settings.master.and(Some(seen.master.unwrap_or(0))),
-                learning: seen.bridge_port.filter(|seen| learning && (away || seen.learning)).map(|seen| seen.learning),
+                learning: seen.bridge_port.filter(|_| learning).map(|seen| seen.learning),
                 ..LinkSettings::default()
             };
             let undo =
                 (before != LinkSettings::default()).then_some(Op::Configure { port: id, at: At::Altname, settings: before });
             self.step(Op::Configure { port: id, at: At::Altname, settings }, undo);
         }
-        if sealed && (seen.up && !cut) != port.admin_up {
+        if !sealed {
+            if let NicWant::Veth { netns, pin, guest } = &port.nic {
+                let (netns, settings) = (netns.clone(), guest.clone());
+                self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
+            }
+            self.seal(id, Some(seal(port)));
+        } else if (seen.up && !cut) != port.admin_up {
             let (to, back) = if port.admin_up { (Switch::Up, Switch::Down) } else { (Switch::Down, Switch::Up) };
             self.step(Op::SetLink { port: id, switch: to }, Some(Op::SetLink { port: id, switch: back }));
         }
+    }
+
+    /// Seals a device that is in its bridge: with its learning off, which a device in none is refused.
+    fn seal(&mut self, port: PortId, seal: Option<Seal>) {
+        let settings = LinkSettings { learning: Some(false), seal, ..LinkSettings::default() };
+        self.step(Op::Configure { port, at: At::Altname, settings }, None);
     }
 
     /// Traffic is cut first; the rest can wait for others to be deleted with it.
@@ -318,6 +333,11 @@ impl<'a> Planner<'a> {
 
 fn seal(port: &PortWant) -> Seal {
     Seal { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
+}
+
+/// A tap that its maker died over, and that somebody else holds: it goes with that one.
+fn left_behind(seen: &LinkSeen) -> bool {
+    seen.alias.is_none() && seen.tap.is_some_and(|tap| !tap.persist)
 }
 
 fn kind_of(nic: &NicWant) -> Kind {

@@ -406,9 +406,10 @@ impl Writer {
                 }
             }
             if due && !batch.is_empty() {
-                self.flush(std::mem::take(&mut batch));
+                let flushed = self.flush(std::mem::take(&mut batch));
                 // Behind the first, for which a start may be waiting.
-                if !std::mem::replace(&mut lengthened, true)
+                if flushed
+                    && !std::mem::replace(&mut lengthened, true)
                     && let Err(error) = log::lengthen(&mut self.connection)
                 {
                     tracing::debug!(%error, "the write-ahead log could not be lengthened; flushes take longer until it has grown");
@@ -423,7 +424,8 @@ impl Writer {
         }
     }
 
-    fn flush(&mut self, mut batch: Vec<Transaction>) {
+    /// Makes a batch durable, or answers it why not; whether it did.
+    fn flush(&mut self, mut batch: Vec<Transaction>) -> bool {
         if !self.has_room(&batch) {
             // What is kept for detaches is not theirs to grow into.
             batch = refuse_growing(batch);
@@ -438,7 +440,9 @@ impl Writer {
                 result = self.write(&mut batch);
             }
         }
+        let flushed = result.is_ok();
         answer(batch, &result);
+        flushed
     }
 
     /// Whether what is kept for detaches is there, or can be had again when something is to grow.
