@@ -44,10 +44,10 @@
 //! The intent's commit and the making of a tap overlap, because nothing outlives the process before its record is
 //! durable: until `TUNSETPERSIST` a tap dies with the process, and that is the step that waits
 //! ([`plan::Op::outlives_the_process`]). All else is done before, and looked at; but a tap of several queues, which somebody
-//! else may open and keep meanwhile, is sealed behind it. The last message about the host's side
-//! seals the device: it writes the alias (the store's id and the commit's number) and sets it up. A device without its seal
-//! is finished by the next start; one with it is left alone. The seal comes last rather than with the mark, so that "up" is
-//! free to be the port's admin state and an unfinished guest is told from one that its owner changed.
+//! else may open and keep meanwhile, is sealed behind it. The last message about the host's side seals the device: it writes
+//! the alias (the store's id and the commit's number) and sets it up. A device without its seal is finished by the next
+//! start; one with it is left alone. The seal comes last rather than with the mark, so that "up" is free to be the port's
+//! admin state and an unfinished guest is told from one that its owner changed.
 //!
 //! A tap is made without carrier, looked at, and only then set up: set up before, it would owe an RCU grace period under
 //! RTNL for the carrier that is not there. The kernel may hold the carrier of a VMM's open back for up to a second, so every

@@ -316,6 +316,7 @@ impl<H: Host> Loop<H> {
         let ended = Instant::now();
         let (seen, at) = match seen {
             Some((mut links, at)) => {
+                // All that has changed since.
                 links.iter_mut().filter_map(|link| link.tap.as_mut()).for_each(|tap| tap.persist = true);
                 (links, at)
             }

@@ -1,10 +1,8 @@
 //! A store that was put back: devices are sealed by commits it does not know.
 //!
 //! What can outlive the process is sealed after its commit is durable, so a device sealed by a later commit than the store's
-//! last says that an older copy stands in the store's place. What it does not know of such a device nobody here knows: the device is left
-//! as it is, its port (if there is one) is ERROR, and a client decides.
-
-use uuid::Uuid;
+//! last says that an older copy stands in the store's place. What it does not know of such a device nobody here knows: the
+//! device is left as it is, its port (if there is one) is ERROR, and a client decides.
 
 use crate::model::{Happening, PortId, names};
 use crate::plan::LinkSeen;
@@ -21,7 +19,7 @@ pub(super) const EVENTS_LOST: u64 = 1 << 32;
 
 /// The commits that are lost, as far as seals show; whether that is news.
 pub(super) fn detect(state: &State, loaded: &Loaded) -> (Option<LostCommits>, bool) {
-    let newest = state.have.iter().filter_map(|link| sealed(state.store_id, link)).max();
+    let newest = state.have.iter().filter_map(|link| sealed(state, link)).max();
     match (newest.filter(|newest| *newest > loaded.commit), loaded.lost) {
         (Some(until), known) => {
             let after = known.map_or(loaded.commit, |known| known.after.min(loaded.commit));
@@ -35,8 +33,7 @@ impl Manager {
     /// Whether a port's device is from the lost time: then the port is ERROR, and nothing is done about it.
     pub(super) fn is_from_lost_time(&self, state: &mut State, port: PortId, context: &Context) -> bool {
         let Some(lost) = state.lost else { return false };
-        let Some(device) =
-            state.have.device(port).filter(|device| sealed(state.store_id, device).is_some_and(|seal| lost.has(seal)))
+        let Some(device) = state.have.device(port).filter(|device| sealed(state, device).is_some_and(|seal| lost.has(seal)))
         else {
             return false;
         };
@@ -49,7 +46,7 @@ impl Manager {
     /// Ends the trouble when nothing of the lost time is left.
     pub(super) fn settle_lost_time(&self, state: &mut State) {
         let Some(lost) = state.lost else { return };
-        if state.have.iter().any(|link| sealed(state.store_id, link).is_some_and(|seal| lost.has(seal))) {
+        if state.have.iter().any(|link| sealed(state, link).is_some_and(|seal| lost.has(seal))) {
             return;
         }
         state.lost = None;
@@ -61,8 +58,7 @@ impl Manager {
 /// The trouble as health tells of it.
 pub(super) fn problem(state: &State) -> Option<Problem> {
     let LostCommits { after, until } = state.lost?;
-    let devices =
-        state.have.iter().filter(|link| sealed(state.store_id, link).is_some_and(|seal| seal > after && seal <= until)).count();
+    let devices = state.have.iter().filter(|link| sealed(state, link).is_some_and(|seal| seal > after && seal <= until)).count();
     Some(Problem {
         reason: REASON,
         detail: format!(
@@ -74,6 +70,6 @@ pub(super) fn problem(state: &State) -> Option<Problem> {
     })
 }
 
-fn sealed(store: Uuid, link: &LinkSeen) -> Option<u64> {
-    names::sealed(link.alias.as_deref()?, store)
+fn sealed(state: &State, link: &LinkSeen) -> Option<u64> {
+    names::sealed(link.alias.as_deref()?, state.store_id)
 }

@@ -195,7 +195,7 @@ impl<'a> Planner<'a> {
             learning: Some(false),
             plain: false,
             forward: false,
-            seal: Some(seal(port)),
+            seal: Some(seal_of(port)),
         };
         match &port.nic {
             NicWant::Tap { queues, vnet_hdr, owner } => {
@@ -204,12 +204,12 @@ impl<'a> Planner<'a> {
                 self.step(create, Some(Op::CloseTap { port: id }));
                 // Nobody else can open a tap of one queue while it is held, so it goes with this process, seal and all. A tap of
                 // several may be held by somebody else who lets it stay.
-                let (with, behind) = if queues == 1 { (settings.seal.clone(), None) } else { (None, settings.seal.clone()) };
-                let settings = LinkSettings { seal: with, ..settings };
+                let alone = queues == 1;
+                let settings = LinkSettings { seal: settings.seal.filter(|_| alone), ..settings };
                 self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
                 self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
-                if behind.is_some() {
-                    self.seal(id, behind);
+                if !alone {
+                    self.seal(port);
                 }
             }
             NicWant::Veth { netns, pin, guest } => {
@@ -283,7 +283,7 @@ impl<'a> Planner<'a> {
                 let (netns, settings) = (netns.clone(), guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
             }
-            self.seal(id, Some(seal(port)));
+            self.seal(port);
         } else if (seen.up && !cut) != port.admin_up {
             let (to, back) = if port.admin_up { (Switch::Up, Switch::Down) } else { (Switch::Down, Switch::Up) };
             self.step(Op::SetLink { port: id, switch: to }, Some(Op::SetLink { port: id, switch: back }));
@@ -291,9 +291,9 @@ impl<'a> Planner<'a> {
     }
 
     /// Seals a device that is in its bridge: with its learning off, which a device in none is refused.
-    fn seal(&mut self, port: PortId, seal: Option<Seal>) {
-        let settings = LinkSettings { learning: Some(false), seal, ..LinkSettings::default() };
-        self.step(Op::Configure { port, at: At::Altname, settings }, None);
+    fn seal(&mut self, port: &PortWant) {
+        let settings = LinkSettings { learning: Some(false), seal: Some(seal_of(port)), ..LinkSettings::default() };
+        self.step(Op::Configure { port: port.id, at: At::Altname, settings }, None);
     }
 
     /// Traffic is cut first; the rest can wait for others to be deleted with it.
@@ -331,7 +331,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn seal(port: &PortWant) -> Seal {
+fn seal_of(port: &PortWant) -> Seal {
     Seal { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
 }
 
