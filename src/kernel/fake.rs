@@ -15,9 +15,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgeExtras, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen,
-};
+use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen};
 use crate::points;
 
 use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
@@ -254,24 +252,7 @@ impl Fake {
         let mut world = self.world();
         world.next_index += 1;
         let index = world.next_index;
-        world.put(LinkSeen {
-            index,
-            name: name.to_owned(),
-            altnames: Vec::new(),
-            alias: None,
-            kind,
-            mac: None,
-            mtu,
-            up: true,
-            lower_up: true,
-            master: None,
-            group: 0,
-            stray: Vec::new(),
-            v6_autoconf: true,
-            extras: BridgeExtras::default(),
-            bridge_port: None,
-            tap: None,
-        });
+        world.put(LinkSeen { mtu, up: true, lower_up: true, v6_autoconf: true, ..LinkSeen::bare(index, name, kind) });
         index
     }
 
@@ -427,27 +408,7 @@ impl World {
         if self.links.contains_key(&index) || self.named(name.as_str()).is_some() {
             return Err(refused(Trouble::Taken, format!("creating {name}")));
         }
-        self.links.insert(
-            index,
-            LinkSeen {
-                index,
-                name: name.to_string(),
-                altnames: Vec::new(),
-                alias: None,
-                kind,
-                mac: None,
-                mtu: 1500,
-                up: false,
-                lower_up: false,
-                master: None,
-                group: 0,
-                stray: Vec::new(),
-                v6_autoconf: true,
-                extras: BridgeExtras::default(),
-                bridge_port: None,
-                tap: None,
-            },
-        );
+        self.links.insert(index, LinkSeen { v6_autoconf: true, ..LinkSeen::bare(index, name.as_str(), kind) });
         Ok(())
     }
 

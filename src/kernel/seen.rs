@@ -118,22 +118,10 @@ pub(super) fn must_look(netlink: &mut Netlink, who: Who<'_>) -> Result<LinkSeen,
 pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
     let flags = wire::u32_at(body, 8)?;
     let mut link = LinkSeen {
-        index: wire::u32_at(body, 4)?,
-        name: String::new(),
-        altnames: Vec::new(),
-        alias: None,
-        kind: Kind::Other,
-        mac: None,
         mtu: 0,
         up: flags & IFF_UP != 0,
         lower_up: flags & IFF_LOWER_UP != 0,
-        master: None,
-        group: 0,
-        stray: Vec::new(),
-        v6_autoconf: false,
-        extras: BridgeExtras::default(),
-        bridge_port: None,
-        tap: None,
+        ..LinkSeen::bare(wire::u32_at(body, 4)?, "", Kind::Other)
     };
     for (kind, value) in wire::fields_behind(body, IFINFO) {
         match kind {
@@ -287,22 +275,18 @@ mod tests {
     #[test]
     fn everything_a_tap_tells_is_read() {
         let expected = LinkSeen {
-            index: 7,
-            name: "nicdce531f90199".into(),
             altnames: vec!["a".into(), "z".into()],
             alias: Some("store 5".into()),
-            kind: Kind::Tap,
             mac: Some(Mac([0xfe, 1, 2, 3, 4, 5])),
             mtu: 1450,
             up: true,
             lower_up: true,
             master: Some(3),
             group: 9,
-            stray: Vec::new(),
             v6_autoconf: true,
-            extras: BridgeExtras::default(),
             bridge_port: Some(BridgePort { forwarding: true, held: false, learning: false, altered: false }),
             tap: Some(TapSeen { persist: true, multi_queue: false, uid: None, gid: Some(36) }),
+            ..LinkSeen::bare(7, "nicdce531f90199", Kind::Tap)
         };
         assert_eq!(link(&body(everything)), Some(expected));
     }

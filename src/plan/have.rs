@@ -131,6 +131,28 @@ pub struct TapSeen {
 }
 
 impl LinkSeen {
+    /// A link of this kind of which nothing else is known: down, without MAC, in no bridge.
+    pub fn bare(index: u32, name: impl Into<String>, kind: Kind) -> Self {
+        Self {
+            index,
+            name: name.into(),
+            altnames: Vec::new(),
+            alias: None,
+            kind,
+            mac: None,
+            mtu: 1500,
+            up: false,
+            lower_up: false,
+            master: None,
+            group: 0,
+            stray: Vec::new(),
+            v6_autoconf: false,
+            extras: BridgeExtras::default(),
+            bridge_port: None,
+            tap: None,
+        }
+    }
+
     /// The uuids in the altnames that mark it as ours; one, unless somebody meddled.
     pub fn marks(&self) -> impl Iterator<Item = uuid::Uuid> + '_ {
         self.altnames.iter().filter_map(|name| names::marked(name))
@@ -270,24 +292,7 @@ mod tests {
     use super::*;
 
     fn link(index: u32, master: Option<u32>) -> LinkSeen {
-        LinkSeen {
-            index,
-            name: format!("link{index}"),
-            altnames: Vec::new(),
-            alias: None,
-            kind: Kind::Other,
-            mac: None,
-            mtu: 1500,
-            up: true,
-            lower_up: true,
-            master,
-            group: 0,
-            stray: Vec::new(),
-            v6_autoconf: false,
-            extras: BridgeExtras::default(),
-            bridge_port: None,
-            tap: None,
-        }
+        LinkSeen { up: true, lower_up: true, master, ..LinkSeen::bare(index, format!("link{index}"), Kind::Other) }
     }
 
     #[test]

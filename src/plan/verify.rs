@@ -183,24 +183,7 @@ mod tests {
     }
 
     fn link(index: u32, name: &str, kind: Kind) -> LinkSeen {
-        LinkSeen {
-            index,
-            name: name.to_owned(),
-            altnames: Vec::new(),
-            alias: None,
-            kind,
-            mac: None,
-            mtu: 1500,
-            up: true,
-            lower_up: true,
-            master: None,
-            group: 0,
-            stray: Vec::new(),
-            v6_autoconf: false,
-            extras: crate::plan::BridgeExtras::default(),
-            bridge_port: None,
-            tap: None,
-        }
+        LinkSeen { up: true, lower_up: true, ..LinkSeen::bare(index, name, kind) }
     }
 
     fn right() -> LinkSeen {
