@@ -447,6 +447,7 @@ fn server() -> Server {
         guest: nicd::model::Guest::Netns { path: "/run/netns/blue".into() },
         nic_limit: Some(3),
         pin: None,
+        by_process: false,
         leaving: false,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,

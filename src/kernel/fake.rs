@@ -18,7 +18,7 @@ use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen};
 use crate::points;
 
-use super::{Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
+use super::{Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 
 /// A bridge's port as the kernel makes it.
 const FRESH: BridgePort = BridgePort { forwarding: false, held: false, learning: true, altered: false };
@@ -670,12 +670,15 @@ impl Host for FakeHost {
         points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
     }
 
-    fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
+    fn inspect(&mut self, path: &Path) -> Result<Found, NetnsError> {
         let shown = || path.display().to_string();
         let enter = || match lock(&self.world).netns.get(path) {
             None => Err(NetnsError::Missing(shown())),
             Some(netns) if netns.own => Err(NetnsError::Own(shown())),
-            Some(netns) => Ok(NetnsPin { boot_id: Uuid::from_u128(1), cookie: netns.cookie }),
+            Some(netns) => {
+                let pin = NetnsPin { boot_id: Uuid::from_u128(1), cookie: netns.cookie };
+                Ok(Found { pin, by_process: path.starts_with("/proc") })
+            }
         };
         points::call(("netns", "enter"), enter, |errno| NetnsError::Refused { path: shown(), said: errno.desc().to_owned() })
     }

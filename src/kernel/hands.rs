@@ -16,7 +16,7 @@ use crate::plan::{LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
+use super::{Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -48,7 +48,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `submit`.
-    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused>;
+    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, Refused>;
 
     /// Whether a namespace still lives.
     ///
@@ -178,7 +178,7 @@ impl<H: Host> Hands for Workshop<H> {
         Ok(answered)
     }
 
-    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<NetnsPin, NetnsError>>, Refused> {
+    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, Refused> {
         self.guests.ask(move |host| host.inspect(&path))
     }
 

@@ -15,7 +15,7 @@ use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, guest, links, routes, seen,
+    Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, guest, links, routes, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{Kind, LinkSeen, Op};
@@ -88,8 +88,8 @@ impl Host for LinuxHost {
         self.fresh().and_then(|()| seen::observe(&mut self.netlink)).map_err(|failure| failure.during("dump links"))
     }
 
-    fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError> {
-        self.home.enter(path).map(|inside| self.home.pin(&inside))
+    fn inspect(&mut self, path: &Path) -> Result<Found, NetnsError> {
+        self.home.inspect(path)
     }
 
     fn lives(&mut self, pin: NetnsPin) -> bool {

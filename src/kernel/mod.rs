@@ -100,7 +100,7 @@ pub trait Host: Send + 'static {
     ///
     /// # Errors
     /// It names none that a guest may be.
-    fn inspect(&mut self, path: &Path) -> Result<NetnsPin, NetnsError>;
+    fn inspect(&mut self, path: &Path) -> Result<Found, NetnsError>;
 
     /// Whether a namespace still lives, as far as a process in it or a mount of it shows. Costs an entry into every
     /// namespace of the host, so it is for the rare question only.
@@ -136,6 +136,15 @@ pub enum Applied {
     Done,
     /// It is as asked, and the NIC has this name in the guest.
     GuestDevice(LinkName),
+}
+
+/// The namespace a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub pin: NetnsPin,
+    /// Whether the path goes through procfs, and so names a process: the same path may be another's tomorrow.
+    pub by_process: bool,
 }
 
 /// How a tap is used by who opens it.
@@ -252,6 +261,9 @@ pub enum NetnsError {
     /// The daemon's own: a guest's NIC there would be the host's.
     #[error("{0} is nicd's own network namespace, the host's; a guest's is expected")]
     Own(String),
+    /// The path goes through a directory of nicd's own process in procfs.
+    #[error("{0} names nicd's own process, which sees what another does not; a mounted network namespace such as /run/netns/NAME is expected")]
+    OwnProcess(String),
     /// It cannot be entered or read.
     #[error("{path} cannot be entered: {said}")]
     Refused {

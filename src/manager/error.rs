@@ -217,12 +217,14 @@ pub enum Error {
         server: ServerId,
     },
     /// The server's namespace is gone.
-    #[error("the network namespace of instance {server} at {path} is gone; make it again")]
+    #[error("the network namespace of instance {server} at {path} is gone; {}", anew(*by_process))]
     NamespaceGone {
         /// The path.
         path: String,
         /// The server.
         server: ServerId,
+        /// Whether the path names a process.
+        by_process: bool,
     },
     /// The policy refuses the bridge.
     #[error("bridge {bridge} may not be used: {why}")]
@@ -282,6 +284,14 @@ pub enum Error {
     Stopping,
 }
 
+/// What brings a guest's namespace back.
+fn anew(by_process: bool) -> &'static str {
+    match by_process {
+        true => "the path names a process, whose number may be another's by now: PUT the server again with the path of the new one",
+        false => "make it again",
+    }
+}
+
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -335,7 +345,7 @@ impl Error {
             Self::Subnet(_) => "bad_subnet",
             Self::Netns(NetnsError::Missing(_)) => "no_such_namespace",
             Self::Netns(NetnsError::NotNetns(_)) => "not_a_namespace",
-            Self::Netns(NetnsError::Own(_)) => "own_namespace",
+            Self::Netns(NetnsError::Own(_) | NetnsError::OwnProcess(_)) => "own_namespace",
             Self::Netns(NetnsError::Refused { .. }) => "namespace_refused",
             Self::Netns(NetnsError::Helper { .. }) => "netns_helper_unreachable",
             Self::NamespaceChanged { .. } => "namespace_changed",

@@ -261,7 +261,10 @@ impl Manager {
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
             }
             (Trouble::GuestRefused, _) => Error::GuestRefused(error),
-            (Trouble::Namespace, Some(server)) => Error::NamespaceGone { path: netns_path(&state, server), server },
+            (Trouble::Namespace, Some(server)) => {
+                let by_process = state.servers.get(&server).is_some_and(|entry| entry.record.by_process);
+                Error::NamespaceGone { path: netns_path(&state, server), server, by_process }
+            }
             _ => Error::Kernel(error),
         }
     }
@@ -274,22 +277,26 @@ impl Manager {
             netns_path(&state, server)
         };
         let found = match answered(self.hands.inspect(path.clone().into())?).await? {
-            Ok(pin) => pin,
+            Ok(found) => found,
             Err(_) => return Ok(false),
         };
-        self.refuse_another(server, &path, found).await?;
+        self.refuse_another(server, &path, found.pin).await?;
         let record = {
             let state = self.lock();
-            check_pin(&state, server, found, &path)?;
+            check_pin(&state, server, found.pin, &path)?;
             let entry = state.server(server)?;
-            if entry.record.pin == Some(found) {
+            if entry.record.pin == Some(found.pin) {
                 return Ok(true);
             }
-            Server { pin: Some(found), ..entry.record.clone() }
+            // The process it named has ended, and who has its number now is somebody else.
+            if entry.record.by_process || found.by_process {
+                return Ok(false);
+            }
+            Server { pin: Some(found.pin), ..entry.record.clone() }
         };
         self.commit(vec![Change::PutServer(record)], Purpose::Growing).await?;
         if let Some(entry) = self.lock().servers.get_mut(&server) {
-            entry.record.pin = Some(found);
+            entry.record.pin = Some(found.pin);
         }
         Ok(true)
     }

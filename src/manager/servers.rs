@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
-use crate::model::{Guest, NetnsPin, PortId, Server, ServerId};
+use crate::kernel::Found;
+use crate::model::{Guest, PortId, Server, ServerId};
 use crate::store::{Change, Purpose};
 
 use super::detach::departing;
@@ -17,11 +18,11 @@ use super::{CLAIM_WAIT, Claimed, Context, Error, Manager, Reply, answered, view}
 
 impl Manager {
     pub(super) async fn put_server(self: Arc<Self>, new: NewServer) -> Result<Reply, Error> {
-        let pin = match &new.guest {
+        let found = match &new.guest {
             NewGuest::Netns(path) => {
-                let pin = self.pin(path.clone()).await?;
-                self.refuse_another(new.id, &path.display().to_string(), pin).await?;
-                Some(pin)
+                let found = self.pin(path.clone()).await?;
+                self.refuse_another(new.id, &path.display().to_string(), found.pin).await?;
+                Some(found)
             }
             NewGuest::Vm { .. } => None,
         };
@@ -38,7 +39,7 @@ impl Manager {
             .await?;
         let record = {
             let mut state = self.lock();
-            match self.server_record(&state, new, pin) {
+            match self.server_record(&state, new, found) {
                 Ok(record) => {
                     if fresh {
                         state.add_server(record.clone());
@@ -76,11 +77,11 @@ impl Manager {
         }
     }
 
-    async fn pin(&self, path: PathBuf) -> Result<NetnsPin, Error> {
+    async fn pin(&self, path: PathBuf) -> Result<Found, Error> {
         Ok(answered(self.hands.inspect(path)?).await??)
     }
 
-    fn server_record(&self, state: &State, new: NewServer, pin: Option<NetnsPin>) -> Result<Server, Error> {
+    fn server_record(&self, state: &State, new: NewServer, found: Option<Found>) -> Result<Server, Error> {
         let guest = match new.guest {
             NewGuest::Vm { queues, owner } => Guest::Vm { queues, owner },
             NewGuest::Netns(path) => Guest::Netns { path },
@@ -92,7 +93,8 @@ impl Manager {
             project_id: new.project_id,
             guest,
             nic_limit: new.nic_limit,
-            pin,
+            pin: found.map(|found| found.pin),
+            by_process: found.is_some_and(|found| found.by_process),
             leaving: false,
             created_at: now,
             updated_at: now,
@@ -102,8 +104,8 @@ impl Manager {
             if is != asked && !entry.ports.is_empty() {
                 return Err(Error::KindChange { server: new.id, is, asked });
             }
-            if let (Some(pin), Guest::Netns { path }) = (pin, &record.guest) {
-                check_pin(state, new.id, pin, &path.display().to_string())?;
+            if let (Some(found), Guest::Netns { path }) = (found, &record.guest) {
+                check_pin(state, new.id, found.pin, &path.display().to_string())?;
             }
             record.created_at = entry.record.created_at;
             let same = Server { updated_at: entry.record.updated_at, ..record.clone() };

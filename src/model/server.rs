@@ -31,6 +31,9 @@ pub struct Server {
     /// Which namespace the path named when it was last pinned; none for a vm.
     #[serde(default)]
     pub pin: Option<NetnsPin>,
+    /// Whether the path named a process then: it is never pinned anew, as its number may be another's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_process: bool,
     /// Whether it goes as soon as the last of its NICs has gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,

@@ -307,3 +307,98 @@ fn a_namespace_that_only_a_process_is_in_can_be_a_guests() {
         process.wait().unwrap();
     });
 }
+
+/// Ways to name the namespace at `/run/netns/a` by a process, this test's thread.
+fn names_by_process() -> Vec<String> {
+    let thread = nix::unistd::gettid();
+    let plain = format!("/proc/{thread}/root/run/netns/a");
+    std::fs::create_dir("/run/elsewhere").unwrap();
+    mount(Some("proc"), "/run/elsewhere", Some("proc"), MsFlags::empty(), None::<&str>).unwrap();
+    for (name, target) in [("link", plain.as_str()), ("hop", "./link")] {
+        std::os::unix::fs::symlink(target, format!("/run/{name}")).unwrap();
+    }
+    std::os::unix::fs::symlink(format!("/proc/{thread}"), "/run/process").unwrap();
+    vec![
+        plain.clone(),
+        format!("//proc//{thread}/./root/run/../run/netns/a"),
+        format!("/proc/{thread}/task/{thread}/root/run/netns/a"),
+        format!("/run/elsewhere/{thread}/root/run/netns/a"),
+        "/run/hop".to_owned(),
+        "/run/process/root/run/netns/a".to_owned(),
+    ]
+}
+
+#[test]
+fn a_path_that_names_a_process_is_never_pinned_anew() {
+    both_ways(|mut bench| {
+        let network = bench.usual_network();
+        for path in names_by_process() {
+            let guest = Guest::new("a");
+            let server = bench.server(json!({"kind": "netns", "path": path}));
+            let port = bench.attach_to(&server, &network);
+            bench.wait_status(&port, "ACTIVE");
+            guest.end();
+            bench.wait_until(&port, "without namespace", |port| {
+                port.is_some_and(|port| port["nicd:reason"] == "namespace_gone" && port["status"] == "DOWN")
+            });
+            let other = Guest::new("a");
+            let attach = json!({"interfaceAttachment": {"net_id": network}});
+            let error = bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
+            assert!(error["message"].as_str().unwrap().contains("PUT the server again"), "{error}");
+            assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1, "{path}: who has the path now is given nothing");
+            assert_eq!(bench.port(&port)["nicd:reason"], "namespace_gone");
+            let body = json!({"server": {"guest": {"kind": "netns", "path": path}}});
+            bench.api.put(&server_path(&server), &body).expect(200);
+            bench.wait_status(&port, "ACTIVE");
+            assert!(other.ip("link show dev eth0").contains("fa:16:3e"), "{path}: once it is asked for");
+            bench.detach(&server, &port);
+            other.end();
+        }
+    });
+}
+
+#[test]
+fn a_descriptor_that_becomes_another_namespaces_is_not_pinned_anew() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (first, second) = (Guest::new("a"), Guest::new("b"));
+        let open = |guest: &Guest| File::open(&guest.path).unwrap();
+        let mut held = open(&first);
+        let path = format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd());
+        let server = bench.server(json!({"kind": "netns", "path": path}));
+        let port = bench.attach_to(&server, &network);
+        held = {
+            let other = open(&second);
+            let mut number = std::os::fd::OwnedFd::from(held);
+            nix::unistd::dup2(&other, &mut number).unwrap();
+            File::from(number)
+        };
+        first.end();
+        bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+        let attach = json!({"interfaceAttachment": {"net_id": network}});
+        bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
+        assert_eq!(second.ip_json("link").as_array().unwrap().len(), 1);
+        drop(held);
+    });
+}
+
+#[test]
+fn a_start_does_not_pin_a_process_path_anew() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let guest = Guest::new("a");
+        let path = format!("/proc/{}/root/run/netns/a", nix::unistd::gettid());
+        let server = bench.server(json!({"kind": "netns", "path": path}));
+        let port = bench.attach_to(&server, &network);
+        bench.daemon.kill();
+        guest.end();
+        let other = Guest::new("a");
+        bench.launch();
+        bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+        let attach = json!({"interfaceAttachment": {"net_id": network}});
+        bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
+        assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1);
+    });
+}

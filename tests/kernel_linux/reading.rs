@@ -75,7 +75,7 @@ fn only_a_guests_namespace_is_one() {
             assert!(matches!(host.kernel.inspect(Path::new(missing)), Err(NetnsError::Missing(_))), "{missing}");
         }
         let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-        assert!(matches!(host.kernel.inspect(Path::new(&own)), Err(NetnsError::Own(_))));
+        assert!(matches!(host.kernel.inspect(Path::new(&own)), Err(NetnsError::OwnProcess(_))));
         let gone = guest.path.clone();
         guest.end();
         assert!(matches!(host.kernel.inspect(&gone), Err(NetnsError::Missing(_))));

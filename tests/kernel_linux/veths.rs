@@ -64,7 +64,7 @@ fn an_attach_gives_the_guest_its_nic() {
         let mut host = Box::open();
         host.apply(&create_bridge(1500));
         let guest = Guest::new("g");
-        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         host.twice(&create(&guest, pin, port, DEVICE, None));
         let shown = ip_link(names::port_device(port, 0).as_str());
@@ -107,7 +107,7 @@ fn the_guests_end_of_an_earlier_run_is_found() {
     in_netns(|| {
         let mut host = Box::open();
         let guest = Guest::new("g");
-        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         host.apply(&create(&guest, pin, port, DEVICE, Some("nic0")));
         host.held = nicd::kernel::linux::Held::default();
@@ -129,7 +129,7 @@ fn clashes_are_told_apart_and_leave_nothing() {
     in_netns(|| {
         let mut host = Box::open();
         let guest = Guest::new("g");
-        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         let op = |name| create(&guest, pin, port, DEVICE, name);
         guest.ip("link add nic0 index 900 type bridge");
@@ -169,7 +169,7 @@ fn another_namespace_than_the_pinned_is_refused() {
     in_netns(|| {
         let mut host = Box::open();
         let guest = Guest::new("g");
-        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         let refused = |host: &mut Box, guest: &Guest, pin| -> OpError {
             host.held = nicd::kernel::linux::Held::default();
@@ -190,7 +190,7 @@ fn what_the_guest_cannot_take_is_told_with_the_value() {
     in_netns(|| {
         let mut host = Box::open();
         let guest = Guest::new("g");
-        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         host.apply(&create(&guest, pin, port, DEVICE, None));
         let refused = |host: &mut Box, settings| {
@@ -213,7 +213,7 @@ fn two_nics_may_have_the_same_default() {
     in_netns(|| {
         let mut host = Box::open();
         let guest = Guest::new("g");
-        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         for (number, net) in [(1, 1), (2, 2)] {
             let (port, index) = (port(number), DEVICE + 2 * net);
             host.apply(&create(&guest, pin, port, index, None));
@@ -237,7 +237,7 @@ fn nothing_of_ours_keeps_a_namespace_alive() {
     in_netns(|| {
         let mut host = Box::open();
         let guest = Guest::new("g");
-        let pin = host.kernel.inspect(&guest.path).unwrap();
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         host.apply(&create(&guest, pin, port(1), DEVICE, None));
         host.held = nicd::kernel::linux::Held::default();
         guest.end();

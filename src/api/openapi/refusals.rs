@@ -197,10 +197,11 @@ fn guests() -> Vec<(Error, &'static [Act])> {
         (Error::Netns(NetnsError::Missing(path())), &[PutServer]),
         (Error::Netns(NetnsError::NotNetns(path())), &[PutServer]),
         (Error::Netns(NetnsError::Own(path())), &[PutServer]),
+        (Error::Netns(NetnsError::OwnProcess("/proc/self/ns/net".to_owned())), &[PutServer]),
         (Error::Netns(NetnsError::Refused { path: path(), said: "Operation not permitted (EPERM)".into() }), &[PutServer]),
         (Error::Netns(NetnsError::Helper { path: path(), said: "Connection refused (os error 111)".into() }), &[PutServer]),
         (Error::NamespaceChanged { path: path(), server: server() }, &[PutServer, Attach]),
-        (Error::NamespaceGone { path: path(), server: server() }, &[Attach]),
+        (Error::NamespaceGone { path: path(), server: server(), by_process: false }, &[Attach]),
         (Error::GuestNameTaken { name: "eth0".into(), server: server() }, &[Attach]),
         (Error::GuestRefused(refused), &[Attach]),
     ]

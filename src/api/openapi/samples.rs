@@ -123,6 +123,7 @@ fn server(guest: Guest) -> ServerView {
         guest,
         nic_limit: None,
         pin: None,
+        by_process: false,
         leaving: false,
         created_at: then(),
         updated_at: then(),

@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use super::super::socket::Netlink;
 use super::super::{NetnsError, capabilities, tap};
 use super::enter::{OPENING, refused, socket_inside};
-use super::{Named, words};
+use super::{Entered, Named, words};
 use crate::points;
 
 /// Where the helper listens.
@@ -47,7 +47,7 @@ impl Door {
     }
 
     /// A netlink socket inside a namespace.
-    pub(super) fn open(self, named: &Named) -> Result<Netlink, NetnsError> {
+    pub(super) fn open(self, named: &Named) -> Result<Entered, NetnsError> {
         let enter = || match self {
             Self::Here => socket_inside(named),
             Self::Helper => ask(named),
@@ -74,7 +74,7 @@ impl Door {
     }
 }
 
-fn ask(named: &Named) -> Result<Netlink, NetnsError> {
+fn ask(named: &Named) -> Result<Entered, NetnsError> {
     let unreachable = |said: String| NetnsError::Helper { path: named.shown().display().to_string(), said };
     let Some(request) = words::request(named) else {
         return Err(NetnsError::Missing(named.shown().display().to_string()));
@@ -89,7 +89,9 @@ fn ask(named: &Named) -> Result<Netlink, NetnsError> {
     *silent() = exchanged.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock).then(Instant::now);
     let (length, socket) = exchanged.map_err(|error| unreachable(error.to_string()))?;
     match (&answer[..length], socket) {
-        (words::SOCKET, Some(socket)) => Ok(Netlink::over(tap::netlink(socket))),
+        (letter @ (words::SOCKET | words::BY_PROCESS), Some(socket)) => {
+            Ok(Entered { netlink: Netlink::over(tap::netlink(socket)), by_process: letter == words::BY_PROCESS })
+        }
         (said, _) => Err(words::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
     }
 }

@@ -20,7 +20,8 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use super::super::socket::Netlink;
 use super::super::{NetnsError, tap};
-use super::Named;
+use super::path::follow;
+use super::{Entered, Named};
 use crate::points;
 
 /// How long opening may take. A mounted namespace opens in microseconds; a path on a dead file server never does.
@@ -69,7 +70,7 @@ impl Drop for Ticket {
 ///
 /// # Errors
 /// There is no such namespace, or it cannot be entered.
-pub(super) fn socket_inside(named: &Named) -> Result<Netlink, NetnsError> {
+pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
     let refused = |said: &str| self::refused(&named.shown(), said);
     let ticket = Ticket::take(named).map_err(refused)?;
     let (sender, entered) = mpsc::sync_channel(1);
@@ -91,23 +92,26 @@ pub(super) fn socket_inside(named: &Named) -> Result<Netlink, NetnsError> {
 }
 
 /// Moves this thread, which ends soon, into the namespace, and opens the socket.
-fn step_inside(path: &Path) -> Result<Netlink, NetnsError> {
+fn step_inside(path: &Path) -> Result<Entered, NetnsError> {
     let not_netns = || NetnsError::NotNetns(path.display().to_string());
     let refused = |errno: Errno| refused(path, errno.desc());
-    // O_PATH opens nothing yet: no FIFO blocks, no device wakes up.
-    let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+    let place = follow(path).map_err(|errno| match errno {
         Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => NetnsError::Missing(path.display().to_string()),
         errno => refused(errno),
     })?;
-    if fstatfs(&place).map_err(refused)?.filesystem_type() != NSFS_MAGIC {
+    if fstatfs(&place.fd).map_err(refused)?.filesystem_type() != NSFS_MAGIC {
         return Err(not_netns());
     }
-    setns(reopened(&place).map_err(refused)?, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+    setns(reopened(&place.fd).map_err(refused)?, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
         Errno::EINVAL => not_netns(),
         Errno::EPERM => self::refused(path, "entering a namespace needs CAP_SYS_ADMIN"),
         errno => refused(errno),
     })?;
-    Netlink::open().map_err(|failure| self::refused(path, &failure.said))
+    if place.by_us {
+        return Err(NetnsError::OwnProcess(path.display().to_string()));
+    }
+    let netlink = Netlink::open().map_err(|failure| self::refused(path, &failure.said))?;
+    Ok(Entered { netlink, by_process: place.by_process })
 }
 
 /// Opens what `place` is. Through /proc, so that it is the object just checked whatever its path names by now.
@@ -117,11 +121,11 @@ fn reopened(place: &OwnedFd) -> nix::Result<OwnedFd> {
 }
 
 /// The namespace with this cookie among those that a process is in or that are mounted where this process sees them.
-fn search(cookie: u64) -> Option<Netlink> {
+fn search(cookie: u64) -> Option<Entered> {
     let mut seen = BTreeSet::new();
     let unseen = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| seen.insert((found.dev(), found.ino())));
     let entered = processes().chain(mounts()).filter(unseen).filter_map(|path| step_inside(&path).ok());
-    entered.into_iter().find(|netlink| tap::netns_cookie(netlink.socket()) == Ok(cookie))
+    entered.into_iter().find(|entered| tap::netns_cookie(entered.netlink.socket()) == Ok(cookie))
 }
 
 /// The namespaces processes are in.

@@ -23,7 +23,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use super::super::socket::Netlink;
 use super::super::{NetnsError, tap};
 use super::enter::{refused, socket_inside};
-use super::words;
+use super::{Entered, words};
 
 /// Without a question for so long it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -101,17 +101,20 @@ fn serve(mut caller: UnixStream, daemon: u32, own: [u64; 2]) -> io::Result<()> {
         return Ok(());
     }
     match answer(&request, own) {
-        Ok(netlink) => tap::send(caller.as_fd(), words::SOCKET, Some(netlink.socket().as_fd())),
+        Ok(Entered { netlink, by_process }) => {
+            let letter = if by_process { words::BY_PROCESS } else { words::SOCKET };
+            tap::send(caller.as_fd(), letter, Some(netlink.socket().as_fd()))
+        }
         Err(error) => tap::send(caller.as_fd(), &words::refusal(&error), None),
     }
 }
 
 /// The one verb. `own` are the namespaces that are no guest's.
-fn answer(request: &[u8], own: [u64; 2]) -> Result<Netlink, NetnsError> {
+fn answer(request: &[u8], own: [u64; 2]) -> Result<Entered, NetnsError> {
     let named = words::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
-    let netlink = socket_inside(&named)?;
-    match tap::netns_cookie(netlink.socket()) {
-        Ok(cookie) if !own.contains(&cookie) => Ok(netlink),
+    let entered = socket_inside(&named)?;
+    match tap::netns_cookie(entered.netlink.socket()) {
+        Ok(cookie) if !own.contains(&cookie) => Ok(entered),
         Ok(_own) => Err(NetnsError::Own(named.shown().display().to_string())),
         Err(errno) => Err(refused(&named.shown(), errno.desc())),
     }

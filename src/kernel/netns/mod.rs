@@ -13,6 +13,7 @@
 mod door;
 mod enter;
 pub mod helper;
+mod path;
 mod words;
 
 use std::os::fd::OwnedFd;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use super::answer::{Failure, Part};
 use super::socket::Netlink;
-use super::{NetnsError, Trouble, tap};
+use super::{Found, NetnsError, Trouble, tap};
 use crate::model::NetnsPin;
 
 pub(super) use door::Door;
@@ -36,6 +37,15 @@ enum Named {
     Cookie(u64),
 }
 
+/// What a door gives.
+#[derive(Debug)]
+struct Entered {
+    /// A socket inside.
+    netlink: Netlink,
+    /// Whether what was named names a process.
+    by_process: bool,
+}
+
 /// An entered namespace.
 #[derive(Debug)]
 pub(super) struct Inside {
@@ -44,6 +54,7 @@ pub(super) struct Inside {
     /// The namespace, to give a device into.
     pub(super) fd: OwnedFd,
     cookie: u64,
+    by_process: bool,
 }
 
 /// The host's own namespace, and how a guest's is told from it and reached.
@@ -71,7 +82,8 @@ impl Home {
 
     /// The namespace that `path` names, entered.
     pub(super) fn enter(self, path: &Path) -> Result<Inside, NetnsError> {
-        let inside = Inside::at(path, self.door.open(&Named::Path(path.to_owned()))?)?;
+        let Entered { netlink, by_process } = self.door.open(&Named::Path(path.to_owned()))?;
+        let inside = Inside::at(path, netlink, by_process)?;
         match inside.cookie == self.cookie {
             true => Err(NetnsError::Own(path.display().to_string())),
             false => Ok(inside),
@@ -101,6 +113,11 @@ impl Home {
         pin.boot_id == self.boot_id && !matches!(found(), Err(NetnsError::Missing(_)))
     }
 
+    /// The namespace that `path` names.
+    pub(super) fn inspect(self, path: &Path) -> Result<Found, NetnsError> {
+        self.enter(path).map(|inside| Found { pin: self.pin(&inside), by_process: inside.by_process })
+    }
+
     /// What tells an entered namespace from all others.
     pub(super) fn pin(self, inside: &Inside) -> NetnsPin {
         NetnsPin { boot_id: self.boot_id, cookie: inside.cookie }
@@ -108,10 +125,10 @@ impl Home {
 }
 
 impl Inside {
-    fn at(path: &Path, netlink: Netlink) -> Result<Self, NetnsError> {
+    fn at(path: &Path, netlink: Netlink, by_process: bool) -> Result<Self, NetnsError> {
         let refused = |errno: nix::errno::Errno| enter::refused(path, errno.desc());
         let cookie = tap::netns_cookie(netlink.socket()).map_err(refused)?;
         let fd = tap::netns_of(netlink.socket()).map_err(refused)?;
-        Ok(Self { netlink, fd, cookie })
+        Ok(Self { netlink, fd, cookie, by_process })
     }
 }

@@ -8,7 +8,8 @@
 //! | answer | |
 //! |---|---|
 //! | `S` with a descriptor (SCM_RIGHTS) | a netlink socket inside |
-//! | `M` `N` `O` | it is missing · it is no network namespace · it is the host's own |
+//! | `P` with a descriptor | the same, and the path names a process |
+//! | `M` `N` `O` `U` | it is missing · it is no network namespace · it is the host's own · the path names nicd itself |
 //! | `R` and a text | why it cannot be entered |
 
 use std::ffi::OsStr;
@@ -26,6 +27,9 @@ pub(super) const ANSWER: usize = 512;
 
 /// The answer that a socket comes with.
 pub(super) const SOCKET: &[u8] = b"S";
+
+/// The same, where the path names a process.
+pub(super) const BY_PROCESS: &[u8] = b"P";
 
 /// A request as sent; none when the path is too long to exist.
 pub(super) fn request(named: &Named) -> Option<Vec<u8>> {
@@ -53,6 +57,7 @@ pub(super) fn refusal(error: &NetnsError) -> Vec<u8> {
         NetnsError::Missing(_) => (b'M', ""),
         NetnsError::NotNetns(_) => (b'N', ""),
         NetnsError::Own(_) => (b'O', ""),
+        NetnsError::OwnProcess(_) => (b'U', ""),
         NetnsError::Refused { said, .. } | NetnsError::Helper { said, .. } => (b'R', said.as_str()),
     };
     let said = said.as_bytes();
@@ -66,6 +71,7 @@ pub(super) fn read_refusal(bytes: &[u8], named: &Named) -> Option<NetnsError> {
         (b'M', []) => NetnsError::Missing(path),
         (b'N', []) => NetnsError::NotNetns(path),
         (b'O', []) => NetnsError::Own(path),
+        (b'U', []) => NetnsError::OwnProcess(path),
         (b'R', said) => NetnsError::Refused { path, said: String::from_utf8_lossy(said).into_owned() },
         _ => return None,
     })
@@ -96,6 +102,7 @@ mod tests {
                 NetnsError::Missing(path.clone()),
                 NetnsError::NotNetns(path.clone()),
                 NetnsError::Own(path.clone()),
+                NetnsError::OwnProcess(path.clone()),
                 NetnsError::Refused { path: path.clone(), said: "why".into() },
             ] {
                 assert_eq!(read_refusal(&refusal(&error), &named), Some(error));
