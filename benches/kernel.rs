@@ -142,7 +142,7 @@ fn veths(ports: u32) -> Turns {
     let mut host = ready();
     let floor = Socket::new(NETLINK_ROUTE).unwrap();
     let (guest, other) = (Guest::new("g"), Guest::new("h"));
-    let pin = host.inspect(&guest.path).unwrap();
+    let pin = host.inspect(&guest.path).unwrap().pin;
     let (namespace, inside) = entered(&other);
     let mut turns = Turns::default();
     for number in 0..ports + MEASURED {

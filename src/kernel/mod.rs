@@ -262,7 +262,9 @@ pub enum NetnsError {
     #[error("{0} is nicd's own network namespace, the host's; a guest's is expected")]
     Own(String),
     /// The path goes through a directory of nicd's own process in procfs.
-    #[error("{0} names nicd's own process, which sees what another does not; a mounted network namespace such as /run/netns/NAME is expected")]
+    #[error(
+        "{0} names nicd's own process, which sees what another does not; a mounted network namespace such as /run/netns/NAME is expected"
+    )]
     OwnProcess(String),
     /// It cannot be entered or read.
     #[error("{path} cannot be entered: {said}")]

@@ -287,7 +287,9 @@ pub enum Error {
 /// What brings a guest's namespace back.
 fn anew(by_process: bool) -> &'static str {
     match by_process {
-        true => "the path names a process, whose number may be another's by now: PUT the server again with the path of the new one",
+        true => {
+            "the path names a process, whose number may be another's by now: PUT the server again with the path of the new one"
+        }
         false => "make it again",
     }
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
-use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::kernel::Found;
+use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::model::{Guest, PortId, Server, ServerId};
 use crate::store::{Change, Purpose};
 
