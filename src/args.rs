@@ -2,12 +2,14 @@
 //!
 //! A flag wins over its environment variable, and both over the file.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
 use crate::exit::Exit;
+use crate::telemetry::lines;
 
 const AFTER_HELP: &str = "\
 Without a command nicd runs in the foreground until SIGTERM or SIGINT, and logs to standard error.
@@ -85,12 +87,19 @@ impl Args {
     /// has been printed and the exit code is returned.
     ///
     /// # Errors
-    /// [`Exit::Ok`] after help or version, [`Exit::Usage`] after a complaint.
+    /// [`Exit::Ok`] after help or version, [`Exit::Usage`] after a complaint, [`Exit::Internal`] when it cannot be printed.
     pub fn from_command_line() -> Result<Self, Exit> {
         Self::try_parse().map_err(|error| {
-            // Nothing is left to say when the terminal is gone.
-            let _ = error.print();
-            if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+            if error.use_stderr() {
+                let text = error.render();
+                lines::say(&if io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() });
+                return Exit::Usage;
+            }
+            match error.print() {
+                // A reader that is gone has read what it wanted.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Internal,
+                _ => Exit::Ok,
+            }
         })
     }
 

@@ -33,7 +33,6 @@ use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
 use crate::manager::{Manager, Policy, Pulse};
 use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
-use crate::threads;
 
 pub use reload::Config;
 
@@ -84,6 +83,9 @@ pub enum DaemonError {
     /// The sockets cannot be served.
     #[error("the sockets cannot be served")]
     Listener(#[from] ListenerError),
+    /// What is to run for as long as the daemon does has ended: a bug. Nothing would follow the kernel any more.
+    #[error("the manager's loop has ended by itself")]
+    Ended,
 }
 
 impl DaemonError {
@@ -102,7 +104,7 @@ impl DaemonError {
                 Exit::Permission
             }
             Self::Metrics { .. } => Exit::Unavailable,
-            Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) => Exit::Internal,
+            Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) | Self::Ended => Exit::Internal,
         }
     }
 }
@@ -112,8 +114,6 @@ impl DaemonError {
 /// # Errors
 /// It cannot start.
 pub fn run(config: Config) -> Result<(), DaemonError> {
-    // Before any thread, which has the processors of the one that starts it.
-    threads::part_processors();
     let settings = &config.settings;
     let admitted = Admitted::resolve(&settings.socket)?;
     let state = State::open(settings)?;
@@ -208,7 +208,7 @@ pub async fn serve<K: Kernel + Clone>(
     manager.begin().await.map_err(failed)?;
     let ended = CancellationToken::new();
     let pulse = Pulse::new(service::pulse(), service::beats());
-    let following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
+    let mut following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
     let (told, reload) = (manager.clone(), signals.reload);
     let on_bus = on_the_bus(&manager, settings, &edge.admitted, signals.stop.clone());
     tokio::spawn(async move {
@@ -216,26 +216,29 @@ pub async fn serve<K: Kernel + Clone>(
         config.follow(reload, told).await;
     });
     if let Some(numbers) = edge.numbers {
-        let (manager, stop) = (manager.clone(), signals.stop.clone());
-        tokio::spawn(async move {
-            if let Err(error) = api::metrics::serve(numbers, manager, stop).await {
-                tracing::error!(%error, "metrics cannot be served on TCP");
-            }
-        });
+        let numbers = api::metrics::register(numbers).map_err(DaemonError::Runtime)?;
+        tokio::spawn(api::metrics::serve(numbers, manager.clone(), signals.stop.clone()));
     }
     let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
-    let served = listener.serve(api::router(manager.clone()), signals.stop).await;
+    let served = tokio::select! {
+        served = listener.serve(api::router(manager.clone()), signals.stop.clone()) => served.map_err(DaemonError::from),
+        _ = &mut following => Err(DaemonError::Ended),
+    };
+    // Also when it was not asked to: the other tasks and threads end by it.
+    signals.stop.cancel();
     tracing::info!("stopping");
     service::stopping();
     manager.stop(REST).await;
     ended.cancel();
-    let _ = following.await;
+    if !following.is_finished() {
+        let _ = following.await;
+    }
     hands.close();
     store.close();
     if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus))).await.is_err() {
         tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");
     }
-    Ok(served?)
+    served
 }
 
 fn policy(settings: &Settings) -> Policy {

@@ -89,7 +89,7 @@
 //! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
-//! | [`threads`] | those whose panic ends the process, and their processors |
+//! | [`threads`] | the threads' processors, and what ends when one panics: the process |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!
 //! # Dependencies

@@ -1,23 +1,26 @@
 //! nicd: a checklist. What each step means is in the library.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nicd::args::{Args, Command};
 use nicd::config::{LogSettings, Settings};
 use nicd::daemon::Config;
 use nicd::exit::{Exit, chain};
 use nicd::kernel::netns::helper::{self, HelperError};
-use nicd::{daemon, demo, telemetry};
+use nicd::telemetry::lines;
+use nicd::{daemon, demo, telemetry, threads};
+
+/// How long the last lines on standard error may take to be written.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(()) => Exit::Ok,
-        Err(exit) => exit,
-    }
-    .into()
+    let exit = start().err().unwrap_or(Exit::Ok);
+    lines::flush(LAST_WORDS);
+    exit.into()
 }
 
 fn start() -> Result<(), Exit> {
@@ -27,6 +30,7 @@ fn start() -> Result<(), Exit> {
     }
     if args.command == Some(Command::Netns) {
         telemetry::init(&LogSettings::default()).map_err(|error| fail(&error, Exit::Internal))?;
+        threads::end_on_panic();
         return helper::run().map_err(|error| match error {
             HelperError::NoSocket => fail(&error, Exit::Usage),
             error => fail(&error, Exit::Internal),
@@ -37,20 +41,28 @@ fn start() -> Result<(), Exit> {
     let settings = read().map_err(|error| fail(&error, Exit::Config))?;
     if checking {
         let printed = toml::to_string(&settings).map_err(|error| fail(&error, Exit::Internal))?;
-        say(io::stdout(), &format!("ok\n\n{printed}"));
-        return Ok(());
+        return print(&format!("ok\n\n{printed}"));
     }
+    // Before any thread, which has the processors of the one that starts it.
+    threads::part_processors();
     let log = telemetry::init(&settings.log).map_err(|error| fail(&error, Exit::Internal))?;
+    threads::end_on_panic();
     daemon::run(Config { settings, read: Arc::new(read), log }).map_err(|error| fail(&error, error.exit()))
 }
 
 /// Says why, with every cause, on one line.
 fn fail(error: &dyn Error, exit: Exit) -> Exit {
-    say(io::stderr(), &format!("nicd: {}", chain(error)));
+    lines::say(&format!("nicd: {}", chain(error)));
     exit
 }
 
-/// Prints a line. A reader that is gone is no reason to fail, or to panic as `println!` does.
-fn say(mut to: impl Write, line: &str) {
-    let _ = writeln!(to, "{}", line.trim_end());
+/// Prints a text. A reader that is gone has read what it wanted.
+fn print(text: &str) -> Result<(), Exit> {
+    let mut out = io::stdout();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(fail(&io::Error::new(error.kind(), format!("standard output: {error}")), Exit::Internal))
+        }
+        _ => Ok(()),
+    }
 }

@@ -11,7 +11,7 @@
 //! | `NICD_POINT` | `NAME:NTH:FAULT`, several with commas. `NTH` counts the passes of that name from 1; `NTH+` means that one and all behind it |
 //! | `NICD_POINTS_LOG` | a file to which each pass is appended as a line `KIND NAME`, and `wrong here` behind one that goes wrong |
 //!
-//! `FAULT` is `kill-before`, `kill-after`, `fail=ERRNO`, `applied-but-fail=ERRNO` or `lose-reply`.
+//! `FAULT` is `kill-before`, `kill-after`, `fail=ERRNO`, `applied-but-fail=ERRNO`, `lose-reply` or `panic`.
 
 #[cfg(debug_assertions)]
 mod board;

@@ -1,8 +1,10 @@
 //! The log: where it goes and what a line looks like. What is counted is in [`mod@meters`].
 //!
-//! Lines go to standard error, which journald reads when systemd started us. Messages are constants, data are fields.
+//! Lines go to standard error, which journald reads when systemd started us, by way of [`lines`]: logging never waits and never
+//! fails. Messages are constants, data are fields.
 
 mod family;
+pub mod lines;
 pub mod meters;
 mod standing;
 
@@ -42,7 +44,9 @@ pub fn init(settings: &LogSettings) -> Result<Log, TryInitError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&settings.level))
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
+        // What could not be written is counted, and no reason to write more.
+        .log_internal_errors(false)
+        .with_writer(lines::Queue);
     // journald stamps each line itself.
     let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
     match (settings.format, stamped) {

@@ -1,28 +1,70 @@
-//! Threads without which the daemon cannot go on: the store's, the kernel's. And which processors they have.
+//! The daemon's threads, which processors they have, and what a panic ends.
 //!
-//! Each owes somebody answers. One that ends in a panic would leave them owing, and nobody knowing what was done; so the
-//! process ends with it, and the next start finds out. Whatever stands then is what a kill at that moment would have left.
+//! A panic is a bug. The thread or the task that it ends owes answers, and holds what it claimed: the process would go on
+//! without it, and nobody would know. So a panic ends the process, and the next start goes on from what is durable: whatever
+//! stands then is what a kill at that moment would have left. Only what changes nothing may have its panics [`caught`].
 
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
 use std::io;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::exit::Exit;
 use crate::points;
+use crate::telemetry::lines;
 
-/// Ends the process when the thread that has it panics.
-struct Vital;
+/// How long the last lines of the log may take to be written.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
-impl Drop for Vital {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The panic itself has been reported by the hook.
+thread_local! {
+    /// A panic here and now is caught.
+    static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has every panic logged, and the process ended by it with [`Exit::Internal`] unless it is [`caught`]. Once per process.
+pub fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        log_panic(panic);
+        if !IS_CAUGHT.get() {
+            lines::flush(LAST_WORDS);
             std::process::exit(Exit::Internal.code().into());
         }
-    }
+    }));
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let at = panic.location().map(tracing::field::display);
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
+    tracing::error!(thread = thread.name(), at, said = words(panic.payload()), backtrace, "a panic");
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// A panic that was caught; it has been logged.
+#[derive(Debug)]
+pub struct Panicked;
+
+/// Does something whose panic costs no more than its answer: it changes nothing.
+///
+/// # Errors
+/// It panicked.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    let before = IS_CAUGHT.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    IS_CAUGHT.set(before);
+    done.map_err(|_| Panicked)
 }
 
 /// The processors of the threads that work in the kernel; unset where they share all with the others.
@@ -66,14 +108,11 @@ pub fn start_in_kernel(name: &str, work: impl FnOnce() + Send + 'static) -> io::
     })
 }
 
-/// Starts a thread that the process does not outlive when it panics.
+/// Starts a thread.
 ///
 /// # Errors
 /// The system gives no thread.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let work = points::carry(work);
-    Builder::new().name(name.to_owned()).spawn(move || {
-        let _vital = Vital;
-        work();
-    })
+    Builder::new().name(name.to_owned()).spawn(work)
 }

@@ -1,11 +1,12 @@
 //! `GET metrics`: on the sockets a route as any other, and on loopback TCP for a Prometheus that speaks no Unix sockets.
 //!
 //! TCP does not say who calls, so these numbers are all that is served there. It is bounded by itself: one request a
-//! connection, whole within [`LIMIT`], at most [`CONNECTIONS`] at a time; who comes beyond waits in the kernel's backlog.
+//! connection, whole within [`LIMIT`], at most [`CONNECTIONS`] at a time. Who comes beyond takes the place of the one that is
+//! there for longest: a scrape takes some milliseconds, so that is one that does not ask, or does not read.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,8 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -30,7 +30,7 @@ use crate::telemetry::meters;
 use super::Desk;
 
 /// How many are served at the same time on TCP.
-pub const CONNECTIONS: usize = 16;
+pub const CONNECTIONS: usize = 32;
 
 /// What a connection on TCP may take, from its start to the last byte of its answer.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -45,32 +45,36 @@ pub(super) async fn show(State(desk): State<Desk>) -> Response {
     ([(CONTENT_TYPE, meters::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], desk.metrics()).into_response()
 }
 
-/// Serves the numbers on a bound loopback address until `shutdown` is cancelled.
+/// Has the event loop wait for connections on a bound loopback address.
 ///
 /// # Errors
-/// The socket cannot be registered with the event loop; nothing was served.
-pub async fn serve(listener: StdListener, desk: Desk, shutdown: CancellationToken) -> io::Result<()> {
+/// The system refuses.
+pub fn register(listener: StdListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    TcpListener::from_std(listener)
+}
+
+/// Serves the numbers until `shutdown` is cancelled.
+pub async fn serve(listener: TcpListener, desk: Desk, shutdown: CancellationToken) {
     let app = Router::new().route("/metrics", get(show)).fallback(super::no_route);
     let app = app.layer(middleware::from_fn(super::finish)).with_state(desk);
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut serving = JoinSet::new();
+    // The oldest first.
+    let mut served: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let next = async { (Arc::clone(&seats).acquire_owned().await, listener.accept().await) };
-        let (seat, accepted) = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            next = next => next,
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
         };
-        while serving.try_join_next().is_some() {}
+        served.retain(|connection| !connection.is_finished());
         match accepted {
             Ok((stream, _)) => {
-                let app = app.clone();
-                serving.spawn(async move {
-                    // A client that is late is told nothing: it is a scraper, and tries again by itself.
-                    let _ = timeout(LIMIT, answer(stream, app)).await;
-                    drop(seat);
-                });
+                let oldest = if served.len() < CONNECTIONS { None } else { served.pop_front() };
+                oldest.iter().for_each(AbortHandle::abort);
+                // A client that is late is told nothing: it is a scraper, and tries again by itself.
+                let connection = timeout(LIMIT, answer(stream, app.clone()));
+                served.push_back(tokio::spawn(connection).abort_handle());
+                // Who has asked already is answered before the next is let in.
+                yield_now().await;
             }
             Err(error) => {
                 tracing::debug!(%error, "a connection for metrics could not be accepted");
@@ -78,6 +82,7 @@ pub async fn serve(listener: StdListener, desk: Desk, shutdown: CancellationToke
             }
         }
     }
+    served.iter().for_each(AbortHandle::abort);
 }
 
 /// One request, and its answer.

@@ -89,7 +89,13 @@ impl Watch {
     /// Watches until the sink is closed.
     pub(super) fn run(mut self) {
         while !self.sink.is_closed() {
-            if self.wait().is_err() || self.turn().is_err() {
+            if let Err(errno) = self.wait() {
+                tracing::error!(said = errno.desc(), "the kernel's events could not be waited for");
+                // As when some were lost; and not at once again.
+                self.resync = Some(Instant::now());
+                std::thread::sleep(RETRY);
+            }
+            if self.turn().is_err() {
                 return;
             }
             // A link is being made or taken away, whose next events come one by one within the next moment.

@@ -272,7 +272,7 @@ impl Manager {
             let _room = room;
             manager.dispatch(action, &context).await
         });
-        // The task ends with an answer; a panic in it would be a bug, and is answered as a stop.
+        // The task ends with an answer, unless the event loop ends before it.
         task.await.unwrap_or(Err(Error::Stopping))
     }
 
@@ -352,7 +352,7 @@ impl Manager {
     /// Runs something to its end, also when its caller stops waiting.
     ///
     /// # Errors
-    /// It ended in a panic.
+    /// The event loop ends before it.
     pub async fn to_its_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Error> {
         self.tasks.spawn(work).await.map_err(|_| Error::Stopping)
     }

@@ -210,7 +210,7 @@ impl Board {
                 self.kill();
                 Err(fail(Errno::EIO))
             }
-            Fate::Dead => Err(fail(Errno::EIO)),
+            Fate::Wrong(Fault::Panic) | Fate::Dead => Err(fail(Errno::EIO)),
         }
     }
 
@@ -269,6 +269,10 @@ impl Board {
                     state.orders.clear();
                 }
                 state.log_line("wrong here");
+                drop(state);
+                if fault == Fault::Panic {
+                    panic!("ordered at a point");
+                }
                 Fate::Wrong(fault)
             }
             None => Fate::Goes,

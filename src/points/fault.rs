@@ -20,6 +20,8 @@ pub enum Fault {
     AppliedButFail(Errno),
     /// The work is done and its answer never comes; of an answer, that it is never given.
     LoseReply,
+    /// A panic, which no list of what can go wrong has: it is a bug's doing. For a real process alone.
+    Panic,
 }
 
 /// What kind of place a point is, which decides what can go wrong there.
@@ -145,6 +147,7 @@ impl fmt::Display for Fault {
             Self::Fail(errno) => write!(f, "fail={errno:?}"),
             Self::AppliedButFail(errno) => write!(f, "applied-but-fail={errno:?}"),
             Self::LoseReply => f.write_str("lose-reply"),
+            Self::Panic => f.write_str("panic"),
         }
     }
 }
@@ -171,10 +174,12 @@ impl FromStr for Fault {
             None if text == "kill-before" => Ok(Self::KillBefore),
             None if text == "kill-after" => Ok(Self::KillAfter),
             None if text == "lose-reply" => Ok(Self::LoseReply),
+            None if text == "panic" => Ok(Self::Panic),
             Some(("fail", errno)) => named(errno).map(Self::Fail),
             Some(("applied-but-fail", errno)) => named(errno).map(Self::AppliedButFail),
             _ => {
-                Err(format!("{text:?} is no fault; kill-before, kill-after, fail=ERRNO, applied-but-fail=ERRNO or lose-reply is"))
+                let known = "kill-before, kill-after, fail=ERRNO, applied-but-fail=ERRNO, lose-reply or panic";
+                Err(format!("{text:?} is no fault; {known} is"))
             }
         }
     }
@@ -199,6 +204,7 @@ mod tests {
             "event.port.created:3:kill-after",
             "netlink.send:1:applied-but-fail=ENOBUFS",
             "reply.http:1:lose-reply",
+            "watch.events:5:panic",
         ] {
             assert_eq!(text.parse::<Order>().unwrap().to_string(), text);
         }

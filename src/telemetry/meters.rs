@@ -84,6 +84,8 @@ pub struct Meters {
     dbus_calls: IntCounterVec,
     /// Signals sent on the bus.
     pub dbus_signals: IntCounter,
+    /// Lines of the log that could not be written.
+    pub log_lost: IntCounter,
     standing: Mutex<Gauges>,
 }
 
@@ -218,6 +220,7 @@ impl Meters {
             dbus_connected: family.gauge("nicd_dbus_connected", "Whether the name on the bus is ours."),
             dbus_calls: family.counters("nicd_dbus_calls_total", "Calls on the bus answered, by result.", &["result"]),
             dbus_signals: family.counter("nicd_dbus_signals_total", "Signals sent on the bus."),
+            log_lost: family.counter("nicd_log_lost_total", "Lines of the log that could not be written."),
             standing: Mutex::new(Gauges::new(&family)),
             registry: registry.clone(),
         };

@@ -32,6 +32,8 @@ pub struct Daemon {
     running: Option<Running>,
     /// The most descriptors it may have, where a test says so; it then logs as in production.
     descriptors: Option<usize>,
+    /// Where its next starts log to instead of its own file.
+    pub log_to: Option<OwnedFd>,
     /// What its next starts find in their environment.
     pub environment: Vec<(&'static str, String)>,
     power: Power,
@@ -71,7 +73,7 @@ impl Daemon {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("nicd.toml"), "").unwrap();
-        Self { dir, running: None, descriptors: None, power: Power::Root, environment: Vec::new() }
+        Self { dir, running: None, descriptors: None, power: Power::Root, log_to: None, environment: Vec::new() }
     }
 
     /// Lets it run as its own user with what its unit gives it; to be said before a start. Its places become that user's.
@@ -207,7 +209,10 @@ impl Daemon {
     }
 
     fn spawn(&mut self, command: &mut Command) {
-        let log = File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let log = match &self.log_to {
+            Some(given) => given.try_clone().unwrap(),
+            None => File::options().create(true).append(true).open(self.dir.join("log")).unwrap().into(),
+        };
         let (output, theirs) = UnixStream::pair().unwrap();
         output.set_read_timeout(Some(PATIENCE * 2)).unwrap();
         let child = command.stdin(Stdio::null()).stdout(OwnedFd::from(theirs)).stderr(log).spawn().expect("nicd");
@@ -234,8 +239,8 @@ impl Daemon {
     }
 
     /// Takes in the end of one that dies by itself.
-    pub fn bury(&mut self) {
-        self.ended();
+    pub fn bury(&mut self) -> ExitStatus {
+        self.ended()
     }
 
     /// Kills it, and waits until it is gone.

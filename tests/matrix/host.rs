@@ -164,7 +164,7 @@ impl Host {
     fn restart(&mut self) {
         match self.bench.daemon.is_running() {
             true if !self.bench.daemon.has_ended() => self.bench.daemon.kill(),
-            true => self.bench.daemon.bury(),
+            true => _ = self.bench.daemon.bury(),
             false => {}
         }
         self.bench.launch();

@@ -3,10 +3,8 @@
 //! A handler sees only requests that are complete and from callers who may make them. It finds [`Caller`] and the
 //! daemon's shutdown token in the request's extensions.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,6 +26,7 @@ use crate::access::{Access, Door, Peer};
 use crate::api::dialect::Dialect;
 use crate::model::memory::Key;
 use crate::telemetry::meters;
+use crate::threads::{Panicked, caught};
 
 /// Who made a request, by which socket, and the request's id: an extension of every request.
 #[derive(Debug, Clone)]
@@ -128,18 +127,16 @@ impl Gate {
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(self.shutdown.clone());
         let mut handled = pin!(self.app.clone().oneshot(request));
-        // A panic is a bug; it costs one request its answer, not its connection and nobody else anything.
-        let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handled.as_mut().poll(cx))) {
+        // A panic is a bug. Here it costs one request its answer, not its connection and nobody else anything: a handler reads
+        // and looks, and what changes something is a task of its own.
+        let outcome = poll_fn(|cx| match caught(|| handled.as_mut().poll(cx)) {
             Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
+            Err(panicked) => Poll::Ready(Err(panicked)),
         });
         match outcome.await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(never)) => match never {},
-            Err(panic) => {
-                tracing::error!(panic = words(panic.as_ref()), "handler panicked");
-                Err(Refusal::Internal)
-            }
+            Err(Panicked) => Err(Refusal::Internal),
         }
     }
 
@@ -157,11 +154,6 @@ impl Gate {
             Answer { body, end, line: Arc::clone(&self.line) }
         })
     }
-}
-
-fn words(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
 /// An answer's body. One without known length, which is how events are sent, ends when the daemon does.

@@ -1,0 +1,221 @@
+//! Lines on their way to standard error. Who logs never waits and never fails: a bounded queue, and one thread that writes.
+//!
+//! Standard error may be full, may have no reader, or one that does not read. Lines that cannot be written, or that find no
+//! room in the queue, are lost and counted (`nicd_log_lost_total`); when lines can be written again, one says how many were.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::write;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::meters;
+
+/// How much may wait, in bytes: some seconds of a busy log.
+const ROOM: usize = 1 << 20;
+
+/// How often it is said at most that lines were lost.
+const TELL: Duration = Duration::from_secs(1);
+
+/// The queue of the process.
+static LINES: LazyLock<Lines> = LazyLock::new(Lines::start);
+
+/// Puts a line into the queue.
+pub fn say(line: &str) {
+    let mut bytes = line.trim_end().as_bytes().to_vec();
+    bytes.push(b'\n');
+    LINES.push(bytes);
+}
+
+/// Waits until all lines are written, for at most `limit`.
+pub fn flush(limit: Duration) {
+    LINES.flush(limit);
+}
+
+/// Lets the log write into the queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Queue;
+
+/// One event's text while it is being made.
+#[derive(Debug, Default)]
+pub(super) struct Event(Vec<u8>);
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Event;
+
+    fn make_writer(&'a self) -> Event {
+        Event::default()
+    }
+}
+
+impl Write for Event {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        LINES.push(std::mem::take(&mut self.0));
+    }
+}
+
+/// What waits, and a thread that writes it.
+struct Lines {
+    state: Mutex<State>,
+    /// Rung when there is something to write, and when all is written.
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Vec<u8>>,
+    /// The bytes in it.
+    size: usize,
+    /// One is being written.
+    writing: bool,
+    /// Lines lost that the log does not speak of yet.
+    lost: u64,
+    /// There is no thread to write.
+    mute: bool,
+}
+
+impl State {
+    /// Takes a line in; false when there is no room.
+    fn push(&mut self, line: Vec<u8>) -> bool {
+        let fits = !self.mute && self.size + line.len() <= ROOM;
+        if fits {
+            self.size += line.len();
+            self.queue.push_back(line);
+        } else {
+            self.lost += 1;
+        }
+        fits
+    }
+
+    /// The next line to write.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let line = self.queue.pop_front();
+        self.writing = line.is_some();
+        self.size -= line.as_ref().map_or(0, Vec::len);
+        line
+    }
+}
+
+impl Lines {
+    fn start() -> Self {
+        let run = || {
+            // A terminal may stop a background process that writes; the write is allowed when the signal is blocked. A limit of
+            // a file's size is then an error as others are.
+            let mut ours = SigSet::empty();
+            [Signal::SIGTTOU, Signal::SIGXFSZ].into_iter().for_each(|signal| ours.add(signal));
+            let _ = ours.thread_block();
+            LINES.run();
+        };
+        let mute = Builder::new().name("nicd-log".into()).spawn(run).is_err();
+        Self { state: Mutex::new(State { mute, ..State::default() }), bell: Condvar::new() }
+    }
+
+    fn push(&self, line: Vec<u8>) {
+        if !self.lock().push(line) {
+            meters().log_lost.inc();
+        }
+        self.bell.notify_all();
+    }
+
+    fn flush(&self, limit: Duration) {
+        let busy = |state: &mut State| !state.mute && (state.writing || !state.queue.is_empty());
+        let _ = self.bell.wait_timeout_while(self.lock(), limit, busy);
+    }
+
+    /// Writes one line after the other for as long as the process lives.
+    fn run(&self) {
+        let mut told = None::<Instant>;
+        loop {
+            let line = {
+                let mut state = self.lock();
+                loop {
+                    if let Some(line) = state.next() {
+                        break line;
+                    }
+                    self.bell.notify_all();
+                    state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            let written = write_out(&line);
+            let lost = {
+                let mut state = self.lock();
+                if !written {
+                    state.lost += 1;
+                    meters().log_lost.inc();
+                }
+                // Once there is room for it.
+                let can = written && state.size < ROOM / 2;
+                let tell = can && state.lost > 0 && told.is_none_or(|told| told.elapsed() >= TELL);
+                if tell { std::mem::take(&mut state.lost) } else { 0 }
+            };
+            if lost > 0 {
+                told = Some(Instant::now());
+                tracing::warn!(lines = lost, "lines of the log were lost");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each step on it is complete in itself.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes to standard error; false when it cannot be. Without the standard library's lock of it, which others would wait for.
+fn write_out(mut line: &[u8]) -> bool {
+    let to = io::stderr();
+    while !line.is_empty() {
+        match write(&to, line) {
+            Ok(0) => return false,
+            Ok(written) => line = line.get(written..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            // Somebody who shares it has made it so that writes do not wait.
+            Err(Errno::EAGAIN) => {
+                let _ = poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_lost_and_what_was_taken_is_given_in_order() {
+        let mut state = State::default();
+        assert!(state.push(vec![b'a'; ROOM - 1]) && state.push(vec![b'b']));
+        assert!(!state.push(vec![b'c']));
+        assert_eq!((state.lost, state.next().map(|line| line.len())), (1, Some(ROOM - 1)));
+        assert!(state.writing && state.push(vec![b'd']), "there is room again");
+        assert_eq!([state.next(), state.next(), state.next()], [Some(vec![b'b']), Some(vec![b'd']), None]);
+        assert_eq!((state.size, state.writing), (0, false));
+    }
+
+    #[test]
+    fn without_a_thread_every_line_is_lost_and_nobody_waits() {
+        let mut state = State { mute: true, ..State::default() };
+        assert!(!state.push(vec![b'a']));
+        assert_eq!((state.lost, state.queue.len()), (1, 0));
+    }
+}
