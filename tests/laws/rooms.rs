@@ -11,11 +11,11 @@ const BELOW: &[(&str, &[&str])] = &[
     ("inbox", &[]),
     ("exit", &[]),
     ("points", &[]),
-    ("threads", &["exit", "points"]),
     ("config", &["model"]),
     ("telemetry", &["config"]),
+    ("threads", &["exit", "points", "telemetry"]),
     ("service", &[]),
-    ("args", &["config", "exit"]),
+    ("args", &["config", "exit", "telemetry"]),
     ("access", &["config", "kernel"]),
     ("events", &["model", "points", "telemetry"]),
     ("store", &["inbox", "model", "points", "telemetry", "threads"]),
@@ -25,7 +25,10 @@ const BELOW: &[(&str, &[&str])] = &[
     ("guest", &["kernel", "model"]),
     ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "plan", "store", "telemetry"]),
     ("dbus", &["access", "config", "events", "manager", "model", "plan", "telemetry"]),
-    ("api", &["access", "config", "events", "exit", "kernel", "manager", "model", "plan", "points", "store", "telemetry"]),
+    (
+        "api",
+        &["access", "config", "events", "exit", "kernel", "manager", "model", "plan", "points", "store", "telemetry", "threads"],
+    ),
     (
         "daemon",
         &[
