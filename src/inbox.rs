@@ -101,14 +101,6 @@ impl<T> Inbox<T> {
         self.append(message, self.shared.limit)
     }
 
-    /// The same for an answer to a message that was itself bounded, whatever the limit.
-    ///
-    /// # Errors
-    /// The queue is closed.
-    pub fn leave_answer(&self, message: T) -> Result<(), Refused> {
-        self.append(message, usize::MAX)
-    }
-
     fn append(&self, message: T, limit: usize) -> Result<(), Refused> {
         let mut state = self.lock();
         state.room(limit)?;
@@ -174,6 +166,11 @@ impl<T> Inbox<T> {
     pub fn close(&self) {
         self.lock().closed = true;
         self.shared.bell.notify_all();
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// How many messages wait.

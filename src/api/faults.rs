@@ -328,7 +328,9 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::NotUndone { .. } => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         Error::Store(StoreError::Full) => (S::INSUFFICIENT_STORAGE, "InsufficientStorage"),
         // A disk that refuses may take the next one.
-        Error::Store(StoreError::Busy | StoreError::Closed | StoreError::Failed(_) | StoreError::Damaged(_))
+        Error::Store(
+            StoreError::Busy | StoreError::Closed | StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Replaced(_),
+        )
         | Error::Busy(_)
         | Error::Stopping => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Store(_) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),

@@ -175,7 +175,7 @@ impl Manager {
 
     /// Takes an attach back that failed, so that nothing of it stays; what cannot be taken back stays as an ERROR.
     async fn give_up(&self, port: PortId, before: Before, failed: Failed, context: &Context) -> Error {
-        let Failed { error, undone } = failed;
+        let Failed { error, undone, recorded } = failed;
         if let Undone::Left(left) = undone {
             self.tell_created(&self.lock(), port, &before, context);
             let left: Vec<String> = left.iter().map(ToString::to_string).collect();
@@ -187,13 +187,10 @@ impl Manager {
         };
         // What was noted under a key says that something was made.
         let forget = context.key.clone().map(Change::ForgetKey);
-        if let Err(store) = self.commit(std::iter::once(change).chain(forget).collect(), Purpose::Freeing).await {
+        if recorded && let Err(store) = self.commit(std::iter::once(change).chain(forget).collect(), Purpose::Freeing).await {
             tracing::error!(%port, error = %store, "the record of a failed attach could not be taken back");
-            // Where the store failed before, there is none.
-            if !matches!(error, Error::Store(_)) {
-                self.tell_created(&self.lock(), port, &before, context);
-                return self.leave(port, &error, &store.to_string(), context).await;
-            }
+            self.tell_created(&self.lock(), port, &before, context);
+            return self.leave(port, &error, &store.to_string(), context).await;
         }
         let mut state = self.lock();
         match before {

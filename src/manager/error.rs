@@ -376,6 +376,7 @@ impl Error {
             Self::NotUndone { .. } => "not_undone",
             Self::Store(StoreError::Full) => "store_full",
             Self::Store(StoreError::Damaged(_)) => "store_damaged",
+            Self::Store(StoreError::Replaced(_)) => "store_replaced",
             Self::Store(StoreError::Busy) | Self::Busy(_) => "busy",
             Self::Store(_) => "store_failed",
             Self::Stopping => "stopping",

@@ -13,7 +13,7 @@ use crate::events;
 use crate::kernel::Notice;
 use crate::model::{Happening, NetworkId, Phase, PortId};
 use crate::plan::{Kind, LinkSeen, Reason};
-use crate::store::{Change, Purpose, StoreError};
+use crate::store::{Change, Holder, Purpose, StoreError};
 use crate::telemetry::meters;
 
 use super::contest::Mends;
@@ -23,6 +23,10 @@ use super::{Context, Manager, Pulse, port_event};
 
 /// How often a store that refused is asked whether it takes commits again, in seconds.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// How far event numbers go ahead, at least, when none could be reserved: by chance, so that what is told now and what the
+/// next start tells have numbers of their own.
+const UNRESERVED: u64 = 1 << 32;
 
 /// How many notices are taken at a time.
 const BATCH: usize = 256;
@@ -35,8 +39,18 @@ impl Manager {
     pub async fn begin(self: &Arc<Self>) -> Result<(), StoreError> {
         let next = self.events_reserved.load(Ordering::Relaxed) + events::BLOCK;
         let lost = self.lock().lost;
-        self.commit(vec![Change::ReserveEvents(next), Change::NoteLost(lost)], Purpose::Freeing).await?;
-        self.events_reserved.store(next, Ordering::Relaxed);
+        self.store.next_commit();
+        let reserved = self.store.commit(vec![Change::ReserveEvents(next), Change::NoteLost(lost)], Purpose::Freeing).await;
+        match &reserved {
+            Ok(()) => self.events_reserved.store(next, Ordering::Relaxed),
+            // What lives is looked after all the same; numbers are reserved with the first event.
+            Err(error @ (StoreError::Full | StoreError::Busy)) => {
+                tracing::error!(%error, "the store cannot be written to yet");
+                self.events.skip_ahead(rand::random_range(UNRESERVED..2 * UNRESERVED));
+            }
+            Err(error) => return Err(error.clone()),
+        }
+        self.note_store(&mut self.lock(), reserved.as_ref().err());
         let mut state = self.lock();
         let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.marks().next().is_some()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));
@@ -69,11 +83,13 @@ impl Manager {
         tokio::pin!(stop);
         let (mut swept, mut probes) = (tokio::time::Instant::now(), every(PROBE));
         let mut sweep: Option<JoinHandle<()>> = None;
+        let mut holder = self.store.holder();
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let (due, troubled) = {
                 let state = self.lock();
-                (state.due.first().map(tokio::time::Instant::from_std), state.store_trouble.is_some())
+                let troubled = state.store_trouble.is_some() || state.store_holder == Some(Holder::Writer);
+                (state.due.first().map(tokio::time::Instant::from_std), troubled)
             };
             let retry = async {
                 match due {
@@ -98,6 +114,11 @@ impl Manager {
                     sweep = Some(self.tasks.spawn(Arc::clone(&self).sweep()));
                 }
                 _ = probes.tick(), if troubled => self.probe_store(),
+                Ok(()) = holder.changed() => {
+                    let mut state = self.lock();
+                    state.store_holder = *holder.borrow_and_update();
+                    self.tell_health(&mut state);
+                }
                 () = &mut stop => return,
             }
         }

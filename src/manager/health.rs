@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::events::{Event, Kind};
 use crate::model::{PortId, Status};
-use crate::store::StoreError;
+use crate::store::{Holder, StoreError};
 
 use super::gc::Leftover;
 use super::state::State;
@@ -23,6 +23,9 @@ const CONFIG_INVALID: &str = "config_invalid";
 /// The stable word for a device that the kernel does not let go.
 const DEVICE_KEPT: &str = "device_kept";
 
+/// The stable word for another program that holds the store up.
+const STORE_HELD: &str = "store_held";
+
 /// A trouble as events tell of it: the stable word, and the port when it is one's.
 pub(super) type Trouble = (&'static str, Option<PortId>);
 
@@ -30,7 +33,7 @@ impl Manager {
     /// How the daemon fares.
     pub fn health(&self) -> Health {
         let state = self.lock();
-        let problems = store(&state).into_iter().chain(rollback::problem(&state)).chain(config(&state));
+        let problems = store(&state).into_iter().chain(held(&state)).chain(rollback::problem(&state)).chain(config(&state));
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
         let problems = problems.chain(contest::bridge_problems(&state)).chain(kept(&state));
         let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
@@ -68,6 +71,7 @@ impl Manager {
 
 fn troubles(state: &State) -> BTreeSet<Trouble> {
     let store = state.store_trouble.as_ref().map(|error| (store_word(error), None));
+    let held = state.store_holder.map(|_| (STORE_HELD, None));
     let lost = state.lost.map(|_| (rollback::REASON, None));
     let config = state.config_trouble.as_ref().map(|_| (CONFIG_INVALID, None));
     let lacks = state.lacks.iter().map(|lack| (Problem::from(lack).reason, None));
@@ -78,6 +82,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
     store
         .into_iter()
+        .chain(held)
         .chain(lost)
         .chain(config)
         .chain(lacks)
@@ -93,6 +98,7 @@ fn store_word(error: &StoreError) -> &'static str {
     match error {
         StoreError::Full => "store_full",
         StoreError::Damaged(_) => "store_damaged",
+        StoreError::Replaced(_) => "store_replaced",
         _ => "store_failed",
     }
 }
@@ -104,10 +110,26 @@ fn store(state: &State) -> Option<Problem> {
         remedy: match error {
             StoreError::Full => "free space in the state directory; detaching works meanwhile",
             StoreError::Damaged(_) => "stop nicd and put a copy of the store back; devices stay as they are meanwhile",
+            StoreError::Replaced(_) => {
+                "put the file that nicd has open back in its place; or restart nicd, which then goes on from what lies there \
+                 and leaves devices that it does not know; nothing is attached or detached meanwhile"
+            }
             _ => "mend the disk of the state directory; devices stay as they are, and nicd goes on by itself",
         }
         .to_owned(),
     })
+}
+
+fn held(state: &State) -> Option<Problem> {
+    let detail = match state.store_holder? {
+        Holder::Writer => "another program has the write lock of nicd.db; attaches and detaches wait for it, at most 5 s".to_owned(),
+        Holder::Reader { log } => format!(
+            "another program reads nicd.db and does not end its transaction: nicd.db-wal has {} MiB and grows with each change",
+            log >> 20
+        ),
+    };
+    let remedy = "end that program, or its transaction: fuser -v nicd.db in the state directory names it".to_owned();
+    Some(Problem { reason: STORE_HELD, detail, remedy })
 }
 
 fn config(state: &State) -> Option<Problem> {

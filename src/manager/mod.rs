@@ -149,7 +149,7 @@ pub struct Manager {
     hands: Arc<dyn Hands>,
     events: Events,
     /// Event numbers below this are reserved in the store.
-    events_reserved: AtomicU64,
+    events_reserved: Arc<AtomicU64>,
     /// The next ifindex for a new link; even, as a veth takes two.
     next_index: AtomicU32,
     tasks: TaskTracker,
@@ -202,7 +202,7 @@ impl Manager {
             store_id: loaded.store_id,
             hands,
             events: Events::new(next_event),
-            events_reserved: AtomicU64::new(next_event),
+            events_reserved: Arc::new(AtomicU64::new(next_event)),
             next_index: AtomicU32::new(rand::random_range(0x0080_0000..0x2000_0000u32) * 2),
             tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(ACTIONS)),
@@ -395,7 +395,7 @@ impl Manager {
     /// Notes whether the store takes commits, for health and events.
     fn note_store(&self, state: &mut State, error: Option<&StoreError>) {
         state.store_trouble = match error {
-            Some(StoreError::Full | StoreError::Failed(_) | StoreError::Damaged(_)) => error.cloned(),
+            Some(StoreError::Full | StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Replaced(_)) => error.cloned(),
             // One refused transaction says nothing about the next.
             Some(_) => return,
             // What frees may use the room that is kept for it; the disk is full until that is there again.
@@ -461,9 +461,12 @@ impl Manager {
         if number + events::BLOCK / 2 >= reserved {
             let next = number + events::BLOCK;
             self.events_reserved.store(next, Ordering::Relaxed);
-            let report = Box::new(|result: Result<(), StoreError>| {
+            let back = Arc::clone(&self.events_reserved);
+            let report = Box::new(move |result: Result<(), StoreError>| {
                 if let Err(error) = result {
                     tracing::error!(%error, "event numbers could not be reserved");
+                    // The next event asks again.
+                    let _ = back.compare_exchange(next, reserved, Ordering::Relaxed, Ordering::Relaxed);
                 }
             });
             self.store.submit(vec![Change::ReserveEvents(next)], Purpose::Freeing, When::Now, report);

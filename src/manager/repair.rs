@@ -36,11 +36,14 @@ pub(super) enum IntentIs {
 pub(super) struct Failed {
     pub error: Error,
     pub undone: Undone,
+    /// Whether the store may have its record: it has none where the store refused it.
+    pub recorded: bool,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, undone: Undone::Clean }
+        let recorded = !matches!(error, Error::Store(_));
+        Self { error, undone: Undone::Clean, recorded }
     }
 }
 
@@ -66,7 +69,8 @@ impl Manager {
                     self.let_go(port).await;
                     return Ok(done);
                 }
-                Err(failed) => failed,
+                // An earlier try may have been recorded.
+                Err(failed) => Failed { recorded: failed.recorded || tried > 1, ..failed },
             };
             let again = tried < TRIES
                 && failed.undone == Undone::Clean
@@ -158,7 +162,10 @@ impl Manager {
                 }
                 Ok(ended)
             }
-            Outcome::Failed { cause, undone } => Err(Failed { error: self.blame(port, cause), undone }),
+            Outcome::Failed { cause, undone } => {
+                let recorded = !matches!(cause, Cause::Store(_));
+                Err(Failed { error: self.blame(port, cause), undone, recorded })
+            }
         }
     }
 

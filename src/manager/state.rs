@@ -18,7 +18,7 @@ use crate::model::{
 };
 use crate::plan::{Address, BridgeMade, BridgeWant, Facet, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
 
-use crate::store::{LostCommits, StoreError};
+use crate::store::{Holder, LostCommits, StoreError};
 
 use super::contest::{Contest, Mends};
 use super::error::Error;
@@ -67,6 +67,8 @@ pub(super) struct State {
     pub store_id: uuid::Uuid,
     /// What the store last refused for, until it takes a commit again.
     pub store_trouble: Option<StoreError>,
+    /// Another program that holds the store up.
+    pub store_holder: Option<Holder>,
     /// What the host was last seen to lack.
     pub lacks: Vec<Lack>,
     /// Why the configuration could not be read again.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::model::{NetworkId, PortId};
 use crate::plan::Reason;
+use crate::store::StoreError;
 
 use super::Manager;
 
@@ -14,6 +15,10 @@ const CHUNK: usize = 64;
 impl Manager {
     /// One sweep: a complete dump, then every port and bridge.
     pub(super) async fn sweep(self: Arc<Self>) {
+        // Noticed also when nobody asks for a change.
+        if let Err(error @ StoreError::Replaced(_)) = self.store.check().await {
+            self.note_store(&mut self.lock(), Some(&error));
+        }
         if let Err(error) = self.look_at_everything().await {
             tracing::warn!(%error, "a sweep could not look at the kernel");
             return;

@@ -10,21 +10,22 @@
 //! whole or absent on its own even so. Records are the `model`'s serde types as JSON beside the columns that must be
 //! unique: (network, address) and MAC. `sqlite3 nicd.db` opens it while the daemon runs.
 
-mod log;
+mod files;
 mod records;
+mod reserve;
 mod schema;
+mod writer;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::inbox::{Inbox, Refused};
@@ -32,8 +33,11 @@ use crate::model::memory::{Key, Remembered};
 use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
 use crate::points;
 use crate::telemetry::meters;
-use crate::telemetry::meters::OK;
 use crate::threads;
+
+use files::Files;
+use reserve::Reserve;
+use writer::Writer;
 
 pub use schema::Lock;
 
@@ -43,8 +47,8 @@ const LIMIT: usize = 8192;
 /// The database's name in the state directory.
 pub const FILE: &str = "nicd.db";
 
-/// Room kept for detaches on a full disk, in bytes.
-const RESERVE: u64 = 512 * 1024;
+/// The most that may wait of what takes something away: one for each port and for each action that there can be.
+const FREEING_LIMIT: usize = 8 * LIMIT;
 
 /// Why the store cannot do what it was asked. Cloned to everyone whose transaction shared a failed flush.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +82,9 @@ pub enum StoreError {
     /// Another nicd holds the state directory.
     #[error("another nicd holds {0}")]
     Held(String),
+    /// The files that are written to are not the ones that a start would find: nothing can be made durable.
+    #[error("the store's files were replaced while nicd runs: {0}")]
+    Replaced(String),
     /// Too many transactions wait, or another program holds the file.
     #[error("the store is busy")]
     Busy,
@@ -115,6 +122,7 @@ impl StoreError {
             Self::Denied(_) => "denied",
             Self::Newer { .. } => "newer",
             Self::Held(_) => "held",
+            Self::Replaced(_) => "replaced",
             Self::Busy => "busy",
             Self::Closed => "closed",
         }
@@ -209,6 +217,8 @@ pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 struct Transaction {
     handed_in: Instant,
+    /// Since when it is due and waits for another program's write lock.
+    waits_since: Option<Instant>,
     changes: Vec<Change>,
     purpose: Purpose,
     report: Report,
@@ -219,7 +229,20 @@ struct Transaction {
 enum Message {
     Commit(Transaction, When),
     Flush,
-    Read(oneshot::Sender<Result<Loaded, StoreError>>),
+    /// Asks for a flush of what waits, and for a look at the files.
+    Check(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// Another program that keeps the store from going on as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// It has the write lock, and commits wait for it.
+    Writer,
+    /// It reads, and the write-ahead log grows for as long as it does.
+    Reader {
+        /// The log's length, in bytes.
+        log: u64,
+    },
 }
 
 /// Everything there was when the store was opened.
@@ -250,14 +273,28 @@ pub struct Loaded {
 pub struct Store {
     inbox: Inbox<Message>,
     numbers: Arc<Numbers>,
+    file: Arc<PathBuf>,
+    holder: watch::Receiver<Option<Holder>>,
+    /// One look at a time at everything in the file.
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Numbers {
     commit: AtomicU64,
     flushes: AtomicU64,
+    /// Transactions that were handed in and not answered yet.
+    waiting: AtomicUsize,
     /// Whether the room that is kept for detaches is there.
     room: AtomicBool,
+}
+
+impl Numbers {
+    /// A number that was never given out. No count of commits comes near the end of them.
+    fn next(&self) -> u64 {
+        let grown = self.commit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(last.saturating_add(1)));
+        grown.unwrap_or(u64::MAX).saturating_add(1)
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -274,21 +311,32 @@ impl Store {
     /// It cannot be opened, is damaged, or is of a newer version.
     pub fn open(dir: &Path) -> Result<(Self, Loaded, JoinHandle<()>), StoreError> {
         let file = dir.join(FILE);
-        let mut connection = points::call(("store", "open"), || schema::open(&file), StoreError::of)?;
-        let loaded = points::call(("store", "load"), || records::load(&mut connection), StoreError::of)?;
-        let reserve = Reserve { path: dir.join("reserve") };
-        let room = AtomicBool::new(reserve.fill());
-        let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), flushes: AtomicU64::new(0), room });
-        let store = Self { inbox: Inbox::new(LIMIT), numbers };
-        let writer = Writer { connection, reserve, numbers: Arc::clone(&store.numbers), last: loaded.commit };
+        let reserve = Reserve::at(dir.join("reserve"));
+        let opened = || points::call(("store", "open"), || schema::open(&file), StoreError::of);
+        // A full disk may have no room even for the log's index.
+        let connection = opened().or_else(|error| {
+            let again = matches!(error, StoreError::Full | StoreError::Failed(_));
+            if again {
+                reserve.release();
+                return opened();
+            }
+            Err(error)
+        })?;
+        let loaded = points::call(("store", "load"), || records::load(&connection), StoreError::of)?;
+        let files = Files::opened(&file, loaded.store_id.to_string()).map_err(io_failed)?;
+        let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), ..Numbers::default() });
+        let (tell, holder) = watch::channel(None);
+        let writer = Writer::new(connection, files, reserve, Arc::clone(&numbers), tell, &loaded)?;
+        let reading = Arc::default();
+        let store = Self { inbox: Inbox::new(usize::MAX), numbers, file: Arc::new(file), holder, reading };
         let inbox = store.inbox.clone();
         let thread = threads::start("nicd-store", move || writer.run(&inbox));
-        Ok((store, loaded, thread.map_err(|error| StoreError::Failed(error.to_string()))?))
+        Ok((store, loaded, thread.map_err(io_failed)?))
     }
 
     /// The number the next commit will be known by; grows by one each call and never goes back.
     pub fn next_commit(&self) -> u64 {
-        self.numbers.commit.fetch_add(1, Ordering::Relaxed) + 1
+        self.numbers.next()
     }
 
     /// Lets the next commit's number be above this one.
@@ -322,17 +370,21 @@ impl Store {
                 report(result);
             }
         };
-        let report = Box::new(move |result| tell(&answer, result));
-        let transaction = Transaction { handed_in: Instant::now(), changes, purpose, report, refused: None };
-        // What frees is bounded by what there is to free.
-        let pushed = match (purpose, when) {
-            (Purpose::Growing, When::Now) => self.inbox.push(Message::Commit(transaction, when)),
+        let numbers = Arc::clone(&self.numbers);
+        let report = Box::new(move |result| {
+            numbers.waiting.fetch_sub(1, Ordering::Relaxed);
+            tell(&answer, result);
+        });
+        let transaction = Transaction { handed_in: Instant::now(), waits_since: None, changes, purpose, report, refused: None };
+        let limit = if purpose == Purpose::Growing { LIMIT } else { FREEING_LIMIT };
+        let pushed = match self.numbers.waiting.fetch_add(1, Ordering::Relaxed) {
+            waiting if waiting >= limit => Err(Refused::Full),
+            _ if when == When::Now => self.inbox.push(Message::Commit(transaction, when)),
             // The flush to come wakes the thread, once instead of twice.
-            (Purpose::Growing, When::WithTheNext) => self.inbox.leave(Message::Commit(transaction, when)),
-            (Purpose::Freeing, When::Now) => self.inbox.push_answer(Message::Commit(transaction, when)),
-            (Purpose::Freeing, When::WithTheNext) => self.inbox.leave_answer(Message::Commit(transaction, when)),
+            _ => self.inbox.leave(Message::Commit(transaction, when)),
         };
         if let Err(refused) = pushed {
+            self.numbers.waiting.fetch_sub(1, Ordering::Relaxed);
             let refusal = StoreError::from(refused);
             meters().committed(refusal.word(), Duration::ZERO);
             tell(&slot, Err(refusal));
@@ -352,178 +404,55 @@ impl Store {
         durable.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// What the file holds now, once all that was handed in before is durable.
+    /// What the file holds now, once all that was handed in before is durable. Read on a connection and a thread of its
+    /// own, one at a time: commits go on meanwhile.
     ///
     /// # Errors
     /// It cannot be read, or is damaged.
     pub async fn read(&self) -> Result<Loaded, StoreError> {
-        let (told, read) = oneshot::channel();
-        self.inbox.push(Message::Read(told)).map_err(StoreError::from)?;
-        read.await.unwrap_or(Err(StoreError::Closed))
+        let _one = self.reading.lock().await;
+        self.check().await?;
+        let file = Arc::clone(&self.file);
+        let read = move || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&*file, flags).map_err(failed)?;
+            connection.busy_timeout(schema::PATIENCE).map_err(failed)?;
+            // All of it as of one moment.
+            let moment = connection.unchecked_transaction().map_err(failed)?;
+            records::load(&moment)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Makes what waits durable, and looks whether the files are still the ones that were opened.
+    ///
+    /// # Errors
+    /// They are not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let (told, checked) = oneshot::channel();
+        self.inbox.push(Message::Check(told)).map_err(StoreError::from)?;
+        checked.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Another program that holds the store up, as it changes.
+    pub fn holder(&self) -> watch::Receiver<Option<Holder>> {
+        self.holder.clone()
     }
 
     /// Makes everything handed in so far durable.
     pub fn flush(&self) {
         // A closed store has flushed everything already.
-        let _ = self.inbox.push_answer(Message::Flush);
+        let _ = self.inbox.push(Message::Flush);
     }
 
-    /// How many messages wait for the thread.
+    /// How many transactions wait to become durable.
     pub fn waiting(&self) -> usize {
-        self.inbox.len()
+        self.numbers.waiting.load(Ordering::Relaxed)
     }
 
     /// Lets the thread end after what waits has been made durable.
     pub fn close(&self) {
         self.inbox.close();
-    }
-}
-
-struct Writer {
-    connection: Connection,
-    reserve: Reserve,
-    numbers: Arc<Numbers>,
-    /// The number of the last flush; each has its own.
-    last: u64,
-}
-
-impl Writer {
-    fn run(mut self, inbox: &Inbox<Message>) {
-        let (mut taken, mut batch, mut readers, mut lengthened) = (VecDeque::new(), Vec::new(), Vec::new(), false);
-        while inbox.take(&mut taken) {
-            let mut due = false;
-            for message in taken.drain(..) {
-                match message {
-                    Message::Commit(transaction, when) => {
-                        due |= when == When::Now;
-                        batch.push(transaction);
-                    }
-                    Message::Flush => due = true,
-                    Message::Read(reader) => {
-                        due = true;
-                        readers.push(reader);
-                    }
-                }
-            }
-            if due && !batch.is_empty() {
-                let flushed = self.flush(std::mem::take(&mut batch));
-                // Behind the first, for which a start may be waiting.
-                if flushed
-                    && !std::mem::replace(&mut lengthened, true)
-                    && let Err(error) = log::lengthen(&mut self.connection)
-                {
-                    tracing::debug!(%error, "the write-ahead log could not be lengthened; flushes take longer until it has grown");
-                }
-            }
-            for reader in readers.drain(..) {
-                let _ = reader.send(records::load(&mut self.connection));
-            }
-        }
-        if !batch.is_empty() {
-            self.flush(batch);
-        }
-    }
-
-    /// Makes a batch durable, or answers it why not; whether it did.
-    fn flush(&mut self, mut batch: Vec<Transaction>) -> bool {
-        if !self.has_room(&batch) {
-            // What is kept for detaches is not theirs to grow into.
-            batch = refuse_growing(batch);
-        }
-        let mut result = self.write(&mut batch);
-        if result == Err(StoreError::Full) {
-            batch = refuse_growing(batch);
-            self.numbers.room.store(false, Ordering::Relaxed);
-            if !batch.is_empty() {
-                self.reserve.release();
-                self.shrink();
-                result = self.write(&mut batch);
-            }
-        }
-        let flushed = result.is_ok();
-        answer(batch, &result);
-        flushed
-    }
-
-    /// Whether what is kept for detaches is there, or can be had again when something is to grow.
-    fn has_room(&self, batch: &[Transaction]) -> bool {
-        let grows = || batch.iter().any(|one| one.purpose == Purpose::Growing);
-        let room = self.numbers.room.load(Ordering::Relaxed) || !grows() || self.reserve.fill();
-        if grows() {
-            self.numbers.room.store(room, Ordering::Relaxed);
-        }
-        room
-    }
-
-    /// Moves the write-ahead log into the database, which is smaller: what was written twice is there once. Not possible
-    /// while somebody reads; the log then simply stays as long as it is.
-    fn shrink(&mut self) {
-        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            tracing::debug!(%error, "the write-ahead log could not be shortened");
-        }
-    }
-
-    /// One durable commit of every transaction that is acceptable by itself.
-    fn write(&mut self, batch: &mut [Transaction]) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let began = Instant::now();
-        let number = self.next_number();
-        let mut all = self.connection.transaction().map_err(failed)?;
-        // Refused alone, it is taken back with the whole; a savepoint would cost a copy of every page it writes.
-        let alone = batch.len() == 1;
-        for one in batch {
-            one.refused = None;
-            if alone {
-                records::apply(&all, &one.changes)?;
-                continue;
-            }
-            let savepoint = all.savepoint().map_err(failed)?;
-            match records::apply(&savepoint, &one.changes) {
-                Ok(()) => savepoint.commit().map_err(failed)?,
-                // Dropping the savepoint takes this one back; a disk that is full concerns the whole flush.
-                Err(StoreError::Full) => return Err(StoreError::Full),
-                Err(error) => one.refused = Some(error),
-            }
-        }
-        records::set_commit(&all, number)?;
-        let committed = points::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of);
-        // A commit that fails may be there all the same, and whoever waits is told what is so.
-        if let Err(error) = committed
-            && records::commit(&self.connection) != Ok(number)
-        {
-            return Err(error);
-        }
-        meters().flushed(began.elapsed());
-        self.last = number;
-        self.numbers.flushes.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-impl Writer {
-    /// A number no flush has had, and no smaller than any that was given out.
-    fn next_number(&self) -> u64 {
-        match self.numbers.commit.load(Ordering::Relaxed) {
-            given if given > self.last => given,
-            _ => self.numbers.commit.fetch_add(1, Ordering::Relaxed) + 1,
-        }
-    }
-}
-
-/// Answers what adds something, and gives back the rest.
-fn refuse_growing(batch: Vec<Transaction>) -> Vec<Transaction> {
-    let (freeing, growing): (Vec<_>, Vec<_>) = batch.into_iter().partition(|one| one.purpose == Purpose::Freeing);
-    answer(growing, &Err(StoreError::Full));
-    freeing
-}
-
-fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
-    for one in batch {
-        let result = one.refused.map_or_else(|| result.clone(), Err);
-        meters().committed(result.as_ref().map_or_else(StoreError::word, |()| OK), one.handed_in.elapsed());
-        points::moment(("report", "durable"), || (one.report)(result));
     }
 }
 
@@ -539,26 +468,7 @@ fn failed(error: rusqlite::Error) -> StoreError {
     }
 }
 
-/// A file whose only use is that it can be given up when the disk is full.
-struct Reserve {
-    path: PathBuf,
-}
-
-impl Reserve {
-    /// Takes the room, unless it is taken already; whether it is there.
-    fn fill(&self) -> bool {
-        if std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() >= RESERVE) {
-            return true;
-        }
-        let zeros = vec![0u8; usize::try_from(RESERVE).unwrap_or(0)];
-        let filled = std::fs::write(&self.path, zeros).is_ok();
-        if !filled {
-            self.release();
-        }
-        filled
-    }
-
-    fn release(&self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
+/// What a file call said, as one of ours.
+fn io_failed(error: std::io::Error) -> StoreError {
+    error.raw_os_error().map_or_else(|| StoreError::Failed(error.to_string()), |errno| StoreError::of(Errno::from_raw(errno)))
 }

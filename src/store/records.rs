@@ -107,16 +107,29 @@ pub(super) fn commit(connection: &Connection) -> Result<u64, StoreError> {
     meta::<i64>(connection, "commit").map(|found| found.map_or(0, i64::unsigned_abs))
 }
 
-/// Reads everything; draws the store's id when it has none yet.
-pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
-    let store_id = match meta::<String>(connection, "store_id")? {
-        Some(text) => Uuid::try_parse(&text).map_err(|_| damaged("meta", "store_id", "is no UUID"))?,
-        None => {
-            let drawn = Uuid::new_v4();
-            put_meta(connection, "store_id", &drawn.to_string())?;
-            drawn
-        }
-    };
+/// The store's own id, once it has one.
+pub(super) fn store_id(connection: &Connection) -> Result<Option<String>, StoreError> {
+    meta(connection, "store_id")
+}
+
+/// Draws the store's id, when it has none yet.
+pub(super) fn draw_store_id(connection: &Connection) -> Result<(), StoreError> {
+    match store_id(connection)? {
+        Some(_) => Ok(()),
+        None => put_meta(connection, "store_id", &Uuid::new_v4().to_string()),
+    }
+}
+
+/// How many ports there are.
+pub(super) fn count_ports(connection: &Connection) -> Result<u64, StoreError> {
+    let count: i64 = connection.query_row("SELECT count(*) FROM ports", [], |row| row.get(0)).map_err(failed)?;
+    Ok(count.unsigned_abs())
+}
+
+/// Reads everything.
+pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
+    let store_id = store_id(connection)?.and_then(|text| Uuid::try_parse(&text).ok());
+    let store_id = store_id.ok_or_else(|| damaged("meta", "store_id", "is no UUID"))?;
     let number = |key| meta::<i64>(connection, key).map(|found| found.map_or(0, i64::unsigned_abs));
     let subnets = all(connection, "subnets", "id, network_id", |subnet: &Subnet| {
         vec![subnet.id.to_string(), subnet.network_id.to_string()]

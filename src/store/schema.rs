@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, records};
 
 /// How long another program that holds the file is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -102,6 +102,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
     connection.set_prepared_statement_cache_capacity(32);
     migrate(&mut connection, file)?;
     check(&connection)?;
+    records::draw_store_id(&connection)?;
     Ok(connection)
 }
 

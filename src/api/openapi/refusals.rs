@@ -237,6 +237,7 @@ fn store() -> Vec<(Error, &'static [Act])> {
     vec![
         (Error::Store(StoreError::Full), &[Write]),
         (Error::Store(StoreError::Busy), &[Write, Host]),
+        (Error::Store(StoreError::Replaced("/var/lib/nicd/nicd.db is gone".into())), &[Write, Host]),
         (Error::Store(StoreError::Damaged("database disk image is malformed".into())), &[Write]),
         (Error::Store(StoreError::Failed("disk I/O error".into())), &[Write, Host]),
         (Error::Stopping, &[Write, Host]),
