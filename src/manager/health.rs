@@ -122,7 +122,9 @@ fn store(state: &State) -> Option<Problem> {
 
 fn held(state: &State) -> Option<Problem> {
     let detail = match state.store_holder? {
-        Holder::Writer => "another program has the write lock of nicd.db; attaches and detaches wait for it, at most 5 s".to_owned(),
+        Holder::Writer => {
+            "another program has the write lock of nicd.db; attaches and detaches wait for it, at most 5 s".to_owned()
+        }
         Holder::Reader { log } => format!(
             "another program reads nicd.db and does not end its transaction: nicd.db-wal has {} MiB and grows with each change",
             log >> 20
