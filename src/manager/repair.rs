@@ -51,6 +51,19 @@ impl Manager {
     /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
     /// claim on the port. Answers when the last step was done.
     pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, intent: IntentIs) -> Result<Instant, Failed> {
+        let mut recorded = false;
+        let built = self.build_in_tries(port, reason, intent, &mut recorded).await;
+        built.map_err(|failed| Failed { recorded: failed.recorded || recorded, ..failed })
+    }
+
+    /// The same; notes whether one of the tries may have been recorded.
+    async fn build_in_tries(
+        self: &Arc<Self>,
+        port: PortId,
+        reason: Reason,
+        intent: IntentIs,
+        recorded: &mut bool,
+    ) -> Result<Instant, Failed> {
         let mut tried = 0;
         loop {
             tried += 1;
@@ -69,9 +82,9 @@ impl Manager {
                     self.let_go(port).await;
                     return Ok(done);
                 }
-                // An earlier try may have been recorded.
-                Err(failed) => Failed { recorded: failed.recorded || tried > 1, ..failed },
+                Err(failed) => failed,
             };
+            *recorded |= failed.recorded;
             let again = tried < TRIES
                 && failed.undone == Undone::Clean
                 && match &failed.error {
