@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::kernel::{NetnsError, Trouble};
 use crate::manager::Error;
-use crate::model::PortId;
 use crate::plan::PlanError;
 use crate::store::StoreError;
 
@@ -56,8 +55,8 @@ pub enum Refusal {
         /// As given, cut to 64 characters.
         id: String,
     },
-    /// A port gets its server by an attach, not by a PUT.
-    UseAttach(PortId),
+    /// A port gets its server by an attach, not by the `device_id` given.
+    UseAttach(String),
     /// The condition of the request is none that nicd knows.
     BadCondition(String),
     /// An id in the path of a PUT is malformed.
@@ -223,11 +222,13 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             };
             Told { status: StatusCode::NOT_FOUND, kind, reason, message }
         }
-        Refusal::UseAttach(port) => Told {
+        Refusal::UseAttach(given) => Told {
             status: StatusCode::CONFLICT,
             kind: "Conflict",
             reason: "use_attach",
-            message: format!("device_id of port {port} is set by an attach: POST …/servers/{{server}}/os-interface"),
+            message: format!(
+                "device_id '{given}' is set by an attach, POST …/servers/{{server}}/os-interface with port_id; '' detaches"
+            ),
         },
         Refusal::BadCondition(given) => {
             bad("HTTPBadRequest", "bad_condition", format!("If-Match: '{given}'; revision_number=N is expected"))

@@ -11,6 +11,7 @@ use crate::model::Mac;
 
 use super::faults::Refusal;
 use super::fields::truth_of;
+use super::links::escaped;
 
 /// The most entries one answer holds unless the client asks for fewer.
 const LIMIT: usize = 1_000_000;
@@ -149,7 +150,7 @@ impl Listing {
         let mut link = |rel: &str, marker: &Value, reverse: bool| {
             let marker = marker.as_str().unwrap_or_default();
             let reverse = if reverse { "&page_reverse=True" } else { "" };
-            let href = format!("{here}?{}limit={limit}&marker={marker}{reverse}", self.kept);
+            let href = format!("{here}?{}limit={limit}&marker={marker}{reverse}", escaped(&self.kept));
             links.push(json!({"rel": rel, "href": href}));
         };
         // Of the two ends of a page one is where it was cut, the other the marker, if there is one.

@@ -13,6 +13,7 @@ pub mod faults;
 mod fields;
 mod idempotency;
 mod json;
+mod links;
 pub mod listener;
 mod listing;
 mod made;
@@ -86,7 +87,10 @@ async fn without_ending(mut request: Request, next: Next) -> Response {
     let bare = path.strip_suffix('/').or_else(|| path.strip_suffix(".json").filter(|_| clouds));
     if let Some(path) = bare.filter(|path| path.matches('/').count() > 1) {
         let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
-        if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
+        // Its host stays, for links.
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = format!("{path}{query}").parse().ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
             request.extensions_mut().insert(OriginalUri(uri.clone()));
             *request.uri_mut() = uri;
         }

@@ -75,8 +75,9 @@ impl Resource for NetworkView {
         })
     }
 
-    fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, BodyError> {
-        bodies.into_iter().map(read_new).collect::<Result<_, _>>().map(Action::CreateNetworks)
+    fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
+        let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
+        Ok(Action::CreateNetworks(new))
     }
 
     fn change(_: &Desk, id: NetworkId, body: Fields) -> Result<Action, Refusal> {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{OriginalUri, RawPathParams, RawQuery, State};
+use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
@@ -20,34 +20,21 @@ use crate::model::{NetworkId, PortId, ServerId};
 use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
+use super::links::Site;
 use super::listener::Caller;
 use super::listing::{Listing, form};
 use super::microversion::Microversion;
-use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
-pub(super) async fn servers(
-    State(desk): State<Desk>,
-    headers: HeaderMap,
-    OriginalUri(uri): OriginalUri,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let collection = here(&headers, uri.path());
+pub(super) async fn servers(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
+    let collection = site.here();
     tell(page(&desk, query.as_deref(), &collection, |server| brief(server, &collection)), COMPUTE)
 }
 
 /// `servers/detail`, by which clients find a server whose name they have.
-pub(super) async fn details(
-    State(desk): State<Desk>,
-    headers: HeaderMap,
-    OriginalUri(uri): OriginalUri,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let collection = here(&headers, parent(uri.path()));
-    tell(
-        page(&desk, query.as_deref(), &here(&headers, uri.path()), |server| detail(server, &nics_of(&desk, server), &collection)),
-        COMPUTE,
-    )
+pub(super) async fn details(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
+    let collection = site.above();
+    tell(page(&desk, query.as_deref(), &site.here(), |server| detail(server, &nics_of(&desk, server), &collection)), COMPUTE)
 }
 
 /// A page of the servers of a name; other filters are ignored, as Nova does before 2.75.
@@ -74,14 +61,9 @@ fn is_called(own: &str, asked: &str) -> bool {
     }
 }
 
-pub(super) async fn server(
-    State(desk): State<Desk>,
-    params: RawPathParams,
-    headers: HeaderMap,
-    OriginalUri(uri): OriginalUri,
-) -> Response {
+pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, site: Site) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
-    let collection = here(&headers, parent(uri.path()));
+    let collection = site.above();
     tell(found.map(|server| Json(json!({"server": detail(&server, &nics_of(&desk, &server), &collection)}))), COMPUTE)
 }
 
@@ -313,11 +295,6 @@ fn addresses(nics: &[Nic]) -> Value {
 /// A time as Nova writes it, which some clients read by its exact form.
 fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// A path without its last part.
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {

@@ -96,7 +96,7 @@ impl Resource for PortView {
         })
     }
 
-    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, BodyError> {
+    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
         bodies.into_iter().map(|fields| read_new(desk.host(), fields)).collect::<Result<_, _>>().map(Action::CreatePorts)
     }
 
@@ -127,7 +127,7 @@ fn narrowed(listing: &Listing) -> Option<PortFilter> {
     })
 }
 
-fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, BodyError> {
+fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, Refusal> {
     let network_id = fields.parsed("network_id")?;
     let new = NewPort {
         id: fields.parsed("id")?,
@@ -141,15 +141,18 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, BodyError> {
         device_owner: fields.text("device_owner", NAME)?.unwrap_or_default(),
         profile: read_profile(&mut fields)?.unwrap_or_default(),
     };
-    fields.must_be("device_id", &["".into()], "a port gets its server by an attach: leave it out")?;
+    let device = fields.text("device_id", NAME)?.unwrap_or_default();
     own_host(&mut fields, host)?;
     unchanging(&mut fields)?;
     fields.end()?;
-    Ok(new)
+    if device.is_empty() { Ok(new) } else { Err(Refusal::UseAttach(device)) }
 }
 
 fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusal> {
+    let device = fields.text("device_id", NAME)?;
     let change = PortChange {
+        // So Neutron's clients take a port from its server, Nova among them (`_unbind_ports`, nova/network/neutron.py).
+        detach: device.as_deref() == Some(""),
         name: fields.text("name", NAME)?,
         description: fields.text("description", NAME)?,
         admin_up: fields.truth("admin_state_up")?,
@@ -158,14 +161,14 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusa
         fixed_ips: read_ips(&mut fields)?,
         profile: read_profile(&mut fields)?,
     };
-    let server = port.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string());
-    if fields.value("device_id").is_some_and(|given| given.as_str() != Some(&server)) {
-        return Err(Refusal::UseAttach(port.port.id));
-    }
     own_host(&mut fields, &port.host)?;
     unchanging(&mut fields)?;
     fields.end_of_change(PortView::KNOWN)?;
-    Ok(change)
+    let its_own = |device: &String| port.binding.as_ref().is_some_and(|binding| device.parse() == Ok(binding.server));
+    match device.filter(|device| !device.is_empty() && !its_own(device)) {
+        None => Ok(change),
+        Some(other) => Err(Refusal::UseAttach(other)),
+    }
 }
 
 fn read_ips(fields: &mut Fields) -> Result<Option<Vec<WantedIp>>, BodyError> {
@@ -251,10 +254,19 @@ fn vif(view: &PortView) -> (&'static str, Value) {
 mod tests {
     use super::*;
 
-    fn read(port: Value) -> Result<NewPort, BodyError> {
+    fn read(port: Value) -> Result<NewPort, Refusal> {
         let mut port = port;
         port["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
         read_new("here", Fields::object("port", port)?)
+    }
+
+    #[test]
+    fn a_server_is_given_by_an_attach_which_is_said_once_all_else_is_right() {
+        assert!(read(json!({"device_id": ""})).is_ok());
+        assert!(matches!(read(json!({"device_id": "x"})), Err(Refusal::UseAttach(given)) if given == "x"));
+        for bad in [json!({"device_id": "x", "name": 1}), json!({"device_id": null}), json!({"device_id": 1})] {
+            assert!(matches!(read(bad.clone()), Err(Refusal::Body(_))), "{bad}");
+        }
     }
 
     #[test]
@@ -270,7 +282,6 @@ mod tests {
             json!({"colour": "red"}),
             json!({"security_groups": ["x"]}),
             json!({"binding:host_id": "elsewhere"}),
-            json!({"device_id": "x"}),
         ] {
             assert!(read(bad.clone()).is_err(), "{bad}");
         }
@@ -283,7 +294,7 @@ mod tests {
             json!({"nicd:limits": {"to_guest": {"rate_kbps": 1}}}),
             json!({"allowed_address_pairs": [{"ip_address": "10.0.0.1"}]}),
         ] {
-            assert!(matches!(read(later.clone()), Err(BodyError::NotBuilt(_))), "{later}");
+            assert!(matches!(read(later.clone()), Err(Refusal::Body(BodyError::NotBuilt(_)))), "{later}");
         }
     }
 }

@@ -18,10 +18,10 @@ use crate::model::action::Action;
 
 use super::dialect::NETWORK;
 use super::faults::{Refusal, What};
-use super::fields::{BodyError, Fields};
+use super::fields::Fields;
+use super::links::Site;
 use super::listener::Caller;
 use super::listing::Listing;
-use super::versions::here;
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// One kind of thing, as the manager gives it out.
@@ -47,7 +47,7 @@ pub(super) trait Resource: Sized {
     fn shown(&self) -> Value;
 
     /// Reads what is to be made.
-    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, BodyError>;
+    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal>;
 
     /// Reads what is to be changed.
     fn change(desk: &Desk, id: Self::Id, body: Fields) -> Result<Action, Refusal>;
@@ -59,10 +59,10 @@ pub(super) trait Resource: Sized {
     fn of(reply: Reply) -> Option<Vec<Self>>;
 }
 
-pub(super) async fn list<R: Resource>(State(desk): State<Desk>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn list<R: Resource>(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
     let listed = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
         let rows = R::all(&desk, &listing).iter().map(R::shown).collect();
-        listing.answer(R::MANY, &here(&headers, &format!("/v2.0/{}", R::MANY)), rows)
+        listing.answer(R::MANY, &site.to(&format!("/v2.0/{}", R::MANY)), rows)
     });
     tell(listed.map(Json), NETWORK)
 }

@@ -81,8 +81,9 @@ impl Resource for Subnet {
         })
     }
 
-    fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, BodyError> {
-        bodies.into_iter().map(read_new).collect::<Result<_, _>>().map(Action::CreateSubnets)
+    fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
+        let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
+        Ok(Action::CreateSubnets(new))
     }
 
     fn change(_: &Desk, id: SubnetId, body: Fields) -> Result<Action, Refusal> {

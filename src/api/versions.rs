@@ -1,9 +1,9 @@
 //! Version documents, as client libraries look for them.
 
 use axum::Json;
-use axum::http::HeaderMap;
-use axum::http::header::HOST;
 use serde_json::{Value, json};
+
+use super::links::Site;
 
 /// The last compute microversion answered.
 const MAX: &str = "2.70";
@@ -11,23 +11,22 @@ const MAX: &str = "2.70";
 /// What the documents give as the time of their last change.
 const UPDATED: &str = "2026-01-01T00:00:00Z";
 
-pub(super) async fn all(headers: HeaderMap) -> Json<Value> {
-    let base = base(&headers);
-    Json(json!({"versions": [v2_of(&base), v21_of(&base)]}))
+pub(super) async fn all(site: Site) -> Json<Value> {
+    Json(json!({"versions": [v2_of(site.base()), v21_of(site.base())]}))
 }
 
-pub(super) async fn v2(headers: HeaderMap) -> Json<Value> {
-    Json(json!({"version": whole(v2_of(&base(&headers)))}))
+pub(super) async fn v2(site: Site) -> Json<Value> {
+    Json(json!({"version": whole(v2_of(site.base()))}))
 }
 
-pub(super) async fn v21(headers: HeaderMap) -> Json<Value> {
-    Json(json!({"version": whole(v21_of(&base(&headers)))}))
+pub(super) async fn v21(site: Site) -> Json<Value> {
+    Json(json!({"version": whole(v21_of(site.base()))}))
 }
 
 /// Neutron's list of resources. It is no version document, as Neutron has those at its root alone; our root is Nova's, so
 /// that what client libraries look for (keystoneauth's discover.py) stands beside the list.
-pub(super) async fn network(headers: HeaderMap) -> Json<Value> {
-    Json(resources_of(&base(&headers)))
+pub(super) async fn network(site: Site) -> Json<Value> {
+    Json(resources_of(site.base()))
 }
 
 /// There are none: clients then use what is always there.
@@ -79,15 +78,4 @@ fn compute(base: &str, id: &str, path: &str) -> Value {
         "updated": UPDATED,
         "links": [{"rel": "self", "href": format!("{base}/{path}/")}],
     })
-}
-
-/// A path's address as the client calls us.
-pub(super) fn here(headers: &HeaderMap, path: &str) -> String {
-    format!("{}{path}", base(headers))
-}
-
-/// The address as the client calls it; it is only ever given back to that client.
-fn base(headers: &HeaderMap) -> String {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
-    format!("http://{}", host.unwrap_or("localhost"))
 }

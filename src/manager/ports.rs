@@ -6,15 +6,17 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::events::Kind;
-use crate::model::action::{NewPort, PortChange};
+use crate::model::action::{AfterDetach, NewPort, PortChange};
 use crate::model::memory::Made;
 use crate::model::{FixedIp, Happening, NetworkId, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
 
+use super::detach::departing;
 use super::repair::{IntentIs, NAMESPACE_WAIT, backoff, claim_port};
 use super::state::State;
-use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
+use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view, word};
 
 impl Manager {
     pub(super) async fn create_ports(self: Arc<Self>, new: Vec<NewPort>, context: &Context) -> Result<Reply, Error> {
@@ -111,12 +113,17 @@ impl Manager {
     }
 
     async fn update_port_claimed(self: &Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
-        let (before, after) = {
+        let (before, after, leaves) = {
             let mut state = self.lock();
             let before = state.port(id)?.record.clone();
             context.expects(before.revision_number)?;
+            let leaves = change.detach && before.attached_to().is_some();
+            if change.detach && before.leaving() && state.port(id)?.phase == Phase::Error {
+                // Its device could not be deleted; it is tried again.
+                self.spawn_reap(id);
+            }
             let mut after = changed(&state, &before, change)?;
-            if after == before {
+            if after == before && !leaves {
                 return Ok(Reply::Port(Box::new(view::port(&state, id, &self.host)?)));
             }
             if after.fixed_ips != before.fixed_ips {
@@ -125,19 +132,34 @@ impl Manager {
             }
             // Reserved at once, so that nobody takes its new MAC or address while they become durable.
             state.replace_port(after.clone());
-            (before, after)
+            (before, after, leaves)
         };
-        if let Err(error) = self.commit(vec![Change::PutPort(Box::new(after.clone()))], Purpose::Growing).await {
+        let stored = match leaves {
+            true => self.take_away(&after, context).await,
+            false => {
+                let change = Change::PutPort(Box::new(after.clone()));
+                self.commit(vec![change], Purpose::Growing).await.map_err(Error::from)
+            }
+        };
+        if let Err(error) = stored {
             self.lock().replace_port(before);
-            return Err(error.into());
+            return Err(error);
         }
         if (after.mac, &after.fixed_ips) != (before.mac, &before.fixed_ips) {
             self.tell_changed(id, context);
         }
-        if after.attached_to().is_some() && (after.admin_up, &after.fixed_ips) != (before.admin_up, &before.fixed_ips) {
+        if !leaves && after.attached_to().is_some() && (after.admin_up, &after.fixed_ips) != (before.admin_up, &before.fixed_ips)
+        {
             self.carry_over(id, context).await;
         }
         Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.host)?)))
+    }
+
+    /// Takes a port from its server, in one commit with what else changes of it.
+    async fn take_away(self: &Arc<Self>, port: &Port, context: &Context) -> Result<(), Error> {
+        let sent = self.send_off(vec![departing(port, AfterDetach::Keep)], None, context).await;
+        meters().detached(word(&sent));
+        sent
     }
 
     /// Tells readers that show a port's MAC and addresses to look again; its phase is what it was.
@@ -190,12 +212,11 @@ fn hold_until_changed(before: &Port, after: &mut Port) {
 
 fn changed(state: &State, before: &Port, change: PortChange) -> Result<Port, Error> {
     let mut after = before.clone();
-    let unbound = |what| match before.binding {
-        Some(_) => Err(Error::NeedsDetach { what, port: before.id }),
-        None => Ok(()),
-    };
+    let needs_detach = |what| Err(Error::NeedsDetach { what, port: before.id });
     if let Some(mac) = change.mac.filter(|mac| *mac != before.mac) {
-        unbound("mac_address")?;
+        if before.binding.is_some() {
+            return needs_detach("mac_address");
+        }
         after.mac = state.check_mac(mac, &state.network(before.network_id)?.record, Some(before.id))?;
     }
     if let Some(wanted) = change.fixed_ips {
@@ -203,7 +224,10 @@ fn changed(state: &State, before: &Port, change: PortChange) -> Result<Port, Err
         after.fixed_ips = chosen;
     }
     if let Some(profile) = change.profile.filter(|profile| *profile != before.profile) {
-        unbound("binding:profile")?;
+        // Nothing is built by it any more once the port leaves.
+        if before.attached_to().is_some() && !change.detach {
+            return needs_detach("binding:profile");
+        }
         after.profile = profile;
     }
     after.name = change.name.unwrap_or(after.name);

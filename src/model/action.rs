@@ -177,10 +177,12 @@ pub struct PortChange {
     pub device_owner: Option<String>,
     /// Its MAC; only while it is unbound.
     pub mac: Option<Mac>,
-    /// Its addresses; only while it is unbound.
+    /// Its addresses.
     pub fixed_ips: Option<Vec<WantedIp>>,
-    /// What its device shall be like; only while it is unbound.
+    /// What its device shall be like; only while it is unbound, or on its way there.
     pub profile: Option<Profile>,
+    /// Whether it is taken from its server; the port stays. Nothing to do for one that has none.
+    pub detach: bool,
 }
 
 /// What becomes of a port whose device has gone.

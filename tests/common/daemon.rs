@@ -351,6 +351,20 @@ impl Client {
 
     /// One request, where the daemon may die.
     pub fn try_call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: nicd\r\nContent-Length: {}\r\n", body.len());
+        headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+        let mut bytes = request.into_bytes();
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(body);
+        self.exchange(&bytes, &format!("{method} {path}"))
+    }
+
+    /// One request as it is, with no header but its own; no answer is a failed test.
+    pub fn raw(&mut self, request: &str) -> Answer {
+        self.exchange(request.as_bytes(), request).unwrap_or_else(|error| panic!("{request}: {error}"))
+    }
+
+    fn exchange(&mut self, request: &[u8], call: &str) -> std::io::Result<Answer> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -359,17 +373,12 @@ impl Client {
                 BufReader::new(stream)
             }
         };
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: nicd\r\nContent-Length: {}\r\n", body.len());
-        headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
-        let mut bytes = request.into_bytes();
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(body);
         // An edge that has heard enough answers and closes before all is sent.
-        let _ = stream.get_mut().write_all(&bytes);
+        let _ = stream.get_mut().write_all(request);
         let (status, headers) = head(&mut stream)?;
-        let mut answer = Answer { status, headers, text: String::new(), call: format!("{method} {path}") };
+        let mut answer = Answer { status, headers, text: String::new(), call: call.to_owned() };
         let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
-        if method != "HEAD" {
+        if !call.starts_with("HEAD ") {
             let mut bytes = vec![0; length];
             stream.read_exact(&mut bytes)?;
             answer.text = String::from_utf8(bytes).expect("UTF-8");

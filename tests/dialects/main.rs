@@ -13,11 +13,13 @@ mod netns;
 mod witness;
 
 mod idempotency;
+mod links;
 mod live;
 mod neutron;
 mod nova;
 mod precedence;
 mod rackspace;
+mod unbind;
 
 use daemon::{Answer, Client};
 use serde_json::Value;

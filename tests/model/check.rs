@@ -126,6 +126,13 @@ impl Reference {
         }
     }
 
+    /// A port's server lets go of it, and the port stays.
+    pub fn keep(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(&id).filter(|port| port.server.is_some()) {
+            (port.server, port.open, port.origin) = (None, false, Origin::Client);
+        }
+    }
+
     /// Whether a port's device is to be there.
     pub fn has_device(&self, port: &RefPort) -> bool {
         port.server.is_some_and(|server| server != NETNS || !self.netns_gone)

@@ -36,6 +36,7 @@ enum Work {
     DetachVeth,
     DetachReadyPort,
     DetachKeeping,
+    UnbindWithAddress,
     DeletePort,
     AdminDown,
     AdminUp,
@@ -55,7 +56,7 @@ enum Work {
     Rebuild,
 }
 
-const WORKS: [Work; 25] = {
+const WORKS: [Work; 26] = {
     use Work::*;
     [
         AttachFirstTap,
@@ -66,6 +67,7 @@ const WORKS: [Work; 25] = {
         DetachVeth,
         DetachReadyPort,
         DetachKeeping,
+        UnbindWithAddress,
         DeletePort,
         AdminDown,
         AdminUp,
@@ -379,9 +381,11 @@ impl Stage {
             Work::AttachFirstTap | Work::AttachLaterTap | Work::AttachVeth | Work::CreatePort => adopt_new(&mut after, manager)?,
             Work::AttachReadyPort => after.adopt(&manager.port(self.port).map_err(|error| error.to_string())?),
             Work::DetachTap | Work::DetachVeth | Work::DetachReadyPort => after.unbind(self.port),
-            Work::DetachKeeping => {
+            Work::DetachKeeping => after.keep(self.port),
+            Work::UnbindWithAddress => {
+                after.keep(self.port);
                 if let Some(port) = after.ports.get_mut(&self.port) {
-                    (port.server, port.open, port.origin) = (None, false, Origin::Client);
+                    port.ips = vec![address(AGENTS, false, 5)];
                 }
             }
             Work::DeletePort => _ = after.ports.remove(&self.port),
@@ -464,6 +468,10 @@ fn set_up(work: Work, scene: &Scene) -> (Begin, PortId) {
             (action(detach(VM, port)), port)
         }
         Work::DetachKeeping => with(tap(), |port| action(Action::Detach(server_id(VM), port, AfterDetach::Keep))),
+        Work::UnbindWithAddress => with(tap(), |port| {
+            let wanted = WantedIp { subnet_id: None, ip_address: Some(address(AGENTS, false, 5)) };
+            change(port, PortChange { detach: true, fixed_ips: Some(vec![wanted]), ..PortChange::default() })
+        }),
         Work::DeletePort => with(tap(), |port| action(Action::DeletePort(port))),
         Work::AdminDown => with(tap(), |port| change(port, PortChange { admin_up: Some(false), ..PortChange::default() })),
         Work::AdminUp => {

@@ -33,6 +33,7 @@ pub enum Step {
     AttachPort(usize, usize),
     AttachNothing(usize),
     Detach(usize),
+    Unbind(usize),
     DetachOfAnother(usize),
     Delete(usize),
     Admin(usize, bool),
@@ -83,6 +84,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         5 => (0..3usize, pick.clone()).prop_map(|(s, p)| Step::AttachPort(s, p)),
         2 => (0..3usize).prop_map(Step::AttachNothing),
         3 => pick.clone().prop_map(Step::Detach),
+        2 => pick.clone().prop_map(Step::Unbind),
         1 => pick.clone().prop_map(Step::DetachOfAnother),
         2 => pick.clone().prop_map(Step::Delete),
         2 => (pick.clone(), any::<bool>()).prop_map(|(p, up)| Step::Admin(p, up)),
@@ -225,6 +227,7 @@ impl Run {
             Step::AttachPort(server, pick) => self.attach_port(server, pick),
             Step::AttachNothing(server) => self.attach_nothing(server),
             Step::Detach(pick) => self.let_go(pick, detach, Reference::unbind),
+            Step::Unbind(pick) => self.unbind(pick),
             Step::DetachOfAnother(pick) => self.detach_of_another(pick),
             Step::Delete(pick) => self.delete(pick),
             Step::Admin(pick, up) => self.admin(pick, up),
@@ -412,6 +415,15 @@ impl Run {
         let Some(server) = port.server else { return Ok(()) };
         if self.answer(action(server, id), Ok(()))? {
             then(&mut self.reference, id);
+        }
+        Ok(())
+    }
+
+    /// Neutron's way of a detach, which keeps every port; nothing to do for one without a server.
+    fn unbind(&mut self, pick: usize) -> Result<(), String> {
+        let Some((id, _)) = self.pick(pick) else { return Ok(()) };
+        if self.answer(Action::UpdatePort(id, PortChange { detach: true, ..PortChange::default() }), Ok(()))? {
+            self.reference.keep(id);
         }
         Ok(())
     }

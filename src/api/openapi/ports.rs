@@ -46,10 +46,13 @@ pub(in crate::api) fn create() -> Entry {
 
 pub(in crate::api) fn update() -> Entry {
     entry("update_port", "Change a port")
-        .about("`device_id` is what it is: a port gets its server by an attach.")
+        .about("A port gets its server by an attach; an empty `device_id` detaches it, and it stays.")
         .does(&[Write, Port, ChangePort])
         .if_match()
-        .body(Record::wrapping("port", named("PortChange")), &[("down", json!({"port": {"admin_state_up": false}}))])
+        .body(
+            Record::wrapping("port", named("PortChange")),
+            &[("down", json!({"port": {"admin_state_up": false}})), ("detach", json!({"port": {"device_id": ""}}))],
+        )
         .answers(200, "The port as it is now.", Record::wrapping("port", named("Port")), example())
 }
 
@@ -75,7 +78,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .may("tenant_id", text(NAME))
         .may("project_id", text(NAME))
         .may("device_id", only(""));
-    let change = Record::new().may("device_id", words().description(Some("Only the one it has.")));
+    let change = Record::new().may("device_id", text(NAME).description(Some("The one it has, or empty: it is then detached.")));
     vec![("Port", port().into()), ("NewPort", changeable(new).into()), ("PortChange", changeable(change).into())]
 }
 

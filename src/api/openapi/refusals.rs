@@ -123,7 +123,7 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
         (unknown(What::Port), &[Port, PortOfServer]),
         (unknown(What::Network), &[Network]),
         (unknown(What::Subnet), &[Subnet]),
-        (Refusal::UseAttach(port()), &[ChangePort]),
+        (Refusal::UseAttach(server().to_string()), &[NewPort, ChangePort]),
         (Refusal::BadCondition("none".into()), &[Conditional]),
         (Refusal::BadId("'none' is not a 'uuid': 32 hexadecimal digits are expected".into()), &[OwnId]),
         (Refusal::BadPath("/v2.0/ports/%FF".into()), &[Path]),
