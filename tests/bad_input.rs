@@ -43,11 +43,13 @@ fn everything(bench: &mut Bench) -> Vec<String> {
     all
 }
 
-/// Both headers carry the request's id, and the envelope is the path's dialect's.
+/// All three headers carry the request's id, and the envelope is the path's dialect's.
 fn well_formed(path: &str, answer: &Answer) -> Value {
     let id = answer.header("x-compute-request-id").unwrap_or_else(|| panic!("{}: no id", answer.call));
     assert!(id.strip_prefix("req-").is_some_and(|id| uuid::Uuid::parse_str(id).is_ok()), "{id}");
-    assert_eq!(answer.header("x-openstack-request-id"), Some(id));
+    for name in ["x-openstack-request-id", "x-request-id"] {
+        assert_eq!(answer.header(name), Some(id), "{name}");
+    }
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let json = answer.json();
     let key = json.as_object().unwrap().keys().next().unwrap().clone();

@@ -179,7 +179,7 @@ impl Reply {
         assert_eq!(self.header("content-type"), Some("application/json"));
         let id = self.header("x-compute-request-id").unwrap();
         assert!(id.starts_with("req-") && id.len() == 40, "{id}");
-        assert_eq!(self.header("x-openstack-request-id"), Some(id));
+        assert_eq!((self.header("x-openstack-request-id"), self.header("x-request-id")), (Some(id), Some(id)));
     }
 }
 
@@ -191,16 +191,18 @@ async fn requests_follow_one_another_on_a_connection_each_with_its_id() {
     for _ in 0..20 {
         let reply = client.get("/who").await;
         assert_eq!(reply.status(), 200);
-        // The handler, both headers: one id.
-        assert_eq!(reply.header("x-compute-request-id"), Some(reply.body()));
-        assert_eq!(reply.header("x-openstack-request-id"), Some(reply.body()));
+        // The handler and all headers: one id.
+        for name in ["x-compute-request-id", "x-openstack-request-id", "x-request-id"] {
+            assert_eq!(reply.header(name), Some(reply.body()), "{name}");
+        }
         seen.push(reply.body().to_owned());
     }
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 20);
     // Answers of the router's own have it too.
-    assert!(client.get("/nowhere").await.header("x-compute-request-id").is_some());
+    let nowhere = client.get("/nowhere").await;
+    assert!(nowhere.header("x-request-id").is_some() && nowhere.header("x-request-id") == nowhere.header("x-compute-request-id"));
     client.send("HEAD /ok HTTP/1.1\r\n\r\n").await;
     let head = timeout(PATIENCE, client.0.read_u8()).await.unwrap().unwrap();
     assert_eq!(head, b'H');

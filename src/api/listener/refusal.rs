@@ -19,8 +19,8 @@ use crate::api::dialect::{COMPUTE, Dialect, Envelope};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(pub Uuid);
 
-/// The headers it is answered in: Nova's, and the one all of OpenStack has.
-pub(super) const ID_HEADERS: [&str; 2] = ["x-compute-request-id", "x-openstack-request-id"];
+/// The headers it is answered in: Nova's, the one all of OpenStack has, and the one that Huawei's and other clients read.
+pub(super) const ID_HEADERS: [&str; 3] = ["x-compute-request-id", "x-openstack-request-id", "x-request-id"];
 
 /// Why a request went no further than the edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,14 +216,13 @@ impl Refusal {
     pub(super) fn bytes(&self, id: RequestId) -> Vec<u8> {
         let body = self.envelope(COMPUTE).to_string();
         let special = self.special().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        let ids = ID_HEADERS.map(|name| format!("{name}: {id}\r\n")).concat();
         format!(
             "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
-             {}{}: {id}\r\n{}: {id}\r\n\r\n{body}",
+             {}{ids}\r\n{body}",
             self.status(),
             body.len(),
             special.unwrap_or_default(),
-            ID_HEADERS[0],
-            ID_HEADERS[1],
         )
         .into_bytes()
     }
@@ -252,7 +251,9 @@ mod tests {
         for line in [
             "retry-after: 1".to_owned(),
             "connection: close".to_owned(),
+            format!("x-compute-request-id: {id}"),
             format!("x-openstack-request-id: {id}"),
+            format!("x-request-id: {id}"),
             format!("content-length: {}", body.len()),
         ] {
             assert!(head.lines().any(|have| have == line), "{line} in {head}");

@@ -178,9 +178,9 @@ fn component(kind: &str, name: &str) -> Ref {
     Ref::new(format!("#/components/{kind}/{name}"))
 }
 
-/// Every answer carries its request's id, twice.
+/// Every answer carries its request's id, under three names.
 fn marked(response: ResponseBuilder) -> ResponseBuilder {
-    ["X-Compute-Request-Id", "X-Openstack-Request-Id"]
+    ["X-Compute-Request-Id", "X-Openstack-Request-Id", "X-Request-Id"]
         .into_iter()
         .fold(response, |response, name| response.header_ref(name, component("headers", "Request-Id")))
 }

@@ -127,7 +127,7 @@ fn every_answer_carries_the_requests_id() {
     for (path, method, operation) in operations(&document) {
         for (status, answer) in operation["responses"].as_object().unwrap() {
             let headers = &resolved(&document, answer)["headers"];
-            for name in ["X-Compute-Request-Id", "X-Openstack-Request-Id"] {
+            for name in ["X-Compute-Request-Id", "X-Openstack-Request-Id", "X-Request-Id"] {
                 assert_eq!(resolved(&document, &headers[name])["required"], true, "{method} {path} {status} {name}");
             }
         }
