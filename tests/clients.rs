@@ -64,6 +64,11 @@ fn what_other_clients_send_is_understood() {
 }
 
 #[test]
+fn a_validator_and_a_generator_of_clients_take_the_document_whole() {
+    passes("test_document.py");
+}
+
+#[test]
 fn prometheus_own_parser_reads_every_number() {
     passes("test_metrics.py");
 }

@@ -65,7 +65,7 @@ pub const COMPUTE: Dialect = Dialect {
     v6: V6Text::Short,
 };
 
-/// Rackspace's `os-virtual-interfacesv2`.
+/// Rackspace's `os-virtual-interfacesv2` and `os-networksv2`.
 pub const RACKSPACE: Dialect = Dialect {
     second_on_network: SecondOnNetwork::Refused,
     over_limit: OverLimit::TooLarge,
@@ -82,7 +82,7 @@ impl Dialect {
     pub fn of(path: &str) -> Self {
         if path == "/v2.0" || path.starts_with("/v2.0/") {
             NETWORK
-        } else if path.split('/').any(|part| part == "os-virtual-interfacesv2") {
+        } else if is_rackspaces(path) {
             RACKSPACE
         } else {
             COMPUTE
@@ -93,7 +93,7 @@ impl Dialect {
     pub fn word(path: &str) -> &'static str {
         let first = path.split('/').find(|part| !part.is_empty()).unwrap_or_default();
         match first {
-            _ if path.split('/').any(|part| part == "os-virtual-interfacesv2") => "rackspace",
+            _ if is_rackspaces(path) => "rackspace",
             "v2" | "v2.1" => "nova",
             "v2.0" => "neutron",
             "nicd" | "metrics" | "openapi.json" => "agent",
@@ -118,6 +118,10 @@ impl Dialect {
     }
 }
 
+fn is_rackspaces(path: &str) -> bool {
+    path.split('/').any(|part| matches!(part, "os-virtual-interfacesv2" | "os-networksv2"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +134,8 @@ mod tests {
             ("/v2.1/servers/x/os-interface", COMPUTE),
             ("/servers/x/os-virtual-interfacesv2", RACKSPACE),
             ("/v2/123/servers/x/os-virtual-interfacesv2/y", RACKSPACE),
+            ("/os-networksv2", RACKSPACE),
+            ("/v2/123/os-networksv2/x", RACKSPACE),
             ("/nicd/v1/health", COMPUTE),
             ("/v2.00", COMPUTE),
         ] {
@@ -143,6 +149,7 @@ mod tests {
             ("/v2.0/ports", "neutron"),
             ("/v2.1/servers/x/os-interface", "nova"),
             ("/v2/123/servers/x/os-virtual-interfacesv2/y", "rackspace"),
+            ("/os-networksv2/x", "rackspace"),
             ("/nicd/v1/health", "agent"),
             ("/metrics", "agent"),
             ("/", "none"),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::kernel::{NetnsError, Trouble};
 use crate::manager::Error;
+use crate::model::PortId;
 use crate::plan::PlanError;
 use crate::store::StoreError;
 
@@ -56,7 +57,12 @@ pub enum Refusal {
         id: String,
     },
     /// A port gets its server by an attach, not by the `device_id` given.
-    UseAttach(String),
+    UseAttach {
+        /// The server given.
+        device: String,
+        /// The port, when it is there already.
+        port: Option<PortId>,
+    },
     /// The condition of the request is none that nicd knows.
     BadCondition(String),
     /// An id in the path of a PUT is malformed.
@@ -87,6 +93,8 @@ pub enum What {
     Network,
     /// A subnet.
     Subnet,
+    /// A flavor.
+    Flavor,
 }
 
 impl From<Error> for Refusal {
@@ -219,17 +227,16 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
                 What::Port => ("PortNotFound", "no_such_port", format!("Port id {id} could not be found.")),
                 What::Network => ("NetworkNotFound", "no_such_network", format!("Network {id} could not be found.")),
                 What::Subnet => ("SubnetNotFound", "no_such_subnet", format!("Subnet {id} could not be found.")),
+                What::Flavor => ("FlavorNotFound", "no_such_flavor", format!("Flavor {id} could not be found.")),
             };
             Told { status: StatusCode::NOT_FOUND, kind, reason, message }
         }
-        Refusal::UseAttach(given) => Told {
-            status: StatusCode::CONFLICT,
-            kind: "Conflict",
-            reason: "use_attach",
-            message: format!(
-                "device_id '{given}' is set by an attach, POST …/servers/{{server}}/os-interface with port_id; '' detaches"
-            ),
-        },
+        Refusal::UseAttach { device, port } => {
+            let of = port.map_or_else(String::new, |port| format!(" of port {port}"));
+            let how = "by an attach: POST …/servers/{server}/os-interface with port_id; '' detaches";
+            let message = format!("device_id '{device}'{of} is set {how}");
+            Told { status: StatusCode::CONFLICT, kind: "Conflict", reason: "use_attach", message }
+        }
         Refusal::BadCondition(given) => {
             bad("HTTPBadRequest", "bad_condition", format!("If-Match: '{given}'; revision_number=N is expected"))
         }

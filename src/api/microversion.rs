@@ -23,6 +23,12 @@ pub(super) struct Microversion(u32);
 impl Microversion {
     /// What a request without the headers speaks.
     pub const MIN: Self = Self(1);
+    /// A server shows what its flavor was, instead of where it is, from here on.
+    pub const FLAVOR_EMBEDDED: Self = Self(47);
+    /// A flavor has a description from here on.
+    pub const FLAVOR_DESCRIPTION: Self = Self(55);
+    /// A flavor shows its extra specs from here on.
+    pub const FLAVOR_EXTRA_SPECS: Self = Self(61);
     /// Attach takes a `tag` from here on.
     pub const TAG: Self = Self(49);
     /// Answers show the `tag` from here on; also the last one known.

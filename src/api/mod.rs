@@ -11,6 +11,7 @@ mod agent;
 pub mod dialect;
 pub mod faults;
 mod fields;
+mod flavors;
 mod idempotency;
 mod json;
 mod links;

@@ -24,7 +24,7 @@ use super::links::Site;
 use super::listener::Caller;
 use super::listing::{Listing, form};
 use super::microversion::Microversion;
-use super::{Desk, context, id, json_body, slip, tell};
+use super::{Desk, context, flavors, id, json_body, slip, tell};
 
 pub(super) async fn servers(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
     let collection = site.here();
@@ -32,9 +32,15 @@ pub(super) async fn servers(State(desk): State<Desk>, site: Site, RawQuery(query
 }
 
 /// `servers/detail`, by which clients find a server whose name they have.
-pub(super) async fn details(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn details(
+    State(desk): State<Desk>,
+    site: Site,
+    RawQuery(query): RawQuery,
+    Extension(version): Extension<Microversion>,
+) -> Response {
     let collection = site.above();
-    tell(page(&desk, query.as_deref(), &site.here(), |server| detail(server, &nics_of(&desk, server), &collection)), COMPUTE)
+    let shown = |server: &ServerView| detail(server, &nics_of(&desk, server), &collection, version);
+    tell(page(&desk, query.as_deref(), &site.here(), shown), COMPUTE)
 }
 
 /// A page of the servers of a name; other filters are ignored, as Nova does before 2.75.
@@ -61,10 +67,16 @@ fn is_called(own: &str, asked: &str) -> bool {
     }
 }
 
-pub(super) async fn server(State(desk): State<Desk>, params: RawPathParams, site: Site) -> Response {
+pub(super) async fn server(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    site: Site,
+    Extension(version): Extension<Microversion>,
+) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
     let collection = site.above();
-    tell(found.map(|server| Json(json!({"server": detail(&server, &nics_of(&desk, &server), &collection)}))), COMPUTE)
+    let shown = |server: ServerView| detail(&server, &nics_of(&desk, &server), &collection, version);
+    tell(found.map(|server| Json(json!({"server": shown(server)}))), COMPUTE)
 }
 
 pub(super) async fn list(
@@ -259,8 +271,8 @@ fn nics_of(desk: &Desk, view: &ServerView) -> Vec<Nic> {
 }
 
 /// A server as Nova shows it: what clients need that look it up before they attach, some of which stop where an attribute
-/// is missing. nicd knows of no image, flavor, cell and user, and says so by empty ones.
-pub(super) fn detail(view: &ServerView, nics: &[Nic], collection: &str) -> Value {
+/// is missing. nicd knows of no image, cell and user, and says so by empty ones; all servers have one flavor.
+pub(super) fn detail(view: &ServerView, nics: &[Nic], collection: &str, version: Microversion) -> Value {
     let mut shown = brief(view, collection);
     shown["status"] = "ACTIVE".into();
     shown["tenant_id"] = view.server.project_id.clone().into();
@@ -271,8 +283,13 @@ pub(super) fn detail(view: &ServerView, nics: &[Nic], collection: &str) -> Value
     shown["hostId"] = "".into();
     shown["user_id"] = "".into();
     shown["image"] = "".into();
-    shown["flavor"] = json!({"id": "", "links": []});
+    shown["flavor"] = flavors::of_server(&beside(collection, "flavors"), version);
     shown
+}
+
+/// The address of another collection of the same API.
+fn beside(collection: &str, other: &str) -> String {
+    collection.rsplit_once('/').map_or_else(String::new, |(api, _)| format!("{api}/{other}"))
 }
 
 /// By network, as `nova/api/openstack/compute/views/addresses.py` has it.
@@ -297,7 +314,7 @@ fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
+pub(super) fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
     params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
 }
 

@@ -25,6 +25,7 @@ use super::routes;
 
 pub(super) mod agent;
 mod entry;
+pub(super) mod flavors;
 mod lists;
 pub(super) mod networks;
 pub(super) mod nova;
@@ -77,7 +78,9 @@ fn build() -> OpenApi {
         .description(Some(ABOUT))
         .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").identifier(Some("Apache-2.0 OR MIT")).build()));
     let server = ServerBuilder::new().url("http://localhost").description(Some("The socket; Host is ignored.")).build();
-    OpenApiBuilder::new().info(info).servers(Some([server])).paths(paths).components(Some(components(kept))).build()
+    let about = OpenApiBuilder::new().info(info).servers(Some([server]));
+    // Who calls is read off the socket: no request carries anything for it.
+    about.security(Some([])).paths(paths).components(Some(components(kept))).build()
 }
 
 /// Refusals that several operations share.
@@ -100,6 +103,7 @@ impl Kept {
 fn components(kept: Kept) -> Components {
     let schemas = [
         nova::schemas(),
+        flavors::schemas(),
         rackspace::schemas(),
         networks::schemas(),
         subnets::schemas(),
@@ -152,6 +156,7 @@ fn names(path: &str) -> impl Iterator<Item = &str> {
 
 fn in_path(name: &str) -> Parameter {
     let parameter = match name {
+        "flavor" => parameter(name, segment()).example(Some(crate::api::flavors::ID.into())),
         "project" => parameter(name, segment()).description(Some("Kept by nobody here; any text.")).example(Some("demo".into())),
         name => parameter(name, any_uuid()),
     };

@@ -145,7 +145,7 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, Refusal> {
     own_host(&mut fields, host)?;
     unchanging(&mut fields)?;
     fields.end()?;
-    if device.is_empty() { Ok(new) } else { Err(Refusal::UseAttach(device)) }
+    if device.is_empty() { Ok(new) } else { Err(Refusal::UseAttach { device, port: None }) }
 }
 
 fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusal> {
@@ -167,7 +167,7 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusa
     let its_own = |device: &String| port.binding.as_ref().is_some_and(|binding| device.parse() == Ok(binding.server));
     match device.filter(|device| !device.is_empty() && !its_own(device)) {
         None => Ok(change),
-        Some(other) => Err(Refusal::UseAttach(other)),
+        Some(device) => Err(Refusal::UseAttach { device, port: Some(port.port.id) }),
     }
 }
 
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn a_server_is_given_by_an_attach_which_is_said_once_all_else_is_right() {
         assert!(read(json!({"device_id": ""})).is_ok());
-        assert!(matches!(read(json!({"device_id": "x"})), Err(Refusal::UseAttach(given)) if given == "x"));
+        assert!(matches!(read(json!({"device_id": "x"})), Err(Refusal::UseAttach { device, .. }) if device == "x"));
         for bad in [json!({"device_id": "x", "name": 1}), json!({"device_id": null}), json!({"device_id": 1})] {
             assert!(matches!(read(bad.clone()), Err(Refusal::Body(_))), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! Rackspace's dialect: `os-virtual-interfacesv2`. One NIC per server and network, MACs in capitals, IPv6 spelt out, and
+//! Rackspace's dialect: `os-virtual-interfacesv2`, and `os-networksv2`, by which its clients find networks. One NIC per server and network, MACs in capitals, IPv6 spelt out, and
 //! the one made in a list of one.
 
 use axum::Extension;
@@ -9,16 +9,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::manager::{PortFilter, PortView, Reply};
-use crate::model::NetworkId;
+use crate::manager::{NetworkView, PortFilter, PortView, Reply};
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
+use crate::model::{NetworkId, Subnet};
 
 use super::dialect::RACKSPACE;
-use super::faults::Refusal;
+use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields};
 use super::listener::Caller;
-use super::nova::{ids, server_id};
-use super::{Desk, context, json_body, slip, tell};
+use super::nova::{ids, param, server_id};
+use super::{Desk, context, id, json_body, slip, tell};
 
 pub(super) async fn list(State(desk): State<Desk>, params: RawPathParams) -> Response {
     let listed = server_id(&params).and_then(|id| {
@@ -61,6 +61,32 @@ pub(super) async fn delete(State(desk): State<Desk>, params: RawPathParams, Exte
         Ok::<_, Refusal>(StatusCode::OK)
     };
     tell(deleted.await, RACKSPACE)
+}
+
+/// All networks, by which clients name them (`nova network-list` of rackspace-novaclient).
+pub(super) async fn networks(State(desk): State<Desk>) -> Response {
+    let shown: Vec<Value> = desk.networks().iter().map(|network| segment(&desk, network)).collect();
+    tell(Ok(Json(json!({ "networks": shown }))), RACKSPACE)
+}
+
+pub(super) async fn network(State(desk): State<Desk>, params: RawPathParams) -> Response {
+    let found = id(What::Network, param(&params, "network")).and_then(|id| Ok(desk.network(id)?));
+    tell(found.map(|network| Json(json!({"network": segment(&desk, &network)}))), RACKSPACE)
+}
+
+fn segment(desk: &Desk, view: &NetworkView) -> Value {
+    let subnets: Vec<Subnet> = view.subnets.iter().filter_map(|id| desk.subnet(*id).ok()).collect();
+    ranged(view, &subnets)
+}
+
+/// A network as Rackspace shows it: of several ranges the first of IPv4, and none where it has none.
+pub(super) fn ranged(view: &NetworkView, subnets: &[Subnet]) -> Value {
+    let mut shown = json!({"id": view.network.id.to_string(), "label": view.network.name});
+    let first = subnets.iter().find(|subnet| subnet.cidr.is_ipv4()).or(subnets.first());
+    if let Some(cidr) = first.map(|subnet| subnet.cidr) {
+        shown["cidr"] = format!("{}/{}", RACKSPACE.ip(cidr.network()), cidr.prefix()).into();
+    }
+    shown
 }
 
 fn read(body: &[u8]) -> Result<NetworkId, BodyError> {

@@ -9,7 +9,7 @@ use crate::manager::{NetworkView, PortView};
 use crate::model::Subnet;
 
 use super::openapi::{self as document, Entry};
-use super::{Desk, agent, metrics, nova, rackspace, resource, stream, upkeep, versions};
+use super::{Desk, agent, flavors, metrics, nova, rackspace, resource, stream, upkeep, versions};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -63,7 +63,7 @@ pub(super) fn groups() -> [Group; 5] {
             layers: Layers::OnceWithVersions,
             routes: compute(),
         },
-        Group { prefixes: &["", "/v2/{project}"], layers: Layers::Once, routes: virtual_interfaces() },
+        Group { prefixes: &["", "/v2/{project}"], layers: Layers::Once, routes: rackspaces() },
         Group { prefixes: &["/v2.0"], layers: Layers::Once, routes: network() },
         Group { prefixes: &["/nicd/v1"], layers: Layers::None, routes: own() },
     ]
@@ -85,11 +85,15 @@ fn discovery() -> Vec<Route> {
 }
 
 fn compute() -> Vec<Route> {
-    use document::nova as page;
+    use document::{flavors as flavor_page, nova as page};
     vec![
         get("/servers", nova::servers, page::servers),
         get("/servers/detail", nova::details, page::details),
         get("/servers/{server}", nova::server, page::server),
+        get("/flavors", flavors::list, flavor_page::list_all),
+        get("/flavors/detail", flavors::details, flavor_page::details),
+        get("/flavors/{flavor}", flavors::show, flavor_page::show),
+        get("/flavors/{flavor}/os-extra_specs", flavors::extra_specs, flavor_page::extra_specs),
         get("/servers/{server}/os-interface", nova::list, page::list_interfaces),
         post("/servers/{server}/os-interface", nova::attach, page::attach),
         get("/servers/{server}/os-interface/{port}", nova::show, page::show_interface),
@@ -97,12 +101,14 @@ fn compute() -> Vec<Route> {
     ]
 }
 
-fn virtual_interfaces() -> Vec<Route> {
+fn rackspaces() -> Vec<Route> {
     use document::rackspace as page;
     vec![
         get("/servers/{server}/os-virtual-interfacesv2", rackspace::list, page::list_interfaces),
         post("/servers/{server}/os-virtual-interfacesv2", rackspace::create, page::create),
         delete("/servers/{server}/os-virtual-interfacesv2/{port}", rackspace::delete, page::delete),
+        get("/os-networksv2", rackspace::networks, page::list_networks),
+        get("/os-networksv2/{network}", rackspace::network, page::show_network),
     ]
 }
 

@@ -228,3 +228,34 @@ def test_neutrons_refusals_raise_the_exception_of_their_kind(cloud, blue):
     with pytest.raises(exceptions.ConflictException):
         cloud.network.delete_network(blue, ignore_missing=False)
     cloud.network.delete_port(str(uuid.uuid4()), ignore_missing=True)
+
+
+def test_what_is_discovered_and_paged_leads_back_through_a_proxy(api):
+    with unix.Proxy(SOCKET) as proxy:
+        auth = keystone.Session(auth=noauth.NoAuth(endpoint=proxy.base))
+        cloud = openstack.connection.Connection(
+            session=auth, compute_endpoint_override=proxy.base + "/v2.1", network_endpoint_override=proxy.base + "/v2.0"
+        )
+        found = cloud.compute.get_endpoint_data()
+        assert (found.url, found.max_microversion) == (proxy.base + "/v2.1/", (2, 70))
+        network = api.network("192.0.2.0/24")
+        made = [api.call("POST", "/v2.0/ports", {"port": {"network_id": network}}, 201).json()["port"]["id"] for _ in range(3)]
+        assert ids(cloud.network.ports(limit=1)) == sorted(made)
+        vms = [api.server({"kind": "vm"}) for _ in range(3)]
+        assert ids(cloud.compute.servers(limit=1)) == sorted(vms)
+        [flavor] = cloud.compute.flavors()
+        assert flavor.id == cloud.compute.get_flavor("nicd").id == cloud.compute.find_flavor("nicd").id == "nicd"
+        server = cloud.compute.get_server(vms[0])
+        assert server.flavor.original_name == "nicd"
+        proxy.shutdown()
+
+
+def test_an_unbound_port_is_free_again(cloud, blue, guest, api):
+    port = cloud.network.create_port(network_id=blue.id)
+    cloud.compute.create_server_interface(guest, port_id=port.id)
+    cloud.network.update_port(port.id, device_id="", device_owner="", binding_host_id=None)
+    api.gone(port.id)
+    after = cloud.network.get_port(port.id)
+    assert (after.device_id, after.device_owner, after.binding_vif_type) == ("", "", "unbound")
+    with pytest.raises(exceptions.ConflictException):
+        cloud.network.update_port(port.id, device_id=guest)

@@ -183,7 +183,9 @@ def test_there_are_no_extensions_to_rely_on():
 
 def test_what_is_not_there_is_said_in_the_dialect_of_its_path(vm):
     for path, key in (
-        ("/v2.1/flavors", "itemNotFound"),
+        ("/v2.1/flavors/m1.small", "itemNotFound"),
+        ("/v2.1/images", "itemNotFound"),
+        ("/os-networksv2/blue", "itemNotFound"),
         (f"/v2/1/servers/{vm}/os-volume_attachments", "itemNotFound"),
         ("/v2.0/routers", "NeutronError"),
         ("/v3/auth/tokens", "itemNotFound"),

@@ -5,6 +5,8 @@
 
 import json
 import socket
+import socketserver
+import threading
 
 import requests
 import requests.adapters
@@ -39,6 +41,36 @@ def session(path):
     made.trust_env = False
     made.mount("http://localhost/", Adapter())
     return made
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Carries connections on a TCP port of 127.0.0.1 to the socket at `path`, byte for byte: for whole programs as clients."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, path):
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                    other.connect(path)
+                    back = threading.Thread(target=carry, args=(other, self.request), daemon=True)
+                    back.start()
+                    carry(self.request, other)
+                    back.join()
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.base = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def carry(source, target):
+    """Passes bytes on until their end, and the end as well."""
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
 
 
 class Raw:

@@ -71,11 +71,14 @@ fn answers(bench: &mut Bench) -> Vec<(String, usize)> {
     all.push(("/v2.0/ports?name=a+b&limit=1".to_owned(), 1));
     all.push(("/v2.0/ports?name=a%20b&name={0}|&name=\u{fc}&limit=1".to_owned(), 1));
     for base in ["/v2", "/v2.1", "/v2/demo", "/v2.1/de%20mo", "/v2.1/{0}", "/v2.1/\u{fc}\""] {
-        all.push((format!("{base}/servers/{vm}"), 1));
+        all.push((format!("{base}/servers/{vm}"), 2));
         all.push((format!("{base}/servers"), 2));
-        all.push((format!("{base}/servers/detail/"), 2));
+        all.push((format!("{base}/servers/detail/"), 4));
         all.push((format!("{base}/servers?limit=1"), 2));
-        all.push((format!("{base}/servers/detail.json?limit=1"), 2));
+        all.push((format!("{base}/servers/detail.json?limit=1"), 3));
+        for flavors in ["flavors", "flavors/", "flavors/detail", "flavors/nicd", "flavors/nicd.json"] {
+            all.push((format!("{base}/{flavors}"), 1));
+        }
     }
     all
 }

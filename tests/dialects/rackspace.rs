@@ -124,3 +124,37 @@ fn one_interface_per_network_is_rackspaces_rule_and_nobody_elses() {
         bench.api.post(&path, &on(&network)).expect(200);
     });
 }
+
+#[test]
+fn networks_are_shown_as_rackspaces_clients_name_them() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        for base in ["/os-networksv2", "/v2/658405/os-networksv2"] {
+            assert_eq!(bench.api.get(base).expect(200), json!({"networks": []}));
+        }
+        let network = bench.network(json!({"name": "blue"}));
+        let bare = json!({"id": network, "label": "blue"});
+        assert_eq!(bench.api.get("/os-networksv2").expect(200), json!({ "networks": [bare] }));
+        bench.subnet(&network, "2001:db8::/64");
+        bench.subnet(&network, "192.0.2.0/24");
+        let shown = json!({"id": network, "label": "blue", "cidr": "192.0.2.0/24"});
+        for base in ["/os-networksv2", "/v2/658405/os-networksv2", "/v2/658405/os-networksv2.json", "/os-networksv2/"] {
+            assert_eq!(bench.api.get(base).expect(200), json!({ "networks": [shown] }), "{base}");
+        }
+        for id in [network.clone(), network.to_uppercase(), network.replace('-', "")] {
+            let path = format!("/v2/658405/os-networksv2/{id}");
+            assert_eq!(bench.api.get(&path).expect(200), json!({ "network": shown }));
+            for method in ["PUT", "DELETE", "POST"] {
+                let refused = bench.api.call(method, &path, &[], b"");
+                told(&refused, 405, "badMethod", "bad_method", method);
+                assert_eq!(refused.header("allow"), Some("GET,HEAD"));
+            }
+        }
+        for unknown in [NOBODY, "blue", "public"] {
+            told(&bench.api.get(&format!("/os-networksv2/{unknown}")), 404, "itemNotFound", "no_such_network", unknown);
+        }
+        let refused = bench.api.post("/os-networksv2", &json!({"network": {"label": "x", "cidr": "192.0.2.0/24"}}));
+        told(&refused, 405, "badMethod", "bad_method", "POST");
+        assert_eq!(refused.header("allow"), Some("GET,HEAD"));
+    });
+}

@@ -14,7 +14,7 @@ use std::time::Instant;
 use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, Manager, PortFilter, Reply};
 use nicd::model::action::{Action, AfterDetach, NetworkChange, PortChange, WantedIp, WantedNic, WithNics};
-use nicd::model::{Origin, Phase, PortId, names};
+use nicd::model::{Phase, PortId, names};
 use nicd::plan::LinkSeen;
 use nicd::points::{Board, Order, Pass};
 

@@ -43,7 +43,7 @@ pub(super) fn fields(entry: Entry) -> Entry {
 }
 
 /// A page of a list.
-pub(super) fn page(collection: &str, of: Record) -> Shape {
+pub(super) fn page(collection: &str, of: impl Into<Shape>) -> Shape {
     let link = Record::new().must("rel", one_of_words(["next", "previous"])).must("href", words());
     Record::new().must(collection, list(of)).may(&format!("{collection}_links"), list(link)).into()
 }

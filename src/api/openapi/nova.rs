@@ -5,12 +5,13 @@ use serde_json::json;
 use super::entry::{Entry, parameter};
 use super::refusals::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
 use super::schema::{
-    Record, Shape, any_uuid, empty_list, ip, like, list, mac, map, named, one_of_words, only, or_null, time, uuid, words,
+    Record, Shape, any, any_uuid, empty_map, ip, like, list, mac, map, named, one_of_numbers, one_of_words, only, or_null, time,
+    uuid, words,
 };
 use super::{lists, samples, versions};
 use crate::api::dialect::COMPUTE;
 use crate::api::microversion::Microversion;
-use crate::api::nova;
+use crate::api::{flavors, nova};
 use crate::model::Status;
 
 const TAG: &str = "compute";
@@ -25,7 +26,7 @@ pub(in crate::api) fn servers() -> Entry {
 }
 
 pub(in crate::api) fn details() -> Entry {
-    let example = json!({"servers": [nova::detail(&samples::vm(), &nics(), SERVERS)]});
+    let example = json!({"servers": [nova::detail(&samples::vm(), &nics(), SERVERS, Microversion::MIN)]});
     let entry = found(entry("detail_servers", "The servers of this host, in detail"));
     entry.answers(200, "Those that fit.", lists::page("servers", detail()), example)
 }
@@ -37,7 +38,7 @@ fn found(entry: Entry) -> Entry {
 }
 
 pub(in crate::api) fn server() -> Entry {
-    let example = json!({"server": nova::detail(&samples::vm(), &nics(), SERVERS)});
+    let example = json!({"server": nova::detail(&samples::vm(), &nics(), SERVERS, Microversion::MIN)});
     entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", detail()), example)
 }
 
@@ -109,10 +110,18 @@ fn brief() -> Record {
 fn detail() -> Record {
     let address = Record::new()
         .must("addr", ip())
-        .must("version", only(4).enum_values(Some([4, 6])))
+        .must("version", one_of_numbers([4, 6]))
         .must("OS-EXT-IPS:type", only("fixed"))
         .must("OS-EXT-IPS-MAC:mac_addr", mac());
-    let flavor = Record::new().must("id", only("")).must("links", empty_list());
+    let flavor = Record::new().must("id", only(flavors::ID)).must("links", versions::links());
+    let embedded = Record::new()
+        .must("original_name", only(flavors::ID))
+        .must("vcpus", only(0))
+        .must("ram", only(0))
+        .must("disk", only(0))
+        .must("ephemeral", only(0))
+        .must("swap", only(0))
+        .must("extra_specs", empty_map());
     brief()
         .must("status", one_of_words(["ACTIVE"]))
         .must("tenant_id", words())
@@ -123,7 +132,7 @@ fn detail() -> Record {
         .must("hostId", only(""))
         .must("user_id", only(""))
         .must("image", only(""))
-        .must("flavor", flavor)
+        .must("flavor", any([flavor.into(), embedded.into()]))
 }
 
 fn nics() -> Vec<nova::Nic> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::entry::Entry;
-use super::refusals::Act::{Attach, OnePerNetwork, PortOfServer, Server, Write};
+use super::refusals::Act::{Attach, Network, OnePerNetwork, PortOfServer, Server, Write};
 use super::samples;
 use super::schema::{Record, Shape, any, any_uuid, like, list, named, uuid, words};
 use crate::api::dialect::RACKSPACE;
@@ -32,6 +32,29 @@ pub(in crate::api) fn delete() -> Entry {
         .answers_nothing(200, "Traffic is cut and the intent durable.")
 }
 
+pub(in crate::api) fn list_networks() -> Entry {
+    let example = json!({"networks": [shown_network()]});
+    Entry::new(RACKSPACE, TAG, "list_rackspace_networks", "Networks, by which clients name one").answers(
+        200,
+        "All of them.",
+        Record::wrapping("networks", list(named("RackspaceNetwork"))),
+        example,
+    )
+}
+
+pub(in crate::api) fn show_network() -> Entry {
+    Entry::new(RACKSPACE, TAG, "show_rackspace_network", "A network").does(&[Network]).answers(
+        200,
+        "The network.",
+        Record::wrapping("network", named("RackspaceNetwork")),
+        json!({"network": shown_network()}),
+    )
+}
+
+fn shown_network() -> Value {
+    rackspace::ranged(&samples::network(), &[samples::subnet()])
+}
+
 fn entry(id: &'static str, summary: &'static str) -> Entry {
     Entry::new(RACKSPACE, TAG, id, summary).does(&[Server])
 }
@@ -53,5 +76,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .must("id", uuid())
         .must("mac_address", like("^([0-9A-F]{2}:){5}[0-9A-F]{2}$"))
         .must("ip_addresses", list(address));
-    vec![("VirtualInterface", shown.into())]
+    let range = words().description(Some("Its first IPv4 range, or else its first; a network without a subnet has none."));
+    let network = Record::new().must("id", uuid()).must("label", words()).may("cidr", range);
+    vec![("VirtualInterface", shown.into()), ("RackspaceNetwork", network.into())]
 }

@@ -43,6 +43,8 @@ pub(super) enum Act {
     Network,
     /// Looks up a subnet.
     Subnet,
+    /// Looks up a flavor.
+    Flavor,
     /// Says itself which port, network and address an attach is for, as Nova's does.
     NovaAttach,
     /// Attaches under Rackspace's rule.
@@ -123,7 +125,8 @@ fn readers() -> Vec<(Refusal, &'static [Act])> {
         (unknown(What::Port), &[Port, PortOfServer]),
         (unknown(What::Network), &[Network]),
         (unknown(What::Subnet), &[Subnet]),
-        (Refusal::UseAttach(server().to_string()), &[NewPort, ChangePort]),
+        (unknown(What::Flavor), &[Flavor]),
+        (Refusal::UseAttach { device: server().to_string(), port: None }, &[NewPort, ChangePort]),
         (Refusal::BadCondition("none".into()), &[Conditional]),
         (Refusal::BadId("'none' is not a 'uuid': 32 hexadecimal digits are expected".into()), &[OwnId]),
         (Refusal::BadPath("/v2.0/ports/%FF".into()), &[Path]),

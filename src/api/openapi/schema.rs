@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, AnyOf, ArrayBuilder, ObjectBuilder, OneOf, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
@@ -125,9 +126,29 @@ pub(super) fn one_of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Obje
     string().enum_values(Some(words))
 }
 
-/// Exactly this value.
+/// One of a few whole numbers.
+pub(super) fn one_of_numbers(numbers: impl IntoIterator<Item = u32>) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some(numbers))
+}
+
+/// Exactly this value. With its type: generators of clients leave out what has none.
 pub(super) fn only(value: impl Into<Value>) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(SchemaType::AnyValue).enum_values(Some([value]))
+    let value = value.into();
+    let kind = match &value {
+        Value::Null => Type::Null,
+        Value::Bool(_) => Type::Boolean,
+        Value::Number(_) => Type::Integer,
+        Value::String(_) => Type::String,
+        Value::Array(_) => Type::Array,
+        Value::Object(_) => Type::Object,
+    };
+    // utoipa has no word for `const`; its extensions are members of the schema as they are.
+    ObjectBuilder::new().schema_type(kind).extensions(Some(Extensions::from_iter([("const", value)])))
+}
+
+/// A number that need not be whole.
+pub(super) fn fraction() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Number)
 }
 
 /// That, or null.
@@ -158,6 +179,11 @@ pub(super) fn list(of: impl Into<Shape>) -> ArrayBuilder {
 /// An empty list.
 pub(super) fn empty_list() -> ArrayBuilder {
     list(words()).max_items(Some(0))
+}
+
+/// `{}`
+pub(super) fn empty_map() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
 }
 
 /// Names to values of one kind.

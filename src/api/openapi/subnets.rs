@@ -6,8 +6,8 @@ use super::entry::Entry;
 use super::networks::{bulk, made};
 use super::refusals::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
 use super::schema::{
-    Record, Shape, any_number, any_uuid, empty_list, ip, like, list, named, null, number, only, only_truth, or_null, text, time,
-    uuid, words,
+    Record, Shape, any_number, any_uuid, empty_list, ip, like, list, named, null, number, one_of_numbers, only, only_truth,
+    or_null, text, time, uuid, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -98,7 +98,7 @@ fn subnet() -> Record {
         .must("network_id", uuid())
         .must("name", words())
         .must("description", words())
-        .must("ip_version", only(4).enum_values(Some([4, 6])))
+        .must("ip_version", one_of_numbers([4, 6]))
         .must("cidr", range())
         .must("gateway_ip", or_null(ip()))
         .must("allocation_pools", list(Record::new().must("start", ip()).must("end", ip())))

@@ -41,6 +41,7 @@ fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let kind = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -48,6 +49,9 @@ fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     };
     if schema.get("type").is_some_and(|wanted| wanted != kind) {
         return fail("is not of the type");
+    }
+    if schema.get("const").is_some_and(|only| only != value) {
+        return fail("is not the only value");
     }
     if schema.get("enum").is_some_and(|possible| !possible.as_array().unwrap().contains(value)) {
         return fail("is not in the enum");

@@ -1,0 +1,106 @@
+//! Nova's flavors. nicd knows of no sizes of servers, and clients look up the one a server has: there is one, of nothing.
+
+use axum::extract::{RawPathParams, RawQuery, State};
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::dialect::COMPUTE;
+use super::faults::{Refusal, What};
+use super::links::Site;
+use super::listing::Listing;
+use super::microversion::Microversion;
+use super::nova::param;
+use super::{Desk, tell};
+
+/// Its id, and its name.
+pub(super) const ID: &str = "nicd";
+
+pub(super) async fn list(
+    State(_): State<Desk>,
+    site: Site,
+    RawQuery(query): RawQuery,
+    Extension(version): Extension<Microversion>,
+) -> Response {
+    let here = site.here();
+    tell(page(query.as_deref(), &here, brief(&here, version)), COMPUTE)
+}
+
+pub(super) async fn details(
+    State(_): State<Desk>,
+    site: Site,
+    RawQuery(query): RawQuery,
+    Extension(version): Extension<Microversion>,
+) -> Response {
+    tell(page(query.as_deref(), &site.here(), detail(&site.above(), version)), COMPUTE)
+}
+
+pub(super) async fn show(
+    State(_): State<Desk>,
+    params: RawPathParams,
+    site: Site,
+    Extension(version): Extension<Microversion>,
+) -> Response {
+    tell(known(&params).map(|()| Json(json!({"flavor": detail(&site.above(), version)}))), COMPUTE)
+}
+
+/// What clients ask for beside it before 2.61, where it is in the flavor itself.
+pub(super) async fn extra_specs(State(_): State<Desk>, params: RawPathParams) -> Response {
+    tell(known(&params).map(|()| Json(json!({"extra_specs": {}}))), COMPUTE)
+}
+
+fn page(query: Option<&str>, here: &str, flavor: Value) -> Result<Json<Value>, Refusal> {
+    Listing::page(query)?.answer("flavors", here, vec![flavor]).map(Json)
+}
+
+fn known(params: &RawPathParams) -> Result<(), Refusal> {
+    let given = param(params, "flavor");
+    match given == ID {
+        true => Ok(()),
+        false => Err(Refusal::Unknown { what: What::Flavor, id: given.chars().take(64).collect() }),
+    }
+}
+
+/// The flavor in Nova's list.
+pub(super) fn brief(collection: &str, version: Microversion) -> Value {
+    let mut shown = json!({"id": ID, "name": ID, "links": links("self", collection)});
+    if version >= Microversion::FLAVOR_DESCRIPTION {
+        shown["description"] = Value::Null;
+    }
+    shown
+}
+
+/// The flavor as Nova shows it (nova/api/openstack/compute/views/flavors.py).
+pub(super) fn detail(collection: &str, version: Microversion) -> Value {
+    let mut shown = brief(collection, version);
+    for (name, value) in [
+        ("vcpus", json!(0)),
+        ("ram", json!(0)),
+        ("disk", json!(0)),
+        ("swap", json!("")),
+        ("rxtx_factor", json!(1.0)),
+        ("OS-FLV-EXT-DATA:ephemeral", json!(0)),
+        ("OS-FLV-DISABLED:disabled", json!(false)),
+        ("os-flavor-access:is_public", json!(true)),
+    ] {
+        shown[name] = value;
+    }
+    if version >= Microversion::FLAVOR_EXTRA_SPECS {
+        shown["extra_specs"] = json!({});
+    }
+    shown
+}
+
+/// The flavor inside a server: until 2.46 where it is, from 2.47 on what it was.
+pub(super) fn of_server(flavors: &str, version: Microversion) -> Value {
+    match version >= Microversion::FLAVOR_EMBEDDED {
+        true => {
+            json!({"original_name": ID, "vcpus": 0, "ram": 0, "disk": 0, "ephemeral": 0, "swap": 0, "extra_specs": {}})
+        }
+        false => json!({"id": ID, "links": links("bookmark", flavors)}),
+    }
+}
+
+fn links(rel: &str, collection: &str) -> Value {
+    json!([{"rel": rel, "href": format!("{collection}/{ID}")}])
+}
