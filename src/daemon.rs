@@ -49,6 +49,9 @@ const REST: Duration = Duration::from_millis(1000);
 /// Then the threads, each at the end of the call it is in.
 const JOIN: Duration = Duration::from_millis(1000);
 
+/// How long a start waits to hear what the host lacks.
+const LACKS: Duration = Duration::from_secs(1);
+
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -286,7 +289,8 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 
 /// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
 async fn tell_ready(manager: &Manager) {
-    manager.look_for_lacks().await;
+    // What the host lacks is said with the first line where the kernel's thread can say it soon.
+    let _ = timeout(LACKS, manager.look_for_lacks()).await;
     if manager.starting() {
         service::starting(&manager.summary());
         manager.reconciled().await;

@@ -69,7 +69,7 @@
 //!
 //! # Rooms
 //!
-//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`,
+//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`, `pace`,
 //! `points`, `service`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
@@ -84,6 +84,7 @@
 //! | [`api`] | the sockets' edge, one file per dialect, `faults`: the one file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, descriptors; a thread of its own |
 //! | [`events`] | the sequence, its ring, its readers |
+//! | [`pace`] | how often something is done that others can cause without end |
 //! | [`telemetry`] | the log, and what is counted |
 //! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
 //! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
@@ -126,6 +127,7 @@ pub mod inbox;
 pub mod kernel;
 pub mod manager;
 pub mod model;
+pub mod pace;
 pub mod plan;
 pub mod points;
 pub mod service;

@@ -10,8 +10,11 @@
 //!
 //! A link that is down is mostly one being made or taken away, with some ten events within a millisecond. Each look takes
 //! the lock that whoever makes it needs (RTNL), so these share one look a moment later, also when the link comes up in it.
+//!
+//! A guest can make events without end, by setting its NIC down and up. Each link is looked at at once after a rest, and at
+//! most twenty times a second; what comes in between shares the next look, which shows the last state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -26,6 +29,7 @@ use super::answer::{Failure, Part};
 use super::socket::{Netlink, failed, receive_once};
 use super::uapi::*;
 use super::{Notice, Who, seen, wire};
+use crate::pace::Pace;
 use crate::plan::LinkSeen;
 use crate::points;
 use crate::telemetry::meters;
@@ -40,6 +44,9 @@ const BREATH: Duration = Duration::from_micros(300);
 const SETTLE: Duration = Duration::from_millis(2);
 /// The second look: the kernel holds a carrier change back for at most a second.
 const SECOND_LOOK: Duration = Duration::from_millis(1100);
+/// How many looks at one link there may be in a [`PERIOD`].
+const LOOKS: usize = 8;
+const PERIOD: Duration = Duration::from_millis(400);
 /// How soon a dump that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -55,6 +62,8 @@ pub(super) struct Watch {
     buffer: Box<[u8]>,
     /// Links to be looked at later, and when; one look each.
     later: BTreeMap<u32, Later>,
+    /// How often each link was looked at.
+    paces: HashMap<u32, Pace<LOOKS>>,
     /// Events were lost; a dump is due then.
     resync: Option<Instant>,
 }
@@ -65,6 +74,8 @@ struct Later {
     due: Instant,
     /// Whether it follows a look at the same state, which a third need not follow.
     second: bool,
+    /// Whether the link was looked at often enough.
+    put_off: bool,
 }
 
 /// What the events at hand said.
@@ -83,7 +94,7 @@ impl Watch {
     pub(super) fn subscribe(sink: Sender<Notice>) -> Result<Self, Failure> {
         let events = subscribed().map_err(|error| failed(Part::Open, &error))?;
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
-        Ok(Self { events, query: Netlink::open()?, sink, buffer, later: BTreeMap::new(), resync: None })
+        Ok(Self { events, query: Netlink::open()?, sink, buffer, later: BTreeMap::new(), paces: HashMap::new(), resync: None })
     }
 
     /// Watches until the sink is closed.
@@ -98,8 +109,11 @@ impl Watch {
             if self.turn().is_err() {
                 return;
             }
-            // A link is being made or taken away, whose next events come one by one within the next moment.
-            if self.later.values().any(|later| !later.second) {
+            if self.later.values().any(|later| later.put_off) {
+                // Its events come one by one and without end, and each alone would be a wake-up.
+                std::thread::sleep(SETTLE);
+            } else if self.later.values().any(|later| !later.second) {
+                // A link is being made or taken away, whose next events come one by one within the next moment.
                 std::thread::sleep(BREATH);
             }
         }
@@ -129,26 +143,31 @@ impl Watch {
         }
         for index in hints.gone {
             self.later.remove(&index);
+            self.paces.remove(&index);
             self.tell(Notice::Gone { index, at })?;
         }
-        let soon = Later { due: at + SETTLE, second: false };
+        let soon = at + SETTLE;
         for index in hints.down {
-            let later = self.later.entry(index).or_insert(soon);
-            *later = Later { due: later.due.min(soon.due), second: false };
+            self.look_later(index, soon);
         }
         for index in hints.changed {
             // A link that was down a moment ago is one being made, whose look is due in a moment.
-            if self.later.get(&index).is_none_or(|later| later.second || later.due > soon.due) {
-                self.look_first(index)?;
+            if self.later.get(&index).is_some_and(|later| !later.second && later.due <= soon) {
+                continue;
+            }
+            match self.put_off(index, at) {
+                Some(due) => self.look_later(index, due),
+                None => self.look_first(index)?,
             }
         }
         let now = Instant::now();
         let due: Vec<(u32, Later)> = self.later.iter().filter(|(_, later)| later.due <= now).map(|(&i, &l)| (i, l)).collect();
         for (index, later) in due {
             self.later.remove(&index);
-            match later.second {
-                true => drop(self.look(index)?),
-                false => self.look_first(index)?,
+            self.paces.entry(index).or_default().done(now, later.put_off);
+            match (later.second, self.look(index)?) {
+                (false, Some(link)) => self.plan_second_look(&link),
+                _ => {}
             }
         }
         Ok(())
@@ -156,10 +175,24 @@ impl Watch {
 
     /// A look that another one may follow.
     fn look_first(&mut self, index: u32) -> Result<(), Closed> {
+        self.paces.entry(index).or_default().done(Instant::now(), false);
         if let Some(link) = self.look(index)? {
             self.plan_second_look(&link);
         }
         Ok(())
+    }
+
+    /// When a link may be looked at that was looked at often enough.
+    fn put_off(&self, index: u32, now: Instant) -> Option<Instant> {
+        self.paces.get(&index).and_then(|pace| pace.put_off(now, PERIOD))
+    }
+
+    /// Has one look at a link come, as soon as it may; it replaces a second look.
+    fn look_later(&mut self, index: u32, soon: Instant) {
+        let paced = self.put_off(index, soon);
+        let due = paced.unwrap_or(soon);
+        let later = self.later.entry(index).or_insert(Later { due, second: false, put_off: paced.is_some() });
+        *later = Later { due: later.due.min(due), second: false, put_off: paced.is_some() };
     }
 
     /// Everything the kernel has to say by now.
@@ -203,7 +236,7 @@ impl Watch {
     fn plan_second_look(&mut self, link: &LinkSeen) {
         let waits = link.up && !link.lower_up && link.marks().next().is_some();
         if waits {
-            let second = || Later { due: Instant::now() + SECOND_LOOK, second: true };
+            let second = || Later { due: Instant::now() + SECOND_LOOK, second: true, put_off: false };
             self.later.entry(link.index).or_insert_with(second);
         } else {
             self.later.remove(&link.index);
@@ -218,6 +251,7 @@ impl Watch {
                 meters().resyncs.inc();
                 self.resync = None;
                 self.later.clear();
+                self.paces.clear();
                 links.iter().for_each(|link| self.plan_second_look(link));
                 self.tell(Notice::Resync { links, at })
             }

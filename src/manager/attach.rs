@@ -228,7 +228,7 @@ impl Manager {
             tracing::error!(%port, error = %store, "that a port is to go could not be recorded");
         }
         self.release(port);
-        self.postpone(port, super::repair::backoff(1));
+        self.try_later(&mut self.lock(), port);
         error
     }
 

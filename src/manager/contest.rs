@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{NetworkId, PortId};
-use crate::plan::{Facet, Plan};
+use crate::plan::Facet;
 
-use super::repair::backoff;
+use super::retry::backoff;
 use super::state::State;
 use super::{Manager, Problem};
 
@@ -16,7 +16,7 @@ use super::{Manager, Problem};
 const PATIENCE: u32 = 5;
 
 /// A port that stood still for so long is no longer fought over, in seconds.
-const QUIET: Duration = Duration::from_secs(10);
+pub(super) const QUIET: Duration = Duration::from_secs(10);
 
 const REMEDY: &str = "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone";
 
@@ -49,7 +49,7 @@ impl Mends {
         }
         self.count += 1;
         (self.last, self.waits) = (Some(Instant::now()), true);
-        Some(if self.contested() { backoff(self.count) } else { Duration::ZERO })
+        Some(if self.contested() { rest(self.count) } else { Duration::ZERO })
     }
 
     /// One begins.
@@ -63,30 +63,21 @@ impl Mends {
     }
 }
 
+/// How long a fight rests after so many rounds: never so long that a device stays wrong for long.
+fn rest(rounds: u32) -> Duration {
+    backoff(rounds.min(PATIENCE))
+}
+
 /// The word for a bridge of nicd's that somebody keeps changing.
 pub(super) const NETWORK_BRIDGE: &str = "contested_network_bridge";
 
 impl Manager {
-    /// Counts a repair that begins; how many there have been since the port last stood still.
-    pub(super) fn count_try(state: &mut State, port: PortId, plan: Option<&Plan>) -> u32 {
-        let Some(entry) = state.ports.get_mut(&port) else { return 1 };
-        let retry = &mut entry.retry;
-        if retry.last.is_none_or(|last| last.elapsed() > QUIET) {
-            *retry = super::state::Retry::default();
-        }
-        retry.tries += 1;
-        retry.due = None;
-        retry.last = Some(Instant::now());
-        retry.facets.extend(plan.map(Plan::facets).unwrap_or_default());
-        retry.tries
-    }
-
     /// Counts a repair that was carried out, and notices a fight.
     pub(super) fn count_repair(self: &Arc<Self>, state: &mut State, port: PortId) {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         entry.retry.repaired += 1;
         if entry.retry.tries > PATIENCE {
-            entry.retry.due = Some(Instant::now() + backoff(entry.retry.tries));
+            entry.retry.due = Some(Instant::now() + rest(entry.retry.tries));
         }
         let (repaired, facets) = (entry.retry.repaired, entry.retry.facets.clone());
         let Some(first) = facets.first().filter(|_| repaired > PATIENCE) else { return };

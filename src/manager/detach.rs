@@ -16,7 +16,8 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
 
-use super::repair::{backoff, claim_port};
+use super::repair::claim_port;
+use super::retry::backoff;
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, word};
 
@@ -180,14 +181,15 @@ impl Manager {
             Ok(Err(error)) => Error::Kernel(error),
             Err(error) => error,
         };
-        tracing::warn!(%port, %error, "a device could not be deleted");
-        let why = Why { reason: error.reason(), detail: error.to_string() };
-        {
-            let mut state = self.lock();
-            reaped(&mut state, port);
-            self.happen(&mut state, port, Happening::Failed, Some(why), context);
+        let mut state = self.lock();
+        reaped(&mut state, port);
+        let failures = self.try_later(&mut state, port);
+        match state.port(port).is_ok_and(|entry| entry.phase == Phase::Error && entry.reason.as_deref() == Some(error.reason())) {
+            true => tracing::debug!(%port, failures, %error, "a device could not be deleted, as before"),
+            false => tracing::warn!(%port, %error, "a device could not be deleted"),
         }
-        self.postpone(port, backoff(3));
+        let why = Why { reason: error.reason(), detail: error.to_string() };
+        self.happen(&mut state, port, Happening::Failed, Some(why), context);
     }
 
     /// Waits for a delete's end, for as long as the kernel needs; health tells of one that it does not bring to one.
@@ -224,8 +226,9 @@ impl Manager {
             Err(Error::NoSuchPort(_)) => return,
             Err(error) => {
                 tracing::warn!(%port, %error, "a port whose device has gone is still being worked on");
-                reaped(&mut self.lock(), port);
-                return self.postpone(port, backoff(5));
+                let mut state = self.lock();
+                reaped(&mut state, port);
+                return self.postpone(&mut state, port, backoff(5));
             }
         }
         let record = {
@@ -249,10 +252,15 @@ impl Manager {
         unbound.origin = Origin::Client;
         let change = if deleting { Change::DeletePort(port) } else { Change::PutPort(Box::new(unbound.clone())) };
         if let Err(error) = self.commit(vec![change], Purpose::Freeing).await {
-            tracing::error!(%port, %error, "that a port is gone could not be recorded");
-            reaped(&mut self.lock(), port);
             self.release(port);
-            return self.postpone(port, backoff(5));
+            let mut state = self.lock();
+            reaped(&mut state, port);
+            // Health tells of a store that refuses.
+            match self.try_later(&mut state, port) {
+                1 => tracing::error!(%port, %error, "that a port is gone could not be recorded"),
+                failures => tracing::debug!(%port, failures, %error, "that a port is gone could not be recorded, as before"),
+            }
+            return;
         }
         let mut state = self.lock();
         if deleting {
@@ -262,6 +270,7 @@ impl Manager {
         } else {
             self.happen(&mut state, port, Happening::Gone, None, context);
             state.replace_port(unbound);
+            state.ports.get_mut(&port).into_iter().for_each(|entry| entry.retry.succeeded());
         }
         if let Some(server) = server {
             self.end_server_if_empty(&state, server);

@@ -19,7 +19,7 @@ use crate::telemetry::meters;
 use super::contest::Mends;
 use super::gc::leftover;
 use super::state::State;
-use super::{Context, Manager, Pulse, port_event};
+use super::{Context, Manager, Pulse};
 
 /// How often a store that refused is asked whether it takes commits again, in seconds.
 const PROBE: Duration = Duration::from_secs(1);
@@ -82,21 +82,21 @@ impl Manager {
     pub async fn follow(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, mut pulse: Pulse, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let (mut swept, mut probes) = (tokio::time::Instant::now(), every(PROBE));
-        let mut sweep: Option<JoinHandle<()>> = None;
+        let (mut sweep, mut probe): (Option<JoinHandle<()>>, Option<JoinHandle<()>>) = (None, None);
         let mut holder = self.store.holder();
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let (due, troubled) = {
                 let state = self.lock();
                 let troubled = state.store_trouble.is_some() || state.store_holder == Some(Holder::Writer);
-                (state.due.first().map(tokio::time::Instant::from_std), troubled)
+                ([state.due.first(), state.untold.first()], troubled)
             };
-            let retry = async {
+            let [retry, tell] = due.map(|due| async move {
                 match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
                 }
-            };
+            });
             tokio::select! {
                 received = notices.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
@@ -106,6 +106,7 @@ impl Manager {
                     meters().notices.set(i64::try_from(notices.len()).unwrap_or(i64::MAX));
                 }
                 () = retry => self.try_again(),
+                () = tell => self.tell_withheld(),
                 () = pulse.next() => pulse.beat(&self),
                 () = self.retries.notified() => {}
                 // Each turn anew: a reload may have changed how often.
@@ -113,7 +114,7 @@ impl Manager {
                     swept = tokio::time::Instant::now();
                     sweep = Some(self.tasks.spawn(Arc::clone(&self).sweep()));
                 }
-                _ = probes.tick(), if troubled => self.probe_store(),
+                _ = probes.tick(), if troubled && probe.as_ref().is_none_or(JoinHandle::is_finished) => probe = Some(self.probe_store()),
                 Ok(()) = holder.changed() => {
                     let mut state = self.lock();
                     state.store_holder = *holder.borrow_and_update();
@@ -165,6 +166,9 @@ impl Manager {
             self.judge_bridge(state, NetworkId(mark));
         }
         let Some(before) = before else { return self.follow_bridge(state, link) };
+        if before.master != link.master {
+            self.has_room(state, before.master);
+        }
         // A mark that was taken off leaves its port without a device, or a network's ports without a bridge.
         for mark in before.marks().filter(|mark| !link.marks().any(|still| still == *mark)) {
             self.judge(state, PortId(mark), Reason::Drift);
@@ -193,41 +197,43 @@ impl Manager {
         let ports: Vec<PortId> = entries.flat_map(|entry| entry.ports.iter().copied()).collect();
         for port in ports {
             self.judge(state, port, Reason::Drift);
-            self.retry_now(state, port);
+            self.cause_ended(state, port);
         }
     }
 
     /// A device has another name. Its identity is its altname, so that is left, and told.
-    fn renamed(&self, state: &State, before: &LinkSeen, link: &LinkSeen) {
-        let ports = link.marks().filter_map(|mark| state.ports.get(&PortId(mark)));
-        for entry in ports.filter(|entry| entry.record.attached_to().is_some()) {
-            tracing::info!(port = %entry.record.id, from = before.name, to = link.name, "a device was renamed, and is left so");
-            let (phase, reason) = (Some(entry.phase), Some("device_renamed".to_owned()));
-            self.emit(port_event(events::Kind::PortStatus, &entry.record, phase, phase, reason), &Context::default());
-        }
-    }
-
-    /// Tries a port that is ERROR at once: what stood in its way may be gone.
-    fn retry_now(self: &Arc<Self>, state: &State, port: PortId) {
-        let waits = |entry: &super::state::PortEntry| entry.phase == Phase::Error && entry.record.attached_to().is_some();
-        if state.ports.get(&port).is_some_and(waits) {
-            let manager = Arc::clone(self);
-            self.tasks.spawn(async move { manager.repair(port, Reason::Drift).await });
+    fn renamed(&self, state: &mut State, before: &LinkSeen, link: &LinkSeen) {
+        for port in link.marks().map(PortId) {
+            let Some(entry) = state.ports.get(&port).filter(|entry| entry.record.attached_to().is_some()) else { continue };
+            let known = (entry.phase, entry.reason.clone());
+            tracing::debug!(%port, from = before.name, to = link.name, "a device was renamed, and is left so");
+            self.tell_port(state, port, known, Some("device_renamed"), &Context::default());
         }
     }
 
     /// Asks the store whether it takes commits again.
-    fn probe_store(self: &Arc<Self>) {
+    fn probe_store(self: &Arc<Self>) -> JoinHandle<()> {
         let manager = Arc::clone(self);
         self.tasks.spawn(async move {
             if let Err(error) = manager.commit(Vec::new(), Purpose::Growing).await {
                 tracing::debug!(%error, "the store refuses still");
             }
-        });
+        })
+    }
+
+    /// A link has left this bridge, which may have been full.
+    fn has_room(&self, state: &mut State, bridge: Option<u32>) {
+        let Some(bridge) = bridge.filter(|_| state.has_errors()).and_then(|index| state.have.link(index)) else { return };
+        let on = state.bridges.get(&bridge.name).into_iter().flatten().copied().chain(bridge.marks().map(NetworkId));
+        let ports = on.filter_map(|id| state.networks.get(&id)).flat_map(|network| network.ports.iter());
+        let full = |port: &&PortId| state.ports.get(port).is_some_and(|entry| entry.reason.as_deref() == Some("bridge_full"));
+        let waiting: Vec<PortId> = ports.filter(full).copied().collect();
+        waiting.into_iter().for_each(|port| self.cause_ended(state, port));
     }
 
     /// A link is gone that was there.
     fn lost(self: &Arc<Self>, state: &mut State, link: &LinkSeen) {
+        self.has_room(state, link.master);
         for mark in link.marks() {
             let port = PortId(mark);
             let Some(entry) = state.ports.get(&port) else { continue };
@@ -240,7 +246,7 @@ impl Manager {
                 self.tasks.spawn(async move { manager.gone(port, &Context::default()).await });
             } else {
                 self.judge(state, port, Reason::Drift);
-                self.retry_now(state, port);
+                self.cause_ended(state, port);
             }
         }
     }
@@ -269,12 +275,7 @@ impl Manager {
             state.due.set(port, due);
             self.retries.notify_one();
         } else {
-            let manager = Arc::clone(self);
-            let repair = async move { manager.repair(port, reason).await };
-            match reason {
-                Reason::Restart => self.tasks.spawn(self.first_pass.track_future(repair)),
-                _ => self.tasks.spawn(repair),
-            };
+            self.try_port(state, port, reason);
         }
     }
 
@@ -292,27 +293,10 @@ impl Manager {
         });
     }
 
-    /// Takes up every port whose time has come.
-    fn try_again(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let now = Instant::now();
-        while let Some(port) = state.due.take(now) {
-            let Some(entry) = state.ports.get(&port) else { continue };
-            if entry.record.leaving() {
-                self.spawn_reap(port);
-            } else if entry.record.attached_to().is_some() {
-                let manager = Arc::clone(self);
-                self.tasks.spawn(async move { manager.repair(port, Reason::Drift).await });
-            }
-        }
-    }
-
     pub(super) fn spawn_reap(self: &Arc<Self>, port: PortId) {
         let manager = Arc::clone(self);
         self.tasks.spawn(async move {
-            let context = Context::default();
-            manager.happen(&mut manager.lock(), port, Happening::Unbind, None, &context);
-            manager.reap(port, &context).await;
+            manager.reap(port, &Context::default()).await;
         });
     }
 }

@@ -28,11 +28,13 @@ mod networks;
 mod ports;
 mod pulse;
 mod repair;
+mod retry;
 mod rollback;
 mod servers;
 mod state;
 mod sweep;
 mod tap;
+mod telling;
 mod verify;
 mod view;
 mod wakeups;
@@ -158,6 +160,8 @@ pub struct Manager {
     /// The first try of each port that differed at the start.
     first_pass: TaskTracker,
     reconciled: AtomicBool,
+    /// For a complete dump: one at a time.
+    dumps: Semaphore,
     /// Rung when a repair's time has been set.
     retries: Notify,
     stopping: AtomicBool,
@@ -208,6 +212,7 @@ impl Manager {
             room: Arc::new(Semaphore::new(ACTIONS)),
             first_pass: TaskTracker::new(),
             reconciled: AtomicBool::new(false),
+            dumps: Semaphore::new(1),
             retries: Notify::new(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
@@ -241,6 +246,7 @@ impl Manager {
     /// Goes by other rules from now on. What is made already stays as it was made.
     pub fn set_policy(&self, policy: Policy) {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.causes_ended(&mut self.lock());
         self.retries.notify_one();
     }
 
@@ -394,6 +400,7 @@ impl Manager {
 
     /// Notes whether the store takes commits, for health and events.
     fn note_store(&self, state: &mut State, error: Option<&StoreError>) {
+        let before = state.store_trouble.is_some();
         state.store_trouble = match error {
             Some(StoreError::Full | StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Replaced(_)) => error.cloned(),
             // One refused transaction says nothing about the next.
@@ -402,9 +409,11 @@ impl Manager {
             None if state.store_trouble == Some(StoreError::Full) && !self.store.has_room() => return,
             None => None,
         };
-        if state.store_trouble.is_some() {
+        match state.store_trouble {
             // The store is asked again from now on.
-            self.retries.notify_one();
+            Some(_) => self.retries.notify_one(),
+            None if before => self.causes_ended(state),
+            None => {}
         }
         self.tell_health(state);
     }
@@ -440,10 +449,9 @@ impl Manager {
         if quiet {
             return;
         }
-        entry.reason = reason;
-        let event = port_event(events::Kind::PortStatus, &entry.record, Some(before), Some(after), entry.reason.clone());
+        let known = (before, std::mem::replace(&mut entry.reason, reason));
         state.set_phase(port, after);
-        self.emit(event, context);
+        self.tell_port(state, port, known, None, context);
     }
 
     fn emit(&self, mut event: Event, context: &Context) {

@@ -14,7 +14,8 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
 use super::detach::departing;
-use super::repair::{IntentIs, NAMESPACE_WAIT, backoff, claim_port};
+use super::repair::{Failed, IntentIs, claim_port};
+use super::retry::NAMESPACE_WAIT;
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view, word};
 
@@ -180,24 +181,23 @@ impl Manager {
 
     /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
     pub(super) async fn carry_over(self: &Arc<Self>, port: PortId, context: &Context) {
-        let built = self.build(port, Reason::Change, IntentIs::Durable).await;
-        let mut state = self.lock();
-        match built {
+        match self.build(port, Reason::Change, IntentIs::Durable).await {
             Ok(_) => {
+                let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
+                if state.port(port).is_ok_and(|entry| entry.phase == Phase::Error) {
+                    return self.ended(&mut state, port, readiness, why, context);
+                }
                 self.happen(&mut state, port, Happening::Looked(readiness), why, context);
             }
-            Err(failed) => {
-                let why = Why { reason: failed.error.reason(), detail: failed.error.to_string() };
-                // A namespace that is away is waited for; whatever else stands against it is an error.
-                let (what, wait) = match failed.error {
-                    Error::NamespaceGone { .. } => (Happening::Looked(Readiness::Waiting), NAMESPACE_WAIT),
-                    _ => (Happening::Failed, backoff(1)),
-                };
-                self.happen(&mut state, port, what, Some(why), context);
-                drop(state);
-                self.postpone(port, wait);
+            // A namespace that is away is waited for; whatever else stands against it is an error.
+            Err(Failed { error: error @ Error::NamespaceGone { .. }, .. }) => {
+                let mut state = self.lock();
+                let why = Why { reason: error.reason(), detail: error.to_string() };
+                self.happen(&mut state, port, Happening::Looked(Readiness::Waiting), Some(why), context);
+                self.postpone(&mut state, port, NAMESPACE_WAIT);
             }
+            Err(Failed { error, .. }) => self.failed(port, Reason::Change, &error, context),
         }
     }
 }

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::kernel::Lack;
 use crate::model::Status;
 
 use super::{Manager, Problem, answered};
-
-/// How long the kernel's thread may take to say what the host lacks, before the last answer counts.
-const LACKS_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a start waits for ports to be brought back; below what systemd gives a start (`TimeoutStartSec=`, 90 s).
 const FIRST_PASS: Duration = Duration::from_secs(30);
@@ -22,6 +20,8 @@ const FIRST_PASS: Duration = Duration::from_secs(30);
 pub struct Pulse {
     ticks: Interval,
     tell: Box<dyn FnMut(&str) + Send>,
+    /// A look at what the host lacks, which a stuck thread may keep: one at a time.
+    look: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Pulse {
@@ -35,7 +35,7 @@ impl Pulse {
     pub fn new(every: Duration, tell: impl FnMut(&str) + Send + 'static) -> Self {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ticks, tell: Box::new(tell) }
+        Self { ticks, tell: Box::new(tell), look: None }
     }
 
     /// Waits for the next beat. Cancel-safe.
@@ -45,9 +45,11 @@ impl Pulse {
 
     pub(super) fn beat(&mut self, manager: &Arc<Manager>) {
         (self.tell)(&manager.summary());
-        let manager = Arc::clone(manager);
-        // Not in the tracker: a stop need not wait for a look.
-        tokio::spawn(async move { manager.look_for_lacks().await });
+        if self.look.as_ref().is_none_or(JoinHandle::is_finished) {
+            let manager = Arc::clone(manager);
+            // Not in the tracker: a stop need not wait for a look.
+            self.look = Some(tokio::spawn(async move { manager.look_for_lacks().await }));
+        }
     }
 }
 
@@ -93,9 +95,13 @@ impl Manager {
     /// Looks what the host lacks, for health and its events.
     pub async fn look_for_lacks(&self) {
         let Ok(asked) = self.hands.lacks() else { return };
-        if let Ok(Ok(lacks)) = timeout(LACKS_WAIT, answered(asked)).await {
+        if let Ok(lacks) = answered(asked).await {
             let mut state = self.lock();
+            let fewer = lacks.len() < state.lacks.len();
             state.lacks = lacks;
+            if fewer {
+                self.causes_ended(&mut state);
+            }
             self.tell_health(&mut state);
         }
     }

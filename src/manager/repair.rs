@@ -1,7 +1,7 @@
 //! Bringing a port's device to its record: the one function behind attach, drift and restart.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
@@ -13,14 +13,12 @@ use crate::store::{Change, Purpose, Report, When};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
 
+use super::retry::{NAMESPACE_GONE, NAMESPACE_WAIT, backoff, is_known_to_fail, waited_for};
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Why, answered};
 
 /// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
 const TRIES: usize = 4;
-
-/// How long to wait for a guest's namespace before looking again, in milliseconds.
-pub(super) const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 
 /// Whether the intent behind a build is durable yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +27,15 @@ pub(super) enum IntentIs {
     Durable,
     /// It becomes so while the device is built, and this together with it.
     New(Option<Box<Change>>),
+}
+
+/// How a port differs from its record.
+enum Difference {
+    None,
+    /// Its device is right, and addresses taken from it are still held.
+    Held,
+    /// Its device is not as it should be, or what it is could not be brought about.
+    Device,
 }
 
 /// A build that failed.
@@ -209,11 +216,15 @@ impl Manager {
             record
         };
         match self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await {
-            Ok(()) => self.lock().replace_port(record),
-            // They stay held until a later try.
+            Ok(()) => {
+                let mut state = self.lock();
+                state.replace_port(record);
+                state.ports.get_mut(&port).into_iter().for_each(|entry| entry.retry.succeeded());
+            }
+            // They stay held until a later try. Health tells of a store that refuses.
             Err(error) => {
-                tracing::warn!(%port, %error, "addresses taken from a port could not be freed yet");
-                self.postpone(port, backoff(5));
+                let failures = self.try_later(&mut self.lock(), port);
+                tracing::debug!(%port, failures, %error, "addresses taken from a port could not be freed yet");
             }
         }
     }
@@ -335,111 +346,134 @@ impl Manager {
         }
     }
 
-    /// Puts a fresh dump in place of what is known.
+    /// Puts a fresh dump in place of what is known. For all that ask while one is under way the next one is enough.
     pub(super) async fn look_at_everything(self: &Arc<Self>) -> Result<(), Error> {
+        let asked = Instant::now();
+        let _one = self.dumps.acquire().await.map_err(|_| Error::Stopping)?;
+        if self.lock().dumped.is_some_and(|began| began >= asked) {
+            return Ok(());
+        }
         let at = Instant::now();
         let links = answered(self.hands.observe()?).await?.map_err(Error::Kernel)?;
         // As from the watch, whose own notices of what the dump shows come too late to be news.
         self.take_in(Notice::Resync { links, at });
+        self.lock().dumped = Some(at);
         Ok(())
     }
 
     /// Brings a port back that was seen to differ, or whose last try failed.
-    pub(super) async fn repair(self: Arc<Self>, port: PortId, reason: Reason) {
+    pub(super) async fn repair(self: &Arc<Self>, port: PortId, reason: Reason) {
         let context = Context::default();
         match self.claim(|state| claim_port(state, port)).await {
             Ok(()) => {}
             Err(Error::NoSuchPort(_)) => return,
-            Err(_) => return self.postpone(port, backoff(5)),
+            Err(_) => return self.postpone(&mut self.lock(), port, backoff(5)),
         }
-        if self.differs(port, &context) {
-            self.repair_claimed(port, reason, &context).await;
+        match self.difference(port, &context) {
+            Difference::None => {}
+            Difference::Held => self.let_go(port).await,
+            Difference::Device => self.repair_claimed(port, reason, &context).await,
         }
         self.release(port);
-        // What was seen meanwhile was left to this repair, and may have come too late for it.
-        self.judge(&mut self.lock(), port, Reason::Drift);
     }
 
-    /// Whether there is something to do; if not, what was seen decides the phase.
-    fn differs(&self, port: PortId, context: &Context) -> bool {
+    /// What there is to do; if nothing, what was seen decides the phase.
+    fn difference(&self, port: PortId, context: &Context) -> Difference {
         let mut state = self.lock();
-        let Ok(entry) = state.port(port) else { return false };
+        let Ok(entry) = state.port(port) else { return Difference::None };
         if entry.record.attached_to().is_none() {
-            return false;
+            return Difference::None;
         }
         let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
-        let waits = held || entry.phase == Phase::Error;
+        let is_error = entry.phase == Phase::Error;
         if self.is_from_lost_time(&mut state, port, context) {
-            return false;
+            return Difference::None;
         }
         match self.plan_port(&state, port, Reason::Drift) {
-            Ok(plan) if plan.steps.is_empty() && !waits => {
+            Ok(plan) if plan.steps.is_empty() && !is_error => {
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Looked(readiness), why, context);
                 self.calm(&mut state, port);
-                false
+                if held { Difference::Held } else { Difference::None }
             }
-            _ => true,
+            _ => Difference::Device,
         }
     }
 
     async fn repair_claimed(self: &Arc<Self>, port: PortId, reason: Reason, context: &Context) {
         // A guest whose namespace is away is not tried again and again: one look at the path first.
-        if let Some(server) = self.waits_for_namespace(port)
+        let waited_for = self.lock().ports.get(&port).and_then(waited_for);
+        if let Some(server) = waited_for
             && !self.pin_again(server).await.unwrap_or(false)
         {
-            return self.postpone(port, NAMESPACE_WAIT);
+            return self.postpone(&mut self.lock(), port, NAMESPACE_WAIT);
         }
-        let tries = {
-            let mut state = self.lock();
-            let plan = self.plan_port(&state, port, reason).ok();
-            if let Some(facets) = plan.as_ref().map(Plan::facets) {
-                tracing::info!(%port, ?reason, ?facets, "a port differs from its record and is brought back");
-            }
-            let tries = Self::count_try(&mut state, port, plan.as_ref());
-            self.happen(&mut state, port, Happening::Repair, None, context);
-            tries
-        };
+        if let Err(error) = self.begin_repair(port, reason, context) {
+            return self.failed(port, reason, &error, context);
+        }
         let built = self.build(port, reason, IntentIs::Durable).await;
         meters().repaired(reason.as_str(), built.as_ref().map_or_else(|failed| failed.error.reason(), |_| OK));
         match built {
             Ok(_) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);
-                self.happen(&mut state, port, Happening::Built(readiness), why, context);
+                self.ended(&mut state, port, readiness, why, context);
                 self.count_repair(&mut state, port);
             }
             Err(Failed { error: error @ Error::NamespaceGone { .. }, .. }) => {
-                let why = Why { reason: "namespace_gone", detail: error.to_string() };
-                let waiting = Happening::Built(Readiness::Waiting);
-                self.happen(&mut self.lock(), port, waiting, Some(why), context);
-                self.postpone(port, NAMESPACE_WAIT);
+                let why = Why { reason: NAMESPACE_GONE, detail: error.to_string() };
+                let mut state = self.lock();
+                self.ended(&mut state, port, Readiness::Waiting, Some(why), context);
+                self.postpone(&mut state, port, NAMESPACE_WAIT);
             }
-            Err(Failed { error, .. }) => {
-                tracing::warn!(%port, ?reason, tries, %error, "a port could not be brought back");
-                let why = Why { reason: error.reason(), detail: error.to_string() };
-                self.happen(&mut self.lock(), port, Happening::Failed, Some(why), context);
-                self.postpone(port, backoff(tries));
-            }
+            Err(Failed { error, .. }) => self.failed(port, reason, &error, context),
         }
     }
 
-    fn waits_for_namespace(&self, port: PortId) -> Option<ServerId> {
-        let state = self.lock();
-        let entry = state.ports.get(&port)?;
-        entry.record.attached_to().filter(|_| entry.reason.as_deref() == Some("namespace_gone"))
-    }
-
-    /// Sets the time of a port's next try.
-    pub(super) fn postpone(&self, port: PortId, wait: Duration) {
-        let due = Instant::now() + wait;
+    /// Plans a repair and tells that it begins; not of one that failed the last time, which is told of once it ends otherwise.
+    /// What cannot be planned has failed already.
+    fn begin_repair(&self, port: PortId, reason: Reason, context: &Context) -> Result<(), Error> {
         let mut state = self.lock();
-        if let Some(entry) = state.ports.get_mut(&port) {
-            entry.retry.due = Some(due);
-            state.due.set(port, due);
+        let plan = self.plan_port(&state, port, reason);
+        Self::count_try(&mut state, port, plan.as_ref().ok());
+        let facets = match plan {
+            Ok(plan) => plan.facets(),
+            // The next one drawn may be free.
+            Err(Error::Plan(PlanError::IndexTaken(_))) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if state.port(port).is_ok_and(is_known_to_fail) {
+            tracing::debug!(%port, ?reason, ?facets, "a port is tried again");
+        } else {
+            tracing::info!(%port, ?reason, ?facets, "a port differs from its record and is brought back");
+            self.happen(&mut state, port, Happening::Repair, None, context);
         }
-        drop(state);
-        self.retries.notify_one();
+        Ok(())
+    }
+
+    /// A try has ended with a device, or with a namespace that is waited for. One whose beginning was not told of is told of now.
+    pub(super) fn ended(&self, state: &mut State, port: PortId, as_what: Readiness, why: Option<Why>, context: &Context) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.retry.succeeded();
+        if entry.phase != Phase::Building {
+            if waited_for(entry).is_some() && why.as_ref().is_some_and(|why| why.reason == NAMESPACE_GONE) {
+                return;
+            }
+            self.happen(state, port, Happening::Repair, None, context);
+        }
+        self.happen(state, port, Happening::Built(as_what), why, context);
+    }
+
+    /// A try has failed, and the next one is set.
+    pub(super) fn failed(&self, port: PortId, reason: Reason, error: &Error, context: &Context) {
+        let mut state = self.lock();
+        let failures = self.try_later(&mut state, port);
+        match state.port(port).is_ok_and(|entry| entry.phase == Phase::Error && entry.reason.as_deref() == Some(error.reason())) {
+            true => tracing::debug!(%port, ?reason, failures, %error, "a port could not be brought back, as before"),
+            false => tracing::warn!(%port, ?reason, %error, "a port could not be brought back"),
+        }
+        let why = Why { reason: error.reason(), detail: error.to_string() };
+        self.happen(&mut state, port, Happening::Failed, Some(why), context);
     }
 
     /// What the newest look says of a port that is to be there.
@@ -557,10 +591,4 @@ fn netns_path(state: &State, server: ServerId) -> String {
         Some(crate::model::Guest::Netns { path }) => path.display().to_string(),
         _ => String::new(),
     }
-}
-
-/// How long to wait after the n-th try in a row: doubling from 100 ms to 1.6 s, by half at random so that many that
-/// failed together do not come back together. Within 2 s of the last thing that stood against it a port is tried again.
-pub(super) fn backoff(tries: u32) -> Duration {
-    Duration::from_millis(100 << tries.saturating_sub(1).min(4)).mul_f64(rand::random_range(0.5..1.0))
 }

@@ -12,7 +12,8 @@ use crate::model::{Guest, PortId, Server, ServerId};
 use crate::store::{Change, Purpose};
 
 use super::detach::departing;
-use super::repair::{backoff, check_pin, claim_port};
+use super::repair::{check_pin, claim_port};
+use super::retry::backoff;
 use super::state::State;
 use super::{CLAIM_WAIT, Claimed, Context, Error, Manager, Reply, answered, view};
 

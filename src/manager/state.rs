@@ -16,7 +16,7 @@ use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
     TapMake,
 };
-use crate::plan::{Address, BridgeMade, BridgeWant, Facet, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
+use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
 
 use crate::store::{Holder, LostCommits, StoreError};
 
@@ -24,6 +24,8 @@ use super::contest::{Contest, Mends};
 use super::error::Error;
 use super::gc::Leftover;
 use super::health::Trouble;
+use super::retry::Retry;
+use super::telling::Telling;
 use super::wakeups::Wakeups;
 
 #[cfg(debug_assertions)]
@@ -65,6 +67,8 @@ pub(super) struct State {
     pub orphans: BTreeMap<u32, Leftover>,
     /// The store's id, as in seals.
     pub store_id: uuid::Uuid,
+    /// When the last complete dump that was taken in began.
+    pub dumped: Option<Instant>,
     /// What the store last refused for, until it takes a commit again.
     pub store_trouble: Option<StoreError>,
     /// Another program that holds the store up.
@@ -77,6 +81,8 @@ pub(super) struct State {
     pub told: BTreeSet<Trouble>,
     /// When ports are to be tried again.
     pub due: Wakeups,
+    /// When what was withheld of ports is to be told.
+    pub untold: Wakeups,
     /// Attached ports of which somebody keeps undoing what nicd does, with what that is.
     pub contested: BTreeMap<PortId, Contest>,
     /// Leaving ports whose device the kernel does not let go, for long.
@@ -122,6 +128,7 @@ pub(super) struct PortEntry {
     pub detail: Option<String>,
     pub claim: Claim,
     pub retry: Retry,
+    pub telling: Telling,
     /// Its device is being deleted. A delete goes by the altname, so a second one might hit the port's next device.
     pub reaping: bool,
 }
@@ -131,21 +138,6 @@ pub(super) struct PortEntry {
 pub(super) struct Claim {
     taken: bool,
     bell: Arc<Notify>,
-}
-
-/// When a repair may be tried, and how often it was.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Retry {
-    /// Tries since it last stood still.
-    pub tries: u32,
-    /// How many of them brought it back, only to be undone.
-    pub repaired: u32,
-    /// What was brought back in them.
-    pub facets: BTreeSet<Facet>,
-    /// The last try.
-    pub last: Option<Instant>,
-    /// Not before.
-    pub due: Option<Instant>,
 }
 
 impl Claim {
@@ -269,7 +261,8 @@ impl State {
         }
         self.phases[phase as usize] += 1;
         let (claim, retry) = (Claim::default(), Retry::default());
-        let entry = PortEntry { phase, reason: None, detail: None, claim, retry, reaping: false, record };
+        let telling = Telling::default();
+        let entry = PortEntry { phase, reason: None, detail: None, claim, retry, telling, reaping: false, record };
         self.ports.insert(entry.record.id, entry);
     }
 
@@ -300,6 +293,7 @@ impl State {
     pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
         let entry = self.ports.remove(&id)?;
         self.due.forget(id);
+        self.untold.forget(id);
         self.kept.remove(&id);
         self.contested.remove(&id);
         self.release(&entry.record);
@@ -320,6 +314,11 @@ impl State {
             self.phases[phase as usize] += 1;
             entry.phase = phase;
         }
+    }
+
+    /// Whether any port is ERROR.
+    pub fn has_errors(&self) -> bool {
+        self.phases[Phase::Error as usize] > 0
     }
 
     /// How many ports have each status.

@@ -21,6 +21,11 @@ impl Wakeups {
         self.by_time.insert((at, port));
     }
 
+    /// A port's time.
+    pub fn at(&self, port: PortId) -> Option<Instant> {
+        self.by_port.get(&port).copied()
+    }
+
     /// The first time of all.
     pub fn first(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)

@@ -16,6 +16,7 @@ mod witness;
 mod bridges;
 mod document;
 mod drift;
+mod flaps;
 mod guests;
 mod namespaces;
 mod taps;

@@ -9,6 +9,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("plan", &["model"]),
     ("inbox", &[]),
+    ("pace", &[]),
     ("exit", &[]),
     ("points", &[]),
     ("config", &["model"]),
@@ -21,9 +22,9 @@ const BELOW: &[(&str, &[&str])] = &[
     ("store", &["inbox", "model", "points", "telemetry", "threads"]),
     // An execution runs on a host, and a host's threads run executions: one floor.
     ("exec", &["kernel", "model", "plan"]),
-    ("kernel", &["exec", "inbox", "model", "plan", "points", "store", "telemetry", "threads"]),
+    ("kernel", &["exec", "inbox", "model", "pace", "plan", "points", "store", "telemetry", "threads"]),
     ("guest", &["kernel", "model"]),
-    ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "plan", "store", "telemetry"]),
+    ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "pace", "plan", "store", "telemetry"]),
     ("dbus", &["access", "config", "events", "manager", "model", "plan", "telemetry"]),
     (
         "api",
