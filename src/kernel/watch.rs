@@ -165,9 +165,9 @@ impl Watch {
         for (index, later) in due {
             self.later.remove(&index);
             self.paces.entry(index).or_default().done(now, later.put_off);
-            match (later.second, self.look(index)?) {
-                (false, Some(link)) => self.plan_second_look(&link),
-                _ => {}
+            let link = self.look(index)?;
+            if let Some(link) = link.filter(|_| !later.second) {
+                self.plan_second_look(&link);
             }
         }
         Ok(())
