@@ -259,3 +259,54 @@ fn a_panic_anywhere_ends_the_process_and_the_next_start_goes_on() {
         });
     }
 }
+
+/// Follows events on a connection of its own, whose head has been answered.
+fn follow(daemon: &Daemon) -> (UnixStream, u16) {
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /nicd/v1/events HTTP/1.1\r\nHost: nicd\r\n\r\n").unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    let status = std::str::from_utf8(&head[9..]).unwrap().parse().unwrap();
+    (stream, status)
+}
+
+#[test]
+fn readers_that_have_left_hold_no_place_and_readers_lock_no_requests_out() {
+    in_netns(|| {
+        let daemon = Daemon::start();
+        for end in [Some(std::net::Shutdown::Write), Some(std::net::Shutdown::Both), None] {
+            let mut readers: Vec<UnixStream> = Vec::new();
+            let mut refused = 0;
+            for _ in 0..256 {
+                let (stream, status) = follow(&daemon);
+                match status {
+                    200 => readers.push(stream),
+                    503 => refused += 1,
+                    other => panic!("{other}"),
+                }
+            }
+            assert_eq!((readers.len(), refused), (128, 128), "half of the connections");
+            let began = Instant::now();
+            daemon.client().get("/nicd/v1/health").expect(200);
+            assert!(began.elapsed() < Duration::from_secs(1), "requests are served beside readers");
+            match end {
+                Some(how) => readers.iter().for_each(|reader| reader.shutdown(how).unwrap()),
+                None => readers.clear(),
+            }
+            let until = Instant::now() + Duration::from_secs(2);
+            loop {
+                let text = daemon.client().get("/metrics").text;
+                if text.contains("nicd_event_readers 0") {
+                    break;
+                }
+                assert!(Instant::now() < until, "{end:?}: {text}");
+            }
+            // Those that only half closed see the end of the stream.
+            for reader in &mut readers {
+                let mut rest = Vec::new();
+                reader.read_to_end(&mut rest).unwrap();
+            }
+        }
+    });
+}

@@ -240,6 +240,7 @@ impl House {
             door,
             limits: self.limits.clone(),
             line,
+            seats: Arc::clone(&self.seats),
             shutdown: self.shutdown.clone(),
         };
         self.tasks.spawn(async move {

@@ -22,6 +22,7 @@ use tracing::Instrument;
 use super::Limits;
 use super::line::Line;
 use super::refusal::{ID_HEADERS, Refusal, RequestId};
+use super::seats::Seats;
 use crate::access::{Access, Door, Peer};
 use crate::api::dialect::Dialect;
 use crate::model::memory::Key;
@@ -50,6 +51,7 @@ pub(super) struct Gate {
     pub access: Access,
     pub limits: Limits,
     pub line: Arc<Line>,
+    pub seats: Arc<Seats>,
     pub shutdown: CancellationToken,
 }
 
@@ -87,6 +89,7 @@ impl Gate {
         self.line.received();
         let refusal = match received {
             Ok(request) => match self.handle(request, id).await {
+                Ok(response) if is_endless(&response) && !self.seats.may_stream(self.peer.uid) => Refusal::ManyReaders,
                 Ok(response) => return response,
                 Err(refusal) => refusal,
             },
@@ -145,8 +148,8 @@ impl Gate {
         for name in ID_HEADERS {
             response.headers_mut().insert(HeaderName::from_static(name), id.value());
         }
+        let endless = is_endless(&response);
         response.map(|body| {
-            let endless = body.size_hint().exact().is_none();
             if endless {
                 self.line.streams();
             }
@@ -154,6 +157,11 @@ impl Gate {
             Answer { body, end, line: Arc::clone(&self.line) }
         })
     }
+}
+
+/// Events: their length is not known.
+fn is_endless(response: &Response<Body>) -> bool {
+    response.body().size_hint().exact().is_none()
 }
 
 /// An answer's body. One without known length, which is how events are sent, ends when the daemon does.

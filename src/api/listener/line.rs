@@ -191,6 +191,9 @@ impl Line {
     }
 }
 
+/// What is left of a client's words while an endless answer is sent, at a time, in bytes.
+const SCRAP: usize = 1024;
+
 /// The peer is gone.
 fn lost() -> Poll<io::Result<usize>> {
     Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
@@ -206,6 +209,27 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(stream: UnixStream, line: Arc<Line>) -> Self {
         Self { stream, line }
+    }
+
+    /// Whether the reader of an endless answer has left: who says that nothing more will come from it has, too. hyper does not
+    /// look while it answers, and no write may come for long. What it sends instead is no request, as this answer does not end.
+    fn reader_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.line.phase().0 != Phase::Streaming {
+            return false;
+        }
+        while let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {
+            match ready.and_then(|()| self.stream.try_read(&mut [0; SCRAP])) {
+                Ok(0) => return true,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return true,
+                // One that talks without end does not keep others waiting.
+                Ok(SCRAP) => {
+                    cx.waker().wake_by_ref();
+                    return false;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        false
     }
 }
 
@@ -225,6 +249,9 @@ impl AsyncWrite for Wire {
         if self.line.keep_back(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
+        if self.reader_left(cx) {
+            return lost();
+        }
         let name = self.line.answering();
         let result = points::reply(name, || Pin::new(&mut self.stream).poll_write(cx, buf)).unwrap_or_else(lost);
         self.line.wrote(&result);
@@ -235,6 +262,9 @@ impl AsyncWrite for Wire {
         let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
         if self.line.keep_back(first) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        if self.reader_left(cx) {
+            return lost();
         }
         let name = self.line.answering();
         let result = points::reply(name, || Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)).unwrap_or_else(lost);
@@ -251,6 +281,9 @@ impl AsyncWrite for Wire {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         if result.is_ready() {
             self.line.flushed();
+        }
+        if self.reader_left(cx) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         result
     }

@@ -39,6 +39,8 @@ pub(super) enum Refusal {
     HeadersTooLarge { limit: usize },
     /// All connections are in use.
     Crowded,
+    /// Half of all connections follow events for this uid.
+    ManyReaders,
     /// The handler panicked: a bug of ours.
     Internal,
 }
@@ -90,7 +92,7 @@ impl Refusal {
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Crowded | Self::ManyReaders => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -105,6 +107,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::HeadersTooLarge { .. } => "headers_too_large",
             Self::Crowded => "too_many_connections",
+            Self::ManyReaders => "too_many_readers",
             Self::Internal => "internal",
         }
     }
@@ -116,7 +119,7 @@ impl Refusal {
             Self::Unauthorized { .. } => "unauthorized",
             Self::ReadOnly { .. } => "forbidden",
             Self::BodyTooLarge { .. } => "overLimit",
-            Self::Crowded => "serviceUnavailable",
+            Self::Crowded | Self::ManyReaders => "serviceUnavailable",
             Self::TooSlow { .. } | Self::HeadersTooLarge { .. } | Self::Internal => "computeFault",
         }
     }
@@ -130,7 +133,7 @@ impl Refusal {
             Self::TooSlow { .. } => "HTTPRequestTimeout",
             Self::BodyTooLarge { .. } => "HTTPRequestEntityTooLarge",
             Self::HeadersTooLarge { .. } => "HTTPRequestHeaderFieldsTooLarge",
-            Self::Crowded => "HTTPServiceUnavailable",
+            Self::Crowded | Self::ManyReaders => "HTTPServiceUnavailable",
             Self::Internal => "HTTPInternalServerError",
         }
     }
@@ -150,6 +153,9 @@ impl Refusal {
             Self::BodyTooLarge { limit } => format!("The request's body is longer than {limit} bytes, which is the most."),
             Self::HeadersTooLarge { limit } => format!("The request's headers are longer than {limit} bytes, which is the most."),
             Self::Crowded => "All connections are in use; try again, and keep fewer open.".to_owned(),
+            Self::ManyReaders => {
+                "Half of all connections follow events for this uid, which is the most; end some, or try again later.".to_owned()
+            }
             Self::Internal => "The request met a bug in nicd; its log has the details under the request's id.".to_owned(),
         }
     }
@@ -169,7 +175,7 @@ impl Refusal {
     }
 
     /// One of each, with the daemon's limits.
-    fn all() -> [Self; 8] {
+    fn all() -> [Self; 9] {
         let limits = Limits::default();
         [
             Self::Malformed,
@@ -179,6 +185,7 @@ impl Refusal {
             Self::BodyTooLarge { limit: limits.body_bytes },
             Self::HeadersTooLarge { limit: limits.header_bytes },
             Self::Crowded,
+            Self::ManyReaders,
             Self::Internal,
         ]
     }
@@ -196,7 +203,7 @@ impl Refusal {
     fn special(&self) -> Option<(axum::http::HeaderName, HeaderValue)> {
         match self {
             Self::Unauthorized { .. } => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Peercred realm=\"nicd\""))),
-            Self::Crowded => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::Crowded | Self::ManyReaders => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         }
     }

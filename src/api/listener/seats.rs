@@ -4,6 +4,8 @@
 //! idle connection to be closed at any time (RFC 9112 §9.5), and its client opens another; so does a reader of events,
 //! which resumes. A request that is being handled is never cut short. Thus thousands of connections of one uid, idle, slow
 //! or listening, cannot lock out another.
+//!
+//! A reader of events stays, so readers have no more than half of all seats per uid: that uid's requests have the rest.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,6 +99,13 @@ impl Seats {
         table.taken.insert(number, Held { uid, line, leave });
         meters().connections.inc();
         Some(Seat { seats: Arc::clone(self), number })
+    }
+
+    /// Whether one more connection of `uid` may become an endless answer.
+    pub(super) fn may_stream(&self, uid: u32) -> bool {
+        let table = self.table();
+        let streams = table.taken.values().filter(|held| held.uid == uid && held.line.phase().0 == Phase::Streaming);
+        streams.count() < (self.room.max / 2).max(1)
     }
 }
 
@@ -223,6 +232,24 @@ mod tests {
         assert_eq!(seats.table().taken.len(), 4);
         drop((ours, root, more));
         assert_eq!(seats.table().taken.len(), 0);
+    }
+
+    #[test]
+    fn readers_of_one_uid_have_half_of_the_seats() {
+        let seats = Seats::new(Room { max: 4, reserve: 1, idle_grace: Duration::from_secs(5) });
+        let sit = |uid| {
+            let line = Line::new();
+            (seats.take(uid, Arc::clone(&line), CancellationToken::new()).unwrap(), line)
+        };
+        let readers = [sit(0), sit(0)];
+        for (_, line) in &readers {
+            assert!(seats.may_stream(0));
+            line.streams();
+        }
+        assert!(!seats.may_stream(0) && seats.may_stream(1000));
+        let [(left, _), _stays] = readers;
+        drop(left);
+        assert!(seats.may_stream(0), "who leaves makes room");
     }
 
     #[test]
