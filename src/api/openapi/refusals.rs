@@ -307,7 +307,7 @@ mod tests {
         let manager = words(include_str!("../../manager/error.rs"), "pub fn reason", "\n    }\n");
         let readers = words(include_str!("../faults.rs"), "\nfn told(", "\n/// Status and Neutron's");
         let line = words(include_str!("../listener/refusal.rs"), "fn reason(", "\n    }\n");
-        assert!(manager.len() > 40 && readers.len() > 12 && line.len() == 8, "{manager:?} {readers:?} {line:?}");
+        assert!(manager.len() > 40 && readers.len() > 12 && line.len() == 9, "{manager:?} {readers:?} {line:?}");
         for word in manager.into_iter().chain(readers).chain(line) {
             assert!(shown.contains(word), "{word} is in no example: give it a place above");
         }
