@@ -46,6 +46,9 @@ const GRACE: Duration = Duration::from_millis(2500);
 /// Then work that has answered already, such as deleting devices: what is left of it is taken up at the next start.
 const REST: Duration = Duration::from_millis(1000);
 
+/// Then what the kernel's threads gave up, whose records are taken back.
+const UNDO: Duration = Duration::from_millis(300);
+
 /// Then the threads, each at the end of the call it is in.
 const JOIN: Duration = Duration::from_millis(1000);
 
@@ -237,6 +240,8 @@ pub async fn serve<K: Kernel + Clone>(
         let _ = following.await;
     }
     hands.close();
+    // What the threads gave up takes its record back, for which the store is needed.
+    manager.wind_up(UNDO).await;
     store.close();
     if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus))).await.is_err() {
         tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");

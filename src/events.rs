@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::model::{NetworkId, Phase, PortId, ServerId, Status};
 use crate::points;
 use crate::telemetry::meters;
@@ -227,7 +228,7 @@ impl Reader {
             self.lost = false;
             meters().events_lost.inc();
             self.position = ring.next;
-            let mut event = Event::new(Kind::Lost, Timestamp::now());
+            let mut event = Event::new(Kind::Lost, clock::now());
             event.seq = ring.next.saturating_sub(1);
             return Some(Arc::new(event));
         }

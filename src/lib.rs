@@ -69,8 +69,8 @@
 //!
 //! # Rooms
 //!
-//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `events`, `inbox`, `pace`,
-//! `points`, `service`, `telemetry`, `threads` and `config` are leaves.
+//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `clock`, `events`,
+//! `inbox`, `pace`, `points`, `service`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -88,6 +88,7 @@
 //! | [`telemetry`] | the log, and what is counted |
 //! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
 //! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
+//! | [`clock`] | the wall's clock, whatever it says, and what has passed since the boot |
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
 //! | [`threads`] | the threads' processors, and what ends when one panics: the process |
@@ -116,6 +117,7 @@
 pub mod access;
 pub mod api;
 pub mod args;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dbus;

@@ -221,6 +221,29 @@ fn no_damage_to_the_store_removes_a_live_device() {
     });
 }
 
+/// Changes the store of a daemon that does not run.
+fn sql(bench: &Bench, what: &str) {
+    rusqlite::Connection::open(bench.daemon.state().join("nicd.db")).unwrap().execute_batch(what).unwrap();
+}
+
+#[test]
+fn a_record_of_a_newer_nicd_is_refused_and_devices_stay() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        bench.attach_to(&server, &network);
+        bench.daemon.term();
+        let before = ours();
+        sql(&bench, "UPDATE ports SET body = json_set(body, '$.colour', 'blue');");
+        let said = starts_or_refuses(&mut bench.daemon).expect("it refuses");
+        assert!(said.contains("newer nicd") && said.contains("colour"), "{said}");
+        assert_eq!(ours(), before);
+        sql(&bench, "UPDATE ports SET body = json_remove(body, '$.colour');");
+        bench.launch();
+    });
+}
+
 /// Starts the daemon and stops it again once it answers; what it said when it refuses to start instead, with the store's code.
 fn starts_or_refuses(daemon: &mut Daemon) -> Option<String> {
     let mut child = daemon.command(&daemon.socket(), &daemon.state());

@@ -104,6 +104,93 @@ fn a_newer_schema_is_refused_and_left_as_it_is() {
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
 
+/// A store as the first version made it, with an attached port, a free one, and an answer under a key.
+const VERSION_1: &str = include_str!("fixtures/version-1.sql");
+
+#[test]
+fn a_store_of_the_first_version_is_brought_to_the_present_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE);
+    let sql = Connection::open(&file).unwrap();
+    sql.execute_batch(VERSION_1).unwrap();
+    sql.pragma_update(None, "user_version", 1).unwrap();
+    drop(sql);
+    let opened = Opened::at(dir.path());
+    let Loaded { networks, subnets, servers, ports, remembered, commit, .. } = opened.loaded.clone();
+    assert_eq!((networks.len(), subnets.len(), servers.len(), ports.len(), remembered.len(), commit), (1, 1, 1, 2, 1, 7));
+    let attached = ports.iter().find_map(|port| port.binding.as_ref()).unwrap();
+    assert_eq!((attached.server_id, attached.intent, attached.commit), (servers[0].id, Intent::Attached, 5));
+    assert_eq!(remembered[0].answer.as_ref().unwrap().status, 200);
+    opened.commit(vec![put(&ports[0])], Purpose::Growing).unwrap();
+    opened.close();
+    let again = Opened::at(dir.path());
+    assert_eq!(again.loaded.ports, ports);
+    again.close();
+}
+
+#[test]
+fn a_record_of_a_newer_nicd_is_refused_and_left_as_it_is() {
+    for newer in [
+        "UPDATE ports SET version = 2",
+        "UPDATE ports SET body = json_set(body, '$.colour', 'blue') WHERE rowid = 1",
+        "UPDATE ports SET body = json_set(body, '$.binding.colour', 'blue') WHERE json_extract(body, '$.binding') IS NOT NULL",
+        "UPDATE ports SET body = json_set(body, '$.origin', 'heaven') WHERE rowid = 1",
+        "UPDATE servers SET body = json_set(body, '$.guest.firmware', 'uefi')",
+        "UPDATE servers SET body = json_set(body, '$.guest.kind', 'container')",
+        "UPDATE networks SET version = 7",
+        "UPDATE subnets SET body = json_set(body, '$.segment', 3)",
+        "UPDATE remembered SET version = 2",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        with_ports(dir.path());
+        let opened = Opened::at(dir.path());
+        opened.commit(vec![Change::Remember(Box::new(remembered(0, "a")))], Purpose::Growing).unwrap();
+        opened.close();
+        let file = dir.path().join(FILE);
+        let sql = Connection::open(&file).unwrap();
+        assert!(sql.execute(newer, []).unwrap() > 0, "{newer}");
+        drop(sql);
+        let before = std::fs::read(&file).unwrap();
+        let refusal = Store::open(dir.path()).map(|_| ()).unwrap_err();
+        assert!(matches!(refusal, StoreError::NewerRecord(_)), "{newer}: {refusal}");
+        assert_eq!(std::fs::read(&file).unwrap(), before, "{newer}");
+    }
+}
+
+#[test]
+fn a_name_learnt_late_is_written_into_the_record_it_is_of_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ports, _) = with_ports(dir.path());
+    let opened = Opened::at(dir.path());
+    let note = |commit| vec![Change::NoteGuestDevice(ports[0].id, commit, "eth0".parse().unwrap())];
+    let mut leaving = ports[0].clone();
+    leaving.binding.as_mut().unwrap().intent = Intent::Deleting;
+    opened.commit(vec![put(&leaving)], Purpose::Freeing).unwrap();
+    // The same device still: the name is noted, and the newer intent stays.
+    opened.commit(note(3), Purpose::Freeing).unwrap();
+    // Another attach, and none.
+    opened.commit(note(2), Purpose::Freeing).unwrap();
+    let gone = Change::NoteGuestDevice(PortId(Uuid::from_u128(9)), 3, "eth1".parse().unwrap());
+    opened.commit(vec![gone], Purpose::Freeing).unwrap();
+    opened.close();
+    let again = Opened::at(dir.path());
+    leaving.binding.as_mut().unwrap().guest_device = Some("eth0".parse().unwrap());
+    assert!(again.loaded.ports.contains(&leaving) && again.loaded.ports.len() == ports.len());
+    again.close();
+}
+
+#[test]
+fn no_port_has_an_address_of_a_subnet_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(vec![Change::PutNetwork(network())], Purpose::Growing).unwrap();
+    let refused = opened.commit(vec![put(&port(1, 5))], Purpose::Growing);
+    assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    opened.commit(vec![Change::PutSubnet(subnet())], Purpose::Growing).unwrap();
+    opened.commit(vec![put(&port(1, 5))], Purpose::Growing).unwrap();
+    opened.close();
+}
+
 #[test]
 fn an_empty_file_is_brought_to_the_present_version() {
     let dir = tempfile::tempdir().unwrap();
@@ -461,6 +548,7 @@ fn remembered(uid: u32, key: &str) -> Remembered {
         key: Key { uid, key: key.to_owned() },
         request: "digest".to_owned(),
         at: Timestamp::UNIX_EPOCH,
+        since: None,
         made,
         answer: None,
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -87,6 +87,11 @@ async fn keep(desk: &Desk, key: &Key, response: Response) -> Response {
         return response;
     }
     let (head, body) = response.into_parts();
+    // One that is too long to be kept is made anew from what the request made.
+    if body.size_hint().exact().is_none_or(|length| length > ANSWER as u64) {
+        desk.end_key(key);
+        return Response::from_parts(head, body);
+    }
     let body = to_bytes(body, ANSWER).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&body).into_owned();
     if let Err(error) = desk.answered(key, Answered { status: status.as_u16(), body: text }).await {

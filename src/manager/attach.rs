@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::events::Kind;
 use crate::exec::Undone;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
@@ -130,7 +130,7 @@ impl Manager {
         let WantedNic::Port(id) = attach.nic else { return self.new_port(state, network, fixed_ips, binding) };
         let mut bound = state.port(id)?.record.clone();
         bound.binding = Some(binding);
-        bound.updated_at = Timestamp::now();
+        bound.updated_at = clock::now();
         bound.revision_number += 1;
         Ok(bound)
     }
@@ -145,7 +145,7 @@ impl Manager {
     }
 
     fn new_port(&self, state: &State, network_id: NetworkId, fixed_ips: Vec<FixedIp>, binding: Binding) -> Result<Port, Error> {
-        let now = Timestamp::now();
+        let now = clock::now();
         Ok(Port {
             id: PortId(Uuid::new_v4()),
             network_id,

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use jiff::Timestamp;
-
+use crate::clock;
 use crate::events::{Event, Kind};
 use crate::model::{PortId, Status};
 use crate::store::{Holder, StoreError};
@@ -61,10 +60,7 @@ impl Manager {
             let server_id = record.and_then(|record| record.binding.as_ref()).map(|binding| binding.server_id);
             let network_id = record.map(|record| record.network_id);
             let reason = Some(reason.to_owned());
-            self.emit(
-                Event { reason, port_id, server_id, network_id, ..Event::new(kind, Timestamp::now()) },
-                &Context::default(),
-            );
+            self.emit(Event { reason, port_id, server_id, network_id, ..Event::new(kind, clock::now()) }, &Context::default());
         }
     }
 }

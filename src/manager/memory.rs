@@ -2,18 +2,19 @@
 //!
 //! A key is taken before its action begins. The commit that makes the thing notes the key with it, so that after a crash
 //! the thing answers for the request that was never answered; the answer itself is noted before it is sent.
+//!
+//! A key is kept for a day as it passes, not as the wall's clock shows it: a clock that is set forgets nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use crate::model::memory::{Answered, Key, Made, Remembered};
+use crate::model::memory::{Answered, Key, Made, Moment, Remembered};
 
-/// How long an answer is kept, in hours.
-const KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// How long an answer is kept, in milliseconds: a day.
+const KEPT: i64 = 24 * 3_600_000;
 
 /// The most answers kept; beyond, the oldest go first.
 const MOST: usize = 65_536;
@@ -40,7 +41,7 @@ pub enum Known {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     entries: HashMap<Key, Entry>,
-    by_age: BTreeSet<(Timestamp, Key)>,
+    by_age: BTreeSet<(i64, Key)>,
     /// Of all answers together.
     bytes: usize,
 }
@@ -48,27 +49,32 @@ pub(super) struct Memory {
 #[derive(Debug)]
 struct Entry {
     remembered: Remembered,
+    /// When it was new, in milliseconds of this boot; before the boot below 0.
+    born: i64,
     /// Rung when the request under way has ended; none when none is.
     underway: Option<Arc<Notify>>,
 }
 
 impl Memory {
     /// Takes in what the store kept.
-    pub fn recall(&mut self, remembered: Remembered) {
+    pub fn recall(&mut self, remembered: Remembered, now: Moment) {
         self.bytes += length(&remembered);
-        self.by_age.insert((remembered.at, remembered.key.clone()));
-        self.entries.insert(remembered.key.clone(), Entry { remembered, underway: None });
+        let born = elapsed(now).saturating_sub(now.ago(remembered.at, remembered.since));
+        self.by_age.insert((born, remembered.key.clone()));
+        self.entries.insert(remembered.key.clone(), Entry { remembered, born, underway: None });
     }
 
     /// What is known of a key for this request; one not known is taken. Also answers with the keys that are too old.
-    pub fn ask(&mut self, key: &Key, request: &str, now: Timestamp) -> (Known, Vec<Key>) {
+    pub fn ask(&mut self, key: &Key, request: &str, now: Moment) -> (Known, Vec<Key>) {
         let old = self.expire(now);
         let known = match self.entries.get(key) {
             None => {
+                let (at, since) = (now.at, now.since);
                 let remembered =
-                    Remembered { key: key.clone(), request: request.to_owned(), at: now, made: Vec::new(), answer: None };
-                self.by_age.insert((now, key.clone()));
-                self.entries.insert(key.clone(), Entry { remembered, underway: Some(Arc::default()) });
+                    Remembered { key: key.clone(), request: request.to_owned(), at, since, made: Vec::new(), answer: None };
+                let born = elapsed(now);
+                self.by_age.insert((born, key.clone()));
+                self.entries.insert(key.clone(), Entry { remembered, born, underway: Some(Arc::default()) });
                 Known::New
             }
             Some(entry) if entry.remembered.request != request => Known::Mismatch,
@@ -110,7 +116,7 @@ impl Memory {
     /// Forgets a key.
     pub fn forget(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
-            self.by_age.remove(&(entry.remembered.at, key.clone()));
+            self.by_age.remove(&(entry.born, key.clone()));
             self.bytes -= length(&entry.remembered);
             if let Some(bell) = entry.underway {
                 bell.notify_waiters();
@@ -119,15 +125,15 @@ impl Memory {
     }
 
     /// The oldest that is not under way: one request that hangs must not keep all behind it.
-    fn oldest(&self) -> Option<&(Timestamp, Key)> {
+    fn oldest(&self) -> Option<&(i64, Key)> {
         self.by_age.iter().find(|(_, key)| self.entries.get(key).is_none_or(|entry| entry.underway.is_none()))
     }
 
     /// Drops what is too old or too much, but for what is under way.
-    fn expire(&mut self, now: Timestamp) -> Vec<Key> {
+    fn expire(&mut self, now: Moment) -> Vec<Key> {
         let mut old = Vec::new();
-        while let Some((at, key)) = self.oldest() {
-            if now.duration_since(*at) <= KEPT && self.by_age.len() <= MOST && self.bytes <= MOST_BYTES {
+        while let Some((born, key)) = self.oldest() {
+            if elapsed(now).saturating_sub(*born) <= KEPT && self.by_age.len() <= MOST && self.bytes <= MOST_BYTES {
                 break;
             }
             let key = key.clone();
@@ -138,13 +144,22 @@ impl Memory {
     }
 }
 
+/// What has passed since the boot, in milliseconds.
+fn elapsed(now: Moment) -> i64 {
+    // Where the host does not tell, the wall's clock has to do.
+    now.since.map_or(now.at.as_millisecond(), |since| since.ms)
+}
+
 fn length(remembered: &Remembered) -> usize {
     remembered.answer.as_ref().map_or(0, |answer| answer.body.len())
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
     use crate::model::PortId;
+    use crate::model::memory::SinceBoot;
 
     use super::*;
 
@@ -152,8 +167,61 @@ mod tests {
         Key { uid: 0, key: text.to_owned() }
     }
 
-    fn at(hours: i64) -> Timestamp {
-        Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours)
+    const BOOT: uuid::Uuid = uuid::Uuid::from_u128(1);
+
+    /// So many hours after the boot, which was then by the wall's clock.
+    fn at(hours: i64) -> Moment {
+        after(SignedDuration::from_hours(hours))
+    }
+
+    fn after(passed: SignedDuration) -> Moment {
+        let since = SinceBoot { boot: BOOT, ms: i64::try_from(passed.as_millis()).unwrap() };
+        Moment { at: Timestamp::UNIX_EPOCH + passed, since: Some(since) }
+    }
+
+    /// The same moment with a wall's clock that somebody set.
+    fn set(moment: Moment, to: Timestamp) -> Moment {
+        Moment { at: to, ..moment }
+    }
+
+    /// The same moment of another boot.
+    fn in_another_boot(moment: Moment) -> Moment {
+        Moment { since: Some(SinceBoot { boot: uuid::Uuid::from_u128(2), ms: 1000 }), ..moment }
+    }
+
+    fn kept(moment: Moment, made: Vec<Made>, key_text: &str) -> Remembered {
+        let Moment { at, since } = moment;
+        Remembered { key: key(key_text), request: "x".to_owned(), at, since, made, answer: None }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forgets_no_key() {
+        let made = vec![Made::Port(PortId(uuid::Uuid::from_u128(1)))];
+        for clock in [Timestamp::MAX, Timestamp::MIN, Timestamp::UNIX_EPOCH] {
+            let mut memory = Memory::default();
+            assert!(matches!(memory.ask(&key("a"), "x", at(1)).0, Known::New));
+            memory.made(&key("a"), made.clone()).unwrap();
+            memory.end(&key("a"));
+            assert!(matches!(memory.ask(&key("a"), "x", set(at(24), clock)).0, Known::Made(_)), "{clock}");
+            // Also when the daemon is started anew after that.
+            let mut again = Memory::default();
+            again.recall(kept(at(1), made.clone(), "a"), set(at(2), clock));
+            assert!(matches!(again.ask(&key("a"), "x", set(at(24), clock)).0, Known::Made(_)), "{clock}");
+            assert!(matches!(again.ask(&key("a"), "x", set(at(26), clock)).0, Known::New), "{clock}");
+        }
+    }
+
+    #[test]
+    fn over_a_boot_the_walls_clock_counts() {
+        let made = vec![Made::Port(PortId(uuid::Uuid::from_u128(1)))];
+        let mut memory = Memory::default();
+        memory.recall(kept(at(100), made.clone(), "a"), in_another_boot(at(120)));
+        assert!(matches!(memory.ask(&key("a"), "x", in_another_boot(at(120))).0, Known::Made(_)));
+        let late = Moment { since: Some(SinceBoot { boot: uuid::Uuid::from_u128(2), ms: 5 * 3_600_000 }), ..at(125) };
+        assert!(matches!(memory.ask(&key("a"), "x", late).0, Known::New));
+        // One from a time that is yet to come is as if it were new.
+        memory.recall(kept(at(9000), made, "b"), in_another_boot(at(120)));
+        assert!(matches!(memory.ask(&key("b"), "x", in_another_boot(at(120))).0, Known::Made(_)));
     }
 
     #[test]
@@ -177,7 +245,7 @@ mod tests {
         let mut memory = Memory::default();
         for number in 0..80 {
             let key = key(&number.to_string());
-            assert!(matches!(memory.ask(&key, "x", at(0) + SignedDuration::from_secs(number)).0, Known::New));
+            assert!(matches!(memory.ask(&key, "x", after(SignedDuration::from_secs(number))).0, Known::New));
             memory.answered(&key, Answered { status: 201, body: "x".repeat(1 << 20) }).unwrap();
             memory.end(&key);
         }
@@ -192,7 +260,7 @@ mod tests {
         memory.ask(&key("hangs"), "x", at(0));
         for number in 0..1_000_000 {
             let key = key(&number.to_string());
-            assert!(matches!(memory.ask(&key, "x", at(0) + SignedDuration::from_millis(number)).0, Known::New));
+            assert!(matches!(memory.ask(&key, "x", after(SignedDuration::from_millis(number))).0, Known::New));
             memory.answered(&key, Answered { status: 204, body: String::new() }).unwrap();
             memory.end(&key);
         }
@@ -214,9 +282,9 @@ mod tests {
     fn what_was_made_and_never_answered_answers() {
         let made = Made::Port(PortId(uuid::Uuid::from_u128(1)));
         let mut memory = Memory::default();
-        memory.recall(Remembered { key: key("a"), request: "x".to_owned(), at: at(0), made: vec![made], answer: None });
+        memory.recall(kept(at(0), vec![made], "a"), at(0));
         assert!(matches!(memory.ask(&key("a"), "x", at(1)).0, Known::Made(found) if found == [made]));
-        memory.recall(Remembered { key: key("b"), request: "x".to_owned(), at: at(0), made: Vec::new(), answer: None });
+        memory.recall(kept(at(0), Vec::new(), "b"), at(0));
         assert!(matches!(memory.ask(&key("b"), "x", at(1)).0, Known::New));
     }
 }

@@ -43,11 +43,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::config::AllowedBridges;
 use crate::events::{self, Event, Events};
 use crate::kernel::hands::{Answer, Hands};
@@ -196,7 +196,8 @@ impl Manager {
             state.add_port(port, phase);
         });
         let mut memory = Memory::default();
-        loaded.remembered.into_iter().for_each(|one| memory.recall(one));
+        let now = clock::moment();
+        loaded.remembered.into_iter().for_each(|one| memory.recall(one, now));
         let manager = Self {
             state: Mutex::new(state),
             memory: Mutex::new(memory),
@@ -322,9 +323,14 @@ impl Manager {
         }
     }
 
+    /// Waits for what is still under way after a stop, at most for `limit`: what the kernel's threads gave up is taken back.
+    pub async fn wind_up(&self, limit: Duration) {
+        let _ = tokio::time::timeout(limit, self.tasks.wait()).await;
+    }
+
     /// What is known of a key for a request; a key not known is the caller's to end with `answered` or `forget`.
     pub fn recollect(&self, key: &Key, request: &str) -> Known {
-        let (known, old) = self.memory().ask(key, request, Timestamp::now());
+        let (known, old) = self.memory().ask(key, request, clock::moment());
         if !old.is_empty() {
             let forget = old.into_iter().map(Change::ForgetKey).collect();
             self.store.submit(forget, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
@@ -344,6 +350,11 @@ impl Manager {
         };
         self.memory().end(key);
         Ok(stored?)
+    }
+
+    /// Lets those go on who wait for a key whose answer is not kept: what was made answers for it.
+    pub fn end_key(&self, key: &Key) {
+        self.memory().end(key);
     }
 
     /// Forgets a key whose request is to be possible again.
@@ -506,7 +517,7 @@ fn port_event(kind: events::Kind, port: &Port, before: Option<Phase>, after: Opt
         new: after.map(Phase::status),
         phase: after,
         reason,
-        ..Event::new(kind, Timestamp::now())
+        ..Event::new(kind, clock::now())
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::config::BridgeRule;
 use crate::kernel::worker::Outcome;
 use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
@@ -78,7 +78,7 @@ impl Manager {
             (None, Some(bridge_mtu)) => bridge_mtu,
             (None, None) => self.policy().mtu,
         };
-        let now = Timestamp::now();
+        let now = clock::now();
         Ok(Network {
             id: new.id.unwrap_or_else(|| NetworkId(Uuid::new_v4())),
             name: new.name,
@@ -198,7 +198,7 @@ impl Manager {
                 return Ok(Vec::new());
             }
             let ports = if record.mtu == entry.record.mtu { Vec::new() } else { self.resized(&state, &record)? };
-            record.updated_at = Timestamp::now();
+            record.updated_at = clock::now();
             record.revision_number += 1;
             (record, ports)
         };
@@ -309,7 +309,7 @@ impl Manager {
     }
 
     pub(super) async fn create_subnets(self: Arc<Self>, new: Vec<NewSubnet>, context: &Context) -> Result<Reply, Error> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let subnets = new.into_iter().map(|one| one.checked(now)).collect::<Result<Vec<_>, _>>()?;
         // In one order for everybody, so that two of these cannot wait for each other.
         let networks: BTreeSet<NetworkId> = subnets.iter().map(|subnet| subnet.network_id).collect();
@@ -370,7 +370,7 @@ impl Manager {
             let mut state = self.lock();
             let before = state.subnets.get(&id).map(|entry| entry.record.clone()).ok_or(Error::NoSuchSubnet(id))?;
             context.expects(before.revision_number)?;
-            let after = before.changed(change, Timestamp::now())?;
+            let after = before.changed(change, clock::now())?;
             state.check_gateway(&after)?;
             // In its place before it is durable, so that no port takes its new gateway's address meanwhile.
             state.replace_subnet(after.clone());

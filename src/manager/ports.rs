@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::events::Kind;
 use crate::model::action::{AfterDetach, NewPort, PortChange};
 use crate::model::memory::Made;
@@ -85,7 +85,7 @@ impl Manager {
             Some(mac) => state.check_mac(mac, network, None)?,
             None => self.draw_mac(state, network)?,
         };
-        let now = Timestamp::now();
+        let now = clock::now();
         Ok(Port {
             id,
             network_id: new.network_id,
@@ -106,7 +106,16 @@ impl Manager {
     }
 
     pub(super) async fn update_port(self: Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
-        self.claim(|state| claim_port(state, id)).await?;
+        let addresses = change.fixed_ips.is_some();
+        self.claim(|state| {
+            // Whoever makes or removes a subnet is waited for: an address is taken of one that is durable.
+            let network = &state.network(state.port(id)?.record.network_id)?.claim;
+            if addresses && network.taken() {
+                return Ok(Claimed::Busy(network.bell()));
+            }
+            claim_port(state, id)
+        })
+        .await?;
         let result = self.update_port_claimed(id, change, context).await;
         self.release(id);
         self.judge(&mut self.lock(), id, Reason::Drift);
@@ -235,7 +244,7 @@ fn changed(state: &State, before: &Port, change: PortChange) -> Result<Port, Err
     after.device_owner = change.device_owner.unwrap_or(after.device_owner);
     after.admin_up = change.admin_up.unwrap_or(after.admin_up);
     if after != *before {
-        after.updated_at = Timestamp::now();
+        after.updated_at = clock::now();
         after.revision_number += 1;
     }
     Ok(after)

@@ -236,38 +236,47 @@ impl Manager {
         for link in done.seen {
             state.seen(link, at);
         }
-        if let Some(name) = done.guest_device {
-            self.note_guest_device(&mut state, port, name);
+        let commit = state.ports.get(&port).and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.commit);
+        if let Some((name, commit)) = done.guest_device.zip(commit) {
+            self.note_guest_device(&mut state, port, commit, name);
         }
     }
 
-    /// Records the name a port's NIC has in its guest. It may come with the next flush: the answer shows
-    /// it already, and a start asks for a name that is not there.
-    fn note_guest_device(&self, state: &mut State, port: PortId, name: LinkName) {
-        let Some(entry) = state.ports.get_mut(&port) else { return };
-        let Some(binding) = entry.record.binding.as_mut() else { return };
-        if binding.guest_device.replace(name.clone()) == Some(name) {
-            return;
+    /// Records the name that the NIC of a port attached by `commit` has in its guest; false when the port is by now attached
+    /// by another. It may come with the next flush: the answer shows it already, and a start asks for a name that is not there.
+    /// The record is whoever's has the claim, so this name alone is written, and only into a record of that commit.
+    fn note_guest_device(&self, state: &mut State, port: PortId, commit: u64, name: LinkName) -> bool {
+        let binding = state.ports.get_mut(&port).and_then(|entry| entry.record.binding.as_mut());
+        let Some(binding) = binding.filter(|binding| binding.commit == commit) else { return false };
+        if binding.guest_device.replace(name.clone()).as_ref() != Some(&name) {
+            let changes = vec![Change::NoteGuestDevice(port, commit, name)];
+            self.store.submit(changes, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
         }
-        let changes = vec![Change::PutPort(Box::new(entry.record.clone()))];
-        self.store.submit(changes, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
+        true
     }
 
     /// Asks for a name that a death kept from being recorded.
     pub(super) async fn learn_guest_device(self: Arc<Self>, port: PortId) {
-        let asked = {
-            let state = self.lock();
-            let Some(entry) = state.ports.get(&port) else { return };
-            let server = entry.record.attached_to().and_then(|id| state.servers.get(&id));
-            match server.map(|server| (&server.record.guest, server.record.pin)) {
-                Some((Guest::Netns { path }, Some(pin))) => self.hands.guest_device(port, path.clone(), pin),
-                _ => return,
+        for _ in 0..TRIES {
+            let (commit, asked) = {
+                let state = self.lock();
+                let Some(entry) = state.ports.get(&port) else { return };
+                let Some(commit) = entry.record.binding.as_ref().map(|binding| binding.commit) else { return };
+                let server = entry.record.attached_to().and_then(|id| state.servers.get(&id));
+                match server.map(|server| (&server.record.guest, server.record.pin)) {
+                    Some((Guest::Netns { path }, Some(pin))) => (commit, self.hands.guest_device(port, path.clone(), pin)),
+                    _ => return,
+                }
+            };
+            let Ok(answer) = asked else { return };
+            match answered(answer).await {
+                Ok(Ok(name)) => {
+                    if self.note_guest_device(&mut self.lock(), port, commit, name) {
+                        return;
+                    }
+                }
+                failed => return tracing::debug!(%port, ?failed, "a NIC's name in its guest could not be read back"),
             }
-        };
-        let Ok(answer) = asked else { return };
-        match answered(answer).await {
-            Ok(Ok(name)) => self.note_guest_device(&mut self.lock(), port, name),
-            failed => tracing::debug!(%port, ?failed, "a NIC's name in its guest could not be read back"),
         }
     }
 

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jiff::Timestamp;
-
+use crate::clock;
 use crate::kernel::Found;
 use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::model::{Guest, PortId, Server, ServerId};
@@ -87,7 +86,7 @@ impl Manager {
             NewGuest::Vm { queues, owner } => Guest::Vm { queues, owner },
             NewGuest::Netns(path) => Guest::Netns { path },
         };
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut record = Server {
             id: new.id,
             name: new.name,

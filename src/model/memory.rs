@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::ids::{NetworkId, PortId, SubnetId};
 
 /// Whose key it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Key {
     /// The caller.
     pub uid: u32,
@@ -16,19 +18,54 @@ pub struct Key {
 
 /// What is kept under a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Remembered {
     /// The key.
     pub key: Key,
     /// A digest of method, path and body: another request under the same key is a mistake.
     pub request: String,
-    /// Since when.
+    /// Since when, by the wall's clock.
     pub at: Timestamp,
+    /// The same by a clock that nobody sets.
+    #[serde(default)]
+    pub since: Option<SinceBoot>,
     /// What was made, as soon as it is durable.
     #[serde(default)]
     pub made: Vec<Made>,
     /// What was answered.
     #[serde(default)]
     pub answer: Option<Answered>,
+}
+
+/// What had passed since a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SinceBoot {
+    /// Which boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot: Uuid,
+    /// Milliseconds, those of a suspended host too.
+    pub ms: i64,
+}
+
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By the wall's clock, which may be set.
+    pub at: Timestamp,
+    /// Since the boot, where that can be told.
+    pub since: Option<SinceBoot>,
+}
+
+impl Moment {
+    /// How long ago something was, in milliseconds: by the clock that nobody sets when it was in the same boot, else by
+    /// the wall's, which may have been set back meanwhile.
+    pub fn ago(&self, at: Timestamp, since: Option<SinceBoot>) -> i64 {
+        let elapsed = match (self.since, since) {
+            (Some(now), Some(then)) if now.boot == then.boot => now.ms.saturating_sub(then.ms),
+            _ => i64::try_from(self.at.duration_since(at).as_millis()).unwrap_or(i64::MAX),
+        };
+        elapsed.max(0)
+    }
 }
 
 /// The thing a request made.
@@ -45,6 +82,7 @@ pub enum Made {
 
 /// An answer to be given again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Answered {
     /// Its HTTP status.
     pub status: u16,

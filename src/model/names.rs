@@ -97,10 +97,15 @@ pub fn seal(store: uuid::Uuid, commit: u64) -> String {
     format!("nicd {store} {commit}")
 }
 
+/// Above any number of commits; as far again is left to count on from.
+const COMMITS: u64 = 1 << 62;
+
 /// The commit number in a seal of this store's.
 pub fn sealed(alias: &str, store: uuid::Uuid) -> Option<u64> {
     let (by, commit) = alias.strip_prefix("nicd ")?.split_once(' ')?;
-    (uuid::Uuid::try_parse(by).ok()? == store).then(|| commit.parse().ok())?
+    let commit = (uuid::Uuid::try_parse(by).ok()? == store).then(|| commit.parse().ok())?;
+    // No count of commits gets there: such a number was written by somebody else.
+    commit.filter(|commit| *commit < COMMITS)
 }
 
 /// The `choice`-th name for a port's device: `nicd` and eleven hexadecimal digits of its UUID, further on for each

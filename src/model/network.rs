@@ -14,6 +14,7 @@ pub const MAX_MTU: u32 = 65521;
 
 /// A network as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Network {
     /// Its id.
     pub id: NetworkId,

@@ -12,6 +12,7 @@ use super::server::TapMake;
 
 /// A port as recorded: what should be. What is, the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Port {
     /// Its id.
     pub id: PortId,
@@ -52,6 +53,7 @@ pub struct Port {
 
 /// One address of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FixedIp {
     /// The subnet it is from.
     pub subnet_id: SubnetId,
@@ -61,6 +63,7 @@ pub struct FixedIp {
 
 /// What the client asks of the device (`binding:profile`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Profile {
     /// The NIC's name inside a namespace; none for the lowest free `eth%d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +95,7 @@ pub enum Origin {
 
 /// A port's place at its server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Binding {
     /// The server.
     pub server_id: ServerId,

@@ -15,6 +15,7 @@ pub const MAX_QUEUES: u16 = 256;
 
 /// A server as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Server {
     /// Its id.
     pub id: ServerId,
@@ -45,7 +46,7 @@ pub struct Server {
 
 /// What kind of guest a server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Guest {
     /// A virtual machine: its NICs are taps.
     Vm {
@@ -64,6 +65,7 @@ pub enum Guest {
 
 /// What a server's taps are made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TapMake {
     /// Queues, 1 to 256.
     pub queues: u16,
@@ -73,6 +75,7 @@ pub struct TapMake {
 
 /// Who may open a tap. With both set the opener must satisfy both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Owner {
     /// The user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +87,7 @@ pub struct Owner {
 
 /// A network namespace beyond doubt: inodes are used again at once, cookies never within one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetnsPin {
     /// The boot (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: uuid::Uuid,

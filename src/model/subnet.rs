@@ -12,6 +12,7 @@ use super::pools::{FreeRanges, Range, number};
 
 /// A subnet as recorded. Made by [`NewSubnet::checked`] alone, so its parts fit together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subnet {
     /// Its id.
     pub id: SubnetId,
@@ -45,6 +46,7 @@ pub struct Subnet {
 
 /// A route the guest gets beside its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HostRoute {
     /// Where to.
     pub destination: IpNetwork,

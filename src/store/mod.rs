@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use crate::inbox::{Inbox, Refused};
 use crate::model::memory::{Key, Remembered};
-use crate::model::{Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
 use crate::points;
 use crate::telemetry::meters;
 use crate::threads;
@@ -76,6 +76,9 @@ pub enum StoreError {
         /// The last one known here.
         known: u32,
     },
+    /// A record was written by a newer nicd.
+    #[error("a record was written by a newer nicd: {0}. Run the newer nicd, or restore an older copy")]
+    NewerRecord(String),
     /// This process may not write there.
     #[error("{0} may not be written by this user; start nicd by its service (systemctl start nicd), or as root")]
     Denied(String),
@@ -120,7 +123,7 @@ impl StoreError {
             Self::Damaged(_) => "damaged",
             Self::Failed(_) => "failed",
             Self::Denied(_) => "denied",
-            Self::Newer { .. } => "newer",
+            Self::Newer { .. } | Self::NewerRecord(_) => "newer",
             Self::Held(_) => "held",
             Self::Replaced(_) => "replaced",
             Self::Busy => "busy",
@@ -146,6 +149,8 @@ pub enum Change {
     DeleteServer(ServerId),
     /// Writes a port with its addresses, new or changed.
     PutPort(Box<Port>),
+    /// Notes the name that a port's NIC has in its guest, where the port is still attached by that commit.
+    NoteGuestDevice(PortId, u64, LinkName),
     /// Removes a port with its addresses.
     DeletePort(PortId),
     /// Writes what is remembered under an idempotency key.
@@ -160,6 +165,7 @@ pub enum Change {
 
 /// Commits that an older copy, put in the store's place, does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LostCommits {
     /// The last one that is known.
     pub after: u64,
@@ -185,6 +191,7 @@ impl Change {
             Self::PutServer(_) => "put_server",
             Self::DeleteServer(_) => "delete_server",
             Self::PutPort(_) => "put_port",
+            Self::NoteGuestDevice(..) => "note_guest_device",
             Self::DeletePort(_) => "delete_port",
             Self::Remember(_) => "remember",
             Self::ForgetKey(_) => "forget_key",

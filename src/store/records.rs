@@ -12,6 +12,7 @@ use crate::model::memory::Remembered;
 use crate::model::{Network, NetworkId, Port, PortId, Server, Subnet, SubnetId};
 use crate::points;
 
+use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
 
 /// Writes a transaction's changes.
@@ -25,21 +26,29 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
     };
     match change {
         Change::PutNetwork(network) => run(
-            "INSERT INTO networks (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2",
-            params![network.id.to_string(), json(network)?],
+            "INSERT INTO networks (id, body, version) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?2, version = ?3",
+            params![network.id.to_string(), json(network)?, ROW_VERSION],
         ),
         Change::DeleteNetwork(id) => run("DELETE FROM networks WHERE id = ?1", params![id.to_string()]),
         Change::PutSubnet(subnet) => run(
-            "INSERT INTO subnets (id, network_id, body) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?3",
-            params![subnet.id.to_string(), subnet.network_id.to_string(), json(subnet)?],
+            "INSERT INTO subnets (id, network_id, body, version) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET body = ?3, version = ?4",
+            params![subnet.id.to_string(), subnet.network_id.to_string(), json(subnet)?, ROW_VERSION],
         ),
         Change::DeleteSubnet(id) => run("DELETE FROM subnets WHERE id = ?1", params![id.to_string()]),
         Change::PutServer(server) => run(
-            "INSERT INTO servers (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2",
-            params![server.id.to_string(), json(server)?],
+            "INSERT INTO servers (id, body, version) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?2, version = ?3",
+            params![server.id.to_string(), json(server)?, ROW_VERSION],
         ),
         Change::DeleteServer(id) => run("DELETE FROM servers WHERE id = ?1", params![id.to_string()]),
         Change::PutPort(port) => put_port(connection, port),
+        Change::NoteGuestDevice(id, commit, name) => {
+            // A newer record, or none, is of another device.
+            let Some(mut record) = port(connection, *id)? else { return Ok(()) };
+            let Some(binding) = record.binding.as_mut().filter(|binding| binding.commit == *commit) else { return Ok(()) };
+            binding.guest_device = Some(name.clone());
+            run("UPDATE ports SET body = ?2, version = ?3 WHERE id = ?1", params![id.to_string(), json(&record)?, ROW_VERSION])
+        }
         Change::DeletePort(id) => {
             if let Some(port) = port(connection, *id)? {
                 port.held_ips().try_for_each(|ip| free(connection, &port, ip.ip_address))?;
@@ -47,8 +56,9 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             run("DELETE FROM ports WHERE id = ?1", params![id.to_string()])
         }
         Change::Remember(remembered) => run(
-            "INSERT INTO remembered (uid, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (uid, key) DO UPDATE SET body = ?3",
-            params![remembered.key.uid, remembered.key.key, json(remembered)?],
+            "INSERT INTO remembered (uid, key, body, version) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (uid, key) DO UPDATE SET body = ?3, version = ?4",
+            params![remembered.key.uid, remembered.key.key, json(remembered)?, ROW_VERSION],
         ),
         Change::ForgetKey(key) => run("DELETE FROM remembered WHERE uid = ?1 AND key = ?2", params![key.uid, key.key]),
         Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
@@ -63,17 +73,24 @@ fn put_port(connection: &Connection, record: &Port) -> Result<(), StoreError> {
     let before = port(connection, record.id)?;
     let mut put = connection
         .prepare_cached(
-            "INSERT INTO ports (id, network_id, server_id, mac, body) SELECT ?1, ?2, ?3, ?4, ?5
+            "INSERT INTO ports (id, network_id, server_id, mac, body, version) SELECT ?1, ?2, ?3, ?4, ?5, ?6
              WHERE EXISTS (SELECT 1 FROM networks WHERE id = ?2) AND (?3 IS NULL OR EXISTS (SELECT 1 FROM servers WHERE id = ?3))
-             ON CONFLICT (id) DO UPDATE SET server_id = ?3, mac = ?4, body = ?5",
+             ON CONFLICT (id) DO UPDATE SET server_id = ?3, mac = ?4, body = ?5, version = ?6",
         )
         .map_err(failed)?;
-    let row = params![id, record.network_id.to_string(), server, record.mac.to_string(), json(record)?];
+    let row = params![id, record.network_id.to_string(), server, record.mac.to_string(), json(record)?, ROW_VERSION];
     if put.execute(row).map_err(failed)? == 0 {
         return Err(StoreError::Conflict(format!("port {id} is of a network or a server that is not there")));
     }
     let held = |port: &Port| port.held_ips().map(|ip| ip.ip_address).collect::<Vec<_>>();
     let (had, has) = (before.as_ref().map(held).unwrap_or_default(), held(record));
+    for ip in record.held_ips().filter(|ip| !had.contains(&ip.ip_address)) {
+        let mut of = connection.prepare_cached("SELECT 1 FROM subnets WHERE id = ?1 AND network_id = ?2").map_err(failed)?;
+        if !of.exists(params![ip.subnet_id.to_string(), record.network_id.to_string()]).map_err(failed)? {
+            let address = ip.ip_address;
+            return Err(StoreError::Conflict(format!("port {id} has {address} of subnet {}, which is not there", ip.subnet_id)));
+        }
+    }
     had.iter().filter(|ip| !has.contains(ip)).try_for_each(|ip| free(connection, record, *ip))?;
     let mut add =
         connection.prepare_cached("INSERT INTO addresses (network_id, address, port_id) VALUES (?1, ?2, ?3)").map_err(failed)?;
@@ -181,14 +198,19 @@ fn all<T: DeserializeOwned>(
     columns: &str,
     named: impl Fn(&T) -> Vec<String>,
 ) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare(&format!("SELECT body, {columns} FROM {table}")).map_err(failed)?;
+    let mut statement = connection.prepare(&format!("SELECT body, version, {columns} FROM {table}")).map_err(failed)?;
     let width = statement.column_count();
     let mut rows = statement.query([]).map_err(failed)?;
     let mut records = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
         let body: String = row.get(0).map_err(failed)?;
+        let version: u32 = row.get(1).map_err(failed)?;
+        if version > ROW_VERSION {
+            let what = format!("it is in form {version}, and this nicd knows up to {ROW_VERSION}");
+            return Err(StoreError::NewerRecord(format!("{what} (table {table}, {})", begins(&body))));
+        }
         let read = record(table, &body)?;
-        let beside = (1..width).map(|column| row.get(column)).collect::<Result<Vec<String>, _>>().map_err(failed)?;
+        let beside = (2..width).map(|column| row.get(column)).collect::<Result<Vec<String>, _>>().map_err(failed)?;
         if named(&read) != beside {
             return Err(damaged(table, &begins(&body), &format!("beside it stands {}", beside.join(", "))));
         }
@@ -198,7 +220,11 @@ fn all<T: DeserializeOwned>(
 }
 
 fn record<T: DeserializeOwned>(table: &str, body: &str) -> Result<T, StoreError> {
-    serde_json::from_str(body).map_err(|error| damaged(table, &begins(body), &error.to_string()))
+    serde_json::from_str(body).map_err(|error| match error.to_string() {
+        // As serde words it: what is written down here in full is known here.
+        what if what.starts_with("unknown ") => StoreError::NewerRecord(format!("{what} (table {table}, {})", begins(body))),
+        what => damaged(table, &begins(body), &what),
+    })
 }
 
 fn begins(body: &str) -> String {

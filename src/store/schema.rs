@@ -20,7 +20,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// attach's flush, or a scan at the delete of a network. A port's network and server are looked for as it is written.
 /// `ports` alone has rowids: its bodies are appended to one page then, and small ids sorted into another, where bodies
 /// sorted in by id would be moved about in several.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
         value ANY
@@ -58,7 +59,20 @@ const MIGRATIONS: [&str; 1] = ["
         body TEXT NOT NULL,
         PRIMARY KEY (uid, key)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    // Each row says in which form its body is.
+    "
+    ALTER TABLE networks ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE subnets ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE servers ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE ports ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE remembered ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+",
+];
+
+/// The form in which rows are written: one more with each attribute that an older nicd must not leave out. It refuses what
+/// is newer, and so does one that finds an attribute or a word that it does not know.
+pub(super) const ROW_VERSION: u32 = 1;
 
 /// Exclusive hold of a state directory, for as long as it lives. The kernel lets go of it when the process dies.
 #[derive(Debug)]

@@ -1,9 +1,11 @@
-//! Trouble below SQLite: file calls that fail one by one, files that are taken away, programs that hold the store.
+//! Trouble below nicd: file calls that fail one by one, files that are taken away, programs that hold the store, a clock that
+//! somebody sets.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
 #[path = "../common/bench.rs"]
 mod bench;
+mod clock;
 #[path = "../common/daemon.rs"]
 mod daemon;
 mod held;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const BELOW: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("plan", &["model"]),
+    ("clock", &["model"]),
     ("inbox", &[]),
     ("pace", &[]),
     ("exit", &[]),
@@ -18,13 +19,16 @@ const BELOW: &[(&str, &[&str])] = &[
     ("service", &[]),
     ("args", &["config", "exit", "telemetry"]),
     ("access", &["config", "kernel"]),
-    ("events", &["model", "points", "telemetry"]),
+    ("events", &["clock", "model", "points", "telemetry"]),
     ("store", &["inbox", "model", "points", "telemetry", "threads"]),
     // An execution runs on a host, and a host's threads run executions: one floor.
     ("exec", &["kernel", "model", "plan"]),
     ("kernel", &["exec", "inbox", "model", "pace", "plan", "points", "store", "telemetry", "threads"]),
     ("guest", &["kernel", "model"]),
-    ("manager", &["config", "events", "exec", "guest", "inbox", "kernel", "model", "pace", "plan", "store", "telemetry"]),
+    (
+        "manager",
+        &["clock", "config", "events", "exec", "guest", "inbox", "kernel", "model", "pace", "plan", "store", "telemetry"],
+    ),
     ("dbus", &["access", "config", "events", "manager", "model", "plan", "telemetry"]),
     (
         "api",
