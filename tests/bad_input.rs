@@ -130,7 +130,6 @@ fn attaches_that_cannot_be() {
             post(at("2001:db8::7"), 400, "address_outside_subnet", "2001:db8::7"),
             post(at("192.0.2.4"), 409, "address_in_use", "192.0.2.4"),
             post(at("192.0.2.0"), 400, "address_not_usable", "192.0.2.0"),
-            post(at("192.0.2.1"), 400, "address_not_usable", "192.0.2.1"),
             post(at("192.0.2.7"), 400, "address_not_usable", "192.0.2.7"),
             post(attach(json!({"net_id": bare})), 400, "no_subnet", &bare),
             post(attach(json!({"port_id": taken})), 409, "port_in_use", &taken),
@@ -206,6 +205,12 @@ fn networks_and_subnets_that_cannot_be() {
             body["network_id"] = network.clone().into();
             bad("POST", "/v2.0/subnets", json!({ "subnet": body }), status, reason, says)
         };
+        let by = |nexthop: &str| json!([{"destination": "198.51.100.0/24", "nexthop": nexthop}]);
+        let routed = |nexthop: &str| json!({"cidr": "10.0.0.0/24", "host_routes": by(nexthop)});
+        let route_of = |nexthop: &str, status, reason, says: &str| {
+            let body = json!({"subnet": {"host_routes": by(nexthop)}});
+            bad("PUT", format!("/v2.0/subnets/{subnet}"), body, status, reason, says)
+        };
         let elsewhere = json!({"subnet": {"network_id": NOBODY, "cidr": "198.51.100.0/24"}});
         let cases = vec![
             network_of(json!({"nicd:bridge": "nowhere"}), 400, "no_such_bridge", "nowhere"),
@@ -241,6 +246,16 @@ fn networks_and_subnets_that_cannot_be() {
                 "bad_subnet",
                 "10.0.1.2",
             ),
+            subnet_of(json!({"cidr": "126.0.0.0/7"}), 400, "bad_subnet", "127.0.0.0/8"),
+            subnet_of(json!({"cidr": "fc00::/6"}), 400, "bad_subnet", "fe80::/10"),
+            subnet_of(routed("10.0.0.255"), 400, "bad_subnet", "10.0.0.255"),
+            subnet_of(routed("10.0.0.0"), 400, "bad_subnet", "10.0.0.0"),
+            subnet_of(routed("192.0.2.255"), 400, "bad_subnet", "192.0.2.255"),
+            subnet_of(routed("198.51.100.9"), 400, "bad_subnet", "198.51.100.9"),
+            subnet_of(routed("fd00::1"), 400, "bad_subnet", "fd00::1"),
+            route_of("192.0.2.255", 400, "bad_subnet", "192.0.2.255"),
+            route_of("198.51.100.9", 400, "bad_subnet", "198.51.100.9"),
+            route_of("224.0.0.1", 400, "bad_subnet", "224.0.0.1"),
             subnet_of(json!({"cidr": "10.0.0.0/24", "dns_nameservers": ["dns"]}), 400, "invalid_value", "dns"),
             bad("POST", "/v2.0/subnets", elsewhere, 404, "no_such_network", NOBODY),
             bad("PUT", format!("/v2.0/networks/{NOBODY}"), json!({"network": {}}), 404, "no_such_network", NOBODY),

@@ -286,7 +286,7 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::NoSuchPort(_) | Error::PortNotOnServer { .. } => (S::NOT_FOUND, "PortNotFound"),
         Error::PortInUse(_) => (S::CONFLICT, "PortInUse"),
         Error::IdTaken(_) => (S::CONFLICT, "Conflict"),
-        Error::AddressInUse { .. } => (S::CONFLICT, "IpAddressInUse"),
+        Error::AddressInUse { .. } | Error::AddressOfHost { .. } => (S::CONFLICT, "IpAddressInUse"),
         Error::GatewayInUse { .. } => (S::CONFLICT, "GatewayIpInUse"),
         Error::RevisionMismatch { .. } => (S::PRECONDITION_FAILED, "RevisionNumberConstraintFailed"),
         Error::AddressOutside { .. } | Error::AddressKept { .. } => (S::BAD_REQUEST, "InvalidIpForNetwork"),

@@ -1,7 +1,9 @@
-//! Which links the host's default routes leave by.
+//! Routes of the host: which links its default routes leave by, and which next hops it has by a link.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use super::addresses::ip_of;
 use super::answer::{Failure, Part};
 use super::socket::Netlink;
 use super::uapi::*;
@@ -11,6 +13,8 @@ use super::wire::{self, Batch};
 const RTMSG: usize = 12;
 /// Length of `struct rtnexthop`.
 const RTNEXTHOP: usize = 8;
+/// Length of `struct nhmsg`.
+const NHMSG: usize = 8;
 
 /// The links of the default routes in the main table, v4 and v6.
 pub(super) fn default_route_links(netlink: &mut Netlink) -> Result<BTreeSet<u32>, Failure> {
@@ -35,29 +39,80 @@ fn leaves_by(body: &[u8]) -> Option<Vec<u32>> {
     if length != 0 || kind != RTN_UNICAST {
         return None;
     }
-    let (mut links, mut table) = (Vec::new(), u32::from(table));
-    for (kind, value) in wire::fields_behind(body, RTMSG) {
-        match kind {
-            RTA_TABLE => table = wire::u32_at(value, 0)?,
-            RTA_OIF => links.extend(wire::u32_at(value, 0)),
-            RTA_MULTIPATH => links.extend(next_hops(value)),
-            _ => {}
-        }
-    }
-    (table == u32::from(RT_TABLE_MAIN)).then_some(links)
+    let further = wire::fields_behind(body, RTMSG).find(|(kind, _)| *kind == RTA_TABLE);
+    let table = further.map_or(Some(u32::from(table)), |(_, value)| wire::u32_at(value, 0))?;
+    (table == u32::from(RT_TABLE_MAIN)).then(|| legs(body).into_iter().filter_map(|leg| leg.link).collect())
 }
 
-/// The links of `RTA_MULTIPATH`: `struct rtnexthop` with attributes behind each.
-fn next_hops(mut rest: &[u8]) -> impl Iterator<Item = u32> {
+/// The next hops by the link with this index: of the host's routes in all tables, and of its next-hop objects. The kernel
+/// picks them out, so this costs a message for each route by that link alone.
+pub(super) fn next_hops(netlink: &mut Netlink, index: u32) -> Result<BTreeSet<IpAddr>, Failure> {
+    let mut hops = BTreeSet::new();
+    for family in [AF_INET, AF_INET6] {
+        let ask = || {
+            let mut fixed = [0; RTMSG];
+            fixed[0] = family;
+            let mut batch = Batch::default();
+            batch.add(Part::Look, RTM_GETROUTE, NLM_F_DUMP, &fixed, |f| f.u32(RTA_OIF, index));
+            batch
+        };
+        let by_it = |leg: Leg| leg.via.filter(|_| leg.link == Some(index));
+        hops.extend(netlink.dump(ask, |body| Some(legs(body).into_iter().filter_map(by_it).collect::<Vec<_>>()))?.concat());
+    }
+    let ask = || {
+        let mut batch = Batch::default();
+        batch.add(Part::Look, RTM_GETNEXTHOP, NLM_F_DUMP, &[0; NHMSG], |f| f.u32(NHA_OIF, index));
+        batch
+    };
+    hops.extend(netlink.dump(ask, |body| object(body, index))?);
+    Ok(hops)
+}
+
+/// One way of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Leg {
+    /// The link it leaves by.
+    link: Option<u32>,
+    /// The next hop; none for what is on the link itself.
+    via: Option<IpAddr>,
+}
+
+/// The ways of one route.
+fn legs(body: &[u8]) -> Vec<Leg> {
+    let fields = || wire::fields_behind(body, RTMSG);
+    let link = fields().find(|(kind, _)| *kind == RTA_OIF).and_then(|(_, value)| wire::u32_at(value, 0));
+    let only = Leg { link, via: fields().find_map(via) };
+    let several = fields().filter(|(kind, _)| *kind == RTA_MULTIPATH).flat_map(|(_, value)| multipath(value));
+    [only].into_iter().filter(|leg| leg.link.is_some()).chain(several).collect()
+}
+
+/// `RTA_GATEWAY`, or `RTA_VIA` where the next hop is of the other family: `struct rtvia`, the family and the octets.
+fn via((kind, value): (u16, &[u8])) -> Option<IpAddr> {
+    match kind {
+        RTA_GATEWAY => ip_of(value),
+        RTA_VIA => ip_of(value.get(2..)?),
+        _ => None,
+    }
+}
+
+/// `RTA_MULTIPATH`: `struct rtnexthop` with attributes behind each.
+fn multipath(mut rest: &[u8]) -> impl Iterator<Item = Leg> {
     std::iter::from_fn(move || {
         let length = usize::from(wire::u16_at(rest, 0)?);
-        let link = wire::u32_at(rest, 4)?;
+        let link = wire::u32_at(rest, 4);
         if length < RTNEXTHOP {
             return None;
         }
+        let own = rest.get(..length).unwrap_or(rest);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(link)
+        Some(Leg { link, via: wire::fields_behind(own, RTNEXTHOP).find_map(via) })
     })
+}
+
+/// The next hop of a next-hop object by the link with this index.
+fn object(body: &[u8], index: u32) -> Option<IpAddr> {
+    let field = |wanted| wire::fields_behind(body, NHMSG).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    (wire::u32_at(field(NHA_OIF)?, 0)? == index).then(|| ip_of(field(NHA_GATEWAY)?))?
 }
 
 #[cfg(test)]
@@ -70,7 +125,8 @@ mod tests {
         #[test]
         fn arbitrary_routes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = leaves_by(&bytes);
-            let _ = next_hops(&bytes).count();
+            let _ = multipath(&bytes).count();
+            let _ = object(&bytes, 1);
         }
     }
 }

@@ -32,22 +32,22 @@ pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSee
     look_at(netlink, who, link)
 }
 
-/// The same, with what of a link of ours does not show on it alone: the addresses that are not to be on it, and who keeps it
-/// from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
+/// The same, with what does not show on the link alone: the addresses on it, and of a device of ours who keeps it from
+/// forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
 pub(super) fn look_whole(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
     let Some(mut link) = look(netlink, who)? else { return Ok(None) };
-    if link.marks().next().is_some() {
-        if let Some(bridge) = holder(&link) {
-            let forwards = look(netlink, Who::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
-            let Some(again) = look(netlink, Who::Index(link.index))? else { return Ok(None) };
-            link = again;
-            judge_held(&mut link, |_| forwards);
-        }
-        match addresses::note_strays(netlink, link.index, std::slice::from_mut(&mut link)) {
-            // It went in between, which the next look shows.
-            Err(failure) if failure.trouble == Trouble::Gone => {}
-            noted => noted?,
-        }
+    if link.marks().next().is_some()
+        && let Some(bridge) = holder(&link)
+    {
+        let forwards = look(netlink, Who::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
+        let Some(again) = look(netlink, Who::Index(link.index))? else { return Ok(None) };
+        link = again;
+        judge_held(&mut link, |_| forwards);
+    }
+    match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
+        // It went in between, which the next look shows.
+        Err(failure) if failure.trouble == Trouble::Gone => {}
+        noted => noted?,
     }
     Ok(Some(link))
 }
@@ -80,7 +80,7 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
     netlink.ask(batch, read)
 }
 
-/// A complete dump of the namespace's links, with the addresses on ours that are not to be there.
+/// A complete dump of the namespace's links, with the addresses on them.
 pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
     let ask = || {
         let mut batch = Batch::default();
@@ -93,7 +93,7 @@ pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
     let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
-    addresses::note_strays(netlink, 0, &mut links)?;
+    addresses::note(netlink, 0, &mut links)?;
     Ok(links)
 }
 
@@ -123,8 +123,11 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
         lower_up: flags & IFF_LOWER_UP != 0,
         ..LinkSeen::bare(wire::u32_at(body, 4)?, "", Kind::Other)
     };
+    let (mut lower, mut elsewhere, mut beside) = (None, false, false);
     for (kind, value) in wire::fields_behind(body, IFINFO) {
         match kind {
+            IFLA_LINK => lower = wire::u32_at(value, 0).filter(|lower| *lower != 0),
+            IFLA_LINK_NETNSID => elsewhere = true,
             IFLA_IFNAME => link.name = wire::text(value),
             IFLA_PROP_LIST => link.altnames = altnames(value),
             IFLA_IFALIAS => link.alias = Some(wire::text(value)).filter(|alias| !alias.is_empty()),
@@ -132,11 +135,15 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
             IFLA_MTU => link.mtu = wire::u32_at(value, 0).unwrap_or_default(),
             IFLA_MASTER => link.master = wire::u32_at(value, 0).filter(|master| *master != 0),
             IFLA_GROUP => link.group = wire::u32_at(value, 0).unwrap_or_default(),
-            IFLA_LINKINFO => info(&mut link, value),
+            IFLA_LINKINFO => {
+                info(&mut link, value);
+                beside = on_the_same_segment(value);
+            }
             IFLA_AF_SPEC => link.v6_autoconf = v6_autoconf(value),
             _ => {}
         }
     }
+    link.beside = lower.filter(|_| beside && !elsewhere);
     if let Some(port) = &mut link.bridge_port {
         port.held &= flags & IFF_RUNNING != 0;
     }
@@ -148,6 +155,12 @@ fn altnames(list: &[u8]) -> Vec<String> {
         wire::fields(list).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME).map(|(_, value)| wire::text(value)).collect();
     names.sort_unstable();
     names
+}
+
+/// Whether what stands in `IFLA_LINK` is on the same segment as a link of this kind.
+fn on_the_same_segment(info: &[u8]) -> bool {
+    let kind = wire::field(info, IFLA_INFO_KIND).map(wire::text);
+    kind.is_some_and(|kind| ["veth", "macvlan", "macvtap", "ipvlan", "ipvtap"].contains(&kind.as_str()))
 }
 
 /// `IFLA_LINKINFO`: what kind of link it is, and as a port of what.

@@ -31,6 +31,7 @@ pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWNEIGH: u16 = 28;
+pub(super) const RTM_GETNEXTHOP: u16 = 106;
 pub(super) const RTM_NEWLINKPROP: u16 = 108;
 pub(super) const RTM_DELLINKPROP: u16 = 109;
 pub(super) const RTNLGRP_LINK: u32 = 1;
@@ -49,6 +50,7 @@ pub(super) const RTA_GATEWAY: u16 = 5;
 pub(super) const RTA_PRIORITY: u16 = 6;
 pub(super) const RTA_MULTIPATH: u16 = 9;
 pub(super) const RTA_TABLE: u16 = 15;
+pub(super) const RTA_VIA: u16 = 18;
 
 /// `linux/socket.h`.
 pub(super) const AF_UNSPEC: u8 = 0;
@@ -71,6 +73,7 @@ pub(super) const IFLA_ADDRESS: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
 pub(super) const IFLA_MTU: u16 = 4;
 pub(super) const IFLA_LINK: u16 = 5;
+pub(super) const IFLA_LINK_NETNSID: u16 = 37;
 pub(super) const IFLA_MASTER: u16 = 10;
 pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_IFALIAS: u16 = 20;
@@ -114,6 +117,10 @@ pub(super) const VETH_INFO_PEER: u16 = 1;
 pub(super) const BR_STATE_FORWARDING: u8 = 3;
 
 /// `linux/if_addr.h`.
+/// `linux/nexthop.h`.
+pub(super) const NHA_OIF: u16 = 5;
+pub(super) const NHA_GATEWAY: u16 = 6;
+
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
 pub(super) const IFA_BROADCAST: u16 = 4;

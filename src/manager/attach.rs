@@ -33,6 +33,14 @@ enum Before {
 impl Manager {
     pub(super) async fn attach(self: Arc<Self>, attach: Attach, context: &Context) -> Result<Reply, Error> {
         let began = Instant::now();
+        // An address is chosen by what is on the bridge now. What is wrong with the request is said below.
+        let network = {
+            let state = self.lock();
+            state.server(attach.server_id).and_then(|entry| state.network_of(&attach.nic, &entry.record.project_id))
+        };
+        if let Ok(network) = network {
+            self.look_at_existing_bridge(network).await?;
+        }
         let (port, before) = self
             .claim(|state| {
                 let server = &state.server(attach.server_id)?;
@@ -110,10 +118,14 @@ impl Manager {
             if entry.claim.taken() || entry.phase != Phase::Unbound || entry.record.binding.is_some() {
                 return Err(Error::PortInUse(id));
             }
+            // What it was given may have become another's, or this host's, since.
+            entry.record.fixed_ips.iter().try_for_each(|ip| state.check_address(network, ip.ip_address, Some(id)))?;
         }
         one_per_network(state, attach, network)?;
         let fixed_ips = match addresses(state, attach, network) {
-            Err(error @ (Error::AddressInUse { .. } | Error::PoolEmpty { .. })) => return Err(error),
+            Err(error @ (Error::AddressInUse { .. } | Error::AddressOfHost { .. } | Error::PoolEmpty { .. })) => {
+                return Err(error);
+            }
             // Nova hears of these only once the port may be made.
             later => self.room_for(state, attach.server_id).and(later)?,
         };

@@ -8,7 +8,7 @@ use crate::kernel::{NetnsError, OpError, Trouble};
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
 use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
-use crate::plan::PlanError;
+use crate::plan::{HostUse, PlanError};
 use crate::store::StoreError;
 
 /// A refusal. The message says what was wrong, with the value, and what would be right.
@@ -49,6 +49,18 @@ pub enum Error {
         network: NetworkId,
         /// Its port.
         port: PortId,
+    },
+    /// The address is this host's own, or a machine's that it sends to.
+    #[error("Fixed IP {ip} is already in use by this host ({host}): {}; leave it out to get a free one.", whose(*of, device))]
+    AddressOfHost {
+        /// The address.
+        ip: IpAddr,
+        /// The host's name.
+        host: String,
+        /// The link that it is on.
+        device: String,
+        /// Whose it is.
+        of: HostUse,
     },
     /// The address asked for as a gateway is a port's.
     #[error("gateway_ip {gateway} is already in use by port {port}; choose another, or give the port another address first")]
@@ -294,6 +306,15 @@ fn anew(by_process: bool) -> &'static str {
     }
 }
 
+/// What an address is to this host, in words.
+pub(super) fn whose(of: HostUse, device: &str) -> String {
+    match of {
+        HostUse::Own => format!("{device} has it"),
+        HostUse::Peer => format!("it is the other end of an address on {device}"),
+        HostUse::NextHop => format!("it is the next hop of a route by {device}"),
+    }
+}
+
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -324,7 +345,7 @@ impl Error {
             Self::PortNotOnServer { .. } => "port_not_on_server",
             Self::PortInUse(_) => "port_in_use",
             Self::IdTaken(_) => "id_in_use",
-            Self::AddressInUse { .. } | Self::GatewayInUse { .. } => "address_in_use",
+            Self::AddressInUse { .. } | Self::AddressOfHost { .. } | Self::GatewayInUse { .. } => "address_in_use",
             Self::RevisionMismatch { .. } => "revision_mismatch",
             Self::AddressOutside { .. } => "address_outside_subnet",
             Self::AddressKept { .. } => "address_not_usable",

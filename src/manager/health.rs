@@ -8,6 +8,7 @@ use crate::events::{Event, Kind};
 use crate::model::{PortId, Status};
 use crate::store::{Holder, StoreError};
 
+use super::error::whose;
 use super::gc::Leftover;
 use super::state::State;
 use super::view::{Health, Problem};
@@ -25,6 +26,9 @@ const DEVICE_KEPT: &str = "device_kept";
 /// The stable word for another program that holds the store up.
 const STORE_HELD: &str = "store_held";
 
+/// The stable word for an address that a port and this host have.
+pub(super) const ADDRESS_OF_HOST: &str = "address_of_host";
+
 /// A trouble as events tell of it: the stable word, and the port when it is one's.
 pub(super) type Trouble = (&'static str, Option<PortId>);
 
@@ -35,6 +39,7 @@ impl Manager {
         let problems = store(&state).into_iter().chain(held(&state)).chain(rollback::problem(&state)).chain(config(&state));
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
         let problems = problems.chain(contest::bridge_problems(&state)).chain(kept(&state));
+        let problems = problems.chain(clashes(&state));
         let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
@@ -75,6 +80,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let contested = state.contested.iter().map(|(port, contest)| (contest.reason, Some(*port)));
     let kept = state.kept.iter().map(|port| (DEVICE_KEPT, Some(*port)));
     let bridges = (!state.fought_bridges.is_empty()).then_some((contest::NETWORK_BRIDGE, None));
+    let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
     store
         .into_iter()
@@ -84,6 +90,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
         .chain(lacks)
         .chain(contested)
         .chain(kept)
+        .chain(clashes)
         .chain(bridges)
         .chain(leftovers)
         .chain(crowded)
@@ -148,6 +155,19 @@ fn kept(state: &State) -> impl Iterator<Item = Problem> {
                 "the kernel's log says what holds it, such as \"unregister_netdevice: waiting for …\"; nicd goes on by itself"
                     .to_owned(),
         }
+    })
+}
+
+fn clashes(state: &State) -> impl Iterator<Item = Problem> {
+    state.clashes().into_iter().map(|clash| Problem {
+        reason: ADDRESS_OF_HOST,
+        detail: format!(
+            "port {} has {}, and so has this host: {}",
+            clash.port,
+            clash.host.ip,
+            whose(clash.host.of, &clash.device)
+        ),
+        remedy: "give the port another address (PUT its fixed_ips), or take it off the host".to_owned(),
     })
 }
 

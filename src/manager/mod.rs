@@ -177,7 +177,7 @@ impl Manager {
         links: Vec<LinkSeen>,
         at: Instant,
     ) -> Arc<Self> {
-        let mut state = State::new(loaded.store_id);
+        let mut state = State::new(loaded.store_id, policy.host.clone());
         state.resync(links, at);
         let (lost, news) = rollback::detect(&state, &loaded);
         let mut next_event = loaded.next_event;

@@ -335,7 +335,7 @@ impl Manager {
             // In their place before they are durable, so that their ids are nobody else's.
             let mut state = self.lock();
             for (n, subnet) in subnets.iter().enumerate() {
-                if let Err(error) = check_subnet(&state, subnet) {
+                if let Err(error) = check_subnet(&state, subnet).and_then(|()| state.check_next_hops(subnet, subnets)) {
                     subnets[..n].iter().for_each(|made| state.remove_subnet(made.id));
                     return Err(error);
                 }
@@ -371,7 +371,7 @@ impl Manager {
             let before = state.subnets.get(&id).map(|entry| entry.record.clone()).ok_or(Error::NoSuchSubnet(id))?;
             context.expects(before.revision_number)?;
             let after = before.changed(change, clock::now())?;
-            state.check_gateway(&after)?;
+            state.check_gateway(&before, &after)?;
             // In its place before it is durable, so that no port takes its new gateway's address meanwhile.
             state.replace_subnet(after.clone());
             (before, after)

@@ -1,5 +1,6 @@
 //! Ports on their own: making them, changing them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -21,6 +22,10 @@ use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view, word
 
 impl Manager {
     pub(super) async fn create_ports(self: Arc<Self>, new: Vec<NewPort>, context: &Context) -> Result<Reply, Error> {
+        let networks: BTreeSet<NetworkId> = new.iter().map(|one| one.network_id).collect();
+        for network in networks {
+            self.look_at_existing_bridge(network).await?;
+        }
         let records = self
             .claim(|state| {
                 for one in &new {
@@ -123,6 +128,10 @@ impl Manager {
     }
 
     async fn update_port_claimed(self: &Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
+        if change.fixed_ips.is_some() {
+            let network = { self.lock().port(id)?.record.network_id };
+            self.look_at_existing_bridge(network).await?;
+        }
         let (before, after, leaves) = {
             let mut state = self.lock();
             let before = state.port(id)?.record.clone();

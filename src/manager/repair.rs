@@ -1,7 +1,7 @@
 //! Bringing a port's device to its record: the one function behind attach, drift and restart.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
@@ -19,6 +19,9 @@ use super::{Claimed, Context, Error, Manager, Why, answered};
 
 /// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
 const TRIES: usize = 4;
+
+/// How long a look at an operator's bridge serves the request it was made for, in milliseconds.
+const JUST_NOW: Duration = Duration::from_millis(2);
 
 /// Whether the intent behind a build is durable yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +78,15 @@ impl Manager {
         loop {
             tried += 1;
             if reason == Reason::Attach {
-                self.look_at_existing_bridge(port).await?;
+                let (network, looked) = {
+                    let state = self.lock();
+                    let network = state.port(port)?.record.network_id;
+                    (network, state.network(network)?.looked)
+                };
+                // The address was chosen on such a look, unless somebody had to be waited for since.
+                if tried > 1 || looked.is_none_or(|looked| looked.elapsed() > JUST_NOW) {
+                    self.look_at_existing_bridge(network).await?;
+                }
             }
             let network = self.claim_bridge(port).await?;
             let result = self.build_once(port, reason, &intent).await;
@@ -127,15 +138,15 @@ impl Manager {
         .await
     }
 
-    /// Looks at the existing bridge of a port's network. It is others' to change: what was seen of it a moment ago may not
-    /// be what the device is to fit.
-    async fn look_at_existing_bridge(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
+    /// Looks at the existing bridge of a network. It is others' to change: what was seen of it a moment ago may not be what a
+    /// device is to fit, or what addresses are free on it. A network that is not known has none.
+    pub(super) async fn look_at_existing_bridge(self: &Arc<Self>, network: NetworkId) -> Result<(), Error> {
         let name = {
-            let state = self.lock();
-            match &state.network(state.port(port)?.record.network_id)?.record.bridge {
-                Some(name) => name.clone(),
-                None => return Ok(()),
-            }
+            let mut state = self.lock();
+            let Some(entry) = state.networks.get_mut(&network) else { return Ok(()) };
+            let Some(name) = entry.record.bridge.clone() else { return Ok(()) };
+            entry.looked = Some(Instant::now());
+            name
         };
         match answered(self.hands.look(name.clone())?).await?.map_err(Error::Kernel)? {
             Some(notice) => self.take_in(notice),

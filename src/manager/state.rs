@@ -28,8 +28,11 @@ use super::retry::Retry;
 use super::telling::Telling;
 use super::wakeups::Wakeups;
 
+mod segments;
 #[cfg(debug_assertions)]
 mod sound;
+
+pub(super) use segments::Segment;
 
 /// Addresses a port may have at most.
 pub const ADDRESS_LIMIT: usize = 16;
@@ -45,12 +48,15 @@ const GRAVES: usize = 4096;
 const FIRST_METRIC: u32 = 100;
 
 /// Everything the manager knows. Invariants: `macs` and `addresses` hold exactly what the ports have; every port is in
-/// its network's and its server's set; a subnet's free ranges lack exactly what ports have of it.
+/// its network's and its server's set; a subnet's free ranges lack exactly what ports on its segment have of it, and what it
+/// keeps.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub networks: BTreeMap<NetworkId, NetworkEntry>,
     /// Which networks use an operator's bridge, by its name.
     pub bridges: HashMap<String, BTreeSet<NetworkId>>,
+    /// Which networks are on one link.
+    segments: HashMap<Segment, BTreeSet<NetworkId>>,
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
     pub servers: BTreeMap<ServerId, ServerEntry>,
     pub ports: BTreeMap<PortId, PortEntry>,
@@ -69,6 +75,8 @@ pub(super) struct State {
     pub store_id: uuid::Uuid,
     /// When the last complete dump that was taken in began.
     pub dumped: Option<Instant>,
+    /// This host's name.
+    pub host: String,
     /// What the store last refused for, until it takes a commit again.
     pub store_trouble: Option<StoreError>,
     /// Another program that holds the store up.
@@ -101,6 +109,9 @@ pub(super) struct NetworkEntry {
     pub ports: BTreeSet<PortId>,
     pub claim: Claim,
     pub mends: Mends,
+    pub segment: Segment,
+    /// When its existing bridge was last looked at for a request.
+    pub looked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -175,9 +186,9 @@ impl Drop for Claim {
 }
 
 impl State {
-    /// Nothing known yet, of a store with this id.
-    pub fn new(store_id: uuid::Uuid) -> Self {
-        Self { store_id, ..Self::default() }
+    /// Nothing known yet, of a store with this id on the host of this name.
+    pub fn new(store_id: uuid::Uuid, host: String) -> Self {
+        Self { store_id, host, ..Self::default() }
     }
 
     /// Takes in a network.
@@ -186,14 +197,24 @@ impl State {
             self.bridges.entry(bridge.to_string()).or_default().insert(record.id);
         }
         let (claim, mends) = (Claim::default(), Mends::default());
-        let entry = NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim, mends, record };
+        let segment = self.segment_for(&record);
+        self.segments.entry(segment.clone()).or_default().insert(record.id);
+        let entry =
+            NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim, mends, segment, looked: None, record };
         self.networks.insert(entry.record.id, entry);
     }
 
     /// Forgets a network.
     pub fn remove_network(&mut self, id: NetworkId) {
         self.fought_bridges.remove(&id);
-        let Some(bridge) = self.networks.remove(&id).and_then(|entry| entry.record.bridge) else { return };
+        let Some(entry) = self.networks.remove(&id) else { return };
+        if let Some(networks) = self.segments.get_mut(&entry.segment) {
+            networks.remove(&id);
+            if networks.is_empty() {
+                self.segments.remove(&entry.segment);
+            }
+        }
+        let Some(bridge) = entry.record.bridge else { return };
         if let Some(networks) = self.bridges.get_mut(bridge.as_str()) {
             networks.remove(&id);
             if networks.is_empty() {
@@ -207,8 +228,10 @@ impl State {
         if let Some(network) = self.networks.get_mut(&record.network_id) {
             network.subnets.insert(record.id);
         }
-        let entry = SubnetEntry { free: record.all_free(), users: 0, record };
-        self.subnets.insert(entry.record.id, entry);
+        let entry = SubnetEntry { free: FreeRanges::default(), users: 0, record };
+        let id = entry.record.id;
+        self.subnets.insert(id, entry);
+        self.fill(id);
     }
 
     /// Forgets a subnet.
@@ -226,22 +249,30 @@ impl State {
         if (before.gateway_ip, &before.allocation_pools) == (entry.record.gateway_ip, &entry.record.allocation_pools) {
             return;
         }
-        entry.free = entry.record.all_free();
-        let ports = self.networks.get(&before.network_id).map(|network| &network.ports).into_iter().flatten();
-        for ip in ports.filter_map(|port| self.ports.get(port)).flat_map(|port| port.record.held_ips()) {
-            if ip.subnet_id == before.id {
-                entry.free.take(ip.ip_address);
-            }
-        }
+        self.fill(before.id);
     }
 
-    /// Refuses a gateway whose address a port has.
-    pub fn check_gateway(&self, subnet: &Subnet) -> Result<(), Error> {
-        let port = subnet.gateway_ip.and_then(|gateway| self.addresses.get(&(subnet.network_id, gateway)));
-        match (subnet.gateway_ip, port) {
-            (Some(gateway), Some(port)) => Err(Error::GatewayInUse { gateway, port: *port }),
-            _ => Ok(()),
+    /// Refuses a new gateway whose address a port of the network has, and a gateway or next hops that its guests could not use.
+    pub fn check_gateway(&self, before: &Subnet, after: &Subnet) -> Result<(), Error> {
+        if before.gateway_ip != after.gateway_ip
+            && let Some(gateway) = after.gateway_ip
+            && let Some(port) = self.addresses.get(&(after.network_id, gateway))
+        {
+            return Err(Error::GatewayInUse { gateway, port: *port });
         }
+        if (before.gateway_ip, &before.host_routes) == (after.gateway_ip, &after.host_routes) {
+            return Ok(());
+        }
+        self.check_next_hops(after, &[])
+    }
+
+    /// Refuses a gateway or next hops that guests could not use on the network with its subnets, and those made beside it.
+    pub fn check_next_hops(&self, subnet: &Subnet, beside: &[Subnet]) -> Result<(), Error> {
+        let there = self.network(subnet.network_id)?.subnets.iter().filter_map(|id| self.subnets.get(id));
+        let there = there.map(|entry| &entry.record).chain(beside.iter().filter(|one| one.network_id == subnet.network_id));
+        let others = there.filter(|one| one.id != subnet.id);
+        let all: Vec<&Subnet> = [subnet].into_iter().chain(others).collect();
+        Ok(subnet.check_next_hops(&all)?)
     }
 
     /// Takes in a server.
@@ -335,9 +366,9 @@ impl State {
         for ip in port.held_ips() {
             self.addresses.insert((port.network_id, ip.ip_address), port.id);
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
-                subnet.free.take(ip.ip_address);
                 subnet.users += 1;
             }
+            self.take(port.network_id, ip.ip_address);
         }
     }
 
@@ -346,9 +377,9 @@ impl State {
         for ip in port.held_ips() {
             self.addresses.remove(&(port.network_id, ip.ip_address));
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
-                subnet.free.release(ip.ip_address);
                 subnet.users -= 1;
             }
+            self.give_back(port.network_id, ip.ip_address);
         }
     }
 
@@ -394,15 +425,17 @@ impl State {
             return Err(Error::TooManyAddresses { given: wanted.len(), limit: ADDRESS_LIMIT });
         }
         let mut chosen: Vec<FixedIp> = Vec::new();
+        let mut not_chosen = self.not_chosen(network);
         for ip in wanted {
             let next = match (ip.ip_address, ip.subnet_id) {
                 (Some(address), subnet) => self.this_address(network, address, subnet, but)?,
-                (None, Some(subnet)) => self.lowest_of(network, subnet, &chosen)?,
+                (None, Some(subnet)) => self.lowest_of(network, subnet, &not_chosen)?,
                 (None, None) => return self.one_of_each_family(network),
             };
             if chosen.iter().any(|one| one.ip_address == next.ip_address) {
                 return Err(Error::AddressKept { ip: next.ip_address, why: "asked for twice" });
             }
+            not_chosen.insert(next.ip_address);
             chosen.push(next);
         }
         Ok(chosen)
@@ -413,11 +446,12 @@ impl State {
         let mut subnets: Vec<&SubnetEntry> =
             self.network(network)?.subnets.iter().filter_map(|id| self.subnets.get(id)).collect();
         subnets.sort_by_key(|subnet| (subnet.record.created_at, subnet.record.id));
+        let not_chosen = self.not_chosen(network);
         let mut chosen = Vec::new();
         for v6 in [false, true] {
             let family: Vec<_> = subnets.iter().filter(|subnet| subnet.record.cidr.is_ipv6() == v6).collect();
             let found = family.iter().find_map(|subnet| {
-                let ip_address = subnet.free.lowest()?;
+                let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip))?;
                 Some(FixedIp { subnet_id: subnet.record.id, ip_address })
             });
             match (found, family.last()) {
@@ -451,22 +485,24 @@ impl State {
             let subnets = if ranges.is_empty() { "none".to_owned() } else { ranges.join(", ") };
             return Err(Error::AddressOutside { ip, network, subnets });
         };
-        if let Some(why) = holder.record.refuses(ip) {
-            return Err(Error::AddressKept { ip, why });
+        if holder.record.is_edge(ip) {
+            return Err(Error::AddressKept { ip, why: "the network or broadcast address" });
         }
-        match self.addresses.get(&(network, ip)).filter(|port| Some(**port) != but) {
-            Some(port) => Err(Error::AddressInUse { ip, network, port: *port }),
-            None => Ok(FixedIp { subnet_id: holder.record.id, ip_address: ip }),
+        // What a port has it may keep, whoever has it as well.
+        let kept =
+            but.and_then(|port| self.ports.get(&port)).is_some_and(|port| port.record.held_ips().any(|has| has.ip_address == ip));
+        if !kept {
+            self.check_address(network, ip, but)?;
         }
+        Ok(FixedIp { subnet_id: holder.record.id, ip_address: ip })
     }
 
-    fn lowest_of(&self, network: NetworkId, id: SubnetId, chosen: &[FixedIp]) -> Result<FixedIp, Error> {
+    fn lowest_of(&self, network: NetworkId, id: SubnetId, not_chosen: &BTreeSet<IpAddr>) -> Result<FixedIp, Error> {
         let subnet = self.subnets.get(&id).ok_or(Error::NoSuchSubnet(id))?;
         if subnet.record.network_id != network {
             return Err(Error::SubnetOfOther { subnet: id, network });
         }
-        let chosen: Vec<IpAddr> = chosen.iter().map(|one| one.ip_address).collect();
-        let ip_address = subnet.free.lowest_but(&chosen).ok_or_else(|| subnet.empty())?;
+        let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip)).ok_or_else(|| subnet.empty())?;
         Ok(FixedIp { subnet_id: id, ip_address })
     }
 
@@ -562,8 +598,9 @@ impl State {
         let metric = FIRST_METRIC + u32::from(ordinal);
         let onlink = |via: IpAddr| !subnets.iter().any(|subnet| subnet.cidr.contains(via));
         let mut routes: Vec<Route> = Vec::new();
+        let itself = |via: IpAddr| port.fixed_ips.iter().any(|ip| ip.ip_address == via);
         let mut add = |destination: IpNetwork, via: IpAddr| {
-            if !routes.iter().any(|route| route.destination == destination) {
+            if !itself(via) && !routes.iter().any(|route| route.destination == destination) {
                 routes.push(Route { destination, via, onlink: onlink(via), metric });
             }
         };
@@ -591,6 +628,7 @@ impl State {
             return false;
         }
         self.looked.insert(link.index, at);
+        self.regroup(&link);
         self.have.insert(link);
         true
     }

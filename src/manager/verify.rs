@@ -3,7 +3,7 @@
 //! What is under way differs for a moment: an object somebody works on is left out, and a difference counts only when a
 //! second comparison finds it too. Nothing is changed; what can be mended is mended by the loop, which the dump also feeds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ use crate::model::{Phase, Port, PortId, Readiness};
 use crate::plan::{Deviation, verify};
 use crate::store::{Loaded, StoreError};
 
+use super::error::whose;
 use super::gc::leftovers;
+use super::health::ADDRESS_OF_HOST;
 use super::state::{PortEntry, State};
 use super::{Error, Manager};
 
@@ -95,6 +97,10 @@ impl Manager {
         }
         found.deviations.extend(leftovers(state).iter().map(|leftover| leftover.deviation()));
         found.deviations.extend(verify::of_links(&state.have));
+        found.deviations.extend(state.clashes().into_iter().map(|clash| {
+            let have = format!("{} is this host's: {}", clash.host.ip, whose(clash.host.of, &clash.device));
+            Deviation::new(ADDRESS_OF_HOST, format!("port {}", clash.port), "addresses of its own", have)
+        }));
     }
 
     fn compare_port(&self, state: &State, entry: &PortEntry, found: &mut Verified) {
@@ -152,18 +158,19 @@ fn dangling(state: &State, port: &Port) -> Vec<Deviation> {
     found
 }
 
-/// MACs and addresses that two records have.
+/// MACs that two records have, and addresses that two have on one segment.
 fn duplicates(state: &State) -> Vec<Deviation> {
-    let mut first = BTreeMap::new();
+    let mut first = HashMap::new();
     let mut found = Vec::new();
     for entry in state.ports.values() {
         let record = &entry.record;
-        let places = record.held_ips().map(|ip| (Some(record.network_id), ip.ip_address.to_string()));
-        for place in places.chain([(None, record.mac.to_string())]) {
-            let kind = if place.0.is_some() { "duplicate_address" } else { "duplicate_mac" };
-            let other = *first.entry(place.clone()).or_insert(record.id);
+        let segment = state.networks.get(&record.network_id).map(|entry| &entry.segment);
+        let addresses = record.held_ips().map(|ip| ("duplicate_address", segment, ip.ip_address.to_string()));
+        for what in addresses.chain([("duplicate_mac", None, record.mac.to_string())]) {
+            let other = *first.entry(what.clone()).or_insert(record.id);
             if other != record.id {
-                let have = format!("port {other} has {} too", place.1);
+                let (kind, _, value) = what;
+                let have = format!("port {other} has {value} too");
                 found.push(Deviation::new(kind, format!("port {}", record.id), "one of its own", have));
             }
         }

@@ -55,10 +55,10 @@ impl FreeRanges {
         self.free.keys().next().map(|&first| self.address(first))
     }
 
-    /// The lowest free address that is none of `but`.
-    pub fn lowest_but(&self, but: &[IpAddr]) -> Option<IpAddr> {
+    /// The lowest free address that `fits`. Costs one look for each that does not.
+    pub fn lowest_where(&self, fits: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let mut candidates = self.free.iter().flat_map(|(&start, &end)| start..=end).map(|n| self.address(n));
-        candidates.find(|address| !but.contains(address))
+        candidates.find(|address| fits(*address))
     }
 
     /// Marks an address as given away. One outside the pools, or already taken, changes nothing.

@@ -95,26 +95,42 @@ pub struct NewSubnet {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
     /// Bits behind the prefix are set.
-    #[error("{given} has bits set behind its prefix; {right} is the network of that range")]
+    #[error("{what} {given} has bits set behind its prefix; {right} is the network of that range")]
     HostBits {
+        /// The attribute.
+        what: &'static str,
         /// As given.
         given: IpNetwork,
         /// Its network.
         right: IpNetwork,
     },
-    /// A range nobody can be a host in.
-    #[error("{0} is not a range for guests: loopback, multicast, unspecified and link-local ranges are refused")]
-    NotForGuests(IpNetwork),
-    /// No room for a guest beside network, broadcast and gateway address.
-    #[error("{0} has no room for a guest; a v4 subnet needs a prefix of at most /30 and a v6 one of at most /126")]
-    TooSmall(IpNetwork),
-    /// The gateway is of the other family, or the network or broadcast address.
+    /// A range that has addresses in it that no guest can have.
+    #[error("{cidr} is not a range for guests: it contains {what} addresses ({block})")]
+    NotForGuests {
+        /// As given.
+        cidr: IpNetwork,
+        /// What kind of addresses they are.
+        what: &'static str,
+        /// The block that they are in.
+        block: IpNetwork,
+    },
+    /// The gateway is of the other family, the network or broadcast address, or an address that no machine has.
     #[error("gateway_ip {gateway} cannot serve {cidr}: a host address of the same family is expected, or null for none")]
     Gateway {
         /// As given.
         gateway: IpAddr,
         /// The range.
         cidr: IpNetwork,
+    },
+    /// A route that no guest's kernel would take.
+    #[error("host route to {destination} via {nexthop} is not possible: {why}")]
+    Route {
+        /// Where to.
+        destination: IpNetwork,
+        /// By whom.
+        nexthop: IpAddr,
+        /// What is wrong, and what would be right.
+        why: String,
     },
     /// A pool that ends before it starts, leaves the subnet, or overlaps another.
     #[error("allocation pool {start}-{end} does not fit: {why}")]
@@ -125,16 +141,6 @@ pub enum SubnetError {
         end: IpAddr,
         /// What is wrong.
         why: &'static str,
-    },
-    /// A resolver or route of the other family.
-    #[error("{what} {value} is not of the family of {cidr}")]
-    Family {
-        /// The attribute.
-        what: &'static str,
-        /// Its value.
-        value: IpAddr,
-        /// The range.
-        cidr: IpNetwork,
     },
     /// More entries than a guest could be told.
     #[error("{count} {what} are too many; at most {limit} are possible")]
@@ -160,7 +166,7 @@ impl NewSubnet {
         let cidr = check_range(self.cidr)?;
         let gateway_ip = match self.gateway {
             Gateway::None => None,
-            Gateway::FirstHost => Some(first_host(cidr)),
+            Gateway::FirstHost => first_host(cidr),
             Gateway::At(gateway) => Some(check_gateway(cidr, gateway)?),
         };
         let allocation_pools = match self.allocation_pools {
@@ -168,15 +174,7 @@ impl NewSubnet {
             None => default_pools(cidr, gateway_ip),
         };
         limit("dns_nameservers", self.dns_nameservers.len())?;
-        limit("host_routes", self.host_routes.len())?;
-        let family = |what, value: IpAddr| match value.is_ipv6() == cidr.is_ipv6() {
-            true => Ok(()),
-            false => Err(SubnetError::Family { what, value, cidr }),
-        };
-        for route in &self.host_routes {
-            family("host route", route.destination.ip())?;
-            family("host route's next hop", route.nexthop)?;
-        }
+        check_routes(cidr, &self.host_routes)?;
         Ok(Subnet {
             id: self.id,
             network_id: self.network_id,
@@ -196,44 +194,72 @@ impl NewSubnet {
 }
 
 impl Subnet {
-    /// Itself with a change, checked like a new one, so that no change leads to what could not have been made.
+    /// Itself with a change. What is changed is checked like that of a new one; what stays is not, as an older version may
+    /// have taken it.
     ///
     /// # Errors
     /// The first thing that does not fit.
     pub fn changed(&self, change: SubnetChange, now: Timestamp) -> Result<Self, SubnetError> {
-        let given = |gateway: Option<IpAddr>| gateway.map_or(Gateway::None, Gateway::At);
-        let as_asked = NewSubnet {
-            id: self.id,
-            network_id: self.network_id,
-            name: change.name.unwrap_or_else(|| self.name.clone()),
-            description: change.description.unwrap_or_else(|| self.description.clone()),
-            project_id: self.project_id.clone(),
-            cidr: self.cidr,
-            gateway: given(change.gateway_ip.unwrap_or(self.gateway_ip)),
-            allocation_pools: Some(change.allocation_pools.unwrap_or_else(|| self.allocation_pools.clone())),
-            dns_nameservers: change.dns_nameservers.unwrap_or_else(|| self.dns_nameservers.clone()),
-            host_routes: change.host_routes.unwrap_or_else(|| self.host_routes.clone()),
-        };
-        let (created_at, updated_at, revision_number) = (self.created_at, self.updated_at, self.revision_number);
-        let same = Self { created_at, updated_at, revision_number, ..as_asked.checked(now)? };
-        match same == *self {
-            true => Ok(same),
-            false => Ok(Self { updated_at: now, revision_number: revision_number + 1, ..same }),
+        let mut after = self.clone();
+        if let Some(gateway) = change.gateway_ip.filter(|gateway| *gateway != self.gateway_ip) {
+            after.gateway_ip = gateway.map(|gateway| check_gateway(self.cidr, gateway)).transpose()?;
         }
+        if let Some(pools) = change.allocation_pools.filter(|pools| *pools != self.allocation_pools) {
+            after.allocation_pools = check_pools(self.cidr, pools)?;
+        }
+        if let Some(resolvers) = change.dns_nameservers {
+            limit("dns_nameservers", resolvers.len())?;
+            after.dns_nameservers = resolvers;
+        }
+        if let Some(routes) = change.host_routes.filter(|routes| *routes != self.host_routes) {
+            check_routes(self.cidr, &routes)?;
+            after.host_routes = routes;
+        }
+        after.name = change.name.unwrap_or(after.name);
+        after.description = change.description.unwrap_or(after.description);
+        if after != *self {
+            after.updated_at = now;
+            after.revision_number += 1;
+        }
+        Ok(after)
     }
 
-    /// Why a guest may not have `address`, if it may not: outside the range, or kept for the subnet itself.
-    pub fn refuses(&self, address: IpAddr) -> Option<&'static str> {
-        if !self.cidr.contains(address) {
-            return Some("outside");
+    /// Refuses a gateway or a next hop that is no machine's on this network, of which these are all subnets. A guest's kernel
+    /// takes a next hop that is on the link: in one of the network's subnets, their gateway, or an IPv6 link-local address.
+    ///
+    /// # Errors
+    /// The first that does not fit.
+    pub fn check_next_hops(&self, subnets: &[&Self]) -> Result<(), SubnetError> {
+        let edge = |ip: IpAddr| subnets.iter().find(|subnet| subnet.is_edge(ip));
+        if let Some(gateway) = self.gateway_ip
+            && let Some(other) = edge(gateway)
+        {
+            return Err(SubnetError::Gateway { gateway, cidr: other.cidr });
         }
-        if self.never().contains(&address) {
-            return Some(match self.gateway_ip == Some(address) {
-                true => "the gateway's address",
-                false => "the network or broadcast address",
-            });
+        for HostRoute { destination, nexthop } in self.host_routes.iter().copied() {
+            let refuse = |why| Err(SubnetError::Route { destination, nexthop, why });
+            if let Some(other) = edge(nexthop) {
+                return refuse(format!("{nexthop} is the network or broadcast address of {}", other.cidr));
+            }
+            let on_link = |subnet: &&Self| subnet.cidr.contains(nexthop) || subnet.gateway_ip == Some(nexthop);
+            let link_local = matches!(nexthop, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            if !link_local && !subnets.iter().any(on_link) {
+                let ranges: Vec<String> = subnets.iter().map(|subnet| subnet.cidr.to_string()).collect();
+                let ranges = ranges.join(", ");
+                return refuse(format!("{nexthop} is in no subnet of the network; its subnets are {ranges}"));
+            }
         }
-        None
+        Ok(())
+    }
+
+    /// Whether an address is the range's network or broadcast address, which no machine has.
+    pub fn is_edge(&self, address: IpAddr) -> bool {
+        edges(self.cidr).contains(&address)
+    }
+
+    /// Whether an address is never chosen for a port that does not ask for it.
+    pub fn keeps(&self, address: IpAddr) -> bool {
+        self.gateway_ip == Some(address) || self.is_edge(address)
     }
 
     /// All addresses free that the pools hold.
@@ -246,14 +272,20 @@ impl Subnet {
         self.cidr.is_ipv6() == other.is_ipv6() && (self.cidr.contains(other.network()) || other.contains(self.cidr.network()))
     }
 
-    /// Network address, v4 broadcast address (RFC 919) or v6 subnet-router anycast (RFC 4291 §2.6.1), and gateway.
-    fn never(&self) -> Vec<IpAddr> {
-        let mut never = vec![self.cidr.network()];
-        if self.cidr.is_ipv4() {
-            never.push(self.cidr.broadcast());
-        }
-        never.extend(self.gateway_ip);
-        never
+    /// The addresses that are never chosen: the edges of the range, and the gateway's.
+    pub fn never(&self) -> Vec<IpAddr> {
+        edges(self.cidr).into_iter().chain(self.gateway_ip).collect()
+    }
+}
+
+/// The addresses of a range that no machine has: the network address, and the v4 broadcast address (RFC 919) or v6
+/// subnet-router anycast address (RFC 4291 §2.6.1). A range of two addresses or one has none (RFC 3021, RFC 6164).
+fn edges(cidr: IpNetwork) -> Vec<IpAddr> {
+    let two_or_one = cidr.prefix() >= if cidr.is_ipv4() { 31 } else { 127 };
+    match (two_or_one, cidr.is_ipv4()) {
+        (true, _) => Vec::new(),
+        (false, true) => vec![cidr.network(), cidr.broadcast()],
+        (false, false) => vec![cidr.network()],
     }
 }
 
@@ -265,30 +297,87 @@ fn limit(what: &'static str, count: usize) -> Result<(), SubnetError> {
 }
 
 fn check_range(cidr: IpNetwork) -> Result<IpNetwork, SubnetError> {
-    if let Ok(right) = IpNetwork::new(cidr.network(), cidr.prefix())
-        && right != cidr
-    {
-        return Err(SubnetError::HostBits { given: cidr, right });
-    }
-    let unfit = match cidr.ip() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_multicast() || v4.is_link_local() || v4.octets()[0] == 0,
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local() || v6.is_unspecified(),
-    };
-    let small = cidr.prefix() > if cidr.is_ipv4() { 30 } else { 126 };
-    match (unfit, small) {
-        (true, _) => Err(SubnetError::NotForGuests(cidr)),
-        (false, true) => Err(SubnetError::TooSmall(cidr)),
-        (false, false) => Ok(cidr),
+    without_host_bits("cidr", cidr)?;
+    match NOT_FOR_GUESTS.iter().find_map(|(what, block)| overlap(cidr, block).map(|block| (*what, block))) {
+        Some((what, block)) => Err(SubnetError::NotForGuests { cidr, what, block }),
+        None => Ok(cidr),
     }
 }
 
+fn without_host_bits(what: &'static str, given: IpNetwork) -> Result<(), SubnetError> {
+    match IpNetwork::new(given.network(), given.prefix()) {
+        Ok(right) if right != given => Err(SubnetError::HostBits { what, given, right }),
+        _ => Ok(()),
+    }
+}
+
+/// Blocks in which no guest can have an address, with what they are for.
+const NOT_FOR_GUESTS: [(&str, &str); 10] = [
+    ("unspecified", "0.0.0.0/8"),
+    ("loopback", "127.0.0.0/8"),
+    ("link-local", "169.254.0.0/16"),
+    ("multicast", "224.0.0.0/4"),
+    ("reserved", "240.0.0.0/4"),
+    ("unspecified", "::/128"),
+    ("loopback", "::1/128"),
+    ("IPv4-mapped", "::ffff:0:0/96"),
+    ("link-local", "fe80::/10"),
+    ("multicast", "ff00::/8"),
+];
+
+/// A block as a range, when it has addresses in common with `cidr`. One of two ranges that meet is inside the other.
+fn overlap(cidr: IpNetwork, block: &str) -> Option<IpNetwork> {
+    let block: IpNetwork = block.parse().ok()?;
+    let meet = cidr.is_ipv6() == block.is_ipv6() && (cidr.contains(block.network()) || block.contains(cidr.network()));
+    meet.then_some(block)
+}
+
+/// What an address is that is no machine's; a link-local one is one's.
+fn no_machine(address: IpAddr) -> Option<&'static str> {
+    let inside = |block: &str| block.parse().is_ok_and(|block: IpNetwork| block.contains(address));
+    NOT_FOR_GUESTS.iter().find(|(what, block)| *what != "link-local" && inside(block)).map(|(what, _)| *what)
+}
+
 fn check_gateway(cidr: IpNetwork, gateway: IpAddr) -> Result<IpAddr, SubnetError> {
-    let edge = gateway == cidr.network() || cidr.is_ipv4() && gateway == cidr.broadcast();
-    let host = !gateway.is_unspecified() && !gateway.is_multicast() && !gateway.is_loopback();
-    match gateway.is_ipv6() == cidr.is_ipv6() && !edge && host {
+    match gateway.is_ipv6() == cidr.is_ipv6() && !edges(cidr).contains(&gateway) && no_machine(gateway).is_none() {
         true => Ok(gateway),
         false => Err(SubnetError::Gateway { gateway, cidr }),
     }
+}
+
+/// Refuses routes that no guest's kernel takes, or that one would never have. Whether a next hop is on the network is
+/// [`Subnet::check_next_hops`].
+fn check_routes(cidr: IpNetwork, routes: &[HostRoute]) -> Result<(), SubnetError> {
+    limit("host_routes", routes.len())?;
+    for (n, HostRoute { destination, nexthop }) in routes.iter().copied().enumerate() {
+        let refuse = |why| Err(SubnetError::Route { destination, nexthop, why });
+        if destination.is_ipv6() != cidr.is_ipv6() || nexthop.is_ipv6() != cidr.is_ipv6() {
+            return refuse(format!("both are to be of the family of {cidr}"));
+        }
+        without_host_bits("host route's destination", destination)?;
+        let everywhere = destination.prefix() == 0;
+        if let Some(what) = no_machine(destination.network()).filter(|_| !everywhere && !halves(destination)) {
+            return refuse(format!("{destination} are {what} addresses"));
+        }
+        if let Some(what) = no_machine(nexthop) {
+            return refuse(format!("{nexthop} is a {what} address; that of a router on the network is expected"));
+        }
+        if edges(cidr).contains(&nexthop) {
+            return refuse(format!("{nexthop} is the network or broadcast address of {cidr}"));
+        }
+        if destination.ip() == nexthop && destination.prefix() == if cidr.is_ipv4() { 32 } else { 128 } {
+            return refuse("it leads to its own next hop".to_owned());
+        }
+        if routes[..n].iter().any(|other| other.destination == destination) {
+            return refuse(format!("another host route leads to {destination}, and a guest has one for each destination"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a destination is so wide that it holds ordinary addresses beside those it begins with, as `0.0.0.0/1` does.
+fn halves(destination: IpNetwork) -> bool {
+    destination.prefix() < if destination.is_ipv4() { 8 } else { 96 } && destination.network().is_unspecified()
 }
 
 fn check_pools(cidr: IpNetwork, mut pools: Vec<Range>) -> Result<Vec<Range>, SubnetError> {
@@ -311,21 +400,23 @@ fn check_pools(cidr: IpNetwork, mut pools: Vec<Range>) -> Result<Vec<Range>, Sub
     Ok(pools)
 }
 
-fn first_host(cidr: IpNetwork) -> IpAddr {
+/// The first host behind the network address; none in a range of a single address.
+fn first_host(cidr: IpNetwork) -> Option<IpAddr> {
     match cidr.network() {
-        IpAddr::V4(v4) => IpAddr::V4(std::net::Ipv4Addr::from_bits(v4.to_bits() | 1)),
-        IpAddr::V6(v6) => IpAddr::V6(std::net::Ipv6Addr::from_bits(v6.to_bits() | 1)),
+        IpAddr::V4(v4) => (cidr.prefix() < 32).then(|| IpAddr::V4(std::net::Ipv4Addr::from_bits(v4.to_bits() | 1))),
+        IpAddr::V6(v6) => (cidr.prefix() < 128).then(|| IpAddr::V6(std::net::Ipv6Addr::from_bits(v6.to_bits() | 1))),
     }
 }
 
-/// The whole range but network, broadcast and gateway address, as Neutron gives it.
+/// The whole range but its edges and the gateway, as Neutron gives it; of two addresses or one all but the gateway.
 fn default_pools(cidr: IpNetwork, gateway: Option<IpAddr>) -> Vec<Range> {
     let address = |n: u128| match u32::try_from(n) {
         Ok(v4) if cidr.is_ipv4() => IpAddr::V4(std::net::Ipv4Addr::from_bits(v4)),
         _ => IpAddr::V6(std::net::Ipv6Addr::from_bits(n)),
     };
-    let first = number(cidr.network()) + 1;
-    let last = number(cidr.broadcast()) - u128::from(cidr.is_ipv4());
+    let edges = edges(cidr);
+    let first = number(cidr.network()) + u128::from(edges.contains(&cidr.network()));
+    let last = number(cidr.broadcast()) - u128::from(edges.contains(&cidr.broadcast()));
     let mut pools = Vec::new();
     let mut push = |start: u128, end: u128| {
         if start <= end {
@@ -334,8 +425,12 @@ fn default_pools(cidr: IpNetwork, gateway: Option<IpAddr>) -> Vec<Range> {
     };
     match gateway.map(number).filter(|gateway| (first..=last).contains(gateway)) {
         Some(gateway) => {
-            push(first, gateway - 1);
-            push(gateway + 1, last);
+            if gateway > first {
+                push(first, gateway - 1);
+            }
+            if gateway < last {
+                push(gateway + 1, last);
+            }
         }
         None => push(first, last),
     }
@@ -390,12 +485,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        for bad in
-            ["10.0.0.1/24", "127.0.0.0/8", "224.0.0.0/24", "169.254.0.0/16", "fe80::/64", "ff00::/8", "10.0.0.0/31", "0.0.0.0/0"]
-        {
-            assert!(made(new(bad)).is_err(), "{bad}");
-        }
-        for gateway in ["10.0.0.0", "10.0.0.255", "fd00::1", "224.0.0.1"] {
+        for gateway in ["10.0.0.0", "10.0.0.255", "fd00::1", "224.0.0.1", "127.0.0.1", "0.0.0.0", "255.255.255.255"] {
             assert!(made(NewSubnet { gateway: Gateway::At(ip(gateway)), ..new("10.0.0.0/24") }).is_err(), "{gateway}");
         }
         for (start, end) in [("10.0.0.9", "10.0.0.2"), ("10.0.0.2", "10.0.1.2"), ("fd00::1", "fd00::2")] {
@@ -408,12 +498,140 @@ mod tests {
     }
 
     #[test]
-    fn the_subnets_own_addresses_are_never_given() {
-        let subnet = made(new("10.0.0.0/29")).unwrap();
-        for kept in ["10.0.0.0", "10.0.0.1", "10.0.0.7", "10.0.0.8", "fd00::1"] {
-            assert!(subnet.refuses(ip(kept)).is_some(), "{kept}");
+    fn a_range_with_any_address_in_it_that_no_guest_can_have_is_refused_and_names_it() {
+        for (bad, block) in [
+            ("0.0.0.0/0", "0.0.0.0/8"),
+            ("0.0.0.0/7", "0.0.0.0/8"),
+            ("0.5.0.0/16", "0.0.0.0/8"),
+            ("126.0.0.0/7", "127.0.0.0/8"),
+            ("127.0.0.0/8", "127.0.0.0/8"),
+            ("127.3.0.0/16", "127.0.0.0/8"),
+            ("64.0.0.0/2", "127.0.0.0/8"),
+            ("169.254.0.0/16", "169.254.0.0/16"),
+            ("169.254.7.0/24", "169.254.0.0/16"),
+            ("169.252.0.0/14", "169.254.0.0/16"),
+            ("128.0.0.0/2", "169.254.0.0/16"),
+            ("192.0.0.0/2", "224.0.0.0/4"),
+            ("224.0.0.0/24", "224.0.0.0/4"),
+            ("240.0.0.0/24", "240.0.0.0/4"),
+            ("255.255.255.255/32", "240.0.0.0/4"),
+            ("::/0", "::/128"),
+            ("::/1", "::/128"),
+            ("::/64", "::/128"),
+            ("::1/128", "::1/128"),
+            ("::ffff:10.0.0.0/120", "::ffff:0.0.0.0/96"),
+            ("fc00::/6", "fe80::/10"),
+            ("fe80::/64", "fe80::/10"),
+            ("fe00::/7", "fe80::/10"),
+            ("ff00::/8", "ff00::/8"),
+            ("ff02::/16", "ff00::/8"),
+        ] {
+            let said = made(new(bad)).unwrap_err().to_string();
+            assert!(said.contains(bad) && said.contains(block), "{bad}: {said}");
         }
-        assert_eq!(subnet.refuses(ip("10.0.0.6")), None);
+        for good in ["1.0.0.0/8", "126.0.0.0/8", "128.0.0.0/3", "169.253.0.0/16", "223.0.0.0/8", "100.64.0.0/10", "fc00::/7"] {
+            assert!(made(new(good)).is_ok(), "{good}");
+        }
+        let bits = made(new("10.0.0.1/24")).unwrap_err().to_string();
+        assert!(bits.contains("10.0.0.0/24"), "{bits}");
+    }
+
+    #[test]
+    fn a_range_of_two_addresses_or_one_has_no_edges() {
+        for (cidr, gateway, pool) in [
+            ("10.0.0.0/31", Some("10.0.0.1"), Some(("10.0.0.0", "10.0.0.0"))),
+            ("10.0.0.8/32", None, Some(("10.0.0.8", "10.0.0.8"))),
+            ("fd00::/127", Some("fd00::1"), Some(("fd00::", "fd00::"))),
+            ("fd00::8/128", None, Some(("fd00::8", "fd00::8"))),
+            ("10.0.0.0/30", Some("10.0.0.1"), Some(("10.0.0.2", "10.0.0.2"))),
+        ] {
+            let subnet = made(new(cidr)).unwrap();
+            assert_eq!(subnet.gateway_ip, gateway.map(ip), "{cidr}");
+            let pools: Vec<_> = subnet.allocation_pools.iter().map(|pool| (pool.start, pool.end)).collect();
+            assert_eq!(pools, pool.map(|(start, end)| (ip(start), ip(end))).into_iter().collect::<Vec<_>>(), "{cidr}");
+        }
+        let both = made(NewSubnet { gateway: Gateway::None, ..new("10.0.0.0/31") }).unwrap();
+        assert_eq!(both.allocation_pools, [Range { start: ip("10.0.0.0"), end: ip("10.0.0.1") }]);
+        assert!(!both.is_edge(ip("10.0.0.0")) && !both.is_edge(ip("10.0.0.1")));
+        let routed = made(NewSubnet { gateway: Gateway::At(ip("10.9.9.9")), ..new("10.0.0.8/32") }).unwrap();
+        assert_eq!(routed.all_free().lowest(), Some(ip("10.0.0.8")));
+        let alone = made(NewSubnet { gateway: Gateway::At(ip("10.0.0.8")), ..new("10.0.0.8/32") }).unwrap();
+        assert_eq!(alone.all_free().lowest(), None);
+    }
+
+    fn routed(cidr: &str, destination: &str, nexthop: &str) -> Result<Subnet, SubnetError> {
+        let route = HostRoute { destination: destination.parse().unwrap(), nexthop: ip(nexthop) };
+        let subnet = made(NewSubnet { host_routes: vec![route], ..new(cidr) })?;
+        let (four, six) = (made(new("10.7.0.0/24"))?, made(new("fd07::/64"))?);
+        subnet.check_next_hops(&[&subnet, &four, &six]).map(|()| subnet)
+    }
+
+    #[test]
+    fn a_route_that_no_guest_could_have_is_refused_and_named() {
+        for (cidr, destination, nexthop) in [
+            ("10.0.0.0/24", "198.51.100.0/24", "10.0.0.255"),
+            ("10.0.0.0/24", "198.51.100.0/24", "10.0.0.0"),
+            ("10.0.0.0/24", "198.51.100.0/24", "10.7.0.255"),
+            ("10.0.0.0/24", "198.51.100.0/24", "192.0.2.1"),
+            ("10.0.0.0/24", "198.51.100.0/24", "fd00::1"),
+            ("10.0.0.0/24", "fd09::/64", "10.0.0.9"),
+            ("10.0.0.0/24", "198.51.100.0/24", "224.0.0.1"),
+            ("10.0.0.0/24", "198.51.100.0/24", "127.0.0.1"),
+            ("10.0.0.0/24", "198.51.100.0/24", "0.0.0.0"),
+            ("10.0.0.0/24", "198.51.100.0/24", "255.255.255.255"),
+            ("10.0.0.0/24", "198.51.100.7/24", "10.0.0.9"),
+            ("10.0.0.0/24", "224.0.0.0/4", "10.0.0.9"),
+            ("10.0.0.0/24", "127.0.0.0/8", "10.0.0.9"),
+            ("10.0.0.0/24", "0.0.0.0/8", "10.0.0.9"),
+            ("10.0.0.0/24", "10.0.0.9/32", "10.0.0.9"),
+            ("fd00::/64", "fd09::/64", "fd00::"),
+            ("fd00::/64", "fd09::/64", "fd08::1"),
+            ("fd00::/64", "fd09::/64", "::"),
+            ("fd00::/64", "fd09::/64", "::1"),
+            ("fd00::/64", "fd09::/64", "ff02::1"),
+            ("fd00::/64", "ff00::/8", "fd00::9"),
+        ] {
+            let said = routed(cidr, destination, nexthop).map(drop).unwrap_err().to_string();
+            let (named, hop) = (said.contains(destination), said.contains(nexthop));
+            assert!(named || hop, "{destination} via {nexthop}: {said}");
+        }
+        for (cidr, destination, nexthop) in [
+            ("10.0.0.0/24", "198.51.100.0/24", "10.0.0.9"),
+            ("10.0.0.0/24", "0.0.0.0/0", "10.0.0.9"),
+            ("10.0.0.0/24", "0.0.0.0/1", "10.0.0.9"),
+            ("10.0.0.0/24", "169.254.169.254/32", "10.0.0.9"),
+            ("10.0.0.0/24", "10.0.0.0/24", "10.0.0.9"),
+            ("10.0.0.0/24", "198.51.100.0/24", "10.7.0.9"),
+            ("10.0.0.0/31", "198.51.100.0/24", "10.0.0.0"),
+            ("fd00::/64", "::/0", "fe80::1"),
+            ("fd00::/64", "fd09::/64", "fd07::9"),
+        ] {
+            assert!(routed(cidr, destination, nexthop).is_ok(), "{destination} via {nexthop}");
+        }
+        let twice = HostRoute { destination: "198.51.100.0/24".parse().unwrap(), nexthop: ip("10.0.0.9") };
+        let other = HostRoute { nexthop: ip("10.0.0.8"), ..twice };
+        assert!(made(NewSubnet { host_routes: vec![twice, other], ..new("10.0.0.0/24") }).is_err());
+    }
+
+    #[test]
+    fn what_stays_is_not_checked_again() {
+        let route = HostRoute { destination: "198.51.100.0/24".parse().unwrap(), nexthop: ip("10.0.0.255") };
+        let old = Subnet { host_routes: vec![route], ..made(new("10.0.0.0/24")).unwrap() };
+        let named = SubnetChange { name: Some("x".into()), ..SubnetChange::default() };
+        assert_eq!(old.changed(named, Timestamp::UNIX_EPOCH).unwrap().name, "x");
+        let other = HostRoute { destination: "198.51.101.0/24".parse().unwrap(), ..route };
+        let again = SubnetChange { host_routes: Some(vec![route, other]), ..SubnetChange::default() };
+        assert!(old.changed(again, Timestamp::UNIX_EPOCH).is_err());
+    }
+
+    #[test]
+    fn the_subnets_own_addresses_are_never_chosen_and_the_gateway_may_be_asked_for() {
+        let subnet = made(new("10.0.0.0/29")).unwrap();
+        for kept in ["10.0.0.0", "10.0.0.1", "10.0.0.7"] {
+            assert!(subnet.keeps(ip(kept)), "{kept}");
+            assert_eq!(subnet.is_edge(ip(kept)), kept != "10.0.0.1", "{kept}");
+        }
+        assert!(!subnet.keeps(ip("10.0.0.6")));
     }
 
     #[test]

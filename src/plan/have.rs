@@ -1,6 +1,7 @@
 //! What the kernel was last seen to hold.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,13 @@ pub struct LinkSeen {
     /// bridge what the kernel made by itself, as an operator may give it others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stray: Vec<Address>,
+    /// The host's own addresses on it, and those that the host knows others by there; none on a device of ours, and no link-local
+    /// ones. No guest on the same segment can have one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostAddress>,
+    /// The link whose segment this one is on: a macvlan's or ipvlan's parent, a veth's other end, where that is in this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<u32>,
     /// Whether the kernel would give it an IPv6 address of its own (`IFLA_INET6_ADDR_GEN_MODE` other than none).
     pub v6_autoconf: bool,
     /// What it has beyond a bridge as nicd makes one; nothing of it where it is no bridge.
@@ -53,6 +61,27 @@ pub struct LinkSeen {
     /// Its settings as a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapSeen>,
+}
+
+/// An address on a link's segment that is no guest's to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Whose it is.
+    pub of: HostUse,
+}
+
+/// Whose an address is that is no guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostUse {
+    /// The host's own.
+    Own,
+    /// The other end of an address of the host's (`IFA_ADDRESS` beside another `IFA_LOCAL`).
+    Peer,
+    /// The next hop of a route of the host's.
+    NextHop,
 }
 
 /// What kind of link it is (`IFLA_INFO_KIND`).
@@ -146,6 +175,8 @@ impl LinkSeen {
             master: None,
             group: 0,
             stray: Vec::new(),
+            hosts: Vec::new(),
+            beside: None,
             v6_autoconf: false,
             extras: BridgeExtras::default(),
             bridge_port: None,
@@ -178,6 +209,8 @@ pub struct Have {
     members: HashMap<u32, usize>,
     /// Those of them that are nearly full.
     crowded: BTreeSet<u32>,
+    /// Links with addresses that no guest on their segment can have.
+    addressed: BTreeSet<u32>,
 }
 
 impl Have {
@@ -197,12 +230,16 @@ impl Have {
                 self.crowded.insert(master);
             }
         }
+        if !link.hosts.is_empty() {
+            self.addressed.insert(link.index);
+        }
         self.links.insert(link.index, link);
     }
 
     /// Forgets a link that is gone, and gives back what was known of it.
     pub fn remove(&mut self, index: u32) -> Option<LinkSeen> {
         let link = self.links.remove(&index)?;
+        self.addressed.remove(&index);
         if let Some(alias) = &link.alias {
             self.unmarked.remove(&(alias.clone(), index));
         }
@@ -236,6 +273,26 @@ impl Have {
     /// The bridges that are nearly full, by index.
     pub fn crowded(&self) -> impl Iterator<Item = &LinkSeen> {
         self.crowded.iter().filter_map(|index| self.links.get(index))
+    }
+
+    /// The addresses that no guest can have, with the bridge on whose segment they are and the link that shows them.
+    pub fn hosts(&self) -> impl Iterator<Item = (u32, &LinkSeen, HostAddress)> {
+        let links = self.addressed.iter().filter_map(|index| self.links.get(index));
+        links.flat_map(move |link| {
+            let bridge = self.segment_of(link);
+            link.hosts.iter().filter_map(move |host| Some((bridge?, link, *host)))
+        })
+    }
+
+    /// The same on one bridge's segment. Costs a look at each link of the host that has addresses, and they are few.
+    pub fn hosts_on(&self, bridge: u32) -> impl Iterator<Item = (&LinkSeen, HostAddress)> {
+        self.hosts().filter(move |(on, ..)| *on == bridge).map(|(_, link, host)| (link, host))
+    }
+
+    /// The bridge on whose segment a link is: itself, the one it is a port of, or the one that the link beside it is on.
+    fn segment_of(&self, link: &LinkSeen) -> Option<u32> {
+        let bridge = |link: &LinkSeen| if link.kind == Kind::Bridge { Some(link.index) } else { link.master };
+        bridge(link).or_else(|| bridge(self.links.get(&link.beside?)?))
     }
 
     /// The link with this index.
@@ -314,6 +371,26 @@ mod tests {
         }
         have.remove(4);
         assert_eq!((members(&have), have.members.len()), ([0, 0, 0], 0), "nothing is kept of what is no more");
+    }
+
+    #[test]
+    fn the_hosts_addresses_are_those_on_the_bridges_segment() {
+        let host = |last: u8, of| HostAddress { ip: [10, 9, 0, last].into(), of };
+        let bridge = LinkSeen {
+            hosts: vec![host(2, HostUse::Own), host(254, HostUse::NextHop)],
+            ..LinkSeen::bare(1, "br0", Kind::Bridge)
+        };
+        let uplink = LinkSeen { hosts: vec![host(3, HostUse::Own)], ..link(2, Some(1)) };
+        let macvlan = LinkSeen { hosts: vec![host(4, HostUse::Own)], beside: Some(1), ..link(3, None) };
+        let leg = LinkSeen { master: Some(1), beside: Some(5), ..LinkSeen::bare(4, "leg", Kind::Veth) };
+        let foot = LinkSeen { hosts: vec![host(5, HostUse::Own)], beside: Some(4), ..LinkSeen::bare(5, "foot", Kind::Veth) };
+        let other = LinkSeen { hosts: vec![host(6, HostUse::Own)], ..link(6, None) };
+        let mut have = Have::from(vec![bridge, uplink, macvlan, leg, foot, other]);
+        let on = |have: &Have| have.hosts_on(1).map(|(_, host)| host.ip.to_string()).collect::<Vec<_>>();
+        assert_eq!(on(&have), ["10.9.0.2", "10.9.0.254", "10.9.0.3", "10.9.0.4", "10.9.0.5"]);
+        have.remove(3);
+        have.insert(link(1, None));
+        assert_eq!(on(&have), ["10.9.0.3", "10.9.0.5"], "what is no longer told is no longer known");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod verify;
 pub mod want;
 
 pub use facts::{Fact, facts};
-pub use have::{BRIDGE_PORTS, BridgeExtras, BridgePort, Have, Kind, LinkSeen, NEARLY_FULL, TapSeen};
+pub use have::{BRIDGE_PORTS, BridgeExtras, BridgePort, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, TapSeen};
 pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
 pub use planner::{PlanError, plan};
 pub use verify::Deviation;

@@ -13,6 +13,7 @@ mod netns;
 #[path = "../common/witness.rs"]
 mod witness;
 
+mod addresses;
 mod bridges;
 mod document;
 mod drift;

@@ -318,7 +318,7 @@ impl Run {
             let refused = match (subnets, host) {
                 ([false, false], _) => Err("no_subnet"),
                 ([false, true], _) | (_, 8..) => Err("address_outside_subnet"),
-                (_, 0 | 1 | 7) => Err("address_not_usable"),
+                (_, 0 | 7) => Err("address_not_usable"),
                 _ if self.reference.taken(ip) => return Err("address_in_use"),
                 _ => Ok(()),
             };

@@ -13,7 +13,7 @@ use crate::manager::Error;
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
 use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
-use crate::plan::PlanError;
+use crate::plan::{HostUse, PlanError};
 use crate::store::StoreError;
 
 /// What a request does on its way: each may end it.
@@ -163,14 +163,17 @@ fn addresses() -> Vec<(Error, &'static [Act])> {
     const ASKED: &[Act] = &[NovaAttach, NewPort, ChangePort];
     let ip = std::net::IpAddr::from([10, 0, 0, 5]);
     let mac = Mac([0xfa, 0x16, 0x3e, 0x63, 0x75, 0xb2]);
-    let not_for_guests = SubnetError::NotForGuests(ipnetwork::IpNetwork::V4(std::net::Ipv4Addr::LOCALHOST.into()));
+    let loopback = ipnetwork::IpNetwork::V4(std::net::Ipv4Addr::LOCALHOST.into());
+    let not_for_guests = SubnetError::NotForGuests { cidr: loopback, what: "loopback", block: loopback };
+    let of_host = Error::AddressOfHost { ip, host: "node1".into(), device: "br0".into(), of: HostUse::Own };
     let overlap = Error::SubnetOverlap { cidr: "10.0.0.0/24".into(), other: subnet(), other_cidr: "10.0.0.0/16".into() };
     let empty = Error::PoolEmpty { network: network(), cidr: "10.0.0.0/24".into(), size: 253, used: 253 };
     vec![
         (Error::AddressInUse { ip, network: network(), port: port() }, ASKED),
+        (of_host, ASKED),
         (Error::GatewayInUse { gateway: ip, port: port() }, &[ChangeSubnet]),
         (Error::AddressOutside { ip, network: network(), subnets: "10.1.0.0/24".into() }, ASKED),
-        (Error::AddressKept { ip, why: "the gateway's address" }, ASKED),
+        (Error::AddressKept { ip, why: "the network or broadcast address" }, ASKED),
         (Error::SubnetOfOther { subnet: subnet(), network: network() }, &[NewPort, ChangePort]),
         (empty, &[Attach, NewPort, ChangePort]),
         (Error::NoSubnet(network()), &[Attach]),

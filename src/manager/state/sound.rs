@@ -23,7 +23,13 @@ impl State {
         assert!(held.len() == addresses.len() && addresses == self.addresses, "addresses: {addresses:?}, {:?}", self.addresses);
         let mut users: BTreeMap<SubnetId, usize> = BTreeMap::new();
         records().flat_map(|port| port.held_ips()).for_each(|ip| *users.entry(ip.subnet_id).or_default() += 1);
+        let segments = self.segments.iter().flat_map(|(segment, networks)| networks.iter().map(move |id| (*id, segment.clone())));
+        let known: BTreeMap<_, _> = self.networks.values().map(|entry| (entry.record.id, entry.segment.clone())).collect();
+        assert_eq!(segments.collect::<BTreeMap<_, _>>(), known, "segments");
         for (id, subnet) in &self.subnets {
+            let mut free = subnet.record.all_free();
+            self.held_on_segment_of(subnet).for_each(|ip| free.take(ip));
+            assert_eq!(subnet.free, free, "what is free of subnet {id}");
             assert_eq!(subnet.users, users.get(id).copied().unwrap_or(0), "users of subnet {id}");
         }
         self.assert_sets();
