@@ -86,7 +86,8 @@ async fn without_ending(mut request: Request, next: Next) -> Response {
     let path = uri.path();
     let clouds = !path.starts_with("/nicd/");
     let bare = path.strip_suffix('/').or_else(|| path.strip_suffix(".json").filter(|_| clouds));
-    if let Some(path) = bare.filter(|path| path.matches('/').count() > 1) {
+    // Of paths with one part that of Rackspace's networks is a cloud's and no version's document.
+    if let Some(path) = bare.filter(|path| path.matches('/').count() > 1 || *path == "/os-networksv2") {
         let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
         // Its host stays, for links.
         let mut parts = uri.clone().into_parts();
