@@ -39,7 +39,7 @@ fn systemd_knows_every_word_of_the_units() {
     }
     let folder = tempfile::tempdir().unwrap();
     let units = units(folder.path());
-    assert_eq!(units.len(), 4, "{units:?}");
+    assert_eq!(units.len(), 5, "{units:?}");
     let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output().unwrap();
     // A word it does not know is a warning, and no failure.
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");

@@ -93,6 +93,12 @@ pub enum SocketError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A service that may not make its sockets was started without any: systemd has lost them.
+    #[error(
+        "systemd passed no socket, and nicd may not make {} itself (Permission denied): systemctl restart nicd.socket makes it \
+         anew", .0.display()
+    )]
+    NotPassed(PathBuf),
     /// What systemd passed is not what nicd can serve.
     #[error("the sockets that systemd passed cannot be used: {0}")]
     Passed(&'static str),
@@ -106,6 +112,7 @@ impl SocketError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Locked(_) | Self::Live(_) => Exit::Unavailable,
+            Self::NotPassed(_) => Exit::Permission,
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
             Self::InTheWay { .. } | Self::OpenDirectory { .. } | Self::File { .. } | Self::Passed(_) | Self::Descriptor(_) => {
                 Exit::Config
@@ -130,7 +137,13 @@ impl Sockets {
     pub fn take(settings: &SocketSettings, admitted: &Admitted) -> Result<Self, SocketError> {
         match Self::passed()? {
             Some(sockets) => Ok(sockets),
-            None => Self::bind(settings, admitted),
+            None => Self::bind(settings, admitted).map_err(|error| {
+                let is_service = std::env::var_os("NOTIFY_SOCKET").is_some();
+                match is_service && error.exit() == Exit::Permission {
+                    true => SocketError::NotPassed(settings.path.clone()),
+                    false => error,
+                }
+            }),
         }
     }
 

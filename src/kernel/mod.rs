@@ -249,6 +249,9 @@ pub enum Trouble {
     Other,
 }
 
+/// What brings the helper's socket back, whether it is stopped, given up, or without its file.
+pub const HELPER_REMEDY: &str = "systemctl reset-failed 'nicd-netns.*'; systemctl restart nicd-netns.socket";
+
 /// Why a path is no namespace for a guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetnsError {
@@ -275,9 +278,7 @@ pub enum NetnsError {
         said: String,
     },
     /// The helper that would enter it cannot be reached.
-    #[error(
-        "{path} cannot be entered: nicd-netns does not answer ({said}); systemctl start nicd-netns.socket, or run nicd with CAP_SYS_ADMIN"
-    )]
+    #[error("{path} cannot be entered: nicd-netns does not answer ({said}); {HELPER_REMEDY}, or run nicd with CAP_SYS_ADMIN")]
     Helper {
         /// The path.
         path: String,

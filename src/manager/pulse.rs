@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use crate::kernel::Lack;
+use crate::kernel::{HELPER_REMEDY, Lack};
 use crate::model::Status;
 
 use super::{Manager, Problem, answered};
@@ -116,7 +116,7 @@ impl From<&Lack> for Problem {
             Lack::NetnsHelper { said } => Self {
                 reason: "netns_helper_unreachable",
                 detail: format!("no network namespace can be entered: nicd-netns does not answer ({said})"),
-                remedy: "systemctl start nicd-netns.socket, or run nicd with CAP_SYS_ADMIN".to_owned(),
+                remedy: format!("{HELPER_REMEDY}, or run nicd with CAP_SYS_ADMIN"),
             },
         }
     }

@@ -177,7 +177,7 @@ fn a_helper_that_is_away_is_said_and_waited_for() {
         let put = json!({"server": {"guest": {"kind": "netns", "path": guest.path}}});
         let path = server_path(&uuid::Uuid::new_v4().to_string());
         let error = bench.api.put(&path, &put).refused(503, "netns_helper_unreachable");
-        assert!(error["message"].as_str().unwrap().contains("systemctl start nicd-netns.socket"), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("systemctl restart nicd-netns.socket"), "{error}");
         let problems = |bench: &mut Bench| {
             let health = bench.api.get("/nicd/v1/health").expect(200);
             let reasons = health["problems"].as_array().unwrap().iter().map(|problem| problem["reason"].clone());

@@ -13,7 +13,7 @@ as_shipped() { rm -r "/run/systemd/system/$1.d" && systemctl daemon-reload && sy
 
 echo "kernel $(uname -r), systemd $(systemctl --version | head -1), controllers $(cat /sys/fs/cgroup/cgroup.controllers)"
 shows "the README's commands install it" sh -e /nicd/install
-shows "the first connection starts it" nicctl status
+shows "it starts with its sockets" nicctl status
 shows "health is ok, with the tun driver's node as udev makes it" sh -c 'nicctl status | grep -q "^status *ok"'
 shows "bridge, veth and tun come by themselves" sh -ec '
     ip netns add web

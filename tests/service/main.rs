@@ -14,3 +14,4 @@ mod life;
 mod machine;
 mod neighbours;
 mod power;
+mod sockets;

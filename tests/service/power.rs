@@ -11,9 +11,11 @@ use crate::machine::{Machine, Wishes, on_a_machine};
 /// Starts the service anew with a word changed in one unit, and has it do its whole work.
 fn works_with(machine: &Machine, unit: &str, change: &str) -> Result<(), String> {
     let folder = format!("/run/systemd/system/{unit}.d");
+    // One try is to tell.
     let limits = if unit == "nicd.service" { "TimeoutStartSec=4s\\nRestart=no\\n" } else { "" };
+    let end = if unit == "nicd.service" { "[Unit]\\nOnFailure=\\n" } else { "" };
     machine.run(&format!(
-        "mkdir -p {folder}; printf '[Service]\\n{limits}{change}\\n' >{folder}/change.conf; systemctl daemon-reload"
+        "mkdir -p {folder}; printf '{end}[Service]\\n{limits}{change}\\n' >{folder}/change.conf; systemctl daemon-reload"
     ));
     machine.run("systemctl stop nicd.service nicd-netns.service; systemctl reset-failed");
     let done = machine.try_run(WORK).map(drop);
