@@ -37,6 +37,8 @@ struct Shared<T> {
 #[derive(Debug)]
 struct State<T> {
     queue: VecDeque<T>,
+    /// How many were taken and wait all the same.
+    held: usize,
     closed: bool,
     /// Whether the thread waits for a message.
     idle: bool,
@@ -46,7 +48,7 @@ impl<T> State<T> {
     fn room(&self, limit: usize) -> Result<(), Refused> {
         match self.closed {
             true => Err(Refused::Closed),
-            false if self.queue.len() >= limit => Err(Refused::Full),
+            false if self.queue.len().saturating_add(self.held) >= limit => Err(Refused::Full),
             false => Ok(()),
         }
     }
@@ -61,7 +63,7 @@ impl<T> Clone for Inbox<T> {
 impl<T> Inbox<T> {
     /// An open queue for at most `limit` waiting messages.
     pub fn new(limit: usize) -> Self {
-        let state = State { queue: VecDeque::new(), closed: false, idle: false };
+        let state = State { queue: VecDeque::new(), held: 0, closed: false, idle: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new(), limit, news: AtomicBool::new(false) }) }
     }
 
@@ -173,9 +175,15 @@ impl<T> Inbox<T> {
         self.lock().closed
     }
 
+    /// So many of those that were taken are not begun yet: they count as waiting.
+    pub fn hold(&self, taken: usize) {
+        self.lock().held = taken;
+    }
+
     /// How many messages wait.
     pub fn len(&self) -> usize {
-        self.lock().queue.len()
+        let state = self.lock();
+        state.queue.len() + state.held
     }
 
     /// Whether none waits.

@@ -670,6 +670,10 @@ impl Host for FakeHost {
         points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
     }
 
+    fn in_group(&mut self, group: u32) -> Result<Vec<LinkSeen>, OpError> {
+        Ok(self.observe()?.into_iter().filter(|link| link.group == group).collect())
+    }
+
     fn inspect(&mut self, path: &Path) -> Result<Found, NetnsError> {
         let shown = || path.display().to_string();
         let enter = || match lock(&self.world).netns.get(path) {

@@ -89,6 +89,10 @@ impl Host for LinuxHost {
         self.fresh().and_then(|()| seen::observe(&mut self.netlink)).map_err(|failure| failure.during("dump links"))
     }
 
+    fn in_group(&mut self, group: u32) -> Result<Vec<LinkSeen>, OpError> {
+        self.fresh().and_then(|()| seen::in_group(&mut self.netlink, group)).map_err(|failure| failure.during("dump links"))
+    }
+
     fn inspect(&mut self, path: &Path) -> Result<Found, NetnsError> {
         self.home.inspect(path)
     }

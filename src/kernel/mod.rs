@@ -96,6 +96,13 @@ pub trait Host: Send + 'static {
     /// The kernel could not give one.
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError>;
 
+    /// The links in a group whose number was drawn by chance: of a complete dump, or, while links keep changing, all that
+    /// several dumps have shown. A link may be seen twice.
+    ///
+    /// # Errors
+    /// The kernel could not say.
+    fn in_group(&mut self, group: u32) -> Result<Vec<LinkSeen>, OpError>;
+
     /// The namespace a path names.
     ///
     /// # Errors

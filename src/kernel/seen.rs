@@ -82,19 +82,26 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
 
 /// A complete dump of the namespace's links, with the addresses on them.
 pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
-    let ask = || {
-        let mut batch = Batch::default();
-        batch.add(Part::Look, RTM_GETLINK, NLM_F_DUMP, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| {
-            f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-        });
-        batch
-    };
-    let mut links = netlink.dump(ask, link)?;
+    let mut links = netlink.dump(all_links, link)?;
     let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note(netlink, 0, &mut links)?;
     Ok(links)
+}
+
+fn all_links() -> Batch {
+    let mut batch = Batch::default();
+    batch.add(Part::Look, RTM_GETLINK, NLM_F_DUMP, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| {
+        f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    });
+    batch
+}
+
+/// The links of a group: of a complete dump, or of some that changes interrupted.
+pub(super) fn in_group(netlink: &mut Netlink, group: u32) -> Result<Vec<LinkSeen>, Failure> {
+    let links = netlink.dump_all_there_is(all_links, link)?;
+    Ok(links.into_iter().filter(|link| link.group == group).collect())
 }
 
 /// The bridge in which a link that runs does not forward.

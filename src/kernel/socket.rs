@@ -17,8 +17,17 @@ use crate::telemetry::meters;
 /// How long an answer may take. The kernel works inside the send; only an answer that was lost takes longer.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a dump is begun again because links changed meanwhile.
-const DUMP_TRIES: usize = 16;
+/// For how long a dump is begun again because links changed meanwhile, in seconds: changes come in bursts.
+const DUMP_LIMIT: Duration = Duration::from_secs(1);
+
+/// So often at once; then after a rest, by chance up to [`REST`], as the changes may come regularly.
+const DUMPS_AT_ONCE: usize = 8;
+
+/// See [`DUMPS_AT_ONCE`], in milliseconds.
+const REST: Duration = Duration::from_millis(10);
+
+/// How many dumps that links changed in are put together.
+const DUMPS_TOGETHER: usize = 3;
 
 /// Enough for what the kernel puts into one datagram of a dump (at most 32 KiB; net/netlink/af_netlink.c).
 const BUFFER: usize = 64 * 1024;
@@ -149,17 +158,45 @@ impl Netlink {
         points::call(("netlink", "dump"), || self.dump_whole(ask, read), fail)
     }
 
-    fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
-        for _ in 0..DUMP_TRIES {
-            if let Some(all) = self.dump_once(ask(), &read)? {
-                return Ok(all);
+    /// A complete dump, or else all that some dumps have shown in which something changed.
+    pub(super) fn dump_all_there_is<T>(
+        &mut self,
+        ask: impl Fn() -> Batch,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        let fail = |errno| Failure::system(Part::Look, errno);
+        let dumps = || {
+            let mut seen = Vec::new();
+            for _ in 0..DUMPS_TOGETHER {
+                let (all, whole) = self.dump_once(ask(), &read)?;
+                if whole {
+                    return Ok(all);
+                }
+                seen.extend(all);
             }
-        }
-        Err(Failure::new(Trouble::Other, Part::Look, format!("links changed during each of {DUMP_TRIES} dumps")))
+            Ok(seen)
+        };
+        points::call(("netlink", "dump"), dumps, fail)
     }
 
-    /// One dump; none when changes interrupted it.
-    fn dump_once<T>(&mut self, mut batch: Batch, read: &impl Fn(&[u8]) -> Option<T>) -> Result<Option<Vec<T>>, Failure> {
+    fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+        let until = Instant::now() + DUMP_LIMIT;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.dump_once(ask(), &read)? {
+                (all, true) => return Ok(all),
+                _ if Instant::now() >= until => {
+                    return Err(Failure::new(Trouble::Other, Part::Look, format!("links changed during each of {tries} dumps")));
+                }
+                _ if tries >= DUMPS_AT_ONCE => std::thread::sleep(REST.mul_f64(rand::random())),
+                _ => {}
+            }
+        }
+    }
+
+    /// One dump, and whether no change interrupted it.
+    fn dump_once<T>(&mut self, mut batch: Batch, read: &impl Fn(&[u8]) -> Option<T>) -> Result<(Vec<T>, bool), Failure> {
         let first = self.transmit(&mut batch, false)?;
         let mut all = Vec::new();
         let mut interrupted = false;
@@ -186,7 +223,7 @@ impl Netlink {
                 }
             }
         })?;
-        Ok((!interrupted).then_some(all))
+        Ok((all, !interrupted))
     }
 
     /// Sends, and gives back the first message's number.

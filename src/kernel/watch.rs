@@ -66,6 +66,8 @@ pub(super) struct Watch {
     paces: HashMap<u32, Pace<LOOKS>>,
     /// Events were lost; a dump is due then.
     resync: Option<Instant>,
+    /// The last dump has failed.
+    blind: bool,
 }
 
 /// A look to come.
@@ -94,7 +96,16 @@ impl Watch {
     pub(super) fn subscribe(sink: Sender<Notice>) -> Result<Self, Failure> {
         let events = subscribed().map_err(|error| failed(Part::Open, &error))?;
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
-        Ok(Self { events, query: Netlink::open()?, sink, buffer, later: BTreeMap::new(), paces: HashMap::new(), resync: None })
+        Ok(Self {
+            events,
+            query: Netlink::open()?,
+            sink,
+            buffer,
+            later: BTreeMap::new(),
+            paces: HashMap::new(),
+            resync: None,
+            blind: false,
+        })
     }
 
     /// Watches until the sink is closed.
@@ -249,14 +260,19 @@ impl Watch {
         match seen::observe(&mut self.query) {
             Ok(links) => {
                 meters().resyncs.inc();
-                self.resync = None;
+                (self.resync, self.blind) = (None, false);
                 self.later.clear();
                 self.paces.clear();
                 links.iter().for_each(|link| self.plan_second_look(link));
                 self.tell(Notice::Resync { links, at })
             }
             Err(failure) => {
-                tracing::warn!(said = failure.said, "links could not be dumped after events were lost");
+                // Once; what follows is the same trouble.
+                if std::mem::replace(&mut self.blind, true) {
+                    tracing::debug!(said = failure.said, "links could not be dumped, as before");
+                } else {
+                    tracing::warn!(said = failure.said, "links could not be dumped after events were lost");
+                }
                 self.resync = Some(Instant::now() + RETRY);
                 Ok(())
             }

@@ -254,7 +254,9 @@ impl<H: Host> Loop<H> {
                     other => jobs.push_back(other),
                 }
             }
-            match jobs.pop_front() {
+            let next = jobs.pop_front();
+            inbox.hold(jobs.len());
+            match next {
                 Some(Message::Job(job)) => self.begin(job),
                 Some(Message::Query(ask)) => ask(&mut self.host),
                 Some(Message::Durable(..)) | None => {}
@@ -362,6 +364,38 @@ mod tests {
     use crate::kernel::fake::Fake;
     use crate::kernel::reaper;
     use crate::plan::Reason;
+
+    #[test]
+    fn what_the_worker_has_taken_and_not_begun_counts_as_waiting() {
+        let flush: Flush = Arc::new(|| ());
+        let (worker, thread) = Worker::start("worker", Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let block = || {
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let begun = begun.clone();
+            let asked = worker.ask(move |_| {
+                begun.send(()).unwrap();
+                let _ = wait.recv();
+            });
+            (go, asked.unwrap())
+        };
+        let (first, _first) = block();
+        begins.recv().unwrap();
+        let (second, _second) = block();
+        let waiting: Vec<_> = (1..LIMIT).map(|_| worker.ask(|_| ()).unwrap()).collect();
+        assert_eq!((worker.waiting(), worker.ask(|_| ()).err()), (LIMIT, Some(Refused::Full)));
+        // From here on all of them are the worker's, which does the second.
+        first.send(()).unwrap();
+        begins.recv().unwrap();
+        assert_eq!(worker.waiting(), LIMIT - 1);
+        assert!(worker.ask(|_| ()).is_ok());
+        assert_eq!(worker.ask(|_| ()).err(), Some(Refused::Full), "the bound is for both together");
+        second.send(()).unwrap();
+        waiting.into_iter().for_each(|one| one.blocking_recv().unwrap());
+        worker.close();
+        thread.join().unwrap();
+        assert_eq!(worker.waiting(), 0);
+    }
 
     #[test]
     fn a_flush_is_asked_for_only_after_the_commit_was_handed_in() {

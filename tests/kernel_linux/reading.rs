@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nicd::kernel::{self, Host, NetnsError, Who};
-use nicd::plan::Kind;
+use nicd::plan::{Kind, Op};
 
 use crate::host::{BRIDGE, Box, DEVICE, create_bridge, port};
 use crate::netns::{Guest, in_netns, run};
@@ -33,6 +34,42 @@ fn a_dump_and_a_look_agree() {
         assert!(all.iter().filter(|link| link.master.is_some()).all(|link| !link.v6_autoconf));
         let kinds = |kind: Kind| all.iter().filter(|link| link.kind == kind).count();
         assert_eq!((kinds(Kind::Tap), kinds(Kind::Veth), kinds(Kind::Bridge), kinds(Kind::Other)), (300, 2, 1, 2));
+    });
+}
+
+/// Links come and go without end, so that no dump is complete: a group is seen all the same, and soon.
+#[test]
+fn a_group_is_seen_while_links_keep_changing() {
+    in_netns(|| {
+        let mut host = Box::open();
+        host.apply(&create_bridge(1500));
+        let ports: Vec<_> = (0..64_u32).map(|number| port(u128::from(number))).collect();
+        for (number, port) in (0..).zip(&ports) {
+            host.attach_tap(*port, DEVICE + number, BRIDGE);
+            host.apply(&Op::SetGroup { port: *port, group: 4711 });
+        }
+        // Long enough that each dump takes several datagrams.
+        let filler: String = (0..600).map(|number| format!("link add f{number} type bridge\n")).collect();
+        std::fs::write("/run/filler", filler).unwrap();
+        run("ip -batch /run/filler");
+        let churn: String = (0..20_000).map(|number| format!("link add c{number} type bridge\n")).collect();
+        std::fs::write("/run/churn", churn).unwrap();
+        let mut changing = std::process::Command::new("ip").args(["-batch", "/run/churn"]).spawn().unwrap();
+        let mut rounds = 0;
+        let until = Instant::now() + Duration::from_secs(2);
+        while changing.try_wait().unwrap().is_none() && Instant::now() < until {
+            let began = Instant::now();
+            let members = host.kernel.in_group(4711).unwrap();
+            let took = began.elapsed();
+            let seen: BTreeSet<u32> = members.iter().map(|link| link.index).collect();
+            assert_eq!(seen, (0..64).map(|number| DEVICE + number).collect());
+            assert!(took < Duration::from_secs(1), "{took:?}");
+            rounds += 1;
+        }
+        let _ = changing.kill();
+        changing.wait().unwrap();
+        assert!(rounds >= 3, "{rounds}");
+        assert!(host.kernel.in_group(4712).unwrap().is_empty());
     });
 }
 
