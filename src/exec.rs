@@ -14,6 +14,7 @@ pub struct Execution<H: Host> {
     begun: usize,
     held: H::Held,
     guest_device: Option<LinkName>,
+    refused: Option<Vec<String>>,
 }
 
 impl<H: Host> std::fmt::Debug for Execution<H> {
@@ -34,7 +35,7 @@ pub enum Undone {
 impl<H: Host> Execution<H> {
     /// Nothing done yet.
     pub fn new(plan: Plan) -> Self {
-        Self { steps: plan.steps, begun: 0, held: H::Held::default(), guest_device: None }
+        Self { steps: plan.steps, begun: 0, held: H::Held::default(), guest_device: None, refused: None }
     }
 
     /// Carries out the steps that vanish with the process, and prepares those that come after.
@@ -65,9 +66,12 @@ impl<H: Host> Execution<H> {
     fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
         while let Some(step) = self.steps.get(self.begun).filter(|step| go(step)) {
             self.begun += 1;
-            if let Applied::GuestDevice(name) = host.apply(&step.op, &mut self.held)? {
-                self.guest_device = Some(name);
-            }
+            let (name, refused) = match host.apply(&step.op, &mut self.held)? {
+                Applied::Done => continue,
+                Applied::GuestDevice(name) => (name, Vec::new()),
+                Applied::GuestWithout(name, refused) => (name, refused),
+            };
+            (self.guest_device, self.refused) = (Some(name), Some(refused));
         }
         Ok(())
     }
@@ -75,6 +79,11 @@ impl<H: Host> Execution<H> {
     /// The NIC's name in its guest, when a step learnt it.
     pub fn guest_device(&self) -> Option<&LinkName> {
         self.guest_device.as_ref()
+    }
+
+    /// The routes that the guest's kernel refused, when a step gave it routes.
+    pub fn refused(&self) -> Option<&Vec<String>> {
+        self.refused.as_ref()
     }
 
     /// Undoes what was begun, last first, the failed step included. Goes on past an undo that fails.

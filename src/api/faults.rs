@@ -314,7 +314,7 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),
         Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),
-        Error::GuestNameTaken { .. } | Error::GuestRefused(_) => (S::CONFLICT, "Conflict"),
+        Error::GuestNameTaken { .. } | Error::GuestRefused(_) | Error::Ipv6Disabled(_) => (S::CONFLICT, "Conflict"),
         Error::NeedsDetach { .. } | Error::MtuInUse { .. } => (S::CONFLICT, "Conflict"),
         Error::Plan(PlanError::NoSuchBridge(_) | PlanError::NotABridge(_)) => match dialect.envelope {
             // The client has just named it; an attach finds what somebody named before.

@@ -163,12 +163,27 @@ impl Failure {
     }
 }
 
+/// Where IPv6 is switched off, by what the kernel says of an address, and what would be right (`addrconf_add_dev`,
+/// net/ipv6/addrconf.c; without the protocol nobody takes the message).
+fn no_ipv6(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EACCES => {
+            "IPv6 is switched off in the guest's namespace: set net.ipv6.conf.all.disable_ipv6=0 and \
+             net.ipv6.conf.default.disable_ipv6=0 there, or give the port no IPv6 address"
+        }
+        _ => "IPv6 is switched off in this host's kernel: boot it without ipv6.disable=1, or give the port no IPv6 address",
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(Refusal { part, errno, text }: Refusal) -> Self {
         let trouble = match (part, errno) {
             (_, Errno::ENODEV) => Trouble::Gone,
             (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
             (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
+            (Part::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
+                return Self { trouble: Trouble::Ipv6Off, part, said: no_ipv6(errno).to_owned() };
+            }
             (Part::Address(_) | Part::Route(_), _) => Trouble::GuestRefused,
             (_, Errno::ETIMEDOUT) => Trouble::TimedOut,
             (_, Errno::EPERM | Errno::EACCES) => Trouble::Permission,

@@ -24,16 +24,35 @@ const RTMSG: usize = 12;
 ///
 /// Address generation is off although the guest might like it: its link-local address is among those given, set without
 /// a second of duplicate address detection.
-pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSettings, stale: Stale) -> Result<LinkName, Failure> {
+///
+/// What a NIC that is there is to have is added before what it is to have no longer goes: with the last IPv4 address of a link
+/// the kernel takes all of its routes, the guest's own among them (`fib_disable_ip`). It takes a first address's secondaries
+/// along as well, unless `promote_secondaries` is set, so that each address stands by itself (/32) meanwhile.
+///
+/// A route that the guest's kernel refuses costs that route alone; gives back which, with the kernel's words.
+pub(super) fn configure(
+    inside: &mut Inside,
+    index: u32,
+    settings: &GuestSettings,
+    stale: Stale,
+) -> Result<(LinkName, Vec<String>), Failure> {
     let target = Target::Index(index);
     let mut batch = Batch::default();
-    stale.routes.into_iter().for_each(|route| delete_route(&mut batch, index, route));
-    stale.addresses.into_iter().for_each(|address| batch.unaddress(index, address));
     batch.v6_off(target);
     if settings.mtu.is_some() {
         batch.set(Part::Link, target, 0, 0, |f| shape(f, None, settings.mtu, None));
     }
-    settings.addresses.iter().for_each(|address| add_address(&mut batch, index, *address));
+    let add = |batch: &mut Batch, v6| {
+        let of_family = settings.addresses.iter().filter(|address| address.ip.is_ipv6() == v6);
+        of_family.for_each(|address| add_address(batch, index, *address));
+    };
+    let held = if stale.addresses.iter().any(|address| address.ip.is_ipv4()) { alone(&settings.addresses) } else { Vec::new() };
+    add(&mut batch, true);
+    held.iter().for_each(|address| add_address(&mut batch, index, *address));
+    stale.addresses.into_iter().for_each(|address| batch.unaddress(index, address));
+    add(&mut batch, false);
+    held.into_iter().for_each(|address| batch.unaddress(index, address));
+    stale.routes.into_iter().for_each(|route| delete_route(&mut batch, index, route));
     // For its name as well: behind the switch it would be a look at a link that is up, while the host's end is not.
     batch.settle(index);
     batch.switch(target, Switch::Up, |_| {});
@@ -46,8 +65,17 @@ pub(super) fn configure(inside: &mut Inside, index: u32, settings: &GuestSetting
         Part::Address(_) | Part::Route(_) => refusal.errno != Errno::EEXIST,
         _ => true,
     });
-    first_failure(refusals)?;
-    named.map_or_else(|| name(inside, index), |link| name_of(&link))
+    let (routes, others): (Vec<_>, Vec<_>) = refusals.into_iter().partition(|refusal| matches!(refusal.part, Part::Route(_)));
+    first_failure(others)?;
+    let refused = routes.into_iter().map(Failure::from).map(|failure| format!("{}: {}", failure.part, failure.said)).collect();
+    let name = named.map_or_else(|| name(inside, index), |link| name_of(&link))?;
+    Ok((name, refused))
+}
+
+/// The IPv4 addresses, each as a subnet of its own; not those that are one already.
+fn alone(addresses: &[Address]) -> Vec<Address> {
+    let v4 = addresses.iter().filter(|address| address.ip.is_ipv4() && address.prefix < 32);
+    v4.map(|address| Address { prefix: 32, ..*address }).collect()
 }
 
 /// The name of the NIC with this index.

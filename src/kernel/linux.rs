@@ -193,7 +193,11 @@ impl LinuxHost {
                         (index, guest::stale(inside, index, settings)?)
                     }
                 };
-                return guest::configure(inside, index, settings, stale).map(Applied::GuestDevice);
+                let (device, refused) = guest::configure(inside, index, settings, stale)?;
+                return Ok(match refused.is_empty() {
+                    true => Applied::GuestDevice(device),
+                    false => Applied::GuestWithout(device, refused),
+                });
             }
             Op::MarkAgain { port, index, alias } => links::mark_again(netlink, *port, *index, alias),
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),

@@ -143,6 +143,8 @@ pub enum Applied {
     Done,
     /// It is as asked, and the NIC has this name in the guest.
     GuestDevice(LinkName),
+    /// The same, but that the guest's kernel refused these routes, each with its words.
+    GuestWithout(LinkName, Vec<String>),
 }
 
 /// The namespace a path names.
@@ -246,6 +248,8 @@ pub enum Trouble {
     Namespace,
     /// The namespace cannot be entered because the helper that does it cannot be reached.
     Helper,
+    /// IPv6 is switched off in the guest's namespace, or in the kernel.
+    Ipv6Off,
     /// The guest's settings do not fit its namespace (an address or route the kernel refuses there).
     GuestRefused,
     /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).

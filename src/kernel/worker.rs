@@ -63,6 +63,8 @@ pub struct Done {
     pub took: Duration,
     /// The NIC's name in its guest, when the job learnt it.
     pub guest_device: Option<LinkName>,
+    /// The routes that the guest's kernel refused, when the job gave it routes.
+    pub refused: Option<Vec<String>>,
 }
 
 /// Why a job failed.
@@ -325,7 +327,14 @@ impl<H: Host> Loop<H> {
             None => self.look(&subjects),
         };
         let took = took + ended.duration_since(began);
-        let done = Done { seen, at: Some(at), ended: Some(ended), took, guest_device: execution.guest_device().cloned() };
+        let done = Done {
+            seen,
+            at: Some(at),
+            ended: Some(ended),
+            took,
+            guest_device: execution.guest_device().cloned(),
+            refused: execution.refused().cloned(),
+        };
         let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
     }
 

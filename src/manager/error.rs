@@ -254,7 +254,10 @@ pub enum Error {
         /// The server.
         server: ServerId,
     },
-    /// The guest's namespace refused an address or a route.
+    /// The guest, or the kernel, has no IPv6.
+    #[error("the guest can have no IPv6 address: {0}")]
+    Ipv6Disabled(OpError),
+    /// The guest's namespace refused an address.
     #[error("the guest refused its settings: {0}")]
     GuestRefused(OpError),
     /// It can be changed only while unbound.
@@ -375,6 +378,7 @@ impl Error {
             Self::NamespaceGone { .. } => "namespace_gone",
             Self::BridgeNotAllowed { .. } => "bridge_not_allowed",
             Self::GuestNameTaken { .. } => "interface_name_taken",
+            Self::Ipv6Disabled(_) => "ipv6_disabled",
             Self::GuestRefused(_) => "guest_refused",
             Self::NeedsDetach { .. } => "needs_detach",
             Self::MtuInUse { .. } => "mtu_in_use",

@@ -14,11 +14,14 @@ use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
 
 use super::retry::{NAMESPACE_GONE, NAMESPACE_WAIT, backoff, is_known_to_fail, waited_for};
-use super::state::State;
+use super::state::{PortEntry, State};
 use super::{Claimed, Context, Error, Manager, Why, answered};
 
 /// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
 const TRIES: usize = 4;
+
+/// The stable word for a port whose guest's kernel refused a route.
+pub(super) const ROUTE_REFUSED: &str = "route_refused";
 
 /// How long a look at an operator's bridge serves the request it was made for, in milliseconds.
 const JUST_NOW: Duration = Duration::from_millis(2);
@@ -243,6 +246,9 @@ impl Manager {
     /// Takes in what a finished job saw.
     pub(super) fn finished(&self, port: PortId, done: Done) {
         let mut state = self.lock();
+        if let (Some(entry), Some(refused)) = (state.ports.get_mut(&port), &done.refused) {
+            entry.refused.clone_from(refused);
+        }
         let at = done.at.unwrap_or_else(Instant::now);
         for link in done.seen {
             state.seen(link, at);
@@ -311,6 +317,7 @@ impl Manager {
                 let name = entry.record.profile.interface_name.as_ref();
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
             }
+            (Trouble::Ipv6Off, _) => Error::Ipv6Disabled(error),
             (Trouble::GuestRefused, _) => Error::GuestRefused(error),
             (Trouble::Namespace, Some(server)) => {
                 let by_process = state.servers.get(&server).is_some_and(|entry| entry.record.by_process);
@@ -504,7 +511,7 @@ impl Manager {
         });
         let Some((want, bridge)) = wants else { return (Readiness::Waiting, None) };
         match first_unmet(&want, &bridge, &state.have) {
-            None => (Readiness::Ready, None),
+            None => (Readiness::Ready, state.port(port).ok().and_then(refused_routes)),
             Some(fact) => {
                 let detail = format!("{} does not hold", fact.as_str());
                 (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
@@ -583,6 +590,12 @@ fn forget_guest_device(record: &mut Port, plan: &Plan) -> bool {
     let made = plan.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. }));
     let binding = record.binding.as_mut().filter(|_| made);
     binding.is_some_and(|binding| binding.guest_device.take().is_some())
+}
+
+/// What an ACTIVE port says of routes that its guest's kernel refused; none when it refused none.
+fn refused_routes(entry: &PortEntry) -> Option<Why> {
+    let detail = || entry.refused.join("; ");
+    (!entry.refused.is_empty()).then(|| Why { reason: ROUTE_REFUSED, detail: detail() })
 }
 
 /// Takes the claim on a port.

@@ -140,6 +140,8 @@ pub(super) struct PortEntry {
     pub claim: Claim,
     pub retry: Retry,
     pub telling: Telling,
+    /// Routes that its guest's kernel refused when it was last configured.
+    pub refused: Vec<String>,
     /// Its device is being deleted. A delete goes by the altname, so a second one might hit the port's next device.
     pub reaping: bool,
 }
@@ -293,7 +295,8 @@ impl State {
         self.phases[phase as usize] += 1;
         let (claim, retry) = (Claim::default(), Retry::default());
         let telling = Telling::default();
-        let entry = PortEntry { phase, reason: None, detail: None, claim, retry, telling, reaping: false, record };
+        let entry =
+            PortEntry { phase, reason: None, detail: None, claim, retry, telling, refused: Vec::new(), reaping: false, record };
         self.ports.insert(entry.record.id, entry);
     }
 

@@ -332,3 +332,105 @@ fn a_subnet_of_two_addresses_or_one_is_used_wholly() {
         ask(&mut bench, &network, "192.0.2.1").expect(201);
     });
 }
+
+#[test]
+fn a_change_of_addresses_keeps_the_guests_own_routes() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        for (name, promote) in [("plain", "0"), ("promoting", "1")] {
+            let (guest, server) = bench.guest(name);
+            guest.inside(move || std::fs::write("/proc/sys/net/ipv4/conf/all/promote_secondaries", promote).unwrap());
+            let port = bench.attach_to(&server, &network);
+            guest.ip("route add 198.51.100.0/24 via 192.0.2.200");
+            guest.ip("-6 route add fd99::/64 via 2001:db8::200");
+            for (v4, v6) in [
+                (&["192.0.2.50"][..], "2001:db8::50"),
+                (&["192.0.2.51", "192.0.2.50"], "2001:db8::50"),
+                (&["192.0.2.51"], "2001:db8::51"),
+                (&["192.0.2.52"], "2001:db8::52"),
+            ] {
+                let all: Vec<Value> = v4.iter().copied().chain([v6]).map(|ip| json!({ "ip_address": ip })).collect();
+                bench.api.put(&format!("/v2.0/ports/{port}"), &json!({"port": {"fixed_ips": all}})).expect(200);
+                assert_eq!(bench.port(&port)["status"], "ACTIVE");
+                let routes = [guest.ip("route"), guest.ip("-6 route")].concat();
+                for kept in [
+                    "198.51.100.0/24 via 192.0.2.200",
+                    "fd99::/64 via 2001:db8::200",
+                    "default via 192.0.2.1",
+                    "default via 2001:db8::1",
+                ] {
+                    assert!(routes.contains(kept), "{name}, {v4:?}, {kept}: {routes}");
+                }
+                let shown = guest.ip_json("-4 addr show dev eth0");
+                let mut has: Vec<String> = shown[0]["addr_info"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|one| format!("{}/{}", text(&one["local"]), one["prefixlen"]))
+                    .collect();
+                let mut wanted: Vec<String> = v4.iter().map(|ip| format!("{ip}/24")).collect();
+                has.sort();
+                wanted.sort();
+                assert_eq!(has, wanted, "{name}");
+            }
+            bench.detach(&server, &port);
+        }
+    });
+}
+
+#[test]
+fn routes_that_an_older_version_took_cost_no_guest_its_nic() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.network(json!({}));
+        let route = json!([{"destination": "198.51.100.0/24", "nexthop": "192.0.2.77"}]);
+        bench.subnet_with(json!({"network_id": network, "cidr": "192.0.2.0/24", "host_routes": route}));
+        let mut ports = Vec::new();
+        for name in ["a", "b", "c"] {
+            let (guest, server) = bench.guest(name);
+            ports.push((name, guest, bench.attach_to(&server, &network)));
+        }
+        bench.daemon.kill();
+        let sql = rusqlite::Connection::open(bench.daemon.state().join("nicd.db")).unwrap();
+        let changed = sql.execute("UPDATE subnets SET body = replace(body, '192.0.2.77', '192.0.2.255')", []).unwrap();
+        assert_eq!(changed, 1);
+        drop(sql);
+        bench.launch();
+        for (name, guest, port) in ports {
+            guest.end();
+            bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+            let again = crate::netns::Guest::new(name);
+            let shown = bench.wait_status(&port, "ACTIVE");
+            assert_eq!(shown["nicd:reason"], "route_refused");
+            assert!(again.ip("route").contains("default via 192.0.2.1"));
+            let told = bench.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
+            assert!(told.to_string().contains("198.51.100.0/24 via 192.0.2.255"), "{told}");
+        }
+    });
+}
+
+#[test]
+fn a_guest_without_ipv6_is_told_what_switches_it_on() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (guest, server) = bench.guest("a");
+        let switch = |value: &'static str| {
+            guest.inside(move || {
+                for place in ["all", "default"] {
+                    std::fs::write(format!("/proc/sys/net/ipv6/conf/{place}/disable_ipv6"), value).unwrap();
+                }
+            });
+        };
+        switch("1");
+        let body = json!({"interfaceAttachment": {"net_id": network}});
+        let error = bench.api.post(&interfaces(&server), &body).refused(409, "ipv6_disabled");
+        assert!(text(&error["message"]).contains("net.ipv6.conf.all.disable_ipv6"), "{error}");
+        assert!(bench.ports().is_empty(), "nothing is left");
+        // Without an IPv6 address it is built, and with IPv6 as well.
+        bench.attach(&server, json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.9"}]}));
+        switch("0");
+        bench.attach(&server, json!({ "net_id": network }));
+    });
+}

@@ -200,7 +200,11 @@ fn what_the_guest_cannot_take_is_told_with_the_value() {
             error.to_string()
         };
         let unreachable = GuestSettings { routes: vec![route("0.0.0.0/0", "10.7.0.1", false)], ..GuestSettings::default() };
-        assert!(refused(&mut host, unreachable).contains("0.0.0.0/0 via 10.7.0.1"));
+        // A route costs itself alone.
+        match host.apply(&guest_op(&guest, pin, port, Some(DEVICE + 1), unreachable)) {
+            Applied::GuestWithout(_, routes) => assert!(routes[0].contains("0.0.0.0/0 via 10.7.0.1"), "{routes:?}"),
+            other => panic!("{other:?}"),
+        }
         let multicast = GuestSettings { addresses: vec![address("ff02::1/64")], ..GuestSettings::default() };
         assert!(refused(&mut host, multicast).contains("ff02::1/64"));
         let absent = guest_op(&guest, pin, port, Some(4711), given(mac(port)));

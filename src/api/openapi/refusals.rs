@@ -198,6 +198,7 @@ fn limits() -> Vec<(Error, &'static [Act])> {
 
 fn guests() -> Vec<(Error, &'static [Act])> {
     let path = || "/run/netns/blue".to_owned();
+    let ipv6_off = op(Trouble::Ipv6Off, "setting addresses in the guest", "IPv6 is switched off in the guest's namespace");
     let refused = op(Trouble::GuestRefused, "setting addresses in the guest", "Invalid argument (EINVAL)");
     vec![
         (Error::Netns(NetnsError::Missing(path())), &[PutServer]),
@@ -210,6 +211,7 @@ fn guests() -> Vec<(Error, &'static [Act])> {
         (Error::NamespaceGone { path: path(), server: server(), by_process: false }, &[Attach]),
         (Error::GuestNameTaken { name: "eth0".into(), server: server() }, &[Attach]),
         (Error::GuestRefused(refused), &[Attach]),
+        (Error::Ipv6Disabled(ipv6_off), &[Attach]),
     ]
 }
 
