@@ -275,7 +275,8 @@ fn ready() -> LinuxHost {
         let network = NetworkId(Uuid::from_u128((number << 84) + 1));
         let name = names::network_bridge(network, 0);
         let mac = Mac([0xfa, 0x16, 0x3e, 0xff, 0, u8::try_from(number).unwrap()]);
-        host.apply(&Op::CreateBridge { network, index, name, mac, mtu: 1500 }, &mut Held::default()).unwrap();
+        host.apply(&Op::CreateBridge { network, index, name, mac, mtu: 1500, alias: String::new() }, &mut Held::default())
+            .unwrap();
     }
     host
 }

@@ -19,7 +19,7 @@ Exit codes:
    0  ended as asked
    1  internal error
   64  wrong usage
-  69  another nicd, or another program, holds the state or the socket
+  69  another nicd, or another program, holds the state, the socket or this network namespace
   74  the store cannot be opened, read or written
   77  a permission or capability is missing
   78  the configuration cannot be used

@@ -7,6 +7,7 @@
 //!
 //! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
 
+mod alone;
 mod reload;
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::alone::Alone;
 use crate::access::{Admitted, PeerError};
 use crate::api;
 use crate::api::listener::{Limits, Listener, ListenerError};
@@ -34,6 +36,7 @@ use crate::manager::{Manager, Policy, Pulse};
 use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
 
+pub use alone::NotAlone;
 pub use reload::Config;
 
 /// How many of the watch's notices may wait; beyond, the watch waits, and the kernel's buffer behind it.
@@ -58,6 +61,9 @@ const LACKS: Duration = Duration::from_secs(1);
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    /// Another nicd runs in this network namespace.
+    #[error(transparent)]
+    NotAlone(#[from] NotAlone),
     /// The sockets cannot be had.
     #[error("the sockets cannot be taken")]
     Socket(#[from] SocketError),
@@ -99,7 +105,7 @@ impl DaemonError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Socket(error) => error.exit(),
-            Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
+            Self::NotAlone(_) | Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
             Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
@@ -125,6 +131,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
+    // Behind the state and the socket, as a second one is told first which of them it shares.
+    let alone = Alone::take()?;
     let numbers = settings.metrics.listen.map(listen).transpose()?;
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
@@ -136,7 +144,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     });
     // A thread that the kernel or a disk holds ends with the process.
     runtime.shutdown_background();
-    drop(held);
+    drop((held, alone));
     served
 }
 

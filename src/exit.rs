@@ -13,7 +13,7 @@ pub enum Exit {
     Internal = 1,
     /// The command line was wrong (`EX_USAGE`).
     Usage = 64,
-    /// Another nicd, or another program, holds the state or the socket (`EX_UNAVAILABLE`).
+    /// Another nicd, or another program, holds the state, the socket or this network namespace (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// The store cannot be opened, read or written (`EX_IOERR`).
     Store = 74,

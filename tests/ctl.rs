@@ -219,7 +219,7 @@ fn exit_codes_tell_a_script_what_to_do() {
 #[test]
 fn what_is_left_over_is_found_and_goes_when_asked() {
     in_netns(|| {
-        let (_daemon, ctl) = started();
+        let (daemon, ctl) = started();
         ctl.ok("network create blue --subnet 192.0.2.0/24");
         ctl.ok("server add one --vm");
         ctl.ok("attach one --network blue");
@@ -227,6 +227,8 @@ fn what_is_left_over_is_found_and_goes_when_asked() {
         assert_eq!(ctl.json("gc"), json!({"leftovers": [], "removed": []}));
         run("ip link add stray type veth peer name other");
         run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
+        assert_eq!(ctl.json("gc"), json!({"leftovers": [], "removed": []}), "it is not known to be nicd's");
+        daemon.tag("stray");
         let said = ctl.run("verify");
         assert!(said.code == 1 && said.out.contains("stray") && said.err.contains("differ"), "{said:?}");
         assert!(ctl.ok("gc").contains("stray"));

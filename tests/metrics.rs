@@ -128,7 +128,7 @@ fn a_problem_in_health_is_a_problem_in_the_numbers() {
         let mut bench = Bench::start();
         netns::run("ip link add stray type veth peer name other");
         netns::run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
-        netns::run("ip link set stray up");
+        bench.daemon.tag("stray");
         bench.events.wait_for("degraded", |event| event["event"] == "agent.degraded");
         let health = bench.api.get("/nicd/v1/health").expect(200);
         let reason = health["problems"][0]["reason"].as_str().unwrap();

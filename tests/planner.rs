@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 use nicd::plan::{Have, Op, PlanError, Reason, Want, plan};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 /// Set to have the answers written instead of compared.
 const BLESS: &str = "NICD_BLESS";
+
+/// The store of the nicd that plans, as in the cases' aliases.
+const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 
 /// The files that hold the answer.
 const ANSWERS: [&str; 3] = ["plan.json", "undo.json", "error.txt"];
@@ -36,6 +40,7 @@ fn every_case_is_planned_as_its_folder_says() {
 /// The ops of a case's plan, and its undos as they would run; none where the planner refuses.
 fn plan_of(case: &Path) -> Result<(Vec<Op>, Vec<Op>), PlanError> {
     let (want, have): (Want, Have) = (read(case, "desired.json"), read(case, "observed.json"));
+    let have = have.seen_by(STORE);
     let steps = plan(Reason::Attach, &want, &have)?.steps;
     let undos = steps.iter().rev().filter_map(|step| step.undo.clone()).collect();
     Ok((steps.into_iter().map(|step| step.op).collect(), undos))

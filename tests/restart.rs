@@ -15,6 +15,7 @@ mod witness;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -176,6 +177,7 @@ fn a_marked_device_without_a_record_is_reported_and_left() {
         bench.daemon.term();
         run("ip link add stray type veth peer name other");
         run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
+        bench.daemon.tag("stray");
         let before = witness::link("stray");
         bench.launch();
         let health = bench.api.get("/nicd/v1/health").expect(200);
@@ -319,6 +321,48 @@ fn a_second_one_is_refused_by_state_and_by_socket() {
         }
         bench.api.get("/nicd/v1/health").expect(200);
         bench.daemon.client().get("/nicd/v1/health").expect(200);
+    });
+}
+
+#[test]
+fn a_second_one_in_the_same_network_namespace_is_refused_whatever_it_is_given() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let other = |name: &str| bench.daemon.state().with_file_name(name);
+        let (code, said) = bench.daemon.second(&other("other.sock"), &other("other"));
+        let pid = bench.daemon.pid();
+        assert!(code == 69 && said.contains("network namespace") && said.contains(&format!("pid {pid}")), "{code}: {said}");
+        // It is the network namespace that counts, and not what is mounted where.
+        let elsewhere = bench.daemon.command(&other("other.sock"), &other("other"));
+        let program = elsewhere.get_program().to_owned();
+        let mut unshared = Command::new("unshare");
+        unshared.arg("--mount").arg(program).args(elsewhere.get_args().map(ToOwned::to_owned).collect::<Vec<_>>());
+        let output = unshared.output().unwrap();
+        assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
+        bench.api.get("/nicd/v1/health").expect(200);
+        bench.daemon.kill();
+        bench.launch();
+        bench.api.get("/nicd/v1/health").expect(200);
+    });
+}
+
+#[test]
+fn a_stranger_who_locks_the_network_namespace_does_not_keep_it_from_starting() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        let hold = "exec 9</proc/self/ns/net; flock 9; echo held; exec sleep 600";
+        let mut stranger = Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", hold])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 5];
+        std::io::Read::read_exact(stranger.stdout.as_mut().unwrap(), &mut said).unwrap();
+        daemon.launch();
+        daemon.client().get("/nicd/v1/health").expect(200);
+        assert!(daemon.log().contains(&format!("pid={}", stranger.id())), "{}", daemon.log());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
     });
 }
 

@@ -321,9 +321,9 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
             Envelope::Network => (S::BAD_REQUEST, "InvalidInput"),
             Envelope::Compute => (S::CONFLICT, ""),
         },
-        Error::Plan(PlanError::MtuAboveBridge { .. } | PlanError::BridgeFull(_) | PlanError::NoFreeName(_)) => {
-            (S::CONFLICT, "Conflict")
-        }
+        Error::Plan(
+            PlanError::MtuAboveBridge { .. } | PlanError::BridgeFull(_) | PlanError::NoFreeName(_) | PlanError::NotOurs(_),
+        ) => (S::CONFLICT, "Conflict"),
         Error::Plan(PlanError::IndexTaken(_)) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Plan(PlanError::Incomplete(_)) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         Error::Kernel(error) => match error.trouble {

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::manager::Leftovers;
 use crate::model::action::{Attach, DryRun};
@@ -63,16 +64,17 @@ fn read_dry_run(body: &[u8]) -> Result<DryRun, Refusal> {
     }
 }
 
-/// `{"apply": true}` removes; false, and nothing said, lists.
+/// `{"apply": true}` removes; false, and nothing said, lists. `store` names another store than this nicd's.
 fn read_leftovers(body: &[u8]) -> Result<Leftovers, BodyError> {
     let mut top = Fields::top(body)?;
-    let apply = top.value("apply");
+    let (apply, store) = (top.value("apply"), top.parsed::<Uuid>("store")?);
     top.end()?;
-    match apply {
-        None | Some(Value::Bool(false)) => Ok(Leftovers::List),
-        Some(Value::Bool(true)) => Ok(Leftovers::Remove),
-        Some(other) => Err(wrong("apply", &other, "true or false is expected")),
-    }
+    let remove = match apply {
+        None | Some(Value::Bool(false)) => false,
+        Some(Value::Bool(true)) => true,
+        Some(other) => return Err(wrong("apply", &other, "true or false is expected")),
+    };
+    Ok(Leftovers { remove, store })
 }
 
 #[cfg(test)]
@@ -106,10 +108,14 @@ mod tests {
     fn nothing_is_removed_that_was_not_asked_for() {
         let read = |body: &str| read_leftovers(body.as_bytes());
         for lists in ["", "{}", r#"{"apply": false}"#] {
-            assert_eq!(read(lists), Ok(Leftovers::List), "{lists}");
+            assert_eq!(read(lists), Ok(Leftovers { remove: false, store: None }), "{lists}");
         }
-        assert_eq!(read(r#"{"apply": true}"#), Ok(Leftovers::Remove));
-        for bad in [r#"{"apply": "true"}"#, r#"{"apply": 1}"#, r#"{"apply": null}"#, r#"{"aply": true}"#, "[]"] {
+        assert_eq!(read(r#"{"apply": true}"#), Ok(Leftovers { remove: true, store: None }));
+        let of_store = format!(r#"{{"store": "{ID}"}}"#);
+        assert_eq!(read(&of_store), Ok(Leftovers { remove: false, store: Some(ID.parse().unwrap()) }));
+        for bad in
+            [r#"{"apply": "true"}"#, r#"{"apply": 1}"#, r#"{"apply": null}"#, r#"{"aply": true}"#, r#"{"store": "x"}"#, "[]"]
+        {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -205,7 +205,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         Op::Persist { .. } => Part::Persist,
         Op::ConfigureGuest { .. } => Part::Namespace,
         Op::SetLink { .. } => Part::Switch,
-        Op::MarkAgain { .. } => Part::Mark,
+        Op::MarkAgain { .. } | Op::MarkBridgeAgain { .. } => Part::Mark,
         Op::Unbind { .. } => Part::Unbind,
         Op::SetGroup { .. } => Part::Group,
         Op::DeleteBridge { .. } | Op::CloseTap { .. } | Op::DeleteGroup { .. } | Op::DeleteLink { .. } => Part::Delete,

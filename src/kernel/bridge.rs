@@ -4,7 +4,7 @@
 use super::Who;
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
-use super::links::{self, Target, send_all, shape};
+use super::links::{self, Target, send_all, shape, tagged};
 use super::seen::{ifinfo, must_look};
 use super::socket::Netlink;
 use super::uapi::*;
@@ -20,6 +20,7 @@ pub(super) struct Bridge<'a> {
     pub(super) name: &'a LinkName,
     pub(super) mac: Mac,
     pub(super) mtu: u32,
+    pub(super) alias: &'a str,
 }
 
 impl Bridge<'_> {
@@ -34,7 +35,10 @@ impl Bridge<'_> {
             batch.mark(self.index, &altname);
         }
         batch.v6_off(target);
-        batch.switch(target, Switch::Up, |f| shape(f, Some(self.mac), Some(self.mtu), None));
+        batch.switch(target, Switch::Up, |f| {
+            shape(f, Some(self.mac), Some(self.mtu), None);
+            tagged(f, self.alias);
+        });
         create::send(netlink, batch, Made { index: self.index, name: self.name, altname: &altname })
     }
 
@@ -67,6 +71,7 @@ pub(super) struct Change<'a> {
     pub(super) v6_off: bool,
     pub(super) stray: &'a [Address],
     pub(super) off: BridgeExtras,
+    pub(super) alias: Option<&'a str>,
 }
 
 impl Change<'_> {
@@ -75,8 +80,13 @@ impl Change<'_> {
         let altname = names::network_altname(self.network);
         let target = Target::Altname(&altname);
         let mut batch = Batch::default();
-        if self.mac.is_some() || self.mtu.is_some() {
-            batch.set(Part::Link, target, 0, 0, |f| shape(f, self.mac, self.mtu, None));
+        if self.mac.is_some() || self.mtu.is_some() || self.alias.is_some() {
+            batch.set(Part::Link, target, 0, 0, |f| {
+                shape(f, self.mac, self.mtu, None);
+                if let Some(alias) = self.alias {
+                    tagged(f, alias);
+                }
+            });
         }
         if self.v6_off {
             batch.v6_off(target);
@@ -117,6 +127,11 @@ impl Batch {
             });
         });
     }
+}
+
+/// [`Op::MarkBridgeAgain`](crate::plan::Op::MarkBridgeAgain).
+pub(super) fn mark_again(netlink: &mut Netlink, network: NetworkId, index: u32, alias: &str) -> Result<(), Failure> {
+    links::mark_again(netlink, &names::network_altname(network), index, alias)
 }
 
 /// [`Op::DeleteBridge`](crate::plan::Op::DeleteBridge).

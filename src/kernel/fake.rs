@@ -476,6 +476,19 @@ impl World {
         self.put(link);
     }
 
+    fn mark_again(&mut self, altname: String, index: u32, alias: &str) -> Result<(), OpError> {
+        if self.named(&altname).is_some_and(|link| link.index != index) {
+            return Err(refused(Trouble::Taken, format!("marking {altname}")));
+        }
+        let found = self.links.get(&index).filter(|link| link.alias.as_deref() == Some(alias)).cloned();
+        let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
+        if !link.altnames.contains(&altname) {
+            link.altnames.push(altname);
+        }
+        self.put(link);
+        Ok(())
+    }
+
     fn netns(&self, path: &Path, pin: NetnsPin) -> Result<u64, OpError> {
         match self.netns.get(path) {
             Some(netns) if netns.cookie == pin.cookie => Ok(netns.cookie),
@@ -492,7 +505,7 @@ impl World {
         match op {
             Op::CreateTap { port, index, .. } if self.made(*port, *index, &Kind::Tap) => {}
             Op::CreateVeth { port, index, .. } if self.made(*port, *index, &Kind::Veth) => {}
-            Op::CreateBridge { network, index, name, mac, mtu } => {
+            Op::CreateBridge { network, index, name, mac, mtu, alias } => {
                 let altname = names::network_altname(*network);
                 if self.named(&altname).is_some_and(|link| link.index == *index) {
                     return Ok(Applied::Done);
@@ -504,9 +517,10 @@ impl World {
                 let mut link = self.links[index].clone();
                 link.altnames.push(altname);
                 (link.mac, link.mtu, link.v6_autoconf) = (Some(*mac), *mtu, false);
+                link.alias = Some(alias.clone());
                 self.switch(link, Switch::Up);
             }
-            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off } => {
+            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias } => {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
                 let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
@@ -514,6 +528,9 @@ impl World {
                 link.mtu = mtu.unwrap_or(link.mtu);
                 link.v6_autoconf &= !v6_off;
                 link.stray.retain(|address| !stray.contains(address));
+                if let Some(alias) = alias {
+                    link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty());
+                }
                 link.extras.stp &= !off.stp;
                 link.extras.multicast_snooping &= !off.multicast_snooping;
                 link.extras.vlan_filtering &= !off.vlan_filtering;
@@ -521,7 +538,8 @@ impl World {
                 self.switch(link, switch);
             }
             Op::DeleteBridge { network } => {
-                if let Some(index) = self.named(&names::network_altname(*network)).map(|link| link.index) {
+                let bridge = self.named(&names::network_altname(*network)).filter(|link| link.made_by_nicd());
+                if let Some(index) = bridge.map(|link| link.index) {
                     self.remove(index);
                 }
             }
@@ -574,17 +592,9 @@ impl World {
                 self.switch(link, switch);
                 return Ok(Applied::GuestDevice(name));
             }
-            Op::MarkAgain { port, index, alias } => {
-                let altname = names::port_altname(*port);
-                if self.named(&altname).is_some_and(|link| link.index != *index) {
-                    return Err(refused(Trouble::Taken, format!("marking {altname}")));
-                }
-                let found = self.links.get(index).filter(|link| link.alias.as_ref() == Some(alias)).cloned();
-                let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
-                if !link.altnames.contains(&altname) {
-                    link.altnames.push(altname);
-                }
-                self.put(link);
+            Op::MarkAgain { port, index, alias } => self.mark_again(names::port_altname(*port), *index, alias)?,
+            Op::MarkBridgeAgain { network, index, alias } => {
+                self.mark_again(names::network_altname(*network), *index, alias)?;
             }
             Op::SetLink { port, switch } => {
                 let link = self.at(*port, At::Altname)?;
@@ -607,7 +617,7 @@ impl World {
                 }
             }
             Op::DeleteLink { port } => {
-                if let Ok(link) = self.at(*port, At::Altname) {
+                if let Some(link) = self.at(*port, At::Altname).ok().filter(LinkSeen::made_by_nicd) {
                     self.remove(link.index);
                 }
             }

@@ -173,7 +173,12 @@ fn no_address_generation(f: &mut Fields<'_>) {
 /// The alias is set before the flags of the same message (`do_setlink`). Unlike names, it is taken with whatever octets its
 /// length says.
 fn sealed(f: &mut Fields<'_>, seal: &Seal) {
-    f.put(IFLA_IFALIAS, seal.alias.as_bytes());
+    tagged(f, &seal.alias);
+}
+
+/// The alias of a link; an empty one takes it away.
+pub(super) fn tagged(f: &mut Fields<'_>, alias: &str) {
+    f.put(IFLA_IFALIAS, alias.as_bytes());
 }
 
 fn flags(switch: Switch) -> u32 {
@@ -303,8 +308,7 @@ fn sealable(Seal { alias, .. }: &Seal) -> Result<(), Failure> {
 
 /// [`Op::MarkAgain`](crate::plan::Op::MarkAgain). Nothing but the index reaches a link without its mark, so it is looked at
 /// before, and again by the mark it was given: an index that became another link's in between loses it again.
-pub(super) fn mark_again(netlink: &mut Netlink, port: PortId, index: u32, alias: &str) -> Result<(), Failure> {
-    let altname = names::port_altname(port);
+pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias: &str) -> Result<(), Failure> {
     let sealed = |link: &LinkSeen| link.index == index && link.alias.as_deref() == Some(alias);
     let another =
         || Failure::new(Trouble::Gone, Part::Mark, format!("the link with index {index} is not the one sealed '{alias}'"));
@@ -312,15 +316,15 @@ pub(super) fn mark_again(netlink: &mut Netlink, port: PortId, index: u32, alias:
         return Err(another());
     }
     let mut batch = Batch::default();
-    batch.mark(index, &altname);
+    batch.mark(index, altname);
     let mut refusals = netlink.send(batch)?;
-    already_marked(netlink, &mut refusals, index, &altname)?;
+    already_marked(netlink, &mut refusals, index, altname)?;
     first_failure(refusals)?;
-    match look(netlink, Who::Altname(&altname))? {
+    match look(netlink, Who::Altname(altname))? {
         Some(link) if sealed(&link) => Ok(()),
         _ => {
             let mut batch = Batch::default();
-            batch.unmark(index, &altname);
+            batch.unmark(index, altname);
             send_all(netlink, batch).and(Err(another()))
         }
     }
@@ -351,8 +355,17 @@ pub(super) fn delete_group(netlink: &mut Netlink, group: u32) -> Result<(), Fail
     gone(send_all(netlink, batch))
 }
 
-/// [`Op::DeleteLink`](crate::plan::Op::DeleteLink), and a bridge's end.
+/// [`Op::DeleteLink`](crate::plan::Op::DeleteLink), and a bridge's end. A link that only has the altname, and that no nicd made,
+/// is left: for it there is nothing to delete.
 pub(super) fn delete(netlink: &mut Netlink, altname: &str) -> Result<(), Failure> {
+    match look(netlink, Who::Altname(altname))? {
+        None => return Ok(()),
+        Some(link) if !link.made_by_nicd() => {
+            tracing::warn!(link = link.name, altname, "a link that no nicd made has this altname, and is not deleted");
+            return Ok(());
+        }
+        Some(_) => {}
+    }
     let mut batch = Batch::default();
     batch.delete(Target::Altname(altname));
     gone(send_all(netlink, batch))

@@ -132,7 +132,9 @@ fn doing(op: &Op) -> String {
     let name = op.name();
     match op {
         Op::CreateBridge { network, name: device, .. } => format!("{name} {device} of network {network}"),
-        Op::SetBridge { network, .. } | Op::DeleteBridge { network } => format!("{name} of network {network}"),
+        Op::SetBridge { network, .. } | Op::MarkBridgeAgain { network, .. } | Op::DeleteBridge { network } => {
+            format!("{name} of network {network}")
+        }
         Op::CreateTap { port, name: device, .. } | Op::CreateVeth { port, name: device, .. } => {
             format!("{name} {device} of port {port}")
         }
@@ -161,13 +163,14 @@ impl LinuxHost {
     fn execute(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
         let netlink = &mut self.netlink;
         match op {
-            Op::CreateBridge { network, index, name, mac, mtu } => {
-                Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu }.create(netlink)
+            Op::CreateBridge { network, index, name, mac, mtu, alias } => {
+                Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu, alias }.create(netlink)
             }
-            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off } => {
+            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias } => {
                 let (network, mac, mtu, switch, v6_off, off) = (*network, *mac, *mtu, *switch, *v6_off, *off);
-                Change { network, mac, mtu, switch, v6_off, stray, off }.make(netlink)
+                Change { network, mac, mtu, switch, v6_off, stray, off, alias: alias.as_deref() }.make(netlink)
             }
+            Op::MarkBridgeAgain { network, index, alias } => bridge::mark_again(netlink, *network, *index, alias),
             Op::DeleteBridge { network } => bridge::delete(netlink, *network),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
@@ -199,7 +202,7 @@ impl LinuxHost {
                     false => Applied::GuestWithout(device, refused),
                 });
             }
-            Op::MarkAgain { port, index, alias } => links::mark_again(netlink, *port, *index, alias),
+            Op::MarkAgain { port, index, alias } => links::mark_again(netlink, &names::port_altname(*port), *index, alias),
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),
             Op::Unbind { port } => links::unbind(netlink, *port),
             Op::SetGroup { port, group } => links::set_group(netlink, *port, *group),
@@ -257,6 +260,9 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
 /// still that of the device looked at. If not, dropping the descriptors takes the other one away.
 fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
     let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
+    if !link.made_by_nicd() {
+        return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} was not made by nicd", link.name)));
+    }
     let (Some(seen), Ok(name)) = (link.tap, link.name.parse::<LinkName>()) else {
         return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} is no tap", link.name)));
     };

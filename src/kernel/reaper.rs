@@ -28,7 +28,7 @@ use crate::points;
 use crate::threads;
 
 use super::worker::{Cause, Outcome};
-use super::{Host, OpError, Trouble};
+use super::{Host, OpError, Trouble, Who};
 
 /// The most messages that may wait beside answers.
 const LIMIT: usize = 65_536;
@@ -280,6 +280,12 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<()> {
     let group = rand::random_range(1..=u32::MAX);
     let ports: Vec<PortId> = lock(batch).iter().map(|doomed| doomed.port).collect();
     for port in &ports {
+        // Only what some nicd made is changed; what is not there, or is another's, is as asked.
+        match host.look(Who::Altname(&names::port_altname(*port))) {
+            Ok(Some(link)) if link.made_by_nicd() => {}
+            Ok(_) => continue,
+            Err(_) => return None,
+        }
         // One by one, so that RTNL is free in between; what is already gone is as asked.
         for op in [Op::Unbind { port: *port }, Op::SetGroup { port: *port, group }] {
             // One that was taken back may be another device by now.

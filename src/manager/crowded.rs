@@ -24,7 +24,7 @@ pub(super) fn problems(state: &State) -> impl Iterator<Item = Problem> {
 }
 
 fn is_a_networks(state: &State, bridge: &LinkSeen) -> bool {
-    let by_agent = || bridge.marks().any(|mark| state.networks.contains_key(&NetworkId(mark)));
+    let by_agent = || state.have.ours(bridge) && bridge.marks().any(|mark| state.networks.contains_key(&NetworkId(mark)));
     let named = |name: &str| bridge.name == name || bridge.altnames.iter().any(|altname| altname == name);
     let existing = || state.networks.values().filter_map(|entry| entry.record.bridge.as_ref());
     by_agent() || existing().any(|name| named(name.as_str()))

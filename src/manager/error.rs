@@ -387,6 +387,7 @@ impl Error {
             Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",
             Self::Plan(PlanError::BridgeFull(_)) => "bridge_full",
             Self::Plan(PlanError::NoFreeName(_)) => "no_free_name",
+            Self::Plan(PlanError::NotOurs(_)) => "name_taken",
             Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
             Self::Plan(PlanError::Incomplete(_)) => "internal",
             Self::Kernel(error) => match error.trouble {

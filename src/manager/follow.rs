@@ -1,6 +1,6 @@
 //! Following the kernel: what the watch saw, and tries whose time has come.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
+use uuid::Uuid;
 
 use crate::events;
 use crate::kernel::Notice;
 use crate::model::{Happening, NetworkId, Phase, PortId};
-use crate::plan::{Kind, LinkSeen, Reason};
+use crate::plan::{Kind, LinkSeen, Owner, Reason};
 use crate::store::{Change, Holder, Purpose, StoreError};
 use crate::telemetry::meters;
 
@@ -52,8 +53,9 @@ impl Manager {
         }
         self.note_store(&mut self.lock(), reserved.as_ref().err());
         let mut state = self.lock();
-        let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.marks().next().is_some()).cloned().collect();
+        let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.made_by_nicd()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));
+        tell_others(&state);
         let ports: Vec<(PortId, bool)> = state.ports.values().map(|port| (port.record.id, port.record.leaving())).collect();
         for (port, leaving) in ports {
             if leaving {
@@ -172,6 +174,8 @@ impl Manager {
         // A mark that was taken off leaves its port without a device, or a network's ports without a bridge.
         for mark in before.marks().filter(|mark| !link.marks().any(|still| still == *mark)) {
             self.judge(state, PortId(mark), Reason::Drift);
+            self.retry_now(state, PortId(mark));
+            self.judge_bridge(state, NetworkId(mark));
             self.follow_networks(state, &[NetworkId(mark)]);
         }
         if before.name != link.name {
@@ -314,9 +318,22 @@ fn nameless(state: &State, port: PortId) -> bool {
     binding.is_some_and(|binding| binding.guest_device.is_none()) && state.have.device(port).is_some()
 }
 
+/// Says which other stores have links here, and how many. They are left alone, so that nobody else says it.
+fn tell_others(state: &State) {
+    let mut others: BTreeMap<Uuid, usize> = BTreeMap::new();
+    for link in state.have.iter() {
+        if let Owner::OtherStore(store) = link.owner(state.store_id) {
+            *others.entry(store).or_default() += 1;
+        }
+    }
+    for (store, links) in others {
+        tracing::warn!(%store, links, "a nicd with another store made links on this host; nicctl gc --store lists them");
+    }
+}
+
 /// Notes a link of nicd's that belongs to no record, or no longer.
 fn note_orphan(state: &mut State, link: &LinkSeen) {
-    match leftover(state, link) {
+    match leftover(state, link, state.store_id) {
         Some(orphan) => state.orphans.insert(link.index, orphan),
         None => state.orphans.remove(&link.index),
     };

@@ -1,5 +1,7 @@
-//! What nicd built and no record wants: links that carry its mark and no record's, and links that lost their mark and still
-//! have a seal of this store. An older state put back looks just so, so nothing of it goes unless a client says so.
+//! What nicd built and no record wants: links of this store's that carry a mark and no record's, and links that lost their mark
+//! and still have a seal of this store. An older state put back looks just so, so nothing of it goes unless a client says so.
+//!
+//! What a nicd with another store built is listed and removed only when a client names that store.
 
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use uuid::Uuid;
 
 use crate::kernel::worker::Outcome;
 use crate::model::{NetworkId, PortId, names};
-use crate::plan::{Deviation, Kind, LinkSeen, Op, Plan, Reason, Step};
+use crate::plan::{Deviation, Kind, LinkSeen, Op, Owner, Plan, Reason, Step};
 
 use super::repair::claim_port;
 use super::state::State;
@@ -35,13 +37,13 @@ pub struct Leftover {
     pub mark: Option<Uuid>,
 }
 
-/// What to do with leftovers.
+/// Which leftovers, and what to do with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leftovers {
-    /// Say what there is.
-    List,
-    /// Remove it.
-    Remove,
+pub struct Leftovers {
+    /// Remove them, not only list them.
+    pub remove: bool,
+    /// The store of the nicd that built them; none for this one's.
+    pub store: Option<Uuid>,
 }
 
 /// What is left over, and what was removed of it.
@@ -71,8 +73,9 @@ impl Manager {
     /// The kernel could not be read. What it does not let go stays listed.
     pub async fn collect(self: &Arc<Self>, what: Leftovers) -> Result<Collected, Error> {
         self.look_at_everything().await?;
-        let found = leftovers(&self.lock());
-        if what == Leftovers::List || found.is_empty() {
+        let store = what.store.unwrap_or(self.store_id);
+        let found = leftovers(&self.lock(), store);
+        if !what.remove || found.is_empty() {
             return Ok(Collected { leftovers: found, removed: Vec::new() });
         }
         self.remove_devices(&found).await;
@@ -80,7 +83,7 @@ impl Manager {
         self.look_at_everything().await?;
         self.remove_bridges(&found).await;
         self.look_at_everything().await?;
-        let left = leftovers(&self.lock());
+        let left = leftovers(&self.lock(), store);
         let removed = found.into_iter().filter(|one| !left.iter().any(|still| still.index == one.index)).collect();
         Ok(Collected { leftovers: left, removed })
     }
@@ -105,11 +108,18 @@ impl Manager {
             Err(Error::NoSuchPort(_)) => false,
             Err(error) => return Err(error),
         };
-        let wanted = known && self.lock().ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
-        let deleted = match (wanted, self.hands.delete(port)) {
-            (true, _) => Ok(()),
-            (false, Ok(answer)) => answered(answer).await.and_then(|deleted| deleted.map_err(Error::Kernel)),
-            (false, Err(refused)) => Err(refused.into()),
+        // What has the mark of a port and another store's tag is never that port's device.
+        let wanted = known && {
+            let state = self.lock();
+            let attached = state.ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
+            attached && state.have.in_place_of_device(port).is_none()
+        };
+        let deleted = match wanted {
+            true => Ok(()),
+            false => match self.hands.delete(port) {
+                Ok(answer) => answered(answer).await.and_then(|deleted| deleted.map_err(Error::Kernel)),
+                Err(refused) => Err(refused.into()),
+            },
         };
         if known {
             self.release(port);
@@ -127,12 +137,22 @@ impl Manager {
 
     async fn remove_bridges(&self, found: &[Leftover]) {
         for bridge in found.iter().filter(|one| one.kind == Kind::Bridge.as_str()) {
-            let used = self.lock().have.iter().any(|link| link.master == Some(bridge.index));
-            let Some(mark) = bridge.mark.filter(|_| !used) else { continue };
-            if let Err(error) = self.carry_out(Op::DeleteBridge { network: NetworkId(mark) }).await {
+            if self.lock().have.members(bridge.index) > 0 {
+                continue;
+            }
+            if let Err(error) = self.remove_bridge(bridge).await {
                 tracing::warn!(%error, "a leftover could not be removed");
             }
         }
+    }
+
+    async fn remove_bridge(&self, bridge: &Leftover) -> Result<(), Error> {
+        let network = NetworkId(bridge.mark.unwrap_or_else(Uuid::new_v4));
+        if bridge.mark.is_none() {
+            let alias = bridge.alias.clone().unwrap_or_default();
+            self.carry_out(Op::MarkBridgeAgain { network, index: bridge.index, alias }).await?;
+        }
+        self.carry_out(Op::DeleteBridge { network }).await
     }
 
     async fn carry_out(&self, op: Op) -> Result<(), Error> {
@@ -144,21 +164,23 @@ impl Manager {
     }
 }
 
-/// Everything that is left over, by index.
-pub(super) fn leftovers(state: &State) -> Vec<Leftover> {
-    state.have.iter().filter_map(|link| leftover(state, link)).collect()
+/// Everything that a nicd with this store left over, by index.
+pub(super) fn leftovers(state: &State, store: Uuid) -> Vec<Leftover> {
+    state.have.iter().filter_map(|link| leftover(state, link, store)).collect()
 }
 
-/// What a link is as a leftover; none when a record wants it, or nicd never made it.
-pub(super) fn leftover(state: &State, link: &LinkSeen) -> Option<Leftover> {
-    if link.kind == Kind::Other {
+/// What a link is as a leftover of a nicd with this store; none when a record wants it, or that nicd never made it.
+pub(super) fn leftover(state: &State, link: &LinkSeen, store: Uuid) -> Option<Leftover> {
+    let by_us = store == state.store_id;
+    let owner = if by_us { Owner::Us } else { Owner::OtherStore(store) };
+    if link.owner(state.store_id) != owner {
         return None;
     }
     let mark = link.marks().next();
     let reason = match mark {
-        // One that a record wants under another mark is that record's.
-        Some(_) if link.marks().all(|mark| stranger(state, mark)) => "device_without_record",
-        None if names::sealed(link.alias.as_deref()?, state.store_id).is_some_and(|commit| !wanted(state, commit)) => "mark_lost",
+        // One that a record wants under another mark is that record's. What another store's nicd made no record here wants.
+        Some(_) if !by_us || link.marks().all(|mark| stranger(state, mark)) => "device_without_record",
+        None if !by_us || !wanted(state, link) => "mark_lost",
         _ => return None,
     };
     Some(Leftover {
@@ -172,8 +194,13 @@ pub(super) fn leftover(state: &State, link: &LinkSeen) -> Option<Leftover> {
     })
 }
 
-/// Whether an attached port's device was sealed by this commit: it gets its mark back.
-fn wanted(state: &State, commit: u64) -> bool {
+/// Whether a link without its mark gets it back: it is what an attached port's attach sealed, or a network's bridge.
+fn wanted(state: &State, link: &LinkSeen) -> bool {
+    if link.kind == Kind::Bridge {
+        let network = link.alias.as_deref().and_then(names::tagged_network);
+        return network.is_some_and(|network| state.networks.contains_key(&network));
+    }
+    let Some(commit) = link.alias.as_deref().and_then(|alias| names::sealed(alias, state.store_id)) else { return false };
     let bindings = state.ports.values().filter(|entry| entry.record.attached_to().is_some());
     bindings.filter_map(|entry| entry.record.binding.as_ref()).any(|binding| binding.commit == commit)
 }

@@ -53,6 +53,7 @@ use crate::events::{self, Event, Events};
 use crate::kernel::hands::{Answer, Hands};
 use crate::model::action::Action;
 use crate::model::memory::{Answered, Key, Made};
+use crate::model::names::FIRST_INDEX;
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
 use crate::plan::LinkSeen;
 use crate::store::{Change, Loaded, Purpose, Store, StoreError, When};
@@ -208,7 +209,7 @@ impl Manager {
             hands,
             events: Events::new(next_event),
             events_reserved: Arc::new(AtomicU64::new(next_event)),
-            next_index: AtomicU32::new(rand::random_range(0x0080_0000..0x2000_0000u32) * 2),
+            next_index: AtomicU32::new(rand::random_range(FIRST_INDEX / 2..0x2000_0000u32) * 2),
             tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(ACTIONS)),
             first_pass: TaskTracker::new(),
@@ -397,8 +398,8 @@ impl Manager {
         if drawn < 0x7fff_fff0 {
             return drawn;
         }
-        self.next_index.store(0x0100_0002, Ordering::Relaxed);
-        0x0100_0000
+        self.next_index.store(FIRST_INDEX + 2, Ordering::Relaxed);
+        FIRST_INDEX
     }
 
     /// Makes changes durable at once.

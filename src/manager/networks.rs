@@ -109,7 +109,7 @@ impl Manager {
 
     async fn allow_bridge(&self, name: &LinkName, link: &LinkSeen) -> Result<(), Error> {
         let refuse = |why: &str| Err(Error::BridgeNotAllowed { bridge: name.to_string(), why: why.to_owned() });
-        if link.marks().next().is_some() {
+        if link.made_by_nicd() {
             return refuse("nicd made it for another network");
         }
         match self.policy().allowed_bridges.rule(name) {

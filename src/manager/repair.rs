@@ -128,7 +128,7 @@ impl Manager {
     async fn claim_bridge(&self, port: PortId) -> Result<Option<NetworkId>, Error> {
         self.claim(|state| {
             let id = state.port(port)?.record.network_id;
-            let there = state.have.own_bridge(id).is_some();
+            let there = state.have.own_bridge(id).or_else(|| state.have.unmarked_bridge(id)).is_some();
             let Some(network) = state.networks.get_mut(&id) else { return Err(Error::NoSuchNetwork(id)) };
             if network.record.bridge.is_some() || there && !network.claim.taken() {
                 return Ok(Claimed::Taken(None));
@@ -560,11 +560,11 @@ impl Manager {
 
     /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.
     pub(super) fn plan_bridge(&self, state: &State, network: NetworkId) -> Option<Plan> {
-        state.have.own_bridge(network)?;
+        state.have.own_bridge(network).or_else(|| state.have.unmarked_bridge(network))?;
         let bridge = state.bridge_want(&state.networks.get(&network)?.record, 0);
         let BridgeMade::ByAgent { .. } = bridge.made else { return None };
         let plan = plan(Reason::Drift, &Want { bridges: vec![bridge], ..Want::default() }, &state.have).ok()?;
-        plan.steps.iter().any(|step| matches!(step.op, Op::SetBridge { .. })).then_some(plan)
+        (!plan.steps.is_empty()).then_some(plan)
     }
 
     /// Gives up the claim on a port.

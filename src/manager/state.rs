@@ -190,7 +190,7 @@ impl Drop for Claim {
 impl State {
     /// Nothing known yet, of a store with this id on the host of this name.
     pub fn new(store_id: uuid::Uuid, host: String) -> Self {
-        Self { store_id, host, ..Self::default() }
+        Self { store_id, host, have: Have::default().seen_by(store_id), ..Self::default() }
     }
 
     /// Takes in a network.
@@ -541,7 +541,12 @@ impl State {
     pub fn bridge_want(&self, network: &Network, index: u32) -> BridgeWant {
         let made = match &network.bridge {
             Some(name) => BridgeMade::Existing { name: name.clone() },
-            None => BridgeMade::ByAgent { index, mac: network.bridge_mac(), mtu: network.mtu },
+            None => BridgeMade::ByAgent {
+                index,
+                mac: network.bridge_mac(),
+                mtu: network.mtu,
+                alias: names::bridge_tag(self.store_id, network.id),
+            },
         };
         BridgeWant { network: network.id, made }
     }

@@ -95,7 +95,7 @@ impl Manager {
                 found.deviations.extend(verify::of_bridge(&state.bridge_want(&entry.record, 0), &state.have));
             }
         }
-        found.deviations.extend(leftovers(state).iter().map(|leftover| leftover.deviation()));
+        found.deviations.extend(leftovers(state, state.store_id).iter().map(|leftover| leftover.deviation()));
         found.deviations.extend(verify::of_links(&state.have));
         found.deviations.extend(state.clashes().into_iter().map(|clash| {
             let have = format!("{} is this host's: {}", clash.host.ip, whose(clash.host.of, &clash.device));

@@ -12,6 +12,10 @@ use super::ids::{NetworkId, PortId};
 /// The kernel's `IFNAMSIZ - 1`.
 pub const MAX_NAME: usize = 15;
 
+/// The lowest index nicd gives a link it makes. The kernel counts up from 1 by itself and does not come so far in practice,
+/// so an index from here on says that a link was made with an index chosen for it.
+pub const FIRST_INDEX: u32 = 0x0100_0000;
+
 /// How many device names a port's UUID yields before the choice wraps.
 pub const NAME_CHOICES: usize = 3;
 
@@ -108,6 +112,24 @@ pub fn sealed(alias: &str, store: uuid::Uuid) -> Option<u64> {
     commit.filter(|commit| *commit < COMMITS)
 }
 
+/// The alias of a network's agent-made bridge: the store that wants it, and the network.
+pub fn bridge_tag(store: uuid::Uuid, network: NetworkId) -> String {
+    format!("nicd {store} {network}")
+}
+
+/// The store named in an alias that some nicd wrote, on a device or on a bridge.
+pub fn tagged(alias: &str) -> Option<uuid::Uuid> {
+    let (store, of) = alias.strip_prefix("nicd ")?.split_once(' ')?;
+    let known = of.parse::<u64>().is_ok() || uuid::Uuid::try_parse(of).is_ok();
+    known.then(|| uuid::Uuid::try_parse(store).ok())?
+}
+
+/// The network in the alias of an agent-made bridge.
+pub fn tagged_network(alias: &str) -> Option<NetworkId> {
+    let (_, network) = alias.strip_prefix("nicd ")?.split_once(' ')?;
+    uuid::Uuid::try_parse(network).ok().map(NetworkId)
+}
+
 /// The `choice`-th name for a port's device: `nicd` and eleven hexadecimal digits of its UUID, further on for each
 /// choice, around at the end.
 pub fn port_device(port: PortId, choice: usize) -> LinkName {
@@ -161,6 +183,20 @@ mod tests {
         assert_eq!(sealed(&seal(others, 7), ours), None);
         for foreign in ["", "nicd", "nicd 1 2", "nicd x y z"] {
             assert_eq!(sealed(foreign, ours), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn tags_name_their_store() {
+        let store = uuid::Uuid::from_u128(1);
+        let network = NetworkId(uuid::Uuid::from_u128(3));
+        assert_eq!(tagged(&seal(store, 7)), Some(store));
+        assert_eq!(tagged(&bridge_tag(store, network)), Some(store));
+        assert_eq!(sealed(&bridge_tag(store, network), store), None);
+        assert_eq!(tagged_network(&bridge_tag(store, network)), Some(network));
+        assert_eq!(tagged_network(&seal(store, 7)), None);
+        for foreign in ["", "nicd", "nicd x 7", "nicd 1 2", "web server", "nicd 00000000-0000-0000-0000-000000000001 uplink"] {
+            assert_eq!(tagged(foreign), None, "{foreign}");
         }
     }
 

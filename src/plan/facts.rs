@@ -88,7 +88,10 @@ pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<
 /// Every fact about a port, with what was seen.
 pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
     let Some(link) = have.device(port.id) else {
-        let detail = format!("no link carries the altname nicd-{}", port.id);
+        let detail = match have.in_place_of_device(port.id) {
+            Some(link) => format!("{} carries the altname nicd-{} and was not made by this nicd", link.name, port.id),
+            None => format!("no link carries the altname nicd-{}", port.id),
+        };
         return vec![Fact { fact: FactName::Device, ok: false, detail }];
     };
     let master = || match link.master.and_then(|index| have.link(index)) {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, names};
 
 use super::op::Address;
@@ -82,6 +84,17 @@ pub enum HostUse {
     Peer,
     /// The next hop of a route of the host's.
     NextHop,
+}
+
+/// Whose a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// This nicd made it.
+    Us,
+    /// A nicd with another store made it.
+    OtherStore(Uuid),
+    /// Somebody else made it.
+    Stranger,
 }
 
 /// What kind of link it is (`IFLA_INFO_KIND`).
@@ -184,9 +197,41 @@ impl LinkSeen {
         }
     }
 
-    /// The uuids in the altnames that mark it as ours; one, unless somebody meddled.
-    pub fn marks(&self) -> impl Iterator<Item = uuid::Uuid> + '_ {
+    /// The uuids in its altnames of nicd's form; one, unless somebody meddled. An altname alone makes no link ours:
+    /// [`LinkSeen::owner`] says whose it is.
+    pub fn marks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.altnames.iter().filter_map(|name| names::marked(name))
+    }
+
+    /// Whose link it is, for the nicd with this store. This is the one rule for what is ours.
+    ///
+    /// The alias that every device and bridge is given names the store. A link without such an alias is ours only while it is
+    /// unfinished, or after somebody overwrote the alias: then it has the altname, a name derived from the altname's id, and an
+    /// index from the range in which nicd chooses.
+    pub fn owner(&self, store: Uuid) -> Owner {
+        if self.kind == Kind::Other {
+            return Owner::Stranger;
+        }
+        match self.alias.as_deref().and_then(names::tagged) {
+            Some(tagged) if tagged == store => Owner::Us,
+            Some(other) => Owner::OtherStore(other),
+            None if self.as_made() => Owner::Us,
+            None => Owner::Stranger,
+        }
+    }
+
+    /// Whether some nicd made it, whichever store that one had.
+    pub fn made_by_nicd(&self) -> bool {
+        self.owner(Uuid::nil()) != Owner::Stranger
+    }
+
+    /// Whether it has the name and an index as nicd gives them.
+    fn as_made(&self) -> bool {
+        let named = |mark: Uuid| match self.kind {
+            Kind::Bridge => (0..NAME_CHOICES).any(|choice| names::network_bridge(NetworkId(mark), choice).as_str() == self.name),
+            _ => (0..NAME_CHOICES).any(|choice| names::port_device(PortId(mark), choice).as_str() == self.name),
+        };
+        self.index >= FIRST_INDEX && self.marks().any(named)
     }
 }
 
@@ -200,6 +245,8 @@ pub const NEARLY_FULL: usize = (BRIDGE_PORTS * 9).div_ceil(10);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<LinkSeen>", into = "Vec<LinkSeen>")]
 pub struct Have {
+    /// The store of the nicd that looks, by which it knows its own links.
+    store: Uuid,
     links: BTreeMap<u32, LinkSeen>,
     /// Names and altnames.
     names: HashMap<String, u32>,
@@ -214,6 +261,23 @@ pub struct Have {
 }
 
 impl Have {
+    /// The same, seen by the nicd that has this store.
+    #[must_use]
+    pub fn seen_by(mut self, store: Uuid) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// The store of the nicd that looks.
+    pub fn store(&self) -> Uuid {
+        self.store
+    }
+
+    /// Whether this nicd made a link.
+    pub fn ours(&self, link: &LinkSeen) -> bool {
+        link.owner(self.store) == Owner::Us
+    }
+
     /// Takes in what a look showed, in place of what was known of that index.
     pub fn insert(&mut self, link: LinkSeen) {
         self.remove(link.index);
@@ -305,14 +369,37 @@ impl Have {
         self.names.get(name).and_then(|index| self.links.get(index))
     }
 
-    /// A port's device.
+    /// A port's device: the link with its altname, if that is ours.
     pub fn device(&self, port: PortId) -> Option<&LinkSeen> {
-        self.named(&names::port_altname(port))
+        self.named(&names::port_altname(port)).filter(|link| self.is_device(link))
     }
 
-    /// A network's agent-made bridge.
+    /// The link that has a port's altname and is not its device.
+    pub fn in_place_of_device(&self, port: PortId) -> Option<&LinkSeen> {
+        self.named(&names::port_altname(port)).filter(|link| !self.is_device(link))
+    }
+
+    /// A network's agent-made bridge: the link with its altname, if that is ours.
     pub fn own_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
-        self.named(&names::network_altname(network))
+        self.named(&names::network_altname(network)).filter(|link| self.is_own_bridge(link))
+    }
+
+    /// The link that has a network's altname and is not its bridge.
+    pub fn in_place_of_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
+        self.named(&names::network_altname(network)).filter(|link| !self.is_own_bridge(link))
+    }
+
+    /// A network's agent-made bridge that lost its altname: the one that still has its alias.
+    pub fn unmarked_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
+        self.unmarked(&names::bridge_tag(self.store, network)).filter(|link| link.kind == Kind::Bridge)
+    }
+
+    fn is_device(&self, link: &LinkSeen) -> bool {
+        matches!(link.kind, Kind::Tap | Kind::Veth) && self.ours(link)
+    }
+
+    fn is_own_bridge(&self, link: &LinkSeen) -> bool {
+        link.kind == Kind::Bridge && self.ours(link)
     }
 
     /// The one link without a mark that has this alias; none when several have.

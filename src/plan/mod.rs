@@ -8,7 +8,7 @@
 //!
 //! Pure and deterministic: no clock, no randomness, no I/O; an ifindex for a new link is part of the want. A plan leaves
 //! no choice for later, is compared whole in tests, and planning again after applying gives the empty plan. No op here
-//! can touch a link that does not carry our altname, but for the one a step before has just made.
+//! can touch a link that is not ours ([`LinkSeen::owner`]), but for the one a step before has just made.
 
 pub mod facts;
 pub mod have;
@@ -18,8 +18,8 @@ pub mod verify;
 pub mod want;
 
 pub use facts::{Fact, facts};
-pub use have::{BRIDGE_PORTS, BridgeExtras, BridgePort, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, TapSeen};
+pub use have::{BRIDGE_PORTS, BridgeExtras, BridgePort, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, Owner, TapSeen};
 pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
-pub use planner::{PlanError, plan};
+pub use planner::{NotOurs, PlanError, plan};
 pub use verify::Deviation;
 pub use want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};

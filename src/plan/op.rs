@@ -136,6 +136,8 @@ pub enum Op {
         mac: Mac,
         /// Its MTU in bytes, set explicitly for the same reason.
         mtu: u32,
+        /// The alias that tags it as this store's.
+        alias: String,
     },
     /// Sets an agent-made bridge back to what it was made with.
     SetBridge {
@@ -159,6 +161,9 @@ pub enum Op {
         /// What is switched off of what somebody switched on.
         #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
         off: BridgeExtras,
+        /// Its alias; an empty one takes the alias away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        alias: Option<String>,
     },
     /// Deletes a network's agent-made bridge.
     DeleteBridge {
@@ -246,6 +251,15 @@ pub enum Op {
         /// The link's index.
         index: u32,
         /// Its alias, which names the store and the commit.
+        alias: String,
+    },
+    /// Puts the mark back on an agent-made bridge that lost it: the bridge with this index, as long as it has this alias.
+    MarkBridgeAgain {
+        /// Whose bridge.
+        network: NetworkId,
+        /// The bridge's index.
+        index: u32,
+        /// Its alias, which names the store and the network.
         alias: String,
     },
     /// Sets the device up or down.
@@ -420,6 +434,7 @@ impl Op {
             | Self::Persist { .. }
             | Self::ConfigureGuest { .. }
             | Self::MarkAgain { .. }
+            | Self::MarkBridgeAgain { .. }
             | Self::SetLink { .. }
             | Self::Unbind { .. }
             | Self::SetGroup { .. }
@@ -456,6 +471,7 @@ impl Op {
             Self::Persist { .. } => "persist",
             Self::ConfigureGuest { .. } => "configure_guest",
             Self::MarkAgain { .. } => "mark_again",
+            Self::MarkBridgeAgain { .. } => "mark_bridge_again",
             Self::SetLink { .. } => "set_link",
             Self::Unbind { .. } => "unbind",
             Self::SetGroup { .. } => "set_group",

@@ -1,12 +1,15 @@
 //! The planner: bridges, then ports, then what is to go; each sorted by id, so that the order of the input is nothing.
 
 use std::collections::BTreeSet;
+use std::fmt;
+
+use uuid::Uuid;
 
 use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
 use super::facts::bridge_seen;
-use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen};
+use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen, Owner};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
@@ -32,6 +35,9 @@ pub enum PlanError {
     /// The kernel takes no more ports into it.
     #[error("bridge {0} is full: the kernel allows {BRIDGE_PORTS} ports in a bridge; detach one, or use another network")]
     BridgeFull(String),
+    /// The altname that would mark the new link is on a link that this nicd did not make.
+    #[error("{0}")]
+    NotOurs(NotOurs),
     /// Every name the id yields is another link's.
     #[error("every name for {0} is taken by another link on this host")]
     NoFreeName(String),
@@ -41,6 +47,51 @@ pub enum PlanError {
     /// A port whose network's bridge is not part of the want. A caller's slip.
     #[error("port {0} is wanted without its bridge")]
     Incomplete(PortId),
+}
+
+/// A link that has an altname of nicd's form, and that this nicd did not make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotOurs {
+    /// Its name.
+    pub link: String,
+    /// What it is.
+    pub kind: &'static str,
+    /// The altname.
+    pub altname: String,
+    /// The store of the nicd that made it.
+    pub store: Option<Uuid>,
+}
+
+impl NotOurs {
+    fn of(link: &LinkSeen, altname: String, store: Uuid) -> Self {
+        let store = match link.owner(store) {
+            Owner::OtherStore(other) => Some(other),
+            Owner::Us | Owner::Stranger => None,
+        };
+        let kind = match link.kind {
+            Kind::Other => "link",
+            _ => link.kind.as_str(),
+        };
+        Self { link: link.name.clone(), kind, altname, store }
+    }
+}
+
+impl fmt::Display for NotOurs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { link, kind, altname, store } = self;
+        match store {
+            None => write!(
+                f,
+                "{kind} {link} has the altname {altname} and was not made by this nicd; it is left as it is: take the altname \
+                 away (ip link property del dev {link} altname {altname}) or remove the {kind}"
+            ),
+            Some(store) => write!(
+                f,
+                "{kind} {link} has the altname {altname} and belongs to the nicd with store {store}; it is left as it is: \
+                 if that nicd is gone, nicctl gc --store {store} lists what it left"
+            ),
+        }
+    }
 }
 
 /// The steps that lead from what is there to what is wanted.
@@ -84,23 +135,25 @@ struct Home {
 
 impl<'a> Planner<'a> {
     fn bridge(&mut self, bridge: &BridgeWant) -> Result<(), PlanError> {
-        let (BridgeMade::ByAgent { index, mac, mtu }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
-        let Some(seen) = self.have.own_bridge(network) else {
+        let (BridgeMade::ByAgent { index, mac, mtu, alias }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
+        if let Some(link) = self.have.in_place_of_bridge(network) {
+            return Err(PlanError::NotOurs(NotOurs::of(link, names::network_altname(network), self.have.store())));
+        }
+        let Some(seen) = self.have.own_bridge(network).or_else(|| self.unmarked_bridge(network)) else {
             self.free_index(*index)?;
             let name = self.free_name(|choice| names::network_bridge(network, choice))?;
-            let op = Op::CreateBridge { network, index: *index, name, mac: *mac, mtu: *mtu };
+            let op = Op::CreateBridge { network, index: *index, name, mac: *mac, mtu: *mtu, alias: alias.clone() };
             self.step(op, Some(Op::DeleteBridge { network }));
             return Ok(());
         };
-        if seen.kind != Kind::Bridge {
-            return Err(PlanError::NotABridge(seen.name.clone()));
-        }
         let mac = (seen.mac != Some(*mac)).then_some(*mac);
         let mtu = (seen.mtu != *mtu).then_some(*mtu);
         let switch = (!seen.up).then_some(Switch::Up);
+        let alias = (seen.alias.as_ref() != Some(alias)).then(|| alias.clone());
         if mac.is_some()
             || mtu.is_some()
             || switch.is_some()
+            || alias.is_some()
             || seen.v6_autoconf
             || !seen.stray.is_empty()
             || !seen.extras.is_none()
@@ -113,15 +166,27 @@ impl<'a> Planner<'a> {
                 v6_off: false,
                 stray: Vec::new(),
                 off: BridgeExtras::default(),
+                alias: alias.as_ref().map(|_| seen.alias.clone().unwrap_or_default()),
             };
             let v6_returns = seen.mtu < V6_MTU && mtu.is_some_and(|mtu| mtu >= V6_MTU);
             let (v6_off, stray, off) = (seen.v6_autoconf || v6_returns, seen.stray.clone(), seen.extras);
-            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off }, Some(undo));
+            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias }, Some(undo));
         }
         Ok(())
     }
 
+    /// A network's bridge that lost its mark: it gets it back.
+    fn unmarked_bridge(&mut self, network: NetworkId) -> Option<&'a LinkSeen> {
+        let seen = self.have.unmarked_bridge(network)?;
+        let alias = names::bridge_tag(self.have.store(), network);
+        self.step(Op::MarkBridgeAgain { network, index: seen.index, alias }, None);
+        Some(seen)
+    }
+
     fn port(&mut self, port: &PortWant) -> Result<(), PlanError> {
+        if let Some(link) = self.have.in_place_of_device(port.id) {
+            return Err(PlanError::NotOurs(NotOurs::of(link, names::port_altname(port.id), self.have.store())));
+        }
         let home = self.home(port)?;
         if port.mtu > home.mtu {
             return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
@@ -163,7 +228,11 @@ impl<'a> Planner<'a> {
     fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
         let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
         let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
-        match (bridge_seen(bridge, self.have), &bridge.made) {
+        let seen = bridge_seen(bridge, self.have).or_else(|| match bridge.made {
+            BridgeMade::ByAgent { .. } => self.have.unmarked_bridge(bridge.network),
+            BridgeMade::Existing { .. } => None,
+        });
+        match (seen, &bridge.made) {
             (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
                 Err(PlanError::NotABridge(seen.name.clone()))
             }
@@ -306,7 +375,7 @@ impl<'a> Planner<'a> {
     }
 
     fn absent_bridge(&mut self, network: NetworkId) {
-        if self.have.own_bridge(network).is_some() {
+        if self.have.own_bridge(network).is_some() || self.unmarked_bridge(network).is_some() {
             self.step(Op::DeleteBridge { network }, None);
         }
     }

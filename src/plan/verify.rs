@@ -50,7 +50,8 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     let wanted = kind_of(&port.nic);
     let Some(link) = have.device(port.id) else {
         let want = format!("a {} with altname {}", wanted.as_str(), names::port_altname(port.id));
-        return vec![Deviation::new("device_missing", format!("port {}", port.id), want, "no such link")];
+        let seen = instead(have.in_place_of_device(port.id));
+        return vec![Deviation::new("device_missing", format!("port {}", port.id), want, seen)];
     };
     let mut found = Found { object: format!("{} of port {}", link.name, port.id), all: Vec::new() };
     found.differ("kind", wanted.as_str(), link.kind.as_str());
@@ -85,14 +86,15 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
         (None, BridgeMade::Existing { name }) => return vec![Deviation::new("bridge_missing", object, name, "no such link")],
         (None, BridgeMade::ByAgent { .. }) => {
             let want = format!("a bridge with altname {}", names::network_altname(bridge.network));
-            return vec![Deviation::new("bridge_missing", object, want, "no such link")];
+            return vec![Deviation::new("bridge_missing", object, want, instead(have.in_place_of_bridge(bridge.network)))];
         }
     };
     let mut found = Found { object: format!("{} of {object}", seen.name), all: Vec::new() };
     found.differ("kind", Kind::Bridge.as_str(), seen.kind.as_str());
-    if let BridgeMade::ByAgent { mac, mtu, .. } = &bridge.made {
+    if let BridgeMade::ByAgent { mac, mtu, alias, .. } = &bridge.made {
         found.differ("mac", mac.to_string(), shown(seen.mac));
         found.differ("mtu", *mtu, seen.mtu);
+        found.differ("alias", alias.as_str(), seen.alias.as_deref().unwrap_or("none"));
         found.differ("up", up(true), up(seen.up));
         found.differ("address_generation", "off", off(seen.v6_autoconf));
         found.differ("stp", "off", off(seen.extras.stp));
@@ -104,8 +106,9 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
 
 /// What is wrong among all links: addresses on devices of ours, and two ports of a bridge with one MAC.
 pub fn of_links(have: &Have) -> Vec<Deviation> {
-    let ours = |link: &&LinkSeen| link.kind != Kind::Bridge && link.marks().next().is_some();
-    let strays = have.iter().flat_map(|link| link.stray.iter().map(move |address| (link, address.ip)));
+    let ours = |link: &&LinkSeen| link.kind != Kind::Bridge && link.marks().next().is_some() && have.ours(link);
+    let strays =
+        have.iter().filter(|link| have.ours(link)).flat_map(|link| link.stray.iter().map(move |address| (link, address.ip)));
     let mut found: Vec<Deviation> =
         strays.map(|(link, ip)| Deviation::new("host_address", link.name.clone(), "none", ip)).collect();
     let mut first: BTreeMap<(u32, Mac), &LinkSeen> = BTreeMap::new();
@@ -118,6 +121,11 @@ pub fn of_links(have: &Have) -> Vec<Deviation> {
         }
     }
     found
+}
+
+/// What is there under the altname of what is missing.
+fn instead(link: Option<&LinkSeen>) -> String {
+    link.map_or_else(|| "no such link".to_owned(), |link| format!("{}, which this nicd did not make", link.name))
 }
 
 fn kind_of(nic: &NicWant) -> Kind {
@@ -165,6 +173,8 @@ fn owned(uid: Option<u32>, gid: Option<u32>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::model::{NetworkId, Owner, PortId};
     use crate::plan::{Address, TapSeen};
@@ -178,7 +188,8 @@ mod tests {
     fn want() -> (PortWant, BridgeWant) {
         let nic = NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() };
         let (id, network) = (PortId(id()), NetworkId(uuid::Uuid::from_u128(8)));
-        let port = PortWant { id, network, index: 0, mac: MAC, mtu: 1500, admin_up: true, alias: "nicd s 1".into(), nic };
+        let port =
+            PortWant { id, network, index: 0, mac: MAC, mtu: 1500, admin_up: true, alias: names::seal(Uuid::nil(), 1), nic };
         (port, BridgeWant { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() } })
     }
 
@@ -189,11 +200,11 @@ mod tests {
     fn right() -> LinkSeen {
         LinkSeen {
             altnames: vec![names::port_altname(PortId(id()))],
-            alias: Some("nicd s 1".into()),
+            alias: Some(names::seal(Uuid::nil(), 1)),
             mac: Some(MAC.host_side()),
             master: Some(3),
             tap: Some(TapSeen { persist: true, multi_queue: false, uid: Some(0), gid: None }),
-            ..link(9, "nicd0", Kind::Tap)
+            ..link(names::FIRST_INDEX, names::port_device(PortId(id()), 0).as_str(), Kind::Tap)
         }
     }
 
@@ -223,7 +234,7 @@ mod tests {
         };
         let all = ["bridge", "mac", "mtu", "alias", "up", "address_generation", "persistent", "queues", "owner"];
         assert_eq!(found(Some(wrong)), all);
-        assert_eq!(found(Some(LinkSeen { kind: Kind::Other, ..right() })), ["kind"]);
+        assert_eq!(found(Some(LinkSeen { kind: Kind::Veth, ..right() })), ["kind"]);
     }
 
     #[test]

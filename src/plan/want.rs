@@ -43,6 +43,8 @@ pub enum BridgeMade {
         mac: Mac,
         /// Its MTU in bytes, and that of its ports.
         mtu: u32,
+        /// The alias that tags it: the store's id and the network's.
+        alias: String,
     },
     /// An operator's, which is never changed.
     Existing {

@@ -20,6 +20,7 @@ mod drift;
 mod flaps;
 mod guests;
 mod namespaces;
+mod strangers;
 mod taps;
 mod upkeep;
 mod vmm;

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, text};
-use crate::netns::{in_netns, run};
+use crate::netns::{in_netns, run, set_alias};
 use crate::witness::{Monitor, link, links, marked_ports, try_link};
 
+const OLD: &str = "22222222-2222-4333-8444-555555555555";
 const STRAY: &str = "11111111-2222-4333-8444-555555555555";
 
 fn plan(bench: &mut Bench, body: Value) -> Vec<Value> {
@@ -43,9 +44,18 @@ fn cause(bench: &mut Bench, port: &str) -> String {
     explained(bench, port).into_iter().find(|(_, ok)| !ok).expect("a cause").0
 }
 
-fn stray(name: &str) {
+/// A device that this daemon's store has lost.
+fn stray(bench: &Bench, name: &str) {
     run(&format!("ip link add {name} type veth peer name {name}-peer"));
     run(&format!("ip link property add dev {name} altname nicd-{STRAY}"));
+    bench.daemon.tag(name);
+}
+
+/// A bridge that this daemon's store has lost.
+fn old_bridge(bench: &Bench) {
+    run("ip link add old type bridge");
+    run(&format!("ip link property add dev old altname nicd-{OLD}"));
+    set_alias("old", &format!("nicd {} {OLD}", bench.daemon.store_id()));
 }
 
 #[test]
@@ -106,7 +116,7 @@ fn what_is_right_does_not_deviate_and_what_nobody_mends_does() {
         bench.attach_to(&vm, &network);
         bench.create_port(json!({ "network_id": network }));
         assert!(deviations(&mut bench).is_empty());
-        stray("stray");
+        stray(&bench, "stray");
         let verified = bench.api.get("/nicd/v1/verify").expect(200);
         assert_eq!(verified["deviations"][0]["object"], "stray", "{verified}");
         run("ip link del stray");
@@ -145,12 +155,11 @@ fn leftovers_go_when_asked_and_nothing_else_does() {
         let server = bench.vm();
         let port = bench.attach_to(&server, &network);
         assert_eq!(collect(&mut bench, true), (vec![], vec![]));
-        stray("stray");
+        stray(&bench, "stray");
         run("ip link add ifb0 type ifb");
         run("ip link property add dev ifb0 altname nicd-99999999-2222-4333-8444-555555555555");
         run("ip link add foreign type bridge");
-        run("ip link add old type bridge");
-        run("ip link property add dev old altname nicd-22222222-2222-4333-8444-555555555555");
+        old_bridge(&bench);
         run("ip link set stray master old");
         let both = || vec!["stray".to_owned(), "old".to_owned()];
         let sorted = |mut names: Vec<String>| {
@@ -173,8 +182,7 @@ fn leftovers_go_when_asked_and_nothing_else_does() {
 fn a_bridge_that_others_use_is_left() {
     in_netns(|| {
         let mut bench = Bench::start();
-        run("ip link add old type bridge");
-        run("ip link property add dev old altname nicd-22222222-2222-4333-8444-555555555555");
+        old_bridge(&bench);
         run("ip link add theirs type veth peer name theirs-peer");
         run("ip link set theirs master old");
         assert_eq!(collect(&mut bench, true), (vec!["old".to_owned()], vec![]));
@@ -191,6 +199,8 @@ fn a_device_of_a_port_that_has_no_server_is_left_over() {
         let port = bench.create_port(json!({ "network_id": network }));
         run("ip link add stray type veth peer name other");
         run(&format!("ip link property add dev stray altname nicd-{port}"));
+        assert_eq!(collect(&mut bench, true), (vec![], vec![]), "it is not known to be nicd's");
+        bench.daemon.tag("stray");
         assert_eq!(collect(&mut bench, true).1, ["stray"]);
         assert_eq!(bench.port(&port)["nicd:phase"], "unbound");
     });

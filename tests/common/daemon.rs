@@ -114,6 +114,18 @@ impl Daemon {
         self.dir.join("state")
     }
 
+    /// The id of its store.
+    pub fn store_id(&self) -> String {
+        let store = rusqlite::Connection::open(self.state().join("nicd.db")).unwrap();
+        let quoted: String = store.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0)).unwrap();
+        quoted.trim_matches('"').to_owned()
+    }
+
+    /// Tags a link as nicd's device, sealed by a commit that no record knows.
+    pub fn tag(&self, link: &str) {
+        crate::netns::set_alias(link, &format!("nicd {} 1", self.store_id()));
+    }
+
     /// Starts the process and waits until it says that it is ready.
     pub fn launch(&mut self) {
         assert!(self.try_launch(), "it ends before it is ready: {}", self.log());

@@ -113,6 +113,12 @@ pub fn try_run(line: &str) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
+/// Gives a link an alias, which may have spaces.
+pub fn set_alias(link: &str, alias: &str) {
+    let set = Command::new("ip").args(["link", "set", "dev", link, "alias", alias]).status().expect("ip");
+    assert!(set.success(), "the alias of {link}");
+}
+
 /// Runs a program that answers in JSON.
 pub fn json(line: &str) -> serde_json::Value {
     let said = run(line);

@@ -47,6 +47,7 @@ fn a_changed_bridge_is_set_back() {
             v6_off: true,
             stray: vec![],
             off: BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false },
+            alias: None,
         });
         let seen = host.kernel.look(Who::Altname(&names::network_altname(network()))).unwrap().unwrap();
         assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
@@ -61,6 +62,7 @@ fn a_changed_bridge_is_set_back() {
             v6_off: false,
             stray: vec![],
             off: BridgeExtras::default(),
+            alias: None,
         };
         host.refused(&absent, Trouble::Gone);
     });

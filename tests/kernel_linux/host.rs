@@ -2,6 +2,7 @@
 
 use nicd::kernel::linux::{Held, Linux, LinuxHost};
 use nicd::kernel::{Applied, Host, Kernel, OpError, Trouble, Who};
+use nicd::model::names::FIRST_INDEX;
 use nicd::model::{LinkName, Mac, NetworkId, Owner, PortId, names};
 use nicd::plan::{At, LinkSeen, LinkSettings, Op, Seal, Switch};
 use serde_json::Value;
@@ -10,9 +11,9 @@ use uuid::Uuid;
 use crate::netns::{json, run};
 
 /// The index of the bridge under test.
-pub const BRIDGE: u32 = 70_000;
+pub const BRIDGE: u32 = FIRST_INDEX + 70_000;
 /// The index of the first device under test.
-pub const DEVICE: u32 = 80_000;
+pub const DEVICE: u32 = FIRST_INDEX + 80_000;
 
 pub struct Box {
     pub kernel: LinuxHost,
@@ -91,7 +92,8 @@ pub fn create_tap(port: PortId, index: u32) -> Op {
 
 pub fn create_bridge(mtu: u32) -> Op {
     let name = names::network_bridge(network(), 0);
-    Op::CreateBridge { network: network(), index: BRIDGE, name, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu }
+    let alias = names::bridge_tag(uuid::Uuid::from_u128(1), network());
+    Op::CreateBridge { network: network(), index: BRIDGE, name, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu, alias }
 }
 
 /// What a port of the bridge with the index `master` gets; 0 for a device in no bridge.

@@ -1,18 +1,19 @@
 //! What any plan does on any small host: it ends the need for plans, it can be taken back at every step, it may run
 //! twice, it keeps away from strangers, and nothing of it outlives the process before its intent is durable.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nicd::exec::{Execution, Undone};
 use nicd::kernel::fake::{Fake, Fault};
 use nicd::kernel::{Host, Trouble};
+use nicd::model::names::FIRST_INDEX;
 use nicd::model::{PortId, names};
 use nicd::plan::{At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Want, plan};
 use proptest::prelude::*;
 
-use crate::worlds::{OUR_SEAL, empty_hand, observed, open, our_marks, plan_on, run, worlds};
+use crate::worlds::{STORE, empty_hand, observed, open, plan_on, run, worlds};
 
 proptest! {
     #[test]
@@ -35,7 +36,7 @@ proptest! {
         shuffle(&mut shuffled.bridges, seed);
         shuffle(&mut shuffled.ports, seed);
         shuffle(&mut shuffled.absent_ports, seed);
-        let have: Have = links.into();
+        let have = Have::from(links).seen_by(STORE);
         prop_assert_eq!(plan(Reason::Restart, &shuffled, &have), plan_on(&fake, &want));
     }
 
@@ -112,10 +113,10 @@ proptest! {
 fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
     let have = observed(fake);
     for bridge in &want.bridges {
-        let BridgeMade::ByAgent { mac, mtu, .. } = bridge.made else { continue };
+        let BridgeMade::ByAgent { mac, mtu, ref alias, .. } = bridge.made else { continue };
         let seen = have.own_bridge(bridge.network).ok_or("the agent's bridge is not there")?;
         if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false)
-            || !(seen.extras.is_none() && seen.stray.is_empty())
+            || !(seen.extras.is_none() && seen.stray.is_empty() && seen.alias.as_ref() == Some(alias))
         {
             return Err(format!("{bridge:?}: {seen:?}"));
         }
@@ -192,7 +193,10 @@ fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
 /// set of address generation and port flags stays undone.
 fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<(), String> {
     let removed = removed(steps);
-    let has = |link: &LinkSeen, marks: &BTreeSet<String>| link.altnames.iter().any(|name| marks.contains(name));
+    let marked_again: BTreeMap<u32, String> = steps.iter().filter_map(|step| marks_again(&step.op)).collect();
+    let has = |link: &LinkSeen, marks: &BTreeSet<String>| {
+        link.altnames.iter().chain(marked_again.get(&link.index)).any(|name| marks.contains(name))
+    };
     let finished: BTreeSet<String> = steps.iter().filter_map(|step| finishes(&step.op)).collect();
     let bridges: BTreeSet<u32> = before.iter().filter(|link| has(link, &removed)).map(|link| link.index).collect();
     for link in before {
@@ -237,6 +241,15 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
     }
 }
 
+/// The index of the link that an op gives its mark back, and the mark.
+fn marks_again(op: &Op) -> Option<(u32, String)> {
+    match op {
+        Op::MarkAgain { port, index, .. } => Some((*index, names::port_altname(*port))),
+        Op::MarkBridgeAgain { network, index, .. } => Some((*index, names::network_altname(*network))),
+        _ => None,
+    }
+}
+
 /// The mark of the device that an op finishes.
 fn finishes(op: &Op) -> Option<String> {
     match op {
@@ -247,9 +260,8 @@ fn finishes(op: &Op) -> Option<String> {
 }
 
 fn ours(link: &LinkSeen) -> bool {
-    let marks = our_marks();
-    let sealed = link.alias.as_ref().is_some_and(|alias| alias.starts_with(OUR_SEAL));
-    sealed || link.altnames.iter().any(|name| marks.contains(name))
+    // Of all links of these worlds only what a plan made has an index that was chosen for it.
+    link.index >= FIRST_INDEX
 }
 
 /// The link of somebody else's that an op's name, index or mark would hit.
@@ -260,6 +272,7 @@ fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
         Op::CreateTap { port, index, name, .. } | Op::CreateVeth { port, index, name, .. } => {
             (names::port_altname(*port), Some(*index), Some(name))
         }
+        Op::MarkBridgeAgain { network, index, .. } => (names::network_altname(*network), Some(*index), None),
         Op::Configure { port, at: At::Index(index), .. } | Op::MarkAgain { port, index, .. } => {
             (names::port_altname(*port), Some(*index), None)
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use nicd::exec::Execution;
 use nicd::kernel::fake::{Fake, FakeHost};
 use nicd::kernel::{Host, Kernel};
+use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{
     Address, BridgeExtras, BridgeMade, BridgePort, BridgeWant, GuestSettings, Have, Kind, LinkSeen, NicWant, Plan, PortWant,
@@ -23,8 +24,8 @@ const NETNS: &str = "/run/netns/blue";
 /// The operator's bridge, which the second network uses.
 const BR0: &str = "br0";
 
-/// What the alias of every finished device begins with; a commit's number follows, which no two attaches share.
-pub const OUR_SEAL: &str = "nicd store ";
+/// The store of the nicd whose past and wants these are.
+pub const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 
 /// A host and what is wanted of it.
 #[derive(Debug, Clone)]
@@ -78,6 +79,8 @@ enum Drift {
     BridgeDown,
     BridgeV6,
     BridgeExtras,
+    BridgeUnmarked,
+    BridgeUntagged,
 }
 
 /// A link that is not nicd's, however much its names look like it.
@@ -89,6 +92,10 @@ enum Stranger {
     BridgeName { choice: usize },
     /// Has an altname that is almost a port's mark.
     AlmostMarked { port: usize, how: usize },
+    /// Has a port's mark, and not nicd's tag.
+    Marked { port: usize, bridge: bool, how: usize },
+    /// Has the mark of the agent's network, and not nicd's tag.
+    BridgeMarked { bridge: bool, how: usize },
     /// Has the mark of a port nobody asks for.
     Orphan,
     /// Is another port of the operator's bridge.
@@ -144,7 +151,9 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::BridgeMtu),
         Just(Drift::BridgeDown),
         Just(Drift::BridgeV6),
-        Just(Drift::BridgeExtras)
+        Just(Drift::BridgeExtras),
+        Just(Drift::BridgeUnmarked),
+        Just(Drift::BridgeUntagged)
     ];
     prop_oneof![3 => (ports, 0..PORTS).prop_map(|(drift, port)| drift(port)), 1 => bridges]
 }
@@ -154,6 +163,8 @@ fn stranger() -> impl Strategy<Value = Stranger> {
         (0..PORTS, 0..3usize).prop_map(|(port, choice)| Stranger::DeviceName { port, choice }),
         (0..3usize).prop_map(|choice| Stranger::BridgeName { choice }),
         (0..PORTS, 0..4usize).prop_map(|(port, how)| Stranger::AlmostMarked { port, how }),
+        (0..PORTS, any::<bool>(), 0..3usize).prop_map(|(port, bridge, how)| Stranger::Marked { port, bridge, how }),
+        (any::<bool>(), 0..3usize).prop_map(|(bridge, how)| Stranger::BridgeMarked { bridge, how }),
         Just(Stranger::Orphan),
         Just(Stranger::InBr0),
     ]
@@ -178,7 +189,7 @@ impl World {
         fake.add_link("lo", Kind::Other, 65536);
         let br0 = fake.add_link(BR0, Kind::Bridge, 1500);
         self.strangers.iter().enumerate().for_each(|(n, stranger)| stranger.appear(&fake, br0, n));
-        let want = want(&self.built, 1000);
+        let want = want(&self.built, FIRST_INDEX + 1000);
         // A past that no plan leads to, for want of a name, is an empty one.
         if let Ok(plan) = plan_on(&fake, &want) {
             run(&fake, plan).expect("the past had no faults");
@@ -192,7 +203,7 @@ impl World {
 
     /// What is wanted of it.
     pub fn want(&self) -> Want {
-        let mut want = want(&self.wanted, 5000);
+        let mut want = want(&self.wanted, FIRST_INDEX + 5000);
         want.absent_ports = self.absent.iter().map(|port| port_id(*port)).collect();
         if self.bridge_goes && want.ports.iter().all(|port| port.network != network_id(true)) {
             want.bridges.retain(|bridge| bridge.network != network_id(true));
@@ -217,6 +228,20 @@ impl Stranger {
                     fake.meddle(&plain, |link| link.altnames.push(altname));
                 }
             }
+            Self::Marked { port, bridge, how } => {
+                marked(
+                    fake,
+                    &plain,
+                    &names::port_altname(port_id(port)),
+                    names::port_device(port_id(port), 0).as_str(),
+                    bridge,
+                    how,
+                );
+            }
+            Self::BridgeMarked { bridge, how } => {
+                let name = names::network_bridge(network_id(true), 0);
+                marked(fake, &plain, &names::network_altname(network_id(true)), name.as_str(), bridge, how);
+            }
             Self::Orphan => {
                 let mark = names::port_altname(PortId(Uuid::from_u128(0xdead)));
                 if free(&mark) {
@@ -230,6 +255,25 @@ impl Stranger {
             }
         }
     }
+}
+
+/// A link that somebody else made and that has a mark: with another alias, with another store's, or with the very name that
+/// nicd would give it.
+fn marked(fake: &Fake, plain: &str, mark: &str, derived: &str, bridge: bool, how: usize) {
+    let free = |name: &str| !fake.links().iter().any(|link| link.name == name || link.altnames.iter().any(|alt| alt == name));
+    let name = if how == 2 { derived } else { plain };
+    if !free(mark) || !free(name) {
+        return;
+    }
+    fake.add_link(name, if bridge { Kind::Bridge } else { Kind::Tap }, 1400);
+    fake.meddle(name, |link| {
+        link.altnames.push(mark.to_owned());
+        link.alias = match how {
+            0 => Some("uplink".to_owned()),
+            1 => Some(names::seal(Uuid::from_u128(7), 10)),
+            _ => None,
+        };
+    });
 }
 
 /// A text that a careless comparison takes for the mark.
@@ -272,6 +316,8 @@ impl Drift {
             Self::BridgeMtu => bridge(|link| link.mtu = 1300),
             Self::BridgeDown => bridge(|link| link.up = false),
             Self::BridgeV6 => bridge(|link| link.v6_autoconf = true),
+            Self::BridgeUnmarked => bridge(|link| link.altnames.clear()),
+            Self::BridgeUntagged => bridge(|link| link.alias = None),
             Self::BridgeExtras => {
                 bridge(|link| link.extras = BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: true })
             }
@@ -289,14 +335,13 @@ pub fn network_id(agents: bool) -> NetworkId {
     NetworkId(Uuid::from_u128(0xaaaa_aaaa_aaaa_4bbb_8bbb_bbbb_cccc_cc00 + u128::from(!agents)))
 }
 
-/// The marks of everything the small domain calls nicd's.
-pub fn our_marks() -> Vec<String> {
-    let bridges = [true, false].map(|agents| names::network_altname(network_id(agents)));
-    (0..PORTS).map(|n| names::port_altname(port_id(n))).chain(bridges).collect()
-}
-
 fn want(nics: &[NicSpec], index: u32) -> Want {
-    let made = BridgeMade::ByAgent { index, mac: Mac([0xfe, 0x62, 0, 0, 0, 1]), mtu: 1450 };
+    let made = BridgeMade::ByAgent {
+        index,
+        mac: Mac([0xfe, 0x62, 0, 0, 0, 1]),
+        mtu: 1450,
+        alias: names::bridge_tag(STORE, network_id(true)),
+    };
     let bridges = vec![
         BridgeWant { network: network_id(true), made },
         BridgeWant { network: network_id(false), made: BridgeMade::Existing { name: BR0.parse().expect("a name") } },
@@ -327,7 +372,8 @@ impl NicSpec {
             mac: Mac([0xfa, 0x16, 0x3e, 0, 0, n]),
             mtu: 1450,
             admin_up: self.admin_up,
-            alias: format!("{OUR_SEAL}{}", usize::from(self.commit) * 10 + self.port),
+            // No two attaches share a commit.
+            alias: names::seal(STORE, u64::from(self.commit) * 10 + u64::from(n)),
             nic,
         }
     }
@@ -335,7 +381,7 @@ impl NicSpec {
 
 /// What a complete dump of the host shows.
 pub fn observed(fake: &Fake) -> Have {
-    fake.links().into()
+    Have::from(fake.links()).seen_by(STORE)
 }
 
 /// The plan for `want` on what a complete dump shows.

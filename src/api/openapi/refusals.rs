@@ -12,8 +12,8 @@ use crate::kernel::{NetnsError, OpError, Trouble};
 use crate::manager::Error;
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
-use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
-use crate::plan::{HostUse, PlanError};
+use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId, names};
+use crate::plan::{HostUse, NotOurs, PlanError};
 use crate::store::StoreError;
 
 /// What a request does on its way: each may end it.
@@ -221,6 +221,8 @@ fn host() -> Vec<(Error, &'static [Act])> {
     let bridge = || "br0".to_owned();
     let kernel = |trouble, said: &str| Error::Kernel(op(trouble, "making device nicdce531f90199", said));
     let above = PlanError::MtuAboveBridge { mtu: 9000, bridge: bridge(), bridge_mtu: 1500 };
+    let altname = names::port_altname(port());
+    let not_ours = NotOurs { link: "br0".into(), kind: "bridge", altname, store: None };
     let not_undone = Error::NotUndone { cause: "the bridge is full".into(), left: "deleting nicdce531f90199".into() };
     vec![
         (Error::BridgeNotAllowed { bridge: bridge(), why: "it holds this host's default route".into() }, &[NewNetwork]),
@@ -228,6 +230,7 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (Error::Plan(PlanError::NotABridge(bridge())), &[Attach, NewNetwork, ChangeNetwork]),
         (Error::Plan(above), &[Attach, NewNetwork, ChangeNetwork]),
         (Error::Plan(PlanError::NoFreeName(bridge())), &[Attach, ChangeNetwork]),
+        (Error::Plan(PlanError::NotOurs(not_ours)), &[Attach]),
         (Error::Plan(PlanError::IndexTaken(100)), &[Attach]),
         (Error::Plan(PlanError::Incomplete(port())), &[Attach]),
         (kernel(Trouble::Taken, "File exists (EEXIST)"), KERNEL),

@@ -31,11 +31,18 @@ pub(in crate::api) fn verify() -> Entry {
 pub(in crate::api) fn gc() -> Entry {
     let example = serde_json::to_value(samples::collected()).unwrap_or_default();
     entry("collect_leftovers", "List or remove what is left over")
-        .about("Links that nicd made and no record wants. Links of others never appear.")
+        .about(
+            "Links that nicd made and no record wants. Links of others never appear; what a nicd with another store made \
+             appears when `store` names that store: it is the first id in the links' aliases.",
+        )
         .does(&[Write, Host])
         .may_have_body(
-            Record::new().may("apply", truth()),
-            &[("list", json!({"apply": false})), ("remove", json!({"apply": true}))],
+            Record::new().may("apply", truth()).may("store", any_uuid()),
+            &[
+                ("list", json!({"apply": false})),
+                ("remove", json!({"apply": true})),
+                ("of_another_store", json!({"apply": true, "store": samples::network_id()})),
+            ],
         )
         .answers(200, "What there is, and what was removed.", named("Collected"), example)
 }

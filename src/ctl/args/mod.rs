@@ -123,6 +123,9 @@ pub enum Command {
         /// Remove it
         #[arg(long)]
         apply: bool,
+        /// What a nicd with this other store built; the store's id is the first one in the aliases of its links
+        #[arg(long, value_name = "UUID")]
+        store: Option<String>,
     },
 
     /// Show the daemon's version, health and problems

@@ -35,9 +35,13 @@ pub enum Leftovers {
     Remove,
 }
 
-/// What nicd built and no longer needs.
-pub async fn gc(session: &mut Session, leftovers: Leftovers) -> Result<(), Failure> {
-    let said = session.client.post("/nicd/v1/gc", &json!({ "apply": leftovers == Leftovers::Remove })).await?;
+/// What nicd built and no longer needs; with a store's id what the nicd with that store left.
+pub async fn gc(session: &mut Session, leftovers: Leftovers, store: Option<String>) -> Result<(), Failure> {
+    let mut asked = json!({ "apply": leftovers == Leftovers::Remove });
+    if let Some(store) = store {
+        asked["store"] = store.into();
+    }
+    let said = session.client.post("/nicd/v1/gc", &asked).await?;
     print(session, &said, |said| vec![views::leftovers(said)])
 }
 

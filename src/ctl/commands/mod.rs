@@ -42,8 +42,8 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Watch { json } => watch::run(session, if json { Format::Json } else { session.out.format() }).await,
         Command::Explain { port } => agent::explain(session, &port).await,
         Command::Verify => agent::verify(session).await,
-        Command::Gc { apply: true } => agent::gc(session, Leftovers::Remove).await,
-        Command::Gc { apply: false } => agent::gc(session, Leftovers::List).await,
+        Command::Gc { apply: true, store } => agent::gc(session, Leftovers::Remove, store).await,
+        Command::Gc { apply: false, store } => agent::gc(session, Leftovers::List, store).await,
         Command::Status => agent::status(session).await,
         // It asks nobody and is done before there is a session.
         Command::Completion { .. } => Ok(()),
