@@ -349,20 +349,25 @@ fn a_second_one_in_the_same_network_namespace_is_refused_whatever_it_is_given() 
 #[test]
 fn a_stranger_who_locks_the_network_namespace_does_not_keep_it_from_starting() {
     in_netns(|| {
-        let mut daemon = Daemon::prepared("/run/nicd");
-        let hold = "exec 9</proc/self/ns/net; flock 9; echo held; exec sleep 600";
-        let mut stranger = Command::new("setpriv")
-            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", hold])
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = [0; 5];
-        std::io::Read::read_exact(stranger.stdout.as_mut().unwrap(), &mut said).unwrap();
-        daemon.launch();
-        daemon.client().get("/nicd/v1/health").expect(200);
-        assert!(daemon.log().contains(&format!("pid={}", stranger.id())), "{}", daemon.log());
-        stranger.kill().unwrap();
-        stranger.wait().unwrap();
+        // The one that locked it lives still, or left the file to another.
+        let lives = "exec flock --no-fork /proc/self/ns/net sh -c 'echo held; exec sleep 600'";
+        let left = "exec 9</proc/self/ns/net; flock 9; echo held; exec sleep 600";
+        for hold in [lives, left] {
+            let mut stranger = Command::new("setpriv")
+                .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", hold])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = [0; 5];
+            std::io::Read::read_exact(stranger.stdout.as_mut().unwrap(), &mut said).unwrap();
+            let mut daemon = Daemon::prepared("/run/nicd");
+            daemon.launch();
+            daemon.client().get("/nicd/v1/health").expect(200);
+            assert!(daemon.log().contains("it is ignored"), "{}", daemon.log());
+            daemon.term();
+            stranger.kill().unwrap();
+            stranger.wait().unwrap();
+        }
     });
 }
 

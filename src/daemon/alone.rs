@@ -8,7 +8,10 @@ use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::sys::stat::{major, minor};
+use nix::unistd::Pid;
 
 /// The namespace of the thread that asks.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
@@ -49,8 +52,16 @@ impl Alone {
                 None if tries.next().is_some() => {}
                 None => return Err(NotAlone("a process that is not seen from here has the lock on it".to_owned())),
                 Some((pid, Some(uid))) if uid != 0 && uid != nix::unistd::geteuid().as_raw() => {
-                    tracing::warn!(pid, uid, "a process that is no nicd has the lock on this network namespace; it is ignored");
+                    tracing::warn!(%pid, uid, "a process that is no nicd has the lock on this network namespace; it is ignored");
                     return Ok(Self { _hold: None });
+                }
+                // A nicd has its lock while it lives, and no child of it has the file: of a process that is gone only a
+                // stranger's lock stays.
+                Some((pid, _)) if kill(pid, None) == Err(Errno::ESRCH) => {
+                    if tries.next().is_none() {
+                        tracing::warn!(%pid, "a process that is gone has left a lock on this network namespace; it is ignored");
+                        return Ok(Self { _hold: None });
+                    }
                 }
                 Some((pid, _)) => return Err(NotAlone(format!("pid {pid} has the lock on it"))),
             }
@@ -64,7 +75,7 @@ impl Alone {
 }
 
 /// Who has the lock, and whose process that is, as far as either is shown.
-fn holder(namespace: &File) -> Option<(u32, Option<u32>)> {
+fn holder(namespace: &File) -> Option<(Pid, Option<u32>)> {
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let pid = locked_by(&locks, &shown(&namespace.metadata().ok()?))?;
     Some((pid, std::fs::metadata(format!("/proc/{pid}")).ok().map(|process| process.uid())))
@@ -76,11 +87,11 @@ fn shown(file: &Metadata) -> String {
 }
 
 /// Who has the lock on a file, as `/proc/locks` has it: `1: FLOCK  ADVISORY  WRITE 1384 00:04:4026531833 0 EOF`.
-fn locked_by(locks: &str, file: &str) -> Option<u32> {
+fn locked_by(locks: &str, file: &str) -> Option<Pid> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, _, pid, of, ..] = fields[..] else { return None };
-        (of == file).then(|| pid.parse().ok())?
+        (of == file).then(|| pid.parse().ok().map(Pid::from_raw))?
     };
     locks.lines().find_map(line)
 }
@@ -94,7 +105,7 @@ mod tests {
         let locks = "1: FLOCK  ADVISORY  WRITE 1384 00:04:4026531833 0 EOF\n\
                      1: -> FLOCK  ADVISORY  WRITE 99 00:04:4026531833 0 EOF\n\
                      2: POSIX  ADVISORY  READ 1447 00:2a:7 128 128\n3: nonsense\n";
-        assert_eq!(locked_by(locks, "00:04:4026531833"), Some(1384));
+        assert_eq!(locked_by(locks, "00:04:4026531833"), Some(Pid::from_raw(1384)));
         assert_eq!(locked_by(locks, "00:2a:7"), None);
         assert_eq!(locked_by("", "00:04:7"), None);
     }

@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Address, At, BRIDGE_PORTS, BridgePort, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen};
+use crate::plan::{
+    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen,
+};
 use crate::points;
 
 use super::{Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
@@ -81,7 +83,7 @@ struct World {
     open: BTreeSet<u32>,
     /// Static FDB entries, by device.
     fdb: BTreeMap<u32, BTreeSet<crate::model::Mac>>,
-    routes: BTreeSet<u32>,
+    routes: Vec<BroadRoute>,
     sinks: Vec<mpsc::Sender<Notice>>,
     faults: Option<FaultPlan>,
     wire: Option<Wire>,
@@ -314,7 +316,8 @@ impl Fake {
 
     /// Lets default routes leave by these links.
     pub fn set_default_routes(&self, links: &[u32]) {
-        self.world().routes = links.iter().copied().collect();
+        let route = |link: &u32| BroadRoute { link: *link, table: 254, v6: false, first_octet: 0, length: 0 };
+        self.world().routes = links.iter().map(route).collect();
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -724,7 +727,7 @@ impl Host for FakeHost {
         Vec::new()
     }
 
-    fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
+    fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
         Ok(lock(&self.world).routes.clone())
     }
 }

@@ -1,6 +1,5 @@
 //! The kernel room's front door: what the manager asks of workers and reaper, whichever host they work on.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{LinkSeen, Plan};
+use crate::plan::{BroadRoute, LinkSeen, Plan};
 
 use super::reaper::{self, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
@@ -90,7 +89,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `submit`.
-    fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused>;
+    fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, Refused>;
 
     /// How many messages wait for each thread, by the thread's word.
     fn waiting(&self) -> [(&'static str, usize); 3];
@@ -209,8 +208,8 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(Host::lacks)
     }
 
-    fn default_route_links(&self) -> Result<Answer<Result<BTreeSet<u32>, OpError>>, Refused> {
-        self.ask(Host::default_route_links)
+    fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, Refused> {
+        self.ask(Host::broad_routes)
     }
 
     fn waiting(&self) -> [(&'static str, usize); 3] {

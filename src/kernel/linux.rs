@@ -1,6 +1,6 @@
 //! The running Linux.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -15,11 +15,11 @@ use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, guest, links, routes,
+    Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, defaults, guest, links,
     seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{Kind, LinkSeen, Op};
+use crate::plan::{BroadRoute, Kind, LinkSeen, Op};
 use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
@@ -121,9 +121,9 @@ impl Host for LinuxHost {
         tun.into_iter().chain(helper).collect()
     }
 
-    fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError> {
-        let links = self.fresh().and_then(|()| routes::default_route_links(&mut self.netlink));
-        links.map_err(|failure| failure.during("dump routes"))
+    fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
+        let routes = self.fresh().and_then(|()| defaults::broad_routes(&mut self.netlink));
+        routes.map_err(|failure| failure.during("dump routes"))
     }
 }
 

@@ -14,6 +14,7 @@ mod answer;
 mod bridge;
 mod capabilities;
 mod create;
+mod defaults;
 pub mod fake;
 mod guest;
 pub mod hands;
@@ -33,13 +34,12 @@ pub mod worker;
 
 pub use socket::writes;
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{LinkSeen, Op};
+use crate::plan::{BroadRoute, LinkSeen, Op};
 use crate::points;
 
 /// A host that can be opened more than once: for the workers, for the reaper, for the watch.
@@ -129,11 +129,11 @@ pub trait Host: Send + 'static {
     /// What this process is missing on the host, and attaches need. Starts nothing, makes nothing.
     fn lacks(&mut self) -> Vec<Lack>;
 
-    /// The indexes of links that default routes of the host leave by, v4 and v6.
+    /// The host's routes with short prefixes, v4 and v6, in every table but the local one.
     ///
     /// # Errors
     /// The kernel could not answer.
-    fn default_route_links(&mut self) -> Result<BTreeSet<u32>, OpError>;
+    fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError>;
 }
 
 /// What a successful op has to tell.

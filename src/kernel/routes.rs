@@ -1,4 +1,4 @@
-//! Routes of the host: which links its default routes leave by, and which next hops it has by a link.
+//! Routes of the host: which ways they go, and which next hops the host has by a link.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,39 +10,11 @@ use super::uapi::*;
 use super::wire::{self, Batch};
 
 /// Length of `struct rtmsg`.
-const RTMSG: usize = 12;
+pub(super) const RTMSG: usize = 12;
 /// Length of `struct rtnexthop`.
 const RTNEXTHOP: usize = 8;
 /// Length of `struct nhmsg`.
-const NHMSG: usize = 8;
-
-/// The links of the default routes in the main table, v4 and v6.
-pub(super) fn default_route_links(netlink: &mut Netlink) -> Result<BTreeSet<u32>, Failure> {
-    let mut links = BTreeSet::new();
-    for family in [AF_INET, AF_INET6] {
-        let ask = || {
-            let mut fixed = [0; RTMSG];
-            fixed[0] = family;
-            fixed[4] = RT_TABLE_MAIN;
-            let mut batch = Batch::default();
-            batch.add(Part::Look, RTM_GETROUTE, NLM_F_DUMP, &fixed, |_| {});
-            batch
-        };
-        links.extend(netlink.dump(ask, leaves_by)?.into_iter().flatten());
-    }
-    Ok(links)
-}
-
-/// The links of one route; none unless it is a default route of the main table.
-fn leaves_by(body: &[u8]) -> Option<Vec<u32>> {
-    let (length, table, kind) = (wire::u8_at(body, 1)?, wire::u8_at(body, 4)?, wire::u8_at(body, 7)?);
-    if length != 0 || kind != RTN_UNICAST {
-        return None;
-    }
-    let further = wire::fields_behind(body, RTMSG).find(|(kind, _)| *kind == RTA_TABLE);
-    let table = further.map_or(Some(u32::from(table)), |(_, value)| wire::u32_at(value, 0))?;
-    (table == u32::from(RT_TABLE_MAIN)).then(|| legs(body).into_iter().filter_map(|leg| leg.link).collect())
-}
+pub(super) const NHMSG: usize = 8;
 
 /// The next hops by the link with this index: of the host's routes in all tables, and of its next-hop objects. The kernel
 /// picks them out, so this costs a message for each route by that link alone.
@@ -70,15 +42,15 @@ pub(super) fn next_hops(netlink: &mut Netlink, index: u32) -> Result<BTreeSet<Ip
 
 /// One way of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Leg {
+pub(super) struct Leg {
     /// The link it leaves by.
-    link: Option<u32>,
+    pub(super) link: Option<u32>,
     /// The next hop; none for what is on the link itself.
     via: Option<IpAddr>,
 }
 
 /// The ways of one route.
-fn legs(body: &[u8]) -> Vec<Leg> {
+pub(super) fn legs(body: &[u8]) -> Vec<Leg> {
     let fields = || wire::fields_behind(body, RTMSG);
     let link = fields().find(|(kind, _)| *kind == RTA_OIF).and_then(|(_, value)| wire::u32_at(value, 0));
     let only = Leg { link, via: fields().find_map(via) };
@@ -124,7 +96,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_routes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = leaves_by(&bytes);
+            let _ = legs(&bytes);
             let _ = multipath(&bytes).count();
             let _ = object(&bytes, 1);
         }

@@ -133,7 +133,7 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
     let (mut lower, mut elsewhere, mut beside) = (None, false, false);
     for (kind, value) in wire::fields_behind(body, IFINFO) {
         match kind {
-            IFLA_LINK => lower = wire::u32_at(value, 0).filter(|lower| *lower != 0),
+            IFLA_LINK => lower = wire::u32_at(value, 0).filter(|lower| *lower != 0 && *lower != link.index),
             IFLA_LINK_NETNSID => elsewhere = true,
             IFLA_IFNAME => link.name = wire::text(value),
             IFLA_PROP_LIST => link.altnames = altnames(value),
@@ -150,7 +150,8 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
             _ => {}
         }
     }
-    link.beside = lower.filter(|_| beside && !elsewhere);
+    link.lower = lower.filter(|_| !elsewhere);
+    link.beside = link.lower.filter(|_| beside);
     if let Some(port) = &mut link.bridge_port {
         port.held &= flags & IFF_RUNNING != 0;
     }

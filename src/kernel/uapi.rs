@@ -39,6 +39,7 @@ pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 pub(super) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
+pub(super) const RT_TABLE_LOCAL: u8 = 255;
 pub(super) const RTPROT_STATIC: u8 = 4;
 pub(super) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(super) const RT_SCOPE_LINK: u8 = 253;
@@ -51,6 +52,7 @@ pub(super) const RTA_PRIORITY: u16 = 6;
 pub(super) const RTA_MULTIPATH: u16 = 9;
 pub(super) const RTA_TABLE: u16 = 15;
 pub(super) const RTA_VIA: u16 = 18;
+pub(super) const RTA_NH_ID: u16 = 30;
 
 /// `linux/socket.h`.
 pub(super) const AF_UNSPEC: u8 = 0;

@@ -141,6 +141,8 @@ impl Manager {
         };
         let WantedNic::Port(id) = attach.nic else { return self.new_port(state, network, fixed_ips, binding) };
         let mut bound = state.port(id)?.record.clone();
+        // A link with its MAC may have come since it was made.
+        state.check_mac(bound.mac, &state.network(network)?.record, Some(id))?;
         bound.binding = Some(binding);
         bound.updated_at = clock::now();
         bound.revision_number += 1;

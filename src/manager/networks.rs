@@ -12,7 +12,7 @@ use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
 use crate::model::memory::Made;
 use crate::model::subnet::NewSubnet;
 use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
-use crate::plan::{Kind, LinkSeen, PlanError, Reason, Want, plan};
+use crate::plan::{Kind, LinkSeen, PlanError, Reason, Want, carried, plan};
 use crate::store::{Change, Purpose};
 
 use super::repair::claim_port;
@@ -116,10 +116,10 @@ impl Manager {
             BridgeRule::Allowed => Ok(()),
             BridgeRule::Refused => refuse("links.allowed_bridges does not name it"),
             BridgeRule::UnlessUplink => {
-                let carriers = answered(self.hands.default_route_links()?).await?.map_err(Error::Kernel)?;
-                match carriers.contains(&link.index) {
-                    true => refuse("it holds this host's default route; name it in links.allowed_bridges to allow it"),
-                    false => Ok(()),
+                let routes = answered(self.hands.broad_routes()?).await?.map_err(Error::Kernel)?;
+                match carried(&routes, link.index, &self.lock().have) {
+                    Some(carried) => refuse(&format!("{carried}; name it in links.allowed_bridges to allow it")),
+                    None => Ok(()),
                 }
             }
         }
@@ -235,8 +235,9 @@ impl Manager {
     /// The attached ports of a network whose MTU changes, as they are to be recorded.
     fn resized(&self, state: &State, network: &Network) -> Result<Vec<Port>, Error> {
         let bridge = network.bridge.as_ref().and_then(|name| state.have.named(name.as_str()));
-        if let Some(bridge) = bridge.filter(|bridge| network.mtu > bridge.mtu) {
-            let (mtu, bridge_mtu) = (network.mtu, bridge.mtu);
+        let most = |bridge: &LinkSeen| state.have.bridge_mtu(bridge, network.mtu);
+        if let Some(bridge) = bridge.filter(|bridge| network.mtu > most(bridge)) {
+            let (mtu, bridge_mtu) = (network.mtu, most(bridge));
             return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.name.clone(), bridge_mtu }.into());
         }
         let entries = state.network(network.id)?.ports.iter().filter_map(|port| state.ports.get(port));

@@ -114,6 +114,10 @@ impl Manager {
                         self.look_at_everything().await.is_ok()
                     }
                     Error::Plan(PlanError::IndexTaken(_)) => true,
+                    // A port that drags its bridge down may not have been seen yet.
+                    Error::Plan(PlanError::MtuAboveBridge { .. }) if reason == Reason::Attach && tried == 1 => {
+                        self.look_at_everything().await.is_ok()
+                    }
                     Error::NamespaceGone { server, .. } => self.pin_again(*server).await?,
                     _ => false,
                 };

@@ -401,7 +401,7 @@ impl State {
         self.ports.get(&id).ok_or(Error::NoSuchPort(id))
     }
 
-    /// Refuses a MAC that another port, or the network's bridge, has.
+    /// Refuses a MAC that another port, or a link of the host's on the network's bridge, has.
     pub fn check_mac(&self, mac: Mac, network: &Network, but: Option<PortId>) -> Result<Mac, Error> {
         let mac = mac.for_guest()?;
         if let Some(port) = self.macs.get(&mac.host_side()).filter(|port| Some(**port) != but) {
@@ -409,9 +409,17 @@ impl State {
             let shared = if alike { String::new() } else { format!(", whose host's side has {} too", mac.host_side()) };
             return Err(Error::MacInUse { mac, by: format!("port {port}{shared}") });
         }
-        let bridge = network.bridge.as_ref().and_then(|name| self.have.named(name.as_str()));
-        match bridge.filter(|bridge| bridge.mac == Some(mac)) {
-            Some(bridge) => Err(Error::MacInUse { mac, by: format!("bridge {}", bridge.name) }),
+        let bridge = match &network.bridge {
+            Some(name) => self.have.named(name.as_str()),
+            None => self.have.own_bridge(network.id),
+        };
+        match bridge.and_then(|bridge| self.have.with_mac_on(mac, bridge.index).map(|link| (bridge, link))) {
+            Some((bridge, link)) if bridge.index == link.index => {
+                Err(Error::MacInUse { mac, by: format!("bridge {}", bridge.name) })
+            }
+            Some((bridge, link)) => {
+                Err(Error::MacInUse { mac, by: format!("link {} of this host, on bridge {}", link.name, bridge.name) })
+            }
             None => Ok(mac),
         }
     }

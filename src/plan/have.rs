@@ -1,5 +1,6 @@
 //! What the kernel was last seen to hold.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -38,6 +39,9 @@ pub struct LinkSeen {
     /// The bridge or bond it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<u32>,
+    /// The link below it (`IFLA_LINK`): what a VLAN or a macvlan is on, or a veth's other end; none in another namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower: Option<u32>,
     /// Its group (`IFLA_GROUP`), 0 unless somebody moved it.
     #[serde(default)]
     pub group: u32,
@@ -186,6 +190,7 @@ impl LinkSeen {
             up: false,
             lower_up: false,
             master: None,
+            lower: None,
             group: 0,
             stray: Vec::new(),
             hosts: Vec::new(),
@@ -258,6 +263,10 @@ pub struct Have {
     crowded: BTreeSet<u32>,
     /// Links with addresses that no guest on their segment can have.
     addressed: BTreeSet<u32>,
+    /// Links by MAC.
+    macs: BTreeSet<(Mac, u32)>,
+    /// How many links with an MTU are in each bridge: ours, and others'.
+    mtus: BTreeMap<(u32, bool, u32), usize>,
 }
 
 impl Have {
@@ -287,7 +296,11 @@ impl Have {
         if let Some(alias) = link.alias.as_ref().filter(|_| link.marks().next().is_none()) {
             self.unmarked.insert((alias.clone(), link.index));
         }
+        if let Some(mac) = link.mac {
+            self.macs.insert((mac, link.index));
+        }
         if let Some(master) = link.master {
+            *self.mtus.entry((master, link.made_by_nicd(), link.mtu)).or_default() += 1;
             let members = self.members.entry(master).or_default();
             *members += 1;
             if *members >= NEARLY_FULL {
@@ -312,8 +325,17 @@ impl Have {
                 self.names.remove(name);
             }
         }
+        if let Some(mac) = link.mac {
+            self.macs.remove(&(mac, index));
+        }
         if let Some(master) = link.master {
             self.leave(master);
+            if let Entry::Occupied(mut count) = self.mtus.entry((master, link.made_by_nicd(), link.mtu)) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
         Some(link)
     }
@@ -332,6 +354,49 @@ impl Have {
     /// How many links are in a bridge.
     pub fn members(&self, bridge: u32) -> usize {
         self.members.get(&bridge).copied().unwrap_or_default()
+    }
+
+    /// The lowest and the highest MTU of the links in a bridge that nicd made (`ours`), or that others made.
+    fn mtus(&self, bridge: u32, ours: bool) -> Option<(u32, u32)> {
+        let mut all = self.mtus.range((bridge, ours, 0)..=(bridge, ours, u32::MAX)).map(|((_, _, mtu), _)| *mtu);
+        let lowest = all.next()?;
+        Some((lowest, all.next_back().unwrap_or(lowest)))
+    }
+
+    /// The MTU of an existing bridge, for a port that needs `wanted`.
+    ///
+    /// A bridge whose MTU nobody has set follows the smallest port (`br_mtu_auto_adjust`, net/bridge/br_if.c). Where that is a
+    /// device of ours, below what the port's network asks for, somebody has changed that device. It is set back, and the bridge
+    /// follows; so the bridge counts with what the rest of its ports have.
+    pub fn bridge_mtu(&self, bridge: &LinkSeen, wanted: u32) -> u32 {
+        let Some((lowest, highest)) = self.mtus(bridge.index, true) else { return bridge.mtu };
+        let others = self.mtus(bridge.index, false).map(|(lowest, _)| lowest);
+        let dragged = bridge.mtu < wanted && lowest == bridge.mtu && others.is_none_or(|others| others > bridge.mtu);
+        if !dragged {
+            return bridge.mtu;
+        }
+        let right = Some(highest).filter(|highest| *highest > bridge.mtu);
+        right.into_iter().chain(others).min().unwrap_or(wanted)
+    }
+
+    /// A link of the host's that has this MAC on a bridge's segment: the bridge, a link in it, one below or above such a link.
+    pub fn with_mac_on(&self, mac: Mac, bridge: u32) -> Option<&LinkSeen> {
+        let with = self.macs.range((mac, 0)..=(mac, u32::MAX)).filter_map(|(_, index)| self.links.get(index));
+        with.into_iter().find(|link| self.on_segment(link.index, bridge))
+    }
+
+    /// Whether a link's frames are on a bridge's segment: walking to what it is in and to what is below it leads to the bridge.
+    fn on_segment(&self, link: u32, bridge: u32) -> bool {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![link]);
+        while let Some(index) = next.pop() {
+            if index == bridge {
+                return true;
+            }
+            if let Some(link) = self.links.get(&index).filter(|_| seen.insert(index)) {
+                next.extend(link.master.into_iter().chain(link.lower));
+            }
+        }
+        false
     }
 
     /// The bridges that are nearly full, by index.
@@ -478,6 +543,60 @@ mod tests {
         have.remove(3);
         have.insert(link(1, None));
         assert_eq!(on(&have), ["10.9.0.3", "10.9.0.5"], "what is no longer told is no longer known");
+    }
+
+    #[test]
+    fn a_bridge_dragged_down_by_one_of_ours_counts_with_what_the_rest_have() {
+        let port = |index: u32, mtu| LinkSeen {
+            mtu,
+            alias: Some(names::seal(Uuid::nil(), index.into())),
+            kind: Kind::Tap,
+            ..link(index, Some(1))
+        };
+        let other = |index, mtu| LinkSeen { mtu, ..link(index, Some(1)) };
+        let seen = |mtu, ports: &[LinkSeen], wanted| {
+            let bridge = LinkSeen { mtu, kind: Kind::Bridge, ..link(1, None) };
+            let mut have = Have::default();
+            [&[bridge.clone()], ports].concat().into_iter().for_each(|link| have.insert(link));
+            have.bridge_mtu(&bridge, wanted)
+        };
+        assert_eq!(seen(1500, &[port(2, 1500), port(3, 1500)], 1500), 1500);
+        assert_eq!(seen(1400, &[port(2, 1400), port(3, 1500)], 1500), 1500, "one of ours drags");
+        assert_eq!(seen(1400, &[port(2, 1400)], 1500), 1500, "the only one drags");
+        assert_eq!(seen(1400, &[port(2, 1400), port(3, 9000), other(4, 9000)], 1500), 9000, "what the rest have");
+        assert_eq!(seen(1400, &[port(2, 1400), port(3, 9000), other(4, 4000)], 1500), 4000, "the smallest of others'");
+        assert_eq!(seen(1400, &[port(2, 1400), other(4, 1400)], 1500), 1400, "another's is as small");
+        assert_eq!(seen(1400, &[port(2, 1500)], 1500), 1400, "an operator has set it");
+        assert_eq!(seen(1400, &[], 1500), 1400);
+        assert_eq!(seen(1400, &[port(2, 1400), port(3, 1500)], 1300), 1400, "it is enough");
+    }
+
+    #[test]
+    fn macs_are_found_on_the_segment_and_nowhere_else() {
+        let mac = |n| Mac([2, 0, 0, 0, 0, n]);
+        let with = |n, at: LinkSeen| LinkSeen { mac: Some(mac(n)), ..at };
+        let below = |index, lower| LinkSeen { lower: Some(lower), ..link(index, None) };
+        let mut have = Have::default();
+        for link in [
+            with(1, link(1, None)),
+            with(2, link(2, Some(1))),
+            with(3, link(3, Some(4))),
+            with(4, link(4, Some(1))),
+            with(5, below(5, 1)),
+            with(6, below(6, 7)),
+            with(7, link(7, Some(1))),
+            with(8, link(8, None)),
+            with(9, link(9, Some(8))),
+        ] {
+            have.insert(link);
+        }
+        let found = |n| have.with_mac_on(mac(n), 1).map(|link| link.index);
+        assert_eq!(
+            (1..=9).map(found).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5, 6, 7].map(Some).into_iter().chain([None, None]).collect::<Vec<_>>()
+        );
+        have.remove(2);
+        assert_eq!(have.with_mac_on(mac(2), 1), None);
     }
 
     #[test]

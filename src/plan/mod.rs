@@ -14,6 +14,7 @@ pub mod facts;
 pub mod have;
 pub mod op;
 mod planner;
+mod uplink;
 pub mod verify;
 pub mod want;
 
@@ -21,5 +22,6 @@ pub use facts::{Fact, facts};
 pub use have::{BRIDGE_PORTS, BridgeExtras, BridgePort, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, Owner, TapSeen};
 pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
+pub use uplink::{BROAD, BroadRoute, carried};
 pub use verify::Deviation;
 pub use want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};

@@ -207,17 +207,6 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// An existing bridge's MTU. One that nobody has set follows the bridge's smallest port (`br_mtu_auto_adjust`,
-    /// net/bridge/br_if.c): where that is this very device, below what its network asks for, somebody has changed the
-    /// device. It is set back, and the bridge follows.
-    fn mtu_of(&self, bridge: &LinkSeen, port: &PortWant) -> u32 {
-        let drags = |device: &&LinkSeen| device.master == Some(bridge.index) && device.mtu == bridge.mtu;
-        match self.have.device(port.id).filter(drags) {
-            Some(device) => device.mtu.max(port.mtu),
-            None => bridge.mtu,
-        }
-    }
-
     /// The finished device of this very attach that lost its mark: it gets it back.
     fn unmarked(&mut self, port: &PortWant) -> Option<&'a LinkSeen> {
         let seen = self.have.unmarked(&port.alias).filter(|seen| seen.kind == kind_of(&port.nic))?;
@@ -237,7 +226,7 @@ impl<'a> Planner<'a> {
                 Err(PlanError::NotABridge(seen.name.clone()))
             }
             (Some(seen), BridgeMade::Existing { .. }) => {
-                Ok(Home { index: seen.index, mtu: self.mtu_of(seen, port), name: seen.name.clone() })
+                Ok(Home { index: seen.index, mtu: self.have.bridge_mtu(seen, port.mtu), name: seen.name.clone() })
             }
             (Some(seen), BridgeMade::ByAgent { mtu, .. }) => Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone() }),
             (None, BridgeMade::ByAgent { index, mtu, .. }) => {

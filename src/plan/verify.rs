@@ -60,6 +60,10 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     found.differ("mac", port.mac.host_side().to_string(), shown(link.mac));
     if let Some(home) = home {
         found.differ("mtu", home.mtu, link.mtu);
+        if let Some(other) = have.with_mac_on(port.mac, home.index) {
+            let have = format!("{} has {} too", other.name, port.mac);
+            found.all.push(Deviation::new("duplicate_mac", found.object.clone(), "a MAC of its own on its bridge", have));
+        }
     }
     found.differ("alias", port.alias.as_str(), link.alias.as_deref().unwrap_or("none"));
     found.differ("up", up(port.admin_up), up(link.up));

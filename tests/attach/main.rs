@@ -19,6 +19,7 @@ mod document;
 mod drift;
 mod flaps;
 mod guests;
+mod hosts;
 mod namespaces;
 mod strangers;
 mod taps;

@@ -120,23 +120,38 @@ fn only_a_guests_namespace_is_one() {
 }
 
 #[test]
-fn default_routes_are_found_in_the_main_table_alone() {
+fn default_routes_are_found_in_every_table_and_by_every_kind_of_next_hop() {
     in_netns(|| {
         let mut host = Box::open();
-        assert_eq!(host.kernel.default_route_links().unwrap(), BTreeSet::new());
-        for (index, name) in [(11, "n1"), (12, "n2"), (13, "n3"), (14, "n4"), (15, "n5")] {
-            run(&format!("ip link add {name} index {index} type bridge"));
-            run(&format!("ip link set {name} up"));
-            run(&format!("ip addr add 10.0.{index}.1/24 dev {name}"));
+        let mut by = || {
+            let routes = host.kernel.broad_routes().unwrap();
+            routes.into_iter().filter(|route| route.length < 8).map(|route| (route.link, route.table)).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(by(), BTreeSet::new());
+        for index in 11..=18 {
+            run(&format!("ip link add n{index} index {index} type bridge"));
+            run(&format!("ip link set n{index} up"));
+            run(&format!("ip addr add 10.0.{index}.1/24 dev n{index}"));
         }
         run("ip route add default via 10.0.11.2");
         run("ip route add default metric 9 nexthop via 10.0.12.2 nexthop via 10.0.13.2");
         run("ip route add default table 77 via 10.0.14.2");
         run("ip route add 10.99.0.0/16 via 10.0.14.2");
-        run("ip -6 route add default dev n5 metric 5");
-        assert_eq!(host.kernel.default_route_links().unwrap(), BTreeSet::from([11, 12, 13, 15]));
+        run("ip -6 route add default dev n15 metric 5");
+        run("ip route add 0.0.0.0/1 table 1000 via 10.0.16.2");
+        let named = [(11, 254), (12, 254), (13, 254), (14, 77), (15, 254), (16, 1000)];
+        assert_eq!(by(), BTreeSet::from(named));
         run("ip route add unreachable default metric 99");
-        assert_eq!(host.kernel.default_route_links().unwrap().len(), 4);
+        assert_eq!(by(), BTreeSet::from(named));
+        run("ip nexthop add id 7 via 10.0.17.2 dev n17");
+        run("ip nexthop add id 8 via 10.0.18.2 dev n18");
+        run("ip nexthop add id 9 group 7/8");
+        run("ip route add default table 5 nhid 9");
+        let with = |more: &[(u32, u32)]| named.iter().chain(more).copied().collect::<BTreeSet<_>>();
+        assert_eq!(by(), with(&[(17, 5), (18, 5)]));
+        // The objects alone are named then.
+        run("sysctl -qw net.ipv4.nexthop_compat_mode=0");
+        assert_eq!(by(), with(&[(17, 5), (18, 5)]));
     });
 }
 
@@ -147,7 +162,7 @@ fn looks_are_no_writes() {
         let mut host = Box::open();
         host.kernel.observe().unwrap();
         host.kernel.look(Who::Index(1)).unwrap();
-        host.kernel.default_route_links().unwrap();
+        host.kernel.broad_routes().unwrap();
         let before = kernel::writes();
         host.apply(&create_bridge(1500));
         assert!(kernel::writes() >= before + 4);
