@@ -174,7 +174,7 @@ impl Manager {
         // A mark that was taken off leaves its port without a device, or a network's ports without a bridge.
         for mark in before.marks().filter(|mark| !link.marks().any(|still| still == *mark)) {
             self.judge(state, PortId(mark), Reason::Drift);
-            self.retry_now(state, PortId(mark));
+            self.cause_ended(state, PortId(mark));
             self.judge_bridge(state, NetworkId(mark));
             self.follow_networks(state, &[NetworkId(mark)]);
         }

@@ -77,8 +77,13 @@ fn a_marked_device_without_a_record_is_reported_and_left() {
 #[test]
 fn a_marked_device_that_appears_is_reported_and_left() {
     let mut scene = Scene::with_networks();
+    let port = scene.attach(VM, on(OPERATORS)).unwrap().port.id;
+    let alias = scene.fake.device(port).unwrap().alias;
     scene.fake.add_link("stray", Kind::Tap, 1500);
-    scene.fake.meddle("stray", |link| link.altnames.push("nicd-00000000-0000-4000-8000-000000000bad".to_owned()));
+    scene.fake.meddle("stray", |link| {
+        link.altnames.push("nicd-00000000-0000-4000-8000-000000000bad".to_owned());
+        link.alias = alias;
+    });
     let manager = scene.manager();
     let reported = || manager.health().problems.iter().any(|problem| problem.reason == "device_without_record");
     scene.house().settle(|| reported().then_some(()).ok_or("not reported".to_owned()));
