@@ -120,6 +120,8 @@ pub(super) const BR_STATE_FORWARDING: u8 = 3;
 
 /// `linux/if_addr.h`.
 /// `linux/nexthop.h`.
+pub(super) const NHA_ID: u16 = 1;
+pub(super) const NHA_GROUP: u16 = 2;
 pub(super) const NHA_OIF: u16 = 5;
 pub(super) const NHA_GATEWAY: u16 = 6;
 
