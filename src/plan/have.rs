@@ -557,7 +557,7 @@ mod tests {
         let seen = |mtu, ports: &[LinkSeen], wanted| {
             let bridge = LinkSeen { mtu, kind: Kind::Bridge, ..link(1, None) };
             let mut have = Have::default();
-            [&[bridge.clone()], ports].concat().into_iter().for_each(|link| have.insert(link));
+            [std::slice::from_ref(&bridge), ports].concat().into_iter().for_each(|link| have.insert(link));
             have.bridge_mtu(&bridge, wanted)
         };
         assert_eq!(seen(1500, &[port(2, 1500), port(3, 1500)], 1500), 1500);
