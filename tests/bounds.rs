@@ -43,6 +43,54 @@ fn plain() -> Bench {
     Bench::of(daemon)
 }
 
+/// How often the daemon has passed a point.
+fn passes(point: &str) -> usize {
+    std::fs::read_to_string("/run/points").unwrap().lines().filter(|line| line.ends_with(point)).count()
+}
+
+#[test]
+fn many_networks_at_once_are_one_look_at_the_host() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.environment = vec![("NICD_POINTS_LOG", "/run/points".into())];
+        daemon.launch();
+        let mut bench = Bench::of(daemon);
+        bench::foreign_bridge("br0", 1500);
+        bench.network(json!({"nicd:bridge": "br0"}));
+        let before = passes("netlink.dump");
+        bench.network(json!({"nicd:bridge": "br0"}));
+        let one = passes("netlink.dump") - before;
+        let many: Vec<Value> = (0..64).map(|_| json!({"nicd:bridge": "br0"})).collect();
+        let before = passes("netlink.dump");
+        bench.api.post("/v2.0/networks", &json!({ "networks": many })).expect(201);
+        let look = passes("netlink.dump") - before;
+        assert!(one > 0 && look < 2 * one + 2, "{one} for one, {look} for 64");
+    });
+}
+
+#[test]
+fn many_who_verify_share_a_comparison() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.environment = vec![("NICD_POINTS_LOG", "/run/points".into())];
+        daemon.launch();
+        let mut bench = Bench::of(daemon);
+        bench.usual_network();
+        let before = passes("netlink.dump");
+        bench.api.get("/nicd/v1/verify").expect(200);
+        let one = passes("netlink.dump") - before;
+        let before = passes("netlink.dump");
+        std::thread::scope(|scope| {
+            for _ in 0..32 {
+                let mut api = bench.daemon.client();
+                scope.spawn(move || api.get("/nicd/v1/verify").expect(200));
+            }
+        });
+        let all = passes("netlink.dump") - before;
+        assert!(one > 0 && all < 8 * one, "{one} for one, {all} for 32");
+    });
+}
+
 /// A stream of events that nobody reads yet.
 fn subscribe(bench: &Bench, last: Option<u64>) -> BufReader<UnixStream> {
     let mut stream = UnixStream::connect(bench.daemon.socket()).unwrap();

@@ -192,6 +192,32 @@ fn no_port_has_an_address_of_a_subnet_that_is_not_there() {
 }
 
 #[test]
+fn commits_go_on_while_everything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(base(), Purpose::Growing).unwrap();
+    let many = (0..4000u32).map(|n| {
+        let [_, _, high, low] = n.to_be_bytes();
+        let mac = Mac([0xfa, 0x16, 0x3e, 1, high, low]);
+        put(&Port { id: PortId(Uuid::from_u128(10_000 + u128::from(n))), mac, fixed_ips: Vec::new(), ..port(0, 9) })
+    });
+    opened.commit(many.collect(), Purpose::Growing).unwrap();
+    let store = opened.store.clone();
+    let reader = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(store.read()).unwrap().ports.len()
+    });
+    let mut during = 0;
+    while !reader.is_finished() {
+        opened.commit(vec![Change::ReserveEvents(100 + during)], Purpose::Freeing).unwrap();
+        during += 1;
+    }
+    assert_eq!(reader.join().unwrap(), 4000);
+    assert!(during > 5, "{during}");
+    opened.close();
+}
+
+#[test]
 fn an_empty_file_is_brought_to_the_present_version() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(FILE);

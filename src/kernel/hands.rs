@@ -92,7 +92,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, Refused>;
 
     /// How many messages wait for each thread, by the thread's word.
-    fn waiting(&self) -> [(&'static str, usize); 3];
+    fn waiting(&self) -> [(&'static str, usize); 4];
 
     /// Lets the threads end after what waits.
     fn close(&self);
@@ -103,6 +103,8 @@ pub struct Workshop<H: Host> {
     worker: Worker<H>,
     /// For all that enters guests' namespaces: however long one takes to open, taps and bridges do not wait for it.
     guests: Worker<H>,
+    /// For dumps of the whole host: nobody's change waits for one.
+    looks: Worker<H>,
     reaper: Inbox<ToReap<H>>,
     submitted: Arc<AtomicU64>,
 }
@@ -134,6 +136,7 @@ pub fn start<K: Kernel + Clone>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Han
     };
     let worker = |name, flush| Worker::start(name, kernel.open()?, reaper.clone(), flush).map_err(no_thread);
     let (guests, guests_thread) = worker("nicd-guests", Arc::clone(&flush))?;
+    let (looks, looks_thread) = worker("nicd-looks", Arc::clone(&flush))?;
     let (worker, worker_thread) = worker("nicd-kernel", flush)?;
     let reaper_thread = {
         let submitted = Arc::clone(&submitted);
@@ -146,8 +149,8 @@ pub fn start<K: Kernel + Clone>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Han
         let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
         reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
-    let workshop = Workshop { worker, guests, reaper, submitted };
-    Ok((Arc::new(workshop), vec![worker_thread, guests_thread, reaper_thread]))
+    let workshop = Workshop { worker, guests, looks, reaper, submitted };
+    Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
 impl<H: Host> Workshop<H> {
@@ -201,7 +204,7 @@ impl<H: Host> Hands for Workshop<H> {
     }
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
-        self.ask(Host::observe)
+        self.looks.ask(Host::observe)
     }
 
     fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {
@@ -212,13 +215,15 @@ impl<H: Host> Hands for Workshop<H> {
         self.ask(Host::broad_routes)
     }
 
-    fn waiting(&self) -> [(&'static str, usize); 3] {
-        [("worker", self.worker.waiting()), ("guests", self.guests.waiting()), ("reaper", self.reaper.len())]
+    fn waiting(&self) -> [(&'static str, usize); 4] {
+        let looks = ("looks", self.looks.waiting());
+        [("worker", self.worker.waiting()), ("guests", self.guests.waiting()), looks, ("reaper", self.reaper.len())]
     }
 
     fn close(&self) {
         self.worker.close();
         self.guests.close();
+        self.looks.close();
         self.reaper.close();
     }
 }

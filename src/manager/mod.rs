@@ -67,6 +67,8 @@ pub use pulse::Pulse;
 pub use state::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use tap::NotOpened;
 pub use verify::Verified;
+
+use verify::Verifying;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
 use memory::Memory;
@@ -158,6 +160,7 @@ pub struct Manager {
     tasks: TaskTracker,
     /// For further actions.
     room: Arc<Semaphore>,
+    verifying: Verifying,
     /// The first try of each port that differed at the start.
     first_pass: TaskTracker,
     reconciled: AtomicBool,
@@ -212,6 +215,7 @@ impl Manager {
             next_index: AtomicU32::new(rand::random_range(FIRST_INDEX / 2..0x2000_0000u32) * 2),
             tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(ACTIONS)),
+            verifying: Verifying::default(),
             first_pass: TaskTracker::new(),
             reconciled: AtomicBool::new(false),
             dumps: Semaphore::new(1),

@@ -30,6 +30,10 @@ enum Scope {
 
 impl Manager {
     pub(super) async fn create_networks(self: Arc<Self>, new: Vec<NewNetwork>, context: &Context) -> Result<Reply, Error> {
+        // Whoever makes a bridge and then a network on it need not wait for the watch to have seen the bridge.
+        if new.iter().any(|one| one.bridge.is_some()) {
+            self.look_at_everything().await?;
+        }
         let mut records = Vec::with_capacity(new.len());
         for one in new {
             records.push(self.network_record(one).await?);
@@ -96,8 +100,6 @@ impl Manager {
 
     /// The MTU of an existing bridge that the policy lets networks use.
     async fn usable_bridge(self: &Arc<Self>, name: &LinkName) -> Result<u32, Error> {
-        // Whoever makes a bridge and then a network on it need not wait for the watch to have seen the bridge.
-        self.look_at_everything().await?;
         let found = self.lock().have.named(name.as_str()).cloned();
         let Some(link) = found else { return Err(PlanError::NoSuchBridge(name.to_string()).into()) };
         if link.kind != Kind::Bridge {

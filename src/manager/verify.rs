@@ -1,27 +1,66 @@
 //! Memory, store and kernel compared with each other, on a fresh reading of both.
 //!
+//! The store is read on a connection and a thread of its own, the kernel on a thread of its own, and the rest goes by parts:
+//! commits and attaches go on meanwhile.
+//!
 //! What is under way differs for a moment: an object somebody works on is left out, and a difference counts only when a
 //! second comparison finds it too. Nothing is changed; what can be mended is mended by the loop, which the dump also feeds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
-use crate::model::{Phase, Port, PortId, Readiness};
+use crate::model::{Network, Phase, Port, PortId, Readiness, Server, Subnet};
 use crate::plan::{Deviation, verify};
 use crate::store::{Loaded, StoreError};
 
 use super::error::whose;
 use super::gc::leftovers;
 use super::health::ADDRESS_OF_HOST;
-use super::state::{PortEntry, State};
+use super::state::{PortEntry, Segment, State};
 use super::{Error, Manager};
 
 /// How many ports are compared without letting others have the state.
 const CHUNK: usize = 128;
+
+/// How long a comparison is rested from, at most.
+const REST: Duration = Duration::from_secs(1);
+
+/// One comparison at a time, and the last one.
+#[derive(Debug)]
+pub(super) struct Verifying {
+    one: Semaphore,
+    last: Mutex<Option<Last>>,
+}
+
+#[derive(Debug, Clone)]
+struct Last {
+    began: Instant,
+    ended: Instant,
+    found: Verified,
+}
+
+impl Default for Verifying {
+    fn default() -> Self {
+        Self { one: Semaphore::new(1), last: Mutex::new(None) }
+    }
+}
+
+impl Verifying {
+    fn last(&self) -> Option<Last> {
+        // Replaced as a whole.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, last: Last) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+}
 
 /// What a comparison found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -33,11 +72,29 @@ pub struct Verified {
 }
 
 impl Manager {
-    /// Compares everything with everything.
+    /// Compares everything with everything. One comparison at a time: whoever asks meanwhile has the next one, together.
     ///
     /// # Errors
     /// The kernel could not be read, or too much is under way.
     pub async fn verify(self: &Arc<Self>) -> Result<Verified, Error> {
+        let asked = Instant::now();
+        let _one = self.verifying.one.acquire().await.map_err(|_| Error::Stopping)?;
+        let last = self.verifying.last();
+        if let Some(last) = &last {
+            if last.began >= asked {
+                return Ok(last.found.clone());
+            }
+            // At most half of the time, however many ask.
+            let rest = last.ended.duration_since(last.began).min(REST);
+            tokio::time::sleep_until((last.ended + rest).into()).await;
+        }
+        let began = Instant::now();
+        let found = self.compare_twice().await?;
+        self.verifying.note(Last { began, ended: Instant::now(), found: found.clone() });
+        Ok(found)
+    }
+
+    async fn compare_twice(self: &Arc<Self>) -> Result<Verified, Error> {
         let mut found = self.compare().await?;
         if !found.deviations.is_empty() {
             let first = std::mem::take(&mut found.deviations);
@@ -54,23 +111,22 @@ impl Manager {
         };
         self.look_at_everything().await?;
         let mut found = Verified::default();
-        {
-            let state = self.lock();
-            found.deviations.extend(match stored {
-                Ok(stored) => stored_records(&state, stored),
-                Err(error) => vec![Deviation::new("store_unreadable", "the store", "what was written", error)],
-            });
-            found.deviations.extend(duplicates(&state));
-            self.whole_host(&state, &mut found);
+        match stored {
+            Ok(stored) => self.compare_records(stored, &mut found).await,
+            Err(error) => {
+                found.deviations.push(Deviation::new("store_unreadable", "the store", "what was written", error));
+            }
         }
+        self.whole_host(&self.lock(), &mut found);
+        let mut holders = Holders::new();
         let ports: Vec<PortId> = self.lock().ports.keys().copied().collect();
         for chunk in ports.chunks(CHUNK) {
             {
                 let state = self.lock();
-                chunk
-                    .iter()
-                    .filter_map(|port| state.ports.get(port))
-                    .for_each(|entry| self.compare_port(&state, entry, &mut found));
+                chunk.iter().filter_map(|port| state.ports.get(port)).for_each(|entry| {
+                    found.deviations.extend(duplicates(&state, &entry.record, &mut holders));
+                    self.compare_port(&state, entry, &mut found);
+                });
             }
             tokio::task::yield_now().await;
         }
@@ -158,58 +214,96 @@ fn dangling(state: &State, port: &Port) -> Vec<Deviation> {
     found
 }
 
-/// MACs that two records have, and addresses that two have on one segment.
-fn duplicates(state: &State) -> Vec<Deviation> {
-    let mut first = HashMap::new();
+/// Who was found to have an address on a segment, or a MAC.
+type Holders = HashMap<(&'static str, Option<Segment>, String), PortId>;
+
+/// The MAC that a record before has too, and the addresses that one on the same segment has.
+fn duplicates(state: &State, record: &Port, holders: &mut Holders) -> Vec<Deviation> {
     let mut found = Vec::new();
-    for entry in state.ports.values() {
-        let record = &entry.record;
-        let segment = state.networks.get(&record.network_id).map(|entry| &entry.segment);
-        let addresses = record.held_ips().map(|ip| ("duplicate_address", segment, ip.ip_address.to_string()));
-        for what in addresses.chain([("duplicate_mac", None, record.mac.to_string())]) {
-            let other = *first.entry(what.clone()).or_insert(record.id);
-            if other != record.id {
-                let (kind, _, value) = what;
-                let have = format!("port {other} has {value} too");
-                found.push(Deviation::new(kind, format!("port {}", record.id), "one of its own", have));
+    let segment = state.networks.get(&record.network_id).map(|entry| &entry.segment);
+    let addresses = record.held_ips().map(|ip| ("duplicate_address", segment.cloned(), ip.ip_address.to_string()));
+    for what in addresses.chain([("duplicate_mac", None, record.mac.to_string())]) {
+        let other = *holders.entry(what.clone()).or_insert(record.id);
+        if other != record.id {
+            let (kind, _, value) = what;
+            let have = format!("port {other} has {value} too");
+            found.push(Deviation::new(kind, format!("port {}", record.id), "one of its own", have));
+        }
+    }
+    found
+}
+
+/// A kind of record, as memory has it.
+struct RecordKind<K, R> {
+    what: &'static str,
+    id: fn(&R) -> K,
+    all: fn(&State) -> Vec<K>,
+    /// A record, and whether somebody works on it.
+    get: fn(&State, &K) -> Option<(R, bool)>,
+}
+
+impl Manager {
+    /// Records that are in memory and in the store not alike.
+    async fn compare_records(&self, stored: Loaded, found: &mut Verified) {
+        let networks = RecordKind {
+            what: "network",
+            id: |network: &Network| network.id,
+            all: |state| state.networks.keys().copied().collect(),
+            get: |state, id| state.networks.get(id).map(|entry| (entry.record.clone(), entry.claim.taken())),
+        };
+        let subnets = RecordKind {
+            what: "subnet",
+            id: |subnet: &Subnet| subnet.id,
+            all: |state| state.subnets.keys().copied().collect(),
+            get: |state, id| state.subnets.get(id).map(|entry| (entry.record.clone(), false)),
+        };
+        let servers = RecordKind {
+            what: "server",
+            id: |server: &Server| server.id,
+            all: |state| state.servers.keys().copied().collect(),
+            get: |state, id| state.servers.get(id).map(|entry| (entry.record.clone(), entry.claim.taken())),
+        };
+        let ports = RecordKind {
+            what: "port",
+            id: |port: &Port| port.id,
+            all: |state| state.ports.keys().copied().collect(),
+            get: |state, id| state.ports.get(id).map(|entry| (named(&entry.record), entry.claim.taken())),
+        };
+        self.compare_kind(networks, stored.networks, found).await;
+        self.compare_kind(subnets, stored.subnets, found).await;
+        self.compare_kind(servers, stored.servers, found).await;
+        self.compare_kind(ports, stored.ports.iter().map(named).collect(), found).await;
+    }
+
+    async fn compare_kind<K: Ord + Display + Copy, R: PartialEq + Serialize>(
+        &self,
+        kind: RecordKind<K, R>,
+        stored: Vec<R>,
+        found: &mut Verified,
+    ) {
+        let mut stored: BTreeMap<K, R> = stored.into_iter().map(|record| ((kind.id)(&record), record)).collect();
+        let ids = (kind.all)(&self.lock());
+        for chunk in ids.chunks(CHUNK) {
+            {
+                let state = self.lock();
+                for id in chunk {
+                    let kept = stored.remove(id);
+                    let Some((record, false)) = (kind.get)(&state, id) else { continue };
+                    let object = format!("{} {id}", kind.what);
+                    match kept {
+                        None => {
+                            found.deviations.push(Deviation::new("record_missing", object, "in the store", "in memory alone"));
+                        }
+                        Some(kept) if kept == record => {}
+                        Some(kept) => found.deviations.extend(fields(&object, &value(&record), &value(&kept))),
+                    }
+                }
             }
+            tokio::task::yield_now().await;
         }
+        let unknown = |id: K| Deviation::new("record_unknown", format!("{} {id}", kind.what), "in memory", "in the store alone");
+        found.deviations.extend(stored.into_keys().map(unknown));
     }
-    found
-}
-
-/// Records that are in memory and in the store not alike.
-fn stored_records(state: &State, stored: Loaded) -> Vec<Deviation> {
-    let networks =
-        state.networks.values().filter(|entry| !entry.claim.taken()).map(|entry| (entry.record.id, value(&entry.record)));
-    let subnets = state.subnets.values().map(|entry| (entry.record.id, value(&entry.record)));
-    let servers =
-        state.servers.values().filter(|entry| !entry.claim.taken()).map(|entry| (entry.record.id, value(&entry.record)));
-    let ports =
-        state.ports.values().filter(|entry| !entry.claim.taken()).map(|entry| (entry.record.id, value(&named(&entry.record))));
-    let in_work = |port: &PortId| state.ports.get(port).is_some_and(|entry| entry.claim.taken());
-    let kept = stored.ports.iter().filter(|port| !in_work(&port.id)).map(|port| (port.id, value(&named(port))));
-    [
-        compare("network", networks.collect(), stored.networks.iter().map(|one| (one.id, value(one))).collect()),
-        compare("subnet", subnets.collect(), stored.subnets.iter().map(|one| (one.id, value(one))).collect()),
-        compare("server", servers.collect(), stored.servers.iter().map(|one| (one.id, value(one))).collect()),
-        compare("port", ports.collect(), kept.collect()),
-    ]
-    .concat()
-}
-
-fn compare<K: Ord + Display>(what: &str, memory: BTreeMap<K, Value>, mut stored: BTreeMap<K, Value>) -> Vec<Deviation> {
-    let mut found = Vec::new();
-    for (id, record) in memory {
-        let object = format!("{what} {id}");
-        match stored.remove(&id) {
-            None => found.push(Deviation::new("record_missing", object, "in the store", "in memory alone")),
-            Some(kept) => found.extend(fields(&object, &record, &kept)),
-        }
-    }
-    let unknown = |id: K| Deviation::new("record_unknown", format!("{what} {id}"), "in memory", "in the store alone");
-    found.extend(stored.into_keys().map(unknown));
-    found
 }
 
 /// The attributes in which two records differ.

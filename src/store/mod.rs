@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
 use crate::inbox::{Inbox, Refused};
@@ -283,7 +283,7 @@ pub struct Store {
     file: Arc<PathBuf>,
     holder: watch::Receiver<Option<Holder>>,
     /// One look at a time at everything in the file.
-    reading: Arc<tokio::sync::Mutex<()>>,
+    reading: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -334,7 +334,7 @@ impl Store {
         let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), ..Numbers::default() });
         let (tell, holder) = watch::channel(None);
         let writer = Writer::new(connection, files, reserve, Arc::clone(&numbers), tell, &loaded)?;
-        let reading = Arc::default();
+        let reading = Arc::new(Semaphore::new(1));
         let store = Self { inbox: Inbox::new(usize::MAX), numbers, file: Arc::new(file), holder, reading };
         let inbox = store.inbox.clone();
         let thread = threads::start("nicd-store", move || writer.run(&inbox));
@@ -417,7 +417,7 @@ impl Store {
     /// # Errors
     /// It cannot be read, or is damaged.
     pub async fn read(&self) -> Result<Loaded, StoreError> {
-        let _one = self.reading.lock().await;
+        let _one = self.reading.acquire().await.map_err(|_| StoreError::Closed)?;
         self.check().await?;
         let file = Arc::clone(&self.file);
         let read = move || {
