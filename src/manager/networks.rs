@@ -1,6 +1,6 @@
 //! Networks and subnets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -34,9 +34,13 @@ impl Manager {
         if new.iter().any(|one| one.bridge.is_some()) {
             self.look_at_everything().await?;
         }
-        let mut records = Vec::with_capacity(new.len());
+        let (mut records, mut bridges) = (Vec::with_capacity(new.len()), HashMap::new());
         for one in new {
-            records.push(self.network_record(one).await?);
+            if let Some(name) = one.bridge.as_ref().filter(|name| !bridges.contains_key(name.as_str())) {
+                bridges.insert(name.to_string(), self.usable_bridge(name).await?);
+            }
+            let bridge_mtu = one.bridge.as_ref().and_then(|name| bridges.get(name.as_str()).copied());
+            records.push(self.network_record(one, bridge_mtu)?);
         }
         let ids: Vec<NetworkId> = records.iter().map(|network| network.id).collect();
         {
@@ -68,11 +72,8 @@ impl Manager {
         views.collect::<Result<_, _>>().map(Reply::Networks)
     }
 
-    async fn network_record(self: &Arc<Self>, new: NewNetwork) -> Result<Network, Error> {
-        let bridge_mtu = match &new.bridge {
-            Some(name) => Some(self.usable_bridge(name).await?),
-            None => None,
-        };
+    /// The record of a new network, whose bridge, if it is to be on an existing one, has this MTU.
+    fn network_record(&self, new: NewNetwork, bridge_mtu: Option<u32>) -> Result<Network, Error> {
         let mtu = match (new.mtu, bridge_mtu) {
             (Some(mtu), Some(bridge_mtu)) if mtu > bridge_mtu => {
                 let bridge = new.bridge.map_or_else(String::new, String::from);
