@@ -8,11 +8,13 @@
 //! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
 
 mod alone;
+mod doors;
 mod reload;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,7 @@ use self::alone::Alone;
 use crate::access::{Admitted, PeerError};
 use crate::api;
 use crate::api::listener::{Limits, Listener, ListenerError};
-use crate::api::socket::{Listening, SocketError, Sockets};
+use crate::api::socket::{Held, Listening, SocketError, Sockets};
 use crate::config::Settings;
 use crate::dbus::Bus;
 use crate::exit::Exit;
@@ -95,6 +97,9 @@ pub enum DaemonError {
     /// The sockets cannot be served.
     #[error("the sockets cannot be served")]
     Listener(#[from] ListenerError),
+    /// No client gets to a socket, and only systemd can make it anew.
+    #[error("no client gets to {}: its file is gone, or another is in its place; systemctl restart nicd.socket makes it anew", .0.display())]
+    Unreachable(PathBuf),
     /// What is to run for as long as the daemon does has ended: a bug. Nothing would follow the kernel any more.
     #[error("the manager's loop has ended by itself")]
     Ended,
@@ -109,6 +114,8 @@ impl DaemonError {
             Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
+            // nicd may not make it itself.
+            Self::Unreachable(_) => Exit::Permission,
             // An address family that is shut off (RestrictAddressFamilies=) is a right that is missing.
             Self::Metrics { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied || source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
@@ -137,14 +144,16 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let limits = Limits { grace: GRACE, ..Limits::from(&settings.socket) };
-    let edge = Edge { listening, admitted, limits: limits.within(descriptors), numbers };
+    let files = Arc::new(Mutex::new(held));
+    let edge = Edge { listening, files: Arc::clone(&files), admitted, limits: limits.within(descriptors), numbers };
     let served = runtime.block_on(async {
         let signals = Signals::listen().map_err(DaemonError::Runtime)?;
         serve(&Linux, config, state, edge, signals).await
     });
     // A thread that the kernel or a disk holds ends with the process.
     runtime.shutdown_background();
-    drop((held, alone));
+    drop(std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner)));
+    drop(alone);
     served
 }
 
@@ -180,6 +189,8 @@ impl State {
 pub struct Edge {
     /// The bound sockets.
     pub listening: Listening,
+    /// Their files.
+    pub files: Arc<Mutex<Held>>,
     /// Whom they are for.
     pub admitted: Admitted,
     /// What clients may cost.
@@ -233,13 +244,18 @@ pub async fn serve<K: Kernel + Clone>(
         let numbers = api::metrics::register(numbers).map_err(DaemonError::Runtime)?;
         tokio::spawn(api::metrics::serve(numbers, manager.clone(), signals.stop.clone()));
     }
-    let listener = Listener::new(edge.listening, edge.admitted, edge.limits);
-    let served = tokio::select! {
+    let (renew, renewed) = mpsc::channel(2);
+    let doors = tokio::spawn(doors::look_after(edge.files, manager.clone(), renew, signals.stop.clone()));
+    let listener = Listener::new(edge.listening, edge.admitted, edge.limits).with_renewed(renewed);
+    let mut served = tokio::select! {
         served = listener.serve(api::router(manager.clone()), signals.stop.clone()) => served.map_err(DaemonError::from),
         _ = &mut following => Err(DaemonError::Ended),
     };
     // Also when it was not asked to: the other tasks and threads end by it.
     signals.stop.cancel();
+    if let Ok(Some(path)) = doors.await {
+        served = Err(DaemonError::Unreachable(path));
+    }
     tracing::info!("stopping");
     service::stopping();
     manager.stop(REST).await;

@@ -14,9 +14,10 @@ mod witness;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Instant;
 
 use bench::{Bench, interfaces, text};
-use daemon::Answer;
+use daemon::{Answer, Client, PATIENCE};
 use netns::in_netns;
 use serde_json::{Value, json};
 use witness::{marked, marked_ports};
@@ -259,5 +260,37 @@ fn the_event_stream_tells_the_whole_life_of_a_port() {
         }
         assert_eq!(told[0]["request_id"], request.as_str());
         assert_eq!(told[1]["request_id"], request.as_str());
+    });
+}
+
+#[test]
+fn a_socket_whose_file_is_removed_is_made_anew_and_told_of_when_it_cannot_be() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let socket = bench.daemon.socket();
+        let comes_back = |what: &str| {
+            let deadline = Instant::now() + PATIENCE;
+            while !Client::new(socket.clone()).try_call("GET", "/nicd/v1/health", &[], b"").is_ok_and(|said| said.status == 200) {
+                assert!(Instant::now() < deadline, "{what}");
+                thread::yield_now();
+            }
+        };
+        bench.api.get("/nicd/v1/health").expect(200);
+        std::fs::remove_file(&socket).unwrap();
+        comes_back("removed");
+        // A connection from before goes on; what is in the way is left, and is in health until it is gone.
+        let mine = socket.with_extension("mine");
+        std::fs::write(&mine, "mine").unwrap();
+        std::fs::rename(&mine, &socket).unwrap();
+        let told = bench.events.wait_for("it is told", |event| event["reason"] == "socket_unreachable");
+        assert_eq!(told["event"], "agent.degraded");
+        let health = bench.api.get("/nicd/v1/health").expect(200);
+        assert_eq!((&health["status"], &health["problems"][0]["reason"]), (&json!("degraded"), &json!("socket_unreachable")));
+        assert!(text(&health["problems"][0]["detail"]).contains("is in the way"), "{health}");
+        std::fs::remove_file(&socket).unwrap();
+        comes_back("free again");
+        bench
+            .events
+            .wait_for("its end is told", |event| event["event"] == "agent.recovered" && event["reason"] == "socket_unreachable");
     });
 }

@@ -16,8 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use super::socket::Listening;
 use crate::access::{Access, Admitted, Door, Peer};
 use crate::config::SocketSettings;
+use crate::exit::chain;
 
 mod drive;
 mod gate;
@@ -130,12 +134,20 @@ pub struct Listener {
     sockets: Listening,
     admitted: Admitted,
     limits: Limits,
+    /// Sockets to be served beside those.
+    renewed: Receiver<(Door, StdListener)>,
 }
 
 impl Listener {
     /// What `serve` will serve.
     pub fn new(sockets: Listening, admitted: Admitted, limits: Limits) -> Self {
-        Self { sockets, admitted, limits }
+        let renewed = channel(1).1;
+        Self { sockets, admitted, limits, renewed }
+    }
+
+    /// Serves further sockets as they come: those made anew in the place of some that nobody gets to any more.
+    pub fn with_renewed(self, renewed: Receiver<(Door, StdListener)>) -> Self {
+        Self { renewed, ..self }
     }
 
     /// Serves `app` on both sockets until `shutdown` is cancelled; then accepts no more, lets requests under way finish
@@ -144,18 +156,26 @@ impl Listener {
     /// # Errors
     /// A socket cannot be registered with the event loop; nothing was served.
     pub async fn serve(self, app: Router, shutdown: CancellationToken) -> Result<(), ListenerError> {
-        let Self { sockets: Listening { main, view }, admitted, limits } = self;
+        let Self { sockets: Listening { main, view }, admitted, limits, mut renewed } = self;
         let main = register(main)?;
         let view = view.map(register).transpose()?;
         let grace = limits.grace;
         let house = House::new(app, admitted, limits, shutdown);
-        let viewing = async {
-            if let Some(view) = &view {
-                house.accept(Door::View, view).await;
+        let mut accepting = FuturesUnordered::new();
+        accepting.push(house.accept(Door::Main, main));
+        accepting.extend(view.map(|view| house.accept(Door::View, view)));
+        while !accepting.is_empty() {
+            let further = tokio::select! {
+                biased;
+                _ = accepting.next() => continue,
+                Some(further) = renewed.recv() => further,
+            };
+            match register(further.1) {
+                Ok(socket) => accepting.push(house.accept(further.0, socket)),
+                Err(error) => tracing::error!(error = chain(&error), "a socket made anew is not served"),
             }
-        };
-        tokio::join!(house.accept(Door::Main, &main), viewing);
-        drop((main, view));
+        }
+        drop(accepting);
         house.close(grace).await;
         Ok(())
     }
@@ -195,7 +215,7 @@ impl House {
     }
 
     /// Accepts at one door until the daemon ends.
-    async fn accept(&self, door: Door, listener: &UnixListener) {
+    async fn accept(&self, door: Door, listener: UnixListener) {
         let mut complaint = Throttle::default();
         loop {
             let accepted = tokio::select! {

@@ -19,7 +19,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::access::{Admitted, Door};
 use crate::config::SocketSettings;
-use crate::exit::Exit;
+use crate::exit::{Exit, chain};
 
 mod place;
 
@@ -44,12 +44,45 @@ pub struct Listening {
 }
 
 /// The sockets' files and the lock that keeps other daemons away. Dropping it removes the files that are still ours, and
-/// then gives the lock back. Empty when systemd made the sockets.
+/// then gives the lock back. What systemd made is systemd's.
 #[derive(Debug, Default)]
 pub struct Held {
     /// Before the lock, so that it is dropped before: no other daemon finds files that are about to go.
-    _places: Vec<Place>,
+    places: Vec<Place>,
     _lock: Option<File>,
+}
+
+/// What a look at the sockets' files has found.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Sockets made anew in the place of some whose files were gone.
+    pub renewed: Vec<(Door, UnixListener)>,
+    /// Files that do not lead to their sockets and could not be made anew, with the cause.
+    pub lost: Vec<(PathBuf, String)>,
+    /// Whether systemd could make them anew.
+    pub systemds: bool,
+    /// Whether one of them was gone when the daemon started.
+    pub from_the_start: bool,
+}
+
+impl Held {
+    /// Looks whether clients get to the sockets, and makes anew what nicd may: a file can be removed, or another put in its
+    /// place, while its socket goes on listening for nobody.
+    pub fn look(&mut self) -> Looked {
+        let mut looked = Looked::default();
+        for place in self.places.iter_mut().filter(|place| !place.leads_there()) {
+            match place.renew() {
+                Ok(Some(socket)) => looked.renewed.push((place.door, socket)),
+                Ok(None) => {
+                    looked.lost.push((place.path.clone(), "its file is gone, or another is in its place".to_owned()));
+                    looked.systemds = true;
+                    looked.from_the_start |= !place.was_there();
+                }
+                Err(error) => looked.lost.push((place.path.clone(), chain(&error))),
+            }
+        }
+        looked
+    }
 }
 
 /// Why the sockets cannot be had.
@@ -156,9 +189,10 @@ impl Sockets {
         prepare(directory)?;
         let lock = lock(&lock_path(&settings.path))?;
         // The smaller room is opened first: who finds the main one finds both.
-        let (view, view_place) = place::take(&settings.view_path, settings.mode, admitted.group_of(Door::View))?;
-        let (main, main_place) = place::take(&settings.path, settings.mode, admitted.group_of(Door::Main))?;
-        let held = Held { _places: vec![main_place, view_place], _lock: Some(lock) };
+        let take = |door, path| Place::take(door, path, settings.mode, admitted.group_of(door));
+        let (view, view_place) = take(Door::View, &settings.view_path)?;
+        let (main, main_place) = take(Door::Main, &settings.path)?;
+        let held = Held { places: vec![main_place, view_place], _lock: Some(lock) };
         Ok(Self { listening: Listening { main, view: Some(view) }, held })
     }
 
@@ -169,10 +203,13 @@ impl Sockets {
     pub fn passed() -> Result<Option<Self>, SocketError> {
         let mut passed = ListenFd::from_env();
         let (mut main, mut view) = (None, None);
+        let mut held = Held::default();
         for index in 0..passed.len() {
             let socket = passed.take_unix_listener(index).map_err(SocketError::Descriptor)?;
             let Some(socket) = socket else { continue };
-            let door = match door_of(&socket)? {
+            let (door, path) = door_of(&socket)?;
+            held.places.push(Place::passed(door, path));
+            let door = match door {
                 Door::Main => &mut main,
                 Door::View => &mut view,
             };
@@ -183,7 +220,7 @@ impl Sockets {
             }
         }
         match (main, view) {
-            (Some(main), view) => Ok(Some(Self { listening: Listening { main, view }, held: Held::default() })),
+            (Some(main), view) => Ok(Some(Self { listening: Listening { main, view }, held })),
             (None, Some(_)) => Err(SocketError::Passed("only the read-only one is there")),
             (None, None) => Ok(None),
         }
@@ -197,15 +234,16 @@ fn lock_path(socket: &Path) -> PathBuf {
     socket.with_file_name(name)
 }
 
-fn door_of(socket: &UnixListener) -> Result<Door, SocketError> {
+/// What a socket is for, and its file.
+fn door_of(socket: &UnixListener) -> Result<(Door, PathBuf), SocketError> {
     if !getsockopt(socket, sockopt::AcceptConn).map_err(|errno| SocketError::Descriptor(errno.into()))? {
         return Err(SocketError::Passed("one does not listen (Accept=yes is not what nicd expects)"));
     }
     let address = socket.local_addr().map_err(SocketError::Descriptor)?;
     match address.as_pathname() {
         None => Err(SocketError::Passed("one has no path; an abstract socket has no mode to protect it")),
-        Some(path) if path.as_os_str().as_bytes().ends_with(b"-view.sock") => Ok(Door::View),
-        Some(_) => Ok(Door::Main),
+        Some(path) if path.as_os_str().as_bytes().ends_with(b"-view.sock") => Ok((Door::View, path.to_owned())),
+        Some(path) => Ok((Door::Main, path.to_owned())),
     }
 }
 

@@ -37,6 +37,7 @@ impl Manager {
     pub fn health(&self) -> Health {
         let state = self.lock();
         let problems = store(&state).into_iter().chain(held(&state)).chain(rollback::problem(&state)).chain(config(&state));
+        let problems = problems.chain(state.socket_trouble.clone());
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
         let problems = problems.chain(contest::bridge_problems(&state)).chain(kept(&state));
         let problems = problems.chain(clashes(&state));
@@ -75,6 +76,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let held = state.store_holder.map(|_| (STORE_HELD, None));
     let lost = state.lost.map(|_| (rollback::REASON, None));
     let config = state.config_trouble.as_ref().map(|_| (CONFIG_INVALID, None));
+    let sockets = state.socket_trouble.as_ref().map(|problem| (problem.reason, None));
     let lacks = state.lacks.iter().map(|lack| (Problem::from(lack).reason, None));
     let crowded = crowded::bridges(state).next().map(|_| (crowded::NEARLY_FULL, None));
     let contested = state.contested.iter().map(|(port, contest)| (contest.reason, Some(*port)));
@@ -87,6 +89,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
         .chain(held)
         .chain(lost)
         .chain(config)
+        .chain(sockets)
         .chain(lacks)
         .chain(contested)
         .chain(kept)

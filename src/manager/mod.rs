@@ -263,6 +263,15 @@ impl Manager {
         self.tell_health(&mut state);
     }
 
+    /// Notes that no client gets to a socket, or that all are reached again, for health and events.
+    pub fn note_sockets(&self, trouble: Option<Problem>) {
+        let mut state = self.lock();
+        if state.socket_trouble != trouble {
+            state.socket_trouble = trouble;
+            self.tell_health(&mut state);
+        }
+    }
+
     /// The event sequence.
     pub fn events(&self) -> &Events {
         &self.events

@@ -26,6 +26,7 @@ use super::gc::Leftover;
 use super::health::Trouble;
 use super::retry::Retry;
 use super::telling::Telling;
+use super::view::Problem;
 use super::wakeups::Wakeups;
 
 mod segments;
@@ -85,6 +86,8 @@ pub(super) struct State {
     pub lacks: Vec<Lack>,
     /// Why the configuration could not be read again.
     pub config_trouble: Option<String>,
+    /// Sockets that no client gets to.
+    pub socket_trouble: Option<Problem>,
     /// The troubles that events told of and that have not ended.
     pub told: BTreeSet<Trouble>,
     /// When ports are to be tried again.

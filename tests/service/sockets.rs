@@ -43,6 +43,18 @@ fn sockets_that_systemd_has_lost_or_that_were_stopped_come_back_and_repairs_with
         machine.run(&format!("ip link del {}", nic.device));
         machine.run("systemctl start nicd.socket");
         comes_true(&machine, &format!("ip link show dev {}", nic.device));
+        // Its files are removed while it runs, and while it does not.
+        for away in ["rm /run/nicd/nicd.sock", "rm /run/nicd/nicd-view.sock", "rm -r /run/nicd"] {
+            let pid = machine.property("nicd", "MainPID");
+            machine.run(away);
+            comes_true(
+                &machine,
+                &format!(
+                    "! systemctl show --property=MainPID nicd | grep -qx MainPID={pid}; nicctl status; \
+                nicctl --socket /run/nicd/nicd-view.sock status"
+                ),
+            );
+        }
         // What another try does not mend is not tried again by itself.
         machine.run("mkdir -p /etc/nicd; echo 'unknown = 1' >/etc/nicd/nicd.toml");
         machine.try_run("systemctl restart nicd.service").unwrap_err();

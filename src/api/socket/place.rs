@@ -8,12 +8,23 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use super::*;
 
-/// A socket file of ours.
+/// A socket's file.
 #[derive(Debug)]
 pub(super) struct Place {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
+    pub door: Door,
+    pub path: PathBuf,
+    /// Device and inode; none of a file that was not there any more.
+    identity: Option<(u64, u64)>,
+    maker: Maker,
+}
+
+/// Who makes a socket's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Maker {
+    /// nicd, with this mode and group.
+    Us(u32, Option<u32>),
+    /// systemd.
+    Systemd,
 }
 
 /// What is at the place before we take it.
@@ -23,8 +34,51 @@ enum Before {
     Stale(u64, u64),
 }
 
-/// Puts a listening socket at `path`, with this mode and group from the first moment on.
-pub(super) fn take(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Place), SocketError> {
+impl Place {
+    /// Puts a listening socket there.
+    pub fn take(door: Door, path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Self), SocketError> {
+        let (listener, identity) = make(path, mode, group)?;
+        let (path, identity) = (path.to_owned(), Some(identity));
+        Ok((listener, Self { door, path, identity, maker: Maker::Us(mode, group) }))
+    }
+
+    /// Of a socket that systemd has made.
+    pub fn passed(door: Door, path: PathBuf) -> Self {
+        Self { door, identity: identity(&path), path, maker: Maker::Systemd }
+    }
+
+    /// Whether clients get to the socket by it.
+    pub fn leads_there(&self) -> bool {
+        self.identity.is_some() && identity(&self.path) == self.identity
+    }
+
+    /// Whether there was a file.
+    pub fn was_there(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    /// Whether systemd makes it.
+    pub fn is_systemds(&self) -> bool {
+        self.maker == Maker::Systemd
+    }
+
+    /// Makes it anew; none for one that systemd makes.
+    pub fn renew(&mut self) -> Result<Option<UnixListener>, SocketError> {
+        let Maker::Us(mode, group) = self.maker else { return Ok(None) };
+        prepare(self.path.parent().unwrap_or(Path::new("/")))?;
+        let (listener, identity) = make(&self.path, mode, group)?;
+        self.identity = Some(identity);
+        Ok(Some(listener))
+    }
+}
+
+/// What is at a path now.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Puts a listening socket at `path`, with this mode and group from the first moment on; also its device and inode.
+fn make(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, (u64, u64)), SocketError> {
     let before = examine(path)?;
     let aside = Aside::new(path)?;
     let made = aside.socket();
@@ -34,9 +88,8 @@ pub(super) fn take(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixLi
         chown(&made, None, group).map_err(SocketError::file("chgrp", &made))?;
     }
     let found = fs::symlink_metadata(&made).map_err(SocketError::file("look at", &made))?;
-    let place = Place { path: path.to_owned(), device: found.dev(), inode: found.ino() };
     move_in(&made, path, before)?;
-    Ok((listener, place))
+    Ok((listener, (found.dev(), found.ino())))
 }
 
 /// Finds out what is there, without following or changing it.
@@ -126,8 +179,10 @@ impl Drop for Aside {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
-        if !ours {
+        if self.is_systemds() {
+            return;
+        }
+        if !self.leads_there() {
             tracing::warn!(path = %self.path.display(), "the socket's file is not ours any more; it was left alone");
         } else if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket's file cannot be removed");

@@ -193,11 +193,59 @@ fn the_longest_path_that_the_configuration_accepts_can_be_bound() {
 fn a_passed_socket_is_known_by_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let door = |name: &str| door_of(&UnixListener::bind(dir.path().join(name)).unwrap());
-    assert_eq!(door("nicd.sock").unwrap(), Door::Main);
-    assert_eq!(door("nicd-view.sock").unwrap(), Door::View);
+    assert_eq!(door("nicd.sock").unwrap().0, Door::Main);
+    assert_eq!(door("nicd-view.sock").unwrap().0, Door::View);
     let address = SocketAddr::from_abstract_name(format!("nicd-test-{}", std::process::id())).unwrap();
     let hidden = UnixListener::bind_addr(&address).unwrap();
     assert!(matches!(door_of(&hidden).unwrap_err(), SocketError::Passed(_)));
     let (deaf, _) = UnixStream::pair().unwrap();
     assert!(matches!(door_of(&UnixListener::from(OwnedFd::from(deaf))).unwrap_err(), SocketError::Passed(_)));
+}
+
+#[test]
+fn a_file_that_is_gone_is_made_anew_and_what_is_in_its_place_is_left() {
+    let (dir, settings) = room();
+    let mut sockets = Sockets::bind(&settings, &ADMITTED).unwrap();
+    let looked = sockets.held.look();
+    assert!(looked.renewed.is_empty() && looked.lost.is_empty());
+    fs::remove_file(&settings.path).unwrap();
+    fs::rename(&settings.view_path, dir.path().join("elsewhere")).unwrap();
+    let looked = sockets.held.look();
+    assert_eq!(looked.renewed.iter().map(|(door, _)| *door).collect::<Vec<_>>(), [Door::Main, Door::View]);
+    assert!(looked.lost.is_empty() && !looked.systemds);
+    assert_eq!((mode(&settings.path), mode(&settings.view_path)), (0o660, 0o660));
+    UnixStream::connect(&settings.path).unwrap();
+    // Of another program that listens there, and of a file.
+    fs::remove_file(&settings.path).unwrap();
+    let other = UnixListener::bind(&settings.path).unwrap();
+    fs::remove_file(&settings.view_path).unwrap();
+    fs::write(&settings.view_path, "mine").unwrap();
+    let looked = sockets.held.look();
+    assert_eq!((looked.renewed.len(), looked.lost.len()), (0, 2));
+    assert_eq!(fs::read_to_string(&settings.view_path).unwrap(), "mine");
+    drop(other);
+    fs::remove_file(&settings.view_path).unwrap();
+    assert_eq!(sockets.held.look().renewed.len(), 2, "what is stale is replaced");
+    // With its directory.
+    fs::remove_dir_all(dir.path()).unwrap();
+    assert_eq!(sockets.held.look().renewed.len(), 2);
+    drop(sockets);
+    assert_eq!(names(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_file_of_systemds_is_told_of_and_never_made() {
+    let (_dir, settings) = room();
+    let socket = UnixListener::bind(&settings.path).unwrap();
+    let (door, path) = door_of(&socket).unwrap();
+    let mut held = Held { places: vec![Place::passed(door, path)], _lock: None };
+    assert!(held.look().lost.is_empty());
+    fs::remove_file(&settings.path).unwrap();
+    for _ in 0..2 {
+        let looked = held.look();
+        assert!(looked.systemds && looked.renewed.is_empty() && looked.lost[0].0 == settings.path);
+    }
+    assert!(!Place::passed(door, settings.path.clone()).leads_there(), "nor one that was gone before");
+    drop(held);
+    assert!(!settings.path.exists());
 }
