@@ -53,7 +53,7 @@ pub struct NewServer {
     #[arg(long, value_name = "UID:GID", conflicts_with = "netns")]
     pub owner: Option<Owner>,
 
-    /// Its QMP socket, through which NICs are plugged into and out of the running machine [default: none]
+    /// Its QMP socket: not built yet, so nicd refuses it (not_built)
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "netns")]
     pub qmp: Option<String>,
 
