@@ -21,7 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nicd::kernel::linux::{Held, Linux, LinuxHost};
 use nicd::kernel::{Host, Kernel, Notice, Who, tap};
 use nicd::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
-use nicd::plan::{Address, At, GuestSettings, LinkSettings, Op, Seal, Switch};
+use nicd::plan::{Address, At, BridgeExtras, GuestSettings, LinkSettings, Op, Seal, Switch};
 use uuid::Uuid;
 
 use crate::netns::{Guest, in_netns};
@@ -275,8 +275,15 @@ fn ready() -> LinuxHost {
         let network = NetworkId(Uuid::from_u128((number << 84) + 1));
         let name = names::network_bridge(network, 0);
         let mac = Mac([0xfa, 0x16, 0x3e, 0xff, 0, u8::try_from(number).unwrap()]);
-        host.apply(&Op::CreateBridge { network, index, name, mac, mtu: 1500, alias: String::new() }, &mut Held::default())
-            .unwrap();
+        let up = Some(Switch::Up);
+        let (stray, off) = (Vec::new(), BridgeExtras::default());
+        for op in [
+            Op::CreateBridge { network, index, name, mac, mtu: 1500, alias: String::new() },
+            Op::CloseBridge { network },
+            Op::SetBridge { network, mac: None, mtu: None, switch: up, v6_off: false, stray, off, alias: None },
+        ] {
+            host.apply(&op, &mut Held::default()).unwrap();
+        }
     }
     host
 }
@@ -293,6 +300,7 @@ fn settings(port: PortId) -> LinkSettings {
         fdb: vec![mac],
         learning: Some(false),
         plain: false,
+        pass_link_local: false,
         forward: false,
         seal: Some(Seal { alias: "0f0f0f0f 4711".into(), switch: Switch::Up }),
     }

@@ -278,6 +278,7 @@ fn policy(settings: &Settings) -> Policy {
         mac_prefix: settings.links.mac_prefix,
         allowed_bridges: settings.links.allowed_bridges.clone(),
         mtu: settings.links.mtu,
+        require_host_closed: settings.links.require_host_closed,
         sweep: Duration::from_secs(settings.links.sweep_s.into()),
         nics_per_server: settings.limits.nics_per_server,
         host: nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned()),
@@ -317,7 +318,7 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 /// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
-async fn tell_ready(manager: &Manager) {
+async fn tell_ready(manager: &Arc<Manager>) {
     // What the host lacks is said with the first line where the kernel's thread can say it soon.
     let _ = timeout(LACKS, manager.look_for_lacks()).await;
     if manager.starting() {

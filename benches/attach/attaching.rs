@@ -206,7 +206,8 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
     let have = Have::from(host.observe().expect("a dump"));
     let port = PortId(Uuid::new_v4());
     *next += 4;
-    let bridge = BridgeMade::ByAgent { index: *next, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu: 1500, alias: String::new() };
+    let alias = String::new();
+    let bridge = BridgeMade::ByAgent { index: *next, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu: 1500, alias, close: true };
     let want = PortWant {
         id: port,
         network,

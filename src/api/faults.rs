@@ -327,9 +327,12 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::Plan(PlanError::IndexTaken(_)) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Plan(PlanError::Incomplete(_)) => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         Error::Kernel(error) => match error.trouble {
-            Trouble::TimedOut | Trouble::Taken | Trouble::Gone | Trouble::Helper | Trouble::Permission => {
-                (S::SERVICE_UNAVAILABLE, "ServiceUnavailable")
-            }
+            Trouble::TimedOut
+            | Trouble::Taken
+            | Trouble::Gone
+            | Trouble::Helper
+            | Trouble::HostNotClosed
+            | Trouble::Permission => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Trouble::NoBridge => (S::CONFLICT, "Conflict"),
             _ => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),
         },

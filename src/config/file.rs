@@ -46,6 +46,7 @@ pub(super) struct Links {
     pub allowed_bridges: Option<Vec<String>>,
     pub mtu: Option<Whole>,
     pub sweep_s: Option<Whole>,
+    pub require_host_closed: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

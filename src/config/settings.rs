@@ -74,6 +74,8 @@ pub struct LinkSettings {
     pub mtu: u32,
     /// How often everything is compared without a cause, in seconds.
     pub sweep_s: u32,
+    /// Whether an agent-made bridge that cannot be closed to the host is refused.
+    pub require_host_closed: bool,
 }
 
 /// `[limits]`
@@ -217,7 +219,8 @@ fn links_as_used(written: file::Links) -> Result<LinkSettings, ConfigError> {
     };
     let mtu = number("links.mtu", written.mtu, 1500, MIN_MTU.into(), MAX_MTU.into())?;
     let sweep_s = number("links.sweep_s", written.sweep_s, 60, 1, 86_400)?;
-    Ok(LinkSettings { mac_prefix, allowed_bridges, mtu, sweep_s })
+    let require_host_closed = written.require_host_closed.unwrap_or(true);
+    Ok(LinkSettings { mac_prefix, allowed_bridges, mtu, sweep_s, require_host_closed })
 }
 
 fn limits_as_used(written: file::Limits) -> Result<LimitSettings, ConfigError> {

@@ -40,7 +40,7 @@ impl Config {
         }
     }
 
-    async fn reload(&mut self, manager: &Manager) {
+    async fn reload(&mut self, manager: &Arc<Manager>) {
         let read = Arc::clone(&self.read);
         // A file may lie where reading blocks.
         let settings = match tokio::task::spawn_blocking(move || read()).await {
@@ -61,7 +61,7 @@ impl Config {
     }
 }
 
-fn refuse(manager: &Manager, why: &str) {
+fn refuse(manager: &Arc<Manager>, why: &str) {
     tracing::error!(why, "the configuration cannot be used and stays as it was");
     manager.note_config(Some(why.to_owned()));
 }

@@ -35,6 +35,8 @@ pub(super) enum Part {
     Group,
     /// Deleting it.
     Delete,
+    /// Closing a bridge to the host.
+    Close,
     /// Entering a guest's namespace.
     Namespace,
     /// An address of a guest's.
@@ -64,6 +66,7 @@ impl Part {
             Self::Unbind => "unbind",
             Self::Group => "group",
             Self::Delete => "delete",
+            Self::Close => "close",
             Self::Namespace => "namespace",
             Self::Address(_) => "address",
             Self::Route(_) => "route",
@@ -88,6 +91,7 @@ impl fmt::Display for Part {
             Self::Unbind => f.write_str("taking it out of the bridge"),
             Self::Group => f.write_str("its group"),
             Self::Delete => f.write_str("deleting it"),
+            Self::Close => f.write_str("closing it to the host"),
             Self::Namespace => f.write_str("the guest's namespace"),
             Self::Address(Address { ip, prefix }) => write!(f, "the guest's address {ip}/{prefix}"),
             Self::Route(Route { destination, via, .. }) => write!(f, "the guest's route to {destination} via {via}"),
@@ -139,12 +143,14 @@ pub(super) struct Failure {
     pub(super) part: Part,
     /// In words.
     pub(super) said: String,
+    /// The kernel's number for it, where it gave one.
+    pub(super) errno: Option<Errno>,
 }
 
 impl Failure {
     /// A failure that no message's refusal tells.
     pub(super) fn new(trouble: Trouble, part: Part, said: impl Into<String>) -> Self {
-        Self { trouble, part, said: said.into() }
+        Self { trouble, part, said: said.into(), errno: None }
     }
 
     /// A system call's failure.
@@ -178,11 +184,12 @@ fn no_ipv6(errno: Errno) -> &'static str {
 impl From<Refusal> for Failure {
     fn from(Refusal { part, errno, text }: Refusal) -> Self {
         let trouble = match (part, errno) {
+            (Part::Close, errno) if errno != Errno::ETIMEDOUT => Trouble::HostNotClosed,
             (_, Errno::ENODEV) => Trouble::Gone,
             (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
             (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
             (Part::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
-                return Self { trouble: Trouble::Ipv6Off, part, said: no_ipv6(errno).to_owned() };
+                return Self { trouble: Trouble::Ipv6Off, part, said: no_ipv6(errno).to_owned(), errno: Some(errno) };
             }
             (Part::Address(_) | Part::Route(_), _) => Trouble::GuestRefused,
             (_, Errno::ETIMEDOUT) => Trouble::TimedOut,
@@ -193,7 +200,7 @@ impl From<Refusal> for Failure {
             Some(text) => format!("{} ({errno:?}): {text}", errno.desc()),
             None => format!("{} ({errno:?})", errno.desc()),
         };
-        Self { trouble, part, said }
+        Self { trouble, part, said, errno: Some(errno) }
     }
 }
 
@@ -201,6 +208,7 @@ impl From<Refusal> for Failure {
 pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let part = match op {
         Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Part::Create,
+        Op::CloseBridge { .. } => Part::Close,
         Op::SetBridge { .. } | Op::Configure { .. } => Part::Link,
         Op::Persist { .. } => Part::Persist,
         Op::ConfigureGuest { .. } => Part::Namespace,

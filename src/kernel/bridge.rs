@@ -1,10 +1,11 @@
 //! Agent-made bridges. One sends no frame and has no address of its own: STP and multicast snooping are off, and IPv6
-//! generates no address.
+//! generates no address. It is made down, closed to the host (`nft`), and set up then.
 
 use super::Who;
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
 use super::links::{self, Target, send_all, shape, tagged};
+use super::nft::Nft;
 use super::seen::{ifinfo, must_look};
 use super::socket::Netlink;
 use super::uapi::*;
@@ -35,7 +36,7 @@ impl Bridge<'_> {
             batch.mark(self.index, &altname);
         }
         batch.v6_off(target);
-        batch.switch(target, Switch::Up, |f| {
+        batch.set(Part::Link, target, 0, 0, |f| {
             shape(f, Some(self.mac), Some(self.mtu), None);
             tagged(f, self.alias);
         });
@@ -135,6 +136,11 @@ pub(super) fn mark_again(netlink: &mut Netlink, network: NetworkId, index: u32, 
 }
 
 /// [`Op::DeleteBridge`](crate::plan::Op::DeleteBridge).
-pub(super) fn delete(netlink: &mut Netlink, network: NetworkId) -> Result<(), Failure> {
-    links::delete(netlink, &names::network_altname(network))
+pub(super) fn delete(netlink: &mut Netlink, nft: &mut Nft, network: NetworkId) -> Result<(), Failure> {
+    links::delete(netlink, &names::network_altname(network))?;
+    // A chain that somebody keeps is no bridge that is kept.
+    if let Err(failure) = nft.remove(network) {
+        tracing::warn!(%network, said = failure.said, "what closed a bridge to the host is left");
+    }
+    Ok(())
 }

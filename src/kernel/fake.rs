@@ -23,7 +23,7 @@ use crate::points;
 use super::{Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 
 /// A bridge's port as the kernel makes it.
-const FRESH: BridgePort = BridgePort { forwarding: false, held: false, learning: true, altered: false };
+const FRESH: BridgePort = BridgePort { forwarding: false, held: false, learning: true, altered: false, passes_link_local: false };
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -459,6 +459,7 @@ impl World {
         if let Some(seen) = link.bridge_port.as_mut() {
             seen.learning = settings.learning.unwrap_or(seen.learning);
             seen.altered &= !settings.plain;
+            seen.passes_link_local |= settings.pass_link_local;
             seen.held &= !settings.forward;
         }
         self.fdb.entry(link.index).or_default().extend(&settings.fdb);
@@ -521,7 +522,13 @@ impl World {
                 link.altnames.push(altname);
                 (link.mac, link.mtu, link.v6_autoconf) = (Some(*mac), *mtu, false);
                 link.alias = Some(alias.clone());
-                self.switch(link, Switch::Up);
+                self.put(link);
+            }
+            Op::CloseBridge { network } => {
+                let altname = names::network_altname(*network);
+                let found = self.named(&altname).cloned();
+                let link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
+                self.put(LinkSeen { host_closed: true, ..link });
             }
             Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias } => {
                 let altname = names::network_altname(*network);

@@ -103,7 +103,7 @@ impl Batch {
 
     /// The rest of it.
     fn flags_and_seal(&mut self, target: Target<'_>, settings: &LinkSettings) {
-        if settings.learning.is_some() || settings.plain || settings.forward {
+        if settings.learning.is_some() || settings.plain || settings.pass_link_local || settings.forward {
             self.port_flags(target, settings);
         } else if let Some(seal) = &settings.seal {
             self.switch(target, seal.switch, |f| sealed(f, seal));
@@ -141,6 +141,9 @@ impl Batch {
                 f.nest(IFLA_INFO_SLAVE_DATA, |f| {
                     if let Some(learning) = settings.learning {
                         f.u8(IFLA_BRPORT_LEARNING, u8::from(learning));
+                    }
+                    if settings.pass_link_local {
+                        f.u16(IFLA_BRPORT_GROUP_FWD_MASK, PASS_LINK_LOCAL);
                     }
                     if settings.forward {
                         f.u8(IFLA_BRPORT_STATE, BR_STATE_FORWARDING);

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::Sender;
 use super::answer::{Failure, Part};
 use super::bridge::{self, Bridge, Change};
 use super::netns::{Home, Inside};
+use super::nft::Nft;
 use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
@@ -30,6 +31,7 @@ pub struct Linux;
 #[derive(Debug)]
 pub struct LinuxHost {
     netlink: Netlink,
+    nft: Nft,
     home: Home,
 }
 
@@ -51,7 +53,7 @@ impl Kernel for Linux {
             }
             let netlink = Netlink::open()?;
             let home = Home::of(&netlink)?;
-            Ok(LinuxHost { netlink, home })
+            Ok(LinuxHost { netlink, nft: Nft::default(), home })
         };
         open().map_err(|failure: Failure| failure.during("open the kernel"))
     }
@@ -81,12 +83,13 @@ impl Host for LinuxHost {
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
         self.fresh()
-            .and_then(|()| seen::look_whole(&mut self.netlink, who))
+            .and_then(|()| seen::look_whole(&mut self.netlink, &mut self.nft, who))
             .map_err(|failure| failure.during(&format!("{who:?}")))
     }
 
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
-        self.fresh().and_then(|()| seen::observe(&mut self.netlink)).map_err(|failure| failure.during("dump links"))
+        let links = self.fresh().and_then(|()| seen::observe(&mut self.netlink, &mut self.nft));
+        links.map_err(|failure| failure.during("dump links"))
     }
 
     fn in_group(&mut self, group: u32) -> Result<Vec<LinkSeen>, OpError> {
@@ -118,7 +121,8 @@ impl Host for LinuxHost {
     fn lacks(&mut self) -> Vec<Lack> {
         let tun = tap::usable().err().map(|error| Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() });
         let helper = self.home.door().closed().map(|said| Lack::NetnsHelper { said });
-        tun.into_iter().chain(helper).collect()
+        let closing = self.nft.usable().err().map(|failure| Lack::HostClosing { said: failure.said });
+        tun.into_iter().chain(helper).chain(closing).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
@@ -132,7 +136,10 @@ fn doing(op: &Op) -> String {
     let name = op.name();
     match op {
         Op::CreateBridge { network, name: device, .. } => format!("{name} {device} of network {network}"),
-        Op::SetBridge { network, .. } | Op::MarkBridgeAgain { network, .. } | Op::DeleteBridge { network } => {
+        Op::CloseBridge { network }
+        | Op::SetBridge { network, .. }
+        | Op::MarkBridgeAgain { network, .. }
+        | Op::DeleteBridge { network } => {
             format!("{name} of network {network}")
         }
         Op::CreateTap { port, name: device, .. } | Op::CreateVeth { port, name: device, .. } => {
@@ -166,12 +173,13 @@ impl LinuxHost {
             Op::CreateBridge { network, index, name, mac, mtu, alias } => {
                 Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu, alias }.create(netlink)
             }
+            Op::CloseBridge { network } => self.nft.close(netlink, *network),
             Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias } => {
                 let (network, mac, mtu, switch, v6_off, off) = (*network, *mac, *mtu, *switch, *v6_off, *off);
                 Change { network, mac, mtu, switch, v6_off, stray, off, alias: alias.as_deref() }.make(netlink)
             }
             Op::MarkBridgeAgain { network, index, alias } => bridge::mark_again(netlink, *network, *index, alias),
-            Op::DeleteBridge { network } => bridge::delete(netlink, *network),
+            Op::DeleteBridge { network } => bridge::delete(netlink, &mut self.nft, *network),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
                 create_tap(netlink, held, *port, spec)

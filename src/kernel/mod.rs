@@ -21,6 +21,7 @@ pub mod hands;
 mod links;
 pub mod linux;
 pub mod netns;
+mod nft;
 pub mod reaper;
 mod routes;
 mod seen;
@@ -175,6 +176,11 @@ pub enum Lack {
         /// What would be right.
         remedy: String,
     },
+    /// What closes an agent-made bridge to the host.
+    HostClosing {
+        /// The system's answer.
+        said: String,
+    },
     /// The helper that enters guests' namespaces.
     NetnsHelper {
         /// The system's answer.
@@ -252,6 +258,8 @@ pub enum Trouble {
     Ipv6Off,
     /// The guest's settings do not fit its namespace (an address or route the kernel refuses there).
     GuestRefused,
+    /// The bridge cannot be closed to the host.
+    HostNotClosed,
     /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).
     Permission,
     /// No answer in time.

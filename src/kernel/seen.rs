@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::addresses;
 use super::answer::{Failure, Part};
+use super::nft::Nft;
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::{self, Batch};
@@ -32,9 +33,9 @@ pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSee
     look_at(netlink, who, link)
 }
 
-/// The same, with what does not show on the link alone: the addresses on it, and of a device of ours who keeps it from
-/// forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
-pub(super) fn look_whole(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
+/// The same, with what does not show on the link alone: the addresses on it, whether a bridge of ours is closed to
+/// the host, and who keeps a device of ours from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
+pub(super) fn look_whole(netlink: &mut Netlink, nft: &mut Nft, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
     let Some(mut link) = look(netlink, who)? else { return Ok(None) };
     if link.marks().next().is_some()
         && let Some(bridge) = holder(&link)
@@ -44,6 +45,7 @@ pub(super) fn look_whole(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<L
         link = again;
         judge_held(&mut link, |_| forwards);
     }
+    nft.note(std::slice::from_mut(&mut link))?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
         // It went in between, which the next look shows.
         Err(failure) if failure.trouble == Trouble::Gone => {}
@@ -80,13 +82,14 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
     netlink.ask(batch, read)
 }
 
-/// A complete dump of the namespace's links, with the addresses on them.
-pub(super) fn observe(netlink: &mut Netlink) -> Result<Vec<LinkSeen>, Failure> {
+/// A complete dump of the namespace's links, with the addresses on them and whether bridges of ours are closed.
+pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft) -> Result<Vec<LinkSeen>, Failure> {
     let mut links = netlink.dump(all_links, link)?;
     let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note(netlink, 0, &mut links)?;
+    nft.note(&mut links)?;
     Ok(links)
 }
 
@@ -146,12 +149,13 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
                 info(&mut link, value);
                 beside = on_the_same_segment(value);
             }
-            IFLA_AF_SPEC => link.v6_autoconf = v6_autoconf(value),
+            IFLA_AF_SPEC => (link.v6_autoconf, link.takes_ras) = (v6_autoconf(value), takes_ras(value)),
             _ => {}
         }
     }
     link.lower = lower.filter(|_| !elsewhere);
     link.beside = link.lower.filter(|_| beside);
+    link.takes_ras &= link.kind == Kind::Bridge && link.up;
     if let Some(port) = &mut link.bridge_port {
         port.held &= flags & IFF_RUNNING != 0;
     }
@@ -190,6 +194,8 @@ fn info(link: &mut LinkSeen, info: &[u8]) {
             forwarding: state == Some(BR_STATE_FORWARDING),
             held: state.is_some_and(|state| state != BR_STATE_FORWARDING),
             learning: octet(port, IFLA_BRPORT_LEARNING).is_some_and(|value| value != 0),
+            passes_link_local: wire::field(port, IFLA_BRPORT_GROUP_FWD_MASK).and_then(|mask| wire::u16_at(mask, 0))
+                == Some(PASS_LINK_LOCAL),
             altered: IFLA_BRPORT_PLAIN.iter().any(|(flag, plain)| octet(port, *flag).is_some_and(|value| value != *plain)),
         });
     }
@@ -229,6 +235,19 @@ fn v6_autoconf(spec: &[u8]) -> bool {
     let among_settings = || wire::field(v6, IFLA_INET6_CONF).and_then(|conf| wire::u32_at(conf, 4 * DEVCONF_ADDR_GEN_MODE));
     let mode = octet(v6, IFLA_INET6_ADDR_GEN_MODE).map(u32::from).or_else(among_settings);
     mode.is_some_and(|mode| mode != u32::from(IN6_ADDR_GEN_MODE_NONE))
+}
+
+/// Whether the host takes router advertisements there (`ipv6_accept_ra`, include/net/ipv6.h).
+fn takes_ras(spec: &[u8]) -> bool {
+    let conf = wire::field(spec, u16::from(AF_INET6)).and_then(|v6| wire::field(v6, IFLA_INET6_CONF)).unwrap_or_default();
+    let set = |place: usize| wire::u32_at(conf, 4 * place);
+    let accepts = match set(DEVCONF_ACCEPT_RA) {
+        None | Some(0) => false,
+        // Unless it is a router itself.
+        Some(1) => set(DEVCONF_FORWARDING) == Some(0),
+        Some(_) => true,
+    };
+    accepts && set(DEVCONF_DISABLE_IPV6) == Some(0)
 }
 
 fn octet(body: &[u8], kind: u16) -> Option<u8> {
@@ -305,7 +324,13 @@ mod tests {
             master: Some(3),
             group: 9,
             v6_autoconf: true,
-            bridge_port: Some(BridgePort { forwarding: true, held: false, learning: false, altered: false }),
+            bridge_port: Some(BridgePort {
+                forwarding: true,
+                held: false,
+                learning: false,
+                altered: false,
+                passes_link_local: false,
+            }),
             tap: Some(TapSeen { persist: true, multi_queue: false, uid: None, gid: Some(36) }),
             ..LinkSeen::bare(7, "nicdce531f90199", Kind::Tap)
         };

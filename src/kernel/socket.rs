@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::Trouble;
 use super::answer::{Failure, Part, Refusal};
-use super::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use super::uapi::{
+    AF_UNSPEC, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR,
+};
 use super::wire::{self, Batch, Message};
 use crate::points;
 use crate::telemetry::meters;
@@ -62,7 +65,7 @@ enum Step {
 impl Netlink {
     /// Opens a socket in this thread's namespace.
     pub(super) fn open() -> Result<Self, Failure> {
-        configured().map(Self::over).map_err(|error| failed(Part::Open, &error))
+        configured(NETLINK_ROUTE).map(Self::over).map_err(|error| failed(Part::Open, &error))
     }
 
     /// Around a socket opened so, be it by another process.
@@ -135,7 +138,7 @@ impl Netlink {
         points::call(("netlink", "ask"), || self.answer(batch, read), fail)
     }
 
-    fn answer<T>(&mut self, mut batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+    pub(super) fn answer<T>(&mut self, mut batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
         let first = self.transmit(&mut batch, false)?;
         let mut answer = None;
         self.receive(Part::Look, |message| {
@@ -226,6 +229,36 @@ impl Netlink {
         Ok((all, !interrupted))
     }
 
+    /// Sends changes of nf_tables, which the kernel carries out wholly or not at all.
+    pub(super) fn transact(&mut self, part: Part, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
+        let mut batch = begun(part, fill);
+        count_writes(batch.parts().len() - 1);
+        batch.add(part, NFNL_MSG_BATCH_END, 0, &OF_NFTABLES, |_| {});
+        self.judged(batch, part)
+    }
+
+    /// Has the kernel judge such changes without carrying them out: it undoes what nobody ends
+    /// (`nfnetlink_rcv_batch`, net/netfilter/nfnetlink.c).
+    pub(super) fn judge(&mut self, part: Part, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
+        self.judged(begun(part, fill), part)
+    }
+
+    /// The first refusal. The last change is answered in any case; a refusal of the whole names its first message.
+    fn judged(&mut self, mut batch: Batch, part: Part) -> Result<(), Failure> {
+        let asked = batch.acknowledged();
+        let first = self.transmit(&mut batch, false)?;
+        let mut refused = None;
+        self.receive(part, |message| {
+            let position = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
+            if position > asked || message.kind != NLMSG_ERROR {
+                return Ok(Step::More);
+            }
+            refused = refused.take().or(Refusal::read(part, message));
+            Ok(if position == 0 || position == asked { Step::Last } else { Step::More })
+        })?;
+        refused.map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
     /// Sends, and gives back the first message's number.
     fn transmit(&mut self, batch: &mut Batch, acknowledge: bool) -> Result<u32, Failure> {
         let part = batch.parts().next().unwrap_or(Part::Look);
@@ -264,6 +297,18 @@ impl Netlink {
     }
 }
 
+/// `struct nfgenmsg` of a transaction's begin and end: the subsystem is in the network's order.
+const OF_NFTABLES: [u8; 4] = [AF_UNSPEC, 0, NFNL_SUBSYS_NFTABLES.to_be_bytes()[0], NFNL_SUBSYS_NFTABLES.to_be_bytes()[1]];
+
+/// A transaction that is not ended yet, of whose changes the last is answered also when it is taken.
+fn begun(part: Part, fill: impl FnOnce(&mut Batch)) -> Batch {
+    let mut batch = Batch::default();
+    batch.add(part, NFNL_MSG_BATCH_BEGIN, 0, &OF_NFTABLES, |_| {});
+    fill(&mut batch);
+    batch.acknowledge_last();
+    batch
+}
+
 /// One datagram, of the kernel's own; others are empty here.
 pub(super) fn receive_once<'a>(socket: &Socket, buffer: &'a mut [u8], flags: i32) -> std::io::Result<&'a [u8]> {
     loop {
@@ -278,9 +323,14 @@ pub(super) fn receive_once<'a>(socket: &Socket, buffer: &'a mut [u8], flags: i32
     }
 }
 
+/// A socket for nf_tables, in the namespace of the thread that opens it.
+pub(super) fn netfilter() -> std::io::Result<Socket> {
+    configured(NETLINK_NETFILTER)
+}
+
 /// A socket with a limit in time, whose answers carry the kernel's words and no copy of the request.
-fn configured() -> std::io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+fn configured(protocol: isize) -> std::io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;

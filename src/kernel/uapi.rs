@@ -97,13 +97,19 @@ pub(super) const IFLA_BRPORT_LEARNING: u16 = 8;
 /// hairpin, BPDU guard, root block, fast leave, the floods, proxy ARP, neighbour suppression, isolation, lock, MAB.
 pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 12] =
     [(4, 0), (5, 0), (6, 0), (7, 0), (9, 1), (10, 0), (27, 1), (30, 1), (32, 0), (33, 0), (39, 0), (40, 0)];
+pub(super) const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
+/// All of 01:80:c2:00:00:0X but 01, pause frames, which the kernel refuses here and drops (`BR_GROUPFWD_MACPAUSE`).
+pub(super) const PASS_LINK_LOCAL: u16 = 0xfffd;
 pub(super) const IFLA_BR_FORWARD_DELAY: u16 = 1;
 pub(super) const IFLA_BR_STP_STATE: u16 = 5;
 pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 pub(super) const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 pub(super) const IFLA_INET6_CONF: u16 = 2;
-/// `linux/ipv6.h`: its place in [`IFLA_INET6_CONF`].
+/// `linux/ipv6.h`: places in [`IFLA_INET6_CONF`].
+pub(super) const DEVCONF_FORWARDING: usize = 0;
+pub(super) const DEVCONF_ACCEPT_RA: usize = 3;
+pub(super) const DEVCONF_DISABLE_IPV6: usize = 26;
 pub(super) const DEVCONF_ADDR_GEN_MODE: usize = 47;
 pub(super) const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 pub(super) const IFLA_TUN_OWNER: u16 = 1;
@@ -132,6 +138,44 @@ pub(super) const IFA_PROTO: u16 = 11;
 /// The kernel made it by itself, as link-local; those below are others that it made.
 pub(super) const IFAPROT_KERNEL_LL: u8 = 3;
 pub(super) const IFA_F_NODAD: u8 = 2;
+
+/// `linux/netfilter/nfnetlink.h`.
+pub(super) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+pub(super) const NFNL_MSG_BATCH_END: u16 = 0x11;
+pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
+pub(super) const NFNLGRP_NFTABLES: u32 = 7;
+/// `linux/netfilter.h`.
+pub(super) const NFPROTO_NETDEV: u8 = 5;
+pub(super) const NF_NETDEV_INGRESS: u32 = 0;
+pub(super) const NF_DROP: u32 = 0;
+pub(super) const NF_ACCEPT: u32 = 1;
+/// `linux/netfilter/nf_tables.h`.
+pub(super) const NFT_MSG_NEWTABLE: u16 = 0;
+pub(super) const NFT_MSG_GETTABLE: u16 = 1;
+pub(super) const NFT_MSG_DELTABLE: u16 = 2;
+pub(super) const NFT_MSG_NEWCHAIN: u16 = 3;
+pub(super) const NFT_MSG_GETCHAIN: u16 = 4;
+pub(super) const NFT_MSG_DELCHAIN: u16 = 5;
+pub(super) const NFT_MSG_NEWRULE: u16 = 6;
+pub(super) const NFT_MSG_DELRULE: u16 = 8;
+pub(super) const NLM_F_NONREC: u16 = 0x100;
+pub(super) const NFT_TABLE_F_DORMANT: u32 = 1;
+pub(super) const NFT_CHAIN_HW_OFFLOAD: u32 = 2;
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_CHAIN_POLICY: u16 = 5;
+pub(super) const NFTA_CHAIN_USE: u16 = 6;
+pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
+pub(super) const NFTA_CHAIN_FLAGS: u16 = 10;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
+pub(super) const NFTA_HOOK_DEV: u16 = 3;
+pub(super) const NFTA_HOOK_DEVS: u16 = 4;
+pub(super) const NFTA_DEVICE_NAME: u16 = 1;
 
 /// `linux/neighbour.h`.
 pub(super) const NDA_LLADDR: u16 = 2;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  RTNLGRP_LINK, addresses ──► events socket ──► indexes ──► query socket ──► Notice ──► sink
+//!  NFNLGRP_NFTABLES ─────────► another ────────► altnames ──┘
 //! ```
 //!
 //! An event is a hint to look, never truth: the one behind a tap's opening still says no carrier. The look at a link that
@@ -26,7 +27,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc::Sender;
 
 use super::answer::{Failure, Part};
-use super::socket::{Netlink, failed, receive_once};
+use super::nft::{self, Hint, Nft};
+use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::uapi::*;
 use super::{Notice, Who, seen, wire};
 use crate::pace::Pace;
@@ -57,7 +59,10 @@ struct Closed;
 #[derive(Debug)]
 pub(super) struct Watch {
     events: Socket,
+    /// Events of nf_tables; none where the kernel has none.
+    closing: Option<Socket>,
     query: Netlink,
+    nft: Nft,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
     /// Links to be looked at later, and when; one look each.
@@ -88,6 +93,10 @@ struct Hints {
     /// Links that are down.
     down: BTreeSet<u32>,
     gone: BTreeSet<u32>,
+    /// Bridges, by altname, of which something happened to what closes them to the host.
+    closing: BTreeSet<String>,
+    /// Something happened to all of that.
+    table: bool,
     lost: bool,
 }
 
@@ -96,16 +105,10 @@ impl Watch {
     pub(super) fn subscribe(sink: Sender<Notice>) -> Result<Self, Failure> {
         let events = subscribed().map_err(|error| failed(Part::Open, &error))?;
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
-        Ok(Self {
-            events,
-            query: Netlink::open()?,
-            sink,
-            buffer,
-            later: BTreeMap::new(),
-            paces: HashMap::new(),
-            resync: None,
-            blind: false,
-        })
+        let closing = subscribed_to_nft().inspect_err(|error| tracing::debug!(%error, "nf_tables cannot be watched")).ok();
+        let (query, nft) = (Netlink::open()?, Nft::default());
+        let (later, paces) = (BTreeMap::new(), HashMap::new());
+        Ok(Self { events, closing, query, nft, sink, buffer, later, paces, resync: None, blind: false })
     }
 
     /// Watches until the sink is closed.
@@ -136,7 +139,9 @@ impl Watch {
         let limit = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()).min(PATIENCE));
         // Rounded up, so as not to turn round once more for the rest of a millisecond.
         let limit = PollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(self.events.as_fd(), PollFlags::POLLIN)], limit) {
+        let sockets = std::iter::once(&self.events).chain(&self.closing);
+        let mut sockets: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut sockets, limit) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -149,8 +154,15 @@ impl Watch {
             meters().netlink_overruns.inc();
             self.resync = Some(at);
         }
+        if hints.table {
+            self.resync.get_or_insert(at);
+        }
         if self.resync.is_some_and(|due| due <= Instant::now()) {
             return self.dump();
+        }
+        for altname in hints.closing {
+            // One that is gone is told of by the links' events.
+            self.look(Who::Altname(&altname))?;
         }
         for index in hints.gone {
             self.later.remove(&index);
@@ -176,7 +188,7 @@ impl Watch {
         for (index, later) in due {
             self.later.remove(&index);
             self.paces.entry(index).or_default().done(now, later.put_off);
-            let link = self.look(index)?;
+            let link = self.look(Who::Index(index))?;
             if let Some(link) = link.filter(|_| !later.second) {
                 self.plan_second_look(&link);
             }
@@ -187,7 +199,7 @@ impl Watch {
     /// A look that another one may follow.
     fn look_first(&mut self, index: u32) -> Result<(), Closed> {
         self.paces.entry(index).or_default().done(Instant::now(), false);
-        if let Some(link) = self.look(index)? {
+        if let Some(link) = self.look(Who::Index(index))? {
             self.plan_second_look(&link);
         }
         Ok(())
@@ -213,9 +225,18 @@ impl Watch {
             let point = points::call(("watch", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
                 Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is
                 // older than the dump to come.
+                Err(_) if hints.lost => break,
+                Err(_) => hints.lost = true,
+            }
+        }
+        let Some(closing) = &self.closing else { return hints };
+        loop {
+            match receive_once(closing, &mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(bytes) => wire::messages(bytes).filter_map(|message| nft::hint(&message)).for_each(|hint| hints.hear(hint)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
                 Err(_) if hints.lost => return hints,
                 Err(_) => hints.lost = true,
             }
@@ -223,20 +244,22 @@ impl Watch {
     }
 
     /// Looks at one link and tells.
-    fn look(&mut self, index: u32) -> Result<Option<LinkSeen>, Closed> {
+    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::look_whole(&mut self.query, Who::Index(index)) {
+        match seen::look_whole(&mut self.query, &mut self.nft, who) {
             Ok(Some(link)) => {
                 self.tell(Notice::Seen { link: link.clone(), at })?;
                 Ok(Some(link))
             }
             Ok(None) => {
-                self.tell(Notice::Gone { index, at })?;
+                if let Who::Index(index) = who {
+                    self.tell(Notice::Gone { index, at })?;
+                }
                 Ok(None)
             }
             Err(failure) => {
-                tracing::warn!(index, said = failure.said, "a link could not be looked at");
+                tracing::warn!(?who, said = failure.said, "a link could not be looked at");
                 self.resync = Some(Instant::now() + RETRY);
                 Ok(None)
             }
@@ -257,12 +280,13 @@ impl Watch {
     fn dump(&mut self) -> Result<(), Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::observe(&mut self.query) {
+        match seen::observe(&mut self.query, &mut self.nft) {
             Ok(links) => {
                 meters().resyncs.inc();
                 (self.resync, self.blind) = (None, false);
                 self.later.clear();
                 self.paces.clear();
+                self.closing = self.closing.take().or_else(|| subscribed_to_nft().ok());
                 links.iter().for_each(|link| self.plan_second_look(link));
                 self.tell(Notice::Resync { links, at })
             }
@@ -293,6 +317,15 @@ impl Watch {
 }
 
 impl Hints {
+    /// A table that changes, closes or opens all at once: all bridges are looked at, in one dump.
+    fn hear(&mut self, hint: Hint) {
+        match hint {
+            Hint::Chain(name) if nft::altname(&name) => _ = self.closing.insert(name),
+            Hint::Chain(_) => {}
+            Hint::Table => self.table = true,
+        }
+    }
+
     /// Copies of an event that speak of the link as a bridge's port (AF_BRIDGE) are hints as well, but one of these says
     /// gone when the link has left its bridge.
     fn take(&mut self, message: &wire::Message<'_>) {
@@ -324,12 +357,21 @@ impl Hints {
     }
 }
 
+/// Room beyond the system's limit where CAP_NET_ADMIN allows it, else up to that.
+fn roomy(socket: &Socket) -> nix::Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &ROOM).or_else(|_| setsockopt(socket, sockopt::RcvBuf, &ROOM))
+}
+
+fn subscribed_to_nft() -> std::io::Result<Socket> {
+    let socket = netfilter()?;
+    roomy(&socket)?;
+    socket.add_membership(NFNLGRP_NFTABLES)?;
+    Ok(socket)
+}
+
 fn subscribed() -> std::io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
-    // Beyond the system's limit where CAP_NET_ADMIN allows, else up to it.
-    if setsockopt(&socket, sockopt::RcvBufForce, &ROOM).is_err() {
-        setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
-    }
+    roomy(&socket)?;
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
         socket.add_membership(group)?;

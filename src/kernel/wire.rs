@@ -17,6 +17,8 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     /// Where each message starts, and what it is about.
     starts: Vec<(usize, Part)>,
+    /// The place of the message whose answer ends the wait.
+    acknowledged: usize,
     too_long: bool,
 }
 
@@ -58,6 +60,21 @@ impl Batch {
         }
     }
 
+    /// Has the last message so far answered although it succeeds.
+    pub(super) fn acknowledge_last(&mut self) {
+        if let Some((start, _)) = self.starts.last() {
+            let at = start + 6;
+            let flags = u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]]) | NLM_F_ACK;
+            self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
+            self.acknowledged = self.starts.len() - 1;
+        }
+    }
+
+    /// The place of the message that [`Batch::acknowledge_last`] was last told of.
+    pub(super) fn acknowledged(&self) -> usize {
+        self.acknowledged
+    }
+
     /// The bytes to send, with consecutive sequence numbers from `first`; with `acknowledge`, the last asks for an
     /// answer although it succeeds. None when a value was too long for its field.
     pub(super) fn finish(&mut self, first: u32, acknowledge: bool) -> Option<&[u8]> {
@@ -66,10 +83,8 @@ impl Batch {
             self.bytes[start + 8..start + 12].copy_from_slice(&seq.to_ne_bytes());
             seq = seq.wrapping_add(1);
         }
-        if let Some((start, _)) = self.starts.last().filter(|_| acknowledge) {
-            let at = start + 6;
-            let flags = u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]]) | NLM_F_ACK;
-            self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
+        if acknowledge {
+            self.acknowledge_last();
         }
         (!self.too_long).then_some(&self.bytes)
     }
@@ -84,6 +99,11 @@ impl Fields<'_> {
     /// Appends an octet.
     pub(super) fn u8(&mut self, kind: u16, value: u8) {
         self.put(kind, &[value]);
+    }
+
+    /// Appends half a word in the host's order.
+    pub(super) fn u16(&mut self, kind: u16, value: u16) {
+        self.put(kind, &value.to_ne_bytes());
     }
 
     /// Appends a word in the host's order.

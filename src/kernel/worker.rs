@@ -349,9 +349,10 @@ fn subjects(plan: &Plan) -> Vec<String> {
     let mut subjects: Vec<String> = Vec::new();
     for step in &plan.steps {
         let subject = match &step.op {
-            Op::CreateBridge { network, .. } | Op::SetBridge { network, .. } | Op::MarkBridgeAgain { network, .. } => {
-                names::network_altname(*network)
-            }
+            Op::CreateBridge { network, .. }
+            | Op::CloseBridge { network }
+            | Op::SetBridge { network, .. }
+            | Op::MarkBridgeAgain { network, .. } => names::network_altname(*network),
             Op::CreateTap { port, .. }
             | Op::CreateVeth { port, .. }
             | Op::Configure { port, .. }

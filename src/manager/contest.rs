@@ -18,6 +18,9 @@ const PATIENCE: u32 = 5;
 /// A port that stood still for so long is no longer fought over, in seconds.
 pub(super) const QUIET: Duration = Duration::from_secs(10);
 
+/// How long a bridge that cannot be set back waits for its next try at most, in seconds.
+const LONGEST: Duration = Duration::from_secs(10);
+
 const REMEDY: &str = "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone";
 
 /// What is fought over.
@@ -36,6 +39,8 @@ pub(super) struct Mends {
     last: Option<Instant>,
     /// The next time is set already.
     waits: bool,
+    /// Tries in a row that failed.
+    failed: u32,
 }
 
 impl Mends {
@@ -55,6 +60,23 @@ impl Mends {
     /// One begins.
     pub fn begun(&mut self) {
         self.waits = false;
+    }
+
+    /// One has failed; how long the next is to wait.
+    pub fn failed(&mut self) -> Duration {
+        self.waits = true;
+        self.failed = self.failed.saturating_add(1);
+        LONGEST.min(backoff(1) * 2_u32.saturating_pow(self.failed - 1))
+    }
+
+    /// Whether the last one failed and the one before did not.
+    pub fn fails_anew(&self) -> bool {
+        self.failed == 1
+    }
+
+    /// One was carried out.
+    pub fn done(&mut self) {
+        self.failed = 0;
     }
 
     /// Whether somebody keeps undoing it.

@@ -394,6 +394,7 @@ impl Error {
                 Trouble::Taken => "name_taken",
                 Trouble::Gone => "device_gone",
                 Trouble::NoBridge => "no_such_bridge",
+                Trouble::HostNotClosed => "host_not_closed",
                 Trouble::Permission => "no_permission",
                 Trouble::Helper => "netns_helper_unreachable",
                 Trouble::TimedOut => "kernel_timeout",

@@ -181,7 +181,8 @@ impl Manager {
         if before.name != link.name {
             self.renamed(state, before, link);
         }
-        if (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
+        let closed = link.host_closed && !before.host_closed;
+        if closed || (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
             self.follow_bridge(state, link);
         }
     }
@@ -196,7 +197,7 @@ impl Manager {
         self.follow_networks(state, &networks);
     }
 
-    fn follow_networks(self: &Arc<Self>, state: &mut State, networks: &[NetworkId]) {
+    pub(super) fn follow_networks(self: &Arc<Self>, state: &mut State, networks: &[NetworkId]) {
         let entries = networks.iter().filter_map(|id| state.networks.get(id));
         let ports: Vec<PortId> = entries.flat_map(|entry| entry.ports.iter().copied()).collect();
         for port in ports {

@@ -12,7 +12,7 @@ use super::error::whose;
 use super::gc::Leftover;
 use super::state::State;
 use super::view::{Health, Problem};
-use super::{Context, Manager, contest, crowded, rollback};
+use super::{Context, Manager, closing, contest, crowded, rollback};
 
 /// How many leftovers health names one by one.
 const NAMED: usize = 16;
@@ -40,7 +40,7 @@ impl Manager {
         let problems = problems.chain(state.socket_trouble.clone());
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
         let problems = problems.chain(contest::bridge_problems(&state)).chain(kept(&state));
-        let problems = problems.chain(clashes(&state));
+        let problems = problems.chain(clashes(&state)).chain(closing::problems(&state));
         let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
@@ -83,6 +83,8 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let kept = state.kept.iter().map(|port| (DEVICE_KEPT, Some(*port)));
     let bridges = (!state.fought_bridges.is_empty()).then_some((contest::NETWORK_BRIDGE, None));
     let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
+    let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
+    let taking = closing::taking_ras(state).next().map(|_| (closing::TAKES_RAS, None));
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
     store
         .into_iter()
@@ -95,6 +97,8 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
         .chain(kept)
         .chain(clashes)
         .chain(bridges)
+        .chain(open)
+        .chain(taking)
         .chain(leftovers)
         .chain(crowded)
         .collect()

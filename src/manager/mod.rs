@@ -15,6 +15,7 @@
 //! function, `Manager::build`; they differ in the reason.
 
 mod attach;
+mod closing;
 mod contest;
 mod crowded;
 mod detach;
@@ -89,6 +90,8 @@ pub struct Policy {
     pub allowed_bridges: AllowedBridges,
     /// The MTU of agent-made bridges, in bytes.
     pub mtu: u32,
+    /// Whether an agent-made bridge that cannot be closed to the host is refused.
+    pub require_host_closed: bool,
     /// How often everything is compared without a cause.
     pub sweep: Duration,
     /// NICs a server may have unless it says otherwise.
@@ -182,6 +185,7 @@ impl Manager {
         at: Instant,
     ) -> Arc<Self> {
         let mut state = State::new(loaded.store_id, policy.host.clone());
+        state.open.tolerated = !policy.require_host_closed;
         state.resync(links, at);
         let (lost, news) = rollback::detect(&state, &loaded);
         let mut next_event = loaded.next_event;
@@ -250,9 +254,11 @@ impl Manager {
     }
 
     /// Goes by other rules from now on. What is made already stays as it was made.
-    pub fn set_policy(&self, policy: Policy) {
+    pub fn set_policy(self: &Arc<Self>, policy: Policy) {
+        let required = policy.require_host_closed;
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         self.causes_ended(&mut self.lock());
+        self.require_closed(required);
         self.retries.notify_one();
     }
 

@@ -12,7 +12,7 @@ use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
 use crate::model::memory::Made;
 use crate::model::subnet::NewSubnet;
 use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
-use crate::plan::{Kind, LinkSeen, PlanError, Reason, Want, carried, plan};
+use crate::plan::{Kind, LinkSeen, Op, PlanError, Reason, Step, Want, carried, plan};
 use crate::store::{Change, Purpose};
 
 use super::repair::claim_port;
@@ -254,7 +254,7 @@ impl Manager {
             .collect())
     }
 
-    fn bridge_outcome(&self, outcome: Outcome) -> Result<(), Error> {
+    pub(super) fn bridge_outcome(&self, outcome: Outcome) -> Result<(), Error> {
         match outcome {
             Outcome::Done(done) => {
                 let mut state = self.lock();
@@ -286,7 +286,12 @@ impl Manager {
                 return Err(Error::NetworkInUse { network: id, ports: entry.ports.len() });
             }
             let want = Want { absent_bridges: vec![id], ..Want::default() };
-            (plan(Reason::Change, &want, &state.have)?, entry.subnets.clone())
+            let mut plan = plan(Reason::Change, &want, &state.have)?;
+            // Somebody else may have deleted the bridge; from Linux 6.16 on what closed it stays.
+            if plan.steps.is_empty() && entry.record.bridge.is_none() {
+                plan.steps.push(Step { op: Op::DeleteBridge { network: id }, undo: None });
+            }
+            (plan, entry.subnets.clone())
         };
         if !plan.steps.is_empty() {
             let outcome = answered(self.hands.submit(plan)?).await?;

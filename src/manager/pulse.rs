@@ -93,10 +93,12 @@ impl Manager {
     }
 
     /// Looks what the host lacks, for health and its events.
-    pub async fn look_for_lacks(&self) {
+    pub async fn look_for_lacks(self: &Arc<Self>) {
         let Ok(asked) = self.hands.lacks() else { return };
-        if let Ok(lacks) = answered(asked).await {
+        if let Ok(mut lacks) = answered(asked).await {
             let mut state = self.lock();
+            // What is tolerated is no lack.
+            lacks.retain(|lack| !(state.open.tolerated && matches!(lack, Lack::HostClosing { .. })));
             let fewer = lacks.len() < state.lacks.len();
             state.lacks = lacks;
             if fewer {
@@ -104,6 +106,7 @@ impl Manager {
             }
             self.tell_health(&mut state);
         }
+        self.look_at_operators_bridges().await;
     }
 }
 
@@ -112,6 +115,9 @@ impl From<&Lack> for Problem {
         match lack {
             Lack::Tun { said, remedy } => {
                 Self { reason: "tun_unusable", detail: format!("no tap can be made: {said}"), remedy: remedy.clone() }
+            }
+            Lack::HostClosing { said } => {
+                super::closing::problem(format!("this kernel does not let nicd close a bridge to the host ({said})"))
             }
             Lack::NetnsHelper { said } => Self {
                 reason: "netns_helper_unreachable",

@@ -113,6 +113,10 @@ impl Manager {
                     Error::Kernel(error) if matches!(error.trouble, Trouble::Taken | Trouble::Gone | Trouble::NoBridge) => {
                         self.look_at_everything().await.is_ok()
                     }
+                    Error::Kernel(error) if error.trouble == Trouble::HostNotClosed => {
+                        let network = self.lock().port(port)?.record.network_id;
+                        self.could_not_close(network, error)
+                    }
                     Error::Plan(PlanError::IndexTaken(_)) => true,
                     // A port that drags its bridge down may not have been seen yet.
                     Error::Plan(PlanError::MtuAboveBridge { .. }) if reason == Reason::Attach && tried == 1 => {
@@ -543,23 +547,38 @@ impl Manager {
             }
             self.plan_bridge(&state, network)
         };
-        if let Some(plan) = plan
-            && let Ok(answer) = self.hands.submit(plan)
-        {
-            match answered(answer).await {
-                Ok(Outcome::Done(done)) => {
-                    let mut state = self.lock();
-                    let at = done.at.unwrap_or_else(Instant::now);
-                    done.seen.into_iter().for_each(|link| {
-                        state.seen(link, at);
-                    });
-                }
-                failed => tracing::warn!(%network, ?failed, "a bridge could not be set back"),
-            }
+        let outcome = match plan.map(|plan| self.hands.submit(plan)) {
+            None => Ok(None),
+            Some(Ok(answer)) => answered(answer).await.map(Some),
+            Some(Err(refused)) => Err(refused.into()),
+        };
+        let outcome = outcome.and_then(|outcome| outcome.map_or(Ok(()), |outcome| self.bridge_outcome(outcome)));
+        let open = match &outcome {
+            Err(Error::Kernel(error)) => error.trouble == Trouble::HostNotClosed && !self.could_not_close(network, error),
+            _ => false,
+        };
+        let mut state = self.lock();
+        let Some(entry) = state.networks.get_mut(&network) else { return };
+        entry.claim.release();
+        let Err(error) = outcome else { return entry.mends.done() };
+        let wait = entry.mends.failed();
+        if entry.mends.fails_anew() {
+            tracing::warn!(%network, %error, "a bridge could not be set back, and is tried again");
         }
-        if let Some(entry) = self.lock().networks.get_mut(&network) {
-            entry.claim.release();
+        if open {
+            // Its ports are not right then.
+            self.follow_networks(&mut state, &[network]);
         }
+        self.repair_bridge_later(network, wait);
+    }
+
+    fn repair_bridge_later(self: &Arc<Self>, network: NetworkId, wait: Duration) {
+        let manager = Arc::clone(self);
+        // Not in the tracker: a stop need not wait for it.
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            manager.repair_bridge(network).await;
+        });
     }
 
     /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.

@@ -20,6 +20,7 @@ use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen
 
 use crate::store::{Holder, LostCommits, StoreError};
 
+use super::closing::Open;
 use super::contest::{Contest, Mends};
 use super::error::Error;
 use super::gc::Leftover;
@@ -100,6 +101,8 @@ pub(super) struct State {
     pub kept: BTreeSet<PortId>,
     /// Networks whose agent-made bridge somebody keeps changing.
     pub fought_bridges: BTreeSet<NetworkId>,
+    /// Agent-made bridges that could not be closed to the host.
+    pub open: Open,
     /// The commits that a store put back no longer knows, while devices sealed by them are there.
     pub lost: Option<LostCommits>,
 }
@@ -212,6 +215,7 @@ impl State {
     /// Forgets a network.
     pub fn remove_network(&mut self, id: NetworkId) {
         self.fought_bridges.remove(&id);
+        self.open.closed(id);
         let Some(entry) = self.networks.remove(&id) else { return };
         if let Some(networks) = self.segments.get_mut(&entry.segment) {
             networks.remove(&id);
@@ -557,6 +561,7 @@ impl State {
                 mac: network.bridge_mac(),
                 mtu: network.mtu,
                 alias: names::bridge_tag(self.store_id, network.id),
+                close: !self.open.may_stay(network.id),
             },
         };
         BridgeWant { network: network.id, made }
@@ -647,6 +652,9 @@ impl State {
             return false;
         }
         self.looked.insert(link.index, at);
+        if link.host_closed {
+            link.marks().for_each(|mark| self.open.closed(NetworkId(mark)));
+        }
         self.regroup(&link);
         self.have.insert(link);
         true

@@ -29,6 +29,8 @@ pub enum FactName {
     Device,
     /// It is in its network's bridge.
     Bridge,
+    /// Its network's agent-made bridge, and it as a port of that, deliver nothing to the host's stack.
+    HostClosed,
     /// It is finished: sealed with the alias, and in a namespace the addresses are set.
     Built,
     /// The port is to be up, and the device is.
@@ -48,6 +50,7 @@ impl FactName {
             Self::Namespace => "namespace",
             Self::Device => "device",
             Self::Bridge => "bridge",
+            Self::HostClosed => "host_closed",
             Self::Built => "built",
             Self::Admin => "admin_up",
             Self::Carrier => "carrier",
@@ -63,6 +66,7 @@ impl FactName {
             Self::Namespace => "namespace_gone",
             Self::Device => "device_missing",
             Self::Bridge => "not_in_bridge",
+            Self::HostClosed => "host_not_closed",
             Self::Built => "unfinished",
             Self::Admin => "admin_down",
             Self::Carrier => "no_carrier",
@@ -79,8 +83,15 @@ impl Serialize for FactName {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<FactName> {
-    const ORDER: [FactName; 6] =
-        [FactName::Device, FactName::Bridge, FactName::Built, FactName::Admin, FactName::Carrier, FactName::Forwarding];
+    const ORDER: [FactName; 7] = [
+        FactName::Device,
+        FactName::Bridge,
+        FactName::HostClosed,
+        FactName::Built,
+        FactName::Admin,
+        FactName::Carrier,
+        FactName::Forwarding,
+    ];
     let device = have.device(port.id);
     ORDER.into_iter().find(|&fact| !device.is_some_and(|link| holds(fact, link, port, bridge, have)))
 }
@@ -97,6 +108,14 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
     let master = || match link.master.and_then(|index| have.link(index)) {
         Some(bridge) => format!("{} is in {}", link.name, bridge.name),
         None => format!("{} is in no bridge", link.name),
+    };
+    let closed = || match (bridge_seen(bridge, have), link.bridge_port) {
+        _ if !bridge.made.closes() => "guests' frames may reach the host: links.require_host_closed is false".to_owned(),
+        (Some(home), _) if !home.host_closed => format!("guests' frames reach the host through {}", home.name),
+        (_, Some(seen)) if !seen.passes_link_local => {
+            format!("frames to 01:80:c2:00:00:0X reach the host through {}", link.name)
+        }
+        _ => "no frame reaches the host".to_owned(),
     };
     let built = || match &port.nic {
         NicWant::Tap { .. } => format!("alias is {}", link.alias.as_deref().unwrap_or("not set")),
@@ -116,14 +135,19 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
         _ => "the bridge port does not forward".to_owned(),
     };
     let fact = |fact, detail| Fact { fact, ok: holds(fact, link, port, bridge, have), detail };
-    vec![
+    let mut all = vec![
         fact(FactName::Device, format!("{} with index {}", link.name, link.index)),
         fact(FactName::Bridge, master()),
         fact(FactName::Built, built()),
         fact(FactName::Admin, admin()),
         fact(FactName::Carrier, carrier()),
         fact(FactName::Forwarding, forwarding()),
-    ]
+    ];
+    // An operator's bridge is left as it is.
+    if matches!(bridge.made, BridgeMade::ByAgent { .. }) {
+        all.insert(2, fact(FactName::HostClosed, closed()));
+    }
+    all
 }
 
 /// The bridge a want names, where the kernel has it.
@@ -138,6 +162,11 @@ fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, 
     match fact {
         FactName::Possible | FactName::Bound | FactName::Namespace | FactName::Device => true,
         FactName::Bridge => link.master.is_some() && link.master == bridge_seen(bridge, have).map(|bridge| bridge.index),
+        FactName::HostClosed => {
+            !bridge.made.closes()
+                || bridge_seen(bridge, have).is_some_and(|home| home.host_closed)
+                    && link.bridge_port.is_some_and(|seen| seen.passes_link_local)
+        }
         FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
         FactName::Admin => port.admin_up && link.up,
         FactName::Carrier => link.lower_up,

@@ -61,6 +61,13 @@ pub struct LinkSeen {
     /// What it has beyond a bridge as nicd makes one; nothing of it where it is no bridge.
     #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
     pub extras: BridgeExtras,
+    /// Whether the host's stack gets no frame through it. Looked for on bridges marked as ours alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_closed: bool,
+    /// Whether it is a bridge through which the host takes router advertisements: it is up, has IPv6, and its `accept_ra`
+    /// is in force beside its `forwarding`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_ras: bool,
     /// Its settings as a bridge's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_port: Option<BridgePort>,
@@ -159,6 +166,10 @@ pub struct BridgePort {
     /// Whether another of its flags is not as the kernel makes ports: flooding, isolation, locking and the like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
+    /// Whether it forwards frames to 01:80:c2:00:00:0X as any multicast. Else the bridge gives them to the host's stack as
+    /// received by the port itself, past whatever closes the bridge (`br_handle_frame`, net/bridge/br_input.c).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passes_link_local: bool,
 }
 
 /// A tap's settings (`IFLA_INFO_DATA`).
@@ -197,6 +208,8 @@ impl LinkSeen {
             beside: None,
             v6_autoconf: false,
             extras: BridgeExtras::default(),
+            host_closed: false,
+            takes_ras: false,
             bridge_port: None,
             tap: None,
         }

@@ -124,7 +124,8 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
-    /// Makes a bridge with STP and multicast snooping off, forward delay 0, no IPv6 address; marks it, sets it up.
+    /// Makes a bridge with STP and multicast snooping off, forward delay 0, no IPv6 address, and marks it. It is not up: it is
+    /// closed to the host before.
     CreateBridge {
         /// Whose bridge.
         network: NetworkId,
@@ -139,7 +140,14 @@ pub enum Op {
         /// The alias that tags it as this store's.
         alias: String,
     },
-    /// Sets an agent-made bridge back to what it was made with.
+    /// Closes an agent-made bridge to the host: what comes in by the bridge itself, which is what a bridge delivers to the
+    /// host's stack, is dropped (a chain of `table netdev nicd`). Nothing takes this back but [`Op::DeleteBridge`]: an open
+    /// bridge is never right.
+    CloseBridge {
+        /// Whose bridge.
+        network: NetworkId,
+    },
+    /// Sets an agent-made bridge back to what it was made with, or up for the first time.
     SetBridge {
         /// Whose bridge.
         network: NetworkId,
@@ -165,7 +173,7 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         alias: Option<String>,
     },
-    /// Deletes a network's agent-made bridge.
+    /// Deletes a network's agent-made bridge, and what closed it to the host.
     DeleteBridge {
         /// Whose bridge.
         network: NetworkId,
@@ -353,6 +361,9 @@ pub struct LinkSettings {
     /// Sets the bridge port's other flags back to what the kernel makes ports with.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain: bool,
+    /// Has the bridge port forward frames to 01:80:c2:00:00:0X instead of giving them to the host.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pass_link_local: bool,
     /// Lets the bridge port forward again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forward: bool,
@@ -365,7 +376,8 @@ impl LinkSettings {
     fn facets(&self) -> Vec<Facet> {
         // A port that comes into a bridge has all its flags to be set, and an unfinished one is sealed with its learning off.
         let learning = self.learning.is_some() && self.seal.is_none();
-        let flags = self.master.is_none() && (learning || self.plain || self.forward);
+        let flags =
+            self.master.is_none() && (learning || self.plain || self.forward || self.pass_link_local && self.seal.is_none());
         let all = [
             (Facet::Bridge, self.master.is_some()),
             (Facet::Mac, self.mac.is_some()),
@@ -427,6 +439,7 @@ impl Op {
         match self {
             Self::CreateTap { .. } | Self::CloseTap { .. } | Self::Configure { at: At::Index(_), .. } => false,
             Self::CreateBridge { .. }
+            | Self::CloseBridge { .. }
             | Self::SetBridge { .. }
             | Self::DeleteBridge { .. }
             | Self::CreateVeth { .. }
@@ -462,6 +475,7 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Self::CreateBridge { .. } => "create_bridge",
+            Self::CloseBridge { .. } => "close_bridge",
             Self::SetBridge { .. } => "set_bridge",
             Self::DeleteBridge { .. } => "delete_bridge",
             Self::CreateTap { .. } => "create_tap",

@@ -131,11 +131,13 @@ struct Home {
     index: u32,
     mtu: u32,
     name: String,
+    /// Whether it is closed to the host, and its ports with it.
+    closed: bool,
 }
 
 impl<'a> Planner<'a> {
     fn bridge(&mut self, bridge: &BridgeWant) -> Result<(), PlanError> {
-        let (BridgeMade::ByAgent { index, mac, mtu, alias }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
+        let (BridgeMade::ByAgent { index, mac, mtu, alias, .. }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
         if let Some(link) = self.have.in_place_of_bridge(network) {
             return Err(PlanError::NotOurs(NotOurs::of(link, names::network_altname(network), self.have.store())));
         }
@@ -144,8 +146,17 @@ impl<'a> Planner<'a> {
             let name = self.free_name(|choice| names::network_bridge(network, choice))?;
             let op = Op::CreateBridge { network, index: *index, name, mac: *mac, mtu: *mtu, alias: alias.clone() };
             self.step(op, Some(Op::DeleteBridge { network }));
+            if bridge.made.closes() {
+                self.step(Op::CloseBridge { network }, None);
+            }
+            // Not before it is closed.
+            self.step(set_up(network), None);
             return Ok(());
         };
+        // Before it is up, and never taken back.
+        if bridge.made.closes() && !seen.host_closed {
+            self.step(Op::CloseBridge { network }, None);
+        }
         let mac = (seen.mac != Some(*mac)).then_some(*mac);
         let mtu = (seen.mtu != *mtu).then_some(*mtu);
         let switch = (!seen.up).then_some(Switch::Up);
@@ -217,6 +228,7 @@ impl<'a> Planner<'a> {
     fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
         let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
         let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
+        let closed = bridge.made.closes();
         let seen = bridge_seen(bridge, self.have).or_else(|| match bridge.made {
             BridgeMade::ByAgent { .. } => self.have.unmarked_bridge(bridge.network),
             BridgeMade::Existing { .. } => None,
@@ -226,11 +238,13 @@ impl<'a> Planner<'a> {
                 Err(PlanError::NotABridge(seen.name.clone()))
             }
             (Some(seen), BridgeMade::Existing { .. }) => {
-                Ok(Home { index: seen.index, mtu: self.have.bridge_mtu(seen, port.mtu), name: seen.name.clone() })
+                Ok(Home { index: seen.index, mtu: self.have.bridge_mtu(seen, port.mtu), name: seen.name.clone(), closed })
             }
-            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone() }),
+            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => {
+                Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone(), closed })
+            }
             (None, BridgeMade::ByAgent { index, mtu, .. }) => {
-                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string() })
+                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string(), closed })
             }
             (None, BridgeMade::Existing { name }) => Err(PlanError::NoSuchBridge(name.to_string())),
         }
@@ -252,6 +266,7 @@ impl<'a> Planner<'a> {
             fdb: vec![port.mac],
             learning: Some(false),
             plain: false,
+            pass_link_local: home.closed,
             forward: false,
             seal: Some(seal_of(port)),
         };
@@ -318,6 +333,7 @@ impl<'a> Planner<'a> {
             fdb: if away || !sealed { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
+            pass_link_local: home.closed && (away || seen.bridge_port.is_some_and(|seen| !seen.passes_link_local)),
             forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
             seal: None,
         };
@@ -330,6 +346,7 @@ impl<'a> Planner<'a> {
                 mtu: settings.mtu.and(Some(seen.mtu)),
                 master: settings.master.and(Some(seen.master.unwrap_or(0))),
                 learning: seen.bridge_port.filter(|_| learning).map(|seen| seen.learning),
+                pass_link_local: away && seen.bridge_port.is_some_and(|seen| seen.passes_link_local),
                 ..LinkSettings::default()
             };
             let undo =
@@ -387,6 +404,11 @@ impl<'a> Planner<'a> {
     fn step(&mut self, op: Op, undo: Option<Op>) {
         self.steps.push(Step { op, undo });
     }
+}
+
+fn set_up(network: NetworkId) -> Op {
+    let (stray, off) = (Vec::new(), BridgeExtras::default());
+    Op::SetBridge { network, mac: None, mtu: None, switch: Some(Switch::Up), v6_off: false, stray, off, alias: None }
 }
 
 fn seal_of(port: &PortWant) -> Seal {

@@ -71,6 +71,9 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     if let Some(seen) = link.bridge_port {
         found.differ("learning", "off", off(seen.learning));
         found.differ("port_state", "forwarding", if seen.held { "not forwarding" } else { "forwarding" });
+        if bridge.made.closes() {
+            found.differ("host_closed", "closed", closed(seen.passes_link_local));
+        }
         found.differ("port_flags", "as made", if seen.altered { "altered" } else { "as made" });
     }
     if let (NicWant::Tap { queues, owner, .. }, Some(tap)) = (&port.nic, link.tap) {
@@ -95,6 +98,9 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
     };
     let mut found = Found { object: format!("{} of {object}", seen.name), all: Vec::new() };
     found.differ("kind", Kind::Bridge.as_str(), seen.kind.as_str());
+    if bridge.made.closes() {
+        found.differ("host_closed", "closed", closed(seen.host_closed));
+    }
     if let BridgeMade::ByAgent { mac, mtu, alias, .. } = &bridge.made {
         found.differ("mac", mac.to_string(), shown(seen.mac));
         found.differ("mtu", *mtu, seen.mtu);
@@ -160,6 +166,10 @@ fn shown(mac: Option<Mac>) -> String {
 
 fn up(up: bool) -> &'static str {
     if up { "up" } else { "down" }
+}
+
+fn closed(closed: bool) -> &'static str {
+    if closed { "closed" } else { "open" }
 }
 
 fn off(on: bool) -> &'static str {

@@ -45,12 +45,26 @@ pub enum BridgeMade {
         mtu: u32,
         /// The alias that tags it: the store's id and the network's.
         alias: String,
+        /// Whether it is to be closed to the host.
+        #[serde(default = "closed")]
+        close: bool,
     },
     /// An operator's, which is never changed.
     Existing {
         /// Its name.
         name: LinkName,
     },
+}
+
+impl BridgeMade {
+    /// Whether it is to be closed to the host: an operator's bridge is left as it is.
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::ByAgent { close: true, .. })
+    }
+}
+
+fn closed() -> bool {
+    true
 }
 
 /// A port to be built, or to stay as it is.

@@ -69,10 +69,10 @@ fn a_dry_run_shows_the_steps_and_does_none() {
         let (before, ports) = (links(), bench.ports());
         let on = |server: &str| json!({"server_id": server, "interfaceAttachment": {"net_id": network}});
         let tap = plan(&mut bench, on(&server));
-        assert_eq!(ops(&tap), ["create_bridge", "create_tap", "configure", "persist"]);
+        assert_eq!(ops(&tap), ["create_bridge", "close_bridge", "set_bridge", "create_tap", "configure", "persist"]);
         assert_eq!((&tap[1]["undo"]["op"], &tap[3]["undo"]["op"]), (&json!("close_tap"), &json!("delete_link")));
         let veth = plan(&mut bench, on(&other));
-        assert_eq!(ops(&veth), ["create_bridge", "create_veth", "configure_guest", "configure"]);
+        assert_eq!(ops(&veth), ["create_bridge", "close_bridge", "set_bridge", "create_veth", "configure_guest", "configure"]);
         assert_eq!(plan(&mut bench, on(&server))[1]["op"]["name"].as_str().map(str::len), Some(15));
         assert_eq!((links(), bench.ports()), (before, ports));
         assert!(told.take_links().is_empty() && bench.events.next(std::time::Duration::ZERO).is_none());

@@ -201,5 +201,7 @@ pub fn text(value: &Value) -> String {
 /// A bridge that is none of nicd's: with a MAC of its own, up.
 pub fn foreign_bridge(name: &str, mtu: u32) {
     run(&format!("ip link add {name} type bridge"));
+    // As one is that takes no router advertisements of guests.
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0").expect("accept_ra");
     run(&format!("ip link set {name} address 02:00:00:00:00:01 mtu {mtu} up"));
 }

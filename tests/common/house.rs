@@ -259,6 +259,7 @@ fn policy(sweep: Duration) -> Policy {
         mac_prefix: MacPrefix::default(),
         allowed_bridges: AllowedBridges::default(),
         mtu: 1500,
+        require_host_closed: true,
         sweep,
         nics_per_server: 4,
         host: "house".to_owned(),

@@ -4,7 +4,7 @@ use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::{Mac, names};
 use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, Op, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, network, port, settings, v6_addresses};
+use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, network, port, settings, up, v6_addresses};
 use crate::netns::{in_netns, run};
 
 #[test]
@@ -13,6 +13,9 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
         let mut host = Box::open();
         for mtu in [1450, 1500, 9000, 65_521] {
             host.twice(&create_bridge(mtu));
+            assert!(!ip_link("nbr3cb9bc595699")["flags"].as_array().unwrap().contains(&"UP".into()), "not before it is closed");
+            host.twice(&Op::CloseBridge { network: network() });
+            host.twice(&up());
             let shown = ip_link("nbr3cb9bc595699");
             let data = &shown["linkinfo"]["info_data"];
             assert_eq!((&data["stp_state"], &data["mcast_snooping"], &data["forward_delay"]), (&0.into(), &0.into(), &0.into()));
@@ -36,7 +39,7 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
 fn a_changed_bridge_is_set_back() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         run("ip link set nbr3cb9bc595699 down address 02:00:00:00:00:09 mtu 1400 addrgenmode eui64");
         run("ip link set nbr3cb9bc595699 type bridge stp_state 1 mcast_snooping 1");
         host.twice(&Op::SetBridge {
@@ -133,7 +136,7 @@ fn a_master_that_is_no_bridge_is_told() {
 fn a_full_bridge_is_told() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         fill(1023);
         let port = port(1);
         host.apply(&create_tap(port, DEVICE));

@@ -4,7 +4,7 @@ use nicd::kernel::linux::{Held, Linux, LinuxHost};
 use nicd::kernel::{Applied, Host, Kernel, OpError, Trouble, Who};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{LinkName, Mac, NetworkId, Owner, PortId, names};
-use nicd::plan::{At, LinkSeen, LinkSettings, Op, Seal, Switch};
+use nicd::plan::{At, BridgeExtras, LinkSeen, LinkSettings, Op, Seal, Switch};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -54,6 +54,13 @@ impl Box {
         self.kernel.look(Who::Altname(&names::port_altname(port))).unwrap()
     }
 
+    /// An agent-made bridge, as a plan makes one.
+    pub fn bridge(&mut self, mtu: u32) {
+        self.apply(&create_bridge(mtu));
+        self.apply(&Op::CloseBridge { network: network() });
+        self.apply(&up());
+    }
+
     /// The whole of a tap's attach.
     pub fn attach_tap(&mut self, port: PortId, index: u32, master: u32) -> LinkName {
         self.apply(&create_tap(port, index));
@@ -96,6 +103,12 @@ pub fn create_bridge(mtu: u32) -> Op {
     Op::CreateBridge { network: network(), index: BRIDGE, name, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu, alias }
 }
 
+/// Sets the bridge up.
+pub fn up() -> Op {
+    let (stray, off) = (Vec::new(), BridgeExtras::default());
+    Op::SetBridge { network: network(), mac: None, mtu: None, switch: Some(Switch::Up), v6_off: false, stray, off, alias: None }
+}
+
 /// What a port of the bridge with the index `master` gets; 0 for a device in no bridge.
 pub fn settings(port: PortId, master: u32) -> LinkSettings {
     let link =
@@ -119,6 +132,7 @@ fn snapshot() -> Vec<String> {
     let links = json("ip -j -d link");
     let mut all: Vec<String> = links.as_array().unwrap().iter().map(link).collect();
     all.push(run("ip -o addr"));
+    all.push(run("nft list ruleset"));
     let entries = run("bridge fdb");
     // A bridge gives away its own addresses with a delay.
     all.extend(entries.lines().filter(|line| line.contains(" static")).map(str::to_owned));

@@ -4,14 +4,14 @@ use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::Mac;
 use nicd::plan::{At, LinkSettings, Op, Seal, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, seal, sealing, settings, v6_addresses};
+use crate::host::{BRIDGE, Box, DEVICE, ip_link, mac, port, seal, sealing, settings, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
 fn drift_is_put_back_by_altname() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         let port = port(1);
         let name = host.attach_tap(port, DEVICE, BRIDGE);
         run(&format!("bridge fdb del {} dev {name} master", mac(port)));
@@ -35,7 +35,7 @@ fn drift_is_put_back_by_altname() {
 fn a_group_is_deleted_whole_and_nothing_else() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         for number in 0..20 {
             let port = port(u128::from(number));
             host.attach_tap(port, DEVICE + number, BRIDGE);

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use nicd::kernel::{self, Host, NetnsError, Who};
 use nicd::plan::{Kind, Op};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, port};
+use crate::host::{BRIDGE, Box, DEVICE, port};
 use crate::netns::{Guest, in_netns, run};
 
 #[test]
 fn a_dump_and_a_look_agree() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         for number in 0..300_u32 {
             host.attach_tap(port(u128::from(number)), DEVICE + number, BRIDGE);
         }
@@ -42,7 +42,7 @@ fn a_dump_and_a_look_agree() {
 fn a_group_is_seen_while_links_keep_changing() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         let ports: Vec<_> = (0..64_u32).map(|number| port(u128::from(number))).collect();
         for (number, port) in (0..).zip(&ports) {
             host.attach_tap(*port, DEVICE + number, BRIDGE);
@@ -164,7 +164,7 @@ fn looks_are_no_writes() {
         host.kernel.look(Who::Index(1)).unwrap();
         host.kernel.broad_routes().unwrap();
         let before = kernel::writes();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         assert!(kernel::writes() >= before + 4);
     });
 }

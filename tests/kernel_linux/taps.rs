@@ -8,14 +8,14 @@ use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::{Owner, names};
 use nicd::plan::{Kind, Op, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, mac, port, seal, sealing, settings, v6_addresses};
+use crate::host::{BRIDGE, Box, DEVICE, create_tap, ip_link, mac, port, seal, sealing, settings, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
 fn an_attach_makes_what_was_asked_and_no_more() {
     in_netns(|| {
         let mut host = Box::open();
-        host.twice(&create_bridge(1500));
+        host.bridge(1500);
         let port = port(1);
         let name = host.attach_tap(port, DEVICE, BRIDGE);
         drop(std::mem::take(&mut host.held));
@@ -49,7 +49,7 @@ fn an_attach_makes_what_was_asked_and_no_more() {
 fn each_step_may_run_twice() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         let port = port(1);
         let configure = |at| Op::Configure { port, at, settings: settings(port, BRIDGE) };
         host.twice(&create_tap(port, DEVICE));

@@ -6,7 +6,7 @@ use nicd::kernel::{Applied, Host, OpError, Trouble, Who};
 use nicd::model::{Mac, NetnsPin, PortId, names};
 use nicd::plan::{Address, At, GuestSettings, Kind, LinkSettings, Op, Route, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, ip_link, mac, port, seal, settings, v6_addresses};
+use crate::host::{BRIDGE, Box, DEVICE, ip_link, mac, port, seal, settings, v6_addresses};
 use crate::netns::{Guest, in_netns, run};
 
 fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>) -> Op {
@@ -62,7 +62,7 @@ fn given(mac: Mac) -> GuestSettings {
 fn an_attach_gives_the_guest_its_nic() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);

@@ -8,7 +8,7 @@ use nicd::model::names;
 use nicd::plan::{LinkSeen, Op, Switch};
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, port};
+use crate::host::{BRIDGE, Box, DEVICE, port};
 use crate::netns::{Guest, in_netns, run};
 
 fn watch(room: usize) -> Receiver<Notice> {
@@ -50,7 +50,7 @@ const SOON: Duration = Duration::from_secs(3);
 fn an_opened_tap_is_active_at_once_and_again_after_a_short_close() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         let mut notices = watch(1024);
         let name = host.attach_tap(port(1), DEVICE, BRIDGE);
         // What another test has just forked holds the tap open until it runs its program.
@@ -97,7 +97,7 @@ fn changes_by_anybody_are_told_with_names() {
 fn leaving_a_bridge_is_seen_and_is_no_end() {
     in_netns(|| {
         let mut host = Box::open();
-        host.apply(&create_bridge(1500));
+        host.bridge(1500);
         host.attach_tap(port(1), DEVICE, BRIDGE);
         let mut notices = watch(1024);
         host.apply(&Op::Unbind { port: port(1) });

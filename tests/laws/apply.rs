@@ -116,7 +116,7 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         let BridgeMade::ByAgent { mac, mtu, ref alias, .. } = bridge.made else { continue };
         let seen = have.own_bridge(bridge.network).ok_or("the agent's bridge is not there")?;
         if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false)
-            || !(seen.extras.is_none() && seen.stray.is_empty() && seen.alias.as_ref() == Some(alias))
+            || !(seen.extras.is_none() && seen.stray.is_empty() && seen.host_closed && seen.alias.as_ref() == Some(alias))
         {
             return Err(format!("{bridge:?}: {seen:?}"));
         }
@@ -129,6 +129,9 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         let link = (seen.mac, seen.mtu, seen.up) == (Some(port.mac.host_side()), bridge.mtu, port.admin_up);
         let learning = seen.bridge_port.is_none_or(|seen| seen.learning);
         let held = seen.bridge_port.is_some_and(|seen| seen.held);
+        if bridge.host_closed && seen.bridge_port.is_some_and(|seen| !seen.passes_link_local) {
+            return Err(format!("{port:?} gives frames to the host: {seen:?}"));
+        }
         if held {
             return Err(format!("{port:?} is held: {seen:?}"));
         }
@@ -189,8 +192,8 @@ fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
 }
 
 /// Compares a host with what it was before `steps` were begun and taken back. Some things only go forwards: what was
-/// removed stays so, a device that was being finished may be finished, a mark that was put back stays, and what somebody
-/// set of address generation and port flags stays undone.
+/// removed stays so, a device that was being finished may be finished, a mark that was put back stays, what was closed to the
+/// host stays closed, and what somebody set of address generation and port flags stays undone.
 fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<(), String> {
     let removed = removed(steps);
     let marked_again: BTreeMap<u32, String> = steps.iter().filter_map(|step| marks_again(&step.op)).collect();
@@ -212,12 +215,14 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
         }
         if let (Some(now), Some(before)) = (now.bridge_port.as_mut(), link.bridge_port) {
             now.altered |= before.altered;
+            now.passes_link_local &= before.passes_link_local;
             if before.held {
                 (now.held, now.forwarding) = (true, false);
             }
         }
         if ours(link) {
             now.extras = link.extras;
+            now.host_closed = link.host_closed;
             now.stray.clone_from(&link.stray);
         }
         if has(link, &finished) {
@@ -268,7 +273,9 @@ fn ours(link: &LinkSeen) -> bool {
 fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
     let (mark, index, name) = match op {
         Op::CreateBridge { network, index, name, .. } => (names::network_altname(*network), Some(*index), Some(name)),
-        Op::SetBridge { network, .. } | Op::DeleteBridge { network } => (names::network_altname(*network), None, None),
+        Op::CloseBridge { network } | Op::SetBridge { network, .. } | Op::DeleteBridge { network } => {
+            (names::network_altname(*network), None, None)
+        }
         Op::CreateTap { port, index, name, .. } | Op::CreateVeth { port, index, name, .. } => {
             (names::port_altname(*port), Some(*index), Some(name))
         }

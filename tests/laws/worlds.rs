@@ -81,6 +81,8 @@ enum Drift {
     BridgeExtras,
     BridgeUnmarked,
     BridgeUntagged,
+    BridgeOpen,
+    LinkLocal(usize),
 }
 
 /// A link that is not nicd's, however much its names look like it.
@@ -145,6 +147,7 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Renamed as fn(usize) -> Drift),
         Just(Drift::Opened as fn(usize) -> Drift),
         Just(Drift::Deleted as fn(usize) -> Drift),
+        Just(Drift::LinkLocal as fn(usize) -> Drift),
     ];
     let bridges = prop_oneof![
         Just(Drift::BridgeMac),
@@ -153,7 +156,8 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::BridgeV6),
         Just(Drift::BridgeExtras),
         Just(Drift::BridgeUnmarked),
-        Just(Drift::BridgeUntagged)
+        Just(Drift::BridgeUntagged),
+        Just(Drift::BridgeOpen),
     ];
     prop_oneof![3 => (ports, 0..PORTS).prop_map(|(drift, port)| drift(port)), 1 => bridges]
 }
@@ -312,6 +316,10 @@ impl Drift {
             Self::Renamed(port) => device(port, &|link| link.name = format!("was{port}")),
             Self::Opened(port) => fake.set_carrier(port_id(port), true),
             Self::Deleted(port) => fake.delete_link(&names::port_altname(port_id(port))),
+            Self::BridgeOpen => bridge(|link| link.host_closed = false),
+            Self::LinkLocal(port) => device(port, &|link| {
+                link.bridge_port = link.bridge_port.map(|seen| BridgePort { passes_link_local: false, ..seen });
+            }),
             Self::BridgeMac => bridge(|link| link.mac = Some(Mac([2, 0, 0, 0, 0, 1]))),
             Self::BridgeMtu => bridge(|link| link.mtu = 1300),
             Self::BridgeDown => bridge(|link| link.up = false),
@@ -341,6 +349,7 @@ fn want(nics: &[NicSpec], index: u32) -> Want {
         mac: Mac([0xfe, 0x62, 0, 0, 0, 1]),
         mtu: 1450,
         alias: names::bridge_tag(STORE, network_id(true)),
+        close: true,
     };
     let bridges = vec![
         BridgeWant { network: network_id(true), made },

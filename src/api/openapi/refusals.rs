@@ -237,6 +237,7 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (kernel(Trouble::Gone, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::NoBridge, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), ANY),
+        (kernel(Trouble::HostNotClosed, "Operation not supported (EOPNOTSUPP)"), &[Attach]),
         (kernel(Trouble::Helper, "nicd-netns does not answer"), &[Attach]),
         (kernel(Trouble::TimedOut, "no answer in 5 s"), ANY),
         (kernel(Trouble::Other, "Invalid argument (EINVAL)"), ANY),
