@@ -8,8 +8,12 @@ use std::path::PathBuf;
 /// What is kept in any case, in bytes: some commits, and the log's way into the database.
 const LEAST: u64 = 512 * 1024;
 
-/// What the detach of one port may add to a log that cannot be shortened, in bytes: two commits of some pages each.
-const A_DETACH: u64 = 64 * 1024;
+/// What the detach of one port may add to a log that cannot be shortened, in bytes: two commits of some pages each, for each
+/// of which a step is given up.
+const A_DETACH: u64 = 2 * STEP;
+
+/// How much is given up at a time: others who fill the disk may take what is left of it.
+const STEP: u64 = 64 * 1024;
 
 /// How much is written at once.
 const CHUNK: usize = 64 * 1024;
@@ -69,6 +73,13 @@ impl Reserve {
             left -= u64::try_from(part).unwrap_or(left);
         }
         Ok(())
+    }
+
+    /// Gives a part of it up; whether there was one.
+    pub fn give(&self) -> bool {
+        let is = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        self.trim(is.saturating_sub(STEP));
+        is > 0
     }
 
     /// Gives all of it up.

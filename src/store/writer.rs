@@ -202,10 +202,16 @@ impl Writer {
         if freeing.is_empty() {
             return;
         }
-        self.reserve.release();
-        // What was written twice is there once then. Not possible while somebody reads.
-        self.move_log("TRUNCATE");
-        match self.write(&mut freeing) {
+        let written = loop {
+            let given = self.reserve.give();
+            // What was written twice is there once then. Not possible while somebody reads.
+            self.move_log("TRUNCATE");
+            let written = self.write(&mut freeing);
+            if written != Err(StoreError::Full) || !given {
+                break written;
+            }
+        };
+        match written {
             Err(error) if freeing.len() > 1 => self.write_each(freeing, &error),
             written => {
                 self.settle();

@@ -123,10 +123,12 @@ fn a_reader_that_does_not_end_is_told_of_and_detaches_work_to_the_end() {
         assert!(problems(&mut bench).contains(&"store_held".to_owned()));
         // Also when others fill what is left.
         let mut ballast = fs::File::create(bench.daemon.state().join("ballast")).unwrap();
-        while ballast.write_all(&[0; 4096]).is_ok() {}
+        let mut fill = || while ballast.write_all(&[0; 4096]).is_ok() {};
+        fill();
         attach(&mut bench.api, &server, &network).refused(507, "store_full");
         for port in &ports[..30] {
             bench.detach(&server, port);
+            fill();
         }
         // And a start in this state.
         bench.daemon.kill();
