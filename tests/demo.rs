@@ -103,7 +103,7 @@ fn holds(output: &Output) {
         "SIGKILL: ended after",
         " pings sent, 0 lost;",
         "the kernel told of no change",
-        "saw it go",
+        "closed its tap first",
         "links as before: lo on the node, lo in the guest",
         "0 networks, 0 subnets, 0 servers, 0 ports, 0 addresses",
         "this host has the same links as before",

@@ -380,6 +380,7 @@ fn with_ports(dir: &Path) -> (Vec<Port>, Vec<u8>) {
         guest_device: None,
         releasing: Vec::new(),
         tap: None,
+        forced: false,
         tag: None,
     });
     let changes = [Change::PutServer(server())].into_iter().chain(ports.iter().map(put)).collect();

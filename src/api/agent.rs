@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use crate::manager::{Reply, ServerView};
+use crate::manager::{Context, Reply, ServerView};
 use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{Guest, Owner, ServerId};
@@ -18,7 +18,7 @@ use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
-use super::listing::form;
+use super::listing::{forced, form};
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most NICs a server may be allowed.
@@ -67,7 +67,8 @@ pub(super) async fn delete_server(
     let deleted = async {
         let id = id(What::Server, &text)?;
         let nics = with_nics(query.as_deref())?;
-        desk.perform(Action::DeleteServer(id, nics), context(&caller)).await?;
+        let context = Context { force: forced(query.as_deref())?, ..context(&caller) };
+        desk.perform(Action::DeleteServer(id, nics), context).await?;
         Ok(StatusCode::NO_CONTENT)
     };
     tell(deleted.await, COMPUTE)
@@ -101,9 +102,10 @@ fn with_nics(query: Option<&str>) -> Result<WithNics, Refusal> {
         nics = match (key.as_str(), value.to_ascii_lowercase().as_str()) {
             ("detach", "true" | "1" | "") => WithNics::Detach,
             ("detach", "false" | "0") => WithNics::Refuse,
+            ("force", _) => nics,
             _ => {
                 let given: String = format!("{key}={value}").escape_debug().take(64).collect();
-                return Err(Refusal::Query(format!("'{given}' is not possible here; ?detach=true is")));
+                return Err(Refusal::Query(format!("'{given}' is not possible here; ?detach=true and ?force=true are")));
             }
         };
     }

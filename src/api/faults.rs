@@ -330,6 +330,7 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
             Trouble::TimedOut
             | Trouble::Taken
             | Trouble::Gone
+            | Trouble::Unmarked
             | Trouble::Helper
             | Trouble::HostNotClosed
             | Trouble::Permission => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),

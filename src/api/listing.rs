@@ -227,6 +227,19 @@ pub(super) fn form(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// `?force=`: whether a device is to go also while a process holds it open. Other parameters are their readers' own.
+pub(super) fn forced(query: Option<&str>) -> Result<bool, Refusal> {
+    let given = form(query.unwrap_or_default()).into_iter().rfind(|(key, _)| key == "force");
+    match given.map(|(_, value)| value.to_ascii_lowercase()).as_deref() {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1" | "") => Ok(true),
+        Some(other) => {
+            let other: String = other.escape_debug().take(64).collect();
+            Err(Refusal::Query(format!("force={other}: true or false is expected")))
+        }
+    }
+}
+
 /// Whether a path is UTF-8 once its escapes are undone.
 pub(super) fn is_text(path: &str) -> bool {
     String::from_utf8(unescaped(path, b'+')).is_ok()

@@ -153,7 +153,7 @@ fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], Refus
 
 /// What an action goes with into log and events.
 fn context(caller: &Caller) -> Context {
-    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone(), revision: None }
+    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone(), revision: None, force: false }
 }
 
 /// A reply of another kind than the action's: a slip of ours.

@@ -13,7 +13,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::manager::{PortFilter, PortView, Reply, ServerView};
+use crate::manager::{Context, PortFilter, PortView, Reply, ServerView};
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
 
@@ -22,7 +22,7 @@ use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
 use super::links::Site;
 use super::listener::Caller;
-use super::listing::{Listing, form};
+use super::listing::{Listing, forced, form};
 use super::microversion::Microversion;
 use super::{Desk, context, flavors, id, json_body, slip, tell};
 
@@ -134,7 +134,8 @@ pub(super) async fn detach(
     let detached = async {
         let (server, port) = ids(&desk, &params)?;
         let after = after(query.as_deref())?;
-        desk.perform(Action::Detach(server, port, after), context(&caller)).await?;
+        let context = Context { force: forced(query.as_deref())?, ..context(&caller) };
+        desk.perform(Action::Detach(server, port, after), context).await?;
         Ok(StatusCode::ACCEPTED)
     };
     tell(detached.await, COMPUTE)

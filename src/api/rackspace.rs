@@ -4,12 +4,12 @@
 use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{RawPathParams, State};
+use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::manager::{NetworkView, PortFilter, PortView, Reply};
+use crate::manager::{Context, NetworkView, PortFilter, PortView, Reply};
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
 use crate::model::{NetworkId, Subnet};
 
@@ -17,6 +17,7 @@ use super::dialect::RACKSPACE;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields};
 use super::listener::Caller;
+use super::listing::forced;
 use super::nova::{ids, param, server_id};
 use super::{Desk, context, id, json_body, slip, tell};
 
@@ -54,10 +55,16 @@ pub(super) async fn create(
     tell(created.await, RACKSPACE)
 }
 
-pub(super) async fn delete(State(desk): State<Desk>, params: RawPathParams, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn delete(
+    State(desk): State<Desk>,
+    params: RawPathParams,
+    RawQuery(query): RawQuery,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     let deleted = async {
         let (server, port) = ids(&desk, &params)?;
-        desk.perform(Action::Detach(server, port, AfterDetach::AsMade), context(&caller)).await?;
+        let context = Context { force: forced(query.as_deref())?, ..context(&caller) };
+        desk.perform(Action::Detach(server, port, AfterDetach::AsMade), context).await?;
         Ok::<_, Refusal>(StatusCode::OK)
     };
     tell(deleted.await, RACKSPACE)

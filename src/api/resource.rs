@@ -21,7 +21,7 @@ use super::faults::{Refusal, What};
 use super::fields::Fields;
 use super::links::Site;
 use super::listener::Caller;
-use super::listing::Listing;
+use super::listing::{Listing, forced};
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// One kind of thing, as the manager gives it out.
@@ -109,12 +109,14 @@ pub(super) async fn update<R: Resource>(
 pub(super) async fn delete<R: Resource>(
     State(desk): State<Desk>,
     Path(text): Path<String>,
+    RawQuery(query): RawQuery,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
     let deleted = async {
         let action = R::delete(id(R::WHAT, &text)?);
-        desk.perform(action, conditional(&caller, &headers)?).await?;
+        let force = matches!(action, Action::DeletePort(_)) && forced(query.as_deref())?;
+        desk.perform(action, Context { force, ..conditional(&caller, &headers)? }).await?;
         Ok::<_, Refusal>(StatusCode::NO_CONTENT)
     };
     tell(deleted.await, NETWORK)

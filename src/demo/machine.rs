@@ -29,6 +29,8 @@ pub(super) enum Order {
     Open(Card),
     /// Ping an address so many times.
     Ping(IpAddr, u16),
+    /// Close the NIC.
+    Unplug,
 }
 
 /// A NIC as a VMM is told of it.
@@ -54,7 +56,7 @@ pub(super) enum Report {
     Opened(Moment),
     /// What became of the pings.
     Pinged(Tally),
-    /// The tap was deleted while it was open.
+    /// The tap is closed, or was deleted while it was open.
     Unplugged,
 }
 
@@ -110,9 +112,9 @@ impl Machine {
         }
     }
 
-    /// Waits until it has seen its NIC go.
-    pub(super) fn unplugged(&mut self) -> Result<(), Failure> {
-        match self.report()? {
+    /// Has it close its NIC.
+    pub(super) fn unplug(&mut self) -> Result<(), Failure> {
+        match self.order(&Order::Unplug)? {
             Report::Unplugged => Ok(()),
             other => Err(unexpected(&other)),
         }

@@ -43,6 +43,10 @@ pub(super) fn run() -> Result<(), Failure> {
                 let tally = vm.ping(to, count)?;
                 report(&Report::Pinged(tally))?;
             }
+            Some(Order::Unplug) => {
+                drop(vm);
+                return report(&Report::Unplugged);
+            }
             Some(Order::Open(_)) => {}
             None if orders.ended => return Ok(()),
             None => vm.wait(Some(io::stdin().as_fd()), LIMIT)?,

@@ -343,6 +343,9 @@ impl World {
             (Kind::Bridge, _) => link.up,
             (Kind::Veth | Kind::Other, _) => link.lower_up,
         };
+        if let Some(tap) = &mut link.tap {
+            tap.held = self.open.contains(&link.index);
+        }
         let bridge_up = link.master.and_then(|index| self.links.get(&index)).is_some_and(|bridge| bridge.up);
         match link.master {
             None => link.bridge_port = None,
@@ -557,7 +560,7 @@ impl World {
                 self.create(*index, name, Kind::Tap)?;
                 if let Some(link) = self.links.get_mut(index) {
                     let uid = owner.uid.or(if owner.gid.is_none() { Some(0) } else { None });
-                    link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, uid, gid: owner.gid });
+                    link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, held: false, uid, gid: owner.gid });
                 }
             }
             Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, mac, mtu, .. } => {

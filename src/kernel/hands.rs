@@ -13,7 +13,7 @@ use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{BroadRoute, LinkSeen, Plan};
 
-use super::reaper::{self, ToReap};
+use super::reaper::{self, Doomed, Reaped, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
 use super::{Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
 
@@ -37,11 +37,11 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`; when too much waits, `commit` was not called.
     fn submit_with(&self, plan: Plan, commit: Commit<'_>) -> Result<Answer<Outcome>, Refused>;
 
-    /// Deletes a port's device, together with others that wait.
+    /// Deletes a port's device, together with others that wait; one that a process holds open only when that is asked for.
     ///
     /// # Errors
     /// As for `submit`.
-    fn delete(&self, port: PortId) -> Result<Answer<Result<(), OpError>>, Refused>;
+    fn delete(&self, device: Doomed) -> Result<Answer<Result<Reaped, OpError>>, Refused>;
 
     /// The namespace a path names.
     ///
@@ -174,9 +174,9 @@ impl<H: Host> Hands for Workshop<H> {
         self.worker_for(&plan).submit_with(plan, commit)
     }
 
-    fn delete(&self, port: PortId) -> Result<Answer<Result<(), OpError>>, Refused> {
+    fn delete(&self, device: Doomed) -> Result<Answer<Result<Reaped, OpError>>, Refused> {
         let (answer, answered) = oneshot::channel();
-        self.reaper.push(ToReap::Device { port, answer })?;
+        self.reaper.push(ToReap::Device { device, answer })?;
         Ok(answered)
     }
 

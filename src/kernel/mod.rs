@@ -246,6 +246,8 @@ pub enum Trouble {
     GuestNameTaken,
     /// The link is not there (ENODEV).
     Gone,
+    /// A device of ours has neither its altname nor its alias, or somebody keeps taking them off: it is not touched.
+    Unmarked,
     /// The bridge has no room for another port (EXFULL; 1023 at most).
     BridgeFull,
     /// The bridge is not there, or is no bridge.

@@ -12,8 +12,13 @@
 //! each batch draws a fresh random group, moves its devices there by altname, and deletes the group only when a dump shows
 //! that it holds nothing else: a complete one, or, where attaches and detaches interrupt every dump, several together. No
 //! link is in such a group by accident (one in four billion). On any doubt they are deleted singly.
+//!
+//! That a device is gone is concluded from the kernel's word about that very link, or from a complete dump in which no link
+//! has its altname or its alias. One that lost its altname gets it back and is deleted by it; one that lost both is left, and
+//! is not gone. A tap that a process holds open is taken out of its bridge and stays, unless it is to go all the same: its
+//! holder would read errors from it without end.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +28,7 @@ use tokio::sync::oneshot;
 use crate::exec::Execution;
 use crate::inbox::Inbox;
 use crate::model::{PortId, names};
-use crate::plan::Op;
+use crate::plan::{Kind, LinkSeen, Op, Switch};
 use crate::points;
 use crate::threads;
 
@@ -51,14 +56,17 @@ const LAST: Duration = Duration::from_secs(2);
 /// The same while attaches come in: 16 links delay one by 7 ms.
 const BATCH_AMONG_ATTACHES: usize = 16;
 
+/// How often a device is looked for anew that somebody takes the altname from, or puts it back.
+const TRIES: usize = 8;
+
 /// What the reaper is given.
 pub enum ToReap<H: Host> {
     /// A device to delete.
     Device {
-        /// Whose.
-        port: PortId,
-        /// Told when the kernel has taken it.
-        answer: oneshot::Sender<Result<(), OpError>>,
+        /// Which.
+        device: Doomed,
+        /// Told when the kernel has taken it, or why it stays.
+        answer: oneshot::Sender<Result<Reaped, OpError>>,
     },
     /// An execution to take back.
     Unwind {
@@ -71,10 +79,32 @@ pub enum ToReap<H: Host> {
     },
 }
 
+/// A device that is to be deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doomed {
+    /// Whose it is, by which it has its altname.
+    pub port: PortId,
+    /// The alias by which it is known again without its altname.
+    pub alias: Option<String>,
+    /// The index it was last seen with.
+    pub index: Option<u32>,
+    /// Whether it is to go also while a process holds it open.
+    pub force: bool,
+}
+
+/// What became of a device that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// It is gone.
+    Gone,
+    /// A process holds it open: it is down, in no bridge, and still there.
+    Held,
+}
+
 impl<H: Host> std::fmt::Debug for ToReap<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Device { port, .. } => f.debug_struct("Device").field("port", port).finish_non_exhaustive(),
+            Self::Device { device, .. } => f.debug_struct("Device").field("device", device).finish_non_exhaustive(),
             Self::Unwind { execution, cause, .. } => {
                 f.debug_struct("Unwind").field("execution", execution).field("cause", cause).finish_non_exhaustive()
             }
@@ -104,15 +134,15 @@ pub fn start<H: Host>(
 }
 
 /// A device that waits for its deletion.
-struct Doomed {
-    port: PortId,
+struct Waiting {
+    device: Doomed,
     /// It was taken back from a hand that was kept: it goes for itself.
     alone: bool,
-    answer: oneshot::Sender<Result<(), OpError>>,
+    answer: oneshot::Sender<Result<Reaped, OpError>>,
 }
 
 /// Devices a hand is to delete. Each stays in it until it is begun singly, or all are gone; what is in it can be taken back.
-type Batch = Arc<Mutex<VecDeque<Doomed>>>;
+type Batch = Arc<Mutex<VecDeque<Waiting>>>;
 
 enum Work<H: Host> {
     Delete(Batch),
@@ -121,7 +151,7 @@ enum Work<H: Host> {
 
 struct Reaper<H: Host, F> {
     crew: Crew<H>,
-    doomed: VecDeque<Doomed>,
+    doomed: VecDeque<Waiting>,
     attaches_come: F,
 }
 
@@ -141,7 +171,7 @@ impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
             }
             for message in taken.drain(..) {
                 match message {
-                    ToReap::Device { port, answer } => self.doomed.push_back(Doomed { port, alone: false, answer }),
+                    ToReap::Device { device, answer } => self.doomed.push_back(Waiting { device, alone: false, answer }),
                     ToReap::Unwind { execution, cause, answer } => _ = self.crew.hand_out(Work::Unwind(execution, cause, answer)),
                 }
                 inbox.hold(self.doomed.len());
@@ -156,7 +186,7 @@ impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
     fn reap(&mut self) {
         let most = if (self.attaches_come)() { BATCH_AMONG_ATTACHES } else { BATCH };
         let together = self.doomed.iter().take(most).take_while(|doomed| !doomed.alone).count();
-        let batch: VecDeque<Doomed> = self.doomed.drain(..together.max(1).min(self.doomed.len())).collect();
+        let batch: VecDeque<Waiting> = self.doomed.drain(..together.max(1).min(self.doomed.len())).collect();
         if batch.is_empty() {
             return;
         }
@@ -164,7 +194,7 @@ impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
         if self.crew.hand_out(Work::Delete(Arc::clone(&batch))) {
             return;
         }
-        let back = lock(&batch).drain(..).map(|doomed| Doomed { alone: true, ..doomed }).collect::<Vec<_>>();
+        let back = lock(&batch).drain(..).map(|doomed| Waiting { alone: true, ..doomed }).collect::<Vec<_>>();
         self.doomed.extend(back);
     }
 }
@@ -261,58 +291,142 @@ fn carry_out<H: Host>(host: &mut H, work: Work<H>) {
 }
 
 fn delete<H: Host>(host: &mut H, batch: &Batch) {
-    if lock(batch).len() > 1 && delete_together(host, batch).is_some() {
+    if lock(batch).len() > 1 {
+        let gone = delete_together(host, batch).unwrap_or_default();
         // What was taken back meanwhile is answered by who has it now.
-        for doomed in lock(batch).drain(..) {
-            tell(doomed.answer, Ok(()));
-        }
+        let (gone, rest) = lock(batch).drain(..).partition::<Vec<_>, _>(|one| gone.contains(&one.device.port));
+        lock(batch).extend(rest);
+        gone.into_iter().for_each(|one| tell(one.answer, Ok(Reaped::Gone)));
     }
     loop {
-        let Some(doomed) = lock(batch).pop_front() else { return };
-        let mut held = H::Held::default();
-        tell(doomed.answer, host.apply(&Op::DeleteLink { port: doomed.port }, &mut held).map(|_| ()));
+        let Some(one) = lock(batch).pop_front() else { return };
+        let deleted = delete_alone(host, &one.device);
+        tell(one.answer, deleted);
     }
 }
 
-/// Deletes the whole batch by group; none on any doubt, and then every device is still there or gone as asked.
-fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<()> {
+/// Deletes what of the batch can go by group, and gives back whose devices are gone. None on any doubt: what is still there is
+/// then to be deleted singly.
+fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<PortId>> {
     let mut held = H::Held::default();
     let group = rand::random_range(1..=u32::MAX);
-    let ports: Vec<PortId> = lock(batch).iter().map(|doomed| doomed.port).collect();
-    for port in &ports {
-        // Only what some nicd made is changed; what is not there, or is another's, is as asked.
-        match host.look(Who::Altname(&names::port_altname(*port))) {
-            Ok(Some(link)) if link.made_by_nicd() => {}
-            Ok(_) => continue,
-            Err(_) => return None,
+    let devices: Vec<Doomed> = lock(batch).iter().map(|one| one.device.clone()).collect();
+    let mut members: BTreeMap<u32, PortId> = BTreeMap::new();
+    for Doomed { port, force, .. } in devices {
+        // What is not found, and what is held, is for the look at one alone.
+        let Some(link) = host.look(Who::Altname(&names::port_altname(port))).ok()? else { continue };
+        // Only what some nicd made is changed.
+        if !link.made_by_nicd() || link.is_held() && !force {
+            continue;
         }
-        // One by one, so that RTNL is free in between; what is already gone is as asked.
-        for op in [Op::Unbind { port: *port }, Op::SetGroup { port: *port, group }] {
+        // One by one, so that RTNL is free in between.
+        for op in [Op::Unbind { port }, Op::SetGroup { port, group }] {
             // One that was taken back may be another device by now.
             if lock(batch).is_empty() {
                 return None;
             }
-            match host.apply(&op, &mut held) {
-                Err(error) if error.trouble != Trouble::Gone => return None,
-                _ => {}
-            }
+            host.apply(&op, &mut held).ok()?;
         }
+        members.insert(link.index, port);
     }
-    let ours: BTreeSet<String> = ports.iter().map(|port| names::port_altname(*port)).collect();
-    let members = host.in_group(group).ok()?;
-    let stranger = members.iter().any(|link| !link.altnames.iter().any(|name| ours.contains(name)));
-    if stranger || lock(batch).is_empty() {
+    let links = host.in_group(group).ok()?;
+    let known = |link: &LinkSeen| {
+        let ours = |port: &PortId| link.altnames.contains(&names::port_altname(*port));
+        members.get(&link.index).is_some_and(ours)
+    };
+    let spared = |link: &LinkSeen| link.is_held() && members.get(&link.index).is_some_and(|port| !is_forced(batch, port));
+    if members.len() < 2 || lock(batch).is_empty() || !links.iter().all(known) || links.iter().any(spared) {
         return None;
     }
-    host.apply(&Op::DeleteGroup { group }, &mut held).ok().map(|_| ())
+    host.apply(&Op::DeleteGroup { group }, &mut held).ok()?;
+    // The kernel's word about each: one may have been moved out of the group in between.
+    let mut gone = BTreeSet::new();
+    for (index, port) in members {
+        if host.look(Who::Index(index)).ok()?.is_none() {
+            gone.insert(port);
+        }
+    }
+    Some(gone)
 }
 
-fn lock(batch: &Batch) -> MutexGuard<'_, VecDeque<Doomed>> {
+fn is_forced(batch: &Batch, port: &PortId) -> bool {
+    lock(batch).iter().any(|one| one.device.port == *port && one.device.force)
+}
+
+/// Deletes one device, whatever somebody does to its marks meanwhile.
+fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpError> {
+    let altname = names::port_altname(device.port);
+    let mut held = H::Held::default();
+    for _ in 0..TRIES {
+        // Another's link that has the altname is left, and is not this device.
+        if let Some(link) = host.look(Who::Altname(&altname))?.filter(LinkSeen::made_by_nicd) {
+            if link.is_held() && !device.force {
+                if spare(host, device.port, &link)? {
+                    return Ok(Reaped::Held);
+                }
+                continue;
+            }
+            host.apply(&Op::DeleteLink { port: device.port }, &mut held)?;
+            // The delete says the same of a link that is gone and of one that has just lost its altname.
+            if host.look(Who::Index(link.index))?.is_none() {
+                return Ok(Reaped::Gone);
+            }
+            continue;
+        }
+        let links = host.observe()?;
+        if links.iter().any(|link| link.made_by_nicd() && link.altnames.contains(&altname)) {
+            continue;
+        }
+        let sealed = device.alias.as_ref().and_then(|alias| {
+            let link = links.iter().find(|link| link.alias.as_ref() == Some(alias) && link.marks().next().is_none())?;
+            Some(Op::MarkAgain { port: device.port, index: link.index, alias: alias.clone() })
+        });
+        if let Some(again) = sealed {
+            match host.apply(&again, &mut held) {
+                Err(error) if error.trouble != Trouble::Gone => return Err(error),
+                _ => continue,
+            }
+        }
+        let stripped = |link: &&LinkSeen| Some(link.index) == device.index && matches!(link.kind, Kind::Tap | Kind::Veth);
+        return match links.iter().find(stripped) {
+            None => Ok(Reaped::Gone),
+            Some(link) => {
+                let said = format!(
+                    "{} (index {}) has lost its altname {altname} and its alias, and is not touched; if it is this port's, \
+                     ip link del {}",
+                    link.name, link.index, link.name
+                );
+                Err(unmarked(device, said))
+            }
+        };
+    }
+    Err(unmarked(device, format!("somebody keeps taking off its altname {altname}")))
+}
+
+/// Cuts a device that a process holds open; false when it was another one by then.
+fn spare<H: Host>(host: &mut H, port: PortId, link: &LinkSeen) -> Result<bool, OpError> {
+    let mut held = H::Held::default();
+    let down = link.up.then_some(Op::SetLink { port, switch: Switch::Down });
+    let out = link.master.map(|_| Op::Unbind { port });
+    for op in down.into_iter().chain(out) {
+        match host.apply(&op, &mut held) {
+            Err(error) if error.trouble == Trouble::Gone => return Ok(false),
+            done => done.map(drop)?,
+        }
+    }
+    Ok(true)
+}
+
+fn unmarked(device: &Doomed, said: String) -> OpError {
+    OpError { trouble: Trouble::Unmarked, doing: format!("delete the device of port {}", device.port), said }
+}
+
+fn lock(batch: &Batch) -> MutexGuard<'_, VecDeque<Waiting>> {
     // Each use leaves a queue of whole entries.
     batch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn tell(answer: oneshot::Sender<Result<(), OpError>>, deleted: Result<(), OpError>) {
+fn tell(answer: oneshot::Sender<Result<Reaped, OpError>>, deleted: Result<Reaped, OpError>) {
     let _ = points::moment(("report", "deleted"), || answer.send(deleted));
 }
 

@@ -133,7 +133,7 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
         lower_up: flags & IFF_LOWER_UP != 0,
         ..LinkSeen::bare(wire::u32_at(body, 4)?, "", Kind::Other)
     };
-    let (mut lower, mut elsewhere, mut beside) = (None, false, false);
+    let (mut lower, mut elsewhere, mut beside, mut carrier) = (None, false, false, false);
     for (kind, value) in wire::fields_behind(body, IFINFO) {
         match kind {
             IFLA_LINK => lower = wire::u32_at(value, 0).filter(|lower| *lower != 0 && *lower != link.index),
@@ -145,6 +145,7 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
             IFLA_MTU => link.mtu = wire::u32_at(value, 0).unwrap_or_default(),
             IFLA_MASTER => link.master = wire::u32_at(value, 0).filter(|master| *master != 0),
             IFLA_GROUP => link.group = wire::u32_at(value, 0).unwrap_or_default(),
+            IFLA_CARRIER => carrier = wire::u8_at(value, 0).is_some_and(|carrier| carrier != 0),
             IFLA_LINKINFO => {
                 info(&mut link, value);
                 beside = on_the_same_segment(value);
@@ -156,6 +157,10 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
     link.lower = lower.filter(|_| !elsewhere);
     link.beside = link.lower.filter(|_| beside);
     link.takes_ras &= link.kind == Kind::Bridge && link.up;
+    // Only a tap of several queues tells how many are open; carrier it has while any is, unless its holder says otherwise.
+    if let Some(tap) = &mut link.tap {
+        tap.held |= carrier || link.lower_up;
+    }
     if let Some(port) = &mut link.bridge_port {
         port.held &= flags & IFF_RUNNING != 0;
     }
@@ -223,6 +228,9 @@ fn tap(link: &mut LinkSeen, data: &[u8]) {
     link.tap = Some(TapSeen {
         persist: set(IFLA_TUN_PERSIST),
         multi_queue: set(IFLA_TUN_MULTI_QUEUE),
+        held: [IFLA_TUN_NUM_QUEUES, IFLA_TUN_NUM_DISABLED_QUEUES]
+            .into_iter()
+            .any(|kind| id(kind).is_some_and(|queues| queues > 0)),
         uid: id(IFLA_TUN_OWNER),
         gid: id(IFLA_TUN_GROUP),
     });
@@ -331,7 +339,7 @@ mod tests {
                 altered: false,
                 passes_link_local: false,
             }),
-            tap: Some(TapSeen { persist: true, multi_queue: false, uid: None, gid: Some(36) }),
+            tap: Some(TapSeen { persist: true, multi_queue: false, held: true, uid: None, gid: Some(36) }),
             ..LinkSeen::bare(7, "nicdce531f90199", Kind::Tap)
         };
         assert_eq!(link(&body(everything)), Some(expected));

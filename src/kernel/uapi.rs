@@ -81,6 +81,7 @@ pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_IFALIAS: u16 = 20;
 pub(super) const IFLA_AF_SPEC: u16 = 26;
 pub(super) const IFLA_GROUP: u16 = 27;
+pub(super) const IFLA_CARRIER: u16 = 33;
 pub(super) const IFLA_NET_NS_FD: u16 = 28;
 pub(super) const IFLA_EXT_MASK: u16 = 29;
 pub(super) const IFLA_NUM_TX_QUEUES: u16 = 31;
@@ -117,6 +118,8 @@ pub(super) const IFLA_TUN_GROUP: u16 = 2;
 pub(super) const IFLA_TUN_TYPE: u16 = 3;
 pub(super) const IFLA_TUN_PERSIST: u16 = 6;
 pub(super) const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+pub(super) const IFLA_TUN_NUM_QUEUES: u16 = 8;
+pub(super) const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 /// `linux/if_tun.h`, as in [`IFLA_TUN_TYPE`].
 pub(super) const IFF_TAP: u8 = 2;
 /// `linux/veth.h`.

@@ -137,6 +137,7 @@ impl Manager {
             guest_device: None,
             releasing: Vec::new(),
             tap: state.server(attach.server_id)?.record.guest.tap(),
+            forced: false,
             tag: attach.tag.clone(),
         };
         let WantedNic::Port(id) = attach.nic else { return self.new_port(state, network, fixed_ips, binding) };

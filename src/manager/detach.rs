@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::events::Kind;
-use crate::kernel::OpError;
 use crate::kernel::hands::Answer;
-use crate::kernel::worker::Outcome;
+use crate::kernel::reaper::{Doomed, Reaped};
+use crate::kernel::worker::{Cause, Outcome};
+use crate::kernel::{OpError, Trouble};
 use crate::model::action::AfterDetach;
-use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
-use crate::plan::{Op, Plan, Reason, Step, Want, plan};
+use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId, names};
+use crate::plan::{AbsentPort, Op, Plan, Reason, Step, Want, plan};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
@@ -23,6 +24,18 @@ use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, 
 
 /// A delete that takes so long is told of: hundreds of times what one takes.
 const LONG: Duration = Duration::from_secs(5);
+
+/// The stable word for a device that a process holds open.
+pub(super) const GUEST_KEEPS_DEVICE: &str = "guest_keeps_device";
+
+/// How soon a device that is held open is looked at again the first time, then a step later each time.
+const KEPT_FIRST: Duration = Duration::from_millis(100);
+
+/// The same in the long run.
+const KEPT_LAST: Duration = Duration::from_secs(1);
+
+/// How often traffic is tried to be cut of a device that somebody takes the altname from.
+const CUTS: usize = 4;
 
 impl Manager {
     pub(super) async fn detach(
@@ -86,19 +99,22 @@ impl Manager {
         record.revision_number += 1;
         let Some(binding) = record.binding.as_mut() else { return self.forget(port, context).await };
         let first = binding.intent == Intent::Attached;
-        if !first && (binding.intent == intent || intent == Intent::Detaching) {
-            // One that failed, or waits for a client to say it again, is tried again.
-            if self.lock().port(port)?.phase == Phase::Error {
-                self.spawn_reap(port);
-            }
-            return Ok(Reply::Done);
+        let forced = context.force && !binding.forced;
+        if first || binding.intent == Intent::Detaching {
+            binding.intent = intent;
         }
-        binding.intent = intent;
+        binding.forced |= context.force;
         if first {
             self.send_off(vec![record], None, context).await?;
-        } else {
+            return Ok(Reply::Done);
+        }
+        if before.binding != record.binding {
             self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
             self.lock().replace_port(record);
+        }
+        // One that failed, waits for a client to say it again, or for its guest, is tried again.
+        if forced || self.lock().port(port)?.phase == Phase::Error {
+            self.spawn_reap(port);
         }
         Ok(Reply::Done)
     }
@@ -134,6 +150,16 @@ impl Manager {
         Ok(())
     }
 
+    /// Has the device of a leaving port go although a process holds it open.
+    pub(super) async fn force(self: &Arc<Self>, port: PortId, context: &Context) -> Result<(), Error> {
+        let still_there = |state: &mut State| {
+            let binding = state.port(port)?.record.binding.as_ref();
+            let intent = binding.map(|binding| binding.intent).filter(|intent| *intent != Intent::Attached);
+            intent.ok_or(Error::NoSuchPort(port))
+        };
+        self.remove_once_claimed(port, still_there, context).await.map(drop)
+    }
+
     /// Removes a port that nothing is built for.
     async fn forget(&self, port: PortId, context: &Context) -> Result<Reply, Error> {
         self.commit(vec![Change::DeletePort(port)], Purpose::Freeing).await?;
@@ -143,57 +169,114 @@ impl Manager {
         Ok(Reply::Done)
     }
 
-    /// Sets the device down. What cannot be set down is about to be deleted, which cuts as well.
-    async fn cut(&self, port: PortId) {
-        let steps = {
-            let state = self.lock();
-            let want = Want { absent_ports: vec![port], ..Want::default() };
-            let Ok(plan) = plan(Reason::Detach, &want, &state.have) else { return };
-            plan.steps.into_iter().filter(|step| matches!(step.op, Op::SetLink { .. })).collect::<Vec<Step>>()
-        };
-        if steps.is_empty() {
-            return;
-        }
-        let Ok(answer) = self.hands.submit(Plan { reason: Reason::Detach, steps }) else { return };
-        match answered(answer).await {
-            Ok(Outcome::Done(done)) => self.finished(port, done),
-            failed => tracing::debug!(%port, ?failed, "not set down before its deletion"),
+    /// Sets the device down, and takes one that a process holds open out of its bridge. What cannot be cut so is about to be
+    /// deleted, which cuts as well.
+    async fn cut(self: &Arc<Self>, port: PortId) {
+        for _ in 0..CUTS {
+            let steps = {
+                let state = self.lock();
+                let Ok(absent) = self.absent(&state, port) else { return };
+                let want = Want { absent_ports: vec![absent], ..Want::default() };
+                let Ok(plan) = plan(Reason::Detach, &want, &state.have) else { return };
+                let cutting = |step: &Step| !matches!(step.op, Op::DeleteLink { .. });
+                plan.steps.into_iter().filter(cutting).collect::<Vec<Step>>()
+            };
+            if !steps.iter().any(|step| matches!(step.op, Op::SetLink { .. } | Op::Unbind { .. })) {
+                return;
+            }
+            let Ok(answer) = self.hands.submit(Plan { reason: Reason::Detach, steps }) else { return };
+            match answered(answer).await {
+                Ok(Outcome::Done(done)) => return self.finished(port, done),
+                // It has lost its altname since it was looked at.
+                Ok(Outcome::Failed { cause: Cause::Op(OpError { trouble: Trouble::Gone, .. }), .. }) => {
+                    if self.look_at_everything().await.is_err() {
+                        return;
+                    }
+                }
+                failed => return tracing::debug!(%port, ?failed, "not cut before its deletion"),
+            }
         }
     }
 
-    /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses. One at a time.
+    /// A port as the planner wants it gone.
+    pub(super) fn absent(&self, state: &State, port: PortId) -> Result<AbsentPort, Error> {
+        let binding = state.port(port)?.record.binding.as_ref();
+        let alias = binding.map(|binding| names::seal(self.store_id, binding.commit)).unwrap_or_default();
+        Ok(AbsentPort { id: port, alias })
+    }
+
+    /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses, or a process holds it.
+    /// One at a time.
     pub(super) async fn reap(self: Arc<Self>, port: PortId, context: &Context) {
-        match self.lock().ports.get_mut(&port) {
-            Some(entry) if !entry.reaping => entry.reaping = true,
-            _ => return,
-        }
-        let began = Instant::now();
-        let deleted = match self.hands.delete(port) {
+        let doomed = {
+            let mut state = self.lock();
+            let Some(entry) = state.ports.get_mut(&port).filter(|entry| !entry.reaping && entry.record.leaving()) else { return };
+            entry.reaping = true;
+            let binding = entry.record.binding.as_ref();
+            let alias = binding.map(|binding| names::seal(self.store_id, binding.commit));
+            Doomed { port, alias, index: entry.device, force: binding.is_some_and(|binding| binding.forced) }
+        };
+        let (began, forced) = (Instant::now(), doomed.force);
+        let deleted = match self.hands.delete(doomed) {
             Ok(answer) => self.deleted(port, answer).await,
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
-            Ok(Ok(())) => {
+            Ok(Ok(Reaped::Gone)) => {
                 meters().detaching(Detaching::Delete, began.elapsed());
                 self.forget_device(port);
                 return self.gone(port, context).await;
             }
+            Ok(Ok(Reaped::Held)) => return self.keep(port, forced, context),
             Ok(Err(error)) => Error::Kernel(error),
             Err(error) => error,
         };
+        let unmarked = matches!(&error, Error::Kernel(OpError { trouble: Trouble::Unmarked, .. }));
+        let what = if unmarked { Happening::Unbind } else { Happening::Failed };
         let mut state = self.lock();
         reaped(&mut state, port);
-        let failures = self.try_later(&mut state, port);
-        match state.port(port).is_ok_and(|entry| entry.phase == Phase::Error && entry.reason.as_deref() == Some(error.reason())) {
+        let failures = match unmarked {
+            true => {
+                self.postpone(&mut state, port, KEPT_LAST);
+                1
+            }
+            false => self.try_later(&mut state, port),
+        };
+        match state.port(port).is_ok_and(|entry| entry.reason.as_deref() == Some(error.reason())) {
             true => tracing::debug!(%port, failures, %error, "a device could not be deleted, as before"),
             false => tracing::warn!(%port, %error, "a device could not be deleted"),
         }
         let why = Why { reason: error.reason(), detail: error.to_string() };
-        self.happen(&mut state, port, Happening::Failed, Some(why), context);
+        self.happen(&mut state, port, what, Some(why), context);
+    }
+
+    /// Keeps a device that a process holds open, and looks again: that one is closed while it is down makes no event.
+    fn keep(self: &Arc<Self>, port: PortId, forced: bool, context: &Context) {
+        let mut state = self.lock();
+        reaped(&mut state, port);
+        let name = state.have.device(port).map_or("its device", |link| link.name.as_str()).to_owned();
+        let why = Why {
+            reason: GUEST_KEEPS_DEVICE,
+            detail: format!(
+                "a process holds {name} open; it goes when that closes it, and at once with ?force=true, which makes some VMMs \
+                 read from it without end"
+            ),
+        };
+        self.happen(&mut state, port, Happening::Unbind, Some(why), context);
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.looks = entry.looks.saturating_add(1);
+        let now_forced = entry.record.binding.as_ref().is_some_and(|binding| binding.forced);
+        let wait = if now_forced && !forced { Duration::ZERO } else { KEPT_FIRST.saturating_mul(entry.looks).min(KEPT_LAST) };
+        let server = entry.record.binding.as_ref().map(|binding| binding.server_id);
+        // Who waits for the server's end waits no longer.
+        if let Some(server) = server.and_then(|server| state.servers.get(&server)) {
+            server.claim.bell().notify_waiters();
+        }
+        self.postpone(&mut state, port, wait);
     }
 
     /// Waits for a delete's end, for as long as the kernel needs; health tells of one that it does not bring to one.
-    async fn deleted(&self, port: PortId, answer: Answer<Result<(), OpError>>) -> Result<Result<(), OpError>, Error> {
+    async fn deleted(&self, port: PortId, answer: Answer<Result<Reaped, OpError>>) -> Result<Result<Reaped, OpError>, Error> {
         let mut answer = pin!(answered(answer));
         if let Ok(deleted) = tokio::time::timeout(LONG, &mut answer).await {
             return deleted;
@@ -213,7 +296,9 @@ impl Manager {
     /// Forgets a device whose delete was answered: the watch's notice may come after the port's next attach is planned.
     fn forget_device(&self, port: PortId) {
         let mut state = self.lock();
-        if let Some(index) = state.have.device(port).map(|device| device.index) {
+        let known = state.ports.get_mut(&port).and_then(|entry| entry.device.take());
+        let known = state.have.device(port).map(|device| device.index).or(known);
+        if let Some(index) = known {
             state.gone(index, Instant::now());
         }
     }
@@ -277,6 +362,7 @@ impl Manager {
         }
         reaped(&mut state, port);
         if let Some(entry) = state.ports.get_mut(&port) {
+            entry.looks = 0;
             entry.claim.release();
         }
     }
@@ -290,11 +376,12 @@ fn intent_of(origin: Origin, after: AfterDetach) -> Intent {
 }
 
 /// An attached port's record as it is to be once the port leaves.
-pub(super) fn departing(port: &Port, after: AfterDetach) -> Port {
+pub(super) fn departing(port: &Port, after: AfterDetach, force: bool) -> Port {
     let mut record = port.clone();
     record.revision_number += 1;
     if let Some(binding) = record.binding.as_mut() {
         binding.intent = intent_of(port.origin, after);
+        binding.forced = force;
     }
     record
 }

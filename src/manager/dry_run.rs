@@ -27,7 +27,7 @@ impl Manager {
 
     fn dry_detach(&self, port: PortId) -> Result<Plan, Error> {
         let state = self.lock();
-        state.port(port)?;
-        Ok(plan(Reason::DryRun, &Want { absent_ports: vec![port], ..Want::default() }, &state.have)?)
+        let absent = self.absent(&state, port)?;
+        Ok(plan(Reason::DryRun, &Want { absent_ports: vec![absent], ..Want::default() }, &state.have)?)
     }
 }

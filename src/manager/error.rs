@@ -393,6 +393,7 @@ impl Error {
             Self::Kernel(error) => match error.trouble {
                 Trouble::Taken => "name_taken",
                 Trouble::Gone => "device_gone",
+                Trouble::Unmarked => "device_unmarked",
                 Trouble::NoBridge => "no_such_bridge",
                 Trouble::HostNotClosed => "host_not_closed",
                 Trouble::Permission => "no_permission",

@@ -18,6 +18,7 @@ use crate::store::{Change, Holder, Purpose, StoreError};
 use crate::telemetry::meters;
 
 use super::contest::Mends;
+use super::detach::GUEST_KEEPS_DEVICE;
 use super::gc::leftover;
 use super::state::State;
 use super::{Context, Manager, Pulse};
@@ -164,6 +165,7 @@ impl Manager {
     fn follow_link(self: &Arc<Self>, state: &mut State, before: Option<&LinkSeen>, link: &LinkSeen) {
         note_orphan(state, link);
         for mark in link.marks() {
+            self.follow_kept(state, PortId(mark), link);
             self.judge(state, PortId(mark), Reason::Drift);
             self.judge_bridge(state, NetworkId(mark));
         }
@@ -296,6 +298,22 @@ impl Manager {
             tokio::time::sleep(wait).await;
             manager.repair_bridge(network).await;
         });
+    }
+
+    /// Has the device of a port deleted that is detaching still.
+    pub(super) fn reap_again(self: &Arc<Self>, port: PortId) {
+        let manager = Arc::clone(self);
+        self.tasks.spawn(async move { manager.reap(port, &Context::default()).await });
+    }
+
+    /// A device that a process holds open is as it was left: down, and in no bridge.
+    fn follow_kept(self: &Arc<Self>, state: &State, port: PortId, link: &LinkSeen) {
+        let kept = state.ports.get(&port).is_some_and(|entry| {
+            entry.phase == Phase::Detaching && !entry.reaping && entry.reason.as_deref() == Some(GUEST_KEEPS_DEVICE)
+        });
+        if kept && (link.up || link.master.is_some() || !link.is_held()) {
+            self.reap_again(port);
+        }
     }
 
     pub(super) fn spawn_reap(self: &Arc<Self>, port: PortId) {

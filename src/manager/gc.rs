@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::kernel::reaper::Doomed;
 use crate::kernel::worker::Outcome;
 use crate::model::{NetworkId, PortId, names};
 use crate::plan::{Deviation, Kind, LinkSeen, Op, Owner, Plan, Reason, Step};
@@ -114,10 +115,11 @@ impl Manager {
             let attached = state.ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
             attached && state.have.in_place_of_device(port).is_none()
         };
+        let doomed = Doomed { port, alias: device.alias.clone(), index: Some(device.index), force: true };
         let deleted = match wanted {
             true => Ok(()),
-            false => match self.hands.delete(port) {
-                Ok(answer) => answered(answer).await.and_then(|deleted| deleted.map_err(Error::Kernel)),
+            false => match self.hands.delete(doomed) {
+                Ok(answer) => answered(answer).await.and_then(|deleted| deleted.map(drop).map_err(Error::Kernel)),
                 Err(refused) => Err(refused.into()),
             },
         };
@@ -194,15 +196,16 @@ pub(super) fn leftover(state: &State, link: &LinkSeen, store: Uuid) -> Option<Le
     })
 }
 
-/// Whether a link without its mark gets it back: it is what an attached port's attach sealed, or a network's bridge.
+/// Whether a link without its mark gets it back: it is what an attach sealed of a port that has a server or is leaving it, or
+/// a network's bridge.
 fn wanted(state: &State, link: &LinkSeen) -> bool {
     if link.kind == Kind::Bridge {
         let network = link.alias.as_deref().and_then(names::tagged_network);
         return network.is_some_and(|network| state.networks.contains_key(&network));
     }
     let Some(commit) = link.alias.as_deref().and_then(|alias| names::sealed(alias, state.store_id)) else { return false };
-    let bindings = state.ports.values().filter(|entry| entry.record.attached_to().is_some());
-    bindings.filter_map(|entry| entry.record.binding.as_ref()).any(|binding| binding.commit == commit)
+    let mut bindings = state.ports.values().filter_map(|entry| entry.record.binding.as_ref());
+    bindings.any(|binding| binding.commit == commit)
 }
 
 /// Whether no record wants a link with this mark.

@@ -109,6 +109,8 @@ pub struct Context {
     pub key: Option<Key>,
     /// The revision that what it is about must have; none for any.
     pub revision: Option<u64>,
+    /// Whether a device is to go also while a process holds it open.
+    pub force: bool,
 }
 
 impl Context {

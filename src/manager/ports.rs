@@ -176,7 +176,7 @@ impl Manager {
 
     /// Takes a port from its server, in one commit with what else changes of it.
     async fn take_away(self: &Arc<Self>, port: &Port, context: &Context) -> Result<(), Error> {
-        let sent = self.send_off(vec![departing(port, AfterDetach::Keep)], None, context).await;
+        let sent = self.send_off(vec![departing(port, AfterDetach::Keep, context.force)], None, context).await;
         meters().detached(word(&sent));
         sent
     }

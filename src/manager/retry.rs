@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{PortId, ServerId};
+use crate::model::{Phase, PortId, ServerId};
 use crate::plan::{Plan, Reason};
 
 use super::Manager;
@@ -147,7 +147,10 @@ impl Manager {
         while let Some(port) = state.due.take(now) {
             let Some(entry) = state.ports.get(&port) else { continue };
             if entry.record.leaving() {
-                self.spawn_reap(port);
+                match entry.phase {
+                    Phase::Error => self.spawn_reap(port),
+                    _ => self.reap_again(port),
+                }
             } else if entry.record.attached_to().is_some() {
                 self.try_port(&mut state, port, Reason::Drift);
             }
@@ -157,7 +160,7 @@ impl Manager {
 
 /// Whether a port is told of as one that could not be brought to its record: a try that fails again is not worth a word.
 pub(super) fn is_known_to_fail(entry: &PortEntry) -> bool {
-    entry.phase == crate::model::Phase::Error || waited_for(entry).is_some()
+    entry.phase == Phase::Error || waited_for(entry).is_some()
 }
 
 /// The server of a port that waits for its guest's namespace.

@@ -119,6 +119,19 @@ impl Manager {
     /// Forgets a server and lets its NICs go: durable in one commit, so that a death leaves all of it or nothing. The
     /// record goes last, as a leaving NIC's names it.
     pub(super) async fn delete_server(self: Arc<Self>, id: ServerId, nics: WithNics, context: &Context) -> Result<Reply, Error> {
+        if context.force {
+            self.force_leaving(id, context).await?;
+        }
+        // One that leaves already has its claim until its end.
+        let leaving = {
+            let state = self.lock();
+            let entry = state.server(id)?;
+            entry.record.leaving.then(|| entry.claim.bell().notified_owned())
+        };
+        if let Some(bell) = leaving {
+            let _ = tokio::time::timeout(CLAIM_WAIT, bell).await;
+            return Ok(Reply::Done);
+        }
         let ports = self.claim(|state| claim_with_nics(state, id, nics)).await?;
         let sent = self.send_off_server(id, &ports, context).await;
         ports.into_iter().for_each(|port| self.release(port));
@@ -138,12 +151,26 @@ impl Manager {
         Ok(Reply::Done)
     }
 
+    /// Has the devices of a server's leaving NICs go that processes hold open.
+    async fn force_leaving(self: &Arc<Self>, id: ServerId, context: &Context) -> Result<(), Error> {
+        let ports: Vec<PortId> = self.lock().server(id)?.ports.iter().copied().collect();
+        for port in ports {
+            match self.force(port, context).await {
+                Ok(()) | Err(Error::NoSuchPort(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     async fn send_off_server(self: &Arc<Self>, id: ServerId, ports: &[PortId], context: &Context) -> Result<(), Error> {
         let (record, leaving) = {
             let state = self.lock();
             let mut record = state.server(id)?.record.clone();
             record.leaving = true;
-            let leaving = ports.iter().map(|port| state.port(*port).map(|entry| departing(&entry.record, AfterDetach::AsMade)));
+            let leaving = ports
+                .iter()
+                .map(|port| state.port(*port).map(|entry| departing(&entry.record, AfterDetach::AsMade, context.force)));
             (record, leaving.collect::<Result<Vec<_>, _>>()?)
         };
         self.send_off(leaving, Some(Change::PutServer(record.clone())), context).await?;

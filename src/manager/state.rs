@@ -150,6 +150,10 @@ pub(super) struct PortEntry {
     pub refused: Vec<String>,
     /// Its device is being deleted. A delete goes by the altname, so a second one might hit the port's next device.
     pub reaping: bool,
+    /// The index of its device, from the last look that showed one with its altname until that link is gone.
+    pub device: Option<u32>,
+    /// How often its device was found held open since it is on its way out.
+    pub looks: u32,
 }
 
 /// Exclusive work on one object. Whoever finds it claimed waits for its bell.
@@ -302,8 +306,10 @@ impl State {
         self.phases[phase as usize] += 1;
         let (claim, retry) = (Claim::default(), Retry::default());
         let telling = Telling::default();
+        let device = self.have.device(record.id).map(|device| device.index);
+        let (refused, reaping, looks) = (Vec::new(), false, 0);
         let entry =
-            PortEntry { phase, reason: None, detail: None, claim, retry, telling, refused: Vec::new(), reaping: false, record };
+            PortEntry { phase, reason: None, detail: None, claim, retry, telling, refused, reaping, device, looks, record };
         self.ports.insert(entry.record.id, entry);
     }
 
@@ -656,6 +662,11 @@ impl State {
             link.marks().for_each(|mark| self.open.closed(NetworkId(mark)));
         }
         self.regroup(&link);
+        for mark in link.marks().map(PortId) {
+            if let Some(entry) = self.ports.get_mut(&mark) {
+                entry.device = Some(link.index);
+            }
+        }
         self.have.insert(link);
         true
     }

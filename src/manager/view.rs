@@ -217,8 +217,12 @@ impl Manager {
             told.push(fact(FactName::Possible, false, why));
         }
         let Some(server) = entry.record.attached_to() else {
-            let leaving = if entry.record.leaving() { "the port is being detached" } else { "the port is attached to no server" };
-            told.push(fact(FactName::Bound, false, leaving));
+            let leaving = match (entry.record.leaving(), &entry.detail) {
+                (true, Some(why)) => format!("the port is being detached: {why}"),
+                (true, None) => "the port is being detached".to_owned(),
+                (false, _) => "the port is attached to no server".to_owned(),
+            };
+            told.push(fact(FactName::Bound, false, &leaving));
             return Ok((view, told));
         };
         told.push(fact(FactName::Bound, true, &format!("attached to server {server}")));

@@ -115,6 +115,9 @@ pub struct Binding {
     /// server says afterwards. None for a veth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapMake>,
+    /// Whether its device is to go also while a process holds it open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
     /// The client's tag for the device (Nova 2.49).
     #[serde(default)]
     pub tag: Option<String>,

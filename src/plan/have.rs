@@ -179,6 +179,10 @@ pub struct TapSeen {
     pub persist: bool,
     /// Whether it has more than one queue.
     pub multi_queue: bool,
+    /// Whether a process holds it open, as far as its carrier and its queues tell: both also while it is down, when nothing is
+    /// told of a change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// The user that may open it.
     #[serde(default)]
     pub uid: Option<u32>,
@@ -213,6 +217,11 @@ impl LinkSeen {
             bridge_port: None,
             tap: None,
         }
+    }
+
+    /// Whether it is a tap that a process holds open.
+    pub fn is_held(&self) -> bool {
+        self.tap.is_some_and(|tap| tap.held)
     }
 
     /// The uuids in its altnames of nicd's form; one, unless somebody meddled. An altname alone makes no link ours:

@@ -24,4 +24,4 @@ pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, 
 pub use planner::{NotOurs, PlanError, plan};
 pub use uplink::{BROAD, BroadRoute, carried};
 pub use verify::Deviation;
-pub use want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
+pub use want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Want};

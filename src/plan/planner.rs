@@ -11,7 +11,7 @@ use crate::model::{LinkName, NetworkId, PortId};
 use super::facts::bridge_seen;
 use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen, Owner};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
-use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Want};
+use super::want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
 /// Why nothing can be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,8 +106,8 @@ pub fn plan(reason: Reason, want: &Want, have: &Have) -> Result<Plan, PlanError>
     for port in sorted(&want.ports, |port| port.id) {
         planner.port(port)?;
     }
-    for port in sorted(&want.absent_ports, |port| *port) {
-        planner.absent_port(*port);
+    for port in sorted(&want.absent_ports, |port| port.id) {
+        planner.absent_port(port);
     }
     for network in sorted(&want.absent_bridges, |network| *network) {
         planner.absent_bridge(*network);
@@ -371,11 +371,28 @@ impl<'a> Planner<'a> {
         self.step(Op::Configure { port: port.id, at: At::Altname, settings }, None);
     }
 
-    /// Traffic is cut first; the rest can wait for others to be deleted with it.
-    fn absent_port(&mut self, port: PortId) {
-        let Some(seen) = self.have.device(port) else { return };
+    /// Traffic is cut first; the rest can wait for others to be deleted with it. One that a process holds open may stay for
+    /// long, and leaves its bridge at once.
+    fn absent_port(&mut self, absent: &AbsentPort) {
+        let port = absent.id;
+        let seen = match (self.have.device(port), self.have.unmarked(&absent.alias)) {
+            (Some(seen), _) => seen,
+            (None, Some(seen)) => {
+                self.step(Op::MarkAgain { port, index: seen.index, alias: absent.alias.clone() }, None);
+                seen
+            }
+            (None, None) => return,
+        };
         if seen.up {
             self.step(Op::SetLink { port, switch: Switch::Down }, Some(Op::SetLink { port, switch: Switch::Up }));
+        }
+        if seen.is_held() && seen.master.is_some() {
+            let before = LinkSettings {
+                master: seen.master,
+                learning: seen.bridge_port.map(|seen| seen.learning),
+                ..LinkSettings::default()
+            };
+            self.step(Op::Unbind { port }, Some(Op::Configure { port, at: At::Altname, settings: before }));
         }
         self.step(Op::DeleteLink { port }, None);
     }

@@ -217,7 +217,7 @@ mod tests {
             alias: Some(names::seal(Uuid::nil(), 1)),
             mac: Some(MAC.host_side()),
             master: Some(3),
-            tap: Some(TapSeen { persist: true, multi_queue: false, uid: Some(0), gid: None }),
+            tap: Some(TapSeen { persist: true, multi_queue: false, held: true, uid: Some(0), gid: None }),
             ..link(names::FIRST_INDEX, names::port_device(PortId(id()), 0).as_str(), Kind::Tap)
         }
     }
@@ -243,7 +243,7 @@ mod tests {
             up: false,
             alias: None,
             v6_autoconf: true,
-            tap: Some(TapSeen { persist: false, multi_queue: true, uid: None, gid: Some(5) }),
+            tap: Some(TapSeen { persist: false, multi_queue: true, held: true, uid: None, gid: Some(5) }),
             ..right()
         };
         let all = ["bridge", "mac", "mtu", "alias", "up", "address_generation", "persistent", "queues", "owner"];

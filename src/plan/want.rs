@@ -17,9 +17,18 @@ pub struct Want {
     /// Ports to be built.
     pub ports: Vec<PortWant>,
     /// Ports whose device is to go.
-    pub absent_ports: Vec<PortId>,
+    pub absent_ports: Vec<AbsentPort>,
     /// Networks whose agent-made bridge is to go.
     pub absent_bridges: Vec<NetworkId>,
+}
+
+/// A port whose device is to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsentPort {
+    /// The port.
+    pub id: PortId,
+    /// The alias of its device, by which one that lost its altname is known again.
+    pub alias: String,
 }
 
 /// A network's bridge.

@@ -134,7 +134,95 @@ fn opening_and_closing_a_tap_shows_also_when_it_is_quick() {
 }
 
 #[test]
-fn a_tap_that_is_held_open_can_be_detached_and_its_port_attached_again() {
+fn a_tap_that_is_held_open_is_cut_and_goes_when_it_is_closed() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        for (queues, admin_up) in [(1, true), (1, false), (4, true), (4, false)] {
+            let server = bench.server(json!({"kind": "vm", "queues": queues}));
+            let port = bench.create_port(json!({"network_id": network, "admin_state_up": admin_up}));
+            bench.attach(&server, json!({"port_id": port}));
+            let device = bench.device(&port);
+            let bridge = link(&device)["master"].as_str().unwrap().to_owned();
+            let held = tap::attach(&device.parse().unwrap(), queues, true).unwrap();
+            if admin_up {
+                bench.wait_status(&port, "ACTIVE");
+            }
+            let one = format!("{}/{port}", interfaces(&server));
+            bench.api.delete(&one).expect(202);
+            let told = bench.events.wait_for("why it stays", |event| event["reason"] == "guest_keeps_device");
+            assert_eq!((&told["port_id"], &told["phase"], &told["new"]), (&json!(port), &json!("detaching"), &json!("DOWN")));
+            let seen = link(&device);
+            assert!(!has_flag(&seen, "UP") && seen["master"].is_null(), "{seen}");
+            let shown = bench.port(&port);
+            assert_eq!((&shown["nicd:phase"], &shown["nicd:reason"]), (&json!("detaching"), &json!("guest_keeps_device")));
+            // Meanwhile nothing of it is free, and it is nobody's to attach.
+            bench.api.delete(&one).expect(202);
+            let again = json!({"interfaceAttachment": {"port_id": port}});
+            bench.api.post(&interfaces(&server), &again).refused(409, "port_in_use");
+            let same =
+                json!({"port": {"network_id": network, "fixed_ips": [{"ip_address": shown["fixed_ips"][0]["ip_address"]}]}});
+            bench.api.post("/v2.0/ports", &same).refused(409, "address_in_use");
+            // Somebody puts it back, and a start finds it so.
+            run(&format!("ip link set {device} master {bridge} up"));
+            wait_for(|| try_link(&device).is_some_and(|link| !has_flag(&link, "UP") && link["master"].is_null()));
+            bench.daemon.kill();
+            run(&format!("ip link set {device} master {bridge} up"));
+            bench.launch();
+            wait_for(|| try_link(&device).is_some_and(|link| !has_flag(&link, "UP") && link["master"].is_null()));
+            bench.wait_until(&port, "held still", |port| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device"));
+            drop(held);
+            bench.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
+            assert!(try_link(&device).is_none());
+        }
+    });
+}
+
+/// Waits until the kernel shows something.
+fn wait_for(shown: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + crate::daemon::PATIENCE;
+    while !shown() {
+        assert!(std::time::Instant::now() < until, "{}", run("ip -d link"));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn every_removal_takes_a_held_tap_by_force_also_as_the_second() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        for second in [false, true] {
+            for way in ["nova", "rackspace", "port", "server"] {
+                let server = bench.vm();
+                let port = bench.attach_to(&server, &network);
+                let device = bench.device(&port);
+                let held = open(&device);
+                bench.wait_status(&port, "ACTIVE");
+                let (path, query, status) = match way {
+                    "nova" => (format!("{}/{port}", interfaces(&server)), "?force=", 202),
+                    "rackspace" => (format!("/servers/{server}/os-virtual-interfacesv2/{port}"), "?force=", 200),
+                    "port" => (format!("/v2.0/ports/{port}"), "?force=", 204),
+                    _ => (crate::bench::server_path(&server), "?detach=true&force=", 204),
+                };
+                bench.api.delete(&format!("{path}{query}maybe")).refused(400, "bad_query");
+                assert_eq!(bench.port(&port)["status"], "ACTIVE");
+                if second {
+                    bench.api.delete(&format!("{path}{query}false")).expect(status);
+                    let kept = |port: Option<&Value>| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device");
+                    bench.wait_until(&port, "kept", kept);
+                }
+                bench.api.delete(&format!("{path}{query}true")).expect(status);
+                bench.wait_until(&port, "gone", |port| port.is_none());
+                assert!(try_link(&device).is_none());
+                drop(held);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_tap_that_was_held_open_leaves_a_port_that_can_be_attached_again() {
     in_netns(|| {
         let mut bench = Bench::start();
         let network = bench.usual_network();
@@ -144,7 +232,8 @@ fn a_tap_that_is_held_open_can_be_detached_and_its_port_attached_again() {
         let device = bench.device(&port);
         let held = open(&device);
         bench.wait_status(&port, "ACTIVE");
-        bench.detach(&server, &port);
+        bench.api.delete(&format!("{}/{port}?force=true", interfaces(&server))).expect(202);
+        bench.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
         assert!(try_link(&device).is_none());
         bench.attach(&server, json!({"port_id": port}));
         assert_eq!(marked_ports(), [port.as_str()]);

@@ -82,3 +82,32 @@ fn qemu_opens_as_many_queues_as_the_tap_has() {
         assert!(said.contains("Invalid argument"), "{said}");
     });
 }
+
+impl Qemu {
+    /// The processor time it has used so far, in clock ticks (proc_pid_stat(5)).
+    fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+}
+
+#[test]
+fn a_detach_under_a_running_qemu_leaves_it_idle_and_the_device_goes_with_it() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let (server, port, device) = vm_with_tap(&mut bench, json!({"kind": "vm", "owner": {"uid": USER}}));
+        let qemu = Qemu::start(USER, &device, 1);
+        bench.events.wait_status(&port, "ACTIVE");
+        bench.api.delete(&format!("{}/{port}", interfaces(&server))).expect(202);
+        bench.events.wait_for("why it stays", |event| event["reason"] == "guest_keeps_device");
+        // What is tried: with its device deleted under it, it takes a whole processor from then on.
+        let before = qemu.ticks();
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let used = qemu.ticks() - before;
+        assert!(used < 30, "{used} ticks of 100 in a second");
+        drop(qemu);
+        bench.events.wait_deleted(&port);
+        assert!(crate::witness::try_link(&device).is_none());
+    });
+}

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nicd::exec::{Execution, Undone};
 use nicd::kernel::fake::{Fake, Fault};
 use nicd::kernel::{Host, Trouble};
+use nicd::model::names;
 use nicd::model::names::FIRST_INDEX;
-use nicd::model::{PortId, names};
-use nicd::plan::{At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Want, plan};
+use nicd::plan::{AbsentPort, At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Want, plan};
 use proptest::prelude::*;
 
 use crate::worlds::{STORE, empty_hand, observed, open, plan_on, run, worlds};
@@ -142,9 +142,9 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
             return Err(format!("{port:?}: {seen:?}"));
         }
     }
-    let there = |port: &&PortId| have.device(**port).is_some();
+    let there = |port: &&AbsentPort| have.device(port.id).is_some();
     match want.absent_ports.iter().find(there) {
-        Some(port) => Err(format!("{port} is still there")),
+        Some(port) => Err(format!("{} is still there", port.id)),
         None => Ok(()),
     }
 }

@@ -8,8 +8,8 @@ use nicd::kernel::{Host, Kernel};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{
-    Address, BridgeExtras, BridgeMade, BridgePort, BridgeWant, GuestSettings, Have, Kind, LinkSeen, NicWant, Plan, PortWant,
-    Reason, Want, plan,
+    AbsentPort, Address, BridgeExtras, BridgeMade, BridgePort, BridgeWant, GuestSettings, Have, Kind, LinkSeen, NicWant, Plan,
+    PortWant, Reason, Want, plan,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -205,10 +205,15 @@ impl World {
         fake
     }
 
+    fn absent_port(&self, port: usize) -> AbsentPort {
+        let built = self.built.iter().find(|nic| nic.port == port);
+        AbsentPort { id: port_id(port), alias: built.map(|nic| nic.want(0).alias).unwrap_or_default() }
+    }
+
     /// What is wanted of it.
     pub fn want(&self) -> Want {
         let mut want = want(&self.wanted, FIRST_INDEX + 5000);
-        want.absent_ports = self.absent.iter().map(|port| port_id(*port)).collect();
+        want.absent_ports = self.absent.iter().map(|port| self.absent_port(*port)).collect();
         if self.bridge_goes && want.ports.iter().all(|port| port.network != network_id(true)) {
             want.bridges.retain(|bridge| bridge.network != network_id(true));
             want.absent_bridges.push(network_id(true));

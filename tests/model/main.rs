@@ -13,6 +13,7 @@ mod bridges;
 mod check;
 mod crowds;
 mod faults;
+mod leaving;
 mod matrix;
 mod notices;
 mod restarts;

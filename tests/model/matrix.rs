@@ -22,7 +22,7 @@ use crate::check::Reference;
 use crate::pairs;
 use crate::scene::{
     AGENTS, NETNS, NETNS_PATH, OPERATORS, Scene, VM, address, attach, create_network, create_port, create_subnet, detach,
-    network_id, on, port_of, put_server, server_id,
+    let_go_of_leaving, network_id, on, port_of, put_server, server_id,
 };
 
 /// What the daemon is at when something goes wrong.
@@ -325,7 +325,10 @@ impl Stage {
                 let answer = scene.house().ask(action.clone());
                 // What goes on behind the answer is part of the work.
                 let manager = scene.manager();
-                scene.house().go_on(|| at_rest(&manager));
+                scene.house().go_on(|| {
+                    let_go_of_leaving(&manager, &fake);
+                    at_rest(&manager)
+                });
                 answer
             }
             Begin::Meddle(meddle) => {
@@ -348,6 +351,7 @@ impl Stage {
         let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
         let found = std::cell::Cell::new(Side::Whole);
         scene.house().try_settle(|| {
+            let_go_of_leaving(&manager, &fake);
             let mut wrong = Vec::new();
             for side in sides {
                 let checked = self.side(*side, &manager, &fake).and_then(|reference| reference.check(&manager, &fake, &dir));
@@ -535,8 +539,9 @@ fn rebooted(strangers: &[LinkSeen]) -> Fake {
     fresh
 }
 
-/// Whether no port is on its way.
+/// Whether no port and no server is on its way.
 fn at_rest(manager: &Manager) -> bool {
     use Phase::{Active, Unbound, Wired};
-    manager.ports(PortFilter::default()).iter().all(|view| matches!(view.phase, Active | Wired | Unbound))
+    let ports = manager.ports(PortFilter::default()).iter().all(|view| matches!(view.phase, Active | Wired | Unbound));
+    ports && !manager.servers().iter().any(|view| view.server.leaving)
 }

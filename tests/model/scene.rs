@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nicd::kernel::fake::Fake;
-use nicd::manager::{Error, PortView, Reply};
+use nicd::manager::{Error, Manager, PortFilter, PortView, Reply};
 use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{NetworkId, NetworkKind, Owner, PortId, Profile, ServerId, SubnetId};
+use nicd::model::{NetworkId, NetworkKind, Owner, Phase, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkSeen};
 use nicd::points::Board;
 use uuid::Uuid;
@@ -46,7 +46,7 @@ pub struct Scene {
     pub strangers: Vec<LinkSeen>,
     /// How often the daemon sweeps.
     pub sweep: Duration,
-    house: Option<House>,
+    pub house: Option<House>,
     last_event: u64,
 }
 
@@ -251,6 +251,14 @@ pub fn detach(server: usize, port: PortId) -> Action {
 }
 
 /// The port an answer shows.
+/// Closes the taps that VMMs hold of ports on their way out, as they do once they are told to unplug the NIC.
+pub fn let_go_of_leaving(manager: &Manager, fake: &Fake) {
+    let leaving = manager.ports(PortFilter::default()).into_iter().filter(|view| view.phase == Phase::Detaching);
+    leaving
+        .filter(|view| fake.device(view.port.id).is_some_and(|link| link.is_held()))
+        .for_each(|view| fake.set_carrier(view.port.id, false));
+}
+
 pub fn port_of(reply: Reply) -> PortView {
     match reply {
         Reply::Port(port) => *port,

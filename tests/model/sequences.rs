@@ -11,8 +11,8 @@ use proptest::prelude::*;
 
 use crate::check::{RefPort, Reference, same};
 use crate::scene::{
-    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_network, create_port, create_subnet, detach, network_id, on,
-    port_of, put_server,
+    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_network, create_port, create_subnet, detach, let_go_of_leaving,
+    network_id, on, port_of, put_server,
 };
 
 /// NICs a server may have in this house.
@@ -57,6 +57,7 @@ pub enum Meddling {
     Mac,
     V6,
     Unsealed,
+    Unmarked,
     Delete,
 }
 
@@ -71,6 +72,7 @@ pub fn step() -> impl Strategy<Value = Step> {
             Just(Meddling::Mac),
             Just(Meddling::V6),
             Just(Meddling::Unsealed),
+            Just(Meddling::Unmarked),
             Just(Meddling::Delete),
         ]
     };
@@ -177,6 +179,7 @@ impl Run {
                 if board.is_dead() {
                     return Ok(());
                 }
+                let_go_of_leaving(&manager, &fake);
                 let wrong = match reference.check(&manager, &fake, &dir) {
                     Ok(()) => return Ok(()),
                     Err(wrong) => wrong,
@@ -477,7 +480,7 @@ impl Run {
     fn meddle_bridge(&mut self, what: Meddling) -> Result<(), String> {
         let on_it = |port: &RefPort| port.network == AGENTS && self.reference.has_device(port);
         let ports: Vec<PortId> = self.reference.ports.iter().filter(|(_, port)| on_it(port)).map(|(id, _)| *id).collect();
-        let meaningless = matches!(what, Meddling::OutOfBridge | Meddling::Unsealed);
+        let meaningless = matches!(what, Meddling::OutOfBridge | Meddling::Unsealed | Meddling::Unmarked);
         if !self.reference.bridge || meaningless || !ports.into_iter().all(|id| self.bear(id)) {
             return Ok(());
         }
@@ -544,6 +547,7 @@ impl Meddling {
             Self::Mac => fake.meddle(name, |link| link.mac = Some(Mac([2, 0, 0, 0, 0, 9]))),
             Self::V6 => fake.meddle(name, |link| link.v6_autoconf = true),
             Self::Unsealed => fake.meddle(name, |link| link.alias = None),
+            Self::Unmarked => fake.meddle(name, |link| link.altnames.clear()),
             Self::Delete => fake.delete_link(name),
         }
     }

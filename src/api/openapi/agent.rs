@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::entry::{Entry, parameter};
+use super::entry::{Entry, force, parameter};
 use super::refusals::Act::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use super::samples;
 use super::schema::{
@@ -50,6 +50,7 @@ pub(in crate::api) fn delete_server() -> Entry {
     entry("delete_guest", "Forget a server")
         .does(&[Write, Query, Server, DropServer])
         .query(detach)
+        .query(force())
         .answers_nothing(204, "It is forgotten.")
 }
 

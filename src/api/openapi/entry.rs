@@ -173,6 +173,16 @@ pub(super) fn parameter(name: &str, shape: impl Into<Shape>) -> ParameterBuilder
     ParameterBuilder::new().name(name).schema(Some(shape))
 }
 
+/// `?force=` of a removal.
+pub(super) fn force() -> ParameterBuilder {
+    parameter("force", like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|0|1)?$"))
+        .description(Some(
+            "True deletes a tap also while a process holds it open, which makes some VMMs read from it without end; \
+             without it the port stays `detaching` with reason `guest_keeps_device` until that closes it.",
+        ))
+        .example(Some("false".into()))
+}
+
 /// A reference to a component that is no schema.
 fn component(kind: &str, name: &str) -> Ref {
     Ref::new(format!("#/components/{kind}/{name}"))

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::entry::{Entry, parameter};
+use super::entry::{Entry, force, parameter};
 use super::refusals::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
 use super::schema::{
     Record, Shape, any, any_uuid, empty_map, ip, like, list, mac, map, named, one_of_numbers, one_of_words, only, or_null, time,
@@ -92,6 +92,7 @@ pub(in crate::api) fn detach() -> Entry {
     entry("detach_interface", "Take an interface from a server")
         .does(&[Write, Query, Server, PortOfServer])
         .query(keep)
+        .query(force())
         .answers_nothing(202, "Traffic is cut and the intent durable; the port is listed until its device is gone.")
 }
 

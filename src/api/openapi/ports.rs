@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::entry::Entry;
+use super::entry::{Entry, force};
 use super::networks::{bulk, made};
 use super::refusals::Act::{ChangePort, NewPort, Port, Query, Write};
 use super::schema::{
@@ -58,7 +58,8 @@ pub(in crate::api) fn update() -> Entry {
 
 pub(in crate::api) fn delete() -> Entry {
     entry("delete_port", "Remove a port, detaching it first")
-        .does(&[Write, Port])
+        .does(&[Write, Query, Port])
+        .query(force())
         .if_match()
         .answers_nothing(204, "It is gone, or going.")
 }

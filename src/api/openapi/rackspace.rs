@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::entry::Entry;
-use super::refusals::Act::{Attach, Network, OnePerNetwork, PortOfServer, Server, Write};
+use super::entry::{Entry, force};
+use super::refusals::Act::{Attach, Network, OnePerNetwork, PortOfServer, Query, Server, Write};
 use super::samples;
 use super::schema::{Record, Shape, any, any_uuid, like, list, named, uuid, words};
 use crate::api::dialect::RACKSPACE;
@@ -28,7 +28,8 @@ pub(in crate::api) fn create() -> Entry {
 
 pub(in crate::api) fn delete() -> Entry {
     entry("delete_virtual_interface", "Take an interface from a server")
-        .does(&[Write, PortOfServer])
+        .does(&[Write, Query, PortOfServer])
+        .query(force())
         .answers_nothing(200, "Traffic is cut and the intent durable.")
 }
 

@@ -235,6 +235,7 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (Error::Plan(PlanError::Incomplete(port())), &[Attach]),
         (kernel(Trouble::Taken, "File exists (EEXIST)"), KERNEL),
         (kernel(Trouble::Gone, "No such device (ENODEV)"), KERNEL),
+        (kernel(Trouble::Unmarked, "it has lost its altname and its alias"), &[Host]),
         (kernel(Trouble::NoBridge, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), ANY),
         (kernel(Trouble::HostNotClosed, "Operation not supported (EOPNOTSUPP)"), &[Attach]),

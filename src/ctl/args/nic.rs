@@ -39,6 +39,10 @@ pub struct Detach {
     /// The port; among this server's
     pub port: String,
 
+    /// Let its device go also while a process holds its tap open: some VMMs then read from it without end. Unplug the NIC first
+    #[arg(long)]
+    pub force: bool,
+
     /// Wait until its device is gone, at most this many seconds, 30 if none are given; exit 3 when they run out
     /// [default: do not wait]
     #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "30")]

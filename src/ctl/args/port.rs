@@ -34,6 +34,10 @@ pub enum PortCommand {
     Delete {
         /// The port
         port: String,
+
+        /// Let its device go also while a process holds its tap open
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -27,6 +27,10 @@ pub enum ServerCommand {
         /// Take its NICs from it first
         #[arg(long)]
         detach: bool,
+
+        /// Let their devices go also while a process holds the taps open
+        #[arg(long, requires = "detach")]
+        force: bool,
     },
 }
 

@@ -77,6 +77,11 @@ fn members<const N: usize>(pairs: [(&str, Option<Value>); N]) -> Map<String, Val
     pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
+/// The query of a removal, by force or not.
+fn forced(force: bool) -> Vec<(&'static str, &'static str)> {
+    force.then_some(("force", "true")).into_iter().collect()
+}
+
 /// An array to send, unless it is empty.
 fn unless_empty(items: Vec<Value>) -> Option<Value> {
     (!items.is_empty()).then_some(Value::Array(items))

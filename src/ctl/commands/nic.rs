@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Session, members, port};
+use super::{Session, forced, members, port};
 use crate::ctl::args::{Attach, Detach};
 use crate::ctl::client::{self, Client, ClientError};
 use crate::ctl::events::EventStream;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
+use crate::ctl::uri;
 use crate::ctl::values::WaitTime;
 use crate::ctl::wait::{Goal, Wait};
 
@@ -31,7 +32,7 @@ pub async fn detach(session: &mut Session, detach: Detach) -> Result<(), Failure
     let server = names::resolve(&session.client, Kind::Server, &detach.server).await?;
     let port = names::resolve_port_of(&session.client, server, &detach.port).await?;
     let following = follow(&session.client, detach.wait).await?;
-    session.client.delete(&format!("{}/{port}", interfaces(server))).await?;
+    session.client.delete(&uri::with_query(&format!("{}/{port}", interfaces(server)), &forced(detach.force))).await?;
     let done = if following.is_some() { "is detached" } else { "is being detached" };
     wait(&session.client, following, port, Goal::Released { from: server }).await?;
     session.out.say(&format!("port {port} {done}"))

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Session, members, unless_empty};
+use super::{Session, forced, members, unless_empty};
 use crate::ctl::args::{ChangedPort, NewPort, PortCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
+use crate::ctl::uri;
 use crate::ctl::views::PORT;
 
 /// Does what is asked of ports.
@@ -16,9 +17,9 @@ pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Fail
         PortCommand::List { network, server } => list(session, network.as_deref(), server.as_deref()).await,
         PortCommand::Show { port } => show(session, &port).await,
         PortCommand::Set(changed) => set(session, changed).await,
-        PortCommand::Delete { port } => {
+        PortCommand::Delete { port, force } => {
             let id = names::resolve(&session.client, Kind::Port, &port).await?;
-            session.client.delete(&Kind::Port.item(id)).await?;
+            session.client.delete(&uri::with_query(&Kind::Port.item(id), &forced(force))).await?;
             session.out.say(&format!("port {id} is deleted"))
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Session, members};
+use super::{Session, forced, members};
 use crate::ctl::args::{NewServer, ServerCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
@@ -25,10 +25,11 @@ pub async fn run(session: &mut Session, command: ServerCommand) -> Result<(), Fa
             let server = client::member(session.client.get(&Kind::Server.item(id)).await?, "server")?;
             session.print_one(&SERVER, &server).await
         }
-        ServerCommand::Delete { server, detach } => {
+        ServerCommand::Delete { server, detach, force } => {
             let id = names::resolve(&session.client, Kind::Server, &server).await?;
-            let query: &[(&str, &str)] = if detach { &[("detach", "true")] } else { &[] };
-            session.client.delete(&uri::with_query(&Kind::Server.item(id), query)).await?;
+            let mut query = forced(force);
+            query.extend(detach.then_some(("detach", "true")));
+            session.client.delete(&uri::with_query(&Kind::Server.item(id), &query)).await?;
             session.out.say(&format!("server {id} is deleted"))
         }
     }

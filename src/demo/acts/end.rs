@@ -18,6 +18,8 @@ pub(super) fn detach(stage: &mut Stage<'_>, vm: &mut Machine, nics: [&Nic; 2], n
     stage
         .page
         .note("An answer means: traffic is cut, and it will be gone. The addresses are free again when the kernel let go.")?;
+    vm.unplug()?;
+    stage.page.claim(Ok("the VM stand-in closed its tap first: nothing is deleted under a process that holds it".to_owned()))?;
     for nic in nics {
         let answer = stage.client.call("DELETE", &format!("{}/{}", interfaces(nic.server), nic.port), None)?;
         let gone = stage.until(answer.at, |event| event.event == "port.deleted")?.since(answer.at);
@@ -26,8 +28,6 @@ pub(super) fn detach(stage: &mut Stage<'_>, vm: &mut Machine, nics: [&Nic; 2], n
             .page
             .claim(Ok(format!("{name}: answered {} after {}; the device was gone after {gone}", answer.status, answer.took)))?;
     }
-    vm.unplugged()?;
-    stage.page.claim(Ok("the VM stand-in, which still held its tap open, saw it go".to_owned()))?;
     for nic in nics {
         stage.client.call("DELETE", &format!("/nicd/v1/servers/{}", nic.server), None)?;
     }
