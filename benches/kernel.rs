@@ -243,7 +243,7 @@ fn notices() {
     attach_tap(&mut host, port(0), 0);
     let name: LinkName = names::port_device(port(0), 0);
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1024);
-    Linux.watch(sender).unwrap();
+    Linux::default().watch(sender).unwrap();
     let (mut opened, mut told) = (Vec::new(), Vec::new());
     for _ in 0..200 {
         let start = Instant::now();
@@ -270,7 +270,7 @@ fn wait(receiver: &mut tokio::sync::mpsc::Receiver<Notice>, carrier: bool) {
 
 /// Two bridges of the same kind, one for each.
 fn ready() -> LinuxHost {
-    let mut host = Linux.open().unwrap();
+    let mut host = Linux::default().open().unwrap();
     for (number, index) in [(1, BRIDGE), (2, FLOOR_BRIDGE)] {
         let network = NetworkId(Uuid::from_u128((number << 84) + 1));
         let name = names::network_bridge(network, 0);

@@ -148,7 +148,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let edge = Edge { listening, files: Arc::clone(&files), admitted, limits: limits.within(descriptors), numbers };
     let served = runtime.block_on(async {
         let signals = Signals::listen().map_err(DaemonError::Runtime)?;
-        serve(&Linux, config, state, edge, signals).await
+        serve(&Linux::default(), config, state, edge, signals).await
     });
     // A thread that the kernel or a disk holds ends with the process.
     runtime.shutdown_background();
@@ -222,6 +222,8 @@ pub async fn serve<K: Kernel + Clone>(
     let settings = &config.settings;
     let State { store, loaded, thread: store_thread, _lock } = state;
     let (notices, noticed) = mpsc::channel(NOTICES);
+    let guests = kernel.guests();
+    loaded.ports.iter().for_each(|port| guests.insert(port.id, port.mac));
     // Watching begins before the dump, so that nothing happens between the two unseen.
     kernel.watch(notices)?;
     let at = Instant::now();

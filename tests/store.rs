@@ -592,6 +592,7 @@ fn port(n: u8, host: u8) -> Port {
         mac: Mac([0xfa, 0x16, 0x3e, 0, 0, n]),
         fixed_ips: vec![FixedIp { subnet_id: subnet().id, ip_address: IpAddr::from([10, 0, 0, host]) }],
         admin_up: true,
+        unknown_unicast: false,
         device_owner: String::new(),
         profile: Profile::default(),
         origin: Origin::Client,

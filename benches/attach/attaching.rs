@@ -178,7 +178,7 @@ pub fn kernel_phase(table: &mut Table, effort: Effort, floor: &mut Floor) {
     let place = Place::new("phase");
     let (mut ours, mut bare, mut lasting) = (Sample::default(), Sample::default(), Sample::default());
     place.inside(|| {
-        let mut host = Linux.open().expect("a kernel");
+        let mut host = Linux::default().open().expect("a kernel");
         let network = NetworkId(Uuid::new_v4());
         let mut next = 70_000;
         let mut made = Vec::new();

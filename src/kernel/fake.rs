@@ -14,16 +14,17 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::model::{LinkName, NetnsPin, PortId, names};
+use crate::model::{LinkName, Mac, NetnsPin, PortId, names};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen,
+    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen,
 };
 use crate::points;
 
-use super::{Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
+use super::{Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
 
 /// A bridge's port as the kernel makes it.
-const FRESH: BridgePort = BridgePort { forwarding: false, held: false, learning: true, altered: false, passes_link_local: false };
+const FRESH: BridgePort =
+    BridgePort { forwarding: false, held: false, learning: true, unicast_flood: true, altered: false, passes_link_local: false };
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +82,7 @@ struct World {
     guests: BTreeMap<u32, Guest>,
     /// Taps that a VMM holds open.
     open: BTreeSet<u32>,
-    /// Static FDB entries, by device.
-    fdb: BTreeMap<u32, BTreeSet<crate::model::Mac>>,
+    macs: GuestMacs,
     routes: Vec<BroadRoute>,
     sinks: Vec<mpsc::Sender<Notice>>,
     faults: Option<FaultPlan>,
@@ -162,6 +162,10 @@ impl FakeHeld {
 impl Kernel for Fake {
     type Host = FakeHost;
 
+    fn guests(&self) -> GuestMacs {
+        self.world().macs.clone()
+    }
+
     fn open(&self) -> Result<FakeHost, OpError> {
         Ok(FakeHost { world: Arc::clone(&self.world) })
     }
@@ -187,7 +191,6 @@ impl Fake {
             netns: world.netns.clone(),
             guests: world.guests.clone(),
             open: world.open.clone(),
-            fdb: world.fdb.clone(),
             routes: world.routes.clone(),
             next_cookie: world.next_cookie,
             next_index: world.next_index,
@@ -270,7 +273,11 @@ impl Fake {
     pub fn meddle(&self, name: &str, change: impl FnOnce(&mut LinkSeen)) {
         let mut world = self.world();
         if let Some(mut link) = world.named(name).cloned() {
+            let master = link.master;
             change(&mut link);
+            if link.master != master {
+                link.fdb.iter_mut().for_each(Vec::clear);
+            }
             world.put(link);
         }
     }
@@ -355,9 +362,26 @@ impl World {
                 link.bridge_port = Some(BridgePort { forwarding: runs && !seen.held, held: runs && seen.held, ..seen });
             }
         }
+        match (link.master, &mut link.fdb) {
+            (None, Some(entries)) => entries.clear(),
+            (_, fdb @ None) if link.kind != Kind::Bridge && link.altnames.iter().any(|name| names::marked(name).is_some()) => {
+                *fdb = Some(Vec::new());
+            }
+            _ => {}
+        }
         let (index, up) = (link.index, link.up);
+        let own = link.master.zip(link.mac);
         let before = self.links.insert(index, link.clone());
         self.tell(Notice::Seen { link, at: Instant::now() });
+        // A port's own MAC is the bridge's, whoever had it before (br_fdb_change_mac_address, net/bridge/br_fdb.c).
+        if let Some((bridge, mac)) =
+            own.filter(|own| before.as_ref().and_then(|before| before.master.zip(before.mac)) != Some(*own))
+        {
+            self.drop_entry(bridge, 0, mac);
+            if self.macs.port(mac).is_some() {
+                self.tell(Notice::MacTaken { index, mac, at: Instant::now() });
+            }
+        }
         // Ports forward while their bridge is up (br_stp_enable_bridge, net/bridge/br_stp_if.c).
         if before.is_some_and(|before| before.kind == Kind::Bridge && before.up != up) {
             self.ports_of(index).into_iter().for_each(|port| self.put(port));
@@ -374,7 +398,6 @@ impl World {
         }
         self.guests.remove(&index);
         self.open.remove(&index);
-        self.fdb.remove(&index);
         self.tell(Notice::Gone { index, at: Instant::now() });
         for mut port in self.ports_of(index) {
             port.master = None;
@@ -457,20 +480,40 @@ impl World {
                 }
                 link.master = Some(master);
                 link.bridge_port = Some(FRESH);
+                link.fdb = Some(Vec::new());
             }
         }
         if let Some(seen) = link.bridge_port.as_mut() {
             seen.learning = settings.learning.unwrap_or(seen.learning);
+            seen.unicast_flood = settings.unicast_flood.unwrap_or(seen.unicast_flood);
             seen.altered &= !settings.plain;
             seen.passes_link_local |= settings.pass_link_local;
             seen.held &= !settings.forward;
         }
-        self.fdb.entry(link.index).or_default().extend(&settings.fdb);
+        if let Some(master) = link.master {
+            settings.fdb.iter().for_each(|mac| self.enter(&mut link, master, *mac));
+        }
         match &settings.seal {
             Some(seal) => self.seal(link, seal),
             None => self.put(link),
         }
         Ok(())
+    }
+
+    /// Makes a MAC's entry in a bridge a static and sticky one that leads to `link`.
+    fn enter(&mut self, link: &mut LinkSeen, bridge: u32, mac: Mac) {
+        self.drop_entry(bridge, link.index, mac);
+        let entries = link.fdb.get_or_insert_default();
+        entries.retain(|entry| entry.mac != mac);
+        entries.push(FdbEntry { mac, vlan: 0, sticky: true });
+    }
+
+    /// Deletes a MAC's entry in a bridge, where it leads to another port than `index`.
+    fn drop_entry(&mut self, bridge: u32, index: u32, mac: Mac) {
+        let leads = |link: &&LinkSeen| link.master == Some(bridge) && link.index != index && link.entry(mac, 0).is_some();
+        let Some(mut other) = self.links.values().find(leads).cloned() else { return };
+        other.fdb.iter_mut().for_each(|entries| entries.retain(|entry| entry.mac != mac));
+        self.put(other);
     }
 
     fn seal(&mut self, mut link: LinkSeen, seal: &Seal) {

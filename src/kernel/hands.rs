@@ -15,7 +15,7 @@ use crate::plan::{BroadRoute, LinkSeen, Plan};
 
 use super::reaper::{self, Doomed, Reaped, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
-use super::{Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
+use super::{Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -79,6 +79,9 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// As for `submit`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
 
+    /// The MACs for which looks ask FDBs.
+    fn guests(&self) -> GuestMacs;
+
     /// What attaches need and this process cannot have.
     ///
     /// # Errors
@@ -107,6 +110,7 @@ pub struct Workshop<H: Host> {
     looks: Worker<H>,
     reaper: Inbox<ToReap<H>>,
     submitted: Arc<AtomicU64>,
+    macs: GuestMacs,
 }
 
 impl<H: Host> std::fmt::Debug for Workshop<H> {
@@ -149,7 +153,7 @@ pub fn start<K: Kernel + Clone>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Han
         let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
         reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
-    let workshop = Workshop { worker, guests, looks, reaper, submitted };
+    let workshop = Workshop { worker, guests, looks, reaper, submitted, macs: kernel.guests() };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
@@ -205,6 +209,10 @@ impl<H: Host> Hands for Workshop<H> {
 
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
         self.looks.ask(Host::observe)
+    }
+
+    fn guests(&self) -> GuestMacs {
+        self.macs.clone()
     }
 
     fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {

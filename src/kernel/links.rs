@@ -103,7 +103,8 @@ impl Batch {
 
     /// The rest of it.
     fn flags_and_seal(&mut self, target: Target<'_>, settings: &LinkSettings) {
-        if settings.learning.is_some() || settings.plain || settings.pass_link_local || settings.forward {
+        let flags = settings.learning.is_some() || settings.unicast_flood.is_some() || settings.plain;
+        if flags || settings.pass_link_local || settings.forward {
             self.port_flags(target, settings);
         } else if let Some(seal) = &settings.seal {
             self.switch(target, seal.switch, |f| sealed(f, seal));
@@ -113,17 +114,6 @@ impl Batch {
     /// Deletes a link.
     pub(super) fn delete(&mut self, target: Target<'_>) {
         self.add(Part::Delete, RTM_DELLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| target.name(f));
-    }
-
-    /// Enters a guest's MAC into the FDB of the bridge that the link with this index is a port of. NUD_NOARP is what
-    /// `bridge` shows as static; NUD_PERMANENT would be the bridge's own address (`br_fdb_add`, net/bridge/br_fdb.c).
-    fn fdb(&mut self, index: u32, mac: Mac) {
-        let mut fixed = [0; 12];
-        fixed[0] = AF_BRIDGE;
-        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-        fixed[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
-        fixed[10] = NTF_MASTER;
-        self.add(Part::Fdb(mac), RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &fixed, |f| f.put(NDA_LLADDR, &mac.0));
     }
 
     /// Sets flags of a bridge's port, then seals it. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads
@@ -141,6 +131,9 @@ impl Batch {
                 f.nest(IFLA_INFO_SLAVE_DATA, |f| {
                     if let Some(learning) = settings.learning {
                         f.u8(IFLA_BRPORT_LEARNING, u8::from(learning));
+                    }
+                    if let Some(flood) = settings.unicast_flood {
+                        f.u8(IFLA_BRPORT_UNICAST_FLOOD, u8::from(flood));
                     }
                     if settings.pass_link_local {
                         f.u16(IFLA_BRPORT_GROUP_FWD_MASK, PASS_LINK_LOCAL);

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::answer::{Failure, Part};
 use super::bridge::{self, Bridge, Change};
+use super::entries::Entries;
 use super::netns::{Home, Inside};
 use super::nft::Nft;
 use super::socket::{Netlink, count_writes};
@@ -16,16 +17,18 @@ use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Found, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, defaults, guest, links,
-    seen,
+    Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, defaults,
+    guest, links, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{BroadRoute, Kind, LinkSeen, Op};
 use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Linux;
+#[derive(Debug, Clone, Default)]
+pub struct Linux {
+    guests: GuestMacs,
+}
 
 /// An access with one netlink socket of its own.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub struct LinuxHost {
     netlink: Netlink,
     nft: Nft,
     home: Home,
+    guests: GuestMacs,
 }
 
 /// What one execution holds: taps not yet persistent, and the guests' namespaces it has entered, or why not: it tries once.
@@ -45,6 +49,10 @@ pub struct Held {
 impl Kernel for Linux {
     type Host = LinuxHost;
 
+    fn guests(&self) -> GuestMacs {
+        self.guests.clone()
+    }
+
     fn open(&self) -> Result<LinuxHost, OpError> {
         let open = || {
             if capabilities::lacks(capabilities::NET_ADMIN) {
@@ -53,16 +61,18 @@ impl Kernel for Linux {
             }
             let netlink = Netlink::open()?;
             let home = Home::of(&netlink)?;
-            Ok(LinuxHost { netlink, nft: Nft::default(), home })
+            Ok(LinuxHost { netlink, nft: Nft::default(), home, guests: self.guests() })
         };
         open().map_err(|failure: Failure| failure.during("open the kernel"))
     }
 
     fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
         let start = || {
-            let watch = Watch::subscribe(sink)?;
-            let thread = threads::start("nicd-watch", move || watch.run());
-            thread.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
+            let watch = Watch::subscribe(sink.clone(), self.guests())?;
+            let entries = Entries::subscribe(sink, self.guests())?;
+            let threads =
+                threads::start("nicd-watch", move || watch.run()).and_then(|_| threads::start("nicd-fdb", move || entries.run()));
+            threads.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
         };
         start().map_err(|failure: Failure| failure.during("watch the kernel"))
     }
@@ -83,12 +93,12 @@ impl Host for LinuxHost {
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
         self.fresh()
-            .and_then(|()| seen::look_whole(&mut self.netlink, &mut self.nft, who))
+            .and_then(|()| seen::look_whole(&mut self.netlink, &mut self.nft, who, &self.guests))
             .map_err(|failure| failure.during(&format!("{who:?}")))
     }
 
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
-        let links = self.fresh().and_then(|()| seen::observe(&mut self.netlink, &mut self.nft));
+        let links = self.fresh().and_then(|()| seen::observe(&mut self.netlink, &mut self.nft, &self.guests));
         links.map_err(|failure| failure.during("dump links"))
     }
 

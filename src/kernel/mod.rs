@@ -15,8 +15,11 @@ mod bridge;
 mod capabilities;
 mod create;
 mod defaults;
+mod entries;
 pub mod fake;
+mod fdb;
 mod guest;
+mod guests;
 pub mod hands;
 mod links;
 pub mod linux;
@@ -33,13 +36,14 @@ mod watch;
 mod wire;
 pub mod worker;
 
+pub use guests::GuestMacs;
 pub use socket::writes;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::model::{LinkName, NetnsPin, PortId};
+use crate::model::{LinkName, Mac, NetnsPin, PortId};
 use crate::plan::{BroadRoute, LinkSeen, Op};
 use crate::points;
 
@@ -48,14 +52,17 @@ pub trait Kernel: Send + Sync + 'static {
     /// One opened access to it.
     type Host: Host;
 
+    /// The MACs for which its looks ask FDBs, to be filled by whoever has the records; shared by all its accesses and its watch.
+    fn guests(&self) -> GuestMacs;
+
     /// Opens an access with sockets of its own.
     ///
     /// # Errors
     /// The kernel gives no netlink socket.
     fn open(&self) -> Result<Self::Host, OpError>;
 
-    /// Starts to watch the host's links on a thread of its own, from before the first dump a caller makes. It ends when
-    /// `sink` is closed.
+    /// Starts to watch the host's links and FDBs on threads of their own, from before the first dump a caller makes. They end
+    /// when `sink` is closed.
     ///
     /// # Errors
     /// The kernel gives no netlink socket, or no thread can be had.
@@ -216,6 +223,18 @@ pub enum Notice {
         /// When.
         at: Instant,
     },
+    /// A link was given a guest's MAC for its own, which deletes the guest's entry in the FDB of the bridge it is in; it may
+    /// have been given another one since.
+    MacTaken {
+        /// The link's index.
+        index: u32,
+        /// The guest's MAC.
+        mac: Mac,
+        /// When that was read.
+        at: Instant,
+    },
+    /// Events about FDBs were lost: only a complete look shows what changed.
+    EntriesLost,
     /// Events were lost; this is a complete dump in their place.
     Resync {
         /// Everything that was there.

@@ -10,8 +10,8 @@ use super::nft::Nft;
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::{self, Batch};
-use super::{Trouble, Who};
-use crate::model::Mac;
+use super::{GuestMacs, Trouble, Who, fdb};
+use crate::model::{Mac, PortId};
 use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, TapSeen};
 
 /// Length of `struct ifinfomsg`.
@@ -33,9 +33,15 @@ pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSee
     look_at(netlink, who, link)
 }
 
-/// The same, with what does not show on the link alone: the addresses on it, whether a bridge of ours is closed to
-/// the host, and who keeps a device of ours from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
-pub(super) fn look_whole(netlink: &mut Netlink, nft: &mut Nft, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
+/// The same, with what does not show on the link alone: the addresses on it, whether a bridge of ours is closed to the host, and of
+/// a device of ours the FDB's entries for its guest, and who keeps it from forwarding. A bridge that is down holds its ports back as
+/// well, so a port is looked at again behind its bridge.
+pub(super) fn look_whole(
+    netlink: &mut Netlink,
+    nft: &mut Nft,
+    who: Who<'_>,
+    guests: &GuestMacs,
+) -> Result<Option<LinkSeen>, Failure> {
     let Some(mut link) = look(netlink, who)? else { return Ok(None) };
     if link.marks().next().is_some()
         && let Some(bridge) = holder(&link)
@@ -46,12 +52,22 @@ pub(super) fn look_whole(netlink: &mut Netlink, nft: &mut Nft, who: Who<'_>) -> 
         judge_held(&mut link, |_| forwards);
     }
     nft.note(std::slice::from_mut(&mut link))?;
+    note_entries(netlink, &mut link, guests)?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
         // It went in between, which the next look shows.
         Err(failure) if failure.trouble == Trouble::Gone => {}
         noted => noted?,
     }
     Ok(Some(link))
+}
+
+/// Notes on a device of ours the entries that its bridge's FDB has for its guest.
+fn note_entries(netlink: &mut Netlink, link: &mut LinkSeen, guests: &GuestMacs) -> Result<(), Failure> {
+    let mac = link.marks().find_map(|mark| guests.of(PortId(mark)));
+    if let Some(mac) = mac.filter(|_| link.kind != Kind::Bridge) {
+        link.fdb = fdb::entries(netlink, link, mac)?;
+    }
+    Ok(())
 }
 
 /// The index of a veth's other end, in that end's namespace.
@@ -82,14 +98,16 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
     netlink.ask(batch, read)
 }
 
-/// A complete dump of the namespace's links, with the addresses on them and whether bridges of ours are closed.
-pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft) -> Result<Vec<LinkSeen>, Failure> {
+/// A complete dump of the namespace's links, with the addresses on them, whether bridges of ours are closed, and the FDB's entries
+/// for guests, each asked for.
+pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, guests: &GuestMacs) -> Result<Vec<LinkSeen>, Failure> {
     let mut links = netlink.dump(all_links, link)?;
     let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note(netlink, 0, &mut links)?;
     nft.note(&mut links)?;
+    links.iter_mut().try_for_each(|link| note_entries(netlink, link, guests))?;
     Ok(links)
 }
 
@@ -199,6 +217,7 @@ fn info(link: &mut LinkSeen, info: &[u8]) {
             forwarding: state == Some(BR_STATE_FORWARDING),
             held: state.is_some_and(|state| state != BR_STATE_FORWARDING),
             learning: octet(port, IFLA_BRPORT_LEARNING).is_some_and(|value| value != 0),
+            unicast_flood: octet(port, IFLA_BRPORT_UNICAST_FLOOD).is_some_and(|value| value != 0),
             passes_link_local: wire::field(port, IFLA_BRPORT_GROUP_FWD_MASK).and_then(|mask| wire::u16_at(mask, 0))
                 == Some(PASS_LINK_LOCAL),
             altered: IFLA_BRPORT_PLAIN.iter().any(|(flag, plain)| octet(port, *flag).is_some_and(|value| value != *plain)),
@@ -336,6 +355,7 @@ mod tests {
                 forwarding: true,
                 held: false,
                 learning: false,
+                unicast_flood: false,
                 altered: false,
                 passes_link_local: false,
             }),

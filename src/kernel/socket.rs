@@ -132,21 +132,22 @@ impl Netlink {
         Ok((refusals, seen))
     }
 
-    /// Asks for one object; none when the kernel has none such (ENODEV).
+    /// Asks for one object; none when the kernel has none such: no link (ENODEV), no entry (ENOENT).
     pub(super) fn ask<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
         let fail = |errno| Failure::system(Part::Look, errno);
         points::call(("netlink", "ask"), || self.answer(batch, read), fail)
     }
 
     pub(super) fn answer<T>(&mut self, mut batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        let part = batch.parts().next().unwrap_or(Part::Look);
         let first = self.transmit(&mut batch, false)?;
         let mut answer = None;
-        self.receive(Part::Look, |message| {
+        self.receive(part, |message| {
             if message.seq != first {
                 return Ok(Step::More);
             }
-            match (message.kind, Refusal::read(Part::Look, message)) {
-                (NLMSG_ERROR, Some(refusal)) if refusal.errno == Errno::ENODEV => {}
+            match (message.kind, Refusal::read(part, message)) {
+                (NLMSG_ERROR, Some(refusal)) if matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT) => {}
                 (NLMSG_ERROR, Some(refusal)) => return Err(refusal.into()),
                 _ => answer = read(message.body),
             }

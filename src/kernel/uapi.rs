@@ -31,10 +31,13 @@ pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWNEIGH: u16 = 28;
+pub(super) const RTM_DELNEIGH: u16 = 29;
+pub(super) const RTM_GETNEIGH: u16 = 30;
 pub(super) const RTM_GETNEXTHOP: u16 = 106;
 pub(super) const RTM_NEWLINKPROP: u16 = 108;
 pub(super) const RTM_DELLINKPROP: u16 = 109;
 pub(super) const RTNLGRP_LINK: u32 = 1;
+pub(super) const RTNLGRP_NEIGH: u32 = 3;
 pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 pub(super) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
@@ -94,10 +97,11 @@ pub(super) const IFLA_INFO_SLAVE_KIND: u16 = 4;
 pub(super) const IFLA_INFO_SLAVE_DATA: u16 = 5;
 pub(super) const IFLA_BRPORT_STATE: u16 = 1;
 pub(super) const IFLA_BRPORT_LEARNING: u16 = 8;
+pub(super) const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
 /// The other flags of a bridge port that decide what passes, and what a port is made with (`new_nbp`, net/bridge/br_if.c):
-/// hairpin, BPDU guard, root block, fast leave, the floods, proxy ARP, neighbour suppression, isolation, lock, MAB.
-pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 12] =
-    [(4, 0), (5, 0), (6, 0), (7, 0), (9, 1), (10, 0), (27, 1), (30, 1), (32, 0), (33, 0), (39, 0), (40, 0)];
+/// hairpin, BPDU guard, root block, fast leave, proxy ARP, the other floods, neighbour suppression, isolation, lock, MAB.
+pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 11] =
+    [(4, 0), (5, 0), (6, 0), (7, 0), (10, 0), (27, 1), (30, 1), (32, 0), (33, 0), (39, 0), (40, 0)];
 pub(super) const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
 /// All of 01:80:c2:00:00:0X but 01, pause frames, which the kernel refuses here and drops (`BR_GROUPFWD_MACPAUSE`).
 pub(super) const PASS_LINK_LOCAL: u16 = 0xfffd;
@@ -182,5 +186,8 @@ pub(super) const NFTA_DEVICE_NAME: u16 = 1;
 
 /// `linux/neighbour.h`.
 pub(super) const NDA_LLADDR: u16 = 2;
+pub(super) const NDA_VLAN: u16 = 5;
+pub(super) const NDA_MASTER: u16 = 9;
 pub(super) const NUD_NOARP: u16 = 0x40;
 pub(super) const NTF_MASTER: u8 = 0x04;
+pub(super) const NTF_STICKY: u8 = 0x40;

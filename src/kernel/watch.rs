@@ -28,9 +28,11 @@ use tokio::sync::mpsc::Sender;
 
 use super::answer::{Failure, Part};
 use super::nft::{self, Hint, Nft};
+use super::seen::IFINFO;
 use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::uapi::*;
-use super::{Notice, Who, seen, wire};
+use super::{GuestMacs, Notice, Who, seen, wire};
+use crate::model::Mac;
 use crate::pace::Pace;
 use crate::plan::LinkSeen;
 use crate::points;
@@ -63,6 +65,7 @@ pub(super) struct Watch {
     closing: Option<Socket>,
     query: Netlink,
     nft: Nft,
+    guests: GuestMacs,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
     /// Links to be looked at later, and when; one look each.
@@ -97,18 +100,20 @@ struct Hints {
     closing: BTreeSet<String>,
     /// Something happened to all of that.
     table: bool,
+    /// Links that were given a guest's MAC, whatever they have by now.
+    taken: BTreeSet<(u32, Mac)>,
     lost: bool,
 }
 
 impl Watch {
     /// Subscribes, in this thread's namespace: what happens from here on is told.
-    pub(super) fn subscribe(sink: Sender<Notice>) -> Result<Self, Failure> {
-        let events = subscribed().map_err(|error| failed(Part::Open, &error))?;
+    pub(super) fn subscribe(sink: Sender<Notice>, guests: GuestMacs) -> Result<Self, Failure> {
+        let events = subscribed(&[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])?;
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
         let closing = subscribed_to_nft().inspect_err(|error| tracing::debug!(%error, "nf_tables cannot be watched")).ok();
         let (query, nft) = (Netlink::open()?, Nft::default());
         let (later, paces) = (BTreeMap::new(), HashMap::new());
-        Ok(Self { events, closing, query, nft, sink, buffer, later, paces, resync: None, blind: false })
+        Ok(Self { events, closing, query, nft, guests, sink, buffer, later, paces, resync: None, blind: false })
     }
 
     /// Watches until the sink is closed.
@@ -149,7 +154,7 @@ impl Watch {
 
     fn turn(&mut self) -> Result<(), Closed> {
         let at = Instant::now();
-        let hints = self.drain();
+        let mut hints = self.drain();
         if hints.lost {
             meters().netlink_overruns.inc();
             self.resync = Some(at);
@@ -172,6 +177,14 @@ impl Watch {
         let soon = at + SETTLE;
         for index in hints.down {
             self.look_later(index, soon);
+        }
+        for (index, mac) in std::mem::take(&mut hints.taken) {
+            // One that is looked at often enough keeps being given that MAC, or the look to come shows it.
+            if self.put_off(index, at).is_none() {
+                hints.changed.remove(&index);
+                self.look_first(index)?;
+                self.tell(Notice::MacTaken { index, mac, at })?;
+            }
         }
         for index in hints.changed {
             // A link that was down a moment ago is one being made, whose look is due in a moment.
@@ -224,7 +237,7 @@ impl Watch {
         loop {
             let point = points::call(("watch", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
-                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message)),
+                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.guests)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is
                 // older than the dump to come.
@@ -247,7 +260,7 @@ impl Watch {
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::look_whole(&mut self.query, &mut self.nft, who) {
+        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.guests) {
             Ok(Some(link)) => {
                 self.tell(Notice::Seen { link: link.clone(), at })?;
                 Ok(Some(link))
@@ -280,7 +293,7 @@ impl Watch {
     fn dump(&mut self) -> Result<(), Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::observe(&mut self.query, &mut self.nft) {
+        match seen::observe(&mut self.query, &mut self.nft, &self.guests) {
             Ok(links) => {
                 meters().resyncs.inc();
                 (self.resync, self.blind) = (None, false);
@@ -328,7 +341,7 @@ impl Hints {
 
     /// Copies of an event that speak of the link as a bridge's port (AF_BRIDGE) are hints as well, but one of these says
     /// gone when the link has left its bridge.
-    fn take(&mut self, message: &wire::Message<'_>) {
+    fn take(&mut self, message: &wire::Message<'_>, guests: &GuestMacs) {
         let at = |at| wire::u32_at(message.body, at);
         // `struct ifaddrmsg` has the index where `struct ifinfomsg` has it.
         if let (RTM_NEWADDR | RTM_DELADDR, Some(index)) = (message.kind, at(4)) {
@@ -339,6 +352,11 @@ impl Hints {
         let (Some(family), Some(index), Some(flags)) = (wire::u8_at(message.body, 0), at(4), at(8)) else {
             return;
         };
+        if (message.kind, family) == (RTM_NEWLINK, AF_UNSPEC) {
+            let address = wire::fields_behind(message.body, IFINFO).find(|(kind, _)| *kind == IFLA_ADDRESS);
+            let mac = address.and_then(|(_, value)| value.try_into().ok()).map(Mac);
+            self.taken.extend(mac.filter(|mac| guests.port(*mac).is_some()).map(|mac| (index, mac)));
+        }
         match (message.kind, family) {
             (RTM_DELLINK, AF_UNSPEC) => {
                 self.changed.remove(&index);
@@ -369,13 +387,16 @@ fn subscribed_to_nft() -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-fn subscribed() -> std::io::Result<Socket> {
+/// A socket that gets the events of these groups.
+pub(super) fn subscribed(groups: &[u32]) -> Result<Socket, Failure> {
+    try_subscribed(groups).map_err(|error| failed(Part::Open, &error))
+}
+
+fn try_subscribed(groups: &[u32]) -> std::io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     roomy(&socket)?;
     socket.bind(&SocketAddr::new(0, 0))?;
-    for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
-        socket.add_membership(group)?;
-    }
+    groups.iter().try_for_each(|group| socket.add_membership(*group))?;
     Ok(socket)
 }
 
@@ -383,15 +404,19 @@ fn subscribed() -> std::io::Result<Socket> {
 mod tests {
     use super::*;
     use crate::kernel::seen::ifinfo;
+    use crate::model::PortId;
 
     fn event(kind: u16, family: u8, index: u32, hints: &mut Hints) {
-        hints.take(&wire::Message { kind, flags: 0, seq: 0, body: &ifinfo(family, index, IFF_UP, 0) });
+        hints.take(&wire::Message { kind, flags: 0, seq: 0, body: &ifinfo(family, index, IFF_UP, 0) }, &GuestMacs::default());
     }
 
     #[test]
     fn a_link_that_is_down_can_wait_unless_it_comes_up() {
         let down = |hints: &mut Hints| {
-            hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &ifinfo(AF_UNSPEC, 7, 0, 0) });
+            hints.take(
+                &wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &ifinfo(AF_UNSPEC, 7, 0, 0) },
+                &GuestMacs::default(),
+            );
         };
         let mut hints = Hints::default();
         down(&mut hints);
@@ -421,10 +446,27 @@ mod tests {
     #[test]
     fn a_message_of_another_kind_or_length_is_no_hint() {
         let mut hints = Hints::default();
-        hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &[0; 5] });
+        hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &[0; 5] }, &GuestMacs::default());
         event(RTM_NEWROUTE, AF_INET, 7, &mut hints);
         assert!(hints.changed.is_empty() && hints.gone.is_empty());
-        hints.take(&wire::Message { kind: RTM_DELADDR, flags: 0, seq: 0, body: &[AF_INET, 24, 0, 0, 7, 0, 0, 0] });
+        hints.take(
+            &wire::Message { kind: RTM_DELADDR, flags: 0, seq: 0, body: &[AF_INET, 24, 0, 0, 7, 0, 0, 0] },
+            &GuestMacs::default(),
+        );
         assert!(hints.changed.len() == 1, "an address that comes or goes is one");
+    }
+
+    #[test]
+    fn a_link_that_is_given_a_guests_mac_is_told_though_it_has_another_by_now() {
+        let (guests, mac) = (GuestMacs::default(), Mac([0xfa, 0x16, 0x3e, 1, 2, 3]));
+        guests.insert(PortId(uuid::Uuid::from_u128(1)), mac);
+        let mut hints = Hints::default();
+        for address in [mac, mac.host_side()] {
+            let mut batch = wire::Batch::default();
+            batch.add(Part::Look, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, 7, IFF_UP, 0), |f| f.put(IFLA_ADDRESS, &address.0));
+            let body = &batch.finish(0, false).unwrap()[16..];
+            hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body }, &guests);
+        }
+        assert_eq!(hints.taken, BTreeSet::from([(7, mac)]));
     }
 }

@@ -170,6 +170,7 @@ impl Manager {
             mac: self.draw_mac(state, &state.network(network_id)?.record)?,
             fixed_ips,
             admin_up: true,
+            unknown_unicast: false,
             device_owner: String::new(),
             profile: Profile::default(),
             origin: Origin::Attach,

@@ -20,6 +20,10 @@ pub(super) const QUIET: Duration = Duration::from_secs(10);
 
 /// How long a bridge that cannot be set back waits for its next try at most, in seconds.
 const LONGEST: Duration = Duration::from_secs(10);
+/// The longest that a guest's entry in the FDB waits to be put back.
+const ENTRY_WAIT: Duration = Duration::from_millis(500);
+
+const CUT_OFF_REMEDY: &str = "find the program that changes the device's MAC, often the one that holds the tap, and end it; the port is put back 10 s after";
 
 const REMEDY: &str = "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone";
 
@@ -30,6 +34,8 @@ pub(super) struct Contest {
     pub reason: &'static str,
     /// All that was changed.
     pub facets: BTreeSet<Facet>,
+    /// Whether the port is kept down and out of every bridge meanwhile.
+    pub cut_off: bool,
 }
 
 /// How often an agent-made bridge was set back since it last stood still.
@@ -99,12 +105,15 @@ impl Manager {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         entry.retry.repaired += 1;
         if entry.retry.tries > PATIENCE {
-            entry.retry.due = Some(Instant::now() + rest(entry.retry.tries));
+            let wait = rest(entry.retry.tries);
+            // Without its entry a guest gets nothing, and putting that back costs nobody else anything.
+            let only_entry = entry.retry.facets.iter().all(|facet| *facet == Facet::Fdb);
+            entry.retry.due = Some(Instant::now() + if only_entry { wait.min(ENTRY_WAIT) } else { wait });
         }
         let (repaired, facets) = (entry.retry.repaired, entry.retry.facets.clone());
         let Some(first) = facets.first().filter(|_| repaired > PATIENCE) else { return };
         let reason = state.contested.get(&port).map_or(contested(*first), |contest| contest.reason);
-        if state.contested.insert(port, Contest { reason, facets }).is_none() {
+        if state.contested.insert(port, Contest { reason, facets, cut_off: false }).is_none() {
             tracing::warn!(%port, reason, repaired, "somebody keeps undoing what nicd does; it is done less often from now on");
         }
         state.due.set(port, Instant::now() + QUIET + QUIET / 10);
@@ -140,7 +149,7 @@ pub(super) fn problems(state: &State) -> impl Iterator<Item = Problem> {
         Problem {
             reason: contest.reason,
             detail: format!("somebody keeps changing the {} of port {port} ({device})", facets.join(", ")),
-            remedy: REMEDY.to_owned(),
+            remedy: if contest.cut_off { CUT_OFF_REMEDY } else { REMEDY }.to_owned(),
         }
     })
 }
@@ -154,13 +163,14 @@ pub(super) fn bridge_problems(state: &State) -> impl Iterator<Item = Problem> {
     })
 }
 
-fn contested(facet: Facet) -> &'static str {
+pub(super) fn contested(facet: Facet) -> &'static str {
     match facet {
         Facet::Device => "contested_device",
         Facet::Altname => "contested_altname",
         Facet::Bridge => "contested_bridge",
         Facet::Mac => "contested_mac",
         Facet::Mtu => "contested_mtu",
+        Facet::Fdb => "contested_fdb",
         Facet::PortFlags => "contested_port_flags",
         Facet::AddressGeneration => "contested_address_generation",
         Facet::Addresses => "contested_addresses",

@@ -138,6 +138,15 @@ impl Manager {
                     self.settle_lost_time(&mut state);
                 }
             }
+            Notice::MacTaken { index, mac, .. } => self.mac_taken(&mut state, index, mac),
+            Notice::EntriesLost => {
+                let manager = Arc::clone(self);
+                self.tasks.spawn(async move {
+                    if let Err(error) = manager.look_at_everything().await {
+                        tracing::warn!(%error, "events about FDBs were lost, and the kernel could not be looked at");
+                    }
+                });
+            }
             Notice::Resync { links, at } => {
                 let known: HashMap<u32, LinkSeen> = state.have.iter().map(|link| (link.index, link.clone())).collect();
                 state.resync(links, at);
@@ -166,7 +175,11 @@ impl Manager {
         note_orphan(state, link);
         for mark in link.marks() {
             self.follow_kept(state, PortId(mark), link);
-            self.judge(state, PortId(mark), Reason::Drift);
+            if state.is_cut_off(PortId(mark)) {
+                self.follow_cut_off(state, PortId(mark), before, link);
+            } else {
+                self.judge(state, PortId(mark), Reason::Drift);
+            }
             self.judge_bridge(state, NetworkId(mark));
         }
         let Some(before) = before else { return self.follow_bridge(state, link) };

@@ -18,6 +18,7 @@ mod attach;
 mod closing;
 mod contest;
 mod crowded;
+mod cut_off;
 mod detach;
 mod dry_run;
 mod error;
@@ -186,7 +187,7 @@ impl Manager {
         links: Vec<LinkSeen>,
         at: Instant,
     ) -> Arc<Self> {
-        let mut state = State::new(loaded.store_id, policy.host.clone());
+        let mut state = State::new(loaded.store_id, policy.host.clone(), hands.guests());
         state.open.tolerated = !policy.require_host_closed;
         state.resync(links, at);
         let (lost, news) = rollback::detect(&state, &loaded);

@@ -100,6 +100,7 @@ impl Manager {
             mac,
             fixed_ips: state.choose_addresses(new.network_id, new.fixed_ips.as_deref(), None)?,
             admin_up: new.admin_up,
+            unknown_unicast: new.unknown_unicast,
             device_owner: new.device_owner.clone(),
             profile: new.profile.clone(),
             origin: Origin::Client,
@@ -167,8 +168,8 @@ impl Manager {
         if (after.mac, &after.fixed_ips) != (before.mac, &before.fixed_ips) {
             self.tell_changed(id, context);
         }
-        if !leaves && after.attached_to().is_some() && (after.admin_up, &after.fixed_ips) != (before.admin_up, &before.fixed_ips)
-        {
+        let built = |port: &Port| (port.admin_up, port.unknown_unicast, port.fixed_ips.clone());
+        if !leaves && after.attached_to().is_some() && built(&after) != built(&before) {
             self.carry_over(id, context).await;
         }
         Ok(Reply::Port(Box::new(view::port(&self.lock(), id, &self.host)?)))
@@ -252,6 +253,7 @@ fn changed(state: &State, before: &Port, change: PortChange) -> Result<Port, Err
     after.description = change.description.unwrap_or(after.description);
     after.device_owner = change.device_owner.unwrap_or(after.device_owner);
     after.admin_up = change.admin_up.unwrap_or(after.admin_up);
+    after.unknown_unicast = change.unknown_unicast.unwrap_or(after.unknown_unicast);
     if after != *before {
         after.updated_at = clock::now();
         after.revision_number += 1;

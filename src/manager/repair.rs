@@ -8,7 +8,7 @@ use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
-use crate::plan::{BridgeMade, Op, Plan, PlanError, Reason, Want, plan};
+use crate::plan::{BridgeMade, Facet, Op, Plan, PlanError, Reason, Want, plan};
 use crate::store::{Change, Purpose, Report, When};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
@@ -58,6 +58,14 @@ impl From<Error> for Failed {
         let recorded = !matches!(error, Error::Store(_));
         Self { error, undone: Undone::Clean, recorded }
     }
+}
+
+/// What a repair that was to begin became.
+enum Begun {
+    /// It begins.
+    Repair,
+    /// Somebody keeps changing the device's MAC: the port is cut off instead.
+    CutOff,
 }
 
 impl Manager {
@@ -404,6 +412,9 @@ impl Manager {
             Err(Error::NoSuchPort(_)) => return,
             Err(_) => return self.postpone(&mut self.lock(), port, backoff(5)),
         }
+        if self.keep_cut_off(port, &context).await {
+            return self.release(port);
+        }
         match self.difference(port, &context) {
             Difference::None => {}
             Difference::Held => self.let_go(port).await,
@@ -443,8 +454,13 @@ impl Manager {
         {
             return self.postpone(&mut self.lock(), port, NAMESPACE_WAIT);
         }
-        if let Err(error) = self.begin_repair(port, reason, context) {
-            return self.failed(port, reason, &error, context);
+        match self.begin_repair(port, reason, context) {
+            Ok(Begun::Repair) => {}
+            Ok(Begun::CutOff) => {
+                self.keep_cut_off(port, context).await;
+                return;
+            }
+            Err(error) => return self.failed(port, reason, &error, context),
         }
         let built = self.build(port, reason, IntentIs::Durable).await;
         meters().repaired(reason.as_str(), built.as_ref().map_or_else(|failed| failed.error.reason(), |_| OK));
@@ -467,23 +483,26 @@ impl Manager {
 
     /// Plans a repair and tells that it begins; not of one that failed the last time, which is told of once it ends otherwise.
     /// What cannot be planned has failed already.
-    fn begin_repair(&self, port: PortId, reason: Reason, context: &Context) -> Result<(), Error> {
+    fn begin_repair(&self, port: PortId, reason: Reason, context: &Context) -> Result<Begun, Error> {
         let mut state = self.lock();
         let plan = self.plan_port(&state, port, reason);
         Self::count_try(&mut state, port, plan.as_ref().ok());
         let facets = match plan {
             Ok(plan) => plan.facets(),
             // The next one drawn may be free.
-            Err(Error::Plan(PlanError::IndexTaken(_))) => return Ok(()),
+            Err(Error::Plan(PlanError::IndexTaken(_))) => return Ok(Begun::Repair),
             Err(error) => return Err(error),
         };
+        if facets.contains(&Facet::Mac) && self.count_mac_change(&mut state, port) {
+            return Ok(Begun::CutOff);
+        }
         if state.port(port).is_ok_and(is_known_to_fail) {
             tracing::debug!(%port, ?reason, ?facets, "a port is tried again");
         } else {
             tracing::info!(%port, ?reason, ?facets, "a port differs from its record and is brought back");
             self.happen(&mut state, port, Happening::Repair, None, context);
         }
-        Ok(())
+        Ok(Begun::Repair)
     }
 
     /// A try has ended with a device, or with a namespace that is waited for. One whose beginning was not told of is told of now.

@@ -35,6 +35,8 @@ pub(super) struct Retry {
     pub tries: u32,
     /// How many of them brought it back, only to be undone.
     pub repaired: u32,
+    /// How often somebody changed its MAC.
+    pub mac_changes: u32,
     /// What was brought back in them.
     pub facets: std::collections::BTreeSet<crate::plan::Facet>,
     /// The last try.
@@ -50,6 +52,11 @@ pub(super) struct Retry {
 }
 
 impl Retry {
+    /// Forgets how its tries went; one that is under way goes on.
+    pub fn forget(&mut self) {
+        *self = Self { running: self.running, again: self.again, failed: self.failed, ..Self::default() };
+    }
+
     /// Nothing stands in its way any more.
     pub fn succeeded(&mut self) {
         self.failed = 0;
@@ -91,8 +98,7 @@ impl Manager {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         let retry = &mut entry.retry;
         if retry.last.is_none_or(|last| last.elapsed() > QUIET) {
-            (retry.tries, retry.repaired) = (0, 0);
-            retry.facets.clear();
+            retry.forget();
         }
         retry.tries += 1;
         retry.due = None;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use tokio::sync::Notify;
 
-use crate::kernel::Lack;
+use crate::kernel::{GuestMacs, Lack};
 use crate::model::action::{WantedIp, WantedNic};
 use crate::model::names;
 use crate::model::pools::FreeRanges;
@@ -64,6 +64,8 @@ pub(super) struct State {
     pub ports: BTreeMap<PortId, PortEntry>,
     /// By the host's side's MAC, which no two may share either: two that differ in the first octet alone would.
     macs: HashMap<Mac, PortId>,
+    /// The guests' MACs alone, for the looks at FDBs.
+    pub guests: GuestMacs,
     addresses: HashMap<(NetworkId, IpAddr), PortId>,
     phases: [usize; 6],
     pub have: Have,
@@ -198,9 +200,9 @@ impl Drop for Claim {
 }
 
 impl State {
-    /// Nothing known yet, of a store with this id on the host of this name.
-    pub fn new(store_id: uuid::Uuid, host: String) -> Self {
-        Self { store_id, host, have: Have::default().seen_by(store_id), ..Self::default() }
+    /// Nothing known yet, of a store with this id on the host of this name, whose looks go by these MACs.
+    pub fn new(store_id: uuid::Uuid, host: String, guests: GuestMacs) -> Self {
+        Self { store_id, host, guests, have: Have::default().seen_by(store_id), ..Self::default() }
     }
 
     /// Takes in a network.
@@ -379,6 +381,10 @@ impl State {
 
     fn reserve(&mut self, port: &Port) {
         self.macs.insert(port.mac.host_side(), port.id);
+        self.guests.insert(port.id, port.mac);
+        if let Some(device) = self.have.device(port.id) {
+            self.guests.place(port.id, device.index);
+        }
         for ip in port.held_ips() {
             self.addresses.insert((port.network_id, ip.ip_address), port.id);
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
@@ -390,6 +396,7 @@ impl State {
 
     fn release(&mut self, port: &Port) {
         self.macs.remove(&port.mac.host_side());
+        self.guests.remove(port.id);
         for ip in port.held_ips() {
             self.addresses.remove(&(port.network_id, ip.ip_address));
             if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
@@ -606,6 +613,8 @@ impl State {
             mac: port.mac,
             mtu: network.mtu,
             admin_up: port.admin_up,
+            unknown_unicast: port.unknown_unicast,
+            cut_off: self.is_cut_off(port.id),
             alias: names::seal(store, binding.commit),
             nic,
         })
@@ -667,6 +676,7 @@ impl State {
                 entry.device = Some(link.index);
             }
         }
+        link.marks().for_each(|mark| self.guests.place(PortId(mark), link.index));
         self.have.insert(link);
         true
     }
@@ -697,6 +707,15 @@ impl State {
         }
         for link in links {
             self.seen(link, at);
+        }
+    }
+
+    /// Forgets what was counted against a port whose entry another port took: that one pays.
+    pub fn pardon(&mut self, port: PortId) {
+        let Some(entry) = self.ports.get_mut(&port) else { return };
+        if entry.retry.facets.iter().all(|facet| *facet == crate::plan::Facet::Fdb) {
+            entry.retry.forget();
+            self.contested.remove(&port);
         }
     }
 

@@ -149,6 +149,8 @@ pub struct NewPort {
     pub fixed_ips: Option<Vec<WantedIp>>,
     /// Whether it shall carry traffic.
     pub admin_up: bool,
+    /// Whether frames for MACs that nobody has reach it.
+    pub unknown_unicast: bool,
     /// Who it is for.
     pub device_owner: String,
     /// What its device shall be like.
@@ -173,6 +175,8 @@ pub struct PortChange {
     pub description: Option<String>,
     /// Whether it shall carry traffic.
     pub admin_up: Option<bool>,
+    /// Whether frames for MACs that nobody has reach it.
+    pub unknown_unicast: Option<bool>,
     /// Who it is for.
     pub device_owner: Option<String>,
     /// Its MAC; only while it is unbound.

@@ -32,6 +32,9 @@ pub struct Port {
     pub fixed_ips: Vec<FixedIp>,
     /// Whether it shall carry traffic at all.
     pub admin_up: bool,
+    /// Whether frames for MACs that nobody has reach it: for a guest that has more MACs than this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown_unicast: bool,
     /// Who it is for, as Neutron's clients mark it (`compute:nova`); kept and given back.
     #[serde(default)]
     pub device_owner: String,

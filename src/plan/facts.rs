@@ -33,6 +33,8 @@ pub enum FactName {
     HostClosed,
     /// It is finished: sealed with the alias, and in a namespace the addresses are set.
     Built,
+    /// The bridge's FDB has a static entry for the guest's MAC, which leads to the device.
+    Fdb,
     /// The port is to be up, and the device is.
     Admin,
     /// The guest's side is there: the tap is open, the peer is up.
@@ -52,6 +54,7 @@ impl FactName {
             Self::Bridge => "bridge",
             Self::HostClosed => "host_closed",
             Self::Built => "built",
+            Self::Fdb => "fdb",
             Self::Admin => "admin_up",
             Self::Carrier => "carrier",
             Self::Forwarding => "forwarding",
@@ -68,6 +71,7 @@ impl FactName {
             Self::Bridge => "not_in_bridge",
             Self::HostClosed => "host_not_closed",
             Self::Built => "unfinished",
+            Self::Fdb => "fdb_missing",
             Self::Admin => "admin_down",
             Self::Carrier => "no_carrier",
             Self::Forwarding => "not_forwarding",
@@ -83,11 +87,12 @@ impl Serialize for FactName {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<FactName> {
-    const ORDER: [FactName; 7] = [
+    const ORDER: [FactName; 8] = [
         FactName::Device,
         FactName::Bridge,
         FactName::HostClosed,
         FactName::Built,
+        FactName::Fdb,
         FactName::Admin,
         FactName::Carrier,
         FactName::Forwarding,
@@ -139,6 +144,7 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
         fact(FactName::Device, format!("{} with index {}", link.name, link.index)),
         fact(FactName::Bridge, master()),
         fact(FactName::Built, built()),
+        fact(FactName::Fdb, entered(link, port)),
         fact(FactName::Admin, admin()),
         fact(FactName::Carrier, carrier()),
         fact(FactName::Forwarding, forwarding()),
@@ -168,9 +174,26 @@ fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, 
                     && link.bridge_port.is_some_and(|seen| seen.passes_link_local)
         }
         FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
+        FactName::Fdb => link.fdb.is_none() || link.entry(port.mac, link.entry_vlan()).is_some(),
         FactName::Admin => port.admin_up && link.up,
         FactName::Carrier => link.lower_up,
         FactName::Forwarding => link.bridge_port.is_some_and(|seen| seen.forwarding),
+    }
+}
+
+/// What the FDB has for a port's guest, in words.
+pub(super) fn entered(link: &LinkSeen, port: &PortWant) -> String {
+    let vlan = match link.entry_vlan() {
+        0 => String::new(),
+        vlan => format!(" in VLAN {vlan}"),
+    };
+    match (&link.fdb, link.entry(port.mac, link.entry_vlan())) {
+        (None, _) => format!("the FDB was not asked for {}", port.mac),
+        (_, None) => format!("no static entry for {}{vlan} leads to {}", port.mac, link.name),
+        (_, Some(entry)) => {
+            let sticky = if entry.sticky { " and sticky" } else { "" };
+            format!("{}{vlan} is at {}, static{sticky}", port.mac, link.name)
+        }
     }
 }
 

@@ -71,6 +71,10 @@ pub struct LinkSeen {
     /// Its settings as a bridge's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_port: Option<BridgePort>,
+    /// The entries of its bridge's FDB that are static and lead to it, of those for its guest's MAC. None where they were not
+    /// looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fdb: Option<Vec<FdbEntry>>,
     /// Its settings as a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapSeen>,
@@ -163,6 +167,9 @@ pub struct BridgePort {
     pub held: bool,
     /// Whether it learns addresses.
     pub learning: bool,
+    /// Whether frames for MACs that have no entry in the FDB are sent to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unicast_flood: bool,
     /// Whether another of its flags is not as the kernel makes ports: flooding, isolation, locking and the like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
@@ -170,6 +177,22 @@ pub struct BridgePort {
     /// received by the port itself, past whatever closes the bridge (`br_handle_frame`, net/bridge/br_input.c).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passes_link_local: bool,
+}
+
+/// A static entry of a bridge's FDB that leads to one of its ports, and is not the bridge's own (`NUD_NOARP`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// Whose frames it is for.
+    pub mac: Mac,
+    /// In which VLAN; 0 on a bridge that does not tell VLANs apart.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vlan: u16,
+    /// Whether it stays when a frame from this MAC comes in at another port (`NTF_STICKY`).
+    pub sticky: bool,
+}
+
+fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 /// A tap's settings (`IFLA_INFO_DATA`).
@@ -215,6 +238,7 @@ impl LinkSeen {
             host_closed: false,
             takes_ras: false,
             bridge_port: None,
+            fdb: None,
             tap: None,
         }
     }
@@ -222,6 +246,16 @@ impl LinkSeen {
     /// Whether it is a tap that a process holds open.
     pub fn is_held(&self) -> bool {
         self.tap.is_some_and(|tap| tap.held)
+    }
+
+    /// The static entry that leads to it for this MAC in this VLAN, as far as it was looked for.
+    pub fn entry(&self, mac: Mac, vlan: u16) -> Option<FdbEntry> {
+        self.fdb.as_ref()?.iter().find(|entry| (entry.mac, entry.vlan) == (mac, vlan)).copied()
+    }
+
+    /// In which VLAN of its bridge frames for its guest are: 0 where the bridge does not tell VLANs apart.
+    pub fn entry_vlan(&self) -> u16 {
+        0
     }
 
     /// The uuids in its altnames of nicd's form; one, unless somebody meddled. An altname alone makes no link ours:

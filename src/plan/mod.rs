@@ -19,7 +19,9 @@ pub mod verify;
 pub mod want;
 
 pub use facts::{Fact, facts};
-pub use have::{BRIDGE_PORTS, BridgeExtras, BridgePort, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, Owner, TapSeen};
+pub use have::{
+    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, Owner, TapSeen,
+};
 pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
 pub use uplink::{BROAD, BroadRoute, carried};

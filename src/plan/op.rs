@@ -47,12 +47,14 @@ pub enum Facet {
     Device,
     /// Its altname.
     Altname,
-    /// The bridge it is in.
-    Bridge,
     /// Its MAC.
     Mac,
+    /// The bridge it is in.
+    Bridge,
     /// Its MTU.
     Mtu,
+    /// The entry for its guest's MAC in the bridge's FDB.
+    Fdb,
     /// Its flags as a bridge's port.
     PortFlags,
     /// Its IPv6 address generation.
@@ -74,6 +76,7 @@ impl Facet {
             Self::Bridge => "bridge",
             Self::Mac => "mac",
             Self::Mtu => "mtu",
+            Self::Fdb => "FDB entry",
             Self::PortFlags => "port flags",
             Self::AddressGeneration => "address generation",
             Self::Addresses => "addresses",
@@ -352,12 +355,16 @@ pub struct LinkSettings {
     /// The bridge's index; 0 takes the device out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master: Option<u32>,
-    /// Guest MACs to enter into the bridge's FDB as static, which survives the end of learning.
+    /// Guest MACs to enter into the bridge's FDB, in each VLAN of the port: static, so that they do not age, and sticky, so that
+    /// no frame moves them. What another entry says of them is replaced.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fdb: Vec<Mac>,
     /// Whether the bridge learns addresses from this port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning: Option<bool>,
+    /// Whether the bridge sends frames for MACs that have no entry to this port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unicast_flood: Option<bool>,
     /// Sets the bridge port's other flags back to what the kernel makes ports with.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain: bool,
@@ -376,12 +383,13 @@ impl LinkSettings {
     fn facets(&self) -> Vec<Facet> {
         // A port that comes into a bridge has all its flags to be set, and an unfinished one is sealed with its learning off.
         let learning = self.learning.is_some() && self.seal.is_none();
-        let flags =
-            self.master.is_none() && (learning || self.plain || self.forward || self.pass_link_local && self.seal.is_none());
+        let set = learning || self.unicast_flood.is_some() || self.plain || self.forward;
+        let flags = self.master.is_none() && (set || self.pass_link_local && self.seal.is_none());
         let all = [
             (Facet::Bridge, self.master.is_some()),
             (Facet::Mac, self.mac.is_some()),
             (Facet::Mtu, self.mtu.is_some()),
+            (Facet::Fdb, self.master.is_none() && !self.fdb.is_empty()),
             (Facet::PortFlags, flags),
             (Facet::AddressGeneration, self.v6_off),
             (Facet::Addresses, !self.stray.is_empty()),

@@ -198,6 +198,11 @@ impl<'a> Planner<'a> {
         if let Some(link) = self.have.in_place_of_device(port.id) {
             return Err(PlanError::NotOurs(NotOurs::of(link, names::port_altname(port.id), self.have.store())));
         }
+        if port.cut_off {
+            let device = self.have.device(port.id).or_else(|| self.unmarked(port));
+            self.cut_off(port.id, device);
+            return Ok(());
+        }
         let home = self.home(port)?;
         if port.mtu > home.mtu {
             return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
@@ -216,6 +221,19 @@ impl<'a> Planner<'a> {
             None => self.build(port, &home)?,
         }
         Ok(())
+    }
+
+    /// A port that is cut off: nothing is built for it, and its device is down and in no bridge. Down alone is not enough: a
+    /// port that is down still takes the entry of a guest whose MAC it is given (`br_fdb_change_mac_address`,
+    /// net/bridge/br_fdb.c). Nothing takes this back: what failed is to fail on this side.
+    fn cut_off(&mut self, port: PortId, device: Option<&LinkSeen>) {
+        let Some(seen) = device else { return };
+        if seen.master.is_some() {
+            self.step(Op::Unbind { port }, None);
+        }
+        if seen.up {
+            self.step(Op::SetLink { port, switch: Switch::Down }, None);
+        }
     }
 
     /// The finished device of this very attach that lost its mark: it gets it back.
@@ -265,6 +283,7 @@ impl<'a> Planner<'a> {
             master: Some(home.index),
             fdb: vec![port.mac],
             learning: Some(false),
+            unicast_flood: Some(port.unknown_unicast),
             plain: false,
             pass_link_local: home.closed,
             forward: false,
@@ -319,19 +338,24 @@ impl<'a> Planner<'a> {
         let away = seen.master != Some(home.index);
         // With its MTU IPv6 comes back, and gives a link that is up an address at once (`addrconf_notify`, net/ipv6/addrconf.c).
         let v6_returns = seen.mtu < V6_MTU && home.mtu >= V6_MTU;
-        let cut = seen.up && v6_returns;
+        // Whose MAC somebody changed is cut off from its bridge until it has its own again.
+        let another_mac = seen.mac != Some(host_mac);
+        let cut = seen.up && (v6_returns || another_mac && !away);
         let sealed = seen.alias.as_deref() == Some(port.alias.as_str());
+        let entered = seen.fdb.is_none() || seen.entry(port.mac, seen.entry_vlan()).is_some_and(|entry| entry.sticky);
+        let flooded = seen.bridge_port.is_some_and(|seen| seen.unicast_flood);
+        let flood = away || seen.bridge_port.is_some() && flooded != port.unknown_unicast;
         let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
         let settings = LinkSettings {
             mark: false,
             v6_off: seen.v6_autoconf || v6_returns,
             stray: seen.stray.clone(),
-            mac: (seen.mac != Some(host_mac)).then_some(host_mac),
+            mac: another_mac.then_some(host_mac),
             mtu: (seen.mtu != home.mtu).then_some(home.mtu),
             master: away.then_some(home.index),
-            // A look does not show it, and an unfinished one may lack it.
-            fdb: if away || !sealed { vec![port.mac] } else { Vec::new() },
+            fdb: if away || !sealed || !entered { vec![port.mac] } else { Vec::new() },
             learning: learning.then_some(false),
+            unicast_flood: flood.then_some(port.unknown_unicast),
             plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
             pass_link_local: home.closed && (away || seen.bridge_port.is_some_and(|seen| !seen.passes_link_local)),
             forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
@@ -342,11 +366,13 @@ impl<'a> Planner<'a> {
         }
         if settings != LinkSettings::default() {
             let before = LinkSettings {
-                mac: settings.mac.and(seen.mac),
+                // A MAC that somebody gave it may be another guest's: it is not given back.
+                mac: None,
                 mtu: settings.mtu.and(Some(seen.mtu)),
                 master: settings.master.and(Some(seen.master.unwrap_or(0))),
                 learning: seen.bridge_port.filter(|_| learning).map(|seen| seen.learning),
                 pass_link_local: away && seen.bridge_port.is_some_and(|seen| seen.passes_link_local),
+                unicast_flood: seen.bridge_port.filter(|_| flood).map(|seen| seen.unicast_flood),
                 ..LinkSettings::default()
             };
             let undo =

@@ -5,9 +5,9 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::model::{Mac, names};
+use crate::model::{Mac, PortId, names};
 
-use super::facts::bridge_seen;
+use super::facts::{bridge_seen, entered};
 use super::have::{Have, Kind, LinkSeen};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
 
@@ -70,11 +70,16 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     found.differ("address_generation", "off", off(link.v6_autoconf));
     if let Some(seen) = link.bridge_port {
         found.differ("learning", "off", off(seen.learning));
+        found.differ("unicast_flood", off(port.unknown_unicast), off(seen.unicast_flood));
         found.differ("port_state", "forwarding", if seen.held { "not forwarding" } else { "forwarding" });
         if bridge.made.closes() {
             found.differ("host_closed", "closed", closed(seen.passes_link_local));
         }
         found.differ("port_flags", "as made", if seen.altered { "altered" } else { "as made" });
+    }
+    if link.fdb.is_some() && !link.entry(port.mac, link.entry_vlan()).is_some_and(|entry| entry.sticky) {
+        let want = format!("{} is at {}, static and sticky", port.mac, link.name);
+        found.all.push(Deviation::new("fdb", found.object.clone(), want, entered(link, port)));
     }
     if let (NicWant::Tap { queues, owner, .. }, Some(tap)) = (&port.nic, link.tap) {
         found.differ("persistent", true, tap.persist);
@@ -114,8 +119,9 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
     found.all
 }
 
-/// What is wrong among all links: addresses on devices of ours, and two ports of a bridge with one MAC.
-pub fn of_links(have: &Have) -> Vec<Deviation> {
+/// What is wrong among all links: addresses on devices of ours, two ports of a bridge with one MAC, and a bridge or a port of
+/// one with the MAC of a guest there, which `guest` knows by its MAC.
+pub fn of_links(have: &Have, guest: impl Fn(Mac) -> Option<PortId>) -> Vec<Deviation> {
     let ours = |link: &&LinkSeen| link.kind != Kind::Bridge && link.marks().next().is_some() && have.ours(link);
     let strays =
         have.iter().filter(|link| have.ours(link)).flat_map(|link| link.stray.iter().map(move |address| (link, address.ip)));
@@ -123,6 +129,13 @@ pub fn of_links(have: &Have) -> Vec<Deviation> {
         strays.map(|(link, ip)| Deviation::new("host_address", link.name.clone(), "none", ip)).collect();
     let mut first: BTreeMap<(u32, Mac), &LinkSeen> = BTreeMap::new();
     for link in have.iter() {
+        if let Some((mac, port)) = link.mac.and_then(|mac| Some((mac, guest(mac)?)))
+            && let home @ Some(_) = have.device(port).and_then(|device| device.master)
+            && (link.master == home || home == Some(link.index))
+        {
+            let have = format!("the guest of port {port} has {mac} too");
+            found.push(Deviation::new("duplicate_mac", link.name.clone(), "a MAC of its own in its bridge", have));
+        }
         let Some(place) = link.master.zip(link.mac) else { continue };
         let other = *first.entry(place).or_insert(link);
         if other.index != link.index && (ours(&link) || ours(&other)) {
@@ -191,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::model::{NetworkId, Owner, PortId};
-    use crate::plan::{Address, TapSeen};
+    use crate::plan::{Address, FdbEntry, TapSeen};
 
     const MAC: Mac = Mac([0xfa, 0x16, 0x3e, 1, 2, 3]);
 
@@ -202,8 +215,18 @@ mod tests {
     fn want() -> (PortWant, BridgeWant) {
         let nic = NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() };
         let (id, network) = (PortId(id()), NetworkId(uuid::Uuid::from_u128(8)));
-        let port =
-            PortWant { id, network, index: 0, mac: MAC, mtu: 1500, admin_up: true, alias: names::seal(Uuid::nil(), 1), nic };
+        let port = PortWant {
+            id,
+            network,
+            index: 0,
+            mac: MAC,
+            mtu: 1500,
+            admin_up: true,
+            unknown_unicast: false,
+            cut_off: false,
+            alias: names::seal(Uuid::nil(), 1),
+            nic,
+        };
         (port, BridgeWant { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() } })
     }
 
@@ -252,14 +275,38 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_is_missing_or_can_be_moved_is_told_where_it_was_looked_for() {
+        let entry = FdbEntry { mac: MAC, vlan: 0, sticky: true };
+        let with = |fdb| found(Some(LinkSeen { fdb, ..right() }));
+        assert!(with(Some(vec![entry])).is_empty() && with(None).is_empty());
+        for wrong in [vec![], vec![FdbEntry { sticky: false, ..entry }], vec![FdbEntry { vlan: 7, ..entry }]] {
+            assert_eq!(with(Some(wrong.clone())), ["fdb"], "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn an_address_and_a_shared_mac_are_told_of_ours_alone() {
-        let strangers = [4, 5].map(|index| LinkSeen { master: Some(3), mac: Some(MAC), ..link(index, "x", Kind::Other) });
+        let shared = Mac([2, 0, 0, 0, 0, 1]);
+        let strangers = [4, 5].map(|index| LinkSeen { master: Some(3), mac: Some(shared), ..link(index, "x", Kind::Other) });
         let address = Address { ip: [192, 0, 2, 1].into(), prefix: 24 };
         let addressed = LinkSeen { stray: vec![address], ..right() };
         let have = Have::from(strangers.into_iter().chain([addressed]).collect::<Vec<_>>());
-        let kinds = |have: &Have| of_links(have).into_iter().map(|deviation| deviation.kind).collect::<Vec<_>>();
+        let kinds = |have: &Have| {
+            of_links(have, |mac| (mac == MAC).then_some(PortId(id())))
+                .into_iter()
+                .map(|deviation| deviation.kind)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(kinds(&have), ["host_address"]);
         let twin = LinkSeen { master: Some(3), mac: Some(MAC.host_side()), ..link(6, "y", Kind::Other) };
         assert_eq!(kinds(&Have::from(vec![twin, right()])), ["duplicate_mac"]);
+        for named in [
+            LinkSeen { master: Some(3), mac: Some(MAC), ..link(6, "y", Kind::Other) },
+            LinkSeen { mac: Some(MAC), ..link(3, "br0", Kind::Bridge) },
+        ] {
+            assert_eq!(kinds(&Have::from(vec![named, right()])), ["duplicate_mac"], "a guest's MAC");
+        }
+        let elsewhere = LinkSeen { master: Some(4), mac: Some(MAC), ..link(6, "y", Kind::Other) };
+        assert!(kinds(&Have::from(vec![elsewhere, right()])).is_empty());
     }
 }

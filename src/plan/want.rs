@@ -91,6 +91,13 @@ pub struct PortWant {
     pub mtu: u32,
     /// Whether the device shall be up.
     pub admin_up: bool,
+    /// Whether frames for MACs that have no entry in the FDB shall be sent to it.
+    #[serde(default)]
+    pub unknown_unicast: bool,
+    /// Whether it is to be kept down and out of every bridge: somebody keeps changing its MAC on the host's side, and each
+    /// change in a bridge deletes the entry of the guest whose MAC that is.
+    #[serde(default)]
+    pub cut_off: bool,
     /// The alias that seals the finished device: the store's id and the commit number of the intent.
     pub alias: String,
     /// What to build.

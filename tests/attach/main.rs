@@ -17,6 +17,7 @@ mod addresses;
 mod bridges;
 mod document;
 mod drift;
+mod fdb;
 mod flaps;
 mod guests;
 mod hosts;

@@ -96,6 +96,7 @@ impl House {
         let lock = Lock::take(dir).map_err(|error| error.to_string())?;
         let (store, loaded, store_thread) = Store::open(dir).map_err(|error| error.to_string())?;
         let (notices, noticed) = mpsc::channel(8192);
+        loaded.ports.iter().for_each(|port| fake.guests().insert(port.id, port.mac));
         fake.watch(notices).map_err(|error| error.to_string())?;
         let at = Instant::now();
         let links = match fake.open().and_then(|mut host| host.observe()) {

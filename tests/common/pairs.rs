@@ -36,7 +36,7 @@ const LOOK: &[Errno] = &[Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR, Errno::EAG
 pub fn errnos(name: &str) -> &'static [Errno] {
     match name.split_once('.').expect("a room and a thing").0 {
         "store" => DISK,
-        "netlink" | "watch" => LOOK,
+        "netlink" | "watch" | "entries" => LOOK,
         _ => KERNEL,
     }
 }

@@ -192,6 +192,7 @@ fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
             mac: None,
             fixed_ips: None,
             admin_up: true,
+            unknown_unicast: false,
             device_owner: String::new(),
             profile: Profile::default(),
         };

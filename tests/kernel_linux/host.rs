@@ -22,7 +22,7 @@ pub struct Box {
 
 impl Box {
     pub fn open() -> Self {
-        Self { kernel: Linux.open().unwrap(), held: Held::default() }
+        Self { kernel: Linux::default().open().unwrap(), held: Held::default() }
     }
 
     pub fn try_apply(&mut self, op: &Op) -> Result<Applied, OpError> {

@@ -13,7 +13,7 @@ use crate::netns::{Guest, in_netns, run};
 
 fn watch(room: usize) -> Receiver<Notice> {
     let (sender, receiver) = channel(room);
-    Linux.watch(sender).unwrap();
+    Linux::default().watch(sender).unwrap();
     receiver
 }
 

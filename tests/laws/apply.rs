@@ -10,7 +10,9 @@ use nicd::kernel::fake::{Fake, Fault};
 use nicd::kernel::{Host, Trouble};
 use nicd::model::names;
 use nicd::model::names::FIRST_INDEX;
-use nicd::plan::{AbsentPort, At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Want, plan};
+use nicd::plan::{
+    AbsentPort, At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Switch, Want, plan,
+};
 use proptest::prelude::*;
 
 use crate::worlds::{STORE, empty_hand, observed, open, plan_on, run, worlds};
@@ -122,6 +124,12 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         }
     }
     for port in &want.ports {
+        if port.cut_off {
+            match have.device(port.id).filter(|seen| seen.up || seen.master.is_some()) {
+                Some(seen) => return Err(format!("{port:?} is not cut off: {seen:?}")),
+                None => continue,
+            }
+        }
         let seen = have.device(port.id).ok_or(format!("no device of {}", port.id))?;
         let bridge = have.own_bridge(port.network).or(have.named("br0")).ok_or("no bridge")?;
         let kind = if matches!(port.nic, NicWant::Tap { .. }) { Kind::Tap } else { Kind::Veth };
@@ -134,6 +142,12 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         }
         if held {
             return Err(format!("{port:?} is held: {seen:?}"));
+        }
+        if !seen.entry(port.mac, 0).is_some_and(|entry| entry.sticky) {
+            return Err(format!("{port:?} has no entry: {seen:?}"));
+        }
+        if seen.bridge_port.is_some_and(|seen| seen.unicast_flood != port.unknown_unicast) {
+            return Err(format!("{port:?} is flooded otherwise: {seen:?}"));
         }
         if !seen.stray.is_empty() {
             return Err(format!("{port:?} has addresses: {seen:?}"));
@@ -213,6 +227,16 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
         if ours(link) && link.marks().next().is_none() {
             now.altnames.clone_from(&link.altnames);
         }
+        // A MAC that somebody gave it is not given back, and neither is a lost entry; one that was made goes with the bridge.
+        if ours(link) {
+            (now.mac, now.fdb) = (link.mac, link.fdb.clone());
+        }
+        // What is cut off stays so.
+        if steps.iter().any(|step| matches!(step.op, Op::Unbind { port } if link.altnames.contains(&names::port_altname(port))))
+            || cut(link, steps)
+        {
+            continue;
+        }
         if let (Some(now), Some(before)) = (now.bridge_port.as_mut(), link.bridge_port) {
             now.altered |= before.altered;
             now.passes_link_local &= before.passes_link_local;
@@ -253,6 +277,12 @@ fn marks_again(op: &Op) -> Option<(u32, String)> {
         Op::MarkBridgeAgain { network, index, .. } => Some((*index, names::network_altname(*network))),
         _ => None,
     }
+}
+
+/// Whether steps set a link down for good.
+fn cut(link: &LinkSeen, steps: &[Step]) -> bool {
+    let down = |step: &Step| matches!(step.op, Op::SetLink { port, switch: Switch::Down } if link.altnames.contains(&names::port_altname(port)));
+    steps.iter().any(|step| down(step) && step.undo.is_none())
 }
 
 /// The mark of the device that an op finishes.

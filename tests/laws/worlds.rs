@@ -51,6 +51,9 @@ struct NicSpec {
     veth: bool,
     agents_bridge: bool,
     admin_up: bool,
+    unknown_unicast: bool,
+    /// Whether somebody keeps changing its MAC.
+    cut_off: bool,
     queues: u16,
     /// Which attach it is from; another one seals anew.
     commit: u8,
@@ -65,6 +68,9 @@ enum Drift {
     Mac(usize),
     Learning(usize),
     Flags(usize),
+    Flood(usize),
+    NoEntry(usize),
+    LooseEntry(usize),
     Held(usize),
     Addressed(usize),
     Unmarked(usize),
@@ -119,12 +125,15 @@ pub fn worlds() -> impl Strategy<Value = World> {
 }
 
 fn nic() -> impl Strategy<Value = NicSpec> {
-    let parts = (0..PORTS, any::<bool>(), any::<bool>(), any::<bool>(), 1..3u16, 1..3u8);
-    parts.prop_map(|(port, veth, agents_bridge, admin_up, queues, commit)| NicSpec {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.1));
+    let parts = (0..PORTS, flags, 1..3u16, 1..3u8);
+    parts.prop_map(|(port, (veth, agents_bridge, admin_up, unknown_unicast, cut_off), queues, commit)| NicSpec {
         port,
         veth,
         agents_bridge,
         admin_up,
+        unknown_unicast,
+        cut_off,
         queues,
         commit,
     })
@@ -138,6 +147,9 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Mac as fn(usize) -> Drift),
         Just(Drift::Learning as fn(usize) -> Drift),
         Just(Drift::Flags as fn(usize) -> Drift),
+        Just(Drift::Flood as fn(usize) -> Drift),
+        Just(Drift::NoEntry as fn(usize) -> Drift),
+        Just(Drift::LooseEntry as fn(usize) -> Drift),
         Just(Drift::Held as fn(usize) -> Drift),
         Just(Drift::Addressed as fn(usize) -> Drift),
         Just(Drift::Unmarked as fn(usize) -> Drift),
@@ -310,6 +322,13 @@ impl Drift {
             Self::Flags(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { altered: true, ..seen });
             }),
+            Self::Flood(port) => device(port, &|link| {
+                link.bridge_port = link.bridge_port.map(|seen| BridgePort { unicast_flood: !seen.unicast_flood, ..seen });
+            }),
+            Self::NoEntry(port) => device(port, &|link| link.fdb.iter_mut().for_each(Vec::clear)),
+            Self::LooseEntry(port) => device(port, &|link| {
+                link.fdb.iter_mut().flatten().for_each(|entry| entry.sticky = false);
+            }),
             Self::Held(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { held: true, ..seen });
             }),
@@ -386,6 +405,8 @@ impl NicSpec {
             mac: Mac([0xfa, 0x16, 0x3e, 0, 0, n]),
             mtu: 1450,
             admin_up: self.admin_up,
+            unknown_unicast: self.unknown_unicast,
+            cut_off: self.cut_off,
             // No two attaches share a commit.
             alias: names::seal(STORE, u64::from(self.commit) * 10 + u64::from(n)),
             nic,

@@ -230,6 +230,7 @@ pub fn create_port(network: usize) -> Action {
         mac: None,
         fixed_ips: None,
         admin_up: true,
+        unknown_unicast: false,
         device_owner: String::new(),
         profile: Profile::default(),
     }])

@@ -98,6 +98,7 @@ fn changeable(record: Record) -> Record {
         .may("security_groups", or_null(empty_list()))
         .may("allowed_address_pairs", or_null(empty_list()))
         .may("nicd:limits", or_null(nothing()))
+        .may("nicd:unknown_unicast", any_truth())
         .may("binding:vnic_type", only("normal"))
 }
 
@@ -134,6 +135,7 @@ fn port() -> Record {
         .must("binding:host_id", words())
         .must("binding:profile", profile)
         .must("nicd:limits", null())
+        .must("nicd:unknown_unicast", truth())
         .must("nicd:phase", one_of_words(phases.map(Phase::as_str)))
         .must("nicd:reason", or_null(words()))
         .must("tags", empty_list())

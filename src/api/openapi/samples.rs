@@ -89,6 +89,7 @@ pub(super) fn unbound() -> PortView {
         mac: MAC,
         fixed_ips: vec![FixedIp { subnet_id: SUBNET, ip_address: [10, 0, 0, 2].into() }],
         admin_up: true,
+        unknown_unicast: false,
         device_owner: "compute:nova".into(),
         profile: Profile::default(),
         origin: Origin::Client,

@@ -67,6 +67,10 @@ pub struct NewPort {
     #[arg(long)]
     pub admin_down: bool,
 
+    /// Let frames for MACs that nobody has reach it, for a guest with more MACs than one
+    #[arg(long)]
+    pub unknown_unicast: bool,
+
     /// Make the tap without virtio-net headers, for a VMM that does not know them [default: with them]
     #[arg(long)]
     pub no_vnet_hdr: bool,
@@ -74,7 +78,7 @@ pub struct NewPort {
 
 /// What to change in a port.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("change").args(["name", "admin_up", "admin_down"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("change").args(["name", "admin_up", "admin_down", "unknown_unicast"]).required(true).multiple(true))]
 pub struct ChangedPort {
     /// The port
     pub port: String,
@@ -90,4 +94,8 @@ pub struct ChangedPort {
     /// Switch it off: it keeps its device and addresses but passes nothing
     #[arg(long)]
     pub admin_down: bool,
+
+    /// Whether frames for MACs that nobody has reach it: true for a guest with more MACs than one
+    #[arg(long)]
+    pub unknown_unicast: Option<bool>,
 }

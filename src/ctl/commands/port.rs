@@ -55,6 +55,7 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
         ("mac_address", new.mac.map(Value::from)),
         ("fixed_ips", unless_empty(new.ips.iter().map(|ip| json!({ "ip_address": ip })).collect())),
         ("admin_state_up", new.admin_down.then_some(Value::Bool(false))),
+        ("nicd:unknown_unicast", new.unknown_unicast.then_some(Value::Bool(true))),
         ("binding:profile", (!profile.is_empty()).then_some(Value::Object(profile))),
     ]);
     let answer = session.client.post(Kind::Port.collection(), &json!({ "port": port })).await?;
@@ -65,7 +66,11 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
 async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure> {
     let id = names::resolve(&session.client, Kind::Port, &changed.port).await?;
     let admin_up = (changed.admin_up || changed.admin_down).then_some(Value::Bool(changed.admin_up));
-    let port = members([("name", changed.name.map(Value::from)), ("admin_state_up", admin_up)]);
+    let port = members([
+        ("name", changed.name.map(Value::from)),
+        ("admin_state_up", admin_up),
+        ("nicd:unknown_unicast", changed.unknown_unicast.map(Value::Bool)),
+    ]);
     let answer = session.client.put(&Kind::Port.item(id), &json!({ "port": port })).await?;
     let port = client::member(answer, "port")?;
     session.print_one(&PORT, &port).await

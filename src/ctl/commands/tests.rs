@@ -224,9 +224,14 @@ fn a_servers_name_is_not_given_twice() {
 #[test]
 fn a_port_is_asked_for_as_neutron_words_it() {
     let script = vec![answer(201, port("DOWN", "unbound"))];
-    let done =
-        play(&format!("nicctl -o json port create {NETWORK} --ip 192.0.2.7 --ifname eth0 --no-vnet-hdr --admin-down"), script);
+    let done = play(
+        &format!(
+            "nicctl -o json port create {NETWORK} --ip 192.0.2.7 --ifname eth0 --no-vnet-hdr --admin-down --unknown-unicast"
+        ),
+        script,
+    );
     let body = json!({"port": {"network_id": NETWORK, "fixed_ips": [{"ip_address": "192.0.2.7"}], "admin_state_up": false,
+        "nicd:unknown_unicast": true,
         "binding:profile": {"interface_name": "eth0", "vnet_hdr": false}}});
     assert_eq!(done.requests, [format!("POST /v2.0/ports {body}")]);
 }

@@ -1,0 +1,268 @@
+//! The watch of FDBs: the kernel's events about guests' entries become looks at these guests' devices.
+//!
+//! ```text
+//!  RTNLGRP_NEIGH ──► events socket ──► guests' MACs ──► query socket ──► Notice ──► sink
+//! ```
+//!
+//! On a bridge that learns, every MAC that comes in is an event, and a neighbour decides how many these are. So this has a
+//! thread and a socket of its own, passes by what is not about a guest, and rests after it has worked: it takes at most a tenth
+//! of a processor, however many events there are. What it misses then, a complete look shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use netlink_sys::Socket;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc::Sender;
+
+use super::answer::Failure;
+use super::fdb;
+use super::nft::Nft;
+use super::socket::{Netlink, receive_once};
+use super::uapi::{RTM_DELNEIGH, RTM_NEWNEIGH, RTNLGRP_NEIGH};
+use super::{GuestMacs, Notice, Who, seen, watch, wire};
+use crate::model::{Mac, names};
+use crate::points;
+use crate::telemetry::meters;
+
+/// How long it may take to notice that the sink is closed.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The most events read at a time.
+const MOST: usize = 8192;
+/// How much longer than it worked it rests.
+const REST: u32 = 9;
+/// The longest rest.
+const LONGEST: Duration = Duration::from_millis(250);
+/// How long an entry that is as nicd makes it waits for its device to be seen: the one who makes it looks as well.
+const OWN: Duration = Duration::from_millis(20);
+/// How often a complete look is asked for while events are lost.
+const LOST: Duration = Duration::from_secs(1);
+
+/// The sink is closed.
+struct Closed;
+
+/// Two sockets and what is still to be done.
+#[derive(Debug)]
+pub(super) struct Entries {
+    events: Socket,
+    query: Netlink,
+    nft: Nft,
+    guests: GuestMacs,
+    sink: Sender<Notice>,
+    buffer: Box<[u8]>,
+    /// Entries as nicd makes them, when each is to be asked for, and where it leads.
+    own: BTreeMap<Mac, (Instant, u32)>,
+    /// Events were lost.
+    lost: bool,
+    /// When a complete look was last asked for.
+    told_lost: Option<Instant>,
+}
+
+/// What the events at hand said.
+#[derive(Debug, Default)]
+struct Hints {
+    /// Guests whose entry changed.
+    changed: BTreeSet<Mac>,
+    /// Guests that have an entry as nicd makes it, and the port it leads to.
+    own: BTreeMap<Mac, u32>,
+}
+
+impl Entries {
+    /// Subscribes, in this thread's namespace: what happens from here on is told.
+    pub(super) fn subscribe(sink: Sender<Notice>, guests: GuestMacs) -> Result<Self, Failure> {
+        let events = watch::subscribed(&[RTNLGRP_NEIGH])?;
+        let (buffer, own) = (vec![0; 64 * 1024].into_boxed_slice(), BTreeMap::new());
+        let (query, nft) = (Netlink::open()?, Nft::default());
+        Ok(Self { events, query, nft, guests, sink, buffer, own, lost: false, told_lost: None })
+    }
+
+    /// Watches until the sink is closed.
+    pub(super) fn run(mut self) {
+        while !self.sink.is_closed() {
+            if let Err(errno) = self.wait() {
+                tracing::error!(%errno, "the events about FDBs cannot be waited for; they are subscribed to anew");
+                self.begin_anew();
+            }
+            let began = Instant::now();
+            if self.turn().is_err() {
+                return;
+            }
+            std::thread::sleep((began.elapsed() * REST).min(LONGEST));
+        }
+    }
+
+    /// Waits for an event, or until something is due.
+    fn wait(&self) -> Result<(), Errno> {
+        let again = self.told_lost.filter(|_| self.lost).map(|told| told + LOST);
+        let due = self.own.values().map(|(due, _)| *due).chain(again).min();
+        let limit = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()).min(PATIENCE));
+        let limit = PollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(self.events.as_fd(), PollFlags::POLLIN)], limit) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Puts another socket in the place of one that failed.
+    fn begin_anew(&mut self) {
+        std::thread::sleep(LONGEST);
+        if let Ok(events) = watch::subscribed(&[RTNLGRP_NEIGH]) {
+            self.events = events;
+        }
+        self.lost = true;
+    }
+
+    fn turn(&mut self) -> Result<(), Closed> {
+        let at = Instant::now();
+        let hints = self.drain();
+        if self.lost && self.told_lost.is_none_or(|told| told + LOST <= at) {
+            (self.lost, self.told_lost) = (false, Some(at));
+            meters().netlink_overruns.inc();
+            self.tell(Notice::EntriesLost)?;
+        }
+        for mac in hints.changed {
+            self.own.remove(&mac);
+            self.look_at_guest(mac)?;
+        }
+        for (mac, port) in hints.own {
+            self.own.insert(mac, (at + OWN, port));
+        }
+        let due: Vec<(Mac, u32)> =
+            self.own.iter().filter(|(_, (due, _))| *due <= at).map(|(mac, (_, port))| (*mac, *port)).collect();
+        for (mac, port) in due {
+            self.own.remove(&mac);
+            if self.guests.device(mac) != Some(port) {
+                self.look_at_guest(mac)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the kernel has to say by now, or a good part of it.
+    fn drain(&mut self) -> Hints {
+        let mut hints = Hints::default();
+        for _ in 0..MOST {
+            let point = points::call(("entries", "events"), || Ok(()), std::io::Error::from);
+            match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
+                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.guests)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
+                // ENOBUFS; anything else is treated the same, as events may be missing.
+                Err(_) => {
+                    self.lost = true;
+                    return hints;
+                }
+            }
+        }
+        hints
+    }
+
+    /// Looks at the device of the guest that has this MAC.
+    fn look_at_guest(&mut self, mac: Mac) -> Result<(), Closed> {
+        match self.guests.port(mac) {
+            Some(port) => self.look(Who::Altname(&names::port_altname(port))),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at one link and tells. That it is gone is told by the events about links.
+    fn look(&mut self, who: Who<'_>) -> Result<(), Closed> {
+        let at = Instant::now();
+        if self.query.spent()
+            && let Ok(query) = Netlink::open()
+        {
+            self.query = query;
+        }
+        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.guests) {
+            Ok(Some(link)) => self.tell(Notice::Seen { link, at }),
+            Ok(None) => Ok(()),
+            Err(failure) => {
+                tracing::warn!(?who, said = failure.said, "a link could not be looked at");
+                self.lost = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn tell(&self, notice: Notice) -> Result<(), Closed> {
+        self.sink.blocking_send(notice).map_err(|_| Closed)
+    }
+}
+
+impl Hints {
+    fn take(&mut self, message: &wire::Message<'_>, guests: &GuestMacs) {
+        if !matches!(message.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
+            return;
+        }
+        let Some(told) = fdb::read(message.body).filter(|told| guests.port(told.mac).is_some()) else { return };
+        match message.kind == RTM_NEWNEIGH {
+            true if told.entry().is_some_and(|entry| entry.sticky) && !self.changed.contains(&told.mac) => {
+                self.own.insert(told.mac, told.port);
+            }
+            _ => {
+                self.own.remove(&told.mac);
+                self.changed.insert(told.mac);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::kernel::answer::Part;
+    use crate::kernel::uapi::{AF_BRIDGE, NDA_LLADDR, NDA_MASTER, NTF_STICKY, NUD_NOARP};
+    use crate::kernel::wire::Batch;
+    use crate::model::PortId;
+
+    const GUEST: Mac = Mac([0xfa, 0x16, 0x3e, 1, 2, 3]);
+
+    fn event(hints: &mut Hints, kind: u16, mac: Mac, (state, flags): (u16, u8)) {
+        let guests = GuestMacs::default();
+        guests.insert(PortId(Uuid::from_u128(1)), GUEST);
+        let mut fixed = [0; 12];
+        (fixed[0], fixed[4], fixed[10]) = (AF_BRIDGE, 7, flags);
+        fixed[8..10].copy_from_slice(&state.to_ne_bytes());
+        let mut batch = Batch::default();
+        batch.add(Part::Look, kind, 0, &fixed, |f| {
+            f.put(NDA_LLADDR, &mac.0);
+            f.u32(NDA_MASTER, 3);
+        });
+        let body = &batch.finish(0, false).unwrap()[16..];
+        hints.take(&wire::Message { kind, flags: 0, seq: 0, body }, &guests);
+    }
+
+    /// `linux/neighbour.h`.
+    const NUD_PERMANENT: u16 = 0x80;
+    const OURS: (u16, u8) = (NUD_NOARP, NTF_STICKY);
+
+    #[test]
+    fn what_is_about_no_guest_is_passed_by() {
+        let mut hints = Hints::default();
+        event(&mut hints, RTM_NEWNEIGH, Mac([2, 0, 0, 0, 0, 1]), (2, 0));
+        event(&mut hints, RTM_NEWNEIGH, GUEST.host_side(), (NUD_PERMANENT, 0));
+        assert!(hints.changed.is_empty() && hints.own.is_empty());
+    }
+
+    #[test]
+    fn an_entry_as_nicd_makes_it_can_wait_unless_the_guest_had_another() {
+        let mut hints = Hints::default();
+        event(&mut hints, RTM_NEWNEIGH, GUEST, OURS);
+        assert!(hints.changed.is_empty() && hints.own == BTreeMap::from([(GUEST, 7)]));
+        event(&mut hints, RTM_DELNEIGH, GUEST, OURS);
+        event(&mut hints, RTM_NEWNEIGH, GUEST, OURS);
+        assert!(hints.changed.contains(&GUEST) && hints.own.is_empty());
+    }
+
+    #[test]
+    fn an_entry_that_is_a_bridges_own_is_a_change() {
+        let mut hints = Hints::default();
+        event(&mut hints, RTM_NEWNEIGH, GUEST, OURS);
+        event(&mut hints, RTM_NEWNEIGH, GUEST, (NUD_PERMANENT, 0));
+        assert!(hints.changed.contains(&GUEST) && hints.own.is_empty());
+    }
+}
