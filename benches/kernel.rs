@@ -299,6 +299,7 @@ fn settings(port: PortId) -> LinkSettings {
         master: Some(BRIDGE),
         fdb: vec![mac],
         learning: Some(false),
+        unicast_flood: Some(false),
         plain: false,
         pass_link_local: false,
         forward: false,

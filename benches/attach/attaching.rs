@@ -215,6 +215,8 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         mac: Mac([0xfa, 0x16, 0x3e, port.0.as_bytes()[0], port.0.as_bytes()[1], port.0.as_bytes()[2]]),
         mtu: 1500,
         admin_up: true,
+        unknown_unicast: false,
+        cut_off: false,
         alias: "nicd benchmark 1".to_owned(),
         nic: NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },
     };
