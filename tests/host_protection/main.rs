@@ -1,0 +1,415 @@
+//! What a guest can do to the host through a bridge that nicd made: nothing. A guest sends all that a host's stack answers or
+//! takes in (`guest.py`); the host's state, its answers and its sockets are watched by `ip`, `nft`, raw sockets and UDP.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "../common/bench.rs"]
+mod bench;
+#[path = "../common/daemon.rs"]
+mod daemon;
+#[path = "../common/netns.rs"]
+mod netns;
+#[path = "../common/witness.rs"]
+mod witness;
+
+use std::io::Write;
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bench::{Bench, interfaces, text};
+use daemon::{Daemon, PATIENCE};
+use netns::{Guest, in_netns, json, run};
+use serde_json::{Value, json};
+use witness::{Capture, link, links, sysctls, try_link};
+
+/// How soon a bridge that somebody opened is closed again.
+const SOON: Duration = Duration::from_secs(1);
+const HOST_V4: &str = "198.51.100.77";
+const HOST_V6: &str = "2001:db8:77::77";
+/// The guest's source, as in `guest.py`.
+const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+
+/// A host with a management network, the settings of a router, and more trust than is good for it.
+struct Host {
+    sockets: Vec<UdpSocket>,
+    before: Vec<Value>,
+    capture: Capture,
+}
+
+impl Host {
+    fn prepare() {
+        run("ip link add mgmt type veth peer name wire");
+        run(&format!("ip addr add {HOST_V4}/24 dev mgmt"));
+        run(&format!("ip -6 addr add {HOST_V6}/64 dev mgmt nodad"));
+        run("ip link set mgmt addrgenmode none up");
+        run("ip link set wire addrgenmode none up");
+        for (key, value) in [
+            ("ipv4/ip_forward", "1"),
+            ("ipv4/conf/all/arp_accept", "1"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv6/conf/default/accept_ra", "2"),
+            ("ipv6/conf/default/addr_gen_mode", "0"),
+            ("ipv6/conf/default/forwarding", "1"),
+        ] {
+            std::fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
+        }
+    }
+
+    /// From now on.
+    fn watch() -> Self {
+        let bind = |address: &str| {
+            let socket = UdpSocket::bind(address).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        let sockets = ["[::]:9999", "0.0.0.0:67", "0.0.0.0:68", "[::]:547"].map(bind).into();
+        Self { sockets, before: state(), capture: Capture::start() }
+    }
+
+    /// Nothing of a guest's has come so far.
+    fn is_untouched(&mut self, guests: &[&str]) {
+        for socket in &self.sockets {
+            let got = socket.recv_from(&mut [0; 2048]);
+            assert!(got.is_err(), "{socket:?} got {got:?}");
+        }
+        let state = state();
+        for (now, before) in state.iter().zip(&self.before) {
+            assert_eq!(now, before);
+        }
+        // What leaves for the guest by nicd's links is what others of it sent; the rest sees no frame of a guest.
+        let index = |name: &str| usize::try_from(link(name)["ifindex"].as_u64().unwrap()).unwrap();
+        let elsewhere = ["mgmt", "wire"].map(index);
+        let own: Vec<Vec<u8>> = guests.iter().map(|mac| octets(mac)).chain([SOURCE.to_vec()]).collect();
+        while let Some((seen_on, frame)) = self.capture.next(Duration::ZERO) {
+            let from = frame.get(6..12).unwrap_or_default().to_vec();
+            assert!(!elsewhere.contains(&seen_on), "a frame on the management network: {frame:x?}");
+            let lo = index("lo");
+            let expected = seen_on == lo || own.contains(&from) || is_membership_report(&frame);
+            assert!(expected, "the host sends on link {seen_on}: {frame:x?}");
+        }
+    }
+}
+
+/// Whether a frame is an MLDv2 report (RFC 3810 section 5.2). A host that forwards IPv6 joins ff02::2 on every link that is up and
+/// reports it there: `net.ipv6.conf.default.forwarding` is the cause, not a guest.
+fn is_membership_report(frame: &[u8]) -> bool {
+    const HOP_BY_HOP: u8 = 0;
+    const REPORT: u8 = 143;
+    frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&HOP_BY_HOP) && frame.get(62) == Some(&REPORT)
+}
+
+fn octets(mac: &str) -> Vec<u8> {
+    mac.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect()
+}
+
+/// Everything of the host's that a frame can change.
+fn state() -> Vec<Value> {
+    let plain = |mut value: Value| {
+        for entry in value.as_array_mut().unwrap() {
+            let entry = entry.as_object_mut().unwrap();
+            entry.retain(|key, _| !["flags", "operstate", "carrier_changes"].contains(&key.as_str()));
+        }
+        value
+    };
+    let mtus: Vec<Value> = links().iter().map(|link| json!([link["ifname"], link["mtu"], link["address"]])).collect();
+    let mut all: Vec<Value> = ["addr", "-4 route show table all", "-6 route show table all", "neigh", "-6 neigh"]
+        .map(|what| plain(json(&format!("ip -j {what}"))))
+        .into();
+    let derived = |line: &&String| !line.contains("stable_secret") && !line.contains("netfilter") && !line.contains("random");
+    all.push(mtus.into());
+    all.push(sysctls().iter().filter(derived).cloned().collect::<Vec<_>>().into());
+    all
+}
+
+/// A guest that sends, to MACs of the host among others. It waits for its NIC.
+fn sender(guest: &Guest, seconds: u32, macs: &[String]) -> Child {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host_protection/guest.py");
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &guest.name, "python3", script, &seconds.to_string(), HOST_V4, HOST_V6]).args(macs);
+    command.spawn().unwrap()
+}
+
+fn sent(mut sender: Child) {
+    assert!(sender.wait().unwrap().success(), "the guest could not send");
+}
+
+/// Whether the bridge's chain is as it is to be, as `nft` lists it.
+fn is_closed(network: &str) -> bool {
+    let Some(bridge) = try_link(&format!("nicd-{network}")) else { return false };
+    let ruleset = run("nft list ruleset");
+    let words: Vec<&str> = ruleset.split_whitespace().collect();
+    let listed = words.join(" ");
+    let name = text(&bridge["ifname"]);
+    let chain = format!("chain nicd-{network} {{ type filter hook ingress device \"{name}\" priority -500; policy drop; }}");
+    listed.contains(&chain) && !listed.contains("dormant")
+}
+
+fn wait_closed(network: &str, after: &str) {
+    let since = Instant::now();
+    while !is_closed(network) {
+        assert!(since.elapsed() < SOON, "after {after}: {}", run("nft list ruleset"));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Two guests of a network reach each other over v4 and v6.
+fn reach_each_other(from: &Guest, to: &Guest, addresses: [&str; 2]) {
+    for address in addresses {
+        let at = if address.contains(':') { format!("[{address}]:7777") } else { format!("{address}:7777") };
+        let bound = at.clone();
+        let listening = to.inside(move || UdpSocket::bind(bound).unwrap());
+        listening.set_read_timeout(Some(PATIENCE)).unwrap();
+        let any = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+        from.inside(move || UdpSocket::bind(any).unwrap().send_to(b"hello", at).unwrap());
+        assert_eq!(listening.recv_from(&mut [0; 16]).unwrap().0, 5, "{address}");
+    }
+}
+
+fn addresses(bench: &mut Bench, port: &str) -> Vec<String> {
+    bench.port(port)["fixed_ips"].as_array().unwrap().iter().map(|ip| text(&ip["ip_address"])).collect()
+}
+
+fn fact(bench: &mut Bench, port: &str) -> Value {
+    let explained = bench.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
+    explained["facts"].as_array().unwrap().iter().find(|fact| fact["fact"] == "host_closed").unwrap().clone()
+}
+
+fn problems(bench: &mut Bench) -> Vec<String> {
+    let health = bench.api.get("/nicd/v1/health").expect(200);
+    health["problems"].as_array().unwrap().iter().map(|problem| text(&problem["reason"])).collect()
+}
+
+#[test]
+fn nothing_that_a_guest_sends_reaches_the_host() {
+    in_netns(|| {
+        Host::prepare();
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (a, first) = bench.guest("a");
+        let (b, second) = bench.guest("b");
+        let ports = [bench.attach_to(&first, &network), bench.attach_to(&second, &network)];
+        ports.iter().for_each(|port| _ = bench.wait_status(port, "ACTIVE"));
+        assert_eq!(fact(&mut bench, &ports[0])["ok"], true);
+        let macs = ports.each_ref().map(|port| text(&bench.port(port)["mac_address"]));
+        // The guests' kernels have said what they say by themselves.
+        std::thread::sleep(Duration::from_millis(50));
+        let mut host = Host::watch();
+        let bridge = link(&format!("nicd-{network}"));
+        let host_macs = [&bridge, &link("mgmt"), &link(&bench.device(&ports[0]))].map(|link| text(&link["address"]));
+        sent(sender(&a, 1, &host_macs));
+        host.is_untouched(&[&macs[0], &macs[1]]);
+        let reached = addresses(&mut bench, &ports[1]);
+        reach_each_other(&a, &b, [&reached[0], &reached[1]]);
+        assert_eq!(problems(&mut bench), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn nothing_reaches_the_host_while_bridge_and_ports_are_made_or_nicd_is_away() {
+    in_netns(|| {
+        Host::prepare();
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (a, first) = bench.guest("a");
+        let (_b, second) = bench.guest("b");
+        let sockets = Host::watch();
+        let flood = sender(&a, 6, &["ff:ff:ff:ff:ff:ff".to_owned()]);
+        let ports = [bench.attach_to(&first, &network), bench.attach_to(&second, &network)];
+        bench.wait_status(&ports[0], "ACTIVE");
+        let macs = ports.each_ref().map(|port| text(&bench.port(port)["mac_address"]));
+        let mut host = Host { before: state(), ..sockets };
+        bench.daemon.term();
+        bench.launch();
+        bench.daemon.kill();
+        bench.launch();
+        assert!(is_closed(&network));
+        sent(flood);
+        host.is_untouched(&[&macs[0], &macs[1]]);
+        assert!(run("ip -6 route show table all").lines().all(|line| !line.contains("proto ra")), "{}", run("ip -6 route"));
+        assert!(!run("ip neigh").contains("02:00:00:00:00:aa"), "{}", run("ip neigh"));
+    });
+}
+
+/// Does what opens a bridge, deed by deed, and expects it closed again each time. Few enough not to be a fight, which nicd
+/// answers less and less often.
+fn opened_and_closed(deeds: impl FnOnce(&str, &str) -> Vec<String> + Send + 'static) {
+    in_netns(move || {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_a, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        bench.wait_status(&port, "ACTIVE");
+        let chain = format!("nicd-{network}");
+        let bridge = text(&link(&chain)["ifname"]);
+        for deed in deeds(&chain, &bridge) {
+            run(&deed);
+            wait_closed(&network, &deed);
+        }
+        bench.wait_status(&port, "ACTIVE");
+        run("nft add chain netdev nicd others");
+        bench.detach(&server, &port);
+        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        let left = run("nft list ruleset").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(left, "table netdev nicd { chain others { } }", "chains of others stay");
+    });
+}
+
+#[test]
+fn a_bridge_whose_chain_somebody_removes_or_loosens_is_closed_within_a_second() {
+    opened_and_closed(|chain, _| {
+        vec![
+            "nft flush ruleset".to_owned(),
+            "nft delete table netdev nicd".to_owned(),
+            format!("nft delete chain netdev nicd {chain}"),
+            format!("nft add rule netdev nicd {chain} accept"),
+        ]
+    });
+}
+
+#[test]
+fn a_bridge_that_leaves_its_chain_is_closed_within_a_second() {
+    opened_and_closed(|chain, bridge| {
+        vec![
+            format!("nft add chain netdev nicd {chain} {{ policy accept; }}"),
+            "nft add table netdev nicd { flags dormant; }".to_owned(),
+            format!("ip link set dev {bridge} name renamed"),
+            "ip link del renamed".to_owned(),
+        ]
+    });
+}
+
+#[test]
+fn link_local_frames_stay_with_the_bridge() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let port = bench.attach_to(&server, &network);
+        let device = bench.device(&port);
+        let mask = || link(&device)["linkinfo"]["info_slave_data"]["group_fwd_mask"].clone();
+        assert_eq!(mask(), "0xfffd");
+        run(&format!("ip link set dev {device} type bridge_slave group_fwd_mask 0"));
+        let since = Instant::now();
+        while mask() != "0xfffd" {
+            assert!(since.elapsed() < SOON, "{}", mask());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
+
+#[test]
+fn what_closed_a_bridge_goes_with_its_network_also_when_somebody_deleted_the_bridge() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let port = bench.attach_to(&server, &network);
+        bench.detach(&server, &port);
+        assert!(is_closed(&network), "as long as the bridge is there");
+        run(&format!("ip link del nicd-{network}"));
+        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        assert_eq!(run("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn what_an_older_nicd_made_is_closed_at_the_start() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (a, first) = bench.guest("a");
+        let (b, second) = bench.guest("b");
+        let ports = [bench.attach_to(&first, &network), bench.attach_to(&second, &network)];
+        let reached = addresses(&mut bench, &ports[1]);
+        bench.daemon.term();
+        run("nft flush ruleset");
+        for port in &ports {
+            run(&format!("ip link set dev nicd-{port} type bridge_slave group_fwd_mask 0"));
+        }
+        reach_each_other(&a, &b, [&reached[0], &reached[1]]);
+        bench.launch();
+        wait_closed(&network, "the start");
+        for port in &ports {
+            bench.wait_until(port, "closed", |_| {
+                link(&format!("nicd-{port}"))["linkinfo"]["info_slave_data"]["group_fwd_mask"] == "0xfffd"
+            });
+        }
+        reach_each_other(&a, &b, [&reached[0], &reached[1]]);
+    });
+}
+
+#[test]
+fn a_daemon_with_the_units_power_closes_bridges() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.confine();
+        daemon.launch();
+        let mut bench = Bench::of(daemon);
+        let network = bench.usual_network();
+        let server = bench.vm();
+        bench.attach_to(&server, &network);
+        assert!(is_closed(&network));
+        run("nft flush ruleset");
+        wait_closed(&network, "a flush");
+    });
+}
+
+#[test]
+fn where_a_bridge_cannot_be_closed_the_first_port_is_refused_unless_that_is_tolerated() {
+    in_netns(|| {
+        // The table is another program's, which the kernel then keeps from everybody else.
+        let mut owner = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut orders = owner.stdin.take().unwrap();
+        orders.write_all(b"add table netdev nicd { flags owner; }\n").unwrap();
+        while !run("nft list tables").contains("nicd") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut bench = Bench::start();
+        assert_eq!(problems(&mut bench), ["host_not_closed"], "beforehand");
+        let network = bench.usual_network();
+        let server = bench.vm();
+        let body = json!({"interfaceAttachment": {"net_id": network}});
+        bench.api.post(&interfaces(&server), &body).refused(503, "host_not_closed");
+        assert!(witness::marked().is_empty() && bench.ports().is_empty(), "nothing is left of it");
+        std::fs::write(bench.daemon.config(), "[links]\nrequire_host_closed = false\n").unwrap();
+        bench.daemon.reload();
+        let port = bench.attach_to(&server, &network);
+        assert_eq!(fact(&mut bench, &port)["ok"], true);
+        assert!(text(&fact(&mut bench, &port)["detail"]).contains("require_host_closed"));
+        assert!(!is_closed(&network));
+        // It ends, the kernel removes its table, and a reload tries again.
+        drop(orders);
+        owner.wait().unwrap();
+        std::fs::write(bench.daemon.config(), "").unwrap();
+        bench.daemon.reload();
+        let since = Instant::now();
+        while !is_closed(&network) {
+            assert!(since.elapsed() < PATIENCE, "{}", run("nft list ruleset"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
+fn an_operators_bridge_is_left_and_named_when_it_takes_router_advertisements() {
+    in_netns(|| {
+        bench::foreign_bridge("br0", 1500);
+        let set = |key: &str, value: &str| std::fs::write(format!("/proc/sys/net/ipv6/conf/br0/{key}"), value).unwrap();
+        let mut bench = Bench::start();
+        bench.network_on("br0");
+        for (ra, forwarding, off, takes) in
+            [("0", "0", "0", false), ("1", "0", "0", true), ("1", "1", "0", false), ("2", "1", "0", true), ("2", "1", "1", false)]
+        {
+            for (key, value) in [("disable_ipv6", off), ("forwarding", forwarding), ("accept_ra", ra)] {
+                set(key, value);
+            }
+            let expected: &[&str] = if takes { &["bridge_takes_ras"] } else { &[] };
+            assert_eq!(problems(&mut bench), expected, "accept_ra {ra}, forwarding {forwarding}, disable_ipv6 {off}");
+        }
+        set("disable_ipv6", "0");
+        run("ip link set br0 down");
+        assert_eq!(problems(&mut bench), Vec::<String>::new(), "down");
+        assert_eq!(run("nft list ruleset"), "");
+    });
+}
