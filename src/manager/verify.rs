@@ -152,7 +152,7 @@ impl Manager {
             }
         }
         found.deviations.extend(leftovers(state, state.store_id).iter().map(|leftover| leftover.deviation()));
-        found.deviations.extend(verify::of_links(&state.have, |mac| state.guests.port(mac)));
+        found.deviations.extend(verify::of_links(&state.have));
         found.deviations.extend(state.clashes().into_iter().map(|clash| {
             let have = format!("{} is this host's: {}", clash.host.ip, whose(clash.host.of, &clash.device));
             Deviation::new(ADDRESS_OF_HOST, format!("port {}", clash.port), "addresses of its own", have)

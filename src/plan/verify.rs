@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::model::{Mac, PortId, names};
+use crate::model::{Mac, names};
 
 use super::facts::{bridge_seen, entered};
 use super::have::{Have, Kind, LinkSeen};
@@ -119,9 +119,8 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
     found.all
 }
 
-/// What is wrong among all links: addresses on devices of ours, two ports of a bridge with one MAC, and a bridge or a port of
-/// one with the MAC of a guest there, which `guest` knows by its MAC.
-pub fn of_links(have: &Have, guest: impl Fn(Mac) -> Option<PortId>) -> Vec<Deviation> {
+/// What is wrong among all links: addresses on devices of ours, and two ports of a bridge with one MAC.
+pub fn of_links(have: &Have) -> Vec<Deviation> {
     let ours = |link: &&LinkSeen| link.kind != Kind::Bridge && link.marks().next().is_some() && have.ours(link);
     let strays =
         have.iter().filter(|link| have.ours(link)).flat_map(|link| link.stray.iter().map(move |address| (link, address.ip)));
@@ -129,13 +128,6 @@ pub fn of_links(have: &Have, guest: impl Fn(Mac) -> Option<PortId>) -> Vec<Devia
         strays.map(|(link, ip)| Deviation::new("host_address", link.name.clone(), "none", ip)).collect();
     let mut first: BTreeMap<(u32, Mac), &LinkSeen> = BTreeMap::new();
     for link in have.iter() {
-        if let Some((mac, port)) = link.mac.and_then(|mac| Some((mac, guest(mac)?)))
-            && let home @ Some(_) = have.device(port).and_then(|device| device.master)
-            && (link.master == home || home == Some(link.index))
-        {
-            let have = format!("the guest of port {port} has {mac} too");
-            found.push(Deviation::new("duplicate_mac", link.name.clone(), "a MAC of its own in its bridge", have));
-        }
         let Some(place) = link.master.zip(link.mac) else { continue };
         let other = *first.entry(place).or_insert(link);
         if other.index != link.index && (ours(&link) || ours(&other)) {
@@ -291,21 +283,10 @@ mod tests {
         let address = Address { ip: [192, 0, 2, 1].into(), prefix: 24 };
         let addressed = LinkSeen { stray: vec![address], ..right() };
         let have = Have::from(strangers.into_iter().chain([addressed]).collect::<Vec<_>>());
-        let kinds = |have: &Have| {
-            of_links(have, |mac| (mac == MAC).then_some(PortId(id())))
-                .into_iter()
-                .map(|deviation| deviation.kind)
-                .collect::<Vec<_>>()
-        };
+        let kinds = |have: &Have| of_links(have).into_iter().map(|deviation| deviation.kind).collect::<Vec<_>>();
         assert_eq!(kinds(&have), ["host_address"]);
         let twin = LinkSeen { master: Some(3), mac: Some(MAC.host_side()), ..link(6, "y", Kind::Other) };
         assert_eq!(kinds(&Have::from(vec![twin, right()])), ["duplicate_mac"]);
-        for named in [
-            LinkSeen { master: Some(3), mac: Some(MAC), ..link(6, "y", Kind::Other) },
-            LinkSeen { mac: Some(MAC), ..link(3, "br0", Kind::Bridge) },
-        ] {
-            assert_eq!(kinds(&Have::from(vec![named, right()])), ["duplicate_mac"], "a guest's MAC");
-        }
         let elsewhere = LinkSeen { master: Some(4), mac: Some(MAC), ..link(6, "y", Kind::Other) };
         assert!(kinds(&Have::from(vec![elsewhere, right()])).is_empty());
     }

@@ -70,10 +70,10 @@ fn a_dry_run_shows_the_steps_and_does_none() {
         let on = |server: &str| json!({"server_id": server, "interfaceAttachment": {"net_id": network}});
         let tap = plan(&mut bench, on(&server));
         assert_eq!(ops(&tap), ["create_bridge", "close_bridge", "set_bridge", "create_tap", "configure", "persist"]);
-        assert_eq!((&tap[1]["undo"]["op"], &tap[3]["undo"]["op"]), (&json!("close_tap"), &json!("delete_link")));
+        assert_eq!((&tap[3]["undo"]["op"], &tap[5]["undo"]["op"]), (&json!("close_tap"), &json!("delete_link")));
         let veth = plan(&mut bench, on(&other));
         assert_eq!(ops(&veth), ["create_bridge", "close_bridge", "set_bridge", "create_veth", "configure_guest", "configure"]);
-        assert_eq!(plan(&mut bench, on(&server))[1]["op"]["name"].as_str().map(str::len), Some(15));
+        assert_eq!(plan(&mut bench, on(&server))[3]["op"]["name"].as_str().map(str::len), Some(15));
         assert_eq!((links(), bench.ports()), (before, ports));
         assert!(told.take_links().is_empty() && bench.events.next(std::time::Duration::ZERO).is_none());
         // The lowest address is still free.
@@ -213,7 +213,8 @@ fn a_port_explains_itself_from_its_server_to_its_traffic() {
         let network = bench.usual_network();
         let (guest, server) = bench.guest("a");
         let port = bench.attach_to(&server, &network);
-        let all = ["bound", "device", "bridge", "built", "admin_up", "carrier", "forwarding"].map(str::to_owned).to_vec();
+        let all = ["bound", "device", "bridge", "host_closed", "built", "fdb", "admin_up", "carrier", "forwarding"];
+        let all = all.map(str::to_owned).to_vec();
         let told = explained(&mut bench, &port);
         assert_eq!(told.iter().map(|(fact, _)| fact.clone()).collect::<Vec<_>>(), all);
         assert!(told.iter().all(|(_, ok)| *ok));
