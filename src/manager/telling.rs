@@ -66,12 +66,12 @@ impl Telling {
         }
     }
 
-    /// The time of what was withheld has come: the phase that readers know of, and the word for what they do not; none when
-    /// they know all, as the port is again as it was.
+    /// The time of what was withheld has come: the phase that readers know of, and the word for what they do not. It is told also
+    /// when the port is again as they know it: a client may have read the port while it was not, and waits for the next event.
     pub fn due(&mut self, is: (Phase, Option<&str>), now: Instant) -> Option<(Phase, Option<String>)> {
         let Withheld { told, note } = self.withheld.take()?;
         let changed = (told.0, told.1.as_deref()) != is;
-        let word = if changed { is.1.map(str::to_owned) } else { Some(note?.to_owned()) };
+        let word = note.filter(|_| !changed).or(is.1).map(str::to_owned);
         self.pace.done(now, true);
         Some((told.0, word))
     }
@@ -173,6 +173,19 @@ mod tests {
         assert!(matches!(telling.happened(known(UP), None, false, now), Told::Later(_)));
         assert_eq!(telling.happened(known(DOWN), None, true, now), Told::Now(Phase::Active));
         assert_eq!(telling.due(DOWN, now), None, "nothing is left to tell");
+    }
+
+    #[test]
+    fn a_port_that_is_again_as_readers_know_it_is_told_of_all_the_same() {
+        let (mut telling, now) = (Telling::default(), Instant::now());
+        for _ in 0..MOST {
+            telling.happened(known(UP), None, false, now);
+        }
+        for before in [DOWN, UP] {
+            assert!(matches!(telling.happened(known(before), None, false, now), Told::Later(_)));
+        }
+        let later = now + PERIOD;
+        assert_eq!(telling.due(DOWN, later), Some((Phase::Wired, Some("no_carrier".to_owned()))));
     }
 
     #[test]

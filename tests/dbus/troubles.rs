@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, interfaces, server_path};
-use crate::bus::{ADDRESS, Bus, Lines, Policy, ROOT, ask, path, property, wait_for_name, with_bus};
+use crate::bus::{ADDRESS, Bus, Lines, NAME, Policy, ROOT, ask, path, property, wait_for_name, with_bus};
 use crate::netns::in_netns;
 
 const MANAGER: &str = "org.nicd.Agent1.Manager";
@@ -118,16 +118,19 @@ fn a_daemon_that_ends_leaves_the_bus_also_one_that_stands_still() {
 fn a_name_that_is_taken_is_waited_for() {
     in_netns(|| {
         let _bus = Bus::start(Policy::Shipped);
-        let (mut first, second) = (Bench::start(), crate::daemon::Daemon::prepared("/run/other"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let holder = runtime.block_on(async {
+            let connection = zbus::connection::Builder::address(ADDRESS).build().await.unwrap();
+            connection.request_name(NAME).await.unwrap();
+            connection
+        });
+        let mut bench = Bench::start();
+        bench.usual_network();
+        assert!(!connected(&mut bench));
+        drop(holder);
+        drop(runtime);
         wait_for_name();
-        let mut second = second;
-        second.launch();
-        let mut second = Bench::of(second);
-        second.usual_network();
-        assert!(connected(&mut first) && !connected(&mut second));
-        first.daemon.term();
-        wait_for_name();
-        assert!(connected(&mut second), "{}", second.daemon.log());
+        assert!(connected(&mut bench), "{}", bench.daemon.log());
     });
 }
 
