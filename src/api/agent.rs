@@ -1,6 +1,7 @@
 //! The agent's own routes: servers, health, and why a port is as it is.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
@@ -74,8 +75,12 @@ pub(super) async fn delete_server(
     tell(deleted.await, COMPUTE)
 }
 
+/// How long health waits to hear what the host lacks: the kernel's thread may be held up by others (RTNL).
+const LACKS: Duration = Duration::from_secs(1);
+
 pub(super) async fn health(State(desk): State<Desk>) -> Response {
-    desk.look_for_lacks().await;
+    // What it was last seen to lack is told when the kernel does not answer soon.
+    let _ = tokio::time::timeout(LACKS, desk.look_for_lacks()).await;
     let told = match desk.starting() {
         true => Err(Refusal::Starting(desk.summary())),
         false => Ok(Json(desk.health())),

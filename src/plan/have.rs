@@ -267,8 +267,8 @@ impl LinkSeen {
     /// Whose link it is, for the nicd with this store. This is the one rule for what is ours.
     ///
     /// The alias that every device and bridge is given names the store. A link without such an alias is ours only while it is
-    /// unfinished, or after somebody overwrote the alias: then it has the altname, a name derived from the altname's id, and an
-    /// index from the range in which nicd chooses.
+    /// unfinished, or after somebody overwrote the alias: then it has the altname, an index from the range in which nicd
+    /// chooses and, as a bridge, a name derived from the altname's id.
     pub fn owner(&self, store: Uuid) -> Owner {
         if self.kind == Kind::Other {
             return Owner::Stranger;
@@ -286,11 +286,12 @@ impl LinkSeen {
         self.owner(Uuid::nil()) != Owner::Stranger
     }
 
-    /// Whether it has the name and an index as nicd gives them.
+    /// Whether it has a mark, and an index from the range in which nicd chooses. A bridge also has its name: others give bridges
+    /// indexes as well. A device may have been renamed.
     fn as_made(&self) -> bool {
         let named = |mark: Uuid| match self.kind {
             Kind::Bridge => (0..NAME_CHOICES).any(|choice| names::network_bridge(NetworkId(mark), choice).as_str() == self.name),
-            _ => (0..NAME_CHOICES).any(|choice| names::port_device(PortId(mark), choice).as_str() == self.name),
+            _ => true,
         };
         self.index >= FIRST_INDEX && self.marks().any(named)
     }
