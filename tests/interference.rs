@@ -58,12 +58,11 @@ enum Deed {
     BridgeMtu,
     BridgeDeleted,
     NamespaceAnew,
-    Altname,
     Entry,
     Ruleset,
 }
 
-const DEEDS: [Deed; 18] = [
+const DEEDS: [Deed; 17] = [
     Deed::OutOfItsBridge,
     Deed::IntoAnother,
     Deed::Down,
@@ -79,7 +78,6 @@ const DEEDS: [Deed; 18] = [
     Deed::BridgeMtu,
     Deed::BridgeDeleted,
     Deed::NamespaceAnew,
-    Deed::Altname,
     Deed::Entry,
     Deed::Ruleset,
 ];
@@ -143,7 +141,6 @@ impl Drill {
                 let name = try_link(&mark).map(|link| text(&link["ifname"])).unwrap_or_default();
                 _ = try_run(&format!("bridge link set dev {name} learning on"));
             }
-            Deed::Altname => _ = try_run(&format!("ip link property del dev {mark} altname {mark}")),
             Deed::Entry => {
                 let mac = text(&self.bench.port(&port.id)["mac_address"]);
                 let name = try_link(&mark).map(|link| text(&link["ifname"])).unwrap_or_default();
