@@ -82,7 +82,7 @@ impl Heard {
         assert!(!self.events.is_empty(), "{what}: nothing is told");
         assert!(self.lines < 100, "{what}: {} lines", self.lines);
         // A debug build spends most of this on reading some ten thousand events a second.
-        assert!(self.processor < TIME / 2, "{what}: {:?} of a processor", self.processor);
+        assert!(self.processor < TIME * 3 / 4, "{what}: {:?} of a processor", self.processor);
         for two in self.events.windows(2) {
             assert_eq!(two[0]["new"], two[1]["old"], "{what}: each goes on from the one before: {:#?}", self.events);
         }
@@ -179,7 +179,8 @@ fn a_tap_that_is_opened_and_closed_all_the_time_is_told_of_a_few_times_a_second(
         opener.join().unwrap();
         events.retain(|event| event["port_id"] == port.as_str());
         assert!(events.len() <= 4 * 4 + 4, "{events:#?}");
-        assert!(processor < TIME / 2, "{processor:?}");
+        // A debug build spends most of this on reading events.
+        assert!(processor < TIME * 3 / 4, "{processor:?}");
         bench.wait_status(&port, "DOWN");
     });
 }

@@ -117,7 +117,7 @@ fn what_another_store_built_is_left_until_that_store_is_named() {
         let (device, theirs) = (bench.device(&port), "11111111-2222-4333-8444-555555555555");
         marked("ip tuntap add theirs mode tap", "theirs", theirs);
         set_alias("theirs", &format!("nicd {OTHER_STORE} 7"));
-        marked("ip link add theirbr type bridge", "theirbr", network.as_str().replace('a', "b").as_str());
+        marked("ip link add theirbr type bridge", "theirbr", "22222222-2222-4333-8444-555555555555");
         set_alias("theirbr", &format!("nicd {OTHER_STORE} {theirs}"));
         run("ip link set theirs master theirbr");
         run("ip tuntap add lost mode tap");
