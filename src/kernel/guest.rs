@@ -49,9 +49,11 @@ pub(super) fn configure(
     let held = if stale.addresses.iter().any(|address| address.ip.is_ipv4()) { alone(&settings.addresses) } else { Vec::new() };
     add(&mut batch, true);
     held.iter().for_each(|address| add_address(&mut batch, index, *address));
-    stale.addresses.into_iter().for_each(|address| batch.unaddress(index, address));
+    // One that an interrupted change left by itself goes last, with the others of its kind.
+    let stale_addresses = stale.addresses.into_iter().filter(|address| !held.contains(address));
+    stale_addresses.for_each(|address| batch.unaddress(index, address));
     add(&mut batch, false);
-    held.into_iter().for_each(|address| batch.unaddress(index, address));
+    held.iter().for_each(|address| delete_alone(&mut batch, index, *address));
     stale.routes.into_iter().for_each(|route| delete_route(&mut batch, index, route));
     // For its name as well: behind the switch it would be a look at a link that is up, while the host's end is not.
     batch.settle(index);
@@ -159,6 +161,17 @@ fn add_address(batch: &mut Batch, index: u32, address: Address) {
         {
             f.put(IFA_BROADCAST, &network.broadcast().octets());
         }
+    });
+}
+
+/// Takes an address off that stands by itself, and not the same address as part of its subnet: without `IFA_ADDRESS` the kernel
+/// compares no prefix length, and takes the first that it finds (`inet_rtm_deladdr`, net/ipv4/devinet.c).
+fn delete_alone(batch: &mut Batch, index: u32, address: Address) {
+    let [a, b, c, d] = index.to_ne_bytes();
+    let fixed = [family(address.ip), address.prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d];
+    batch.add(Part::Stale, RTM_DELADDR, 0, &fixed, |f| {
+        f.put(IFA_LOCAL, &octets(address.ip));
+        f.put(IFA_ADDRESS, &octets(address.ip));
     });
 }
 
