@@ -49,6 +49,7 @@ enum Deed {
     Mac,
     Mtu,
     Alias,
+    Altname,
     Learning,
     AddressGeneration,
     Rename,
@@ -62,13 +63,14 @@ enum Deed {
     Ruleset,
 }
 
-const DEEDS: [Deed; 17] = [
+const DEEDS: [Deed; 18] = [
     Deed::OutOfItsBridge,
     Deed::IntoAnother,
     Deed::Down,
     Deed::Mac,
     Deed::Mtu,
     Deed::Alias,
+    Deed::Altname,
     Deed::Learning,
     Deed::AddressGeneration,
     Deed::Rename,
@@ -129,6 +131,7 @@ impl Drill {
             Deed::Mac => to("address 02:00:00:00:00:77"),
             Deed::Mtu => to("mtu 1300"),
             Deed::Alias => to("alias mine"),
+            Deed::Altname => _ = try_run(&format!("ip link property del dev {mark} altname {mark}")),
             Deed::AddressGeneration => to("addrgenmode eui64"),
             Deed::Rename => to(&format!("name r{:08x}", self.dice.random::<u32>())),
             // Its other end is still in the guest: who takes one end away ends the pair.

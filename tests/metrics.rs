@@ -129,6 +129,8 @@ fn a_problem_in_health_is_a_problem_in_the_numbers() {
         netns::run("ip link add stray type veth peer name other");
         netns::run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
         bench.daemon.tag("stray");
+        // Of a link that is down the kernel tells no change of its names (`netdev_state_change`, net/core/dev.c).
+        netns::run("ip link set stray up");
         bench.events.wait_for("degraded", |event| event["event"] == "agent.degraded");
         let health = bench.api.get("/nicd/v1/health").expect(200);
         let reason = health["problems"][0]["reason"].as_str().unwrap();

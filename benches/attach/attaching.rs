@@ -218,6 +218,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         unknown_unicast: false,
         cut_off: false,
         alias: "nicd benchmark 1".to_owned(),
+        seen: None,
         nic: NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },
     };
     let want = Want { bridges: vec![BridgeWant { network, made: bridge }], ports: vec![want], ..Want::default() };

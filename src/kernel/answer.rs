@@ -186,6 +186,8 @@ impl From<Refusal> for Failure {
         let trouble = match (part, errno) {
             (Part::Close, errno) if errno != Errno::ETIMEDOUT => Trouble::HostNotClosed,
             (_, Errno::ENODEV) => Trouble::Gone,
+            // What the kernel says of a link that is in no bridge (`rtnl_fdb_add`, net/core/rtnetlink.c).
+            (Part::Fdb(_), Errno::EOPNOTSUPP) => Trouble::Gone,
             (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
             (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
             (Part::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {

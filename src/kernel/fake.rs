@@ -530,11 +530,13 @@ impl World {
         if self.named(&altname).is_some_and(|link| link.index != index) {
             return Err(refused(Trouble::Taken, format!("marking {altname}")));
         }
-        let found = self.links.get(&index).filter(|link| link.alias.as_deref() == Some(alias)).cloned();
+        let known = |link: &&LinkSeen| link.alias.as_deref() == Some(alias) || link.is_stripped();
+        let found = self.links.get(&index).filter(known).cloned();
         let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
         if !link.altnames.contains(&altname) {
             link.altnames.push(altname);
         }
+        link.alias = Some(alias.to_owned());
         self.put(link);
         Ok(())
     }

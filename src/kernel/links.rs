@@ -303,12 +303,15 @@ fn sealable(Seal { alias, .. }: &Seal) -> Result<(), Failure> {
 }
 
 /// [`Op::MarkAgain`](crate::plan::Op::MarkAgain). Nothing but the index reaches a link without its mark, so it is looked at
-/// before, and again by the mark it was given: an index that became another link's in between loses it again.
+/// before, and again by the mark it was given: an index that became another link's in between loses it again. The altname
+/// comes before an alias that is gone as well, so that a link is never found by an alias that is not its own.
 pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias: &str) -> Result<(), Failure> {
-    let sealed = |link: &LinkSeen| link.index == index && link.alias.as_deref() == Some(alias);
-    let another =
-        || Failure::new(Trouble::Gone, Part::Mark, format!("the link with index {index} is not the one sealed '{alias}'"));
-    if !sealed(&must_look(netlink, Who::Index(index))?) {
+    let sealed = |link: &LinkSeen| link.alias.as_deref() == Some(alias);
+    let untagged = |link: &LinkSeen| link.alias.as_deref().and_then(names::tagged).is_none();
+    let known = |link: &LinkSeen| link.index == index && (sealed(link) || link.is_stripped());
+    let marked = |link: &LinkSeen| link.index == index && (sealed(link) || untagged(link));
+    let another = || Failure::new(Trouble::Gone, Part::Mark, format!("the link with index {index} is not the one of '{alias}'"));
+    if !known(&must_look(netlink, Who::Index(index))?) {
         return Err(another());
     }
     let mut batch = Batch::default();
@@ -316,14 +319,16 @@ pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias
     let mut refusals = netlink.send(batch)?;
     already_marked(netlink, &mut refusals, index, altname)?;
     first_failure(refusals)?;
-    match look(netlink, Who::Altname(altname))? {
-        Some(link) if sealed(&link) => Ok(()),
-        _ => {
-            let mut batch = Batch::default();
+    let mut batch = Batch::default();
+    match look(netlink, Who::Altname(altname))?.filter(marked) {
+        Some(link) if sealed(&link) => return Ok(()),
+        Some(_) => batch.set(Part::Mark, Target::Altname(altname), 0, 0, |f| f.put(IFLA_IFALIAS, alias.as_bytes())),
+        None => {
             batch.unmark(index, altname);
-            send_all(netlink, batch).and(Err(another()))
+            return send_all(netlink, batch).and(Err(another()));
         }
     }
+    send_all(netlink, batch)
 }
 
 /// [`Op::SetLink`](crate::plan::Op::SetLink).

@@ -27,8 +27,8 @@ use tokio::sync::oneshot;
 
 use crate::exec::Execution;
 use crate::inbox::Inbox;
-use crate::model::{PortId, names};
-use crate::plan::{Kind, LinkSeen, Op, Switch};
+use crate::model::{Mac, PortId, names};
+use crate::plan::{Have, Kind, LinkSeen, Op, Switch, Traces};
 use crate::points;
 use crate::threads;
 
@@ -86,6 +86,8 @@ pub struct Doomed {
     pub port: PortId,
     /// The alias by which it is known again without its altname.
     pub alias: Option<String>,
+    /// Its guest's MAC, by which it is known again without its altname and its alias.
+    pub mac: Option<Mac>,
     /// The index it was last seen with.
     pub index: Option<u32>,
     /// Whether it is to go also while a process holds it open.
@@ -377,23 +379,24 @@ fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpErro
         if links.iter().any(|link| link.made_by_nicd() && link.altnames.contains(&altname)) {
             continue;
         }
-        let sealed = device.alias.as_ref().and_then(|alias| {
-            let link = links.iter().find(|link| link.alias.as_ref() == Some(alias) && link.marks().next().is_none())?;
-            Some(Op::MarkAgain { port: device.port, index: link.index, alias: alias.clone() })
+        let seen = Have::from(links);
+        let lost = device.alias.as_deref().and_then(|alias| {
+            let link = seen.lost_device(&Traces { alias, mac: device.mac, index: device.index })?;
+            Some(Op::MarkAgain { port: device.port, index: link.index, alias: alias.to_owned() })
         });
-        if let Some(again) = sealed {
+        if let Some(again) = lost {
             match host.apply(&again, &mut held) {
                 Err(error) if error.trouble != Trouble::Gone => return Err(error),
                 _ => continue,
             }
         }
-        let stripped = |link: &&LinkSeen| Some(link.index) == device.index && matches!(link.kind, Kind::Tap | Kind::Veth);
-        return match links.iter().find(stripped) {
+        let disowned = |link: &&LinkSeen| Some(link.index) == device.index && matches!(link.kind, Kind::Tap | Kind::Veth);
+        return match seen.iter().find(disowned) {
             None => Ok(Reaped::Gone),
             Some(link) => {
                 let said = format!(
-                    "{} (index {}) has lost its altname {altname} and its alias, and is not touched; if it is this port's, \
-                     ip link del {}",
+                    "{} (index {}) has not the altname {altname} any more and is marked as another's, and is not touched; if it is \
+                     this port's, ip link del {}",
                     link.name, link.index, link.name
                 );
                 Err(unmarked(device, said))

@@ -19,7 +19,7 @@ use crate::telemetry::meters::Detaching;
 
 use super::repair::claim_port;
 use super::retry::backoff;
-use super::state::State;
+use super::state::{PortEntry, State};
 use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, word};
 
 /// A delete that takes so long is told of: hundreds of times what one takes.
@@ -200,9 +200,9 @@ impl Manager {
 
     /// A port as the planner wants it gone.
     pub(super) fn absent(&self, state: &State, port: PortId) -> Result<AbsentPort, Error> {
-        let binding = state.port(port)?.record.binding.as_ref();
-        let alias = binding.map(|binding| names::seal(self.store_id, binding.commit)).unwrap_or_default();
-        Ok(AbsentPort { id: port, alias })
+        let PortEntry { record, device, .. } = state.port(port)?;
+        let alias = record.binding.as_ref().map(|binding| names::seal(self.store_id, binding.commit)).unwrap_or_default();
+        Ok(AbsentPort { id: port, alias, mac: record.mac, seen: *device })
     }
 
     /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses, or a process holds it.
@@ -214,7 +214,8 @@ impl Manager {
             entry.reaping = true;
             let binding = entry.record.binding.as_ref();
             let alias = binding.map(|binding| names::seal(self.store_id, binding.commit));
-            Doomed { port, alias, index: entry.device, force: binding.is_some_and(|binding| binding.forced) }
+            let mac = Some(entry.record.mac);
+            Doomed { port, alias, mac, index: entry.device, force: binding.is_some_and(|binding| binding.forced) }
         };
         let (began, forced) = (Instant::now(), doomed.force);
         let deleted = match self.hands.delete(doomed) {

@@ -115,7 +115,7 @@ impl Manager {
             let attached = state.ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
             attached && state.have.in_place_of_device(port).is_none()
         };
-        let doomed = Doomed { port, alias: device.alias.clone(), index: Some(device.index), force: true };
+        let doomed = Doomed { port, alias: device.alias.clone(), mac: None, index: Some(device.index), force: true };
         let deleted = match wanted {
             true => Ok(()),
             false => match self.hands.delete(doomed) {

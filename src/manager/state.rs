@@ -616,6 +616,7 @@ impl State {
             unknown_unicast: port.unknown_unicast,
             cut_off: self.is_cut_off(port.id),
             alias: names::seal(store, binding.commit),
+            seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             nic,
         })
     }

@@ -112,6 +112,17 @@ pub enum Owner {
     Stranger,
 }
 
+/// What is known of a port's device beside its altname.
+#[derive(Debug, Clone, Copy)]
+pub struct Traces<'a> {
+    /// Its alias.
+    pub alias: &'a str,
+    /// Its guest's MAC.
+    pub mac: Option<Mac>,
+    /// The index it was last seen with.
+    pub index: Option<u32>,
+}
+
 /// What kind of link it is (`IFLA_INFO_KIND`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -284,6 +295,13 @@ impl LinkSeen {
     /// Whether some nicd made it, whichever store that one had.
     pub fn made_by_nicd(&self) -> bool {
         self.owner(Uuid::nil()) != Owner::Stranger
+    }
+
+    /// Whether it has nothing left that tells whose it is but an index from the range in which nicd chooses: a device of which
+    /// altname and alias were taken off.
+    pub fn is_stripped(&self) -> bool {
+        let device = matches!(self.kind, Kind::Tap | Kind::Veth) && self.index >= FIRST_INDEX;
+        device && self.marks().next().is_none() && self.alias.as_deref().and_then(names::tagged).is_none()
     }
 
     /// Whether it has a mark, and an index from the range in which nicd chooses. A bridge also has its name: others give bridges
@@ -529,6 +547,21 @@ impl Have {
         let mut with = self.unmarked.range((alias.to_owned(), 0)..=(alias.to_owned(), u32::MAX));
         let (_, index) = with.next()?;
         with.next().is_none().then(|| self.links.get(index))?
+    }
+
+    /// A port's device that lost its altname: the link with the index that it was last seen with, unless that is marked as
+    /// another's by now; else the one link that has its alias; else the one without alias that has its MAC, which nicd keeps from
+    /// others.
+    pub fn lost_device(&self, traces: &Traces<'_>) -> Option<&LinkSeen> {
+        let stripped = |index: &u32| self.links.get(index).filter(|link| link.is_stripped());
+        let with_alias = |link: &&LinkSeen| link.alias.as_deref() == Some(traces.alias) && link.marks().next().is_none();
+        let last = traces.index.and_then(|index| stripped(&index).or_else(|| self.links.get(&index).filter(with_alias)));
+        last.or_else(|| self.unmarked(traces.alias)).or_else(|| {
+            let mac = traces.mac?.host_side();
+            let mut with = self.macs.range((mac, 0)..=(mac, u32::MAX)).filter_map(|(_, index)| stripped(index));
+            let link = with.next()?;
+            with.next().is_none().then_some(link)
+        })
     }
 
     /// All links, by index.

@@ -255,7 +255,8 @@ pub enum Op {
         /// What to set.
         settings: GuestSettings,
     },
-    /// Puts the mark back on a finished device that lost it: the link with this index, as long as it has this seal.
+    /// Puts the mark back on a device that lost it: the link with this index, as long as it has this alias, or neither an alias
+    /// nor an altname of nicd's. It is given the alias as well then.
     MarkAgain {
         /// Whose device.
         port: PortId,

@@ -9,7 +9,7 @@ use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
 use super::facts::bridge_seen;
-use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen, Owner};
+use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen, Owner, Traces};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
 use super::want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
@@ -236,9 +236,10 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The finished device of this very attach that lost its mark: it gets it back.
+    /// The device of this very attach that lost its mark: it gets it back.
     fn unmarked(&mut self, port: &PortWant) -> Option<&'a LinkSeen> {
-        let seen = self.have.unmarked(&port.alias).filter(|seen| seen.kind == kind_of(&port.nic))?;
+        let known = Traces { alias: &port.alias, mac: Some(port.mac), index: port.seen };
+        let seen = self.have.lost_device(&known).filter(|seen| seen.kind == kind_of(&port.nic))?;
         self.step(Op::MarkAgain { port: port.id, index: seen.index, alias: port.alias.clone() }, None);
         Some(seen)
     }
@@ -401,7 +402,8 @@ impl<'a> Planner<'a> {
     /// long, and leaves its bridge at once.
     fn absent_port(&mut self, absent: &AbsentPort) {
         let port = absent.id;
-        let seen = match (self.have.device(port), self.have.unmarked(&absent.alias)) {
+        let known = Traces { alias: &absent.alias, mac: Some(absent.mac), index: absent.seen };
+        let seen = match (self.have.device(port), self.have.lost_device(&known)) {
             (Some(seen), _) => seen,
             (None, Some(seen)) => {
                 self.step(Op::MarkAgain { port, index: seen.index, alias: absent.alias.clone() }, None);

@@ -217,6 +217,7 @@ mod tests {
             unknown_unicast: false,
             cut_off: false,
             alias: names::seal(Uuid::nil(), 1),
+            seen: None,
             nic,
         };
         (port, BridgeWant { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() } })

@@ -29,6 +29,11 @@ pub struct AbsentPort {
     pub id: PortId,
     /// The alias of its device, by which one that lost its altname is known again.
     pub alias: String,
+    /// Its guest's MAC, by which one that lost its alias as well is known again.
+    pub mac: Mac,
+    /// The index that its device was last seen with, which tells the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<u32>,
 }
 
 /// A network's bridge.
@@ -100,6 +105,9 @@ pub struct PortWant {
     pub cut_off: bool,
     /// The alias that seals the finished device: the store's id and the commit number of the intent.
     pub alias: String,
+    /// The index that its device was last seen with, by which one that lost altname and alias is known again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<u32>,
     /// What to build.
     pub nic: NicWant,
 }

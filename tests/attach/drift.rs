@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::bench::Bench;
-use crate::netns::{in_netns, run};
-use crate::witness::{Monitor, bridge_port, link, marked_ports, v6_addresses};
+use crate::netns::{in_netns, run, try_run};
+use crate::taps::open;
+use crate::witness::{Monitor, bridge_port, link, links, marked_ports, try_link, v6_addresses};
 
 /// How soon a repair is done.
 const SOON: Duration = Duration::from_secs(1);
@@ -194,6 +195,54 @@ fn a_mark_that_was_taken_off_is_put_back() {
 }
 
 #[test]
+fn a_device_that_lost_altname_and_alias_is_known_again_by_its_mac() {
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (_guest, netns) = bench.guest("a");
+        let vm = bench.vm();
+        let strip = |device: &str, port: &str| {
+            std::fs::write(
+                "/run/batch",
+                format!("link set {device} alias \"\"\nlink property del dev {device} altname nicd-{port}\n"),
+            )
+            .unwrap();
+            _ = try_run("ip -force -batch /run/batch");
+        };
+        for server in [&netns, &vm] {
+            let port = bench.attach_to(server, &network);
+            let device = bench.device(&port);
+            let opened = (server == &vm).then(|| open(&device));
+            bench.wait_status(&port, "ACTIVE");
+            let before = settled(&device);
+            strip(&device, &port);
+            bench.wait_until(&port, "marked", |_| try_link(&device).is_some_and(|link| link["ifalias"] == before.0["ifalias"]));
+            bench.wait_status(&port, "ACTIVE");
+            assert_eq!(settled(&device), before, "it is the same device, by its index too");
+            assert_eq!(marked_ports(), [port.as_str()]);
+            // Also when nobody looked, and while it is taken away.
+            bench.daemon.kill();
+            strip(&device, &port);
+            bench.launch();
+            bench.wait_status(&port, "ACTIVE");
+            assert_eq!(settled(&device), before);
+            let members = links().iter().filter(|link| link.get("master").is_some()).count();
+            bench.api.delete(&format!("/v2.1/servers/{server}/os-interface/{port}")).expect(202);
+            strip(&device, &port);
+            if let Some(tap) = opened {
+                bench.wait_until(&port, "kept", |port| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device"));
+                strip(&device, &port);
+                drop(tap);
+            }
+            bench.wait_until(&port, "gone", |port| port.is_none());
+            assert!(try_link(&device).is_none());
+            assert_eq!(links().iter().filter(|link| link.get("master").is_some()).count(), members - 1);
+            bench.leaves_deviations();
+        }
+    });
+}
+
+#[test]
 fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
     in_netns(|| {
         let mut bench = Bench::start();
@@ -202,7 +251,9 @@ fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
         let port = bench.attach_to(&server, &network);
         let device = bench.device(&port);
         let alias = link(&device)["ifalias"].as_str().unwrap().to_owned();
-        // Two links with the seal: which of them it was is not known any more.
+        bench.wait_status(&port, "ACTIVE");
+        let was = settled(&device);
+        // Two links with its alias: its index tells which of them it was.
         run("ip link add theirs type veth peer name theirs-peer");
         std::fs::write(
             "/run/batch",
@@ -216,7 +267,7 @@ fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
         bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
         bench.wait_status(&port, "ACTIVE");
         assert_eq!(theirs(), before);
-        assert_eq!(marked_ports(), [port.as_str()]);
+        assert_eq!((settled(&device), marked_ports()), (was, vec![port]));
         bench.leaves_deviations();
     });
 }

@@ -12,7 +12,7 @@ use crate::netns::{in_netns, run};
 use crate::witness::{has_flag, link, marked_ports, try_link};
 
 /// Opens a queue of a tap as a VMM does.
-fn open(device: &str) -> std::os::fd::OwnedFd {
+pub fn open(device: &str) -> std::os::fd::OwnedFd {
     tap::attach(&device.parse().unwrap(), 1, true).unwrap_or_else(|error| panic!("{device}: {error}"))
 }
 

@@ -219,7 +219,12 @@ impl World {
 
     fn absent_port(&self, port: usize) -> AbsentPort {
         let built = self.built.iter().find(|nic| nic.port == port);
-        AbsentPort { id: port_id(port), alias: built.map(|nic| nic.want(0).alias).unwrap_or_default() }
+        AbsentPort {
+            id: port_id(port),
+            mac: guest_mac(port),
+            seen: None,
+            alias: built.map(|nic| nic.want(0).alias).unwrap_or_default(),
+        }
     }
 
     /// What is wanted of it.
@@ -362,6 +367,11 @@ pub fn port_id(n: usize) -> PortId {
     PortId(Uuid::from_u128(0x1111_1111_1222_4222_8233_3333_3333_3300 + n as u128 * 0x1000_0000_0010_0000_0000_1000_0000_0001))
 }
 
+/// The MAC of a port's guest.
+fn guest_mac(port: usize) -> Mac {
+    Mac([0xfa, 0x16, 0x3e, 0, 0, u8::try_from(port).expect("small")])
+}
+
 /// The agent's network, or that on the operator's bridge.
 pub fn network_id(agents: bool) -> NetworkId {
     NetworkId(Uuid::from_u128(0xaaaa_aaaa_aaaa_4bbb_8bbb_bbbb_cccc_cc00 + u128::from(!agents)))
@@ -402,13 +412,14 @@ impl NicSpec {
             id: port_id(self.port),
             network: network_id(self.agents_bridge),
             index,
-            mac: Mac([0xfa, 0x16, 0x3e, 0, 0, n]),
+            mac: guest_mac(self.port),
             mtu: 1450,
             admin_up: self.admin_up,
             unknown_unicast: self.unknown_unicast,
             cut_off: self.cut_off,
             // No two attaches share a commit.
             alias: names::seal(STORE, u64::from(self.commit) * 10 + u64::from(n)),
+            seen: None,
             nic,
         }
     }

@@ -181,12 +181,41 @@ fn a_device_that_lost_its_altname_is_known_again_by_its_alias() {
 }
 
 #[test]
-fn a_device_that_lost_both_its_marks_is_left_and_what_it_had_stays_held() {
+fn a_device_that_lost_both_its_marks_is_known_again_by_its_index_or_its_mac() {
+    for open in [false, true] {
+        for (seen, mac) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut scene = Scene::with_networks();
+            let port = if open { held(&mut scene) } else { scene.attach(VM, on(AGENTS)).unwrap().port.id };
+            let (name, before) = (scene.fake.device(port).unwrap().name, scene.fake.links().len());
+            if !seen {
+                scene.fake.set_wire(|_| Vec::new());
+            }
+            scene.fake.meddle(&name, |link| {
+                (link.altnames, link.alias) = (Vec::new(), None);
+                link.mac = link.mac.filter(|_| !mac);
+            });
+            scene.perform(detach(VM, port)).unwrap();
+            if open {
+                wait_for_reason(&mut scene, port, "guest_keeps_device");
+                let link = scene.fake.links().into_iter().find(|link| link.name == name).unwrap();
+                assert_eq!((link.up, link.master), (false, None));
+                assert_held(&scene, port);
+                scene.fake.set_carrier(port, false);
+            }
+            wait_until_gone(&mut scene, port);
+            assert_eq!(scene.fake.links().len(), before - 1, "no second device is left");
+            scene.stop();
+        }
+    }
+}
+
+#[test]
+fn a_device_that_has_another_stores_alias_is_left_and_what_it_had_stays_held() {
     let mut scene = Scene::with_networks();
     let port = scene.attach(VM, on(AGENTS)).unwrap().port.id;
     let name = scene.fake.device(port).unwrap().name;
     scene.fake.set_wire(|_| Vec::new());
-    scene.fake.meddle(&name, |link| (link.altnames, link.alias) = (Vec::new(), None));
+    scene.fake.meddle(&name, |link| (link.altnames, link.alias) = (Vec::new(), Some(names::seal(uuid::Uuid::max(), 7))));
     scene.perform(detach(VM, port)).unwrap();
     wait_for_reason(&mut scene, port, "device_unmarked");
     let (_, facts) = scene.manager().explain(port).unwrap();

@@ -361,7 +361,7 @@ impl Run {
                     self.reference.adopt(&port_of(reply));
                 }
             }
-            Told::Struck => {}
+            Told::Struck => self.note_leftover_bridge(),
             Told::Nothing => {
                 // Whatever is bound or listed now and was not before is what was asked for.
                 for view in self.scene.manager().ports(PortFilter::default()) {
@@ -373,6 +373,14 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// A bridge that a failed attach made and could not take back has a record: it waits for the network's next port.
+    fn note_leftover_bridge(&mut self) {
+        let kept = self.scene.house().board.struck().iter().any(|what| what.starts_with("op.delete_bridge"));
+        if kept && self.reference.networks[AGENTS].is_some() {
+            self.or = Some(Reference { bridge: true, ..self.reference.clone() });
+        }
     }
 
     /// Performs an action that succeeds, or refuses for the wanted reason; whether it is to be taken as done.
