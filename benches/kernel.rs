@@ -165,7 +165,6 @@ fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) 
             name: names::port_device(port, 0),
             netns: netns.clone(),
             pin,
-            guest_index: index + 1,
             // Both sides alike: the kernel looks for a free eth%d among all the links of this one guest.
             guest_name: Some(format!("p{number}").parse().unwrap()),
             guest_mac: mac(number),
@@ -173,7 +172,7 @@ fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) 
             mac: mac(number).host_side(),
             mtu: 1500,
         },
-        Op::ConfigureGuest { port, netns, pin, guest_index: Some(index + 1), settings: given },
+        Op::ConfigureGuest { port, netns, pin, settings: given },
         Op::Configure {
             port,
             at: At::Altname,

@@ -608,7 +608,7 @@ impl World {
                     link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, held: false, uid, gid: owner.gid });
                 }
             }
-            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, mac, mtu, .. } => {
+            Op::CreateVeth { port, index, name, netns, pin, guest_name, mac, mtu, .. } => {
                 let cookie = self.netns(netns, *pin)?;
                 let taken: BTreeSet<&str> =
                     self.guests.values().filter(|guest| guest.cookie == cookie).map(|guest| guest.name.as_str()).collect();
@@ -625,8 +625,11 @@ impl World {
                 self.create(*index, name, Kind::Veth)?;
                 let made = LinkSettings { mark: true, v6_off: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
                 self.configure(*port, At::Index(*index), &made).inspect_err(|_| self.remove(*index))?;
+                let there = self.guests.values().filter(|guest| guest.cookie == cookie);
+                // As the kernel counts behind the loopback.
+                let guest_index = there.map(|guest| guest.index).max().unwrap_or(1) + 1;
                 let guest =
-                    Guest { cookie, name: guest_name, index: *guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };
+                    Guest { cookie, name: guest_name, index: guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };
                 self.guests.insert(*index, guest);
             }
             Op::Configure { port, at, settings } => self.configure(*port, *at, settings)?,

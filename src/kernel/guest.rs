@@ -9,7 +9,7 @@ use super::addresses::{self, asking, family, ip_of, octets};
 use super::answer::{Failure, Part};
 use super::links::{Target, first_failure, shape};
 use super::netns::Inside;
-use super::seen::{link, must_look, peer};
+use super::seen::{ends, link, must_look};
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::{self, Batch};
@@ -130,10 +130,13 @@ fn route_of(body: &[u8], index: u32) -> Option<Route> {
 pub(super) fn find(netlink: &mut Netlink, inside: &mut Inside, port: PortId) -> Result<u32, Failure> {
     let gone = |said| Failure::new(Trouble::Gone, Part::Namespace, said);
     let altname = names::port_altname(port);
-    let host = must_look(netlink, Who::Altname(&altname))?.index;
-    let index = peer(netlink, Who::Altname(&altname))?.ok_or_else(|| gone("the device has no other end"))?;
-    match peer(&mut inside.netlink, Who::Index(index))? {
-        Some(back) if back == host => Ok(index),
+    let Some((host, index)) = ends(netlink, Who::Altname(&altname))? else {
+        // Says so if it is the host's end that is gone.
+        must_look(netlink, Who::Altname(&altname))?;
+        return Err(gone("the device has no other end"));
+    };
+    match ends(&mut inside.netlink, Who::Index(index))? {
+        Some((_, back)) if back == host => Ok(index),
         _ => Err(gone("the device's other end is no longer in it")),
     }
 }

@@ -1,6 +1,6 @@
 //! The running Linux.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -39,11 +39,13 @@ pub struct LinuxHost {
     guests: GuestMacs,
 }
 
-/// What one execution holds: taps not yet persistent, and the guests' namespaces it has entered, or why not: it tries once.
+/// What one execution holds: taps not yet persistent, the guests' namespaces it has entered, or why not (it tries once), and
+/// the ports whose veth it made: their NICs have nothing of an earlier configuration.
 #[derive(Debug, Default)]
 pub struct Held {
     taps: HashMap<PortId, Tap>,
     inside: HashMap<NetnsPin, Result<Inside, Failure>>,
+    made: HashSet<PortId>,
 }
 
 impl Kernel for Linux {
@@ -198,22 +200,22 @@ impl LinuxHost {
                 held.taps.remove(port);
                 Ok(())
             }
-            Op::CreateVeth { port, index, name, netns, pin, guest_index, guest_name, guest_mac, guest_mtu, mac, mtu } => {
-                let guest = GuestEnd { index: *guest_index, name: guest_name.as_ref(), mac: *guest_mac, mtu: *guest_mtu };
+            Op::CreateVeth { port, index, name, netns, pin, guest_name, guest_mac, guest_mtu, mac, mtu } => {
+                let guest = GuestEnd { name: guest_name.as_ref(), mac: *guest_mac, mtu: *guest_mtu };
                 let veth = Veth { port: *port, index: *index, name, guest, mac: *mac, mtu: *mtu };
-                veth.create(netlink, held.inside(self.home, netns, *pin)?)
+                let made = veth.create(netlink, held.inside(self.home, netns, *pin)?)?;
+                if made {
+                    held.made.insert(*port);
+                }
+                Ok(())
             }
             Op::Configure { port, at, settings } => links::configure(netlink, *port, *at, settings),
             Op::Persist { port } => persist(netlink, held, *port),
-            Op::ConfigureGuest { port, netns, pin, guest_index, settings } => {
+            Op::ConfigureGuest { port, netns, pin, settings } => {
+                let made = held.made.contains(port);
                 let inside = held.inside(self.home, netns, *pin)?;
-                let (index, stale) = match guest_index {
-                    Some(index) => (*index, guest::Stale::default()),
-                    None => {
-                        let index = guest::find(netlink, inside, *port)?;
-                        (index, guest::stale(inside, index, settings)?)
-                    }
-                };
+                let index = guest::find(netlink, inside, *port)?;
+                let stale = if made { guest::Stale::default() } else { guest::stale(inside, index, settings)? };
                 let (device, refused) = guest::configure(inside, index, settings, stale)?;
                 return Ok(match refused.is_empty() {
                     true => Applied::GuestDevice(device),

@@ -70,10 +70,12 @@ fn note_entries(netlink: &mut Netlink, link: &mut LinkSeen, guests: &GuestMacs) 
     Ok(())
 }
 
-/// The index of a veth's other end, in that end's namespace.
-pub(super) fn peer(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<u32>, Failure> {
+/// The index of a veth, and that of its other end in that end's namespace.
+pub(super) fn ends(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, u32)>, Failure> {
     look_at(netlink, who, |body| {
-        wire::fields_behind(body, IFINFO).find(|(kind, _)| *kind == IFLA_LINK).and_then(|(_, value)| wire::u32_at(value, 0))
+        let (_, other) = wire::fields_behind(body, IFINFO).find(|(kind, _)| *kind == IFLA_LINK)?;
+        // `ifi_index` of `struct ifinfomsg`.
+        Some((wire::u32_at(body, 4)?, wire::u32_at(other, 0)?))
     })
 }
 

@@ -25,25 +25,20 @@ pub(super) struct Veth<'a> {
     pub(super) mtu: u32,
 }
 
-/// The end that is the guest's NIC.
+/// The end that is the guest's NIC. The kernel chooses its index in the guest's namespace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GuestEnd<'a> {
-    pub(super) index: u32,
     pub(super) name: Option<&'a LinkName>,
     pub(super) mac: Mac,
     pub(super) mtu: u32,
 }
 
 impl Veth<'_> {
-    /// [`Op::CreateVeth`](crate::plan::Op::CreateVeth).
-    pub(super) fn create(self, netlink: &mut Netlink, inside: &mut Inside) -> Result<(), Failure> {
-        if self.index == self.guest.index {
-            let said = "a veth's ends need two indexes: the kernel takes one whose peer's is the same for a device without peer";
-            return Err(Failure::new(Trouble::Other, Part::Create, said));
-        }
+    /// [`Op::CreateVeth`](crate::plan::Op::CreateVeth); whether it made the pair, which is not so when it is there already.
+    pub(super) fn create(self, netlink: &mut Netlink, inside: &mut Inside) -> Result<bool, Failure> {
         let altname = names::port_altname(self.port);
         if !create::is_free(netlink, self.index, &altname, &Kind::Veth)? {
-            return Ok(());
+            return Ok(false);
         }
         let mut batch = Batch::default();
         self.message(&mut batch, inside);
@@ -51,14 +46,15 @@ impl Veth<'_> {
         // Before anybody can set it up, and it gets carrier when the other end is up.
         batch.v6_off(Target::Index(self.index));
         let made = Made { index: self.index, name: self.name, altname: &altname };
-        create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))
+        create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))?;
+        Ok(true)
     }
 
     /// With MAC and MTU: given later, each would be an event of its own. The other end is not set up here: the kernel
     /// refuses that of a peer not yet linked (`veth_newlink`, drivers/net/veth.c).
     fn message(self, batch: &mut Batch, inside: &Inside) {
         let guest = |f: &mut Fields<'_>| {
-            f.bare(&ifinfo(AF_UNSPEC, self.guest.index, 0, 0));
+            f.bare(&ifinfo(AF_UNSPEC, 0, 0, 0));
             f.text(IFLA_IFNAME, self.guest.name.map_or("eth%d", LinkName::as_str));
             f.put(IFLA_ADDRESS, &self.guest.mac.0);
             f.u32(IFLA_MTU, self.guest.mtu);

@@ -161,7 +161,7 @@ pub struct Manager {
     events: Events,
     /// Event numbers below this are reserved in the store.
     events_reserved: Arc<AtomicU64>,
-    /// The next ifindex for a new link; even, as a veth takes two.
+    /// The next ifindex for a new link.
     next_index: AtomicU32,
     tasks: TaskTracker,
     /// For further actions.
@@ -219,7 +219,7 @@ impl Manager {
             hands,
             events: Events::new(next_event),
             events_reserved: Arc::new(AtomicU64::new(next_event)),
-            next_index: AtomicU32::new(rand::random_range(FIRST_INDEX / 2..0x2000_0000u32) * 2),
+            next_index: AtomicU32::new(rand::random_range(FIRST_INDEX..0x4000_0000u32)),
             tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(ACTIONS)),
             verifying: Verifying::default(),
@@ -413,14 +413,14 @@ impl Manager {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pair of unused ifindexes.
+    /// An unused ifindex.
     fn fresh_index(&self) -> u32 {
         // Wraps back into the range from which the kernel does not choose by itself.
-        let drawn = self.next_index.fetch_add(2, Ordering::Relaxed);
+        let drawn = self.next_index.fetch_add(1, Ordering::Relaxed);
         if drawn < 0x7fff_fff0 {
             return drawn;
         }
-        self.next_index.store(FIRST_INDEX + 2, Ordering::Relaxed);
+        self.next_index.store(FIRST_INDEX + 1, Ordering::Relaxed);
         FIRST_INDEX
     }
 

@@ -201,8 +201,8 @@ pub enum Op {
         /// Whose device.
         port: PortId,
     },
-    /// Makes a veth pair, the other end in the namespace from the start, marks the host's end and turns its IPv6 address
-    /// generation off in the same send; neither end is up.
+    /// Makes a veth pair, the other end in the namespace from the start and with an index of the kernel's choice there, marks
+    /// the host's end and turns its IPv6 address generation off in the same send; neither end is up.
     CreateVeth {
         /// Whose device.
         port: PortId,
@@ -214,8 +214,6 @@ pub enum Op {
         netns: PathBuf,
         /// Which namespace that must be.
         pin: NetnsPin,
-        /// The index of the guest's end.
-        guest_index: u32,
         /// The name of the guest's end; none for the lowest free `eth%d`.
         guest_name: Option<LinkName>,
         /// The guest's MAC.
@@ -241,8 +239,8 @@ pub enum Op {
         /// Whose device.
         port: PortId,
     },
-    /// Gives the guest's end its MTU, addresses and routes and sets it up, in one send inside the namespace. Of a NIC that
-    /// an earlier run made, what is no longer listed goes.
+    /// Gives the guest's end, which is the peer of the host's, its MTU, addresses and routes and sets it up, in one send
+    /// inside the namespace. Of a NIC that an earlier run made, what is no longer listed goes.
     ConfigureGuest {
         /// Whose device.
         port: PortId,
@@ -250,8 +248,6 @@ pub enum Op {
         netns: PathBuf,
         /// Which namespace that must be.
         pin: NetnsPin,
-        /// The index of the guest's end; none when it was made by an earlier run, and is found as the peer of the host's end.
-        guest_index: Option<u32>,
         /// What to set.
         settings: GuestSettings,
     },

@@ -306,15 +306,12 @@ impl<'a> Planner<'a> {
                 }
             }
             NicWant::Veth { netns, pin, guest } => {
-                let guest_index = port.index + 1;
-                self.free_index(guest_index)?;
                 let create = Op::CreateVeth {
                     port: id,
                     index: port.index,
                     name,
                     netns: netns.clone(),
                     pin: *pin,
-                    guest_index,
                     guest_name: guest.name.clone(),
                     guest_mac: port.mac,
                     guest_mtu: port.mtu,
@@ -323,8 +320,7 @@ impl<'a> Planner<'a> {
                 };
                 self.step(create, Some(Op::DeleteLink { port: id }));
                 let (netns, pin, guest) = (netns.clone(), *pin, guest.clone());
-                let guest_index = Some(guest_index);
-                self.step(Op::ConfigureGuest { port: id, netns, pin, guest_index, settings: guest }, None);
+                self.step(Op::ConfigureGuest { port: id, netns, pin, settings: guest }, None);
                 let settings = LinkSettings { mark: false, v6_off: false, mac: None, mtu: None, ..settings };
                 self.step(Op::Configure { port: id, at: At::Altname, settings }, None);
             }
@@ -383,7 +379,7 @@ impl<'a> Planner<'a> {
         if !sealed {
             if let NicWant::Veth { netns, pin, guest } = &port.nic {
                 let (netns, settings) = (netns.clone(), guest.clone());
-                self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, guest_index: None, settings }, None);
+                self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, settings }, None);
             }
             self.seal(port);
         } else if (seen.up && !cut) != port.admin_up {

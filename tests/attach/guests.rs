@@ -38,6 +38,7 @@ fn a_namespace_finds_all_it_was_asked_for_when_the_attach_is_answered() {
         assert_eq!(attached["port_state"], "ACTIVE");
         assert_eq!(attached["mac_addr"], "fa:16:3e:00:00:07");
         let link = &guest.ip_json("link show dev wan0")[0];
+        assert!(link["ifindex"].as_u64().unwrap() < 65536, "an index of the kernel's choice: {link}");
         assert_eq!((&link["address"], &link["mtu"]), (&json!("fa:16:3e:00:00:07"), &json!(1400)));
         assert!(has_flag(link, "UP") && has_flag(link, "LOWER_UP"), "{link}");
         let found = addresses(&guest, "wan0");
@@ -67,6 +68,49 @@ fn without_a_name_each_nic_gets_the_lowest_free_eth_and_says_which() {
             assert_eq!(shown["binding:vif_details"]["guest_device"], expected);
             assert_eq!(guest.ip_json(&format!("link show dev {expected}"))[0]["address"], shown["mac_address"]);
         }
+    });
+}
+
+#[test]
+fn a_nic_has_an_index_of_the_kernels_choice_in_each_guest_and_keeps_it() {
+    /// The indexes of a guest's NICs; the host's end of each has it as its peer.
+    fn indexes(bench: &mut Bench, guest: &Guest, ports: &[String]) -> Vec<u64> {
+        let mut found = Vec::new();
+        for port in ports {
+            let shown = bench.port(port);
+            let nic = guest.ip_json(&format!("link show dev {}", text(&shown["binding:vif_details"]["guest_device"])))[0].clone();
+            let host = link(&bench.device(port));
+            assert_eq!((&nic["link_index"], &host["link_index"]), (&host["ifindex"], &nic["ifindex"]));
+            assert_eq!(nic["address"], shown["mac_address"]);
+            found.push(nic["ifindex"].as_u64().unwrap());
+        }
+        assert!(found.iter().all(|index| *index < 65536), "{found:?}");
+        found
+    }
+
+    in_netns(|| {
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (first, server) = bench.guest("a");
+        let ports: Vec<String> = (0..3).map(|_| bench.attach_to(&server, &network)).collect();
+        let (second, other) = bench.guest("b");
+        for number in 0..40 {
+            second.ip(&format!("link add br{number} type bridge"));
+        }
+        let others: Vec<String> = (0..2).map(|_| bench.attach_to(&other, &network)).collect();
+        let before = (indexes(&mut bench, &first, &ports), indexes(&mut bench, &second, &others));
+        bench.daemon.kill();
+        bench.launch();
+        assert_eq!((indexes(&mut bench, &first, &ports), indexes(&mut bench, &second, &others)), before);
+        first.end();
+        for port in &ports {
+            bench.wait_status(port, "DOWN");
+        }
+        let again = Guest::new("a");
+        for port in &ports {
+            bench.wait_status(port, "ACTIVE");
+        }
+        indexes(&mut bench, &again, &ports);
     });
 }
 

@@ -16,7 +16,6 @@ fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&
         name: names::port_device(port, 0),
         netns: guest.path.clone(),
         pin,
-        guest_index: index + 1,
         guest_name: name.map(|name| name.parse().unwrap()),
         guest_mac: mac(port),
         guest_mtu: 1450,
@@ -32,8 +31,8 @@ fn finish(port: PortId, master: u32) -> Op {
     Op::Configure { port, at: At::Altname, settings }
 }
 
-fn guest_op(guest: &Guest, pin: NetnsPin, port: PortId, guest_index: Option<u32>, settings: GuestSettings) -> Op {
-    Op::ConfigureGuest { port, netns: guest.path.clone(), pin, guest_index, settings }
+fn guest_op(guest: &Guest, pin: NetnsPin, port: PortId, settings: GuestSettings) -> Op {
+    Op::ConfigureGuest { port, netns: guest.path.clone(), pin, settings }
 }
 
 fn address(text: &str) -> Address {
@@ -69,7 +68,7 @@ fn an_attach_gives_the_guest_its_nic() {
         host.twice(&create(&guest, pin, port, DEVICE, None));
         let shown = ip_link(names::port_device(port, 0).as_str());
         assert_eq!(shown["inet6_addr_gen_mode"], "none", "from its first moment, whoever sets it up");
-        let configure = guest_op(&guest, pin, port, Some(DEVICE + 1), given(mac(port)));
+        let configure = guest_op(&guest, pin, port, given(mac(port)));
         assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
         let before = guest.ip("-d addr");
         assert_eq!(host.apply(&configure), Applied::GuestDevice("eth0".parse().unwrap()));
@@ -84,7 +83,8 @@ fn an_attach_gives_the_guest_its_nic() {
         assert!(run(&format!("bridge fdb show dev {}", names::port_device(port, 0))).contains(&mac(port).to_string()));
         assert_eq!(v6_addresses(), 0);
         let nic = &guest.ip_json("-d addr show eth0")[0];
-        assert_eq!((&nic["ifindex"], &nic["mtu"]), (&(DEVICE + 1).into(), &1450.into()));
+        assert_eq!((nic["mtu"].as_u64(), nic["link_index"].as_u64()), (Some(1450), Some(DEVICE.into())));
+        assert!(nic["ifindex"].as_u64().unwrap() < 65536, "{nic}");
         assert_eq!(nic["address"], mac(port).to_string());
         let addresses: Vec<_> = nic["addr_info"].as_array().unwrap().iter().map(|a| (a["local"].as_str().unwrap(), a)).collect();
         assert_eq!(addresses.len(), 3, "{addresses:?}");
@@ -112,7 +112,7 @@ fn the_guests_end_of_an_earlier_run_is_found() {
         host.apply(&create(&guest, pin, port, DEVICE, Some("nic0")));
         host.held = nicd::kernel::linux::Held::default();
         guest.ip("link set nic0 name mine");
-        let configure = guest_op(&guest, pin, port, None, given(mac(port)));
+        let configure = guest_op(&guest, pin, port, given(mac(port)));
         assert_eq!(host.apply(&configure), Applied::GuestDevice("mine".parse().unwrap()));
         // Moved on by the guest: no longer where it was given.
         let other = Guest::new("h");
@@ -134,9 +134,6 @@ fn clashes_are_told_apart_and_leave_nothing() {
         let op = |name| create(&guest, pin, port, DEVICE, name);
         guest.ip("link add nic0 index 900 type bridge");
         host.refused(&op(Some("nic0")), Trouble::GuestNameTaken);
-        guest.ip(&format!("link add taken index {} type bridge", DEVICE + 1));
-        host.refused(&op(Some("nic1")), Trouble::Taken);
-        guest.ip("link del taken");
         let name = names::port_device(port, 0);
         run(&format!("ip link add {name} type bridge"));
         host.refused(&op(Some("nic0")), Trouble::Taken);
@@ -149,7 +146,7 @@ fn clashes_are_told_apart_and_leave_nothing() {
         run(&format!("ip link property add dev foreign altname {}", names::port_altname(port)));
         host.refused(&op(None), Trouble::Taken);
         assert_eq!(guest.ip_json("link").as_array().unwrap().len(), 2, "lo and nic0 alone");
-        host.refused(&create(&guest, pin, port, u32::MAX >> 1, None), Trouble::Other);
+        host.refused(&create(&guest, pin, port, u32::MAX, None), Trouble::Other);
         // Without the one that has the mark, which is refused first.
         run("ip link del foreign");
         host.apply(&create(&guest, pin, port, DEVICE, None));
@@ -174,7 +171,7 @@ fn another_namespace_than_the_pinned_is_refused() {
         let refused = |host: &mut Box, guest: &Guest, pin| -> OpError {
             host.held = nicd::kernel::linux::Held::default();
             host.refused(&create(guest, pin, port, DEVICE, None), Trouble::Namespace);
-            host.refused(&guest_op(guest, pin, port, Some(2), GuestSettings::default()), Trouble::Namespace)
+            host.refused(&guest_op(guest, pin, port, GuestSettings::default()), Trouble::Namespace)
         };
         refused(&mut host, &guest, NetnsPin { cookie: pin.cookie + 1, ..pin });
         refused(&mut host, &guest, NetnsPin { boot_id: uuid::Uuid::nil(), ..pin });
@@ -194,20 +191,20 @@ fn what_the_guest_cannot_take_is_told_with_the_value() {
         let port = port(1);
         host.apply(&create(&guest, pin, port, DEVICE, None));
         let refused = |host: &mut Box, settings| {
-            let op = guest_op(&guest, pin, port, Some(DEVICE + 1), settings);
+            let op = guest_op(&guest, pin, port, settings);
             let error = host.try_apply(&op).unwrap_err();
             assert_eq!(error.trouble, Trouble::GuestRefused, "{error}");
             error.to_string()
         };
         let unreachable = GuestSettings { routes: vec![route("0.0.0.0/0", "10.7.0.1", false)], ..GuestSettings::default() };
         // A route costs itself alone.
-        match host.apply(&guest_op(&guest, pin, port, Some(DEVICE + 1), unreachable)) {
+        match host.apply(&guest_op(&guest, pin, port, unreachable)) {
             Applied::GuestWithout(_, routes) => assert!(routes[0].contains("0.0.0.0/0 via 10.7.0.1"), "{routes:?}"),
             other => panic!("{other:?}"),
         }
         let multicast = GuestSettings { addresses: vec![address("ff02::1/64")], ..GuestSettings::default() };
         assert!(refused(&mut host, multicast).contains("ff02::1/64"));
-        let absent = guest_op(&guest, pin, port, Some(4711), given(mac(port)));
+        let absent = guest_op(&guest, pin, crate::host::port(2), given(mac(port)));
         assert_eq!(host.try_apply(&absent).unwrap_err().trouble, Trouble::Gone);
     });
 }
@@ -227,12 +224,50 @@ fn two_nics_may_have_the_same_default() {
                 ..GuestSettings::default()
             };
             for _ in 0..2 {
-                host.apply(&guest_op(&guest, pin, port, Some(index + 1), settings.clone()));
+                host.apply(&guest_op(&guest, pin, port, settings.clone()));
             }
         }
         let routes = guest.ip("route");
         assert_eq!(routes.lines().filter(|line| line.starts_with("default")).count(), 2, "{routes}");
         assert!(routes.starts_with("default via 10.0.1.1"), "{routes}");
+    });
+}
+
+#[test]
+fn a_guests_nics_have_indexes_of_the_kernels_choice() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let mut number: u32 = 0;
+        let mut attach = |host: &mut Box, guest: &Guest| {
+            let pin = host.kernel.inspect(&guest.path).unwrap().pin;
+            number += 1;
+            let (port, index) = (port(number.into()), DEVICE + number);
+            let name = format!("nic{number}");
+            host.apply(&create(guest, pin, port, index, Some(&name)));
+            let settings = GuestSettings { addresses: vec![address(&format!("10.0.{number}.5/24"))], ..GuestSettings::default() };
+            let configure = guest_op(guest, pin, port, settings);
+            assert_eq!(host.apply(&configure), Applied::GuestDevice(name.parse().unwrap()));
+            let nic = guest.ip_json(&format!("addr show dev {name}"))[0].clone();
+            assert_eq!(nic["link_index"].as_u64(), Some(index.into()), "{nic}");
+            assert_eq!(nic["addr_info"][0]["local"], format!("10.0.{number}.5"), "{nic}");
+            let (inside, outside) =
+                (nic["ifindex"].as_u64().unwrap(), &ip_link(names::port_device(port, 0).as_str())["link_index"]);
+            assert_eq!(outside.as_u64(), Some(inside));
+            inside
+        };
+        let (first, second) = (Guest::new("g"), Guest::new("h"));
+        for guest in [&first, &second] {
+            let indexes: Vec<u64> = (0..3).map(|_| attach(&mut host, guest)).collect();
+            assert!(indexes.is_sorted() && indexes[2] < 64, "{indexes:?}");
+        }
+        for number in 0..50 {
+            second.ip(&format!("link add br{number} type bridge"));
+        }
+        // One far above does not draw those after it up.
+        second.ip(&format!("link add far index {} type bridge", DEVICE + 1000));
+        assert!(attach(&mut host, &second) < 128);
+        first.end();
+        assert!(attach(&mut host, &Guest::new("g")) < 64, "the namespace was made anew");
     });
 }
 
