@@ -310,7 +310,9 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::TooManySubnets { .. } => (S::CONFLICT, "OverQuota"),
         Error::ServerHasNics { .. } | Error::KindChange { .. } => (S::CONFLICT, "Conflict"),
         // A right that is missing, or a path that hangs: it works once that has been mended.
-        Error::Netns(NetnsError::Refused { .. } | NetnsError::Helper { .. }) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        Error::Netns(NetnsError::Refused { .. } | NetnsError::Hanging(_) | NetnsError::Helper { .. }) => {
+            (S::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+        }
         Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),
         Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),
@@ -332,6 +334,7 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
             | Trouble::Gone
             | Trouble::Unmarked
             | Trouble::Helper
+            | Trouble::Hanging
             | Trouble::HostNotClosed
             | Trouble::Permission => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Trouble::NoBridge => (S::CONFLICT, "Conflict"),

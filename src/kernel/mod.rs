@@ -275,6 +275,8 @@ pub enum Trouble {
     Namespace,
     /// The namespace cannot be entered because the helper that does it cannot be reached.
     Helper,
+    /// The namespace's path does not open in time.
+    Hanging,
     /// IPv6 is switched off in the guest's namespace, or in the kernel.
     Ipv6Off,
     /// The guest's settings do not fit its namespace (an address or route the kernel refuses there).
@@ -309,6 +311,11 @@ pub enum NetnsError {
         "{0} names nicd's own process, which sees what another does not; a mounted network namespace such as /run/netns/NAME is expected"
     )]
     OwnProcess(String),
+    /// It does not open in time, as on a file server that does not answer, or too many paths do not.
+    #[error(
+        "{0} does not open: an earlier attempt to open it, or many others, still wait for an answer; it works once its file system answers"
+    )]
+    Hanging(String),
     /// It cannot be entered or read.
     #[error("{path} cannot be entered: {said}")]
     Refused {

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -198,7 +198,6 @@ fn a_helper_that_is_away_is_said_and_waited_for() {
 /// A place at which everything hangs: a FUSE whose daemon never says a word.
 fn dead_place() -> File {
     let device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
-    std::fs::create_dir("/run/dead").unwrap();
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
     mount(Some("dead"), "/run/dead", Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
     device
@@ -234,22 +233,61 @@ fn taps_do_not_wait_for(bench: &mut Bench, asked: Vec<JoinHandle<(Value, Duratio
     answers.inspect(|(said, took)| assert!(*took < limit, "{took:?}: {said}")).map(|(said, _)| said).collect()
 }
 
+/// Mounted namespaces in a directory that hangs as soon as a dead place is mounted over it.
+fn guests_in_one_directory(number: usize) -> Vec<String> {
+    std::fs::create_dir("/run/dead").unwrap();
+    let one = |n: usize| {
+        let path = format!("/run/dead/{n}");
+        let guest = Guest::new(&format!("d{n}"));
+        std::fs::write(&path, "").unwrap();
+        mount(Some(&guest.path), path.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        guest.end();
+        path
+    };
+    (0..number).map(one).collect()
+}
+
 #[test]
-fn a_path_that_hangs_holds_up_no_tap_and_is_waited_for_once() {
+fn paths_that_hang_cost_others_nothing_and_are_busy_until_they_answer() {
     both_ways(|mut bench| {
+        let network = bench.usual_network();
+        let attach = json!({"interfaceAttachment": {"net_id": network}});
+        let server_at = |bench: &mut Bench, path: &str| {
+            let id = uuid::Uuid::new_v4().to_string();
+            bench.api.put(&server_path(&id), &json!({"server": {"guest": {"kind": "netns", "path": path}}})).expect(201);
+            id
+        };
+        let hanging: Vec<String> = guests_in_one_directory(9).iter().map(|path| server_at(&mut bench, path)).collect();
+        let (guest, healthy) = bench.guest("a");
         let dead = dead_place();
-        let asked = ask_for_guests(&bench, "/run/dead/ns", 3);
-        for said in taps_do_not_wait_for(&mut bench, asked, Duration::from_secs(9)) {
-            let said = said.to_string();
-            let right = ["did not open in time", "/run/dead/ns", "namespace_refused", "503"];
-            assert!(right.iter().all(|part| said.contains(part)), "{said}");
-        }
-        let (guest, server) = bench.guest("a");
-        let networks = bench.api.get("/v2.0/networks").expect(200);
-        bench.attach_to(&server, networks["networks"][0]["id"].as_str().unwrap());
+        let threads: Vec<_> = hanging
+            .iter()
+            .map(|id| {
+                let (socket, path, attach) = (bench.daemon.socket(), interfaces(id), attach.clone());
+                std::thread::spawn(move || Client::new(socket).post(&path, &attach).refused(503, "busy"))
+            })
+            .collect();
+        let began = Instant::now();
+        bench.attach_to(&healthy, &network);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         assert!(guest.ip("link show dev eth0").contains("fa:16:3e"));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let began = Instant::now();
+        for id in &hanging {
+            bench.api.post(&interfaces(id), &attach).refused(503, "busy");
+        }
+        let put = json!({"server": {"guest": {"kind": "netns", "path": "/run/dead/0"}}});
+        bench.api.put(&server_path(&hanging[0]), &put).refused(503, "busy");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(bench.ports().len(), 1, "nothing is kept of what was refused");
         // With its daemon's descriptor everything at it fails, and so nothing hangs any more.
         drop(dead);
+        umount2("/run/dead", MntFlags::MNT_DETACH).unwrap();
+        for id in &hanging {
+            bench.attach_to(id, &network);
+        }
     });
 }
 

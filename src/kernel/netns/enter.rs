@@ -24,11 +24,15 @@ use super::path::follow;
 use super::{Entered, Named};
 use crate::points;
 
-/// How long opening may take. A mounted namespace opens in microseconds; a path on a dead file server never does.
+/// How long a search for a cookie may take.
 pub(super) const OPENING: Duration = Duration::from_secs(5);
 
-/// Threads that may be on their way into a namespace at once. One that hangs stays.
-const ENTERING: usize = 8;
+/// How long opening a path may take, in milliseconds. A mounted namespace opens in microseconds; a path on a dead file
+/// server never does. All guests' jobs wait on one thread for as long.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// Threads that may be on their way into a namespace at once: one for each path that hangs, as long as it hangs.
+const ENTERING: usize = 256;
 
 /// What they are on their way into, and since when.
 static UNDER_WAY: Mutex<Vec<(Named, Instant)>> = Mutex::new(Vec::new());
@@ -37,18 +41,17 @@ static UNDER_WAY: Mutex<Vec<(Named, Instant)>> = Mutex::new(Vec::new());
 struct Ticket((Named, Instant));
 
 impl Ticket {
-    /// One that did not open in time is not waited for a second time while the first is.
-    fn take(named: &Named) -> Result<Self, &'static str> {
+    /// None while a path that did not open in time still hangs, or when too many do.
+    fn take(named: &Named) -> Option<Self> {
         let mut under_way = Self::all();
-        if under_way.iter().any(|(other, since)| other == named && since.elapsed() >= OPENING) {
-            return Err("it did not open in time before, and still does not");
-        }
-        if under_way.len() >= ENTERING {
-            return Err("too many other paths are being waited for");
+        if under_way.iter().any(|(other, since)| other == named && since.elapsed() >= named.patience())
+            || under_way.len() >= ENTERING
+        {
+            return None;
         }
         let entry = (named.clone(), Instant::now());
         under_way.push(entry.clone());
-        Ok(Self(entry))
+        Some(Self(entry))
     }
 
     fn all() -> MutexGuard<'static, Vec<(Named, Instant)>> {
@@ -71,8 +74,8 @@ impl Drop for Ticket {
 /// # Errors
 /// There is no such namespace, or it cannot be entered.
 pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
-    let refused = |said: &str| self::refused(&named.shown(), said);
-    let ticket = Ticket::take(named).map_err(refused)?;
+    let hanging = || NetnsError::Hanging(named.shown().display().to_string());
+    let ticket = Ticket::take(named).ok_or_else(hanging)?;
     let (sender, entered) = mpsc::sync_channel(1);
     let wanted = named.clone();
     let work = move || {
@@ -86,8 +89,8 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
     };
     let thread = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(work));
     match thread {
-        Ok(_detached) => entered.recv_timeout(OPENING).unwrap_or_else(|_| Err(refused("it did not open in time"))),
-        Err(error) => Err(refused(&error.to_string())),
+        Ok(_detached) => entered.recv_timeout(named.patience()).unwrap_or_else(|_| Err(hanging())),
+        Err(error) => Err(refused(&named.shown(), &error.to_string())),
     }
 }
 
@@ -150,6 +153,14 @@ fn unescaped(field: &str) -> PathBuf {
 }
 
 impl Named {
+    /// How long it is waited for.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Path(_) => FIRST_WAIT,
+            Self::Cookie(_) => OPENING,
+        }
+    }
+
     /// For messages.
     pub(super) fn shown(&self) -> PathBuf {
         match self {

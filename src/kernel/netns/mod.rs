@@ -95,6 +95,7 @@ impl Home {
         let wrong = |trouble, said: String| Failure::new(trouble, Part::Namespace, said);
         let inside = self.enter(path).map_err(|error| match error {
             NetnsError::Helper { .. } => wrong(Trouble::Helper, error.to_string()),
+            NetnsError::Hanging(_) => wrong(Trouble::Hanging, error.to_string()),
             error => wrong(Trouble::Namespace, error.to_string()),
         })?;
         match self.pin(&inside) == pin {

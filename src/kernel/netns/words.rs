@@ -10,6 +10,7 @@
 //! | `S` with a descriptor (SCM_RIGHTS) | a netlink socket inside |
 //! | `P` with a descriptor | the same, and the path names a process |
 //! | `M` `N` `O` `U` | it is missing · it is no network namespace · it is the host's own · the path names nicd itself |
+//! | `H` | it does not open in time |
 //! | `R` and a text | why it cannot be entered |
 
 use std::ffi::OsStr;
@@ -58,6 +59,7 @@ pub(super) fn refusal(error: &NetnsError) -> Vec<u8> {
         NetnsError::NotNetns(_) => (b'N', ""),
         NetnsError::Own(_) => (b'O', ""),
         NetnsError::OwnProcess(_) => (b'U', ""),
+        NetnsError::Hanging(_) => (b'H', ""),
         NetnsError::Refused { said, .. } | NetnsError::Helper { said, .. } => (b'R', said.as_str()),
     };
     let said = said.as_bytes();
@@ -72,6 +74,7 @@ pub(super) fn read_refusal(bytes: &[u8], named: &Named) -> Option<NetnsError> {
         (b'N', []) => NetnsError::NotNetns(path),
         (b'O', []) => NetnsError::Own(path),
         (b'U', []) => NetnsError::OwnProcess(path),
+        (b'H', []) => NetnsError::Hanging(path),
         (b'R', said) => NetnsError::Refused { path, said: String::from_utf8_lossy(said).into_owned() },
         _ => return None,
     })
@@ -103,6 +106,7 @@ mod tests {
                 NetnsError::NotNetns(path.clone()),
                 NetnsError::Own(path.clone()),
                 NetnsError::OwnProcess(path.clone()),
+                NetnsError::Hanging(path.clone()),
                 NetnsError::Refused { path: path.clone(), said: "why".into() },
             ] {
                 assert_eq!(read_refusal(&refusal(&error), &named), Some(error));
