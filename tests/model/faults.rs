@@ -15,12 +15,13 @@ use crate::check::Reference;
 use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, attach, create_port, detach, on, port_of};
 
 /// What a kernel may say no with.
-const TROUBLES: [Trouble; 7] = [
+const TROUBLES: [Trouble; 8] = [
     Trouble::Taken,
     Trouble::Gone,
     Trouble::BridgeFull,
     Trouble::NoBridge,
     Trouble::Namespace,
+    Trouble::Hanging,
     Trouble::TimedOut,
     Trouble::Other,
 ];

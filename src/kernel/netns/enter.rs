@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -27,34 +27,43 @@ use crate::points;
 /// How long a search for a cookie may take.
 pub(super) const OPENING: Duration = Duration::from_secs(5);
 
-/// How long opening a path may take, in milliseconds. A mounted namespace opens in microseconds; a path on a dead file
-/// server never does. All guests' jobs wait on one thread for as long.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// How long opening a path may take. A mounted namespace opens in microseconds; a path on a dead file server never does.
+/// All guests' jobs wait on one thread for as long, once for each path that hangs.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The same while [`MANY`] paths hang, so that what others wait for all of them together has a bound.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(20);
+
+/// So many paths that hang are each waited for in full.
+const MANY: usize = 12;
 
 /// Threads that may be on their way into a namespace at once: one for each path that hangs, as long as it hangs.
 const ENTERING: usize = 256;
 
-/// What they are on their way into, and since when.
-static UNDER_WAY: Mutex<Vec<(Named, Instant)>> = Mutex::new(Vec::new());
+/// What they are on their way into.
+static UNDER_WAY: Mutex<Vec<Named>> = Mutex::new(Vec::new());
 
 /// A thread's entry among those under way.
-struct Ticket((Named, Instant));
+struct Ticket(Named);
 
 impl Ticket {
-    /// None while a path that did not open in time still hangs, or when too many do.
-    fn take(named: &Named) -> Option<Self> {
+    /// With the time for which the thread is to be waited for. None while another is still on its way into the same, which
+    /// did not open in time then, or when too many are.
+    fn take(named: &Named) -> Option<(Self, Duration)> {
         let mut under_way = Self::all();
-        if under_way.iter().any(|(other, since)| other == named && since.elapsed() >= named.patience())
-            || under_way.len() >= ENTERING
-        {
+        if under_way.contains(named) || under_way.len() >= ENTERING {
             return None;
         }
-        let entry = (named.clone(), Instant::now());
-        under_way.push(entry.clone());
-        Some(Self(entry))
+        let patience = match named {
+            Named::Cookie(_) => OPENING,
+            Named::Path(_) if under_way.len() < MANY => PATIENCE,
+            Named::Path(_) => LITTLE_PATIENCE,
+        };
+        under_way.push(named.clone());
+        Some((Self(named.clone()), patience))
     }
 
-    fn all() -> MutexGuard<'static, Vec<(Named, Instant)>> {
+    fn all() -> MutexGuard<'static, Vec<Named>> {
         // Each change is one insertion or removal, whole in itself.
         UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +84,7 @@ impl Drop for Ticket {
 /// There is no such namespace, or it cannot be entered.
 pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
     let hanging = || NetnsError::Hanging(named.shown().display().to_string());
-    let ticket = Ticket::take(named).ok_or_else(hanging)?;
+    let (ticket, patience) = Ticket::take(named).ok_or_else(hanging)?;
     let (sender, entered) = mpsc::sync_channel(1);
     let wanted = named.clone();
     let work = move || {
@@ -89,7 +98,7 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
     };
     let thread = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(work));
     match thread {
-        Ok(_detached) => entered.recv_timeout(named.patience()).unwrap_or_else(|_| Err(hanging())),
+        Ok(_detached) => entered.recv_timeout(patience).unwrap_or_else(|_| Err(hanging())),
         Err(error) => Err(refused(&named.shown(), &error.to_string())),
     }
 }
@@ -153,14 +162,6 @@ fn unescaped(field: &str) -> PathBuf {
 }
 
 impl Named {
-    /// How long it is waited for.
-    fn patience(&self) -> Duration {
-        match self {
-            Self::Path(_) => FIRST_WAIT,
-            Self::Cookie(_) => OPENING,
-        }
-    }
-
     /// For messages.
     pub(super) fn shown(&self) -> PathBuf {
         match self {
