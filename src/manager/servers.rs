@@ -27,32 +27,24 @@ impl Manager {
             NewGuest::Vm { .. } => None,
         };
         let id = new.id;
-        // An unknown server is nobody else's to claim: it is put in its place at once and taken out if it cannot be kept.
-        let fresh = self
-            .claim(|state| match claim_or_wait(state, id) {
-                Err(Error::NoSuchServer(_)) => Ok(Claimed::Taken(true)),
-                found => found.map(|claimed| match claimed {
-                    Claimed::Taken(()) => Claimed::Taken(false),
-                    Claimed::Busy(bell) => Claimed::Busy(bell),
-                }),
+        // An unknown server is put in its place, claimed, under the lock that found it unknown; it is taken out again when it
+        // cannot be kept.
+        let (record, fresh) = self
+            .claim(|state| {
+                let fresh = match claim_or_wait(state, id) {
+                    Err(Error::NoSuchServer(_)) => true,
+                    Ok(Claimed::Taken(())) => false,
+                    Ok(Claimed::Busy(bell)) => return Ok(Claimed::Busy(bell)),
+                    Err(error) => return Err(error),
+                };
+                let record = self.server_record(state, new.clone(), found).inspect_err(|_| release(state, id))?;
+                if fresh {
+                    state.add_server(record.clone());
+                    let _ = claim_or_wait(state, id)?;
+                }
+                Ok(Claimed::Taken((record, fresh)))
             })
             .await?;
-        let record = {
-            let mut state = self.lock();
-            match self.server_record(&state, new, found) {
-                Ok(record) => {
-                    if fresh {
-                        state.add_server(record.clone());
-                        let _ = claim_or_wait(&mut state, id)?;
-                    }
-                    record
-                }
-                Err(error) => {
-                    release(&mut state, id);
-                    return Err(error);
-                }
-            }
-        };
         let unchanged = !fresh && self.lock().servers.get(&id).is_some_and(|entry| entry.record == record);
         let stored = match unchanged {
             true => Ok(()),
