@@ -16,7 +16,7 @@ use zbus::{DynamicType, Fd, Message, MessageStream, OwnedObjectPath, Variant};
 
 use crate::access::{Access, Door, Peer};
 use crate::manager::PortView;
-use crate::model::{Guest, Owner, PortId};
+use crate::model::{Owner, PortId};
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 
@@ -220,7 +220,7 @@ impl Calls {
         };
         if !self.may_open(peer, port.as_ref()) {
             let uid = peer.uid;
-            let who = "root, members of nicd's group and the owner named for the port's server may";
+            let who = "root, members of nicd's group and the uid that the tap was made for may";
             return Err(Refusal::AccessDenied(format!("uid {uid} may not open this tap; {who}")));
         }
         let Some(port) = port else { return Err(Refusal::UnknownObject(path.to_owned())) };
@@ -232,17 +232,14 @@ impl Calls {
         answer(header, &opened.into_iter().map(Fd::from).collect::<Vec<Fd<'_>>>())
     }
 
-    /// Root, the group, and for its own ports the owner of the server: by uid, and by gid too where one is named.
+    /// Root, the group, and the uid that the tap was made for: with its gid too where one is named.
     fn may_open(&self, peer: &Peer, port: Option<&PortView>) -> bool {
         if Access::of(peer, Door::Main, &self.bus.admitted) == Access::Full {
             return true;
         }
-        let server = port.and_then(|port| port.binding.as_ref()).map(|binding| binding.server);
-        let server = server.and_then(|server| self.bus.manager.server(server).ok());
-        match server.map(|view| view.server.guest) {
-            Some(Guest::Vm { owner: Owner { uid: Some(uid), gid }, .. }) => {
-                uid == peer.uid && gid.is_none_or(|gid| peer.is_in(Some(gid)))
-            }
+        let tap = port.and_then(|port| port.binding.as_ref()).and_then(|binding| binding.tap);
+        match tap.map(|tap| tap.owner) {
+            Some(Owner { uid: Some(uid), gid }) => uid == peer.uid && gid.is_none_or(|gid| peer.is_in(Some(gid))),
             _ => false,
         }
     }

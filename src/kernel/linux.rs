@@ -277,7 +277,8 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
 }
 
 /// A tap is opened by its name, and TUNSETIFF makes one where there is none: what was opened is ours only if the name is
-/// still that of the device looked at. If not, dropping the descriptors takes the other one away.
+/// still that of the device looked at. If not, dropping the descriptors takes the other one away. Nobody else may have it
+/// open, as its settings are everybody's who has.
 fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
     let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
     if !link.made_by_nicd() {
@@ -287,17 +288,24 @@ fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<Owne
         return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} is no tap", link.name)));
     };
     // The kernel gives a tap of several queues to several openers, who would then share its frames.
-    if link.lower_up {
-        return Err(Failure::new(Trouble::Taken, Part::Create, format!("{} is held open by another process", link.name)));
+    let taken = || Failure::new(Trouble::Taken, Part::Create, format!("{} is held open by another process", link.name));
+    if link.is_held() {
+        return Err(taken());
     }
     // A tap keeps the kind it was made with, whatever its server says by now.
     let (queues, kind) = if seen.multi_queue { (tap.queues, tap.queues.max(2)) } else { (1, 1) };
     let opened: Result<Vec<OwnedFd>, TapError> = (0..queues).map(|_| tap::attach(&name, kind, tap.vnet_hdr)).collect();
     let opened = opened.map_err(|error| tap_failure(Part::Create, error))?;
-    match seen::look(netlink, Who::Name(&link.name))? {
-        Some(now) if now.index == link.index => Ok(opened),
-        _ => Err(Failure::new(Trouble::Gone, Part::Create, format!("{} went while it was opened", link.name))),
+    let ours = u32::from(queues);
+    match seen::open_queues(netlink, Who::Name(&link.name))? {
+        Some((index, open)) if index == link.index => match open {
+            Some(open) if open != ours => return Err(taken()),
+            _ => {}
+        },
+        _ => return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} went while it was opened", link.name))),
     }
+    opened.first().map_or(Ok(()), tap::reset).map_err(|error| tap_failure(Part::Create, error))?;
+    Ok(opened)
 }
 
 fn tap_failure(part: Part, error: TapError) -> Failure {

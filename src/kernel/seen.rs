@@ -79,6 +79,18 @@ pub(super) fn ends(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, u
     })
 }
 
+/// How many descriptors are open on a tap of several queues, and its index; of one with a single queue the kernel tells no
+/// number.
+pub(super) fn open_queues(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, Option<u32>)>, Failure> {
+    look_at(netlink, who, |body| {
+        let info = wire::fields_behind(body, IFINFO).find(|(kind, _)| *kind == IFLA_LINKINFO).map(|(_, value)| value);
+        let data = info.and_then(|info| wire::field(info, IFLA_INFO_DATA)).unwrap_or_default();
+        let number = |kind| wire::field(data, kind).and_then(|value| wire::u32_at(value, 0));
+        let queues = number(IFLA_TUN_NUM_QUEUES).map(|queues| queues + number(IFLA_TUN_NUM_DISABLED_QUEUES).unwrap_or_default());
+        Some((wire::u32_at(body, 4)?, queues))
+    })
+}
+
 fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
     let (index, name) = match who {
         // Indexes are positive ints; the kernel would call others invalid.

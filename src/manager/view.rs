@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::{LinkName, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
 use crate::plan::facts::FactName;
 use crate::plan::{Fact, facts};
@@ -69,6 +69,8 @@ pub struct Tap {
     pub queues: u16,
     /// With virtio-net headers or without.
     pub vnet_hdr: bool,
+    /// By whom, beside a holder of CAP_NET_ADMIN: whom it was made for, whatever its server says by now.
+    pub owner: Owner,
 }
 
 /// A device as last seen.
@@ -288,7 +290,7 @@ fn port_view(state: &State, entry: &PortEntry, host: &str) -> PortView {
             Some(index) => state.have.link(index).map(|link| link.name.clone()),
             None => network.bridge.as_ref().map(ToString::to_string),
         };
-        let tap = binding.tap.map(|tap| Tap { queues: tap.queues, vnet_hdr: record.profile.vnet_hdr });
+        let tap = binding.tap.map(|tap| Tap { queues: tap.queues, vnet_hdr: record.profile.vnet_hdr, owner: tap.owner });
         Some(Binding {
             server: binding.server_id,
             tap,

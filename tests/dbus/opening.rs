@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bench::Bench;
 use crate::bus::{NAME, PORT, Policy, busctl_as, path, property, with_bus};
-use crate::netns::{in_netns, run};
+use crate::netns::{in_netns, json, run};
 
 /// The user QEMU runs as: nobody, who may do nothing.
 const NOBODY: u32 = 65534;
@@ -131,6 +131,139 @@ fn no_descriptor_of_a_tap_stays_with_nicd() {
             while taps(&bench) > 0 {
                 assert!(std::time::Instant::now() < until, "{} descriptors stay", taps(&bench));
             }
+        }
+    });
+}
+
+/// A tap's user that has it by name, and changes all that it may; killed when dropped.
+struct LastUser(Child);
+
+impl LastUser {
+    fn of(device: &str, queues: u32) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "python3", "-c", include_str!("last_user.py"), device, &queues.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for LastUser {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Somebody who has taken a port's tap over the bus, and tells what comes.
+struct Reader(Child, std::io::Lines<BufReader<std::process::ChildStdout>>);
+
+impl Reader {
+    fn start(port: &str) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "python3", "-c", include_str!("vmm.py"), "/run/dbus/system_bus_socket"]);
+        command.args([&path(port), "python3", "-c", include_str!("last_user.py"), "--read", "20", "{fds}"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("python3");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self(child, lines)
+    }
+
+    fn told(&mut self) -> Value {
+        serde_json::from_str(&self.1.next().expect("a line").unwrap()).unwrap()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
+    in_netns(|| {
+        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
+        let network = bench.usual_network();
+        let (guest, other) = bench.guest("a");
+        bench.attach_to(&other, &network);
+        let nic = guest.ip_json("link")[1]["ifname"].as_str().unwrap().to_owned();
+        for queues in [1, 2] {
+            let server = vm_of_nobody(&mut bench, queues);
+            let port = bench.attach_to(&server, &network);
+            let mac = bench.port(&port)["mac_address"].as_str().unwrap().to_owned();
+            LastUser::of(&bench.device(&port), queues).end();
+            bench.wait_status(&port, "DOWN");
+            let mut reader = Reader::start(&port);
+            let buffers = vec![i32::MAX; queues as usize];
+            let fresh = json!({
+                "napi": false, "vnet_hdr": true, "header": 10, "little_endian": 0, "send_buffers": buffers,
+                "checksums": 0, "segmentation": 0,
+            });
+            assert_eq!(reader.told(), fresh, "{queues} queues");
+            bench.wait_status(&port, "ACTIVE");
+            let (nic, sender) = (nic.clone(), include_str!("sender.py"));
+            let sent = guest.inside(move || Command::new("python3").args(["-c", sender, &nic, &mac]).status().unwrap());
+            assert!(sent.success());
+            // The header, the frame's own header, and what an MTU allows.
+            let longest = reader.told()["longest"].as_u64().unwrap();
+            assert!((1000..=10 + 14 + 1500).contains(&longest), "{longest}");
+            drop(reader);
+            bench.wait_status(&port, "DOWN");
+            bench.detach(&server, &port);
+        }
+    });
+}
+
+#[test]
+fn a_tap_that_is_down_or_without_carrier_has_one_user_all_the_same() {
+    in_netns(|| {
+        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
+        let network = bench.usual_network();
+        for queues in [1, 2, 4] {
+            let server = vm_of_nobody(&mut bench, queues);
+            let port = bench.attach_to(&server, &network);
+            bench.api.put(&format!("/v2.0/ports/{port}"), &json!({"port": {"admin_state_up": false}})).expect(200);
+            let device = bench.device(&port);
+            assert_eq!(json(&format!("ip -j link show {device}"))[0]["operstate"], "DOWN");
+            let busy = |what: &str| {
+                let taken = busctl_as(&[], &format!("call {NAME} {} {PORT} OpenTap", path(&port)));
+                let said = String::from_utf8_lossy(&taken.stderr).into_owned();
+                assert!(!taken.status.success() && said.contains("held open by a process already"), "{queues} {what}: {said}");
+            };
+            let mut reader = Reader::start(&port);
+            reader.told();
+            busy("over the bus");
+            drop(reader);
+            let holder = LastUser::of(&device, queues);
+            busy("by name, without carrier");
+            holder.end();
+            Reader::start(&port).told();
+            bench.detach(&server, &port);
+        }
+    });
+}
+
+#[test]
+fn of_many_who_ask_at_once_one_gets_the_tap() {
+    in_netns(|| {
+        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
+        let network = bench.usual_network();
+        for queues in [1, 2] {
+            let server = vm_of_nobody(&mut bench, queues);
+            let port = bench.attach_to(&server, &network);
+            let mut readers: Vec<Reader> = (0..6).map(|_| Reader::start(&port)).collect();
+            let with: Vec<bool> = readers.iter_mut().map(|reader| reader.1.next().is_some()).collect();
+            assert_eq!(with.iter().filter(|with| **with).count(), 1, "{queues}: {with:?}");
+            drop(readers);
+            bench.detach(&server, &port);
         }
     });
 }

@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::bench::{Bench, server_path};
 use crate::bus::{Lines, NAME, PORT, Policy, ROOT, busctl_as, path, with_bus};
 use crate::netns::in_netns;
 
@@ -116,5 +117,38 @@ fn the_shipped_policy_keeps_strangers_from_name_objects_and_signals() {
         let mut stranger = stranger;
         let heard = stranger.drain(Duration::from_millis(200));
         assert!(!heard.iter().any(|line| line.contains("InterfacesAdded")), "{heard:#?}");
+    });
+}
+
+#[test]
+fn a_tap_is_for_whom_it_was_made_whatever_its_server_says_since() {
+    in_netns(|| {
+        let (_bus, mut bench) = with_bus(Policy::Open, GROUPS);
+        let network = bench.usual_network();
+        let made = |bench: &mut Bench, owner: Value| {
+            let server = bench.server(json!({"kind": "vm", "owner": owner}));
+            let port = bench.attach_to(&server, &network);
+            (server, port)
+        };
+        let open = |port: &str| format!("{} {PORT} OpenTap", path(port));
+        let mail = ["--reuid=mail", "--regid=mail", "--clear-groups"];
+        let (server, port) = made(&mut bench, json!({"uid": OWNER_UID}));
+        bench.api.put(&server_path(&server), &json!({"server": {"guest": {"kind": "vm", "owner": {"uid": 8}}}})).expect(200);
+        assert!(!may(&mail, &open(&port)), "whom the server names by now");
+        assert!(may(&OWNER, &open(&port)), "whom the tap was made for");
+        bench.wait_status(&port, "DOWN");
+        // A tap that is made from now on is for the new one.
+        let second = bench.network(json!({"name": "red"}));
+        bench.subnet(&second, "198.51.100.0/24");
+        let later = bench.attach_to(&server, &second);
+        assert!(may(&mail, &open(&later)) && !may(&OWNER, &open(&later)));
+        bench.wait_status(&later, "DOWN");
+        // With a group both are needed, and a group alone lets nobody in over the bus.
+        let (_, both) = made(&mut bench, json!({"uid": OWNER_UID, "gid": 1}));
+        assert!(!may(&OWNER, &open(&both)));
+        assert!(may(&["--reuid=news", "--regid=daemon", "--clear-groups"], &open(&both)));
+        bench.wait_status(&both, "DOWN");
+        let (_, group) = made(&mut bench, json!({"gid": 9}));
+        assert!(!may(&OWNER, &open(&group)));
     });
 }

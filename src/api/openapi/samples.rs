@@ -69,7 +69,7 @@ pub(super) fn subnet() -> Subnet {
 pub(super) fn port() -> PortView {
     let binding = Binding {
         server: SERVER,
-        tap: Some(Tap { queues: 1, vnet_hdr: true }),
+        tap: Some(Tap { queues: 1, vnet_hdr: true, owner: Owner::default() }),
         bridge: Some("nbr3cb9bc595699".into()),
         device: Some(DeviceView { name: "nicdce531f90199".into(), host_mac: Some(MAC.host_side()) }),
         mtu: 1500,

@@ -7,13 +7,15 @@ mod pass;
 mod peer;
 mod sys;
 
+use sys::Setting;
+
 pub use pass::{netlink, receive, send};
 pub use peer::peer_groups;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use libc::{IFF_MULTI_QUEUE, IFF_NO_CARRIER, IFF_NO_PI, IFF_TAP, IFF_TUN_EXCL, IFF_VNET_HDR, c_int};
+use libc::{IFF_MULTI_QUEUE, IFF_NO_CARRIER, IFF_NO_PI, IFF_NOFILTER, IFF_TAP, IFF_TUN_EXCL, IFF_VNET_HDR, c_int};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -70,6 +72,8 @@ pub enum Call {
     Owner,
     /// `TUNSETPERSIST`
     Persist,
+    /// Setting back what the last user has changed.
+    Reset,
 }
 
 impl Call {
@@ -81,6 +85,7 @@ impl Call {
             Self::Create => "create",
             Self::Owner => "owner",
             Self::Persist => "persist",
+            Self::Reset => "reset",
         };
         points::call(("tap", word), call, |errno| errno).map_err(|errno| TapError { call: self, errno })
     }
@@ -95,6 +100,7 @@ impl std::fmt::Display for Call {
             Self::Create => "TUNSETIFF",
             Self::Owner => "TUNSETOWNER",
             Self::Persist => "TUNSETPERSIST",
+            Self::Reset => "setting the tap back",
         })
     }
 }
@@ -172,16 +178,32 @@ impl Spec<'_> {
     }
 }
 
-/// Opens an existing tap, as a VMM does: it has carrier for as long as this is held.
+/// Opens an existing tap, as a VMM does: it has carrier for as long as this is held. The filter that an earlier user left is
+/// not put on it: it stands where that user's memory had it, and the kernel would read it there in ours.
 ///
 /// # Errors
 /// The call that failed: `EBUSY` when another holds it, `EPERM` for who may not.
 pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, TapError> {
     let fd = open_node().map_err(|errno| TapError { call: Call::Open, errno })?;
     let spec = Spec { index: 0, name, queues, vnet_hdr, owner: Owner::default() };
-    sys::set_iff(fd.as_fd(), name.as_str(), spec.flags(0) & !IFF_TUN_EXCL)
-        .map_err(|errno| TapError { call: Call::Create, errno })?;
+    let flags = spec.flags(0) & !IFF_TUN_EXCL | IFF_NOFILTER;
+    sys::set_iff(fd.as_fd(), name.as_str(), flags).map_err(|errno| TapError { call: Call::Create, errno })?;
     Ok(fd)
+}
+
+/// Sets a tap back to what a fresh one is: a device keeps most of what its users set, and the next one would read frames
+/// that it did not ask for, or none. To be called once all of its queues are open here, and nowhere else: any of them stands
+/// for the device and the others.
+///
+/// # Errors
+/// The kernel refused.
+pub fn reset(queue: &impl AsFd) -> Result<(), TapError> {
+    Setting::ALL.into_iter().try_for_each(|setting| {
+        Call::Reset.make(|| match sys::reset(queue.as_fd(), setting) {
+            Err(Errno::EINVAL) if setting.is_optional() => Ok(()),
+            other => other,
+        })
+    })
 }
 
 /// What the driver can do, which it is asked once.

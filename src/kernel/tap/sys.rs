@@ -12,6 +12,9 @@ const SO_NETNS_COOKIE: c_int = 71;
 /// `SIOCGSKNS` (include/uapi/linux/sockios.h).
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
+/// The size of `struct virtio_net_hdr` (include/uapi/linux/virtio_net.h), which is what a fresh tap's frames carry.
+const VNET_HDR: c_int = 10;
+
 /// `TUNGETFEATURES`: which `IFF_*` flags this kernel takes.
 pub(super) fn features(tun: BorrowedFd<'_>) -> Result<c_uint, Errno> {
     let mut features: c_uint = 0;
@@ -62,6 +65,89 @@ pub(super) fn set_persist(tun: BorrowedFd<'_>) -> Result<(), Errno> {
     let yes: c_ulong = 1;
     // SAFETY: the request takes its argument as a number.
     let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, yes) };
+    Errno::result(answer).map(drop)
+}
+
+/// A setting that whoever holds a tap may change without privileges, and that stays with the device after a close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// `TUNDETACHFILTER`: the classic BPF filter of what the holder reads.
+    Filter,
+    /// `TUNSETTXFILTER`: the MACs whose frames the holder reads.
+    TxFilter,
+    /// `TUNSETSTEERINGEBPF`: the program that chooses the queue.
+    Steering,
+    /// `TUNSETFILTEREBPF`: the program that cuts or drops what the holder reads.
+    FilterProgram,
+    /// `TUNSETOFFLOAD`: checksums and segmentation that are left to the holder.
+    Offloads,
+    /// `TUNSETVNETHDRSZ`: the size of the virtio-net header.
+    HeaderSize,
+    /// `TUNSETVNETLE`: virtio-net headers in little endian.
+    LittleEndian,
+    /// `TUNSETVNETBE`: virtio-net headers in big endian.
+    BigEndian,
+    /// `TUNSETSNDBUF`: how many octets the holder may have under way.
+    SendBuffer,
+    /// `TUNSETDEBUG`: messages in the kernel's log.
+    Debug,
+}
+
+impl Setting {
+    /// All of them.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Filter,
+        Self::TxFilter,
+        Self::Steering,
+        Self::FilterProgram,
+        Self::Offloads,
+        Self::HeaderSize,
+        Self::LittleEndian,
+        Self::BigEndian,
+        Self::SendBuffer,
+        Self::Debug,
+    ];
+
+    /// Whether there are kernels that do not know it, and answer EINVAL: nobody can have changed it there.
+    pub(super) fn is_optional(self) -> bool {
+        matches!(self, Self::Steering | Self::FilterProgram | Self::BigEndian | Self::Debug)
+    }
+
+    /// The request, and what it is given as a fresh device has it (`tun_set_iff`, `tun_net_initialize`).
+    fn fresh(self) -> (libc::Ioctl, Argument) {
+        match self {
+            Self::Filter => (libc::TUNDETACHFILTER, Argument::Number(0)),
+            // A struct tun_filter without addresses is four octets, of which all zeros is no filter.
+            Self::TxFilter => (libc::TUNSETTXFILTER, Argument::Int(0)),
+            Self::Steering => (libc::TUNSETSTEERINGEBPF, Argument::Int(-1)),
+            Self::FilterProgram => (libc::TUNSETFILTEREBPF, Argument::Int(-1)),
+            Self::Offloads => (libc::TUNSETOFFLOAD, Argument::Number(0)),
+            Self::HeaderSize => (libc::TUNSETVNETHDRSZ, Argument::Int(VNET_HDR)),
+            Self::LittleEndian => (libc::TUNSETVNETLE, Argument::Int(0)),
+            Self::BigEndian => (libc::TUNSETVNETBE, Argument::Int(0)),
+            Self::SendBuffer => (libc::TUNSETSNDBUF, Argument::Int(c_int::MAX)),
+            Self::Debug => (libc::TUNSETDEBUG, Argument::Number(0)),
+        }
+    }
+}
+
+/// How a request takes its argument.
+enum Argument {
+    /// As a number.
+    Number(c_ulong),
+    /// At an address, four octets.
+    Int(c_int),
+}
+
+/// Sets a setting as a fresh device has it.
+pub(super) fn reset(tun: BorrowedFd<'_>, setting: Setting) -> Result<(), Errno> {
+    let (request, argument) = setting.fresh();
+    let answer = match argument {
+        // SAFETY: the requests that `fresh` gives a number take it as one, or take no argument.
+        Argument::Number(number) => unsafe { libc::ioctl(tun.as_raw_fd(), request, number) },
+        // SAFETY: the requests that `fresh` gives an int read four octets, and `value` is that and outlives the call.
+        Argument::Int(value) => unsafe { libc::ioctl(tun.as_raw_fd(), request, &raw const value) },
+    };
     Errno::result(answer).map(drop)
 }
 
