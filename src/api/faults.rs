@@ -336,6 +336,7 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
             | Trouble::Helper
             | Trouble::Hanging
             | Trouble::HostNotClosed
+            | Trouble::ModuleMissing
             | Trouble::Permission => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Trouble::NoBridge => (S::CONFLICT, "Conflict"),
             _ => (S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError"),

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::uapi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG};
 use super::wire::{self, Message};
-use super::{OpError, Trouble};
+use super::{OpError, Trouble, modules};
 use crate::model::Mac;
 use crate::plan::{Address, Op, Route};
 
@@ -158,6 +158,16 @@ impl Failure {
         Refusal { part, errno, text: None }.into()
     }
 
+    /// The same, with the module that it is for want of.
+    pub(super) fn wanting(self, module: &str) -> Self {
+        match self.trouble {
+            Trouble::ModuleMissing => {
+                Self { said: format!("module {module} is missing ({}); {}", self.said, modules::remedy(module)), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The same, known to mean something else.
     pub(super) fn meaning(self, trouble: Trouble) -> Self {
         Self { trouble, ..self }
@@ -189,6 +199,7 @@ impl From<Refusal> for Failure {
             // What the kernel says of a link that is in no bridge (`rtnl_fdb_add`, net/core/rtnetlink.c).
             (Part::Fdb(_), Errno::EOPNOTSUPP) => Trouble::Gone,
             (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
+            (Part::Create, Errno::EOPNOTSUPP) => Trouble::ModuleMissing,
             (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
             (Part::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
                 return Self { trouble: Trouble::Ipv6Off, part, said: no_ipv6(errno).to_owned(), errno: Some(errno) };
@@ -225,6 +236,9 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         (Op::CreateVeth { .. } | Op::ConfigureGuest { .. }, Errno::ENOENT) => failure.meaning(Trouble::Namespace),
         (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(Trouble::GuestNameTaken),
         (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(Trouble::NoBridge),
+        (Op::CreateBridge { .. }, _) => failure.wanting("bridge"),
+        (Op::CreateVeth { .. }, _) => failure.wanting("veth"),
+        (Op::CreateTap { .. }, _) => failure.wanting("tun"),
         _ => failure,
     };
     failure.during(op.name())

@@ -84,6 +84,8 @@ struct World {
     open: BTreeSet<u32>,
     macs: GuestMacs,
     routes: Vec<BroadRoute>,
+    /// Modules that the kernel does not have.
+    missing: BTreeSet<&'static str>,
     sinks: Vec<mpsc::Sender<Notice>>,
     faults: Option<FaultPlan>,
     wire: Option<Wire>,
@@ -192,6 +194,7 @@ impl Fake {
             guests: world.guests.clone(),
             open: world.open.clone(),
             routes: world.routes.clone(),
+            missing: world.missing.clone(),
             next_cookie: world.next_cookie,
             next_index: world.next_index,
             ..World::default()
@@ -319,6 +322,15 @@ impl Fake {
             false => world.open.remove(&link.index),
         };
         world.put(link);
+    }
+
+    /// Takes a module away, without which no further link of its kind is made, or puts it back.
+    pub fn set_module(&self, module: &'static str, there: bool) {
+        let mut world = self.world();
+        match there {
+            true => world.missing.remove(module),
+            false => world.missing.insert(module),
+        };
     }
 
     /// Lets default routes leave by these links.
@@ -711,6 +723,9 @@ impl Host for FakeHost {
         let in_hand = |index: &u32| held.tap.as_ref().is_some_and(|(_, held)| held == index);
         let applied = match op {
             Op::CreateTap { index, .. } if in_hand(index) => Ok(Applied::Done),
+            _ if module_of(op).is_some_and(|module| lock(&self.world).missing.contains(module)) => {
+                Err(refused(Trouble::ModuleMissing, op.name().to_owned()))
+            }
             _ => lock(&self.world).apply(op),
         };
         match op {
@@ -773,7 +788,7 @@ impl Host for FakeHost {
     /// Descriptors that stand for a tap's queues; the device stays without carrier.
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
         let link = lock(&self.world).at(port, At::Altname)?.clone();
-        if link.lower_up {
+        if link.is_held() {
             return Err(refused(Trouble::Taken, format!("opening {}", link.name)));
         }
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
@@ -782,11 +797,22 @@ impl Host for FakeHost {
     }
 
     fn lacks(&mut self) -> Vec<Lack> {
-        Vec::new()
+        let missing = lock(&self.world).missing.clone();
+        missing.into_iter().map(|module| Lack::Module { module, said: "it was taken away".to_owned() }).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
         Ok(lock(&self.world).routes.clone())
+    }
+}
+
+/// The module that makes the link of an op.
+fn module_of(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::CreateBridge { .. } => Some("bridge"),
+        Op::CreateTap { .. } => Some("tun"),
+        Op::CreateVeth { .. } => Some("veth"),
+        _ => None,
     }
 }
 

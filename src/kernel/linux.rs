@@ -10,6 +10,7 @@ use tokio::sync::mpsc::Sender;
 use super::answer::{Failure, Part};
 use super::bridge::{self, Bridge, Change};
 use super::entries::Entries;
+use super::modules::{Asked, Known};
 use super::netns::{Home, Inside};
 use super::nft::Nft;
 use super::socket::{Netlink, count_writes};
@@ -28,6 +29,7 @@ use crate::threads;
 #[derive(Debug, Clone, Default)]
 pub struct Linux {
     guests: GuestMacs,
+    known: Known,
 }
 
 /// An access with one netlink socket of its own.
@@ -37,6 +39,8 @@ pub struct LinuxHost {
     nft: Nft,
     home: Home,
     guests: GuestMacs,
+    known: Known,
+    asked: Asked,
 }
 
 /// What one execution holds: taps not yet persistent, the guests' namespaces it has entered, or why not (it tries once), and
@@ -63,7 +67,8 @@ impl Kernel for Linux {
             }
             let netlink = Netlink::open()?;
             let home = Home::of(&netlink)?;
-            Ok(LinuxHost { netlink, nft: Nft::default(), home, guests: self.guests() })
+            let (guests, known, asked) = (self.guests(), self.known.clone(), Asked::default());
+            Ok(LinuxHost { netlink, nft: Nft::default(), home, guests, known, asked })
         };
         open().map_err(|failure: Failure| failure.during("open the kernel"))
     }
@@ -84,7 +89,12 @@ impl Host for LinuxHost {
     type Held = Held;
 
     fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
-        self.fresh().and_then(|()| self.execute(op, held)).map_err(|failure| failure.during(&doing(op)))
+        self.fresh().and_then(|()| self.execute(op, held)).map_err(|failure| {
+            if failure.trouble == Trouble::ModuleMissing {
+                self.known.forget();
+            }
+            failure.during(&doing(op))
+        })
     }
 
     fn prepare(&mut self, op: &Op, held: &mut Held) {
@@ -131,10 +141,17 @@ impl Host for LinuxHost {
     }
 
     fn lacks(&mut self) -> Vec<Lack> {
-        let tun = tap::usable().err().map(|error| Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() });
+        let tun = tap::usable().err().map(|error| match error.lacks_driver() {
+            true => Lack::Module { module: "tun", said: error.to_string() },
+            false => Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() },
+        });
+        let modules = match self.fresh() {
+            Ok(()) => self.known.lacks(&mut self.netlink, &mut self.asked),
+            Err(_) => Vec::new(),
+        };
         let helper = self.home.door().closed().map(|said| Lack::NetnsHelper { said });
         let closing = self.nft.usable().err().map(|failure| Lack::HostClosing { said: failure.said });
-        tun.into_iter().chain(helper).chain(closing).collect()
+        modules.into_iter().chain(tun).chain(helper).chain(closing).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
@@ -183,7 +200,8 @@ impl LinuxHost {
         let netlink = &mut self.netlink;
         match op {
             Op::CreateBridge { network, index, name, mac, mtu, alias } => {
-                Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu, alias }.create(netlink)
+                let bridge = Bridge { network: *network, index: *index, name, mac: *mac, mtu: *mtu, alias };
+                bridge.create(netlink).map_err(|failure| failure.wanting("bridge"))
             }
             Op::CloseBridge { network } => self.nft.close(netlink, *network),
             Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias } => {
@@ -203,7 +221,8 @@ impl LinuxHost {
             Op::CreateVeth { port, index, name, netns, pin, guest_name, guest_mac, guest_mtu, mac, mtu } => {
                 let guest = GuestEnd { name: guest_name.as_ref(), mac: *guest_mac, mtu: *guest_mtu };
                 let veth = Veth { port: *port, index: *index, name, guest, mac: *mac, mtu: *mtu };
-                let made = veth.create(netlink, held.inside(self.home, netns, *pin)?)?;
+                let inside = held.inside(self.home, netns, *pin)?;
+                let made = veth.create(netlink, inside).map_err(|failure| failure.wanting("veth"))?;
                 if made {
                     held.made.insert(*port);
                 }
@@ -311,6 +330,9 @@ fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<Owne
 fn tap_failure(part: Part, error: TapError) -> Failure {
     let TapError { call, errno } = error;
     let said = format!("{error} ({errno:?})");
+    if error.lacks_driver() {
+        return Failure::new(Trouble::ModuleMissing, part, said).wanting("tun");
+    }
     match (call, errno) {
         (Call::Open, _) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
         (_, Errno::EPERM | Errno::EACCES) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),

@@ -23,6 +23,7 @@ mod guests;
 pub mod hands;
 mod links;
 pub mod linux;
+mod modules;
 pub mod netns;
 mod nft;
 pub mod reaper;
@@ -37,6 +38,7 @@ mod wire;
 pub mod worker;
 
 pub use guests::GuestMacs;
+pub use modules::remedy as module_remedy;
 pub use socket::writes;
 
 use std::os::fd::OwnedFd;
@@ -134,7 +136,7 @@ pub trait Host: Send + 'static {
     /// The device is not there or is no tap, somebody holds it ([`Trouble::Taken`]), or the kernel refused.
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError>;
 
-    /// What this process is missing on the host, and attaches need. Starts nothing, makes nothing.
+    /// What this process is missing on the host, and attaches need. Makes nothing; the kernel may load its modules.
     fn lacks(&mut self) -> Vec<Lack>;
 
     /// The host's routes with short prefixes, v4 and v6, in every table but the local one.
@@ -176,12 +178,19 @@ pub struct TapUse {
 /// Something that attaches need and this process cannot have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lack {
-    /// The tun driver's node: no tap can be made.
+    /// The tun driver's node, the driver itself being there: no tap can be made.
     Tun {
         /// The system's answer.
         said: String,
         /// What would be right.
         remedy: String,
+    },
+    /// A module of the kernel's, without which no link of its kind can be made.
+    Module {
+        /// Its name.
+        module: &'static str,
+        /// The system's answer.
+        said: String,
     },
     /// What closes an agent-made bridge to the host.
     HostClosing {
@@ -283,6 +292,8 @@ pub enum Trouble {
     GuestRefused,
     /// The bridge cannot be closed to the host.
     HostNotClosed,
+    /// The kernel does not know links of this kind, and has no module for them (EOPNOTSUPP; ENODEV of /dev/net/tun).
+    ModuleMissing,
     /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).
     Permission,
     /// No answer in time.

@@ -397,6 +397,7 @@ impl Error {
                 Trouble::Unmarked => "device_unmarked",
                 Trouble::NoBridge => "no_such_bridge",
                 Trouble::HostNotClosed => "host_not_closed",
+                Trouble::ModuleMissing => "module_missing",
                 Trouble::Permission => "no_permission",
                 Trouble::Hanging => "busy",
                 Trouble::Helper => "netns_helper_unreachable",

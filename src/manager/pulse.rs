@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use crate::kernel::{HELPER_REMEDY, Lack};
+use crate::kernel::{HELPER_REMEDY, Lack, module_remedy};
 use crate::model::Status;
 
 use super::{Manager, Problem, answered};
@@ -116,6 +116,11 @@ impl From<&Lack> for Problem {
             Lack::Tun { said, remedy } => {
                 Self { reason: "tun_unusable", detail: format!("no tap can be made: {said}"), remedy: remedy.clone() }
             }
+            Lack::Module { module, said } => Self {
+                reason: "module_missing",
+                detail: format!("{} can be made: the kernel has no module {module} ({said})", made_with(module)),
+                remedy: module_remedy(module),
+            },
             Lack::HostClosing { said } => {
                 super::closing::problem(format!("this kernel does not let nicd close a bridge to the host ({said})"))
             }
@@ -125,5 +130,14 @@ impl From<&Lack> for Problem {
                 remedy: format!("{HELPER_REMEDY}, or run nicd with CAP_SYS_ADMIN"),
             },
         }
+    }
+}
+
+/// What cannot be made without a module.
+fn made_with(module: &str) -> &'static str {
+    match module {
+        "bridge" => "no bridge of nicd's own",
+        "veth" => "no NIC in a network namespace",
+        _ => "no tap",
     }
 }

@@ -21,6 +21,7 @@ mod fdb;
 mod flaps;
 mod guests;
 mod hosts;
+mod modules;
 mod namespaces;
 mod strangers;
 mod taps;

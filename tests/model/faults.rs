@@ -194,3 +194,36 @@ fn settle_with_leftover_bridge(scene: &mut Scene, reference: &mut Reference) {
     let without = reference.clone();
     scene.house().settle(|| without.check(&manager, &fake, &dir).or_else(|_| with_bridge.check(&manager, &fake, &dir)));
 }
+
+#[test]
+fn without_a_module_an_attach_leaves_nothing_and_a_port_waits_for_it() {
+    for (server, module) in [(VM, "bridge"), (VM, "tun"), (NETNS, "bridge"), (NETNS, "veth")] {
+        let mut scene = Scene::with_networks();
+        let before = traces(&scene);
+        scene.fake.set_module(module, false);
+        let error = scene.attach(server, on(AGENTS)).unwrap_err();
+        assert_eq!((error.reason(), traces(&scene)), ("module_missing", before), "{module}: {error}");
+        scene.fake.set_module(module, true);
+        let port = scene.attach(server, on(AGENTS)).unwrap();
+        // It goes while the module is away: the port is an error, and built when the module is there again.
+        scene.fake.set_module(module, false);
+        let device = scene.fake.device(port.port.id).unwrap();
+        let bridge = scene.fake.links().into_iter().find(|link| Some(link.index) == device.master).unwrap();
+        scene.fake.delete_link(&device.name);
+        if module == "bridge" {
+            scene.fake.delete_link(&bridge.name);
+        }
+        let manager = scene.manager();
+        let phase = || manager.port(port.port.id).map(|view| (view.phase, view.reason)).unwrap();
+        scene.house().settle(|| match phase() {
+            (Phase::Error, Some(reason)) if reason == "module_missing" => Ok(()),
+            other => Err(format!("{module}: {other:?}")),
+        });
+        scene.fake.set_module(module, true);
+        scene.house().settle(|| match phase() {
+            (Phase::Wired | Phase::Active, _) => Ok(()),
+            other => Err(format!("{module}: {other:?}")),
+        });
+        scene.stop();
+    }
+}

@@ -12,8 +12,28 @@ with() { # unit, line: changes a unit
 as_shipped() { rm -r "/run/systemd/system/$1.d" && systemctl daemon-reload && systemctl restart nicd; }
 
 echo "kernel $(uname -r), systemd $(systemctl --version | head -1), controllers $(cat /sys/fs/cgroup/cgroup.controllers)"
+modules=/usr/lib/modules/$(uname -r)
+mv "$modules" /upgraded
 shows "the README's commands install it" sh -e /nicd/install
 shows "it starts with its sockets" nicctl status
+shows "without the kernel's modules health names them" sh -ec '
+    nicctl -o json status >/tmp/status
+    grep -q "modprobe bridge" /tmp/status && grep -q "modprobe veth" /tmp/status && grep -q "modprobe tun" /tmp/status'
+shows "and an attach is refused and leaves nothing" sh -ec '
+    ip netns add early
+    nicctl network create early --subnet 198.51.100.0/24
+    nicctl server add early --netns /run/netns/early
+    nicctl server add vm-early --vm
+    for server in early vm-early; do
+        ! nicctl attach $server --network early 2>/tmp/said
+        grep -q "modprobe bridge.*reboot" /tmp/said
+    done
+    ! ip -o link | grep nbr
+    [ "$(nicctl -o json list)" = "[]" ]
+    nicctl server delete early; nicctl server delete vm-early; nicctl network delete early; ip netns del early'
+mv /upgraded "$modules"
+shows "they are found once they are there again" sh -c '
+    for _ in $(seq 100); do nicctl status | grep -q "^status *ok" && exit; sleep 0.2; done; nicctl status; exit 1'
 shows "health is ok, with the tun driver's node as udev makes it" sh -c 'nicctl status | grep -q "^status *ok"'
 shows "bridge, veth and tun come by themselves" sh -ec '
     ip netns add web

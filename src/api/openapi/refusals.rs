@@ -239,6 +239,7 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (kernel(Trouble::Unmarked, "it has lost its altname and its alias"), &[Host]),
         (kernel(Trouble::NoBridge, "No such device (ENODEV)"), KERNEL),
         (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), ANY),
+        (kernel(Trouble::ModuleMissing, "module veth is missing (Operation not supported (EOPNOTSUPP))"), &[Attach]),
         (kernel(Trouble::HostNotClosed, "Operation not supported (EOPNOTSUPP)"), &[Attach]),
         (kernel(Trouble::Hanging, "/run/netns/blue does not open"), &[Attach]),
         (kernel(Trouble::Helper, "nicd-netns does not answer"), &[Attach]),

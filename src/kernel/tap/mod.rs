@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
+use super::modules;
 use crate::model::{LinkName, Owner};
 use crate::points;
 
@@ -106,6 +107,15 @@ impl std::fmt::Display for Call {
 }
 
 impl TapError {
+    /// Whether the tun driver itself is not there; without it a node may be there all the same, as systemd-tmpfiles makes one.
+    pub fn lacks_driver(&self) -> bool {
+        match (self.call, self.errno) {
+            (Call::Open, Errno::ENODEV | Errno::ENXIO) => true,
+            (Call::Open, Errno::ENOENT) => !modules::has_tun(),
+            _ => false,
+        }
+    }
+
     /// What an operator can do about it.
     pub fn remedy(&self) -> &'static str {
         match (self.call, self.errno) {
@@ -113,7 +123,9 @@ impl TapError {
                 "its mode keeps nicd's user out: chmod 0666 /dev/net/tun, as udev sets it (50-udev-default.rules); making a tap needs CAP_NET_ADMIN all the same"
             }
             (Call::Open, Errno::EPERM) => "the service's device list keeps it out: DeviceAllow=/dev/net/tun rw in nicd.service",
-            (Call::Open, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => "the tun driver is not there: modprobe tun",
+            (Call::Open, Errno::ENOENT) => {
+                "the tun driver is there, its node is not: mkdir -p /dev/net; mknod -m 0666 /dev/net/tun c 10 200; a container gets it from its manager"
+            }
             (_, Errno::EPERM | Errno::EACCES) => "CAP_NET_ADMIN is expected",
             _ => "the kernel's log may say more",
         }

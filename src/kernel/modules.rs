@@ -1,0 +1,91 @@
+//! Whether the kernel has what makes the links that nicd makes. Their modules are loaded when they are first needed, and are
+//! not there any more once the kernel has been upgraded and not booted.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::answer::{Failure, Part};
+use super::seen::ifinfo;
+use super::socket::Netlink;
+use super::uapi::*;
+use super::wire::Batch;
+use super::{Lack, Trouble};
+use crate::points;
+
+/// What brings a module, or shows that it cannot come.
+pub fn remedy(module: &str) -> String {
+    format!(
+        "modprobe {module}; where that does not find it, the kernel that runs has been upgraded: reboot, or put \
+         /lib/modules/$(uname -r) back"
+    )
+}
+
+/// How often the kernel is asked for what it did not have: each time it runs modprobe.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Kinds of links, named as their modules.
+const KINDS: [&str; 2] = ["bridge", "veth"];
+
+/// Which kinds the kernel has been seen to know, by all accesses to it: a module stays for as long as a link of it does.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known(Arc<[AtomicBool; KINDS.len()]>);
+
+/// What one access was told last of those that are not known.
+#[derive(Debug, Default)]
+pub(super) struct Asked(Option<(Instant, Vec<Lack>)>);
+
+impl Known {
+    /// The kernel did not know one when it was needed.
+    pub(super) fn forget(&self) {
+        self.0.iter().for_each(|known| known.store(false, Ordering::Relaxed));
+    }
+
+    /// The kinds that the kernel does not know, and has no module for. Where it gives no clear answer a kind is none of them.
+    pub(super) fn lacks(&self, netlink: &mut Netlink, asked: &mut Asked) -> Vec<Lack> {
+        let unknown = || KINDS.into_iter().zip(self.0.iter()).filter(|(_, known)| !known.load(Ordering::Relaxed));
+        if unknown().next().is_none() {
+            return Vec::new();
+        }
+        if let Some((_, told)) = asked.0.as_ref().filter(|(at, _)| at.elapsed() < PACE) {
+            return told.clone();
+        }
+        let mut lacks = Vec::new();
+        for (kind, known) in unknown() {
+            match ask(netlink, kind) {
+                Some(Ok(())) => known.store(true, Ordering::Relaxed),
+                Some(Err(said)) => lacks.push(Lack::Module { module: kind, said }),
+                None => {}
+            }
+        }
+        asked.0 = Some((Instant::now(), lacks.clone()));
+        lacks
+    }
+}
+
+/// As what the kernel's answer is read.
+const PART: Part = Part::Create;
+
+/// Whether the kernel knows a kind, from a message that makes no link: a kind that is known refuses a MAC of five octets, one
+/// that is not is refused before (`rtnl_newlink`, net/core/rtnetlink.c). None where it says something else.
+fn ask(netlink: &mut Netlink, kind: &'static str) -> Option<Result<(), String>> {
+    let mut batch = Batch::default();
+    batch.add(PART, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| {
+        f.put(IFLA_ADDRESS, &[0x02, 0, 0, 0, 0]);
+        f.nest(IFLA_LINKINFO, |f| f.text(IFLA_INFO_KIND, kind));
+    });
+    let answer = points::call(("module", kind), || netlink.answer(batch, |_| Some(())), |errno| Failure::system(PART, errno));
+    match answer {
+        Err(failure) if failure.errno == Some(Errno::EINVAL) => Some(Ok(())),
+        Err(failure) if failure.trouble == Trouble::ModuleMissing => Some(Err(failure.said)),
+        _ => None,
+    }
+}
+
+/// Whether the tun driver runs, wherever its node may be.
+pub(super) fn has_tun() -> bool {
+    Path::new("/sys/class/misc/tun").exists()
+}
