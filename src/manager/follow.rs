@@ -274,7 +274,13 @@ impl Manager {
     /// Decides what a look means for a port: its phase, or a repair when the kernel differs from the record.
     pub(super) fn judge(self: &Arc<Self>, state: &mut State, port: PortId, reason: Reason) {
         let Some(entry) = state.ports.get(&port) else { return };
-        if entry.claim.taken() || !matches!(entry.phase, Phase::Wired | Phase::Active) {
+        if entry.claim.taken() {
+            return;
+        }
+        if entry.phase == Phase::Error {
+            self.keep_exposed_down(state, port);
+        }
+        if !matches!(entry.phase, Phase::Wired | Phase::Active) {
             return;
         }
         if self.is_from_lost_time(state, port, &Context::default()) {
@@ -294,6 +300,7 @@ impl Manager {
             }
             state.due.set(port, due);
             self.retries.notify_one();
+            self.keep_exposed_down(state, port);
         } else {
             self.try_port(state, port, reason);
         }

@@ -8,7 +8,7 @@ use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
-use crate::plan::{BridgeMade, Facet, Op, Plan, PlanError, Reason, Want, plan};
+use crate::plan::{BridgeMade, Facet, Op, Plan, PlanError, Reason, Step, Switch, Want, plan};
 use crate::store::{Change, Purpose, Report, When};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
@@ -420,7 +420,36 @@ impl Manager {
             Difference::Held => self.let_go(port).await,
             Difference::Device => self.repair_claimed(port, reason, &context).await,
         }
+        self.set_exposed_down(port).await;
         self.release(port);
+    }
+
+    /// Sets a device down that is not in its bridge, and that this repair did not put back: what its guest sends would reach
+    /// the host's own stack. The next repair sets it up. The caller has the claim on the port.
+    async fn set_exposed_down(&self, port: PortId) {
+        if !is_exposed(&self.lock(), port) {
+            return;
+        }
+        let down = Step { op: Op::SetLink { port, switch: Switch::Down }, undo: None };
+        let Ok(answer) = self.hands.submit(Plan { reason: Reason::Drift, steps: vec![down] }) else { return };
+        match answered(answer).await {
+            Ok(Outcome::Done(done)) => self.finished(port, done),
+            failed => tracing::debug!(%port, ?failed, "a device out of its bridge could not be set down"),
+        }
+    }
+
+    /// The same for a port whose next repair is still to come.
+    pub(super) fn keep_exposed_down(self: &Arc<Self>, state: &State, port: PortId) {
+        if !is_exposed(state, port) {
+            return;
+        }
+        let manager = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if manager.claim(|state| claim_port(state, port)).await.is_ok() {
+                manager.set_exposed_down(port).await;
+                manager.release(port);
+            }
+        });
     }
 
     /// What there is to do; if nothing, what was seen decides the phase.
@@ -624,6 +653,18 @@ fn timed(report: Report) -> Report {
         meters().attaching(Attaching::Commit, began.elapsed());
         report(result);
     })
+}
+
+/// Whether an attached port's device is up and not in its bridge.
+fn is_exposed(state: &State, port: PortId) -> bool {
+    let Some(entry) = state.ports.get(&port).filter(|entry| entry.record.attached_to().is_some()) else { return false };
+    let Some(device) = state.have.device(port).filter(|device| device.up) else { return false };
+    let id = entry.record.network_id;
+    let bridge = match state.networks.get(&id).and_then(|network| network.record.bridge.as_ref()) {
+        Some(name) => state.have.named(name.as_str()),
+        None => state.have.own_bridge(id).or_else(|| state.have.unmarked_bridge(id)),
+    };
+    device.master.is_none_or(|master| bridge.is_some_and(|bridge| bridge.index != master))
 }
 
 /// A NIC that is made anew may be called otherwise: what it was called is forgotten before it is made, so that no death
