@@ -1,7 +1,7 @@
 //! Bridges that come to their end: the kernel takes so many ports into one and no more, and an operator should know before.
 
 use crate::model::NetworkId;
-use crate::plan::{BRIDGE_PORTS, LinkSeen};
+use crate::plan::{BRIDGE_PORTS, LinkSeen, ROOM_AGAIN};
 
 use super::state::State;
 use super::view::Problem;
@@ -9,9 +9,18 @@ use super::view::Problem;
 /// The stable word.
 pub(super) const NEARLY_FULL: &str = "bridge_nearly_full";
 
+/// Notes the bridges that are nearly full. One stays it until it has more room than one that becomes it, so that ports that come
+/// and go at the edge are no news.
+pub(super) fn note(state: &mut State) {
+    let State { have, nearly_full, .. } = state;
+    nearly_full.retain(|bridge| have.members(*bridge) > ROOM_AGAIN);
+    nearly_full.extend(have.crowded().map(|bridge| bridge.index));
+}
+
 /// Networks' bridges that are nearly full.
 pub(super) fn bridges(state: &State) -> impl Iterator<Item = &LinkSeen> {
-    state.have.crowded().filter(|bridge| is_a_networks(state, bridge))
+    let noted = state.nearly_full.iter().filter_map(|bridge| state.have.link(*bridge));
+    noted.filter(|bridge| is_a_networks(state, bridge))
 }
 
 /// The same as health tells of them.

@@ -92,7 +92,8 @@ impl Manager {
             let (due, troubled) = {
                 let state = self.lock();
                 let troubled = state.store_trouble.is_some() || state.store_holder == Some(Holder::Writer);
-                ([state.due.first(), state.untold.first()], troubled)
+                let untold = state.untold.first().into_iter().chain(state.told.due).min();
+                ([state.due.first(), untold], troubled)
             };
             let [retry, tell] = due.map(|due| async move {
                 match due {

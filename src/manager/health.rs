@@ -1,11 +1,12 @@
 //! What is wrong with the agent itself: health lists it, and events tell when it begins and when it ends.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::events::{Event, Kind};
 use crate::model::{PortId, Status};
+use crate::pace::Pace;
 use crate::store::{Holder, StoreError};
 
 use super::error::whose;
@@ -32,10 +33,68 @@ pub(super) const ADDRESS_OF_HOST: &str = "address_of_host";
 /// A trouble as events tell of it: the stable word, and the port when it is one's.
 pub(super) type Trouble = (&'static str, Option<PortId>);
 
+/// How often events tell of one trouble at most in a [`PERIOD`].
+const MOST: usize = 4;
+
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What readers of events know of the agent's troubles.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Those that have not ended, as far as they know.
+    troubles: BTreeSet<Trouble>,
+    /// Those that they were told of a moment ago, or that are withheld.
+    lately: BTreeMap<Trouble, Lately>,
+    /// When what is withheld is to be told.
+    pub(super) due: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Lately {
+    pace: Pace<MOST>,
+    withheld: bool,
+}
+
+impl Told {
+    /// What is to be told now, when these are the troubles: which have begun, and then which have ended.
+    fn news(&mut self, now: &BTreeSet<Trouble>, at: Instant) -> Vec<(Trouble, bool)> {
+        self.due = None;
+        if self.lately.is_empty() && *now == self.troubles {
+            return Vec::new();
+        }
+        let begun = now.difference(&self.troubles).map(|trouble| (*trouble, true));
+        let ended = self.troubles.difference(now).map(|trouble| (*trouble, false));
+        let mut news: Vec<(Trouble, bool)> = begun.chain(ended).collect();
+        news.retain(|(trouble, _)| {
+            let lately = self.lately.entry(*trouble).or_default();
+            match lately.pace.put_off(at, PERIOD) {
+                Some(due) => {
+                    lately.withheld = true;
+                    self.due = Some(self.due.map_or(due, |first| first.min(due)));
+                    false
+                }
+                None => {
+                    lately.pace.done(at, std::mem::take(&mut lately.withheld));
+                    true
+                }
+            }
+        });
+        for (trouble, begun) in &news {
+            match begun {
+                true => self.troubles.insert(*trouble),
+                false => self.troubles.remove(trouble),
+            };
+        }
+        self.lately.retain(|_, lately| lately.pace.newest().is_some_and(|newest| newest + PERIOD > at));
+        news
+    }
+}
+
 impl Manager {
     /// How the daemon fares.
     pub fn health(&self) -> Health {
-        let state = self.lock();
+        let mut state = self.lock();
+        crowded::note(&mut state);
         let problems = store(&state).into_iter().chain(held(&state)).chain(rollback::problem(&state)).chain(config(&state));
         let problems = problems.chain(state.socket_trouble.clone());
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
@@ -52,16 +111,17 @@ impl Manager {
         }
     }
 
-    /// Tells of each trouble that is new, and of each that has ended.
+    /// Tells of each trouble that is new, and of each that has ended; of one that comes and goes a few times a second, and its
+    /// last state always.
     pub(super) fn tell_health(&self, state: &mut State) {
+        crowded::note(state);
         let now = troubles(state);
-        if now == state.told {
-            return;
+        let news = state.told.news(&now, Instant::now());
+        if state.told.due.is_some() {
+            self.retries.notify_one();
         }
-        let before = std::mem::replace(&mut state.told, now);
-        let begun = state.told.difference(&before).map(|trouble| (Kind::AgentDegraded, *trouble));
-        let ended = before.difference(&state.told).map(|trouble| (Kind::AgentRecovered, *trouble));
-        for (kind, (reason, port_id)) in begun.chain(ended) {
+        for ((reason, port_id), begun) in news {
+            let kind = if begun { Kind::AgentDegraded } else { Kind::AgentRecovered };
             let record = port_id.and_then(|id| state.ports.get(&id)).map(|entry| &entry.record);
             let server_id = record.and_then(|record| record.binding.as_ref()).map(|binding| binding.server_id);
             let network_id = record.map(|record| record.network_id);
@@ -193,5 +253,49 @@ fn described(orphan: &Leftover) -> String {
     match altname {
         Some(altname) => format!("{kind} {object}, {sealed}, carries the mark {altname}, and no record wants it"),
         None => format!("{kind} {object}, {sealed}, has lost its mark, and no record wants it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLAPS: Trouble = ("store_failed", None);
+    const OTHER: Trouble = ("config_invalid", None);
+
+    #[test]
+    fn a_trouble_that_comes_and_goes_is_told_four_times_a_second_and_its_last_state_always() {
+        for last in [998, 999] {
+            let (mut told, begin) = (Told::default(), Instant::now());
+            let at = |ms: u64| begin + Duration::from_millis(ms);
+            let mut news = Vec::new();
+            for ms in 0..=last {
+                let now = if ms % 2 == 0 { BTreeSet::from([FLAPS]) } else { BTreeSet::new() };
+                news.extend(told.news(&now, at(ms)));
+            }
+            assert!(news.len() <= MOST, "{}", news.len());
+            assert_eq!(news[0], (FLAPS, true), "at once");
+            let is = if last % 2 == 0 { BTreeSet::from([FLAPS]) } else { BTreeSet::new() };
+            while let Some(due) = told.due {
+                assert!(due <= at(last) + PERIOD);
+                news.extend(told.news(&is, due));
+            }
+            assert_eq!(told.troubles, is);
+            assert!(news.windows(2).all(|pair| pair[0].1 != pair[1].1), "each is another than the one before: {news:?}");
+            // What is over is forgotten.
+            told.news(&is, at(last) + 3 * PERIOD);
+            assert!(told.lately.is_empty());
+        }
+    }
+
+    #[test]
+    fn one_trouble_does_not_hold_another_back() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        for turn in 0..20 {
+            told.news(&if turn % 2 == 0 { BTreeSet::from([FLAPS]) } else { BTreeSet::new() }, now);
+        }
+        assert!(told.due.is_none(), "readers know that it has ended");
+        assert_eq!(told.news(&BTreeSet::from([FLAPS, OTHER]), now), [(OTHER, true)]);
+        assert!(told.due.is_some());
     }
 }

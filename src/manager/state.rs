@@ -24,7 +24,7 @@ use super::closing::Open;
 use super::contest::{Contest, Mends};
 use super::error::Error;
 use super::gc::Leftover;
-use super::health::Trouble;
+use super::health::Told;
 use super::retry::Retry;
 use super::telling::Telling;
 use super::view::Problem;
@@ -91,8 +91,10 @@ pub(super) struct State {
     pub config_trouble: Option<String>,
     /// Sockets that no client gets to.
     pub socket_trouble: Option<Problem>,
-    /// The troubles that events told of and that have not ended.
-    pub told: BTreeSet<Trouble>,
+    /// The troubles that events told of.
+    pub told: Told,
+    /// Bridges that are nearly full, by index.
+    pub nearly_full: BTreeSet<u32>,
     /// When ports are to be tried again.
     pub due: Wakeups,
     /// When what was withheld of ports is to be told.

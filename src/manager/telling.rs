@@ -102,10 +102,13 @@ impl Manager {
         }
     }
 
-    /// Tells what was withheld of ports whose time has come.
+    /// Tells what was withheld, of ports and of the agent, and whose time has come.
     pub(super) fn tell_withheld(&self) {
         let mut state = self.lock();
         let now = Instant::now();
+        if state.told.due.is_some_and(|due| due <= now) {
+            self.tell_health(&mut state);
+        }
         while let Some(port) = state.untold.take(now) {
             let Some(entry) = state.ports.get_mut(&port) else { continue };
             let (phase, reason) = (entry.phase, entry.reason.as_deref());

@@ -321,6 +321,9 @@ pub const BRIDGE_PORTS: usize = 1023;
 /// With so many ports a bridge is nearly full: 90 % of what it can have.
 pub const NEARLY_FULL: usize = (BRIDGE_PORTS * 9).div_ceil(10);
 
+/// With so few ports again it is nearly full no longer: 85 % of what it can have.
+pub const ROOM_AGAIN: usize = BRIDGE_PORTS * 85 / 100;
+
 /// All links of the host's namespace, kept true by looks; found by index, by any name and by mark in constant time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<LinkSeen>", into = "Vec<LinkSeen>")]

@@ -1,7 +1,7 @@
 //! The operator's bridge, which others change.
 
 use nicd::manager::{Error, PortFilter};
-use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError};
+use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError, ROOM_AGAIN};
 
 use crate::scene::{AGENTS, BR0, OPERATORS, Scene, VM, attach, detach, network_id, on};
 
@@ -66,9 +66,17 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
     let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().map(Error::reason)).collect();
     assert_eq!(refused, ["bridge_full"; 2]);
     assert_eq!(manager.ports(PortFilter { network: Some(network_id(OPERATORS)), ..PortFilter::default() }).len(), 1);
-    for n in NEARLY_FULL - 2..BRIDGE_PORTS - 1 {
-        scene.fake.delete_link(&format!("other{n}"));
-    }
+    let leave = |scene: &Scene, numbers: std::ops::Range<usize>| {
+        numbers.for_each(|n| scene.fake.delete_link(&format!("other{n}")));
+    };
+    // The last port stays in it. At the edge it is no news that one comes or goes.
+    leave(&scene, NEARLY_FULL - 2..BRIDGE_PORTS - 1);
+    assert_eq!(warned(&mut scene).as_deref(), Some("bridge br0 has 920 of 1023 ports"));
+    leave(&scene, ROOM_AGAIN..NEARLY_FULL - 2);
+    assert_eq!(warned(&mut scene).as_deref(), Some("bridge br0 has 870 of 1023 ports"));
+    leave(&scene, ROOM_AGAIN - 1..ROOM_AGAIN);
+    assert_eq!(warned(&mut scene), None);
+    join(&scene, ROOM_AGAIN - 1..NEARLY_FULL - 2);
     assert_eq!(warned(&mut scene), None);
     scene.stop();
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use nicd::events::Kind;
 use nicd::kernel::Notice;
 use nicd::kernel::fake::Fake;
 use nicd::model::{Mac, PortId};
@@ -173,5 +174,25 @@ fn a_sweep_finds_what_nobody_told_of() {
         scene.house().pass();
     }
     assert_eq!(scene.fake.log()[ops..], []);
+    scene.stop();
+}
+
+#[test]
+fn a_trouble_that_flaps_is_told_at_once_then_a_few_times_a_second_and_its_last_state_always() {
+    let mut scene = Scene::with_networks();
+    let manager = scene.manager();
+    let mut reader = manager.events().read_after(None);
+    let before = manager.events().newest();
+    let begin = Instant::now();
+    for flap in 0..=500 {
+        manager.note_config((flap % 2 == 0).then(|| "it is not right".to_owned()));
+    }
+    assert!(manager.events().newest() > before, "at once");
+    scene.house().go_on(|| begin.elapsed() > SOON);
+    let count = manager.events().newest() - before;
+    assert!((2..=4 * (begin.elapsed().as_secs() + 1)).contains(&count), "{count} events");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut kinds = (0..count).map(|_| runtime.block_on(reader.next()).kind).collect::<Vec<_>>();
+    assert_eq!((kinds[0], kinds.pop()), (Kind::AgentDegraded, Some(Kind::AgentDegraded)));
     scene.stop();
 }
