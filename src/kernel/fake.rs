@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::model::{LinkName, Mac, NetnsPin, PortId, names};
+use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{
     Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen,
 };
@@ -616,8 +616,8 @@ impl World {
             Op::CreateTap { index, name, queues, owner, .. } => {
                 self.create(*index, name, Kind::Tap)?;
                 if let Some(link) = self.links.get_mut(index) {
-                    let uid = owner.uid.or(if owner.gid.is_none() { Some(0) } else { None });
-                    link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, held: false, uid, gid: owner.gid });
+                    let Owner { uid, gid } = owner.of_tap();
+                    link.tap = Some(TapSeen { persist: false, multi_queue: *queues > 1, held: false, uid, gid });
                 }
             }
             Op::CreateVeth { port, index, name, netns, pin, guest_name, mac, mtu, .. } => {
@@ -787,10 +787,17 @@ impl Host for FakeHost {
 
     /// Descriptors that stand for a tap's queues; the device stays without carrier.
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
-        let link = lock(&self.world).at(port, At::Altname)?.clone();
+        let mut world = lock(&self.world);
+        let mut link = world.at(port, At::Altname)?;
         if link.is_held() {
             return Err(refused(Trouble::Taken, format!("opening {}", link.name)));
         }
+        if let Some(seen) = &mut link.tap {
+            let Owner { uid, gid } = tap.owner.of_tap();
+            (seen.uid, seen.gid) = (uid.or(seen.uid), gid.or(seen.gid));
+            world.put(link.clone());
+        }
+        drop(world);
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let opened: std::io::Result<Vec<OwnedFd>> = (0..tap.queues).map(|_| null()).collect();
         opened.map_err(|_| refused(Trouble::Other, format!("opening {}", link.name)))

@@ -323,7 +323,12 @@ fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<Owne
         },
         _ => return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} went while it was opened", link.name))),
     }
-    opened.first().map_or(Ok(()), tap::reset).map_err(|error| tap_failure(Part::Create, error))?;
+    if let Some(queue) = opened.first() {
+        let owner = tap.owner.of_tap();
+        let given_away = (owner.uid, owner.gid) != (seen.uid, seen.gid);
+        let owned = if given_away { tap::own(queue, owner) } else { Ok(()) };
+        owned.and_then(|()| tap::reset(queue)).map_err(|error| tap_failure(Part::Create, error))?;
+    }
     Ok(opened)
 }
 

@@ -45,7 +45,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::model::{LinkName, Mac, NetnsPin, PortId};
+use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId};
 use crate::plan::{BroadRoute, LinkSeen, Op};
 use crate::points;
 
@@ -173,6 +173,8 @@ pub struct TapUse {
     pub queues: u16,
     /// With virtio-net headers or without.
     pub vnet_hdr: bool,
+    /// Whose it is: its last user may have given it to somebody else.
+    pub owner: Owner,
 }
 
 /// Something that attaches need and this process cannot have.

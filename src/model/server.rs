@@ -85,6 +85,17 @@ pub struct Owner {
     pub gid: Option<u32>,
 }
 
+impl Owner {
+    /// As a tap has it: one that names nobody is uid 0, as the kernel would let everybody open it.
+    #[must_use]
+    pub fn of_tap(self) -> Self {
+        match self {
+            Self { uid: None, gid: None } => Self { uid: Some(0), gid: None },
+            named => named,
+        }
+    }
+}
+
 /// A network namespace beyond doubt: inodes are used again at once, cookies never within one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -84,8 +84,8 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     if let (NicWant::Tap { queues, owner, .. }, Some(tap)) = (&port.nic, link.tap) {
         found.differ("persistent", true, tap.persist);
         found.differ("queues", many(*queues > 1), many(tap.multi_queue));
-        let uid = owner.uid.or_else(|| owner.gid.is_none().then_some(0));
-        found.differ("owner", owned(uid, owner.gid), owned(tap.uid, tap.gid));
+        let owner = owner.of_tap();
+        found.differ("owner", owned(owner.uid, owner.gid), owned(tap.uid, tap.gid));
     }
     found.all
 }

@@ -187,6 +187,11 @@ impl Drop for Reader {
     }
 }
 
+/// Who may open a tap by its name.
+fn user_of(device: &str) -> Value {
+    json(&format!("ip -j -d link show {device}"))[0]["linkinfo"]["info_data"]["user"].clone()
+}
+
 #[test]
 fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
     in_netns(|| {
@@ -199,8 +204,10 @@ fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
             let server = vm_of_nobody(&mut bench, queues);
             let port = bench.attach_to(&server, &network);
             let mac = bench.port(&port)["mac_address"].as_str().unwrap().to_owned();
-            LastUser::of(&bench.device(&port), queues).end();
+            let device = bench.device(&port);
+            LastUser::of(&device, queues).end();
             bench.wait_status(&port, "DOWN");
+            assert_eq!(user_of(&device), "lp", "the uid 7, as every Debian has it");
             let mut reader = Reader::start(&port);
             let buffers = vec![i32::MAX; queues as usize];
             let fresh = json!({
@@ -208,6 +215,7 @@ fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
                 "checksums": 0, "segmentation": 0,
             });
             assert_eq!(reader.told(), fresh, "{queues} queues");
+            assert_eq!(user_of(&device), "nobody");
             bench.wait_status(&port, "ACTIVE");
             let (nic, sender) = (nic.clone(), include_str!("sender.py"));
             let sent = guest.inside(move || Command::new("python3").args(["-c", sender, &nic, &mac]).status().unwrap());

@@ -153,13 +153,7 @@ impl Tap {
         let index = c_int::try_from(spec.index).map_err(|_| TapError { call: Call::Index, errno: Errno::EINVAL })?;
         Call::Index.make(|| sys::set_index(tun, index))?;
         Call::Create.make(|| sys::set_iff(tun, spec.name.as_str(), spec.flags(features)))?;
-        let Owner { uid, gid } = spec.owner;
-        if let Some(uid) = uid.or(if gid.is_none() { Some(0) } else { None }) {
-            Call::Owner.make(|| sys::set_owner(tun, uid))?;
-        }
-        if let Some(gid) = gid {
-            Call::Owner.make(|| sys::set_group(tun, gid))?;
-        }
+        own(&tun, spec.owner.of_tap())?;
         Ok(Self { fd })
     }
 
@@ -216,6 +210,20 @@ pub fn reset(queue: &impl AsFd) -> Result<(), TapError> {
             other => other,
         })
     })
+}
+
+/// Lets nobody else open a tap by its name. A user or group that the owner does not name stays as it is: the kernel takes none away.
+///
+/// # Errors
+/// The kernel refused.
+pub fn own(queue: &impl AsFd, Owner { uid, gid }: Owner) -> Result<(), TapError> {
+    if let Some(uid) = uid {
+        Call::Owner.make(|| sys::set_owner(queue.as_fd(), uid))?;
+    }
+    if let Some(gid) = gid {
+        Call::Owner.make(|| sys::set_group(queue.as_fd(), gid))?;
+    }
+    Ok(())
 }
 
 /// What the driver can do, which it is asked once.
