@@ -2,9 +2,17 @@
 //!
 //! Without a service manager nothing is told, and nothing is missing.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+/// The socket that all is told by, open from the first time on: a process without a free descriptor is alive too.
+static SOCKET: OnceLock<Option<(UnixDatagram, SocketAddr)>> = OnceLock::new();
 
 /// How often the manager's loop tells something when no watchdog asks for more.
 const PULSE: Duration = Duration::from_secs(5);
@@ -51,7 +59,24 @@ pub fn beats() -> impl FnMut(&str) + Send + 'static {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = try_to_tell(states) {
         tracing::debug!(%error, "the service manager could not be told");
     }
+}
+
+fn try_to_tell(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let opened = || open().inspect_err(|error| tracing::warn!(%error, "the service manager cannot be told anything"));
+    let Some((socket, to)) = SOCKET.get_or_init(|| opened().unwrap_or_default()) else { return Ok(()) };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    socket.send_to_addr(lines.as_bytes(), to).map(drop)
+}
+
+/// A socket, and where the service manager listens, if there is one (`NOTIFY_SOCKET`): a path, or `@` and an abstract name.
+fn open() -> io::Result<Option<(UnixDatagram, SocketAddr)>> {
+    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
+    let to = match place.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(&place)?,
+    };
+    Ok(Some((UnixDatagram::unbound()?, to)))
 }

@@ -310,9 +310,9 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::TooManySubnets { .. } => (S::CONFLICT, "OverQuota"),
         Error::ServerHasNics { .. } | Error::KindChange { .. } => (S::CONFLICT, "Conflict"),
         // A right that is missing, or a path that hangs: it works once that has been mended.
-        Error::Netns(NetnsError::Refused { .. } | NetnsError::Hanging(_) | NetnsError::Helper { .. }) => {
-            (S::SERVICE_UNAVAILABLE, "ServiceUnavailable")
-        }
+        Error::Netns(
+            NetnsError::Refused { .. } | NetnsError::Hanging(_) | NetnsError::NoDescriptors { .. } | NetnsError::Helper { .. },
+        ) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Netns(_) => (S::BAD_REQUEST, "InvalidInput"),
         Error::NamespaceChanged { .. } | Error::NamespaceGone { .. } => (S::CONFLICT, "Conflict"),
         Error::BridgeNotAllowed { .. } => (S::FORBIDDEN, "Forbidden"),
@@ -335,6 +335,8 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
             | Trouble::Unmarked
             | Trouble::Helper
             | Trouble::Hanging
+            | Trouble::NamespaceRefused
+            | Trouble::NoDescriptors
             | Trouble::HostNotClosed
             | Trouble::ModuleMissing
             | Trouble::Permission => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
@@ -345,7 +347,12 @@ fn manager(error: &Error, dialect: Dialect) -> Told {
         Error::Store(StoreError::Full) => (S::INSUFFICIENT_STORAGE, "InsufficientStorage"),
         // A disk that refuses may take the next one.
         Error::Store(
-            StoreError::Busy | StoreError::Closed | StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Replaced(_),
+            StoreError::Busy
+            | StoreError::Closed
+            | StoreError::Failed(_)
+            | StoreError::NoDescriptors(_)
+            | StoreError::Damaged(_)
+            | StoreError::Replaced(_),
         )
         | Error::Busy(_)
         | Error::Stopping => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),

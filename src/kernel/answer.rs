@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::uapi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG};
 use super::wire::{self, Message};
-use super::{OpError, Trouble, modules};
+use super::{DESCRIPTORS_REMEDY, OpError, Trouble, modules, no_descriptors};
 use crate::model::Mac;
 use crate::plan::{Address, Op, Route};
 
@@ -194,6 +194,7 @@ fn no_ipv6(errno: Errno) -> &'static str {
 impl From<Refusal> for Failure {
     fn from(Refusal { part, errno, text }: Refusal) -> Self {
         let trouble = match (part, errno) {
+            (_, errno) if no_descriptors(errno) => Trouble::NoDescriptors,
             (Part::Close, errno) if errno != Errno::ETIMEDOUT => Trouble::HostNotClosed,
             (_, Errno::ENODEV) => Trouble::Gone,
             // What the kernel says of a link that is in no bridge (`rtnl_fdb_add`, net/core/rtnetlink.c).
@@ -211,6 +212,7 @@ impl From<Refusal> for Failure {
         };
         let said = match text {
             Some(text) => format!("{} ({errno:?}): {text}", errno.desc()),
+            None if trouble == Trouble::NoDescriptors => format!("{} ({errno:?}); {DESCRIPTORS_REMEDY}", errno.desc()),
             None => format!("{} ({errno:?})", errno.desc()),
         };
         Self { trouble, part, said, errno: Some(errno) }
@@ -249,6 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::NetnsError;
 
     proptest! {
         #[test]
@@ -270,6 +273,20 @@ mod tests {
             assert_eq!((refusal.errno, refusal.text.as_deref()), (Errno::EEXIST, Some("why?")));
             assert_eq!(Failure::from(refusal).trouble, Trouble::Taken);
         }
+    }
+
+    #[test]
+    fn a_want_of_descriptors_is_told_as_that_whatever_was_asked() {
+        for errno in [Errno::EMFILE, Errno::ENFILE] {
+            for part in [Part::Open, Part::Create, Part::Close, Part::Namespace, Part::Look, Part::Persist] {
+                let failure = Failure::system(part, errno);
+                assert_eq!(failure.trouble, Trouble::NoDescriptors, "{part:?}");
+                assert!(failure.said.contains(DESCRIPTORS_REMEDY), "{}", failure.said);
+            }
+            let error = NetnsError::of("/run/netns/a".as_ref(), errno);
+            assert_eq!(error.trouble(), Trouble::NoDescriptors, "{error}");
+        }
+        assert_eq!(NetnsError::of("/run/netns/a".as_ref(), Errno::EIO).trouble(), Trouble::NamespaceRefused);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::plan::{
 };
 use crate::points;
 
-use super::{Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who};
+use super::{Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, no_descriptors};
 
 /// A bridge's port as the kernel makes it.
 const FRESH: BridgePort =
@@ -770,11 +770,11 @@ impl Host for FakeHost {
                 Ok(Found { pin, by_process: path.starts_with("/proc") })
             }
         };
-        points::call(("netns", "enter"), enter, |errno| NetnsError::Refused { path: shown(), said: errno.desc().to_owned() })
+        points::call(("netns", "enter"), enter, |errno| NetnsError::of(path, errno))
     }
 
-    fn lives(&mut self, pin: NetnsPin) -> bool {
-        lock(&self.world).netns.values().any(|netns| netns.cookie == pin.cookie)
+    fn lives(&mut self, pin: NetnsPin) -> Result<bool, NetnsError> {
+        Ok(lock(&self.world).netns.values().any(|netns| netns.cookie == pin.cookie))
     }
 
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {
@@ -825,7 +825,8 @@ fn module_of(op: &Op) -> Option<&'static str> {
 
 /// A look that failed.
 fn unread(errno: Errno, doing: String) -> OpError {
-    OpError { trouble: Trouble::Other, doing, said: errno.desc().to_owned() }
+    let trouble = if no_descriptors(errno) { Trouble::NoDescriptors } else { Trouble::Other };
+    OpError { trouble, doing, said: errno.desc().to_owned() }
 }
 
 fn refused(trouble: Trouble, doing: String) -> OpError {

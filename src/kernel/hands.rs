@@ -53,7 +53,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `submit`.
-    fn lives(&self, pin: NetnsPin) -> Result<Answer<bool>, Refused>;
+    fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, Refused>;
 
     /// The name a port's NIC has in its guest's namespace.
     ///
@@ -188,7 +188,7 @@ impl<H: Host> Hands for Workshop<H> {
         self.guests.ask(move |host| host.inspect(&path))
     }
 
-    fn lives(&self, pin: NetnsPin) -> Result<Answer<bool>, Refused> {
+    fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, Refused> {
         self.guests.ask(move |host| host.lives(pin))
     }
 

@@ -19,7 +19,7 @@ use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
     Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, defaults,
-    guest, links, seen,
+    guest, links, no_descriptors, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{BroadRoute, Kind, LinkSeen, Op};
@@ -122,7 +122,7 @@ impl Host for LinuxHost {
         self.home.inspect(path)
     }
 
-    fn lives(&mut self, pin: NetnsPin) -> bool {
+    fn lives(&mut self, pin: NetnsPin) -> Result<bool, NetnsError> {
         self.home.lives(pin)
     }
 
@@ -143,6 +143,7 @@ impl Host for LinuxHost {
     fn lacks(&mut self) -> Vec<Lack> {
         let tun = tap::usable().err().map(|error| match error.lacks_driver() {
             true => Lack::Module { module: "tun", said: error.to_string() },
+            false if no_descriptors(error.errno) => Lack::Descriptors { said: format!("{error} ({:?})", error.errno) },
             false => Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() },
         });
         let modules = match self.fresh() {
@@ -150,7 +151,8 @@ impl Host for LinuxHost {
             Err(_) => Vec::new(),
         };
         let helper = self.home.door().closed().map(|said| Lack::NetnsHelper { said });
-        let closing = self.nft.usable().err().map(|failure| Lack::HostClosing { said: failure.said });
+        let closing = self.nft.usable().err().filter(|failure| failure.trouble != Trouble::NoDescriptors);
+        let closing = closing.map(|failure| Lack::HostClosing { said: failure.said });
         modules.into_iter().chain(tun).chain(helper).chain(closing).collect()
     }
 
@@ -339,6 +341,7 @@ fn tap_failure(part: Part, error: TapError) -> Failure {
         return Failure::new(Trouble::ModuleMissing, part, said).wanting("tun");
     }
     match (call, errno) {
+        (_, errno) if no_descriptors(errno) => Failure::system(part, errno),
         (Call::Open, _) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
         (_, Errno::EPERM | Errno::EACCES) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
         (Call::Create, Errno::EBUSY | Errno::EEXIST) => Failure::new(Trouble::Taken, part, said),

@@ -45,6 +45,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
+use nix::errno::Errno;
+
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId};
 use crate::plan::{BroadRoute, LinkSeen, Op};
 use crate::points;
@@ -121,7 +123,10 @@ pub trait Host: Send + 'static {
 
     /// Whether a namespace still lives, as far as a process in it or a mount of it shows. Costs an entry into every
     /// namespace of the host, so it is for the rare question only.
-    fn lives(&mut self, pin: NetnsPin) -> bool;
+    ///
+    /// # Errors
+    /// It could not be looked for everywhere: it may live.
+    fn lives(&mut self, pin: NetnsPin) -> Result<bool, NetnsError>;
 
     /// The name a port's NIC has in its guest's namespace.
     ///
@@ -196,6 +201,11 @@ pub enum Lack {
     },
     /// What closes an agent-made bridge to the host.
     HostClosing {
+        /// The system's answer.
+        said: String,
+    },
+    /// A free file descriptor.
+    Descriptors {
         /// The system's answer.
         said: String,
     },
@@ -288,6 +298,10 @@ pub enum Trouble {
     Helper,
     /// The namespace's path does not open in time.
     Hanging,
+    /// The namespace cannot be entered, for another reason than that it is gone.
+    NamespaceRefused,
+    /// This process, or the host, has no file descriptor left (EMFILE, ENFILE).
+    NoDescriptors,
     /// IPv6 is switched off in the guest's namespace, or in the kernel.
     Ipv6Off,
     /// The guest's settings do not fit its namespace (an address or route the kernel refuses there).
@@ -306,6 +320,16 @@ pub enum Trouble {
 
 /// What brings the helper's socket back, whether it is stopped, given up, or without its file.
 pub const HELPER_REMEDY: &str = "systemctl reset-failed 'nicd-netns.*'; systemctl restart nicd-netns.socket";
+
+/// What brings file descriptors back.
+pub const DESCRIPTORS_REMEDY: &str =
+    "close idle connections, or give nicd more descriptors (LimitNOFILE= in its unit), or the host (sysctl fs.file-max)";
+
+/// Whether a call failed because this process (EMFILE) or the host (ENFILE) has no file descriptor left, which says nothing
+/// about what was to be opened.
+pub fn no_descriptors(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE)
+}
 
 /// Why a path is no namespace for a guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -329,6 +353,14 @@ pub enum NetnsError {
         "{0} does not open: an earlier attempt to open it, or many others, still wait for an answer; it works once its file system answers"
     )]
     Hanging(String),
+    /// There is no file descriptor to enter it by: it may be there or not.
+    #[error("{path} cannot be entered: {said}; {DESCRIPTORS_REMEDY}")]
+    NoDescriptors {
+        /// The path.
+        path: String,
+        /// The system's answer.
+        said: String,
+    },
     /// It cannot be entered or read.
     #[error("{path} cannot be entered: {said}")]
     Refused {
@@ -345,4 +377,26 @@ pub enum NetnsError {
         /// The system's answer.
         said: String,
     },
+}
+
+impl NetnsError {
+    /// What a system call's failure means for a namespace that was to be entered.
+    pub(crate) fn of(path: &Path, errno: Errno) -> Self {
+        let (path, said) = (path.display().to_string(), format!("{} ({errno:?})", errno.desc()));
+        match no_descriptors(errno) {
+            true => Self::NoDescriptors { path, said },
+            false => Self::Refused { path, said },
+        }
+    }
+
+    /// What it means for an op that was to enter the namespace.
+    pub(crate) fn trouble(&self) -> Trouble {
+        match self {
+            Self::Missing(_) | Self::NotNetns(_) | Self::Own(_) | Self::OwnProcess(_) => Trouble::Namespace,
+            Self::Hanging(_) => Trouble::Hanging,
+            Self::NoDescriptors { .. } => Trouble::NoDescriptors,
+            Self::Refused { .. } => Trouble::NamespaceRefused,
+            Self::Helper { .. } => Trouble::Helper,
+        }
+    }
 }

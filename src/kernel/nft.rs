@@ -76,7 +76,7 @@ impl Nft {
         }
         let failure = match closed {
             Ok(()) => return Ok(()),
-            Err(failure) if failure.trouble == Trouble::TimedOut => return Err(failure),
+            Err(failure) if matches!(failure.trouble, Trouble::TimedOut | Trouble::NoDescriptors) => return Err(failure),
             Err(failure) => failure,
         };
         // The kernel says ENOENT of a device that is gone as of a hook that it does not have.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use crate::kernel::{HELPER_REMEDY, Lack, module_remedy};
+use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, Lack, module_remedy};
 use crate::model::Status;
 
 use super::{Manager, Problem, answered};
@@ -124,6 +124,11 @@ impl From<&Lack> for Problem {
             Lack::HostClosing { said } => {
                 super::closing::problem(format!("this kernel does not let nicd close a bridge to the host ({said})"))
             }
+            Lack::Descriptors { said } => Self {
+                reason: "no_descriptors",
+                detail: format!("no tap can be made and no namespace entered: {said}"),
+                remedy: DESCRIPTORS_REMEDY.to_owned(),
+            },
             Lack::NetnsHelper { said } => Self {
                 reason: "netns_helper_unreachable",
                 detail: format!("no network namespace can be entered: nicd-netns does not answer ({said})"),

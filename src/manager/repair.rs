@@ -352,7 +352,9 @@ impl Manager {
         };
         let found = match answered(self.hands.inspect(path.clone().into())?).await? {
             Ok(found) => found,
-            Err(_) => return Ok(false),
+            Err(error) if error.trouble() == Trouble::Namespace => return Ok(false),
+            // Whether there is one is not known.
+            Err(error) => return Err(error.into()),
         };
         self.refuse_another(server, &path, found.pin).await?;
         let record = {
@@ -383,7 +385,7 @@ impl Manager {
             state.servers.get(&server).and_then(|entry| entry.record.pin).filter(|pinned| same_path && *pinned != found)
         };
         let Some(pinned) = pinned else { return Ok(()) };
-        match answered(self.hands.lives(pinned)?).await? {
+        match answered(self.hands.lives(pinned)?).await?? {
             true => Err(Error::NamespaceChanged { path: path.to_owned(), server }),
             false => Ok(()),
         }

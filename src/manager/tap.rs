@@ -31,7 +31,7 @@ pub enum NotOpened {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(OpError),
-    /// Too much waits for the kernel, or the daemon ends.
+    /// Too much waits for the kernel, there is no descriptor, or the daemon ends.
     #[error("{0}")]
     Later(String),
 }
@@ -48,6 +48,7 @@ impl Manager {
         answered(answer).await.map_err(later)?.map_err(|error| match error.trouble {
             Trouble::Taken => NotOpened::Busy(port),
             Trouble::Gone => NotOpened::NotBuilt { port, phase: self.port(port).map_or("gone", |view| view.phase.as_str()) },
+            Trouble::NoDescriptors => NotOpened::Later(error.to_string()),
             _ => NotOpened::Kernel(error),
         })
     }

@@ -106,7 +106,9 @@ impl Manager {
 
     async fn compare(self: &Arc<Self>) -> Result<Verified, Error> {
         let stored = match self.store.read().await {
-            Err(error @ (StoreError::Busy | StoreError::Closed | StoreError::Replaced(_))) => return Err(error.into()),
+            Err(error @ (StoreError::Busy | StoreError::Closed | StoreError::NoDescriptors(_) | StoreError::Replaced(_))) => {
+                return Err(error.into());
+            }
             read => read,
         };
         self.look_at_everything().await?;

@@ -80,18 +80,21 @@ impl Files {
     }
 
     /// Compares what lies there with what was opened, `last` being the last commit; none when all is as it was left.
-    pub fn changed(&mut self, last: u64) -> Option<Change> {
+    ///
+    /// # Errors
+    /// That cannot be known for want of a descriptor.
+    pub fn changed(&mut self, last: u64) -> Result<Option<Change>, StoreError> {
         let (path, opened) = &self.database;
         let meta = match same(path, *opened) {
             Ok(meta) => meta,
-            Err(what) => return Some(Change::Moved(what)),
+            Err(what) => return Ok(Some(Change::Moved(what))),
         };
         let log = match same(&self.log.0, self.log.1) {
             Ok(meta) => meta.len(),
-            Err(what) => return Some(Change::Log(what)),
+            Err(what) => return Ok(Some(Change::Log(what))),
         };
         if let Err(what) = same(&self.index.0, self.index.1) {
-            return Some(Change::Log(what));
+            return Ok(Some(Change::Log(what)));
         }
         let (now, cut) = (stamp(&meta), log < self.log_length);
         if now != self.left || cut {
@@ -102,15 +105,16 @@ impl Files {
                 Ok((id, commit)) => {
                     let found = format!("store {id} at commit {commit} instead of {} at {least} or later", self.store_id);
                     let file = if cut { "the write-ahead log was cut: without it there is" } else { "there is" };
-                    return Some(Change::Overwritten(format!("{file} {found} in {}", path.display())));
+                    return Ok(Some(Change::Overwritten(format!("{file} {found} in {}", path.display()))));
                 }
+                Err(error @ StoreError::NoDescriptors(_)) => return Err(error),
                 Err(error) => {
-                    return Some(Change::Overwritten(format!("{} was cut or overwritten: {error}", path.display())));
+                    return Ok(Some(Change::Overwritten(format!("{} was cut or overwritten: {error}", path.display()))));
                 }
             }
         }
         (self.left, self.log_length) = (now, log);
-        None
+        Ok(None)
     }
 
     /// Notes that a flush has written to the log.

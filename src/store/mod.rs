@@ -66,6 +66,9 @@ pub enum StoreError {
     /// The disk or the database refused.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// A file could not be opened for want of a descriptor: what is in it is not known.
+    #[error("no file of the store can be opened: {0}; close connections, or raise LimitNOFILE= in nicd's unit")]
+    NoDescriptors(String),
     /// The file was written by a newer nicd.
     #[error("{file} has schema version {found}; this nicd knows up to {known}. Run the newer nicd, or restore an older copy")]
     Newer {
@@ -111,6 +114,7 @@ impl StoreError {
         match errno {
             Errno::ENOSPC | Errno::EDQUOT => Self::Full,
             Errno::EBUSY => Self::Busy,
+            Errno::EMFILE | Errno::ENFILE => Self::NoDescriptors(format!("{} ({errno:?})", errno.desc())),
             errno => Self::Failed(errno.desc().to_owned()),
         }
     }
@@ -122,6 +126,7 @@ impl StoreError {
             Self::Conflict(_) => "conflict",
             Self::Damaged(_) => "damaged",
             Self::Failed(_) => "failed",
+            Self::NoDescriptors(_) => "no_descriptors",
             Self::Denied(_) => "denied",
             Self::Newer { .. } | Self::NewerRecord(_) => "newer",
             Self::Held(_) => "held",
@@ -471,8 +476,16 @@ fn failed(error: rusqlite::Error) -> StoreError {
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => StoreError::Busy,
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
         Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Conflict(error.to_string()),
+        // SQLite does not say why.
+        Some(rusqlite::ErrorCode::CannotOpen) => no_descriptor().unwrap_or_else(|| StoreError::Failed(error.to_string())),
         _ => StoreError::Failed(error.to_string()),
     }
+}
+
+/// That no file at all can be opened, if so.
+fn no_descriptor() -> Option<StoreError> {
+    let refused = std::fs::File::open("/").err().map(io_failed);
+    refused.filter(|error| matches!(error, StoreError::NoDescriptors(_)))
 }
 
 /// What a file call said, as one of ours.

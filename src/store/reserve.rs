@@ -1,9 +1,13 @@
 //! Room on the disk that is kept for detaches: a file whose only use is that it can be given up when the disk is full.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+
+use nix::unistd::truncate;
+
+use super::{StoreError, io_failed};
 
 /// What is kept in any case, in bytes: some commits, and the log's way into the database.
 const LEAST: u64 = 512 * 1024;
@@ -38,27 +42,31 @@ impl Reserve {
         (LEAST + detaches).next_multiple_of(LEAST)
     }
 
-    /// Takes so much room, unless it is taken already; whether it is there. What does not fit is given back.
-    pub fn fill(&self, bytes: u64) -> bool {
+    /// Takes so much room, unless it is taken already. What does not fit is given back.
+    ///
+    /// # Errors
+    /// It cannot be had: the disk is full, or a descriptor is missing.
+    pub fn fill(&self, bytes: u64) -> Result<(), StoreError> {
         let is = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
         if is >= bytes {
-            return true;
+            return Ok(());
         }
-        let filled = self.extend(is, bytes);
-        if filled.is_err() {
+        self.extend(is, bytes).map_err(|error| {
             match is {
                 0 => self.release(),
-                is => self.trim(is),
+                is => _ = self.trim(is),
             }
-        }
-        filled.is_ok()
+            match io_failed(error) {
+                error @ StoreError::NoDescriptors(_) => error,
+                _ => StoreError::Full,
+            }
+        })
     }
 
-    /// Gives up what is beyond so much.
-    pub fn trim(&self, bytes: u64) {
-        if std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() > bytes) {
-            let _ = File::options().write(true).open(&self.path).and_then(|file| file.set_len(bytes));
-        }
+    /// Gives up what is beyond so much; whether that was something. It needs no descriptor.
+    pub fn trim(&self, bytes: u64) -> bool {
+        let Ok(length) = i64::try_from(bytes) else { return false };
+        std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() > bytes) && truncate(&self.path, length).is_ok()
     }
 
     fn extend(&self, from: u64, to: u64) -> io::Result<()> {
@@ -78,8 +86,7 @@ impl Reserve {
     /// Gives a part of it up; whether there was one.
     pub fn give(&self) -> bool {
         let is = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        self.trim(is.saturating_sub(STEP));
-        is > 0
+        self.trim(is.saturating_sub(STEP))
     }
 
     /// Gives all of it up.

@@ -101,7 +101,7 @@ impl Writer {
         };
         writer.listen()?;
         writer.move_log("TRUNCATE");
-        let room = writer.reserve.fill(Reserve::needed(ports, writer.log_is_held()));
+        let room = writer.reserve.fill(Reserve::needed(ports, writer.log_is_held())).is_ok();
         writer.numbers.room.store(room, Ordering::Relaxed);
         Ok(writer)
     }
@@ -174,9 +174,9 @@ impl Writer {
             answer(batch, &Err(error));
             return Vec::new();
         }
-        if !self.has_room(&batch) {
+        if let Err(error) = self.make_room(&batch) {
             // What is kept for detaches is not theirs to grow into.
-            batch = refuse_growing(batch);
+            batch = refuse_growing(batch, &error);
         }
         if batch.is_empty() {
             return batch;
@@ -198,7 +198,7 @@ impl Writer {
     fn make_do(&mut self, batch: Vec<Transaction>) {
         self.numbers.room.store(false, Ordering::Relaxed);
         self.settle();
-        let mut freeing = refuse_growing(batch);
+        let mut freeing = refuse_growing(batch, &StoreError::Full);
         if freeing.is_empty() {
             return;
         }
@@ -245,11 +245,11 @@ impl Writer {
         waiting
     }
 
-    /// Whether what is kept for detaches is there, or can be had again when something is to grow.
-    fn has_room(&mut self, batch: &[Transaction]) -> bool {
+    /// Has what is kept for detaches again when something is to grow.
+    fn make_room(&mut self, batch: &[Transaction]) -> Result<(), StoreError> {
         let growing = batch.iter().filter(|one| one.purpose == Purpose::Growing).count();
         if growing == 0 {
-            return true;
+            return Ok(());
         }
         self.uncounted = self.uncounted.saturating_add(u64::try_from(growing).unwrap_or(u64::MAX));
         let held = self.log_is_held();
@@ -258,9 +258,12 @@ impl Writer {
             self.uncounted = 0;
         }
         let needed = Reserve::needed(self.ports.saturating_add(self.uncounted), held);
-        let room = (self.numbers.room.load(Ordering::Relaxed) && !held) || self.reserve.fill(needed);
-        self.numbers.room.store(room, Ordering::Relaxed);
-        room
+        if self.numbers.room.load(Ordering::Relaxed) && !held {
+            return Ok(());
+        }
+        let filled = self.reserve.fill(needed);
+        self.numbers.room.store(filled.is_ok(), Ordering::Relaxed);
+        filled
     }
 
     /// One durable commit of every transaction that is acceptable by itself. After an error none of them is written.
@@ -407,11 +410,11 @@ impl Writer {
     /// Looks whether the files are the ones that were opened. Where the log alone was taken away, it is made anew: what it
     /// held is still there for whoever has it open.
     fn same_files(&mut self) -> Result<(), StoreError> {
-        let mut found = self.files.changed(self.last);
+        let mut found = self.files.changed(self.last)?;
         if let Some(FileChange::Log(what)) = &found {
             tracing::error!(%what, "the store's log was taken away; what it held is written into the database");
             found = match self.open_again() {
-                Ok(()) => self.files.changed(self.last),
+                Ok(()) => self.files.changed(self.last)?,
                 Err(error) => {
                     tracing::error!(%error, "the store could not be opened again");
                     found
@@ -465,10 +468,10 @@ impl Writer {
     }
 }
 
-/// Answers what adds something, and gives back the rest.
-fn refuse_growing(batch: Vec<Transaction>) -> Vec<Transaction> {
+/// Answers what adds something with this error, and gives back the rest.
+fn refuse_growing(batch: Vec<Transaction>, error: &StoreError) -> Vec<Transaction> {
     let (freeing, growing): (Vec<_>, Vec<_>) = batch.into_iter().partition(|one| one.purpose == Purpose::Freeing);
-    answer(growing, &Err(StoreError::Full));
+    answer(growing, &Err(error.clone()));
     freeing
 }
 

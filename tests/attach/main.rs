@@ -15,6 +15,7 @@ mod witness;
 
 mod addresses;
 mod bridges;
+mod descriptors;
 mod document;
 mod drift;
 mod fdb;

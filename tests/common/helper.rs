@@ -43,7 +43,12 @@ impl Helper {
 
     /// Lets it stand still, or go on.
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().expect("a pid")), signal).expect("kill");
+        kill(self.pid(), signal).expect("kill");
+    }
+
+    /// The running process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("a pid"))
     }
 
     /// Starts it again on its socket, as the next caller would make systemd do.

@@ -24,6 +24,7 @@ const KERNEL: &[Errno] = &[
     Errno::ETIMEDOUT,
     Errno::EOPNOTSUPP,
     Errno::ENOTUNIQ,
+    Errno::EMFILE,
 ];
 
 /// What a disk's refusal may say.

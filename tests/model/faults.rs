@@ -15,13 +15,15 @@ use crate::check::Reference;
 use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, attach, create_port, detach, on, port_of};
 
 /// What a kernel may say no with.
-const TROUBLES: [Trouble; 8] = [
+const TROUBLES: [Trouble; 10] = [
     Trouble::Taken,
     Trouble::Gone,
     Trouble::BridgeFull,
     Trouble::NoBridge,
     Trouble::Namespace,
     Trouble::Hanging,
+    Trouble::NamespaceRefused,
+    Trouble::NoDescriptors,
     Trouble::TimedOut,
     Trouble::Other,
 ];

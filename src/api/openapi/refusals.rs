@@ -207,6 +207,7 @@ fn guests() -> Vec<(Error, &'static [Act])> {
         (Error::Netns(NetnsError::OwnProcess("/proc/self/ns/net".to_owned())), &[PutServer]),
         (Error::Netns(NetnsError::Refused { path: path(), said: "Operation not permitted (EPERM)".into() }), &[PutServer]),
         (Error::Netns(NetnsError::Hanging(path())), &[PutServer]),
+        (Error::Netns(NetnsError::NoDescriptors { path: path(), said: "Too many open files (EMFILE)".into() }), &[PutServer]),
         (Error::Netns(NetnsError::Helper { path: path(), said: "Connection refused (os error 111)".into() }), &[PutServer]),
         (Error::NamespaceChanged { path: path(), server: server() }, &[PutServer, Attach]),
         (Error::NamespaceGone { path: path(), server: server(), by_process: false }, &[Attach]),
@@ -241,6 +242,8 @@ fn host() -> Vec<(Error, &'static [Act])> {
         (kernel(Trouble::Permission, "Operation not permitted (EPERM)"), ANY),
         (kernel(Trouble::ModuleMissing, "module veth is missing (Operation not supported (EOPNOTSUPP))"), &[Attach]),
         (kernel(Trouble::HostNotClosed, "Operation not supported (EOPNOTSUPP)"), &[Attach]),
+        (kernel(Trouble::NamespaceRefused, "/run/netns/blue cannot be entered: Input/output error (EIO)"), &[Attach]),
+        (kernel(Trouble::NoDescriptors, "Too many open files (EMFILE)"), ANY),
         (kernel(Trouble::Hanging, "/run/netns/blue does not open"), &[Attach]),
         (kernel(Trouble::Helper, "nicd-netns does not answer"), &[Attach]),
         (kernel(Trouble::TimedOut, "no answer in 5 s"), ANY),
@@ -256,6 +259,7 @@ fn store() -> Vec<(Error, &'static [Act])> {
         (Error::Store(StoreError::Replaced("/var/lib/nicd/nicd.db is gone".into())), &[Write, Host]),
         (Error::Store(StoreError::Damaged("database disk image is malformed".into())), &[Write]),
         (Error::Store(StoreError::Failed("disk I/O error".into())), &[Write, Host]),
+        (Error::Store(StoreError::NoDescriptors("Too many open files (EMFILE)".into())), &[Write, Host]),
         (Error::Stopping, &[Write, Host]),
     ]
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::super::socket::Netlink;
-use super::super::{NetnsError, capabilities, tap};
-use super::enter::{OPENING, refused, socket_inside};
+use super::super::{NetnsError, capabilities, no_descriptors, tap};
+use super::enter::{OPENING, socket_inside};
 use super::{Entered, Named, words};
 use crate::points;
 
@@ -52,7 +53,7 @@ impl Door {
             Self::Here => socket_inside(named),
             Self::Helper => ask(named),
         };
-        points::call(("netns", "enter"), enter, |errno| refused(&named.shown(), errno.desc()))
+        points::call(("netns", "enter"), enter, |errno| NetnsError::of(&named.shown(), errno))
     }
 
     /// Why it does not open, as far as that can be told without starting the helper: its socket is not there for this
@@ -69,6 +70,10 @@ impl Door {
             true => UnixStream::connect(HELPER).map(drop),
             false => Ok(()),
         });
+        // That this process has no descriptor left says nothing about the helper.
+        if answers.as_ref().is_err_and(|error| here(error).is_some()) {
+            return None;
+        }
         FAILED.store(answers.is_err(), Ordering::Relaxed);
         answers.err().map(|error| error.to_string())
     }
@@ -85,6 +90,9 @@ fn ask(named: &Named) -> Result<Entered, NetnsError> {
     }
     let mut answer = [0; words::ANSWER];
     let exchanged = exchange(&request, &mut answer);
+    if let Some(errno) = exchanged.as_ref().err().and_then(here) {
+        return Err(NetnsError::of(&named.shown(), errno));
+    }
     FAILED.store(exchanged.is_err(), Ordering::Relaxed);
     *silent() = exchanged.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock).then(Instant::now);
     let (length, socket) = exchanged.map_err(|error| unreachable(error.to_string()))?;
@@ -94,6 +102,11 @@ fn ask(named: &Named) -> Result<Entered, NetnsError> {
         }
         (said, _) => Err(words::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
     }
+}
+
+/// Why no question could be asked, or no answer be taken, where that is this process's own want of descriptors.
+fn here(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw).filter(|errno| no_descriptors(*errno))
 }
 
 /// Whether it was waited for in vain just now.

@@ -4,6 +4,7 @@
 //! host's, and a path that hangs holds up no more than the wait for it.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
     let work = move || {
         let entered = match &wanted {
             Named::Path(path) => step_inside(path),
-            Named::Cookie(cookie) => search(*cookie).ok_or_else(|| NetnsError::Missing(wanted.shown().display().to_string())),
+            Named::Cookie(cookie) => search(*cookie, &wanted.shown()),
         };
         drop(ticket);
         // A caller that has given up no longer listens; what was opened is then dropped.
@@ -106,7 +107,7 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
 /// Moves this thread, which ends soon, into the namespace, and opens the socket.
 fn step_inside(path: &Path) -> Result<Entered, NetnsError> {
     let not_netns = || NetnsError::NotNetns(path.display().to_string());
-    let refused = |errno: Errno| refused(path, errno.desc());
+    let refused = |errno: Errno| NetnsError::of(path, errno);
     let place = follow(path).map_err(|errno| match errno {
         Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => NetnsError::Missing(path.display().to_string()),
         errno => refused(errno),
@@ -122,7 +123,10 @@ fn step_inside(path: &Path) -> Result<Entered, NetnsError> {
     if place.by_us {
         return Err(NetnsError::OwnProcess(path.display().to_string()));
     }
-    let netlink = Netlink::open().map_err(|failure| self::refused(path, &failure.said))?;
+    let netlink = Netlink::open().map_err(|failure| match failure.errno {
+        Some(errno) => refused(errno),
+        None => self::refused(path, &failure.said),
+    })?;
     Ok(Entered { netlink, by_process: place.by_process })
 }
 
@@ -132,27 +136,43 @@ fn reopened(place: &OwnedFd) -> nix::Result<OwnedFd> {
     open(format!("/proc/self/fd/{}", place.as_raw_fd()).as_str(), flags, Mode::empty())
 }
 
-/// The namespace with this cookie among those that a process is in or that are mounted where this process sees them.
-fn search(cookie: u64) -> Option<Entered> {
+/// The namespace with this cookie among those that a process is in or that are mounted where this process sees them. One that
+/// could not be looked at for want of a descriptor may be it.
+fn search(cookie: u64, shown: &Path) -> Result<Entered, NetnsError> {
+    let unlisted = |error: io::Error| match error.raw_os_error() {
+        Some(errno) => NetnsError::of(shown, Errno::from_raw(errno)),
+        None => refused(shown, &error.to_string()),
+    };
     let mut seen = BTreeSet::new();
-    let unseen = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| seen.insert((found.dev(), found.ino())));
-    let entered = processes().chain(mounts()).filter(unseen).filter_map(|path| step_inside(&path).ok());
-    entered.into_iter().find(|entered| tap::netns_cookie(entered.netlink.socket()) == Ok(cookie))
+    let mut unseen = |path: &Path| std::fs::metadata(path).is_ok_and(|found| seen.insert((found.dev(), found.ino())));
+    let paths = processes().and_then(|processes| Ok([processes, mounts()?].concat())).map_err(unlisted)?;
+    for path in paths.iter().filter(|path| unseen(path)) {
+        match step_inside(path) {
+            Ok(entered) if tap::netns_cookie(entered.netlink.socket()) == Ok(cookie) => return Ok(entered),
+            Err(error @ NetnsError::NoDescriptors { .. }) => return Err(error),
+            _ => {}
+        }
+    }
+    Err(NetnsError::Missing(shown.display().to_string()))
 }
 
 /// The namespaces processes are in.
-fn processes() -> impl Iterator<Item = PathBuf> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbered = all.filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
-    numbered.map(|entry| entry.path().join("ns/net"))
+fn processes() -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+            found.push(entry.path().join("ns/net"));
+        }
+    }
+    Ok(found)
 }
 
 /// The namespaces that are mounted somewhere (proc_pid_mountinfo(5)).
-fn mounts() -> impl Iterator<Item = PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted: Vec<PathBuf> =
-        table.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(4).map(unescaped)).collect();
-    mounted.into_iter()
+fn mounts() -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mounted = table.lines().filter(|line| line.contains(" - nsfs "));
+    Ok(mounted.filter_map(|line| line.split(' ').nth(4).map(unescaped)).collect())
 }
 
 /// A path of the table, in which space, tab, line feed and backslash are octal (`mangle`, fs/seq_file.c).

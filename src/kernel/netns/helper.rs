@@ -9,6 +9,7 @@
 //! It must see the host's mounts as they come and go, so its unit gives it no mount namespace of its own; the host's
 //! network it need not see.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::super::socket::Netlink;
-use super::super::{NetnsError, tap};
+use super::super::{NetnsError, no_descriptors, tap};
 use super::enter::{refused, socket_inside};
 use super::{Entered, words};
 
@@ -30,6 +31,9 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a caller may take to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long accepting rests when there is no descriptor at all for a caller, who waits in the queue.
+const REST: Duration = Duration::from_millis(100);
 
 /// Why the helper cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +57,39 @@ pub fn run() -> Result<(), HelperError> {
     // Who made the socket did so in the host's namespace; this process is in one without any link.
     let host = tap::netns_cookie(&listener).map_err(|errno| HelperError::Socket(errno.into()))?;
     let here = here().map_err(HelperError::Socket)?;
+    let mut spare = Some(spare().map_err(HelperError::Socket)?);
     while is_asked(&listener).map_err(HelperError::Socket)? {
-        let (caller, _) = listener.accept().map_err(HelperError::Socket)?;
-        if let Err(error) = serve(caller, daemon, [host, here]) {
+        let served = match listener.accept() {
+            Ok((caller, _)) => serve(caller, daemon, |request| answer(request, [host, here])),
+            Err(error) if lacks_descriptors(&error) => {
+                drop(spare.take());
+                let told =
+                    listener.accept().and_then(|(caller, _)| serve(caller, daemon, |request| Err(out_of(request, &error))));
+                spare = self::spare().ok();
+                told.inspect_err(|_| std::thread::sleep(REST))
+            }
+            Err(error) => return Err(HelperError::Socket(error)),
+        };
+        if let Err(error) = served {
             tracing::warn!(%error, "a caller got no answer");
         }
     }
     Ok(())
+}
+
+/// A descriptor that is given up to take a caller by who is to be told that there is none.
+fn spare() -> io::Result<File> {
+    File::open("/dev/null")
+}
+
+fn lacks_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|errno| no_descriptors(Errno::from_raw(errno)))
+}
+
+/// What a caller is told when only the spare descriptor was left for it.
+fn out_of(request: &[u8], error: &io::Error) -> NetnsError {
+    let shown = words::read_request(request).map(|named| named.shown()).unwrap_or_default();
+    NetnsError::of(&shown, error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
 }
 
 /// The namespace this process is in, by its cookie.
@@ -86,7 +116,7 @@ fn is_asked(listener: &UnixListener) -> io::Result<bool> {
 }
 
 /// One question and its answer.
-fn serve(mut caller: UnixStream, daemon: u32, own: [u64; 2]) -> io::Result<()> {
+fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Result<Entered, NetnsError>) -> io::Result<()> {
     caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
     let uid = getsockopt(&caller, PeerCredentials)?.uid();
@@ -100,7 +130,7 @@ fn serve(mut caller: UnixStream, daemon: u32, own: [u64; 2]) -> io::Result<()> {
     if request.is_empty() {
         return Ok(());
     }
-    match answer(&request, own) {
+    match answer(&request) {
         Ok(Entered { netlink, by_process }) => {
             let letter = if by_process { words::BY_PROCESS } else { words::SOCKET };
             tap::send(caller.as_fd(), letter, Some(netlink.socket().as_fd()))
@@ -116,6 +146,6 @@ fn answer(request: &[u8], own: [u64; 2]) -> Result<Entered, NetnsError> {
     match tap::netns_cookie(entered.netlink.socket()) {
         Ok(cookie) if !own.contains(&cookie) => Ok(entered),
         Ok(_own) => Err(NetnsError::Own(named.shown().display().to_string())),
-        Err(errno) => Err(refused(&named.shown(), errno.desc())),
+        Err(errno) => Err(NetnsError::of(&named.shown(), errno)),
     }
 }

@@ -93,11 +93,7 @@ impl Home {
     /// The same, which must be the pinned one.
     pub(super) fn enter_pinned(self, path: &Path, pin: NetnsPin) -> Result<Inside, Failure> {
         let wrong = |trouble, said: String| Failure::new(trouble, Part::Namespace, said);
-        let inside = self.enter(path).map_err(|error| match error {
-            NetnsError::Helper { .. } => wrong(Trouble::Helper, error.to_string()),
-            NetnsError::Hanging(_) => wrong(Trouble::Hanging, error.to_string()),
-            error => wrong(Trouble::Namespace, error.to_string()),
-        })?;
+        let inside = self.enter(path).map_err(|error| wrong(error.trouble(), error.to_string()))?;
         match self.pin(&inside) == pin {
             true => Ok(inside),
             false => {
@@ -107,11 +103,16 @@ impl Home {
         }
     }
 
-    /// Whether the pinned namespace is one of those that a process is in or that are mounted somewhere. One that could
-    /// not be looked for may live.
-    pub(super) fn lives(self, pin: NetnsPin) -> bool {
-        let found = || self.door.open(&Named::Cookie(pin.cookie));
-        pin.boot_id == self.boot_id && !matches!(found(), Err(NetnsError::Missing(_)))
+    /// Whether the pinned namespace is one of those that a process is in or that are mounted somewhere.
+    pub(super) fn lives(self, pin: NetnsPin) -> Result<bool, NetnsError> {
+        if pin.boot_id != self.boot_id {
+            return Ok(false);
+        }
+        match self.door.open(&Named::Cookie(pin.cookie)) {
+            Ok(_) => Ok(true),
+            Err(NetnsError::Missing(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The namespace that `path` names.
@@ -127,7 +128,7 @@ impl Home {
 
 impl Inside {
     fn at(path: &Path, netlink: Netlink, by_process: bool) -> Result<Self, NetnsError> {
-        let refused = |errno: nix::errno::Errno| enter::refused(path, errno.desc());
+        let refused = |errno| NetnsError::of(path, errno);
         let cookie = tap::netns_cookie(netlink.socket()).map_err(refused)?;
         let fd = tap::netns_of(netlink.socket()).map_err(refused)?;
         Ok(Self { netlink, fd, cookie, by_process })

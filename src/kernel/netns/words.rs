@@ -11,6 +11,7 @@
 //! | `P` with a descriptor | the same, and the path names a process |
 //! | `M` `N` `O` `U` | it is missing · it is no network namespace · it is the host's own · the path names nicd itself |
 //! | `H` | it does not open in time |
+//! | `D` and a text | there is no file descriptor to enter it by |
 //! | `R` and a text | why it cannot be entered |
 
 use std::ffi::OsStr;
@@ -60,6 +61,7 @@ pub(super) fn refusal(error: &NetnsError) -> Vec<u8> {
         NetnsError::Own(_) => (b'O', ""),
         NetnsError::OwnProcess(_) => (b'U', ""),
         NetnsError::Hanging(_) => (b'H', ""),
+        NetnsError::NoDescriptors { said, .. } => (b'D', said.as_str()),
         NetnsError::Refused { said, .. } | NetnsError::Helper { said, .. } => (b'R', said.as_str()),
     };
     let said = said.as_bytes();
@@ -75,6 +77,7 @@ pub(super) fn read_refusal(bytes: &[u8], named: &Named) -> Option<NetnsError> {
         (b'O', []) => NetnsError::Own(path),
         (b'U', []) => NetnsError::OwnProcess(path),
         (b'H', []) => NetnsError::Hanging(path),
+        (b'D', said) => NetnsError::NoDescriptors { path, said: String::from_utf8_lossy(said).into_owned() },
         (b'R', said) => NetnsError::Refused { path, said: String::from_utf8_lossy(said).into_owned() },
         _ => return None,
     })
@@ -107,6 +110,7 @@ mod tests {
                 NetnsError::Own(path.clone()),
                 NetnsError::OwnProcess(path.clone()),
                 NetnsError::Hanging(path.clone()),
+                NetnsError::NoDescriptors { path: path.clone(), said: "why".into() },
                 NetnsError::Refused { path: path.clone(), said: "why".into() },
             ] {
                 assert_eq!(read_refusal(&refusal(&error), &named), Some(error));

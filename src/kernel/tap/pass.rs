@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use netlink_sys::Socket;
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 /// Sends octets in one go, and a descriptor with them.
@@ -22,12 +23,15 @@ pub fn send(to: BorrowedFd<'_>, octets: &[u8], with: Option<BorrowedFd<'_>>) -> 
 /// Receives what was sent in one go: how many octets came, and the descriptor that came with them.
 ///
 /// # Errors
-/// Nothing comes in time.
+/// Nothing comes in time; EMFILE when there was no room in this process for the descriptor (MSG_CTRUNC, recvmsg(2)).
 pub fn receive(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = cmsg_space!(RawFd);
     let mut parts = [IoSliceMut::new(into)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(from.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(Errno::EMFILE.into());
+    }
     let rights = message.cmsgs()?.filter_map(|control| match control {
         ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
         _ => None,
