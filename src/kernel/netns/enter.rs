@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -41,18 +41,19 @@ const MANY: usize = 12;
 /// Threads that may be on their way into a namespace at once: one for each path that hangs, as long as it hangs.
 const ENTERING: usize = 256;
 
-/// What they are on their way into.
-static UNDER_WAY: Mutex<Vec<Named>> = Mutex::new(Vec::new());
+/// What they are on their way into, and until when they are waited for.
+static UNDER_WAY: Mutex<Vec<(Named, Instant)>> = Mutex::new(Vec::new());
 
 /// A thread's entry among those under way.
-struct Ticket(Named);
+struct Ticket((Named, Instant));
 
 impl Ticket {
-    /// With the time for which the thread is to be waited for. None while another is still on its way into the same, which
-    /// did not open in time then, or when too many are.
+    /// With the time for which the thread is to be waited for. None while another that did not open in time is still on its
+    /// way into the same, or when too many are on theirs.
     fn take(named: &Named) -> Option<(Self, Duration)> {
+        let now = Instant::now();
         let mut under_way = Self::all();
-        if under_way.contains(named) || under_way.len() >= ENTERING {
+        if under_way.iter().any(|(other, until)| other == named && *until <= now) || under_way.len() >= ENTERING {
             return None;
         }
         let patience = match named {
@@ -60,11 +61,12 @@ impl Ticket {
             Named::Path(_) if under_way.len() < MANY => PATIENCE,
             Named::Path(_) => LITTLE_PATIENCE,
         };
-        under_way.push(named.clone());
-        Some((Self(named.clone()), patience))
+        let entry = (named.clone(), now + patience);
+        under_way.push(entry.clone());
+        Some((Self(entry), patience))
     }
 
-    fn all() -> MutexGuard<'static, Vec<Named>> {
+    fn all() -> MutexGuard<'static, Vec<(Named, Instant)>> {
         // Each change is one insertion or removal, whole in itself.
         UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
     }
