@@ -167,7 +167,7 @@ fn a_missing_node_is_told_with_what_would_be_right() {
     in_netns(|| {
         run("mount -t tmpfs none /dev/net");
         let error = Box::open().refused(&create_tap(port(1), DEVICE), Trouble::Permission);
-        assert!(error.said.contains("/dev/net/tun") && error.said.contains("modprobe tun"), "{error}");
+        assert!(error.said.contains("/dev/net/tun") && error.said.contains("mknod"), "{error}");
     });
 }
 
