@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Sender;
 use super::answer::Failure;
 use super::fdb;
 use super::nft::Nft;
+use super::seen::Around;
 use super::socket::{Netlink, receive_once};
 use super::uapi::{RTM_DELNEIGH, RTM_NEWNEIGH, RTNLGRP_NEIGH};
 use super::{GuestMacs, Notice, Who, seen, watch, wire};
@@ -50,7 +51,7 @@ pub(super) struct Entries {
     events: Socket,
     query: Netlink,
     nft: Nft,
-    guests: GuestMacs,
+    around: Around,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
     /// Entries as nicd makes them, when each is to be asked for, and where it leads.
@@ -72,11 +73,11 @@ struct Hints {
 
 impl Entries {
     /// Subscribes, in this thread's namespace: what happens from here on is told.
-    pub(super) fn subscribe(sink: Sender<Notice>, guests: GuestMacs) -> Result<Self, Failure> {
+    pub(super) fn subscribe(sink: Sender<Notice>, around: Around) -> Result<Self, Failure> {
         let events = watch::subscribed(&[RTNLGRP_NEIGH])?;
         let (buffer, own) = (vec![0; 64 * 1024].into_boxed_slice(), BTreeMap::new());
         let (query, nft) = (Netlink::open()?, Nft::default());
-        Ok(Self { events, query, nft, guests, sink, buffer, own, lost: false, told_lost: None })
+        Ok(Self { events, query, nft, around, sink, buffer, own, lost: false, told_lost: None })
     }
 
     /// Watches until the sink is closed.
@@ -134,7 +135,7 @@ impl Entries {
             self.own.iter().filter(|(_, (due, _))| *due <= at).map(|(mac, (_, port))| (*mac, *port)).collect();
         for (mac, port) in due {
             self.own.remove(&mac);
-            if self.guests.device(mac) != Some(port) {
+            if self.around.guests.device(mac) != Some(port) {
                 self.look_at_guest(mac)?;
             }
         }
@@ -147,7 +148,7 @@ impl Entries {
         for _ in 0..MOST {
             let point = points::call(("entries", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
-                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.guests)),
+                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.around.guests)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
                 // ENOBUFS; anything else is treated the same, as events may be missing.
                 Err(_) => {
@@ -161,7 +162,7 @@ impl Entries {
 
     /// Looks at the device of the guest that has this MAC.
     fn look_at_guest(&mut self, mac: Mac) -> Result<(), Closed> {
-        match self.guests.port(mac) {
+        match self.around.guests.port(mac) {
             Some(port) => self.look(Who::Altname(&names::port_altname(port))),
             None => Ok(()),
         }
@@ -175,7 +176,7 @@ impl Entries {
         {
             self.query = query;
         }
-        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.guests) {
+        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.around) {
             Ok(Some(link)) => self.tell(Notice::Seen { link, at }),
             Ok(None) => Ok(()),
             Err(failure) => {

@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, Kind, LinkSeen, LinkSettings, Op, Route, Seal, Switch, TapSeen,
+    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, Kind, LinkSeen, LinkSettings, Op, PortVlan, Route, Seal, Switch,
+    TapSeen,
 };
 use crate::points;
 
@@ -86,6 +87,10 @@ struct World {
     routes: Vec<BroadRoute>,
     /// Modules that the kernel does not have.
     missing: BTreeSet<&'static str>,
+    /// The VLANs of ports, by their index.
+    vlans: BTreeMap<u32, PortVlan>,
+    /// The VLANs for new ports, by their bridge's index.
+    pvids: BTreeMap<u32, u16>,
     sinks: Vec<mpsc::Sender<Notice>>,
     faults: Option<FaultPlan>,
     wire: Option<Wire>,
@@ -195,6 +200,8 @@ impl Fake {
             open: world.open.clone(),
             routes: world.routes.clone(),
             missing: world.missing.clone(),
+            vlans: world.vlans.clone(),
+            pvids: world.pvids.clone(),
             next_cookie: world.next_cookie,
             next_index: world.next_index,
             ..World::default()
@@ -281,6 +288,28 @@ impl Fake {
             if link.master != master {
                 link.fdb.iter_mut().for_each(Vec::clear);
             }
+            world.put(link);
+        }
+    }
+
+    /// Has a bridge tell VLANs apart or not. No event tells of its ports then, as on Linux.
+    pub fn set_vlan_filtering(&self, bridge: &str, filters: bool) {
+        let mut world = self.world();
+        let Some(mut link) = world.named(bridge).cloned() else { return };
+        link.extras.vlan_filtering = filters;
+        world.put(link);
+    }
+
+    /// The VLAN that a bridge's new ports are untagged in; 0 for none. Without it that is 1.
+    pub fn set_default_pvid(&self, bridge: u32, pvid: u16) {
+        self.world().pvids.insert(bridge, pvid);
+    }
+
+    /// Puts a bridge's port into a VLAN.
+    pub fn set_vlan(&self, name: &str, vlan: PortVlan) {
+        let mut world = self.world();
+        if let Some(link) = world.named(name).cloned() {
+            world.vlans.insert(link.index, vlan);
             world.put(link);
         }
     }
@@ -382,9 +411,29 @@ impl World {
             _ => {}
         }
         let (index, up) = (link.index, link.up);
+        if self.links.get(&index).is_none_or(|before| before.master != link.master) {
+            self.vlans.remove(&index);
+        }
+        link.vlan = None;
+        match link.master {
+            None => {}
+            Some(bridge) => {
+                let made = self.default_vlan(bridge);
+                let vlan = *self.vlans.entry(index).or_insert(made);
+                link.vlan = Some(vlan).filter(|_| self.filters(bridge) && link.marks().next().is_some());
+            }
+        }
+        let filters = link.extras.vlan_filtering;
         let own = link.master.zip(link.mac);
         let before = self.links.insert(index, link.clone());
         self.tell(Notice::Seen { link, at: Instant::now() });
+        // Its ports show what they let pass from now on, and nothing tells of it.
+        if before.as_ref().is_some_and(|before| before.extras.vlan_filtering != filters) {
+            for mut port in self.ports_of(index) {
+                port.vlan = self.vlans.get(&port.index).copied().filter(|_| filters && port.marks().next().is_some());
+                self.links.insert(port.index, port);
+            }
+        }
         // A port's own MAC is the bridge's, whoever had it before (br_fdb_change_mac_address, net/bridge/br_fdb.c).
         if let Some((bridge, mac)) =
             own.filter(|own| before.as_ref().and_then(|before| before.master.zip(before.mac)) != Some(*own))
@@ -398,6 +447,16 @@ impl World {
         if before.is_some_and(|before| before.kind == Kind::Bridge && before.up != up) {
             self.ports_of(index).into_iter().for_each(|port| self.put(port));
         }
+    }
+
+    fn filters(&self, bridge: u32) -> bool {
+        self.links.get(&bridge).is_some_and(|bridge| bridge.extras.vlan_filtering)
+    }
+
+    /// What a new port of a bridge gets (`nbp_vlan_init`, net/bridge/br_vlan.c).
+    fn default_vlan(&self, bridge: u32) -> PortVlan {
+        let pvid = self.pvids.get(&bridge).copied().unwrap_or(1);
+        PortVlan { pvid, untagged: pvid != 0, blocked: false }
     }
 
     fn ports_of(&self, bridge: u32) -> Vec<LinkSeen> {
@@ -515,9 +574,13 @@ impl World {
     /// Makes a MAC's entry in a bridge a static and sticky one that leads to `link`.
     fn enter(&mut self, link: &mut LinkSeen, bridge: u32, mac: Mac) {
         self.drop_entry(bridge, link.index, mac);
+        let pvid = self.vlans.get(&link.index).copied().unwrap_or_else(|| self.default_vlan(bridge)).pvid;
+        let filters = self.filters(bridge);
         let entries = link.fdb.get_or_insert_default();
         entries.retain(|entry| entry.mac != mac);
-        entries.push(FdbEntry { mac, vlan: 0, sticky: true });
+        // One for no VLAN, and one in each VLAN of the port (`br_fdb_add`, net/bridge/br_fdb.c).
+        let vlans = [0].into_iter().chain((filters && pvid != 0).then_some(pvid));
+        entries.extend(vlans.map(|vlan| FdbEntry { mac, vlan, sticky: true }));
     }
 
     /// Deletes a MAC's entry in a bridge, where it leads to another port than `index`.

@@ -13,6 +13,7 @@ use super::entries::Entries;
 use super::modules::{Asked, Known};
 use super::netns::{Home, Inside};
 use super::nft::Nft;
+use super::seen::Around;
 use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
@@ -28,7 +29,7 @@ use crate::threads;
 /// The kernel of the host, in the network namespace of the thread that calls.
 #[derive(Debug, Clone, Default)]
 pub struct Linux {
-    guests: GuestMacs,
+    around: Around,
     known: Known,
 }
 
@@ -38,7 +39,7 @@ pub struct LinuxHost {
     netlink: Netlink,
     nft: Nft,
     home: Home,
-    guests: GuestMacs,
+    around: Around,
     known: Known,
     asked: Asked,
 }
@@ -56,7 +57,7 @@ impl Kernel for Linux {
     type Host = LinuxHost;
 
     fn guests(&self) -> GuestMacs {
-        self.guests.clone()
+        self.around.guests.clone()
     }
 
     fn open(&self) -> Result<LinuxHost, OpError> {
@@ -67,16 +68,16 @@ impl Kernel for Linux {
             }
             let netlink = Netlink::open()?;
             let home = Home::of(&netlink)?;
-            let (guests, known, asked) = (self.guests(), self.known.clone(), Asked::default());
-            Ok(LinuxHost { netlink, nft: Nft::default(), home, guests, known, asked })
+            let (around, known, asked) = (self.around.clone(), self.known.clone(), Asked::default());
+            Ok(LinuxHost { netlink, nft: Nft::default(), home, around, known, asked })
         };
         open().map_err(|failure: Failure| failure.during("open the kernel"))
     }
 
     fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
         let start = || {
-            let watch = Watch::subscribe(sink.clone(), self.guests())?;
-            let entries = Entries::subscribe(sink, self.guests())?;
+            let watch = Watch::subscribe(sink.clone(), self.around.clone())?;
+            let entries = Entries::subscribe(sink, self.around.clone())?;
             let threads =
                 threads::start("nicd-watch", move || watch.run()).and_then(|_| threads::start("nicd-fdb", move || entries.run()));
             threads.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
@@ -105,12 +106,12 @@ impl Host for LinuxHost {
 
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
         self.fresh()
-            .and_then(|()| seen::look_whole(&mut self.netlink, &mut self.nft, who, &self.guests))
+            .and_then(|()| seen::look_whole(&mut self.netlink, &mut self.nft, who, &self.around))
             .map_err(|failure| failure.during(&format!("{who:?}")))
     }
 
     fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
-        let links = self.fresh().and_then(|()| seen::observe(&mut self.netlink, &mut self.nft, &self.guests));
+        let links = self.fresh().and_then(|()| seen::observe(&mut self.netlink, &mut self.nft, &self.around));
         links.map_err(|failure| failure.during("dump links"))
     }
 

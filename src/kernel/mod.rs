@@ -33,6 +33,7 @@ mod socket;
 pub mod tap;
 mod uapi;
 mod veth;
+mod vlans;
 mod watch;
 mod wire;
 pub mod worker;

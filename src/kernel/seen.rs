@@ -9,6 +9,7 @@ use super::answer::{Failure, Part};
 use super::nft::Nft;
 use super::socket::Netlink;
 use super::uapi::*;
+use super::vlans::{self, Filtering};
 use super::wire::{self, Batch};
 use super::{GuestMacs, Trouble, Who, fdb};
 use crate::model::{Mac, PortId};
@@ -16,6 +17,15 @@ use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, TapSeen};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
+
+/// What looks at one link go by beside it; clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Around {
+    /// The MACs for which FDBs are asked.
+    pub(super) guests: GuestMacs,
+    /// The bridges whose ports are asked for their VLANs.
+    pub(super) filtering: Filtering,
+}
 
 /// `struct ifinfomsg`.
 pub(super) fn ifinfo(family: u8, index: u32, flags: u32, change: u32) -> [u8; IFINFO] {
@@ -34,13 +44,13 @@ pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSee
 }
 
 /// The same, with what does not show on the link alone: the addresses on it, whether a bridge of ours is closed to the host, and of
-/// a device of ours the FDB's entries for its guest, and who keeps it from forwarding. A bridge that is down holds its ports back as
+/// a device of ours its VLAN and the FDB's entries for its guest, and who keeps it from forwarding. A bridge that is down holds its ports back as
 /// well, so a port is looked at again behind its bridge.
 pub(super) fn look_whole(
     netlink: &mut Netlink,
     nft: &mut Nft,
     who: Who<'_>,
-    guests: &GuestMacs,
+    around: &Around,
 ) -> Result<Option<LinkSeen>, Failure> {
     let Some(mut link) = look(netlink, who)? else { return Ok(None) };
     if link.marks().next().is_some()
@@ -52,7 +62,9 @@ pub(super) fn look_whole(
         judge_held(&mut link, |_| forwards);
     }
     nft.note(std::slice::from_mut(&mut link))?;
-    note_entries(netlink, &mut link, guests)?;
+    around.filtering.learn(&link);
+    vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
+    note_entries(netlink, &mut link, &around.guests)?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
         // It went in between, which the next look shows.
         Err(failure) if failure.trouble == Trouble::Gone => {}
@@ -112,16 +124,18 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
     netlink.ask(batch, read)
 }
 
-/// A complete dump of the namespace's links, with the addresses on them, whether bridges of ours are closed, and the FDB's entries
-/// for guests, each asked for.
-pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, guests: &GuestMacs) -> Result<Vec<LinkSeen>, Failure> {
+/// A complete dump of the namespace's links, with the addresses on them, whether bridges of ours are closed, the VLANs of
+/// devices of ours, and the FDB's entries for guests, each asked for.
+pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> Result<Vec<LinkSeen>, Failure> {
     let mut links = netlink.dump(all_links, link)?;
     let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note(netlink, 0, &mut links)?;
     nft.note(&mut links)?;
-    links.iter_mut().try_for_each(|link| note_entries(netlink, link, guests))?;
+    around.filtering.learn_all(&links);
+    vlans::note(netlink, 0, &mut links, &around.filtering)?;
+    links.iter_mut().try_for_each(|link| note_entries(netlink, link, &around.guests))?;
     Ok(links)
 }
 

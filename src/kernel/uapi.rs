@@ -36,10 +36,14 @@ pub(super) const RTM_GETNEIGH: u16 = 30;
 pub(super) const RTM_GETNEXTHOP: u16 = 106;
 pub(super) const RTM_NEWLINKPROP: u16 = 108;
 pub(super) const RTM_DELLINKPROP: u16 = 109;
+pub(super) const RTM_NEWVLAN: u16 = 112;
+pub(super) const RTM_DELVLAN: u16 = 113;
+pub(super) const RTM_GETVLAN: u16 = 114;
 pub(super) const RTNLGRP_LINK: u32 = 1;
 pub(super) const RTNLGRP_NEIGH: u32 = 3;
 pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 pub(super) const RTNLGRP_IPV6_IFADDR: u32 = 9;
+pub(super) const RTNLGRP_BRVLAN: u32 = 33;
 pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
 pub(super) const RT_TABLE_LOCAL: u8 = 255;
@@ -130,6 +134,11 @@ pub(super) const IFF_TAP: u8 = 2;
 pub(super) const VETH_INFO_PEER: u16 = 1;
 /// `linux/if_bridge.h`.
 pub(super) const BR_STATE_FORWARDING: u8 = 3;
+pub(super) const BRIDGE_VLANDB_ENTRY: u16 = 1;
+pub(super) const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
+pub(super) const BRIDGE_VLANDB_ENTRY_STATE: u16 = 3;
+pub(super) const BRIDGE_VLAN_INFO_PVID: u16 = 2;
+pub(super) const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
 
 /// `linux/if_addr.h`.
 /// `linux/nexthop.h`.

@@ -28,7 +28,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::answer::{Failure, Part};
 use super::nft::{self, Hint, Nft};
-use super::seen::IFINFO;
+use super::seen::{Around, IFINFO};
 use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::uapi::*;
 use super::{GuestMacs, Notice, Who, seen, wire};
@@ -65,7 +65,7 @@ pub(super) struct Watch {
     closing: Option<Socket>,
     query: Netlink,
     nft: Nft,
-    guests: GuestMacs,
+    around: Around,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
     /// Links to be looked at later, and when; one look each.
@@ -107,13 +107,16 @@ struct Hints {
 
 impl Watch {
     /// Subscribes, in this thread's namespace: what happens from here on is told.
-    pub(super) fn subscribe(sink: Sender<Notice>, guests: GuestMacs) -> Result<Self, Failure> {
+    pub(super) fn subscribe(sink: Sender<Notice>, around: Around) -> Result<Self, Failure> {
         let events = subscribed(&[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])?;
+        if let Err(error) = events.add_membership(RTNLGRP_BRVLAN) {
+            tracing::debug!(%error, "VLANs of bridge ports cannot be watched");
+        }
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
         let closing = subscribed_to_nft().inspect_err(|error| tracing::debug!(%error, "nf_tables cannot be watched")).ok();
         let (query, nft) = (Netlink::open()?, Nft::default());
         let (later, paces) = (BTreeMap::new(), HashMap::new());
-        Ok(Self { events, closing, query, nft, guests, sink, buffer, later, paces, resync: None, blind: false })
+        Ok(Self { events, closing, query, nft, around, sink, buffer, later, paces, resync: None, blind: false })
     }
 
     /// Watches until the sink is closed.
@@ -237,7 +240,7 @@ impl Watch {
         loop {
             let point = points::call(("watch", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
-                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.guests)),
+                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.around.guests)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is
                 // older than the dump to come.
@@ -260,7 +263,7 @@ impl Watch {
     fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.guests) {
+        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.around) {
             Ok(Some(link)) => {
                 self.tell(Notice::Seen { link: link.clone(), at })?;
                 Ok(Some(link))
@@ -293,7 +296,7 @@ impl Watch {
     fn dump(&mut self) -> Result<(), Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::observe(&mut self.query, &mut self.nft, &self.guests) {
+        match seen::observe(&mut self.query, &mut self.nft, &self.around) {
             Ok(links) => {
                 meters().resyncs.inc();
                 (self.resync, self.blind) = (None, false);
@@ -343,8 +346,8 @@ impl Hints {
     /// gone when the link has left its bridge.
     fn take(&mut self, message: &wire::Message<'_>, guests: &GuestMacs) {
         let at = |at| wire::u32_at(message.body, at);
-        // `struct ifaddrmsg` has the index where `struct ifinfomsg` has it.
-        if let (RTM_NEWADDR | RTM_DELADDR, Some(index)) = (message.kind, at(4)) {
+        // `struct ifaddrmsg` and `struct br_vlan_msg` have the index where `struct ifinfomsg` has it.
+        if let (RTM_NEWADDR | RTM_DELADDR | RTM_NEWVLAN | RTM_DELVLAN, Some(index)) = (message.kind, at(4)) {
             self.down.remove(&index);
             self.changed.insert(index);
             return;

@@ -140,14 +140,7 @@ impl Manager {
                 }
             }
             Notice::MacTaken { index, mac, .. } => self.mac_taken(&mut state, index, mac),
-            Notice::EntriesLost => {
-                let manager = Arc::clone(self);
-                self.tasks.spawn(async move {
-                    if let Err(error) = manager.look_at_everything().await {
-                        tracing::warn!(%error, "events about FDBs were lost, and the kernel could not be looked at");
-                    }
-                });
-            }
+            Notice::EntriesLost => self.look_at_all_soon("events about FDBs were lost"),
             Notice::Resync { links, at } => {
                 let known: HashMap<u32, LinkSeen> = state.have.iter().map(|link| (link.index, link.clone())).collect();
                 state.resync(links, at);
@@ -198,9 +191,24 @@ impl Manager {
             self.renamed(state, before, link);
         }
         let closed = link.host_closed && !before.host_closed;
-        if closed || (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
+        let filters = before.extras.vlan_filtering != link.extras.vlan_filtering;
+        if filters {
+            // What its ports let pass is seen on them, and of the ports no event tells.
+            self.look_at_all_soon("a bridge begins or ceases to tell VLANs apart");
+        }
+        if closed || filters || (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
             self.follow_bridge(state, link);
         }
+    }
+
+    /// Has everything looked at, for a reason.
+    fn look_at_all_soon(self: &Arc<Self>, why: &'static str) {
+        let manager = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = manager.look_at_everything().await {
+                tracing::warn!(%error, "{why}, and the kernel could not be looked at");
+            }
+        });
     }
 
     /// A bridge is there, or is another than it was: the ports of the networks on it may be right again, or wrong.

@@ -13,7 +13,7 @@ use super::error::whose;
 use super::gc::Leftover;
 use super::state::State;
 use super::view::{Health, Problem};
-use super::{Context, Manager, closing, contest, crowded, rollback};
+use super::{Context, Manager, closing, contest, crowded, passing, rollback};
 
 /// How many leftovers health names one by one.
 const NAMED: usize = 16;
@@ -100,6 +100,7 @@ impl Manager {
         let problems = problems.chain(state.lacks.iter().map(Problem::from)).chain(contest::problems(&state));
         let problems = problems.chain(contest::bridge_problems(&state)).chain(kept(&state));
         let problems = problems.chain(clashes(&state)).chain(closing::problems(&state));
+        let problems = problems.chain(passing::problems(&state));
         let problems: Vec<Problem> = problems.chain(leftovers(&state)).chain(crowded::problems(&state)).collect();
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
@@ -145,6 +146,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
     let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
     let taking = closing::taking_ras(state).next().map(|_| (closing::TAKES_RAS, None));
+    let deaf = passing::is_deaf(state).then_some((passing::VLAN, None));
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
     store
         .into_iter()
@@ -159,6 +161,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
         .chain(bridges)
         .chain(open)
         .chain(taking)
+        .chain(deaf)
         .chain(leftovers)
         .chain(crowded)
         .collect()

@@ -27,6 +27,7 @@ mod gc;
 mod health;
 mod memory;
 mod networks;
+mod passing;
 mod ports;
 mod pulse;
 mod repair;

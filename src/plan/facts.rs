@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::have::{Have, LinkSeen};
+use super::have::{Have, LinkSeen, PortVlan};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
 
 /// One fact that ACTIVE depends on.
@@ -31,6 +31,8 @@ pub enum FactName {
     Bridge,
     /// Its network's agent-made bridge, and it as a port of that, deliver nothing to the host's stack.
     HostClosed,
+    /// Its bridge tells no VLANs apart, or the port passes untagged frames in one of them.
+    Vlan,
     /// It is finished: sealed with the alias, and in a namespace the addresses are set.
     Built,
     /// The bridge's FDB has a static entry for the guest's MAC, which leads to the device.
@@ -53,6 +55,7 @@ impl FactName {
             Self::Device => "device",
             Self::Bridge => "bridge",
             Self::HostClosed => "host_closed",
+            Self::Vlan => "vlan",
             Self::Built => "built",
             Self::Fdb => "fdb",
             Self::Admin => "admin_up",
@@ -70,6 +73,7 @@ impl FactName {
             Self::Device => "device_missing",
             Self::Bridge => "not_in_bridge",
             Self::HostClosed => "host_not_closed",
+            Self::Vlan => "vlan",
             Self::Built => "unfinished",
             Self::Fdb => "fdb_missing",
             Self::Admin => "admin_down",
@@ -87,10 +91,11 @@ impl Serialize for FactName {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<FactName> {
-    const ORDER: [FactName; 8] = [
+    const ORDER: [FactName; 9] = [
         FactName::Device,
         FactName::Bridge,
         FactName::HostClosed,
+        FactName::Vlan,
         FactName::Built,
         FactName::Fdb,
         FactName::Admin,
@@ -143,6 +148,7 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
     let mut all = vec![
         fact(FactName::Device, format!("{} with index {}", link.name, link.index)),
         fact(FactName::Bridge, master()),
+        fact(FactName::Vlan, tagging(link, bridge, have)),
         fact(FactName::Built, built()),
         fact(FactName::Fdb, entered(link, port)),
         fact(FactName::Admin, admin()),
@@ -173,12 +179,45 @@ fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, 
                 || bridge_seen(bridge, have).is_some_and(|home| home.host_closed)
                     && link.bridge_port.is_some_and(|seen| seen.passes_link_local)
         }
+        FactName::Vlan => passing(link, bridge, have).is_none_or(PortVlan::passes),
         FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
         FactName::Fdb => link.fdb.is_none() || link.entry(port.mac, link.entry_vlan()).is_some(),
         FactName::Admin => port.admin_up && link.up,
         FactName::Carrier => link.lower_up,
         FactName::Forwarding => link.bridge_port.is_some_and(|seen| seen.forwarding),
     }
+}
+
+/// What untagged frames meet at a device; none where its bridge tells no VLANs apart, or it was not asked.
+pub(super) fn passing(link: &LinkSeen, bridge: &BridgeWant, have: &Have) -> Option<PortVlan> {
+    link.vlan.filter(|_| bridge_seen(bridge, have).is_some_and(|home| home.extras.vlan_filtering))
+}
+
+/// The same in words.
+pub(super) fn tagging(link: &LinkSeen, bridge: &BridgeWant, have: &Have) -> String {
+    let home = bridge_seen(bridge, have).map_or("the bridge", |home| home.name.as_str());
+    let device = &link.name;
+    match passing(link, bridge, have) {
+        None => format!("{home} does not tell VLANs apart"),
+        Some(PortVlan { pvid: 0, .. }) => {
+            format!(
+                "{home} tells VLANs apart and {device} has no pvid: the guest's frames are dropped; {}",
+                vlan_remedy(device, None)
+            )
+        }
+        Some(PortVlan { pvid, untagged: false, .. }) => {
+            let remedy = vlan_remedy(device, Some(pvid));
+            format!("frames of VLAN {pvid} of {home} leave by {device} tagged, and the guest takes untagged ones; {remedy}")
+        }
+        Some(PortVlan { pvid, blocked: true, .. }) => format!("{home} does not forward VLAN {pvid} at {device}"),
+        Some(PortVlan { pvid, .. }) => format!("{device} is untagged in VLAN {pvid} of {home}"),
+    }
+}
+
+/// What lets untagged frames pass a device: in the VLAN that it has, or in one of the operator's choice.
+pub fn vlan_remedy(device: &str, pvid: Option<u16>) -> String {
+    let vid = pvid.map_or_else(|| "VLAN".to_owned(), |pvid| pvid.to_string());
+    format!("bridge vlan add dev {device} vid {vid} pvid untagged")
 }
 
 /// What the FDB has for a port's guest, in words.

@@ -71,6 +71,10 @@ pub struct LinkSeen {
     /// Its settings as a bridge's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_port: Option<BridgePort>,
+    /// What untagged frames meet there as a port of a bridge that tells VLANs apart. None where the bridge does not, or where it
+    /// was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<PortVlan>,
     /// The entries of its bridge's FDB that are static and lead to it, of those for its guest's MAC. None where they were not
     /// looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +194,25 @@ pub struct BridgePort {
     pub passes_link_local: bool,
 }
 
+/// What untagged frames meet at a port of a bridge that tells VLANs apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortVlan {
+    /// The VLAN that untagged frames from it are put into; 0 where they are dropped.
+    pub pvid: u16,
+    /// Whether frames of that VLAN leave by it untagged.
+    pub untagged: bool,
+    /// Whether that VLAN does not forward at it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
+}
+
+impl PortVlan {
+    /// Whether untagged frames pass it in both directions.
+    pub fn passes(self) -> bool {
+        self.pvid != 0 && self.untagged && !self.blocked
+    }
+}
+
 /// A static entry of a bridge's FDB that leads to one of its ports, and is not the bridge's own (`NUD_NOARP`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FdbEntry {
@@ -249,6 +272,7 @@ impl LinkSeen {
             host_closed: false,
             takes_ras: false,
             bridge_port: None,
+            vlan: None,
             fdb: None,
             tap: None,
         }
@@ -266,7 +290,7 @@ impl LinkSeen {
 
     /// In which VLAN of its bridge frames for its guest are: 0 where the bridge does not tell VLANs apart.
     pub fn entry_vlan(&self) -> u16 {
-        0
+        self.vlan.map_or(0, |vlan| vlan.pvid)
     }
 
     /// The uuids in its altnames of nicd's form; one, unless somebody meddled. An altname alone makes no link ours:
@@ -341,6 +365,8 @@ pub struct Have {
     crowded: BTreeSet<u32>,
     /// Links with addresses that no guest on their segment can have.
     addressed: BTreeSet<u32>,
+    /// Devices that untagged frames do not pass.
+    deaf: BTreeSet<u32>,
     /// Links by MAC.
     macs: BTreeSet<(Mac, u32)>,
     /// How many links with an MTU are in each bridge: ours, and others'.
@@ -388,6 +414,9 @@ impl Have {
         if !link.hosts.is_empty() {
             self.addressed.insert(link.index);
         }
+        if link.vlan.is_some_and(|vlan| !vlan.passes()) {
+            self.deaf.insert(link.index);
+        }
         self.links.insert(link.index, link);
     }
 
@@ -395,6 +424,7 @@ impl Have {
     pub fn remove(&mut self, index: u32) -> Option<LinkSeen> {
         let link = self.links.remove(&index)?;
         self.addressed.remove(&index);
+        self.deaf.remove(&index);
         if let Some(alias) = &link.alias {
             self.unmarked.remove(&(alias.clone(), index));
         }
@@ -480,6 +510,12 @@ impl Have {
     /// The bridges that are nearly full, by index.
     pub fn crowded(&self) -> impl Iterator<Item = &LinkSeen> {
         self.crowded.iter().filter_map(|index| self.links.get(index))
+    }
+
+    /// The devices that untagged frames do not pass, each with its bridge, which tells VLANs apart.
+    pub fn deaf(&self) -> impl Iterator<Item = (&LinkSeen, &LinkSeen)> {
+        let devices = self.deaf.iter().filter_map(|index| self.links.get(index)).filter(|link| self.is_device(link));
+        devices.filter_map(|link| Some((link, self.links.get(&link.master?).filter(|bridge| bridge.extras.vlan_filtering)?)))
     }
 
     /// The addresses that no guest can have, with the bridge on whose segment they are and the link that shows them.

@@ -20,8 +20,8 @@ pub mod want;
 
 pub use facts::{Fact, facts};
 pub use have::{
-    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, Owner, ROOM_AGAIN,
-    TapSeen, Traces,
+    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, Owner, PortVlan,
+    ROOM_AGAIN, TapSeen, Traces,
 };
 pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::model::{Mac, names};
 
-use super::facts::{bridge_seen, entered};
+use super::facts::{bridge_seen, entered, passing, tagging};
 use super::have::{Have, Kind, LinkSeen};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
 
@@ -76,6 +76,10 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
             found.differ("host_closed", "closed", closed(seen.passes_link_local));
         }
         found.differ("port_flags", "as made", if seen.altered { "altered" } else { "as made" });
+    }
+    if passing(link, bridge, have).is_some_and(|vlan| !vlan.passes()) {
+        let seen = tagging(link, bridge, have);
+        found.all.push(Deviation::new("vlan", found.object.clone(), "untagged frames pass", seen));
     }
     if link.fdb.is_some() && !link.entry(port.mac, link.entry_vlan()).is_some_and(|entry| entry.sticky) {
         let want = format!("{} is at {}, static and sticky", port.mac, link.name);

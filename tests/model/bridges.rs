@@ -1,9 +1,11 @@
 //! The operator's bridge, which others change.
 
 use nicd::manager::{Error, PortFilter};
-use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError, ROOM_AGAIN};
+use nicd::model::Phase;
+use nicd::plan::facts::FactName;
+use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError, PortVlan, ROOM_AGAIN};
 
-use crate::scene::{AGENTS, BR0, OPERATORS, Scene, VM, attach, detach, network_id, on};
+use crate::scene::{AGENTS, BR0, NETNS, OPERATORS, Scene, VM, attach, detach, network_id, on};
 
 #[test]
 fn an_attach_is_decided_on_what_the_bridge_is_now() {
@@ -78,5 +80,48 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
     assert_eq!(warned(&mut scene), None);
     join(&scene, ROOM_AGAIN - 1..NEARLY_FULL - 2);
     assert_eq!(warned(&mut scene), None);
+    scene.stop();
+}
+
+#[test]
+fn a_port_is_active_while_untagged_frames_pass_it() {
+    let mut scene = Scene::with_networks();
+    let bridge = scene.fake.links().into_iter().find(|link| link.name == BR0).unwrap().index;
+    scene.fake.set_default_pvid(bridge, 0);
+    scene.fake.set_vlan_filtering(BR0, true);
+    let port = scene.attach(NETNS, on(OPERATORS)).unwrap().port.id;
+    let device = scene.fake.device(port).unwrap().name;
+    let manager = scene.manager();
+    let expect = |scene: &mut Scene, passes: bool| {
+        scene.house().settle(|| {
+            let (view, facts) = manager.explain(port).unwrap();
+            let fact = facts.iter().find(|fact| fact.fact == FactName::Vlan).unwrap();
+            let told: Vec<_> = manager.health().problems.into_iter().map(|problem| problem.reason).collect();
+            let right = match passes {
+                true => fact.ok && view.phase == Phase::Active && view.reason.is_none() && told.is_empty(),
+                false => !fact.ok && view.phase == Phase::Wired && view.reason.as_deref() == Some("vlan") && told == ["vlan"],
+            };
+            right.then_some(()).ok_or_else(|| format!("{view:?} {facts:?} {told:?}"))
+        });
+    };
+    let untagged = |pvid| PortVlan { pvid, untagged: true, blocked: false };
+    expect(&mut scene, false);
+    scene.fake.set_vlan(&device, untagged(100));
+    expect(&mut scene, true);
+    let entries = scene.fake.device(port).unwrap().fdb.unwrap();
+    assert!(entries.iter().any(|entry| entry.vlan == 100 && entry.sticky), "{entries:?}");
+    for deaf in [PortVlan { untagged: false, ..untagged(100) }, PortVlan { blocked: true, ..untagged(100) }, PortVlan::default()]
+    {
+        scene.fake.set_vlan(&device, deaf);
+        expect(&mut scene, false);
+        scene.fake.set_vlan(&device, untagged(7));
+        expect(&mut scene, true);
+    }
+    scene.fake.set_vlan(&device, PortVlan::default());
+    expect(&mut scene, false);
+    scene.fake.set_vlan_filtering(BR0, false);
+    expect(&mut scene, true);
+    scene.fake.set_vlan_filtering(BR0, true);
+    expect(&mut scene, false);
     scene.stop();
 }

@@ -71,6 +71,91 @@ shows "the daemon can write nowhere but in its state" sh -ec '
         ! nsenter --target '"$(pid)"' --mount touch $place/nicd-was-here 2>/dev/null
     done
     nsenter --target '"$(pid)"' --mount touch /var/lib/nicd/here'
+# An operator's bridge that tells VLANs apart, which the kernel of the other tests may not have.
+cat >/nicd/vlans <<'END'
+soon() { for _ in $(seq 100); do "$@" && return; sleep 0.1; done; nicctl list; nicctl status; bridge vlan; bridge fdb show br br-ops; false; }
+row() { nicctl list | awk -v server="$1" '$3 == server'; }
+is() { row "$1" | grep -q " $2  *$3 *$"; }
+device() { ip -o link | grep -o "nicd$(row "$1" | cut -d' ' -f1)[0-9a-f]*" | head -1; }
+fact() { nicctl explain "$(row "$1" | cut -d' ' -f1)" | grep "^vlan  *$2 "; }
+reaches() { # by ARP, which the guests' kernels answer
+    ip -n one neigh flush dev eth0
+    ip netns exec one bash -c 'echo hello >/dev/udp/198.51.100.3/9' || true
+    for _ in $(seq 15); do ip -n one neigh show 198.51.100.3 | grep -q lladdr && return; sleep 0.1; done
+    false
+}
+healthy() { ! nicctl status | grep -q '^vlan '; }
+END
+lib='. /nicd/vlans;'
+shows "on a bridge that tells VLANs apart, without a default pvid, ports are DOWN and the fact says why" sh -ec "$lib"'
+    ip link add name br-ops type bridge vlan_filtering 1 vlan_default_pvid 0
+    ip link set br-ops up
+    nicctl network create ops --bridge br-ops --subnet 198.51.100.0/24
+    for guest in one two; do
+        ip netns add $guest
+        nicctl server add $guest --netns /run/netns/$guest
+        nicctl attach $guest --network ops
+    done
+    soon is one DOWN vlan
+    soon is two DOWN vlan
+    fact one no | grep "bridge vlan add dev $(device one) vid VLAN pvid untagged"
+    nicctl status | grep "^vlan .*$(device two) has no pvid on bridge br-ops"
+    nicctl verify | grep "^vlan " && ! nicctl verify >/dev/null
+    ! reaches'
+shows "with a pvid they are ACTIVE, reach each other, and have their entries in that VLAN" sh -ec "$lib"'
+    for guest in one two; do bridge vlan add dev $(device $guest) vid 100 pvid untagged; done
+    soon is one ACTIVE -
+    soon is two ACTIVE -
+    fact one yes
+    reaches
+    soon healthy
+    nicctl verify
+    for guest in one two; do
+        bridge fdb show br br-ops | grep "dev $(device $guest) vlan 100 .*sticky.*static\|dev $(device $guest) vlan 100 .*static.*sticky"
+    done'
+shows "an entry that is deleted in that VLAN is back" sh -ec "$lib"'
+    entry() { bridge fdb show br br-ops | grep "^fa:16.*dev $(device one) vlan 100 .*static"; }
+    mac=$(entry | cut -d" " -f1)
+    bridge fdb del $mac dev $(device one) master vlan 100
+    soon entry'
+shows "a pvid that leaves tagged, or is taken away, is seen at once" sh -ec "$lib"'
+    bridge vlan add dev $(device one) vid 100 pvid
+    soon is one DOWN vlan
+    fact one no | grep "tagged"
+    ! reaches
+    bridge vlan add dev $(device one) vid 100 pvid untagged
+    soon is one ACTIVE -
+    reaches
+    bridge vlan del dev $(device two) vid 100
+    soon is two DOWN vlan
+    is one ACTIVE -
+    bridge vlan add dev $(device two) vid 200 pvid untagged
+    bridge vlan add dev $(device one) vid 200 pvid untagged
+    soon is two ACTIVE -
+    soon is one ACTIVE -
+    reaches
+    soon nicctl verify'
+shows "so is a bridge that ceases to tell VLANs apart, or begins to" sh -ec "$lib"'
+    for guest in one two; do bridge vlan del dev $(device $guest) vid 200; done
+    soon is one DOWN vlan
+    ip link set br-ops type bridge vlan_filtering 0
+    soon is one ACTIVE -
+    soon is two ACTIVE -
+    soon healthy
+    reaches
+    soon nicctl verify
+    ip link set br-ops type bridge vlan_filtering 1
+    soon is one DOWN vlan
+    systemctl restart nicd
+    soon is two DOWN vlan
+    ip link set br-ops type bridge vlan_filtering 0 vlan_default_pvid 7
+    ip link set br-ops type bridge vlan_filtering 1
+    soon is one ACTIVE -
+    soon is two ACTIVE -
+    reaches
+    soon nicctl verify
+    for guest in one two; do nicctl server delete $guest --detach; done
+    nicctl network delete ops'
 shows "what it holds is let go, and the README's commands take it away" sh -ec '
     nicctl server delete web --detach; nicctl server delete vm --detach; nicctl network delete blue
     sh -e /nicd/uninstall'
