@@ -217,6 +217,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         admin_up: true,
         unknown_unicast: false,
         cut_off: false,
+        speaks: nicd::plan::Speaks::default(),
         alias: "nicd benchmark 1".to_owned(),
         seen: None,
         nic: NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },

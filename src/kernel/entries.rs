@@ -177,7 +177,7 @@ impl Entries {
             self.query = query;
         }
         match seen::look_whole(&mut self.query, &mut self.nft, who, &self.around) {
-            Ok(Some(link)) => self.tell(Notice::Seen { link, at }),
+            Ok(Some(link)) => self.tell(Notice::Seen { link: link.into(), at }),
             Ok(None) => Ok(()),
             Err(failure) => {
                 tracing::warn!(?who, said = failure.said, "a link could not be looked at");

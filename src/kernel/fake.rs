@@ -426,7 +426,7 @@ impl World {
         let filters = link.extras.vlan_filtering;
         let own = link.master.zip(link.mac);
         let before = self.links.insert(index, link.clone());
-        self.tell(Notice::Seen { link, at: Instant::now() });
+        self.tell(Notice::Seen { link: link.into(), at: Instant::now() });
         // Its ports show what they let pass from now on, and nothing tells of it.
         if before.as_ref().is_some_and(|before| before.extras.vlan_filtering != filters) {
             for mut port in self.ports_of(index) {

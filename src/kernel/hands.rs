@@ -203,7 +203,7 @@ impl<H: Host> Hands for Workshop<H> {
     fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused> {
         self.ask(move |host| {
             let at = Instant::now();
-            Ok(host.look(Who::Name(name.as_str()))?.map(|link| Notice::Seen { link, at }))
+            Ok(host.look(Who::Name(name.as_str()))?.map(|link| Notice::Seen { link: link.into(), at }))
         })
     }
 

@@ -18,6 +18,7 @@ mod defaults;
 mod entries;
 pub mod fake;
 mod fdb;
+mod forward;
 mod guest;
 mod guests;
 pub mod hands;
@@ -234,7 +235,7 @@ pub enum Notice {
     /// A link was looked at.
     Seen {
         /// What was there.
-        link: LinkSeen,
+        link: Box<LinkSeen>,
         /// When.
         at: Instant,
     },

@@ -137,6 +137,15 @@ impl Nft {
         Ok(())
     }
 
+    /// A socket to read the host's rulesets by; none where the kernel has no nf_tables, or keeps them from us.
+    pub(super) fn reading(&mut self) -> Result<Option<&mut Netlink>, Failure> {
+        // Any answer shows that there is one.
+        match unless_absent(self.table())? {
+            None => Ok(None),
+            Some(_) => self.socket().map(Some),
+        }
+    }
+
     /// Whether the kernel would take such a chain: it judges one, and is not told to keep it.
     pub(super) fn usable(&mut self) -> Result<(), Failure> {
         if !self.works {
@@ -248,12 +257,12 @@ fn read_chain(body: &[u8]) -> Chain {
     Chain { drops, devices: listed.chain(only).collect() }
 }
 
-fn behind(body: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn behind(body: &[u8], kind: u16) -> Option<&[u8]> {
     body.get(NFGENMSG..).and_then(|attributes| wire::field(attributes, kind))
 }
 
 /// nf_tables keeps its numbers in the network's order.
-fn be32_at(value: &[u8]) -> Option<u32> {
+pub(super) fn be32_at(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
 }
 

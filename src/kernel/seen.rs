@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::addresses;
 use super::answer::{Failure, Part};
+use super::forward::Forwarding;
 use super::nft::Nft;
 use super::socket::Netlink;
 use super::uapi::*;
@@ -13,7 +14,7 @@ use super::vlans::{self, Filtering};
 use super::wire::{self, Batch};
 use super::{GuestMacs, Trouble, Who, fdb};
 use crate::model::{Mac, PortId};
-use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, TapSeen};
+use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, NfCall, TapSeen};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -25,6 +26,8 @@ pub(super) struct Around {
     pub(super) guests: GuestMacs,
     /// The bridges whose ports are asked for their VLANs.
     pub(super) filtering: Filtering,
+    /// What bridged frames meet in the host's packet filter.
+    pub(super) forwarding: Forwarding,
 }
 
 /// `struct ifinfomsg`.
@@ -62,6 +65,7 @@ pub(super) fn look_whole(
         judge_held(&mut link, |_| forwards);
     }
     nft.note(std::slice::from_mut(&mut link))?;
+    around.forwarding.note(nft, std::slice::from_mut(&mut link))?;
     around.filtering.learn(&link);
     vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
     note_entries(netlink, &mut link, &around.guests)?;
@@ -133,6 +137,7 @@ pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> 
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note(netlink, 0, &mut links)?;
     nft.note(&mut links)?;
+    around.forwarding.note_all(nft, &mut links)?;
     around.filtering.learn_all(&links);
     vlans::note(netlink, 0, &mut links, &around.filtering)?;
     links.iter_mut().try_for_each(|link| note_entries(netlink, link, &around.guests))?;
@@ -235,6 +240,8 @@ fn info(link: &mut LinkSeen, info: &[u8]) {
         Some("bridge") => {
             link.kind = Kind::Bridge;
             link.extras = extras(data);
+            let set = |kind| octet(data, kind).is_some_and(|value| value != 0);
+            link.nf_call = NfCall { v4: set(IFLA_BR_NF_CALL_IPTABLES), v6: set(IFLA_BR_NF_CALL_IP6TABLES) };
         }
         _ => {}
     }

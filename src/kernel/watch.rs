@@ -31,7 +31,7 @@ use super::nft::{self, Hint, Nft};
 use super::seen::{Around, IFINFO};
 use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::uapi::*;
-use super::{GuestMacs, Notice, Who, seen, wire};
+use super::{GuestMacs, Notice, Who, forward, seen, wire};
 use crate::model::Mac;
 use crate::pace::Pace;
 use crate::plan::LinkSeen;
@@ -51,6 +51,11 @@ const SECOND_LOOK: Duration = Duration::from_millis(1100);
 /// How many looks at one link there may be in a [`PERIOD`].
 const LOOKS: usize = 8;
 const PERIOD: Duration = Duration::from_millis(400);
+/// How often br_netfilter's settings are looked at.
+const SETTINGS: Duration = Duration::from_secs(1);
+/// How much longer than it took to read chains they are left alone, and for how long at least.
+const FORWARD_REST: u32 = 19;
+const FORWARD_PAUSE: Duration = Duration::from_millis(200);
 /// How soon a dump that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -76,6 +81,12 @@ pub(super) struct Watch {
     resync: Option<Instant>,
     /// The last dump has failed.
     blind: bool,
+    /// When chains that bridged frames come by are to be read anew.
+    forward: Option<Instant>,
+    /// The earliest time for that.
+    forward_rest: Instant,
+    /// When br_netfilter's settings are looked at next.
+    settings: Instant,
 }
 
 /// A look to come.
@@ -100,6 +111,8 @@ struct Hints {
     closing: BTreeSet<String>,
     /// Something happened to all of that.
     table: bool,
+    /// Something happened to chains that bridged frames may come by.
+    forward: bool,
     /// Links that were given a guest's MAC, whatever they have by now.
     taken: BTreeSet<(u32, Mac)>,
     lost: bool,
@@ -114,9 +127,24 @@ impl Watch {
         }
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
         let closing = subscribed_to_nft().inspect_err(|error| tracing::debug!(%error, "nf_tables cannot be watched")).ok();
-        let (query, nft) = (Netlink::open()?, Nft::default());
+        let (query, nft, now) = (Netlink::open()?, Nft::default(), Instant::now());
         let (later, paces) = (BTreeMap::new(), HashMap::new());
-        Ok(Self { events, closing, query, nft, around, sink, buffer, later, paces, resync: None, blind: false })
+        Ok(Self {
+            events,
+            closing,
+            query,
+            nft,
+            around,
+            sink,
+            buffer,
+            later,
+            paces,
+            resync: None,
+            blind: false,
+            forward: None,
+            forward_rest: now,
+            settings: now,
+        })
     }
 
     /// Watches until the sink is closed.
@@ -143,7 +171,7 @@ impl Watch {
 
     /// Waits for an event, or until something is due.
     fn wait(&self) -> Result<(), Errno> {
-        let due = self.later.values().map(|later| &later.due).chain(&self.resync).min();
+        let due = self.later.values().map(|later| &later.due).chain(&self.resync).chain(&self.forward).min();
         let limit = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()).min(PATIENCE));
         // Rounded up, so as not to turn round once more for the rest of a millisecond.
         let limit = PollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
@@ -168,6 +196,7 @@ impl Watch {
         if self.resync.is_some_and(|due| due <= Instant::now()) {
             return self.dump();
         }
+        self.follow_forwarding(hints.forward)?;
         for altname in hints.closing {
             // One that is gone is told of by the links' events.
             self.look(Who::Altname(&altname))?;
@@ -212,6 +241,33 @@ impl Watch {
         Ok(())
     }
 
+    /// Reads the chains that bridged frames come by when they changed, at most so often that it takes a twentieth of a processor, and
+    /// looks at the bridges that it matters for.
+    fn follow_forwarding(&mut self, changed: bool) -> Result<(), Closed> {
+        let now = Instant::now();
+        let set = now >= self.settings && {
+            self.settings = now + SETTINGS;
+            self.around.forwarding.set_otherwise()
+        };
+        if changed || set {
+            self.forward.get_or_insert((now + SETTLE).max(self.forward_rest));
+        }
+        if self.forward.is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        self.forward = None;
+        let others = self.around.forwarding.refresh(&mut self.nft);
+        self.forward_rest = Instant::now() + (now.elapsed() * FORWARD_REST).max(FORWARD_PAUSE);
+        match others {
+            Ok(bridges) => bridges.into_iter().try_for_each(|index| self.look(Who::Index(index)).map(drop)),
+            Err(failure) => {
+                tracing::debug!(said = failure.said, "the host's packet filter could not be read");
+                self.forward = Some(self.forward_rest.max(now + RETRY));
+                Ok(())
+            }
+        }
+    }
+
     /// A look that another one may follow.
     fn look_first(&mut self, index: u32) -> Result<(), Closed> {
         self.paces.entry(index).or_default().done(Instant::now(), false);
@@ -251,7 +307,12 @@ impl Watch {
         let Some(closing) = &self.closing else { return hints };
         loop {
             match receive_once(closing, &mut self.buffer, libc::MSG_DONTWAIT) {
-                Ok(bytes) => wire::messages(bytes).filter_map(|message| nft::hint(&message)).for_each(|hint| hints.hear(hint)),
+                Ok(bytes) => {
+                    for message in wire::messages(bytes) {
+                        hints.forward |= forward::concerns(&message);
+                        nft::hint(&message).into_iter().for_each(|hint| hints.hear(hint));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
                 Err(_) if hints.lost => return hints,
                 Err(_) => hints.lost = true,
@@ -265,7 +326,7 @@ impl Watch {
         self.reopen();
         match seen::look_whole(&mut self.query, &mut self.nft, who, &self.around) {
             Ok(Some(link)) => {
-                self.tell(Notice::Seen { link: link.clone(), at })?;
+                self.tell(Notice::Seen { link: link.clone().into(), at })?;
                 Ok(Some(link))
             }
             Ok(None) => {

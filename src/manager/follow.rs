@@ -132,7 +132,7 @@ impl Manager {
     pub(super) fn take_in(self: &Arc<Self>, notice: Notice) {
         let mut state = self.lock();
         match notice {
-            Notice::Seen { link, at } => self.saw(&mut state, link, at),
+            Notice::Seen { link, at } => self.saw(&mut state, *link, at),
             Notice::Gone { index, at } => {
                 if let Some(link) = state.gone(index, at) {
                     self.lost(&mut state, &link);
@@ -196,7 +196,11 @@ impl Manager {
             // What its ports let pass is seen on them, and of the ports no event tells.
             self.look_at_all_soon("a bridge begins or ceases to tell VLANs apart");
         }
-        if closed || filters || (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind) {
+        if closed
+            || filters
+            || before.forward != link.forward
+            || (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind)
+        {
             self.follow_bridge(state, link);
         }
     }

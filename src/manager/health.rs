@@ -147,6 +147,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
     let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
     let taking = closing::taking_ras(state).next().map(|_| (closing::TAKES_RAS, None));
     let deaf = passing::is_deaf(state).then_some((passing::VLAN, None));
+    let dropping = passing::filtered(state).next().map(|_| (passing::FORWARD_FILTERED, None));
     let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
     store
         .into_iter()
@@ -162,6 +163,7 @@ fn troubles(state: &State) -> BTreeSet<Trouble> {
         .chain(open)
         .chain(taking)
         .chain(deaf)
+        .chain(dropping)
         .chain(leftovers)
         .chain(crowded)
         .collect()

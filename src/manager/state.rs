@@ -16,7 +16,7 @@ use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
     TapMake,
 };
-use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route};
+use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route, Speaks};
 
 use crate::store::{Holder, LostCommits, StoreError};
 
@@ -617,6 +617,10 @@ impl State {
             admin_up: port.admin_up,
             unknown_unicast: port.unknown_unicast,
             cut_off: self.is_cut_off(port.id),
+            speaks: Speaks {
+                v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),
+                v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
+            },
             alias: names::seal(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             nic,

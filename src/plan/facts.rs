@@ -2,8 +2,9 @@
 
 use serde::{Serialize, Serializer};
 
+use super::forward::Way;
 use super::have::{Have, LinkSeen, PortVlan};
-use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
+use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Speaks};
 
 /// One fact that ACTIVE depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +34,8 @@ pub enum FactName {
     HostClosed,
     /// Its bridge tells no VLANs apart, or the port passes untagged frames in one of them.
     Vlan,
+    /// The host's packet filter lets frames pass between the ports of its bridge.
+    ForwardFiltered,
     /// It is finished: sealed with the alias, and in a namespace the addresses are set.
     Built,
     /// The bridge's FDB has a static entry for the guest's MAC, which leads to the device.
@@ -56,6 +59,7 @@ impl FactName {
             Self::Bridge => "bridge",
             Self::HostClosed => "host_closed",
             Self::Vlan => "vlan",
+            Self::ForwardFiltered => "forward_filtered",
             Self::Built => "built",
             Self::Fdb => "fdb",
             Self::Admin => "admin_up",
@@ -74,6 +78,7 @@ impl FactName {
             Self::Bridge => "not_in_bridge",
             Self::HostClosed => "host_not_closed",
             Self::Vlan => "vlan",
+            Self::ForwardFiltered => "forward_filtered",
             Self::Built => "unfinished",
             Self::Fdb => "fdb_missing",
             Self::Admin => "admin_down",
@@ -91,11 +96,12 @@ impl Serialize for FactName {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<FactName> {
-    const ORDER: [FactName; 9] = [
+    const ORDER: [FactName; 10] = [
         FactName::Device,
         FactName::Bridge,
         FactName::HostClosed,
         FactName::Vlan,
+        FactName::ForwardFiltered,
         FactName::Built,
         FactName::Fdb,
         FactName::Admin,
@@ -149,6 +155,7 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
         fact(FactName::Device, format!("{} with index {}", link.name, link.index)),
         fact(FactName::Bridge, master()),
         fact(FactName::Vlan, tagging(link, bridge, have)),
+        fact(FactName::ForwardFiltered, filtering(port, bridge, have)),
         fact(FactName::Built, built()),
         fact(FactName::Fdb, entered(link, port)),
         fact(FactName::Admin, admin()),
@@ -180,6 +187,7 @@ fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, 
                     && link.bridge_port.is_some_and(|seen| seen.passes_link_local)
         }
         FactName::Vlan => passing(link, bridge, have).is_none_or(PortVlan::passes),
+        FactName::ForwardFiltered => !ways(port, bridge, have).any(|(_, way)| way.closed().is_some()),
         FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
         FactName::Fdb => link.fdb.is_none() || link.entry(port.mac, link.entry_vlan()).is_some(),
         FactName::Admin => port.admin_up && link.up,
@@ -218,6 +226,33 @@ pub(super) fn tagging(link: &LinkSeen, bridge: &BridgeWant, have: &Have) -> Stri
 pub fn vlan_remedy(device: &str, pvid: Option<u16>) -> String {
     let vid = pvid.map_or_else(|| "VLAN".to_owned(), |pvid| pvid.to_string());
     format!("bridge vlan add dev {device} vid {vid} pvid untagged")
+}
+
+/// What frames of a guest's protocols meet in the host's packet filter: of both, where it has no address.
+pub(super) fn ways<'a>(
+    port: &PortWant,
+    bridge: &BridgeWant,
+    have: &'a Have,
+) -> impl Iterator<Item = (&'static str, &'a Way)> + use<'a> {
+    let Speaks { v4, v6 } = port.speaks;
+    let forward = bridge_seen(bridge, have).map(|home| &home.forward);
+    let both = forward.into_iter().flat_map(move |forward| [("IPv4", v4, &forward.v4), ("IPv6", v6, &forward.v6)]);
+    both.filter(move |(_, speaks, _)| *speaks || v4 == v6).map(|(protocol, _, way)| (protocol, way))
+}
+
+/// The same in words.
+pub(super) fn filtering(port: &PortWant, bridge: &BridgeWant, have: &Have) -> String {
+    let told = ways(port, bridge, have).filter_map(|(protocol, way)| match way {
+        Way::Open => None,
+        Way::Unsure(chain) => {
+            Some(format!("{chain} decides about {protocol} between guests by rules that are not known to nicd"))
+        }
+        Way::Closed(chain) => Some(format!("{chain} drops {protocol} between guests")),
+    });
+    match told.collect::<Vec<_>>() {
+        told if told.is_empty() => "the host's packet filter lets frames between guests pass".to_owned(),
+        told => told.join("; "),
+    }
 }
 
 /// What the FDB has for a port's guest, in words.

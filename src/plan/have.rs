@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, names};
 
+use super::forward::Forward;
 use super::op::Address;
 
 /// One link, as one look showed it.
@@ -68,6 +69,12 @@ pub struct LinkSeen {
     /// is in force beside its `forwarding`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub takes_ras: bool,
+    /// Whether it hands its frames to the host's packet filter by its own setting, as a bridge (`nf_call_iptables`).
+    #[serde(default, skip_serializing_if = "NfCall::is_none")]
+    pub nf_call: NfCall,
+    /// What frames meet in the host's packet filter on their way through it, as a bridge.
+    #[serde(default, skip_serializing_if = "Forward::is_open")]
+    pub forward: Forward,
     /// Its settings as a bridge's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_port: Option<BridgePort>,
@@ -172,6 +179,23 @@ impl BridgeExtras {
     }
 }
 
+/// Whether bridged frames are handed to the chains of IPv4, and to those of IPv6.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NfCall {
+    /// `nf_call_iptables`.
+    pub v4: bool,
+    /// `nf_call_ip6tables`.
+    pub v6: bool,
+}
+
+impl NfCall {
+    /// Whether they are handed to none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A bridge port's settings (`IFLA_INFO_SLAVE_DATA`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgePort {
@@ -271,6 +295,8 @@ impl LinkSeen {
             extras: BridgeExtras::default(),
             host_closed: false,
             takes_ras: false,
+            nf_call: NfCall::default(),
+            forward: Forward::default(),
             bridge_port: None,
             vlan: None,
             fdb: None,
@@ -367,6 +393,8 @@ pub struct Have {
     addressed: BTreeSet<u32>,
     /// Devices that untagged frames do not pass.
     deaf: BTreeSet<u32>,
+    /// Bridges whose frames the host's packet filter drops.
+    closed: BTreeSet<u32>,
     /// Links by MAC.
     macs: BTreeSet<(Mac, u32)>,
     /// How many links with an MTU are in each bridge: ours, and others'.
@@ -414,6 +442,9 @@ impl Have {
         if !link.hosts.is_empty() {
             self.addressed.insert(link.index);
         }
+        if [&link.forward.v4, &link.forward.v6].iter().any(|way| way.closed().is_some()) {
+            self.closed.insert(link.index);
+        }
         if link.vlan.is_some_and(|vlan| !vlan.passes()) {
             self.deaf.insert(link.index);
         }
@@ -425,6 +456,7 @@ impl Have {
         let link = self.links.remove(&index)?;
         self.addressed.remove(&index);
         self.deaf.remove(&index);
+        self.closed.remove(&index);
         if let Some(alias) = &link.alias {
             self.unmarked.remove(&(alias.clone(), index));
         }
@@ -510,6 +542,11 @@ impl Have {
     /// The bridges that are nearly full, by index.
     pub fn crowded(&self) -> impl Iterator<Item = &LinkSeen> {
         self.crowded.iter().filter_map(|index| self.links.get(index))
+    }
+
+    /// The bridges whose frames the host's packet filter drops.
+    pub fn filtered(&self) -> impl Iterator<Item = &LinkSeen> {
+        self.closed.iter().filter_map(|index| self.links.get(index))
     }
 
     /// The devices that untagged frames do not pass, each with its bridge, which tells VLANs apart.

@@ -11,6 +11,7 @@
 //! can touch a link that is not ours ([`LinkSeen::owner`]), but for the one a step before has just made.
 
 pub mod facts;
+pub mod forward;
 pub mod have;
 pub mod op;
 mod planner;
@@ -20,11 +21,11 @@ pub mod want;
 
 pub use facts::{Fact, facts};
 pub use have::{
-    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, Owner, PortVlan,
-    ROOM_AGAIN, TapSeen, Traces,
+    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, NfCall, Owner,
+    PortVlan, ROOM_AGAIN, TapSeen, Traces,
 };
 pub use op::{Address, At, Facet, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
 pub use uplink::{BROAD, BroadRoute, carried};
 pub use verify::Deviation;
-pub use want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Want};
+pub use want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Speaks, Want};

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::model::{Mac, names};
 
-use super::facts::{bridge_seen, entered, passing, tagging};
+use super::facts::{bridge_seen, entered, filtering, passing, tagging, ways};
 use super::have::{Have, Kind, LinkSeen};
 use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
 
@@ -80,6 +80,10 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     if passing(link, bridge, have).is_some_and(|vlan| !vlan.passes()) {
         let seen = tagging(link, bridge, have);
         found.all.push(Deviation::new("vlan", found.object.clone(), "untagged frames pass", seen));
+    }
+    if ways(port, bridge, have).any(|(_, way)| way.closed().is_some()) {
+        let seen = filtering(port, bridge, have);
+        found.all.push(Deviation::new("forward_filtered", found.object.clone(), "frames between guests pass", seen));
     }
     if link.fdb.is_some() && !link.entry(port.mac, link.entry_vlan()).is_some_and(|entry| entry.sticky) {
         let want = format!("{} is at {}, static and sticky", port.mac, link.name);
@@ -220,6 +224,7 @@ mod tests {
             admin_up: true,
             unknown_unicast: false,
             cut_off: false,
+            speaks: crate::plan::Speaks::default(),
             alias: names::seal(Uuid::nil(), 1),
             seen: None,
             nic,

@@ -103,6 +103,9 @@ pub struct PortWant {
     /// change in a bridge deletes the entry of the guest whose MAC that is.
     #[serde(default)]
     pub cut_off: bool,
+    /// The protocols of its guest's addresses; none where it has none.
+    #[serde(default)]
+    pub speaks: Speaks,
     /// The alias that seals the finished device: the store's id and the commit number of the intent.
     pub alias: String,
     /// The index that its device was last seen with, by which one that lost altname and alias is known again.
@@ -110,6 +113,16 @@ pub struct PortWant {
     pub seen: Option<u32>,
     /// What to build.
     pub nic: NicWant,
+}
+
+/// The protocols of a guest's addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Speaks {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
 }
 
 /// What a guest's NIC is on this host.

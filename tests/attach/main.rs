@@ -20,6 +20,7 @@ mod document;
 mod drift;
 mod fdb;
 mod flaps;
+mod forward;
 mod guests;
 mod hosts;
 mod modules;

@@ -213,7 +213,19 @@ fn a_port_explains_itself_from_its_server_to_its_traffic() {
         let network = bench.usual_network();
         let (guest, server) = bench.guest("a");
         let port = bench.attach_to(&server, &network);
-        let all = ["bound", "device", "bridge", "host_closed", "vlan", "built", "fdb", "admin_up", "carrier", "forwarding"];
+        let all = [
+            "bound",
+            "device",
+            "bridge",
+            "host_closed",
+            "vlan",
+            "forward_filtered",
+            "built",
+            "fdb",
+            "admin_up",
+            "carrier",
+            "forwarding",
+        ];
         let all = all.map(str::to_owned).to_vec();
         let told = explained(&mut bench, &port);
         assert_eq!(told.iter().map(|(fact, _)| fact.clone()).collect::<Vec<_>>(), all);

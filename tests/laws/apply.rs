@@ -245,7 +245,8 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
             }
         }
         if ours(link) {
-            now.extras = link.extras;
+            // What a bridge's ports let pass goes with it.
+            (now.extras, now.vlan) = (link.extras, link.vlan);
             now.host_closed = link.host_closed;
             now.stray.clone_from(&link.stray);
         }

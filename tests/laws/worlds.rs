@@ -417,6 +417,7 @@ impl NicSpec {
             admin_up: self.admin_up,
             unknown_unicast: self.unknown_unicast,
             cut_off: self.cut_off,
+            speaks: nicd::plan::Speaks::default(),
             // No two attaches share a commit.
             alias: names::seal(STORE, u64::from(self.commit) * 10 + u64::from(n)),
             seen: None,

@@ -1,8 +1,11 @@
 //! The operator's bridge, which others change.
 
+use std::collections::BTreeSet;
+
 use nicd::manager::{Error, PortFilter};
 use nicd::model::Phase;
 use nicd::plan::facts::FactName;
+use nicd::plan::forward::{Forward, Way};
 use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError, PortVlan, ROOM_AGAIN};
 
 use crate::scene::{AGENTS, BR0, NETNS, OPERATORS, Scene, VM, attach, detach, network_id, on};
@@ -123,5 +126,34 @@ fn a_port_is_active_while_untagged_frames_pass_it() {
     expect(&mut scene, true);
     scene.fake.set_vlan_filtering(BR0, true);
     expect(&mut scene, false);
+    scene.stop();
+}
+
+#[test]
+fn a_port_is_active_while_the_hosts_packet_filter_lets_its_protocols_pass() {
+    let mut scene = Scene::with_networks();
+    let port = scene.attach(NETNS, on(OPERATORS)).unwrap().port.id;
+    let manager = scene.manager();
+    let closed = || Way::Closed("chain FORWARD of table ip filter".to_owned());
+    let unsure = || Way::Unsure("chain FORWARD of table ip filter".to_owned());
+    for (v4, v6, passes) in [
+        (closed(), Way::Open, false),
+        (Way::Open, Way::Open, true),
+        (unsure(), unsure(), true),
+        (closed(), closed(), false),
+        (unsure(), Way::Open, true),
+    ] {
+        scene.fake.meddle(BR0, |bridge| bridge.forward = Forward { v4: v4.clone(), v6: v6.clone() });
+        scene.house().settle(|| {
+            let (view, facts) = manager.explain(port).unwrap();
+            let fact = facts.iter().find(|fact| fact.fact == FactName::ForwardFiltered).unwrap();
+            let told: BTreeSet<_> = manager.health().problems.into_iter().map(|problem| problem.reason).collect();
+            let right = match passes {
+                true => fact.ok && view.phase == Phase::Active && told.is_empty(),
+                false => !fact.ok && view.reason.as_deref() == Some("forward_filtered") && told == ["forward_filtered"].into(),
+            };
+            right.then_some(()).ok_or_else(|| format!("{view:?} {facts:?} {told:?}"))
+        });
+    }
     scene.stop();
 }
