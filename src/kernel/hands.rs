@@ -1,7 +1,7 @@
 //! The kernel room's front door: what the manager asks of workers and reaper, whichever host they work on.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -13,6 +13,7 @@ use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{BroadRoute, LinkSeen, Plan};
 
+use super::netns;
 use super::reaper::{self, Doomed, Reaped, ToReap};
 use super::worker::{Flush, Outcome, Report, Worker};
 use super::{Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
@@ -54,6 +55,12 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `submit`.
     fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, Refused>;
+
+    /// Looks whether a path answers at all, beside every queue, so that one that hangs holds up nobody; what it names is not
+    /// looked at. None while an earlier look at it has no answer.
+    fn path_answers(&self, path: &Path) -> Option<Answer<()>> {
+        netns::look_beside(path)
+    }
 
     /// The name a port's NIC has in its guest's namespace.
     ///

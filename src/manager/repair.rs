@@ -1,11 +1,14 @@
 //! Bringing a port's device to its record: the one function behind attach, drift and restart.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
-use crate::kernel::{Notice, Trouble};
+use crate::kernel::{NetnsError, Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Facet, Op, Plan, PlanError, Reason, Step, Switch, Want, plan};
@@ -25,6 +28,12 @@ pub(super) const ROUTE_REFUSED: &str = "route_refused";
 
 /// How long a look at an operator's bridge serves the request it was made for, in milliseconds.
 const JUST_NOW: Duration = Duration::from_millis(2);
+
+/// For how long after a namespace's path was seen to hang each path is asked for an answer beforehand.
+const HANGS_FOR: Duration = Duration::from_secs(60);
+
+/// How long a path may take to answer then.
+const PATH_WAIT: Duration = Duration::from_millis(200);
 
 /// Whether the intent behind a build is durable yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +94,7 @@ impl Manager {
         intent: IntentIs,
         recorded: &mut bool,
     ) -> Result<Instant, Failed> {
-        let mut tried = 0;
+        let (mut tried, mut asked) = (0, false);
         loop {
             tried += 1;
             if reason == Reason::Attach {
@@ -99,13 +108,20 @@ impl Manager {
                     self.look_at_existing_bridge(network).await?;
                 }
             }
-            let network = self.claim_bridge(port).await?;
+            let network = loop {
+                if !asked && self.paths_hang() {
+                    self.wait_for_its_path(port, reason).await?;
+                    asked = true;
+                }
+                let network = self.claim_bridge(port).await?;
+                if asked || !self.paths_hang() {
+                    break network;
+                }
+                // One was seen to hang while the claim was waited for.
+                self.release_bridge(network);
+            };
             let result = self.build_once(port, reason, &intent).await;
-            if let Some(network) = network.and_then(|id| self.lock().networks.get_mut(&id).map(|_| id))
-                && let Some(entry) = self.lock().networks.get_mut(&network)
-            {
-                entry.claim.release();
-            }
+            self.release_bridge(network);
             let failed = match result {
                 Ok(done) => {
                     self.let_go(port).await;
@@ -155,6 +171,43 @@ impl Manager {
             })
         })
         .await
+    }
+
+    fn release_bridge(&self, claimed: Option<NetworkId>) {
+        if let Some(network) = claimed
+            && let Some(entry) = self.lock().networks.get_mut(&network)
+        {
+            entry.claim.release();
+        }
+    }
+
+    /// Whether a namespace's path was seen to hang lately.
+    pub(super) fn paths_hang(&self) -> bool {
+        self.lock().hung.is_some_and(|seen| seen.elapsed() < HANGS_FOR)
+    }
+
+    /// Waits until a path answers, if it does so soon, before anything is held that others wait for.
+    pub(super) async fn wait_for_path(&self, path: &Path) -> Result<(), Error> {
+        let hangs = || Error::Netns(NetnsError::Hanging(path.display().to_string()));
+        let answer = self.hands.path_answers(path).ok_or_else(hangs)?;
+        // What it answers is found out by who enters.
+        timeout(PATH_WAIT, answer).await.map(|_| ()).map_err(|_| hangs())
+    }
+
+    /// The same for a port whose next build enters its guest.
+    async fn wait_for_its_path(&self, port: PortId, reason: Reason) -> Result<(), Error> {
+        let path = {
+            let state = self.lock();
+            if !self.plan_port(&state, port, reason).is_ok_and(|plan| plan.enters_a_guest()) {
+                return Ok(());
+            }
+            let server = state.port(port)?.record.binding.as_ref().map(|binding| binding.server_id);
+            server.map(|server| netns_path(&state, server))
+        };
+        match path {
+            Some(path) => self.wait_for_path(path.as_ref()).await,
+            None => Ok(()),
+        }
     }
 
     /// Looks at the existing bridge of a network. It is others' to change: what was seen of it a moment ago may not be what a
@@ -323,9 +376,14 @@ impl Manager {
             Cause::Stopping => return Error::Stopping,
             Cause::Op(error) => error,
         };
-        let state = self.lock();
+        let mut state = self.lock();
+        let server = state.port(port).ok().and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.server_id);
+        if error.trouble == Trouble::Hanging {
+            state.hung = Some(Instant::now());
+            // From now on it is known here, whoever tried to enter, for as long as it hangs.
+            let _ = server.map(|server| self.hands.path_answers(netns_path(&state, server).as_ref()));
+        }
         let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
-        let server = entry.record.binding.as_ref().map(|binding| binding.server_id);
         match (error.trouble, server) {
             // Others came first since the plan was made.
             (Trouble::BridgeFull, _) => PlanError::BridgeFull(state.bridge_name(entry.record.network_id)).into(),

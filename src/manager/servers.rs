@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::clock;
-use crate::kernel::Found;
+use crate::kernel::{Found, NetnsError};
 use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::model::{Guest, PortId, Server, ServerId};
 use crate::store::{Change, Purpose};
@@ -70,7 +71,14 @@ impl Manager {
     }
 
     async fn pin(&self, path: PathBuf) -> Result<Found, Error> {
-        Ok(answered(self.hands.inspect(path)?).await??)
+        if self.paths_hang() {
+            self.wait_for_path(&path).await?;
+        }
+        let found = answered(self.hands.inspect(path)?).await?;
+        if let Err(NetnsError::Hanging(_)) = &found {
+            self.lock().hung = Some(Instant::now());
+        }
+        Ok(found?)
     }
 
     fn server_record(&self, state: &State, new: NewServer, found: Option<Found>) -> Result<Server, Error> {

@@ -64,6 +64,8 @@ pub(super) struct State {
     pub ports: BTreeMap<PortId, PortEntry>,
     /// By the host's side's MAC, which no two may share either: two that differ in the first octet alone would.
     macs: HashMap<Mac, PortId>,
+    /// When a namespace's path was last seen to hang.
+    pub hung: Option<Instant>,
     /// The guests' MACs alone, for the looks at FDBs.
     pub guests: GuestMacs,
     addresses: HashMap<(NetworkId, IpAddr), PortId>,

@@ -18,6 +18,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use tokio::sync::oneshot;
 
 use super::super::socket::Netlink;
 use super::super::{NetnsError, tap};
@@ -32,11 +33,8 @@ pub(super) const OPENING: Duration = Duration::from_secs(5);
 /// All guests' jobs wait on one thread for as long, once for each path that hangs.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The same while [`MANY`] paths hang, so that what others wait for all of them together has a bound.
-const LITTLE_PATIENCE: Duration = Duration::from_millis(20);
-
-/// So many paths that hang are each waited for in full.
-const MANY: usize = 12;
+/// The same while another path hangs, so that what others wait for all of them together is little.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Threads that may be on their way into a namespace at once: one for each path that hangs, as long as it hangs.
 const ENTERING: usize = 256;
@@ -58,8 +56,8 @@ impl Ticket {
         }
         let patience = match named {
             Named::Cookie(_) => OPENING,
-            Named::Path(_) if under_way.len() < MANY => PATIENCE,
-            Named::Path(_) => LITTLE_PATIENCE,
+            Named::Path(_) if under_way.iter().any(|(_, until)| *until <= now) => LITTLE_PATIENCE,
+            Named::Path(_) => PATIENCE,
         };
         let entry = (named.clone(), now + patience);
         under_way.push(entry.clone());
@@ -79,6 +77,22 @@ impl Drop for Ticket {
             under_way.swap_remove(place);
         }
     }
+}
+
+/// Looks whether a path answers at all, on a thread of its own, and tells when it does; nothing of the namespace is opened.
+/// None while an earlier look at it, or too many others, have no answer. What is at the path is not said.
+pub(in crate::kernel) fn look_beside(path: &Path) -> Option<oneshot::Receiver<()>> {
+    let (ticket, _) = Ticket::take(&Named::Path(path.to_owned()))?;
+    let (sender, answered) = oneshot::channel();
+    let path = path.to_owned();
+    let look = move || {
+        let _ = std::fs::metadata(path);
+        drop(ticket);
+        let _ = sender.send(());
+    };
+    // Without a thread the sender is dropped, and the answer is left to who enters.
+    let _ = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(look));
+    Some(answered)
 }
 
 /// A netlink socket inside the namespace.

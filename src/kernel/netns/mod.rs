@@ -27,6 +27,7 @@ use super::{Found, NetnsError, Trouble, tap};
 use crate::model::NetnsPin;
 
 pub(super) use door::Door;
+pub(super) use enter::look_beside;
 
 /// What tells namespaces apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
