@@ -34,6 +34,8 @@ pub(super) struct Forwarding(Arc<Mutex<Known>>);
 struct Known {
     /// None before the first look.
     read: Option<Arc<Read>>,
+    /// It could not be read the last time, and what was known before stands.
+    failed: bool,
     /// What was noted on bridges, by their index.
     noted: BTreeMap<u32, (String, NfCall, Forward)>,
 }
@@ -66,51 +68,63 @@ impl Read {
 
 impl Forwarding {
     /// Notes on bridges what frames meet on their way through them.
-    pub(super) fn note(&self, nft: &mut Nft, links: &mut [LinkSeen]) -> Result<(), Failure> {
+    pub(super) fn note(&self, nft: &mut Nft, links: &mut [LinkSeen]) {
         if !links.iter().any(|link| link.kind == Kind::Bridge) {
-            return Ok(());
+            return;
         }
         let read = self.known().read.clone();
         let read = match read {
             Some(read) => read,
-            None => self.replace(nft)?,
+            None => self.replace(nft),
         };
         let mut known = self.known();
         for link in links.iter_mut().filter(|link| link.kind == Kind::Bridge) {
             link.forward = read.forward(link.index, &link.name, link.nf_call);
             known.noted.insert(link.index, (link.name.clone(), link.nf_call, link.forward.clone()));
         }
-        Ok(())
     }
 
     /// The same after a complete look: on what is read anew, and of bridges that are gone nothing is kept.
-    pub(super) fn note_all(&self, nft: &mut Nft, links: &mut [LinkSeen]) -> Result<(), Failure> {
-        self.replace(nft)?;
+    pub(super) fn note_all(&self, nft: &mut Nft, links: &mut [LinkSeen]) {
+        self.replace(nft);
         self.known().noted.clear();
-        self.note(nft, links)
+        self.note(nft, links);
     }
 
     /// Reads anew; the bridges of which something else is to be noted from now on.
-    pub(super) fn refresh(&self, nft: &mut Nft) -> Result<Vec<u32>, Failure> {
-        let read = self.replace(nft)?;
+    pub(super) fn refresh(&self, nft: &mut Nft) -> Vec<u32> {
+        let read = self.replace(nft);
         let known = self.known();
         let other = |(index, (name, call, noted)): (&u32, &(String, NfCall, Forward))| {
             (read.forward(*index, name, *call) != *noted).then_some(*index)
         };
-        Ok(known.noted.iter().filter_map(other).collect())
+        known.noted.iter().filter_map(other).collect()
     }
 
-    /// Whether br_netfilter is set otherwise than when it was read. Costs two small files.
-    pub(super) fn set_otherwise(&self) -> bool {
-        let known = self.known().read.as_ref().map(|read| read.settings);
-        known.is_some_and(|known| known != Settings::read())
+    /// Whether all of it is to be read anew although nothing was told: br_netfilter is set otherwise than it was, or the last time it
+    /// could not be read. Costs two small files.
+    pub(super) fn is_stale(&self) -> bool {
+        let (failed, known) = {
+            let known = self.known();
+            (known.failed, known.read.as_ref().map(|read| read.settings))
+        };
+        failed || known.is_some_and(|known| known != Settings::read())
     }
 
-    fn replace(&self, nft: &mut Nft) -> Result<Arc<Read>, Failure> {
+    /// Reads all of it. Where that fails, as under a ruleset that keeps changing, the chains stay as they are known: nothing else that
+    /// a look shows hangs on them.
+    fn replace(&self, nft: &mut Nft) -> Arc<Read> {
         let settings = Settings::read();
-        let read = Arc::new(Read { settings, filter: filter(nft, settings.0.is_some())? });
-        self.known().read = Some(Arc::clone(&read));
-        Ok(read)
+        let filter = filter(nft, settings.0.is_some());
+        let mut known = self.known();
+        known.failed = filter.is_err();
+        let filter = filter.unwrap_or_else(|failure| {
+            tracing::debug!(said = failure.said, "the host's packet filter could not be read");
+            known.read.as_ref().map(|read| read.filter.clone()).unwrap_or_default()
+        });
+        let read = Arc::new(Read { settings, filter });
+        known.read = Some(Arc::clone(&read));
+        read
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

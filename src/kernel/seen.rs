@@ -46,9 +46,9 @@ pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSee
     look_at(netlink, who, link)
 }
 
-/// The same, with what does not show on the link alone: the addresses on it, whether a bridge of ours is closed to the host, and of
-/// a device of ours its VLAN and the FDB's entries for its guest, and who keeps it from forwarding. A bridge that is down holds its ports back as
-/// well, so a port is looked at again behind its bridge.
+/// The same, with what does not show on the link alone: the addresses on it, of a bridge whether it is closed to the host, if it is
+/// ours, and what frames meet on their way through it, and of a device of ours its VLAN, the FDB's entries for its guest, and who
+/// keeps it from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
 pub(super) fn look_whole(
     netlink: &mut Netlink,
     nft: &mut Nft,
@@ -65,7 +65,7 @@ pub(super) fn look_whole(
         judge_held(&mut link, |_| forwards);
     }
     nft.note(std::slice::from_mut(&mut link))?;
-    around.forwarding.note(nft, std::slice::from_mut(&mut link))?;
+    around.forwarding.note(nft, std::slice::from_mut(&mut link));
     around.filtering.learn(&link);
     vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
     note_entries(netlink, &mut link, &around.guests)?;
@@ -137,7 +137,7 @@ pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> 
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note(netlink, 0, &mut links)?;
     nft.note(&mut links)?;
-    around.forwarding.note_all(nft, &mut links)?;
+    around.forwarding.note_all(nft, &mut links);
     around.filtering.learn_all(&links);
     vlans::note(netlink, 0, &mut links, &around.filtering)?;
     links.iter_mut().try_for_each(|link| note_entries(netlink, link, &around.guests))?;

@@ -245,11 +245,11 @@ impl Watch {
     /// looks at the bridges that it matters for.
     fn follow_forwarding(&mut self, changed: bool) -> Result<(), Closed> {
         let now = Instant::now();
-        let set = now >= self.settings && {
+        let stale = now >= self.settings && {
             self.settings = now + SETTINGS;
-            self.around.forwarding.set_otherwise()
+            self.around.forwarding.is_stale()
         };
-        if changed || set {
+        if changed || stale {
             self.forward.get_or_insert((now + SETTLE).max(self.forward_rest));
         }
         if self.forward.is_none_or(|due| due > now) {
@@ -258,14 +258,7 @@ impl Watch {
         self.forward = None;
         let others = self.around.forwarding.refresh(&mut self.nft);
         self.forward_rest = Instant::now() + (now.elapsed() * FORWARD_REST).max(FORWARD_PAUSE);
-        match others {
-            Ok(bridges) => bridges.into_iter().try_for_each(|index| self.look(Who::Index(index)).map(drop)),
-            Err(failure) => {
-                tracing::debug!(said = failure.said, "the host's packet filter could not be read");
-                self.forward = Some(self.forward_rest.max(now + RETRY));
-                Ok(())
-            }
-        }
+        others.into_iter().try_for_each(|index| self.look(Who::Index(index)).map(drop))
     }
 
     /// A look that another one may follow.

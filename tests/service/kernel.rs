@@ -47,7 +47,7 @@ fn image(root: &Path, kernel: &Path) -> PathBuf {
     fs::write(nicd.join("install"), readme("install").replace("cargo build --release", "cd /nicd")).unwrap();
     fs::write(nicd.join("uninstall"), readme("uninstall")).unwrap();
     fs::write(nicd.join("inside.sh"), include_str!("inside.sh")).unwrap();
-    let unit = "[Service]\nType=oneshot\nTimeoutStartSec=300\nExecStart=/bin/sh /nicd/inside.sh\nStandardOutput=tty\n\
+    let unit = "[Service]\nType=oneshot\nTimeoutStartSec=600\nExecStart=/bin/sh /nicd/inside.sh\nStandardOutput=tty\n\
         StandardError=tty\nTTYPath=/dev/ttyS0\nExecStopPost=/bin/systemctl --no-block poweroff\n";
     let units = place.join("etc/systemd/system");
     fs::write(units.join("inside.service"), unit).unwrap();
@@ -76,7 +76,7 @@ fn with_debians_kernel_all_of_it_holds() {
         let vmlinuz = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
         let vmlinuz = vmlinuz.into_iter().find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap();
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "timeout", "600", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
+        command.args(["--pdeathsig", "KILL", "--", "timeout", "900", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
         command.args(["-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults", "-nographic", "-no-reboot"]);
         command.args(["-serial", "stdio", "-monitor", "none", "-append"]);
         command.arg("console=ttyS0 quiet panic=-1 systemd.show_status=0").arg("-kernel").arg(vmlinuz).arg("-initrd").arg(image);
