@@ -176,7 +176,7 @@ fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) 
         Op::Configure {
             port,
             at: At::Altname,
-            settings: LinkSettings { mark: false, v6_off: false, mac: None, mtu: None, ..settings(port) },
+            settings: LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, ..settings(port) },
         },
     ] {
         host.apply(&op, &mut held).unwrap();
@@ -279,7 +279,7 @@ fn ready() -> LinuxHost {
         for op in [
             Op::CreateBridge { network, index, name, mac, mtu: 1500, alias: String::new() },
             Op::CloseBridge { network },
-            Op::SetBridge { network, mac: None, mtu: None, switch: up, v6_off: false, stray, off, alias: None },
+            Op::SetBridge { network, mac: None, mtu: None, switch: up, ip_off: false, stray, off, alias: None },
         ] {
             host.apply(&op, &mut Held::default()).unwrap();
         }
@@ -291,7 +291,7 @@ fn settings(port: PortId) -> LinkSettings {
     let mac = Mac([0xfa, 0x16, 0x3e, port.0.as_bytes()[3], port.0.as_bytes()[4], port.0.as_bytes()[5]]);
     LinkSettings {
         mark: true,
-        v6_off: true,
+        ip_off: true,
         stray: Vec::new(),
         mac: Some(mac.host_side()),
         mtu: Some(1500),

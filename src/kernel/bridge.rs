@@ -35,7 +35,7 @@ impl Bridge<'_> {
             self.message(&mut batch);
             batch.mark(self.index, &altname);
         }
-        batch.v6_off(target);
+        batch.ip_off(target);
         batch.set(Part::Link, target, 0, 0, |f| {
             shape(f, Some(self.mac), Some(self.mtu), None);
             tagged(f, self.alias);
@@ -69,7 +69,7 @@ pub(super) struct Change<'a> {
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
     pub(super) switch: Option<Switch>,
-    pub(super) v6_off: bool,
+    pub(super) ip_off: bool,
     pub(super) stray: &'a [Address],
     pub(super) off: BridgeExtras,
     pub(super) alias: Option<&'a str>,
@@ -89,8 +89,8 @@ impl Change<'_> {
                 }
             });
         }
-        if self.v6_off {
-            batch.v6_off(target);
+        if self.ip_off {
+            batch.ip_off(target);
         }
         if !self.stray.is_empty() {
             let index = must_look(netlink, Who::Altname(&altname))?.index;

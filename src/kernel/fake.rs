@@ -508,7 +508,8 @@ impl World {
         if self.links.contains_key(&index) || self.named(name.as_str()).is_some() {
             return Err(refused(Trouble::Taken, format!("creating {name}")));
         }
-        self.links.insert(index, LinkSeen { v6_autoconf: true, ..LinkSeen::bare(index, name.as_str(), kind) });
+        let link = LinkSeen { v6_autoconf: true, v4_open: true, ..LinkSeen::bare(index, name.as_str(), kind) };
+        self.links.insert(index, link);
         Ok(())
     }
 
@@ -533,7 +534,8 @@ impl World {
                 None => link.altnames.push(altname),
             }
         }
-        link.v6_autoconf &= !settings.v6_off;
+        link.v6_autoconf &= !settings.ip_off;
+        link.v4_open &= !settings.ip_off;
         link.stray.retain(|address| !settings.stray.contains(address));
         link.mac = settings.mac.or(link.mac);
         link.mtu = settings.mtu.unwrap_or(link.mtu);
@@ -643,7 +645,7 @@ impl World {
                 self.create(*index, name, Kind::Bridge)?;
                 let mut link = self.links[index].clone();
                 link.altnames.push(altname);
-                (link.mac, link.mtu, link.v6_autoconf) = (Some(*mac), *mtu, false);
+                (link.mac, link.mtu, link.v6_autoconf, link.v4_open) = (Some(*mac), *mtu, false, false);
                 link.alias = Some(alias.clone());
                 self.put(link);
             }
@@ -653,13 +655,14 @@ impl World {
                 let link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
                 self.put(LinkSeen { host_closed: true, ..link });
             }
-            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias } => {
+            Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias } => {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
                 let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
                 link.mac = mac.or(link.mac);
                 link.mtu = mtu.unwrap_or(link.mtu);
-                link.v6_autoconf &= !v6_off;
+                link.v6_autoconf &= !ip_off;
+                link.v4_open &= !ip_off;
                 link.stray.retain(|address| !stray.contains(address));
                 if let Some(alias) = alias {
                     link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty());
@@ -698,7 +701,7 @@ impl World {
                     return Err(refused(Trouble::Other, "naming the guest's end".to_owned()));
                 };
                 self.create(*index, name, Kind::Veth)?;
-                let made = LinkSettings { mark: true, v6_off: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
+                let made = LinkSettings { mark: true, ip_off: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
                 self.configure(*port, At::Index(*index), &made).inspect_err(|_| self.remove(*index))?;
                 let there = self.guests.values().filter(|guest| guest.cookie == cookie);
                 // As the kernel counts behind the loopback.

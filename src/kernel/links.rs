@@ -70,7 +70,13 @@ impl Batch {
     /// Switches IPv6 address generation off. A message of its own before the link is up, as the kernel applies it after
     /// the flags of the same message (`do_setlink`, net/core/rtnetlink.c).
     pub(super) fn v6_off(&mut self, target: Target<'_>) {
-        self.set(Part::V6Off, target, 0, 0, no_address_generation);
+        self.set(Part::V6Off, target, 0, 0, |f| f.nest(IFLA_AF_SPEC, no_address_generation));
+    }
+
+    /// The same, and keeps the host's IPv4 from the link.
+    pub(super) fn ip_off(&mut self, target: Target<'_>) {
+        self.set(Part::Link, target, 0, 0, |f| f.nest(IFLA_AF_SPEC, no_v4));
+        self.v6_off(target);
     }
 
     /// Looks at a link that is being made, for what that does: the kernel processes the link's pending change of carrier
@@ -81,21 +87,24 @@ impl Batch {
     }
 
     /// What a device is to be on the host's side, but for its bridge port's flags and its seal.
-    fn host_side(&mut self, target: Target<'_>, index: u32, settings: &LinkSettings, v6_off: V6Off) {
-        let LinkSettings { v6_off: off, stray, mac, mtu, master, fdb, .. } = settings;
+    fn host_side(&mut self, target: Target<'_>, index: u32, settings: &LinkSettings, ip_off: V6Off) {
+        let LinkSettings { ip_off: off, stray, mac, mtu, master, fdb, .. } = settings;
         let shaped = mac.is_some() || mtu.is_some() || master.is_some();
-        let within = *off && shaped && v6_off == V6Off::Within;
+        let within = *off && shaped && ip_off == V6Off::Within;
         if shaped {
             self.set(Part::Link, target, 0, 0, |f| {
                 shape(f, *mac, *mtu, *master);
                 if within {
-                    no_address_generation(f);
+                    f.nest(IFLA_AF_SPEC, |f| {
+                        no_v4(f);
+                        no_address_generation(f);
+                    });
                 }
             });
         }
         // Behind the MTU, with which IPv6 may come back.
         if *off && !within {
-            self.v6_off(target);
+            self.ip_off(target);
         }
         stray.iter().for_each(|address| self.unaddress(index, *address));
         fdb.iter().for_each(|mac| self.fdb(index, *mac));
@@ -161,8 +170,18 @@ enum V6Off {
 }
 
 fn no_address_generation(f: &mut Fields<'_>) {
-    f.nest(IFLA_AF_SPEC, |f| {
-        f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE));
+    f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE));
+}
+
+/// The host's IPv4 takes nothing from the link, also while it is in no bridge or the bridge is open: a source on a link without
+/// addresses is never valid (`__fib_validate_source`, net/ipv4/fib_frontend.c), and no ARP request is answered.
+fn no_v4(f: &mut Fields<'_>) {
+    f.nest(u16::from(AF_INET), |f| {
+        f.nest(IFLA_INET_CONF, |f| {
+            f.u32(IPV4_DEVCONF_FORWARDING, 0);
+            f.u32(IPV4_DEVCONF_RP_FILTER, 1);
+            f.u32(IPV4_DEVCONF_ARP_IGNORE, ARP_IGNORE_ALL);
+        });
     });
 }
 
@@ -232,18 +251,18 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
 
 /// All of a device that dies with this process, in one send: what is sealed behind a refusal goes with it.
 fn make(netlink: &mut Netlink, index: u32, altname: &str, settings: &LinkSettings) -> Result<(), Failure> {
-    let mut send = |v6_off| {
+    let mut send = |ip_off| {
         let (mut batch, target) = (Batch::default(), Target::Index(index));
         if settings.mark {
             batch.mark(index, altname);
         }
-        batch.host_side(target, index, settings, v6_off);
+        batch.host_side(target, index, settings, ip_off);
         batch.settle(index);
         batch.flags_and_seal(target, settings);
         netlink.send(batch)
     };
     let mut refusals = send(V6Off::Within)?;
-    if settings.v6_off && refusals.iter().any(|refusal| refusal.part == Part::Link && no_v6(refusal.errno)) {
+    if settings.ip_off && refusals.iter().any(|refusal| refusal.part == Part::Link && no_v6(refusal.errno)) {
         refusals = send(V6Off::Apart)?;
     }
     already_marked(netlink, &mut refusals, index, altname)?;

@@ -207,9 +207,9 @@ impl LinuxHost {
                 bridge.create(netlink).map_err(|failure| failure.wanting("bridge"))
             }
             Op::CloseBridge { network } => self.nft.close(netlink, *network),
-            Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias } => {
-                let (network, mac, mtu, switch, v6_off, off) = (*network, *mac, *mtu, *switch, *v6_off, *off);
-                Change { network, mac, mtu, switch, v6_off, stray, off, alias: alias.as_deref() }.make(netlink)
+            Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias } => {
+                let (network, mac, mtu, switch, ip_off, off) = (*network, *mac, *mtu, *switch, *ip_off, *off);
+                Change { network, mac, mtu, switch, ip_off, stray, off, alias: alias.as_deref() }.make(netlink)
             }
             Op::MarkBridgeAgain { network, index, alias } => bridge::mark_again(netlink, *network, *index, alias),
             Op::DeleteBridge { network } => bridge::delete(netlink, &mut self.nft, *network),

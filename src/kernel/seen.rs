@@ -201,7 +201,9 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
                 info(&mut link, value);
                 beside = on_the_same_segment(value);
             }
-            IFLA_AF_SPEC => (link.v6_autoconf, link.takes_ras) = (v6_autoconf(value), takes_ras(value)),
+            IFLA_AF_SPEC => {
+                (link.v6_autoconf, link.v4_open, link.takes_ras) = (v6_autoconf(value), v4_open(value), takes_ras(value));
+            }
             _ => {}
         }
     }
@@ -297,6 +299,14 @@ fn v6_autoconf(spec: &[u8]) -> bool {
     let among_settings = || wire::field(v6, IFLA_INET6_CONF).and_then(|conf| wire::u32_at(conf, 4 * DEVCONF_ADDR_GEN_MODE));
     let mode = octet(v6, IFLA_INET6_ADDR_GEN_MODE).map(u32::from).or_else(among_settings);
     mode.is_some_and(|mode| mode != u32::from(IN6_ADDR_GEN_MODE_NONE))
+}
+
+/// Whether the host's IPv4 takes packets from there, or answers ARP. A source filter that is loose is enough where the link
+/// has no address, and is what distributions set on each new link.
+fn v4_open(spec: &[u8]) -> bool {
+    let conf = wire::field(spec, u16::from(AF_INET)).and_then(|v4| wire::field(v4, IFLA_INET_CONF)).unwrap_or_default();
+    let set = |kind: u16| wire::u32_at(conf, 4 * usize::from(kind - 1));
+    set(IPV4_DEVCONF_RP_FILTER) == Some(0) || set(IPV4_DEVCONF_ARP_IGNORE).is_some_and(|ignore| ignore != ARP_IGNORE_ALL)
 }
 
 /// Whether the host takes router advertisements there (`ipv6_accept_ra`, include/net/ipv6.h).

@@ -103,9 +103,25 @@ pub(super) const IFLA_BRPORT_STATE: u16 = 1;
 pub(super) const IFLA_BRPORT_LEARNING: u16 = 8;
 pub(super) const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
 /// The other flags of a bridge port that decide what passes, and what a port is made with (`new_nbp`, net/bridge/br_if.c):
-/// hairpin, BPDU guard, root block, fast leave, proxy ARP, the other floods, neighbour suppression, isolation, lock, MAB.
-pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 11] =
-    [(4, 0), (5, 0), (6, 0), (7, 0), (10, 0), (27, 1), (30, 1), (32, 0), (33, 0), (39, 0), (40, 0)];
+/// hairpin, BPDU guard, root block, fast leave, proxy ARP (10, 12), multicast router, the other floods, multicast to unicast, VLAN
+/// tunnel, neighbour suppression, isolation, lock, MAB.
+pub(super) const IFLA_BRPORT_PLAIN: [(u16, u8); 15] = [
+    (4, 0),
+    (5, 0),
+    (6, 0),
+    (7, 0),
+    (10, 0),
+    (12, 0),
+    (25, 1),
+    (27, 1),
+    (28, 0),
+    (29, 0),
+    (30, 1),
+    (32, 0),
+    (33, 0),
+    (39, 0),
+    (40, 0),
+];
 pub(super) const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
 /// All of 01:80:c2:00:00:0X but 01, pause frames, which the kernel refuses here and drops (`BR_GROUPFWD_MACPAUSE`).
 pub(super) const PASS_LINK_LOCAL: u16 = 0xfffd;
@@ -115,6 +131,13 @@ pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 pub(super) const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 pub(super) const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
 pub(super) const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
+pub(super) const IFLA_INET_CONF: u16 = 1;
+/// `linux/ip.h`: attributes in [`IFLA_INET_CONF`] as it is set, and places from 1 on as it is read.
+pub(super) const IPV4_DEVCONF_FORWARDING: u16 = 1;
+pub(super) const IPV4_DEVCONF_RP_FILTER: u16 = 8;
+pub(super) const IPV4_DEVCONF_ARP_IGNORE: u16 = 19;
+/// `arp_ignore`: no request is answered, whatever local address it is for.
+pub(super) const ARP_IGNORE_ALL: u32 = 8;
 pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 pub(super) const IFLA_INET6_CONF: u16 = 2;
 /// `linux/ipv6.h`: places in [`IFLA_INET6_CONF`].

@@ -44,7 +44,7 @@ impl Veth<'_> {
         self.message(&mut batch, inside);
         batch.mark(self.index, &altname);
         // Before anybody can set it up, and it gets carrier when the other end is up.
-        batch.v6_off(Target::Index(self.index));
+        batch.ip_off(Target::Index(self.index));
         let made = Made { index: self.index, name: self.name, altname: &altname };
         create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))?;
         Ok(true)

@@ -410,8 +410,8 @@ impl Hints {
             return;
         };
         if (message.kind, family) == (RTM_NEWLINK, AF_UNSPEC) {
-            let address = wire::fields_behind(message.body, IFINFO).find(|(kind, _)| *kind == IFLA_ADDRESS);
-            let mac = address.and_then(|(_, value)| value.try_into().ok()).map(Mac);
+            let address = wire::field_behind(message.body, IFINFO, IFLA_ADDRESS);
+            let mac = address.and_then(|value| value.try_into().ok()).map(Mac);
             self.taken.extend(mac.filter(|mac| guests.port(*mac).is_some()).map(|mac| (index, mac)));
         }
         match (message.kind, family) {

@@ -359,6 +359,10 @@ fn check_routes(cidr: IpNetwork, routes: &[HostRoute]) -> Result<(), SubnetError
         if let Some(what) = no_machine(destination.network()).filter(|_| !everywhere && !halves(destination)) {
             return refuse(format!("{destination} are {what} addresses"));
         }
+        // Of IPv4's, 169.254.169.254 is where guests are told of themselves.
+        if matches!(destination, IpNetwork::V6(v6) if v6.network().is_unicast_link_local()) {
+            return refuse(format!("{destination} are link-local addresses, which are on every link"));
+        }
         if let Some(what) = no_machine(nexthop) {
             return refuse(format!("{nexthop} is a {what} address; that of a router on the network is expected"));
         }
@@ -590,6 +594,8 @@ mod tests {
             ("fd00::/64", "fd09::/64", "::1"),
             ("fd00::/64", "fd09::/64", "ff02::1"),
             ("fd00::/64", "ff00::/8", "fd00::9"),
+            ("fd00::/64", "fe80::/64", "fd00::9"),
+            ("fd00::/64", "fe80::1/128", "fd00::9"),
         ] {
             let said = routed(cidr, destination, nexthop).map(drop).unwrap_err().to_string();
             let (named, hop) = (said.contains(destination), said.contains(nexthop));

@@ -59,6 +59,10 @@ pub struct LinkSeen {
     pub beside: Option<u32>,
     /// Whether the kernel would give it an IPv6 address of its own (`IFLA_INET6_ADDR_GEN_MODE` other than none).
     pub v6_autoconf: bool,
+    /// Whether the host's IPv4 would take packets from it or answer ARP on it, were it in no bridge: `rp_filter` is off, or
+    /// `arp_ignore` is not 8.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub v4_open: bool,
     /// What it has beyond a bridge as nicd makes one; nothing of it where it is no bridge.
     #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
     pub extras: BridgeExtras,
@@ -292,6 +296,7 @@ impl LinkSeen {
             hosts: Vec::new(),
             beside: None,
             v6_autoconf: false,
+            v4_open: false,
             extras: BridgeExtras::default(),
             host_closed: false,
             takes_ras: false,

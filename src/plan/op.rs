@@ -163,9 +163,9 @@ pub enum Op {
         /// Whether it is up.
         #[serde(skip_serializing_if = "Option::is_none")]
         switch: Option<Switch>,
-        /// Turns IPv6 address generation off.
+        /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
         #[serde(default)]
-        v6_off: bool,
+        ip_off: bool,
         /// Addresses to take off.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         stray: Vec<Address>,
@@ -337,9 +337,9 @@ pub struct LinkSettings {
     /// Adds the mark.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub mark: bool,
-    /// Turns IPv6 address generation off.
+    /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub v6_off: bool,
+    pub ip_off: bool,
     /// Addresses to take off the host's side.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stray: Vec<Address>,
@@ -388,7 +388,7 @@ impl LinkSettings {
             (Facet::Mtu, self.mtu.is_some()),
             (Facet::Fdb, self.master.is_none() && !self.fdb.is_empty()),
             (Facet::PortFlags, flags),
-            (Facet::AddressGeneration, self.v6_off),
+            (Facet::AddressGeneration, self.ip_off),
             (Facet::Addresses, !self.stray.is_empty()),
             (Facet::Alias, self.seal.is_some()),
         ];

@@ -166,6 +166,7 @@ impl<'a> Planner<'a> {
             || switch.is_some()
             || alias.is_some()
             || seen.v6_autoconf
+            || seen.v4_open
             || !seen.stray.is_empty()
             || !seen.extras.is_none()
         {
@@ -174,14 +175,14 @@ impl<'a> Planner<'a> {
                 mac: mac.and(seen.mac),
                 mtu: mtu.and(Some(seen.mtu)),
                 switch: switch.and(Some(Switch::Down)),
-                v6_off: false,
+                ip_off: false,
                 stray: Vec::new(),
                 off: BridgeExtras::default(),
                 alias: alias.as_ref().map(|_| seen.alias.clone().unwrap_or_default()),
             };
             let v6_returns = seen.mtu < V6_MTU && mtu.is_some_and(|mtu| mtu >= V6_MTU);
-            let (v6_off, stray, off) = (seen.v6_autoconf || v6_returns, seen.stray.clone(), seen.extras);
-            self.step(Op::SetBridge { network, mac, mtu, switch, v6_off, stray, off, alias }, Some(undo));
+            let (ip_off, stray, off) = (seen.v6_autoconf || seen.v4_open || v6_returns, seen.stray.clone(), seen.extras);
+            self.step(Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias }, Some(undo));
         }
         Ok(())
     }
@@ -277,7 +278,7 @@ impl<'a> Planner<'a> {
         let name = self.free_name(|choice| names::port_device(id, choice))?;
         let settings = LinkSettings {
             mark: true,
-            v6_off: true,
+            ip_off: true,
             stray: Vec::new(),
             mac: Some(port.mac.host_side()),
             mtu: Some(home.mtu),
@@ -321,7 +322,7 @@ impl<'a> Planner<'a> {
                 self.step(create, Some(Op::DeleteLink { port: id }));
                 let (netns, pin, guest) = (netns.clone(), *pin, guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin, settings: guest }, None);
-                let settings = LinkSettings { mark: false, v6_off: false, mac: None, mtu: None, ..settings };
+                let settings = LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, ..settings };
                 self.step(Op::Configure { port: id, at: At::Altname, settings }, None);
             }
         }
@@ -345,7 +346,7 @@ impl<'a> Planner<'a> {
         let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
         let settings = LinkSettings {
             mark: false,
-            v6_off: seen.v6_autoconf || v6_returns,
+            ip_off: seen.v6_autoconf || seen.v4_open || v6_returns,
             stray: seen.stray.clone(),
             mac: another_mac.then_some(host_mac),
             mtu: (seen.mtu != home.mtu).then_some(home.mtu),
@@ -449,7 +450,7 @@ impl<'a> Planner<'a> {
 
 fn set_up(network: NetworkId) -> Op {
     let (stray, off) = (Vec::new(), BridgeExtras::default());
-    Op::SetBridge { network, mac: None, mtu: None, switch: Some(Switch::Up), v6_off: false, stray, off, alias: None }
+    Op::SetBridge { network, mac: None, mtu: None, switch: Some(Switch::Up), ip_off: false, stray, off, alias: None }
 }
 
 fn seal_of(port: &PortWant) -> Seal {

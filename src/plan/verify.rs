@@ -68,6 +68,7 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
     found.differ("alias", port.alias.as_str(), link.alias.as_deref().unwrap_or("none"));
     found.differ("up", up(port.admin_up), up(link.up));
     found.differ("address_generation", "off", off(link.v6_autoconf));
+    found.differ("host_ipv4", "off", off(link.v4_open));
     if let Some(seen) = link.bridge_port {
         found.differ("learning", "off", off(seen.learning));
         found.differ("unicast_flood", off(port.unknown_unicast), off(seen.unicast_flood));
@@ -120,6 +121,7 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
         found.differ("alias", alias.as_str(), seen.alias.as_deref().unwrap_or("none"));
         found.differ("up", up(true), up(seen.up));
         found.differ("address_generation", "off", off(seen.v6_autoconf));
+        found.differ("host_ipv4", "off", off(seen.v4_open));
         found.differ("stp", "off", off(seen.extras.stp));
         found.differ("multicast_snooping", "off", off(seen.extras.multicast_snooping));
         found.differ("vlan_filtering", "off", off(seen.extras.vlan_filtering));
@@ -268,10 +270,11 @@ mod tests {
             up: false,
             alias: None,
             v6_autoconf: true,
+            v4_open: true,
             tap: Some(TapSeen { persist: false, multi_queue: true, held: true, uid: None, gid: Some(5) }),
             ..right()
         };
-        let all = ["bridge", "mac", "mtu", "alias", "up", "address_generation", "persistent", "queues", "owner"];
+        let all = ["bridge", "mac", "mtu", "alias", "up", "address_generation", "host_ipv4", "persistent", "queues", "owner"];
         assert_eq!(found(Some(wrong)), all);
         assert_eq!(found(Some(LinkSeen { kind: Kind::Veth, ..right() })), ["kind"]);
     }

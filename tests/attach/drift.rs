@@ -89,6 +89,7 @@ fn learning_is_switched_off_again() {
 #[test]
 fn other_flags_of_its_bridge_port_are_set_back() {
     repaired("bridge link set dev DEV isolated on flood off hairpin on");
+    repaired("bridge link set dev DEV mcast_router 0 mcast_to_unicast on vlan_tunnel on");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bench::{Bench, interfaces, text};
 use daemon::{Daemon, PATIENCE};
 use netns::{Guest, in_netns, json, run};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use witness::{Capture, link, links, sysctls, try_link};
 
@@ -276,6 +277,51 @@ fn a_bridge_that_leaves_its_chain_is_closed_within_a_second() {
             format!("ip link set dev {bridge} name renamed"),
             "ip link del renamed".to_owned(),
         ]
+    });
+}
+
+/// The second layer: what holds while nicd has not closed again what somebody opened.
+#[test]
+fn the_hosts_ipv4_takes_nothing_while_a_bridge_is_open_or_a_device_is_out_of_it() {
+    in_netns(|| {
+        Host::prepare();
+        let mut bench = Bench::start();
+        let network = bench.usual_network();
+        let (a, server) = bench.guest("a");
+        let port = bench.attach_to(&server, &network);
+        bench.events.wait_status(&port, "ACTIVE");
+        let device = bench.device(&port);
+        let macs = [format!("nicd-{network}"), "mgmt".to_owned(), device.clone()].map(|name| text(&link(&name)["address"]));
+        let socket = UdpSocket::bind(format!("{HOST_V4}:9999")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        bench.daemon.signal(Signal::SIGSTOP);
+        for deed in ["nft flush ruleset".to_owned(), format!("ip link set {device} nomaster")] {
+            run(&deed);
+            let mut capture = Capture::start();
+            sent(sender(&a, 1, &macs));
+            let got = socket.recv_from(&mut [0; 2048]);
+            assert!(got.is_err(), "after {deed}: {got:?}");
+            while let Some((seen_on, frame)) = capture.next(Duration::ZERO) {
+                let by_host = macs.iter().any(|mac| frame.get(6..12) == Some(&octets(mac)));
+                let is_v4 = [&[8, 0][..], &[8, 6]].iter().any(|kind| frame.get(12..14) == Some(*kind));
+                assert!(!(by_host && is_v4), "after {deed} the host sends on link {seen_on}: {frame:x?}");
+            }
+        }
+        bench.daemon.signal(Signal::SIGCONT);
+        wait_closed(&network, "what was done while nicd stood still");
+        bench.wait_until(&port, "back", |port| {
+            port.is_some_and(|port| port["status"] == "ACTIVE") && link(&device)["master"].is_string()
+        });
+        // No event tells of a setting: a dump does, as that of verify.
+        let ignore = format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore");
+        std::fs::write(&ignore, "0").unwrap();
+        bench.api.get("/nicd/v1/verify").expect(200);
+        let since = Instant::now();
+        while std::fs::read_to_string(&ignore).unwrap().trim() != "8" {
+            assert!(since.elapsed() < PATIENCE, "it is not set back");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bench.wait_status(&port, "ACTIVE");
     });
 }
 

@@ -106,13 +106,13 @@ pub fn create_bridge(mtu: u32) -> Op {
 /// Sets the bridge up.
 pub fn up() -> Op {
     let (stray, off) = (Vec::new(), BridgeExtras::default());
-    Op::SetBridge { network: network(), mac: None, mtu: None, switch: Some(Switch::Up), v6_off: false, stray, off, alias: None }
+    Op::SetBridge { network: network(), mac: None, mtu: None, switch: Some(Switch::Up), ip_off: false, stray, off, alias: None }
 }
 
 /// What a port of the bridge with the index `master` gets; 0 for a device in no bridge.
 pub fn settings(port: PortId, master: u32) -> LinkSettings {
     let link =
-        LinkSettings { mark: true, v6_off: true, mac: Some(mac(port).host_side()), mtu: Some(1500), ..LinkSettings::default() };
+        LinkSettings { mark: true, ip_off: true, mac: Some(mac(port).host_side()), mtu: Some(1500), ..LinkSettings::default() };
     match master {
         0 => link,
         _ => LinkSettings { master: Some(master), fdb: vec![mac(port)], learning: Some(false), ..link },

@@ -75,7 +75,7 @@ fn what_is_refused_keeps_a_device_from_being_sealed() {
         run(&format!("ip link set {device} down alias unfinished mtu 1000"));
         let finish = |master| {
             let seal = Some(seal("store 2", Switch::Up));
-            let link = LinkSettings { v6_off: true, mtu: Some(1500), seal, ..LinkSettings::default() };
+            let link = LinkSettings { ip_off: true, mtu: Some(1500), seal, ..LinkSettings::default() };
             Op::Configure { port, at: At::Altname, settings: LinkSettings { master, ..link } }
         };
         // Address generation cannot be switched off before the MTU has brought IPv6 back, and nothing may be up by then.

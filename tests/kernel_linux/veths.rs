@@ -27,7 +27,7 @@ fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&
 /// What follows on it.
 fn finish(port: PortId, master: u32) -> Op {
     let seal = Some(seal("store 1", Switch::Up));
-    let settings = LinkSettings { mark: false, v6_off: false, mac: None, mtu: None, seal, ..settings(port, master) };
+    let settings = LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, seal, ..settings(port, master) };
     Op::Configure { port, at: At::Altname, settings }
 }
 

@@ -339,7 +339,7 @@ impl Drift {
             }),
             Self::Addressed(port) => device(port, &|link| link.stray = vec![Address { ip: [192, 0, 2, 1].into(), prefix: 24 }]),
             Self::Unmarked(port) => device(port, &|link| link.altnames.clear()),
-            Self::V6(port) => device(port, &|link| link.v6_autoconf = true),
+            Self::V6(port) => device(port, &|link| (link.v6_autoconf, link.v4_open) = (true, true)),
             Self::Down(port) => device(port, &|link| link.up = false),
             Self::Unsealed(port) => device(port, &|link| link.alias = None),
             Self::Renamed(port) => device(port, &|link| link.name = format!("was{port}")),
