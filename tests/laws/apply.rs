@@ -224,6 +224,7 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
             return Err(format!("{} is gone", link.name));
         };
         now.v6_autoconf |= ours(link) && link.v6_autoconf;
+        now.v4_open |= ours(link) && link.v4_open;
         if ours(link) && link.marks().next().is_none() {
             now.altnames.clone_from(&link.altnames);
         }
