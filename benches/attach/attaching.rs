@@ -180,7 +180,7 @@ pub fn kernel_phase(table: &mut Table, effort: Effort, floor: &mut Floor) {
     place.inside(|| {
         let mut host = Linux::default().open().expect("a kernel");
         let network = NetworkId(Uuid::new_v4());
-        let mut next = 70_000;
+        let mut next = names::FIRST_INDEX;
         let mut made = Vec::new();
         // The first makes the bridge.
         made.push(build(&mut host, network, &mut next, &mut Sample::default()));
@@ -202,11 +202,14 @@ pub fn kernel_phase(table: &mut Table, effort: Effort, floor: &mut Floor) {
     table.row(what, "µs", Some(lasting.p50()), ours.p50(), Aim::Nothing);
 }
 
+/// The store that the benchmark's own links are tagged with.
+const STORE: Uuid = Uuid::from_u128(1);
+
 fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut Sample) -> PortId {
-    let have = Have::from(host.observe().expect("a dump"));
+    let have = Have::from(host.observe().expect("a dump")).seen_by(STORE);
     let port = PortId(Uuid::new_v4());
     *next += 4;
-    let alias = String::new();
+    let alias = names::bridge_tag(STORE, network);
     let bridge = BridgeMade::ByAgent { index: *next, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu: 1500, alias, close: true };
     let want = PortWant {
         id: port,
@@ -218,7 +221,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         unknown_unicast: false,
         cut_off: false,
         speaks: nicd::plan::Speaks::default(),
-        alias: "nicd benchmark 1".to_owned(),
+        alias: names::seal(STORE, 1),
         seen: None,
         nic: NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },
     };

@@ -17,7 +17,7 @@ pub fn cut(table: &mut Table, fleet: &mut Fleet, floor: &mut Floor, running: usi
     const SAMPLES: usize = 20;
     fleet.grow(running + SAMPLES);
     floor.grow(Nic::Tap, running + SAMPLES);
-    let _vmms: Vec<File> = fleet.ports.iter().map(|(_, port)| open_tap(&device(*port), false)).collect();
+    let mut vmms: Vec<File> = fleet.ports.iter().map(|(_, port)| open_tap(&device(*port), false)).collect();
     let mut events = Events::open();
     quiet(&mut events);
     let (mut ours, mut bare) = (Sample::default(), Sample::default());
@@ -29,6 +29,8 @@ pub fn cut(table: &mut Table, fleet: &mut Fleet, floor: &mut Floor, running: usi
         let down = events.wait("down", |told| told.index == index && !told.up);
         ours.add(down - start);
         assert!(fleet.client.receive().status < 300);
+        // The device goes when its VMM closes it.
+        drop(vmms.pop());
         fleet.settle();
         quiet(&mut events);
     }

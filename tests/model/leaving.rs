@@ -172,6 +172,9 @@ fn a_device_that_lost_its_altname_is_known_again_by_its_alias() {
                 let link = scene.fake.links().into_iter().find(|link| link.name == name).unwrap();
                 assert_eq!((link.up, link.master), (false, None));
                 assert_held(&scene, port);
+                // It is closed by its altname, which may be off once more.
+                let fake = scene.fake.clone();
+                scene.house().settle(|| fake.device(port).map(drop).ok_or_else(|| "no altname".to_owned()));
                 scene.fake.set_carrier(port, false);
             }
             wait_until_gone(&mut scene, port);
