@@ -3,12 +3,13 @@
 //! A dump of an FDB goes through all its entries once for each of the bridge's ports, and leaves some out that are there when
 //! others go meanwhile. So an entry is asked for by its MAC, which costs the same however many there are.
 
+use super::GuestMacs;
 use super::answer::{Failure, Part};
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::{self, Batch};
-use crate::model::Mac;
-use crate::plan::{FdbEntry, LinkSeen};
+use crate::model::{Mac, PortId};
+use crate::plan::{FdbEntry, Kind, LinkSeen};
 
 /// Length of `struct ndmsg`.
 const NDMSG: usize = 12;
@@ -59,39 +60,55 @@ pub(super) fn read(body: &[u8]) -> Option<Told> {
     (address && master).then_some(told)
 }
 
-/// What a bridge's FDB has for a guest, of what leads to its device. None where the kernel cannot say.
-pub(super) fn entries(netlink: &mut Netlink, link: &LinkSeen, mac: Mac) -> Result<Option<Vec<FdbEntry>>, Failure> {
-    let Some(bridge) = link.master else { return Ok(Some(Vec::new())) };
-    let vlan = link.entry_vlan();
-    let mut found = Vec::new();
-    for vlan in std::iter::once(0).chain((vlan != 0).then_some(vlan)) {
-        match look(netlink, bridge, mac, vlan) {
-            Ok(told) => found.extend(told.filter(|told| told.port == link.index).and_then(Told::entry)),
+/// Notes on devices of ours the entries that their bridge's FDB has for their guest, of what leads to them. None where the kernel
+/// cannot say.
+pub(super) fn note(netlink: &mut Netlink, links: &mut [LinkSeen], guests: &GuestMacs) -> Result<(), Failure> {
+    let mut asked: Vec<(usize, Asked)> = Vec::new();
+    for (place, link) in links.iter_mut().enumerate() {
+        let mac = link.marks().find_map(|mark| guests.of(PortId(mark)));
+        let Some(mac) = mac.filter(|_| link.kind != Kind::Bridge) else { continue };
+        link.fdb = Some(Vec::new());
+        let (Some(bridge), vlan) = (link.master, link.entry_vlan()) else { continue };
+        let vlans = std::iter::once(0).chain((vlan != 0).then_some(vlan));
+        asked.extend(vlans.map(|vlan| (place, Asked { bridge, mac, vlan })));
+    }
+    let answers = netlink.ask_all(&asked, |batch, (_, asked)| batch.ask_entry(*asked), read)?;
+    for ((place, _), answer) in asked.iter().zip(answers) {
+        let link = &mut links[*place];
+        match answer {
+            Ok(told) => {
+                let entry = told.filter(|told| told.port == link.index).and_then(Told::entry);
+                link.fdb.iter_mut().for_each(|fdb| fdb.extend(entry));
+            }
             // It is in something that has no FDB, or whose FDB cannot be asked.
-            Err(failure) if failure.part == Part::Fdb(mac) => return Ok(None),
-            Err(failure) => return Err(failure),
+            Err(_) => link.fdb = None,
         }
     }
-    Ok(Some(found))
+    Ok(())
 }
 
-/// The entry that a bridge has for a MAC.
-fn look(netlink: &mut Netlink, bridge: u32, mac: Mac, vlan: u16) -> Result<Option<Told>, Failure> {
-    let mut fixed = [0; NDMSG];
-    fixed[0] = AF_BRIDGE;
-    fixed[10] = NTF_MASTER;
-    let mut batch = Batch::default();
-    batch.add(Part::Fdb(mac), RTM_GETNEIGH, 0, &fixed, |f| {
-        f.put(NDA_LLADDR, &mac.0);
-        f.u32(NDA_MASTER, bridge);
-        if vlan != 0 {
-            f.put(NDA_VLAN, &vlan.to_ne_bytes());
-        }
-    });
-    netlink.ask(batch, read)
+/// An entry that is asked for: the one that a bridge has for a MAC in a VLAN, 0 for none.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    bridge: u32,
+    mac: Mac,
+    vlan: u16,
 }
 
 impl Batch {
+    fn ask_entry(&mut self, Asked { bridge, mac, vlan }: Asked) {
+        let mut fixed = [0; NDMSG];
+        fixed[0] = AF_BRIDGE;
+        fixed[10] = NTF_MASTER;
+        self.add(Part::Fdb(mac), RTM_GETNEIGH, 0, &fixed, |f| {
+            f.put(NDA_LLADDR, &mac.0);
+            f.u32(NDA_MASTER, bridge);
+            if vlan != 0 {
+                f.put(NDA_VLAN, &vlan.to_ne_bytes());
+            }
+        });
+    }
+
     /// Enters a guest's MAC into the FDB of the bridge that the link with this index is a port of, in each VLAN of the port.
     /// NUD_NOARP is what `bridge` shows as static; NUD_PERMANENT would be the bridge's own address. What another entry says of
     /// the MAC is replaced, be it the bridge's own or another port's. NTF_STICKY keeps a frame that has the MAC for its source

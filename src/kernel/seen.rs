@@ -13,7 +13,7 @@ use super::uapi::*;
 use super::vlans::{self, Filtering};
 use super::wire::{self, Batch};
 use super::{GuestMacs, Trouble, Who, fdb};
-use crate::model::{Mac, PortId};
+use crate::model::Mac;
 use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, NfCall, TapSeen};
 
 /// Length of `struct ifinfomsg`.
@@ -68,22 +68,13 @@ pub(super) fn look_whole(
     around.forwarding.note(nft, std::slice::from_mut(&mut link));
     around.filtering.learn(&link);
     vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
-    note_entries(netlink, &mut link, &around.guests)?;
+    fdb::note(netlink, std::slice::from_mut(&mut link), &around.guests)?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
         // It went in between, which the next look shows.
         Err(failure) if failure.trouble == Trouble::Gone => {}
         noted => noted?,
     }
     Ok(Some(link))
-}
-
-/// Notes on a device of ours the entries that its bridge's FDB has for its guest.
-fn note_entries(netlink: &mut Netlink, link: &mut LinkSeen, guests: &GuestMacs) -> Result<(), Failure> {
-    let mac = link.marks().find_map(|mark| guests.of(PortId(mark)));
-    if let Some(mac) = mac.filter(|_| link.kind != Kind::Bridge) {
-        link.fdb = fdb::entries(netlink, link, mac)?;
-    }
-    Ok(())
 }
 
 /// The index of a veth, and that of its other end in that end's namespace.
@@ -140,7 +131,7 @@ pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> 
     around.forwarding.note_all(nft, &mut links);
     around.filtering.learn_all(&links);
     vlans::note(netlink, 0, &mut links, &around.filtering)?;
-    links.iter_mut().try_for_each(|link| note_entries(netlink, link, &around.guests))?;
+    fdb::note(netlink, &mut links, &around.guests)?;
     Ok(links)
 }
 

@@ -35,6 +35,10 @@ const DUMPS_TOGETHER: usize = 3;
 /// Enough for what the kernel puts into one datagram of a dump (at most 32 KiB; net/netlink/af_netlink.c).
 const BUFFER: usize = 64 * 1024;
 
+/// How many objects are asked for in one send: each answer takes some 5 KiB of the socket's room, which is 208 KiB by default, and one
+/// that finds none is lost (`netlink_attachskb`, net/netlink/af_netlink.c).
+const AT_ONCE: usize = 24;
+
 /// Changes asked of the kernel since the process started, by all its threads: netlink messages that are no looks, and
 /// taps made or made persistent. A quiet host's restart leaves it at zero.
 pub fn writes() -> u64 {
@@ -138,22 +142,49 @@ impl Netlink {
         points::call(("netlink", "ask"), || self.answer(batch, read), fail)
     }
 
-    pub(super) fn answer<T>(&mut self, mut batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
-        let part = batch.parts().next().unwrap_or(Part::Look);
+    /// Asks for several objects; what became of each, in order.
+    pub(super) fn ask_all<A, T>(
+        &mut self,
+        asked: &[A],
+        add: impl Fn(&mut Batch, &A),
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<Result<Option<T>, Failure>>, Failure> {
+        let fail = |errno| Failure::system(Part::Look, errno);
+        let mut all = Vec::with_capacity(asked.len());
+        for some in asked.chunks(AT_ONCE) {
+            let mut batch = Batch::default();
+            some.iter().for_each(|one| add(&mut batch, one));
+            all.extend(points::call(("netlink", "ask"), || self.answers(batch, &read), fail)?);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn answer<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        self.answers(batch, read)?.pop().unwrap_or(Ok(None))
+    }
+
+    /// Sends messages that each have one answer.
+    fn answers<T>(
+        &mut self,
+        mut batch: Batch,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<Result<Option<T>, Failure>>, Failure> {
+        let parts: Vec<Part> = batch.parts().collect();
         let first = self.transmit(&mut batch, false)?;
-        let mut answer = None;
-        self.receive(part, |message| {
-            if message.seq != first {
-                return Ok(Step::More);
-            }
-            match (message.kind, Refusal::read(part, message)) {
-                (NLMSG_ERROR, Some(refusal)) if matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT) => {}
-                (NLMSG_ERROR, Some(refusal)) => return Err(refusal.into()),
-                _ => answer = read(message.body),
-            }
-            Ok(Step::Last)
+        let mut answers: Vec<Option<Result<Option<T>, Failure>>> = parts.iter().map(|_| None).collect();
+        let mut missing = parts.len();
+        self.receive(parts.first().copied().unwrap_or(Part::Look), |message| {
+            let position = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
+            let Some(answer) = answers.get_mut(position).filter(|answer| answer.is_none()) else { return Ok(Step::More) };
+            *answer = Some(match (message.kind, Refusal::read(parts[position], message)) {
+                (NLMSG_ERROR, Some(refusal)) if matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT) => Ok(None),
+                (NLMSG_ERROR, Some(refusal)) => Err(refusal.into()),
+                _ => Ok(read(message.body)),
+            });
+            missing -= 1;
+            Ok(if missing == 0 { Step::Last } else { Step::More })
         })?;
-        Ok(answer)
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// Dumps completely: begun again while changes interrupt it. `ask` makes the request, `read` reads one object.
