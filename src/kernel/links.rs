@@ -87,10 +87,10 @@ impl Batch {
     }
 
     /// What a device is to be on the host's side, but for its bridge port's flags and its seal.
-    fn host_side(&mut self, target: Target<'_>, index: u32, settings: &LinkSettings, ip_off: V6Off) {
+    fn host_side(&mut self, target: Target<'_>, index: u32, settings: &LinkSettings, send_as: IpOff) {
         let LinkSettings { ip_off: off, stray, mac, mtu, master, fdb, .. } = settings;
         let shaped = mac.is_some() || mtu.is_some() || master.is_some();
-        let within = *off && shaped && ip_off == V6Off::Within;
+        let within = *off && shaped && send_as == IpOff::Within;
         if shaped {
             self.set(Part::Link, target, 0, 0, |f| {
                 shape(f, *mac, *mtu, *master);
@@ -159,9 +159,9 @@ impl Batch {
     }
 }
 
-/// Where IPv6 address generation is switched off.
+/// In which message the host's IP is kept from a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum V6Off {
+enum IpOff {
     /// In the message with MAC, MTU and bridge, which spares the kernel one, and whoever watches an event. Where there is no
     /// IPv6 that is refused, and may not have been done.
     Within,
@@ -251,19 +251,19 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &
 
 /// All of a device that dies with this process, in one send: what is sealed behind a refusal goes with it.
 fn make(netlink: &mut Netlink, index: u32, altname: &str, settings: &LinkSettings) -> Result<(), Failure> {
-    let mut send = |ip_off| {
+    let mut send = |send_as| {
         let (mut batch, target) = (Batch::default(), Target::Index(index));
         if settings.mark {
             batch.mark(index, altname);
         }
-        batch.host_side(target, index, settings, ip_off);
+        batch.host_side(target, index, settings, send_as);
         batch.settle(index);
         batch.flags_and_seal(target, settings);
         netlink.send(batch)
     };
-    let mut refusals = send(V6Off::Within)?;
+    let mut refusals = send(IpOff::Within)?;
     if settings.ip_off && refusals.iter().any(|refusal| refusal.part == Part::Link && no_v6(refusal.errno)) {
-        refusals = send(V6Off::Apart)?;
+        refusals = send(IpOff::Apart)?;
     }
     already_marked(netlink, &mut refusals, index, altname)?;
     first_failure(refusals)
@@ -279,7 +279,7 @@ fn change_all(netlink: &mut Netlink, altname: &str, settings: &LinkSettings) -> 
         false => must_look(netlink, Who::Altname(altname))?.index,
     };
     let mut batch = Batch::default();
-    batch.host_side(target, index, settings, V6Off::Apart);
+    batch.host_side(target, index, settings, IpOff::Apart);
     if settings.seal.is_some() {
         send_all(netlink, std::mem::take(&mut batch))?;
     }

@@ -56,7 +56,7 @@ struct Lately {
 }
 
 impl Told {
-    /// What is to be told now, when these are the troubles: which have begun, and then which have ended.
+    /// The events due now, given the present troubles: which have begun, and then which have ended.
     fn news(&mut self, now: &BTreeSet<Trouble>, at: Instant) -> Vec<(Trouble, bool)> {
         self.due = None;
         if self.lately.is_empty() && *now == self.troubles {

@@ -380,7 +380,7 @@ impl Manager {
         let server = state.port(port).ok().and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.server_id);
         if error.trouble == Trouble::Hanging {
             state.hung = Some(Instant::now());
-            // From now on it is known here, whoever tried to enter, for as long as it hangs.
+            // From now on it is known here for as long as it hangs.
             let _ = server.map(|server| self.hands.path_answers(netns_path(&state, server).as_ref()));
         }
         let Ok(entry) = state.port(port) else { return Error::Kernel(error) };

@@ -84,7 +84,9 @@ impl Host {
         let own: Vec<Vec<u8>> = guests.iter().map(|mac| octets(mac)).chain([SOURCE.to_vec()]).collect();
         while let Some((seen_on, frame)) = self.capture.next(Duration::ZERO) {
             let from = frame.get(6..12).unwrap_or_default().to_vec();
-            assert!(!elsewhere.contains(&seen_on), "a frame on the management network: {frame:x?}");
+            // The host's own address there is reported up to a second after it was given; nobody forwards such a report.
+            let its_own = is_membership_report(&frame) && !own.contains(&from);
+            assert!(its_own || !elsewhere.contains(&seen_on), "a frame on the management network: {frame:x?}");
             let lo = index("lo");
             let expected = seen_on == lo || own.contains(&from) || is_membership_report(&frame);
             assert!(expected, "the host sends on link {seen_on}: {frame:x?}");

@@ -68,7 +68,7 @@ pub(super) fn set_persist(tun: BorrowedFd<'_>) -> Result<(), Errno> {
     Errno::result(answer).map(drop)
 }
 
-/// A setting that whoever holds a tap may change without privileges, and that stays with the device after a close.
+/// A setting that the holder of a tap may change without privileges, and that stays with the device after a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Setting {
     /// `TUNDETACHFILTER`: the classic BPF filter of what the holder reads.
