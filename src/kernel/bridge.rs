@@ -10,6 +10,8 @@ use super::seen::{ifinfo, must_look};
 use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::Batch;
+use uuid::Uuid;
+
 use crate::model::{LinkName, Mac, NetworkId, names};
 use crate::plan::{Address, BridgeExtras, Kind, Switch};
 
@@ -136,8 +138,8 @@ pub(super) fn mark_again(netlink: &mut Netlink, network: NetworkId, index: u32, 
 }
 
 /// [`Op::DeleteBridge`](crate::plan::Op::DeleteBridge).
-pub(super) fn delete(netlink: &mut Netlink, nft: &mut Nft, network: NetworkId) -> Result<(), Failure> {
-    links::delete(netlink, &names::network_altname(network))?;
+pub(super) fn delete(netlink: &mut Netlink, nft: &mut Nft, network: NetworkId, store: Uuid) -> Result<(), Failure> {
+    links::delete(netlink, &names::network_altname(network), store)?;
     // A chain that somebody keeps is no bridge that is kept.
     if let Err(failure) = nft.remove(network) {
         tracing::warn!(%network, said = failure.said, "what closed a bridge to the host is left");

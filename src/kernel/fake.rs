@@ -479,7 +479,7 @@ impl World {
     /// The device that an op has to wait for.
     fn gate(&self, op: &Op) -> Option<Arc<Gate>> {
         let port = match op {
-            Op::DeleteLink { port } => *port,
+            Op::DeleteLink { port, .. } => *port,
             Op::DeleteGroup { group } => {
                 let members = self.links.values().filter(|link| link.group == *group);
                 members.flat_map(LinkSeen::marks).map(PortId).find(|port| self.stalls.contains_key(port))?
@@ -673,8 +673,8 @@ impl World {
                 let switch = switch.unwrap_or(if link.up { Switch::Up } else { Switch::Down });
                 self.switch(link, switch);
             }
-            Op::DeleteBridge { network } => {
-                let bridge = self.named(&names::network_altname(*network)).filter(|link| link.made_by_nicd());
+            Op::DeleteBridge { network, store } => {
+                let bridge = self.named(&names::network_altname(*network)).filter(|link| link.is_of(*store));
                 if let Some(index) = bridge.map(|link| link.index) {
                     self.remove(index);
                 }
@@ -755,8 +755,8 @@ impl World {
                     self.remove(index);
                 }
             }
-            Op::DeleteLink { port } => {
-                if let Some(link) = self.at(*port, At::Altname).ok().filter(LinkSeen::made_by_nicd) {
+            Op::DeleteLink { port, store } => {
+                if let Some(link) = self.at(*port, At::Altname).ok().filter(|link| link.is_of(*store)) {
                     self.remove(link.index);
                 }
             }
@@ -855,6 +855,9 @@ impl Host for FakeHost {
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError> {
         let mut world = lock(&self.world);
         let mut link = world.at(port, At::Altname)?;
+        if !link.is_of(tap.store) {
+            return Err(refused(Trouble::Gone, format!("opening {}", link.name)));
+        }
         if link.is_held() {
             return Err(refused(Trouble::Taken, format!("opening {}", link.name)));
         }

@@ -11,6 +11,8 @@ use super::socket::Netlink;
 use super::uapi::*;
 use super::wire::{Batch, Fields};
 use super::{Trouble, Who};
+use uuid::Uuid;
+
 use crate::model::{Mac, PortId, names};
 use crate::plan::{At, Kind, LinkSeen, LinkSettings, Seal, Switch};
 
@@ -375,13 +377,13 @@ pub(super) fn delete_group(netlink: &mut Netlink, group: u32) -> Result<(), Fail
     gone(send_all(netlink, batch))
 }
 
-/// [`Op::DeleteLink`](crate::plan::Op::DeleteLink), and a bridge's end. A link that only has the altname, and that no nicd made,
-/// is left: for it there is nothing to delete.
-pub(super) fn delete(netlink: &mut Netlink, altname: &str) -> Result<(), Failure> {
+/// [`Op::DeleteLink`](crate::plan::Op::DeleteLink), and a bridge's end. A link that has the altname, and that the nicd with this
+/// store did not make, is left: for it there is nothing to delete.
+pub(super) fn delete(netlink: &mut Netlink, altname: &str, store: Uuid) -> Result<(), Failure> {
     match look(netlink, Who::Altname(altname))? {
         None => return Ok(()),
-        Some(link) if !link.made_by_nicd() => {
-            tracing::warn!(link = link.name, altname, "a link that no nicd made has this altname, and is not deleted");
+        Some(link) if !link.is_of(store) => {
+            tracing::warn!(link = link.name, altname, %store, "a link that the nicd with this store did not make is not deleted");
             return Ok(());
         }
         Some(_) => {}

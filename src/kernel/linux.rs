@@ -171,7 +171,7 @@ fn doing(op: &Op) -> String {
         Op::CloseBridge { network }
         | Op::SetBridge { network, .. }
         | Op::MarkBridgeAgain { network, .. }
-        | Op::DeleteBridge { network } => {
+        | Op::DeleteBridge { network, .. } => {
             format!("{name} of network {network}")
         }
         Op::CreateTap { port, name: device, .. } | Op::CreateVeth { port, name: device, .. } => {
@@ -186,7 +186,7 @@ fn doing(op: &Op) -> String {
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
-        | Op::DeleteLink { port } => format!("{name} of port {port}"),
+        | Op::DeleteLink { port, .. } => format!("{name} of port {port}"),
     }
 }
 
@@ -212,7 +212,7 @@ impl LinuxHost {
                 Change { network, mac, mtu, switch, ip_off, stray, off, alias: alias.as_deref() }.make(netlink)
             }
             Op::MarkBridgeAgain { network, index, alias } => bridge::mark_again(netlink, *network, *index, alias),
-            Op::DeleteBridge { network } => bridge::delete(netlink, &mut self.nft, *network),
+            Op::DeleteBridge { network, store } => bridge::delete(netlink, &mut self.nft, *network, *store),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
                 create_tap(netlink, held, *port, spec)
@@ -249,7 +249,7 @@ impl LinuxHost {
             Op::Unbind { port } => links::unbind(netlink, *port),
             Op::SetGroup { port, group } => links::set_group(netlink, *port, *group),
             Op::DeleteGroup { group } => links::delete_group(netlink, *group),
-            Op::DeleteLink { port } => links::delete(netlink, &names::port_altname(*port)),
+            Op::DeleteLink { port, store } => links::delete(netlink, &names::port_altname(*port), *store),
         }
         .map(|()| Applied::Done)
     }
@@ -303,8 +303,8 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
 /// open, as its settings are everybody's who has.
 fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
     let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
-    if !link.made_by_nicd() {
-        return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} was not made by nicd", link.name)));
+    if !link.is_of(tap.store) {
+        return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} was not made by this nicd", link.name)));
     }
     let (Some(seen), Ok(name)) = (link.tap, link.name.parse::<LinkName>()) else {
         return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} is no tap", link.name)));

@@ -49,6 +49,8 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use uuid::Uuid;
+
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId};
 use crate::plan::{BroadRoute, LinkSeen, Op};
 use crate::points;
@@ -180,8 +182,10 @@ pub struct TapUse {
     pub queues: u16,
     /// With virtio-net headers or without.
     pub vnet_hdr: bool,
-    /// Whose it is: its last user may have given it to somebody else.
+    /// Whose it is: its last user may have given it to another.
     pub owner: Owner,
+    /// The store of the nicd that made it.
+    pub store: Uuid,
 }
 
 /// Something that attaches need and this process cannot have.

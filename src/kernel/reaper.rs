@@ -27,6 +27,8 @@ use tokio::sync::oneshot;
 
 use crate::exec::Execution;
 use crate::inbox::Inbox;
+use uuid::Uuid;
+
 use crate::model::{Mac, PortId, names};
 use crate::plan::{Have, Kind, LinkSeen, Op, Switch, Traces};
 use crate::points;
@@ -92,6 +94,8 @@ pub struct Doomed {
     pub index: Option<u32>,
     /// Whether it is to go also while a process holds it open.
     pub force: bool,
+    /// The store of the nicd that made it.
+    pub store: Uuid,
 }
 
 /// What became of a device that was to be deleted.
@@ -314,11 +318,11 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<Port
     let group = rand::random_range(1..=u32::MAX);
     let devices: Vec<Doomed> = lock(batch).iter().map(|one| one.device.clone()).collect();
     let mut members: BTreeMap<u32, PortId> = BTreeMap::new();
-    for Doomed { port, force, .. } in devices {
+    for Doomed { port, force, store, .. } in devices {
         // What is not found, and what is held, is for the look at one alone.
         let Some(link) = host.look(Who::Altname(&names::port_altname(port))).ok()? else { continue };
-        // Only what some nicd made is changed.
-        if !link.made_by_nicd() || link.is_held() && !force {
+        // Only what that nicd made is changed.
+        if !link.is_of(store) || link.is_held() && !force {
             continue;
         }
         // One by one, so that RTNL is free in between.
@@ -361,14 +365,14 @@ fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpErro
     let mut held = H::Held::default();
     for _ in 0..TRIES {
         // Another's link that has the altname is left, and is not this device.
-        if let Some(link) = host.look(Who::Altname(&altname))?.filter(LinkSeen::made_by_nicd) {
+        if let Some(link) = host.look(Who::Altname(&altname))?.filter(|link| link.is_of(device.store)) {
             if link.is_held() && !device.force {
                 if spare(host, device.port, &link)? {
                     return Ok(Reaped::Held);
                 }
                 continue;
             }
-            host.apply(&Op::DeleteLink { port: device.port }, &mut held)?;
+            host.apply(&Op::DeleteLink { port: device.port, store: device.store }, &mut held)?;
             // The delete says the same of a link that is gone and of one that has just lost its altname.
             if host.look(Who::Index(link.index))?.is_none() {
                 return Ok(Reaped::Gone);
@@ -376,7 +380,7 @@ fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpErro
             continue;
         }
         let links = host.observe()?;
-        if links.iter().any(|link| link.made_by_nicd() && link.altnames.contains(&altname)) {
+        if links.iter().any(|link| link.is_of(device.store) && link.altnames.contains(&altname)) {
             continue;
         }
         let seen = Have::from(links);

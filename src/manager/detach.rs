@@ -215,7 +215,14 @@ impl Manager {
             let binding = entry.record.binding.as_ref();
             let alias = binding.map(|binding| names::seal(self.store_id, binding.commit));
             let mac = Some(entry.record.mac);
-            Doomed { port, alias, mac, index: entry.device, force: binding.is_some_and(|binding| binding.forced) }
+            Doomed {
+                port,
+                alias,
+                mac,
+                index: entry.device,
+                force: binding.is_some_and(|binding| binding.forced),
+                store: self.store_id,
+            }
         };
         let (began, forced) = (Instant::now(), doomed.force);
         let deleted = match self.hands.delete(doomed) {

@@ -79,10 +79,10 @@ impl Manager {
         if !what.remove || found.is_empty() {
             return Ok(Collected { leftovers: found, removed: Vec::new() });
         }
-        self.remove_devices(&found).await;
+        self.remove_devices(&found, store).await;
         // Bridges after what was in them; one that others use stays.
         self.look_at_everything().await?;
-        self.remove_bridges(&found).await;
+        self.remove_bridges(&found, store).await;
         self.look_at_everything().await?;
         let left = leftovers(&self.lock(), store);
         let removed = found.into_iter().filter(|one| !left.iter().any(|still| still.index == one.index)).collect();
@@ -90,15 +90,15 @@ impl Manager {
     }
 
     /// All at once, so that they share the kernel's waits.
-    async fn remove_devices(self: &Arc<Self>, found: &[Leftover]) {
+    async fn remove_devices(self: &Arc<Self>, found: &[Leftover], store: Uuid) {
         let devices = found.iter().filter(|one| one.kind != Kind::Bridge.as_str());
-        let removed = futures_util::future::join_all(devices.map(|device| self.remove_device(device))).await;
+        let removed = futures_util::future::join_all(devices.map(|device| self.remove_device(device, store))).await;
         for error in removed.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "a leftover could not be removed");
         }
     }
 
-    async fn remove_device(&self, device: &Leftover) -> Result<(), Error> {
+    async fn remove_device(&self, device: &Leftover, store: Uuid) -> Result<(), Error> {
         let port = match device.mark {
             Some(mark) => PortId(mark),
             None => self.mark_again(device).await?,
@@ -115,7 +115,7 @@ impl Manager {
             let attached = state.ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
             attached && state.have.in_place_of_device(port).is_none()
         };
-        let doomed = Doomed { port, alias: device.alias.clone(), mac: None, index: Some(device.index), force: true };
+        let doomed = Doomed { port, alias: device.alias.clone(), mac: None, index: Some(device.index), force: true, store };
         let deleted = match wanted {
             true => Ok(()),
             false => match self.hands.delete(doomed) {
@@ -137,24 +137,24 @@ impl Manager {
         Ok(port)
     }
 
-    async fn remove_bridges(&self, found: &[Leftover]) {
+    async fn remove_bridges(&self, found: &[Leftover], store: Uuid) {
         for bridge in found.iter().filter(|one| one.kind == Kind::Bridge.as_str()) {
             if self.lock().have.members(bridge.index) > 0 {
                 continue;
             }
-            if let Err(error) = self.remove_bridge(bridge).await {
+            if let Err(error) = self.remove_bridge(bridge, store).await {
                 tracing::warn!(%error, "a leftover could not be removed");
             }
         }
     }
 
-    async fn remove_bridge(&self, bridge: &Leftover) -> Result<(), Error> {
+    async fn remove_bridge(&self, bridge: &Leftover, store: Uuid) -> Result<(), Error> {
         let network = NetworkId(bridge.mark.unwrap_or_else(Uuid::new_v4));
         if bridge.mark.is_none() {
             let alias = bridge.alias.clone().unwrap_or_default();
             self.carry_out(Op::MarkBridgeAgain { network, index: bridge.index, alias }).await?;
         }
-        self.carry_out(Op::DeleteBridge { network }).await
+        self.carry_out(Op::DeleteBridge { network, store }).await
     }
 
     async fn carry_out(&self, op: Op) -> Result<(), Error> {

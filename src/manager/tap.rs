@@ -44,7 +44,10 @@ impl Manager {
     pub async fn open_tap(&self, port: PortId) -> Result<Vec<OwnedFd>, NotOpened> {
         let Tap { queues, vnet_hdr, owner } = self.tap_of(port)?;
         let later = |error: Error| NotOpened::Later(error.to_string());
-        let answer = self.hands.open_tap(port, TapUse { queues, vnet_hdr, owner }).map_err(|refused| later(refused.into()))?;
+        let answer = self
+            .hands
+            .open_tap(port, TapUse { queues, vnet_hdr, owner, store: self.store_id })
+            .map_err(|refused| later(refused.into()))?;
         answered(answer).await.map_err(later)?.map_err(|error| match error.trouble {
             Trouble::Taken => NotOpened::Busy(port),
             Trouble::Gone => NotOpened::NotBuilt { port, phase: self.port(port).map_or("gone", |view| view.phase.as_str()) },

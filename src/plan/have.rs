@@ -347,6 +347,11 @@ impl LinkSeen {
         }
     }
 
+    /// Whether the nicd with this store made it.
+    pub fn is_of(&self, store: Uuid) -> bool {
+        self.owner(store) == Owner::Us
+    }
+
     /// Whether some nicd made it, whichever store that one had.
     pub fn made_by_nicd(&self) -> bool {
         self.owner(Uuid::nil()) != Owner::Stranger

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
@@ -176,10 +177,12 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         alias: Option<String>,
     },
-    /// Deletes a network's agent-made bridge, and what closed it to the host.
+    /// Deletes a network's agent-made bridge, and what closed it to the host, unless another nicd made it, or none.
     DeleteBridge {
         /// Whose bridge.
         network: NetworkId,
+        /// The store of the nicd that made it.
+        store: Uuid,
     },
     /// Makes a tap that dies with this process, without carrier and not up.
     CreateTap {
@@ -294,10 +297,12 @@ pub enum Op {
         /// The group, never 0.
         group: u32,
     },
-    /// Deletes a port's device.
+    /// Deletes a port's device, unless another nicd made it, or none.
     DeleteLink {
         /// Whose device.
         port: PortId,
+        /// The store of the nicd that made it.
+        store: Uuid,
     },
 }
 

@@ -145,7 +145,7 @@ impl<'a> Planner<'a> {
             self.free_index(*index)?;
             let name = self.free_name(|choice| names::network_bridge(network, choice))?;
             let op = Op::CreateBridge { network, index: *index, name, mac: *mac, mtu: *mtu, alias: alias.clone() };
-            self.step(op, Some(Op::DeleteBridge { network }));
+            self.step(op, Some(self.delete_bridge(network)));
             if bridge.made.closes() {
                 self.step(Op::CloseBridge { network }, None);
             }
@@ -216,7 +216,7 @@ impl<'a> Planner<'a> {
         match device {
             Some(seen) if seen.kind == kind_of(&port.nic) && !left_behind(seen) => self.mend(port, &home, seen),
             Some(_) => {
-                self.step(Op::DeleteLink { port: port.id }, None);
+                self.step(self.delete(port.id), None);
                 self.build(port, &home)?;
             }
             None => self.build(port, &home)?,
@@ -301,7 +301,7 @@ impl<'a> Planner<'a> {
                 let alone = queues == 1;
                 let settings = LinkSettings { seal: settings.seal.filter(|_| alone), ..settings };
                 self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
-                self.step(Op::Persist { port: id }, Some(Op::DeleteLink { port: id }));
+                self.step(Op::Persist { port: id }, Some(self.delete(id)));
                 if !alone {
                     self.seal(port);
                 }
@@ -319,7 +319,7 @@ impl<'a> Planner<'a> {
                     mac: port.mac.host_side(),
                     mtu: home.mtu,
                 };
-                self.step(create, Some(Op::DeleteLink { port: id }));
+                self.step(create, Some(self.delete(id)));
                 let (netns, pin, guest) = (netns.clone(), *pin, guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin, settings: guest }, None);
                 let settings = LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, ..settings };
@@ -419,12 +419,12 @@ impl<'a> Planner<'a> {
             };
             self.step(Op::Unbind { port }, Some(Op::Configure { port, at: At::Altname, settings: before }));
         }
-        self.step(Op::DeleteLink { port }, None);
+        self.step(self.delete(port), None);
     }
 
     fn absent_bridge(&mut self, network: NetworkId) {
         if self.have.own_bridge(network).is_some() || self.unmarked_bridge(network).is_some() {
-            self.step(Op::DeleteBridge { network }, None);
+            self.step(self.delete_bridge(network), None);
         }
     }
 
@@ -441,6 +441,14 @@ impl<'a> Planner<'a> {
             Some(_) => Err(PlanError::IndexTaken(index)),
             None => Ok(()),
         }
+    }
+
+    fn delete(&self, port: PortId) -> Op {
+        Op::DeleteLink { port, store: self.have.store() }
+    }
+
+    fn delete_bridge(&self, network: NetworkId) -> Op {
+        Op::DeleteBridge { network, store: self.have.store() }
     }
 
     fn step(&mut self, op: Op, undo: Option<Op>) {

@@ -30,7 +30,7 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
             assert_eq!((seen.mtu, seen.mac, seen.kind), (mtu, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), Kind::Bridge));
             run("ip link del p0");
             assert_eq!(v6_addresses(), 0);
-            host.twice(&Op::DeleteBridge { network: network() });
+            host.twice(&Op::DeleteBridge { network: network(), store: crate::host::STORE });
         }
     });
 }
@@ -56,7 +56,7 @@ fn a_changed_bridge_is_set_back() {
         assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
         assert!(seen.extras.is_none(), "{:?}", seen.extras);
         assert_eq!(v6_addresses(), 0);
-        host.apply(&Op::DeleteBridge { network: network() });
+        host.apply(&Op::DeleteBridge { network: network(), store: crate::host::STORE });
         let absent = Op::SetBridge {
             network: network(),
             mac: None,

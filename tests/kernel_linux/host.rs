@@ -14,6 +14,8 @@ use crate::netns::{json, run};
 pub const BRIDGE: u32 = FIRST_INDEX + 70_000;
 /// The index of the first device under test.
 pub const DEVICE: u32 = FIRST_INDEX + 80_000;
+/// The store of the nicd under test.
+pub const STORE: Uuid = Uuid::from_u128(1);
 
 pub struct Box {
     pub kernel: LinuxHost,
@@ -99,7 +101,7 @@ pub fn create_tap(port: PortId, index: u32) -> Op {
 
 pub fn create_bridge(mtu: u32) -> Op {
     let name = names::network_bridge(network(), 0);
-    let alias = names::bridge_tag(uuid::Uuid::from_u128(1), network());
+    let alias = names::bridge_tag(STORE, network());
     Op::CreateBridge { network: network(), index: BRIDGE, name, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu, alias }
 }
 
@@ -120,7 +122,7 @@ pub fn settings(port: PortId, master: u32) -> LinkSettings {
 }
 
 /// Everything an op can change, as `ip` and `bridge` show it.
-fn snapshot() -> Vec<String> {
+pub fn snapshot() -> Vec<String> {
     let keys = ["ifindex", "ifname", "altnames", "ifalias", "address", "mtu", "master", "group", "inet6_addr_gen_mode"];
     let link = |link: &Value| {
         let mut shown: Vec<String> = keys.iter().map(|key| format!("{key}={}", link[key])).collect();

@@ -1,11 +1,12 @@
 //! Changes and deletions reach ours alone.
 
 use nicd::kernel::{Host, Trouble, Who};
-use nicd::model::Mac;
+use nicd::model::{Mac, names};
 use nicd::plan::{At, LinkSettings, Op, Seal, Switch};
+use uuid::Uuid;
 
-use crate::host::{BRIDGE, Box, DEVICE, ip_link, mac, port, seal, sealing, settings, v6_addresses};
-use crate::netns::{in_netns, json, run};
+use crate::host::{BRIDGE, Box, DEVICE, STORE, ip_link, mac, network, port, seal, sealing, settings, snapshot, v6_addresses};
+use crate::netns::{in_netns, json, run, set_alias};
 
 #[test]
 fn drift_is_put_back_by_altname() {
@@ -113,5 +114,29 @@ fn the_mac_the_kernel_refuses_is_told() {
         let error = host.refused(&Op::Configure { port, at: At::Altname, settings }, Trouble::Other);
         assert!(error.said.contains("EADDRNOTAVAIL"), "{error}");
         assert!(host.kernel.look(Who::Index(DEVICE)).unwrap().is_some());
+    });
+}
+
+#[test]
+fn what_another_nicd_tagged_is_deleted_for_that_one_alone() {
+    in_netns(|| {
+        let mut host = Box::open();
+        let theirs = Uuid::from_u128(2);
+        let (port, network) = (port(1), network());
+        for (name, kind, altname) in [
+            ("theirs", "type veth peer name peer", names::port_altname(port)),
+            ("their-bridge", "type bridge", names::network_altname(network)),
+        ] {
+            run(&format!("ip link add {name} {kind}"));
+            run(&format!("ip link property add dev {name} altname {altname}"));
+            set_alias(name, &names::seal(theirs, 7));
+        }
+        let delete = |store| [Op::DeleteLink { port, store }, Op::DeleteBridge { network, store }];
+        let before = snapshot();
+        delete(STORE).iter().for_each(|op| host.twice(op));
+        assert_eq!(snapshot(), before, "a link of another nicd's was touched");
+        delete(theirs).iter().for_each(|op| host.twice(op));
+        let left: Vec<_> = host.kernel.observe().unwrap().into_iter().map(|link| link.name).collect();
+        assert_eq!(left, ["lo"]);
     });
 }

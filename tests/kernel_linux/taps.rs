@@ -62,7 +62,7 @@ fn each_step_may_run_twice() {
         host.twice(&Op::Unbind { port });
         host.twice(&Op::SetGroup { port, group: 77 });
         host.twice(&Op::DeleteGroup { group: 77 });
-        host.twice(&Op::DeleteLink { port });
+        host.twice(&Op::DeleteLink { port, store: crate::host::STORE });
         assert_eq!(host.look(port), None);
     });
 }
@@ -186,6 +186,6 @@ fn what_is_gone_is_told() {
         ] {
             host.refused(&op, Trouble::Gone);
         }
-        host.twice(&Op::DeleteLink { port });
+        host.twice(&Op::DeleteLink { port, store: crate::host::STORE });
     });
 }

@@ -192,8 +192,8 @@ fn undos(steps: &[Step]) -> impl Iterator<Item = &Op> {
 /// What the steps delete, by its mark. That has no undo: what is gone stays gone.
 fn removed(steps: &[Step]) -> BTreeSet<String> {
     let mark = |step: &Step| match step.op {
-        Op::DeleteLink { port } => Some(names::port_altname(port)),
-        Op::DeleteBridge { network } => Some(names::network_altname(network)),
+        Op::DeleteLink { port, .. } => Some(names::port_altname(port)),
+        Op::DeleteBridge { network, .. } => Some(names::network_altname(network)),
         _ => None,
     };
     steps.iter().filter_map(mark).collect()
@@ -305,7 +305,7 @@ fn ours(link: &LinkSeen) -> bool {
 fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
     let (mark, index, name) = match op {
         Op::CreateBridge { network, index, name, .. } => (names::network_altname(*network), Some(*index), Some(name)),
-        Op::CloseBridge { network } | Op::SetBridge { network, .. } | Op::DeleteBridge { network } => {
+        Op::CloseBridge { network } | Op::SetBridge { network, .. } | Op::DeleteBridge { network, .. } => {
             (names::network_altname(*network), None, None)
         }
         Op::CreateTap { port, index, name, .. } | Op::CreateVeth { port, index, name, .. } => {
@@ -322,7 +322,7 @@ fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
-        | Op::DeleteLink { port } => (names::port_altname(*port), None, None),
+        | Op::DeleteLink { port, .. } => (names::port_altname(*port), None, None),
         Op::DeleteGroup { .. } => panic!("no plan deletes groups"),
     };
     let hit = |link: &&LinkSeen| {

@@ -54,7 +54,8 @@ fn a_device_the_kernel_keeps_holds_no_other() {
     scene.perform(detach(ports[3].0, ports[3].1)).unwrap();
     drop(stall);
     wait_for(&mut scene, &[]);
-    let deletes = scene.fake.log().into_iter().filter(|op| matches!(op, Op::DeleteLink { port } if *port == ports[3].1)).count();
+    let deletes =
+        scene.fake.log().into_iter().filter(|op| matches!(op, Op::DeleteLink { port, .. } if *port == ports[3].1)).count();
     assert!(deletes <= 1, "it was deleted {deletes} times");
     scene.stop();
 }
@@ -84,7 +85,7 @@ fn a_device_that_cannot_be_deleted_is_an_error_of_its_own_and_tried_again() {
     let (mut scene, ports) = eight();
     let bad = ports[2].1;
     scene.fake.set_faults(move |op| match op {
-        Op::DeleteLink { port } if *port == bad => Fault::Refuse(Trouble::Other),
+        Op::DeleteLink { port, .. } if *port == bad => Fault::Refuse(Trouble::Other),
         Op::DeleteGroup { .. } => Fault::Refuse(Trouble::Other),
         _ => Fault::None,
     });

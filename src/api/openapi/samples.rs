@@ -15,6 +15,7 @@ use crate::model::{
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Step, Switch};
 
+const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
 const NETWORK: NetworkId = NetworkId(Uuid::from_u128(0x3cb9_bc59_5699_4588_a4b1_b87f_9670_8bc6));
 const SUBNET: SubnetId = SubnetId(Uuid::from_u128(0xf8a6_e8f8_c2ec_497c_9f23_da96_16de_54ef));
@@ -163,7 +164,7 @@ pub(super) fn network_id() -> String {
 pub(super) fn plan() -> Plan {
     let set = |switch| Op::SetLink { port: PORT, switch };
     let cut = Step { op: set(Switch::Down), undo: Some(set(Switch::Up)) };
-    Plan { reason: Reason::DryRun, steps: vec![cut, Step { op: Op::DeleteLink { port: PORT }, undo: None }] }
+    Plan { reason: Reason::DryRun, steps: vec![cut, Step { op: Op::DeleteLink { port: PORT, store: STORE }, undo: None }] }
 }
 
 pub(super) fn verified() -> Verified {
