@@ -75,7 +75,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`model`] | the words: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
-//! | [`plan`] | desired and observed become ordered ops with undo; the facts behind ACTIVE |
+//! | [`plan`] | desired and observed are compared once (`diff`); ordered ops with undo, the facts behind ACTIVE, deviations and drift come of it |
 //! | [`exec`] | runs a plan, unwinds it |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |

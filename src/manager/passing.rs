@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::NetworkId;
 use crate::plan::LinkSeen;
-use crate::plan::facts::vlan_remedy;
+use crate::plan::diff::vlan_remedy;
 
 use super::state::State;
 use super::view::Problem;

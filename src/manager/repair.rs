@@ -1,5 +1,6 @@
 //! Bringing a port's device to its record: the one function behind attach, drift and restart.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +11,9 @@ use crate::exec::Undone;
 use crate::kernel::worker::{Cause, Done, Outcome};
 use crate::kernel::{NetnsError, Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
+use crate::plan::diff::drift;
 use crate::plan::facts::first_unmet;
-use crate::plan::{BridgeMade, Facet, Op, Plan, PlanError, Reason, Step, Switch, Want, plan};
+use crate::plan::{BridgeMade, BridgeWant, Facet, Op, Plan, PlanError, PortWant, Reason, Step, Switch, Want, plan};
 use crate::store::{Change, Purpose, Report, When};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
@@ -574,14 +576,14 @@ impl Manager {
     /// What cannot be planned has failed already.
     fn begin_repair(&self, port: PortId, reason: Reason, context: &Context) -> Result<Begun, Error> {
         let mut state = self.lock();
-        let plan = self.plan_port(&state, port, reason);
-        Self::count_try(&mut state, port, plan.as_ref().ok());
-        let facets = match plan {
-            Ok(plan) => plan.facets(),
+        let (plan, facets) = (self.plan_port(&state, port, reason), self.drift(&state, port));
+        Self::count_try(&mut state, port, facets.clone());
+        match plan {
+            Ok(_) => {}
             // The next one drawn may be free.
             Err(Error::Plan(PlanError::IndexTaken(_))) => return Ok(Begun::Repair),
             Err(error) => return Err(error),
-        };
+        }
         if facets.contains(&Facet::Mac) && self.count_mac_change(&mut state, port) {
             return Ok(Begun::CutOff);
         }
@@ -619,13 +621,21 @@ impl Manager {
         self.happen(&mut state, port, Happening::Failed, Some(why), context);
     }
 
+    /// What a port that is attached wants of the kernel.
+    fn wants(&self, state: &State, port: PortId) -> Option<(PortWant, BridgeWant)> {
+        let record = &state.ports.get(&port)?.record;
+        let network = &state.networks.get(&record.network_id)?.record;
+        Some((state.port_want(record, self.store_id, 0)?, state.bridge_want(network, 0)))
+    }
+
+    /// The facets in which a port's device differs from what is wanted.
+    fn drift(&self, state: &State, port: PortId) -> BTreeSet<Facet> {
+        self.wants(state, port).map(|(want, bridge)| drift(&want, &bridge, &state.have)).unwrap_or_default()
+    }
+
     /// What the newest look says of a port that is to be there.
     pub(super) fn readiness(&self, state: &State, port: PortId) -> (Readiness, Option<Why>) {
-        let wants = state.port(port).ok().and_then(|entry| {
-            let network = &state.networks.get(&entry.record.network_id)?.record;
-            Some((state.port_want(&entry.record, self.store_id, 0)?, state.bridge_want(network, 0)))
-        });
-        let Some((want, bridge)) = wants else { return (Readiness::Waiting, None) };
+        let Some((want, bridge)) = self.wants(state, port) else { return (Readiness::Waiting, None) };
         match first_unmet(&want, &bridge, &state.have) {
             None => (Readiness::Ready, state.port(port).ok().and_then(refused_routes)),
             Some(fact) => {

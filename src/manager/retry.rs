@@ -3,11 +3,12 @@
 //!
 //! A try that fails as the last one did changes nothing that is shown, sends no event, and is logged at debug.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{Phase, PortId, ServerId};
-use crate::plan::{Plan, Reason};
+use crate::plan::{Facet, Reason};
 
 use super::Manager;
 use super::contest::QUIET;
@@ -38,7 +39,7 @@ pub(super) struct Retry {
     /// How often somebody changed its MAC.
     pub mac_changes: u32,
     /// What was brought back in them.
-    pub facets: std::collections::BTreeSet<crate::plan::Facet>,
+    pub facets: BTreeSet<Facet>,
     /// The last try.
     pub last: Option<Instant>,
     /// Not before.
@@ -94,7 +95,7 @@ impl Manager {
     }
 
     /// Counts a try that begins.
-    pub(super) fn count_try(state: &mut State, port: PortId, plan: Option<&Plan>) {
+    pub(super) fn count_try(state: &mut State, port: PortId, facets: BTreeSet<Facet>) {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         let retry = &mut entry.retry;
         if retry.last.is_none_or(|last| last.elapsed() > QUIET) {
@@ -103,7 +104,7 @@ impl Manager {
         retry.tries += 1;
         retry.due = None;
         retry.last = Some(Instant::now());
-        retry.facets.extend(plan.map(Plan::facets).unwrap_or_default());
+        retry.facets.extend(facets);
     }
 
     /// Sets the next try of a port whose last has failed; how many have failed in a row.

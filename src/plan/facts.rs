@@ -2,9 +2,9 @@
 
 use serde::{Serialize, Serializer};
 
-use super::forward::Way;
-use super::have::{Have, LinkSeen, PortVlan};
-use super::want::{BridgeMade, BridgeWant, NicWant, PortWant, Speaks};
+use super::diff::{Device, Property, up};
+use super::have::{Have, LinkSeen};
+use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
 
 /// One fact that ACTIVE depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -96,8 +96,7 @@ impl Serialize for FactName {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<FactName> {
-    const ORDER: [FactName; 10] = [
-        FactName::Device,
+    const ORDER: [FactName; 9] = [
         FactName::Bridge,
         FactName::HostClosed,
         FactName::Vlan,
@@ -108,36 +107,36 @@ pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<
         FactName::Carrier,
         FactName::Forwarding,
     ];
-    let device = have.device(port.id);
-    ORDER.into_iter().find(|&fact| !device.is_some_and(|link| holds(fact, link, port, bridge, have)))
+    match Device::find(port, bridge, have).filter(|device| device.marked) {
+        None => Some(FactName::Device),
+        Some(device) => ORDER.into_iter().find(|fact| !holds(*fact, &device)),
+    }
 }
 
 /// Every fact about a port, with what was seen.
 pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
-    let Some(link) = have.device(port.id) else {
+    let Some(device) = Device::find(port, bridge, have).filter(|device| device.marked) else {
         let detail = match have.in_place_of_device(port.id) {
             Some(link) => format!("{} carries the altname nicd-{} and was not made by this nicd", link.name, port.id),
             None => format!("no link carries the altname nicd-{}", port.id),
         };
         return vec![Fact { fact: FactName::Device, ok: false, detail }];
     };
+    let link = device.link;
     let master = || match link.master.and_then(|index| have.link(index)) {
         Some(bridge) => format!("{} is in {}", link.name, bridge.name),
         None => format!("{} is in no bridge", link.name),
     };
-    let closed = || match (bridge_seen(bridge, have), link.bridge_port) {
+    let closed = || match device.home {
         _ if !bridge.made.closes() => "guests' frames may reach the host: links.require_host_closed is false".to_owned(),
-        (Some(home), _) if !home.host_closed => format!("guests' frames reach the host through {}", home.name),
-        (_, Some(seen)) if !seen.passes_link_local => {
-            format!("frames to 01:80:c2:00:00:0X reach the host through {}", link.name)
-        }
+        Some(home) if !home.host_closed => format!("guests' frames reach the host through {}", home.name),
+        _ if device.differs(Property::HostClosed) => format!("frames to 01:80:c2:00:00:0X reach the host through {}", link.name),
         _ => "no frame reaches the host".to_owned(),
     };
+    let alias = link.alias.as_deref().unwrap_or("not set");
     let built = || match &port.nic {
-        NicWant::Tap { .. } => format!("alias is {}", link.alias.as_deref().unwrap_or("not set")),
-        NicWant::Veth { guest, .. } => {
-            format!("alias is {}; {} addresses in the guest", link.alias.as_deref().unwrap_or("not set"), guest.addresses.len())
-        }
+        NicWant::Tap { .. } => format!("alias is {alias}"),
+        NicWant::Veth { guest, .. } => format!("alias is {alias}; {} addresses in the guest", guest.addresses.len()),
     };
     let carrier = || match (&port.nic, link.lower_up) {
         (NicWant::Tap { .. }, true) => "a process holds the tap open".to_owned(),
@@ -145,20 +144,19 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
         (NicWant::Veth { .. }, true) => "the guest's end is up".to_owned(),
         (NicWant::Veth { .. }, false) => "the guest's end is down".to_owned(),
     };
-    let admin = || format!("the port is to be {}, the device is {}", up_or_down(port.admin_up), up_or_down(link.up));
-    let forwarding = || match link.bridge_port {
-        Some(seen) if seen.forwarding => "the bridge port forwards".to_owned(),
-        _ => "the bridge port does not forward".to_owned(),
+    let forwarding = || match forwards(link) {
+        true => "the bridge port forwards".to_owned(),
+        false => "the bridge port does not forward".to_owned(),
     };
-    let fact = |fact, detail| Fact { fact, ok: holds(fact, link, port, bridge, have), detail };
+    let fact = |fact, detail| Fact { fact, ok: holds(fact, &device), detail };
     let mut all = vec![
         fact(FactName::Device, format!("{} with index {}", link.name, link.index)),
         fact(FactName::Bridge, master()),
-        fact(FactName::Vlan, tagging(link, bridge, have)),
-        fact(FactName::ForwardFiltered, filtering(port, bridge, have)),
+        fact(FactName::Vlan, device.tagging()),
+        fact(FactName::ForwardFiltered, device.filtering()),
         fact(FactName::Built, built()),
-        fact(FactName::Fdb, entered(link, port)),
-        fact(FactName::Admin, admin()),
+        fact(FactName::Fdb, device.entered()),
+        fact(FactName::Admin, format!("the port is to be {}, the device is {}", up(port.admin_up), up(link.up))),
         fact(FactName::Carrier, carrier()),
         fact(FactName::Forwarding, forwarding()),
     ];
@@ -169,108 +167,20 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
     all
 }
 
-/// The bridge a want names, where the kernel has it.
-pub(super) fn bridge_seen<'a>(bridge: &BridgeWant, have: &'a Have) -> Option<&'a LinkSeen> {
-    match &bridge.made {
-        BridgeMade::ByAgent { .. } => have.own_bridge(bridge.network),
-        BridgeMade::Existing { name } => have.named(name.as_str()),
-    }
-}
-
-fn holds(fact: FactName, link: &LinkSeen, port: &PortWant, bridge: &BridgeWant, have: &Have) -> bool {
-    match fact {
-        FactName::Possible | FactName::Bound | FactName::Namespace | FactName::Device => true,
-        FactName::Bridge => link.master.is_some() && link.master == bridge_seen(bridge, have).map(|bridge| bridge.index),
+/// Whether a fact about a device holds: nothing differs on which it rests, and what the guest decides is so.
+fn holds(fact: FactName, device: &Device<'_>) -> bool {
+    let decided = match fact {
         FactName::HostClosed => {
-            !bridge.made.closes()
-                || bridge_seen(bridge, have).is_some_and(|home| home.host_closed)
-                    && link.bridge_port.is_some_and(|seen| seen.passes_link_local)
+            !device.bridge.made.closes() || !device.is_away() && device.home.is_some_and(|home| home.host_closed)
         }
-        FactName::Vlan => passing(link, bridge, have).is_none_or(PortVlan::passes),
-        FactName::ForwardFiltered => !ways(port, bridge, have).any(|(_, way)| way.closed().is_some()),
-        FactName::Built => link.alias.as_deref() == Some(port.alias.as_str()),
-        FactName::Fdb => link.fdb.is_none() || link.entry(port.mac, link.entry_vlan()).is_some(),
-        FactName::Admin => port.admin_up && link.up,
-        FactName::Carrier => link.lower_up,
-        FactName::Forwarding => link.bridge_port.is_some_and(|seen| seen.forwarding),
-    }
-}
-
-/// What untagged frames meet at a device; none where its bridge tells no VLANs apart, or it was not asked.
-pub(super) fn passing(link: &LinkSeen, bridge: &BridgeWant, have: &Have) -> Option<PortVlan> {
-    link.vlan.filter(|_| bridge_seen(bridge, have).is_some_and(|home| home.extras.vlan_filtering))
-}
-
-/// The same in words.
-pub(super) fn tagging(link: &LinkSeen, bridge: &BridgeWant, have: &Have) -> String {
-    let home = bridge_seen(bridge, have).map_or("the bridge", |home| home.name.as_str());
-    let device = &link.name;
-    match passing(link, bridge, have) {
-        None => format!("{home} does not tell VLANs apart"),
-        Some(PortVlan { pvid: 0, .. }) => {
-            format!(
-                "{home} tells VLANs apart and {device} has no pvid: the guest's frames are dropped; {}",
-                vlan_remedy(device, None)
-            )
-        }
-        Some(PortVlan { pvid, untagged: false, .. }) => {
-            let remedy = vlan_remedy(device, Some(pvid));
-            format!("frames of VLAN {pvid} of {home} leave by {device} tagged, and the guest takes untagged ones; {remedy}")
-        }
-        Some(PortVlan { pvid, blocked: true, .. }) => format!("{home} does not forward VLAN {pvid} at {device}"),
-        Some(PortVlan { pvid, .. }) => format!("{device} is untagged in VLAN {pvid} of {home}"),
-    }
-}
-
-/// What lets untagged frames pass a device: in the VLAN that it has, or in one of the operator's choice.
-pub fn vlan_remedy(device: &str, pvid: Option<u16>) -> String {
-    let vid = pvid.map_or_else(|| "VLAN".to_owned(), |pvid| pvid.to_string());
-    format!("bridge vlan add dev {device} vid {vid} pvid untagged")
-}
-
-/// What frames of a guest's protocols meet in the host's packet filter: of both, where it has no address.
-pub(super) fn ways<'a>(
-    port: &PortWant,
-    bridge: &BridgeWant,
-    have: &'a Have,
-) -> impl Iterator<Item = (&'static str, &'a Way)> + use<'a> {
-    let Speaks { v4, v6 } = port.speaks;
-    let forward = bridge_seen(bridge, have).map(|home| &home.forward);
-    let both = forward.into_iter().flat_map(move |forward| [("IPv4", v4, &forward.v4), ("IPv6", v6, &forward.v6)]);
-    both.filter(move |(_, speaks, _)| *speaks || v4 == v6).map(|(protocol, _, way)| (protocol, way))
-}
-
-/// The same in words.
-pub(super) fn filtering(port: &PortWant, bridge: &BridgeWant, have: &Have) -> String {
-    let told = ways(port, bridge, have).filter_map(|(protocol, way)| match way {
-        Way::Open => None,
-        Way::Unsure(chain) => {
-            Some(format!("{chain} decides about {protocol} between guests by rules that are not known to nicd"))
-        }
-        Way::Closed(chain) => Some(format!("{chain} drops {protocol} between guests")),
-    });
-    match told.collect::<Vec<_>>() {
-        told if told.is_empty() => "the host's packet filter lets frames between guests pass".to_owned(),
-        told => told.join("; "),
-    }
-}
-
-/// What the FDB has for a port's guest, in words.
-pub(super) fn entered(link: &LinkSeen, port: &PortWant) -> String {
-    let vlan = match link.entry_vlan() {
-        0 => String::new(),
-        vlan => format!(" in VLAN {vlan}"),
+        FactName::Admin => device.want.admin_up && device.link.up,
+        FactName::Carrier => device.link.lower_up,
+        FactName::Forwarding => forwards(device.link),
+        _ => true,
     };
-    match (&link.fdb, link.entry(port.mac, link.entry_vlan())) {
-        (None, _) => format!("the FDB was not asked for {}", port.mac),
-        (_, None) => format!("no static entry for {}{vlan} leads to {}", port.mac, link.name),
-        (_, Some(entry)) => {
-            let sticky = if entry.sticky { " and sticky" } else { "" };
-            format!("{}{vlan} is at {}, static{sticky}", port.mac, link.name)
-        }
-    }
+    decided && !device.breaks(fact)
 }
 
-fn up_or_down(up: bool) -> &'static str {
-    if up { "up" } else { "down" }
+fn forwards(link: &LinkSeen) -> bool {
+    link.bridge_port.is_some_and(|port| port.forwarding)
 }

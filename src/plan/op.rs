@@ -1,6 +1,5 @@
 //! The daemon's whole power over the host: a closed list of verbs, and plans made of them.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -41,59 +40,7 @@ pub enum Reason {
     Gc,
 }
 
-/// What a plan brings back of a device that is there, or that it is not: the first in this order is what somebody did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Facet {
-    /// The device itself.
-    Device,
-    /// Its altname.
-    Altname,
-    /// Its MAC.
-    Mac,
-    /// The bridge it is in.
-    Bridge,
-    /// Its MTU.
-    Mtu,
-    /// The entry for its guest's MAC in the bridge's FDB.
-    Fdb,
-    /// Its flags as a bridge's port.
-    PortFlags,
-    /// Its IPv6 address generation.
-    AddressGeneration,
-    /// Addresses on the host's side.
-    Addresses,
-    /// Its alias.
-    Alias,
-    /// Whether it is up.
-    Up,
-}
-
-impl Facet {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Device => "device",
-            Self::Altname => "altname",
-            Self::Bridge => "bridge",
-            Self::Mac => "mac",
-            Self::Mtu => "mtu",
-            Self::Fdb => "FDB entry",
-            Self::PortFlags => "port flags",
-            Self::AddressGeneration => "address generation",
-            Self::Addresses => "addresses",
-            Self::Alias => "alias",
-            Self::Up => "up",
-        }
-    }
-}
-
 impl Plan {
-    /// What it brings back of the device it is for. Of one that is built anew nothing but itself.
-    pub fn facets(&self) -> BTreeSet<Facet> {
-        let all: BTreeSet<Facet> = self.steps.iter().flat_map(|step| step.op.facets()).collect();
-        if all.contains(&Facet::Device) { BTreeSet::from([Facet::Device]) } else { all }
-    }
-
     /// Whether carrying it out enters a guest's namespace.
     pub fn enters_a_guest(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. } | Op::ConfigureGuest { .. }))
@@ -381,26 +328,6 @@ pub struct LinkSettings {
     pub seal: Option<Seal>,
 }
 
-impl LinkSettings {
-    fn facets(&self) -> Vec<Facet> {
-        // A port that comes into a bridge has all its flags to be set, and an unfinished one is sealed with its learning off.
-        let learning = self.learning.is_some() && self.seal.is_none();
-        let set = learning || self.unicast_flood.is_some() || self.plain || self.forward;
-        let flags = self.master.is_none() && (set || self.pass_link_local && self.seal.is_none());
-        let all = [
-            (Facet::Bridge, self.master.is_some()),
-            (Facet::Mac, self.mac.is_some()),
-            (Facet::Mtu, self.mtu.is_some()),
-            (Facet::Fdb, self.master.is_none() && !self.fdb.is_empty()),
-            (Facet::PortFlags, flags),
-            (Facet::AddressGeneration, self.ip_off),
-            (Facet::Addresses, !self.stray.is_empty()),
-            (Facet::Alias, self.seal.is_some()),
-        ];
-        all.into_iter().filter(|(_, set)| *set).map(|(facet, _)| facet).collect()
-    }
-}
-
 /// What a guest in a namespace is given when its NIC is built.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestSettings {
@@ -469,16 +396,6 @@ impl Op {
     /// Whether a look at the device shows it before as behind, but that a tap is persistent then.
     pub fn shows_nothing(&self) -> bool {
         matches!(self, Self::Persist { .. })
-    }
-
-    fn facets(&self) -> Vec<Facet> {
-        match self {
-            Self::CreateTap { .. } | Self::CreateVeth { .. } => vec![Facet::Device],
-            Self::MarkAgain { .. } => vec![Facet::Altname],
-            Self::Configure { at: At::Altname, settings, .. } => settings.facets(),
-            Self::SetLink { .. } => vec![Facet::Up],
-            _ => Vec::new(),
-        }
     }
 
     /// The op's name, as in its JSON.

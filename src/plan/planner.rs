@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
-use super::facts::bridge_seen;
-use super::have::{BRIDGE_PORTS, BridgeExtras, Have, Kind, LinkSeen, Owner, Traces};
+use super::diff::{Bridge, BridgeSettings, Device, Property, home_mtu};
+use super::have::{BRIDGE_PORTS, Have, Kind, LinkSeen, Owner, Traces};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
 use super::want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
@@ -141,85 +141,85 @@ impl<'a> Planner<'a> {
         if let Some(link) = self.have.in_place_of_bridge(network) {
             return Err(PlanError::NotOurs(NotOurs::of(link, names::network_altname(network), self.have.store())));
         }
-        let Some(seen) = self.have.own_bridge(network).or_else(|| self.unmarked_bridge(network)) else {
-            self.free_index(*index)?;
-            let name = self.free_name(|choice| names::network_bridge(network, choice))?;
-            let op = Op::CreateBridge { network, index: *index, name, mac: *mac, mtu: *mtu, alias: alias.clone() };
-            self.step(op, Some(self.delete_bridge(network)));
-            if bridge.made.closes() {
-                self.step(Op::CloseBridge { network }, None);
+        match Bridge::find(bridge, self.have) {
+            Some(seen) => self.mend_bridge(&seen),
+            None => {
+                self.free_index(*index)?;
+                let name = self.free_name(|choice| names::network_bridge(network, choice))?;
+                let op = Op::CreateBridge { network, index: *index, name, mac: *mac, mtu: *mtu, alias: alias.clone() };
+                self.step(op, Some(self.delete_bridge(network)));
+                if bridge.made.closes() {
+                    self.step(Op::CloseBridge { network }, None);
+                }
+                // Not before it is closed.
+                self.step(set_bridge(network, BridgeSettings { switch: Some(Switch::Up), ..BridgeSettings::default() }), None);
             }
-            // Not before it is closed.
-            self.step(set_up(network), None);
-            return Ok(());
-        };
-        // Before it is up, and never taken back.
-        if bridge.made.closes() && !seen.host_closed {
-            self.step(Op::CloseBridge { network }, None);
-        }
-        let mac = (seen.mac != Some(*mac)).then_some(*mac);
-        let mtu = (seen.mtu != *mtu).then_some(*mtu);
-        let switch = (!seen.up).then_some(Switch::Up);
-        let alias = (seen.alias.as_ref() != Some(alias)).then(|| alias.clone());
-        if mac.is_some()
-            || mtu.is_some()
-            || switch.is_some()
-            || alias.is_some()
-            || seen.v6_autoconf
-            || seen.v4_open
-            || !seen.stray.is_empty()
-            || !seen.extras.is_none()
-        {
-            let undo = Op::SetBridge {
-                network,
-                mac: mac.and(seen.mac),
-                mtu: mtu.and(Some(seen.mtu)),
-                switch: switch.and(Some(Switch::Down)),
-                ip_off: false,
-                stray: Vec::new(),
-                off: BridgeExtras::default(),
-                alias: alias.as_ref().map(|_| seen.alias.clone().unwrap_or_default()),
-            };
-            let v6_returns = seen.mtu < V6_MTU && mtu.is_some_and(|mtu| mtu >= V6_MTU);
-            let (ip_off, stray, off) = (seen.v6_autoconf || seen.v4_open || v6_returns, seen.stray.clone(), seen.extras);
-            self.step(Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias }, Some(undo));
         }
         Ok(())
     }
 
-    /// A network's bridge that lost its mark: it gets it back.
-    fn unmarked_bridge(&mut self, network: NetworkId) -> Option<&'a LinkSeen> {
-        let seen = self.have.unmarked_bridge(network)?;
+    /// What differs about an agent-made bridge that is there.
+    fn mend_bridge(&mut self, bridge: &Bridge<'_>) {
+        let (network, seen) = (bridge.want.network, bridge.link);
+        if !bridge.marked {
+            self.mark_bridge_again(network, seen);
+        }
+        let mut settings = bridge.settings();
+        // Before it is up, and never taken back.
+        if std::mem::take(&mut settings.close) {
+            self.step(Op::CloseBridge { network }, None);
+        }
+        if settings == BridgeSettings::default() {
+            return;
+        }
+        settings.ip_off |= settings.mtu.is_some_and(|mtu| v6_returns(seen.mtu, mtu));
+        let before = BridgeSettings {
+            mac: settings.mac.and(seen.mac),
+            mtu: settings.mtu.and(Some(seen.mtu)),
+            switch: settings.switch.and(Some(Switch::Down)),
+            alias: settings.alias.as_ref().map(|_| seen.alias.clone().unwrap_or_default()),
+            ..BridgeSettings::default()
+        };
+        self.step(set_bridge(network, settings), Some(set_bridge(network, before)));
+    }
+
+    /// A network's bridge that lost its altname gets it back.
+    fn mark_bridge_again(&mut self, network: NetworkId, seen: &LinkSeen) {
         let alias = names::bridge_tag(self.have.store(), network);
         self.step(Op::MarkBridgeAgain { network, index: seen.index, alias }, None);
-        Some(seen)
     }
 
     fn port(&mut self, port: &PortWant) -> Result<(), PlanError> {
         if let Some(link) = self.have.in_place_of_device(port.id) {
             return Err(PlanError::NotOurs(NotOurs::of(link, names::port_altname(port.id), self.have.store())));
         }
-        if port.cut_off {
-            let device = self.have.device(port.id).or_else(|| self.unmarked(port));
-            self.cut_off(port.id, device);
-            return Ok(());
-        }
-        let home = self.home(port)?;
-        if port.mtu > home.mtu {
-            return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
-        }
-        let device = self.have.device(port.id).or_else(|| self.unmarked(port));
-        let inside = device.is_some_and(|device| device.master == Some(home.index));
-        if !inside && self.have.members(home.index) >= BRIDGE_PORTS {
-            return Err(PlanError::BridgeFull(home.name));
-        }
-        match device {
-            Some(seen) if seen.kind == kind_of(&port.nic) && !left_behind(seen) => self.mend(port, &home, seen),
-            Some(_) => {
-                self.step(self.delete(port.id), None);
-                self.build(port, &home)?;
+        let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
+        let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
+        let device = Device::find(port, bridge, self.have);
+        if !port.cut_off {
+            let home = self.home(port, bridge)?;
+            if port.mtu > home.mtu {
+                return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
             }
-            None => self.build(port, &home)?,
+            if device.is_none_or(|device| device.is_away()) && self.have.members(home.index) >= BRIDGE_PORTS {
+                return Err(PlanError::BridgeFull(home.name));
+            }
+            if let Some(device) = device.filter(|device| !device.marked) {
+                self.mark_again(&device);
+            }
+            match device {
+                Some(device) if !device.is_replaced() => self.mend(&device),
+                Some(_) => {
+                    self.step(self.delete(port.id), None);
+                    self.build(port, &home)?;
+                }
+                None => self.build(port, &home)?,
+            }
+        } else if let Some(device) = device {
+            if !device.marked {
+                self.mark_again(&device);
+            }
+            self.cut_off(port.id, device.link);
         }
         Ok(())
     }
@@ -227,8 +227,7 @@ impl<'a> Planner<'a> {
     /// A port that is cut off: nothing is built for it, and its device is down and in no bridge. Down alone is not enough: a
     /// port that is down still takes the entry of a guest whose MAC it is given (`br_fdb_change_mac_address`,
     /// net/bridge/br_fdb.c). Nothing takes this back: what failed is to fail on this side.
-    fn cut_off(&mut self, port: PortId, device: Option<&LinkSeen>) {
-        let Some(seen) = device else { return };
+    fn cut_off(&mut self, port: PortId, seen: &LinkSeen) {
         if seen.master.is_some() {
             self.step(Op::Unbind { port }, None);
         }
@@ -237,37 +236,24 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The device of this very attach that lost its mark: it gets it back.
-    fn unmarked(&mut self, port: &PortWant) -> Option<&'a LinkSeen> {
-        let known = Traces { alias: &port.alias, mac: Some(port.mac), index: port.seen };
-        let seen = self.have.lost_device(&known).filter(|seen| seen.kind == kind_of(&port.nic))?;
-        self.step(Op::MarkAgain { port: port.id, index: seen.index, alias: port.alias.clone() }, None);
-        Some(seen)
+    /// A device that lost its altname gets it back.
+    fn mark_again(&mut self, device: &Device<'_>) {
+        let (port, index, alias) = (device.want.id, device.link.index, device.want.alias.clone());
+        self.step(Op::MarkAgain { port, index, alias }, None);
     }
 
-    fn home(&self, port: &PortWant) -> Result<Home, PlanError> {
-        let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
-        let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
-        let closed = bridge.made.closes();
-        let seen = bridge_seen(bridge, self.have).or_else(|| match bridge.made {
-            BridgeMade::ByAgent { .. } => self.have.unmarked_bridge(bridge.network),
-            BridgeMade::Existing { .. } => None,
-        });
-        match (seen, &bridge.made) {
+    fn home(&self, port: &PortWant, bridge: &BridgeWant) -> Result<Home, PlanError> {
+        let seen = Bridge::find(bridge, self.have).map(|bridge| bridge.link);
+        let (index, name) = match (seen, &bridge.made) {
             (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
-                Err(PlanError::NotABridge(seen.name.clone()))
+                return Err(PlanError::NotABridge(seen.name.clone()));
             }
-            (Some(seen), BridgeMade::Existing { .. }) => {
-                Ok(Home { index: seen.index, mtu: self.have.bridge_mtu(seen, port.mtu), name: seen.name.clone(), closed })
-            }
-            (Some(seen), BridgeMade::ByAgent { mtu, .. }) => {
-                Ok(Home { index: seen.index, mtu: *mtu, name: seen.name.clone(), closed })
-            }
-            (None, BridgeMade::ByAgent { index, mtu, .. }) => {
-                Ok(Home { index: *index, mtu: *mtu, name: names::network_bridge(port.network, 0).to_string(), closed })
-            }
-            (None, BridgeMade::Existing { name }) => Err(PlanError::NoSuchBridge(name.to_string())),
-        }
+            (Some(seen), _) => (seen.index, seen.name.clone()),
+            (None, BridgeMade::ByAgent { index, .. }) => (*index, names::network_bridge(port.network, 0).to_string()),
+            (None, BridgeMade::Existing { name }) => return Err(PlanError::NoSuchBridge(name.to_string())),
+        };
+        let mtu = home_mtu(bridge, seen, port.mtu, self.have).ok_or_else(|| PlanError::NoSuchBridge(name.clone()))?;
+        Ok(Home { index, mtu, name, closed: bridge.made.closes() })
     }
 
     /// Everything about a device that is not there yet. The steps up to the first that outlives the process need no
@@ -330,54 +316,22 @@ impl<'a> Planner<'a> {
     }
 
     /// What differs about a device that is there. A finished guest is its own business and is not looked into.
-    fn mend(&mut self, port: &PortWant, home: &Home, seen: &LinkSeen) {
+    fn mend(&mut self, device: &Device<'_>) {
+        let (port, seen) = (device.want, device.link);
         let id = port.id;
-        let host_mac = port.mac.host_side();
-        let away = seen.master != Some(home.index);
-        // With its MTU IPv6 comes back, and gives a link that is up an address at once (`addrconf_notify`, net/ipv6/addrconf.c).
-        let v6_returns = seen.mtu < V6_MTU && home.mtu >= V6_MTU;
-        // Whose MAC somebody changed is cut off from its bridge until it has its own again.
-        let another_mac = seen.mac != Some(host_mac);
-        let cut = seen.up && (v6_returns || another_mac && !away);
-        let sealed = seen.alias.as_deref() == Some(port.alias.as_str());
-        let entered = seen.fdb.is_none() || seen.entry(port.mac, seen.entry_vlan()).is_some_and(|entry| entry.sticky);
-        let flooded = seen.bridge_port.is_some_and(|seen| seen.unicast_flood);
-        let flood = away || seen.bridge_port.is_some() && flooded != port.unknown_unicast;
-        let learning = away || seen.bridge_port.is_some_and(|seen| seen.learning);
-        let settings = LinkSettings {
-            mark: false,
-            ip_off: seen.v6_autoconf || seen.v4_open || v6_returns,
-            stray: seen.stray.clone(),
-            mac: another_mac.then_some(host_mac),
-            mtu: (seen.mtu != home.mtu).then_some(home.mtu),
-            master: away.then_some(home.index),
-            fdb: if away || !sealed || !entered { vec![port.mac] } else { Vec::new() },
-            learning: learning.then_some(false),
-            unicast_flood: flood.then_some(port.unknown_unicast),
-            plain: !away && seen.bridge_port.is_some_and(|seen| seen.altered),
-            pass_link_local: home.closed && (away || seen.bridge_port.is_some_and(|seen| !seen.passes_link_local)),
-            forward: !away && seen.bridge_port.is_some_and(|seen| seen.held),
-            seal: None,
-        };
+        let mut settings = device.settings();
+        let v6_returns = settings.mtu.is_some_and(|mtu| v6_returns(seen.mtu, mtu));
+        settings.ip_off |= v6_returns;
+        // One whose MAC was changed is cut off from its bridge until it has its own again.
+        let cut = seen.up && (v6_returns || settings.mac.is_some() && !device.is_away());
         if cut {
             self.step(Op::SetLink { port: id, switch: Switch::Down }, Some(Op::SetLink { port: id, switch: Switch::Up }));
         }
         if settings != LinkSettings::default() {
-            let before = LinkSettings {
-                // A MAC that somebody gave it may be another guest's: it is not given back.
-                mac: None,
-                mtu: settings.mtu.and(Some(seen.mtu)),
-                master: settings.master.and(Some(seen.master.unwrap_or(0))),
-                learning: seen.bridge_port.filter(|_| learning).map(|seen| seen.learning),
-                pass_link_local: away && seen.bridge_port.is_some_and(|seen| seen.passes_link_local),
-                unicast_flood: seen.bridge_port.filter(|_| flood).map(|seen| seen.unicast_flood),
-                ..LinkSettings::default()
-            };
-            let undo =
-                (before != LinkSettings::default()).then_some(Op::Configure { port: id, at: At::Altname, settings: before });
+            let undo = device.before(&settings).map(|settings| Op::Configure { port: id, at: At::Altname, settings });
             self.step(Op::Configure { port: id, at: At::Altname, settings }, undo);
         }
-        if !sealed {
+        if device.differs(Property::Alias) {
             if let NicWant::Veth { netns, pin, guest } = &port.nic {
                 let (netns, settings) = (netns.clone(), guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, settings }, None);
@@ -423,7 +377,11 @@ impl<'a> Planner<'a> {
     }
 
     fn absent_bridge(&mut self, network: NetworkId) {
-        if self.have.own_bridge(network).is_some() || self.unmarked_bridge(network).is_some() {
+        let lost = self.have.unmarked_bridge(network).filter(|_| self.have.own_bridge(network).is_none());
+        if let Some(seen) = lost {
+            self.mark_bridge_again(network, seen);
+        }
+        if lost.is_some() || self.have.own_bridge(network).is_some() {
             self.step(self.delete_bridge(network), None);
         }
     }
@@ -456,25 +414,19 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn set_up(network: NetworkId) -> Op {
-    let (stray, off) = (Vec::new(), BridgeExtras::default());
-    Op::SetBridge { network, mac: None, mtu: None, switch: Some(Switch::Up), ip_off: false, stray, off, alias: None }
+fn set_bridge(network: NetworkId, settings: BridgeSettings) -> Op {
+    let BridgeSettings { mac, mtu, switch, alias, ip_off, stray, off, .. } = settings;
+    Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias }
+}
+
+/// Whether IPv6 comes back with a new MTU in bytes, and gives a link that is up an address at once (`addrconf_notify`,
+/// net/ipv6/addrconf.c).
+fn v6_returns(before: u32, after: u32) -> bool {
+    before < V6_MTU && after >= V6_MTU
 }
 
 fn seal_of(port: &PortWant) -> Seal {
     Seal { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
-}
-
-/// A tap that its maker died over, and that somebody else holds: it goes with that one.
-fn left_behind(seen: &LinkSeen) -> bool {
-    seen.alias.is_none() && seen.tap.is_some_and(|tap| !tap.persist)
-}
-
-fn kind_of(nic: &NicWant) -> Kind {
-    match nic {
-        NicWant::Tap { .. } => Kind::Tap,
-        NicWant::Veth { .. } => Kind::Veth,
-    }
 }
 
 fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {

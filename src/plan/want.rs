@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
+use super::have::Kind;
 use super::op::GuestSettings;
 
 /// A slice of the desired state: one port for an attach, everything after a restart.
@@ -147,4 +148,14 @@ pub enum NicWant {
         /// The guest's end.
         guest: GuestSettings,
     },
+}
+
+impl NicWant {
+    /// What kind of link it is on the host.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Tap { .. } => Kind::Tap,
+            Self::Veth { .. } => Kind::Veth,
+        }
+    }
 }

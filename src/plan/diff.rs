@@ -1,0 +1,134 @@
+//! How what is there differs from what is wanted, property by property. This is the one comparison: the planner, the facts behind
+//! a status, the deviations that a verification lists and the counters of drift all read it.
+//!
+//! A property is compared in one place, its rule in [`device`] or [`bridge`]: when it differs, in which words that is told, which
+//! fact it breaks, as what its drift is counted, and what is set to bring it back. A new property is a field of [`LinkSeen`], read
+//! by the kernel room, and a rule here.
+
+mod bridge;
+mod device;
+mod words;
+
+use std::fmt::Display;
+
+pub use bridge::Bridge;
+pub(super) use bridge::BridgeSettings;
+pub use device::{Device, drift};
+pub(super) use words::up;
+pub use words::vlan_remedy;
+
+use super::have::{Have, LinkSeen};
+use super::want::{BridgeMade, BridgeWant};
+
+/// Something about a device that can be right or wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    /// What kind of link it is.
+    Kind,
+    /// The bridge it is in.
+    Bridge,
+    /// Its MAC.
+    Mac,
+    /// Its MTU.
+    Mtu,
+    /// Whether another link on its segment has its guest's MAC.
+    GuestMac,
+    /// Its alias, which says that it is finished.
+    Alias,
+    /// Whether it is administratively up.
+    Up,
+    /// Its IPv6 address generation.
+    AddressGeneration,
+    /// Whether the host's IPv4 takes packets from it.
+    HostIpv4,
+    /// Addresses of the host's on it.
+    HostAddresses,
+    /// Whether it delivers frames to the host's stack.
+    HostClosed,
+    /// Whether its bridge learns addresses from it.
+    Learning,
+    /// Whether it is sent frames for MACs without an entry.
+    UnicastFlood,
+    /// Whether its bridge is kept from forwarding by it.
+    PortState,
+    /// Its further flags as a bridge's port.
+    PortFlags,
+    /// Whether its bridge has a static entry for its guest's MAC.
+    FdbEntry,
+    /// Whether a frame can move that entry.
+    FdbSticky,
+    /// What untagged frames meet at it.
+    Vlan,
+    /// What frames meet in the host's packet filter.
+    ForwardFilter,
+    /// Whether it outlives its openers.
+    Persistent,
+    /// Whether it has several queues.
+    Queues,
+    /// Who may open it.
+    Owner,
+}
+/// As what a difference of a device is counted when somebody keeps making it: the first in this order is what was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Facet {
+    /// The device itself.
+    Device,
+    /// Its altname.
+    Altname,
+    /// Its MAC.
+    Mac,
+    /// The bridge it is in.
+    Bridge,
+    /// Its MTU.
+    Mtu,
+    /// The entry for its guest's MAC in the bridge's FDB.
+    Fdb,
+    /// Its flags as a bridge's port.
+    PortFlags,
+    /// Its IPv6 address generation.
+    AddressGeneration,
+    /// Addresses on the host's side.
+    Addresses,
+    /// Its alias.
+    Alias,
+    /// Whether it is up.
+    Up,
+}
+
+impl Facet {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Altname => "altname",
+            Self::Bridge => "bridge",
+            Self::Mac => "mac",
+            Self::Mtu => "mtu",
+            Self::Fdb => "FDB entry",
+            Self::PortFlags => "port flags",
+            Self::AddressGeneration => "address generation",
+            Self::Addresses => "addresses",
+            Self::Alias => "alias",
+            Self::Up => "up",
+        }
+    }
+}
+
+/// What would be right, and what was found.
+type Pair = (String, String);
+
+/// The MTU in bytes that the ports of a bridge are to have; none where the bridge is not there and not nicd's to make.
+pub(in crate::plan) fn home_mtu(bridge: &BridgeWant, home: Option<&LinkSeen>, wanted: u32, have: &Have) -> Option<u32> {
+    match &bridge.made {
+        BridgeMade::ByAgent { mtu, .. } => Some(*mtu),
+        BridgeMade::Existing { .. } => home.map(|home| have.bridge_mtu(home, wanted)),
+    }
+}
+
+fn pair(want: impl Display, have: impl Display) -> Pair {
+    (want.to_string(), have.to_string())
+}
+
+fn or_none(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,392 @@
+//! The rules about a port's device.
+
+use std::collections::BTreeSet;
+
+use crate::model::names;
+use crate::plan::facts::FactName;
+use crate::plan::forward::Way;
+use crate::plan::have::{BridgePort, FdbEntry, Have, LinkSeen, PortVlan, Traces};
+use crate::plan::op::LinkSettings;
+use crate::plan::want::{BridgeMade, BridgeWant, NicWant, PortWant, Speaks};
+
+use super::words::{addresses, closed, off, owned, several, up};
+use super::{Bridge, Facet, Pair, Property, home_mtu, or_none, pair};
+
+/// How one property of a device is compared, told and brought back.
+#[derive(Debug)]
+pub struct Rule {
+    /// Which.
+    pub property: Property,
+    /// The stable word for a difference.
+    pub word: &'static str,
+    /// The fact that a difference breaks.
+    pub fact: Option<FactName>,
+    /// As what a difference that somebody keeps making is counted; none where nothing brings it back.
+    pub facet: Option<Facet>,
+    differs: fn(&Device<'_>) -> bool,
+    words: fn(&Device<'_>) -> Pair,
+    set: fn(&Device<'_>, &mut LinkSettings),
+}
+
+impl Rule {
+    /// What would be right, and what was found.
+    pub fn words(&self, device: &Device<'_>) -> (String, String) {
+        (self.words)(device)
+    }
+
+    const fn breaks(self, fact: FactName) -> Self {
+        Self { fact: Some(fact), ..self }
+    }
+
+    const fn counts_as(self, facet: Facet) -> Self {
+        Self { facet: Some(facet), ..self }
+    }
+}
+
+const fn rule(
+    property: Property,
+    word: &'static str,
+    differs: fn(&Device<'_>) -> bool,
+    words: fn(&Device<'_>) -> Pair,
+    set: fn(&Device<'_>, &mut LinkSettings),
+) -> Rule {
+    Rule { property, word, fact: None, facet: None, differs, words, set }
+}
+
+/// A port's device beside what it is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Device<'a> {
+    /// What is wanted.
+    pub want: &'a PortWant,
+    /// The bridge that is wanted.
+    pub bridge: &'a BridgeWant,
+    /// What is there.
+    pub have: &'a Have,
+    /// The device.
+    pub link: &'a LinkSeen,
+    /// Whether it has its altname.
+    pub marked: bool,
+    /// The bridge it is to be in, where that is there.
+    pub home: Option<&'a LinkSeen>,
+}
+
+impl<'a> Device<'a> {
+    /// A port's device, also one that lost its altname; none when there is none.
+    pub fn find(want: &'a PortWant, bridge: &'a BridgeWant, have: &'a Have) -> Option<Self> {
+        let lost = || {
+            let known = Traces { alias: &want.alias, mac: Some(want.mac), index: want.seen };
+            have.lost_device(&known).filter(|seen| seen.kind == want.nic.kind())
+        };
+        let marked = have.device(want.id);
+        let link = marked.or_else(lost)?;
+        Some(Self { want, bridge, have, link, marked: marked.is_some(), home: Bridge::find(bridge, have).map(|home| home.link) })
+    }
+
+    /// The properties that differ.
+    pub fn differences(&self) -> impl Iterator<Item = &'static Rule> + use<'a> {
+        let device = *self;
+        RULES.iter().filter(move |rule| (rule.differs)(&device))
+    }
+
+    /// Whether a property differs.
+    pub fn differs(&self, property: Property) -> bool {
+        self.differences().any(|rule| rule.property == property)
+    }
+
+    /// Whether a property differs on which a fact rests.
+    pub fn breaks(&self, fact: FactName) -> bool {
+        RULES.iter().filter(|rule| rule.fact == Some(fact)).any(|rule| (rule.differs)(self))
+    }
+
+    /// Whether it is another kind of link than wanted, or a tap that its maker died over and another process holds, which goes
+    /// with that one: a new one takes its place.
+    pub fn is_replaced(&self) -> bool {
+        self.differs(Property::Kind) || self.link.alias.is_none() && self.differs(Property::Persistent)
+    }
+
+    /// Whether it is in another bridge than wanted, or in none.
+    pub fn is_away(&self) -> bool {
+        self.home.is_none_or(|home| self.link.master != Some(home.index))
+    }
+
+    /// What is to be set on it as a link and as a bridge's port.
+    pub(in crate::plan) fn settings(&self) -> LinkSettings {
+        let mut settings = LinkSettings::default();
+        self.differences().for_each(|rule| (rule.set)(self, &mut settings));
+        settings
+    }
+
+    /// What takes settings back; none when nothing does. A MAC that somebody gave it may be another guest's: it is not given back.
+    pub(in crate::plan) fn before(&self, settings: &LinkSettings) -> Option<LinkSettings> {
+        let port = self.link.bridge_port;
+        let before = LinkSettings {
+            mtu: settings.mtu.and(Some(self.link.mtu)),
+            master: settings.master.and(Some(self.link.master.unwrap_or(0))),
+            learning: port.filter(|_| settings.learning.is_some()).map(|port| port.learning),
+            unicast_flood: port.filter(|_| settings.unicast_flood.is_some()).map(|port| port.unicast_flood),
+            pass_link_local: self.is_away() && port.is_some_and(|port| port.passes_link_local),
+            ..LinkSettings::default()
+        };
+        (before != LinkSettings::default()).then_some(before)
+    }
+
+    /// Its settings as a port of the bridge that it is to be in; none while it is in another.
+    fn port<T>(&self, read: impl FnOnce(BridgePort) -> T) -> Option<T> {
+        self.link.bridge_port.filter(|_| !self.is_away()).map(read)
+    }
+
+    /// What untagged frames meet at it; none where its bridge tells no VLANs apart, or it was not asked.
+    pub(super) fn untagged(&self) -> Option<PortVlan> {
+        self.link.vlan.filter(|_| self.home.is_some_and(|home| home.extras.vlan_filtering))
+    }
+
+    /// What frames of its guest's protocols meet in the host's packet filter: of both, where it has no address.
+    pub(super) fn ways(&self) -> impl Iterator<Item = (&'static str, &'a Way)> + use<'a> {
+        let Speaks { v4, v6 } = self.want.speaks;
+        let forward = self.home.map(|home| &home.forward);
+        let both = forward.into_iter().flat_map(move |forward| [("IPv4", v4, &forward.v4), ("IPv6", v6, &forward.v6)]);
+        both.filter(move |(_, speaks, _)| *speaks || v4 == v6).map(|(protocol, _, way)| (protocol, way))
+    }
+
+    fn home_index(&self) -> Option<u32> {
+        match (self.home, &self.bridge.made) {
+            (Some(home), _) => Some(home.index),
+            (None, BridgeMade::ByAgent { index, .. }) => Some(*index),
+            (None, BridgeMade::Existing { .. }) => None,
+        }
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        home_mtu(self.bridge, self.home, self.want.mtu, self.have)
+    }
+
+    fn entry_is(&self, right: impl FnOnce(FdbEntry) -> bool) -> bool {
+        self.link.fdb.is_none() || self.link.entry(self.want.mac, self.link.entry_vlan()).is_some_and(right)
+    }
+
+    fn is_owned_as_wanted(&self) -> bool {
+        match (&self.want.nic, self.link.tap) {
+            (NicWant::Tap { owner, .. }, Some(tap)) => {
+                let owner = owner.of_tap();
+                (owner.uid, owner.gid) == (tap.uid, tap.gid)
+            }
+            _ => true,
+        }
+    }
+
+    fn twin(&self) -> Option<&'a LinkSeen> {
+        self.have.with_mac_on(self.want.mac, self.home?.index)
+    }
+}
+
+/// The facets in which a port's device drifted: itself alone, where it is made anew.
+pub fn drift(want: &PortWant, bridge: &BridgeWant, have: &Have) -> BTreeSet<Facet> {
+    match Device::find(want, bridge, have) {
+        None => BTreeSet::from([Facet::Device]),
+        Some(device) if device.is_replaced() => BTreeSet::from([Facet::Device]),
+        Some(device) => {
+            let altname = (!device.marked).then_some(Facet::Altname);
+            device.differences().filter_map(|rule| rule.facet).chain(altname).collect()
+        }
+    }
+}
+
+static RULES: [Rule; 22] = [
+    rule(
+        Property::Kind,
+        "kind",
+        |at| at.link.kind != at.want.nic.kind(),
+        |at| pair(at.want.nic.kind().as_str(), at.link.kind.as_str()),
+        // It is made anew.
+        |_, _| {},
+    )
+    .counts_as(Facet::Device),
+    rule(
+        Property::Bridge,
+        "bridge",
+        |at| at.is_away(),
+        |at| {
+            let want = match (at.home, &at.bridge.made) {
+                (Some(home), _) => home.name.clone(),
+                (None, BridgeMade::Existing { name }) => name.to_string(),
+                (None, BridgeMade::ByAgent { .. }) => names::network_altname(at.bridge.network),
+            };
+            let called = |index| at.have.link(index).map_or_else(|| format!("index {index}"), |bridge| bridge.name.clone());
+            (want, or_none(at.link.master.map(called)))
+        },
+        // It loses all that it was as a port.
+        |at, settings| {
+            settings.master = at.home_index();
+            settings.fdb = vec![at.want.mac];
+            settings.learning = Some(false);
+            settings.unicast_flood = Some(at.want.unknown_unicast);
+            settings.pass_link_local = at.bridge.made.closes();
+        },
+    )
+    .breaks(FactName::Bridge)
+    .counts_as(Facet::Bridge),
+    rule(
+        Property::Mac,
+        "mac",
+        |at| at.link.mac != Some(at.want.mac.host_side()),
+        |at| pair(at.want.mac.host_side(), or_none(at.link.mac)),
+        |at, settings| settings.mac = Some(at.want.mac.host_side()),
+    )
+    .counts_as(Facet::Mac),
+    rule(
+        Property::Mtu,
+        "mtu",
+        |at| at.mtu().is_some_and(|mtu| mtu != at.link.mtu),
+        |at| pair(or_none(at.mtu()), at.link.mtu),
+        |at, settings| settings.mtu = at.mtu(),
+    )
+    .counts_as(Facet::Mtu),
+    rule(
+        Property::GuestMac,
+        "duplicate_mac",
+        |at| at.twin().is_some(),
+        |at| {
+            let twin = at.twin().map_or("another link", |twin| twin.name.as_str());
+            pair("a MAC of its own on its bridge", format_args!("{twin} has {} too", at.want.mac))
+        },
+        |_, _| {},
+    ),
+    rule(
+        Property::Alias,
+        "alias",
+        |at| at.link.alias.as_deref() != Some(at.want.alias.as_str()),
+        |at| pair(&at.want.alias, or_none(at.link.alias.as_deref())),
+        // It is written last; what an unfinished device has in the FDB was not looked for.
+        |at, settings| settings.fdb = vec![at.want.mac],
+    )
+    .breaks(FactName::Built)
+    .counts_as(Facet::Alias),
+    rule(
+        Property::Up,
+        "up",
+        |at| at.link.up != at.want.admin_up,
+        |at| pair(up(at.want.admin_up), up(at.link.up)),
+        // An op of its own.
+        |_, _| {},
+    )
+    .counts_as(Facet::Up),
+    rule(
+        Property::AddressGeneration,
+        "address_generation",
+        |at| at.link.v6_autoconf,
+        |_| pair("off", "on"),
+        |_, settings| settings.ip_off = true,
+    )
+    .counts_as(Facet::AddressGeneration),
+    rule(Property::HostIpv4, "host_ipv4", |at| at.link.v4_open, |_| pair("off", "on"), |_, settings| settings.ip_off = true)
+        .counts_as(Facet::AddressGeneration),
+    rule(
+        Property::HostAddresses,
+        "host_address",
+        |at| !at.link.stray.is_empty(),
+        |at| pair("none", addresses(at.link)),
+        |at, settings| settings.stray = at.link.stray.clone(),
+    )
+    .counts_as(Facet::Addresses),
+    rule(
+        Property::Learning,
+        "learning",
+        |at| at.port(|port| port.learning) == Some(true),
+        |_| pair("off", "on"),
+        |_, settings| settings.learning = Some(false),
+    )
+    .counts_as(Facet::PortFlags),
+    rule(
+        Property::UnicastFlood,
+        "unicast_flood",
+        |at| at.port(|port| port.unicast_flood) == Some(!at.want.unknown_unicast),
+        |at| pair(off(at.want.unknown_unicast), off(!at.want.unknown_unicast)),
+        |at, settings| settings.unicast_flood = Some(at.want.unknown_unicast),
+    )
+    .counts_as(Facet::PortFlags),
+    rule(
+        Property::PortState,
+        "port_state",
+        |at| at.port(|port| port.held) == Some(true),
+        |_| pair("forwarding", "not forwarding"),
+        |_, settings| settings.forward = true,
+    )
+    .counts_as(Facet::PortFlags),
+    rule(
+        Property::HostClosed,
+        "host_closed",
+        |at| at.bridge.made.closes() && at.port(|port| port.passes_link_local) == Some(false),
+        |_| pair(closed(true), closed(false)),
+        |_, settings| settings.pass_link_local = true,
+    )
+    .breaks(FactName::HostClosed)
+    .counts_as(Facet::PortFlags),
+    rule(
+        Property::PortFlags,
+        "port_flags",
+        |at| at.port(|port| port.altered) == Some(true),
+        |_| pair("as made", "altered"),
+        |_, settings| settings.plain = true,
+    )
+    .counts_as(Facet::PortFlags),
+    rule(
+        Property::Vlan,
+        "vlan",
+        |at| at.untagged().is_some_and(|vlan| !vlan.passes()),
+        |at| pair("untagged frames pass", at.tagging()),
+        |_, _| {},
+    )
+    .breaks(FactName::Vlan),
+    rule(
+        Property::ForwardFilter,
+        "forward_filtered",
+        |at| at.ways().any(|(_, way)| way.closed().is_some()),
+        |at| pair("frames between guests pass", at.filtering()),
+        |_, _| {},
+    )
+    .breaks(FactName::ForwardFiltered),
+    rule(
+        Property::FdbEntry,
+        "fdb",
+        |at| !at.entry_is(|_| true),
+        |at| pair(format_args!("{} is at {}, static and sticky", at.want.mac, at.link.name), at.entered()),
+        |at, settings| settings.fdb = vec![at.want.mac],
+    )
+    .breaks(FactName::Fdb)
+    .counts_as(Facet::Fdb),
+    rule(
+        Property::FdbSticky,
+        "fdb",
+        |at| at.entry_is(|_| true) && !at.entry_is(|entry| entry.sticky),
+        |at| pair(format_args!("{} is at {}, static and sticky", at.want.mac, at.link.name), at.entered()),
+        |at, settings| settings.fdb = vec![at.want.mac],
+    )
+    .counts_as(Facet::Fdb),
+    rule(Property::Persistent, "persistent", |at| at.link.tap.is_some_and(|tap| !tap.persist), |_| pair(true, false), |_, _| {}),
+    rule(
+        Property::Queues,
+        "queues",
+        |at| match (&at.want.nic, at.link.tap) {
+            (NicWant::Tap { queues, .. }, Some(tap)) => tap.multi_queue != (*queues > 1),
+            _ => false,
+        },
+        |at| {
+            let has = at.link.tap.is_some_and(|tap| tap.multi_queue);
+            pair(several(!has), several(has))
+        },
+        |_, _| {},
+    ),
+    rule(
+        Property::Owner,
+        "owner",
+        |at| !at.is_owned_as_wanted(),
+        |at| match (&at.want.nic, at.link.tap) {
+            (NicWant::Tap { owner, .. }, Some(tap)) => {
+                let owner = owner.of_tap();
+                (owned(owner.uid, owner.gid), owned(tap.uid, tap.gid))
+            }
+            _ => pair("", ""),
+        },
+        |_, _| {},
+    ),
+];
