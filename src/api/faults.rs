@@ -1,12 +1,14 @@
 //! The one file with status codes: every refusal as its dialect tells it.
 //!
-//! The manager's errors and the readers' errors come in, an HTTP answer with the dialect's envelope goes out. 500 means a
-//! bug of ours or a kernel that refuses what it should not; 503 means try again, be it after the operator has mended the
-//! host; 507 means the state directory is full.
+//! The manager's errors, the readers' and the listener's come in, an HTTP answer with the dialect's envelope goes out. 500
+//! means a bug of ours or a kernel that refuses what it should not; 503 means try again, be it after the operator has mended
+//! the host; 507 means the state directory is full.
+
+use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{ALLOW, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -80,6 +82,39 @@ pub enum Refusal {
     },
     /// The daemon still builds what was to be there when it started.
     Starting(String),
+    /// Not HTTP/1.1 (RFC 9112), or a body that does not keep to its framing.
+    Malformed,
+    /// The peer is nobody whom the socket is for.
+    Unauthorized {
+        /// Who it is.
+        uid: u32,
+    },
+    /// A write on the read-only socket.
+    ReadOnly {
+        /// As given.
+        method: Method,
+    },
+    /// The request did not arrive in time.
+    TooSlow {
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The body is longer than allowed.
+    BodyTooLarge {
+        /// The most, in bytes.
+        limit: usize,
+    },
+    /// The request line and the header fields are longer than allowed.
+    HeadersTooLarge {
+        /// The most, in bytes.
+        limit: usize,
+    },
+    /// All connections are in use.
+    Crowded,
+    /// Half of all connections follow events for this uid.
+    ManyReaders,
+    /// The handler panicked: a bug of ours.
+    Internal,
 }
 
 /// What an id can be of.
@@ -110,17 +145,18 @@ impl From<BodyError> for Refusal {
 }
 
 /// A refusal with all that an answer needs.
-struct Told {
-    status: StatusCode,
+pub(super) struct Told {
+    pub(super) status: StatusCode,
     /// Neutron's exception.
     kind: &'static str,
-    reason: &'static str,
+    /// The stable word that scripts match on.
+    pub(super) reason: &'static str,
     message: String,
 }
 
 impl Told {
     /// In the dialect's envelope.
-    fn body(&self, dialect: Dialect) -> Value {
+    pub(super) fn body(&self, dialect: Dialect) -> Value {
         let Self { status, kind, reason, message } = self;
         match dialect.envelope {
             Envelope::Compute => json!({key(*status): {"code": status.as_u16(), "message": message, "reason": reason}}),
@@ -128,6 +164,22 @@ impl Told {
                 json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}})
             }
         }
+    }
+
+    /// The header that belongs to its status (RFC 9110 §10.2.3 and §11.6.1).
+    pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Peercred realm=\"nicd\""))),
+            _ => None,
+        }
+    }
+
+    /// As a whole answer.
+    pub(super) fn response(&self, dialect: Dialect) -> Response {
+        let mut response = (self.status, Json(self.body(dialect))).into_response();
+        response.headers_mut().extend(self.header());
+        response
     }
 }
 
@@ -139,17 +191,7 @@ pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
     if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
         tracing::warn!(status = status.as_u16(), reason = told.reason, message = told.message, "refused");
     }
-    let mut response = (status, Json(told.body(dialect))).into_response();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
-}
-
-/// A refusal's status and body, for the document.
-pub(super) fn shown(refusal: &Refusal, dialect: Dialect) -> (StatusCode, Value) {
-    let told = told(refusal, dialect);
-    (told.status, told.body(dialect))
+    told.response(dialect)
 }
 
 /// Answers 405; `allow` is what the route allows (RFC 9110 §15.5.6).
@@ -166,25 +208,52 @@ pub fn may_pass(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
 }
 
-/// Nova's key of a status (nova/api/openstack/wsgi.py).
+/// Every status a request can be refused with: its key in Nova's envelope (nova/api/openstack/wsgi.py), and what it means.
+const STATUSES: [(StatusCode, &str, &str); 16] = [
+    (StatusCode::BAD_REQUEST, "badRequest", "The request is wrong as it is; the message says what would be right."),
+    (StatusCode::UNAUTHORIZED, "unauthorized", "The caller is nobody whom this socket is for."),
+    (StatusCode::FORBIDDEN, "forbidden", "It may not be done."),
+    (StatusCode::NOT_FOUND, "itemNotFound", "There is no such thing."),
+    (StatusCode::METHOD_NOT_ALLOWED, "badMethod", "The route has other methods; `Allow` names them."),
+    (StatusCode::NOT_ACCEPTABLE, FAULT, "The version asked for is not one of these."),
+    (StatusCode::REQUEST_TIMEOUT, FAULT, "The request did not arrive in time; the connection closes."),
+    (StatusCode::CONFLICT, "conflictingRequest", "It does not fit what is there."),
+    (StatusCode::PRECONDITION_FAILED, FAULT, "It has another revision than the request was made for."),
+    (StatusCode::PAYLOAD_TOO_LARGE, "overLimit", "More than is possible."),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "badMediaType", "The body is not JSON."),
+    (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, FAULT, "The headers are too long; the connection closes."),
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        FAULT,
+        "A bug in nicd, or a kernel that refuses what it should not; the log has it under the request's id.",
+    ),
+    (StatusCode::NOT_IMPLEMENTED, "notImplemented", "The mechanism is not built yet."),
+    (StatusCode::SERVICE_UNAVAILABLE, "serviceUnavailable", "Not now; try again."),
+    (StatusCode::INSUFFICIENT_STORAGE, FAULT, "The state directory is full."),
+];
+
+/// Nova's key of what has no key of its own.
+const FAULT: &str = "computeFault";
+
+/// Nova's key of a status.
 fn key(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        400 => "badRequest",
-        401 => "unauthorized",
-        403 => "forbidden",
-        404 => "itemNotFound",
-        405 => "badMethod",
-        409 => "conflictingRequest",
-        413 | 429 => "overLimit",
-        415 => "badMediaType",
-        501 => "notImplemented",
-        503 => "serviceUnavailable",
-        _ => "computeFault",
-    }
+    STATUSES.iter().find(|(known, ..)| *known == status).map_or(FAULT, |(_, key, _)| key)
 }
 
-fn told(refusal: &Refusal, dialect: Dialect) -> Told {
+/// What a status means, for the document.
+pub(super) fn meaning(status: u16) -> &'static str {
+    STATUSES.iter().find(|(known, ..)| known.as_u16() == status).map_or("Refused.", |(.., meaning)| meaning)
+}
+
+/// A refusal with its status in a dialect, Neutron's name of it, and its message.
+pub(super) fn told(refusal: &Refusal, dialect: Dialect) -> Told {
     let bad = |kind, reason, message| Told { status: StatusCode::BAD_REQUEST, kind, reason, message };
+    let busy = |reason, message: &str| Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        kind: "HTTPServiceUnavailable",
+        reason,
+        message: message.to_owned(),
+    };
     match refusal {
         Refusal::Manager(error) => manager(error, dialect),
         Refusal::Body(error) => body(error),
@@ -261,6 +330,50 @@ fn told(refusal: &Refusal, dialect: Dialect) -> Told {
             kind: "ServiceUnavailable",
             reason: "starting",
             message: format!("nicd is starting, and still brings ports back: {summary}"),
+        },
+        Refusal::Malformed => {
+            bad("HTTPBadRequest", "malformed_request", "The request is not well-formed HTTP/1.1 (RFC 9112).".to_owned())
+        }
+        Refusal::Unauthorized { uid } => Told {
+            status: StatusCode::UNAUTHORIZED,
+            kind: "HTTPUnauthorized",
+            reason: "unknown_caller",
+            message: format!("uid {uid} may not use this socket; root and the members of its group may."),
+        },
+        Refusal::ReadOnly { method } => Told {
+            status: StatusCode::FORBIDDEN,
+            kind: "HTTPForbidden",
+            reason: "read_only_socket",
+            message: format!("{method} is not possible on the read-only socket; GET and HEAD are. Use nicd.sock."),
+        },
+        Refusal::TooSlow { limit } => Told {
+            status: StatusCode::REQUEST_TIMEOUT,
+            kind: "HTTPRequestTimeout",
+            reason: "request_timeout",
+            message: format!("The request did not arrive whole within {} s; send it at once.", limit.as_secs_f32()),
+        },
+        Refusal::BodyTooLarge { limit } => Told {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            kind: "HTTPRequestEntityTooLarge",
+            reason: "body_too_large",
+            message: format!("The request's body is longer than {limit} bytes, which is the most."),
+        },
+        Refusal::HeadersTooLarge { limit } => Told {
+            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            kind: "HTTPRequestHeaderFieldsTooLarge",
+            reason: "headers_too_large",
+            message: format!("The request's headers are longer than {limit} bytes, which is the most."),
+        },
+        Refusal::Crowded => busy("too_many_connections", "All connections are in use; try again, and keep fewer open."),
+        Refusal::ManyReaders => busy(
+            "too_many_readers",
+            "Half of all connections follow events for this uid, which is the most; end some, or try again later.",
+        ),
+        Refusal::Internal => Told {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            kind: "HTTPInternalServerError",
+            reason: "internal",
+            message: "The request met a bug in nicd; its log has the details under the request's id.".to_owned(),
         },
     }
 }

@@ -42,7 +42,6 @@ use seats::{Room, Seats};
 
 pub use gate::Caller;
 pub use refusal::RequestId;
-pub(super) use refusal::{For, shown};
 
 /// How long accepting rests after it failed for want of descriptors or memory.
 const BACKOFF: Duration = Duration::from_millis(100);

@@ -15,6 +15,7 @@ use utoipa::openapi::{Ref, Required};
 use super::refusals::{self, Act};
 use super::schema::{Record, Shape, like, one_of_words, only, words};
 use crate::api::dialect::{Dialect, Envelope};
+use crate::api::faults::meaning;
 
 const JSON: &str = "application/json";
 
@@ -259,27 +260,6 @@ fn example_name(body: &Value, dialect: Dialect) -> String {
     match dialect.envelope == Envelope::Network && body.get("NeutronError").is_none() {
         true => format!("{reason}_early"),
         false => reason.to_owned(),
-    }
-}
-
-fn meaning(status: u16) -> &'static str {
-    match status {
-        400 => "The request is wrong as it is; the message says what would be right.",
-        401 => "The caller is nobody whom this socket is for.",
-        403 => "It may not be done.",
-        404 => "There is no such thing.",
-        406 => "The version asked for is not one of these.",
-        408 => "The request did not arrive in time; the connection closes.",
-        409 => "It does not fit what is there.",
-        412 => "It has another revision than the request was made for.",
-        413 => "More than is possible.",
-        415 => "The body is not JSON.",
-        431 => "The headers are too long; the connection closes.",
-        500 => "A bug in nicd, or a kernel that refuses what it should not; the log has it under the request's id.",
-        501 => "The mechanism is not built yet.",
-        503 => "Not now; try again.",
-        507 => "The state directory is full.",
-        _ => "Refused.",
     }
 }
 

@@ -1,13 +1,14 @@
-//! Every refusal there is, once, with what a request must do to meet it. Status, words and envelope come from `faults`
-//! and the edge, so a document made of these says what the daemon says.
+//! Every refusal there is, once, with what a request must do to meet it. Status, words and envelope come from `faults`, so
+//! a document made of these says what the daemon says.
 
+use axum::http::Method;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::api::dialect::Dialect;
+use crate::api::dialect::{COMPUTE, Dialect, Envelope};
 use crate::api::faults::{self, Refusal, What};
 use crate::api::fields::BodyError;
-use crate::api::listener;
+use crate::api::listener::Limits;
 use crate::kernel::{NetnsError, OpError, Trouble};
 use crate::manager::Error;
 use crate::model::mac::MacError;
@@ -19,6 +20,8 @@ use crate::store::StoreError;
 /// What a request does on its way: each may end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
+    /// Is sent, whatever it is: what the listener refuses.
+    Any,
     /// Is no GET.
     Write,
     /// Has parameters in its path.
@@ -89,19 +92,48 @@ pub(super) struct Shown {
     pub body: Value,
 }
 
+impl Shown {
+    fn new(refusal: &Refusal, dialect: Dialect) -> Self {
+        let told = faults::told(refusal, dialect);
+        Self { status: told.status.as_u16(), body: told.body(dialect) }
+    }
+}
+
 /// Every refusal that a request of a dialect that does `acts` can meet.
 pub(super) fn of(acts: &[Act], dialect: Dialect) -> Vec<Shown> {
-    let edge = listener::shown(dialect).into_iter();
-    let edge = edge.filter(|(_, _, of)| *of == listener::For::All || acts.contains(&Write));
-    let edge = edge.map(|(status, body, _)| Shown { status: status.as_u16(), body });
-    let own = all().into_iter().filter(|(_, met)| met.iter().any(|act| acts.contains(act)));
-    let own = own.map(|(refusal, _)| faults::shown(&refusal, dialect));
-    edge.chain(own.map(|(status, body)| Shown { status: status.as_u16(), body })).collect()
+    let met = all().into_iter().filter(|(_, met)| met.iter().any(|act| *act == Any || acts.contains(act)));
+    let each = |(refusal, _)| envelopes(&refusal, dialect).into_iter().map(move |dialect| Shown::new(&refusal, dialect));
+    met.flat_map(each).collect()
+}
+
+/// In which envelopes it comes: the path's, Nova's where the path is not known yet, or either.
+fn envelopes(refusal: &Refusal, dialect: Dialect) -> Vec<Dialect> {
+    match refusal {
+        Refusal::Malformed | Refusal::TooSlow { .. } if dialect.envelope == Envelope::Network => vec![dialect, COMPUTE],
+        Refusal::HeadersTooLarge { .. } | Refusal::Crowded => vec![COMPUTE],
+        _ => vec![dialect],
+    }
 }
 
 fn all() -> Vec<(Refusal, &'static [Act])> {
     let managed = manager().into_iter().map(|(error, acts)| (Refusal::Manager(error), acts));
-    readers().into_iter().chain(managed).collect()
+    listener().into_iter().chain(readers()).chain(managed).collect()
+}
+
+/// With the daemon's limits.
+fn listener() -> Vec<(Refusal, &'static [Act])> {
+    let limits = Limits::default();
+    vec![
+        (Refusal::Malformed, &[Any]),
+        (Refusal::Unauthorized { uid: 1000 }, &[Any]),
+        (Refusal::ReadOnly { method: Method::POST }, &[Write]),
+        (Refusal::TooSlow { limit: limits.arrival }, &[Any]),
+        (Refusal::BodyTooLarge { limit: limits.body_bytes }, &[Any]),
+        (Refusal::HeadersTooLarge { limit: limits.header_bytes }, &[Any]),
+        (Refusal::Crowded, &[Any]),
+        (Refusal::ManyReaders, &[Any]),
+        (Refusal::Internal, &[Any]),
+    ]
 }
 
 fn readers() -> Vec<(Refusal, &'static [Act])> {
@@ -303,7 +335,7 @@ pub(super) fn inner(body: &Value) -> &Value {
 mod tests {
     use std::collections::BTreeSet;
 
-    use crate::api::dialect::{COMPUTE, NETWORK, RACKSPACE};
+    use crate::api::dialect::{NETWORK, RACKSPACE};
 
     use super::*;
 
@@ -318,14 +350,11 @@ mod tests {
 
     #[test]
     fn every_reason_there_is_can_be_shown() {
-        let edge = [COMPUTE, NETWORK].into_iter().flat_map(listener::shown).map(|(_, body, _)| body);
-        let own = all().into_iter().map(|(refusal, _)| faults::shown(&refusal, COMPUTE).1);
-        let shown: BTreeSet<String> = edge.chain(own).map(|body| reason(&body).to_owned()).collect();
+        let shown: BTreeSet<&str> = all().iter().map(|(refusal, _)| faults::told(refusal, COMPUTE).reason).collect();
         let manager = words(include_str!("../../manager/error.rs"), "pub fn reason", "\n    }\n");
-        let readers = words(include_str!("../faults.rs"), "\nfn told(", "\n/// Status and Neutron's");
-        let line = words(include_str!("../listener/refusal.rs"), "fn reason(", "\n    }\n");
-        assert!(manager.len() > 40 && readers.len() > 12 && line.len() == 9, "{manager:?} {readers:?} {line:?}");
-        for word in manager.into_iter().chain(readers).chain(line) {
+        let others = words(include_str!("../faults.rs"), "fn told(", "\n/// Status and Neutron's");
+        assert!(manager.len() > 40 && others.len() > 21, "{manager:?} {others:?}");
+        for word in manager.into_iter().chain(others) {
             assert!(shown.contains(word), "{word} is in no example: give it a place above");
         }
     }
