@@ -36,7 +36,8 @@
 //!    never changed.
 //! 6. Nothing is concluded from an absence unless a complete dump, or the kernel's word about that very link, shows it.
 //!    Events are hints to look.
-//! 7. One port's trouble is one port's trouble. Every queue is bounded, every wait has a limit, every retry has jitter.
+//! 7. One port's trouble is one port's trouble. Every queue is bounded, by a number or, for what gives something back, by the
+//!    ports that there are; every wait has a limit, every retry has jitter.
 //! 8. An answer with success means durable and built; an answer with an error means no trace.
 //!
 //! # The attach
@@ -90,7 +91,7 @@
 //! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
 //! | [`clock`] | the wall's clock, whatever it says, and what has passed since the boot |
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
-//! | [`daemon`] | the only place that starts threads and tasks; the order of start and stop |
+//! | [`daemon`] | the order of start and stop |
 //! | [`threads`] | the threads' processors, and what ends when one panics: the process |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
 //!

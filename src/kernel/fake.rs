@@ -1,8 +1,9 @@
-//! A host in memory, on which the same suite runs as on Linux, and on which any op can be made to fail.
+//! A host in memory, on which any op can be made to fail. `tests/kernel_contract` runs one suite on it and on Linux.
 //!
 //! It keeps the kernel's rules that nicd relies on: names and altnames share one space, a taken index is refused, a tap
 //! that is not persistent dies with its descriptor, carrier follows the other side, a bridge has 1023 ports at most, a
-//! namespace takes its links with it. It is part of the library so that every test room can use it; the daemon does not.
+//! namespace takes its links with it, the messages behind a refused one of the same send are carried out. It is part of the
+//! library so that the tests can use it; the daemon does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -10,17 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, Kind, LinkSeen, LinkSettings, Op, PortVlan, Route, Seal, Switch,
-    TapSeen,
+    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, GuestSettings, Kind, LinkSeen, LinkSettings, Op, PortVlan,
+    Route, Seal, Switch, TapSeen,
 };
 use crate::points;
 
+use super::uapi::MAX_ALIAS;
 use super::{Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, no_descriptors};
 
 /// A bridge's port as the kernel makes it.
@@ -91,6 +94,10 @@ struct World {
     vlans: BTreeMap<u32, PortVlan>,
     /// The VLANs for new ports, by their bridge's index.
     pvids: BTreeMap<u32, u16>,
+    /// Bridges that were given an MTU: the others follow their ports.
+    given_mtu: BTreeSet<u32>,
+    /// Bridges that have had ports, of which none forwards.
+    without_carrier: BTreeSet<u32>,
     sinks: Vec<mpsc::Sender<Notice>>,
     faults: Option<FaultPlan>,
     wire: Option<Wire>,
@@ -104,6 +111,12 @@ struct World {
 struct Netns {
     cookie: u64,
     own: bool,
+}
+
+impl Netns {
+    fn pin(&self) -> NetnsPin {
+        NetnsPin { boot_id: Uuid::from_u128(1), cookie: self.cookie }
+    }
 }
 
 /// The guest's end of a veth.
@@ -121,6 +134,45 @@ pub struct Guest {
     pub addresses: Vec<Address>,
     /// Its routes.
     pub routes: Vec<Route>,
+}
+
+impl Guest {
+    /// Gives it what is listed, and takes off what an earlier run gave. Answers with the routes that lead nowhere; an address
+    /// that no NIC can have is refused.
+    fn give(&mut self, settings: &GuestSettings) -> (Vec<String>, Result<(), OpError>) {
+        let GuestSettings { addresses, routes, ranges, metric, .. } = settings;
+        let ours = |address: &Address| ranges.iter().any(|range| range.contains(address.ip));
+        self.addresses.retain(|address| !ours(address) || addresses.contains(address));
+        let listed =
+            |route: &Route| routes.iter().any(|listed| (listed.destination, listed.via) == (route.destination, route.via));
+        self.routes.retain(|route| route.metric != *metric || listed(route));
+        let mut taken = Ok(());
+        for address in addresses {
+            if address.ip.is_multicast() {
+                taken = Err(refused(Trouble::GuestRefused, format!("the guest's address {}/{}", address.ip, address.prefix)));
+            } else if !self.addresses.contains(address) {
+                self.addresses.push(*address);
+            }
+        }
+        let mut without = Vec::new();
+        let (direct, by_next_hop): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(|route| route.via.is_unspecified());
+        for route in direct.into_iter().chain(by_next_hop) {
+            if !self.reaches(route) {
+                without.push(format!("the guest's route to {} via {}", route.destination, route.via));
+            } else if !self.routes.contains(route) {
+                self.routes.push(*route);
+            }
+        }
+        (without, taken)
+    }
+
+    /// Whether a route's next hop is on the link.
+    fn reaches(&self, route: &Route) -> bool {
+        let via = route.via;
+        let on_link = |address: &Address| IpNetwork::new(address.ip, address.prefix).is_ok_and(|subnet| subnet.contains(via));
+        let direct = |other: &Route| other.via.is_unspecified() && other.destination.contains(via);
+        via.is_unspecified() || route.onlink || self.addresses.iter().any(on_link) || self.routes.iter().any(direct)
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -202,6 +254,8 @@ impl Fake {
             missing: world.missing.clone(),
             vlans: world.vlans.clone(),
             pvids: world.pvids.clone(),
+            given_mtu: world.given_mtu.clone(),
+            without_carrier: world.without_carrier.clone(),
             next_cookie: world.next_cookie,
             next_index: world.next_index,
             ..World::default()
@@ -262,13 +316,19 @@ impl Fake {
         self.world().guests.get(&index).cloned()
     }
 
-    /// Makes a link that is not nicd's.
+    /// Makes a link that is not nicd's; a bridge keeps the MTU.
     pub fn add_link(&self, name: &str, kind: Kind, mtu: u32) -> u32 {
         let mut world = self.world();
         world.next_index += 1;
         let index = world.next_index;
+        world.given_mtu.insert(index);
         world.put(LinkSeen { mtu, up: true, lower_up: true, v6_autoconf: true, ..LinkSeen::bare(index, name, kind) });
         index
+    }
+
+    /// Lets a bridge have the least MTU of its ports until somebody gives it one.
+    pub fn follow_mtu(&self, bridge: u32) {
+        self.world().given_mtu.remove(&bridge);
     }
 
     /// Deletes whatever link has this name.
@@ -289,6 +349,15 @@ impl Fake {
                 link.fdb.iter_mut().for_each(Vec::clear);
             }
             world.put(link);
+        }
+    }
+
+    /// Changes the guest's end of a port's device, as the guest would.
+    pub fn meddle_guest(&self, port: PortId, change: impl FnOnce(&mut Guest)) {
+        let mut world = self.world();
+        let index = world.named(&names::port_altname(port)).map(|link| link.index);
+        if let Some(guest) = index.and_then(|index| world.guests.get_mut(&index)) {
+            change(guest);
         }
     }
 
@@ -388,7 +457,7 @@ impl World {
         link.lower_up = match (&link.kind, self.guests.get(&link.index)) {
             (Kind::Tap, _) => link.up && self.open.contains(&link.index),
             (Kind::Veth, Some(guest)) => link.up && guest.up,
-            (Kind::Bridge, _) => link.up,
+            (Kind::Bridge, _) => link.up && !self.without_carrier.contains(&link.index),
             (Kind::Veth | Kind::Other, _) => link.lower_up,
         };
         if let Some(tap) = &mut link.tap {
@@ -410,7 +479,7 @@ impl World {
             }
             _ => {}
         }
-        let (index, up) = (link.index, link.up);
+        let (index, up, mtu, bridge) = (link.index, link.up, link.mtu, link.master);
         if self.links.get(&index).is_none_or(|before| before.master != link.master) {
             self.vlans.remove(&index);
         }
@@ -444,8 +513,32 @@ impl World {
             }
         }
         // Ports forward while their bridge is up (br_stp_enable_bridge, net/bridge/br_stp_if.c).
-        if before.is_some_and(|before| before.kind == Kind::Bridge && before.up != up) {
+        if before.as_ref().is_some_and(|before| before.kind == Kind::Bridge && before.up != up) {
             self.ports_of(index).into_iter().for_each(|port| self.put(port));
+        }
+        if before.as_ref().is_some_and(|before| before.kind == Kind::Bridge && before.mtu != mtu) {
+            self.given_mtu.insert(index);
+        }
+        let left = before.and_then(|before| before.master).filter(|left| Some(*left) != bridge);
+        bridge.into_iter().chain(left).for_each(|bridge| self.follow_ports(bridge));
+    }
+
+    /// A bridge has carrier while one of its ports forwards (`br_port_state_selection`, net/bridge/br_stp.c), and the least MTU
+    /// of its ports unless it was given one (`br_mtu_auto_adjust`, net/bridge/br_if.c).
+    fn follow_ports(&mut self, bridge: u32) {
+        let ports = self.ports_of(bridge);
+        let Some(mut link) = self.links.get(&bridge).cloned().filter(|link| link.kind == Kind::Bridge) else { return };
+        match ports.iter().any(|port| port.bridge_port.is_some_and(|port| port.forwarding)) {
+            true => self.without_carrier.remove(&bridge),
+            false => self.without_carrier.insert(bridge),
+        };
+        link.lower_up = link.up && !self.without_carrier.contains(&bridge);
+        if !self.given_mtu.contains(&bridge) {
+            link.mtu = ports.iter().map(|port| port.mtu).min().unwrap_or(1500);
+        }
+        if self.links.get(&bridge) != Some(&link) {
+            self.links.insert(bridge, link.clone());
+            self.tell(Notice::Seen { link: link.into(), at: Instant::now() });
         }
     }
 
@@ -464,12 +557,13 @@ impl World {
     }
 
     fn remove(&mut self, index: u32) {
-        if self.links.remove(&index).is_none() {
-            return;
-        }
+        let Some(gone) = self.links.remove(&index) else { return };
         self.guests.remove(&index);
-        self.open.remove(&index);
+        for of_links in [&mut self.open, &mut self.given_mtu, &mut self.without_carrier] {
+            of_links.remove(&index);
+        }
         self.tell(Notice::Gone { index, at: Instant::now() });
+        gone.master.into_iter().for_each(|bridge| self.follow_ports(bridge));
         for mut port in self.ports_of(index) {
             port.master = None;
             self.put(port);
@@ -522,67 +616,108 @@ impl World {
         link.cloned().ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))
     }
 
+    /// Carries out what Linux sends as one message each, in its order: it goes on behind one that is refused. Only what
+    /// outlives the process is sealed in a send of its own, when all else is done (`links::configure`).
     fn configure(&mut self, port: PortId, at: At, settings: &LinkSettings) -> Result<(), OpError> {
-        let mut link = self.at(port, at)?;
-        if settings.mark {
-            let altname = names::port_altname(port);
-            match self.named(&altname) {
-                Some(other) if other.index != link.index => {
-                    return Err(refused(Trouble::Taken, format!("marking {altname}")));
-                }
-                Some(_) => {}
-                None => link.altnames.push(altname),
+        if let Some(Seal { alias, .. }) = &settings.seal
+            && (alias.len() > MAX_ALIAS || alias.contains('\0'))
+        {
+            return Err(refused(Trouble::Other, format!("sealing with '{alias}'")));
+        }
+        let index = self.at(port, at)?.index;
+        let marked = if settings.mark { self.mark(index, names::port_altname(port)) } else { Ok(()) };
+        let shaped = self.shape(index, settings.mac, settings.mtu, settings.master);
+        if settings.ip_off && (shaped.is_ok() || at == At::Altname) {
+            self.change(index, |link| (link.v6_autoconf, link.v4_open) = (false, false));
+        }
+        self.change(index, |link| link.stray.retain(|address| !settings.stray.contains(address)));
+        let entered = settings.fdb.iter().map(|mac| self.enter(index, *mac)).fold(Ok(()), Result::and);
+        let done = marked.and(shaped).and(entered);
+        if at == At::Altname && settings.seal.is_some() {
+            done.clone()?;
+        }
+        done.and(self.flags_and_seal(index, settings))
+    }
+
+    /// Changes a link that is there.
+    fn change(&mut self, index: u32, change: impl FnOnce(&mut LinkSeen)) {
+        let Some(before) = self.links.get(&index) else { return };
+        let mut link = before.clone();
+        change(&mut link);
+        if link != *before {
+            self.put(link);
+        }
+    }
+
+    fn mark(&mut self, index: u32, altname: String) -> Result<(), OpError> {
+        match self.named(&altname) {
+            Some(other) if other.index != index => Err(refused(Trouble::Taken, format!("marking {altname}"))),
+            Some(_) => Ok(()),
+            None => {
+                self.change(index, |link| link.altnames.push(altname));
+                Ok(())
             }
         }
-        link.v6_autoconf &= !settings.ip_off;
-        link.v4_open &= !settings.ip_off;
-        link.stray.retain(|address| !settings.stray.contains(address));
-        link.mac = settings.mac.or(link.mac);
-        link.mtu = settings.mtu.unwrap_or(link.mtu);
-        match settings.master {
-            None => {}
-            Some(0) => link.master = None,
-            Some(master) => {
-                let bridge = self.links.get(&master).is_some_and(|bridge| bridge.kind == Kind::Bridge);
-                let ports = self.links.values().filter(|other| other.master == Some(master)).count();
-                if !bridge {
-                    return Err(refused(Trouble::NoBridge, format!("putting {} into its bridge", link.name)));
-                }
-                if ports >= BRIDGE_PORTS && link.master != Some(master) {
-                    return Err(refused(Trouble::BridgeFull, format!("putting {} into its bridge", link.name)));
-                }
-                link.master = Some(master);
-                link.bridge_port = Some(FRESH);
-                link.fdb = Some(Vec::new());
-            }
+    }
+
+    /// MAC, MTU and bridge, in this order until one is refused (`do_setlink`, net/core/rtnetlink.c). A link leaves its bridge
+    /// before the other one is looked for (`do_set_master`).
+    fn shape(&mut self, index: u32, mac: Option<Mac>, mtu: Option<u32>, master: Option<u32>) -> Result<(), OpError> {
+        if let Some(mac) = mac.filter(|mac| mac.0[0] & 1 == 1) {
+            return Err(refused(Trouble::Other, format!("giving a NIC the MAC {mac}")));
         }
-        if let Some(seen) = link.bridge_port.as_mut() {
-            seen.learning = settings.learning.unwrap_or(seen.learning);
-            seen.unicast_flood = settings.unicast_flood.unwrap_or(seen.unicast_flood);
-            seen.altered &= !settings.plain;
-            seen.passes_link_local |= settings.pass_link_local;
-            seen.held &= !settings.forward;
+        self.change(index, |link| (link.mac, link.mtu) = (mac.or(link.mac), mtu.unwrap_or(link.mtu)));
+        let Some(master) = master.filter(|master| self.links.get(&index).is_some_and(|link| link.master != Some(*master))) else {
+            return Ok(());
+        };
+        let is_bridge = self.links.get(&master).is_some_and(|bridge| bridge.kind == Kind::Bridge);
+        let entered = match self.ports_of(master).len() {
+            _ if master == 0 => Ok(None),
+            _ if !is_bridge => Err(Trouble::NoBridge),
+            BRIDGE_PORTS.. => Err(Trouble::BridgeFull),
+            _ => Ok(Some(master)),
+        };
+        self.change(index, |link| {
+            link.master = entered.unwrap_or_default();
+            link.bridge_port = link.master.map(|_| FRESH);
+            link.fdb.iter_mut().for_each(Vec::clear);
+        });
+        entered.map(drop).map_err(|trouble| refused(trouble, format!("putting the link {index} into the bridge {master}")))
+    }
+
+    /// What is in no bridge has no flags as a port, and is not sealed by the message that sets them.
+    fn flags_and_seal(&mut self, index: u32, settings: &LinkSettings) -> Result<(), OpError> {
+        let LinkSettings { learning, unicast_flood, plain, pass_link_local, forward, .. } = *settings;
+        if learning.is_some() || unicast_flood.is_some() || plain || pass_link_local || forward {
+            let port = self.links.get(&index).and_then(|link| link.bridge_port);
+            let mut port = port.ok_or_else(|| refused(Trouble::Other, format!("setting flags of {index}, which is no port")))?;
+            port.learning = learning.unwrap_or(port.learning);
+            port.unicast_flood = unicast_flood.unwrap_or(port.unicast_flood);
+            port.altered &= !plain;
+            port.passes_link_local |= pass_link_local;
+            port.held &= !forward;
+            self.change(index, |link| link.bridge_port = Some(port));
         }
-        if let Some(master) = link.master {
-            settings.fdb.iter().for_each(|mac| self.enter(&mut link, master, *mac));
-        }
-        match &settings.seal {
-            Some(seal) => self.seal(link, seal),
-            None => self.put(link),
+        if let Some(Seal { alias, switch }) = &settings.seal {
+            self.change(index, |link| (link.alias, link.up) = (Some(alias.clone()), *switch == Switch::Up));
         }
         Ok(())
     }
 
-    /// Makes a MAC's entry in a bridge a static and sticky one that leads to `link`.
-    fn enter(&mut self, link: &mut LinkSeen, bridge: u32, mac: Mac) {
-        self.drop_entry(bridge, link.index, mac);
-        let pvid = self.vlans.get(&link.index).copied().unwrap_or_else(|| self.default_vlan(bridge)).pvid;
-        let filters = self.filters(bridge);
-        let entries = link.fdb.get_or_insert_default();
-        entries.retain(|entry| entry.mac != mac);
+    /// Makes a MAC's entry in the bridge of a link a static and sticky one that leads to it.
+    fn enter(&mut self, index: u32, mac: Mac) -> Result<(), OpError> {
+        let bridge = self.links.get(&index).and_then(|link| link.master);
+        let bridge = bridge.ok_or_else(|| refused(Trouble::Gone, format!("entering {mac}")))?;
+        self.drop_entry(bridge, index, mac);
+        let pvid = self.vlans.get(&index).copied().unwrap_or_else(|| self.default_vlan(bridge)).pvid;
         // One for no VLAN, and one in each VLAN of the port (`br_fdb_add`, net/bridge/br_fdb.c).
-        let vlans = [0].into_iter().chain((filters && pvid != 0).then_some(pvid));
-        entries.extend(vlans.map(|vlan| FdbEntry { mac, vlan, sticky: true }));
+        let vlans = [0].into_iter().chain((self.filters(bridge) && pvid != 0).then_some(pvid));
+        self.change(index, |link| {
+            let entries = link.fdb.get_or_insert_default();
+            entries.retain(|entry| entry.mac != mac);
+            entries.extend(vlans.map(|vlan| FdbEntry { mac, vlan, sticky: true }));
+        });
+        Ok(())
     }
 
     /// Deletes a MAC's entry in a bridge, where it leads to another port than `index`.
@@ -593,34 +728,22 @@ impl World {
         self.put(other);
     }
 
-    fn seal(&mut self, mut link: LinkSeen, seal: &Seal) {
-        link.alias = Some(seal.alias.clone());
-        self.switch(link, seal.switch);
-    }
-
     fn switch(&mut self, mut link: LinkSeen, switch: Switch) {
         link.up = switch == Switch::Up;
         self.put(link);
     }
 
     fn mark_again(&mut self, altname: String, index: u32, alias: &str) -> Result<(), OpError> {
-        if self.named(&altname).is_some_and(|link| link.index != index) {
-            return Err(refused(Trouble::Taken, format!("marking {altname}")));
-        }
         let known = |link: &&LinkSeen| link.alias.as_deref() == Some(alias) || link.is_stripped();
-        let found = self.links.get(&index).filter(known).cloned();
-        let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
-        if !link.altnames.contains(&altname) {
-            link.altnames.push(altname);
-        }
-        link.alias = Some(alias.to_owned());
-        self.put(link);
+        self.links.get(&index).filter(known).ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
+        self.mark(index, altname)?;
+        self.change(index, |link| link.alias = Some(alias.to_owned()));
         Ok(())
     }
 
     fn netns(&self, path: &Path, pin: NetnsPin) -> Result<u64, OpError> {
         match self.netns.get(path) {
-            Some(netns) if netns.cookie == pin.cookie => Ok(netns.cookie),
+            Some(netns) if pin == netns.pin() => Ok(netns.cookie),
             _ => Err(refused(Trouble::Namespace, format!("entering {}", path.display()))),
         }
     }
@@ -636,18 +759,17 @@ impl World {
             Op::CreateVeth { port, index, .. } if self.made(*port, *index, &Kind::Veth) => {}
             Op::CreateBridge { network, index, name, mac, mtu, alias } => {
                 let altname = names::network_altname(*network);
-                if self.named(&altname).is_some_and(|link| link.index == *index) {
-                    return Ok(Applied::Done);
+                match self.named(&altname) {
+                    None => self.create(*index, name, Kind::Bridge)?,
+                    Some(link) if link.index == *index && link.kind == Kind::Bridge => {}
+                    Some(_) => return Err(refused(Trouble::Taken, format!("marking {altname}"))),
                 }
-                if self.named(&altname).is_some() {
-                    return Err(refused(Trouble::Taken, format!("marking {altname}")));
-                }
-                self.create(*index, name, Kind::Bridge)?;
-                let mut link = self.links[index].clone();
-                link.altnames.push(altname);
-                (link.mac, link.mtu, link.v6_autoconf, link.v4_open) = (Some(*mac), *mtu, false, false);
-                link.alias = Some(alias.clone());
-                self.put(link);
+                self.mark(*index, altname)?;
+                self.change(*index, |link| {
+                    (link.v6_autoconf, link.v4_open, link.alias) = (false, false, Some(alias.clone()));
+                });
+                self.shape(*index, Some(*mac), Some(*mtu), None)?;
+                self.given_mtu.insert(*index);
             }
             Op::CloseBridge { network } => {
                 let altname = names::network_altname(*network);
@@ -659,8 +781,8 @@ impl World {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
                 let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
-                link.mac = mac.or(link.mac);
-                link.mtu = mtu.unwrap_or(link.mtu);
+                let shaped = self.shape(link.index, *mac, *mtu, None);
+                link = self.links[&link.index].clone();
                 link.v6_autoconf &= !ip_off;
                 link.v4_open &= !ip_off;
                 link.stray.retain(|address| !stray.contains(address));
@@ -672,6 +794,7 @@ impl World {
                 link.extras.vlan_filtering &= !off.vlan_filtering;
                 let switch = switch.unwrap_or(if link.up { Switch::Up } else { Switch::Down });
                 self.switch(link, switch);
+                shaped?;
             }
             Op::DeleteBridge { network, store } => {
                 let bridge = self.named(&names::network_altname(*network)).filter(|link| link.is_of(*store));
@@ -723,13 +846,16 @@ impl World {
                 let link = self.at(*port, At::Altname)?;
                 let guest = self.guests.get_mut(&link.index);
                 let guest = guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of {}", link.name)))?;
-                guest.addresses.clone_from(&settings.addresses);
-                guest.routes.clone_from(&settings.routes);
+                let (without, taken) = guest.give(settings);
                 guest.up = true;
                 let name = guest.name.clone();
                 let switch = if link.up { Switch::Up } else { Switch::Down };
                 self.switch(link, switch);
-                return Ok(Applied::GuestDevice(name));
+                taken?;
+                return Ok(match without.is_empty() {
+                    true => Applied::GuestDevice(name),
+                    false => Applied::GuestWithout(name, without),
+                });
             }
             Op::MarkAgain { port, index, alias } => self.mark_again(names::port_altname(*port), *index, alias)?,
             Op::MarkBridgeAgain { network, index, alias } => {
@@ -743,6 +869,9 @@ impl World {
                 let mut link = self.at(*port, At::Altname)?;
                 link.master = None;
                 self.put(link);
+            }
+            Op::SetGroup { group: 0, .. } | Op::DeleteGroup { group: 0 } => {
+                return Err(refused(Trouble::Other, "group 0 holds the host's own links".to_owned()));
             }
             Op::SetGroup { port, group } => {
                 let mut link = self.at(*port, At::Altname)?;
@@ -831,16 +960,13 @@ impl Host for FakeHost {
         let enter = || match lock(&self.world).netns.get(path) {
             None => Err(NetnsError::Missing(shown())),
             Some(netns) if netns.own => Err(NetnsError::Own(shown())),
-            Some(netns) => {
-                let pin = NetnsPin { boot_id: Uuid::from_u128(1), cookie: netns.cookie };
-                Ok(Found { pin, by_process: path.starts_with("/proc") })
-            }
+            Some(netns) => Ok(Found { pin: netns.pin(), by_process: path.starts_with("/proc") }),
         };
         points::call(("netns", "enter"), enter, |errno| NetnsError::of(path, errno))
     }
 
     fn lives(&mut self, pin: NetnsPin) -> Result<bool, NetnsError> {
-        Ok(lock(&self.world).netns.values().any(|netns| netns.cookie == pin.cookie))
+        Ok(lock(&self.world).netns.values().any(|netns| netns.pin() == pin))
     }
 
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError> {

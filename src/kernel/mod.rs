@@ -6,8 +6,8 @@
 //!  manager ◄── Notice ──── watch   (its own socket, its own thread)
 //! ```
 //!
-//! [`Kernel`] is a host one can open: the running Linux (`linux`), or one in memory (`fake`) on which the same suite
-//! runs and on which any op can be made to fail. No policy lives here: what to do was decided in `plan`.
+//! [`Kernel`] is a host one can open: the running Linux (`linux`), or one in memory (`fake`) on which any op can be made to
+//! fail. `tests/kernel_contract` runs one suite on both. No policy lives here: what to do was decided in `plan`.
 
 mod addresses;
 mod answer;

@@ -665,7 +665,9 @@ impl State {
             }
         }
         let siblings = self.networks.get(&network.id).map(|entry| &entry.subnets).into_iter().flatten();
-        let ranges = siblings.filter_map(|id| self.subnets.get(id)).map(|entry| entry.record.cidr).collect();
+        // Its link-local address goes with the last other one of IPv6.
+        let link_local = IpNetwork::from(IpAddr::from(port.mac.link_local()));
+        let ranges = siblings.filter_map(|id| self.subnets.get(id)).map(|entry| entry.record.cidr).chain([link_local]).collect();
         let name = port.profile.interface_name.clone();
         GuestSettings { name, addresses, routes, mtu: Some(network.mtu), metric, ranges }
     }

@@ -1,6 +1,6 @@
 //! Bridges: ours as asked, others' never moved.
 
-use nicd::kernel::{Host, Trouble, Who};
+use nicd::kernel::{Host, Who};
 use nicd::model::{Mac, names};
 use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, Op, Switch};
 
@@ -56,34 +56,6 @@ fn a_changed_bridge_is_set_back() {
         assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
         assert!(seen.extras.is_none(), "{:?}", seen.extras);
         assert_eq!(v6_addresses(), 0);
-        host.apply(&Op::DeleteBridge { network: network(), store: crate::host::STORE });
-        let absent = Op::SetBridge {
-            network: network(),
-            mac: None,
-            mtu: Some(1500),
-            switch: None,
-            ip_off: false,
-            stray: vec![],
-            off: BridgeExtras::default(),
-            alias: None,
-        };
-        host.refused(&absent, Trouble::Gone);
-    });
-}
-
-#[test]
-fn a_taken_name_index_or_altname_is_told_and_nothing_is_half_made() {
-    in_netns(|| {
-        let mut host = Box::open();
-        run("ip link add nbr3cb9bc595699 type bridge");
-        host.refused(&create_bridge(1500), Trouble::Taken);
-        run("ip link del nbr3cb9bc595699");
-        run(&format!("ip link add foreign index {BRIDGE} type bridge"));
-        host.refused(&create_bridge(1500), Trouble::Taken);
-        run("ip link del foreign");
-        run("ip link add foreign type bridge");
-        run(&format!("ip link property add dev foreign altname {}", names::network_altname(network())));
-        host.refused(&create_bridge(1500), Trouble::Taken);
     });
 }
 
@@ -117,39 +89,4 @@ fn a_foreign_bridge_keeps_its_mtu_at_every_instant() {
             run("ip link del br0");
         }
     });
-}
-
-#[test]
-fn a_master_that_is_no_bridge_is_told() {
-    in_netns(|| {
-        let mut host = Box::open();
-        let port = port(1);
-        host.apply(&create_tap(port, DEVICE));
-        let configure = |master| Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, master) };
-        assert_eq!(host.try_apply(&configure(BRIDGE)).unwrap_err().trouble, Trouble::NoBridge);
-        run(&format!("ip link add v0 index {BRIDGE} type veth peer name v1"));
-        assert_eq!(host.try_apply(&configure(BRIDGE)).unwrap_err().trouble, Trouble::NoBridge);
-    });
-}
-
-#[test]
-fn a_full_bridge_is_told() {
-    in_netns(|| {
-        let mut host = Box::open();
-        host.bridge(1500);
-        fill(1023);
-        let port = port(1);
-        host.apply(&create_tap(port, DEVICE));
-        let configure = Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, BRIDGE) };
-        let error = host.try_apply(&configure).unwrap_err();
-        assert_eq!(error.trouble, Trouble::BridgeFull, "{error}");
-    });
-}
-
-/// Fills the bridge with that many ports, both ends of each pair.
-fn fill(number: u32) {
-    let lines = (0..number.div_ceil(2)).map(|n| format!("link add a{n} master nbr3cb9bc595699 type veth peer name b{n}\n"));
-    let others = (0..number / 2).map(|n| format!("link set b{n} master nbr3cb9bc595699\n"));
-    std::fs::write("/run/batch", lines.chain(others).collect::<String>()).unwrap();
-    run("ip -batch /run/batch");
 }

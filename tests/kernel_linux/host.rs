@@ -77,11 +77,6 @@ pub fn seal(alias: &str, switch: Switch) -> Seal {
     Seal { alias: alias.to_owned(), switch }
 }
 
-/// Seals a device that is there.
-pub fn sealing(port: PortId, seal: Seal) -> Op {
-    Op::Configure { port, at: At::Altname, settings: LinkSettings { seal: Some(seal), ..LinkSettings::default() } }
-}
-
 pub fn port(number: u128) -> PortId {
     PortId(Uuid::from_u128((number << 84) + 0x5151))
 }

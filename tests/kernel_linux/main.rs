@@ -1,4 +1,4 @@
-//! The kernel's room on a real kernel, each op witnessed by `ip` and `bridge`.
+//! The kernel's room on a real kernel, each op witnessed by `ip` and `bridge`. What every host promises is in `tests/kernel_contract`.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

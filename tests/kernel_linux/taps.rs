@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use nicd::kernel::tap;
 use nicd::kernel::{Host, Trouble, Who};
 use nicd::model::{Owner, names};
-use nicd::plan::{Kind, Op, Switch};
+use nicd::plan::{Kind, Op};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_tap, ip_link, mac, port, seal, sealing, settings, v6_addresses};
+use crate::host::{BRIDGE, Box, DEVICE, create_tap, ip_link, mac, port, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
@@ -42,60 +42,6 @@ fn an_attach_makes_what_was_asked_and_no_more() {
         assert_eq!((seen.index, seen.kind, seen.up, seen.lower_up), (DEVICE, Kind::Tap, true, false));
         assert!(!seen.v6_autoconf && !seen.bridge_port.unwrap().learning && seen.tap.unwrap().persist);
         assert_eq!(seen.tap.unwrap().uid, Some(0));
-    });
-}
-
-#[test]
-fn each_step_may_run_twice() {
-    in_netns(|| {
-        let mut host = Box::open();
-        host.bridge(1500);
-        let port = port(1);
-        let configure = |at| Op::Configure { port, at, settings: settings(port, BRIDGE) };
-        host.twice(&create_tap(port, DEVICE));
-        host.twice(&configure(nicd::plan::At::Index(DEVICE)));
-        host.twice(&Op::Persist { port });
-        host.twice(&configure(nicd::plan::At::Altname));
-        host.twice(&create_tap(port, DEVICE));
-        host.twice(&sealing(port, seal("store 1", Switch::Up)));
-        host.twice(&Op::SetLink { port, switch: Switch::Down });
-        host.twice(&Op::Unbind { port });
-        host.twice(&Op::SetGroup { port, group: 77 });
-        host.twice(&Op::DeleteGroup { group: 77 });
-        host.twice(&Op::DeleteLink { port, store: crate::host::STORE });
-        assert_eq!(host.look(port), None);
-    });
-}
-
-#[test]
-fn a_tap_not_yet_persistent_goes_with_what_is_held() {
-    in_netns(|| {
-        let mut host = Box::open();
-        host.apply(&create_tap(port(1), DEVICE));
-        assert!(host.kernel.look(Who::Index(DEVICE)).unwrap().is_some());
-        host.twice(&Op::CloseTap { port: port(1) });
-        assert!(host.kernel.look(Who::Index(DEVICE)).unwrap().is_none());
-        host.apply(&create_tap(port(1), DEVICE));
-        drop(std::mem::take(&mut host.held));
-        assert!(host.kernel.look(Who::Index(DEVICE)).unwrap().is_none());
-    });
-}
-
-#[test]
-fn a_taken_name_or_index_is_told_and_its_holder_untouched() {
-    in_netns(|| {
-        let mut host = Box::open();
-        let name = names::port_device(port(1), 0);
-        run(&format!("ip link add {name} index 500 type veth peer name other"));
-        host.refused(&create_tap(port(1), DEVICE), Trouble::Taken);
-        run(&format!("ip link set {name} name elsewhere"));
-        host.refused(&create_tap(port(1), 500), Trouble::Taken);
-        run(&format!("ip link property add dev elsewhere altname {}", names::port_altname(port(1))));
-        host.apply(&create_tap(port(1), DEVICE));
-        let settings = settings(port(1), 0);
-        let marking = Op::Configure { port: port(1), at: nicd::plan::At::Index(DEVICE), settings };
-        assert_eq!(host.try_apply(&marking).unwrap_err().trouble, Trouble::Taken);
-        assert_eq!(ip_link("elsewhere")["ifindex"], 500);
     });
 }
 
@@ -168,24 +114,5 @@ fn a_missing_node_is_told_with_what_would_be_right() {
         run("mount -t tmpfs none /dev/net");
         let error = Box::open().refused(&create_tap(port(1), DEVICE), Trouble::Permission);
         assert!(error.said.contains("/dev/net/tun") && error.said.contains("mknod"), "{error}");
-    });
-}
-
-#[test]
-fn what_is_gone_is_told() {
-    in_netns(|| {
-        let mut host = Box::open();
-        let port = port(1);
-        for op in [
-            Op::Persist { port },
-            sealing(port, seal("x", Switch::Up)),
-            Op::SetLink { port, switch: Switch::Up },
-            Op::Unbind { port },
-            Op::SetGroup { port, group: 7 },
-            Op::Configure { port, at: nicd::plan::At::Altname, settings: settings(port, 1) },
-        ] {
-            host.refused(&op, Trouble::Gone);
-        }
-        host.twice(&Op::DeleteLink { port, store: crate::host::STORE });
     });
 }

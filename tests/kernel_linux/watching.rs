@@ -94,19 +94,6 @@ fn changes_by_anybody_are_told_with_names() {
 }
 
 #[test]
-fn leaving_a_bridge_is_seen_and_is_no_end() {
-    in_netns(|| {
-        let mut host = Box::open();
-        host.bridge(1500);
-        host.attach_tap(port(1), DEVICE, BRIDGE);
-        let mut notices = watch(1024);
-        host.apply(&Op::Unbind { port: port(1) });
-        until(&mut notices, SOON, seen(DEVICE, |link| link.master.is_none())).expect("out");
-        assert!(until(&mut notices, Duration::from_millis(200), gone(DEVICE)).is_none());
-    });
-}
-
-#[test]
 fn one_of_ours_without_carrier_is_looked_at_once_more() {
     in_netns(|| {
         let mut host = Box::open();

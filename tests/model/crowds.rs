@@ -13,7 +13,7 @@ use nicd::model::{Mac, NetworkId, NetworkKind, Owner, ServerId, SubnetId};
 use nicd::plan::Op;
 use uuid::Uuid;
 
-use crate::check::Reference;
+use crate::check::{Reference, but_for_carrier};
 use crate::scene::{AGENTS, Scene, VM, attach, create_port, on, port_of};
 
 /// How many.
@@ -85,7 +85,7 @@ fn as_many_detaches_at_once_leave_nothing() {
     });
     scene.perform(Action::DeleteNetwork(network)).unwrap();
     strangers.sort_by_key(|link| link.index);
-    assert_eq!(fake.links(), strangers);
+    assert_eq!(but_for_carrier(&fake.links()), but_for_carrier(&strangers));
     scene.stop();
 }
 

@@ -1,0 +1,303 @@
+//! Devices: made, finished, put back, given back.
+
+use nicd::kernel::{Host, Who};
+use nicd::model::{Owner, names};
+use nicd::plan::{At, FdbEntry, Kind, LinkSettings, Op, Switch};
+
+use crate::host::*;
+
+on_both!(
+    an_attach_shows_what_was_asked,
+    each_step_may_run_twice,
+    a_tap_not_yet_persistent_goes_with_what_is_held,
+    a_tap_has_the_queues_and_the_owner_it_was_made_with,
+    a_tap_has_carrier_while_a_vmm_holds_it,
+    a_sealed_device_is_up_or_down_as_asked,
+    what_others_changed_is_put_back,
+    the_same_bridge_again_leaves_the_ports_settings,
+    leaving_a_bridge_takes_the_entries_along,
+    a_mac_has_one_entry_in_a_bridge,
+    ports_forward_while_their_bridge_is_up,
+    a_mark_is_put_back,
+    a_group_is_deleted_whole_and_nothing_else,
+    a_link_is_deleted_for_its_own_store_alone,
+    a_dump_and_a_look_agree,
+    what_is_not_there_is_no_error,
+);
+
+fn an_attach_shows_what_was_asked(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    let name = bench.attach_tap(port, DEVICE, BRIDGE);
+    let seen = bench.device(port);
+    assert_eq!((seen.index, &seen.kind, seen.name.as_str()), (DEVICE, &Kind::Tap, name.as_str()));
+    assert_eq!((&seen.altnames, seen.alias.as_ref()), (&vec![names::port_altname(port)], Some(&seal(Switch::Up).alias)));
+    assert_eq!((seen.mac, seen.mtu, seen.master), (Some(mac(port).host_side()), 1500, Some(BRIDGE)));
+    assert!(seen.up && !seen.lower_up && !seen.v6_autoconf && !seen.v4_open, "{seen:?}");
+    assert_eq!(seen.fdb, Some(vec![FdbEntry { mac: mac(port), vlan: 0, sticky: true }]));
+    let bridge_port = seen.bridge_port.unwrap();
+    assert!(!bridge_port.learning && bridge_port.unicast_flood && !bridge_port.altered, "{bridge_port:?}");
+    assert!(!bridge_port.forwarding && !bridge_port.held && !bridge_port.passes_link_local, "{bridge_port:?}");
+    let tap = seen.tap.unwrap();
+    assert_eq!((tap.persist, tap.multi_queue, tap.held, tap.uid, tap.gid), (true, false, false, Some(0), None));
+}
+
+fn each_step_may_run_twice(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    let set = |at| Op::Configure { port, at, settings: settings(port, BRIDGE) };
+    let seal = LinkSettings { seal: Some(seal(Switch::Up)), ..LinkSettings::default() };
+    for op in [
+        create_tap(port, DEVICE),
+        set(At::Index(DEVICE)),
+        Op::Persist { port },
+        set(At::Altname),
+        create_tap(port, DEVICE),
+        configure(port, seal),
+        configure(port, LinkSettings { pass_link_local: true, plain: true, ..LinkSettings::default() }),
+        Op::SetLink { port, switch: Switch::Down },
+        Op::Unbind { port },
+        Op::SetGroup { port, group: 77 },
+        Op::DeleteGroup { group: 77 },
+        Op::DeleteLink { port, store: STORE },
+    ] {
+        bench.twice(&op);
+    }
+    assert_eq!(bench.try_device(port), None);
+}
+
+fn a_tap_not_yet_persistent_goes_with_what_is_held(bench: &mut Bench<impl World>) {
+    let port = port(1);
+    bench.apply(&create_tap(port, DEVICE));
+    let seen = bench.host.look(Who::Index(DEVICE)).unwrap().unwrap();
+    let tap = seen.tap.unwrap();
+    assert!(!seen.up && !seen.lower_up && !tap.persist, "{seen:?}");
+    bench.twice(&Op::CloseTap { port });
+    assert_eq!(bench.links(), []);
+    bench.apply(&create_tap(port, DEVICE));
+    bench.let_go();
+    assert_eq!(bench.links(), []);
+}
+
+fn a_tap_has_the_queues_and_the_owner_it_was_made_with(bench: &mut Bench<impl World>) {
+    let owners = [
+        (Owner::default(), (Some(0), None)),
+        (Owner { uid: Some(65_534), gid: None }, (Some(65_534), None)),
+        (Owner { uid: None, gid: Some(36) }, (None, Some(36))),
+        (Owner { uid: Some(65_534), gid: Some(36) }, (Some(65_534), Some(36))),
+    ];
+    for (index, (queues, (owner, shown))) in (DEVICE..).zip([1, 4].into_iter().flat_map(|n| owners.map(|owner| (n, owner)))) {
+        let port = port(u128::from(index - DEVICE));
+        bench.apply(&Op::CreateTap { port, index, name: names::port_device(port, 0), queues, vnet_hdr: false, owner });
+        bench.apply(&Op::Configure { port, at: At::Index(index), settings: settings(port, 0) });
+        bench.apply(&Op::Persist { port });
+        let tap = bench.device(port).tap.unwrap();
+        assert_eq!((tap.multi_queue, (tap.uid, tap.gid)), (queues > 1, shown), "{owner:?}");
+    }
+}
+
+fn a_tap_has_carrier_while_a_vmm_holds_it(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    bench.attach_tap(port, DEVICE, BRIDGE);
+    fn state<W: World>(bench: &mut Bench<W>) -> (bool, bool, bool) {
+        let seen = bench.device(self::port(1));
+        (seen.lower_up, seen.tap.unwrap().held, seen.bridge_port.unwrap().forwarding)
+    }
+    for _ in 0..2 {
+        bench.until("free", |bench| state(bench) == (false, false, false));
+        bench.world.open_tap(port);
+        assert_eq!(state(bench), (true, true, true));
+        bench.world.close_tap(port);
+        bench.until("closed", |bench| state(bench) == (false, false, false));
+    }
+    bench.apply(&Op::SetLink { port, switch: Switch::Down });
+    bench.world.open_tap(port);
+    assert_eq!(state(bench), (false, true, false), "what is down has no carrier, and is held all the same");
+    bench.apply(&Op::SetLink { port, switch: Switch::Up });
+    assert_eq!(state(bench), (true, true, true));
+}
+
+fn a_sealed_device_is_up_or_down_as_asked(bench: &mut Bench<impl World>) {
+    let ports = [(port(1), Switch::Up), (port(2), Switch::Down)];
+    for (index, (port, switch)) in (DEVICE..).zip(ports) {
+        bench.attach_tap(port, index, 0);
+        bench.twice(&configure(port, LinkSettings { seal: Some(seal(switch)), ..LinkSettings::default() }));
+        assert_eq!(bench.device(port).up, switch == Switch::Up);
+    }
+}
+
+fn what_others_changed_is_put_back(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    let name = bench.attach_tap(port, DEVICE, BRIDGE);
+    let before = bench.links();
+    for change in [
+        Change::NoEntry(mac(port)),
+        Change::Learning,
+        Change::OutOfBridge,
+        Change::Mtu(1400),
+        Change::Mac(nicd::model::Mac([2, 0, 0, 0, 0, 5])),
+        Change::AddressGeneration,
+        Change::Down,
+        Change::Name("elsewhere"),
+    ] {
+        let name = if bench.names().contains(&name) { name.as_str() } else { "elsewhere" };
+        bench.world.change(name, change);
+    }
+    bench.twice(&configure(port, settings(port, BRIDGE)));
+    bench.twice(&Op::SetLink { port, switch: Switch::Up });
+    bench.world.change("elsewhere", Change::Name(&name));
+    assert_eq!(bench.links(), before);
+    bench.twice(&configure(port, LinkSettings { master: Some(0), ..LinkSettings::default() }));
+    assert_eq!(bench.device(port).master, None);
+}
+
+fn the_same_bridge_again_leaves_the_ports_settings(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    bench.attach_tap(port, DEVICE, BRIDGE);
+    let before = bench.device(port);
+    bench.apply(&configure(port, LinkSettings { master: Some(BRIDGE), ..LinkSettings::default() }));
+    assert_eq!(bench.device(port), before);
+    let other = bench.world.add("br0", Kind::Bridge, 1500);
+    bench.apply(&configure(port, LinkSettings { master: Some(other), ..LinkSettings::default() }));
+    let seen = bench.device(port);
+    assert_eq!((seen.master, seen.fdb.as_deref(), seen.bridge_port.unwrap().learning), (Some(other), Some(&[][..]), true));
+}
+
+fn leaving_a_bridge_takes_the_entries_along(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    bench.attach_tap(port, DEVICE, BRIDGE);
+    bench.twice(&Op::Unbind { port });
+    let seen = bench.device(port);
+    assert_eq!((seen.master, seen.bridge_port, seen.fdb), (None, None, Some(vec![])));
+}
+
+fn a_mac_has_one_entry_in_a_bridge(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let [first, second] = [port(1), port(2)];
+    bench.attach_tap(first, DEVICE, BRIDGE);
+    bench.attach_tap(second, DEVICE + 1, BRIDGE);
+    // An entry of another port's is replaced.
+    bench.twice(&configure(second, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
+    assert_eq!(bench.device(first).entry(mac(first), 0), None);
+    bench.twice(&configure(first, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
+    assert!(bench.device(first).entry(mac(first), 0).is_some_and(|entry| entry.sticky));
+    // A port that has the MAC for its own deletes it.
+    bench.world.add("greedy", Kind::Veth, 1500);
+    bench.world.change("greedy", Change::In(&bridge_name()));
+    bench.world.change("greedy", Change::Down);
+    bench.world.change("greedy", Change::Mac(mac(first)));
+    assert_eq!(bench.device(first).entry(mac(first), 0), None);
+}
+
+fn ports_forward_while_their_bridge_is_up(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    bench.attach_tap(port, DEVICE, BRIDGE);
+    bench.world.open_tap(port);
+    fn forwards<W: World>(bench: &mut Bench<W>) -> bool {
+        bench.device(self::port(1)).bridge_port.unwrap().forwarding
+    }
+    assert!(forwards(bench) && bench.named(&bridge_name()).lower_up);
+    bench.world.change(&bridge_name(), Change::Down);
+    assert!(!forwards(bench));
+    bench.apply(&up());
+    assert!(forwards(bench));
+    bench.world.close_tap(port);
+    bench.until("a bridge has the carrier of its ports", |bench| !forwards(bench) && !bench.named(&bridge_name()).lower_up);
+}
+
+fn a_mark_is_put_back(bench: &mut Bench<impl World>) {
+    let port = port(1);
+    let name = bench.attach_tap(port, DEVICE, 0);
+    let (before, altname, alias) = (bench.device(port), names::port_altname(port), seal(Switch::Up).alias);
+    let again = Op::MarkAgain { port, index: DEVICE, alias: alias.clone() };
+    bench.twice(&again);
+    bench.world.change(&name, Change::NoAltname(&altname));
+    bench.twice(&again);
+    assert_eq!(bench.device(port), before);
+    bench.world.change(&name, Change::NoAltname(&altname));
+    bench.world.change(&name, Change::Alias(""));
+    bench.twice(&again);
+    assert_eq!(bench.device(port), before);
+
+    bench.apply(&create_bridge(1500));
+    let altname = names::network_altname(network());
+    bench.world.change(&bridge_name(), Change::NoAltname(&altname));
+    bench.twice(&Op::MarkBridgeAgain { network: network(), index: BRIDGE, alias: names::bridge_tag(STORE, network()) });
+    assert_eq!(bench.named(&bridge_name()).altnames, [altname]);
+}
+
+fn a_group_is_deleted_whole_and_nothing_else(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    for (index, number) in (DEVICE..).zip(0..20) {
+        let port = port(number);
+        bench.attach_tap(port, index, BRIDGE);
+        bench.apply(&Op::Unbind { port });
+        bench.apply(&Op::SetGroup { port, group: 0xffff_fff0 });
+    }
+    bench.attach_tap(port(30), DEVICE + 30, BRIDGE);
+    assert_eq!(bench.device(port(3)).group, 0xffff_fff0);
+    let members = bench.host.in_group(0xffff_fff0).unwrap();
+    assert_eq!(members.iter().map(|link| link.index).collect::<Vec<_>>(), (DEVICE..DEVICE + 20).collect::<Vec<_>>());
+    bench.twice(&Op::DeleteGroup { group: 0xffff_fff0 });
+    let left: Vec<u32> = bench.links().into_iter().map(|link| link.index).collect();
+    assert_eq!(left, [BRIDGE, DEVICE + 30]);
+}
+
+fn a_link_is_deleted_for_its_own_store_alone(bench: &mut Bench<impl World>) {
+    let theirs = uuid::Uuid::from_u128(2);
+    let (port, network) = (port(1), network());
+    for (name, kind, altname) in
+        [("theirs", Kind::Veth, names::port_altname(port)), ("their-bridge", Kind::Bridge, names::network_altname(network))]
+    {
+        bench.world.add(name, kind, 1500);
+        bench.world.change(name, Change::Altname(&altname));
+        bench.world.change(name, Change::Alias(&names::seal(theirs, 7)));
+    }
+    let delete = |store| [Op::DeleteLink { port, store }, Op::DeleteBridge { network, store }];
+    let before = bench.links();
+    delete(STORE).iter().for_each(|op| _ = bench.twice(op));
+    assert_eq!(bench.links(), before, "a link of another nicd's was touched");
+    delete(theirs).iter().for_each(|op| _ = bench.twice(op));
+    assert_eq!(bench.links(), []);
+}
+
+fn a_dump_and_a_look_agree(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    for (index, number) in (DEVICE..).zip(0..8) {
+        bench.attach_tap(port(number), index, BRIDGE);
+    }
+    bench.world.add("w0", Kind::Veth, 1400);
+    bench.world.add("other", Kind::Other, 1500);
+    let looked = bench.links();
+    let mut dumped = bench.host.observe().unwrap();
+    dumped.retain(|link| link.name != "lo");
+    dumped.sort_by_key(|link| link.index);
+    assert_eq!(dumped, looked);
+    for link in &looked {
+        for who in [Who::Name(&link.name), Who::Altname(link.altnames.first().unwrap_or(&link.name))] {
+            assert_eq!(bench.host.look(who).unwrap().as_ref(), Some(link), "{who:?}");
+        }
+    }
+}
+
+fn what_is_not_there_is_no_error(bench: &mut Bench<impl World>) {
+    let long = "x".repeat(1000);
+    for who in [
+        Who::Index(0),
+        Who::Index(4_000_000_000),
+        Who::Index(ABSENT),
+        Who::Name("none"),
+        Who::Altname("nicd-ce531f90-199f-48c0-816c-13e38010b442"),
+        Who::Altname(""),
+        Who::Altname("a\0b"),
+        Who::Name(&long),
+    ] {
+        assert_eq!(bench.host.look(who).unwrap(), None, "{who:?}");
+    }
+    assert_eq!(bench.host.in_group(4712).unwrap(), []);
+}

@@ -1,0 +1,36 @@
+//! What every host promises to those who hold a [`nicd::kernel::Kernel`]: one suite, run on the host in memory and on the
+//! running Linux. A test speaks to a host through the trait and asks it through the trait; what others do to the host, and what a
+//! guest shows, is [`host::World`], which each host has its own of.
+//!
+//! What only Linux can be asked for, by `ip`, `bridge` and `nft`, is in `tests/kernel_linux`.
+
+#![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
+
+#[path = "../common/netns.rs"]
+mod netns;
+
+/// Each test on each host.
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod fake {
+            $(#[test]
+            fn $test() {
+                super::$test(&mut $crate::host::Bench::of($crate::worlds::Memory::default()));
+            })*
+        }
+        mod linux {
+            $(#[test]
+            fn $test() {
+                $crate::netns::in_netns(|| super::$test(&mut $crate::host::Bench::of($crate::worlds::Running::default())));
+            })*
+        }
+    };
+}
+
+mod bridges;
+mod devices;
+mod guests;
+mod host;
+mod refusals;
+mod watching;
+mod worlds;

@@ -1,0 +1,132 @@
+//! The watch: every change is told, soon, and the last thing told is true.
+
+use std::time::{Duration, Instant};
+
+use nicd::kernel::{Kernel, Notice};
+use nicd::model::names;
+use nicd::plan::{Kind, LinkSeen, LinkSettings, Op, Switch};
+use tokio::sync::mpsc::{Receiver, channel};
+
+use crate::host::*;
+
+on_both!(
+    changes_by_anybody_are_told,
+    a_ports_life_is_told,
+    leaving_a_bridge_is_seen_and_is_no_end,
+    a_ports_carrier_is_told,
+    a_bridges_end_is_told_of_its_ports,
+    a_guests_mac_that_another_takes_is_told,
+);
+
+/// How long a notice may take.
+const SOON: Duration = Duration::from_secs(5);
+
+fn watch(bench: &Bench<impl World>) -> Receiver<Notice> {
+    let (sender, receiver) = channel(1024);
+    bench.kernel.watch(sender).unwrap();
+    receiver
+}
+
+/// Waits for a notice.
+fn until(notices: &mut Receiver<Notice>, limit: Duration, wanted: impl Fn(&Notice) -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        match notices.try_recv() {
+            Ok(notice) if wanted(&notice) => return true,
+            Ok(_) => {}
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    false
+}
+
+fn seen(index: u32, right: impl Fn(&LinkSeen) -> bool) -> impl Fn(&Notice) -> bool {
+    move |notice| matches!(notice, Notice::Seen { link, .. } if link.index == index && right(link))
+}
+
+fn gone(index: u32) -> impl Fn(&Notice) -> bool {
+    move |notice| matches!(notice, Notice::Gone { index: gone, .. } if *gone == index)
+}
+
+fn changes_by_anybody_are_told(bench: &mut Bench<impl World>) {
+    let mut notices = watch(bench);
+    let index = bench.world.add("foreign", Kind::Veth, 1500);
+    assert!(until(&mut notices, SOON, seen(index, |link| link.name == "foreign" && link.up)), "made");
+    bench.world.change("foreign", Change::Name("renamed"));
+    assert!(until(&mut notices, SOON, seen(index, |link| link.name == "renamed")), "renamed");
+    bench.world.change("renamed", Change::Altname("second"));
+    assert!(until(&mut notices, SOON, seen(index, |link| link.altnames == ["second"])), "altname");
+    bench.world.change("renamed", Change::Mtu(1400));
+    assert!(until(&mut notices, SOON, seen(index, |link| link.mtu == 1400)), "MTU");
+    bench.world.delete("renamed");
+    assert!(until(&mut notices, SOON, gone(index)), "gone");
+}
+
+fn a_ports_life_is_told(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let mut notices = watch(bench);
+    let port = port(1);
+    bench.attach_tap(port, DEVICE, BRIDGE);
+    let whole = |link: &LinkSeen| {
+        link.up && link.master == Some(BRIDGE) && link.alias == Some(seal(Switch::Up).alias) && link.entry(mac(port), 0).is_some()
+    };
+    assert!(until(&mut notices, SOON, seen(DEVICE, whole)), "built");
+    bench.apply(&Op::SetLink { port, switch: Switch::Down });
+    assert!(until(&mut notices, SOON, seen(DEVICE, |link| !link.up)), "down");
+    bench.apply(&configure(port, LinkSettings { learning: Some(true), ..LinkSettings::default() }));
+    assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.bridge_port.is_some_and(|port| port.learning))), "learning");
+    bench.apply(&Op::DeleteLink { port, store: STORE });
+    assert!(until(&mut notices, SOON, gone(DEVICE)), "gone");
+}
+
+fn leaving_a_bridge_is_seen_and_is_no_end(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    bench.attach_tap(port(1), DEVICE, BRIDGE);
+    let mut notices = watch(bench);
+    bench.apply(&Op::Unbind { port: port(1) });
+    assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.master.is_none())), "out");
+    assert!(!until(&mut notices, Duration::from_millis(200), gone(DEVICE)));
+}
+
+fn a_ports_carrier_is_told(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    bench.attach_tap(port, DEVICE, BRIDGE);
+    let mut notices = watch(bench);
+    for _ in 0..2 {
+        bench.world.open_tap(port);
+        assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.lower_up && link.is_held())), "carrier");
+        bench.world.close_tap(port);
+        assert!(until(&mut notices, SOON, seen(DEVICE, |link| !link.lower_up && !link.is_held())), "none");
+    }
+}
+
+fn a_bridges_end_is_told_of_its_ports(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    bench.attach_tap(port(1), DEVICE, BRIDGE);
+    let mut notices = watch(bench);
+    bench.world.delete(&bridge_name());
+    assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.master.is_none())), "its port");
+    assert!(until(&mut watch_again(bench, notices), SOON, |_| true), "it goes on");
+}
+
+/// Makes one more change, which is told as well.
+fn watch_again(bench: &mut Bench<impl World>, notices: Receiver<Notice>) -> Receiver<Notice> {
+    bench.apply(&Op::SetLink { port: port(1), switch: Switch::Down });
+    notices
+}
+
+fn a_guests_mac_that_another_takes_is_told(bench: &mut Bench<impl World>) {
+    bench.bridge(1500);
+    let port = port(1);
+    let name = bench.attach_tap(port, DEVICE, BRIDGE);
+    let greedy = bench.world.add("greedy", Kind::Veth, 1500);
+    bench.world.change("greedy", Change::In(&bridge_name()));
+    bench.world.change("greedy", Change::Down);
+    let mut notices = watch(bench);
+    bench.world.change("greedy", Change::Mac(mac(port)));
+    let told =
+        |notice: &Notice| matches!(notice, Notice::MacTaken { index, mac: taken, .. } if (*index, *taken) == (greedy, mac(port)));
+    let shown = seen(DEVICE, |link| link.entry(mac(port), 0).is_none());
+    assert!(until(&mut notices, SOON, |notice| told(notice) || shown(notice)), "{name}, {}", names::port_altname(port));
+}
