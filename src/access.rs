@@ -11,7 +11,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Group, geteuid};
 
 use crate::config::SocketSettings;
-use crate::kernel::tap::peer_groups;
+use crate::sys::socket::peer_groups;
 
 /// No group's number (credentials(7)).
 const NO_GID: u32 = u32::MAX;

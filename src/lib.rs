@@ -71,7 +71,7 @@
 //! # Rooms
 //!
 //! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `clock`, `events`,
-//! `inbox`, `pace`, `points`, `service`, `telemetry`, `threads` and `config` are leaves.
+//! `inbox`, `pace`, `points`, `service`, `sys`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -88,6 +88,7 @@
 //! | [`pace`] | how often something is done that others can cause without end |
 //! | [`telemetry`] | the log, and what is counted |
 //! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
+//! | [`sys`] | every line of `unsafe`: the system calls that no crate wraps |
 //! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
 //! | [`clock`] | the wall's clock, whatever it says, and what has passed since the boot |
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
@@ -103,7 +104,7 @@
 //! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the field's own; `jiff` for RFC 3339 |
 //! | command line | `clap`, `clap_complete` | env, help and completion from one declaration |
 //! | netlink | `netlink-sys` | a socket; the messages are our own (`kernel/wire`): several in one send, each answered by itself, and a reader that no unknown attribute can stop |
-//! | system calls | `nix`, `libc` | safe wrappers; what has none is in `kernel/tap` |
+//! | system calls | `nix`, `libc` | safe wrappers; what has none is in `sys` |
 //! | addresses | `macaddr`, `ipnetwork` | parsing and ranges |
 //! | HTTP | `axum` over `hyper`, `hyper-util`, `http-body-util`, `tower` | Unix listeners with our own limits around hyper |
 //! | idempotency | `sha2` | a request's digest that is the same after a restart |
@@ -135,5 +136,6 @@ pub mod plan;
 pub mod points;
 pub mod service;
 pub mod store;
+pub mod sys;
 pub mod telemetry;
 pub mod threads;

@@ -12,10 +12,11 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::super::socket::Netlink;
-use super::super::{NetnsError, capabilities, no_descriptors, tap};
+use super::super::{NetnsError, capabilities, no_descriptors};
 use super::enter::{OPENING, socket_inside};
 use super::{Entered, Named, words};
 use crate::points;
+use crate::sys::pass;
 
 /// Where the helper listens.
 pub(in crate::kernel) const HELPER: &str = "/run/nicd/nicd-netns.sock";
@@ -98,7 +99,7 @@ fn ask(named: &Named) -> Result<Entered, NetnsError> {
     let (length, socket) = exchanged.map_err(|error| unreachable(error.to_string()))?;
     match (&answer[..length], socket) {
         (letter @ (words::SOCKET | words::BY_PROCESS), Some(socket)) => {
-            Ok(Entered { netlink: Netlink::over(tap::netlink(socket)), by_process: letter == words::BY_PROCESS })
+            Ok(Entered { netlink: Netlink::over(pass::netlink(socket)), by_process: letter == words::BY_PROCESS })
         }
         (said, _) => Err(words::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
     }
@@ -126,5 +127,5 @@ fn exchange(request: &[u8], answer: &mut [u8]) -> io::Result<(usize, Option<Owne
     helper.set_read_timeout(Some(LIMIT))?;
     helper.write_all(request)?;
     helper.shutdown(Shutdown::Write)?;
-    tap::receive(helper.as_fd(), answer)
+    pass::receive(helper.as_fd(), answer)
 }

@@ -20,11 +20,12 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use tokio::sync::oneshot;
 
+use super::super::NetnsError;
 use super::super::socket::Netlink;
-use super::super::{NetnsError, tap};
 use super::path::follow;
 use super::{Entered, Named};
 use crate::points;
+use crate::sys::socket;
 
 /// How long a search for a cookie may take.
 pub(super) const OPENING: Duration = Duration::from_secs(5);
@@ -164,7 +165,7 @@ fn search(cookie: u64, shown: &Path) -> Result<Entered, NetnsError> {
     let paths = processes().and_then(|processes| Ok([processes, mounts()?].concat())).map_err(unlisted)?;
     for path in paths.iter().filter(|path| unseen(path)) {
         match step_inside(path) {
-            Ok(entered) if tap::netns_cookie(entered.netlink.socket()) == Ok(cookie) => return Ok(entered),
+            Ok(entered) if socket::netns_cookie(entered.netlink.socket()) == Ok(cookie) => return Ok(entered),
             Err(error @ NetnsError::NoDescriptors { .. }) => return Err(error),
             _ => {}
         }

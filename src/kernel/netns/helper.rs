@@ -22,9 +22,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::super::socket::Netlink;
-use super::super::{NetnsError, no_descriptors, tap};
+use super::super::{NetnsError, no_descriptors};
 use super::enter::{refused, socket_inside};
 use super::{Entered, words};
+use crate::sys::{pass, socket};
 
 /// Without a question for so long it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -55,7 +56,7 @@ pub fn run() -> Result<(), HelperError> {
     let listener = passed.ok_or(HelperError::NoSocket)?;
     let daemon = owner(&listener).map_err(HelperError::Socket)?;
     // Who made the socket did so in the host's namespace; this process is in one without any link.
-    let host = tap::netns_cookie(&listener).map_err(|errno| HelperError::Socket(errno.into()))?;
+    let host = socket::netns_cookie(&listener).map_err(|errno| HelperError::Socket(errno.into()))?;
     let here = here().map_err(HelperError::Socket)?;
     let mut spare = Some(spare().map_err(HelperError::Socket)?);
     while is_asked(&listener).map_err(HelperError::Socket)? {
@@ -95,7 +96,7 @@ fn out_of(request: &[u8], error: &io::Error) -> NetnsError {
 /// The namespace this process is in, by its cookie.
 fn here() -> io::Result<u64> {
     let netlink = Netlink::open().map_err(|failure| io::Error::other(failure.said))?;
-    Ok(tap::netns_cookie(netlink.socket())?)
+    Ok(socket::netns_cookie(netlink.socket())?)
 }
 
 /// Whose the socket's file is: the daemon's uid, as the unit says.
@@ -133,9 +134,9 @@ fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Resu
     match answer(&request) {
         Ok(Entered { netlink, by_process }) => {
             let letter = if by_process { words::BY_PROCESS } else { words::SOCKET };
-            tap::send(caller.as_fd(), letter, Some(netlink.socket().as_fd()))
+            pass::send(caller.as_fd(), letter, Some(netlink.socket().as_fd()))
         }
-        Err(error) => tap::send(caller.as_fd(), &words::refusal(&error), None),
+        Err(error) => pass::send(caller.as_fd(), &words::refusal(&error), None),
     }
 }
 
@@ -143,7 +144,7 @@ fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Resu
 fn answer(request: &[u8], own: [u64; 2]) -> Result<Entered, NetnsError> {
     let named = words::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
     let entered = socket_inside(&named)?;
-    match tap::netns_cookie(entered.netlink.socket()) {
+    match socket::netns_cookie(entered.netlink.socket()) {
         Ok(cookie) if !own.contains(&cookie) => Ok(entered),
         Ok(_own) => Err(NetnsError::Own(named.shown().display().to_string())),
         Err(errno) => Err(NetnsError::of(&named.shown(), errno)),

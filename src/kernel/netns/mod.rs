@@ -23,8 +23,9 @@ use uuid::Uuid;
 
 use super::answer::{Failure, Part};
 use super::socket::Netlink;
-use super::{Found, NetnsError, Trouble, tap};
+use super::{Found, NetnsError, Trouble};
 use crate::model::NetnsPin;
+use crate::sys::socket;
 
 pub(super) use door::Door;
 pub(super) use enter::look_beside;
@@ -72,7 +73,7 @@ impl Home {
         let path = "/proc/sys/kernel/random/boot_id";
         let boot_id = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
         let boot_id = boot_id.ok_or_else(|| Failure::new(Trouble::Other, Part::Open, format!("{path} cannot be read")))?;
-        let cookie = tap::netns_cookie(netlink.socket()).map_err(|errno| Failure::system(Part::Open, errno))?;
+        let cookie = socket::netns_cookie(netlink.socket()).map_err(|errno| Failure::system(Part::Open, errno))?;
         Ok(Self { boot_id, cookie, door: Door::of_this_process() })
     }
 
@@ -130,8 +131,8 @@ impl Home {
 impl Inside {
     fn at(path: &Path, netlink: Netlink, by_process: bool) -> Result<Self, NetnsError> {
         let refused = |errno| NetnsError::of(path, errno);
-        let cookie = tap::netns_cookie(netlink.socket()).map_err(refused)?;
-        let fd = tap::netns_of(netlink.socket()).map_err(refused)?;
+        let cookie = socket::netns_cookie(netlink.socket()).map_err(refused)?;
+        let fd = socket::netns_of(netlink.socket()).map_err(refused)?;
         Ok(Self { netlink, fd, cookie, by_process })
     }
 }

@@ -1,16 +1,4 @@
-//! Taps, made by ioctl because the kernel refuses to make them by rtnetlink; and the few other calls that need `unsafe`,
-//! which is allowed in this room alone.
-
-#![allow(unsafe_code)]
-
-mod pass;
-mod peer;
-mod sys;
-
-use sys::Setting;
-
-pub use pass::{netlink, receive, send};
-pub use peer::peer_groups;
+//! Taps, made by ioctl because the kernel refuses to make them by rtnetlink.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -23,6 +11,7 @@ use nix::sys::stat::Mode;
 use super::modules;
 use crate::model::{LinkName, Owner};
 use crate::points;
+use crate::sys::tun::{self, Setting};
 
 /// The node every tap is made and opened through.
 pub const NODE: &str = "/dev/net/tun";
@@ -151,8 +140,8 @@ impl Tap {
         let tun = fd.as_fd();
         let features = Call::Features.make(|| features(tun))?;
         let index = c_int::try_from(spec.index).map_err(|_| TapError { call: Call::Index, errno: Errno::EINVAL })?;
-        Call::Index.make(|| sys::set_index(tun, index))?;
-        Call::Create.make(|| sys::set_iff(tun, spec.name.as_str(), spec.flags(features)))?;
+        Call::Index.make(|| tun::set_index(tun, index))?;
+        Call::Create.make(|| tun::set_iff(tun, spec.name.as_str(), spec.flags(features)))?;
         own(&tun, spec.owner.of_tap())?;
         Ok(Self { fd })
     }
@@ -162,7 +151,7 @@ impl Tap {
     /// # Errors
     /// The kernel refused; the tap is gone.
     pub fn persist(self) -> Result<(), TapError> {
-        Call::Persist.make(|| sys::set_persist(self.fd.as_fd()))
+        Call::Persist.make(|| tun::set_persist(self.fd.as_fd()))
     }
 }
 
@@ -193,7 +182,7 @@ pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, T
     let fd = open_node().map_err(|errno| TapError { call: Call::Open, errno })?;
     let spec = Spec { index: 0, name, queues, vnet_hdr, owner: Owner::default() };
     let flags = spec.flags(0) & !IFF_TUN_EXCL | IFF_NOFILTER;
-    sys::set_iff(fd.as_fd(), name.as_str(), flags).map_err(|errno| TapError { call: Call::Create, errno })?;
+    tun::set_iff(fd.as_fd(), name.as_str(), flags).map_err(|errno| TapError { call: Call::Create, errno })?;
     Ok(fd)
 }
 
@@ -205,7 +194,7 @@ pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, T
 /// The kernel refused.
 pub fn reset(queue: &impl AsFd) -> Result<(), TapError> {
     Setting::ALL.into_iter().try_for_each(|setting| {
-        Call::Reset.make(|| match sys::reset(queue.as_fd(), setting) {
+        Call::Reset.make(|| match tun::reset(queue.as_fd(), setting) {
             Err(Errno::EINVAL) if setting.is_optional() => Ok(()),
             other => other,
         })
@@ -218,10 +207,10 @@ pub fn reset(queue: &impl AsFd) -> Result<(), TapError> {
 /// The kernel refused.
 pub fn own(queue: &impl AsFd, Owner { uid, gid }: Owner) -> Result<(), TapError> {
     if let Some(uid) = uid {
-        Call::Owner.make(|| sys::set_owner(queue.as_fd(), uid))?;
+        Call::Owner.make(|| tun::set_owner(queue.as_fd(), uid))?;
     }
     if let Some(gid) = gid {
-        Call::Owner.make(|| sys::set_group(queue.as_fd(), gid))?;
+        Call::Owner.make(|| tun::set_group(queue.as_fd(), gid))?;
     }
     Ok(())
 }
@@ -231,7 +220,7 @@ fn features(tun: BorrowedFd<'_>) -> Result<libc::c_uint, Errno> {
     static KNOWN: OnceLock<libc::c_uint> = OnceLock::new();
     match KNOWN.get() {
         Some(known) => Ok(*known),
-        None => sys::features(tun).inspect(|found| _ = KNOWN.set(*found)),
+        None => tun::features(tun).inspect(|found| _ = KNOWN.set(*found)),
     }
 }
 
@@ -239,32 +228,9 @@ fn open_node() -> Result<OwnedFd, Errno> {
     open(NODE, OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Which network namespace a socket is in (`SO_NETNS_COOKIE`, Linux 5.14): never used twice within one boot.
-///
-/// # Errors
-/// What the kernel answered; `ENOPROTOOPT` before 5.14.
-pub fn netns_cookie(socket: &impl AsFd) -> Result<u64, Errno> {
-    sys::netns_cookie(socket.as_fd())
-}
-
-/// The network namespace a socket is in (`SIOCGSKNS`, net/socket.c), as `IFLA_NET_NS_FD` takes it. Needs CAP_NET_ADMIN there.
-///
-/// # Errors
-/// What the kernel answered.
-pub fn netns_of(socket: &impl AsFd) -> Result<OwnedFd, Errno> {
-    sys::netns_of(socket.as_fd())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_socket_has_its_namespaces_cookie() {
-        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert_eq!(netns_cookie(&one).unwrap(), netns_cookie(&other).unwrap());
-        assert_ne!(netns_cookie(&one).unwrap(), 0);
-    }
 
     #[test]
     fn flags_follow_the_spec_and_the_kernel() {

@@ -1,37 +1,51 @@
-//! The calls that no safe wrapper has: the tap's ioctls (drivers/net/tun.c) and two about a socket's namespace.
+//! The ioctls of taps (drivers/net/tun.c).
 
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use libc::{c_int, c_uint, c_ulong, c_void, socklen_t};
+use libc::{c_int, c_uint, c_ulong};
 use nix::errno::Errno;
-
-/// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h).
-const SO_NETNS_COOKIE: c_int = 71;
-
-/// `SIOCGSKNS` (include/uapi/linux/sockios.h).
-const SIOCGSKNS: libc::Ioctl = 0x894c;
+use nix::{ioctl_read_bad, ioctl_readwrite_bad, ioctl_write_int_bad, ioctl_write_ptr_bad};
 
 /// The size of `struct virtio_net_hdr` (include/uapi/linux/virtio_net.h), which is what a fresh tap's frames carry.
 const VNET_HDR: c_int = 10;
 
+/// The requests as the kernel takes them.
+mod raw {
+    use super::*;
+
+    ioctl_read_bad!(features, libc::TUNGETFEATURES, c_uint);
+    ioctl_write_ptr_bad!(set_index, libc::TUNSETIFINDEX, c_int);
+    ioctl_readwrite_bad!(set_iff, libc::TUNSETIFF, libc::ifreq);
+    ioctl_write_int_bad!(set_owner, libc::TUNSETOWNER);
+    ioctl_write_int_bad!(set_group, libc::TUNSETGROUP);
+    ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
+}
+
 /// `TUNGETFEATURES`: which `IFF_*` flags this kernel takes.
-pub(super) fn features(tun: BorrowedFd<'_>) -> Result<c_uint, Errno> {
+///
+/// # Errors
+/// What the kernel answered.
+pub fn features(tun: BorrowedFd<'_>) -> Result<c_uint, Errno> {
     let mut features: c_uint = 0;
     // SAFETY: the request writes one unsigned int, and `features` is one that outlives the call.
-    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETFEATURES, &raw mut features) };
-    Errno::result(answer).map(|_| features)
+    unsafe { raw::features(tun.as_raw_fd(), &raw mut features) }.map(|_| features)
 }
 
 /// `TUNSETIFINDEX`: the index that the device made by the next TUNSETIFF gets.
-pub(super) fn set_index(tun: BorrowedFd<'_>, index: c_int) -> Result<(), Errno> {
+///
+/// # Errors
+/// What the kernel answered.
+pub fn set_index(tun: BorrowedFd<'_>, index: c_int) -> Result<(), Errno> {
     // SAFETY: the request reads one int, and `index` is one that outlives the call.
-    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFINDEX, &raw const index) };
-    Errno::result(answer).map(drop)
+    unsafe { raw::set_index(tun.as_raw_fd(), &raw const index) }.map(drop)
 }
 
 /// `TUNSETIFF`: makes or opens the device. `name` is cut to what the kernel takes.
-pub(super) fn set_iff(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> Result<(), Errno> {
+///
+/// # Errors
+/// What the kernel answered.
+pub fn set_iff(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> Result<(), Errno> {
     // SAFETY: ifreq is plain data of which all zeros is a value.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     // The last octet stays the NUL that ends the name.
@@ -42,35 +56,39 @@ pub(super) fn set_iff(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> Result<(
     let [low, high, ..] = flags.to_le_bytes();
     request.ifr_ifru.ifru_flags = i16::from_le_bytes([low, high]);
     // SAFETY: the request reads and writes one ifreq, and `request` is one that outlives the call.
-    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    Errno::result(answer).map(drop)
+    unsafe { raw::set_iff(tun.as_raw_fd(), &raw mut request) }.map(drop)
 }
 
 /// `TUNSETOWNER`.
-pub(super) fn set_owner(tun: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
+///
+/// # Errors
+/// What the kernel answered.
+pub fn set_owner(tun: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
     // SAFETY: the request takes its argument as a number.
-    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOWNER, c_ulong::from(uid)) };
-    Errno::result(answer).map(drop)
+    unsafe { raw::set_owner(tun.as_raw_fd(), uid.cast_signed()) }.map(drop)
 }
 
 /// `TUNSETGROUP`.
-pub(super) fn set_group(tun: BorrowedFd<'_>, gid: u32) -> Result<(), Errno> {
+///
+/// # Errors
+/// What the kernel answered.
+pub fn set_group(tun: BorrowedFd<'_>, gid: u32) -> Result<(), Errno> {
     // SAFETY: the request takes its argument as a number.
-    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETGROUP, c_ulong::from(gid)) };
-    Errno::result(answer).map(drop)
+    unsafe { raw::set_group(tun.as_raw_fd(), gid.cast_signed()) }.map(drop)
 }
 
 /// `TUNSETPERSIST`.
-pub(super) fn set_persist(tun: BorrowedFd<'_>) -> Result<(), Errno> {
-    let yes: c_ulong = 1;
+///
+/// # Errors
+/// What the kernel answered.
+pub fn set_persist(tun: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: the request takes its argument as a number.
-    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, yes) };
-    Errno::result(answer).map(drop)
+    unsafe { raw::set_persist(tun.as_raw_fd(), 1) }.map(drop)
 }
 
 /// A setting that the holder of a tap may change without privileges, and that stays with the device after a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Setting {
+pub enum Setting {
     /// `TUNDETACHFILTER`: the classic BPF filter of what the holder reads.
     Filter,
     /// `TUNSETTXFILTER`: the MACs whose frames the holder reads.
@@ -95,7 +113,7 @@ pub(super) enum Setting {
 
 impl Setting {
     /// All of them.
-    pub(super) const ALL: [Self; 10] = [
+    pub const ALL: [Self; 10] = [
         Self::Filter,
         Self::TxFilter,
         Self::Steering,
@@ -109,7 +127,7 @@ impl Setting {
     ];
 
     /// Whether there are kernels that do not know it, and answer EINVAL: nobody can have changed it there.
-    pub(super) fn is_optional(self) -> bool {
+    pub fn is_optional(self) -> bool {
         matches!(self, Self::Steering | Self::FilterProgram | Self::BigEndian | Self::Debug)
     }
 
@@ -140,7 +158,10 @@ enum Argument {
 }
 
 /// Sets a setting as a fresh device has it.
-pub(super) fn reset(tun: BorrowedFd<'_>, setting: Setting) -> Result<(), Errno> {
+///
+/// # Errors
+/// What the kernel answered.
+pub fn reset(tun: BorrowedFd<'_>, setting: Setting) -> Result<(), Errno> {
     let (request, argument) = setting.fresh();
     let answer = match argument {
         // SAFETY: the requests that `fresh` gives a number take it as one, or take no argument.
@@ -149,24 +170,4 @@ pub(super) fn reset(tun: BorrowedFd<'_>, setting: Setting) -> Result<(), Errno> 
         Argument::Int(value) => unsafe { libc::ioctl(tun.as_raw_fd(), request, &raw const value) },
     };
     Errno::result(answer).map(drop)
-}
-
-/// `SO_NETNS_COOKIE`: the namespace a socket is in.
-pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
-    let mut cookie: u64 = 0;
-    let mut length = socklen_t::try_from(mem::size_of::<u64>()).map_err(|_| Errno::EOVERFLOW)?;
-    // SAFETY: the kernel writes at most `length` octets, the size of `cookie`, which outlives the call as `length` does.
-    let answer = unsafe {
-        let value = (&raw mut cookie).cast::<c_void>();
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, &raw mut length)
-    };
-    Errno::result(answer).map(|_| cookie)
-}
-
-/// `SIOCGSKNS`: the namespace a socket is in, as a descriptor.
-pub(super) fn netns_of(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    // SAFETY: the request takes no argument, and answers with a new descriptor, which nothing else knows of.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
-    // SAFETY: as just said.
-    Errno::result(answer).map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

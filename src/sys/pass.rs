@@ -65,7 +65,8 @@ mod tests {
         let (length, received) = receive(there.as_fd(), &mut octets).unwrap();
         assert_eq!(&octets[..length], b"S");
         let received = super::netlink(received.expect("a descriptor"));
-        assert_eq!(super::super::netns_cookie(&received), super::super::netns_cookie(&netlink));
+        let cookie = |socket: &Socket| crate::sys::socket::netns_cookie(socket);
+        assert_eq!(cookie(&received), cookie(&netlink));
         send(here.as_fd(), b"M", None).unwrap();
         assert!(matches!(receive(there.as_fd(), &mut octets), Ok((1, None))));
         drop(here);
