@@ -12,8 +12,6 @@ pub struct Dialect {
     pub envelope: Envelope,
     /// Whether a server may have two NICs on one network.
     pub second_on_network: SecondOnNetwork,
-    /// What "the server has all the NICs it may have" is called.
-    pub over_limit: OverLimit,
     /// How a MAC is written.
     pub mac: MacText,
     /// How an IPv6 address is written.
@@ -27,15 +25,6 @@ pub enum Envelope {
     Compute,
     /// `{"NeutronError": {"type", "message", "detail", "reason"}}`
     Network,
-}
-
-/// The status of "no more".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OverLimit {
-    /// Nova's quota: 403.
-    Forbidden,
-    /// Rackspace's limit: 413.
-    TooLarge,
 }
 
 /// How a MAC is written.
@@ -57,22 +46,12 @@ pub enum V6Text {
 }
 
 /// Nova, OTC, and the agent's own routes.
-pub const COMPUTE: Dialect = Dialect {
-    envelope: Envelope::Compute,
-    second_on_network: SecondOnNetwork::Allowed,
-    over_limit: OverLimit::Forbidden,
-    mac: MacText::Lower,
-    v6: V6Text::Short,
-};
+pub const COMPUTE: Dialect =
+    Dialect { envelope: Envelope::Compute, second_on_network: SecondOnNetwork::Allowed, mac: MacText::Lower, v6: V6Text::Short };
 
 /// Rackspace's `os-virtual-interfacesv2` and `os-networksv2`.
-pub const RACKSPACE: Dialect = Dialect {
-    second_on_network: SecondOnNetwork::Refused,
-    over_limit: OverLimit::TooLarge,
-    mac: MacText::Upper,
-    v6: V6Text::Full,
-    ..COMPUTE
-};
+pub const RACKSPACE: Dialect =
+    Dialect { second_on_network: SecondOnNetwork::Refused, mac: MacText::Upper, v6: V6Text::Full, ..COMPUTE };
 
 /// Neutron's networks, subnets and ports.
 pub const NETWORK: Dialect = Dialect { envelope: Envelope::Network, ..COMPUTE };

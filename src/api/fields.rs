@@ -39,6 +39,19 @@ pub enum BodyError {
     NotBuilt(String),
 }
 
+impl BodyError {
+    /// The stable word that scripts match on.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "malformed_body",
+            Self::Twice(_) => "duplicate_key",
+            Self::Top(_) => "invalid_body",
+            Self::Field { .. } => "invalid_value",
+            Self::NotBuilt(_) => "not_built",
+        }
+    }
+}
+
 /// An object whose attributes are being taken.
 #[derive(Debug)]
 pub struct Fields {

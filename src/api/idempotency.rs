@@ -16,7 +16,7 @@ use crate::model::memory::{Answered, Key};
 use super::dialect::Dialect;
 use super::faults::{self, Refusal};
 use super::listener::Caller;
-use super::{Desk, made};
+use super::{Desk, made, status};
 
 /// How long a second request waits for the first, in seconds.
 const WAIT: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ fn digest(path: &str, body: &[u8]) -> String {
 /// Makes an answer durable under its key before it is sent; what may go better next time is not remembered.
 async fn keep(desk: &Desk, key: &Key, response: Response) -> Response {
     let status = response.status();
-    if faults::may_pass(status) {
+    if status::may_pass(status) {
         desk.forget_key(key).await;
         return response;
     }

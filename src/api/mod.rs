@@ -5,7 +5,7 @@
 //!                                             a dialect: Reply → body ◄──┘
 //! ```
 //!
-//! A dialect parses and renders; it decides nothing. Status codes live in [`faults`] alone.
+//! A dialect parses and renders; it decides nothing. Status codes live in [`status`] alone.
 
 mod agent;
 pub mod dialect;
@@ -28,6 +28,7 @@ mod rackspace;
 mod resource;
 mod routes;
 pub mod socket;
+mod status;
 mod stream;
 mod subnets;
 mod upkeep;
@@ -110,7 +111,7 @@ async fn finish(request: Request, next: Next) -> Response {
     }
     let method = request.method().to_string();
     let response = next.run(request).await;
-    if response.status() != axum::http::StatusCode::METHOD_NOT_ALLOWED {
+    if !status::is_bad_method(response.status()) {
         return response;
     }
     faults::bad_method(&Refusal::BadMethod { method, path }, dialect, response.headers().get(ALLOW))

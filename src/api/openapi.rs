@@ -3,7 +3,7 @@
 //! ```text
 //!   routes ── path, method ──► operation ◄── page: parameters, bodies, answers, what it does
 //!                                  ▲
-//!   faults, the edge ── refusals ──┘  by what it does
+//!                  status ─────────┘  its refusals, by what it does
 //! ```
 //!
 //! Nothing is said twice: the table that routes also lists the operations, refusals are the daemon's own, and the examples
@@ -31,7 +31,6 @@ pub(super) mod networks;
 pub(super) mod nova;
 pub(super) mod ports;
 pub(super) mod rackspace;
-mod refusals;
 mod samples;
 mod schema;
 pub(super) mod subnets;

@@ -1,4 +1,4 @@
-//! Why the manager does not do what it was asked. Knows no HTTP: `api/faults.rs` gives each its status and word.
+//! Why the manager does not do what it was asked. Knows no HTTP: `api/status.rs` gives each word its status.
 
 use std::net::IpAddr;
 

@@ -14,6 +14,7 @@ pub(super) use crate::api::faults::Refusal;
 
 use crate::api::dialect::{COMPUTE, Dialect};
 use crate::api::faults::told;
+use crate::api::status::header;
 
 /// A request's id, in its answer's headers and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,7 +45,7 @@ impl fmt::Display for RequestId {
 impl Refusal {
     /// The word that scripts match on.
     pub(super) fn reason(&self) -> &'static str {
-        told(self, COMPUTE).reason
+        told(self, COMPUTE).reason()
     }
 
     /// As a response to a request for `path`, after which the connection closes. The id is added by who sends it.
@@ -59,7 +60,7 @@ impl Refusal {
     pub(super) fn bytes(&self, id: RequestId) -> Vec<u8> {
         let told = told(self, COMPUTE);
         let body = told.body(COMPUTE).to_string();
-        let special = told.header().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        let special = header(told.status).map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
         let ids = ID_HEADERS.map(|name| format!("{name}: {id}\r\n")).concat();
         format!(
             "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\

@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::entry::{Entry, force, parameter};
-use super::refusals::Act::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use super::samples;
 use super::schema::{
     Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, time, truth, uuid,
@@ -11,6 +10,7 @@ use super::schema::{
 };
 use crate::api::agent::{NAME, NIC_LIMIT, PATH, shown};
 use crate::api::dialect::COMPUTE;
+use crate::api::status::Act::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use crate::api::stream;
 use crate::model::server::MAX_QUEUES;
 use crate::model::{Phase, Status};

@@ -1,7 +1,9 @@
 //! One operation as a dialect's page describes it, and as OpenAPI has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use axum::http::StatusCode;
+use axum::http::header::WWW_AUTHENTICATE;
 use serde_json::{Value, json};
 use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::example::ExampleBuilder;
@@ -12,10 +14,10 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::{Ref, Required};
 
-use super::refusals::{self, Act};
 use super::schema::{Record, Shape, like, one_of_words, only, words};
 use crate::api::dialect::{Dialect, Envelope};
-use crate::api::faults::meaning;
+use crate::api::faults;
+use crate::api::status::{self, Act, In, Row};
 
 const JSON: &str = "application/json";
 
@@ -145,9 +147,9 @@ impl Entry {
         for answer in self.answers {
             operation = operation.response(answer.status.to_string(), answer.response(versions));
         }
-        for (status, bodies) in by_status(&acts, self.dialect) {
-            let refusal = refusal(status, &bodies, self.dialect, versions);
-            operation = operation.response(status.to_string(), keep(status, refusal));
+        for (status, refused) in by_status(&acts, self.dialect) {
+            let refusal = refusal(status, &refused, self.dialect, versions);
+            operation = operation.response(status.as_str(), keep(status.as_u16(), refusal));
         }
         operation.request_body(self.body.map(|body| body.request())).build()
     }
@@ -202,36 +204,49 @@ fn versioned(response: ResponseBuilder) -> ResponseBuilder {
         .fold(response, |response, name| response.header_ref(name, component("headers", name)))
 }
 
-fn by_status(acts: &[Act], dialect: Dialect) -> BTreeMap<u16, Vec<Value>> {
-    let mut all: BTreeMap<u16, Vec<Value>> = BTreeMap::new();
-    for shown in refusals::of(acts, dialect) {
-        all.entry(shown.status).or_default().push(shown.body);
+/// Refusals of one status, with the envelope that each comes in.
+type Refused = Vec<(&'static Row, Envelope)>;
+
+/// Every refusal that a request of a dialect that does `acts` can meet.
+fn by_status(acts: &[Act], dialect: Dialect) -> BTreeMap<StatusCode, Refused> {
+    let mut all: BTreeMap<StatusCode, Refused> = BTreeMap::new();
+    for row in status::TABLE.iter().filter(|row| row.met_by.iter().any(|act| *act == Act::Any || acts.contains(act))) {
+        let refused = all.entry(row.status(dialect)).or_default();
+        if row.envelope != In::Nova {
+            refused.push((row, dialect.envelope));
+        }
+        if row.envelope == In::Nova || row.envelope == In::Either && dialect.envelope == Envelope::Network {
+            refused.push((row, Envelope::Compute));
+        }
     }
     all
 }
 
 /// All refusals of one status as one response: each envelope with the reasons that come in it, and an example of each.
-fn refusal(status: u16, bodies: &[Value], dialect: Dialect, versions: bool) -> Response {
-    let mut envelopes: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for body in bodies {
-        let key = body.as_object().and_then(|top| top.keys().next()).map_or("", String::as_str);
-        envelopes.entry(key).or_default().push(body);
-    }
-    let shapes: Vec<Shape> = envelopes.iter().map(|(key, bodies)| envelope(key, status, bodies)).collect();
-    let shape = match <[Shape; 1]>::try_from(shapes) {
+fn refusal(status: StatusCode, refused: &Refused, dialect: Dialect, versions: bool) -> Response {
+    let rows = |of| refused.iter().filter(move |(_, envelope)| *envelope == of).map(|(row, _)| *row).collect::<Vec<_>>();
+    let shapes = [Envelope::Network, Envelope::Compute].map(|of| (of, rows(of)));
+    let shapes = shapes.iter().filter(|(_, rows)| !rows.is_empty()).map(|(of, rows)| envelope(*of, status, rows));
+    let shape = match <[Shape; 1]>::try_from(shapes.collect::<Vec<_>>()) {
         Ok([one]) => one,
         Err(several) => super::schema::any(several),
     };
-    let examples =
-        bodies.iter().map(|body| (example_name(body, dialect), ExampleBuilder::new().value(Some(body.clone())).build()));
+    let examples = refused.iter().map(|(row, of)| {
+        // One reason can come in two envelopes.
+        let early = if dialect.envelope == *of { "" } else { "_early" };
+        let body = faults::envelope(row, status, status::meaning(status), *of);
+        (format!("{}{early}", row.reason), ExampleBuilder::new().value(Some(body)).build())
+    });
     let content: ContentBuilder = Content::builder().schema(Some(shape)).examples_from_iter(examples);
-    let response = marked(ResponseBuilder::new().description(meaning(status)).content(JSON, content.build()));
-    let response = match status {
-        401 => response.header_ref("WWW-Authenticate", component("headers", "WWW-Authenticate")),
-        503 => response.header_ref("Retry-After", component("headers", "Retry-After")),
-        _ => response,
+    let response = marked(ResponseBuilder::new().description(status::meaning(status)).content(JSON, content.build()));
+    let response = match status::header(status) {
+        Some((name, _)) if name == WWW_AUTHENTICATE => {
+            response.header_ref("WWW-Authenticate", component("headers", "WWW-Authenticate"))
+        }
+        Some(_) => response.header_ref("Retry-After", component("headers", "Retry-After")),
+        None => response,
     };
-    // The edge refuses before a version is read, so here they may be missing.
+    // The listener refuses before a version is read, so here they may be missing.
     let response = match versions {
         true => ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version"]
             .into_iter()
@@ -241,26 +256,15 @@ fn refusal(status: u16, bodies: &[Value], dialect: Dialect, versions: bool) -> R
     response.build()
 }
 
-fn envelope(key: &str, status: u16, bodies: &[&Value]) -> Shape {
-    let all = |name: &str| {
-        let values = bodies.iter().filter_map(|body| refusals::inner(body).get(name)?.as_str());
-        let values: std::collections::BTreeSet<&str> = values.collect();
-        one_of_words(values)
+fn envelope(envelope: Envelope, status: StatusCode, rows: &[&Row]) -> Shape {
+    let all = |of: fn(&Row) -> &'static str| one_of_words(rows.iter().map(|row| of(row)).collect::<BTreeSet<_>>());
+    let (key, inner) = match envelope {
+        Envelope::Network => {
+            ("NeutronError", Record::new().must("type", all(|row| row.kind)).must("message", words()).must("detail", only("")))
+        }
+        Envelope::Compute => (status::key(status), Record::new().must("code", only(status.as_u16())).must("message", words())),
     };
-    let inner = match key {
-        "NeutronError" => Record::new().must("type", all("type")).must("message", words()).must("detail", only("")),
-        _ => Record::new().must("code", only(status)).must("message", words()),
-    };
-    Record::wrapping(key, inner.must("reason", all("reason")))
-}
-
-/// One reason can come in two envelopes.
-fn example_name(body: &Value, dialect: Dialect) -> String {
-    let reason = refusals::reason(body);
-    match dialect.envelope == Envelope::Network && body.get("NeutronError").is_none() {
-        true => format!("{reason}_early"),
-        false => reason.to_owned(),
-    }
+    Record::wrapping(key, inner.must("reason", all(|row| row.reason)))
 }
 
 /// Whether a header is on every answer of its kind.

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::entry::Entry;
-use super::refusals::Act::{Flavor, Query, Version};
 use super::schema::{Record, Shape, empty_map, fraction, named, null, only, or_null, truth};
 use super::{lists, versions};
 use crate::api::dialect::COMPUTE;
 use crate::api::flavors::{self, ID};
 use crate::api::microversion::Microversion;
+use crate::api::status::Act::{Flavor, Query, Version};
 
 const TAG: &str = "compute";
 

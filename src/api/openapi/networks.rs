@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::entry::Entry;
-use super::refusals::Act::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
 use super::schema::{
     Record, Shape, any_number, any_uuid, either, empty_list, link, list, named, null, number, one_of_words, only, only_truth,
     or_null, text, time, uuid, words,
@@ -13,6 +12,7 @@ use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::fields::BULK;
 use crate::api::resource::Resource;
+use crate::api::status::Act::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
 use crate::manager::NetworkView;
 use crate::model::network::{MAX_MTU, MIN_MTU};
 

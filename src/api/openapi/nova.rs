@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::entry::{Entry, force, parameter};
-use super::refusals::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
 use super::schema::{
     Record, Shape, any, any_uuid, empty_map, ip, like, list, mac, map, named, one_of_numbers, one_of_words, only, or_null, time,
     uuid, words,
@@ -11,6 +10,7 @@ use super::schema::{
 use super::{lists, samples, versions};
 use crate::api::dialect::COMPUTE;
 use crate::api::microversion::Microversion;
+use crate::api::status::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
 use crate::api::{flavors, nova};
 use crate::model::Status;
 

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::entry::{Entry, force};
 use super::networks::{bulk, made};
-use super::refusals::Act::{ChangePort, NewPort, Port, Query, Write};
 use super::schema::{
     Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, mac, named, null, number, one_of_words, only,
     only_truth, or_null, text, time, truth, uuid, words,
@@ -14,6 +13,7 @@ use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::ports::ENTRIES;
 use crate::api::resource::Resource;
+use crate::api::status::Act::{ChangePort, NewPort, Port, Query, Write};
 use crate::manager::PortView;
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::server::MAX_QUEUES;

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::entry::{Entry, force};
-use super::refusals::Act::{Attach, Network, OnePerNetwork, PortOfServer, Query, Server, Write};
 use super::samples;
 use super::schema::{Record, Shape, any, any_uuid, like, list, named, uuid, words};
 use crate::api::dialect::RACKSPACE;
 use crate::api::rackspace;
+use crate::api::status::Act::{Attach, Network, OnePerNetwork, PortOfServer, Query, Server, Write};
 
 const TAG: &str = "virtual interfaces";
 

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::entry::Entry;
 use super::networks::{bulk, made};
-use super::refusals::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
 use super::schema::{
     Record, Shape, any_number, any_uuid, empty_list, ip, like, list, named, null, number, one_of_numbers, only, only_truth,
     or_null, text, time, uuid, words,
@@ -13,6 +12,7 @@ use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::resource::Resource;
+use crate::api::status::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
 use crate::api::subnets::ENTRIES;
 use crate::model;
 

@@ -1,0 +1,366 @@
+//! The one file with status codes: which refusal has which in which dialect, and what a request does that can meet it.
+//!
+//! Handlers, listener and document all read this table. 500 means a bug of ours or a kernel that refuses what it should not;
+//! 503 means try again, be it after the operator has mended the host; 507 means the state directory is full.
+
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode as S};
+
+use super::dialect::{Dialect, Envelope, RACKSPACE};
+
+/// Every status a request can be refused with: its key in Nova's envelope (nova/api/openstack/wsgi.py), and what it means.
+const STATUSES: [(S, &str, &str); 16] = [
+    (S::BAD_REQUEST, "badRequest", "The request is wrong as it is; the message says what would be right."),
+    (S::UNAUTHORIZED, "unauthorized", "The caller is nobody whom this socket is for."),
+    (S::FORBIDDEN, "forbidden", "It may not be done."),
+    (S::NOT_FOUND, "itemNotFound", "There is no such thing."),
+    (S::METHOD_NOT_ALLOWED, "badMethod", "The route has other methods; `Allow` names them."),
+    (S::NOT_ACCEPTABLE, FAULT, "The version asked for is not one of these."),
+    (S::REQUEST_TIMEOUT, FAULT, "The request did not arrive in time; the connection closes."),
+    (S::CONFLICT, "conflictingRequest", "It does not fit what is there."),
+    (S::PRECONDITION_FAILED, FAULT, "It has another revision than the request was made for."),
+    (S::PAYLOAD_TOO_LARGE, "overLimit", "More than is possible."),
+    (S::UNSUPPORTED_MEDIA_TYPE, "badMediaType", "The body is not JSON."),
+    (S::REQUEST_HEADER_FIELDS_TOO_LARGE, FAULT, "The headers are too long; the connection closes."),
+    (
+        S::INTERNAL_SERVER_ERROR,
+        FAULT,
+        "A bug in nicd, or a kernel that refuses what it should not; the log has it under the request's id.",
+    ),
+    (S::NOT_IMPLEMENTED, "notImplemented", "The mechanism is not built yet."),
+    (S::SERVICE_UNAVAILABLE, "serviceUnavailable", "Not now; try again."),
+    (S::INSUFFICIENT_STORAGE, FAULT, "The state directory is full."),
+];
+
+/// Nova's key of what has no key of its own.
+const FAULT: &str = "computeFault";
+
+/// What a request does on its way: each may end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Is sent, whatever it is: what the listener refuses.
+    Any,
+    /// Is no GET.
+    Write,
+    /// Has parameters in its path.
+    Path,
+    /// Reads its query.
+    Query,
+    /// Reads a body.
+    Body,
+    /// Speaks a microversion.
+    Version,
+    /// May have an idempotency key.
+    Key,
+    /// Takes a new object's id from the path.
+    OwnId,
+    /// Looks up a server.
+    Server,
+    /// Looks up a port.
+    Port,
+    /// Looks up one of a server's ports.
+    PortOfServer,
+    /// Looks up a network.
+    Network,
+    /// Looks up a subnet.
+    Subnet,
+    /// Looks up a flavor.
+    Flavor,
+    /// Says itself which port, network and address an attach is for, as Nova's does.
+    NovaAttach,
+    /// Attaches under Rackspace's rule.
+    OnePerNetwork,
+    /// Gives a port to a server.
+    Attach,
+    /// Makes networks.
+    NewNetwork,
+    /// Changes a network.
+    ChangeNetwork,
+    /// Removes a network.
+    DropNetwork,
+    /// Makes subnets.
+    NewSubnet,
+    /// Changes a subnet.
+    ChangeSubnet,
+    /// Removes a subnet.
+    DropSubnet,
+    /// Makes ports.
+    NewPort,
+    /// Changes a port.
+    ChangePort,
+    /// May be for one revision alone.
+    Conditional,
+    /// Makes a server known.
+    PutServer,
+    /// Forgets a server.
+    DropServer,
+    /// Reads the number of an event.
+    LastEvent,
+    /// Asks kernel and store how they are.
+    Host,
+    /// Asks how the daemon fares.
+    Health,
+}
+
+use Act::*;
+
+/// A refusal: its word, its status in each dialect, and what meets it.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// The stable word that scripts match on (`reason`).
+    pub reason: &'static str,
+    status: S,
+    /// Where Neutron's differs.
+    in_network: Option<S>,
+    /// Where Rackspace's differs.
+    in_rackspace: Option<S>,
+    /// Neutron's exception.
+    pub kind: &'static str,
+    /// A request that does one of these can meet it.
+    pub met_by: &'static [Act],
+    /// In which envelope it comes.
+    pub envelope: In,
+}
+
+/// In which envelope a refusal comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum In {
+    /// The path's.
+    Own,
+    /// Nova's: it comes before a path is known.
+    Nova,
+    /// Either.
+    Either,
+}
+
+impl Row {
+    /// Its status in a dialect.
+    pub fn status(&self, dialect: Dialect) -> S {
+        let own = match dialect.envelope {
+            Envelope::Network => self.in_network,
+            Envelope::Compute if dialect == RACKSPACE => self.in_rackspace,
+            Envelope::Compute => None,
+        };
+        own.unwrap_or(self.status)
+    }
+
+    const fn in_network(self, status: S) -> Self {
+        Self { in_network: Some(status), ..self }
+    }
+
+    const fn in_rackspace(self, status: S) -> Self {
+        Self { in_rackspace: Some(status), ..self }
+    }
+
+    const fn enveloped(self, envelope: In) -> Self {
+        Self { envelope, ..self }
+    }
+}
+
+const fn row(reason: &'static str, status: S, kind: &'static str, met_by: &'static [Act]) -> Row {
+    Row { reason, status, in_network: None, in_rackspace: None, kind, met_by, envelope: In::Own }
+}
+
+/// The row of a refusal. Where a word has several rows, `kind` says which; the first otherwise. A word without a row would be
+/// a bug of ours, and is answered as one.
+pub(super) fn find(reason: &str, kind: Option<&str>) -> &'static Row {
+    const BUG: &Row = &row("internal", S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError", &[]);
+    TABLE.iter().find(|row| row.reason == reason && kind.is_none_or(|kind| row.kind == kind)).unwrap_or(BUG)
+}
+
+/// What takes an address that the client may name.
+const ASKED: &[Act] = &[NovaAttach, NewPort, ChangePort];
+/// What changes the kernel.
+const KERNEL: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork];
+/// What asks anything of the kernel.
+const ANY_KERNEL: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork, Host];
+/// What uses the store.
+const STORE: &[Act] = &[Write, Host];
+
+/// Every refusal there is.
+pub(super) static TABLE: &[Row] = &[
+    // The listener's.
+    row("malformed_request", S::BAD_REQUEST, "HTTPBadRequest", &[Any]).enveloped(In::Either),
+    row("unknown_caller", S::UNAUTHORIZED, "HTTPUnauthorized", &[Any]),
+    row("read_only_socket", S::FORBIDDEN, "HTTPForbidden", &[Write]),
+    row("request_timeout", S::REQUEST_TIMEOUT, "HTTPRequestTimeout", &[Any]).enveloped(In::Either),
+    row("body_too_large", S::PAYLOAD_TOO_LARGE, "HTTPRequestEntityTooLarge", &[Any]),
+    row("headers_too_large", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "HTTPRequestHeaderFieldsTooLarge", &[Any]).enveloped(In::Nova),
+    row("too_many_connections", S::SERVICE_UNAVAILABLE, "HTTPServiceUnavailable", &[Any]).enveloped(In::Nova),
+    row("too_many_readers", S::SERVICE_UNAVAILABLE, "HTTPServiceUnavailable", &[Any]),
+    row("internal", S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError", &[Any]),
+    // The readers'.
+    row("malformed_body", S::BAD_REQUEST, "HTTPBadRequest", &[Body]),
+    row("duplicate_key", S::BAD_REQUEST, "HTTPBadRequest", &[Body]),
+    row("invalid_body", S::BAD_REQUEST, "HTTPBadRequest", &[Body]),
+    row("invalid_value", S::BAD_REQUEST, "InvalidInput", &[Body]),
+    row("not_built", S::NOT_IMPLEMENTED, "HTTPNotImplemented", &[Body]),
+    row("bad_query", S::BAD_REQUEST, "HTTPBadRequest", &[Query, LastEvent]),
+    row("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "HTTPUnsupportedMediaType", &[Body]),
+    row("malformed_version", S::BAD_REQUEST, "HTTPBadRequest", &[Version]),
+    row("unsupported_version", S::NOT_ACCEPTABLE, "HTTPNotAcceptable", &[Version]),
+    row("bad_idempotency_key", S::BAD_REQUEST, "HTTPBadRequest", &[Key]),
+    row("idempotency_mismatch", S::CONFLICT, "Conflict", &[Key]),
+    row("network_and_port", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),
+    row("address_without_network", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),
+    row("use_attach", S::CONFLICT, "Conflict", &[NewPort, ChangePort]),
+    row("bad_condition", S::BAD_REQUEST, "HTTPBadRequest", &[Conditional]),
+    row("bad_id", S::BAD_REQUEST, "InvalidInput", &[OwnId]),
+    row("bad_path", S::BAD_REQUEST, "HTTPBadRequest", &[Path]),
+    // Of what the document does not have.
+    row("no_such_route", S::NOT_FOUND, "HTTPNotFound", &[]),
+    row("bad_method", S::METHOD_NOT_ALLOWED, "HTTPMethodNotAllowed", &[]),
+    row("starting", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Health]),
+    // Of objects.
+    row("no_such_network", S::NOT_FOUND, "NetworkNotFound", &[Network, NewSubnet, NewPort, NovaAttach, OnePerNetwork]),
+    row("no_such_subnet", S::NOT_FOUND, "SubnetNotFound", &[Subnet, NewPort, ChangePort]),
+    row("no_such_server", S::NOT_FOUND, "InstanceNotFound", &[Server]),
+    row("no_such_port", S::NOT_FOUND, "PortNotFound", &[Port, PortOfServer, NovaAttach]),
+    row("no_such_flavor", S::NOT_FOUND, "FlavorNotFound", &[Flavor]),
+    row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
+    row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach]),
+    row("id_in_use", S::CONFLICT, "Conflict", &[NewNetwork, NewSubnet, NewPort]),
+    row("network_in_use", S::CONFLICT, "NetworkInUse", &[DropNetwork]),
+    row("subnet_in_use", S::CONFLICT, "SubnetInUse", &[DropSubnet]),
+    row("server_has_nics", S::CONFLICT, "Conflict", &[DropServer]),
+    row("kind_change", S::CONFLICT, "Conflict", &[PutServer]),
+    row("needs_detach", S::CONFLICT, "Conflict", &[ChangePort]),
+    row("mtu_in_use", S::CONFLICT, "Conflict", &[ChangeNetwork]),
+    row("revision_mismatch", S::PRECONDITION_FAILED, "RevisionNumberConstraintFailed", &[Conditional]),
+    // Of addresses.
+    row("address_in_use", S::CONFLICT, "IpAddressInUse", ASKED),
+    row("address_in_use", S::CONFLICT, "GatewayIpInUse", &[ChangeSubnet]),
+    row("address_outside_subnet", S::BAD_REQUEST, "InvalidIpForNetwork", ASKED),
+    row("address_not_usable", S::BAD_REQUEST, "InvalidIpForNetwork", ASKED),
+    row("subnet_of_other_network", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
+    // Neutron's generation failure is a conflict, which Nova turns into a bad request.
+    row("pool_empty", S::BAD_REQUEST, "IpAddressGenerationFailure", &[Attach, NewPort, ChangePort]).in_network(S::CONFLICT),
+    row("no_subnet", S::BAD_REQUEST, "InvalidInput", &[Attach]),
+    row("mac_in_use", S::CONFLICT, "MacAddressInUse", &[NewPort, ChangePort]),
+    row("bad_mac", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
+    row("subnet_overlap", S::BAD_REQUEST, "InvalidInput", &[NewSubnet]),
+    row("bad_subnet", S::BAD_REQUEST, "InvalidInput", &[NewSubnet, ChangeSubnet]),
+    // Of limits: Nova's quota is 403, Rackspace's 413.
+    row("too_many_addresses", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
+    row("too_many_nics", S::FORBIDDEN, "OverQuota", &[Attach]).in_rackspace(S::PAYLOAD_TOO_LARGE),
+    row("already_on_network", S::CONFLICT, "Conflict", &[OnePerNetwork]),
+    row("too_many_subnets", S::CONFLICT, "OverQuota", &[NewSubnet]),
+    row("no_network", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),
+    row("several_networks", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),
+    row("bridge_full", S::CONFLICT, "Conflict", &[Attach]),
+    // Of guests. A right that is missing, or a path that hangs: it works once that has been mended.
+    row("no_such_namespace", S::BAD_REQUEST, "InvalidInput", &[PutServer]),
+    row("not_a_namespace", S::BAD_REQUEST, "InvalidInput", &[PutServer]),
+    row("own_namespace", S::BAD_REQUEST, "InvalidInput", &[PutServer]),
+    row("namespace_refused", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[PutServer, Attach]),
+    row("netns_helper_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[PutServer, Attach]),
+    row("namespace_changed", S::CONFLICT, "Conflict", &[PutServer, Attach]),
+    row("namespace_gone", S::CONFLICT, "Conflict", &[Attach]),
+    row("interface_name_taken", S::CONFLICT, "Conflict", &[Attach]),
+    row("guest_refused", S::CONFLICT, "Conflict", &[Attach]),
+    row("ipv6_disabled", S::CONFLICT, "Conflict", &[Attach]),
+    // Of the host.
+    row("bridge_not_allowed", S::FORBIDDEN, "Forbidden", &[NewNetwork]),
+    // Neutron's client has just named the bridge; an attach finds what somebody named before.
+    row("no_such_bridge", S::CONFLICT, "InvalidInput", &[Attach, NewNetwork, ChangeNetwork]).in_network(S::BAD_REQUEST),
+    row("no_such_bridge", S::CONFLICT, "Conflict", KERNEL),
+    row("not_a_bridge", S::CONFLICT, "InvalidInput", &[Attach, NewNetwork, ChangeNetwork]).in_network(S::BAD_REQUEST),
+    row("mtu_above_bridge", S::CONFLICT, "Conflict", &[Attach, NewNetwork, ChangeNetwork]),
+    row("no_free_name", S::CONFLICT, "Conflict", &[Attach, ChangeNetwork]),
+    row("name_taken", S::CONFLICT, "Conflict", &[Attach]),
+    row("name_taken", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", KERNEL),
+    row("index_taken", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
+    row("device_gone", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", KERNEL),
+    row("device_unmarked", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Host]),
+    row("module_missing", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
+    row("host_not_closed", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
+    row("no_permission", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", ANY_KERNEL),
+    row("kernel_timeout", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", ANY_KERNEL),
+    row("kernel_refused", S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError", ANY_KERNEL),
+    row("not_undone", S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError", &[Attach]),
+    row("busy", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", STORE),
+    row("no_descriptors", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", STORE),
+    // Of the store; a disk that refuses may take the next one.
+    row("store_full", S::INSUFFICIENT_STORAGE, "InsufficientStorage", &[Write]),
+    row("store_damaged", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Write]),
+    row("store_replaced", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", STORE),
+    row("store_failed", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", STORE),
+    // What the store can only say when it is opened.
+    row("store_failed", S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError", &[]),
+    row("stopping", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", STORE),
+];
+
+/// Nova's key of a status.
+pub(super) fn key(status: S) -> &'static str {
+    STATUSES.iter().find(|(known, ..)| *known == status).map_or(FAULT, |(_, key, _)| key)
+}
+
+/// What a status means, for the document.
+pub(super) fn meaning(status: S) -> &'static str {
+    STATUSES.iter().find(|(known, ..)| *known == status).map_or("Refused.", |(.., meaning)| meaning)
+}
+
+/// The header that belongs to a status (RFC 9110 §10.2.3 and §11.6.1).
+pub(super) fn header(status: S) -> Option<(HeaderName, HeaderValue)> {
+    match status {
+        S::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+        S::UNAUTHORIZED => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Peercred realm=\"nicd\""))),
+        _ => None,
+    }
+}
+
+/// Whether a refusal is to be logged: 501 is the client's choice, and must not fill the log.
+pub(super) fn is_trouble(status: S) -> bool {
+    status.is_server_error() && status != S::NOT_IMPLEMENTED
+}
+
+/// Whether the same request may go better next time, so that its answer is not to be remembered.
+pub(super) fn may_pass(status: S) -> bool {
+    status.is_server_error() || matches!(status, S::REQUEST_TIMEOUT | S::PAYLOAD_TOO_LARGE)
+}
+
+/// Whether the router has found the path and not the method.
+pub(super) fn is_bad_method(status: S) -> bool {
+    status == S::METHOD_NOT_ALLOWED
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::dialect::{COMPUTE, NETWORK};
+    use super::*;
+
+    /// The stable words in a source: its string literals of lower-case words.
+    fn words(source: &'static str, from: &str, to: &str) -> BTreeSet<&'static str> {
+        let start = source.find(from).unwrap();
+        let text = &source[start..];
+        let text = &text[..text.find(to).unwrap_or(text.len())];
+        let literals = text.split('"').skip(1).step_by(2);
+        let plain = |byte: u8| byte == b'_' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        literals.filter(|word| word.len() > 3 && word.bytes().all(plain)).collect()
+    }
+
+    #[test]
+    fn every_reason_there_is_has_a_row_and_every_row_a_status_that_is_known() {
+        let manager = words(include_str!("../manager/error.rs"), "pub fn reason", "\n    }\n");
+        let readers = words(include_str!("fields.rs"), "pub fn reason", "\n    }\n");
+        let others = words(include_str!("faults.rs"), "fn told(", "\n}\n");
+        assert!(manager.len() > 40 && readers.len() == 5 && others.len() > 25, "{manager:?} {readers:?} {others:?}");
+        let given: BTreeSet<&str> = manager.into_iter().chain(readers).chain(others).collect();
+        let rows: BTreeSet<&str> = TABLE.iter().map(|row| row.reason).collect();
+        assert_eq!(given, rows);
+        for row in TABLE {
+            for status in [COMPUTE, NETWORK, RACKSPACE].map(|dialect| row.status(dialect)) {
+                assert_ne!(meaning(status), "Refused.", "{row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_dialects_tell_the_same_refusal_differently() {
+        let status = |dialect, word| find(word, None).status(dialect).as_u16();
+        assert_eq!((status(COMPUTE, "too_many_nics"), status(RACKSPACE, "too_many_nics")), (403, 413));
+        assert_eq!((status(COMPUTE, "pool_empty"), status(NETWORK, "pool_empty")), (400, 409));
+    }
+}
