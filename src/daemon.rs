@@ -228,8 +228,7 @@ pub async fn serve<K: Kernel + Clone>(
     kernel.watch(notices)?;
     let at = Instant::now();
     let links = kernel.open()?.observe()?;
-    let flushing = store.clone();
-    let (hands, threads) = hands::start(kernel, Arc::new(move || flushing.flush()))?;
+    let (hands, threads) = hands::start(kernel)?;
     let manager = Manager::new(policy(settings), (store.clone(), loaded), hands.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     manager.begin().await.map_err(failed)?;

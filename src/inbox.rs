@@ -4,7 +4,6 @@
 //! among waiting deletes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +29,6 @@ struct Shared<T> {
     state: Mutex<State<T>>,
     bell: Condvar,
     limit: usize,
-    /// Whether messages came since the last take; read without the lock, as a hint.
-    news: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -40,8 +37,6 @@ struct State<T> {
     /// How many were taken and wait all the same.
     held: usize,
     closed: bool,
-    /// Whether the thread waits for a message.
-    idle: bool,
 }
 
 impl<T> State<T> {
@@ -63,8 +58,8 @@ impl<T> Clone for Inbox<T> {
 impl<T> Inbox<T> {
     /// An open queue for at most `limit` waiting messages.
     pub fn new(limit: usize) -> Self {
-        let state = State { queue: VecDeque::new(), held: 0, closed: false, idle: false };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new(), limit, news: AtomicBool::new(false) }) }
+        let state = State { queue: VecDeque::new(), held: 0, closed: false };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new(), limit }) }
     }
 
     /// Appends a message.
@@ -77,14 +72,6 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
-    /// Whether a message may be appended now.
-    ///
-    /// # Errors
-    /// The queue is full or closed.
-    pub fn room(&self) -> Result<(), Refused> {
-        self.lock().room(self.shared.limit)
-    }
-
     /// Appends the answer to a message that was itself bounded, whatever the limit. Never blocks.
     ///
     /// # Errors
@@ -95,59 +82,26 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
-    /// Appends a message that the thread need not wake up for: it is taken together with the next one.
-    ///
-    /// # Errors
-    /// The queue is full or closed; the message is dropped.
-    pub fn leave(&self, message: T) -> Result<(), Refused> {
-        self.append(message, self.shared.limit)
-    }
-
     fn append(&self, message: T, limit: usize) -> Result<(), Refused> {
         let mut state = self.lock();
         state.room(limit)?;
         state.queue.push_back(message);
-        self.shared.news.store(true, Ordering::Release);
         Ok(())
-    }
-
-    /// Whether the thread has done all it was given and waits for more.
-    pub fn idle(&self) -> bool {
-        let state = self.lock();
-        state.idle && state.queue.is_empty()
     }
 
     /// Waits for messages and takes all of them into `into`; false when the queue is closed and empty.
     pub fn take(&self, into: &mut VecDeque<T>) -> bool {
         let mut state = self.lock();
         while state.queue.is_empty() && !state.closed {
-            state.idle = true;
             state = self.shared.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.idle = false;
-        self.empty(&mut state, into);
+        into.append(&mut state.queue);
         !into.is_empty()
-    }
-
-    /// Turns round for at most `spin` until messages are there; the next take finds them. For a message that is on its way
-    /// and whose taker is waited for: waking a thread whose core has gone idle costs more than most of what it is woken for.
-    /// Yields all the while, so that whoever else wants the core has it.
-    pub fn expect(&self, spin: Duration) {
-        let until = Instant::now() + spin;
-        // Not by the lock: whoever brings the message needs it.
-        while !self.shared.news.load(Ordering::Acquire) && Instant::now() < until {
-            std::thread::yield_now();
-        }
     }
 
     /// Takes what is there, without waiting.
     pub fn take_now(&self, into: &mut VecDeque<T>) {
-        self.empty(&mut self.lock(), into);
-    }
-
-    fn empty(&self, state: &mut State<T>, into: &mut VecDeque<T>) {
-        into.append(&mut state.queue);
-        self.shared.news.store(false, Ordering::Release);
+        into.append(&mut self.lock().queue);
     }
 
     /// Waits until messages are there or `until` has passed, and takes what is there.
@@ -161,7 +115,7 @@ impl<T> Inbox<T> {
             let (next, _) = self.shared.bell.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             state = next;
         }
-        self.empty(&mut state, into);
+        into.append(&mut state.queue);
     }
 
     /// Refuses further messages; those that wait are still taken.
@@ -206,7 +160,7 @@ mod tests {
         let inbox = Inbox::new(2);
         inbox.push(1).unwrap();
         inbox.push(2).unwrap();
-        assert_eq!((inbox.room(), inbox.push(3)), (Err(Refused::Full), Err(Refused::Full)));
+        assert_eq!(inbox.push(3), Err(Refused::Full));
         inbox.push_answer(4).unwrap();
         let mut taken = VecDeque::new();
         assert!(inbox.take(&mut taken));
@@ -214,28 +168,7 @@ mod tests {
         inbox.close();
         taken.clear();
         assert!(!inbox.take(&mut taken));
-        assert_eq!((inbox.room(), inbox.push(5)), (Err(Refused::Closed), Err(Refused::Closed)));
-    }
-
-    #[test]
-    fn what_is_left_waits_for_the_next() {
-        let inbox = Inbox::new(2);
-        let taker = std::thread::spawn({
-            let inbox = inbox.clone();
-            move || {
-                let mut taken = VecDeque::new();
-                inbox.take(&mut taken);
-                taken
-            }
-        });
-        while !inbox.idle() {
-            std::thread::yield_now();
-        }
-        inbox.leave(1).unwrap();
-        assert!(!inbox.idle());
-        std::thread::sleep(Duration::from_millis(5));
-        inbox.push(2).unwrap();
-        assert_eq!(taker.join().unwrap(), [1, 2]);
+        assert_eq!(inbox.push(5), Err(Refused::Closed));
     }
 
     #[test]

@@ -9,51 +9,61 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::exec::Undone;
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{BroadRoute, LinkSeen, Plan};
 
 use super::netns;
 use super::reaper::{self, Doomed, Reaped, ToReap};
-use super::worker::{Flush, Outcome, Report, Worker};
+use super::worker::{Done, Failed, Prepared, Worker};
 use super::{Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
 
-/// Hands in an intent to the store, which reports to what it is given.
-pub type Commit<'a> = Box<dyn FnOnce(Report) + 'a>;
-
 /// What can be asked of the kernel's threads. Nothing here blocks.
 pub trait Hands: std::fmt::Debug + Send + Sync {
-    /// Carries a plan out whose intent is durable.
+    /// Carries a plan out whose intent is durable, or that needs none.
     ///
     /// # Errors
     /// Too much waits, or the threads have ended.
-    fn submit(&self, plan: Plan) -> Result<Answer<Outcome>, Refused>;
+    fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused>;
 
-    /// Carries a plan out while `commit` makes its intent durable.
+    /// Does what of a plan ends with the process, while its intent is being made durable.
     ///
     /// # Errors
-    /// As for `submit`; when too much waits, `commit` was not called.
-    fn submit_with(&self, plan: Plan, commit: Commit<'_>) -> Result<Answer<Outcome>, Refused>;
+    /// As for `run`.
+    fn prepare(&self, plan: Plan) -> Result<Answer<Result<Prepared, Failed>>, Refused>;
+
+    /// Carries out the rest of a plan whose intent is durable by now.
+    ///
+    /// # Errors
+    /// The threads have ended.
+    fn finish(&self, prepared: Prepared) -> Result<Answer<Result<Done, Failed>>, Refused>;
+
+    /// Takes back a plan whose intent could not be made durable.
+    ///
+    /// # Errors
+    /// The threads have ended, and with them all that was prepared.
+    fn undo(&self, prepared: Prepared) -> Result<Answer<Undone>, Refused>;
 
     /// Deletes a port's device, together with others that wait; one that a process holds open only when that is asked for.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn delete(&self, device: Doomed) -> Result<Answer<Result<Reaped, OpError>>, Refused>;
 
     /// The namespace a path names.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, Refused>;
 
     /// Whether a namespace still lives.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, Refused>;
 
     /// Looks whether a path answers at all, beside every queue, so that one that hangs holds up nobody; what it names is not
@@ -65,25 +75,25 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// The name a port's NIC has in its guest's namespace.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused>;
 
     /// Opens a port's tap.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused>;
 
     /// The link that has this name now, as the watch would tell of it; none when no link has it.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused>;
 
     /// A complete dump.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
 
     /// The MACs for which looks ask FDBs.
@@ -92,13 +102,13 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     /// What attaches need and this process cannot have.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused>;
 
     /// The links default routes of the host leave by.
     ///
     /// # Errors
-    /// As for `submit`.
+    /// As for `run`.
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, Refused>;
 
     /// How many messages wait for each thread, by the thread's word.
@@ -116,7 +126,8 @@ pub struct Workshop<H: Host> {
     /// For dumps of the whole host: nobody's change waits for one.
     looks: Worker<H>,
     reaper: Inbox<ToReap<H>>,
-    submitted: Arc<AtomicU64>,
+    /// How many plans have been prepared.
+    prepared: Arc<AtomicU64>,
     macs: GuestMacs,
 }
 
@@ -137,30 +148,30 @@ pub type Threads = Vec<JoinHandle<()>>;
 ///
 /// # Errors
 /// The kernel gives no sockets, or no threads can be had.
-pub fn start<K: Kernel + Clone>(kernel: &K, flush: Flush) -> Result<(Arc<dyn Hands>, Threads), OpError> {
+pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn Hands>, Threads), OpError> {
     let reaper = reaper::inbox();
-    let submitted = Arc::new(AtomicU64::new(0));
+    let prepared = Arc::new(AtomicU64::new(0));
     let no_thread = |error: std::io::Error| OpError {
         trouble: super::Trouble::Other,
         doing: "starting a thread".to_owned(),
         said: error.to_string(),
     };
-    let worker = |name, flush| Worker::start(name, kernel.open()?, reaper.clone(), flush).map_err(no_thread);
-    let (guests, guests_thread) = worker("nicd-guests", Arc::clone(&flush))?;
-    let (looks, looks_thread) = worker("nicd-looks", Arc::clone(&flush))?;
-    let (worker, worker_thread) = worker("nicd-kernel", flush)?;
+    let worker = |name| Worker::start(name, kernel.open()?, reaper.clone()).map_err(no_thread);
+    let (guests, guests_thread) = worker("nicd-guests")?;
+    let (looks, looks_thread) = worker("nicd-looks")?;
+    let (worker, worker_thread) = worker("nicd-kernel")?;
     let reaper_thread = {
-        let submitted = Arc::clone(&submitted);
+        let prepared = Arc::clone(&prepared);
         let mut before = 0;
         let came_since = move || {
-            let now = submitted.load(Ordering::Relaxed);
+            let now = prepared.load(Ordering::Relaxed);
             std::mem::replace(&mut before, now) != now
         };
         let (first, kernel) = (kernel.open()?, kernel.clone());
         let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
         reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
-    let workshop = Workshop { worker, guests, looks, reaper, submitted, macs: kernel.guests() };
+    let workshop = Workshop { worker, guests, looks, reaper, prepared, macs: kernel.guests() };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
@@ -169,20 +180,28 @@ impl<H: Host> Workshop<H> {
         self.worker.ask(ask)
     }
 
-    /// Who carries a plan out.
-    fn worker_for(&self, plan: &Plan) -> &Worker<H> {
-        if plan.enters_a_guest() { &self.guests } else { &self.worker }
+    /// The thread for plans that enter a guest's namespace, or for the others.
+    fn worker(&self, in_a_guest: bool) -> &Worker<H> {
+        if in_a_guest { &self.guests } else { &self.worker }
     }
 }
 
 impl<H: Host> Hands for Workshop<H> {
-    fn submit(&self, plan: Plan) -> Result<Answer<Outcome>, Refused> {
-        self.worker_for(&plan).submit(plan)
+    fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused> {
+        self.worker(plan.enters_a_guest()).run(plan)
     }
 
-    fn submit_with(&self, plan: Plan, commit: Commit<'_>) -> Result<Answer<Outcome>, Refused> {
-        self.submitted.fetch_add(1, Ordering::Relaxed);
-        self.worker_for(&plan).submit_with(plan, commit)
+    fn prepare(&self, plan: Plan) -> Result<Answer<Result<Prepared, Failed>>, Refused> {
+        self.prepared.fetch_add(1, Ordering::Relaxed);
+        self.worker(plan.enters_a_guest()).prepare(plan)
+    }
+
+    fn finish(&self, prepared: Prepared) -> Result<Answer<Result<Done, Failed>>, Refused> {
+        self.worker(prepared.in_a_guest).finish(prepared)
+    }
+
+    fn undo(&self, prepared: Prepared) -> Result<Answer<Undone>, Refused> {
+        self.worker(prepared.in_a_guest).undo(prepared)
     }
 
     fn delete(&self, device: Doomed) -> Result<Answer<Result<Reaped, OpError>>, Refused> {

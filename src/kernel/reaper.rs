@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::exec::Execution;
+use crate::exec::{Execution, Undone};
 use crate::inbox::Inbox;
 use uuid::Uuid;
 
@@ -34,7 +34,6 @@ use crate::plan::{Have, Kind, LinkSeen, Op, Switch, Traces};
 use crate::points;
 use crate::threads;
 
-use super::worker::{Cause, Outcome};
 use super::{Host, OpError, Trouble, Who};
 
 /// The most messages that may wait beside answers.
@@ -74,10 +73,8 @@ pub enum ToReap<H: Host> {
     Unwind {
         /// What was begun.
         execution: Execution<H>,
-        /// Why it ends.
-        cause: Cause,
         /// Told when it has been taken back.
-        answer: oneshot::Sender<Outcome>,
+        answer: oneshot::Sender<Undone>,
     },
 }
 
@@ -111,9 +108,7 @@ impl<H: Host> std::fmt::Debug for ToReap<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Device { device, .. } => f.debug_struct("Device").field("device", device).finish_non_exhaustive(),
-            Self::Unwind { execution, cause, .. } => {
-                f.debug_struct("Unwind").field("execution", execution).field("cause", cause).finish_non_exhaustive()
-            }
+            Self::Unwind { execution, .. } => f.debug_struct("Unwind").field("execution", execution).finish_non_exhaustive(),
         }
     }
 }
@@ -152,7 +147,7 @@ type Batch = Arc<Mutex<VecDeque<Waiting>>>;
 
 enum Work<H: Host> {
     Delete(Batch),
-    Unwind(Execution<H>, Cause, oneshot::Sender<Outcome>),
+    Unwind(Execution<H>, oneshot::Sender<Undone>),
 }
 
 struct Reaper<H: Host, F> {
@@ -178,7 +173,7 @@ impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
             for message in taken.drain(..) {
                 match message {
                     ToReap::Device { device, answer } => self.doomed.push_back(Waiting { device, alone: false, answer }),
-                    ToReap::Unwind { execution, cause, answer } => _ = self.crew.hand_out(Work::Unwind(execution, cause, answer)),
+                    ToReap::Unwind { execution, answer } => _ = self.crew.hand_out(Work::Unwind(execution, answer)),
                 }
                 inbox.hold(self.doomed.len());
             }
@@ -289,9 +284,9 @@ impl<H: Host> Crew<H> {
 fn carry_out<H: Host>(host: &mut H, work: Work<H>) {
     match work {
         Work::Delete(batch) => delete(host, &batch),
-        Work::Unwind(execution, cause, answer) => {
+        Work::Unwind(execution, answer) => {
             let undone = execution.unwind(host);
-            let _ = points::moment(("report", "undone"), || answer.send(Outcome::Failed { cause, undone }));
+            let _ = points::moment(("report", "undone"), || answer.send(undone));
         }
     }
 }

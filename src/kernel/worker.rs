@@ -1,19 +1,17 @@
-//! A thread that carries plans out forwards, in the order in which they came.
+//! A thread that carries plans out, in the order in which they came.
 //!
 //! ```text
-//!  manager ── Job ─────────► ┌────────┐ ── unwinding, deletes ──► reaper
-//!  store ──── Durable(job) ► │ worker │
-//!            ◄── flush! ──── └────────┘ ── Outcome ──► whoever waits
+//!  manager ── run ──────────────────────────► ┌────────┐ ── Ok(Done) | Err(Failed) ──► manager
+//!          ── prepare ──► Prepared            │ worker │
+//!             then finish(Prepared) or undo ► └────────┘ ── unwinding ──► reaper
 //! ```
 //!
-//! A job's volatile steps run while its intent is being made durable; the rest when it is. The worker asks for a flush
-//! when it reaches a job whose intent is not durable yet, so that one flush serves all that have queued up by then. When it
-//! has nothing else to do, it is asked for as the job is handed in.
+//! A plan whose intent is not durable yet is prepared while it is being committed: its steps that end with the process are done
+//! and looked at. When the intent is durable the rest follows; when it could not be made so, the plan is undone.
 //! More threads would be slower, as RTNL is one lock. There are two all the same: what enters guests' namespaces has one of
 //! its own, as a path, or `nicd-netns`, can keep it waiting.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,33 +22,16 @@ use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, names};
 use crate::plan::{LinkSeen, Op, Plan};
 use crate::points;
-use crate::store::StoreError;
 use crate::threads;
 
+use super::hands::Answer;
 use super::reaper::ToReap;
 use super::{Host, OpError, Who};
 
-/// The most jobs that may wait. A client sees 503 beyond.
+/// The most plans and questions that may wait. A client sees 503 beyond.
 const LIMIT: usize = 4096;
 
-/// How long to stay awake for an intent that is becoming durable: most flushes take less.
-const SPIN: Duration = Duration::from_micros(300);
-
-/// What became of a job.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Every step is done.
-    Done(Done),
-    /// A step or the store failed; what was begun has been undone.
-    Failed {
-        /// What failed.
-        cause: Cause,
-        /// Whether the undo was complete.
-        undone: Undone,
-    },
-}
-
-/// What a finished job shows.
+/// What a finished plan shows.
 #[derive(Debug, Default)]
 pub struct Done {
     /// The links the plan touched, as they were seen afterwards.
@@ -61,63 +42,44 @@ pub struct Done {
     pub ended: Option<Instant>,
     /// How long the steps took, without the wait for the intent.
     pub took: Duration,
-    /// The NIC's name in its guest, when the job learnt it.
+    /// The NIC's name in its guest, when the plan learnt it.
     pub guest_device: Option<LinkName>,
-    /// The routes that the guest's kernel refused, when the job gave it routes.
+    /// The routes that the guest's kernel refused, when the plan gave it routes.
     pub refused: Option<Vec<String>>,
 }
 
-/// Why a job failed.
+/// A plan of which a step failed. What was begun is being undone.
 #[derive(Debug)]
-pub enum Cause {
-    /// The kernel refused a step.
-    Op(OpError),
-    /// The intent could not be made durable.
-    Store(StoreError),
-    /// The daemon is stopping.
-    Stopping,
+pub struct Failed {
+    /// What the kernel refused.
+    pub error: OpError,
+    /// Told when it has been undone.
+    pub undone: Answer<Undone>,
 }
 
-/// A way to ask the store for a flush.
-pub type Flush = Arc<dyn Fn() + Send + Sync>;
+/// A plan of which all is done that ends with the process. It waits for [`Worker::finish`] or [`Worker::undo`].
+#[derive(Debug)]
+#[must_use]
+pub struct Prepared {
+    id: u64,
+    /// Whether the plan enters a guest's namespace, which is the work of a thread of its own.
+    pub(super) in_a_guest: bool,
+}
 
 type Query<H> = Box<dyn FnOnce(&mut H) + Send>;
 
 enum Message<H> {
-    Job(Job),
-    Durable(u64, Result<(), StoreError>),
+    Run(Plan, oneshot::Sender<Result<Done, Failed>>),
+    Prepare(u64, Plan, oneshot::Sender<Result<Prepared, Failed>>),
+    Finish(u64, oneshot::Sender<Result<Done, Failed>>),
+    Undo(u64, oneshot::Sender<Undone>),
     Query(Query<H>),
 }
 
-struct Job {
-    id: u64,
-    plan: Plan,
-    durable: Durability,
-    answer: oneshot::Sender<Outcome>,
-}
-
-/// Whether a job's intent is durable when the job is handed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// It is, or the plan needs none.
-    Given,
-    /// A commit is on its way and will be reported, after a flush that is still to be asked for.
-    Awaited,
-    /// The same, and the flush is asked for by whoever handed the job in.
-    Asked,
-}
-
-/// The worker's front door.
+/// The way into the worker.
 pub struct Worker<H: Host> {
     inbox: Inbox<Message<H>>,
-    next: Arc<AtomicU64>,
-    flush: Flush,
-}
-
-impl<H: Host> Clone for Worker<H> {
-    fn clone(&self) -> Self {
-        Self { inbox: self.inbox.clone(), next: Arc::clone(&self.next), flush: Arc::clone(&self.flush) }
-    }
+    next: AtomicU64,
 }
 
 impl<H: Host> std::fmt::Debug for Worker<H> {
@@ -126,73 +88,64 @@ impl<H: Host> std::fmt::Debug for Worker<H> {
     }
 }
 
-/// How the store tells the worker that a job's intent is durable, or why it is not.
-pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
 impl<H: Host> Worker<H> {
     /// Starts the thread, which is called `name`.
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(
-        name: &str,
-        host: H,
-        reaper: Inbox<ToReap<H>>,
-        flush: Flush,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let worker = Self { inbox: Inbox::new(LIMIT), next: Arc::new(AtomicU64::new(1)), flush: Arc::clone(&flush) };
+    pub fn start(name: &str, host: H, reaper: Inbox<ToReap<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let worker = Self { inbox: Inbox::new(LIMIT), next: AtomicU64::new(1) };
         let inbox = worker.inbox.clone();
-        let thread = threads::start_in_kernel(name, move || {
-            Loop { host, reaper, flush, waiting: HashMap::new(), early: HashMap::new(), failed: HashSet::new() }.run(&inbox)
-        })?;
+        let thread = threads::start_in_kernel(name, move || Loop { host, reaper, prepared: HashMap::new() }.run(&inbox))?;
         Ok((worker, thread))
     }
 
-    /// Hands in a plan that needs no further commit.
+    /// Carries out a plan whose intent is durable, or that needs none.
     ///
     /// # Errors
-    /// Too many jobs wait, or the worker has ended.
-    pub fn submit(&self, plan: Plan) -> Result<oneshot::Receiver<Outcome>, Refused> {
-        let (answer, outcome) = oneshot::channel();
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.inbox.push(Message::Job(Job { id, plan, durable: Durability::Given, answer }))?;
-        Ok(outcome)
+    /// Too much waits, or the worker has ended.
+    pub fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.push(Message::Run(plan, answer))?;
+        Ok(answered)
     }
 
-    /// Hands in a plan whose intent `commit` sends to the store; `commit` gets the way to report it durable.
+    /// Does what of a plan ends with the process.
     ///
     /// # Errors
-    /// Too many jobs wait, and `commit` was not called; or the worker has ended.
-    pub fn submit_with(&self, plan: Plan, commit: impl FnOnce(Report)) -> Result<oneshot::Receiver<Outcome>, Refused> {
-        self.inbox.room()?;
-        let (answer, outcome) = oneshot::channel();
+    /// As for `run`.
+    pub fn prepare(&self, plan: Plan) -> Result<Answer<Result<Prepared, Failed>>, Refused> {
+        let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let inbox = self.inbox.clone();
-        commit(Box::new(move |result| {
-            // A closed inbox means that the worker has already answered every job with Stopping.
-            let _ = inbox.push_answer(Message::Durable(id, result));
-        }));
-        // After the commit, so that the flush asked for when the job is reached finds it: one that came before it would
-        // make nothing durable, and the job would wait for somebody else's.
-        let idle = self.inbox.idle();
-        let durable = if idle { Durability::Asked } else { Durability::Awaited };
-        self.inbox.push_answer(Message::Job(Job { id, plan, durable, answer }))?;
-        if idle {
-            // Nobody is ahead whose flush this one could share: it need not wait until the worker has woken up. The worker is
-            // woken first all the same, as the store may have the very processor that this runs on.
-            (self.flush)();
-        }
-        Ok(outcome)
+        self.inbox.push(Message::Prepare(id, plan, answer))?;
+        Ok(answered)
+    }
+
+    /// Carries out the rest of a plan.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub fn finish(&self, prepared: Prepared) -> Result<Answer<Result<Done, Failed>>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.push_answer(Message::Finish(prepared.id, answer))?;
+        Ok(answered)
+    }
+
+    /// Takes back what was done of a plan.
+    ///
+    /// # Errors
+    /// The worker has ended, and with it all that was prepared.
+    pub fn undo(&self, prepared: Prepared) -> Result<Answer<Undone>, Refused> {
+        let (answer, undone) = oneshot::channel();
+        self.inbox.push_answer(Message::Undo(prepared.id, answer))?;
+        Ok(undone)
     }
 
     /// Asks the host something on the worker's thread.
     ///
     /// # Errors
-    /// Too many jobs wait, or the worker has ended.
-    pub fn ask<A: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&mut H) -> A + Send + 'static,
-    ) -> Result<oneshot::Receiver<A>, Refused> {
+    /// As for `run`.
+    pub fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, Refused> {
         let (answer, answered) = oneshot::channel();
         self.inbox.push(Message::Query(Box::new(move |host| {
             let _ = answer.send(ask(host));
@@ -205,96 +158,120 @@ impl<H: Host> Worker<H> {
         self.inbox.len()
     }
 
-    /// Lets the thread end after the jobs that wait.
+    /// Lets the thread end after what waits.
     pub fn close(&self) {
         self.inbox.close();
     }
 }
 
-/// A job between its volatile steps and the rest.
-struct Waiting<H: Host> {
+/// A plan that is being carried out.
+struct Running<H: Host> {
     execution: Execution<H>,
-    answer: oneshot::Sender<Outcome>,
     /// The altnames of what is to be looked at once it is done.
     subjects: Vec<String>,
     /// What they look like and since when, where the rest does not change it.
     seen: Option<(Vec<LinkSeen>, Instant)>,
-    /// The time it took so far.
+    /// How long its steps took so far.
     took: Duration,
 }
 
 struct Loop<H: Host> {
     host: H,
     reaper: Inbox<ToReap<H>>,
-    flush: Flush,
-    /// Jobs whose volatile steps are done and whose intent is not durable yet.
-    waiting: HashMap<u64, Waiting<H>>,
-    /// Intents that were durable before their job was reached.
-    early: HashMap<u64, Result<(), StoreError>>,
-    /// Jobs that failed before their commit was reported.
-    failed: HashSet<u64>,
+    prepared: HashMap<u64, Running<H>>,
 }
 
 impl<H: Host> Loop<H> {
     fn run(mut self, inbox: &Inbox<Message<H>>) {
-        let (mut taken, mut jobs) = (VecDeque::new(), VecDeque::new());
+        let (mut taken, mut later) = (VecDeque::new(), VecDeque::new());
         loop {
-            if jobs.is_empty() {
-                if !self.waiting.is_empty() {
-                    inbox.expect(SPIN);
-                }
+            if later.is_empty() {
                 if !inbox.take(&mut taken) {
                     break;
                 }
             } else {
                 inbox.take_now(&mut taken);
             }
-            // Durable intents first: whoever can be finished is answered before the next is begun.
+            // What can be finished is answered before the next is begun.
             for message in taken.drain(..) {
                 match message {
-                    Message::Durable(id, result) => self.durable(id, result),
-                    other => jobs.push_back(other),
+                    Message::Finish(id, answer) => self.finish(id, answer),
+                    Message::Undo(id, answer) => self.undo(id, answer),
+                    other => later.push_back(other),
                 }
             }
-            let next = jobs.pop_front();
-            inbox.hold(jobs.len());
+            let next = later.pop_front();
+            inbox.hold(later.len());
             match next {
-                Some(Message::Job(job)) => self.begin(job),
+                Some(Message::Run(plan, answer)) => {
+                    let done = self.carry_out(Running::new(plan));
+                    let _ = points::moment(("report", "built"), || answer.send(done));
+                }
+                Some(Message::Prepare(id, plan, answer)) => {
+                    let in_a_guest = plan.enters_a_guest();
+                    let prepared = self.prepare(Running::new(plan));
+                    let _ = answer.send(prepared.map(|running| {
+                        self.prepared.insert(id, running);
+                        Prepared { id, in_a_guest }
+                    }));
+                }
                 Some(Message::Query(ask)) => ask(&mut self.host),
-                Some(Message::Durable(..)) | None => {}
+                Some(Message::Finish(..) | Message::Undo(..)) | None => {}
             }
-        }
-        for (_, Waiting { execution, answer, .. }) in self.waiting.drain() {
-            let _ = self.reaper.push_answer(ToReap::Unwind { execution, cause: Cause::Stopping, answer });
         }
     }
 
-    fn begin(&mut self, job: Job) {
+    fn prepare(&mut self, mut running: Running<H>) -> Result<Running<H>, Failed> {
         let began = Instant::now();
-        let subjects = subjects(&job.plan);
-        let mut execution = Execution::new(job.plan);
-        let durable = match job.durable {
-            Durability::Given => Some(Ok(())),
-            Durability::Awaited | Durability::Asked => self.early.remove(&job.id),
-        };
-        if durable.is_none() && job.durable == Durability::Awaited {
-            (self.flush)();
+        if let Err(error) = running.execution.run_volatile(&mut self.host) {
+            return Err(self.fail(running.execution, error));
         }
-        if let Err(error) = execution.run_volatile(&mut self.host) {
-            // Its commit may still be on its way; whoever asked for it takes it back.
-            if durable.is_none() {
-                self.failed.insert(job.id);
+        running.seen = running.execution.shows_its_end().then(|| self.look(&running.subjects));
+        running.took = began.elapsed();
+        Ok(running)
+    }
+
+    fn carry_out(&mut self, mut running: Running<H>) -> Result<Done, Failed> {
+        let began = Instant::now();
+        if let Err(error) = running.execution.run(&mut self.host) {
+            return Err(self.fail(running.execution, error));
+        }
+        let ended = Instant::now();
+        let (seen, at) = match running.seen {
+            Some((mut links, at)) => {
+                // All that has changed since.
+                links.iter_mut().filter_map(|link| link.tap.as_mut()).for_each(|tap| tap.persist = true);
+                (links, at)
             }
-            self.fail(execution, Cause::Op(error), job.answer);
-            return;
-        }
-        // Somebody waits for what comes behind the intent, and nobody for this.
-        let seen = (durable.is_none() && execution.shows_its_end()).then(|| self.look(&subjects));
-        let took = began.elapsed();
-        self.waiting.insert(job.id, Waiting { execution, answer: job.answer, subjects, seen, took });
-        if let Some(result) = durable {
-            self.durable(job.id, result);
-        }
+            None => self.look(&running.subjects),
+        };
+        Ok(Done {
+            seen,
+            at: Some(at),
+            ended: Some(ended),
+            took: running.took + ended.duration_since(began),
+            guest_device: running.execution.guest_device().cloned(),
+            refused: running.execution.refused().cloned(),
+        })
+    }
+
+    fn finish(&mut self, id: u64, answer: oneshot::Sender<Result<Done, Failed>>) {
+        // Each id is finished or undone once.
+        let Some(running) = self.prepared.remove(&id) else { return };
+        let done = self.carry_out(running);
+        let _ = points::moment(("report", "built"), || answer.send(done));
+    }
+
+    fn undo(&mut self, id: u64, answer: oneshot::Sender<Undone>) {
+        let Some(running) = self.prepared.remove(&id) else { return };
+        let _ = self.reaper.push_answer(ToReap::Unwind { execution: running.execution, answer });
+    }
+
+    /// Undoing costs RCU barriers (16 ms each), so it is done on another thread.
+    fn fail(&mut self, execution: Execution<H>, error: OpError) -> Failed {
+        let (answer, undone) = oneshot::channel();
+        let _ = self.reaper.push_answer(ToReap::Unwind { execution, answer });
+        Failed { error, undone }
     }
 
     fn look(&mut self, subjects: &[String]) -> (Vec<LinkSeen>, Instant) {
@@ -302,45 +279,11 @@ impl<H: Host> Loop<H> {
         let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
         (subjects.iter().filter_map(look).collect(), at)
     }
+}
 
-    fn durable(&mut self, id: u64, result: Result<(), StoreError>) {
-        let began = Instant::now();
-        let Some(Waiting { mut execution, answer, subjects, seen, took }) = self.waiting.remove(&id) else {
-            if !self.failed.remove(&id) {
-                self.early.insert(id, result);
-            }
-            return;
-        };
-        if let Err(error) = result {
-            return self.fail(execution, Cause::Store(error), answer);
-        }
-        if let Err(error) = execution.run(&mut self.host) {
-            return self.fail(execution, Cause::Op(error), answer);
-        }
-        let ended = Instant::now();
-        let (seen, at) = match seen {
-            Some((mut links, at)) => {
-                // All that has changed since.
-                links.iter_mut().filter_map(|link| link.tap.as_mut()).for_each(|tap| tap.persist = true);
-                (links, at)
-            }
-            None => self.look(&subjects),
-        };
-        let took = took + ended.duration_since(began);
-        let done = Done {
-            seen,
-            at: Some(at),
-            ended: Some(ended),
-            took,
-            guest_device: execution.guest_device().cloned(),
-            refused: execution.refused().cloned(),
-        };
-        let _ = points::moment(("report", "built"), || answer.send(Outcome::Done(done)));
-    }
-
-    /// Undoing costs RCU barriers (16 ms each), so it is done where nobody waits for it.
-    fn fail(&mut self, execution: Execution<H>, cause: Cause, answer: oneshot::Sender<Outcome>) {
-        let _ = self.reaper.push_answer(ToReap::Unwind { execution, cause, answer });
+impl<H: Host> Running<H> {
+    fn new(plan: Plan) -> Self {
+        Self { subjects: subjects(&plan), execution: Execution::new(plan), seen: None, took: Duration::ZERO }
     }
 }
 
@@ -369,18 +312,14 @@ fn subjects(plan: &Plan) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
     use crate::kernel::Kernel;
     use crate::kernel::fake::Fake;
     use crate::kernel::reaper;
-    use crate::plan::Reason;
 
     #[test]
     fn what_the_worker_has_taken_and_not_begun_counts_as_waiting() {
-        let flush: Flush = Arc::new(|| ());
-        let (worker, thread) = Worker::start("worker", Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
+        let (worker, thread) = Worker::start("worker", Fake::new().open().unwrap(), reaper::inbox()).unwrap();
         let (begun, begins) = std::sync::mpsc::channel();
         let block = || {
             let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -407,27 +346,5 @@ mod tests {
         worker.close();
         thread.join().unwrap();
         assert_eq!(worker.waiting(), 0);
-    }
-
-    #[test]
-    fn a_flush_is_asked_for_only_after_the_commit_was_handed_in() {
-        let handed_in = Arc::new(AtomicBool::new(false));
-        let (asked, at_flush) = std::sync::mpsc::channel();
-        let seen = Arc::clone(&handed_in);
-        let flush: Flush = Arc::new(move || asked.send(seen.load(Ordering::SeqCst)).unwrap());
-        let (worker, thread) = Worker::start("worker", Fake::new().open().unwrap(), reaper::inbox(), flush).unwrap();
-        let mut report = None;
-        let outcome = worker.submit_with(Plan { reason: Reason::Attach, steps: Vec::new() }, |given| {
-            // Whoever hands in may lose the processor here.
-            std::thread::sleep(Duration::from_millis(20));
-            handed_in.store(true, Ordering::SeqCst);
-            report = Some(given);
-        });
-        assert_eq!(at_flush.recv_timeout(Duration::from_secs(5)), Ok(true));
-        let report: Report = report.expect("it was called");
-        report(Ok(()));
-        assert!(matches!(outcome.unwrap().blocking_recv(), Ok(Outcome::Done(_))));
-        worker.close();
-        thread.join().unwrap();
     }
 }

@@ -17,7 +17,7 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Attaching;
 
-use super::repair::{Failed, IntentIs};
+use super::repair::Failed;
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
 
@@ -63,7 +63,7 @@ impl Manager {
             })
             .await?;
         meters().attaching(Attaching::Reserve, began.elapsed());
-        match self.build(port, Reason::Attach, IntentIs::New(self.note(context, vec![Made::Port(port)]).map(Box::new))).await {
+        match self.build(port, Reason::Attach, self.note(context, vec![Made::Port(port)])).await {
             Ok(done) => {
                 let mut state = self.lock();
                 self.tell_created(&state, port, &before, context);

@@ -9,7 +9,6 @@ use crate::model::{Happening, Mac, PortId};
 use crate::plan::{Facet, LinkSeen, Reason};
 
 use super::contest::{Contest, QUIET, contested};
-use super::repair::IntentIs;
 use super::state::State;
 use super::{Context, Manager, Why};
 
@@ -98,7 +97,7 @@ impl Manager {
             }
             !self.plan_port(&state, port, Reason::Drift).is_ok_and(|plan| plan.steps.is_empty())
         };
-        if differs && let Err(failed) = self.build(port, Reason::Drift, IntentIs::Durable).await {
+        if differs && let Err(failed) = self.build(port, Reason::Drift, None).await {
             tracing::warn!(%port, error = %failed.error, "a port could not be cut off");
             let mut state = self.lock();
             self.happen(&mut state, port, Happening::Failed, Some(why()), context);

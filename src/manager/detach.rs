@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::events::Kind;
 use crate::kernel::hands::Answer;
 use crate::kernel::reaper::{Doomed, Reaped};
-use crate::kernel::worker::{Cause, Outcome};
 use crate::kernel::{OpError, Trouble};
 use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId, names};
@@ -184,11 +183,10 @@ impl Manager {
             if !steps.iter().any(|step| matches!(step.op, Op::SetLink { .. } | Op::Unbind { .. })) {
                 return;
             }
-            let Ok(answer) = self.hands.submit(Plan { reason: Reason::Detach, steps }) else { return };
-            match answered(answer).await {
-                Ok(Outcome::Done(done)) => return self.finished(port, done),
+            match self.carry_out(Plan { reason: Reason::Detach, steps }).await {
+                Ok(done) => return self.finished(port, done),
                 // It has lost its altname since it was looked at.
-                Ok(Outcome::Failed { cause: Cause::Op(OpError { trouble: Trouble::Gone, .. }), .. }) => {
+                Err(Error::Kernel(OpError { trouble: Trouble::Gone, .. })) => {
                     if self.look_at_everything().await.is_err() {
                         return;
                     }

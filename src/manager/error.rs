@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use crate::inbox::Refused;
-use crate::kernel::worker::Cause;
 use crate::kernel::{NetnsError, OpError, Trouble};
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
@@ -323,16 +322,6 @@ impl From<Refused> for Error {
         match refused {
             Refused::Full => Self::Busy("the kernel's queue is full"),
             Refused::Closed => Self::Stopping,
-        }
-    }
-}
-
-impl From<Cause> for Error {
-    fn from(cause: Cause) -> Self {
-        match cause {
-            Cause::Op(error) => Self::Kernel(error),
-            Cause::Store(error) => Self::Store(error),
-            Cause::Stopping => Self::Stopping,
         }
     }
 }

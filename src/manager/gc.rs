@@ -9,7 +9,6 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::kernel::reaper::Doomed;
-use crate::kernel::worker::Outcome;
 use crate::model::{NetworkId, PortId, names};
 use crate::plan::{Deviation, Kind, LinkSeen, Op, Owner, Plan, Reason, Step};
 
@@ -133,7 +132,7 @@ impl Manager {
     async fn mark_again(&self, device: &Leftover) -> Result<PortId, Error> {
         let port = PortId(Uuid::new_v4());
         let alias = device.alias.clone().unwrap_or_default();
-        self.carry_out(Op::MarkAgain { port, index: device.index, alias }).await?;
+        self.carry_out_op(Op::MarkAgain { port, index: device.index, alias }).await?;
         Ok(port)
     }
 
@@ -152,17 +151,13 @@ impl Manager {
         let network = NetworkId(bridge.mark.unwrap_or_else(Uuid::new_v4));
         if bridge.mark.is_none() {
             let alias = bridge.alias.clone().unwrap_or_default();
-            self.carry_out(Op::MarkBridgeAgain { network, index: bridge.index, alias }).await?;
+            self.carry_out_op(Op::MarkBridgeAgain { network, index: bridge.index, alias }).await?;
         }
-        self.carry_out(Op::DeleteBridge { network, store }).await
+        self.carry_out_op(Op::DeleteBridge { network, store }).await
     }
 
-    async fn carry_out(&self, op: Op) -> Result<(), Error> {
-        let plan = Plan { reason: Reason::Gc, steps: vec![Step { op, undo: None }] };
-        match answered(self.hands.submit(plan)?).await? {
-            Outcome::Done(_) => Ok(()),
-            Outcome::Failed { cause, .. } => Err(cause.into()),
-        }
+    async fn carry_out_op(&self, op: Op) -> Result<(), Error> {
+        self.carry_out(Plan { reason: Reason::Gc, steps: vec![Step { op, undo: None }] }).await.map(drop)
     }
 }
 

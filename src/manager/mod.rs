@@ -54,12 +54,13 @@ use crate::clock;
 use crate::config::AllowedBridges;
 use crate::events::{self, Event, Events};
 use crate::kernel::hands::{Answer, Hands};
+use crate::kernel::worker::Done;
 use crate::model::action::Action;
 use crate::model::memory::{Answered, Key, Made};
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
-use crate::plan::LinkSeen;
-use crate::store::{Change, Loaded, Purpose, Store, StoreError, When};
+use crate::plan::{LinkSeen, Plan};
+use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 
@@ -357,7 +358,7 @@ impl Manager {
         let (known, old) = self.memory().ask(key, request, clock::moment());
         if !old.is_empty() {
             let forget = old.into_iter().map(Change::ForgetKey).collect();
-            self.store.submit(forget, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
+            self.store.note(forget);
         }
         known
     }
@@ -504,15 +505,14 @@ impl Manager {
         if number + events::BLOCK / 2 >= reserved {
             let next = number + events::BLOCK;
             self.events_reserved.store(next, Ordering::Relaxed);
-            let back = Arc::clone(&self.events_reserved);
-            let report = Box::new(move |result: Result<(), StoreError>| {
-                if let Err(error) = result {
+            let (store, back) = (self.store.clone(), Arc::clone(&self.events_reserved));
+            tokio::spawn(async move {
+                if let Err(error) = store.commit(vec![Change::ReserveEvents(next)], Purpose::Freeing).await {
                     tracing::error!(%error, "event numbers could not be reserved");
                     // The next event asks again.
                     let _ = back.compare_exchange(next, reserved, Ordering::Relaxed, Ordering::Relaxed);
                 }
             });
-            self.store.submit(vec![Change::ReserveEvents(next)], Purpose::Freeing, When::Now, report);
         }
     }
 }
@@ -556,6 +556,19 @@ fn first_phase(port: &Port) -> Phase {
         None => Phase::Unbound,
         Some(Intent::Attached) => Phase::Wired,
         Some(Intent::Detaching | Intent::Deleting) => Phase::Detaching,
+    }
+}
+
+impl Manager {
+    /// Carries a plan out and waits for its end.
+    async fn carry_out(&self, plan: Plan) -> Result<Done, Error> {
+        answered(self.hands.run(plan)?).await?.map_err(|failed| Error::Kernel(failed.error))
+    }
+
+    /// Takes in what a finished plan saw.
+    fn take_in_links(&self, state: &mut State, links: Vec<LinkSeen>, at: Option<Instant>) {
+        let at = at.unwrap_or_else(Instant::now);
+        links.into_iter().for_each(|link| _ = state.seen(link, at));
     }
 }
 

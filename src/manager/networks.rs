@@ -7,12 +7,11 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::BridgeRule;
-use crate::kernel::worker::Outcome;
 use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
 use crate::model::memory::Made;
 use crate::model::subnet::NewSubnet;
 use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
-use crate::plan::{Kind, LinkSeen, Op, PlanError, Reason, Step, Want, carried, plan};
+use crate::plan::{Kind, LinkSeen, Op, Plan, PlanError, Reason, Step, Want, carried, plan};
 use crate::store::{Change, Purpose};
 
 use super::repair::claim_port;
@@ -224,11 +223,7 @@ impl Manager {
         };
         if let Some(plan) = plan {
             // The change is durable: what the bridge refuses now is mended later, as drift.
-            let outcome = match self.hands.submit(plan) {
-                Ok(answer) => answered(answer).await,
-                Err(refused) => Err(refused.into()),
-            };
-            if let Err(error) = outcome.and_then(|outcome| self.bridge_outcome(outcome)) {
+            if let Err(error) = self.carry_out_on_bridge(plan).await {
                 tracing::warn!(network = %id, %error, "a bridge does not follow its network yet");
             }
         }
@@ -254,19 +249,11 @@ impl Manager {
             .collect())
     }
 
-    pub(super) fn bridge_outcome(&self, outcome: Outcome) -> Result<(), Error> {
-        match outcome {
-            Outcome::Done(done) => {
-                let mut state = self.lock();
-                let at = done.at.unwrap_or_else(std::time::Instant::now);
-                done.seen.into_iter().for_each(|link| {
-                    state.seen(link, at);
-                });
-                Ok(())
-            }
-            Outcome::Failed { cause: crate::kernel::worker::Cause::Op(error), .. } => Err(Error::Kernel(error)),
-            Outcome::Failed { .. } => Err(Error::Stopping),
-        }
+    /// Carries out a plan that is about a bridge alone.
+    pub(super) async fn carry_out_on_bridge(&self, plan: Plan) -> Result<(), Error> {
+        let done = self.carry_out(plan).await?;
+        self.take_in_links(&mut self.lock(), done.seen, done.at);
+        Ok(())
     }
 
     pub(super) async fn delete_network(self: Arc<Self>, id: NetworkId, context: &Context) -> Result<Reply, Error> {
@@ -294,8 +281,7 @@ impl Manager {
             (plan, entry.subnets.clone())
         };
         if !plan.steps.is_empty() {
-            let outcome = answered(self.hands.submit(plan)?).await?;
-            self.bridge_outcome(outcome)?;
+            self.carry_out_on_bridge(plan).await?;
             if let Some(index) = { self.lock().have.own_bridge(id).map(|bridge| bridge.index) } {
                 self.lock().gone(index, std::time::Instant::now());
             }

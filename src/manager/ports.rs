@@ -15,7 +15,7 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
 use super::detach::departing;
-use super::repair::{Failed, IntentIs, claim_port};
+use super::repair::{Failed, claim_port};
 use super::retry::NAMESPACE_WAIT;
 use super::state::State;
 use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view, word};
@@ -200,7 +200,7 @@ impl Manager {
 
     /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
     pub(super) async fn carry_over(self: &Arc<Self>, port: PortId, context: &Context) {
-        match self.build(port, Reason::Change, IntentIs::Durable).await {
+        match self.build(port, Reason::Change, None).await {
             Ok(_) => {
                 let mut state = self.lock();
                 let (readiness, why) = self.readiness(&state, port);

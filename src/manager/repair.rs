@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use crate::exec::Undone;
-use crate::kernel::worker::{Cause, Done, Outcome};
+use crate::kernel::worker::{self, Done};
 use crate::kernel::{NetnsError, Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::diff::drift;
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, BridgeWant, Facet, Op, Plan, PlanError, PortWant, Reason, Step, Switch, Want, plan};
-use crate::store::{Change, Purpose, Report, When};
+use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
 
@@ -36,15 +36,6 @@ const HANGS_FOR: Duration = Duration::from_secs(60);
 
 /// How long a path may take to answer then.
 const PATH_WAIT: Duration = Duration::from_millis(200);
-
-/// Whether the intent behind a build is durable yet.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum IntentIs {
-    /// It is.
-    Durable,
-    /// It becomes so while the device is built, and this together with it.
-    New(Option<Box<Change>>),
-}
 
 /// How a port differs from its record.
 enum Difference {
@@ -81,10 +72,11 @@ enum Begun {
 
 impl Manager {
     /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
-    /// claim on the port. Answers when the last step was done.
-    pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, intent: IntentIs) -> Result<Instant, Failed> {
+    /// claim on the port. An attach's record becomes durable meanwhile, and `beside` with it. Answers when the last step was
+    /// done.
+    pub(super) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<Change>) -> Result<Instant, Failed> {
         let mut recorded = false;
-        let built = self.build_in_tries(port, reason, intent, &mut recorded).await;
+        let built = self.build_in_tries(port, reason, beside, &mut recorded).await;
         built.map_err(|failed| Failed { recorded: failed.recorded || recorded, ..failed })
     }
 
@@ -93,7 +85,7 @@ impl Manager {
         self: &Arc<Self>,
         port: PortId,
         reason: Reason,
-        intent: IntentIs,
+        beside: Option<Change>,
         recorded: &mut bool,
     ) -> Result<Instant, Failed> {
         let (mut tried, mut asked) = (0, false);
@@ -122,7 +114,7 @@ impl Manager {
                 // One was seen to hang while the claim was waited for.
                 self.release_bridge(network);
             };
-            let result = self.build_once(port, reason, &intent).await;
+            let result = self.build_once(port, reason, beside.as_ref()).await;
             self.release_bridge(network);
             let failed = match result {
                 Ok(done) => {
@@ -230,7 +222,7 @@ impl Manager {
         Ok(())
     }
 
-    async fn build_once(&self, port: PortId, reason: Reason, intent: &IntentIs) -> Result<Instant, Failed> {
+    async fn build_once(&self, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Instant, Failed> {
         let (plan, record, renamed) = {
             let state = self.lock();
             let plan = self.plan_port(&state, port, reason)?;
@@ -238,38 +230,59 @@ impl Manager {
             let renamed = forget_guest_device(&mut record, &plan);
             (plan, record, renamed)
         };
-        let commit = match intent {
-            IntentIs::New(beside) => Some((beside.clone(), Purpose::Growing)),
-            IntentIs::Durable => renamed.then_some((None, Purpose::Freeing)),
+        let changes = || std::iter::once(Change::PutPort(Box::new(record))).chain(beside.cloned()).collect();
+        let done = match reason {
+            Reason::Attach => self.carry_out_beside(plan, changes(), Purpose::Growing).await,
+            _ if renamed => self.carry_out_beside(plan, changes(), Purpose::Freeing).await,
+            _ => self.carry_out_durable(plan).await,
         };
-        let answer = match commit {
-            None => self.hands.submit(plan),
-            Some((beside, purpose)) => {
-                let mut changes = vec![Change::PutPort(Box::new(record))];
-                changes.extend(beside.map(|change| *change));
-                let commit = |report| self.store.submit(changes, purpose, When::WithTheNext, timed(report));
-                self.hands.submit_with(plan, Box::new(commit))
-            }
+        let done = done.map_err(|failed| Failed { error: self.blame(port, failed.error), ..failed })?;
+        let ended = done.ended.unwrap_or_else(Instant::now);
+        if reason == Reason::Attach {
+            meters().attaching(Attaching::Kernel, done.took);
+        }
+        // In memory only now: after a try that failed the next one forgets it again, durably.
+        if renamed && let Some(entry) = self.lock().ports.get_mut(&port) {
+            entry.record.binding.iter_mut().for_each(|binding| binding.guest_device = None);
+        }
+        self.finished(port, done);
+        Ok(ended)
+    }
+
+    /// Carries a plan out whose intent is durable.
+    async fn carry_out_durable(&self, plan: Plan) -> Result<Done, Failed> {
+        match answered(self.hands.run(plan).map_err(Error::from)?).await? {
+            Ok(done) => Ok(done),
+            Err(failed) => Err(undone(failed, true).await),
+        }
+    }
+
+    /// Carries a plan out beside the commit of its intent: what ends with the process is done meanwhile, the rest behind it.
+    async fn carry_out_beside(&self, plan: Plan, changes: Vec<Change>, purpose: Purpose) -> Result<Done, Failed> {
+        let prepared = self.hands.prepare(plan).map_err(Error::from)?;
+        let commit = async {
+            let began = Instant::now();
+            let stored = self.store.commit(changes, purpose).await;
+            meters().attaching(Attaching::Commit, began.elapsed());
+            self.note_store(&mut self.lock(), stored.as_ref().err());
+            stored
         };
-        match answered(answer.map_err(Error::from)?).await? {
-            Outcome::Done(done) => {
-                let ended = done.ended.unwrap_or_else(Instant::now);
-                if reason == Reason::Attach {
-                    meters().attaching(Attaching::Kernel, done.took);
-                }
-                // In memory only now: after a try that failed the next one forgets it again, durably.
-                if renamed && let Some(entry) = self.lock().ports.get_mut(&port) {
-                    entry.record.binding.iter_mut().for_each(|binding| binding.guest_device = None);
-                }
-                self.finished(port, done);
-                if matches!(intent, IntentIs::New(_)) {
-                    self.note_store(&mut self.lock(), None);
-                }
-                Ok(ended)
+        let (prepared, stored) = tokio::join!(answered(prepared), commit);
+        let recorded = stored.is_ok();
+        let stopped = |error| Failed { error, undone: Undone::Clean, recorded };
+        match (prepared.map_err(stopped)?, stored) {
+            (Err(failed), _) => Err(undone(failed, recorded).await),
+            (Ok(prepared), Err(error)) => {
+                let undone = self.hands.undo(prepared).map_err(|refused| stopped(refused.into()))?;
+                let undone = undone.await.unwrap_or(Undone::Clean);
+                Err(Failed { error: Error::Store(error), undone, recorded })
             }
-            Outcome::Failed { cause, undone } => {
-                let recorded = !matches!(cause, Cause::Store(_));
-                Err(Failed { error: self.blame(port, cause), undone, recorded })
+            (Ok(prepared), Ok(())) => {
+                let done = self.hands.finish(prepared).map_err(|refused| stopped(refused.into()))?;
+                match answered(done).await.map_err(stopped)? {
+                    Ok(done) => Ok(done),
+                    Err(failed) => Err(undone(failed, recorded).await),
+                }
             }
         }
     }
@@ -314,16 +327,13 @@ impl Manager {
         }
     }
 
-    /// Takes in what a finished job saw.
+    /// Takes in what a finished plan saw.
     pub(super) fn finished(&self, port: PortId, done: Done) {
         let mut state = self.lock();
         if let (Some(entry), Some(refused)) = (state.ports.get_mut(&port), &done.refused) {
             entry.refused.clone_from(refused);
         }
-        let at = done.at.unwrap_or_else(Instant::now);
-        for link in done.seen {
-            state.seen(link, at);
-        }
+        self.take_in_links(&mut state, done.seen, done.at);
         let commit = state.ports.get(&port).and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.commit);
         if let Some((name, commit)) = done.guest_device.zip(commit) {
             self.note_guest_device(&mut state, port, commit, name);
@@ -338,7 +348,7 @@ impl Manager {
         let Some(binding) = binding.filter(|binding| binding.commit == commit) else { return false };
         if binding.guest_device.replace(name.clone()).as_ref() != Some(&name) {
             let changes = vec![Change::NoteGuestDevice(port, commit, name)];
-            self.store.submit(changes, Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
+            self.store.note(changes);
         }
         true
     }
@@ -368,16 +378,9 @@ impl Manager {
         }
     }
 
-    /// What a job's failure means for a client.
-    fn blame(&self, port: PortId, cause: Cause) -> Error {
-        let error = match cause {
-            Cause::Store(error) => {
-                self.note_store(&mut self.lock(), Some(&error));
-                return Error::Store(error);
-            }
-            Cause::Stopping => return Error::Stopping,
-            Cause::Op(error) => error,
-        };
+    /// What a build's failure means for a client.
+    fn blame(&self, port: PortId, error: Error) -> Error {
+        let Error::Kernel(error) = error else { return error };
         let mut state = self.lock();
         let server = state.port(port).ok().and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.server_id);
         if error.trouble == Trouble::Hanging {
@@ -493,9 +496,8 @@ impl Manager {
             return;
         }
         let down = Step { op: Op::SetLink { port, switch: Switch::Down }, undo: None };
-        let Ok(answer) = self.hands.submit(Plan { reason: Reason::Drift, steps: vec![down] }) else { return };
-        match answered(answer).await {
-            Ok(Outcome::Done(done)) => self.finished(port, done),
+        match self.carry_out(Plan { reason: Reason::Drift, steps: vec![down] }).await {
+            Ok(done) => self.finished(port, done),
             failed => tracing::debug!(%port, ?failed, "a device out of its bridge could not be set down"),
         }
     }
@@ -553,7 +555,7 @@ impl Manager {
             }
             Err(error) => return self.failed(port, reason, &error, context),
         }
-        let built = self.build(port, reason, IntentIs::Durable).await;
+        let built = self.build(port, reason, None).await;
         meters().repaired(reason.as_str(), built.as_ref().map_or_else(|failed| failed.error.reason(), |_| OK));
         match built {
             Ok(_) => {
@@ -665,12 +667,10 @@ impl Manager {
             }
             self.plan_bridge(&state, network)
         };
-        let outcome = match plan.map(|plan| self.hands.submit(plan)) {
-            None => Ok(None),
-            Some(Ok(answer)) => answered(answer).await.map(Some),
-            Some(Err(refused)) => Err(refused.into()),
+        let outcome = match plan {
+            None => Ok(()),
+            Some(plan) => self.carry_out_on_bridge(plan).await,
         };
-        let outcome = outcome.and_then(|outcome| outcome.map_or(Ok(()), |outcome| self.bridge_outcome(outcome)));
         let open = match &outcome {
             Err(Error::Kernel(error)) => error.trouble == Trouble::HostNotClosed && !self.could_not_close(network, error),
             _ => false,
@@ -716,13 +716,11 @@ impl Manager {
     }
 }
 
-/// Counts how long an attach's intent takes to become durable.
-fn timed(report: Report) -> Report {
-    let began = Instant::now();
-    Box::new(move |result| {
-        meters().attaching(Attaching::Commit, began.elapsed());
-        report(result);
-    })
+/// A plan that the kernel refused, once what was begun of it has been taken back. Where the threads have ended meanwhile,
+/// nothing is left that outlives the process.
+async fn undone(failed: worker::Failed, recorded: bool) -> Failed {
+    let undone = failed.undone.await.unwrap_or(Undone::Clean);
+    Failed { error: Error::Kernel(failed.error), undone, recorded }
 }
 
 /// Whether an attached port's device is up and not in its bridge.

@@ -6,7 +6,7 @@
 
 use crate::model::{Happening, PortId, names};
 use crate::plan::LinkSeen;
-use crate::store::{Change, Loaded, LostCommits, Purpose, When};
+use crate::store::{Change, Loaded, LostCommits};
 
 use super::state::State;
 use super::{Context, Manager, Problem, Why};
@@ -51,7 +51,7 @@ impl Manager {
         }
         state.lost = None;
         tracing::info!("no device of the time that the store has lost is left");
-        self.store.submit(vec![Change::NoteLost(None)], Purpose::Freeing, When::WithTheNext, Box::new(|_| ()));
+        self.store.note(vec![Change::NoteLost(None)]);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  manager ── Transaction ─► ┌──────────────┐
-//!  worker ─── flush! ──────► │ store thread │ ── report(durable) ──► worker or manager
+//!                            │ store thread │ ── durable, or why not ──► manager
 //!                            └──────────────┘
 //! ```
 //!
@@ -215,32 +215,25 @@ pub enum Purpose {
     Freeing,
 }
 
-/// When a transaction is to be durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// At once.
-    Now,
-    /// With the next flush that somebody asks for.
-    WithTheNext,
-}
-
-/// Told once the transaction is durable, or why it is not. Runs on the store's thread and must not block.
-pub type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
 struct Transaction {
     handed_in: Instant,
     /// Since when it is due and waits for another program's write lock.
     waits_since: Option<Instant>,
     changes: Vec<Change>,
     purpose: Purpose,
-    report: Report,
+    /// Told once it is durable, or why it is not; nobody where none waits for it.
+    answer: Option<oneshot::Sender<Result<(), StoreError>>>,
+    /// Counts it among those that wait.
+    waits: Waits,
     /// Set when the transaction itself, not the disk, was refused.
     refused: Option<StoreError>,
 }
 
 enum Message {
-    Commit(Transaction, When),
-    Flush,
+    /// To be made durable at once.
+    Commit(Transaction),
+    /// To be made durable with the next that is.
+    Note(Transaction),
     /// Asks for a flush of what waits, and for a look at the files.
     Check(oneshot::Sender<Result<(), StoreError>>),
 }
@@ -299,6 +292,25 @@ struct Numbers {
     waiting: AtomicUsize,
     /// Whether the room that is kept for detaches is there.
     room: AtomicBool,
+}
+
+/// A transaction's place among those that wait, until it is dropped.
+struct Waits {
+    numbers: Arc<Numbers>,
+    /// How many waited before it.
+    before: usize,
+}
+
+impl Waits {
+    fn new(numbers: &Arc<Numbers>) -> Self {
+        Self { before: numbers.waiting.fetch_add(1, Ordering::Relaxed), numbers: Arc::clone(numbers) }
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.numbers.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Numbers {
@@ -371,49 +383,42 @@ impl Store {
         self.numbers.flushes.load(Ordering::Relaxed)
     }
 
-    /// Hands in a transaction; `report` is told the end of it in any case.
-    pub fn submit(&self, changes: Vec<Change>, purpose: Purpose, when: When, report: Report) {
-        // The report is reached through the slot when the inbox drops the message.
-        let slot = Arc::new(std::sync::Mutex::new(Some(report)));
-        let answer = Arc::clone(&slot);
-        let tell = move |slot: &std::sync::Mutex<Option<Report>>, result| {
-            let report = slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            if let Some(report) = report {
-                report(result);
-            }
-        };
-        let numbers = Arc::clone(&self.numbers);
-        let report = Box::new(move |result| {
-            numbers.waiting.fetch_sub(1, Ordering::Relaxed);
-            tell(&answer, result);
-        });
-        let transaction = Transaction { handed_in: Instant::now(), waits_since: None, changes, purpose, report, refused: None };
-        let limit = if purpose == Purpose::Growing { LIMIT } else { FREEING_LIMIT };
-        let pushed = match self.numbers.waiting.fetch_add(1, Ordering::Relaxed) {
-            waiting if waiting >= limit => Err(Refused::Full),
-            _ if when == When::Now => self.inbox.push(Message::Commit(transaction, when)),
-            // The flush to come wakes the thread, once instead of twice.
-            _ => self.inbox.leave(Message::Commit(transaction, when)),
-        };
-        if let Err(refused) = pushed {
-            self.numbers.waiting.fetch_sub(1, Ordering::Relaxed);
-            let refusal = StoreError::from(refused);
-            meters().committed(refusal.word(), Duration::ZERO);
-            tell(&slot, Err(refusal));
-        }
-    }
-
-    /// Makes changes durable, at once.
+    /// Makes changes durable, at once. What waits meanwhile becomes durable in the same flush.
     ///
     /// # Errors
     /// Nothing of them is in the store then.
     pub async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
-        let (told, durable) = oneshot::channel();
-        let report = Box::new(move |result| {
-            let _ = told.send(result);
-        });
-        self.submit(changes, purpose, When::Now, report);
+        let (answer, durable) = oneshot::channel();
+        self.hand_in(changes, purpose, Some(answer), Message::Commit)?;
         durable.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Has changes made durable with the next commit. What becomes of them is only logged: whatever they say is found out again
+    /// at a start.
+    pub fn note(&self, changes: Vec<Change>) {
+        if let Err(error) = self.hand_in(changes, Purpose::Freeing, None, Message::Note) {
+            tracing::debug!(%error, "what is found out again was not noted");
+        }
+    }
+
+    fn hand_in(
+        &self,
+        changes: Vec<Change>,
+        purpose: Purpose,
+        answer: Option<oneshot::Sender<Result<(), StoreError>>>,
+        message: impl FnOnce(Transaction) -> Message,
+    ) -> Result<(), StoreError> {
+        let limit = if purpose == Purpose::Growing { LIMIT } else { FREEING_LIMIT };
+        let waits = Waits::new(&self.numbers);
+        let full = waits.before >= limit;
+        let (handed_in, waits_since, refused) = (Instant::now(), None, None);
+        let transaction = Transaction { handed_in, waits_since, changes, purpose, answer, waits, refused };
+        let pushed = if full { Err(Refused::Full) } else { self.inbox.push(message(transaction)) };
+        pushed.map_err(|refused| {
+            let refusal = StoreError::from(refused);
+            meters().committed(refusal.word(), Duration::ZERO);
+            refusal
+        })
     }
 
     /// What the file holds now, once all that was handed in before is durable. Read on a connection and a thread of its
@@ -449,12 +454,6 @@ impl Store {
     /// Another program that holds the store up, as it changes.
     pub fn holder(&self) -> watch::Receiver<Option<Holder>> {
         self.holder.clone()
-    }
-
-    /// Makes everything handed in so far durable.
-    pub fn flush(&self) {
-        // A closed store has flushed everything already.
-        let _ = self.inbox.push(Message::Flush);
     }
 
     /// How many transactions wait to become durable.

@@ -23,7 +23,7 @@ use crate::telemetry::meters::OK;
 
 use super::files::{Change as FileChange, Files};
 use super::reserve::Reserve;
-use super::{Holder, Loaded, Message, Numbers, Purpose, StoreError, Transaction, When, failed, io_failed, records, schema};
+use super::{Holder, Loaded, Message, Numbers, Purpose, StoreError, Transaction, failed, io_failed, records, schema};
 
 /// How long a batch waits for another program's write lock before it looks round.
 const SLICE: Duration = Duration::from_secs(1);
@@ -133,11 +133,11 @@ impl Writer {
             let mut due = left;
             for message in taken.drain(..) {
                 match message {
-                    Message::Commit(transaction, when) => {
-                        due |= when == When::Now;
+                    Message::Commit(transaction) => {
+                        due = true;
                         batch.push(transaction);
                     }
-                    Message::Flush => due = true,
+                    Message::Note(transaction) => batch.push(transaction),
                     Message::Check(told) => {
                         due = true;
                         checks.push(told);
@@ -479,6 +479,8 @@ fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
     for one in batch {
         let result = one.refused.map_or_else(|| result.clone(), Err);
         meters().committed(result.as_ref().map_or_else(StoreError::word, |()| OK), one.handed_in.elapsed());
-        points::moment(("report", "durable"), || (one.report)(result));
+        // Its place is free before its answer is known.
+        drop(one.waits);
+        points::moment(("report", "durable"), || one.answer.map(|answer| answer.send(result)));
     }
 }

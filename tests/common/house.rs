@@ -107,8 +107,7 @@ impl House {
                 return Err(error.to_string());
             }
         };
-        let flushing = store.clone();
-        let (hands, mut threads) = hands::start(fake, Arc::new(move || flushing.flush())).expect("threads");
+        let (hands, mut threads) = hands::start(fake).expect("threads");
         threads.push(store_thread);
         let manager = Manager::new(policy(sweep), (store.clone(), loaded), Arc::clone(&hands), links, at);
         let reader = manager.events().read_after(None);
