@@ -13,9 +13,12 @@
 //!                             plan/ (pure) ──► Plan = [Step { op, undo }]
 //!                                  │
 //!                  ┌───────────────┴───────────────┐
-//!                  ▼        at the same time       ▼
-//!         store/: commit the intent        exec on kernel/worker: netlink, taps; namespaces on one of their own
+//!                  ▼         joined                ▼
+//!         store/: commit the intent        exec on kernel/worker: what ends with the process; namespaces on one of their own
 //!                  └───────────────┬───────────────┘
+//!                                  ▼
+//!                   exec on kernel/worker: the rest, or the undo
+//!                                  │
 //!                                  ▼
 //!                        reply, and events ──► SSE, NDJSON, D-Bus signals · counted ──► metrics
 //! ```
@@ -42,12 +45,19 @@
 //!
 //! # The attach
 //!
-//! The intent's commit and the making of a tap overlap, because nothing outlives the process before its record is
-//! durable: until `TUNSETPERSIST` a tap dies with the process, and that is the step that waits
-//! ([`plan::Op::outlives_the_process`]). All else is done before, and looked at; but a tap of several queues, which somebody
-//! else may open and keep meanwhile, is sealed behind it. The last message about the host's side seals the device: it writes
-//! the alias (the store's id and the commit's number) and sets it up. A device without its seal is finished by the next
-//! start; one with it is left alone. The seal comes last rather than with the mark, so that "up" is free to be the port's
+//! 1. `api::nova::attach` reads the body; `Manager::perform` takes the action to `Manager::attach`.
+//! 2. `Manager::bind` checks all that memory can tell, draws MAC and addresses, and claims the port.
+//! 3. `Manager::build` claims the network's bridge where that has to be made, and plans: [`plan::plan`].
+//! 4. `Manager::carry_out_beside` joins `Store::commit` and `Hands::prepare`: the intent becomes durable while the worker does the steps
+//!    that end with the process, and looks at the device.
+//! 5. Both went well: `Hands::finish` does the rest. One failed: `Hands::undo` takes back what was begun, and `Manager::give_up` the record.
+//! 6. `Manager::happen` tells of the new phase, `Manager::readiness` decides which; the reply is the port as it stands.
+//!
+//! The two halves overlap because nothing outlives the process before its record is durable: until `TUNSETPERSIST` a tap dies
+//! with the process, and that is the step that waits ([`plan::Op::outlives_the_process`]). All else is done before; but a tap of
+//! several queues, which another process may open and keep meanwhile, is sealed behind it. The last message about the host's side seals
+//! the device: it writes the alias (the store's id and the commit's number) and sets it up. A device without its seal is finished by the
+//! next start; one with it is left alone. The seal comes last rather than with the mark, so that "up" is free to be the port's
 //! admin state and an unfinished guest is told from one that its owner changed.
 //!
 //! A tap is made without carrier, looked at, and only then set up: set up before, it would owe an RCU grace period under
@@ -56,8 +66,7 @@
 //!
 //! A veth outlives the process at once, so its intent comes first; the guest's namespace is entered meanwhile. The guest's
 //! end is set up before the host's goes into its bridge and is sealed. What enters namespaces has a worker of its own, as a
-//! path may hang: taps and bridges do not wait for it. The threads that change links have processors of their own
-//! ([`threads::part_processors`]), so that the two halves of an attach do go on at the same time.
+//! path may hang: taps and bridges do not wait for it.
 //!
 //! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which has it done
 //! in groups: one RCU barrier (16 ms) serves all that wait. A hand that the kernel keeps is left alone and another goes on.
