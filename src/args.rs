@@ -73,13 +73,11 @@ pub enum Command {
     CheckConfig,
 }
 
-/// The processes that the demo starts besides the daemon.
+/// The process that the demo starts besides the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Role {
     /// The one inside the private namespaces, which shows everything.
     Stage,
-    /// The VM stand-in.
-    Vmm,
 }
 
 impl Args {

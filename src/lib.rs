@@ -79,7 +79,7 @@
 //!
 //! # Rooms
 //!
-//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `clock`, `events`,
+//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `client`, `clock`, `events`,
 //! `inbox`, `pace`, `points`, `service`, `sys`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
@@ -103,7 +103,8 @@
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the order of start and stop |
 //! | [`threads`] | the threads' processors, and what ends when one panics: the process |
-//! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library |
+//! | `client` | HTTP over the daemon's socket, for the demo and `nicctl` |
+//! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library but `client` |
 //!
 //! # Dependencies
 //!
@@ -128,6 +129,7 @@
 pub mod access;
 pub mod api;
 pub mod args;
+mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+#[path = "../client.rs"]
+mod client;
 #[path = "../ctl/mod.rs"]
 mod ctl;
 

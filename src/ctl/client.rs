@@ -7,21 +7,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::{Method, Response, StatusCode};
 use serde_json::Value;
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::events::EventStream;
 use super::refusal::Refusal;
-
-const JSON: &str = "application/json";
-const LINES: &str = "application/x-ndjson";
+use crate::client::{self, Connection, JSON, LINES, Lines};
 
 /// How long an answer may take, the wait in the socket while the daemon starts included: longer than the daemon takes for
 /// anything, so that what is given up is stuck.
@@ -150,15 +143,19 @@ impl Client {
         let call = Call { method: Method::GET, target: "/nicd/v1/events".to_owned() };
         let answer = self.in_time(&call, self.send(&call, LINES, None)).await?;
         if answer.status().is_success() {
-            return Ok(EventStream::new(answer.into_body(), self.socket.clone(), call));
+            return Ok(EventStream::new(Lines::of(answer), self.socket.clone(), call));
         }
-        let (status, body) = self.in_time(&call, self.collect(&call, answer)).await?;
+        let (status, body) =
+            self.in_time(&call, async { client::whole(answer).await.map_err(|error| self.failed(&call, error)) }).await?;
         Err(Refusal::from_answer(status, &body).into())
     }
 
     async fn call(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, ClientError> {
         let call = Call { method, target: target.to_owned() };
-        let exchange = async { self.collect(&call, self.send(&call, JSON, body).await?).await };
+        let exchange = async {
+            let answer = self.send(&call, JSON, body).await?;
+            client::whole(answer).await.map_err(|error| self.failed(&call, error))
+        };
         let (status, body) = self.in_time(&call, exchange).await?;
         if !status.is_success() {
             return Err(Refusal::from_answer(status, &body).into());
@@ -176,35 +173,18 @@ impl Client {
     }
 
     async fn send(&self, call: &Call, accept: &str, body: Option<&Value>) -> Result<Response<Incoming>, ClientError> {
-        let request = request(call, accept, body)?;
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.unanswered(call, source))?;
-        // Its failures also reach the call in flight, which reports them.
-        tokio::spawn(connection);
-        sender.send_request(request).await.map_err(|source| self.unanswered(call, source))
+        let exchange = async { Connection::open(&self.socket).await?.send(&call.method, &call.target, accept, body).await };
+        exchange.await.map_err(|error| self.failed(call, error))
     }
 
-    async fn collect(&self, call: &Call, answer: Response<Incoming>) -> Result<(StatusCode, Bytes), ClientError> {
-        let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(|source| self.unanswered(call, source))?;
-        Ok((status, body.to_bytes()))
+    fn failed(&self, call: &Call, error: client::Error) -> ClientError {
+        let (socket, call) = (self.socket.clone(), call.clone());
+        match error {
+            client::Error::Connect(source) => ClientError::Unreachable { socket, source },
+            client::Error::Exchange(source) => ClientError::Unanswered { socket, call, source },
+            client::Error::Request(source) => ClientError::Unsendable { call, source },
+        }
     }
-
-    fn unanswered(&self, call: &Call, source: hyper::Error) -> ClientError {
-        ClientError::Unanswered { socket: self.socket.clone(), call: call.clone(), source }
-    }
-}
-
-fn request(call: &Call, accept: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, ClientError> {
-    let request = Request::builder().method(&call.method).uri(&call.target).header(HOST, "nicd").header(ACCEPT, accept);
-    let request = match body {
-        Some(body) => request.header(CONTENT_TYPE, JSON).body(Full::from(body.to_string())),
-        None => request.body(Full::default()),
-    };
-    request.map_err(|source| ClientError::Unsendable { call: call.clone(), source })
 }
 
 /// The member of an answer that the answer is about.

@@ -1,13 +1,12 @@
-//! The daemon's event stream, one JSON object to a line. An empty line is the keep-alive and is swallowed here.
+//! The daemon's event stream, one JSON object to a line.
 
 use std::path::PathBuf;
 
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{Call, ClientError};
+use crate::client::Lines;
 
 /// One event, with what this client reads of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -38,31 +37,22 @@ pub struct Event {
 /// Events as they come.
 #[derive(Debug)]
 pub struct EventStream {
-    body: Incoming,
+    lines: Lines,
     socket: PathBuf,
     call: Call,
-    /// What has come of lines not yet handed out. Kept here, so that a read given up half-way loses nothing.
-    unread: Vec<u8>,
 }
 
 impl EventStream {
-    /// The stream in `body`, which `call` on `socket` was answered with.
-    pub fn new(body: Incoming, socket: PathBuf, call: Call) -> Self {
-        Self { body, socket, call, unread: Vec::new() }
+    /// The stream in `lines`, which `call` on `socket` was answered with.
+    pub fn new(lines: Lines, socket: PathBuf, call: Call) -> Self {
+        Self { lines, socket, call }
     }
 
     /// The next event and the line it came in. The stream has no end while the daemon runs, so an end is an error.
     pub async fn next(&mut self) -> Result<(Event, Value), ClientError> {
-        loop {
-            while let Some(line) = take_line(&mut self.unread) {
-                if !line.trim_ascii().is_empty() {
-                    return self.parse(&line);
-                }
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => self.unread.extend(frame.into_data().unwrap_or_default()),
-                Some(Err(_)) | None => return Err(ClientError::StreamEnded { socket: self.socket.clone() }),
-            }
+        match self.lines.next().await {
+            Some(line) => self.parse(&line),
+            None => Err(ClientError::StreamEnded { socket: self.socket.clone() }),
         }
     }
 
@@ -74,25 +64,9 @@ impl EventStream {
     }
 }
 
-/// Takes the first complete line, its end included, from what has come.
-fn take_line(unread: &mut Vec<u8>) -> Option<Vec<u8>> {
-    let end = unread.iter().position(|&byte| byte == b'\n')?;
-    Some(unread.drain(..=end).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_complete_lines_are_taken() {
-        let mut unread = b"\n{\"a\": 1}\n{\"b\"".to_vec();
-        assert_eq!(take_line(&mut unread), Some(b"\n".to_vec()));
-        assert_eq!(take_line(&mut unread), Some(b"{\"a\": 1}\n".to_vec()));
-        assert_eq!(take_line(&mut unread), None);
-        unread.extend(b": 2}\n");
-        assert_eq!(take_line(&mut unread), Some(b"{\"b\": 2}\n".to_vec()));
-    }
 
     #[test]
     fn absent_null_and_unknown_members_are_borne() {

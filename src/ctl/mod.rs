@@ -8,8 +8,8 @@
 //! ```
 //!
 //! It holds no state, needs no privileges of its own and decides nothing the daemon decides: a value is checked here
-//! only as far as it must be understood to be sent. It shares no code with the daemon, so that what it can do, any
-//! client of the socket can.
+//! only as far as it must be understood to be sent. It shares no code with the daemon but the HTTP client, so that what it
+//! can do, any client of the socket can.
 
 mod args;
 mod client;

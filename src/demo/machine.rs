@@ -1,32 +1,27 @@
-//! The VM stand-in as the stage sees it: a process that is told things and reports.
+//! The VM stand-in as the stage sees it: a thread that is told things and reports.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
 
 use crate::model::{LinkName, Mac};
 
 use super::clock::Moment;
 use super::failure::{Failure, trouble};
-use super::host::SELF;
 use super::traffic::Tally;
+use super::vmm;
 
 /// How long a report is waited for.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What it is told: a line of JSON each.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// What it is told.
+#[derive(Debug)]
 pub(super) enum Order {
-    /// Comes first: open this NIC.
-    Open(Card),
     /// Ping an address so many times.
     Ping(IpAddr, u16),
     /// Close the NIC.
@@ -34,7 +29,7 @@ pub(super) enum Order {
 }
 
 /// A NIC as a VMM is told of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) struct Card {
     /// The tap.
     pub(super) device: LinkName,
@@ -48,9 +43,8 @@ pub(super) struct Card {
     pub(super) mtu: usize,
 }
 
-/// What it reports: a line of JSON each.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// What it reports.
+#[derive(Debug)]
 pub(super) enum Report {
     /// The tap is open; it began to open it then.
     Opened(Moment),
@@ -60,53 +54,40 @@ pub(super) enum Report {
     Unplugged,
 }
 
+/// The stand-in's end: its orders, with an octet on the stream for each, and where it reports.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) orders: Receiver<Order>,
+    pub(super) bell: UnixStream,
+    pub(super) reports: Sender<Result<Report, Failure>>,
+}
+
 /// The running stand-in. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Machine {
-    child: Child,
-    orders: ChildStdin,
-    reports: Receiver<Report>,
+    orders: Sender<Order>,
+    bell: UnixStream,
+    reports: Receiver<Result<Report, Failure>>,
 }
 
 impl Machine {
-    /// Starts one, which opens nothing yet.
-    pub(super) fn start() -> Result<Self, Failure> {
+    /// Starts one, which opens its NIC; answers when it began to.
+    pub(super) fn start(card: Card) -> Result<(Self, Moment), Failure> {
         let failed = || trouble::<std::io::Error>("starting the VM stand-in");
-        let mut child = Command::new(SELF)
-            .arg0("nicd-demo-vm")
-            .args(["demo", "--role", "vmm"])
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(failed())?;
-        let (Some(orders), Some(said)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(failed()(std::io::ErrorKind::BrokenPipe.into()));
-        };
-        let (sender, reports) = sync_channel(4);
-        let listen = move || {
-            let lines = BufReader::new(said).lines().map_while(Result::ok);
-            for report in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
-                if sender.send(report).is_err() {
-                    return;
-                }
-            }
-        };
-        thread::Builder::new().name("vm".to_owned()).spawn(listen).map_err(failed())?;
-        Ok(Self { child, orders, reports })
-    }
-
-    /// Has it open its NIC; answers when it began to.
-    pub(super) fn open(&mut self, card: Card) -> Result<Moment, Failure> {
-        match self.order(&Order::Open(card))? {
-            Report::Opened(at) => Ok(at),
+        let (bell, heard) = UnixStream::pair().map_err(failed())?;
+        let ((orders, taken), (reports, read)) = (channel(), channel());
+        let told = Told { orders: taken, bell: heard, reports };
+        thread::Builder::new().name("vm".to_owned()).spawn(move || vmm::run(&card, &told)).map_err(failed())?;
+        let machine = Self { orders, bell, reports: read };
+        match machine.report()? {
+            Report::Opened(at) => Ok((machine, at)),
             other => Err(unexpected(&other)),
         }
     }
 
     /// Has it ping.
     pub(super) fn ping(&mut self, to: IpAddr, count: u16) -> Result<Tally, Failure> {
-        match self.order(&Order::Ping(to, count))? {
+        match self.order(Order::Ping(to, count))? {
             Report::Pinged(tally) => Ok(tally),
             other => Err(unexpected(&other)),
         }
@@ -114,33 +95,23 @@ impl Machine {
 
     /// Has it close its NIC.
     pub(super) fn unplug(&mut self) -> Result<(), Failure> {
-        match self.order(&Order::Unplug)? {
+        match self.order(Order::Unplug)? {
             Report::Unplugged => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
 
-    fn order(&mut self, order: &Order) -> Result<Report, Failure> {
-        let failed = || trouble::<std::io::Error>("telling the VM stand-in");
-        let mut line = serde_json::to_vec(order).map_err(|error| failed()(error.into()))?;
-        line.push(b'\n');
-        self.orders.write_all(&line).map_err(failed())?;
+    fn order(&mut self, order: Order) -> Result<Report, Failure> {
+        self.orders.send(order).map_err(trouble("telling the VM stand-in"))?;
+        self.bell.write_all(b"!").map_err(trouble("telling the VM stand-in"))?;
         self.report()
     }
 
     fn report(&self) -> Result<Report, Failure> {
-        self.reports.recv_timeout(LIMIT).map_err(trouble("waiting for the VM stand-in"))
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // Whether it ran still or had ended by itself does not matter here.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.reports.recv_timeout(LIMIT).map_err(trouble::<RecvTimeoutError>("waiting for the VM stand-in"))?
     }
 }
 
 fn unexpected(report: &Report) -> Failure {
-    Failure::Trouble { doing: "the VM stand-in".to_owned(), said: format!("{report:?} was not expected now") }
+    trouble("the VM stand-in")(format!("{report:?} was not expected now"))
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  nicd demo ─► stage (pid 1 of a pid namespace, own network and mounts) ─► nicd, the daemon as always, restarted twice
-//!   stays on the     │  client, events, pings, proof                    └► the VM stand-in: opens the tap, speaks IP
-//!   host, judges     └► thread in the guest's namespace
+//!   stays on the     │  client, events, pings, proof
+//!   host, judges     ├► thread in the guest's namespace
+//!                    └► thread of the VM stand-in: opens the tap, speaks IP
 //! ```
 //!
 //! Every process is this program, and nothing else is run. Whatever the demo makes lives in namespaces that end with the
@@ -21,7 +22,6 @@ mod failure;
 mod follower;
 mod guest;
 mod host;
-mod http;
 mod machine;
 mod page;
 mod proof;
@@ -40,7 +40,6 @@ pub fn run(role: Option<Role>) -> Result<(), Exit> {
     let result = match role {
         None => host::run(),
         Some(Role::Stage) => stage::run(),
-        Some(Role::Vmm) => vmm::run(),
     };
     result.map_err(|failure| failure.tell())
 }

@@ -10,7 +10,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
-use serde::{Deserialize, Serialize};
 
 use super::clock::{Moment, Took};
 use super::echo::{self, Echo};
@@ -26,7 +25,7 @@ const STEP: Duration = Duration::from_millis(2);
 pub(super) const RATE: u32 = 500;
 
 /// What became of some pings sent one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tally {
     /// How many were sent.
     pub(super) sent: u16,

@@ -3,9 +3,10 @@
 
 mod card;
 
-use std::io::{self, Write};
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,7 +19,7 @@ use smoltcp::wire::{EthernetAddress, IpCidr};
 use super::clock::Moment;
 use super::echo::{self, Echo};
 use super::failure::{Failure, trouble};
-use super::machine::{Card, Order, Report};
+use super::machine::{Card, Order, Report, Told};
 use super::traffic::{LIMIT, Tally};
 
 use card::Nic;
@@ -26,80 +27,35 @@ use card::Nic;
 /// What echoes of this guest carry.
 const IDENT: u16 = 0x6e64;
 
-/// Serves the orders on standard input until it ends.
-pub(super) fn run() -> Result<(), Failure> {
-    let mut orders = Orders::default();
-    let Some(Order::Open(card)) = orders.wait()? else { return Ok(()) };
+/// Opens the NIC and serves the orders until the one who gives them is gone, or the NIC is.
+pub(super) fn run(card: &Card, told: &Told) {
+    // Nobody is left to be told.
+    let _ = told.reports.send(serve(card, told));
+}
+
+fn serve(card: &Card, told: &Told) -> Result<Report, Failure> {
+    let report = |report| told.reports.send(Ok(report)).map_err(trouble("reporting"));
     let at = Moment::now();
-    let mut vm = Vm::boot(&card)?;
-    report(&Report::Opened(at))?;
+    let mut vm = Vm::boot(card)?;
+    report(Report::Opened(at))?;
     loop {
         vm.step();
         if vm.nic.is_unplugged() {
-            return report(&Report::Unplugged);
+            return Ok(Report::Unplugged);
         }
-        match orders.take()? {
-            Some(Order::Ping(to, count)) => {
-                let tally = vm.ping(to, count)?;
-                report(&Report::Pinged(tally))?;
-            }
-            Some(Order::Unplug) => {
+        match told.orders.try_recv() {
+            Err(TryRecvError::Empty) => vm.wait(Some(told.bell.as_fd()), LIMIT)?,
+            Err(TryRecvError::Disconnected) => return Ok(Report::Unplugged),
+            Ok(Order::Unplug) => {
                 drop(vm);
-                return report(&Report::Unplugged);
+                return Ok(Report::Unplugged);
             }
-            Some(Order::Open(_)) => {}
-            None if orders.ended => return Ok(()),
-            None => vm.wait(Some(io::stdin().as_fd()), LIMIT)?,
-        }
-    }
-}
-
-fn report(report: &Report) -> Result<(), Failure> {
-    let line = serde_json::to_string(report).map_err(trouble("reporting"))?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::Output)
-}
-
-/// Lines of standard input, read without a buffer that a `poll` would not know of.
-#[derive(Debug, Default)]
-struct Orders {
-    unread: Vec<u8>,
-    ended: bool,
-}
-
-impl Orders {
-    /// The next order; none at the end.
-    fn wait(&mut self) -> Result<Option<Order>, Failure> {
-        loop {
-            match self.take()? {
-                None if !self.ended => ready(&mut [PollFd::new(io::stdin().as_fd(), PollFlags::POLLIN)], LIMIT)?,
-                order => return Ok(order),
+            Ok(Order::Ping(to, count)) => {
+                (&told.bell).read_exact(&mut [0]).map_err(trouble("an order"))?;
+                let tally = vm.ping(to, count)?;
+                report(Report::Pinged(tally))?;
             }
         }
-    }
-
-    /// An order, if one is there.
-    fn take(&mut self) -> Result<Option<Order>, Failure> {
-        let input = io::stdin();
-        let mut waiting = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-        ready(&mut waiting, Duration::ZERO)?;
-        if waiting[0].any().unwrap_or(false) {
-            let mut buffer = [0; 4096];
-            let length = nix::unistd::read(&input, &mut buffer).map_err(trouble("standard input"))?;
-            self.ended = length == 0;
-            self.unread.extend(&buffer[..length]);
-        }
-        let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
-        let line: Vec<u8> = self.unread.drain(..=end).collect();
-        serde_json::from_slice(&line).map(Some).map_err(trouble("an order"))
-    }
-}
-
-/// Waits until a descriptor is ready, at most for `limit`.
-fn ready(descriptors: &mut [PollFd<'_>], limit: Duration) -> Result<(), Failure> {
-    match poll(descriptors, PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO)) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(trouble("waiting")(errno.desc())),
     }
 }
 
@@ -116,7 +72,7 @@ impl Vm {
         let mut nic = Nic::plug(card).map_err(trouble(format!("opening {}", card.device)))?;
         let mut config = Config::new(EthernetAddress(card.mac.0).into());
         config.random_seed = rand::random();
-        let mut stack = Interface::new(config, &mut nic, now());
+        let mut stack = Interface::new(config, &mut nic, Instant::now());
         let mut fit = Ok(());
         stack.update_ip_addrs(|addresses| {
             for network in &card.addresses {
@@ -134,15 +90,18 @@ impl Vm {
 
     /// Handles every frame that is there, and sends what is due.
     fn step(&mut self) {
-        self.stack.poll(now(), &mut self.nic, &mut self.sockets);
+        self.stack.poll(Instant::now(), &mut self.nic, &mut self.sockets);
     }
 
     /// Waits for a frame, for `other`, or until the stack has something to do.
     fn wait(&mut self, other: Option<BorrowedFd<'_>>, limit: Duration) -> Result<(), Failure> {
-        let due = self.stack.poll_delay(now(), &self.sockets).map_or(limit, Duration::from);
+        let due = self.stack.poll_delay(Instant::now(), &self.sockets).map_or(limit, Duration::from);
         let mut descriptors = vec![PollFd::new(self.nic.as_fd(), PollFlags::POLLIN)];
         descriptors.extend(other.map(|other| PollFd::new(other, PollFlags::POLLIN)));
-        ready(&mut descriptors, due.min(limit))
+        match poll(&mut descriptors, PollTimeout::try_from(due.min(limit)).unwrap_or(PollTimeout::ZERO)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(trouble("waiting")(errno.desc())),
+        }
     }
 
     fn ping(&mut self, to: IpAddr, count: u16) -> Result<Tally, Failure> {
@@ -173,8 +132,4 @@ impl Vm {
         }
         false
     }
-}
-
-fn now() -> Instant {
-    Instant::from_micros(Moment::now().micros())
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::demo::client::{Client, text};
@@ -22,7 +23,7 @@ pub(super) fn start<'a>(mut page: Page, place: &'a Place, ready: UnixDatagram, b
     let (daemon, took) = Daemon::start(place, &ready)?;
     page.claim(Ok(format!("ready for requests {took} after its start (pid {})", daemon.pid())))?;
     page.claim(untouched(bare, "starting changes nothing")?)?;
-    let client = Client::new(&place.socket);
+    let client = Client::new(&place.socket)?;
     let follower = Follower::start(&place.socket)?;
     Ok(Stage { page, place, ready, daemon: Some(daemon), client, follower })
 }
@@ -30,11 +31,11 @@ pub(super) fn start<'a>(mut page: Page, place: &'a Place, ready: UnixDatagram, b
 /// A network of both families; answers its id.
 pub(super) fn network(stage: &mut Stage<'_>, bare: &Bare) -> Result<String, Failure> {
     stage.page.chapter("A network, asked for in OpenStack Neutron's words: POST /v2.0/networks, POST /v2.0/subnets")?;
-    let made = stage.client.call("POST", "/v2.0/networks", Some(&json!({"network": {"name": "demo"}})))?;
+    let made = stage.client.call(Method::POST, "/v2.0/networks", Some(&json!({"network": {"name": "demo"}})))?;
     let id = text(&made.body, "/network/id")?;
     for (cidr, version) in [(V4, 4), (V6, 6)] {
         let body = json!({"subnet": {"network_id": id, "cidr": cidr, "ip_version": version}});
-        stage.client.call("POST", "/v2.0/subnets", Some(&body))?;
+        stage.client.call(Method::POST, "/v2.0/subnets", Some(&body))?;
     }
     stage.page.claim(Ok(format!("made in {}, with the subnets {V4} and {V6}", made.took)))?;
     stage.page.claim(untouched(bare, "nothing is built before it is needed")?)?;
@@ -76,9 +77,9 @@ fn attach_one(
     wanted: &'static str,
 ) -> Result<Nic, Failure> {
     let name = called(Some(id));
-    stage.client.call("PUT", &format!("/nicd/v1/servers/{id}"), Some(&server(name, guest)))?;
+    stage.client.call(Method::PUT, &format!("/nicd/v1/servers/{id}"), Some(&server(name, guest)))?;
     let body = json!({"interfaceAttachment": {"net_id": network}});
-    let answer = stage.client.call("POST", &interfaces(id), Some(&body))?;
+    let answer = stage.client.call(Method::POST, &interfaces(id), Some(&body))?;
     stage.until(answer.at, |event| event.event == "port.status")?;
     let nic = Nic::read(stage, id, &text(&answer.body, "/interfaceAttachment/port_id")?)?;
     let status = text(&answer.body, "/interfaceAttachment/port_state")?;
@@ -91,8 +92,7 @@ fn attach_one(
 pub(super) fn boot(stage: &mut Stage<'_>, nic: &Nic) -> Result<Machine, Failure> {
     stage.page.chapter("The VM starts: a stand-in with an IP stack of its own opens the tap, as QEMU would")?;
     stage.page.note("Only now can frames pass, and only now is the NIC called ACTIVE. The kernel tells; nothing is polled.")?;
-    let mut vm = Machine::start()?;
-    let at = vm.open(nic.card()?)?;
+    let (vm, at) = Machine::start(nic.card()?)?;
     let active = stage.until(at, |event| event.new.as_deref() == Some("ACTIVE"))?;
     stage.page.claim(Ok(format!("a client knew of it {} after the VM began to open its tap", active.since(at))))?;
     Ok(vm)

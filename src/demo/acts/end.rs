@@ -1,5 +1,6 @@
 //! The last acts: everything goes, and others than nicd say that it has.
 
+use hyper::Method;
 use nix::sys::signal::Signal;
 
 use crate::demo::failure::{Failure, trouble};
@@ -21,7 +22,7 @@ pub(super) fn detach(stage: &mut Stage<'_>, vm: &mut Machine, nics: [&Nic; 2], n
     vm.unplug()?;
     stage.page.claim(Ok("the VM stand-in closed its tap first: nothing is deleted under a process that holds it".to_owned()))?;
     for nic in nics {
-        let answer = stage.client.call("DELETE", &format!("{}/{}", interfaces(nic.server), nic.port), None)?;
+        let answer = stage.client.call(Method::DELETE, &format!("{}/{}", interfaces(nic.server), nic.port), None)?;
         let gone = stage.until(answer.at, |event| event.event == "port.deleted")?.since(answer.at);
         let name = called(Some(nic.server));
         stage
@@ -29,9 +30,9 @@ pub(super) fn detach(stage: &mut Stage<'_>, vm: &mut Machine, nics: [&Nic; 2], n
             .claim(Ok(format!("{name}: answered {} after {}; the device was gone after {gone}", answer.status, answer.took)))?;
     }
     for nic in nics {
-        stage.client.call("DELETE", &format!("/nicd/v1/servers/{}", nic.server), None)?;
+        stage.client.call(Method::DELETE, &format!("/nicd/v1/servers/{}", nic.server), None)?;
     }
-    let answer = stage.client.call("DELETE", &format!("/v2.0/networks/{network}"), None)?;
+    let answer = stage.client.call(Method::DELETE, &format!("/v2.0/networks/{network}"), None)?;
     stage.page.claim(Ok(format!("both servers are forgotten; the network went with its bridge in {}", answer.took)))
 }
 

@@ -1,0 +1,128 @@
+//! HTTP/1.1 with JSON over a Unix socket, as nicd's own clients speak it: `nicctl` and the demo. It uses nothing of the daemon's.
+
+use std::io;
+use std::path::Path;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// The media type of JSON.
+pub const JSON: &str = "application/json";
+
+/// The media type of a stream of JSON objects, one to a line.
+pub const LINES: &str = "application/x-ndjson";
+
+/// A call that was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody is at the socket.
+    #[error(transparent)]
+    Connect(#[from] io::Error),
+    /// The connection ended, or what came was not HTTP, before the answer was complete.
+    #[error(transparent)]
+    Exchange(#[from] hyper::Error),
+    /// HTTP cannot carry the request.
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+}
+
+/// One connection, on which one call follows the other.
+#[derive(Debug)]
+pub struct Connection(SendRequest<Full<Bytes>>);
+
+impl Connection {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Connect`], or what came at once was not HTTP.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let stream = UnixStream::connect(path).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Its failures also reach the call in flight, which reports them.
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`Error::Exchange`] or [`Error::Request`].
+    pub async fn send(
+        &mut self,
+        method: &Method,
+        target: &str,
+        accept: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Error> {
+        let request = Request::builder().method(method).uri(target).header(HOST, "nicd").header(ACCEPT, accept);
+        let request = match body {
+            Some(body) => request.header(CONTENT_TYPE, JSON).body(Full::from(body.to_string())),
+            None => request.body(Full::default()),
+        };
+        self.0.ready().await?;
+        Ok(self.0.send_request(request?).await?)
+    }
+}
+
+/// The status and the whole body of an answer.
+///
+/// # Errors
+/// [`Error::Exchange`].
+pub async fn whole(answer: Response<Incoming>) -> Result<(StatusCode, Bytes), Error> {
+    let status = answer.status();
+    Ok((status, answer.into_body().collect().await?.to_bytes()))
+}
+
+/// The lines of an answer that has no end.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    /// What has come of lines not yet handed out. Kept here, so that a read given up half-way loses nothing.
+    unread: Vec<u8>,
+}
+
+impl Lines {
+    /// The lines of this answer's body.
+    pub fn of(answer: Response<Incoming>) -> Self {
+        Self { body: answer.into_body(), unread: Vec::new() }
+    }
+
+    /// The next line that is not empty, as an empty one is the keep-alive; none when the connection has ended.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            while let Some(line) = take_line(&mut self.unread) {
+                if !line.trim_ascii().is_empty() {
+                    return Some(line);
+                }
+            }
+            self.unread.extend(self.body.frame().await?.ok()?.into_data().unwrap_or_default());
+        }
+    }
+}
+
+/// Takes the first complete line, its end included, from what has come.
+fn take_line(unread: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let end = unread.iter().position(|&byte| byte == b'\n')?;
+    Some(unread.drain(..=end).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_complete_lines_are_taken() {
+        let mut unread = b"\n{\"a\": 1}\n{\"b\"".to_vec();
+        assert_eq!(take_line(&mut unread), Some(b"\n".to_vec()));
+        assert_eq!(take_line(&mut unread), Some(b"{\"a\": 1}\n".to_vec()));
+        assert_eq!(take_line(&mut unread), None);
+        unread.extend(b": 2}\n");
+        assert_eq!(take_line(&mut unread), Some(b"{\"b\": 2}\n".to_vec()));
+    }
+}
