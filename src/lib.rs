@@ -113,7 +113,7 @@
 //! | event loop, log | `tokio`, `tokio-util`, `tracing`, `tracing-subscriber`, `futures-util` | the field's own |
 //! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the field's own; `jiff` for RFC 3339 |
 //! | command line | `clap`, `clap_complete` | env, help and completion from one declaration |
-//! | netlink | `netlink-sys` | a socket; the messages are our own (`kernel/wire`): several in one send, each answered by itself, and a reader that no unknown attribute can stop |
+//! | netlink | `rtnetlink` (its builders), `netlink-packet-route`, `netlink-packet-core`, `netlink-sys` | the field's own types, which encode and decode every message that they have. The transport is our own (`kernel/socket`), as `rtnetlink`'s sends no two messages in one; so is the walk through a message (`kernel/message`), as theirs gives up a whole message for one attribute. `kernel/untyped` has what they lack |
 //! | system calls | `nix`, `libc` | safe wrappers; what has none is in `sys` |
 //! | addresses | `macaddr`, `ipnetwork` | parsing and ranges |
 //! | HTTP | `axum` over `hyper`, `hyper-util`, `http-body-util`, `tower` | Unix listeners with our own limits around hyper |

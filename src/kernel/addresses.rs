@@ -3,12 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use netlink_packet_core::{NLM_F_DUMP, Parseable};
+use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage, AddressProtocol};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
 use super::Trouble;
 use super::answer::{Failure, Part};
+use super::message::{Batch, Read, attributes};
 use super::routes;
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::{self, Batch};
 use crate::plan::{Address, HostAddress, HostUse, Kind, LinkSeen};
 
 /// Length of `struct ifaddrmsg`.
@@ -67,62 +70,51 @@ impl Told {
 /// The addresses of one link, or with 0 of all. A socket without strict checks gives all.
 fn told(netlink: &mut Netlink, index: u32) -> Result<Vec<Told>, Failure> {
     let ask = || {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
         let mut batch = Batch::default();
-        let [a, b, c, d] = index.to_ne_bytes();
-        batch.add(Part::Look, RTM_GETADDR, NLM_F_DUMP, &[AF_UNSPEC, 0, 0, 0, a, b, c, d], |_| {});
+        batch.add(Part::Look, NLM_F_DUMP, RouteNetlinkMessage::GetAddress(message));
         batch
     };
-    netlink.dump(ask, |body| read(body).filter(|told| index == 0 || told.index == index))
-}
-
-/// A request for a dump, whose fixed part of this length says nothing but the family.
-pub(super) fn asking(kind: u16, family: u8, length: usize) -> Batch {
-    let mut fixed = vec![0; length];
-    fixed[0] = family;
-    let mut batch = Batch::default();
-    batch.add(Part::Look, kind, NLM_F_DUMP, &fixed, |_| {});
-    batch
+    netlink.dump(ask, |body| Ok(read(body)?.filter(|told| index == 0 || told.index == index)))
 }
 
 impl Batch {
     /// Takes an address off the link with this index. One that is not there is EADDRNOTAVAIL.
     pub(super) fn unaddress(&mut self, index: u32, address: Address) {
-        let [a, b, c, d] = index.to_ne_bytes();
-        let fixed = [family(address.ip), address.prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d];
-        self.add(Part::Stale, RTM_DELADDR, 0, &fixed, |f| f.put(IFA_LOCAL, &octets(address.ip)));
+        let mut message = AddressMessage::default();
+        message.header =
+            AddressHeader { family: family(address.ip), prefix_len: address.prefix, index, ..AddressHeader::default() };
+        message.attributes = vec![AddressAttribute::Local(address.ip)];
+        self.add(Part::Stale, 0, RouteNetlinkMessage::DelAddress(message));
     }
 }
 
 /// The family of an address.
-pub(super) fn family(ip: IpAddr) -> u8 {
+fn family(ip: IpAddr) -> AddressFamily {
     match ip {
-        IpAddr::V4(_) => AF_INET,
-        IpAddr::V6(_) => AF_INET6,
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
 
-/// The octets of an address, in the network's order.
-pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
+/// Reads an RTM_NEWADDR; none where it names no address.
+fn read(body: &[u8]) -> Read<Told> {
+    let header = AddressHeader::parse(body)?;
+    let (mut local, mut peer, mut by_kernel) = (None, None, false);
+    for attribute in attributes(body, IFADDRMSG).filter_map(|attribute| AddressAttribute::parse(&attribute).ok()) {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(ip),
+            AddressAttribute::Address(ip) => peer = Some(ip),
+            AddressAttribute::Protocol(protocol) => {
+                use AddressProtocol::{LinkLocal, Loopback, RouterAnnouncement};
+                by_kernel = matches!(protocol, Loopback | RouterAnnouncement | LinkLocal);
+            }
+            _ => {}
+        }
     }
-}
-
-fn read(body: &[u8]) -> Option<Told> {
-    let index = wire::u32_at(body, 4)?;
-    let field = |wanted| wire::fields_behind(body, IFADDRMSG).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let ip = ip_of(field(IFA_LOCAL).or_else(|| field(IFA_ADDRESS))?)?;
-    let peer = field(IFA_ADDRESS).and_then(ip_of);
-    let by_kernel =
-        field(IFA_PROTO).and_then(|proto| wire::u8_at(proto, 0)).is_some_and(|proto| proto != 0 && proto <= IFAPROT_KERNEL_LL);
-    Some(Told { index, address: Address { ip, prefix: wire::u8_at(body, 1)? }, peer, by_kernel })
-}
-
-/// Four or sixteen octets as an address.
-pub(super) fn ip_of(octets: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
+    let told = |ip| Told { index: header.index, address: Address { ip, prefix: header.prefix_len }, peer, by_kernel };
+    Ok(local.or(peer).map(told))
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use netlink_packet_core::{ErrorBuffer, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE};
 use nix::errno::Errno;
 
-use super::uapi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG};
-use super::wire::{self, Message};
+use super::message::{self, Message};
+use super::untyped::NLMSGERR_ATTR_MSG;
 use super::{DESCRIPTORS_REMEDY, OpError, Trouble, modules, no_descriptors};
 use crate::model::Mac;
 use crate::plan::{Address, Op, Route};
@@ -102,6 +103,11 @@ impl fmt::Display for Part {
     }
 }
 
+/// Length of the errno that an answer begins with.
+const ERRNO: usize = 4;
+/// Length of `struct nlmsghdr`.
+const NLMSGHDR: usize = 16;
+
 /// One message's refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -114,24 +120,29 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads an `NLMSG_ERROR`; none when it acknowledges.
+    /// Reads an `NLMSG_ERROR` or `NLMSG_DONE`; none when it acknowledges.
     pub(super) fn read(part: Part, message: &Message<'_>) -> Option<Self> {
-        let code = wire::u32_at(message.body, 0)?.cast_signed();
-        (code != 0).then(|| Self { part, errno: Errno::from_raw(code.saturating_neg()), text: said(message) })
+        let errno = match ErrorBuffer::new_checked(message.payload()) {
+            Ok(answer) => Errno::from_raw(answer.code()?.get().saturating_neg()),
+            // The end of a dump need not have an errno.
+            Err(_) if message.message_type() == NLMSG_DONE => return None,
+            Err(_) => Errno::EBADMSG,
+        };
+        Some(Self { part, errno, text: said(message) })
     }
 }
 
-/// The text among the attributes behind the echoed request (`netlink_ack`, net/netlink/af_netlink.c).
+/// The text among the attributes behind the echoed request (`netlink_ack`, net/netlink/af_netlink.c). The crate does not read it.
 fn said(message: &Message<'_>) -> Option<String> {
-    if message.flags & NLM_F_ACK_TLVS == 0 {
+    if message.flags() & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    let echoed = match message.flags & NLM_F_CAPPED {
-        0 => usize::try_from(wire::u32_at(message.body, 4)?).ok()?.max(16),
-        _ => 16,
+    let echo = message.payload().get(ERRNO..)?;
+    let length = match message.flags() & NLM_F_CAPPED {
+        0 => usize::try_from(u32::from_ne_bytes(*echo.first_chunk()?)).ok()?.max(NLMSGHDR),
+        _ => NLMSGHDR,
     };
-    let behind = message.body.get(echoed.checked_next_multiple_of(4)?.checked_add(4)?..)?;
-    wire::field(behind, NLMSGERR_ATTR_MSG).map(wire::text)
+    message::find(echo, length.checked_next_multiple_of(4)?, NLMSGERR_ATTR_MSG).map(message::text)
 }
 
 /// Why something was not done.
@@ -248,15 +259,32 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::{NLMSG_ERROR, NetlinkBuffer};
     use proptest::prelude::*;
 
     use super::*;
     use crate::kernel::NetnsError;
 
+    /// An answer with this body.
+    fn answer(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; NLMSGHDR + body.len()];
+        let length = u32::try_from(bytes.len()).unwrap();
+        let mut message = NetlinkBuffer::new(&mut bytes);
+        message.set_length(length);
+        message.set_message_type(kind);
+        message.set_flags(flags);
+        message.payload_mut().copy_from_slice(body);
+        bytes
+    }
+
+    fn read(part: Part, bytes: &[u8]) -> Option<Refusal> {
+        Refusal::read(part, &NetlinkBuffer::new_checked(bytes).unwrap())
+    }
+
     proptest! {
         #[test]
         fn arbitrary_answers_never_panic(body in proptest::collection::vec(any::<u8>(), 0..80), flags in any::<u16>()) {
-            let _ = Refusal::read(Part::Look, &Message { kind: 2, flags, seq: 1, body: &body });
+            let _ = read(Part::Look, &answer(NLMSG_ERROR, flags, &body));
         }
     }
 
@@ -268,8 +296,7 @@ mod tests {
             body.extend_from_slice(&u32::try_from(24).unwrap().to_ne_bytes());
             body.resize(4 + request, 0);
             body.extend_from_slice(&tlv);
-            let message = Message { kind: 2, flags: flags | NLM_F_ACK_TLVS, seq: 1, body: &body };
-            let refusal = Refusal::read(Part::Create, &message).unwrap();
+            let refusal = read(Part::Create, &answer(NLMSG_ERROR, flags | NLM_F_ACK_TLVS, &body)).unwrap();
             assert_eq!((refusal.errno, refusal.text.as_deref()), (Errno::EEXIST, Some("why?")));
             assert_eq!(Failure::from(refusal).trouble, Trouble::Taken);
         }
@@ -291,6 +318,12 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_no_refusal() {
-        assert_eq!(Refusal::read(Part::Look, &Message { kind: 2, flags: 0, seq: 1, body: &[0; 20] }), None);
+        assert_eq!(read(Part::Look, &answer(NLMSG_ERROR, 0, &[0; 20])), None);
+        assert_eq!(read(Part::Look, &answer(NLMSG_DONE, 0, &[])), None);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_no_acknowledgement() {
+        assert_eq!(read(Part::Look, &answer(NLMSG_ERROR, 0, &[0; 3])).map(|refusal| refusal.errno), Some(Errno::EBADMSG));
     }
 }

@@ -1,16 +1,21 @@
 //! Agent-made bridges. One sends no frame and has no address of its own: STP and multicast snooping are off, and IPv6
 //! generates no address. It is made down, closed to the host (`nft`), and set up then.
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{BridgeStpState, InfoKind};
+use rtnetlink::{LinkBridge, LinkMessageBuilder};
+use uuid::Uuid;
+
 use super::Who;
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
-use super::links::{self, Target, send_all, shape, tagged};
+use super::links::{self, Target, send_all, shape};
+use super::message::Batch;
 use super::nft::Nft;
-use super::seen::{ifinfo, must_look};
+use super::seen::must_look;
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::Batch;
-use uuid::Uuid;
+use super::untyped;
 
 use crate::model::{LinkName, Mac, NetworkId, names};
 use crate::plan::{Address, BridgeExtras, Kind, Switch};
@@ -38,10 +43,7 @@ impl Bridge<'_> {
             batch.mark(self.index, &altname);
         }
         batch.ip_off(target);
-        batch.set(Part::Link, target, 0, 0, |f| {
-            shape(f, Some(self.mac), Some(self.mtu), None);
-            tagged(f, self.alias);
-        });
+        batch.set(Part::Link, target, |link| untyped::alias(shape(link, Some(self.mac), Some(self.mtu), None), self.alias));
         create::send(netlink, batch, Made { index: self.index, name: self.name, altname: &altname })
     }
 
@@ -49,18 +51,12 @@ impl Bridge<'_> {
     /// one that is not is moved by every port (`br_change_mtu`, `br_mtu_auto_adjust`, net/bridge).
     fn message(self, batch: &mut Batch) {
         let provisional = if self.mtu < 65_535 { self.mtu + 1 } else { self.mtu - 1 };
-        batch.add(Part::Create, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, self.index, 0, 0), |f| {
-            f.text(IFLA_IFNAME, self.name.as_str());
-            shape(f, Some(self.mac), Some(provisional), None);
-            f.nest(IFLA_LINKINFO, |f| {
-                f.text(IFLA_INFO_KIND, "bridge");
-                f.nest(IFLA_INFO_DATA, |f| {
-                    f.u32(IFLA_BR_FORWARD_DELAY, 0);
-                    f.u32(IFLA_BR_STP_STATE, 0);
-                    f.u8(IFLA_BR_MCAST_SNOOPING, 0);
-                });
-            });
-        });
+        let bridge = shape(LinkMessageBuilder::<LinkBridge>::new(self.name.as_str()), Some(self.mac), Some(provisional), None)
+            .index(self.index)
+            .forward_delay(0)
+            .stp_state(BridgeStpState::Disabled)
+            .mcast_snooping(false);
+        batch.add(Part::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(bridge.build()));
     }
 }
 
@@ -84,11 +80,9 @@ impl Change<'_> {
         let target = Target::Altname(&altname);
         let mut batch = Batch::default();
         if self.mac.is_some() || self.mtu.is_some() || self.alias.is_some() {
-            batch.set(Part::Link, target, 0, 0, |f| {
-                shape(f, self.mac, self.mtu, None);
-                if let Some(alias) = self.alias {
-                    tagged(f, alias);
-                }
+            batch.set(Part::Link, target, |link| {
+                let link = shape(link, self.mac, self.mtu, None);
+                self.alias.into_iter().fold(link, untyped::alias)
             });
         }
         if self.ip_off {
@@ -102,7 +96,7 @@ impl Change<'_> {
             batch.switch_off(target, self.off);
         }
         if let Some(switch) = self.switch {
-            batch.switch(target, switch, |_| {});
+            batch.switch(target, switch);
         }
         send_all(netlink, batch)
     }
@@ -112,23 +106,17 @@ impl Batch {
     /// Switches off what somebody switched on. Only RTM_NEWLINK reads a bridge's settings, and without NLM_F_CREATE it changes
     /// what is there. What the kernel was built without was not seen on, and is not named.
     fn switch_off(&mut self, target: Target<'_>, off: BridgeExtras) {
-        self.add(Part::Link, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| {
-            target.name(f);
-            f.nest(IFLA_LINKINFO, |f| {
-                f.text(IFLA_INFO_KIND, "bridge");
-                f.nest(IFLA_INFO_DATA, |f| {
-                    if off.stp {
-                        f.u32(IFLA_BR_STP_STATE, 0);
-                    }
-                    if off.vlan_filtering {
-                        f.u8(IFLA_BR_VLAN_FILTERING, 0);
-                    }
-                    if off.multicast_snooping {
-                        f.u8(IFLA_BR_MCAST_SNOOPING, 0);
-                    }
-                });
-            });
-        });
+        let mut bridge = target.name(LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge));
+        if off.stp {
+            bridge = bridge.stp_state(BridgeStpState::Disabled);
+        }
+        if off.vlan_filtering {
+            bridge = bridge.vlan_filtering(false);
+        }
+        if off.multicast_snooping {
+            bridge = bridge.mcast_snooping(false);
+        }
+        self.add(Part::Link, 0, RouteNetlinkMessage::NewLink(bridge.build()));
     }
 }
 

@@ -7,9 +7,9 @@
 
 use super::answer::{Failure, Part};
 use super::links::{Target, already_marked, first_failure, send_all};
+use super::message::Batch;
 use super::seen::look;
 use super::socket::Netlink;
-use super::wire::Batch;
 use super::{Trouble, Who};
 use crate::model::LinkName;
 use crate::plan::Kind;

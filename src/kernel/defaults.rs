@@ -1,12 +1,17 @@
 //! The host's routes that lead to most of the world, in every table, with the links they leave by.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::answer::{Failure, Part};
-use super::routes::{NHMSG, RTMSG, legs};
+use netlink_packet_core::parse_u32;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteType};
+
+use super::answer::Failure;
+use super::message::{Read, attributes, check, find};
+use super::routes::{self, NHMSG, RTMSG, decoded, ip_of, legs};
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::{self, Batch};
+use super::untyped::{NHA_GROUP, NHA_ID, NHA_OIF};
 use crate::plan::{BROAD, BroadRoute};
 
 /// Length of `struct nexthop_grp`.
@@ -15,15 +20,8 @@ const NEXTHOP_GRP: usize = 8;
 /// Routes of the host with a prefix of at most [`BROAD`], v4 and v6, in every table but the local one.
 pub(super) fn broad_routes(netlink: &mut Netlink) -> Result<Vec<BroadRoute>, Failure> {
     let mut routes = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        let ask = || {
-            let mut fixed = [0; RTMSG];
-            fixed[0] = family;
-            let mut batch = Batch::default();
-            batch.add(Part::Look, RTM_GETROUTE, NLM_F_DUMP, &fixed, |_| {});
-            batch
-        };
-        routes.extend(netlink.dump(ask, broad)?);
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        routes.extend(netlink.dump(|| routes::ask_routes(family, None), broad)?);
     }
     // The kernel can be told to name next-hop objects alone (`net.ipv4.nexthop_compat_mode`).
     let objects = match routes.iter().any(|route: &Broad| route.links.is_empty() && route.object.is_some()) {
@@ -54,23 +52,31 @@ impl Broad {
 }
 
 /// One route; none unless it is a broad one.
-fn broad(body: &[u8]) -> Option<Broad> {
-    let (family, length) = (wire::u8_at(body, 0)?, wire::u8_at(body, 1)?);
-    let (table, kind) = (wire::u8_at(body, 4)?, wire::u8_at(body, 7)?);
-    if length > BROAD || kind != RTN_UNICAST {
-        return None;
+fn broad(body: &[u8]) -> Read<Broad> {
+    let header = RouteHeader::parse(body)?;
+    let length = header.destination_prefix_length;
+    if length > BROAD || header.kind != RouteType::Unicast {
+        return Ok(None);
     }
-    let links = legs(body).into_iter().filter_map(|leg| leg.link).collect();
-    let mut route = Broad { v6: family == AF_INET6, table: table.into(), first_octet: 0, length, links, object: None };
-    for (kind, value) in wire::fields_behind(body, RTMSG) {
-        match kind {
-            RTA_TABLE => route.table = wire::u32_at(value, 0)?,
-            RTA_DST => route.first_octet = wire::u8_at(value, 0)?,
-            RTA_NH_ID => route.object = wire::u32_at(value, 0),
+    let links = legs(body)?.into_iter().filter_map(|leg| leg.link).collect();
+    let v6 = header.address_family == AddressFamily::Inet6;
+    let mut route = Broad { v6, table: header.table.into(), first_octet: 0, length, links, object: None };
+    for attribute in attributes(body, RTMSG).filter(|attribute| attribute.kind() != libc::RTA_MULTIPATH) {
+        match decoded(&attribute, header.address_family) {
+            Some(RouteAttribute::Table(table)) => route.table = table,
+            Some(RouteAttribute::Destination(to)) => route.first_octet = ip_of(to).map_or(0, first_octet),
+            Some(RouteAttribute::NhId(object)) => route.object = Some(object),
             _ => {}
         }
     }
-    (route.table != u32::from(RT_TABLE_LOCAL)).then_some(route)
+    Ok(Some(route).filter(|route| route.table != u32::from(libc::RT_TABLE_LOCAL)))
+}
+
+fn first_octet(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[0],
+        IpAddr::V6(ip) => ip.octets()[0],
+    }
 }
 
 /// Next-hop objects: the link of each, and what is in each group.
@@ -89,25 +95,20 @@ impl Objects {
 }
 
 fn objects(netlink: &mut Netlink) -> Result<Objects, Failure> {
-    let ask = || {
-        let mut batch = Batch::default();
-        batch.add(Part::Look, RTM_GETNEXTHOP, NLM_F_DUMP, &[0; NHMSG], |_| {});
-        batch
-    };
     let mut objects = Objects::default();
-    for (id, link, group) in netlink.dump(ask, object)? {
+    for (id, link, group) in netlink.dump(|| routes::ask_objects(None), object)? {
         objects.links.extend(link.map(|link| (id, link)));
         objects.groups.insert(id, group);
     }
     Ok(objects)
 }
 
-fn object(body: &[u8]) -> Option<(u32, Option<u32>, Vec<u32>)> {
-    let field = |wanted| wire::fields_behind(body, NHMSG).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let id = wire::u32_at(field(NHA_ID)?, 0)?;
-    let link = field(NHA_OIF).and_then(|value| wire::u32_at(value, 0));
-    let group = field(NHA_GROUP).unwrap_or_default().chunks_exact(NEXTHOP_GRP).filter_map(|one| wire::u32_at(one, 0));
-    Some((id, link, group.collect()))
+fn object(body: &[u8]) -> Read<(u32, Option<u32>, Vec<u32>)> {
+    check(body, NHMSG)?;
+    let number = |wanted| find(body, NHMSG, wanted).and_then(|value| parse_u32(value).ok());
+    let group = find(body, NHMSG, NHA_GROUP).unwrap_or_default().chunks_exact(NEXTHOP_GRP);
+    let group = group.filter_map(|one| one.first_chunk().map(|object| u32::from_ne_bytes(*object))).collect();
+    Ok(number(NHA_ID).map(|id| (id, number(NHA_OIF), group)))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use libc::{RTM_DELNEIGH, RTM_NEWNEIGH, RTNLGRP_NEIGH};
+use netlink_packet_core::DecodeError;
 use netlink_sys::Socket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,11 +22,11 @@ use tokio::sync::mpsc::Sender;
 
 use super::answer::Failure;
 use super::fdb;
+use super::message::{self, Message};
 use super::nft::Nft;
 use super::seen::Around;
 use super::socket::{Netlink, receive_once};
-use super::uapi::{RTM_DELNEIGH, RTM_NEWNEIGH, RTNLGRP_NEIGH};
-use super::{GuestMacs, Notice, Who, seen, watch, wire};
+use super::{GuestMacs, Notice, Who, seen, watch};
 use crate::model::{Mac, names};
 use crate::points;
 use crate::telemetry::meters;
@@ -148,7 +150,11 @@ impl Entries {
         for _ in 0..MOST {
             let point = points::call(("entries", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
-                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.around.guests)),
+                Ok(bytes) => {
+                    let taken = message::messages(bytes).try_for_each(|event| hints.take(&event?, &self.around.guests));
+                    // What cannot be read is an event that is missing.
+                    self.lost |= taken.is_err();
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
                 // ENOBUFS; anything else is treated the same, as events may be missing.
                 Err(_) => {
@@ -193,77 +199,77 @@ impl Entries {
 }
 
 impl Hints {
-    fn take(&mut self, message: &wire::Message<'_>, guests: &GuestMacs) {
-        if !matches!(message.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
-            return;
+    fn take(&mut self, event: &Message<'_>, guests: &GuestMacs) -> Result<(), DecodeError> {
+        let new = event.message_type() == RTM_NEWNEIGH;
+        if !new && event.message_type() != RTM_DELNEIGH {
+            return Ok(());
         }
-        let Some(told) = fdb::read(message.body).filter(|told| guests.port(told.mac).is_some()) else { return };
-        match message.kind == RTM_NEWNEIGH {
-            true if told.entry().is_some_and(|entry| entry.sticky) && !self.changed.contains(&told.mac) => {
-                self.own.insert(told.mac, told.port);
-            }
-            _ => {
-                self.own.remove(&told.mac);
-                self.changed.insert(told.mac);
-            }
+        let Some(told) = fdb::read(event.payload())?.filter(|told| guests.port(told.mac).is_some()) else { return Ok(()) };
+        if new && told.entry().is_some_and(|entry| entry.sticky) && !self.changed.contains(&told.mac) {
+            self.own.insert(told.mac, told.port);
+        } else {
+            self.own.remove(&told.mac);
+            self.changed.insert(told.mac);
         }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::NetlinkBuffer;
+    use netlink_packet_route::AddressFamily;
+    use netlink_packet_route::RouteNetlinkMessage::{self, DelNeighbour, NewNeighbour};
+    use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
     use uuid::Uuid;
 
     use super::*;
-    use crate::kernel::answer::Part;
-    use crate::kernel::uapi::{AF_BRIDGE, NDA_LLADDR, NDA_MASTER, NTF_STICKY, NUD_NOARP};
-    use crate::kernel::wire::Batch;
+    use crate::kernel::message::tests::sent;
     use crate::model::PortId;
 
     const GUEST: Mac = Mac([0xfa, 0x16, 0x3e, 1, 2, 3]);
 
-    fn event(hints: &mut Hints, kind: u16, mac: Mac, (state, flags): (u16, u8)) {
+    fn event(
+        hints: &mut Hints,
+        kind: fn(NeighbourMessage) -> RouteNetlinkMessage,
+        mac: Mac,
+        state: (NeighbourState, NeighbourFlags),
+    ) {
         let guests = GuestMacs::default();
         guests.insert(PortId(Uuid::from_u128(1)), GUEST);
-        let mut fixed = [0; 12];
-        (fixed[0], fixed[4], fixed[10]) = (AF_BRIDGE, 7, flags);
-        fixed[8..10].copy_from_slice(&state.to_ne_bytes());
-        let mut batch = Batch::default();
-        batch.add(Part::Look, kind, 0, &fixed, |f| {
-            f.put(NDA_LLADDR, &mac.0);
-            f.u32(NDA_MASTER, 3);
-        });
-        let body = &batch.finish(0, false).unwrap()[16..];
-        hints.take(&wire::Message { kind, flags: 0, seq: 0, body }, &guests);
+        let mut message = NeighbourMessage::default();
+        (message.header.family, message.header.ifindex) = (AddressFamily::Bridge, 7);
+        (message.header.state, message.header.flags) = state;
+        message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()), NeighbourAttribute::Controller(3)];
+        hints.take(&NetlinkBuffer::new(&sent(kind(message))[..]), &guests).unwrap();
     }
 
-    /// `linux/neighbour.h`.
-    const NUD_PERMANENT: u16 = 0x80;
-    const OURS: (u16, u8) = (NUD_NOARP, NTF_STICKY);
+    const OURS: (NeighbourState, NeighbourFlags) = (NeighbourState::Noarp, NeighbourFlags::Sticky);
+    const PERMANENT: (NeighbourState, NeighbourFlags) = (NeighbourState::Permanent, NeighbourFlags::empty());
 
     #[test]
     fn what_is_about_no_guest_is_passed_by() {
         let mut hints = Hints::default();
-        event(&mut hints, RTM_NEWNEIGH, Mac([2, 0, 0, 0, 0, 1]), (2, 0));
-        event(&mut hints, RTM_NEWNEIGH, GUEST.host_side(), (NUD_PERMANENT, 0));
+        event(&mut hints, NewNeighbour, Mac([2, 0, 0, 0, 0, 1]), (NeighbourState::Reachable, NeighbourFlags::empty()));
+        event(&mut hints, NewNeighbour, GUEST.host_side(), PERMANENT);
         assert!(hints.changed.is_empty() && hints.own.is_empty());
     }
 
     #[test]
     fn an_entry_as_nicd_makes_it_can_wait_unless_the_guest_had_another() {
         let mut hints = Hints::default();
-        event(&mut hints, RTM_NEWNEIGH, GUEST, OURS);
+        event(&mut hints, NewNeighbour, GUEST, OURS);
         assert!(hints.changed.is_empty() && hints.own == BTreeMap::from([(GUEST, 7)]));
-        event(&mut hints, RTM_DELNEIGH, GUEST, OURS);
-        event(&mut hints, RTM_NEWNEIGH, GUEST, OURS);
+        event(&mut hints, DelNeighbour, GUEST, OURS);
+        event(&mut hints, NewNeighbour, GUEST, OURS);
         assert!(hints.changed.contains(&GUEST) && hints.own.is_empty());
     }
 
     #[test]
     fn an_entry_that_is_a_bridges_own_is_a_change() {
         let mut hints = Hints::default();
-        event(&mut hints, RTM_NEWNEIGH, GUEST, OURS);
-        event(&mut hints, RTM_NEWNEIGH, GUEST, (NUD_PERMANENT, 0));
+        event(&mut hints, NewNeighbour, GUEST, OURS);
+        event(&mut hints, NewNeighbour, GUEST, PERMANENT);
         assert!(hints.changed.contains(&GUEST) && hints.own.is_empty());
     }
 }

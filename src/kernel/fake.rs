@@ -23,7 +23,7 @@ use crate::plan::{
 };
 use crate::points;
 
-use super::uapi::MAX_ALIAS;
+use super::untyped::MAX_ALIAS;
 use super::{Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, no_descriptors};
 
 /// A bridge's port as the kernel makes it.

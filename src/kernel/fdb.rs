@@ -3,11 +3,14 @@
 //! A dump of an FDB goes through all its entries once for each of the bridge's ports, and leaves some out that are there when
 //! others go meanwhile. So an entry is asked for by its MAC, which costs the same however many there are.
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, ParseableParametrized};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
 use super::GuestMacs;
 use super::answer::{Failure, Part};
+use super::message::{Batch, Read, attributes};
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::{self, Batch};
 use crate::model::{Mac, PortId};
 use crate::plan::{FdbEntry, Kind, LinkSeen};
 
@@ -23,8 +26,7 @@ pub(super) struct Told {
     pub(super) vlan: u16,
     /// The index of the port it leads to; the bridge's own for none.
     pub(super) port: u32,
-    /// Its state (`NUD_…`).
-    state: u16,
+    state: NeighbourState,
     sticky: bool,
 }
 
@@ -32,32 +34,27 @@ impl Told {
     /// The same as an entry that leads somewhere and stays.
     pub(super) fn entry(self) -> Option<FdbEntry> {
         let Self { mac, vlan, sticky, .. } = self;
-        (self.state & NUD_NOARP != 0).then_some(FdbEntry { mac, vlan, sticky })
+        (self.state == NeighbourState::Noarp).then_some(FdbEntry { mac, vlan, sticky })
     }
 }
 
 /// Reads an RTM_NEWNEIGH or RTM_DELNEIGH about a bridge's FDB; none where it is about something else, as a device's own FDB.
-pub(super) fn read(body: &[u8]) -> Option<Told> {
-    if wire::u8_at(body, 0)? != AF_BRIDGE {
-        return None;
+pub(super) fn read(body: &[u8]) -> Read<Told> {
+    let header = NeighbourHeader::parse(body)?;
+    if header.family != AddressFamily::Bridge {
+        return Ok(None);
     }
-    let mut told = Told {
-        mac: Mac([0; 6]),
-        vlan: 0,
-        port: wire::u32_at(body, 4)?,
-        state: wire::u16_at(body, 8)?,
-        sticky: wire::u8_at(body, 10)? & NTF_STICKY != 0,
-    };
-    let (mut address, mut master) = (false, false);
-    for (kind, value) in wire::fields_behind(body, NDMSG) {
-        match kind {
-            NDA_LLADDR => (told.mac, address) = (Mac(value.try_into().ok()?), true),
-            NDA_VLAN => told.vlan = wire::u16_at(value, 0)?,
-            NDA_MASTER => master = true,
+    let (mut mac, mut vlan, mut in_bridge) = (None, 0, false);
+    for attribute in attributes(body, NDMSG) {
+        match NeighbourAttribute::parse_with_param(&attribute, AddressFamily::Bridge) {
+            Ok(NeighbourAttribute::LinkLayerAddress(address)) => mac = address.try_into().ok().map(Mac),
+            Ok(NeighbourAttribute::Vlan(id)) => vlan = id,
+            Ok(NeighbourAttribute::Controller(_)) => in_bridge = true,
             _ => {}
         }
     }
-    (address && master).then_some(told)
+    let (port, state, sticky) = (header.ifindex, header.state, header.flags.contains(NeighbourFlags::Sticky));
+    Ok(mac.filter(|_| in_bridge).map(|mac| Told { mac, vlan, port, state, sticky }))
 }
 
 /// Notes on devices of ours the entries that their bridge's FDB has for their guest, of what leads to them. None where the kernel
@@ -97,16 +94,11 @@ struct Asked {
 
 impl Batch {
     fn ask_entry(&mut self, Asked { bridge, mac, vlan }: Asked) {
-        let mut fixed = [0; NDMSG];
-        fixed[0] = AF_BRIDGE;
-        fixed[10] = NTF_MASTER;
-        self.add(Part::Fdb(mac), RTM_GETNEIGH, 0, &fixed, |f| {
-            f.put(NDA_LLADDR, &mac.0);
-            f.u32(NDA_MASTER, bridge);
-            if vlan != 0 {
-                f.put(NDA_VLAN, &vlan.to_ne_bytes());
-            }
-        });
+        let mut message = entry(mac);
+        message.header.flags = NeighbourFlags::Controller;
+        message.attributes.push(NeighbourAttribute::Controller(bridge));
+        message.attributes.extend((vlan != 0).then_some(NeighbourAttribute::Vlan(vlan)));
+        self.add(Part::Fdb(mac), 0, RouteNetlinkMessage::GetNeighbour(message));
     }
 
     /// Enters a guest's MAC into the FDB of the bridge that the link with this index is a port of, in each VLAN of the port.
@@ -114,17 +106,25 @@ impl Batch {
     /// the MAC is replaced, be it the bridge's own or another port's. NTF_STICKY keeps a frame that has the MAC for its source
     /// from moving the entry to where that came in.
     pub(super) fn fdb(&mut self, index: u32, mac: Mac) {
-        let mut fixed = [0; NDMSG];
-        fixed[0] = AF_BRIDGE;
-        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-        fixed[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
-        fixed[10] = NTF_MASTER | NTF_STICKY;
-        self.add(Part::Fdb(mac), RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &fixed, |f| f.put(NDA_LLADDR, &mac.0));
+        let mut message = entry(mac);
+        message.header.ifindex = index;
+        message.header.state = NeighbourState::Noarp;
+        message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+        self.add(Part::Fdb(mac), NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewNeighbour(message));
     }
+}
+
+/// A message about a MAC's entry in an FDB.
+fn entry(mac: Mac) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+    message
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
     use proptest::prelude::*;
 
     use super::*;
@@ -139,37 +139,35 @@ mod tests {
     }
 
     /// A message's body, as the kernel would send it.
-    fn body(state: u16, flags: u8, master: bool) -> Vec<u8> {
-        let mut fixed = [0; NDMSG];
-        fixed[0] = AF_BRIDGE;
-        fixed[4] = 7;
-        fixed[8..10].copy_from_slice(&state.to_ne_bytes());
-        fixed[10] = flags;
-        let mut batch = Batch::default();
-        batch.add(Part::Look, RTM_NEWNEIGH, 0, &fixed, |f| {
-            f.put(NDA_LLADDR, &MAC.0);
-            f.put(NDA_VLAN, &100_u16.to_ne_bytes());
-            if master {
-                f.u32(NDA_MASTER, 3);
-            }
-        });
-        batch.finish(0, false).unwrap()[16..].to_vec()
+    fn body(state: NeighbourState, flags: NeighbourFlags, in_bridge: bool) -> Vec<u8> {
+        let mut message = entry(MAC);
+        message.header.ifindex = 7;
+        (message.header.state, message.header.flags) = (state, flags);
+        message.attributes.push(NeighbourAttribute::Vlan(100));
+        message.attributes.extend(in_bridge.then_some(NeighbourAttribute::Controller(3)));
+        let mut body = vec![0; message.buffer_len()];
+        message.emit(&mut body);
+        body
+    }
+
+    fn told(state: NeighbourState, flags: NeighbourFlags, in_bridge: bool) -> Option<Told> {
+        read(&body(state, flags, in_bridge)).unwrap()
     }
 
     #[test]
     fn a_static_entry_leads_to_its_port() {
-        let told = read(&body(NUD_NOARP, NTF_STICKY, true)).unwrap();
-        assert_eq!(told.port, 7);
-        assert_eq!(told.entry(), Some(FdbEntry { mac: MAC, vlan: 100, sticky: true }));
-        assert_eq!(read(&body(NUD_NOARP, 0, true)).and_then(Told::entry).map(|entry| entry.sticky), Some(false));
+        let sticky = told(NeighbourState::Noarp, NeighbourFlags::Sticky, true).unwrap();
+        assert_eq!(sticky.port, 7);
+        assert_eq!(sticky.entry(), Some(FdbEntry { mac: MAC, vlan: 100, sticky: true }));
+        let other = told(NeighbourState::Noarp, NeighbourFlags::empty(), true);
+        assert_eq!(other.and_then(Told::entry).map(|entry| entry.sticky), Some(false));
     }
 
     #[test]
     fn a_bridges_own_one_and_one_that_ages_are_none() {
-        let (permanent, reachable) = (0x80, 2);
-        for state in [permanent, reachable] {
-            assert_eq!(read(&body(state, 0, true)).unwrap().entry(), None);
+        for state in [NeighbourState::Permanent, NeighbourState::Reachable] {
+            assert_eq!(told(state, NeighbourFlags::empty(), true).unwrap().entry(), None);
         }
-        assert_eq!(read(&body(NUD_NOARP, 0, false)), None, "a device's own FDB is no bridge's");
+        assert_eq!(told(NeighbourState::Noarp, NeighbourFlags::empty(), false), None, "a device's own FDB is no bridge's");
     }
 }

@@ -1,24 +1,26 @@
 //! What a guest in a namespace is given: addresses, routes and an end that is up, sent through a socket inside.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::addresses::{self, asking, family, ip_of, octets};
+use super::addresses;
 use super::answer::{Failure, Part};
 use super::links::{Target, first_failure, shape};
+use super::message::{Batch, Read, attributes};
 use super::netns::Inside;
+use super::routes::{self, RTMSG, decoded, ip_of};
 use super::seen::{ends, link, must_look};
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::{self, Batch};
 use super::{Trouble, Who};
 use crate::model::{LinkName, PortId, names};
 use crate::plan::{Address, GuestSettings, LinkSeen, Route, Switch};
-
-/// Length of `struct rtmsg`.
-const RTMSG: usize = 12;
 
 /// [`Op::ConfigureGuest`](crate::plan::Op::ConfigureGuest); gives back the NIC's name in the guest.
 ///
@@ -40,7 +42,7 @@ pub(super) fn configure(
     let mut batch = Batch::default();
     batch.v6_off(target);
     if settings.mtu.is_some() {
-        batch.set(Part::Link, target, 0, 0, |f| shape(f, None, settings.mtu, None));
+        batch.set(Part::Link, target, |link| shape(link, None, settings.mtu, None));
     }
     let add = |batch: &mut Batch, v6| {
         let of_family = settings.addresses.iter().filter(|address| address.ip.is_ipv6() == v6);
@@ -57,11 +59,11 @@ pub(super) fn configure(
     stale.routes.into_iter().for_each(|route| delete_route(&mut batch, index, route));
     // For its name as well: behind the switch it would be a look at a link that is up, while the host's end is not.
     batch.settle(index);
-    batch.switch(target, Switch::Up, |_| {});
+    batch.switch(target, Switch::Up);
     for route in in_order(&settings.routes) {
         add_route(&mut batch, index, route);
     }
-    let (mut refusals, named) = inside.netlink.send_and_read(batch, link)?;
+    let (mut refusals, named) = inside.netlink.send_and_read(batch, |body| link(body).map(Some))?;
     refusals.retain(|refusal| match refusal.part {
         // What is already there, exactly so.
         Part::Address(_) | Part::Route(_) => refusal.errno != Errno::EEXIST,
@@ -103,8 +105,8 @@ pub(super) fn stale(inside: &mut Inside, index: u32, settings: &GuestSettings) -
     let ours = |address: &Address| settings.ranges.iter().any(|range| range.contains(address.ip));
     let addresses = there.into_iter().filter(|address| ours(address) && !settings.addresses.contains(address)).collect();
     let mut routes = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        routes.extend(inside.netlink.dump(|| asking(RTM_GETROUTE, family, RTMSG), |body| route_of(body, index))?);
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        routes.extend(inside.netlink.dump(|| routes::ask_routes(family, None), |body| route_of(body, index))?);
     }
     let listed =
         |route: &Route| settings.routes.iter().any(|listed| (listed.destination, listed.via) == (route.destination, route.via));
@@ -113,17 +115,25 @@ pub(super) fn stale(inside: &mut Inside, index: u32, settings: &GuestSettings) -
 }
 
 /// A static unicast route by the NIC with this index.
-fn route_of(body: &[u8], index: u32) -> Option<Route> {
-    let (prefix, protocol, kind) = (wire::u8_at(body, 1)?, wire::u8_at(body, 5)?, wire::u8_at(body, 7)?);
-    let field = |wanted| wire::fields_behind(body, RTMSG).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    if protocol != RTPROT_STATIC || kind != RTN_UNICAST || wire::u32_at(field(RTA_OIF)?, 0)? != index {
-        return None;
+fn route_of(body: &[u8], index: u32) -> Read<Route> {
+    let header = RouteHeader::parse(body)?;
+    if header.protocol != RouteProtocol::Static || header.kind != RouteType::Unicast {
+        return Ok(None);
     }
-    let any = if wire::u8_at(body, 0)? == AF_INET6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) };
-    let destination = field(RTA_DST).map_or(Some(any), ip_of)?;
-    let via = field(RTA_GATEWAY).map_or(Some(any), ip_of)?;
-    let metric = field(RTA_PRIORITY).and_then(|value| wire::u32_at(value, 0)).unwrap_or(0);
-    Some(Route { destination: IpNetwork::new(destination, prefix).ok()?, via, onlink: false, metric })
+    let any = if header.address_family == AddressFamily::Inet6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) };
+    let (mut by, mut destination, mut via, mut metric) = (None, Some(any), Some(any), 0);
+    for attribute in attributes(body, RTMSG) {
+        match decoded(&attribute, header.address_family) {
+            Some(RouteAttribute::Oif(link)) => by = Some(link),
+            Some(RouteAttribute::Destination(to)) => destination = ip_of(to),
+            Some(RouteAttribute::Gateway(hop)) => via = ip_of(hop),
+            Some(RouteAttribute::Priority(priority)) => metric = priority,
+            _ => {}
+        }
+    }
+    let destination = destination.and_then(|to| IpNetwork::new(to, header.destination_prefix_length).ok());
+    let route = destination.zip(via).map(|(destination, via)| Route { destination, via, onlink: false, metric });
+    Ok(route.filter(|_| by == Some(index)))
 }
 
 /// The index of the other end of a port's device, which must still be in the namespace.
@@ -149,70 +159,58 @@ fn in_order(routes: &[Route]) -> Vec<Route> {
     routes
 }
 
-/// `struct ifaddrmsg` and its attributes. Uniqueness of IPv6 addresses is the allocator's, so none is detected for.
-fn add_address(batch: &mut Batch, index: u32, address: Address) {
-    let Address { ip, prefix } = address;
-    let flags = if ip.is_ipv6() { IFA_F_NODAD } else { 0 };
-    let [a, b, c, d] = index.to_ne_bytes();
-    let fixed = [family(ip), prefix, flags, RT_SCOPE_UNIVERSE, a, b, c, d];
-    batch.add(Part::Address(address), RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &fixed, |f| {
-        f.put(IFA_LOCAL, &octets(ip));
-        f.put(IFA_ADDRESS, &octets(ip));
-        if let IpAddr::V4(ip) = ip
-            && prefix < 31
-            && let Ok(network) = Ipv4Network::new(ip, prefix)
-        {
-            f.put(IFA_BROADCAST, &network.broadcast().octets());
-        }
-    });
+/// A message about an address, as one of its subnet: without `IFA_ADDRESS` the kernel compares no prefix length, and deletes the
+/// first that it finds (`inet_rtm_deladdr`, net/ipv4/devinet.c).
+fn address_message(index: u32, Address { ip, prefix }: Address) -> AddressMessage {
+    match ip {
+        IpAddr::V4(ip) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(ip, prefix).build(),
+        IpAddr::V6(ip) => AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(ip, prefix).build(),
+    }
 }
 
-/// Takes an address off that stands by itself, and not the same address as part of its subnet: without `IFA_ADDRESS` the kernel
-/// compares no prefix length, and takes the first that it finds (`inet_rtm_deladdr`, net/ipv4/devinet.c).
+/// Adds an address. Uniqueness of IPv6 addresses is the allocator's, so none is detected for.
+fn add_address(batch: &mut Batch, index: u32, address: Address) {
+    let mut message = address_message(index, address);
+    if address.ip.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    batch.add(Part::Address(address), NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewAddress(message));
+}
+
+/// Takes an address off that stands by itself, and not the same address as part of its subnet.
 fn delete_alone(batch: &mut Batch, index: u32, address: Address) {
-    let [a, b, c, d] = index.to_ne_bytes();
-    let fixed = [family(address.ip), address.prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d];
-    batch.add(Part::Stale, RTM_DELADDR, 0, &fixed, |f| {
-        f.put(IFA_LOCAL, &octets(address.ip));
-        f.put(IFA_ADDRESS, &octets(address.ip));
-    });
+    batch.add(Part::Stale, 0, RouteNetlinkMessage::DelAddress(address_message(index, address)));
+}
+
+/// A message about a static unicast route by the NIC with this index, in the main table.
+fn route_message(index: u32, Route { destination, via, metric, .. }: Route) -> RouteMessageBuilder<IpAddr> {
+    let mut message = RouteMessageBuilder::<IpAddr>::new().output_interface(index).priority(metric);
+    let RouteMessage { header, attributes, .. } = message.get_mut();
+    header.address_family = if destination.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    header.destination_prefix_length = destination.prefix();
+    attributes.push(RouteAttribute::Destination(destination.network().into()));
+    if !via.is_unspecified() {
+        attributes.push(RouteAttribute::Gateway(via.into()));
+    }
+    message
 }
 
 fn delete_route(batch: &mut Batch, index: u32, route: Route) {
-    let mut fixed = [0; RTMSG];
-    fixed[0] = family(route.destination.ip());
-    fixed[1] = route.destination.prefix();
-    // Any scope (RT_SCOPE_NOWHERE), so that on-link routes are meant as well.
-    fixed[4..8].copy_from_slice(&[RT_TABLE_MAIN, RTPROT_STATIC, u8::MAX, RTN_UNICAST]);
-    batch.add(Part::Stale, RTM_DELROUTE, 0, &fixed, |f| {
-        f.put(RTA_DST, &octets(route.destination.network()));
-        f.u32(RTA_OIF, index);
-        f.u32(RTA_PRIORITY, route.metric);
-    });
+    // Any next hop and any scope, so that on-link routes are meant as well.
+    let any = Route { via: IpAddr::from([0u8; 4]), ..route };
+    let message = route_message(index, any).scope(RouteScope::NoWhere).build();
+    batch.add(Part::Stale, 0, RouteNetlinkMessage::DelRoute(message));
 }
 
-/// `struct rtmsg` and its attributes. Appended, so that EEXIST means this very route, and another one of the same
-/// metric stays the guest's first choice (`fib_table_insert`, net/ipv4/fib_trie.c).
+/// Adds a route. Appended, so that EEXIST means this very route, and another one of the same metric stays the guest's first choice
+/// (`fib_table_insert`, net/ipv4/fib_trie.c).
 fn add_route(batch: &mut Batch, index: u32, route: Route) {
-    let Route { destination, via, onlink, metric } = route;
-    let (scope, flags) = match (via.is_unspecified(), onlink) {
-        (true, _) => (RT_SCOPE_LINK, 0),
-        (false, true) => (RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
-        (false, false) => (RT_SCOPE_UNIVERSE, 0),
+    let message = match (route.via.is_unspecified(), route.onlink) {
+        (true, _) => route_message(index, route).scope(RouteScope::Link),
+        (false, true) => route_message(index, route).onlink(),
+        (false, false) => route_message(index, route),
     };
-    let mut fixed = [0; RTMSG];
-    fixed[0] = family(destination.ip());
-    fixed[1] = destination.prefix();
-    fixed[4..8].copy_from_slice(&[RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);
-    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
-    batch.add(Part::Route(route), RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, &fixed, |f| {
-        f.put(RTA_DST, &octets(destination.network()));
-        if !via.is_unspecified() {
-            f.put(RTA_GATEWAY, &octets(via));
-        }
-        f.u32(RTA_OIF, index);
-        f.u32(RTA_PRIORITY, metric);
-    });
+    batch.add(Part::Route(route), NLM_F_CREATE | NLM_F_APPEND, RouteNetlinkMessage::NewRoute(message.build()));
 }
 
 #[cfg(test)]

@@ -3,13 +3,17 @@
 //! A link is addressed by the index chosen for it while it is being made, and from then on by its altname alone, so
 //! that a write can only hit ours. A change by altname carries index 0, and is ENODEV when there is no such link.
 
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, LinkAttribute, Prop};
 use nix::errno::Errno;
+use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
 use super::answer::{Failure, Part, Refusal};
-use super::seen::{ifinfo, look, must_look};
+use super::message::Batch;
+use super::seen::{PASS_LINK_LOCAL, PLAIN, look, must_look};
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::{Batch, Fields};
+use super::untyped::{self, MAX_ALIAS, by_name, no_v4};
 use super::{Trouble, Who};
 use uuid::Uuid;
 
@@ -25,67 +29,56 @@ pub(super) enum Target<'a> {
     Altname(&'a str),
 }
 
+/// A message about a link, not about one of a kind.
+pub(super) type LinkBuilder = LinkMessageBuilder<LinkUnspec>;
+
 impl Target<'_> {
-    pub(super) fn index(self) -> u32 {
-        match self {
-            Self::Index(index) => index,
-            Self::Altname(_) => 0,
-        }
+    /// A message for this link.
+    pub(super) fn message(self) -> LinkBuilder {
+        self.name(LinkMessageBuilder::default())
     }
 
-    pub(super) fn name(self, f: &mut Fields<'_>) {
-        if let Self::Altname(name) = self {
-            f.text(IFLA_ALT_IFNAME, name);
+    /// Names the link in a message.
+    pub(super) fn name<T>(self, link: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+        match self {
+            Self::Index(index) => link.index(index),
+            Self::Altname(name) => by_name(link, name),
         }
     }
 }
 
 impl Batch {
-    /// A change of a link; `flags` of those in `change` are set.
-    pub(super) fn set(&mut self, part: Part, target: Target<'_>, flags: u32, change: u32, fill: impl FnOnce(&mut Fields<'_>)) {
-        self.add(part, RTM_SETLINK, 0, &ifinfo(AF_UNSPEC, target.index(), flags, change), |f| {
-            target.name(f);
-            fill(f);
-        });
+    /// A change of a link.
+    pub(super) fn set(&mut self, part: Part, target: Target<'_>, fill: impl FnOnce(LinkBuilder) -> LinkBuilder) {
+        self.add(part, 0, RouteNetlinkMessage::SetLink(fill(target.message()).build()));
     }
 
     /// Sets a link up or down.
-    pub(super) fn switch(&mut self, target: Target<'_>, switch: Switch, fill: impl FnOnce(&mut Fields<'_>)) {
-        self.set(Part::Switch, target, flags(switch), IFF_UP, fill);
+    pub(super) fn switch(&mut self, target: Target<'_>, switch: Switch) {
+        self.set(Part::Switch, target, |link| switched(link, switch));
     }
 
     /// Gives a link that is being made its altname. One it already has is EEXIST.
     pub(super) fn mark(&mut self, index: u32, altname: &str) {
         let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND;
-        self.add(Part::Mark, RTM_NEWLINKPROP, flags, &ifinfo(AF_UNSPEC, index, 0, 0), |f| {
-            f.nest(IFLA_PROP_LIST, |f| f.text(IFLA_ALT_IFNAME, altname));
-        });
+        self.add(Part::Mark, flags, RouteNetlinkMessage::NewLinkProp(property(index, altname).build()));
     }
 
     /// Takes an altname from the link with this index.
     pub(super) fn unmark(&mut self, index: u32, altname: &str) {
-        self.add(Part::Mark, RTM_DELLINKPROP, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| {
-            f.nest(IFLA_PROP_LIST, |f| f.text(IFLA_ALT_IFNAME, altname));
-        });
+        self.add(Part::Mark, 0, RouteNetlinkMessage::DelLinkProp(property(index, altname).build()));
     }
 
     /// Switches IPv6 address generation off. A message of its own before the link is up, as the kernel applies it after
     /// the flags of the same message (`do_setlink`, net/core/rtnetlink.c).
     pub(super) fn v6_off(&mut self, target: Target<'_>) {
-        self.set(Part::V6Off, target, 0, 0, |f| f.nest(IFLA_AF_SPEC, no_address_generation));
+        self.set(Part::V6Off, target, |link| host_ip(link, vec![no_address_generation()]));
     }
 
     /// The same, and keeps the host's IPv4 from the link.
     pub(super) fn ip_off(&mut self, target: Target<'_>) {
-        self.set(Part::Link, target, 0, 0, |f| f.nest(IFLA_AF_SPEC, no_v4));
+        self.set(Part::Link, target, |link| host_ip(link, vec![no_v4()]));
         self.v6_off(target);
-    }
-
-    /// Looks at a link that is being made, for what that does: the kernel processes the link's pending change of carrier
-    /// (`linkwatch_sync_dev`). While a link is down that costs nothing; once it is up, no carrier means an RCU grace period
-    /// under RTNL (`dev_deactivate`, net/sched/sch_generic.c), at the next look or at the kernel's own leisure.
-    pub(super) fn settle(&mut self, index: u32) {
-        self.add(Part::Look, RTM_GETLINK, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS));
     }
 
     /// What a device is to be on the host's side, but for its bridge port's flags and its seal.
@@ -94,14 +87,9 @@ impl Batch {
         let shaped = mac.is_some() || mtu.is_some() || master.is_some();
         let within = *off && shaped && send_as == IpOff::Within;
         if shaped {
-            self.set(Part::Link, target, 0, 0, |f| {
-                shape(f, *mac, *mtu, *master);
-                if within {
-                    f.nest(IFLA_AF_SPEC, |f| {
-                        no_v4(f);
-                        no_address_generation(f);
-                    });
-                }
+            self.set(Part::Link, target, |link| {
+                let link = shape(link, *mac, *mtu, *master);
+                if within { host_ip(link, vec![no_v4(), no_address_generation()]) } else { link }
             });
         }
         // Behind the MTU, with which IPv6 may come back.
@@ -118,46 +106,39 @@ impl Batch {
         if flags || settings.pass_link_local || settings.forward {
             self.port_flags(target, settings);
         } else if let Some(seal) = &settings.seal {
-            self.switch(target, seal.switch, |f| sealed(f, seal));
+            self.set(Part::Switch, target, |link| sealed(link, seal));
         }
     }
 
     /// Deletes a link.
     pub(super) fn delete(&mut self, target: Target<'_>) {
-        self.add(Part::Delete, RTM_DELLINK, 0, &ifinfo(AF_UNSPEC, target.index(), 0, 0), |f| target.name(f));
+        self.add(Part::Delete, 0, RouteNetlinkMessage::DelLink(target.message().build()));
     }
 
     /// Sets flags of a bridge's port, then seals it. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads
     /// slave data. A device that is not in a bridge it refuses before it comes to the rest (`rtnl_changelink`,
     /// net/core/rtnetlink.c): what did not get into its bridge is not sealed.
     fn port_flags(&mut self, target: Target<'_>, settings: &LinkSettings) {
-        let (flags, change) = settings.seal.as_ref().map_or((0, 0), |seal| (flags(seal.switch), IFF_UP));
-        self.add(Part::PortFlags, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, target.index(), flags, change), |f| {
-            target.name(f);
-            if let Some(seal) = &settings.seal {
-                sealed(f, seal);
-            }
-            f.nest(IFLA_LINKINFO, |f| {
-                f.text(IFLA_INFO_SLAVE_KIND, "bridge");
-                f.nest(IFLA_INFO_SLAVE_DATA, |f| {
-                    if let Some(learning) = settings.learning {
-                        f.u8(IFLA_BRPORT_LEARNING, u8::from(learning));
-                    }
-                    if let Some(flood) = settings.unicast_flood {
-                        f.u8(IFLA_BRPORT_UNICAST_FLOOD, u8::from(flood));
-                    }
-                    if settings.pass_link_local {
-                        f.u16(IFLA_BRPORT_GROUP_FWD_MASK, PASS_LINK_LOCAL);
-                    }
-                    if settings.forward {
-                        f.u8(IFLA_BRPORT_STATE, BR_STATE_FORWARDING);
-                    }
-                    if settings.plain {
-                        IFLA_BRPORT_PLAIN.iter().for_each(|(flag, value)| f.u8(*flag, *value));
-                    }
-                });
-            });
-        });
+        let mut port = target.name(LinkBridgePort::new(0));
+        if let Some(seal) = &settings.seal {
+            port = sealed(port, seal);
+        }
+        if let Some(learning) = settings.learning {
+            port = port.learning(learning);
+        }
+        if let Some(flood) = settings.unicast_flood {
+            port = port.flood(flood);
+        }
+        if settings.pass_link_local {
+            port = port.group_fwd_mask(PASS_LINK_LOCAL);
+        }
+        if settings.forward {
+            port = port.state(BridgePortState::Forwarding);
+        }
+        if settings.plain {
+            port = PLAIN.iter().cloned().fold(port, LinkMessageBuilder::<LinkBridgePort>::append_info_data);
+        }
+        self.add(Part::PortFlags, 0, RouteNetlinkMessage::NewLink(port.build()));
     }
 }
 
@@ -171,52 +152,51 @@ enum IpOff {
     Apart,
 }
 
-fn no_address_generation(f: &mut Fields<'_>) {
-    f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE));
+/// What of the host's own IP is to be otherwise on a link.
+fn host_ip<T>(link: LinkMessageBuilder<T>, settings: Vec<AfSpecUnspec>) -> LinkMessageBuilder<T> {
+    link.append_extra_attribute(LinkAttribute::AfSpecUnspec(settings))
 }
 
-/// The host's IPv4 takes nothing from the link, also while it is in no bridge or the bridge is open: a source on a link without
-/// addresses is never valid (`__fib_validate_source`, net/ipv4/fib_frontend.c), and no ARP request is answered.
-fn no_v4(f: &mut Fields<'_>) {
-    f.nest(u16::from(AF_INET), |f| {
-        f.nest(IFLA_INET_CONF, |f| {
-            f.u32(IPV4_DEVCONF_FORWARDING, 0);
-            f.u32(IPV4_DEVCONF_RP_FILTER, 1);
-            f.u32(IPV4_DEVCONF_ARP_IGNORE, ARP_IGNORE_ALL);
-        });
-    });
+fn no_address_generation() -> AfSpecUnspec {
+    AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])
 }
 
-/// The alias is set before the flags of the same message (`do_setlink`). Unlike names, it is taken with whatever octets its
-/// length says.
-fn sealed(f: &mut Fields<'_>, seal: &Seal) {
-    tagged(f, &seal.alias);
+/// An altname of the link with this index.
+fn property(index: u32, altname: &str) -> LinkBuilder {
+    let altname = LinkAttribute::PropList(vec![Prop::AltIfName(altname.to_owned())]);
+    LinkUnspec::new_with_index(index).append_extra_attribute(altname)
 }
 
-/// The alias of a link; an empty one takes it away.
-pub(super) fn tagged(f: &mut Fields<'_>, alias: &str) {
-    f.put(IFLA_IFALIAS, alias.as_bytes());
+/// The alias is set before the flags of the same message (`do_setlink`).
+fn sealed<T>(link: LinkMessageBuilder<T>, seal: &Seal) -> LinkMessageBuilder<T> {
+    switched(untyped::alias(link, &seal.alias), seal.switch)
 }
 
-fn flags(switch: Switch) -> u32 {
+fn switched<T>(link: LinkMessageBuilder<T>, switch: Switch) -> LinkMessageBuilder<T> {
     match switch {
-        Switch::Up => IFF_UP,
-        Switch::Down => 0,
+        Switch::Up => link.up(),
+        Switch::Down => link.down(),
     }
 }
 
 /// The MAC, MTU and bridge of a link. The kernel applies them in that order whatever the order here, so that a foreign
 /// bridge never sees a port of another MTU (`do_setlink`).
-pub(super) fn shape(f: &mut Fields<'_>, mac: Option<Mac>, mtu: Option<u32>, master: Option<u32>) {
+pub(super) fn shape<T>(
+    mut link: LinkMessageBuilder<T>,
+    mac: Option<Mac>,
+    mtu: Option<u32>,
+    master: Option<u32>,
+) -> LinkMessageBuilder<T> {
     if let Some(mac) = mac {
-        f.put(IFLA_ADDRESS, &mac.0);
+        link = link.address(mac.0.to_vec());
     }
     if let Some(mtu) = mtu {
-        f.u32(IFLA_MTU, mtu);
+        link = link.mtu(mtu);
     }
     if let Some(master) = master {
-        f.u32(IFLA_MASTER, master);
+        link = link.controller(master);
     }
+    link
 }
 
 /// Sends one message or several of which none may fail.
@@ -343,7 +323,7 @@ pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias
     let mut batch = Batch::default();
     match look(netlink, Who::Altname(altname))?.filter(marked) {
         Some(link) if sealed(&link) => return Ok(()),
-        Some(_) => batch.set(Part::Mark, Target::Altname(altname), 0, 0, |f| f.put(IFLA_IFALIAS, alias.as_bytes())),
+        Some(_) => batch.set(Part::Mark, Target::Altname(altname), |link| untyped::alias(link, alias)),
         None => {
             batch.unmark(index, altname);
             return send_all(netlink, batch).and(Err(another()));
@@ -354,18 +334,18 @@ pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias
 
 /// [`Op::SetLink`](crate::plan::Op::SetLink).
 pub(super) fn switch(netlink: &mut Netlink, port: PortId, switch: Switch) -> Result<(), Failure> {
-    change(netlink, port, |batch, target| batch.switch(target, switch, |_| {}))
+    change(netlink, port, |batch, target| batch.switch(target, switch))
 }
 
 /// [`Op::Unbind`](crate::plan::Op::Unbind).
 pub(super) fn unbind(netlink: &mut Netlink, port: PortId) -> Result<(), Failure> {
-    change(netlink, port, |batch, target| batch.set(Part::Unbind, target, 0, 0, |f| f.u32(IFLA_MASTER, 0)))
+    change(netlink, port, |batch, target| batch.set(Part::Unbind, target, LinkBuilder::nocontroller))
 }
 
 /// [`Op::SetGroup`](crate::plan::Op::SetGroup).
 pub(super) fn set_group(netlink: &mut Netlink, port: PortId, group: u32) -> Result<(), Failure> {
     not_everything(group)?;
-    change(netlink, port, |batch, target| batch.set(Part::Group, target, 0, 0, |f| f.u32(IFLA_GROUP, group)))
+    change(netlink, port, |batch, target| batch.set(Part::Group, target, |link| link.link_group(group)))
 }
 
 /// [`Op::DeleteGroup`](crate::plan::Op::DeleteGroup): an empty group is ENODEV; one with a link that cannot be deleted
@@ -373,7 +353,7 @@ pub(super) fn set_group(netlink: &mut Netlink, port: PortId, group: u32) -> Resu
 pub(super) fn delete_group(netlink: &mut Netlink, group: u32) -> Result<(), Failure> {
     not_everything(group)?;
     let mut batch = Batch::default();
-    batch.add(Part::Delete, RTM_DELLINK, 0, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| f.u32(IFLA_GROUP, group));
+    batch.add(Part::Delete, 0, RouteNetlinkMessage::DelLink(LinkBuilder::default().link_group(group).build()));
     gone(send_all(netlink, batch))
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::answer::{Failure, Part};
-use super::seen::ifinfo;
+use super::message::Batch;
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::Batch;
 use super::{Lack, Trouble};
 use crate::points;
 
@@ -73,11 +74,9 @@ const PART: Part = Part::Create;
 /// that is not is refused before (`rtnl_newlink`, net/core/rtnetlink.c). None where it says something else.
 fn ask(netlink: &mut Netlink, kind: &'static str) -> Option<Result<(), String>> {
     let mut batch = Batch::default();
-    batch.add(PART, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| {
-        f.put(IFLA_ADDRESS, &[0x02, 0, 0, 0, 0]);
-        f.nest(IFLA_LINKINFO, |f| f.text(IFLA_INFO_KIND, kind));
-    });
-    let answer = points::call(("module", kind), || netlink.answer(batch, |_| Some(())), |errno| Failure::system(PART, errno));
+    let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind.into()).address(vec![0x02, 0, 0, 0, 0]);
+    batch.add(PART, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(link.build()));
+    let answer = points::call(("module", kind), || netlink.answer(batch, |_| Ok(Some(()))), |errno| Failure::system(PART, errno));
     match answer {
         Err(failure) if failure.errno == Some(Errno::EINVAL) => Some(Ok(())),
         Err(failure) if failure.trouble == Trouble::ModuleMissing => Some(Err(failure.said)),

@@ -10,13 +10,16 @@
 //! up a device that comes by that name, and lets go of one that is called otherwise from now on. Both look alike from here:
 //! a bridge is closed when its chain drops and lists the name that the bridge has.
 
+use std::ffi::c_int;
+
+use netlink_packet_core::{DecodeError, DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC};
 use nix::errno::Errno;
 
 use super::answer::{Failure, Part};
+use super::message::{Batch, Message, Read, Untyped, attributes, check, find, nested, text, text_nla, value};
 use super::seen::must_look;
 use super::socket::{Netlink, netfilter};
-use super::uapi::*;
-use super::wire::{self, Batch, Fields};
+use super::untyped::*;
 use super::{Trouble, Who};
 use crate::model::{NetworkId, names};
 use crate::plan::{Kind, LinkSeen};
@@ -26,10 +29,10 @@ use crate::points;
 pub(super) const TABLE: &str = "nicd";
 
 /// Where among others the chain is asked.
-const PRIORITY: i32 = -500;
+const PRIORITY: c_int = -500;
 
 /// Length of `struct nfgenmsg`.
-const NFGENMSG: usize = 4;
+pub(super) const NFGENMSG: usize = 4;
 
 /// What an operator can do.
 const REMEDY: &str = "a kernel with nf_tables and its netdev family is expected, and a table netdev nicd that nobody else owns";
@@ -92,15 +95,15 @@ impl Nft {
             return Ok(());
         }
         if dormant {
-            self.commit(|batch| batch.table(NFT_MSG_NEWTABLE, 0, |f| be32(f, NFTA_TABLE_FLAGS, 0)))?;
+            self.commit(|batch| batch.table(libc::NFT_MSG_NEWTABLE, 0, [be32(NFTA_TABLE_FLAGS, 0)]))?;
         }
         // The new chain is asked before the old one no longer is.
         self.commit(|batch| {
-            batch.table(NFT_MSG_NEWTABLE, NLM_F_CREATE, |_| {});
+            batch.table(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, []);
             if old.is_some() {
-                batch.chain(NFT_MSG_DELCHAIN, 0, chain, |_| {});
+                batch.chain(libc::NFT_MSG_DELCHAIN, 0, chain, []);
             }
-            batch.ingress(chain, device, NF_DROP);
+            batch.ingress(chain, device, libc::NF_DROP);
         })
     }
 
@@ -115,10 +118,10 @@ impl Nft {
             return Ok(());
         }
         if self.chain(&chain)?.is_some() {
-            not_there(self.commit(|batch| batch.chain(NFT_MSG_DELCHAIN, 0, &chain, |_| {})))?;
+            not_there(self.commit(|batch| batch.chain(libc::NFT_MSG_DELCHAIN, 0, &chain, [])))?;
         }
         // Refused while something is in it.
-        not_there(self.commit(|batch| batch.table(NFT_MSG_DELTABLE, NLM_F_NONREC, |_| {})))
+        not_there(self.commit(|batch| batch.table(libc::NFT_MSG_DELTABLE, NLM_F_NONREC, [])))
     }
 
     /// Notes on agent-made bridges whether they are closed. Where the kernel has no such chains, none is.
@@ -150,8 +153,8 @@ impl Nft {
     pub(super) fn usable(&mut self) -> Result<(), Failure> {
         if !self.works {
             let probe = |batch: &mut Batch| {
-                batch.table(NFT_MSG_NEWTABLE, NLM_F_CREATE, |_| {});
-                batch.ingress("nicd-probe", "lo", NF_ACCEPT);
+                batch.table(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, []);
+                batch.ingress("nicd-probe", "lo", libc::NF_ACCEPT);
             };
             self.socket()?.judge(Part::Close, probe)?;
             self.works = true;
@@ -160,19 +163,15 @@ impl Nft {
     }
 
     fn table(&mut self) -> Result<Option<Table>, Failure> {
-        let read = |body: &[u8]| {
-            let flags = behind(body, NFTA_TABLE_FLAGS).and_then(be32_at).unwrap_or_default();
-            Some(Table { dormant: flags & NFT_TABLE_F_DORMANT != 0 })
-        };
-        self.ask(|batch| batch.table(NFT_MSG_GETTABLE, 0, |_| {}), read)
+        self.ask(|batch| batch.table(libc::NFT_MSG_GETTABLE, 0, []), |body| Ok(Some(Table { dormant: is_dormant(body)? })))
     }
 
     fn chain(&mut self, name: &str) -> Result<Option<Chain>, Failure> {
-        self.ask(|batch| batch.chain(NFT_MSG_GETCHAIN, 0, name, |_| {}), |body| Some(read_chain(body)))
+        self.ask(|batch| batch.chain(libc::NFT_MSG_GETCHAIN, 0, name, []), |body| Ok(Some(read_chain(body)?)))
     }
 
     /// Asks for one object; none when there is none such.
-    fn ask<T>(&mut self, fill: impl FnOnce(&mut Batch), read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+    fn ask<T>(&mut self, fill: impl FnOnce(&mut Batch), read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
         let mut batch = Batch::default();
         fill(&mut batch);
         let socket = self.socket()?;
@@ -218,23 +217,34 @@ pub(super) enum Hint {
 }
 
 /// What an event of nf_tables says about the table; none for others'.
-pub(super) fn hint(message: &wire::Message<'_>) -> Option<Hint> {
-    let (subsystem, kind) = (message.kind >> 8, message.kind & 0xff);
-    if subsystem != NFNL_SUBSYS_NFTABLES || wire::u8_at(message.body, 0) != Some(NFPROTO_NETDEV) {
+pub(super) fn hint(message: &Message<'_>) -> Option<Hint> {
+    let body = message.payload();
+    if family(body) != Some(libc::NFPROTO_NETDEV) {
         return None;
     }
-    let text = |kind| behind(message.body, kind).map(wire::text);
+    let told = |kind| behind(body, kind).map(text);
     // A table's name, and of chains and rules the name of their table.
-    if text(NFTA_CHAIN_TABLE).as_deref() != Some(TABLE) {
+    if told(NFTA_CHAIN_TABLE).as_deref() != Some(TABLE) {
         return None;
     }
-    match kind {
-        NFT_MSG_NEWTABLE => Some(Hint::Table),
-        NFT_MSG_NEWCHAIN | NFT_MSG_DELCHAIN => text(NFTA_CHAIN_NAME).map(Hint::Chain),
-        NFT_MSG_NEWRULE | NFT_MSG_DELRULE => text(NFTA_RULE_CHAIN).map(Hint::Chain),
+    match event(message)? {
+        libc::NFT_MSG_NEWTABLE => Some(Hint::Table),
+        libc::NFT_MSG_NEWCHAIN | libc::NFT_MSG_DELCHAIN => told(NFTA_CHAIN_NAME).map(Hint::Chain),
+        libc::NFT_MSG_NEWRULE | libc::NFT_MSG_DELRULE => told(NFTA_RULE_CHAIN).map(Hint::Chain),
         // Its chains went before it.
         _ => None,
     }
+}
+
+/// The number of a message of nf_tables among its kind; none for another subsystem's.
+pub(super) fn event(message: &Message<'_>) -> Option<c_int> {
+    let kind = c_int::from(message.message_type());
+    (kind >> 8 == libc::NFNL_SUBSYS_NFTABLES).then_some(kind & 0xff)
+}
+
+/// The family that a message of nf_tables is about.
+pub(super) fn family(body: &[u8]) -> Option<c_int> {
+    body.first().copied().map(c_int::from)
 }
 
 /// Whether a chain of this name is that of a network's bridge.
@@ -242,112 +252,135 @@ pub(super) fn altname(chain: &str) -> bool {
     names::marked(chain).is_some()
 }
 
-/// `nf_tables_fill_chain_info`, net/netfilter/nf_tables_api.c.
-fn read_chain(body: &[u8]) -> Chain {
-    let hook = behind(body, NFTA_CHAIN_HOOK).unwrap_or_default();
-    let number = |kind| behind(body, kind).and_then(be32_at);
-    let ingress = wire::field(hook, NFTA_HOOK_HOOKNUM).and_then(be32_at) == Some(NF_NETDEV_INGRESS);
-    let filters = behind(body, NFTA_CHAIN_TYPE).map(wire::text).as_deref() == Some("filter");
-    let soft = number(NFTA_CHAIN_FLAGS).unwrap_or_default() & NFT_CHAIN_HW_OFFLOAD == 0;
-    let bare = number(NFTA_CHAIN_USE).unwrap_or_default() == 0;
-    let drops = ingress && filters && soft && bare && number(NFTA_CHAIN_POLICY) == Some(NF_DROP);
-    let listed = wire::fields(wire::field(hook, NFTA_HOOK_DEVS).unwrap_or_default());
-    let listed = listed.filter(|(kind, _)| *kind == NFTA_DEVICE_NAME).map(|(_, name)| wire::text(name));
-    let only = wire::field(hook, NFTA_HOOK_DEV).map(wire::text);
-    Chain { drops, devices: listed.chain(only).collect() }
+/// Whether a table's chains are not asked.
+pub(super) fn is_dormant(body: &[u8]) -> Result<bool, DecodeError> {
+    check(body, NFGENMSG)?;
+    Ok(behind(body, NFTA_TABLE_FLAGS).and_then(be32_at).unwrap_or_default() & NFT_TABLE_F_DORMANT != 0)
 }
 
+/// `nf_tables_fill_chain_info`, net/netfilter/nf_tables_api.c.
+fn read_chain(body: &[u8]) -> Result<Chain, DecodeError> {
+    check(body, NFGENMSG)?;
+    let hook = behind(body, NFTA_CHAIN_HOOK).unwrap_or_default();
+    let number = |kind| behind(body, kind).and_then(be32_at);
+    let ingress = find(hook, 0, NFTA_HOOK_HOOKNUM).and_then(be32_at) == Some(libc::NF_NETDEV_INGRESS);
+    let filters = behind(body, NFTA_CHAIN_TYPE).map(text).as_deref() == Some("filter");
+    let soft = number(NFTA_CHAIN_FLAGS).unwrap_or_default() & NFT_CHAIN_HW_OFFLOAD == 0;
+    let bare = number(NFTA_CHAIN_USE).unwrap_or_default() == 0;
+    let drops = ingress && filters && soft && bare && number(NFTA_CHAIN_POLICY) == Some(libc::NF_DROP);
+    let listed = attributes(find(hook, 0, NFTA_HOOK_DEVS).unwrap_or_default(), 0);
+    let listed = listed.filter(|one| one.kind() == NFTA_DEVICE_NAME).map(|one| text(value(&one)));
+    let only = find(hook, 0, NFTA_HOOK_DEV).map(text);
+    Ok(Chain { drops, devices: listed.chain(only).collect() })
+}
+
+/// The value of an attribute of a message of nf_tables.
 pub(super) fn behind(body: &[u8], kind: u16) -> Option<&[u8]> {
-    body.get(NFGENMSG..).and_then(|attributes| wire::field(attributes, kind))
+    find(body, NFGENMSG, kind)
 }
 
 /// nf_tables keeps its numbers in the network's order.
-pub(super) fn be32_at(value: &[u8]) -> Option<u32> {
-    value.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
+pub(super) fn be32_at(value: &[u8]) -> Option<c_int> {
+    value.first_chunk().map(|chunk| c_int::from_be_bytes(*chunk))
 }
 
-fn be32(f: &mut Fields<'_>, kind: u16, value: u32) {
-    f.put(kind, &value.to_be_bytes());
+fn be32(kind: u16, value: c_int) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}
+
+/// A message of nf_tables about a family.
+pub(super) fn message(kind: c_int, family: c_int, attributes: Vec<DefaultNla>) -> Untyped {
+    nfnetlink(libc::NFNL_SUBSYS_NFTABLES << 8 | kind, family, 0, attributes)
+}
+
+/// Where a transaction begins, or ends: it names its subsystem.
+pub(super) fn batch_mark(kind: c_int) -> Untyped {
+    nfnetlink(kind, libc::AF_UNSPEC, libc::NFNL_SUBSYS_NFTABLES, Vec::new())
+}
+
+/// `struct nfgenmsg` is the family, a version, and a number in the network's order. The kernel's numbers fit.
+fn nfnetlink(kind: c_int, family: c_int, resource: c_int, attributes: Vec<DefaultNla>) -> Untyped {
+    let [.., family] = family.to_be_bytes();
+    let [.., high, low] = resource.to_be_bytes();
+    Untyped { kind: u16::try_from(kind).unwrap_or_default(), fixed: vec![family, 0, high, low], attributes }
 }
 
 impl Batch {
-    fn nft(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Fields<'_>)) {
-        let part = if matches!(kind, NFT_MSG_GETTABLE | NFT_MSG_GETCHAIN) { Part::Look } else { Part::Close };
-        self.add(part, NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[NFPROTO_NETDEV, 0, 0, 0], fill);
+    fn nft(&mut self, kind: c_int, flags: u16, attributes: Vec<DefaultNla>) {
+        let part = if matches!(kind, libc::NFT_MSG_GETTABLE | libc::NFT_MSG_GETCHAIN) { Part::Look } else { Part::Close };
+        self.add(part, flags, message(kind, libc::NFPROTO_NETDEV, attributes));
     }
 
-    fn table(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Fields<'_>)) {
-        self.nft(kind, flags, |f| {
-            f.text(NFTA_TABLE_NAME, TABLE);
-            fill(f);
-        });
+    fn table<const N: usize>(&mut self, kind: c_int, flags: u16, attributes: [DefaultNla; N]) {
+        let name = [text_nla(NFTA_TABLE_NAME, TABLE)];
+        self.nft(kind, flags, name.into_iter().chain(attributes).collect());
     }
 
-    fn chain(&mut self, kind: u16, flags: u16, name: &str, fill: impl FnOnce(&mut Fields<'_>)) {
-        self.nft(kind, flags, |f| {
-            f.text(NFTA_CHAIN_TABLE, TABLE);
-            f.text(NFTA_CHAIN_NAME, name);
-            fill(f);
-        });
+    fn chain<const N: usize>(&mut self, kind: c_int, flags: u16, name: &str, attributes: [DefaultNla; N]) {
+        let named = [text_nla(NFTA_CHAIN_TABLE, TABLE), text_nla(NFTA_CHAIN_NAME, name)];
+        self.nft(kind, flags, named.into_iter().chain(attributes).collect());
     }
 
     /// A chain that is asked of all that comes in by a device.
-    fn ingress(&mut self, name: &str, device: &str, policy: u32) {
-        self.chain(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, name, |f| {
-            f.nest(NFTA_CHAIN_HOOK, |f| {
-                be32(f, NFTA_HOOK_HOOKNUM, NF_NETDEV_INGRESS);
-                f.put(NFTA_HOOK_PRIORITY, &PRIORITY.to_be_bytes());
-                f.text(NFTA_HOOK_DEV, device);
-            });
-            be32(f, NFTA_CHAIN_POLICY, policy);
-            f.text(NFTA_CHAIN_TYPE, "filter");
-        });
+    fn ingress(&mut self, name: &str, device: &str, policy: c_int) {
+        let hook = [
+            be32(NFTA_HOOK_HOOKNUM, libc::NF_NETDEV_INGRESS),
+            be32(NFTA_HOOK_PRIORITY, PRIORITY),
+            text_nla(NFTA_HOOK_DEV, device),
+        ];
+        let chain = [nested(NFTA_CHAIN_HOOK, &hook), be32(NFTA_CHAIN_POLICY, policy), text_nla(NFTA_CHAIN_TYPE, "filter")];
+        self.chain(libc::NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, name, chain);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::NetlinkBuffer;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::message;
 
-    fn body(fill: impl FnOnce(&mut Batch)) -> (u16, Vec<u8>) {
+    /// The one message that `fill` adds.
+    fn sent(fill: impl FnOnce(&mut Batch)) -> Vec<u8> {
         let mut batch = Batch::default();
         fill(&mut batch);
-        let bytes = batch.finish(0, false).unwrap().to_vec();
-        let message = wire::messages(&bytes).next().unwrap();
-        (message.kind, message.body.to_vec())
+        batch.finish(0).unwrap().to_vec()
+    }
+
+    fn chain(fill: impl FnOnce(&mut Batch)) -> Chain {
+        read_chain(NetlinkBuffer::new(&sent(fill)[..]).payload()).unwrap()
+    }
+
+    fn told(fill: impl FnOnce(&mut Batch)) -> Option<Hint> {
+        hint(&NetlinkBuffer::new(&sent(fill)[..]))
     }
 
     proptest! {
         #[test]
         fn arbitrary_chains_and_events_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in any::<u16>()) {
             let _ = read_chain(&bytes);
-            let _ = hint(&wire::Message { kind, flags: 0, seq: 0, body: &bytes });
+            let event = message::tests::sent(Untyped { kind, fixed: bytes, attributes: Vec::new() });
+            let _ = hint(&NetlinkBuffer::new(&event[..]));
         }
     }
 
     #[test]
     fn a_chain_closes_the_device_it_drops_for_and_no_other() {
-        let chain = |policy| read_chain(&body(|batch| batch.ingress("nicd-x", "nbr0", policy)).1);
-        assert!(chain(NF_DROP).closes("nbr0"));
-        assert!(!chain(NF_DROP).closes("nbr1"), "another device's");
-        assert!(!chain(NF_ACCEPT).closes("nbr0"), "it lets through");
+        let chain = |policy| chain(|batch| batch.ingress("nicd-x", "nbr0", policy));
+        assert!(chain(libc::NF_DROP).closes("nbr0"));
+        assert!(!chain(libc::NF_DROP).closes("nbr1"), "another device's");
+        assert!(!chain(libc::NF_ACCEPT).closes("nbr0"), "it lets through");
     }
 
     #[test]
     fn a_chain_with_a_rule_or_on_a_card_closes_nothing() {
-        let with = |kind: u16, value: u32| {
-            let fill = |f: &mut Fields<'_>| {
-                f.nest(NFTA_CHAIN_HOOK, |f| {
-                    be32(f, NFTA_HOOK_HOOKNUM, NF_NETDEV_INGRESS);
-                    f.nest(NFTA_HOOK_DEVS, |f| f.text(NFTA_DEVICE_NAME, "nbr0"));
-                });
-                be32(f, NFTA_CHAIN_POLICY, NF_DROP);
-                f.text(NFTA_CHAIN_TYPE, "filter");
-                be32(f, kind, value);
-            };
-            read_chain(&body(|batch| batch.chain(NFT_MSG_NEWCHAIN, 0, "nicd-x", fill)).1).closes("nbr0")
+        let with = |kind: u16, value: c_int| {
+            let devices = nested(NFTA_HOOK_DEVS, &[text_nla(NFTA_DEVICE_NAME, "nbr0")]);
+            let hook = nested(NFTA_CHAIN_HOOK, &[be32(NFTA_HOOK_HOOKNUM, libc::NF_NETDEV_INGRESS), devices]);
+            let policy = be32(NFTA_CHAIN_POLICY, libc::NF_DROP);
+            let attributes = [hook, policy, text_nla(NFTA_CHAIN_TYPE, "filter"), be32(kind, value)];
+            chain(|batch| batch.chain(libc::NFT_MSG_NEWCHAIN, 0, "nicd-x", attributes)).closes("nbr0")
         };
         assert!(with(NFTA_CHAIN_USE, 0) && with(NFTA_CHAIN_FLAGS, 1));
         assert!(!with(NFTA_CHAIN_USE, 1) && !with(NFTA_CHAIN_FLAGS, NFT_CHAIN_HW_OFFLOAD));
@@ -355,12 +388,10 @@ mod tests {
 
     #[test]
     fn events_of_the_own_table_are_hints_and_others_are_none() {
-        let told = |(kind, body): (u16, Vec<u8>)| hint(&wire::Message { kind, flags: 0, seq: 0, body: &body });
-        let chain = |kind| told(body(|batch| batch.chain(kind, 0, "nicd-x", |_| {})));
-        assert_eq!(chain(NFT_MSG_DELCHAIN), Some(Hint::Chain("nicd-x".into())));
-        assert_eq!(told(body(|batch| batch.table(NFT_MSG_NEWTABLE, 0, |_| {}))), Some(Hint::Table));
-        assert_eq!(told(body(|batch| batch.table(NFT_MSG_DELTABLE, 0, |_| {}))), None);
-        let other = body(|batch| batch.nft(NFT_MSG_DELCHAIN, 0, |f| f.text(NFTA_CHAIN_TABLE, "others")));
-        assert_eq!(told(other), None);
+        let chain = |kind| told(|batch| batch.chain(kind, 0, "nicd-x", []));
+        assert_eq!(chain(libc::NFT_MSG_DELCHAIN), Some(Hint::Chain("nicd-x".into())));
+        assert_eq!(told(|batch| batch.table(libc::NFT_MSG_NEWTABLE, 0, [])), Some(Hint::Table));
+        assert_eq!(told(|batch| batch.table(libc::NFT_MSG_DELTABLE, 0, [])), None);
+        assert_eq!(told(|batch| batch.nft(libc::NFT_MSG_DELCHAIN, 0, vec![text_nla(NFTA_CHAIN_TABLE, "others")])), None);
     }
 }

@@ -4,20 +4,55 @@
 
 use std::collections::BTreeSet;
 
+use libc::{
+    IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_CARRIER, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
+    IFLA_PROP_LIST,
+};
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, NlaBuffer, Parseable, ParseableParametrized, parse_u8, parse_u32};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, BridgeMulticastRouterType, BridgePortState, BridgeStpState, In6AddrGenMode, Inet6DevConf,
+    InfoBridge, InfoBridgePort, InfoKind, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, Prop,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
 use super::addresses;
 use super::answer::{Failure, Part};
 use super::forward::Forwarding;
+use super::message::{Batch, Read, attributes, find, text, value};
 use super::nft::Nft;
 use super::socket::Netlink;
-use super::uapi::*;
+use super::untyped::*;
 use super::vlans::{self, Filtering};
-use super::wire::{self, Batch};
 use super::{GuestMacs, Trouble, Who, fdb};
 use crate::model::Mac;
-use crate::plan::{BridgeExtras, BridgePort, Kind, LinkSeen, NfCall, TapSeen};
+use crate::plan::{BridgePort, Kind, LinkSeen, TapSeen};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
+
+/// All of 01:80:c2:00:00:0X but 01, pause frames, which the kernel refuses here and drops (`BR_GROUPFWD_MACPAUSE`).
+pub(super) const PASS_LINK_LOCAL: u16 = 0xfffd;
+
+/// The other flags of a bridge port that decide what passes, and what a port is made with (`new_nbp`, net/bridge/br_if.c).
+pub(super) static PLAIN: [InfoBridgePort; 15] = [
+    InfoBridgePort::HairpinMode(false),
+    InfoBridgePort::Guard(false),
+    InfoBridgePort::Protect(false),
+    InfoBridgePort::FastLeave(false),
+    InfoBridgePort::ProxyARP(false),
+    InfoBridgePort::ProxyARPWifi(false),
+    InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::TempQuery),
+    InfoBridgePort::MulticastFlood(true),
+    InfoBridgePort::MulticastToUnicast(false),
+    InfoBridgePort::VlanTunnel(false),
+    InfoBridgePort::BroadcastFlood(true),
+    InfoBridgePort::NeighSupress(false),
+    InfoBridgePort::Isolated(false),
+    InfoBridgePort::Locked(false),
+    InfoBridgePort::Mab(false),
+];
 
 /// What looks at one link go by beside it; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -30,20 +65,10 @@ pub(super) struct Around {
     pub(super) forwarding: Forwarding,
 }
 
-/// `struct ifinfomsg`.
-pub(super) fn ifinfo(family: u8, index: u32, flags: u32, change: u32) -> [u8; IFINFO] {
-    let mut fixed = [0; IFINFO];
-    fixed[0] = family;
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
-    fixed[12..16].copy_from_slice(&change.to_ne_bytes());
-    fixed
-}
-
 /// Looks at one link. It also makes the kernel process the link's pending carrier change
 /// (`rtnl_getlink`, `linkwatch_sync_dev`).
 pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
-    look_at(netlink, who, link)
+    look_at(netlink, who, |body| link(body).map(Some))
 }
 
 /// The same, with what does not show on the link alone: the addresses on it, of a bridge whether it is closed to the host, if it is
@@ -80,9 +105,9 @@ pub(super) fn look_whole(
 /// The index of a veth, and that of its other end in that end's namespace.
 pub(super) fn ends(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, u32)>, Failure> {
     look_at(netlink, who, |body| {
-        let (_, other) = wire::fields_behind(body, IFINFO).find(|(kind, _)| *kind == IFLA_LINK)?;
-        // `ifi_index` of `struct ifinfomsg`.
-        Some((wire::u32_at(body, 4)?, wire::u32_at(other, 0)?))
+        let index = LinkHeader::parse(body)?.index;
+        let other = find(body, IFINFO, IFLA_LINK).map(parse_u32).transpose()?;
+        Ok(other.map(|other| (index, other)))
     })
 }
 
@@ -90,15 +115,15 @@ pub(super) fn ends(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, u
 /// number.
 pub(super) fn open_queues(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, Option<u32>)>, Failure> {
     look_at(netlink, who, |body| {
-        let info = wire::fields_behind(body, IFINFO).find(|(kind, _)| *kind == IFLA_LINKINFO).map(|(_, value)| value);
-        let data = info.and_then(|info| wire::field(info, IFLA_INFO_DATA)).unwrap_or_default();
-        let number = |kind| wire::field(data, kind).and_then(|value| wire::u32_at(value, 0));
-        let queues = number(IFLA_TUN_NUM_QUEUES).map(|queues| queues + number(IFLA_TUN_NUM_DISABLED_QUEUES).unwrap_or_default());
-        Some((wire::u32_at(body, 4)?, queues))
+        let data = find(body, IFINFO, IFLA_LINKINFO).and_then(|info| find(info, 0, IFLA_INFO_DATA)).unwrap_or_default();
+        let number = |kind| find(data, 0, kind).and_then(|value| parse_u32(value).ok());
+        let queues = number(IFLA_TUN_NUM_QUEUES)
+            .map(|queues| queues.saturating_add(number(IFLA_TUN_NUM_DISABLED_QUEUES).unwrap_or_default()));
+        Ok(Some((LinkHeader::parse(body)?.index, queues)))
     })
 }
 
-fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
     let (index, name) = match who {
         // Indexes are positive ints; the kernel would call others invalid.
         Who::Index(index) if index == 0 || i32::try_from(index).is_err() => return Ok(None),
@@ -109,20 +134,24 @@ fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Optio
         return Ok(None);
     }
     let mut batch = Batch::default();
-    batch.add(Part::Look, RTM_GETLINK, 0, &ifinfo(AF_UNSPEC, index, 0, 0), |f| {
-        f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-        if let Some(name) = name {
-            // The kernel looks among names and altnames alike, but IFLA_IFNAME may not be longer than a name.
-            f.text(IFLA_ALT_IFNAME, name);
-        }
-    });
+    let asked = asked(index);
+    batch.add(Part::Look, 0, get(name.into_iter().fold(asked, by_name)));
     netlink.ask(batch, read)
+}
+
+/// A question for the link with this index, or with 0 for all; the counters, of which there are many, are not asked for.
+fn asked(index: u32) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
+}
+
+fn get(link: LinkMessageBuilder<LinkUnspec>) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetLink(link.build())
 }
 
 /// A complete dump of the namespace's links, with the addresses on them, whether bridges of ours are closed, the VLANs of
 /// devices of ours, and the FDB's entries for guests, each asked for.
 pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> Result<Vec<LinkSeen>, Failure> {
-    let mut links = netlink.dump(all_links, link)?;
+    let mut links = netlink.dump(all_links, |body| link(body).map(Some))?;
     let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
@@ -137,15 +166,13 @@ pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> 
 
 fn all_links() -> Batch {
     let mut batch = Batch::default();
-    batch.add(Part::Look, RTM_GETLINK, NLM_F_DUMP, &ifinfo(AF_UNSPEC, 0, 0, 0), |f| {
-        f.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-    });
+    batch.add(Part::Look, NLM_F_DUMP, get(asked(0)));
     batch
 }
 
 /// The links of a group: of a complete dump, or of some that changes interrupted.
 pub(super) fn in_group(netlink: &mut Netlink, group: u32) -> Result<Vec<LinkSeen>, Failure> {
-    let links = netlink.dump_all_there_is(all_links, link)?;
+    let links = netlink.dump_all_there_is(all_links, |body| link(body).map(Some))?;
     Ok(links.into_iter().filter(|link| link.group == group).collect())
 }
 
@@ -166,38 +193,55 @@ pub(super) fn must_look(netlink: &mut Netlink, who: Who<'_>) -> Result<LinkSeen,
     look(netlink, who)?.ok_or_else(|| Failure::new(Trouble::Gone, Part::Look, "no such link"))
 }
 
-/// Reads an RTM_NEWLINK; none when it is shorter than its fixed part.
-pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
-    let flags = wire::u32_at(body, 8)?;
+impl Batch {
+    /// Looks at a link that is being made, for what that does: the kernel processes the link's pending change of carrier
+    /// (`linkwatch_sync_dev`). While a link is down that costs nothing; once it is up, no carrier means an RCU grace period
+    /// under RTNL (`dev_deactivate`, net/sched/sch_generic.c), at the next look or at the kernel's own leisure.
+    pub(super) fn settle(&mut self, index: u32) {
+        self.add(Part::Look, 0, get(asked(index)));
+    }
+}
+
+/// Reads an RTM_NEWLINK. Only the attributes that matter here are decoded, as a dump has thousands of links; one that cannot be
+/// decoded is as one that is not there, but for names, of which the kernel takes any octets.
+///
+/// # Errors
+/// It is shorter than its fixed part.
+pub(super) fn link(body: &[u8]) -> Result<LinkSeen, DecodeError> {
+    let LinkHeader { index, flags, .. } = LinkHeader::parse(body)?;
     let mut link = LinkSeen {
         mtu: 0,
-        up: flags & IFF_UP != 0,
-        lower_up: flags & IFF_LOWER_UP != 0,
-        ..LinkSeen::bare(wire::u32_at(body, 4)?, "", Kind::Other)
+        up: flags.contains(LinkFlags::Up),
+        lower_up: flags.contains(LinkFlags::LowerUp),
+        ..LinkSeen::bare(index, "", Kind::Other)
     };
     let (mut lower, mut elsewhere, mut beside, mut carrier) = (None, false, false, false);
-    for (kind, value) in wire::fields_behind(body, IFINFO) {
-        match kind {
-            IFLA_LINK => lower = wire::u32_at(value, 0).filter(|lower| *lower != 0 && *lower != link.index),
+    for attribute in attributes(body, IFINFO) {
+        let value = value(&attribute);
+        match attribute.kind() {
             IFLA_LINK_NETNSID => elsewhere = true,
-            IFLA_IFNAME => link.name = wire::text(value),
             IFLA_PROP_LIST => link.altnames = altnames(value),
-            IFLA_IFALIAS => link.alias = Some(wire::text(value)).filter(|alias| !alias.is_empty()),
-            IFLA_ADDRESS => link.mac = <[u8; 6]>::try_from(value).ok().map(Mac),
-            IFLA_MTU => link.mtu = wire::u32_at(value, 0).unwrap_or_default(),
-            IFLA_MASTER => link.master = wire::u32_at(value, 0).filter(|master| *master != 0),
-            IFLA_GROUP => link.group = wire::u32_at(value, 0).unwrap_or_default(),
-            IFLA_CARRIER => carrier = wire::u8_at(value, 0).is_some_and(|carrier| carrier != 0),
-            IFLA_LINKINFO => {
-                info(&mut link, value);
-                beside = on_the_same_segment(value);
-            }
-            IFLA_AF_SPEC => {
-                (link.v6_autoconf, link.v4_open, link.takes_ras) = (v6_autoconf(value), v4_open(value), takes_ras(value));
+            IFLA_LINKINFO => beside = info(&mut link, value),
+            IFLA_AF_SPEC => host_ip(&mut link, value),
+            IFLA_LINK | IFLA_IFNAME | IFLA_IFALIAS | IFLA_ADDRESS | IFLA_MTU | IFLA_MASTER | IFLA_GROUP | IFLA_CARRIER => {
+                match LinkAttribute::parse_with_param(&attribute, AddressFamily::Unspec) {
+                    Ok(LinkAttribute::Link(index)) => lower = Some(index).filter(|lower| *lower != 0 && *lower != link.index),
+                    Ok(LinkAttribute::IfName(name)) => link.name = name,
+                    Ok(LinkAttribute::IfAlias(alias)) => link.alias = Some(alias),
+                    Ok(LinkAttribute::Address(address)) => link.mac = address.try_into().ok().map(Mac),
+                    Ok(LinkAttribute::Mtu(mtu)) => link.mtu = mtu,
+                    Ok(LinkAttribute::Controller(master)) => link.master = Some(master).filter(|master| *master != 0),
+                    Ok(LinkAttribute::Group(group)) => link.group = group,
+                    Ok(LinkAttribute::Carrier(up)) => carrier = up != 0,
+                    Err(_) if attribute.kind() == IFLA_IFNAME => link.name = text(value),
+                    Err(_) if attribute.kind() == IFLA_IFALIAS => link.alias = Some(text(value)),
+                    _ => {}
+                }
             }
             _ => {}
         }
     }
+    link.alias = link.alias.filter(|alias| !alias.is_empty());
     link.lower = lower.filter(|_| !elsewhere);
     link.beside = link.lower.filter(|_| beside);
     link.takes_ras &= link.kind == Kind::Bridge && link.up;
@@ -206,71 +250,92 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
         tap.held |= carrier || link.lower_up;
     }
     if let Some(port) = &mut link.bridge_port {
-        port.held &= flags & IFF_RUNNING != 0;
+        port.held &= flags.contains(LinkFlags::Running);
     }
-    Some(link)
+    Ok(link)
 }
 
 fn altnames(list: &[u8]) -> Vec<String> {
-    let mut names: Vec<_> =
-        wire::fields(list).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME).map(|(_, value)| wire::text(value)).collect();
+    let name = |property: NlaBuffer<&[u8]>| match Prop::parse(&property) {
+        Ok(Prop::AltIfName(name)) => Some(name),
+        Ok(_) => None,
+        Err(_) => Some(text(value(&property))),
+    };
+    let mut names: Vec<_> = attributes(list, 0).filter_map(name).collect();
     names.sort_unstable();
     names
 }
 
-/// Whether what stands in `IFLA_LINK` is on the same segment as a link of this kind.
-fn on_the_same_segment(info: &[u8]) -> bool {
-    let kind = wire::field(info, IFLA_INFO_KIND).map(wire::text);
-    kind.is_some_and(|kind| ["veth", "macvlan", "macvtap", "ipvlan", "ipvtap"].contains(&kind.as_str()))
-}
-
-/// `IFLA_LINKINFO`: what kind of link it is, and as a port of what.
-fn info(link: &mut LinkSeen, info: &[u8]) {
-    let data = wire::field(info, IFLA_INFO_DATA).unwrap_or_default();
-    match wire::field(info, IFLA_INFO_KIND).map(wire::text).as_deref() {
-        Some("tun") => tap(link, data),
-        Some("veth") => link.kind = Kind::Veth,
-        Some("bridge") => {
-            link.kind = Kind::Bridge;
-            link.extras = extras(data);
-            let set = |kind| octet(data, kind).is_some_and(|value| value != 0);
-            link.nf_call = NfCall { v4: set(IFLA_BR_NF_CALL_IPTABLES), v6: set(IFLA_BR_NF_CALL_IP6TABLES) };
+/// `IFLA_LINKINFO`: what kind of link it is, and as a port of what. Gives back whether what stands in `IFLA_LINK` is on the same
+/// segment as a link of this kind.
+fn info(link: &mut LinkSeen, info: &[u8]) -> bool {
+    let (mut kind, mut data, mut port_kind, mut port_data): (_, &[u8], _, &[u8]) = (None, &[], None, &[]);
+    for attribute in attributes(info, 0) {
+        match attribute.kind() {
+            IFLA_INFO_KIND => kind = InfoKind::parse(&attribute).ok(),
+            IFLA_INFO_DATA => data = value(&attribute),
+            IFLA_INFO_SLAVE_KIND => port_kind = InfoPortKind::parse(&attribute).ok(),
+            IFLA_INFO_SLAVE_DATA => port_data = value(&attribute),
+            _ => {}
         }
+    }
+    match kind {
+        Some(InfoKind::Tun) => tap(link, data),
+        Some(InfoKind::Veth) => link.kind = Kind::Veth,
+        Some(InfoKind::Bridge) => bridge(link, data),
         _ => {}
     }
-    if wire::field(info, IFLA_INFO_SLAVE_KIND).map(wire::text).as_deref() == Some("bridge") {
-        let port = wire::field(info, IFLA_INFO_SLAVE_DATA).unwrap_or_default();
-        let state = octet(port, IFLA_BRPORT_STATE);
-        link.bridge_port = Some(BridgePort {
-            forwarding: state == Some(BR_STATE_FORWARDING),
-            held: state.is_some_and(|state| state != BR_STATE_FORWARDING),
-            learning: octet(port, IFLA_BRPORT_LEARNING).is_some_and(|value| value != 0),
-            unicast_flood: octet(port, IFLA_BRPORT_UNICAST_FLOOD).is_some_and(|value| value != 0),
-            passes_link_local: wire::field(port, IFLA_BRPORT_GROUP_FWD_MASK).and_then(|mask| wire::u16_at(mask, 0))
-                == Some(PASS_LINK_LOCAL),
-            altered: IFLA_BRPORT_PLAIN.iter().any(|(flag, plain)| octet(port, *flag).is_some_and(|value| value != *plain)),
-        });
+    if port_kind == Some(InfoPortKind::Bridge) {
+        link.bridge_port = Some(bridge_port(port_data));
     }
+    use InfoKind::{IpVlan, IpVtap, MacVlan, MacVtap, Veth};
+    matches!(kind, Some(Veth | MacVlan | MacVtap | IpVlan | IpVtap))
+}
+
+/// `br_port_fill_attrs`, net/bridge/br_netlink.c.
+fn bridge_port(data: &[u8]) -> BridgePort {
+    let mut port = BridgePort::default();
+    for flag in attributes(data, 0).filter_map(|attribute| InfoBridgePort::parse(&attribute).ok()) {
+        match flag {
+            InfoBridgePort::State(state) => {
+                port.forwarding = state == BridgePortState::Forwarding;
+                port.held = !port.forwarding;
+            }
+            InfoBridgePort::Learning(on) => port.learning = on,
+            InfoBridgePort::UnicastFlood(on) => port.unicast_flood = on,
+            InfoBridgePort::GroupFwdMask(mask) => port.passes_link_local = mask == PASS_LINK_LOCAL,
+            flag => {
+                let same = std::mem::discriminant(&flag);
+                port.altered |= PLAIN.iter().any(|plain| std::mem::discriminant(plain) == same && *plain != flag);
+            }
+        }
+    }
+    port
 }
 
 /// `br_fill_info`, net/bridge/br_netlink.c.
-fn extras(data: &[u8]) -> BridgeExtras {
-    let set = |kind| octet(data, kind).is_some_and(|value| value != 0);
-    let stp = wire::field(data, IFLA_BR_STP_STATE).and_then(|value| wire::u32_at(value, 0));
-    BridgeExtras {
-        stp: stp.is_some_and(|stp| stp != 0),
-        multicast_snooping: set(IFLA_BR_MCAST_SNOOPING),
-        vlan_filtering: set(IFLA_BR_VLAN_FILTERING),
+fn bridge(link: &mut LinkSeen, data: &[u8]) {
+    link.kind = Kind::Bridge;
+    for setting in attributes(data, 0).filter_map(|attribute| InfoBridge::parse(&attribute).ok()) {
+        match setting {
+            InfoBridge::StpState(state) => link.extras.stp = state != BridgeStpState::Disabled,
+            InfoBridge::MulticastSnooping(on) => link.extras.multicast_snooping = on,
+            InfoBridge::VlanFiltering(on) => link.extras.vlan_filtering = on,
+            InfoBridge::NfCallIpTables(on) => link.nf_call.v4 = on,
+            InfoBridge::NfCallIp6Tables(on) => link.nf_call.v6 = on,
+            _ => {}
+        }
     }
 }
 
 /// `tun_fill_info`, drivers/net/tun.c. A device of that driver in tun mode is no tap.
 fn tap(link: &mut LinkSeen, data: &[u8]) {
-    if octet(data, IFLA_TUN_TYPE) != Some(IFF_TAP) {
+    let octet = |kind| find(data, 0, kind).and_then(|value| parse_u8(value).ok());
+    if octet(IFLA_TUN_TYPE).map(i32::from) != Some(libc::IFF_TAP) {
         return;
     }
-    let set = |kind| octet(data, kind).is_some_and(|value| value != 0);
-    let id = |kind| wire::field(data, kind).and_then(|value| wire::u32_at(value, 0));
+    let set = |kind| octet(kind).is_some_and(|value| value != 0);
+    let id = |kind| find(data, 0, kind).and_then(|value| parse_u32(value).ok());
     link.kind = Kind::Tap;
     link.tap = Some(TapSeen {
         persist: set(IFLA_TUN_PERSIST),
@@ -283,51 +348,82 @@ fn tap(link: &mut LinkSeen, data: &[u8]) {
     });
 }
 
-/// Whether IPv6 is there and makes addresses of its own. It is not there on a link whose MTU is below 1280. The mode is
-/// also among the link's settings, should a kernel count it with the statistics that are left out.
-fn v6_autoconf(spec: &[u8]) -> bool {
-    let v6 = wire::field(spec, u16::from(AF_INET6)).unwrap_or_default();
-    let among_settings = || wire::field(v6, IFLA_INET6_CONF).and_then(|conf| wire::u32_at(conf, 4 * DEVCONF_ADDR_GEN_MODE));
-    let mode = octet(v6, IFLA_INET6_ADDR_GEN_MODE).map(u32::from).or_else(among_settings);
-    mode.is_some_and(|mode| mode != u32::from(IN6_ADDR_GEN_MODE_NONE))
-}
-
-/// Whether the host's IPv4 takes packets from there, or answers ARP. A source filter that is loose is enough where the link
-/// has no address, and is what distributions set on each new link.
-fn v4_open(spec: &[u8]) -> bool {
-    let conf = wire::field(spec, u16::from(AF_INET)).and_then(|v4| wire::field(v4, IFLA_INET_CONF)).unwrap_or_default();
-    let set = |kind: u16| wire::u32_at(conf, 4 * usize::from(kind - 1));
-    set(IPV4_DEVCONF_RP_FILTER) == Some(0) || set(IPV4_DEVCONF_ARP_IGNORE).is_some_and(|ignore| ignore != ARP_IGNORE_ALL)
+/// `IFLA_AF_SPEC`: what the host's own IP does on the link. IPv6 is not there on one whose MTU is below 1280. The mode of its
+/// addresses is also among the link's settings, as a kernel counts it with the statistics that are not asked for.
+fn host_ip(link: &mut LinkSeen, spec: &[u8]) {
+    // The crate takes settings that are not there for 0: a list without those that matter is passed by.
+    let has = |attribute: &NlaBuffer<&[u8]>, settings: usize| value(attribute).len() >= 4 * settings;
+    let (mut mode, mut among_settings) = (None, None);
+    for family in attributes(spec, 0) {
+        for attribute in attributes(value(&family), 0) {
+            match i32::from(family.kind()) {
+                libc::AF_INET => match AfSpecInet::parse(&attribute) {
+                    Ok(AfSpecInet::DevConf(settings)) if has(&attribute, IPV4_DEVCONF_ARP_IGNORE.into()) => {
+                        link.v4_open = settings.rp_filter == 0 || settings.arp_ignore != i32::from(ARP_IGNORE_ALL);
+                    }
+                    _ => {}
+                },
+                libc::AF_INET6 => match AfSpecInet6::parse(&attribute) {
+                    Ok(AfSpecInet6::AddrGenMode(told)) => mode = Some(told),
+                    Ok(AfSpecInet6::DevConf(settings)) if has(&attribute, DEVCONF_ADDR_GEN_MODE + 1) => {
+                        among_settings = u8::try_from(settings.addr_gen_mode).ok().map(In6AddrGenMode::from);
+                        link.takes_ras = takes_ras(&settings);
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+    link.v6_autoconf = mode.or(among_settings).is_some_and(|mode| mode != In6AddrGenMode::None);
 }
 
 /// Whether the host takes router advertisements there (`ipv6_accept_ra`, include/net/ipv6.h).
-fn takes_ras(spec: &[u8]) -> bool {
-    let conf = wire::field(spec, u16::from(AF_INET6)).and_then(|v6| wire::field(v6, IFLA_INET6_CONF)).unwrap_or_default();
-    let set = |place: usize| wire::u32_at(conf, 4 * place);
-    let accepts = match set(DEVCONF_ACCEPT_RA) {
-        None | Some(0) => false,
+fn takes_ras(settings: &Inet6DevConf) -> bool {
+    let accepts = match settings.accept_ra {
+        0 => false,
         // Unless it is a router itself.
-        Some(1) => set(DEVCONF_FORWARDING) == Some(0),
-        Some(_) => true,
+        1 => settings.forwarding == 0,
+        _ => true,
     };
-    accepts && set(DEVCONF_DISABLE_IPV6) == Some(0)
-}
-
-fn octet(body: &[u8], kind: u16) -> Option<u8> {
-    wire::field(body, kind).and_then(|value| wire::u8_at(value, 0))
+    accepts && settings.disable_ipv6 == 0
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::DefaultNla;
+    use netlink_packet_route::link::{AfSpecUnspec, InfoData, InfoPortData, InfoTun};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::message::nested;
+    use crate::kernel::message::tests::body;
 
-    /// A message's body, as the kernel would send it.
-    fn body(fill: impl FnOnce(&mut wire::Fields<'_>)) -> Vec<u8> {
-        let mut batch = Batch::default();
-        batch.add(Part::Look, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, 7, IFF_UP | IFF_LOWER_UP, 0), fill);
-        batch.finish(0, false).unwrap()[16..].to_vec()
+    fn tun(settings: &[(u16, &[u8])]) -> LinkMessageBuilder<LinkUnspec> {
+        let settings = settings.iter().map(|(kind, value)| InfoTun::Other(DefaultNla::new(*kind, value.to_vec()))).collect();
+        LinkMessageBuilder::new_with_info_kind(InfoKind::Tun).index(7).set_info_data(InfoData::Tun(settings))
+    }
+
+    fn everything() -> Vec<u8> {
+        let tap = [(IFLA_TUN_GROUP, &[36, 0, 0, 0][..]), (IFLA_TUN_TYPE, &[2]), (IFLA_TUN_PERSIST, &[1])];
+        let port = vec![InfoBridgePort::State(BridgePortState::Forwarding), InfoBridgePort::Learning(false)];
+        let altnames = vec![Prop::AltIfName("z".into()), Prop::AltIfName("a".into())];
+        let v6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::Eui64)]);
+        let mut link = tun(&tap)
+            .append_extra_attribute(LinkAttribute::Other(DefaultNla::new(999, b"unknown".to_vec())))
+            .name("nicdce531f90199")
+            .mtu(1450)
+            .controller(3)
+            .link_group(9)
+            .address(vec![0xfe, 1, 2, 3, 4, 5])
+            .alias("store 5")
+            .append_extra_attribute(LinkAttribute::PropList(altnames))
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![v6]))
+            .set_port_kind(InfoPortKind::Bridge)
+            .set_port_data(InfoPortData::BridgePort(port))
+            .build();
+        link.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        body(RouteNetlinkMessage::NewLink(link))
     }
 
     proptest! {
@@ -337,42 +433,14 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_link_keeps_its_index(at in 16_usize..200, octet in any::<u8>(), cut in 16_usize..200) {
-            let mut bytes = body(everything);
+        fn a_damaged_link_keeps_its_index(at in 16_usize..300, octet in any::<u8>(), cut in 16_usize..300) {
+            let mut bytes = everything();
             if let Some(place) = bytes.get_mut(at) {
                 *place = octet;
             }
             bytes.truncate(cut);
-            prop_assert_eq!(link(&bytes).map(|link| link.index), Some(7));
+            prop_assert_eq!(link(&bytes).unwrap().index, 7);
         }
-    }
-
-    fn everything(f: &mut wire::Fields<'_>) {
-        f.put(999, b"unknown");
-        f.text(IFLA_IFNAME, "nicdce531f90199");
-        f.u32(IFLA_MTU, 1450);
-        f.u32(IFLA_MASTER, 3);
-        f.u32(IFLA_GROUP, 9);
-        f.put(IFLA_ADDRESS, &[0xfe, 1, 2, 3, 4, 5]);
-        f.text(IFLA_IFALIAS, "store 5");
-        f.nest(IFLA_PROP_LIST | 0x8000, |f| {
-            f.text(IFLA_ALT_IFNAME, "z");
-            f.text(IFLA_ALT_IFNAME, "a");
-        });
-        f.nest(IFLA_LINKINFO, |f| {
-            f.put(IFLA_INFO_KIND, b"tun");
-            f.nest(IFLA_INFO_DATA, |f| {
-                f.u32(IFLA_TUN_GROUP, 36);
-                f.u8(IFLA_TUN_TYPE, IFF_TAP);
-                f.u8(IFLA_TUN_PERSIST, 1);
-            });
-            f.text(IFLA_INFO_SLAVE_KIND, "bridge");
-            f.nest(IFLA_INFO_SLAVE_DATA, |f| {
-                f.u8(IFLA_BRPORT_STATE, BR_STATE_FORWARDING);
-                f.u8(IFLA_BRPORT_LEARNING, 0);
-            });
-        });
-        f.nest(IFLA_AF_SPEC, |f| f.nest(u16::from(AF_INET6), |f| f.u8(IFLA_INET6_ADDR_GEN_MODE, 0)));
     }
 
     #[test]
@@ -398,18 +466,38 @@ mod tests {
             tap: Some(TapSeen { persist: true, multi_queue: false, held: true, uid: None, gid: Some(36) }),
             ..LinkSeen::bare(7, "nicdce531f90199", Kind::Tap)
         };
-        assert_eq!(link(&body(everything)), Some(expected));
+        assert_eq!(link(&everything()).unwrap(), expected);
     }
 
     #[test]
     fn a_tun_is_no_tap() {
-        let seen = link(&body(|f| {
-            f.nest(IFLA_LINKINFO, |f| {
-                f.text(IFLA_INFO_KIND, "tun");
-                f.nest(IFLA_INFO_DATA, |f| f.u8(IFLA_TUN_TYPE, 1));
-            });
-        }))
-        .unwrap();
+        let seen = link(&body(RouteNetlinkMessage::NewLink(tun(&[(IFLA_TUN_TYPE, &[1])]).build()))).unwrap();
         assert_eq!((seen.kind, seen.tap), (Kind::Other, None));
+    }
+
+    #[test]
+    fn a_name_that_is_no_utf8_hides_no_other() {
+        let names = [&b"a\xff\0"[..], b"b\0"].map(|name| DefaultNla::new(libc::IFLA_ALT_IFNAME, name.to_vec()));
+        let message = LinkUnspec::new_with_index(7)
+            .append_extra_attribute(LinkAttribute::Other(DefaultNla::new(IFLA_IFNAME, b"eth\xff\0".to_vec())))
+            .append_extra_attribute(LinkAttribute::Other(nested(IFLA_PROP_LIST, &names)))
+            .mtu(1400)
+            .build();
+        let seen = link(&body(RouteNetlinkMessage::NewLink(message))).unwrap();
+        assert_eq!((seen.name.as_str(), seen.mtu), ("eth\u{fffd}", 1400));
+        assert_eq!(seen.altnames, ["a\u{fffd}", "b"]);
+    }
+
+    #[test]
+    fn a_port_is_altered_by_any_flag_that_is_not_as_ports_are_made() {
+        let seen = |flag: InfoBridgePort| {
+            let port = InfoPortData::BridgePort(vec![flag]);
+            let message = LinkUnspec::new_with_index(7).set_port_kind(InfoPortKind::Bridge).set_port_data(port).build();
+            link(&body(RouteNetlinkMessage::NewLink(message))).unwrap().bridge_port.unwrap()
+        };
+        assert!(PLAIN.iter().all(|plain| !seen(plain.clone()).altered));
+        assert!(seen(InfoBridgePort::Isolated(true)).altered && seen(InfoBridgePort::MulticastFlood(false)).altered);
+        assert!(seen(InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Disabled)).altered);
+        assert!(!seen(InfoBridgePort::Learning(true)).altered && !seen(InfoBridgePort::Priority(7)).altered);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use netlink_packet_core::{DecodeError, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
@@ -10,10 +11,8 @@ use nix::sys::time::TimeVal;
 
 use super::Trouble;
 use super::answer::{Failure, Part, Refusal};
-use super::uapi::{
-    AF_UNSPEC, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR,
-};
-use super::wire::{self, Batch, Message};
+use super::message::{self, Batch, Message, Read};
+use super::nft;
 use crate::points;
 use crate::telemetry::meters;
 
@@ -61,7 +60,7 @@ pub(super) struct Netlink {
 }
 
 /// What a message means for the wait.
-enum Step {
+pub(super) enum Step {
     More,
     Last,
 }
@@ -89,14 +88,14 @@ impl Netlink {
 
     /// Sends changes in one go and gives back those that were refused, in order.
     pub(super) fn send(&mut self, batch: Batch) -> Result<Vec<Refusal>, Failure> {
-        self.send_and_read(batch, |_| None::<()>).map(|(refusals, _)| refusals)
+        self.send_and_read(batch, |_| Ok(None::<()>)).map(|(refusals, _)| refusals)
     }
 
     /// The same with a look among them; gives back also what `read` made of its answer.
     pub(super) fn send_and_read<T>(
         &mut self,
         mut batch: Batch,
-        read: impl Fn(&[u8]) -> Option<T>,
+        read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<(Vec<Refusal>, Option<T>), Failure> {
         let parts: Vec<Part> = batch.parts().collect();
         if parts.is_empty() {
@@ -117,27 +116,29 @@ impl Netlink {
         &mut self,
         mut batch: Batch,
         parts: &[Part],
-        read: impl Fn(&[u8]) -> Option<T>,
+        read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<(Vec<Refusal>, Option<T>), Failure> {
         let last = parts.len().saturating_sub(1);
         count_writes(parts.iter().filter(|part| **part != Part::Look).count());
-        let first = self.transmit(&mut batch, true)?;
+        batch.acknowledge_last();
+        let first = self.transmit(&mut batch)?;
         let (mut refusals, mut seen) = (Vec::new(), None);
         self.receive(parts[last], |message| {
-            let position = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
-            let Some(part) = parts.get(position) else { return Ok(Step::More) };
-            if message.kind != NLMSG_ERROR {
-                seen = read(message.body).or(seen.take());
-                return Ok(Step::More);
+            let position = position(message, first);
+            let Some(part) = parts.get(position) else { return Step::More };
+            if message.message_type() != NLMSG_ERROR {
+                // What cannot be read is for a look of its own.
+                seen = read(message.payload()).ok().flatten().or(seen.take());
+                return Step::More;
             }
             refusals.extend(Refusal::read(*part, message));
-            Ok(if position == last { Step::Last } else { Step::More })
+            if position == last { Step::Last } else { Step::More }
         })?;
         Ok((refusals, seen))
     }
 
     /// Asks for one object; none when the kernel has none such: no link (ENODEV), no entry (ENOENT).
-    pub(super) fn ask<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+    pub(super) fn ask<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
         let fail = |errno| Failure::system(Part::Look, errno);
         points::call(("netlink", "ask"), || self.answer(batch, read), fail)
     }
@@ -147,7 +148,7 @@ impl Netlink {
         &mut self,
         asked: &[A],
         add: impl Fn(&mut Batch, &A),
-        read: impl Fn(&[u8]) -> Option<T>,
+        read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<Vec<Result<Option<T>, Failure>>, Failure> {
         let fail = |errno| Failure::system(Part::Look, errno);
         let mut all = Vec::with_capacity(asked.len());
@@ -159,7 +160,7 @@ impl Netlink {
         Ok(all)
     }
 
-    pub(super) fn answer<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+    pub(super) fn answer<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
         self.answers(batch, read)?.pop().unwrap_or(Ok(None))
     }
 
@@ -167,28 +168,32 @@ impl Netlink {
     fn answers<T>(
         &mut self,
         mut batch: Batch,
-        read: impl Fn(&[u8]) -> Option<T>,
+        read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<Vec<Result<Option<T>, Failure>>, Failure> {
         let parts: Vec<Part> = batch.parts().collect();
-        let first = self.transmit(&mut batch, false)?;
+        let first = self.transmit(&mut batch)?;
         let mut answers: Vec<Option<Result<Option<T>, Failure>>> = parts.iter().map(|_| None).collect();
         let mut missing = parts.len();
         self.receive(parts.first().copied().unwrap_or(Part::Look), |message| {
-            let position = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
-            let Some(answer) = answers.get_mut(position).filter(|answer| answer.is_none()) else { return Ok(Step::More) };
-            *answer = Some(match (message.kind, Refusal::read(parts[position], message)) {
-                (NLMSG_ERROR, Some(refusal)) if matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT) => Ok(None),
-                (NLMSG_ERROR, Some(refusal)) => Err(refusal.into()),
-                _ => Ok(read(message.body)),
+            let position = position(message, first);
+            let Some(answer) = answers.get_mut(position).filter(|answer| answer.is_none()) else { return Step::More };
+            let part = parts[position];
+            *answer = Some(match message.message_type() {
+                NLMSG_ERROR => match Refusal::read(part, message) {
+                    Some(refusal) if matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT) => Ok(None),
+                    Some(refusal) => Err(refusal.into()),
+                    None => Ok(None),
+                },
+                _ => read(message.payload()).map_err(|error| unreadable(part, &error)),
             });
             missing -= 1;
-            Ok(if missing == 0 { Step::Last } else { Step::More })
+            if missing == 0 { Step::Last } else { Step::More }
         })?;
         Ok(answers.into_iter().flatten().collect())
     }
 
     /// Dumps completely: begun again while changes interrupt it. `ask` makes the request, `read` reads one object.
-    pub(super) fn dump<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+    pub(super) fn dump<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Vec<T>, Failure> {
         let fail = |errno| Failure::system(Part::Look, errno);
         points::call(("netlink", "dump"), || self.dump_whole(ask, read), fail)
     }
@@ -197,7 +202,7 @@ impl Netlink {
     pub(super) fn dump_all_there_is<T>(
         &mut self,
         ask: impl Fn() -> Batch,
-        read: impl Fn(&[u8]) -> Option<T>,
+        read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<Vec<T>, Failure> {
         let fail = |errno| Failure::system(Part::Look, errno);
         let dumps = || {
@@ -214,7 +219,7 @@ impl Netlink {
         points::call(("netlink", "dump"), dumps, fail)
     }
 
-    fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+    fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Vec<T>, Failure> {
         let until = Instant::now() + DUMP_LIMIT;
         let mut tries = 0;
         loop {
@@ -231,41 +236,17 @@ impl Netlink {
     }
 
     /// One dump, and whether no change interrupted it.
-    fn dump_once<T>(&mut self, mut batch: Batch, read: &impl Fn(&[u8]) -> Option<T>) -> Result<(Vec<T>, bool), Failure> {
-        let first = self.transmit(&mut batch, false)?;
-        let mut all = Vec::new();
-        let mut interrupted = false;
-        self.receive(Part::Look, |message| {
-            if message.seq != first {
-                return Ok(Step::More);
-            }
-            interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-            match message.kind {
-                // Both begin with an errno; a dump that fails at its end says so in its DONE.
-                NLMSG_DONE | NLMSG_ERROR => match Refusal::read(Part::Look, message) {
-                    // The table asked for does not exist.
-                    Some(refusal) if refusal.errno == Errno::ENOENT => Ok(Step::Last),
-                    Some(refusal) if matches!(refusal.errno, Errno::EINTR | Errno::EAGAIN) => {
-                        interrupted = true;
-                        Ok(Step::Last)
-                    }
-                    Some(refusal) => Err(refusal.into()),
-                    None => Ok(Step::Last),
-                },
-                _ => {
-                    all.extend(read(message.body));
-                    Ok(Step::More)
-                }
-            }
-        })?;
-        Ok((all, !interrupted))
+    fn dump_once<T>(&mut self, mut batch: Batch, read: &impl Fn(&[u8]) -> Read<T>) -> Result<(Vec<T>, bool), Failure> {
+        let mut dump = Dump::of(self.transmit(&mut batch)?);
+        self.receive(Part::Look, |message| dump.take(message, read))?;
+        dump.end()
     }
 
     /// Sends changes of nf_tables, which the kernel carries out wholly or not at all.
     pub(super) fn transact(&mut self, part: Part, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
         let mut batch = begun(part, fill);
         count_writes(batch.parts().len() - 1);
-        batch.add(part, NFNL_MSG_BATCH_END, 0, &OF_NFTABLES, |_| {});
+        batch.add(part, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_END));
         self.judged(batch, part)
     }
 
@@ -278,25 +259,25 @@ impl Netlink {
     /// The first refusal. The last change is answered in any case; a refusal of the whole names its first message.
     fn judged(&mut self, mut batch: Batch, part: Part) -> Result<(), Failure> {
         let asked = batch.acknowledged();
-        let first = self.transmit(&mut batch, false)?;
+        let first = self.transmit(&mut batch)?;
         let mut refused = None;
         self.receive(part, |message| {
-            let position = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
-            if position > asked || message.kind != NLMSG_ERROR {
-                return Ok(Step::More);
+            let position = position(message, first);
+            if position > asked || message.message_type() != NLMSG_ERROR {
+                return Step::More;
             }
             refused = refused.take().or(Refusal::read(part, message));
-            Ok(if position == 0 || position == asked { Step::Last } else { Step::More })
+            if position == 0 || position == asked { Step::Last } else { Step::More }
         })?;
         refused.map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
     /// Sends, and gives back the first message's number.
-    fn transmit(&mut self, batch: &mut Batch, acknowledge: bool) -> Result<u32, Failure> {
+    fn transmit(&mut self, batch: &mut Batch) -> Result<u32, Failure> {
         let part = batch.parts().next().unwrap_or(Part::Look);
         let first = self.seq;
         self.seq = self.seq.wrapping_add(u32::try_from(batch.parts().len()).unwrap_or(1));
-        let Some(bytes) = batch.finish(first, acknowledge) else {
+        let Some(bytes) = batch.finish(first) else {
             return Err(Failure::new(Trouble::Other, part, "a value is too long for a netlink attribute"));
         };
         let kernel = SocketAddr::new(0, 0);
@@ -306,7 +287,7 @@ impl Netlink {
 
     /// Gives each message the kernel sends to `take` until it has the last. Answers to earlier requests, which were given
     /// up, carry other numbers and are passed by.
-    fn receive(&mut self, part: Part, mut take: impl FnMut(&Message<'_>) -> Result<Step, Failure>) -> Result<(), Failure> {
+    fn receive(&mut self, part: Part, mut take: impl FnMut(&Message<'_>) -> Step) -> Result<(), Failure> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let bytes = match receive_once(&self.socket, &mut self.buffer, 0) {
@@ -316,9 +297,12 @@ impl Netlink {
                     return Err(failed(part, &error));
                 }
             };
-            for message in wire::messages(bytes) {
-                if let Step::Last = take(&message)? {
-                    return Ok(());
+            match walk(bytes, &mut take) {
+                Ok(Step::More) => {}
+                Ok(Step::Last) => return Ok(()),
+                Err(error) => {
+                    self.spent = true;
+                    return Err(unreadable(part, &error));
                 }
             }
             if Instant::now() >= deadline {
@@ -329,13 +313,77 @@ impl Netlink {
     }
 }
 
-/// `struct nfgenmsg` of a transaction's begin and end: the subsystem is in the network's order.
-const OF_NFTABLES: [u8; 4] = [AF_UNSPEC, 0, NFNL_SUBSYS_NFTABLES.to_be_bytes()[0], NFNL_SUBSYS_NFTABLES.to_be_bytes()[1]];
+/// One dump as it comes in.
+pub(super) struct Dump<T> {
+    /// The number of the request.
+    asked: u32,
+    all: Vec<T>,
+    /// Something changed meanwhile.
+    interrupted: bool,
+    /// It was refused, or a message could not be read.
+    failed: Option<Failure>,
+}
+
+impl<T> Dump<T> {
+    pub(super) fn of(asked: u32) -> Self {
+        Self { asked, all: Vec::new(), interrupted: false, failed: None }
+    }
+
+    pub(super) fn take(&mut self, message: &Message<'_>, read: &impl Fn(&[u8]) -> Read<T>) -> Step {
+        if message.sequence_number() != self.asked {
+            return Step::More;
+        }
+        self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        match message.message_type() {
+            // Both begin with an errno; a dump that fails at its end says so in its DONE.
+            NLMSG_DONE | NLMSG_ERROR => {
+                match Refusal::read(Part::Look, message) {
+                    // The table asked for does not exist.
+                    Some(refusal) if refusal.errno == Errno::ENOENT => {}
+                    Some(refusal) if matches!(refusal.errno, Errno::EINTR | Errno::EAGAIN) => self.interrupted = true,
+                    refused => self.failed = self.failed.take().or(refused.map(Failure::from)),
+                }
+                return Step::Last;
+            }
+            NLMSG_OVERRUN => self.interrupted = true,
+            _ => match read(message.payload()) {
+                Ok(one) => self.all.extend(one),
+                Err(error) => _ = self.failed.get_or_insert_with(|| unreadable(Part::Look, &error)),
+            },
+        }
+        Step::More
+    }
+
+    /// All of it, and whether no change interrupted it. One of which a message could not be read is no dump.
+    pub(super) fn end(self) -> Result<(Vec<T>, bool), Failure> {
+        self.failed.map_or(Ok((self.all, !self.interrupted)), Err)
+    }
+}
+
+/// Gives each message of a datagram to `take` until it has the last.
+pub(super) fn walk(bytes: &[u8], mut take: impl FnMut(&Message<'_>) -> Step) -> Result<Step, DecodeError> {
+    for message in message::messages(bytes) {
+        if let Step::Last = take(&message?) {
+            return Ok(Step::Last);
+        }
+    }
+    Ok(Step::More)
+}
+
+/// The place in its send of the message that this one answers; beyond all of them for another send's.
+fn position(message: &Message<'_>, first: u32) -> usize {
+    usize::try_from(message.sequence_number().wrapping_sub(first)).unwrap_or(usize::MAX)
+}
+
+/// The failure of a message that cannot be understood.
+fn unreadable(part: Part, error: &DecodeError) -> Failure {
+    Failure::new(Trouble::Other, part, format!("the kernel sent a message that cannot be read: {error}"))
+}
 
 /// A transaction that is not ended yet, of whose changes the last is answered also when it is taken.
 fn begun(part: Part, fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::default();
-    batch.add(part, NFNL_MSG_BATCH_BEGIN, 0, &OF_NFTABLES, |_| {});
+    batch.add(part, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_BEGIN));
     fill(&mut batch);
     batch.acknowledge_last();
     batch

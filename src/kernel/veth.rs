@@ -2,14 +2,18 @@
 
 use std::os::fd::AsRawFd;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
 use super::links::{Target, shape};
+use super::message::Batch;
 use super::netns::Inside;
-use super::seen::{ifinfo, look};
+use super::seen::look;
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::{Batch, Fields};
 use super::{Trouble, Who};
 use crate::model::{LinkName, Mac, PortId, names};
 use crate::plan::Kind;
@@ -53,23 +57,12 @@ impl Veth<'_> {
     /// With MAC and MTU: given later, each would be an event of its own. The other end is not set up here: the kernel
     /// refuses that of a peer not yet linked (`veth_newlink`, drivers/net/veth.c).
     fn message(self, batch: &mut Batch, inside: &Inside) {
-        let guest = |f: &mut Fields<'_>| {
-            f.bare(&ifinfo(AF_UNSPEC, 0, 0, 0));
-            f.text(IFLA_IFNAME, self.guest.name.map_or("eth%d", LinkName::as_str));
-            f.put(IFLA_ADDRESS, &self.guest.mac.0);
-            f.u32(IFLA_MTU, self.guest.mtu);
-            f.put(IFLA_NET_NS_FD, &inside.fd.as_raw_fd().to_ne_bytes());
-            one_queue(f);
-        };
-        batch.add(Part::Create, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(AF_UNSPEC, self.index, 0, 0), |f| {
-            f.text(IFLA_IFNAME, self.name.as_str());
-            shape(f, Some(self.mac), Some(self.mtu), None);
-            one_queue(f);
-            f.nest(IFLA_LINKINFO, |f| {
-                f.text(IFLA_INFO_KIND, "veth");
-                f.nest(IFLA_INFO_DATA, |f| f.nest(VETH_INFO_PEER, guest));
-            });
-        });
+        let name = self.guest.name.map_or("eth%d", LinkName::as_str);
+        let guest = shape(LinkUnspec::new_with_name(name), Some(self.guest.mac), Some(self.guest.mtu), None);
+        let guest = one_queue(guest.setns_by_fd(inside.fd.as_raw_fd())).build();
+        let host = LinkVeth::new(self.name.as_str(), name).index(self.index).set_info_data(InfoData::Veth(InfoVeth::Peer(guest)));
+        let host = one_queue(shape(host, Some(self.mac), Some(self.mtu), None)).build();
+        batch.add(Part::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(host));
     }
 
     /// The kernel says EEXIST of either end's name.
@@ -90,7 +83,6 @@ impl Veth<'_> {
 /// One queue each way, which is what a veth uses that is not asked for a number. Not asked, though, the kernel makes one for
 /// each processor it might have, and takes the rest away again with an RCU grace period for either end, under RTNL
 /// (`veth_init_queues`, drivers/net/veth.c).
-fn one_queue(f: &mut Fields<'_>) {
-    f.u32(IFLA_NUM_TX_QUEUES, 1);
-    f.u32(IFLA_NUM_RX_QUEUES, 1);
+fn one_queue<T>(link: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+    link.append_extra_attribute(LinkAttribute::NumTxQueues(1)).append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }

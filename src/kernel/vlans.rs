@@ -7,12 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, parse_u8, parse_u32};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{BridgePortState, BridgeVlanInfo, BridgeVlanInfoFlags};
 use nix::errno::Errno;
 
 use super::answer::{Failure, Part};
+use super::message::{Batch, Read, Untyped, attributes, find, value};
 use super::socket::Netlink;
-use super::uapi::*;
-use super::wire::{self, Batch};
+use super::untyped::{BRIDGE_VLANDB_ENTRY, BRIDGE_VLANDB_ENTRY_INFO, BRIDGE_VLANDB_ENTRY_STATE, RTM_GETVLAN};
 use crate::plan::{Kind, LinkSeen, PortVlan};
 
 /// Length of `struct br_vlan_msg`.
@@ -64,8 +67,7 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkSeen], fi
     }
     let ask = || {
         let mut batch = Batch::default();
-        let [a, b, c, d] = index.to_ne_bytes();
-        batch.add(Part::Look, RTM_GETVLAN, NLM_F_DUMP, &[AF_BRIDGE, 0, 0, 0, a, b, c, d], |_| {});
+        batch.add(Part::Look, NLM_F_DUMP, Untyped { kind: RTM_GETVLAN, fixed: br_vlan_msg(index), attributes: Vec::new() });
         batch
     };
     let told = match netlink.dump(ask, read) {
@@ -80,31 +82,45 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkSeen], fi
     Ok(())
 }
 
+/// `struct br_vlan_msg`.
+fn br_vlan_msg(index: u32) -> Vec<u8> {
+    [[AddressFamily::Bridge.into(), 0, 0, 0], index.to_ne_bytes()].concat()
+}
+
+/// The link that an RTM_NEWVLAN or RTM_DELVLAN is about.
+pub(super) fn link(body: &[u8]) -> Result<u32, DecodeError> {
+    let index = body.get(4..BR_VLAN_MSG).ok_or_else(|| DecodeError::buffer_too_small(body.len(), BR_VLAN_MSG))?;
+    parse_u32(index)
+}
+
 /// Reads an RTM_NEWVLAN about one link.
-fn read(body: &[u8]) -> Option<(u32, PortVlan)> {
-    let index = wire::u32_at(body, 4)?;
-    let entries = wire::fields_behind(body, BR_VLAN_MSG).filter(|(kind, _)| *kind == BRIDGE_VLANDB_ENTRY);
+fn read(body: &[u8]) -> Read<(u32, PortVlan)> {
+    let index = link(body)?;
+    let entries = attributes(body, BR_VLAN_MSG).filter(|entry| entry.kind() == BRIDGE_VLANDB_ENTRY);
     // The pvid is never part of a range.
-    let pvid = entries.filter_map(|(_, entry)| pvid(entry)).next();
-    Some((index, pvid.unwrap_or_default()))
+    let pvid = entries.filter_map(|entry| pvid(value(&entry))).next();
+    Ok(Some((index, pvid.unwrap_or_default())))
 }
 
 fn pvid(entry: &[u8]) -> Option<PortVlan> {
-    let info = wire::field(entry, BRIDGE_VLANDB_ENTRY_INFO)?;
-    let (flags, vid) = (wire::u16_at(info, 0)?, wire::u16_at(info, 2)?);
-    let state = wire::field(entry, BRIDGE_VLANDB_ENTRY_STATE).and_then(|state| wire::u8_at(state, 0));
-    (flags & BRIDGE_VLAN_INFO_PVID != 0).then(|| PortVlan {
-        pvid: vid,
-        untagged: flags & BRIDGE_VLAN_INFO_UNTAGGED != 0,
-        blocked: state.is_some_and(|state| state != BR_STATE_FORWARDING),
+    let vlan = BridgeVlanInfo::try_from(find(entry, 0, BRIDGE_VLANDB_ENTRY_INFO)?).ok()?;
+    let state = find(entry, 0, BRIDGE_VLANDB_ENTRY_STATE).and_then(|state| parse_u8(state).ok()).map(BridgePortState::from);
+    vlan.flags.contains(BridgeVlanInfoFlags::Pvid).then(|| PortVlan {
+        pvid: vlan.vid,
+        untagged: vlan.flags.contains(BridgeVlanInfoFlags::Untagged),
+        blocked: state.is_some_and(|state| state != BridgePortState::Forwarding),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::DefaultNla;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::message::nested;
+    use crate::kernel::message::tests::body;
+    use crate::kernel::untyped::RTM_NEWVLAN;
 
     proptest! {
         #[test]
@@ -113,32 +129,29 @@ mod tests {
         }
     }
 
-    fn port(entries: &[(u16, u16, u8)]) -> PortVlan {
-        let mut batch = Batch::default();
-        batch.add(Part::Look, RTM_NEWVLAN, 0, &[AF_BRIDGE, 0, 0, 0, 7, 0, 0, 0], |f| {
-            for (flags, vid, state) in entries {
-                f.nest(BRIDGE_VLANDB_ENTRY, |f| {
-                    let info: Vec<u8> = [flags.to_ne_bytes(), vid.to_ne_bytes()].concat();
-                    f.put(BRIDGE_VLANDB_ENTRY_INFO, &info);
-                    f.u8(BRIDGE_VLANDB_ENTRY_STATE, *state);
-                });
-            }
-        });
-        let (index, vlan) = read(&batch.finish(0, false).unwrap()[16..]).unwrap();
+    fn port(entries: &[(BridgeVlanInfoFlags, u16, BridgePortState)]) -> PortVlan {
+        let entry = |(flags, vid, state): &(BridgeVlanInfoFlags, u16, BridgePortState)| {
+            let info = <[u8; 4]>::from(&BridgeVlanInfo { flags: *flags, vid: *vid });
+            let state = DefaultNla::new(BRIDGE_VLANDB_ENTRY_STATE, vec![(*state).into()]);
+            nested(BRIDGE_VLANDB_ENTRY, &[DefaultNla::new(BRIDGE_VLANDB_ENTRY_INFO, info.to_vec()), state])
+        };
+        let message = Untyped { kind: RTM_NEWVLAN, fixed: br_vlan_msg(7), attributes: entries.iter().map(entry).collect() };
+        let (index, vlan) = read(&body(message)).unwrap().unwrap();
         assert_eq!(index, 7);
         vlan
     }
 
     #[test]
     fn the_pvid_decides_among_the_vlans_of_a_port() {
-        let forwarding = BR_STATE_FORWARDING;
-        let both = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED;
+        use BridgePortState::{Blocking, Forwarding};
+        let (none, pvid, untagged) = (BridgeVlanInfoFlags::empty(), BridgeVlanInfoFlags::Pvid, BridgeVlanInfoFlags::Untagged);
+        let both = pvid | untagged;
         assert_eq!(port(&[]), PortVlan::default());
-        assert_eq!(port(&[(BRIDGE_VLAN_INFO_UNTAGGED, 5, forwarding)]).pvid, 0);
-        let seen = port(&[(0, 5, forwarding), (both, 100, forwarding)]);
+        assert_eq!(port(&[(untagged, 5, Forwarding)]).pvid, 0);
+        let seen = port(&[(none, 5, Forwarding), (both, 100, Forwarding)]);
         assert_eq!(seen, PortVlan { pvid: 100, untagged: true, blocked: false });
-        assert!(!port(&[(BRIDGE_VLAN_INFO_PVID, 100, forwarding)]).untagged);
-        assert!(port(&[(both, 100, 4)]).blocked);
+        assert!(!port(&[(pvid, 100, Forwarding)]).untagged);
+        assert!(port(&[(both, 100, Blocking)]).blocked);
     }
 
     #[test]

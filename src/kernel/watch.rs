@@ -20,6 +20,10 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use netlink_packet_core::DecodeError;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::AddressHeader;
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,11 +31,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc::Sender;
 
 use super::answer::{Failure, Part};
+use super::message::{self, Message};
 use super::nft::{self, Hint, Nft};
 use super::seen::{Around, IFINFO};
 use super::socket::{Netlink, failed, netfilter, receive_once};
-use super::uapi::*;
-use super::{GuestMacs, Notice, Who, forward, seen, wire};
+use super::untyped::{RTM_DELVLAN, RTM_NEWVLAN};
+use super::{GuestMacs, Notice, Who, forward, seen, vlans};
 use crate::model::Mac;
 use crate::pace::Pace;
 use crate::plan::LinkSeen;
@@ -121,8 +126,8 @@ struct Hints {
 impl Watch {
     /// Subscribes, in this thread's namespace: what happens from here on is told.
     pub(super) fn subscribe(sink: Sender<Notice>, around: Around) -> Result<Self, Failure> {
-        let events = subscribed(&[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])?;
-        if let Err(error) = events.add_membership(RTNLGRP_BRVLAN) {
+        let events = subscribed(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])?;
+        if let Err(error) = events.add_membership(libc::RTNLGRP_BRVLAN) {
             tracing::debug!(%error, "VLANs of bridge ports cannot be watched");
         }
         let buffer = vec![0; 64 * 1024].into_boxed_slice();
@@ -289,7 +294,11 @@ impl Watch {
         loop {
             let point = points::call(("watch", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
-                Ok(bytes) => wire::messages(bytes).for_each(|message| hints.take(&message, &self.around.guests)),
+                Ok(bytes) => {
+                    let taken = message::messages(bytes).try_for_each(|event| hints.take(&event?, &self.around.guests));
+                    // What cannot be read is an event that is missing.
+                    hints.lost |= taken.is_err();
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is
                 // older than the dump to come.
@@ -301,9 +310,13 @@ impl Watch {
         loop {
             match receive_once(closing, &mut self.buffer, libc::MSG_DONTWAIT) {
                 Ok(bytes) => {
-                    for message in wire::messages(bytes) {
-                        hints.forward |= forward::concerns(&message);
-                        nft::hint(&message).into_iter().for_each(|hint| hints.hear(hint));
+                    for event in message::messages(bytes) {
+                        let Ok(event) = event else {
+                            hints.lost = true;
+                            break;
+                        };
+                        hints.forward |= forward::concerns(&event);
+                        nft::hint(&event).into_iter().for_each(|hint| hints.hear(hint));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
@@ -398,37 +411,39 @@ impl Hints {
 
     /// Copies of an event that speak of the link as a bridge's port (AF_BRIDGE) are hints as well, but one of these says
     /// gone when the link has left its bridge.
-    fn take(&mut self, message: &wire::Message<'_>, guests: &GuestMacs) {
-        let at = |at| wire::u32_at(message.body, at);
-        // `struct ifaddrmsg` and `struct br_vlan_msg` have the index where `struct ifinfomsg` has it.
-        if let (RTM_NEWADDR | RTM_DELADDR | RTM_NEWVLAN | RTM_DELVLAN, Some(index)) = (message.kind, at(4)) {
-            self.down.remove(&index);
-            self.changed.insert(index);
-            return;
-        }
-        let (Some(family), Some(index), Some(flags)) = (wire::u8_at(message.body, 0), at(4), at(8)) else {
-            return;
+    fn take(&mut self, event: &Message<'_>, guests: &GuestMacs) -> Result<(), DecodeError> {
+        let (kind, body) = (event.message_type(), event.payload());
+        let index = match kind {
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => AddressHeader::parse(body)?.index,
+            RTM_NEWVLAN | RTM_DELVLAN => vlans::link(body)?,
+            libc::RTM_NEWLINK | libc::RTM_DELLINK => return self.take_link(kind, body, guests),
+            _ => return Ok(()),
         };
-        if (message.kind, family) == (RTM_NEWLINK, AF_UNSPEC) {
-            let address = wire::field_behind(message.body, IFINFO, IFLA_ADDRESS);
-            let mac = address.and_then(|value| value.try_into().ok()).map(Mac);
+        self.down.remove(&index);
+        self.changed.insert(index);
+        Ok(())
+    }
+
+    fn take_link(&mut self, kind: u16, body: &[u8], guests: &GuestMacs) -> Result<(), DecodeError> {
+        let LinkHeader { interface_family, index, flags, .. } = LinkHeader::parse(body)?;
+        let own = interface_family == AddressFamily::Unspec;
+        if own && kind == libc::RTM_DELLINK {
+            self.changed.remove(&index);
+            self.down.remove(&index);
+            self.gone.insert(index);
+            return Ok(());
+        }
+        if own {
+            let mac = message::find(body, IFINFO, libc::IFLA_ADDRESS).and_then(|address| address.try_into().ok()).map(Mac);
             self.taken.extend(mac.filter(|mac| guests.port(*mac).is_some()).map(|mac| (index, mac)));
         }
-        match (message.kind, family) {
-            (RTM_DELLINK, AF_UNSPEC) => {
-                self.changed.remove(&index);
-                self.down.remove(&index);
-                self.gone.insert(index);
-            }
-            (RTM_NEWLINK | RTM_DELLINK, _) if flags & IFF_UP != 0 => {
-                self.down.remove(&index);
-                self.changed.insert(index);
-            }
-            (RTM_NEWLINK | RTM_DELLINK, _) if !self.changed.contains(&index) => {
-                self.down.insert(index);
-            }
-            _ => {}
+        if flags.contains(LinkFlags::Up) {
+            self.down.remove(&index);
+            self.changed.insert(index);
+        } else if !self.changed.contains(&index) {
+            self.down.insert(index);
         }
+        Ok(())
     }
 }
 
@@ -440,7 +455,7 @@ fn roomy(socket: &Socket) -> nix::Result<()> {
 fn subscribed_to_nft() -> std::io::Result<Socket> {
     let socket = netfilter()?;
     roomy(&socket)?;
-    socket.add_membership(NFNLGRP_NFTABLES)?;
+    socket.add_membership(libc::NFNLGRP_NFTABLES.unsigned_abs())?;
     Ok(socket)
 }
 
@@ -459,26 +474,38 @@ fn try_subscribed(groups: &[u32]) -> std::io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::{NetlinkBuffer, NetlinkSerializable};
+    use netlink_packet_route::RouteNetlinkMessage::{self, DelAddress, DelLink, NewLink};
+    use netlink_packet_route::address::AddressMessage;
+    use netlink_packet_route::link::LinkMessage;
+    use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
     use super::*;
-    use crate::kernel::seen::ifinfo;
+    use crate::kernel::message::Untyped;
+    use crate::kernel::message::tests::sent;
     use crate::model::PortId;
 
-    fn event(kind: u16, family: u8, index: u32, hints: &mut Hints) {
-        hints.take(&wire::Message { kind, flags: 0, seq: 0, body: &ifinfo(family, index, IFF_UP, 0) }, &GuestMacs::default());
+    fn take(hints: &mut Hints, request: impl NetlinkSerializable, guests: &GuestMacs) -> Result<(), DecodeError> {
+        hints.take(&NetlinkBuffer::new(&sent(request)[..]), guests)
+    }
+
+    fn link(family: AddressFamily, index: u32) -> LinkMessageBuilder<LinkUnspec> {
+        LinkUnspec::new_with_index(index).interface_family(family)
+    }
+
+    fn event(kind: fn(LinkMessage) -> RouteNetlinkMessage, family: AddressFamily, index: u32, hints: &mut Hints) {
+        take(hints, kind(link(family, index).up().build()), &GuestMacs::default()).unwrap();
     }
 
     #[test]
     fn a_link_that_is_down_can_wait_unless_it_comes_up() {
         let down = |hints: &mut Hints| {
-            hints.take(
-                &wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &ifinfo(AF_UNSPEC, 7, 0, 0) },
-                &GuestMacs::default(),
-            );
+            take(hints, NewLink(link(AddressFamily::Unspec, 7).build()), &GuestMacs::default()).unwrap();
         };
         let mut hints = Hints::default();
         down(&mut hints);
         assert!(hints.changed.is_empty() && hints.down.contains(&7));
-        event(RTM_NEWLINK, AF_UNSPEC, 7, &mut hints);
+        event(NewLink, AddressFamily::Unspec, 7, &mut hints);
         down(&mut hints);
         assert!(hints.changed.contains(&7) && hints.down.is_empty());
     }
@@ -486,30 +513,32 @@ mod tests {
     #[test]
     fn a_link_that_left_its_bridge_is_not_gone() {
         let mut hints = Hints::default();
-        event(RTM_DELLINK, AF_BRIDGE, 7, &mut hints);
+        event(DelLink, AddressFamily::Bridge, 7, &mut hints);
         assert!(hints.changed.contains(&7) && hints.gone.is_empty());
     }
 
     #[test]
     fn what_came_before_an_end_is_not_looked_at_and_what_came_after_is() {
         let mut hints = Hints::default();
-        event(RTM_NEWLINK, AF_UNSPEC, 7, &mut hints);
-        event(RTM_DELLINK, AF_UNSPEC, 7, &mut hints);
+        event(NewLink, AddressFamily::Unspec, 7, &mut hints);
+        event(DelLink, AddressFamily::Unspec, 7, &mut hints);
         assert!(hints.changed.is_empty() && hints.gone.contains(&7));
-        event(RTM_NEWLINK, AF_UNSPEC, 7, &mut hints);
+        event(NewLink, AddressFamily::Unspec, 7, &mut hints);
         assert!(hints.changed.contains(&7) && hints.gone.contains(&7));
     }
 
     #[test]
-    fn a_message_of_another_kind_or_length_is_no_hint() {
+    fn a_message_of_another_kind_is_no_hint_and_one_that_is_too_short_is_lost() {
         let mut hints = Hints::default();
-        hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body: &[0; 5] }, &GuestMacs::default());
-        event(RTM_NEWROUTE, AF_INET, 7, &mut hints);
+        let short = |kind| Untyped { kind, fixed: vec![0; 5], attributes: Vec::new() };
+        for kind in [libc::RTM_NEWLINK, libc::RTM_DELLINK, libc::RTM_NEWADDR, RTM_DELVLAN] {
+            assert!(take(&mut hints, short(kind), &GuestMacs::default()).is_err());
+        }
+        take(&mut hints, short(libc::RTM_NEWROUTE), &GuestMacs::default()).unwrap();
         assert!(hints.changed.is_empty() && hints.gone.is_empty());
-        hints.take(
-            &wire::Message { kind: RTM_DELADDR, flags: 0, seq: 0, body: &[AF_INET, 24, 0, 0, 7, 0, 0, 0] },
-            &GuestMacs::default(),
-        );
+        let mut address = AddressMessage::default();
+        address.header.index = 7;
+        take(&mut hints, DelAddress(address), &GuestMacs::default()).unwrap();
         assert!(hints.changed.len() == 1, "an address that comes or goes is one");
     }
 
@@ -519,10 +548,8 @@ mod tests {
         guests.insert(PortId(uuid::Uuid::from_u128(1)), mac);
         let mut hints = Hints::default();
         for address in [mac, mac.host_side()] {
-            let mut batch = wire::Batch::default();
-            batch.add(Part::Look, RTM_NEWLINK, 0, &ifinfo(AF_UNSPEC, 7, IFF_UP, 0), |f| f.put(IFLA_ADDRESS, &address.0));
-            let body = &batch.finish(0, false).unwrap()[16..];
-            hints.take(&wire::Message { kind: RTM_NEWLINK, flags: 0, seq: 0, body }, &guests);
+            let link = link(AddressFamily::Unspec, 7).up().address(address.0.to_vec());
+            take(&mut hints, NewLink(link.build()), &guests).unwrap();
         }
         assert_eq!(hints.taken, BTreeSet::from([(7, mac)]));
     }

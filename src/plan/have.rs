@@ -201,7 +201,7 @@ impl NfCall {
 }
 
 /// A bridge port's settings (`IFLA_INFO_SLAVE_DATA`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgePort {
     /// Whether it forwards (`BR_STATE_FORWARDING`).
     pub forwarding: bool,

@@ -1,0 +1,268 @@
+//! Netlink messages: those of one send, and the walk through what is received.
+//!
+//! `rtnetlink` builds what is sent, `netlink-packet-route` has the types of what is read, and `netlink-packet-core` encodes and
+//! decodes both. Here is what they leave to their user: several messages in one send, and reading attribute by attribute. The
+//! crates decode a message wholly or not at all; read so, an attribute that they cannot decode hides no other.
+
+use netlink_packet_core::{
+    DecodeError, DefaultNla, Emitable, NLA_F_NESTED, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_REQUEST, NLMSG_NOOP, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
+};
+
+use super::answer::Part;
+
+/// Messages that go to the kernel in one send, which carries them out in order and does not stop at a refused one.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Where each message starts, and what it is about.
+    starts: Vec<(usize, Part)>,
+    /// The place of the message whose answer ends the wait.
+    acknowledged: usize,
+    too_long: bool,
+}
+
+/// A message of a type that the crates do not have: its fixed part, and its attributes.
+#[derive(Debug)]
+pub(super) struct Untyped {
+    pub(super) kind: u16,
+    pub(super) fixed: Vec<u8>,
+    pub(super) attributes: Vec<DefaultNla>,
+}
+
+impl NetlinkSerializable for Untyped {
+    fn message_type(&self) -> u16 {
+        self.kind
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.fixed.len() + self.attributes.as_slice().buffer_len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        let (fixed, attributes) = buffer.split_at_mut(self.fixed.len());
+        fixed.copy_from_slice(&self.fixed);
+        self.attributes.as_slice().emit(attributes);
+    }
+}
+
+impl Batch {
+    /// Appends a request with these flags beside `NLM_F_REQUEST`. A message may be no longer than an attribute: the lengths of all
+    /// attributes in it fit their fields.
+    pub(super) fn add(&mut self, part: Part, flags: u16, request: impl NetlinkSerializable) {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags | NLM_F_REQUEST;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
+        let (start, length) = (self.bytes.len(), message.buffer_len());
+        self.starts.push((start, part));
+        if u16::try_from(length).is_err() {
+            self.too_long = true;
+            return;
+        }
+        message.finalize();
+        self.bytes.resize(start + length.next_multiple_of(4), 0);
+        message.serialize(&mut self.bytes[start..start + length]);
+    }
+
+    /// What its messages are about, in order.
+    pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = Part> + '_ {
+        self.starts.iter().map(|(_, part)| *part)
+    }
+
+    /// Makes a message one that the kernel passes by (`netlink_rcv_skb`, net/netlink/af_netlink.c).
+    pub(super) fn blank(&mut self, position: usize) {
+        if let Some(mut message) = self.message(position) {
+            message.set_message_type(NLMSG_NOOP);
+        }
+    }
+
+    /// Has the last message so far answered although it succeeds.
+    pub(super) fn acknowledge_last(&mut self) {
+        self.acknowledged = self.starts.len().saturating_sub(1);
+        if let Some(mut message) = self.message(self.acknowledged) {
+            message.set_flags(message.flags() | NLM_F_ACK);
+        }
+    }
+
+    /// The place of the message that [`Batch::acknowledge_last`] was last told of.
+    pub(super) fn acknowledged(&self) -> usize {
+        self.acknowledged
+    }
+
+    /// The bytes to send, with consecutive sequence numbers from `first`. None when a message is too long.
+    pub(super) fn finish(&mut self, first: u32) -> Option<&[u8]> {
+        let mut seq = first;
+        for position in 0..self.starts.len() {
+            self.message(position)?.set_sequence_number(seq);
+            seq = seq.wrapping_add(1);
+        }
+        Some(&self.bytes)
+    }
+
+    fn message(&mut self, position: usize) -> Option<NetlinkBuffer<&mut [u8]>> {
+        let (start, _) = self.starts.get(position).filter(|_| !self.too_long)?;
+        NetlinkBuffer::new_checked(&mut self.bytes[*start..]).ok()
+    }
+}
+
+/// A text with the NUL that ends it.
+pub(super) fn text_nla(kind: u16, text: &str) -> DefaultNla {
+    DefaultNla::new(kind, [text.as_bytes(), &[0]].concat())
+}
+
+/// An attribute made of attributes.
+pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    let mut value = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut value);
+    DefaultNla::new(kind | NLA_F_NESTED, value)
+}
+
+/// One message as received.
+pub(super) type Message<'a> = NetlinkBuffer<&'a [u8]>;
+
+/// What a message's body was read as; none when it is about something else.
+pub(super) type Read<T> = Result<Option<T>, DecodeError>;
+
+/// The messages in one datagram. One whose length is wrong ends the walk, as an error.
+pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Result<Message<'_>, DecodeError>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let message = NetlinkBuffer::new_checked(rest);
+        let length = message.as_ref().ok().and_then(|message| usize::try_from(message.length()).ok());
+        rest = length.and_then(|length| rest.get(length.next_multiple_of(4)..)).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The attributes behind a fixed part of `fixed` octets, up to one that is not wholly there.
+pub(super) fn attributes(body: &[u8], fixed: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(body.get(fixed..).unwrap_or_default()).map_while(Result::ok)
+}
+
+/// Checks that a message has its fixed part, where no type of the crates does.
+///
+/// # Errors
+/// It is shorter.
+pub(super) fn check(body: &[u8], fixed: usize) -> Result<(), DecodeError> {
+    if body.len() < fixed { Err(DecodeError::buffer_too_small(body.len(), fixed)) } else { Ok(()) }
+}
+
+/// An attribute's value, which lives as long as the message.
+pub(super) fn value<'a>(attribute: &NlaBuffer<&'a [u8]>) -> &'a [u8] {
+    attribute.into_inner().get(NLA_HEADER_SIZE..usize::from(attribute.length())).unwrap_or_default()
+}
+
+/// The value of the attribute `wanted` among those behind a fixed part of `fixed` octets.
+pub(super) fn find(body: &[u8], fixed: usize, wanted: u16) -> Option<&[u8]> {
+    attributes(body, fixed).find(|attribute| attribute.kind() == wanted).map(|attribute| value(&attribute))
+}
+
+/// A text up to its NUL, whatever octets it is of.
+pub(super) fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|octet| *octet == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use netlink_packet_core::{NLA_TYPE_MASK, Nla};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A message's body, as the kernel would send it.
+    pub(in crate::kernel) fn body(request: impl NetlinkSerializable) -> Vec<u8> {
+        let mut body = vec![0; request.buffer_len()];
+        request.serialize(&mut body);
+        body
+    }
+
+    /// A message as the kernel would send it.
+    pub(in crate::kernel) fn sent(request: impl NetlinkSerializable) -> Vec<u8> {
+        let mut batch = Batch::default();
+        batch.add(Part::Look, 0, request);
+        batch.finish(0).unwrap().to_vec()
+    }
+
+    fn untyped(kind: u16, attributes: Vec<DefaultNla>) -> Untyped {
+        Untyped { kind, fixed: vec![7; 16], attributes }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_arbitrary_bytes_ends(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            for message in messages(&bytes).flatten() {
+                let length = |attribute| attributes(value(&attribute), 0).count() + text(value(&attribute)).len();
+                let _ = attributes(message.payload(), 0).map(length).sum::<usize>();
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            kind in any::<u16>(),
+            values in proptest::collection::vec((0..=NLA_TYPE_MASK, proptest::collection::vec(any::<u8>(), 0..40)), 0..8),
+            seq in any::<u32>(),
+        ) {
+            let written: Vec<_> = values.iter().map(|(kind, value)| DefaultNla::new(*kind, value.clone())).collect();
+            let mut batch = Batch::default();
+            batch.add(Part::Look, 0, untyped(kind, written.clone()));
+            batch.add(Part::Look, 0, untyped(kind, written.clone()));
+            batch.acknowledge_last();
+            let bytes = batch.finish(seq).unwrap();
+            let read: Vec<_> = messages(bytes).map(Result::unwrap).collect();
+            prop_assert_eq!(read.len(), 2);
+            for (message, number) in read.iter().zip([seq, seq.wrapping_add(1)]) {
+                prop_assert_eq!(message.message_type(), kind);
+                prop_assert_eq!(message.sequence_number(), number);
+                prop_assert_eq!(&message.payload()[..16], &[7; 16]);
+                let back = attributes(message.payload(), 16).map(|one| DefaultNla::new(one.kind(), value(&one).to_vec()));
+                prop_assert_eq!(&back.collect::<Vec<_>>(), &written);
+            }
+            prop_assert_eq!(read[0].flags() & NLM_F_ACK, 0);
+            prop_assert_eq!(read[1].flags() & NLM_F_ACK, NLM_F_ACK);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_a_field_is_never_sent() {
+        let mut batch = Batch::default();
+        batch.add(Part::Look, 0, untyped(1, vec![DefaultNla::new(1, vec![0; 70_000])]));
+        assert_eq!(batch.finish(1), None);
+    }
+
+    #[test]
+    fn a_blank_message_keeps_its_place() {
+        let mut batch = Batch::default();
+        batch.add(Part::Stale, 0, untyped(20, Vec::new()));
+        batch.add(Part::Stale, 0, untyped(20, Vec::new()));
+        batch.blank(0);
+        let bytes = batch.finish(5).unwrap();
+        let read: Vec<_> = messages(bytes).map(Result::unwrap).collect();
+        assert_eq!((read[0].message_type(), read[0].sequence_number()), (NLMSG_NOOP, 5));
+        assert_eq!((read[1].message_type(), read[1].sequence_number()), (20, 6));
+    }
+
+    #[test]
+    fn a_length_of_nothing_is_no_endless_loop() {
+        assert_eq!(attributes(&[0; 64], 0).count(), 0);
+        assert!(matches!(messages(&[0; 64]).collect::<Vec<_>>()[..], [Err(_)]));
+    }
+
+    #[test]
+    fn a_message_that_is_cut_short_is_an_error_and_no_end() {
+        let bytes = sent(untyped(1, vec![DefaultNla::new(1, vec![0; 8])]));
+        assert_eq!(messages(&bytes).filter(Result::is_ok).count(), 1);
+        for cut in 1..bytes.len() {
+            assert!(messages(&bytes[..cut]).any(|message| message.is_err()), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn nested_attributes_say_so() {
+        let outer = nested(3, &[text_nla(1, "a")]);
+        assert!(outer.is_nested());
+        assert_eq!(find(&sent(untyped(1, vec![outer]))[16..], 16, 3).and_then(|inner| find(inner, 0, 1)), Some(&b"a\0"[..]));
+    }
+}
