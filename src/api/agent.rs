@@ -1,6 +1,6 @@
 //! The agent's own routes: servers, health, and why a port is as it is.
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -10,16 +10,21 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use crate::manager::{Context, Reply, ServerView};
+use crate::manager::{Context, PortView, Reply, ServerView};
 use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{Guest, Owner, ServerId};
+use crate::plan::Fact;
 
+use super::answer::answer;
 use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::{forced, form};
+use super::openapi::schema::{
+    Record, count, either, like, list, null, number, only, or_null, phase, status, time, truth, uuid, words,
+};
 use super::{Desk, context, id, json_body, slip, tell};
 
 /// The most NICs a server may be allowed.
@@ -32,12 +37,12 @@ pub(super) const NAME: usize = 255;
 pub(super) const PATH: usize = 4095;
 
 pub(super) async fn servers(State(desk): State<Desk>) -> Json<Value> {
-    Json(json!({"servers": desk.servers().iter().map(shown).collect::<Vec<_>>()}))
+    Json(json!({"servers": desk.servers().iter().map(Shown::of).collect::<Vec<_>>()}))
 }
 
 pub(super) async fn server(State(desk): State<Desk>, Path(text): Path<String>) -> Response {
     let found = id(What::Server, &text).and_then(|id| Ok(desk.server(id)?));
-    tell(found.map(|server| Json(json!({"server": shown(&server)}))), COMPUTE)
+    tell(found.map(|server| Json(json!({"server": Shown::of(&server)}))), COMPUTE)
 }
 
 pub(super) async fn put_server(
@@ -51,8 +56,8 @@ pub(super) async fn put_server(
         let id: ServerId = text.parse().map_err(|error: crate::model::ids::BadId| Refusal::BadId(error.to_string()))?;
         let new = read_server(id, json_body(&headers, &body)?)?;
         match desk.perform(Action::PutServer(new), context(&caller)).await? {
-            Reply::NewServer(server) => Ok((StatusCode::CREATED, Json(json!({"server": shown(&server)})))),
-            Reply::Server(server) => Ok((StatusCode::OK, Json(json!({"server": shown(&server)})))),
+            Reply::NewServer(server) => Ok((StatusCode::CREATED, Json(json!({"server": Shown::of(&server)})))),
+            Reply::Server(server) => Ok((StatusCode::OK, Json(json!({"server": Shown::of(&server)})))),
             _ => Err(slip()),
         }
     };
@@ -90,14 +95,7 @@ pub(super) async fn health(State(desk): State<Desk>) -> Response {
 
 pub(super) async fn explain(State(desk): State<Desk>, Path(text): Path<String>) -> Response {
     let told = id(What::Port, &text).and_then(|id| Ok(desk.explain(id)?));
-    let told = told.map(|(port, facts)| {
-        Json(json!({
-            "port_id": port.port.id.to_string(),
-            "status": port.phase.status().as_str(),
-            "phase": port.phase.as_str(),
-            "facts": facts,
-        }))
-    });
+    let told = told.map(|(port, facts)| Json(Explanation::of(&port, &facts)));
     tell(told, COMPUTE)
 }
 
@@ -170,24 +168,52 @@ fn read_owner(mut fields: Fields) -> Result<Owner, BodyError> {
     Ok(owner)
 }
 
-pub(super) fn shown(view: &ServerView) -> Value {
-    let server = &view.server;
-    let guest = match &server.guest {
-        Guest::Vm { queues, owner } => {
-            let owner = (*owner != Owner::default()).then_some(owner);
-            json!({"kind": "vm", "queues": queues, "owner": owner, "monitor": null})
-        }
-        Guest::Netns { path } => json!({"kind": "netns", "path": path}),
-    };
-    json!({
-        "id": server.id.to_string(),
-        "name": server.name,
-        "project_id": server.project_id,
-        "guest": guest,
-        "nic_limit": server.nic_limit,
-        "created_at": server.created_at,
-        "updated_at": server.updated_at,
-    })
+answer! {
+    /// A server.
+    pub(super) Shown(view: &ServerView) {
+        "id": view.server.id.to_string() => uuid(),
+        "name": view.server.name => words(),
+        "project_id": view.server.project_id => words(),
+        "guest": guest(&view.server.guest) => either([VmShown::shape().into(), NetnsShown::shape().into()]),
+        "nic_limit": view.server.nic_limit => or_null(number(0..=NIC_LIMIT)),
+        "created_at": view.server.created_at => time(),
+        "updated_at": view.server.updated_at => time(),
+    }
+}
+
+answer! {
+    /// A virtual machine.
+    VmShown(queues: u16, owner: Option<&Owner>) {
+        "kind": "vm" => only("vm"),
+        "queues": queues => number(1..=u32::from(MAX_QUEUES)),
+        "owner": owner => or_null(Record::new().may("uid", count()).may("gid", count())),
+        "monitor": Value::Null => null(),
+    }
+}
+
+answer! {
+    /// A network namespace.
+    NetnsShown(path: &path::Path) {
+        "kind": "netns" => only("netns"),
+        "path": path => words(),
+    }
+}
+
+fn guest(guest: &Guest) -> Value {
+    match guest {
+        Guest::Vm { queues, owner } => VmShown::of(*queues, (*owner != Owner::default()).then_some(owner)),
+        Guest::Netns { path } => NetnsShown::of(path),
+    }
+}
+
+answer! {
+    /// Why a port is as it is.
+    pub(super) Explanation(port: &PortView, facts: &[Fact]) {
+        "port_id": port.port.id.to_string() => uuid(),
+        "status": port.phase.status().as_str() => status(),
+        "phase": port.phase.as_str() => phase(),
+        "facts": facts => list(Record::new().must("fact", like("^[a-z_]+$")).must("ok", truth()).must("detail", words())),
+    }
 }
 
 #[cfg(test)]

@@ -3,14 +3,17 @@
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::Response;
 use axum::{Extension, Json};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::answer::answer;
 use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
 use super::links::Site;
 use super::listing::Listing;
 use super::microversion::Microversion;
 use super::nova::param;
+use super::openapi::schema::{Shape, any, empty_map, only};
+use super::versions::{links, links_shape};
 use super::{Desk, tell};
 
 /// Its id, and its name.
@@ -63,7 +66,7 @@ fn known(params: &RawPathParams) -> Result<(), Refusal> {
 
 /// The flavor in Nova's list.
 pub(super) fn brief(collection: &str, version: Microversion) -> Value {
-    let mut shown = json!({"id": ID, "name": ID, "links": links("self", collection)});
+    let mut shown = json!({"id": ID, "name": ID, "links": links("self", collection, ID)});
     if version >= Microversion::FLAVOR_DESCRIPTION {
         shown["description"] = Value::Null;
     }
@@ -91,16 +94,33 @@ pub(super) fn detail(collection: &str, version: Microversion) -> Value {
     shown
 }
 
-/// The flavor inside a server: until 2.46 where it is, from 2.47 on what it was.
-pub(super) fn of_server(flavors: &str, version: Microversion) -> Value {
-    match version >= Microversion::FLAVOR_EMBEDDED {
-        true => {
-            json!({"original_name": ID, "vcpus": 0, "ram": 0, "disk": 0, "ephemeral": 0, "swap": 0, "extra_specs": {}})
-        }
-        false => json!({"id": ID, "links": links("bookmark", flavors)}),
+answer! {
+    /// The flavor inside a server until 2.46: where it is.
+    Place(flavors: &str) {
+        "id": ID => only(ID),
+        "links": links("bookmark", flavors, ID) => links_shape(),
     }
 }
 
-fn links(rel: &str, collection: &str) -> Value {
-    json!([{"rel": rel, "href": format!("{collection}/{ID}")}])
+answer! {
+    /// The flavor inside a server from 2.47 on: what it was.
+    Embedded() {
+        "original_name": ID => only(ID),
+        "vcpus": 0 => only(0),
+        "ram": 0 => only(0),
+        "disk": 0 => only(0),
+        "ephemeral": 0 => only(0),
+        "swap": 0 => only(0),
+        "extra_specs": Value::Object(Map::new()) => empty_map(),
+    }
+}
+
+/// The flavor inside a server.
+pub(super) fn of_server(flavors: &str, version: Microversion) -> Value {
+    if version >= Microversion::FLAVOR_EMBEDDED { Embedded::of() } else { Place::of(flavors) }
+}
+
+/// The same in the document.
+pub(super) fn of_server_shape() -> Shape {
+    any([Place::shape().into(), Embedded::shape().into()])
 }

@@ -8,6 +8,7 @@
 //! A dialect parses and renders; it decides nothing. Status codes live in [`status`] alone.
 
 mod agent;
+mod answer;
 pub mod dialect;
 pub mod faults;
 mod fields;

@@ -1,6 +1,6 @@
 //! Neutron's networks.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::manager::{Error, NetworkView, Reply};
 use crate::model::action::{Action, NetworkChange, NewNetwork};
@@ -9,9 +9,11 @@ use crate::model::{NetworkId, NetworkKind};
 
 use super::Desk;
 use super::agent::NAME;
+use super::answer::answer;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
+use super::openapi::schema::{empty_list, list, null, number, one_of_words, only, or_null, time, uuid, words};
 use super::resource::Resource;
 
 impl Resource for NetworkView {
@@ -50,29 +52,7 @@ impl Resource for NetworkView {
     }
 
     fn shown(&self) -> Value {
-        let network = &self.network;
-        json!({
-            "id": network.id.to_string(),
-            "name": network.name,
-            "description": network.description,
-            "status": "ACTIVE",
-            "admin_state_up": true,
-            "mtu": network.mtu,
-            "shared": false,
-            "router:external": false,
-            "subnets": self.subnets.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "tenant_id": network.project_id,
-            "project_id": network.project_id,
-            "provider:network_type": network.kind.as_str(),
-            "provider:physical_network": network.physical_network,
-            "provider:segmentation_id": null,
-            "nicd:bridge": network.bridge,
-            "port_security_enabled": false,
-            "tags": [],
-            "revision_number": network.revision_number,
-            "created_at": network.created_at,
-            "updated_at": network.updated_at,
-        })
+        Shown::of(self)
     }
 
     fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
@@ -94,6 +74,32 @@ impl Resource for NetworkView {
             Reply::Networks(many) => Some(many),
             _ => None,
         }
+    }
+}
+
+answer! {
+    /// A network as Neutron shows it.
+    pub(super) Shown(view: &NetworkView) {
+        "id": view.network.id.to_string() => uuid(),
+        "name": view.network.name => words(),
+        "description": view.network.description => words(),
+        "status": "ACTIVE" => one_of_words(["ACTIVE"]),
+        "admin_state_up": true => only(true),
+        "mtu": view.network.mtu => number(MIN_MTU..=MAX_MTU),
+        "shared": false => only(false),
+        "router:external": false => only(false),
+        "subnets": view.subnets.iter().map(ToString::to_string).collect::<Vec<_>>() => list(uuid()),
+        "tenant_id": view.network.project_id => words(),
+        "project_id": view.network.project_id => words(),
+        "provider:network_type": view.network.kind.as_str() => one_of_words(["local", "flat"]),
+        "provider:physical_network": view.network.physical_network => or_null(words()),
+        "provider:segmentation_id": Value::Null => null(),
+        "nicd:bridge": view.network.bridge => or_null(words()),
+        "port_security_enabled": false => only(false),
+        "tags": Value::Array(Vec::new()) => empty_list(),
+        "revision_number": view.network.revision_number => number(1..=u32::MAX),
+        "created_at": view.network.created_at => time(),
+        "updated_at": view.network.updated_at => time(),
     }
 }
 
@@ -160,6 +166,8 @@ pub(super) fn project(fields: &mut Fields) -> Result<String, BodyError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(network: Value) -> Result<NewNetwork, BodyError> {

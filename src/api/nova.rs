@@ -11,12 +11,13 @@ use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::manager::{Context, PortFilter, PortView, Reply, ServerView};
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
 
+use super::answer::answer;
 use super::dialect::COMPUTE;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
@@ -24,11 +25,16 @@ use super::links::Site;
 use super::listener::Caller;
 use super::listing::{Listing, forced, form};
 use super::microversion::Microversion;
+use super::openapi::schema::{
+    self, Record, Shape, mac, map, one_of_numbers, one_of_words, only, or_null, status, time, uuid, words,
+};
+use super::ports::Address;
+use super::versions::{links, links_shape};
 use super::{Desk, context, flavors, id, json_body, slip, tell};
 
 pub(super) async fn servers(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
     let collection = site.here();
-    tell(page(&desk, query.as_deref(), &collection, |server| brief(server, &collection)), COMPUTE)
+    tell(page(&desk, query.as_deref(), &collection, |server| Brief::of(server, &collection)), COMPUTE)
 }
 
 /// `servers/detail`, by which clients find a server whose name they have.
@@ -39,7 +45,7 @@ pub(super) async fn details(
     Extension(version): Extension<Microversion>,
 ) -> Response {
     let collection = site.above();
-    let shown = |server: &ServerView| detail(server, &nics_of(&desk, server), &collection, version);
+    let shown = |server: &ServerView| Detail::of(server, &nics_of(&desk, server), &collection, version);
     tell(page(&desk, query.as_deref(), &site.here(), shown), COMPUTE)
 }
 
@@ -75,7 +81,7 @@ pub(super) async fn server(
 ) -> Response {
     let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
     let collection = site.above();
-    let shown = |server: ServerView| detail(&server, &nics_of(&desk, &server), &collection, version);
+    let shown = |server: ServerView| Detail::of(&server, &nics_of(&desk, &server), &collection, version);
     tell(found.map(|server| Json(json!({"server": shown(server)}))), COMPUTE)
 }
 
@@ -234,32 +240,38 @@ impl Asked {
     }
 }
 
+answer! {
+    /// An interface as Nova shows it, before the tag.
+    Attachment(view: &PortView) {
+        "port_state": view.phase.status().as_str() => status(),
+        "fixed_ips": view.port.fixed_ips.iter().map(Address::of).collect::<Vec<_>>() => schema::list(Address::shape()),
+        "port_id": view.port.id.to_string() => uuid(),
+        "net_id": view.port.network_id.to_string() => uuid(),
+        "mac_addr": view.port.mac.to_string() => mac(),
+    }
+}
+
 /// An interface as Nova shows it: five attributes, and from 2.70 the tag.
 pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
-    let port = &view.port;
-    let ips: Vec<Value> = port
-        .fixed_ips
-        .iter()
-        .map(|ip| json!({"subnet_id": ip.subnet_id.to_string(), "ip_address": ip.ip_address.to_string()}))
-        .collect();
-    let mut shown = json!({
-        "port_state": view.phase.status().as_str(),
-        "fixed_ips": ips,
-        "port_id": port.id.to_string(),
-        "net_id": port.network_id.to_string(),
-        "mac_addr": port.mac.to_string(),
-    });
+    let mut shown = Attachment::of(view);
     if version >= Microversion::TAG_SHOWN {
-        shown["tag"] = port.binding.as_ref().and_then(|binding| binding.tag.clone()).into();
+        shown["tag"] = view.port.binding.as_ref().and_then(|binding| binding.tag.clone()).into();
     }
     shown
 }
 
-/// A server in Nova's list.
-pub(super) fn brief(view: &ServerView, collection: &str) -> Value {
-    let id = view.server.id.to_string();
-    let href = format!("{collection}/{id}");
-    json!({"id": id, "name": view.server.name, "links": [{"rel": "self", "href": href}]})
+/// The same in the document.
+pub(super) fn attachment_shape() -> Record {
+    Attachment::shape().may("tag", or_null(words().description(Some("From 2.70."))))
+}
+
+answer! {
+    /// A server in Nova's list.
+    pub(super) Brief(view: &ServerView, collection: &str) {
+        "id": view.server.id.to_string() => uuid(),
+        "name": view.server.name => words(),
+        "links": links("self", collection, &view.server.id.to_string()) => links_shape(),
+    }
 }
 
 /// A NIC of a server, and its network's name.
@@ -271,21 +283,34 @@ fn nics_of(desk: &Desk, view: &ServerView) -> Vec<Nic> {
     ports.into_iter().map(|port| (label(&port), port)).collect()
 }
 
-/// A server as Nova shows it: what clients need that look it up before they attach, some of which stop where an attribute
-/// is missing. nicd knows of no image, cell and user, and says so by empty ones; all servers have one flavor.
-pub(super) fn detail(view: &ServerView, nics: &[Nic], collection: &str, version: Microversion) -> Value {
-    let mut shown = brief(view, collection);
-    shown["status"] = "ACTIVE".into();
-    shown["tenant_id"] = view.server.project_id.clone().into();
-    shown["created"] = seconds(view.server.created_at).into();
-    shown["updated"] = seconds(view.server.updated_at).into();
-    shown["addresses"] = addresses(nics);
-    shown["metadata"] = json!({});
-    shown["hostId"] = "".into();
-    shown["user_id"] = "".into();
-    shown["image"] = "".into();
-    shown["flavor"] = flavors::of_server(&beside(collection, "flavors"), version);
-    shown
+answer! {
+    /// A server as Nova shows it: what clients need that look it up before they attach, some of which stop where an attribute
+    /// is missing. nicd knows of no image, cell and user, and says so by empty ones; all servers have one flavor.
+    pub(super) Detail(view: &ServerView, nics: &[Nic], collection: &str, version: Microversion) {
+        "id": view.server.id.to_string() => uuid(),
+        "name": view.server.name => words(),
+        "links": links("self", collection, &view.server.id.to_string()) => links_shape(),
+        "status": "ACTIVE" => one_of_words(["ACTIVE"]),
+        "tenant_id": view.server.project_id => words(),
+        "created": seconds(view.server.created_at) => time(),
+        "updated": seconds(view.server.updated_at) => time(),
+        "addresses": addresses(nics) => map(Shape::from(schema::list(NicAddress::shape()))).description(Some("By the network's name.")),
+        "metadata": Value::Object(Map::new()) => Record::new(),
+        "hostId": "" => only(""),
+        "user_id": "" => only(""),
+        "image": "" => only(""),
+        "flavor": flavors::of_server(&beside(collection, "flavors"), version) => flavors::of_server_shape(),
+    }
+}
+
+answer! {
+    /// An address of a server, as `nova/api/openstack/compute/views/addresses.py` has it.
+    NicAddress(ip: IpAddr, mac: &str) {
+        "addr": COMPUTE.ip(ip) => schema::ip(),
+        "version": if ip.is_ipv6() { 6 } else { 4 } => one_of_numbers([4, 6]),
+        "OS-EXT-IPS:type": "fixed" => only("fixed"),
+        "OS-EXT-IPS-MAC:mac_addr": mac => schema::mac(),
+    }
 }
 
 /// The address of another collection of the same API.
@@ -293,19 +318,13 @@ fn beside(collection: &str, other: &str) -> String {
     collection.rsplit_once('/').map_or_else(String::new, |(api, _)| format!("{api}/{other}"))
 }
 
-/// By network, as `nova/api/openstack/compute/views/addresses.py` has it.
+/// By network.
 fn addresses(nics: &[Nic]) -> Value {
     let mut by_label: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for (label, view) in nics {
         let mac = COMPUTE.mac(view.port.mac);
-        by_label.entry(label).or_default().extend(view.port.fixed_ips.iter().map(|ip| {
-            json!({
-                "addr": COMPUTE.ip(ip.ip_address),
-                "version": if ip.ip_address.is_ipv6() { 6 } else { 4 },
-                "OS-EXT-IPS:type": "fixed",
-                "OS-EXT-IPS-MAC:mac_addr": mac,
-            })
-        }));
+        let ips = view.port.fixed_ips.iter().map(|ip| NicAddress::of(ip.ip_address, &mac));
+        by_label.entry(label).or_default().extend(ips);
     }
     json!(by_label)
 }

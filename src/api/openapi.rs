@@ -32,7 +32,7 @@ pub(super) mod nova;
 pub(super) mod ports;
 pub(super) mod rackspace;
 mod samples;
-mod schema;
+pub(super) mod schema;
 pub(super) mod subnets;
 #[cfg(test)]
 mod tests;

@@ -2,16 +2,23 @@
 
 use serde_json::{Value, json};
 
-use crate::manager::{Error, PortFilter, PortView, Reply};
+use crate::manager::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 use crate::model::action::{Action, NewPort, PortChange, WantedIp};
-use crate::model::{PortId, Profile};
+use crate::model::network::{MAX_MTU, MIN_MTU};
+use crate::model::server::MAX_QUEUES;
+use crate::model::{FixedIp, PortId, Profile};
 
 use super::Desk;
 use super::agent::NAME;
+use super::answer::answer;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
+use super::openapi::schema::{
+    Record, Shape, any, empty_list, ip, list, mac, null, number, one_of_words, only, or_null, phase, status, time, truth, uuid,
+    words,
+};
 use super::resource::Resource;
 
 /// The most entries of any list in a body.
@@ -59,43 +66,7 @@ impl Resource for PortView {
     }
 
     fn shown(&self) -> Value {
-        let port = &self.port;
-        let ips: Vec<Value> = port
-            .fixed_ips
-            .iter()
-            .map(|ip| json!({"subnet_id": ip.subnet_id.to_string(), "ip_address": ip.ip_address.to_string()}))
-            .collect();
-        let (vif_type, details) = vif(self);
-        json!({
-            "id": port.id.to_string(),
-            "name": port.name,
-            "description": port.description,
-            "network_id": port.network_id.to_string(),
-            "tenant_id": port.project_id,
-            "project_id": port.project_id,
-            "mac_address": port.mac.to_string(),
-            "fixed_ips": ips,
-            "allowed_address_pairs": [],
-            "port_security_enabled": false,
-            "security_groups": [],
-            "admin_state_up": port.admin_up,
-            "status": self.phase.status().as_str(),
-            "device_id": self.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()),
-            "device_owner": owner(self),
-            "binding:vif_type": vif_type,
-            "binding:vif_details": details,
-            "binding:vnic_type": "normal",
-            "binding:host_id": if self.binding.is_some() { self.host.as_str() } else { "" },
-            "binding:profile": port.profile,
-            "nicd:limits": null,
-            "nicd:unknown_unicast": port.unknown_unicast,
-            "nicd:phase": self.phase.as_str(),
-            "nicd:reason": self.reason,
-            "tags": [],
-            "revision_number": port.revision_number,
-            "created_at": port.created_at,
-            "updated_at": port.updated_at,
-        })
+        Shown::of(self, vif(self))
     }
 
     fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
@@ -117,6 +88,64 @@ impl Resource for PortView {
             _ => None,
         }
     }
+}
+
+answer! {
+    /// A port as Neutron shows it.
+    pub(super) Shown(view: &PortView, vif: (&str, Value)) {
+        "id": view.port.id.to_string() => uuid(),
+        "name": view.port.name => words(),
+        "description": view.port.description => words(),
+        "network_id": view.port.network_id.to_string() => uuid(),
+        "tenant_id": view.port.project_id => words(),
+        "project_id": view.port.project_id => words(),
+        "mac_address": view.port.mac.to_string() => mac(),
+        "fixed_ips": view.port.fixed_ips.iter().map(Address::of).collect::<Vec<_>>() => list(Address::shape()),
+        "allowed_address_pairs": Value::Array(Vec::new()) => empty_list(),
+        "port_security_enabled": false => only(false),
+        "security_groups": Value::Array(Vec::new()) => empty_list(),
+        "admin_state_up": view.port.admin_up => truth(),
+        "status": view.phase.status().as_str() => status(),
+        "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()) => words(),
+        "device_owner": owner(view) => words(),
+        "binding:vif_type": vif.0 => one_of_words(["tap", "veth", "unbound"]),
+        "binding:vif_details": vif.1 => details(),
+        "binding:vnic_type": "normal" => only("normal"),
+        "binding:host_id": if view.binding.is_some() { view.host.as_str() } else { "" } => words(),
+        "binding:profile": view.port.profile => Record::new().may("interface_name", words()).must("vnet_hdr", truth()),
+        "nicd:limits": Value::Null => null(),
+        "nicd:unknown_unicast": view.port.unknown_unicast => truth(),
+        "nicd:phase": view.phase.as_str() => phase(),
+        "nicd:reason": view.reason => or_null(words()),
+        "tags": Value::Array(Vec::new()) => empty_list(),
+        "revision_number": view.port.revision_number => number(1..=u32::MAX),
+        "created_at": view.port.created_at => time(),
+        "updated_at": view.port.updated_at => time(),
+    }
+}
+
+answer! {
+    /// An address of a port.
+    pub(super) Address(given: &FixedIp) {
+        "subnet_id": given.subnet_id.to_string() => uuid(),
+        "ip_address": given.ip_address.to_string() => ip(),
+    }
+}
+
+answer! {
+    /// A port's device: of a tap also how a VMM opens it, of a veth where the guest finds its end.
+    Device(binding: &Binding, device: Option<&DeviceView>) {
+        "device": device.map(|device| device.name.clone()) => or_null(words()),
+        "bridge": binding.bridge => or_null(words()),
+        "host_mac": device.and_then(|device| device.host_mac).map(|mac| mac.to_string()) => or_null(mac()),
+        "mtu": binding.mtu => number(MIN_MTU..=MAX_MTU),
+    }
+}
+
+fn details() -> Shape {
+    let tap = Device::shape().must("queues", number(1..=u32::from(MAX_QUEUES))).must("vnet_hdr", truth());
+    let veth = Device::shape().must("guest_device", or_null(words()));
+    any([tap.into(), veth.into(), Record::new().into()])
 }
 
 /// What can be looked up instead of searched; none when an id asked for is the id of nothing.
@@ -234,13 +263,7 @@ fn owner(view: &PortView) -> &str {
 /// How a VMM or an operator finds the device.
 fn vif(view: &PortView) -> (&'static str, Value) {
     let Some(binding) = &view.binding else { return ("unbound", json!({})) };
-    let device = binding.device.as_ref();
-    let mut details = json!({
-        "device": device.map(|device| device.name.clone()),
-        "bridge": binding.bridge,
-        "host_mac": device.and_then(|device| device.host_mac).map(|mac| mac.to_string()),
-        "mtu": binding.mtu,
-    });
+    let mut details = Device::of(binding, binding.device.as_ref());
     match binding.tap {
         Some(tap) => {
             details["queues"] = tap.queues.into();

@@ -11,14 +11,16 @@ use serde_json::{Value, json};
 
 use crate::manager::{Context, NetworkView, PortFilter, PortView, Reply};
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
-use crate::model::{NetworkId, Subnet};
+use crate::model::{FixedIp, NetworkId, Subnet};
 
+use super::answer::answer;
 use super::dialect::RACKSPACE;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields};
 use super::listener::Caller;
 use super::listing::forced;
 use super::nova::{ids, param, server_id};
+use super::openapi::schema::{Record, any, like, list as list_of, uuid, words};
 use super::{Desk, context, id, json_body, slip, tell};
 
 pub(super) async fn list(State(desk): State<Desk>, params: RawPathParams) -> Response {
@@ -86,14 +88,28 @@ fn segment(desk: &Desk, view: &NetworkView) -> Value {
     ranged(view, &subnets)
 }
 
+answer! {
+    /// A network, before its range.
+    Named(view: &NetworkView) {
+        "id": view.network.id.to_string() => uuid(),
+        "label": view.network.name => words(),
+    }
+}
+
 /// A network as Rackspace shows it: of several ranges the first of IPv4, and none where it has none.
 pub(super) fn ranged(view: &NetworkView, subnets: &[Subnet]) -> Value {
-    let mut shown = json!({"id": view.network.id.to_string(), "label": view.network.name});
+    let mut shown = Named::of(view);
     let first = subnets.iter().find(|subnet| subnet.cidr.is_ipv4()).or(subnets.first());
     if let Some(cidr) = first.map(|subnet| subnet.cidr) {
         shown["cidr"] = format!("{}/{}", RACKSPACE.ip(cidr.network()), cidr.prefix()).into();
     }
     shown
+}
+
+/// The same in the document.
+pub(super) fn ranged_shape() -> Record {
+    let range = words().description(Some("Its first IPv4 range, or else its first; a network without a subnet has none."));
+    Named::shape().may("cidr", range)
 }
 
 fn read(body: &[u8]) -> Result<NetworkId, BodyError> {
@@ -107,17 +123,29 @@ fn read(body: &[u8]) -> Result<NetworkId, BodyError> {
 /// An interface as Rackspace shows it: the label is the network's name.
 pub(super) fn interface(desk: &Desk, view: &PortView) -> Value {
     let label = desk.network(view.port.network_id).map_or_else(|_| String::new(), |network| network.network.name);
-    labelled(view, &label)
+    Labelled::of(view, &label)
 }
 
-pub(super) fn labelled(view: &PortView, label: &str) -> Value {
-    let network = view.port.network_id;
-    let address = |ip: &crate::model::FixedIp| json!({"address": RACKSPACE.ip(ip.ip_address), "network_id": network.to_string(), "network_label": label});
-    json!({
-        "id": view.port.id.to_string(),
-        "mac_address": RACKSPACE.mac(view.port.mac),
-        "ip_addresses": view.port.fixed_ips.iter().map(address).collect::<Vec<_>>(),
-    })
+answer! {
+    /// An interface with its network's name.
+    pub(super) Labelled(view: &PortView, label: &str) {
+        "id": view.port.id.to_string() => uuid(),
+        "mac_address": RACKSPACE.mac(view.port.mac) => like("^([0-9A-F]{2}:){5}[0-9A-F]{2}$"),
+        "ip_addresses": view.port.fixed_ips.iter().map(|ip| Address::of(ip, view, label)).collect::<Vec<_>>()
+            => list_of(Address::shape()),
+    }
+}
+
+answer! {
+    /// An address with its network's name.
+    Address(ip: &FixedIp, view: &PortView, label: &str) {
+        "address": RACKSPACE.ip(ip.ip_address) => any([
+            like("^([0-9]{1,3}\\.){3}[0-9]{1,3}$").into(),
+            like("^([0-9a-f]{4}:){7}[0-9a-f]{4}$").into(),
+        ]),
+        "network_id": view.port.network_id.to_string() => uuid(),
+        "network_label": label => words(),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::openapi::ObjectBuilder;
 use uuid::Uuid;
 
 use crate::manager::{Error, Reply};
@@ -13,10 +14,14 @@ use crate::model::{HostRoute, Subnet, SubnetId};
 
 use super::Desk;
 use super::agent::NAME;
+use super::answer::answer;
 use super::faults::{Refusal, What};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
+use super::openapi::schema::{
+    Record, empty_list, ip, like, list, null, number, one_of_numbers, only, or_null, time, uuid, words,
+};
 use super::resource::Resource;
 
 /// The most entries of any list in a body.
@@ -55,30 +60,7 @@ impl Resource for Subnet {
     }
 
     fn shown(&self) -> Value {
-        let pools: Vec<Value> = self.allocation_pools.iter().map(|pool| json!({"start": pool.start, "end": pool.end})).collect();
-        let routes: Vec<Value> =
-            self.host_routes.iter().map(|route| json!({"destination": route.destination, "nexthop": route.nexthop})).collect();
-        json!({
-            "id": self.id.to_string(),
-            "network_id": self.network_id.to_string(),
-            "name": self.name,
-            "description": self.description,
-            "ip_version": if self.cidr.is_ipv6() { 6 } else { 4 },
-            "cidr": self.cidr,
-            "gateway_ip": self.gateway_ip,
-            "allocation_pools": pools,
-            "enable_dhcp": false,
-            "dns_nameservers": self.dns_nameservers,
-            "host_routes": routes,
-            "ipv6_address_mode": null,
-            "ipv6_ra_mode": null,
-            "tenant_id": self.project_id,
-            "project_id": self.project_id,
-            "tags": [],
-            "revision_number": self.revision_number,
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-        })
+        Shown::of(self)
     }
 
     fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
@@ -101,6 +83,36 @@ impl Resource for Subnet {
             _ => None,
         }
     }
+}
+
+answer! {
+    /// A subnet as Neutron shows it.
+    pub(super) Shown(subnet: &Subnet) {
+        "id": subnet.id.to_string() => uuid(),
+        "network_id": subnet.network_id.to_string() => uuid(),
+        "name": subnet.name => words(),
+        "description": subnet.description => words(),
+        "ip_version": if subnet.cidr.is_ipv6() { 6 } else { 4 } => one_of_numbers([4, 6]),
+        "cidr": subnet.cidr => range(),
+        "gateway_ip": subnet.gateway_ip => or_null(ip()),
+        "allocation_pools": subnet.allocation_pools => list(Record::new().must("start", ip()).must("end", ip())),
+        "enable_dhcp": false => only(false),
+        "dns_nameservers": subnet.dns_nameservers => list(ip()),
+        "host_routes": subnet.host_routes => list(Record::new().must("destination", range()).must("nexthop", ip())),
+        "ipv6_address_mode": Value::Null => null(),
+        "ipv6_ra_mode": Value::Null => null(),
+        "tenant_id": subnet.project_id => words(),
+        "project_id": subnet.project_id => words(),
+        "tags": Value::Array(Vec::new()) => empty_list(),
+        "revision_number": subnet.revision_number => number(1..=u32::MAX),
+        "created_at": subnet.created_at => time(),
+        "updated_at": subnet.updated_at => time(),
+    }
+}
+
+/// A range as nicd writes it.
+fn range() -> ObjectBuilder {
+    like("^[0-9a-f:.]+/[0-9]{1,3}$")
 }
 
 fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
@@ -200,6 +212,8 @@ fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(subnet: Value) -> Result<NewSubnet, BodyError> {

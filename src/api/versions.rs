@@ -2,8 +2,11 @@
 
 use axum::Json;
 use serde_json::{Value, json};
+use utoipa::openapi::schema::ArrayBuilder;
 
+use super::answer::answer;
 use super::links::Site;
+use super::openapi::schema::{Record, list, one_of_words, time, words};
 
 /// The last compute microversion answered.
 const MAX: &str = "2.70";
@@ -36,15 +39,29 @@ pub(super) async fn extensions() -> Json<Value> {
 
 /// Neutron's resources at an address.
 pub(super) fn resources_of(base: &str) -> Value {
-    let resource = |name: &str, collection: &str| {
-        let href = format!("{base}/v2.0/{collection}");
-        json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
-    };
-    let links = json!([{"rel": "self", "href": format!("{base}/v2.0/")}]);
-    json!({
-        "resources": [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")],
-        "version": {"id": "v2.0", "status": "CURRENT", "updated": UPDATED, "links": links},
-    })
+    let api = format!("{base}/v2.0");
+    let resource = |name, collection| Resource::of(name, collection, &api);
+    let resources = [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")];
+    json!({"resources": resources, "version": NetworkVersion::of(&api)})
+}
+
+answer! {
+    /// A kind of thing that the network API has.
+    pub(super) Resource(name: &str, collection: &str, api: &str) {
+        "name": name => words(),
+        "collection": collection => words(),
+        "links": links("self", api, collection) => links_shape(),
+    }
+}
+
+answer! {
+    /// The network API's version.
+    pub(super) NetworkVersion(api: &str) {
+        "id": "v2.0" => words(),
+        "status": "CURRENT" => one_of_words(["CURRENT"]),
+        "updated": UPDATED => time(),
+        "links": links("self", api, "") => links_shape(),
+    }
 }
 
 /// Nova's first version at an address; without microversions.
@@ -69,13 +86,27 @@ pub(super) fn whole(mut version: Value) -> Value {
 }
 
 fn compute(base: &str, id: &str, path: &str) -> Value {
-    let (version, min) = if id == "v2.1" { (MAX, "2.1") } else { ("", "") };
-    json!({
-        "id": id,
-        "status": if id == "v2.1" { "CURRENT" } else { "SUPPORTED" },
-        "version": version,
-        "min_version": min,
-        "updated": UPDATED,
-        "links": [{"rel": "self", "href": format!("{base}/{path}/")}],
-    })
+    Version::of(base, id, path, if id == "v2.1" { ("CURRENT", MAX, "2.1") } else { ("SUPPORTED", "", "") })
+}
+
+answer! {
+    /// A version of the compute API: its status, the last microversion and the first.
+    pub(super) Version(base: &str, id: &str, path: &str, of: (&str, &str, &str)) {
+        "id": id => words(),
+        "status": of.0 => one_of_words(["CURRENT", "SUPPORTED"]),
+        "version": of.1 => words(),
+        "min_version": of.2 => words(),
+        "updated": UPDATED => time(),
+        "links": links("self", base, &format!("{path}/")) => links_shape(),
+    }
+}
+
+/// One link, to something in a collection.
+pub(super) fn links(rel: &str, collection: &str, id: &str) -> Value {
+    json!([{"rel": rel, "href": format!("{collection}/{id}")}])
+}
+
+/// Links as OpenStack gives them.
+pub(super) fn links_shape() -> ArrayBuilder {
+    list(Record::new().must("rel", words()).must("href", words()).may("type", words()))
 }

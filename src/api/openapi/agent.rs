@@ -5,22 +5,19 @@ use serde_json::json;
 use super::entry::{Entry, force, parameter};
 use super::samples;
 use super::schema::{
-    Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, time, truth, uuid,
-    words,
+    Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, words,
 };
-use crate::api::agent::{NAME, NIC_LIMIT, PATH, shown};
+use crate::api::agent::{Explanation, NAME, NIC_LIMIT, PATH, Shown};
 use crate::api::dialect::COMPUTE;
 use crate::api::status::Act::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use crate::api::stream;
+use crate::model::Status;
 use crate::model::server::MAX_QUEUES;
-use crate::model::{Phase, Status};
 
 const TAG: &str = "agent";
 
-const PHASES: [Phase; 6] = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
-
 pub(in crate::api) fn servers() -> Entry {
-    let example = json!({"servers": [shown(&samples::vm()), shown(&samples::netns())]});
+    let example = json!({"servers": [Shown::of(&samples::vm()), Shown::of(&samples::netns())]});
     entry("list_guests", "The servers nicd knows").answers(
         200,
         "All of them.",
@@ -30,7 +27,12 @@ pub(in crate::api) fn servers() -> Entry {
 }
 
 pub(in crate::api) fn server() -> Entry {
-    entry("show_guest", "A server").does(&[Server]).answers(200, "The server.", one(), json!({"server": shown(&samples::vm())}))
+    entry("show_guest", "A server").does(&[Server]).answers(
+        200,
+        "The server.",
+        one(),
+        json!({"server": Shown::of(&samples::vm())}),
+    )
 }
 
 pub(in crate::api) fn put_server() -> Entry {
@@ -39,8 +41,8 @@ pub(in crate::api) fn put_server() -> Entry {
     entry("put_guest", "Make a server known, or change what is known of it")
         .does(&[Write, OwnId, PutServer])
         .body(Record::wrapping("server", named("NewServer")), &[("vm", vm), ("netns", netns)])
-        .answers(201, "It was not known before.", one(), json!({"server": shown(&samples::vm())}))
-        .answers(200, "It is changed.", one(), json!({"server": shown(&samples::netns())}))
+        .answers(201, "It was not known before.", one(), json!({"server": Shown::of(&samples::vm())}))
+        .answers(200, "It is changed.", one(), json!({"server": Shown::of(&samples::netns())}))
 }
 
 pub(in crate::api) fn delete_server() -> Entry {
@@ -79,12 +81,7 @@ pub(in crate::api) fn health() -> Entry {
 }
 
 pub(in crate::api) fn explain() -> Entry {
-    let example = json!({
-        "port_id": samples::port().port.id.to_string(),
-        "status": Status::Down.as_str(),
-        "phase": Phase::Wired.as_str(),
-        "facts": samples::facts(),
-    });
+    let example = Explanation::of(&samples::port(), &samples::facts());
     entry("explain_port", "Why a port has the status it has").does(&[Port]).answers(
         200,
         "The facts in the order in which they decide; the first that is not ok is the cause.",
@@ -131,7 +128,12 @@ fn one() -> Shape {
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
-    vec![("Server", server_shown()), ("NewServer", new_server()), ("Health", health_shown()), ("Explanation", explanation())]
+    vec![
+        ("Server", Shown::shape().into()),
+        ("NewServer", new_server()),
+        ("Health", health_shown()),
+        ("Explanation", Explanation::shape().into()),
+    ]
 }
 
 fn new_server() -> Shape {
@@ -152,24 +154,6 @@ fn new_server() -> Shape {
         .into()
 }
 
-fn server_shown() -> Shape {
-    let vm = Record::new()
-        .must("kind", only("vm"))
-        .must("queues", number(1..=u32::from(MAX_QUEUES)))
-        .must("owner", or_null(Record::new().may("uid", count()).may("gid", count())))
-        .must("monitor", null());
-    let netns = Record::new().must("kind", only("netns")).must("path", words());
-    Record::new()
-        .must("id", uuid())
-        .must("name", words())
-        .must("project_id", words())
-        .must("guest", either([vm.into(), netns.into()]))
-        .must("nic_limit", or_null(number(0..=NIC_LIMIT)))
-        .must("created_at", time())
-        .must("updated_at", time())
-        .into()
-}
-
 fn health_shown() -> Shape {
     let problem = Record::new().must("reason", words()).must("detail", words()).must("remedy", words());
     let ports = Status::ALL.into_iter().fold(Record::new(), |ports, status| ports.must(status.as_str(), count()));
@@ -180,15 +164,5 @@ fn health_shown() -> Shape {
         .must("host", words())
         .must("ports", ports)
         .must("problems", list(problem))
-        .into()
-}
-
-fn explanation() -> Shape {
-    let fact = Record::new().must("fact", like("^[a-z_]+$")).must("ok", truth()).must("detail", words());
-    Record::new()
-        .must("port_id", uuid())
-        .must("status", one_of_words(Status::ALL.map(Status::as_str)))
-        .must("phase", one_of_words(PHASES.map(Phase::as_str)))
-        .must("facts", list(fact))
         .into()
 }

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::entry::Entry;
+use super::lists;
 use super::schema::{Record, Shape, empty_map, fraction, named, null, only, or_null, truth};
-use super::{lists, versions};
 use crate::api::dialect::COMPUTE;
 use crate::api::flavors::{self, ID};
 use crate::api::microversion::Microversion;
 use crate::api::status::Act::{Flavor, Query, Version};
+use crate::api::versions::links_shape;
 
 const TAG: &str = "compute";
 
@@ -53,7 +54,7 @@ fn detail() -> Value {
 }
 
 fn brief() -> Record {
-    let record = Record::new().must("id", only(ID)).must("name", only(ID)).must("links", versions::links());
+    let record = Record::new().must("id", only(ID)).must("name", only(ID)).must("links", links_shape());
     record.may("description", or_null(null().description(Some("From 2.55."))))
 }
 

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::entry::Entry;
 use super::schema::{
-    Record, Shape, any_number, any_uuid, either, empty_list, link, list, named, null, number, one_of_words, only, only_truth,
-    or_null, text, time, uuid, words,
+    Record, Shape, any_number, any_uuid, either, link, list, named, null, one_of_words, only_truth, or_null, text, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::fields::BULK;
+use crate::api::networks::Shown;
 use crate::api::resource::Resource;
 use crate::api::status::Act::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
 use crate::manager::NetworkView;
@@ -21,12 +21,17 @@ const TAG: &str = "networks";
 pub(in crate::api) fn list_all() -> Entry {
     let entry = entry("list_networks", "Networks").does(&[Query]);
     let example = json!({"networks": [samples::network().shown()]});
-    lists::listing(entry, NetworkView::KNOWN).answers(200, "Those that fit.", lists::page("networks", network().cut()), example)
+    lists::listing(entry, NetworkView::KNOWN).answers(
+        200,
+        "Those that fit.",
+        lists::page("networks", Shown::shape().cut()),
+        example,
+    )
 }
 
 pub(in crate::api) fn show() -> Entry {
     let entry = entry("show_network", "A network").does(&[Query, Network]);
-    lists::fields(entry).answers(200, "The network.", Record::wrapping("network", network().cut()), example())
+    lists::fields(entry).answers(200, "The network.", Record::wrapping("network", Shown::shape().cut()), example())
 }
 
 pub(in crate::api) fn create() -> Entry {
@@ -87,7 +92,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .may("provider:physical_network", or_null(words().max_length(Some(NAME))))
         .may("provider:segmentation_id", null());
     vec![
-        ("Network", network().into()),
+        ("Network", Shown::shape().into()),
         ("NewNetwork", changeable(new).into()),
         ("NetworkChange", changeable(Record::new()).into()),
     ]
@@ -103,28 +108,4 @@ fn changeable(record: Record) -> Record {
         .may("shared", only_truth(false))
         .may("router:external", only_truth(false))
         .may("port_security_enabled", only_truth(false))
-}
-
-fn network() -> Record {
-    Record::new()
-        .must("id", uuid())
-        .must("name", words())
-        .must("description", words())
-        .must("status", one_of_words(["ACTIVE"]))
-        .must("admin_state_up", only(true))
-        .must("mtu", number(MIN_MTU..=MAX_MTU))
-        .must("shared", only(false))
-        .must("router:external", only(false))
-        .must("subnets", list(uuid()))
-        .must("tenant_id", words())
-        .must("project_id", words())
-        .must("provider:network_type", one_of_words(["local", "flat"]))
-        .must("provider:physical_network", or_null(words()))
-        .must("provider:segmentation_id", null())
-        .must("nicd:bridge", or_null(words()))
-        .must("port_security_enabled", only(false))
-        .must("tags", empty_list())
-        .must("revision_number", number(1..=u32::MAX))
-        .must("created_at", time())
-        .must("updated_at", time())
 }

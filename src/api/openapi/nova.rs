@@ -3,16 +3,12 @@
 use serde_json::json;
 
 use super::entry::{Entry, force, parameter};
-use super::schema::{
-    Record, Shape, any, any_uuid, empty_map, ip, like, list, mac, map, named, one_of_numbers, one_of_words, only, or_null, time,
-    uuid, words,
-};
-use super::{lists, samples, versions};
+use super::schema::{Record, Shape, any_uuid, ip, like, list, named, words};
+use super::{lists, samples};
 use crate::api::dialect::COMPUTE;
 use crate::api::microversion::Microversion;
+use crate::api::nova;
 use crate::api::status::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
-use crate::api::{flavors, nova};
-use crate::model::Status;
 
 const TAG: &str = "compute";
 
@@ -20,15 +16,15 @@ const TAG: &str = "compute";
 const SERVERS: &str = "http://localhost/v2.1/servers";
 
 pub(in crate::api) fn servers() -> Entry {
-    let example = json!({"servers": [nova::brief(&samples::vm(), SERVERS)]});
+    let example = json!({"servers": [nova::Brief::of(&samples::vm(), SERVERS)]});
     let entry = found(entry("list_servers", "The servers of this host"));
-    entry.answers(200, "Those that fit.", lists::page("servers", brief()), example)
+    entry.answers(200, "Those that fit.", lists::page("servers", nova::Brief::shape()), example)
 }
 
 pub(in crate::api) fn details() -> Entry {
-    let example = json!({"servers": [nova::detail(&samples::vm(), &nics(), SERVERS, Microversion::MIN)]});
+    let example = json!({"servers": [nova::Detail::of(&samples::vm(), &nics(), SERVERS, Microversion::MIN)]});
     let entry = found(entry("detail_servers", "The servers of this host, in detail"));
-    entry.answers(200, "Those that fit.", lists::page("servers", detail()), example)
+    entry.answers(200, "Those that fit.", lists::page("servers", nova::Detail::shape()), example)
 }
 
 /// Takes what finds a server.
@@ -38,8 +34,13 @@ fn found(entry: Entry) -> Entry {
 }
 
 pub(in crate::api) fn server() -> Entry {
-    let example = json!({"server": nova::detail(&samples::vm(), &nics(), SERVERS, Microversion::MIN)});
-    entry("show_server", "A server").does(&[Server]).answers(200, "The server.", Record::wrapping("server", detail()), example)
+    let example = json!({"server": nova::Detail::of(&samples::vm(), &nics(), SERVERS, Microversion::MIN)});
+    entry("show_server", "A server").does(&[Server]).answers(
+        200,
+        "The server.",
+        Record::wrapping("server", nova::Detail::shape()),
+        example,
+    )
 }
 
 pub(in crate::api) fn list_interfaces() -> Entry {
@@ -104,51 +105,11 @@ fn attached() -> serde_json::Value {
     json!({"interfaceAttachment": nova::attachment(&samples::port(), Microversion::MIN)})
 }
 
-fn brief() -> Record {
-    Record::new().must("id", uuid()).must("name", words()).must("links", versions::links())
-}
-
-fn detail() -> Record {
-    let address = Record::new()
-        .must("addr", ip())
-        .must("version", one_of_numbers([4, 6]))
-        .must("OS-EXT-IPS:type", only("fixed"))
-        .must("OS-EXT-IPS-MAC:mac_addr", mac());
-    let flavor = Record::new().must("id", only(flavors::ID)).must("links", versions::links());
-    let embedded = Record::new()
-        .must("original_name", only(flavors::ID))
-        .must("vcpus", only(0))
-        .must("ram", only(0))
-        .must("disk", only(0))
-        .must("ephemeral", only(0))
-        .must("swap", only(0))
-        .must("extra_specs", empty_map());
-    brief()
-        .must("status", one_of_words(["ACTIVE"]))
-        .must("tenant_id", words())
-        .must("created", time())
-        .must("updated", time())
-        .must("addresses", map(Shape::from(list(Shape::from(address)))).description(Some("By the network's name.")))
-        .must("metadata", Record::new())
-        .must("hostId", only(""))
-        .must("user_id", only(""))
-        .must("image", only(""))
-        .must("flavor", any([flavor.into(), embedded.into()]))
-}
-
 fn nics() -> Vec<nova::Nic> {
     vec![(samples::network().network.name, samples::port())]
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
-    let address = Record::new().must("subnet_id", uuid()).must("ip_address", ip());
-    let shown = Record::new()
-        .must("port_state", one_of_words(Status::ALL.map(Status::as_str)))
-        .must("fixed_ips", list(address))
-        .must("port_id", uuid())
-        .must("net_id", uuid())
-        .must("mac_addr", mac())
-        .may("tag", or_null(words().description(Some("From 2.70."))));
     let asked = Record::new()
         .may("net_id", any_uuid().description(Some("Not with port_id.")))
         .may("port_id", any_uuid().description(Some("Not with net_id.")))
@@ -161,7 +122,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         )
         .may("tag", like("^[^,/]*$").min_length(Some(1)).max_length(Some(60)).description(Some("From 2.49.")));
     vec![
-        ("InterfaceAttachment", shown.into()),
+        ("InterfaceAttachment", nova::attachment_shape().into()),
         ("NewInterfaceAttachment", asked.into()),
         ("AttachInterface", Record::new().may("interfaceAttachment", named("NewInterfaceAttachment")).into()),
     ]

@@ -5,31 +5,27 @@ use serde_json::{Value, json};
 use super::entry::{Entry, force};
 use super::networks::{bulk, made};
 use super::schema::{
-    Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, mac, named, null, number, one_of_words, only,
-    only_truth, or_null, text, time, truth, uuid, words,
+    Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, named, only, only_truth, or_null, text, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
-use crate::api::ports::ENTRIES;
+use crate::api::ports::{ENTRIES, Shown};
 use crate::api::resource::Resource;
 use crate::api::status::Act::{ChangePort, NewPort, Port, Query, Write};
 use crate::manager::PortView;
-use crate::model::network::{MAX_MTU, MIN_MTU};
-use crate::model::server::MAX_QUEUES;
-use crate::model::{Phase, Status};
 
 const TAG: &str = "ports";
 
 pub(in crate::api) fn list_all() -> Entry {
     let entry = entry("list_ports", "Ports").does(&[Query]);
     let example = json!({"ports": [samples::port().shown()]});
-    lists::listing(entry, PortView::KNOWN).answers(200, "Those that fit.", lists::page("ports", port().cut()), example)
+    lists::listing(entry, PortView::KNOWN).answers(200, "Those that fit.", lists::page("ports", Shown::shape().cut()), example)
 }
 
 pub(in crate::api) fn show() -> Entry {
     let entry = entry("show_port", "A port").does(&[Query, Port]);
-    lists::fields(entry).answers(200, "The port.", Record::wrapping("port", port().cut()), example())
+    lists::fields(entry).answers(200, "The port.", Record::wrapping("port", Shown::shape().cut()), example())
 }
 
 pub(in crate::api) fn create() -> Entry {
@@ -80,7 +76,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .may("project_id", text(NAME))
         .may("device_id", only(""));
     let change = Record::new().may("device_id", text(NAME).description(Some("The one it has, or empty: it is then detached.")));
-    vec![("Port", port().into()), ("NewPort", changeable(new).into()), ("PortChange", changeable(change).into())]
+    vec![("Port", Shown::shape().into()), ("NewPort", changeable(new).into()), ("PortChange", changeable(change).into())]
 }
 
 /// What may be given at any time, and what has one possible value so far.
@@ -107,59 +103,6 @@ fn wanted_ip() -> Shape {
     let by_subnet = Record::new().must("subnet_id", any_uuid()).may("ip_address", ip());
     let by_address = Record::new().must("ip_address", ip()).may("subnet_id", any_uuid());
     any([by_subnet.into(), by_address.into()])
-}
-
-fn port() -> Record {
-    let address = Record::new().must("subnet_id", uuid()).must("ip_address", ip());
-    let profile = Record::new().may("interface_name", words()).must("vnet_hdr", truth());
-    let phases = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
-    Record::new()
-        .must("id", uuid())
-        .must("name", words())
-        .must("description", words())
-        .must("network_id", uuid())
-        .must("tenant_id", words())
-        .must("project_id", words())
-        .must("mac_address", mac())
-        .must("fixed_ips", list(address))
-        .must("allowed_address_pairs", empty_list())
-        .must("port_security_enabled", only(false))
-        .must("security_groups", empty_list())
-        .must("admin_state_up", truth())
-        .must("status", one_of_words(Status::ALL.map(Status::as_str)))
-        .must("device_id", words())
-        .must("device_owner", words())
-        .must("binding:vif_type", one_of_words(["tap", "veth", "unbound"]))
-        .must("binding:vif_details", any([tap().into(), veth().into(), nothing()]))
-        .must("binding:vnic_type", only("normal"))
-        .must("binding:host_id", words())
-        .must("binding:profile", profile)
-        .must("nicd:limits", null())
-        .must("nicd:unknown_unicast", truth())
-        .must("nicd:phase", one_of_words(phases.map(Phase::as_str)))
-        .must("nicd:reason", or_null(words()))
-        .must("tags", empty_list())
-        .must("revision_number", number(1..=u32::MAX))
-        .must("created_at", time())
-        .must("updated_at", time())
-}
-
-/// How a VMM opens the device.
-fn tap() -> Record {
-    device().must("queues", number(1..=u32::from(MAX_QUEUES))).must("vnet_hdr", truth())
-}
-
-/// Where the guest finds its end.
-fn veth() -> Record {
-    device().must("guest_device", or_null(words()))
-}
-
-fn device() -> Record {
-    Record::new()
-        .must("device", or_null(words()))
-        .must("bridge", or_null(words()))
-        .must("host_mac", or_null(mac()))
-        .must("mtu", number(MIN_MTU..=MAX_MTU))
 }
 
 /// `{}`

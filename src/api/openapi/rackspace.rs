@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::entry::{Entry, force};
 use super::samples;
-use super::schema::{Record, Shape, any, any_uuid, like, list, named, uuid, words};
+use super::schema::{Record, Shape, any_uuid, list, named};
 use crate::api::dialect::RACKSPACE;
 use crate::api::rackspace;
 use crate::api::status::Act::{Attach, Network, OnePerNetwork, PortOfServer, Query, Server, Write};
@@ -65,19 +65,10 @@ fn interfaces() -> Shape {
 }
 
 fn example() -> Value {
-    json!({"virtual_interfaces": [rackspace::labelled(&samples::port(), "blue")]})
+    json!({"virtual_interfaces": [rackspace::Labelled::of(&samples::port(), "blue")]})
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
-    let v6 = like("^([0-9a-f]{4}:){7}[0-9a-f]{4}$");
-    let v4 = like("^([0-9]{1,3}\\.){3}[0-9]{1,3}$");
-    let address =
-        Record::new().must("address", any([v4.into(), v6.into()])).must("network_id", uuid()).must("network_label", words());
-    let shown = Record::new()
-        .must("id", uuid())
-        .must("mac_address", like("^([0-9A-F]{2}:){5}[0-9A-F]{2}$"))
-        .must("ip_addresses", list(address));
-    let range = words().description(Some("Its first IPv4 range, or else its first; a network without a subnet has none."));
-    let network = Record::new().must("id", uuid()).must("label", words()).may("cidr", range);
-    vec![("VirtualInterface", shown.into()), ("RackspaceNetwork", network.into())]
+    let (interface, network) = (rackspace::Labelled::shape(), rackspace::ranged_shape());
+    vec![("VirtualInterface", interface.into()), ("RackspaceNetwork", network.into())]
 }

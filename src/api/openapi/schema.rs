@@ -7,8 +7,10 @@ use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, AnyOf, ArrayBuilder, ObjectBuilder, OneOf, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
+use crate::model::{Phase, Status};
+
 /// A schema, or a reference to one among the components.
-pub(super) type Shape = RefOr<Schema>;
+pub(in crate::api) type Shape = RefOr<Schema>;
 
 /// Hyphenated or plain, in either case: what `model::ids` reads.
 const UUID: &str = "^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})$";
@@ -23,7 +25,7 @@ const LINK: &str = "^[^/:%\\s\\u0000-\\u001f\\u007f-\\u009f]{1,15}$";
 const PLAIN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
 /// The component of that name.
-pub(super) fn named(name: &str) -> Shape {
+pub(in crate::api) fn named(name: &str) -> Shape {
     Ref::from_schema_name(name).into()
 }
 
@@ -36,103 +38,114 @@ fn formatted(format: &str) -> ObjectBuilder {
 }
 
 /// Any value.
-pub(super) fn anything() -> ObjectBuilder {
+pub(in crate::api) fn anything() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::AnyValue)
 }
 
 /// Any text.
-pub(super) fn words() -> ObjectBuilder {
+pub(in crate::api) fn words() -> ObjectBuilder {
     string()
 }
 
 /// A text of at most `longest` characters without control characters.
-pub(super) fn text(longest: usize) -> ObjectBuilder {
+pub(in crate::api) fn text(longest: usize) -> ObjectBuilder {
     string().max_length(Some(longest)).pattern(Some(PLAIN))
 }
 
 /// A text that fits a pattern.
-pub(super) fn like(pattern: &str) -> ObjectBuilder {
+pub(in crate::api) fn like(pattern: &str) -> ObjectBuilder {
     string().pattern(Some(pattern))
 }
 
 /// A UUID as nicd writes it.
-pub(super) fn uuid() -> ObjectBuilder {
+pub(in crate::api) fn uuid() -> ObjectBuilder {
     formatted("uuid")
 }
 
 /// A UUID as nicd reads it.
-pub(super) fn any_uuid() -> ObjectBuilder {
+pub(in crate::api) fn any_uuid() -> ObjectBuilder {
     formatted("uuid").pattern(Some(UUID))
 }
 
 /// A MAC as nicd writes it.
-pub(super) fn mac() -> ObjectBuilder {
+pub(in crate::api) fn mac() -> ObjectBuilder {
     like("^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
 }
 
 /// A MAC as nicd reads it.
-pub(super) fn any_mac() -> ObjectBuilder {
+pub(in crate::api) fn any_mac() -> ObjectBuilder {
     like(MAC)
 }
 
 /// An interface's name.
-pub(super) fn link() -> ObjectBuilder {
+pub(in crate::api) fn link() -> ObjectBuilder {
     like(LINK)
 }
 
 /// An address of either family.
-pub(super) fn ip() -> Shape {
+pub(in crate::api) fn ip() -> Shape {
     AnyOf::builder().item(formatted("ipv4")).item(formatted("ipv6")).build().into_shape()
 }
 
 /// RFC 3339.
-pub(super) fn time() -> ObjectBuilder {
+pub(in crate::api) fn time() -> ObjectBuilder {
     formatted("date-time")
 }
 
 /// True or false, as nicd writes it.
-pub(super) fn truth() -> ObjectBuilder {
+pub(in crate::api) fn truth() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Boolean)
 }
 
 /// True or false, as nicd reads it: clients also send it as text.
-pub(super) fn any_truth() -> Shape {
+pub(in crate::api) fn any_truth() -> Shape {
     AnyOf::builder().item(truth()).item(like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$")).build().into_shape()
 }
 
 /// A whole number in a range.
-pub(super) fn number(range: RangeInclusive<u32>) -> ObjectBuilder {
+pub(in crate::api) fn number(range: RangeInclusive<u32>) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(*range.start())).maximum(Some(*range.end()))
 }
 
 /// A whole number in a range, as Neutron's readers take it: clients also send it as text.
-pub(super) fn any_number(range: RangeInclusive<u32>) -> Shape {
+pub(in crate::api) fn any_number(range: RangeInclusive<u32>) -> Shape {
     AnyOf::builder().item(number(range)).item(like("^[0-9]+$")).build().into_shape()
 }
 
 /// True or false of which only one is possible so far, as nicd reads it: clients also send it as text.
-pub(super) fn only_truth(possible: bool) -> Shape {
+pub(in crate::api) fn only_truth(possible: bool) -> Shape {
     let text = if possible { "^[Tt][Rr][Uu][Ee]$" } else { "^[Ff][Aa][Ll][Ss][Ee]$" };
     AnyOf::builder().item(only(possible)).item(like(text)).build().into_shape()
 }
 
 /// A whole number from 0.
-pub(super) fn count() -> ObjectBuilder {
+pub(in crate::api) fn count() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0u32))
 }
 
 /// One of a few texts.
-pub(super) fn one_of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuilder {
+pub(in crate::api) fn one_of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuilder {
     string().enum_values(Some(words))
 }
 
 /// One of a few whole numbers.
-pub(super) fn one_of_numbers(numbers: impl IntoIterator<Item = u32>) -> ObjectBuilder {
+pub(in crate::api) fn one_of_numbers(numbers: impl IntoIterator<Item = u32>) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some(numbers))
 }
 
+/// A port's status.
+pub(in crate::api) fn status() -> ObjectBuilder {
+    one_of_words(Status::ALL.map(Status::as_str))
+}
+
+/// A port's phase.
+pub(in crate::api) fn phase() -> ObjectBuilder {
+    let phases = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
+    one_of_words(phases.map(Phase::as_str))
+}
+
 /// Exactly this value. With its type: generators of clients leave out what has none.
-pub(super) fn only(value: impl Into<Value>) -> ObjectBuilder {
+pub(in crate::api) fn only(value: impl Into<Value>) -> ObjectBuilder {
     let value = value.into();
     let kind = match &value {
         Value::Null => Type::Null,
@@ -147,47 +160,47 @@ pub(super) fn only(value: impl Into<Value>) -> ObjectBuilder {
 }
 
 /// A number that need not be whole.
-pub(super) fn fraction() -> ObjectBuilder {
+pub(in crate::api) fn fraction() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Number)
 }
 
 /// That, or null.
-pub(super) fn or_null(shape: impl Into<Shape>) -> Shape {
+pub(in crate::api) fn or_null(shape: impl Into<Shape>) -> Shape {
     AnyOf::builder().item(shape).item(null()).build().into_shape()
 }
 
 /// Null.
-pub(super) fn null() -> ObjectBuilder {
+pub(in crate::api) fn null() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Null)
 }
 
 /// Exactly one of several.
-pub(super) fn either(shapes: impl IntoIterator<Item = Shape>) -> Shape {
+pub(in crate::api) fn either(shapes: impl IntoIterator<Item = Shape>) -> Shape {
     shapes.into_iter().fold(OneOf::builder(), |one, shape| one.item(shape)).build().into_shape()
 }
 
 /// At least one of several.
-pub(super) fn any(shapes: impl IntoIterator<Item = Shape>) -> Shape {
+pub(in crate::api) fn any(shapes: impl IntoIterator<Item = Shape>) -> Shape {
     shapes.into_iter().fold(AnyOf::builder(), |one, shape| one.item(shape)).build().into_shape()
 }
 
 /// A list.
-pub(super) fn list(of: impl Into<Shape>) -> ArrayBuilder {
+pub(in crate::api) fn list(of: impl Into<Shape>) -> ArrayBuilder {
     ArrayBuilder::new().items(of.into())
 }
 
 /// An empty list.
-pub(super) fn empty_list() -> ArrayBuilder {
+pub(in crate::api) fn empty_list() -> ArrayBuilder {
     list(words()).max_items(Some(0))
 }
 
 /// `{}`
-pub(super) fn empty_map() -> ObjectBuilder {
+pub(in crate::api) fn empty_map() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
 }
 
 /// Names to values of one kind.
-pub(super) fn map(of: impl Into<AdditionalProperties<Schema>>) -> ObjectBuilder {
+pub(in crate::api) fn map(of: impl Into<AdditionalProperties<Schema>>) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(of))
 }
 
@@ -203,35 +216,35 @@ impl<T: Into<Schema>> IntoShape for T {
 
 /// An object that has the attributes named and no others.
 #[derive(Clone)]
-pub(super) struct Record {
+pub(in crate::api) struct Record {
     members: Vec<(String, Shape)>,
     required: Vec<String>,
 }
 
 impl Record {
-    pub(super) fn new() -> Self {
+    pub(in crate::api) fn new() -> Self {
         Self { members: Vec::new(), required: Vec::new() }
     }
 
     /// An attribute that is always there.
-    pub(super) fn must(mut self, name: &str, shape: impl Into<Shape>) -> Self {
+    pub(in crate::api) fn must(mut self, name: &str, shape: impl Into<Shape>) -> Self {
         self.required.push(name.to_owned());
         self.may(name, shape)
     }
 
     /// An attribute that may be left out.
-    pub(super) fn may(mut self, name: &str, shape: impl Into<Shape>) -> Self {
+    pub(in crate::api) fn may(mut self, name: &str, shape: impl Into<Shape>) -> Self {
         self.members.push((name.to_owned(), shape.into()));
         self
     }
 
     /// The same with every attribute optional: what `fields` leaves of it.
-    pub(super) fn cut(self) -> Self {
+    pub(in crate::api) fn cut(self) -> Self {
         Self { required: Vec::new(), ..self }
     }
 
     /// One attribute in an object of its own.
-    pub(super) fn wrapping(name: &str, shape: impl Into<Shape>) -> Shape {
+    pub(in crate::api) fn wrapping(name: &str, shape: impl Into<Shape>) -> Shape {
         Self::new().must(name, shape).into()
     }
 }

@@ -4,16 +4,13 @@ use serde_json::{Value, json};
 
 use super::entry::Entry;
 use super::networks::{bulk, made};
-use super::schema::{
-    Record, Shape, any_number, any_uuid, empty_list, ip, like, list, named, null, number, one_of_numbers, only, only_truth,
-    or_null, text, time, uuid, words,
-};
+use super::schema::{Record, Shape, any_number, any_uuid, ip, like, list, named, null, only_truth, or_null, text};
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::resource::Resource;
 use crate::api::status::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
-use crate::api::subnets::ENTRIES;
+use crate::api::subnets::{ENTRIES, Shown};
 use crate::model;
 
 const TAG: &str = "subnets";
@@ -21,12 +18,17 @@ const TAG: &str = "subnets";
 pub(in crate::api) fn list_all() -> Entry {
     let entry = entry("list_subnets", "Subnets").does(&[Query]);
     let example = json!({"subnets": [samples::subnet().shown()]});
-    lists::listing(entry, model::Subnet::KNOWN).answers(200, "Those that fit.", lists::page("subnets", subnet().cut()), example)
+    lists::listing(entry, model::Subnet::KNOWN).answers(
+        200,
+        "Those that fit.",
+        lists::page("subnets", Shown::shape().cut()),
+        example,
+    )
 }
 
 pub(in crate::api) fn show() -> Entry {
     let entry = entry("show_subnet", "A subnet").does(&[Query, Subnet]);
-    lists::fields(entry).answers(200, "The subnet.", Record::wrapping("subnet", subnet().cut()), example())
+    lists::fields(entry).answers(200, "The subnet.", Record::wrapping("subnet", Shown::shape().cut()), example())
 }
 
 pub(in crate::api) fn create() -> Entry {
@@ -73,7 +75,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .may("ip_version", any_number(4..=6))
         .may("tenant_id", text(NAME))
         .may("project_id", text(NAME));
-    vec![("Subnet", subnet().into()), ("NewSubnet", changeable(new).into()), ("SubnetChange", changeable(Record::new()).into())]
+    vec![
+        ("Subnet", Shown::shape().into()),
+        ("NewSubnet", changeable(new).into()),
+        ("SubnetChange", changeable(Record::new()).into()),
+    ]
 }
 
 /// What may be given at any time, and what has one possible value so far.
@@ -89,28 +95,4 @@ fn changeable(record: Record) -> Record {
         .may("enable_dhcp", only_truth(false))
         .may("ipv6_address_mode", null())
         .may("ipv6_ra_mode", null())
-}
-
-fn subnet() -> Record {
-    let range = || like("^[0-9a-f:.]+/[0-9]{1,3}$");
-    Record::new()
-        .must("id", uuid())
-        .must("network_id", uuid())
-        .must("name", words())
-        .must("description", words())
-        .must("ip_version", one_of_numbers([4, 6]))
-        .must("cidr", range())
-        .must("gateway_ip", or_null(ip()))
-        .must("allocation_pools", list(Record::new().must("start", ip()).must("end", ip())))
-        .must("enable_dhcp", only(false))
-        .must("dns_nameservers", list(ip()))
-        .must("host_routes", list(Record::new().must("destination", range()).must("nexthop", ip())))
-        .must("ipv6_address_mode", null())
-        .must("ipv6_ra_mode", null())
-        .must("tenant_id", words())
-        .must("project_id", words())
-        .must("tags", empty_list())
-        .must("revision_number", number(1..=u32::MAX))
-        .must("created_at", time())
-        .must("updated_at", time())
 }

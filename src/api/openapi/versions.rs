@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::entry::Entry;
-use super::schema::{Record, Shape, empty_list, list, one_of_words, time, words};
+use super::schema::{Record, empty_list, list, words};
 use crate::api::dialect::{COMPUTE, NETWORK};
 use crate::api::versions;
 
@@ -13,7 +13,7 @@ pub(in crate::api) fn all() -> Entry {
     Entry::new(COMPUTE, TAG, "versions", "The compute API's versions").answers(
         200,
         "All versions.",
-        Record::wrapping("versions", list(version())),
+        Record::wrapping("versions", list(versions::Version::shape())),
         json!({"versions": [versions::v2_of("http://localhost"), versions::v21_of("http://localhost")]}),
     )
 }
@@ -36,16 +36,10 @@ pub(in crate::api) fn v21() -> Entry {
 }
 
 pub(in crate::api) fn network() -> Entry {
-    let resource = Record::new().must("name", words()).must("collection", words()).must("links", links());
-    let version = Record::new()
-        .must("id", words())
-        .must("status", one_of_words(["CURRENT"]))
-        .must("updated", time())
-        .must("links", links());
     Entry::new(NETWORK, TAG, "network_resources", "The network API's resources and its version").answers(
         200,
         "What there is.",
-        Record::new().must("resources", list(resource)).must("version", version),
+        Record::new().must("resources", list(versions::Resource::shape())).must("version", versions::NetworkVersion::shape()),
         versions::resources_of("http://localhost"),
     )
 }
@@ -59,22 +53,7 @@ pub(in crate::api) fn extensions() -> Entry {
     )
 }
 
-fn version() -> Record {
-    Record::new()
-        .must("id", words())
-        .must("status", one_of_words(["CURRENT", "SUPPORTED"]))
-        .must("version", words())
-        .must("min_version", words())
-        .must("updated", time())
-        .must("links", links())
-}
-
 /// A version in its own document.
 fn whole() -> Record {
-    version().must("media-types", list(Record::new().must("base", words()).must("type", words())))
-}
-
-/// Links as OpenStack gives them.
-pub(super) fn links() -> Shape {
-    list(Record::new().must("rel", words()).must("href", words()).may("type", words())).into()
+    versions::Version::shape().must("media-types", list(Record::new().must("base", words()).must("type", words())))
 }
