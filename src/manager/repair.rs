@@ -11,7 +11,7 @@ use crate::exec::Undone;
 use crate::kernel::worker::{self, Done};
 use crate::kernel::{NetnsError, Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
-use crate::plan::diff::drift;
+use crate::plan::diff::{Bridge, Device, drift};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, BridgeWant, Facet, Op, Plan, PlanError, PortWant, Reason, Step, Switch, Want, plan};
 use crate::store::{Change, Purpose};
@@ -295,8 +295,18 @@ impl Manager {
     /// The same for a record that may not be one yet.
     pub(super) fn plan_record(&self, state: &State, record: &Port, reason: Reason) -> Result<Plan, Error> {
         let network = &state.network(record.network_id)?.record;
-        let bridge = state.bridge_want(network, self.fresh_index());
-        let want = state.port_want(record, self.store_id, self.fresh_index()).ok_or(Error::NoSuchPort(record.id))?;
+        let mut bridge = state.bridge_want(network);
+        let mut want = state.port_want(record, self.store_id).ok_or(Error::NoSuchPort(record.id))?;
+        // An ifindex is drawn for what is made, and for nothing else.
+        let makes_bridge = Bridge::find(&bridge, &state.have).is_none();
+        if Device::find(&want, &bridge, &state.have).is_none_or(|device| device.is_replaced()) {
+            want.index = self.fresh_index();
+        }
+        if let BridgeMade::ByAgent { index, .. } = &mut bridge.made
+            && makes_bridge
+        {
+            *index = self.fresh_index();
+        }
         let want = Want { bridges: vec![bridge], ports: vec![want], ..Want::default() };
         Ok(plan(reason, &want, &state.have)?)
     }
@@ -627,7 +637,7 @@ impl Manager {
     fn wants(&self, state: &State, port: PortId) -> Option<(PortWant, BridgeWant)> {
         let record = &state.ports.get(&port)?.record;
         let network = &state.networks.get(&record.network_id)?.record;
-        Some((state.port_want(record, self.store_id, 0)?, state.bridge_want(network, 0)))
+        Some((state.port_want(record, self.store_id)?, state.bridge_want(network)))
     }
 
     /// The facets in which a port's device differs from what is wanted.
@@ -702,7 +712,7 @@ impl Manager {
     /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.
     pub(super) fn plan_bridge(&self, state: &State, network: NetworkId) -> Option<Plan> {
         state.have.own_bridge(network).or_else(|| state.have.unmarked_bridge(network))?;
-        let bridge = state.bridge_want(&state.networks.get(&network)?.record, 0);
+        let bridge = state.bridge_want(&state.networks.get(&network)?.record);
         let BridgeMade::ByAgent { .. } = bridge.made else { return None };
         let plan = plan(Reason::Drift, &Want { bridges: vec![bridge], ..Want::default() }, &state.have).ok()?;
         (!plan.steps.is_empty()).then_some(plan)

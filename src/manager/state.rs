@@ -569,12 +569,12 @@ impl State {
         (0..u16::MAX).find(|ordinal| !taken.contains(ordinal)).unwrap_or(u16::MAX)
     }
 
-    /// A network's bridge as the planner wants it.
-    pub fn bridge_want(&self, network: &Network, index: u32) -> BridgeWant {
+    /// A network's bridge as the planner wants it, without an index for one that is to be made.
+    pub fn bridge_want(&self, network: &Network) -> BridgeWant {
         let made = match &network.bridge {
             Some(name) => BridgeMade::Existing { name: name.clone() },
             None => BridgeMade::ByAgent {
-                index,
+                index: 0,
                 mac: network.bridge_mac(),
                 mtu: network.mtu,
                 alias: names::bridge_tag(self.store_id, network.id),
@@ -594,8 +594,9 @@ impl State {
         }
     }
 
-    /// An attached port as the planner wants it; none when its record does not bind it to anything known.
-    pub fn port_want(&self, port: &Port, store: uuid::Uuid, index: u32) -> Option<PortWant> {
+    /// An attached port as the planner wants it, without an index for a device that is to be made; none when its record does not
+    /// bind it to anything known.
+    pub fn port_want(&self, port: &Port, store: uuid::Uuid) -> Option<PortWant> {
         let binding = port.binding.as_ref()?;
         let server = &self.servers.get(&binding.server_id)?.record;
         let network = &self.networks.get(&port.network_id)?.record;
@@ -613,7 +614,7 @@ impl State {
         Some(PortWant {
             id: port.id,
             network: port.network_id,
-            index,
+            index: 0,
             mac: port.mac,
             mtu: network.mtu,
             admin_up: port.admin_up,

@@ -232,8 +232,8 @@ impl Manager {
             told.push(fact(FactName::Namespace, false, why));
         }
         let network = &state.network(entry.record.network_id)?.record;
-        if let Some(want) = state.port_want(&entry.record, self.store_id, 0) {
-            told.extend(facts(&want, &state.bridge_want(network, 0), &state.have));
+        if let Some(want) = state.port_want(&entry.record, self.store_id) {
+            told.extend(facts(&want, &state.bridge_want(network), &state.have));
             if let Some(built) = told.iter_mut().find(|fact| fact.fact == FactName::Built && !entry.refused.is_empty()) {
                 built.detail = format!("{}; the guest's kernel refused {}", built.detail, entry.refused.join("; "));
             }
