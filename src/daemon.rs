@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::alone::Alone;
 use crate::access::{Admitted, PeerError};
 use crate::api;
-use crate::api::listener::{Limits, Listener, ListenerError};
+use crate::api::listener::{Limits, ListenerError, Server};
 use crate::api::socket::{Held, Listening, SocketError, Sockets};
 use crate::config::Settings;
 use crate::dbus::Bus;
@@ -247,9 +247,9 @@ pub async fn serve<K: Kernel + Clone>(
     }
     let (renew, renewed) = mpsc::channel(2);
     let doors = tokio::spawn(doors::look_after(edge.files, manager.clone(), renew, signals.stop.clone()));
-    let listener = Listener::new(edge.listening, edge.admitted, edge.limits).with_renewed(renewed);
+    let server = Server::new(edge.listening, edge.admitted, edge.limits).with_renewed(renewed);
     let mut served = tokio::select! {
-        served = listener.serve(api::router(manager.clone()), signals.stop.clone()) => served.map_err(DaemonError::from),
+        served = server.serve(api::router(manager.clone()), signals.stop.clone()) => served.map_err(DaemonError::from),
         _ = &mut following => Err(DaemonError::Ended),
     };
     // Also when it was not asked to: the other tasks and threads end by it.

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use hyper::body::Frame;
 use nicd::access::Admitted;
-use nicd::api::listener::{Caller, Limits, Listener};
+use nicd::api::listener::{Caller, Limits, Server};
 use nicd::api::socket::Listening;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -79,10 +79,10 @@ impl Edge {
             .route("/panic", get(buggy))
             .route("/hang", get(hang));
         let admitted = Admitted { own_uid: nix::unistd::geteuid().as_raw(), group: None, view_group: None };
-        let listener = Listener::new(Listening { main, view: Some(view) }, admitted, limits);
+        let server = Server::new(Listening { main, view: Some(view) }, admitted, limits);
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        let serving = tokio::spawn(async move { listener.serve(app, token).await.unwrap() });
+        let serving = tokio::spawn(async move { server.serve(app, token).await.unwrap() });
         Self { dir, shutdown, serving, started, go }
     }
 
@@ -442,19 +442,17 @@ async fn beyond_the_last_seat_is_503_and_a_seat_freed_is_taken() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_gives_its_seat_to_a_newcomer() {
-    let edge = Edge::start(Limits { max_connections: 2, root_reserve: 0, idle_grace: Duration::ZERO, ..quick() });
-    let mut idle = Vec::new();
-    for _ in 0..10 {
-        let mut client = edge.connect().await;
+async fn idle_connections_make_room_at_their_limit() {
+    let edge = Edge::start(Limits { max_connections: 2, root_reserve: 0, idle: Duration::ZERO, ..quick() });
+    let mut idle = [edge.connect().await, edge.connect().await];
+    for client in &mut idle {
         assert_eq!(client.get("/ok").await.status(), 200);
-        idle.push(client);
     }
-    // All but the last two were closed, without words.
-    for client in &mut idle[..8] {
+    edge.ask("GET /ok HTTP/1.1\r\n\r\n").await.is_refusal(503, "serviceUnavailable", "too_many_connections");
+    for client in &mut idle {
         assert_eq!(client.rest().await.0, "");
     }
-    assert_eq!(idle[9].get("/ok").await.status(), 200);
+    assert_eq!(edge.connect().await.get("/ok").await.status(), 200);
 }
 
 #[tokio::test]

@@ -253,7 +253,10 @@ pub(super) fn told(refusal: &Refusal, dialect: Dialect) -> Told {
         Refusal::HeadersTooLarge { limit } => {
             ("headers_too_large", format!("The request's headers are longer than {limit} bytes, which is the most."))
         }
-        Refusal::Crowded => ("too_many_connections", "All connections are in use; try again, and keep fewer open.".to_owned()),
+        Refusal::Crowded => (
+            "too_many_connections",
+            "All connections that this uid may have are in use; try again, and keep fewer open.".to_owned(),
+        ),
         Refusal::ManyReaders => (
             "too_many_readers",
             "Half of all connections follow events for this uid, which is the most; end some, or try again later.".to_owned(),

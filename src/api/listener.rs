@@ -1,14 +1,14 @@
-//! The edge: accepts connections on both sockets and lets complete, admitted requests through to the handlers.
+//! The server: accepts connections on both sockets, and lets complete, admitted requests through to the handlers.
 //!
 //! ```text
-//!  nicd.sock ─────► accept ─► peer ─► seat ─┬─► drive: hyper over Wire ─► gate ─► Router
-//!  nicd-view.sock ► accept ─► peer ─► seat ─┘      (limits in time)     (caller, body, id)
-//!                                      └─ none free: 503
+//!  nicd.sock ─────► accept ─► peer ─► permit ─┬─► serve_connection: hyper over Io ─► Service ─► Router
+//!  nicd-view.sock ► accept ─► peer ─► permit ─┘     (limits in time)        (caller, body, id)
+//!                                        └─ none free: reject, 503
 //! ```
 //!
-//! What a client may cost is bounded here, and only here: connections (`seats`), bytes and time of a request, time of a
-//! reader that does not read (`line`). What a request means is not known here: no route, no action. hyper frames the
-//! messages (RFC 9112), so lying lengths and odd chunks end in it.
+//! What a client may cost is bounded here, and only here: connections ([`limiter`]), the bytes and the time of a request, the
+//! time of a reader that does not read ([`conn`]). What a request means is not known here: no route, no action. hyper frames
+//! the messages (RFC 9112), so wrong lengths and malformed chunks end in it.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use axum::Router;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -30,34 +31,33 @@ use crate::access::{Access, Admitted, Door, Peer};
 use crate::config::SocketSettings;
 use crate::exit::chain;
 
-mod drive;
-mod gate;
-mod line;
+mod conn;
+mod limiter;
 mod refusal;
-mod seats;
+mod service;
 
-use gate::Gate;
-use line::Line;
-use seats::{Room, Seats};
+use conn::{reject, serve_connection};
+use limiter::ConnLimiter;
+use service::{Client, Service};
 
-pub use gate::Caller;
 pub use refusal::RequestId;
+pub use service::Caller;
 
 /// How long accepting rests after it failed for want of descriptors or memory.
-const BACKOFF: Duration = Duration::from_millis(100);
+pub(super) const BACKOFF: Duration = Duration::from_millis(100);
 
 /// How often a failure to accept is logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// How many connections beyond the seats are told so at the same time; further ones are closed without words.
-const TURNED_AWAY: usize = 64;
+/// How many connections beyond the limit are told so at the same time; further ones are closed without an answer.
+const REJECTED: usize = 64;
 
 /// Descriptors that are not for connections: both sockets, netlink, the store, taps and namespaces that are being built, the
 /// bus, and scrapers on TCP.
 const OWN_DESCRIPTORS: usize = 96;
 
-/// How long a connection that is told to leave at once has for its next step.
-const LEAVING: Duration = Duration::from_millis(250);
+/// How long connections that are ended have to be dropped.
+const DROPPING: Duration = Duration::from_millis(250);
 
 /// What clients may cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +70,6 @@ pub struct Limits {
     pub arrival: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// How long a connection must have been idle before, all being in use, one more of the same uid takes its seat.
-    pub idle_grace: Duration,
     /// For how long a peer may read nothing of an answer that waits.
     pub stall: Duration,
     /// What requests under way have left when the daemon ends.
@@ -88,8 +86,7 @@ impl Default for Limits {
             header_bytes: 16 << 10,
             body_bytes: 64 << 10,
             arrival: Duration::from_secs(10),
-            idle: Duration::from_secs(300),
-            idle_grace: Duration::from_secs(5),
+            idle: Duration::from_secs(75),
             stall: Duration::from_secs(30),
             grace: Duration::from_secs(5),
             max_connections: 256,
@@ -110,7 +107,7 @@ impl Limits {
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let most = descriptors.saturating_sub(OWN_DESCRIPTORS + TURNED_AWAY).max(2);
+        let most = descriptors.saturating_sub(OWN_DESCRIPTORS + REJECTED).max(2);
         if self.max_connections <= most {
             return self;
         }
@@ -127,9 +124,9 @@ pub enum ListenerError {
     Register(#[source] io::Error),
 }
 
-/// Both doors, and whom they are for.
+/// The server of both sockets.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Server {
     sockets: Listening,
     admitted: Admitted,
     limits: Limits,
@@ -137,14 +134,14 @@ pub struct Listener {
     renewed: Receiver<(Door, StdListener)>,
 }
 
-impl Listener {
+impl Server {
     /// What `serve` will serve.
     pub fn new(sockets: Listening, admitted: Admitted, limits: Limits) -> Self {
         let renewed = channel(1).1;
         Self { sockets, admitted, limits, renewed }
     }
 
-    /// Serves further sockets as they come: those made anew in the place of some that nobody gets to any more.
+    /// Serves further sockets as they come: those made anew in the place of some that clients no longer reach.
     pub fn with_renewed(self, renewed: Receiver<(Door, StdListener)>) -> Self {
         Self { renewed, ..self }
     }
@@ -158,24 +155,32 @@ impl Listener {
         let Self { sockets: Listening { main, view }, admitted, limits, mut renewed } = self;
         let main = register(main)?;
         let view = view.map(register).transpose()?;
-        let grace = limits.grace;
-        let house = House::new(app, admitted, limits, shutdown);
+        let acceptor = Acceptor {
+            app,
+            admitted,
+            limiter: ConnLimiter::new(limits.max_connections, limits.root_reserve),
+            limits,
+            rejected: Arc::new(Semaphore::new(REJECTED)),
+            tasks: TaskTracker::new(),
+            shutdown,
+            abort: CancellationToken::new(),
+        };
         let mut accepting = FuturesUnordered::new();
-        accepting.push(house.accept(Door::Main, main));
-        accepting.extend(view.map(|view| house.accept(Door::View, view)));
+        accepting.push(acceptor.accept(Door::Main, main));
+        accepting.extend(view.map(|view| acceptor.accept(Door::View, view)));
         while !accepting.is_empty() {
-            let further = tokio::select! {
+            let (door, socket) = tokio::select! {
                 biased;
                 _ = accepting.next() => continue,
                 Some(further) = renewed.recv() => further,
             };
-            match register(further.1) {
-                Ok(socket) => accepting.push(house.accept(further.0, socket)),
+            match register(socket) {
+                Ok(socket) => accepting.push(acceptor.accept(door, socket)),
                 Err(error) => tracing::error!(error = chain(&error), "a socket made anew is not served"),
             }
         }
         drop(accepting);
-        house.close(grace).await;
+        acceptor.close().await;
         Ok(())
     }
 }
@@ -185,37 +190,23 @@ fn register(socket: StdListener) -> Result<UnixListener, ListenerError> {
 }
 
 /// What all connections share.
-struct House {
+struct Acceptor {
     app: Router,
     admitted: Admitted,
     limits: Limits,
-    seats: Arc<Seats>,
-    turned_away: Arc<Semaphore>,
+    limiter: Arc<ConnLimiter>,
+    rejected: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// Cancelled: finish what you do.
+    /// Cancelled: requests under way finish, and no more are taken.
     shutdown: CancellationToken,
-    /// Cancelled: leave at once. Each connection has a child of it.
-    leave: CancellationToken,
+    /// Cancelled: every connection is dropped.
+    abort: CancellationToken,
 }
 
-impl House {
-    fn new(app: Router, admitted: Admitted, limits: Limits, shutdown: CancellationToken) -> Self {
-        let room = Room { max: limits.max_connections, reserve: limits.root_reserve, idle_grace: limits.idle_grace };
-        Self {
-            app,
-            admitted,
-            limits,
-            seats: Seats::new(room),
-            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
-            tasks: TaskTracker::new(),
-            shutdown,
-            leave: CancellationToken::new(),
-        }
-    }
-
-    /// Accepts at one door until the daemon ends.
+impl Acceptor {
+    /// Accepts on one socket until the daemon ends.
     async fn accept(&self, door: Door, listener: UnixListener) {
-        let mut complaint = Throttle::default();
+        let mut logged: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -224,15 +215,16 @@ impl House {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    self.welcome(door, stream);
-                    // Who has lost a seat closes before the next one comes, or a crowd would take all descriptors at once.
+                    self.take(door, stream);
+                    // A connection that has just ended is closed before the next one is taken.
                     tokio::task::yield_now().await;
                 }
-                // The client went away before we came (accept(2)).
+                // The client went away before it was accepted (accept(2)).
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if complaint.allows(Instant::now()) {
+                    if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
                         tracing::error!(?door, %error, "connections cannot be accepted");
+                        logged = Some(Instant::now());
                     }
                     // The connection stays in the backlog, and the socket stays readable: without a rest this would spin.
                     let _ = timeout(BACKOFF, self.shutdown.cancelled()).await;
@@ -241,68 +233,57 @@ impl House {
         }
     }
 
-    /// Seats a new connection, or says that there is no seat.
-    fn welcome(&self, door: Door, stream: UnixStream) {
+    /// Serves a new connection, or says that there are too many.
+    fn take(&self, door: Door, stream: UnixStream) {
         let peer = match Peer::of(&stream) {
             Ok(peer) => Arc::new(peer),
             Err(error) => return tracing::warn!(%error, "connection closed: its peer is unknown"),
         };
-        let line = Line::new();
-        let leave = self.leave.child_token();
-        let Some(seat) = self.seats.take(peer.uid, Arc::clone(&line), leave.clone()) else {
-            return self.turn_away(peer.uid, stream);
+        let Some(permit) = self.limiter.acquire(peer.uid) else {
+            tracing::debug!(uid = peer.uid, "connection rejected: no more are allowed");
+            if let Ok(permit) = Arc::clone(&self.rejected).try_acquire_owned() {
+                self.spawn(async move {
+                    reject(stream).await;
+                    drop(permit);
+                });
+            }
+            return;
         };
-        let gate = Gate {
-            app: self.app.clone(),
-            access: Access::of(&peer, door, &self.admitted),
-            peer,
-            door,
-            limits: self.limits.clone(),
-            line,
-            seats: Arc::clone(&self.seats),
-            shutdown: self.shutdown.clone(),
-        };
-        self.tasks.spawn(async move {
-            drive::drive(stream, gate, leave).await;
-            drop(seat);
-        });
-    }
-
-    fn turn_away(&self, uid: u32, stream: UnixStream) {
-        let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() else { return };
-        tracing::debug!(uid, "connection refused: all are in use");
-        self.tasks.spawn(async move {
-            drive::turn_away(stream).await;
+        let access = Access::of(&peer, door, &self.admitted);
+        let permit = Arc::new(permit);
+        let client = Client { peer, door, access, permit: Arc::clone(&permit) };
+        let service = Service::new(self.app.clone(), Some(client), self.limits.clone(), self.shutdown.clone());
+        self.spawn(async move {
+            serve_connection(stream, service).await;
+            // Not before: also a connection that only waits for its peer to read has a descriptor.
             drop(permit);
         });
     }
 
-    /// Waits for the connections to finish, then ends those that have not.
-    async fn close(self, grace: Duration) {
+    fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        let abort = self.abort.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = connection => {}
+                () = abort.cancelled() => {}
+            }
+        });
+    }
+
+    /// Waits for the connections to finish, then drops those that have not.
+    async fn close(self) {
         self.tasks.close();
-        if timeout(grace, self.tasks.wait()).await.is_err() {
+        if timeout(self.limits.grace, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "connections did not finish in time");
-            self.leave.cancel();
-            // Each leaves at its next step; one that cannot is left to the end of the runtime.
-            let _ = timeout(LEAVING, self.tasks.wait()).await;
+            self.abort.cancel();
+            let _ = timeout(DROPPING, self.tasks.wait()).await;
         }
     }
 }
 
-/// Lets one through per [`LOG_EVERY`].
-#[derive(Debug, Default)]
-struct Throttle {
-    last: Option<Instant>,
-}
-
-impl Throttle {
-    fn allows(&mut self, now: Instant) -> bool {
-        let due = self.last.is_none_or(|last| now.duration_since(last) >= LOG_EVERY);
-        if due {
-            self.last = Some(now);
-        }
-        due
-    }
+/// Serves one connection on which nobody is known, with the limits of the sockets.
+pub(super) async fn serve_anonymous<S: AsyncRead + AsyncWrite + Unpin>(stream: S, app: Router, shutdown: CancellationToken) {
+    serve_connection(stream, Service::new(app, None, Limits::default(), shutdown)).await;
 }
 
 #[cfg(test)]
@@ -317,13 +298,5 @@ mod tests {
         assert_eq!((few.max_connections, few.root_reserve), (96, 16));
         let least = Limits::default().within(10);
         assert_eq!((least.max_connections, least.root_reserve), (2, 1));
-    }
-
-    #[test]
-    fn a_failure_is_logged_once_in_ten_seconds() {
-        let start = Instant::now();
-        let mut throttle = Throttle::default();
-        let logged = (0..=300).filter(|tenth| throttle.allows(start + Duration::from_millis(tenth * 100))).count();
-        assert_eq!(logged, 4);
     }
 }

@@ -1,7 +1,7 @@
 //! Between hyper and the handlers: who calls, the request's id, its body, and its answer's headers.
 //!
-//! A handler sees only requests that are complete and from callers who may make them. It finds [`Caller`] and the
-//! daemon's shutdown token in the request's extensions.
+//! A handler sees only requests that are complete and from callers who may make them. On the sockets it finds [`Caller`] in
+//! the request's extensions.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -20,9 +20,9 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use super::Limits;
-use super::line::Line;
+use super::conn::ConnState;
+use super::limiter::Permit;
 use super::refusal::{ID_HEADERS, Refusal, RequestId};
-use super::seats::Seats;
 use crate::access::{Access, Door, Peer};
 use crate::api::dialect::Dialect;
 use crate::model::memory::Key;
@@ -44,67 +44,75 @@ pub struct Caller {
 
 /// One connection's way to the handlers.
 #[derive(Debug, Clone)]
-pub(super) struct Gate {
-    pub app: Router,
-    pub peer: Arc<Peer>,
-    pub door: Door,
-    pub access: Access,
+pub(super) struct Service {
+    app: Router,
+    /// None on TCP, which does not say who connects.
+    client: Option<Client>,
     pub limits: Limits,
-    pub line: Arc<Line>,
-    pub seats: Arc<Seats>,
+    pub state: Arc<ConnState>,
     pub shutdown: CancellationToken,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Gate {
+/// The peer of a connection to one of the sockets.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub peer: Arc<Peer>,
+    pub door: Door,
+    pub access: Access,
+    pub permit: Arc<Permit>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
     type Response = Response<Answer>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let began = self.line.begin();
-        let gate = self.clone();
+        let began = self.state.begin();
+        let service = self.clone();
         let id = RequestId::draw();
         let path: String = request.uri().path().chars().take(200).collect();
         let dialect = Dialect::word(request.uri().path());
-        let span = tracing::info_span!("request", %id, method = %request.method(), path, uid = self.peer.uid);
+        let uid = self.client.as_ref().map(|client| client.peer.uid);
+        let span = tracing::info_span!("request", %id, method = %request.method(), path, uid);
         let answer = async move {
-            let response = gate.answer(request, id, began).await;
+            let response = service.answer(request, id, began).await;
             let (status, took) = (response.status().as_u16(), began.elapsed());
             tracing::debug!(status, ?took, "request answered");
             meters().requested(dialect, status / 100, took);
-            Ok(gate.send(response, id))
+            Ok(service.send(response, id))
         };
         Box::pin(answer.instrument(span))
     }
 }
 
-impl Gate {
-    /// The handler's answer, or the edge's own.
+impl Service {
+    /// For one new connection.
+    pub(super) fn new(app: Router, client: Option<Client>, limits: Limits, shutdown: CancellationToken) -> Self {
+        Self { app, client, limits, state: ConnState::new(), shutdown }
+    }
+
+    /// The handler's answer, or a refusal.
     async fn answer(&self, request: Request<Incoming>, id: RequestId, began: Instant) -> Response<Body> {
         let path = request.uri().path().to_owned();
-        let received = match self.may(request.method()) {
-            Ok(()) => self.receive(request, began).await,
-            Err(refusal) => Err(refusal),
+        let answer = async {
+            self.may(request.method())?;
+            let request = self.receive(request, began).await?;
+            self.handle(request, id).await
         };
-        self.line.received();
-        let refusal = match received {
-            Ok(request) => match self.handle(request, id).await {
-                Ok(response) if is_endless(&response) && !self.seats.may_stream(self.peer.uid) => Refusal::ManyReaders,
-                Ok(response) => return response,
-                Err(refusal) => refusal,
-            },
-            Err(refusal) => refusal,
-        };
-        tracing::debug!(?refusal, "request refused");
-        refusal.response(&path)
+        answer.await.unwrap_or_else(|refusal| {
+            tracing::debug!(?refusal, "request refused");
+            refusal.response(&path)
+        })
     }
 
     fn may(&self, method: &Method) -> Result<(), Refusal> {
-        match self.access {
+        let Some(client) = &self.client else { return Ok(()) };
+        match client.access {
             Access::Full => Ok(()),
             Access::ReadOnly if method == Method::GET || method == Method::HEAD => Ok(()),
             Access::ReadOnly => Err(Refusal::ReadOnly { method: method.clone() }),
-            Access::Stranger => Err(Refusal::Unauthorized { uid: self.peer.uid }),
+            Access::Stranger => Err(Refusal::Unauthorized { uid: client.peer.uid }),
         }
     }
 
@@ -126,9 +134,10 @@ impl Gate {
     }
 
     async fn handle(&self, mut request: Request<Body>, id: RequestId) -> Result<Response<Body>, Refusal> {
-        let caller = Caller { peer: Arc::clone(&self.peer), door: self.door, request_id: id, key: None };
-        request.extensions_mut().insert(caller);
-        request.extensions_mut().insert(self.shutdown.clone());
+        if let Some(Client { peer, door, .. }) = &self.client {
+            let caller = Caller { peer: Arc::clone(peer), door: *door, request_id: id, key: None };
+            request.extensions_mut().insert(caller);
+        }
         let mut handled = pin!(self.app.clone().oneshot(request));
         // A panic is a bug. Here it costs one request its answer, not its connection and nobody else anything: a handler reads
         // and looks, and what changes something is a task of its own.
@@ -136,10 +145,14 @@ impl Gate {
             Ok(poll) => poll.map(Ok),
             Err(panicked) => Poll::Ready(Err(panicked)),
         });
-        match outcome.await {
-            Ok(Ok(response)) => Ok(response),
+        let response = match outcome.await {
+            Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
-            Err(Panicked) => Err(Refusal::Internal),
+            Err(Panicked) => return Err(Refusal::Internal),
+        };
+        match &self.client {
+            Some(client) if is_endless(&response) && !client.permit.may_stream() => Err(Refusal::ManyReaders),
+            _ => Ok(response),
         }
     }
 
@@ -149,13 +162,11 @@ impl Gate {
             response.headers_mut().insert(HeaderName::from_static(name), id.value());
         }
         let endless = is_endless(&response);
-        response.map(|body| {
-            if endless {
-                self.line.streams();
-            }
-            let end = endless.then(|| Box::pin(self.shutdown.clone().cancelled_owned()));
-            Answer { body, end, line: Arc::clone(&self.line) }
-        })
+        if endless {
+            self.state.streams();
+        }
+        let end = endless.then(|| Box::pin(self.shutdown.clone().cancelled_owned()));
+        response.map(|body| Answer { body, end, state: Arc::clone(&self.state) })
     }
 }
 
@@ -169,7 +180,7 @@ fn is_endless(response: &Response<Body>) -> bool {
 pub(super) struct Answer {
     body: Body,
     end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    line: Arc<Line>,
+    state: Arc<ConnState>,
 }
 
 impl HttpBody for Answer {
@@ -195,6 +206,6 @@ impl HttpBody for Answer {
 /// hyper drops the body once it has all of it.
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.line.answered();
+        self.state.answered();
     }
 }
