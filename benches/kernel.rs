@@ -19,7 +19,7 @@ use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, Li
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nicd::kernel::linux::{Held, Linux, LinuxHost};
-use nicd::kernel::{Host, Kernel, Notice, Who, tap};
+use nicd::kernel::{Host, Kernel, LinkSelector, Notice, tap};
 use nicd::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{Address, At, BridgeExtras, GuestSettings, LinkSettings, Op, Seal, Switch};
 use uuid::Uuid;
@@ -226,11 +226,11 @@ fn dumps() {
     }
     // A link's first look processes its pending carrier change.
     for number in 0..1000 {
-        host.look(Who::Index(BRIDGE + 1 + number)).unwrap();
+        host.look(LinkSelector::Index(BRIDGE + 1 + number)).unwrap();
     }
     let mut times: Vec<Duration> = (0..50).map(|_| timed(|| assert_eq!(host.observe().unwrap().len(), 1003))).collect();
     let mut looks: Vec<Duration> =
-        (0..1000).map(|number| timed(|| drop(host.look(Who::Index(BRIDGE + 1 + number)).unwrap()))).collect();
+        (0..1000).map(|number| timed(|| drop(host.look(LinkSelector::Index(BRIDGE + 1 + number)).unwrap()))).collect();
     println!("{:<40} p50 {:>9.1?}", "dump of 1003 links", percentile(&mut times, 50));
     println!("{:<40} p50 {:>9.1?}  p99 {:>9.1?}", "look by index", percentile(&mut looks, 50), percentile(&mut looks, 99));
 }

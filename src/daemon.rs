@@ -33,7 +33,7 @@ use crate::config::Settings;
 use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
-use crate::kernel::{Host, Kernel, OpError, Trouble, hands};
+use crate::kernel::{Host, Kernel, OpError, Trouble, handle};
 use crate::manager::{Manager, Policy, Pulse};
 use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
@@ -228,8 +228,8 @@ pub async fn serve<K: Kernel + Clone>(
     kernel.watch(notices)?;
     let at = Instant::now();
     let links = kernel.open()?.observe()?;
-    let (hands, threads) = hands::start(kernel)?;
-    let manager = Manager::new(policy(settings), (store.clone(), loaded), hands.clone(), links, at);
+    let (handle, threads) = handle::start(kernel)?;
+    let manager = Manager::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     manager.begin().await.map_err(failed)?;
     let ended = CancellationToken::new();
@@ -264,7 +264,7 @@ pub async fn serve<K: Kernel + Clone>(
     if !following.is_finished() {
         let _ = following.await;
     }
-    hands.close();
+    handle.close();
     // What the threads gave up takes its record back, for which the store is needed.
     manager.wind_up(UNDO).await;
     store.close();

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nicd::plan::{Have, Op, PlanError, Reason, Want, plan};
+use nicd::plan::{Desired, Observed, Op, PlanError, Reason, plan};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -39,7 +39,7 @@ fn every_case_is_planned_as_its_folder_says() {
 
 /// The ops of a case's plan, and its undos as they would run; none where the planner refuses.
 fn plan_of(case: &Path) -> Result<(Vec<Op>, Vec<Op>), PlanError> {
-    let (want, have): (Want, Have) = (read(case, "desired.json"), read(case, "observed.json"));
+    let (want, have): (Desired, Observed) = (read(case, "desired.json"), read(case, "observed.json"));
     let have = have.seen_by(STORE);
     let steps = plan(Reason::Attach, &want, &have)?.steps;
     let undos = steps.iter().rev().filter_map(|step| step.undo.clone()).collect();

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use nicd::exec::Execution;
 use nicd::kernel::linux::{Linux, LinuxHost};
-use nicd::kernel::{Host, Kernel, Who};
+use nicd::kernel::{Host, Kernel, LinkSelector};
 use nicd::model::{Mac, NetworkId, Owner, PortId, names};
-use nicd::plan::{BridgeMade, BridgeWant, Have, NicWant, PortWant, Reason, Want, plan};
+use nicd::plan::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, Observed, Reason, plan};
 use uuid::Uuid;
 
 use crate::Effort;
@@ -206,12 +206,12 @@ pub fn kernel_phase(table: &mut Table, effort: Effort, floor: &mut Floor) {
 const STORE: Uuid = Uuid::from_u128(1);
 
 fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut Sample) -> PortId {
-    let have = Have::from(host.observe().expect("a dump")).seen_by(STORE);
+    let have = Observed::from(host.observe().expect("a dump")).seen_by(STORE);
     let port = PortId(Uuid::new_v4());
     *next += 4;
     let alias = names::bridge_tag(STORE, network);
     let bridge = BridgeMade::ByAgent { index: *next, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu: 1500, alias, close: true };
-    let want = PortWant {
+    let want = DesiredPort {
         id: port,
         network,
         index: *next + 2,
@@ -223,9 +223,9 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         speaks: nicd::plan::Speaks::default(),
         alias: names::seal(STORE, 1),
         seen: None,
-        nic: NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },
+        nic: DesiredNic::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },
     };
-    let want = Want { bridges: vec![BridgeWant { network, made: bridge }], ports: vec![want], ..Want::default() };
+    let want = Desired { bridges: vec![DesiredBridge { network, made: bridge }], ports: vec![want], ..Desired::default() };
     let plan = plan(Reason::Attach, &want, &have).expect("a plan");
     sample.time(|| {
         let mut execution = Execution::new(plan);
@@ -233,7 +233,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         execution.run(host).expect("finished");
     });
     // As behind each bare one.
-    host.look(Who::Altname(&names::port_altname(port))).expect("a look");
+    host.look(LinkSelector::Altname(&names::port_altname(port))).expect("a look");
     port
 }
 

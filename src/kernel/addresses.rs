@@ -12,7 +12,7 @@ use super::answer::{Failure, Part};
 use super::message::{Batch, Read, attributes};
 use super::routes;
 use super::socket::Netlink;
-use crate::plan::{Address, HostAddress, HostUse, Kind, LinkSeen};
+use crate::plan::{Address, HostAddress, HostUse, Kind, LinkState};
 
 /// Length of `struct ifaddrmsg`.
 const IFADDRMSG: usize = 8;
@@ -35,7 +35,7 @@ pub(super) fn of_link(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>,
 
 /// Notes on links the addresses they have. With 0 for the index all links are asked for at once. On a device of ours none is to
 /// be there; on a bridge of ours none that the kernel made by itself.
-pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkSeen]) -> Result<(), Failure> {
+pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState]) -> Result<(), Failure> {
     let mut on: HashMap<u32, Vec<Told>> = HashMap::new();
     told(netlink, index)?.into_iter().for_each(|told| on.entry(told.index).or_default().push(told));
     for link in links {

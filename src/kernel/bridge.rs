@@ -7,7 +7,7 @@ use netlink_packet_route::link::{BridgeStpState, InfoKind};
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 use uuid::Uuid;
 
-use super::Who;
+use super::LinkSelector;
 use super::answer::{Failure, Part};
 use super::create::{self, Made};
 use super::links::{self, Target, send_all, shape};
@@ -89,7 +89,7 @@ impl Change<'_> {
             batch.ip_off(target);
         }
         if !self.stray.is_empty() {
-            let index = must_look(netlink, Who::Altname(&altname))?.index;
+            let index = must_look(netlink, LinkSelector::Altname(&altname))?.index;
             self.stray.iter().for_each(|address| batch.unaddress(index, *address));
         }
         if !self.off.is_none() {

@@ -13,7 +13,7 @@ use super::message::{attributes, messages, value};
 use super::seen::{IFINFO, link};
 use super::socket::{Dump, Step, walk};
 use crate::model::Mac;
-use crate::plan::{Kind, LinkSeen};
+use crate::plan::{Kind, LinkState};
 
 /// Length of `struct nlmsghdr`.
 const NLMSGHDR: usize = 16;
@@ -34,7 +34,7 @@ fn body(message: &[u8]) -> &[u8] {
     &message[NLMSGHDR..]
 }
 
-fn seen(kernel: &str, name: &str) -> LinkSeen {
+fn seen(kernel: &str, name: &str) -> LinkState {
     let (_, message) = links(kernel).find(|(found, _)| *found == name).expect("such a link");
     link(body(&message)).expect("a link")
 }
@@ -206,7 +206,7 @@ fn an_attribute_that_cannot_be_decoded_hides_no_other() {
                 [IFLA_PROP_LIST, ..] => (damaged.altnames, without.altnames) = (Vec::new(), Vec::new()),
                 // What is in half of them is read; but for that, the link is the same.
                 [IFLA_LINKINFO] | [IFLA_LINKINFO, IFLA_INFO_DATA | IFLA_INFO_SLAVE_DATA] => {
-                    without = LinkSeen {
+                    without = LinkState {
                         kind: damaged.kind.clone(),
                         tap: damaged.tap,
                         bridge_port: damaged.bridge_port,
@@ -218,8 +218,8 @@ fn an_attribute_that_cannot_be_decoded_hides_no_other() {
                     };
                 }
                 [IFLA_AF_SPEC] | [IFLA_AF_SPEC, _] => {
-                    let LinkSeen { v6_autoconf, v4_open, takes_ras, .. } = damaged;
-                    without = LinkSeen { v6_autoconf, v4_open, takes_ras, ..without };
+                    let LinkState { v6_autoconf, v4_open, takes_ras, .. } = damaged;
+                    without = LinkState { v6_autoconf, v4_open, takes_ras, ..without };
                 }
                 _ => {}
             }
@@ -238,7 +238,7 @@ fn what_stands_before_an_attribute_without_an_end_is_read() {
 }
 
 /// Reads a datagram as a dump's; none where it says that it is not whole.
-fn dumped(datagram: &[u8]) -> Option<Vec<LinkSeen>> {
+fn dumped(datagram: &[u8]) -> Option<Vec<LinkState>> {
     let mut dump = Dump::of(1);
     let ended = walk(datagram, |message| dump.take(message, &|body| link(body).map(Some))).ok()?;
     let (all, whole) = dump.end().ok()?;

@@ -10,13 +10,13 @@ use super::links::{Target, already_marked, first_failure, send_all};
 use super::message::Batch;
 use super::seen::look;
 use super::socket::Netlink;
-use super::{Trouble, Who};
+use super::{LinkSelector, Trouble};
 use crate::model::LinkName;
 use crate::plan::Kind;
 
 /// Whether nothing has this index yet; not when the very device is already there, from an earlier run.
 pub(super) fn is_free(netlink: &mut Netlink, index: u32, altname: &str, kind: &Kind) -> Result<bool, Failure> {
-    match look(netlink, Who::Index(index))? {
+    match look(netlink, LinkSelector::Index(index))? {
         None => Ok(true),
         Some(link) if link.kind == *kind && link.altnames.iter().any(|name| name == altname) => Ok(false),
         Some(link) => {
@@ -41,7 +41,7 @@ pub(super) fn send(netlink: &mut Netlink, batch: Batch, made: Made<'_>) -> Resul
     let refused = |part| refusals.iter().any(|refusal| refusal.part == part);
     if refused(Part::Create) {
         if !refused(Part::Mark) {
-            let ours = look(netlink, Who::Index(index))?.is_some_and(|link| link.name == name.as_str());
+            let ours = look(netlink, LinkSelector::Index(index))?.is_some_and(|link| link.name == name.as_str());
             take_back(netlink, |batch| match ours {
                 true => batch.delete(Target::Index(index)),
                 false => batch.unmark(index, altname),

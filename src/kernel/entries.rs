@@ -26,7 +26,7 @@ use super::message::{self, Message};
 use super::nft::Nft;
 use super::seen::Around;
 use super::socket::{Netlink, receive_once};
-use super::{GuestMacs, Notice, Who, seen, watch};
+use super::{GuestMacs, LinkSelector, Notice, seen, watch};
 use crate::model::{Mac, names};
 use crate::points;
 use crate::telemetry::meters;
@@ -169,13 +169,13 @@ impl Entries {
     /// Looks at the device of the guest that has this MAC.
     fn look_at_guest(&mut self, mac: Mac) -> Result<(), Closed> {
         match self.around.guests.port(mac) {
-            Some(port) => self.look(Who::Altname(&names::port_altname(port))),
+            Some(port) => self.look(LinkSelector::Altname(&names::port_altname(port))),
             None => Ok(()),
         }
     }
 
     /// Looks at one link and tells. That it is gone is told by the events about links.
-    fn look(&mut self, who: Who<'_>) -> Result<(), Closed> {
+    fn look(&mut self, who: LinkSelector<'_>) -> Result<(), Closed> {
         let at = Instant::now();
         if self.query.spent()
             && let Ok(query) = Netlink::open()

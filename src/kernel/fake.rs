@@ -18,13 +18,15 @@ use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, GuestSettings, Kind, LinkSeen, LinkSettings, Op, PortVlan,
+    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, GuestSettings, Kind, LinkSettings, LinkState, Op, PortVlan,
     Route, Seal, Switch, TapSeen,
 };
 use crate::points;
 
 use super::untyped::MAX_ALIAS;
-use super::{Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, no_descriptors};
+use super::{
+    Applied, Found, GuestMacs, Host, Kernel, Lack, LinkSelector, NetnsError, Notice, OpError, TapUse, Trouble, no_descriptors,
+};
 
 /// A bridge's port as the kernel makes it.
 const FRESH: BridgePort =
@@ -80,7 +82,7 @@ impl Drop for Stall {
 
 #[derive(Default)]
 struct World {
-    links: BTreeMap<u32, LinkSeen>,
+    links: BTreeMap<u32, LinkState>,
     netns: BTreeMap<PathBuf, Netns>,
     /// Guest's ends of veths, by the host's end's index.
     guests: BTreeMap<u32, Guest>,
@@ -300,12 +302,12 @@ impl Fake {
     }
 
     /// All links.
-    pub fn links(&self) -> Vec<LinkSeen> {
+    pub fn links(&self) -> Vec<LinkState> {
         self.world().links.values().cloned().collect()
     }
 
     /// A port's device.
-    pub fn device(&self, port: PortId) -> Option<LinkSeen> {
+    pub fn device(&self, port: PortId) -> Option<LinkState> {
         let altname = names::port_altname(port);
         self.world().named(&altname).cloned()
     }
@@ -322,7 +324,7 @@ impl Fake {
         world.next_index += 1;
         let index = world.next_index;
         world.given_mtu.insert(index);
-        world.put(LinkSeen { mtu, up: true, lower_up: true, v6_autoconf: true, ..LinkSeen::bare(index, name, kind) });
+        world.put(LinkState { mtu, up: true, lower_up: true, v6_autoconf: true, ..LinkState::bare(index, name, kind) });
         index
     }
 
@@ -340,7 +342,7 @@ impl Fake {
     }
 
     /// Changes a link behind nicd's back.
-    pub fn meddle(&self, name: &str, change: impl FnOnce(&mut LinkSeen)) {
+    pub fn meddle(&self, name: &str, change: impl FnOnce(&mut LinkState)) {
         let mut world = self.world();
         if let Some(mut link) = world.named(name).cloned() {
             let master = link.master;
@@ -447,12 +449,12 @@ fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
 }
 
 impl World {
-    fn named(&self, name: &str) -> Option<&LinkSeen> {
+    fn named(&self, name: &str) -> Option<&LinkState> {
         self.links.values().find(|link| link.name == name || link.altnames.iter().any(|alt| alt == name))
     }
 
     /// Stores a link, with what follows from its settings, and tells the watchers.
-    fn put(&mut self, mut link: LinkSeen) {
+    fn put(&mut self, mut link: LinkState) {
         link.altnames.sort();
         link.lower_up = match (&link.kind, self.guests.get(&link.index)) {
             (Kind::Tap, _) => link.up && self.open.contains(&link.index),
@@ -552,7 +554,7 @@ impl World {
         PortVlan { pvid, untagged: pvid != 0, blocked: false }
     }
 
-    fn ports_of(&self, bridge: u32) -> Vec<LinkSeen> {
+    fn ports_of(&self, bridge: u32) -> Vec<LinkState> {
         self.links.values().filter(|link| link.master == Some(bridge)).cloned().collect()
     }
 
@@ -576,7 +578,7 @@ impl World {
             Op::DeleteLink { port, .. } => *port,
             Op::DeleteGroup { group } => {
                 let members = self.links.values().filter(|link| link.group == *group);
-                members.flat_map(LinkSeen::marks).map(PortId).find(|port| self.stalls.contains_key(port))?
+                members.flat_map(LinkState::marks).map(PortId).find(|port| self.stalls.contains_key(port))?
             }
             _ => return None,
         };
@@ -602,12 +604,12 @@ impl World {
         if self.links.contains_key(&index) || self.named(name.as_str()).is_some() {
             return Err(refused(Trouble::Taken, format!("creating {name}")));
         }
-        let link = LinkSeen { v6_autoconf: true, v4_open: true, ..LinkSeen::bare(index, name.as_str(), kind) };
+        let link = LinkState { v6_autoconf: true, v4_open: true, ..LinkState::bare(index, name.as_str(), kind) };
         self.links.insert(index, link);
         Ok(())
     }
 
-    fn at(&self, port: PortId, at: At) -> Result<LinkSeen, OpError> {
+    fn at(&self, port: PortId, at: At) -> Result<LinkState, OpError> {
         let altname = names::port_altname(port);
         let link = match at {
             At::Index(index) => self.links.get(&index),
@@ -640,7 +642,7 @@ impl World {
     }
 
     /// Changes a link that is there.
-    fn change(&mut self, index: u32, change: impl FnOnce(&mut LinkSeen)) {
+    fn change(&mut self, index: u32, change: impl FnOnce(&mut LinkState)) {
         let Some(before) = self.links.get(&index) else { return };
         let mut link = before.clone();
         change(&mut link);
@@ -722,19 +724,19 @@ impl World {
 
     /// Deletes a MAC's entry in a bridge, where it leads to another port than `index`.
     fn drop_entry(&mut self, bridge: u32, index: u32, mac: Mac) {
-        let leads = |link: &&LinkSeen| link.master == Some(bridge) && link.index != index && link.entry(mac, 0).is_some();
+        let leads = |link: &&LinkState| link.master == Some(bridge) && link.index != index && link.entry(mac, 0).is_some();
         let Some(mut other) = self.links.values().find(leads).cloned() else { return };
         other.fdb.iter_mut().for_each(|entries| entries.retain(|entry| entry.mac != mac));
         self.put(other);
     }
 
-    fn switch(&mut self, mut link: LinkSeen, switch: Switch) {
+    fn switch(&mut self, mut link: LinkState, switch: Switch) {
         link.up = switch == Switch::Up;
         self.put(link);
     }
 
     fn mark_again(&mut self, altname: String, index: u32, alias: &str) -> Result<(), OpError> {
-        let known = |link: &&LinkSeen| link.alias.as_deref() == Some(alias) || link.is_stripped();
+        let known = |link: &&LinkState| link.alias.as_deref() == Some(alias) || link.is_stripped();
         self.links.get(&index).filter(known).ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
         self.mark(index, altname)?;
         self.change(index, |link| link.alias = Some(alias.to_owned()));
@@ -775,7 +777,7 @@ impl World {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
                 let link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
-                self.put(LinkSeen { host_closed: true, ..link });
+                self.put(LinkState { host_closed: true, ..link });
             }
             Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias } => {
                 let altname = names::network_altname(*network);
@@ -934,24 +936,24 @@ impl Host for FakeHost {
         }
     }
 
-    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
+    fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError> {
         let look = || {
             let world = lock(&self.world);
             let link = match who {
-                Who::Index(index) => world.links.get(&index),
-                Who::Altname(name) | Who::Name(name) => world.named(name),
+                LinkSelector::Index(index) => world.links.get(&index),
+                LinkSelector::Altname(name) | LinkSelector::Name(name) => world.named(name),
             };
             Ok(link.cloned())
         };
         points::call(("netlink", "ask"), look, |errno| unread(errno, format!("{who:?}")))
     }
 
-    fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
+    fn observe(&mut self) -> Result<Vec<LinkState>, OpError> {
         let dump = || Ok(lock(&self.world).links.values().cloned().collect());
         points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
     }
 
-    fn in_group(&mut self, group: u32) -> Result<Vec<LinkSeen>, OpError> {
+    fn in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError> {
         Ok(self.observe()?.into_iter().filter(|link| link.group == group).collect())
     }
 

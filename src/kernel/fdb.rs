@@ -12,7 +12,7 @@ use super::answer::{Failure, Part};
 use super::message::{Batch, Read, attributes};
 use super::socket::Netlink;
 use crate::model::{Mac, PortId};
-use crate::plan::{FdbEntry, Kind, LinkSeen};
+use crate::plan::{FdbEntry, Kind, LinkState};
 
 /// Length of `struct ndmsg`.
 const NDMSG: usize = 12;
@@ -59,7 +59,7 @@ pub(super) fn read(body: &[u8]) -> Read<Told> {
 
 /// Notes on devices of ours the entries that their bridge's FDB has for their guest, of what leads to them. None where the kernel
 /// cannot say.
-pub(super) fn note(netlink: &mut Netlink, links: &mut [LinkSeen], guests: &GuestMacs) -> Result<(), Failure> {
+pub(super) fn note(netlink: &mut Netlink, links: &mut [LinkState], guests: &GuestMacs) -> Result<(), Failure> {
     let mut asked: Vec<(usize, Asked)> = Vec::new();
     for (place, link) in links.iter_mut().enumerate() {
         let mac = link.marks().find_map(|mark| guests.of(PortId(mark)));

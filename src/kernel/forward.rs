@@ -18,7 +18,7 @@ use super::nft::{self, NFGENMSG, Nft, be32_at, behind};
 use super::socket::Netlink;
 use super::untyped::*;
 use crate::plan::forward::{Base, Condition, Family, Filter, Forward, Passage, Protocol, Rule, Table, Verdict};
-use crate::plan::{Kind, LinkSeen, NfCall};
+use crate::plan::{Kind, LinkState, NfCall};
 
 /// How many chains are read, and how many rules: what a host has beyond that counts as unknown.
 const CHAINS: usize = 64;
@@ -71,7 +71,7 @@ impl Read {
 
 impl Forwarding {
     /// Notes on bridges what frames meet on their way through them.
-    pub(super) fn note(&self, nft: &mut Nft, links: &mut [LinkSeen]) {
+    pub(super) fn note(&self, nft: &mut Nft, links: &mut [LinkState]) {
         if !links.iter().any(|link| link.kind == Kind::Bridge) {
             return;
         }
@@ -88,7 +88,7 @@ impl Forwarding {
     }
 
     /// The same after a complete look: on what is read anew, and of bridges that are gone nothing is kept.
-    pub(super) fn note_all(&self, nft: &mut Nft, links: &mut [LinkSeen]) {
+    pub(super) fn note_all(&self, nft: &mut Nft, links: &mut [LinkState]) {
         self.replace(nft);
         self.known().noted.clear();
         self.note(nft, links);

@@ -18,9 +18,9 @@ use super::netns::Inside;
 use super::routes::{self, RTMSG, decoded, ip_of};
 use super::seen::{ends, link, must_look};
 use super::socket::Netlink;
-use super::{Trouble, Who};
+use super::{LinkSelector, Trouble};
 use crate::model::{LinkName, PortId, names};
-use crate::plan::{Address, GuestSettings, LinkSeen, Route, Switch};
+use crate::plan::{Address, GuestSettings, LinkState, Route, Switch};
 
 /// [`Op::ConfigureGuest`](crate::plan::Op::ConfigureGuest); gives back the NIC's name in the guest.
 ///
@@ -84,10 +84,10 @@ fn alone(addresses: &[Address]) -> Vec<Address> {
 
 /// The name of the NIC with this index.
 pub(super) fn name(inside: &mut Inside, index: u32) -> Result<LinkName, Failure> {
-    name_of(&must_look(&mut inside.netlink, Who::Index(index))?)
+    name_of(&must_look(&mut inside.netlink, LinkSelector::Index(index))?)
 }
 
-fn name_of(link: &LinkSeen) -> Result<LinkName, Failure> {
+fn name_of(link: &LinkState) -> Result<LinkName, Failure> {
     link.name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
 }
 
@@ -140,12 +140,12 @@ fn route_of(body: &[u8], index: u32) -> Read<Route> {
 pub(super) fn find(netlink: &mut Netlink, inside: &mut Inside, port: PortId) -> Result<u32, Failure> {
     let gone = |said| Failure::new(Trouble::Gone, Part::Namespace, said);
     let altname = names::port_altname(port);
-    let Some((host, index)) = ends(netlink, Who::Altname(&altname))? else {
+    let Some((host, index)) = ends(netlink, LinkSelector::Altname(&altname))? else {
         // Says so if it is the host's end that is gone.
-        must_look(netlink, Who::Altname(&altname))?;
+        must_look(netlink, LinkSelector::Altname(&altname))?;
         return Err(gone("the device has no other end"));
     };
-    match ends(&mut inside.netlink, Who::Index(index))? {
+    match ends(&mut inside.netlink, LinkSelector::Index(index))? {
         Some((_, back)) if back == host => Ok(index),
         _ => Err(gone("the device's other end is no longer in it")),
     }

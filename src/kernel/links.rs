@@ -14,11 +14,11 @@ use super::message::Batch;
 use super::seen::{PASS_LINK_LOCAL, PLAIN, look, must_look};
 use super::socket::Netlink;
 use super::untyped::{self, MAX_ALIAS, by_name, no_v4};
-use super::{Trouble, Who};
+use super::{LinkSelector, Trouble};
 use uuid::Uuid;
 
 use crate::model::{Mac, PortId, names};
-use crate::plan::{At, Kind, LinkSeen, LinkSettings, Seal, Switch};
+use crate::plan::{At, Kind, LinkSettings, LinkState, Seal, Switch};
 
 /// The link a message is for.
 #[derive(Debug, Clone, Copy)]
@@ -258,7 +258,7 @@ fn change_all(netlink: &mut Netlink, altname: &str, settings: &LinkSettings) -> 
     // The FDB and addresses know links by index alone. The look also settles a link that is to be set up.
     let index = match settings.fdb.is_empty() && settings.stray.is_empty() {
         true => 0,
-        false => must_look(netlink, Who::Altname(altname))?.index,
+        false => must_look(netlink, LinkSelector::Altname(altname))?.index,
     };
     let mut batch = Batch::default();
     batch.host_side(target, index, settings, IpOff::Apart);
@@ -277,7 +277,7 @@ pub(super) fn already_marked(
     altname: &str,
 ) -> Result<(), Failure> {
     let taken = |refusal: &Refusal| refusal.part == Part::Mark && refusal.errno == Errno::EEXIST;
-    if refusals.iter().any(taken) && look(netlink, Who::Altname(altname))?.is_some_and(|link| link.index == index) {
+    if refusals.iter().any(taken) && look(netlink, LinkSelector::Altname(altname))?.is_some_and(|link| link.index == index) {
         refusals.retain(|refusal| !taken(refusal));
     }
     Ok(())
@@ -287,7 +287,7 @@ pub(super) fn already_marked(
 fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Failure {
     let about_master = failure.part == Part::Link && failure.trouble == Trouble::Other;
     let Some(master) = master.filter(|master| *master != 0 && about_master) else { return failure };
-    match look(netlink, Who::Index(master)) {
+    match look(netlink, LinkSelector::Index(master)) {
         Ok(Some(link)) if link.kind == Kind::Bridge => failure,
         Ok(_) => failure.meaning(Trouble::NoBridge),
         Err(another) => another,
@@ -307,12 +307,12 @@ fn sealable(Seal { alias, .. }: &Seal) -> Result<(), Failure> {
 /// before, and again by the mark it was given: an index that became another link's in between loses it again. The altname
 /// comes before an alias that is gone as well, so that a link is never found by an alias that is not its own.
 pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias: &str) -> Result<(), Failure> {
-    let sealed = |link: &LinkSeen| link.alias.as_deref() == Some(alias);
-    let untagged = |link: &LinkSeen| link.alias.as_deref().and_then(names::tagged).is_none();
-    let known = |link: &LinkSeen| link.index == index && (sealed(link) || link.is_stripped());
-    let marked = |link: &LinkSeen| link.index == index && (sealed(link) || untagged(link));
+    let sealed = |link: &LinkState| link.alias.as_deref() == Some(alias);
+    let untagged = |link: &LinkState| link.alias.as_deref().and_then(names::tagged).is_none();
+    let known = |link: &LinkState| link.index == index && (sealed(link) || link.is_stripped());
+    let marked = |link: &LinkState| link.index == index && (sealed(link) || untagged(link));
     let another = || Failure::new(Trouble::Gone, Part::Mark, format!("the link with index {index} is not the one of '{alias}'"));
-    if !known(&must_look(netlink, Who::Index(index))?) {
+    if !known(&must_look(netlink, LinkSelector::Index(index))?) {
         return Err(another());
     }
     let mut batch = Batch::default();
@@ -321,7 +321,7 @@ pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias
     already_marked(netlink, &mut refusals, index, altname)?;
     first_failure(refusals)?;
     let mut batch = Batch::default();
-    match look(netlink, Who::Altname(altname))?.filter(marked) {
+    match look(netlink, LinkSelector::Altname(altname))?.filter(marked) {
         Some(link) if sealed(&link) => return Ok(()),
         Some(_) => batch.set(Part::Mark, Target::Altname(altname), |link| untyped::alias(link, alias)),
         None => {
@@ -360,7 +360,7 @@ pub(super) fn delete_group(netlink: &mut Netlink, group: u32) -> Result<(), Fail
 /// [`Op::DeleteLink`](crate::plan::Op::DeleteLink), and a bridge's end. A link that has the altname, and that the nicd with this
 /// store did not make, is left: for it there is nothing to delete.
 pub(super) fn delete(netlink: &mut Netlink, altname: &str, store: Uuid) -> Result<(), Failure> {
-    match look(netlink, Who::Altname(altname))? {
+    match look(netlink, LinkSelector::Altname(altname))? {
         None => return Ok(()),
         Some(link) if !link.is_of(store) => {
             tracing::warn!(link = link.name, altname, %store, "a link that the nicd with this store did not make is not deleted");

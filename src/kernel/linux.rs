@@ -19,11 +19,11 @@ use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Trouble, Who, capabilities, defaults,
-    guest, links, no_descriptors, seen,
+    Applied, Found, GuestMacs, Host, Kernel, Lack, LinkSelector, NetnsError, Notice, OpError, TapUse, Trouble, capabilities,
+    defaults, guest, links, no_descriptors, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{BroadRoute, Kind, LinkSeen, Op};
+use crate::plan::{BroadRoute, Kind, LinkState, Op};
 use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
@@ -104,18 +104,18 @@ impl Host for LinuxHost {
         }
     }
 
-    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError> {
+    fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError> {
         self.fresh()
             .and_then(|()| seen::look_whole(&mut self.netlink, &mut self.nft, who, &self.around))
             .map_err(|failure| failure.during(&format!("{who:?}")))
     }
 
-    fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError> {
+    fn observe(&mut self) -> Result<Vec<LinkState>, OpError> {
         let links = self.fresh().and_then(|()| seen::observe(&mut self.netlink, &mut self.nft, &self.around));
         links.map_err(|failure| failure.during("dump links"))
     }
 
-    fn in_group(&mut self, group: u32) -> Result<Vec<LinkSeen>, OpError> {
+    fn in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError> {
         self.fresh().and_then(|()| seen::in_group(&mut self.netlink, group)).map_err(|failure| failure.during("dump links"))
     }
 
@@ -276,7 +276,7 @@ fn create_tap(netlink: &mut Netlink, held: &mut Held, port: PortId, spec: tap::S
         }
         Err(error) if error.errno == Errno::EBUSY => {
             let altname = names::port_altname(port);
-            match seen::look(netlink, Who::Index(spec.index))? {
+            match seen::look(netlink, LinkSelector::Index(spec.index))? {
                 Some(link) if link.kind == Kind::Tap && link.altnames.contains(&altname) => Ok(()),
                 _ => Err(tap_failure(Part::Create, error)),
             }
@@ -291,7 +291,7 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
         count_writes(1);
         return tap.persist().map_err(|error| tap_failure(Part::Persist, error));
     }
-    let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
+    let link = seen::must_look(netlink, LinkSelector::Altname(&names::port_altname(port)))?;
     match link.tap {
         Some(tap) if tap.persist => Ok(()),
         _ => Err(Failure::new(Trouble::Gone, Part::Persist, format!("{} is no persistent tap", link.name))),
@@ -302,7 +302,7 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
 /// still that of the device looked at. If not, dropping the descriptors takes the other one away. Nobody else may have it
 /// open, as its settings are everybody's who has.
 fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
-    let link = seen::must_look(netlink, Who::Altname(&names::port_altname(port)))?;
+    let link = seen::must_look(netlink, LinkSelector::Altname(&names::port_altname(port)))?;
     if !link.is_of(tap.store) {
         return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} was not made by this nicd", link.name)));
     }
@@ -319,7 +319,7 @@ fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<Owne
     let opened: Result<Vec<OwnedFd>, TapError> = (0..queues).map(|_| tap::attach(&name, kind, tap.vnet_hdr)).collect();
     let opened = opened.map_err(|error| tap_failure(Part::Create, error))?;
     let ours = u32::from(queues);
-    match seen::open_queues(netlink, Who::Name(&link.name))? {
+    match seen::open_queues(netlink, LinkSelector::Name(&link.name))? {
         Some((index, open)) if index == link.index => match open {
             Some(open) if open != ours => return Err(taken()),
             _ => {}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  exec ── Op ──► Host::apply ──► netlink, tap ioctls, the guest's namespace
-//!  manager ◄── LinkSeen ── Host::look, Host::observe
+//!  manager ◄── LinkState ── Host::look, Host::observe
 //!  manager ◄── Notice ──── watch   (its own socket, its own thread)
 //! ```
 //!
@@ -23,7 +23,7 @@ mod fdb;
 mod forward;
 mod guest;
 mod guests;
-pub mod hands;
+pub mod handle;
 mod links;
 pub mod linux;
 mod message;
@@ -54,7 +54,7 @@ use nix::errno::Errno;
 use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId};
-use crate::plan::{BroadRoute, LinkSeen, Op};
+use crate::plan::{BroadRoute, LinkState, Op};
 use crate::points;
 
 /// A host that can be opened more than once: for the workers, for the reaper, for the watch.
@@ -106,20 +106,20 @@ pub trait Host: Send + 'static {
     ///
     /// # Errors
     /// The kernel could not answer.
-    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, OpError>;
+    fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError>;
 
     /// A complete and uninterrupted dump of all links.
     ///
     /// # Errors
     /// The kernel could not give one.
-    fn observe(&mut self) -> Result<Vec<LinkSeen>, OpError>;
+    fn observe(&mut self) -> Result<Vec<LinkState>, OpError>;
 
     /// The links in a group whose number was drawn by chance: of a complete dump, or, while links keep changing, all that
     /// several dumps have shown. A link may be seen twice.
     ///
     /// # Errors
     /// The kernel could not say.
-    fn in_group(&mut self, group: u32) -> Result<Vec<LinkSeen>, OpError>;
+    fn in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError>;
 
     /// The namespace a path names.
     ///
@@ -226,7 +226,7 @@ pub enum Lack {
 
 /// Whom to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who<'a> {
+pub enum LinkSelector<'a> {
     /// The link with this index.
     Index(u32),
     /// The link with this altname (or, as the kernel does not tell them apart, name).
@@ -241,7 +241,7 @@ pub enum Notice {
     /// A link was looked at.
     Seen {
         /// What was there.
-        link: Box<LinkSeen>,
+        link: Box<LinkState>,
         /// When.
         at: Instant,
     },
@@ -267,7 +267,7 @@ pub enum Notice {
     /// Events were lost; this is a complete dump in their place.
     Resync {
         /// Everything that was there.
-        links: Vec<LinkSeen>,
+        links: Vec<LinkState>,
         /// When.
         at: Instant,
     },

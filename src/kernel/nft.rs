@@ -20,9 +20,9 @@ use super::message::{Batch, Message, Read, Untyped, attributes, check, find, nes
 use super::seen::must_look;
 use super::socket::{Netlink, netfilter};
 use super::untyped::*;
-use super::{Trouble, Who};
+use super::{LinkSelector, Trouble};
 use crate::model::{NetworkId, names};
-use crate::plan::{Kind, LinkSeen};
+use crate::plan::{Kind, LinkState};
 use crate::points;
 
 /// The table, of which nothing but chains called as networks' altnames is touched: it may hold others' too.
@@ -71,7 +71,7 @@ impl Nft {
     /// [`Op::CloseBridge`](crate::plan::Op::CloseBridge).
     pub(super) fn close(&mut self, route: &mut Netlink, network: NetworkId) -> Result<(), Failure> {
         let altname = names::network_altname(network);
-        let bridge = must_look(route, Who::Altname(&altname))?;
+        let bridge = must_look(route, LinkSelector::Altname(&altname))?;
         // Somebody may flush the ruleset between the look and the change.
         let mut closed = self.chain_in(&altname, &bridge.name);
         if matches!(&closed, Err(failure) if failure.errno == Some(Errno::ENOENT)) {
@@ -83,7 +83,7 @@ impl Nft {
             Err(failure) => failure,
         };
         // The kernel says ENOENT of a device that is gone as of a hook that it does not have.
-        must_look(route, Who::Altname(&altname))?;
+        must_look(route, LinkSelector::Altname(&altname))?;
         let said = format!("{}; {REMEDY}", failure.said);
         Err(Failure::new(Trouble::HostNotClosed, Part::Close, said))
     }
@@ -125,7 +125,7 @@ impl Nft {
     }
 
     /// Notes on agent-made bridges whether they are closed. Where the kernel has no such chains, none is.
-    pub(super) fn note(&mut self, links: &mut [LinkSeen]) -> Result<(), Failure> {
+    pub(super) fn note(&mut self, links: &mut [LinkState]) -> Result<(), Failure> {
         let mut bridges = links.iter_mut().filter(|link| link.kind == Kind::Bridge && link.marks().next().is_some()).peekable();
         if bridges.peek().is_none() {
             return Ok(());

@@ -1,12 +1,12 @@
 //! The second thread: it has devices deleted in groups, and undone what failed.
 //!
 //! ```text
-//!  manager, worker ── ToReap ─► reaper ── Batch ─► a hand, with a socket of its own
+//!  manager, worker ── ToReap ─► reaper ── Batch ─► a pool worker, with a socket of its own
 //!                                  ▲ ── done ────────┘
 //! ```
 //!
-//! The work is done by hands, one at a time. One that the kernel keeps for long is left alone: what it has not begun is
-//! taken back from it, each for itself, and another hand goes on, so that a device the kernel does not let go holds no other.
+//! The work is done by the workers of a pool, one at a time. One that the kernel keeps for long is left alone: what it has not begun is
+//! taken back from it, each for itself, and another worker goes on, so that a device the kernel does not let go holds no other.
 //!
 //! A delete costs one RCU barrier (16 ms) however many links it carries, so devices that wait together go together:
 //! each batch draws a fresh random group, moves its devices there by altname, and deletes the group only when a dump shows
@@ -30,11 +30,11 @@ use crate::inbox::Inbox;
 use uuid::Uuid;
 
 use crate::model::{Mac, PortId, names};
-use crate::plan::{Have, Kind, LinkSeen, Op, Switch, Traces};
+use crate::plan::{Kind, LinkState, Observed, Op, Switch, Traces};
 use crate::points;
 use crate::threads;
 
-use super::{Host, OpError, Trouble, Who};
+use super::{Host, LinkSelector, OpError, Trouble};
 
 /// The most messages that may wait beside answers.
 const LIMIT: usize = 65_536;
@@ -45,13 +45,13 @@ const GATHER: Duration = Duration::from_millis(2);
 /// The most devices in one batch. A group delete holds RTNL for 0.4 ms a link, and attaches wait meanwhile.
 const BATCH: usize = 64;
 
-/// How many hands there are: so many devices, less one, may keep theirs for ever before the rest waits.
-pub const HANDS: usize = 64;
+/// How many workers there are: so many devices, less one, may keep theirs for ever before the rest waits.
+pub const WORKERS: usize = 64;
 
-/// How long a hand may be kept before another one goes on: far longer than any batch takes.
-const KEPT: Duration = Duration::from_secs(1);
+/// How long a worker may be kept before another one goes on: far longer than any batch takes.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long the thread waits at its end for hands that are still kept.
+/// How long the thread waits at its end for workers that are still kept.
 const LAST: Duration = Duration::from_secs(2);
 
 /// The same while attaches come in: 16 links delay one by 7 ms.
@@ -65,7 +65,7 @@ pub enum ToReap<H: Host> {
     /// A device to delete.
     Device {
         /// Which.
-        device: Doomed,
+        device: PendingDelete,
         /// Told when the kernel has taken it, or why it stays.
         answer: oneshot::Sender<Result<Reaped, OpError>>,
     },
@@ -80,7 +80,7 @@ pub enum ToReap<H: Host> {
 
 /// A device that is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doomed {
+pub struct PendingDelete {
     /// Whose it is, by which it has its altname.
     pub port: PortId,
     /// The alias by which it is known again without its altname.
@@ -118,7 +118,7 @@ pub fn inbox<H: Host>() -> Inbox<ToReap<H>> {
     Inbox::new(LIMIT)
 }
 
-/// An access for the first hand, and what gives one for each further.
+/// An access for the first worker, and what gives one for each further.
 pub type Hosts<H> = (H, Box<dyn FnMut() -> Option<H> + Send>);
 
 /// Starts the thread. `attaches_come` says whether an attach has come since it was last asked.
@@ -130,19 +130,19 @@ pub fn start<H: Host>(
     inbox: Inbox<ToReap<H>>,
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let reap = move || Reaper { crew: Crew::new(hosts), doomed: VecDeque::new(), attaches_come }.run(&inbox);
+    let reap = move || Reaper { pool: WorkerPool::new(hosts), pending: VecDeque::new(), attaches_come }.run(&inbox);
     threads::start_in_kernel("nicd-reaper", reap)
 }
 
 /// A device that waits for its deletion.
 struct Waiting {
-    device: Doomed,
-    /// It was taken back from a hand that was kept: it goes for itself.
+    device: PendingDelete,
+    /// It was taken back from a worker that was kept: it goes for itself.
     alone: bool,
     answer: oneshot::Sender<Result<Reaped, OpError>>,
 }
 
-/// Devices a hand is to delete. Each stays in it until it is begun singly, or all are gone; what is in it can be taken back.
+/// Devices a worker is to delete. Each stays in it until it is begun singly, or all are gone; what is in it can be taken back.
 type Batch = Arc<Mutex<VecDeque<Waiting>>>;
 
 enum Work<H: Host> {
@@ -151,8 +151,8 @@ enum Work<H: Host> {
 }
 
 struct Reaper<H: Host, F> {
-    crew: Crew<H>,
-    doomed: VecDeque<Waiting>,
+    pool: WorkerPool<H>,
+    pending: VecDeque<Waiting>,
     attaches_come: F,
 }
 
@@ -160,7 +160,7 @@ impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
     fn run(mut self, inbox: &Inbox<ToReap<H>>) {
         let mut taken = VecDeque::new();
         loop {
-            if self.doomed.is_empty() {
+            if self.pending.is_empty() {
                 if !inbox.take(&mut taken) {
                     break;
                 }
@@ -172,62 +172,62 @@ impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
             }
             for message in taken.drain(..) {
                 match message {
-                    ToReap::Device { device, answer } => self.doomed.push_back(Waiting { device, alone: false, answer }),
-                    ToReap::Unwind { execution, answer } => _ = self.crew.hand_out(Work::Unwind(execution, answer)),
+                    ToReap::Device { device, answer } => self.pending.push_back(Waiting { device, alone: false, answer }),
+                    ToReap::Unwind { execution, answer } => _ = self.pool.dispatch(Work::Unwind(execution, answer)),
                 }
-                inbox.hold(self.doomed.len());
+                inbox.hold(self.pending.len());
             }
             self.reap();
-            inbox.hold(self.doomed.len());
+            inbox.hold(self.pending.len());
         }
-        self.crew.rest();
+        self.pool.rest();
     }
 
     /// Has the next batch deleted, and goes on when that takes too long.
     fn reap(&mut self) {
         let most = if (self.attaches_come)() { BATCH_AMONG_ATTACHES } else { BATCH };
-        let together = self.doomed.iter().take(most).take_while(|doomed| !doomed.alone).count();
-        let batch: VecDeque<Waiting> = self.doomed.drain(..together.max(1).min(self.doomed.len())).collect();
+        let together = self.pending.iter().take(most).take_while(|pending| !pending.alone).count();
+        let batch: VecDeque<Waiting> = self.pending.drain(..together.max(1).min(self.pending.len())).collect();
         if batch.is_empty() {
             return;
         }
         let batch: Batch = Arc::new(Mutex::new(batch));
-        if self.crew.hand_out(Work::Delete(Arc::clone(&batch))) {
+        if self.pool.dispatch(Work::Delete(Arc::clone(&batch))) {
             return;
         }
-        let back = lock(&batch).drain(..).map(|doomed| Waiting { alone: true, ..doomed }).collect::<Vec<_>>();
-        self.doomed.extend(back);
+        let back = lock(&batch).drain(..).map(|pending| Waiting { alone: true, ..pending }).collect::<Vec<_>>();
+        self.pending.extend(back);
     }
 }
 
-/// The hands, started when they are needed.
-struct Crew<H: Host> {
+/// The workers of the pool, started when they are needed.
+struct WorkerPool<H: Host> {
     spare: Option<H>,
     more: Box<dyn FnMut() -> Option<H> + Send>,
-    hands: Vec<Sender<Work<H>>>,
+    workers: Vec<Sender<Work<H>>>,
     idle: Vec<usize>,
     done: Receiver<usize>,
     tell: Sender<usize>,
 }
 
-impl<H: Host> Crew<H> {
+impl<H: Host> WorkerPool<H> {
     fn new((spare, more): Hosts<H>) -> Self {
         let (tell, done) = channel();
-        Self { spare: Some(spare), more, hands: Vec::new(), idle: Vec::new(), done, tell }
+        Self { spare: Some(spare), more, workers: Vec::new(), idle: Vec::new(), done, tell }
     }
 
-    /// Gives work to a hand and waits for its end; false when the hand is kept for long.
-    fn hand_out(&mut self, work: Work<H>) -> bool {
-        let Some(hand) = self.free_hand() else { return true };
-        if self.hands[hand].send(work).is_err() {
+    /// Gives work to a worker and waits for its end; false when the worker is kept for long.
+    fn dispatch(&mut self, work: Work<H>) -> bool {
+        let Some(worker) = self.free_worker() else { return true };
+        if self.workers[worker].send(work).is_err() {
             return true;
         }
-        let until = Instant::now() + KEPT;
+        let until = Instant::now() + STUCK_AFTER;
         loop {
             match self.done.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(done) => {
                     self.idle.push(done);
-                    if done == hand {
+                    if done == worker {
                         return true;
                     }
                 }
@@ -236,43 +236,43 @@ impl<H: Host> Crew<H> {
         }
     }
 
-    /// A hand that has nothing to do, waited for when there are no more; none when none can be had.
-    fn free_hand(&mut self) -> Option<usize> {
+    /// A worker that has nothing to do, waited for when there are no more; none when none can be had.
+    fn free_worker(&mut self) -> Option<usize> {
         self.idle.extend(self.done.try_iter());
-        if let Some(hand) = self.idle.pop() {
-            return Some(hand);
+        if let Some(worker) = self.idle.pop() {
+            return Some(worker);
         }
-        let another = self.spare.take().or_else(|| (self.hands.len() < HANDS).then(|| (self.more)())?);
+        let another = self.spare.take().or_else(|| (self.workers.len() < WORKERS).then(|| (self.more)())?);
         match another {
             Some(host) => self.start(host),
-            None if self.hands.is_empty() => None,
+            None if self.workers.is_empty() => None,
             None => self.done.recv().ok(),
         }
     }
 
     fn start(&mut self, mut host: H) -> Option<usize> {
         let (give, given) = channel::<Work<H>>();
-        let (hand, tell) = (self.hands.len(), self.tell.clone());
+        let (worker, tell) = (self.workers.len(), self.tell.clone());
         let work = move || {
             for work in given {
                 carry_out(&mut host, work);
-                if tell.send(hand).is_err() {
+                if tell.send(worker).is_err() {
                     return;
                 }
             }
         };
-        if let Err(error) = threads::start_in_kernel(&format!("nicd-reaper-{hand}"), work) {
+        if let Err(error) = threads::start_in_kernel(&format!("nicd-reaper-{worker}"), work) {
             tracing::error!(%error, "no thread can be had to delete devices with");
             return None;
         }
-        self.hands.push(give);
-        Some(hand)
+        self.workers.push(give);
+        Some(worker)
     }
 
-    /// Waits for all hands that end their work soon.
+    /// Waits for all workers that end their work soon.
     fn rest(mut self) {
         let until = Instant::now() + LAST;
-        while self.idle.len() < self.hands.len() {
+        while self.idle.len() < self.workers.len() {
             match self.done.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(done) => self.idle.push(done),
                 Err(_) => return tracing::warn!("the kernel still keeps a device that is to be deleted"),
@@ -311,11 +311,11 @@ fn delete<H: Host>(host: &mut H, batch: &Batch) {
 fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<PortId>> {
     let mut held = H::Held::default();
     let group = rand::random_range(1..=u32::MAX);
-    let devices: Vec<Doomed> = lock(batch).iter().map(|one| one.device.clone()).collect();
+    let devices: Vec<PendingDelete> = lock(batch).iter().map(|one| one.device.clone()).collect();
     let mut members: BTreeMap<u32, PortId> = BTreeMap::new();
-    for Doomed { port, force, store, .. } in devices {
+    for PendingDelete { port, force, store, .. } in devices {
         // What is not found, and what is held, is for the look at one alone.
-        let Some(link) = host.look(Who::Altname(&names::port_altname(port))).ok()? else { continue };
+        let Some(link) = host.look(LinkSelector::Altname(&names::port_altname(port))).ok()? else { continue };
         // Only what that nicd made is changed.
         if !link.is_of(store) || link.is_held() && !force {
             continue;
@@ -331,11 +331,11 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<Port
         members.insert(link.index, port);
     }
     let links = host.in_group(group).ok()?;
-    let known = |link: &LinkSeen| {
+    let known = |link: &LinkState| {
         let ours = |port: &PortId| link.altnames.contains(&names::port_altname(*port));
         members.get(&link.index).is_some_and(ours)
     };
-    let spared = |link: &LinkSeen| link.is_held() && members.get(&link.index).is_some_and(|port| !is_forced(batch, port));
+    let spared = |link: &LinkState| link.is_held() && members.get(&link.index).is_some_and(|port| !is_forced(batch, port));
     if members.len() < 2 || lock(batch).is_empty() || !links.iter().all(known) || links.iter().any(spared) {
         return None;
     }
@@ -343,7 +343,7 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<Port
     // The kernel's word about each: one may have been moved out of the group in between.
     let mut gone = BTreeSet::new();
     for (index, port) in members {
-        if host.look(Who::Index(index)).ok()?.is_none() {
+        if host.look(LinkSelector::Index(index)).ok()?.is_none() {
             gone.insert(port);
         }
     }
@@ -355,12 +355,12 @@ fn is_forced(batch: &Batch, port: &PortId) -> bool {
 }
 
 /// Deletes one device, whatever somebody does to its marks meanwhile.
-fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpError> {
+fn delete_alone<H: Host>(host: &mut H, device: &PendingDelete) -> Result<Reaped, OpError> {
     let altname = names::port_altname(device.port);
     let mut held = H::Held::default();
     for _ in 0..TRIES {
         // Another's link that has the altname is left, and is not this device.
-        if let Some(link) = host.look(Who::Altname(&altname))?.filter(|link| link.is_of(device.store)) {
+        if let Some(link) = host.look(LinkSelector::Altname(&altname))?.filter(|link| link.is_of(device.store)) {
             if link.is_held() && !device.force {
                 if spare(host, device.port, &link)? {
                     return Ok(Reaped::Held);
@@ -369,7 +369,7 @@ fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpErro
             }
             host.apply(&Op::DeleteLink { port: device.port, store: device.store }, &mut held)?;
             // The delete says the same of a link that is gone and of one that has just lost its altname.
-            if host.look(Who::Index(link.index))?.is_none() {
+            if host.look(LinkSelector::Index(link.index))?.is_none() {
                 return Ok(Reaped::Gone);
             }
             continue;
@@ -378,7 +378,7 @@ fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpErro
         if links.iter().any(|link| link.is_of(device.store) && link.altnames.contains(&altname)) {
             continue;
         }
-        let seen = Have::from(links);
+        let seen = Observed::from(links);
         let lost = device.alias.as_deref().and_then(|alias| {
             let link = seen.lost_device(&Traces { alias, mac: device.mac, index: device.index })?;
             Some(Op::MarkAgain { port: device.port, index: link.index, alias: alias.to_owned() })
@@ -389,7 +389,7 @@ fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpErro
                 _ => continue,
             }
         }
-        let disowned = |link: &&LinkSeen| Some(link.index) == device.index && matches!(link.kind, Kind::Tap | Kind::Veth);
+        let disowned = |link: &&LinkState| Some(link.index) == device.index && matches!(link.kind, Kind::Tap | Kind::Veth);
         return match seen.iter().find(disowned) {
             None => Ok(Reaped::Gone),
             Some(link) => {
@@ -406,7 +406,7 @@ fn delete_alone<H: Host>(host: &mut H, device: &Doomed) -> Result<Reaped, OpErro
 }
 
 /// Cuts a device that a process holds open; false when it was another one by then.
-fn spare<H: Host>(host: &mut H, port: PortId, link: &LinkSeen) -> Result<bool, OpError> {
+fn spare<H: Host>(host: &mut H, port: PortId, link: &LinkState) -> Result<bool, OpError> {
     let mut held = H::Held::default();
     let down = link.up.then_some(Op::SetLink { port, switch: Switch::Down });
     let out = link.master.map(|_| Op::Unbind { port });
@@ -419,7 +419,7 @@ fn spare<H: Host>(host: &mut H, port: PortId, link: &LinkSeen) -> Result<bool, O
     Ok(true)
 }
 
-fn unmarked(device: &Doomed, said: String) -> OpError {
+fn unmarked(device: &PendingDelete, said: String) -> OpError {
     OpError { trouble: Trouble::Unmarked, doing: format!("delete the device of port {}", device.port), said }
 }
 

@@ -1,4 +1,4 @@
-//! Links as the kernel tells of them (`rtnl_fill_ifinfo`, net/core/rtnetlink.c), read into [`LinkSeen`].
+//! Links as the kernel tells of them (`rtnl_fill_ifinfo`, net/core/rtnetlink.c), read into [`LinkState`].
 //!
 //! What is unknown or too short is passed by: a link that cannot be read wholly is still there, with its index.
 
@@ -25,9 +25,9 @@ use super::nft::Nft;
 use super::socket::Netlink;
 use super::untyped::*;
 use super::vlans::{self, Filtering};
-use super::{GuestMacs, Trouble, Who, fdb};
+use super::{GuestMacs, LinkSelector, Trouble, fdb};
 use crate::model::Mac;
-use crate::plan::{BridgePort, Kind, LinkSeen, TapSeen};
+use crate::plan::{BridgePort, Kind, LinkState, TapSeen};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -67,7 +67,7 @@ pub(super) struct Around {
 
 /// Looks at one link. It also makes the kernel process the link's pending carrier change
 /// (`rtnl_getlink`, `linkwatch_sync_dev`).
-pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSeen>, Failure> {
+pub(super) fn look(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<LinkState>, Failure> {
     look_at(netlink, who, |body| link(body).map(Some))
 }
 
@@ -77,15 +77,15 @@ pub(super) fn look(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<LinkSee
 pub(super) fn look_whole(
     netlink: &mut Netlink,
     nft: &mut Nft,
-    who: Who<'_>,
+    who: LinkSelector<'_>,
     around: &Around,
-) -> Result<Option<LinkSeen>, Failure> {
+) -> Result<Option<LinkState>, Failure> {
     let Some(mut link) = look(netlink, who)? else { return Ok(None) };
     if link.marks().next().is_some()
         && let Some(bridge) = holder(&link)
     {
-        let forwards = look(netlink, Who::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
-        let Some(again) = look(netlink, Who::Index(link.index))? else { return Ok(None) };
+        let forwards = look(netlink, LinkSelector::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
+        let Some(again) = look(netlink, LinkSelector::Index(link.index))? else { return Ok(None) };
         link = again;
         judge_held(&mut link, |_| forwards);
     }
@@ -103,7 +103,7 @@ pub(super) fn look_whole(
 }
 
 /// The index of a veth, and that of its other end in that end's namespace.
-pub(super) fn ends(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, u32)>, Failure> {
+pub(super) fn ends(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<(u32, u32)>, Failure> {
     look_at(netlink, who, |body| {
         let index = LinkHeader::parse(body)?.index;
         let other = find(body, IFINFO, IFLA_LINK).map(parse_u32).transpose()?;
@@ -113,7 +113,7 @@ pub(super) fn ends(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, u
 
 /// How many descriptors are open on a tap of several queues, and its index; of one with a single queue the kernel tells no
 /// number.
-pub(super) fn open_queues(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<(u32, Option<u32>)>, Failure> {
+pub(super) fn open_queues(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<(u32, Option<u32>)>, Failure> {
     look_at(netlink, who, |body| {
         let data = find(body, IFINFO, IFLA_LINKINFO).and_then(|info| find(info, 0, IFLA_INFO_DATA)).unwrap_or_default();
         let number = |kind| find(data, 0, kind).and_then(|value| parse_u32(value).ok());
@@ -123,12 +123,12 @@ pub(super) fn open_queues(netlink: &mut Netlink, who: Who<'_>) -> Result<Option<
     })
 }
 
-fn look_at<T>(netlink: &mut Netlink, who: Who<'_>, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
+fn look_at<T>(netlink: &mut Netlink, who: LinkSelector<'_>, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
     let (index, name) = match who {
         // Indexes are positive ints; the kernel would call others invalid.
-        Who::Index(index) if index == 0 || i32::try_from(index).is_err() => return Ok(None),
-        Who::Index(index) => (index, None),
-        Who::Altname(name) | Who::Name(name) => (0, Some(name)),
+        LinkSelector::Index(index) if index == 0 || i32::try_from(index).is_err() => return Ok(None),
+        LinkSelector::Index(index) => (index, None),
+        LinkSelector::Altname(name) | LinkSelector::Name(name) => (0, Some(name)),
     };
     if name.is_some_and(|name| name.is_empty() || name.len() > MAX_ALTNAME || name.contains('\0')) {
         return Ok(None);
@@ -150,9 +150,9 @@ fn get(link: LinkMessageBuilder<LinkUnspec>) -> RouteNetlinkMessage {
 
 /// A complete dump of the namespace's links, with the addresses on them, whether bridges of ours are closed, the VLANs of
 /// devices of ours, and the FDB's entries for guests, each asked for.
-pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> Result<Vec<LinkSeen>, Failure> {
+pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> Result<Vec<LinkState>, Failure> {
     let mut links = netlink.dump(all_links, |body| link(body).map(Some))?;
-    let forwards = |link: &&LinkSeen| link.kind == Kind::Bridge && link.up && !link.extras.stp;
+    let forwards = |link: &&LinkState| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
     links.iter_mut().for_each(|link| judge_held(link, |bridge| forwarding.contains(&bridge)));
     addresses::note(netlink, 0, &mut links)?;
@@ -171,25 +171,25 @@ fn all_links() -> Batch {
 }
 
 /// The links of a group: of a complete dump, or of some that changes interrupted.
-pub(super) fn in_group(netlink: &mut Netlink, group: u32) -> Result<Vec<LinkSeen>, Failure> {
+pub(super) fn in_group(netlink: &mut Netlink, group: u32) -> Result<Vec<LinkState>, Failure> {
     let links = netlink.dump_all_there_is(all_links, |body| link(body).map(Some))?;
     Ok(links.into_iter().filter(|link| link.group == group).collect())
 }
 
 /// The bridge in which a link that runs does not forward.
-fn holder(link: &LinkSeen) -> Option<u32> {
+fn holder(link: &LinkState) -> Option<u32> {
     link.master.filter(|_| link.bridge_port.is_some_and(|port| port.held))
 }
 
 /// Whether a port that does not forward is held back by somebody, or by its bridge.
-fn judge_held(link: &mut LinkSeen, forwards: impl Fn(u32) -> bool) {
+fn judge_held(link: &mut LinkState, forwards: impl Fn(u32) -> bool) {
     if let Some(port) = &mut link.bridge_port {
         port.held &= link.master.is_some_and(forwards);
     }
 }
 
 /// The link at `index`, which somebody took a moment ago.
-pub(super) fn must_look(netlink: &mut Netlink, who: Who<'_>) -> Result<LinkSeen, Failure> {
+pub(super) fn must_look(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<LinkState, Failure> {
     look(netlink, who)?.ok_or_else(|| Failure::new(Trouble::Gone, Part::Look, "no such link"))
 }
 
@@ -207,13 +207,13 @@ impl Batch {
 ///
 /// # Errors
 /// It is shorter than its fixed part.
-pub(super) fn link(body: &[u8]) -> Result<LinkSeen, DecodeError> {
+pub(super) fn link(body: &[u8]) -> Result<LinkState, DecodeError> {
     let LinkHeader { index, flags, .. } = LinkHeader::parse(body)?;
-    let mut link = LinkSeen {
+    let mut link = LinkState {
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         lower_up: flags.contains(LinkFlags::LowerUp),
-        ..LinkSeen::bare(index, "", Kind::Other)
+        ..LinkState::bare(index, "", Kind::Other)
     };
     let (mut lower, mut elsewhere, mut beside, mut carrier) = (None, false, false, false);
     for attribute in attributes(body, IFINFO) {
@@ -268,7 +268,7 @@ fn altnames(list: &[u8]) -> Vec<String> {
 
 /// `IFLA_LINKINFO`: what kind of link it is, and as a port of what. Gives back whether what stands in `IFLA_LINK` is on the same
 /// segment as a link of this kind.
-fn info(link: &mut LinkSeen, info: &[u8]) -> bool {
+fn info(link: &mut LinkState, info: &[u8]) -> bool {
     let (mut kind, mut data, mut port_kind, mut port_data): (_, &[u8], _, &[u8]) = (None, &[], None, &[]);
     for attribute in attributes(info, 0) {
         match attribute.kind() {
@@ -314,7 +314,7 @@ fn bridge_port(data: &[u8]) -> BridgePort {
 }
 
 /// `br_fill_info`, net/bridge/br_netlink.c.
-fn bridge(link: &mut LinkSeen, data: &[u8]) {
+fn bridge(link: &mut LinkState, data: &[u8]) {
     link.kind = Kind::Bridge;
     for setting in attributes(data, 0).filter_map(|attribute| InfoBridge::parse(&attribute).ok()) {
         match setting {
@@ -329,7 +329,7 @@ fn bridge(link: &mut LinkSeen, data: &[u8]) {
 }
 
 /// `tun_fill_info`, drivers/net/tun.c. A device of that driver in tun mode is no tap.
-fn tap(link: &mut LinkSeen, data: &[u8]) {
+fn tap(link: &mut LinkState, data: &[u8]) {
     let octet = |kind| find(data, 0, kind).and_then(|value| parse_u8(value).ok());
     if octet(IFLA_TUN_TYPE).map(i32::from) != Some(libc::IFF_TAP) {
         return;
@@ -350,7 +350,7 @@ fn tap(link: &mut LinkSeen, data: &[u8]) {
 
 /// `IFLA_AF_SPEC`: what the host's own IP does on the link. IPv6 is not there on one whose MTU is below 1280. The mode of its
 /// addresses is also among the link's settings, as a kernel counts it with the statistics that are not asked for.
-fn host_ip(link: &mut LinkSeen, spec: &[u8]) {
+fn host_ip(link: &mut LinkState, spec: &[u8]) {
     // The crate takes settings that are not there for 0: a list without those that matter is passed by.
     let has = |attribute: &NlaBuffer<&[u8]>, settings: usize| value(attribute).len() >= 4 * settings;
     let (mut mode, mut among_settings) = (None, None);
@@ -445,7 +445,7 @@ mod tests {
 
     #[test]
     fn everything_a_tap_tells_is_read() {
-        let expected = LinkSeen {
+        let expected = LinkState {
             altnames: vec!["a".into(), "z".into()],
             alias: Some("store 5".into()),
             mac: Some(Mac([0xfe, 1, 2, 3, 4, 5])),
@@ -464,7 +464,7 @@ mod tests {
                 passes_link_local: false,
             }),
             tap: Some(TapSeen { persist: true, multi_queue: false, held: true, uid: None, gid: Some(36) }),
-            ..LinkSeen::bare(7, "nicdce531f90199", Kind::Tap)
+            ..LinkState::bare(7, "nicdce531f90199", Kind::Tap)
         };
         assert_eq!(link(&everything()).unwrap(), expected);
     }

@@ -14,7 +14,7 @@ use super::message::Batch;
 use super::netns::Inside;
 use super::seen::look;
 use super::socket::Netlink;
-use super::{Trouble, Who};
+use super::{LinkSelector, Trouble};
 use crate::model::{LinkName, Mac, PortId, names};
 use crate::plan::Kind;
 
@@ -70,10 +70,12 @@ impl Veth<'_> {
         let (Trouble::Taken, Part::Create, Some(name)) = (failure.trouble, failure.part, self.guest.name) else {
             return Err(failure);
         };
-        if look(netlink, Who::Name(self.name.as_str()))?.is_some() || look(netlink, Who::Index(self.index))?.is_some() {
+        if look(netlink, LinkSelector::Name(self.name.as_str()))?.is_some()
+            || look(netlink, LinkSelector::Index(self.index))?.is_some()
+        {
             return Err(failure);
         }
-        match look(&mut inside.netlink, Who::Name(name.as_str()))? {
+        match look(&mut inside.netlink, LinkSelector::Name(name.as_str()))? {
             Some(_) => Err(failure.meaning(Trouble::GuestNameTaken)),
             None => Err(failure),
         }

@@ -16,7 +16,7 @@ use super::answer::{Failure, Part};
 use super::message::{Batch, Read, Untyped, attributes, find, value};
 use super::socket::Netlink;
 use super::untyped::{BRIDGE_VLANDB_ENTRY, BRIDGE_VLANDB_ENTRY_INFO, BRIDGE_VLANDB_ENTRY_STATE, RTM_GETVLAN};
-use crate::plan::{Kind, LinkSeen, PortVlan};
+use crate::plan::{Kind, LinkState, PortVlan};
 
 /// Length of `struct br_vlan_msg`.
 const BR_VLAN_MSG: usize = 8;
@@ -27,7 +27,7 @@ pub(super) struct Filtering(Arc<RwLock<BTreeSet<u32>>>);
 
 impl Filtering {
     /// Takes in what a look at a link showed.
-    pub(super) fn learn(&self, link: &LinkSeen) {
+    pub(super) fn learn(&self, link: &LinkState) {
         let filters = filters(link);
         if filters == self.has(link.index) {
             return;
@@ -40,7 +40,7 @@ impl Filtering {
     }
 
     /// Takes in what a complete dump showed.
-    pub(super) fn learn_all(&self, links: &[LinkSeen]) {
+    pub(super) fn learn_all(&self, links: &[LinkState]) {
         let filtering = links.iter().filter(|link| filters(link)).map(|link| link.index).collect();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = filtering;
     }
@@ -50,18 +50,18 @@ impl Filtering {
     }
 
     /// Whether a link is a device of nicd's in a bridge that tells VLANs apart.
-    fn concerns(&self, link: &LinkSeen) -> bool {
+    fn concerns(&self, link: &LinkState) -> bool {
         link.kind != Kind::Bridge && link.marks().next().is_some() && link.master.is_some_and(|bridge| self.has(bridge))
     }
 }
 
-fn filters(link: &LinkSeen) -> bool {
+fn filters(link: &LinkState) -> bool {
     link.kind == Kind::Bridge && link.extras.vlan_filtering
 }
 
 /// Notes on devices of ours what untagged frames meet there. With 0 for the index all ports are asked for at once, as soon as there
 /// is one that it matters for.
-pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkSeen], filtering: &Filtering) -> Result<(), Failure> {
+pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState], filtering: &Filtering) -> Result<(), Failure> {
     if !links.iter().any(|link| filtering.concerns(link)) {
         return Ok(());
     }
@@ -157,15 +157,15 @@ mod tests {
     #[test]
     fn it_is_remembered_which_bridges_tell_vlans_apart() {
         let filtering = Filtering::default();
-        let mut bridge = LinkSeen::bare(3, "br0", Kind::Bridge);
-        let device = LinkSeen {
+        let mut bridge = LinkState::bare(3, "br0", Kind::Bridge);
+        let device = LinkState {
             master: Some(3),
             altnames: vec![crate::model::names::port_altname(crate::model::PortId(uuid::Uuid::from_u128(7)))],
-            ..LinkSeen::bare(7, "nicd0", Kind::Tap)
+            ..LinkState::bare(7, "nicd0", Kind::Tap)
         };
         bridge.extras.vlan_filtering = true;
         filtering.learn(&bridge);
-        assert!(filtering.concerns(&device) && !filtering.concerns(&LinkSeen { altnames: Vec::new(), ..device.clone() }));
+        assert!(filtering.concerns(&device) && !filtering.concerns(&LinkState { altnames: Vec::new(), ..device.clone() }));
         bridge.extras.vlan_filtering = false;
         filtering.learn(&bridge);
         assert!(!filtering.concerns(&device));

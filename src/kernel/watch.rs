@@ -36,10 +36,10 @@ use super::nft::{self, Hint, Nft};
 use super::seen::{Around, IFINFO};
 use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::untyped::{RTM_DELVLAN, RTM_NEWVLAN};
-use super::{GuestMacs, Notice, Who, forward, seen, vlans};
+use super::{GuestMacs, LinkSelector, Notice, forward, seen, vlans};
 use crate::model::Mac;
 use crate::pace::Pace;
-use crate::plan::LinkSeen;
+use crate::plan::LinkState;
 use crate::points;
 use crate::telemetry::meters;
 
@@ -204,7 +204,7 @@ impl Watch {
         self.follow_forwarding(hints.forward)?;
         for altname in hints.closing {
             // One that is gone is told of by the links' events.
-            self.look(Who::Altname(&altname))?;
+            self.look(LinkSelector::Altname(&altname))?;
         }
         for index in hints.gone {
             self.later.remove(&index);
@@ -238,7 +238,7 @@ impl Watch {
         for (index, later) in due {
             self.later.remove(&index);
             self.paces.entry(index).or_default().done(now, later.put_off);
-            let link = self.look(Who::Index(index))?;
+            let link = self.look(LinkSelector::Index(index))?;
             if let Some(link) = link.filter(|_| !later.second) {
                 self.plan_second_look(&link);
             }
@@ -263,13 +263,13 @@ impl Watch {
         self.forward = None;
         let others = self.around.forwarding.refresh(&mut self.nft);
         self.forward_rest = Instant::now() + (now.elapsed() * FORWARD_REST).max(FORWARD_PAUSE);
-        others.into_iter().try_for_each(|index| self.look(Who::Index(index)).map(drop))
+        others.into_iter().try_for_each(|index| self.look(LinkSelector::Index(index)).map(drop))
     }
 
     /// A look that another one may follow.
     fn look_first(&mut self, index: u32) -> Result<(), Closed> {
         self.paces.entry(index).or_default().done(Instant::now(), false);
-        if let Some(link) = self.look(Who::Index(index))? {
+        if let Some(link) = self.look(LinkSelector::Index(index))? {
             self.plan_second_look(&link);
         }
         Ok(())
@@ -327,7 +327,7 @@ impl Watch {
     }
 
     /// Looks at one link and tells.
-    fn look(&mut self, who: Who<'_>) -> Result<Option<LinkSeen>, Closed> {
+    fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, Closed> {
         let at = Instant::now();
         self.reopen();
         match seen::look_whole(&mut self.query, &mut self.nft, who, &self.around) {
@@ -336,7 +336,7 @@ impl Watch {
                 Ok(Some(link))
             }
             Ok(None) => {
-                if let Who::Index(index) = who {
+                if let LinkSelector::Index(index) = who {
                     self.tell(Notice::Gone { index, at })?;
                 }
                 Ok(None)
@@ -350,7 +350,7 @@ impl Watch {
     }
 
     /// One of ours, up and without carrier, is looked at once more in a while; at most one such look is pending.
-    fn plan_second_look(&mut self, link: &LinkSeen) {
+    fn plan_second_look(&mut self, link: &LinkState) {
         let waits = link.up && !link.lower_up && link.marks().next().is_some();
         if waits {
             let second = || Later { due: Instant::now() + SECOND_LOOK, second: true, put_off: false };

@@ -20,13 +20,13 @@ use tokio::sync::oneshot;
 use crate::exec::{Execution, Undone};
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, names};
-use crate::plan::{LinkSeen, Op, Plan};
+use crate::plan::{LinkState, Op, Plan};
 use crate::points;
 use crate::threads;
 
-use super::hands::Answer;
+use super::handle::Answer;
 use super::reaper::ToReap;
-use super::{Host, OpError, Who};
+use super::{Host, LinkSelector, OpError};
 
 /// The most plans and questions that may wait. A client sees 503 beyond.
 const LIMIT: usize = 4096;
@@ -35,7 +35,7 @@ const LIMIT: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Done {
     /// The links the plan touched, as they were seen afterwards.
-    pub seen: Vec<LinkSeen>,
+    pub seen: Vec<LinkState>,
     /// When that look began.
     pub at: Option<Instant>,
     /// When the last step was done.
@@ -170,7 +170,7 @@ struct Running<H: Host> {
     /// The altnames of what is to be looked at once it is done.
     subjects: Vec<String>,
     /// What they look like and since when, where the rest does not change it.
-    seen: Option<(Vec<LinkSeen>, Instant)>,
+    seen: Option<(Vec<LinkState>, Instant)>,
     /// How long its steps took so far.
     took: Duration,
 }
@@ -274,9 +274,9 @@ impl<H: Host> Loop<H> {
         Failed { error, undone }
     }
 
-    fn look(&mut self, subjects: &[String]) -> (Vec<LinkSeen>, Instant) {
+    fn look(&mut self, subjects: &[String]) -> (Vec<LinkState>, Instant) {
         let at = Instant::now();
-        let look = |altname: &String| self.host.look(Who::Altname(altname)).ok().flatten();
+        let look = |altname: &String| self.host.look(LinkSelector::Altname(altname)).ok().flatten();
         (subjects.iter().filter_map(look).collect(), at)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::kernel::{OpError, Trouble};
 use crate::model::{LinkName, NetworkId};
-use crate::plan::LinkSeen;
+use crate::plan::LinkState;
 
 use super::state::State;
 use super::view::Problem;
@@ -65,7 +65,7 @@ impl Manager {
     pub(super) async fn look_at_operators_bridges(self: &Arc<Self>) {
         let names: Vec<LinkName> = self.lock().bridges.keys().filter_map(|name| name.parse().ok()).collect();
         for name in names {
-            let Ok(asked) = self.hands.look(name) else { return };
+            let Ok(asked) = self.kernel.look(name) else { return };
             let looked: Result<_, Error> = answered(asked).await;
             if let Ok(Ok(Some(notice))) = looked {
                 self.take_in(notice);
@@ -75,7 +75,7 @@ impl Manager {
 }
 
 /// The bridges of operators through which the host takes router advertisements of guests.
-pub(super) fn taking_ras(state: &State) -> impl Iterator<Item = &LinkSeen> {
+pub(super) fn taking_ras(state: &State) -> impl Iterator<Item = &LinkState> {
     state.bridges.keys().filter_map(|name| state.have.named(name)).filter(|bridge| bridge.takes_ras)
 }
 
@@ -85,7 +85,7 @@ pub(super) fn problems(state: &State) -> impl Iterator<Item = Problem> {
         let bridge = state.bridge_name(*network);
         problem(format!("bridge {bridge} of network {network} could not be closed to the host ({why})"))
     });
-    let taking = taking_ras(state).map(|LinkSeen { name, .. }| Problem {
+    let taking = taking_ras(state).map(|LinkState { name, .. }| Problem {
         reason: TAKES_RAS,
         detail: format!(
             "the host would take a guest's router advertisements through bridge {name}: addresses, routes and an MTU of the guest's choice"

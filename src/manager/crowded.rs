@@ -1,7 +1,7 @@
 //! Bridges that come to their end: the kernel takes so many ports into one and no more, and an operator should know before.
 
 use crate::model::NetworkId;
-use crate::plan::{BRIDGE_PORTS, LinkSeen, ROOM_AGAIN};
+use crate::plan::{BRIDGE_PORTS, LinkState, ROOM_AGAIN};
 
 use super::state::State;
 use super::view::Problem;
@@ -18,7 +18,7 @@ pub(super) fn note(state: &mut State) {
 }
 
 /// Networks' bridges that are nearly full.
-pub(super) fn bridges(state: &State) -> impl Iterator<Item = &LinkSeen> {
+pub(super) fn bridges(state: &State) -> impl Iterator<Item = &LinkState> {
     let noted = state.nearly_full.iter().filter_map(|bridge| state.have.link(*bridge));
     noted.filter(|bridge| is_a_networks(state, bridge))
 }
@@ -32,7 +32,7 @@ pub(super) fn problems(state: &State) -> impl Iterator<Item = Problem> {
     })
 }
 
-fn is_a_networks(state: &State, bridge: &LinkSeen) -> bool {
+fn is_a_networks(state: &State, bridge: &LinkState) -> bool {
     let by_agent = || state.have.ours(bridge) && bridge.marks().any(|mark| state.networks.contains_key(&NetworkId(mark)));
     let named = |name: &str| bridge.name == name || bridge.altnames.iter().any(|altname| altname == name);
     let existing = || state.networks.values().filter_map(|entry| entry.record.bridge.as_ref());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{Happening, Mac, PortId};
-use crate::plan::{Facet, LinkSeen, Reason};
+use crate::plan::{Facet, LinkState, Reason};
 
 use super::contest::{Contest, QUIET, contested};
 use super::state::State;
@@ -75,7 +75,13 @@ impl Manager {
     }
 
     /// Follows the device of a port that is cut off: whether its MAC stands still, and whether somebody undoes the cut.
-    pub(super) fn follow_cut_off(self: &Arc<Self>, state: &mut State, port: PortId, before: Option<&LinkSeen>, link: &LinkSeen) {
+    pub(super) fn follow_cut_off(
+        self: &Arc<Self>,
+        state: &mut State,
+        port: PortId,
+        before: Option<&LinkState>,
+        link: &LinkState,
+    ) {
         if before.is_some_and(|before| before.mac != link.mac) {
             state.provoked(port);
         }

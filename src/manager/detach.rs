@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::events::Kind;
-use crate::kernel::hands::Answer;
-use crate::kernel::reaper::{Doomed, Reaped};
+use crate::kernel::handle::Answer;
+use crate::kernel::reaper::{PendingDelete, Reaped};
 use crate::kernel::{OpError, Trouble};
 use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId, names};
-use crate::plan::{AbsentPort, Op, Plan, Reason, Step, Want, plan};
+use crate::plan::{AbsentPort, Desired, Op, Plan, Reason, Step, plan};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
@@ -175,7 +175,7 @@ impl Manager {
             let steps = {
                 let state = self.lock();
                 let Ok(absent) = self.absent(&state, port) else { return };
-                let want = Want { absent_ports: vec![absent], ..Want::default() };
+                let want = Desired { absent_ports: vec![absent], ..Desired::default() };
                 let Ok(plan) = plan(Reason::Detach, &want, &state.have) else { return };
                 let cutting = |step: &Step| !matches!(step.op, Op::DeleteLink { .. });
                 plan.steps.into_iter().filter(cutting).collect::<Vec<Step>>()
@@ -213,7 +213,7 @@ impl Manager {
             let binding = entry.record.binding.as_ref();
             let alias = binding.map(|binding| names::seal(self.store_id, binding.commit));
             let mac = Some(entry.record.mac);
-            Doomed {
+            PendingDelete {
                 port,
                 alias,
                 mac,
@@ -223,7 +223,7 @@ impl Manager {
             }
         };
         let (began, forced) = (Instant::now(), doomed.force);
-        let deleted = match self.hands.delete(doomed) {
+        let deleted = match self.kernel.delete(doomed) {
             Ok(answer) => self.deleted(port, answer).await,
             Err(refused) => Err(refused.into()),
         };

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::events;
 use crate::kernel::Notice;
 use crate::model::{Happening, NetworkId, Phase, PortId};
-use crate::plan::{Kind, LinkSeen, Owner, Reason};
+use crate::plan::{Kind, LinkState, Owner, Reason};
 use crate::store::{Change, Holder, Purpose, StoreError};
 use crate::telemetry::meters;
 
@@ -54,7 +54,7 @@ impl Manager {
         }
         self.note_store(&mut self.lock(), reserved.as_ref().err());
         let mut state = self.lock();
-        let links: Vec<LinkSeen> = state.have.iter().filter(|link| link.made_by_nicd()).cloned().collect();
+        let links: Vec<LinkState> = state.have.iter().filter(|link| link.made_by_nicd()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));
         tell_others(&state);
         let ports: Vec<(PortId, bool)> = state.ports.values().map(|port| (port.record.id, port.record.leaving())).collect();
@@ -142,7 +142,7 @@ impl Manager {
             Notice::MacTaken { index, mac, .. } => self.mac_taken(&mut state, index, mac),
             Notice::EntriesLost => self.look_at_all_soon("events about FDBs were lost"),
             Notice::Resync { links, at } => {
-                let known: HashMap<u32, LinkSeen> = state.have.iter().map(|link| (link.index, link.clone())).collect();
+                let known: HashMap<u32, LinkState> = state.have.iter().map(|link| (link.index, link.clone())).collect();
                 state.resync(links, at);
                 for link in known.values().filter(|link| state.have.link(link.index).is_none()).cloned().collect::<Vec<_>>() {
                     self.lost(&mut state, &link);
@@ -157,7 +157,7 @@ impl Manager {
         self.tell_health(&mut state);
     }
 
-    fn saw(self: &Arc<Self>, state: &mut State, link: LinkSeen, at: Instant) {
+    fn saw(self: &Arc<Self>, state: &mut State, link: LinkState, at: Instant) {
         let before = state.have.link(link.index).cloned();
         if state.seen(link.clone(), at) {
             self.follow_link(state, before.as_ref(), &link);
@@ -165,7 +165,7 @@ impl Manager {
     }
 
     /// Follows a link that was looked at, with what was known of it before.
-    fn follow_link(self: &Arc<Self>, state: &mut State, before: Option<&LinkSeen>, link: &LinkSeen) {
+    fn follow_link(self: &Arc<Self>, state: &mut State, before: Option<&LinkState>, link: &LinkState) {
         note_orphan(state, link);
         for mark in link.marks() {
             self.follow_kept(state, PortId(mark), link);
@@ -216,7 +216,7 @@ impl Manager {
     }
 
     /// A bridge is there, or is another than it was: the ports of the networks on it may be right again, or wrong.
-    fn follow_bridge(self: &Arc<Self>, state: &mut State, link: &LinkSeen) {
+    fn follow_bridge(self: &Arc<Self>, state: &mut State, link: &LinkState) {
         if link.kind != Kind::Bridge {
             return;
         }
@@ -235,7 +235,7 @@ impl Manager {
     }
 
     /// A device has another name. Its identity is its altname, so that is left, and told.
-    fn renamed(&self, state: &mut State, before: &LinkSeen, link: &LinkSeen) {
+    fn renamed(&self, state: &mut State, before: &LinkState, link: &LinkState) {
         for port in link.marks().map(PortId) {
             let Some(entry) = state.ports.get(&port).filter(|entry| entry.record.attached_to().is_some()) else { continue };
             let known = (entry.phase, entry.reason.clone());
@@ -265,7 +265,7 @@ impl Manager {
     }
 
     /// A link is gone that was there.
-    fn lost(self: &Arc<Self>, state: &mut State, link: &LinkSeen) {
+    fn lost(self: &Arc<Self>, state: &mut State, link: &LinkState) {
         self.has_room(state, link.master);
         for mark in link.marks() {
             let port = PortId(mark);
@@ -340,7 +340,7 @@ impl Manager {
     }
 
     /// A device that a process holds open is as it was left: down, and in no bridge.
-    fn follow_kept(self: &Arc<Self>, state: &State, port: PortId, link: &LinkSeen) {
+    fn follow_kept(self: &Arc<Self>, state: &State, port: PortId, link: &LinkState) {
         let kept = state.ports.get(&port).is_some_and(|entry| {
             entry.phase == Phase::Detaching && !entry.reaping && entry.reason.as_deref() == Some(GUEST_KEEPS_DEVICE)
         });
@@ -384,7 +384,7 @@ fn tell_others(state: &State) {
 }
 
 /// Notes a link of nicd's that belongs to no record, or no longer.
-fn note_orphan(state: &mut State, link: &LinkSeen) {
+fn note_orphan(state: &mut State, link: &LinkState) {
     match leftover(state, link, state.store_id) {
         Some(orphan) => state.orphans.insert(link.index, orphan),
         None => state.orphans.remove(&link.index),

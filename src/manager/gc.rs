@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::kernel::reaper::Doomed;
+use crate::kernel::reaper::PendingDelete;
 use crate::model::{NetworkId, PortId, names};
-use crate::plan::{Deviation, Kind, LinkSeen, Op, Owner, Plan, Reason, Step};
+use crate::plan::{Deviation, Kind, LinkState, Op, Owner, Plan, Reason, Step};
 
 use super::repair::claim_port;
 use super::state::State;
@@ -114,10 +114,11 @@ impl Manager {
             let attached = state.ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
             attached && state.have.in_place_of_device(port).is_none()
         };
-        let doomed = Doomed { port, alias: device.alias.clone(), mac: None, index: Some(device.index), force: true, store };
+        let doomed =
+            PendingDelete { port, alias: device.alias.clone(), mac: None, index: Some(device.index), force: true, store };
         let deleted = match wanted {
             true => Ok(()),
-            false => match self.hands.delete(doomed) {
+            false => match self.kernel.delete(doomed) {
                 Ok(answer) => answered(answer).await.and_then(|deleted| deleted.map(drop).map_err(Error::Kernel)),
                 Err(refused) => Err(refused.into()),
             },
@@ -167,7 +168,7 @@ pub(super) fn leftovers(state: &State, store: Uuid) -> Vec<Leftover> {
 }
 
 /// What a link is as a leftover of a nicd with this store; none when a record wants it, or that nicd never made it.
-pub(super) fn leftover(state: &State, link: &LinkSeen, store: Uuid) -> Option<Leftover> {
+pub(super) fn leftover(state: &State, link: &LinkState, store: Uuid) -> Option<Leftover> {
     let by_us = store == state.store_id;
     let owner = if by_us { Owner::Us } else { Owner::OtherStore(store) };
     if link.owner(state.store_id) != owner {
@@ -193,7 +194,7 @@ pub(super) fn leftover(state: &State, link: &LinkSeen, store: Uuid) -> Option<Le
 
 /// Whether a link without its mark gets it back: it is what an attach sealed of a port that has a server or is leaving it, or
 /// a network's bridge.
-fn wanted(state: &State, link: &LinkSeen) -> bool {
+fn wanted(state: &State, link: &LinkState) -> bool {
     if link.kind == Kind::Bridge {
         let network = link.alias.as_deref().and_then(names::tagged_network);
         return network.is_some_and(|network| state.networks.contains_key(&network));

@@ -1,12 +1,12 @@
 //! The loop: owns what should be and what is, and brings the one to the other.
 //!
 //! ```text
-//!             Action                      Notice
-//!   api ─────────────► ┌───────────────┐ ◄──────── kernel/watch
-//!       ◄───────────── │    manager    │
-//!         Reply, view  │  state (Have) │ ── Plan ──► kernel/hands ──► Outcome
-//!                      └───────────────┘ ── intent ─► store
-//!                              └──────── Event ────► events
+//!             Action                          Notice
+//!   api ─────────────► ┌───────────────────┐ ◄──────── kernel/watch
+//!       ◄───────────── │      manager      │
+//!         Reply, view  │ state (Observed)  │ ── Plan ──► kernel/handle ──► Done, Failed
+//!                      └───────────────────┘ ── intent ─► store
+//!                                └────────── Event ────► events
 //! ```
 //!
 //! Each action runs as a task of its own to its end, whether or not its client still waits. The state is behind a mutex
@@ -53,13 +53,13 @@ use uuid::Uuid;
 use crate::clock;
 use crate::config::AllowedBridges;
 use crate::events::{self, Event, Events};
-use crate::kernel::hands::{Answer, Hands};
+use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::action::Action;
 use crate::model::memory::{Answered, Key, Made};
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
-use crate::plan::{LinkSeen, Plan};
+use crate::plan::{LinkState, Plan};
 use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
@@ -159,7 +159,7 @@ pub struct Manager {
     host: String,
     store: Store,
     store_id: Uuid,
-    hands: Arc<dyn Hands>,
+    kernel: Arc<dyn KernelHandle>,
     events: Events,
     /// Event numbers below this are reserved in the store.
     events_reserved: Arc<AtomicU64>,
@@ -185,11 +185,11 @@ impl Manager {
     pub fn new(
         policy: Policy,
         (store, loaded): (Store, Loaded),
-        hands: Arc<dyn Hands>,
-        links: Vec<LinkSeen>,
+        kernel: Arc<dyn KernelHandle>,
+        links: Vec<LinkState>,
         at: Instant,
     ) -> Arc<Self> {
-        let mut state = State::new(loaded.store_id, policy.host.clone(), hands.guests());
+        let mut state = State::new(loaded.store_id, policy.host.clone(), kernel.guests());
         state.open.tolerated = !policy.require_host_closed;
         state.resync(links, at);
         let (lost, news) = rollback::detect(&state, &loaded);
@@ -218,7 +218,7 @@ impl Manager {
             policy: RwLock::new(Arc::new(policy)),
             store,
             store_id: loaded.store_id,
-            hands,
+            kernel,
             events: Events::new(next_event),
             events_reserved: Arc::new(AtomicU64::new(next_event)),
             next_index: AtomicU32::new(rand::random_range(FIRST_INDEX..0x4000_0000u32)),
@@ -562,11 +562,11 @@ fn first_phase(port: &Port) -> Phase {
 impl Manager {
     /// Carries a plan out and waits for its end.
     async fn carry_out(&self, plan: Plan) -> Result<Done, Error> {
-        answered(self.hands.run(plan)?).await?.map_err(|failed| Error::Kernel(failed.error))
+        answered(self.kernel.run(plan)?).await?.map_err(|failed| Error::Kernel(failed.error))
     }
 
     /// Takes in what a finished plan saw.
-    fn take_in_links(&self, state: &mut State, links: Vec<LinkSeen>, at: Option<Instant>) {
+    fn take_in_links(&self, state: &mut State, links: Vec<LinkState>, at: Option<Instant>) {
         let at = at.unwrap_or_else(Instant::now);
         links.into_iter().for_each(|link| _ = state.seen(link, at));
     }

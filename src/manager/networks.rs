@@ -11,7 +11,7 @@ use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
 use crate::model::memory::Made;
 use crate::model::subnet::NewSubnet;
 use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
-use crate::plan::{Kind, LinkSeen, Op, Plan, PlanError, Reason, Step, Want, carried, plan};
+use crate::plan::{Desired, Kind, LinkState, Op, Plan, PlanError, Reason, Step, carried, plan};
 use crate::store::{Change, Purpose};
 
 use super::repair::claim_port;
@@ -109,7 +109,7 @@ impl Manager {
         Ok(link.mtu)
     }
 
-    async fn allow_bridge(&self, name: &LinkName, link: &LinkSeen) -> Result<(), Error> {
+    async fn allow_bridge(&self, name: &LinkName, link: &LinkState) -> Result<(), Error> {
         let refuse = |why: &str| Err(Error::BridgeNotAllowed { bridge: name.to_string(), why: why.to_owned() });
         if link.made_by_nicd() {
             return refuse("nicd made it for another network");
@@ -118,7 +118,7 @@ impl Manager {
             BridgeRule::Allowed => Ok(()),
             BridgeRule::Refused => refuse("links.allowed_bridges does not name it"),
             BridgeRule::UnlessUplink => {
-                let routes = answered(self.hands.broad_routes()?).await?.map_err(Error::Kernel)?;
+                let routes = answered(self.kernel.broad_routes()?).await?.map_err(Error::Kernel)?;
                 match carried(&routes, link.index, &self.lock().have) {
                     Some(carried) => refuse(&format!("{carried}; name it in links.allowed_bridges to allow it")),
                     None => Ok(()),
@@ -233,7 +233,7 @@ impl Manager {
     /// The attached ports of a network whose MTU changes, as they are to be recorded.
     fn resized(&self, state: &State, network: &Network) -> Result<Vec<Port>, Error> {
         let bridge = network.bridge.as_ref().and_then(|name| state.have.named(name.as_str()));
-        let most = |bridge: &LinkSeen| state.have.bridge_mtu(bridge, network.mtu);
+        let most = |bridge: &LinkState| state.have.bridge_mtu(bridge, network.mtu);
         if let Some(bridge) = bridge.filter(|bridge| network.mtu > most(bridge)) {
             let (mtu, bridge_mtu) = (network.mtu, most(bridge));
             return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.name.clone(), bridge_mtu }.into());
@@ -272,7 +272,7 @@ impl Manager {
             if !entry.ports.is_empty() {
                 return Err(Error::NetworkInUse { network: id, ports: entry.ports.len() });
             }
-            let want = Want { absent_bridges: vec![id], ..Want::default() };
+            let want = Desired { absent_bridges: vec![id], ..Desired::default() };
             let mut plan = plan(Reason::Change, &want, &state.have)?;
             // Somebody else may have deleted the bridge; from Linux 6.16 on what closed it stays.
             if plan.steps.is_empty() && entry.record.bridge.is_none() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::NetworkId;
-use crate::plan::LinkSeen;
+use crate::plan::LinkState;
 use crate::plan::diff::vlan_remedy;
 
 use super::state::State;
@@ -24,8 +24,8 @@ pub(super) fn is_deaf(state: &State) -> bool {
 }
 
 /// The networks' bridges whose frames the host's packet filter drops.
-pub(super) fn filtered(state: &State) -> impl Iterator<Item = &LinkSeen> {
-    let used = |bridge: &&LinkSeen| {
+pub(super) fn filtered(state: &State) -> impl Iterator<Item = &LinkState> {
+    let used = |bridge: &&LinkState| {
         let agents = || state.have.ours(bridge) && bridge.marks().any(|mark| state.networks.contains_key(&NetworkId(mark)));
         state.bridges.contains_key(&bridge.name) || agents()
     };

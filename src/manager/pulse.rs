@@ -94,7 +94,7 @@ impl Manager {
 
     /// Looks what the host lacks, for health and its events.
     pub async fn look_for_lacks(self: &Arc<Self>) {
-        let Ok(asked) = self.hands.lacks() else { return };
+        let Ok(asked) = self.kernel.lacks() else { return };
         if let Ok(mut lacks) = answered(asked).await {
             let mut state = self.lock();
             // What is tolerated is no lack.

@@ -13,7 +13,7 @@ use crate::kernel::{NetnsError, Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::diff::{Bridge, Device, drift};
 use crate::plan::facts::first_unmet;
-use crate::plan::{BridgeMade, BridgeWant, Facet, Op, Plan, PlanError, PortWant, Reason, Step, Switch, Want, plan};
+use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, Op, Plan, PlanError, Reason, Step, Switch, plan};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
@@ -183,7 +183,7 @@ impl Manager {
     /// Waits until a path answers, if it does so soon, before anything is held that others wait for.
     pub(super) async fn wait_for_path(&self, path: &Path) -> Result<(), Error> {
         let hangs = || Error::Netns(NetnsError::Hanging(path.display().to_string()));
-        let answer = self.hands.path_answers(path).ok_or_else(hangs)?;
+        let answer = self.kernel.path_answers(path).ok_or_else(hangs)?;
         // What it answers is found out by who enters.
         timeout(PATH_WAIT, answer).await.map(|_| ()).map_err(|_| hangs())
     }
@@ -214,7 +214,7 @@ impl Manager {
             entry.looked = Some(Instant::now());
             name
         };
-        match answered(self.hands.look(name.clone())?).await?.map_err(Error::Kernel)? {
+        match answered(self.kernel.look(name.clone())?).await?.map_err(Error::Kernel)? {
             Some(notice) => self.take_in(notice),
             None if self.lock().have.named(name.as_str()).is_some() => self.look_at_everything().await?,
             None => {}
@@ -251,7 +251,7 @@ impl Manager {
 
     /// Carries a plan out whose intent is durable.
     async fn carry_out_durable(&self, plan: Plan) -> Result<Done, Failed> {
-        match answered(self.hands.run(plan).map_err(Error::from)?).await? {
+        match answered(self.kernel.run(plan).map_err(Error::from)?).await? {
             Ok(done) => Ok(done),
             Err(failed) => Err(undone(failed, true).await),
         }
@@ -259,7 +259,7 @@ impl Manager {
 
     /// Carries a plan out beside the commit of its intent: what ends with the process is done meanwhile, the rest behind it.
     async fn carry_out_beside(&self, plan: Plan, changes: Vec<Change>, purpose: Purpose) -> Result<Done, Failed> {
-        let prepared = self.hands.prepare(plan).map_err(Error::from)?;
+        let prepared = self.kernel.prepare(plan).map_err(Error::from)?;
         let commit = async {
             let began = Instant::now();
             let stored = self.store.commit(changes, purpose).await;
@@ -273,12 +273,12 @@ impl Manager {
         match (prepared.map_err(stopped)?, stored) {
             (Err(failed), _) => Err(undone(failed, recorded).await),
             (Ok(prepared), Err(error)) => {
-                let undone = self.hands.undo(prepared).map_err(|refused| stopped(refused.into()))?;
+                let undone = self.kernel.undo(prepared).map_err(|refused| stopped(refused.into()))?;
                 let undone = undone.await.unwrap_or(Undone::Clean);
                 Err(Failed { error: Error::Store(error), undone, recorded })
             }
             (Ok(prepared), Ok(())) => {
-                let done = self.hands.finish(prepared).map_err(|refused| stopped(refused.into()))?;
+                let done = self.kernel.finish(prepared).map_err(|refused| stopped(refused.into()))?;
                 match answered(done).await.map_err(stopped)? {
                     Ok(done) => Ok(done),
                     Err(failed) => Err(undone(failed, recorded).await),
@@ -295,8 +295,8 @@ impl Manager {
     /// The same for a record that may not be one yet.
     pub(super) fn plan_record(&self, state: &State, record: &Port, reason: Reason) -> Result<Plan, Error> {
         let network = &state.network(record.network_id)?.record;
-        let mut bridge = state.bridge_want(network);
-        let mut want = state.port_want(record, self.store_id).ok_or(Error::NoSuchPort(record.id))?;
+        let mut bridge = state.desired_bridge(network);
+        let mut want = state.desired_port(record, self.store_id).ok_or(Error::NoSuchPort(record.id))?;
         // An ifindex is drawn for what is made, and for nothing else.
         let makes_bridge = Bridge::find(&bridge, &state.have).is_none();
         if Device::find(&want, &bridge, &state.have).is_none_or(|device| device.is_replaced()) {
@@ -307,7 +307,7 @@ impl Manager {
         {
             *index = self.fresh_index();
         }
-        let want = Want { bridges: vec![bridge], ports: vec![want], ..Want::default() };
+        let want = Desired { bridges: vec![bridge], ports: vec![want], ..Desired::default() };
         Ok(plan(reason, &want, &state.have)?)
     }
 
@@ -372,7 +372,7 @@ impl Manager {
                 let Some(commit) = entry.record.binding.as_ref().map(|binding| binding.commit) else { return };
                 let server = entry.record.attached_to().and_then(|id| state.servers.get(&id));
                 match server.map(|server| (&server.record.guest, server.record.pin)) {
-                    Some((Guest::Netns { path }, Some(pin))) => (commit, self.hands.guest_device(port, path.clone(), pin)),
+                    Some((Guest::Netns { path }, Some(pin))) => (commit, self.kernel.guest_device(port, path.clone(), pin)),
                     _ => return,
                 }
             };
@@ -396,7 +396,7 @@ impl Manager {
         if error.trouble == Trouble::Hanging {
             state.hung = Some(Instant::now());
             // From now on it is known here for as long as it hangs.
-            let _ = server.map(|server| self.hands.path_answers(netns_path(&state, server).as_ref()));
+            let _ = server.map(|server| self.kernel.path_answers(netns_path(&state, server).as_ref()));
         }
         let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
         match (error.trouble, server) {
@@ -423,7 +423,7 @@ impl Manager {
             let state = self.lock();
             netns_path(&state, server)
         };
-        let found = match answered(self.hands.inspect(path.clone().into())?).await? {
+        let found = match answered(self.kernel.inspect(path.clone().into())?).await? {
             Ok(found) => found,
             Err(error) if error.trouble() == Trouble::Namespace => return Ok(false),
             // Whether there is one is not known.
@@ -458,7 +458,7 @@ impl Manager {
             state.servers.get(&server).and_then(|entry| entry.record.pin).filter(|pinned| same_path && *pinned != found)
         };
         let Some(pinned) = pinned else { return Ok(()) };
-        match answered(self.hands.lives(pinned)?).await?? {
+        match answered(self.kernel.lives(pinned)?).await?? {
             true => Err(Error::NamespaceChanged { path: path.to_owned(), server }),
             false => Ok(()),
         }
@@ -472,7 +472,7 @@ impl Manager {
             return Ok(());
         }
         let at = Instant::now();
-        let links = answered(self.hands.observe()?).await?.map_err(Error::Kernel)?;
+        let links = answered(self.kernel.observe()?).await?.map_err(Error::Kernel)?;
         // As from the watch, whose own notices of what the dump shows come too late to be news.
         self.take_in(Notice::Resync { links, at });
         self.lock().dumped = Some(at);
@@ -634,10 +634,10 @@ impl Manager {
     }
 
     /// What a port that is attached wants of the kernel.
-    fn wants(&self, state: &State, port: PortId) -> Option<(PortWant, BridgeWant)> {
+    fn wants(&self, state: &State, port: PortId) -> Option<(DesiredPort, DesiredBridge)> {
         let record = &state.ports.get(&port)?.record;
         let network = &state.networks.get(&record.network_id)?.record;
-        Some((state.port_want(record, self.store_id)?, state.bridge_want(network)))
+        Some((state.desired_port(record, self.store_id)?, state.desired_bridge(network)))
     }
 
     /// The facets in which a port's device differs from what is wanted.
@@ -712,9 +712,9 @@ impl Manager {
     /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.
     pub(super) fn plan_bridge(&self, state: &State, network: NetworkId) -> Option<Plan> {
         state.have.own_bridge(network).or_else(|| state.have.unmarked_bridge(network))?;
-        let bridge = state.bridge_want(&state.networks.get(&network)?.record);
+        let bridge = state.desired_bridge(&state.networks.get(&network)?.record);
         let BridgeMade::ByAgent { .. } = bridge.made else { return None };
-        let plan = plan(Reason::Drift, &Want { bridges: vec![bridge], ..Want::default() }, &state.have).ok()?;
+        let plan = plan(Reason::Drift, &Desired { bridges: vec![bridge], ..Desired::default() }, &state.have).ok()?;
         (!plan.steps.is_empty()).then_some(plan)
     }
 

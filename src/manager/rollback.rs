@@ -5,7 +5,7 @@
 //! device is left as it is, its port (if there is one) is ERROR, and a client decides.
 
 use crate::model::{Happening, PortId, names};
-use crate::plan::LinkSeen;
+use crate::plan::LinkState;
 use crate::store::{Change, Loaded, LostCommits};
 
 use super::state::State;
@@ -70,6 +70,6 @@ pub(super) fn problem(state: &State) -> Option<Problem> {
     })
 }
 
-fn sealed(state: &State, link: &LinkSeen) -> Option<u64> {
+fn sealed(state: &State, link: &LinkState) -> Option<u64> {
     names::sealed(link.alias.as_deref()?, state.store_id)
 }

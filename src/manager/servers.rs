@@ -74,7 +74,7 @@ impl Manager {
         if self.paths_hang() {
             self.wait_for_path(&path).await?;
         }
-        let found = answered(self.hands.inspect(path)?).await?;
+        let found = answered(self.kernel.inspect(path)?).await?;
         if let Err(NetnsError::Hanging(_)) = &found {
             self.lock().hung = Some(Instant::now());
         }

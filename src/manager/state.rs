@@ -16,7 +16,9 @@ use crate::model::{
     FixedIp, Guest, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet, SubnetId,
     TapMake,
 };
-use crate::plan::{Address, BridgeMade, BridgeWant, GuestSettings, Have, LinkSeen, NicWant, PortWant, Route, Speaks};
+use crate::plan::{
+    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks,
+};
 
 use crate::store::{Holder, LostCommits, StoreError};
 
@@ -70,7 +72,7 @@ pub(super) struct State {
     pub guests: GuestMacs,
     addresses: HashMap<(NetworkId, IpAddr), PortId>,
     phases: [usize; 6],
-    pub have: Have,
+    pub have: Observed,
     /// When each link was last looked at, also those in `graves`.
     looked: HashMap<u32, Instant>,
     /// The last links that went, so that an older look does not bring one back.
@@ -206,7 +208,7 @@ impl Drop for Claim {
 impl State {
     /// Nothing known yet, of a store with this id on the host of this name, whose looks go by these MACs.
     pub fn new(store_id: uuid::Uuid, host: String, guests: GuestMacs) -> Self {
-        Self { store_id, host, guests, have: Have::default().seen_by(store_id), ..Self::default() }
+        Self { store_id, host, guests, have: Observed::default().seen_by(store_id), ..Self::default() }
     }
 
     /// Takes in a network.
@@ -570,7 +572,7 @@ impl State {
     }
 
     /// A network's bridge as the planner wants it, without an index for one that is to be made.
-    pub fn bridge_want(&self, network: &Network) -> BridgeWant {
+    pub fn desired_bridge(&self, network: &Network) -> DesiredBridge {
         let made = match &network.bridge {
             Some(name) => BridgeMade::Existing { name: name.clone() },
             None => BridgeMade::ByAgent {
@@ -581,7 +583,7 @@ impl State {
                 close: !self.open.may_stay(network.id),
             },
         };
-        BridgeWant { network: network.id, made }
+        DesiredBridge { network: network.id, made }
     }
 
     /// The name of a network's bridge, as far as there is one.
@@ -596,22 +598,22 @@ impl State {
 
     /// An attached port as the planner wants it, without an index for a device that is to be made; none when its record does not
     /// bind it to anything known.
-    pub fn port_want(&self, port: &Port, store: uuid::Uuid) -> Option<PortWant> {
+    pub fn desired_port(&self, port: &Port, store: uuid::Uuid) -> Option<DesiredPort> {
         let binding = port.binding.as_ref()?;
         let server = &self.servers.get(&binding.server_id)?.record;
         let network = &self.networks.get(&port.network_id)?.record;
         let nic = match &server.guest {
             Guest::Vm { .. } => {
                 let TapMake { queues, owner } = binding.tap?;
-                NicWant::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
+                DesiredNic::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
             }
-            Guest::Netns { path } => NicWant::Veth {
+            Guest::Netns { path } => DesiredNic::Veth {
                 netns: path.clone(),
                 pin: server.pin?,
                 guest: self.guest_settings(port, network, binding.ordinal),
             },
         };
-        Some(PortWant {
+        Some(DesiredPort {
             id: port.id,
             network: port.network_id,
             index: 0,
@@ -674,7 +676,7 @@ impl State {
     }
 
     /// Takes in what a look showed, unless a newer look is known; whether it was taken in.
-    pub fn seen(&mut self, link: LinkSeen, at: Instant) -> bool {
+    pub fn seen(&mut self, link: LinkState, at: Instant) -> bool {
         if self.looked_since(link.index, at) {
             return false;
         }
@@ -694,7 +696,7 @@ impl State {
     }
 
     /// Takes in that a link is gone; what was known of it, unless a newer look is known.
-    pub fn gone(&mut self, index: u32, at: Instant) -> Option<LinkSeen> {
+    pub fn gone(&mut self, index: u32, at: Instant) -> Option<LinkState> {
         if self.looked_since(index, at) {
             return None;
         }
@@ -711,7 +713,7 @@ impl State {
     }
 
     /// Puts a complete dump in place of all that was known before it began.
-    pub fn resync(&mut self, links: Vec<LinkSeen>, at: Instant) {
+    pub fn resync(&mut self, links: Vec<LinkState>, at: Instant) {
         let dumped: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
         let missing: Vec<u32> = self.have.iter().map(|link| link.index).filter(|index| !dumped.contains(index)).collect();
         for index in missing {

@@ -45,7 +45,7 @@ impl Manager {
         let Tap { queues, vnet_hdr, owner } = self.tap_of(port)?;
         let later = |error: Error| NotOpened::Later(error.to_string());
         let answer = self
-            .hands
+            .kernel
             .open_tap(port, TapUse { queues, vnet_hdr, owner, store: self.store_id })
             .map_err(|refused| later(refused.into()))?;
         answered(answer).await.map_err(later)?.map_err(|error| match error.trouble {

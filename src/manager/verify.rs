@@ -150,7 +150,7 @@ impl Manager {
         for entry in state.networks.values().filter(|entry| !entry.claim.taken()) {
             let needed = entry.ports.iter().filter_map(|port| state.ports.get(port)).any(stands);
             if needed || state.have.own_bridge(entry.record.id).is_some() {
-                found.deviations.extend(verify::of_bridge(&state.bridge_want(&entry.record), &state.have));
+                found.deviations.extend(verify::of_bridge(&state.desired_bridge(&entry.record), &state.have));
             }
         }
         found.deviations.extend(leftovers(state, state.store_id).iter().map(|leftover| leftover.deviation()));
@@ -172,9 +172,9 @@ impl Manager {
             return;
         }
         let Some(network) = state.networks.get(&entry.record.network_id) else { return };
-        let Some(want) = state.port_want(&entry.record, self.store_id) else { return };
+        let Some(want) = state.desired_port(&entry.record, self.store_id) else { return };
         *found.checked.entry("devices").or_default() += 1;
-        found.deviations.extend(verify::of_port(&want, &state.bridge_want(&network.record), &state.have));
+        found.deviations.extend(verify::of_port(&want, &state.desired_bridge(&network.record), &state.have));
         let (readiness, why) = self.readiness(state, entry.record.id);
         if entry.phase == Phase::Active && readiness != Readiness::Ready {
             let why = why.map_or("not ready", |why| why.reason);

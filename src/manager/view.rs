@@ -232,8 +232,8 @@ impl Manager {
             told.push(fact(FactName::Namespace, false, why));
         }
         let network = &state.network(entry.record.network_id)?.record;
-        if let Some(want) = state.port_want(&entry.record, self.store_id) {
-            told.extend(facts(&want, &state.bridge_want(network), &state.have));
+        if let Some(want) = state.desired_port(&entry.record, self.store_id) {
+            told.extend(facts(&want, &state.desired_bridge(network), &state.have));
             if let Some(built) = told.iter_mut().find(|fact| fact.fact == FactName::Built && !entry.refused.is_empty()) {
                 built.detail = format!("{}; the guest's kernel refused {}", built.detail, entry.refused.join("; "));
             }
@@ -244,7 +244,7 @@ impl Manager {
     /// Everything that is counted, and how things stand, as Prometheus' text. What health says is what stands here.
     pub fn metrics(&self) -> String {
         let health = self.health();
-        let queues = self.hands.waiting().into_iter().chain([("store", self.store.waiting())]).collect();
+        let queues = self.kernel.waiting().into_iter().chain([("store", self.store.waiting())]).collect();
         meters().text(&Standing {
             uptime: self.started.elapsed(),
             ports: health.ports.into_iter().collect(),

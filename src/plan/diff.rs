@@ -2,7 +2,7 @@
 //! a status, the deviations that a verification lists and the counters of drift all read it.
 //!
 //! A property is compared in one place, its rule in [`device`] or [`bridge`]: when it differs, in which words that is told, which
-//! fact it breaks, as what its drift is counted, and what is set to bring it back. A new property is a field of [`LinkSeen`], read
+//! fact it breaks, as what its drift is counted, and what is set to bring it back. A new property is a field of [`LinkState`], read
 //! by the kernel room, and a rule here.
 
 mod bridge;
@@ -17,8 +17,8 @@ pub use device::{Device, drift};
 pub(super) use words::up;
 pub use words::vlan_remedy;
 
-use super::have::{Have, LinkSeen};
-use super::want::{BridgeMade, BridgeWant};
+use super::desired::{BridgeMade, DesiredBridge};
+use super::observed::{LinkState, Observed};
 
 /// Something about a device that can be right or wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Facet {
 type Pair = (String, String);
 
 /// The MTU in bytes that the ports of a bridge are to have; none where the bridge is not there and not nicd's to make.
-pub(in crate::plan) fn home_mtu(bridge: &BridgeWant, home: Option<&LinkSeen>, wanted: u32, have: &Have) -> Option<u32> {
+pub(in crate::plan) fn home_mtu(bridge: &DesiredBridge, home: Option<&LinkState>, wanted: u32, have: &Observed) -> Option<u32> {
     match &bridge.made {
         BridgeMade::ByAgent { mtu, .. } => Some(*mtu),
         BridgeMade::Existing { .. } => home.map(|home| have.bridge_mtu(home, wanted)),

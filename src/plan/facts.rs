@@ -2,9 +2,9 @@
 
 use serde::{Serialize, Serializer};
 
+use super::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort};
 use super::diff::{Device, Property, up};
-use super::have::{Have, LinkSeen};
-use super::want::{BridgeMade, BridgeWant, NicWant, PortWant};
+use super::observed::{LinkState, Observed};
 
 /// One fact that ACTIVE depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -95,7 +95,7 @@ impl Serialize for FactName {
 }
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
-pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<FactName> {
+pub fn first_unmet(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Option<FactName> {
     const ORDER: [FactName; 9] = [
         FactName::Bridge,
         FactName::HostClosed,
@@ -114,7 +114,7 @@ pub fn first_unmet(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Option<
 }
 
 /// Every fact about a port, with what was seen.
-pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
+pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec<Fact> {
     let Some(device) = Device::find(port, bridge, have).filter(|device| device.marked) else {
         let detail = match have.in_place_of_device(port.id) {
             Some(link) => format!("{} carries the altname nicd-{} and was not made by this nicd", link.name, port.id),
@@ -135,14 +135,14 @@ pub fn facts(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Fact> {
     };
     let alias = link.alias.as_deref().unwrap_or("not set");
     let built = || match &port.nic {
-        NicWant::Tap { .. } => format!("alias is {alias}"),
-        NicWant::Veth { guest, .. } => format!("alias is {alias}; {} addresses in the guest", guest.addresses.len()),
+        DesiredNic::Tap { .. } => format!("alias is {alias}"),
+        DesiredNic::Veth { guest, .. } => format!("alias is {alias}; {} addresses in the guest", guest.addresses.len()),
     };
     let carrier = || match (&port.nic, link.lower_up) {
-        (NicWant::Tap { .. }, true) => "a process holds the tap open".to_owned(),
-        (NicWant::Tap { .. }, false) => "no process holds the tap open".to_owned(),
-        (NicWant::Veth { .. }, true) => "the guest's end is up".to_owned(),
-        (NicWant::Veth { .. }, false) => "the guest's end is down".to_owned(),
+        (DesiredNic::Tap { .. }, true) => "a process holds the tap open".to_owned(),
+        (DesiredNic::Tap { .. }, false) => "no process holds the tap open".to_owned(),
+        (DesiredNic::Veth { .. }, true) => "the guest's end is up".to_owned(),
+        (DesiredNic::Veth { .. }, false) => "the guest's end is down".to_owned(),
     };
     let forwarding = || match forwards(link) {
         true => "the bridge port forwards".to_owned(),
@@ -181,6 +181,6 @@ fn holds(fact: FactName, device: &Device<'_>) -> bool {
     decided && !device.breaks(fact)
 }
 
-fn forwards(link: &LinkSeen) -> bool {
+fn forwards(link: &LinkState) -> bool {
     link.bridge_port.is_some_and(|port| port.forwarding)
 }

@@ -1,34 +1,34 @@
 //! What is wanted and what is there become an ordered list of steps, each with its undo.
 //!
 //! ```text
-//!   Want ──┐                   ┌──► plan() ──► Plan = [Step { op, undo }] ──► exec
-//!          ├──► diff: rules ───┼──► facts: what ACTIVE rests on
-//!   Have ──┘                   ├──► verify: deviations
-//!                              └──► drift: what somebody keeps changing
+//!   Desired ───┐                   ┌──► plan() ──► Plan = [Step { op, undo }] ──► exec
+//!              ├──► diff: rules ───┼──► facts: what ACTIVE rests on
+//!   Observed ──┘                   ├──► verify: deviations
+//!                                  └──► drift: what somebody keeps changing
 //! ```
 //!
 //! Pure and deterministic: no clock, no randomness, no I/O; an ifindex for a new link is part of the want. A plan leaves
 //! no choice for later, is compared whole in tests, and planning again after applying gives the empty plan. No op here
-//! can touch a link that is not ours ([`LinkSeen::owner`]), but for the one a step before has just made.
+//! can touch a link that is not ours ([`LinkState::owner`]), but for the one a step before has just made.
 
+pub mod desired;
 pub mod diff;
 pub mod facts;
 pub mod forward;
-pub mod have;
+pub mod observed;
 pub mod op;
 mod planner;
 mod uplink;
 pub mod verify;
-pub mod want;
 
+pub use desired::{AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 pub use diff::Facet;
 pub use facts::{Fact, facts};
-pub use have::{
-    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, Have, HostAddress, HostUse, Kind, LinkSeen, NEARLY_FULL, NfCall, Owner,
-    PortVlan, ROOM_AGAIN, TapSeen, Traces,
+pub use observed::{
+    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall, Observed,
+    Owner, PortVlan, ROOM_AGAIN, TapSeen, Traces,
 };
 pub use op::{Address, At, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
 pub use uplink::{BROAD, BroadRoute, carried};
 pub use verify::Deviation;
-pub use want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Speaks, Want};

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
-use super::have::BridgeExtras;
+use super::observed::BridgeExtras;
 
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

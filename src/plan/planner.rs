@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
+use super::desired::{AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort};
 use super::diff::{Bridge, BridgeSettings, Device, Property, home_mtu};
-use super::have::{BRIDGE_PORTS, Have, Kind, LinkSeen, Owner, Traces};
+use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner, Traces};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
-use super::want::{AbsentPort, BridgeMade, BridgeWant, NicWant, PortWant, Want};
 
 /// Why nothing can be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +63,7 @@ pub struct NotOurs {
 }
 
 impl NotOurs {
-    fn of(link: &LinkSeen, altname: String, store: Uuid) -> Self {
+    fn of(link: &LinkState, altname: String, store: Uuid) -> Self {
         let store = match link.owner(store) {
             Owner::OtherStore(other) => Some(other),
             Owner::Us | Owner::Stranger => None,
@@ -98,7 +98,7 @@ impl fmt::Display for NotOurs {
 ///
 /// # Errors
 /// When the kernel could not be brought there at all; nothing has been done then.
-pub fn plan(reason: Reason, want: &Want, have: &Have) -> Result<Plan, PlanError> {
+pub fn plan(reason: Reason, want: &Desired, have: &Observed) -> Result<Plan, PlanError> {
     let mut planner = Planner { have, want, named: BTreeSet::new(), steps: Vec::new() };
     for bridge in sorted(&want.bridges, |bridge| bridge.network) {
         planner.bridge(bridge)?;
@@ -116,8 +116,8 @@ pub fn plan(reason: Reason, want: &Want, have: &Have) -> Result<Plan, PlanError>
 }
 
 struct Planner<'a> {
-    have: &'a Have,
-    want: &'a Want,
+    have: &'a Observed,
+    want: &'a Desired,
     /// Names given to links this plan makes.
     named: BTreeSet<LinkName>,
     steps: Vec<Step>,
@@ -136,7 +136,7 @@ struct Home {
 }
 
 impl<'a> Planner<'a> {
-    fn bridge(&mut self, bridge: &BridgeWant) -> Result<(), PlanError> {
+    fn bridge(&mut self, bridge: &DesiredBridge) -> Result<(), PlanError> {
         let (BridgeMade::ByAgent { index, mac, mtu, alias, .. }, network) = (&bridge.made, bridge.network) else { return Ok(()) };
         if let Some(link) = self.have.in_place_of_bridge(network) {
             return Err(PlanError::NotOurs(NotOurs::of(link, names::network_altname(network), self.have.store())));
@@ -184,12 +184,12 @@ impl<'a> Planner<'a> {
     }
 
     /// A network's bridge that lost its altname gets it back.
-    fn mark_bridge_again(&mut self, network: NetworkId, seen: &LinkSeen) {
+    fn mark_bridge_again(&mut self, network: NetworkId, seen: &LinkState) {
         let alias = names::bridge_tag(self.have.store(), network);
         self.step(Op::MarkBridgeAgain { network, index: seen.index, alias }, None);
     }
 
-    fn port(&mut self, port: &PortWant) -> Result<(), PlanError> {
+    fn port(&mut self, port: &DesiredPort) -> Result<(), PlanError> {
         if let Some(link) = self.have.in_place_of_device(port.id) {
             return Err(PlanError::NotOurs(NotOurs::of(link, names::port_altname(port.id), self.have.store())));
         }
@@ -227,7 +227,7 @@ impl<'a> Planner<'a> {
     /// A port that is cut off: nothing is built for it, and its device is down and in no bridge. Down alone is not enough: a
     /// port that is down still takes the entry of a guest whose MAC it is given (`br_fdb_change_mac_address`,
     /// net/bridge/br_fdb.c). Nothing takes this back: what failed is to fail on this side.
-    fn cut_off(&mut self, port: PortId, seen: &LinkSeen) {
+    fn cut_off(&mut self, port: PortId, seen: &LinkState) {
         if seen.master.is_some() {
             self.step(Op::Unbind { port }, None);
         }
@@ -242,7 +242,7 @@ impl<'a> Planner<'a> {
         self.step(Op::MarkAgain { port, index, alias }, None);
     }
 
-    fn home(&self, port: &PortWant, bridge: &BridgeWant) -> Result<Home, PlanError> {
+    fn home(&self, port: &DesiredPort, bridge: &DesiredBridge) -> Result<Home, PlanError> {
         let seen = Bridge::find(bridge, self.have).map(|bridge| bridge.link);
         let (index, name) = match (seen, &bridge.made) {
             (Some(seen), BridgeMade::Existing { .. }) if seen.kind != Kind::Bridge => {
@@ -258,7 +258,7 @@ impl<'a> Planner<'a> {
 
     /// Everything about a device that is not there yet. The steps up to the first that outlives the process need no
     /// durable record.
-    fn build(&mut self, port: &PortWant, home: &Home) -> Result<(), PlanError> {
+    fn build(&mut self, port: &DesiredPort, home: &Home) -> Result<(), PlanError> {
         self.free_index(port.index)?;
         let id = port.id;
         let name = self.free_name(|choice| names::port_device(id, choice))?;
@@ -278,7 +278,7 @@ impl<'a> Planner<'a> {
             seal: Some(seal_of(port)),
         };
         match &port.nic {
-            NicWant::Tap { queues, vnet_hdr, owner } => {
+            DesiredNic::Tap { queues, vnet_hdr, owner } => {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
@@ -292,7 +292,7 @@ impl<'a> Planner<'a> {
                     self.seal(port);
                 }
             }
-            NicWant::Veth { netns, pin, guest } => {
+            DesiredNic::Veth { netns, pin, guest } => {
                 let create = Op::CreateVeth {
                     port: id,
                     index: port.index,
@@ -332,7 +332,7 @@ impl<'a> Planner<'a> {
             self.step(Op::Configure { port: id, at: At::Altname, settings }, undo);
         }
         if device.differs(Property::Alias) {
-            if let NicWant::Veth { netns, pin, guest } = &port.nic {
+            if let DesiredNic::Veth { netns, pin, guest } = &port.nic {
                 let (netns, settings) = (netns.clone(), guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, settings }, None);
             }
@@ -344,7 +344,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Seals a device that is in its bridge: with its learning off, which a device in none is refused.
-    fn seal(&mut self, port: &PortWant) {
+    fn seal(&mut self, port: &DesiredPort) {
         let settings = LinkSettings { learning: Some(false), seal: Some(seal_of(port)), ..LinkSettings::default() };
         self.step(Op::Configure { port: port.id, at: At::Altname, settings }, None);
     }
@@ -425,7 +425,7 @@ fn v6_returns(before: u32, after: u32) -> bool {
     before < V6_MTU && after >= V6_MTU
 }
 
-fn seal_of(port: &PortWant) -> Seal {
+fn seal_of(port: &DesiredPort) -> Seal {
     Seal { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::have::{Have, Kind};
+use super::observed::{Kind, Observed};
 
 /// Routes with a longer prefix than this are not looked at.
 pub const BROAD: u8 = 8;
@@ -63,7 +63,7 @@ fn world(v6: bool) -> std::ops::Range<u8> {
 
 /// How a bridge carries one of the host's default routes; none when it carries none. Routes of a link in all tables count
 /// together, so a default route that is split into parts is one.
-pub fn carried(routes: &[BroadRoute], bridge: u32, have: &Have) -> Option<Carried> {
+pub fn carried(routes: &[BroadRoute], bridge: u32, have: &Observed) -> Option<Carried> {
     let mut reached: BTreeMap<(u32, bool), BTreeSet<u8>> = BTreeMap::new();
     for route in routes {
         reached.entry((route.link, route.v6)).or_default().extend(route.octets());
@@ -79,7 +79,7 @@ pub fn carried(routes: &[BroadRoute], bridge: u32, have: &Have) -> Option<Carrie
 
 /// Whether frames that the host sends by a link go through a bridge: the link is the bridge, is above it (a VLAN, a macvlan), has
 /// such a link in it (a bond, a VRF), or is a veth whose other end is in it.
-fn leads_through(have: &Have, link: u32, bridge: u32) -> bool {
+fn leads_through(have: &Observed, link: u32, bridge: u32) -> bool {
     let (mut seen, mut next) = (BTreeSet::new(), vec![link]);
     while let Some(index) = next.pop() {
         if index == bridge {
@@ -98,18 +98,18 @@ fn leads_through(have: &Have, link: u32, bridge: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::have::LinkSeen;
+    use super::super::observed::LinkState;
     use super::*;
 
     const BRIDGE: u32 = 10;
 
-    fn host(others: &[LinkSeen]) -> Have {
-        let bridge = LinkSeen::bare(BRIDGE, "brx", Kind::Bridge);
-        Have::from([&[bridge], others].concat())
+    fn host(others: &[LinkState]) -> Observed {
+        let bridge = LinkState::bare(BRIDGE, "brx", Kind::Bridge);
+        Observed::from([&[bridge], others].concat())
     }
 
-    fn over(index: u32, name: &str, lower: u32) -> LinkSeen {
-        LinkSeen { lower: Some(lower), ..LinkSeen::bare(index, name, Kind::Other) }
+    fn over(index: u32, name: &str, lower: u32) -> LinkState {
+        LinkState { lower: Some(lower), ..LinkState::bare(index, name, Kind::Other) }
     }
 
     fn v4(link: u32, table: u32, first_octet: u8, length: u8) -> BroadRoute {
@@ -120,7 +120,7 @@ mod tests {
         BroadRoute { link, table: 254, v6: true, first_octet, length }
     }
 
-    fn by(routes: &[BroadRoute], others: &[LinkSeen]) -> Option<(String, u32)> {
+    fn by(routes: &[BroadRoute], others: &[LinkState]) -> Option<(String, u32)> {
         carried(routes, BRIDGE, &host(others)).map(|carried| (carried.by, carried.table))
     }
 
@@ -128,7 +128,7 @@ mod tests {
     fn any_table_counts_and_is_named() {
         assert_eq!(by(&[v4(BRIDGE, 100, 0, 0)], &[]), Some(("brx".into(), 100)));
         assert_eq!(by(&[v4(BRIDGE, 100, 0, 0), v4(BRIDGE, 254, 0, 0)], &[]), Some(("brx".into(), 254)));
-        assert_eq!(by(&[v4(3, 254, 0, 0)], &[LinkSeen::bare(3, "eth0", Kind::Other)]), None);
+        assert_eq!(by(&[v4(3, 254, 0, 0)], &[LinkState::bare(3, "eth0", Kind::Other)]), None);
     }
 
     #[test]
@@ -150,18 +150,18 @@ mod tests {
 
     #[test]
     fn links_above_the_bridge_count() {
-        let member = |index, name: &str, master| LinkSeen { master: Some(master), ..LinkSeen::bare(index, name, Kind::Other) };
+        let member = |index, name: &str, master| LinkState { master: Some(master), ..LinkState::bare(index, name, Kind::Other) };
         let vlan = over(20, "brx.5", BRIDGE);
         let route = |link| [v4(link, 254, 0, 0)];
         assert_eq!(by(&route(20), std::slice::from_ref(&vlan)), Some(("brx.5".into(), 254)));
         assert!(by(&route(21), &[vlan.clone(), over(21, "mac0", 20)]).is_some(), "a macvlan on a VLAN");
-        let bonded = LinkSeen { master: Some(22), ..vlan };
-        assert!(by(&route(22), &[bonded, LinkSeen::bare(22, "bond0", Kind::Other)]).is_some());
-        let in_vrf = LinkSeen { master: Some(30), ..LinkSeen::bare(BRIDGE, "brx", Kind::Bridge) };
-        let vrf = Have::from(vec![in_vrf, LinkSeen::bare(30, "vrf0", Kind::Other)]);
+        let bonded = LinkState { master: Some(22), ..vlan };
+        assert!(by(&route(22), &[bonded, LinkState::bare(22, "bond0", Kind::Other)]).is_some());
+        let in_vrf = LinkState { master: Some(30), ..LinkState::bare(BRIDGE, "brx", Kind::Bridge) };
+        let vrf = Observed::from(vec![in_vrf, LinkState::bare(30, "vrf0", Kind::Other)]);
         assert!(carried(&route(30), BRIDGE, &vrf).is_some());
-        let veth = |index, name: &str, peer| LinkSeen { kind: Kind::Veth, ..over(index, name, peer) };
-        let plugged = LinkSeen { master: Some(BRIDGE), ..veth(41, "host0-br", 40) };
+        let veth = |index, name: &str, peer| LinkState { kind: Kind::Veth, ..over(index, name, peer) };
+        let plugged = LinkState { master: Some(BRIDGE), ..veth(41, "host0-br", 40) };
         assert!(by(&route(40), &[veth(40, "host0", 41), plugged]).is_some(), "a veth into the bridge");
         // Frames of a VLAN on the uplink do not go through the bridge that the uplink is in.
         assert_eq!(by(&route(50), &[member(49, "eth0", BRIDGE), over(50, "eth0.7", 49)]), None);

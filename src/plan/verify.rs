@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::model::{Mac, names};
 
+use super::desired::{BridgeMade, DesiredBridge, DesiredPort};
 use super::diff::{Bridge, Device};
-use super::have::{Have, Kind, LinkSeen};
-use super::want::{BridgeMade, BridgeWant, PortWant};
+use super::observed::{Kind, LinkState, Observed};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,7 +32,7 @@ impl Deviation {
 }
 
 /// What differs about the device of a port that is to be there.
-pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
+pub fn of_port(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec<Deviation> {
     let Some(device) = Device::find(port, bridge, have).filter(|device| device.marked) else {
         let want = format!("a {} with altname {}", port.nic.kind().as_str(), names::port_altname(port.id));
         let seen = instead(have.in_place_of_device(port.id));
@@ -47,7 +47,7 @@ pub fn of_port(port: &PortWant, bridge: &BridgeWant, have: &Have) -> Vec<Deviati
 }
 
 /// What differs about a network's bridge that is to be there; an operator's is only to be one.
-pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
+pub fn of_bridge(bridge: &DesiredBridge, have: &Observed) -> Vec<Deviation> {
     let object = format!("network {}", bridge.network);
     let found = match (Bridge::find(bridge, have).filter(|bridge| bridge.marked), &bridge.made) {
         (Some(found), _) => found,
@@ -66,10 +66,10 @@ pub fn of_bridge(bridge: &BridgeWant, have: &Have) -> Vec<Deviation> {
 }
 
 /// What is wrong among all links: two ports of a bridge with one MAC.
-pub fn of_links(have: &Have) -> Vec<Deviation> {
-    let ours = |link: &&LinkSeen| link.kind != Kind::Bridge && link.marks().next().is_some() && have.ours(link);
+pub fn of_links(have: &Observed) -> Vec<Deviation> {
+    let ours = |link: &&LinkState| link.kind != Kind::Bridge && link.marks().next().is_some() && have.ours(link);
     let mut found = Vec::new();
-    let mut first: BTreeMap<(u32, Mac), &LinkSeen> = BTreeMap::new();
+    let mut first: BTreeMap<(u32, Mac), &LinkState> = BTreeMap::new();
     for link in have.iter() {
         let Some(place) = link.master.zip(link.mac) else { continue };
         let other = *first.entry(place).or_insert(link);
@@ -82,7 +82,7 @@ pub fn of_links(have: &Have) -> Vec<Deviation> {
 }
 
 /// What is there under the altname of what is missing.
-fn instead(link: Option<&LinkSeen>) -> String {
+fn instead(link: Option<&LinkState>) -> String {
     link.map_or_else(|| "no such link".to_owned(), |link| format!("{}, which this nicd did not make", link.name))
 }
 
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::model::{NetworkId, Owner, PortId};
-    use crate::plan::{Address, FdbEntry, NicWant, TapSeen};
+    use crate::plan::{Address, DesiredNic, FdbEntry, TapSeen};
 
     const MAC: Mac = Mac([0xfa, 0x16, 0x3e, 1, 2, 3]);
 
@@ -100,10 +100,10 @@ mod tests {
         uuid::Uuid::from_u128(7)
     }
 
-    fn want() -> (PortWant, BridgeWant) {
-        let nic = NicWant::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() };
+    fn want() -> (DesiredPort, DesiredBridge) {
+        let nic = DesiredNic::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() };
         let (id, network) = (PortId(id()), NetworkId(uuid::Uuid::from_u128(8)));
-        let port = PortWant {
+        let port = DesiredPort {
             id,
             network,
             index: 0,
@@ -117,15 +117,15 @@ mod tests {
             seen: None,
             nic,
         };
-        (port, BridgeWant { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() } })
+        (port, DesiredBridge { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() } })
     }
 
-    fn link(index: u32, name: &str, kind: Kind) -> LinkSeen {
-        LinkSeen { up: true, lower_up: true, ..LinkSeen::bare(index, name, kind) }
+    fn link(index: u32, name: &str, kind: Kind) -> LinkState {
+        LinkState { up: true, lower_up: true, ..LinkState::bare(index, name, kind) }
     }
 
-    fn right() -> LinkSeen {
-        LinkSeen {
+    fn right() -> LinkState {
+        LinkState {
             altnames: vec![names::port_altname(PortId(id()))],
             alias: Some(names::seal(Uuid::nil(), 1)),
             mac: Some(MAC.host_side()),
@@ -135,9 +135,9 @@ mod tests {
         }
     }
 
-    fn found(device: Option<LinkSeen>) -> Vec<&'static str> {
+    fn found(device: Option<LinkState>) -> Vec<&'static str> {
         let (port, bridge) = want();
-        let have = Have::from([Some(link(3, "br0", Kind::Bridge)), device].into_iter().flatten().collect::<Vec<_>>());
+        let have = Observed::from([Some(link(3, "br0", Kind::Bridge)), device].into_iter().flatten().collect::<Vec<_>>());
         of_port(&port, &bridge, &have).into_iter().map(|deviation| deviation.kind).collect()
     }
 
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn everything_that_can_differ_is_told() {
         assert_eq!(found(None), ["device_missing"]);
-        let wrong = LinkSeen {
+        let wrong = LinkState {
             mac: None,
             mtu: 1400,
             master: None,
@@ -163,13 +163,13 @@ mod tests {
         };
         let as_link = ["bridge", "mac", "mtu", "alias", "up", "address_generation", "host_ipv4", "host_address"];
         assert_eq!(found(Some(wrong)), [as_link.as_slice(), &["persistent", "queues", "owner"]].concat());
-        assert_eq!(found(Some(LinkSeen { kind: Kind::Veth, ..right() })), ["kind"]);
+        assert_eq!(found(Some(LinkState { kind: Kind::Veth, ..right() })), ["kind"]);
     }
 
     #[test]
     fn an_entry_that_is_missing_or_can_be_moved_is_told_where_it_was_looked_for() {
         let entry = FdbEntry { mac: MAC, vlan: 0, sticky: true };
-        let with = |fdb| found(Some(LinkSeen { fdb, ..right() }));
+        let with = |fdb| found(Some(LinkState { fdb, ..right() }));
         assert!(with(Some(vec![entry])).is_empty() && with(None).is_empty());
         for wrong in [vec![], vec![FdbEntry { sticky: false, ..entry }], vec![FdbEntry { vlan: 7, ..entry }]] {
             assert_eq!(with(Some(wrong.clone())), ["fdb"], "{wrong:?}");
@@ -179,12 +179,12 @@ mod tests {
     #[test]
     fn a_shared_mac_is_told_of_ours_alone() {
         let shared = Mac([2, 0, 0, 0, 0, 1]);
-        let strangers = [4, 5].map(|index| LinkSeen { master: Some(3), mac: Some(shared), ..link(index, "x", Kind::Other) });
-        let kinds = |have: &Have| of_links(have).into_iter().map(|deviation| deviation.kind).collect::<Vec<_>>();
-        assert!(kinds(&Have::from(strangers.into_iter().chain([right()]).collect::<Vec<_>>())).is_empty());
-        let twin = LinkSeen { master: Some(3), mac: Some(MAC.host_side()), ..link(6, "y", Kind::Other) };
-        assert_eq!(kinds(&Have::from(vec![twin, right()])), ["duplicate_mac"]);
-        let elsewhere = LinkSeen { master: Some(4), mac: Some(MAC), ..link(6, "y", Kind::Other) };
-        assert!(kinds(&Have::from(vec![elsewhere, right()])).is_empty());
+        let strangers = [4, 5].map(|index| LinkState { master: Some(3), mac: Some(shared), ..link(index, "x", Kind::Other) });
+        let kinds = |have: &Observed| of_links(have).into_iter().map(|deviation| deviation.kind).collect::<Vec<_>>();
+        assert!(kinds(&Observed::from(strangers.into_iter().chain([right()]).collect::<Vec<_>>())).is_empty());
+        let twin = LinkState { master: Some(3), mac: Some(MAC.host_side()), ..link(6, "y", Kind::Other) };
+        assert_eq!(kinds(&Observed::from(vec![twin, right()])), ["duplicate_mac"]);
+        let elsewhere = LinkState { master: Some(4), mac: Some(MAC), ..link(6, "y", Kind::Other) };
+        assert!(kinds(&Observed::from(vec![elsewhere, right()])).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nicd::config::AllowedBridges;
 use nicd::events::{self, Reader};
 use nicd::kernel::fake::Fake;
-use nicd::kernel::hands::{self, Hands};
+use nicd::kernel::handle::{self, KernelHandle};
 use nicd::kernel::{Host, Kernel};
 use nicd::manager::{Context, Error, Manager, Policy, Pulse, Reply};
 use nicd::model::MacPrefix;
@@ -63,7 +63,7 @@ pub struct House {
     /// Where its points go wrong.
     pub board: Board,
     runtime: Option<Runtime>,
-    hands: Arc<dyn Hands>,
+    handle: Arc<dyn KernelHandle>,
     store: Store,
     threads: Vec<JoinHandle<()>>,
     ended: CancellationToken,
@@ -107,9 +107,9 @@ impl House {
                 return Err(error.to_string());
             }
         };
-        let (hands, mut threads) = hands::start(fake).expect("threads");
+        let (handle, mut threads) = handle::start(fake).expect("threads");
         threads.push(store_thread);
-        let manager = Manager::new(policy(sweep), (store.clone(), loaded), Arc::clone(&hands), links, at);
+        let manager = Manager::new(policy(sweep), (store.clone(), loaded), Arc::clone(&handle), links, at);
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
         let begun = runtime.block_on(manager.begin()).map_err(|error| error.to_string());
@@ -118,8 +118,19 @@ impl House {
         let following = begun.is_ok().then(|| runtime.spawn(follow));
         let runtime = Some(runtime);
         let events = Vec::new();
-        let house =
-            Self { manager, board: board.clone(), runtime, hands, store, threads, ended, following, reader, events, _lock: lock };
+        let house = Self {
+            manager,
+            board: board.clone(),
+            runtime,
+            handle,
+            store,
+            threads,
+            ended,
+            following,
+            reader,
+            events,
+            _lock: lock,
+        };
         begun.map(|()| house)
     }
 
@@ -190,7 +201,7 @@ impl House {
     /// Lets whatever waits in the kernel's queue and in the event loop run.
     pub fn pass(&mut self) {
         for _ in 0..2 {
-            let answer = self.hands.observe().expect("the worker lives");
+            let answer = self.handle.observe().expect("the worker lives");
             let _ = self.run(answer);
             while self.next_event() {}
         }
@@ -245,7 +256,7 @@ impl Drop for House {
             self.board.kill();
         }
         drop(self.runtime.take());
-        self.hands.close();
+        self.handle.close();
         self.store.close();
         for thread in self.threads.drain(..) {
             let joined = thread.join();

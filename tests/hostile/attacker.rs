@@ -30,7 +30,7 @@ const HANDS_UID: u32 = 1;
 const HERD_UID: u32 = 2;
 
 /// How many attack at the same time, besides the herd.
-const HANDS: u64 = 8;
+const WORKERS: u64 = 8;
 
 /// Distinct idempotency keys.
 pub const KEYS: u64 = 10_000;
@@ -100,7 +100,7 @@ pub fn run(orders: &Orders) {
     }
     let mut tally = Tally::default();
     thread::scope(|scope| {
-        let hands: Vec<_> = (0..HANDS).map(|number| scope.spawn(move || Hand::new(orders, number).run())).collect();
+        let hands: Vec<_> = (0..WORKERS).map(|number| scope.spawn(move || Hand::new(orders, number).run())).collect();
         hands.into_iter().for_each(|hand| tally.add(hand.join().expect("a hand")));
     });
     println!("{}", tally.told());

@@ -1,6 +1,6 @@
 //! Devices: made, finished, put back, given back.
 
-use nicd::kernel::{Host, Who};
+use nicd::kernel::{Host, LinkSelector};
 use nicd::model::{Owner, names};
 use nicd::plan::{At, FdbEntry, Kind, LinkSettings, Op, Switch};
 
@@ -69,7 +69,7 @@ fn each_step_may_run_twice(bench: &mut Bench<impl World>) {
 fn a_tap_not_yet_persistent_goes_with_what_is_held(bench: &mut Bench<impl World>) {
     let port = port(1);
     bench.apply(&create_tap(port, DEVICE));
-    let seen = bench.host.look(Who::Index(DEVICE)).unwrap().unwrap();
+    let seen = bench.host.look(LinkSelector::Index(DEVICE)).unwrap().unwrap();
     let tap = seen.tap.unwrap();
     assert!(!seen.up && !seen.lower_up && !tap.persist, "{seen:?}");
     bench.twice(&Op::CloseTap { port });
@@ -279,7 +279,7 @@ fn a_dump_and_a_look_agree(bench: &mut Bench<impl World>) {
     dumped.sort_by_key(|link| link.index);
     assert_eq!(dumped, looked);
     for link in &looked {
-        for who in [Who::Name(&link.name), Who::Altname(link.altnames.first().unwrap_or(&link.name))] {
+        for who in [LinkSelector::Name(&link.name), LinkSelector::Altname(link.altnames.first().unwrap_or(&link.name))] {
             assert_eq!(bench.host.look(who).unwrap().as_ref(), Some(link), "{who:?}");
         }
     }
@@ -288,14 +288,14 @@ fn a_dump_and_a_look_agree(bench: &mut Bench<impl World>) {
 fn what_is_not_there_is_no_error(bench: &mut Bench<impl World>) {
     let long = "x".repeat(1000);
     for who in [
-        Who::Index(0),
-        Who::Index(4_000_000_000),
-        Who::Index(ABSENT),
-        Who::Name("none"),
-        Who::Altname("nicd-ce531f90-199f-48c0-816c-13e38010b442"),
-        Who::Altname(""),
-        Who::Altname("a\0b"),
-        Who::Name(&long),
+        LinkSelector::Index(0),
+        LinkSelector::Index(4_000_000_000),
+        LinkSelector::Index(ABSENT),
+        LinkSelector::Name("none"),
+        LinkSelector::Altname("nicd-ce531f90-199f-48c0-816c-13e38010b442"),
+        LinkSelector::Altname(""),
+        LinkSelector::Altname("a\0b"),
+        LinkSelector::Name(&long),
     ] {
         assert_eq!(bench.host.look(who).unwrap(), None, "{who:?}");
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nicd::kernel::{Applied, Host, Kernel, OpError, Trouble, Who};
+use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, Trouble};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
-use nicd::plan::{At, BridgeExtras, Kind, LinkSeen, LinkSettings, Op, Seal, Switch};
+use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, LinkState, Op, Seal, Switch};
 use uuid::Uuid;
 
 /// The index of the bridge under test.
@@ -140,10 +140,10 @@ impl<W: World> Bench<W> {
 
     /// All links but the loopback, by index. Each is looked at, as a dump does not process pending changes of carrier; twice, as
     /// a bridge's follows its ports'.
-    pub fn links(&mut self) -> Vec<LinkSeen> {
+    pub fn links(&mut self) -> Vec<LinkState> {
         let all: BTreeSet<u32> = self.host.observe().unwrap().iter().map(|link| link.index).collect();
-        all.iter().for_each(|index| _ = self.host.look(Who::Index(*index)).unwrap());
-        let links = all.into_iter().filter_map(|index| self.host.look(Who::Index(index)).unwrap());
+        all.iter().for_each(|index| _ = self.host.look(LinkSelector::Index(*index)).unwrap());
+        let links = all.into_iter().filter_map(|index| self.host.look(LinkSelector::Index(index)).unwrap());
         links.filter(|link| link.name != "lo").collect()
     }
 
@@ -162,16 +162,16 @@ impl<W: World> Bench<W> {
     }
 
     /// A port's device.
-    pub fn device(&mut self, port: PortId) -> LinkSeen {
+    pub fn device(&mut self, port: PortId) -> LinkState {
         self.try_device(port).expect("the port's device")
     }
 
-    pub fn try_device(&mut self, port: PortId) -> Option<LinkSeen> {
-        self.host.look(Who::Altname(&names::port_altname(port))).unwrap()
+    pub fn try_device(&mut self, port: PortId) -> Option<LinkState> {
+        self.host.look(LinkSelector::Altname(&names::port_altname(port))).unwrap()
     }
 
-    pub fn named(&mut self, name: &str) -> LinkSeen {
-        self.host.look(Who::Name(name)).unwrap().expect(name)
+    pub fn named(&mut self, name: &str) -> LinkState {
+        self.host.look(LinkSelector::Name(name)).unwrap().expect(name)
     }
 
     /// An agent-made bridge, as a plan makes one.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nicd::kernel::{Kernel, Notice};
 use nicd::model::names;
-use nicd::plan::{Kind, LinkSeen, LinkSettings, Op, Switch};
+use nicd::plan::{Kind, LinkSettings, LinkState, Op, Switch};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::host::*;
@@ -40,7 +40,7 @@ fn until(notices: &mut Receiver<Notice>, limit: Duration, wanted: impl Fn(&Notic
     false
 }
 
-fn seen(index: u32, right: impl Fn(&LinkSeen) -> bool) -> impl Fn(&Notice) -> bool {
+fn seen(index: u32, right: impl Fn(&LinkState) -> bool) -> impl Fn(&Notice) -> bool {
     move |notice| matches!(notice, Notice::Seen { link, .. } if link.index == index && right(link))
 }
 
@@ -67,7 +67,7 @@ fn a_ports_life_is_told(bench: &mut Bench<impl World>) {
     let mut notices = watch(bench);
     let port = port(1);
     bench.attach_tap(port, DEVICE, BRIDGE);
-    let whole = |link: &LinkSeen| {
+    let whole = |link: &LinkState| {
         link.up && link.master == Some(BRIDGE) && link.alias == Some(seal(Switch::Up).alias) && link.entry(mac(port), 0).is_some()
     };
     assert!(until(&mut notices, SOON, seen(DEVICE, whole)), "built");

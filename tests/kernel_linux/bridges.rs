@@ -1,6 +1,6 @@
 //! Bridges: ours as asked, others' never moved.
 
-use nicd::kernel::{Host, Who};
+use nicd::kernel::{Host, LinkSelector};
 use nicd::model::{Mac, names};
 use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, Op, Switch};
 
@@ -26,7 +26,7 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
             run("ip link add p0 mtu 1280 address 00:00:00:00:00:02 type veth peer name p1");
             run("ip link set p1 up");
             run("ip link set p0 up master nbr3cb9bc595699");
-            let seen = host.kernel.look(Who::Index(BRIDGE)).unwrap().unwrap();
+            let seen = host.kernel.look(LinkSelector::Index(BRIDGE)).unwrap().unwrap();
             assert_eq!((seen.mtu, seen.mac, seen.kind), (mtu, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), Kind::Bridge));
             run("ip link del p0");
             assert_eq!(v6_addresses(), 0);
@@ -52,7 +52,7 @@ fn a_changed_bridge_is_set_back() {
             off: BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false },
             alias: None,
         });
-        let seen = host.kernel.look(Who::Altname(&names::network_altname(network()))).unwrap().unwrap();
+        let seen = host.kernel.look(LinkSelector::Altname(&names::network_altname(network()))).unwrap().unwrap();
         assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
         assert!(seen.extras.is_none(), "{:?}", seen.extras);
         assert_eq!(v6_addresses(), 0);

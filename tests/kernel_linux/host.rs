@@ -1,10 +1,10 @@
 //! A host to try ops on, and how its kernel is asked by others than us.
 
 use nicd::kernel::linux::{Held, Linux, LinuxHost};
-use nicd::kernel::{Applied, Host, Kernel, OpError, Trouble, Who};
+use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, Trouble};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{LinkName, Mac, NetworkId, Owner, PortId, names};
-use nicd::plan::{At, BridgeExtras, LinkSeen, LinkSettings, Op, Seal, Switch};
+use nicd::plan::{At, BridgeExtras, LinkSettings, LinkState, Op, Seal, Switch};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -52,8 +52,8 @@ impl Box {
         error
     }
 
-    pub fn look(&mut self, port: PortId) -> Option<LinkSeen> {
-        self.kernel.look(Who::Altname(&names::port_altname(port))).unwrap()
+    pub fn look(&mut self, port: PortId) -> Option<LinkState> {
+        self.kernel.look(LinkSelector::Altname(&names::port_altname(port))).unwrap()
     }
 
     /// An agent-made bridge, as a plan makes one.

@@ -1,6 +1,6 @@
 //! Changes and deletions reach ours alone.
 
-use nicd::kernel::{Host, Trouble, Who};
+use nicd::kernel::{Host, LinkSelector, Trouble};
 use nicd::model::Mac;
 use nicd::plan::{At, LinkSettings, Op, Switch};
 
@@ -76,6 +76,6 @@ fn the_mac_the_kernel_refuses_is_told() {
         let settings = LinkSettings { mac: Some(Mac([1, 0, 0x5e, 0, 0, 1])), ..LinkSettings::default() };
         let error = host.refused(&Op::Configure { port, at: At::Altname, settings }, Trouble::Other);
         assert!(error.said.contains("EADDRNOTAVAIL"), "{error}");
-        assert!(host.kernel.look(Who::Index(DEVICE)).unwrap().is_some());
+        assert!(host.kernel.look(LinkSelector::Index(DEVICE)).unwrap().is_some());
     });
 }

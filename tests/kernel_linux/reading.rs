@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nicd::kernel::{self, Host, NetnsError, Who};
+use nicd::kernel::{self, Host, LinkSelector, NetnsError};
 use nicd::plan::{Kind, Op};
 
 use crate::host::{BRIDGE, Box, DEVICE, port};
@@ -27,8 +27,8 @@ fn a_dump_and_a_look_agree() {
         let all = host.kernel.observe().unwrap();
         assert_eq!(all.len(), 305);
         for link in &all {
-            assert_eq!(host.kernel.look(Who::Index(link.index)).unwrap().as_ref(), Some(link));
-            assert_eq!(host.kernel.look(Who::Name(&link.name)).unwrap().as_ref(), Some(link));
+            assert_eq!(host.kernel.look(LinkSelector::Index(link.index)).unwrap().as_ref(), Some(link));
+            assert_eq!(host.kernel.look(LinkSelector::Name(&link.name)).unwrap().as_ref(), Some(link));
         }
         assert!(all.iter().filter(|link| link.kind == Kind::Veth).all(|link| link.v6_autoconf));
         assert!(all.iter().filter(|link| link.master.is_some()).all(|link| !link.v6_autoconf));
@@ -141,7 +141,7 @@ fn looks_are_no_writes() {
     in_netns(|| {
         let mut host = Box::open();
         host.kernel.observe().unwrap();
-        host.kernel.look(Who::Index(1)).unwrap();
+        host.kernel.look(LinkSelector::Index(1)).unwrap();
         host.kernel.broad_routes().unwrap();
         let before = kernel::writes();
         host.bridge(1500);

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use nicd::kernel::tap;
-use nicd::kernel::{Host, Trouble, Who};
+use nicd::kernel::{Host, LinkSelector, Trouble};
 use nicd::model::{Owner, names};
 use nicd::plan::{Kind, Op};
 
@@ -67,7 +67,7 @@ fn a_tap_is_opened_by_its_owner_only() {
             host.apply(&Op::CreateTap { port, index, name: name.clone(), queues: 1, vnet_hdr: false, owner });
             host.apply(&Op::Persist { port });
             assert_eq!(opens_as(by, name.as_str()), opens, "{owner:?} opened by {by}");
-            let seen = host.kernel.look(Who::Index(index)).unwrap().unwrap().tap.unwrap();
+            let seen = host.kernel.look(LinkSelector::Index(index)).unwrap().unwrap().tap.unwrap();
             assert_eq!((seen.uid, seen.gid), (owner.uid.or(owner.gid.is_none().then_some(0)), owner.gid));
         }
     });
@@ -100,7 +100,7 @@ fn queues_are_as_asked_and_one_queue_has_one_holder() {
             let (port, index) = (port(number as u128), DEVICE + u32::try_from(number).unwrap());
             host.apply(&Op::CreateTap { port, index, name, queues, vnet_hdr: true, owner: Owner::default() });
             host.apply(&Op::Persist { port });
-            assert_eq!(host.kernel.look(Who::Index(index)).unwrap().unwrap().tap.unwrap().multi_queue, queues > 1);
+            assert_eq!(host.kernel.look(LinkSelector::Index(index)).unwrap().unwrap().tap.unwrap().multi_queue, queues > 1);
         }
         let _held = tap::attach(&names[0], 1, true).unwrap();
         assert_eq!(tap::attach(&names[0], 1, true).unwrap_err().errno, nix::errno::Errno::EBUSY);

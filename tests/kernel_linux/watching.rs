@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nicd::kernel::linux::Linux;
 use nicd::kernel::{Host, Kernel, Notice, tap};
 use nicd::model::names;
-use nicd::plan::{LinkSeen, Op, Switch};
+use nicd::plan::{LinkState, Op, Switch};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::host::{BRIDGE, Box, DEVICE, port};
@@ -33,7 +33,7 @@ fn until<T>(notices: &mut Receiver<Notice>, limit: Duration, wanted: impl Fn(&No
     None
 }
 
-fn seen(index: u32, right: impl Fn(&LinkSeen) -> bool) -> impl Fn(&Notice) -> Option<Instant> {
+fn seen(index: u32, right: impl Fn(&LinkState) -> bool) -> impl Fn(&Notice) -> Option<Instant> {
     move |notice| match notice {
         Notice::Seen { link, at } if link.index == index && right(link) => Some(*at),
         _ => None,

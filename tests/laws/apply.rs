@@ -11,7 +11,7 @@ use nicd::kernel::{Host, Trouble};
 use nicd::model::names;
 use nicd::model::names::FIRST_INDEX;
 use nicd::plan::{
-    AbsentPort, At, BridgeMade, BridgePort, Have, Kind, LinkSeen, NicWant, Op, Plan, Reason, Step, Switch, Want, plan,
+    AbsentPort, At, BridgeMade, BridgePort, Desired, DesiredNic, Kind, LinkState, Observed, Op, Plan, Reason, Step, Switch, plan,
 };
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ proptest! {
         shuffle(&mut shuffled.bridges, seed);
         shuffle(&mut shuffled.ports, seed);
         shuffle(&mut shuffled.absent_ports, seed);
-        let have = Have::from(links).seen_by(STORE);
+        let have = Observed::from(links).seen_by(STORE);
         prop_assert_eq!(plan(Reason::Restart, &shuffled, &have), plan_on(&fake, &want));
     }
 
@@ -112,7 +112,7 @@ proptest! {
 }
 
 /// Whether the host shows what is wanted, read off without the planner.
-fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
+fn as_wanted(fake: &Fake, want: &Desired) -> Result<(), String> {
     let have = observed(fake);
     for bridge in &want.bridges {
         let BridgeMade::ByAgent { mac, mtu, ref alias, .. } = bridge.made else { continue };
@@ -132,7 +132,7 @@ fn as_wanted(fake: &Fake, want: &Want) -> Result<(), String> {
         }
         let seen = have.device(port.id).ok_or(format!("no device of {}", port.id))?;
         let bridge = have.own_bridge(port.network).or(have.named("br0")).ok_or("no bridge")?;
-        let kind = if matches!(port.nic, NicWant::Tap { .. }) { Kind::Tap } else { Kind::Veth };
+        let kind = if matches!(port.nic, DesiredNic::Tap { .. }) { Kind::Tap } else { Kind::Veth };
         let identity = (&seen.kind, seen.alias.as_deref()) == (&kind, Some(port.alias.as_str()));
         let link = (seen.mac, seen.mtu, seen.up) == (Some(port.mac.host_side()), bridge.mtu, port.admin_up);
         let learning = seen.bridge_port.is_none_or(|seen| seen.learning);
@@ -185,8 +185,8 @@ fn fail_at_step(fake: &Fake, plan: Plan, at: usize, fault: Fault) -> Result<(), 
 }
 
 /// All links. A bridge's carrier is not compared: an empty bridge has it until its first port comes.
-fn shown(fake: &Fake) -> Vec<LinkSeen> {
-    let carrier = |link: LinkSeen| LinkSeen { lower_up: link.lower_up && link.kind != Kind::Bridge, ..link };
+fn shown(fake: &Fake) -> Vec<LinkState> {
+    let carrier = |link: LinkState| LinkState { lower_up: link.lower_up && link.kind != Kind::Bridge, ..link };
     fake.links().into_iter().map(carrier).collect()
 }
 
@@ -214,10 +214,10 @@ fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
 /// Compares a host with what it was before `steps` were begun and taken back. Some things only go forwards: what was
 /// removed stays so, a device that was being finished may be finished, a mark that was put back stays, what was closed to the
 /// host stays closed, and what somebody set of address generation and port flags stays undone.
-fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<(), String> {
+fn as_before(before: &[LinkState], after: &[LinkState], steps: &[Step]) -> Result<(), String> {
     let removed = removed(steps);
     let marked_again: BTreeMap<u32, String> = steps.iter().filter_map(|step| marks_again(&step.op)).collect();
-    let has = |link: &LinkSeen, marks: &BTreeSet<String>| {
+    let has = |link: &LinkState, marks: &BTreeSet<String>| {
         link.altnames.iter().chain(marked_again.get(&link.index)).any(|name| marks.contains(name))
     };
     let finished: BTreeSet<String> = steps.iter().filter_map(|step| finishes(&step.op)).collect();
@@ -258,7 +258,7 @@ fn as_before(before: &[LinkSeen], after: &[LinkSeen], steps: &[Step]) -> Result<
             now.stray.clone_from(&link.stray);
         }
         if has(link, &finished) {
-            now = LinkSeen { alias: link.alias.clone(), up: link.up, lower_up: link.lower_up, ..now };
+            now = LinkState { alias: link.alias.clone(), up: link.up, lower_up: link.lower_up, ..now };
             now.bridge_port = now
                 .bridge_port
                 .map(|port| BridgePort { forwarding: link.bridge_port.is_some_and(|before| before.forwarding), ..port });
@@ -288,7 +288,7 @@ fn marks_again(op: &Op) -> Option<(u32, String)> {
 }
 
 /// Whether steps set a link down for good.
-fn cut(link: &LinkSeen, steps: &[Step]) -> bool {
+fn cut(link: &LinkState, steps: &[Step]) -> bool {
     let down = |step: &Step| matches!(step.op, Op::SetLink { port, switch: Switch::Down } if link.altnames.contains(&names::port_altname(port)));
     steps.iter().any(|step| down(step) && step.undo.is_none())
 }
@@ -302,13 +302,13 @@ fn finishes(op: &Op) -> Option<String> {
     }
 }
 
-fn ours(link: &LinkSeen) -> bool {
+fn ours(link: &LinkState) -> bool {
     // Of all links of these worlds only what a plan made has an index that was chosen for it.
     link.index >= FIRST_INDEX
 }
 
 /// The link of somebody else's that an op's name, index or mark would hit.
-fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
+fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
     let (mark, index, name) = match op {
         Op::CreateBridge { network, index, name, .. } => (names::network_altname(*network), Some(*index), Some(name)),
         Op::CloseBridge { network } | Op::SetBridge { network, .. } | Op::DeleteBridge { network, .. } => {
@@ -331,7 +331,7 @@ fn stranger_named_by(op: &Op, have: &[LinkSeen]) -> Option<LinkSeen> {
         | Op::DeleteLink { port, .. } => (names::port_altname(*port), None, None),
         Op::DeleteGroup { .. } => panic!("no plan deletes groups"),
     };
-    let hit = |link: &&LinkSeen| {
+    let hit = |link: &&LinkState| {
         let called = |name: &str| link.name == name || link.altnames.iter().any(|alt| alt == name);
         called(&mark) || index == Some(link.index) || name.is_some_and(|name| called(name.as_str()))
     };

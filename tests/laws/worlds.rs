@@ -8,8 +8,8 @@ use nicd::kernel::{Host, Kernel};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{
-    AbsentPort, Address, BridgeExtras, BridgeMade, BridgePort, BridgeWant, GuestSettings, Have, Kind, LinkSeen, NicWant, Plan,
-    PortWant, Reason, Want, plan,
+    AbsentPort, Address, BridgeExtras, BridgeMade, BridgePort, Desired, DesiredBridge, DesiredNic, DesiredPort, GuestSettings,
+    Kind, LinkState, Observed, Plan, Reason, plan,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -228,7 +228,7 @@ impl World {
     }
 
     /// What is wanted of it.
-    pub fn want(&self) -> Want {
+    pub fn want(&self) -> Desired {
         let mut want = want(&self.wanted, FIRST_INDEX + 5000);
         want.absent_ports = self.absent.iter().map(|port| self.absent_port(*port)).collect();
         if self.bridge_goes && want.ports.iter().all(|port| port.network != network_id(true)) {
@@ -314,8 +314,8 @@ fn almost(mark: &str, how: usize) -> String {
 
 impl Drift {
     fn happen(self, fake: &Fake, br0: u32) {
-        let bridge = |change: fn(&mut LinkSeen)| fake.meddle(&names::network_altname(network_id(true)), change);
-        let device = |port: usize, change: &dyn Fn(&mut LinkSeen)| fake.meddle(&names::port_altname(port_id(port)), change);
+        let bridge = |change: fn(&mut LinkState)| fake.meddle(&names::network_altname(network_id(true)), change);
+        let device = |port: usize, change: &dyn Fn(&mut LinkState)| fake.meddle(&names::port_altname(port_id(port)), change);
         match self {
             Self::OutOfBridge(port) => device(port, &|link| link.master = None),
             Self::IntoBr0(port) => device(port, &|link| link.master = Some(br0)),
@@ -377,7 +377,7 @@ pub fn network_id(agents: bool) -> NetworkId {
     NetworkId(Uuid::from_u128(0xaaaa_aaaa_aaaa_4bbb_8bbb_bbbb_cccc_cc00 + u128::from(!agents)))
 }
 
-fn want(nics: &[NicSpec], index: u32) -> Want {
+fn want(nics: &[NicSpec], index: u32) -> Desired {
     let made = BridgeMade::ByAgent {
         index,
         mac: Mac([0xfe, 0x62, 0, 0, 0, 1]),
@@ -386,15 +386,15 @@ fn want(nics: &[NicSpec], index: u32) -> Want {
         close: true,
     };
     let bridges = vec![
-        BridgeWant { network: network_id(true), made },
-        BridgeWant { network: network_id(false), made: BridgeMade::Existing { name: BR0.parse().expect("a name") } },
+        DesiredBridge { network: network_id(true), made },
+        DesiredBridge { network: network_id(false), made: BridgeMade::Existing { name: BR0.parse().expect("a name") } },
     ];
     let ports = nics.iter().map(|nic| nic.want(index + 2 + 2 * u32::try_from(nic.port).expect("small"))).collect();
-    Want { bridges, ports, ..Want::default() }
+    Desired { bridges, ports, ..Desired::default() }
 }
 
 impl NicSpec {
-    fn want(self, index: u32) -> PortWant {
+    fn want(self, index: u32) -> DesiredPort {
         let n = u8::try_from(self.port).expect("small");
         let nic = if self.veth {
             let guest = GuestSettings {
@@ -404,11 +404,11 @@ impl NicSpec {
                 ..GuestSettings::default()
             };
             let pin = NetnsPin { boot_id: Uuid::from_u128(1), cookie: 1 };
-            NicWant::Veth { netns: NETNS.into(), pin, guest }
+            DesiredNic::Veth { netns: NETNS.into(), pin, guest }
         } else {
-            NicWant::Tap { queues: self.queues, vnet_hdr: true, owner: Owner { uid: Some(1000), gid: None } }
+            DesiredNic::Tap { queues: self.queues, vnet_hdr: true, owner: Owner { uid: Some(1000), gid: None } }
         };
-        PortWant {
+        DesiredPort {
             id: port_id(self.port),
             network: network_id(self.agents_bridge),
             index,
@@ -427,12 +427,12 @@ impl NicSpec {
 }
 
 /// What a complete dump of the host shows.
-pub fn observed(fake: &Fake) -> Have {
-    Have::from(fake.links()).seen_by(STORE)
+pub fn observed(fake: &Fake) -> Observed {
+    Observed::from(fake.links()).seen_by(STORE)
 }
 
 /// The plan for `want` on what a complete dump shows.
-pub fn plan_on(fake: &Fake, want: &Want) -> Result<Plan, nicd::plan::PlanError> {
+pub fn plan_on(fake: &Fake, want: &Desired) -> Result<Plan, nicd::plan::PlanError> {
     plan(Reason::Restart, want, &observed(fake))
 }
 

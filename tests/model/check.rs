@@ -7,7 +7,7 @@ use std::path::Path;
 use nicd::kernel::fake::Fake;
 use nicd::manager::{Manager, PortFilter, PortView};
 use nicd::model::{Mac, Network, Origin, Phase, Port, PortId, Server, Subnet, names};
-use nicd::plan::{Kind, LinkSeen};
+use nicd::plan::{Kind, LinkState};
 use nicd::store::FILE;
 use rusqlite::{Connection, OpenFlags};
 use serde::de::DeserializeOwned;
@@ -36,7 +36,7 @@ pub struct Reference {
     /// Whether the agent's bridge is there although no device needs it.
     pub bridge: bool,
     /// The links there were before.
-    pub strangers: Vec<LinkSeen>,
+    pub strangers: Vec<LinkState>,
     /// Whether the daemon may have died before it recorded what a guest calls its NIC.
     pub name_may_be_unknown: bool,
     /// Whether a commit may have failed: that the store is well again is known with the next one.
@@ -206,8 +206,8 @@ impl Reference {
     /// The host has the strangers as they were, the bridge, and a right device of each bound port, and nothing else.
     pub fn check_host(&self, manager: &Manager, fake: &Fake) -> Result<(), String> {
         let links = fake.links();
-        let ours = |link: &&LinkSeen| link.marks().next().is_some();
-        let strangers: Vec<LinkSeen> = links.iter().filter(|link| !ours(link)).cloned().collect();
+        let ours = |link: &&LinkState| link.marks().next().is_some();
+        let strangers: Vec<LinkState> = links.iter().filter(|link| !ours(link)).cloned().collect();
         same("strangers", but_for_carrier(&strangers), but_for_carrier(&self.strangers))?;
         let marks: BTreeSet<String> = links.iter().filter(ours).map(|link| link.altnames.join(" ")).collect();
         let bound = || self.ports.iter().filter(|(_, port)| self.has_device(port));
@@ -225,7 +225,7 @@ impl Reference {
     fn check_device(&self, manager: &Manager, fake: &Fake, id: PortId, port: &RefPort) -> Result<(), String> {
         let links = fake.links();
         let bridge = if port.network == AGENTS { names::network_altname(network_id(AGENTS)) } else { BR0.to_owned() };
-        let called = |link: &&LinkSeen| link.name == bridge || link.altnames.contains(&bridge);
+        let called = |link: &&LinkState| link.name == bridge || link.altnames.contains(&bridge);
         let bridge = links.iter().find(called).ok_or("no bridge")?;
         let seen = fake.device(id).ok_or("no device")?;
         let veth = port.server == Some(NETNS);
@@ -299,7 +299,7 @@ pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, wanted: T) -> Res
 }
 
 /// The links without the carrier of bridges, which they have of their ports.
-pub fn but_for_carrier(links: &[LinkSeen]) -> Vec<LinkSeen> {
-    let carrier = |link: &LinkSeen| link.lower_up && link.kind != Kind::Bridge;
-    links.iter().map(|link| LinkSeen { lower_up: carrier(link), ..link.clone() }).collect()
+pub fn but_for_carrier(links: &[LinkState]) -> Vec<LinkState> {
+    let carrier = |link: &LinkState| link.lower_up && link.kind != Kind::Bridge;
+    links.iter().map(|link| LinkState { lower_up: carrier(link), ..link.clone() }).collect()
 }

@@ -9,7 +9,7 @@ use nicd::kernel::fake::{Fake, Fault};
 use nicd::manager::{Error, PortFilter};
 use nicd::model::action::{Action, PortChange, WantedNic};
 use nicd::model::{Phase, PortId, ServerId};
-use nicd::plan::LinkSeen;
+use nicd::plan::LinkState;
 
 use crate::check::Reference;
 use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, attach, create_port, detach, on, port_of};
@@ -173,7 +173,7 @@ fn fail_where(fake: &Fake, fault: Fault, fails: impl Fn(usize) -> bool + Send + 
 type Shown = (PortId, Option<ServerId>, Phase);
 
 /// Everything an attach could leave a trace in, but for numbers that only grow.
-fn traces(scene: &Scene) -> (Vec<LinkSeen>, Vec<Shown>) {
+fn traces(scene: &Scene) -> (Vec<LinkState>, Vec<Shown>) {
     let view = |view: nicd::manager::PortView| (view.port.id, view.port.attached_to(), view.phase);
     (scene.fake.links(), scene.manager().ports(PortFilter::default()).into_iter().map(view).collect())
 }

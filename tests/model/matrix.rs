@@ -15,7 +15,7 @@ use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, Manager, PortFilter, Reply};
 use nicd::model::action::{Action, AfterDetach, NetworkChange, PortChange, WantedIp, WantedNic, WithNics};
 use nicd::model::{Phase, PortId, names};
-use nicd::plan::LinkSeen;
+use nicd::plan::LinkState;
 use nicd::points::{Board, Order, Pass};
 
 use crate::check::Reference;
@@ -532,7 +532,7 @@ fn with(port: PortId, begin: impl FnOnce(PortId) -> Begin) -> (Begin, PortId) {
 }
 
 /// Another host in the place of the one that had these links.
-fn rebooted(strangers: &[LinkSeen]) -> Fake {
+fn rebooted(strangers: &[LinkState]) -> Fake {
     let fresh = Fake::new();
     strangers.iter().for_each(|link| _ = fresh.add_link(&link.name, link.kind.clone(), link.mtu));
     fresh.add_netns(Path::new(NETNS_PATH));

@@ -91,7 +91,7 @@ fn spoil(fake: &Fake, fates: Vec<Fate>) {
 fn meddle(fake: &Fake, reference: &mut Reference, (what, which): (Meddling, usize), ports: &[PortId]) {
     let port = ports[which];
     let Some(device) = fake.device(port) else { return };
-    let change = |change: fn(&mut nicd::plan::LinkSeen)| fake.meddle(&device.name, change);
+    let change = |change: fn(&mut nicd::plan::LinkState)| fake.meddle(&device.name, change);
     let mut held = |open| _ = reference.ports.get_mut(&port).map(|port| port.open = open);
     match what {
         Meddling::NoMaster => change(|link| link.master = None),

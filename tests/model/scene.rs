@@ -9,7 +9,7 @@ use nicd::manager::{Error, Manager, PortFilter, PortView, Reply};
 use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{NetworkId, NetworkKind, Owner, Phase, PortId, Profile, ServerId, SubnetId};
-use nicd::plan::{Kind, LinkSeen};
+use nicd::plan::{Kind, LinkState};
 use nicd::points::Board;
 use uuid::Uuid;
 
@@ -43,7 +43,7 @@ pub struct Scene {
     /// The state directory.
     pub dir: tempfile::TempDir,
     /// The links that were there before.
-    pub strangers: Vec<LinkSeen>,
+    pub strangers: Vec<LinkState>,
     /// How often the daemon sweeps.
     pub sweep: Duration,
     pub house: Option<House>,
@@ -112,7 +112,7 @@ impl Scene {
     }
 
     /// One with nobody in it: a copy of a state directory, and a host.
-    pub fn left(dir: &Path, fake: Fake, strangers: Vec<LinkSeen>) -> Self {
+    pub fn left(dir: &Path, fake: Fake, strangers: Vec<LinkState>) -> Self {
         let own = state_dir();
         for file in std::fs::read_dir(dir).unwrap() {
             let file = file.unwrap();

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::{NetworkEntry, State, SubnetEntry};
 use crate::manager::error::Error;
 use crate::model::{Network, NetworkId, PortId, SubnetId};
-use crate::plan::{HostAddress, Kind, LinkSeen};
+use crate::plan::{HostAddress, Kind, LinkState};
 
 /// One link, and everything that is on it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ impl State {
     }
 
     /// The addresses on a network's segment that are this host's, or machines' that it knows, with the link that shows them.
-    pub(super) fn hosts_beside(&self, network: NetworkId) -> impl Iterator<Item = (&LinkSeen, HostAddress)> {
+    pub(super) fn hosts_beside(&self, network: NetworkId) -> impl Iterator<Item = (&LinkState, HostAddress)> {
         let bridge = match self.networks.get(&network).map(|entry| &entry.segment) {
             Some(Segment::Bridge(index)) => Some(*index),
             Some(Segment::Own(id)) => self.have.own_bridge(*id).map(|bridge| bridge.index),
@@ -101,7 +101,7 @@ impl State {
     pub(in crate::manager) fn clashes(&self) -> Vec<Clash> {
         let mut found = Vec::new();
         for (bridge, link, host) in self.have.hosts() {
-            let own = self.have.link(bridge).into_iter().flat_map(LinkSeen::marks).map(|mark| Segment::Own(NetworkId(mark)));
+            let own = self.have.link(bridge).into_iter().flat_map(LinkState::marks).map(|mark| Segment::Own(NetworkId(mark)));
             for segment in own.chain([Segment::Bridge(bridge)]) {
                 let networks = self.on_segment(Some(&segment)).map(|entry| entry.record.id);
                 let ports = networks.filter_map(|id| self.addresses.get(&(id, host.ip)));
@@ -151,7 +151,7 @@ impl State {
     }
 
     /// Notes of which bridge the names are that networks know it by. A network whose bridge has gone stays where it was.
-    pub(super) fn regroup(&mut self, link: &LinkSeen) {
+    pub(super) fn regroup(&mut self, link: &LinkState) {
         if link.kind != Kind::Bridge || self.bridges.is_empty() {
             return;
         }

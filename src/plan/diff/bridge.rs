@@ -1,9 +1,9 @@
 //! The rules about a network's bridge.
 
 use crate::model::Mac;
-use crate::plan::have::{BridgeExtras, Have, Kind, LinkSeen};
+use crate::plan::desired::{BridgeMade, DesiredBridge};
+use crate::plan::observed::{BridgeExtras, Kind, LinkState, Observed};
 use crate::plan::op::{Address, Switch};
-use crate::plan::want::{BridgeMade, BridgeWant};
 
 use super::words::{addresses, closed, up};
 use super::{Pair, or_none, pair};
@@ -52,16 +52,16 @@ pub(in crate::plan) struct BridgeSettings {
 #[derive(Debug, Clone, Copy)]
 pub struct Bridge<'a> {
     /// What is wanted.
-    pub want: &'a BridgeWant,
+    pub want: &'a DesiredBridge,
     /// The bridge.
-    pub link: &'a LinkSeen,
+    pub link: &'a LinkState,
     /// Whether it has its altname, or is an operator's.
     pub marked: bool,
 }
 
 impl<'a> Bridge<'a> {
     /// A network's bridge, also one that lost its altname; none when there is none.
-    pub fn find(want: &'a BridgeWant, have: &'a Have) -> Option<Self> {
+    pub fn find(want: &'a DesiredBridge, have: &'a Observed) -> Option<Self> {
         let (marked, lost) = match &want.made {
             BridgeMade::ByAgent { .. } => (have.own_bridge(want.network), have.unmarked_bridge(want.network)),
             BridgeMade::Existing { name } => (have.named(name.as_str()), None),

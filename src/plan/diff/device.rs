@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::model::names;
+use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 use crate::plan::facts::FactName;
 use crate::plan::forward::Way;
-use crate::plan::have::{BridgePort, FdbEntry, Have, LinkSeen, PortVlan, Traces};
+use crate::plan::observed::{BridgePort, FdbEntry, LinkState, Observed, PortVlan, Traces};
 use crate::plan::op::LinkSettings;
-use crate::plan::want::{BridgeMade, BridgeWant, NicWant, PortWant, Speaks};
 
 use super::words::{addresses, closed, off, owned, several, up};
 use super::{Bridge, Facet, Pair, Property, home_mtu, or_none, pair};
@@ -57,22 +57,22 @@ const fn rule(
 #[derive(Debug, Clone, Copy)]
 pub struct Device<'a> {
     /// What is wanted.
-    pub want: &'a PortWant,
+    pub want: &'a DesiredPort,
     /// The bridge that is wanted.
-    pub bridge: &'a BridgeWant,
+    pub bridge: &'a DesiredBridge,
     /// What is there.
-    pub have: &'a Have,
+    pub have: &'a Observed,
     /// The device.
-    pub link: &'a LinkSeen,
+    pub link: &'a LinkState,
     /// Whether it has its altname.
     pub marked: bool,
     /// The bridge it is to be in, where that is there.
-    pub home: Option<&'a LinkSeen>,
+    pub home: Option<&'a LinkState>,
 }
 
 impl<'a> Device<'a> {
     /// A port's device, also one that lost its altname; none when there is none.
-    pub fn find(want: &'a PortWant, bridge: &'a BridgeWant, have: &'a Have) -> Option<Self> {
+    pub fn find(want: &'a DesiredPort, bridge: &'a DesiredBridge, have: &'a Observed) -> Option<Self> {
         let lost = || {
             let known = Traces { alias: &want.alias, mac: Some(want.mac), index: want.seen };
             have.lost_device(&known).filter(|seen| seen.kind == want.nic.kind())
@@ -166,7 +166,7 @@ impl<'a> Device<'a> {
 
     fn is_owned_as_wanted(&self) -> bool {
         match (&self.want.nic, self.link.tap) {
-            (NicWant::Tap { owner, .. }, Some(tap)) => {
+            (DesiredNic::Tap { owner, .. }, Some(tap)) => {
                 let owner = owner.of_tap();
                 (owner.uid, owner.gid) == (tap.uid, tap.gid)
             }
@@ -174,13 +174,13 @@ impl<'a> Device<'a> {
         }
     }
 
-    fn twin(&self) -> Option<&'a LinkSeen> {
+    fn twin(&self) -> Option<&'a LinkState> {
         self.have.with_mac_on(self.want.mac, self.home?.index)
     }
 }
 
 /// The facets in which a port's device drifted: itself alone, where it is made anew.
-pub fn drift(want: &PortWant, bridge: &BridgeWant, have: &Have) -> BTreeSet<Facet> {
+pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTreeSet<Facet> {
     match Device::find(want, bridge, have) {
         None => BTreeSet::from([Facet::Device]),
         Some(device) if device.is_replaced() => BTreeSet::from([Facet::Device]),
@@ -367,7 +367,7 @@ static RULES: [Rule; 22] = [
         Property::Queues,
         "queues",
         |at| match (&at.want.nic, at.link.tap) {
-            (NicWant::Tap { queues, .. }, Some(tap)) => tap.multi_queue != (*queues > 1),
+            (DesiredNic::Tap { queues, .. }, Some(tap)) => tap.multi_queue != (*queues > 1),
             _ => false,
         },
         |at| {
@@ -381,7 +381,7 @@ static RULES: [Rule; 22] = [
         "owner",
         |at| !at.is_owned_as_wanted(),
         |at| match (&at.want.nic, at.link.tap) {
-            (NicWant::Tap { owner, .. }, Some(tap)) => {
+            (DesiredNic::Tap { owner, .. }, Some(tap)) => {
                 let owner = owner.of_tap();
                 (owned(owner.uid, owner.gid), owned(tap.uid, tap.gid))
             }

@@ -1,7 +1,7 @@
 //! What was found about a device or a bridge, in words.
 
 use crate::plan::forward::Way;
-use crate::plan::have::{LinkSeen, PortVlan};
+use crate::plan::observed::{LinkState, PortVlan};
 
 use super::Device;
 
@@ -84,6 +84,6 @@ pub(super) fn owned(uid: Option<u32>, gid: Option<u32>) -> String {
     format!("uid {}, gid {}", id(uid), id(gid))
 }
 
-pub(super) fn addresses(link: &LinkSeen) -> String {
+pub(super) fn addresses(link: &LinkState) -> String {
     link.stray.iter().map(|address| address.ip.to_string()).collect::<Vec<_>>().join(", ")
 }

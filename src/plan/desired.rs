@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
-use super::have::Kind;
+use super::observed::Kind;
 use super::op::GuestSettings;
 
 /// A slice of the desired state: one port for an attach, everything after a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Want {
+pub struct Desired {
     /// Bridges that networks need.
-    pub bridges: Vec<BridgeWant>,
+    pub bridges: Vec<DesiredBridge>,
     /// Ports to be built.
-    pub ports: Vec<PortWant>,
+    pub ports: Vec<DesiredPort>,
     /// Ports whose device is to go.
     pub absent_ports: Vec<AbsentPort>,
     /// Networks whose agent-made bridge is to go.
@@ -39,7 +39,7 @@ pub struct AbsentPort {
 
 /// A network's bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BridgeWant {
+pub struct DesiredBridge {
     /// The network.
     pub network: NetworkId,
     /// Whose bridge it is.
@@ -84,7 +84,7 @@ fn closed() -> bool {
 
 /// A port to be built, or to stay as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortWant {
+pub struct DesiredPort {
     /// The port.
     pub id: PortId,
     /// Its network; the same slice names its bridge.
@@ -113,7 +113,7 @@ pub struct PortWant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<u32>,
     /// What to build.
-    pub nic: NicWant,
+    pub nic: DesiredNic,
 }
 
 /// The protocols of a guest's addresses.
@@ -129,7 +129,7 @@ pub struct Speaks {
 /// What a guest's NIC is on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NicWant {
+pub enum DesiredNic {
     /// A tap that a VMM opens.
     Tap {
         /// 1, or up to 256 with `IFF_MULTI_QUEUE`.
@@ -150,7 +150,7 @@ pub enum NicWant {
     },
 }
 
-impl NicWant {
+impl DesiredNic {
     /// What kind of link it is on the host.
     pub fn kind(&self) -> Kind {
         match self {

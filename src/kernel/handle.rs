@@ -12,18 +12,18 @@ use tokio::sync::oneshot;
 use crate::exec::Undone;
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{BroadRoute, LinkSeen, Plan};
+use crate::plan::{BroadRoute, LinkState, Plan};
 
 use super::netns;
-use super::reaper::{self, Doomed, Reaped, ToReap};
+use super::reaper::{self, PendingDelete, Reaped, ToReap};
 use super::worker::{Done, Failed, Prepared, Worker};
-use super::{Found, GuestMacs, Host, Kernel, Lack, NetnsError, Notice, OpError, TapUse, Who};
+use super::{Found, GuestMacs, Host, Kernel, Lack, LinkSelector, NetnsError, Notice, OpError, TapUse};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
 
 /// What can be asked of the kernel's threads. Nothing here blocks.
-pub trait Hands: std::fmt::Debug + Send + Sync {
+pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// Carries a plan out whose intent is durable, or that needs none.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `run`.
-    fn delete(&self, device: Doomed) -> Result<Answer<Result<Reaped, OpError>>, Refused>;
+    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, Refused>;
 
     /// The namespace a path names.
     ///
@@ -94,7 +94,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `run`.
-    fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused>;
+    fn observe(&self) -> Result<Answer<Result<Vec<LinkState>, OpError>>, Refused>;
 
     /// The MACs for which looks ask FDBs.
     fn guests(&self) -> GuestMacs;
@@ -119,7 +119,7 @@ pub trait Hands: std::fmt::Debug + Send + Sync {
 }
 
 /// Workers and reaper of one host.
-pub struct Workshop<H: Host> {
+pub struct KernelService<H: Host> {
     worker: Worker<H>,
     /// For all that enters guests' namespaces: however long one takes to open, taps and bridges do not wait for it.
     guests: Worker<H>,
@@ -131,9 +131,9 @@ pub struct Workshop<H: Host> {
     macs: GuestMacs,
 }
 
-impl<H: Host> std::fmt::Debug for Workshop<H> {
+impl<H: Host> std::fmt::Debug for KernelService<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workshop")
+        f.debug_struct("KernelService")
             .field("worker", &self.worker)
             .field("guests", &self.guests)
             .field("to_reap", &self.reaper.len())
@@ -148,7 +148,7 @@ pub type Threads = Vec<JoinHandle<()>>;
 ///
 /// # Errors
 /// The kernel gives no sockets, or no threads can be had.
-pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn Hands>, Threads), OpError> {
+pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Threads), OpError> {
     let reaper = reaper::inbox();
     let prepared = Arc::new(AtomicU64::new(0));
     let no_thread = |error: std::io::Error| OpError {
@@ -171,11 +171,11 @@ pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn Hands>, Threads),
         let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
         reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
-    let workshop = Workshop { worker, guests, looks, reaper, prepared, macs: kernel.guests() };
+    let workshop = KernelService { worker, guests, looks, reaper, prepared, macs: kernel.guests() };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
-impl<H: Host> Workshop<H> {
+impl<H: Host> KernelService<H> {
     fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, Refused> {
         self.worker.ask(ask)
     }
@@ -186,7 +186,7 @@ impl<H: Host> Workshop<H> {
     }
 }
 
-impl<H: Host> Hands for Workshop<H> {
+impl<H: Host> KernelHandle for KernelService<H> {
     fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused> {
         self.worker(plan.enters_a_guest()).run(plan)
     }
@@ -204,7 +204,7 @@ impl<H: Host> Hands for Workshop<H> {
         self.worker(prepared.in_a_guest).undo(prepared)
     }
 
-    fn delete(&self, device: Doomed) -> Result<Answer<Result<Reaped, OpError>>, Refused> {
+    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, Refused> {
         let (answer, answered) = oneshot::channel();
         self.reaper.push(ToReap::Device { device, answer })?;
         Ok(answered)
@@ -229,11 +229,11 @@ impl<H: Host> Hands for Workshop<H> {
     fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused> {
         self.ask(move |host| {
             let at = Instant::now();
-            Ok(host.look(Who::Name(name.as_str()))?.map(|link| Notice::Seen { link: link.into(), at }))
+            Ok(host.look(LinkSelector::Name(name.as_str()))?.map(|link| Notice::Seen { link: link.into(), at }))
         })
     }
 
-    fn observe(&self) -> Result<Answer<Result<Vec<LinkSeen>, OpError>>, Refused> {
+    fn observe(&self) -> Result<Answer<Result<Vec<LinkState>, OpError>>, Refused> {
         self.looks.ask(Host::observe)
     }
 

@@ -15,7 +15,7 @@ use super::op::Address;
 
 /// One link, as one look showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkSeen {
+pub struct LinkState {
     /// Its index in the host's namespace.
     pub index: u32,
     /// Its name.
@@ -276,7 +276,7 @@ pub struct TapSeen {
     pub gid: Option<u32>,
 }
 
-impl LinkSeen {
+impl LinkState {
     /// A link of this kind of which nothing else is known: down, without MAC, in no bridge.
     pub fn bare(index: u32, name: impl Into<String>, kind: Kind) -> Self {
         Self {
@@ -325,7 +325,7 @@ impl LinkSeen {
     }
 
     /// The uuids in its altnames of nicd's form; one, unless somebody meddled. An altname alone makes no link ours:
-    /// [`LinkSeen::owner`] says whose it is.
+    /// [`LinkState::owner`] says whose it is.
     pub fn marks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.altnames.iter().filter_map(|name| names::marked(name))
     }
@@ -386,11 +386,11 @@ pub const ROOM_AGAIN: usize = BRIDGE_PORTS * 85 / 100;
 
 /// All links of the host's namespace, kept true by looks; found by index, by any name and by mark in constant time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<LinkSeen>", into = "Vec<LinkSeen>")]
-pub struct Have {
+#[serde(from = "Vec<LinkState>", into = "Vec<LinkState>")]
+pub struct Observed {
     /// The store of the nicd that looks, by which it knows its own links.
     store: Uuid,
-    links: BTreeMap<u32, LinkSeen>,
+    links: BTreeMap<u32, LinkState>,
     /// Names and altnames.
     names: HashMap<String, u32>,
     /// Aliases of links without a mark of ours: one that lost its mark is found again by its seal.
@@ -411,7 +411,7 @@ pub struct Have {
     mtus: BTreeMap<(u32, bool, u32), usize>,
 }
 
-impl Have {
+impl Observed {
     /// The same, seen by the nicd that has this store.
     #[must_use]
     pub fn seen_by(mut self, store: Uuid) -> Self {
@@ -425,12 +425,12 @@ impl Have {
     }
 
     /// Whether this nicd made a link.
-    pub fn ours(&self, link: &LinkSeen) -> bool {
+    pub fn ours(&self, link: &LinkState) -> bool {
         link.owner(self.store) == Owner::Us
     }
 
     /// Takes in what a look showed, in place of what was known of that index.
-    pub fn insert(&mut self, link: LinkSeen) {
+    pub fn insert(&mut self, link: LinkState) {
         self.remove(link.index);
         for name in link.altnames.iter().chain([&link.name]) {
             self.names.insert(name.clone(), link.index);
@@ -462,7 +462,7 @@ impl Have {
     }
 
     /// Forgets a link that is gone, and gives back what was known of it.
-    pub fn remove(&mut self, index: u32) -> Option<LinkSeen> {
+    pub fn remove(&mut self, index: u32) -> Option<LinkState> {
         let link = self.links.remove(&index)?;
         self.addressed.remove(&index);
         self.deaf.remove(&index);
@@ -518,7 +518,7 @@ impl Have {
     /// A bridge whose MTU nobody has set follows the smallest port (`br_mtu_auto_adjust`, net/bridge/br_if.c). Where that is a
     /// device of ours, below what the port's network asks for, somebody has changed that device. It is set back, and the bridge
     /// follows; so the bridge counts with what the rest of its ports have.
-    pub fn bridge_mtu(&self, bridge: &LinkSeen, wanted: u32) -> u32 {
+    pub fn bridge_mtu(&self, bridge: &LinkState, wanted: u32) -> u32 {
         let Some((lowest, highest)) = self.mtus(bridge.index, true) else { return bridge.mtu };
         let others = self.mtus(bridge.index, false).map(|(lowest, _)| lowest);
         let dragged = bridge.mtu < wanted && lowest == bridge.mtu && others.is_none_or(|others| others > bridge.mtu);
@@ -530,7 +530,7 @@ impl Have {
     }
 
     /// A link of the host's that has this MAC on a bridge's segment: the bridge, a link in it, one below or above such a link.
-    pub fn with_mac_on(&self, mac: Mac, bridge: u32) -> Option<&LinkSeen> {
+    pub fn with_mac_on(&self, mac: Mac, bridge: u32) -> Option<&LinkState> {
         let with = self.macs.range((mac, 0)..=(mac, u32::MAX)).filter_map(|(_, index)| self.links.get(index));
         with.into_iter().find(|link| self.on_segment(link.index, bridge))
     }
@@ -550,23 +550,23 @@ impl Have {
     }
 
     /// The bridges that are nearly full, by index.
-    pub fn crowded(&self) -> impl Iterator<Item = &LinkSeen> {
+    pub fn crowded(&self) -> impl Iterator<Item = &LinkState> {
         self.crowded.iter().filter_map(|index| self.links.get(index))
     }
 
     /// The bridges whose frames the host's packet filter drops.
-    pub fn filtered(&self) -> impl Iterator<Item = &LinkSeen> {
+    pub fn filtered(&self) -> impl Iterator<Item = &LinkState> {
         self.closed.iter().filter_map(|index| self.links.get(index))
     }
 
     /// The devices that untagged frames do not pass, each with its bridge, which tells VLANs apart.
-    pub fn deaf(&self) -> impl Iterator<Item = (&LinkSeen, &LinkSeen)> {
+    pub fn deaf(&self) -> impl Iterator<Item = (&LinkState, &LinkState)> {
         let devices = self.deaf.iter().filter_map(|index| self.links.get(index)).filter(|link| self.is_device(link));
         devices.filter_map(|link| Some((link, self.links.get(&link.master?).filter(|bridge| bridge.extras.vlan_filtering)?)))
     }
 
     /// The addresses that no guest can have, with the bridge on whose segment they are and the link that shows them.
-    pub fn hosts(&self) -> impl Iterator<Item = (u32, &LinkSeen, HostAddress)> {
+    pub fn hosts(&self) -> impl Iterator<Item = (u32, &LinkState, HostAddress)> {
         let links = self.addressed.iter().filter_map(|index| self.links.get(index));
         links.flat_map(move |link| {
             let bridge = self.segment_of(link);
@@ -575,61 +575,61 @@ impl Have {
     }
 
     /// The same on one bridge's segment. Costs a look at each link of the host that has addresses, and they are few.
-    pub fn hosts_on(&self, bridge: u32) -> impl Iterator<Item = (&LinkSeen, HostAddress)> {
+    pub fn hosts_on(&self, bridge: u32) -> impl Iterator<Item = (&LinkState, HostAddress)> {
         self.hosts().filter(move |(on, ..)| *on == bridge).map(|(_, link, host)| (link, host))
     }
 
     /// The bridge on whose segment a link is: itself, the one it is a port of, or the one that the link beside it is on.
-    fn segment_of(&self, link: &LinkSeen) -> Option<u32> {
-        let bridge = |link: &LinkSeen| if link.kind == Kind::Bridge { Some(link.index) } else { link.master };
+    fn segment_of(&self, link: &LinkState) -> Option<u32> {
+        let bridge = |link: &LinkState| if link.kind == Kind::Bridge { Some(link.index) } else { link.master };
         bridge(link).or_else(|| bridge(self.links.get(&link.beside?)?))
     }
 
     /// The link with this index.
-    pub fn link(&self, index: u32) -> Option<&LinkSeen> {
+    pub fn link(&self, index: u32) -> Option<&LinkState> {
         self.links.get(&index)
     }
 
     /// The link with this name or altname.
-    pub fn named(&self, name: &str) -> Option<&LinkSeen> {
+    pub fn named(&self, name: &str) -> Option<&LinkState> {
         self.names.get(name).and_then(|index| self.links.get(index))
     }
 
     /// A port's device: the link with its altname, if that is ours.
-    pub fn device(&self, port: PortId) -> Option<&LinkSeen> {
+    pub fn device(&self, port: PortId) -> Option<&LinkState> {
         self.named(&names::port_altname(port)).filter(|link| self.is_device(link))
     }
 
     /// The link that has a port's altname and is not its device.
-    pub fn in_place_of_device(&self, port: PortId) -> Option<&LinkSeen> {
+    pub fn in_place_of_device(&self, port: PortId) -> Option<&LinkState> {
         self.named(&names::port_altname(port)).filter(|link| !self.is_device(link))
     }
 
     /// A network's agent-made bridge: the link with its altname, if that is ours.
-    pub fn own_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
+    pub fn own_bridge(&self, network: NetworkId) -> Option<&LinkState> {
         self.named(&names::network_altname(network)).filter(|link| self.is_own_bridge(link))
     }
 
     /// The link that has a network's altname and is not its bridge.
-    pub fn in_place_of_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
+    pub fn in_place_of_bridge(&self, network: NetworkId) -> Option<&LinkState> {
         self.named(&names::network_altname(network)).filter(|link| !self.is_own_bridge(link))
     }
 
     /// A network's agent-made bridge that lost its altname: the one that still has its alias.
-    pub fn unmarked_bridge(&self, network: NetworkId) -> Option<&LinkSeen> {
+    pub fn unmarked_bridge(&self, network: NetworkId) -> Option<&LinkState> {
         self.unmarked(&names::bridge_tag(self.store, network)).filter(|link| link.kind == Kind::Bridge)
     }
 
-    fn is_device(&self, link: &LinkSeen) -> bool {
+    fn is_device(&self, link: &LinkState) -> bool {
         matches!(link.kind, Kind::Tap | Kind::Veth) && self.ours(link)
     }
 
-    fn is_own_bridge(&self, link: &LinkSeen) -> bool {
+    fn is_own_bridge(&self, link: &LinkState) -> bool {
         link.kind == Kind::Bridge && self.ours(link)
     }
 
     /// The one link without a mark that has this alias; none when several have.
-    pub fn unmarked(&self, alias: &str) -> Option<&LinkSeen> {
+    pub fn unmarked(&self, alias: &str) -> Option<&LinkState> {
         let mut with = self.unmarked.range((alias.to_owned(), 0)..=(alias.to_owned(), u32::MAX));
         let (_, index) = with.next()?;
         with.next().is_none().then(|| self.links.get(index))?
@@ -638,9 +638,9 @@ impl Have {
     /// A port's device that lost its altname: the link with the index that it was last seen with, unless that is marked as
     /// another's by now; else the one link that has its alias; else the one without alias that has its MAC, which nicd keeps from
     /// others.
-    pub fn lost_device(&self, traces: &Traces<'_>) -> Option<&LinkSeen> {
+    pub fn lost_device(&self, traces: &Traces<'_>) -> Option<&LinkState> {
         let stripped = |index: &u32| self.links.get(index).filter(|link| link.is_stripped());
-        let with_alias = |link: &&LinkSeen| link.alias.as_deref() == Some(traces.alias) && link.marks().next().is_none();
+        let with_alias = |link: &&LinkState| link.alias.as_deref() == Some(traces.alias) && link.marks().next().is_none();
         let last = traces.index.and_then(|index| stripped(&index).or_else(|| self.links.get(&index).filter(with_alias)));
         last.or_else(|| self.unmarked(traces.alias)).or_else(|| {
             let mac = traces.mac?.host_side();
@@ -651,13 +651,13 @@ impl Have {
     }
 
     /// All links, by index.
-    pub fn iter(&self) -> impl Iterator<Item = &LinkSeen> {
+    pub fn iter(&self) -> impl Iterator<Item = &LinkState> {
         self.links.values()
     }
 }
 
-impl From<Vec<LinkSeen>> for Have {
-    fn from(links: Vec<LinkSeen>) -> Self {
+impl From<Vec<LinkState>> for Observed {
+    fn from(links: Vec<LinkState>) -> Self {
         let mut have = Self::default();
         for link in links {
             have.insert(link);
@@ -666,8 +666,8 @@ impl From<Vec<LinkSeen>> for Have {
     }
 }
 
-impl From<Have> for Vec<LinkSeen> {
-    fn from(have: Have) -> Self {
+impl From<Observed> for Vec<LinkState> {
+    fn from(have: Observed) -> Self {
         have.links.into_values().collect()
     }
 }
@@ -676,17 +676,17 @@ impl From<Have> for Vec<LinkSeen> {
 mod tests {
     use super::*;
 
-    fn link(index: u32, master: Option<u32>) -> LinkSeen {
-        LinkSeen { up: true, lower_up: true, master, ..LinkSeen::bare(index, format!("link{index}"), Kind::Other) }
+    fn link(index: u32, master: Option<u32>) -> LinkState {
+        LinkState { up: true, lower_up: true, master, ..LinkState::bare(index, format!("link{index}"), Kind::Other) }
     }
 
     #[test]
     fn members_are_counted_as_they_come_move_and_go() {
-        let mut have = Have::default();
+        let mut have = Observed::default();
         for index in 1..=3 {
             have.insert(link(index, None));
         }
-        let members = |have: &Have| [1, 2, 3].map(|bridge| have.members(bridge));
+        let members = |have: &Observed| [1, 2, 3].map(|bridge| have.members(bridge));
         for (seen, expected) in [
             (link(4, Some(1)), [1, 0, 0]),
             (link(4, Some(1)), [1, 0, 0]),
@@ -704,17 +704,17 @@ mod tests {
     #[test]
     fn the_hosts_addresses_are_those_on_the_bridges_segment() {
         let host = |last: u8, of| HostAddress { ip: [10, 9, 0, last].into(), of };
-        let bridge = LinkSeen {
+        let bridge = LinkState {
             hosts: vec![host(2, HostUse::Own), host(254, HostUse::NextHop)],
-            ..LinkSeen::bare(1, "br0", Kind::Bridge)
+            ..LinkState::bare(1, "br0", Kind::Bridge)
         };
-        let uplink = LinkSeen { hosts: vec![host(3, HostUse::Own)], ..link(2, Some(1)) };
-        let macvlan = LinkSeen { hosts: vec![host(4, HostUse::Own)], beside: Some(1), ..link(3, None) };
-        let leg = LinkSeen { master: Some(1), beside: Some(5), ..LinkSeen::bare(4, "leg", Kind::Veth) };
-        let foot = LinkSeen { hosts: vec![host(5, HostUse::Own)], beside: Some(4), ..LinkSeen::bare(5, "foot", Kind::Veth) };
-        let other = LinkSeen { hosts: vec![host(6, HostUse::Own)], ..link(6, None) };
-        let mut have = Have::from(vec![bridge, uplink, macvlan, leg, foot, other]);
-        let on = |have: &Have| have.hosts_on(1).map(|(_, host)| host.ip.to_string()).collect::<Vec<_>>();
+        let uplink = LinkState { hosts: vec![host(3, HostUse::Own)], ..link(2, Some(1)) };
+        let macvlan = LinkState { hosts: vec![host(4, HostUse::Own)], beside: Some(1), ..link(3, None) };
+        let leg = LinkState { master: Some(1), beside: Some(5), ..LinkState::bare(4, "leg", Kind::Veth) };
+        let foot = LinkState { hosts: vec![host(5, HostUse::Own)], beside: Some(4), ..LinkState::bare(5, "foot", Kind::Veth) };
+        let other = LinkState { hosts: vec![host(6, HostUse::Own)], ..link(6, None) };
+        let mut have = Observed::from(vec![bridge, uplink, macvlan, leg, foot, other]);
+        let on = |have: &Observed| have.hosts_on(1).map(|(_, host)| host.ip.to_string()).collect::<Vec<_>>();
         assert_eq!(on(&have), ["10.9.0.2", "10.9.0.254", "10.9.0.3", "10.9.0.4", "10.9.0.5"]);
         have.remove(3);
         have.insert(link(1, None));
@@ -723,16 +723,16 @@ mod tests {
 
     #[test]
     fn a_bridge_dragged_down_by_one_of_ours_counts_with_what_the_rest_have() {
-        let port = |index: u32, mtu| LinkSeen {
+        let port = |index: u32, mtu| LinkState {
             mtu,
             alias: Some(names::seal(Uuid::nil(), index.into())),
             kind: Kind::Tap,
             ..link(index, Some(1))
         };
-        let other = |index, mtu| LinkSeen { mtu, ..link(index, Some(1)) };
-        let seen = |mtu, ports: &[LinkSeen], wanted| {
-            let bridge = LinkSeen { mtu, kind: Kind::Bridge, ..link(1, None) };
-            let mut have = Have::default();
+        let other = |index, mtu| LinkState { mtu, ..link(index, Some(1)) };
+        let seen = |mtu, ports: &[LinkState], wanted| {
+            let bridge = LinkState { mtu, kind: Kind::Bridge, ..link(1, None) };
+            let mut have = Observed::default();
             [std::slice::from_ref(&bridge), ports].concat().into_iter().for_each(|link| have.insert(link));
             have.bridge_mtu(&bridge, wanted)
         };
@@ -750,9 +750,9 @@ mod tests {
     #[test]
     fn macs_are_found_on_the_segment_and_nowhere_else() {
         let mac = |n| Mac([2, 0, 0, 0, 0, n]);
-        let with = |n, at: LinkSeen| LinkSeen { mac: Some(mac(n)), ..at };
-        let below = |index, lower| LinkSeen { lower: Some(lower), ..link(index, None) };
-        let mut have = Have::default();
+        let with = |n, at: LinkState| LinkState { mac: Some(mac(n)), ..at };
+        let below = |index, lower| LinkState { lower: Some(lower), ..link(index, None) };
+        let mut have = Observed::default();
         for link in [
             with(1, link(1, None)),
             with(2, link(2, Some(1))),
@@ -777,9 +777,9 @@ mod tests {
 
     #[test]
     fn a_bridge_is_crowded_from_nine_tenths_on() {
-        let mut have = Have::default();
+        let mut have = Observed::default();
         have.insert(link(1, None));
-        let crowded = |have: &Have| have.crowded().map(|bridge| bridge.index).collect::<Vec<_>>();
+        let crowded = |have: &Observed| have.crowded().map(|bridge| bridge.index).collect::<Vec<_>>();
         for index in 2..922 {
             have.insert(link(index, Some(1)));
         }
