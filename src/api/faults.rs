@@ -1,5 +1,5 @@
 //! Every refusal as its dialect tells it: the manager's errors, the readers' and the listener's come in, an HTTP answer with
-//! the dialect's envelope goes out. Which status each has says [`super::status`].
+//! the dialect's envelope goes out. Which status each has says `api/status.rs`.
 
 use std::time::Duration;
 

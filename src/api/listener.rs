@@ -6,8 +6,8 @@
 //!                                        └─ none free: reject, 503
 //! ```
 //!
-//! What a client may cost is bounded here, and only here: connections ([`limiter`]), the bytes and the time of a request, the
-//! time of a reader that does not read ([`conn`]). What a request means is not known here: no route, no action. hyper frames
+//! What a client may cost is bounded here, and only here: connections (`limiter`), the bytes and the time of a request, the
+//! time of a reader that does not read (`conn`). What a request means is not known here: no route, no action. hyper frames
 //! the messages (RFC 9112), so wrong lengths and malformed chunks end in it.
 
 use std::io;

@@ -5,7 +5,7 @@
 //!                                             a dialect: Reply → body ◄──┘
 //! ```
 //!
-//! A dialect parses and renders; it decides nothing. Status codes live in [`status`] alone.
+//! A dialect parses and renders; it decides nothing. Status codes live in `api/status.rs` alone.
 
 mod agent;
 mod answer;

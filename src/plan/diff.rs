@@ -1,8 +1,8 @@
 //! How what is there differs from what is wanted, property by property. This is the one comparison: the planner, the facts behind
 //! a status, the deviations that a verification lists and the counters of drift all read it.
 //!
-//! A property is compared in one place, its rule in [`device`] or [`bridge`]: when it differs, in which words that is told, which
-//! fact it breaks, as what its drift is counted, and what is set to bring it back. A new property is a field of [`LinkState`], read
+//! A property is compared in one place, its rule in `diff/device.rs` or `diff/bridge.rs`: when it differs, in which words that is
+//! told, which fact it breaks, as what its drift is counted, and what is set to bring it back. A new property is a field of [`LinkState`], read
 //! by the kernel room, and a rule here.
 
 mod bridge;
