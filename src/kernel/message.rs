@@ -5,8 +5,8 @@
 //! crates decode a message wholly or not at all; read so, an attribute that they cannot decode hides no other.
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, NLA_F_NESTED, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_REQUEST, NLMSG_NOOP, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
+    DecodeError, DefaultNla, Emitable, NLA_F_NESTED, NLA_HEADER_SIZE, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NLMSG_NOOP,
+    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
 };
 
 use super::answer::Part;
@@ -154,9 +154,19 @@ pub(super) fn value<'a>(attribute: &NlaBuffer<&'a [u8]>) -> &'a [u8] {
     attribute.into_inner().get(NLA_HEADER_SIZE..usize::from(attribute.length())).unwrap_or_default()
 }
 
-/// The value of the attribute `wanted` among those behind a fixed part of `fixed` octets.
+/// The value of the attribute `wanted` among those behind a fixed part of `fixed` octets. Passes by the others as their lengths say:
+/// each event about a link is read so, and a tap that is opened and closed all the time makes 30,000 a second.
 pub(super) fn find(body: &[u8], fixed: usize, wanted: u16) -> Option<&[u8]> {
-    attributes(body, fixed).find(|attribute| attribute.kind() == wanted).map(|attribute| value(&attribute))
+    let mut rest = body.get(fixed..)?;
+    while let [length_0, length_1, kind_0, kind_1, ..] = *rest {
+        let length = usize::from(u16::from_ne_bytes([length_0, length_1]));
+        let whole = rest.get(..length).filter(|whole| whole.len() >= NLA_HEADER_SIZE)?;
+        if u16::from_ne_bytes([kind_0, kind_1]) & NLA_TYPE_MASK == wanted {
+            return whole.get(NLA_HEADER_SIZE..);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
 }
 
 /// A text up to its NUL, whatever octets it is of.
@@ -167,7 +177,7 @@ pub(super) fn text(value: &[u8]) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use netlink_packet_core::{NLA_TYPE_MASK, Nla};
+    use netlink_packet_core::Nla;
     use proptest::prelude::*;
 
     use super::*;
