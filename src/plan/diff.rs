@@ -2,8 +2,8 @@
 //! a status, the deviations that a verification lists and the counters of drift all read it.
 //!
 //! A property is compared in one place, its rule in `diff/device.rs` or `diff/bridge.rs`: when it differs, in which words that is
-//! told, which fact it breaks, as what its drift is counted, and what is set to bring it back. A new property is a field of [`LinkState`], read
-//! by the kernel room, and a rule here.
+//! told, which fact it breaks, as what its drift is counted, and what is set to bring it back. A new property is a field of
+//! [`LinkState`], read by the kernel room, and a rule here.
 
 mod bridge;
 mod device;
@@ -68,7 +68,7 @@ pub enum Property {
     /// Who may open it.
     Owner,
 }
-/// As what a difference of a device is counted when somebody keeps making it: the first in this order is what was done.
+/// As what a difference of a device is counted when another program keeps making it: the first in this order is the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Facet {
     /// The device itself.

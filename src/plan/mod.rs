@@ -4,7 +4,7 @@
 //!   Desired ───┐                   ┌──► plan() ──► Plan = [Step { op, undo }] ──► exec
 //!              ├──► diff: rules ───┼──► facts: what ACTIVE rests on
 //!   Observed ──┘                   ├──► verify: deviations
-//!                                  └──► drift: what somebody keeps changing
+//!                                  └──► drift: what another program keeps changing
 //! ```
 //!
 //! Pure and deterministic: no clock, no randomness, no I/O; an ifindex for a new link is part of the want. A plan leaves

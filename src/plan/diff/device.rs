@@ -21,7 +21,7 @@ pub struct Rule {
     pub word: &'static str,
     /// The fact that a difference breaks.
     pub fact: Option<FactName>,
-    /// As what a difference that somebody keeps making is counted; none where nothing brings it back.
+    /// As what a difference that another program keeps making is counted; none where nothing brings it back.
     pub facet: Option<Facet>,
     differs: fn(&Device<'_>) -> bool,
     words: fn(&Device<'_>) -> Pair,
@@ -116,7 +116,8 @@ impl<'a> Device<'a> {
         settings
     }
 
-    /// What takes settings back; none when nothing does. A MAC that somebody gave it may be another guest's: it is not given back.
+    /// The settings that undo these; none when nothing does. A MAC that another program set may be another guest's: it is not
+    /// restored.
     pub(in crate::plan) fn before(&self, settings: &LinkSettings) -> Option<LinkSettings> {
         let port = self.link.bridge_port;
         let before = LinkSettings {
