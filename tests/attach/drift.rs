@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, foreign_bridge};
 use crate::netns::{in_netns, run, try_run};
 use crate::taps::open;
 use crate::witness::{Monitor, bridge_port, has_flag, link, links, marked_ports, try_link, v6_addresses};
@@ -279,6 +279,36 @@ fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
         assert_eq!(theirs(), before);
         assert_eq!((settled(&device), marked_ports()), (was, vec![port]));
         bench.leaves_deviations();
+    });
+}
+
+/// The kernel tells of no change of a link that is down: nicd does not see that its altname is gone.
+#[test]
+fn a_device_that_lost_altname_and_alias_while_it_was_down_is_known_again() {
+    in_netns(|| {
+        foreign_bridge("br0", 1500);
+        let mut bench = Bench::start();
+        let network = bench.network_on("br0");
+        let (_guest, netns) = bench.guest("a");
+        let vm = bench.vm();
+        for server in [&netns, &vm] {
+            let port = bench.attach_to(server, &network);
+            let device = bench.device(&port);
+            let before = link(&device);
+            // Without its bridge a device is kept down.
+            run("ip link del br0");
+            wait_for_link(&device, || !has_flag(&link(&device), "UP"));
+            bench.events.wait_status(&port, "ERROR");
+            run(&format!("ip link set {device} alias mine"));
+            run(&format!("ip link property del dev {device} altname nicd-{port}"));
+            foreign_bridge("br0", 1500);
+            wait_for_link(&device, || has_flag(&link(&device), "UP") && link(&device)["master"] == "br0");
+            wait_for_link(&device, || link(&device)["ifalias"] == before["ifalias"]);
+            assert_eq!(link(&device)["ifindex"], before["ifindex"]);
+            assert_eq!(marked_ports(), [port.as_str()]);
+            bench.api.delete(&format!("/v2.1/servers/{server}/os-interface/{port}")).expect(202);
+            bench.wait_until(&port, "gone", |port| port.is_none());
+        }
     });
 }
 
