@@ -43,8 +43,6 @@ fn start() -> Result<(), Exit> {
         let printed = toml::to_string(&settings).map_err(|error| fail(&error, Exit::Internal))?;
         return print(&format!("ok\n\n{printed}"));
     }
-    // Before any thread, which has the processors of the one that starts it.
-    threads::part_processors();
     let log = telemetry::init(&settings.log).map_err(|error| fail(&error, Exit::Internal))?;
     threads::end_on_panic();
     daemon::run(Config { settings, read: Arc::new(read), log }).map_err(|error| fail(&error, error.exit()))

@@ -1,4 +1,4 @@
-//! The daemon's threads, which processors they have, and what a panic ends.
+//! How the daemon starts threads, and what a panic ends.
 //!
 //! A panic is a bug. The thread or the task that it ends owes answers, and holds what it claimed: the process would go on
 //! without it, and nobody would know. So a panic ends the process, and the next start goes on from what is durable: whatever
@@ -9,12 +9,8 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
-
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 
 use crate::exit::Exit;
 use crate::points;
@@ -65,47 +61,6 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let done = catch_unwind(AssertUnwindSafe(work));
     IS_CAUGHT.set(before);
     done.map_err(|_| Panicked)
-}
-
-/// The processors of the threads that work in the kernel; unset where they share all with the others.
-static IN_THE_KERNEL: OnceLock<CpuSet> = OnceLock::new();
-
-/// Gives the threads that change links processors of their own, half of those this process may use, and the others the rest.
-///
-/// A change of a link holds its processor for some hundred microseconds in the kernel, which most servers' kernels do not
-/// interrupt for a thread (`PREEMPT_NONE`, `PREEMPT_VOLUNTARY`). The scheduler likes to wake a thread where it is woken from;
-/// a flush whose interrupts come there then takes as long as the change, and the two were to go on at the same time. Where
-/// there is but one processor, or the system refuses, all share.
-pub fn part_processors() {
-    let this = Pid::from_raw(0);
-    let Ok(usable) = sched_getaffinity(this) else { return };
-    let usable: Vec<usize> = (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu) == Ok(true)).collect();
-    let (kernel, rest) = usable.split_at(usable.len() / 2);
-    if let (Some(kernel), Some(rest)) = (set(kernel), set(rest))
-        && sched_setaffinity(this, &rest).is_ok()
-    {
-        let _ = IN_THE_KERNEL.set(kernel);
-    }
-}
-
-/// A set of these; none of none.
-fn set(cpus: &[usize]) -> Option<CpuSet> {
-    let mut set = CpuSet::new();
-    cpus.iter().try_for_each(|cpu| set.set(*cpu)).ok().filter(|()| !cpus.is_empty()).map(|()| set)
-}
-
-/// Starts a thread that changes links, as [`start`] does.
-///
-/// # Errors
-/// As for [`start`].
-pub fn start_in_kernel(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    start(name, move || {
-        if let Some(cpus) = IN_THE_KERNEL.get() {
-            // Refused, it shares the others'.
-            let _ = sched_setaffinity(Pid::from_raw(0), cpus);
-        }
-        work();
-    })
 }
 
 /// Starts a thread.

@@ -131,7 +131,7 @@ pub fn start<H: Host>(
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let reap = move || Reaper { pool: WorkerPool::new(hosts), pending: VecDeque::new(), attaches_come }.run(&inbox);
-    threads::start_in_kernel("nicd-reaper", reap)
+    threads::start("nicd-reaper", reap)
 }
 
 /// A device that waits for its deletion.
@@ -261,7 +261,7 @@ impl<H: Host> WorkerPool<H> {
                 }
             }
         };
-        if let Err(error) = threads::start_in_kernel(&format!("nicd-reaper-{worker}"), work) {
+        if let Err(error) = threads::start(&format!("nicd-reaper-{worker}"), work) {
             tracing::error!(%error, "no thread can be had to delete devices with");
             return None;
         }

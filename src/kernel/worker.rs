@@ -96,7 +96,7 @@ impl<H: Host> Worker<H> {
     pub fn start(name: &str, host: H, reaper: Inbox<ToReap<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { inbox: Inbox::new(LIMIT), next: AtomicU64::new(1) };
         let inbox = worker.inbox.clone();
-        let thread = threads::start_in_kernel(name, move || Loop { host, reaper, prepared: HashMap::new() }.run(&inbox))?;
+        let thread = threads::start(name, move || Loop { host, reaper, prepared: HashMap::new() }.run(&inbox))?;
         Ok((worker, thread))
     }
 
