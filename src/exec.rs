@@ -3,7 +3,7 @@
 //! An execution stops before the first step that outlives the process, until its caller knows the intent to be durable.
 //! It decides nothing: what to do, in which order, and what undoes it stands in the plan.
 
-use crate::kernel::{Applied, Host, OpError, Trouble};
+use crate::kernel::{Applied, Host, OpError};
 use crate::model::LinkName;
 use crate::plan::{Plan, Step};
 
@@ -86,12 +86,10 @@ impl<H: Host> Execution<H> {
         self.refused.as_ref()
     }
 
-    /// Undoes what was begun, last first, the failed step included. Goes on past an undo that fails. Of a link that is gone,
-    /// nothing is left to undo.
+    /// Undoes what was begun, last first, the failed step included. Goes on past an undo that fails.
     pub fn unwind(mut self, host: &mut H) -> Undone {
         let undos = self.steps[..self.begun].iter().rev().filter_map(|step| step.undo.as_ref());
-        let failed = undos.filter_map(|undo| host.apply(undo, &mut self.held).err());
-        let left: Vec<OpError> = failed.filter(|error| error.trouble != Trouble::Gone).collect();
+        let left: Vec<OpError> = undos.filter_map(|undo| host.apply(undo, &mut self.held).err()).collect();
         if left.is_empty() { Undone::Clean } else { Undone::Left(left) }
     }
 }

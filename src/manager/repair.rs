@@ -124,8 +124,9 @@ impl Manager {
                 Err(failed) => failed,
             };
             *recorded |= failed.recorded;
+            // What a repair could not take back the next plan finds, on a new look; what an attach could not is its client's to know.
             let again = tried < TRIES
-                && failed.undone == Undone::Clean
+                && (failed.undone == Undone::Clean || reason != Reason::Attach)
                 && match &failed.error {
                     // The kernel is not as the plan took it to be.
                     Error::Kernel(error) if matches!(error.trouble, Trouble::Taken | Trouble::Gone | Trouble::NoBridge) => {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nicd::exec::{Execution, Undone};
 use nicd::kernel::fake::{Fake, Fault};
-use nicd::kernel::{Host, OpError, Trouble};
+use nicd::kernel::{Host, Trouble};
 use nicd::model::names;
 use nicd::model::names::FIRST_INDEX;
 use nicd::plan::{
@@ -177,8 +177,7 @@ fn fail_at_step(fake: &Fake, plan: Plan, at: usize, fault: Fault) -> Result<(), 
     let after = shown(fake);
     as_before(&before, &after, &begun).map_err(|what| TestCaseError::fail(format!("step {at}, {fault:?}: {what}")))?;
     let mut held = empty_hand();
-    let failed = undos(&begun).filter_map(|undo| host.apply(undo, &mut held).err());
-    let again: Vec<_> = failed.filter(|error| error.trouble != Trouble::Gone).collect();
+    let again: Vec<_> = undos(&begun).filter_map(|undo| host.apply(undo, &mut held).err()).collect();
     let again = if again.is_empty() { Undone::Clean } else { Undone::Left(again) };
     prop_assert_eq!(again, undone);
     prop_assert_eq!(shown(fake), after);
@@ -208,8 +207,8 @@ fn removed(steps: &[Step]) -> BTreeSet<String> {
 
 /// Whether all that could not be undone is about what the plan itself removed.
 fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
-    let missing = |error: &OpError| error.trouble == Trouble::NoBridge;
-    matches!(undone, Undone::Left(left) if !removed(steps).is_empty() && left.iter().all(missing))
+    let missing = |trouble| matches!(trouble, Trouble::Gone | Trouble::NoBridge);
+    matches!(undone, Undone::Left(left) if !removed(steps).is_empty() && left.iter().all(|error| missing(error.trouble)))
 }
 
 /// Compares a host with what it was before `steps` were begun and taken back. Some things only go forwards: what was
