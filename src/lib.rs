@@ -48,9 +48,10 @@
 //! 1. `api::nova::attach` reads the body; `Manager::perform` takes the action to `Manager::attach`.
 //! 2. `Manager::bind` checks all that memory can tell, draws MAC and addresses, and claims the port.
 //! 3. `Manager::build` claims the network's bridge where that has to be made, and plans: [`plan::plan`].
-//! 4. `Manager::carry_out_beside` joins `Store::commit` and `KernelHandle::prepare`: the intent becomes durable while the worker does the steps
-//!    that end with the process, and looks at the device.
-//! 5. Both went well: `KernelHandle::finish` does the rest. One failed: `KernelHandle::undo` takes back what was begun, and `Manager::give_up` the record.
+//! 4. `Manager::carry_out_beside` hands the plan to the worker (`KernelHandle::run_beside`) and its intent to the store
+//!    (`Store::commit_and_tell`): the worker does the steps that end with the process, and looks at the device, while the intent becomes durable.
+//! 5. The worker polls the commit itself, so that no third thread stands between them. Durable: it does the rest. Refused, or a step failed: it has
+//!    the plan undone, and `Manager::give_up` takes back the record.
 //! 6. `Manager::happen` tells of the new phase, `Manager::readiness` decides which; the reply is the port as it stands.
 //!
 //! The two halves overlap because nothing outlives the process before its record is durable: until `TUNSETPERSIST` a tap dies

@@ -9,14 +9,13 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::exec::Undone;
 use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{BroadRoute, LinkState, Plan};
 
 use super::netns;
 use super::reaper::{self, PendingDelete, Reaped, ToReap};
-use super::worker::{Done, Failed, Prepared, Worker};
+use super::worker::{Done, Durable, Failed, Outcome, Worker};
 use super::{Found, GuestMacs, Host, Kernel, Lack, LinkSelector, NetnsError, Notice, OpError, TapUse};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
@@ -30,23 +29,12 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// Too much waits, or the threads have ended.
     fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused>;
 
-    /// Does what of a plan ends with the process, while its intent is being made durable.
+    /// Carries out a plan while its intent is being made durable: the steps that end with the process beside that, the others
+    /// behind it. The answer comes after `durable` has ended.
     ///
     /// # Errors
     /// As for `run`.
-    fn prepare(&self, plan: Plan) -> Result<Answer<Result<Prepared, Failed>>, Refused>;
-
-    /// Carries out the rest of a plan whose intent is durable by now.
-    ///
-    /// # Errors
-    /// The threads have ended.
-    fn finish(&self, prepared: Prepared) -> Result<Answer<Result<Done, Failed>>, Refused>;
-
-    /// Takes back a plan whose intent could not be made durable.
-    ///
-    /// # Errors
-    /// The threads have ended, and with them all that was prepared.
-    fn undo(&self, prepared: Prepared) -> Result<Answer<Undone>, Refused>;
+    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, Refused>;
 
     /// Deletes a port's device, together with others that wait; one that a process holds open only when that is asked for.
     ///
@@ -126,8 +114,8 @@ pub struct KernelService<H: Host> {
     /// For dumps of the whole host: nobody's change waits for one.
     looks: Worker<H>,
     reaper: Inbox<ToReap<H>>,
-    /// How many plans have been prepared.
-    prepared: Arc<AtomicU64>,
+    /// How many plans were begun beside their commit.
+    begun: Arc<AtomicU64>,
     macs: GuestMacs,
 }
 
@@ -150,7 +138,7 @@ pub type Threads = Vec<JoinHandle<()>>;
 /// The kernel gives no sockets, or no threads can be had.
 pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Threads), OpError> {
     let reaper = reaper::inbox();
-    let prepared = Arc::new(AtomicU64::new(0));
+    let begun = Arc::new(AtomicU64::new(0));
     let no_thread = |error: std::io::Error| OpError {
         trouble: super::Trouble::Other,
         doing: "starting a thread".to_owned(),
@@ -161,17 +149,17 @@ pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Th
     let (looks, looks_thread) = worker("nicd-looks")?;
     let (worker, worker_thread) = worker("nicd-kernel")?;
     let reaper_thread = {
-        let prepared = Arc::clone(&prepared);
+        let begun = Arc::clone(&begun);
         let mut before = 0;
         let came_since = move || {
-            let now = prepared.load(Ordering::Relaxed);
+            let now = begun.load(Ordering::Relaxed);
             std::mem::replace(&mut before, now) != now
         };
         let (first, kernel) = (kernel.open()?, kernel.clone());
         let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
         reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
-    let workshop = KernelService { worker, guests, looks, reaper, prepared, macs: kernel.guests() };
+    let workshop = KernelService { worker, guests, looks, reaper, begun, macs: kernel.guests() };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
@@ -191,17 +179,9 @@ impl<H: Host> KernelHandle for KernelService<H> {
         self.worker(plan.enters_a_guest()).run(plan)
     }
 
-    fn prepare(&self, plan: Plan) -> Result<Answer<Result<Prepared, Failed>>, Refused> {
-        self.prepared.fetch_add(1, Ordering::Relaxed);
-        self.worker(plan.enters_a_guest()).prepare(plan)
-    }
-
-    fn finish(&self, prepared: Prepared) -> Result<Answer<Result<Done, Failed>>, Refused> {
-        self.worker(prepared.in_a_guest).finish(prepared)
-    }
-
-    fn undo(&self, prepared: Prepared) -> Result<Answer<Undone>, Refused> {
-        self.worker(prepared.in_a_guest).undo(prepared)
+    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, Refused> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.worker(plan.enters_a_guest()).run_beside(plan, durable)
     }
 
     fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, Refused> {

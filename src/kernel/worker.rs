@@ -1,18 +1,21 @@
 //! A thread that carries plans out, in the order in which they came.
 //!
 //! ```text
-//!  manager ── run ──────────────────────────► ┌────────┐ ── Ok(Done) | Err(Failed) ──► manager
-//!          ── prepare ──► Prepared            │ worker │
-//!             then finish(Prepared) or undo ► └────────┘ ── unwinding ──► reaper
+//!             plan                      ┌────────┐ ── Ok(Done) | Err(Failed) ──► manager
+//!  manager ── plan, intent durable? ──► │ worker │
+//!                                       └────────┘ ── unwinding ──► reaper
 //! ```
 //!
-//! A plan whose intent is not durable yet is prepared while it is being committed: its steps that end with the process are done
-//! and looked at. When the intent is durable the rest follows; when it could not be made so, the plan is undone.
+//! A plan whose intent is not durable yet begins while that is being committed: its steps that end with the process are done
+//! and looked at. When the intent is durable the rest follows; when it could not be made so, the plan is undone. The worker
+//! goes on with other plans meanwhile. It polls the commit's future itself, so that the store's thread wakes this one.
 //! More threads would be slower, as RTNL is one lock. There are two all the same: what enters guests' namespaces has one of
 //! its own, as a path, or `nicd-netns`, can keep it waiting.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -57,29 +60,33 @@ pub struct Failed {
     pub undone: Answer<Undone>,
 }
 
-/// A plan of which all is done that ends with the process. It waits for [`Worker::finish`] or [`Worker::undo`].
+/// What became of a plan that was begun beside the commit of its intent.
 #[derive(Debug)]
-#[must_use]
-pub struct Prepared {
-    id: u64,
-    /// Whether the plan enters a guest's namespace, which is the work of a thread of its own.
-    pub(super) in_a_guest: bool,
+pub enum Outcome {
+    /// All of it is done.
+    Done(Done),
+    /// A step failed.
+    Failed(Failed),
+    /// The intent could not be made durable, and what was begun is being undone.
+    NotDurable(Answer<Undone>),
 }
+
+/// Ends when a plan's intent is durable, with true, or when it could not be made so.
+pub type Durable = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 type Query<H> = Box<dyn FnOnce(&mut H) + Send>;
 
 enum Message<H> {
     Run(Plan, oneshot::Sender<Result<Done, Failed>>),
-    Prepare(u64, Plan, oneshot::Sender<Result<Prepared, Failed>>),
-    Finish(u64, oneshot::Sender<Result<Done, Failed>>),
-    Undo(u64, oneshot::Sender<Undone>),
+    RunBeside(Plan, Durable, oneshot::Sender<Outcome>),
+    /// The future of the intent of the plan with this number is to be polled.
+    Poll(u64),
     Query(Query<H>),
 }
 
 /// The way into the worker.
 pub struct Worker<H: Host> {
     inbox: Inbox<Message<H>>,
-    next: AtomicU64,
 }
 
 impl<H: Host> std::fmt::Debug for Worker<H> {
@@ -94,9 +101,10 @@ impl<H: Host> Worker<H> {
     /// # Errors
     /// No thread can be had.
     pub fn start(name: &str, host: H, reaper: Inbox<ToReap<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let worker = Self { inbox: Inbox::new(LIMIT), next: AtomicU64::new(1) };
+        let worker = Self { inbox: Inbox::new(LIMIT) };
         let inbox = worker.inbox.clone();
-        let thread = threads::start(name, move || Loop { host, reaper, prepared: HashMap::new() }.run(&inbox))?;
+        let work = Loop { host, reaper, begun: HashMap::new(), next: 0 };
+        let thread = threads::start(name, move || work.run(&inbox))?;
         Ok((worker, thread))
     }
 
@@ -110,35 +118,15 @@ impl<H: Host> Worker<H> {
         Ok(answered)
     }
 
-    /// Does what of a plan ends with the process.
+    /// Carries out a plan while its intent is being made durable: the steps that end with the process beside that, the others
+    /// behind it. The answer comes after `durable` has ended, also when a step fails before.
     ///
     /// # Errors
     /// As for `run`.
-    pub fn prepare(&self, plan: Plan) -> Result<Answer<Result<Prepared, Failed>>, Refused> {
+    pub fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, Refused> {
         let (answer, answered) = oneshot::channel();
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.inbox.push(Message::Prepare(id, plan, answer))?;
+        self.inbox.push(Message::RunBeside(plan, durable, answer))?;
         Ok(answered)
-    }
-
-    /// Carries out the rest of a plan.
-    ///
-    /// # Errors
-    /// The worker has ended.
-    pub fn finish(&self, prepared: Prepared) -> Result<Answer<Result<Done, Failed>>, Refused> {
-        let (answer, answered) = oneshot::channel();
-        self.inbox.push_answer(Message::Finish(prepared.id, answer))?;
-        Ok(answered)
-    }
-
-    /// Takes back what was done of a plan.
-    ///
-    /// # Errors
-    /// The worker has ended, and with it all that was prepared.
-    pub fn undo(&self, prepared: Prepared) -> Result<Answer<Undone>, Refused> {
-        let (answer, undone) = oneshot::channel();
-        self.inbox.push_answer(Message::Undo(prepared.id, answer))?;
-        Ok(undone)
     }
 
     /// Asks the host something on the worker's thread.
@@ -175,10 +163,33 @@ struct Running<H: Host> {
     took: Duration,
 }
 
+/// A plan whose intent is not durable yet.
+struct Begun<H: Host> {
+    /// What is left to do; what failed.
+    prepared: Result<Running<H>, Failed>,
+    durable: Durable,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// Has the worker poll an intent's future again.
+struct Again<H> {
+    inbox: Inbox<Message<H>>,
+    id: u64,
+}
+
+impl<H: Send> Wake for Again<H> {
+    fn wake(self: Arc<Self>) {
+        // A worker that has ended polls nothing.
+        let _ = self.inbox.push_answer(Message::Poll(self.id));
+    }
+}
+
 struct Loop<H: Host> {
     host: H,
     reaper: Inbox<ToReap<H>>,
-    prepared: HashMap<u64, Running<H>>,
+    /// The plans that wait for their intent, by the number that each was given.
+    begun: HashMap<u64, Begun<H>>,
+    next: u64,
 }
 
 impl<H: Host> Loop<H> {
@@ -195,8 +206,7 @@ impl<H: Host> Loop<H> {
             // What can be finished is answered before the next is begun.
             for message in taken.drain(..) {
                 match message {
-                    Message::Finish(id, answer) => self.finish(id, answer),
-                    Message::Undo(id, answer) => self.undo(id, answer),
+                    Message::Poll(id) => self.poll(id, inbox),
                     other => later.push_back(other),
                 }
             }
@@ -204,27 +214,39 @@ impl<H: Host> Loop<H> {
             inbox.hold(later.len());
             match next {
                 Some(Message::Run(plan, answer)) => {
-                    let done = self.carry_out(Running::new(plan));
-                    let _ = points::moment(("report", "built"), || answer.send(done));
+                    let ran = self.carry_out(Running::new(plan));
+                    let _ = points::moment(("report", "built"), || answer.send(ran));
                 }
-                Some(Message::Prepare(id, plan, answer)) => {
-                    let in_a_guest = plan.enters_a_guest();
+                Some(Message::RunBeside(plan, durable, answer)) => {
                     let prepared = self.prepare(Running::new(plan));
-                    let _ = answer.send(prepared.map(|running| {
-                        self.prepared.insert(id, running);
-                        Prepared { id, in_a_guest }
-                    }));
+                    self.next += 1;
+                    self.begun.insert(self.next, Begun { prepared, durable, answer });
+                    self.poll(self.next, inbox);
                 }
                 Some(Message::Query(ask)) => ask(&mut self.host),
-                Some(Message::Finish(..) | Message::Undo(..)) | None => {}
+                Some(Message::Poll(_)) | None => {}
             }
         }
+    }
+
+    /// Goes on with a plan whose intent is durable by now, or undoes one whose intent will not be.
+    fn poll(&mut self, id: u64, inbox: &Inbox<Message<H>>) {
+        let Some(begun) = self.begun.get_mut(&id) else { return };
+        let waker = Waker::from(Arc::new(Again { inbox: inbox.clone(), id }));
+        let Poll::Ready(durable) = begun.durable.as_mut().poll(&mut Context::from_waker(&waker)) else { return };
+        let Some(Begun { prepared, answer, .. }) = self.begun.remove(&id) else { return };
+        let outcome = match (prepared, durable) {
+            (Err(failed), _) => Outcome::Failed(failed),
+            (Ok(running), true) => self.carry_out(running).map_or_else(Outcome::Failed, Outcome::Done),
+            (Ok(running), false) => Outcome::NotDurable(self.unwind(running.execution)),
+        };
+        let _ = points::moment(("report", "built"), || answer.send(outcome));
     }
 
     fn prepare(&mut self, mut running: Running<H>) -> Result<Running<H>, Failed> {
         let began = Instant::now();
         if let Err(error) = running.execution.run_volatile(&mut self.host) {
-            return Err(self.fail(running.execution, error));
+            return Err(Failed { error, undone: self.unwind(running.execution) });
         }
         running.seen = running.execution.shows_its_end().then(|| self.look(&running.subjects));
         running.took = began.elapsed();
@@ -234,7 +256,7 @@ impl<H: Host> Loop<H> {
     fn carry_out(&mut self, mut running: Running<H>) -> Result<Done, Failed> {
         let began = Instant::now();
         if let Err(error) = running.execution.run(&mut self.host) {
-            return Err(self.fail(running.execution, error));
+            return Err(Failed { error, undone: self.unwind(running.execution) });
         }
         let ended = Instant::now();
         let (seen, at) = match running.seen {
@@ -255,23 +277,11 @@ impl<H: Host> Loop<H> {
         })
     }
 
-    fn finish(&mut self, id: u64, answer: oneshot::Sender<Result<Done, Failed>>) {
-        // Each id is finished or undone once.
-        let Some(running) = self.prepared.remove(&id) else { return };
-        let done = self.carry_out(running);
-        let _ = points::moment(("report", "built"), || answer.send(done));
-    }
-
-    fn undo(&mut self, id: u64, answer: oneshot::Sender<Undone>) {
-        let Some(running) = self.prepared.remove(&id) else { return };
-        let _ = self.reaper.push_answer(ToReap::Unwind { execution: running.execution, answer });
-    }
-
     /// Undoing costs RCU barriers (16 ms each), so it is done on another thread.
-    fn fail(&mut self, execution: Execution<H>, error: OpError) -> Failed {
+    fn unwind(&mut self, execution: Execution<H>) -> Answer<Undone> {
         let (answer, undone) = oneshot::channel();
         let _ = self.reaper.push_answer(ToReap::Unwind { execution, answer });
-        Failed { error, undone }
+        undone
     }
 
     fn look(&mut self, subjects: &[String]) -> (Vec<LinkState>, Instant) {

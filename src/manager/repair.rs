@@ -5,16 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::exec::Undone;
-use crate::kernel::worker::{self, Done};
+use crate::kernel::worker::{self, Done, Outcome};
 use crate::kernel::{NetnsError, Notice, Trouble};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::diff::{Bridge, Device, drift};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, Op, Plan, PlanError, Reason, Step, Switch, plan};
-use crate::store::{Change, Purpose};
+use crate::store::{Change, Purpose, StoreError};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
 
@@ -260,30 +261,28 @@ impl Manager {
 
     /// Carries a plan out beside the commit of its intent: what ends with the process is done meanwhile, the rest behind it.
     async fn carry_out_beside(&self, plan: Plan, changes: Vec<Change>, purpose: Purpose) -> Result<Done, Failed> {
-        let prepared = self.kernel.prepare(plan).map_err(Error::from)?;
-        let commit = async {
-            let began = Instant::now();
-            let stored = self.store.commit(changes, purpose).await;
+        let (committed, commit) = oneshot::channel();
+        let (tell, stored) = oneshot::channel();
+        let began = Instant::now();
+        let durable = async move {
+            let stored = commit.await.unwrap_or(Err(StoreError::Closed));
             meters().attaching(Attaching::Commit, began.elapsed());
-            self.note_store(&mut self.lock(), stored.as_ref().err());
-            stored
+            let durable = stored.is_ok();
+            let _ = tell.send(stored);
+            durable
         };
-        let (prepared, stored) = tokio::join!(answered(prepared), commit);
-        let recorded = stored.is_ok();
-        let stopped = |error| Failed { error, undone: Undone::Clean, recorded };
-        match (prepared.map_err(stopped)?, stored) {
-            (Err(failed), _) => Err(undone(failed, recorded).await),
-            (Ok(prepared), Err(error)) => {
-                let undone = self.kernel.undo(prepared).map_err(|refused| stopped(refused.into()))?;
-                let undone = undone.await.unwrap_or(Undone::Clean);
-                Err(Failed { error: Error::Store(error), undone, recorded })
-            }
-            (Ok(prepared), Ok(())) => {
-                let done = self.kernel.finish(prepared).map_err(|refused| stopped(refused.into()))?;
-                match answered(done).await.map_err(stopped)? {
-                    Ok(done) => Ok(done),
-                    Err(failed) => Err(undone(failed, recorded).await),
-                }
+        let done = self.kernel.run_beside(plan, Box::pin(durable)).map_err(Error::from)?;
+        self.store.commit_and_tell(changes, purpose, committed);
+        let outcome = answered(done).await?;
+        let stored = stored.await.unwrap_or(Err(StoreError::Closed));
+        self.note_store(&mut self.lock(), stored.as_ref().err());
+        match (outcome, stored) {
+            (Outcome::Done(done), _) => Ok(done),
+            (Outcome::Failed(failed), stored) => Err(undone(failed, stored.is_ok()).await),
+            (Outcome::NotDurable(taken_back), stored) => {
+                let undone = taken_back.await.unwrap_or(Undone::Clean);
+                let error = Error::Store(stored.err().unwrap_or(StoreError::Closed));
+                Err(Failed { error, undone, recorded: false })
             }
         }
     }

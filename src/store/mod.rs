@@ -389,16 +389,19 @@ impl Store {
     /// Nothing of them is in the store then.
     pub async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
         let (answer, durable) = oneshot::channel();
-        self.hand_in(changes, purpose, Some(answer), Message::Commit)?;
+        self.commit_and_tell(changes, purpose, answer);
         durable.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The same, for a waiter elsewhere: `answer` is told, or dropped when the thread has ended.
+    pub fn commit_and_tell(&self, changes: Vec<Change>, purpose: Purpose, answer: oneshot::Sender<Result<(), StoreError>>) {
+        self.hand_in(changes, purpose, Some(answer), Message::Commit);
     }
 
     /// Has changes made durable with the next commit. What becomes of them is only logged: whatever they say is found out again
     /// at a start.
     pub fn note(&self, changes: Vec<Change>) {
-        if let Err(error) = self.hand_in(changes, Purpose::Freeing, None, Message::Note) {
-            tracing::debug!(%error, "what is found out again was not noted");
-        }
+        self.hand_in(changes, Purpose::Freeing, None, Message::Note);
     }
 
     fn hand_in(
@@ -407,18 +410,27 @@ impl Store {
         purpose: Purpose,
         answer: Option<oneshot::Sender<Result<(), StoreError>>>,
         message: impl FnOnce(Transaction) -> Message,
-    ) -> Result<(), StoreError> {
+    ) {
         let limit = if purpose == Purpose::Growing { LIMIT } else { FREEING_LIMIT };
         let waits = Waits::new(&self.numbers);
-        let full = waits.before >= limit;
-        let (handed_in, waits_since, refused) = (Instant::now(), None, None);
-        let transaction = Transaction { handed_in, waits_since, changes, purpose, answer, waits, refused };
-        let pushed = if full { Err(Refused::Full) } else { self.inbox.push(message(transaction)) };
-        pushed.map_err(|refused| {
-            let refusal = StoreError::from(refused);
-            meters().committed(refusal.word(), Duration::ZERO);
-            refusal
-        })
+        let refused = |refused: Refused| {
+            let error = StoreError::from(refused);
+            meters().committed(error.word(), Duration::ZERO);
+            tracing::debug!(%error, "changes were not handed in");
+            error
+        };
+        if waits.before >= limit {
+            let error = refused(Refused::Full);
+            if let Some(answer) = answer {
+                let _ = answer.send(Err(error));
+            }
+            return;
+        }
+        let handed_in = Instant::now();
+        let transaction = Transaction { handed_in, waits_since: None, changes, purpose, answer, waits, refused: None };
+        if let Err(closed) = self.inbox.push(message(transaction)) {
+            refused(closed);
+        }
     }
 
     /// What the file holds now, once all that was handed in before is durable. Read on a connection and a thread of its
