@@ -76,8 +76,8 @@ pub enum Command {
 /// The process that the demo starts besides the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Role {
-    /// The one inside the private namespaces, which shows everything.
-    Stage,
+    /// The one inside the private namespaces.
+    Inside,
 }
 
 impl Args {

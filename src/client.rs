@@ -1,4 +1,5 @@
-//! HTTP/1.1 with JSON over a Unix socket, as nicd's own clients speak it: `nicctl` and the demo. It uses nothing of the daemon's.
+//! HTTP/1.1 over the daemon's Unix socket: the client of `nicctl`, and in `blocking_client` that of the demo, the tests and
+//! the benchmarks. It uses nothing of the daemon's.
 
 use std::io;
 use std::path::Path;
@@ -21,7 +22,7 @@ pub const LINES: &str = "application/x-ndjson";
 /// A call that was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody is at the socket.
+    /// Nobody listens at the socket.
     #[error(transparent)]
     Connect(#[from] io::Error),
     /// The connection ended, or what came was not HTTP, before the answer was complete.
@@ -52,21 +53,37 @@ impl Connection {
     /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
-    /// [`Error::Exchange`] or [`Error::Request`].
-    pub async fn send(
-        &mut self,
-        method: &Method,
-        target: &str,
-        accept: &str,
-        body: Option<&Value>,
-    ) -> Result<Response<Incoming>, Error> {
-        let request = Request::builder().method(method).uri(target).header(HOST, "nicd").header(ACCEPT, accept);
-        let request = match body {
-            Some(body) => request.header(CONTENT_TYPE, JSON).body(Full::from(body.to_string())),
-            None => request.body(Full::default()),
-        };
+    /// [`Error::Exchange`].
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         self.0.ready().await?;
-        Ok(self.0.send_request(request?).await?)
+        Ok(self.0.send_request(request).await?)
+    }
+}
+
+/// A request with these headers and the `Host` that HTTP/1.1 requires.
+///
+/// # Errors
+/// [`Error::Request`].
+pub fn request(
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Result<Request<Full<Bytes>>, Error> {
+    let start = Request::builder().method(method).uri(target).header(HOST, "nicd");
+    let request = headers.iter().fold(start, |request, (name, value)| request.header(*name, value.as_bytes()));
+    Ok(request.body(Full::new(body.into()))?)
+}
+
+/// A request that accepts `accept`, with a JSON body if there is one.
+///
+/// # Errors
+/// [`Error::Request`].
+pub fn json_request(method: &Method, target: &str, accept: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, Error> {
+    let accept = (ACCEPT.as_str(), accept);
+    match body {
+        Some(body) => request(method.as_str(), target, &[accept, (CONTENT_TYPE.as_str(), JSON)], body.to_string()),
+        None => request(method.as_str(), target, &[accept], Bytes::new()),
     }
 }
 

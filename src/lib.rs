@@ -104,7 +104,7 @@
 //! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
 //! | [`daemon`] | the order of start and stop |
 //! | [`threads`] | the threads' processors, and what ends when one panics: the process |
-//! | `client` | HTTP over the daemon's socket, for the demo and `nicctl` |
+//! | [`client`], [`blocking_client`] | HTTP over the daemon's socket: for `nicctl`; for the demo, tests and benchmarks |
 //! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library but `client` |
 //!
 //! # Dependencies
@@ -130,7 +130,8 @@
 pub mod access;
 pub mod api;
 pub mod args;
-mod client;
+pub mod blocking_client;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

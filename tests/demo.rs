@@ -68,13 +68,13 @@ fn killed_in_the_middle_it_takes_everything_along() {
     let mut demo = Command::new(NICD).arg("demo").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("They talk")));
-    let stage = children(demo.id());
-    let others: Vec<u32> = stage.iter().flat_map(|stage| children(*stage)).collect();
-    assert_eq!((stage.len(), others.len()), (1, 1), "the stage, and in it the daemon");
+    let inner = children(demo.id());
+    let others: Vec<u32> = inner.iter().flat_map(|inner| children(*inner)).collect();
+    assert_eq!((inner.len(), others.len()), (1, 1), "the inner process, and its daemon");
     kill(Pid::from_raw(demo.id().try_into().unwrap()), Signal::SIGKILL).unwrap();
     demo.wait().unwrap();
     let until = Instant::now() + Duration::from_secs(5);
-    for process in stage.into_iter().chain(others) {
+    for process in inner.into_iter().chain(others) {
         while Path::new(&format!("/proc/{process}")).exists() {
             assert!(Instant::now() < until, "{process} still runs");
             std::thread::sleep(Duration::from_millis(5));

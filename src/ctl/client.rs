@@ -173,7 +173,10 @@ impl Client {
     }
 
     async fn send(&self, call: &Call, accept: &str, body: Option<&Value>) -> Result<Response<Incoming>, ClientError> {
-        let exchange = async { Connection::open(&self.socket).await?.send(&call.method, &call.target, accept, body).await };
+        let exchange = async {
+            let request = client::json_request(&call.method, &call.target, accept, body)?;
+            Connection::open(&self.socket).await?.send(request).await
+        };
         exchange.await.map_err(|error| self.failed(call, error))
     }
 

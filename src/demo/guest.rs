@@ -1,56 +1,46 @@
 //! The guest that is a network namespace, as a container's is.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::failure::{Failure, trouble};
+use super::page::{Context, Failure};
 
-/// A network namespace mounted as a file, where nicd is told to find it.
+/// A network namespace mounted as a file, which nicd is told of.
 #[derive(Debug)]
 pub(super) struct Guest {
-    /// That file.
     pub(super) path: PathBuf,
 }
 
 impl Guest {
-    /// Makes one.
-    pub(super) fn make(path: PathBuf) -> Result<Self, Failure> {
-        let failed = || trouble::<std::io::Error>(path.display().to_string());
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(failed())?;
-        }
-        File::create(&path).map_err(failed())?;
-        apart(|| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(trouble("a namespace for the guest"))?;
-            bind(&path)
+    /// Makes one in a directory.
+    pub(super) fn make(directory: PathBuf) -> Result<Self, Failure> {
+        let path = directory.join("guest");
+        let doing = path.display().to_string();
+        std::fs::create_dir_all(&directory).context(&doing)?;
+        File::create(&path).context(&doing)?;
+        on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("a namespace for the guest")?;
+            let none = None::<&str>;
+            mount(Some("/proc/thread-self/ns/net"), &path, none, MsFlags::MS_BIND, none).context(&doing)
         })?;
         Ok(Self { path })
     }
 
-    /// Does something inside: what is opened there stays there.
-    pub(super) fn inside<T: Send>(&self, what: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-        apart(|| {
-            let namespace = File::open(&self.path).map_err(trouble(self.path.display().to_string()))?;
-            setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(trouble("entering the guest's namespace"))?;
-            what()
+    /// Does something inside: a socket that is opened there stays there.
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+        on_thread(|| {
+            let doing = "entering the guest's namespace";
+            setns(File::open(&self.path).context(doing)?, CloneFlags::CLONE_NEWNET).context(doing)?;
+            work()
         })
     }
 }
 
-fn bind(path: &Path) -> Result<(), Failure> {
-    let nothing = None::<&str>;
-    mount(Some("/proc/thread-self/ns/net"), path, nothing, MsFlags::MS_BIND, nothing)
-        .map_err(trouble(format!("mounting {}", path.display())))
-}
-
-/// Does something on a thread that ends with it, as a thread's namespace does.
-fn apart<T: Send>(what: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-    thread::scope(|scope| {
-        let ended = |_| Failure::Trouble { doing: "the guest".to_owned(), said: "a thread of the demo panicked".to_owned() };
-        scope.spawn(what).join().map_err(ended)?
-    })
+/// Works on a thread of its own, as a thread's namespace ends with it.
+fn on_thread<T: Send>(work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+    thread::scope(|scope| scope.spawn(work).join().map_err(|_| Failure::new("the guest", "a thread panicked"))?)
 }

@@ -1,81 +1,121 @@
-//! What the person reads: chapters, notes, and claims that hold or do not.
+//! What the demo prints: chapters, notes, checks that hold or do not, and why it ends early.
 
-use std::io::{self, IsTerminal, Write};
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::time::Duration;
 
-use super::failure::Failure;
+use nix::net::if_::if_nameindex;
 
-/// Standard output as the demo writes it. Each line is flushed: it is read while things happen.
-#[derive(Debug)]
+use crate::exit::Exit;
+
+/// Why the demo ends early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// This host or user cannot run it: what is missing, and the remedy.
+    #[error("{0}\n{1}")]
+    Missing(String, String),
+    /// Something that the demo shows is not so.
+    #[error("this did not hold: {0}")]
+    Check(String),
+    /// Something else went wrong.
+    #[error("{doing}: {error}")]
+    Failed { doing: String, error: String },
+    /// Standard output cannot be written.
+    #[error("the output cannot be written: {0}")]
+    Output(io::Error),
+    /// The inner process failed and has said why.
+    #[error("the demo failed")]
+    Reported(Exit),
+}
+
+impl Failure {
+    pub(super) fn new(doing: &str, error: impl Display) -> Self {
+        Self::Failed { doing: doing.to_owned(), error: error.to_string() }
+    }
+
+    /// Whether nobody needs to be told: a reader who went away knows, and nothing is said twice.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self, Self::Reported(_)) || matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Prints it on standard error; answers the exit code.
+    pub(super) fn report(&self) -> Exit {
+        if !self.is_quiet() {
+            // There is no other place to say that standard error is closed.
+            let _ = writeln!(io::stderr(), "nicd demo: {self}");
+        }
+        match self {
+            Self::Missing(..) => Exit::Permission,
+            Self::Reported(exit) => *exit,
+            Self::Check(_) | Self::Failed { .. } | Self::Output(_) => Exit::Internal,
+        }
+    }
+}
+
+/// Makes a failure of an error.
+pub(super) trait Context<T> {
+    /// What was being done.
+    fn context(self, doing: &str) -> Result<T, Failure>;
+}
+
+impl<T, E: Display> Context<T> for Result<T, E> {
+    fn context(self, doing: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(doing, error))
+    }
+}
+
+/// Standard output.
+#[derive(Debug, Default)]
 pub(super) struct Page {
-    paint: Paint,
     chapters: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Paint {
-    Ansi,
-    None,
-}
-
-/// SGR codes (ECMA-48).
-#[derive(Debug, Clone, Copy)]
-enum Tone {
-    Bold = 1,
-    Dim = 2,
-    Red = 31,
-    Green = 32,
-}
-
 impl Page {
-    /// Standard output; coloured for a terminal, unless `NO_COLOR` says otherwise.
-    pub(super) fn new() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let paint = if io::stdout().is_terminal() && !refused { Paint::Ansi } else { Paint::None };
-        Self { paint, chapters: 0 }
-    }
-
-    /// A line as it is.
-    pub(super) fn line(&mut self, text: &str) -> Result<(), Failure> {
+    /// A line. It is flushed, as it is read while things happen.
+    pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::Output)
     }
 
-    /// A line that stands out.
-    pub(super) fn title(&mut self, text: &str) -> Result<(), Failure> {
-        self.line(&self.painted(Tone::Bold, text))
-    }
-
-    /// The next chapter.
-    pub(super) fn chapter(&mut self, title: &str) -> Result<(), Failure> {
+    /// The next chapter, and what is done in it or why.
+    pub(super) fn chapter(&mut self, title: &str, note: &str) -> Result<(), Failure> {
         self.chapters += 1;
-        self.title(&format!("\n{}. {title}", self.chapters))
+        self.line(&format!("\n{}. {title}\n    {note}", self.chapters))
     }
 
-    /// What is being done, or why.
-    pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
-        self.line(&format!("    {text}"))
+    /// Something that was measured and is as it should be.
+    pub(super) fn held(&self, measured: &str) -> Result<(), Failure> {
+        self.line(&format!("  ✓ {measured}"))
     }
 
-    /// Something that happened.
-    pub(super) fn event(&mut self, text: &str) -> Result<(), Failure> {
-        self.line(&self.painted(Tone::Dim, &format!("      {text}")))
-    }
-
-    /// A claim: what was seen when it holds, what is wrong when it does not, which is the end.
-    pub(super) fn claim(&mut self, seen: Result<String, String>) -> Result<(), Failure> {
-        match seen {
-            Ok(seen) => self.line(&format!("  {} {seen}", self.painted(Tone::Green, "✓"))),
-            Err(wrong) => {
-                self.line(&format!("  {} {wrong}", self.painted(Tone::Red, "✗")))?;
-                Err(Failure::Claim(wrong))
-            }
+    /// Something that was measured. If it is not as it should be, the demo ends.
+    pub(super) fn check(&self, holds: bool, measured: &str) -> Result<(), Failure> {
+        if holds {
+            return self.held(measured);
         }
+        self.line(&format!("  ✗ {measured}"))?;
+        Err(Failure::Check(measured.to_owned()))
     }
+}
 
-    fn painted(&self, tone: Tone, text: &str) -> String {
-        match self.paint {
-            Paint::Ansi => format!("\x1b[{}m{text}\x1b[0m", tone as u8),
-            Paint::None => text.to_owned(),
-        }
+/// A time in microseconds.
+pub(super) fn micros(time: Duration) -> String {
+    format!("{} µs", time.as_micros())
+}
+
+/// The links of the network namespace that the calling thread is in, as libc lists them.
+pub(super) fn links() -> Result<BTreeSet<String>, Failure> {
+    let links = if_nameindex().context("listing the links")?;
+    Ok(links.iter().map(|link| link.name().to_string_lossy().into_owned()).collect())
+}
+
+/// The first few names.
+pub(super) fn named(links: &BTreeSet<String>) -> String {
+    const SHOWN: usize = 4;
+    let mut text = links.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if links.len() > SHOWN {
+        text.push_str(&format!(" and {} more", links.len() - SHOWN));
     }
+    text
 }

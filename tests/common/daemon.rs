@@ -6,7 +6,7 @@
 #![allow(dead_code)] // each test target uses its part
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -16,6 +16,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use nicd::{blocking_client, client};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -320,10 +325,7 @@ pub fn wait_ready(notify: &UnixDatagram) -> std::io::Result<()> {
 
 /// A client with a kept-alive connection.
 #[derive(Debug)]
-pub struct Client {
-    socket: PathBuf,
-    stream: Option<BufReader<UnixStream>>,
-}
+pub struct Client(blocking_client::Client);
 
 /// One answer.
 #[derive(Debug, Clone)]
@@ -337,7 +339,7 @@ pub struct Answer {
 
 impl Client {
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, stream: None }
+        Self(blocking_client::Client::new(&socket, PATIENCE * 3).unwrap())
     }
 
     pub fn get(&mut self, path: &str) -> Answer {
@@ -363,60 +365,20 @@ impl Client {
 
     /// One request, where the daemon may die.
     pub fn try_call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: nicd\r\nContent-Length: {}\r\n", body.len());
-        headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
-        let mut bytes = request.into_bytes();
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(body);
-        self.exchange(&bytes, &format!("{method} {path}"))
+        self.send(client::request(method, path, headers, body.to_vec()).expect("a request"))
     }
 
-    /// One request as it is, with no header but its own; no answer is a failed test.
-    pub fn raw(&mut self, request: &str) -> Answer {
-        self.exchange(request.as_bytes(), request).unwrap_or_else(|error| panic!("{request}: {error}"))
-    }
-
-    fn exchange(&mut self, request: &[u8], call: &str) -> std::io::Result<Answer> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let stream = UnixStream::connect(&self.socket)?;
-                stream.set_read_timeout(Some(PATIENCE * 3))?;
-                BufReader::new(stream)
-            }
-        };
-        // An edge that has heard enough answers and closes before all is sent.
-        let _ = stream.get_mut().write_all(request);
-        let (status, headers) = head(&mut stream)?;
-        let mut answer = Answer { status, headers, text: String::new(), call: call.to_owned() };
-        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
-        if !call.starts_with("HEAD ") {
-            let mut bytes = vec![0; length];
-            stream.read_exact(&mut bytes)?;
-            answer.text = String::from_utf8(bytes).expect("UTF-8");
-        }
-        if answer.header("connection") != Some("close") {
-            self.stream = Some(stream);
-        }
-        Ok(answer)
-    }
-}
-
-/// The status line and the headers, names in lower case.
-fn head(stream: &mut impl BufRead) -> std::io::Result<(u16, Vec<(String, String)>)> {
-    let mut line = String::new();
-    if stream.read_line(&mut line)? == 0 {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
-    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no HTTP: {line}"));
-    let mut headers = Vec::new();
-    loop {
-        line.clear();
-        if stream.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let Some((name, value)) = line.trim_end().split_once(':') else { return Ok((status, headers)) };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    /// One request with no header but its own.
+    pub fn send(&mut self, request: Request<Full<Bytes>>) -> std::io::Result<Answer> {
+        let call = format!("{} {}", request.method(), request.uri());
+        let answer = self.0.send(request)?;
+        let header = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.to_str().expect("text").to_owned());
+        Ok(Answer {
+            status: answer.status.as_u16(),
+            headers: answer.headers.iter().map(header).collect(),
+            text: String::from_utf8(answer.body.to_vec()).expect("UTF-8"),
+            call,
+        })
     }
 }
 
@@ -467,23 +429,9 @@ pub struct Follower {
 
 impl Follower {
     fn start(socket: &Path, last: Option<u64>) -> Self {
-        let mut stream = UnixStream::connect(socket).unwrap();
-        let resume = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
-        write!(stream, "GET /nicd/v1/events HTTP/1.1\r\nHost: nicd\r\nAccept: application/x-ndjson\r\n{resume}\r\n").unwrap();
-        let mut lines = BufReader::new(stream);
-        // The subscription is made before the head is answered.
-        let (status, _) = head(&mut lines).unwrap();
-        assert_eq!(status, 200);
         let (sender, events) = channel();
-        thread::spawn(move || {
-            // Between the events are the sizes of chunks and empty lines.
-            for line in lines.lines().map_while(Result::ok).filter(|line| line.starts_with('{')) {
-                let Ok(event) = serde_json::from_str(&line) else { break };
-                if sender.send(event).is_err() {
-                    break;
-                }
-            }
-        });
+        let each = move |line: &[u8]| serde_json::from_slice(line).is_ok_and(|event| sender.send(event).is_ok());
+        blocking_client::follow(socket, PATIENCE, last, each).unwrap();
         Self { events, seen: Vec::new() }
     }
 

@@ -1,5 +1,7 @@
 //! Links lead where their client is, whatever it names as the host: each is followed.
 
+use http_body_util::Full;
+use hyper::Request;
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
@@ -85,7 +87,9 @@ fn answers(bench: &mut Bench) -> Vec<(String, usize)> {
 
 /// One GET with headers of one's own, and without any other.
 fn get(api: &mut Client, target: &str, headers: &str) -> (u16, Value) {
-    let answer = api.raw(&format!("GET {target} HTTP/1.1\r\n{headers}\r\n"));
+    let lines = headers.lines().map(|line| line.split_once(": ").unwrap());
+    let request = lines.fold(Request::get(target), |request, (name, value)| request.header(name, value.as_bytes()));
+    let answer = api.send(request.body(Full::default()).unwrap()).unwrap();
     (answer.status, answer.json())
 }
 
