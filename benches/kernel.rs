@@ -18,7 +18,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nicd::kernel::linux::{Held, Linux, LinuxHost};
+use nicd::kernel::linux::{ExecContext, Linux, LinuxHost};
 use nicd::kernel::{Host, Kernel, LinkSelector, Notice, tap};
 use nicd::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{Address, At, BridgeExtras, GuestSettings, LinkSettings, Op, Seal, Switch};
@@ -95,7 +95,7 @@ fn taps<T>(ports: u32, bare: fn(&Socket, u32) -> T) -> Turns {
 }
 
 fn attach_tap(host: &mut LinuxHost, port: PortId, number: u32) {
-    let mut held = Held::default();
+    let mut held = ExecContext::default();
     let (index, name) = (BRIDGE + 1 + number, names::port_device(port, 0));
     let settings = settings(port);
     for op in [
@@ -154,7 +154,7 @@ fn veths(ports: u32) -> Turns {
 
 fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) {
     let port = port(number);
-    let mut held = Held::default();
+    let mut held = ExecContext::default();
     let (index, netns) = (BRIDGE + 2 + 2 * number, guest.path.clone());
     let address = Address { ip: format!("10.0.{}.{}", number / 250, 1 + number % 250).parse().unwrap(), prefix: 16 };
     let given = GuestSettings { addresses: vec![address], ..GuestSettings::default() };
@@ -226,11 +226,11 @@ fn dumps() {
     }
     // A link's first look processes its pending carrier change.
     for number in 0..1000 {
-        host.look(LinkSelector::Index(BRIDGE + 1 + number)).unwrap();
+        host.get_link(LinkSelector::Index(BRIDGE + 1 + number)).unwrap();
     }
-    let mut times: Vec<Duration> = (0..50).map(|_| timed(|| assert_eq!(host.observe().unwrap().len(), 1003))).collect();
+    let mut times: Vec<Duration> = (0..50).map(|_| timed(|| assert_eq!(host.dump_links().unwrap().len(), 1003))).collect();
     let mut looks: Vec<Duration> =
-        (0..1000).map(|number| timed(|| drop(host.look(LinkSelector::Index(BRIDGE + 1 + number)).unwrap()))).collect();
+        (0..1000).map(|number| timed(|| drop(host.get_link(LinkSelector::Index(BRIDGE + 1 + number)).unwrap()))).collect();
     println!("{:<40} p50 {:>9.1?}", "dump of 1003 links", percentile(&mut times, 50));
     println!("{:<40} p50 {:>9.1?}  p99 {:>9.1?}", "look by index", percentile(&mut looks, 50), percentile(&mut looks, 99));
 }
@@ -281,7 +281,7 @@ fn ready() -> LinuxHost {
             Op::CloseBridge { network },
             Op::SetBridge { network, mac: None, mtu: None, switch: up, ip_off: false, stray, off, alias: None },
         ] {
-            host.apply(&op, &mut Held::default()).unwrap();
+            host.apply(&op, &mut ExecContext::default()).unwrap();
         }
     }
     host

@@ -29,7 +29,7 @@ pub struct Peer {
 
 /// Which of the two sockets a connection came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Door {
+pub enum SocketKind {
     /// `nicd.sock`, for everything.
     Main,
     /// `nicd-view.sock`, for GET and HEAD.
@@ -38,7 +38,7 @@ pub enum Door {
 
 /// Whom to let in: the configured groups as this host numbers them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admitted {
+pub struct AllowedPeers {
     /// The daemon's own effective uid.
     pub own_uid: u32,
     /// The group that may do everything; none when this host has no such group.
@@ -55,7 +55,7 @@ pub enum Access {
     /// GET and HEAD; anything else is 403.
     ReadOnly,
     /// Nothing: 401.
-    Stranger,
+    Denied,
 }
 
 /// Why it cannot be told who is who.
@@ -99,7 +99,7 @@ impl Peer {
     }
 }
 
-impl Admitted {
+impl AllowedPeers {
     /// Looks the configured groups up on this host. One that is missing admits nobody, and is logged.
     ///
     /// # Errors
@@ -109,22 +109,22 @@ impl Admitted {
     }
 
     /// Who gets the socket file of `door`.
-    pub fn group_of(&self, door: Door) -> Option<u32> {
+    pub fn group_of(&self, door: SocketKind) -> Option<u32> {
         match door {
-            Door::Main => self.group,
-            Door::View => self.view_group,
+            SocketKind::Main => self.group,
+            SocketKind::View => self.view_group,
         }
     }
 }
 
 impl Access {
     /// What `peer` may do that came in by `door`. The sockets' modes say the same; this holds even if they were loosened.
-    pub fn of(peer: &Peer, door: Door, admitted: &Admitted) -> Self {
+    pub fn of(peer: &Peer, door: SocketKind, admitted: &AllowedPeers) -> Self {
         let trusted = peer.uid == 0 || peer.uid == admitted.own_uid || peer.is_in(admitted.group);
         match door {
-            Door::Main if trusted => Self::Full,
-            Door::View if trusted || peer.is_in(admitted.view_group) => Self::ReadOnly,
-            Door::Main | Door::View => Self::Stranger,
+            SocketKind::Main if trusted => Self::Full,
+            SocketKind::View if trusted || peer.is_in(admitted.view_group) => Self::ReadOnly,
+            SocketKind::Main | SocketKind::View => Self::Denied,
         }
     }
 }
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    const ADMITTED: Admitted = Admitted { own_uid: 500, group: Some(50), view_group: Some(60) };
+    const ADMITTED: AllowedPeers = AllowedPeers { own_uid: 500, group: Some(50), view_group: Some(60) };
 
     fn peer(uid: u32, gid: u32, groups: &[u32]) -> Peer {
         Peer { uid, gid, groups: groups.to_vec() }
@@ -154,29 +154,29 @@ mod tests {
 
     #[test]
     fn each_door_lets_in_whom_it_is_for() {
-        use Access::{Full, ReadOnly, Stranger};
+        use Access::{Denied, Full, ReadOnly};
         for (who, main, view) in [
             (peer(0, 0, &[]), Full, ReadOnly),
             (peer(500, 500, &[]), Full, ReadOnly),
             (peer(1000, 50, &[]), Full, ReadOnly),
             (peer(1000, 1000, &[7, 50]), Full, ReadOnly),
-            (peer(1000, 60, &[]), Stranger, ReadOnly),
-            (peer(1000, 1000, &[60]), Stranger, ReadOnly),
-            (peer(1000, 1000, &[]), Stranger, Stranger),
+            (peer(1000, 60, &[]), Denied, ReadOnly),
+            (peer(1000, 1000, &[60]), Denied, ReadOnly),
+            (peer(1000, 1000, &[]), Denied, Denied),
             // A group of root's does not make root, nor does the overflow uid.
-            (peer(1000, 0, &[0]), Stranger, Stranger),
-            (peer(65534, 65534, &[65534]), Stranger, Stranger),
+            (peer(1000, 0, &[0]), Denied, Denied),
+            (peer(65534, 65534, &[65534]), Denied, Denied),
         ] {
-            assert_eq!(Access::of(&who, Door::Main, &ADMITTED), main, "{who:?}");
-            assert_eq!(Access::of(&who, Door::View, &ADMITTED), view, "{who:?}");
+            assert_eq!(Access::of(&who, SocketKind::Main, &ADMITTED), main, "{who:?}");
+            assert_eq!(Access::of(&who, SocketKind::View, &ADMITTED), view, "{who:?}");
         }
     }
 
     #[test]
     fn a_group_the_host_has_not_admits_nobody() {
-        let none = Admitted { own_uid: 500, group: None, view_group: None };
-        for door in [Door::Main, Door::View] {
-            assert_eq!(Access::of(&peer(1000, 50, &[50, 60, 0]), door, &none), Access::Stranger);
+        let none = AllowedPeers { own_uid: 500, group: None, view_group: None };
+        for door in [SocketKind::Main, SocketKind::View] {
+            assert_eq!(Access::of(&peer(1000, 50, &[50, 60, 0]), door, &none), Access::Denied);
         }
     }
 

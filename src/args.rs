@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
 use crate::exit::Exit;
-use crate::telemetry::lines;
+use crate::telemetry::stderr;
 
 const AFTER_HELP: &str = "\
 Without a command nicd runs in the foreground until SIGTERM or SIGINT, and logs to standard error.
@@ -90,7 +90,7 @@ impl Args {
         Self::try_parse().map_err(|error| {
             if error.use_stderr() {
                 let text = error.render();
-                lines::say(&if io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() });
+                stderr::write_line(&if io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() });
                 return Exit::Usage;
             }
             match error.print() {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
-use crate::model::memory::{Moment, SinceBoot};
+use crate::model::idempotency::{ClockStamp, SinceBoot};
 
 /// 0001-01-01T00:00:00Z: before it a year is no longer written with four digits.
 const FIRST_SECOND: i64 = -62_135_596_800;
@@ -28,10 +28,10 @@ fn of(time: SystemTime) -> Timestamp {
 }
 
 /// The same, with what has passed since the host's boot.
-pub fn moment() -> Moment {
+pub fn stamp() -> ClockStamp {
     let since = clock_gettime(ClockId::CLOCK_BOOTTIME).ok();
     let ms = since.map(|time| time.tv_sec().saturating_mul(1000).saturating_add(time.tv_nsec() / 1_000_000));
-    Moment { at: now(), since: BOOT.zip(ms).map(|(boot, ms)| SinceBoot { boot, ms }) }
+    ClockStamp { at: now(), since: BOOT.zip(ms).map(|(boot, ms)| SinceBoot { boot, ms }) }
 }
 
 #[cfg(test)]
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_has_passed_since_the_boot_grows() {
-        let (one, other) = (moment(), moment());
+        let (one, other) = (stamp(), stamp());
         let (one, other) = (one.since.unwrap(), other.since.unwrap());
         assert!(one.boot == other.boot && one.ms > 0 && one.ms <= other.ms);
     }

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::alone::Alone;
-use crate::access::{Admitted, PeerError};
+use crate::access::{AllowedPeers, PeerError};
 use crate::api;
 use crate::api::listener::{Limits, ListenerError, Server};
 use crate::api::socket::{Held, Listening, SocketError, Sockets};
@@ -33,7 +33,7 @@ use crate::config::Settings;
 use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
-use crate::kernel::{Host, Kernel, OpError, Trouble, handle};
+use crate::kernel::{Host, Kernel, OpError, OpErrorKind, handle};
 use crate::manager::{Manager, Policy, Pulse};
 use crate::service;
 use crate::store::{Loaded, Lock, Store, StoreError};
@@ -58,7 +58,7 @@ const UNDO: Duration = Duration::from_millis(300);
 const JOIN: Duration = Duration::from_millis(1000);
 
 /// How long a start waits to hear what the host lacks.
-const LACKS: Duration = Duration::from_secs(1);
+const REQUIREMENTS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ impl DaemonError {
             Self::NotAlone(_) | Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
             Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
-            Self::Kernel(error) if error.trouble == Trouble::Permission => Exit::Permission,
+            Self::Kernel(error) if error.kind == OpErrorKind::Permission => Exit::Permission,
             // nicd may not make it itself.
             Self::Unreachable(_) => Exit::Permission,
             // An address family that is shut off (RestrictAddressFamilies=) is a right that is missing.
@@ -134,7 +134,7 @@ impl DaemonError {
 /// It cannot start.
 pub fn run(config: Config) -> Result<(), DaemonError> {
     let settings = &config.settings;
-    let admitted = Admitted::resolve(&settings.socket)?;
+    let admitted = AllowedPeers::resolve(&settings.socket)?;
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
@@ -192,7 +192,7 @@ pub struct Edge {
     /// Their files.
     pub files: Arc<Mutex<Held>>,
     /// Whom they are for.
-    pub admitted: Admitted,
+    pub admitted: AllowedPeers,
     /// What clients may cost.
     pub limits: Limits,
     /// Where the numbers are served as well.
@@ -227,13 +227,13 @@ pub async fn serve<K: Kernel + Clone>(
     // Watching begins before the dump, so that nothing happens between the two unseen.
     kernel.watch(notices)?;
     let at = Instant::now();
-    let links = kernel.open()?.observe()?;
+    let links = kernel.open()?.dump_links()?;
     let (handle, threads) = handle::start(kernel)?;
     let manager = Manager::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     manager.begin().await.map_err(failed)?;
     let ended = CancellationToken::new();
-    let pulse = Pulse::new(service::pulse(), service::beats());
+    let pulse = Pulse::new(service::heartbeat_interval(), service::heartbeat());
     let mut following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
     let (told, reload) = (manager.clone(), signals.reload);
     let on_bus = on_the_bus(&manager, settings, &edge.admitted, signals.stop.clone());
@@ -290,7 +290,7 @@ fn policy(settings: &Settings) -> Policy {
 fn on_the_bus(
     manager: &Arc<Manager>,
     settings: &Settings,
-    admitted: &Admitted,
+    admitted: &AllowedPeers,
     stop: CancellationToken,
 ) -> Option<JoinHandle<()>> {
     if !settings.dbus.enabled {
@@ -321,7 +321,7 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 /// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
 async fn tell_ready(manager: &Arc<Manager>) {
     // What the host lacks is said with the first line where the kernel's thread can say it soon.
-    let _ = timeout(LACKS, manager.look_for_lacks()).await;
+    let _ = timeout(REQUIREMENTS_LIMIT, manager.check_requirements()).await;
     if manager.starting() {
         service::starting(&manager.summary());
         manager.reconciled().await;

@@ -15,8 +15,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::failpoints;
 use crate::model::{NetworkId, Phase, PortId, ServerId, Status};
-use crate::points;
 use crate::telemetry::meters;
 
 /// How many events are kept for readers that come back.
@@ -30,7 +30,7 @@ pub const BLOCK: u64 = 1_000_000;
 pub struct Event {
     /// What kind it is.
     #[serde(skip)]
-    pub kind: Kind,
+    pub kind: EventKind,
     /// Its number; each event's is greater than any before.
     pub seq: u64,
     /// When it happened.
@@ -55,7 +55,7 @@ pub struct Event {
 
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Kind {
+pub enum EventKind {
     /// A port is there.
     #[serde(rename = "port.created")]
     PortCreated,
@@ -76,7 +76,7 @@ pub enum Kind {
     Lost,
 }
 
-impl Kind {
+impl EventKind {
     /// The API's word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Kind {
 
 impl Event {
     /// An event of a kind with nothing said yet; [`Events::emit`] numbers it.
-    pub fn new(kind: Kind, at: Timestamp) -> Self {
+    pub fn new(kind: EventKind, at: Timestamp) -> Self {
         Self {
             kind,
             seq: 0,
@@ -133,7 +133,7 @@ impl Events {
 
     /// Numbers an event and gives it to all readers; answers its number.
     pub fn emit(&self, event: Event) -> u64 {
-        points::moment(("event", event.kind.as_str()), || self.append(event))
+        failpoints::step(("event", event.kind.as_str()), || self.append(event))
     }
 
     fn append(&self, mut event: Event) -> u64 {
@@ -228,7 +228,7 @@ impl Reader {
             self.lost = false;
             meters().events_lost.inc();
             self.position = ring.next;
-            let mut event = Event::new(Kind::Lost, clock::now());
+            let mut event = Event::new(EventKind::Lost, clock::now());
             event.seq = ring.next.saturating_sub(1);
             return Some(Arc::new(event));
         }
@@ -244,10 +244,10 @@ mod tests {
     use super::*;
 
     fn some() -> Event {
-        Event::new(Kind::PortStatus, Timestamp::UNIX_EPOCH)
+        Event::new(EventKind::PortStatus, Timestamp::UNIX_EPOCH)
     }
 
-    async fn next(reader: &mut Reader) -> (Kind, u64) {
+    async fn next(reader: &mut Reader) -> (EventKind, u64) {
         let event = reader.next().await;
         (event.kind, event.seq)
     }
@@ -259,10 +259,10 @@ mod tests {
             events.emit(some());
         }
         let mut reader = events.read_after(Some(5));
-        assert_eq!(next(&mut reader).await, (Kind::PortStatus, 6));
-        assert_eq!(next(&mut reader).await, (Kind::PortStatus, 7));
+        assert_eq!(next(&mut reader).await, (EventKind::PortStatus, 6));
+        assert_eq!(next(&mut reader).await, (EventKind::PortStatus, 7));
         events.emit(some());
-        assert_eq!(next(&mut reader).await, (Kind::PortStatus, 8));
+        assert_eq!(next(&mut reader).await, (EventKind::PortStatus, 8));
     }
 
     #[tokio::test]
@@ -270,7 +270,7 @@ mod tests {
         let events = Events::new(100);
         let mut reader = events.read_after(Some(99));
         events.emit(some());
-        assert_eq!(next(&mut reader).await, (Kind::PortStatus, 100));
+        assert_eq!(next(&mut reader).await, (EventKind::PortStatus, 100));
     }
 
     #[tokio::test]
@@ -278,9 +278,9 @@ mod tests {
         let events = Events::new(100);
         for last in [3, 5000] {
             let mut reader = events.read_after(Some(last));
-            assert_eq!(next(&mut reader).await.0, Kind::Lost);
+            assert_eq!(next(&mut reader).await.0, EventKind::Lost);
             let emitted = events.emit(some());
-            assert_eq!(next(&mut reader).await, (Kind::PortStatus, emitted));
+            assert_eq!(next(&mut reader).await, (EventKind::PortStatus, emitted));
         }
     }
 
@@ -291,8 +291,8 @@ mod tests {
         for _ in 0..=KEPT {
             events.emit(some());
         }
-        assert_eq!(next(&mut reader).await.0, Kind::Lost);
+        assert_eq!(next(&mut reader).await.0, EventKind::Lost);
         let emitted = events.emit(some());
-        assert_eq!(next(&mut reader).await, (Kind::PortStatus, emitted));
+        assert_eq!(next(&mut reader).await, (EventKind::PortStatus, emitted));
     }
 }

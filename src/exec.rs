@@ -12,7 +12,7 @@ pub struct Execution<H: Host> {
     steps: Vec<Step>,
     /// How many steps have been begun; the last of them may have failed half-way.
     begun: usize,
-    held: H::Held,
+    context: H::ExecContext,
     guest_device: Option<LinkName>,
     refused: Option<Vec<String>>,
 }
@@ -35,7 +35,7 @@ pub enum Undone {
 impl<H: Host> Execution<H> {
     /// Nothing done yet.
     pub fn new(plan: Plan) -> Self {
-        Self { steps: plan.steps, begun: 0, held: H::Held::default(), guest_device: None, refused: None }
+        Self { steps: plan.steps, begun: 0, context: H::ExecContext::default(), guest_device: None, refused: None }
     }
 
     /// Carries out the steps that vanish with the process, and prepares those that come after.
@@ -45,7 +45,7 @@ impl<H: Host> Execution<H> {
     pub fn run_volatile(&mut self, host: &mut H) -> Result<(), OpError> {
         self.run_while(host, |step| !step.op.outlives_the_process())?;
         for step in &self.steps[self.begun..] {
-            host.prepare(&step.op, &mut self.held);
+            host.prepare(&step.op, &mut self.context);
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl<H: Host> Execution<H> {
     fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
         while let Some(step) = self.steps.get(self.begun).filter(|step| go(step)) {
             self.begun += 1;
-            let (name, refused) = match host.apply(&step.op, &mut self.held)? {
+            let (name, refused) = match host.apply(&step.op, &mut self.context)? {
                 Applied::Done => continue,
                 Applied::GuestDevice(name) => (name, Vec::new()),
                 Applied::GuestWithout(name, refused) => (name, refused),
@@ -89,7 +89,7 @@ impl<H: Host> Execution<H> {
     /// Undoes what was begun, last first, the failed step included. Goes on past an undo that fails.
     pub fn unwind(mut self, host: &mut H) -> Undone {
         let undos = self.steps[..self.begun].iter().rev().filter_map(|step| step.undo.as_ref());
-        let left: Vec<OpError> = undos.filter_map(|undo| host.apply(undo, &mut self.held).err()).collect();
+        let left: Vec<OpError> = undos.filter_map(|undo| host.apply(undo, &mut self.context).err()).collect();
         if left.is_empty() { Undone::Clean } else { Undone::Left(left) }
     }
 }

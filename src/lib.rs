@@ -80,8 +80,8 @@
 //!
 //! # Rooms
 //!
-//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `client`, `clock`, `events`,
-//! `inbox`, `pace`, `points`, `service`, `sys`, `telemetry`, `threads` and `config` are leaves.
+//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `client`, `clock`, `events`, `failpoints`,
+//! `queue`, `rate_limit`, `service`, `sys`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -95,13 +95,14 @@
 //! | [`api`] | the sockets' edge, one file per dialect, `status`: the one file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, descriptors; a thread of its own |
 //! | [`events`] | the sequence, its ring, its readers |
-//! | [`pace`] | how often something is done that others can cause without end |
+//! | [`rate_limit`] | limits how often an action runs that a guest or a client can trigger without end |
+//! | [`queue`] | a bounded queue into a thread |
 //! | [`telemetry`] | the log, and what is counted |
 //! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
 //! | [`sys`] | every line of `unsafe`: the system calls that no crate wraps |
 //! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
 //! | [`clock`] | the wall's clock, whatever it says, and what has passed since the boot |
-//! | [`points`] | where a test lets the process die and calls fail; nothing in a release build |
+//! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
 //! | [`daemon`] | the order of start and stop |
 //! | [`threads`] | the threads' processors, and what ends when one panics: the process |
 //! | [`client`], [`blocking_client`] | HTTP over the daemon's socket: for `nicctl`; for the demo, tests and benchmarks |
@@ -140,13 +141,13 @@ pub mod demo;
 pub mod events;
 pub mod exec;
 pub mod exit;
-pub mod inbox;
+pub mod failpoints;
 pub mod kernel;
 pub mod manager;
 pub mod model;
-pub mod pace;
 pub mod plan;
-pub mod points;
+pub mod queue;
+pub mod rate_limit;
 pub mod service;
 pub mod store;
 pub mod sys;

@@ -11,7 +11,7 @@ use nicd::config::{LogSettings, Settings};
 use nicd::daemon::Config;
 use nicd::exit::{Exit, chain};
 use nicd::kernel::netns::helper::{self, HelperError};
-use nicd::telemetry::lines;
+use nicd::telemetry::stderr;
 use nicd::{daemon, demo, telemetry, threads};
 
 /// How long the last lines on standard error may take to be written.
@@ -19,7 +19,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let exit = start().err().unwrap_or(Exit::Ok);
-    lines::flush(LAST_WORDS);
+    stderr::flush(LAST_WORDS);
     exit.into()
 }
 
@@ -50,7 +50,7 @@ fn start() -> Result<(), Exit> {
 
 /// Says why, with every cause, on one line.
 fn fail(error: &dyn Error, exit: Exit) -> Exit {
-    lines::say(&format!("nicd: {}", chain(error)));
+    stderr::write_line(&format!("nicd: {}", chain(error)));
     exit
 }
 

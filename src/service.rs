@@ -15,12 +15,12 @@ use sd_notify::NotifyState;
 static SOCKET: OnceLock<Option<(UnixDatagram, SocketAddr)>> = OnceLock::new();
 
 /// How often the manager's loop tells something when no watchdog asks for more.
-const PULSE: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How long the loop may go without a sign of life, if the unit says so (`WatchdogSec=`): half of that leaves room for a
 /// beat that comes late.
-pub fn pulse() -> Duration {
-    sd_notify::watchdog_enabled().map_or(PULSE, |limit| (limit / 2).min(PULSE))
+pub fn heartbeat_interval() -> Duration {
+    sd_notify::watchdog_enabled().map_or(HEARTBEAT, |limit| (limit / 2).min(HEARTBEAT))
 }
 
 /// Requests are answered from now on, and everything was tried once that was to be there.
@@ -47,7 +47,7 @@ pub fn stopping() {
 }
 
 /// Tells of each beat of the loop: the sign of life, and the line when it has changed.
-pub fn beats() -> impl FnMut(&str) + Send + 'static {
+pub fn heartbeat() -> impl FnMut(&str) + Send + 'static {
     let mut told = String::new();
     move |status| {
         if told == status {

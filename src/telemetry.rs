@@ -4,9 +4,9 @@
 //! fails. Messages are constants, data are fields.
 
 mod family;
-pub mod lines;
+mod gauges;
 pub mod meters;
-mod standing;
+pub mod stderr;
 
 pub use meters::meters;
 
@@ -46,7 +46,7 @@ pub fn init(settings: &LogSettings) -> Result<Log, TryInitError> {
         .with_ansi(io::stderr().is_terminal())
         // What could not be written is counted, and no reason to write more.
         .log_internal_errors(false)
-        .with_writer(lines::Queue);
+        .with_writer(stderr::Queue);
     // journald stamps each line itself.
     let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
     match (settings.format, stamped) {

@@ -13,8 +13,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::exit::Exit;
-use crate::points;
-use crate::telemetry::lines;
+use crate::failpoints;
+use crate::telemetry::stderr;
 
 /// How long the last lines of the log may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -29,7 +29,7 @@ pub fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         log_panic(panic);
         if !IS_CAUGHT.get() {
-            lines::flush(LAST_WORDS);
+            stderr::flush(LAST_WORDS);
             std::process::exit(Exit::Internal.code().into());
         }
     }));
@@ -68,6 +68,6 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
 /// # Errors
 /// The system gives no thread.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let work = points::carry(work);
+    let work = failpoints::inherit(work);
     Builder::new().name(name.to_owned()).spawn(work)
 }

@@ -3,20 +3,20 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
-use bench::{Bench, interfaces, server_path, text};
 use daemon::Answer;
+use fixture::{Fixture, interfaces, server_path, text};
+use kernel_view::marked;
 use netns::{in_netns, run};
 use serde_json::{Value, json};
-use witness::marked;
 
 const NOBODY: &str = "00000000-0000-4000-8000-000000000009";
 
@@ -36,9 +36,9 @@ fn bad(method: &'static str, path: impl Into<String>, body: Value, status: u16, 
 }
 
 /// Everything there is, as a client and as the kernel shows it.
-fn everything(bench: &mut Bench) -> Vec<String> {
+fn everything(fixture: &mut Fixture) -> Vec<String> {
     let lists = ["/v2.0/networks", "/v2.0/subnets", "/v2.0/ports", "/nicd/v1/servers"];
-    let mut all: Vec<String> = lists.iter().map(|list| bench.api.get(list).text).collect();
+    let mut all: Vec<String> = lists.iter().map(|list| fixture.api.get(list).text).collect();
     all.extend(marked());
     all
 }
@@ -78,30 +78,30 @@ fn well_formed(path: &str, answer: &Answer) -> Value {
 }
 
 /// Makes each request and checks its refusal, and that nothing is there afterwards that was not before.
-fn refused(bench: &mut Bench, cases: Vec<Bad>) {
-    let before = everything(bench);
+fn refused(fixture: &mut Fixture, cases: Vec<Bad>) {
+    let before = everything(fixture);
     for case in cases {
         let body = if case.body.is_null() { String::new() } else { case.body.to_string() };
         let headers: &[(&str, &str)] = if body.is_empty() { &[] } else { &[("Content-Type", "application/json")] };
-        let answer = bench.api.call(case.method, &case.path, headers, body.as_bytes());
+        let answer = fixture.api.call(case.method, &case.path, headers, body.as_bytes());
         let what = format!("{} {} {body}: {}", case.method, case.path, answer.text);
         assert_eq!(answer.status, case.status, "{what}");
         let error = well_formed(&case.path, &answer);
         assert_eq!(error["reason"], case.reason, "{what}");
         assert!(text(&error["message"]).contains(&case.says), "the message does not say '{}': {what}", case.says);
-        assert_eq!(everything(bench), before, "it left a trace: {what}");
+        assert_eq!(everything(fixture), before, "it left a trace: {what}");
     }
 }
 
 #[test]
 fn attaches_that_cannot_be() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({"name": "blue"}));
-        bench.subnet(&network, "192.0.2.0/29");
-        let bare = bench.network(json!({"name": "no subnet"}));
-        let server = bench.vm();
-        let taken = bench.attach(&server, json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.4"}]}));
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({"name": "blue"}));
+        fixture.subnet(&network, "192.0.2.0/29");
+        let bare = fixture.network(json!({"name": "no subnet"}));
+        let server = fixture.vm();
+        let taken = fixture.attach(&server, json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.4"}]}));
         let path = interfaces(&server);
         let attach = |nic: Value| json!({ "interfaceAttachment": nic });
         let at = |ip: &str| attach(json!({"net_id": network, "fixed_ips": [{"ip_address": ip}]}));
@@ -146,53 +146,53 @@ fn attaches_that_cannot_be() {
             bad("DELETE", server_path(&server), Value::Null, 409, "server_has_nics", &server),
             bad("DELETE", format!("/v2.0/networks/{network}"), Value::Null, 409, "network_in_use", &network),
         ];
-        refused(&mut bench, cases);
-        let other = bench.vm();
+        refused(&mut fixture, cases);
+        let other = fixture.vm();
         let wrong = format!("{}/{taken}", interfaces(&other));
         let cases = ["GET", "DELETE"].map(|method| bad(method, &wrong, Value::Null, 404, "port_not_on_server", &taken));
-        refused(&mut bench, cases.into());
+        refused(&mut fixture, cases.into());
     });
 }
 
 #[test]
 fn a_pool_that_is_empty_tells_its_size_and_use() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "192.0.2.0/29");
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "192.0.2.0/29");
+        let server = fixture.vm();
         for _ in 0..5 {
-            bench.attach_to(&server, &network);
+            fixture.attach_to(&server, &network);
         }
         let body = json!({"interfaceAttachment": {"net_id": network}});
         let says = "5 of 5 addresses of 192.0.2.0/29";
         let attach = bad("POST", interfaces(&server), body, 400, "pool_empty", says);
         let port = bad("POST", "/v2.0/ports", json!({"port": {"network_id": network}}), 409, "pool_empty", says);
-        refused(&mut bench, vec![attach, port]);
+        refused(&mut fixture, vec![attach, port]);
     });
 }
 
 #[test]
 fn a_server_has_its_limit_of_nics() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         for _ in 0..12 {
-            bench.attach_to(&server, &network);
+            fixture.attach_to(&server, &network);
         }
         let body = json!({"interfaceAttachment": {"net_id": network}});
         let over = bad("POST", interfaces(&server), body, 403, "too_many_nics", "12");
-        refused(&mut bench, vec![over]);
+        refused(&mut fixture, vec![over]);
     });
 }
 
 #[test]
 fn networks_and_subnets_that_cannot_be() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({}));
-        let subnet = bench.subnet(&network, "192.0.2.0/24");
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        let subnet = fixture.subnet(&network, "192.0.2.0/24");
         run("ip link add plain type veth peer name other");
         run("ip link add uplink type bridge");
         run("ip addr add 198.51.100.2/24 dev uplink");
@@ -272,16 +272,16 @@ fn networks_and_subnets_that_cannot_be() {
             ),
             bad("GET", "/v2.0/networks?colour=red", Value::Null, 400, "bad_query", "colour"),
         ];
-        refused(&mut bench, cases);
+        refused(&mut fixture, cases);
     });
 }
 
 #[test]
 fn ports_that_cannot_be() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01",
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01",
             "fixed_ips": [{"ip_address": "192.0.2.9"}]}));
         let new = |mut body: Value, status, reason, says: &str| {
             body["network_id"] = network.clone().into();
@@ -319,15 +319,15 @@ fn ports_that_cannot_be() {
             bad("PUT", format!("/v2.0/ports/{NOBODY}"), json!({"port": {}}), 404, "no_such_port", NOBODY),
             bad("GET", format!("/nicd/v1/ports/{NOBODY}/explain"), Value::Null, 404, "no_such_port", NOBODY),
         ];
-        refused(&mut bench, cases);
+        refused(&mut fixture, cases);
     });
 }
 
 #[test]
 fn servers_that_cannot_be() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let server = fixture.vm();
         let put = |guest: Value, reason, says: &str| {
             bad("PUT", server_path(NOBODY), json!({"server": {"guest": guest}}), 400, reason, says)
         };
@@ -347,45 +347,45 @@ fn servers_that_cannot_be() {
             bad("DELETE", server_path(NOBODY), Value::Null, 404, "no_such_server", NOBODY),
             bad("DELETE", format!("{}?detatch=true", server_path(&server)), Value::Null, 400, "bad_query", "detatch"),
         ];
-        refused(&mut bench, cases);
+        refused(&mut fixture, cases);
     });
 }
 
 #[test]
 fn an_interface_name_that_is_taken_is_refused_and_leaves_no_trace() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
         guest.ip("link add wan0 type bridge");
         // The network's bridge is there, so that nothing but the port is new.
-        let other = bench.vm();
-        bench.attach_to(&other, &network);
-        let port = bench.create_port(json!({"network_id": network, "binding:profile": {"interface_name": "wan0"}}));
+        let other = fixture.vm();
+        fixture.attach_to(&other, &network);
+        let port = fixture.create_port(json!({"network_id": network, "binding:profile": {"interface_name": "wan0"}}));
         let inside = guest.ip("link");
         let body = json!({"interfaceAttachment": {"port_id": port}});
-        let before = bench.port(&port);
-        let answer = bench.api.post(&interfaces(&server), &body);
+        let before = fixture.port(&port);
+        let answer = fixture.api.post(&interfaces(&server), &body);
         let error = well_formed("/v2.1", &answer);
         assert_eq!((answer.status, &error["reason"]), (409, &json!("interface_name_taken")), "{}", answer.text);
         assert!(text(&error["message"]).contains("wan0"));
         assert_eq!(guest.ip("link"), inside);
-        assert_eq!(bench.port(&port), before);
+        assert_eq!(fixture.port(&port), before);
         assert_eq!(marked().len(), 2, "the other's device and the bridge");
         guest.ip("link del wan0");
-        bench.api.post(&interfaces(&server), &body).expect(200);
+        fixture.api.post(&interfaces(&server), &body).expect(200);
     });
 }
 
 #[test]
 fn bodies_that_are_none() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let before = everything(&mut bench);
+        let mut fixture = Fixture::start();
+        let before = everything(&mut fixture);
         let deep = "[".repeat(60_000);
         let large = format!("{{\"network\": {{\"name\": \"{}\"}}}}", "x".repeat(70_000));
         let json_type = ("Content-Type", "application/json");
-        let server = bench.vm();
+        let server = fixture.vm();
         let paths = ["/v2.0/networks".to_owned(), "/v2.0/ports".to_owned(), interfaces(&server)];
         for path in &paths {
             for (headers, body, status, reason) in [
@@ -399,23 +399,23 @@ fn bodies_that_are_none() {
                 (vec![("Content-Type", "application/x-www-form-urlencoded")], "a=b", 415, "unsupported_media_type"),
                 (vec![], "{}", 415, "unsupported_media_type"),
             ] {
-                let answer = bench.api.call("POST", path, &headers, body.as_bytes());
+                let answer = fixture.api.call("POST", path, &headers, body.as_bytes());
                 let error = well_formed(path, &answer);
                 assert_eq!((answer.status, &error["reason"]), (status, &json!(reason)), "{path}: {}", answer.text);
                 assert!(text(&error["message"]).len() < 1024, "a message is no place for a whole body");
             }
         }
-        bench.api.delete(&server_path(&server)).expect(204);
-        assert_eq!(everything(&mut bench), before);
+        fixture.api.delete(&server_path(&server)).expect(204);
+        assert_eq!(everything(&mut fixture), before);
     });
 }
 
 /// Every route that reads a body, with the key of its envelope and an attribute it knows that is a text.
-fn readers(bench: &mut Bench) -> Vec<(&'static str, String, &'static str, &'static str)> {
-    let network = bench.usual_network();
-    let subnet = text(&bench.api.get("/v2.0/subnets").expect(200)["subnets"][0]["id"]);
-    let port = bench.create_port(json!({ "network_id": network }));
-    let server = bench.vm();
+fn readers(fixture: &mut Fixture) -> Vec<(&'static str, String, &'static str, &'static str)> {
+    let network = fixture.usual_network();
+    let subnet = text(&fixture.api.get("/v2.0/subnets").expect(200)["subnets"][0]["id"]);
+    let port = fixture.create_port(json!({ "network_id": network }));
+    let server = fixture.vm();
     vec![
         ("POST", "/v2.0/networks".to_owned(), "network", "name"),
         ("PUT", format!("/v2.0/networks/{network}"), "network", "name"),
@@ -433,9 +433,9 @@ fn readers(bench: &mut Bench) -> Vec<(&'static str, String, &'static str, &'stat
 #[test]
 fn json_that_means_something_else_to_every_reader_is_refused_on_every_route() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let readers = readers(&mut bench);
-        let before = everything(&mut bench);
+        let mut fixture = Fixture::start();
+        let readers = readers(&mut fixture);
+        let before = everything(&mut fixture);
         let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
         for (method, path, key, attribute) in readers {
             let inside = |text: &str| format!("{{\"{key}\": {{\"{attribute}\": {text}}}}}");
@@ -461,7 +461,7 @@ fn json_that_means_something_else_to_every_reader_is_refused_on_every_route() {
                 (inside("[[]]"), "invalid_value", ""),
             ] {
                 let version = ("OpenStack-API-Version", "compute 2.49");
-                let answer = bench.api.call(method, &path, &[("Content-Type", "application/json"), version], body.as_bytes());
+                let answer = fixture.api.call(method, &path, &[("Content-Type", "application/json"), version], body.as_bytes());
                 let shown: String = body.chars().take(200).collect();
                 let what = format!("{method} {path} {shown}: {}", answer.text);
                 let error = well_formed(&path, &answer);
@@ -470,17 +470,17 @@ fn json_that_means_something_else_to_every_reader_is_refused_on_every_route() {
                 assert!(answer.text.len() < 1500, "a message is no place for a whole body: {what}");
             }
         }
-        assert_eq!(everything(&mut bench), before);
+        assert_eq!(everything(&mut fixture), before);
     });
 }
 
 #[test]
 fn paths_and_methods_that_are_none() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let server = fixture.vm();
         for path in ["/nonsense", "/v2.0/routers", "/v2.1/servers/x/y/z", "/nicd/v1/nonsense", "/v3/", "/nicd/v2/health"] {
-            let answer = bench.api.get(path);
+            let answer = fixture.api.get(path);
             let error = well_formed(path, &answer);
             assert_eq!((answer.status, &error["reason"]), (404, &json!("no_such_route")), "{path}");
             assert!(text(&error["message"]).contains(path));
@@ -493,7 +493,7 @@ fn paths_and_methods_that_are_none() {
             ("POST", "/nicd/v1/health".to_owned(), vec!["GET", "HEAD"]),
             ("POST", "/v2.1/servers".to_owned(), vec!["GET", "HEAD"]),
         ] {
-            let answer = bench.api.call(method, &path, &[], b"");
+            let answer = fixture.api.call(method, &path, &[], b"");
             let error = well_formed(&path, &answer);
             assert_eq!((answer.status, &error["reason"]), (405, &json!("bad_method")), "{method} {path}");
             let mut given: Vec<&str> = answer.header("allow").expect("Allow").split(',').map(str::trim).collect();
@@ -508,8 +508,8 @@ fn paths_and_methods_that_are_none() {
 #[test]
 fn what_is_not_built_is_said_to_be_so() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         let of = |path: &str, key: &str, body: Value, says: &str| bad("POST", path, json!({ key: body }), 501, "not_built", says);
         let net = |body: Value, says: &str| of("/v2.0/networks", "network", body, says);
         let port = |mut body: Value, says: &str| {
@@ -534,9 +534,9 @@ fn what_is_not_built_is_said_to_be_so() {
             subnet(json!({"ipv6_ra_mode": "slaac"}), "ipv6_ra_mode"),
             bad("PUT", server_path(NOBODY), monitor, 501, "not_built", "monitor"),
         ];
-        refused(&mut bench, cases);
+        refused(&mut fixture, cases);
         for (attribute, id) in [("port_security_enabled", "ports"), ("enable_dhcp", "subnets")] {
-            let listed = bench.api.get(&format!("/v2.0/{id}")).expect(200);
+            let listed = fixture.api.get(&format!("/v2.0/{id}")).expect(200);
             assert!(listed[id].as_array().unwrap().iter().all(|one| one[attribute] == false));
         }
     });

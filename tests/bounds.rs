@@ -3,29 +3,29 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "hostile/gauges.rs"]
 #[allow(dead_code)]
 mod gauges;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use bench::{Bench, interfaces, server_path, text};
 use daemon::Daemon;
+use fixture::{Fixture, interfaces, server_path, text};
 use gauges::Gauge;
+use kernel_view::{links, marked};
 use netns::{Guest, in_netns, json as ip_json};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use witness::{links, marked};
 
 /// What a run's memory may differ by, in KiB: pages the allocator keeps, and SQLite's cache.
 const SLACK_KIB: u64 = 8 << 10;
@@ -36,34 +36,34 @@ fn number(variable: &str, usual: u64) -> u64 {
 }
 
 /// A daemon that logs as in production, so that its log is not what is measured.
-fn plain() -> Bench {
+fn plain() -> Fixture {
     let mut daemon = Daemon::prepared("/run/nicd");
     daemon.limits(512);
     daemon.launch();
-    Bench::of(daemon)
+    Fixture::of(daemon)
 }
 
-/// How often the daemon has passed a point.
-fn passes(point: &str) -> usize {
-    std::fs::read_to_string("/run/points").unwrap().lines().filter(|line| line.ends_with(point)).count()
+/// How often the daemon has hit a failpoint.
+fn hits(failpoint: &str) -> usize {
+    std::fs::read_to_string("/run/failpoints").unwrap().lines().filter(|line| line.ends_with(failpoint)).count()
 }
 
 #[test]
 fn many_networks_at_once_are_one_look_at_the_host() {
     in_netns(|| {
         let mut daemon = Daemon::prepared("/run/nicd");
-        daemon.environment = vec![("NICD_POINTS_LOG", "/run/points".into())];
+        daemon.environment = vec![("NICD_FAILPOINTS_LOG", "/run/failpoints".into())];
         daemon.launch();
-        let mut bench = Bench::of(daemon);
-        bench::foreign_bridge("br0", 1500);
-        bench.network(json!({"nicd:bridge": "br0"}));
-        let before = passes("netlink.dump");
-        bench.network(json!({"nicd:bridge": "br0"}));
-        let one = passes("netlink.dump") - before;
+        let mut fixture = Fixture::of(daemon);
+        fixture::foreign_bridge("br0", 1500);
+        fixture.network(json!({"nicd:bridge": "br0"}));
+        let before = hits("netlink.dump");
+        fixture.network(json!({"nicd:bridge": "br0"}));
+        let one = hits("netlink.dump") - before;
         let many: Vec<Value> = (0..64).map(|_| json!({"nicd:bridge": "br0"})).collect();
-        let before = passes("netlink.dump");
-        bench.api.post("/v2.0/networks", &json!({ "networks": many })).expect(201);
-        let look = passes("netlink.dump") - before;
+        let before = hits("netlink.dump");
+        fixture.api.post("/v2.0/networks", &json!({ "networks": many })).expect(201);
+        let look = hits("netlink.dump") - before;
         assert!(one > 0 && look < 2 * one + 2, "{one} for one, {look} for 64");
     });
 }
@@ -72,28 +72,28 @@ fn many_networks_at_once_are_one_look_at_the_host() {
 fn many_who_verify_share_a_comparison() {
     in_netns(|| {
         let mut daemon = Daemon::prepared("/run/nicd");
-        daemon.environment = vec![("NICD_POINTS_LOG", "/run/points".into())];
+        daemon.environment = vec![("NICD_FAILPOINTS_LOG", "/run/failpoints".into())];
         daemon.launch();
-        let mut bench = Bench::of(daemon);
-        bench.usual_network();
-        let before = passes("netlink.dump");
-        bench.api.get("/nicd/v1/verify").expect(200);
-        let one = passes("netlink.dump") - before;
-        let before = passes("netlink.dump");
+        let mut fixture = Fixture::of(daemon);
+        fixture.usual_network();
+        let before = hits("netlink.dump");
+        fixture.api.get("/nicd/v1/verify").expect(200);
+        let one = hits("netlink.dump") - before;
+        let before = hits("netlink.dump");
         std::thread::scope(|scope| {
             for _ in 0..32 {
-                let mut api = bench.daemon.client();
+                let mut api = fixture.daemon.client();
                 scope.spawn(move || api.get("/nicd/v1/verify").expect(200));
             }
         });
-        let all = passes("netlink.dump") - before;
+        let all = hits("netlink.dump") - before;
         assert!(one > 0 && all < 8 * one, "{one} for one, {all} for 32");
     });
 }
 
 /// A stream of events that nobody reads yet.
-fn subscribe(bench: &Bench, last: Option<u64>) -> BufReader<UnixStream> {
-    let mut stream = UnixStream::connect(bench.daemon.socket()).unwrap();
+fn subscribe(fixture: &Fixture, last: Option<u64>) -> BufReader<UnixStream> {
+    let mut stream = UnixStream::connect(fixture.daemon.socket()).unwrap();
     let resume = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
     write!(stream, "GET /nicd/v1/events HTTP/1.1\r\nHost: nicd\r\nAccept: application/x-ndjson\r\n{resume}\r\n").unwrap();
     stream.set_read_timeout(Some(daemon::PATIENCE)).unwrap();
@@ -122,22 +122,22 @@ fn read_to(lines: &mut BufReader<UnixStream>, wanted: impl Fn(&Value) -> bool) -
 #[test]
 fn a_reader_that_does_not_read_is_told_once_that_it_lost_and_goes_on_from_there() {
     in_netns(|| {
-        let mut bench = plain();
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "10.9.0.0/16");
-        bench.create_port(json!({ "network_id": network }));
-        let first = bench.events.wait_for("the first", |event| event["event"] == "port.created")["seq"].as_u64().unwrap();
-        let (slow, idle) = (subscribe(&bench, None), subscribe(&bench, None));
+        let mut fixture = plain();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "10.9.0.0/16");
+        fixture.create_port(json!({ "network_id": network }));
+        let first = fixture.events.wait_for("the first", |event| event["event"] == "port.created")["seq"].as_u64().unwrap();
+        let (slow, idle) = (subscribe(&fixture, None), subscribe(&fixture, None));
         // More than are kept, and more than any socket holds.
         for _ in 0..42 {
-            bench.api.post("/v2.0/ports", &json!({"ports": vec![json!({"network_id": network}); 256]})).expect(201);
+            fixture.api.post("/v2.0/ports", &json!({"ports": vec![json!({"network_id": network}); 256]})).expect(201);
         }
-        let absent = subscribe(&bench, Some(first));
-        let gauge = Gauge::read(bench.daemon.pid(), 0);
+        let absent = subscribe(&fixture, Some(first));
+        let gauge = Gauge::read(fixture.daemon.pid(), 0);
         for (who, mut lines) in [("slow", slow), ("absent", absent)] {
             let mut events = read_to(&mut lines, |event| event["event"] == "lost");
             // What happens from then on is told.
-            let last = bench.create_port(json!({ "network_id": network }));
+            let last = fixture.create_port(json!({ "network_id": network }));
             events.extend(read_to(&mut lines, |event| event["port_id"] == last.as_str()));
             let lost = events.iter().filter(|event| event["event"] == "lost").count();
             assert_eq!(lost, 1, "{who}: of {}", events.len());
@@ -146,7 +146,7 @@ fn a_reader_that_does_not_read_is_told_once_that_it_lost_and_goes_on_from_there(
             assert!(events.len() < 10_000, "{who}: {}", events.len());
         }
         drop(idle);
-        let after = Gauge::read(bench.daemon.pid(), 0);
+        let after = Gauge::read(fixture.daemon.pid(), 0);
         assert!(after.rss_kib <= gauge.rss_kib + SLACK_KIB, "{gauge:?}, {after:?}");
     });
 }
@@ -190,15 +190,15 @@ fn nobody(n: u64) -> String {
 #[test]
 fn ids_of_nothing_leave_nothing() {
     in_netns(|| {
-        let bench = plain();
+        let fixture = plain();
         let count = number("NICD_BOUNDS_IDS", 30_000);
         // One connection for all, so that none is just being closed when descriptors are counted.
-        let mut stream = UnixStream::connect(bench.daemon.socket()).unwrap();
+        let mut stream = UnixStream::connect(fixture.daemon.socket()).unwrap();
         stream.set_read_timeout(Some(daemon::PATIENCE)).unwrap();
         ask(&mut stream, (0..count / 3).map(nobody));
-        let before = Gauge::read(bench.daemon.pid(), count / 3);
+        let before = Gauge::read(fixture.daemon.pid(), count / 3);
         ask(&mut stream, (count / 3..count).map(nobody));
-        let after = Gauge::read(bench.daemon.pid(), count);
+        let after = Gauge::read(fixture.daemon.pid(), count);
         println!("{before:?}, {after:?}");
         assert!(after.rss_kib <= before.rss_kib + SLACK_KIB, "{before:?}, {after:?}");
         assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
@@ -218,44 +218,44 @@ fn kernel_objects(guest: &Guest) -> Vec<Value> {
 fn cycles_of_attach_and_detach_leave_everything_where_it_was() {
     in_netns(|| {
         const AT_ONCE: usize = 8;
-        let mut bench = plain();
-        let network = bench.usual_network();
-        let (guest, in_namespace) = bench.guest("a");
-        let vm = bench.vm();
+        let mut fixture = plain();
+        let network = fixture.usual_network();
+        let (guest, in_namespace) = fixture.guest("a");
+        let vm = fixture.vm();
         for (server, guest) in [(&vm, json!({"kind": "vm"})), (&in_namespace, json!({"kind": "netns", "path": guest.path}))] {
             let roomy = json!({"server": {"guest": guest, "nic_limit": 64}});
-            bench.api.put(&server_path(server), &roomy).expect(200);
+            fixture.api.put(&server_path(server), &roomy).expect(200);
         }
         // One stays, so that the bridge does.
-        bench.attach_to(&vm, &network);
-        let cycle = |bench: &mut Bench| {
+        fixture.attach_to(&vm, &network);
+        let cycle = |fixture: &mut Fixture| {
             let servers = [&vm, &in_namespace];
             let attached: Vec<(&String, String)> = (0..AT_ONCE)
                 .map(|n| {
                     let server = servers[n % servers.len()];
-                    (server, bench.attach_to(server, &network))
+                    (server, fixture.attach_to(server, &network))
                 })
                 .collect();
             for (server, port) in &attached {
-                bench.api.delete(&format!("{}/{port}", interfaces(server))).expect(202);
+                fixture.api.delete(&format!("{}/{port}", interfaces(server))).expect(202);
             }
             let mut left: BTreeSet<&String> = attached.iter().map(|(_, port)| port).collect();
             while !left.is_empty() {
-                let gone = bench.events.wait_for("a deletion", |event| event["event"] == "port.deleted");
+                let gone = fixture.events.wait_for("a deletion", |event| event["event"] == "port.deleted");
                 left.remove(&text(&gone["port_id"]));
             }
-            bench.events.seen.clear();
+            fixture.events.seen.clear();
         };
         let cycles = number("NICD_BOUNDS_CYCLES", 400).div_ceil(AT_ONCE as u64);
-        (0..cycles / 2).for_each(|_| cycle(&mut bench));
-        let look = |bench: &Bench| (Gauge::read(bench.daemon.pid(), 0), kernel_objects(&guest));
-        let (before, objects) = look(&bench);
-        (0..cycles).for_each(|_| cycle(&mut bench));
-        let (after, objects_after) = look(&bench);
+        (0..cycles / 2).for_each(|_| cycle(&mut fixture));
+        let look = |fixture: &Fixture| (Gauge::read(fixture.daemon.pid(), 0), kernel_objects(&guest));
+        let (before, objects) = look(&fixture);
+        (0..cycles).for_each(|_| cycle(&mut fixture));
+        let (after, objects_after) = look(&fixture);
         println!("{} cycles: {before:?}, {after:?}", cycles * AT_ONCE as u64);
         assert!(after.rss_kib <= before.rss_kib + SLACK_KIB, "{before:?}, {after:?}");
         assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
         assert_eq!(objects_after, objects);
-        assert_eq!((bench.ports().len(), marked().len()), (1, 2), "a device and the bridge");
+        assert_eq!((fixture.ports().len(), marked().len()), (1, 2), "a device and the bridge");
     });
 }

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use bench::text;
 use daemon::{Daemon, PATIENCE};
+use fixture::text;
+use kernel_view::{marked, marked_ports, try_link};
 use netns::{Guest, in_netns, run};
 use serde_json::{Value, json};
-use witness::{marked, marked_ports, try_link};
 
 /// The client's program, for one daemon.
 struct Ctl(PathBuf);

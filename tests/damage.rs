@@ -3,44 +3,44 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, interfaces, text};
 use daemon::{Daemon, PATIENCE};
+use fixture::{Fixture, interfaces, text};
+use kernel_view::{Monitor, link, marked, marked_ports};
 use netns::{in_netns, run};
 use serde_json::{Value, json};
-use witness::{Monitor, link, marked, marked_ports};
 
-/// A bench whose state lies on a file system of its own, which `mount` makes at the path it is given.
-fn on_disk(mount: impl FnOnce(&Path)) -> Bench {
+/// A fixture whose state lies on a file system of its own, which `mount` makes at the path it is given.
+fn on_disk(mount: impl FnOnce(&Path)) -> Fixture {
     let mut daemon = Daemon::prepared("/run/nicd");
     mount(&daemon.state());
     daemon.launch();
-    Bench::of(daemon)
+    Fixture::of(daemon)
 }
 
-fn problems(bench: &mut Bench) -> Vec<String> {
-    let health = bench.api.get("/nicd/v1/health").expect(200);
+fn problems(fixture: &mut Fixture) -> Vec<String> {
+    let health = fixture.api.get("/nicd/v1/health").expect(200);
     let problems = health["problems"].as_array().unwrap();
     assert_eq!(health["status"] == "ok", problems.is_empty(), "{health}");
     assert!(problems.iter().all(|problem| problem["detail"] != "" && problem["remedy"] != ""), "{health}");
     problems.iter().map(|problem| text(&problem["reason"])).collect()
 }
 
-fn attach(bench: &mut Bench, server: &str, network: &str) -> daemon::Answer {
-    bench.api.post(&interfaces(server), &json!({"interfaceAttachment": {"net_id": network}}))
+fn attach(fixture: &mut Fixture, server: &str, network: &str) -> daemon::Answer {
+    fixture.api.post(&interfaces(server), &json!({"interfaceAttachment": {"net_id": network}}))
 }
 
 /// Leaves no room in a file system.
@@ -52,26 +52,26 @@ fn fill(dir: &Path) {
 #[test]
 fn on_a_full_disk_attaches_are_refused_detaches_work_and_room_ends_it() {
     in_netns(|| {
-        let mut bench = on_disk(|state| _ = run(&format!("mount -t tmpfs -o size=3m tmpfs {}", state.display())));
-        let network = bench.usual_network();
-        let server = bench.server(json!({"kind": "vm"}));
-        let ports: Vec<String> = (0..6).map(|_| bench.attach_to(&server, &network)).collect();
-        let vm = bench.server_with(json!({"guest": {"kind": "vm"}, "nic_limit": 1000}));
-        fill(&bench.daemon.state());
+        let mut fixture = on_disk(|state| _ = run(&format!("mount -t tmpfs -o size=3m tmpfs {}", state.display())));
+        let network = fixture.usual_network();
+        let server = fixture.server(json!({"kind": "vm"}));
+        let ports: Vec<String> = (0..6).map(|_| fixture.attach_to(&server, &network)).collect();
+        let vm = fixture.server_with(json!({"guest": {"kind": "vm"}, "nic_limit": 1000}));
+        fill(&fixture.daemon.state());
         // The log has room inside its file at first; soon none is left.
-        let refused = (0..400).map(|_| attach(&mut bench, &vm, &network)).find(|answer| answer.status != 200);
+        let refused = (0..400).map(|_| attach(&mut fixture, &vm, &network)).find(|answer| answer.status != 200);
         refused.expect("the disk is full").refused(507, "store_full");
-        let (devices, records) = (marked_ports(), bench.port_ids());
+        let (devices, records) = (marked_ports(), fixture.port_ids());
         assert_eq!(devices, records, "what was refused left nothing");
         let full = |event: &Value| event["event"] == "agent.degraded" && event["reason"] == "store_full";
-        bench.events.wait_for("degraded", full);
+        fixture.events.wait_for("degraded", full);
         for port in &ports {
-            bench.detach(&server, port);
+            fixture.detach(&server, port);
         }
-        fs::remove_file(bench.daemon.state().join("ballast")).unwrap();
-        bench.events.wait_for("recovered", |event| event["event"] == "agent.recovered" && event["reason"] == "store_full");
-        assert!(problems(&mut bench).is_empty());
-        bench.attach_to(&server, &network);
+        fs::remove_file(fixture.daemon.state().join("ballast")).unwrap();
+        fixture.events.wait_for("recovered", |event| event["event"] == "agent.recovered" && event["reason"] == "store_full");
+        assert!(problems(&mut fixture).is_empty());
+        fixture.attach_to(&server, &network);
     });
 }
 
@@ -81,32 +81,32 @@ fn a_disk_that_fails_is_said_and_forgiven() {
         let image = Path::new("/run/image");
         run("truncate -s 16m /run/image");
         run("mkfs.ext2 -q /run/image");
-        let mut bench = on_disk(|state| _ = run(&format!("mount -o loop,sync /run/image {}", state.display())));
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
-        let device = unchanging(&link(&bench.device(&port)));
-        let of = run(&format!("findmnt -n -o SOURCE {}", bench.daemon.state().display()));
+        let mut fixture = on_disk(|state| _ = run(&format!("mount -o loop,sync /run/image {}", state.display())));
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        let device = unchanging(&link(&fixture.device(&port)));
+        let of = run(&format!("findmnt -n -o SOURCE {}", fixture.daemon.state().display()));
         let resize = |size: &str| {
             run(&format!("truncate -s {size} {}", image.display()));
             run(&format!("losetup -c {}", of.trim()));
         };
         run("cp /run/image /run/whole");
         resize("4k");
-        let refused = (0..400).map(|_| attach(&mut bench, &server, &network)).find(|answer| answer.status != 200).unwrap();
+        let refused = (0..400).map(|_| attach(&mut fixture, &server, &network)).find(|answer| answer.status != 200).unwrap();
         refused.refused(503, "store_failed");
         assert!(refused.header("retry-after").is_some());
-        assert_eq!(problems(&mut bench), ["store_failed"]);
-        assert_eq!(unchanging(&link(&bench.device(&port))), device, "what lives goes on");
-        assert_eq!(bench.port(&port)["status"], "ACTIVE");
+        assert_eq!(problems(&mut fixture), ["store_failed"]);
+        assert_eq!(unchanging(&link(&fixture.device(&port))), device, "what lives goes on");
+        assert_eq!(fixture.port(&port)["status"], "ACTIVE");
         run("cp /run/whole /run/image");
         resize("16m");
-        bench.events.wait_for("recovered", |event| event["event"] == "agent.recovered" && event["reason"] == "store_failed");
-        assert!(problems(&mut bench).is_empty());
-        bench.detach(&server, &port);
-        bench.daemon.kill();
-        bench.launch();
+        fixture.events.wait_for("recovered", |event| event["event"] == "agent.recovered" && event["reason"] == "store_failed");
+        assert!(problems(&mut fixture).is_empty());
+        fixture.detach(&server, &port);
+        fixture.daemon.kill();
+        fixture.launch();
     });
 }
 
@@ -133,63 +133,63 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn an_older_copy_is_noticed_and_nothing_is_removed() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let kept = bench.create_port(json!({ "network_id": network }));
-        bench.attach(&server, json!({ "port_id": kept }));
-        let leaving = bench.attach_to(&server, &network);
-        let old = bench.attach_to(&server, &network);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let kept = fixture.create_port(json!({ "network_id": network }));
+        fixture.attach(&server, json!({ "port_id": kept }));
+        let leaving = fixture.attach_to(&server, &network);
+        let old = fixture.attach_to(&server, &network);
         // The copy is of the moment when one is being detached, and another is.
-        bench.daemon.term();
-        copy(&bench.daemon.state(), Path::new("/run/older"));
-        bench.launch();
-        let late = bench.attach_to(&server, &network);
-        bench.detach(&server, &kept);
-        bench.attach(&server, json!({ "port_id": kept }));
-        bench.detach(&server, &leaving);
-        let last = bench.events.seen.iter().filter_map(|event| event["seq"].as_u64()).max();
-        bench.daemon.kill();
-        copy(Path::new("/run/older"), &bench.daemon.state());
+        fixture.daemon.term();
+        copy(&fixture.daemon.state(), Path::new("/run/older"));
+        fixture.launch();
+        let late = fixture.attach_to(&server, &network);
+        fixture.detach(&server, &kept);
+        fixture.attach(&server, json!({ "port_id": kept }));
+        fixture.detach(&server, &leaving);
+        let last = fixture.events.seen.iter().filter_map(|event| event["seq"].as_u64()).max();
+        fixture.daemon.kill();
+        copy(Path::new("/run/older"), &fixture.daemon.state());
         let before = ours();
-        bench.launch();
-        let reasons = problems(&mut bench);
+        fixture.launch();
+        let reasons = problems(&mut fixture);
         assert_eq!(reasons, ["store_rolled_back", "device_without_record"]);
         let now = ours();
         assert!(before.iter().all(|link| now.contains(link)), "every device is as it was: {before:#?} {now:#?}");
         // Sealed by an attach that the copy does not know: nobody here knows what it is to be.
-        let shown = bench.port(&kept);
+        let shown = fixture.port(&kept);
         assert_eq!((&shown["status"], &shown["nicd:reason"]), (&json!("ERROR"), &json!("store_rolled_back")));
-        assert_eq!(bench.port(&old)["status"], "DOWN");
-        assert_eq!(bench.port(&old)["nicd:reason"], "no_carrier");
-        bench.wait_until(&leaving, "built again", |port| port.is_some_and(|port| port["nicd:reason"] == "no_carrier"));
-        let next = bench.attach_to(&server, &network);
-        bench.events.wait_for("a number", |event| event["port_id"] == next.as_str());
-        assert!(bench.events.seen.last().unwrap()["seq"].as_u64() > last, "numbers never go back");
+        assert_eq!(fixture.port(&old)["status"], "DOWN");
+        assert_eq!(fixture.port(&old)["nicd:reason"], "no_carrier");
+        fixture.wait_until(&leaving, "built again", |port| port.is_some_and(|port| port["nicd:reason"] == "no_carrier"));
+        let next = fixture.attach_to(&server, &network);
+        fixture.events.wait_for("a number", |event| event["port_id"] == next.as_str());
+        assert!(fixture.events.seen.last().unwrap()["seq"].as_u64() > last, "numbers never go back");
         // It is still known after another start.
-        bench.daemon.term();
-        bench.launch();
-        assert_eq!(problems(&mut bench), reasons);
+        fixture.daemon.term();
+        fixture.launch();
+        assert_eq!(problems(&mut fixture), reasons);
         // What a client says counts.
-        let gone = bench.api.post("/nicd/v1/gc", &json!({"apply": true})).expect(200);
+        let gone = fixture.api.post("/nicd/v1/gc", &json!({"apply": true})).expect(200);
         assert_eq!(gone["removed"][0]["altname"], format!("nicd-{late}"));
-        assert_eq!(problems(&mut bench), ["store_rolled_back"]);
-        bench.detach(&server, &kept);
-        assert!(problems(&mut bench).is_empty());
-        bench.attach(&server, json!({ "port_id": kept }));
+        assert_eq!(problems(&mut fixture), ["store_rolled_back"]);
+        fixture.detach(&server, &kept);
+        assert!(problems(&mut fixture).is_empty());
+        fixture.attach(&server, json!({ "port_id": kept }));
     });
 }
 
 #[test]
 fn no_damage_to_the_store_removes_a_live_device() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
-        bench.daemon.term();
-        let state = bench.daemon.state();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        fixture.daemon.term();
+        let state = fixture.daemon.state();
         copy(&state, Path::new("/run/whole"));
         let file = state.join("nicd.db");
         let whole = fs::read(&file).unwrap();
@@ -207,40 +207,41 @@ fn no_damage_to_the_store_removes_a_live_device() {
             copy(Path::new("/run/whole"), &state);
             fs::write(&file, bytes).unwrap();
             let start = Instant::now();
-            let refused = starts_or_refuses(&mut bench.daemon);
+            let refused = starts_or_refuses(&mut fixture.daemon);
             assert!(start.elapsed() < PATIENCE, "{n}");
             assert!(refused.is_none_or(|said| said.contains(&state.display().to_string())), "{n}");
         }
-        let written: Vec<String> = told.take_links().iter().map(witness::name_of).filter(|name| name.starts_with('n')).collect();
+        let written: Vec<String> =
+            told.take_links().iter().map(kernel_view::name_of).filter(|name| name.starts_with('n')).collect();
         assert!(written.is_empty(), "{written:?}");
         assert_eq!(ours(), before);
         copy(Path::new("/run/whole"), &state);
-        bench.launch();
-        bench.wait_status(&port, "ACTIVE");
+        fixture.launch();
+        fixture.wait_status(&port, "ACTIVE");
         assert_eq!(ours(), before);
     });
 }
 
 /// Changes the store of a daemon that does not run.
-fn sql(bench: &Bench, what: &str) {
-    rusqlite::Connection::open(bench.daemon.state().join("nicd.db")).unwrap().execute_batch(what).unwrap();
+fn sql(fixture: &Fixture, what: &str) {
+    rusqlite::Connection::open(fixture.daemon.state().join("nicd.db")).unwrap().execute_batch(what).unwrap();
 }
 
 #[test]
 fn a_record_of_a_newer_nicd_is_refused_and_devices_stay() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        bench.attach_to(&server, &network);
-        bench.daemon.term();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        fixture.attach_to(&server, &network);
+        fixture.daemon.term();
         let before = ours();
-        sql(&bench, "UPDATE ports SET body = json_set(body, '$.colour', 'blue');");
-        let said = starts_or_refuses(&mut bench.daemon).expect("it refuses");
+        sql(&fixture, "UPDATE ports SET body = json_set(body, '$.colour', 'blue');");
+        let said = starts_or_refuses(&mut fixture.daemon).expect("it refuses");
         assert!(said.contains("newer nicd") && said.contains("colour"), "{said}");
         assert_eq!(ours(), before);
-        sql(&bench, "UPDATE ports SET body = json_remove(body, '$.colour');");
-        bench.launch();
+        sql(&fixture, "UPDATE ports SET body = json_remove(body, '$.colour');");
+        fixture.launch();
     });
 }
 

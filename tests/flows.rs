@@ -2,25 +2,25 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
-use bench::{Bench, interfaces, text};
 use daemon::{Answer, Client, PATIENCE};
+use fixture::{Fixture, interfaces, text};
+use kernel_view::{marked, marked_ports};
 use netns::in_netns;
 use serde_json::{Value, json};
-use witness::{marked, marked_ports};
 
 /// An attach's answer: exactly what clients' schemas allow (tempest's interfaces.py, before 2.70).
 fn attachment(answer: &Answer) -> Value {
@@ -34,11 +34,11 @@ fn attachment(answer: &Answer) -> Value {
 }
 
 /// Attaches as `how` says, and waits until showing it says ACTIVE.
-fn attach_until_active(bench: &mut Bench, server: &str, how: Value) -> Value {
-    let made = attachment(&bench.api.post(&interfaces(server), &json!({ "interfaceAttachment": how })));
+fn attach_until_active(fixture: &mut Fixture, server: &str, how: Value) -> Value {
+    let made = attachment(&fixture.api.post(&interfaces(server), &json!({ "interfaceAttachment": how })));
     let port = text(&made["port_id"]);
-    bench.wait_status(&port, "ACTIVE");
-    let shown = attachment(&bench.api.get(&format!("{}/{port}", interfaces(server))));
+    fixture.wait_status(&port, "ACTIVE");
+    let shown = attachment(&fixture.api.get(&format!("{}/{port}", interfaces(server))));
     assert_eq!(shown["port_state"], "ACTIVE");
     for same in ["fixed_ips", "mac_addr", "net_id", "port_id"] {
         assert_eq!(shown[same], made[same]);
@@ -46,19 +46,19 @@ fn attach_until_active(bench: &mut Bench, server: &str, how: Value) -> Value {
     shown
 }
 
-fn listed(bench: &mut Bench, server: &str) -> BTreeSet<String> {
-    let listed = bench.api.get(&interfaces(server)).expect(200);
+fn listed(fixture: &mut Fixture, server: &str) -> BTreeSet<String> {
+    let listed = fixture.api.get(&interfaces(server)).expect(200);
     listed["interfaceAttachments"].as_array().unwrap().iter().map(|nic| text(&nic["port_id"])).collect()
 }
 
 #[test]
 fn interfaces_are_created_in_each_way_listed_and_one_in_the_middle_deleted() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        assert!(listed(&mut bench, &server).is_empty());
-        let of_client = bench.create_port(json!({"network_id": network}));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        assert!(listed(&mut fixture, &server).is_empty());
+        let of_client = fixture.create_port(json!({"network_id": network}));
         let mut made = Vec::new();
         for how in [
             json!({}),
@@ -66,7 +66,7 @@ fn interfaces_are_created_in_each_way_listed_and_one_in_the_middle_deleted() {
             json!({"port_id": of_client}),
             json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.77"}]}),
         ] {
-            let shown = attach_until_active(&mut bench, &server, how.clone());
+            let shown = attach_until_active(&mut fixture, &server, how.clone());
             assert_eq!(shown["net_id"], network.as_str());
             if how["fixed_ips"].is_array() {
                 assert_eq!(shown["fixed_ips"][0]["ip_address"], "192.0.2.77");
@@ -76,47 +76,47 @@ fn interfaces_are_created_in_each_way_listed_and_one_in_the_middle_deleted() {
             }
             made.push(text(&shown["port_id"]));
         }
-        assert_eq!(listed(&mut bench, &server), made.iter().cloned().collect());
+        assert_eq!(listed(&mut fixture, &server), made.iter().cloned().collect());
         let middle = made.remove(1);
-        bench.detach(&server, &middle);
-        assert_eq!(listed(&mut bench, &server), made.iter().cloned().collect());
-        bench.api.get(&format!("{}/{middle}", interfaces(&server))).refused(404, "no_such_port");
-        bench.api.get(&format!("/v2.0/ports/{middle}")).refused(404, "no_such_port");
+        fixture.detach(&server, &middle);
+        assert_eq!(listed(&mut fixture, &server), made.iter().cloned().collect());
+        fixture.api.get(&format!("{}/{middle}", interfaces(&server))).refused(404, "no_such_port");
+        fixture.api.get(&format!("/v2.0/ports/{middle}")).refused(404, "no_such_port");
     });
 }
 
 #[test]
 fn an_attach_without_a_body_goes_to_the_only_network() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (_guest, server) = bench.guest("a");
-        bench.api.call("POST", &interfaces(&server), &[], b"").refused(400, "no_network");
-        let network = bench.usual_network();
-        let answer = attachment(&bench.api.call("POST", &interfaces(&server), &[], b""));
+        let mut fixture = Fixture::start();
+        let (_guest, server) = fixture.guest("a");
+        fixture.api.call("POST", &interfaces(&server), &[], b"").refused(400, "no_network");
+        let network = fixture.usual_network();
+        let answer = attachment(&fixture.api.call("POST", &interfaces(&server), &[], b""));
         assert_eq!(answer["net_id"], network.as_str());
-        bench.usual_network();
-        bench.api.post(&interfaces(&server), &json!({})).refused(400, "several_networks");
-        assert_eq!(bench.ports().len(), 1);
+        fixture.usual_network();
+        fixture.api.post(&interfaces(&server), &json!({})).refused(400, "several_networks");
+        assert_eq!(fixture.ports().len(), 1);
     });
 }
 
 #[test]
 fn a_clients_port_moves_from_server_to_server_and_back() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let ((_one, a), (_other, b)) = (bench.guest("a"), bench.guest("b"));
-        let port = bench.create_port(json!({"network_id": network, "name": "mine"}));
-        let before = bench.port(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let ((_one, a), (_other, b)) = (fixture.guest("a"), fixture.guest("b"));
+        let port = fixture.create_port(json!({"network_id": network, "name": "mine"}));
+        let before = fixture.port(&port);
         for server in [&a, &b, &a] {
-            attach_until_active(&mut bench, server, json!({"port_id": port}));
-            assert_eq!(bench.port(&port)["device_id"], server.as_str());
+            attach_until_active(&mut fixture, server, json!({"port_id": port}));
+            assert_eq!(fixture.port(&port)["device_id"], server.as_str());
             let again = json!({"interfaceAttachment": {"port_id": port}});
             for anybody in [&a, &b] {
-                bench.api.post(&interfaces(anybody), &again).refused(409, "port_in_use");
+                fixture.api.post(&interfaces(anybody), &again).refused(409, "port_in_use");
             }
-            bench.detach(server, &port);
-            let after = bench.port(&port);
+            fixture.detach(server, &port);
+            let after = fixture.port(&port);
             assert_eq!((&after["device_id"], &after["status"]), (&json!(""), &json!("DOWN")));
             for same in ["mac_address", "fixed_ips", "name"] {
                 assert_eq!(after[same], before[same]);
@@ -128,17 +128,17 @@ fn a_clients_port_moves_from_server_to_server_and_back() {
 #[test]
 fn a_second_delete_succeeds_and_a_reattach_conflicts_until_the_port_has_gone() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.create_port(json!({"network_id": network}));
-        bench.attach(&server, json!({"port_id": port}));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.create_port(json!({"network_id": network}));
+        fixture.attach(&server, json!({"port_id": port}));
         let path = format!("{}/{port}", interfaces(&server));
-        bench.api.delete(&path).expect(202);
+        fixture.api.delete(&path).expect(202);
         // Either it is still leaving, or it has left.
-        let again = bench.api.delete(&path);
+        let again = fixture.api.delete(&path);
         assert!([202, 404].contains(&again.status), "{again:?}");
-        let attach = bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"port_id": port}}));
+        let attach = fixture.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"port_id": port}}));
         if attach.status != 200 {
             attach.refused(409, "port_in_use");
         }
@@ -146,10 +146,10 @@ fn a_second_delete_succeeds_and_a_reattach_conflicts_until_the_port_has_gone() {
 }
 
 /// Makes the same call from many connections at once.
-fn at_once(bench: &Bench, number: usize, call: impl Fn(usize) -> (String, Value) + Send + Sync + 'static) -> Vec<Answer> {
+fn at_once(fixture: &Fixture, number: usize, call: impl Fn(usize) -> (String, Value) + Send + Sync + 'static) -> Vec<Answer> {
     let (call, start) = (Arc::new(call), Arc::new(Barrier::new(number)));
     let clients = (0..number).map(|n| {
-        let (mut client, call, start) = (bench.daemon.client(), Arc::clone(&call), Arc::clone(&start));
+        let (mut client, call, start) = (fixture.daemon.client(), Arc::clone(&call), Arc::clone(&start));
         thread::spawn(move || {
             let (path, body) = call(n);
             start.wait();
@@ -163,17 +163,17 @@ fn at_once(bench: &Bench, number: usize, call: impl Fn(usize) -> (String, Value)
 #[test]
 fn sixty_four_attaches_at_once_make_sixty_four_nics() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "192.0.2.0/24");
-        let servers: Vec<String> = (0..64).map(|_| bench.vm()).collect();
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "192.0.2.0/24");
+        let servers: Vec<String> = (0..64).map(|_| fixture.vm()).collect();
         let attach = move |n: usize| (interfaces(&servers[n]), json!({"interfaceAttachment": {"net_id": network}}));
-        let made: Vec<Value> = at_once(&bench, 64, attach).iter().map(attachment).collect();
+        let made: Vec<Value> = at_once(&fixture, 64, attach).iter().map(attachment).collect();
         let distinct = |pick: &dyn Fn(&Value) -> String| made.iter().map(pick).collect::<BTreeSet<_>>().len();
         assert_eq!(distinct(&|nic| text(&nic["port_id"])), 64);
         assert_eq!(distinct(&|nic| text(&nic["mac_addr"])), 64);
         assert_eq!(distinct(&|nic| text(&nic["fixed_ips"][0]["ip_address"])), 64);
-        assert_eq!(marked_ports(), bench.port_ids());
+        assert_eq!(marked_ports(), fixture.port_ids());
         assert_eq!(marked().len(), 65, "64 devices and one bridge");
     });
 }
@@ -181,12 +181,12 @@ fn sixty_four_attaches_at_once_make_sixty_four_nics() {
 #[test]
 fn sixty_four_attaches_of_one_port_make_one_nic() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.create_port(json!({"network_id": network}));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.create_port(json!({"network_id": network}));
         let (path, body) = (interfaces(&server), json!({"interfaceAttachment": {"port_id": port}}));
-        let answers = at_once(&bench, 64, move |_| (path.clone(), body.clone()));
+        let answers = at_once(&fixture, 64, move |_| (path.clone(), body.clone()));
         let (done, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
         assert_eq!(done.len(), 1, "{answers:?}");
         refused.iter().for_each(|answer| {
@@ -199,12 +199,12 @@ fn sixty_four_attaches_of_one_port_make_one_nic() {
 #[test]
 fn one_address_asked_for_by_many_at_once_is_given_once() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let servers: Vec<String> = (0..16).map(|_| bench.vm()).collect();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let servers: Vec<String> = (0..16).map(|_| fixture.vm()).collect();
         let wanted = json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.9"}]});
         let attach = move |n: usize| (interfaces(&servers[n]), json!({ "interfaceAttachment": wanted }));
-        let answers = at_once(&bench, 16, attach);
+        let answers = at_once(&fixture, 16, attach);
         let (done, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
         assert_eq!(done.len(), 1, "{answers:?}");
         refused.iter().for_each(|answer| {
@@ -217,34 +217,34 @@ fn one_address_asked_for_by_many_at_once_is_given_once() {
 #[test]
 fn a_small_pool_lasts_for_ever() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "192.0.2.0/30");
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "192.0.2.0/30");
+        let server = fixture.vm();
         for _ in 0..20 {
-            let port = bench.attach_to(&server, &network);
+            let port = fixture.attach_to(&server, &network);
             let body = json!({"interfaceAttachment": {"net_id": network}});
-            bench.api.post(&interfaces(&server), &body).refused(400, "pool_empty");
-            bench.detach(&server, &port);
+            fixture.api.post(&interfaces(&server), &body).refused(400, "pool_empty");
+            fixture.detach(&server, &port);
         }
-        assert!(bench.ports().is_empty() && marked_ports().is_empty());
+        assert!(fixture.ports().is_empty() && marked_ports().is_empty());
     });
 }
 
 #[test]
 fn the_event_stream_tells_the_whole_life_of_a_port() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let answer = bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": network}}));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let answer = fixture.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": network}}));
         let (port, request) = (text(&attachment(&answer)["port_id"]), answer.header("x-compute-request-id").unwrap().to_owned());
-        bench.events.wait_status(&port, "ACTIVE");
-        bench.detach(&server, &port);
-        if bench.events.seen.last().unwrap()["event"] != "port.deleted" {
-            bench.events.wait_deleted(&port);
+        fixture.events.wait_status(&port, "ACTIVE");
+        fixture.detach(&server, &port);
+        if fixture.events.seen.last().unwrap()["event"] != "port.deleted" {
+            fixture.events.wait_deleted(&port);
         }
-        let told = bench.events.seen.clone();
+        let told = fixture.events.seen.clone();
         let life: Vec<_> = told.iter().map(|event| (text(&event["event"]), event["new"].clone())).collect();
         let expected = [
             ("port.created", json!("BUILD")),
@@ -266,8 +266,8 @@ fn the_event_stream_tells_the_whole_life_of_a_port() {
 #[test]
 fn a_socket_whose_file_is_removed_is_made_anew_and_told_of_when_it_cannot_be() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let socket = bench.daemon.socket();
+        let mut fixture = Fixture::start();
+        let socket = fixture.daemon.socket();
         let comes_back = |what: &str| {
             let deadline = Instant::now() + PATIENCE;
             while !Client::new(socket.clone()).try_call("GET", "/nicd/v1/health", &[], b"").is_ok_and(|said| said.status == 200) {
@@ -275,21 +275,21 @@ fn a_socket_whose_file_is_removed_is_made_anew_and_told_of_when_it_cannot_be() {
                 thread::yield_now();
             }
         };
-        bench.api.get("/nicd/v1/health").expect(200);
+        fixture.api.get("/nicd/v1/health").expect(200);
         std::fs::remove_file(&socket).unwrap();
         comes_back("removed");
         // A connection from before goes on; what is in the way is left, and is in health until it is gone.
         let mine = socket.with_extension("mine");
         std::fs::write(&mine, "mine").unwrap();
         std::fs::rename(&mine, &socket).unwrap();
-        let told = bench.events.wait_for("it is told", |event| event["reason"] == "socket_unreachable");
+        let told = fixture.events.wait_for("it is told", |event| event["reason"] == "socket_unreachable");
         assert_eq!(told["event"], "agent.degraded");
-        let health = bench.api.get("/nicd/v1/health").expect(200);
+        let health = fixture.api.get("/nicd/v1/health").expect(200);
         assert_eq!((&health["status"], &health["problems"][0]["reason"]), (&json!("degraded"), &json!("socket_unreachable")));
         assert!(text(&health["problems"][0]["detail"]).contains("is in the way"), "{health}");
         std::fs::remove_file(&socket).unwrap();
         comes_back("free again");
-        bench
+        fixture
             .events
             .wait_for("its end is told", |event| event["event"] == "agent.recovered" && event["reason"] == "socket_unreachable");
     });

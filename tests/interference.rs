@@ -5,23 +5,23 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
 use std::time::{Duration, Instant};
 
-use bench::{Bench, foreign_bridge, text};
+use fixture::{Fixture, foreign_bridge, text};
+use kernel_view::{has_flag, links, try_link};
 use netns::{Guest, in_netns, run, try_run};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use witness::{has_flag, links, try_link};
 
 /// How soon everything is as recorded.
 const SOON: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ const DEEDS: [Deed; 18] = [
 ];
 
 struct Drill {
-    bench: Bench,
+    fixture: Fixture,
     guests: Vec<Option<Guest>>,
     ports: Vec<Port>,
     dice: StdRng,
@@ -98,24 +98,24 @@ impl Drill {
         run("ip link add stranger type veth peer name friend");
         run("ip link set stranger master other up");
         run("ip netns add away");
-        let mut bench = Bench::start();
-        let (agents, operators) = (bench.usual_network(), bench.network_on(BR0));
+        let mut fixture = Fixture::start();
+        let (agents, operators) = (fixture.usual_network(), fixture.network_on(BR0));
         let (mut guests, mut ports) = (Vec::new(), Vec::new());
         for n in 0..8 {
             let network = if n % 2 == 0 { &agents } else { &operators };
             let (guest, server) = match n < 4 {
                 true => {
-                    let (guest, server) = bench.guest(&format!("g{n}"));
+                    let (guest, server) = fixture.guest(&format!("g{n}"));
                     guests.push(Some(guest));
                     (Some(guests.len() - 1), server)
                 }
-                false => (None, bench.vm()),
+                false => (None, fixture.vm()),
             };
-            let id = bench.attach_to(&server, network);
-            let details = bench.port(&id)["binding:vif_details"].clone();
+            let id = fixture.attach_to(&server, network);
+            let details = fixture.port(&id)["binding:vif_details"].clone();
             ports.push(Port { device: text(&details["device"]), bridge: text(&details["bridge"]), id, guest });
         }
-        Self { bench, guests, ports, dice: StdRng::seed_from_u64(seed) }
+        Self { fixture, guests, ports, dice: StdRng::seed_from_u64(seed) }
     }
 
     /// One deed to one port. What it is done to may just be gone, as nicd mends meanwhile.
@@ -145,7 +145,7 @@ impl Drill {
                 _ = try_run(&format!("bridge link set dev {name} learning on"));
             }
             Deed::Entry => {
-                let mac = text(&self.bench.port(&port.id)["mac_address"]);
+                let mac = text(&self.fixture.port(&port.id)["mac_address"]);
                 let name = try_link(&mark).map(|link| text(&link["ifname"])).unwrap_or_default();
                 _ = try_run(&format!("bridge fdb del {mac} dev {name} master"));
             }
@@ -174,7 +174,7 @@ impl Drill {
 
     /// What is not as recorded.
     fn wrong(&mut self) -> Option<String> {
-        let shown = self.bench.ports();
+        let shown = self.fixture.ports();
         for port in &self.ports {
             let Some(now) = shown.iter().find(|one| one["id"] == port.id.as_str()) else {
                 return Some(format!("{} is not listed", port.id));
@@ -241,7 +241,7 @@ fn two_seconds_after_a_hostile_neighbour_everything_is_as_recorded() {
         // A port that is cut off is put back once its MAC has stood still; the rest is right by then.
         let mut settled = last;
         while let Some(wrong) = drill.wrong() {
-            let cut_off = drill.bench.ports().iter().any(|port| port["nicd:reason"] == "contested_mac");
+            let cut_off = drill.fixture.ports().iter().any(|port| port["nicd:reason"] == "contested_mac");
             if cut_off {
                 settled = Instant::now();
             }
@@ -249,7 +249,7 @@ fn two_seconds_after_a_hostile_neighbour_everything_is_as_recorded() {
             assert!(in_time, "after {} deeds, the last ones {:?}: {wrong}", deeds.len(), &deeds[deeds.len() - 5..]);
             std::thread::sleep(Duration::from_millis(20));
         }
-        let verified = drill.bench.api.get("/nicd/v1/verify").expect(200);
+        let verified = drill.fixture.api.get("/nicd/v1/verify").expect(200);
         assert_eq!(verified["deviations"], json!([]), "after {} deeds", deeds.len());
         eprintln!("{} deeds, right again after {:?}", deeds.len(), last.elapsed());
         assert_eq!(strangers(), before);

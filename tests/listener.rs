@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use hyper::body::Frame;
-use nicd::access::Admitted;
+use nicd::access::AllowedPeers;
 use nicd::api::listener::{Caller, Limits, Server};
 use nicd::api::socket::Listening;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -78,7 +78,7 @@ impl Edge {
             .route("/events", get(|| async { Body::new(Events(Some(Bytes::from_static(b"event\n")))) }))
             .route("/panic", get(buggy))
             .route("/hang", get(hang));
-        let admitted = Admitted { own_uid: nix::unistd::geteuid().as_raw(), group: None, view_group: None };
+        let admitted = AllowedPeers { own_uid: nix::unistd::geteuid().as_raw(), group: None, view_group: None };
         let server = Server::new(Listening { main, view: Some(view) }, admitted, limits);
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "common/netns.rs"]
 mod netns;
 
@@ -14,8 +14,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, interfaces};
 use daemon::{Client, Daemon, PATIENCE};
+use fixture::{Fixture, interfaces};
 use netns::in_netns;
 use serde_json::json;
 
@@ -52,10 +52,10 @@ fn with_tcp() -> Daemon {
 #[test]
 fn both_sockets_and_both_paths_tell_in_the_text_format() {
     in_netns(|| {
-        let bench = Bench::start();
+        let fixture = Fixture::start();
         for socket in ["nicd.sock", "nicd-view.sock"] {
             for path in ["/metrics", "/nicd/v1/metrics"] {
-                let mut client = Client::new(bench.daemon.socket().with_file_name(socket));
+                let mut client = Client::new(fixture.daemon.socket().with_file_name(socket));
                 let answer = client.get(path);
                 assert_eq!(answer.status, 200, "{}", answer.text);
                 assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -70,19 +70,19 @@ fn both_sockets_and_both_paths_tell_in_the_text_format() {
 #[test]
 fn what_happened_is_counted_and_health_says_the_same() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let vm = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        bench.attach_to(&vm, &network);
-        bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": vm}})).refused(404, "no_such_network");
-        let device = bench.device(&port);
-        bench.events.wait_status(&port, "ACTIVE");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let vm = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        fixture.attach_to(&vm, &network);
+        fixture.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": vm}})).refused(404, "no_such_network");
+        let device = fixture.device(&port);
+        fixture.events.wait_status(&port, "ACTIVE");
         netns::run(&format!("ip link set {device} nomaster"));
-        bench.events.wait_status(&port, "BUILD");
-        bench.events.wait_status(&port, "ACTIVE");
-        let (now, health) = (scrape(&mut bench.api), bench.api.get("/nicd/v1/health").expect(200));
+        fixture.events.wait_status(&port, "BUILD");
+        fixture.events.wait_status(&port, "ACTIVE");
+        let (now, health) = (scrape(&mut fixture.api), fixture.api.get("/nicd/v1/health").expect(200));
         for (sample, value) in [
             ("nicd_attaches_total{result=\"ok\"}", 2.0),
             ("nicd_attaches_total{result=\"no_such_network\"}", 1.0),
@@ -105,16 +105,16 @@ fn what_happened_is_counted_and_health_says_the_same() {
             assert_eq!(now[&format!("nicd_ports{{status=\"{status}\"}}")], health["ports"][status].as_f64().unwrap(), "{status}");
         }
         assert!(!now.keys().any(|sample| sample.starts_with("nicd_problems")) && health["status"] == "ok");
-        bench.detach(&server, &port);
+        fixture.detach(&server, &port);
         let steps = |now: &BTreeMap<String, f64>| {
             ["commit", "cut", "delete"].map(|step| now[&format!("nicd_detach_step_seconds_count{{step=\"{step}\"}}")])
         };
         // The port is gone when the kernel says so, a moment before the delete's own answer.
         let until = Instant::now() + PATIENCE;
-        let mut after = scrape(&mut bench.api);
+        let mut after = scrape(&mut fixture.api);
         while steps(&after) != [1.0; 3] {
             assert!(Instant::now() < until, "{after:#?}");
-            after = scrape(&mut bench.api);
+            after = scrape(&mut fixture.api);
         }
         assert_eq!(after["nicd_detaches_total{result=\"ok\"}"], 1.0);
         assert!(after["nicd_kernel_writes_total"] > now["nicd_kernel_writes_total"]);
@@ -125,37 +125,37 @@ fn what_happened_is_counted_and_health_says_the_same() {
 #[test]
 fn a_problem_in_health_is_a_problem_in_the_numbers() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         netns::run("ip link add stray type veth peer name other");
         netns::run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
-        bench.daemon.tag("stray");
+        fixture.daemon.tag("stray");
         // Of a link that is down the kernel tells no change of its names (`netdev_state_change`, net/core/dev.c).
         netns::run("ip link set stray up");
-        bench.events.wait_for("degraded", |event| event["event"] == "agent.degraded");
-        let health = bench.api.get("/nicd/v1/health").expect(200);
+        fixture.events.wait_for("degraded", |event| event["event"] == "agent.degraded");
+        let health = fixture.api.get("/nicd/v1/health").expect(200);
         let reason = health["problems"][0]["reason"].as_str().unwrap();
-        assert_eq!(scrape(&mut bench.api)[&format!("nicd_problems{{reason=\"{reason}\"}}")], 1.0);
+        assert_eq!(scrape(&mut fixture.api)[&format!("nicd_problems{{reason=\"{reason}\"}}")], 1.0);
         netns::run("ip link del stray");
-        bench.events.wait_for("recovered", |event| event["event"] == "agent.recovered");
-        assert!(!scrape(&mut bench.api).keys().any(|sample| sample.starts_with("nicd_problems")));
+        fixture.events.wait_for("recovered", |event| event["event"] == "agent.recovered");
+        assert!(!scrape(&mut fixture.api).keys().any(|sample| sample.starts_with("nicd_problems")));
     });
 }
 
 #[test]
 fn what_clients_send_does_not_make_it_grow() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let attack = |bench: &mut Bench, round: u32| {
+        let mut fixture = Fixture::start();
+        let attack = |fixture: &mut Fixture, round: u32| {
             for number in 0..100 {
-                bench.api.get(&format!("/{round}/{number}"));
-                bench.api.get(&format!("/v2.1/p{round}-{number}/servers"));
-                bench.api.delete(&format!("/v2.0/ports/{:08x}-0000-4000-8000-{round:012}", number));
-                bench.api.call("BREW", &format!("/nicd/v1/{round}-{number}"), &[], b"");
+                fixture.api.get(&format!("/{round}/{number}"));
+                fixture.api.get(&format!("/v2.1/p{round}-{number}/servers"));
+                fixture.api.delete(&format!("/v2.0/ports/{:08x}-0000-4000-8000-{round:012}", number));
+                fixture.api.call("BREW", &format!("/nicd/v1/{round}-{number}"), &[], b"");
             }
-            scrape(&mut bench.api).len()
+            scrape(&mut fixture.api).len()
         };
-        let once = attack(&mut bench, 1);
-        assert_eq!(attack(&mut bench, 2), once);
+        let once = attack(&mut fixture, 1);
+        assert_eq!(attack(&mut fixture, 2), once);
     });
 }
 

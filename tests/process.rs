@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "common/netns.rs"]
 mod netns;
 
@@ -16,8 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bench::{Bench, interfaces};
 use daemon::{Daemon, PATIENCE};
+use fixture::{Fixture, interfaces};
 use netns::in_netns;
 use serde_json::json;
 
@@ -77,8 +77,8 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     (terminal.slave, terminal.master)
 }
 
-fn lost(bench: &mut Bench) -> u64 {
-    let text = bench.api.get("/metrics").text;
+fn lost(fixture: &mut Fixture) -> u64 {
+    let text = fixture.api.get("/metrics").text;
     let line = text.lines().find(|line| line.starts_with("nicd_log_lost_total ")).unwrap();
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
@@ -91,21 +91,21 @@ fn whatever_becomes_of_the_log_the_daemon_serves_and_ends_as_asked() {
             let mut daemon = Daemon::prepared("/run/nicd");
             daemon.log_to = Some(theirs);
             daemon.launch();
-            let mut bench = Bench::of(daemon);
-            let network = bench.usual_network();
-            let (_guest, server) = bench.guest("a");
-            let port = bench.attach_to(&server, &network);
-            bench.wait_status(&port, "ACTIVE");
+            let mut fixture = Fixture::of(daemon);
+            let network = fixture.usual_network();
+            let (_guest, server) = fixture.guest("a");
+            let port = fixture.attach_to(&server, &network);
+            fixture.wait_status(&port, "ACTIVE");
             let began = Instant::now();
             for _ in 0..3000 {
-                bench.api.get("/nicd/v1/health").expect(200);
+                fixture.api.get("/nicd/v1/health").expect(200);
             }
             let took = began.elapsed();
             assert!(took < PATIENCE, "{stderr:?}: {took:?}");
-            assert!(!stderr.refuses() || lost(&mut bench) > 0, "{stderr:?}: what cannot be written is counted");
-            bench.detach(&server, &port);
+            assert!(!stderr.refuses() || lost(&mut fixture) > 0, "{stderr:?}: what cannot be written is counted");
+            fixture.detach(&server, &port);
             let began = Instant::now();
-            bench.daemon.term();
+            fixture.daemon.term();
             let took = began.elapsed();
             assert!(took < Duration::from_secs(5), "{stderr:?}: it ends in {took:?}");
         });
@@ -120,13 +120,13 @@ fn lines_beyond_the_queue_are_lost_and_it_is_said_how_many() {
         let mut daemon = Daemon::prepared("/run/nicd");
         daemon.log_to = Some(theirs);
         daemon.launch();
-        let mut bench = Bench::of(daemon);
+        let mut fixture = Fixture::of(daemon);
         let until = Instant::now() + Duration::from_secs(120);
         // A long path makes a long line.
         let path = format!("/nicd/v1/{}", "x".repeat(150));
-        while lost(&mut bench) < 100 {
+        while lost(&mut fixture) < 100 {
             assert!(Instant::now() < until, "nothing is lost");
-            (0..500).for_each(|_| drop(bench.api.get(&path)));
+            (0..500).for_each(|_| drop(fixture.api.get(&path)));
         }
         let mut reader = File::from(ours.unwrap());
         let reading = std::thread::spawn(move || {
@@ -134,8 +134,8 @@ fn lines_beyond_the_queue_are_lost_and_it_is_said_how_many() {
             reader.read_to_string(&mut text).unwrap();
             text
         });
-        bench.daemon.term();
-        drop(bench);
+        fixture.daemon.term();
+        drop(fixture);
         let text = reading.join().unwrap();
         assert!(text.contains("lines of the log were lost"), "{}", &text[text.len().saturating_sub(2000)..]);
         assert!(text.ends_with('\n') && text.contains("stopping"), "what came last is written before it ends");
@@ -215,12 +215,12 @@ fn a_panic_anywhere_ends_the_process_and_the_next_start_goes_on() {
     for point in ["op.create_veth:1", "watch.events:1", "store.commit:4", "event.port.created:1"] {
         in_netns(move || {
             let mut daemon = Daemon::prepared("/run/nicd");
-            daemon.goes_wrong(Some(&format!("{point}:panic")));
+            daemon.set_failpoints(Some(&format!("{point}:panic")));
             // The watch is one of the first to go.
             if daemon.try_launch() {
-                let mut bench = Bench::of(daemon);
-                bench.leaves_deviations();
-                let mut api = bench.daemon.client();
+                let mut fixture = Fixture::of(daemon);
+                fixture.leaves_deviations();
+                let mut api = fixture.daemon.client();
                 let network = json!({"network": {"name": "n"}});
                 let network = api.try_call(
                     "POST",
@@ -229,7 +229,7 @@ fn a_panic_anywhere_ends_the_process_and_the_next_start_goes_on() {
                     network.to_string().as_bytes(),
                 );
                 if let Ok(answer) = network {
-                    let network = bench::text(&answer.expect(201)["network"]["id"]);
+                    let network = fixture::text(&answer.expect(201)["network"]["id"]);
                     let subnet = json!({"subnet": {"network_id": network, "cidr": "192.0.2.0/24"}}).to_string();
                     let _ = api.try_call("POST", "/v2.0/subnets", &[("Content-Type", "application/json")], subnet.as_bytes());
                     let guest = netns::Guest::new("a");
@@ -237,23 +237,23 @@ fn a_panic_anywhere_ends_the_process_and_the_next_start_goes_on() {
                     let body = json!({"server": {"guest": {"kind": "netns", "path": guest.path}}}).to_string();
                     let _ = api.try_call(
                         "PUT",
-                        &bench::server_path(&server),
+                        &fixture::server_path(&server),
                         &[("Content-Type", "application/json")],
                         body.as_bytes(),
                     );
                     let body = json!({"interfaceAttachment": {"net_id": network}}).to_string();
                     let _ = api.try_call("POST", &interfaces(&server), &[("Content-Type", "application/json")], body.as_bytes());
                 }
-                let status = bench.daemon.bury();
-                assert_eq!(status.code(), Some(1), "{point}: {}", bench.daemon.log());
-                assert!(bench.daemon.log().contains("a panic"), "{point}: {}", bench.daemon.log());
-                bench.daemon.goes_wrong(None);
-                bench.launch();
-                let verified = bench.api.get("/nicd/v1/verify").expect(200);
+                let status = fixture.daemon.bury();
+                assert_eq!(status.code(), Some(1), "{point}: {}", fixture.daemon.log());
+                assert!(fixture.daemon.log().contains("a panic"), "{point}: {}", fixture.daemon.log());
+                fixture.daemon.set_failpoints(None);
+                fixture.launch();
+                let verified = fixture.api.get("/nicd/v1/verify").expect(200);
                 assert_eq!(verified["deviations"], json!([]), "{point}: {verified:#}");
             } else {
                 assert!(daemon.log().contains("a panic"), "{point}: {}", daemon.log());
-                daemon.goes_wrong(None);
+                daemon.set_failpoints(None);
                 daemon.launch();
             }
         });

@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
@@ -19,11 +19,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, interfaces, text};
 use daemon::{Client, Daemon, PATIENCE, Power};
+use fixture::{Fixture, interfaces, text};
+use kernel_view::{Monitor, marked, marked_ports, name_of, try_link};
 use netns::{Guest, in_netns, run};
 use serde_json::{Value, json};
-use witness::{Monitor, marked, marked_ports, name_of, try_link};
 
 /// How a daemon ends.
 #[derive(Debug, Clone, Copy)]
@@ -32,57 +32,57 @@ enum End {
     Kill,
 }
 
-fn end(bench: &mut Bench, how: End) {
+fn end(fixture: &mut Fixture, how: End) {
     match how {
-        End::Term => bench.daemon.term(),
-        End::Kill => bench.daemon.kill(),
+        End::Term => fixture.daemon.term(),
+        End::Kill => fixture.daemon.kill(),
     }
 }
 
 /// A host with two namespaces and three virtual machines, one of whose taps is held open.
 struct Host {
-    bench: Bench,
+    fixture: Fixture,
     guests: Vec<Guest>,
     _vmm: std::os::fd::OwnedFd,
 }
 
 impl Host {
     fn new() -> Self {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (one, one_server) = bench.guest("a");
-        let (other, other_server) = bench.guest("b");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (one, one_server) = fixture.guest("a");
+        let (other, other_server) = fixture.guest("b");
         let mut servers = vec![one_server, other_server];
-        servers.extend((0..3).map(|_| bench.vm()));
-        let ports: Vec<String> = servers.iter().map(|server| bench.attach_to(server, &network)).collect();
-        let device = bench.device(&ports[4]).parse().unwrap();
+        servers.extend((0..3).map(|_| fixture.vm()));
+        let ports: Vec<String> = servers.iter().map(|server| fixture.attach_to(server, &network)).collect();
+        let device = fixture.device(&ports[4]).parse().unwrap();
         let vmm = nicd::kernel::tap::attach(&device, 1, true).unwrap();
-        bench.wait_status(&ports[4], "ACTIVE");
-        bench.create_port(json!({"network_id": network, "name": "for later"}));
-        Self { bench, guests: vec![one, other], _vmm: vmm }
+        fixture.wait_status(&ports[4], "ACTIVE");
+        fixture.create_port(json!({"network_id": network, "name": "for later"}));
+        Self { fixture, guests: vec![one, other], _vmm: vmm }
     }
 }
 
 fn a_restart_writes_to_no_right_device(how: End) {
     in_netns(move || {
         let mut host = Host::new();
-        let ports = host.bench.ports();
-        let networks = host.bench.api.get("/v2.0/networks").text;
-        let servers = host.bench.api.get("/nicd/v1/servers").text;
+        let ports = host.fixture.ports();
+        let networks = host.fixture.api.get("/v2.0/networks").text;
+        let servers = host.fixture.api.get("/nicd/v1/servers").text;
         let inside: Vec<String> = host.guests.iter().map(|guest| guest.ip("addr show dev eth0")).collect();
         let mut told = Monitor::links();
         for _ in 0..3 {
-            end(&mut host.bench, how);
-            host.bench.launch();
-            assert_eq!(host.bench.ports(), ports);
-            assert_eq!(host.bench.api.get("/v2.0/networks").text, networks);
-            assert_eq!(host.bench.api.get("/nicd/v1/servers").text, servers);
+            end(&mut host.fixture, how);
+            host.fixture.launch();
+            assert_eq!(host.fixture.ports(), ports);
+            assert_eq!(host.fixture.api.get("/v2.0/networks").text, networks);
+            assert_eq!(host.fixture.api.get("/nicd/v1/servers").text, servers);
         }
         let ours: Vec<String> = told.take_links().iter().map(name_of).filter(|name| name.starts_with('n')).collect();
         assert!(ours.is_empty(), "these were written to: {ours:?}");
         let now: Vec<String> = host.guests.iter().map(|guest| guest.ip("addr show dev eth0")).collect();
         assert_eq!(now, inside);
-        assert!(host.bench.events.next(Duration::from_millis(100)).is_none(), "nothing happened, so nothing is told");
+        assert!(host.fixture.events.next(Duration::from_millis(100)).is_none(), "nothing happened, so nothing is told");
     });
 }
 
@@ -99,22 +99,22 @@ fn a_kill_and_a_start_change_no_answer_and_write_to_no_right_device() {
 #[test]
 fn a_detach_that_was_answered_is_carried_out_after_a_kill() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         for _ in 0..10 {
-            let kept = bench.create_port(json!({"network_id": network}));
-            bench.attach(&server, json!({"port_id": kept}));
-            let port = bench.attach_to(&server, &network);
+            let kept = fixture.create_port(json!({"network_id": network}));
+            fixture.attach(&server, json!({"port_id": kept}));
+            let port = fixture.attach_to(&server, &network);
             for leaving in [&kept, &port] {
-                bench.api.delete(&format!("{}/{leaving}", interfaces(&server))).expect(202);
+                fixture.api.delete(&format!("{}/{leaving}", interfaces(&server))).expect(202);
             }
-            bench.daemon.kill();
-            bench.launch();
-            bench.wait_until(&port, "gone", |port| port.is_none());
-            bench.wait_until(&kept, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
+            fixture.daemon.kill();
+            fixture.launch();
+            fixture.wait_until(&port, "gone", |port| port.is_none());
+            fixture.wait_until(&kept, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
             assert!(marked_ports().is_empty());
-            bench.api.delete(&format!("/v2.0/ports/{kept}")).expect(204);
+            fixture.api.delete(&format!("/v2.0/ports/{kept}")).expect(204);
         }
     });
 }
@@ -123,17 +123,17 @@ fn a_detach_that_was_answered_is_carried_out_after_a_kill() {
 fn devices_deleted_while_it_was_down_are_built_again() {
     in_netns(|| {
         let mut host = Host::new();
-        let before = host.bench.ports();
-        host.bench.daemon.kill();
+        let before = host.fixture.ports();
+        host.fixture.daemon.kill();
         for name in marked() {
             run(&format!("ip link del {name}"));
         }
-        host.bench.launch();
+        host.fixture.launch();
         for port in before.iter().filter(|port| port["device_id"] != "") {
             // The tap's process holds what is no more.
             let status = if port["binding:vif_type"] == "tap" { "DOWN" } else { "ACTIVE" };
             let id = text(&port["id"]);
-            let after = host.bench.wait_until(&id, status, |port| {
+            let after = host.fixture.wait_until(&id, status, |port| {
                 port.is_some_and(|port| {
                     port["status"] == status
                         && port["nicd:phase"] != "detaching"
@@ -154,17 +154,17 @@ fn devices_deleted_while_it_was_down_are_built_again() {
 #[test]
 fn drift_from_while_it_was_down_is_undone() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
-        bench.daemon.term();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
+        fixture.daemon.term();
         run(&format!("ip link set {device} nomaster mtu 1400"));
         run(&format!("ip link set {device} down"));
-        bench.launch();
-        bench.wait_status(&port, "ACTIVE");
-        let link = witness::link(&device);
+        fixture.launch();
+        fixture.wait_status(&port, "ACTIVE");
+        let link = kernel_view::link(&device);
         assert!(link["master"].is_string() && link["mtu"] == 1500, "{link}");
     });
 }
@@ -172,24 +172,24 @@ fn drift_from_while_it_was_down_is_undone() {
 #[test]
 fn a_marked_device_without_a_record_is_reported_and_left() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        assert_eq!(bench.api.get("/nicd/v1/health").expect(200)["status"], "ok");
-        bench.daemon.term();
+        let mut fixture = Fixture::start();
+        assert_eq!(fixture.api.get("/nicd/v1/health").expect(200)["status"], "ok");
+        fixture.daemon.term();
         run("ip link add stray type veth peer name other");
         run("ip link property add dev stray altname nicd-11111111-2222-4333-8444-555555555555");
-        bench.daemon.tag("stray");
-        let before = witness::link("stray");
-        bench.launch();
-        let health = bench.api.get("/nicd/v1/health").expect(200);
+        fixture.daemon.tag("stray");
+        let before = kernel_view::link("stray");
+        fixture.launch();
+        let health = fixture.api.get("/nicd/v1/health").expect(200);
         assert_eq!(health["status"], "degraded");
         let problem = &health["problems"][0];
         assert_eq!(problem["reason"], "device_without_record");
         assert!(text(&problem["detail"]).contains("stray") && !text(&problem["remedy"]).is_empty(), "{problem}");
-        assert_eq!(witness::link("stray"), before);
-        bench.daemon.term();
+        assert_eq!(kernel_view::link("stray"), before);
+        fixture.daemon.term();
         run("ip link del stray");
-        bench.launch();
-        assert_eq!(bench.api.get("/nicd/v1/health").expect(200)["status"], "ok");
+        fixture.launch();
+        assert_eq!(fixture.api.get("/nicd/v1/health").expect(200)["status"], "ok");
     });
 }
 
@@ -230,14 +230,14 @@ fn storm(mut api: Client, server: &str, network: &str) -> Answered {
 }
 
 /// Waits until nothing is under way any more, and answers all ports.
-fn settle(bench: &mut Bench) -> Vec<Value> {
+fn settle(fixture: &mut Fixture) -> Vec<Value> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let ports = bench.ports();
+        let ports = fixture.ports();
         if ports.iter().all(|port| ["wired", "active", "unbound"].iter().any(|phase| port["nicd:phase"] == *phase)) {
             return ports;
         }
-        let event = bench.events.next(deadline.saturating_duration_since(Instant::now()));
+        let event = fixture.events.next(deadline.saturating_duration_since(Instant::now()));
         assert!(event.is_some(), "it does not settle: {ports:#?}");
     }
 }
@@ -245,25 +245,25 @@ fn settle(bench: &mut Bench) -> Vec<Value> {
 #[test]
 fn killed_at_any_moment_it_comes_back_with_what_it_answered_and_nothing_else() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "192.0.2.0/24");
-        let (_guest, netns_server) = bench.guest("a");
-        let servers = [bench.vm(), bench.vm(), bench.vm(), netns_server];
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "192.0.2.0/24");
+        let (_guest, netns_server) = fixture.guest("a");
+        let servers = [fixture.vm(), fixture.vm(), fixture.vm(), netns_server];
         for round in 0..30_u64 {
             let clients: Vec<_> = servers
                 .iter()
                 .map(|server| {
-                    let (api, server, network) = (bench.daemon.client(), server.clone(), network.clone());
+                    let (api, server, network) = (fixture.daemon.client(), server.clone(), network.clone());
                     thread::spawn(move || storm(api, &server, &network))
                 })
                 .collect();
             // What is tried: another moment each time.
             thread::sleep(Duration::from_micros(1000 + round * 37 % 30 * 1500));
-            bench.daemon.kill();
+            fixture.daemon.kill();
             let answered: Vec<Answered> = clients.into_iter().map(|client| client.join().unwrap()).collect();
-            bench.launch();
-            let ports = settle(&mut bench);
+            fixture.launch();
+            let ports = settle(&mut fixture);
             let ids: BTreeSet<String> = ports.iter().map(|port| text(&port["id"])).collect();
             for client in &answered {
                 assert!(client.attached.is_subset(&ids), "answered with success and not there: {client:?}");
@@ -274,11 +274,11 @@ fn killed_at_any_moment_it_comes_back_with_what_it_answered_and_nothing_else() {
             assert_eq!(distinct(&|port| text(&port["fixed_ips"][0]["ip_address"])), ports.len());
             for port in &ids {
                 let server = text(&ports.iter().find(|one| one["id"] == port.as_str()).unwrap()["device_id"]);
-                bench.detach(&server, port);
+                fixture.detach(&server, port);
             }
             assert!(marked_ports().is_empty());
         }
-        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        fixture.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
         assert!(marked().is_empty());
     });
 }
@@ -286,20 +286,20 @@ fn killed_at_any_moment_it_comes_back_with_what_it_answered_and_nothing_else() {
 #[test]
 fn events_are_resumed_and_what_is_lost_in_a_restart_is_said() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        let created = bench.events.wait_for("created", |event| event["event"] == "port.created");
-        bench.events.wait_for("wired", |event| event["phase"] == "wired");
-        let mut again = bench.daemon.follow(created["seq"].as_u64());
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        let created = fixture.events.wait_for("created", |event| event["event"] == "port.created");
+        fixture.events.wait_for("wired", |event| event["phase"] == "wired");
+        let mut again = fixture.daemon.follow(created["seq"].as_u64());
         let resumed = again.next(PATIENCE).unwrap();
         assert_eq!((&resumed["phase"], &resumed["port_id"]), (&json!("wired"), &json!(port)), "what came after it comes again");
-        bench.daemon.term();
-        bench.launch();
-        let mut after = bench.daemon.follow(resumed["seq"].as_u64());
+        fixture.daemon.term();
+        fixture.launch();
+        let mut after = fixture.daemon.follow(resumed["seq"].as_u64());
         assert_eq!(after.next(PATIENCE).unwrap()["event"], "lost");
-        bench.detach(&server, &port);
+        fixture.detach(&server, &port);
         let next = after.next(PATIENCE).unwrap();
         assert_eq!((&next["port_id"], &next["phase"]), (&json!(port), &json!("detaching")), "and lost is said once");
         assert!(next["seq"].as_u64() > resumed["seq"].as_u64(), "numbers never go back");
@@ -309,40 +309,40 @@ fn events_are_resumed_and_what_is_lost_in_a_restart_is_said() {
 #[test]
 fn a_second_one_is_refused_by_state_and_by_socket() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (socket, state) = (bench.daemon.socket(), bench.daemon.state());
+        let mut fixture = Fixture::start();
+        let (socket, state) = (fixture.daemon.socket(), fixture.daemon.state());
         let (other_socket, other_state) = (socket.with_file_name("other.sock"), state.with_file_name("other"));
         for (socket, state, names) in
             [(&socket, &state, &state), (&other_socket, &state, &state), (&socket, &other_state, &socket)]
         {
-            let (code, said) = bench.daemon.second(socket, state);
+            let (code, said) = fixture.daemon.second(socket, state);
             assert_eq!(code, 69, "{said}");
             assert!(said.contains(&names.display().to_string()), "{said}");
         }
-        bench.api.get("/nicd/v1/health").expect(200);
-        bench.daemon.client().get("/nicd/v1/health").expect(200);
+        fixture.api.get("/nicd/v1/health").expect(200);
+        fixture.daemon.client().get("/nicd/v1/health").expect(200);
     });
 }
 
 #[test]
 fn a_second_one_in_the_same_network_namespace_is_refused_whatever_it_is_given() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let other = |name: &str| bench.daemon.state().with_file_name(name);
-        let (code, said) = bench.daemon.second(&other("other.sock"), &other("other"));
-        let pid = bench.daemon.pid();
+        let mut fixture = Fixture::start();
+        let other = |name: &str| fixture.daemon.state().with_file_name(name);
+        let (code, said) = fixture.daemon.second(&other("other.sock"), &other("other"));
+        let pid = fixture.daemon.pid();
         assert!(code == 69 && said.contains("network namespace") && said.contains(&format!("pid {pid}")), "{code}: {said}");
         // It is the network namespace that counts, and not what is mounted where.
-        let elsewhere = bench.daemon.command(&other("other.sock"), &other("other"));
+        let elsewhere = fixture.daemon.command(&other("other.sock"), &other("other"));
         let program = elsewhere.get_program().to_owned();
         let mut unshared = Command::new("unshare");
         unshared.arg("--mount").arg(program).args(elsewhere.get_args().map(ToOwned::to_owned).collect::<Vec<_>>());
         let output = unshared.output().unwrap();
         assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
-        bench.api.get("/nicd/v1/health").expect(200);
-        bench.daemon.kill();
-        bench.launch();
-        bench.api.get("/nicd/v1/health").expect(200);
+        fixture.api.get("/nicd/v1/health").expect(200);
+        fixture.daemon.kill();
+        fixture.launch();
+        fixture.api.get("/nicd/v1/health").expect(200);
     });
 }
 

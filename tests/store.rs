@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use nicd::model::memory::{Key, Made, Remembered};
+use nicd::model::idempotency::{Key, Made, StoredRequest};
 use nicd::model::port::Binding;
 use nicd::model::{
     FixedIp, Intent, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile, Server, ServerId, Subnet, SubnetId,
@@ -78,7 +78,7 @@ fn records_survive_a_reopening() {
     opened.commit(base(), Purpose::Growing).unwrap();
     opened.commit(vec![Change::PutServer(server.clone()), put(&ports[0]), put(&ports[1])], Purpose::Growing).unwrap();
     let kept = vec![remembered(0, "a"), remembered(1000, "a")];
-    let remember = |one: &Remembered| Change::Remember(Box::new(one.clone()));
+    let remember = |one: &StoredRequest| Change::Remember(Box::new(one.clone()));
     opened.commit(kept.iter().chain([&remembered(0, "b")]).map(remember).collect(), Purpose::Growing).unwrap();
     let gone = vec![Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key), Change::ReserveEvents(77)];
     opened.commit(gone, Purpose::Freeing).unwrap();
@@ -573,9 +573,9 @@ fn server() -> Server {
 }
 
 /// What is kept under an idempotency key.
-fn remembered(uid: u32, key: &str) -> Remembered {
+fn remembered(uid: u32, key: &str) -> StoredRequest {
     let made = vec![Made::Port(port(1, 5).id)];
-    Remembered {
+    StoredRequest {
         key: Key { uid, key: key.to_owned() },
         request: "digest".to_owned(),
         at: Timestamp::UNIX_EPOCH,

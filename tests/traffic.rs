@@ -4,14 +4,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/bench.rs"]
-mod bench;
 #[path = "common/daemon.rs"]
 mod daemon;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kernel_view.rs"]
+mod kernel_view;
 #[path = "common/netns.rs"]
 mod netns;
-#[path = "common/witness.rs"]
-mod witness;
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, text};
+use fixture::{Fixture, text};
+use kernel_view::{Monitor, name_of};
 use netns::{Guest, in_netns};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
-use witness::{Monitor, name_of};
 
 /// Ports; half of them send to the other half.
 const PORTS: usize = 64;
@@ -56,15 +56,15 @@ fn send(senders: &[UdpSocket], stop: &AtomicBool, count: &AtomicUsize) -> usize 
 fn no_packet_is_lost_and_no_link_touched_over_restarts() {
     in_netns(|| {
         let restarts = std::env::var("NICD_RESTARTS").ok().and_then(|number| number.parse().ok()).unwrap_or(20);
-        let mut bench = Bench::start();
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "192.0.2.0/24");
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "192.0.2.0/24");
         let mut guests = Vec::new();
         for n in 0..PORTS {
-            let (guest, server) = bench.guest(&format!("g{n}"));
-            let port = bench.attach_to(&server, &network);
-            let ip = text(&bench.port(&port)["fixed_ips"][0]["ip_address"]).parse::<Ipv4Addr>().unwrap();
-            bench.wait_status(&port, "ACTIVE");
+            let (guest, server) = fixture.guest(&format!("g{n}"));
+            let port = fixture.attach_to(&server, &network);
+            let ip = text(&fixture.port(&port)["fixed_ips"][0]["ip_address"]).parse::<Ipv4Addr>().unwrap();
+            fixture.wait_status(&port, "ACTIVE");
             guests.push((guest, ip));
         }
         let (from, to) = guests.split_at(PORTS / 2);
@@ -78,7 +78,7 @@ fn no_packet_is_lost_and_no_link_touched_over_restarts() {
             sender.send(b"first").unwrap();
             receiver.recv(&mut [0; 64]).unwrap();
         }
-        let ours: Vec<String> = witness::marked();
+        let ours: Vec<String> = kernel_view::marked();
         let mut told = Monitor::links();
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let sending = thread::spawn({
@@ -91,11 +91,11 @@ fn no_packet_is_lost_and_no_link_touched_over_restarts() {
             .collect();
         for round in 0..restarts {
             match round % 2 {
-                0 => bench.daemon.term(),
-                _ => bench.daemon.kill(),
+                0 => fixture.daemon.term(),
+                _ => fixture.daemon.kill(),
             }
-            bench.daemon.launch();
-            let mut api = bench.daemon.client();
+            fixture.daemon.launch();
+            let mut api = fixture.daemon.client();
             assert_eq!(api.get("/nicd/v1/health").expect(200)["status"], "ok");
             // Some of the traffic goes by while nothing is started.
             let until = count.load(Ordering::Relaxed) + 500;

@@ -206,7 +206,7 @@ pub fn kernel_phase(table: &mut Table, effort: Effort, floor: &mut Floor) {
 const STORE: Uuid = Uuid::from_u128(1);
 
 fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut Sample) -> PortId {
-    let have = Observed::from(host.observe().expect("a dump")).seen_by(STORE);
+    let have = Observed::from(host.dump_links().expect("a dump")).seen_by(STORE);
     let port = PortId(Uuid::new_v4());
     *next += 4;
     let alias = names::bridge_tag(STORE, network);
@@ -233,7 +233,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         execution.run(host).expect("finished");
     });
     // As behind each bare one.
-    host.look(LinkSelector::Altname(&names::port_altname(port))).expect("a look");
+    host.get_link(LinkSelector::Altname(&names::port_altname(port))).expect("a look");
     port
 }
 

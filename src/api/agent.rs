@@ -18,14 +18,14 @@ use crate::plan::Fact;
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::{forced, form};
 use super::openapi::schema::{
     Record, count, either, like, list, null, number, only, or_null, phase, status, time, truth, uuid, words,
 };
-use super::{Desk, context, id, json_body, slip, tell};
+use super::{AppState, context, id, json_body, respond, slip};
 
 /// The most NICs a server may be allowed.
 pub(super) const NIC_LIMIT: u32 = 1024;
@@ -36,36 +36,36 @@ pub(super) const NAME: usize = 255;
 /// The longest path of a namespace, in characters (`PATH_MAX` less the final NUL).
 pub(super) const PATH: usize = 4095;
 
-pub(super) async fn servers(State(desk): State<Desk>) -> Json<Value> {
-    Json(json!({"servers": desk.servers().iter().map(Shown::of).collect::<Vec<_>>()}))
+pub(super) async fn servers(State(state): State<AppState>) -> Json<Value> {
+    Json(json!({"servers": state.servers().iter().map(Shown::of).collect::<Vec<_>>()}))
 }
 
-pub(super) async fn server(State(desk): State<Desk>, Path(text): Path<String>) -> Response {
-    let found = id(What::Server, &text).and_then(|id| Ok(desk.server(id)?));
-    tell(found.map(|server| Json(json!({"server": Shown::of(&server)}))), COMPUTE)
+pub(super) async fn server(State(state): State<AppState>, Path(text): Path<String>) -> Response {
+    let found = id(What::Server, &text).and_then(|id| Ok(state.server(id)?));
+    respond(found.map(|server| Json(json!({"server": Shown::of(&server)}))), COMPUTE)
 }
 
 pub(super) async fn put_server(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     Path(text): Path<String>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let put = async {
-        let id: ServerId = text.parse().map_err(|error: crate::model::ids::BadId| Refusal::BadId(error.to_string()))?;
+        let id: ServerId = text.parse().map_err(|error: crate::model::ids::BadId| ApiError::BadId(error.to_string()))?;
         let new = read_server(id, json_body(&headers, &body)?)?;
-        match desk.perform(Action::PutServer(new), context(&caller)).await? {
+        match state.perform(Action::PutServer(new), context(&caller)).await? {
             Reply::NewServer(server) => Ok((StatusCode::CREATED, Json(json!({"server": Shown::of(&server)})))),
             Reply::Server(server) => Ok((StatusCode::OK, Json(json!({"server": Shown::of(&server)})))),
             _ => Err(slip()),
         }
     };
-    tell(put.await, COMPUTE)
+    respond(put.await, COMPUTE)
 }
 
 pub(super) async fn delete_server(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     Path(text): Path<String>,
     RawQuery(query): RawQuery,
     Extension(caller): Extension<Caller>,
@@ -74,32 +74,32 @@ pub(super) async fn delete_server(
         let id = id(What::Server, &text)?;
         let nics = with_nics(query.as_deref())?;
         let context = Context { force: forced(query.as_deref())?, ..context(&caller) };
-        desk.perform(Action::DeleteServer(id, nics), context).await?;
+        state.perform(Action::DeleteServer(id, nics), context).await?;
         Ok(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, COMPUTE)
+    respond(deleted.await, COMPUTE)
 }
 
 /// How long health waits to hear what the host lacks: the kernel's thread may be held up by others (RTNL).
-const LACKS: Duration = Duration::from_secs(1);
+const REQUIREMENTS_LIMIT: Duration = Duration::from_secs(1);
 
-pub(super) async fn health(State(desk): State<Desk>) -> Response {
+pub(super) async fn health(State(state): State<AppState>) -> Response {
     // What it was last seen to lack is told when the kernel does not answer soon.
-    let _ = tokio::time::timeout(LACKS, desk.look_for_lacks()).await;
-    let told = match desk.starting() {
-        true => Err(Refusal::Starting(desk.summary())),
-        false => Ok(Json(desk.health())),
+    let _ = tokio::time::timeout(REQUIREMENTS_LIMIT, state.check_requirements()).await;
+    let told = match state.starting() {
+        true => Err(ApiError::Starting(state.summary())),
+        false => Ok(Json(state.health())),
     };
-    tell(told, COMPUTE)
+    respond(told, COMPUTE)
 }
 
-pub(super) async fn explain(State(desk): State<Desk>, Path(text): Path<String>) -> Response {
-    let told = id(What::Port, &text).and_then(|id| Ok(desk.explain(id)?));
+pub(super) async fn explain(State(state): State<AppState>, Path(text): Path<String>) -> Response {
+    let told = id(What::Port, &text).and_then(|id| Ok(state.explain(id)?));
     let told = told.map(|(port, facts)| Json(Explanation::of(&port, &facts)));
-    tell(told, COMPUTE)
+    respond(told, COMPUTE)
 }
 
-fn with_nics(query: Option<&str>) -> Result<WithNics, Refusal> {
+fn with_nics(query: Option<&str>) -> Result<WithNics, ApiError> {
     let mut nics = WithNics::Refuse;
     for (key, value) in form(query.unwrap_or_default()) {
         nics = match (key.as_str(), value.to_ascii_lowercase().as_str()) {
@@ -108,7 +108,7 @@ fn with_nics(query: Option<&str>) -> Result<WithNics, Refusal> {
             ("force", _) => nics,
             _ => {
                 let given: String = format!("{key}={value}").escape_debug().take(64).collect();
-                return Err(Refusal::Query(format!("'{given}' is not possible here; ?detach=true and ?force=true are")));
+                return Err(ApiError::Query(format!("'{given}' is not possible here; ?detach=true and ?force=true are")));
             }
         };
     }

@@ -7,60 +7,60 @@ use serde_json::{Map, Value, json};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::links::Site;
 use super::listing::Listing;
 use super::microversion::Microversion;
 use super::nova::param;
 use super::openapi::schema::{Shape, any, empty_map, only};
 use super::versions::{links, links_shape};
-use super::{Desk, tell};
+use super::{AppState, respond};
 
 /// Its id, and its name.
 pub(super) const ID: &str = "nicd";
 
 pub(super) async fn list(
-    State(_): State<Desk>,
+    State(_): State<AppState>,
     site: Site,
     RawQuery(query): RawQuery,
     Extension(version): Extension<Microversion>,
 ) -> Response {
     let here = site.here();
-    tell(page(query.as_deref(), &here, brief(&here, version)), COMPUTE)
+    respond(page(query.as_deref(), &here, brief(&here, version)), COMPUTE)
 }
 
 pub(super) async fn details(
-    State(_): State<Desk>,
+    State(_): State<AppState>,
     site: Site,
     RawQuery(query): RawQuery,
     Extension(version): Extension<Microversion>,
 ) -> Response {
-    tell(page(query.as_deref(), &site.here(), detail(&site.above(), version)), COMPUTE)
+    respond(page(query.as_deref(), &site.here(), detail(&site.above(), version)), COMPUTE)
 }
 
 pub(super) async fn show(
-    State(_): State<Desk>,
+    State(_): State<AppState>,
     params: RawPathParams,
     site: Site,
     Extension(version): Extension<Microversion>,
 ) -> Response {
-    tell(known(&params).map(|()| Json(json!({"flavor": detail(&site.above(), version)}))), COMPUTE)
+    respond(known(&params).map(|()| Json(json!({"flavor": detail(&site.above(), version)}))), COMPUTE)
 }
 
 /// What clients ask for beside it before 2.61, where it is in the flavor itself.
-pub(super) async fn extra_specs(State(_): State<Desk>, params: RawPathParams) -> Response {
-    tell(known(&params).map(|()| Json(json!({"extra_specs": {}}))), COMPUTE)
+pub(super) async fn extra_specs(State(_): State<AppState>, params: RawPathParams) -> Response {
+    respond(known(&params).map(|()| Json(json!({"extra_specs": {}}))), COMPUTE)
 }
 
-fn page(query: Option<&str>, here: &str, flavor: Value) -> Result<Json<Value>, Refusal> {
+fn page(query: Option<&str>, here: &str, flavor: Value) -> Result<Json<Value>, ApiError> {
     Listing::page(query)?.answer("flavors", here, vec![flavor]).map(Json)
 }
 
-fn known(params: &RawPathParams) -> Result<(), Refusal> {
+fn known(params: &RawPathParams) -> Result<(), ApiError> {
     let given = param(params, "flavor");
     match given == ID {
         true => Ok(()),
-        false => Err(Refusal::Unknown { what: What::Flavor, id: given.chars().take(64).collect() }),
+        false => Err(ApiError::Unknown { what: What::Flavor, id: given.chars().take(64).collect() }),
     }
 }
 

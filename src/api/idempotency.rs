@@ -11,12 +11,12 @@ use axum::response::Response;
 use sha2::{Digest, Sha256};
 
 use crate::manager::Known;
-use crate::model::memory::{Answered, Key};
+use crate::model::idempotency::{Key, StoredAnswer};
 
 use super::dialect::Dialect;
-use super::faults::{self, Refusal};
+use super::error::{self, ApiError};
 use super::listener::Caller;
-use super::{Desk, made, status};
+use super::{AppState, replay, status};
 
 /// How long a second request waits for the first, in seconds.
 const WAIT: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ const WAIT: Duration = Duration::from_secs(30);
 const ANSWER: usize = 4 << 20;
 
 /// Lets a request through once per key.
-pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+pub(super) async fn replay_or_run(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let given = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST).cloned();
     let Some(given) = given else { return next.run(request).await };
     let several = request.headers().get_all("idempotency-key").iter().count() > 1;
@@ -33,27 +33,27 @@ pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next)
     let dialect = Dialect::of(&path);
     let caller = request.extensions().get::<Caller>().cloned();
     let Some((text, caller)) = readable(&given).filter(|_| !several).zip(caller) else {
-        return faults::answer(&Refusal::BadKey, dialect);
+        return error::answer(&ApiError::BadKey, dialect);
     };
     let key = Key { uid: caller.peer.uid, key: text };
     let (head, body) = request.into_parts();
     // The edge has bounded it already.
-    let Ok(body) = to_bytes(body, ANSWER).await else { return faults::answer(&Refusal::BadKey, dialect) };
+    let Ok(body) = to_bytes(body, ANSWER).await else { return error::answer(&ApiError::BadKey, dialect) };
     let digest = digest(&path, &body);
     loop {
-        match desk.recollect(&key, &digest) {
+        match state.recollect(&key, &digest) {
             Known::New => break,
-            Known::Mismatch => return faults::answer(&Refusal::KeyMismatch(key.key), dialect),
+            Known::Mismatch => return error::answer(&ApiError::KeyMismatch(key.key), dialect),
             Known::Answered(answer) => return again(answer),
-            Known::Made(things) => match made::show(&desk, &path, &head.headers, &body, &things) {
-                Some(answer) => return keep(&desk, &key, answer).await,
+            Known::Made(things) => match replay::show(&state, &path, &head.headers, &body, &things) {
+                Some(answer) => return keep(&state, &key, answer).await,
                 // What it made has been deleted since: it may be made again.
-                None => desk.forget_key(&key).await,
+                None => state.forget_key(&key).await,
             },
             Known::Underway(bell) => {
                 if tokio::time::timeout(WAIT, bell).await.is_err() {
                     let busy = crate::manager::Error::Busy("the first request under this key has not ended in 30 s");
-                    return faults::answer(&busy.into(), dialect);
+                    return error::answer(&busy.into(), dialect);
                 }
             }
         }
@@ -62,10 +62,10 @@ pub(super) async fn once(State(desk): State<Desk>, request: Request, next: Next)
     request.extensions_mut().insert(Caller { key: Some(key.clone()), ..caller });
     // A client that leaves must not leave its key without an end.
     let ending = {
-        let (desk, key) = (desk.clone(), key.clone());
-        desk.clone().to_its_end(async move { keep(&desk, &key, next.run(request).await).await }).await
+        let (state, key) = (state.clone(), key.clone());
+        state.clone().to_its_end(async move { keep(&state, &key, next.run(request).await).await }).await
     };
-    ending.unwrap_or_else(|error| faults::answer(&error.into(), dialect))
+    ending.unwrap_or_else(|error| error::answer(&error.into(), dialect))
 }
 
 fn readable(given: &HeaderValue) -> Option<String> {
@@ -80,27 +80,27 @@ fn digest(path: &str, body: &[u8]) -> String {
 }
 
 /// Makes an answer durable under its key before it is sent; what may go better next time is not remembered.
-async fn keep(desk: &Desk, key: &Key, response: Response) -> Response {
+async fn keep(state: &AppState, key: &Key, response: Response) -> Response {
     let status = response.status();
     if status::may_pass(status) {
-        desk.forget_key(key).await;
+        state.forget_key(key).await;
         return response;
     }
     let (head, body) = response.into_parts();
     // One that is too long to be kept is made anew from what the request made.
     if body.size_hint().exact().is_none_or(|length| length > ANSWER as u64) {
-        desk.end_key(key);
+        state.end_key(key);
         return Response::from_parts(head, body);
     }
     let body = to_bytes(body, ANSWER).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&body).into_owned();
-    if let Err(error) = desk.answered(key, Answered { status: status.as_u16(), body: text }).await {
+    if let Err(error) = state.answered(key, StoredAnswer { status: status.as_u16(), body: text }).await {
         tracing::error!(%error, "an answer could not be made durable under its key");
     }
     Response::from_parts(head, Body::from(body))
 }
 
-fn again(answer: Answered) -> Response {
+fn again(answer: StoredAnswer) -> Response {
     let mut response = Response::new(Body::from(Bytes::from(answer.body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

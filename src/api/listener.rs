@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::socket::Listening;
-use crate::access::{Access, Admitted, Door, Peer};
+use crate::access::{Access, AllowedPeers, Peer, SocketKind};
 use crate::config::SocketSettings;
 use crate::exit::chain;
 
@@ -128,21 +128,21 @@ pub enum ListenerError {
 #[derive(Debug)]
 pub struct Server {
     sockets: Listening,
-    admitted: Admitted,
+    admitted: AllowedPeers,
     limits: Limits,
     /// Sockets to be served beside those.
-    renewed: Receiver<(Door, StdListener)>,
+    renewed: Receiver<(SocketKind, StdListener)>,
 }
 
 impl Server {
     /// What `serve` will serve.
-    pub fn new(sockets: Listening, admitted: Admitted, limits: Limits) -> Self {
+    pub fn new(sockets: Listening, admitted: AllowedPeers, limits: Limits) -> Self {
         let renewed = channel(1).1;
         Self { sockets, admitted, limits, renewed }
     }
 
     /// Serves further sockets as they come: those made anew in the place of some that clients no longer reach.
-    pub fn with_renewed(self, renewed: Receiver<(Door, StdListener)>) -> Self {
+    pub fn with_renewed(self, renewed: Receiver<(SocketKind, StdListener)>) -> Self {
         Self { renewed, ..self }
     }
 
@@ -166,8 +166,8 @@ impl Server {
             abort: CancellationToken::new(),
         };
         let mut accepting = FuturesUnordered::new();
-        accepting.push(acceptor.accept(Door::Main, main));
-        accepting.extend(view.map(|view| acceptor.accept(Door::View, view)));
+        accepting.push(acceptor.accept(SocketKind::Main, main));
+        accepting.extend(view.map(|view| acceptor.accept(SocketKind::View, view)));
         while !accepting.is_empty() {
             let (door, socket) = tokio::select! {
                 biased;
@@ -192,7 +192,7 @@ fn register(socket: StdListener) -> Result<UnixListener, ListenerError> {
 /// What all connections share.
 struct Acceptor {
     app: Router,
-    admitted: Admitted,
+    admitted: AllowedPeers,
     limits: Limits,
     limiter: Arc<ConnLimiter>,
     rejected: Arc<Semaphore>,
@@ -205,7 +205,7 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts on one socket until the daemon ends.
-    async fn accept(&self, door: Door, listener: UnixListener) {
+    async fn accept(&self, door: SocketKind, listener: UnixListener) {
         let mut logged: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
@@ -234,7 +234,7 @@ impl Acceptor {
     }
 
     /// Serves a new connection, or says that there are too many.
-    fn take(&self, door: Door, stream: UnixStream) {
+    fn take(&self, door: SocketKind, stream: UnixStream) {
         let peer = match Peer::of(&stream) {
             Ok(peer) => Arc::new(peer),
             Err(error) => return tracing::warn!(%error, "connection closed: its peer is unknown"),

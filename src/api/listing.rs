@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::model::Mac;
 
-use super::faults::Refusal;
+use super::error::ApiError;
 use super::fields::truth_of;
 use super::links::escaped;
 
@@ -67,7 +67,7 @@ enum Direction {
 
 impl Listing {
     /// Reads the query string; `known` are the attributes one can filter by.
-    pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+    pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, ApiError> {
         let mut listing = Self { kept: kept(query.unwrap_or_default()), ..Self::default() };
         let (mut keys, mut directions) = (Vec::new(), Vec::new());
         for (key, value) in form(query.unwrap_or_default()) {
@@ -77,7 +77,7 @@ impl Listing {
                 "sort_key" => keys.push(known_key(&value, known)?),
                 "sort_dir" => directions.push(direction(&value)?),
                 "limit" => {
-                    let bad = || Refusal::Query(format!("limit={}: a whole number from 0 is expected", cut(&value)));
+                    let bad = || ApiError::Query(format!("limit={}: a whole number from 0 is expected", cut(&value)));
                     listing.limit = Some(value.parse().map_err(|_| bad())?);
                 }
                 "marker" => listing.marker = Some(value),
@@ -86,7 +86,7 @@ impl Listing {
             }
         }
         if directions.len() > keys.len() {
-            return Err(Refusal::Query("every sort_dir needs a sort_key".to_owned()));
+            return Err(ApiError::Query("every sort_dir needs a sort_key".to_owned()));
         }
         directions.resize(keys.len(), Direction::Up);
         // Sorting by a key again changes nothing.
@@ -96,8 +96,8 @@ impl Listing {
     }
 
     /// Takes one filter, if it is of its attribute's kind.
-    fn filter(&mut self, key: String, value: String) -> Result<(), Refusal> {
-        let refuse = |expected: &str| Err(Refusal::Query(format!("{key}={}: {expected} is expected", cut(&value))));
+    fn filter(&mut self, key: String, value: String) -> Result<(), ApiError> {
+        let refuse = |expected: &str| Err(ApiError::Query(format!("{key}={}: {expected} is expected", cut(&value))));
         match Kind::of(&key) {
             Kind::Truth if truth_of(&value).is_none() => return refuse("true or false"),
             Kind::Number if value.parse::<u64>().is_err() => return refuse("a whole number"),
@@ -114,7 +114,7 @@ impl Listing {
     }
 
     /// Reads of a query string which page it asks for, and nothing else of it.
-    pub fn page(query: Option<&str>) -> Result<Self, Refusal> {
+    pub fn page(query: Option<&str>) -> Result<Self, ApiError> {
         let query = query.unwrap_or_default();
         let of_page = |pair: &&str| form(pair).iter().any(|(key, _)| matches!(key.as_str(), "limit" | "marker"));
         let paging: Vec<&str> = query.split('&').filter(of_page).collect();
@@ -128,7 +128,7 @@ impl Listing {
     }
 
     /// The answer: filtered, sorted, cut to a page with links to the next ones; `here` is the list's own address.
-    pub fn answer(&self, collection: &str, here: &str, all: Vec<Value>) -> Result<Value, Refusal> {
+    pub fn answer(&self, collection: &str, here: &str, all: Vec<Value>) -> Result<Value, ApiError> {
         let mut rows: Vec<Value> = all.into_iter().filter(|row| self.fits(row)).collect();
         // Ids give pages a fixed order where nothing else does.
         rows.sort_by(|a, b| self.compare(a, b));
@@ -137,7 +137,7 @@ impl Listing {
         }
         if let Some(marker) = &self.marker {
             let at = rows.iter().position(|row| row["id"] == marker.as_str());
-            let at = at.ok_or_else(|| Refusal::Query(format!("marker={}: no such entry in this list", cut(marker))))?;
+            let at = at.ok_or_else(|| ApiError::Query(format!("marker={}: no such entry in this list", cut(marker))))?;
             rows.drain(..=at);
         }
         let limit = self.limit.filter(|limit| *limit > 0).unwrap_or(LIMIT);
@@ -228,14 +228,14 @@ pub(super) fn form(query: &str) -> Vec<(String, String)> {
 }
 
 /// `?force=`: whether a device is to go also while a process holds it open. Other parameters are their readers' own.
-pub(super) fn forced(query: Option<&str>) -> Result<bool, Refusal> {
+pub(super) fn forced(query: Option<&str>) -> Result<bool, ApiError> {
     let given = form(query.unwrap_or_default()).into_iter().rfind(|(key, _)| key == "force");
     match given.map(|(_, value)| value.to_ascii_lowercase()).as_deref() {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1" | "") => Ok(true),
         Some(other) => {
             let other: String = other.escape_debug().take(64).collect();
-            Err(Refusal::Query(format!("force={other}: true or false is expected")))
+            Err(ApiError::Query(format!("force={other}: true or false is expected")))
         }
     }
 }
@@ -276,12 +276,12 @@ fn unescaped(text: &str, plus: u8) -> Vec<u8> {
     bytes
 }
 
-fn known_key(key: &str, known: &[&str]) -> Result<String, Refusal> {
+fn known_key(key: &str, known: &[&str]) -> Result<String, ApiError> {
     match known.contains(&key) {
         true => Ok(key.to_owned()),
         false => {
             let key: String = key.chars().take(64).collect();
-            Err(Refusal::Query(format!(
+            Err(ApiError::Query(format!(
                 "'{}' is not an attribute of this resource; there are {}",
                 key.escape_debug(),
                 known.join(", ")
@@ -295,11 +295,11 @@ fn cut(text: &str) -> String {
     text.escape_debug().take(64).collect()
 }
 
-fn direction(text: &str) -> Result<Direction, Refusal> {
+fn direction(text: &str) -> Result<Direction, ApiError> {
     match text {
         "asc" => Ok(Direction::Up),
         "desc" => Ok(Direction::Down),
-        other => Err(Refusal::Query(format!("sort_dir={}: asc or desc is expected", cut(other)))),
+        other => Err(ApiError::Query(format!("sort_dir={}: asc or desc is expected", cut(other)))),
     }
 }
 
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn a_value_that_its_attribute_cannot_have_is_refused() {
         for bad in ["shared=maybe", "shared=", "mtu=large", "mtu=", "mtu=-1", "fixed_ips=10.0.0.1", "fixed_ips=colour%3Dred"] {
-            let Err(Refusal::Query(why)) = Listing::read(Some(bad), KNOWN) else { panic!("{bad}") };
+            let Err(ApiError::Query(why)) = Listing::read(Some(bad), KNOWN) else { panic!("{bad}") };
             assert!(why.ends_with("is expected"), "{why}");
         }
         for good in ["shared=True", "shared=0", "mtu=1500", "name=maybe"] {

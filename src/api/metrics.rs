@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::meters;
 
-use super::Desk;
+use super::AppState;
 use super::listener::{BACKOFF, serve_anonymous};
 
 /// How many are served at the same time on TCP.
@@ -31,8 +31,8 @@ pub const CONNECTIONS: usize = 32;
 /// What a connection on TCP may take, from its start to the last byte of its answer.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) async fn show(State(desk): State<Desk>) -> Response {
-    ([(CONTENT_TYPE, meters::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], desk.metrics()).into_response()
+pub(super) async fn show(State(state): State<AppState>) -> Response {
+    ([(CONTENT_TYPE, meters::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], state.metrics()).into_response()
 }
 
 /// Has the event loop wait for connections on a bound loopback address.
@@ -45,10 +45,10 @@ pub fn register(listener: StdListener) -> io::Result<TcpListener> {
 }
 
 /// Serves the numbers until `shutdown` is cancelled.
-pub async fn serve(listener: TcpListener, desk: Desk, shutdown: CancellationToken) {
+pub async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) {
     let app = Router::new().route("/metrics", get(show)).fallback(super::no_route);
     let one_request = middleware::map_response(async |response| ([(CONNECTION, "close")], response).into_response());
-    let app = app.layer(middleware::from_fn(super::finish)).layer(one_request).with_state(desk);
+    let app = app.layer(middleware::from_fn(super::finish)).layer(one_request).with_state(state);
     // The oldest first.
     let mut served: VecDeque<AbortHandle> = VecDeque::new();
     loop {

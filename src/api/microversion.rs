@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::dialect::COMPUTE;
-use super::faults::{self, Refusal};
+use super::error::{self, ApiError};
 
 /// The standard header, `compute 2.70`, and Nova's own, `2.70`.
 const HEADERS: [&str; 2] = ["openstack-api-version", "x-openstack-nova-api-version"];
@@ -50,7 +50,7 @@ pub(super) async fn speak(mut request: Request, next: Next) -> Response {
             request.extensions_mut().insert(version);
             (version, next.run(request).await)
         }
-        Err(refusal) => (Microversion::MIN, faults::answer(&refusal, COMPUTE)),
+        Err(refusal) => (Microversion::MIN, error::answer(&refusal, COMPUTE)),
     };
     let headers = response.headers_mut();
     for (name, text) in HEADERS.into_iter().zip([format!("compute {version}"), version.to_string()]) {
@@ -62,7 +62,7 @@ pub(super) async fn speak(mut request: Request, next: Next) -> Response {
     response
 }
 
-pub(super) fn asked(headers: &HeaderMap) -> Result<Microversion, Refusal> {
+pub(super) fn asked(headers: &HeaderMap) -> Result<Microversion, ApiError> {
     let text = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?").trim().to_owned());
     // Of several services the compute one counts, and of several of those the last.
     let standard = text(HEADERS[0]).flat_map(|value| value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>());
@@ -76,11 +76,11 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<Microversion, Refusal> {
     }
 }
 
-fn parse(text: &str) -> Result<Microversion, Refusal> {
+fn parse(text: &str) -> Result<Microversion, ApiError> {
     if text.eq_ignore_ascii_case("latest") {
         return Ok(Microversion::MAX);
     }
-    let malformed = || Refusal::MicroversionMalformed(text.chars().take(64).collect());
+    let malformed = || ApiError::MicroversionMalformed(text.chars().take(64).collect());
     let number = |part: &str| {
         let plain = part == "0" || part.bytes().all(|byte| byte.is_ascii_digit()) && !part.starts_with('0');
         part.parse::<u32>().ok().filter(|_| plain)
@@ -89,7 +89,7 @@ fn parse(text: &str) -> Result<Microversion, Refusal> {
     let (major, minor) = number(major).zip(number(minor)).filter(|(major, _)| *major > 0).ok_or_else(malformed)?;
     match (major, minor) {
         (2, minor) if (Microversion::MIN.0..=Microversion::MAX.0).contains(&minor) => Ok(Microversion(minor)),
-        _ => Err(Refusal::MicroversionUnsupported {
+        _ => Err(ApiError::MicroversionUnsupported {
             asked: format!("{major}.{minor}"),
             min: Microversion::MIN.to_string(),
             max: Microversion::MAX.to_string(),
@@ -104,8 +104,8 @@ mod tests {
     fn ask(pairs: &[(&'static str, &str)]) -> Result<u32, &'static str> {
         let headers = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
         asked(&headers.collect()).map(|version| version.0).map_err(|refusal| match refusal {
-            Refusal::MicroversionMalformed(_) => "400",
-            Refusal::MicroversionUnsupported { .. } => "406",
+            ApiError::MicroversionMalformed(_) => "400",
+            ApiError::MicroversionUnsupported { .. } => "406",
             _ => "?",
         })
     }

@@ -10,7 +10,7 @@
 mod agent;
 mod answer;
 pub mod dialect;
-pub mod faults;
+pub mod error;
 mod fields;
 mod flavors;
 mod idempotency;
@@ -18,7 +18,7 @@ mod json;
 mod links;
 pub mod listener;
 mod listing;
-mod made;
+mod maintenance;
 pub mod metrics;
 mod microversion;
 mod networks;
@@ -26,13 +26,13 @@ mod nova;
 mod openapi;
 mod ports;
 mod rackspace;
+mod replay;
 mod resource;
 mod routes;
 pub mod socket;
 mod status;
 mod stream;
 mod subnets;
-mod upkeep;
 mod versions;
 
 use std::str::FromStr;
@@ -49,24 +49,24 @@ use axum::response::{IntoResponse, Response};
 use crate::manager::{Context, Manager};
 
 use dialect::Dialect;
-use faults::{Refusal, What};
+use error::{ApiError, What};
 use fields::BodyError;
 use listener::Caller;
 use routes::Layers;
 
 /// What every handler works with.
-pub(crate) type Desk = Arc<Manager>;
+pub(crate) type AppState = Arc<Manager>;
 
 /// All routes of the contract over one manager.
-pub fn router(manager: Desk) -> Router {
-    let once = middleware::from_fn_with_state(manager.clone(), idempotency::once);
+pub fn router(manager: AppState) -> Router {
+    let idempotent = middleware::from_fn_with_state(manager.clone(), idempotency::replay_or_run);
     let mut app = Router::new();
     for group in routes::groups() {
         let served = group.routes.into_iter().fold(Router::new(), |served, route| served.route(route.path, route.serve));
         let served = match group.layers {
             Layers::None => served,
-            Layers::Once => served.layer(once.clone()),
-            Layers::OnceWithVersions => served.layer(once.clone()).layer(middleware::from_fn(microversion::speak)),
+            Layers::Idempotent => served.layer(idempotent.clone()),
+            Layers::IdempotentVersioned => served.layer(idempotent.clone()).layer(middleware::from_fn(microversion::speak)),
         };
         for prefix in group.prefixes {
             app = match prefix.is_empty() {
@@ -108,14 +108,14 @@ async fn finish(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let dialect = Dialect::of(&path);
     if !listing::is_text(&path) {
-        return faults::answer(&Refusal::BadPath(path.chars().take(200).collect()), dialect);
+        return error::answer(&ApiError::BadPath(path.chars().take(200).collect()), dialect);
     }
     let method = request.method().to_string();
     let response = next.run(request).await;
     if !status::is_bad_method(response.status()) {
         return response;
     }
-    faults::bad_method(&Refusal::BadMethod { method, path }, dialect, response.headers().get(ALLOW))
+    error::bad_method(&ApiError::BadMethod { method, path }, dialect, response.headers().get(ALLOW))
 }
 
 /// The path as the client wrote it; under a prefix the request itself has only the rest of it.
@@ -126,30 +126,30 @@ fn whole_path(request: &Request) -> String {
 
 async fn no_route(request: Request) -> Response {
     let path = whole_path(&request);
-    faults::answer(&Refusal::NoRoute(path.chars().take(200).collect()), Dialect::of(&path))
+    error::answer(&ApiError::NoRoute(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
 /// A handler's answer, in the dialect's words either way.
-fn tell<T: IntoResponse>(result: Result<T, Refusal>, dialect: Dialect) -> Response {
+fn respond<T: IntoResponse>(result: Result<T, ApiError>, dialect: Dialect) -> Response {
     match result {
         Ok(answer) => answer.into_response(),
-        Err(refusal) => faults::answer(&refusal, dialect),
+        Err(refusal) => error::answer(&refusal, dialect),
     }
 }
 
 /// The id at the end of a path; what is no UUID is the id of nothing.
-fn id<T: FromStr>(what: What, text: &str) -> Result<T, Refusal> {
-    text.parse().map_err(|_| Refusal::Unknown { what, id: text.chars().take(64).collect() })
+fn id<T: FromStr>(what: What, text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| ApiError::Unknown { what, id: text.chars().take(64).collect() })
 }
 
 /// A body that says it is JSON, or says nothing and is empty.
-fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], Refusal> {
+fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], ApiError> {
     let given = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let essence = given.map(|given| given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     match essence.as_deref() {
         Some("application/json") => Ok(body),
         None if body.is_empty() => Ok(body),
-        _ => Err(Refusal::MediaType(given.unwrap_or("none").chars().take(64).collect())),
+        _ => Err(ApiError::MediaType(given.unwrap_or("none").chars().take(64).collect())),
     }
 }
 
@@ -159,6 +159,6 @@ fn context(caller: &Caller) -> Context {
 }
 
 /// A reply of another kind than the action's: a slip of ours.
-fn slip() -> Refusal {
-    Refusal::Body(BodyError::Top("the answer does not fit the request".to_owned()))
+fn slip() -> ApiError {
+    ApiError::Body(BodyError::Top("the answer does not fit the request".to_owned()))
 }

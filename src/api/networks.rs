@@ -7,10 +7,10 @@ use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::{NetworkId, NetworkKind};
 
-use super::Desk;
+use super::AppState;
 use super::agent::NAME;
 use super::answer::answer;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
 use super::openapi::schema::{empty_list, list, null, number, one_of_words, only, or_null, time, uuid, words};
@@ -43,24 +43,24 @@ impl Resource for NetworkView {
     ];
     type Id = NetworkId;
 
-    fn all(desk: &Desk, _: &Listing) -> Vec<Self> {
-        desk.networks()
+    fn all(state: &AppState, _: &Listing) -> Vec<Self> {
+        state.networks()
     }
 
-    fn find(desk: &Desk, id: NetworkId) -> Result<Self, Error> {
-        desk.network(id)
+    fn find(state: &AppState, id: NetworkId) -> Result<Self, Error> {
+        state.network(id)
     }
 
     fn shown(&self) -> Value {
         Shown::of(self)
     }
 
-    fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
+    fn create(_: &AppState, bodies: Vec<Fields>) -> Result<Action, ApiError> {
         let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
         Ok(Action::CreateNetworks(new))
     }
 
-    fn change(_: &Desk, id: NetworkId, body: Fields) -> Result<Action, Refusal> {
+    fn change(_: &AppState, id: NetworkId, body: Fields) -> Result<Action, ApiError> {
         Ok(Action::UpdateNetwork(id, read_change(body)?))
     }
 

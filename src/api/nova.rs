@@ -19,7 +19,7 @@ use crate::model::{NetworkId, PortId, ServerId};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
 use super::links::Site;
 use super::listener::Caller;
@@ -30,30 +30,35 @@ use super::openapi::schema::{
 };
 use super::ports::Address;
 use super::versions::{links, links_shape};
-use super::{Desk, context, flavors, id, json_body, slip, tell};
+use super::{AppState, context, flavors, id, json_body, respond, slip};
 
-pub(super) async fn servers(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn servers(State(state): State<AppState>, site: Site, RawQuery(query): RawQuery) -> Response {
     let collection = site.here();
-    tell(page(&desk, query.as_deref(), &collection, |server| Brief::of(server, &collection)), COMPUTE)
+    respond(page(&state, query.as_deref(), &collection, |server| Brief::of(server, &collection)), COMPUTE)
 }
 
 /// `servers/detail`, by which clients find a server whose name they have.
 pub(super) async fn details(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     site: Site,
     RawQuery(query): RawQuery,
     Extension(version): Extension<Microversion>,
 ) -> Response {
     let collection = site.above();
-    let shown = |server: &ServerView| Detail::of(server, &nics_of(&desk, server), &collection, version);
-    tell(page(&desk, query.as_deref(), &site.here(), shown), COMPUTE)
+    let shown = |server: &ServerView| Detail::of(server, &nics_of(&state, server), &collection, version);
+    respond(page(&state, query.as_deref(), &site.here(), shown), COMPUTE)
 }
 
 /// A page of the servers of a name; other filters are ignored, as Nova does before 2.75.
-fn page(desk: &Desk, query: Option<&str>, list: &str, shown: impl Fn(&ServerView) -> Value) -> Result<Json<Value>, Refusal> {
+fn page(
+    state: &AppState,
+    query: Option<&str>,
+    list: &str,
+    shown: impl Fn(&ServerView) -> Value,
+) -> Result<Json<Value>, ApiError> {
     let paging = Listing::page(query)?;
     let name = form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "name").map(|(_, name)| name).next_back();
-    let servers = desk.servers();
+    let servers = state.servers();
     let named = servers.iter().filter(|server| name.as_ref().is_none_or(|name| is_called(&server.server.name, name)));
     paging.answer("servers", list, named.map(shown).collect()).map(Json)
 }
@@ -74,42 +79,42 @@ fn is_called(own: &str, asked: &str) -> bool {
 }
 
 pub(super) async fn server(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     params: RawPathParams,
     site: Site,
     Extension(version): Extension<Microversion>,
 ) -> Response {
-    let found = server_id(&params).and_then(|id| Ok(desk.server(id)?));
+    let found = server_id(&params).and_then(|id| Ok(state.server(id)?));
     let collection = site.above();
-    let shown = |server: ServerView| Detail::of(&server, &nics_of(&desk, &server), &collection, version);
-    tell(found.map(|server| Json(json!({"server": shown(server)}))), COMPUTE)
+    let shown = |server: ServerView| Detail::of(&server, &nics_of(&state, &server), &collection, version);
+    respond(found.map(|server| Json(json!({"server": shown(server)}))), COMPUTE)
 }
 
 pub(super) async fn list(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     params: RawPathParams,
     Extension(version): Extension<Microversion>,
 ) -> Response {
     let listed = server_id(&params).and_then(|id| {
-        desk.server(id)?;
-        let ports = desk.ports(PortFilter { server: Some(id), ..PortFilter::default() });
+        state.server(id)?;
+        let ports = state.ports(PortFilter { server: Some(id), ..PortFilter::default() });
         let shown: Vec<Value> = ports.iter().map(|port| attachment(port, version)).collect();
         Ok(Json(json!({"interfaceAttachments": shown})))
     });
-    tell(listed, COMPUTE)
+    respond(listed, COMPUTE)
 }
 
 pub(super) async fn show(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     params: RawPathParams,
     Extension(version): Extension<Microversion>,
 ) -> Response {
-    let shown = ids(&desk, &params).and_then(|(server, port)| Ok(desk.port_of(server, port)?));
-    tell(shown.map(|port| Json(json!({"interfaceAttachment": attachment(&port, version)}))), COMPUTE)
+    let shown = ids(&state, &params).and_then(|(server, port)| Ok(state.port_of(server, port)?));
+    respond(shown.map(|port| Json(json!({"interfaceAttachment": attachment(&port, version)}))), COMPUTE)
 }
 
 pub(super) async fn attach(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     params: RawPathParams,
     Extension(caller): Extension<Caller>,
     Extension(version): Extension<Microversion>,
@@ -119,32 +124,32 @@ pub(super) async fn attach(
     let attached = async {
         let mut asked = read(json_body(&headers, &body)?, version)?;
         let server_id = server_id(&params)?;
-        desk.server(server_id)?;
+        state.server(server_id)?;
         let tag = asked.tag.take();
         let nic = asked.nic()?;
         let attach = Attach { server_id, nic, second_on_network: COMPUTE.second_on_network, tag };
-        match desk.perform(Action::Attach(attach), context(&caller)).await? {
+        match state.perform(Action::Attach(attach), context(&caller)).await? {
             Reply::Port(port) => Ok(Json(json!({"interfaceAttachment": attachment(&port, version)}))),
             _ => Err(slip()),
         }
     };
-    tell(attached.await, COMPUTE)
+    respond(attached.await, COMPUTE)
 }
 
 pub(super) async fn detach(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     params: RawPathParams,
     RawQuery(query): RawQuery,
     Extension(caller): Extension<Caller>,
 ) -> Response {
     let detached = async {
-        let (server, port) = ids(&desk, &params)?;
+        let (server, port) = ids(&state, &params)?;
         let after = after(query.as_deref())?;
         let context = Context { force: forced(query.as_deref())?, ..context(&caller) };
-        desk.perform(Action::Detach(server, port, after), context).await?;
+        state.perform(Action::Detach(server, port, after), context).await?;
         Ok(StatusCode::ACCEPTED)
     };
-    tell(detached.await, COMPUTE)
+    respond(detached.await, COMPUTE)
 }
 
 /// The body of an attach; both levels may be left out.
@@ -157,7 +162,7 @@ pub(super) struct Asked {
 }
 
 /// OTC's `?reserve_port=`; other parameters are ignored, as Nova does before 2.102.
-fn after(query: Option<&str>) -> Result<AfterDetach, Refusal> {
+fn after(query: Option<&str>) -> Result<AfterDetach, ApiError> {
     let given =
         form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "reserve_port").map(|(_, value)| value).next_back();
     match given.map(|value| value.to_ascii_lowercase()).as_deref() {
@@ -165,7 +170,7 @@ fn after(query: Option<&str>) -> Result<AfterDetach, Refusal> {
         Some("true" | "1") => Ok(AfterDetach::Keep),
         Some(other) => {
             let other: String = other.escape_debug().take(64).collect();
-            Err(Refusal::Query(format!("reserve_port={other}: True or False is expected")))
+            Err(ApiError::Query(format!("reserve_port={other}: True or False is expected")))
         }
     }
 }
@@ -229,10 +234,10 @@ impl FromStr for Tag {
 }
 
 impl Asked {
-    pub(super) fn nic(self) -> Result<WantedNic, Refusal> {
+    pub(super) fn nic(self) -> Result<WantedNic, ApiError> {
         match (self.network, self.port, self.address) {
-            (Some(_), Some(_), _) => Err(Refusal::NetworkAndPort),
-            (None, _, Some(_)) => Err(Refusal::AddressWithoutNetwork),
+            (Some(_), Some(_), _) => Err(ApiError::NetworkAndPort),
+            (None, _, Some(_)) => Err(ApiError::AddressWithoutNetwork),
             (None, Some(port), None) => Ok(WantedNic::Port(port)),
             (Some(network), None, address) => Ok(WantedNic::OnNetwork(network, address)),
             (None, None, None) => Ok(WantedNic::OnTheOnlyNetwork),
@@ -277,9 +282,9 @@ answer! {
 /// A NIC of a server, and its network's name.
 pub(super) type Nic = (String, PortView);
 
-fn nics_of(desk: &Desk, view: &ServerView) -> Vec<Nic> {
-    let label = |port: &PortView| desk.network(port.port.network_id).map_or_else(|_| String::new(), |view| view.network.name);
-    let ports = desk.ports(PortFilter { server: Some(view.server.id), ..PortFilter::default() });
+fn nics_of(state: &AppState, view: &ServerView) -> Vec<Nic> {
+    let label = |port: &PortView| state.network(port.port.network_id).map_or_else(|_| String::new(), |view| view.network.name);
+    let ports = state.ports(PortFilter { server: Some(view.server.id), ..PortFilter::default() });
     ports.into_iter().map(|port| (label(&port), port)).collect()
 }
 
@@ -338,14 +343,14 @@ pub(super) fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
     params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
 }
 
-pub(super) fn server_id(params: &RawPathParams) -> Result<ServerId, Refusal> {
+pub(super) fn server_id(params: &RawPathParams) -> Result<ServerId, ApiError> {
     id(What::Server, param(params, "server"))
 }
 
 /// A known server's id, and a well-formed port's.
-pub(super) fn ids(desk: &Desk, params: &RawPathParams) -> Result<(ServerId, PortId), Refusal> {
+pub(super) fn ids(state: &AppState, params: &RawPathParams) -> Result<(ServerId, PortId), ApiError> {
     let server = server_id(params)?;
-    desk.server(server)?;
+    state.server(server)?;
     Ok((server, id(What::Port, param(params, "port"))?))
 }
 
@@ -394,8 +399,8 @@ mod tests {
         let network = Some(NetworkId(uuid::Uuid::from_u128(1)));
         let port = Some(PortId(uuid::Uuid::from_u128(2)));
         let address = Some("10.0.0.1".parse().unwrap());
-        assert_eq!(Asked { network, port, address, tag: None }.nic(), Err(Refusal::NetworkAndPort));
-        assert_eq!(Asked { network: None, port, address, tag: None }.nic(), Err(Refusal::AddressWithoutNetwork));
-        assert_eq!(Asked { network: None, port: None, address, tag: None }.nic(), Err(Refusal::AddressWithoutNetwork));
+        assert_eq!(Asked { network, port, address, tag: None }.nic(), Err(ApiError::NetworkAndPort));
+        assert_eq!(Asked { network: None, port, address, tag: None }.nic(), Err(ApiError::AddressWithoutNetwork));
+        assert_eq!(Asked { network: None, port: None, address, tag: None }.nic(), Err(ApiError::AddressWithoutNetwork));
     }
 }

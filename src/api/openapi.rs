@@ -27,6 +27,7 @@ pub(super) mod agent;
 mod entry;
 pub(super) mod flavors;
 mod lists;
+pub(super) mod maintenance;
 pub(super) mod networks;
 pub(super) mod nova;
 pub(super) mod ports;
@@ -36,7 +37,6 @@ pub(super) mod schema;
 pub(super) mod subnets;
 #[cfg(test)]
 mod tests;
-pub(super) mod upkeep;
 pub(super) mod versions;
 
 pub(super) use entry::Entry;
@@ -108,7 +108,7 @@ fn components(kept: Kept) -> Components {
         subnets::schemas(),
         ports::schemas(),
         agent::schemas(),
-        upkeep::schemas(),
+        maintenance::schemas(),
     ];
     let builder = ComponentsBuilder::new().schemas_from_iter(schemas.into_iter().flatten());
     let builder = kept.0.into_iter().fold(builder, |builder, (name, refusal)| builder.response(name, refusal));

@@ -8,10 +8,10 @@ use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{FixedIp, PortId, Profile};
 
-use super::Desk;
+use super::AppState;
 use super::agent::NAME;
 use super::answer::answer;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
@@ -57,24 +57,24 @@ impl Resource for PortView {
     ];
     type Id = PortId;
 
-    fn all(desk: &Desk, listing: &Listing) -> Vec<Self> {
-        narrowed(listing).map_or_else(Vec::new, |filter| desk.ports(filter))
+    fn all(state: &AppState, listing: &Listing) -> Vec<Self> {
+        narrowed(listing).map_or_else(Vec::new, |filter| state.ports(filter))
     }
 
-    fn find(desk: &Desk, id: PortId) -> Result<Self, Error> {
-        desk.port(id)
+    fn find(state: &AppState, id: PortId) -> Result<Self, Error> {
+        state.port(id)
     }
 
     fn shown(&self) -> Value {
         Shown::of(self, vif(self))
     }
 
-    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
-        bodies.into_iter().map(|fields| read_new(desk.host(), fields)).collect::<Result<_, _>>().map(Action::CreatePorts)
+    fn create(state: &AppState, bodies: Vec<Fields>) -> Result<Action, ApiError> {
+        bodies.into_iter().map(|fields| read_new(state.host(), fields)).collect::<Result<_, _>>().map(Action::CreatePorts)
     }
 
-    fn change(desk: &Desk, id: PortId, body: Fields) -> Result<Action, Refusal> {
-        Ok(Action::UpdatePort(id, read_change(&desk.port(id)?, body)?))
+    fn change(state: &AppState, id: PortId, body: Fields) -> Result<Action, ApiError> {
+        Ok(Action::UpdatePort(id, read_change(&state.port(id)?, body)?))
     }
 
     fn delete(id: PortId) -> Action {
@@ -158,7 +158,7 @@ fn narrowed(listing: &Listing) -> Option<PortFilter> {
     })
 }
 
-fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, Refusal> {
+fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, ApiError> {
     let network_id = fields.parsed("network_id")?;
     let new = NewPort {
         id: fields.parsed("id")?,
@@ -177,10 +177,10 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, Refusal> {
     own_host(&mut fields, host)?;
     unchanging(&mut fields)?;
     fields.end()?;
-    if device.is_empty() { Ok(new) } else { Err(Refusal::UseAttach { device, port: None }) }
+    if device.is_empty() { Ok(new) } else { Err(ApiError::UseAttach { device, port: None }) }
 }
 
-fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusal> {
+fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, ApiError> {
     let device = fields.text("device_id", NAME)?;
     let change = PortChange {
         // So Neutron's clients take a port from its server, Nova among them (`_unbind_ports`, nova/network/neutron.py).
@@ -200,7 +200,7 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, Refusa
     let its_own = |device: &String| port.binding.as_ref().is_some_and(|binding| device.parse() == Ok(binding.server));
     match device.filter(|device| !device.is_empty() && !its_own(device)) {
         None => Ok(change),
-        Some(device) => Err(Refusal::UseAttach { device, port: Some(port.port.id) }),
+        Some(device) => Err(ApiError::UseAttach { device, port: Some(port.port.id) }),
     }
 }
 
@@ -281,7 +281,7 @@ fn vif(view: &PortView) -> (&'static str, Value) {
 mod tests {
     use super::*;
 
-    fn read(port: Value) -> Result<NewPort, Refusal> {
+    fn read(port: Value) -> Result<NewPort, ApiError> {
         let mut port = port;
         port["network_id"] = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".into();
         read_new("here", Fields::object("port", port)?)
@@ -290,9 +290,9 @@ mod tests {
     #[test]
     fn a_server_is_given_by_an_attach_which_is_said_once_all_else_is_right() {
         assert!(read(json!({"device_id": ""})).is_ok());
-        assert!(matches!(read(json!({"device_id": "x"})), Err(Refusal::UseAttach { device, .. }) if device == "x"));
+        assert!(matches!(read(json!({"device_id": "x"})), Err(ApiError::UseAttach { device, .. }) if device == "x"));
         for bad in [json!({"device_id": "x", "name": 1}), json!({"device_id": null}), json!({"device_id": 1})] {
-            assert!(matches!(read(bad.clone()), Err(Refusal::Body(_))), "{bad}");
+            assert!(matches!(read(bad.clone()), Err(ApiError::Body(_))), "{bad}");
         }
     }
 
@@ -321,7 +321,7 @@ mod tests {
             json!({"nicd:limits": {"to_guest": {"rate_kbps": 1}}}),
             json!({"allowed_address_pairs": [{"ip_address": "10.0.0.1"}]}),
         ] {
-            assert!(matches!(read(later.clone()), Err(Refusal::Body(BodyError::NotBuilt(_)))), "{later}");
+            assert!(matches!(read(later.clone()), Err(ApiError::Body(BodyError::NotBuilt(_)))), "{later}");
         }
     }
 }

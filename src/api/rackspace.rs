@@ -15,25 +15,25 @@ use crate::model::{FixedIp, NetworkId, Subnet};
 
 use super::answer::answer;
 use super::dialect::RACKSPACE;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::fields::{BodyError, Fields};
 use super::listener::Caller;
 use super::listing::forced;
 use super::nova::{ids, param, server_id};
 use super::openapi::schema::{Record, any, like, list as list_of, uuid, words};
-use super::{Desk, context, id, json_body, slip, tell};
+use super::{AppState, context, id, json_body, respond, slip};
 
-pub(super) async fn list(State(desk): State<Desk>, params: RawPathParams) -> Response {
+pub(super) async fn list(State(state): State<AppState>, params: RawPathParams) -> Response {
     let listed = server_id(&params).and_then(|id| {
-        desk.server(id)?;
-        let ports = desk.ports(PortFilter { server: Some(id), ..PortFilter::default() });
-        Ok(Json(json!({"virtual_interfaces": ports.iter().map(|port| interface(&desk, port)).collect::<Vec<_>>()})))
+        state.server(id)?;
+        let ports = state.ports(PortFilter { server: Some(id), ..PortFilter::default() });
+        Ok(Json(json!({"virtual_interfaces": ports.iter().map(|port| interface(&state, port)).collect::<Vec<_>>()})))
     });
-    tell(listed, RACKSPACE)
+    respond(listed, RACKSPACE)
 }
 
 pub(super) async fn create(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     params: RawPathParams,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
@@ -42,49 +42,49 @@ pub(super) async fn create(
     let created = async {
         let network = read(json_body(&headers, &body)?)?;
         let server_id = server_id(&params)?;
-        desk.server(server_id)?;
+        state.server(server_id)?;
         let attach = Attach {
             server_id,
             nic: WantedNic::OnNetwork(network, None),
             second_on_network: RACKSPACE.second_on_network,
             tag: None,
         };
-        match desk.perform(Action::Attach(attach), context(&caller)).await? {
-            Reply::Port(port) => Ok(Json(json!({"virtual_interfaces": [interface(&desk, &port)]}))),
+        match state.perform(Action::Attach(attach), context(&caller)).await? {
+            Reply::Port(port) => Ok(Json(json!({"virtual_interfaces": [interface(&state, &port)]}))),
             _ => Err(slip()),
         }
     };
-    tell(created.await, RACKSPACE)
+    respond(created.await, RACKSPACE)
 }
 
 pub(super) async fn delete(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     params: RawPathParams,
     RawQuery(query): RawQuery,
     Extension(caller): Extension<Caller>,
 ) -> Response {
     let deleted = async {
-        let (server, port) = ids(&desk, &params)?;
+        let (server, port) = ids(&state, &params)?;
         let context = Context { force: forced(query.as_deref())?, ..context(&caller) };
-        desk.perform(Action::Detach(server, port, AfterDetach::AsMade), context).await?;
-        Ok::<_, Refusal>(StatusCode::OK)
+        state.perform(Action::Detach(server, port, AfterDetach::AsMade), context).await?;
+        Ok::<_, ApiError>(StatusCode::OK)
     };
-    tell(deleted.await, RACKSPACE)
+    respond(deleted.await, RACKSPACE)
 }
 
 /// All networks, by which clients name them (`nova network-list` of rackspace-novaclient).
-pub(super) async fn networks(State(desk): State<Desk>) -> Response {
-    let shown: Vec<Value> = desk.networks().iter().map(|network| segment(&desk, network)).collect();
-    tell(Ok(Json(json!({ "networks": shown }))), RACKSPACE)
+pub(super) async fn networks(State(state): State<AppState>) -> Response {
+    let shown: Vec<Value> = state.networks().iter().map(|network| segment(&state, network)).collect();
+    respond(Ok(Json(json!({ "networks": shown }))), RACKSPACE)
 }
 
-pub(super) async fn network(State(desk): State<Desk>, params: RawPathParams) -> Response {
-    let found = id(What::Network, param(&params, "network")).and_then(|id| Ok(desk.network(id)?));
-    tell(found.map(|network| Json(json!({"network": segment(&desk, &network)}))), RACKSPACE)
+pub(super) async fn network(State(state): State<AppState>, params: RawPathParams) -> Response {
+    let found = id(What::Network, param(&params, "network")).and_then(|id| Ok(state.network(id)?));
+    respond(found.map(|network| Json(json!({"network": segment(&state, &network)}))), RACKSPACE)
 }
 
-fn segment(desk: &Desk, view: &NetworkView) -> Value {
-    let subnets: Vec<Subnet> = view.subnets.iter().filter_map(|id| desk.subnet(*id).ok()).collect();
+fn segment(state: &AppState, view: &NetworkView) -> Value {
+    let subnets: Vec<Subnet> = view.subnets.iter().filter_map(|id| state.subnet(*id).ok()).collect();
     ranged(view, &subnets)
 }
 
@@ -121,8 +121,8 @@ fn read(body: &[u8]) -> Result<NetworkId, BodyError> {
 }
 
 /// An interface as Rackspace shows it: the label is the network's name.
-pub(super) fn interface(desk: &Desk, view: &PortView) -> Value {
-    let label = desk.network(view.port.network_id).map_or_else(|_| String::new(), |network| network.network.name);
+pub(super) fn interface(state: &AppState, view: &PortView) -> Value {
+    let label = state.network(view.port.network_id).map_or_else(|_| String::new(), |network| network.network.name);
     Labelled::of(view, &label)
 }
 

@@ -17,12 +17,12 @@ use crate::manager::{Context, Error, Reply};
 use crate::model::action::Action;
 
 use super::dialect::NETWORK;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::fields::Fields;
 use super::links::Site;
 use super::listener::Caller;
 use super::listing::{Listing, forced};
-use super::{Desk, context, id, json_body, slip, tell};
+use super::{AppState, context, id, json_body, respond, slip};
 
 /// One kind of thing, as the manager gives it out.
 pub(super) trait Resource: Sized {
@@ -38,19 +38,19 @@ pub(super) trait Resource: Sized {
     type Id: FromStr;
 
     /// Those that a list may hold: at least all that fit.
-    fn all(desk: &Desk, listing: &Listing) -> Vec<Self>;
+    fn all(state: &AppState, listing: &Listing) -> Vec<Self>;
 
     /// One.
-    fn find(desk: &Desk, id: Self::Id) -> Result<Self, Error>;
+    fn find(state: &AppState, id: Self::Id) -> Result<Self, Error>;
 
     /// As Neutron shows it.
     fn shown(&self) -> Value;
 
     /// Reads what is to be made.
-    fn create(desk: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal>;
+    fn create(state: &AppState, bodies: Vec<Fields>) -> Result<Action, ApiError>;
 
     /// Reads what is to be changed.
-    fn change(desk: &Desk, id: Self::Id, body: Fields) -> Result<Action, Refusal>;
+    fn change(state: &AppState, id: Self::Id, body: Fields) -> Result<Action, ApiError>;
 
     /// Lets one go.
     fn delete(id: Self::Id) -> Action;
@@ -59,39 +59,43 @@ pub(super) trait Resource: Sized {
     fn of(reply: Reply) -> Option<Vec<Self>>;
 }
 
-pub(super) async fn list<R: Resource>(State(desk): State<Desk>, site: Site, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn list<R: Resource>(State(state): State<AppState>, site: Site, RawQuery(query): RawQuery) -> Response {
     let listed = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
-        let rows = R::all(&desk, &listing).iter().map(R::shown).collect();
+        let rows = R::all(&state, &listing).iter().map(R::shown).collect();
         listing.answer(R::MANY, &site.to(&format!("/v2.0/{}", R::MANY)), rows)
     });
-    tell(listed.map(Json), NETWORK)
+    respond(listed.map(Json), NETWORK)
 }
 
-pub(super) async fn show<R: Resource>(State(desk): State<Desk>, Path(text): Path<String>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn show<R: Resource>(
+    State(state): State<AppState>,
+    Path(text): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let found = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
-        let found = R::find(&desk, id(R::WHAT, &text)?)?;
+        let found = R::find(&state, id(R::WHAT, &text)?)?;
         Ok(wrapped::<R>(listing.cut(found.shown())))
     });
-    tell(found, NETWORK)
+    respond(found, NETWORK)
 }
 
 pub(super) async fn create<R: Resource>(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let made = async {
         let (bodies, shape) = Fields::one_or_many(json_body(&headers, &body)?, R::ONE, R::MANY)?;
-        let action = R::create(&desk, bodies)?;
-        let made = R::of(desk.perform(action, context(&caller)).await?).ok_or_else(slip)?;
+        let action = R::create(&state, bodies)?;
+        let made = R::of(state.perform(action, context(&caller)).await?).ok_or_else(slip)?;
         Ok((StatusCode::CREATED, Json(shape.wrap(R::ONE, R::MANY, made.iter().map(R::shown)))))
     };
-    tell(made.await, NETWORK)
+    respond(made.await, NETWORK)
 }
 
 pub(super) async fn update<R: Resource>(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     Path(text): Path<String>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
@@ -99,15 +103,15 @@ pub(super) async fn update<R: Resource>(
 ) -> Response {
     let changed = async {
         let id = id(R::WHAT, &text)?;
-        let action = R::change(&desk, id, Fields::envelope(json_body(&headers, &body)?, R::ONE)?)?;
-        let changed = R::of(desk.perform(action, conditional(&caller, &headers)?).await?).ok_or_else(slip)?;
+        let action = R::change(&state, id, Fields::envelope(json_body(&headers, &body)?, R::ONE)?)?;
+        let changed = R::of(state.perform(action, conditional(&caller, &headers)?).await?).ok_or_else(slip)?;
         Ok(wrapped::<R>(changed.first().map(R::shown).ok_or_else(slip)?))
     };
-    tell(changed.await, NETWORK)
+    respond(changed.await, NETWORK)
 }
 
 pub(super) async fn delete<R: Resource>(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     Path(text): Path<String>,
     RawQuery(query): RawQuery,
     Extension(caller): Extension<Caller>,
@@ -116,15 +120,15 @@ pub(super) async fn delete<R: Resource>(
     let deleted = async {
         let action = R::delete(id(R::WHAT, &text)?);
         let force = matches!(action, Action::DeletePort(_)) && forced(query.as_deref())?;
-        desk.perform(action, Context { force, ..conditional(&caller, &headers)? }).await?;
-        Ok::<_, Refusal>(StatusCode::NO_CONTENT)
+        state.perform(action, Context { force, ..conditional(&caller, &headers)? }).await?;
+        Ok::<_, ApiError>(StatusCode::NO_CONTENT)
     };
-    tell(deleted.await, NETWORK)
+    respond(deleted.await, NETWORK)
 }
 
 /// With the condition that Neutron's clients may send, `If-Match: revision_number=N` (its `revision-if-match`): a change
 /// that was made for another revision is not carried out.
-fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, Refusal> {
+fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, ApiError> {
     let context = context(caller);
     let Some(given) = headers.get(IF_MATCH) else { return Ok(context) };
     let text = given.to_str().unwrap_or("?").trim();
@@ -132,7 +136,7 @@ fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, Refusal>
         return Ok(context);
     }
     let revision = text.trim_matches('"').strip_prefix("revision_number=").and_then(|number| number.parse().ok());
-    let refuse = || Refusal::BadCondition(text.escape_debug().take(64).collect());
+    let refuse = || ApiError::BadCondition(text.escape_debug().take(64).collect());
     Ok(Context { revision: Some(revision.ok_or_else(refuse)?), ..context })
 }
 

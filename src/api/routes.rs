@@ -9,13 +9,13 @@ use crate::manager::{NetworkView, PortView};
 use crate::model::Subnet;
 
 use super::openapi::{self as document, Entry};
-use super::{Desk, agent, flavors, metrics, nova, rackspace, resource, stream, upkeep, versions};
+use super::{AppState, agent, flavors, maintenance, metrics, nova, rackspace, resource, stream, versions};
 
 /// One method of one path.
 pub(super) struct Route {
     pub path: &'static str,
     pub method: HttpMethod,
-    pub serve: MethodRouter<Desk>,
+    pub serve: MethodRouter<AppState>,
     pub describe: fn() -> Entry,
 }
 
@@ -32,16 +32,16 @@ pub(super) enum Layers {
     /// Nothing.
     None,
     /// Idempotency keys.
-    Once,
+    Idempotent,
     /// Idempotency keys, and microversions.
-    OnceWithVersions,
+    IdempotentVersioned,
 }
 
 macro_rules! method {
     ($name:ident, $method:expr) => {
         fn $name<H, T>(path: &'static str, handler: H, describe: fn() -> Entry) -> Route
         where
-            H: Handler<T, Desk>,
+            H: Handler<T, AppState>,
             T: 'static,
         {
             Route { path, method: $method, serve: routing::$name(handler), describe }
@@ -60,11 +60,11 @@ pub(super) fn groups() -> [Group; 5] {
         Group { prefixes: &[""], layers: Layers::None, routes: discovery() },
         Group {
             prefixes: &["/v2", "/v2.1", "/v2/{project}", "/v2.1/{project}"],
-            layers: Layers::OnceWithVersions,
+            layers: Layers::IdempotentVersioned,
             routes: compute(),
         },
-        Group { prefixes: &["", "/v2/{project}"], layers: Layers::Once, routes: rackspaces() },
-        Group { prefixes: &["/v2.0"], layers: Layers::Once, routes: network() },
+        Group { prefixes: &["", "/v2/{project}"], layers: Layers::Idempotent, routes: rackspaces() },
+        Group { prefixes: &["/v2.0"], layers: Layers::Idempotent, routes: network() },
         Group { prefixes: &["/nicd/v1"], layers: Layers::None, routes: own() },
     ]
 }
@@ -135,7 +135,7 @@ fn network() -> Vec<Route> {
 }
 
 fn own() -> Vec<Route> {
-    use document::{agent as page, upkeep as upkeep_page};
+    use document::{agent as page, maintenance as maintenance_page};
     vec![
         get("/servers", agent::servers, page::servers),
         get("/servers/{id}", agent::server, page::server),
@@ -144,9 +144,9 @@ fn own() -> Vec<Route> {
         get("/events", stream::events, page::events),
         get("/health", agent::health, page::health),
         get("/ports/{id}/explain", agent::explain, page::explain),
-        post("/plan", upkeep::plan, upkeep_page::plan),
-        get("/verify", upkeep::verify, upkeep_page::verify),
-        post("/gc", upkeep::gc, upkeep_page::gc),
+        post("/plan", maintenance::plan, maintenance_page::plan),
+        get("/verify", maintenance::verify, maintenance_page::verify),
+        post("/gc", maintenance::gc, maintenance_page::gc),
         get("/metrics", metrics::show, page::metrics),
         get("/openapi.json", document::serve, page::document),
     ]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use listenfd::ListenFd;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::access::{Admitted, Door};
+use crate::access::{AllowedPeers, SocketKind};
 use crate::config::SocketSettings;
 use crate::exit::{Exit, chain};
 
@@ -56,7 +56,7 @@ pub struct Held {
 #[derive(Debug, Default)]
 pub struct Looked {
     /// Sockets made anew in the place of some whose files were gone.
-    pub renewed: Vec<(Door, UnixListener)>,
+    pub renewed: Vec<(SocketKind, UnixListener)>,
     /// Files that do not lead to their sockets and could not be made anew, with the cause.
     pub lost: Vec<(PathBuf, String)>,
     /// Whether systemd could make them anew.
@@ -167,7 +167,7 @@ impl Sockets {
     ///
     /// # Errors
     /// Another nicd, another program or something else is there; or the system refused.
-    pub fn take(settings: &SocketSettings, admitted: &Admitted) -> Result<Self, SocketError> {
+    pub fn take(settings: &SocketSettings, admitted: &AllowedPeers) -> Result<Self, SocketError> {
         match Self::passed()? {
             Some(sockets) => Ok(sockets),
             None => Self::bind(settings, admitted).map_err(|error| {
@@ -184,14 +184,14 @@ impl Sockets {
     ///
     /// # Errors
     /// Another nicd, another program or something else is there; or the system refused.
-    pub fn bind(settings: &SocketSettings, admitted: &Admitted) -> Result<Self, SocketError> {
+    pub fn bind(settings: &SocketSettings, admitted: &AllowedPeers) -> Result<Self, SocketError> {
         let directory = settings.path.parent().unwrap_or(Path::new("/"));
         prepare(directory)?;
         let lock = lock(&lock_path(&settings.path))?;
         // The smaller room is opened first: who finds the main one finds both.
         let take = |door, path| Place::take(door, path, settings.mode, admitted.group_of(door));
-        let (view, view_place) = take(Door::View, &settings.view_path)?;
-        let (main, main_place) = take(Door::Main, &settings.path)?;
+        let (view, view_place) = take(SocketKind::View, &settings.view_path)?;
+        let (main, main_place) = take(SocketKind::Main, &settings.path)?;
         let held = Held { places: vec![main_place, view_place], _lock: Some(lock) };
         Ok(Self { listening: Listening { main, view: Some(view) }, held })
     }
@@ -210,8 +210,8 @@ impl Sockets {
             let (door, path) = door_of(&socket)?;
             held.places.push(Place::passed(door, path));
             let door = match door {
-                Door::Main => &mut main,
-                Door::View => &mut view,
+                SocketKind::Main => &mut main,
+                SocketKind::View => &mut view,
             };
             if door.replace(socket).is_some() {
                 return Err(SocketError::Passed(
@@ -235,15 +235,15 @@ fn lock_path(socket: &Path) -> PathBuf {
 }
 
 /// What a socket is for, and its file.
-fn door_of(socket: &UnixListener) -> Result<(Door, PathBuf), SocketError> {
+fn door_of(socket: &UnixListener) -> Result<(SocketKind, PathBuf), SocketError> {
     if !getsockopt(socket, sockopt::AcceptConn).map_err(|errno| SocketError::Descriptor(errno.into()))? {
         return Err(SocketError::Passed("one does not listen (Accept=yes is not what nicd expects)"));
     }
     let address = socket.local_addr().map_err(SocketError::Descriptor)?;
     match address.as_pathname() {
         None => Err(SocketError::Passed("one has no path; an abstract socket has no mode to protect it")),
-        Some(path) if path.as_os_str().as_bytes().ends_with(b"-view.sock") => Ok((Door::View, path.to_owned())),
-        Some(path) => Ok((Door::Main, path.to_owned())),
+        Some(path) if path.as_os_str().as_bytes().ends_with(b"-view.sock") => Ok((SocketKind::View, path.to_owned())),
+        Some(path) => Ok((SocketKind::Main, path.to_owned())),
     }
 }
 

@@ -345,7 +345,7 @@ mod tests {
     fn every_reason_there_is_has_a_row_and_every_row_a_status_that_is_known() {
         let manager = words(include_str!("../manager/error.rs"), "pub fn reason", "\n    }\n");
         let readers = words(include_str!("fields.rs"), "pub fn reason", "\n    }\n");
-        let others = words(include_str!("faults.rs"), "fn told(", "\n}\n");
+        let others = words(include_str!("error.rs"), "fn error_answer(", "\n}\n");
         assert!(manager.len() > 40 && readers.len() == 5 && others.len() > 25, "{manager:?} {readers:?} {others:?}");
         let given: BTreeSet<&str> = manager.into_iter().chain(readers).chain(others).collect();
         let rows: BTreeSet<&str> = TABLE.iter().map(|row| row.reason).collect();

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::events::{Event, Reader};
 
-use super::Desk;
+use super::AppState;
 use super::dialect::COMPUTE;
-use super::faults::Refusal;
+use super::error::ApiError;
 
 /// How often an idle stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -27,17 +27,17 @@ enum Form {
     Lines,
 }
 
-pub(super) async fn events(State(desk): State<Desk>, headers: HeaderMap) -> Response {
+pub(super) async fn events(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let last = match last_seen(&headers) {
         Ok(last) => last,
-        Err(refusal) => return super::faults::answer(&refusal, COMPUTE),
+        Err(refusal) => return super::error::answer(&refusal, COMPUTE),
     };
     let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (form, kind) = match accepted.contains("application/x-ndjson") {
         true => (Form::Lines, HeaderValue::from_static("application/x-ndjson")),
         false => (Form::Sse, HeaderValue::from_static("text/event-stream")),
     };
-    let reader = desk.events().read_after(last);
+    let reader = state.events().read_after(last);
     let stream = futures_util::stream::unfold(reader, move |mut reader| async move {
         let chunk = next(&mut reader, form).await;
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
@@ -57,14 +57,14 @@ async fn next(reader: &mut Reader, form: Form) -> String {
     }
 }
 
-fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(given) = headers.get("last-event-id") else { return Ok(None) };
     let text = given.to_str().unwrap_or("?").trim();
     if text.is_empty() {
         return Ok(None);
     }
     let refuse =
-        |_| Refusal::Query(format!("Last-Event-ID: '{}' is not the id of an event: a whole number", text.escape_debug()));
+        |_| ApiError::Query(format!("Last-Event-ID: '{}' is not the id of an event: a whole number", text.escape_debug()));
     text.parse().map(Some).map_err(refuse)
 }
 
@@ -85,13 +85,13 @@ pub(super) fn line(event: &Event) -> String {
 mod tests {
     use jiff::Timestamp;
 
-    use crate::events::Kind;
+    use crate::events::EventKind;
 
     use super::*;
 
     #[test]
     fn both_forms_carry_the_same() {
-        let mut event = Event::new(Kind::PortStatus, Timestamp::UNIX_EPOCH);
+        let mut event = Event::new(EventKind::PortStatus, Timestamp::UNIX_EPOCH);
         event.seq = 7;
         let text = sse(&event);
         assert!(text.starts_with("id: 7\nevent: port.status\ndata: {\"seq\":7,"), "{text}");

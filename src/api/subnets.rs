@@ -12,10 +12,10 @@ use crate::model::pools::Range;
 use crate::model::subnet::{Gateway, NewSubnet};
 use crate::model::{HostRoute, Subnet, SubnetId};
 
-use super::Desk;
+use super::AppState;
 use super::agent::NAME;
 use super::answer::answer;
-use super::faults::{Refusal, What};
+use super::error::{ApiError, What};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
@@ -51,24 +51,24 @@ impl Resource for Subnet {
     ];
     type Id = SubnetId;
 
-    fn all(desk: &Desk, _: &Listing) -> Vec<Self> {
-        desk.subnets()
+    fn all(state: &AppState, _: &Listing) -> Vec<Self> {
+        state.subnets()
     }
 
-    fn find(desk: &Desk, id: SubnetId) -> Result<Self, Error> {
-        desk.subnet(id)
+    fn find(state: &AppState, id: SubnetId) -> Result<Self, Error> {
+        state.subnet(id)
     }
 
     fn shown(&self) -> Value {
         Shown::of(self)
     }
 
-    fn create(_: &Desk, bodies: Vec<Fields>) -> Result<Action, Refusal> {
+    fn create(_: &AppState, bodies: Vec<Fields>) -> Result<Action, ApiError> {
         let new = bodies.into_iter().map(read_new).collect::<Result<_, _>>()?;
         Ok(Action::CreateSubnets(new))
     }
 
-    fn change(_: &Desk, id: SubnetId, body: Fields) -> Result<Action, Refusal> {
+    fn change(_: &AppState, id: SubnetId, body: Fields) -> Result<Action, ApiError> {
         Ok(Action::UpdateSubnet(id, read_change(body)?))
     }
 
@@ -169,10 +169,10 @@ fn read_change(mut fields: Fields) -> Result<SubnetChange, BodyError> {
     Ok(SubnetChange { name, description, dns_nameservers, host_routes, gateway_ip, allocation_pools })
 }
 
-type Told = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
+type ErrorAnswer = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
 
 /// What guests of the subnet are told.
-fn read_told(fields: &mut Fields) -> Result<Told, BodyError> {
+fn read_told(fields: &mut Fields) -> Result<ErrorAnswer, BodyError> {
     let resolvers = fields.list_or_null("dns_nameservers", ENTRIES)?;
     let resolvers = resolvers.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value).map(|Ip(ip)| ip)).collect());
     let routes = fields.list_or_null("host_routes", ENTRIES)?;

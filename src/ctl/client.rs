@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::events::EventStream;
-use super::refusal::Refusal;
+use super::refusal::ServerError;
 use crate::client::{self, Connection, JSON, LINES, Lines};
 
 /// How long an answer may take, the wait in the socket while the daemon starts included: longer than the daemon takes for
@@ -66,7 +66,7 @@ pub enum ClientError {
     },
     /// The daemon said no.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] ServerError),
     /// A request that HTTP cannot carry.
     #[error("{call} cannot be sent")]
     Unsendable {
@@ -147,7 +147,7 @@ impl Client {
         }
         let (status, body) =
             self.in_time(&call, async { client::whole(answer).await.map_err(|error| self.failed(&call, error)) }).await?;
-        Err(Refusal::from_answer(status, &body).into())
+        Err(ServerError::from_answer(status, &body).into())
     }
 
     async fn call(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, ClientError> {
@@ -158,7 +158,7 @@ impl Client {
         };
         let (status, body) = self.in_time(&call, exchange).await?;
         if !status.is_success() {
-            return Err(Refusal::from_answer(status, &body).into());
+            return Err(ServerError::from_answer(status, &body).into());
         }
         if body.is_empty() {
             return Ok(Value::Null);

@@ -9,7 +9,7 @@ use hyper::Method;
 
 use super::client::ClientError;
 use super::names::NameError;
-use super::refusal::Refusal;
+use super::refusal::ServerError;
 use super::table;
 use super::wait::WaitError;
 
@@ -128,7 +128,7 @@ fn client_advice(error: &ClientError) -> Option<&'static str> {
         ClientError::Unanswered { call, .. } | ClientError::Silent { call, .. } if call.method != Method::GET => {
             Some("it may or may not have been carried out: `nicctl list` shows which")
         }
-        ClientError::Refused(Refusal { status, .. }) if status.as_u16() == 401 => {
+        ClientError::Refused(ServerError { status, .. }) if status.as_u16() == 401 => {
             Some("only root and members of the group nicd may use this socket")
         }
         _ => None,
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_harmless_line() {
-        let refusal = Refusal { status: hyper::StatusCode::BAD_REQUEST, message: "a\nb\x1b[31m".to_owned(), reason: None };
+        let refusal = ServerError { status: hyper::StatusCode::BAD_REQUEST, message: "a\nb\x1b[31m".to_owned(), reason: None };
         assert_eq!(Failure::from(ClientError::from(refusal)).sentence(), "a\\nb\\u{1b}[31m");
     }
 

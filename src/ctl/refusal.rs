@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// An answer that is not a success. Displays the daemon's sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ServerError {
     /// The HTTP status.
     pub status: StatusCode,
     /// The daemon's sentence.
@@ -17,7 +17,7 @@ pub struct Refusal {
     pub reason: Option<String>,
 }
 
-impl Refusal {
+impl ServerError {
     /// Reads an answer's body; one that is in neither envelope still gives a sentence.
     pub fn from_answer(status: StatusCode, body: &[u8]) -> Self {
         let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -31,9 +31,9 @@ impl Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for ServerError {}
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Some(reason) => write!(f, "{} ({reason})", self.message),
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     fn said(status: StatusCode, body: &str) -> String {
-        Refusal::from_answer(status, body.as_bytes()).to_string()
+        ServerError::from_answer(status, body.as_bytes()).to_string()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Door;
+use crate::access::SocketKind;
 use crate::api::socket::Held;
 use crate::manager::{Manager, Problem};
 
@@ -24,7 +24,7 @@ const NEVER_SEEN: Duration = Duration::from_secs(30);
 pub(super) async fn look_after(
     files: Arc<Mutex<Held>>,
     manager: Arc<Manager>,
-    renewed: Sender<(Door, UnixListener)>,
+    renewed: Sender<(SocketKind, UnixListener)>,
     stop: CancellationToken,
 ) -> Option<PathBuf> {
     let mut lost_since = None;

@@ -10,7 +10,7 @@ use zbus::names::UniqueName;
 
 use crate::access::Peer;
 
-use super::refusal::Refusal;
+use super::refusal::CallError;
 
 /// How many callers are remembered.
 const REMEMBERED: usize = 1024;
@@ -26,8 +26,8 @@ impl Callers {
     ///
     /// # Errors
     /// The bus does not say; nobody unknown may do anything.
-    pub(super) async fn who(&self, connection: &Connection, name: Option<&UniqueName<'_>>) -> Result<Arc<Peer>, Refusal> {
-        let Some(name) = name else { return Err(Refusal::AccessDenied("the message names no sender".to_owned())) };
+    pub(super) async fn who(&self, connection: &Connection, name: Option<&UniqueName<'_>>) -> Result<Arc<Peer>, CallError> {
+        let Some(name) = name else { return Err(CallError::AccessDenied("the message names no sender".to_owned())) };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
         if let Some(peer) = known {
             return Ok(peer);
@@ -42,9 +42,9 @@ impl Callers {
     }
 }
 
-async fn ask(connection: &Connection, name: &UniqueName<'_>) -> Result<Peer, Refusal> {
+async fn ask(connection: &Connection, name: &UniqueName<'_>) -> Result<Peer, CallError> {
     const BUS: &str = "org.freedesktop.DBus";
-    let refuse = |why: String| Refusal::AccessDenied(format!("who {name} is cannot be told: {why}"));
+    let refuse = |why: String| CallError::AccessDenied(format!("who {name} is cannot be told: {why}"));
     let answer = connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "GetConnectionCredentials", name).await;
     let answer = answer.map_err(|error| refuse(error.to_string()))?;
     let body = answer.body();

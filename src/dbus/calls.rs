@@ -14,17 +14,17 @@ use zbus::connection::Connection;
 use zbus::message::{Flags, Header};
 use zbus::{DynamicType, Fd, Message, MessageStream, OwnedObjectPath, Variant};
 
-use crate::access::{Access, Door, Peer};
+use crate::access::{Access, Peer, SocketKind};
 use crate::manager::PortView;
 use crate::model::{Owner, PortId};
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 
 use super::Bus;
-use super::board::{Board, Shown, Values};
+use super::cache::{PropertyCache, Shown, Values};
 use super::caller::Callers;
 use super::object::{Object, path, segment};
-use super::refusal::Refusal;
+use super::refusal::CallError;
 use super::xml::{self, AGENT, INTROSPECTABLE, OBJECT_MANAGER, PEER, PORT, PROPERTIES};
 
 /// The most ports one `ListPorts` answers with.
@@ -41,18 +41,18 @@ const DESCRIPTORS: u16 = 16;
 pub(super) struct Calls {
     bus: Bus,
     connection: Connection,
-    board: Arc<Board>,
+    cache: Arc<PropertyCache>,
     callers: Callers,
     /// One answer with every port in it is made at a time.
     long: Semaphore,
 }
 
 /// A call's answer, or why there is none.
-type Answer = Result<Message, Refusal>;
+type Answer = Result<Message, CallError>;
 
 impl Calls {
-    pub(super) fn new(bus: Bus, connection: Connection, board: Arc<Board>) -> Arc<Self> {
-        Arc::new(Self { bus, connection, board, callers: Callers::default(), long: Semaphore::new(1) })
+    pub(super) fn new(bus: Bus, connection: Connection, cache: Arc<PropertyCache>) -> Arc<Self> {
+        Arc::new(Self { bus, connection, cache, callers: Callers::default(), long: Semaphore::new(1) })
     }
 
     /// Answers until the stream ends.
@@ -67,13 +67,13 @@ impl Calls {
                     calls.send(&call, answer).await;
                 });
             } else {
-                self.send(&call, Err(Refusal::Crowded(LIMIT))).await;
+                self.send(&call, Err(CallError::Crowded(LIMIT))).await;
             }
         }
     }
 
     async fn send(&self, call: &Message, answer: Answer) {
-        meters().called(answer.as_ref().map_or_else(Refusal::word, |_| OK));
+        meters().called(answer.as_ref().map_or_else(CallError::word, |_| OK));
         if let Err(refusal) = &answer {
             tracing::debug!(%refusal, "call on the bus refused");
         }
@@ -105,7 +105,7 @@ impl Calls {
             return self.open_tap(&header, &path, &peer).await;
         }
         self.may_read(&peer)?;
-        self.board.caught_up(self.bus.manager.events().newest()).await;
+        self.cache.caught_up(self.bus.manager.events().newest()).await;
         let object = self.object(&path)?;
         match (object, member.as_str()) {
             (_, "Introspect") if of(INTROSPECTABLE) => self.introspect(&header, object).await,
@@ -116,36 +116,36 @@ impl Calls {
             (Object::Agent | Object::Port(_), "Set") if of(PROPERTIES) => {
                 let body = call.body();
                 let (_, name, _): (&str, &str, Variant<'_>) = arguments(&body, "ssv")?;
-                Err(Refusal::ReadOnly(name.to_owned()))
+                Err(CallError::ReadOnly(name.to_owned()))
             }
             _ => {
                 let member = asked.map_or_else(|| member.clone(), |interface| format!("{interface}.{member}"));
-                Err(Refusal::UnknownMethod { path, member })
+                Err(CallError::UnknownMethod { path, member })
             }
         }
     }
 
-    fn may_read(&self, peer: &Peer) -> Result<(), Refusal> {
-        match Access::of(peer, Door::View, &self.bus.admitted) {
+    fn may_read(&self, peer: &Peer) -> Result<(), CallError> {
+        match Access::of(peer, SocketKind::View, &self.bus.admitted) {
             Access::Full | Access::ReadOnly => Ok(()),
-            Access::Stranger => {
+            Access::Denied => {
                 let uid = peer.uid;
-                Err(Refusal::AccessDenied(format!("uid {uid} may not read here; root and members of nicd's groups may")))
+                Err(CallError::AccessDenied(format!("uid {uid} may not read here; root and members of nicd's groups may")))
             }
         }
     }
 
     /// What is at a path, if it is there.
-    fn object(&self, path: &str) -> Result<Object, Refusal> {
+    fn object(&self, path: &str) -> Result<Object, CallError> {
         let there = |object: &Object| match object {
-            Object::Port(port) => self.board.ports().contains_key(port),
+            Object::Port(port) => self.cache.ports().contains_key(port),
             Object::Above(_) | Object::Agent | Object::Ports => true,
         };
-        Object::at(path).filter(there).ok_or_else(|| Refusal::UnknownObject(path.to_owned()))
+        Object::at(path).filter(there).ok_or_else(|| CallError::UnknownObject(path.to_owned()))
     }
 
-    fn port(&self, port: PortId) -> Result<Shown, Refusal> {
-        self.board.port(port).ok_or_else(|| Refusal::UnknownObject(path(port).to_string()))
+    fn port(&self, port: PortId) -> Result<Shown, CallError> {
+        self.cache.port(port).ok_or_else(|| CallError::UnknownObject(path(port).to_string()))
     }
 
     async fn introspect(&self, header: &Header<'_>, object: Object) -> Answer {
@@ -155,7 +155,7 @@ impl Calls {
             Object::Port(_) => answer(header, &xml::node(&xml::port(), [])),
             Object::Ports => {
                 let _one = self.long.acquire().await;
-                let ports: Vec<PortId> = self.board.ports().keys().copied().collect();
+                let ports: Vec<PortId> = self.cache.ports().keys().copied().collect();
                 answer(header, &xml::node("", ports.into_iter().map(segment)))
             }
         }
@@ -168,7 +168,7 @@ impl Calls {
         let limit = if limit == 0 { PAGE } else { limit.min(PAGE) };
         let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let page: Vec<(OwnedObjectPath, String, &str)> = {
-            let ports = self.board.ports();
+            let ports = self.cache.ports();
             let page = ports.iter().skip(number(offset)).take(number(limit));
             page.map(|(port, shown)| (path(*port), port.to_string(), shown.status)).collect()
         };
@@ -178,7 +178,7 @@ impl Calls {
     /// `GetManagedObjects`.
     async fn everything(&self, header: &Header<'_>) -> Answer {
         let _one = self.long.acquire().await;
-        let ports = self.board.ports().clone();
+        let ports = self.cache.ports().clone();
         let objects: HashMap<OwnedObjectPath, HashMap<&str, Values<'_>>> =
             ports.iter().map(|(port, shown)| (path(*port), HashMap::from([(PORT, shown.all())]))).collect();
         answer(header, &objects)
@@ -187,11 +187,11 @@ impl Calls {
     fn get(&self, header: &Header<'_>, call: &Message, object: Object) -> Answer {
         let body = call.body();
         let (interface, name): (&str, &str) = arguments(&body, "ss")?;
-        let unknown = || Refusal::UnknownProperty(name.to_owned());
+        let unknown = || CallError::UnknownProperty(name.to_owned());
         match (object, interface) {
             (Object::Agent, AGENT) => answer(header, &self.agent().remove(name).ok_or_else(unknown)?),
             (Object::Port(port), PORT) => answer(header, &self.port(port)?.get(name).ok_or_else(unknown)?),
-            _ => Err(Refusal::UnknownInterface(interface.to_owned())),
+            _ => Err(CallError::UnknownInterface(interface.to_owned())),
         }
     }
 
@@ -203,12 +203,12 @@ impl Calls {
             (Object::Port(port), PORT) => answer(header, &self.port(port)?.all()),
             // These have none.
             (_, INTROSPECTABLE | PROPERTIES | PEER) | (Object::Agent, OBJECT_MANAGER) => answer(header, &Values::new()),
-            _ => Err(Refusal::UnknownInterface(interface.to_owned())),
+            _ => Err(CallError::UnknownInterface(interface.to_owned())),
         }
     }
 
     fn agent(&self) -> Values<'static> {
-        let ports = u32::try_from(self.board.ports().len()).unwrap_or(u32::MAX);
+        let ports = u32::try_from(self.cache.ports().len()).unwrap_or(u32::MAX);
         HashMap::from([("Version", env!("CARGO_PKG_VERSION").into()), ("PortCount", ports.into())])
     }
 
@@ -221,12 +221,12 @@ impl Calls {
         if !self.may_open(peer, port.as_ref()) {
             let uid = peer.uid;
             let who = "root, members of nicd's group and the uid that the tap was made for may";
-            return Err(Refusal::AccessDenied(format!("uid {uid} may not open this tap; {who}")));
+            return Err(CallError::AccessDenied(format!("uid {uid} may not open this tap; {who}")));
         }
-        let Some(port) = port else { return Err(Refusal::UnknownObject(path.to_owned())) };
+        let Some(port) = port else { return Err(CallError::UnknownObject(path.to_owned())) };
         let queues = port.binding.and_then(|binding| binding.tap).map_or(1, |tap| tap.queues);
         if queues > DESCRIPTORS {
-            return Err(Refusal::TooManyQueues { queues, limit: DESCRIPTORS });
+            return Err(CallError::TooManyQueues { queues, limit: DESCRIPTORS });
         }
         let opened: Vec<OwnedFd> = self.bus.manager.open_tap(port.port.id).await?;
         answer(header, &opened.into_iter().map(Fd::from).collect::<Vec<Fd<'_>>>())
@@ -234,7 +234,7 @@ impl Calls {
 
     /// Root, the group, and the uid that the tap was made for: with its gid too where one is named.
     fn may_open(&self, peer: &Peer, port: Option<&PortView>) -> bool {
-        if Access::of(peer, Door::Main, &self.bus.admitted) == Access::Full {
+        if Access::of(peer, SocketKind::Main, &self.bus.admitted) == Access::Full {
             return true;
         }
         let tap = port.and_then(|port| port.binding.as_ref()).and_then(|binding| binding.tap);
@@ -250,10 +250,10 @@ fn answer<B: serde::Serialize + DynamicType>(call: &Header<'_>, body: &B) -> Ans
 }
 
 /// A call's arguments, which must be of the types expected.
-fn arguments<'b, B>(body: &'b zbus::message::Body, expected: &'static str) -> Result<B, Refusal>
+fn arguments<'b, B>(body: &'b zbus::message::Body, expected: &'static str) -> Result<B, CallError>
 where
     B: serde::Deserialize<'b> + zbus::Type,
 {
-    let refuse = |_| Refusal::InvalidArgs { given: body.signature().to_string_no_parens(), expected };
+    let refuse = |_| CallError::InvalidArgs { given: body.signature().to_string_no_parens(), expected };
     body.deserialize().map_err(refuse)
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use zbus::connection::Connection;
 
-use crate::events::{Event, Kind, Reader};
+use crate::events::{Event, EventKind, Reader};
 use crate::manager::Manager;
 use crate::model::PortId;
 use crate::telemetry::meters;
 
-use super::board::{Board, Shown};
+use super::cache::{PropertyCache, Shown};
 use super::object::{ROOT, path};
 use super::xml::{OBJECT_MANAGER, PORT, PROPERTIES};
 
@@ -19,22 +19,22 @@ use super::xml::{OBJECT_MANAGER, PORT, PROPERTIES};
 pub(super) struct Follower {
     manager: Arc<Manager>,
     connection: Connection,
-    board: Arc<Board>,
+    cache: Arc<PropertyCache>,
     reader: Reader,
 }
 
 impl Follower {
-    /// Lists every port on the board, without signals: nobody knows the name yet.
-    pub(super) fn new(manager: Arc<Manager>, connection: Connection, board: Arc<Board>) -> Self {
+    /// Lists every port on the cache, without signals: nobody knows the name yet.
+    pub(super) fn new(manager: Arc<Manager>, connection: Connection, cache: Arc<PropertyCache>) -> Self {
         let newest = manager.events().newest();
         let reader = manager.events().read_after(Some(newest));
         for port in manager.port_ids() {
             if let Ok(view) = manager.port(port) {
-                board.ports().insert(port, Shown::of(&view));
+                cache.ports().insert(port, Shown::of(&view));
             }
         }
-        board.told(newest);
-        Self { manager, connection, board, reader }
+        cache.told(newest);
+        Self { manager, connection, cache, reader }
     }
 
     /// Tells until the connection takes no more.
@@ -44,24 +44,24 @@ impl Follower {
             if let Err(error) = self.tell(&event).await {
                 return error;
             }
-            self.board.told(event.seq);
+            self.cache.told(event.seq);
         }
     }
 
     async fn tell(&self, event: &Event) -> zbus::Result<()> {
         match (event.kind, event.port_id) {
-            (Kind::PortCreated | Kind::PortStatus | Kind::PortDeleted, Some(port)) => {
+            (EventKind::PortCreated | EventKind::PortStatus | EventKind::PortDeleted, Some(port)) => {
                 self.look(port).await?;
                 self.status_changed(port, event).await
             }
-            (Kind::Lost, _) => self.look_at_all().await,
+            (EventKind::Lost, _) => self.look_at_all().await,
             _ => Ok(()),
         }
     }
 
     async fn look_at_all(&self) -> zbus::Result<()> {
         let there = self.manager.port_ids();
-        let told: Vec<PortId> = self.board.ports().keys().copied().collect();
+        let told: Vec<PortId> = self.cache.ports().keys().copied().collect();
         for port in BTreeSet::from_iter(there.into_iter().chain(told)) {
             self.look(port).await?;
         }
@@ -72,8 +72,8 @@ impl Follower {
     async fn look(&self, port: PortId) -> zbus::Result<()> {
         let now = self.manager.port(port).ok().map(|view| Shown::of(&view));
         let before = match &now {
-            Some(now) => self.board.ports().insert(port, now.clone()),
-            None => self.board.ports().remove(&port),
+            Some(now) => self.cache.ports().insert(port, now.clone()),
+            None => self.cache.ports().remove(&port),
         };
         match (before, now) {
             (None, Some(now)) => {

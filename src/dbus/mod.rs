@@ -1,7 +1,7 @@
 //! Ports on the system bus, for seeing and for descriptors. Attaching and detaching is the socket's.
 //!
 //! ```text
-//!  manager ── events ──► follow ──► Board (each port as told) ── signals ──► bus
+//!  manager ── events ──► follow ──► PropertyCache (each port as told) ── signals ──► bus
 //!                                     ▲
 //!  bus ── call ──► calls ── caller? ──┤ reads
 //!                    └── OpenTap ─────┴──► manager ──► kernel
@@ -15,7 +15,7 @@
 //! without saying who asks, and each of these is for whom the view socket is for. Thus an object costs what is shown of
 //! it, and nothing is registered per port.
 
-mod board;
+mod cache;
 mod caller;
 mod calls;
 mod follow;
@@ -33,12 +33,12 @@ use zbus::fdo::RequestNameFlags;
 use zbus::message::Type;
 use zbus::{MatchRule, MessageStream};
 
-use crate::access::Admitted;
+use crate::access::AllowedPeers;
 use crate::config::DbusSettings;
 use crate::manager::Manager;
 use crate::telemetry::meters;
 
-use board::Board;
+use cache::PropertyCache;
 use calls::Calls;
 use follow::Follower;
 
@@ -62,7 +62,7 @@ pub struct Bus {
     /// Where.
     pub settings: DbusSettings,
     /// To whom.
-    pub admitted: Admitted,
+    pub admitted: AllowedPeers,
 }
 
 /// Why it is not on the bus any more.
@@ -102,7 +102,7 @@ impl Bus {
             connected = timeout(PATIENCE, self.connect()) => connected,
             () = stop.cancelled() => return End::Stop,
         };
-        let (connection, calls, mut follower, board) = match connected {
+        let (connection, calls, mut follower, cache) = match connected {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return End::Lost(error),
             Err(_) => return End::Lost(zbus::Error::Failure("the bus does not answer".to_owned())),
@@ -110,7 +110,7 @@ impl Bus {
         *failures = 0;
         meters().dbus_connected.set(1);
         tracing::info!(name = NAME, "on the bus");
-        let answering = Calls::new(self.clone(), connection.clone(), board);
+        let answering = Calls::new(self.clone(), connection.clone(), cache);
         tokio::select! {
             () = stop.cancelled() => End::Stop,
             () = connection.closed() => End::Lost(zbus::Error::Failure("the bus closed the connection".to_owned())),
@@ -120,15 +120,15 @@ impl Bus {
     }
 
     /// Whoever finds the name finds every port there, and what happens from then on is told.
-    async fn connect(&self) -> zbus::Result<(Connection, MessageStream, Follower, Arc<Board>)> {
+    async fn connect(&self) -> zbus::Result<(Connection, MessageStream, Follower, Arc<PropertyCache>)> {
         let builder = self.settings.address.as_deref().map_or_else(Builder::system, Builder::address);
         let connection = builder.method_timeout(PATIENCE).build().await?;
         let calls = MatchRule::builder().msg_type(Type::MethodCall).build()?;
         let calls = MessageStream::for_match_rule(calls, &connection, None).await?;
-        let board = Arc::new(Board::default());
-        let follower = Follower::new(Arc::clone(&self.manager), connection.clone(), Arc::clone(&board));
+        let cache = Arc::new(PropertyCache::default());
+        let follower = Follower::new(Arc::clone(&self.manager), connection.clone(), Arc::clone(&cache));
         connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
-        Ok((connection, calls, follower, board))
+        Ok((connection, calls, follower, cache))
     }
 }
 

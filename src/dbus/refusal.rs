@@ -7,7 +7,7 @@ use crate::manager::NotOpened;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum CallError {
     /// The caller may not do that, or who it is cannot be found out.
     #[error("{0}")]
     AccessDenied(String),
@@ -58,7 +58,7 @@ pub(super) enum Refusal {
     Bus(#[from] zbus::Error),
 }
 
-impl Refusal {
+impl CallError {
     /// The error's name.
     pub(super) fn name(&self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::board;
+use super::cache;
 
 /// The agent's own interface.
 pub(super) const AGENT: &str = "org.nicd.Agent1.Manager";
@@ -104,7 +104,7 @@ pub(super) fn agent() -> String {
 /// A port's interfaces.
 pub(super) fn port() -> String {
     let mut text = format!("{WITH_PROPERTIES} <interface name=\"{PORT}\">\n");
-    for (name, kind) in board::PROPERTIES {
+    for (name, kind) in cache::PROPERTIES {
         let end = match name {
             "Id" => "><annotation name=\"org.freedesktop.DBus.Property.EmitsChangedSignal\" value=\"const\"/></property>",
             _ => "/>",

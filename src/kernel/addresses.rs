@@ -7,8 +7,8 @@ use netlink_packet_core::{NLM_F_DUMP, Parseable};
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage, AddressProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Trouble;
-use super::answer::{Failure, Part};
+use super::OpErrorKind;
+use super::answer::{Failure, Request};
 use super::message::{Batch, Read, attributes};
 use super::routes;
 use super::socket::Netlink;
@@ -49,7 +49,7 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState]) -
             let hops = routes::next_hops(netlink, link.index);
             // It went in between, which the next look shows.
             let hops =
-                hops.or_else(|failure| if failure.trouble == Trouble::Gone { Ok(BTreeSet::new()) } else { Err(failure) })?;
+                hops.or_else(|failure| if failure.kind == OpErrorKind::Gone { Ok(BTreeSet::new()) } else { Err(failure) })?;
             link.hosts.extend(hops.into_iter().map(|ip| HostAddress { ip, of: HostUse::NextHop }));
         }
         link.hosts.retain(|host| !matches!(host.ip, IpAddr::V6(v6) if v6.is_unicast_link_local()));
@@ -73,7 +73,7 @@ fn told(netlink: &mut Netlink, index: u32) -> Result<Vec<Told>, Failure> {
         let mut message = AddressMessage::default();
         message.header.index = index;
         let mut batch = Batch::default();
-        batch.add(Part::Look, NLM_F_DUMP, RouteNetlinkMessage::GetAddress(message));
+        batch.add(Request::Look, NLM_F_DUMP, RouteNetlinkMessage::GetAddress(message));
         batch
     };
     netlink.dump(ask, |body| Ok(read(body)?.filter(|told| index == 0 || told.index == index)))
@@ -86,7 +86,7 @@ impl Batch {
         message.header =
             AddressHeader { family: family(address.ip), prefix_len: address.prefix, index, ..AddressHeader::default() };
         message.attributes = vec![AddressAttribute::Local(address.ip)];
-        self.add(Part::Stale, 0, RouteNetlinkMessage::DelAddress(message));
+        self.add(Request::Stale, 0, RouteNetlinkMessage::DelAddress(message));
     }
 }
 

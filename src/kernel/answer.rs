@@ -7,13 +7,13 @@ use nix::errno::Errno;
 
 use super::message::{self, Message};
 use super::untyped::NLMSGERR_ATTR_MSG;
-use super::{DESCRIPTORS_REMEDY, OpError, Trouble, modules, no_descriptors};
+use super::{DESCRIPTORS_REMEDY, OpError, OpErrorKind, modules, no_descriptors};
 use crate::model::Mac;
 use crate::plan::{Address, Op, Route};
 
 /// What one message, or one step beside netlink, is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Request {
     /// Making the device.
     Create,
     /// Its altname.
@@ -52,7 +52,7 @@ pub(super) enum Part {
     Open,
 }
 
-impl Part {
+impl Request {
     /// Its word.
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create => f.write_str("making the device"),
@@ -110,25 +110,25 @@ const NLMSGHDR: usize = 16;
 
 /// One message's refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct RequestError {
     /// What was refused.
-    pub(super) part: Part,
+    pub(super) request: Request,
     /// Why.
     pub(super) errno: Errno,
     /// The kernel's own words (ext-ack), where it has any.
     pub(super) text: Option<String>,
 }
 
-impl Refusal {
+impl RequestError {
     /// Reads an `NLMSG_ERROR` or `NLMSG_DONE`; none when it acknowledges.
-    pub(super) fn read(part: Part, message: &Message<'_>) -> Option<Self> {
+    pub(super) fn read(request: Request, message: &Message<'_>) -> Option<Self> {
         let errno = match ErrorBuffer::new_checked(message.payload()) {
             Ok(answer) => Errno::from_raw(answer.code()?.get().saturating_neg()),
             // The end of a dump need not have an errno.
             Err(_) if message.message_type() == NLMSG_DONE => return None,
             Err(_) => Errno::EBADMSG,
         };
-        Some(Self { part, errno, text: said(message) })
+        Some(Self { request, errno, text: said(message) })
     }
 }
 
@@ -149,9 +149,9 @@ fn said(message: &Message<'_>) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     /// What it means.
-    pub(super) trouble: Trouble,
+    pub(super) kind: OpErrorKind,
     /// At what it failed.
-    pub(super) part: Part,
+    pub(super) request: Request,
     /// In words.
     pub(super) said: String,
     /// The kernel's number for it, where it gave one.
@@ -160,19 +160,19 @@ pub(super) struct Failure {
 
 impl Failure {
     /// A failure that no message's refusal tells.
-    pub(super) fn new(trouble: Trouble, part: Part, said: impl Into<String>) -> Self {
-        Self { trouble, part, said: said.into(), errno: None }
+    pub(super) fn new(kind: OpErrorKind, request: Request, said: impl Into<String>) -> Self {
+        Self { kind, request, said: said.into(), errno: None }
     }
 
     /// A system call's failure.
-    pub(super) fn system(part: Part, errno: Errno) -> Self {
-        Refusal { part, errno, text: None }.into()
+    pub(super) fn system(request: Request, errno: Errno) -> Self {
+        RequestError { request, errno, text: None }.into()
     }
 
     /// The same, with the module that it is for want of.
     pub(super) fn wanting(self, module: &str) -> Self {
-        match self.trouble {
-            Trouble::ModuleMissing => {
+        match self.kind {
+            OpErrorKind::ModuleMissing => {
                 Self { said: format!("module {module} is missing ({}); {}", self.said, modules::remedy(module)), ..self }
             }
             _ => self,
@@ -180,13 +180,13 @@ impl Failure {
     }
 
     /// The same, known to mean something else.
-    pub(super) fn meaning(self, trouble: Trouble) -> Self {
-        Self { trouble, ..self }
+    pub(super) fn meaning(self, kind: OpErrorKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// For the caller of the room, with the object's name.
     pub(super) fn during(self, doing: &str) -> OpError {
-        OpError { trouble: self.trouble, doing: format!("{doing}: {}", self.part), said: self.said }
+        OpError { kind: self.kind, doing: format!("{doing}: {}", self.request), said: self.said }
     }
 }
 
@@ -202,53 +202,53 @@ fn no_ipv6(errno: Errno) -> &'static str {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(Refusal { part, errno, text }: Refusal) -> Self {
-        let trouble = match (part, errno) {
-            (_, errno) if no_descriptors(errno) => Trouble::NoDescriptors,
-            (Part::Close, errno) if errno != Errno::ETIMEDOUT => Trouble::HostNotClosed,
-            (_, Errno::ENODEV) => Trouble::Gone,
+impl From<RequestError> for Failure {
+    fn from(RequestError { request, errno, text }: RequestError) -> Self {
+        let kind = match (request, errno) {
+            (_, errno) if no_descriptors(errno) => OpErrorKind::NoDescriptors,
+            (Request::Close, errno) if errno != Errno::ETIMEDOUT => OpErrorKind::HostNotClosed,
+            (_, Errno::ENODEV) => OpErrorKind::Gone,
             // What the kernel says of a link that is in no bridge (`rtnl_fdb_add`, net/core/rtnetlink.c).
-            (Part::Fdb(_), Errno::EOPNOTSUPP) => Trouble::Gone,
-            (Part::Create | Part::Mark, Errno::EEXIST | Errno::EBUSY) => Trouble::Taken,
-            (Part::Create, Errno::EOPNOTSUPP) => Trouble::ModuleMissing,
-            (Part::Link, Errno::EXFULL) => Trouble::BridgeFull,
-            (Part::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
-                return Self { trouble: Trouble::Ipv6Off, part, said: no_ipv6(errno).to_owned(), errno: Some(errno) };
+            (Request::Fdb(_), Errno::EOPNOTSUPP) => OpErrorKind::Gone,
+            (Request::Create | Request::Mark, Errno::EEXIST | Errno::EBUSY) => OpErrorKind::Taken,
+            (Request::Create, Errno::EOPNOTSUPP) => OpErrorKind::ModuleMissing,
+            (Request::Link, Errno::EXFULL) => OpErrorKind::BridgeFull,
+            (Request::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
+                return Self { kind: OpErrorKind::Ipv6Off, request, said: no_ipv6(errno).to_owned(), errno: Some(errno) };
             }
-            (Part::Address(_) | Part::Route(_), _) => Trouble::GuestRefused,
-            (_, Errno::ETIMEDOUT) => Trouble::TimedOut,
-            (_, Errno::EPERM | Errno::EACCES) => Trouble::Permission,
-            _ => Trouble::Other,
+            (Request::Address(_) | Request::Route(_), _) => OpErrorKind::GuestRefused,
+            (_, Errno::ETIMEDOUT) => OpErrorKind::TimedOut,
+            (_, Errno::EPERM | Errno::EACCES) => OpErrorKind::Permission,
+            _ => OpErrorKind::Other,
         };
         let said = match text {
             Some(text) => format!("{} ({errno:?}): {text}", errno.desc()),
-            None if trouble == Trouble::NoDescriptors => format!("{} ({errno:?}); {DESCRIPTORS_REMEDY}", errno.desc()),
+            None if kind == OpErrorKind::NoDescriptors => format!("{} ({errno:?}); {DESCRIPTORS_REMEDY}", errno.desc()),
             None => format!("{} ({errno:?})", errno.desc()),
         };
-        Self { trouble, part, said, errno: Some(errno) }
+        Self { kind, request, said, errno: Some(errno) }
     }
 }
 
 /// What an op's refusal as a whole means: as if the message by which it is known had been refused.
 pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
-    let part = match op {
-        Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Part::Create,
-        Op::CloseBridge { .. } => Part::Close,
-        Op::SetBridge { .. } | Op::Configure { .. } => Part::Link,
-        Op::Persist { .. } => Part::Persist,
-        Op::ConfigureGuest { .. } => Part::Namespace,
-        Op::SetLink { .. } => Part::Switch,
-        Op::MarkAgain { .. } | Op::MarkBridgeAgain { .. } => Part::Mark,
-        Op::Unbind { .. } => Part::Unbind,
-        Op::SetGroup { .. } => Part::Group,
-        Op::DeleteBridge { .. } | Op::CloseTap { .. } | Op::DeleteGroup { .. } | Op::DeleteLink { .. } => Part::Delete,
+    let request = match op {
+        Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Request::Create,
+        Op::CloseBridge { .. } => Request::Close,
+        Op::SetBridge { .. } | Op::Configure { .. } => Request::Link,
+        Op::Persist { .. } => Request::Persist,
+        Op::ConfigureGuest { .. } => Request::Namespace,
+        Op::SetLink { .. } => Request::Switch,
+        Op::MarkAgain { .. } | Op::MarkBridgeAgain { .. } => Request::Mark,
+        Op::Unbind { .. } => Request::Unbind,
+        Op::SetGroup { .. } => Request::Group,
+        Op::DeleteBridge { .. } | Op::CloseTap { .. } | Op::DeleteGroup { .. } | Op::DeleteLink { .. } => Request::Delete,
     };
-    let failure = Failure::system(part, errno);
+    let failure = Failure::system(request, errno);
     let failure = match (op, errno) {
-        (Op::CreateVeth { .. } | Op::ConfigureGuest { .. }, Errno::ENOENT) => failure.meaning(Trouble::Namespace),
-        (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(Trouble::GuestNameTaken),
-        (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(Trouble::NoBridge),
+        (Op::CreateVeth { .. } | Op::ConfigureGuest { .. }, Errno::ENOENT) => failure.meaning(OpErrorKind::Namespace),
+        (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(OpErrorKind::GuestNameTaken),
+        (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(OpErrorKind::NoBridge),
         (Op::CreateBridge { .. }, _) => failure.wanting("bridge"),
         (Op::CreateVeth { .. }, _) => failure.wanting("veth"),
         (Op::CreateTap { .. }, _) => failure.wanting("tun"),
@@ -277,14 +277,14 @@ mod tests {
         bytes
     }
 
-    fn read(part: Part, bytes: &[u8]) -> Option<Refusal> {
-        Refusal::read(part, &NetlinkBuffer::new_checked(bytes).unwrap())
+    fn read(request: Request, bytes: &[u8]) -> Option<RequestError> {
+        RequestError::read(request, &NetlinkBuffer::new_checked(bytes).unwrap())
     }
 
     proptest! {
         #[test]
         fn arbitrary_answers_never_panic(body in proptest::collection::vec(any::<u8>(), 0..80), flags in any::<u16>()) {
-            let _ = read(Part::Look, &answer(NLMSG_ERROR, flags, &body));
+            let _ = read(Request::Look, &answer(NLMSG_ERROR, flags, &body));
         }
     }
 
@@ -296,34 +296,34 @@ mod tests {
             body.extend_from_slice(&u32::try_from(24).unwrap().to_ne_bytes());
             body.resize(4 + request, 0);
             body.extend_from_slice(&tlv);
-            let refusal = read(Part::Create, &answer(NLMSG_ERROR, flags | NLM_F_ACK_TLVS, &body)).unwrap();
+            let refusal = read(Request::Create, &answer(NLMSG_ERROR, flags | NLM_F_ACK_TLVS, &body)).unwrap();
             assert_eq!((refusal.errno, refusal.text.as_deref()), (Errno::EEXIST, Some("why?")));
-            assert_eq!(Failure::from(refusal).trouble, Trouble::Taken);
+            assert_eq!(Failure::from(refusal).kind, OpErrorKind::Taken);
         }
     }
 
     #[test]
     fn a_want_of_descriptors_is_told_as_that_whatever_was_asked() {
         for errno in [Errno::EMFILE, Errno::ENFILE] {
-            for part in [Part::Open, Part::Create, Part::Close, Part::Namespace, Part::Look, Part::Persist] {
-                let failure = Failure::system(part, errno);
-                assert_eq!(failure.trouble, Trouble::NoDescriptors, "{part:?}");
+            for request in [Request::Open, Request::Create, Request::Close, Request::Namespace, Request::Look, Request::Persist] {
+                let failure = Failure::system(request, errno);
+                assert_eq!(failure.kind, OpErrorKind::NoDescriptors, "{request:?}");
                 assert!(failure.said.contains(DESCRIPTORS_REMEDY), "{}", failure.said);
             }
             let error = NetnsError::of("/run/netns/a".as_ref(), errno);
-            assert_eq!(error.trouble(), Trouble::NoDescriptors, "{error}");
+            assert_eq!(error.kind(), OpErrorKind::NoDescriptors, "{error}");
         }
-        assert_eq!(NetnsError::of("/run/netns/a".as_ref(), Errno::EIO).trouble(), Trouble::NamespaceRefused);
+        assert_eq!(NetnsError::of("/run/netns/a".as_ref(), Errno::EIO).kind(), OpErrorKind::NamespaceRefused);
     }
 
     #[test]
     fn an_acknowledgement_is_no_refusal() {
-        assert_eq!(read(Part::Look, &answer(NLMSG_ERROR, 0, &[0; 20])), None);
-        assert_eq!(read(Part::Look, &answer(NLMSG_DONE, 0, &[])), None);
+        assert_eq!(read(Request::Look, &answer(NLMSG_ERROR, 0, &[0; 20])), None);
+        assert_eq!(read(Request::Look, &answer(NLMSG_DONE, 0, &[])), None);
     }
 
     #[test]
     fn an_answer_that_cannot_be_read_is_no_acknowledgement() {
-        assert_eq!(read(Part::Look, &answer(NLMSG_ERROR, 0, &[0; 3])).map(|refusal| refusal.errno), Some(Errno::EBADMSG));
+        assert_eq!(read(Request::Look, &answer(NLMSG_ERROR, 0, &[0; 3])).map(|refusal| refusal.errno), Some(Errno::EBADMSG));
     }
 }

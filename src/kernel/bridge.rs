@@ -8,12 +8,12 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder};
 use uuid::Uuid;
 
 use super::LinkSelector;
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::create::{self, Made};
 use super::links::{self, Target, send_all, shape};
 use super::message::Batch;
 use super::nft::Nft;
-use super::seen::must_look;
+use super::seen::require;
 use super::socket::Netlink;
 use super::untyped;
 
@@ -43,7 +43,7 @@ impl Bridge<'_> {
             batch.mark(self.index, &altname);
         }
         batch.ip_off(target);
-        batch.set(Part::Link, target, |link| untyped::alias(shape(link, Some(self.mac), Some(self.mtu), None), self.alias));
+        batch.set(Request::Link, target, |link| untyped::alias(shape(link, Some(self.mac), Some(self.mtu), None), self.alias));
         create::send(netlink, batch, Made { index: self.index, name: self.name, altname: &altname })
     }
 
@@ -56,7 +56,7 @@ impl Bridge<'_> {
             .forward_delay(0)
             .stp_state(BridgeStpState::Disabled)
             .mcast_snooping(false);
-        batch.add(Part::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(bridge.build()));
+        batch.add(Request::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(bridge.build()));
     }
 }
 
@@ -80,7 +80,7 @@ impl Change<'_> {
         let target = Target::Altname(&altname);
         let mut batch = Batch::default();
         if self.mac.is_some() || self.mtu.is_some() || self.alias.is_some() {
-            batch.set(Part::Link, target, |link| {
+            batch.set(Request::Link, target, |link| {
                 let link = shape(link, self.mac, self.mtu, None);
                 self.alias.into_iter().fold(link, untyped::alias)
             });
@@ -89,7 +89,7 @@ impl Change<'_> {
             batch.ip_off(target);
         }
         if !self.stray.is_empty() {
-            let index = must_look(netlink, LinkSelector::Altname(&altname))?.index;
+            let index = require(netlink, LinkSelector::Altname(&altname))?.index;
             self.stray.iter().for_each(|address| batch.unaddress(index, *address));
         }
         if !self.off.is_none() {
@@ -116,7 +116,7 @@ impl Batch {
         if off.multicast_snooping {
             bridge = bridge.mcast_snooping(false);
         }
-        self.add(Part::Link, 0, RouteNetlinkMessage::NewLink(bridge.build()));
+        self.add(Request::Link, 0, RouteNetlinkMessage::NewLink(bridge.build()));
     }
 }
 

@@ -7,7 +7,7 @@ pub(super) const NET_ADMIN: u64 = 1 << 12;
 pub(super) const SYS_ADMIN: u64 = 1 << 21;
 
 /// Whether a capability is known to be missing. Where that cannot be read, the kernel tells when it is needed.
-pub(super) fn lacks(capability: u64) -> bool {
+pub(super) fn is_missing(capability: u64) -> bool {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & capability == 0)

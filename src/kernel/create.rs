@@ -5,23 +5,25 @@
 //! index is looked at first; should one still come between, its altname is taken back, and its IPv6 address generation
 //! stays off. A device that is there although its making was refused has the name that was asked for, and goes.
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::links::{Target, already_marked, first_failure, send_all};
 use super::message::Batch;
-use super::seen::look;
+use super::seen::get;
 use super::socket::Netlink;
-use super::{LinkSelector, Trouble};
+use super::{LinkSelector, OpErrorKind};
 use crate::model::LinkName;
 use crate::plan::Kind;
 
 /// Whether nothing has this index yet; not when the very device is already there, from an earlier run.
 pub(super) fn is_free(netlink: &mut Netlink, index: u32, altname: &str, kind: &Kind) -> Result<bool, Failure> {
-    match look(netlink, LinkSelector::Index(index))? {
+    match get(netlink, LinkSelector::Index(index))? {
         None => Ok(true),
         Some(link) if link.kind == *kind && link.altnames.iter().any(|name| name == altname) => Ok(false),
-        Some(link) => {
-            Err(Failure::new(Trouble::Taken, Part::Create, format!("the index {index} is already taken, by {}", link.name)))
-        }
+        Some(link) => Err(Failure::new(
+            OpErrorKind::Taken,
+            Request::Create,
+            format!("the index {index} is already taken, by {}", link.name),
+        )),
     }
 }
 
@@ -36,12 +38,12 @@ pub(super) struct Made<'a> {
 /// Sends what makes and finishes the device with this index, or only finishes it. A half-made device is deleted.
 pub(super) fn send(netlink: &mut Netlink, batch: Batch, made: Made<'_>) -> Result<(), Failure> {
     let Made { index, name, altname } = made;
-    let creates = batch.parts().any(|part| part == Part::Create);
+    let creates = batch.requests().any(|request| request == Request::Create);
     let mut refusals = netlink.send(batch)?;
-    let refused = |part| refusals.iter().any(|refusal| refusal.part == part);
-    if refused(Part::Create) {
-        if !refused(Part::Mark) {
-            let ours = look(netlink, LinkSelector::Index(index))?.is_some_and(|link| link.name == name.as_str());
+    let refused = |request| refusals.iter().any(|refusal| refusal.request == request);
+    if refused(Request::Create) {
+        if !refused(Request::Mark) {
+            let ours = get(netlink, LinkSelector::Index(index))?.is_some_and(|link| link.name == name.as_str());
             take_back(netlink, |batch| match ours {
                 true => batch.delete(Target::Index(index)),
                 false => batch.unmark(index, altname),

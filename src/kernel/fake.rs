@@ -16,16 +16,17 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{
     Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, GuestSettings, Kind, LinkSettings, LinkState, Op, PortVlan,
     Route, Seal, Switch, TapSeen,
 };
-use crate::points;
 
 use super::untyped::MAX_ALIAS;
 use super::{
-    Applied, Found, GuestMacs, Host, Kernel, Lack, LinkSelector, NetnsError, Notice, OpError, TapUse, Trouble, no_descriptors,
+    Applied, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, OpErrorKind, TapUse,
+    no_descriptors,
 };
 
 /// A bridge's port as the kernel makes it.
@@ -38,9 +39,9 @@ pub enum Fault {
     /// It is carried out.
     None,
     /// It is refused and nothing happens.
-    Refuse(Trouble),
+    Refuse(OpErrorKind),
     /// It is carried out, and reported as refused: a lost answer, or a message that stopped half-way.
-    ApplyAndRefuse(Trouble),
+    ApplyAndRefuse(OpErrorKind),
 }
 
 /// A host in memory; clones share it.
@@ -151,7 +152,7 @@ impl Guest {
         let mut taken = Ok(());
         for address in addresses {
             if address.ip.is_multicast() {
-                taken = Err(refused(Trouble::GuestRefused, format!("the guest's address {}/{}", address.ip, address.prefix)));
+                taken = Err(refused(OpErrorKind::GuestRefused, format!("the guest's address {}/{}", address.ip, address.prefix)));
             } else if !self.addresses.contains(address) {
                 self.addresses.push(*address);
             }
@@ -191,17 +192,17 @@ pub struct FakeHost {
 
 /// A tap's descriptor, until it is persistent.
 #[derive(Debug, Default)]
-pub struct FakeHeld {
+pub struct FakeContext {
     tap: Option<(Arc<Mutex<World>>, u32)>,
 }
 
-impl Drop for FakeHeld {
+impl Drop for FakeContext {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl FakeHeld {
+impl FakeContext {
     /// Holds a tap that is not persistent.
     fn take_in_hand(&mut self, world: &Arc<Mutex<World>>, index: u32) {
         let persist = lock(world).links.get(&index).and_then(|link| link.tap).is_some_and(|tap| tap.persist);
@@ -602,7 +603,7 @@ impl World {
 
     fn create(&mut self, index: u32, name: &LinkName, kind: Kind) -> Result<(), OpError> {
         if self.links.contains_key(&index) || self.named(name.as_str()).is_some() {
-            return Err(refused(Trouble::Taken, format!("creating {name}")));
+            return Err(refused(OpErrorKind::Taken, format!("creating {name}")));
         }
         let link = LinkState { v6_autoconf: true, v4_open: true, ..LinkState::bare(index, name.as_str(), kind) };
         self.links.insert(index, link);
@@ -615,7 +616,7 @@ impl World {
             At::Index(index) => self.links.get(&index),
             At::Altname => self.named(&altname),
         };
-        link.cloned().ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))
+        link.cloned().ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))
     }
 
     /// Carries out what Linux sends as one message each, in its order: it goes on behind one that is refused. Only what
@@ -624,7 +625,7 @@ impl World {
         if let Some(Seal { alias, .. }) = &settings.seal
             && (alias.len() > MAX_ALIAS || alias.contains('\0'))
         {
-            return Err(refused(Trouble::Other, format!("sealing with '{alias}'")));
+            return Err(refused(OpErrorKind::Other, format!("sealing with '{alias}'")));
         }
         let index = self.at(port, at)?.index;
         let marked = if settings.mark { self.mark(index, names::port_altname(port)) } else { Ok(()) };
@@ -653,7 +654,7 @@ impl World {
 
     fn mark(&mut self, index: u32, altname: String) -> Result<(), OpError> {
         match self.named(&altname) {
-            Some(other) if other.index != index => Err(refused(Trouble::Taken, format!("marking {altname}"))),
+            Some(other) if other.index != index => Err(refused(OpErrorKind::Taken, format!("marking {altname}"))),
             Some(_) => Ok(()),
             None => {
                 self.change(index, |link| link.altnames.push(altname));
@@ -666,7 +667,7 @@ impl World {
     /// before the other one is looked for (`do_set_master`).
     fn shape(&mut self, index: u32, mac: Option<Mac>, mtu: Option<u32>, master: Option<u32>) -> Result<(), OpError> {
         if let Some(mac) = mac.filter(|mac| mac.0[0] & 1 == 1) {
-            return Err(refused(Trouble::Other, format!("giving a NIC the MAC {mac}")));
+            return Err(refused(OpErrorKind::Other, format!("giving a NIC the MAC {mac}")));
         }
         self.change(index, |link| (link.mac, link.mtu) = (mac.or(link.mac), mtu.unwrap_or(link.mtu)));
         let Some(master) = master.filter(|master| self.links.get(&index).is_some_and(|link| link.master != Some(*master))) else {
@@ -675,8 +676,8 @@ impl World {
         let is_bridge = self.links.get(&master).is_some_and(|bridge| bridge.kind == Kind::Bridge);
         let entered = match self.ports_of(master).len() {
             _ if master == 0 => Ok(None),
-            _ if !is_bridge => Err(Trouble::NoBridge),
-            BRIDGE_PORTS.. => Err(Trouble::BridgeFull),
+            _ if !is_bridge => Err(OpErrorKind::NoBridge),
+            BRIDGE_PORTS.. => Err(OpErrorKind::BridgeFull),
             _ => Ok(Some(master)),
         };
         self.change(index, |link| {
@@ -684,7 +685,7 @@ impl World {
             link.bridge_port = link.master.map(|_| FRESH);
             link.fdb.iter_mut().for_each(Vec::clear);
         });
-        entered.map(drop).map_err(|trouble| refused(trouble, format!("putting the link {index} into the bridge {master}")))
+        entered.map(drop).map_err(|kind| refused(kind, format!("putting the link {index} into the bridge {master}")))
     }
 
     /// What is in no bridge has no flags as a port, and is not sealed by the message that sets them.
@@ -692,7 +693,8 @@ impl World {
         let LinkSettings { learning, unicast_flood, plain, pass_link_local, forward, .. } = *settings;
         if learning.is_some() || unicast_flood.is_some() || plain || pass_link_local || forward {
             let port = self.links.get(&index).and_then(|link| link.bridge_port);
-            let mut port = port.ok_or_else(|| refused(Trouble::Other, format!("setting flags of {index}, which is no port")))?;
+            let mut port =
+                port.ok_or_else(|| refused(OpErrorKind::Other, format!("setting flags of {index}, which is no port")))?;
             port.learning = learning.unwrap_or(port.learning);
             port.unicast_flood = unicast_flood.unwrap_or(port.unicast_flood);
             port.altered &= !plain;
@@ -709,7 +711,7 @@ impl World {
     /// Makes a MAC's entry in the bridge of a link a static and sticky one that leads to it.
     fn enter(&mut self, index: u32, mac: Mac) -> Result<(), OpError> {
         let bridge = self.links.get(&index).and_then(|link| link.master);
-        let bridge = bridge.ok_or_else(|| refused(Trouble::Gone, format!("entering {mac}")))?;
+        let bridge = bridge.ok_or_else(|| refused(OpErrorKind::Gone, format!("entering {mac}")))?;
         self.drop_entry(bridge, index, mac);
         let pvid = self.vlans.get(&index).copied().unwrap_or_else(|| self.default_vlan(bridge)).pvid;
         // One for no VLAN, and one in each VLAN of the port (`br_fdb_add`, net/bridge/br_fdb.c).
@@ -737,7 +739,7 @@ impl World {
 
     fn mark_again(&mut self, altname: String, index: u32, alias: &str) -> Result<(), OpError> {
         let known = |link: &&LinkState| link.alias.as_deref() == Some(alias) || link.is_stripped();
-        self.links.get(&index).filter(known).ok_or_else(|| refused(Trouble::Gone, format!("looking for {alias}")))?;
+        self.links.get(&index).filter(known).ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {alias}")))?;
         self.mark(index, altname)?;
         self.change(index, |link| link.alias = Some(alias.to_owned()));
         Ok(())
@@ -746,7 +748,7 @@ impl World {
     fn netns(&self, path: &Path, pin: NetnsPin) -> Result<u64, OpError> {
         match self.netns.get(path) {
             Some(netns) if pin == netns.pin() => Ok(netns.cookie),
-            _ => Err(refused(Trouble::Namespace, format!("entering {}", path.display()))),
+            _ => Err(refused(OpErrorKind::Namespace, format!("entering {}", path.display()))),
         }
     }
 
@@ -764,7 +766,7 @@ impl World {
                 match self.named(&altname) {
                     None => self.create(*index, name, Kind::Bridge)?,
                     Some(link) if link.index == *index && link.kind == Kind::Bridge => {}
-                    Some(_) => return Err(refused(Trouble::Taken, format!("marking {altname}"))),
+                    Some(_) => return Err(refused(OpErrorKind::Taken, format!("marking {altname}"))),
                 }
                 self.mark(*index, altname)?;
                 self.change(*index, |link| {
@@ -776,13 +778,13 @@ impl World {
             Op::CloseBridge { network } => {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
-                let link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
+                let link = found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))?;
                 self.put(LinkState { host_closed: true, ..link });
             }
             Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias } => {
                 let altname = names::network_altname(*network);
                 let found = self.named(&altname).cloned();
-                let mut link = found.ok_or_else(|| refused(Trouble::Gone, format!("looking for {altname}")))?;
+                let mut link = found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))?;
                 let shaped = self.shape(link.index, *mac, *mtu, None);
                 link = self.links[&link.index].clone();
                 link.v6_autoconf &= !ip_off;
@@ -817,13 +819,13 @@ impl World {
                     self.guests.values().filter(|guest| guest.cookie == cookie).map(|guest| guest.name.as_str()).collect();
                 let guest_name = match guest_name {
                     Some(name) if taken.contains(name.as_str()) => {
-                        return Err(refused(Trouble::GuestNameTaken, format!("creating {name} in {}", netns.display())));
+                        return Err(refused(OpErrorKind::GuestNameTaken, format!("creating {name} in {}", netns.display())));
                     }
                     Some(name) => Some(name.clone()),
                     None => (0..).map(|n| format!("eth{n}")).find(|n| !taken.contains(n.as_str())).and_then(|n| n.parse().ok()),
                 };
                 let Some(guest_name) = guest_name else {
-                    return Err(refused(Trouble::Other, "naming the guest's end".to_owned()));
+                    return Err(refused(OpErrorKind::Other, "naming the guest's end".to_owned()));
                 };
                 self.create(*index, name, Kind::Veth)?;
                 let made = LinkSettings { mark: true, ip_off: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
@@ -847,7 +849,7 @@ impl World {
                 self.netns(netns, *pin)?;
                 let link = self.at(*port, At::Altname)?;
                 let guest = self.guests.get_mut(&link.index);
-                let guest = guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of {}", link.name)))?;
+                let guest = guest.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for the peer of {}", link.name)))?;
                 let (without, taken) = guest.give(settings);
                 guest.up = true;
                 let name = guest.name.clone();
@@ -873,7 +875,7 @@ impl World {
                 self.put(link);
             }
             Op::SetGroup { group: 0, .. } | Op::DeleteGroup { group: 0 } => {
-                return Err(refused(Trouble::Other, "group 0 holds the host's own links".to_owned()));
+                return Err(refused(OpErrorKind::Other, "group 0 holds the host's own links".to_owned()));
             }
             Op::SetGroup { port, group } => {
                 let mut link = self.at(*port, At::Altname)?;
@@ -899,16 +901,16 @@ impl World {
 }
 
 impl Host for FakeHost {
-    type Held = FakeHeld;
+    type ExecContext = FakeContext;
 
-    fn carry_out(&mut self, op: &Op, held: &mut FakeHeld) -> Result<Applied, OpError> {
+    fn carry_out(&mut self, op: &Op, held: &mut FakeContext) -> Result<Applied, OpError> {
         let fault = {
             let mut world = lock(&self.world);
             world.log.push(op.clone());
             world.faults.as_mut().map_or(Fault::None, |faults| faults(op))
         };
-        if let Fault::Refuse(trouble) = fault {
-            return Err(refused(trouble, format!("{} (made to fail)", op.name())));
+        if let Fault::Refuse(kind) = fault {
+            return Err(refused(kind, format!("{} (made to fail)", op.name())));
         }
         let gate = lock(&self.world).gate(op);
         if let Some(gate) = gate {
@@ -921,7 +923,7 @@ impl Host for FakeHost {
         let applied = match op {
             Op::CreateTap { index, .. } if in_hand(index) => Ok(Applied::Done),
             _ if module_of(op).is_some_and(|module| lock(&self.world).missing.contains(module)) => {
-                Err(refused(Trouble::ModuleMissing, op.name().to_owned()))
+                Err(refused(OpErrorKind::ModuleMissing, op.name().to_owned()))
             }
             _ => lock(&self.world).apply(op),
         };
@@ -931,12 +933,12 @@ impl Host for FakeHost {
             _ => {}
         }
         match fault {
-            Fault::ApplyAndRefuse(trouble) => Err(refused(trouble, format!("{} (made to fail)", op.name()))),
+            Fault::ApplyAndRefuse(kind) => Err(refused(kind, format!("{} (made to fail)", op.name()))),
             _ => applied,
         }
     }
 
-    fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError> {
+    fn get_link(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError> {
         let look = || {
             let world = lock(&self.world);
             let link = match who {
@@ -945,16 +947,16 @@ impl Host for FakeHost {
             };
             Ok(link.cloned())
         };
-        points::call(("netlink", "ask"), look, |errno| unread(errno, format!("{who:?}")))
+        failpoints::call(("netlink", "ask"), look, |errno| unread(errno, format!("{who:?}")))
     }
 
-    fn observe(&mut self) -> Result<Vec<LinkState>, OpError> {
+    fn dump_links(&mut self) -> Result<Vec<LinkState>, OpError> {
         let dump = || Ok(lock(&self.world).links.values().cloned().collect());
-        points::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
+        failpoints::call(("netlink", "dump"), dump, |errno| unread(errno, "dump links".to_owned()))
     }
 
-    fn in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError> {
-        Ok(self.observe()?.into_iter().filter(|link| link.group == group).collect())
+    fn links_in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError> {
+        Ok(self.dump_links()?.into_iter().filter(|link| link.group == group).collect())
     }
 
     fn inspect(&mut self, path: &Path) -> Result<Found, NetnsError> {
@@ -964,7 +966,7 @@ impl Host for FakeHost {
             Some(netns) if netns.own => Err(NetnsError::Own(shown())),
             Some(netns) => Ok(Found { pin: netns.pin(), by_process: path.starts_with("/proc") }),
         };
-        points::call(("netns", "enter"), enter, |errno| NetnsError::of(path, errno))
+        failpoints::call(("netns", "enter"), enter, |errno| NetnsError::of(path, errno))
     }
 
     fn lives(&mut self, pin: NetnsPin) -> Result<bool, NetnsError> {
@@ -976,7 +978,7 @@ impl Host for FakeHost {
         world.netns(netns, pin)?;
         let index = world.at(port, At::Altname)?.index;
         let guest = world.guests.get(&index).map(|guest| guest.name.clone());
-        guest.ok_or_else(|| refused(Trouble::Gone, format!("looking for the peer of nicd-{port}")))
+        guest.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for the peer of nicd-{port}")))
     }
 
     /// Descriptors that stand for a tap's queues; the device stays without carrier.
@@ -984,10 +986,10 @@ impl Host for FakeHost {
         let mut world = lock(&self.world);
         let mut link = world.at(port, At::Altname)?;
         if !link.is_of(tap.store) {
-            return Err(refused(Trouble::Gone, format!("opening {}", link.name)));
+            return Err(refused(OpErrorKind::Gone, format!("opening {}", link.name)));
         }
         if link.is_held() {
-            return Err(refused(Trouble::Taken, format!("opening {}", link.name)));
+            return Err(refused(OpErrorKind::Taken, format!("opening {}", link.name)));
         }
         if let Some(seen) = &mut link.tap {
             let Owner { uid, gid } = tap.owner.of_tap();
@@ -997,12 +999,12 @@ impl Host for FakeHost {
         drop(world);
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let opened: std::io::Result<Vec<OwnedFd>> = (0..tap.queues).map(|_| null()).collect();
-        opened.map_err(|_| refused(Trouble::Other, format!("opening {}", link.name)))
+        opened.map_err(|_| refused(OpErrorKind::Other, format!("opening {}", link.name)))
     }
 
-    fn lacks(&mut self) -> Vec<Lack> {
+    fn missing_requirements(&mut self) -> Vec<MissingRequirement> {
         let missing = lock(&self.world).missing.clone();
-        missing.into_iter().map(|module| Lack::Module { module, said: "it was taken away".to_owned() }).collect()
+        missing.into_iter().map(|module| MissingRequirement::Module { module, said: "it was taken away".to_owned() }).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
@@ -1022,10 +1024,10 @@ fn module_of(op: &Op) -> Option<&'static str> {
 
 /// A look that failed.
 fn unread(errno: Errno, doing: String) -> OpError {
-    let trouble = if no_descriptors(errno) { Trouble::NoDescriptors } else { Trouble::Other };
-    OpError { trouble, doing, said: errno.desc().to_owned() }
+    let kind = if no_descriptors(errno) { OpErrorKind::NoDescriptors } else { OpErrorKind::Other };
+    OpError { kind, doing, said: errno.desc().to_owned() }
 }
 
-fn refused(trouble: Trouble, doing: String) -> OpError {
-    OpError { trouble, doing, said: format!("{trouble:?}") }
+fn refused(kind: OpErrorKind, doing: String) -> OpError {
+    OpError { kind, doing, said: format!("{kind:?}") }
 }

@@ -8,7 +8,7 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, Neighb
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::GuestMacs;
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::message::{Batch, Read, attributes};
 use super::socket::Netlink;
 use crate::model::{Mac, PortId};
@@ -98,7 +98,7 @@ impl Batch {
         message.header.flags = NeighbourFlags::Controller;
         message.attributes.push(NeighbourAttribute::Controller(bridge));
         message.attributes.extend((vlan != 0).then_some(NeighbourAttribute::Vlan(vlan)));
-        self.add(Part::Fdb(mac), 0, RouteNetlinkMessage::GetNeighbour(message));
+        self.add(Request::Fdb(mac), 0, RouteNetlinkMessage::GetNeighbour(message));
     }
 
     /// Enters a guest's MAC into the FDB of the bridge that the link with this index is a port of, in each VLAN of the port.
@@ -110,7 +110,7 @@ impl Batch {
         message.header.ifindex = index;
         message.header.state = NeighbourState::Noarp;
         message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
-        self.add(Part::Fdb(mac), NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewNeighbour(message));
+        self.add(Request::Fdb(mac), NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewNeighbour(message));
     }
 }
 

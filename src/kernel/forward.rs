@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP};
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::message::{self, Batch, Message, attributes, check, find, text, text_nla, value};
 use super::nft::{self, NFGENMSG, Nft, be32_at, behind};
 use super::socket::Netlink;
@@ -218,7 +218,7 @@ fn dump<T>(
     let of = of.map(|((_, table), chain)| [text_nla(NFTA_RULE_TABLE, table), text_nla(NFTA_RULE_CHAIN, chain)]);
     let ask = || {
         let mut batch = Batch::default();
-        batch.add(Part::Look, NLM_F_DUMP, nft::message(kind, number, of.iter().flatten().cloned().collect()));
+        batch.add(Request::Look, NLM_F_DUMP, nft::message(kind, number, of.iter().flatten().cloned().collect()));
         batch
     };
     socket.dump(ask, read)

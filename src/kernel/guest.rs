@@ -11,14 +11,14 @@ use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::addresses;
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::links::{Target, first_failure, shape};
 use super::message::{Batch, Read, attributes};
-use super::netns::Inside;
+use super::netns::NetnsHandle;
 use super::routes::{self, RTMSG, decoded, ip_of};
-use super::seen::{ends, link, must_look};
+use super::seen::{ends, link, require};
 use super::socket::Netlink;
-use super::{LinkSelector, Trouble};
+use super::{LinkSelector, OpErrorKind};
 use crate::model::{LinkName, PortId, names};
 use crate::plan::{Address, GuestSettings, LinkState, Route, Switch};
 
@@ -33,7 +33,7 @@ use crate::plan::{Address, GuestSettings, LinkState, Route, Switch};
 ///
 /// A route that the guest's kernel refuses costs that route alone; gives back which, with the kernel's words.
 pub(super) fn configure(
-    inside: &mut Inside,
+    inside: &mut NetnsHandle,
     index: u32,
     settings: &GuestSettings,
     stale: Stale,
@@ -42,7 +42,7 @@ pub(super) fn configure(
     let mut batch = Batch::default();
     batch.v6_off(target);
     if settings.mtu.is_some() {
-        batch.set(Part::Link, target, |link| shape(link, None, settings.mtu, None));
+        batch.set(Request::Link, target, |link| shape(link, None, settings.mtu, None));
     }
     let add = |batch: &mut Batch, v6| {
         let of_family = settings.addresses.iter().filter(|address| address.ip.is_ipv6() == v6);
@@ -64,14 +64,15 @@ pub(super) fn configure(
         add_route(&mut batch, index, route);
     }
     let (mut refusals, named) = inside.netlink.send_and_read(batch, |body| link(body).map(Some))?;
-    refusals.retain(|refusal| match refusal.part {
+    refusals.retain(|refusal| match refusal.request {
         // What is already there, exactly so.
-        Part::Address(_) | Part::Route(_) => refusal.errno != Errno::EEXIST,
+        Request::Address(_) | Request::Route(_) => refusal.errno != Errno::EEXIST,
         _ => true,
     });
-    let (routes, others): (Vec<_>, Vec<_>) = refusals.into_iter().partition(|refusal| matches!(refusal.part, Part::Route(_)));
+    let (routes, others): (Vec<_>, Vec<_>) =
+        refusals.into_iter().partition(|refusal| matches!(refusal.request, Request::Route(_)));
     first_failure(others)?;
-    let refused = routes.into_iter().map(Failure::from).map(|failure| format!("{}: {}", failure.part, failure.said)).collect();
+    let refused = routes.into_iter().map(Failure::from).map(|failure| format!("{}: {}", failure.request, failure.said)).collect();
     let name = named.map_or_else(|| name(inside, index), |link| name_of(&link))?;
     Ok((name, refused))
 }
@@ -83,12 +84,12 @@ fn alone(addresses: &[Address]) -> Vec<Address> {
 }
 
 /// The name of the NIC with this index.
-pub(super) fn name(inside: &mut Inside, index: u32) -> Result<LinkName, Failure> {
-    name_of(&must_look(&mut inside.netlink, LinkSelector::Index(index))?)
+pub(super) fn name(inside: &mut NetnsHandle, index: u32) -> Result<LinkName, Failure> {
+    name_of(&require(&mut inside.netlink, LinkSelector::Index(index))?)
 }
 
 fn name_of(link: &LinkState) -> Result<LinkName, Failure> {
-    link.name.parse().map_err(|error| Failure::new(Trouble::Other, Part::Look, format!("{error}")))
+    link.name.parse().map_err(|error| Failure::new(OpErrorKind::Other, Request::Look, format!("{error}")))
 }
 
 /// What a NIC has of an earlier configuration and is to have no longer.
@@ -100,7 +101,7 @@ pub(super) struct Stale {
 
 /// What `settings` no longer list of what nicd gave the NIC before: addresses in the network's ranges, and static
 /// routes with this NIC's metric. What the guest itself added elsewhere is its own.
-pub(super) fn stale(inside: &mut Inside, index: u32, settings: &GuestSettings) -> Result<Stale, Failure> {
+pub(super) fn stale(inside: &mut NetnsHandle, index: u32, settings: &GuestSettings) -> Result<Stale, Failure> {
     let there = addresses::of_link(&mut inside.netlink, index)?;
     let ours = |address: &Address| settings.ranges.iter().any(|range| range.contains(address.ip));
     let addresses = there.into_iter().filter(|address| ours(address) && !settings.addresses.contains(address)).collect();
@@ -137,12 +138,12 @@ fn route_of(body: &[u8], index: u32) -> Read<Route> {
 }
 
 /// The index of the other end of a port's device, which must still be in the namespace.
-pub(super) fn find(netlink: &mut Netlink, inside: &mut Inside, port: PortId) -> Result<u32, Failure> {
-    let gone = |said| Failure::new(Trouble::Gone, Part::Namespace, said);
+pub(super) fn find(netlink: &mut Netlink, inside: &mut NetnsHandle, port: PortId) -> Result<u32, Failure> {
+    let gone = |said| Failure::new(OpErrorKind::Gone, Request::Namespace, said);
     let altname = names::port_altname(port);
     let Some((host, index)) = ends(netlink, LinkSelector::Altname(&altname))? else {
         // Says so if it is the host's end that is gone.
-        must_look(netlink, LinkSelector::Altname(&altname))?;
+        require(netlink, LinkSelector::Altname(&altname))?;
         return Err(gone("the device has no other end"));
     };
     match ends(&mut inside.netlink, LinkSelector::Index(index))? {
@@ -174,12 +175,12 @@ fn add_address(batch: &mut Batch, index: u32, address: Address) {
     if address.ip.is_ipv6() {
         message.header.flags = AddressHeaderFlags::Nodad;
     }
-    batch.add(Part::Address(address), NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewAddress(message));
+    batch.add(Request::Address(address), NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewAddress(message));
 }
 
 /// Takes an address off that stands by itself, and not the same address as part of its subnet.
 fn delete_alone(batch: &mut Batch, index: u32, address: Address) {
-    batch.add(Part::Stale, 0, RouteNetlinkMessage::DelAddress(address_message(index, address)));
+    batch.add(Request::Stale, 0, RouteNetlinkMessage::DelAddress(address_message(index, address)));
 }
 
 /// A message about a static unicast route by the NIC with this index, in the main table.
@@ -199,7 +200,7 @@ fn delete_route(batch: &mut Batch, index: u32, route: Route) {
     // Any next hop and any scope, so that on-link routes are meant as well.
     let any = Route { via: IpAddr::from([0u8; 4]), ..route };
     let message = route_message(index, any).scope(RouteScope::NoWhere).build();
-    batch.add(Part::Stale, 0, RouteNetlinkMessage::DelRoute(message));
+    batch.add(Request::Stale, 0, RouteNetlinkMessage::DelRoute(message));
 }
 
 /// Adds a route. Appended, so that EEXIST means this very route, and another one of the same metric stays the guest's first choice
@@ -210,7 +211,7 @@ fn add_route(batch: &mut Batch, index: u32, route: Route) {
         (false, true) => route_message(index, route).onlink(),
         (false, false) => route_message(index, route),
     };
-    batch.add(Part::Route(route), NLM_F_CREATE | NLM_F_APPEND, RouteNetlinkMessage::NewRoute(message.build()));
+    batch.add(Request::Route(route), NLM_F_CREATE | NLM_F_APPEND, RouteNetlinkMessage::NewRoute(message.build()));
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The kernel room's front door: what the manager asks of workers and reaper, whichever host they work on.
+//! The kernel room's front access: what the manager asks of workers and reaper, whichever host they work on.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::inbox::{Inbox, Refused};
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::{BroadRoute, LinkState, Plan};
+use crate::queue::{Queue, QueueError};
 
 use super::netns;
 use super::reaper::{self, PendingDelete, Reaped, ToReap};
 use super::worker::{Done, Durable, Failed, Outcome, Worker};
-use super::{Found, GuestMacs, Host, Kernel, Lack, LinkSelector, NetnsError, Notice, OpError, TapUse};
+use super::{Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, TapUse};
 
 /// An answer that comes when the thread behind it has it; an error when that thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -27,62 +27,62 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Too much waits, or the threads have ended.
-    fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused>;
+    fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, QueueError>;
 
     /// Carries out a plan while its intent is being made durable: the steps that end with the process beside that, the others
     /// behind it. The answer comes after `durable` has ended.
     ///
     /// # Errors
     /// As for `run`.
-    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, Refused>;
+    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError>;
 
     /// Deletes a port's device, together with others that wait; one that a process holds open only when that is asked for.
     ///
     /// # Errors
     /// As for `run`.
-    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, Refused>;
+    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, QueueError>;
 
     /// The namespace a path names.
     ///
     /// # Errors
     /// As for `run`.
-    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, Refused>;
+    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, QueueError>;
 
     /// Whether a namespace still lives.
     ///
     /// # Errors
     /// As for `run`.
-    fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, Refused>;
+    fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, QueueError>;
 
     /// Looks whether a path answers at all, beside every queue, so that one that hangs holds up nobody; what it names is not
     /// looked at. None while an earlier look at it has no answer.
     fn path_answers(&self, path: &Path) -> Option<Answer<()>> {
-        netns::look_beside(path)
+        netns::probe_path(path)
     }
 
     /// The name a port's NIC has in its guest's namespace.
     ///
     /// # Errors
     /// As for `run`.
-    fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused>;
+    fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, QueueError>;
 
     /// Opens a port's tap.
     ///
     /// # Errors
     /// As for `run`.
-    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused>;
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, QueueError>;
 
     /// The link that has this name now, as the watch would tell of it; none when no link has it.
     ///
     /// # Errors
     /// As for `run`.
-    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused>;
+    fn get_link(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, QueueError>;
 
     /// A complete dump.
     ///
     /// # Errors
     /// As for `run`.
-    fn observe(&self) -> Result<Answer<Result<Vec<LinkState>, OpError>>, Refused>;
+    fn dump_links(&self) -> Result<Answer<Result<Vec<LinkState>, OpError>>, QueueError>;
 
     /// The MACs for which looks ask FDBs.
     fn guests(&self) -> GuestMacs;
@@ -91,13 +91,13 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `run`.
-    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused>;
+    fn missing_requirements(&self) -> Result<Answer<Vec<MissingRequirement>>, QueueError>;
 
     /// The links default routes of the host leave by.
     ///
     /// # Errors
     /// As for `run`.
-    fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, Refused>;
+    fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError>;
 
     /// How many messages wait for each thread, by the thread's word.
     fn waiting(&self) -> [(&'static str, usize); 4];
@@ -113,7 +113,7 @@ pub struct KernelService<H: Host> {
     guests: Worker<H>,
     /// For dumps of the whole host: nobody's change waits for one.
     looks: Worker<H>,
-    reaper: Inbox<ToReap<H>>,
+    reaper: Queue<ToReap<H>>,
     /// How many plans were begun beside their commit.
     begun: Arc<AtomicU64>,
     macs: GuestMacs,
@@ -137,10 +137,10 @@ pub type Threads = Vec<JoinHandle<()>>;
 /// # Errors
 /// The kernel gives no sockets, or no threads can be had.
 pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Threads), OpError> {
-    let reaper = reaper::inbox();
+    let reaper = reaper::queue();
     let begun = Arc::new(AtomicU64::new(0));
     let no_thread = |error: std::io::Error| OpError {
-        trouble: super::Trouble::Other,
+        kind: super::OpErrorKind::Other,
         doing: "starting a thread".to_owned(),
         said: error.to_string(),
     };
@@ -164,7 +164,7 @@ pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Th
 }
 
 impl<H: Host> KernelService<H> {
-    fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, Refused> {
+    fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, QueueError> {
         self.worker.ask(ask)
     }
 
@@ -175,57 +175,57 @@ impl<H: Host> KernelService<H> {
 }
 
 impl<H: Host> KernelHandle for KernelService<H> {
-    fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused> {
+    fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, QueueError> {
         self.worker(plan.enters_a_guest()).run(plan)
     }
 
-    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, Refused> {
+    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError> {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.worker(plan.enters_a_guest()).run_beside(plan, durable)
     }
 
-    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, Refused> {
+    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, QueueError> {
         let (answer, answered) = oneshot::channel();
         self.reaper.push(ToReap::Device { device, answer })?;
         Ok(answered)
     }
 
-    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, Refused> {
+    fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, QueueError> {
         self.guests.ask(move |host| host.inspect(&path))
     }
 
-    fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, Refused> {
+    fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, QueueError> {
         self.guests.ask(move |host| host.lives(pin))
     }
 
-    fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, Refused> {
+    fn guest_device(&self, port: PortId, netns: PathBuf, pin: NetnsPin) -> Result<Answer<Result<LinkName, OpError>>, QueueError> {
         self.guests.ask(move |host| host.guest_device(port, &netns, pin))
     }
 
-    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, Refused> {
+    fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, QueueError> {
         self.ask(move |host| host.open_tap(port, tap))
     }
 
-    fn look(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, Refused> {
+    fn get_link(&self, name: LinkName) -> Result<Answer<Result<Option<Notice>, OpError>>, QueueError> {
         self.ask(move |host| {
             let at = Instant::now();
-            Ok(host.look(LinkSelector::Name(name.as_str()))?.map(|link| Notice::Seen { link: link.into(), at }))
+            Ok(host.get_link(LinkSelector::Name(name.as_str()))?.map(|link| Notice::Seen { link: link.into(), at }))
         })
     }
 
-    fn observe(&self) -> Result<Answer<Result<Vec<LinkState>, OpError>>, Refused> {
-        self.looks.ask(Host::observe)
+    fn dump_links(&self) -> Result<Answer<Result<Vec<LinkState>, OpError>>, QueueError> {
+        self.looks.ask(Host::dump_links)
     }
 
     fn guests(&self) -> GuestMacs {
         self.macs.clone()
     }
 
-    fn lacks(&self) -> Result<Answer<Vec<Lack>>, Refused> {
-        self.ask(Host::lacks)
+    fn missing_requirements(&self) -> Result<Answer<Vec<MissingRequirement>>, QueueError> {
+        self.ask(Host::missing_requirements)
     }
 
-    fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, Refused> {
+    fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError> {
         self.ask(Host::broad_routes)
     }
 

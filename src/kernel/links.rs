@@ -9,12 +9,12 @@ use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, BridgePortState, In6
 use nix::errno::Errno;
 use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
-use super::answer::{Failure, Part, Refusal};
+use super::answer::{Failure, Request, RequestError};
 use super::message::Batch;
-use super::seen::{PASS_LINK_LOCAL, PLAIN, look, must_look};
+use super::seen::{PASS_LINK_LOCAL, PLAIN, get, require};
 use super::socket::Netlink;
 use super::untyped::{self, MAX_ALIAS, by_name, no_v4};
-use super::{LinkSelector, Trouble};
+use super::{LinkSelector, OpErrorKind};
 use uuid::Uuid;
 
 use crate::model::{Mac, PortId, names};
@@ -49,35 +49,35 @@ impl Target<'_> {
 
 impl Batch {
     /// A change of a link.
-    pub(super) fn set(&mut self, part: Part, target: Target<'_>, fill: impl FnOnce(LinkBuilder) -> LinkBuilder) {
-        self.add(part, 0, RouteNetlinkMessage::SetLink(fill(target.message()).build()));
+    pub(super) fn set(&mut self, request: Request, target: Target<'_>, fill: impl FnOnce(LinkBuilder) -> LinkBuilder) {
+        self.add(request, 0, RouteNetlinkMessage::SetLink(fill(target.message()).build()));
     }
 
     /// Sets a link up or down.
     pub(super) fn switch(&mut self, target: Target<'_>, switch: Switch) {
-        self.set(Part::Switch, target, |link| switched(link, switch));
+        self.set(Request::Switch, target, |link| switched(link, switch));
     }
 
     /// Gives a link that is being made its altname. One it already has is EEXIST.
     pub(super) fn mark(&mut self, index: u32, altname: &str) {
         let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND;
-        self.add(Part::Mark, flags, RouteNetlinkMessage::NewLinkProp(property(index, altname).build()));
+        self.add(Request::Mark, flags, RouteNetlinkMessage::NewLinkProp(property(index, altname).build()));
     }
 
     /// Takes an altname from the link with this index.
     pub(super) fn unmark(&mut self, index: u32, altname: &str) {
-        self.add(Part::Mark, 0, RouteNetlinkMessage::DelLinkProp(property(index, altname).build()));
+        self.add(Request::Mark, 0, RouteNetlinkMessage::DelLinkProp(property(index, altname).build()));
     }
 
     /// Switches IPv6 address generation off. A message of its own before the link is up, as the kernel applies it after
     /// the flags of the same message (`do_setlink`, net/core/rtnetlink.c).
     pub(super) fn v6_off(&mut self, target: Target<'_>) {
-        self.set(Part::V6Off, target, |link| host_ip(link, vec![no_address_generation()]));
+        self.set(Request::V6Off, target, |link| host_ip(link, vec![no_address_generation()]));
     }
 
     /// The same, and keeps the host's IPv4 from the link.
     pub(super) fn ip_off(&mut self, target: Target<'_>) {
-        self.set(Part::Link, target, |link| host_ip(link, vec![no_v4()]));
+        self.set(Request::Link, target, |link| host_ip(link, vec![no_v4()]));
         self.v6_off(target);
     }
 
@@ -87,7 +87,7 @@ impl Batch {
         let shaped = mac.is_some() || mtu.is_some() || master.is_some();
         let within = *off && shaped && send_as == IpOff::Within;
         if shaped {
-            self.set(Part::Link, target, |link| {
+            self.set(Request::Link, target, |link| {
                 let link = shape(link, *mac, *mtu, *master);
                 if within { host_ip(link, vec![no_v4(), no_address_generation()]) } else { link }
             });
@@ -106,13 +106,13 @@ impl Batch {
         if flags || settings.pass_link_local || settings.forward {
             self.port_flags(target, settings);
         } else if let Some(seal) = &settings.seal {
-            self.set(Part::Switch, target, |link| sealed(link, seal));
+            self.set(Request::Switch, target, |link| sealed(link, seal));
         }
     }
 
     /// Deletes a link.
     pub(super) fn delete(&mut self, target: Target<'_>) {
-        self.add(Part::Delete, 0, RouteNetlinkMessage::DelLink(target.message().build()));
+        self.add(Request::Delete, 0, RouteNetlinkMessage::DelLink(target.message().build()));
     }
 
     /// Sets flags of a bridge's port, then seals it. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads
@@ -138,7 +138,7 @@ impl Batch {
         if settings.plain {
             port = PLAIN.iter().cloned().fold(port, LinkMessageBuilder::<LinkBridgePort>::append_info_data);
         }
-        self.add(Part::PortFlags, 0, RouteNetlinkMessage::NewLink(port.build()));
+        self.add(Request::PortFlags, 0, RouteNetlinkMessage::NewLink(port.build()));
     }
 }
 
@@ -210,10 +210,12 @@ fn no_v6(errno: Errno) -> bool {
 }
 
 /// Without IPv6 on a link there is no address generation to switch off: the kernel has none, or not below MTU 1280.
-pub(super) fn first_failure(refusals: Vec<Refusal>) -> Result<(), Failure> {
-    let no_v6 = |refusal: &Refusal| refusal.part == Part::V6Off && no_v6(refusal.errno);
+pub(super) fn first_failure(refusals: Vec<RequestError>) -> Result<(), Failure> {
+    let no_v6 = |refusal: &RequestError| refusal.request == Request::V6Off && no_v6(refusal.errno);
     // What went with something else, or by another's hand.
-    let went = |refusal: &Refusal| refusal.part == Part::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL);
+    let went = |refusal: &RequestError| {
+        refusal.request == Request::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL)
+    };
     match refusals.into_iter().find(|refusal| !no_v6(refusal) && !went(refusal)) {
         None => Ok(()),
         Some(refusal) => Err(refusal.into()),
@@ -244,7 +246,7 @@ fn make(netlink: &mut Netlink, index: u32, altname: &str, settings: &LinkSetting
         netlink.send(batch)
     };
     let mut refusals = send(IpOff::Within)?;
-    if settings.ip_off && refusals.iter().any(|refusal| refusal.part == Part::Link && no_v6(refusal.errno)) {
+    if settings.ip_off && refusals.iter().any(|refusal| refusal.request == Request::Link && no_v6(refusal.errno)) {
         refusals = send(IpOff::Apart)?;
     }
     already_marked(netlink, &mut refusals, index, altname)?;
@@ -258,7 +260,7 @@ fn change_all(netlink: &mut Netlink, altname: &str, settings: &LinkSettings) -> 
     // The FDB and addresses know links by index alone. The look also settles a link that is to be set up.
     let index = match settings.fdb.is_empty() && settings.stray.is_empty() {
         true => 0,
-        false => must_look(netlink, LinkSelector::Altname(altname))?.index,
+        false => require(netlink, LinkSelector::Altname(altname))?.index,
     };
     let mut batch = Batch::default();
     batch.host_side(target, index, settings, IpOff::Apart);
@@ -272,12 +274,12 @@ fn change_all(netlink: &mut Netlink, altname: &str, settings: &LinkSettings) -> 
 /// Drops the refusal of an altname that the link with this index already has.
 pub(super) fn already_marked(
     netlink: &mut Netlink,
-    refusals: &mut Vec<Refusal>,
+    refusals: &mut Vec<RequestError>,
     index: u32,
     altname: &str,
 ) -> Result<(), Failure> {
-    let taken = |refusal: &Refusal| refusal.part == Part::Mark && refusal.errno == Errno::EEXIST;
-    if refusals.iter().any(taken) && look(netlink, LinkSelector::Altname(altname))?.is_some_and(|link| link.index == index) {
+    let taken = |refusal: &RequestError| refusal.request == Request::Mark && refusal.errno == Errno::EEXIST;
+    if refusals.iter().any(taken) && get(netlink, LinkSelector::Altname(altname))?.is_some_and(|link| link.index == index) {
         refusals.retain(|refusal| !taken(refusal));
     }
     Ok(())
@@ -285,11 +287,11 @@ pub(super) fn already_marked(
 
 /// The kernel says EINVAL or EOPNOTSUPP of a master that is not there or takes no ports (`do_set_master`).
 fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Failure {
-    let about_master = failure.part == Part::Link && failure.trouble == Trouble::Other;
+    let about_master = failure.request == Request::Link && failure.kind == OpErrorKind::Other;
     let Some(master) = master.filter(|master| *master != 0 && about_master) else { return failure };
-    match look(netlink, LinkSelector::Index(master)) {
+    match get(netlink, LinkSelector::Index(master)) {
         Ok(Some(link)) if link.kind == Kind::Bridge => failure,
-        Ok(_) => failure.meaning(Trouble::NoBridge),
+        Ok(_) => failure.meaning(OpErrorKind::NoBridge),
         Err(another) => another,
     }
 }
@@ -298,7 +300,7 @@ fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Fa
 fn sealable(Seal { alias, .. }: &Seal) -> Result<(), Failure> {
     if alias.len() > MAX_ALIAS || alias.contains('\0') {
         let said = format!("an alias has at most {MAX_ALIAS} octets, none of them NUL");
-        return Err(Failure::new(Trouble::Other, Part::Switch, said));
+        return Err(Failure::new(OpErrorKind::Other, Request::Switch, said));
     }
     Ok(())
 }
@@ -311,8 +313,9 @@ pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias
     let untagged = |link: &LinkState| link.alias.as_deref().and_then(names::tagged).is_none();
     let known = |link: &LinkState| link.index == index && (sealed(link) || link.is_stripped());
     let marked = |link: &LinkState| link.index == index && (sealed(link) || untagged(link));
-    let another = || Failure::new(Trouble::Gone, Part::Mark, format!("the link with index {index} is not the one of '{alias}'"));
-    if !known(&must_look(netlink, LinkSelector::Index(index))?) {
+    let another =
+        || Failure::new(OpErrorKind::Gone, Request::Mark, format!("the link with index {index} is not the one of '{alias}'"));
+    if !known(&require(netlink, LinkSelector::Index(index))?) {
         return Err(another());
     }
     let mut batch = Batch::default();
@@ -321,9 +324,9 @@ pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias
     already_marked(netlink, &mut refusals, index, altname)?;
     first_failure(refusals)?;
     let mut batch = Batch::default();
-    match look(netlink, LinkSelector::Altname(altname))?.filter(marked) {
+    match get(netlink, LinkSelector::Altname(altname))?.filter(marked) {
         Some(link) if sealed(&link) => return Ok(()),
-        Some(_) => batch.set(Part::Mark, Target::Altname(altname), |link| untyped::alias(link, alias)),
+        Some(_) => batch.set(Request::Mark, Target::Altname(altname), |link| untyped::alias(link, alias)),
         None => {
             batch.unmark(index, altname);
             return send_all(netlink, batch).and(Err(another()));
@@ -339,13 +342,13 @@ pub(super) fn switch(netlink: &mut Netlink, port: PortId, switch: Switch) -> Res
 
 /// [`Op::Unbind`](crate::plan::Op::Unbind).
 pub(super) fn unbind(netlink: &mut Netlink, port: PortId) -> Result<(), Failure> {
-    change(netlink, port, |batch, target| batch.set(Part::Unbind, target, LinkBuilder::nocontroller))
+    change(netlink, port, |batch, target| batch.set(Request::Unbind, target, LinkBuilder::nocontroller))
 }
 
 /// [`Op::SetGroup`](crate::plan::Op::SetGroup).
 pub(super) fn set_group(netlink: &mut Netlink, port: PortId, group: u32) -> Result<(), Failure> {
     not_everything(group)?;
-    change(netlink, port, |batch, target| batch.set(Part::Group, target, |link| link.link_group(group)))
+    change(netlink, port, |batch, target| batch.set(Request::Group, target, |link| link.link_group(group)))
 }
 
 /// [`Op::DeleteGroup`](crate::plan::Op::DeleteGroup): an empty group is ENODEV; one with a link that cannot be deleted
@@ -353,14 +356,14 @@ pub(super) fn set_group(netlink: &mut Netlink, port: PortId, group: u32) -> Resu
 pub(super) fn delete_group(netlink: &mut Netlink, group: u32) -> Result<(), Failure> {
     not_everything(group)?;
     let mut batch = Batch::default();
-    batch.add(Part::Delete, 0, RouteNetlinkMessage::DelLink(LinkBuilder::default().link_group(group).build()));
+    batch.add(Request::Delete, 0, RouteNetlinkMessage::DelLink(LinkBuilder::default().link_group(group).build()));
     gone(send_all(netlink, batch))
 }
 
 /// [`Op::DeleteLink`](crate::plan::Op::DeleteLink), and a bridge's end. A link that has the altname, and that the nicd with this
 /// store did not make, is left: for it there is nothing to delete.
 pub(super) fn delete(netlink: &mut Netlink, altname: &str, store: Uuid) -> Result<(), Failure> {
-    match look(netlink, LinkSelector::Altname(altname))? {
+    match get(netlink, LinkSelector::Altname(altname))? {
         None => return Ok(()),
         Some(link) if !link.is_of(store) => {
             tracing::warn!(link = link.name, altname, %store, "a link that the nicd with this store did not make is not deleted");
@@ -384,7 +387,7 @@ fn change(netlink: &mut Netlink, port: PortId, fill: impl FnOnce(&mut Batch, Tar
 /// What is not there need not be deleted.
 fn gone(result: Result<(), Failure>) -> Result<(), Failure> {
     match result {
-        Err(Failure { trouble: Trouble::Gone, .. }) => Ok(()),
+        Err(Failure { kind: OpErrorKind::Gone, .. }) => Ok(()),
         other => other,
     }
 }
@@ -392,7 +395,7 @@ fn gone(result: Result<(), Failure>) -> Result<(), Failure> {
 /// Group 0 is where every link is that nobody moved.
 fn not_everything(group: u32) -> Result<(), Failure> {
     match group {
-        0 => Err(Failure::new(Trouble::Other, Part::Group, "group 0 holds the host's own links")),
+        0 => Err(Failure::new(OpErrorKind::Other, Request::Group, "group 0 holds the host's own links")),
         _ => Ok(()),
     }
 }

@@ -7,20 +7,20 @@ use std::path::Path;
 use nix::errno::Errno;
 use tokio::sync::mpsc::Sender;
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::bridge::{self, Bridge, Change};
-use super::entries::Entries;
+use super::fdb_watch::FdbWatch;
 use super::modules::{Asked, Known};
-use super::netns::{Home, Inside};
+use super::netns::{HostNetns, NetnsHandle};
 use super::nft::Nft;
-use super::seen::Around;
+use super::seen::ReadContext;
 use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Found, GuestMacs, Host, Kernel, Lack, LinkSelector, NetnsError, Notice, OpError, TapUse, Trouble, capabilities,
-    defaults, guest, links, no_descriptors, seen,
+    Applied, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, OpErrorKind, TapUse,
+    capabilities, defaults, guest, links, no_descriptors, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::{BroadRoute, Kind, LinkState, Op};
@@ -29,7 +29,7 @@ use crate::threads;
 /// The kernel of the host, in the network namespace of the thread that calls.
 #[derive(Debug, Clone, Default)]
 pub struct Linux {
-    around: Around,
+    around: ReadContext,
     known: Known,
 }
 
@@ -38,8 +38,8 @@ pub struct Linux {
 pub struct LinuxHost {
     netlink: Netlink,
     nft: Nft,
-    home: Home,
-    around: Around,
+    home: HostNetns,
+    around: ReadContext,
     known: Known,
     asked: Asked,
 }
@@ -47,9 +47,9 @@ pub struct LinuxHost {
 /// What one execution holds: taps not yet persistent, the guests' namespaces it has entered, or why not (it tries once), and
 /// the ports whose veth it made: their NICs have nothing of an earlier configuration.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct ExecContext {
     taps: HashMap<PortId, Tap>,
-    inside: HashMap<NetnsPin, Result<Inside, Failure>>,
+    inside: HashMap<NetnsPin, Result<NetnsHandle, Failure>>,
     made: HashSet<PortId>,
 }
 
@@ -62,12 +62,12 @@ impl Kernel for Linux {
 
     fn open(&self) -> Result<LinuxHost, OpError> {
         let open = || {
-            if capabilities::lacks(capabilities::NET_ADMIN) {
+            if capabilities::is_missing(capabilities::NET_ADMIN) {
                 let said = "CAP_NET_ADMIN is missing; start nicd by its service (systemctl start nicd), or as root";
-                return Err(Failure::new(Trouble::Permission, Part::Open, said));
+                return Err(Failure::new(OpErrorKind::Permission, Request::Open, said));
             }
             let netlink = Netlink::open()?;
-            let home = Home::of(&netlink)?;
+            let home = HostNetns::of(&netlink)?;
             let (around, known, asked) = (self.around.clone(), self.known.clone(), Asked::default());
             Ok(LinuxHost { netlink, nft: Nft::default(), home, around, known, asked })
         };
@@ -77,45 +77,45 @@ impl Kernel for Linux {
     fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
         let start = || {
             let watch = Watch::subscribe(sink.clone(), self.around.clone())?;
-            let entries = Entries::subscribe(sink, self.around.clone())?;
+            let entries = FdbWatch::subscribe(sink, self.around.clone())?;
             let threads =
                 threads::start("nicd-watch", move || watch.run()).and_then(|_| threads::start("nicd-fdb", move || entries.run()));
-            threads.map(drop).map_err(|error| Failure::new(Trouble::Other, Part::Open, error.to_string()))
+            threads.map(drop).map_err(|error| Failure::new(OpErrorKind::Other, Request::Open, error.to_string()))
         };
         start().map_err(|failure: Failure| failure.during("watch the kernel"))
     }
 }
 
 impl Host for LinuxHost {
-    type Held = Held;
+    type ExecContext = ExecContext;
 
-    fn carry_out(&mut self, op: &Op, held: &mut Held) -> Result<Applied, OpError> {
-        self.fresh().and_then(|()| self.execute(op, held)).map_err(|failure| {
-            if failure.trouble == Trouble::ModuleMissing {
+    fn carry_out(&mut self, op: &Op, context: &mut ExecContext) -> Result<Applied, OpError> {
+        self.fresh().and_then(|()| self.execute(op, context)).map_err(|failure| {
+            if failure.kind == OpErrorKind::ModuleMissing {
                 self.known.forget();
             }
             failure.during(&doing(op))
         })
     }
 
-    fn prepare(&mut self, op: &Op, held: &mut Held) {
+    fn prepare(&mut self, op: &Op, context: &mut ExecContext) {
         if let Op::CreateVeth { netns, pin, .. } | Op::ConfigureGuest { netns, pin, .. } = op {
-            let _ = held.inside(self.home, netns, *pin);
+            let _ = context.inside(self.home, netns, *pin);
         }
     }
 
-    fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError> {
+    fn get_link(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError> {
         self.fresh()
-            .and_then(|()| seen::look_whole(&mut self.netlink, &mut self.nft, who, &self.around))
+            .and_then(|()| seen::get_full(&mut self.netlink, &mut self.nft, who, &self.around))
             .map_err(|failure| failure.during(&format!("{who:?}")))
     }
 
-    fn observe(&mut self) -> Result<Vec<LinkState>, OpError> {
-        let links = self.fresh().and_then(|()| seen::observe(&mut self.netlink, &mut self.nft, &self.around));
+    fn dump_links(&mut self) -> Result<Vec<LinkState>, OpError> {
+        let links = self.fresh().and_then(|()| seen::dump(&mut self.netlink, &mut self.nft, &self.around));
         links.map_err(|failure| failure.during("dump links"))
     }
 
-    fn in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError> {
+    fn links_in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError> {
         self.fresh().and_then(|()| seen::in_group(&mut self.netlink, group)).map_err(|failure| failure.during("dump links"))
     }
 
@@ -141,19 +141,21 @@ impl Host for LinuxHost {
         opened.map_err(|failure| failure.during(&format!("open the tap of port {port}")))
     }
 
-    fn lacks(&mut self) -> Vec<Lack> {
+    fn missing_requirements(&mut self) -> Vec<MissingRequirement> {
         let tun = tap::usable().err().map(|error| match error.lacks_driver() {
-            true => Lack::Module { module: "tun", said: error.to_string() },
-            false if no_descriptors(error.errno) => Lack::Descriptors { said: format!("{error} ({:?})", error.errno) },
-            false => Lack::Tun { said: error.to_string(), remedy: error.remedy().to_owned() },
+            true => MissingRequirement::Module { module: "tun", said: error.to_string() },
+            false if no_descriptors(error.errno) => {
+                MissingRequirement::Descriptors { said: format!("{error} ({:?})", error.errno) }
+            }
+            false => MissingRequirement::Tun { said: error.to_string(), remedy: error.remedy().to_owned() },
         });
         let modules = match self.fresh() {
-            Ok(()) => self.known.lacks(&mut self.netlink, &mut self.asked),
+            Ok(()) => self.known.missing_requirements(&mut self.netlink, &mut self.asked),
             Err(_) => Vec::new(),
         };
-        let helper = self.home.door().closed().map(|said| Lack::NetnsHelper { said });
-        let closing = self.nft.usable().err().filter(|failure| failure.trouble != Trouble::NoDescriptors);
-        let closing = closing.map(|failure| Lack::HostClosing { said: failure.said });
+        let helper = self.home.access().closed().map(|said| MissingRequirement::NetnsHelper { said });
+        let closing = self.nft.usable().err().filter(|failure| failure.kind != OpErrorKind::NoDescriptors);
+        let closing = closing.map(|failure| MissingRequirement::HostClosing { said: failure.said });
         modules.into_iter().chain(tun).chain(helper).chain(closing).collect()
     }
 
@@ -199,7 +201,7 @@ impl LinuxHost {
         Ok(())
     }
 
-    fn execute(&mut self, op: &Op, held: &mut Held) -> Result<Applied, Failure> {
+    fn execute(&mut self, op: &Op, context: &mut ExecContext) -> Result<Applied, Failure> {
         let netlink = &mut self.netlink;
         match op {
             Op::CreateBridge { network, index, name, mac, mtu, alias } => {
@@ -215,27 +217,27 @@ impl LinuxHost {
             Op::DeleteBridge { network, store } => bridge::delete(netlink, &mut self.nft, *network, *store),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
-                create_tap(netlink, held, *port, spec)
+                create_tap(netlink, context, *port, spec)
             }
             Op::CloseTap { port } => {
-                held.taps.remove(port);
+                context.taps.remove(port);
                 Ok(())
             }
             Op::CreateVeth { port, index, name, netns, pin, guest_name, guest_mac, guest_mtu, mac, mtu } => {
                 let guest = GuestEnd { name: guest_name.as_ref(), mac: *guest_mac, mtu: *guest_mtu };
                 let veth = Veth { port: *port, index: *index, name, guest, mac: *mac, mtu: *mtu };
-                let inside = held.inside(self.home, netns, *pin)?;
+                let inside = context.inside(self.home, netns, *pin)?;
                 let made = veth.create(netlink, inside).map_err(|failure| failure.wanting("veth"))?;
                 if made {
-                    held.made.insert(*port);
+                    context.made.insert(*port);
                 }
                 Ok(())
             }
             Op::Configure { port, at, settings } => links::configure(netlink, *port, *at, settings),
-            Op::Persist { port } => persist(netlink, held, *port),
+            Op::Persist { port } => persist(netlink, context, *port),
             Op::ConfigureGuest { port, netns, pin, settings } => {
-                let made = held.made.contains(port);
-                let inside = held.inside(self.home, netns, *pin)?;
+                let made = context.made.contains(port);
+                let inside = context.inside(self.home, netns, *pin)?;
                 let index = guest::find(netlink, inside, *port)?;
                 let stale = if made { guest::Stale::default() } else { guest::stale(inside, index, settings)? };
                 let (device, refused) = guest::configure(inside, index, settings, stale)?;
@@ -255,46 +257,46 @@ impl LinuxHost {
     }
 }
 
-impl Held {
+impl ExecContext {
     /// The namespace, entered once.
-    fn inside(&mut self, home: Home, path: &Path, pin: NetnsPin) -> Result<&mut Inside, Failure> {
+    fn inside(&mut self, home: HostNetns, path: &Path, pin: NetnsPin) -> Result<&mut NetnsHandle, Failure> {
         let entered = self.inside.entry(pin).or_insert_with(|| home.enter_pinned(path, pin));
         entered.as_mut().map_err(|failure| failure.clone())
     }
 }
 
 /// [`Op::CreateTap`]; one from an earlier run is as asked when it is ours.
-fn create_tap(netlink: &mut Netlink, held: &mut Held, port: PortId, spec: tap::Spec<'_>) -> Result<(), Failure> {
-    if held.taps.contains_key(&port) {
+fn create_tap(netlink: &mut Netlink, context: &mut ExecContext, port: PortId, spec: tap::Spec<'_>) -> Result<(), Failure> {
+    if context.taps.contains_key(&port) {
         return Ok(());
     }
     count_writes(1);
     match Tap::create(spec) {
         Ok(tap) => {
-            held.taps.insert(port, tap);
+            context.taps.insert(port, tap);
             Ok(())
         }
         Err(error) if error.errno == Errno::EBUSY => {
             let altname = names::port_altname(port);
-            match seen::look(netlink, LinkSelector::Index(spec.index))? {
+            match seen::get(netlink, LinkSelector::Index(spec.index))? {
                 Some(link) if link.kind == Kind::Tap && link.altnames.contains(&altname) => Ok(()),
-                _ => Err(tap_failure(Part::Create, error)),
+                _ => Err(tap_failure(Request::Create, error)),
             }
         }
-        Err(error) => Err(tap_failure(Part::Create, error)),
+        Err(error) => Err(tap_failure(Request::Create, error)),
     }
 }
 
 /// [`Op::Persist`]; without a tap in hand, one that is already persistent is as asked.
-fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), Failure> {
-    if let Some(tap) = held.taps.remove(&port) {
+fn persist(netlink: &mut Netlink, context: &mut ExecContext, port: PortId) -> Result<(), Failure> {
+    if let Some(tap) = context.taps.remove(&port) {
         count_writes(1);
-        return tap.persist().map_err(|error| tap_failure(Part::Persist, error));
+        return tap.persist().map_err(|error| tap_failure(Request::Persist, error));
     }
-    let link = seen::must_look(netlink, LinkSelector::Altname(&names::port_altname(port)))?;
+    let link = seen::require(netlink, LinkSelector::Altname(&names::port_altname(port)))?;
     match link.tap {
         Some(tap) if tap.persist => Ok(()),
-        _ => Err(Failure::new(Trouble::Gone, Part::Persist, format!("{} is no persistent tap", link.name))),
+        _ => Err(Failure::new(OpErrorKind::Gone, Request::Persist, format!("{} is no persistent tap", link.name))),
     }
 }
 
@@ -302,50 +304,52 @@ fn persist(netlink: &mut Netlink, held: &mut Held, port: PortId) -> Result<(), F
 /// still that of the device looked at. If not, dropping the descriptors takes the other one away. Nobody else may have it
 /// open, as its settings are everybody's who has.
 fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
-    let link = seen::must_look(netlink, LinkSelector::Altname(&names::port_altname(port)))?;
+    let link = seen::require(netlink, LinkSelector::Altname(&names::port_altname(port)))?;
     if !link.is_of(tap.store) {
-        return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} was not made by this nicd", link.name)));
+        return Err(Failure::new(OpErrorKind::Gone, Request::Create, format!("{} was not made by this nicd", link.name)));
     }
     let (Some(seen), Ok(name)) = (link.tap, link.name.parse::<LinkName>()) else {
-        return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} is no tap", link.name)));
+        return Err(Failure::new(OpErrorKind::Gone, Request::Create, format!("{} is no tap", link.name)));
     };
     // The kernel gives a tap of several queues to several openers, who would then share its frames.
-    let taken = || Failure::new(Trouble::Taken, Part::Create, format!("{} is held open by another process", link.name));
+    let taken = || Failure::new(OpErrorKind::Taken, Request::Create, format!("{} is held open by another process", link.name));
     if link.is_held() {
         return Err(taken());
     }
     // A tap keeps the kind it was made with, whatever its server says by now.
     let (queues, kind) = if seen.multi_queue { (tap.queues, tap.queues.max(2)) } else { (1, 1) };
     let opened: Result<Vec<OwnedFd>, TapError> = (0..queues).map(|_| tap::attach(&name, kind, tap.vnet_hdr)).collect();
-    let opened = opened.map_err(|error| tap_failure(Part::Create, error))?;
+    let opened = opened.map_err(|error| tap_failure(Request::Create, error))?;
     let ours = u32::from(queues);
     match seen::open_queues(netlink, LinkSelector::Name(&link.name))? {
         Some((index, open)) if index == link.index => match open {
             Some(open) if open != ours => return Err(taken()),
             _ => {}
         },
-        _ => return Err(Failure::new(Trouble::Gone, Part::Create, format!("{} went while it was opened", link.name))),
+        _ => return Err(Failure::new(OpErrorKind::Gone, Request::Create, format!("{} went while it was opened", link.name))),
     }
     if let Some(queue) = opened.first() {
         let owner = tap.owner.of_tap();
         let given_away = (owner.uid, owner.gid) != (seen.uid, seen.gid);
         let owned = if given_away { tap::own(queue, owner) } else { Ok(()) };
-        owned.and_then(|()| tap::reset(queue)).map_err(|error| tap_failure(Part::Create, error))?;
+        owned.and_then(|()| tap::reset(queue)).map_err(|error| tap_failure(Request::Create, error))?;
     }
     Ok(opened)
 }
 
-fn tap_failure(part: Part, error: TapError) -> Failure {
+fn tap_failure(request: Request, error: TapError) -> Failure {
     let TapError { call, errno } = error;
     let said = format!("{error} ({errno:?})");
     if error.lacks_driver() {
-        return Failure::new(Trouble::ModuleMissing, part, said).wanting("tun");
+        return Failure::new(OpErrorKind::ModuleMissing, request, said).wanting("tun");
     }
     match (call, errno) {
-        (_, errno) if no_descriptors(errno) => Failure::system(part, errno),
-        (Call::Open, _) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
-        (_, Errno::EPERM | Errno::EACCES) => Failure::new(Trouble::Permission, part, format!("{said}; {}", error.remedy())),
-        (Call::Create, Errno::EBUSY | Errno::EEXIST) => Failure::new(Trouble::Taken, part, said),
-        _ => Failure::new(Trouble::Other, part, said),
+        (_, errno) if no_descriptors(errno) => Failure::system(request, errno),
+        (Call::Open, _) => Failure::new(OpErrorKind::Permission, request, format!("{said}; {}", error.remedy())),
+        (_, Errno::EPERM | Errno::EACCES) => {
+            Failure::new(OpErrorKind::Permission, request, format!("{said}; {}", error.remedy()))
+        }
+        (Call::Create, Errno::EBUSY | Errno::EEXIST) => Failure::new(OpErrorKind::Taken, request, said),
+        _ => Failure::new(OpErrorKind::Other, request, said),
     }
 }

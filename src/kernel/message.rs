@@ -9,14 +9,14 @@ use netlink_packet_core::{
     NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
 };
 
-use super::answer::Part;
+use super::answer::Request;
 
 /// Messages that go to the kernel in one send, which carries them out in order and does not stop at a refused one.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
     /// Where each message starts, and what it is about.
-    starts: Vec<(usize, Part)>,
+    starts: Vec<(usize, Request)>,
     /// The place of the message whose answer ends the wait.
     acknowledged: usize,
     too_long: bool,
@@ -49,12 +49,12 @@ impl NetlinkSerializable for Untyped {
 impl Batch {
     /// Appends a request with these flags beside `NLM_F_REQUEST`. A message may be no longer than an attribute: the lengths of all
     /// attributes in it fit their fields.
-    pub(super) fn add(&mut self, part: Part, flags: u16, request: impl NetlinkSerializable) {
+    pub(super) fn add(&mut self, request: Request, flags: u16, message: impl NetlinkSerializable) {
         let mut header = NetlinkHeader::default();
         header.flags = flags | NLM_F_REQUEST;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         let (start, length) = (self.bytes.len(), message.buffer_len());
-        self.starts.push((start, part));
+        self.starts.push((start, request));
         if u16::try_from(length).is_err() {
             self.too_long = true;
             return;
@@ -65,8 +65,8 @@ impl Batch {
     }
 
     /// What its messages are about, in order.
-    pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = Part> + '_ {
-        self.starts.iter().map(|(_, part)| *part)
+    pub(super) fn requests(&self) -> impl ExactSizeIterator<Item = Request> + '_ {
+        self.starts.iter().map(|(_, request)| *request)
     }
 
     /// Makes a message one that the kernel passes by (`netlink_rcv_skb`, net/netlink/af_netlink.c).
@@ -192,7 +192,7 @@ pub(super) mod tests {
     /// A message as the kernel would send it.
     pub(in crate::kernel) fn sent(request: impl NetlinkSerializable) -> Vec<u8> {
         let mut batch = Batch::default();
-        batch.add(Part::Look, 0, request);
+        batch.add(Request::Look, 0, request);
         batch.finish(0).unwrap().to_vec()
     }
 
@@ -217,8 +217,8 @@ pub(super) mod tests {
         ) {
             let written: Vec<_> = values.iter().map(|(kind, value)| DefaultNla::new(*kind, value.clone())).collect();
             let mut batch = Batch::default();
-            batch.add(Part::Look, 0, untyped(kind, written.clone()));
-            batch.add(Part::Look, 0, untyped(kind, written.clone()));
+            batch.add(Request::Look, 0, untyped(kind, written.clone()));
+            batch.add(Request::Look, 0, untyped(kind, written.clone()));
             batch.acknowledge_last();
             let bytes = batch.finish(seq).unwrap();
             let read: Vec<_> = messages(bytes).map(Result::unwrap).collect();
@@ -238,15 +238,15 @@ pub(super) mod tests {
     #[test]
     fn what_does_not_fit_a_field_is_never_sent() {
         let mut batch = Batch::default();
-        batch.add(Part::Look, 0, untyped(1, vec![DefaultNla::new(1, vec![0; 70_000])]));
+        batch.add(Request::Look, 0, untyped(1, vec![DefaultNla::new(1, vec![0; 70_000])]));
         assert_eq!(batch.finish(1), None);
     }
 
     #[test]
     fn a_blank_message_keeps_its_place() {
         let mut batch = Batch::default();
-        batch.add(Part::Stale, 0, untyped(20, Vec::new()));
-        batch.add(Part::Stale, 0, untyped(20, Vec::new()));
+        batch.add(Request::Stale, 0, untyped(20, Vec::new()));
+        batch.add(Request::Stale, 0, untyped(20, Vec::new()));
         batch.blank(0);
         let bytes = batch.finish(5).unwrap();
         let read: Vec<_> = messages(bytes).map(Result::unwrap).collect();

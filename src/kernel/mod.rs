@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  exec ── Op ──► Host::apply ──► netlink, tap ioctls, the guest's namespace
-//!  manager ◄── LinkState ── Host::look, Host::observe
+//!  manager ◄── LinkState ── Host::get_link, Host::dump_links
 //!  manager ◄── Notice ──── watch   (its own socket, its own thread)
 //! ```
 //!
@@ -17,9 +17,9 @@ mod capabilities;
 mod corpus;
 mod create;
 mod defaults;
-mod entries;
 pub mod fake;
 mod fdb;
+mod fdb_watch;
 mod forward;
 mod guest;
 mod guests;
@@ -53,9 +53,9 @@ use nix::errno::Errno;
 
 use uuid::Uuid;
 
+use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId};
 use crate::plan::{BroadRoute, LinkState, Op};
-use crate::points;
 
 /// A host that can be opened more than once: for the workers, for the reaper, for the watch.
 pub trait Kernel: Send + Sync + 'static {
@@ -83,43 +83,43 @@ pub trait Kernel: Send + Sync + 'static {
 pub trait Host: Send + 'static {
     /// What an execution holds while it runs and that must not outlive it: a tap's descriptor until it is persistent, a
     /// socket inside the guest's namespace. Dropping it gives all of that back.
-    type Held: Default + Send + 'static;
+    type ExecContext: Default + Send + 'static;
 
     /// Carries out one op wholly, or fails and leaves of a half-made thing only what the step's undo covers.
     ///
     /// # Errors
     /// What the kernel answered. Already being as asked is no error.
-    fn apply(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError> {
-        points::call(("op", op.name()), || self.carry_out(op, held), |errno| answer::refused(op, errno))
+    fn apply(&mut self, op: &Op, context: &mut Self::ExecContext) -> Result<Applied, OpError> {
+        failpoints::call(("op", op.name()), || self.carry_out(op, context), |errno| answer::refused(op, errno))
     }
 
     /// What [`Host::apply`] does on this host; nobody else calls it.
     ///
     /// # Errors
     /// As for `apply`.
-    fn carry_out(&mut self, op: &Op, held: &mut Self::Held) -> Result<Applied, OpError>;
+    fn carry_out(&mut self, op: &Op, context: &mut Self::ExecContext) -> Result<Applied, OpError>;
 
     /// Does beforehand what of an op leaves no trace, as entering a guest's namespace. Failing is left to the op itself.
-    fn prepare(&mut self, _op: &Op, _held: &mut Self::Held) {}
+    fn prepare(&mut self, _op: &Op, _context: &mut Self::ExecContext) {}
 
     /// Looks at one link; none when there is none. Also makes the kernel process the link's pending carrier changes.
     ///
     /// # Errors
     /// The kernel could not answer.
-    fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError>;
+    fn get_link(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, OpError>;
 
     /// A complete and uninterrupted dump of all links.
     ///
     /// # Errors
     /// The kernel could not give one.
-    fn observe(&mut self) -> Result<Vec<LinkState>, OpError>;
+    fn dump_links(&mut self) -> Result<Vec<LinkState>, OpError>;
 
     /// The links in a group whose number was drawn by chance: of a complete dump, or, while links keep changing, all that
     /// several dumps have shown. A link may be seen twice.
     ///
     /// # Errors
     /// The kernel could not say.
-    fn in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError>;
+    fn links_in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError>;
 
     /// The namespace a path names.
     ///
@@ -144,11 +144,11 @@ pub trait Host: Send + 'static {
     /// long as one of them is open anywhere.
     ///
     /// # Errors
-    /// The device is not there or is no tap, somebody holds it ([`Trouble::Taken`]), or the kernel refused.
+    /// The device is not there or is no tap, somebody holds it ([`OpErrorKind::Taken`]), or the kernel refused.
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError>;
 
     /// What this process is missing on the host, and attaches need. Makes nothing; the kernel may load its modules.
-    fn lacks(&mut self) -> Vec<Lack>;
+    fn missing_requirements(&mut self) -> Vec<MissingRequirement>;
 
     /// The host's routes with short prefixes, v4 and v6, in every table but the local one.
     ///
@@ -192,7 +192,7 @@ pub struct TapUse {
 
 /// Something that attaches need and this process cannot have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lack {
+pub enum MissingRequirement {
     /// The tun driver's node, the driver itself being there: no tap can be made.
     Tun {
         /// The system's answer.
@@ -278,7 +278,7 @@ pub enum Notice {
 #[error("{doing}: {said}")]
 pub struct OpError {
     /// What it means for the caller.
-    pub trouble: Trouble,
+    pub kind: OpErrorKind,
     /// What was being done, with the object's name.
     pub doing: String,
     /// The kernel's errno in words, and its extended answer where it gave one.
@@ -287,7 +287,7 @@ pub struct OpError {
 
 /// What a refusal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum OpErrorKind {
     /// A name, altname or index is taken by another link (EEXIST, EBUSY).
     Taken,
     /// The name asked for is taken inside the guest's namespace (EEXIST).
@@ -398,13 +398,13 @@ impl NetnsError {
     }
 
     /// What it means for an op that was to enter the namespace.
-    pub(crate) fn trouble(&self) -> Trouble {
+    pub(crate) fn kind(&self) -> OpErrorKind {
         match self {
-            Self::Missing(_) | Self::NotNetns(_) | Self::Own(_) | Self::OwnProcess(_) => Trouble::Namespace,
-            Self::Hanging(_) => Trouble::Hanging,
-            Self::NoDescriptors { .. } => Trouble::NoDescriptors,
-            Self::Refused { .. } => Trouble::NamespaceRefused,
-            Self::Helper { .. } => Trouble::Helper,
+            Self::Missing(_) | Self::NotNetns(_) | Self::Own(_) | Self::OwnProcess(_) => OpErrorKind::Namespace,
+            Self::Hanging(_) => OpErrorKind::Hanging,
+            Self::NoDescriptors { .. } => OpErrorKind::NoDescriptors,
+            Self::Refused { .. } => OpErrorKind::NamespaceRefused,
+            Self::Helper { .. } => OpErrorKind::Helper,
         }
     }
 }

@@ -11,11 +11,11 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::message::Batch;
 use super::socket::Netlink;
-use super::{Lack, Trouble};
-use crate::points;
+use super::{MissingRequirement, OpErrorKind};
+use crate::failpoints;
 
 /// What brings a module, or shows that it cannot come.
 pub fn remedy(module: &str) -> String {
@@ -37,7 +37,7 @@ pub(super) struct Known(Arc<[AtomicBool; KINDS.len()]>);
 
 /// What one access was told last of those that are not known.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Option<(Instant, Vec<Lack>)>);
+pub(super) struct Asked(Option<(Instant, Vec<MissingRequirement>)>);
 
 impl Known {
     /// The kernel did not know one when it was needed.
@@ -46,7 +46,7 @@ impl Known {
     }
 
     /// The kinds that the kernel does not know, and has no module for. Where it gives no clear answer a kind is none of them.
-    pub(super) fn lacks(&self, netlink: &mut Netlink, asked: &mut Asked) -> Vec<Lack> {
+    pub(super) fn missing_requirements(&self, netlink: &mut Netlink, asked: &mut Asked) -> Vec<MissingRequirement> {
         let unknown = || KINDS.into_iter().zip(self.0.iter()).filter(|(_, known)| !known.load(Ordering::Relaxed));
         if unknown().next().is_none() {
             return Vec::new();
@@ -58,7 +58,7 @@ impl Known {
         for (kind, known) in unknown() {
             match ask(netlink, kind) {
                 Some(Ok(())) => known.store(true, Ordering::Relaxed),
-                Some(Err(said)) => lacks.push(Lack::Module { module: kind, said }),
+                Some(Err(said)) => lacks.push(MissingRequirement::Module { module: kind, said }),
                 None => {}
             }
         }
@@ -68,7 +68,7 @@ impl Known {
 }
 
 /// As what the kernel's answer is read.
-const PART: Part = Part::Create;
+const PART: Request = Request::Create;
 
 /// Whether the kernel knows a kind, from a message that makes no link: a kind that is known refuses a MAC of five octets, one
 /// that is not is refused before (`rtnl_newlink`, net/core/rtnetlink.c). None where it says something else.
@@ -76,10 +76,11 @@ fn ask(netlink: &mut Netlink, kind: &'static str) -> Option<Result<(), String>> 
     let mut batch = Batch::default();
     let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind.into()).address(vec![0x02, 0, 0, 0, 0]);
     batch.add(PART, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(link.build()));
-    let answer = points::call(("module", kind), || netlink.answer(batch, |_| Ok(Some(()))), |errno| Failure::system(PART, errno));
+    let answer =
+        failpoints::call(("module", kind), || netlink.answer(batch, |_| Ok(Some(()))), |errno| Failure::system(PART, errno));
     match answer {
         Err(failure) if failure.errno == Some(Errno::EINVAL) => Some(Ok(())),
-        Err(failure) if failure.trouble == Trouble::ModuleMissing => Some(Err(failure.said)),
+        Err(failure) if failure.kind == OpErrorKind::ModuleMissing => Some(Err(failure.said)),
         _ => None,
     }
 }

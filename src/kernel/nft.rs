@@ -15,15 +15,15 @@ use std::ffi::c_int;
 use netlink_packet_core::{DecodeError, DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC};
 use nix::errno::Errno;
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::message::{Batch, Message, Read, Untyped, attributes, check, find, nested, text, text_nla, value};
-use super::seen::must_look;
+use super::seen::require;
 use super::socket::{Netlink, netfilter};
 use super::untyped::*;
-use super::{LinkSelector, Trouble};
+use super::{LinkSelector, OpErrorKind};
+use crate::failpoints;
 use crate::model::{NetworkId, names};
 use crate::plan::{Kind, LinkState};
-use crate::points;
 
 /// The table, of which nothing but chains called as networks' altnames is touched: it may hold others' too.
 pub(super) const TABLE: &str = "nicd";
@@ -71,7 +71,7 @@ impl Nft {
     /// [`Op::CloseBridge`](crate::plan::Op::CloseBridge).
     pub(super) fn close(&mut self, route: &mut Netlink, network: NetworkId) -> Result<(), Failure> {
         let altname = names::network_altname(network);
-        let bridge = must_look(route, LinkSelector::Altname(&altname))?;
+        let bridge = require(route, LinkSelector::Altname(&altname))?;
         // Somebody may flush the ruleset between the look and the change.
         let mut closed = self.chain_in(&altname, &bridge.name);
         if matches!(&closed, Err(failure) if failure.errno == Some(Errno::ENOENT)) {
@@ -79,13 +79,13 @@ impl Nft {
         }
         let failure = match closed {
             Ok(()) => return Ok(()),
-            Err(failure) if matches!(failure.trouble, Trouble::TimedOut | Trouble::NoDescriptors) => return Err(failure),
+            Err(failure) if matches!(failure.kind, OpErrorKind::TimedOut | OpErrorKind::NoDescriptors) => return Err(failure),
             Err(failure) => failure,
         };
         // The kernel says ENOENT of a device that is gone as of a hook that it does not have.
-        must_look(route, LinkSelector::Altname(&altname))?;
+        require(route, LinkSelector::Altname(&altname))?;
         let said = format!("{}; {REMEDY}", failure.said);
-        Err(Failure::new(Trouble::HostNotClosed, Part::Close, said))
+        Err(Failure::new(OpErrorKind::HostNotClosed, Request::Close, said))
     }
 
     fn chain_in(&mut self, chain: &str, device: &str) -> Result<(), Failure> {
@@ -156,7 +156,7 @@ impl Nft {
                 batch.table(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, []);
                 batch.ingress("nicd-probe", "lo", libc::NF_ACCEPT);
             };
-            self.socket()?.judge(Part::Close, probe)?;
+            self.socket()?.judge(Request::Close, probe)?;
             self.works = true;
         }
         Ok(())
@@ -175,8 +175,8 @@ impl Nft {
         let mut batch = Batch::default();
         fill(&mut batch);
         let socket = self.socket()?;
-        let fail = |errno| Failure::system(Part::Look, errno);
-        match points::call(("nft", "ask"), || socket.answer(batch, read), fail) {
+        let fail = |errno| Failure::system(Request::Look, errno);
+        match failpoints::call(("nft", "ask"), || socket.answer(batch, read), fail) {
             Err(failure) if failure.errno == Some(Errno::ENOENT) => Ok(None),
             other => other,
         }
@@ -185,15 +185,15 @@ impl Nft {
     /// Wholly or not at all.
     fn commit(&mut self, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
         let socket = self.socket()?;
-        let fail = |errno| Failure::system(Part::Close, errno);
-        points::call(("nft", "commit"), || socket.transact(Part::Close, fill), fail)
+        let fail = |errno| Failure::system(Request::Close, errno);
+        failpoints::call(("nft", "commit"), || socket.transact(Request::Close, fill), fail)
     }
 
     fn socket(&mut self) -> Result<&mut Netlink, Failure> {
         if self.socket.as_ref().is_none_or(Netlink::spent) {
-            self.socket = Some(Netlink::over(netfilter().map_err(|error| super::socket::failed(Part::Close, &error))?));
+            self.socket = Some(Netlink::over(netfilter().map_err(|error| super::socket::failed(Request::Close, &error))?));
         }
-        self.socket.as_mut().ok_or_else(|| Failure::system(Part::Close, Errno::EPROTONOSUPPORT))
+        self.socket.as_mut().ok_or_else(|| Failure::system(Request::Close, Errno::EPROTONOSUPPORT))
     }
 }
 
@@ -307,8 +307,9 @@ fn nfnetlink(kind: c_int, family: c_int, resource: c_int, attributes: Vec<Defaul
 
 impl Batch {
     fn nft(&mut self, kind: c_int, flags: u16, attributes: Vec<DefaultNla>) {
-        let part = if matches!(kind, libc::NFT_MSG_GETTABLE | libc::NFT_MSG_GETCHAIN) { Part::Look } else { Part::Close };
-        self.add(part, flags, message(kind, libc::NFPROTO_NETDEV, attributes));
+        let request =
+            if matches!(kind, libc::NFT_MSG_GETTABLE | libc::NFT_MSG_GETCHAIN) { Request::Look } else { Request::Close };
+        self.add(request, flags, message(kind, libc::NFPROTO_NETDEV, attributes));
     }
 
     fn table<const N: usize>(&mut self, kind: c_int, flags: u16, attributes: [DefaultNla; N]) {

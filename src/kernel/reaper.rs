@@ -26,15 +26,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::exec::{Execution, Undone};
-use crate::inbox::Inbox;
+use crate::queue::Queue;
 use uuid::Uuid;
 
+use crate::failpoints;
 use crate::model::{Mac, PortId, names};
 use crate::plan::{Kind, LinkState, Observed, Op, Switch, Traces};
-use crate::points;
 use crate::threads;
 
-use super::{Host, LinkSelector, OpError, Trouble};
+use super::{Host, LinkSelector, OpError, OpErrorKind};
 
 /// The most messages that may wait beside answers.
 const LIMIT: usize = 65_536;
@@ -114,8 +114,8 @@ impl<H: Host> std::fmt::Debug for ToReap<H> {
 }
 
 /// The way into the reaper, before its thread runs.
-pub fn inbox<H: Host>() -> Inbox<ToReap<H>> {
-    Inbox::new(LIMIT)
+pub fn queue<H: Host>() -> Queue<ToReap<H>> {
+    Queue::new(LIMIT)
 }
 
 /// An access for the first worker, and what gives one for each further.
@@ -127,10 +127,10 @@ pub type Hosts<H> = (H, Box<dyn FnMut() -> Option<H> + Send>);
 /// No thread can be had.
 pub fn start<H: Host>(
     hosts: Hosts<H>,
-    inbox: Inbox<ToReap<H>>,
+    queue: Queue<ToReap<H>>,
     attaches_come: impl FnMut() -> bool + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let reap = move || Reaper { pool: WorkerPool::new(hosts), pending: VecDeque::new(), attaches_come }.run(&inbox);
+    let reap = move || Reaper { pool: WorkerPool::new(hosts), pending: VecDeque::new(), attaches_come }.run(&queue);
     threads::start("nicd-reaper", reap)
 }
 
@@ -157,28 +157,28 @@ struct Reaper<H: Host, F> {
 }
 
 impl<H: Host, F: FnMut() -> bool> Reaper<H, F> {
-    fn run(mut self, inbox: &Inbox<ToReap<H>>) {
+    fn run(mut self, queue: &Queue<ToReap<H>>) {
         let mut taken = VecDeque::new();
         loop {
             if self.pending.is_empty() {
-                if !inbox.take(&mut taken) {
+                if !queue.take(&mut taken) {
                     break;
                 }
                 if taken.iter().any(|message| matches!(message, ToReap::Device { .. })) {
-                    gather(inbox, &mut taken);
+                    gather(queue, &mut taken);
                 }
             } else {
-                inbox.take_now(&mut taken);
+                queue.take_now(&mut taken);
             }
             for message in taken.drain(..) {
                 match message {
                     ToReap::Device { device, answer } => self.pending.push_back(Waiting { device, alone: false, answer }),
                     ToReap::Unwind { execution, answer } => _ = self.pool.dispatch(Work::Unwind(execution, answer)),
                 }
-                inbox.hold(self.pending.len());
+                queue.hold(self.pending.len());
             }
             self.reap();
-            inbox.hold(self.pending.len());
+            queue.hold(self.pending.len());
         }
         self.pool.rest();
     }
@@ -286,7 +286,7 @@ fn carry_out<H: Host>(host: &mut H, work: Work<H>) {
         Work::Delete(batch) => delete(host, &batch),
         Work::Unwind(execution, answer) => {
             let undone = execution.unwind(host);
-            let _ = points::moment(("report", "undone"), || answer.send(undone));
+            let _ = failpoints::step(("report", "undone"), || answer.send(undone));
         }
     }
 }
@@ -309,13 +309,13 @@ fn delete<H: Host>(host: &mut H, batch: &Batch) {
 /// Deletes what of the batch can go by group, and gives back whose devices are gone. None on any doubt: what is still there is
 /// then to be deleted singly.
 fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<PortId>> {
-    let mut held = H::Held::default();
+    let mut held = H::ExecContext::default();
     let group = rand::random_range(1..=u32::MAX);
     let devices: Vec<PendingDelete> = lock(batch).iter().map(|one| one.device.clone()).collect();
     let mut members: BTreeMap<u32, PortId> = BTreeMap::new();
     for PendingDelete { port, force, store, .. } in devices {
         // What is not found, and what is held, is for the look at one alone.
-        let Some(link) = host.look(LinkSelector::Altname(&names::port_altname(port))).ok()? else { continue };
+        let Some(link) = host.get_link(LinkSelector::Altname(&names::port_altname(port))).ok()? else { continue };
         // Only what that nicd made is changed.
         if !link.is_of(store) || link.is_held() && !force {
             continue;
@@ -330,7 +330,7 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<Port
         }
         members.insert(link.index, port);
     }
-    let links = host.in_group(group).ok()?;
+    let links = host.links_in_group(group).ok()?;
     let known = |link: &LinkState| {
         let ours = |port: &PortId| link.altnames.contains(&names::port_altname(*port));
         members.get(&link.index).is_some_and(ours)
@@ -343,7 +343,7 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<Port
     // The kernel's word about each: one may have been moved out of the group in between.
     let mut gone = BTreeSet::new();
     for (index, port) in members {
-        if host.look(LinkSelector::Index(index)).ok()?.is_none() {
+        if host.get_link(LinkSelector::Index(index)).ok()?.is_none() {
             gone.insert(port);
         }
     }
@@ -357,10 +357,10 @@ fn is_forced(batch: &Batch, port: &PortId) -> bool {
 /// Deletes one device, whatever somebody does to its marks meanwhile.
 fn delete_alone<H: Host>(host: &mut H, device: &PendingDelete) -> Result<Reaped, OpError> {
     let altname = names::port_altname(device.port);
-    let mut held = H::Held::default();
+    let mut held = H::ExecContext::default();
     for _ in 0..TRIES {
         // Another's link that has the altname is left, and is not this device.
-        if let Some(link) = host.look(LinkSelector::Altname(&altname))?.filter(|link| link.is_of(device.store)) {
+        if let Some(link) = host.get_link(LinkSelector::Altname(&altname))?.filter(|link| link.is_of(device.store)) {
             if link.is_held() && !device.force {
                 if spare(host, device.port, &link)? {
                     return Ok(Reaped::Held);
@@ -369,12 +369,12 @@ fn delete_alone<H: Host>(host: &mut H, device: &PendingDelete) -> Result<Reaped,
             }
             host.apply(&Op::DeleteLink { port: device.port, store: device.store }, &mut held)?;
             // The delete says the same of a link that is gone and of one that has just lost its altname.
-            if host.look(LinkSelector::Index(link.index))?.is_none() {
+            if host.get_link(LinkSelector::Index(link.index))?.is_none() {
                 return Ok(Reaped::Gone);
             }
             continue;
         }
-        let links = host.observe()?;
+        let links = host.dump_links()?;
         if links.iter().any(|link| link.is_of(device.store) && link.altnames.contains(&altname)) {
             continue;
         }
@@ -385,7 +385,7 @@ fn delete_alone<H: Host>(host: &mut H, device: &PendingDelete) -> Result<Reaped,
         });
         if let Some(again) = lost {
             match host.apply(&again, &mut held) {
-                Err(error) if error.trouble != Trouble::Gone => return Err(error),
+                Err(error) if error.kind != OpErrorKind::Gone => return Err(error),
                 _ => continue,
             }
         }
@@ -407,12 +407,12 @@ fn delete_alone<H: Host>(host: &mut H, device: &PendingDelete) -> Result<Reaped,
 
 /// Cuts a device that a process holds open; false when it was another one by then.
 fn spare<H: Host>(host: &mut H, port: PortId, link: &LinkState) -> Result<bool, OpError> {
-    let mut held = H::Held::default();
+    let mut held = H::ExecContext::default();
     let down = link.up.then_some(Op::SetLink { port, switch: Switch::Down });
     let out = link.master.map(|_| Op::Unbind { port });
     for op in down.into_iter().chain(out) {
         match host.apply(&op, &mut held) {
-            Err(error) if error.trouble == Trouble::Gone => return Ok(false),
+            Err(error) if error.kind == OpErrorKind::Gone => return Ok(false),
             done => done.map(drop)?,
         }
     }
@@ -420,7 +420,7 @@ fn spare<H: Host>(host: &mut H, port: PortId, link: &LinkState) -> Result<bool, 
 }
 
 fn unmarked(device: &PendingDelete, said: String) -> OpError {
-    OpError { trouble: Trouble::Unmarked, doing: format!("delete the device of port {}", device.port), said }
+    OpError { kind: OpErrorKind::Unmarked, doing: format!("delete the device of port {}", device.port), said }
 }
 
 fn lock(batch: &Batch) -> MutexGuard<'_, VecDeque<Waiting>> {
@@ -429,12 +429,12 @@ fn lock(batch: &Batch) -> MutexGuard<'_, VecDeque<Waiting>> {
 }
 
 fn tell(answer: oneshot::Sender<Result<Reaped, OpError>>, deleted: Result<Reaped, OpError>) {
-    let _ = points::moment(("report", "deleted"), || answer.send(deleted));
+    let _ = failpoints::step(("report", "deleted"), || answer.send(deleted));
 }
 
-fn gather<H: Host>(inbox: &Inbox<ToReap<H>>, taken: &mut VecDeque<ToReap<H>>) {
+fn gather<H: Host>(queue: &Queue<ToReap<H>>, taken: &mut VecDeque<ToReap<H>>) {
     let until = Instant::now() + GATHER;
     while Instant::now() < until && taken.len() < BATCH {
-        inbox.take_until(until, taken);
+        queue.take_until(until, taken);
     }
 }

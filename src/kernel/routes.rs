@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::message::{Batch, Read, Untyped, attributes, check, find};
 use super::socket::Netlink;
 use super::untyped::{NHA_GATEWAY, NHA_OIF, RTM_GETNEXTHOP};
@@ -40,7 +40,7 @@ pub(super) fn ask_routes(family: AddressFamily, by: Option<u32>) -> Batch {
     message.header.address_family = family;
     message.attributes = by.map(RouteAttribute::Oif).into_iter().collect();
     let mut batch = Batch::default();
-    batch.add(Part::Look, NLM_F_DUMP, RouteNetlinkMessage::GetRoute(message));
+    batch.add(Request::Look, NLM_F_DUMP, RouteNetlinkMessage::GetRoute(message));
     batch
 }
 
@@ -48,7 +48,7 @@ pub(super) fn ask_routes(family: AddressFamily, by: Option<u32>) -> Batch {
 pub(super) fn ask_objects(by: Option<u32>) -> Batch {
     let attributes = by.map(|index| DefaultNla::new(NHA_OIF, index.to_ne_bytes().to_vec())).into_iter().collect();
     let mut batch = Batch::default();
-    batch.add(Part::Look, NLM_F_DUMP, Untyped { kind: RTM_GETNEXTHOP, fixed: vec![0; NHMSG], attributes });
+    batch.add(Request::Look, NLM_F_DUMP, Untyped { kind: RTM_GETNEXTHOP, fixed: vec![0; NHMSG], attributes });
     batch
 }
 

@@ -18,14 +18,14 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::addresses;
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::forward::Forwarding;
 use super::message::{Batch, Read, attributes, find, text, value};
 use super::nft::Nft;
 use super::socket::Netlink;
 use super::untyped::*;
 use super::vlans::{self, Filtering};
-use super::{GuestMacs, LinkSelector, Trouble, fdb};
+use super::{GuestMacs, LinkSelector, OpErrorKind, fdb};
 use crate::model::Mac;
 use crate::plan::{BridgePort, Kind, LinkState, TapSeen};
 
@@ -56,7 +56,7 @@ pub(super) static PLAIN: [InfoBridgePort; 15] = [
 
 /// What looks at one link go by beside it; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Around {
+pub(super) struct ReadContext {
     /// The MACs for which FDBs are asked.
     pub(super) guests: GuestMacs,
     /// The bridges whose ports are asked for their VLANs.
@@ -67,25 +67,25 @@ pub(super) struct Around {
 
 /// Looks at one link. It also makes the kernel process the link's pending carrier change
 /// (`rtnl_getlink`, `linkwatch_sync_dev`).
-pub(super) fn look(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<LinkState>, Failure> {
+pub(super) fn get(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<LinkState>, Failure> {
     look_at(netlink, who, |body| link(body).map(Some))
 }
 
 /// The same, with what does not show on the link alone: the addresses on it, of a bridge whether it is closed to the host, if it is
 /// ours, and what frames meet on their way through it, and of a device of ours its VLAN, the FDB's entries for its guest, and who
 /// keeps it from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
-pub(super) fn look_whole(
+pub(super) fn get_full(
     netlink: &mut Netlink,
     nft: &mut Nft,
     who: LinkSelector<'_>,
-    around: &Around,
+    around: &ReadContext,
 ) -> Result<Option<LinkState>, Failure> {
-    let Some(mut link) = look(netlink, who)? else { return Ok(None) };
+    let Some(mut link) = get(netlink, who)? else { return Ok(None) };
     if link.marks().next().is_some()
         && let Some(bridge) = holder(&link)
     {
-        let forwards = look(netlink, LinkSelector::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
-        let Some(again) = look(netlink, LinkSelector::Index(link.index))? else { return Ok(None) };
+        let forwards = get(netlink, LinkSelector::Index(bridge))?.is_some_and(|bridge| bridge.up && !bridge.extras.stp);
+        let Some(again) = get(netlink, LinkSelector::Index(link.index))? else { return Ok(None) };
         link = again;
         judge_held(&mut link, |_| forwards);
     }
@@ -96,7 +96,7 @@ pub(super) fn look_whole(
     fdb::note(netlink, std::slice::from_mut(&mut link), &around.guests)?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
         // It went in between, which the next look shows.
-        Err(failure) if failure.trouble == Trouble::Gone => {}
+        Err(failure) if failure.kind == OpErrorKind::Gone => {}
         noted => noted?,
     }
     Ok(Some(link))
@@ -135,7 +135,7 @@ fn look_at<T>(netlink: &mut Netlink, who: LinkSelector<'_>, read: impl Fn(&[u8])
     }
     let mut batch = Batch::default();
     let asked = asked(index);
-    batch.add(Part::Look, 0, get(name.into_iter().fold(asked, by_name)));
+    batch.add(Request::Look, 0, get_link_message(name.into_iter().fold(asked, by_name)));
     netlink.ask(batch, read)
 }
 
@@ -144,13 +144,13 @@ fn asked(index: u32) -> LinkMessageBuilder<LinkUnspec> {
     LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
 }
 
-fn get(link: LinkMessageBuilder<LinkUnspec>) -> RouteNetlinkMessage {
+fn get_link_message(link: LinkMessageBuilder<LinkUnspec>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(link.build())
 }
 
 /// A complete dump of the namespace's links, with the addresses on them, whether bridges of ours are closed, the VLANs of
 /// devices of ours, and the FDB's entries for guests, each asked for.
-pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> Result<Vec<LinkState>, Failure> {
+pub(super) fn dump(netlink: &mut Netlink, nft: &mut Nft, around: &ReadContext) -> Result<Vec<LinkState>, Failure> {
     let mut links = netlink.dump(all_links, |body| link(body).map(Some))?;
     let forwards = |link: &&LinkState| link.kind == Kind::Bridge && link.up && !link.extras.stp;
     let forwarding: BTreeSet<u32> = links.iter().filter(forwards).map(|bridge| bridge.index).collect();
@@ -166,7 +166,7 @@ pub(super) fn observe(netlink: &mut Netlink, nft: &mut Nft, around: &Around) -> 
 
 fn all_links() -> Batch {
     let mut batch = Batch::default();
-    batch.add(Part::Look, NLM_F_DUMP, get(asked(0)));
+    batch.add(Request::Look, NLM_F_DUMP, get_link_message(asked(0)));
     batch
 }
 
@@ -189,8 +189,8 @@ fn judge_held(link: &mut LinkState, forwards: impl Fn(u32) -> bool) {
 }
 
 /// The link at `index`, which somebody took a moment ago.
-pub(super) fn must_look(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<LinkState, Failure> {
-    look(netlink, who)?.ok_or_else(|| Failure::new(Trouble::Gone, Part::Look, "no such link"))
+pub(super) fn require(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<LinkState, Failure> {
+    get(netlink, who)?.ok_or_else(|| Failure::new(OpErrorKind::Gone, Request::Look, "no such link"))
 }
 
 impl Batch {
@@ -198,7 +198,7 @@ impl Batch {
     /// (`linkwatch_sync_dev`). While a link is down that costs nothing; once it is up, no carrier means an RCU grace period
     /// under RTNL (`dev_deactivate`, net/sched/sch_generic.c), at the next look or at the kernel's own leisure.
     pub(super) fn settle(&mut self, index: u32) {
-        self.add(Part::Look, 0, get(asked(index)));
+        self.add(Request::Look, 0, get_link_message(asked(index)));
     }
 }
 

@@ -9,11 +9,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
-use super::Trouble;
-use super::answer::{Failure, Part, Refusal};
+use super::OpErrorKind;
+use super::answer::{Failure, Request, RequestError};
 use super::message::{self, Batch, Message, Read};
 use super::nft;
-use crate::points;
+use crate::failpoints;
 use crate::telemetry::meters;
 
 /// How long an answer may take. The kernel works inside the send; only an answer that was lost takes longer.
@@ -68,10 +68,10 @@ pub(super) enum Step {
 impl Netlink {
     /// Opens a socket in this thread's namespace.
     pub(super) fn open() -> Result<Self, Failure> {
-        configured(NETLINK_ROUTE).map(Self::over).map_err(|error| failed(Part::Open, &error))
+        configured(NETLINK_ROUTE).map(Self::over).map_err(|error| failed(Request::Open, &error))
     }
 
-    /// Around a socket opened so, be it by another process.
+    /// Wraps a socket in a namespace, which another process may have opened.
     pub(super) fn over(socket: Socket) -> Self {
         Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false }
     }
@@ -87,7 +87,7 @@ impl Netlink {
     }
 
     /// Sends changes in one go and gives back those that were refused, in order.
-    pub(super) fn send(&mut self, batch: Batch) -> Result<Vec<Refusal>, Failure> {
+    pub(super) fn send(&mut self, batch: Batch) -> Result<Vec<RequestError>, Failure> {
         self.send_and_read(batch, |_| Ok(None::<()>)).map(|(refusals, _)| refusals)
     }
 
@@ -96,17 +96,17 @@ impl Netlink {
         &mut self,
         mut batch: Batch,
         read: impl Fn(&[u8]) -> Read<T>,
-    ) -> Result<(Vec<Refusal>, Option<T>), Failure> {
-        let parts: Vec<Part> = batch.parts().collect();
-        if parts.is_empty() {
+    ) -> Result<(Vec<RequestError>, Option<T>), Failure> {
+        let requests: Vec<Request> = batch.requests().collect();
+        if requests.is_empty() {
             return Ok((Vec::new(), None));
         }
-        let injected = points::messages(parts.iter().map(|part| ("message", part.word())));
+        let injected = failpoints::messages(requests.iter().map(|request| ("message", request.word())));
         injected.iter().filter(|one| !one.applied).for_each(|one| batch.blank(one.position));
-        let injected = injected.iter().map(|one| Refusal { part: parts[one.position], errno: one.errno, text: None });
-        let mut refusals: Vec<Refusal> = injected.collect();
-        let fail = |errno| Failure::system(parts[0], errno);
-        let (answered, seen) = points::call(("netlink", "send"), || self.exchange(batch, &parts, read), fail)?;
+        let injected = injected.iter().map(|one| RequestError { request: requests[one.position], errno: one.errno, text: None });
+        let mut refusals: Vec<RequestError> = injected.collect();
+        let fail = |errno| Failure::system(requests[0], errno);
+        let (answered, seen) = failpoints::call(("netlink", "send"), || self.exchange(batch, &requests, read), fail)?;
         refusals.extend(answered);
         Ok((refusals, seen))
     }
@@ -115,23 +115,23 @@ impl Netlink {
     fn exchange<T>(
         &mut self,
         mut batch: Batch,
-        parts: &[Part],
+        requests: &[Request],
         read: impl Fn(&[u8]) -> Read<T>,
-    ) -> Result<(Vec<Refusal>, Option<T>), Failure> {
-        let last = parts.len().saturating_sub(1);
-        count_writes(parts.iter().filter(|part| **part != Part::Look).count());
+    ) -> Result<(Vec<RequestError>, Option<T>), Failure> {
+        let last = requests.len().saturating_sub(1);
+        count_writes(requests.iter().filter(|request| **request != Request::Look).count());
         batch.acknowledge_last();
         let first = self.transmit(&mut batch)?;
         let (mut refusals, mut seen) = (Vec::new(), None);
-        self.receive(parts[last], |message| {
+        self.receive(requests[last], |message| {
             let position = position(message, first);
-            let Some(part) = parts.get(position) else { return Step::More };
+            let Some(request) = requests.get(position) else { return Step::More };
             if message.message_type() != NLMSG_ERROR {
                 // What cannot be read is for a look of its own.
                 seen = read(message.payload()).ok().flatten().or(seen.take());
                 return Step::More;
             }
-            refusals.extend(Refusal::read(*part, message));
+            refusals.extend(RequestError::read(*request, message));
             if position == last { Step::Last } else { Step::More }
         })?;
         Ok((refusals, seen))
@@ -139,8 +139,8 @@ impl Netlink {
 
     /// Asks for one object; none when the kernel has none such: no link (ENODEV), no entry (ENOENT).
     pub(super) fn ask<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
-        let fail = |errno| Failure::system(Part::Look, errno);
-        points::call(("netlink", "ask"), || self.answer(batch, read), fail)
+        let fail = |errno| Failure::system(Request::Look, errno);
+        failpoints::call(("netlink", "ask"), || self.answer(batch, read), fail)
     }
 
     /// Asks for several objects; what became of each, in order.
@@ -150,12 +150,12 @@ impl Netlink {
         add: impl Fn(&mut Batch, &A),
         read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<Vec<Result<Option<T>, Failure>>, Failure> {
-        let fail = |errno| Failure::system(Part::Look, errno);
+        let fail = |errno| Failure::system(Request::Look, errno);
         let mut all = Vec::with_capacity(asked.len());
         for some in asked.chunks(AT_ONCE) {
             let mut batch = Batch::default();
             some.iter().for_each(|one| add(&mut batch, one));
-            all.extend(points::call(("netlink", "ask"), || self.answers(batch, &read), fail)?);
+            all.extend(failpoints::call(("netlink", "ask"), || self.answers(batch, &read), fail)?);
         }
         Ok(all)
     }
@@ -170,21 +170,21 @@ impl Netlink {
         mut batch: Batch,
         read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<Vec<Result<Option<T>, Failure>>, Failure> {
-        let parts: Vec<Part> = batch.parts().collect();
+        let requests: Vec<Request> = batch.requests().collect();
         let first = self.transmit(&mut batch)?;
-        let mut answers: Vec<Option<Result<Option<T>, Failure>>> = parts.iter().map(|_| None).collect();
-        let mut missing = parts.len();
-        self.receive(parts.first().copied().unwrap_or(Part::Look), |message| {
+        let mut answers: Vec<Option<Result<Option<T>, Failure>>> = requests.iter().map(|_| None).collect();
+        let mut missing = requests.len();
+        self.receive(requests.first().copied().unwrap_or(Request::Look), |message| {
             let position = position(message, first);
             let Some(answer) = answers.get_mut(position).filter(|answer| answer.is_none()) else { return Step::More };
-            let part = parts[position];
+            let request = requests[position];
             *answer = Some(match message.message_type() {
-                NLMSG_ERROR => match Refusal::read(part, message) {
+                NLMSG_ERROR => match RequestError::read(request, message) {
                     Some(refusal) if matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT) => Ok(None),
                     Some(refusal) => Err(refusal.into()),
                     None => Ok(None),
                 },
-                _ => read(message.payload()).map_err(|error| unreadable(part, &error)),
+                _ => read(message.payload()).map_err(|error| unreadable(request, &error)),
             });
             missing -= 1;
             if missing == 0 { Step::Last } else { Step::More }
@@ -194,8 +194,8 @@ impl Netlink {
 
     /// Dumps completely: begun again while changes interrupt it. `ask` makes the request, `read` reads one object.
     pub(super) fn dump<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Vec<T>, Failure> {
-        let fail = |errno| Failure::system(Part::Look, errno);
-        points::call(("netlink", "dump"), || self.dump_whole(ask, read), fail)
+        let fail = |errno| Failure::system(Request::Look, errno);
+        failpoints::call(("netlink", "dump"), || self.dump_whole(ask, read), fail)
     }
 
     /// A complete dump, or else all that some dumps have shown in which something changed.
@@ -204,7 +204,7 @@ impl Netlink {
         ask: impl Fn() -> Batch,
         read: impl Fn(&[u8]) -> Read<T>,
     ) -> Result<Vec<T>, Failure> {
-        let fail = |errno| Failure::system(Part::Look, errno);
+        let fail = |errno| Failure::system(Request::Look, errno);
         let dumps = || {
             let mut seen = Vec::new();
             for _ in 0..DUMPS_TOGETHER {
@@ -216,7 +216,7 @@ impl Netlink {
             }
             Ok(seen)
         };
-        points::call(("netlink", "dump"), dumps, fail)
+        failpoints::call(("netlink", "dump"), dumps, fail)
     }
 
     fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Vec<T>, Failure> {
@@ -227,7 +227,11 @@ impl Netlink {
             match self.dump_once(ask(), &read)? {
                 (all, true) => return Ok(all),
                 _ if Instant::now() >= until => {
-                    return Err(Failure::new(Trouble::Other, Part::Look, format!("links changed during each of {tries} dumps")));
+                    return Err(Failure::new(
+                        OpErrorKind::Other,
+                        Request::Look,
+                        format!("links changed during each of {tries} dumps"),
+                    ));
                 }
                 _ if tries >= DUMPS_AT_ONCE => std::thread::sleep(REST.mul_f64(rand::random())),
                 _ => {}
@@ -238,35 +242,35 @@ impl Netlink {
     /// One dump, and whether no change interrupted it.
     fn dump_once<T>(&mut self, mut batch: Batch, read: &impl Fn(&[u8]) -> Read<T>) -> Result<(Vec<T>, bool), Failure> {
         let mut dump = Dump::of(self.transmit(&mut batch)?);
-        self.receive(Part::Look, |message| dump.take(message, read))?;
+        self.receive(Request::Look, |message| dump.take(message, read))?;
         dump.end()
     }
 
     /// Sends changes of nf_tables, which the kernel carries out wholly or not at all.
-    pub(super) fn transact(&mut self, part: Part, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
-        let mut batch = begun(part, fill);
-        count_writes(batch.parts().len() - 1);
-        batch.add(part, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_END));
-        self.judged(batch, part)
+    pub(super) fn transact(&mut self, request: Request, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
+        let mut batch = begun(request, fill);
+        count_writes(batch.requests().len() - 1);
+        batch.add(request, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_END));
+        self.judged(batch, request)
     }
 
     /// Has the kernel judge such changes without carrying them out: it undoes what nobody ends
     /// (`nfnetlink_rcv_batch`, net/netfilter/nfnetlink.c).
-    pub(super) fn judge(&mut self, part: Part, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
-        self.judged(begun(part, fill), part)
+    pub(super) fn judge(&mut self, request: Request, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
+        self.judged(begun(request, fill), request)
     }
 
     /// The first refusal. The last change is answered in any case; a refusal of the whole names its first message.
-    fn judged(&mut self, mut batch: Batch, part: Part) -> Result<(), Failure> {
+    fn judged(&mut self, mut batch: Batch, request: Request) -> Result<(), Failure> {
         let asked = batch.acknowledged();
         let first = self.transmit(&mut batch)?;
         let mut refused = None;
-        self.receive(part, |message| {
+        self.receive(request, |message| {
             let position = position(message, first);
             if position > asked || message.message_type() != NLMSG_ERROR {
                 return Step::More;
             }
-            refused = refused.take().or(Refusal::read(part, message));
+            refused = refused.take().or(RequestError::read(request, message));
             if position == 0 || position == asked { Step::Last } else { Step::More }
         })?;
         refused.map_or(Ok(()), |refusal| Err(refusal.into()))
@@ -274,27 +278,27 @@ impl Netlink {
 
     /// Sends, and gives back the first message's number.
     fn transmit(&mut self, batch: &mut Batch) -> Result<u32, Failure> {
-        let part = batch.parts().next().unwrap_or(Part::Look);
+        let request = batch.requests().next().unwrap_or(Request::Look);
         let first = self.seq;
-        self.seq = self.seq.wrapping_add(u32::try_from(batch.parts().len()).unwrap_or(1));
+        self.seq = self.seq.wrapping_add(u32::try_from(batch.requests().len()).unwrap_or(1));
         let Some(bytes) = batch.finish(first) else {
-            return Err(Failure::new(Trouble::Other, part, "a value is too long for a netlink attribute"));
+            return Err(Failure::new(OpErrorKind::Other, request, "a value is too long for a netlink attribute"));
         };
         let kernel = SocketAddr::new(0, 0);
-        self.socket.send_to(bytes, &kernel, 0).map_err(|error| failed(part, &error))?;
+        self.socket.send_to(bytes, &kernel, 0).map_err(|error| failed(request, &error))?;
         Ok(first)
     }
 
     /// Gives each message the kernel sends to `take` until it has the last. Answers to earlier requests, which were given
     /// up, carry other numbers and are passed by.
-    fn receive(&mut self, part: Part, mut take: impl FnMut(&Message<'_>) -> Step) -> Result<(), Failure> {
+    fn receive(&mut self, request: Request, mut take: impl FnMut(&Message<'_>) -> Step) -> Result<(), Failure> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let bytes = match receive_once(&self.socket, &mut self.buffer, 0) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     self.spent = true;
-                    return Err(failed(part, &error));
+                    return Err(failed(request, &error));
                 }
             };
             match walk(bytes, &mut take) {
@@ -302,12 +306,12 @@ impl Netlink {
                 Ok(Step::Last) => return Ok(()),
                 Err(error) => {
                     self.spent = true;
-                    return Err(unreadable(part, &error));
+                    return Err(unreadable(request, &error));
                 }
             }
             if Instant::now() >= deadline {
                 self.spent = true;
-                return Err(Failure::new(Trouble::TimedOut, part, "the kernel gave no answer"));
+                return Err(Failure::new(OpErrorKind::TimedOut, request, "the kernel gave no answer"));
             }
         }
     }
@@ -337,7 +341,7 @@ impl<T> Dump<T> {
         match message.message_type() {
             // Both begin with an errno; a dump that fails at its end says so in its DONE.
             NLMSG_DONE | NLMSG_ERROR => {
-                match Refusal::read(Part::Look, message) {
+                match RequestError::read(Request::Look, message) {
                     // The table asked for does not exist.
                     Some(refusal) if refusal.errno == Errno::ENOENT => {}
                     Some(refusal) if matches!(refusal.errno, Errno::EINTR | Errno::EAGAIN) => self.interrupted = true,
@@ -348,7 +352,7 @@ impl<T> Dump<T> {
             NLMSG_OVERRUN => self.interrupted = true,
             _ => match read(message.payload()) {
                 Ok(one) => self.all.extend(one),
-                Err(error) => _ = self.failed.get_or_insert_with(|| unreadable(Part::Look, &error)),
+                Err(error) => _ = self.failed.get_or_insert_with(|| unreadable(Request::Look, &error)),
             },
         }
         Step::More
@@ -376,14 +380,14 @@ fn position(message: &Message<'_>, first: u32) -> usize {
 }
 
 /// The failure of a message that cannot be understood.
-fn unreadable(part: Part, error: &DecodeError) -> Failure {
-    Failure::new(Trouble::Other, part, format!("the kernel sent a message that cannot be read: {error}"))
+fn unreadable(request: Request, error: &DecodeError) -> Failure {
+    Failure::new(OpErrorKind::Other, request, format!("the kernel sent a message that cannot be read: {error}"))
 }
 
 /// A transaction that is not ended yet, of whose changes the last is answered also when it is taken.
-fn begun(part: Part, fill: impl FnOnce(&mut Batch)) -> Batch {
+fn begun(request: Request, fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::default();
-    batch.add(part, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_BEGIN));
+    batch.add(request, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_BEGIN));
     fill(&mut batch);
     batch.acknowledge_last();
     batch
@@ -421,12 +425,12 @@ fn configured(protocol: isize) -> std::io::Result<Socket> {
 }
 
 /// A socket call's failure.
-pub(super) fn failed(part: Part, error: &std::io::Error) -> Failure {
+pub(super) fn failed(request: Request, error: &std::io::Error) -> Failure {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => {
-            Failure::new(Trouble::TimedOut, part, format!("the kernel gave no answer within {} s", LIMIT.as_secs()))
+            Failure::new(OpErrorKind::TimedOut, request, format!("the kernel gave no answer within {} s", LIMIT.as_secs()))
         }
-        Some(errno) => Failure::system(part, errno),
-        None => Failure::new(Trouble::Other, part, error.to_string()),
+        Some(errno) => Failure::system(request, errno),
+        None => Failure::new(OpErrorKind::Other, request, error.to_string()),
     }
 }

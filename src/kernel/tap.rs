@@ -9,8 +9,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::modules;
+use crate::failpoints;
 use crate::model::{LinkName, Owner};
-use crate::points;
 use crate::sys::tun::{self, Setting};
 
 /// The node every tap is made and opened through.
@@ -77,7 +77,7 @@ impl Call {
             Self::Persist => "persist",
             Self::Reset => "reset",
         };
-        points::call(("tap", word), call, |errno| errno).map_err(|errno| TapError { call: self, errno })
+        failpoints::call(("tap", word), call, |errno| errno).map_err(|errno| TapError { call: self, errno })
     }
 }
 

@@ -7,14 +7,14 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::create::{self, Made};
 use super::links::{Target, shape};
 use super::message::Batch;
-use super::netns::Inside;
-use super::seen::look;
+use super::netns::NetnsHandle;
+use super::seen::get;
 use super::socket::Netlink;
-use super::{LinkSelector, Trouble};
+use super::{LinkSelector, OpErrorKind};
 use crate::model::{LinkName, Mac, PortId, names};
 use crate::plan::Kind;
 
@@ -39,7 +39,7 @@ pub(super) struct GuestEnd<'a> {
 
 impl Veth<'_> {
     /// [`Op::CreateVeth`](crate::plan::Op::CreateVeth); whether it made the pair, which is not so when it is there already.
-    pub(super) fn create(self, netlink: &mut Netlink, inside: &mut Inside) -> Result<bool, Failure> {
+    pub(super) fn create(self, netlink: &mut Netlink, inside: &mut NetnsHandle) -> Result<bool, Failure> {
         let altname = names::port_altname(self.port);
         if !create::is_free(netlink, self.index, &altname, &Kind::Veth)? {
             return Ok(false);
@@ -56,27 +56,27 @@ impl Veth<'_> {
 
     /// With MAC and MTU: given later, each would be an event of its own. The other end is not set up here: the kernel
     /// refuses that of a peer not yet linked (`veth_newlink`, drivers/net/veth.c).
-    fn message(self, batch: &mut Batch, inside: &Inside) {
+    fn message(self, batch: &mut Batch, inside: &NetnsHandle) {
         let name = self.guest.name.map_or("eth%d", LinkName::as_str);
         let guest = shape(LinkUnspec::new_with_name(name), Some(self.guest.mac), Some(self.guest.mtu), None);
         let guest = one_queue(guest.setns_by_fd(inside.fd.as_raw_fd())).build();
         let host = LinkVeth::new(self.name.as_str(), name).index(self.index).set_info_data(InfoData::Veth(InfoVeth::Peer(guest)));
         let host = one_queue(shape(host, Some(self.mac), Some(self.mtu), None)).build();
-        batch.add(Part::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(host));
+        batch.add(Request::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(host));
     }
 
     /// The kernel says EEXIST of either end's name.
-    fn explain(self, netlink: &mut Netlink, inside: &mut Inside, failure: Failure) -> Result<(), Failure> {
-        let (Trouble::Taken, Part::Create, Some(name)) = (failure.trouble, failure.part, self.guest.name) else {
+    fn explain(self, netlink: &mut Netlink, inside: &mut NetnsHandle, failure: Failure) -> Result<(), Failure> {
+        let (OpErrorKind::Taken, Request::Create, Some(name)) = (failure.kind, failure.request, self.guest.name) else {
             return Err(failure);
         };
-        if look(netlink, LinkSelector::Name(self.name.as_str()))?.is_some()
-            || look(netlink, LinkSelector::Index(self.index))?.is_some()
+        if get(netlink, LinkSelector::Name(self.name.as_str()))?.is_some()
+            || get(netlink, LinkSelector::Index(self.index))?.is_some()
         {
             return Err(failure);
         }
-        match look(&mut inside.netlink, LinkSelector::Name(name.as_str()))? {
-            Some(_) => Err(failure.meaning(Trouble::GuestNameTaken)),
+        match get(&mut inside.netlink, LinkSelector::Name(name.as_str()))? {
+            Some(_) => Err(failure.meaning(OpErrorKind::GuestNameTaken)),
             None => Err(failure),
         }
     }

@@ -12,7 +12,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{BridgePortState, BridgeVlanInfo, BridgeVlanInfoFlags};
 use nix::errno::Errno;
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::message::{Batch, Read, Untyped, attributes, find, value};
 use super::socket::Netlink;
 use super::untyped::{BRIDGE_VLANDB_ENTRY, BRIDGE_VLANDB_ENTRY_INFO, BRIDGE_VLANDB_ENTRY_STATE, RTM_GETVLAN};
@@ -67,7 +67,7 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState], f
     }
     let ask = || {
         let mut batch = Batch::default();
-        batch.add(Part::Look, NLM_F_DUMP, Untyped { kind: RTM_GETVLAN, fixed: br_vlan_msg(index), attributes: Vec::new() });
+        batch.add(Request::Look, NLM_F_DUMP, Untyped { kind: RTM_GETVLAN, fixed: br_vlan_msg(index), attributes: Vec::new() });
         batch
     };
     let told = match netlink.dump(ask, read) {

@@ -30,17 +30,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc::Sender;
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::message::{self, Message};
 use super::nft::{self, Hint, Nft};
-use super::seen::{Around, IFINFO};
+use super::seen::{IFINFO, ReadContext};
 use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::untyped::{RTM_DELVLAN, RTM_NEWVLAN};
 use super::{GuestMacs, LinkSelector, Notice, forward, seen, vlans};
+use crate::failpoints;
 use crate::model::Mac;
-use crate::pace::Pace;
 use crate::plan::LinkState;
-use crate::points;
+use crate::rate_limit::RateLimit;
 use crate::telemetry::meters;
 
 /// Room for events while the sink is full: some 4000 links' worth.
@@ -75,13 +75,13 @@ pub(super) struct Watch {
     closing: Option<Socket>,
     query: Netlink,
     nft: Nft,
-    around: Around,
+    around: ReadContext,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
     /// Links to be looked at later, and when; one look each.
     later: BTreeMap<u32, Later>,
     /// How often each link was looked at.
-    paces: HashMap<u32, Pace<LOOKS>>,
+    paces: HashMap<u32, RateLimit<LOOKS>>,
     /// Events were lost; a dump is due then.
     resync: Option<Instant>,
     /// The last dump has failed.
@@ -125,7 +125,7 @@ struct Hints {
 
 impl Watch {
     /// Subscribes, in this thread's namespace: what happens from here on is told.
-    pub(super) fn subscribe(sink: Sender<Notice>, around: Around) -> Result<Self, Failure> {
+    pub(super) fn subscribe(sink: Sender<Notice>, around: ReadContext) -> Result<Self, Failure> {
         let events = subscribed(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])?;
         if let Err(error) = events.add_membership(libc::RTNLGRP_BRVLAN) {
             tracing::debug!(%error, "VLANs of bridge ports cannot be watched");
@@ -277,7 +277,7 @@ impl Watch {
 
     /// When a link may be looked at that was looked at often enough.
     fn put_off(&self, index: u32, now: Instant) -> Option<Instant> {
-        self.paces.get(&index).and_then(|pace| pace.put_off(now, PERIOD))
+        self.paces.get(&index).and_then(|pace| pace.next_allowed(now, PERIOD))
     }
 
     /// Has one look at a link come, as soon as it may; it replaces a second look.
@@ -292,7 +292,7 @@ impl Watch {
     fn drain(&mut self) -> Hints {
         let mut hints = Hints::default();
         loop {
-            let point = points::call(("watch", "events"), || Ok(()), std::io::Error::from);
+            let point = failpoints::call(("watch", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
                 Ok(bytes) => {
                     let taken = message::messages(bytes).try_for_each(|event| hints.take(&event?, &self.around.guests));
@@ -330,7 +330,7 @@ impl Watch {
     fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.around) {
+        match seen::get_full(&mut self.query, &mut self.nft, who, &self.around) {
             Ok(Some(link)) => {
                 self.tell(Notice::Seen { link: link.clone().into(), at })?;
                 Ok(Some(link))
@@ -363,7 +363,7 @@ impl Watch {
     fn dump(&mut self) -> Result<(), Closed> {
         let at = Instant::now();
         self.reopen();
-        match seen::observe(&mut self.query, &mut self.nft, &self.around) {
+        match seen::dump(&mut self.query, &mut self.nft, &self.around) {
             Ok(links) => {
                 meters().resyncs.inc();
                 (self.resync, self.blind) = (None, false);
@@ -461,7 +461,7 @@ fn subscribed_to_nft() -> std::io::Result<Socket> {
 
 /// A socket that gets the events of these groups.
 pub(super) fn subscribed(groups: &[u32]) -> Result<Socket, Failure> {
-    try_subscribed(groups).map_err(|error| failed(Part::Open, &error))
+    try_subscribed(groups).map_err(|error| failed(Request::Open, &error))
 }
 
 fn try_subscribed(groups: &[u32]) -> std::io::Result<Socket> {

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::exec::{Execution, Undone};
-use crate::inbox::{Inbox, Refused};
+use crate::failpoints;
 use crate::model::{LinkName, names};
 use crate::plan::{LinkState, Op, Plan};
-use crate::points;
+use crate::queue::{Queue, QueueError};
 use crate::threads;
 
 use super::handle::Answer;
@@ -86,12 +86,12 @@ enum Message<H> {
 
 /// The way into the worker.
 pub struct Worker<H: Host> {
-    inbox: Inbox<Message<H>>,
+    queue: Queue<Message<H>>,
 }
 
 impl<H: Host> std::fmt::Debug for Worker<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("waiting", &self.inbox.len()).finish()
+        f.debug_struct("Worker").field("waiting", &self.queue.len()).finish()
     }
 }
 
@@ -100,11 +100,11 @@ impl<H: Host> Worker<H> {
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(name: &str, host: H, reaper: Inbox<ToReap<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let worker = Self { inbox: Inbox::new(LIMIT) };
-        let inbox = worker.inbox.clone();
+    pub fn start(name: &str, host: H, reaper: Queue<ToReap<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let worker = Self { queue: Queue::new(LIMIT) };
+        let queue = worker.queue.clone();
         let work = Loop { host, reaper, begun: HashMap::new(), next: 0 };
-        let thread = threads::start(name, move || work.run(&inbox))?;
+        let thread = threads::start(name, move || work.run(&queue))?;
         Ok((worker, thread))
     }
 
@@ -112,9 +112,9 @@ impl<H: Host> Worker<H> {
     ///
     /// # Errors
     /// Too much waits, or the worker has ended.
-    pub fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, Refused> {
+    pub fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, QueueError> {
         let (answer, answered) = oneshot::channel();
-        self.inbox.push(Message::Run(plan, answer))?;
+        self.queue.push(Message::Run(plan, answer))?;
         Ok(answered)
     }
 
@@ -123,9 +123,9 @@ impl<H: Host> Worker<H> {
     ///
     /// # Errors
     /// As for `run`.
-    pub fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, Refused> {
+    pub fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError> {
         let (answer, answered) = oneshot::channel();
-        self.inbox.push(Message::RunBeside(plan, durable, answer))?;
+        self.queue.push(Message::RunBeside(plan, durable, answer))?;
         Ok(answered)
     }
 
@@ -133,9 +133,9 @@ impl<H: Host> Worker<H> {
     ///
     /// # Errors
     /// As for `run`.
-    pub fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, Refused> {
+    pub fn ask<A: Send + 'static>(&self, ask: impl FnOnce(&mut H) -> A + Send + 'static) -> Result<Answer<A>, QueueError> {
         let (answer, answered) = oneshot::channel();
-        self.inbox.push(Message::Query(Box::new(move |host| {
+        self.queue.push(Message::Query(Box::new(move |host| {
             let _ = answer.send(ask(host));
         })))?;
         Ok(answered)
@@ -143,12 +143,12 @@ impl<H: Host> Worker<H> {
 
     /// How many messages wait for the thread.
     pub fn waiting(&self) -> usize {
-        self.inbox.len()
+        self.queue.len()
     }
 
     /// Lets the thread end after what waits.
     pub fn close(&self) {
-        self.inbox.close();
+        self.queue.close();
     }
 }
 
@@ -173,55 +173,55 @@ struct Begun<H: Host> {
 
 /// Has the worker poll an intent's future again.
 struct Again<H> {
-    inbox: Inbox<Message<H>>,
+    queue: Queue<Message<H>>,
     id: u64,
 }
 
 impl<H: Send> Wake for Again<H> {
     fn wake(self: Arc<Self>) {
         // A worker that has ended polls nothing.
-        let _ = self.inbox.push_answer(Message::Poll(self.id));
+        let _ = self.queue.push_answer(Message::Poll(self.id));
     }
 }
 
 struct Loop<H: Host> {
     host: H,
-    reaper: Inbox<ToReap<H>>,
+    reaper: Queue<ToReap<H>>,
     /// The plans that wait for their intent, by the number that each was given.
     begun: HashMap<u64, Begun<H>>,
     next: u64,
 }
 
 impl<H: Host> Loop<H> {
-    fn run(mut self, inbox: &Inbox<Message<H>>) {
+    fn run(mut self, queue: &Queue<Message<H>>) {
         let (mut taken, mut later) = (VecDeque::new(), VecDeque::new());
         loop {
             if later.is_empty() {
-                if !inbox.take(&mut taken) {
+                if !queue.take(&mut taken) {
                     break;
                 }
             } else {
-                inbox.take_now(&mut taken);
+                queue.take_now(&mut taken);
             }
             // What can be finished is answered before the next is begun.
             for message in taken.drain(..) {
                 match message {
-                    Message::Poll(id) => self.poll(id, inbox),
+                    Message::Poll(id) => self.poll(id, queue),
                     other => later.push_back(other),
                 }
             }
             let next = later.pop_front();
-            inbox.hold(later.len());
+            queue.hold(later.len());
             match next {
                 Some(Message::Run(plan, answer)) => {
                     let ran = self.carry_out(Running::new(plan));
-                    let _ = points::moment(("report", "built"), || answer.send(ran));
+                    let _ = failpoints::step(("report", "built"), || answer.send(ran));
                 }
                 Some(Message::RunBeside(plan, durable, answer)) => {
                     let prepared = self.prepare(Running::new(plan));
                     self.next += 1;
                     self.begun.insert(self.next, Begun { prepared, durable, answer });
-                    self.poll(self.next, inbox);
+                    self.poll(self.next, queue);
                 }
                 Some(Message::Query(ask)) => ask(&mut self.host),
                 Some(Message::Poll(_)) | None => {}
@@ -230,9 +230,9 @@ impl<H: Host> Loop<H> {
     }
 
     /// Goes on with a plan whose intent is durable by now, or undoes one whose intent will not be.
-    fn poll(&mut self, id: u64, inbox: &Inbox<Message<H>>) {
+    fn poll(&mut self, id: u64, queue: &Queue<Message<H>>) {
         let Some(begun) = self.begun.get_mut(&id) else { return };
-        let waker = Waker::from(Arc::new(Again { inbox: inbox.clone(), id }));
+        let waker = Waker::from(Arc::new(Again { queue: queue.clone(), id }));
         let Poll::Ready(durable) = begun.durable.as_mut().poll(&mut Context::from_waker(&waker)) else { return };
         let Some(Begun { prepared, answer, .. }) = self.begun.remove(&id) else { return };
         let outcome = match (prepared, durable) {
@@ -240,7 +240,7 @@ impl<H: Host> Loop<H> {
             (Ok(running), true) => self.carry_out(running).map_or_else(Outcome::Failed, Outcome::Done),
             (Ok(running), false) => Outcome::NotDurable(self.unwind(running.execution)),
         };
-        let _ = points::moment(("report", "built"), || answer.send(outcome));
+        let _ = failpoints::step(("report", "built"), || answer.send(outcome));
     }
 
     fn prepare(&mut self, mut running: Running<H>) -> Result<Running<H>, Failed> {
@@ -286,7 +286,7 @@ impl<H: Host> Loop<H> {
 
     fn look(&mut self, subjects: &[String]) -> (Vec<LinkState>, Instant) {
         let at = Instant::now();
-        let look = |altname: &String| self.host.look(LinkSelector::Altname(altname)).ok().flatten();
+        let look = |altname: &String| self.host.get_link(LinkSelector::Altname(altname)).ok().flatten();
         (subjects.iter().filter_map(look).collect(), at)
     }
 }
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_the_worker_has_taken_and_not_begun_counts_as_waiting() {
-        let (worker, thread) = Worker::start("worker", Fake::new().open().unwrap(), reaper::inbox()).unwrap();
+        let (worker, thread) = Worker::start("worker", Fake::new().open().unwrap(), reaper::queue()).unwrap();
         let (begun, begins) = std::sync::mpsc::channel();
         let block = || {
             let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -344,13 +344,13 @@ mod tests {
         begins.recv().unwrap();
         let (second, _second) = block();
         let waiting: Vec<_> = (1..LIMIT).map(|_| worker.ask(|_| ()).unwrap()).collect();
-        assert_eq!((worker.waiting(), worker.ask(|_| ()).err()), (LIMIT, Some(Refused::Full)));
+        assert_eq!((worker.waiting(), worker.ask(|_| ()).err()), (LIMIT, Some(QueueError::Full)));
         // From here on all of them are the worker's, which does the second.
         first.send(()).unwrap();
         begins.recv().unwrap();
         assert_eq!(worker.waiting(), LIMIT - 1);
         assert!(worker.ask(|_| ()).is_ok());
-        assert_eq!(worker.ask(|_| ()).err(), Some(Refused::Full), "the bound is for both together");
+        assert_eq!(worker.ask(|_| ()).err(), Some(QueueError::Full), "the bound is for both together");
         second.send(()).unwrap();
         waiting.into_iter().for_each(|one| one.blocking_recv().unwrap());
         worker.close();

@@ -6,10 +6,10 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::events::Kind;
+use crate::events::EventKind;
 use crate::exec::Undone;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
-use crate::model::memory::Made;
+use crate::model::idempotency::Made;
 use crate::model::port::Binding;
 use crate::model::{FixedIp, Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
@@ -85,7 +85,7 @@ impl Manager {
     /// Tells of a port that this attach has made, once it stays: of one that comes to nothing no reader ever hears.
     fn tell_created(&self, state: &State, port: PortId, before: &Before, context: &Context) {
         if let (Before::Nothing, Some(entry)) = (before, state.ports.get(&port)) {
-            self.emit(port_event(Kind::PortCreated, &entry.record, None, Some(Phase::Building), None), context);
+            self.emit(port_event(EventKind::PortCreated, &entry.record, None, Some(Phase::Building), None), context);
         }
     }
 

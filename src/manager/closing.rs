@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::kernel::{OpError, Trouble};
+use crate::kernel::{OpError, OpErrorKind};
 use crate::model::{LinkName, NetworkId};
 use crate::plan::LinkState;
 
@@ -42,7 +42,7 @@ impl Open {
 impl Manager {
     /// Notes that a network's bridge could not be closed; whether it may be used all the same.
     pub(super) fn could_not_close(&self, network: NetworkId, error: &OpError) -> bool {
-        if error.trouble != Trouble::HostNotClosed {
+        if error.kind != OpErrorKind::HostNotClosed {
             return false;
         }
         let mut state = self.lock();
@@ -65,7 +65,7 @@ impl Manager {
     pub(super) async fn look_at_operators_bridges(self: &Arc<Self>) {
         let names: Vec<LinkName> = self.lock().bridges.keys().filter_map(|name| name.parse().ok()).collect();
         for name in names {
-            let Ok(asked) = self.kernel.look(name) else { return };
+            let Ok(asked) = self.kernel.get_link(name) else { return };
             let looked: Result<_, Error> = answered(asked).await;
             if let Ok(Ok(Some(notice))) = looked {
                 self.take_in(notice);

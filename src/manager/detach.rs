@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::events::Kind;
+use crate::events::EventKind;
 use crate::kernel::handle::Answer;
 use crate::kernel::reaper::{PendingDelete, Reaped};
-use crate::kernel::{OpError, Trouble};
+use crate::kernel::{OpError, OpErrorKind};
 use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId, names};
 use crate::plan::{AbsentPort, Desired, Op, Plan, Reason, Step, plan};
@@ -163,7 +163,7 @@ impl Manager {
     async fn forget(&self, port: PortId, context: &Context) -> Result<Reply, Error> {
         self.commit(vec![Change::DeletePort(port)], Purpose::Freeing).await?;
         if let Some(entry) = self.lock().remove_port(port) {
-            self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
+            self.emit(port_event(EventKind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
         }
         Ok(Reply::Done)
     }
@@ -186,7 +186,7 @@ impl Manager {
             match self.carry_out(Plan { reason: Reason::Detach, steps }).await {
                 Ok(done) => return self.finished(port, done),
                 // It has lost its altname since it was looked at.
-                Err(Error::Kernel(OpError { trouble: Trouble::Gone, .. })) => {
+                Err(Error::Kernel(OpError { kind: OpErrorKind::Gone, .. })) => {
                     if self.look_at_everything().await.is_err() {
                         return;
                     }
@@ -237,7 +237,7 @@ impl Manager {
             Ok(Err(error)) => Error::Kernel(error),
             Err(error) => error,
         };
-        let unmarked = matches!(&error, Error::Kernel(OpError { trouble: Trouble::Unmarked, .. }));
+        let unmarked = matches!(&error, Error::Kernel(OpError { kind: OpErrorKind::Unmarked, .. }));
         let what = if unmarked { Happening::Unbind } else { Happening::Failed };
         let mut state = self.lock();
         reaped(&mut state, port);
@@ -356,7 +356,7 @@ impl Manager {
         let mut state = self.lock();
         if deleting {
             if let Some(entry) = state.remove_port(port) {
-                self.emit(port_event(Kind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
+                self.emit(port_event(EventKind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
             }
         } else {
             self.happen(&mut state, port, Happening::Gone, None, context);

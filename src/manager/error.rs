@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::inbox::Refused;
-use crate::kernel::{NetnsError, OpError, Trouble};
+use crate::kernel::{NetnsError, OpError, OpErrorKind};
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
 use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
 use crate::plan::{HostUse, PlanError};
+use crate::queue::QueueError;
 use crate::store::StoreError;
 
 /// A refusal. The message says what was wrong, with the value, and what would be right.
@@ -317,11 +317,11 @@ pub(super) fn whose(of: HostUse, device: &str) -> String {
     }
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
+impl From<QueueError> for Error {
+    fn from(refused: QueueError) -> Self {
         match refused {
-            Refused::Full => Self::Busy("the kernel's queue is full"),
-            Refused::Closed => Self::Stopping,
+            QueueError::Full => Self::Busy("the kernel's queue is full"),
+            QueueError::Closed => Self::Stopping,
         }
     }
 }
@@ -381,19 +381,19 @@ impl Error {
             Self::Plan(PlanError::NotOurs(_)) => "name_taken",
             Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
             Self::Plan(PlanError::Incomplete(_)) => "internal",
-            Self::Kernel(error) => match error.trouble {
-                Trouble::Taken => "name_taken",
-                Trouble::Gone => "device_gone",
-                Trouble::Unmarked => "device_unmarked",
-                Trouble::NoBridge => "no_such_bridge",
-                Trouble::HostNotClosed => "host_not_closed",
-                Trouble::ModuleMissing => "module_missing",
-                Trouble::Permission => "no_permission",
-                Trouble::Hanging => "busy",
-                Trouble::NamespaceRefused => "namespace_refused",
-                Trouble::NoDescriptors => "no_descriptors",
-                Trouble::Helper => "netns_helper_unreachable",
-                Trouble::TimedOut => "kernel_timeout",
+            Self::Kernel(error) => match error.kind {
+                OpErrorKind::Taken => "name_taken",
+                OpErrorKind::Gone => "device_gone",
+                OpErrorKind::Unmarked => "device_unmarked",
+                OpErrorKind::NoBridge => "no_such_bridge",
+                OpErrorKind::HostNotClosed => "host_not_closed",
+                OpErrorKind::ModuleMissing => "module_missing",
+                OpErrorKind::Permission => "no_permission",
+                OpErrorKind::Hanging => "busy",
+                OpErrorKind::NamespaceRefused => "namespace_refused",
+                OpErrorKind::NoDescriptors => "no_descriptors",
+                OpErrorKind::Helper => "netns_helper_unreachable",
+                OpErrorKind::TimedOut => "kernel_timeout",
                 _ => "kernel_refused",
             },
             Self::NotUndone { .. } => "not_undone",

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::events::{Event, Kind};
+use crate::events::{Event, EventKind};
 use crate::model::{PortId, Status};
-use crate::pace::Pace;
+use crate::rate_limit::RateLimit;
 use crate::store::{Holder, StoreError};
 
 use super::error::whose;
@@ -51,7 +51,7 @@ pub(super) struct Told {
 
 #[derive(Debug, Default)]
 struct Lately {
-    pace: Pace<MOST>,
+    pace: RateLimit<MOST>,
     withheld: bool,
 }
 
@@ -67,7 +67,7 @@ impl Told {
         let mut news: Vec<(Trouble, bool)> = begun.chain(ended).collect();
         news.retain(|(trouble, _)| {
             let lately = self.lately.entry(*trouble).or_default();
-            match lately.pace.put_off(at, PERIOD) {
+            match lately.pace.next_allowed(at, PERIOD) {
                 Some(due) => {
                     lately.withheld = true;
                     self.due = Some(self.due.map_or(due, |first| first.min(due)));
@@ -122,7 +122,7 @@ impl Manager {
             self.retries.notify_one();
         }
         for ((reason, port_id), begun) in news {
-            let kind = if begun { Kind::AgentDegraded } else { Kind::AgentRecovered };
+            let kind = if begun { EventKind::AgentDegraded } else { EventKind::AgentRecovered };
             let record = port_id.and_then(|id| state.ports.get(&id)).map(|entry| &entry.record);
             let server_id = record.and_then(|record| record.binding.as_ref()).map(|binding| binding.server_id);
             let network_id = record.map(|record| record.network_id);

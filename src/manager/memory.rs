@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use crate::model::memory::{Answered, Key, Made, Moment, Remembered};
+use crate::model::idempotency::{ClockStamp, Key, Made, StoredAnswer, StoredRequest};
 
 /// How long an answer is kept, in milliseconds: a day.
 const KEPT: i64 = 24 * 3_600_000;
@@ -28,7 +28,7 @@ pub enum Known {
     /// Nothing: it is the caller's now, who must let it go or have it answered.
     New,
     /// The same request was answered with this.
-    Answered(Answered),
+    Answered(StoredAnswer),
     /// The same request made these, and was never answered.
     Made(Vec<Made>),
     /// The same request is under way.
@@ -48,7 +48,7 @@ pub(super) struct Memory {
 
 #[derive(Debug)]
 struct Entry {
-    remembered: Remembered,
+    remembered: StoredRequest,
     /// When it was new, in milliseconds of this boot; before the boot below 0.
     born: i64,
     /// Rung when the request under way has ended; none when none is.
@@ -57,7 +57,7 @@ struct Entry {
 
 impl Memory {
     /// Takes in what the store kept.
-    pub fn recall(&mut self, remembered: Remembered, now: Moment) {
+    pub fn recall(&mut self, remembered: StoredRequest, now: ClockStamp) {
         self.bytes += length(&remembered);
         let born = elapsed(now).saturating_sub(now.ago(remembered.at, remembered.since));
         self.by_age.insert((born, remembered.key.clone()));
@@ -65,13 +65,13 @@ impl Memory {
     }
 
     /// What is known of a key for this request; one not known is taken. Also answers with the keys that are too old.
-    pub fn ask(&mut self, key: &Key, request: &str, now: Moment) -> (Known, Vec<Key>) {
+    pub fn ask(&mut self, key: &Key, request: &str, now: ClockStamp) -> (Known, Vec<Key>) {
         let old = self.expire(now);
         let known = match self.entries.get(key) {
             None => {
                 let (at, since) = (now.at, now.since);
                 let remembered =
-                    Remembered { key: key.clone(), request: request.to_owned(), at, since, made: Vec::new(), answer: None };
+                    StoredRequest { key: key.clone(), request: request.to_owned(), at, since, made: Vec::new(), answer: None };
                 let born = elapsed(now);
                 self.by_age.insert((born, key.clone()));
                 self.entries.insert(key.clone(), Entry { remembered, born, underway: Some(Arc::default()) });
@@ -79,7 +79,7 @@ impl Memory {
             }
             Some(entry) if entry.remembered.request != request => Known::Mismatch,
             Some(Entry { underway: Some(bell), .. }) => Known::Underway(Arc::clone(bell).notified_owned()),
-            Some(Entry { remembered: Remembered { answer: Some(answer), .. }, .. }) => Known::Answered(answer.clone()),
+            Some(Entry { remembered: StoredRequest { answer: Some(answer), .. }, .. }) => Known::Answered(answer.clone()),
             Some(entry) if !entry.remembered.made.is_empty() => Known::Made(entry.remembered.made.clone()),
             // It was never answered and made nothing: as if it had never been.
             Some(_) => {
@@ -91,14 +91,14 @@ impl Memory {
     }
 
     /// Notes what is being made under a key; what is then to be stored with it.
-    pub fn made(&mut self, key: &Key, made: Vec<Made>) -> Option<Remembered> {
+    pub fn made(&mut self, key: &Key, made: Vec<Made>) -> Option<StoredRequest> {
         let entry = self.entries.get_mut(key)?;
         entry.remembered.made = made;
         Some(entry.remembered.clone())
     }
 
     /// Notes the answer; what is then to be stored.
-    pub fn answered(&mut self, key: &Key, answer: Answered) -> Option<Remembered> {
+    pub fn answered(&mut self, key: &Key, answer: StoredAnswer) -> Option<StoredRequest> {
         let entry = self.entries.get_mut(key)?;
         self.bytes -= length(&entry.remembered);
         entry.remembered.answer = Some(answer);
@@ -130,7 +130,7 @@ impl Memory {
     }
 
     /// Drops what is too old or too much, but for what is under way.
-    fn expire(&mut self, now: Moment) -> Vec<Key> {
+    fn expire(&mut self, now: ClockStamp) -> Vec<Key> {
         let mut old = Vec::new();
         while let Some((born, key)) = self.oldest() {
             if elapsed(now).saturating_sub(*born) <= KEPT && self.by_age.len() <= MOST && self.bytes <= MOST_BYTES {
@@ -145,12 +145,12 @@ impl Memory {
 }
 
 /// What has passed since the boot, in milliseconds.
-fn elapsed(now: Moment) -> i64 {
+fn elapsed(now: ClockStamp) -> i64 {
     // Where the host does not tell, the wall's clock has to do.
     now.since.map_or(now.at.as_millisecond(), |since| since.ms)
 }
 
-fn length(remembered: &Remembered) -> usize {
+fn length(remembered: &StoredRequest) -> usize {
     remembered.answer.as_ref().map_or(0, |answer| answer.body.len())
 }
 
@@ -159,7 +159,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use crate::model::PortId;
-    use crate::model::memory::SinceBoot;
+    use crate::model::idempotency::SinceBoot;
 
     use super::*;
 
@@ -170,28 +170,28 @@ mod tests {
     const BOOT: uuid::Uuid = uuid::Uuid::from_u128(1);
 
     /// So many hours after the boot, which was then by the wall's clock.
-    fn at(hours: i64) -> Moment {
+    fn at(hours: i64) -> ClockStamp {
         after(SignedDuration::from_hours(hours))
     }
 
-    fn after(passed: SignedDuration) -> Moment {
+    fn after(passed: SignedDuration) -> ClockStamp {
         let since = SinceBoot { boot: BOOT, ms: i64::try_from(passed.as_millis()).unwrap() };
-        Moment { at: Timestamp::UNIX_EPOCH + passed, since: Some(since) }
+        ClockStamp { at: Timestamp::UNIX_EPOCH + passed, since: Some(since) }
     }
 
     /// The same moment with a wall's clock that somebody set.
-    fn set(moment: Moment, to: Timestamp) -> Moment {
-        Moment { at: to, ..moment }
+    fn set(moment: ClockStamp, to: Timestamp) -> ClockStamp {
+        ClockStamp { at: to, ..moment }
     }
 
     /// The same moment of another boot.
-    fn in_another_boot(moment: Moment) -> Moment {
-        Moment { since: Some(SinceBoot { boot: uuid::Uuid::from_u128(2), ms: 1000 }), ..moment }
+    fn in_another_boot(moment: ClockStamp) -> ClockStamp {
+        ClockStamp { since: Some(SinceBoot { boot: uuid::Uuid::from_u128(2), ms: 1000 }), ..moment }
     }
 
-    fn kept(moment: Moment, made: Vec<Made>, key_text: &str) -> Remembered {
-        let Moment { at, since } = moment;
-        Remembered { key: key(key_text), request: "x".to_owned(), at, since, made, answer: None }
+    fn kept(moment: ClockStamp, made: Vec<Made>, key_text: &str) -> StoredRequest {
+        let ClockStamp { at, since } = moment;
+        StoredRequest { key: key(key_text), request: "x".to_owned(), at, since, made, answer: None }
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.recall(kept(at(100), made.clone(), "a"), in_another_boot(at(120)));
         assert!(matches!(memory.ask(&key("a"), "x", in_another_boot(at(120))).0, Known::Made(_)));
-        let late = Moment { since: Some(SinceBoot { boot: uuid::Uuid::from_u128(2), ms: 5 * 3_600_000 }), ..at(125) };
+        let late = ClockStamp { since: Some(SinceBoot { boot: uuid::Uuid::from_u128(2), ms: 5 * 3_600_000 }), ..at(125) };
         assert!(matches!(memory.ask(&key("a"), "x", late).0, Known::New));
         // One from a time that is yet to come is as if it were new.
         memory.recall(kept(at(9000), made, "b"), in_another_boot(at(120)));
@@ -230,7 +230,7 @@ mod tests {
         assert!(matches!(memory.ask(&key("a"), "x", at(0)).0, Known::New));
         assert!(matches!(memory.ask(&key("a"), "x", at(0)).0, Known::Underway(_)));
         assert!(matches!(memory.ask(&key("a"), "y", at(0)).0, Known::Mismatch));
-        let answer = Answered { status: 200, body: "{}".to_owned() };
+        let answer = StoredAnswer { status: 200, body: "{}".to_owned() };
         memory.answered(&key("a"), answer.clone()).unwrap();
         memory.end(&key("a"));
         assert!(matches!(memory.ask(&key("a"), "x", at(23)).0, Known::Answered(given) if given == answer));
@@ -246,7 +246,7 @@ mod tests {
         for number in 0..80 {
             let key = key(&number.to_string());
             assert!(matches!(memory.ask(&key, "x", after(SignedDuration::from_secs(number))).0, Known::New));
-            memory.answered(&key, Answered { status: 201, body: "x".repeat(1 << 20) }).unwrap();
+            memory.answered(&key, StoredAnswer { status: 201, body: "x".repeat(1 << 20) }).unwrap();
             memory.end(&key);
         }
         assert!(memory.bytes <= MOST_BYTES + (1 << 20), "{}", memory.bytes);
@@ -261,7 +261,7 @@ mod tests {
         for number in 0..1_000_000 {
             let key = key(&number.to_string());
             assert!(matches!(memory.ask(&key, "x", after(SignedDuration::from_millis(number))).0, Known::New));
-            memory.answered(&key, Answered { status: 204, body: String::new() }).unwrap();
+            memory.answered(&key, StoredAnswer { status: 204, body: String::new() }).unwrap();
             memory.end(&key);
         }
         assert!(memory.entries.len() <= MOST + 1 && memory.by_age.len() == memory.entries.len(), "{}", memory.entries.len());

@@ -56,7 +56,7 @@ use crate::events::{self, Event, Events};
 use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::action::Action;
-use crate::model::memory::{Answered, Key, Made};
+use crate::model::idempotency::{Key, Made, StoredAnswer};
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness, Subnet};
 use crate::plan::{LinkState, Plan};
@@ -209,7 +209,7 @@ impl Manager {
             state.add_port(port, phase);
         });
         let mut memory = Memory::default();
-        let now = clock::moment();
+        let now = clock::stamp();
         loaded.remembered.into_iter().for_each(|one| memory.recall(one, now));
         let manager = Self {
             state: Mutex::new(state),
@@ -355,7 +355,7 @@ impl Manager {
 
     /// What is known of a key for a request; a key not known is the caller's to end with `answered` or `forget`.
     pub fn recollect(&self, key: &Key, request: &str) -> Known {
-        let (known, old) = self.memory().ask(key, request, clock::moment());
+        let (known, old) = self.memory().ask(key, request, clock::stamp());
         if !old.is_empty() {
             let forget = old.into_iter().map(Change::ForgetKey).collect();
             self.store.note(forget);
@@ -367,7 +367,7 @@ impl Manager {
     ///
     /// # Errors
     /// It could not be stored; it is kept in memory all the same.
-    pub async fn answered(&self, key: &Key, answer: Answered) -> Result<(), Error> {
+    pub async fn answered(&self, key: &Key, answer: StoredAnswer) -> Result<(), Error> {
         let remembered = self.memory().answered(key, answer);
         let stored = match remembered {
             Some(remembered) => self.commit(vec![Change::Remember(Box::new(remembered))], Purpose::Growing).await,
@@ -532,7 +532,13 @@ pub(crate) struct Why {
     detail: String,
 }
 
-fn port_event(kind: events::Kind, port: &Port, before: Option<Phase>, after: Option<Phase>, reason: Option<String>) -> Event {
+fn port_event(
+    kind: events::EventKind,
+    port: &Port,
+    before: Option<Phase>,
+    after: Option<Phase>,
+    reason: Option<String>,
+) -> Event {
     Event {
         port_id: Some(port.id),
         server_id: port.binding.as_ref().map(|binding| binding.server_id),

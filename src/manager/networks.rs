@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::config::BridgeRule;
 use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
-use crate::model::memory::Made;
+use crate::model::idempotency::Made;
 use crate::model::subnet::NewSubnet;
 use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
 use crate::plan::{Desired, Kind, LinkState, Op, Plan, PlanError, Reason, Step, carried, plan};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::events::Kind;
+use crate::events::EventKind;
 use crate::model::action::{AfterDetach, NewPort, PortChange};
-use crate::model::memory::Made;
+use crate::model::idempotency::Made;
 use crate::model::{FixedIp, Happening, NetworkId, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
@@ -49,7 +49,7 @@ impl Manager {
         }
         let mut views = Vec::with_capacity(records.len());
         for port in records {
-            self.emit(port_event(Kind::PortCreated, &port, None, Some(Phase::Unbound), None), context);
+            self.emit(port_event(EventKind::PortCreated, &port, None, Some(Phase::Unbound), None), context);
             views.push(view::port(&state, port.id, &self.host)?);
             if let Some(entry) = state.ports.get_mut(&port.id) {
                 entry.claim.release();
@@ -187,7 +187,7 @@ impl Manager {
         let state = self.lock();
         if let Some(entry) = state.ports.get(&port) {
             let phase = Some(entry.phase);
-            self.emit(port_event(Kind::PortStatus, &entry.record, phase, phase, entry.reason.clone()), context);
+            self.emit(port_event(EventKind::PortStatus, &entry.record, phase, phase, entry.reason.clone()), context);
         }
     }
 

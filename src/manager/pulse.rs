@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, Lack, module_remedy};
+use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, module_remedy};
 use crate::model::Status;
 
 use super::{Manager, Problem, answered};
@@ -48,7 +48,7 @@ impl Pulse {
         if self.look.as_ref().is_none_or(JoinHandle::is_finished) {
             let manager = Arc::clone(manager);
             // Not in the tracker: a stop need not wait for a look.
-            self.look = Some(tokio::spawn(async move { manager.look_for_lacks().await }));
+            self.look = Some(tokio::spawn(async move { manager.check_requirements().await }));
         }
     }
 }
@@ -93,12 +93,12 @@ impl Manager {
     }
 
     /// Looks what the host lacks, for health and its events.
-    pub async fn look_for_lacks(self: &Arc<Self>) {
-        let Ok(asked) = self.kernel.lacks() else { return };
+    pub async fn check_requirements(self: &Arc<Self>) {
+        let Ok(asked) = self.kernel.missing_requirements() else { return };
         if let Ok(mut lacks) = answered(asked).await {
             let mut state = self.lock();
             // What is tolerated is no lack.
-            lacks.retain(|lack| !(state.open.tolerated && matches!(lack, Lack::HostClosing { .. })));
+            lacks.retain(|lack| !(state.open.tolerated && matches!(lack, MissingRequirement::HostClosing { .. })));
             let fewer = lacks.len() < state.lacks.len();
             state.lacks = lacks;
             if fewer {
@@ -110,26 +110,26 @@ impl Manager {
     }
 }
 
-impl From<&Lack> for Problem {
-    fn from(lack: &Lack) -> Self {
+impl From<&MissingRequirement> for Problem {
+    fn from(lack: &MissingRequirement) -> Self {
         match lack {
-            Lack::Tun { said, remedy } => {
+            MissingRequirement::Tun { said, remedy } => {
                 Self { reason: "tun_unusable", detail: format!("no tap can be made: {said}"), remedy: remedy.clone() }
             }
-            Lack::Module { module, said } => Self {
+            MissingRequirement::Module { module, said } => Self {
                 reason: "module_missing",
                 detail: format!("{} can be made: the kernel has no module {module} ({said})", made_with(module)),
                 remedy: module_remedy(module),
             },
-            Lack::HostClosing { said } => {
+            MissingRequirement::HostClosing { said } => {
                 super::closing::problem(format!("this kernel does not let nicd close a bridge to the host ({said})"))
             }
-            Lack::Descriptors { said } => Self {
+            MissingRequirement::Descriptors { said } => Self {
                 reason: "no_descriptors",
                 detail: format!("no tap can be made and no namespace entered: {said}"),
                 remedy: DESCRIPTORS_REMEDY.to_owned(),
             },
-            Lack::NetnsHelper { said } => Self {
+            MissingRequirement::NetnsHelper { said } => Self {
                 reason: "netns_helper_unreachable",
                 detail: format!("no network namespace can be entered: nicd-netns does not answer ({said})"),
                 remedy: format!("{HELPER_REMEDY}, or run nicd with CAP_SYS_ADMIN"),

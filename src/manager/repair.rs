@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::exec::Undone;
 use crate::kernel::worker::{self, Done, Outcome};
-use crate::kernel::{NetnsError, Notice, Trouble};
+use crate::kernel::{NetnsError, Notice, OpErrorKind};
 use crate::model::{Guest, Happening, LinkName, NetnsPin, NetworkId, Phase, Port, PortId, Readiness, Server, ServerId};
 use crate::plan::diff::{Bridge, Device, drift};
 use crate::plan::facts::first_unmet;
@@ -130,10 +130,12 @@ impl Manager {
                 && (failed.undone == Undone::Clean || reason != Reason::Attach)
                 && match &failed.error {
                     // The kernel is not as the plan took it to be.
-                    Error::Kernel(error) if matches!(error.trouble, Trouble::Taken | Trouble::Gone | Trouble::NoBridge) => {
+                    Error::Kernel(error)
+                        if matches!(error.kind, OpErrorKind::Taken | OpErrorKind::Gone | OpErrorKind::NoBridge) =>
+                    {
                         self.look_at_everything().await.is_ok()
                     }
-                    Error::Kernel(error) if error.trouble == Trouble::HostNotClosed => {
+                    Error::Kernel(error) if error.kind == OpErrorKind::HostNotClosed => {
                         let network = self.lock().port(port)?.record.network_id;
                         self.could_not_close(network, error)
                     }
@@ -216,7 +218,7 @@ impl Manager {
             entry.looked = Some(Instant::now());
             name
         };
-        match answered(self.kernel.look(name.clone())?).await?.map_err(Error::Kernel)? {
+        match answered(self.kernel.get_link(name.clone())?).await?.map_err(Error::Kernel)? {
             Some(notice) => self.take_in(notice),
             None if self.lock().have.named(name.as_str()).is_some() => self.look_at_everything().await?,
             None => {}
@@ -393,22 +395,22 @@ impl Manager {
         let Error::Kernel(error) = error else { return error };
         let mut state = self.lock();
         let server = state.port(port).ok().and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.server_id);
-        if error.trouble == Trouble::Hanging {
+        if error.kind == OpErrorKind::Hanging {
             state.hung = Some(Instant::now());
             // From now on it is known here for as long as it hangs.
             let _ = server.map(|server| self.kernel.path_answers(netns_path(&state, server).as_ref()));
         }
         let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
-        match (error.trouble, server) {
+        match (error.kind, server) {
             // Others came first since the plan was made.
-            (Trouble::BridgeFull, _) => PlanError::BridgeFull(state.bridge_name(entry.record.network_id)).into(),
-            (Trouble::GuestNameTaken, Some(server)) => {
+            (OpErrorKind::BridgeFull, _) => PlanError::BridgeFull(state.bridge_name(entry.record.network_id)).into(),
+            (OpErrorKind::GuestNameTaken, Some(server)) => {
                 let name = entry.record.profile.interface_name.as_ref();
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
             }
-            (Trouble::Ipv6Off, _) => Error::Ipv6Disabled(error),
-            (Trouble::GuestRefused, _) => Error::GuestRefused(error),
-            (Trouble::Namespace, Some(server)) => {
+            (OpErrorKind::Ipv6Off, _) => Error::Ipv6Disabled(error),
+            (OpErrorKind::GuestRefused, _) => Error::GuestRefused(error),
+            (OpErrorKind::Namespace, Some(server)) => {
                 let by_process = state.servers.get(&server).is_some_and(|entry| entry.record.by_process);
                 Error::NamespaceGone { path: netns_path(&state, server), server, by_process }
             }
@@ -425,7 +427,7 @@ impl Manager {
         };
         let found = match answered(self.kernel.inspect(path.clone().into())?).await? {
             Ok(found) => found,
-            Err(error) if error.trouble() == Trouble::Namespace => return Ok(false),
+            Err(error) if error.kind() == OpErrorKind::Namespace => return Ok(false),
             // Whether there is one is not known.
             Err(error) => return Err(error.into()),
         };
@@ -472,7 +474,7 @@ impl Manager {
             return Ok(());
         }
         let at = Instant::now();
-        let links = answered(self.kernel.observe()?).await?.map_err(Error::Kernel)?;
+        let links = answered(self.kernel.dump_links()?).await?.map_err(Error::Kernel)?;
         // As from the watch, whose own notices of what the dump shows come too late to be news.
         self.take_in(Notice::Resync { links, at });
         self.lock().dumped = Some(at);
@@ -682,7 +684,7 @@ impl Manager {
             Some(plan) => self.carry_out_on_bridge(plan).await,
         };
         let open = match &outcome {
-            Err(Error::Kernel(error)) => error.trouble == Trouble::HostNotClosed && !self.could_not_close(network, error),
+            Err(Error::Kernel(error)) => error.kind == OpErrorKind::HostNotClosed && !self.could_not_close(network, error),
             _ => false,
         };
         let mut state = self.lock();

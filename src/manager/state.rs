@@ -8,7 +8,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use tokio::sync::Notify;
 
-use crate::kernel::{GuestMacs, Lack};
+use crate::kernel::{GuestMacs, MissingRequirement};
 use crate::model::action::{WantedIp, WantedNic};
 use crate::model::names;
 use crate::model::pools::FreeRanges;
@@ -90,7 +90,7 @@ pub(super) struct State {
     /// Another program that holds the store up.
     pub store_holder: Option<Holder>,
     /// What the host was last seen to lack.
-    pub lacks: Vec<Lack>,
+    pub lacks: Vec<MissingRequirement>,
     /// Why the configuration could not be read again.
     pub config_trouble: Option<String>,
     /// Sockets that no client gets to.

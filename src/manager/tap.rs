@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::kernel::{OpError, TapUse, Trouble};
+use crate::kernel::{OpError, OpErrorKind, TapUse};
 use crate::model::{Phase, PortId};
 
 use super::view::{self, Tap};
@@ -48,10 +48,10 @@ impl Manager {
             .kernel
             .open_tap(port, TapUse { queues, vnet_hdr, owner, store: self.store_id })
             .map_err(|refused| later(refused.into()))?;
-        answered(answer).await.map_err(later)?.map_err(|error| match error.trouble {
-            Trouble::Taken => NotOpened::Busy(port),
-            Trouble::Gone => NotOpened::NotBuilt { port, phase: self.port(port).map_or("gone", |view| view.phase.as_str()) },
-            Trouble::NoDescriptors => NotOpened::Later(error.to_string()),
+        answered(answer).await.map_err(later)?.map_err(|error| match error.kind {
+            OpErrorKind::Taken => NotOpened::Busy(port),
+            OpErrorKind::Gone => NotOpened::NotBuilt { port, phase: self.port(port).map_or("gone", |view| view.phase.as_str()) },
+            OpErrorKind::NoDescriptors => NotOpened::Later(error.to_string()),
             _ => NotOpened::Kernel(error),
         })
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::events;
 use crate::model::{Phase, PortId};
-use crate::pace::Pace;
+use crate::rate_limit::RateLimit;
 
 use super::state::State;
 use super::{Context, Manager, port_event};
@@ -21,7 +21,7 @@ pub(super) type Known = (Phase, Option<String>);
 /// What readers of events know of a port.
 #[derive(Debug, Default)]
 pub(super) struct Telling {
-    pace: Pace<MOST>,
+    pace: RateLimit<MOST>,
     withheld: Option<Withheld>,
 }
 
@@ -50,7 +50,7 @@ impl Telling {
         if asked {
             return Told::Now(self.withheld.take().map_or(before.0, |withheld| withheld.told.0));
         }
-        match (&mut self.withheld, self.pace.put_off(now, PERIOD)) {
+        match (&mut self.withheld, self.pace.next_allowed(now, PERIOD)) {
             (None, None) => {
                 self.pace.done(now, false);
                 Told::Now(before.0)
@@ -91,7 +91,7 @@ impl Manager {
         match entry.telling.happened(before, note, context.request_id.is_some(), Instant::now()) {
             Told::Now(old) => {
                 let reason = note.map(str::to_owned).or_else(|| entry.reason.clone());
-                let event = port_event(events::Kind::PortStatus, &entry.record, Some(old), Some(entry.phase), reason);
+                let event = port_event(events::EventKind::PortStatus, &entry.record, Some(old), Some(entry.phase), reason);
                 state.untold.forget(port);
                 self.emit(event, context);
             }
@@ -113,7 +113,7 @@ impl Manager {
             let Some(entry) = state.ports.get_mut(&port) else { continue };
             let (phase, reason) = (entry.phase, entry.reason.as_deref());
             if let Some((old, word)) = entry.telling.due((phase, reason), now) {
-                let event = port_event(events::Kind::PortStatus, &entry.record, Some(old), Some(phase), word);
+                let event = port_event(events::EventKind::PortStatus, &entry.record, Some(old), Some(phase), word);
                 self.emit(event, &Context::default());
             }
         }

@@ -9,7 +9,7 @@ use crate::model::{LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId
 use crate::plan::facts::FactName;
 use crate::plan::{Fact, facts};
 use crate::telemetry::meters;
-use crate::telemetry::meters::Standing;
+use crate::telemetry::meters::GaugeValues;
 
 use super::state::{NetworkEntry, PortEntry, ServerEntry, State};
 use super::{Error, Manager};
@@ -245,7 +245,7 @@ impl Manager {
     pub fn metrics(&self) -> String {
         let health = self.health();
         let queues = self.kernel.waiting().into_iter().chain([("store", self.store.waiting())]).collect();
-        meters().text(&Standing {
+        meters().text(&GaugeValues {
             uptime: self.started.elapsed(),
             ports: health.ports.into_iter().collect(),
             problems: health.problems.iter().map(|problem| problem.reason).collect(),

@@ -4,9 +4,9 @@
 //! written to the store as they stand here. Nothing here knows HTTP, netlink or SQL.
 
 pub mod action;
+pub mod idempotency;
 pub mod ids;
 pub mod mac;
-pub mod memory;
 pub mod names;
 pub mod network;
 pub mod phase;

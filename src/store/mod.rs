@@ -28,10 +28,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
-use crate::inbox::{Inbox, Refused};
-use crate::model::memory::{Key, Remembered};
+use crate::failpoints;
+use crate::model::idempotency::{Key, StoredRequest};
 use crate::model::{LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
-use crate::points;
+use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
 use crate::threads;
 
@@ -99,11 +99,11 @@ pub enum StoreError {
     Closed,
 }
 
-impl From<Refused> for StoreError {
-    fn from(refused: Refused) -> Self {
+impl From<QueueError> for StoreError {
+    fn from(refused: QueueError) -> Self {
         match refused {
-            Refused::Full => Self::Busy,
-            Refused::Closed => Self::Closed,
+            QueueError::Full => Self::Busy,
+            QueueError::Closed => Self::Closed,
         }
     }
 }
@@ -159,7 +159,7 @@ pub enum Change {
     /// Removes a port with its addresses.
     DeletePort(PortId),
     /// Writes what is remembered under an idempotency key.
-    Remember(Box<Remembered>),
+    Remember(Box<StoredRequest>),
     /// Forgets an idempotency key.
     ForgetKey(Key),
     /// Event numbers below this one may have been used.
@@ -270,13 +270,13 @@ pub struct Loaded {
     /// All ports.
     pub ports: Vec<Port>,
     /// What is remembered under idempotency keys.
-    pub remembered: Vec<Remembered>,
+    pub remembered: Vec<StoredRequest>,
 }
 
 /// The way to the store's thread; clones share it.
 #[derive(Clone)]
 pub struct Store {
-    inbox: Inbox<Message>,
+    queue: Queue<Message>,
     numbers: Arc<Numbers>,
     file: Arc<PathBuf>,
     holder: watch::Receiver<Option<Holder>>,
@@ -336,7 +336,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<(Self, Loaded, JoinHandle<()>), StoreError> {
         let file = dir.join(FILE);
         let reserve = Reserve::at(dir.join("reserve"));
-        let opened = || points::call(("store", "open"), || schema::open(&file), StoreError::of);
+        let opened = || failpoints::call(("store", "open"), || schema::open(&file), StoreError::of);
         // A full disk may have no room even for the log's index.
         let connection = opened().or_else(|error| {
             let again = matches!(error, StoreError::Full | StoreError::Failed(_));
@@ -346,15 +346,15 @@ impl Store {
             }
             Err(error)
         })?;
-        let loaded = points::call(("store", "load"), || records::load(&connection), StoreError::of)?;
+        let loaded = failpoints::call(("store", "load"), || records::load(&connection), StoreError::of)?;
         let files = Files::opened(&file, loaded.store_id.to_string()).map_err(io_failed)?;
         let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), ..Numbers::default() });
         let (tell, holder) = watch::channel(None);
         let writer = Writer::new(connection, files, reserve, Arc::clone(&numbers), tell, &loaded)?;
         let reading = Arc::new(Semaphore::new(1));
-        let store = Self { inbox: Inbox::new(usize::MAX), numbers, file: Arc::new(file), holder, reading };
-        let inbox = store.inbox.clone();
-        let thread = threads::start("nicd-store", move || writer.run(&inbox));
+        let store = Self { queue: Queue::new(usize::MAX), numbers, file: Arc::new(file), holder, reading };
+        let queue = store.queue.clone();
+        let thread = threads::start("nicd-store", move || writer.run(&queue));
         Ok((store, loaded, thread.map_err(io_failed)?))
     }
 
@@ -413,14 +413,14 @@ impl Store {
     ) {
         let limit = if purpose == Purpose::Growing { LIMIT } else { FREEING_LIMIT };
         let waits = Waits::new(&self.numbers);
-        let refused = |refused: Refused| {
+        let refused = |refused: QueueError| {
             let error = StoreError::from(refused);
             meters().committed(error.word(), Duration::ZERO);
             tracing::debug!(%error, "changes were not handed in");
             error
         };
         if waits.before >= limit {
-            let error = refused(Refused::Full);
+            let error = refused(QueueError::Full);
             if let Some(answer) = answer {
                 let _ = answer.send(Err(error));
             }
@@ -428,7 +428,7 @@ impl Store {
         }
         let handed_in = Instant::now();
         let transaction = Transaction { handed_in, waits_since: None, changes, purpose, answer, waits, refused: None };
-        if let Err(closed) = self.inbox.push(message(transaction)) {
+        if let Err(closed) = self.queue.push(message(transaction)) {
             refused(closed);
         }
     }
@@ -459,7 +459,7 @@ impl Store {
     /// They are not.
     pub async fn check(&self) -> Result<(), StoreError> {
         let (told, checked) = oneshot::channel();
-        self.inbox.push(Message::Check(told)).map_err(StoreError::from)?;
+        self.queue.push(Message::Check(told)).map_err(StoreError::from)?;
         checked.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -475,7 +475,7 @@ impl Store {
 
     /// Lets the thread end after what waits has been made durable.
     pub fn close(&self) {
-        self.inbox.close();
+        self.queue.close();
     }
 }
 

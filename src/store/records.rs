@@ -8,16 +8,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::model::memory::Remembered;
+use crate::failpoints;
+use crate::model::idempotency::StoredRequest;
 use crate::model::{Network, NetworkId, Port, PortId, Server, Subnet, SubnetId};
-use crate::points;
 
 use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
 
 /// Writes a transaction's changes.
 pub(super) fn apply(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
-    changes.iter().try_for_each(|change| points::call(("store", change.word()), || write(connection, change), StoreError::of))
+    changes.iter().try_for_each(|change| failpoints::call(("store", change.word()), || write(connection, change), StoreError::of))
 }
 
 fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
@@ -163,7 +163,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
         ports: ports(connection, &subnets)?,
         subnets,
-        remembered: all(connection, "remembered", "key", |remembered: &Remembered| vec![remembered.key.key.clone()])?,
+        remembered: all(connection, "remembered", "key", |remembered: &StoredRequest| vec![remembered.key.key.clone()])?,
     })
 }
 

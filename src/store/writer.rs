@@ -16,8 +16,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
-use crate::inbox::Inbox;
-use crate::points;
+use crate::failpoints;
+use crate::queue::Queue;
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 
@@ -116,18 +116,18 @@ impl Writer {
         self.connection.wal_hook(Some(told)).map_err(failed)
     }
 
-    /// Writes what comes until the inbox is closed, and then the rest.
-    pub fn run(mut self, inbox: &Inbox<Message>) {
+    /// Writes what comes until the queue is closed, and then the rest.
+    pub fn run(mut self, queue: &Queue<Message>) {
         let (mut taken, mut batch, mut checks) = (VecDeque::new(), Vec::new(), Vec::new());
         // Something due waits for another program's lock.
         let mut left = false;
         loop {
             match self.again {
-                _ if left => inbox.take_now(&mut taken),
-                Some(again) => inbox.take_until(again, &mut taken),
-                None => _ = inbox.take(&mut taken),
+                _ if left => queue.take_now(&mut taken),
+                Some(again) => queue.take_until(again, &mut taken),
+                None => _ = queue.take(&mut taken),
             }
-            if taken.is_empty() && !left && inbox.is_closed() {
+            if taken.is_empty() && !left && queue.is_closed() {
                 break;
             }
             let mut due = left;
@@ -301,7 +301,7 @@ impl Writer {
             }
         }
         records::set_commit(&all, number)?;
-        let committed = points::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of);
+        let committed = failpoints::call(("store", "commit"), || all.commit().map_err(failed), StoreError::of);
         // A commit that fails may be there all the same, and whoever waits is told what is so.
         if let Err(error) = committed
             && !(self.connection.is_autocommit() && records::commit(&self.connection) == Ok(number))
@@ -481,6 +481,6 @@ fn answer(batch: Vec<Transaction>, result: &Result<(), StoreError>) {
         meters().committed(result.as_ref().map_or_else(StoreError::word, |()| OK), one.handed_in.elapsed());
         // Its place is free before its answer is known.
         drop(one.waits);
-        points::moment(("report", "durable"), || one.answer.map(|answer| answer.send(result)));
+        failpoints::step(("report", "durable"), || one.answer.map(|answer| answer.send(result)));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  kernel, store, events, manager, api, dbus ── count ──► Meters ──► text
-//!  manager ── how things stand now (Standing) ────────────────┘
+//!  manager ── how things stand now (GaugeValues) ────────────────┘
 //! ```
 //!
 //! Counting is some atomic steps and never waits. What is a state rather than a count is not kept here: whoever asks for
@@ -16,9 +16,9 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 use super::family::Family;
-use super::standing::Gauges;
+use super::gauges::Gauges;
 
-pub use super::standing::Standing;
+pub use super::gauges::GaugeValues;
 
 /// What the text is, for the header Content-Type (Prometheus' text exposition format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -86,7 +86,7 @@ pub struct Meters {
     pub dbus_signals: IntCounter,
     /// Lines of the log that could not be written.
     pub log_lost: IntCounter,
-    standing: Mutex<Gauges>,
+    values: Mutex<Gauges>,
 }
 
 /// The process's meters.
@@ -183,10 +183,10 @@ impl Meters {
     }
 
     /// Everything, as Prometheus' text.
-    pub fn text(&self, standing: &Standing) -> String {
+    pub fn text(&self, values: &GaugeValues) -> String {
         // One at a time: the gauges are set for it. Poisoned or not, they are set wholly before they are read.
-        let gauges = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        gauges.set(standing);
+        let gauges = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges.set(values);
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "the metrics could not be written as text");
@@ -221,7 +221,7 @@ impl Meters {
             dbus_calls: family.counters("nicd_dbus_calls_total", "Calls on the bus answered, by result.", &["result"]),
             dbus_signals: family.counter("nicd_dbus_signals_total", "Signals sent on the bus."),
             log_lost: family.counter("nicd_log_lost_total", "Lines of the log that could not be written."),
-            standing: Mutex::new(Gauges::new(&family)),
+            values: Mutex::new(Gauges::new(&family)),
             registry: registry.clone(),
         };
         meters.begin();
@@ -252,8 +252,8 @@ mod tests {
         meters.attached(OK, Duration::from_millis(1));
         meters.attached("bridge_full", Duration::from_millis(1));
         meters.requested("nova", 4, Duration::ZERO);
-        let mut standing = Standing { ports: vec![("ACTIVE", 2)], problems: vec!["store_full"], ..Standing::default() };
-        let text = meters.text(&standing);
+        let mut values = GaugeValues { ports: vec![("ACTIVE", 2)], problems: vec!["store_full"], ..GaugeValues::default() };
+        let text = meters.text(&values);
         for line in [
             "nicd_attaches_total{result=\"ok\"} 1",
             "nicd_attaches_total{result=\"bridge_full\"} 1",
@@ -265,8 +265,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|have| have == line), "{line} in {text}");
         }
-        standing.problems.clear();
-        assert!(!meters.text(&standing).contains("store_full"), "what is over is gone");
+        values.problems.clear();
+        assert!(!meters.text(&values).contains("store_full"), "what is over is gone");
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         meters.refused("malformed_request");
         meters.emitted("port.created");
         let (ports, queues) = (vec![("ACTIVE", 1)], vec![("worker", 0)]);
-        let text = meters.text(&Standing { problems: vec!["x"], ports, queues, ..Standing::default() });
+        let text = meters.text(&GaugeValues { problems: vec!["x"], ports, queues, ..GaugeValues::default() });
         let doc = include_str!("../../docs/metrics.md");
         let listed: Vec<&str> = doc.lines().filter_map(|line| line.strip_prefix("| `nicd_")?.split('`').next()).collect();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE nicd_")) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::bench::Bench;
+use crate::fixture::Fixture;
 use crate::netns::in_netns;
 
 /// A path of the document with ids of nothing in it.
@@ -17,8 +17,8 @@ fn filled(template: &str) -> String {
 #[test]
 fn what_is_documented_is_served_and_nothing_else() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let document = bench.api.get("/nicd/v1/openapi.json").expect(200);
+        let mut fixture = Fixture::start();
+        let document = fixture.api.get("/nicd/v1/openapi.json").expect(200);
         let paths = document["paths"].as_object().unwrap();
         assert!(paths.len() > 40, "{}", paths.len());
         for (template, operations) in paths {
@@ -30,16 +30,16 @@ fn what_is_documented_is_served_and_nothing_else() {
                     continue; // has no end
                 }
                 let json = [("Content-Type", "application/json")];
-                let answer = bench.api.call(&method.to_uppercase(), &path, &json, b"[]");
+                let answer = fixture.api.call(&method.to_uppercase(), &path, &json, b"[]");
                 assert!(operation["responses"].get(answer.status.to_string()).is_some(), "{method} {path}: {}", answer.status);
             }
-            let answer = bench.api.call("PATCH", &path, &[], b"");
+            let answer = fixture.api.call("PATCH", &path, &[], b"");
             let allowed: BTreeSet<String> = answer.header("allow").unwrap().split(',').map(|one| one.trim().to_owned()).collect();
             if served.contains("GET") {
                 served.insert("HEAD".to_owned());
             }
             assert_eq!((answer.status, &allowed), (405, &served), "{template}");
         }
-        assert_eq!(bench.api.get("/nicd/v1/none").json()["itemNotFound"]["reason"], json!("no_such_route"));
+        assert_eq!(fixture.api.get("/nicd/v1/none").json()["itemNotFound"]["reason"], json!("no_such_route"));
     });
 }

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bench::{Bench, foreign_bridge};
+use crate::fixture::{Fixture, foreign_bridge};
+use crate::kernel_view::{Monitor, bridge_port, has_flag, link, links, marked_ports, try_link, v6_addresses};
 use crate::netns::{in_netns, run, try_run};
 use crate::taps::open;
-use crate::witness::{Monitor, bridge_port, has_flag, link, links, marked_ports, try_link, v6_addresses};
 
 /// How soon a repair is done.
 const SOON: Duration = Duration::from_secs(1);
@@ -38,17 +38,17 @@ fn wait_for_link(name: &str, wanted: impl Fn() -> bool) {
 fn repaired(change: &str) {
     let change = change.to_owned();
     in_netns(move || {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
-        bench.events.wait_status(&port, "ACTIVE");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
+        fixture.events.wait_status(&port, "ACTIVE");
         let before = settled(&device);
         let start = Instant::now();
         run(&change.replace("DEV", &device));
-        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        fixture.events.wait_status(&port, "ACTIVE");
         let took = start.elapsed();
         assert!(took < SOON, "{took:?}");
         assert_eq!(settled(&device), before, "{change}");
@@ -102,17 +102,17 @@ fn an_address_on_the_hosts_side_is_taken_off() {
 #[test]
 fn an_mtu_below_ipv6s_is_set_back_and_no_address_comes_with_it() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
-        bench.events.wait_status(&port, "ACTIVE");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
+        fixture.events.wait_status(&port, "ACTIVE");
         let before = settled(&device);
         let mut told = Monitor::v6_addresses();
         run(&format!("ip link set {device} mtu 1000"));
-        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        fixture.events.wait_status(&port, "ACTIVE");
         assert_eq!(settled(&device), before);
         assert!(told.take().is_empty(), "at no instant");
     });
@@ -121,11 +121,11 @@ fn an_mtu_below_ipv6s_is_set_back_and_no_address_comes_with_it() {
 #[test]
 fn an_agent_made_bridge_keeps_the_addresses_that_an_operator_gave_it_alone() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let bridge = link(&fixture.device(&port))["master"].as_str().unwrap().to_owned();
         let mtu = link(&bridge)["mtu"].clone();
         run(&format!("ip link set {bridge} mtu 1000"));
         let start = Instant::now();
@@ -151,12 +151,12 @@ fn a_port_kept_from_forwarding_forwards_again() {
 #[test]
 fn what_was_switched_on_at_an_agent_made_bridge_is_switched_off() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.events.wait_status(&port, "ACTIVE");
-        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.events.wait_status(&port, "ACTIVE");
+        let bridge = link(&fixture.device(&port))["master"].as_str().unwrap().to_owned();
         let extras = || {
             let data = link(&bridge)["linkinfo"]["info_data"].clone();
             ["stp_state", "mcast_snooping", "vlan_filtering"].map(|name| data[name].clone())
@@ -167,7 +167,7 @@ fn what_was_switched_on_at_an_agent_made_bridge_is_switched_off() {
         while extras() != before {
             assert!(start.elapsed() < SOON, "{:?}", extras());
         }
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
@@ -179,26 +179,26 @@ fn address_generation_is_switched_off_again() {
 #[test]
 fn a_mark_that_was_taken_off_is_put_back() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
-        bench.events.wait_status(&port, "ACTIVE");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
+        fixture.events.wait_status(&port, "ACTIVE");
         let before = settled(&device);
         run(&format!("ip link property del dev {device} altname nicd-{port}"));
-        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        fixture.events.wait_status(&port, "ACTIVE");
         assert_eq!(settled(&device), before, "it is the same device, by its index too");
         assert_eq!(marked_ports(), [port.as_str()]);
         // Also when nobody looked.
-        bench.daemon.kill();
+        fixture.daemon.kill();
         run(&format!("ip link property del dev {device} altname nicd-{port}"));
-        bench.launch();
-        bench.wait_until(&port, "itself", |port| {
+        fixture.launch();
+        fixture.wait_until(&port, "itself", |port| {
             port.is_some_and(|port| port["binding:vif_details"]["device"] == device.as_str())
         });
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
         assert_eq!(settled(&device), before);
         assert_eq!(guest.ip_json("link").as_array().unwrap().len(), 2);
     });
@@ -207,10 +207,10 @@ fn a_mark_that_was_taken_off_is_put_back() {
 #[test]
 fn a_device_that_lost_altname_and_alias_is_known_again_by_its_mac() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, netns) = bench.guest("a");
-        let vm = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, netns) = fixture.guest("a");
+        let vm = fixture.vm();
         let strip = |device: &str, port: &str| {
             std::fs::write(
                 "/run/batch",
@@ -220,34 +220,34 @@ fn a_device_that_lost_altname_and_alias_is_known_again_by_its_mac() {
             _ = try_run("ip -force -batch /run/batch");
         };
         for server in [&netns, &vm] {
-            let port = bench.attach_to(server, &network);
-            let device = bench.device(&port);
+            let port = fixture.attach_to(server, &network);
+            let device = fixture.device(&port);
             let opened = (server == &vm).then(|| open(&device));
-            bench.wait_status(&port, "ACTIVE");
+            fixture.wait_status(&port, "ACTIVE");
             let before = settled(&device);
             strip(&device, &port);
-            bench.wait_until(&port, "marked", |_| try_link(&device).is_some_and(|link| link["ifalias"] == before.0["ifalias"]));
-            bench.wait_status(&port, "ACTIVE");
+            fixture.wait_until(&port, "marked", |_| try_link(&device).is_some_and(|link| link["ifalias"] == before.0["ifalias"]));
+            fixture.wait_status(&port, "ACTIVE");
             assert_eq!(settled(&device), before, "it is the same device, by its index too");
             assert_eq!(marked_ports(), [port.as_str()]);
             // Also when nobody looked, and while it is taken away.
-            bench.daemon.kill();
+            fixture.daemon.kill();
             strip(&device, &port);
-            bench.launch();
-            bench.wait_status(&port, "ACTIVE");
+            fixture.launch();
+            fixture.wait_status(&port, "ACTIVE");
             assert_eq!(settled(&device), before);
             let members = links().iter().filter(|link| link.get("master").is_some()).count();
-            bench.api.delete(&format!("/v2.1/servers/{server}/os-interface/{port}")).expect(202);
+            fixture.api.delete(&format!("/v2.1/servers/{server}/os-interface/{port}")).expect(202);
             strip(&device, &port);
             if let Some(tap) = opened {
-                bench.wait_until(&port, "kept", |port| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device"));
+                fixture.wait_until(&port, "kept", |port| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device"));
                 strip(&device, &port);
                 drop(tap);
             }
-            bench.wait_until(&port, "gone", |port| port.is_none());
+            fixture.wait_until(&port, "gone", |port| port.is_none());
             assert!(try_link(&device).is_none());
             assert_eq!(links().iter().filter(|link| link.get("master").is_some()).count(), members - 1);
-            bench.leaves_deviations();
+            fixture.leaves_deviations();
         }
     });
 }
@@ -255,13 +255,13 @@ fn a_device_that_lost_altname_and_alias_is_known_again_by_its_mac() {
 #[test]
 fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         let alias = link(&device)["ifalias"].as_str().unwrap().to_owned();
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
         let was = settled(&device);
         // Two links with its alias: its index tells which of them it was.
         run("ip link add theirs type veth peer name theirs-peer");
@@ -274,11 +274,11 @@ fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
             || (link("theirs")["ifindex"].clone(), link("theirs")["master"].clone(), link("theirs").get("altnames").cloned());
         let before = theirs();
         run("ip -batch /run/batch");
-        bench.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
-        bench.wait_status(&port, "ACTIVE");
+        fixture.events.wait_for("a repair", |event| event["port_id"] == port.as_str() && event["new"] == "BUILD");
+        fixture.wait_status(&port, "ACTIVE");
         assert_eq!(theirs(), before);
         assert_eq!((settled(&device), marked_ports()), (was, vec![port]));
-        bench.leaves_deviations();
+        fixture.leaves_deviations();
     });
 }
 
@@ -287,18 +287,18 @@ fn a_mark_on_a_link_that_is_not_the_ports_does_not_make_it_so() {
 fn a_device_that_lost_altname_and_alias_while_it_was_down_is_known_again() {
     in_netns(|| {
         foreign_bridge("br0", 1500);
-        let mut bench = Bench::start();
-        let network = bench.network_on("br0");
-        let (_guest, netns) = bench.guest("a");
-        let vm = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.network_on("br0");
+        let (_guest, netns) = fixture.guest("a");
+        let vm = fixture.vm();
         for server in [&netns, &vm] {
-            let port = bench.attach_to(server, &network);
-            let device = bench.device(&port);
+            let port = fixture.attach_to(server, &network);
+            let device = fixture.device(&port);
             let before = link(&device);
             // Without its bridge a device is kept down.
             run("ip link del br0");
             wait_for_link(&device, || !has_flag(&link(&device), "UP"));
-            bench.events.wait_status(&port, "ERROR");
+            fixture.events.wait_status(&port, "ERROR");
             run(&format!("ip link set {device} alias mine"));
             run(&format!("ip link property del dev {device} altname nicd-{port}"));
             foreign_bridge("br0", 1500);
@@ -306,8 +306,8 @@ fn a_device_that_lost_altname_and_alias_while_it_was_down_is_known_again() {
             wait_for_link(&device, || link(&device)["ifalias"] == before["ifalias"]);
             assert_eq!(link(&device)["ifindex"], before["ifindex"]);
             assert_eq!(marked_ports(), [port.as_str()]);
-            bench.api.delete(&format!("/v2.1/servers/{server}/os-interface/{port}")).expect(202);
-            bench.wait_until(&port, "gone", |port| port.is_none());
+            fixture.api.delete(&format!("/v2.1/servers/{server}/os-interface/{port}")).expect(202);
+            fixture.wait_until(&port, "gone", |port| port.is_none());
         }
     });
 }
@@ -315,16 +315,16 @@ fn a_device_that_lost_altname_and_alias_while_it_was_down_is_known_again() {
 #[test]
 fn a_device_moved_to_another_namespace_is_built_anew() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         let other = crate::netns::Guest::new("other");
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         let before = link(&device);
-        bench.events.wait_for("attached", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
+        fixture.events.wait_for("attached", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
         run(&format!("ip link set {device} netns other"));
-        bench.events.wait_for("built", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
+        fixture.events.wait_for("built", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
         let after = link(&device);
         assert_eq!((&after["address"], &after["altnames"]), (&before["address"], &before["altnames"]));
         assert_eq!(marked_ports(), [port.as_str()]);
@@ -335,18 +335,18 @@ fn a_device_moved_to_another_namespace_is_built_anew() {
 #[test]
 fn a_deleted_bridge_of_the_agents_is_made_again_with_its_ports() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let ports = [bench.attach_to(&server, &network), bench.attach_to(&server, &network)];
-        ports.iter().for_each(|port| _ = bench.events.wait_status(port, "ACTIVE"));
-        let bridge = bench.port(&ports[0])["binding:vif_details"]["bridge"].as_str().unwrap().to_owned();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let ports = [fixture.attach_to(&server, &network), fixture.attach_to(&server, &network)];
+        ports.iter().for_each(|port| _ = fixture.events.wait_status(port, "ACTIVE"));
+        let bridge = fixture.port(&ports[0])["binding:vif_details"]["bridge"].as_str().unwrap().to_owned();
         let before = link(&bridge);
         let start = Instant::now();
         run(&format!("ip link del {bridge}"));
         // Either may come first.
-        (0..2).for_each(|_| _ = bench.events.wait_for("a repair", |event| event["new"] == "BUILD"));
-        ports.iter().for_each(|port| _ = bench.wait_status(port, "ACTIVE"));
+        (0..2).for_each(|_| _ = fixture.events.wait_for("a repair", |event| event["new"] == "BUILD"));
+        ports.iter().for_each(|port| _ = fixture.wait_status(port, "ACTIVE"));
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
         let after = link(&bridge);
         assert_eq!((&after["address"], &after["mtu"]), (&before["address"], &before["mtu"]));
@@ -357,24 +357,24 @@ fn a_deleted_bridge_of_the_agents_is_made_again_with_its_ports() {
 #[test]
 fn an_operators_bridge_made_again_gets_its_ports_back() {
     in_netns(|| {
-        crate::bench::foreign_bridge("br0", 1500);
-        let mut bench = Bench::start();
-        let network = bench.network_on("br0");
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
+        crate::fixture::foreign_bridge("br0", 1500);
+        let mut fixture = Fixture::start();
+        let network = fixture.network_on("br0");
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
         run("ip link del br0");
-        let gone = bench.wait_status(&port, "ERROR");
+        let gone = fixture.wait_status(&port, "ERROR");
         assert_eq!(gone["nicd:reason"], "no_such_bridge");
         // What its guest sends would reach the host's own stack.
-        let device = bench.device(&port);
+        let device = fixture.device(&port);
         wait_for_link(&device, || !has_flag(&link(&device), "UP"));
         run(&format!("ip link set {device} up"));
         wait_for_link(&device, || !has_flag(&link(&device), "UP"));
         let start = Instant::now();
-        crate::bench::foreign_bridge("br0", 9000);
-        bench.wait_status(&port, "ACTIVE");
+        crate::fixture::foreign_bridge("br0", 9000);
+        fixture.wait_status(&port, "ACTIVE");
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-        bench.wait_until(&port, "as its bridge is", |_| link(&device)["mtu"] == link("br0")["mtu"]);
+        fixture.wait_until(&port, "as its bridge is", |_| link(&device)["mtu"] == link("br0")["mtu"]);
         assert_eq!(link(&device)["master"], "br0");
     });
 }
@@ -382,15 +382,15 @@ fn an_operators_bridge_made_again_gets_its_ports_back() {
 #[test]
 fn a_deleted_device_is_built_again() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
-        bench.events.wait_for("attached", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
+        fixture.events.wait_for("attached", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
         let before = link(&device);
         run(&format!("ip link del {device}"));
-        bench.events.wait_for("built", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
+        fixture.events.wait_for("built", |event| event["port_id"] == port.as_str() && event["phase"] == "wired");
         let after = link(&device);
         for same in ["ifname", "address", "altnames", "mtu", "master"] {
             assert_eq!(after[same], before[same]);
@@ -401,11 +401,11 @@ fn a_deleted_device_is_built_again() {
 #[test]
 fn the_last_of_many_changes_is_undone_like_the_first() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         let before = settled(&device);
         for round in 0..10 {
             // Within one repair's time, and a different number of them each round.
@@ -415,25 +415,25 @@ fn the_last_of_many_changes_is_undone_like_the_first() {
         }
         // Repairs in a row wait longer each time.
         wait_for_link(&device, || settled(&device) == before);
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
 #[test]
 fn a_renamed_device_keeps_its_identity() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         run(&format!("ip link set {device} name other0"));
-        let told = bench.events.wait_for("renamed", |event| event["reason"] == "device_renamed");
+        let told = fixture.events.wait_for("renamed", |event| event["reason"] == "device_renamed");
         assert_eq!((&told["port_id"], &told["new"]), (&port.as_str().into(), &"ACTIVE".into()));
-        assert_eq!(bench.device(&port), "other0");
-        bench.wait_status(&port, "ACTIVE");
+        assert_eq!(fixture.device(&port), "other0");
+        fixture.wait_status(&port, "ACTIVE");
         assert_eq!(marked_ports(), [port.as_str()], "and there is no second one");
-        bench.detach(&server, &port);
+        fixture.detach(&server, &port);
         assert!(marked_ports().is_empty());
     });
 }
@@ -441,36 +441,36 @@ fn a_renamed_device_keeps_its_identity() {
 #[test]
 fn an_agent_made_bridge_is_set_back() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let bridge = bench.port(&port)["binding:vif_details"]["bridge"].as_str().unwrap().to_owned();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let bridge = fixture.port(&port)["binding:vif_details"]["bridge"].as_str().unwrap().to_owned();
         let before = (link(&bridge)["address"].clone(), link(&bridge)["mtu"].clone());
         run(&format!("ip link set {bridge} address 02:00:00:00:00:77 mtu 1400"));
         run(&format!("ip link set {bridge} down"));
         let right = || {
             let now = link(&bridge);
-            (now["address"].clone(), now["mtu"].clone()) == before && crate::witness::has_flag(&now, "UP")
+            (now["address"].clone(), now["mtu"].clone()) == before && crate::kernel_view::has_flag(&now, "UP")
         };
         wait_for_link(&bridge, right);
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
 #[test]
 fn a_device_that_somebody_fights_over_is_not_fought_without_end() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         let start = Instant::now();
         let (mut repairs, mut noticed) = (0, false);
         while start.elapsed() < Duration::from_secs(2) || !noticed && start.elapsed() < crate::daemon::PATIENCE {
             run(&format!("ip link set {device} nomaster"));
-            while let Some(event) = bench.events.next(Duration::from_secs(1)) {
+            while let Some(event) = fixture.events.next(Duration::from_secs(1)) {
                 noticed |= event["event"] == "agent.degraded";
                 if event["port_id"] == port.as_str() && event["phase"] == "wired" {
                     repairs += 1;
@@ -481,31 +481,31 @@ fn a_device_that_somebody_fights_over_is_not_fought_without_end() {
         assert!((1..30).contains(&repairs), "{repairs} repairs in {:?}", start.elapsed());
         run(&format!("ip link set {device} nomaster"));
         wait_for_link(&device, || link(&device)["master"].is_string() || !has_flag(&link(&device), "UP"));
-        let degraded = bench.events.seen.iter().find(|event| event["event"] == "agent.degraded").expect("it is noticed");
+        let degraded = fixture.events.seen.iter().find(|event| event["event"] == "agent.degraded").expect("it is noticed");
         assert_eq!((&degraded["port_id"], &degraded["reason"]), (&port.as_str().into(), &"contested_bridge".into()));
-        let health = bench.api.get("/nicd/v1/health").expect(200);
+        let health = fixture.api.get("/nicd/v1/health").expect(200);
         let problem = &health["problems"][0];
         assert_eq!((&health["status"], &problem["reason"]), (&"degraded".into(), &"contested_bridge".into()));
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(&port) && detail.contains("bridge"), "{problem}");
-        bench.wait_until(&port, "in its bridge", |_| link(&device)["master"].is_string());
+        fixture.wait_until(&port, "in its bridge", |_| link(&device)["master"].is_string());
         // Longer than the port has to stand still for.
         let until = Instant::now() + Duration::from_secs(30);
-        let recovered = std::iter::from_fn(|| bench.events.next(until.saturating_duration_since(Instant::now())))
+        let recovered = std::iter::from_fn(|| fixture.events.next(until.saturating_duration_since(Instant::now())))
             .find(|event| event["event"] == "agent.recovered");
         assert_eq!(recovered.expect("it ends")["reason"], "contested_bridge");
-        assert_eq!(bench.api.get("/nicd/v1/health").expect(200)["status"], "ok");
+        assert_eq!(fixture.api.get("/nicd/v1/health").expect(200)["status"], "ok");
     });
 }
 
 #[test]
 fn who_keeps_changing_an_agent_made_bridge_is_named_and_fought_less() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let bridge = link(&bench.device(&port))["master"].as_str().unwrap().to_owned();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let bridge = link(&fixture.device(&port))["master"].as_str().unwrap().to_owned();
         let mtu = || link(&bridge)["mtu"].clone();
         let made = mtu();
         let start = Instant::now();
@@ -516,7 +516,7 @@ fn who_keeps_changing_an_agent_made_bridge_is_named_and_fought_less() {
             while mtu() != made && start.elapsed() < Duration::from_secs(3) {}
         }
         assert!((5..20).contains(&rounds), "{rounds} rounds");
-        bench.events.wait_for("a fight", |event| event["reason"] == "contested_network_bridge");
+        fixture.events.wait_for("a fight", |event| event["reason"] == "contested_network_bridge");
         while mtu() != made {
             assert!(start.elapsed() < Duration::from_secs(6));
         }

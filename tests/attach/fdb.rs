@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
+use crate::fixture::Fixture;
+use crate::kernel_view::{Capture, bridge_port, fdb, link};
 use crate::netns::{Guest, in_netns, run};
 use crate::taps::vm_with_tap;
-use crate::witness::{Capture, bridge_port, fdb, link};
 
 /// How soon a repair is done.
 const SOON: Duration = Duration::from_secs(1);
@@ -33,8 +33,8 @@ fn wait(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn mac_of(bench: &mut Bench, port: &str) -> String {
-    bench.port(port)["mac_address"].as_str().unwrap().to_owned()
+fn mac_of(fixture: &mut Fixture, port: &str) -> String {
+    fixture.port(port)["mac_address"].as_str().unwrap().to_owned()
 }
 
 /// Sends frames from a guest's NIC to a MAC, from this one.
@@ -64,17 +64,17 @@ fn got(capture: &mut Capture, mac: &str) -> usize {
 #[test]
 fn whatever_becomes_of_a_guests_entry_it_is_back_soon() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         let mut ports = Vec::new();
         for name in ["a", "b"] {
-            let (guest, server) = bench.guest(name);
-            let port = bench.attach_to(&server, &network);
-            bench.events.wait_status(&port, "ACTIVE");
+            let (guest, server) = fixture.guest(name);
+            let port = fixture.attach_to(&server, &network);
+            fixture.events.wait_status(&port, "ACTIVE");
             ports.push((guest, port));
         }
-        let [device, other] = [0, 1].map(|n: usize| bench.device(&ports[n].1));
-        let mac = mac_of(&mut bench, &ports[0].1);
+        let [device, other] = [0, 1].map(|n: usize| fixture.device(&ports[n].1));
+        let mac = mac_of(&mut fixture, &ports[0].1);
         let bridge = link(&device)["master"].as_str().unwrap().to_owned();
         assert!(entered(&device, &mac), "{:?}", fdb(&device));
         for change in [
@@ -95,13 +95,13 @@ fn whatever_becomes_of_a_guests_entry_it_is_back_soon() {
             wait(change, SOON, || entered(&device, &mac));
         }
         for (_, port) in &ports {
-            bench.wait_status(port, "ACTIVE");
+            fixture.wait_status(port, "ACTIVE");
         }
         // Neither of these takes it away.
         for change in ["ip link set DEV down", "ip link set BRIDGE down", "ip link set BRIDGE type bridge stp_state 1"] {
             run(&change.replace("DEV", &device).replace("BRIDGE", &bridge));
         }
-        bench.wait_status(&ports[0].1, "ACTIVE");
+        fixture.wait_status(&ports[0].1, "ACTIVE");
         wait("entered", SOON, || entered(&device, &mac));
     });
 }
@@ -109,18 +109,18 @@ fn whatever_becomes_of_a_guests_entry_it_is_back_soon() {
 #[test]
 fn an_entry_that_is_gone_is_a_fact_and_a_deviation_until_it_is_back() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.events.wait_status(&port, "ACTIVE");
-        let (device, mac) = (bench.device(&port), mac_of(&mut bench, &port));
-        let explained = bench.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.events.wait_status(&port, "ACTIVE");
+        let (device, mac) = (fixture.device(&port), mac_of(&mut fixture, &port));
+        let explained = fixture.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
         let facts = explained["facts"].as_array().unwrap();
         let fact = facts.iter().find(|fact| fact["fact"] == "fdb").unwrap();
         assert_eq!((&fact["ok"], &fact["detail"]), (&json!(true), &json!(format!("{mac} is at {device}, static and sticky"))));
-        let contested = |bench: &mut Bench| {
-            let health = bench.api.get("/nicd/v1/health").expect(200);
+        let contested = |fixture: &mut Fixture| {
+            let health = fixture.api.get("/nicd/v1/health").expect(200);
             health["problems"].as_array().unwrap().iter().any(|problem| problem["reason"] == "contested_fdb")
         };
         // Again and again, so that it is seen to be missing.
@@ -128,38 +128,38 @@ fn an_entry_that_is_gone_is_a_fact_and_a_deviation_until_it_is_back() {
         let mut told = (false, false);
         while start.elapsed() < LIMIT && told != (true, true) {
             let _ = crate::netns::try_run(&format!("bridge fdb del {mac} dev {device} master"));
-            let deviations = bench.api.get("/nicd/v1/verify").expect(200)["deviations"].clone();
+            let deviations = fixture.api.get("/nicd/v1/verify").expect(200)["deviations"].clone();
             told.0 |= deviations.as_array().unwrap().iter().any(|one| one["kind"] == "fdb");
-            told.1 |= contested(&mut bench);
+            told.1 |= contested(&mut fixture);
         }
         assert_eq!(told, (true, true));
         wait("back", SOON, || entered(&device, &mac));
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
 #[test]
 fn frames_for_a_mac_that_nobody_has_reach_those_who_ask_for_them_alone() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         let nobody = "02:00:00:00:00:99";
         let mut ports = Vec::new();
         for name in ["a", "b"] {
-            let (guest, server) = bench.guest(name);
-            let port = bench.attach_to(&server, &network);
-            bench.events.wait_status(&port, "ACTIVE");
+            let (guest, server) = fixture.guest(name);
+            let port = fixture.attach_to(&server, &network);
+            fixture.events.wait_status(&port, "ACTIVE");
             ports.push((guest, port));
         }
-        let (sender, own) = (&ports[0].0, mac_of(&mut bench, &ports[0].1));
+        let (sender, own) = (&ports[0].0, mac_of(&mut fixture, &ports[0].1));
         let (other, port) = &ports[1];
-        let (device, mac) = (bench.device(port), mac_of(&mut bench, port));
-        assert_eq!(bench.port(port)["nicd:unknown_unicast"], false);
+        let (device, mac) = (fixture.device(port), mac_of(&mut fixture, port));
+        assert_eq!(fixture.port(port)["nicd:unknown_unicast"], false);
         let mut capture = other.inside(Capture::start);
         for (wanted, expected) in [(None, 0), (Some(true), 10), (Some(false), 0)] {
             if let Some(wanted) = wanted {
                 let body = json!({"port": {"nicd:unknown_unicast": wanted}});
-                let shown = bench.api.put(&format!("/v2.0/ports/{port}"), &body).expect(200);
+                let shown = fixture.api.put(&format!("/v2.0/ports/{port}"), &body).expect(200);
                 assert_eq!(shown["port"]["nicd:unknown_unicast"], wanted);
             }
             assert_eq!(bridge_port(&device)["flood"], wanted.unwrap_or(false));
@@ -192,12 +192,12 @@ fn a_frame_from_the_uplink_with_a_guests_mac_does_not_move_the_guest() {
         run(&format!("ip link add up0 type veth peer name eth0 netns {}", uplink_path(&uplink)));
         run("ip link set up0 master br0 up");
         uplink.ip("link set eth0 up");
-        let mut bench = Bench::start();
-        let network = bench.network_on("br0");
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.events.wait_status(&port, "ACTIVE");
-        let (device, mac) = (bench.device(&port), mac_of(&mut bench, &port));
+        let mut fixture = Fixture::start();
+        let network = fixture.network_on("br0");
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.events.wait_status(&port, "ACTIVE");
+        let (device, mac) = (fixture.device(&port), mac_of(&mut fixture, &port));
         let mut capture = guest.inside(Capture::start);
         send(&uplink, 100, ["02:00:00:00:00:98", &mac]);
         assert!(entered(&device, &mac), "{:?}", fdb(&device));
@@ -240,22 +240,22 @@ fn attacker(device: &str, macs: [&str; 2], seconds: u32) -> Child {
 #[test]
 fn a_taps_owner_who_takes_a_neighbours_mac_pays_himself() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (_, bad, tap) = vm_with_tap(&mut bench, json!({"kind": "vm", "owner": {"uid": 1234}}));
-        let network = bench.port(&bad)["network_id"].as_str().unwrap().to_owned();
+        let mut fixture = Fixture::start();
+        let (_, bad, tap) = vm_with_tap(&mut fixture, json!({"kind": "vm", "owner": {"uid": 1234}}));
+        let network = fixture.port(&bad)["network_id"].as_str().unwrap().to_owned();
         let mut ports = Vec::new();
         for name in ["a", "b"] {
-            let (guest, server) = bench.guest(name);
-            let port = bench.attach_to(&server, &network);
-            bench.events.wait_status(&port, "ACTIVE");
+            let (guest, server) = fixture.guest(name);
+            let port = fixture.attach_to(&server, &network);
+            fixture.events.wait_status(&port, "ACTIVE");
             ports.push((guest, port));
         }
         let (victim, port) = &ports[0];
-        let (device, mac) = (bench.device(port), mac_of(&mut bench, port));
-        let own = mac_of(&mut bench, &ports[1].1);
+        let (device, mac) = (fixture.device(port), mac_of(&mut fixture, port));
+        let own = mac_of(&mut fixture, &ports[1].1);
         let host_mac = link(&tap)["address"].as_str().unwrap().to_owned();
         let attack = attacker(&tap, [&mac, &host_mac], 4);
-        bench.events.wait_for("the cut", |event| {
+        fixture.events.wait_for("the cut", |event| {
             event["port_id"] == bad.as_str() && event["new"] == "ERROR" && event["reason"] == "contested_mac"
         });
         wait("back", SOON, || entered(&device, &mac));
@@ -273,12 +273,12 @@ fn a_taps_owner_who_takes_a_neighbours_mac_pays_himself() {
             });
         }
         assert!(entered(&device, &mac));
-        assert_eq!(bench.port(port)["status"], "ACTIVE");
+        assert_eq!(fixture.port(port)["status"], "ACTIVE");
         let said = attack.wait_with_output().unwrap();
         assert_eq!((said.status.code(), String::from_utf8_lossy(&said.stdout).as_ref()), (Some(0), "0"));
-        assert_eq!(bench.port(&bad)["nicd:reason"], "contested_mac");
-        wait("put back", LIMIT, || bench.port(&bad)["status"] == "DOWN");
-        let own = mac_of(&mut bench, &bad);
+        assert_eq!(fixture.port(&bad)["nicd:reason"], "contested_mac");
+        wait("put back", LIMIT, || fixture.port(&bad)["status"] == "DOWN");
+        let own = mac_of(&mut fixture, &bad);
         wait("entered", SOON, || entered(&tap, &own));
     });
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::bench::{Bench, foreign_bridge};
+use crate::fixture::{Fixture, foreign_bridge};
 use crate::netns::{in_netns, run};
 use crate::taps::vm_with_tap;
 use serde_json::json;
@@ -58,21 +58,21 @@ struct Heard {
 }
 
 /// Lets something flap, while another guest is served.
-fn flap(bench: &mut Bench, port: &str, namespace: Option<&str>, lines: &str) -> Heard {
-    let info = |bench: &Bench| bench.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
-    while bench.events.next(Duration::from_millis(200)).is_some() {}
-    let (before, processor, began) = (info(bench), processor_time(bench.daemon.pid()), Instant::now());
+fn flap(fixture: &mut Fixture, port: &str, namespace: Option<&str>, lines: &str) -> Heard {
+    let info = |fixture: &Fixture| fixture.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
+    while fixture.events.next(Duration::from_millis(200)).is_some() {}
+    let (before, processor, began) = (info(fixture), processor_time(fixture.daemon.pid()), Instant::now());
     let flapping = Loop::start(namespace, lines);
     let mut events = Vec::new();
     while began.elapsed() < TIME {
-        if let Some(event) = bench.events.next(TIME.saturating_sub(began.elapsed())) {
+        if let Some(event) = fixture.events.next(TIME.saturating_sub(began.elapsed())) {
             events.push(event);
         }
     }
-    let processor = processor_time(bench.daemon.pid()) - processor;
+    let processor = processor_time(fixture.daemon.pid()) - processor;
     drop(flapping);
     events.retain(|event| event["port_id"] == port && event["event"] == "port.status");
-    Heard { events, lines: info(bench) - before, processor }
+    Heard { events, lines: info(fixture) - before, processor }
 }
 
 impl Heard {
@@ -92,50 +92,50 @@ impl Heard {
 #[test]
 fn a_guest_that_flaps_its_nic_is_told_of_a_few_times_a_second_and_disturbs_nobody() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let (_other, other) = bench.guest("b");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
-        let flapped = flap(&mut bench, &port, Some("a"), "link set eth0 down\nlink set eth0 up\n");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let (_other, other) = fixture.guest("b");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        let flapped = flap(&mut fixture, &port, Some("a"), "link set eth0 down\nlink set eth0 up\n");
         flapped.is_bounded("a NIC set down and up");
         assert!(flapped.events.len() >= 4, "{:#?}", flapped.events);
         // The last state is told, whichever it is.
         guest.ip("link set eth0 down");
-        bench.wait_status(&port, "DOWN");
+        fixture.wait_status(&port, "DOWN");
         guest.ip("link set eth0 up");
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
         // Others meanwhile.
         let again = Loop::start(Some("a"), "link set eth0 down\nlink set eth0 up\n");
         let began = Instant::now();
         for _ in 0..5 {
-            let one = bench.attach_to(&other, &network);
-            bench.wait_status(&one, "ACTIVE");
-            bench.detach(&other, &one);
+            let one = fixture.attach_to(&other, &network);
+            fixture.wait_status(&one, "ACTIVE");
+            fixture.detach(&other, &one);
         }
         let took = began.elapsed();
         drop(again);
         assert!(took < Duration::from_secs(10), "{took:?}");
         guest.ip("link set eth0 up");
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
 #[test]
 fn a_device_that_is_renamed_all_the_time_is_told_of_a_few_times_a_second() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        let device = fixture.device(&port);
         let lines = format!("link set {device} name other0\nlink set other0 name {device}\n");
-        let renamed = flap(&mut bench, &port, None, &lines);
+        let renamed = flap(&mut fixture, &port, None, &lines);
         renamed.is_bounded("renaming");
         assert!(renamed.events.iter().any(|event| event["reason"] == "device_renamed"), "{:#?}", renamed.events);
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
@@ -143,14 +143,14 @@ fn a_device_that_is_renamed_all_the_time_is_told_of_a_few_times_a_second() {
 fn a_device_whose_settings_are_changed_all_the_time_is_fought_and_told_of_within_bounds() {
     for change in ["mtu 1300", "address 02:00:00:00:00:77", "alias x"] {
         in_netns(move || {
-            let mut bench = Bench::start();
-            let network = bench.usual_network();
-            let (_guest, server) = bench.guest("a");
-            let port = bench.attach_to(&server, &network);
-            bench.wait_status(&port, "ACTIVE");
-            let device = bench.device(&port);
-            flap(&mut bench, &port, None, &format!("link set {device} {change}\n")).is_bounded(change);
-            bench.wait_status(&port, "ACTIVE");
+            let mut fixture = Fixture::start();
+            let network = fixture.usual_network();
+            let (_guest, server) = fixture.guest("a");
+            let port = fixture.attach_to(&server, &network);
+            fixture.wait_status(&port, "ACTIVE");
+            let device = fixture.device(&port);
+            flap(&mut fixture, &port, None, &format!("link set {device} {change}\n")).is_bounded(change);
+            fixture.wait_status(&port, "ACTIVE");
         });
     }
 }
@@ -158,8 +158,8 @@ fn a_device_whose_settings_are_changed_all_the_time_is_fought_and_told_of_within
 #[test]
 fn a_tap_that_is_opened_and_closed_all_the_time_is_told_of_a_few_times_a_second() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (_, port, device) = vm_with_tap(&mut bench, json!({"kind": "vm", "owner": {"uid": 0}}));
+        let mut fixture = Fixture::start();
+        let (_, port, device) = vm_with_tap(&mut fixture, json!({"kind": "vm", "owner": {"uid": 0}}));
         let opening = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
         let opener = {
             let opening = std::sync::Arc::clone(&opening);
@@ -172,12 +172,12 @@ fn a_tap_that_is_opened_and_closed_all_the_time_is_told_of_a_few_times_a_second(
                 openings
             })
         };
-        let (processor, began) = (processor_time(bench.daemon.pid()), Instant::now());
+        let (processor, began) = (processor_time(fixture.daemon.pid()), Instant::now());
         let mut events = Vec::new();
         while began.elapsed() < TIME {
-            events.extend(bench.events.next(TIME.saturating_sub(began.elapsed())));
+            events.extend(fixture.events.next(TIME.saturating_sub(began.elapsed())));
         }
-        let processor = processor_time(bench.daemon.pid()) - processor;
+        let processor = processor_time(fixture.daemon.pid()) - processor;
         opening.store(false, std::sync::atomic::Ordering::Relaxed);
         let openings: u32 = opener.join().unwrap();
         events.retain(|event| event["port_id"] == port.as_str());
@@ -186,7 +186,7 @@ fn a_tap_that_is_opened_and_closed_all_the_time_is_told_of_a_few_times_a_second(
         // would be short of processors, and take three times that: both sides are measured, as the machine may be slow.
         let each = processor / openings;
         assert!(each < Duration::from_micros(50), "{processor:?} for {openings} openings");
-        bench.wait_status(&port, "DOWN");
+        fixture.wait_status(&port, "DOWN");
     });
 }
 
@@ -194,44 +194,44 @@ fn a_tap_that_is_opened_and_closed_all_the_time_is_told_of_a_few_times_a_second(
 #[test]
 fn ports_of_a_bridge_that_is_gone_are_told_of_once_and_right_again_soon_after_it_is_back() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        bench.leaves_deviations();
+        let mut fixture = Fixture::start();
+        fixture.leaves_deviations();
         foreign_bridge("br0", 1500);
-        let network = bench.network_on("br0");
+        let network = fixture.network_on("br0");
         let ports: Vec<String> = (0..50)
             .map(|_| {
-                let vm = bench.vm();
-                bench.attach_to(&vm, &network)
+                let vm = fixture.vm();
+                fixture.attach_to(&vm, &network)
             })
             .collect();
         run("ip link del br0");
         for port in &ports {
-            bench.wait_until(port, "ERROR", |port| port.is_some_and(|port| port["status"] == "ERROR"));
+            fixture.wait_until(port, "ERROR", |port| port.is_some_and(|port| port["status"] == "ERROR"));
         }
         let errors = |events: &[Value], port: &str| {
             events.iter().filter(|event| event["port_id"] == port && event["new"] == "ERROR").count()
         };
         // What was still on its way.
-        while bench.events.next(Duration::from_millis(500)).is_some() {}
+        while fixture.events.next(Duration::from_millis(500)).is_some() {}
         for port in &ports {
-            assert_eq!(errors(&bench.events.seen, port), 1, "{port}: one each");
+            assert_eq!(errors(&fixture.events.seen, port), 1, "{port}: one each");
             let of_it = |event: &&Value| event["port_id"] == port.as_str() && event["new"] == "BUILD";
-            assert!(bench.events.seen.iter().filter(of_it).count() <= 2, "with the attach's");
+            assert!(fixture.events.seen.iter().filter(of_it).count() <= 2, "with the attach's");
         }
-        let lines = |bench: &Bench| bench.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
-        let (before, processor) = (lines(&bench), processor_time(bench.daemon.pid()));
-        let event = bench.events.next(TIME);
+        let lines = |fixture: &Fixture| fixture.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
+        let (before, processor) = (lines(&fixture), processor_time(fixture.daemon.pid()));
+        let event = fixture.events.next(TIME);
         assert!(event.is_none(), "silence: {event:?}");
-        assert_eq!(lines(&bench), before, "{}", bench.daemon.log());
-        assert!(processor_time(bench.daemon.pid()) - processor < TIME / 10);
+        assert_eq!(lines(&fixture), before, "{}", fixture.daemon.log());
+        assert!(processor_time(fixture.daemon.pid()) - processor < TIME / 10);
         foreign_bridge("br0", 1500);
         let back = Instant::now();
         for port in &ports {
-            bench.wait_until(port, "built", |port| port.is_some_and(|port| port["status"] == "DOWN"));
+            fixture.wait_until(port, "built", |port| port.is_some_and(|port| port["status"] == "DOWN"));
         }
         let took = back.elapsed();
         assert!(took < Duration::from_secs(3), "{took:?}");
-        let verified = bench.api.get("/nicd/v1/verify").expect(200);
+        let verified = fixture.api.get("/nicd/v1/verify").expect(200);
         assert_eq!(verified["deviations"], json!([]), "{verified:#}");
     });
 }
@@ -239,23 +239,23 @@ fn ports_of_a_bridge_that_is_gone_are_told_of_once_and_right_again_soon_after_it
 #[test]
 fn a_bridge_that_comes_and_goes_all_the_time_costs_its_ports_a_try_now_and_then() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        bench.leaves_deviations();
+        let mut fixture = Fixture::start();
+        fixture.leaves_deviations();
         foreign_bridge("br0", 1500);
-        let network = bench.network_on("br0");
+        let network = fixture.network_on("br0");
         let ports: Vec<String> = (0..10)
             .map(|_| {
-                let vm = bench.vm();
-                bench.attach_to(&vm, &network)
+                let vm = fixture.vm();
+                fixture.attach_to(&vm, &network)
             })
             .collect();
-        let flapped = flap(&mut bench, &ports[0], None, "link del br0\nlink add br0 type bridge\nlink set br0 mtu 1400\n");
+        let flapped = flap(&mut fixture, &ports[0], None, "link del br0\nlink add br0 type bridge\nlink set br0 mtu 1400\n");
         assert!(flapped.events.len() <= 4 * 4 + 4, "{:#?}", flapped.events);
         assert!(flapped.lines < 1000, "{} lines", flapped.lines);
         let _ = crate::netns::try_run("ip link del br0");
         foreign_bridge("br0", 1500);
         for port in &ports {
-            bench.wait_until(port, "built", |port| port.is_some_and(|port| port["status"] == "DOWN"));
+            fixture.wait_until(port, "built", |port| port.is_some_and(|port| port["status"] == "DOWN"));
         }
     });
 }
@@ -263,21 +263,21 @@ fn a_bridge_that_comes_and_goes_all_the_time_costs_its_ports_a_try_now_and_then(
 #[test]
 fn a_guest_whose_namespace_is_away_is_waited_for_in_silence() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        bench.leaves_deviations();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
+        let mut fixture = Fixture::start();
+        fixture.leaves_deviations();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
         guest.end();
-        bench.wait_until(&port, "waiting", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
-        while bench.events.next(Duration::from_millis(500)).is_some() {}
-        let before = bench.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
-        let event = bench.events.next(Duration::from_secs(3));
+        fixture.wait_until(&port, "waiting", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+        while fixture.events.next(Duration::from_millis(500)).is_some() {}
+        let before = fixture.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
+        let event = fixture.events.next(Duration::from_secs(3));
         assert!(event.is_none(), "silence: {event:?}");
-        let after = bench.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
-        assert_eq!(after, before, "{}", bench.daemon.log());
+        let after = fixture.daemon.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
+        assert_eq!(after, before, "{}", fixture.daemon.log());
         let _again = crate::netns::Guest::new("a");
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
     });
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Bench, foreign_bridge, text};
+use crate::fixture::{Fixture, foreign_bridge, text};
+use crate::kernel_view::link;
 use crate::netns::{Guest, in_netns, run};
-use crate::witness::link;
 
 /// Two guests of one network.
 struct Pair {
-    bench: Bench,
+    fixture: Fixture,
     guests: [Guest; 2],
     ports: [String; 2],
     addresses: Vec<String>,
@@ -19,17 +19,17 @@ struct Pair {
 }
 
 impl Pair {
-    fn on(network: impl FnOnce(&mut Bench) -> String) -> Self {
-        let mut bench = Bench::start();
-        let network = network(&mut bench);
-        let (a, first) = bench.guest("a");
-        let (b, second) = bench.guest("b");
-        let ports = [bench.attach_to(&first, &network), bench.attach_to(&second, &network)];
-        ports.iter().for_each(|port| _ = bench.wait_status(port, "ACTIVE"));
-        let shown = bench.port(&ports[1]);
+    fn on(network: impl FnOnce(&mut Fixture) -> String) -> Self {
+        let mut fixture = Fixture::start();
+        let network = network(&mut fixture);
+        let (a, first) = fixture.guest("a");
+        let (b, second) = fixture.guest("b");
+        let ports = [fixture.attach_to(&first, &network), fixture.attach_to(&second, &network)];
+        ports.iter().for_each(|port| _ = fixture.wait_status(port, "ACTIVE"));
+        let shown = fixture.port(&ports[1]);
         let addresses = shown["fixed_ips"].as_array().unwrap().iter().map(|ip| text(&ip["ip_address"])).collect();
-        let bridge = text(&link(&bench.device(&ports[0]))["master"]);
-        Self { bench, guests: [a, b], ports, addresses, bridge }
+        let bridge = text(&link(&fixture.device(&ports[0]))["master"]);
+        Self { fixture, guests: [a, b], ports, addresses, bridge }
     }
 
     /// Whether a frame of the first guest comes to the second.
@@ -44,13 +44,13 @@ impl Pair {
     }
 
     fn fact(&mut self) -> (bool, String) {
-        let explained = self.bench.api.get(&format!("/nicd/v1/ports/{}/explain", self.ports[0])).expect(200);
+        let explained = self.fixture.api.get(&format!("/nicd/v1/ports/{}/explain", self.ports[0])).expect(200);
         let fact = explained["facts"].as_array().unwrap().iter().find(|fact| fact["fact"] == "forward_filtered").unwrap();
         (fact["ok"] == true, text(&fact["detail"]))
     }
 
     fn problem(&mut self) -> Option<Value> {
-        let health = self.bench.api.get("/nicd/v1/health").expect(200);
+        let health = self.fixture.api.get("/nicd/v1/health").expect(200);
         health["problems"].as_array().unwrap().iter().find(|problem| problem["reason"] == "forward_filtered").cloned()
     }
 
@@ -58,20 +58,20 @@ impl Pair {
     fn is_filtered(&mut self, chain: &str) {
         for port in self.ports.clone() {
             let seen =
-                self.bench.wait_until(&port, "filtered", |port| port.is_some_and(|port| port["status"] == "DOWN")).unwrap();
+                self.fixture.wait_until(&port, "filtered", |port| port.is_some_and(|port| port["status"] == "DOWN")).unwrap();
             assert_eq!(seen["nicd:reason"], "forward_filtered");
         }
         let (ok, detail) = self.fact();
         assert!(!ok && detail.contains(chain), "{detail}");
         let problem = self.problem().unwrap();
         assert!(text(&problem["detail"]).contains(chain) && text(&problem["detail"]).contains(&self.bridge), "{problem}");
-        let verified = self.bench.api.get("/nicd/v1/verify").expect(200);
+        let verified = self.fixture.api.get("/nicd/v1/verify").expect(200);
         assert!(verified["deviations"].as_array().unwrap().iter().all(|one| one["kind"] == "forward_filtered"), "{verified}");
     }
 
     fn is_open(&mut self) {
         for port in self.ports.clone() {
-            self.bench.wait_status(&port, "ACTIVE");
+            self.fixture.wait_status(&port, "ACTIVE");
         }
         assert!(self.fact().0);
         assert_eq!(self.problem(), None);
@@ -110,7 +110,7 @@ fn docker(family: &str) {
 fn behind_a_forward_drop_of_ip_a_port_is_not_active_until_frames_pass() {
     in_netns(|| {
         settings("1");
-        let mut pair = Pair::on(Bench::usual_network);
+        let mut pair = Pair::on(Fixture::usual_network);
         assert!(pair.reaches(false) && pair.reaches(true));
         docker("ip");
         pair.is_filtered("chain FORWARD of table ip filter drops IPv4");
@@ -128,8 +128,8 @@ fn behind_a_forward_drop_of_ip_a_port_is_not_active_until_frames_pass() {
         pair.is_filtered("chain FORWARD of table ip filter");
         assert!(!pair.reaches(false));
         // A start finds it so as well, and an attach is told at once.
-        pair.bench.daemon.term();
-        pair.bench.launch();
+        pair.fixture.daemon.term();
+        pair.fixture.launch();
         pair.is_filtered("chain FORWARD of table ip filter");
         nft("add chain ip filter FORWARD { policy accept ; }");
         pair.is_open();
@@ -150,7 +150,7 @@ fn so_it_is_with_a_last_rule_that_rejects_and_with_a_chain_for_bridges() {
     in_netns(|| {
         settings("1");
         foreign_bridge("br0", 1500);
-        let mut pair = Pair::on(|bench| bench.network_on("br0"));
+        let mut pair = Pair::on(|fixture| fixture.network_on("br0"));
         nft("add table inet firewall");
         nft("add chain inet firewall forward { type filter hook forward priority 10 ; policy accept ; }");
         nft("add rule inet firewall forward ct state established,related accept");
@@ -182,7 +182,7 @@ fn so_it_is_with_a_last_rule_that_rejects_and_with_a_chain_for_bridges() {
 fn a_ruleset_that_keeps_changing_is_read_at_its_own_pace_and_its_last_state_counts() {
     in_netns(|| {
         settings("1");
-        let mut pair = Pair::on(Bench::usual_network);
+        let mut pair = Pair::on(Fixture::usual_network);
         docker("ip");
         for n in 0..60 {
             nft(&format!("add rule ip filter DOCKER ip daddr 172.17.0.{n} accept"));

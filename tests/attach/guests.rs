@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces, text};
 use crate::daemon::PATIENCE;
+use crate::fixture::{Fixture, interfaces, text};
+use crate::kernel_view::{Capture, has_flag, link};
 use crate::netns::{Guest, in_netns};
-use crate::witness::{Capture, has_flag, link};
 
 /// A guest's addresses as `ip` shows them.
 fn addresses(guest: &Guest, name: &str) -> Vec<Value> {
@@ -24,16 +24,16 @@ fn fixed_ip(port: &Value, v6: bool) -> IpAddr {
 #[test]
 fn a_namespace_finds_all_it_was_asked_for_when_the_attach_is_answered() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({"name": "blue", "mtu": 1400}));
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({"name": "blue", "mtu": 1400}));
         let route = json!([{"destination": "198.51.100.0/24", "nexthop": "192.0.2.254"}]);
-        bench.subnet_with(json!({"network_id": network, "cidr": "192.0.2.0/24", "host_routes": route}));
-        bench.subnet(&network, "2001:db8::/64");
-        let (guest, server) = bench.guest("a");
+        fixture.subnet_with(json!({"network_id": network, "cidr": "192.0.2.0/24", "host_routes": route}));
+        fixture.subnet(&network, "2001:db8::/64");
+        let (guest, server) = fixture.guest("a");
         let asked = json!({"network_id": network, "mac_address": "fa:16:3e:00:00:07",
             "binding:profile": {"interface_name": "wan0"}});
-        let port = bench.create_port(asked);
-        let answer = bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"port_id": port}})).expect(200);
+        let port = fixture.create_port(asked);
+        let answer = fixture.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"port_id": port}})).expect(200);
         let attached = &answer["interfaceAttachment"];
         assert_eq!(attached["port_state"], "ACTIVE");
         assert_eq!(attached["mac_addr"], "fa:16:3e:00:00:07");
@@ -58,13 +58,13 @@ fn a_namespace_finds_all_it_was_asked_for_when_the_attach_is_answered() {
 #[test]
 fn without_a_name_each_nic_gets_the_lowest_free_eth_and_says_which() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
         guest.ip("link add eth0 type bridge");
         for expected in ["eth1", "eth2"] {
-            let port = bench.attach_to(&server, &network);
-            let shown = bench.port(&port);
+            let port = fixture.attach_to(&server, &network);
+            let shown = fixture.port(&port);
             assert_eq!(shown["binding:vif_details"]["guest_device"], expected);
             assert_eq!(guest.ip_json(&format!("link show dev {expected}"))[0]["address"], shown["mac_address"]);
         }
@@ -74,12 +74,12 @@ fn without_a_name_each_nic_gets_the_lowest_free_eth_and_says_which() {
 #[test]
 fn a_nic_has_an_index_of_the_kernels_choice_in_each_guest_and_keeps_it() {
     /// The indexes of a guest's NICs; the host's end of each has it as its peer.
-    fn indexes(bench: &mut Bench, guest: &Guest, ports: &[String]) -> Vec<u64> {
+    fn indexes(fixture: &mut Fixture, guest: &Guest, ports: &[String]) -> Vec<u64> {
         let mut found = Vec::new();
         for port in ports {
-            let shown = bench.port(port);
+            let shown = fixture.port(port);
             let nic = guest.ip_json(&format!("link show dev {}", text(&shown["binding:vif_details"]["guest_device"])))[0].clone();
-            let host = link(&bench.device(port));
+            let host = link(&fixture.device(port));
             assert_eq!((&nic["link_index"], &host["link_index"]), (&host["ifindex"], &nic["ifindex"]));
             assert_eq!(nic["address"], shown["mac_address"]);
             found.push(nic["ifindex"].as_u64().unwrap());
@@ -89,41 +89,41 @@ fn a_nic_has_an_index_of_the_kernels_choice_in_each_guest_and_keeps_it() {
     }
 
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (first, server) = bench.guest("a");
-        let ports: Vec<String> = (0..3).map(|_| bench.attach_to(&server, &network)).collect();
-        let (second, other) = bench.guest("b");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (first, server) = fixture.guest("a");
+        let ports: Vec<String> = (0..3).map(|_| fixture.attach_to(&server, &network)).collect();
+        let (second, other) = fixture.guest("b");
         for number in 0..40 {
             second.ip(&format!("link add br{number} type bridge"));
         }
-        let others: Vec<String> = (0..2).map(|_| bench.attach_to(&other, &network)).collect();
-        let before = (indexes(&mut bench, &first, &ports), indexes(&mut bench, &second, &others));
-        bench.daemon.kill();
-        bench.launch();
-        assert_eq!((indexes(&mut bench, &first, &ports), indexes(&mut bench, &second, &others)), before);
+        let others: Vec<String> = (0..2).map(|_| fixture.attach_to(&other, &network)).collect();
+        let before = (indexes(&mut fixture, &first, &ports), indexes(&mut fixture, &second, &others));
+        fixture.daemon.kill();
+        fixture.launch();
+        assert_eq!((indexes(&mut fixture, &first, &ports), indexes(&mut fixture, &second, &others)), before);
         first.end();
         for port in &ports {
-            bench.wait_status(port, "DOWN");
+            fixture.wait_status(port, "DOWN");
         }
         let again = Guest::new("a");
         for port in &ports {
-            bench.wait_status(port, "ACTIVE");
+            fixture.wait_status(port, "ACTIVE");
         }
-        indexes(&mut bench, &again, &ports);
+        indexes(&mut fixture, &again, &ports);
     });
 }
 
 #[test]
 fn two_guests_reach_each_other_with_the_first_packet() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let ((one, one_server), (other, other_server)) = (bench.guest("a"), bench.guest("b"));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let ((one, one_server), (other, other_server)) = (fixture.guest("a"), fixture.guest("b"));
         let mut ports = Vec::new();
         for server in [one_server, other_server] {
-            let port = bench.attach_to(&server, &network);
-            ports.push(bench.port(&port));
+            let port = fixture.attach_to(&server, &network);
+            ports.push(fixture.port(&port));
             assert_eq!(ports.last().unwrap()["status"], "ACTIVE");
         }
         for v6 in [false, true] {
@@ -141,12 +141,12 @@ fn two_guests_reach_each_other_with_the_first_packet() {
 #[test]
 fn the_host_says_nothing_on_a_guests_wire() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
         let mut wire = guest.inside(Capture::start);
-        let port = bench.attach_to(&server, &network);
-        let shown = bench.port(&port);
+        let port = fixture.attach_to(&server, &network);
+        let shown = fixture.port(&port);
         let from = fixed_ip(&shown, true);
         // All nodes are asked to answer; the host's end and the bridge are none.
         guest.inside(move || {
@@ -155,7 +155,7 @@ fn the_host_says_nothing_on_a_guests_wire() {
                 std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), 4000, 0, nix::net::if_::if_nametoindex("eth0").unwrap());
             socket.send_to(b"anybody?", eth0).unwrap();
         });
-        bench.detach(&server, &port);
+        fixture.detach(&server, &port);
         let guest_mac = mac(&text(&shown["mac_address"]));
         let mut heard = 0;
         while let Some((_, frame)) = wire.next(Duration::from_millis(100)) {
@@ -173,19 +173,19 @@ fn mac(text: &str) -> Vec<u8> {
 #[test]
 fn a_guests_own_changes_are_not_fought() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         guest.ip("addr flush dev eth0");
         guest.ip("link set eth0 mtu 1300");
         guest.ip("link set eth0 down");
-        let told = bench.events.wait_status(&port, "DOWN");
+        let told = fixture.events.wait_status(&port, "DOWN");
         assert_eq!(told["reason"], "no_carrier");
         assert_eq!(link(&device)["mtu"], 1500, "the host's end stays");
         guest.ip("link set eth0 up");
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
         assert_eq!(guest.ip_json("link show dev eth0")[0]["mtu"], 1300);
         assert!(addresses(&guest, "eth0").iter().all(|address| address["family"] != "inet"));
     });
@@ -194,20 +194,20 @@ fn a_guests_own_changes_are_not_fought() {
 #[test]
 fn a_port_that_is_admin_down_is_built_and_passes_nothing() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.create_port(json!({"network_id": network, "admin_state_up": false}));
-        bench.attach(&server, json!({"port_id": port}));
-        let shown = bench.port(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.create_port(json!({"network_id": network, "admin_state_up": false}));
+        fixture.attach(&server, json!({"port_id": port}));
+        let shown = fixture.port(&port);
         assert_eq!((&shown["status"], &shown["nicd:reason"]), (&json!("DOWN"), &json!("admin_down")));
-        let device = bench.device(&port);
+        let device = fixture.device(&port);
         assert!(!has_flag(&link(&device), "UP"));
         let path = format!("/v2.0/ports/{port}");
-        bench.api.put(&path, &json!({"port": {"admin_state_up": true}})).expect(200);
-        bench.wait_status(&port, "ACTIVE");
-        bench.api.put(&path, &json!({"port": {"admin_state_up": false}})).expect(200);
-        bench.wait_status(&port, "DOWN");
+        fixture.api.put(&path, &json!({"port": {"admin_state_up": true}})).expect(200);
+        fixture.wait_status(&port, "ACTIVE");
+        fixture.api.put(&path, &json!({"port": {"admin_state_up": false}})).expect(200);
+        fixture.wait_status(&port, "DOWN");
         assert!(!has_flag(&link(&device), "UP"));
     });
 }

@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "../common/bench.rs"]
-mod bench;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/fixture.rs"]
+mod fixture;
 #[path = "../common/helper.rs"]
 mod helper;
+#[path = "../common/kernel_view.rs"]
+mod kernel_view;
 #[path = "../common/netns.rs"]
 mod netns;
-#[path = "../common/witness.rs"]
-mod witness;
 
 mod addresses;
 mod bridges;

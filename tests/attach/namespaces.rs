@@ -14,22 +14,22 @@ use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces, server_path};
 use crate::daemon::{Client, Daemon, PATIENCE};
+use crate::fixture::{Fixture, interfaces, server_path};
 use crate::helper::{self, Helper};
+use crate::kernel_view::{marked_ports, try_link};
 use crate::netns::{Guest, in_netns, run};
-use crate::witness::{marked_ports, try_link};
 
 /// Runs a test on a daemon that enters namespaces itself, and on one that has the helper do it. What is promised, and each
 /// refusal's sentence, is the same.
-fn both_ways(test: fn(Bench)) {
-    in_netns(move || test(Bench::start()));
+fn both_ways(test: fn(Fixture)) {
+    in_netns(move || test(Fixture::start()));
     in_netns(move || {
         let mut daemon = Daemon::prepared("/run/nicd");
         daemon.confine();
         let _helper = Helper::start();
         daemon.launch();
-        test(Bench::of(daemon));
+        test(Fixture::of(daemon));
     });
 }
 
@@ -48,7 +48,7 @@ fn let_go() {
 
 #[test]
 fn what_is_no_guests_namespace_is_refused_in_words() {
-    both_ways(|mut bench| {
+    both_ways(|mut fixture| {
         std::fs::write("/run/file", "").unwrap();
         std::fs::write("/run/own", "").unwrap();
         mount(Some("/proc/thread-self/ns/net"), "/run/own", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
@@ -64,27 +64,29 @@ fn what_is_no_guests_namespace_is_refused_in_words() {
         ] {
             let id = uuid::Uuid::new_v4().to_string();
             let body = json!({"server": {"guest": {"kind": "netns", "path": path}}});
-            let error = bench.api.put(&server_path(&id), &body).refused(400, reason);
+            let error = fixture.api.put(&server_path(&id), &body).refused(400, reason);
             assert!(error["message"].as_str().unwrap().contains(path), "{error}");
-            bench.api.get(&server_path(&id)).refused(404, "no_such_server");
+            fixture.api.get(&server_path(&id)).refused(404, "no_such_server");
         }
     });
 }
 
 #[test]
 fn a_deleted_namespace_takes_its_port_down_and_a_new_one_at_the_path_is_built() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let before = bench.port(&port);
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let before = fixture.port(&port);
         guest.end();
-        bench.events.wait_for("namespace_gone", |event| event["port_id"] == port.as_str() && event["reason"] == "namespace_gone");
-        let shown = bench.wait_status(&port, "DOWN");
+        fixture
+            .events
+            .wait_for("namespace_gone", |event| event["port_id"] == port.as_str() && event["reason"] == "namespace_gone");
+        let shown = fixture.wait_status(&port, "DOWN");
         assert_eq!(shown["nicd:reason"], "namespace_gone");
         assert!(marked_ports().is_empty());
         let again = Guest::new("a");
-        let after = bench.wait_status(&port, "ACTIVE");
+        let after = fixture.wait_status(&port, "ACTIVE");
         for same in ["mac_address", "fixed_ips", "device_id"] {
             assert_eq!(after[same], before[same]);
         }
@@ -94,75 +96,75 @@ fn a_deleted_namespace_takes_its_port_down_and_a_new_one_at_the_path_is_built() 
 
 #[test]
 fn another_namespace_at_the_path_is_refused_while_the_pinned_one_lives() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         keep(&guest);
         guest.end();
         let other = Guest::new("a");
         let body = json!({"server": {"guest": {"kind": "netns", "path": other.path}}});
-        bench.api.put(&server_path(&server), &body).refused(409, "namespace_changed");
+        fixture.api.put(&server_path(&server), &body).refused(409, "namespace_changed");
         let body = json!({"interfaceAttachment": {"net_id": network}});
-        bench.api.post(&interfaces(&server), &body).refused(409, "namespace_changed");
-        assert_eq!(bench.port_ids(), [port.as_str()]);
+        fixture.api.post(&interfaces(&server), &body).refused(409, "namespace_changed");
+        assert_eq!(fixture.port_ids(), [port.as_str()]);
         assert!(try_link(&device).is_some(), "the pinned one keeps its NIC");
         assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1, "the other one is not touched");
-        bench.detach(&server, &port);
+        fixture.detach(&server, &port);
         let_go();
-        bench.attach_to(&server, &network);
+        fixture.attach_to(&server, &network);
         assert!(other.ip("link show dev eth0").contains("fa:16:3e"), "once the pinned one has ended the path's is taken");
     });
 }
 
 #[test]
 fn a_namespace_that_went_first_does_not_hold_its_detach_up() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let ports = [bench.attach_to(&server, &network), bench.attach_to(&server, &network)];
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let ports = [fixture.attach_to(&server, &network), fixture.attach_to(&server, &network)];
         guest.end();
         for port in &ports {
-            bench.detach(&server, port);
+            fixture.detach(&server, port);
         }
-        assert!(bench.ports().is_empty() && marked_ports().is_empty());
-        bench.api.delete(&server_path(&server)).expect(204);
-        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
-        assert!(crate::witness::marked().is_empty(), "{}", run("ip link"));
+        assert!(fixture.ports().is_empty() && marked_ports().is_empty());
+        fixture.api.delete(&server_path(&server)).expect(204);
+        fixture.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        assert!(crate::kernel_view::marked().is_empty(), "{}", run("ip link"));
     });
 }
 
 #[test]
 fn no_descriptor_of_the_daemon_outlives_its_work_in_a_namespace() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         // Only the end of the namespace takes the host's end away.
         guest.end();
-        bench.events.wait_for("the device goes", |event| event["port_id"] == port.as_str() && event["new"] != "ACTIVE");
-        bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+        fixture.events.wait_for("the device goes", |event| event["port_id"] == port.as_str() && event["new"] != "ACTIVE");
+        fixture.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
         assert!(try_link(&device).is_none());
     });
 }
 
 #[test]
 fn a_pinned_namespace_lives_also_without_a_nic_in_it() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
         keep(&guest);
         guest.end();
         let other = Guest::new("a");
         let put = json!({"server": {"guest": {"kind": "netns", "path": other.path}}});
         let attach = json!({"interfaceAttachment": {"net_id": network}});
-        bench.api.put(&server_path(&server), &put).refused(409, "namespace_changed");
-        bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_changed");
-        assert!(bench.ports().is_empty() && marked_ports().is_empty());
+        fixture.api.put(&server_path(&server), &put).refused(409, "namespace_changed");
+        fixture.api.post(&interfaces(&server), &attach).refused(409, "namespace_changed");
+        assert!(fixture.ports().is_empty() && marked_ports().is_empty());
         let_go();
-        bench.attach_to(&server, &network);
+        fixture.attach_to(&server, &network);
     });
 }
 
@@ -172,26 +174,26 @@ fn a_helper_that_is_away_is_said_and_waited_for() {
         let mut daemon = Daemon::prepared("/run/nicd");
         daemon.confine();
         daemon.launch();
-        let mut bench = Bench::of(daemon);
+        let mut fixture = Fixture::of(daemon);
         let guest = Guest::new("a");
         let put = json!({"server": {"guest": {"kind": "netns", "path": guest.path}}});
         let path = server_path(&uuid::Uuid::new_v4().to_string());
-        let error = bench.api.put(&path, &put).refused(503, "netns_helper_unreachable");
+        let error = fixture.api.put(&path, &put).refused(503, "netns_helper_unreachable");
         assert!(error["message"].as_str().unwrap().contains("systemctl restart nicd-netns.socket"), "{error}");
-        let problems = |bench: &mut Bench| {
-            let health = bench.api.get("/nicd/v1/health").expect(200);
+        let problems = |fixture: &mut Fixture| {
+            let health = fixture.api.get("/nicd/v1/health").expect(200);
             let reasons = health["problems"].as_array().unwrap().iter().map(|problem| problem["reason"].clone());
             reasons.filter(|reason| reason == "netns_helper_unreachable").count()
         };
-        assert_eq!(problems(&mut bench), 1);
+        assert_eq!(problems(&mut fixture), 1);
         let mut helper = Helper::start();
-        assert_eq!(problems(&mut bench), 0);
-        bench.api.put(&path, &put).expect(201);
+        assert_eq!(problems(&mut fixture), 0);
+        fixture.api.put(&path, &put).expect(201);
         // It ends when nobody asks, and is no problem then.
         assert!(helper.ended().success());
-        assert_eq!(problems(&mut bench), 0);
+        assert_eq!(problems(&mut fixture), 0);
         helper.again();
-        bench.api.put(&path, &put).expect(200);
+        fixture.api.put(&path, &put).expect(200);
     });
 }
 
@@ -204,9 +206,9 @@ fn dead_place() -> File {
 }
 
 /// Asks for so many guests at that path at once, each by a thread of its own; what each is answered, and after how long.
-fn ask_for_guests(bench: &Bench, path: &'static str, number: usize) -> Vec<JoinHandle<(Value, Duration)>> {
+fn ask_for_guests(fixture: &Fixture, path: &'static str, number: usize) -> Vec<JoinHandle<(Value, Duration)>> {
     let one = |_| {
-        let socket = bench.daemon.socket();
+        let socket = fixture.daemon.socket();
         std::thread::spawn(move || {
             let put = json!({"server": {"guest": {"kind": "netns", "path": path}}});
             let began = Instant::now();
@@ -219,13 +221,13 @@ fn ask_for_guests(bench: &Bench, path: &'static str, number: usize) -> Vec<JoinH
 }
 
 /// A tap is attached as ever while others wait for a namespace, and they are all answered within `limit`.
-fn taps_do_not_wait_for(bench: &mut Bench, asked: Vec<JoinHandle<(Value, Duration)>>, limit: Duration) -> Vec<Value> {
-    let network = bench.usual_network();
-    let vm = bench.vm();
+fn taps_do_not_wait_for(fixture: &mut Fixture, asked: Vec<JoinHandle<(Value, Duration)>>, limit: Duration) -> Vec<Value> {
+    let network = fixture.usual_network();
+    let vm = fixture.vm();
     let began = Instant::now();
     for _ in 0..5 {
-        let port = bench.attach_to(&vm, &network);
-        bench.detach(&vm, &port);
+        let port = fixture.attach_to(&vm, &network);
+        fixture.detach(&vm, &port);
     }
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(!asked.iter().any(JoinHandle::is_finished), "the namespace was waited for meanwhile");
@@ -249,29 +251,29 @@ fn guests_in_one_directory(number: usize) -> Vec<String> {
 
 #[test]
 fn paths_that_hang_cost_others_nothing_and_are_busy_until_they_answer() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
         let attach = json!({"interfaceAttachment": {"net_id": network}});
-        let server_at = |bench: &mut Bench, path: &str| {
+        let server_at = |fixture: &mut Fixture, path: &str| {
             let id = uuid::Uuid::new_v4().to_string();
-            bench.api.put(&server_path(&id), &json!({"server": {"guest": {"kind": "netns", "path": path}}})).expect(201);
+            fixture.api.put(&server_path(&id), &json!({"server": {"guest": {"kind": "netns", "path": path}}})).expect(201);
             id
         };
-        let hanging: Vec<String> = guests_in_one_directory(9).iter().map(|path| server_at(&mut bench, path)).collect();
-        let (guest, healthy) = bench.guest("a");
+        let hanging: Vec<String> = guests_in_one_directory(9).iter().map(|path| server_at(&mut fixture, path)).collect();
+        let (guest, healthy) = fixture.guest("a");
         let dead = dead_place();
         let threads: Vec<_> = hanging
             .iter()
             .map(|id| {
-                let (socket, path, attach) = (bench.daemon.socket(), interfaces(id), attach.clone());
+                let (socket, path, attach) = (fixture.daemon.socket(), interfaces(id), attach.clone());
                 std::thread::spawn(move || Client::new(socket).post(&path, &attach).refused(503, "busy"))
             })
             .collect();
-        let vm = bench.vm();
+        let vm = fixture.vm();
         let began = Instant::now();
-        bench.attach_to(&vm, &network);
+        fixture.attach_to(&vm, &network);
         assert!(began.elapsed() < Duration::from_secs(1), "a tap waits for no namespace: {:?}", began.elapsed());
-        bench.attach_to(&healthy, &network);
+        fixture.attach_to(&healthy, &network);
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         assert!(guest.ip("link show dev eth0").contains("fa:16:3e"));
         for thread in threads {
@@ -279,23 +281,23 @@ fn paths_that_hang_cost_others_nothing_and_are_busy_until_they_answer() {
         }
         let began = Instant::now();
         for id in &hanging {
-            bench.api.post(&interfaces(id), &attach).refused(503, "busy");
+            fixture.api.post(&interfaces(id), &attach).refused(503, "busy");
         }
         let put = json!({"server": {"guest": {"kind": "netns", "path": "/run/dead/0"}}});
-        bench.api.put(&server_path(&hanging[0]), &put).refused(503, "busy");
+        fixture.api.put(&server_path(&hanging[0]), &put).refused(503, "busy");
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-        assert_eq!(bench.ports().len(), 2, "nothing is kept of what was refused");
+        assert_eq!(fixture.ports().len(), 2, "nothing is kept of what was refused");
         // With its daemon's descriptor everything at it fails, and so nothing hangs any more.
         drop(dead);
         umount2("/run/dead", MntFlags::MNT_DETACH).unwrap();
         let until = Instant::now() + PATIENCE;
         for id in &hanging {
             // Whoever hung has a moment to notice.
-            while bench.api.post(&interfaces(id), &attach).status == 503 {
+            while fixture.api.post(&interfaces(id), &attach).status == 503 {
                 assert!(Instant::now() < until);
             }
         }
-        assert_eq!(bench.ports().len(), 2 + hanging.len());
+        assert_eq!(fixture.ports().len(), 2 + hanging.len());
     });
 }
 
@@ -306,14 +308,14 @@ fn a_helper_that_hangs_holds_up_no_tap_and_is_waited_for_once() {
         daemon.confine();
         let helper = Helper::start();
         daemon.launch();
-        let mut bench = Bench::of(daemon);
+        let mut fixture = Fixture::of(daemon);
         let _guest = Guest::new("a");
         helper.signal(Signal::SIGSTOP);
-        let asked = ask_for_guests(&bench, "/run/netns/a", 3);
-        for said in taps_do_not_wait_for(&mut bench, asked, Duration::from_secs(15)) {
+        let asked = ask_for_guests(&fixture, "/run/netns/a", 3);
+        for said in taps_do_not_wait_for(&mut fixture, asked, Duration::from_secs(15)) {
             assert!(said.to_string().contains("netns_helper_unreachable"), "{said}");
         }
-        let health = bench.api.get("/nicd/v1/health").expect(200);
+        let health = fixture.api.get("/nicd/v1/health").expect(200);
         assert_eq!(health["problems"][0]["reason"], "netns_helper_unreachable", "{health}");
         helper.signal(Signal::SIGCONT);
     });
@@ -339,16 +341,16 @@ fn the_helper_answers_nobody_but_its_daemon() {
 
 #[test]
 fn a_namespace_that_only_a_process_is_in_can_be_a_guests() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
         let mut process = Command::new("unshare").args(["--net", "--", "sleep", "60"]).spawn().unwrap();
         let path = format!("/proc/{}/ns/net", process.id());
         let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         while std::fs::read_link(&path).unwrap() == own {
             std::thread::yield_now();
         }
-        let server = bench.server(json!({"kind": "netns", "path": path}));
-        bench.attach_to(&server, &network);
+        let server = fixture.server(json!({"kind": "netns", "path": path}));
+        fixture.attach_to(&server, &network);
         process.kill().unwrap();
         process.wait().unwrap();
     });
@@ -376,28 +378,28 @@ fn names_by_process() -> Vec<String> {
 
 #[test]
 fn a_path_that_names_a_process_is_never_pinned_anew() {
-    both_ways(|mut bench| {
-        let network = bench.usual_network();
+    both_ways(|mut fixture| {
+        let network = fixture.usual_network();
         for path in names_by_process() {
             let guest = Guest::new("a");
-            let server = bench.server(json!({"kind": "netns", "path": path}));
-            let port = bench.attach_to(&server, &network);
-            bench.wait_status(&port, "ACTIVE");
+            let server = fixture.server(json!({"kind": "netns", "path": path}));
+            let port = fixture.attach_to(&server, &network);
+            fixture.wait_status(&port, "ACTIVE");
             guest.end();
-            bench.wait_until(&port, "without namespace", |port| {
+            fixture.wait_until(&port, "without namespace", |port| {
                 port.is_some_and(|port| port["nicd:reason"] == "namespace_gone" && port["status"] == "DOWN")
             });
             let other = Guest::new("a");
             let attach = json!({"interfaceAttachment": {"net_id": network}});
-            let error = bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
+            let error = fixture.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
             assert!(error["message"].as_str().unwrap().contains("PUT the server again"), "{error}");
             assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1, "{path}: who has the path now is given nothing");
-            assert_eq!(bench.port(&port)["nicd:reason"], "namespace_gone");
+            assert_eq!(fixture.port(&port)["nicd:reason"], "namespace_gone");
             let body = json!({"server": {"guest": {"kind": "netns", "path": path}}});
-            bench.api.put(&server_path(&server), &body).expect(200);
-            bench.wait_status(&port, "ACTIVE");
+            fixture.api.put(&server_path(&server), &body).expect(200);
+            fixture.wait_status(&port, "ACTIVE");
             assert!(other.ip("link show dev eth0").contains("fa:16:3e"), "{path}: once it is asked for");
-            bench.detach(&server, &port);
+            fixture.detach(&server, &port);
             other.end();
         }
     });
@@ -406,14 +408,14 @@ fn a_path_that_names_a_process_is_never_pinned_anew() {
 #[test]
 fn a_descriptor_that_becomes_another_namespaces_is_not_pinned_anew() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         let (first, second) = (Guest::new("a"), Guest::new("b"));
         let open = |guest: &Guest| File::open(&guest.path).unwrap();
         let mut held = open(&first);
         let path = format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd());
-        let server = bench.server(json!({"kind": "netns", "path": path}));
-        let port = bench.attach_to(&server, &network);
+        let server = fixture.server(json!({"kind": "netns", "path": path}));
+        let port = fixture.attach_to(&server, &network);
         held = {
             let other = open(&second);
             let mut number = std::os::fd::OwnedFd::from(held);
@@ -421,9 +423,9 @@ fn a_descriptor_that_becomes_another_namespaces_is_not_pinned_anew() {
             File::from(number)
         };
         first.end();
-        bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+        fixture.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
         let attach = json!({"interfaceAttachment": {"net_id": network}});
-        bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
+        fixture.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
         assert_eq!(second.ip_json("link").as_array().unwrap().len(), 1);
         drop(held);
     });
@@ -432,19 +434,19 @@ fn a_descriptor_that_becomes_another_namespaces_is_not_pinned_anew() {
 #[test]
 fn a_start_does_not_pin_a_process_path_anew() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         let guest = Guest::new("a");
         let path = format!("/proc/{}/root/run/netns/a", nix::unistd::gettid());
-        let server = bench.server(json!({"kind": "netns", "path": path}));
-        let port = bench.attach_to(&server, &network);
-        bench.daemon.kill();
+        let server = fixture.server(json!({"kind": "netns", "path": path}));
+        let port = fixture.attach_to(&server, &network);
+        fixture.daemon.kill();
         guest.end();
         let other = Guest::new("a");
-        bench.launch();
-        bench.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
+        fixture.launch();
+        fixture.wait_until(&port, "without namespace", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
         let attach = json!({"interfaceAttachment": {"net_id": network}});
-        bench.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
+        fixture.api.post(&interfaces(&server), &attach).refused(409, "namespace_gone");
         assert_eq!(other.ip_json("link").as_array().unwrap().len(), 1);
     });
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces, text};
+use crate::fixture::{Fixture, interfaces, text};
+use crate::kernel_view::{bridge_attributes, has_flag, link, links, try_link};
 use crate::netns::{Guest, in_netns, run, set_alias};
-use crate::witness::{bridge_attributes, has_flag, link, links, try_link};
 
 const OTHER_STORE: &str = "99999999-8888-4777-8666-555555555555";
 
@@ -21,22 +21,22 @@ fn shown(name: &str) -> Value {
     shown
 }
 
-fn nothing_is_offered(bench: &mut Bench) {
-    let said = bench.api.post("/nicd/v1/gc", &json!({"apply": true})).expect(200);
+fn nothing_is_offered(fixture: &mut Fixture) {
+    let said = fixture.api.post("/nicd/v1/gc", &json!({"apply": true})).expect(200);
     assert_eq!(said, json!({"leftovers": [], "removed": []}));
-    assert_eq!(bench.api.get("/nicd/v1/health").expect(200)["problems"], json!([]));
+    assert_eq!(fixture.api.get("/nicd/v1/health").expect(200)["problems"], json!([]));
 }
 
 #[test]
 fn a_link_with_a_ports_altname_is_named_and_left_whatever_it_is() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, netns) = bench.guest("a");
-        let vm = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, netns) = fixture.guest("a");
+        let vm = fixture.vm();
         for server in [vm, netns] {
             for kind in ["bridge", "veth", "ifb", "tap", "derived", "other_store", "alias"] {
-                let port = bench.create_port(json!({ "network_id": network }));
+                let port = fixture.create_port(json!({ "network_id": network }));
                 let derived = format!("nicd{}", &port.replace('-', "")[..11]);
                 let name = if kind == "derived" { derived.as_str() } else { "foreign" };
                 let make = match kind {
@@ -52,12 +52,12 @@ fn a_link_with_a_ports_altname_is_named_and_left_whatever_it_is() {
                 }
                 let before = shown(name);
                 let attach = json!({"interfaceAttachment": {"port_id": port}});
-                let error = bench.api.post(&interfaces(&server), &attach).refused(409, "name_taken");
+                let error = fixture.api.post(&interfaces(&server), &attach).refused(409, "name_taken");
                 assert!(text(&error["message"]).contains(name), "{error}");
                 assert_eq!(shown(name), before, "{kind}");
-                assert_eq!(bench.port(&port)["nicd:phase"], "unbound");
-                nothing_is_offered(&mut bench);
-                bench.api.delete(&format!("/v2.0/ports/{port}")).expect(204);
+                assert_eq!(fixture.port(&port)["nicd:phase"], "unbound");
+                nothing_is_offered(&mut fixture);
+                fixture.api.delete(&format!("/v2.0/ports/{port}")).expect(204);
                 assert_eq!(shown(name), before, "{kind}");
                 run(&format!("ip link del {name}"));
             }
@@ -68,20 +68,20 @@ fn a_link_with_a_ports_altname_is_named_and_left_whatever_it_is() {
 #[test]
 fn an_operators_bridge_with_a_networks_altname_is_named_and_left() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         marked("ip link add corp type bridge stp_state 1 mcast_snooping 1", "corp", &network);
         run("ip link set corp up mtu 1400");
         run("ip addr add 198.51.100.1/24 dev corp");
         let before = bridge_attributes("corp");
-        let error = bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": network}}));
+        let error = fixture.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": network}}));
         let error = error.refused(409, "name_taken");
         assert!(text(&error["message"]).contains("corp"), "{error}");
-        bench.api.put(&format!("/v2.0/networks/{network}"), &json!({"network": {"mtu": 1300}})).expect(200);
-        nothing_is_offered(&mut bench);
+        fixture.api.put(&format!("/v2.0/networks/{network}"), &json!({"network": {"mtu": 1300}})).expect(200);
+        nothing_is_offered(&mut fixture);
         assert_eq!(bridge_attributes("corp"), before);
-        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        fixture.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
         assert_eq!(bridge_attributes("corp"), before);
         assert!(run("ip addr show dev corp").contains("198.51.100.1/24"));
     });
@@ -90,18 +90,18 @@ fn an_operators_bridge_with_a_networks_altname_is_named_and_left() {
 #[test]
 fn an_altname_that_moves_to_another_link_costs_the_port_and_not_the_link() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         run("ip link add foreign type veth peer name peer");
         run(&format!("ip link del {device}"));
         // Whichever comes first, the daemon's device or the altname.
         if crate::netns::try_run(&format!("ip link property add dev foreign altname nicd-{port}")).is_ok() {
-            bench.wait_until(&port, "ERROR", |port| port.is_some_and(|port| port["nicd:reason"] == "name_taken"));
+            fixture.wait_until(&port, "ERROR", |port| port.is_some_and(|port| port["nicd:reason"] == "name_taken"));
             let before = shown("foreign");
-            bench.detach(&server, &port);
+            fixture.detach(&server, &port);
             assert_eq!(shown("foreign"), before);
         }
     });
@@ -110,11 +110,11 @@ fn an_altname_that_moves_to_another_link_costs_the_port_and_not_the_link() {
 #[test]
 fn what_another_store_built_is_left_until_that_store_is_named() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        let (device, theirs) = (bench.device(&port), "11111111-2222-4333-8444-555555555555");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        let (device, theirs) = (fixture.device(&port), "11111111-2222-4333-8444-555555555555");
         marked("ip tuntap add theirs mode tap", "theirs", theirs);
         set_alias("theirs", &format!("nicd {OTHER_STORE} 7"));
         marked("ip link add theirbr type bridge", "theirbr", "22222222-2222-4333-8444-555555555555");
@@ -122,8 +122,8 @@ fn what_another_store_built_is_left_until_that_store_is_named() {
         run("ip link set theirs master theirbr");
         run("ip tuntap add lost mode tap");
         set_alias("lost", &format!("nicd {OTHER_STORE} 8"));
-        nothing_is_offered(&mut bench);
-        let mut named = |apply: bool| bench.api.post("/nicd/v1/gc", &json!({"apply": apply, "store": OTHER_STORE})).expect(200);
+        nothing_is_offered(&mut fixture);
+        let mut named = |apply: bool| fixture.api.post("/nicd/v1/gc", &json!({"apply": apply, "store": OTHER_STORE})).expect(200);
         let names = |links: &Value| {
             let mut names: Vec<String> = links.as_array().unwrap().iter().map(|one| text(&one["object"])).collect();
             names.sort();
@@ -134,19 +134,19 @@ fn what_another_store_built_is_left_until_that_store_is_named() {
         assert_eq!((names(&said["leftovers"]), names(&said["removed"]).len()), (vec![], 3), "{said}");
         assert!(["theirs", "theirbr", "lost"].iter().all(|name| try_link(name).is_none()));
         assert!(try_link(&device).is_some());
-        bench.api.post("/nicd/v1/gc", &json!({"store": "x"})).refused(400, "invalid_value");
+        fixture.api.post("/nicd/v1/gc", &json!({"store": "x"})).refused(400, "invalid_value");
     });
 }
 
 #[test]
 fn a_bridge_of_nicds_is_known_by_its_alias_and_gets_back_what_it_lost() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        let bridge = text(&bench.port(&port)["binding:vif_details"]["bridge"]);
-        let alias = format!("nicd {} {network}", bench.daemon.store_id());
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let bridge = text(&fixture.port(&port)["binding:vif_details"]["bridge"]);
+        let alias = format!("nicd {} {network}", fixture.daemon.store_id());
         let index = link(&bridge)["ifindex"].clone();
         assert_eq!(link(&bridge)["ifalias"], alias.as_str());
         let until = |what: &str, right: &dyn Fn() -> bool| {
@@ -162,27 +162,27 @@ fn a_bridge_of_nicds_is_known_by_its_alias_and_gets_back_what_it_lost() {
         set_alias(&bridge, "");
         until("the alias", &|| link(&bridge)["ifalias"] == alias.as_str());
         assert!(has_flag(&link(&bridge), "UP"));
-        assert_eq!(link(&bench.device(&port))["master"], bridge.as_str());
-        bench.wait_status(&port, "ACTIVE");
+        assert_eq!(link(&fixture.device(&port))["master"], bridge.as_str());
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
 #[test]
 fn an_altname_that_comes_just_before_the_attach_is_not_taken_over() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         let guest = Guest::new("b");
-        let server = bench.server(json!({"kind": "netns", "path": guest.path}));
+        let server = fixture.server(json!({"kind": "netns", "path": guest.path}));
         for _ in 0..20 {
-            let port = bench.create_port(json!({ "network_id": network }));
+            let port = fixture.create_port(json!({ "network_id": network }));
             marked("ip link add foreign type veth peer name peer", "foreign", &port);
             let before = shown("foreign");
             let attach = json!({"interfaceAttachment": {"port_id": port}});
-            bench.api.post(&interfaces(&server), &attach).refused(409, "name_taken");
+            fixture.api.post(&interfaces(&server), &attach).refused(409, "name_taken");
             assert_eq!(shown("foreign"), before);
             run("ip link del foreign");
-            bench.api.delete(&format!("/v2.0/ports/{port}")).expect(204);
+            fixture.api.delete(&format!("/v2.0/ports/{port}")).expect(204);
         }
     });
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use nicd::kernel::tap;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces};
+use crate::fixture::{Fixture, interfaces};
+use crate::kernel_view::{has_flag, link, marked_ports, try_link};
 use crate::netns::{in_netns, run};
-use crate::witness::{has_flag, link, marked_ports, try_link};
 
 /// Opens a queue of a tap as a VMM does.
 pub fn open(device: &str) -> std::os::fd::OwnedFd {
@@ -17,11 +17,11 @@ pub fn open(device: &str) -> std::os::fd::OwnedFd {
 }
 
 /// A vm with a tap on the usual network; the server, the port and the device.
-pub fn vm_with_tap(bench: &mut Bench, guest: Value) -> (String, String, String) {
-    let network = bench.usual_network();
-    let server = bench.server(guest);
-    let port = bench.attach_to(&server, &network);
-    let device = bench.device(&port);
+pub fn vm_with_tap(fixture: &mut Fixture, guest: Value) -> (String, String, String) {
+    let network = fixture.usual_network();
+    let server = fixture.server(guest);
+    let port = fixture.attach_to(&server, &network);
+    let device = fixture.device(&port);
     (server, port, device)
 }
 
@@ -42,14 +42,14 @@ fn open_as(uid: u32, gid: u32, device: &str) -> Result<(), String> {
 #[test]
 fn a_vm_gets_a_persistent_tap_that_waits_for_its_process() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         let body = json!({"interfaceAttachment": {"net_id": network}});
-        let answer = bench.api.post(&interfaces(&server), &body).expect(200);
+        let answer = fixture.api.post(&interfaces(&server), &body).expect(200);
         assert_eq!(answer["interfaceAttachment"]["port_state"], "DOWN");
         let port = answer["interfaceAttachment"]["port_id"].as_str().unwrap();
-        let shown = bench.port(port);
+        let shown = fixture.port(port);
         assert_eq!(shown["nicd:reason"], "no_carrier");
         assert_eq!(shown["binding:vif_type"], "tap");
         let details = &shown["binding:vif_details"];
@@ -69,16 +69,16 @@ fn a_vm_gets_a_persistent_tap_that_waits_for_its_process() {
 #[test]
 fn an_owner_opens_its_tap_without_privileges_and_nobody_else_does() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (_, _, of_user) = vm_with_tap(&mut bench, json!({"kind": "vm", "owner": {"uid": 1234}}));
+        let mut fixture = Fixture::start();
+        let (_, _, of_user) = vm_with_tap(&mut fixture, json!({"kind": "vm", "owner": {"uid": 1234}}));
         open_as(1234, 99, &of_user).unwrap();
         assert!(open_as(1235, 99, &of_user).unwrap_err().contains("EPERM"));
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "198.51.100.0/24");
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "198.51.100.0/24");
         let mut tap = |owner: Value| {
-            let server = bench.server(json!({"kind": "vm", "owner": owner}));
-            let port = bench.attach_to(&server, &network);
-            bench.device(&port)
+            let server = fixture.server(json!({"kind": "vm", "owner": owner}));
+            let port = fixture.attach_to(&server, &network);
+            fixture.device(&port)
         };
         let of_group = tap(json!({"gid": 4321}));
         let of_both = tap(json!({"uid": 1234, "gid": 4321}));
@@ -94,8 +94,8 @@ fn an_owner_opens_its_tap_without_privileges_and_nobody_else_does() {
             let opened = open_as(uid, gid, device);
             assert_eq!(opened.is_ok(), may, "{device} by {uid}:{gid}: {opened:?}");
         }
-        bench.daemon.term();
-        bench.launch();
+        fixture.daemon.term();
+        fixture.launch();
         open_as(1234, 99, &of_user).unwrap();
         assert!(open_as(1235, 99, &of_user).is_err(), "also after a restart");
     });
@@ -104,28 +104,28 @@ fn an_owner_opens_its_tap_without_privileges_and_nobody_else_does() {
 #[test]
 fn as_many_queues_as_asked_for_can_be_opened() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (_, port, device) = vm_with_tap(&mut bench, json!({"kind": "vm", "queues": 4}));
-        assert_eq!(bench.port(&port)["binding:vif_details"]["queues"], 4);
+        let mut fixture = Fixture::start();
+        let (_, port, device) = vm_with_tap(&mut fixture, json!({"kind": "vm", "queues": 4}));
+        assert_eq!(fixture.port(&port)["binding:vif_details"]["queues"], 4);
         assert_eq!(link(&device)["linkinfo"]["info_data"]["multi_queue"], true);
         let name = device.parse().unwrap();
         let queues: Vec<_> = (0..4).map(|_| tap::attach(&name, 4, true).unwrap()).collect();
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
         drop(queues);
-        bench.events.wait_status(&port, "DOWN");
+        fixture.events.wait_status(&port, "DOWN");
     });
 }
 
 #[test]
 fn opening_and_closing_a_tap_shows_also_when_it_is_quick() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (_, port, device) = vm_with_tap(&mut bench, json!({"kind": "vm"}));
+        let mut fixture = Fixture::start();
+        let (_, port, device) = vm_with_tap(&mut fixture, json!({"kind": "vm"}));
         for _ in 0..5 {
             let vmm = open(&device);
-            bench.events.wait_status(&port, "ACTIVE");
+            fixture.events.wait_status(&port, "ACTIVE");
             drop(vmm);
-            let told = bench.events.wait_status(&port, "DOWN");
+            let told = fixture.events.wait_status(&port, "DOWN");
             assert_eq!(told["reason"], "no_carrier");
             // What is tried: a VMM that comes back so soon.
             sleep(Duration::from_millis(20));
@@ -136,43 +136,43 @@ fn opening_and_closing_a_tap_shows_also_when_it_is_quick() {
 #[test]
 fn a_tap_that_is_held_open_is_cut_and_goes_when_it_is_closed() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         for (queues, admin_up) in [(1, true), (1, false), (4, true), (4, false)] {
-            let server = bench.server(json!({"kind": "vm", "queues": queues}));
-            let port = bench.create_port(json!({"network_id": network, "admin_state_up": admin_up}));
-            bench.attach(&server, json!({"port_id": port}));
-            let device = bench.device(&port);
+            let server = fixture.server(json!({"kind": "vm", "queues": queues}));
+            let port = fixture.create_port(json!({"network_id": network, "admin_state_up": admin_up}));
+            fixture.attach(&server, json!({"port_id": port}));
+            let device = fixture.device(&port);
             let bridge = link(&device)["master"].as_str().unwrap().to_owned();
             let held = tap::attach(&device.parse().unwrap(), queues, true).unwrap();
             if admin_up {
-                bench.wait_status(&port, "ACTIVE");
+                fixture.wait_status(&port, "ACTIVE");
             }
             let one = format!("{}/{port}", interfaces(&server));
-            bench.api.delete(&one).expect(202);
-            let told = bench.events.wait_for("why it stays", |event| event["reason"] == "guest_keeps_device");
+            fixture.api.delete(&one).expect(202);
+            let told = fixture.events.wait_for("why it stays", |event| event["reason"] == "guest_keeps_device");
             assert_eq!((&told["port_id"], &told["phase"], &told["new"]), (&json!(port), &json!("detaching"), &json!("DOWN")));
             let seen = link(&device);
             assert!(!has_flag(&seen, "UP") && seen["master"].is_null(), "{seen}");
-            let shown = bench.port(&port);
+            let shown = fixture.port(&port);
             assert_eq!((&shown["nicd:phase"], &shown["nicd:reason"]), (&json!("detaching"), &json!("guest_keeps_device")));
             // Meanwhile nothing of it is free, and it is nobody's to attach.
-            bench.api.delete(&one).expect(202);
+            fixture.api.delete(&one).expect(202);
             let again = json!({"interfaceAttachment": {"port_id": port}});
-            bench.api.post(&interfaces(&server), &again).refused(409, "port_in_use");
+            fixture.api.post(&interfaces(&server), &again).refused(409, "port_in_use");
             let same =
                 json!({"port": {"network_id": network, "fixed_ips": [{"ip_address": shown["fixed_ips"][0]["ip_address"]}]}});
-            bench.api.post("/v2.0/ports", &same).refused(409, "address_in_use");
+            fixture.api.post("/v2.0/ports", &same).refused(409, "address_in_use");
             // Somebody puts it back, and a start finds it so.
             run(&format!("ip link set {device} master {bridge} up"));
             wait_for(|| try_link(&device).is_some_and(|link| !has_flag(&link, "UP") && link["master"].is_null()));
-            bench.daemon.kill();
+            fixture.daemon.kill();
             run(&format!("ip link set {device} master {bridge} up"));
-            bench.launch();
+            fixture.launch();
             wait_for(|| try_link(&device).is_some_and(|link| !has_flag(&link, "UP") && link["master"].is_null()));
-            bench.wait_until(&port, "held still", |port| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device"));
+            fixture.wait_until(&port, "held still", |port| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device"));
             drop(held);
-            bench.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
+            fixture.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
             assert!(try_link(&device).is_none());
         }
     });
@@ -190,30 +190,30 @@ fn wait_for(shown: impl Fn() -> bool) {
 #[test]
 fn every_removal_takes_a_held_tap_by_force_also_as_the_second() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         for second in [false, true] {
             for way in ["nova", "rackspace", "port", "server"] {
-                let server = bench.vm();
-                let port = bench.attach_to(&server, &network);
-                let device = bench.device(&port);
+                let server = fixture.vm();
+                let port = fixture.attach_to(&server, &network);
+                let device = fixture.device(&port);
                 let held = open(&device);
-                bench.wait_status(&port, "ACTIVE");
+                fixture.wait_status(&port, "ACTIVE");
                 let (path, query, status) = match way {
                     "nova" => (format!("{}/{port}", interfaces(&server)), "?force=", 202),
                     "rackspace" => (format!("/servers/{server}/os-virtual-interfacesv2/{port}"), "?force=", 200),
                     "port" => (format!("/v2.0/ports/{port}"), "?force=", 204),
-                    _ => (crate::bench::server_path(&server), "?detach=true&force=", 204),
+                    _ => (crate::fixture::server_path(&server), "?detach=true&force=", 204),
                 };
-                bench.api.delete(&format!("{path}{query}maybe")).refused(400, "bad_query");
-                assert_eq!(bench.port(&port)["status"], "ACTIVE");
+                fixture.api.delete(&format!("{path}{query}maybe")).refused(400, "bad_query");
+                assert_eq!(fixture.port(&port)["status"], "ACTIVE");
                 if second {
-                    bench.api.delete(&format!("{path}{query}false")).expect(status);
+                    fixture.api.delete(&format!("{path}{query}false")).expect(status);
                     let kept = |port: Option<&Value>| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device");
-                    bench.wait_until(&port, "kept", kept);
+                    fixture.wait_until(&port, "kept", kept);
                 }
-                bench.api.delete(&format!("{path}{query}true")).expect(status);
-                bench.wait_until(&port, "gone", |port| port.is_none());
+                fixture.api.delete(&format!("{path}{query}true")).expect(status);
+                fixture.wait_until(&port, "gone", |port| port.is_none());
                 assert!(try_link(&device).is_none());
                 drop(held);
             }
@@ -224,67 +224,67 @@ fn every_removal_takes_a_held_tap_by_force_also_as_the_second() {
 #[test]
 fn a_tap_that_was_held_open_leaves_a_port_that_can_be_attached_again() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.create_port(json!({"network_id": network}));
-        bench.attach(&server, json!({"port_id": port}));
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.create_port(json!({"network_id": network}));
+        fixture.attach(&server, json!({"port_id": port}));
+        let device = fixture.device(&port);
         let held = open(&device);
-        bench.wait_status(&port, "ACTIVE");
-        bench.api.delete(&format!("{}/{port}?force=true", interfaces(&server))).expect(202);
-        bench.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
+        fixture.wait_status(&port, "ACTIVE");
+        fixture.api.delete(&format!("{}/{port}?force=true", interfaces(&server))).expect(202);
+        fixture.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
         assert!(try_link(&device).is_none());
-        bench.attach(&server, json!({"port_id": port}));
+        fixture.attach(&server, json!({"port_id": port}));
         assert_eq!(marked_ports(), [port.as_str()]);
-        assert_eq!(bench.port(&port)["status"], "DOWN", "what is held is not this device");
+        assert_eq!(fixture.port(&port)["status"], "DOWN", "what is held is not this device");
         drop(held);
         let _vmm = open(&device);
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
 /// Queues and owner of a tap, as the kernel has them and as the port tells the queues.
-fn made_with(bench: &mut Bench, port: &str) -> (bool, Value, Value) {
-    let device = bench.device(port);
+fn made_with(fixture: &mut Fixture, port: &str) -> (bool, Value, Value) {
+    let device = fixture.device(port);
     let data = link(&device)["linkinfo"]["info_data"].clone();
-    (data["multi_queue"] == true, data["user"].clone(), bench.port(port)["binding:vif_details"]["queues"].clone())
+    (data["multi_queue"] == true, data["user"].clone(), fixture.port(port)["binding:vif_details"]["queues"].clone())
 }
 
 #[test]
 fn a_server_that_is_changed_changes_what_is_attached_from_then_on() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         let guest = json!({"kind": "vm", "queues": 1, "owner": {"uid": 1234}});
-        let (server, before, device) = vm_with_tap(&mut bench, guest);
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "198.51.100.0/24");
-        let old = made_with(&mut bench, &before);
+        let (server, before, device) = vm_with_tap(&mut fixture, guest);
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "198.51.100.0/24");
+        let old = made_with(&mut fixture, &before);
         assert_eq!((old.0, &old.2), (false, &json!(1)), "{old:?}");
         let index = link(&device)["ifindex"].clone();
         let changed = json!({"server": {"guest": {"kind": "vm", "queues": 4, "owner": {"uid": 4321}}}});
-        bench.api.put(&crate::bench::server_path(&server), &changed).expect(200);
-        let after = bench.attach_to(&server, &network);
-        let new = made_with(&mut bench, &after);
+        fixture.api.put(&crate::fixture::server_path(&server), &changed).expect(200);
+        let after = fixture.attach_to(&server, &network);
+        let new = made_with(&mut fixture, &after);
         assert_eq!((new.0, &new.2), (true, &json!(4)), "{new:?}");
         assert_ne!(new.1, old.1, "another owner");
-        assert_eq!(made_with(&mut bench, &before), old);
+        assert_eq!(made_with(&mut fixture, &before), old);
         // The same holds after a restart, and for a device that has to be made again.
-        bench.daemon.kill();
-        bench.launch();
-        assert_eq!((made_with(&mut bench, &before), &link(&device)["ifindex"]), (old.clone(), &index), "it was left alone");
+        fixture.daemon.kill();
+        fixture.launch();
+        assert_eq!((made_with(&mut fixture, &before), &link(&device)["ifindex"]), (old.clone(), &index), "it was left alone");
         run(&format!("ip link del {device}"));
-        bench.wait_until(&before, "made again", |port| {
+        fixture.wait_until(&before, "made again", |port| {
             port.is_some_and(|port| {
                 let device = port["binding:vif_details"]["device"].as_str();
                 device.and_then(try_link).is_some_and(|link| link["ifindex"] != index && has_flag(&link, "UP"))
             })
         });
-        assert_eq!(made_with(&mut bench, &before), old);
+        assert_eq!(made_with(&mut fixture, &before), old);
         // Attached again it is what the server is by then.
-        bench.api.delete(&format!("{}/{before}?reserve_port=True", interfaces(&server))).expect(202);
-        bench.wait_until(&before, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
-        bench.attach(&server, json!({ "port_id": before }));
-        assert_eq!(made_with(&mut bench, &before), new);
+        fixture.api.delete(&format!("{}/{before}?reserve_port=True", interfaces(&server))).expect(202);
+        fixture.wait_until(&before, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
+        fixture.attach(&server, json!({ "port_id": before }));
+        assert_eq!(made_with(&mut fixture, &before), new);
     });
 }

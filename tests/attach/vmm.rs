@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces};
+use crate::fixture::{Fixture, interfaces};
 use crate::netns::in_netns;
 use crate::taps::vm_with_tap;
 
@@ -46,38 +46,39 @@ impl Drop for Qemu {
 #[test]
 fn qemu_as_an_ordinary_user_takes_its_tap_by_name() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         let owned = json!({"kind": "vm", "owner": {"uid": USER, "gid": USER}});
-        let (_, port, device) = vm_with_tap(&mut bench, owned);
+        let (_, port, device) = vm_with_tap(&mut fixture, owned);
         let said = Qemu::start(1234, &device, 1).complaint();
         assert!(said.contains("could not configure /dev/net/tun") && said.contains("Operation not permitted"), "{said}");
         let qemu = Qemu::start(USER, &device, 1);
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
         // A second one finds it taken.
         let said = Qemu::start(USER, &device, 1).complaint();
         assert!(said.contains("Device or resource busy"), "{said}");
         drop(qemu);
-        bench.events.wait_status(&port, "DOWN");
+        fixture.events.wait_status(&port, "DOWN");
         let _again = Qemu::start(USER, &device, 1);
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
     });
 }
 
 #[test]
 fn qemu_opens_as_many_queues_as_the_tap_has() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         let owned = |queues: u16| json!({"kind": "vm", "queues": queues, "owner": {"uid": USER}});
-        let (_, port, device) = vm_with_tap(&mut bench, owned(2));
+        let (_, port, device) = vm_with_tap(&mut fixture, owned(2));
         let qemu = Qemu::start(USER, &device, 2);
-        bench.events.wait_status(&port, "ACTIVE");
+        fixture.events.wait_status(&port, "ACTIVE");
         drop(qemu);
-        bench.events.wait_status(&port, "DOWN");
-        let network = bench.network(json!({}));
-        bench.subnet(&network, "198.51.100.0/24");
-        let single = bench.server(owned(1));
-        let made: Value = bench.api.post(&interfaces(&single), &json!({"interfaceAttachment": {"net_id": network}})).expect(200);
-        let device = bench.device(made["interfaceAttachment"]["port_id"].as_str().unwrap());
+        fixture.events.wait_status(&port, "DOWN");
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "198.51.100.0/24");
+        let single = fixture.server(owned(1));
+        let made: Value =
+            fixture.api.post(&interfaces(&single), &json!({"interfaceAttachment": {"net_id": network}})).expect(200);
+        let device = fixture.device(made["interfaceAttachment"]["port_id"].as_str().unwrap());
         let said = Qemu::start(USER, &device, 2).complaint();
         assert!(said.contains("Invalid argument"), "{said}");
     });
@@ -95,19 +96,19 @@ impl Qemu {
 #[test]
 fn a_detach_under_a_running_qemu_leaves_it_idle_and_the_device_goes_with_it() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let (server, port, device) = vm_with_tap(&mut bench, json!({"kind": "vm", "owner": {"uid": USER}}));
+        let mut fixture = Fixture::start();
+        let (server, port, device) = vm_with_tap(&mut fixture, json!({"kind": "vm", "owner": {"uid": USER}}));
         let qemu = Qemu::start(USER, &device, 1);
-        bench.events.wait_status(&port, "ACTIVE");
-        bench.api.delete(&format!("{}/{port}", interfaces(&server))).expect(202);
-        bench.events.wait_for("why it stays", |event| event["reason"] == "guest_keeps_device");
+        fixture.events.wait_status(&port, "ACTIVE");
+        fixture.api.delete(&format!("{}/{port}", interfaces(&server))).expect(202);
+        fixture.events.wait_for("why it stays", |event| event["reason"] == "guest_keeps_device");
         // What is tried: with its device deleted under it, it takes a whole processor from then on.
         let before = qemu.ticks();
         std::thread::sleep(std::time::Duration::from_secs(1));
         let used = qemu.ticks() - before;
         assert!(used < 30, "{used} ticks of 100 in a second");
         drop(qemu);
-        bench.events.wait_deleted(&port);
-        assert!(crate::witness::try_link(&device).is_none());
+        fixture.events.wait_deleted(&port);
+        assert!(crate::kernel_view::try_link(&device).is_none());
     });
 }

@@ -100,8 +100,8 @@ impl Daemon {
     }
 
     /// Lets something go wrong in it at a point (`src/points.rs`), or nothing any more; to be said before a start.
-    pub fn goes_wrong(&mut self, order: Option<&str>) {
-        self.environment = order.map(|order| ("NICD_POINT", order.to_owned())).into_iter().collect();
+    pub fn set_failpoints(&mut self, rules: Option<&str>) {
+        self.environment = rules.map(|rules| ("NICD_FAILPOINTS", rules.to_owned())).into_iter().collect();
     }
 
     /// Its config; to be written before a start.
@@ -217,7 +217,8 @@ impl Daemon {
             command.args(["--log", level]);
         }
         command.arg("--socket").arg(socket).arg("--state-dir").arg(state).arg("--config").arg(self.config());
-        for variable in ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NICD_POINT", "NOTIFY_SOCKET", "LISTEN_FDS"]
+        for variable in
+            ["NICD_SOCKET", "NICD_STATE_DIR", "NICD_CONFIG", "NICD_LOG", "NICD_FAILPOINTS", "NOTIFY_SOCKET", "LISTEN_FDS"]
         {
             command.env_remove(variable);
         }

@@ -1,13 +1,13 @@
-//! What can go wrong at the points a run has passed: every point with every fault that fits it.
+//! Every fault that can be injected at the failpoints that a run has hit.
 
 #![allow(dead_code)] // each test target uses its part
 
 use std::collections::BTreeMap;
 
-use nicd::points::{Order, Pass, Which};
+use nicd::failpoints::{FaultRule, Hit, Hits};
 use nix::errno::Errno;
 
-/// What a kernel's refusal may say, of whatever was asked.
+/// The errnos that any write to the kernel may fail with.
 const KERNEL: &[Errno] = &[
     Errno::EBUSY,
     Errno::EEXIST,
@@ -27,35 +27,35 @@ const KERNEL: &[Errno] = &[
     Errno::EMFILE,
 ];
 
-/// What a disk's refusal may say.
+/// The errnos that a write to the disk may fail with.
 const DISK: &[Errno] = &[Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::EBUSY];
 
-/// What a look's, or a socket's.
-const LOOK: &[Errno] = &[Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR, Errno::EAGAIN, Errno::ETIMEDOUT];
+/// The errnos that a read of the kernel, or a read from a socket, may fail with.
+const READ: &[Errno] = &[Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR, Errno::EAGAIN, Errno::ETIMEDOUT];
 
-/// What a point of this name may be refused with.
+/// The errnos that a call at this failpoint may fail with.
 pub fn errnos(name: &str) -> &'static [Errno] {
-    match name.split_once('.').expect("a room and a thing").0 {
+    match name.split_once('.').expect("a component and an action").0 {
         "store" => DISK,
-        "netlink" | "watch" | "entries" => LOOK,
+        "netlink" | "watch" | "entries" => READ,
         _ => KERNEL,
     }
 }
 
-/// Every pair of a pass and a fault.
-pub fn pairs(passes: &[Pass], mut errnos: impl FnMut(&str) -> Vec<Errno>) -> Vec<Order> {
+/// One rule for each pair of a hit and a fault.
+pub fn pairs(hits: &[Hit], mut errnos: impl FnMut(&str) -> Vec<Errno>) -> Vec<FaultRule> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut orders = Vec::new();
-    for Pass { kind, name } in passes {
+    let mut rules = Vec::new();
+    for Hit { kind, name } in hits {
         let n = counts.entry(name).or_default();
         *n += 1;
-        let order = |fault| Order { name: name.clone(), which: Which::Only(*n), fault };
-        orders.extend(kind.faults(&errnos(name)).into_iter().map(order));
+        let rule = |fault| FaultRule { name: name.clone(), hits: Hits::Only(*n), fault };
+        rules.extend(kind.faults(&errnos(name)).into_iter().map(rule));
     }
-    orders
+    rules
 }
 
-/// How many different points there are among the passes.
-pub fn points(passes: &[Pass]) -> usize {
-    passes.iter().collect::<std::collections::BTreeSet<_>>().len()
+/// How many different failpoints were hit.
+pub fn failpoints(hits: &[Hit]) -> usize {
+    hits.iter().collect::<std::collections::BTreeSet<_>>().len()
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bench::Bench;
 use crate::daemon::{Daemon, PATIENCE};
+use crate::fixture::Fixture;
 
 pub const NAME: &str = "org.nicd.Agent1";
 pub const ROOT: &str = "/org/nicd/Agent1";
@@ -116,13 +116,13 @@ impl Drop for Bus {
 }
 
 /// A bus with a daemon on it.
-pub fn with_bus(policy: Policy, config: &str) -> (Bus, Bench) {
+pub fn with_bus(policy: Policy, config: &str) -> (Bus, Fixture) {
     let bus = Bus::start(policy);
     let mut daemon = Daemon::prepared("/run/nicd");
     fs::write(daemon.config(), config).unwrap();
     daemon.launch();
     wait_for_name();
-    (bus, Bench::of(daemon))
+    (bus, Fixture::of(daemon))
 }
 
 /// Waits until the name has an owner.

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "../common/bench.rs"]
-mod bench;
 #[path = "../common/daemon.rs"]
 mod daemon;
-#[path = "../common/house.rs"]
-mod house;
+#[path = "../common/fixture.rs"]
+mod fixture;
+#[path = "../common/in_process.rs"]
+mod in_process;
 #[path = "../common/netns.rs"]
 mod netns;
 

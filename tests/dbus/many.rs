@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nicd::access::Admitted;
+use nicd::access::AllowedPeers;
 use nicd::config::DbusSettings;
 use nicd::dbus::Bus as OnBus;
 use nicd::kernel::fake::Fake;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bus::{ADDRESS, Bus, NAME, Policy, ROOT, ask, busctl, wait_for_name};
-use crate::house::House;
+use crate::in_process::InProcessDaemon;
 use crate::netns::in_netns;
 
 const PORTS: usize = 4000;
@@ -36,7 +36,7 @@ fn server(n: usize) -> ServerId {
 }
 
 /// Networks and machines with room.
-fn furnish(house: &House) {
+fn add_objects(daemon: &InProcessDaemon) {
     let networks = (0..NETWORKS).map(|n| NewNetwork {
         id: Some(network(n)),
         name: format!("net{n}"),
@@ -65,11 +65,11 @@ fn furnish(house: &House) {
         Action::PutServer(NewServer { id: server(n), name, project_id, guest, nic_limit: Some(1000) })
     });
     let networks = [Action::CreateNetworks(networks.collect()), Action::CreateSubnets(subnets.collect())];
-    networks.into_iter().chain(servers).for_each(|action| _ = house.perform(action).unwrap());
+    networks.into_iter().chain(servers).for_each(|action| _ = daemon.perform(action).unwrap());
 }
 
 /// Attaches so many, some at a time, to all networks in turn; answers how long they took.
-fn attach(house: &House, number: usize) -> Duration {
+fn attach(daemon: &InProcessDaemon, number: usize) -> Duration {
     let one = |n: usize| {
         let nic = WantedNic::OnNetwork(network(n % NETWORKS), None);
         let server_id = server(n / NICS_A_SERVER);
@@ -77,17 +77,17 @@ fn attach(house: &House, number: usize) -> Duration {
     };
     let began = Instant::now();
     for first in (0..number).step_by(50) {
-        let answers = house.perform_at_once((first..first + 50).map(one).collect());
+        let answers = daemon.perform_at_once((first..first + 50).map(one).collect());
         answers.into_iter().for_each(|answer| _ = answer.unwrap());
     }
     began.elapsed()
 }
 
 /// The thread on the bus, as the daemon starts it.
-fn on_bus(house: &House, stop: &CancellationToken) -> JoinHandle<()> {
+fn on_bus(daemon: &InProcessDaemon, stop: &CancellationToken) -> JoinHandle<()> {
     let settings = DbusSettings { enabled: true, address: Some(ADDRESS.to_owned()) };
-    let admitted = Admitted { own_uid: 0, group: None, view_group: None };
-    let bus = OnBus { manager: Arc::clone(&house.manager), settings, admitted };
+    let admitted = AllowedPeers { own_uid: 0, group: None, view_group: None };
+    let bus = OnBus { manager: Arc::clone(&daemon.manager), settings, admitted };
     let stop = stop.clone();
     thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(bus.run(stop));
@@ -118,23 +118,23 @@ fn managed_objects_unread(times: usize) -> Vec<Duration> {
     })
 }
 
-/// A house with its furniture in a directory of its own.
-fn furnished() -> (House, tempfile::TempDir) {
+/// A daemon with the networks and servers that the test needs, in a directory of its own.
+fn furnished() -> (InProcessDaemon, tempfile::TempDir) {
     let dir = tempfile::tempdir_in("/run").unwrap();
-    let house = House::open(dir.path(), &Fake::new());
-    furnish(&house);
-    (house, dir)
+    let daemon = InProcessDaemon::open(dir.path(), &Fake::new());
+    add_objects(&daemon);
+    (daemon, dir)
 }
 
 #[test]
 fn four_thousand_ports_are_shown_listed_and_signalled() {
     in_netns(|| {
-        let (house, _dir) = furnished();
-        let alone = attach(&house, PORTS);
+        let (daemon, _dir) = furnished();
+        let alone = attach(&daemon, PORTS);
         println!("{PORTS} attaches without a bus: {alone:?}");
         let _bus = Bus::start(Policy::Shipped);
         let stop = CancellationToken::new();
-        let thread = on_bus(&house, &stop);
+        let thread = on_bus(&daemon, &stop);
         timed("name taken, with every port behind it (two busctl runs included)", wait_for_name);
         let managed = timed("GetManagedObjects (busctl's reading and writing included)", || {
             ask(ROOT, "org.freedesktop.DBus.ObjectManager GetManagedObjects")
@@ -154,13 +154,13 @@ fn four_thousand_ports_are_shown_listed_and_signalled() {
         assert_eq!(children.matches("<node name=").count(), PORTS);
         stop.cancel();
         thread.join().unwrap();
-        house.stop();
+        daemon.stop();
 
-        let (house, _dir) = furnished();
+        let (daemon, _dir) = furnished();
         let stop = CancellationToken::new();
-        let thread = on_bus(&house, &stop);
+        let thread = on_bus(&daemon, &stop);
         wait_for_name();
-        let shown = attach(&house, PORTS);
+        let shown = attach(&daemon, PORTS);
         println!("{PORTS} attaches while on the bus: {shown:?}");
         let count = || ask(ROOT, "org.freedesktop.DBus.Properties Get ss org.nicd.Agent1.Manager PortCount")[0]["data"].clone();
         assert_eq!(timed("until all of their signals are sent, and the count asked for", count), PORTS);
@@ -168,17 +168,17 @@ fn four_thousand_ports_are_shown_listed_and_signalled() {
         assert!(shown < alone * 2 + Duration::from_secs(1), "{shown:?} against {alone:?}");
         stop.cancel();
         thread.join().unwrap();
-        house.stop();
+        daemon.stop();
     });
 }
 
 #[test]
 fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
     in_netns(|| {
-        let (house, _dir) = furnished();
+        let (daemon, _dir) = furnished();
         let bus = Bus::start(Policy::Shipped);
         let stop = CancellationToken::new();
-        let thread = on_bus(&house, &stop);
+        let thread = on_bus(&daemon, &stop);
         wait_for_name();
         kill(bus.pid(), Signal::SIGSTOP).unwrap();
         // More than the bus's socket takes, and than events are kept.
@@ -197,7 +197,7 @@ fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
             profile: Profile::default(),
         };
         for first in (0..ports).step_by(500) {
-            house.perform(Action::CreatePorts((first..first + 500).map(one).collect())).unwrap();
+            daemon.perform(Action::CreatePorts((first..first + 500).map(one).collect())).unwrap();
         }
         let lost = nicd::telemetry::meters().events_lost.get();
         kill(bus.pid(), Signal::SIGCONT).unwrap();
@@ -209,6 +209,6 @@ fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
         assert!(nicd::telemetry::meters().events_lost.get() > lost, "nothing was lost, so nothing is shown");
         stop.cancel();
         thread.join().unwrap();
-        house.stop();
+        daemon.stop();
     });
 }

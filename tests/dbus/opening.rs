@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
 use crate::bus::{NAME, PORT, Policy, busctl_as, path, property, with_bus};
+use crate::fixture::Fixture;
 use crate::netns::{in_netns, json, run};
 
 /// The user QEMU runs as: nobody, who may do nothing.
@@ -48,36 +48,36 @@ impl Drop for Qemu {
     }
 }
 
-fn vm_of_nobody(bench: &mut Bench, queues: u32) -> String {
-    bench.server(json!({"kind": "vm", "queues": queues, "owner": {"uid": NOBODY}}))
+fn vm_of_nobody(fixture: &mut Fixture, queues: u32) -> String {
+    fixture.server(json!({"kind": "vm", "queues": queues, "owner": {"uid": NOBODY}}))
 }
 
 #[test]
 fn qemu_without_privileges_runs_on_the_descriptors_and_its_death_is_seen() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
         for (queues, fds, device) in [(1, "fd", "virtio-net-pci"), (2, "fds", "virtio-net-pci,mq=on,vectors=6")] {
-            let server = vm_of_nobody(&mut bench, queues);
-            let port = bench.attach_to(&server, &network);
-            let mac = bench.port(&port)["mac_address"].as_str().unwrap().to_owned();
+            let server = vm_of_nobody(&mut fixture, queues);
+            let port = fixture.attach_to(&server, &network);
+            let mac = fixture.port(&port)["mac_address"].as_str().unwrap().to_owned();
             for _ in 0..2 {
                 let qemu = Qemu::start(&port, &mac, fds, device);
-                bench.wait_status(&port, "ACTIVE");
+                fixture.wait_status(&port, "ACTIVE");
                 assert_eq!(property(&port, "Status"), json!("ACTIVE"));
                 let taken = busctl_as(&[], &format!("call {NAME} {} {PORT} OpenTap", path(&port)));
                 let said = String::from_utf8_lossy(&taken.stderr).into_owned();
                 assert!(!taken.status.success() && said.contains("held open by a process already"), "{said}");
-                bench.wait_status(&port, "ACTIVE");
+                fixture.wait_status(&port, "ACTIVE");
                 // Nobody else holds it: not the bus, not nicd.
                 qemu.kill();
-                bench.wait_status(&port, "DOWN");
+                fixture.wait_status(&port, "DOWN");
             }
             // As in the kernel: as many queues as asked for are gone again, and the device is still there.
-            let device = bench.device(&port);
+            let device = fixture.device(&port);
             let link = run(&format!("ip -j -d link show {device}"));
             assert!(link.contains("\"persist\":true"), "{link}");
-            bench.detach(&server, &port);
+            fixture.detach(&server, &port);
         }
     });
 }
@@ -85,51 +85,51 @@ fn qemu_without_privileges_runs_on_the_descriptors_and_its_death_is_seen() {
 #[test]
 fn what_cannot_be_opened_says_why() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
         let open = |port: &str| {
             let output = busctl_as(&[], &format!("call {NAME} {} {PORT} OpenTap", path(port)));
             assert!(!output.status.success());
             String::from_utf8_lossy(&output.stderr).into_owned()
         };
-        let (_guest, server) = bench.guest("a");
-        let veth = bench.attach_to(&server, &network);
+        let (_guest, server) = fixture.guest("a");
+        let veth = fixture.attach_to(&server, &network);
         assert!(open(&veth).contains("has no tap"), "{}", open(&veth));
-        let unbound = bench.create_port(json!({"network_id": network}));
+        let unbound = fixture.create_port(json!({"network_id": network}));
         assert!(open(&unbound).contains("has no tap"), "{}", open(&unbound));
-        let many = bench.server(json!({"kind": "vm", "queues": 17}));
-        let many = bench.attach_to(&many, &network);
+        let many = fixture.server(json!({"kind": "vm", "queues": 17}));
+        let many = fixture.attach_to(&many, &network);
         assert!(open(&many).contains("17 queues") && open(&many).contains("16"), "{}", open(&many));
         // The refusal has not cost nicd its connection.
         assert_eq!(property(&many, "Status"), json!("DOWN"));
-        let most = bench.server(json!({"kind": "vm", "queues": 16}));
-        let most = bench.attach_to(&most, &network);
+        let most = fixture.server(json!({"kind": "vm", "queues": 16}));
+        let most = fixture.attach_to(&most, &network);
         let opened = busctl_as(&[], &format!("call {NAME} {} {PORT} OpenTap", path(&most)));
         assert!(String::from_utf8_lossy(&opened.stdout).starts_with("ah 16 "), "{opened:?}");
-        bench.wait_status(&most, "DOWN");
+        fixture.wait_status(&most, "DOWN");
     });
 }
 
 #[test]
 fn no_descriptor_of_a_tap_stays_with_nicd() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let server = bench.server(json!({"kind": "vm", "queues": 4}));
-        let port = bench.attach_to(&server, &network);
-        let taps = |bench: &Bench| {
-            let open = std::fs::read_dir(format!("/proc/{}/fd", bench.daemon.pid())).unwrap();
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let server = fixture.server(json!({"kind": "vm", "queues": 4}));
+        let port = fixture.attach_to(&server, &network);
+        let taps = |fixture: &Fixture| {
+            let open = std::fs::read_dir(format!("/proc/{}/fd", fixture.daemon.pid())).unwrap();
             open.filter(|entry| std::fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|to| to.ends_with("net/tun")))
                 .count()
         };
         for _ in 0..50 {
             let opened = busctl_as(&[], &format!("call {NAME} {} {PORT} OpenTap", path(&port)));
             assert!(opened.status.success(), "{opened:?}");
-            bench.wait_status(&port, "DOWN");
+            fixture.wait_status(&port, "DOWN");
             // The caller may be done a moment before nicd is.
             let until = std::time::Instant::now() + crate::daemon::PATIENCE;
-            while taps(&bench) > 0 {
-                assert!(std::time::Instant::now() < until, "{} descriptors stay", taps(&bench));
+            while taps(&fixture) > 0 {
+                assert!(std::time::Instant::now() < until, "{} descriptors stay", taps(&fixture));
             }
         }
     });
@@ -195,18 +195,18 @@ fn user_of(device: &str) -> Value {
 #[test]
 fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let (guest, other) = bench.guest("a");
-        bench.attach_to(&other, &network);
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let (guest, other) = fixture.guest("a");
+        fixture.attach_to(&other, &network);
         let nic = guest.ip_json("link")[1]["ifname"].as_str().unwrap().to_owned();
         for queues in [1, 2] {
-            let server = vm_of_nobody(&mut bench, queues);
-            let port = bench.attach_to(&server, &network);
-            let mac = bench.port(&port)["mac_address"].as_str().unwrap().to_owned();
-            let device = bench.device(&port);
+            let server = vm_of_nobody(&mut fixture, queues);
+            let port = fixture.attach_to(&server, &network);
+            let mac = fixture.port(&port)["mac_address"].as_str().unwrap().to_owned();
+            let device = fixture.device(&port);
             LastUser::of(&device, queues).end();
-            bench.wait_status(&port, "DOWN");
+            fixture.wait_status(&port, "DOWN");
             assert_eq!(user_of(&device), "lp", "the uid 7, as every Debian has it");
             let mut reader = Reader::start(&port);
             let buffers = vec![i32::MAX; queues as usize];
@@ -216,7 +216,7 @@ fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
             });
             assert_eq!(reader.told(), fresh, "{queues} queues");
             assert_eq!(user_of(&device), "nobody");
-            bench.wait_status(&port, "ACTIVE");
+            fixture.wait_status(&port, "ACTIVE");
             let (nic, sender) = (nic.clone(), include_str!("sender.py"));
             let sent = guest.inside(move || Command::new("python3").args(["-c", sender, &nic, &mac]).status().unwrap());
             assert!(sent.success());
@@ -224,8 +224,8 @@ fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
             let longest = reader.told()["longest"].as_u64().unwrap();
             assert!((1000..=10 + 14 + 1500).contains(&longest), "{longest}");
             drop(reader);
-            bench.wait_status(&port, "DOWN");
-            bench.detach(&server, &port);
+            fixture.wait_status(&port, "DOWN");
+            fixture.detach(&server, &port);
         }
     });
 }
@@ -233,13 +233,13 @@ fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
 #[test]
 fn a_tap_that_is_down_or_without_carrier_has_one_user_all_the_same() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
         for queues in [1, 2, 4] {
-            let server = vm_of_nobody(&mut bench, queues);
-            let port = bench.attach_to(&server, &network);
-            bench.api.put(&format!("/v2.0/ports/{port}"), &json!({"port": {"admin_state_up": false}})).expect(200);
-            let device = bench.device(&port);
+            let server = vm_of_nobody(&mut fixture, queues);
+            let port = fixture.attach_to(&server, &network);
+            fixture.api.put(&format!("/v2.0/ports/{port}"), &json!({"port": {"admin_state_up": false}})).expect(200);
+            let device = fixture.device(&port);
             assert_eq!(json(&format!("ip -j link show {device}"))[0]["operstate"], "DOWN");
             let busy = |what: &str| {
                 let taken = busctl_as(&[], &format!("call {NAME} {} {PORT} OpenTap", path(&port)));
@@ -254,7 +254,7 @@ fn a_tap_that_is_down_or_without_carrier_has_one_user_all_the_same() {
             busy("by name, without carrier");
             holder.end();
             Reader::start(&port).told();
-            bench.detach(&server, &port);
+            fixture.detach(&server, &port);
         }
     });
 }
@@ -262,16 +262,16 @@ fn a_tap_that_is_down_or_without_carrier_has_one_user_all_the_same() {
 #[test]
 fn of_many_who_ask_at_once_one_gets_the_tap() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
         for queues in [1, 2] {
-            let server = vm_of_nobody(&mut bench, queues);
-            let port = bench.attach_to(&server, &network);
+            let server = vm_of_nobody(&mut fixture, queues);
+            let port = fixture.attach_to(&server, &network);
             let mut readers: Vec<Reader> = (0..6).map(|_| Reader::start(&port)).collect();
             let with: Vec<bool> = readers.iter_mut().map(|reader| reader.1.next().is_some()).collect();
             assert_eq!(with.iter().filter(|with| **with).count(), 1, "{queues}: {with:?}");
             drop(readers);
-            bench.detach(&server, &port);
+            fixture.detach(&server, &port);
         }
     });
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::bench::{interfaces, text};
 use crate::bus::{Lines, NAME, PORT, Policy, ROOT, ask, busctl, busctl_as, path, property, with_bus};
+use crate::fixture::{interfaces, text};
 use crate::netns::in_netns;
 
 const MANAGER: &str = "org.nicd.Agent1.Manager";
@@ -17,13 +17,13 @@ fn plain(values: &Value) -> Value {
 #[test]
 fn a_ports_properties_are_what_the_socket_says() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let vm = bench.vm();
-        let unbound = bench.create_port(json!({"network_id": network}));
-        for port in [bench.attach_to(&server, &network), bench.attach_to(&vm, &network), unbound] {
-            let said = bench.port(&port);
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let vm = fixture.vm();
+        let unbound = fixture.create_port(json!({"network_id": network}));
+        for port in [fixture.attach_to(&server, &network), fixture.attach_to(&vm, &network), unbound] {
+            let said = fixture.port(&port);
             let ips: Vec<&Value> = said["fixed_ips"].as_array().unwrap().iter().map(|ip| &ip["ip_address"]).collect();
             let text = |value: &Value| json!(value.as_str().unwrap_or_default());
             let expected = json!({
@@ -43,12 +43,12 @@ fn a_ports_properties_are_what_the_socket_says() {
 #[test]
 fn lists_come_in_pages_and_the_object_manager_has_all() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
         for _ in 0..5 {
-            bench.create_port(json!({"network_id": network}));
+            fixture.create_port(json!({"network_id": network}));
         }
-        let ids = bench.port_ids();
+        let ids = fixture.port_ids();
         let row = |id: &String| json!([path(id), id, "DOWN"]);
         let list = |offset: u32, limit: u32| ask(ROOT, &format!("{MANAGER} ListPorts uu {offset} {limit}"))[0].clone();
         let rows = |range: std::ops::Range<usize>| Value::Array(ids[range].iter().map(row).collect());
@@ -74,9 +74,9 @@ fn lists_come_in_pages_and_the_object_manager_has_all() {
 #[test]
 fn busctl_finds_its_way_and_everything_is_described() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({"network_id": network}));
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({"network_id": network}));
         let tree = busctl(&format!("tree --list {NAME}"));
         let wanted = ["/", "/org", "/org/nicd", ROOT, "/org/nicd/Agent1/port", &path(&port)];
         assert_eq!(tree.lines().collect::<Vec<_>>(), wanted);
@@ -106,11 +106,11 @@ fn busctl_finds_its_way_and_everything_is_described() {
 #[test]
 fn what_happens_to_a_port_is_signalled_in_order() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
         let mut monitor = Lines::monitor();
-        let port = bench.attach_to(&server, &network);
+        let port = fixture.attach_to(&server, &network);
         let added = monitor.signal("InterfacesAdded");
         assert_eq!((&added["path"], &added["interface"]), (&json!(ROOT), &json!(OBJECT_MANAGER)));
         assert_eq!(added["payload"]["data"][0], json!(path(&port)));
@@ -125,7 +125,7 @@ fn what_happens_to_a_port_is_signalled_in_order() {
         assert_eq!(monitor.signal("StatusChanged")["payload"]["data"], json!(["ACTIVE", "DOWN", "no_carrier"]));
         guest.ip("link set eth0 up");
         assert_eq!(monitor.signal("StatusChanged")["payload"]["data"], json!(["DOWN", "ACTIVE", ""]));
-        bench.detach(&server, &port);
+        fixture.detach(&server, &port);
         assert_eq!(monitor.signal("StatusChanged")["payload"]["data"], json!(["ACTIVE", "DOWN", ""]));
         let removed = monitor.signal("InterfacesRemoved");
         assert_eq!(removed["payload"]["data"], json!([path(&port), [PORT]]));
@@ -135,12 +135,12 @@ fn what_happens_to_a_port_is_signalled_in_order() {
 #[test]
 fn a_changed_mac_and_address_are_signalled_and_shown() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({"network_id": network}));
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({"network_id": network}));
         let mut monitor = Lines::monitor();
         let change = json!({"port": {"mac_address": "fa:16:3e:00:00:01", "fixed_ips": [{"ip_address": "192.0.2.99"}]}});
-        bench.api.put(&format!("/v2.0/ports/{port}"), &change).expect(200);
+        fixture.api.put(&format!("/v2.0/ports/{port}"), &change).expect(200);
         assert_eq!(property(&port, "FixedIps"), json!(["192.0.2.99"]));
         let changed = monitor.signal("PropertiesChanged");
         let values = plain(&changed["payload"]["data"][1]);
@@ -151,18 +151,18 @@ fn a_changed_mac_and_address_are_signalled_and_shown() {
 #[test]
 fn an_attach_that_fails_leaves_no_signal() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
         let mut monitor = Lines::monitor();
         guest.end();
         let how = json!({"interfaceAttachment": {"net_id": network}});
-        let refused = bench.api.post(&interfaces(&server), &how);
+        let refused = fixture.api.post(&interfaces(&server), &how);
         assert_eq!(refused.status, 409, "{}", refused.text);
         // The next that is made is the next that is told.
-        let made = bench.create_port(json!({"network_id": network}));
+        let made = fixture.create_port(json!({"network_id": network}));
         assert_eq!(monitor.signal("InterfacesAdded")["payload"]["data"][0], json!(path(&made)));
     });
 }
@@ -170,9 +170,9 @@ fn an_attach_that_fails_leaves_no_signal() {
 #[test]
 fn what_is_not_there_and_what_does_not_fit_is_refused_by_name() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let port = path(&bench.create_port(json!({"network_id": network})));
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let port = path(&fixture.create_port(json!({"network_id": network})));
         let nobody = path("11111111-2222-4333-8444-555555555555");
         for (call, says) in [
             (format!("{nobody} org.freedesktop.DBus.Properties GetAll s {PORT}"), "no object"),
@@ -190,6 +190,6 @@ fn what_is_not_there_and_what_does_not_fit_is_refused_by_name() {
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success() && said.contains(says), "{call}: {said}");
         }
-        assert_eq!(text(&property(&bench.port_ids()[0], "Status")), "DOWN");
+        assert_eq!(text(&property(&fixture.port_ids()[0], "Status")), "DOWN");
     });
 }

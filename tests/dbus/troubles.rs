@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces, server_path};
 use crate::bus::{ADDRESS, Bus, Lines, NAME, Policy, ROOT, ask, path, property, wait_for_name, with_bus};
+use crate::fixture::{Fixture, interfaces, server_path};
 use crate::netns::in_netns;
 
 const MANAGER: &str = "org.nicd.Agent1.Manager";
@@ -15,24 +15,24 @@ fn port_count() -> Value {
     ask(ROOT, &format!("org.freedesktop.DBus.Properties Get ss {MANAGER} PortCount"))[0]["data"].clone()
 }
 
-fn connected(bench: &mut Bench) -> bool {
-    bench.api.get("/metrics").text.contains("\nnicd_dbus_connected 1\n")
+fn connected(fixture: &mut Fixture) -> bool {
+    fixture.api.get("/metrics").text.contains("\nnicd_dbus_connected 1\n")
 }
 
 #[test]
 fn without_a_bus_everything_else_goes_on_and_one_that_comes_later_is_found() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_guest, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
-        assert!(!connected(&mut bench));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        assert!(!connected(&mut fixture));
         let bus = Bus::start(Policy::Shipped);
         wait_for_name();
         assert_eq!(property(&port, "Status"), json!("ACTIVE"));
-        assert!(connected(&mut bench));
-        let log = bench.daemon.log();
+        assert!(connected(&mut fixture));
+        let log = fixture.daemon.log();
         assert_eq!(log.matches("no bus: ").count(), 1, "{log}");
         drop(bus);
     });
@@ -41,24 +41,24 @@ fn without_a_bus_everything_else_goes_on_and_one_that_comes_later_is_found() {
 #[test]
 fn a_bus_that_is_killed_and_started_again_finds_everything_as_it_is() {
     in_netns(|| {
-        let (bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let (guest, server) = bench.guest("a");
-        let before = bench.attach_to(&server, &network);
-        let gone = bench.attach_to(&server, &network);
-        bench.wait_status(&before, "ACTIVE");
+        let (bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let before = fixture.attach_to(&server, &network);
+        let gone = fixture.attach_to(&server, &network);
+        fixture.wait_status(&before, "ACTIVE");
         bus.kill();
-        let meanwhile = bench.attach_to(&server, &network);
-        bench.detach(&server, &gone);
+        let meanwhile = fixture.attach_to(&server, &network);
+        fixture.detach(&server, &gone);
         guest.ip("link set eth0 down");
-        bench.wait_status(&before, "DOWN");
+        fixture.wait_status(&before, "DOWN");
         let _bus = Bus::start(Policy::Shipped);
         wait_for_name();
         assert_eq!(property(&before, "Status"), json!("DOWN"));
         assert_eq!(property(&meanwhile, "Status"), json!("ACTIVE"));
         let listed = ask(ROOT, &format!("{MANAGER} ListPorts uu 0 0"));
         let listed: Vec<&Value> = listed[0].as_array().unwrap().iter().map(|row| &row[1]).collect();
-        assert_eq!(listed, bench.port_ids().iter().map(|id| json!(id)).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+        assert_eq!(listed, fixture.port_ids().iter().map(|id| json!(id)).collect::<Vec<_>>().iter().collect::<Vec<_>>());
         // And it goes on from there.
         let mut monitor = Lines::monitor();
         guest.ip("link set eth0 up");
@@ -69,23 +69,23 @@ fn a_bus_that_is_killed_and_started_again_finds_everything_as_it_is() {
 #[test]
 fn a_bus_that_stands_still_delays_no_port() {
     in_netns(|| {
-        let (bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
-        let server = bench.vm();
-        bench.api.put(&server_path(&server), &json!({"server": {"guest": {"kind": "vm"}, "nic_limit": 1000}})).expect(200);
-        let attach = |bench: &mut Bench| {
+        let (bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        fixture.api.put(&server_path(&server), &json!({"server": {"guest": {"kind": "vm"}, "nic_limit": 1000}})).expect(200);
+        let attach = |fixture: &mut Fixture| {
             let began = Instant::now();
             let how = json!({"interfaceAttachment": {"net_id": network}});
-            bench.api.post(&interfaces(&server), &how).expect(200);
+            fixture.api.post(&interfaces(&server), &how).expect(200);
             began.elapsed()
         };
         kill(bus.pid(), Signal::SIGSTOP).unwrap();
         // What these signal is more than the bus's socket takes while nobody reads it.
-        let mut times: Vec<Duration> = (0..250).map(|_| attach(&mut bench)).collect();
+        let mut times: Vec<Duration> = (0..250).map(|_| attach(&mut fixture)).collect();
         times.sort();
         println!("attaches while the bus stands still: {:?} in the middle, {:?} at most", times[125], times[249]);
         assert!(times[125] < Duration::from_millis(50) && times[249] < Duration::from_secs(2), "{times:?}");
-        assert!(connected(&mut bench), "it stands still and is not gone");
+        assert!(connected(&mut fixture), "it stands still and is not gone");
         kill(bus.pid(), Signal::SIGCONT).unwrap();
         assert_eq!(port_count(), json!(250));
     });
@@ -94,8 +94,8 @@ fn a_bus_that_stands_still_delays_no_port() {
 #[test]
 fn a_daemon_that_ends_leaves_the_bus_also_one_that_stands_still() {
     in_netns(|| {
-        let (bus, mut bench) = with_bus(Policy::Shipped, "");
-        bench.daemon.term();
+        let (bus, mut fixture) = with_bus(Policy::Shipped, "");
+        fixture.daemon.term();
         let owned = || {
             crate::bus::call(
                 "org.freedesktop.DBus",
@@ -104,11 +104,11 @@ fn a_daemon_that_ends_leaves_the_bus_also_one_that_stands_still() {
             )
         };
         assert_eq!(owned().trim(), "b false");
-        bench.launch();
+        fixture.launch();
         wait_for_name();
         kill(bus.pid(), Signal::SIGSTOP).unwrap();
         let began = Instant::now();
-        bench.daemon.term();
+        fixture.daemon.term();
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         kill(bus.pid(), Signal::SIGCONT).unwrap();
     });
@@ -124,13 +124,13 @@ fn a_name_that_is_taken_is_waited_for() {
             connection.request_name(NAME).await.unwrap();
             connection
         });
-        let mut bench = Bench::start();
-        bench.usual_network();
-        assert!(!connected(&mut bench));
+        let mut fixture = Fixture::start();
+        fixture.usual_network();
+        assert!(!connected(&mut fixture));
         drop(holder);
         drop(runtime);
         wait_for_name();
-        assert!(connected(&mut bench), "{}", bench.daemon.log());
+        assert!(connected(&mut fixture), "{}", fixture.daemon.log());
     });
 }
 

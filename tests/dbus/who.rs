@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, server_path};
 use crate::bus::{Lines, NAME, PORT, Policy, ROOT, busctl_as, path, with_bus};
+use crate::fixture::{Fixture, server_path};
 use crate::netns::in_netns;
 
 /// Groups that every Debian has, and nobody here is in by chance.
@@ -34,12 +34,12 @@ fn may(who: &[&str], call: &str) -> bool {
 #[test]
 fn reading_is_for_whom_the_view_socket_is_for_and_descriptors_for_fewer() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Open, GROUPS);
-        let network = bench.usual_network();
-        let own = bench.server(json!({"kind": "vm", "owner": {"uid": OWNER_UID}}));
-        let own = bench.attach_to(&own, &network);
-        let vm = bench.vm();
-        let others = bench.attach_to(&vm, &network);
+        let (_bus, mut fixture) = with_bus(Policy::Open, GROUPS);
+        let network = fixture.usual_network();
+        let own = fixture.server(json!({"kind": "vm", "owner": {"uid": OWNER_UID}}));
+        let own = fixture.attach_to(&own, &network);
+        let vm = fixture.vm();
+        let others = fixture.attach_to(&vm, &network);
         let reading = [
             format!("{ROOT} org.nicd.Agent1.Manager ListPorts uu 0 10"),
             format!("{ROOT} org.freedesktop.DBus.ObjectManager GetManagedObjects"),
@@ -66,7 +66,7 @@ fn reading_is_for_whom_the_view_socket_is_for_and_descriptors_for_fewer() {
         ] {
             assert_eq!(may(who, &open(port)), expected, "{who:?} {port}");
             // Whoever got it has ended, and with it the carrier.
-            bench.wait_status(port, "DOWN");
+            fixture.wait_status(port, "DOWN");
         }
         // A stranger is not told what is there.
         let nobody = path("11111111-2222-4333-8444-555555555555");
@@ -78,10 +78,10 @@ fn reading_is_for_whom_the_view_socket_is_for_and_descriptors_for_fewer() {
 #[test]
 fn whom_the_bus_does_not_name_may_do_nothing_be_it_root() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Mute, GROUPS);
-        let network = bench.usual_network();
-        let own = bench.server(json!({"kind": "vm", "owner": {"uid": OWNER_UID}}));
-        let own = bench.attach_to(&own, &network);
+        let (_bus, mut fixture) = with_bus(Policy::Mute, GROUPS);
+        let network = fixture.usual_network();
+        let own = fixture.server(json!({"kind": "vm", "owner": {"uid": OWNER_UID}}));
+        let own = fixture.attach_to(&own, &network);
         for call in [format!("{} {PORT} OpenTap", path(&own)), format!("{ROOT} org.nicd.Agent1.Manager ListPorts uu 0 10")] {
             for who in [&[][..], &MEMBER, &VIEWER, &OWNER] {
                 assert!(!may(who, &call), "{who:?} {call}");
@@ -94,15 +94,15 @@ fn whom_the_bus_does_not_name_may_do_nothing_be_it_root() {
 #[test]
 fn the_shipped_policy_keeps_strangers_from_name_objects_and_signals() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Shipped, "");
-        let network = bench.usual_network();
+        let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
+        let network = fixture.usual_network();
         assert!(!may(&STRANGER, &format!("{ROOT} org.nicd.Agent1.Manager ListPorts uu 0 10")));
         let name = "org.freedesktop.DBus RequestName su org.nicd.Agent1 0";
         let output = busctl_as(&STRANGER, &format!("call org.freedesktop.DBus /org/freedesktop/DBus {name}"));
         assert!(String::from_utf8_lossy(&output.stderr).contains("Access denied"), "{output:?}");
         // The one thing that is for everybody reaches nicd, which then says who may.
-        let vm = bench.server(json!({"kind": "vm", "owner": {"uid": OWNER_UID}}));
-        let port = bench.attach_to(&vm, &network);
+        let vm = fixture.server(json!({"kind": "vm", "owner": {"uid": OWNER_UID}}));
+        let port = fixture.attach_to(&vm, &network);
         assert!(!may(&STRANGER, &format!("{} {PORT} OpenTap", path(&port))));
         assert!(may(&OWNER, &format!("{} {PORT} OpenTap", path(&port))));
         let listen = |who: &[&str]| {
@@ -112,7 +112,7 @@ fn the_shipped_policy_keeps_strangers_from_name_objects_and_signals() {
         };
         let (stranger, mut root) = (listen(&STRANGER), listen(&["--reuid=0"]));
         root.wait_for("root listens", |line| line.contains("NameAcquired") || line.contains("NameLost"));
-        bench.create_port(json!({"network_id": network}));
+        fixture.create_port(json!({"network_id": network}));
         root.wait_for("root hears", |line| line.contains("InterfacesAdded"));
         let mut stranger = stranger;
         let heard = stranger.drain(Duration::from_millis(200));
@@ -123,32 +123,32 @@ fn the_shipped_policy_keeps_strangers_from_name_objects_and_signals() {
 #[test]
 fn a_tap_is_for_whom_it_was_made_whatever_its_server_says_since() {
     in_netns(|| {
-        let (_bus, mut bench) = with_bus(Policy::Open, GROUPS);
-        let network = bench.usual_network();
-        let made = |bench: &mut Bench, owner: Value| {
-            let server = bench.server(json!({"kind": "vm", "owner": owner}));
-            let port = bench.attach_to(&server, &network);
+        let (_bus, mut fixture) = with_bus(Policy::Open, GROUPS);
+        let network = fixture.usual_network();
+        let made = |fixture: &mut Fixture, owner: Value| {
+            let server = fixture.server(json!({"kind": "vm", "owner": owner}));
+            let port = fixture.attach_to(&server, &network);
             (server, port)
         };
         let open = |port: &str| format!("{} {PORT} OpenTap", path(port));
         let mail = ["--reuid=mail", "--regid=mail", "--clear-groups"];
-        let (server, port) = made(&mut bench, json!({"uid": OWNER_UID}));
-        bench.api.put(&server_path(&server), &json!({"server": {"guest": {"kind": "vm", "owner": {"uid": 8}}}})).expect(200);
+        let (server, port) = made(&mut fixture, json!({"uid": OWNER_UID}));
+        fixture.api.put(&server_path(&server), &json!({"server": {"guest": {"kind": "vm", "owner": {"uid": 8}}}})).expect(200);
         assert!(!may(&mail, &open(&port)), "whom the server names by now");
         assert!(may(&OWNER, &open(&port)), "whom the tap was made for");
-        bench.wait_status(&port, "DOWN");
+        fixture.wait_status(&port, "DOWN");
         // A tap that is made from now on is for the new one.
-        let second = bench.network(json!({"name": "red"}));
-        bench.subnet(&second, "198.51.100.0/24");
-        let later = bench.attach_to(&server, &second);
+        let second = fixture.network(json!({"name": "red"}));
+        fixture.subnet(&second, "198.51.100.0/24");
+        let later = fixture.attach_to(&server, &second);
         assert!(may(&mail, &open(&later)) && !may(&OWNER, &open(&later)));
-        bench.wait_status(&later, "DOWN");
+        fixture.wait_status(&later, "DOWN");
         // With a group both are needed, and a group alone lets nobody in over the bus.
-        let (_, both) = made(&mut bench, json!({"uid": OWNER_UID, "gid": 1}));
+        let (_, both) = made(&mut fixture, json!({"uid": OWNER_UID, "gid": 1}));
         assert!(!may(&OWNER, &open(&both)));
         assert!(may(&["--reuid=news", "--regid=daemon", "--clear-groups"], &open(&both)));
-        bench.wait_status(&both, "DOWN");
-        let (_, group) = made(&mut bench, json!({"gid": 9}));
+        fixture.wait_status(&both, "DOWN");
+        let (_, group) = made(&mut fixture, json!({"gid": 9}));
         assert!(!may(&OWNER, &open(&group)));
     });
 }

@@ -4,8 +4,8 @@ use http_body_util::Full;
 use hyper::Request;
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
 use crate::daemon::Client;
+use crate::fixture::Fixture;
 use crate::netns::in_netns;
 
 /// What a client may send as `Host`, and the host that links have then.
@@ -55,13 +55,13 @@ fn links(answer: &Value) -> Vec<String> {
 }
 
 /// Every kind of answer that has links: the path, and how many it has.
-fn answers(bench: &mut Bench) -> Vec<(String, usize)> {
-    let network = bench.usual_network();
-    let vm = bench.vm();
-    bench.vm();
-    bench.network(json!({"name": "a b"}));
-    bench.create_port(json!({"network_id": network, "name": "a b"}));
-    bench.create_port(json!({"network_id": network, "name": "a b"}));
+fn answers(fixture: &mut Fixture) -> Vec<(String, usize)> {
+    let network = fixture.usual_network();
+    let vm = fixture.vm();
+    fixture.vm();
+    fixture.network(json!({"name": "a b"}));
+    fixture.create_port(json!({"network_id": network, "name": "a b"}));
+    fixture.create_port(json!({"network_id": network, "name": "a b"}));
     let mut all: Vec<(String, usize)> =
         [("/", 2), ("/v2", 2), ("/v2/", 2), ("/v2.1", 2), ("/v2.1/", 2), ("/v2.0", 4), ("/v2.0/", 4)]
             .map(|(path, count)| (path.to_owned(), count))
@@ -109,10 +109,10 @@ fn follow(api: &mut Client, link: &str, host: &str) {
 #[test]
 fn every_link_of_every_answer_can_be_followed_whatever_the_host() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        for (path, count) in answers(&mut bench) {
+        let mut fixture = Fixture::start();
+        for (path, count) in answers(&mut fixture) {
             for (host, link) in HOSTS {
-                let (status, answer) = get(&mut bench.api, &path, &format!("Host: {host}\r\n"));
+                let (status, answer) = get(&mut fixture.api, &path, &format!("Host: {host}\r\n"));
                 assert_eq!(status, 200, "{path} with Host '{host}': {answer}");
                 let own = |link: &String| !link.starts_with("http://docs.openstack.org/");
                 let found: Vec<String> = links(&answer).into_iter().filter(own).collect();
@@ -121,7 +121,7 @@ fn every_link_of_every_answer_can_be_followed_whatever_the_host() {
                 // One of each is followed at least; all of them where the host is one.
                 let some = if host == link { found.len() } else { 1 };
                 found.iter().for_each(|found| assert!(found.starts_with(&format!("http://{link}/")), "{found} for '{host}'"));
-                found.iter().take(some).for_each(|found| follow(&mut bench.api, found, link));
+                found.iter().take(some).for_each(|found| follow(&mut fixture.api, found, link));
             }
         }
     });
@@ -130,7 +130,7 @@ fn every_link_of_every_answer_can_be_followed_whatever_the_host() {
 #[test]
 fn a_missing_a_repeated_and_a_long_host_are_none_and_the_target_and_proxies_are_heard_as_rfc_9112_has_it() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         let long = format!("Host: {}\r\n", "x".repeat(8000));
         for (target, headers, host) in [
             ("/v2.1", "", "localhost"),
@@ -146,8 +146,8 @@ fn a_missing_a_repeated_and_a_long_host_are_none_and_the_target_and_proxies_are_
                 "nicd",
             ),
         ] {
-            bench.vm();
-            let (status, answer) = get(&mut bench.api, target, headers);
+            fixture.vm();
+            let (status, answer) = get(&mut fixture.api, target, headers);
             assert_eq!(status, 200, "{target}: {answer}");
             assert!(links(&answer)[0].starts_with(&format!("http://{host}/v2.1/")), "{target}: {answer}");
         }

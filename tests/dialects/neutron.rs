@@ -3,20 +3,20 @@
 use serde_json::{Value, json};
 
 use crate::NOBODY;
-use crate::bench::{Bench, text};
+use crate::fixture::{Fixture, text};
 use crate::netns::in_netns;
 
 #[test]
 fn each_refusal_names_neutrons_exception() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let small = bench.network(json!({}));
-        bench.subnet(&small, "198.51.100.0/30");
-        let filler = bench.create_port(json!({ "network_id": small }));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let small = fixture.network(json!({}));
+        fixture.subnet(&small, "198.51.100.0/30");
+        let filler = fixture.create_port(json!({ "network_id": small }));
         let fixed = json!([{"ip_address": "192.0.2.9"}]);
-        let port = bench.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01", "fixed_ips": fixed}));
-        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        let port = fixture.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01", "fixed_ips": fixed}));
+        let subnet = text(&fixture.port(&port)["fixed_ips"][0]["subnet_id"]);
         let new = |key: &str, body: Value| ("POST", format!("/v2.0/{key}s"), json!({ key: body }));
         let get = |path: &str| ("GET", format!("/v2.0/{path}"), Value::Null);
         let delete = |path: String| ("DELETE", format!("/v2.0/{path}"), Value::Null);
@@ -54,22 +54,22 @@ fn each_refusal_names_neutrons_exception() {
             (delete(format!("subnets/{subnet}")), 409, "SubnetInUse", "subnet_in_use"),
         ] {
             let body = if body.is_null() { String::new() } else { body.to_string() };
-            let answer = bench.api.call(method, &path, &[("Content-Type", "application/json")], body.as_bytes());
+            let answer = fixture.api.call(method, &path, &[("Content-Type", "application/json")], body.as_bytes());
             let error = answer.refused(status, reason);
             assert_eq!(error["type"], kind, "{}: {}", answer.call, answer.text);
             assert_eq!(answer.json()["NeutronError"], error);
             assert_eq!(error.as_object().unwrap().keys().collect::<Vec<_>>(), ["detail", "message", "reason", "type"]);
         }
-        assert_eq!(bench.port_ids().len(), [filler, port].len());
+        assert_eq!(fixture.port_ids().len(), [filler, port].len());
     });
 }
 
 #[test]
 fn of_two_wrong_things_the_schema_comes_first_then_what_it_is_on_then_itself() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01"}));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01"}));
         let ip = json!([{"ip_address": "203.0.113.1"}]);
         for (body, status, reason) in [
             (json!({"network_id": NOBODY, "mac_address": "x"}), 400, "invalid_value"),
@@ -78,7 +78,7 @@ fn of_two_wrong_things_the_schema_comes_first_then_what_it_is_on_then_itself() {
             (json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01", "fixed_ips": ip}), 409, "mac_in_use"),
             (json!({"network_id": network, "mac_address": "02:16:3e:00:00:01", "fixed_ips": ip}), 409, "mac_in_use"),
         ] {
-            bench.api.post("/v2.0/ports", &json!({ "port": body })).refused(status, reason);
+            fixture.api.post("/v2.0/ports", &json!({ "port": body })).refused(status, reason);
         }
     });
 }
@@ -86,10 +86,10 @@ fn of_two_wrong_things_the_schema_comes_first_then_what_it_is_on_then_itself() {
 #[test]
 fn a_bulk_create_makes_all_in_their_order_or_none() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         let many = |key: &str, all: &[Value]| (format!("/v2.0/{key}"), json!({ key: all }));
         let (path, body) = many("networks", &[json!({"name": "a"}), json!({"name": "b"})]);
-        let made = bench.api.post(&path, &body).expect(201)["networks"].clone();
+        let made = fixture.api.post(&path, &body).expect(201)["networks"].clone();
         let names: Vec<&Value> = made.as_array().unwrap().iter().map(|network| &network["name"]).collect();
         assert_eq!(names, ["a", "b"]);
         let network = text(&made[0]["id"]);
@@ -98,11 +98,11 @@ fn a_bulk_create_makes_all_in_their_order_or_none() {
             body
         };
         let (path, body) = many("subnets", &[on(json!({"cidr": "192.0.2.0/29"})), on(json!({"cidr": "2001:db8::/64"}))]);
-        assert_eq!(bench.api.post(&path, &body).expect(201)["subnets"].as_array().unwrap().len(), 2);
+        assert_eq!(fixture.api.post(&path, &body).expect(201)["subnets"].as_array().unwrap().len(), 2);
         let (path, body) = many("ports", &[on(json!({"name": "one"}))]);
-        let one = bench.api.post(&path, &body).expect(201);
+        let one = fixture.api.post(&path, &body).expect(201);
         assert_eq!(one["ports"][0]["name"], "one", "a list of one is answered with a list");
-        let before = ["networks", "subnets", "ports"].map(|what| bench.api.get(&format!("/v2.0/{what}")).text);
+        let before = ["networks", "subnets", "ports"].map(|what| fixture.api.get(&format!("/v2.0/{what}")).text);
         for ((path, body), status, reason) in [
             (many("networks", &[json!({"name": "c"}), json!({ "id": network })]), 409, "id_in_use"),
             (many("networks", &[json!({"id": NOBODY}), json!({"id": NOBODY})]), 409, "id_in_use"),
@@ -126,21 +126,21 @@ fn a_bulk_create_makes_all_in_their_order_or_none() {
             (many("ports", &[]), 400, "invalid_value"),
             (many("ports", &vec![on(json!({})); 257]), 400, "invalid_value"),
         ] {
-            bench.api.post(&path, &body).refused(status, reason);
+            fixture.api.post(&path, &body).refused(status, reason);
         }
-        let after = ["networks", "subnets", "ports"].map(|what| bench.api.get(&format!("/v2.0/{what}")).text);
+        let after = ["networks", "subnets", "ports"].map(|what| fixture.api.get(&format!("/v2.0/{what}")).text);
         assert_eq!(after, before);
         // What was reserved for those that failed is free again.
         let (path, body) = many("ports", &vec![on(json!({})); 4]);
-        assert_eq!(bench.api.post(&path, &body).expect(201)["ports"].as_array().unwrap().len(), 4);
+        assert_eq!(fixture.api.post(&path, &body).expect(201)["ports"].as_array().unwrap().len(), 4);
     });
 }
 
 #[test]
 fn true_and_false_are_understood_as_neutrons_clients_write_them() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
         for (written, up) in [
             (json!(true), true),
             (json!("True"), true),
@@ -151,40 +151,40 @@ fn true_and_false_are_understood_as_neutrons_clients_write_them() {
             (json!("0"), false),
             (json!(0), false),
         ] {
-            let port = bench.create_port(json!({"network_id": network, "admin_state_up": written}));
-            assert_eq!(bench.port(&port)["admin_state_up"], up, "{written}");
+            let port = fixture.create_port(json!({"network_id": network, "admin_state_up": written}));
+            assert_eq!(fixture.port(&port)["admin_state_up"], up, "{written}");
         }
         for written in [json!(2), json!("yes"), json!(null), json!([]), json!(1.0)] {
             let body = json!({"port": {"network_id": network, "admin_state_up": written}});
-            bench.api.post("/v2.0/ports", &body).refused(400, "invalid_value");
+            fixture.api.post("/v2.0/ports", &body).refused(400, "invalid_value");
         }
         for (query, count) in [("True", 4), ("true", 4), ("1", 4), ("False", 4), ("0", 4)] {
-            assert_eq!(names(&mut bench, &format!("admin_state_up={query}")).len(), count, "{query}");
+            assert_eq!(names(&mut fixture, &format!("admin_state_up={query}")).len(), count, "{query}");
         }
-        let shared = bench.api.get("/v2.0/networks?shared=False&router:external=0&admin_state_up=True").expect(200);
+        let shared = fixture.api.get("/v2.0/networks?shared=False&router:external=0&admin_state_up=True").expect(200);
         assert_eq!(shared["networks"].as_array().unwrap().len(), 1);
     });
 }
 
 /// The names of a list's ports.
-fn names(bench: &mut Bench, query: &str) -> Vec<String> {
-    let ports = bench.api.get(&format!("/v2.0/ports?{query}")).expect(200)["ports"].clone();
+fn names(fixture: &mut Fixture, query: &str) -> Vec<String> {
+    let ports = fixture.api.get(&format!("/v2.0/ports?{query}")).expect(200)["ports"].clone();
     ports.as_array().unwrap().iter().map(|port| text(&port["name"])).collect()
 }
 
 #[test]
 fn lists_are_filtered_sorted_cut_and_paged() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         let mut ids = Vec::new();
         for name in ["c", "a", "b", "d"] {
             let up = name != "d";
-            ids.push(bench.create_port(json!({"network_id": network, "name": name, "admin_state_up": up})));
+            ids.push(fixture.create_port(json!({"network_id": network, "name": name, "admin_state_up": up})));
         }
-        bench.attach(&server, json!({ "port_id": ids[0] }));
-        let mac = text(&bench.port(&ids[1])["mac_address"]);
+        fixture.attach(&server, json!({ "port_id": ids[0] }));
+        let mac = text(&fixture.port(&ids[1])["mac_address"]);
         for (query, expected) in [
             ("sort_key=name".to_owned(), vec!["a", "b", "c", "d"]),
             ("sort_key=name&sort_dir=desc".to_owned(), vec!["d", "c", "b", "a"]),
@@ -207,9 +207,9 @@ fn lists_are_filtered_sorted_cut_and_paged() {
             (format!("sort_key=name&limit=2&page_reverse=True&marker={}", ids[0]), vec!["a", "b"]),
             ("sort_key=name&limit=0".to_owned(), vec!["a", "b", "c", "d"]),
         ] {
-            assert_eq!(names(&mut bench, &query), expected, "{query}");
+            assert_eq!(names(&mut fixture, &query), expected, "{query}");
         }
-        let cut = bench.api.get("/v2.0/ports?fields=name&fields=id&fields=colour&name=a").expect(200);
+        let cut = fixture.api.get("/v2.0/ports?fields=name&fields=id&fields=colour&name=a").expect(200);
         assert_eq!(cut["ports"], json!([{"name": "a", "id": ids[1]}]));
         for (query, words) in [
             ("limit=-1", "limit=-1"),
@@ -224,7 +224,7 @@ fn lists_are_filtered_sorted_cut_and_paged() {
             ("revision_number=new", "a whole number"),
             ("fixed_ips=192.0.2.2", "ip_address=…"),
         ] {
-            let error = bench.api.get(&format!("/v2.0/ports?{query}")).refused(400, "bad_query");
+            let error = fixture.api.get(&format!("/v2.0/ports?{query}")).refused(400, "bad_query");
             assert!(text(&error["message"]).contains(words), "{error}");
         }
     });
@@ -233,31 +233,31 @@ fn lists_are_filtered_sorted_cut_and_paged() {
 #[test]
 fn a_path_may_say_that_it_wants_json() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({"network_id": network, "name": "old"}));
-        bench.api.put(&format!("/v2.0/ports/{port}.json"), &json!({"port": {"name": "new"}})).expect(200);
-        assert_eq!(bench.api.get("/v2.0/ports.json?name=new").expect(200)["ports"][0]["id"], port.as_str());
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({"network_id": network, "name": "old"}));
+        fixture.api.put(&format!("/v2.0/ports/{port}.json"), &json!({"port": {"name": "new"}})).expect(200);
+        assert_eq!(fixture.api.get("/v2.0/ports.json?name=new").expect(200)["ports"][0]["id"], port.as_str());
+        let server = fixture.vm();
         let path = format!("/servers/{server}/os-virtual-interfacesv2.json");
-        assert_eq!(bench.api.get(&path).expect(200), json!({"virtual_interfaces": []}));
-        bench.api.get(&format!("/v2.1/servers/{server}.json")).expect(200);
+        assert_eq!(fixture.api.get(&path).expect(200), json!({"virtual_interfaces": []}));
+        fixture.api.get(&format!("/v2.1/servers/{server}.json")).expect(200);
         // The agent's own routes have one name each.
-        bench.api.get("/nicd/v1/health.json").refused(404, "no_such_route");
-        bench.api.get("/nicd/v1/openapi.json").expect(200);
-        bench.api.get("/openapi.json").expect(200);
+        fixture.api.get("/nicd/v1/health.json").refused(404, "no_such_route");
+        fixture.api.get("/nicd/v1/openapi.json").expect(200);
+        fixture.api.get("/openapi.json").expect(200);
     });
 }
 
 #[test]
 fn numbers_and_truths_may_be_text_and_what_is_not_used_may_be_null() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({"mtu": "1400", "shared": "False", "admin_state_up": "True"}));
-        assert_eq!(bench.api.get(&format!("/v2.0/networks/{network}")).expect(200)["network"]["mtu"], 1400);
-        bench.subnet_with(json!({"network_id": network, "cidr": "192.0.2.0/24", "ip_version": "4", "enable_dhcp": "False",
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({"mtu": "1400", "shared": "False", "admin_state_up": "True"}));
+        assert_eq!(fixture.api.get(&format!("/v2.0/networks/{network}")).expect(200)["network"]["mtu"], 1400);
+        fixture.subnet_with(json!({"network_id": network, "cidr": "192.0.2.0/24", "ip_version": "4", "enable_dhcp": "False",
             "dns_nameservers": null, "host_routes": null}));
-        bench.create_port(json!({"network_id": network, "port_security_enabled": 0, "security_groups": null,
+        fixture.create_port(json!({"network_id": network, "port_security_enabled": 0, "security_groups": null,
             "allowed_address_pairs": null}));
         for (body, status, reason) in [
             (json!({"shared": "maybe"}), 400, "invalid_value"),
@@ -266,7 +266,7 @@ fn numbers_and_truths_may_be_text_and_what_is_not_used_may_be_null() {
             (json!({"mtu": "1e4"}), 400, "invalid_value"),
             (json!({"tenant_id": "a", "project_id": "b"}), 400, "invalid_value"),
         ] {
-            bench.api.post("/v2.0/networks", &json!({ "network": body })).refused(status, reason);
+            fixture.api.post("/v2.0/networks", &json!({ "network": body })).refused(status, reason);
         }
     });
 }
@@ -274,49 +274,49 @@ fn numbers_and_truths_may_be_text_and_what_is_not_used_may_be_null() {
 #[test]
 fn a_subnets_gateway_and_pools_change_for_those_who_come_after() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({}));
-        let subnet = bench.subnet(&network, "192.0.2.0/24");
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        let subnet = fixture.subnet(&network, "192.0.2.0/24");
         let path = format!("/v2.0/subnets/{subnet}");
-        let first = bench.create_port(json!({ "network_id": network }));
-        let address = |bench: &mut Bench, port: &str| text(&bench.port(port)["fixed_ips"][0]["ip_address"]);
-        assert_eq!(address(&mut bench, &first), "192.0.2.2");
-        let put = |bench: &mut Bench, change: Value| bench.api.put(&path, &json!({ "subnet": change }));
-        put(&mut bench, json!({"gateway_ip": "192.0.2.2"})).refused(409, "address_in_use");
-        put(&mut bench, json!({"gateway_ip": "192.0.2.255"})).refused(400, "bad_subnet");
+        let first = fixture.create_port(json!({ "network_id": network }));
+        let address = |fixture: &mut Fixture, port: &str| text(&fixture.port(port)["fixed_ips"][0]["ip_address"]);
+        assert_eq!(address(&mut fixture, &first), "192.0.2.2");
+        let put = |fixture: &mut Fixture, change: Value| fixture.api.put(&path, &json!({ "subnet": change }));
+        put(&mut fixture, json!({"gateway_ip": "192.0.2.2"})).refused(409, "address_in_use");
+        put(&mut fixture, json!({"gateway_ip": "192.0.2.255"})).refused(400, "bad_subnet");
         let outside = json!({"allocation_pools": [{"start": "192.0.2.250", "end": "192.0.3.9"}]});
-        put(&mut bench, outside).refused(400, "bad_subnet");
+        put(&mut fixture, outside).refused(400, "bad_subnet");
         let pools = json!([{"start": "192.0.2.1", "end": "192.0.2.4"}]);
-        let changed = put(&mut bench, json!({"gateway_ip": "192.0.2.4", "allocation_pools": pools})).expect(200);
+        let changed = put(&mut fixture, json!({"gateway_ip": "192.0.2.4", "allocation_pools": pools})).expect(200);
         assert_eq!((&changed["subnet"]["gateway_ip"], &changed["subnet"]["allocation_pools"]), (&json!("192.0.2.4"), &pools));
-        bench.daemon.kill();
-        bench.launch();
-        assert_eq!(bench.api.get(&path).expect(200), changed, "also after a restart");
+        fixture.daemon.kill();
+        fixture.launch();
+        assert_eq!(fixture.api.get(&path).expect(200), changed, "also after a restart");
         for expected in ["192.0.2.1", "192.0.2.3"] {
-            let port = bench.create_port(json!({ "network_id": network }));
-            assert_eq!(address(&mut bench, &port), expected);
+            let port = fixture.create_port(json!({ "network_id": network }));
+            assert_eq!(address(&mut fixture, &port), expected);
         }
-        bench.api.post("/v2.0/ports", &json!({"port": {"network_id": network}})).refused(409, "pool_empty");
+        fixture.api.post("/v2.0/ports", &json!({"port": {"network_id": network}})).refused(409, "pool_empty");
         // What a port has outside of the pools stays its own, and none of the pools' when it goes.
         let pools = json!([{"start": "192.0.2.9", "end": "192.0.2.9"}]);
-        put(&mut bench, json!({"gateway_ip": null, "allocation_pools": pools})).expect(200);
-        bench.api.delete(&format!("/v2.0/ports/{first}")).expect(204);
-        let last = bench.create_port(json!({ "network_id": network }));
-        assert_eq!(address(&mut bench, &last), "192.0.2.9");
-        bench.api.post("/v2.0/ports", &json!({"port": {"network_id": network}})).refused(409, "pool_empty");
+        put(&mut fixture, json!({"gateway_ip": null, "allocation_pools": pools})).expect(200);
+        fixture.api.delete(&format!("/v2.0/ports/{first}")).expect(204);
+        let last = fixture.create_port(json!({ "network_id": network }));
+        assert_eq!(address(&mut fixture, &last), "192.0.2.9");
+        fixture.api.post("/v2.0/ports", &json!({"port": {"network_id": network}})).refused(409, "pool_empty");
     });
 }
 
 #[test]
 fn a_change_that_changes_nothing_is_none() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({"network_id": network, "name": "a"}));
-        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({"network_id": network, "name": "a"}));
+        let subnet = text(&fixture.port(&port)["fixed_ips"][0]["subnet_id"]);
+        let server = fixture.vm();
         let server = format!("/nicd/v1/servers/{server}");
-        let guest = bench.api.get(&server).expect(200)["server"]["guest"].clone();
+        let guest = fixture.api.get(&server).expect(200)["server"]["guest"].clone();
         assert_eq!(guest["owner"], Value::Null, "none was given");
         for (path, key, same, other) in [
             (format!("/v2.0/networks/{network}"), "network", json!({"mtu": 1500}), json!({"mtu": 1400})),
@@ -324,10 +324,10 @@ fn a_change_that_changes_nothing_is_none() {
             (format!("/v2.0/ports/{port}"), "port", json!({"name": "a"}), json!({"name": "b"})),
             (server, "server", json!({ "guest": guest }), json!({"guest": guest, "name": "b"})),
         ] {
-            let before = bench.api.get(&path).expect(200);
-            assert_eq!(bench.api.put(&path, &json!({ key: same })).expect(200), before);
-            assert_eq!(bench.api.get(&path).expect(200), before);
-            let after = bench.api.put(&path, &json!({ key: other })).expect(200);
+            let before = fixture.api.get(&path).expect(200);
+            assert_eq!(fixture.api.put(&path, &json!({ key: same })).expect(200), before);
+            assert_eq!(fixture.api.get(&path).expect(200), before);
+            let after = fixture.api.put(&path, &json!({ key: other })).expect(200);
             assert_ne!(after[key]["updated_at"], before[key]["updated_at"], "{path}");
             assert_eq!(after[key]["created_at"], before[key]["created_at"], "{path}");
         }
@@ -337,10 +337,10 @@ fn a_change_that_changes_nothing_is_none() {
 #[test]
 fn a_change_may_be_for_one_revision_alone() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({ "network_id": network }));
-        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({ "network_id": network }));
+        let subnet = text(&fixture.port(&port)["fixed_ips"][0]["subnet_id"]);
         for (path, key) in [
             (format!("/v2.0/ports/{port}"), "port"),
             (format!("/v2.0/subnets/{subnet}"), "subnet"),
@@ -350,7 +350,7 @@ fn a_change_may_be_for_one_revision_alone() {
             let mut ask = |method: &str, condition: &str| {
                 let headers = [("Content-Type", "application/json"), ("If-Match", condition)];
                 let body = if method == "PUT" { body.as_str() } else { "" };
-                bench.api.call(method, &path, &headers, body.as_bytes())
+                fixture.api.call(method, &path, &headers, body.as_bytes())
             };
             for method in ["PUT", "DELETE"] {
                 let error = ask(method, "revision_number=7").refused(412, "revision_mismatch");
@@ -368,10 +368,10 @@ fn a_change_may_be_for_one_revision_alone() {
 #[test]
 fn what_cannot_be_changed_is_told_from_what_there_is_not() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let port = bench.create_port(json!({ "network_id": network }));
-        let subnet = text(&bench.port(&port)["fixed_ips"][0]["subnet_id"]);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let port = fixture.create_port(json!({ "network_id": network }));
+        let subnet = text(&fixture.port(&port)["fixed_ips"][0]["subnet_id"]);
         for (path, key, body, words) in [
             (
                 format!("/v2.0/networks/{network}"),
@@ -388,7 +388,7 @@ fn what_cannot_be_changed_is_told_from_what_there_is_not() {
             (format!("/v2.0/ports/{port}"), "port", json!({ "network_id": NOBODY }), "network_id. Value: 9c1f5d6e"),
             (format!("/v2.0/ports/{port}"), "port", json!({"colour": "red"}), "'colour' was unexpected"),
         ] {
-            let error = bench.api.put(&path, &json!({ key: body })).refused(400, "invalid_value");
+            let error = fixture.api.put(&path, &json!({ key: body })).refused(400, "invalid_value");
             assert!(text(&error["message"]).contains(words), "{error}");
         }
     });

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces, text};
+use crate::fixture::{Fixture, interfaces, text};
 use crate::netns::{in_netns, run};
 use crate::{NOBODY, post_with, told};
 
 /// What the refusals are about.
 struct World {
-    bench: Bench,
+    fixture: Fixture,
     /// With a small pool.
     network: String,
     /// Without a subnet.
@@ -24,22 +24,22 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({"name": "blue"}));
-        bench.subnet(&network, "192.0.2.0/24");
-        let bare = bench.network(json!({"name": "bare"}));
-        let full = bench.network(json!({"name": "full"}));
-        bench.subnet(&full, "198.51.100.0/30");
-        bench.create_port(json!({ "network_id": full }));
-        let (server, sated) = (bench.vm(), "9c1f5d6e-1111-4000-8000-000000000000".to_owned());
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({"name": "blue"}));
+        fixture.subnet(&network, "192.0.2.0/24");
+        let bare = fixture.network(json!({"name": "bare"}));
+        let full = fixture.network(json!({"name": "full"}));
+        fixture.subnet(&full, "198.51.100.0/30");
+        fixture.create_port(json!({ "network_id": full }));
+        let (server, sated) = (fixture.vm(), "9c1f5d6e-1111-4000-8000-000000000000".to_owned());
         let limited = json!({"server": {"guest": {"kind": "vm"}, "nic_limit": 0}});
-        bench.api.put(&format!("/nicd/v1/servers/{sated}"), &limited).expect(201);
-        let taken = bench.attach(&server, json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.9"}]}));
-        Self { bench, network, bare, full, server, sated, taken }
+        fixture.api.put(&format!("/nicd/v1/servers/{sated}"), &limited).expect(201);
+        let taken = fixture.attach(&server, json!({"net_id": network, "fixed_ips": [{"ip_address": "192.0.2.9"}]}));
+        Self { fixture, network, bare, full, server, sated, taken }
     }
 
     fn attach(&mut self, server: &str, how: Value) -> crate::daemon::Answer {
-        self.bench.api.post(&interfaces(server), &json!({ "interfaceAttachment": how }))
+        self.fixture.api.post(&interfaces(server), &json!({ "interfaceAttachment": how }))
     }
 }
 
@@ -193,13 +193,13 @@ fn each_condition_of_an_attach_is_refused_with_novas_status_key_and_words() {
 #[test]
 fn without_a_name_for_it_the_only_network_is_taken_and_none_is_told() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let server = bench.vm();
-        let none = bench.api.post(&interfaces(&server), &json!({}));
+        let mut fixture = Fixture::start();
+        let server = fixture.vm();
+        let none = fixture.api.post(&interfaces(&server), &json!({}));
         told(&none, 400, "badRequest", "no_network", "No specific network was requested and none are available for project");
-        let network = bench.usual_network();
+        let network = fixture.usual_network();
         for body in [json!({}), json!({"interfaceAttachment": {}})] {
-            let made = bench.api.post(&interfaces(&server), &body).expect(200);
+            let made = fixture.api.post(&interfaces(&server), &body).expect(200);
             assert_eq!(made["interfaceAttachment"]["net_id"], network.as_str());
         }
     });
@@ -208,18 +208,18 @@ fn without_a_name_for_it_the_only_network_is_taken_and_none_is_told() {
 #[test]
 fn a_host_that_cannot_build_it_says_why_and_frees_the_port() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        crate::bench::foreign_bridge("theirs", 1500);
-        let network = bench.network_on("theirs");
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        crate::fixture::foreign_bridge("theirs", 1500);
+        let network = fixture.network_on("theirs");
+        let server = fixture.vm();
         run("ip link del theirs");
-        let refused = bench.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": network}}));
+        let refused = fixture.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": network}}));
         told(&refused, 409, "conflictingRequest", "no_such_bridge", "theirs");
-        assert!(bench.ports().is_empty());
-        let port = bench.create_port(json!({ "network_id": network }));
+        assert!(fixture.ports().is_empty());
+        let port = fixture.create_port(json!({ "network_id": network }));
         let by_port = json!({"interfaceAttachment": {"port_id": port}});
-        told(&bench.api.post(&interfaces(&server), &by_port), 409, "conflictingRequest", "no_such_bridge", "theirs");
-        assert_eq!(bench.port(&port)["device_id"], "");
+        told(&fixture.api.post(&interfaces(&server), &by_port), 409, "conflictingRequest", "no_such_bridge", "theirs");
+        assert_eq!(fixture.port(&port)["device_id"], "");
     });
 }
 
@@ -235,7 +235,7 @@ fn showing_and_detaching_tell_an_unknown_port_from_another_servers() {
                 (server.as_str(), "eth0", "no_such_port", "Port id eth0 could not be found.".to_owned()),
                 (sated.as_str(), &taken, "port_not_on_server", format!("Instance {sated} does not have a port with id {taken}")),
             ] {
-                let answer = world.bench.api.call(method, &format!("{}/{port}", interfaces(on)), &[], b"");
+                let answer = world.fixture.api.call(method, &format!("{}/{port}", interfaces(on)), &[], b"");
                 told(&answer, 404, "itemNotFound", reason, &words);
             }
         }
@@ -245,8 +245,8 @@ fn showing_and_detaching_tell_an_unknown_port_from_another_servers() {
 #[test]
 fn microversions_are_read_from_either_header_and_told_back_in_both() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let path = interfaces(&bench.vm());
+        let mut fixture = Fixture::start();
+        let path = interfaces(&fixture.vm());
         let (ours, standard) = ("X-OpenStack-Nova-API-Version", "OpenStack-API-Version");
         for (headers, status, spoken) in [
             (vec![], 200, "2.1"),
@@ -263,7 +263,7 @@ fn microversions_are_read_from_either_header_and_told_back_in_both() {
             (vec![(ours, "two")], 400, "2.1"),
             (vec![(standard, "compute 2.01")], 400, "2.1"),
         ] {
-            let answer = bench.api.call("GET", &path, &headers, b"");
+            let answer = fixture.api.call("GET", &path, &headers, b"");
             assert_eq!(answer.status, status, "{headers:?}: {}", answer.text);
             assert_eq!(answer.header("x-openstack-nova-api-version"), Some(spoken), "{headers:?}");
             assert_eq!(answer.header("openstack-api-version"), Some(format!("compute {spoken}").as_str()), "{headers:?}");
@@ -271,7 +271,7 @@ fn microversions_are_read_from_either_header_and_told_back_in_both() {
                 answer.headers.iter().filter(|(key, _)| key == "vary").map(|(_, value)| value.as_str()).collect();
             assert_eq!(vary.join(",").to_ascii_lowercase(), "openstack-api-version,x-openstack-nova-api-version");
         }
-        let far = bench.api.call("GET", &path, &[(ours, "2.71")], b"");
+        let far = fixture.api.call("GET", &path, &[(ours, "2.71")], b"");
         told(
             &far,
             406,
@@ -280,7 +280,7 @@ fn microversions_are_read_from_either_header_and_told_back_in_both() {
             "Version 2.71 is not supported by the API. Minimum is 2.1 and maximum is 2.70.",
         );
         told(
-            &bench.api.call("GET", &path, &[(ours, "x")], b""),
+            &fixture.api.call("GET", &path, &[(ours, "x")], b""),
             400,
             "badRequest",
             "malformed_version",
@@ -292,14 +292,14 @@ fn microversions_are_read_from_either_header_and_told_back_in_both() {
 #[test]
 fn a_tag_is_taken_from_2_49_on_shown_from_2_70_on_and_gone_with_its_attach() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         let path = interfaces(&server);
         let version = |minor: u32| format!("compute 2.{minor}");
         let mut attach = |minor: u32, tag: Value| {
             let body = json!({"interfaceAttachment": {"net_id": network, "tag": tag}});
-            post_with(&mut bench.api, &path, &[("OpenStack-API-Version", &version(minor))], &body)
+            post_with(&mut fixture.api, &path, &[("OpenStack-API-Version", &version(minor))], &body)
         };
         told(&attach(48, json!("nic")), 400, "badRequest", "invalid_value", "('tag' was unexpected)");
         for bad in [json!(""), json!("a,b"), json!("a/b"), json!("x".repeat(61)), json!(1), json!(null)] {
@@ -309,50 +309,50 @@ fn a_tag_is_taken_from_2_49_on_shown_from_2_70_on_and_gone_with_its_attach() {
         assert!(made.get("tag").is_none(), "{made}");
         let port = text(&made["port_id"]);
         let show = format!("{path}/{port}");
-        let shown = |bench: &mut Bench, minor| {
-            bench.api.call("GET", &show, &[("OpenStack-API-Version", &version(minor))], b"").expect(200)["interfaceAttachment"]
+        let shown = |fixture: &mut Fixture, minor| {
+            fixture.api.call("GET", &show, &[("OpenStack-API-Version", &version(minor))], b"").expect(200)["interfaceAttachment"]
                 .clone()
         };
-        assert!(shown(&mut bench, 69).get("tag").is_none());
-        assert_eq!(shown(&mut bench, 70)["tag"], "é".repeat(60));
-        bench.api.delete(&format!("{show}?reserve_port=True")).expect(202);
-        bench.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
-        bench.attach(&server, json!({ "port_id": port }));
-        assert_eq!(shown(&mut bench, 70)["tag"], Value::Null);
+        assert!(shown(&mut fixture, 69).get("tag").is_none());
+        assert_eq!(shown(&mut fixture, 70)["tag"], "é".repeat(60));
+        fixture.api.delete(&format!("{show}?reserve_port=True")).expect(202);
+        fixture.wait_until(&port, "unbound", |port| port.is_some_and(|port| port["nicd:phase"] == "unbound"));
+        fixture.attach(&server, json!({ "port_id": port }));
+        assert_eq!(shown(&mut fixture, 70)["tag"], Value::Null);
     });
 }
 
 #[test]
 fn reserve_port_decides_whether_a_made_port_outlives_its_detach() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         for (query, stays) in
             [("", false), ("?reserve_port=False", false), ("?reserve_port=True", true), ("?reserve_port=true", true)]
         {
-            let port = bench.attach_to(&server, &network);
-            bench.api.delete(&format!("{}/{port}{query}", interfaces(&server))).expect(202);
-            let after = bench.wait_until(&port, "gone", |port| port.is_none_or(|port| port["nicd:phase"] == "unbound"));
+            let port = fixture.attach_to(&server, &network);
+            fixture.api.delete(&format!("{}/{port}{query}", interfaces(&server))).expect(202);
+            let after = fixture.wait_until(&port, "gone", |port| port.is_none_or(|port| port["nicd:phase"] == "unbound"));
             assert_eq!(after.is_some(), stays, "{query}");
             if let Some(after) = after {
                 assert_eq!((&after["device_id"], &after["device_owner"]), (&json!(""), &json!("")));
             }
         }
-        let port = bench.attach_to(&server, &network);
-        let odd = bench.api.delete(&format!("{}/{port}?reserve_port=maybe", interfaces(&server)));
+        let port = fixture.attach_to(&server, &network);
+        let odd = fixture.api.delete(&format!("{}/{port}?reserve_port=maybe", interfaces(&server)));
         told(&odd, 400, "badRequest", "bad_query", "reserve_port=maybe");
-        assert_eq!(bench.port(&port)["device_id"], server.as_str());
+        assert_eq!(fixture.port(&port)["device_id"], server.as_str());
     });
 }
 
 #[test]
 fn a_server_is_found_by_its_name_and_lists_of_servers_are_paged() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         for (n, name) in ["web-1", "web-2", "db", ""].into_iter().enumerate() {
             let body = json!({"server": {"name": name, "guest": {"kind": "vm"}}});
-            bench.api.put(&format!("/nicd/v1/servers/9c1f5d6e-0000-4000-8000-00000000000{n}"), &body).expect(201);
+            fixture.api.put(&format!("/nicd/v1/servers/9c1f5d6e-0000-4000-8000-00000000000{n}"), &body).expect(201);
         }
         let names = |answer: &Value| {
             let servers = answer["servers"].as_array().unwrap().clone();
@@ -373,13 +373,13 @@ fn a_server_is_found_by_its_name_and_lists_of_servers_are_paged() {
             ("?marker=9c1f5d6e-0000-4000-8000-000000000003", vec![]),
         ] {
             for list in ["/v2.1/servers", "/v2.1/servers/detail", "/v2/7/servers/"] {
-                assert_eq!(names(&bench.api.get(&format!("{list}{query}")).expect(200)), expected, "{list}{query}");
+                assert_eq!(names(&fixture.api.get(&format!("{list}{query}")).expect(200)), expected, "{list}{query}");
             }
         }
         // As a client walks a list: to the end, by the links.
         let (mut next, mut seen) = (Some("/v2.1/servers/detail?name=e&limit=1".to_owned()), Vec::new());
         while let Some(path) = next {
-            let page = bench.api.get(&path).expect(200);
+            let page = fixture.api.get(&path).expect(200);
             seen.extend(names(&page));
             let links = page["servers_links"].as_array().into_iter().flatten();
             let link = links.filter(|link| link["rel"] == "next").map(|link| text(&link["href"])).next();
@@ -388,7 +388,7 @@ fn a_server_is_found_by_its_name_and_lists_of_servers_are_paged() {
         }
         assert_eq!(seen, ["web-1", "web-2"]);
         for bad in ["limit=x", "limit=-1", "marker=nobody"] {
-            told(&bench.api.get(&format!("/v2.1/servers?{bad}")), 400, "badRequest", "bad_query", bad);
+            told(&fixture.api.get(&format!("/v2.1/servers?{bad}")), 400, "badRequest", "bad_query", bad);
         }
     });
 }
@@ -396,15 +396,15 @@ fn a_server_is_found_by_its_name_and_lists_of_servers_are_paged() {
 #[test]
 fn a_slash_at_the_end_of_a_path_means_nothing() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         let body = json!({"interfaceAttachment": {"net_id": network}});
         let path = interfaces(&server);
         let keyed =
-            |bench: &mut Bench, path: &str| post_with(&mut bench.api, path, &[("Idempotency-Key", "k")], &body).expect(200);
-        let made = keyed(&mut bench, &format!("{path}/"));
-        assert_eq!(keyed(&mut bench, &path), made, "it is the same request");
+            |fixture: &mut Fixture, path: &str| post_with(&mut fixture.api, path, &[("Idempotency-Key", "k")], &body).expect(200);
+        let made = keyed(&mut fixture, &format!("{path}/"));
+        assert_eq!(keyed(&mut fixture, &path), made, "it is the same request");
         let port = text(&made["interfaceAttachment"]["port_id"]);
         for path in [
             "/v2.0/networks".to_owned(),
@@ -421,21 +421,21 @@ fn a_slash_at_the_end_of_a_path_means_nothing() {
                 Some((path, query)) => format!("{path}/?{query}"),
                 None => format!("{path}/"),
             };
-            assert_eq!(bench.api.get(&with).expect(200), bench.api.get(&path).expect(200), "{with}");
+            assert_eq!(fixture.api.get(&with).expect(200), fixture.api.get(&path).expect(200), "{with}");
         }
-        bench.api.get("/v2.0/nothing/").refused(404, "no_such_route");
-        told(&bench.api.call("PATCH", &format!("{path}/"), &[], b""), 405, "badMethod", "bad_method", "PATCH");
-        bench.api.delete(&format!("{path}/{port}/")).expect(202);
+        fixture.api.get("/v2.0/nothing/").refused(404, "no_such_route");
+        told(&fixture.api.call("PATCH", &format!("{path}/"), &[], b""), 405, "badMethod", "bad_method", "PATCH");
+        fixture.api.delete(&format!("{path}/{port}/")).expect(202);
     });
 }
 
 #[test]
 fn a_head_is_the_head_of_a_get_and_a_delete_answers_nothing() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
         for path in [
             "/".to_owned(),
             "/v2.1".to_owned(),
@@ -446,17 +446,17 @@ fn a_head_is_the_head_of_a_get_and_a_delete_answers_nothing() {
             "/nicd/v1/openapi.json".to_owned(),
             format!("/v2.0/networks/{NOBODY}"),
         ] {
-            let (get, head) = (bench.api.get(&path), bench.api.call("HEAD", &path, &[], b""));
+            let (get, head) = (fixture.api.get(&path), fixture.api.call("HEAD", &path, &[], b""));
             assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
             for name in ["content-type", "content-length"] {
                 assert_eq!(head.header(name), get.header(name), "{path}: {name}");
             }
             assert!(get.header("date").is_some(), "{path}: no Date");
         }
-        let gone = bench.api.delete(&format!("{}/{port}", interfaces(&server)));
+        let gone = fixture.api.delete(&format!("{}/{port}", interfaces(&server)));
         assert_eq!((gone.status, gone.text.as_str(), gone.header("content-length")), (202, "", Some("0")));
-        let other = bench.network(json!({}));
-        let gone = bench.api.delete(&format!("/v2.0/networks/{other}"));
+        let other = fixture.network(json!({}));
+        let gone = fixture.api.delete(&format!("/v2.0/networks/{other}"));
         assert_eq!((gone.status, gone.text.as_str()), (204, ""));
     });
 }
@@ -464,13 +464,13 @@ fn a_head_is_the_head_of_a_get_and_a_delete_answers_nothing() {
 #[test]
 fn a_server_is_shown_with_what_clients_stop_without() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.network(json!({"name": "blue"}));
-        bench.subnet(&network, "192.0.2.0/24");
-        let server = bench.server_with(json!({"name": "web", "project_id": "demo", "guest": {"kind": "vm"}}));
-        let port = bench.attach_to(&server, &network);
-        let mac = bench.port(&port)["mac_address"].clone();
-        let shown = bench.api.get(&format!("/v2.1/servers/{server}")).expect(200)["server"].clone();
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({"name": "blue"}));
+        fixture.subnet(&network, "192.0.2.0/24");
+        let server = fixture.server_with(json!({"name": "web", "project_id": "demo", "guest": {"kind": "vm"}}));
+        let port = fixture.attach_to(&server, &network);
+        let mac = fixture.port(&port)["mac_address"].clone();
+        let shown = fixture.api.get(&format!("/v2.1/servers/{server}")).expect(200)["server"].clone();
         let address = json!({"addr": "192.0.2.2", "version": 4, "OS-EXT-IPS:type": "fixed", "OS-EXT-IPS-MAC:mac_addr": mac});
         assert_eq!(shown["addresses"], json!({ "blue": [address] }));
         assert_eq!((&shown["tenant_id"], &shown["metadata"], &shown["image"]), (&json!("demo"), &json!({}), &json!("")));
@@ -482,21 +482,21 @@ fn a_server_is_shown_with_what_clients_stop_without() {
         }
         // YYYY-MM-DDThh:mm:ssZ, which some clients read by its length.
         assert!(text(&shown["created"]).len() == 20 && text(&shown["updated"]).ends_with('Z'), "{shown}");
-        assert_eq!(bench.api.get("/v2.1/servers/detail?name=web").expect(200)["servers"], json!([shown]));
+        assert_eq!(fixture.api.get("/v2.1/servers/detail?name=web").expect(200)["servers"], json!([shown]));
     });
 }
 
 #[test]
 fn a_version_has_its_media_types_in_its_own_document() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         for (path, number) in [("/v2", "2"), ("/v2.1/", "2.1")] {
-            let version = bench.api.get(path).expect(200)["version"].clone();
+            let version = fixture.api.get(path).expect(200)["version"].clone();
             let kind = format!("application/vnd.openstack.compute+json;version={number}");
             assert_eq!(version["media-types"], json!([{"base": "application/json", "type": kind}]));
             assert_eq!((&version["links"][0]["rel"], &version["links"][1]["rel"]), (&json!("self"), &json!("describedby")));
         }
-        let listed = bench.api.get("/").expect(200)["versions"].clone();
+        let listed = fixture.api.get("/").expect(200)["versions"].clone();
         assert!(listed.as_array().unwrap().iter().all(|version| version.get("media-types").is_none()), "{listed}");
     });
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::NOBODY;
-use crate::bench::{Bench, foreign_bridge, interfaces};
+use crate::fixture::{Fixture, foreign_bridge, interfaces};
 use crate::netns::{in_netns, run};
 
 /// A condition, and what of a request meets it.
@@ -97,7 +97,7 @@ fn request(things: &Things, one: &Condition, other: &Condition) -> Option<BTreeM
 }
 
 /// Sends it.
-fn send(bench: &mut Bench, request: &BTreeMap<&'static str, String>) -> crate::daemon::Answer {
+fn send(fixture: &mut Fixture, request: &BTreeMap<&'static str, String>) -> crate::daemon::Answer {
     let mut nic = Map::new();
     for name in ["net_id", "port_id"] {
         nic.extend(request.get(name).map(|id| (name.to_owned(), Value::from(id.as_str()))));
@@ -111,32 +111,32 @@ fn send(bench: &mut Bench, request: &BTreeMap<&'static str, String>) -> crate::d
     let kind = request.get("type").map_or("application/json", String::as_str);
     let mut headers = vec![("Content-Type", kind)];
     headers.extend(request.get("version").map(|version| ("X-OpenStack-Nova-API-Version", version.as_str())));
-    bench.api.call("POST", &interfaces(&request["server"]), &headers, body.as_bytes())
+    fixture.api.call("POST", &interfaces(&request["server"]), &headers, body.as_bytes())
 }
 
 /// Tries each condition alone and with each later one; how many requests that were.
-fn try_all(bench: &mut Bench, things: &Things, conditions: &[&Condition]) -> usize {
-    let before = bench.port_ids();
+fn try_all(fixture: &mut Fixture, things: &Things, conditions: &[&Condition]) -> usize {
+    let before = fixture.port_ids();
     let mut tried = 0;
     for one in conditions {
         for other in conditions.iter().filter(|other| other.number > one.number || std::ptr::eq(**other, *one)) {
             let Some(request) = request(things, one, other) else { continue };
-            let answer = send(bench, &request);
+            let answer = send(fixture, &request);
             let what = format!("{} before {}: {request:?}: {}", one.number, other.number, answer.text);
             assert_eq!((answer.status, &answer.error()["reason"]), (one.status, &json!(one.reason)), "{what}");
             tried += 1;
         }
     }
-    assert_eq!(bench.port_ids(), before, "nothing was made");
+    assert_eq!(fixture.port_ids(), before, "nothing was made");
     tried
 }
 
 /// What is the same in every world.
-fn things(bench: &mut Bench) -> Things {
+fn things(fixture: &mut Fixture) -> Things {
     let sated = "9c1f5d6e-1111-4000-8000-000000000000";
     let limited = json!({"server": {"guest": {"kind": "vm"}, "nic_limit": 0}});
-    bench.api.put(&format!("/nicd/v1/servers/{sated}"), &limited).expect(201);
-    let server = bench.vm();
+    fixture.api.put(&format!("/nicd/v1/servers/{sated}"), &limited).expect(201);
+    let server = fixture.vm();
     let all = [
         (("version", "malformed"), "2"),
         (("version", "unsupported"), "2.71"),
@@ -158,20 +158,20 @@ fn things(bench: &mut Bench) -> Things {
 }
 
 /// Networks and ports of every quality and of those that go together.
-fn add_networks(bench: &mut Bench, things: &mut Things) {
+fn add_networks(fixture: &mut Fixture, things: &mut Things) {
     foreign_bridge("theirs", 1500);
     for (bridge, names) in
         [(None, ["used", "full", "bare"]), (Some("theirs"), ["bridgeless+used", "bridgeless+full", "bare+bridgeless"])]
     {
-        let [used, full, bare] = names.map(|name| (name, bench.network(json!({ "nicd:bridge": bridge }))));
-        bench.subnet(&used.1, "192.0.2.0/24");
-        bench.create_port(json!({"network_id": used.1, "fixed_ips": [{"ip_address": "192.0.2.9"}]}));
-        bench.subnet(&full.1, "198.51.100.0/30");
-        bench.create_port(json!({"network_id": full.1}));
-        let free = bench.create_port(json!({"network_id": used.1}));
-        let taken = bench.create_port(json!({"network_id": used.1}));
-        let other = bench.vm();
-        bench.attach(&other, json!({ "port_id": taken }));
+        let [used, full, bare] = names.map(|name| (name, fixture.network(json!({ "nicd:bridge": bridge }))));
+        fixture.subnet(&used.1, "192.0.2.0/24");
+        fixture.create_port(json!({"network_id": used.1, "fixed_ips": [{"ip_address": "192.0.2.9"}]}));
+        fixture.subnet(&full.1, "198.51.100.0/30");
+        fixture.create_port(json!({"network_id": full.1}));
+        let free = fixture.create_port(json!({"network_id": used.1}));
+        let taken = fixture.create_port(json!({"network_id": used.1}));
+        let other = fixture.vm();
+        fixture.attach(&other, json!({ "port_id": taken }));
         let [is_free, is_taken] = if bridge.is_some() { ["bridgeless", "attached+bridgeless"] } else { ["", "attached"] };
         things.extend([(("port_id", is_free), free), (("port_id", is_taken), taken)]);
         things.insert(("net_id", if bridge.is_some() { "bridgeless" } else { "" }), used.1.clone());
@@ -183,14 +183,14 @@ fn add_networks(bench: &mut Bench, things: &mut Things) {
 #[test]
 fn the_condition_that_nova_checks_first_is_told() {
     in_netns(|| {
-        let mut bench = Bench::start();
+        let mut fixture = Fixture::start();
         // An operator's bridge goes.
-        bench.leaves_deviations();
-        let mut things = things(&mut bench);
+        fixture.leaves_deviations();
+        let mut things = things(&mut fixture);
         let before_any: Vec<&Condition> = CONDITIONS.iter().filter(|one| one.number <= 9).chain(WITHOUT_NETWORKS).collect();
-        let few = try_all(&mut bench, &things, &before_any);
-        add_networks(&mut bench, &mut things);
-        let many = try_all(&mut bench, &things, &CONDITIONS.iter().collect::<Vec<_>>());
+        let few = try_all(&mut fixture, &things, &before_any);
+        add_networks(&mut fixture, &mut things);
+        let many = try_all(&mut fixture, &things, &CONDITIONS.iter().collect::<Vec<_>>());
         println!("{few} requests without a network, {many} with some");
         assert!(few > 40 && many > 120, "{few}, {many}");
     });

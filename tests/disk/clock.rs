@@ -5,14 +5,14 @@ use std::os::unix::fs::FileExt;
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces, text};
 use crate::daemon::Daemon;
+use crate::fixture::{Fixture, interfaces, text};
 use crate::netns::{in_netns, run};
 
 const YEAR: i64 = 31_556_952;
 
 /// A daemon whose wall's clock is set by the file.
-fn bench() -> (Bench, File) {
+fn fixture() -> (Fixture, File) {
     fs::write("/run/clock.c", include_str!("clock.c")).unwrap();
     run("gcc -shared -fPIC -O1 -o /run/clock.so /run/clock.c -ldl");
     let file = File::options().create(true).truncate(true).read(true).write(true).open("/run/clock").unwrap();
@@ -20,37 +20,37 @@ fn bench() -> (Bench, File) {
     let mut daemon = Daemon::prepared("/run/nicd");
     daemon.environment = vec![("LD_PRELOAD", "/run/clock.so".into()), ("CLOCK_AHEAD", "/run/clock".into())];
     daemon.launch();
-    (Bench::of(daemon), file)
+    (Fixture::of(daemon), file)
 }
 
-fn attach(bench: &mut Bench, server: &str, network: &str, key: &str) -> Value {
+fn attach(fixture: &mut Fixture, server: &str, network: &str, key: &str) -> Value {
     let body = json!({"interfaceAttachment": {"net_id": network}}).to_string();
     let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
-    bench.api.call("POST", &interfaces(server), &headers, body.as_bytes()).expect(200)
+    fixture.api.call("POST", &interfaces(server), &headers, body.as_bytes()).expect(200)
 }
 
 #[test]
 fn a_clock_that_is_set_forgets_no_key_and_stops_nothing() {
     in_netns(|| {
-        let (mut bench, clock) = bench();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let first = attach(&mut bench, &server, &network, "a key");
+        let (mut fixture, clock) = fixture();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let first = attach(&mut fixture, &server, &network, "a key");
         // To 1970, to this year, over ten years, as far as Linux lets it be set, and into the year 9999.
         for years in [-56, 0, 10, 205, 7973] {
             clock.write_all_at(&(years * YEAR).to_ne_bytes(), 0).unwrap();
-            assert_eq!(attach(&mut bench, &server, &network, "a key"), first, "{years}");
-            let port = bench.create_port(json!({ "network_id": network }));
-            let created = text(&bench.port(&port)["created_at"]);
+            assert_eq!(attach(&mut fixture, &server, &network, "a key"), first, "{years}");
+            let port = fixture.create_port(json!({ "network_id": network }));
+            let created = text(&fixture.port(&port)["created_at"]);
             assert!(created.parse::<jiff::Timestamp>().is_ok(), "{created}");
-            bench.events.wait_for("an event", |event| event["port_id"] == port.as_str());
+            fixture.events.wait_for("an event", |event| event["port_id"] == port.as_str());
             if years % 2 == 0 {
-                bench.daemon.term();
-                bench.launch();
-                assert_eq!(attach(&mut bench, &server, &network, "a key"), first, "{years}, started again");
+                fixture.daemon.term();
+                fixture.launch();
+                assert_eq!(attach(&mut fixture, &server, &network, "a key"), first, "{years}, started again");
             }
-            bench.api.delete(&format!("/v2.0/ports/{port}")).expect(204);
+            fixture.api.delete(&format!("/v2.0/ports/{port}")).expect(204);
         }
-        assert!(!bench.daemon.log().contains("panicked"));
+        assert!(!fixture.daemon.log().contains("panicked"));
     });
 }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::bench::{Bench, text};
 use crate::daemon::Daemon;
+use crate::fixture::{Fixture, text};
+use crate::kernel_view::marked_ports;
 use crate::netns::{in_netns, run};
-use crate::witness::marked_ports;
 use crate::{attach, problems};
 
 /// How many attach at the same time.
@@ -37,7 +37,7 @@ impl Control {
 }
 
 /// A daemon in which file calls can be made to fail.
-fn bench() -> (Bench, Control) {
+fn fixture() -> (Fixture, Control) {
     fs::write("/run/fault.c", include_str!("fault.c")).unwrap();
     run("gcc -shared -fPIC -O1 -o /run/fault.so /run/fault.c -ldl");
     let file = File::options().create(true).truncate(true).read(true).write(true).open("/run/fault").unwrap();
@@ -45,7 +45,7 @@ fn bench() -> (Bench, Control) {
     let mut daemon = Daemon::prepared("/run/nicd");
     daemon.environment = vec![("LD_PRELOAD", "/run/fault.so".into()), ("STORE_FAULT", "/run/fault".into())];
     daemon.launch();
-    (Bench::of(daemon), Control(file))
+    (Fixture::of(daemon), Control(file))
 }
 
 /// Has the daemon's cache dropped, so that it reads pages again, as one does with more ports than fit.
@@ -55,9 +55,9 @@ fn drop_cache(state: &Path) {
 }
 
 /// Attaches at the same time; the ports of those that succeed.
-fn attach_all(bench: &Bench, server: &str, network: &str) -> BTreeSet<String> {
+fn attach_all(fixture: &Fixture, server: &str, network: &str) -> BTreeSet<String> {
     let one = || {
-        let mut api = bench.daemon.client();
+        let mut api = fixture.daemon.client();
         move || {
             let answer = attach(&mut api, server, network);
             assert!([200, 503, 507].contains(&answer.status), "{}", answer.text);
@@ -72,23 +72,23 @@ fn attach_all(bench: &Bench, server: &str, network: &str) -> BTreeSet<String> {
 
 fn every_call_fails(error: i32, number: i32) {
     in_netns(move || {
-        let (mut bench, control) = bench();
-        let network = bench.usual_network();
-        let server = bench.server_with(serde_json::json!({"guest": {"kind": "vm"}, "nic_limit": 1000}));
+        let (mut fixture, control) = fixture();
+        let network = fixture.usual_network();
+        let server = fixture.server_with(serde_json::json!({"guest": {"kind": "vm"}, "nic_limit": 1000}));
         let (mut first, mut failed, until) = (1, 0, Instant::now() + Duration::from_secs(25));
         loop {
-            drop_cache(&bench.daemon.state());
+            drop_cache(&fixture.daemon.state());
             control.set([1, first, number, error, 0]);
-            let made = attach_all(&bench, &server, &network);
+            let made = attach_all(&fixture, &server, &network);
             let count = control.count();
-            bench.daemon.kill();
+            fixture.daemon.kill();
             control.set([0; 5]);
-            bench.launch();
-            let there: BTreeSet<String> = bench.port_ids().into_iter().collect();
+            fixture.launch();
+            let there: BTreeSet<String> = fixture.port_ids().into_iter().collect();
             assert_eq!(there, made, "call {first} of {count} failed with {error}");
             failed += usize::from(made.len() < AT_ONCE);
             for port in &there {
-                bench.detach(&server, port);
+                fixture.detach(&server, port);
             }
             assert!(marked_ports().is_empty(), "call {first}: something is left");
             if first > count {
@@ -98,7 +98,7 @@ fn every_call_fails(error: i32, number: i32) {
             first += if Instant::now() < until { 1 } else { 7 };
         }
         assert!(first > 20 && failed > 0, "{first} calls, {failed} times something failed");
-        assert!(problems(&mut bench).is_empty());
+        assert!(problems(&mut fixture).is_empty());
     });
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::bench::{Bench, interfaces};
+use crate::fixture::{Fixture, interfaces};
 use crate::netns::{in_netns, run};
 use crate::{attach, is, problems};
 
@@ -30,18 +30,18 @@ fn sh(command: &str) {
 }
 
 /// A daemon with a port, beside which an older copy and another store lie.
-fn bench() -> (Bench, String, String, String) {
-    let mut bench = Bench::start();
-    let network = bench.usual_network();
-    let server = bench.server_with(json!({"guest": {"kind": "vm"}, "nic_limit": 1000}));
-    bench.daemon.term();
+fn fixture() -> (Fixture, String, String, String) {
+    let mut fixture = Fixture::start();
+    let network = fixture.usual_network();
+    let server = fixture.server_with(json!({"guest": {"kind": "vm"}, "nic_limit": 1000}));
+    fixture.daemon.term();
     sh("cp -r /run/nicd/state /run/older");
-    bench.launch();
-    let port = bench.attach_to(&server, &network);
+    fixture.launch();
+    let port = fixture.attach_to(&server, &network);
     // The database alone has the port now; what comes next is in the log.
     sh("sqlite3 /run/nicd/state/nicd.db 'PRAGMA wal_checkpoint(TRUNCATE)' > /dev/null");
-    bench.create_port(json!({ "network_id": network, "name": "in the log" }));
-    (bench, network, server, port)
+    fixture.create_port(json!({ "network_id": network, "name": "in the log" }));
+    (fixture, network, server, port)
 }
 
 #[test]
@@ -65,30 +65,30 @@ fn a_store_that_is_replaced_is_noticed_before_anything_is_answered() {
     ];
     for loss in losses {
         in_netns(move || {
-            let (mut bench, network, server, port) = bench();
-            bench.leaves_deviations();
+            let (mut fixture, network, server, port) = fixture();
+            fixture.leaves_deviations();
             eprintln!("{}", loss.how);
             sh(loss.how);
-            let refused = attach(&mut bench.api, &server, &network);
+            let refused = attach(&mut fixture.api, &server, &network);
             refused.refused(503, "store_replaced");
             assert!(refused.header("retry-after").is_some(), "{}", loss.how);
             // What was cut off would be there again after a start: this cannot be promised either.
-            bench.api.delete(&format!("{}/{port}", interfaces(&server))).refused(503, "store_replaced");
-            bench.api.post("/v2.0/networks", &json!({"network": {}})).refused(503, "store_replaced");
-            bench.events.wait_for(loss.how, |event| is(event, "agent.degraded", "store_replaced"));
-            assert!(problems(&mut bench).contains(&"store_replaced".to_owned()), "{}", loss.how);
-            assert_eq!(bench.port_ids().len(), 2, "{}", loss.how);
+            fixture.api.delete(&format!("{}/{port}", interfaces(&server))).refused(503, "store_replaced");
+            fixture.api.post("/v2.0/networks", &json!({"network": {}})).refused(503, "store_replaced");
+            fixture.events.wait_for(loss.how, |event| is(event, "agent.degraded", "store_replaced"));
+            assert!(problems(&mut fixture).contains(&"store_replaced".to_owned()), "{}", loss.how);
+            assert_eq!(fixture.port_ids().len(), 2, "{}", loss.how);
             let Some(back) = loss.back else {
-                bench.daemon.kill();
+                fixture.daemon.kill();
                 return;
             };
             sh(back);
-            bench.events.wait_for(back, |event| is(event, "agent.recovered", "store_replaced"));
-            let late = bench.attach_to(&server, &network);
-            bench.detach(&server, &port);
-            bench.daemon.kill();
-            bench.launch();
-            assert!(bench.port_ids().contains(&late) && bench.port_ids().len() == 2, "{}", loss.how);
+            fixture.events.wait_for(back, |event| is(event, "agent.recovered", "store_replaced"));
+            let late = fixture.attach_to(&server, &network);
+            fixture.detach(&server, &port);
+            fixture.daemon.kill();
+            fixture.launch();
+            assert!(fixture.port_ids().contains(&late) && fixture.port_ids().len() == 2, "{}", loss.how);
         });
     }
 }
@@ -96,14 +96,14 @@ fn a_store_that_is_replaced_is_noticed_before_anything_is_answered() {
 #[test]
 fn a_store_that_was_moved_is_whole_where_it_is() {
     in_netns(|| {
-        let (mut bench, network, server, port) = bench();
+        let (mut fixture, network, server, port) = fixture();
         sh("mv /run/nicd/state/nicd.db /run/away");
-        attach(&mut bench.api, &server, &network).refused(503, "store_replaced");
-        bench.leaves_deviations();
-        bench.daemon.term();
+        attach(&mut fixture.api, &server, &network).refused(503, "store_replaced");
+        fixture.leaves_deviations();
+        fixture.daemon.term();
         sh("mv /run/away /run/nicd/state/nicd.db");
-        bench.launch();
-        assert!(bench.port_ids().contains(&port) && bench.port_ids().len() == 2);
+        fixture.launch();
+        assert!(fixture.port_ids().contains(&port) && fixture.port_ids().len() == 2);
     });
 }
 
@@ -111,15 +111,15 @@ fn a_store_that_was_moved_is_whole_where_it_is() {
 fn a_log_that_is_taken_away_is_made_anew_without_loss() {
     for how in ["rm /run/nicd/state/nicd.db-wal", "rm /run/nicd/state/nicd.db-shm", "rm /run/nicd/state/nicd.db-*"] {
         in_netns(move || {
-            let (mut bench, network, server, port) = bench();
+            let (mut fixture, network, server, port) = fixture();
             sh(how);
-            let late = bench.attach_to(&server, &network);
+            let late = fixture.attach_to(&server, &network);
             assert!(Path::new("/run/nicd/state/nicd.db-wal").exists());
-            bench.daemon.kill();
-            bench.launch();
-            let ports = bench.port_ids();
+            fixture.daemon.kill();
+            fixture.launch();
+            let ports = fixture.port_ids();
             assert!(ports.len() == 3 && ports.contains(&port) && ports.contains(&late), "{how}");
-            assert!(problems(&mut bench).is_empty());
+            assert!(problems(&mut fixture).is_empty());
         });
     }
 }
@@ -127,7 +127,7 @@ fn a_log_that_is_taken_away_is_made_anew_without_loss() {
 #[test]
 fn what_other_programs_do_with_sqlite_is_no_replacement() {
     in_netns(|| {
-        let (mut bench, network, server, _) = bench();
+        let (mut fixture, network, server, _) = fixture();
         let sqlite = |what: &str| sh(&format!("sqlite3 /run/nicd/state/nicd.db '{what}'"));
         for what in [
             "PRAGMA wal_checkpoint(PASSIVE)",
@@ -138,12 +138,12 @@ fn what_other_programs_do_with_sqlite_is_no_replacement() {
             "SELECT count(*) FROM ports",
         ] {
             sqlite(what);
-            bench.attach_to(&server, &network);
-            assert!(problems(&mut bench).is_empty(), "{what}");
+            fixture.attach_to(&server, &network);
+            assert!(problems(&mut fixture).is_empty(), "{what}");
         }
-        let ports = bench.port_ids();
-        bench.daemon.kill();
-        bench.launch();
-        assert_eq!(bench.port_ids(), ports);
+        let ports = fixture.port_ids();
+        fixture.daemon.kill();
+        fixture.launch();
+        assert_eq!(fixture.port_ids(), ports);
     });
 }

@@ -3,26 +3,26 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "../common/bench.rs"]
-mod bench;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/fixture.rs"]
+mod fixture;
+#[path = "../common/kernel_view.rs"]
+mod kernel_view;
 #[path = "../common/netns.rs"]
 mod netns;
-#[path = "../common/witness.rs"]
-mod witness;
 
 use std::io::Write;
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bench::{Bench, interfaces, text};
 use daemon::{Daemon, PATIENCE};
+use fixture::{Fixture, interfaces, text};
+use kernel_view::{Capture, link, links, sysctls, try_link};
 use netns::{Guest, in_netns, json, run};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use witness::{Capture, link, links, sysctls, try_link};
 
 /// How soon a bridge that somebody opened is closed again.
 const SOON: Duration = Duration::from_secs(1);
@@ -169,17 +169,17 @@ fn reach_each_other(from: &Guest, to: &Guest, addresses: [&str; 2]) {
     }
 }
 
-fn addresses(bench: &mut Bench, port: &str) -> Vec<String> {
-    bench.port(port)["fixed_ips"].as_array().unwrap().iter().map(|ip| text(&ip["ip_address"])).collect()
+fn addresses(fixture: &mut Fixture, port: &str) -> Vec<String> {
+    fixture.port(port)["fixed_ips"].as_array().unwrap().iter().map(|ip| text(&ip["ip_address"])).collect()
 }
 
-fn fact(bench: &mut Bench, port: &str) -> Value {
-    let explained = bench.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
+fn fact(fixture: &mut Fixture, port: &str) -> Value {
+    let explained = fixture.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
     explained["facts"].as_array().unwrap().iter().find(|fact| fact["fact"] == "host_closed").unwrap().clone()
 }
 
-fn problems(bench: &mut Bench) -> Vec<String> {
-    let health = bench.api.get("/nicd/v1/health").expect(200);
+fn problems(fixture: &mut Fixture) -> Vec<String> {
+    let health = fixture.api.get("/nicd/v1/health").expect(200);
     health["problems"].as_array().unwrap().iter().map(|problem| text(&problem["reason"])).collect()
 }
 
@@ -187,24 +187,24 @@ fn problems(bench: &mut Bench) -> Vec<String> {
 fn nothing_that_a_guest_sends_reaches_the_host() {
     in_netns(|| {
         Host::prepare();
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (a, first) = bench.guest("a");
-        let (b, second) = bench.guest("b");
-        let ports = [bench.attach_to(&first, &network), bench.attach_to(&second, &network)];
-        ports.iter().for_each(|port| _ = bench.wait_status(port, "ACTIVE"));
-        assert_eq!(fact(&mut bench, &ports[0])["ok"], true);
-        let macs = ports.each_ref().map(|port| text(&bench.port(port)["mac_address"]));
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (a, first) = fixture.guest("a");
+        let (b, second) = fixture.guest("b");
+        let ports = [fixture.attach_to(&first, &network), fixture.attach_to(&second, &network)];
+        ports.iter().for_each(|port| _ = fixture.wait_status(port, "ACTIVE"));
+        assert_eq!(fact(&mut fixture, &ports[0])["ok"], true);
+        let macs = ports.each_ref().map(|port| text(&fixture.port(port)["mac_address"]));
         // The guests' kernels have said what they say by themselves.
         std::thread::sleep(Duration::from_millis(50));
         let mut host = Host::watch();
         let bridge = link(&format!("nicd-{network}"));
-        let host_macs = [&bridge, &link("mgmt"), &link(&bench.device(&ports[0]))].map(|link| text(&link["address"]));
+        let host_macs = [&bridge, &link("mgmt"), &link(&fixture.device(&ports[0]))].map(|link| text(&link["address"]));
         sent(sender(&a, 1, &host_macs));
         host.is_untouched(&[&macs[0], &macs[1]]);
-        let reached = addresses(&mut bench, &ports[1]);
+        let reached = addresses(&mut fixture, &ports[1]);
         reach_each_other(&a, &b, [&reached[0], &reached[1]]);
-        assert_eq!(problems(&mut bench), Vec::<String>::new());
+        assert_eq!(problems(&mut fixture), Vec::<String>::new());
     });
 }
 
@@ -212,20 +212,20 @@ fn nothing_that_a_guest_sends_reaches_the_host() {
 fn nothing_reaches_the_host_while_bridge_and_ports_are_made_or_nicd_is_away() {
     in_netns(|| {
         Host::prepare();
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (a, first) = bench.guest("a");
-        let (_b, second) = bench.guest("b");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (a, first) = fixture.guest("a");
+        let (_b, second) = fixture.guest("b");
         let sockets = Host::watch();
         let flood = sender(&a, 6, &["ff:ff:ff:ff:ff:ff".to_owned()]);
-        let ports = [bench.attach_to(&first, &network), bench.attach_to(&second, &network)];
-        bench.wait_status(&ports[0], "ACTIVE");
-        let macs = ports.each_ref().map(|port| text(&bench.port(port)["mac_address"]));
+        let ports = [fixture.attach_to(&first, &network), fixture.attach_to(&second, &network)];
+        fixture.wait_status(&ports[0], "ACTIVE");
+        let macs = ports.each_ref().map(|port| text(&fixture.port(port)["mac_address"]));
         let mut host = Host { before: state(), ..sockets };
-        bench.daemon.term();
-        bench.launch();
-        bench.daemon.kill();
-        bench.launch();
+        fixture.daemon.term();
+        fixture.launch();
+        fixture.daemon.kill();
+        fixture.launch();
         assert!(is_closed(&network));
         sent(flood);
         host.is_untouched(&[&macs[0], &macs[1]]);
@@ -238,21 +238,21 @@ fn nothing_reaches_the_host_while_bridge_and_ports_are_made_or_nicd_is_away() {
 /// answers less and less often.
 fn opened_and_closed(deeds: impl FnOnce(&str, &str) -> Vec<String> + Send + 'static) {
     in_netns(move || {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (_a, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.wait_status(&port, "ACTIVE");
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_a, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
         let chain = format!("nicd-{network}");
         let bridge = text(&link(&chain)["ifname"]);
         for deed in deeds(&chain, &bridge) {
             run(&deed);
             wait_closed(&network, &deed);
         }
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
         run("nft add chain netdev nicd others");
-        bench.detach(&server, &port);
-        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        fixture.detach(&server, &port);
+        fixture.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
         let left = run("nft list ruleset").split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(left, "table netdev nicd { chain others { } }", "chains of others stay");
     });
@@ -287,16 +287,16 @@ fn a_bridge_that_leaves_its_chain_is_closed_within_a_second() {
 fn the_hosts_ipv4_takes_nothing_while_a_bridge_is_open_or_a_device_is_out_of_it() {
     in_netns(|| {
         Host::prepare();
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (a, server) = bench.guest("a");
-        let port = bench.attach_to(&server, &network);
-        bench.events.wait_status(&port, "ACTIVE");
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (a, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.events.wait_status(&port, "ACTIVE");
+        let device = fixture.device(&port);
         let macs = [format!("nicd-{network}"), "mgmt".to_owned(), device.clone()].map(|name| text(&link(&name)["address"]));
         let socket = UdpSocket::bind(format!("{HOST_V4}:9999")).unwrap();
         socket.set_nonblocking(true).unwrap();
-        bench.daemon.signal(Signal::SIGSTOP);
+        fixture.daemon.signal(Signal::SIGSTOP);
         for deed in ["nft flush ruleset".to_owned(), format!("ip link set {device} nomaster")] {
             run(&deed);
             let mut capture = Capture::start();
@@ -309,32 +309,32 @@ fn the_hosts_ipv4_takes_nothing_while_a_bridge_is_open_or_a_device_is_out_of_it(
                 assert!(!(by_host && is_v4), "after {deed} the host sends on link {seen_on}: {frame:x?}");
             }
         }
-        bench.daemon.signal(Signal::SIGCONT);
+        fixture.daemon.signal(Signal::SIGCONT);
         wait_closed(&network, "what was done while nicd stood still");
-        bench.wait_until(&port, "back", |port| {
+        fixture.wait_until(&port, "back", |port| {
             port.is_some_and(|port| port["status"] == "ACTIVE") && link(&device)["master"].is_string()
         });
         // No event tells of a setting: a dump does, as that of verify.
         let ignore = format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore");
         std::fs::write(&ignore, "0").unwrap();
-        bench.api.get("/nicd/v1/verify").expect(200);
+        fixture.api.get("/nicd/v1/verify").expect(200);
         let since = Instant::now();
         while std::fs::read_to_string(&ignore).unwrap().trim() != "8" {
             assert!(since.elapsed() < PATIENCE, "it is not set back");
             std::thread::sleep(Duration::from_millis(5));
         }
-        bench.wait_status(&port, "ACTIVE");
+        fixture.wait_status(&port, "ACTIVE");
     });
 }
 
 #[test]
 fn link_local_frames_stay_with_the_bridge() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        let device = bench.device(&port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        let device = fixture.device(&port);
         let mask = || link(&device)["linkinfo"]["info_slave_data"]["group_fwd_mask"].clone();
         assert_eq!(mask(), "0xfffd");
         run(&format!("ip link set dev {device} type bridge_slave group_fwd_mask 0"));
@@ -349,14 +349,14 @@ fn link_local_frames_stay_with_the_bridge() {
 #[test]
 fn what_closed_a_bridge_goes_with_its_network_also_when_somebody_deleted_the_bridge() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let server = bench.vm();
-        let port = bench.attach_to(&server, &network);
-        bench.detach(&server, &port);
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let port = fixture.attach_to(&server, &network);
+        fixture.detach(&server, &port);
         assert!(is_closed(&network), "as long as the bridge is there");
         run(&format!("ip link del nicd-{network}"));
-        bench.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
+        fixture.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
         assert_eq!(run("nft list ruleset"), "");
     });
 }
@@ -364,22 +364,22 @@ fn what_closed_a_bridge_goes_with_its_network_also_when_somebody_deleted_the_bri
 #[test]
 fn what_an_older_nicd_made_is_closed_at_the_start() {
     in_netns(|| {
-        let mut bench = Bench::start();
-        let network = bench.usual_network();
-        let (a, first) = bench.guest("a");
-        let (b, second) = bench.guest("b");
-        let ports = [bench.attach_to(&first, &network), bench.attach_to(&second, &network)];
-        let reached = addresses(&mut bench, &ports[1]);
-        bench.daemon.term();
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (a, first) = fixture.guest("a");
+        let (b, second) = fixture.guest("b");
+        let ports = [fixture.attach_to(&first, &network), fixture.attach_to(&second, &network)];
+        let reached = addresses(&mut fixture, &ports[1]);
+        fixture.daemon.term();
         run("nft flush ruleset");
         for port in &ports {
             run(&format!("ip link set dev nicd-{port} type bridge_slave group_fwd_mask 0"));
         }
         reach_each_other(&a, &b, [&reached[0], &reached[1]]);
-        bench.launch();
+        fixture.launch();
         wait_closed(&network, "the start");
         for port in &ports {
-            bench.wait_until(port, "closed", |_| {
+            fixture.wait_until(port, "closed", |_| {
                 link(&format!("nicd-{port}"))["linkinfo"]["info_slave_data"]["group_fwd_mask"] == "0xfffd"
             });
         }
@@ -393,10 +393,10 @@ fn a_daemon_with_the_units_power_closes_bridges() {
         let mut daemon = Daemon::prepared("/run/nicd");
         daemon.confine();
         daemon.launch();
-        let mut bench = Bench::of(daemon);
-        let network = bench.usual_network();
-        let server = bench.vm();
-        bench.attach_to(&server, &network);
+        let mut fixture = Fixture::of(daemon);
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        fixture.attach_to(&server, &network);
         assert!(is_closed(&network));
         run("nft flush ruleset");
         wait_closed(&network, "a flush");
@@ -413,24 +413,24 @@ fn where_a_bridge_cannot_be_closed_the_first_port_is_refused_unless_that_is_tole
         while !run("nft list tables").contains("nicd") {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let mut bench = Bench::start();
-        assert_eq!(problems(&mut bench), ["host_not_closed"], "beforehand");
-        let network = bench.usual_network();
-        let server = bench.vm();
+        let mut fixture = Fixture::start();
+        assert_eq!(problems(&mut fixture), ["host_not_closed"], "beforehand");
+        let network = fixture.usual_network();
+        let server = fixture.vm();
         let body = json!({"interfaceAttachment": {"net_id": network}});
-        bench.api.post(&interfaces(&server), &body).refused(503, "host_not_closed");
-        assert!(witness::marked().is_empty() && bench.ports().is_empty(), "nothing is left of it");
-        std::fs::write(bench.daemon.config(), "[links]\nrequire_host_closed = false\n").unwrap();
-        bench.daemon.reload();
-        let port = bench.attach_to(&server, &network);
-        assert_eq!(fact(&mut bench, &port)["ok"], true);
-        assert!(text(&fact(&mut bench, &port)["detail"]).contains("require_host_closed"));
+        fixture.api.post(&interfaces(&server), &body).refused(503, "host_not_closed");
+        assert!(kernel_view::marked().is_empty() && fixture.ports().is_empty(), "nothing is left of it");
+        std::fs::write(fixture.daemon.config(), "[links]\nrequire_host_closed = false\n").unwrap();
+        fixture.daemon.reload();
+        let port = fixture.attach_to(&server, &network);
+        assert_eq!(fact(&mut fixture, &port)["ok"], true);
+        assert!(text(&fact(&mut fixture, &port)["detail"]).contains("require_host_closed"));
         assert!(!is_closed(&network));
         // It ends, the kernel removes its table, and a reload tries again.
         drop(orders);
         owner.wait().unwrap();
-        std::fs::write(bench.daemon.config(), "").unwrap();
-        bench.daemon.reload();
+        std::fs::write(fixture.daemon.config(), "").unwrap();
+        fixture.daemon.reload();
         let since = Instant::now();
         while !is_closed(&network) {
             assert!(since.elapsed() < PATIENCE, "{}", run("nft list ruleset"));
@@ -442,10 +442,10 @@ fn where_a_bridge_cannot_be_closed_the_first_port_is_refused_unless_that_is_tole
 #[test]
 fn an_operators_bridge_is_left_and_named_when_it_takes_router_advertisements() {
     in_netns(|| {
-        bench::foreign_bridge("br0", 1500);
+        fixture::foreign_bridge("br0", 1500);
         let set = |key: &str, value: &str| std::fs::write(format!("/proc/sys/net/ipv6/conf/br0/{key}"), value).unwrap();
-        let mut bench = Bench::start();
-        bench.network_on("br0");
+        let mut fixture = Fixture::start();
+        fixture.network_on("br0");
         for (ra, forwarding, off, takes) in
             [("0", "0", "0", false), ("1", "0", "0", true), ("1", "1", "0", false), ("2", "1", "0", true), ("2", "1", "1", false)]
         {
@@ -453,11 +453,11 @@ fn an_operators_bridge_is_left_and_named_when_it_takes_router_advertisements() {
                 set(key, value);
             }
             let expected: &[&str] = if takes { &["bridge_takes_ras"] } else { &[] };
-            assert_eq!(problems(&mut bench), expected, "accept_ra {ra}, forwarding {forwarding}, disable_ipv6 {off}");
+            assert_eq!(problems(&mut fixture), expected, "accept_ra {ra}, forwarding {forwarding}, disable_ipv6 {off}");
         }
         set("disable_ipv6", "0");
         run("ip link set br0 down");
-        assert_eq!(problems(&mut bench), Vec::<String>::new(), "down");
+        assert_eq!(problems(&mut fixture), Vec::<String>::new(), "down");
         assert_eq!(run("nft list ruleset"), "");
     });
 }

@@ -18,12 +18,12 @@ mod framing;
 mod gauges;
 mod hand;
 mod herd;
+#[path = "../common/kernel_view.rs"]
+mod kernel_view;
 #[path = "../common/netns.rs"]
 mod netns;
 mod operator;
 mod values;
-#[path = "../common/witness.rs"]
-mod witness;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -202,13 +202,13 @@ fn clean_up(daemon: &Daemon, operator: &mut Operator, idle: Gauge) {
     for port in &ports {
         assert!(matches!(delete(format!("/v2.0/ports/{}", id(port))), 204 | 404));
     }
-    let devices = || witness::marked_ports().into_iter().filter(|port| *port != mine).count();
+    let devices = || kernel_view::marked_ports().into_iter().filter(|port| *port != mine).count();
     while devices() > 0 {
-        assert!(events.next(daemon::PATIENCE).is_some(), "devices are left: {:?}", witness::marked_ports());
+        assert!(events.next(daemon::PATIENCE).is_some(), "devices are left: {:?}", kernel_view::marked_ports());
     }
     subnets.iter().for_each(|it| assert_eq!(delete(format!("/v2.0/subnets/{}", id(it))), 204));
     networks.iter().for_each(|it| assert_eq!(delete(format!("/v2.0/networks/{}", id(it))), 204));
-    assert_eq!(witness::marked_ports(), [mine]);
+    assert_eq!(kernel_view::marked_ports(), [mine]);
     let health = api.get("/nicd/v1/health").expect(200);
     assert_eq!(health["status"], "ok", "{health}");
     let now = Gauge::read(daemon.pid(), 0);

@@ -25,11 +25,11 @@ on_both!(
     what_is_not_there_is_no_error,
 );
 
-fn an_attach_shows_what_was_asked(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn an_attach_shows_what_was_asked(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    let name = bench.attach_tap(port, DEVICE, BRIDGE);
-    let seen = bench.device(port);
+    let name = fixture.attach_tap(port, DEVICE, BRIDGE);
+    let seen = fixture.device(port);
     assert_eq!((seen.index, &seen.kind, seen.name.as_str()), (DEVICE, &Kind::Tap, name.as_str()));
     assert_eq!((&seen.altnames, seen.alias.as_ref()), (&vec![names::port_altname(port)], Some(&seal(Switch::Up).alias)));
     assert_eq!((seen.mac, seen.mtu, seen.master), (Some(mac(port).host_side()), 1500, Some(BRIDGE)));
@@ -42,8 +42,8 @@ fn an_attach_shows_what_was_asked(bench: &mut Bench<impl World>) {
     assert_eq!((tap.persist, tap.multi_queue, tap.held, tap.uid, tap.gid), (true, false, false, Some(0), None));
 }
 
-fn each_step_may_run_twice(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn each_step_may_run_twice(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
     let set = |at| Op::Configure { port, at, settings: settings(port, BRIDGE) };
     let seal = LinkSettings { seal: Some(seal(Switch::Up)), ..LinkSettings::default() };
@@ -61,25 +61,25 @@ fn each_step_may_run_twice(bench: &mut Bench<impl World>) {
         Op::DeleteGroup { group: 77 },
         Op::DeleteLink { port, store: STORE },
     ] {
-        bench.twice(&op);
+        fixture.twice(&op);
     }
-    assert_eq!(bench.try_device(port), None);
+    assert_eq!(fixture.try_device(port), None);
 }
 
-fn a_tap_not_yet_persistent_goes_with_what_is_held(bench: &mut Bench<impl World>) {
+fn a_tap_not_yet_persistent_goes_with_what_is_held(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    bench.apply(&create_tap(port, DEVICE));
-    let seen = bench.host.look(LinkSelector::Index(DEVICE)).unwrap().unwrap();
+    fixture.apply(&create_tap(port, DEVICE));
+    let seen = fixture.host.get_link(LinkSelector::Index(DEVICE)).unwrap().unwrap();
     let tap = seen.tap.unwrap();
     assert!(!seen.up && !seen.lower_up && !tap.persist, "{seen:?}");
-    bench.twice(&Op::CloseTap { port });
-    assert_eq!(bench.links(), []);
-    bench.apply(&create_tap(port, DEVICE));
-    bench.let_go();
-    assert_eq!(bench.links(), []);
+    fixture.twice(&Op::CloseTap { port });
+    assert_eq!(fixture.links(), []);
+    fixture.apply(&create_tap(port, DEVICE));
+    fixture.let_go();
+    assert_eq!(fixture.links(), []);
 }
 
-fn a_tap_has_the_queues_and_the_owner_it_was_made_with(bench: &mut Bench<impl World>) {
+fn a_tap_has_the_queues_and_the_owner_it_was_made_with(fixture: &mut Fixture<impl TestHost>) {
     let owners = [
         (Owner::default(), (Some(0), None)),
         (Owner { uid: Some(65_534), gid: None }, (Some(65_534), None)),
@@ -88,50 +88,50 @@ fn a_tap_has_the_queues_and_the_owner_it_was_made_with(bench: &mut Bench<impl Wo
     ];
     for (index, (queues, (owner, shown))) in (DEVICE..).zip([1, 4].into_iter().flat_map(|n| owners.map(|owner| (n, owner)))) {
         let port = port(u128::from(index - DEVICE));
-        bench.apply(&Op::CreateTap { port, index, name: names::port_device(port, 0), queues, vnet_hdr: false, owner });
-        bench.apply(&Op::Configure { port, at: At::Index(index), settings: settings(port, 0) });
-        bench.apply(&Op::Persist { port });
-        let tap = bench.device(port).tap.unwrap();
+        fixture.apply(&Op::CreateTap { port, index, name: names::port_device(port, 0), queues, vnet_hdr: false, owner });
+        fixture.apply(&Op::Configure { port, at: At::Index(index), settings: settings(port, 0) });
+        fixture.apply(&Op::Persist { port });
+        let tap = fixture.device(port).tap.unwrap();
         assert_eq!((tap.multi_queue, (tap.uid, tap.gid)), (queues > 1, shown), "{owner:?}");
     }
 }
 
-fn a_tap_has_carrier_while_a_vmm_holds_it(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn a_tap_has_carrier_while_a_vmm_holds_it(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    bench.attach_tap(port, DEVICE, BRIDGE);
-    fn state<W: World>(bench: &mut Bench<W>) -> (bool, bool, bool) {
-        let seen = bench.device(self::port(1));
+    fixture.attach_tap(port, DEVICE, BRIDGE);
+    fn state<W: TestHost>(fixture: &mut Fixture<W>) -> (bool, bool, bool) {
+        let seen = fixture.device(self::port(1));
         (seen.lower_up, seen.tap.unwrap().held, seen.bridge_port.unwrap().forwarding)
     }
     for _ in 0..2 {
-        bench.until("free", |bench| state(bench) == (false, false, false));
-        bench.world.open_tap(port);
-        assert_eq!(state(bench), (true, true, true));
-        bench.world.close_tap(port);
-        bench.until("closed", |bench| state(bench) == (false, false, false));
+        fixture.until("free", |fixture| state(fixture) == (false, false, false));
+        fixture.host_under_test.open_tap(port);
+        assert_eq!(state(fixture), (true, true, true));
+        fixture.host_under_test.close_tap(port);
+        fixture.until("closed", |fixture| state(fixture) == (false, false, false));
     }
-    bench.apply(&Op::SetLink { port, switch: Switch::Down });
-    bench.world.open_tap(port);
-    assert_eq!(state(bench), (false, true, false), "what is down has no carrier, and is held all the same");
-    bench.apply(&Op::SetLink { port, switch: Switch::Up });
-    assert_eq!(state(bench), (true, true, true));
+    fixture.apply(&Op::SetLink { port, switch: Switch::Down });
+    fixture.host_under_test.open_tap(port);
+    assert_eq!(state(fixture), (false, true, false), "what is down has no carrier, and is held all the same");
+    fixture.apply(&Op::SetLink { port, switch: Switch::Up });
+    assert_eq!(state(fixture), (true, true, true));
 }
 
-fn a_sealed_device_is_up_or_down_as_asked(bench: &mut Bench<impl World>) {
+fn a_sealed_device_is_up_or_down_as_asked(fixture: &mut Fixture<impl TestHost>) {
     let ports = [(port(1), Switch::Up), (port(2), Switch::Down)];
     for (index, (port, switch)) in (DEVICE..).zip(ports) {
-        bench.attach_tap(port, index, 0);
-        bench.twice(&configure(port, LinkSettings { seal: Some(seal(switch)), ..LinkSettings::default() }));
-        assert_eq!(bench.device(port).up, switch == Switch::Up);
+        fixture.attach_tap(port, index, 0);
+        fixture.twice(&configure(port, LinkSettings { seal: Some(seal(switch)), ..LinkSettings::default() }));
+        assert_eq!(fixture.device(port).up, switch == Switch::Up);
     }
 }
 
-fn what_others_changed_is_put_back(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn what_others_changed_is_put_back(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    let name = bench.attach_tap(port, DEVICE, BRIDGE);
-    let before = bench.links();
+    let name = fixture.attach_tap(port, DEVICE, BRIDGE);
+    let before = fixture.links();
     for change in [
         Change::NoEntry(mac(port)),
         Change::Learning,
@@ -142,150 +142,151 @@ fn what_others_changed_is_put_back(bench: &mut Bench<impl World>) {
         Change::Down,
         Change::Name("elsewhere"),
     ] {
-        let name = if bench.names().contains(&name) { name.as_str() } else { "elsewhere" };
-        bench.world.change(name, change);
+        let name = if fixture.names().contains(&name) { name.as_str() } else { "elsewhere" };
+        fixture.host_under_test.change(name, change);
     }
-    bench.twice(&configure(port, settings(port, BRIDGE)));
-    bench.twice(&Op::SetLink { port, switch: Switch::Up });
-    bench.world.change("elsewhere", Change::Name(&name));
-    assert_eq!(bench.links(), before);
-    bench.twice(&configure(port, LinkSettings { master: Some(0), ..LinkSettings::default() }));
-    assert_eq!(bench.device(port).master, None);
+    fixture.twice(&configure(port, settings(port, BRIDGE)));
+    fixture.twice(&Op::SetLink { port, switch: Switch::Up });
+    fixture.host_under_test.change("elsewhere", Change::Name(&name));
+    assert_eq!(fixture.links(), before);
+    fixture.twice(&configure(port, LinkSettings { master: Some(0), ..LinkSettings::default() }));
+    assert_eq!(fixture.device(port).master, None);
 }
 
-fn the_same_bridge_again_leaves_the_ports_settings(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn the_same_bridge_again_leaves_the_ports_settings(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    bench.attach_tap(port, DEVICE, BRIDGE);
-    let before = bench.device(port);
-    bench.apply(&configure(port, LinkSettings { master: Some(BRIDGE), ..LinkSettings::default() }));
-    assert_eq!(bench.device(port), before);
-    let other = bench.world.add("br0", Kind::Bridge, 1500);
-    bench.apply(&configure(port, LinkSettings { master: Some(other), ..LinkSettings::default() }));
-    let seen = bench.device(port);
+    fixture.attach_tap(port, DEVICE, BRIDGE);
+    let before = fixture.device(port);
+    fixture.apply(&configure(port, LinkSettings { master: Some(BRIDGE), ..LinkSettings::default() }));
+    assert_eq!(fixture.device(port), before);
+    let other = fixture.host_under_test.add("br0", Kind::Bridge, 1500);
+    fixture.apply(&configure(port, LinkSettings { master: Some(other), ..LinkSettings::default() }));
+    let seen = fixture.device(port);
     assert_eq!((seen.master, seen.fdb.as_deref(), seen.bridge_port.unwrap().learning), (Some(other), Some(&[][..]), true));
 }
 
-fn leaving_a_bridge_takes_the_entries_along(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn leaving_a_bridge_takes_the_entries_along(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    bench.attach_tap(port, DEVICE, BRIDGE);
-    bench.twice(&Op::Unbind { port });
-    let seen = bench.device(port);
+    fixture.attach_tap(port, DEVICE, BRIDGE);
+    fixture.twice(&Op::Unbind { port });
+    let seen = fixture.device(port);
     assert_eq!((seen.master, seen.bridge_port, seen.fdb), (None, None, Some(vec![])));
 }
 
-fn a_mac_has_one_entry_in_a_bridge(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn a_mac_has_one_entry_in_a_bridge(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let [first, second] = [port(1), port(2)];
-    bench.attach_tap(first, DEVICE, BRIDGE);
-    bench.attach_tap(second, DEVICE + 1, BRIDGE);
+    fixture.attach_tap(first, DEVICE, BRIDGE);
+    fixture.attach_tap(second, DEVICE + 1, BRIDGE);
     // An entry of another port's is replaced.
-    bench.twice(&configure(second, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
-    assert_eq!(bench.device(first).entry(mac(first), 0), None);
-    bench.twice(&configure(first, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
-    assert!(bench.device(first).entry(mac(first), 0).is_some_and(|entry| entry.sticky));
+    fixture.twice(&configure(second, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
+    assert_eq!(fixture.device(first).entry(mac(first), 0), None);
+    fixture.twice(&configure(first, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
+    assert!(fixture.device(first).entry(mac(first), 0).is_some_and(|entry| entry.sticky));
     // A port that has the MAC for its own deletes it.
-    bench.world.add("greedy", Kind::Veth, 1500);
-    bench.world.change("greedy", Change::In(&bridge_name()));
-    bench.world.change("greedy", Change::Down);
-    bench.world.change("greedy", Change::Mac(mac(first)));
-    assert_eq!(bench.device(first).entry(mac(first), 0), None);
+    fixture.host_under_test.add("greedy", Kind::Veth, 1500);
+    fixture.host_under_test.change("greedy", Change::In(&bridge_name()));
+    fixture.host_under_test.change("greedy", Change::Down);
+    fixture.host_under_test.change("greedy", Change::Mac(mac(first)));
+    assert_eq!(fixture.device(first).entry(mac(first), 0), None);
 }
 
-fn ports_forward_while_their_bridge_is_up(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn ports_forward_while_their_bridge_is_up(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    bench.attach_tap(port, DEVICE, BRIDGE);
-    bench.world.open_tap(port);
-    fn forwards<W: World>(bench: &mut Bench<W>) -> bool {
-        bench.device(self::port(1)).bridge_port.unwrap().forwarding
+    fixture.attach_tap(port, DEVICE, BRIDGE);
+    fixture.host_under_test.open_tap(port);
+    fn forwards<W: TestHost>(fixture: &mut Fixture<W>) -> bool {
+        fixture.device(self::port(1)).bridge_port.unwrap().forwarding
     }
-    assert!(forwards(bench) && bench.named(&bridge_name()).lower_up);
-    bench.world.change(&bridge_name(), Change::Down);
-    assert!(!forwards(bench));
-    bench.apply(&up());
-    assert!(forwards(bench));
-    bench.world.close_tap(port);
-    bench.until("a bridge has the carrier of its ports", |bench| !forwards(bench) && !bench.named(&bridge_name()).lower_up);
+    assert!(forwards(fixture) && fixture.named(&bridge_name()).lower_up);
+    fixture.host_under_test.change(&bridge_name(), Change::Down);
+    assert!(!forwards(fixture));
+    fixture.apply(&up());
+    assert!(forwards(fixture));
+    fixture.host_under_test.close_tap(port);
+    fixture
+        .until("a bridge has the carrier of its ports", |fixture| !forwards(fixture) && !fixture.named(&bridge_name()).lower_up);
 }
 
-fn a_mark_is_put_back(bench: &mut Bench<impl World>) {
+fn a_mark_is_put_back(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    let name = bench.attach_tap(port, DEVICE, 0);
-    let (before, altname, alias) = (bench.device(port), names::port_altname(port), seal(Switch::Up).alias);
+    let name = fixture.attach_tap(port, DEVICE, 0);
+    let (before, altname, alias) = (fixture.device(port), names::port_altname(port), seal(Switch::Up).alias);
     let again = Op::MarkAgain { port, index: DEVICE, alias: alias.clone() };
-    bench.twice(&again);
-    bench.world.change(&name, Change::NoAltname(&altname));
-    bench.twice(&again);
-    assert_eq!(bench.device(port), before);
-    bench.world.change(&name, Change::NoAltname(&altname));
-    bench.world.change(&name, Change::Alias(""));
-    bench.twice(&again);
-    assert_eq!(bench.device(port), before);
+    fixture.twice(&again);
+    fixture.host_under_test.change(&name, Change::NoAltname(&altname));
+    fixture.twice(&again);
+    assert_eq!(fixture.device(port), before);
+    fixture.host_under_test.change(&name, Change::NoAltname(&altname));
+    fixture.host_under_test.change(&name, Change::Alias(""));
+    fixture.twice(&again);
+    assert_eq!(fixture.device(port), before);
 
-    bench.apply(&create_bridge(1500));
+    fixture.apply(&create_bridge(1500));
     let altname = names::network_altname(network());
-    bench.world.change(&bridge_name(), Change::NoAltname(&altname));
-    bench.twice(&Op::MarkBridgeAgain { network: network(), index: BRIDGE, alias: names::bridge_tag(STORE, network()) });
-    assert_eq!(bench.named(&bridge_name()).altnames, [altname]);
+    fixture.host_under_test.change(&bridge_name(), Change::NoAltname(&altname));
+    fixture.twice(&Op::MarkBridgeAgain { network: network(), index: BRIDGE, alias: names::bridge_tag(STORE, network()) });
+    assert_eq!(fixture.named(&bridge_name()).altnames, [altname]);
 }
 
-fn a_group_is_deleted_whole_and_nothing_else(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn a_group_is_deleted_whole_and_nothing_else(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     for (index, number) in (DEVICE..).zip(0..20) {
         let port = port(number);
-        bench.attach_tap(port, index, BRIDGE);
-        bench.apply(&Op::Unbind { port });
-        bench.apply(&Op::SetGroup { port, group: 0xffff_fff0 });
+        fixture.attach_tap(port, index, BRIDGE);
+        fixture.apply(&Op::Unbind { port });
+        fixture.apply(&Op::SetGroup { port, group: 0xffff_fff0 });
     }
-    bench.attach_tap(port(30), DEVICE + 30, BRIDGE);
-    assert_eq!(bench.device(port(3)).group, 0xffff_fff0);
-    let members = bench.host.in_group(0xffff_fff0).unwrap();
+    fixture.attach_tap(port(30), DEVICE + 30, BRIDGE);
+    assert_eq!(fixture.device(port(3)).group, 0xffff_fff0);
+    let members = fixture.host.links_in_group(0xffff_fff0).unwrap();
     assert_eq!(members.iter().map(|link| link.index).collect::<Vec<_>>(), (DEVICE..DEVICE + 20).collect::<Vec<_>>());
-    bench.twice(&Op::DeleteGroup { group: 0xffff_fff0 });
-    let left: Vec<u32> = bench.links().into_iter().map(|link| link.index).collect();
+    fixture.twice(&Op::DeleteGroup { group: 0xffff_fff0 });
+    let left: Vec<u32> = fixture.links().into_iter().map(|link| link.index).collect();
     assert_eq!(left, [BRIDGE, DEVICE + 30]);
 }
 
-fn a_link_is_deleted_for_its_own_store_alone(bench: &mut Bench<impl World>) {
+fn a_link_is_deleted_for_its_own_store_alone(fixture: &mut Fixture<impl TestHost>) {
     let theirs = uuid::Uuid::from_u128(2);
     let (port, network) = (port(1), network());
     for (name, kind, altname) in
         [("theirs", Kind::Veth, names::port_altname(port)), ("their-bridge", Kind::Bridge, names::network_altname(network))]
     {
-        bench.world.add(name, kind, 1500);
-        bench.world.change(name, Change::Altname(&altname));
-        bench.world.change(name, Change::Alias(&names::seal(theirs, 7)));
+        fixture.host_under_test.add(name, kind, 1500);
+        fixture.host_under_test.change(name, Change::Altname(&altname));
+        fixture.host_under_test.change(name, Change::Alias(&names::seal(theirs, 7)));
     }
     let delete = |store| [Op::DeleteLink { port, store }, Op::DeleteBridge { network, store }];
-    let before = bench.links();
-    delete(STORE).iter().for_each(|op| _ = bench.twice(op));
-    assert_eq!(bench.links(), before, "a link of another nicd's was touched");
-    delete(theirs).iter().for_each(|op| _ = bench.twice(op));
-    assert_eq!(bench.links(), []);
+    let before = fixture.links();
+    delete(STORE).iter().for_each(|op| _ = fixture.twice(op));
+    assert_eq!(fixture.links(), before, "a link of another nicd's was touched");
+    delete(theirs).iter().for_each(|op| _ = fixture.twice(op));
+    assert_eq!(fixture.links(), []);
 }
 
-fn a_dump_and_a_look_agree(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn a_dump_and_a_look_agree(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     for (index, number) in (DEVICE..).zip(0..8) {
-        bench.attach_tap(port(number), index, BRIDGE);
+        fixture.attach_tap(port(number), index, BRIDGE);
     }
-    bench.world.add("w0", Kind::Veth, 1400);
-    bench.world.add("other", Kind::Other, 1500);
-    let looked = bench.links();
-    let mut dumped = bench.host.observe().unwrap();
+    fixture.host_under_test.add("w0", Kind::Veth, 1400);
+    fixture.host_under_test.add("other", Kind::Other, 1500);
+    let looked = fixture.links();
+    let mut dumped = fixture.host.dump_links().unwrap();
     dumped.retain(|link| link.name != "lo");
     dumped.sort_by_key(|link| link.index);
     assert_eq!(dumped, looked);
     for link in &looked {
         for who in [LinkSelector::Name(&link.name), LinkSelector::Altname(link.altnames.first().unwrap_or(&link.name))] {
-            assert_eq!(bench.host.look(who).unwrap().as_ref(), Some(link), "{who:?}");
+            assert_eq!(fixture.host.get_link(who).unwrap().as_ref(), Some(link), "{who:?}");
         }
     }
 }
 
-fn what_is_not_there_is_no_error(bench: &mut Bench<impl World>) {
+fn what_is_not_there_is_no_error(fixture: &mut Fixture<impl TestHost>) {
     let long = "x".repeat(1000);
     for who in [
         LinkSelector::Index(0),
@@ -297,7 +298,7 @@ fn what_is_not_there_is_no_error(bench: &mut Bench<impl World>) {
         LinkSelector::Altname("a\0b"),
         LinkSelector::Name(&long),
     ] {
-        assert_eq!(bench.host.look(who).unwrap(), None, "{who:?}");
+        assert_eq!(fixture.host.get_link(who).unwrap(), None, "{who:?}");
     }
-    assert_eq!(bench.host.in_group(4712).unwrap(), []);
+    assert_eq!(fixture.host.links_in_group(4712).unwrap(), []);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, Trouble};
+use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, OpErrorKind};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, LinkState, Op, Seal, Switch};
@@ -20,7 +20,7 @@ pub const ABSENT: u32 = 4711;
 pub const STORE: Uuid = Uuid::from_u128(1);
 
 /// What others than nicd do to a host, and what they see of it that the trait does not show.
-pub trait World {
+pub trait TestHost {
     /// The host.
     type Kernel: Kernel;
 
@@ -82,23 +82,23 @@ pub struct Nic {
     pub routes: BTreeSet<String>,
 }
 
-pub type Held<W> = <<<W as World>::Kernel as Kernel>::Host as Host>::Held;
+pub type ExecContext<W> = <<<W as TestHost>::Kernel as Kernel>::Host as Host>::ExecContext;
 
 /// A host, one access to it, and what an execution holds.
-pub struct Bench<W: World> {
-    pub world: W,
+pub struct Fixture<W: TestHost> {
+    pub host_under_test: W,
     pub kernel: W::Kernel,
     pub host: <W::Kernel as Kernel>::Host,
-    pub held: Held<W>,
+    pub held: ExecContext<W>,
 }
 
-impl<W: World> Bench<W> {
-    pub fn of(world: W) -> Self {
-        let kernel = world.kernel();
+impl<W: TestHost> Fixture<W> {
+    pub fn of(host_under_test: W) -> Self {
+        let kernel = host_under_test.kernel();
         // FDBs are asked for the guests that are known.
         (0..32).map(port).for_each(|port| kernel.guests().insert(port, mac(port)));
         let host = kernel.open().unwrap();
-        Self { world, kernel, host, held: Held::<W>::default() }
+        Self { host_under_test, kernel, host, held: ExecContext::<W>::default() }
     }
 
     pub fn try_apply(&mut self, op: &Op) -> Result<Applied, OpError> {
@@ -119,14 +119,14 @@ impl<W: World> Bench<W> {
     }
 
     /// The op is refused, whatever it did until then.
-    pub fn fails(&mut self, op: &Op, trouble: Trouble) -> OpError {
+    pub fn fails(&mut self, op: &Op, trouble: OpErrorKind) -> OpError {
         let error = self.try_apply(op).expect_err("should be refused");
-        assert_eq!(error.trouble, trouble, "{op:?}: {error}");
+        assert_eq!(error.kind, trouble, "{op:?}: {error}");
         error
     }
 
     /// The op is refused, which changes nothing.
-    pub fn refused(&mut self, op: &Op, trouble: Trouble) -> OpError {
+    pub fn refused(&mut self, op: &Op, trouble: OpErrorKind) -> OpError {
         let before = self.links();
         let error = self.fails(op, trouble);
         assert_eq!(self.links(), before, "{op:?} was refused and left a trace");
@@ -135,15 +135,15 @@ impl<W: World> Bench<W> {
 
     /// The execution ends.
     pub fn let_go(&mut self) {
-        self.held = Held::<W>::default();
+        self.held = ExecContext::<W>::default();
     }
 
     /// All links but the loopback, by index. Each is looked at, as a dump does not process pending changes of carrier; twice, as
     /// a bridge's follows its ports'.
     pub fn links(&mut self) -> Vec<LinkState> {
-        let all: BTreeSet<u32> = self.host.observe().unwrap().iter().map(|link| link.index).collect();
-        all.iter().for_each(|index| _ = self.host.look(LinkSelector::Index(*index)).unwrap());
-        let links = all.into_iter().filter_map(|index| self.host.look(LinkSelector::Index(index)).unwrap());
+        let all: BTreeSet<u32> = self.host.dump_links().unwrap().iter().map(|link| link.index).collect();
+        all.iter().for_each(|index| _ = self.host.get_link(LinkSelector::Index(*index)).unwrap());
+        let links = all.into_iter().filter_map(|index| self.host.get_link(LinkSelector::Index(index)).unwrap());
         links.filter(|link| link.name != "lo").collect()
     }
 
@@ -167,11 +167,11 @@ impl<W: World> Bench<W> {
     }
 
     pub fn try_device(&mut self, port: PortId) -> Option<LinkState> {
-        self.host.look(LinkSelector::Altname(&names::port_altname(port))).unwrap()
+        self.host.get_link(LinkSelector::Altname(&names::port_altname(port))).unwrap()
     }
 
     pub fn named(&mut self, name: &str) -> LinkState {
-        self.host.look(LinkSelector::Name(name)).unwrap().expect(name)
+        self.host.get_link(LinkSelector::Name(name)).unwrap().expect(name)
     }
 
     /// An agent-made bridge, as a plan makes one.
@@ -192,7 +192,7 @@ impl<W: World> Bench<W> {
 
     /// A fresh namespace, and which it is.
     pub fn netns(&mut self, name: &str) -> (PathBuf, NetnsPin) {
-        let path = self.world.add_netns(name);
+        let path = self.host_under_test.add_netns(name);
         let pin = self.host.inspect(&path).unwrap().pin;
         (path, pin)
     }

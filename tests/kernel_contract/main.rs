@@ -1,6 +1,6 @@
 //! What every host promises to those who hold a [`nicd::kernel::Kernel`]: one suite, run on the host in memory and on the
 //! running Linux. A test speaks to a host through the trait and asks it through the trait; what others do to the host, and what a
-//! guest shows, is [`host::World`], which each host has its own of.
+//! guest shows, is [`host::TestHost`], which each host has its own of.
 //!
 //! What only Linux can be asked for, by `ip`, `bridge` and `nft`, is in `tests/kernel_linux`.
 
@@ -15,13 +15,13 @@ macro_rules! on_both {
         mod fake {
             $(#[test]
             fn $test() {
-                super::$test(&mut $crate::host::Bench::of($crate::worlds::Memory::default()));
+                super::$test(&mut $crate::host::Fixture::of($crate::hosts::Memory::default()));
             })*
         }
         mod linux {
             $(#[test]
             fn $test() {
-                $crate::netns::in_netns(|| super::$test(&mut $crate::host::Bench::of($crate::worlds::Running::default())));
+                $crate::netns::in_netns(|| super::$test(&mut $crate::host::Fixture::of($crate::hosts::Running::default())));
             })*
         }
     };
@@ -31,6 +31,6 @@ mod bridges;
 mod devices;
 mod guests;
 mod host;
+mod hosts;
 mod refusals;
 mod watching;
-mod worlds;

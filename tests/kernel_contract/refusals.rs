@@ -1,6 +1,6 @@
 //! What is refused, and what is left of it.
 
-use nicd::kernel::{Host, Trouble};
+use nicd::kernel::{Host, OpErrorKind};
 use nicd::model::{Mac, names};
 use nicd::plan::{At, BRIDGE_PORTS, Kind, LinkSettings, Op, Seal, Switch};
 
@@ -25,7 +25,7 @@ on_both!(
 /// A MAC with the group bit.
 const MULTICAST: Mac = Mac([1, 0, 0x5e, 0, 0, 1]);
 
-fn what_is_gone_is_told(bench: &mut Bench<impl World>) {
+fn what_is_gone_is_told(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     let alias = names::seal(STORE, 7);
     for op in [
@@ -40,85 +40,85 @@ fn what_is_gone_is_told(bench: &mut Bench<impl World>) {
         Op::CloseBridge { network: network() },
         up(),
     ] {
-        bench.refused(&op, Trouble::Gone);
+        fixture.refused(&op, OpErrorKind::Gone);
     }
-    bench.twice(&Op::DeleteLink { port, store: STORE });
-    bench.twice(&Op::DeleteBridge { network: network(), store: STORE });
-    bench.twice(&Op::DeleteGroup { group: 77 });
-    bench.twice(&Op::CloseTap { port });
+    fixture.twice(&Op::DeleteLink { port, store: STORE });
+    fixture.twice(&Op::DeleteBridge { network: network(), store: STORE });
+    fixture.twice(&Op::DeleteGroup { group: 77 });
+    fixture.twice(&Op::CloseTap { port });
 }
 
-fn a_taps_taken_name_or_index_is_told_and_its_holder_untouched(bench: &mut Bench<impl World>) {
+fn a_taps_taken_name_or_index_is_told_and_its_holder_untouched(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     let name = names::port_device(port, 0);
-    let index = bench.world.add(name.as_str(), Kind::Other, 1500);
-    bench.refused(&create_tap(port, DEVICE), Trouble::Taken);
-    bench.world.change(name.as_str(), Change::Name("elsewhere"));
-    bench.refused(&create_tap(port, index), Trouble::Taken);
+    let index = fixture.host_under_test.add(name.as_str(), Kind::Other, 1500);
+    fixture.refused(&create_tap(port, DEVICE), OpErrorKind::Taken);
+    fixture.host_under_test.change(name.as_str(), Change::Name("elsewhere"));
+    fixture.refused(&create_tap(port, index), OpErrorKind::Taken);
     // Names and altnames are one space.
-    bench.world.change("elsewhere", Change::Altname(name.as_str()));
-    bench.refused(&create_tap(port, DEVICE), Trouble::Taken);
-    bench.world.change("elsewhere", Change::NoAltname(name.as_str()));
-    bench.world.change("elsewhere", Change::Altname(&names::port_altname(port)));
-    let holder = bench.named("elsewhere");
-    bench.apply(&create_tap(port, DEVICE));
-    bench.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, 0) }, Trouble::Taken);
-    assert_eq!(bench.named("elsewhere"), holder);
+    fixture.host_under_test.change("elsewhere", Change::Altname(name.as_str()));
+    fixture.refused(&create_tap(port, DEVICE), OpErrorKind::Taken);
+    fixture.host_under_test.change("elsewhere", Change::NoAltname(name.as_str()));
+    fixture.host_under_test.change("elsewhere", Change::Altname(&names::port_altname(port)));
+    let holder = fixture.named("elsewhere");
+    fixture.apply(&create_tap(port, DEVICE));
+    fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, 0) }, OpErrorKind::Taken);
+    assert_eq!(fixture.named("elsewhere"), holder);
 }
 
-fn a_bridges_taken_name_index_or_altname_is_told_and_nothing_is_half_made(bench: &mut Bench<impl World>) {
-    bench.world.add(&bridge_name(), Kind::Bridge, 1500);
-    bench.refused(&create_bridge(1500), Trouble::Taken);
-    bench.world.delete(&bridge_name());
-    let index = bench.world.add("foreign", Kind::Bridge, 1500);
+fn a_bridges_taken_name_index_or_altname_is_told_and_nothing_is_half_made(fixture: &mut Fixture<impl TestHost>) {
+    fixture.host_under_test.add(&bridge_name(), Kind::Bridge, 1500);
+    fixture.refused(&create_bridge(1500), OpErrorKind::Taken);
+    fixture.host_under_test.delete(&bridge_name());
+    let index = fixture.host_under_test.add("foreign", Kind::Bridge, 1500);
     let Op::CreateBridge { network, name, mac, mtu, alias, .. } = create_bridge(1500) else { unreachable!() };
-    bench.refused(&Op::CreateBridge { network, index, name, mac, mtu, alias }, Trouble::Taken);
-    bench.world.change("foreign", Change::Altname(&names::network_altname(network)));
-    bench.refused(&create_bridge(1500), Trouble::Taken);
+    fixture.refused(&Op::CreateBridge { network, index, name, mac, mtu, alias }, OpErrorKind::Taken);
+    fixture.host_under_test.change("foreign", Change::Altname(&names::network_altname(network)));
+    fixture.refused(&create_bridge(1500), OpErrorKind::Taken);
 }
 
-fn another_link_is_not_marked_again(bench: &mut Bench<impl World>) {
+fn another_link_is_not_marked_again(fixture: &mut Fixture<impl TestHost>) {
     let (port, other) = (port(1), port(2));
-    bench.attach_tap(port, DEVICE, 0);
-    let name = bench.attach_tap(other, DEVICE + 1, 0);
+    fixture.attach_tap(port, DEVICE, 0);
+    let name = fixture.attach_tap(other, DEVICE + 1, 0);
     let again = |index, alias| Op::MarkAgain { port, index, alias };
     // It has a mark.
-    bench.refused(&again(DEVICE + 1, names::seal(STORE, 9)), Trouble::Gone);
+    fixture.refused(&again(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
     // It has none, but somebody's alias.
-    bench.world.change(&name, Change::NoAltname(&names::port_altname(other)));
-    bench.refused(&again(DEVICE + 1, names::seal(STORE, 9)), Trouble::Gone);
-    let foreign = bench.world.add("foreign", Kind::Veth, 1500);
-    bench.refused(&again(foreign, names::seal(STORE, 9)), Trouble::Gone);
+    fixture.host_under_test.change(&name, Change::NoAltname(&names::port_altname(other)));
+    fixture.refused(&again(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
+    let foreign = fixture.host_under_test.add("foreign", Kind::Veth, 1500);
+    fixture.refused(&again(foreign, names::seal(STORE, 9)), OpErrorKind::Gone);
     // Another link has the mark.
-    bench.refused(&again(DEVICE + 1, seal(Switch::Up).alias), Trouble::Taken);
+    fixture.refused(&again(DEVICE + 1, seal(Switch::Up).alias), OpErrorKind::Taken);
 }
 
-fn the_group_of_all_links_is_no_group(bench: &mut Bench<impl World>) {
+fn the_group_of_all_links_is_no_group(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    bench.attach_tap(port, DEVICE, 0);
-    bench.refused(&Op::DeleteGroup { group: 0 }, Trouble::Other);
-    bench.refused(&Op::SetGroup { port, group: 0 }, Trouble::Other);
+    fixture.attach_tap(port, DEVICE, 0);
+    fixture.refused(&Op::DeleteGroup { group: 0 }, OpErrorKind::Other);
+    fixture.refused(&Op::SetGroup { port, group: 0 }, OpErrorKind::Other);
 }
 
-fn a_master_that_is_no_bridge_is_told(bench: &mut Bench<impl World>) {
+fn a_master_that_is_no_bridge_is_told(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    bench.apply(&create_tap(port, DEVICE));
-    for master in [ABSENT, bench.world.add("v0", Kind::Veth, 1500)] {
-        bench.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, master) }, Trouble::NoBridge);
+    fixture.apply(&create_tap(port, DEVICE));
+    for master in [ABSENT, fixture.host_under_test.add("v0", Kind::Veth, 1500)] {
+        fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, master) }, OpErrorKind::NoBridge);
     }
 }
 
-fn a_full_bridge_is_told(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
-    bench.world.fill(&bridge_name(), BRIDGE_PORTS);
+fn a_full_bridge_is_told(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
+    fixture.host_under_test.fill(&bridge_name(), BRIDGE_PORTS);
     let port = port(1);
-    bench.apply(&create_tap(port, DEVICE));
-    bench.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, BRIDGE) }, Trouble::BridgeFull);
+    fixture.apply(&create_tap(port, DEVICE));
+    fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, BRIDGE) }, OpErrorKind::BridgeFull);
 }
 
-fn a_port_of_no_bridge_has_no_flags_and_no_entries(bench: &mut Bench<impl World>) {
+fn a_port_of_no_bridge_has_no_flags_and_no_entries(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    bench.attach_tap(port, DEVICE, 0);
+    fixture.attach_tap(port, DEVICE, 0);
     let none = LinkSettings::default;
     let seal = Some(Seal { alias: names::seal(STORE, 8), switch: Switch::Down });
     for settings in [
@@ -130,35 +130,35 @@ fn a_port_of_no_bridge_has_no_flags_and_no_entries(bench: &mut Bench<impl World>
         // What did not get into its bridge is not sealed.
         LinkSettings { learning: Some(false), seal: seal.clone(), ..none() },
     ] {
-        bench.refused(&configure(port, settings), Trouble::Other);
+        fixture.refused(&configure(port, settings), OpErrorKind::Other);
     }
-    bench.refused(&configure(port, LinkSettings { fdb: vec![mac(port)], seal, ..none() }), Trouble::Gone);
+    fixture.refused(&configure(port, LinkSettings { fdb: vec![mac(port)], seal, ..none() }), OpErrorKind::Gone);
 }
 
-fn what_is_refused_keeps_a_device_from_being_sealed(bench: &mut Bench<impl World>) {
+fn what_is_refused_keeps_a_device_from_being_sealed(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    let name = bench.attach_tap(port, DEVICE, 0);
-    bench.world.change(&name, Change::Down);
-    bench.world.change(&name, Change::Alias("unfinished"));
+    let name = fixture.attach_tap(port, DEVICE, 0);
+    fixture.host_under_test.change(&name, Change::Down);
+    fixture.host_under_test.change(&name, Change::Alias("unfinished"));
     let finish = |master| {
         let seal = Some(seal(Switch::Up));
         configure(port, LinkSettings { master, mtu: Some(1400), seal, ..LinkSettings::default() })
     };
-    bench.fails(&finish(Some(ABSENT)), Trouble::NoBridge);
-    let seen = bench.device(port);
+    fixture.fails(&finish(Some(ABSENT)), OpErrorKind::NoBridge);
+    let seen = fixture.device(port);
     assert_eq!((seen.alias.as_deref(), seen.up), (Some("unfinished"), false));
-    bench.twice(&finish(None));
-    let seen = bench.device(port);
+    fixture.twice(&finish(None));
+    let seen = fixture.device(port);
     assert_eq!((seen.alias, seen.up), (Some(seal(Switch::Up).alias), true));
 }
 
 /// One message carries MAC, MTU and bridge, in this order; the others follow, each for itself.
-fn a_change_goes_on_behind_what_is_refused(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn a_change_goes_on_behind_what_is_refused(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    let name = bench.attach_tap(port, DEVICE, BRIDGE);
+    let name = fixture.attach_tap(port, DEVICE, BRIDGE);
     for change in [Change::Learning, Change::AddressGeneration, Change::NoEntry(mac(port))] {
-        bench.world.change(&name, change);
+        fixture.host_under_test.change(&name, change);
     }
     let settings = LinkSettings {
         mac: Some(MULTICAST),
@@ -168,54 +168,54 @@ fn a_change_goes_on_behind_what_is_refused(bench: &mut Bench<impl World>) {
         fdb: vec![mac(port)],
         ..LinkSettings::default()
     };
-    bench.fails(&configure(port, settings), Trouble::Other);
-    let seen = bench.device(port);
+    fixture.fails(&configure(port, settings), OpErrorKind::Other);
+    let seen = fixture.device(port);
     assert_eq!((seen.mac, seen.mtu), (Some(mac(port).host_side()), 1500), "what comes behind it in its own message is not done");
     assert!(!seen.v6_autoconf && !seen.bridge_port.unwrap().learning && seen.entry(mac(port), 0).is_some(), "{seen:?}");
 
     let moved =
         LinkSettings { mac: Some(Mac([2, 0, 0, 0, 0, 7])), mtu: Some(1400), master: Some(ABSENT), ..LinkSettings::default() };
-    bench.fails(&configure(port, moved), Trouble::NoBridge);
-    let seen = bench.device(port);
+    fixture.fails(&configure(port, moved), OpErrorKind::NoBridge);
+    let seen = fixture.device(port);
     assert_eq!((seen.mac, seen.mtu), (Some(Mac([2, 0, 0, 0, 0, 7])), 1400), "what comes before it is done");
     assert_eq!(seen.master, None, "it has left the bridge that it was in");
 }
 
-fn a_device_being_made_goes_on_behind_what_is_refused(bench: &mut Bench<impl World>) {
+fn a_device_being_made_goes_on_behind_what_is_refused(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    bench.apply(&create_tap(port, DEVICE));
+    fixture.apply(&create_tap(port, DEVICE));
     let settings = LinkSettings { seal: Some(seal(Switch::Up)), ..settings(port, ABSENT) };
     let op = |learning| Op::Configure {
         port,
         at: At::Index(DEVICE),
         settings: LinkSettings { learning, fdb: vec![], ..settings.clone() },
     };
-    bench.fails(&op(Some(false)), Trouble::NoBridge);
-    let seen = bench.device(port);
+    fixture.fails(&op(Some(false)), OpErrorKind::NoBridge);
+    let seen = fixture.device(port);
     assert_eq!((seen.mac, seen.alias.as_ref(), seen.up), (Some(mac(port).host_side()), None, false));
     // Its seal goes with it.
-    bench.fails(&op(None), Trouble::NoBridge);
-    let seen = bench.device(port);
+    fixture.fails(&op(None), OpErrorKind::NoBridge);
+    let seen = fixture.device(port);
     assert_eq!((seen.alias, seen.up), (Some(seal(Switch::Up).alias), true));
-    bench.let_go();
-    assert_eq!(bench.try_device(port), None);
+    fixture.let_go();
+    assert_eq!(fixture.try_device(port), None);
 }
 
-fn a_mac_that_is_no_nics_is_refused(bench: &mut Bench<impl World>) {
+fn a_mac_that_is_no_nics_is_refused(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    bench.attach_tap(port, DEVICE, 0);
-    bench.refused(&configure(port, LinkSettings { mac: Some(MULTICAST), ..LinkSettings::default() }), Trouble::Other);
+    fixture.attach_tap(port, DEVICE, 0);
+    fixture.refused(&configure(port, LinkSettings { mac: Some(MULTICAST), ..LinkSettings::default() }), OpErrorKind::Other);
 }
 
-fn an_alias_that_no_link_can_have_is_refused(bench: &mut Bench<impl World>) {
+fn an_alias_that_no_link_can_have_is_refused(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    bench.attach_tap(port, DEVICE, 0);
+    fixture.attach_tap(port, DEVICE, 0);
     let sealed =
         |alias| configure(port, LinkSettings { seal: Some(Seal { alias, switch: Switch::Down }), ..LinkSettings::default() });
     for alias in ["x".repeat(256), "x\0y".into(), "x".repeat(100_000)] {
-        bench.refused(&sealed(alias), Trouble::Other);
+        fixture.refused(&sealed(alias), OpErrorKind::Other);
     }
-    bench.twice(&sealed("y".repeat(255)));
-    assert_eq!(bench.device(port).alias, Some("y".repeat(255)));
-    assert_eq!(bench.host.observe().unwrap().iter().filter(|link| link.up && link.index == DEVICE).count(), 0);
+    fixture.twice(&sealed("y".repeat(255)));
+    assert_eq!(fixture.device(port).alias, Some("y".repeat(255)));
+    assert_eq!(fixture.host.dump_links().unwrap().iter().filter(|link| link.up && link.index == DEVICE).count(), 0);
 }

@@ -21,9 +21,9 @@ on_both!(
 /// How long a notice may take.
 const SOON: Duration = Duration::from_secs(5);
 
-fn watch(bench: &Bench<impl World>) -> Receiver<Notice> {
+fn watch(fixture: &Fixture<impl TestHost>) -> Receiver<Notice> {
     let (sender, receiver) = channel(1024);
-    bench.kernel.watch(sender).unwrap();
+    fixture.kernel.watch(sender).unwrap();
     receiver
 }
 
@@ -48,84 +48,84 @@ fn gone(index: u32) -> impl Fn(&Notice) -> bool {
     move |notice| matches!(notice, Notice::Gone { index: gone, .. } if *gone == index)
 }
 
-fn changes_by_anybody_are_told(bench: &mut Bench<impl World>) {
-    let mut notices = watch(bench);
-    let index = bench.world.add("foreign", Kind::Veth, 1500);
+fn changes_by_anybody_are_told(fixture: &mut Fixture<impl TestHost>) {
+    let mut notices = watch(fixture);
+    let index = fixture.host_under_test.add("foreign", Kind::Veth, 1500);
     assert!(until(&mut notices, SOON, seen(index, |link| link.name == "foreign" && link.up)), "made");
-    bench.world.change("foreign", Change::Name("renamed"));
+    fixture.host_under_test.change("foreign", Change::Name("renamed"));
     assert!(until(&mut notices, SOON, seen(index, |link| link.name == "renamed")), "renamed");
-    bench.world.change("renamed", Change::Altname("second"));
+    fixture.host_under_test.change("renamed", Change::Altname("second"));
     assert!(until(&mut notices, SOON, seen(index, |link| link.altnames == ["second"])), "altname");
-    bench.world.change("renamed", Change::Mtu(1400));
+    fixture.host_under_test.change("renamed", Change::Mtu(1400));
     assert!(until(&mut notices, SOON, seen(index, |link| link.mtu == 1400)), "MTU");
-    bench.world.delete("renamed");
+    fixture.host_under_test.delete("renamed");
     assert!(until(&mut notices, SOON, gone(index)), "gone");
 }
 
-fn a_ports_life_is_told(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
-    let mut notices = watch(bench);
+fn a_ports_life_is_told(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
+    let mut notices = watch(fixture);
     let port = port(1);
-    bench.attach_tap(port, DEVICE, BRIDGE);
+    fixture.attach_tap(port, DEVICE, BRIDGE);
     let whole = |link: &LinkState| {
         link.up && link.master == Some(BRIDGE) && link.alias == Some(seal(Switch::Up).alias) && link.entry(mac(port), 0).is_some()
     };
     assert!(until(&mut notices, SOON, seen(DEVICE, whole)), "built");
-    bench.apply(&configure(port, LinkSettings { learning: Some(true), ..LinkSettings::default() }));
+    fixture.apply(&configure(port, LinkSettings { learning: Some(true), ..LinkSettings::default() }));
     assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.bridge_port.is_some_and(|port| port.learning))), "learning");
     // Of a link that is down the kernel may tell nothing (`netdev_state_change`, net/core/dev.c).
-    bench.apply(&Op::SetLink { port, switch: Switch::Down });
+    fixture.apply(&Op::SetLink { port, switch: Switch::Down });
     assert!(until(&mut notices, SOON, seen(DEVICE, |link| !link.up)), "down");
-    bench.apply(&Op::DeleteLink { port, store: STORE });
+    fixture.apply(&Op::DeleteLink { port, store: STORE });
     assert!(until(&mut notices, SOON, gone(DEVICE)), "gone");
 }
 
-fn leaving_a_bridge_is_seen_and_is_no_end(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
-    bench.attach_tap(port(1), DEVICE, BRIDGE);
-    let mut notices = watch(bench);
-    bench.apply(&Op::Unbind { port: port(1) });
+fn leaving_a_bridge_is_seen_and_is_no_end(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
+    fixture.attach_tap(port(1), DEVICE, BRIDGE);
+    let mut notices = watch(fixture);
+    fixture.apply(&Op::Unbind { port: port(1) });
     assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.master.is_none())), "out");
     assert!(!until(&mut notices, Duration::from_millis(200), gone(DEVICE)));
 }
 
-fn a_ports_carrier_is_told(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn a_ports_carrier_is_told(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    bench.attach_tap(port, DEVICE, BRIDGE);
-    let mut notices = watch(bench);
+    fixture.attach_tap(port, DEVICE, BRIDGE);
+    let mut notices = watch(fixture);
     for _ in 0..2 {
-        bench.world.open_tap(port);
+        fixture.host_under_test.open_tap(port);
         assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.lower_up && link.is_held())), "carrier");
-        bench.world.close_tap(port);
+        fixture.host_under_test.close_tap(port);
         assert!(until(&mut notices, SOON, seen(DEVICE, |link| !link.lower_up && !link.is_held())), "none");
     }
 }
 
-fn a_bridges_end_is_told_of_its_ports(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
-    bench.attach_tap(port(1), DEVICE, BRIDGE);
-    let mut notices = watch(bench);
-    bench.world.delete(&bridge_name());
+fn a_bridges_end_is_told_of_its_ports(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
+    fixture.attach_tap(port(1), DEVICE, BRIDGE);
+    let mut notices = watch(fixture);
+    fixture.host_under_test.delete(&bridge_name());
     assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.master.is_none())), "its port");
-    assert!(until(&mut watch_again(bench, notices), SOON, |_| true), "it goes on");
+    assert!(until(&mut watch_again(fixture, notices), SOON, |_| true), "it goes on");
 }
 
 /// Makes one more change, which is told as well.
-fn watch_again(bench: &mut Bench<impl World>, notices: Receiver<Notice>) -> Receiver<Notice> {
-    bench.apply(&Op::SetLink { port: port(1), switch: Switch::Down });
+fn watch_again(fixture: &mut Fixture<impl TestHost>, notices: Receiver<Notice>) -> Receiver<Notice> {
+    fixture.apply(&Op::SetLink { port: port(1), switch: Switch::Down });
     notices
 }
 
-fn a_guests_mac_that_another_takes_is_told(bench: &mut Bench<impl World>) {
-    bench.bridge(1500);
+fn a_guests_mac_that_another_takes_is_told(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
     let port = port(1);
-    let name = bench.attach_tap(port, DEVICE, BRIDGE);
-    let greedy = bench.world.add("greedy", Kind::Veth, 1500);
-    bench.world.change("greedy", Change::In(&bridge_name()));
-    bench.world.change("greedy", Change::Down);
-    let mut notices = watch(bench);
-    bench.world.change("greedy", Change::Mac(mac(port)));
+    let name = fixture.attach_tap(port, DEVICE, BRIDGE);
+    let greedy = fixture.host_under_test.add("greedy", Kind::Veth, 1500);
+    fixture.host_under_test.change("greedy", Change::In(&bridge_name()));
+    fixture.host_under_test.change("greedy", Change::Down);
+    let mut notices = watch(fixture);
+    fixture.host_under_test.change("greedy", Change::Mac(mac(port)));
     let told =
         |notice: &Notice| matches!(notice, Notice::MacTaken { index, mac: taken, .. } if (*index, *taken) == (greedy, mac(port)));
     let shown = seen(DEVICE, |link| link.entry(mac(port), 0).is_none());

@@ -4,13 +4,13 @@ use nicd::kernel::{Host, LinkSelector};
 use nicd::model::{Mac, names};
 use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, Op, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_bridge, create_tap, ip_link, network, port, settings, up, v6_addresses};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, create_bridge, create_tap, ip_link, network, port, settings, up, v6_addresses};
 use crate::netns::{in_netns, run};
 
 #[test]
 fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         for mtu in [1450, 1500, 9000, 65_521] {
             host.twice(&create_bridge(mtu));
             assert!(!ip_link("nbr3cb9bc595699")["flags"].as_array().unwrap().contains(&"UP".into()), "not before it is closed");
@@ -26,7 +26,7 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
             run("ip link add p0 mtu 1280 address 00:00:00:00:00:02 type veth peer name p1");
             run("ip link set p1 up");
             run("ip link set p0 up master nbr3cb9bc595699");
-            let seen = host.kernel.look(LinkSelector::Index(BRIDGE)).unwrap().unwrap();
+            let seen = host.kernel.get_link(LinkSelector::Index(BRIDGE)).unwrap().unwrap();
             assert_eq!((seen.mtu, seen.mac, seen.kind), (mtu, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), Kind::Bridge));
             run("ip link del p0");
             assert_eq!(v6_addresses(), 0);
@@ -38,7 +38,7 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
 #[test]
 fn a_changed_bridge_is_set_back() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.bridge(1500);
         run("ip link set nbr3cb9bc595699 down address 02:00:00:00:00:09 mtu 1400 addrgenmode eui64");
         run("ip link set nbr3cb9bc595699 type bridge stp_state 1 mcast_snooping 1");
@@ -52,7 +52,7 @@ fn a_changed_bridge_is_set_back() {
             off: BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false },
             alias: None,
         });
-        let seen = host.kernel.look(LinkSelector::Altname(&names::network_altname(network()))).unwrap().unwrap();
+        let seen = host.kernel.get_link(LinkSelector::Altname(&names::network_altname(network()))).unwrap().unwrap();
         assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
         assert!(seen.extras.is_none(), "{:?}", seen.extras);
         assert_eq!(v6_addresses(), 0);
@@ -62,7 +62,7 @@ fn a_changed_bridge_is_set_back() {
 #[test]
 fn a_foreign_bridge_keeps_its_mtu_at_every_instant() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         for mtu in [1400, 1500, 9000] {
             run(&format!("ip link add br0 index {BRIDGE} mtu {mtu} type bridge"));
             let mut events = std::process::Command::new("ip")
@@ -79,7 +79,7 @@ fn a_foreign_bridge_keeps_its_mtu_at_every_instant() {
                 assert_eq!(ip_link("br0")["mtu"], mtu);
             }
             assert_eq!(ip_link("br0")["mtu"], mtu);
-            drop(std::mem::take(&mut host.held));
+            drop(std::mem::take(&mut host.context));
             events.kill().unwrap();
             let said = events.wait_with_output().unwrap();
             let said = String::from_utf8_lossy(&said.stdout);

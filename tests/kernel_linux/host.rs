@@ -1,7 +1,7 @@
 //! A host to try ops on, and how its kernel is asked by others than us.
 
-use nicd::kernel::linux::{Held, Linux, LinuxHost};
-use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, Trouble};
+use nicd::kernel::linux::{ExecContext, Linux, LinuxHost};
+use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, OpErrorKind};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{LinkName, Mac, NetworkId, Owner, PortId, names};
 use nicd::plan::{At, BridgeExtras, LinkSettings, LinkState, Op, Seal, Switch};
@@ -17,18 +17,18 @@ pub const DEVICE: u32 = FIRST_INDEX + 80_000;
 /// The store of the nicd under test.
 pub const STORE: Uuid = Uuid::from_u128(1);
 
-pub struct Box {
+pub struct LinuxFixture {
     pub kernel: LinuxHost,
-    pub held: Held,
+    pub context: ExecContext,
 }
 
-impl Box {
+impl LinuxFixture {
     pub fn open() -> Self {
-        Self { kernel: Linux::default().open().unwrap(), held: Held::default() }
+        Self { kernel: Linux::default().open().unwrap(), context: ExecContext::default() }
     }
 
     pub fn try_apply(&mut self, op: &Op) -> Result<Applied, OpError> {
-        self.kernel.apply(op, &mut self.held)
+        self.kernel.apply(op, &mut self.context)
     }
 
     pub fn apply(&mut self, op: &Op) -> Applied {
@@ -44,16 +44,16 @@ impl Box {
     }
 
     /// The op is refused, which changes nothing.
-    pub fn refused(&mut self, op: &Op, trouble: Trouble) -> OpError {
+    pub fn refused(&mut self, op: &Op, trouble: OpErrorKind) -> OpError {
         let before = snapshot();
         let error = self.try_apply(op).expect_err("should be refused");
-        assert_eq!(error.trouble, trouble, "{error}");
+        assert_eq!(error.kind, trouble, "{error}");
         assert_eq!(snapshot(), before, "{op:?} was refused and left a trace");
         error
     }
 
-    pub fn look(&mut self, port: PortId) -> Option<LinkState> {
-        self.kernel.look(LinkSelector::Altname(&names::port_altname(port))).unwrap()
+    pub fn get_link(&mut self, port: PortId) -> Option<LinkState> {
+        self.kernel.get_link(LinkSelector::Altname(&names::port_altname(port))).unwrap()
     }
 
     /// An agent-made bridge, as a plan makes one.

@@ -1,16 +1,16 @@
 //! Changes and deletions reach ours alone.
 
-use nicd::kernel::{Host, LinkSelector, Trouble};
+use nicd::kernel::{Host, LinkSelector, OpErrorKind};
 use nicd::model::Mac;
 use nicd::plan::{At, LinkSettings, Op, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, ip_link, mac, port, seal, settings, v6_addresses};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, ip_link, mac, port, seal, settings, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
 fn drift_is_put_back_by_altname() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.bridge(1500);
         let port = port(1);
         let name = host.attach_tap(port, DEVICE, BRIDGE);
@@ -20,26 +20,26 @@ fn drift_is_put_back_by_altname() {
         run(&format!("ip link set {name} name elsewhere"));
         host.twice(&Op::Configure { port, at: At::Altname, settings: settings(port, BRIDGE) });
         host.twice(&Op::SetLink { port, switch: Switch::Up });
-        let seen = host.look(port).unwrap();
+        let seen = host.get_link(port).unwrap();
         assert_eq!((seen.master, seen.mtu, seen.mac), (Some(BRIDGE), 1500, Some(mac(port).host_side())));
         assert!(seen.up && !seen.v6_autoconf && !seen.bridge_port.unwrap().learning);
         let fdb = json("bridge -j fdb show dev elsewhere");
         assert!(fdb.as_array().unwrap().iter().any(|entry| entry["mac"] == mac(port).to_string() && entry["state"] == "static"));
         let out = LinkSettings { master: Some(0), ..LinkSettings::default() };
         host.twice(&Op::Configure { port, at: At::Altname, settings: out });
-        assert_eq!(host.look(port).unwrap().master, None);
+        assert_eq!(host.get_link(port).unwrap().master, None);
     });
 }
 
 #[test]
 fn a_group_with_lo_is_refused() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let port = port(1);
         host.attach_tap(port, DEVICE, 0);
         host.apply(&Op::SetGroup { port, group: 5 });
         run("ip link set lo group 5");
-        let error = host.refused(&Op::DeleteGroup { group: 5 }, Trouble::Other);
+        let error = host.refused(&Op::DeleteGroup { group: 5 }, OpErrorKind::Other);
         assert!(error.said.contains("EOPNOTSUPP"), "{error}");
     });
 }
@@ -47,7 +47,7 @@ fn a_group_with_lo_is_refused() {
 #[test]
 fn what_is_refused_keeps_a_device_from_being_sealed() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let port = port(1);
         let device = host.attach_tap(port, DEVICE, 0);
         run(&format!("ip link set {device} down alias unfinished mtu 1000"));
@@ -57,8 +57,8 @@ fn what_is_refused_keeps_a_device_from_being_sealed() {
             Op::Configure { port, at: At::Altname, settings: LinkSettings { master, ..link } }
         };
         // Address generation cannot be switched off before the MTU has brought IPv6 back, and nothing may be up by then.
-        assert_eq!(host.try_apply(&finish(Some(4711))).unwrap_err().trouble, Trouble::NoBridge);
-        let seen = host.look(port).unwrap();
+        assert_eq!(host.try_apply(&finish(Some(4711))).unwrap_err().kind, OpErrorKind::NoBridge);
+        let seen = host.get_link(port).unwrap();
         assert_eq!((seen.alias.as_deref(), seen.up), (Some("unfinished"), false));
         host.twice(&finish(None));
         let shown = ip_link(device.as_str());
@@ -70,12 +70,12 @@ fn what_is_refused_keeps_a_device_from_being_sealed() {
 #[test]
 fn the_mac_the_kernel_refuses_is_told() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let port = port(1);
         host.attach_tap(port, DEVICE, 0);
         let settings = LinkSettings { mac: Some(Mac([1, 0, 0x5e, 0, 0, 1])), ..LinkSettings::default() };
-        let error = host.refused(&Op::Configure { port, at: At::Altname, settings }, Trouble::Other);
+        let error = host.refused(&Op::Configure { port, at: At::Altname, settings }, OpErrorKind::Other);
         assert!(error.said.contains("EADDRNOTAVAIL"), "{error}");
-        assert!(host.kernel.look(LinkSelector::Index(DEVICE)).unwrap().is_some());
+        assert!(host.kernel.get_link(LinkSelector::Index(DEVICE)).unwrap().is_some());
     });
 }

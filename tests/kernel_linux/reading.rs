@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use nicd::kernel::{self, Host, LinkSelector, NetnsError};
 use nicd::plan::{Kind, Op};
 
-use crate::host::{BRIDGE, Box, DEVICE, port};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, port};
 use crate::netns::{Guest, in_netns, run};
 
 #[test]
 fn a_dump_and_a_look_agree() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.bridge(1500);
         for number in 0..300_u32 {
             host.attach_tap(port(u128::from(number)), DEVICE + number, BRIDGE);
@@ -22,13 +22,13 @@ fn a_dump_and_a_look_agree() {
         run("ip tuntap add mode tun name tun0");
         // A look makes the kernel process a pending carrier change, which a dump does not.
         for number in 0..300_u32 {
-            host.look(port(u128::from(number)));
+            host.get_link(port(u128::from(number)));
         }
-        let all = host.kernel.observe().unwrap();
+        let all = host.kernel.dump_links().unwrap();
         assert_eq!(all.len(), 305);
         for link in &all {
-            assert_eq!(host.kernel.look(LinkSelector::Index(link.index)).unwrap().as_ref(), Some(link));
-            assert_eq!(host.kernel.look(LinkSelector::Name(&link.name)).unwrap().as_ref(), Some(link));
+            assert_eq!(host.kernel.get_link(LinkSelector::Index(link.index)).unwrap().as_ref(), Some(link));
+            assert_eq!(host.kernel.get_link(LinkSelector::Name(&link.name)).unwrap().as_ref(), Some(link));
         }
         assert!(all.iter().filter(|link| link.kind == Kind::Veth).all(|link| link.v6_autoconf));
         assert!(all.iter().filter(|link| link.master.is_some()).all(|link| !link.v6_autoconf));
@@ -41,7 +41,7 @@ fn a_dump_and_a_look_agree() {
 #[test]
 fn a_group_is_seen_while_links_keep_changing() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.bridge(1500);
         let ports: Vec<_> = (0..64_u32).map(|number| port(u128::from(number))).collect();
         for (number, port) in (0..).zip(&ports) {
@@ -59,7 +59,7 @@ fn a_group_is_seen_while_links_keep_changing() {
         let until = Instant::now() + Duration::from_secs(4);
         while changing.try_wait().unwrap().is_none() && Instant::now() < until {
             let began = Instant::now();
-            let members = host.kernel.in_group(4711).unwrap();
+            let members = host.kernel.links_in_group(4711).unwrap();
             let took = began.elapsed();
             let seen: BTreeSet<u32> = members.iter().map(|link| link.index).collect();
             assert_eq!(seen, (0..64).map(|number| DEVICE + number).collect());
@@ -69,14 +69,14 @@ fn a_group_is_seen_while_links_keep_changing() {
         let _ = changing.kill();
         changing.wait().unwrap();
         assert!(rounds >= 1, "{rounds}");
-        assert!(host.kernel.in_group(4712).unwrap().is_empty());
+        assert!(host.kernel.links_in_group(4712).unwrap().is_empty());
     });
 }
 
 #[test]
 fn only_a_guests_namespace_is_one() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap();
         assert_eq!(host.kernel.inspect(&guest.path).unwrap(), pin);
@@ -102,7 +102,7 @@ fn only_a_guests_namespace_is_one() {
 #[test]
 fn default_routes_are_found_in_every_table_and_by_every_kind_of_next_hop() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let mut by = || {
             let routes = host.kernel.broad_routes().unwrap();
             routes.into_iter().filter(|route| route.length < 8).map(|route| (route.link, route.table)).collect::<BTreeSet<_>>()
@@ -139,9 +139,9 @@ fn default_routes_are_found_in_every_table_and_by_every_kind_of_next_hop() {
 #[test]
 fn looks_are_no_writes() {
     in_netns(|| {
-        let mut host = Box::open();
-        host.kernel.observe().unwrap();
-        host.kernel.look(LinkSelector::Index(1)).unwrap();
+        let mut host = LinuxFixture::open();
+        host.kernel.dump_links().unwrap();
+        host.kernel.get_link(LinkSelector::Index(1)).unwrap();
         host.kernel.broad_routes().unwrap();
         let before = kernel::writes();
         host.bridge(1500);

@@ -4,21 +4,21 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use nicd::kernel::tap;
-use nicd::kernel::{Host, LinkSelector, Trouble};
+use nicd::kernel::{Host, LinkSelector, OpErrorKind};
 use nicd::model::{Owner, names};
 use nicd::plan::{Kind, Op};
 
-use crate::host::{BRIDGE, Box, DEVICE, create_tap, ip_link, mac, port, v6_addresses};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, create_tap, ip_link, mac, port, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
 fn an_attach_makes_what_was_asked_and_no_more() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.bridge(1500);
         let port = port(1);
         let name = host.attach_tap(port, DEVICE, BRIDGE);
-        drop(std::mem::take(&mut host.held));
+        drop(std::mem::take(&mut host.context));
 
         let shown = ip_link(name.as_str());
         assert_eq!(shown["ifindex"], DEVICE);
@@ -38,7 +38,7 @@ fn an_attach_makes_what_was_asked_and_no_more() {
         assert_eq!(entry["state"], "static");
         assert_eq!(v6_addresses(), 0);
 
-        let seen = host.look(port).unwrap();
+        let seen = host.get_link(port).unwrap();
         assert_eq!((seen.index, seen.kind, seen.up, seen.lower_up), (DEVICE, Kind::Tap, true, false));
         assert!(!seen.v6_autoconf && !seen.bridge_port.unwrap().learning && seen.tap.unwrap().persist);
         assert_eq!(seen.tap.unwrap().uid, Some(0));
@@ -48,7 +48,7 @@ fn an_attach_makes_what_was_asked_and_no_more() {
 #[test]
 fn a_tap_is_opened_by_its_owner_only() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         for (index, (owner, by, opens)) in [
             (Owner::default(), "0:0", true),
             (Owner::default(), "65534:65534", false),
@@ -67,7 +67,7 @@ fn a_tap_is_opened_by_its_owner_only() {
             host.apply(&Op::CreateTap { port, index, name: name.clone(), queues: 1, vnet_hdr: false, owner });
             host.apply(&Op::Persist { port });
             assert_eq!(opens_as(by, name.as_str()), opens, "{owner:?} opened by {by}");
-            let seen = host.kernel.look(LinkSelector::Index(index)).unwrap().unwrap().tap.unwrap();
+            let seen = host.kernel.get_link(LinkSelector::Index(index)).unwrap().unwrap().tap.unwrap();
             assert_eq!((seen.uid, seen.gid), (owner.uid.or(owner.gid.is_none().then_some(0)), owner.gid));
         }
     });
@@ -93,14 +93,14 @@ fn opens_as(who: &str, name: &str) -> bool {
 #[test]
 fn queues_are_as_asked_and_one_queue_has_one_holder() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let names = [names::port_device(port(1), 0), names::port_device(port(2), 0)];
         for (number, queues) in [(1, 1), (2, 4)] {
             let name = names[number - 1].clone();
             let (port, index) = (port(number as u128), DEVICE + u32::try_from(number).unwrap());
             host.apply(&Op::CreateTap { port, index, name, queues, vnet_hdr: true, owner: Owner::default() });
             host.apply(&Op::Persist { port });
-            assert_eq!(host.kernel.look(LinkSelector::Index(index)).unwrap().unwrap().tap.unwrap().multi_queue, queues > 1);
+            assert_eq!(host.kernel.get_link(LinkSelector::Index(index)).unwrap().unwrap().tap.unwrap().multi_queue, queues > 1);
         }
         let _held = tap::attach(&names[0], 1, true).unwrap();
         assert_eq!(tap::attach(&names[0], 1, true).unwrap_err().errno, nix::errno::Errno::EBUSY);
@@ -112,7 +112,7 @@ fn queues_are_as_asked_and_one_queue_has_one_holder() {
 fn a_missing_node_is_told_with_what_would_be_right() {
     in_netns(|| {
         run("mount -t tmpfs none /dev/net");
-        let error = Box::open().refused(&create_tap(port(1), DEVICE), Trouble::Permission);
+        let error = LinuxFixture::open().refused(&create_tap(port(1), DEVICE), OpErrorKind::Permission);
         assert!(error.said.contains("/dev/net/tun") && error.said.contains("mknod"), "{error}");
     });
 }

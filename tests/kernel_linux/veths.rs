@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use nicd::kernel::{Applied, Host, Trouble};
+use nicd::kernel::{Applied, Host, OpErrorKind};
 use nicd::model::{Mac, NetnsPin, PortId, names};
 use nicd::plan::{Address, At, GuestSettings, Kind, LinkSettings, Op, Route, Switch};
 
-use crate::host::{BRIDGE, Box, DEVICE, ip_link, mac, port, seal, settings, v6_addresses};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, ip_link, mac, port, seal, settings, v6_addresses};
 use crate::netns::{Guest, in_netns, run};
 
 fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>) -> Op {
@@ -60,7 +60,7 @@ fn given(mac: Mac) -> GuestSettings {
 #[test]
 fn an_attach_gives_the_guest_its_nic() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.bridge(1500);
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap().pin;
@@ -75,7 +75,7 @@ fn an_attach_gives_the_guest_its_nic() {
         assert_eq!(guest.ip("-d addr"), before);
         host.twice(&finish(port, BRIDGE));
 
-        let seen = host.look(port).unwrap();
+        let seen = host.get_link(port).unwrap();
         assert_eq!((seen.index, seen.kind.clone(), seen.up, seen.lower_up), (DEVICE, Kind::Veth, true, true));
         assert_eq!((seen.mac, seen.mtu, seen.master), (Some(mac(port).host_side()), 1500, Some(BRIDGE)));
         let bridge_port = seen.bridge_port.unwrap();
@@ -105,54 +105,54 @@ fn an_attach_gives_the_guest_its_nic() {
 #[test]
 fn the_guests_end_of_an_earlier_run_is_found() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         host.apply(&create(&guest, pin, port, DEVICE, Some("nic0")));
-        host.held = nicd::kernel::linux::Held::default();
+        host.context = nicd::kernel::linux::ExecContext::default();
         guest.ip("link set nic0 name mine");
         let configure = guest_op(&guest, pin, port, given(mac(port)));
         assert_eq!(host.apply(&configure), Applied::GuestDevice("mine".parse().unwrap()));
         // Moved on by the guest: no longer where it was given.
         let other = Guest::new("h");
         guest.ip("link set mine netns h");
-        assert_eq!(host.try_apply(&configure).unwrap_err().trouble, Trouble::Gone);
+        assert_eq!(host.try_apply(&configure).unwrap_err().kind, OpErrorKind::Gone);
         drop(other);
         run(&format!("ip link del {}", names::port_device(port, 0)));
-        assert_eq!(host.try_apply(&configure).unwrap_err().trouble, Trouble::Gone);
+        assert_eq!(host.try_apply(&configure).unwrap_err().kind, OpErrorKind::Gone);
     });
 }
 
 #[test]
 fn clashes_are_told_apart_and_leave_nothing() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         let op = |name| create(&guest, pin, port, DEVICE, name);
         guest.ip("link add nic0 index 900 type bridge");
-        host.refused(&op(Some("nic0")), Trouble::GuestNameTaken);
+        host.refused(&op(Some("nic0")), OpErrorKind::GuestNameTaken);
         let name = names::port_device(port, 0);
         run(&format!("ip link add {name} type bridge"));
-        host.refused(&op(Some("nic0")), Trouble::Taken);
+        host.refused(&op(Some("nic0")), OpErrorKind::Taken);
         run(&format!("ip link del {name}"));
         run(&format!("ip link add foreign index {DEVICE} type bridge"));
-        host.refused(&op(None), Trouble::Taken);
+        host.refused(&op(None), OpErrorKind::Taken);
         assert_eq!(ip_link("foreign")["inet6_addr_gen_mode"], "eui64");
         run("ip link del foreign");
         run("ip link add foreign type bridge");
         run(&format!("ip link property add dev foreign altname {}", names::port_altname(port)));
-        host.refused(&op(None), Trouble::Taken);
+        host.refused(&op(None), OpErrorKind::Taken);
         assert_eq!(guest.ip_json("link").as_array().unwrap().len(), 2, "lo and nic0 alone");
-        host.refused(&create(&guest, pin, port, u32::MAX, None), Trouble::Other);
+        host.refused(&create(&guest, pin, port, u32::MAX, None), OpErrorKind::Other);
         // Without the one that has the mark, which is refused first.
         run("ip link del foreign");
         host.apply(&create(&guest, pin, port, DEVICE, None));
-        let unfinished = |host: &mut Box| {
-            assert_eq!(host.try_apply(&finish(port, 4711)).unwrap_err().trouble, Trouble::NoBridge);
-            let seen = host.look(port).unwrap();
+        let unfinished = |host: &mut LinuxFixture| {
+            assert_eq!(host.try_apply(&finish(port, 4711)).unwrap_err().kind, OpErrorKind::NoBridge);
+            let seen = host.get_link(port).unwrap();
             assert_eq!((seen.alias, seen.up, seen.master), (None, false, None), "what is in no bridge is not sealed");
         };
         unfinished(&mut host);
@@ -164,15 +164,15 @@ fn clashes_are_told_apart_and_leave_nothing() {
 #[test]
 fn what_the_guest_cannot_take_is_told_with_the_value() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         let port = port(1);
         host.apply(&create(&guest, pin, port, DEVICE, None));
-        let refused = |host: &mut Box, settings| {
+        let refused = |host: &mut LinuxFixture, settings| {
             let op = guest_op(&guest, pin, port, settings);
             let error = host.try_apply(&op).unwrap_err();
-            assert_eq!(error.trouble, Trouble::GuestRefused, "{error}");
+            assert_eq!(error.kind, OpErrorKind::GuestRefused, "{error}");
             error.to_string()
         };
         let unreachable = GuestSettings { routes: vec![route("0.0.0.0/0", "10.7.0.1", false)], ..GuestSettings::default() };
@@ -184,14 +184,14 @@ fn what_the_guest_cannot_take_is_told_with_the_value() {
         let multicast = GuestSettings { addresses: vec![address("ff02::1/64")], ..GuestSettings::default() };
         assert!(refused(&mut host, multicast).contains("ff02::1/64"));
         let absent = guest_op(&guest, pin, crate::host::port(2), given(mac(port)));
-        assert_eq!(host.try_apply(&absent).unwrap_err().trouble, Trouble::Gone);
+        assert_eq!(host.try_apply(&absent).unwrap_err().kind, OpErrorKind::Gone);
     });
 }
 
 #[test]
 fn two_nics_may_have_the_same_default() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         for (number, net) in [(1, 1), (2, 2)] {
@@ -215,9 +215,9 @@ fn two_nics_may_have_the_same_default() {
 #[test]
 fn a_guests_nics_have_indexes_of_the_kernels_choice() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let mut number: u32 = 0;
-        let mut attach = |host: &mut Box, guest: &Guest| {
+        let mut attach = |host: &mut LinuxFixture, guest: &Guest| {
             let pin = host.kernel.inspect(&guest.path).unwrap().pin;
             number += 1;
             let (port, index) = (port(number.into()), DEVICE + number);
@@ -253,12 +253,12 @@ fn a_guests_nics_have_indexes_of_the_kernels_choice() {
 #[test]
 fn a_namespace_that_is_gone_is_told_with_its_path() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let guest = Guest::new("g");
         let pin = host.kernel.inspect(&guest.path).unwrap().pin;
         guest.end();
         let gone = Guest { name: "g".into(), path: "/run/netns/g".into() };
-        let error = host.refused(&create(&gone, pin, port(1), DEVICE, None), Trouble::Namespace);
+        let error = host.refused(&create(&gone, pin, port(1), DEVICE, None), OpErrorKind::Namespace);
         assert!(error.said.contains("/run/netns/g does not exist"), "{error}");
     });
 }

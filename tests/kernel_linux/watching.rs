@@ -8,7 +8,7 @@ use nicd::model::names;
 use nicd::plan::{LinkState, Op, Switch};
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::host::{BRIDGE, Box, DEVICE, port};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, port};
 use crate::netns::{Guest, in_netns, run};
 
 fn watch(room: usize) -> Receiver<Notice> {
@@ -49,7 +49,7 @@ const SOON: Duration = Duration::from_secs(3);
 #[test]
 fn an_opened_tap_is_active_at_once_and_again_after_a_short_close() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.bridge(1500);
         let mut notices = watch(1024);
         let name = host.attach_tap(port(1), DEVICE, BRIDGE);
@@ -96,7 +96,7 @@ fn changes_by_anybody_are_told_with_names() {
 #[test]
 fn one_of_ours_without_carrier_is_looked_at_once_more() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         host.attach_tap(port(1), DEVICE, 0);
         host.apply(&Op::SetLink { port: port(1), switch: Switch::Down });
         let mut notices = watch(1024);
@@ -115,7 +115,7 @@ fn one_of_ours_without_carrier_is_looked_at_once_more() {
 #[test]
 fn lost_events_become_a_dump_that_is_true() {
     in_netns(|| {
-        let mut host = Box::open();
+        let mut host = LinuxFixture::open();
         let mut notices = watch(1);
         // Nobody reads: the watch stands, and its room for events fills.
         host.attach_tap(port(1), DEVICE, 0);
@@ -131,7 +131,7 @@ fn lost_events_become_a_dump_that_is_true() {
             _ => None,
         };
         let mut links = until(&mut notices, SOON, resync).expect("a dump");
-        let mut expected = host.kernel.observe().unwrap();
+        let mut expected = host.kernel.dump_links().unwrap();
         links.sort_by_key(|link| link.index);
         expected.sort_by_key(|link| link.index);
         assert_eq!(links, expected);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nicd::exec::{Execution, Undone};
 use nicd::kernel::fake::{Fake, Fault};
-use nicd::kernel::{Host, Trouble};
+use nicd::kernel::{Host, OpErrorKind};
 use nicd::model::names;
 use nicd::model::names::FIRST_INDEX;
 use nicd::plan::{
@@ -15,12 +15,12 @@ use nicd::plan::{
 };
 use proptest::prelude::*;
 
-use crate::worlds::{STORE, empty_hand, observed, open, plan_on, run, worlds};
+use crate::scenario::{STORE, empty_context, observed, open, plan_on, run, scenarios};
 
 proptest! {
     #[test]
-    fn after_a_plan_all_is_as_wanted_and_nothing_is_left_to_plan(world in worlds()) {
-        let (fake, want) = (world.host(), world.want());
+    fn after_a_plan_all_is_as_wanted_and_nothing_is_left_to_plan(scenario in scenarios()) {
+        let (fake, want) = (scenario.host(), scenario.want());
         if let Ok(plan) = plan_on(&fake, &want) {
             run(&fake, plan).expect("no faults");
             as_wanted(&fake, &want).map_err(TestCaseError::fail)?;
@@ -30,8 +30,8 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_the_inputs_is_nothing(world in worlds(), seed in any::<u64>()) {
-        let (fake, want) = (world.host(), world.want());
+    fn the_order_of_the_inputs_is_nothing(scenario in scenarios(), seed in any::<u64>()) {
+        let (fake, want) = (scenario.host(), scenario.want());
         let mut links = fake.links();
         let mut shuffled = want.clone();
         shuffle(&mut links, seed);
@@ -43,10 +43,10 @@ proptest! {
     }
 
     #[test]
-    fn a_failure_at_any_step_can_be_taken_back(world in worlds(), trouble in troubles()) {
+    fn a_failure_at_any_step_can_be_taken_back(scenario in scenarios(), trouble in troubles()) {
         for fault in [Fault::Refuse(trouble), Fault::ApplyAndRefuse(trouble)] {
             for step in 0.. {
-                let (fake, want) = (world.host(), world.want());
+                let (fake, want) = (scenario.host(), scenario.want());
                 let Ok(plan) = plan_on(&fake, &want) else { return Ok(()) };
                 if step == plan.steps.len() {
                     break;
@@ -57,10 +57,10 @@ proptest! {
     }
 
     #[test]
-    fn every_op_may_run_twice(world in worlds()) {
-        let (once, twice, want) = (world.host(), world.host(), world.want());
+    fn every_op_may_run_twice(scenario in scenarios()) {
+        let (once, twice, want) = (scenario.host(), scenario.host(), scenario.want());
         if let Ok(plan) = plan_on(&once, &want) {
-            let (mut host, mut held) = (open(&twice), empty_hand());
+            let (mut host, mut held) = (open(&twice), empty_context());
             for step in &plan.steps {
                 for time in ["once", "twice"] {
                     let applied = host.apply(&step.op, &mut held);
@@ -73,8 +73,8 @@ proptest! {
     }
 
     #[test]
-    fn nothing_outlives_the_process_before_the_barrier(world in worlds()) {
-        let (fake, want) = (world.host(), world.want());
+    fn nothing_outlives_the_process_before_the_barrier(scenario in scenarios()) {
+        let (fake, want) = (scenario.host(), scenario.want());
         let before = shown(&fake);
         if let Ok(plan) = plan_on(&fake, &want) {
             let done = fake.log().len();
@@ -89,8 +89,8 @@ proptest! {
     }
 
     #[test]
-    fn strangers_stay_as_they_are(world in worlds()) {
-        let (fake, want) = (world.host(), world.want());
+    fn strangers_stay_as_they_are(scenario in scenarios()) {
+        let (fake, want) = (scenario.host(), scenario.want());
         let strangers = |fake: &Fake| shown(fake).into_iter().filter(|link| !ours(link)).collect::<Vec<_>>();
         let before = strangers(&fake);
         if let Ok(plan) = plan_on(&fake, &want) {
@@ -100,8 +100,8 @@ proptest! {
     }
 
     #[test]
-    fn no_op_addresses_a_stranger(world in worlds()) {
-        let (fake, want) = (world.host(), world.want());
+    fn no_op_addresses_a_stranger(scenario in scenarios()) {
+        let (fake, want) = (scenario.host(), scenario.want());
         if let Ok(plan) = plan_on(&fake, &want) {
             let have = fake.links();
             for op in plan.steps.iter().flat_map(|step| step.undo.iter().chain([&step.op])) {
@@ -176,7 +176,7 @@ fn fail_at_step(fake: &Fake, plan: Plan, at: usize, fault: Fault) -> Result<(), 
     prop_assert!(undone == Undone::Clean || only_for_want_of_the_removed(&undone, &begun), "step {at}, {fault:?}: {undone:?}");
     let after = shown(fake);
     as_before(&before, &after, &begun).map_err(|what| TestCaseError::fail(format!("step {at}, {fault:?}: {what}")))?;
-    let mut held = empty_hand();
+    let mut held = empty_context();
     let again: Vec<_> = undos(&begun).filter_map(|undo| host.apply(undo, &mut held).err()).collect();
     let again = if again.is_empty() { Undone::Clean } else { Undone::Left(again) };
     prop_assert_eq!(again, undone);
@@ -207,8 +207,8 @@ fn removed(steps: &[Step]) -> BTreeSet<String> {
 
 /// Whether all that could not be undone is about what the plan itself removed.
 fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
-    let missing = |trouble| matches!(trouble, Trouble::Gone | Trouble::NoBridge);
-    matches!(undone, Undone::Left(left) if !removed(steps).is_empty() && left.iter().all(|error| missing(error.trouble)))
+    let missing = |trouble| matches!(trouble, OpErrorKind::Gone | OpErrorKind::NoBridge);
+    matches!(undone, Undone::Left(left) if !removed(steps).is_empty() && left.iter().all(|error| missing(error.kind)))
 }
 
 /// Compares a host with what it was before `steps` were begun and taken back. Some things only go forwards: what was
@@ -303,7 +303,7 @@ fn finishes(op: &Op) -> Option<String> {
 }
 
 fn ours(link: &LinkState) -> bool {
-    // Of all links of these worlds only what a plan made has an index that was chosen for it.
+    // Of all links of these scenarios only what a plan made has an index that was chosen for it.
     link.index >= FIRST_INDEX
 }
 
@@ -339,13 +339,13 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
 }
 
 /// What a kernel may say no with.
-fn troubles() -> impl Strategy<Value = Trouble> {
+fn troubles() -> impl Strategy<Value = OpErrorKind> {
     prop_oneof![
-        Just(Trouble::Taken),
-        Just(Trouble::Gone),
-        Just(Trouble::BridgeFull),
-        Just(Trouble::TimedOut),
-        Just(Trouble::Other)
+        Just(OpErrorKind::Taken),
+        Just(OpErrorKind::Gone),
+        Just(OpErrorKind::BridgeFull),
+        Just(OpErrorKind::TimedOut),
+        Just(OpErrorKind::Other)
     ]
 }
 

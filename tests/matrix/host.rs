@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use nicd::points::{Order, Pass};
+use nicd::failpoints::{self, FaultRule, Hit};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::bench::{Bench, foreign_bridge, interfaces, server_path, text};
 use crate::daemon::{Answer, PATIENCE};
+use crate::fixture::{Fixture, foreign_bridge, interfaces, server_path, text};
+use crate::kernel_view::{has_flag, links, marked};
 use crate::netns::{Guest, json as json_of, run, try_run};
-use crate::witness::{has_flag, links, marked};
 use crate::works::{Port, Scene, Shown, Work};
 
 /// The operator's bridge.
@@ -27,9 +27,9 @@ const AGAIN: Duration = Duration::from_millis(2);
 
 /// See the module.
 pub struct Host {
-    bench: Bench,
+    fixture: Fixture,
     _guest: Guest,
-    points: std::path::PathBuf,
+    hit_log: std::path::PathBuf,
 }
 
 impl Host {
@@ -37,56 +37,56 @@ impl Host {
     pub fn new() -> Self {
         foreign_bridge(BR0, 1500);
         let guest = Guest::new(GUEST);
-        Self { bench: Bench::start(), _guest: guest, points: "/run/points".into() }
+        Self { fixture: Fixture::start(), _guest: guest, hit_log: "/run/failpoints".into() }
     }
 
     /// Throws everything away, so that what one pair left is not blamed on the next.
     pub fn renew(&mut self) {
-        if self.bench.daemon.is_running() {
-            self.bench.daemon.kill();
+        if self.fixture.daemon.is_running() {
+            self.fixture.daemon.kill();
         }
         let names: Vec<String> = links().iter().map(|link| text(&link["ifname"])).collect();
         for name in names.iter().filter(|name| !["lo", BR0].contains(&name.as_str())) {
             // The other end of one that went with it is gone.
             let _ = try_run(&format!("ip link del {name}"));
         }
-        std::fs::remove_dir_all(self.bench.daemon.state()).unwrap();
-        std::fs::create_dir(self.bench.daemon.state()).unwrap();
-        self.bench.launch();
+        std::fs::remove_dir_all(self.fixture.daemon.state()).unwrap();
+        std::fs::create_dir(self.fixture.daemon.state()).unwrap();
+        self.fixture.launch();
     }
 
-    /// The points a work passes, from the daemon's start on: those it passes every time.
-    pub fn passes(&mut self, work: Work) -> Vec<Pass> {
-        let mut runs: Vec<Vec<Pass>> = (0..3).map(|_| self.passes_once(work)).collect();
-        let mut passes = runs.pop().expect("three runs");
+    /// The failpoints that an operation hits in every run, from the start of the daemon.
+    pub fn hits(&mut self, work: Work) -> Vec<Hit> {
+        let mut runs: Vec<Vec<Hit>> = (0..3).map(|_| self.hits_once(work)).collect();
+        let mut hits = runs.pop().expect("three runs");
         for run in runs {
             let mut left = run;
-            passes.retain(|pass| left.iter().position(|one| one == pass).map(|at| left.swap_remove(at)).is_some());
+            hits.retain(|hit| left.iter().position(|one| one == hit).map(|at| left.swap_remove(at)).is_some());
         }
-        passes
+        hits
     }
 
-    fn passes_once(&mut self, work: Work) -> Vec<Pass> {
-        let scene = work.prepare(&mut self.bench);
+    fn hits_once(&mut self, work: Work) -> Vec<Hit> {
+        let scene = work.prepare(&mut self.fixture);
         let before = self.shown(&scene).unwrap();
         self.end_gently(work);
         let (answer, _) = self.run(work, &scene, None);
-        let passes = self.passed();
+        let hits = self.passed();
         assert!(answer.is_none_or(|answer| answer.status < 300));
         self.settle(work, &scene, &before, &["whole"]).unwrap_or_else(|wrong| panic!("{work:?}: {wrong}"));
         self.restart();
         self.clean(&scene);
-        passes
+        hits
     }
 
-    /// Does a work with one thing going wrong; how it ended.
-    pub fn goes_wrong(&mut self, work: Work, order: &Order) -> Result<&'static str, String> {
-        // What is counted besides the work's own passes comes in another number now and then.
+    /// Runs an operation with one injected fault; how it ended.
+    pub fn inject(&mut self, work: Work, rule: &FaultRule) -> Result<&'static str, String> {
+        // What is counted besides the work's own hits comes in another number now and then.
         for _ in 0..5 {
-            let scene = work.prepare(&mut self.bench);
+            let scene = work.prepare(&mut self.fixture);
             let before = self.shown(&scene)?;
             self.end_gently(work);
-            let (answer, reached) = self.run(work, &scene, Some(order));
+            let (answer, reached) = self.run(work, &scene, Some(rule));
             let answered = answer.as_ref().map(|answer| answer.status);
             let sides: &[&'static str] = match answered {
                 Some(200..300) => &["whole"],
@@ -110,20 +110,20 @@ impl Host {
         Ok(NOT_REACHED)
     }
 
-    /// Starts the daemon, with something going wrong, and asks for the work; the answer, and whether the fault struck.
-    fn run(&mut self, work: Work, scene: &Scene, order: Option<&Order>) -> (Option<Answer>, bool) {
-        let _ = std::fs::remove_file(&self.points);
-        self.bench.daemon.environment = vec![("NICD_POINTS_LOG", self.points.display().to_string())];
-        self.bench.daemon.environment.extend(order.map(|order| ("NICD_POINT", order.to_string())));
+    /// Starts the daemon with a fault, and requests the operation; the answer, and whether the fault was injected.
+    fn run(&mut self, work: Work, scene: &Scene, rule: Option<&FaultRule>) -> (Option<Answer>, bool) {
+        let _ = std::fs::remove_file(&self.hit_log);
+        self.fixture.daemon.environment = vec![("NICD_FAILPOINTS_LOG", self.hit_log.display().to_string())];
+        self.fixture.daemon.environment.extend(rule.map(|rule| ("NICD_FAILPOINTS", rule.to_string())));
         let mut answer = None;
-        if self.bench.daemon.try_launch() {
-            self.bench.api = self.bench.daemon.client();
-            answer = work.ask(&mut self.bench, scene);
-            self.go_on(order.is_some_and(|order| order.fault.is_death()));
+        if self.fixture.daemon.try_launch() {
+            self.fixture.api = self.fixture.daemon.client();
+            answer = work.ask(&mut self.fixture, scene);
+            self.go_on(rule.is_some_and(|rule| rule.fault.is_kill()));
         }
-        self.bench.daemon.environment.clear();
-        let log = std::fs::read_to_string(&self.points).unwrap_or_default();
-        (answer, log.lines().any(|line| line == "wrong here"))
+        self.fixture.daemon.environment.clear();
+        let log = std::fs::read_to_string(&self.hit_log).unwrap_or_default();
+        (answer, log.lines().any(|line| line == failpoints::INJECTED))
     }
 
     /// What is done behind the answer belongs to the work: until every port is at rest, or the daemon has died.
@@ -131,8 +131,8 @@ impl Host {
         let deadline = Instant::now() + PATIENCE;
         let mut quiet = 0;
         // A second look a moment later: one who dies does it while it is asked, or behind it.
-        while quiet < if dies { 3 } else { 1 } && !self.bench.daemon.has_ended() && Instant::now() < deadline {
-            match self.bench.api.try_call("GET", "/v2.0/ports", &[], b"") {
+        while quiet < if dies { 3 } else { 1 } && !self.fixture.daemon.has_ended() && Instant::now() < deadline {
+            match self.fixture.api.try_call("GET", "/v2.0/ports", &[], b"") {
                 Ok(answer) if at_rest(&answer) => quiet += 1,
                 _ => quiet = 0,
             }
@@ -140,21 +140,21 @@ impl Host {
         }
     }
 
-    fn passed(&self) -> Vec<Pass> {
-        let log = std::fs::read_to_string(&self.points).unwrap();
-        let passes = log.lines().filter(|line| *line != "wrong here").map(|line| line.parse::<Pass>().unwrap());
+    fn passed(&self) -> Vec<Hit> {
+        let log = std::fs::read_to_string(&self.hit_log).unwrap();
+        let hits = log.lines().filter(|line| *line != failpoints::INJECTED).map(|line| line.parse::<Hit>().unwrap());
         // Behind the work's own answer come those to this test's questions.
         let mut answers = 0;
-        let own = |pass: &Pass| {
-            answers += usize::from(pass.name == "reply.http");
-            pass.name != "reply.http" || answers == 1
+        let own = |hit: &Hit| {
+            answers += usize::from(hit.name == "reply.http");
+            hit.name != "reply.http" || answers == 1
         };
-        passes.filter(own).collect()
+        hits.filter(own).collect()
     }
 
     /// Ends the daemon that made the scene; the host is then started anew where the work wants that.
     fn end_gently(&mut self, work: Work) {
-        self.bench.daemon.term();
+        self.fixture.daemon.term();
         if work == Work::Rebuild {
             marked().iter().for_each(|name| _ = run(&format!("ip link del {name}")));
         }
@@ -162,12 +162,12 @@ impl Host {
 
     /// Ends the daemon as it may be, and starts one to which nothing happens.
     fn restart(&mut self) {
-        match self.bench.daemon.is_running() {
-            true if !self.bench.daemon.has_ended() => self.bench.daemon.kill(),
-            true => _ = self.bench.daemon.bury(),
+        match self.fixture.daemon.is_running() {
+            true if !self.fixture.daemon.has_ended() => self.fixture.daemon.kill(),
+            true => _ = self.fixture.daemon.bury(),
             false => {}
         }
-        self.bench.launch();
+        self.fixture.launch();
     }
 
     /// Waits until all is as one of the sides says, and answers which.
@@ -200,7 +200,7 @@ impl Host {
 
     /// What a client is shown, once nothing is under way.
     fn shown(&mut self, scene: &Scene) -> Result<Shown, String> {
-        let answer = self.bench.api.get("/v2.0/ports");
+        let answer = self.fixture.api.get("/v2.0/ports");
         if !at_rest(&answer) {
             return Err(format!("under way: {}", answer.text));
         }
@@ -215,9 +215,9 @@ impl Host {
             (text(&port["id"]), shown)
         };
         let ports = answer.expect(200)["ports"].as_array().unwrap().iter().map(port).collect();
-        let servers = self.bench.api.get("/nicd/v1/servers").expect(200);
+        let servers = self.fixture.api.get("/nicd/v1/servers").expect(200);
         let servers = servers["servers"].as_array().unwrap().iter().map(|server| text(&server["id"])).collect();
-        let network = self.bench.api.get(&format!("/v2.0/networks/{}", scene.network));
+        let network = self.fixture.api.get(&format!("/v2.0/networks/{}", scene.network));
         let mtu = (network.status == 200).then(|| network.json()["network"]["mtu"].as_u64().unwrap());
         let families = if network.status == 200 { network.json()["network"]["subnets"].as_array().unwrap().len() } else { 2 };
         Ok(Shown { ports, servers, mtu, families })
@@ -257,7 +257,7 @@ impl Host {
 
     /// The store has exactly what is shown, read by another reader.
     fn store_has(&self, shown: &Shown) -> Result<(), String> {
-        let file = self.bench.daemon.state().join("nicd.db");
+        let file = self.fixture.daemon.state().join("nicd.db");
         let store = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         let mut rows = store.prepare("SELECT id, coalesce(server_id, ''), mac FROM ports ORDER BY id").unwrap();
         let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
@@ -274,26 +274,26 @@ impl Host {
 
     /// Takes everything away again.
     fn clean(&mut self, scene: &Scene) {
-        for port in self.bench.ports() {
+        for port in self.fixture.ports() {
             let (id, server) = (text(&port["id"]), text(&port["device_id"]));
             match server.is_empty() {
-                true => _ = self.bench.api.delete(&format!("/v2.0/ports/{id}")).expect(204),
+                true => _ = self.fixture.api.delete(&format!("/v2.0/ports/{id}")).expect(204),
                 false => {
-                    self.bench.api.delete(&format!("{}/{id}", interfaces(&server))).expect(202);
+                    self.fixture.api.delete(&format!("{}/{id}", interfaces(&server))).expect(202);
                     if self
-                        .bench
+                        .fixture
                         .wait_until(&id, "gone", |port| port.is_none_or(|port| port["nicd:phase"] == "unbound"))
                         .is_some()
                     {
-                        self.bench.api.delete(&format!("/v2.0/ports/{id}")).expect(204);
+                        self.fixture.api.delete(&format!("/v2.0/ports/{id}")).expect(204);
                     }
                 }
             }
         }
         for server in [&scene.vm, &scene.guest] {
-            self.bench.api.delete(&server_path(server));
+            self.fixture.api.delete(&server_path(server));
         }
-        self.bench.api.delete(&format!("/v2.0/networks/{}", scene.network));
+        self.fixture.api.delete(&format!("/v2.0/networks/{}", scene.network));
         assert!(marked().is_empty(), "left: {:?}", marked());
     }
 }

@@ -1,21 +1,21 @@
-//! The matrix on the running kernel: a real nicd is killed at every point it passes, and its calls fail at every one.
+//! The matrix on the running kernel: a real nicd is killed at every failpoint it hits, and every call fails once.
 //!
 //! The same as on the host in memory (`tests/model/matrix.rs`), with SIGKILL for a death and with other witnesses: `ip` for
-//! the kernel, SQLite for the store. Each refusal says one errno of many, another one at each pass.
+//! the kernel, SQLite for the store. Each refusal says one errno of many, another one at each hit.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
-#![cfg(debug_assertions)] // a release has no points
+#![cfg(debug_assertions)] // a release build has no failpoints
 
-#[path = "../common/bench.rs"]
-mod bench;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/fixture.rs"]
+mod fixture;
+#[path = "../common/kernel_view.rs"]
+mod kernel_view;
 #[path = "../common/netns.rs"]
 mod netns;
 #[path = "../common/pairs.rs"]
 mod pairs;
-#[path = "../common/witness.rs"]
-mod witness;
 
 mod host;
 mod works;
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use nicd::points::{Order, Pass};
+use nicd::failpoints::{FaultRule, Hit};
 
 use host::{Host, NOT_REACHED};
 use netns::{in_netns, is_root};
@@ -48,20 +48,20 @@ fn whatever_goes_wrong_in_a_real_process_is_whole_or_absent() {
     }
     let start = Instant::now();
     let only = std::env::var("NICD_MATRIX").ok();
-    let wanted = |work: Work, order: &Order| only.as_ref().is_none_or(|only| format!("{work:?} {order}").contains(only));
-    let listed: Vec<(Work, Vec<Pass>)> = side_by_side(WORKS.map(|work| vec![work]).to_vec(), |host, works| {
-        works.into_iter().map(|work| (work, host.passes(work))).collect()
+    let wanted = |work: Work, rule: &FaultRule| only.as_ref().is_none_or(|only| format!("{work:?} {rule}").contains(only));
+    let listed: Vec<(Work, Vec<Hit>)> = side_by_side(WORKS.map(|work| vec![work]).to_vec(), |host, works| {
+        works.into_iter().map(|work| (work, host.hits(work))).collect()
     });
     let mut chunks = Vec::new();
-    for (work, passes) in &listed {
-        let orders: Vec<_> = orders(passes).into_iter().filter(|order| wanted(*work, order)).collect();
-        chunks.extend(orders.chunks(CHUNK).map(|chunk| chunk.iter().map(|order| (*work, order.clone())).collect::<Vec<_>>()));
+    for (work, hits) in &listed {
+        let rules: Vec<_> = rules(hits).into_iter().filter(|rule| wanted(*work, rule)).collect();
+        chunks.extend(rules.chunks(CHUNK).map(|chunk| chunk.iter().map(|rule| (*work, rule.clone())).collect::<Vec<_>>()));
     }
     let pairs: usize = chunks.iter().map(Vec::len).sum();
     let results = side_by_side(chunks, |host, chunk| {
         let mut ends = Vec::new();
-        for (work, order) in chunk {
-            let end = host.goes_wrong(work, &order).map_err(|why| format!("{work:?} {order}: {why}"));
+        for (work, rule) in chunk {
+            let end = host.inject(work, &rule).map_err(|why| format!("{work:?} {rule}: {why}"));
             if let Err(why) = &end {
                 eprintln!("{why}");
                 host.renew();
@@ -85,7 +85,7 @@ fn whatever_goes_wrong_in_a_real_process_is_whole_or_absent() {
 
 /// Every death at a write, an answer or an event, and refusals that say one errno after the other. Looks change nothing: they
 /// fail, and dying at one is dying behind the last write. `NICD_MATRIX_FULL` leaves nothing out.
-fn orders(passes: &[Pass]) -> Vec<Order> {
+fn rules(hits: &[Hit]) -> Vec<FaultRule> {
     let mut turn = 0;
     let one = |name: &str| {
         let known = pairs::errnos(name);
@@ -94,8 +94,8 @@ fn orders(passes: &[Pass]) -> Vec<Order> {
     };
     let is_look = |name: &str| ["netlink.ask", "netlink.dump", "watch.events"].contains(&name);
     match std::env::var_os("NICD_MATRIX_FULL") {
-        Some(_) => pairs::pairs(passes, |name| pairs::errnos(name).to_vec()),
-        None => pairs::pairs(passes, one).into_iter().filter(|order| !(is_look(&order.name) && order.fault.is_death())).collect(),
+        Some(_) => pairs::pairs(hits, |name| pairs::errnos(name).to_vec()),
+        None => pairs::pairs(hits, one).into_iter().filter(|rule| !(is_look(&rule.name) && rule.fault.is_kill())).collect(),
     }
 }
 
@@ -128,15 +128,15 @@ fn side_by_side<T: Send + 'static, R: Send + 'static>(
     std::mem::take(&mut *done)
 }
 
-fn tell(listed: &[(Work, Vec<Pass>)], ends: &Ends, pairs: usize, wrong: usize, start: Instant) {
+fn tell(listed: &[(Work, Vec<Hit>)], ends: &Ends, pairs: usize, wrong: usize, start: Instant) {
     let mut told = format!(
-        "matrix, running kernel: {pairs} pairs of a pass and a fault, {wrong} wrong, {:.1} s\n",
+        "matrix, running kernel: {pairs} pairs of a hit and a fault, {wrong} wrong, {:.1} s\n",
         start.elapsed().as_secs_f64()
     );
-    for (work, passes) in listed {
+    for (work, hits) in listed {
         let of_it: Vec<String> =
             ends.iter().filter(|((of, _), _)| of == work).map(|((_, end), count)| format!("{end} {count}")).collect();
-        told += &format!("  {:<20} {:>3} passes: {}\n", format!("{work:?}"), passes.len(), of_it.join(", "));
+        told += &format!("  {:<20} {:>3} hits: {}\n", format!("{work:?}"), hits.len(), of_it.join(", "));
     }
     let _ = std::io::stderr().write_all(told.as_bytes());
 }

@@ -1,9 +1,9 @@
-//! What the daemon is at when something goes wrong, as requests.
+//! The operations during which faults are injected, as requests.
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, interfaces, server_path};
 use crate::daemon::Answer;
+use crate::fixture::{Fixture, interfaces, server_path};
 use crate::host::{BR0, GUEST};
 
 /// See the module.
@@ -62,35 +62,35 @@ pub struct Scene {
 
 impl Work {
     /// Makes everything there is to be before the work.
-    pub fn prepare(self, bench: &mut Bench) -> Scene {
+    pub fn prepare(self, fixture: &mut Fixture) -> Scene {
         let network = match self {
-            Self::AttachToExistingBridge => bench.network_on(BR0),
-            _ => bench.usual_network(),
+            Self::AttachToExistingBridge => fixture.network_on(BR0),
+            _ => fixture.usual_network(),
         };
-        let (vm, guest) = (bench.vm(), bench.server(json!({"kind": "netns", "path": format!("/run/netns/{GUEST}")})));
+        let (vm, guest) = (fixture.vm(), fixture.server(json!({"kind": "netns", "path": format!("/run/netns/{GUEST}")})));
         let mut scene = Scene { network, vm, guest, port: String::new() };
-        let ready = |bench: &mut Bench| bench.create_port(json!({"network_id": scene.network}));
+        let ready = |fixture: &mut Fixture| fixture.create_port(json!({"network_id": scene.network}));
         scene.port = match self {
             Self::AttachFirstTap | Self::AttachVeth | Self::AttachToExistingBridge => String::new(),
             Self::AttachLaterTap => {
-                bench.attach_to(&scene.guest, &scene.network);
+                fixture.attach_to(&scene.guest, &scene.network);
                 String::new()
             }
-            Self::AttachReadyPort => ready(bench),
+            Self::AttachReadyPort => ready(fixture),
             Self::DetachReadyPort => {
-                let port = ready(bench);
-                bench.attach(&scene.vm, json!({ "port_id": port }))
+                let port = ready(fixture);
+                fixture.attach(&scene.vm, json!({ "port_id": port }))
             }
-            Self::DetachTap | Self::DeleteServer => bench.attach_to(&scene.vm, &scene.network),
-            Self::DetachVeth | Self::AdminDown | Self::OtherAddress => bench.attach_to(&scene.guest, &scene.network),
+            Self::DetachTap | Self::DeleteServer => fixture.attach_to(&scene.vm, &scene.network),
+            Self::DetachVeth | Self::AdminDown | Self::OtherAddress => fixture.attach_to(&scene.guest, &scene.network),
             Self::DeleteNetwork => {
-                let port = bench.attach_to(&scene.vm, &scene.network);
-                bench.detach(&scene.vm, &port);
+                let port = fixture.attach_to(&scene.vm, &scene.network);
+                fixture.detach(&scene.vm, &port);
                 String::new()
             }
             Self::OtherMtu | Self::Restart | Self::Rebuild => {
-                bench.attach_to(&scene.guest, &scene.network);
-                bench.attach_to(&scene.vm, &scene.network)
+                fixture.attach_to(&scene.guest, &scene.network);
+                fixture.attach_to(&scene.vm, &scene.network)
             }
         };
         scene
@@ -102,10 +102,10 @@ impl Work {
     }
 
     /// Asks for the work; none when it is never answered.
-    pub fn ask(self, bench: &mut Bench, scene: &Scene) -> Option<Answer> {
+    pub fn ask(self, fixture: &mut Fixture, scene: &Scene) -> Option<Answer> {
         let (method, path, body) = self.request(scene)?;
         let body = body.map_or_else(String::new, |body| body.to_string());
-        bench.api.try_call(method, &path, &[("Content-Type", "application/json")], body.as_bytes()).ok()
+        fixture.api.try_call(method, &path, &[("Content-Type", "application/json")], body.as_bytes()).ok()
     }
 
     fn request(self, scene: &Scene) -> Option<(&'static str, String, Option<Value>)> {

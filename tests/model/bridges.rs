@@ -47,7 +47,7 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
         }
     };
     let warned = |scene: &mut Scene| {
-        scene.house().pass();
+        scene.daemon().drain();
         let problems = scene.manager().health().problems;
         problems.into_iter().find(|problem| problem.reason == "bridge_nearly_full").map(|problem| problem.detail)
     };
@@ -65,9 +65,9 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
     scene.attach(VM, on(AGENTS)).unwrap();
     scene.perform(detach(VM, last.port.id)).unwrap();
     let manager = scene.manager();
-    scene.house().settle(|| manager.port(last.port.id).map_or(Ok(()), |port| Err(format!("{port:?}"))));
+    scene.daemon().settle(|| manager.port(last.port.id).map_or(Ok(()), |port| Err(format!("{port:?}"))));
     // Of those that come at once one is the first; what it leaves to the others is the same refusal.
-    let answers = scene.house().perform_at_once(vec![attach(VM, on(OPERATORS)); 3]);
+    let answers = scene.daemon().perform_at_once(vec![attach(VM, on(OPERATORS)); 3]);
     let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().map(Error::reason)).collect();
     assert_eq!(refused, ["bridge_full"; 2]);
     assert_eq!(manager.ports(PortFilter { network: Some(network_id(OPERATORS)), ..PortFilter::default() }).len(), 1);
@@ -96,7 +96,7 @@ fn a_port_is_active_while_untagged_frames_pass_it() {
     let device = scene.fake.device(port).unwrap().name;
     let manager = scene.manager();
     let expect = |scene: &mut Scene, passes: bool| {
-        scene.house().settle(|| {
+        scene.daemon().settle(|| {
             let (view, facts) = manager.explain(port).unwrap();
             let fact = facts.iter().find(|fact| fact.fact == FactName::Vlan).unwrap();
             let told: Vec<_> = manager.health().problems.into_iter().map(|problem| problem.reason).collect();
@@ -144,7 +144,7 @@ fn a_port_is_active_while_the_hosts_packet_filter_lets_its_protocols_pass() {
         (unsure(), Way::Open, true),
     ] {
         scene.fake.meddle(BR0, |bridge| bridge.forward = Forward { v4: v4.clone(), v6: v6.clone() });
-        scene.house().settle(|| {
+        scene.daemon().settle(|| {
             let (view, facts) = manager.explain(port).unwrap();
             let fact = facts.iter().find(|fact| fact.fact == FactName::ForwardFiltered).unwrap();
             let told: BTreeSet<_> = manager.health().problems.into_iter().map(|problem| problem.reason).collect();

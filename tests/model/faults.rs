@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nicd::kernel::Trouble;
+use nicd::kernel::OpErrorKind;
 use nicd::kernel::fake::{Fake, Fault};
 use nicd::manager::{Error, PortFilter};
 use nicd::model::action::{Action, PortChange, WantedNic};
@@ -15,17 +15,17 @@ use crate::check::Reference;
 use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, attach, create_port, detach, on, port_of};
 
 /// What a kernel may say no with.
-const TROUBLES: [Trouble; 10] = [
-    Trouble::Taken,
-    Trouble::Gone,
-    Trouble::BridgeFull,
-    Trouble::NoBridge,
-    Trouble::Namespace,
-    Trouble::Hanging,
-    Trouble::NamespaceRefused,
-    Trouble::NoDescriptors,
-    Trouble::TimedOut,
-    Trouble::Other,
+const TROUBLES: [OpErrorKind; 10] = [
+    OpErrorKind::Taken,
+    OpErrorKind::Gone,
+    OpErrorKind::BridgeFull,
+    OpErrorKind::NoBridge,
+    OpErrorKind::Namespace,
+    OpErrorKind::Hanging,
+    OpErrorKind::NamespaceRefused,
+    OpErrorKind::NoDescriptors,
+    OpErrorKind::TimedOut,
+    OpErrorKind::Other,
 ];
 
 /// What is attached, and to what.
@@ -68,11 +68,11 @@ fn an_attach_that_cannot_be_taken_back_is_an_error_that_goes_away_with_the_fault
 fn a_device_that_cannot_be_deleted_is_shown_and_keeps_its_address_until_it_is() {
     let mut scene = Scene::with_networks();
     let port = scene.attach(VM, on(AGENTS)).unwrap();
-    scene.fake.set_faults(|_| Fault::Refuse(Trouble::Other));
+    scene.fake.set_faults(|_| Fault::Refuse(OpErrorKind::Other));
     scene.perform(detach(VM, port.port.id)).unwrap();
     let manager = scene.manager();
     let phase = || manager.port(port.port.id).map(|view| view.phase);
-    scene.house().settle(|| match phase() {
+    scene.daemon().settle(|| match phase() {
         Ok(Phase::Error) => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -80,14 +80,16 @@ fn a_device_that_cannot_be_deleted_is_shown_and_keeps_its_address_until_it_is() 
     let wanted = WantedNic::OnNetwork(port.port.network_id, Some(ip));
     assert_eq!(scene.attach(VM, wanted).unwrap_err().reason(), "address_in_use");
     scene.fake.clear_faults();
-    scene.house().settle(|| phase().is_err().then_some(()).ok_or("the port is still there".to_owned()));
+    scene.daemon().settle(|| phase().is_err().then_some(()).ok_or("the port is still there".to_owned()));
     assert_eq!(scene.attach(VM, on(AGENTS)).unwrap().port.fixed_ips[0].ip_address, ip);
     scene.stop();
 }
 
 #[test]
 fn a_repair_that_fails_is_an_error_and_is_tried_again() {
-    for fault in faults([Trouble::Taken, Trouble::Gone, Trouble::BridgeFull, Trouble::NoBridge, Trouble::TimedOut]) {
+    for fault in
+        faults([OpErrorKind::Taken, OpErrorKind::Gone, OpErrorKind::BridgeFull, OpErrorKind::NoBridge, OpErrorKind::TimedOut])
+    {
         let (mut scene, mut reference, action) = prepared(Nic::LaterTap);
         let port = port_of(scene.perform(action).unwrap());
         reference.adopt(&port);
@@ -102,7 +104,7 @@ fn a_repair_that_fails_is_an_error_and_is_tried_again() {
 #[test]
 fn a_change_the_kernel_refuses_is_carried_out_later() {
     for nic in NICS {
-        for fault in faults([Trouble::TimedOut, Trouble::Other]) {
+        for fault in faults([OpErrorKind::TimedOut, OpErrorKind::Other]) {
             let (mut scene, mut reference, action) = prepared(nic);
             let port = port_of(scene.perform(action).unwrap());
             reference.adopt(&port);
@@ -127,7 +129,7 @@ fn for_every_step(attempt: impl Fn(Nic, Fault, usize) -> bool) {
     }
 }
 
-fn faults(troubles: impl IntoIterator<Item = Trouble>) -> Vec<Fault> {
+fn faults(troubles: impl IntoIterator<Item = OpErrorKind>) -> Vec<Fault> {
     troubles.into_iter().flat_map(|trouble| [Fault::Refuse(trouble), Fault::ApplyAndRefuse(trouble)]).collect()
 }
 
@@ -185,7 +187,7 @@ fn phases(scene: &Scene) -> Vec<Phase> {
 fn settle(scene: &mut Scene, reference: &Reference) {
     let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
     let reference = reference.clone();
-    scene.house().settle(|| reference.check(&manager, &fake, &dir));
+    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
 }
 
 /// A bridge that could not be taken back is marked and has a record: it waits for the network's next port.
@@ -194,7 +196,7 @@ fn settle_with_leftover_bridge(scene: &mut Scene, reference: &mut Reference) {
     let mut with_bridge = reference.clone();
     with_bridge.bridge = true;
     let without = reference.clone();
-    scene.house().settle(|| without.check(&manager, &fake, &dir).or_else(|_| with_bridge.check(&manager, &fake, &dir)));
+    scene.daemon().settle(|| without.check(&manager, &fake, &dir).or_else(|_| with_bridge.check(&manager, &fake, &dir)));
 }
 
 #[test]
@@ -217,12 +219,12 @@ fn without_a_module_an_attach_leaves_nothing_and_a_port_waits_for_it() {
         }
         let manager = scene.manager();
         let phase = || manager.port(port.port.id).map(|view| (view.phase, view.reason)).unwrap();
-        scene.house().settle(|| match phase() {
+        scene.daemon().settle(|| match phase() {
             (Phase::Error, Some(reason)) if reason == "module_missing" => Ok(()),
             other => Err(format!("{module}: {other:?}")),
         });
         scene.fake.set_module(module, true);
-        scene.house().settle(|| match phase() {
+        scene.daemon().settle(|| match phase() {
             (Phase::Wired | Phase::Active, _) => Ok(()),
             other => Err(format!("{module}: {other:?}")),
         });

@@ -13,7 +13,7 @@ fn held(scene: &mut Scene) -> PortId {
     let port = scene.attach(VM, on(AGENTS)).unwrap().port.id;
     scene.fake.set_carrier(port, true);
     let manager = scene.manager();
-    scene.house().settle(|| match manager.port(port).unwrap().phase {
+    scene.daemon().settle(|| match manager.port(port).unwrap().phase {
         Phase::Active => Ok(()),
         phase => Err(format!("{phase:?}")),
     });
@@ -23,7 +23,7 @@ fn held(scene: &mut Scene) -> PortId {
 /// Waits until the port is on its way out for this reason.
 fn wait_for_reason(scene: &mut Scene, port: PortId, reason: &str) {
     let manager = scene.manager();
-    scene.house().settle(|| match manager.port(port) {
+    scene.daemon().settle(|| match manager.port(port) {
         Ok(view) if view.phase == Phase::Detaching && view.reason.as_deref() == Some(reason) => Ok(()),
         other => Err(format!("{:?}", other.map(|view| (view.phase, view.reason)))),
     });
@@ -31,7 +31,7 @@ fn wait_for_reason(scene: &mut Scene, port: PortId, reason: &str) {
 
 fn wait_until_gone(scene: &mut Scene, port: PortId) {
     let (manager, fake) = (scene.manager(), scene.fake.clone());
-    scene.house().settle(|| match (manager.port(port), fake.links().iter().any(|link| link.tap.is_some())) {
+    scene.daemon().settle(|| match (manager.port(port), fake.links().iter().any(|link| link.tap.is_some())) {
         (Err(_), false) => Ok(()),
         (view, there) => Err(format!("{:?}, a tap is there: {there}", view.map(|view| (view.phase, view.reason)))),
     });
@@ -40,7 +40,7 @@ fn wait_until_gone(scene: &mut Scene, port: PortId) {
 fn by_force(scene: &Scene, action: Action) {
     let manager = scene.manager();
     let forced = Context { force: true, ..Context::default() };
-    scene.house.as_ref().unwrap().run(manager.perform(action, forced)).unwrap();
+    scene.daemon.as_ref().unwrap().run(manager.perform(action, forced)).unwrap();
 }
 
 /// The address of a leaving port is nobody else's.
@@ -66,7 +66,7 @@ fn a_tap_that_a_process_holds_is_cut_and_goes_when_that_closes_it() {
         scene.fake.links().iter().find(|link| link.altnames.contains(&names::network_altname(network_id(AGENTS)))).unwrap().index;
     scene.fake.meddle(&device.name, |link| (link.up, link.master) = (true, Some(bridge)));
     let fake = scene.fake.clone();
-    scene.house().settle(|| match fake.device(port).map(|link| (link.up, link.master)) {
+    scene.daemon().settle(|| match fake.device(port).map(|link| (link.up, link.master)) {
         Some((false, None)) => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -112,7 +112,7 @@ fn a_server_whose_taps_are_held_is_answered_and_goes_with_the_last_of_them() {
     by_force(&scene, delete());
     wait_until_gone(&mut scene, port);
     let manager = scene.manager();
-    scene.house().settle(|| match manager.servers().iter().any(|view| view.server.id == server_id(VM)) {
+    scene.daemon().settle(|| match manager.servers().iter().any(|view| view.server.id == server_id(VM)) {
         true => Err("the server is still there".to_owned()),
         false => Ok(()),
     });
@@ -124,7 +124,7 @@ fn a_forced_detach_is_carried_out_after_a_death() {
     let mut scene = Scene::with_networks();
     let port = held(&mut scene);
     scene.fake.set_faults(|op| match op {
-        Op::DeleteLink { .. } | Op::DeleteGroup { .. } => Fault::Refuse(nicd::kernel::Trouble::TimedOut),
+        Op::DeleteLink { .. } | Op::DeleteGroup { .. } => Fault::Refuse(nicd::kernel::OpErrorKind::TimedOut),
         _ => Fault::None,
     });
     by_force(&scene, detach(VM, port));
@@ -174,7 +174,7 @@ fn a_device_that_lost_its_altname_is_known_again_by_its_alias() {
                 assert_held(&scene, port);
                 // It is closed by its altname, which may be off once more.
                 let fake = scene.fake.clone();
-                scene.house().settle(|| fake.device(port).map(drop).ok_or_else(|| "no altname".to_owned()));
+                scene.daemon().settle(|| fake.device(port).map(drop).ok_or_else(|| "no altname".to_owned()));
                 scene.fake.set_carrier(port, false);
             }
             wait_until_gone(&mut scene, port);

@@ -2,16 +2,16 @@
 //! every step, deaths at every op, crowds, and hosts that changed while nobody looked.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
-#![cfg(debug_assertions)] // a release has no points
+#![cfg(debug_assertions)] // a release build has no failpoints
 
-#[path = "../common/house.rs"]
-mod house;
+#[path = "../common/in_process.rs"]
+mod in_process;
 #[path = "../common/pairs.rs"]
 mod pairs;
 
 mod bridges;
 mod check;
-mod crowds;
+mod concurrency;
 mod faults;
 mod leaving;
 mod matrix;

@@ -1,6 +1,6 @@
-//! The matrix: every point that any work passes, with everything that can go wrong there.
+//! The crash matrix: every failpoint that an operation hits, with every fault that can be injected there.
 //!
-//! A work is done once to list the points it passes, and then once for each pair of a pass and a fault, on a copy of the
+//! An operation runs once to list the failpoints it hits, and then once for each pair of a hit and a fault, on a copy of the
 //! same state and the same host. What was answered with success must be whole, what was answered with an error absent, and
 //! what was never answered one of the two; and a restart behind it must find nothing to do.
 
@@ -11,12 +11,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use nicd::failpoints::{FaultRule, Hit, Registry};
 use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, Manager, PortFilter, Reply};
 use nicd::model::action::{Action, AfterDetach, NetworkChange, PortChange, WantedIp, WantedNic, WithNics};
 use nicd::model::{Phase, PortId, names};
 use nicd::plan::LinkState;
-use nicd::points::{Board, Order, Pass};
 
 use crate::check::Reference;
 use crate::pairs;
@@ -25,7 +25,7 @@ use crate::scene::{
     let_go_of_leaving, network_id, on, port_of, put_server, server_id,
 };
 
-/// What the daemon is at when something goes wrong.
+/// The operation during which a fault is injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Work {
     AttachFirstTap,
@@ -128,44 +128,44 @@ enum End {
 #[test]
 fn whatever_goes_wrong_at_any_point_is_whole_or_absent() {
     let start = Instant::now();
-    let stages: Vec<(Stage, Vec<Pass>)> = in_parallel(&WORKS, |work| {
+    let stages: Vec<(Stage, Vec<Hit>)> = in_parallel(&WORKS, |work| {
         let stage = Stage::prepare(*work);
-        let passes = stage.passes();
-        (stage, passes)
+        let hits = stage.hits();
+        (stage, hits)
     });
     // `NICD_MATRIX="AttachVeth op.configure:1"` does those alone whose words contain this.
     let only = std::env::var("NICD_MATRIX").ok();
     let mut todo = Vec::new();
-    for (stage, passes) in &stages {
-        let orders = pairs::pairs(passes, |name| pairs::errnos(name).to_vec());
-        let wanted = |order: &Order| only.as_ref().is_none_or(|only| format!("{:?} {order}", stage.work).contains(only));
-        todo.extend(orders.into_iter().filter(wanted).map(|order| (stage, order)));
+    for (stage, hits) in &stages {
+        let rules = pairs::pairs(hits, |name| pairs::errnos(name).to_vec());
+        let wanted = |rule: &FaultRule| only.as_ref().is_none_or(|only| format!("{:?} {rule}", stage.work).contains(only));
+        todo.extend(rules.into_iter().filter(wanted).map(|rule| (stage, rule)));
     }
-    let ends = in_parallel(&todo, |(stage, order)| {
-        let end = stage.goes_wrong(order);
+    let ends = in_parallel(&todo, |(stage, rule)| {
+        let end = stage.inject(rule);
         if let Err(why) = &end {
-            eprintln!("{:?} {order}: {why}", stage.work);
+            eprintln!("{:?} {rule}: {why}", stage.work);
         }
         end
     });
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<(Work, End), usize> = BTreeMap::new();
-    for ((stage, order), end) in todo.iter().zip(ends) {
+    for ((stage, rule), end) in todo.iter().zip(ends) {
         match end {
             Ok(end) => *counts.entry((stage.work, end)).or_default() += 1,
-            Err(why) => wrong.push(format!("{:?} {order}: {why}", stage.work)),
+            Err(why) => wrong.push(format!("{:?} {rule}: {why}", stage.work)),
         }
     }
     let mut told = String::new();
-    for (stage, passes) in &stages {
+    for (stage, hits) in &stages {
         let of = |end| counts.get(&(stage.work, end)).copied().unwrap_or_default();
         let ends = [End::Whole, End::Absent, End::SilentWhole, End::SilentAbsent].map(of);
-        told += &format!("  {:<16} {:>3} passes {ends:>5?}\n", format!("{:?}", stage.work), passes.len());
+        told += &format!("  {:<16} {:>3} hits {ends:>5?}\n", format!("{:?}", stage.work), hits.len());
     }
     let pairs = todo.len();
     let _ = write!(
         std::io::stderr(),
-        "matrix, host in memory: {pairs} pairs of a pass and a fault, {} wrong, {:.1} s\n  [success and whole, error and absent, silent and whole, silent and absent]\n{told}",
+        "matrix, host in memory: {pairs} pairs of a hit and a fault, {} wrong, {:.1} s\n  [success and whole, error and absent, silent and whole, silent and absent]\n{told}",
         wrong.len(),
         start.elapsed().as_secs_f64(),
     );
@@ -223,7 +223,7 @@ impl Stage {
         }
         let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
         let settled = before.clone();
-        scene.house().try_settle(|| settled.check(&manager, &fake, &dir)).unwrap_or_else(|wrong| panic!("{work:?}: {wrong}"));
+        scene.daemon().try_settle(|| settled.check(&manager, &fake, &dir)).unwrap_or_else(|wrong| panic!("{work:?}: {wrong}"));
         drop(manager);
         scene.stop();
         if work == Work::Rebuild {
@@ -243,44 +243,44 @@ impl Stage {
         Scene::left(self.scene.dir.path(), self.scene.fake.twin(), self.scene.strangers.clone())
     }
 
-    /// The points the work passes when all goes well.
-    fn passes(&self) -> Vec<Pass> {
+    /// The failpoints that the operation hits when no fault is injected.
+    fn hits(&self) -> Vec<Hit> {
         let mut scene = self.again();
-        let board = Board::new();
+        let registry = Registry::new();
         if matches!(self.begin, Begin::Start) {
-            board.list();
+            registry.record();
         }
-        scene.start(board.clone()).unwrap();
+        scene.start(registry.clone()).unwrap();
         if !matches!(self.begin, Begin::Start) {
-            scene.house().pass();
-            board.list();
+            scene.daemon().drain();
+            registry.record();
         }
         let answer = self.carry_out(&mut scene);
         assert!(matches!(answer, Some(Ok(_)) | None), "{:?}: {answer:?}", self.work);
         self.settle(&mut scene, &[Side::Whole]).unwrap_or_else(|wrong| panic!("{:?}: {wrong}", self.work));
-        let passes = board.listed();
+        let hits = registry.recorded();
         scene.stop();
-        passes
+        hits
     }
 
-    /// Does the work with one thing going wrong.
-    fn goes_wrong(&self, order: &Order) -> Result<End, String> {
+    /// Runs the operation with one injected fault.
+    fn inject(&self, rule: &FaultRule) -> Result<End, String> {
         let mut scene = self.again();
-        let board = Board::new();
+        let registry = Registry::new();
         let start = matches!(self.begin, Begin::Start);
         if start {
-            board.order(vec![order.clone()]);
+            registry.set_rules(vec![rule.clone()]);
         }
-        let answer = match scene.start(board.clone()) {
+        let answer = match scene.start(registry.clone()) {
             Ok(()) => {
                 if !start {
-                    board.order(vec![order.clone()]);
+                    registry.set_rules(vec![rule.clone()]);
                 }
                 self.carry_out(&mut scene)
             }
             // It ends with an exit code, and is started again.
-            Err(_) if start && !board.struck().is_empty() => {
-                scene.start(Board::new())?;
+            Err(_) if start && !registry.injected().is_empty() => {
+                scene.start(Registry::new())?;
                 None
             }
             Err(wrong) => return Err(wrong),
@@ -292,7 +292,7 @@ impl Stage {
             None if matches!(self.begin, Begin::Start | Begin::Meddle(_)) => &[Side::Whole],
             None => &[Side::Whole, Side::Absent],
         };
-        if board.is_dead() {
+        if registry.is_dead() {
             scene.kill();
             scene.open();
         }
@@ -322,10 +322,10 @@ impl Stage {
         let fake = scene.fake.clone();
         match &self.begin {
             Begin::Action(action) => {
-                let answer = scene.house().ask(action.clone());
+                let answer = scene.daemon().ask(action.clone());
                 // What goes on behind the answer is part of the work.
                 let manager = scene.manager();
-                scene.house().go_on(|| {
+                scene.daemon().go_on(|| {
                     let_go_of_leaving(&manager, &fake);
                     at_rest(&manager)
                 });
@@ -334,13 +334,13 @@ impl Stage {
             Begin::Meddle(meddle) => {
                 meddle(&fake, self.port);
                 let (manager, whole) = (scene.manager(), self.side(Side::Whole, &scene.manager(), &fake).ok()?);
-                scene.house().go_on(|| whole.check_host(&manager, &fake).is_ok() && at_rest(&manager));
+                scene.daemon().go_on(|| whole.check_host(&manager, &fake).is_ok() && at_rest(&manager));
                 None
             }
             Begin::Start => {
                 let manager = scene.manager();
                 let whole = self.side(Side::Whole, &manager, &fake).ok()?;
-                scene.house().go_on(|| whole.check_host(&manager, &fake).is_ok() && at_rest(&manager));
+                scene.daemon().go_on(|| whole.check_host(&manager, &fake).is_ok() && at_rest(&manager));
                 None
             }
         }
@@ -350,7 +350,7 @@ impl Stage {
     fn settle(&self, scene: &mut Scene, sides: &[Side]) -> Result<Side, String> {
         let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
         let found = std::cell::Cell::new(Side::Whole);
-        scene.house().try_settle(|| {
+        scene.daemon().try_settle(|| {
             let_go_of_leaving(&manager, &fake);
             let mut wrong = Vec::new();
             for side in sides {

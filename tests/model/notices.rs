@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use nicd::events::Kind;
+use nicd::events::EventKind;
 use nicd::kernel::Notice;
 use nicd::kernel::fake::Fake;
 use nicd::model::{Mac, PortId};
@@ -136,7 +136,7 @@ fn three() -> (Scene, Reference, Vec<PortId>) {
 fn right(scene: &mut Scene, reference: &Reference) {
     let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
     let reference = reference.clone();
-    scene.house().settle(|| reference.check(&manager, &fake, &dir));
+    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
 }
 
 proptest! {
@@ -171,7 +171,7 @@ fn a_sweep_finds_what_nobody_told_of() {
     let ops = scene.fake.log().len();
     let until = Instant::now() + Duration::from_millis(350);
     while Instant::now() < until {
-        scene.house().pass();
+        scene.daemon().drain();
     }
     assert_eq!(scene.fake.log()[ops..], []);
     scene.stop();
@@ -188,11 +188,11 @@ fn a_trouble_that_flaps_is_told_at_once_then_a_few_times_a_second_and_its_last_s
         manager.note_config((flap % 2 == 0).then(|| "it is not right".to_owned()));
     }
     assert!(manager.events().newest() > before, "at once");
-    scene.house().go_on(|| begin.elapsed() > SOON);
+    scene.daemon().go_on(|| begin.elapsed() > SOON);
     let count = manager.events().newest() - before;
     assert!((2..=4 * (begin.elapsed().as_secs() + 1)).contains(&count), "{count} events");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut kinds = (0..count).map(|_| runtime.block_on(reader.next()).kind).collect::<Vec<_>>();
-    assert_eq!((kinds[0], kinds.pop()), (Kind::AgentDegraded, Some(Kind::AgentDegraded)));
+    assert_eq!((kinds[0], kinds.pop()), (EventKind::AgentDegraded, Some(EventKind::AgentDegraded)));
     scene.stop();
 }

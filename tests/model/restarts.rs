@@ -61,7 +61,7 @@ fn a_marked_device_without_a_record_is_reported_and_left() {
     let device = scene.fake.device(port.port.id).unwrap();
     let before = scene.fake.log().len();
     scene.open();
-    scene.house().pass();
+    scene.daemon().drain();
     let problems = scene.manager().health().problems;
     let told: Vec<_> = problems.iter().map(|problem| (problem.reason, problem.detail.contains(&device.name))).collect();
     assert_eq!(told, [("store_rolled_back", false), ("device_without_record", true)]);
@@ -70,7 +70,7 @@ fn a_marked_device_without_a_record_is_reported_and_left() {
     // Somebody deletes it, and all is well.
     scene.fake.delete_link(&device.name);
     let manager = scene.manager();
-    scene.house().settle(|| if manager.health().problems.is_empty() { Ok(()) } else { Err("still reported".to_owned()) });
+    scene.daemon().settle(|| if manager.health().problems.is_empty() { Ok(()) } else { Err("still reported".to_owned()) });
     scene.stop();
 }
 
@@ -86,7 +86,7 @@ fn a_marked_device_that_appears_is_reported_and_left() {
     });
     let manager = scene.manager();
     let reported = || manager.health().problems.iter().any(|problem| problem.reason == "device_without_record");
-    scene.house().settle(|| reported().then_some(()).ok_or("not reported".to_owned()));
+    scene.daemon().settle(|| reported().then_some(()).ok_or("not reported".to_owned()));
     assert!(scene.fake.links().iter().any(|link| link.name == "stray"));
     scene.stop();
 }
@@ -125,11 +125,11 @@ fn what_one_restart_cannot_mend_a_later_moment_does() {
     let (mut scene, reference, ports) = three_nics();
     scene.stop();
     scene.fake.meddle(&names::port_altname(ports[0].port.id), |link| link.master = None);
-    scene.fake.set_faults(|_| Fault::Refuse(nicd::kernel::Trouble::Other));
+    scene.fake.set_faults(|_| Fault::Refuse(nicd::kernel::OpErrorKind::Other));
     scene.open();
     let (manager, id) = (scene.manager(), ports[0].port.id);
     let phase = || manager.port(id).unwrap().phase;
-    scene.house().settle(|| if phase() == nicd::model::Phase::Error { Ok(()) } else { Err(format!("{:?}", phase())) });
+    scene.daemon().settle(|| if phase() == nicd::model::Phase::Error { Ok(()) } else { Err(format!("{:?}", phase())) });
     scene.fake.clear_faults();
     settle(&mut scene, &reference);
     scene.stop();
@@ -153,7 +153,7 @@ fn three_nics() -> (Scene, Reference, [PortView; 3]) {
 
 fn settle(scene: &mut Scene, reference: &Reference) {
     let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
-    scene.house().settle(|| reference.check(&manager, &fake, &dir));
+    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
 }
 
 /// Puts the files of one directory in the place of another's.

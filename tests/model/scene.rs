@@ -4,16 +4,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nicd::failpoints::Registry;
 use nicd::kernel::fake::Fake;
 use nicd::manager::{Error, Manager, PortFilter, PortView, Reply};
 use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{NetworkId, NetworkKind, Owner, Phase, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkState};
-use nicd::points::Board;
 use uuid::Uuid;
 
-use crate::house::House;
+use crate::in_process::InProcessDaemon;
 
 /// The network whose bridge the agent makes.
 pub const AGENTS: usize = 0;
@@ -46,7 +46,7 @@ pub struct Scene {
     pub strangers: Vec<LinkState>,
     /// How often the daemon sweeps.
     pub sweep: Duration,
-    pub house: Option<House>,
+    pub daemon: Option<InProcessDaemon>,
     last_event: u64,
 }
 
@@ -59,7 +59,7 @@ impl Scene {
         }
         fake.add_netns(Path::new(NETNS_PATH));
         let strangers = fake.links();
-        let mut scene = Self { fake, dir: state_dir(), strangers, sweep: SWEEP, house: None, last_event: 0 };
+        let mut scene = Self { fake, dir: state_dir(), strangers, sweep: SWEEP, daemon: None, last_event: 0 };
         scene.open();
         for server in 0..3 {
             scene.perform(put_server(server)).unwrap();
@@ -80,18 +80,18 @@ impl Scene {
     }
 
     /// The running daemon.
-    pub fn house(&mut self) -> &mut House {
-        self.house.as_mut().unwrap()
+    pub fn daemon(&mut self) -> &mut InProcessDaemon {
+        self.daemon.as_mut().unwrap()
     }
 
     /// The running daemon's manager.
     pub fn manager(&self) -> std::sync::Arc<nicd::manager::Manager> {
-        std::sync::Arc::clone(&self.house.as_ref().unwrap().manager)
+        std::sync::Arc::clone(&self.daemon.as_ref().unwrap().manager)
     }
 
     /// Carries an action out.
     pub fn perform(&self, action: Action) -> Result<Reply, Error> {
-        self.house.as_ref().unwrap().perform(action)
+        self.daemon.as_ref().unwrap().perform(action)
     }
 
     /// Attaches, and gives back the port as the client sees it.
@@ -102,13 +102,13 @@ impl Scene {
     /// Stops the daemon as it stops by itself.
     pub fn stop(&mut self) {
         self.note_events();
-        self.house.take().unwrap().stop();
+        self.daemon.take().unwrap().stop();
     }
 
     /// Kills the daemon where it stands.
     pub fn kill(&mut self) {
         self.note_events();
-        self.house.take().unwrap().kill();
+        self.daemon.take().unwrap().kill();
     }
 
     /// One with nobody in it: a copy of a state directory, and a host.
@@ -118,18 +118,18 @@ impl Scene {
             let file = file.unwrap();
             std::fs::copy(file.path(), own.path().join(file.file_name())).unwrap();
         }
-        Self { fake, dir: own, strangers, sweep: SWEEP, house: None, last_event: 0 }
+        Self { fake, dir: own, strangers, sweep: SWEEP, daemon: None, last_event: 0 }
     }
 
-    /// Starts the daemon on what is there and on a board; why it does not start.
-    pub fn start(&mut self, board: Board) -> Result<(), String> {
-        self.house = Some(House::start(self.dir.path(), &self.fake, board)?);
+    /// Starts the daemon on what is there and on a registry; why it does not start.
+    pub fn start(&mut self, registry: Registry) -> Result<(), String> {
+        self.daemon = Some(InProcessDaemon::start(self.dir.path(), &self.fake, registry)?);
         Ok(())
     }
 
     /// Starts the daemon on what is there.
     pub fn open(&mut self) {
-        self.house = Some(House::sweeping(self.dir.path(), &self.fake, self.sweep));
+        self.daemon = Some(InProcessDaemon::sweeping(self.dir.path(), &self.fake, self.sweep));
     }
 
     /// Another host under the same records: the machine was started anew.
@@ -145,7 +145,7 @@ impl Scene {
 
     /// Events are numbered upwards, also over restarts.
     fn note_events(&mut self) {
-        for seq in self.house.as_ref().unwrap().events() {
+        for seq in self.daemon.as_ref().unwrap().events() {
             assert!(*seq > self.last_event, "event {seq} after {}", self.last_event);
             self.last_event = *seq;
         }

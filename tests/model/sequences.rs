@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use nicd::failpoints::FaultRule;
 use nicd::manager::{Error, PortFilter, Reply};
 use nicd::model::action::{Action, PortChange, WantedNic};
 use nicd::model::{Mac, PortId, names};
-use nicd::points::Order;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ use crate::scene::{
     network_id, on, port_of, put_server,
 };
 
-/// NICs a server may have in this house.
+/// NICs a server may have in these tests.
 const NIC_LIMIT: usize = 4;
 
 /// Repairs of one device in a row that are not yet slowed down.
@@ -127,7 +127,7 @@ pub struct Run {
     /// What there may be as well: the last action was never answered.
     or: Option<Reference>,
     /// One of these is to go wrong in the next step; taken when it begins.
-    pub orders: Vec<Order>,
+    pub rules: Vec<FaultRule>,
     /// The steps so far.
     told: Vec<String>,
     /// Repairs each port has had since the daemon started.
@@ -139,32 +139,32 @@ impl Run {
     pub fn new() -> Self {
         let scene = Scene::new();
         let reference = Reference::of(&scene);
-        Self { scene, reference, or: None, orders: Vec::new(), told: Vec::new(), repairs: Default::default() }
+        Self { scene, reference, or: None, rules: Vec::new(), told: Vec::new(), repairs: Default::default() }
     }
 
     /// Does one step and waits until everything shows it; whether something went wrong in it.
     pub fn take(&mut self, n: usize, step: Step) -> bool {
-        let orders = std::mem::take(&mut self.orders);
+        let rules = std::mem::take(&mut self.rules);
         self.told.push(format!("{n}: {step:?}"));
-        let board = self.scene.house().board.clone();
+        let registry = self.scene.daemon().registry.clone();
         // Where anything may go wrong, a guest's name for its NIC may be learnt later.
-        self.reference.name_may_be_unknown |= !orders.is_empty();
-        self.reference.store_may_be_ill |= !orders.is_empty();
-        board.order_one_of(orders);
+        self.reference.name_may_be_unknown |= !rules.is_empty();
+        self.reference.store_may_be_ill |= !rules.is_empty();
+        registry.set_rules_for_one_fault(rules);
         let done = self.carry_out(step).and_then(|()| {
             self.reference.note_bridge();
             self.settle()
         });
-        let struck = board.struck();
-        if let (Some(told), Some(what)) = (self.told.last_mut(), struck.first()) {
+        let injected = registry.injected();
+        if let (Some(told), Some(what)) = (self.told.last_mut(), injected.first()) {
             told.push_str(&format!(" with {what}"));
         }
         if let Err(wrong) = done {
             let last = &self.told[self.told.len().saturating_sub(12)..];
             panic!("{wrong}\nthe last steps:\n  {}", last.join("\n  "));
         }
-        self.scene.house().board.order(Vec::new());
-        !struck.is_empty()
+        self.scene.daemon().registry.set_rules(Vec::new());
+        !injected.is_empty()
     }
 
     /// Waits until everything is as it should be. A daemon that dies meanwhile is started again.
@@ -172,11 +172,11 @@ impl Run {
         let dir = self.scene.dir.path().to_owned();
         loop {
             let (manager, fake) = (self.scene.manager(), self.scene.fake.clone());
-            let board = self.scene.house().board.clone();
+            let registry = self.scene.daemon().registry.clone();
             let (reference, or) = (self.reference.clone(), self.or.clone());
             let other = std::cell::Cell::new(false);
-            let settled = self.scene.house().try_settle(|| {
-                if board.is_dead() {
+            let settled = self.scene.daemon().try_settle(|| {
+                if registry.is_dead() {
                     return Ok(());
                 }
                 let_go_of_leaving(&manager, &fake);
@@ -189,7 +189,7 @@ impl Run {
                 other.set(true);
                 Ok(())
             });
-            if !self.scene.house().board.is_dead() {
+            if !self.scene.daemon().registry.is_dead() {
                 settled?;
                 if other.get() {
                     self.reference = self.or.take().unwrap_or_else(|| reference.clone());
@@ -377,7 +377,7 @@ impl Run {
 
     /// A bridge that a failed attach made and could not take back has a record: it waits for the network's next port.
     fn note_leftover_bridge(&mut self) {
-        let kept = self.scene.house().board.struck().iter().any(|what| what.starts_with("op.delete_bridge"));
+        let kept = self.scene.daemon().registry.injected().iter().any(|what| what.starts_with("op.delete_bridge"));
         if kept && self.reference.networks[AGENTS].is_some() {
             self.or = Some(Reference { bridge: true, ..self.reference.clone() });
         }
@@ -397,13 +397,13 @@ impl Run {
 
     /// Performs an action in which something may go wrong.
     fn ask(&mut self, action: Action) -> Told {
-        let board = self.scene.house().board.clone();
-        match self.scene.house().ask(action) {
-            Some(Err(_)) if !board.struck().is_empty() => Told::Struck,
+        let registry = self.scene.daemon().registry.clone();
+        match self.scene.daemon().ask(action) {
+            Some(Err(_)) if !registry.injected().is_empty() => Told::Struck,
             Some(answer) => Told::Answered(Box::new(answer)),
             None => {
                 self.or = Some(self.reference.clone());
-                if board.is_dead() {
+                if registry.is_dead() {
                     self.restart_dead();
                 }
                 Told::Nothing

@@ -1,4 +1,4 @@
-//! A long run: any operation after any other, and in about every second one something goes wrong at a point it passes. After
+//! A long run: any operation after any other, and about every second one gets a fault injected at a failpoint it hits. After
 //! each, manager, store and host agree with the reference.
 //!
 //! 10,000 operations; `NICD_SOAK=1000000` for more, `NICD_SEED` for the same again.
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use nicd::points::{Order, Pass, Which};
+use nicd::failpoints::{FaultRule, Hit, Hits};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rand::rngs::StdRng;
@@ -20,8 +20,8 @@ use crate::sequences::{Run, Step, step};
 /// Operations on one scene, before the next is begun anew.
 const LENGTH: usize = 250;
 
-/// Things of which the first that comes goes wrong in a step: in about every second one.
-const ORDERS: usize = 6;
+/// The rules of one step, of which the first to match injects its fault: about every second step gets one.
+const RULES: usize = 6;
 
 /// Runs that go on side by side: most of the time is waiting.
 const THREADS: usize = 6;
@@ -31,45 +31,45 @@ fn whatever_is_done_and_whatever_goes_wrong_manager_store_and_host_agree() {
     let given = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
     let total = usize::try_from(given("NICD_SOAK").unwrap_or(10_000)).unwrap();
     let first = given("NICD_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let (start, points) = (Instant::now(), points());
-    let (next, struck) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (start, failpoints) = (Instant::now(), failpoints());
+    let (next, injected) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let _ = writeln!(std::io::stderr(), "soak, host in memory: NICD_SEED={first}");
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(n) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| n * LENGTH < total) {
-                    struck.fetch_add(run(first + n as u64, LENGTH.min(total - n * LENGTH), &points), Ordering::Relaxed);
+                    injected.fetch_add(run(first + n as u64, LENGTH.min(total - n * LENGTH), &failpoints), Ordering::Relaxed);
                 }
             });
         }
     });
-    let (struck, took) = (struck.into_inner(), start.elapsed().as_secs_f64());
+    let (injected, took) = (injected.into_inner(), start.elapsed().as_secs_f64());
     let _ =
-        writeln!(std::io::stderr(), "soak, host in memory: {total} operations, in {struck} something went wrong, {took:.1} s");
+        writeln!(std::io::stderr(), "soak, host in memory: {total} operations, in {injected} something went wrong, {took:.1} s");
 }
 
-/// One sequence, in which something goes wrong at one of these points; in how many steps it did. What is done and what goes
-/// wrong follow from the seed; which thread is first does not.
-fn run(seed: u64, length: usize, points: &[Pass]) -> usize {
+/// Runs one sequence with faults at these failpoints; the number of steps in which one was injected. The operations and the
+/// faults follow from the seed; the order of the threads does not.
+fn run(seed: u64, length: usize, failpoints: &[Hit]) -> usize {
     let mut steps = Steps::of(seed);
     let mut dice = StdRng::seed_from_u64(seed);
     let mut run = Run::new();
-    let mut struck = 0;
+    let mut injected = 0;
     for n in 0..length {
-        run.orders = (0..ORDERS).map(|_| order(&mut dice, points)).collect();
-        struck += usize::from(run.take(n, steps.next()));
+        run.rules = (0..RULES).map(|_| rule(&mut dice, failpoints)).collect();
+        injected += usize::from(run.take(n, steps.next()));
     }
     run.scene.stop();
-    struck
+    injected
 }
 
-/// The points that a sequence in which nothing goes wrong passes.
-fn points() -> Vec<Pass> {
+/// The failpoints that a sequence without faults hits.
+fn failpoints() -> Vec<Hit> {
     let (mut steps, mut run, mut passed) = (Steps::of(0), Run::new(), BTreeSet::new());
     for n in 0..LENGTH {
-        run.scene.house().board.list();
+        run.scene.daemon().registry.record();
         run.take(n, steps.next());
-        passed.extend(run.scene.house().board.listed());
+        passed.extend(run.scene.daemon().registry.recorded());
     }
     run.scene.stop();
     passed.into_iter().collect()
@@ -90,10 +90,10 @@ impl Steps {
     }
 }
 
-/// Anything that fits a point, at one of its next passes.
-fn order(dice: &mut StdRng, points: &[Pass]) -> Order {
-    let pass = &points[dice.random_range(0..points.len())];
-    let faults = pass.kind.faults(pairs::errnos(&pass.name));
+/// A fault that can be injected at one of the failpoints, at one of its next hits.
+fn rule(dice: &mut StdRng, failpoints: &[Hit]) -> FaultRule {
+    let hit = &failpoints[dice.random_range(0..failpoints.len())];
+    let faults = hit.kind.faults(pairs::errnos(&hit.name));
     let (fault, nth) = (faults[dice.random_range(0..faults.len())], dice.random_range(1..3));
-    Order { name: pass.name.clone(), which: Which::Only(nth), fault }
+    FaultRule { name: hit.name.clone(), hits: Hits::Only(nth), fault }
 }

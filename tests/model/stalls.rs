@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nicd::kernel::Trouble;
+use nicd::kernel::OpErrorKind;
 use nicd::kernel::fake::Fault;
 use nicd::manager::PortFilter;
 use nicd::model::{Phase, PortId};
@@ -26,7 +26,7 @@ fn wait_for(scene: &mut Scene, wanted: &[PortId]) {
     let manager = scene.manager();
     let mut wanted = wanted.to_vec();
     wanted.sort();
-    scene.house().settle(|| {
+    scene.daemon().settle(|| {
         let left: Vec<PortId> = manager.ports(PortFilter::default()).into_iter().map(|view| view.port.id).collect();
         if left == wanted { Ok(()) } else { Err(format!("{left:?} are left, {wanted:?} should be")) }
     });
@@ -73,7 +73,7 @@ fn seven_devices_the_kernel_keeps_hold_no_other_and_are_told() {
     let told = |manager: &nicd::manager::Manager| {
         manager.health().problems.iter().filter(|problem| problem.reason == "device_kept").count()
     };
-    scene.house().settle(|| if told(&manager) == 7 { Ok(()) } else { Err(format!("{} are told", told(&manager))) });
+    scene.daemon().settle(|| if told(&manager) == 7 { Ok(()) } else { Err(format!("{} are told", told(&manager))) });
     drop(stalls);
     wait_for(&mut scene, &[]);
     assert_eq!(told(&manager), 0);
@@ -85,8 +85,8 @@ fn a_device_that_cannot_be_deleted_is_an_error_of_its_own_and_tried_again() {
     let (mut scene, ports) = eight();
     let bad = ports[2].1;
     scene.fake.set_faults(move |op| match op {
-        Op::DeleteLink { port, .. } if *port == bad => Fault::Refuse(Trouble::Other),
-        Op::DeleteGroup { .. } => Fault::Refuse(Trouble::Other),
+        Op::DeleteLink { port, .. } if *port == bad => Fault::Refuse(OpErrorKind::Other),
+        Op::DeleteGroup { .. } => Fault::Refuse(OpErrorKind::Other),
         _ => Fault::None,
     });
     for (server, port) in &ports {
@@ -94,7 +94,7 @@ fn a_device_that_cannot_be_deleted_is_an_error_of_its_own_and_tried_again() {
     }
     wait_for(&mut scene, &[bad]);
     let manager = scene.manager();
-    scene.house().settle(|| match manager.port(bad).map(|view| (view.phase, view.reason)) {
+    scene.daemon().settle(|| match manager.port(bad).map(|view| (view.phase, view.reason)) {
         Ok((Phase::Error, Some(reason))) if reason == "kernel_refused" => Ok(()),
         other => Err(format!("{other:?}")),
     });

@@ -26,9 +26,9 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::Limits;
-use super::refusal::{Refusal, RequestId};
+use super::refusal::{ApiError, RequestId};
 use super::service::Service;
-use crate::points;
+use crate::failpoints;
 use crate::telemetry::meters;
 
 /// How long a last answer may take to be written and read.
@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
             return gone();
         }
         let name = ("reply", if phase == Phase::Stream { "stream" } else { "http" });
-        let sent = points::reply(name, || write(Pin::new(&mut self.stream), cx)).unwrap_or_else(gone);
+        let sent = failpoints::reply(name, || write(Pin::new(&mut self.stream), cx)).unwrap_or_else(gone);
         if sent.is_ready() {
             self.write_due = None;
             return sent;
@@ -274,15 +274,15 @@ fn builder(limits: &Limits) -> http1::Builder {
 }
 
 /// What is still to be said on a connection that failed, if anything.
-fn refusal(error: &hyper::Error, phase: Phase, limits: &Limits) -> Option<Refusal> {
+fn refusal(error: &hyper::Error, phase: Phase, limits: &Limits) -> Option<ApiError> {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     let late = error.is_timeout() || io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut);
     match phase {
         Phase::Request | Phase::Stream => None,
-        _ if error.is_parse_too_large() => Some(Refusal::HeadersTooLarge { limit: limits.header_bytes }),
-        _ if error.is_parse() => Some(Refusal::Malformed),
-        Phase::Head if late => Some(Refusal::TooSlow { limit: limits.arrival }),
-        Phase::Head if error.is_incomplete_message() => Some(Refusal::Malformed),
+        _ if error.is_parse_too_large() => Some(ApiError::HeadersTooLarge { limit: limits.header_bytes }),
+        _ if error.is_parse() => Some(ApiError::Malformed),
+        Phase::Head if late => Some(ApiError::TooSlow { limit: limits.arrival }),
+        Phase::Head if error.is_incomplete_message() => Some(ApiError::Malformed),
         Phase::New | Phase::Idle | Phase::Head => None,
     }
 }
@@ -291,10 +291,10 @@ fn refusal(error: &hyper::Error, phase: Phase, limits: &Limits) -> Option<Refusa
 /// it for a fault.
 pub(super) async fn reject(mut stream: UnixStream) {
     let _ = timeout(GOODBYE, stream.readable()).await;
-    refuse(&mut stream, &Refusal::Crowded).await;
+    refuse(&mut stream, &ApiError::Crowded).await;
 }
 
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, refusal: &Refusal) {
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, refusal: &ApiError) {
     tracing::debug!(?refusal, "connection closed");
     meters().refused(refusal.reason());
     let bytes = refusal.bytes(RequestId::draw());

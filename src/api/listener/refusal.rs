@@ -10,10 +10,10 @@ use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Response};
 use uuid::Uuid;
 
-pub(super) use crate::api::faults::Refusal;
+pub(super) use crate::api::error::ApiError;
 
 use crate::api::dialect::{COMPUTE, Dialect};
-use crate::api::faults::told;
+use crate::api::error::error_answer;
 use crate::api::status::header;
 
 /// A request's id, in its answer's headers and in the log.
@@ -42,23 +42,23 @@ impl fmt::Display for RequestId {
     }
 }
 
-impl Refusal {
+impl ApiError {
     /// The word that scripts match on.
     pub(super) fn reason(&self) -> &'static str {
-        told(self, COMPUTE).reason()
+        error_answer(self, COMPUTE).reason()
     }
 
     /// As a response to a request for `path`, after which the connection closes. The id is added by who sends it.
     pub(super) fn response(&self, path: &str) -> Response<Body> {
         let dialect = Dialect::of(path);
-        let mut response = told(self, dialect).response(dialect);
+        let mut response = error_answer(self, dialect).response(dialect);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }
 
     /// As bytes on a connection whose request is not known. They say that the connection closes.
     pub(super) fn bytes(&self, id: RequestId) -> Vec<u8> {
-        let told = told(self, COMPUTE);
+        let told = error_answer(self, COMPUTE);
         let body = told.body(COMPUTE).to_string();
         let special = header(told.status).map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
         let ids = ID_HEADERS.map(|name| format!("{name}: {id}\r\n")).concat();
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn envelopes_are_as_each_dialect_has_them() {
-        let refusal = Refusal::BodyTooLarge { limit: 65_536 };
-        let envelope = |path: &str| told(&refusal, Dialect::of(path)).body(Dialect::of(path));
+        let refusal = ApiError::BodyTooLarge { limit: 65_536 };
+        let envelope = |path: &str| error_answer(&refusal, Dialect::of(path)).body(Dialect::of(path));
         let nova = envelope("/v2.1/servers");
         assert_eq!((&nova["overLimit"]["code"], &nova["overLimit"]["reason"]), (&413.into(), &"body_too_large".into()));
         let neutron = envelope("/v2.0/ports");
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn bytes_are_one_whole_response() {
         let id = RequestId::draw();
-        let text = String::from_utf8(Refusal::Crowded.bytes(id)).unwrap();
+        let text = String::from_utf8(ApiError::Crowded.bytes(id)).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         for line in [

@@ -22,10 +22,10 @@ use tracing::Instrument;
 use super::Limits;
 use super::conn::ConnState;
 use super::limiter::Permit;
-use super::refusal::{ID_HEADERS, Refusal, RequestId};
-use crate::access::{Access, Door, Peer};
+use super::refusal::{ApiError, ID_HEADERS, RequestId};
+use crate::access::{Access, Peer, SocketKind};
 use crate::api::dialect::Dialect;
-use crate::model::memory::Key;
+use crate::model::idempotency::Key;
 use crate::telemetry::meters;
 use crate::threads::{Panicked, caught};
 
@@ -35,7 +35,7 @@ pub struct Caller {
     /// The peer as it was when it connected.
     pub peer: Arc<Peer>,
     /// The socket it came in by.
-    pub door: Door,
+    pub door: SocketKind,
     /// The id in the answer's headers and in the log.
     pub request_id: RequestId,
     /// The key under which the answer is remembered, once the request has one.
@@ -57,7 +57,7 @@ pub(super) struct Service {
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub peer: Arc<Peer>,
-    pub door: Door,
+    pub door: SocketKind,
     pub access: Access,
     pub permit: Arc<Permit>,
 }
@@ -106,20 +106,20 @@ impl Service {
         })
     }
 
-    fn may(&self, method: &Method) -> Result<(), Refusal> {
+    fn may(&self, method: &Method) -> Result<(), ApiError> {
         let Some(client) = &self.client else { return Ok(()) };
         match client.access {
             Access::Full => Ok(()),
             Access::ReadOnly if method == Method::GET || method == Method::HEAD => Ok(()),
-            Access::ReadOnly => Err(Refusal::ReadOnly { method: method.clone() }),
-            Access::Stranger => Err(Refusal::Unauthorized { uid: client.peer.uid }),
+            Access::ReadOnly => Err(ApiError::ReadOnly { method: method.clone() }),
+            Access::Denied => Err(ApiError::Unauthorized { uid: client.peer.uid }),
         }
     }
 
     /// Reads the whole body, within the time and length a request may have.
-    async fn receive(&self, request: Request<Incoming>, began: Instant) -> Result<Request<Body>, Refusal> {
+    async fn receive(&self, request: Request<Incoming>, began: Instant) -> Result<Request<Body>, ApiError> {
         let limit = self.limits.body_bytes;
-        let too_large = || Refusal::BodyTooLarge { limit };
+        let too_large = || ApiError::BodyTooLarge { limit };
         let (head, body) = request.into_parts();
         // What is announced too long is refused before it is sent: no 100 Continue, nothing read (RFC 9110 §10.1.1).
         if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > limit) {
@@ -128,12 +128,12 @@ impl Service {
         match timeout_at(began + self.limits.arrival, Limited::new(body, limit).collect()).await {
             Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(Refusal::Malformed),
-            Err(_) => Err(Refusal::TooSlow { limit: self.limits.arrival }),
+            Ok(Err(_)) => Err(ApiError::Malformed),
+            Err(_) => Err(ApiError::TooSlow { limit: self.limits.arrival }),
         }
     }
 
-    async fn handle(&self, mut request: Request<Body>, id: RequestId) -> Result<Response<Body>, Refusal> {
+    async fn handle(&self, mut request: Request<Body>, id: RequestId) -> Result<Response<Body>, ApiError> {
         if let Some(Client { peer, door, .. }) = &self.client {
             let caller = Caller { peer: Arc::clone(peer), door: *door, request_id: id, key: None };
             request.extensions_mut().insert(caller);
@@ -148,10 +148,10 @@ impl Service {
         let response = match outcome.await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
-            Err(Panicked) => return Err(Refusal::Internal),
+            Err(Panicked) => return Err(ApiError::Internal),
         };
         match &self.client {
-            Some(client) if is_endless(&response) && !client.permit.may_stream() => Err(Refusal::ManyReaders),
+            Some(client) if is_endless(&response) && !client.permit.may_stream() => Err(ApiError::ManyReaders),
             _ => Ok(response),
         }
     }

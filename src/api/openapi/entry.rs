@@ -16,7 +16,7 @@ use utoipa::openapi::{Ref, Required};
 
 use super::schema::{Record, Shape, like, one_of_words, only, words};
 use crate::api::dialect::{Dialect, Envelope};
-use crate::api::faults;
+use crate::api::error;
 use crate::api::status::{self, Act, In, Row};
 
 const JSON: &str = "application/json";
@@ -234,7 +234,7 @@ fn refusal(status: StatusCode, refused: &Refused, dialect: Dialect, versions: bo
     let examples = refused.iter().map(|(row, of)| {
         // One reason can come in two envelopes.
         let early = if dialect.envelope == *of { "" } else { "_early" };
-        let body = faults::envelope(row, status, status::meaning(status), *of);
+        let body = error::envelope(row, status, status::meaning(status), *of);
         (format!("{}{early}", row.reason), ExampleBuilder::new().value(Some(body)).build())
     });
     let content: ContentBuilder = Content::builder().schema(Some(shape)).examples_from_iter(examples);

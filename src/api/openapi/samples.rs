@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::events::{Event, Kind};
+use crate::events::{Event, EventKind};
 use crate::manager::{Binding, Collected, DeviceView, Health, Leftover, Tap, Verified};
 use crate::manager::{NetworkView, PortView, ServerView};
 use crate::model::pools::Range;
@@ -196,6 +196,6 @@ pub(super) fn event() -> Event {
         new: Some(Status::Active),
         phase: Some(Phase::Active),
         request_id: Some("req-0d2d1b2c-6f0a-4a35-9c64-8a9ae8cf2f8e".into()),
-        ..Event::new(Kind::PortStatus, then())
+        ..Event::new(EventKind::PortStatus, then())
     }
 }

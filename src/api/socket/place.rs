@@ -11,7 +11,7 @@ use super::*;
 /// A socket's file.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub door: Door,
+    pub door: SocketKind,
     pub path: PathBuf,
     /// Device and inode; none of a file that was not there any more.
     identity: Option<(u64, u64)>,
@@ -36,14 +36,14 @@ enum Before {
 
 impl Place {
     /// Puts a listening socket there.
-    pub fn take(door: Door, path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Self), SocketError> {
+    pub fn take(door: SocketKind, path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Self), SocketError> {
         let (listener, identity) = make(path, mode, group)?;
         let (path, identity) = (path.to_owned(), Some(identity));
         Ok((listener, Self { door, path, identity, maker: Maker::Us(mode, group) }))
     }
 
     /// Of a socket that systemd has made.
-    pub fn passed(door: Door, path: PathBuf) -> Self {
+    pub fn passed(door: SocketKind, path: PathBuf) -> Self {
         Self { door, identity: identity(&path), path, maker: Maker::Systemd }
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use super::*;
 use crate::config::{Overrides, Settings};
 
-const ADMITTED: Admitted = Admitted { own_uid: 0, group: None, view_group: None };
+const ADMITTED: AllowedPeers = AllowedPeers { own_uid: 0, group: None, view_group: None };
 
 fn room() -> (tempfile::TempDir, SocketSettings) {
     let dir = tempfile::tempdir().unwrap();
@@ -193,8 +193,8 @@ fn the_longest_path_that_the_configuration_accepts_can_be_bound() {
 fn a_passed_socket_is_known_by_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let door = |name: &str| door_of(&UnixListener::bind(dir.path().join(name)).unwrap());
-    assert_eq!(door("nicd.sock").unwrap().0, Door::Main);
-    assert_eq!(door("nicd-view.sock").unwrap().0, Door::View);
+    assert_eq!(door("nicd.sock").unwrap().0, SocketKind::Main);
+    assert_eq!(door("nicd-view.sock").unwrap().0, SocketKind::View);
     let address = SocketAddr::from_abstract_name(format!("nicd-test-{}", std::process::id())).unwrap();
     let hidden = UnixListener::bind_addr(&address).unwrap();
     assert!(matches!(door_of(&hidden).unwrap_err(), SocketError::Passed(_)));
@@ -211,7 +211,7 @@ fn a_file_that_is_gone_is_made_anew_and_what_is_in_its_place_is_left() {
     fs::remove_file(&settings.path).unwrap();
     fs::rename(&settings.view_path, dir.path().join("elsewhere")).unwrap();
     let looked = sockets.held.look();
-    assert_eq!(looked.renewed.iter().map(|(door, _)| *door).collect::<Vec<_>>(), [Door::Main, Door::View]);
+    assert_eq!(looked.renewed.iter().map(|(door, _)| *door).collect::<Vec<_>>(), [SocketKind::Main, SocketKind::View]);
     assert!(looked.lost.is_empty() && !looked.systemds);
     assert_eq!((mode(&settings.path), mode(&settings.view_path)), (0o660, 0o660));
     UnixStream::connect(&settings.path).unwrap();

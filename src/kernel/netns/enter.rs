@@ -24,7 +24,7 @@ use super::super::NetnsError;
 use super::super::socket::Netlink;
 use super::path::follow;
 use super::{Entered, Named};
-use crate::points;
+use crate::failpoints;
 use crate::sys::socket;
 
 /// How long a search for a cookie may take.
@@ -82,7 +82,7 @@ impl Drop for Ticket {
 
 /// Looks whether a path answers at all, on a thread of its own, and tells when it does; nothing of the namespace is opened.
 /// None while an earlier look at it, or too many others, have no answer. What is at the path is not said.
-pub(in crate::kernel) fn look_beside(path: &Path) -> Option<oneshot::Receiver<()>> {
+pub(in crate::kernel) fn probe_path(path: &Path) -> Option<oneshot::Receiver<()>> {
     let (ticket, _) = Ticket::take(&Named::Path(path.to_owned()))?;
     let (sender, answered) = oneshot::channel();
     let path = path.to_owned();
@@ -92,7 +92,7 @@ pub(in crate::kernel) fn look_beside(path: &Path) -> Option<oneshot::Receiver<()
         let _ = sender.send(());
     };
     // Without a thread the sender is dropped, and the answer is left to who enters.
-    let _ = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(look));
+    let _ = thread::Builder::new().name("nicd-netns".into()).spawn(failpoints::inherit(look));
     Some(answered)
 }
 
@@ -114,7 +114,7 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
         // A caller that has given up no longer listens; what was opened is then dropped.
         let _ = sender.send(entered);
     };
-    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(points::carry(work));
+    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(failpoints::inherit(work));
     match thread {
         Ok(_detached) => entered.recv_timeout(patience).unwrap_or_else(|_| Err(hanging())),
         Err(error) => Err(refused(&named.shown(), &error.to_string())),

@@ -24,7 +24,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use super::super::socket::Netlink;
 use super::super::{NetnsError, no_descriptors};
 use super::enter::{refused, socket_inside};
-use super::{Entered, words};
+use super::{Entered, protocol};
 use crate::sys::{pass, socket};
 
 /// Without a question for so long it ends.
@@ -89,7 +89,7 @@ fn lacks_descriptors(error: &io::Error) -> bool {
 
 /// What a caller is told when only the spare descriptor was left for it.
 fn out_of(request: &[u8], error: &io::Error) -> NetnsError {
-    let shown = words::read_request(request).map(|named| named.shown()).unwrap_or_default();
+    let shown = protocol::read_request(request).map(|named| named.shown()).unwrap_or_default();
     NetnsError::of(&shown, error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
 }
 
@@ -126,23 +126,23 @@ fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Resu
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, said));
     }
     let mut request = Vec::new();
-    (&mut caller).take(words::REQUEST as u64 + 1).read_to_end(&mut request)?;
+    (&mut caller).take(protocol::REQUEST as u64 + 1).read_to_end(&mut request)?;
     // Who only looks whether somebody is there has nothing to ask.
     if request.is_empty() {
         return Ok(());
     }
     match answer(&request) {
         Ok(Entered { netlink, by_process }) => {
-            let letter = if by_process { words::BY_PROCESS } else { words::SOCKET };
+            let letter = if by_process { protocol::BY_PROCESS } else { protocol::SOCKET };
             pass::send(caller.as_fd(), letter, Some(netlink.socket().as_fd()))
         }
-        Err(error) => pass::send(caller.as_fd(), &words::refusal(&error), None),
+        Err(error) => pass::send(caller.as_fd(), &protocol::refusal(&error), None),
     }
 }
 
 /// The one verb. `own` are the namespaces that are no guest's.
 fn answer(request: &[u8], own: [u64; 2]) -> Result<Entered, NetnsError> {
-    let named = words::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
+    let named = protocol::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
     let entered = socket_inside(&named)?;
     match socket::netns_cookie(entered.netlink.socket()) {
         Ok(cookie) if !own.contains(&cookie) => Ok(entered),

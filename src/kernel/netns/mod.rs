@@ -1,7 +1,7 @@
 //! Network namespaces: which one a path names, and a netlink socket inside it.
 //!
 //! ```text
-//!  Home ── Named ──► Door ─┬─ Here ─────────────────► enter: a thread that ends at once
+//!  HostNetns ── Named ──► NetnsAccess ─┬─ Here ─────────────────► enter: a thread that ends at once
 //!       ◄── socket ────────┴─ Helper ── words ──► helper ──► enter
 //! ```
 //!
@@ -10,25 +10,25 @@
 //! its cookie is the namespace's identity, and it gives the descriptor a device is moved by. What is opened here keeps
 //! the namespace alive and is dropped with the execution that asked for it.
 
-mod door;
+mod access;
 mod enter;
 pub mod helper;
 mod path;
-mod words;
+mod protocol;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::answer::{Failure, Part};
+use super::answer::{Failure, Request};
 use super::socket::Netlink;
-use super::{Found, NetnsError, Trouble};
+use super::{Found, NetnsError, OpErrorKind};
 use crate::model::NetnsPin;
 use crate::sys::socket;
 
-pub(super) use door::Door;
-pub(super) use enter::look_beside;
+pub(super) use access::NetnsAccess;
+pub(super) use enter::probe_path;
 
 /// What tells namespaces apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ enum Named {
     Cookie(u64),
 }
 
-/// What a door gives.
+/// What a access gives.
 #[derive(Debug)]
 struct Entered {
     /// A socket inside.
@@ -50,7 +50,7 @@ struct Entered {
 
 /// An entered namespace.
 #[derive(Debug)]
-pub(super) struct Inside {
+pub(super) struct NetnsHandle {
     /// A socket inside.
     pub(super) netlink: Netlink,
     /// The namespace, to give a device into.
@@ -61,31 +61,31 @@ pub(super) struct Inside {
 
 /// The host's own namespace, and how a guest's is told from it and reached.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Home {
+pub(super) struct HostNetns {
     boot_id: Uuid,
     cookie: u64,
-    door: Door,
+    access: NetnsAccess,
 }
 
-impl Home {
+impl HostNetns {
     /// Reads which boot this is, and which namespace `netlink` is in.
     pub(super) fn of(netlink: &Netlink) -> Result<Self, Failure> {
         let path = "/proc/sys/kernel/random/boot_id";
         let boot_id = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-        let boot_id = boot_id.ok_or_else(|| Failure::new(Trouble::Other, Part::Open, format!("{path} cannot be read")))?;
-        let cookie = socket::netns_cookie(netlink.socket()).map_err(|errno| Failure::system(Part::Open, errno))?;
-        Ok(Self { boot_id, cookie, door: Door::of_this_process() })
+        let boot_id = boot_id.ok_or_else(|| Failure::new(OpErrorKind::Other, Request::Open, format!("{path} cannot be read")))?;
+        let cookie = socket::netns_cookie(netlink.socket()).map_err(|errno| Failure::system(Request::Open, errno))?;
+        Ok(Self { boot_id, cookie, access: NetnsAccess::of_this_process() })
     }
 
     /// How namespaces are reached.
-    pub(super) fn door(self) -> Door {
-        self.door
+    pub(super) fn access(self) -> NetnsAccess {
+        self.access
     }
 
     /// The namespace that `path` names, entered.
-    pub(super) fn enter(self, path: &Path) -> Result<Inside, NetnsError> {
-        let Entered { netlink, by_process } = self.door.open(&Named::Path(path.to_owned()))?;
-        let inside = Inside::at(path, netlink, by_process)?;
+    pub(super) fn enter(self, path: &Path) -> Result<NetnsHandle, NetnsError> {
+        let Entered { netlink, by_process } = self.access.open(&Named::Path(path.to_owned()))?;
+        let inside = NetnsHandle::at(path, netlink, by_process)?;
         match inside.cookie == self.cookie {
             true => Err(NetnsError::Own(path.display().to_string())),
             false => Ok(inside),
@@ -93,14 +93,14 @@ impl Home {
     }
 
     /// The same, which must be the pinned one.
-    pub(super) fn enter_pinned(self, path: &Path, pin: NetnsPin) -> Result<Inside, Failure> {
-        let wrong = |trouble, said: String| Failure::new(trouble, Part::Namespace, said);
-        let inside = self.enter(path).map_err(|error| wrong(error.trouble(), error.to_string()))?;
+    pub(super) fn enter_pinned(self, path: &Path, pin: NetnsPin) -> Result<NetnsHandle, Failure> {
+        let wrong = |kind, said: String| Failure::new(kind, Request::Namespace, said);
+        let inside = self.enter(path).map_err(|error| wrong(error.kind(), error.to_string()))?;
         match self.pin(&inside) == pin {
             true => Ok(inside),
             false => {
                 let said = format!("{} is another namespace than the one the server was given", path.display());
-                Err(wrong(Trouble::Namespace, said))
+                Err(wrong(OpErrorKind::Namespace, said))
             }
         }
     }
@@ -110,7 +110,7 @@ impl Home {
         if pin.boot_id != self.boot_id {
             return Ok(false);
         }
-        match self.door.open(&Named::Cookie(pin.cookie)) {
+        match self.access.open(&Named::Cookie(pin.cookie)) {
             Ok(_) => Ok(true),
             Err(NetnsError::Missing(_)) => Ok(false),
             Err(error) => Err(error),
@@ -123,12 +123,12 @@ impl Home {
     }
 
     /// What tells an entered namespace from all others.
-    pub(super) fn pin(self, inside: &Inside) -> NetnsPin {
+    pub(super) fn pin(self, inside: &NetnsHandle) -> NetnsPin {
         NetnsPin { boot_id: self.boot_id, cookie: inside.cookie }
     }
 }
 
-impl Inside {
+impl NetnsHandle {
     fn at(path: &Path, netlink: Netlink, by_process: bool) -> Result<Self, NetnsError> {
         let refused = |errno| NetnsError::of(path, errno);
         let cookie = socket::netns_cookie(netlink.socket()).map_err(refused)?;

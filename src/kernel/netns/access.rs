@@ -14,8 +14,8 @@ use nix::unistd::{AccessFlags, access};
 use super::super::socket::Netlink;
 use super::super::{NetnsError, capabilities, no_descriptors};
 use super::enter::{OPENING, socket_inside};
-use super::{Entered, Named, words};
-use crate::points;
+use super::{Entered, Named, protocol};
+use crate::failpoints;
 use crate::sys::pass;
 
 /// Where the helper listens.
@@ -35,17 +35,17 @@ static SILENT: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// How namespaces are entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::kernel) enum Door {
+pub(in crate::kernel) enum NetnsAccess {
     /// By this process.
     Here,
     /// By the helper.
     Helper,
 }
 
-impl Door {
+impl NetnsAccess {
     /// What the capabilities of this process allow.
     pub(super) fn of_this_process() -> Self {
-        if capabilities::lacks(capabilities::SYS_ADMIN) { Self::Helper } else { Self::Here }
+        if capabilities::is_missing(capabilities::SYS_ADMIN) { Self::Helper } else { Self::Here }
     }
 
     /// A netlink socket inside a namespace.
@@ -54,7 +54,7 @@ impl Door {
             Self::Here => socket_inside(named),
             Self::Helper => ask(named),
         };
-        points::call(("netns", "enter"), enter, |errno| NetnsError::of(&named.shown(), errno))
+        failpoints::call(("netns", "enter"), enter, |errno| NetnsError::of(&named.shown(), errno))
     }
 
     /// Why it does not open, as far as that can be told without starting the helper: its socket is not there for this
@@ -82,14 +82,14 @@ impl Door {
 
 fn ask(named: &Named) -> Result<Entered, NetnsError> {
     let unreachable = |said: String| NetnsError::Helper { path: named.shown().display().to_string(), said };
-    let Some(request) = words::request(named) else {
+    let Some(request) = protocol::request(named) else {
         return Err(NetnsError::Missing(named.shown().display().to_string()));
     };
     // All that queue up behind a question that was waited for in vain would wait as long, one after the other.
     if is_silent() {
         return Err(unreachable(IN_VAIN.to_owned()));
     }
-    let mut answer = [0; words::ANSWER];
+    let mut answer = [0; protocol::ANSWER];
     let exchanged = exchange(&request, &mut answer);
     if let Some(errno) = exchanged.as_ref().err().and_then(here) {
         return Err(NetnsError::of(&named.shown(), errno));
@@ -98,10 +98,10 @@ fn ask(named: &Named) -> Result<Entered, NetnsError> {
     *silent() = exchanged.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock).then(Instant::now);
     let (length, socket) = exchanged.map_err(|error| unreachable(error.to_string()))?;
     match (&answer[..length], socket) {
-        (letter @ (words::SOCKET | words::BY_PROCESS), Some(socket)) => {
-            Ok(Entered { netlink: Netlink::over(pass::netlink(socket)), by_process: letter == words::BY_PROCESS })
+        (letter @ (protocol::SOCKET | protocol::BY_PROCESS), Some(socket)) => {
+            Ok(Entered { netlink: Netlink::over(pass::netlink(socket)), by_process: letter == protocol::BY_PROCESS })
         }
-        (said, _) => Err(words::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
+        (said, _) => Err(protocol::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
     }
 }
 

@@ -24,11 +24,11 @@ use super::answer::Failure;
 use super::fdb;
 use super::message::{self, Message};
 use super::nft::Nft;
-use super::seen::Around;
+use super::seen::ReadContext;
 use super::socket::{Netlink, receive_once};
 use super::{GuestMacs, LinkSelector, Notice, seen, watch};
+use crate::failpoints;
 use crate::model::{Mac, names};
-use crate::points;
 use crate::telemetry::meters;
 
 /// How long it may take to notice that the sink is closed.
@@ -49,14 +49,14 @@ struct Closed;
 
 /// Two sockets and what is still to be done.
 #[derive(Debug)]
-pub(super) struct Entries {
+pub(super) struct FdbWatch {
     events: Socket,
     query: Netlink,
     nft: Nft,
-    around: Around,
+    around: ReadContext,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
-    /// Entries as nicd makes them, when each is to be asked for, and where it leads.
+    /// The entries that nicd creates, with the condition for reading each, and the port that each leads to.
     own: BTreeMap<Mac, (Instant, u32)>,
     /// Events were lost.
     lost: bool,
@@ -73,9 +73,9 @@ struct Hints {
     own: BTreeMap<Mac, u32>,
 }
 
-impl Entries {
+impl FdbWatch {
     /// Subscribes, in this thread's namespace: what happens from here on is told.
-    pub(super) fn subscribe(sink: Sender<Notice>, around: Around) -> Result<Self, Failure> {
+    pub(super) fn subscribe(sink: Sender<Notice>, around: ReadContext) -> Result<Self, Failure> {
         let events = watch::subscribed(&[RTNLGRP_NEIGH])?;
         let (buffer, own) = (vec![0; 64 * 1024].into_boxed_slice(), BTreeMap::new());
         let (query, nft) = (Netlink::open()?, Nft::default());
@@ -148,7 +148,7 @@ impl Entries {
     fn drain(&mut self) -> Hints {
         let mut hints = Hints::default();
         for _ in 0..MOST {
-            let point = points::call(("entries", "events"), || Ok(()), std::io::Error::from);
+            let point = failpoints::call(("entries", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
                 Ok(bytes) => {
                     let taken = message::messages(bytes).try_for_each(|event| hints.take(&event?, &self.around.guests));
@@ -182,7 +182,7 @@ impl Entries {
         {
             self.query = query;
         }
-        match seen::look_whole(&mut self.query, &mut self.nft, who, &self.around) {
+        match seen::get_full(&mut self.query, &mut self.nft, who, &self.around) {
             Ok(Some(link)) => self.tell(Notice::Seen { link: link.into(), at }),
             Ok(None) => Ok(()),
             Err(failure) => {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// The queue is at its bound, or its thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum QueueError {
     /// As many messages wait as may wait.
     #[error("the queue is full")]
     Full,
@@ -20,55 +20,55 @@ pub enum Refused {
 
 /// Both ends of the queue; clones share it.
 #[derive(Debug)]
-pub struct Inbox<T> {
+pub struct Queue<T> {
     shared: Arc<Shared<T>>,
 }
 
 #[derive(Debug)]
 struct Shared<T> {
-    state: Mutex<State<T>>,
-    bell: Condvar,
+    state: Mutex<QueueState<T>>,
+    not_empty: Condvar,
     limit: usize,
 }
 
 #[derive(Debug)]
-struct State<T> {
-    queue: VecDeque<T>,
+struct QueueState<T> {
+    messages: VecDeque<T>,
     /// How many were taken and wait all the same.
     held: usize,
     closed: bool,
 }
 
-impl<T> State<T> {
-    fn room(&self, limit: usize) -> Result<(), Refused> {
+impl<T> QueueState<T> {
+    fn room(&self, limit: usize) -> Result<(), QueueError> {
         match self.closed {
-            true => Err(Refused::Closed),
-            false if self.queue.len().saturating_add(self.held) >= limit => Err(Refused::Full),
+            true => Err(QueueError::Closed),
+            false if self.messages.len().saturating_add(self.held) >= limit => Err(QueueError::Full),
             false => Ok(()),
         }
     }
 }
 
-impl<T> Clone for Inbox<T> {
+impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<T> Inbox<T> {
+impl<T> Queue<T> {
     /// An open queue for at most `limit` waiting messages.
     pub fn new(limit: usize) -> Self {
-        let state = State { queue: VecDeque::new(), held: 0, closed: false };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new(), limit }) }
+        let state = QueueState { messages: VecDeque::new(), held: 0, closed: false };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), not_empty: Condvar::new(), limit }) }
     }
 
     /// Appends a message.
     ///
     /// # Errors
     /// The queue is full or closed; the message is dropped.
-    pub fn push(&self, message: T) -> Result<(), Refused> {
+    pub fn push(&self, message: T) -> Result<(), QueueError> {
         self.append(message, self.shared.limit)?;
-        self.shared.bell.notify_one();
+        self.shared.not_empty.notify_one();
         Ok(())
     }
 
@@ -76,52 +76,52 @@ impl<T> Inbox<T> {
     ///
     /// # Errors
     /// The queue is closed.
-    pub fn push_answer(&self, message: T) -> Result<(), Refused> {
+    pub fn push_answer(&self, message: T) -> Result<(), QueueError> {
         self.append(message, usize::MAX)?;
-        self.shared.bell.notify_one();
+        self.shared.not_empty.notify_one();
         Ok(())
     }
 
-    fn append(&self, message: T, limit: usize) -> Result<(), Refused> {
+    fn append(&self, message: T, limit: usize) -> Result<(), QueueError> {
         let mut state = self.lock();
         state.room(limit)?;
-        state.queue.push_back(message);
+        state.messages.push_back(message);
         Ok(())
     }
 
     /// Waits for messages and takes all of them into `into`; false when the queue is closed and empty.
     pub fn take(&self, into: &mut VecDeque<T>) -> bool {
         let mut state = self.lock();
-        while state.queue.is_empty() && !state.closed {
-            state = self.shared.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while state.messages.is_empty() && !state.closed {
+            state = self.shared.not_empty.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        into.append(&mut state.queue);
+        into.append(&mut state.messages);
         !into.is_empty()
     }
 
     /// Takes what is there, without waiting.
     pub fn take_now(&self, into: &mut VecDeque<T>) {
-        into.append(&mut self.lock().queue);
+        into.append(&mut self.lock().messages);
     }
 
     /// Waits until messages are there or `until` has passed, and takes what is there.
     pub fn take_until(&self, until: Instant, into: &mut VecDeque<T>) {
         let mut state = self.lock();
-        while state.queue.is_empty() && !state.closed {
+        while state.messages.is_empty() && !state.closed {
             let left = until.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
                 break;
             }
-            let (next, _) = self.shared.bell.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            let (next, _) = self.shared.not_empty.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             state = next;
         }
-        into.append(&mut state.queue);
+        into.append(&mut state.messages);
     }
 
     /// Refuses further messages; those that wait are still taken.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.shared.bell.notify_all();
+        self.shared.not_empty.notify_all();
     }
 
     /// Whether it was closed.
@@ -137,7 +137,7 @@ impl<T> Inbox<T> {
     /// How many messages wait.
     pub fn len(&self) -> usize {
         let state = self.lock();
-        state.queue.len() + state.held
+        state.messages.len() + state.held
     }
 
     /// Whether none waits.
@@ -145,7 +145,7 @@ impl<T> Inbox<T> {
         self.len() == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
         // A panic elsewhere leaves a queue of whole messages: each step above is complete in itself.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,32 +157,32 @@ mod tests {
 
     #[test]
     fn takes_everything_in_order_and_ends_when_closed() {
-        let inbox = Inbox::new(2);
-        inbox.push(1).unwrap();
-        inbox.push(2).unwrap();
-        assert_eq!(inbox.push(3), Err(Refused::Full));
-        inbox.push_answer(4).unwrap();
+        let queue = Queue::new(2);
+        queue.push(1).unwrap();
+        queue.push(2).unwrap();
+        assert_eq!(queue.push(3), Err(QueueError::Full));
+        queue.push_answer(4).unwrap();
         let mut taken = VecDeque::new();
-        assert!(inbox.take(&mut taken));
+        assert!(queue.take(&mut taken));
         assert_eq!(taken, [1, 2, 4]);
-        inbox.close();
+        queue.close();
         taken.clear();
-        assert!(!inbox.take(&mut taken));
-        assert_eq!(inbox.push(5), Err(Refused::Closed));
+        assert!(!queue.take(&mut taken));
+        assert_eq!(queue.push(5), Err(QueueError::Closed));
     }
 
     #[test]
     fn a_push_wakes_the_taker() {
-        let inbox = Inbox::new(1);
+        let queue = Queue::new(1);
         let taker = std::thread::spawn({
-            let inbox = inbox.clone();
+            let queue = queue.clone();
             move || {
                 let mut taken = VecDeque::new();
-                inbox.take(&mut taken);
+                queue.take(&mut taken);
                 taken
             }
         });
-        inbox.push(7).unwrap();
+        queue.push(7).unwrap();
         assert_eq!(taker.join().unwrap(), [7]);
     }
 }

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::kernel::Trouble;
+use crate::kernel::OpErrorKind;
 use crate::manager::Error;
 use crate::model::PortId;
 use crate::store::StoreError;
@@ -20,7 +20,7 @@ use super::status::{self, Row};
 
 /// Why a request is refused, wherever that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ApiError {
     /// By the manager.
     Manager(Error),
     /// By the reader of the body.
@@ -129,26 +129,26 @@ pub enum What {
     Flavor,
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         Self::Manager(error)
     }
 }
 
-impl From<BodyError> for Refusal {
+impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         Self::Body(error)
     }
 }
 
 /// A refusal with all that an answer needs.
-pub(super) struct Told {
+pub(super) struct ErrorAnswer {
     pub(super) status: StatusCode,
     row: &'static Row,
     message: String,
 }
 
-impl Told {
+impl ErrorAnswer {
     /// The stable word that scripts match on.
     pub(super) fn reason(&self) -> &'static str {
         self.row.reason
@@ -179,8 +179,8 @@ pub(super) fn envelope(row: &Row, status: StatusCode, message: &str, envelope: E
 }
 
 /// Answers with a refusal in a dialect's words.
-pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
-    let told = told(refusal, dialect);
+pub fn answer(refusal: &ApiError, dialect: Dialect) -> Response {
+    let told = error_answer(refusal, dialect);
     if status::is_trouble(told.status) {
         tracing::warn!(status = told.status.as_u16(), reason = told.reason(), message = told.message, "refused");
     }
@@ -188,7 +188,7 @@ pub fn answer(refusal: &Refusal, dialect: Dialect) -> Response {
 }
 
 /// Answers 405; `allow` is what the route allows (RFC 9110 §15.5.6).
-pub fn bad_method(refusal: &Refusal, dialect: Dialect, allow: Option<&HeaderValue>) -> Response {
+pub fn bad_method(refusal: &ApiError, dialect: Dialect, allow: Option<&HeaderValue>) -> Response {
     let mut response = answer(refusal, dialect);
     if let Some(allow) = allow {
         response.headers_mut().insert(ALLOW, allow.clone());
@@ -197,86 +197,88 @@ pub fn bad_method(refusal: &Refusal, dialect: Dialect, allow: Option<&HeaderValu
 }
 
 /// A refusal with its row, its status in a dialect, and its message.
-pub(super) fn told(refusal: &Refusal, dialect: Dialect) -> Told {
+pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer {
     let (reason, message) = match refusal {
-        Refusal::Manager(error) => (error.reason(), error.to_string()),
-        Refusal::Body(error) => (error.reason(), error.to_string()),
-        Refusal::Query(message) => ("bad_query", message.clone()),
-        Refusal::MediaType(given) => {
+        ApiError::Manager(error) => (error.reason(), error.to_string()),
+        ApiError::Body(error) => (error.reason(), error.to_string()),
+        ApiError::Query(message) => ("bad_query", message.clone()),
+        ApiError::MediaType(given) => {
             ("unsupported_media_type", format!("Unsupported Content-Type '{given}'; application/json is expected"))
         }
-        Refusal::MicroversionMalformed(given) => {
+        ApiError::MicroversionMalformed(given) => {
             let rule = "Must be of format MajorNum.MinorNum.";
             ("malformed_version", format!("API Version String {given} is of invalid format. {rule}"))
         }
-        Refusal::MicroversionUnsupported { asked, min, max } => (
+        ApiError::MicroversionUnsupported { asked, min, max } => (
             "unsupported_version",
             format!("Version {asked} is not supported by the API. Minimum is {min} and maximum is {max}."),
         ),
-        Refusal::BadKey => ("bad_idempotency_key", "Idempotency-Key takes 1 to 64 printable characters".to_owned()),
-        Refusal::KeyMismatch(key) => {
+        ApiError::BadKey => ("bad_idempotency_key", "Idempotency-Key takes 1 to 64 printable characters".to_owned()),
+        ApiError::KeyMismatch(key) => {
             ("idempotency_mismatch", format!("Idempotency-Key '{key}' came with another request before; use a fresh one"))
         }
-        Refusal::NetworkAndPort => ("network_and_port", "Must not input both network_id and port_id".to_owned()),
-        Refusal::AddressWithoutNetwork => ("address_without_network", "Must input network_id when request IP address".to_owned()),
-        Refusal::Unknown { what, id } => match what {
+        ApiError::NetworkAndPort => ("network_and_port", "Must not input both network_id and port_id".to_owned()),
+        ApiError::AddressWithoutNetwork => {
+            ("address_without_network", "Must input network_id when request IP address".to_owned())
+        }
+        ApiError::Unknown { what, id } => match what {
             What::Server => ("no_such_server", format!("Instance {id} could not be found.")),
             What::Port => ("no_such_port", format!("Port id {id} could not be found.")),
             What::Network => ("no_such_network", format!("Network {id} could not be found.")),
             What::Subnet => ("no_such_subnet", format!("Subnet {id} could not be found.")),
             What::Flavor => ("no_such_flavor", format!("Flavor {id} could not be found.")),
         },
-        Refusal::UseAttach { device, port } => {
+        ApiError::UseAttach { device, port } => {
             let of = port.map_or_else(String::new, |port| format!(" of port {port}"));
             let how = "by an attach: POST …/servers/{server}/os-interface with port_id; '' detaches";
             ("use_attach", format!("device_id '{device}'{of} is set {how}"))
         }
-        Refusal::BadCondition(given) => ("bad_condition", format!("If-Match: '{given}'; revision_number=N is expected")),
-        Refusal::BadId(message) => ("bad_id", message.clone()),
-        Refusal::BadPath(path) => ("bad_path", format!("the path {path} is not UTF-8 once its escapes are undone")),
-        Refusal::NoRoute(path) => ("no_such_route", format!("The resource could not be found: there is no {path}")),
-        Refusal::BadMethod { method, path } => ("bad_method", format!("The method {method} is not allowed for {path}")),
-        Refusal::Starting(summary) => ("starting", format!("nicd is starting, and still brings ports back: {summary}")),
-        Refusal::Malformed => ("malformed_request", "The request is not well-formed HTTP/1.1 (RFC 9112).".to_owned()),
-        Refusal::Unauthorized { uid } => {
+        ApiError::BadCondition(given) => ("bad_condition", format!("If-Match: '{given}'; revision_number=N is expected")),
+        ApiError::BadId(message) => ("bad_id", message.clone()),
+        ApiError::BadPath(path) => ("bad_path", format!("the path {path} is not UTF-8 once its escapes are undone")),
+        ApiError::NoRoute(path) => ("no_such_route", format!("The resource could not be found: there is no {path}")),
+        ApiError::BadMethod { method, path } => ("bad_method", format!("The method {method} is not allowed for {path}")),
+        ApiError::Starting(summary) => ("starting", format!("nicd is starting, and still brings ports back: {summary}")),
+        ApiError::Malformed => ("malformed_request", "The request is not well-formed HTTP/1.1 (RFC 9112).".to_owned()),
+        ApiError::Unauthorized { uid } => {
             ("unknown_caller", format!("uid {uid} may not use this socket; root and the members of its group may."))
         }
-        Refusal::ReadOnly { method } => {
+        ApiError::ReadOnly { method } => {
             ("read_only_socket", format!("{method} is not possible on the read-only socket; GET and HEAD are. Use nicd.sock."))
         }
-        Refusal::TooSlow { limit } => {
+        ApiError::TooSlow { limit } => {
             ("request_timeout", format!("The request did not arrive whole within {} s; send it at once.", limit.as_secs_f32()))
         }
-        Refusal::BodyTooLarge { limit } => {
+        ApiError::BodyTooLarge { limit } => {
             ("body_too_large", format!("The request's body is longer than {limit} bytes, which is the most."))
         }
-        Refusal::HeadersTooLarge { limit } => {
+        ApiError::HeadersTooLarge { limit } => {
             ("headers_too_large", format!("The request's headers are longer than {limit} bytes, which is the most."))
         }
-        Refusal::Crowded => (
+        ApiError::Crowded => (
             "too_many_connections",
             "All connections that this uid may have are in use; try again, and keep fewer open.".to_owned(),
         ),
-        Refusal::ManyReaders => (
+        ApiError::ManyReaders => (
             "too_many_readers",
             "Half of all connections follow events for this uid, which is the most; end some, or try again later.".to_owned(),
         ),
-        Refusal::Internal => {
+        ApiError::Internal => {
             ("internal", "The request met a bug in nicd; its log has the details under the request's id.".to_owned())
         }
     };
     let row = status::find(reason, kind(refusal));
-    Told { status: row.status(dialect), row, message }
+    ErrorAnswer { status: row.status(dialect), row, message }
 }
 
 /// Which row is meant, of a refusal whose word has several.
-fn kind(refusal: &Refusal) -> Option<&'static str> {
-    let Refusal::Manager(error) = refusal else { return None };
+fn kind(refusal: &ApiError) -> Option<&'static str> {
+    let ApiError::Manager(error) = refusal else { return None };
     match error {
         Error::GatewayInUse { .. } => Some("GatewayIpInUse"),
-        Error::Kernel(error) => match error.trouble {
-            Trouble::NoBridge => Some("Conflict"),
-            Trouble::Taken => Some("ServiceUnavailable"),
+        Error::Kernel(error) => match error.kind {
+            OpErrorKind::NoBridge => Some("Conflict"),
+            OpErrorKind::Taken => Some("ServiceUnavailable"),
             _ => None,
         },
         Error::Store(

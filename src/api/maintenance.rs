@@ -13,23 +13,23 @@ use crate::model::action::{Attach, DryRun};
 use crate::model::{PortId, ServerId};
 
 use super::dialect::COMPUTE;
-use super::faults::Refusal;
+use super::error::ApiError;
 use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::microversion::Microversion;
-use super::{Desk, json_body, nova, tell};
+use super::{AppState, json_body, nova, respond};
 
-pub(super) async fn plan(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
-    let planned = || Ok(desk.dry_run(&read_dry_run(json_body(&headers, &body)?)?)?);
-    tell(planned().map(|plan| Json(json!({ "plan": plan }))), COMPUTE)
+pub(super) async fn plan(State(state): State<AppState>, headers: HeaderMap, body: Bytes) -> Response {
+    let planned = || Ok(state.dry_run(&read_dry_run(json_body(&headers, &body)?)?)?);
+    respond(planned().map(|plan| Json(json!({ "plan": plan }))), COMPUTE)
 }
 
-pub(super) async fn verify(State(desk): State<Desk>) -> Response {
-    tell(desk.verify().await.map(Json).map_err(Refusal::from), COMPUTE)
+pub(super) async fn verify(State(state): State<AppState>) -> Response {
+    respond(state.verify().await.map(Json).map_err(ApiError::from), COMPUTE)
 }
 
 pub(super) async fn gc(
-    State(desk): State<Desk>,
+    State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Bytes,
@@ -37,15 +37,15 @@ pub(super) async fn gc(
     let collected = async {
         let what = read_leftovers(json_body(&headers, &body)?)?;
         tracing::info!(request_id = %caller.request_id, ?what, "collecting leftovers");
-        let manager = desk.clone();
+        let manager = state.clone();
         // What has begun is ended, also when nobody waits for it any more.
-        Ok(desk.to_its_end(async move { manager.collect(what).await }).await??)
+        Ok(state.to_its_end(async move { manager.collect(what).await }).await??)
     };
-    tell(collected.await.map(Json), COMPUTE)
+    respond(collected.await.map(Json), COMPUTE)
 }
 
 /// `{"server_id", "interfaceAttachment": {…}}`, as Nova's attach in its newest version, or `{"detach": "<port id>"}`.
-fn read_dry_run(body: &[u8]) -> Result<DryRun, Refusal> {
+fn read_dry_run(body: &[u8]) -> Result<DryRun, ApiError> {
     let mut top = Fields::top(body)?;
     let (server, attachment) = (top.parsed::<ServerId>("server_id")?, top.value("interfaceAttachment"));
     let detach = top.parsed::<PortId>("detach")?;

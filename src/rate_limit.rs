@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Remembers the last `MOST` times that something was done.
 #[derive(Debug, Clone)]
-pub struct Pace<const MOST: usize> {
+pub struct RateLimit<const MOST: usize> {
     /// A ring of them; `next` is where the oldest stands.
     times: [Option<Instant>; MOST],
     next: usize,
@@ -15,16 +15,16 @@ pub struct Pace<const MOST: usize> {
     late: bool,
 }
 
-impl<const MOST: usize> Default for Pace<MOST> {
+impl<const MOST: usize> Default for RateLimit<MOST> {
     fn default() -> Self {
         Self { times: [None; MOST], next: 0, late: false }
     }
 }
 
-impl<const MOST: usize> Pace<MOST> {
+impl<const MOST: usize> RateLimit<MOST> {
     /// When it may be done next, if that is not now: never more than `MOST` times in any `period`, and once one was put off
     /// not all of them together.
-    pub fn put_off(&self, now: Instant, period: Duration) -> Option<Instant> {
+    pub fn next_allowed(&self, now: Instant, period: Duration) -> Option<Instant> {
         let oldest = self.times[self.next].map(|oldest| oldest + period);
         let newest = self.newest().filter(|_| self.late).map(|newest| newest + period / u32::try_from(MOST).unwrap_or(u32::MAX));
         oldest.max(newest).filter(|due| *due > now)
@@ -52,13 +52,13 @@ mod tests {
     /// Something that wants to be done every millisecond for so many seconds; when it was done, in milliseconds.
     fn wanted_all_the_time(seconds: u64) -> Vec<u64> {
         let start = Instant::now();
-        let (mut pace, mut done, mut late) = (Pace::<4>::default(), Vec::new(), false);
+        let (mut limit, mut done, mut late) = (RateLimit::<4>::default(), Vec::new(), false);
         for ms in 0..seconds * 1000 {
             let now = start + Duration::from_millis(ms);
-            match pace.put_off(now, SECOND) {
+            match limit.next_allowed(now, SECOND) {
                 Some(_) => late = true,
                 None => {
-                    pace.done(now, std::mem::take(&mut late));
+                    limit.done(now, std::mem::take(&mut late));
                     done.push(ms);
                 }
             }
@@ -81,14 +81,14 @@ mod tests {
     #[test]
     fn after_a_rest_it_is_at_once_again() {
         let start = Instant::now();
-        let mut pace = Pace::<4>::default();
+        let mut limit = RateLimit::<4>::default();
         for _ in 0..4 {
-            assert_eq!(pace.put_off(start, SECOND), None);
-            pace.done(start, false);
+            assert_eq!(limit.next_allowed(start, SECOND), None);
+            limit.done(start, false);
         }
-        assert_eq!(pace.put_off(start, SECOND), Some(start + SECOND));
-        assert_eq!(pace.put_off(start + SECOND, SECOND), None);
-        pace.done(start + SECOND, true);
-        assert_eq!(pace.put_off(start + SECOND * 5, SECOND), None);
+        assert_eq!(limit.next_allowed(start, SECOND), Some(start + SECOND));
+        assert_eq!(limit.next_allowed(start + SECOND, SECOND), None);
+        limit.done(start + SECOND, true);
+        assert_eq!(limit.next_allowed(start + SECOND * 5, SECOND), None);
     }
 }

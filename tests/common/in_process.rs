@@ -1,8 +1,8 @@
 //! The daemon without its doors: manager, kernel threads and store on a host in memory, which can be started, stopped,
 //! killed at any point, and started again on what is left.
 //!
-//! Each house has an event loop of its own that runs while something is asked of it, and a board of its own on which
-//! its points can be made to go wrong. A kill freezes the board: neither host nor store sees anything of it any more.
+//! Each daemon has an event loop of its own that runs while something is asked of it, and a registry of its own on which
+//! its points can be made to go wrong. A kill freezes the registry: neither host nor store sees anything of it any more.
 
 #![allow(dead_code)] // each test target uses its part
 
@@ -13,32 +13,32 @@ use std::time::{Duration, Instant};
 
 use nicd::config::AllowedBridges;
 use nicd::events::{self, Reader};
+use nicd::failpoints;
+#[cfg(debug_assertions)]
+use nicd::failpoints::Registry;
 use nicd::kernel::fake::Fake;
 use nicd::kernel::handle::{self, KernelHandle};
 use nicd::kernel::{Host, Kernel};
 use nicd::manager::{Context, Error, Manager, Policy, Pulse, Reply};
 use nicd::model::MacPrefix;
 use nicd::model::action::Action;
-use nicd::points;
-#[cfg(debug_assertions)]
-use nicd::points::Board;
 use nicd::store::{Lock, Store};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// A release has no points, so that nothing can go wrong on its board.
+/// A release has no points, so that nothing can go wrong on its registry.
 #[cfg(not(debug_assertions))]
 #[derive(Debug, Clone)]
-pub struct Board;
+pub struct Registry;
 
 #[cfg(not(debug_assertions))]
-impl Board {
+impl Registry {
     pub fn new() -> Self {
         Self
     }
 
-    /// As long as what it gives is there, points are this board's.
+    /// As long as what it gives is there, points are this registry's.
     pub fn enter(&self) -> Self {
         Self
     }
@@ -57,11 +57,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A running daemon, but for its sockets.
-pub struct House {
+pub struct InProcessDaemon {
     /// What a client's actions go to.
     pub manager: Arc<Manager>,
     /// Where its points go wrong.
-    pub board: Board,
+    pub registry: Registry,
     runtime: Option<Runtime>,
     handle: Arc<dyn KernelHandle>,
     store: Store,
@@ -74,7 +74,7 @@ pub struct House {
     _lock: Lock,
 }
 
-impl House {
+impl InProcessDaemon {
     /// Starts on a state directory and a host.
     pub fn open(dir: &Path, fake: &Fake) -> Self {
         Self::sweeping(dir, fake, Duration::from_secs(60))
@@ -82,16 +82,16 @@ impl House {
 
     /// The same, sweeping so often.
     pub fn sweeping(dir: &Path, fake: &Fake, sweep: Duration) -> Self {
-        Self::begin(dir, fake, Board::new(), sweep).expect("it starts")
+        Self::begin(dir, fake, Registry::new(), sweep).expect("it starts")
     }
 
-    /// The same on a board on which things may go wrong, in the order in which the daemon does; why it does not start.
-    pub fn start(dir: &Path, fake: &Fake, board: Board) -> Result<Self, String> {
-        Self::begin(dir, fake, board, Duration::from_secs(60))
+    /// The same on a registry on which things may go wrong, in the order in which the daemon does; why it does not start.
+    pub fn start(dir: &Path, fake: &Fake, registry: Registry) -> Result<Self, String> {
+        Self::begin(dir, fake, registry, Duration::from_secs(60))
     }
 
-    fn begin(dir: &Path, fake: &Fake, board: Board, sweep: Duration) -> Result<Self, String> {
-        let _on = board.enter();
+    fn begin(dir: &Path, fake: &Fake, registry: Registry, sweep: Duration) -> Result<Self, String> {
+        let _on = registry.enter();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
         let lock = Lock::take(dir).map_err(|error| error.to_string())?;
         let (store, loaded, store_thread) = Store::open(dir).map_err(|error| error.to_string())?;
@@ -99,7 +99,7 @@ impl House {
         loaded.ports.iter().for_each(|port| fake.guests().insert(port.id, port.mac));
         fake.watch(notices).map_err(|error| error.to_string())?;
         let at = Instant::now();
-        let links = match fake.open().and_then(|mut host| host.observe()) {
+        let links = match fake.open().and_then(|mut host| host.dump_links()) {
             Ok(links) => links,
             Err(error) => {
                 store.close();
@@ -118,9 +118,9 @@ impl House {
         let following = begun.is_ok().then(|| runtime.spawn(follow));
         let runtime = Some(runtime);
         let events = Vec::new();
-        let house = Self {
+        let daemon = Self {
             manager,
-            board: board.clone(),
+            registry: registry.clone(),
             runtime,
             handle,
             store,
@@ -131,7 +131,7 @@ impl House {
             events,
             _lock: lock,
         };
-        begun.map(|()| house)
+        begun.map(|()| daemon)
     }
 
     /// Carries an action out and waits for its answer.
@@ -147,14 +147,14 @@ impl House {
 
     /// Runs the event loop until `future` ends.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        let _on = self.board.enter();
+        let _on = self.registry.enter();
         let runtime = self.runtime.as_ref().expect("it lives");
         runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("an answer in time") })
     }
 
     /// Carries an action out; none when it is never answered, because the daemon dies or the answer is lost.
     pub fn ask(&self, action: Action) -> Option<Result<Reply, Error>> {
-        let _on = self.board.enter();
+        let _on = self.registry.enter();
         let runtime = self.runtime.as_ref().expect("it lives");
         let until = Instant::now() + PATIENCE;
         let answer = runtime.block_on(async {
@@ -162,12 +162,12 @@ impl House {
             loop {
                 match tokio::time::timeout(LOOK_AGAIN, answer.as_mut()).await {
                     Ok(answer) => return Some(answer),
-                    Err(_) if self.board.is_dead() => return None,
+                    Err(_) if self.registry.is_dead() => return None,
                     Err(_) => assert!(Instant::now() < until, "an answer in time"),
                 }
             }
         });
-        answer.and_then(|answer| points::reply(("reply", "http"), || answer))
+        answer.and_then(|answer| failpoints::reply(("reply", "http"), || answer))
     }
 
     /// Waits until `check` finds nothing wrong, looking after each event; fails with what it last found.
@@ -185,23 +185,23 @@ impl House {
             self.next_event();
         }
         // What was begun meanwhile runs to its end too, and changes nothing.
-        self.pass();
+        self.drain();
         check().map_err(|wrong| format!("settled, and then: {wrong}"))
     }
 
     /// Lets the daemon go on until `done`, or until it dies.
     pub fn go_on(&mut self, done: impl Fn() -> bool) {
         let until = Instant::now() + PATIENCE;
-        while !self.board.is_dead() && !done() {
+        while !self.registry.is_dead() && !done() {
             assert!(Instant::now() < until, "neither done nor dead");
             self.next_event();
         }
     }
 
-    /// Lets whatever waits in the kernel's queue and in the event loop run.
-    pub fn pass(&mut self) {
+    /// Runs everything that waits in the queue of the kernel worker and in the event loop.
+    pub fn drain(&mut self) {
         for _ in 0..2 {
-            let answer = self.handle.observe().expect("the worker lives");
+            let answer = self.handle.dump_links().expect("the worker lives");
             let _ = self.run(answer);
             while self.next_event() {}
         }
@@ -209,12 +209,12 @@ impl House {
 
     /// Takes in the next event; false when none came at once.
     fn next_event(&mut self) -> bool {
-        let _on = self.board.enter();
+        let _on = self.registry.enter();
         let runtime = self.runtime.as_ref().expect("it lives");
         let reader = &mut self.reader;
         let next = runtime.block_on(async { tokio::time::timeout(LOOK_AGAIN, reader.next()).await });
         let Ok(event) = next else { return false };
-        assert_ne!(event.kind, events::Kind::Lost, "the reader kept up and still lost events");
+        assert_ne!(event.kind, events::EventKind::Lost, "the reader kept up and still lost events");
         self.events.push(event.seq);
         true
     }
@@ -231,7 +231,7 @@ impl House {
 
     /// Stops as the daemon does.
     pub fn stop(mut self) {
-        let _on = self.board.enter();
+        let _on = self.registry.enter();
         let runtime = self.runtime.take().expect("it lives");
         let following = self.following.take();
         runtime.block_on(async {
@@ -245,22 +245,22 @@ impl House {
 
     /// Ends at once: nothing of it reaches host or store any more, and what was not persistent is gone.
     pub fn kill(self) {
-        self.board.kill();
+        self.registry.kill();
     }
 }
 
-impl Drop for House {
+impl Drop for InProcessDaemon {
     fn drop(&mut self) {
-        // A kill, unless it was stopped: in a stopped house nothing waits any more.
+        // A kill, unless it was stopped: in a stopped daemon no work waits.
         if !self.ended.is_cancelled() {
-            self.board.kill();
+            self.registry.kill();
         }
         drop(self.runtime.take());
         self.handle.close();
         self.store.close();
         for thread in self.threads.drain(..) {
             let joined = thread.join();
-            assert!(joined.is_ok() || std::thread::panicking(), "a thread of the house panicked");
+            assert!(joined.is_ok() || std::thread::panicking(), "a thread of the daemon panicked");
         }
     }
 }

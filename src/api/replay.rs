@@ -7,31 +7,31 @@ use serde_json::json;
 
 use crate::manager::PortView;
 use crate::model::PortId;
-use crate::model::memory::Made;
+use crate::model::idempotency::Made;
 
 use super::fields::Shape;
 use super::microversion::{self, Microversion};
 use super::resource::Resource;
-use super::{Desk, nova, rackspace};
+use super::{AppState, nova, rackspace};
 
 /// The request is the one that made it, so that its body says in which shape it is to be answered. None when something of
 /// what it made is no longer there.
-pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, body: &[u8], made: &[Made]) -> Option<Response> {
+pub(super) fn show(state: &AppState, path: &str, headers: &HeaderMap, body: &[u8], made: &[Made]) -> Option<Response> {
     let version = microversion::asked(headers).unwrap_or(Microversion::MIN);
     match (path.rsplit('/').next(), made) {
         (Some("os-interface"), [Made::Port(port)]) => {
-            let port = attached(desk, path, *port)?;
+            let port = attached(state, path, *port)?;
             Some(Json(json!({"interfaceAttachment": nova::attachment(&port, version)})).into_response())
         }
         (Some("os-virtual-interfacesv2"), [Made::Port(port)]) => {
-            let port = attached(desk, path, *port)?;
-            Some(Json(json!({"virtual_interfaces": [rackspace::interface(desk, &port)]})).into_response())
+            let port = attached(state, path, *port)?;
+            Some(Json(json!({"virtual_interfaces": [rackspace::interface(state, &port)]})).into_response())
         }
         (Some(many), _) => {
             let shown = made.iter().map(|one| match one {
-                Made::Network(id) => desk.network(*id).ok().map(|network| network.shown()),
-                Made::Subnet(id) => desk.subnet(*id).ok().map(|subnet| subnet.shown()),
-                Made::Port(id) => desk.port(*id).ok().map(|port| port.shown()),
+                Made::Network(id) => state.network(*id).ok().map(|network| network.shown()),
+                Made::Subnet(id) => state.subnet(*id).ok().map(|subnet| subnet.shown()),
+                Made::Port(id) => state.port(*id).ok().map(|port| port.shown()),
             });
             let shown: Vec<_> = shown.collect::<Option<_>>()?;
             let body = Shape::of(body, many).wrap(many.trim_end_matches('s'), many, shown.into_iter());
@@ -42,7 +42,7 @@ pub(super) fn show(desk: &Desk, path: &str, headers: &HeaderMap, body: &[u8], ma
 }
 
 /// The port, if it is still the server's that the path names.
-fn attached(desk: &Desk, path: &str, port: PortId) -> Option<PortView> {
+fn attached(state: &AppState, path: &str, port: PortId) -> Option<PortView> {
     let server = path.rsplit('/').nth(1)?.parse().ok()?;
-    desk.port_of(server, port).ok()
+    state.port_of(server, port).ok()
 }

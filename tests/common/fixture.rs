@@ -12,7 +12,7 @@ use crate::netns::{Guest, run};
 
 /// See the module.
 #[derive(Debug)]
-pub struct Bench {
+pub struct Fixture {
     pub daemon: Daemon,
     pub api: Client,
     pub events: Follower,
@@ -20,7 +20,7 @@ pub struct Bench {
     agrees: bool,
 }
 
-impl Drop for Bench {
+impl Drop for Fixture {
     /// After every test records and kernel agree, once what is under way has ended.
     fn drop(&mut self) {
         if std::thread::panicking() || !self.agrees || !self.daemon.runs() {
@@ -41,7 +41,7 @@ impl Drop for Bench {
     }
 }
 
-impl Bench {
+impl Fixture {
     /// A daemon that has just started for the first time.
     pub fn start() -> Self {
         Self::of(Daemon::start())

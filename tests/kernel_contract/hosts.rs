@@ -13,14 +13,14 @@ use nicd::plan::{Address, BridgeExtras, Kind};
 use nix::errno::Errno;
 use serde_json::Value;
 
-use crate::host::{Change, Nic, NicChange, World};
+use crate::host::{Change, Nic, NicChange, TestHost};
 use crate::netns::{Guest, json, run, set_alias};
 
 /// The host in memory.
 #[derive(Default)]
 pub struct Memory(Fake);
 
-impl World for Memory {
+impl TestHost for Memory {
     type Kernel = Fake;
 
     fn kernel(&self) -> Fake {
@@ -107,7 +107,7 @@ pub struct Running {
     open: HashMap<PortId, OwnedFd>,
 }
 
-impl World for Running {
+impl TestHost for Running {
     type Kernel = Linux;
 
     fn kernel(&self) -> Linux {

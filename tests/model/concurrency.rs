@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use nicd::kernel::Trouble;
+use nicd::kernel::OpErrorKind;
 use nicd::kernel::fake::Fault;
 use nicd::manager::{Context, Error};
 use nicd::model::action::{Action, AfterDetach, NewGuest, NewNetwork, NewServer, WantedNic};
@@ -17,12 +17,12 @@ use crate::check::{Reference, but_for_carrier};
 use crate::scene::{AGENTS, Scene, VM, attach, create_port, on, port_of};
 
 /// How many.
-const CROWD: usize = 64;
+const CONCURRENT: usize = 64;
 
 #[test]
 fn as_many_attaches_at_once_get_as_many_addresses() {
     let (mut scene, network, server) = roomy();
-    let flushes = scene.house().flushes();
+    let flushes = scene.daemon().flushes();
     let wanted = WantedNic::OnNetwork(network, None);
     let attach = Action::Attach(nicd::model::action::Attach {
         server_id: server,
@@ -30,17 +30,17 @@ fn as_many_attaches_at_once_get_as_many_addresses() {
         second_on_network: nicd::model::action::SecondOnNetwork::Allowed,
         tag: None,
     });
-    let answers = scene.house().perform_at_once(vec![attach; CROWD]);
+    let answers = scene.daemon().perform_at_once(vec![attach; CONCURRENT]);
     let ports: Vec<_> = answers.into_iter().map(|answer| port_of(answer.unwrap()).port).collect();
     let ips: BTreeSet<IpAddr> = ports.iter().map(|port| port.fixed_ips[0].ip_address).collect();
     let macs: BTreeSet<Mac> = ports.iter().map(|port| port.mac).collect();
-    assert_eq!((ips.len(), macs.len()), (CROWD, CROWD));
-    let lowest: BTreeSet<IpAddr> = (2..2 + CROWD).map(|host| [10, 9, 0, u8::try_from(host).unwrap()].into()).collect();
+    assert_eq!((ips.len(), macs.len()), (CONCURRENT, CONCURRENT));
+    let lowest: BTreeSet<IpAddr> = (2..2 + CONCURRENT).map(|host| [10, 9, 0, u8::try_from(host).unwrap()].into()).collect();
     assert_eq!(ips, lowest, "the lowest free are given");
     assert!(ports.iter().all(|port| scene.fake.device(port.id).is_some_and(|device| device.up && device.master.is_some())));
     // The first one makes the bridge while the others wait for it, and then they go together.
-    let flushed = scene.house().flushes() - flushes;
-    assert!(flushed < CROWD as u64, "{flushed} flushes");
+    let flushed = scene.daemon().flushes() - flushes;
+    assert!(flushed < CONCURRENT as u64, "{flushed} flushes");
     scene.stop();
 }
 
@@ -48,14 +48,14 @@ fn as_many_attaches_at_once_get_as_many_addresses() {
 fn of_as_many_attaches_of_one_port_one_succeeds() {
     let mut scene = Scene::with_networks();
     let port = port_of(scene.perform(create_port(AGENTS)).unwrap()).port.id;
-    let answers = scene.house().perform_at_once(vec![attach(VM, WantedNic::Port(port)); CROWD]);
+    let answers = scene.daemon().perform_at_once(vec![attach(VM, WantedNic::Port(port)); CONCURRENT]);
     let refused = answers.iter().filter(|answer| matches!(answer, Err(Error::PortInUse(id)) if *id == port)).count();
-    assert_eq!((answers.iter().filter(|answer| answer.is_ok()).count(), refused), (1, CROWD - 1));
+    assert_eq!((answers.iter().filter(|answer| answer.is_ok()).count(), refused), (1, CONCURRENT - 1));
     let mut reference = Reference::of(&scene);
     reference.networks = [Some([true, false]), Some([true, true])];
     reference.adopt(&scene.manager().port(port).unwrap());
     let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
-    scene.house().settle(|| reference.check(&manager, &fake, &dir));
+    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
     scene.stop();
 }
 
@@ -70,16 +70,16 @@ fn as_many_detaches_at_once_leave_nothing() {
             tag: None,
         })
     };
-    let attached = scene.house().perform_at_once((0..CROWD).map(attach).collect());
+    let attached = scene.daemon().perform_at_once((0..CONCURRENT).map(attach).collect());
     let ports: Vec<_> = attached.into_iter().map(|answer| port_of(answer.unwrap()).port.id).collect();
     // Every one of them twice: the second gets the same answer, or finds nothing any more.
     let twice = ports.iter().chain(&ports).map(|port| Action::Detach(server, *port, AfterDetach::AsMade)).collect();
-    for answer in scene.house().perform_at_once(twice) {
+    for answer in scene.daemon().perform_at_once(twice) {
         assert!(matches!(answer, Ok(_) | Err(Error::NoSuchPort(_) | Error::PortNotOnServer { .. })), "{answer:?}");
     }
     let (manager, fake) = (scene.manager(), scene.fake.clone());
     let mut strangers = scene.strangers.clone();
-    scene.house().settle(|| {
+    scene.daemon().settle(|| {
         let left = manager.ports(Default::default()).len();
         if left == 0 { Ok(()) } else { Err(format!("{left} ports")) }
     });
@@ -96,7 +96,7 @@ fn more_attaches_than_addresses_fill_the_pool_exactly() {
     for server in 0..2 {
         actions.extend(vec![attach(server, on(AGENTS)); 4]);
     }
-    let answers = scene.house().perform_at_once(actions);
+    let answers = scene.daemon().perform_at_once(actions);
     let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().map(Error::reason)).collect();
     assert_eq!(refused, ["pool_empty"; 3]);
     scene.stop();
@@ -112,7 +112,7 @@ fn an_attach_does_not_build_on_a_bridge_that_another_may_still_take_back() {
         (Op::Configure { .. }, Some(made)) => {
             made.send(()).unwrap();
             gone_on.recv().unwrap();
-            Fault::Refuse(Trouble::Other)
+            Fault::Refuse(OpErrorKind::Other)
         }
         (_, unused) => {
             made = unused;
@@ -120,7 +120,7 @@ fn an_attach_does_not_build_on_a_bridge_that_another_may_still_take_back() {
         }
     });
     let manager = scene.manager();
-    let (first, second) = scene.house().run(async {
+    let (first, second) = scene.daemon().run(async {
         let begin = || {
             tokio::spawn({
                 let manager = Arc::clone(&manager);
@@ -182,7 +182,7 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
         }]))
         .unwrap();
     let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };
-    let nic_limit = Some(u32::try_from(2 * CROWD).unwrap());
+    let nic_limit = Some(u32::try_from(2 * CONCURRENT).unwrap());
     scene
         .perform(Action::PutServer(NewServer { id: server, name: String::new(), project_id: String::new(), guest, nic_limit }))
         .unwrap();

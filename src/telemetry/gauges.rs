@@ -8,7 +8,7 @@ use super::family::Family;
 
 /// How things stand while the text is made.
 #[derive(Debug, Clone, Default)]
-pub struct Standing {
+pub struct GaugeValues {
     /// How long the daemon has run.
     pub uptime: Duration,
     /// How many ports have each status.
@@ -44,14 +44,14 @@ impl Gauges {
         }
     }
 
-    pub(super) fn set(&self, standing: &Standing) {
-        self.uptime.set(standing.uptime.as_secs_f64());
+    pub(super) fn set(&self, values: &GaugeValues) {
+        self.uptime.set(values.uptime.as_secs_f64());
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        for (family, values) in [(&self.ports, &standing.ports), (&self.queues, &standing.queues)] {
+        for (family, values) in [(&self.ports, &values.ports), (&self.queues, &values.queues)] {
             values.iter().for_each(|(label, number)| family.with_label_values(&[label]).set(count(*number)));
         }
         self.problems.reset();
-        standing.problems.iter().for_each(|reason| self.problems.with_label_values(&[reason]).inc());
-        self.event_readers.set(count(standing.event_readers));
+        values.problems.iter().for_each(|reason| self.problems.with_label_values(&[reason]).inc());
+        self.event_readers.set(count(values.event_readers));
     }
 }

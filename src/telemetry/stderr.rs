@@ -28,7 +28,7 @@ const TELL: Duration = Duration::from_secs(1);
 static LINES: LazyLock<Lines> = LazyLock::new(Lines::start);
 
 /// Puts a line into the queue.
-pub fn say(line: &str) {
+pub fn write_line(line: &str) {
     let mut bytes = line.trim_end().as_bytes().to_vec();
     bytes.push(b'\n');
     LINES.push(bytes);

@@ -95,12 +95,12 @@ impl Shown {
 
 /// All ports as told, and up to which event.
 #[derive(Debug, Default)]
-pub(super) struct Board {
+pub(super) struct PropertyCache {
     ports: Mutex<BTreeMap<PortId, Shown>>,
     told: watch::Sender<u64>,
 }
 
-impl Board {
+impl PropertyCache {
     /// The ports as told. Not to be held over an await.
     pub(super) fn ports(&self) -> MutexGuard<'_, BTreeMap<PortId, Shown>> {
         // Each change is one insertion or removal, whole in itself.

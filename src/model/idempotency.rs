@@ -19,7 +19,7 @@ pub struct Key {
 /// What is kept under a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Remembered {
+pub struct StoredRequest {
     /// The key.
     pub key: Key,
     /// A digest of method, path and body: another request under the same key is a mistake.
@@ -34,7 +34,7 @@ pub struct Remembered {
     pub made: Vec<Made>,
     /// What was answered.
     #[serde(default)]
-    pub answer: Option<Answered>,
+    pub answer: Option<StoredAnswer>,
 }
 
 /// What had passed since a boot.
@@ -49,14 +49,14 @@ pub struct SinceBoot {
 
 /// A moment by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub struct ClockStamp {
     /// By the wall's clock, which may be set.
     pub at: Timestamp,
     /// Since the boot, where that can be told.
     pub since: Option<SinceBoot>,
 }
 
-impl Moment {
+impl ClockStamp {
     /// How long ago something was, in milliseconds: by the clock that nobody sets when it was in the same boot, else by
     /// the wall's, which may have been set back meanwhile.
     pub fn ago(&self, at: Timestamp, since: Option<SinceBoot>) -> i64 {
@@ -83,7 +83,7 @@ pub enum Made {
 /// An answer to be given again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Answered {
+pub struct StoredAnswer {
     /// Its HTTP status.
     pub status: u16,
     /// Its body, JSON or empty.

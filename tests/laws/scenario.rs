@@ -29,7 +29,7 @@ pub const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_000
 
 /// A host and what is wanted of it.
 #[derive(Debug, Clone)]
-pub struct World {
+pub struct Scenario {
     /// What nicd built before.
     built: Vec<NicSpec>,
     /// What became of that.
@@ -110,8 +110,8 @@ enum Stranger {
     InBr0,
 }
 
-/// Any small world.
-pub fn worlds() -> impl Strategy<Value = World> {
+/// Any small scenario.
+pub fn scenarios() -> impl Strategy<Value = Scenario> {
     let nics = || vec(nic(), 0..=PORTS).prop_map(distinct);
     let absent = vec(0..PORTS, 0..3);
     (nics(), vec(drift(), 0..5), vec(stranger(), 0..4), nics(), absent, any::<bool>()).prop_map(
@@ -119,7 +119,7 @@ pub fn worlds() -> impl Strategy<Value = World> {
             let mut absent: Vec<usize> = absent.into_iter().filter(|port| wanted.iter().all(|nic| nic.port != *port)).collect();
             absent.sort_unstable();
             absent.dedup();
-            World { built, drifts, strangers, wanted, absent, bridge_goes }
+            Scenario { built, drifts, strangers, wanted, absent, bridge_goes }
         },
     )
 }
@@ -197,7 +197,7 @@ fn distinct(mut nics: Vec<NicSpec>) -> Vec<NicSpec> {
     nics
 }
 
-impl World {
+impl Scenario {
     /// The host as it is before the plan under test; the same one each time.
     pub fn host(&self) -> Fake {
         let fake = Fake::new();
@@ -450,6 +450,6 @@ pub fn run(fake: &Fake, plan: Plan) -> Result<(), nicd::kernel::OpError> {
 }
 
 /// An empty hand, as an execution begins with.
-pub fn empty_hand() -> <FakeHost as Host>::Held {
+pub fn empty_context() -> <FakeHost as Host>::ExecContext {
     Default::default()
 }
