@@ -58,12 +58,21 @@ impl<H: Host> Execution<H> {
         self.run_while(host, |_| true)
     }
 
+    /// Whether all steps have been carried out.
+    pub fn is_done(&self) -> bool {
+        self.begun == self.steps.len()
+    }
+
     /// Whether what is left changes nothing that a look shows.
     pub fn shows_its_end(&self) -> bool {
         self.steps[self.begun..].iter().all(|step| step.op.shows_nothing())
     }
 
-    fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
+    /// Carries out what is left, up to the first step that is not to be begun.
+    ///
+    /// # Errors
+    /// The first that fails.
+    pub fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
         while let Some(step) = self.steps.get(self.begun).filter(|step| go(step)) {
             self.begun += 1;
             let (name, refused) = match host.apply(&step.op, &mut self.context)? {

@@ -1,12 +1,13 @@
 //! The planner, case by case: `tests/planner/<case>/` has what was `observed` and what is `desired`, and the `plan` and its
-//! `undo`, in the order in which each runs; or, as `error.txt`, why nothing can be planned.
+//! `undo`, in the order in which each runs; where deletions are deferred, what carries them out in one go, as `merged`; or, as
+//! `error.txt`, why nothing can be planned.
 //!
 //! `NICD_BLESS=1` writes what the planner says now into the folders; the diff is then for a person to read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nicd::plan::{Desired, Observed, Op, PlanError, Reason, plan};
+use nicd::plan::{Desired, Observed, Op, PlanError, Reason, Stage, Step, merge_deletions, plan};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -18,7 +19,7 @@ const BLESS: &str = "NICD_BLESS";
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 
 /// The files that hold the answer.
-const ANSWERS: [&str; 3] = ["plan.json", "undo.json", "error.txt"];
+const ANSWERS: [&str; 4] = ["plan.json", "undo.json", "merged.json", "error.txt"];
 
 #[test]
 fn every_case_is_planned_as_its_folder_says() {
@@ -37,20 +38,38 @@ fn every_case_is_planned_as_its_folder_says() {
     }
 }
 
-/// The ops of a case's plan, and its undos as they would run; none where the planner refuses.
-fn plan_of(case: &Path) -> Result<(Vec<Op>, Vec<Op>), PlanError> {
+/// A step as `plan.json` has it.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    op: Op,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<Stage>,
+}
+
+impl Shown {
+    fn of(Step { op, stage, .. }: Step) -> Self {
+        Self { op, stage: (stage != Stage::Now).then_some(stage) }
+    }
+}
+
+/// What a case's plan, its undos and its merged deletions are, as they would run; an error where the planner refuses.
+fn plan_of(case: &Path) -> Result<[Option<String>; 3], PlanError> {
     let (want, have): (Desired, Observed) = (read(case, "desired.json"), read(case, "observed.json"));
-    let have = have.seen_by(STORE);
-    let steps = plan(Reason::Attach, &want, &have)?.steps;
-    let undos = steps.iter().rev().filter_map(|step| step.undo.clone()).collect();
-    Ok((steps.into_iter().map(|step| step.op).collect(), undos))
+    let planned = plan(Reason::Attach, &want, &have.seen_by(STORE))?;
+    let undos: Vec<Op> = planned.steps.iter().rev().filter_map(|step| step.undo.clone()).collect();
+    let deferred = planned.steps.iter().any(|step| step.stage == Stage::Deferred);
+    let shown = |steps: Vec<Step>| json(&steps.into_iter().map(Shown::of).collect::<Vec<_>>());
+    let steps = planned.steps.clone();
+    let merged = deferred.then(|| shown(merge_deletions(planned, &want.absent_ports).steps));
+    Ok([Some(shown(steps)), Some(json(&undos)), merged])
 }
 
 /// What belongs into each of [`ANSWERS`].
-fn answer(planned: Result<(Vec<Op>, Vec<Op>), PlanError>) -> [Option<String>; 3] {
+fn answer(planned: Result<[Option<String>; 3], PlanError>) -> [Option<String>; 4] {
     match planned {
-        Ok((ops, undos)) => [Some(json(&ops)), Some(json(&undos)), None],
-        Err(error) => [None, None, Some(format!("{error}\n"))],
+        Ok([plan, undo, merged]) => [plan, undo, merged, None],
+        Err(error) => [None, None, None, Some(format!("{error}\n"))],
     }
 }
 

@@ -577,7 +577,7 @@ impl World {
     fn gate(&self, op: &Op) -> Option<Arc<Gate>> {
         let port = match op {
             Op::DeleteLink { port, .. } => *port,
-            Op::DeleteGroup { group } => {
+            Op::DeleteGroup { group, .. } => {
                 let members = self.links.values().filter(|link| link.group == *group);
                 members.flat_map(LinkState::marks).map(PortId).find(|port| self.stalls.contains_key(port))?
             }
@@ -874,7 +874,7 @@ impl World {
                 link.master = None;
                 self.put(link);
             }
-            Op::SetGroup { group: 0, .. } | Op::DeleteGroup { group: 0 } => {
+            Op::SetGroup { group: 0, .. } | Op::DeleteGroup { group: 0, .. } => {
                 return Err(refused(OpErrorKind::Other, "group 0 holds the host's own links".to_owned()));
             }
             Op::SetGroup { port, group } => {
@@ -882,7 +882,7 @@ impl World {
                 link.group = *group;
                 self.put(link);
             }
-            Op::DeleteGroup { group } => {
+            Op::DeleteGroup { group, .. } => {
                 let members: Vec<u32> = self.links.values().filter(|link| link.group == *group).map(|link| link.index).collect();
                 for index in members {
                     self.remove(index);

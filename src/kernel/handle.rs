@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::{BroadRoute, LinkState, Plan};
+use crate::plan::{AbsentPort, BroadRoute, LinkState, Plan};
 use crate::queue::{Queue, QueueError};
 
 use super::netns;
-use super::reaper::{self, PendingDelete, Reaped, ToReap};
+use super::reaper::{self, Job, PendingDelete, Removed};
 use super::worker::{Done, Durable, Failed, Outcome, Worker};
 use super::{Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, TapUse};
 
@@ -36,11 +37,12 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// As for `run`.
     fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError>;
 
-    /// Deletes a port's device, together with others that wait; one that a process holds open only when that is asked for.
+    /// Deletes the device that the nicd with this store made for a port, together with others that wait; one that a process
+    /// holds open only when that is forced.
     ///
     /// # Errors
     /// As for `run`.
-    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, QueueError>;
+    fn delete(&self, port: AbsentPort, store: Uuid) -> Result<Answer<Result<Removed, OpError>>, QueueError>;
 
     /// The namespace a path names.
     ///
@@ -113,7 +115,7 @@ pub struct KernelService<H: Host> {
     guests: Worker<H>,
     /// For dumps of the whole host: nobody's change waits for one.
     looks: Worker<H>,
-    reaper: Queue<ToReap<H>>,
+    reaper: Queue<Job<H>>,
     /// How many plans were begun beside their commit.
     begun: Arc<AtomicU64>,
     macs: GuestMacs,
@@ -184,9 +186,9 @@ impl<H: Host> KernelHandle for KernelService<H> {
         self.worker(plan.enters_a_guest()).run_beside(plan, durable)
     }
 
-    fn delete(&self, device: PendingDelete) -> Result<Answer<Result<Reaped, OpError>>, QueueError> {
+    fn delete(&self, port: AbsentPort, store: Uuid) -> Result<Answer<Result<Removed, OpError>>, QueueError> {
         let (answer, answered) = oneshot::channel();
-        self.reaper.push(ToReap::Device { device, answer })?;
+        self.reaper.push(Job::Delete(PendingDelete { port, store, answer, single: false }))?;
         Ok(answered)
     }
 

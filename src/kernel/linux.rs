@@ -179,7 +179,7 @@ fn doing(op: &Op) -> String {
         Op::CreateTap { port, name: device, .. } | Op::CreateVeth { port, name: device, .. } => {
             format!("{name} {device} of port {port}")
         }
-        Op::DeleteGroup { group } => format!("{name} {group}"),
+        Op::DeleteGroup { group, .. } => format!("{name} {group}"),
         Op::CloseTap { port }
         | Op::Configure { port, .. }
         | Op::Persist { port }
@@ -250,7 +250,7 @@ impl LinuxHost {
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),
             Op::Unbind { port } => links::unbind(netlink, *port),
             Op::SetGroup { port, group } => links::set_group(netlink, *port, *group),
-            Op::DeleteGroup { group } => links::delete_group(netlink, *group),
+            Op::DeleteGroup { group, .. } => links::delete_group(netlink, *group),
             Op::DeleteLink { port, store } => links::delete(netlink, &names::port_altname(*port), *store),
         }
         .map(|()| Applied::Done)

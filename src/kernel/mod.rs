@@ -45,6 +45,7 @@ pub use guests::GuestMacs;
 pub use modules::remedy as module_remedy;
 pub use socket::writes;
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
@@ -54,7 +55,7 @@ use nix::errno::Errno;
 use uuid::Uuid;
 
 use crate::failpoints;
-use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId};
+use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{BroadRoute, LinkState, Op};
 
 /// A host that can be opened more than once: for the workers, for the reaper, for the watch.
@@ -90,7 +91,14 @@ pub trait Host: Send + 'static {
     /// # Errors
     /// What the kernel answered. Already being as asked is no error.
     fn apply(&mut self, op: &Op, context: &mut Self::ExecContext) -> Result<Applied, OpError> {
-        failpoints::call(("op", op.name()), || self.carry_out(op, context), |errno| answer::refused(op, errno))
+        let carry_out = || match op {
+            Op::DeleteGroup { group, ports, forced, store } if *group != 0 => {
+                only_members(&self.links_in_group(*group)?, ports, forced, *store)?;
+                self.carry_out(op, context)
+            }
+            _ => self.carry_out(op, context),
+        };
+        failpoints::call(("op", op.name()), carry_out, |errno| answer::refused(op, errno))
     }
 
     /// What [`Host::apply`] does on this host; nobody else calls it.
@@ -114,7 +122,7 @@ pub trait Host: Send + 'static {
     /// The kernel could not give one.
     fn dump_links(&mut self) -> Result<Vec<LinkState>, OpError>;
 
-    /// The links in a group whose number was drawn by chance: of a complete dump, or, while links keep changing, all that
+    /// The links in a group that nobody else uses: of a complete dump, or, while links keep changing, all that
     /// several dumps have shown. A link may be seen twice.
     ///
     /// # Errors
@@ -155,6 +163,22 @@ pub trait Host: Send + 'static {
     /// # Errors
     /// The kernel could not answer.
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError>;
+}
+
+/// Refuses a group that holds more than what is to be deleted.
+fn only_members(links: &[LinkState], ports: &[PortId], forced: &[PortId], store: Uuid) -> Result<(), OpError> {
+    let names = |ports: &[PortId]| ports.iter().map(|port| names::port_altname(*port)).collect::<BTreeSet<String>>();
+    let (members, forced) = (names(ports), names(forced));
+    let among = |link: &LinkState, names: &BTreeSet<String>| link.altnames.iter().any(|altname| names.contains(altname));
+    let goes = |link: &LinkState| link.is_of(store) && among(link, &members) && (!link.is_held() || among(link, &forced));
+    match links.iter().find(|link| !goes(link)) {
+        None => Ok(()),
+        Some(link) => Err(OpError {
+            kind: OpErrorKind::Other,
+            doing: format!("delete the devices of group {}", link.group),
+            said: format!("{} is in it, and is not to be deleted", link.name),
+        }),
+    }
 }
 
 /// What a successful op has to tell.

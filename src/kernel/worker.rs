@@ -28,7 +28,7 @@ use crate::queue::{Queue, QueueError};
 use crate::threads;
 
 use super::handle::Answer;
-use super::reaper::ToReap;
+use super::reaper::Job;
 use super::{Host, LinkSelector, OpError};
 
 /// The most plans and questions that may wait. A client sees 503 beyond.
@@ -100,7 +100,7 @@ impl<H: Host> Worker<H> {
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(name: &str, host: H, reaper: Queue<ToReap<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    pub fn start(name: &str, host: H, reaper: Queue<Job<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { queue: Queue::new(LIMIT) };
         let queue = worker.queue.clone();
         let work = Loop { host, reaper, begun: HashMap::new(), next: 0 };
@@ -186,7 +186,7 @@ impl<H: Send> Wake for Again<H> {
 
 struct Loop<H: Host> {
     host: H,
-    reaper: Queue<ToReap<H>>,
+    reaper: Queue<Job<H>>,
     /// The plans that wait for their intent, by the number that each was given.
     begun: HashMap<u64, Begun<H>>,
     next: u64,
@@ -280,7 +280,7 @@ impl<H: Host> Loop<H> {
     /// Undoing costs RCU barriers (16 ms each), so it is done on another thread.
     fn unwind(&mut self, execution: Execution<H>) -> Answer<Undone> {
         let (answer, undone) = oneshot::channel();
-        let _ = self.reaper.push_answer(ToReap::Unwind { execution, answer });
+        let _ = self.reaper.push_answer(Job::Undo { execution, answer });
         undone
     }
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::events::EventKind;
 use crate::kernel::handle::Answer;
-use crate::kernel::reaper::{PendingDelete, Reaped};
+use crate::kernel::reaper::Removed;
 use crate::kernel::{OpError, OpErrorKind};
 use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId, names};
-use crate::plan::{AbsentPort, Desired, Op, Plan, Reason, Step, plan};
+use crate::plan::{AbsentPort, Reason, Stage, removal};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
@@ -168,72 +168,63 @@ impl Manager {
         Ok(Reply::Done)
     }
 
-    /// Sets the device down, and takes one that a process holds open out of its bridge. What cannot be cut so is about to be
-    /// deleted, which cuts as well.
+    /// Carries out what of a detach is not deferred: traffic is cut. What cannot be cut so is about to be deleted, which cuts as
+    /// well.
     async fn cut(self: &Arc<Self>, port: PortId) {
         for _ in 0..CUTS {
-            let steps = {
+            let plan = {
                 let state = self.lock();
+                // A port whose record is gone has no device.
                 let Ok(absent) = self.absent(&state, port) else { return };
-                let want = Desired { absent_ports: vec![absent], ..Desired::default() };
-                let Ok(plan) = plan(Reason::Detach, &want, &state.have) else { return };
-                let cutting = |step: &Step| !matches!(step.op, Op::DeleteLink { .. });
-                plan.steps.into_iter().filter(cutting).collect::<Vec<Step>>()
+                removal(Reason::Detach, &[absent], &[], &state.have).only(Stage::Now)
             };
-            if !steps.iter().any(|step| matches!(step.op, Op::SetLink { .. } | Op::Unbind { .. })) {
+            if plan.steps.is_empty() {
                 return;
             }
-            match self.carry_out(Plan { reason: Reason::Detach, steps }).await {
+            let error = match self.carry_out(plan).await {
                 Ok(done) => return self.finished(port, done),
                 // It has lost its altname since it was looked at.
-                Err(Error::Kernel(OpError { kind: OpErrorKind::Gone, .. })) => {
-                    if self.look_at_everything().await.is_err() {
-                        return;
-                    }
-                }
-                failed => return tracing::debug!(%port, ?failed, "not cut before its deletion"),
-            }
+                Err(Error::Kernel(OpError { kind: OpErrorKind::Gone, .. })) => match self.look_at_everything().await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            return tracing::warn!(%port, %error, "a leaving port's traffic is not cut before its device is deleted");
         }
     }
 
     /// A port as the planner wants it gone.
     pub(super) fn absent(&self, state: &State, port: PortId) -> Result<AbsentPort, Error> {
         let PortEntry { record, device, .. } = state.port(port)?;
-        let alias = record.binding.as_ref().map(|binding| names::seal(self.store_id, binding.commit)).unwrap_or_default();
-        Ok(AbsentPort { id: port, alias, mac: record.mac, seen: *device })
+        let binding = record.binding.as_ref();
+        let alias = binding.map(|binding| names::seal(self.store_id, binding.commit)).unwrap_or_default();
+        let force = binding.is_some_and(|binding| binding.forced);
+        Ok(AbsentPort { id: port, alias, mac: Some(record.mac), seen: *device, force })
     }
 
     /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses, or a process holds it.
     /// One at a time.
     pub(super) async fn reap(self: Arc<Self>, port: PortId, context: &Context) {
-        let doomed = {
+        let absent = {
             let mut state = self.lock();
+            let Ok(absent) = self.absent(&state, port) else { return };
             let Some(entry) = state.ports.get_mut(&port).filter(|entry| !entry.reaping && entry.record.leaving()) else { return };
             entry.reaping = true;
-            let binding = entry.record.binding.as_ref();
-            let alias = binding.map(|binding| names::seal(self.store_id, binding.commit));
-            let mac = Some(entry.record.mac);
-            PendingDelete {
-                port,
-                alias,
-                mac,
-                index: entry.device,
-                force: binding.is_some_and(|binding| binding.forced),
-                store: self.store_id,
-            }
+            absent
         };
-        let (began, forced) = (Instant::now(), doomed.force);
-        let deleted = match self.kernel.delete(doomed) {
+        let (began, forced) = (Instant::now(), absent.force);
+        let deleted = match self.kernel.delete(absent, self.store_id) {
             Ok(answer) => self.deleted(port, answer).await,
             Err(refused) => Err(refused.into()),
         };
         let error = match deleted {
-            Ok(Ok(Reaped::Gone)) => {
+            Ok(Ok(Removed::Gone)) => {
                 meters().detaching(Detaching::Delete, began.elapsed());
                 self.forget_device(port);
                 return self.gone(port, context).await;
             }
-            Ok(Ok(Reaped::Held)) => return self.keep(port, forced, context),
+            Ok(Ok(Removed::Kept)) => return self.keep(port, forced, context),
             Ok(Err(error)) => Error::Kernel(error),
             Err(error) => error,
         };
@@ -282,7 +273,7 @@ impl Manager {
     }
 
     /// Waits for a delete's end, for as long as the kernel needs; health tells of one that it does not bring to one.
-    async fn deleted(&self, port: PortId, answer: Answer<Result<Reaped, OpError>>) -> Result<Result<Reaped, OpError>, Error> {
+    async fn deleted(&self, port: PortId, answer: Answer<Result<Removed, OpError>>) -> Result<Result<Removed, OpError>, Error> {
         let mut answer = pin!(answered(answer));
         if let Ok(deleted) = tokio::time::timeout(LONG, &mut answer).await {
             return deleted;

@@ -2,7 +2,7 @@
 
 use crate::model::PortId;
 use crate::model::action::{Attach, DryRun};
-use crate::plan::{Desired, Plan, Reason, plan};
+use crate::plan::{Plan, Reason, removal};
 
 use super::{Error, Manager};
 
@@ -28,6 +28,6 @@ impl Manager {
     fn dry_detach(&self, port: PortId) -> Result<Plan, Error> {
         let state = self.lock();
         let absent = self.absent(&state, port)?;
-        Ok(plan(Reason::DryRun, &Desired { absent_ports: vec![absent], ..Desired::default() }, &state.have)?)
+        Ok(removal(Reason::DryRun, &[absent], &[], &state.have))
     }
 }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::kernel::reaper::PendingDelete;
 use crate::model::{NetworkId, PortId, names};
-use crate::plan::{Deviation, Kind, LinkState, Op, Owner, Plan, Reason, Step};
+use crate::plan::{AbsentPort, Deviation, Kind, LinkState, Observed, Owner, Plan, Reason, merge_deletions, removal};
 
 use super::repair::claim_port;
 use super::state::State;
@@ -32,9 +31,9 @@ pub struct Leftover {
     /// Its index, by which two looks at it are told to be of one link.
     #[serde(skip)]
     pub index: u32,
-    /// The id in its altname.
+    /// The id in its altname, or the one it is given to be addressed by.
     #[serde(skip)]
-    pub mark: Option<Uuid>,
+    pub id: Uuid,
 }
 
 /// Which leftovers, and what to do with them.
@@ -53,6 +52,9 @@ pub struct Collected {
     pub leftovers: Vec<Leftover>,
     /// What a complete dump no longer shows.
     pub removed: Vec<Leftover>,
+    /// What removing them would do; none when there are none, or they were to be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
 }
 
 impl Leftover {
@@ -75,33 +77,32 @@ impl Manager {
         self.look_at_everything().await?;
         let store = what.store.unwrap_or(self.store_id);
         let found = leftovers(&self.lock(), store);
-        if !what.remove || found.is_empty() {
-            return Ok(Collected { leftovers: found, removed: Vec::new() });
+        if found.is_empty() {
+            return Ok(Collected::default());
+        }
+        if !what.remove {
+            let plan = Some(removal_of(&self.lock(), &found, store));
+            return Ok(Collected { leftovers: found, removed: Vec::new(), plan });
         }
         self.remove_devices(&found, store).await;
-        // Bridges after what was in them; one that others use stays.
         self.look_at_everything().await?;
         self.remove_bridges(&found, store).await;
         self.look_at_everything().await?;
         let left = leftovers(&self.lock(), store);
         let removed = found.into_iter().filter(|one| !left.iter().any(|still| still.index == one.index)).collect();
-        Ok(Collected { leftovers: left, removed })
+        Ok(Collected { leftovers: left, removed, plan: None })
     }
 
-    /// All at once, so that they share the kernel's waits.
+    /// All at once, so that they are deleted together.
     async fn remove_devices(self: &Arc<Self>, found: &[Leftover], store: Uuid) {
-        let devices = found.iter().filter(|one| one.kind != Kind::Bridge.as_str());
-        let removed = futures_util::future::join_all(devices.map(|device| self.remove_device(device, store))).await;
+        let removed = futures_util::future::join_all(absent_ports(found).map(|port| self.remove_device(port, store))).await;
         for error in removed.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "a leftover could not be removed");
         }
     }
 
-    async fn remove_device(&self, device: &Leftover, store: Uuid) -> Result<(), Error> {
-        let port = match device.mark {
-            Some(mark) => PortId(mark),
-            None => self.mark_again(device).await?,
-        };
+    async fn remove_device(&self, absent: AbsentPort, store: Uuid) -> Result<(), Error> {
+        let port = absent.id;
         // A port on its own keeps this id: nobody gives it a server meanwhile.
         let known = match self.claim(|state| claim_port(state, port)).await {
             Ok(()) => true,
@@ -114,11 +115,9 @@ impl Manager {
             let attached = state.ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
             attached && state.have.in_place_of_device(port).is_none()
         };
-        let doomed =
-            PendingDelete { port, alias: device.alias.clone(), mac: None, index: Some(device.index), force: true, store };
         let deleted = match wanted {
             true => Ok(()),
-            false => match self.kernel.delete(doomed) {
+            false => match self.kernel.delete(absent, store) {
                 Ok(answer) => answered(answer).await.and_then(|deleted| deleted.map(drop).map_err(Error::Kernel)),
                 Err(refused) => Err(refused.into()),
             },
@@ -129,37 +128,50 @@ impl Manager {
         deleted
     }
 
-    /// Gives a device without its mark one that nothing else has, so that it can be addressed.
-    async fn mark_again(&self, device: &Leftover) -> Result<PortId, Error> {
-        let port = PortId(Uuid::new_v4());
-        let alias = device.alias.clone().unwrap_or_default();
-        self.carry_out_op(Op::MarkAgain { port, index: device.index, alias }).await?;
-        Ok(port)
-    }
-
+    /// Bridges after what was in them; one that others use stays.
     async fn remove_bridges(&self, found: &[Leftover], store: Uuid) {
-        for bridge in found.iter().filter(|one| one.kind == Kind::Bridge.as_str()) {
-            if self.lock().have.members(bridge.index) > 0 {
-                continue;
-            }
-            if let Err(error) = self.remove_bridge(bridge, store).await {
+        let (bridges, have) = {
+            let state = self.lock();
+            (unused_bridges(&state, found, &Observed::default()), observed(&state, found, store))
+        };
+        for bridge in bridges {
+            if let Err(error) = self.carry_out(removal(Reason::Gc, &[], &[bridge], &have)).await {
                 tracing::warn!(%error, "a leftover could not be removed");
             }
         }
     }
+}
 
-    async fn remove_bridge(&self, bridge: &Leftover, store: Uuid) -> Result<(), Error> {
-        let network = NetworkId(bridge.mark.unwrap_or_else(Uuid::new_v4));
-        if bridge.mark.is_none() {
-            let alias = bridge.alias.clone().unwrap_or_default();
-            self.carry_out_op(Op::MarkBridgeAgain { network, index: bridge.index, alias }).await?;
-        }
-        self.carry_out_op(Op::DeleteBridge { network, store }).await
-    }
+/// What removing these leftovers does.
+fn removal_of(state: &State, found: &[Leftover], store: Uuid) -> Plan {
+    let ports: Vec<AbsentPort> = absent_ports(found).collect();
+    let have = observed(state, found, store);
+    merge_deletions(removal(Reason::DryRun, &ports, &unused_bridges(state, found, &have), &have), &ports)
+}
 
-    async fn carry_out_op(&self, op: Op) -> Result<(), Error> {
-        self.carry_out(Plan { reason: Reason::Gc, steps: vec![Step { op, undo: None }] }).await.map(drop)
-    }
+/// The leftover links as the nicd that made them sees them.
+fn observed(state: &State, found: &[Leftover], store: Uuid) -> Observed {
+    let links = found.iter().filter_map(|one| state.have.link(one.index).cloned());
+    Observed::from(links.collect::<Vec<LinkState>>()).seen_by(store)
+}
+
+/// The leftover devices as ports that are wanted gone, also while a process holds them open.
+fn absent_ports(found: &[Leftover]) -> impl Iterator<Item = AbsentPort> {
+    let devices = found.iter().filter(|one| one.kind != Kind::Bridge.as_str());
+    devices.map(|device| AbsentPort {
+        id: PortId(device.id),
+        alias: device.alias.clone().unwrap_or_default(),
+        mac: None,
+        seen: Some(device.index),
+        force: true,
+    })
+}
+
+/// The leftover bridges that nothing is in but what is removed with them.
+fn unused_bridges(state: &State, found: &[Leftover], removed: &Observed) -> Vec<NetworkId> {
+    let bridges = found.iter().filter(|one| one.kind == Kind::Bridge.as_str());
+    let unused = bridges.filter(|one| state.have.members(one.index) == removed.members(one.index));
+    unused.map(|one| NetworkId(one.id)).collect()
 }
 
 /// Everything that a nicd with this store left over, by index.
@@ -188,8 +200,14 @@ pub(super) fn leftover(state: &State, link: &LinkState, store: Uuid) -> Option<L
         altname: mark.map(|mark| names::port_altname(PortId(mark))),
         alias: link.alias.clone(),
         index: link.index,
-        mark,
+        id: mark.unwrap_or_else(|| id_of_unmarked(link, store)),
     })
+}
+
+/// The id that a link without its mark is addressed by: a bridge's network, and for a device one that nothing else has.
+fn id_of_unmarked(link: &LinkState, store: Uuid) -> Uuid {
+    let network = link.alias.as_deref().filter(|_| link.kind == Kind::Bridge).and_then(names::tagged_network);
+    network.map_or_else(|| Uuid::from_u128(store.as_u128() ^ u128::from(link.index)), |network| network.0)
 }
 
 /// Whether a link without its mark gets it back: it is what an attach sealed of a port that has a server or is leaving it, or

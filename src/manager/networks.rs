@@ -276,7 +276,7 @@ impl Manager {
             let mut plan = plan(Reason::Change, &want, &state.have)?;
             // Somebody else may have deleted the bridge; from Linux 6.16 on what closed it stays.
             if plan.steps.is_empty() && entry.record.bridge.is_none() {
-                plan.steps.push(Step { op: Op::DeleteBridge { network: id, store: self.store_id }, undo: None });
+                plan.steps.push(Step::new(Op::DeleteBridge { network: id, store: self.store_id }, None));
             }
             (plan, entry.subnets.clone())
         };

@@ -507,7 +507,7 @@ impl Manager {
         if !is_exposed(&self.lock(), port) {
             return;
         }
-        let down = Step { op: Op::SetLink { port, switch: Switch::Down }, undo: None };
+        let down = Step::new(Op::SetLink { port, switch: Switch::Down }, None);
         match self.carry_out(Plan { reason: Reason::Drift, steps: vec![down] }).await {
             Ok(done) => self.finished(port, done),
             failed => tracing::debug!(%port, ?failed, "a device out of its bridge could not be set down"),

@@ -31,10 +31,14 @@ pub struct AbsentPort {
     /// The alias of its device, by which one that lost its altname is known again.
     pub alias: String,
     /// Its guest's MAC, by which one that lost its alias as well is known again.
-    pub mac: Mac,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
     /// The index that its device was last seen with, which tells the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<u32>,
+    /// Whether its device is deleted also while a process holds it open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// A network's bridge.

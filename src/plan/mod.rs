@@ -7,6 +7,9 @@
 //!                                  └──► drift: what another program keeps changing
 //! ```
 //!
+//! What is removed is planned by `removal`, also by itself: which steps are done now and which are deferred, and by
+//! `merge_deletions` how deferred deletions are done together.
+//!
 //! Pure and deterministic: no clock, no randomness, no I/O; an ifindex for a new link is part of the want. A plan leaves
 //! no choice for later, is compared whole in tests, and planning again after applying gives the empty plan. No op here
 //! can touch a link that is not ours ([`LinkState::owner`]), but for the one a step before has just made.
@@ -18,6 +21,7 @@ pub mod forward;
 pub mod observed;
 pub mod op;
 mod planner;
+mod removal;
 mod uplink;
 pub mod verify;
 
@@ -28,7 +32,8 @@ pub use observed::{
     BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall, Observed,
     Owner, PortVlan, ROOM_AGAIN, TapSeen, Traces,
 };
-pub use op::{Address, At, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Step, Switch};
+pub use op::{Address, At, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Stage, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
+pub use removal::{GROUP_SIZE, merge_deletions, removal};
 pub use uplink::{BROAD, BroadRoute, carried};
 pub use verify::Deviation;

@@ -41,6 +41,12 @@ pub enum Reason {
 }
 
 impl Plan {
+    /// The steps of one stage.
+    pub fn only(mut self, stage: Stage) -> Self {
+        self.steps.retain(|step| step.stage == stage);
+        self
+    }
+
     /// Whether carrying it out enters a guest's namespace.
     pub fn enters_a_guest(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. } | Op::ConfigureGuest { .. }))
@@ -69,6 +75,34 @@ pub struct Step {
     pub op: Op,
     /// What undoes it, from what was there before; none when an earlier step's undo takes this one along.
     pub undo: Option<Op>,
+    /// When it is done.
+    #[serde(default, skip_serializing_if = "Stage::is_now")]
+    pub stage: Stage,
+}
+
+impl Step {
+    /// A step that is done in its turn.
+    pub fn new(op: Op, undo: Option<Op>) -> Self {
+        Self { op, undo, stage: Stage::Now }
+    }
+}
+
+/// When a step is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// In its turn, before the client is answered.
+    #[default]
+    Now,
+    /// After the client is answered, together with the deletions of other devices
+    /// ([`merge_deletions`](super::merge_deletions)).
+    Deferred,
+}
+
+impl Stage {
+    fn is_now(&self) -> bool {
+        *self == Self::Now
+    }
 }
 
 /// Everything nicd can do to the host. Every op, also as an undo, may run twice: what is already as asked is success.
@@ -239,10 +273,18 @@ pub enum Op {
         /// The group, never 0.
         group: u32,
     },
-    /// Deletes every link of a group that a complete dump has shown to hold nothing but ours.
+    /// Deletes every link of a group. Refused when the group holds anything but these ports' devices, or one that a process
+    /// holds open and that is not forced.
     DeleteGroup {
         /// The group, never 0.
         group: u32,
+        /// Whose devices are in it.
+        ports: Vec<PortId>,
+        /// Those of them whose device is deleted also while a process holds it open.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        forced: Vec<PortId>,
+        /// The store of the nicd that made them.
+        store: Uuid,
     },
     /// Deletes a port's device, unless another nicd made it, or none.
     DeleteLink {

@@ -1,4 +1,4 @@
-//! The planner: bridges, then ports, then what is to go; each sorted by id, so that the order of the input is nothing.
+//! The planner: bridges, then ports, then what is removed; each sorted by id, so that the order of the input is nothing.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,10 +8,11 @@ use uuid::Uuid;
 use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
-use super::desired::{AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort};
+use super::desired::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort};
 use super::diff::{Bridge, BridgeSettings, Device, Property, home_mtu};
-use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner, Traces};
+use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner};
 use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
+use super::removal::removal;
 
 /// Why nothing can be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,12 +107,7 @@ pub fn plan(reason: Reason, want: &Desired, have: &Observed) -> Result<Plan, Pla
     for port in sorted(&want.ports, |port| port.id) {
         planner.port(port)?;
     }
-    for port in sorted(&want.absent_ports, |port| port.id) {
-        planner.absent_port(port);
-    }
-    for network in sorted(&want.absent_bridges, |network| *network) {
-        planner.absent_bridge(*network);
-    }
+    planner.steps.extend(removal(reason, &want.absent_ports, &want.absent_bridges, have).steps);
     Ok(Plan { reason, steps: planner.steps })
 }
 
@@ -162,7 +158,7 @@ impl<'a> Planner<'a> {
     fn mend_bridge(&mut self, bridge: &Bridge<'_>) {
         let (network, seen) = (bridge.want.network, bridge.link);
         if !bridge.marked {
-            self.mark_bridge_again(network, seen);
+            self.step(mark_bridge_again(network, seen, self.have.store()), None);
         }
         let mut settings = bridge.settings();
         // Before it is up, and never taken back.
@@ -181,12 +177,6 @@ impl<'a> Planner<'a> {
             ..BridgeSettings::default()
         };
         self.step(set_bridge(network, settings), Some(set_bridge(network, before)));
-    }
-
-    /// A network's bridge that lost its altname gets it back.
-    fn mark_bridge_again(&mut self, network: NetworkId, seen: &LinkState) {
-        let alias = names::bridge_tag(self.have.store(), network);
-        self.step(Op::MarkBridgeAgain { network, index: seen.index, alias }, None);
     }
 
     fn port(&mut self, port: &DesiredPort) -> Result<(), PlanError> {
@@ -349,43 +339,6 @@ impl<'a> Planner<'a> {
         self.step(Op::Configure { port: port.id, at: At::Altname, settings }, None);
     }
 
-    /// Traffic is cut first; the rest can wait for others to be deleted with it. One that a process holds open may stay for
-    /// long, and leaves its bridge at once.
-    fn absent_port(&mut self, absent: &AbsentPort) {
-        let port = absent.id;
-        let known = Traces { alias: &absent.alias, mac: Some(absent.mac), index: absent.seen };
-        let seen = match (self.have.device(port), self.have.lost_device(&known)) {
-            (Some(seen), _) => seen,
-            (None, Some(seen)) => {
-                self.step(Op::MarkAgain { port, index: seen.index, alias: absent.alias.clone() }, None);
-                seen
-            }
-            (None, None) => return,
-        };
-        if seen.up {
-            self.step(Op::SetLink { port, switch: Switch::Down }, Some(Op::SetLink { port, switch: Switch::Up }));
-        }
-        if seen.is_held() && seen.master.is_some() {
-            let before = LinkSettings {
-                master: seen.master,
-                learning: seen.bridge_port.map(|seen| seen.learning),
-                ..LinkSettings::default()
-            };
-            self.step(Op::Unbind { port }, Some(Op::Configure { port, at: At::Altname, settings: before }));
-        }
-        self.step(self.delete(port), None);
-    }
-
-    fn absent_bridge(&mut self, network: NetworkId) {
-        let lost = self.have.unmarked_bridge(network).filter(|_| self.have.own_bridge(network).is_none());
-        if let Some(seen) = lost {
-            self.mark_bridge_again(network, seen);
-        }
-        if lost.is_some() || self.have.own_bridge(network).is_some() {
-            self.step(self.delete_bridge(network), None);
-        }
-    }
-
     fn free_name(&mut self, name: impl Fn(usize) -> LinkName) -> Result<LinkName, PlanError> {
         let free = |name: &LinkName| self.have.named(name.as_str()).is_none() && !self.named.contains(name);
         let found = (0..NAME_CHOICES).map(&name).find(free);
@@ -410,7 +363,7 @@ impl<'a> Planner<'a> {
     }
 
     fn step(&mut self, op: Op, undo: Option<Op>) {
-        self.steps.push(Step { op, undo });
+        self.steps.push(Step::new(op, undo));
     }
 }
 
@@ -429,7 +382,12 @@ fn seal_of(port: &DesiredPort) -> Seal {
     Seal { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
 }
 
-fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
+/// A network's bridge that lost its altname gets it back.
+pub(super) fn mark_bridge_again(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
+    Op::MarkBridgeAgain { network, index: seen.index, alias: names::bridge_tag(store, network) }
+}
+
+pub(super) fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
     let mut items: Vec<&T> = items.iter().collect();
     items.sort_by_key(|item| key(item));
     items

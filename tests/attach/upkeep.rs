@@ -81,6 +81,7 @@ fn a_dry_run_shows_the_steps_and_does_none() {
         assert_eq!(fixture.port(&port)["fixed_ips"][0]["ip_address"], "192.0.2.2");
         let gone = plan(&mut fixture, json!({ "detach": port }));
         assert_eq!(ops(&gone), ["set_link", "delete_link"]);
+        assert_eq!((&gone[0]["stage"], &gone[1]["stage"]), (&Value::Null, &json!("deferred")));
         assert_eq!(marked_ports(), [port.as_str()]);
     });
 }

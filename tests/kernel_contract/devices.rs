@@ -1,7 +1,7 @@
 //! Devices: made, finished, put back, given back.
 
-use nicd::kernel::{Host, LinkSelector};
-use nicd::model::{Owner, names};
+use nicd::kernel::{Host, LinkSelector, OpErrorKind};
+use nicd::model::{Owner, PortId, names};
 use nicd::plan::{At, FdbEntry, Kind, LinkSettings, Op, Switch};
 
 use crate::host::*;
@@ -20,6 +20,7 @@ on_both!(
     ports_forward_while_their_bridge_is_up,
     a_mark_is_put_back,
     a_group_is_deleted_whole_and_nothing_else,
+    a_group_that_holds_more_than_is_named_is_not_deleted,
     a_link_is_deleted_for_its_own_store_alone,
     a_dump_and_a_look_agree,
     what_is_not_there_is_no_error,
@@ -58,7 +59,7 @@ fn each_step_may_run_twice(fixture: &mut Fixture<impl TestHost>) {
         Op::SetLink { port, switch: Switch::Down },
         Op::Unbind { port },
         Op::SetGroup { port, group: 77 },
-        Op::DeleteGroup { group: 77 },
+        delete_group(77, &[port]),
         Op::DeleteLink { port, store: STORE },
     ] {
         fixture.twice(&op);
@@ -244,9 +245,27 @@ fn a_group_is_deleted_whole_and_nothing_else(fixture: &mut Fixture<impl TestHost
     assert_eq!(fixture.device(port(3)).group, 0xffff_fff0);
     let members = fixture.host.links_in_group(0xffff_fff0).unwrap();
     assert_eq!(members.iter().map(|link| link.index).collect::<Vec<_>>(), (DEVICE..DEVICE + 20).collect::<Vec<_>>());
-    fixture.twice(&Op::DeleteGroup { group: 0xffff_fff0 });
+    let all: Vec<PortId> = (0..20).map(port).collect();
+    fixture.twice(&delete_group(0xffff_fff0, &all));
     let left: Vec<u32> = fixture.links().into_iter().map(|link| link.index).collect();
     assert_eq!(left, [BRIDGE, DEVICE + 30]);
+}
+
+fn a_group_that_holds_more_than_is_named_is_not_deleted(fixture: &mut Fixture<impl TestHost>) {
+    for (index, number) in (DEVICE..).zip(0..3) {
+        fixture.attach_tap(port(number), index, 0);
+        fixture.apply(&Op::SetGroup { port: port(number), group: 77 });
+    }
+    let all = [port(0), port(1), port(2)];
+    fixture.refused(&delete_group(77, &all[..2]), OpErrorKind::Other);
+    let theirs = Op::DeleteGroup { group: 77, ports: all.to_vec(), forced: all.to_vec(), store: uuid::Uuid::from_u128(2) };
+    fixture.refused(&theirs, OpErrorKind::Other);
+    // One that a process holds open goes only by force.
+    fixture.apply(&Op::SetLink { port: port(1), switch: Switch::Up });
+    fixture.host_under_test.open_tap(port(1));
+    fixture.refused(&delete_group(77, &all), OpErrorKind::Other);
+    fixture.apply(&Op::DeleteGroup { group: 77, ports: all.to_vec(), forced: vec![port(1)], store: STORE });
+    assert_eq!(fixture.links(), []);
 }
 
 fn a_link_is_deleted_for_its_own_store_alone(fixture: &mut Fixture<impl TestHost>) {

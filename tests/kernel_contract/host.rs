@@ -226,6 +226,10 @@ pub fn create_tap(port: PortId, index: u32) -> Op {
     Op::CreateTap { port, index, name: names::port_device(port, 0), queues: 1, vnet_hdr: true, owner: Owner::default() }
 }
 
+pub fn delete_group(group: u32, ports: &[PortId]) -> Op {
+    Op::DeleteGroup { group, ports: ports.to_vec(), forced: Vec::new(), store: STORE }
+}
+
 pub fn create_bridge(mtu: u32) -> Op {
     let name = names::network_bridge(network(), 0);
     Op::CreateBridge { network: network(), index: BRIDGE, name, mac: BRIDGE_MAC, mtu, alias: names::bridge_tag(STORE, network()) }

@@ -44,7 +44,7 @@ fn what_is_gone_is_told(fixture: &mut Fixture<impl TestHost>) {
     }
     fixture.twice(&Op::DeleteLink { port, store: STORE });
     fixture.twice(&Op::DeleteBridge { network: network(), store: STORE });
-    fixture.twice(&Op::DeleteGroup { group: 77 });
+    fixture.twice(&delete_group(77, &[port]));
     fixture.twice(&Op::CloseTap { port });
 }
 
@@ -96,7 +96,7 @@ fn another_link_is_not_marked_again(fixture: &mut Fixture<impl TestHost>) {
 fn the_group_of_all_links_is_no_group(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.attach_tap(port, DEVICE, 0);
-    fixture.refused(&Op::DeleteGroup { group: 0 }, OpErrorKind::Other);
+    fixture.refused(&delete_group(0, &[port]), OpErrorKind::Other);
     fixture.refused(&Op::SetGroup { port, group: 0 }, OpErrorKind::Other);
 }
 

@@ -329,7 +329,7 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
         | Op::DeleteLink { port, .. } => (names::port_altname(*port), None, None),
-        Op::DeleteGroup { .. } => panic!("no plan deletes groups"),
+        Op::DeleteGroup { .. } => panic!("deletions are merged only when a removal is carried out"),
     };
     let hit = |link: &&LinkState| {
         let called = |name: &str| link.name == name || link.altnames.iter().any(|alt| alt == name);

@@ -221,8 +221,9 @@ impl Scenario {
         let built = self.built.iter().find(|nic| nic.port == port);
         AbsentPort {
             id: port_id(port),
-            mac: guest_mac(port),
+            mac: Some(guest_mac(port)),
             seen: None,
+            force: false,
             alias: built.map(|nic| nic.want(0).alias).unwrap_or_default(),
         }
     }

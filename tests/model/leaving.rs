@@ -2,7 +2,7 @@
 
 use nicd::kernel::fake::Fault;
 use nicd::manager::{Context, PortFilter};
-use nicd::model::action::{Action, WantedNic, WithNics};
+use nicd::model::action::{Action, DryRun, WantedNic, WithNics};
 use nicd::model::{Phase, PortId, names};
 use nicd::plan::Op;
 
@@ -77,6 +77,25 @@ fn a_tap_that_a_process_holds_is_cut_and_goes_when_that_closes_it() {
     scene.fake.set_carrier(port, false);
     wait_until_gone(&mut scene, port);
     scene.stop();
+}
+
+#[test]
+fn a_dry_run_of_a_detach_shows_the_ops_that_run() {
+    for open in [false, true] {
+        let mut scene = Scene::with_networks();
+        let port = if open { held(&mut scene) } else { scene.attach(VM, on(AGENTS)).unwrap().port.id };
+        let plan = scene.manager().dry_run(&DryRun::Detach(port)).unwrap();
+        let shown: Vec<Op> = plan.steps.into_iter().map(|step| step.op).collect();
+        assert!(!shown.is_empty());
+        let before = scene.fake.log().len();
+        scene.perform(detach(VM, port)).unwrap();
+        match open {
+            true => wait_for_reason(&mut scene, port, "guest_keeps_device"),
+            false => wait_until_gone(&mut scene, port),
+        }
+        assert_eq!(scene.fake.log()[before..], shown);
+        scene.stop();
+    }
 }
 
 #[test]

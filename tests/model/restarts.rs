@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use nicd::kernel::fake::Fault;
-use nicd::manager::PortView;
+use nicd::manager::{Leftovers, PortView};
 use nicd::model::action::{Action, PortChange};
 use nicd::model::{Mac, names};
-use nicd::plan::Kind;
+use nicd::plan::{Kind, Op};
 
 use crate::check::Reference;
-use crate::scene::{AGENTS, NETNS, NETNS_PATH, OPERATORS, Scene, VM, on};
+use crate::scene::{AGENTS, NETNS, NETNS_PATH, OPERATORS, Scene, VM, create_network, create_subnet, on};
 
 #[test]
 fn a_restart_writes_nothing_to_right_devices() {
@@ -45,6 +45,34 @@ fn what_was_changed_while_the_daemon_was_away_is_set_back() {
     reference.ports.get_mut(&ports[2].port.id).unwrap().open = false;
     scene.open();
     settle(&mut scene, &reference);
+    scene.stop();
+}
+
+#[test]
+fn a_list_of_leftovers_shows_the_ops_that_remove_them() {
+    let mut scene = Scene::new();
+    scene.stop();
+    let older = tempfile::tempdir().unwrap();
+    copy(scene.dir.path(), older.path());
+    scene.open();
+    scene.perform(create_network(AGENTS)).unwrap();
+    scene.perform(create_subnet(AGENTS, false)).unwrap();
+    let ports: Vec<_> = (0..3).map(|n| scene.attach(VM + n % 2, on(AGENTS)).unwrap().port.id).collect();
+    scene.stop();
+    copy(older.path(), scene.dir.path());
+    scene.fake.meddle(&names::port_altname(ports[1]), |link| link.altnames.clear());
+    scene.open();
+    let collect = |scene: &Scene, remove| {
+        let manager = scene.manager();
+        scene.daemon.as_ref().unwrap().run(async move { manager.collect(Leftovers { remove, store: None }).await }).unwrap()
+    };
+    let listed = collect(&scene, false);
+    assert_eq!((listed.leftovers.len(), &listed.removed[..]), (4, &[][..]));
+    let shown: Vec<Op> = listed.plan.unwrap().steps.into_iter().map(|step| step.op).collect();
+    let before = scene.fake.log().len();
+    let removed = collect(&scene, true);
+    assert_eq!((&removed.leftovers[..], removed.removed), (&[][..], listed.leftovers));
+    assert_eq!(scene.fake.log()[before..], shown);
     scene.stop();
 }
 

@@ -14,7 +14,10 @@ pub(in crate::api) fn plan() -> Entry {
     let attach = json!({"server_id": samples::server_id(), "interfaceAttachment": {"net_id": samples::network_id()}});
     let detach = json!({"detach": samples::port().port.id.to_string()});
     entry("plan", "What an attach or a detach would do")
-        .about("The steps in their order, each with what would undo it. Nothing is changed, reserved or told of.")
+        .about(
+            "The steps in their order, each with what would undo it. A deferred step follows the answer, and is merged with the \
+             deletions of other devices. Nothing is changed, reserved or told of.",
+        )
         .does(&[Write, Server, Port, NovaAttach, Attach])
         .body(named("DryRun"), &[("attach", attach), ("detach", detach)])
         .answers(200, "The plan.", Record::wrapping("plan", named("Plan")), json!({"plan": samples::plan()}))
@@ -33,7 +36,8 @@ pub(in crate::api) fn gc() -> Entry {
     entry("collect_leftovers", "List or remove what is left over")
         .about(
             "Links that nicd made and no record wants. Links of others never appear; what a nicd with another store made \
-             appears when `store` names that store: it is the first id in the links' aliases.",
+             appears when `store` names that store: it is the first id in the links' aliases. Unless they are removed, `plan` has \
+             the steps that would remove them.",
         )
         .does(&[Write, Host])
         .may_have_body(
@@ -53,7 +57,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         ("Plan", plan_shown()),
         ("Verified", verified()),
         ("Leftover", leftover()),
-        ("Collected", Record::new().must("leftovers", list(named("Leftover"))).must("removed", list(named("Leftover"))).into()),
+        ("Collected", collected()),
     ]
 }
 
@@ -65,7 +69,7 @@ fn dry_run() -> Shape {
 
 fn plan_shown() -> Shape {
     let op = || map(anything());
-    let step = Record::new().must("op", op()).must("undo", or_null(op()));
+    let step = Record::new().must("op", op()).must("undo", or_null(op())).may("stage", only("deferred"));
     Record::new().must("reason", only("dry_run")).must("steps", list(step)).into()
 }
 
@@ -73,6 +77,11 @@ fn verified() -> Shape {
     let deviation =
         Record::new().must("kind", like("^[a-z_]+$")).must("object", words()).must("want", words()).must("have", words());
     Record::new().must("deviations", list(deviation)).must("checked", map(count())).into()
+}
+
+fn collected() -> Shape {
+    let leftovers = || list(named("Leftover"));
+    Record::new().must("leftovers", leftovers()).must("removed", leftovers()).may("plan", named("Plan")).into()
 }
 
 fn leftover() -> Shape {

@@ -13,7 +13,7 @@ use crate::model::{
     ServerId, Status, Subnet, SubnetId, names,
 };
 use crate::plan::facts::FactName;
-use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Step, Switch};
+use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
@@ -163,8 +163,9 @@ pub(super) fn network_id() -> String {
 /// What a detach would do.
 pub(super) fn plan() -> Plan {
     let set = |switch| Op::SetLink { port: PORT, switch };
-    let cut = Step { op: set(Switch::Down), undo: Some(set(Switch::Up)) };
-    Plan { reason: Reason::DryRun, steps: vec![cut, Step { op: Op::DeleteLink { port: PORT, store: STORE }, undo: None }] }
+    let cut = Step::new(set(Switch::Down), Some(set(Switch::Up)));
+    let delete = Step { op: Op::DeleteLink { port: PORT, store: STORE }, undo: None, stage: Stage::Deferred };
+    Plan { reason: Reason::DryRun, steps: vec![cut, delete] }
 }
 
 pub(super) fn verified() -> Verified {
@@ -181,9 +182,9 @@ pub(super) fn collected() -> Collected {
         altname: Some(names::port_altname(PORT)),
         alias: Some(names::seal(NETWORK.0, 8)),
         index: 12,
-        mark: Some(PORT.0),
+        id: PORT.0,
     };
-    Collected { leftovers: vec![leftover], removed: Vec::new() }
+    Collected { leftovers: vec![leftover], removed: Vec::new(), plan: Some(plan()) }
 }
 
 pub(super) fn event() -> Event {
