@@ -4,9 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
@@ -107,29 +105,6 @@ impl Pinger {
                 Err(error) => return Err(error),
             }
         }
-    }
-}
-
-/// Pings sent from a thread of their own until they are finished.
-#[derive(Debug)]
-pub(super) struct Flow {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Tally>,
-}
-
-impl Flow {
-    /// Starts one.
-    pub(super) fn start(pinger: Pinger) -> Result<Self, Failure> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let ping = move || pinger.ping(u16::MAX, &stopped);
-        Ok(Self { stop, thread: thread::Builder::new().spawn(ping).context("a thread for pings")? })
-    }
-
-    /// Stops it and counts.
-    pub(super) fn finish(self) -> Result<Tally, Failure> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| Failure::new("pinging", "a thread panicked"))
     }
 }
 

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use ipnetwork::IpNetwork;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::net::if_::if_nametoindex;
@@ -20,8 +19,8 @@ use super::api::{Api, text};
 use super::daemon::{Daemon, Place};
 use super::guest::Guest;
 use super::page::{Context, Failure, Page, links, micros, named};
-use super::ping::{Flow, Pinger, RATE};
-use super::vm::{RunningVm, Vm, VmNic};
+use super::ping::{Pinger, RATE, Tally};
+use super::vm::{RunningVm, Vm};
 
 /// The server that is a network namespace.
 const GUEST: &str = "6e696364-0000-4000-8000-000000000001";
@@ -77,13 +76,14 @@ struct Demo<'a> {
 }
 
 /// A NIC, as the API shows it.
-struct Nic {
+pub(super) struct Nic {
     server: &'static str,
     port: String,
-    device: String,
-    details: Value,
-    mac: String,
-    addresses: Vec<IpAddr>,
+    pub(super) device: String,
+    /// `binding:vif_details` of the port.
+    pub(super) details: Value,
+    pub(super) mac: String,
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 impl Demo<'_> {
@@ -144,9 +144,8 @@ impl Demo<'_> {
             "The VM starts: a stand-in with an IP stack of its own opens the tap, as QEMU would",
             "Only now can frames pass, and only now is the NIC called ACTIVE. The kernel tells; nothing is polled.",
         )?;
-        let nic = nic.for_vmm()?;
         let began = Instant::now();
-        let vm = Vm::boot(&nic)?.run()?;
+        let vm = Vm::boot(nic)?.run()?;
         let active = self.wait_for(began, |event| event["new"] == "ACTIVE")?;
         self.page.held(&format!("a client knew of it {} after the VM began to open its tap", micros(active)))?;
         Ok(vm)
@@ -180,18 +179,8 @@ impl Demo<'_> {
         )?;
         let before = indexes(nics)?;
         let notices = listen()?;
-        let mut flows = Vec::new();
-        for address in &nics[1].addresses {
-            flows.push(Flow::start(self.guest.inside(|| Pinger::open(*address))?)?);
-        }
-        thread::sleep(PAUSE);
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            self.restart_by(signal)?;
-            thread::sleep(PAUSE);
-        }
         let (mut sent, mut lost, mut gap) = (0, 0, Duration::ZERO);
-        for flow in flows {
-            let tally = flow.finish()?;
+        for tally in self.restart_under_pings(&nics[1])? {
             sent += u32::from(tally.sent);
             lost += u32::from(tally.sent - tally.answered);
             gap = gap.max(tally.longest_gap);
@@ -214,6 +203,21 @@ impl Demo<'_> {
         self.page.check(active && events == 0, &seen)
     }
 
+    fn restart_under_pings(&mut self, to: &Nic) -> Result<Vec<Tally>, Failure> {
+        let pingers =
+            self.guest.inside(|| to.addresses.iter().map(|address| Pinger::open(*address)).collect::<Result<Vec<_>, _>>())?;
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let pings: Vec<_> = pingers.iter().map(|pinger| scope.spawn(|| pinger.ping(u16::MAX, &stop))).collect();
+            thread::sleep(PAUSE);
+            let restarted = self.restart_by(Signal::SIGTERM).and_then(|()| self.restart_by(Signal::SIGKILL));
+            stop.store(true, Ordering::Relaxed);
+            let tallies = pings.into_iter().map(|ping| ping.join().map_err(|_| Failure::new("pinging", "a thread panicked")));
+            restarted.and_then(|()| tallies.collect())
+        })
+    }
+
+    /// Restarts the daemon and lets it run for a moment.
     fn restart_by(&mut self, signal: Signal) -> Result<(), Failure> {
         let (_, ended) = self.daemon.end(signal)?;
         thread::sleep(PAUSE);
@@ -222,7 +226,9 @@ impl Demo<'_> {
         self.api = Api::connect(&self.place.socket)?;
         let (ended, away, ready) = (micros(ended), PAUSE.as_millis(), micros(ready));
         let seen = format!("{signal}: ended after {ended}; not running for {away} ms; ready again {ready} after its start");
-        self.page.line(&format!("    {seen}"))
+        self.page.line(&format!("    {seen}"))?;
+        thread::sleep(PAUSE);
+        Ok(())
     }
 
     /// Both NICs, then servers and network.
@@ -307,23 +313,6 @@ impl Nic {
 
     fn detail(&self, key: &str) -> &str {
         self.details[key].as_str().unwrap_or("?")
-    }
-
-    /// What a VMM needs.
-    fn for_vmm(&self) -> Result<VmNic, Failure> {
-        let mut addresses = Vec::new();
-        for address in &self.addresses {
-            let prefix = if address.is_ipv4() { 24 } else { 64 };
-            addresses.push(IpNetwork::new(*address, prefix).context("the VM's addresses")?);
-        }
-        let mtu = self.details["mtu"].as_u64().and_then(|mtu| usize::try_from(mtu).ok());
-        Ok(VmNic {
-            device: self.device.parse().context(&self.device)?,
-            vnet_hdr: self.details["vnet_hdr"] == true,
-            mac: self.mac.parse().context(&self.mac)?,
-            addresses,
-            mtu: mtu.ok_or_else(|| Failure::new("the VM's MTU", format!("{} has none", self.details)))?,
-        })
     }
 }
 

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
@@ -19,6 +18,7 @@ use smoltcp::wire::{EthernetAddress, IpCidr};
 
 use super::page::{Context, Failure};
 use super::ping::{LIMIT, echo_reply, echo_request};
+use super::steps::Nic;
 use crate::kernel::tap;
 use crate::model::{LinkName, Mac};
 
@@ -31,17 +31,6 @@ const VNET_HDR: usize = 10;
 
 /// An Ethernet header.
 const ETHERNET: usize = 14;
-
-/// A NIC, as a VMM is told of it.
-#[derive(Debug)]
-pub(super) struct VmNic {
-    pub(super) device: LinkName,
-    /// Whether the tap's frames carry virtio-net headers.
-    pub(super) vnet_hdr: bool,
-    pub(super) mac: Mac,
-    pub(super) addresses: Vec<IpNetwork>,
-    pub(super) mtu: usize,
-}
 
 /// The guest and its open tap, which closes when this is dropped.
 pub(super) struct Vm {
@@ -59,18 +48,22 @@ pub(super) struct RunningVm {
 }
 
 impl Vm {
-    /// Opens the tap, which gives it carrier.
-    pub(super) fn boot(nic: &VmNic) -> Result<Self, Failure> {
-        let header = if nic.vnet_hdr { VNET_HDR } else { 0 };
-        let file = tap::attach(&nic.device, 1, nic.vnet_hdr).context(&format!("opening {}", nic.device))?;
-        let mut tap = Tap { file, header, mtu: nic.mtu };
-        let mut config = Config::new(EthernetAddress(nic.mac.0).into());
+    /// Opens the NIC's tap, which gives it carrier.
+    pub(super) fn boot(nic: &Nic) -> Result<Self, Failure> {
+        let doing = format!("opening {}", nic.device);
+        let (device, mac): (LinkName, Mac) = (nic.device.parse().context(&doing)?, nic.mac.parse().context(&doing)?);
+        let mtu = nic.details["mtu"].as_u64().and_then(|mtu| usize::try_from(mtu).ok()).ok_or("no MTU").context(&doing)?;
+        let vnet_hdr = nic.details["vnet_hdr"] == true;
+        let file = tap::attach(&device, 1, vnet_hdr).context(&doing)?;
+        let mut tap = Tap { file, header: if vnet_hdr { VNET_HDR } else { 0 }, mtu };
+        let mut config = Config::new(EthernetAddress(mac.0).into());
         config.random_seed = rand::random();
         let mut stack = Interface::new(config, &mut tap, Now::now());
         let mut fit = Ok(());
         stack.update_ip_addrs(|addresses| {
-            for network in &nic.addresses {
-                fit = fit.and(addresses.push(IpCidr::new(network.ip().into(), network.prefix())));
+            for address in &nic.addresses {
+                let prefix = if address.is_ipv4() { 24 } else { 64 };
+                fit = fit.and(addresses.push(IpCidr::new((*address).into(), prefix)));
             }
         });
         fit.context("the VM stand-in's addresses")?;
