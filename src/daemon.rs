@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use self::alone::Alone;
 use crate::access::{AllowedPeers, PeerError};
 use crate::api;
-use crate::api::listener::{Limits, ListenerError, Server};
-use crate::api::socket::{Held, Listening, SocketError, Sockets};
+use crate::api::listener::{Limits, Server};
+use crate::api::socket::{Listening, SocketError, SocketFiles, Sockets};
 use crate::config::Settings;
 use crate::dbus::Bus;
 use crate::exit::Exit;
@@ -96,7 +96,7 @@ pub enum DaemonError {
     },
     /// The sockets cannot be served.
     #[error("the sockets cannot be served")]
-    Listener(#[from] ListenerError),
+    Listener(#[source] io::Error),
     /// No client gets to a socket, and only systemd can make it anew.
     #[error("no client gets to {}: its file is gone, or another is in its place; systemctl restart nicd.socket makes it anew", .0.display())]
     Unreachable(PathBuf),
@@ -145,10 +145,10 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let limits = Limits { grace: GRACE, ..Limits::from(&settings.socket) };
     let files = Arc::new(Mutex::new(held));
-    let edge = Edge { listening, files: Arc::clone(&files), admitted, limits: limits.within(descriptors), numbers };
+    let listeners = Listeners { listening, files: Arc::clone(&files), admitted, limits: limits.within(descriptors), numbers };
     let served = runtime.block_on(async {
         let signals = Signals::listen().map_err(DaemonError::Runtime)?;
-        serve(&Linux::default(), config, state, edge, signals).await
+        serve(&Linux::default(), config, state, listeners, signals).await
     });
     // A thread that the kernel or a disk holds ends with the process.
     runtime.shutdown_background();
@@ -186,11 +186,11 @@ impl State {
 
 /// What the daemon is reached by.
 #[derive(Debug)]
-pub struct Edge {
+pub struct Listeners {
     /// The bound sockets.
     pub listening: Listening,
     /// Their files.
-    pub files: Arc<Mutex<Held>>,
+    pub files: Arc<Mutex<SocketFiles>>,
     /// Whom they are for.
     pub admitted: AllowedPeers,
     /// What clients may cost.
@@ -216,7 +216,7 @@ pub async fn serve<K: Kernel + Clone>(
     kernel: &K,
     config: Config,
     state: State,
-    edge: Edge,
+    listeners: Listeners,
     signals: Signals,
 ) -> Result<(), DaemonError> {
     let settings = &config.settings;
@@ -236,20 +236,20 @@ pub async fn serve<K: Kernel + Clone>(
     let pulse = Pulse::new(service::heartbeat_interval(), service::heartbeat());
     let mut following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
     let (told, reload) = (manager.clone(), signals.reload);
-    let on_bus = on_the_bus(&manager, settings, &edge.admitted, signals.stop.clone());
+    let on_bus = on_the_bus(&manager, settings, &listeners.admitted, signals.stop.clone());
     tokio::spawn(async move {
         tell_ready(&told).await;
         config.follow(reload, told).await;
     });
-    if let Some(numbers) = edge.numbers {
+    if let Some(numbers) = listeners.numbers {
         let numbers = api::metrics::register(numbers).map_err(DaemonError::Runtime)?;
         tokio::spawn(api::metrics::serve(numbers, manager.clone(), signals.stop.clone()));
     }
     let (renew, renewed) = mpsc::channel(2);
-    let doors = tokio::spawn(doors::look_after(edge.files, manager.clone(), renew, signals.stop.clone()));
-    let server = Server::new(edge.listening, edge.admitted, edge.limits).with_renewed(renewed);
+    let doors = tokio::spawn(doors::look_after(listeners.files, manager.clone(), renew, signals.stop.clone()));
+    let server = Server::new(listeners.listening, listeners.admitted, listeners.limits);
     let mut served = tokio::select! {
-        served = server.serve(api::router(manager.clone()), signals.stop.clone()) => served.map_err(DaemonError::from),
+        served = server.serve(api::router(manager.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
         _ = &mut following => Err(DaemonError::Ended),
     };
     // Also when it was not asked to: the other tasks and threads end by it.

@@ -92,7 +92,7 @@
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
 //! | [`manager`] | the loop: owns desired and observed, claims, repairs |
 //! | [`access`] | who is at the other end of a socket or the bus, and what they may do |
-//! | [`api`] | the sockets' edge, one file per dialect, `status`: the one file with status codes |
+//! | [`api`] | the sockets, the listener, one file per dialect, `status`: the one file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, descriptors; a thread of its own |
 //! | [`events`] | the sequence, its ring, its readers |
 //! | [`rate_limit`] | limits how often an action runs that a guest or a client can trigger without end |

@@ -1,4 +1,4 @@
-//! The edge from outside: raw bytes in, raw bytes out, over real Unix sockets. Needs no privileges.
+//! The listener from outside: raw bytes in, raw bytes out, over real Unix sockets. Needs no privileges.
 #![allow(clippy::unwrap_used)] // clippy.toml's leave covers test functions, not their helpers
 
 use std::os::unix::net::UnixListener as StdListener;
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A running edge in a directory of its own.
-struct Edge {
+/// A running server in a directory of its own.
+struct TestServer {
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
@@ -54,7 +54,7 @@ fn quick() -> Limits {
     Limits { arrival: Duration::from_millis(300), grace: Duration::from_millis(300), ..Limits::default() }
 }
 
-impl Edge {
+impl TestServer {
     fn start(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let main = StdListener::bind(dir.path().join("n.sock")).unwrap();
@@ -79,10 +79,11 @@ impl Edge {
             .route("/panic", get(buggy))
             .route("/hang", get(hang));
         let admitted = AllowedPeers { own_uid: nix::unistd::geteuid().as_raw(), group: None, view_group: None };
-        let server = Server::new(Listening { main, view: Some(view) }, admitted, limits);
+        let listener = Server::new(Listening { main, view: Some(view) }, admitted, limits);
+        let renewed = mpsc::channel(1).1;
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        let serving = tokio::spawn(async move { server.serve(app, token).await.unwrap() });
+        let serving = tokio::spawn(async move { listener.serve(app, renewed, token).await.unwrap() });
         Self { dir, shutdown, serving, started, go }
     }
 
@@ -98,7 +99,7 @@ impl Edge {
         Client(UnixStream::connect(self.dir.path().join("n-view.sock")).await.unwrap())
     }
 
-    /// Sends `request` on a connection of its own and reads until the edge closes it.
+    /// Sends `request` on a connection of its own and reads until the server closes it.
     async fn ask(&self, request: impl AsRef<[u8]>) -> Reply {
         let mut client = self.connect().await;
         client.send(request).await;
@@ -110,21 +111,21 @@ struct Client(UnixStream);
 
 impl Client {
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The edge may close before all is sent.
-        let _ = timeout(PATIENCE, self.0.write_all(bytes.as_ref())).await.expect("the edge takes what is sent");
+        // The server may close before all is sent.
+        let _ = timeout(PATIENCE, self.0.write_all(bytes.as_ref())).await.expect("the server takes what is sent");
     }
 
-    /// Everything until the edge closes.
+    /// Everything until the server closes.
     async fn rest(&mut self) -> Reply {
         let mut bytes = Vec::new();
-        let end = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("the edge closes");
+        let end = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("the server closes");
         if let Err(error) = end {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         }
         Reply(String::from_utf8(bytes).unwrap())
     }
 
-    /// One response with a Content-Length, or what came before the edge closed.
+    /// One response with a Content-Length, or what came before the server closed.
     async fn reply(&mut self) -> Reply {
         let mut bytes = Vec::new();
         loop {
@@ -135,7 +136,7 @@ impl Client {
                     return Reply(String::from_utf8(bytes).unwrap());
                 }
             }
-            let read = timeout(PATIENCE, self.0.read_buf(&mut bytes)).await.expect("the edge answers");
+            let read = timeout(PATIENCE, self.0.read_buf(&mut bytes)).await.expect("the server answers");
             if matches!(read, Ok(0) | Err(_)) {
                 return Reply(String::from_utf8(bytes).unwrap());
             }
@@ -169,7 +170,7 @@ impl Reply {
         self.0.split_once("\r\n\r\n").map_or("", |(_, body)| body)
     }
 
-    /// Checks a whole refusal of the edge: envelope, ids, and that the connection closes.
+    /// Checks a whole refusal of the server: envelope, ids, and that the connection closes.
     #[track_caller]
     fn is_refusal(&self, status: u16, key: &str, reason: &str) {
         assert_eq!(self.status(), status, "{self:?}");
@@ -185,8 +186,8 @@ impl Reply {
 
 #[tokio::test]
 async fn requests_follow_one_another_on_a_connection_each_with_its_id() {
-    let edge = Edge::start(quick());
-    let mut client = edge.connect().await;
+    let server = TestServer::start(quick());
+    let mut client = server.connect().await;
     let mut seen = Vec::new();
     for _ in 0..20 {
         let reply = client.get("/who").await;
@@ -210,9 +211,9 @@ async fn requests_follow_one_another_on_a_connection_each_with_its_id() {
 
 #[tokio::test]
 async fn a_head_that_trickles_in_gets_408_at_the_limit() {
-    let edge = Edge::start(quick());
+    let server = TestServer::start(quick());
     let started = Instant::now();
-    let (mut reading, mut writing) = edge.connect().await.0.into_split();
+    let (mut reading, mut writing) = server.connect().await.0.into_split();
     let trickle = tokio::spawn(async move {
         for byte in b"GET /ok HTTP/1.1\r\nx-slow: ".iter().chain(std::iter::repeat(&b'a')) {
             if writing.write_all(&[*byte]).await.is_err() {
@@ -230,15 +231,15 @@ async fn a_head_that_trickles_in_gets_408_at_the_limit() {
 
 #[tokio::test]
 async fn a_body_that_stays_away_gets_408_and_time_spent_on_the_head_counts() {
-    let edge = Edge::start(quick());
-    edge.ask("POST /echo HTTP/1.1\r\ncontent-length: 10\r\n\r\nabc").await.is_refusal(408, "computeFault", "request_timeout");
-    edge.ask("POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await.is_refusal(
+    let server = TestServer::start(quick());
+    server.ask("POST /echo HTTP/1.1\r\ncontent-length: 10\r\n\r\nabc").await.is_refusal(408, "computeFault", "request_timeout");
+    server.ask("POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await.is_refusal(
         408,
         "computeFault",
         "request_timeout",
     );
     let started = Instant::now();
-    let mut client = edge.connect().await;
+    let mut client = server.connect().await;
     client.send("POST /echo HTTP/1.1\r\n").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     client.send("content-length: 3\r\n\r\n").await;
@@ -248,20 +249,20 @@ async fn a_body_that_stays_away_gets_408_and_time_spent_on_the_head_counts() {
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed_without_words() {
-    let edge = Edge::start(quick());
-    assert_eq!(edge.connect().await.rest().await.0, "");
+    let server = TestServer::start(quick());
+    assert_eq!(server.connect().await.rest().await.0, "");
 }
 
 #[tokio::test]
 async fn between_requests_another_limit_holds() {
-    let edge = Edge::start(Limits { idle: Duration::from_millis(700), ..quick() });
-    let mut client = edge.connect().await;
+    let server = TestServer::start(Limits { idle: Duration::from_millis(700), ..quick() });
+    let mut client = server.connect().await;
     assert_eq!(client.get("/ok").await.status(), 200);
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(client.get("/ok").await.status(), 200);
     assert_eq!(client.rest().await.0, "");
     // The next request's clock starts with its first byte.
-    let mut client = edge.connect().await;
+    let mut client = server.connect().await;
     client.get("/ok").await;
     client.send("GET /").await;
     assert_eq!(client.rest().await.status(), 408);
@@ -269,30 +270,30 @@ async fn between_requests_another_limit_holds() {
 
 #[tokio::test]
 async fn bodies_up_to_64_kib_are_taken_and_not_a_byte_more() {
-    let edge = Edge::start(Limits::default());
+    let server = TestServer::start(Limits::default());
     let post = |length: usize| format!("POST /echo HTTP/1.1\r\ncontent-length: {length}\r\n\r\n{}", "b".repeat(length));
-    let mut client = edge.connect().await;
+    let mut client = server.connect().await;
     client.send(post(65_536)).await;
     assert_eq!(client.reply().await.body(), "65536");
-    edge.ask(post(65_537)).await.is_refusal(413, "overLimit", "body_too_large");
-    edge.ask(post(900_000)).await.is_refusal(413, "overLimit", "body_too_large");
+    server.ask(post(65_537)).await.is_refusal(413, "overLimit", "body_too_large");
+    server.ask(post(900_000)).await.is_refusal(413, "overLimit", "body_too_large");
     let chunk = format!("8000\r\n{}\r\n", "b".repeat(0x8000));
     let chunked =
         |chunks: usize| format!("POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(chunks));
     client.send(chunked(2)).await;
     assert_eq!(client.reply().await.body(), "65536");
-    edge.ask(chunked(3)).await.is_refusal(413, "overLimit", "body_too_large");
+    server.ask(chunked(3)).await.is_refusal(413, "overLimit", "body_too_large");
 }
 
 #[tokio::test]
 async fn a_gigabyte_announced_is_refused_before_it_is_sent() {
-    let edge = Edge::start(Limits::default());
+    let server = TestServer::start(Limits::default());
     for expect in ["", "expect: 100-continue\r\n"] {
-        let reply = edge.ask(format!("POST /echo HTTP/1.1\r\n{expect}content-length: 1073741824\r\n\r\n")).await;
+        let reply = server.ask(format!("POST /echo HTTP/1.1\r\n{expect}content-length: 1073741824\r\n\r\n")).await;
         reply.is_refusal(413, "overLimit", "body_too_large");
     }
     // Lengths beyond what a number holds are malformed.
-    edge.ask("POST /echo HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n").await.is_refusal(
+    server.ask("POST /echo HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n").await.is_refusal(
         400,
         "badRequest",
         "malformed_request",
@@ -301,8 +302,8 @@ async fn a_gigabyte_announced_is_refused_before_it_is_sent() {
 
 #[tokio::test]
 async fn a_body_that_waits_for_100_continue_gets_it() {
-    let edge = Edge::start(quick());
-    let mut client = edge.connect().await;
+    let server = TestServer::start(quick());
+    let mut client = server.connect().await;
     client.send("POST /echo HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n").await;
     assert_eq!(client.reply().await.status(), 100);
     client.send("abc").await;
@@ -311,20 +312,20 @@ async fn a_body_that_waits_for_100_continue_gets_it() {
 
 #[tokio::test]
 async fn headers_up_to_16_kib_are_taken_and_more_are_431() {
-    let edge = Edge::start(Limits::default());
+    let server = TestServer::start(Limits::default());
     let request = |length: usize| format!("GET /ok HTTP/1.1\r\nx-long: {}\r\n\r\n", "h".repeat(length));
-    let mut client = edge.connect().await;
+    let mut client = server.connect().await;
     client.send(request(16_000)).await;
     assert_eq!(client.reply().await.status(), 200);
     for length in [17 << 10, 300 << 10] {
-        edge.ask(request(length)).await.is_refusal(431, "computeFault", "headers_too_large");
+        server.ask(request(length)).await.is_refusal(431, "computeFault", "headers_too_large");
     }
-    edge.ask(format!("GET /{} HTTP/1.1\r\n\r\n", "p".repeat(17 << 10))).await.is_refusal(
+    server.ask(format!("GET /{} HTTP/1.1\r\n\r\n", "p".repeat(17 << 10))).await.is_refusal(
         431,
         "computeFault",
         "headers_too_large",
     );
-    edge.ask(format!("GET /ok HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))).await.is_refusal(
+    server.ask(format!("GET /ok HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))).await.is_refusal(
         431,
         "computeFault",
         "headers_too_large",
@@ -333,7 +334,7 @@ async fn headers_up_to_16_kib_are_taken_and_more_are_431() {
 
 #[tokio::test]
 async fn what_is_not_http_is_400() {
-    let edge = Edge::start(quick());
+    let server = TestServer::start(quick());
     for garbage in [
         &b"garbage\r\n\r\n"[..],
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00",
@@ -347,20 +348,20 @@ async fn what_is_not_http_is_400() {
         b"POST /echo HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\nabc",
         b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc",
     ] {
-        let reply = edge.ask(garbage).await;
+        let reply = server.ask(garbage).await;
         reply.is_refusal(400, "badRequest", "malformed_request");
     }
 }
 
 #[tokio::test]
 async fn garbage_behind_a_request_does_not_cost_it_its_answer() {
-    let edge = Edge::start(quick());
-    let all = edge.ask("GET /ok HTTP/1.1\r\n\r\n\0\0\0 not http\r\n\r\n").await.0;
+    let server = TestServer::start(quick());
+    let all = server.ask("GET /ok HTTP/1.1\r\n\r\n\0\0\0 not http\r\n\r\n").await.0;
     let (first, second) = all.split_once("fine").unwrap();
     assert!(first.starts_with("HTTP/1.1 200"), "{all}");
     Reply(second.to_owned()).is_refusal(400, "badRequest", "malformed_request");
     // Length and chunks at once are a smuggler's: the connection does not go on (RFC 9112 §6.1).
-    let all = edge
+    let all = server
         .ask("POST /echo HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /ok HTTP/1.1\r\n\r\n")
         .await;
     assert!(!all.0.contains("fine"), "{all:?}");
@@ -368,7 +369,7 @@ async fn garbage_behind_a_request_does_not_cost_it_its_answer() {
 
 #[tokio::test]
 async fn every_form_of_a_target_is_answered() {
-    let edge = Edge::start(quick());
+    let server = TestServer::start(quick());
     for (line, status) in [
         ("GET http://any/ok", 200),
         ("GET /ok?a=b#c", 200),
@@ -377,16 +378,16 @@ async fn every_form_of_a_target_is_answered() {
         ("GET /%00%ff/../..", 404),
         ("BREW /ok", 405),
     ] {
-        let reply = edge.ask(format!("{line} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
+        let reply = server.ask(format!("{line} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
         assert_eq!(reply.status(), status, "{line}: {reply:?}");
     }
 }
 
 #[tokio::test]
 async fn a_message_that_breaks_off_is_400() {
-    let edge = Edge::start(quick());
+    let server = TestServer::start(quick());
     for part in ["POST /echo HTTP/1.1\r\ncontent-length: 10\r\n\r\nabc", "GET /ok HTT"] {
-        let mut client = edge.connect().await;
+        let mut client = server.connect().await;
         client.send(part).await;
         client.0.shutdown().await.unwrap();
         client.rest().await.is_refusal(400, "badRequest", "malformed_request");
@@ -395,77 +396,77 @@ async fn a_message_that_breaks_off_is_400() {
 
 #[tokio::test]
 async fn a_client_that_has_said_all_still_gets_its_answer() {
-    let mut edge = Edge::start(quick());
-    let mut client = edge.connect().await;
+    let mut server = TestServer::start(quick());
+    let mut client = server.connect().await;
     client.send("GET /hang HTTP/1.1\r\n\r\n").await;
     client.0.shutdown().await.unwrap();
-    edge.started.recv().await.unwrap();
-    edge.go.cancel();
+    server.started.recv().await.unwrap();
+    server.go.cancel();
     assert_eq!(client.rest().await.body(), "done");
 }
 
 #[tokio::test]
 async fn the_view_socket_is_for_reading() {
-    let edge = Edge::start(quick());
-    let mut client = edge.view().await;
+    let server = TestServer::start(quick());
+    let mut client = server.view().await;
     assert_eq!(client.get("/ok").await.body(), "fine");
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "BREW"] {
-        let mut client = edge.view().await;
+        let mut client = server.view().await;
         client.send(format!("{method} /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")).await;
         client.rest().await.is_refusal(403, "forbidden", "read_only_socket");
     }
-    let mut client = edge.view().await;
+    let mut client = server.view().await;
     client.send("POST /v2.0/ports HTTP/1.1\r\n\r\n").await;
     let reply = client.rest().await;
     assert!(reply.status() == 403 && reply.body().contains("\"NeutronError\""), "{reply:?}");
 }
 
 #[tokio::test]
-async fn beyond_the_last_seat_is_503_and_a_seat_freed_is_taken() {
-    let mut edge = Edge::start(Limits { max_connections: 2, root_reserve: 0, ..quick() });
+async fn beyond_the_last_permit_is_503_and_a_freed_permit_is_given_again() {
+    let mut server = TestServer::start(Limits { max_connections: 2, root_reserve: 0, ..quick() });
     let mut working = Vec::new();
     for _ in 0..2 {
-        let mut client = edge.connect().await;
+        let mut client = server.connect().await;
         client.send("GET /hang HTTP/1.1\r\nconnection: close\r\n\r\n").await;
-        edge.started.recv().await.unwrap();
+        server.started.recv().await.unwrap();
         working.push(client);
     }
-    let reply = edge.ask("GET /ok HTTP/1.1\r\n\r\n").await;
+    let reply = server.ask("GET /ok HTTP/1.1\r\n\r\n").await;
     reply.is_refusal(503, "serviceUnavailable", "too_many_connections");
     assert_eq!(reply.header("retry-after"), Some("1"));
-    edge.go.cancel();
+    server.go.cancel();
     for mut client in working {
         assert_eq!(client.rest().await.body(), "done");
     }
-    // Each has seen its connection close; its seat is free by the time we can ask again.
-    assert_eq!(edge.connect().await.get("/ok").await.status(), 200);
+    // Each has seen its connection close; its permit is free by the time we can ask again.
+    assert_eq!(server.connect().await.get("/ok").await.status(), 200);
 }
 
 #[tokio::test]
 async fn idle_connections_make_room_at_their_limit() {
-    let edge = Edge::start(Limits { max_connections: 2, root_reserve: 0, idle: Duration::ZERO, ..quick() });
-    let mut idle = [edge.connect().await, edge.connect().await];
+    let server = TestServer::start(Limits { max_connections: 2, root_reserve: 0, idle: Duration::ZERO, ..quick() });
+    let mut idle = [server.connect().await, server.connect().await];
     for client in &mut idle {
         assert_eq!(client.get("/ok").await.status(), 200);
     }
-    edge.ask("GET /ok HTTP/1.1\r\n\r\n").await.is_refusal(503, "serviceUnavailable", "too_many_connections");
+    server.ask("GET /ok HTTP/1.1\r\n\r\n").await.is_refusal(503, "serviceUnavailable", "too_many_connections");
     for client in &mut idle {
         assert_eq!(client.rest().await.0, "");
     }
-    assert_eq!(edge.connect().await.get("/ok").await.status(), 200);
+    assert_eq!(server.connect().await.get("/ok").await.status(), 200);
 }
 
 #[tokio::test]
 async fn a_reader_that_does_not_read_is_let_go() {
-    let edge = Edge::start(Limits { stall: Duration::from_millis(200), max_connections: 2, root_reserve: 0, ..quick() });
-    let mut stuck = [edge.connect().await, edge.connect().await];
+    let server = TestServer::start(Limits { stall: Duration::from_millis(200), max_connections: 2, root_reserve: 0, ..quick() });
+    let mut stuck = [server.connect().await, server.connect().await];
     for client in &mut stuck {
         client.send("GET /big HTTP/1.1\r\n\r\n").await;
-        // The answer has begun, so the seat is taken.
+        // The answer has begun, so the permit is taken.
         client.0.readable().await.unwrap();
     }
     let freed = async {
-        while edge.connect().await.get("/ok").await.status() != 200 {
+        while server.connect().await.get("/ok").await.status() != 200 {
             tokio::task::yield_now().await;
         }
     };
@@ -476,8 +477,8 @@ async fn a_reader_that_does_not_read_is_let_go() {
 
 #[tokio::test]
 async fn a_reader_that_reads_gets_all_of_it() {
-    let edge = Edge::start(quick());
-    let mut client = edge.connect().await;
+    let server = TestServer::start(quick());
+    let mut client = server.connect().await;
     let reply = client.get("/big").await;
     assert_eq!(reply.body().len(), 8 << 20);
     assert_eq!(client.get("/ok").await.status(), 200);
@@ -485,55 +486,55 @@ async fn a_reader_that_reads_gets_all_of_it() {
 
 #[tokio::test]
 async fn a_panic_is_500_and_costs_nothing_else() {
-    let edge = Edge::start(quick());
-    edge.ask("GET /panic HTTP/1.1\r\n\r\n").await.is_refusal(500, "computeFault", "internal");
-    assert_eq!(edge.connect().await.get("/ok").await.status(), 200);
+    let server = TestServer::start(quick());
+    server.ask("GET /panic HTTP/1.1\r\n\r\n").await.is_refusal(500, "computeFault", "internal");
+    assert_eq!(server.connect().await.get("/ok").await.status(), 200);
 }
 
 #[tokio::test]
 async fn at_the_end_what_runs_finishes_and_what_rests_is_closed() {
-    let mut edge = Edge::start(Limits { grace: PATIENCE, ..quick() });
-    let mut idle = edge.connect().await;
+    let mut server = TestServer::start(Limits { grace: PATIENCE, ..quick() });
+    let mut idle = server.connect().await;
     idle.get("/ok").await;
-    let mut events = edge.connect().await;
+    let mut events = server.connect().await;
     events.send("GET /events HTTP/1.1\r\n\r\n").await;
     let mut first = [0; 12];
     events.0.read_exact(&mut first).await.unwrap();
-    let mut working = edge.connect().await;
+    let mut working = server.connect().await;
     working.send("GET /hang HTTP/1.1\r\n\r\n").await;
-    edge.started.recv().await.unwrap();
+    server.started.recv().await.unwrap();
     let started = Instant::now();
-    edge.shutdown.cancel();
+    server.shutdown.cancel();
     assert_eq!(idle.rest().await.0, "");
     // The last chunk says that the stream ended, and did not break.
     assert!(events.rest().await.0.ends_with("event\n\r\n0\r\n\r\n"));
-    assert!(UnixStream::connect(edge.path()).await.is_err());
-    edge.go.cancel();
+    assert!(UnixStream::connect(server.path()).await.is_err());
+    server.go.cancel();
     let reply = working.rest().await;
     assert_eq!((reply.body(), reply.header("connection")), ("done", Some("close")));
-    timeout(PATIENCE, edge.serving).await.unwrap().unwrap();
+    timeout(PATIENCE, server.serving).await.unwrap().unwrap();
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
 async fn who_keeps_an_idle_connection_open_does_not_hold_up_the_end() {
-    let edge = Edge::start(Limits { grace: PATIENCE, ..quick() });
-    let mut idle = edge.connect().await;
+    let server = TestServer::start(Limits { grace: PATIENCE, ..quick() });
+    let mut idle = server.connect().await;
     idle.get("/ok").await;
     let started = Instant::now();
-    edge.shutdown.cancel();
-    timeout(PATIENCE, edge.serving).await.unwrap().unwrap();
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.serving).await.unwrap().unwrap();
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
     assert_eq!(idle.rest().await.0, "");
 }
 
 #[tokio::test]
 async fn what_does_not_finish_in_time_is_ended() {
-    let mut edge = Edge::start(quick());
-    let mut working = edge.connect().await;
+    let mut server = TestServer::start(quick());
+    let mut working = server.connect().await;
     working.send("GET /hang HTTP/1.1\r\n\r\n").await;
-    edge.started.recv().await.unwrap();
-    edge.shutdown.cancel();
-    timeout(PATIENCE, edge.serving).await.unwrap().unwrap();
+    server.started.recv().await.unwrap();
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.serving).await.unwrap().unwrap();
     assert_eq!(working.rest().await.0, "");
 }

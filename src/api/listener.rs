@@ -6,9 +6,12 @@
 //!                                        └─ none free: reject, 503
 //! ```
 //!
-//! What a client may cost is bounded here, and only here: connections (`limiter`), the bytes and the time of a request, the
-//! time of a reader that does not read (`conn`). What a request means is not known here: no route, no action. hyper frames
-//! the messages (RFC 9112), so wrong lengths and malformed chunks end in it.
+//! What a client may cost is limited here alone: connections (`limiter`), the bytes of a request and the time it takes
+//! (`service`, `conn`), and the time of a reader that does not read (`conn`). No route and no action is known here. hyper frames
+//! the messages (RFC 9112) and refuses wrong lengths and malformed chunks.
+//!
+//! The layers of tower-http are not used: their refusals have no body of the dialect, `CatchPanic` does not know the request
+//! that it answers, and `Timeout` and hyper's own timers cannot tell a connection that waits from a request that is late.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
@@ -16,12 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +30,6 @@ use tokio_util::task::TaskTracker;
 use super::socket::Listening;
 use crate::access::{Access, AllowedPeers, Peer, SocketKind};
 use crate::config::SocketSettings;
-use crate::exit::chain;
 
 mod conn;
 mod limiter;
@@ -43,13 +43,13 @@ use service::{Client, Service};
 pub use refusal::RequestId;
 pub use service::Caller;
 
-/// How long accepting rests after it failed for want of descriptors or memory.
+/// How long no connection is accepted after accepting has failed for want of descriptors or memory.
 pub(super) const BACKOFF: Duration = Duration::from_millis(100);
 
 /// How often a failure to accept is logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// How many connections beyond the limit are told so at the same time; further ones are closed without an answer.
+/// How many connections beyond the limit are answered at the same time; further ones are closed without an answer.
 const REJECTED: usize = 64;
 
 /// Descriptors that are not for connections: both sockets, netlink, the store, taps and namespaces that are being built, the
@@ -70,9 +70,9 @@ pub struct Limits {
     pub arrival: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// For how long a peer may read nothing of an answer that waits.
+    /// How long a peer may read nothing of an answer that waits for it.
     pub stall: Duration,
-    /// What requests under way have left when the daemon ends.
+    /// How long requests that have begun may go on when the daemon ends.
     pub grace: Duration,
     /// Connections of both sockets together.
     pub max_connections: usize,
@@ -116,46 +116,36 @@ impl Limits {
     }
 }
 
-/// Why nothing can be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenerError {
-    /// A socket cannot be waited on.
-    #[error("the socket cannot be registered with the event loop")]
-    Register(#[source] io::Error),
-}
-
 /// The server of both sockets.
 #[derive(Debug)]
 pub struct Server {
     sockets: Listening,
     admitted: AllowedPeers,
     limits: Limits,
-    /// Sockets to be served beside those.
-    renewed: Receiver<(SocketKind, StdListener)>,
 }
 
 impl Server {
     /// What `serve` will serve.
     pub fn new(sockets: Listening, admitted: AllowedPeers, limits: Limits) -> Self {
-        let renewed = channel(1).1;
-        Self { sockets, admitted, limits, renewed }
+        Self { sockets, admitted, limits }
     }
 
-    /// Serves further sockets as they come: those made anew in the place of some that clients no longer reach.
-    pub fn with_renewed(self, renewed: Receiver<(SocketKind, StdListener)>) -> Self {
-        Self { renewed, ..self }
-    }
-
-    /// Serves `app` on both sockets until `shutdown` is cancelled; then accepts no more, lets requests under way finish
-    /// within the grace, ends streams, closes what is idle, and returns.
+    /// Serves `app` on both sockets, and on those that come by `renewed`, which replace one that clients no longer reach.
+    /// When `shutdown` is cancelled it accepts no more, lets requests that have begun finish within the grace, ends streams,
+    /// closes what is idle, and returns.
     ///
     /// # Errors
     /// A socket cannot be registered with the event loop; nothing was served.
-    pub async fn serve(self, app: Router, shutdown: CancellationToken) -> Result<(), ListenerError> {
-        let Self { sockets: Listening { main, view }, admitted, limits, mut renewed } = self;
+    pub async fn serve(
+        self,
+        app: Router,
+        mut renewed: Receiver<(SocketKind, StdListener)>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        let Self { sockets: Listening { main, view }, admitted, limits } = self;
         let main = register(main)?;
         let view = view.map(register).transpose()?;
-        let acceptor = Acceptor {
+        let acceptor = Arc::new(Acceptor {
             app,
             admitted,
             limiter: ConnLimiter::new(limits.max_connections, limits.root_reserve),
@@ -164,29 +154,25 @@ impl Server {
             tasks: TaskTracker::new(),
             shutdown,
             abort: CancellationToken::new(),
-        };
-        let mut accepting = FuturesUnordered::new();
-        accepting.push(acceptor.accept(SocketKind::Main, main));
-        accepting.extend(view.map(|view| acceptor.accept(SocketKind::View, view)));
-        while !accepting.is_empty() {
-            let (door, socket) = tokio::select! {
-                biased;
-                _ = accepting.next() => continue,
-                Some(further) = renewed.recv() => further,
-            };
+        });
+        let accept = |door, socket| acceptor.tasks.spawn(Arc::clone(&acceptor).accept(door, socket));
+        accept(SocketKind::Main, main);
+        view.map(|view| accept(SocketKind::View, view));
+        while let Some(Some((door, socket))) = acceptor.shutdown.run_until_cancelled(renewed.recv()).await {
             match register(socket) {
-                Ok(socket) => accepting.push(acceptor.accept(door, socket)),
-                Err(error) => tracing::error!(error = chain(&error), "a socket made anew is not served"),
+                Ok(socket) => drop(accept(door, socket)),
+                Err(error) => tracing::error!(%error, "a socket made anew is not served"),
             }
         }
-        drop(accepting);
+        acceptor.shutdown.cancelled().await;
         acceptor.close().await;
         Ok(())
     }
 }
 
-fn register(socket: StdListener) -> Result<UnixListener, ListenerError> {
-    socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket)).map_err(ListenerError::Register)
+fn register(socket: StdListener) -> io::Result<UnixListener> {
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket)
 }
 
 /// What all connections share.
@@ -197,7 +183,7 @@ struct Acceptor {
     limiter: Arc<ConnLimiter>,
     rejected: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// Cancelled: requests under way finish, and no more are taken.
+    /// Cancelled: requests that have begun finish, and no more are taken.
     shutdown: CancellationToken,
     /// Cancelled: every connection is dropped.
     abort: CancellationToken,
@@ -205,14 +191,10 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts on one socket until the daemon ends.
-    async fn accept(&self, door: SocketKind, listener: UnixListener) {
+    async fn accept(self: Arc<Self>, door: SocketKind, listener: UnixListener) {
         let mut logged: Option<Instant> = None;
         loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
+            let Some(accepted) = self.shutdown.run_until_cancelled(listener.accept()).await else { return };
             match accepted {
                 Ok((stream, _)) => {
                     self.take(door, stream);
@@ -226,7 +208,7 @@ impl Acceptor {
                         tracing::error!(?door, %error, "connections cannot be accepted");
                         logged = Some(Instant::now());
                     }
-                    // The connection stays in the backlog, and the socket stays readable: without a rest this would spin.
+                    // The connection stays in the backlog, and the socket stays readable: without a pause this would spin.
                     let _ = timeout(BACKOFF, self.shutdown.cancelled()).await;
                 }
             }
@@ -255,23 +237,17 @@ impl Acceptor {
         let service = Service::new(self.app.clone(), Some(client), self.limits.clone(), self.shutdown.clone());
         self.spawn(async move {
             serve_connection(stream, service).await;
-            // Not before: also a connection that only waits for its peer to read has a descriptor.
+            // Not before: a connection that only waits for its peer to read still has a descriptor.
             drop(permit);
         });
     }
 
     fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        let abort = self.abort.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = connection => {}
-                () = abort.cancelled() => {}
-            }
-        });
+        self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(connection));
     }
 
     /// Waits for the connections to finish, then drops those that have not.
-    async fn close(self) {
+    async fn close(&self) {
         self.tasks.close();
         if timeout(self.limits.grace, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "connections did not finish in time");
@@ -281,7 +257,7 @@ impl Acceptor {
     }
 }
 
-/// Serves one connection on which nobody is known, with the limits of the sockets.
+/// Serves one connection whose peer is not known, with the limits of the sockets.
 pub(super) async fn serve_anonymous<S: AsyncRead + AsyncWrite + Unpin>(stream: S, app: Router, shutdown: CancellationToken) {
     serve_connection(stream, Service::new(app, None, Limits::default(), shutdown)).await;
 }

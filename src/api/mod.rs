@@ -1,4 +1,4 @@
-//! The socket's edge and the dialects behind it.
+//! The sockets, the listener, and the dialects behind them.
 //!
 //! ```text
 //!   socket ─► listener (peer, limits, ids) ─► a dialect: body → Action ─► manager

@@ -1,9 +1,9 @@
-//! Taking the two sockets' places in the file system, and giving them back.
+//! Setting up the two sockets, and removing their files at the end.
 //!
-//! A socket is made in a private directory beside its place, gets its owner and mode there, and is moved into place in one
-//! step: there is no moment at which somebody else could connect who may not. Daemons that start at the same time are kept
-//! apart by a lock on a file beside the socket, which is never removed, since removing it is what would let two through.
-//! What is in the way and is not a socket that nobody listens on is left alone and named in the refusal.
+//! A socket is made in a private directory beside its path, gets its group and mode there, and is then renamed to its path:
+//! at no moment can a client connect that may not. A lock on a file beside the socket keeps a second daemon out. That file is
+//! never removed, as a daemon could then lock a new one. At the path only a socket on which no process listens is replaced;
+//! anything else is left alone and named in the error.
 //!
 //! Sockets that systemd passed (sd_listen_fds(3)) are systemd's: their files are neither changed nor removed.
 
@@ -21,9 +21,9 @@ use crate::access::{AllowedPeers, SocketKind};
 use crate::config::SocketSettings;
 use crate::exit::{Exit, chain};
 
-mod place;
+mod file;
 
-use place::Place;
+use file::SocketFile;
 
 /// Two listening sockets and what they hold in the file system.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Sockets {
     /// What clients connect to.
     pub listening: Listening,
     /// What the daemon keeps until it ends.
-    pub held: Held,
+    pub held: SocketFiles,
 }
 
 /// The sockets themselves.
@@ -43,19 +43,19 @@ pub struct Listening {
     pub view: Option<UnixListener>,
 }
 
-/// The sockets' files and the lock that keeps other daemons away. Dropping it removes the files that are still ours, and
-/// then gives the lock back. What systemd made is systemd's.
+/// The sockets' files and the lock that keeps other daemons out. Dropping it removes the files that are still ours, and then
+/// unlocks. systemd's files are not removed.
 #[derive(Debug, Default)]
-pub struct Held {
-    /// Before the lock, so that it is dropped before: no other daemon finds files that are about to go.
-    places: Vec<Place>,
+pub struct SocketFiles {
+    /// Before the lock, so that it is dropped first: no other daemon finds files that are about to be removed.
+    files: Vec<SocketFile>,
     _lock: Option<File>,
 }
 
-/// What a look at the sockets' files has found.
+/// What a check of the sockets' files has found.
 #[derive(Debug, Default)]
-pub struct Looked {
-    /// Sockets made anew in the place of some whose files were gone.
+pub struct Checked {
+    /// Sockets made anew for those whose files were gone.
     pub renewed: Vec<(SocketKind, UnixListener)>,
     /// Files that do not lead to their sockets and could not be made anew, with the cause.
     pub lost: Vec<(PathBuf, String)>,
@@ -65,33 +65,33 @@ pub struct Looked {
     pub from_the_start: bool,
 }
 
-impl Held {
-    /// Looks whether clients get to the sockets, and makes anew what nicd may: a file can be removed, or another put in its
-    /// place, while its socket goes on listening for nobody.
-    pub fn look(&mut self) -> Looked {
-        let mut looked = Looked::default();
-        for place in self.places.iter_mut().filter(|place| !place.leads_there()) {
-            match place.renew() {
-                Ok(Some(socket)) => looked.renewed.push((place.door, socket)),
+impl SocketFiles {
+    /// Checks whether clients reach the sockets, and makes anew those that nicd may make: a file can be removed or replaced
+    /// while its socket goes on listening.
+    pub fn check(&mut self) -> Checked {
+        let mut checked = Checked::default();
+        for file in self.files.iter_mut().filter(|file| !file.is_reachable()) {
+            match file.renew() {
+                Ok(Some(socket)) => checked.renewed.push((file.door, socket)),
                 Ok(None) => {
-                    looked.lost.push((place.path.clone(), "its file is gone, or another is in its place".to_owned()));
-                    looked.systemds = true;
-                    looked.from_the_start |= !place.was_there();
+                    checked.lost.push((file.path.clone(), "its file is gone, or another is in its place".to_owned()));
+                    checked.systemds = true;
+                    checked.from_the_start |= !file.existed();
                 }
-                Err(error) => looked.lost.push((place.path.clone(), chain(&error))),
+                Err(error) => checked.lost.push((file.path.clone(), chain(&error))),
             }
         }
-        looked
+        checked
     }
 }
 
-/// Why the sockets cannot be had.
+/// Why the sockets cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another nicd holds the lock.
     #[error("another nicd is running: it holds {}", .0.display())]
     Locked(PathBuf),
-    /// Somebody listens there.
+    /// Another program listens there.
     #[error("another program listens on {}; end it, or choose another --socket", .0.display())]
     Live(PathBuf),
     /// Something else is there; it was not touched.
@@ -126,7 +126,7 @@ pub enum SocketError {
         /// The system's answer.
         source: io::Error,
     },
-    /// A service that may not make its sockets was started without any: systemd has lost them.
+    /// A service that may not make its sockets was started without any.
     #[error(
         "systemd passed no socket, and nicd may not make {} itself (Permission denied): systemctl restart nicd.socket makes it \
          anew", .0.display()
@@ -180,7 +180,7 @@ impl Sockets {
         }
     }
 
-    /// Makes both sockets at their places.
+    /// Makes both sockets.
     ///
     /// # Errors
     /// Another nicd, another program or something else is there; or the system refused.
@@ -188,11 +188,11 @@ impl Sockets {
         let directory = settings.path.parent().unwrap_or(Path::new("/"));
         prepare(directory)?;
         let lock = lock(&lock_path(&settings.path))?;
-        // The smaller room is opened first: who finds the main one finds both.
-        let take = |door, path| Place::take(door, path, settings.mode, admitted.group_of(door));
-        let (view, view_place) = take(SocketKind::View, &settings.view_path)?;
-        let (main, main_place) = take(SocketKind::Main, &settings.path)?;
-        let held = Held { places: vec![main_place, view_place], _lock: Some(lock) };
+        // The main one last: a client that finds it finds both.
+        let take = |door, path| SocketFile::bind(door, path, settings.mode, admitted.group_of(door));
+        let (view, view_file) = take(SocketKind::View, &settings.view_path)?;
+        let (main, main_file) = take(SocketKind::Main, &settings.path)?;
+        let held = SocketFiles { files: vec![main_file, view_file], _lock: Some(lock) };
         Ok(Self { listening: Listening { main, view: Some(view) }, held })
     }
 
@@ -203,12 +203,12 @@ impl Sockets {
     pub fn passed() -> Result<Option<Self>, SocketError> {
         let mut passed = ListenFd::from_env();
         let (mut main, mut view) = (None, None);
-        let mut held = Held::default();
+        let mut held = SocketFiles::default();
         for index in 0..passed.len() {
             let socket = passed.take_unix_listener(index).map_err(SocketError::Descriptor)?;
             let Some(socket) = socket else { continue };
             let (door, path) = door_of(&socket)?;
-            held.places.push(Place::passed(door, path));
+            held.files.push(SocketFile::passed(door, path));
             let door = match door {
                 SocketKind::Main => &mut main,
                 SocketKind::View => &mut view,

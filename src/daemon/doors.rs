@@ -1,4 +1,4 @@
-//! The sockets' files are looked after: a socket whose file is gone listens for nobody, and nothing else shows it.
+//! Checks the sockets' files: no client reaches a socket whose file is gone, and nothing else shows it.
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -10,42 +10,42 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::SocketKind;
-use crate::api::socket::Held;
+use crate::api::socket::SocketFiles;
 use crate::manager::{Manager, Problem};
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How long a daemon goes on whose files were gone when it started: the next one may not find them either.
+/// How long a daemon goes on whose files were gone when it started: the next one might not find them either.
 const NEVER_SEEN: Duration = Duration::from_secs(30);
 
-/// Makes lost files anew, or says in health that it cannot. When only systemd can, this ends the daemon, and answers with the
-/// socket: `OnFailure=` in its unit has the sockets made anew.
+/// Makes lost sockets anew, or reports in health that it cannot. When only systemd can, it ends the daemon and returns the path:
+/// `OnFailure=` in the unit makes the sockets anew.
 pub(super) async fn look_after(
-    files: Arc<Mutex<Held>>,
+    files: Arc<Mutex<SocketFiles>>,
     manager: Arc<Manager>,
     renewed: Sender<(SocketKind, UnixListener)>,
     stop: CancellationToken,
 ) -> Option<PathBuf> {
     let mut lost_since = None;
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
-        let looking = Arc::clone(&files);
-        // A file system can hang; the event loop must not.
-        let look = move || looking.lock().unwrap_or_else(PoisonError::into_inner).look();
-        let Ok(looked) = tokio::task::spawn_blocking(look).await else { continue };
-        for socket in looked.renewed {
+        let checking = Arc::clone(&files);
+        // A file system can hang, and the event loop must not.
+        let check = move || checking.lock().unwrap_or_else(PoisonError::into_inner).check();
+        let Ok(checked) = tokio::task::spawn_blocking(check).await else { continue };
+        for socket in checked.renewed {
             tracing::warn!(door = ?socket.0, "a socket's file was gone; it was made anew");
-            // Nobody listens any more when the daemon ends.
+            // The server receives no more when the daemon ends.
             let _ = renewed.send(socket).await;
         }
-        manager.note_sockets(problem(&looked.lost, looked.systemds));
-        let Some((path, _)) = looked.lost.into_iter().next() else {
+        manager.note_sockets(problem(&checked.lost, checked.systemds));
+        let Some((path, _)) = checked.lost.into_iter().next() else {
             lost_since = None;
             continue;
         };
         let since = *lost_since.get_or_insert_with(Instant::now);
-        let limit = if looked.from_the_start { NEVER_SEEN } else { EVERY };
-        if looked.systemds && since.elapsed() >= limit {
+        let limit = if checked.from_the_start { NEVER_SEEN } else { EVERY };
+        if checked.systemds && since.elapsed() >= limit {
             stop.cancel();
             return Some(path);
         }

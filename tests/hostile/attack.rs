@@ -25,7 +25,7 @@ pub enum Pace {
     Dropped,
 }
 
-/// What an answer may be; no answer and a closed connection is always possible, as is 503 for want of a seat.
+/// What an answer may be; no answer and a closed connection is always possible, as is 503 because there are too many connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// A success or a refusal: chance decides whether it was valid.

@@ -81,7 +81,7 @@ impl<'a> Hand<'a> {
             None => BufReader::new(UnixStream::connect(&self.orders.socket).map_err(|error| format!("connect: {error}"))?),
         };
         stream.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        // An edge that has heard enough closes before all is sent.
+        // The daemon may refuse and close before all is sent.
         let _ = stream.get_mut().write_all(&attack.bytes);
         let Some(heard) = self.heard(attack, &mut stream)? else {
             self.tally.count(attack.kind, 0);

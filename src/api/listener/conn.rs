@@ -7,14 +7,14 @@
 //!                      └─────────── Idle ◄───────┘
 //! ```
 //!
-//! [`Io`] lies between hyper and the socket and sees when bytes move; the service above hyper says when a request is whole
-//! and when its answer ends. The part of a next request that came together with the one before is in hyper's buffer and is
-//! not seen here: such a connection counts as idle until its next byte.
+//! [`Io`] is between hyper and the socket and notices when bytes move; the service notices when a head is complete and when its
+//! answer ends. The start of a request that came together with the one before is in hyper's buffer and is not noticed: the
+//! connection counts as idle until the next byte.
 
 use std::error::Error;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -34,10 +34,10 @@ use crate::telemetry::meters;
 /// How long a last answer may take to be written and read.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// The same while the daemon ends: a client that keeps an idle connection open does not hold up a restart.
+/// The same while the daemon ends, so that a client with an idle connection does not delay a restart.
 const HURRIED: Duration = Duration::from_millis(20);
 
-/// How much of a refused request is still read, in bytes, so that its sender gets to read the answer.
+/// How much of a refused request is still read, in bytes: a client whose sending fails may not read the answer.
 const GOODBYE_BYTES: usize = 1 << 20;
 
 /// hyper's least buffer, below which it panics.
@@ -123,13 +123,13 @@ impl ConnState {
     }
 }
 
-/// A connection's bytes, watched.
+/// A connection with its limits in time.
 struct Io<S> {
     stream: S,
     state: Arc<ConnState>,
     limits: Limits,
     timer: Pin<Box<Sleep>>,
-    /// When a write must have gone on, as the peer does not read.
+    /// Until when a write that waits must go on.
     write_due: Option<Instant>,
 }
 
@@ -146,14 +146,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
         self.timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Writes, unless the reader has left or does not read.
+    /// Writes; fails when the reader has left, or has read nothing for too long.
     fn poll_send<F>(&mut self, cx: &mut Context<'_>, length: usize, write: F) -> Poll<io::Result<usize>>
     where
         F: FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     {
         let phase = self.state.phase();
         if !matches!(phase, Phase::Request | Phase::Stream) {
-            // hyper's own answer to a head that it cannot read has neither envelope nor id: ours is sent in its place.
+            // hyper's own answer to a head that it cannot read has no body and no id. It is dropped, and `refuse` sends ours.
             return Poll::Ready(Ok(length));
         }
         let gone = || Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -171,8 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
         self.poll_due(due, cx)
     }
 
-    /// Whether the reader of a stream is gone, or has said that it sends no more; hyper does not look while it answers. What
-    /// such a reader sends is dropped: it is no request, as the stream does not end before the connection.
+    /// Whether the reader of a stream has closed at least its sending side; hyper does not read while it answers. What such a
+    /// reader sends is dropped, as a stream is the last answer of its connection.
     fn reader_left(&mut self, cx: &mut Context<'_>) -> bool {
         if self.state.phase() != Phase::Stream {
             return false;
@@ -240,17 +240,12 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(stream: 
     let (state, limits, shutdown) = (Arc::clone(&service.state), service.limits.clone(), service.shutdown.clone());
     let io = TokioIo::new(Io::new(stream, Arc::clone(&state), limits.clone()));
     let mut connection = builder(&limits).serve_connection(io, service);
-    let served = {
-        let mut stopping = pin!(shutdown.cancelled());
-        let mut asked = false;
-        poll_fn(|cx| {
-            if !asked && stopping.as_mut().poll(cx).is_ready() {
-                asked = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            connection.poll_without_shutdown(cx)
-        })
-        .await
+    let served = match shutdown.run_until_cancelled(poll_fn(|cx| connection.poll_without_shutdown(cx))).await {
+        Some(served) => served,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
     };
     let mut stream = connection.into_parts().io.into_inner().stream;
     match served.map_err(|error| refusal(&error, state.phase(), &limits)) {
@@ -273,7 +268,7 @@ fn builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-/// What is still to be said on a connection that failed, if anything.
+/// The answer on a connection that failed, if there is one.
 fn refusal(error: &hyper::Error, phase: Phase, limits: &Limits) -> Option<ApiError> {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     let late = error.is_timeout() || io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut);
@@ -303,8 +298,8 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, refusal: &Api
     }
 }
 
-/// Says that nothing more will come, and reads on for a moment. A Unix socket closed with bytes unread breaks its peer's
-/// sending (EPIPE) before the peer has read the answer (RFC 9112 §9.6).
+/// Closes the sending side and reads on for a moment. If a Unix socket is closed with bytes unread, its peer's sending fails
+/// (EPIPE) before the peer has read the answer (RFC 9112 §9.6).
 async fn goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limit: Duration) {
     let drain = async {
         stream.shutdown().await?;

@@ -21,7 +21,7 @@ struct Used {
     streams: usize,
 }
 
-/// Leave for one connection. Dropping it gives the place back.
+/// The right to one connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     limiter: Arc<ConnLimiter>,

@@ -1,7 +1,7 @@
-//! The listener's own answers, to what never reached a handler.
+//! The listener's own answers, to requests that reach no handler.
 //!
-//! Each is whole: status, envelope, request id. Where HTTP is not spoken any more (a head that is late, too long or
-//! malformed) the answer is written to the connection as bytes, and the connection closes.
+//! Each has a status, the dialect's body and a request id. To a head that is late, too long or malformed hyper gives no request to
+//! answer: then the answer is written to the connection as bytes, and the connection closes.
 
 use std::fmt;
 

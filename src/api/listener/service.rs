@@ -1,21 +1,22 @@
-//! Between hyper and the handlers: who calls, the request's id, its body, and its answer's headers.
+//! Between hyper and the handlers: the caller, the request's id, its body, and its answer's headers.
 //!
-//! A handler sees only requests that are complete and from callers who may make them. On the sockets it finds [`Caller`] in
-//! the request's extensions.
+//! A handler gets only requests that are complete and that the caller may make. On the sockets [`Caller`] is in the request's
+//! extensions.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{HeaderName, Method, Request, Response};
+use futures_util::StreamExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Incoming};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -29,7 +30,7 @@ use crate::model::idempotency::Key;
 use crate::telemetry::meters;
 use crate::threads::{Panicked, caught};
 
-/// Who made a request, by which socket, and the request's id: an extension of every request.
+/// Who made a request, by which socket, and the request's id.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The peer as it was when it connected.
@@ -38,11 +39,11 @@ pub struct Caller {
     pub door: SocketKind,
     /// The id in the answer's headers and in the log.
     pub request_id: RequestId,
-    /// The key under which the answer is remembered, once the request has one.
+    /// The key under which the answer is stored, if the request has one.
     pub key: Option<Key>,
 }
 
-/// One connection's way to the handlers.
+/// The service of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     app: Router,
@@ -63,7 +64,7 @@ pub(super) struct Client {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<Answer>;
+    type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -139,8 +140,7 @@ impl Service {
             request.extensions_mut().insert(caller);
         }
         let mut handled = pin!(self.app.clone().oneshot(request));
-        // A panic is a bug. Here it costs one request its answer, not its connection and nobody else anything: a handler reads
-        // and looks, and what changes something is a task of its own.
+        // A panic in a handler costs this request its answer and nothing else: what changes something runs in a task of its own.
         let outcome = poll_fn(|cx| match caught(|| handled.as_mut().poll(cx)) {
             Ok(poll) => poll.map(Ok),
             Err(panicked) => Poll::Ready(Err(panicked)),
@@ -156,17 +156,25 @@ impl Service {
         }
     }
 
-    /// Marks the answer with the request's id, and watches its body until hyper has it.
-    fn send(&self, mut response: Response<Body>, id: RequestId) -> Response<Answer> {
+    /// Gives the answer the request's id, and notes when hyper has all of it. An answer of unknown length ends when the daemon
+    /// does.
+    fn send(&self, mut response: Response<Body>, id: RequestId) -> Response<Body> {
         for name in ID_HEADERS {
             response.headers_mut().insert(HeaderName::from_static(name), id.value());
         }
-        let endless = is_endless(&response);
-        if endless {
+        let answered = Answered(Arc::clone(&self.state));
+        if is_endless(&response) {
             self.state.streams();
+            let end = self.shutdown.clone().cancelled_owned();
+            response = response.map(|body| Body::from_stream(body.into_data_stream().take_until(end)));
         }
-        let end = endless.then(|| Box::pin(self.shutdown.clone().cancelled_owned()));
-        response.map(|body| Answer { body, end, state: Arc::clone(&self.state) })
+        // hyper drops the body, and with it the closure, once it has all of it.
+        response.map(|body| {
+            Body::new(body.map_err(move |error| {
+                let _held = &answered;
+                error
+            }))
+        })
     }
 }
 
@@ -175,37 +183,11 @@ fn is_endless(response: &Response<Body>) -> bool {
     response.body().size_hint().exact().is_none()
 }
 
-/// An answer's body. One without known length, which is how events are sent, ends when the daemon does.
-#[derive(Debug)]
-pub(super) struct Answer {
-    body: Body,
-    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    state: Arc<ConnState>,
-}
+/// Tells the connection's state when it is dropped.
+struct Answered(Arc<ConnState>);
 
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// hyper drops the body once it has all of it.
-impl Drop for Answer {
+impl Drop for Answered {
     fn drop(&mut self) {
-        self.state.answered();
+        self.0.answered();
     }
 }

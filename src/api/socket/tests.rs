@@ -92,7 +92,7 @@ fn a_live_socket_of_somebody_else_is_refused_and_goes_on() {
     let error = Sockets::bind(&settings, &ADMITTED).unwrap_err();
     assert!(matches!(error, SocketError::Live(_)), "{error}");
     assert_eq!(error.exit(), Exit::Unavailable);
-    // The knock is still in its queue; then comes a real client.
+    // The probe is still in its queue; then comes a real client.
     let _client = UnixStream::connect(&settings.path).unwrap();
     foreign.accept().unwrap();
     foreign.accept().unwrap();
@@ -206,13 +206,13 @@ fn a_passed_socket_is_known_by_its_path() {
 fn a_file_that_is_gone_is_made_anew_and_what_is_in_its_place_is_left() {
     let (dir, settings) = room();
     let mut sockets = Sockets::bind(&settings, &ADMITTED).unwrap();
-    let looked = sockets.held.look();
-    assert!(looked.renewed.is_empty() && looked.lost.is_empty());
+    let checked = sockets.held.check();
+    assert!(checked.renewed.is_empty() && checked.lost.is_empty());
     fs::remove_file(&settings.path).unwrap();
     fs::rename(&settings.view_path, dir.path().join("elsewhere")).unwrap();
-    let looked = sockets.held.look();
-    assert_eq!(looked.renewed.iter().map(|(door, _)| *door).collect::<Vec<_>>(), [SocketKind::Main, SocketKind::View]);
-    assert!(looked.lost.is_empty() && !looked.systemds);
+    let checked = sockets.held.check();
+    assert_eq!(checked.renewed.iter().map(|(door, _)| *door).collect::<Vec<_>>(), [SocketKind::Main, SocketKind::View]);
+    assert!(checked.lost.is_empty() && !checked.systemds);
     assert_eq!((mode(&settings.path), mode(&settings.view_path)), (0o660, 0o660));
     UnixStream::connect(&settings.path).unwrap();
     // Of another program that listens there, and of a file.
@@ -220,15 +220,15 @@ fn a_file_that_is_gone_is_made_anew_and_what_is_in_its_place_is_left() {
     let other = UnixListener::bind(&settings.path).unwrap();
     fs::remove_file(&settings.view_path).unwrap();
     fs::write(&settings.view_path, "mine").unwrap();
-    let looked = sockets.held.look();
-    assert_eq!((looked.renewed.len(), looked.lost.len()), (0, 2));
+    let checked = sockets.held.check();
+    assert_eq!((checked.renewed.len(), checked.lost.len()), (0, 2));
     assert_eq!(fs::read_to_string(&settings.view_path).unwrap(), "mine");
     drop(other);
     fs::remove_file(&settings.view_path).unwrap();
-    assert_eq!(sockets.held.look().renewed.len(), 2, "what is stale is replaced");
+    assert_eq!(sockets.held.check().renewed.len(), 2, "what is stale is replaced");
     // With its directory.
     fs::remove_dir_all(dir.path()).unwrap();
-    assert_eq!(sockets.held.look().renewed.len(), 2);
+    assert_eq!(sockets.held.check().renewed.len(), 2);
     drop(sockets);
     assert_eq!(names(dir.path()), [""; 0]);
 }
@@ -238,14 +238,14 @@ fn a_file_of_systemds_is_told_of_and_never_made() {
     let (_dir, settings) = room();
     let socket = UnixListener::bind(&settings.path).unwrap();
     let (door, path) = door_of(&socket).unwrap();
-    let mut held = Held { places: vec![Place::passed(door, path)], _lock: None };
-    assert!(held.look().lost.is_empty());
+    let mut held = SocketFiles { files: vec![SocketFile::passed(door, path)], _lock: None };
+    assert!(held.check().lost.is_empty());
     fs::remove_file(&settings.path).unwrap();
     for _ in 0..2 {
-        let looked = held.look();
-        assert!(looked.systemds && looked.renewed.is_empty() && looked.lost[0].0 == settings.path);
+        let checked = held.check();
+        assert!(checked.systemds && checked.renewed.is_empty() && checked.lost[0].0 == settings.path);
     }
-    assert!(!Place::passed(door, settings.path.clone()).leads_there(), "nor one that was gone before");
+    assert!(!SocketFile::passed(door, settings.path.clone()).is_reachable(), "nor one that was gone before");
     drop(held);
     assert!(!settings.path.exists());
 }

@@ -1,4 +1,4 @@
-//! One socket's place: made aside, moved in, and removed at the end if it is still ours.
+//! One socket's file: made in a private directory, renamed to its path, and removed at the end if it is still ours.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -10,7 +10,7 @@ use super::*;
 
 /// A socket's file.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SocketFile {
     pub door: SocketKind,
     pub path: PathBuf,
     /// Device and inode; none of a file that was not there any more.
@@ -27,16 +27,16 @@ pub(super) enum Maker {
     Systemd,
 }
 
-/// What is at the place before we take it.
-enum Before {
-    Free,
-    /// A socket on which nobody listens, with its device and inode.
+/// What is at the path before.
+enum Existing {
+    None,
+    /// A socket on which no process listens, with its device and inode.
     Stale(u64, u64),
 }
 
-impl Place {
-    /// Puts a listening socket there.
-    pub fn take(door: SocketKind, path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Self), SocketError> {
+impl SocketFile {
+    /// Makes a listening socket at `path`.
+    pub fn bind(door: SocketKind, path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Self), SocketError> {
         let (listener, identity) = make(path, mode, group)?;
         let (path, identity) = (path.to_owned(), Some(identity));
         Ok((listener, Self { door, path, identity, maker: Maker::Us(mode, group) }))
@@ -47,13 +47,13 @@ impl Place {
         Self { door, identity: identity(&path), path, maker: Maker::Systemd }
     }
 
-    /// Whether clients get to the socket by it.
-    pub fn leads_there(&self) -> bool {
+    /// Whether the path leads to the socket.
+    pub fn is_reachable(&self) -> bool {
         self.identity.is_some() && identity(&self.path) == self.identity
     }
 
     /// Whether there was a file.
-    pub fn was_there(&self) -> bool {
+    pub fn existed(&self) -> bool {
         self.identity.is_some()
     }
 
@@ -77,10 +77,10 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Puts a listening socket at `path`, with this mode and group from the first moment on; also its device and inode.
+/// Makes a listening socket at `path`, with this mode and group from the first moment on. Returns also its device and inode.
 fn make(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, (u64, u64)), SocketError> {
     let before = examine(path)?;
-    let aside = Aside::new(path)?;
+    let aside = PrivateDirectory::new(path)?;
     let made = aside.socket();
     let listener = UnixListener::bind(&made).map_err(SocketError::file("bind", &made))?;
     fs::set_permissions(&made, Permissions::from_mode(mode)).map_err(SocketError::file("chmod", &made))?;
@@ -88,25 +88,25 @@ fn make(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, (u6
         chown(&made, None, group).map_err(SocketError::file("chgrp", &made))?;
     }
     let found = fs::symlink_metadata(&made).map_err(SocketError::file("look at", &made))?;
-    move_in(&made, path, before)?;
+    install(&made, path, before)?;
     Ok((listener, (found.dev(), found.ino())))
 }
 
 /// Finds out what is there, without following or changing it.
-fn examine(path: &Path) -> Result<Before, SocketError> {
+fn examine(path: &Path) -> Result<Existing, SocketError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Before::Free),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::None),
         Err(error) => return Err(SocketError::file("look at", path)(error)),
     };
     if !found.file_type().is_socket() {
         return Err(SocketError::InTheWay { path: path.to_owned(), what: what(found.file_type()) });
     }
-    match knock(path) {
-        Err(Errno::ECONNREFUSED) => Ok(Before::Stale(found.dev(), found.ino())),
+    match probe(path) {
+        Err(Errno::ECONNREFUSED) => Ok(Existing::Stale(found.dev(), found.ino())),
         // It went away by itself.
-        Err(Errno::ENOENT) => Ok(Before::Free),
-        // A full backlog is somebody listening, however slowly.
+        Err(Errno::ENOENT) => Ok(Existing::None),
+        // A full backlog means that a process listens.
         Ok(()) | Err(Errno::EAGAIN) => Err(SocketError::Live(path.to_owned())),
         Err(Errno::EPROTOTYPE) => Err(SocketError::InTheWay { path: path.to_owned(), what: what(found.file_type()) }),
         Err(errno) => Err(SocketError::file("connect to", path)(errno.into())),
@@ -114,24 +114,24 @@ fn examine(path: &Path) -> Result<Before, SocketError> {
 }
 
 /// Connects without waiting: a daemon that hangs must not hang us.
-fn knock(path: &Path) -> nix::Result<()> {
+fn probe(path: &Path) -> nix::Result<()> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let probe: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect(probe.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
-/// Moves the finished socket to its place in one step, never over anything but the stale socket that was examined.
-fn move_in(made: &Path, path: &Path, before: Before) -> Result<(), SocketError> {
+/// Renames the finished socket to its path, replacing nothing but the stale socket that was examined.
+fn install(made: &Path, path: &Path, before: Existing) -> Result<(), SocketError> {
     let rename = |flags| renameat2(AT_FDCWD, made, AT_FDCWD, path, flags);
     let failed = |errno: Errno| SocketError::file("move the new socket to", path)(errno.into());
     let taken = || SocketError::InTheWay { path: path.to_owned(), what: "something that appeared just now" };
-    let Before::Stale(device, inode) = before else {
+    let Existing::Stale(device, inode) = before else {
         return match rename(RenameFlags::RENAME_NOREPLACE) {
             Err(Errno::EEXIST) => Err(taken()),
             other => other.map_err(failed),
         };
     };
-    // Exchanging takes out what is there at this very moment, and only then decides about it.
+    // After the exchange it is known what was there at that moment.
     rename(RenameFlags::RENAME_EXCHANGE).map_err(failed)?;
     let out = fs::symlink_metadata(made).map_err(SocketError::file("look at", made))?;
     if (out.dev(), out.ino()) == (device, inode) {
@@ -141,11 +141,11 @@ fn move_in(made: &Path, path: &Path, before: Before) -> Result<(), SocketError> 
     Err(taken())
 }
 
-/// A private directory beside the place. What is left in it when it is dropped is ours to remove: the new socket, or the
-/// stale one it was exchanged for.
-struct Aside(PathBuf);
+/// A private directory beside the path. Dropping it removes it with the socket in it: the new one, or the stale one that it
+/// was exchanged for.
+struct PrivateDirectory(PathBuf);
 
-impl Aside {
+impl PrivateDirectory {
     /// Its name is short, so that the socket in it can be bound wherever the final path can (`sun_path`).
     fn new(path: &Path) -> Result<Self, SocketError> {
         let mut tries = 0;
@@ -164,7 +164,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for PrivateDirectory {
     fn drop(&mut self) {
         // Only a socket can be there; anything else stays, with its directory.
         let socket = self.socket();
@@ -177,12 +177,12 @@ impl Drop for Aside {
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.is_systemds() {
             return;
         }
-        if !self.leads_there() {
+        if !self.is_reachable() {
             tracing::warn!(path = %self.path.display(), "the socket's file is not ours any more; it was left alone");
         } else if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket's file cannot be removed");
