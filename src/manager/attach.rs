@@ -17,9 +17,10 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Attaching;
 
+use super::claim::{ClaimGuard, Unclaimed};
 use super::repair::Failed;
 use super::state::State;
-use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view};
+use super::{Context, Error, Manager, Reply, Why, port_event, view};
 
 /// How often a random MAC is drawn before the prefix counts as used up.
 const MAC_DRAWS: usize = 64;
@@ -41,25 +42,21 @@ impl Manager {
         if let Ok(network) = network {
             self.look_at_existing_bridge(network).await?;
         }
-        let (port, before) = self
+        let (port, before, claim) = self
             .claim(|state| {
                 let server = &state.server(attach.server_id)?;
                 let network = state.network_of(&attach.nic, &server.record.project_id)?;
                 // Who deletes either of them is waited for, and then there is nothing to attach to.
-                for claim in [&server.claim, &state.network(network)?.claim] {
-                    if claim.taken() {
-                        return Ok(Claimed::Busy(claim.bell()));
-                    }
-                }
+                server.claim.check_free()?;
+                state.network(network)?.claim.check_free()?;
                 // A port that is only being changed is not in use.
                 if let WantedNic::Port(id) = attach.nic
                     && let Ok(entry) = state.port(id)
                     && entry.record.binding.is_none()
-                    && entry.claim.taken()
                 {
-                    return Ok(Claimed::Busy(entry.claim.bell()));
+                    entry.claim.check_free()?;
                 }
-                self.bind(state, &attach, network, context).map(Claimed::Taken)
+                self.bind(state, &attach, network, context)
             })
             .await?;
         meters().attaching(Attaching::Reserve, began.elapsed());
@@ -70,15 +67,13 @@ impl Manager {
                 let (readiness, why) = self.readiness(&state, port);
                 self.happen(&mut state, port, Happening::Built(readiness), why, context);
                 let view = view::port(&state, port, &self.host)?;
-                if let Some(entry) = state.ports.get_mut(&port) {
-                    entry.claim.release();
-                }
+                drop(claim);
                 // What was seen while the claim was taken is judged now.
                 self.judge(&mut state, port, Reason::Drift);
                 meters().attaching(Attaching::Reply, done.elapsed());
                 Ok(Reply::Port(Box::new(view)))
             }
-            Err(failed) => Err(self.give_up(port, before, failed, context).await),
+            Err(failed) => Err(self.give_up(port, claim, before, failed, context).await),
         }
     }
 
@@ -90,18 +85,23 @@ impl Manager {
     }
 
     /// Checks everything that memory can tell, reserves, and claims the port.
-    fn bind(&self, state: &mut State, attach: &Attach, network: NetworkId, context: &Context) -> Result<(PortId, Before), Error> {
+    fn bind(
+        &self,
+        state: &mut State,
+        attach: &Attach,
+        network: NetworkId,
+        context: &Context,
+    ) -> Result<(PortId, Before, ClaimGuard), Unclaimed> {
         let record = self.bound(state, attach, network, || self.store.next_commit())?;
         let id = record.id;
         let Some(before) = state.ports.get(&id).map(|entry| Box::new(entry.record.clone())) else {
             state.add_port(record, Phase::Building);
-            claim(state, id)?;
-            return Ok((id, Before::Nothing));
+            return Ok((id, Before::Nothing, state.claim_port(id)?));
         };
+        let claim = state.claim_port(id)?;
         state.replace_port(record);
         self.happen(state, id, Happening::Bind, None, context);
-        claim(state, id)?;
-        Ok((id, Before::Unbound(before)))
+        Ok((id, Before::Unbound(before), claim))
     }
 
     /// The record that an attach would make, once everything that memory can tell is checked, in the order in which Nova
@@ -190,12 +190,12 @@ impl Manager {
     }
 
     /// Takes an attach back that failed, so that nothing of it stays; what cannot be taken back stays as an ERROR.
-    async fn give_up(&self, port: PortId, before: Before, failed: Failed, context: &Context) -> Error {
+    async fn give_up(&self, port: PortId, claim: ClaimGuard, before: Before, failed: Failed, context: &Context) -> Error {
         let Failed { error, undone, recorded } = failed;
         if let Undone::Left(left) = undone {
             self.tell_created(&self.lock(), port, &before, context);
             let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-            return self.leave(port, &error, &left.join("; "), context).await;
+            return self.leave(port, claim, &error, &left.join("; "), context).await;
         }
         let change = match &before {
             Before::Nothing => Change::DeletePort(port),
@@ -206,7 +206,7 @@ impl Manager {
         if recorded && let Err(store) = self.commit(std::iter::once(change).chain(forget).collect(), Purpose::Freeing).await {
             tracing::error!(%port, error = %store, "the record of a failed attach could not be taken back");
             self.tell_created(&self.lock(), port, &before, context);
-            return self.leave(port, &error, &store.to_string(), context).await;
+            return self.leave(port, claim, &error, &store.to_string(), context).await;
         }
         let mut state = self.lock();
         match before {
@@ -216,16 +216,13 @@ impl Manager {
             Before::Unbound(record) => {
                 state.replace_port(*record);
                 self.happen(&mut state, port, Happening::Undone, None, context);
-                if let Some(entry) = state.ports.get_mut(&port) {
-                    entry.claim.release();
-                }
             }
         }
         error
     }
 
     /// Keeps a port whose device or record could not be removed as ERROR and on its way out; the next tries come by themselves.
-    async fn leave(&self, port: PortId, cause: &Error, left: &str, context: &Context) -> Error {
+    async fn leave(&self, port: PortId, claim: ClaimGuard, cause: &Error, left: &str, context: &Context) -> Error {
         let error = Error::NotUndone { cause: cause.to_string(), left: left.to_owned() };
         let record = {
             let mut state = self.lock();
@@ -243,7 +240,7 @@ impl Manager {
         if let Err(store) = self.commit(vec![Change::PutPort(Box::new(record))], Purpose::Freeing).await {
             tracing::error!(%port, error = %store, "that a port is to go could not be recorded");
         }
-        self.release(port);
+        drop(claim);
         self.try_later(&mut self.lock(), port);
         error
     }
@@ -279,10 +276,4 @@ fn addresses(state: &State, attach: &Attach, network: NetworkId) -> Result<Vec<F
     }
     let asked = asked.map(|ip| [WantedIp { subnet_id: None, ip_address: Some(ip) }]);
     state.choose_addresses(network, asked.as_ref().map(|ip| ip.as_slice()), None)
-}
-
-/// Takes the claim on a port nobody can have yet.
-fn claim(state: &mut State, port: PortId) -> Result<(), Error> {
-    let Some(entry) = state.ports.get_mut(&port) else { return Err(Error::NoSuchPort(port)) };
-    entry.claim.take().map_err(|_| Error::PortInUse(port))
 }

@@ -16,10 +16,9 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
 
-use super::repair::claim_port;
 use super::retry::backoff;
 use super::state::{PortEntry, State};
-use super::{Claimed, Context, Error, Manager, Reply, Why, answered, port_event, word};
+use super::{Context, Error, Manager, Reply, Why, answered, port_event, word};
 
 /// A delete that takes so long is told of: hundreds of times what one takes.
 const LONG: Duration = Duration::from_secs(5);
@@ -78,18 +77,8 @@ impl Manager {
         what: impl Fn(&mut State) -> Result<Intent, Error>,
         context: &Context,
     ) -> Result<Reply, Error> {
-        let intent = self
-            .claim(|state| {
-                let intent = what(state)?;
-                Ok(match claim_port(state, port)? {
-                    Claimed::Taken(()) => Claimed::Taken(intent),
-                    Claimed::Busy(bell) => Claimed::Busy(bell),
-                })
-            })
-            .await?;
-        let result = self.remove_claimed(port, intent, context).await;
-        self.release(port);
-        result
+        let (intent, _claim) = self.claim(|state| Ok((what(state)?, state.claim_port(port)?))).await?;
+        self.remove_claimed(port, intent, context).await
     }
 
     async fn remove_claimed(self: &Arc<Self>, port: PortId, intent: Intent, context: &Context) -> Result<Reply, Error> {
@@ -267,7 +256,7 @@ impl Manager {
         let server = entry.record.binding.as_ref().map(|binding| binding.server_id);
         // Who waits for the server's end waits no longer.
         if let Some(server) = server.and_then(|server| state.servers.get(&server)) {
-            server.claim.bell().notify_waiters();
+            server.claim.wake();
         }
         self.postpone(&mut state, port, wait);
     }
@@ -303,8 +292,8 @@ impl Manager {
     /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
     /// to do.
     pub(super) async fn gone(self: &Arc<Self>, port: PortId, context: &Context) {
-        match self.claim(|state| claim_port(state, port)).await {
-            Ok(()) => {}
+        let claim = match self.claim(|state| state.claim_port(port)).await {
+            Ok(claim) => claim,
             Err(Error::NoSuchPort(_)) => return,
             Err(error) => {
                 tracing::warn!(%port, %error, "a port whose device has gone is still being worked on");
@@ -312,18 +301,14 @@ impl Manager {
                 reaped(&mut state, port);
                 return self.postpone(&mut state, port, backoff(5));
             }
-        }
+        };
         let record = {
             let mut state = self.lock();
             match state.ports.get_mut(&port) {
                 Some(entry) if entry.record.leaving() && matches!(entry.phase, Phase::Detaching | Phase::Error) => {
                     entry.record.clone()
                 }
-                _ => {
-                    reaped(&mut state, port);
-                    drop(state);
-                    return self.release(port);
-                }
+                _ => return reaped(&mut state, port),
             }
         };
         let deleting = record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
@@ -334,7 +319,7 @@ impl Manager {
         unbound.origin = Origin::Client;
         let change = if deleting { Change::DeletePort(port) } else { Change::PutPort(Box::new(unbound.clone())) };
         if let Err(error) = self.commit(vec![change], Purpose::Freeing).await {
-            self.release(port);
+            drop(claim);
             let mut state = self.lock();
             reaped(&mut state, port);
             // Health tells of a store that refuses.
@@ -360,7 +345,6 @@ impl Manager {
         reaped(&mut state, port);
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.looks = 0;
-            entry.claim.release();
         }
     }
 }

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use crate::model::{NetworkId, PortId, names};
 use crate::plan::{AbsentPort, Deviation, Kind, LinkState, Observed, Owner, Plan, Reason, merge_deletions, removal};
 
-use super::repair::claim_port;
 use super::state::State;
 use super::{Error, Manager, answered};
 
@@ -104,28 +103,24 @@ impl Manager {
     async fn remove_device(&self, absent: AbsentPort, store: Uuid) -> Result<(), Error> {
         let port = absent.id;
         // A port on its own keeps this id: nobody gives it a server meanwhile.
-        let known = match self.claim(|state| claim_port(state, port)).await {
-            Ok(()) => true,
-            Err(Error::NoSuchPort(_)) => false,
+        let claim = match self.claim(|state| state.claim_port(port)).await {
+            Ok(claim) => Some(claim),
+            Err(Error::NoSuchPort(_)) => None,
             Err(error) => return Err(error),
         };
         // What has the mark of a port and another store's tag is never that port's device.
-        let wanted = known && {
+        let wanted = claim.is_some() && {
             let state = self.lock();
             let attached = state.ports.get(&port).is_some_and(|entry| entry.record.binding.is_some());
             attached && state.have.in_place_of_device(port).is_none()
         };
-        let deleted = match wanted {
+        match wanted {
             true => Ok(()),
             false => match self.kernel.delete(absent, store) {
                 Ok(answer) => answered(answer).await.and_then(|deleted| deleted.map(drop).map_err(Error::Kernel)),
                 Err(refused) => Err(refused.into()),
             },
-        };
-        if known {
-            self.release(port);
         }
-        deleted
     }
 
     /// Bridges after what was in them; one that others use stays.

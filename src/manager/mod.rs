@@ -15,6 +15,7 @@
 //! function, `Manager::build`; they differ in the reason.
 
 mod attach;
+mod claim;
 mod closing;
 mod contest;
 mod crowded;
@@ -75,6 +76,7 @@ pub use verify::Verified;
 use verify::Verifying;
 pub use view::{Binding, DeviceView, Health, NetworkView, PortFilter, PortView, Problem, ServerView, Tap};
 
+use claim::Unclaimed;
 use memory::Memory;
 use state::State;
 
@@ -454,18 +456,16 @@ impl Manager {
         self.tell_health(state);
     }
 
-    /// Takes the claim on an object, waiting for whoever has it. `find` gives the claim, or why there is none.
-    async fn claim<T>(&self, mut find: impl FnMut(&mut State) -> Result<Claimed<T>, Error>) -> Result<T, Error> {
+    /// Takes claims, waiting for whoever has one of them. `take` gives all of them, or says why there are none.
+    async fn claim<T>(&self, mut take: impl FnMut(&mut State) -> Result<T, Unclaimed>) -> Result<T, Error> {
         let until = tokio::time::Instant::now() + CLAIM_WAIT;
         loop {
-            let bell = {
-                let mut state = self.lock();
-                match find(&mut state)? {
-                    Claimed::Taken(value) => return Ok(value),
-                    Claimed::Busy(bell) => bell.notified_owned(),
-                }
+            let ended = match take(&mut self.lock()) {
+                Ok(taken) => return Ok(taken),
+                Err(Unclaimed::Refused(error)) => return Err(error),
+                Err(Unclaimed::Busy(ended)) => ended,
             };
-            if tokio::time::timeout_at(until, bell).await.is_err() {
+            if tokio::time::timeout_at(until, ended).await.is_err() {
                 return Err(Error::Busy("other work on the same object did not end in 30 s"));
             }
         }
@@ -515,14 +515,6 @@ impl Manager {
             });
         }
     }
-}
-
-/// What looking for a claim found.
-enum Claimed<T> {
-    /// The claim is the caller's now.
-    Taken(T),
-    /// Somebody has it.
-    Busy(Arc<Notify>),
 }
 
 /// Why a port is not ACTIVE: the stable word, and a sentence.

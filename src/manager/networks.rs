@@ -14,9 +14,9 @@ use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId}
 use crate::plan::{Desired, Kind, LinkState, Op, Plan, PlanError, Reason, Step, carried, plan};
 use crate::store::{Change, Purpose};
 
-use super::repair::claim_port;
+use super::claim::{ClaimGuard, Unclaimed};
 use super::state::{SUBNET_LIMIT, State};
-use super::{Claimed, Context, Error, Manager, Reply, answered, view};
+use super::{Context, Error, Manager, Reply, answered, view};
 
 /// How far a change of a network goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Manager {
             records.push(self.network_record(one, bridge_mtu)?);
         }
         let ids: Vec<NetworkId> = records.iter().map(|network| network.id).collect();
-        {
+        let claims = {
             let mut state = self.lock();
             let mut seen = BTreeSet::new();
             if let Some(taken) = ids
@@ -51,11 +51,10 @@ impl Manager {
             {
                 return Err(Error::IdTaken(taken.0));
             }
-            for network in &records {
-                state.add_network(network.clone());
-                claim_network(&mut state, network.id)?;
-            }
-        }
+            records.iter().for_each(|network| state.add_network(network.clone()));
+            // Nobody can have one of them yet.
+            ids.iter().filter_map(|id| state.claim_network(*id).ok()).collect::<Vec<ClaimGuard>>()
+        };
         let mut changes: Vec<Change> = records.into_iter().map(Change::PutNetwork).collect();
         changes.extend(self.note(context, ids.iter().copied().map(Made::Network).collect()));
         let stored = self.commit(changes, Purpose::Growing).await;
@@ -66,7 +65,7 @@ impl Manager {
             });
             return Err(error.into());
         }
-        ids.iter().for_each(|id| release(&mut state, *id));
+        drop(claims);
         let views = ids.into_iter().map(|id| view::network(&state, id));
         views.collect::<Result<_, _>>().map(Reply::Networks)
     }
@@ -133,17 +132,17 @@ impl Manager {
         change: NetworkChange,
         context: &Context,
     ) -> Result<Reply, Error> {
-        let ports = self.claim_scope(id, if change.mtu.is_some() { Scope::WithPorts } else { Scope::Alone }).await?;
+        let (network, ports) = self.claim_scope(id, if change.mtu.is_some() { Scope::WithPorts } else { Scope::Alone }).await?;
         let result = self.update_network_claimed(id, change, context).await;
-        // The network's claim is free again: a port's build may need it.
-        release(&mut self.lock(), id);
+        // A port's build may need it.
+        drop(network);
         if let Ok(followers) = &result {
             for port in followers {
                 self.carry_over(*port, context).await;
             }
         }
-        for port in ports {
-            self.release(port);
+        for (port, claim) in ports {
+            drop(claim);
             // What was seen while the claim was taken is judged now.
             self.judge(&mut self.lock(), port, Reason::Drift);
         }
@@ -153,30 +152,12 @@ impl Manager {
 
     /// Claims a network and, when its ports are to follow, every bound port of it: all at once, or none and a wait for
     /// one that somebody has. Whoever has a port may be waiting for the network, or for another port.
-    async fn claim_scope(&self, id: NetworkId, scope: Scope) -> Result<Vec<PortId>, Error> {
+    async fn claim_scope(&self, id: NetworkId, scope: Scope) -> Result<(ClaimGuard, Vec<(PortId, ClaimGuard)>), Error> {
         self.claim(|state| {
-            if let Claimed::Busy(bell) = claim_or_wait(state, id)? {
-                return Ok(Claimed::Busy(bell));
-            }
-            let mut held = Vec::new();
-            if scope == Scope::Alone {
-                return Ok(Claimed::Taken(held));
-            }
-            for port in bound_ports(state, id) {
-                match claim_port(state, port)? {
-                    Claimed::Taken(()) => held.push(port),
-                    Claimed::Busy(bell) => {
-                        release(state, id);
-                        for port in held {
-                            if let Some(entry) = state.ports.get_mut(&port) {
-                                entry.claim.release();
-                            }
-                        }
-                        return Ok(Claimed::Busy(bell));
-                    }
-                }
-            }
-            Ok(Claimed::Taken(held))
+            let network = state.claim_network(id)?;
+            let ports = if scope == Scope::WithPorts { bound_ports(state, id) } else { Vec::new() };
+            let claimed = |port: PortId| Ok((port, state.claim_port(port)?));
+            Ok((network, ports.into_iter().map(claimed).collect::<Result<_, Unclaimed>>()?))
         })
         .await
     }
@@ -257,10 +238,8 @@ impl Manager {
     }
 
     pub(super) async fn delete_network(self: Arc<Self>, id: NetworkId, context: &Context) -> Result<Reply, Error> {
-        self.claim(|state| claim_or_wait(state, id)).await?;
-        let result = self.delete_network_claimed(id, context).await;
-        release(&mut self.lock(), id);
-        result
+        let _claim = self.claim(|state| state.claim_network(id)).await?;
+        self.delete_network_claimed(id, context).await
     }
 
     /// The bridge goes first: a bridge without a record would be nobody's.
@@ -308,21 +287,12 @@ impl Manager {
         let subnets = new.into_iter().map(|one| one.checked(now)).collect::<Result<Vec<_>, _>>()?;
         // In one order for everybody, so that two of these cannot wait for each other.
         let networks: BTreeSet<NetworkId> = subnets.iter().map(|subnet| subnet.network_id).collect();
-        let mut claimed = Vec::new();
-        let mut result = Ok(());
+        let mut claims = Vec::new();
         for network in networks {
-            result = self.claim(|state| claim_or_wait(state, network)).await;
-            if result.is_err() {
-                break;
-            }
-            claimed.push(network);
+            claims.push(self.claim(|state| state.claim_network(network)).await?);
         }
-        if result.is_ok() {
-            result = self.create_subnets_claimed(&subnets, context).await;
-        }
-        let mut state = self.lock();
-        claimed.into_iter().for_each(|network| release(&mut state, network));
-        result.map(|()| Reply::Subnets(subnets))
+        self.create_subnets_claimed(&subnets, context).await?;
+        Ok(Reply::Subnets(subnets))
     }
 
     async fn create_subnets_claimed(&self, subnets: &[Subnet], context: &Context) -> Result<(), Error> {
@@ -354,10 +324,8 @@ impl Manager {
         context: &Context,
     ) -> Result<Reply, Error> {
         let network = self.network_of_subnet(id)?;
-        self.claim(|state| claim_or_wait(state, network)).await?;
-        let result = self.update_subnet_claimed(id, change, context).await;
-        release(&mut self.lock(), network);
-        result
+        let _claim = self.claim(|state| state.claim_network(network)).await?;
+        self.update_subnet_claimed(id, change, context).await
     }
 
     async fn update_subnet_claimed(&self, id: SubnetId, change: SubnetChange, context: &Context) -> Result<Reply, Error> {
@@ -382,10 +350,8 @@ impl Manager {
 
     pub(super) async fn delete_subnet(self: Arc<Self>, id: SubnetId, context: &Context) -> Result<Reply, Error> {
         let network = self.network_of_subnet(id)?;
-        self.claim(|state| claim_or_wait(state, network)).await?;
-        let result = self.delete_subnet_claimed(id, context).await;
-        release(&mut self.lock(), network);
-        result
+        let _claim = self.claim(|state| state.claim_network(network)).await?;
+        self.delete_subnet_claimed(id, context).await
     }
 
     async fn delete_subnet_claimed(&self, id: SubnetId, context: &Context) -> Result<Reply, Error> {
@@ -434,26 +400,5 @@ fn check_subnet(state: &State, subnet: &Subnet) -> Result<(), Error> {
             Err(Error::SubnetOverlap { cidr, other: other.id, other_cidr })
         }
         None => Ok(()),
-    }
-}
-
-fn claim_or_wait(state: &mut State, id: NetworkId) -> Result<Claimed<()>, Error> {
-    let Some(entry) = state.networks.get_mut(&id) else { return Err(Error::NoSuchNetwork(id)) };
-    Ok(match entry.claim.take() {
-        Ok(()) => Claimed::Taken(()),
-        Err(bell) => Claimed::Busy(bell),
-    })
-}
-
-fn claim_network(state: &mut State, id: NetworkId) -> Result<(), Error> {
-    match claim_or_wait(state, id)? {
-        Claimed::Taken(()) => Ok(()),
-        Claimed::Busy(_) => Err(Error::IdTaken(id.0)),
-    }
-}
-
-fn release(state: &mut State, id: NetworkId) {
-    if let Some(entry) = state.networks.get_mut(&id) {
-        entry.claim.release();
     }
 }

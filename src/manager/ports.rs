@@ -14,11 +14,12 @@ use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
+use super::claim::{ClaimGuard, Unclaimed};
 use super::detach::departing;
-use super::repair::{Failed, claim_port};
+use super::repair::Failed;
 use super::retry::NAMESPACE_WAIT;
 use super::state::State;
-use super::{Claimed, Context, Error, Manager, Reply, Why, port_event, view, word};
+use super::{Context, Error, Manager, Reply, Why, port_event, view, word};
 
 impl Manager {
     pub(super) async fn create_ports(self: Arc<Self>, new: Vec<NewPort>, context: &Context) -> Result<Reply, Error> {
@@ -26,15 +27,10 @@ impl Manager {
         for network in networks {
             self.look_at_existing_bridge(network).await?;
         }
-        let records = self
+        let (records, claims) = self
             .claim(|state| {
-                for one in &new {
-                    let network = &state.network(one.network_id)?.claim;
-                    if network.taken() {
-                        return Ok(Claimed::Busy(network.bell()));
-                    }
-                }
-                self.reserve_all(state, &new).map(Claimed::Taken)
+                new.iter().try_for_each(|one| state.network(one.network_id)?.claim.check_free())?;
+                self.reserve_all(state, &new)
             })
             .await?;
         let mut changes: Vec<Change> = records.iter().cloned().map(|port| Change::PutPort(Box::new(port))).collect();
@@ -51,32 +47,30 @@ impl Manager {
         for port in records {
             self.emit(port_event(EventKind::PortCreated, &port, None, Some(Phase::Unbound), None), context);
             views.push(view::port(&state, port.id, &self.host)?);
-            if let Some(entry) = state.ports.get_mut(&port.id) {
-                entry.claim.release();
-            }
         }
+        drop(claims);
         Ok(Reply::Ports(views))
     }
 
     /// Reserves and claims all of them, or none.
-    fn reserve_all(&self, state: &mut State, new: &[NewPort]) -> Result<Vec<Port>, Error> {
-        let mut records: Vec<Port> = Vec::with_capacity(new.len());
+    fn reserve_all(&self, state: &mut State, new: &[NewPort]) -> Result<(Vec<Port>, Vec<ClaimGuard>), Unclaimed> {
+        let (mut records, mut claims): (Vec<Port>, Vec<ClaimGuard>) = Default::default();
         for one in new {
             match self.port_record(state, one) {
                 Ok(record) => {
                     state.add_port(record.clone(), Phase::Unbound);
-                    let _ = claim_port(state, record.id)?;
+                    claims.push(state.claim_port(record.id)?);
                     records.push(record);
                 }
                 Err(error) => {
                     records.iter().for_each(|port| {
                         state.remove_port(port.id);
                     });
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
         }
-        Ok(records)
+        Ok((records, claims))
     }
 
     fn port_record(&self, state: &State, new: &NewPort) -> Result<Port, Error> {
@@ -113,17 +107,18 @@ impl Manager {
 
     pub(super) async fn update_port(self: Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
         let addresses = change.fixed_ips.is_some();
-        self.claim(|state| {
-            // Whoever makes or removes a subnet is waited for: an address is taken of one that is durable.
-            let network = &state.network(state.port(id)?.record.network_id)?.claim;
-            if addresses && network.taken() {
-                return Ok(Claimed::Busy(network.bell()));
-            }
-            claim_port(state, id)
-        })
-        .await?;
+        let claim = self
+            .claim(|state| {
+                // Whoever makes or removes a subnet is waited for: an address is taken of one that is durable.
+                let network = state.network(state.port(id)?.record.network_id)?;
+                if addresses {
+                    network.claim.check_free()?;
+                }
+                state.claim_port(id)
+            })
+            .await?;
         let result = self.update_port_claimed(id, change, context).await;
-        self.release(id);
+        drop(claim);
         self.judge(&mut self.lock(), id, Reason::Drift);
         result
     }

@@ -19,9 +19,10 @@ use crate::store::{Change, Purpose, StoreError};
 use crate::telemetry::meters;
 use crate::telemetry::meters::{Attaching, OK};
 
+use super::claim::ClaimGuard;
 use super::retry::{NAMESPACE_GONE, NAMESPACE_WAIT, backoff, is_known_to_fail, waited_for};
 use super::state::{PortEntry, State};
-use super::{Claimed, Context, Error, Manager, Why, answered};
+use super::{Context, Error, Manager, Why, answered};
 
 /// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
 const TRIES: usize = 4;
@@ -103,20 +104,19 @@ impl Manager {
                     self.look_at_existing_bridge(network).await?;
                 }
             }
-            let network = loop {
+            let bridge = loop {
                 if !asked && self.paths_hang() {
                     self.wait_for_its_path(port, reason).await?;
                     asked = true;
                 }
-                let network = self.claim_bridge(port).await?;
+                let bridge = self.claim_bridge(port).await?;
+                // Another path may have been seen to hang while the claim was waited for.
                 if asked || !self.paths_hang() {
-                    break network;
+                    break bridge;
                 }
-                // One was seen to hang while the claim was waited for.
-                self.release_bridge(network);
             };
             let result = self.build_once(port, reason, beside.as_ref()).await;
-            self.release_bridge(network);
+            drop(bridge);
             let failed = match result {
                 Ok(done) => {
                     self.let_go(port).await;
@@ -154,29 +154,18 @@ impl Manager {
     }
 
     /// While a network's bridge has to be made, one port makes it and the others wait, also when it can be seen already:
-    /// it goes again if that port fails. Answers whose claim was taken.
-    async fn claim_bridge(&self, port: PortId) -> Result<Option<NetworkId>, Error> {
+    /// it goes again if that port fails. No claim where nothing has to be made.
+    async fn claim_bridge(&self, port: PortId) -> Result<Option<ClaimGuard>, Error> {
         self.claim(|state| {
             let id = state.port(port)?.record.network_id;
             let there = state.have.own_bridge(id).or_else(|| state.have.unmarked_bridge(id)).is_some();
-            let Some(network) = state.networks.get_mut(&id) else { return Err(Error::NoSuchNetwork(id)) };
+            let network = state.network(id)?;
             if network.record.bridge.is_some() || there && !network.claim.taken() {
-                return Ok(Claimed::Taken(None));
+                return Ok(None);
             }
-            Ok(match network.claim.take() {
-                Ok(()) => Claimed::Taken(Some(id)),
-                Err(bell) => Claimed::Busy(bell),
-            })
+            network.claim.take().map(Some)
         })
         .await
-    }
-
-    fn release_bridge(&self, claimed: Option<NetworkId>) {
-        if let Some(network) = claimed
-            && let Some(entry) = self.lock().networks.get_mut(&network)
-        {
-            entry.claim.release();
-        }
     }
 
     /// Whether a namespace's path was seen to hang lately.
@@ -484,13 +473,13 @@ impl Manager {
     /// Brings a port back that was seen to differ, or whose last try failed.
     pub(super) async fn repair(self: &Arc<Self>, port: PortId, reason: Reason) {
         let context = Context::default();
-        match self.claim(|state| claim_port(state, port)).await {
-            Ok(()) => {}
+        let _claim = match self.claim(|state| state.claim_port(port)).await {
+            Ok(claim) => claim,
             Err(Error::NoSuchPort(_)) => return,
             Err(_) => return self.postpone(&mut self.lock(), port, backoff(5)),
-        }
+        };
         if self.keep_cut_off(port, &context).await {
-            return self.release(port);
+            return;
         }
         match self.difference(port, &context) {
             Difference::None => {}
@@ -498,7 +487,6 @@ impl Manager {
             Difference::Device => self.repair_claimed(port, reason, &context).await,
         }
         self.set_exposed_down(port).await;
-        self.release(port);
     }
 
     /// Sets a device down that is not in its bridge, and that this repair did not put back: what its guest sends would reach
@@ -521,9 +509,8 @@ impl Manager {
         }
         let manager = Arc::clone(self);
         self.tasks.spawn(async move {
-            if manager.claim(|state| claim_port(state, port)).await.is_ok() {
+            if let Ok(_claim) = manager.claim(|state| state.claim_port(port)).await {
                 manager.set_exposed_down(port).await;
-                manager.release(port);
             }
         });
     }
@@ -661,20 +648,12 @@ impl Manager {
 
     /// Sets an agent-made bridge back that was seen to differ.
     pub(super) async fn repair_bridge(self: Arc<Self>, network: NetworkId) {
-        let claimed = self
-            .claim(|state| {
-                let Some(entry) = state.networks.get_mut(&network) else { return Err(Error::NoSuchNetwork(network)) };
-                Ok(match entry.claim.take() {
-                    Ok(()) => Claimed::Taken(()),
-                    Err(bell) => Claimed::Busy(bell),
-                })
-            })
-            .await;
+        let claim = self.claim(|state| state.claim_network(network)).await;
         let plan = {
             let mut state = self.lock();
             // What is seen from here on asks for another time.
             state.networks.get_mut(&network).into_iter().for_each(|entry| entry.mends.begun());
-            if claimed.is_err() {
+            if claim.is_err() {
                 return;
             }
             self.plan_bridge(&state, network)
@@ -688,8 +667,8 @@ impl Manager {
             _ => false,
         };
         let mut state = self.lock();
+        drop(claim);
         let Some(entry) = state.networks.get_mut(&network) else { return };
-        entry.claim.release();
         let Err(error) = outcome else { return entry.mends.done() };
         let wait = entry.mends.failed();
         if entry.mends.fails_anew() {
@@ -718,13 +697,6 @@ impl Manager {
         let BridgeMade::ByAgent { .. } = bridge.made else { return None };
         let plan = plan(Reason::Drift, &Desired { bridges: vec![bridge], ..Desired::default() }, &state.have).ok()?;
         (!plan.steps.is_empty()).then_some(plan)
-    }
-
-    /// Gives up the claim on a port.
-    pub(super) fn release(&self, port: PortId) {
-        if let Some(entry) = self.lock().ports.get_mut(&port) {
-            entry.claim.release();
-        }
     }
 }
 
@@ -759,15 +731,6 @@ fn forget_guest_device(record: &mut Port, plan: &Plan) -> bool {
 fn refused_routes(entry: &PortEntry) -> Option<Why> {
     let detail = || entry.refused.join("; ");
     (!entry.refused.is_empty()).then(|| Why { reason: ROUTE_REFUSED, detail: detail() })
-}
-
-/// Takes the claim on a port.
-pub(super) fn claim_port(state: &mut State, port: PortId) -> Result<Claimed<()>, Error> {
-    let Some(entry) = state.ports.get_mut(&port) else { return Err(Error::NoSuchPort(port)) };
-    Ok(match entry.claim.take() {
-        Ok(()) => Claimed::Taken(()),
-        Err(bell) => Claimed::Busy(bell),
-    })
 }
 
 /// Refuses another namespace than the pinned one while that one lives, which its NICs show: they die with it.

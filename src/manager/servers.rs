@@ -11,11 +11,12 @@ use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::model::{Guest, PortId, Server, ServerId};
 use crate::store::{Change, Purpose};
 
+use super::claim::{ClaimGuard, Unclaimed};
 use super::detach::departing;
-use super::repair::{check_pin, claim_port};
+use super::repair::check_pin;
 use super::retry::backoff;
 use super::state::State;
-use super::{CLAIM_WAIT, Claimed, Context, Error, Manager, Reply, answered, view};
+use super::{CLAIM_WAIT, Context, Error, Manager, Reply, answered, view};
 
 impl Manager {
     pub(super) async fn put_server(self: Arc<Self>, new: NewServer) -> Result<Reply, Error> {
@@ -30,20 +31,15 @@ impl Manager {
         let id = new.id;
         // An unknown server is put in its place, claimed, under the lock that found it unknown; it is taken out again when it
         // cannot be kept.
-        let (record, fresh) = self
+        let (record, fresh, _claim) = self
             .claim(|state| {
-                let fresh = match claim_or_wait(state, id) {
-                    Err(Error::NoSuchServer(_)) => true,
-                    Ok(Claimed::Taken(())) => false,
-                    Ok(Claimed::Busy(bell)) => return Ok(Claimed::Busy(bell)),
-                    Err(error) => return Err(error),
-                };
-                let record = self.server_record(state, new.clone(), found).inspect_err(|_| release(state, id))?;
-                if fresh {
-                    state.add_server(record.clone());
-                    let _ = claim_or_wait(state, id)?;
+                let known = state.servers.get(&id).map(|entry| entry.claim.take()).transpose()?;
+                let record = self.server_record(state, new.clone(), found)?;
+                if let Some(claim) = known {
+                    return Ok((record, false, claim));
                 }
-                Ok(Claimed::Taken((record, fresh)))
+                state.add_server(record.clone());
+                Ok((record, true, state.claim_server(id)?))
             })
             .await?;
         let unchanged = !fresh && self.lock().servers.get(&id).is_some_and(|entry| entry.record == record);
@@ -52,7 +48,6 @@ impl Manager {
             false => self.commit(vec![Change::PutServer(record.clone())], Purpose::Growing).await,
         };
         let mut state = self.lock();
-        release(&mut state, id);
         match stored {
             Ok(()) => {
                 if let Some(entry) = state.servers.get_mut(&id) {
@@ -126,27 +121,23 @@ impl Manager {
         let leaving = {
             let state = self.lock();
             let entry = state.server(id)?;
-            entry.record.leaving.then(|| entry.claim.bell().notified_owned())
+            entry.record.leaving.then(|| entry.claim.ended())
         };
-        if let Some(bell) = leaving {
-            let _ = tokio::time::timeout(CLAIM_WAIT, bell).await;
+        if let Some(ended) = leaving {
+            let _ = tokio::time::timeout(CLAIM_WAIT, ended).await;
             return Ok(Reply::Done);
         }
-        let ports = self.claim(|state| claim_with_nics(state, id, nics)).await?;
-        let sent = self.send_off_server(id, &ports, context).await;
-        ports.into_iter().for_each(|port| self.release(port));
-        let bell = {
-            let mut state = self.lock();
-            if let Err(error) = sent {
-                release(&mut state, id);
-                return Err(error);
-            }
+        let (server, ports) = self.claim(|state| claim_with_nics(state, id, nics)).await?;
+        self.send_off_server(id, server, &ports, context).await?;
+        drop(ports);
+        let ended = {
+            let state = self.lock();
             self.end_server_if_empty(&state, id);
-            state.servers.get(&id).map(|entry| entry.claim.bell().notified_owned())
+            state.servers.get(&id).map(|entry| entry.claim.ended())
         };
         // It is told of at once when the kernel takes longer than a moment: the rest follows by itself.
-        if let Some(bell) = bell {
-            let _ = tokio::time::timeout(CLAIM_WAIT, bell).await;
+        if let Some(ended) = ended {
+            let _ = tokio::time::timeout(CLAIM_WAIT, ended).await;
         }
         Ok(Reply::Done)
     }
@@ -163,31 +154,33 @@ impl Manager {
         Ok(())
     }
 
-    async fn send_off_server(self: &Arc<Self>, id: ServerId, ports: &[PortId], context: &Context) -> Result<(), Error> {
+    async fn send_off_server(
+        self: &Arc<Self>,
+        id: ServerId,
+        server: ClaimGuard,
+        ports: &[(PortId, ClaimGuard)],
+        context: &Context,
+    ) -> Result<(), Error> {
         let (record, leaving) = {
             let state = self.lock();
             let mut record = state.server(id)?.record.clone();
             record.leaving = true;
             let leaving = ports
                 .iter()
-                .map(|port| state.port(*port).map(|entry| departing(&entry.record, AfterDetach::AsMade, context.force)));
+                .map(|(port, _)| state.port(*port).map(|entry| departing(&entry.record, AfterDetach::AsMade, context.force)));
             (record, leaving.collect::<Result<Vec<_>, _>>()?)
         };
         self.send_off(leaving, Some(Change::PutServer(record.clone())), context).await?;
         if let Some(entry) = self.lock().servers.get_mut(&id) {
-            entry.record = record;
+            (entry.record, entry.leaving) = (record, Some(server));
         }
         Ok(())
     }
 
     /// The claim on a server that was leaving when the daemon died is taken up again.
     pub(super) fn resume_leaving(self: &Arc<Self>, state: &mut State) {
-        let leaving: Vec<ServerId> =
-            state.servers.values().filter(|entry| entry.record.leaving).map(|entry| entry.record.id).collect();
-        for id in leaving {
-            let _ = claim_or_wait(state, id);
-            self.end_server_if_empty(state, id);
-        }
+        state.servers.values_mut().filter(|entry| entry.record.leaving).for_each(|entry| entry.leaving = entry.claim.take().ok());
+        state.servers.keys().for_each(|id| self.end_server_if_empty(state, *id));
     }
 
     /// Forgets a leaving server when the last of its NICs has gone.
@@ -211,38 +204,12 @@ impl Manager {
 }
 
 /// Claims a server and every NIC of it that is to stay: all at once, or none and a wait for one that somebody has.
-fn claim_with_nics(state: &mut State, id: ServerId, nics: WithNics) -> Result<Claimed<Vec<PortId>>, Error> {
+fn claim_with_nics(state: &State, id: ServerId, nics: WithNics) -> Result<(ClaimGuard, Vec<(PortId, ClaimGuard)>), Unclaimed> {
     let ports: Vec<PortId> = state.nics(state.server(id)?).map(|port| port.record.id).collect();
     if nics == WithNics::Refuse && !ports.is_empty() {
-        return Err(Error::ServerHasNics { server: id, nics: ports.len() });
+        return Err(Error::ServerHasNics { server: id, nics: ports.len() }.into());
     }
-    if let Claimed::Busy(bell) = claim_or_wait(state, id)? {
-        return Ok(Claimed::Busy(bell));
-    }
-    for (n, port) in ports.iter().enumerate() {
-        if let Claimed::Busy(bell) = claim_port(state, *port)? {
-            release(state, id);
-            for held in &ports[..n] {
-                if let Some(entry) = state.ports.get_mut(held) {
-                    entry.claim.release();
-                }
-            }
-            return Ok(Claimed::Busy(bell));
-        }
-    }
-    Ok(Claimed::Taken(ports))
-}
-
-fn claim_or_wait(state: &mut State, id: ServerId) -> Result<Claimed<()>, Error> {
-    let Some(entry) = state.servers.get_mut(&id) else { return Err(Error::NoSuchServer(id)) };
-    Ok(match entry.claim.take() {
-        Ok(()) => Claimed::Taken(()),
-        Err(bell) => Claimed::Busy(bell),
-    })
-}
-
-fn release(state: &mut State, id: ServerId) {
-    if let Some(entry) = state.servers.get_mut(&id) {
-        entry.claim.release();
-    }
+    let server = state.claim_server(id)?;
+    let claimed = |port: PortId| Ok((port, state.claim_port(port)?));
+    Ok((server, ports.into_iter().map(claimed).collect::<Result<_, Unclaimed>>()?))
 }

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
-use tokio::sync::Notify;
 
 use crate::kernel::{GuestMacs, MissingRequirement};
 use crate::model::action::{WantedIp, WantedNic};
@@ -22,6 +20,7 @@ use crate::plan::{
 
 use crate::store::{Holder, LostCommits, StoreError};
 
+use super::claim::{Claim, ClaimGuard, Unclaimed};
 use super::closing::Open;
 use super::contest::{Contest, Mends};
 use super::error::Error;
@@ -140,6 +139,8 @@ pub(super) struct ServerEntry {
     pub record: Server,
     pub ports: BTreeSet<PortId>,
     pub claim: Claim,
+    /// A server that leaves keeps its own claim to its end.
+    pub leaving: Option<ClaimGuard>,
 }
 
 /// A port's record and how it fares.
@@ -162,47 +163,6 @@ pub(super) struct PortEntry {
     pub device: Option<u32>,
     /// How often its device was found held open since it is on its way out.
     pub looks: u32,
-}
-
-/// Exclusive work on one object. Whoever finds it claimed waits for its bell.
-#[derive(Debug, Default)]
-pub(super) struct Claim {
-    taken: bool,
-    bell: Arc<Notify>,
-}
-
-impl Claim {
-    /// Takes the claim; the bell to wait for when somebody has it.
-    pub fn take(&mut self) -> Result<(), Arc<Notify>> {
-        if self.taken {
-            return Err(Arc::clone(&self.bell));
-        }
-        self.taken = true;
-        Ok(())
-    }
-
-    /// Gives it up and wakes who waits.
-    pub fn release(&mut self) {
-        self.taken = false;
-        self.bell.notify_waiters();
-    }
-
-    /// What rings when it is given up, or its object is gone.
-    pub fn bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.bell)
-    }
-
-    /// Whether somebody has it.
-    pub fn taken(&self) -> bool {
-        self.taken
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // The object is gone; who waited finds that out.
-        self.bell.notify_waiters();
-    }
 }
 
 impl State {
@@ -298,7 +258,7 @@ impl State {
 
     /// Takes in a server.
     pub fn add_server(&mut self, record: Server) {
-        let entry = ServerEntry { ports: BTreeSet::new(), claim: Claim::default(), record };
+        let entry = ServerEntry { ports: BTreeSet::new(), claim: Claim::default(), leaving: None, record };
         self.servers.insert(entry.record.id, entry);
     }
 
@@ -425,6 +385,21 @@ impl State {
     /// A port by id.
     pub fn port(&self, id: PortId) -> Result<&PortEntry, Error> {
         self.ports.get(&id).ok_or(Error::NoSuchPort(id))
+    }
+
+    /// Takes the claim on a port.
+    pub fn claim_port(&self, id: PortId) -> Result<ClaimGuard, Unclaimed> {
+        self.port(id)?.claim.take()
+    }
+
+    /// Takes the claim on a network.
+    pub fn claim_network(&self, id: NetworkId) -> Result<ClaimGuard, Unclaimed> {
+        self.network(id)?.claim.take()
+    }
+
+    /// Takes the claim on a server.
+    pub fn claim_server(&self, id: ServerId) -> Result<ClaimGuard, Unclaimed> {
+        self.server(id)?.claim.take()
     }
 
     /// Refuses a MAC that another port, or a link of the host's on the network's bridge, has.

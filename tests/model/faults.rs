@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(debug_assertions)]
+use std::time::{Duration, Instant};
 
 use nicd::kernel::OpErrorKind;
 use nicd::kernel::fake::{Fake, Fault};
 use nicd::manager::{Error, PortFilter};
+#[cfg(debug_assertions)]
+use nicd::model::action::WantedIp;
 use nicd::model::action::{Action, PortChange, WantedNic};
 use nicd::model::{Phase, PortId, ServerId};
 use nicd::plan::LinkState;
@@ -62,6 +66,26 @@ fn an_attach_that_cannot_be_taken_back_is_an_error_that_goes_away_with_the_fault
         scene.stop();
         failed.load(Ordering::Relaxed) > step
     });
+}
+
+/// A claim that outlived it would keep everybody else from the port.
+#[test]
+#[cfg(debug_assertions)]
+fn an_action_that_panics_leaves_nothing_claimed() {
+    let mut scene = Scene::with_networks();
+    let port = scene.attach(VM, on(AGENTS)).unwrap().port.id;
+    let address = |last| PortChange {
+        fixed_ips: Some(vec![WantedIp { subnet_id: None, ip_address: Some([10, 0, 0, last].into()) }]),
+        ..PortChange::default()
+    };
+    scene.daemon().registry.set_rules(vec!["event.port.status:1:panic".parse().unwrap()]);
+    let failed = scene.perform(Action::UpdatePort(port, address(5)));
+    assert!(matches!(failed, Err(Error::Stopping)), "{failed:?}");
+    let begun = Instant::now();
+    scene.perform(Action::UpdatePort(port, address(6))).unwrap();
+    scene.perform(detach(VM, port)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "somebody had to be waited for");
+    scene.stop();
 }
 
 #[test]
