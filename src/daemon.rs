@@ -34,9 +34,9 @@ use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, OpErrorKind, handle};
-use crate::manager::{Manager, Policy, Pulse};
-use crate::service;
+use crate::service::{Heartbeat, Policy, Service};
 use crate::store::{Loaded, Lock, Store, StoreError};
+use crate::systemd;
 
 pub use alone::NotAlone;
 pub use reload::Config;
@@ -229,12 +229,12 @@ pub async fn serve<K: Kernel + Clone>(
     let at = Instant::now();
     let links = kernel.open()?.dump_links()?;
     let (handle, threads) = handle::start(kernel)?;
-    let manager = Manager::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
+    let manager = Service::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
-    manager.begin().await.map_err(failed)?;
+    manager.reconciler().begin().await.map_err(failed)?;
     let ended = CancellationToken::new();
-    let pulse = Pulse::new(service::heartbeat_interval(), service::heartbeat());
-    let mut following = tokio::spawn(manager.clone().follow(noticed, pulse, ended.clone().cancelled_owned()));
+    let pulse = Heartbeat::new(systemd::heartbeat_interval(), systemd::heartbeat());
+    let mut following = tokio::spawn(Arc::clone(manager.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned()));
     let (told, reload) = (manager.clone(), signals.reload);
     let on_bus = on_the_bus(&manager, settings, &listeners.admitted, signals.stop.clone());
     tokio::spawn(async move {
@@ -258,15 +258,15 @@ pub async fn serve<K: Kernel + Clone>(
         served = Err(DaemonError::Unreachable(path));
     }
     tracing::info!("stopping");
-    service::stopping();
-    manager.stop(REST).await;
+    systemd::stopping();
+    manager.reconciler().stop(REST).await;
     ended.cancel();
     if !following.is_finished() {
         let _ = following.await;
     }
     handle.close();
     // What the threads gave up takes its record back, for which the store is needed.
-    manager.wind_up(UNDO).await;
+    manager.reconciler().wind_up(UNDO).await;
     store.close();
     if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus))).await.is_err() {
         tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");
@@ -288,7 +288,7 @@ fn policy(settings: &Settings) -> Policy {
 
 /// Starts the thread that shows ports on the bus. Without one everything else goes on.
 fn on_the_bus(
-    manager: &Arc<Manager>,
+    manager: &Arc<Service>,
     settings: &Settings,
     admitted: &AllowedPeers,
     stop: CancellationToken,
@@ -319,15 +319,15 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 /// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
-async fn tell_ready(manager: &Arc<Manager>) {
+async fn tell_ready(manager: &Arc<Service>) {
     // What the host lacks is said with the first line where the kernel's thread can say it soon.
-    let _ = timeout(REQUIREMENTS_LIMIT, manager.check_requirements()).await;
-    if manager.starting() {
-        service::starting(&manager.summary());
-        manager.reconciled().await;
+    let _ = timeout(REQUIREMENTS_LIMIT, manager.reconciler().check_requirements()).await;
+    if manager.reconciler().starting() {
+        systemd::starting(&manager.reconciler().summary());
+        manager.reconciler().reconciled().await;
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-    service::ready(&manager.summary());
+    systemd::ready(&manager.reconciler().summary());
 }
 
 impl Signals {

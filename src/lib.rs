@@ -7,9 +7,12 @@
 //!                  │                             │
 //!                  │                           dbus/ ── views, events, OpenTap ──┐
 //!                  │                                                             ▼
-//!               api/ ── Action ──► manager ◄── Notice: "this link looks like that now" ── kernel/watch
-//!                                  │     ▲
-//!               desired + observed ▼     │
+//!               api/ ── Action ──► service ──► reconcile ◄── Notice: "this link looks like that now" ── kernel/watch
+//!                                     │            │
+//!                                     ▼            ▼
+//!                           inventory: desired + observed, claims
+//!                                  │
+//!                                  ▼
 //!                             plan/ (pure) ──► Plan = [Step { op, undo }]
 //!                                  │
 //!                  ┌───────────────┴───────────────┐
@@ -28,7 +31,7 @@
 //! Each has a test (`tests/laws.rs`, `tests/model.rs`, `tests/restart.rs`).
 //!
 //! 1. The [`store`] says what should be, the [`kernel`] says what is; everything else is derived. One function,
-//!    `Manager::build`, serves attach, drift and restart: observe, plan, exec. They differ in the [`plan::Reason`].
+//!    `Reconciler::build`, serves attach, drift and restart: observe, plan, exec. They differ in the [`plan::Reason`].
 //! 2. [`plan::plan`] is pure and deterministic. Planning again after applying gives the empty plan; a quiet host sees no
 //!    write, also after a restart.
 //! 3. [`plan::Op`] is a closed list, and the daemon's whole power over the host.
@@ -45,14 +48,14 @@
 //!
 //! # The attach
 //!
-//! 1. `api::nova::attach` reads the body; `Manager::perform` takes the action to `Manager::attach`.
-//! 2. `Manager::bind` checks all that memory can tell, draws MAC and addresses, and claims the port.
-//! 3. `Manager::build` claims the network's bridge where that has to be made, and plans: [`plan::plan`].
-//! 4. `Manager::carry_out_beside` hands the plan to the worker (`KernelHandle::run_beside`) and its intent to the store
+//! 1. `api::nova::attach` reads the body; `Service::perform` takes the action to `Service::attach`.
+//! 2. `Service::bind` checks all that the inventory can tell, draws MAC and addresses, and claims the port.
+//! 3. `Reconciler::build` claims the network's bridge where that has to be made, and plans: [`plan::plan`].
+//! 4. `Reconciler::carry_out_beside` hands the plan to the worker (`KernelHandle::run_beside`) and its intent to the store
 //!    (`Store::commit_and_tell`): the worker does the steps that end with the process, and looks at the device, while the intent becomes durable.
 //! 5. The worker polls the commit itself, so that no third thread stands between them. Durable: it does the rest. Refused, or a step failed: it has
-//!    the plan undone, and `Manager::give_up` takes back the record.
-//! 6. `Manager::happen` tells of the new phase, `Manager::readiness` decides which; the reply is the port as it stands.
+//!    the plan undone, and `Service::roll_back` takes back the record.
+//! 6. `Reconciler::transition` tells of the new phase, `Reconciler::readiness` decides which; the reply is the port as it stands.
 //!
 //! The two halves overlap because nothing outlives the process before its record is durable: until `TUNSETPERSIST` a tap dies
 //! with the process, and that is the step that waits ([`plan::Op::outlives_the_process`]). All else is done before; but a tap of
@@ -75,13 +78,13 @@
 //! # What goes wrong
 //!
 //! Every difference that the watch or a slow sweep sees is mended by the same function; one that somebody keeps making is
-//! named and mended less often. `manager/verify` compares everything, `manager/gc` knows what nobody wants, and nothing is
-//! removed for want of a record unless a client says so: an older store put back looks just so (`manager/rollback`).
+//! named and mended less often. `service/verify` compares everything, `service/gc` knows what nobody wants, and nothing is
+//! removed for want of a record unless a client says so: an older store put back looks just so (`reconcile/rollback`).
 //!
 //! # Rooms
 //!
-//! Arrows point down: `main → daemon → {api, dbus} → manager → {exec, store, kernel} → plan → model`; `client`, `clock`, `events`, `failpoints`,
-//! `queue`, `rate_limit`, `service`, `sys`, `telemetry`, `threads` and `config` are leaves.
+//! Arrows point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, exec, store, kernel} → plan → model`; `client`, `clock`, `events`, `failpoints`,
+//! `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | room | what lives there |
 //! |---|---|
@@ -90,7 +93,9 @@
 //! | [`exec`] | runs a plan, unwinds it |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
-//! | [`manager`] | the loop: owns desired and observed, claims, repairs |
+//! | `inventory` | what should be and what is: records, indexes, pools, segments, and the claims on them; no I/O, no waiting |
+//! | `reconcile` | the loop: what differs from its record is found, planned and brought back; schedule, drift that comes back, health |
+//! | [`service`] | what clients ask for: attach, detach, networks, ports, servers, maintenance, views |
 //! | [`access`] | who is at the other end of a socket or the bus, and what they may do |
 //! | [`api`] | the sockets, the listener, one file per dialect, `status`: the one file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, descriptors; a thread of its own |
@@ -100,7 +105,7 @@
 //! | [`telemetry`] | the log, and what is counted |
 //! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
 //! | [`sys`] | every line of `unsafe`: the system calls that no crate wraps |
-//! | [`service`] | what the service manager is told: readiness, status, reloads, signs of life |
+//! | [`systemd`] | what the service manager is told: readiness, status, reloads, signs of life |
 //! | [`clock`] | the wall's clock, whatever it says, and what has passed since the boot |
 //! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
 //! | [`daemon`] | the order of start and stop |
@@ -142,14 +147,16 @@ pub mod events;
 pub mod exec;
 pub mod exit;
 pub mod failpoints;
+mod inventory;
 pub mod kernel;
-pub mod manager;
 pub mod model;
 pub mod plan;
 pub mod queue;
 pub mod rate_limit;
+mod reconcile;
 pub mod service;
 pub mod store;
 pub mod sys;
+pub mod systemd;
 pub mod telemetry;
 pub mod threads;

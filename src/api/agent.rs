@@ -10,11 +10,11 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use crate::manager::{Context, PortView, Reply, ServerView};
 use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{Guest, Owner, ServerId};
 use crate::plan::Fact;
+use crate::service::{Context, PortView, Reply, ServerView};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
@@ -85,9 +85,9 @@ const REQUIREMENTS_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) async fn health(State(state): State<AppState>) -> Response {
     // What it was last seen to lack is told when the kernel does not answer soon.
-    let _ = tokio::time::timeout(REQUIREMENTS_LIMIT, state.check_requirements()).await;
-    let told = match state.starting() {
-        true => Err(ApiError::Starting(state.summary())),
+    let _ = tokio::time::timeout(REQUIREMENTS_LIMIT, state.reconciler().check_requirements()).await;
+    let told = match state.reconciler().starting() {
+        true => Err(ApiError::Starting(state.reconciler().summary())),
         false => Ok(Json(state.health())),
     };
     respond(told, COMPUTE)

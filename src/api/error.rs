@@ -9,9 +9,10 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::inventory;
 use crate::kernel::OpErrorKind;
-use crate::manager::Error;
 use crate::model::PortId;
+use crate::service::Error;
 use crate::store::StoreError;
 
 use super::dialect::{Dialect, Envelope};
@@ -275,7 +276,7 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
 fn kind(refusal: &ApiError) -> Option<&'static str> {
     let ApiError::Manager(error) = refusal else { return None };
     match error {
-        Error::GatewayInUse { .. } => Some("GatewayIpInUse"),
+        Error::Inventory(inventory::Error::GatewayInUse { .. }) => Some("GatewayIpInUse"),
         Error::Kernel(error) => match error.kind {
             OpErrorKind::NoBridge => Some("Conflict"),
             OpErrorKind::Taken => Some("ServiceUnavailable"),

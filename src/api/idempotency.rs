@@ -10,8 +10,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 
-use crate::manager::Known;
 use crate::model::idempotency::{Key, StoredAnswer};
+use crate::service::Known;
 
 use super::dialect::Dialect;
 use super::error::{self, ApiError};
@@ -52,7 +52,7 @@ pub(super) async fn replay_or_run(State(state): State<AppState>, request: Reques
             },
             Known::Underway(bell) => {
                 if tokio::time::timeout(WAIT, bell).await.is_err() {
-                    let busy = crate::manager::Error::Busy("the first request under this key has not ended in 30 s");
+                    let busy = crate::service::Error::Busy("the first request under this key has not ended in 30 s");
                     return error::answer(&busy.into(), dialect);
                 }
             }

@@ -8,9 +8,9 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::manager::Leftovers;
 use crate::model::action::{Attach, DryRun};
 use crate::model::{PortId, ServerId};
+use crate::service::Leftovers;
 
 use super::dialect::COMPUTE;
 use super::error::ApiError;

@@ -46,7 +46,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
-use crate::manager::{Context, Manager};
+use crate::service::{Context, Service};
 
 use dialect::Dialect;
 use error::{ApiError, What};
@@ -55,7 +55,7 @@ use listener::Caller;
 use routes::Layers;
 
 /// What every handler works with.
-pub(crate) type AppState = Arc<Manager>;
+pub(crate) type AppState = Arc<Service>;
 
 /// All routes of the contract over one manager.
 pub fn router(manager: AppState) -> Router {

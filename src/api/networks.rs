@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::manager::{Error, NetworkView, Reply};
 use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::{NetworkId, NetworkKind};
+use crate::service::{Error, NetworkView, Reply};
 
 use super::AppState;
 use super::agent::NAME;

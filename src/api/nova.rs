@@ -13,9 +13,9 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::manager::{Context, PortFilter, PortView, Reply, ServerView};
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
+use crate::service::{Context, PortFilter, PortView, Reply, ServerView};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::manager::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 use crate::model::action::{Action, NewPort, PortChange, WantedIp};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{FixedIp, PortId, Profile};
+use crate::service::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 
 use super::AppState;
 use super::agent::NAME;

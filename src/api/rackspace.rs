@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::manager::{Context, NetworkView, PortFilter, PortView, Reply};
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
 use crate::model::{FixedIp, NetworkId, Subnet};
+use crate::service::{Context, NetworkView, PortFilter, PortView, Reply};
 
 use super::answer::answer;
 use super::dialect::RACKSPACE;

@@ -5,9 +5,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::manager::PortView;
 use crate::model::PortId;
 use crate::model::idempotency::Made;
+use crate::service::PortView;
 
 use super::fields::Shape;
 use super::microversion::{self, Microversion};

@@ -13,8 +13,8 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Map, Value};
 
-use crate::manager::{Context, Error, Reply};
 use crate::model::action::Action;
+use crate::service::{Context, Error, Reply};
 
 use super::dialect::NETWORK;
 use super::error::{ApiError, What};

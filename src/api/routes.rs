@@ -5,8 +5,8 @@ use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 use utoipa::openapi::HttpMethod;
 
-use crate::manager::{NetworkView, PortView};
 use crate::model::Subnet;
+use crate::service::{NetworkView, PortView};
 
 use super::openapi::{self as document, Entry};
 use super::{AppState, agent, flavors, maintenance, metrics, nova, rackspace, resource, stream, versions};

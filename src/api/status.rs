@@ -343,7 +343,8 @@ mod tests {
 
     #[test]
     fn every_reason_there_is_has_a_row_and_every_row_a_status_that_is_known() {
-        let manager = words(include_str!("../manager/error.rs"), "pub fn reason", "\n    }\n");
+        let mut manager = words(include_str!("../reconcile/error.rs"), "pub fn reason", "\n    }\n");
+        manager.extend(words(include_str!("../inventory/error.rs"), "pub fn reason", "\n    }\n"));
         let readers = words(include_str!("fields.rs"), "pub fn reason", "\n    }\n");
         let others = words(include_str!("error.rs"), "fn error_answer(", "\n}\n");
         assert!(manager.len() > 40 && readers.len() == 5 && others.len() > 25, "{manager:?} {readers:?} {others:?}");

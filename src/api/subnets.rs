@@ -6,11 +6,11 @@ use serde_json::Value;
 use utoipa::openapi::ObjectBuilder;
 use uuid::Uuid;
 
-use crate::manager::{Error, Reply};
 use crate::model::action::{Action, SubnetChange};
 use crate::model::pools::Range;
 use crate::model::subnet::{Gateway, NewSubnet};
 use crate::model::{HostRoute, Subnet, SubnetId};
+use crate::service::{Error, Reply};
 
 use super::AppState;
 use super::agent::NAME;

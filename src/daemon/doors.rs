@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::SocketKind;
 use crate::api::socket::SocketFiles;
-use crate::manager::{Manager, Problem};
+use crate::service::{Problem, Service};
 
 /// How often the files are checked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const NEVER_SEEN: Duration = Duration::from_secs(30);
 /// `OnFailure=` in the unit makes the sockets anew.
 pub(super) async fn look_after(
     files: Arc<Mutex<SocketFiles>>,
-    manager: Arc<Manager>,
+    manager: Arc<Service>,
     renewed: Sender<(SocketKind, UnixListener)>,
     stop: CancellationToken,
 ) -> Option<PathBuf> {
@@ -38,7 +38,7 @@ pub(super) async fn look_after(
             // The server receives no more when the daemon ends.
             let _ = renewed.send(socket).await;
         }
-        manager.note_sockets(problem(&checked.lost, checked.systemds));
+        manager.reconciler().note_sockets(problem(&checked.lost, checked.systemds));
         let Some((path, _)) = checked.lost.into_iter().next() else {
             lost_since = None;
             continue;

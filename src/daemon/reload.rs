@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use crate::config::{ConfigError, Settings};
 use crate::exit::chain;
-use crate::manager::Manager;
-use crate::service;
+use crate::service::Service;
+use crate::systemd;
 use crate::telemetry::Log;
 
 use super::policy;
@@ -31,16 +31,16 @@ impl std::fmt::Debug for Config {
 
 impl Config {
     /// Reads again whenever `asked` says so; one that came too early is not forgotten. Never ends.
-    pub(super) async fn follow(mut self, asked: Arc<Notify>, manager: Arc<Manager>) {
+    pub(super) async fn follow(mut self, asked: Arc<Notify>, manager: Arc<Service>) {
         loop {
             asked.notified().await;
-            service::reloading();
+            systemd::reloading();
             self.reload(&manager).await;
-            service::ready(&manager.summary());
+            systemd::ready(&manager.reconciler().summary());
         }
     }
 
-    async fn reload(&mut self, manager: &Arc<Manager>) {
+    async fn reload(&mut self, manager: &Arc<Service>) {
         let read = Arc::clone(&self.read);
         // A file may lie where reading blocks.
         let settings = match tokio::task::spawn_blocking(move || read()).await {
@@ -50,8 +50,8 @@ impl Config {
         };
         let waiting = self.settings.take_over(settings);
         self.log.set_level(&self.settings.log.level);
-        manager.set_policy(policy(&self.settings));
-        manager.note_config(None);
+        manager.reconciler().set_policy(policy(&self.settings));
+        manager.reconciler().note_config(None);
         match waiting.is_empty() {
             true => tracing::info!("the configuration was read again"),
             false => {
@@ -61,7 +61,7 @@ impl Config {
     }
 }
 
-fn refuse(manager: &Arc<Manager>, why: &str) {
+fn refuse(manager: &Arc<Service>, why: &str) {
     tracing::error!(why, "the configuration cannot be used and stays as it was");
-    manager.note_config(Some(why.to_owned()));
+    manager.reconciler().note_config(Some(why.to_owned()));
 }

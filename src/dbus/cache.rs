@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use zbus::Variant;
 
-use crate::manager::PortView;
 use crate::model::PortId;
+use crate::service::PortView;
 
 /// How long a call waits for what happened before it to be told.
 const CATCH_UP: Duration = Duration::from_secs(1);

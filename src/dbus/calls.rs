@@ -15,8 +15,8 @@ use zbus::message::{Flags, Header};
 use zbus::{DynamicType, Fd, Message, MessageStream, OwnedObjectPath, Variant};
 
 use crate::access::{Access, Peer, SocketKind};
-use crate::manager::PortView;
 use crate::model::{Owner, PortId};
+use crate::service::PortView;
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use zbus::connection::Connection;
 
 use crate::events::{Event, EventKind, Reader};
-use crate::manager::Manager;
 use crate::model::PortId;
+use crate::service::Service;
 use crate::telemetry::meters;
 
 use super::cache::{PropertyCache, Shown};
@@ -17,7 +17,7 @@ use super::xml::{OBJECT_MANAGER, PORT, PROPERTIES};
 /// One connection's way along the events.
 #[derive(Debug)]
 pub(super) struct Follower {
-    manager: Arc<Manager>,
+    manager: Arc<Service>,
     connection: Connection,
     cache: Arc<PropertyCache>,
     reader: Reader,
@@ -25,7 +25,7 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Lists every port on the cache, without signals: nobody knows the name yet.
-    pub(super) fn new(manager: Arc<Manager>, connection: Connection, cache: Arc<PropertyCache>) -> Self {
+    pub(super) fn new(manager: Arc<Service>, connection: Connection, cache: Arc<PropertyCache>) -> Self {
         let newest = manager.events().newest();
         let reader = manager.events().read_after(Some(newest));
         for port in manager.port_ids() {

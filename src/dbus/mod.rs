@@ -35,7 +35,7 @@ use zbus::{MatchRule, MessageStream};
 
 use crate::access::AllowedPeers;
 use crate::config::DbusSettings;
-use crate::manager::Manager;
+use crate::service::Service;
 use crate::telemetry::meters;
 
 use cache::PropertyCache;
@@ -58,7 +58,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Bus {
     /// What is shown.
-    pub manager: Arc<Manager>,
+    pub manager: Arc<Service>,
     /// Where.
     pub settings: DbusSettings,
     /// To whom.

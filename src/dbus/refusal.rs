@@ -3,7 +3,7 @@
 use zbus::Message;
 use zbus::message::Header;
 
-use crate::manager::NotOpened;
+use crate::service::NotOpened;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]

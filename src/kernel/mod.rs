@@ -22,7 +22,6 @@ mod fdb;
 mod fdb_watch;
 mod forward;
 mod guest;
-mod guests;
 pub mod handle;
 mod links;
 pub mod linux;
@@ -41,7 +40,7 @@ mod vlans;
 mod watch;
 pub mod worker;
 
-pub use guests::GuestMacs;
+pub use crate::model::GuestMacs;
 pub use modules::remedy as module_remedy;
 pub use socket::writes;
 

@@ -19,9 +19,9 @@ use nicd::failpoints::Registry;
 use nicd::kernel::fake::Fake;
 use nicd::kernel::handle::{self, KernelHandle};
 use nicd::kernel::{Host, Kernel};
-use nicd::manager::{Context, Error, Manager, Policy, Pulse, Reply};
 use nicd::model::MacPrefix;
 use nicd::model::action::Action;
+use nicd::service::{Context, Error, Heartbeat, Policy, Reply, Service};
 use nicd::store::{Lock, Store};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -59,7 +59,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// A running daemon, but for its sockets.
 pub struct InProcessDaemon {
     /// What a client's actions go to.
-    pub manager: Arc<Manager>,
+    pub manager: Arc<Service>,
     /// Where its points go wrong.
     pub registry: Registry,
     runtime: Option<Runtime>,
@@ -109,12 +109,12 @@ impl InProcessDaemon {
         };
         let (handle, mut threads) = handle::start(fake).expect("threads");
         threads.push(store_thread);
-        let manager = Manager::new(policy(sweep), (store.clone(), loaded), Arc::clone(&handle), links, at);
+        let manager = Service::new(policy(sweep), (store.clone(), loaded), Arc::clone(&handle), links, at);
         let reader = manager.events().read_after(None);
         let ended = CancellationToken::new();
-        let begun = runtime.block_on(manager.begin()).map_err(|error| error.to_string());
-        let pulse = runtime.block_on(async { Pulse::new(Duration::from_secs(1), |_| ()) });
-        let follow = Arc::clone(&manager).follow(noticed, pulse, ended.clone().cancelled_owned());
+        let begun = runtime.block_on(manager.reconciler().begin()).map_err(|error| error.to_string());
+        let pulse = runtime.block_on(async { Heartbeat::new(Duration::from_secs(1), |_| ()) });
+        let follow = Arc::clone(manager.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned());
         let following = begun.is_ok().then(|| runtime.spawn(follow));
         let runtime = Some(runtime);
         let events = Vec::new();
@@ -235,7 +235,7 @@ impl InProcessDaemon {
         let runtime = self.runtime.take().expect("it lives");
         let following = self.following.take();
         runtime.block_on(async {
-            self.manager.stop(PATIENCE).await;
+            self.manager.reconciler().stop(PATIENCE).await;
             self.ended.cancel();
             if let Some(following) = following {
                 following.await.expect("it followed to its end");

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use nicd::manager::{Error, PortFilter};
 use nicd::model::Phase;
 use nicd::plan::facts::FactName;
 use nicd::plan::forward::{Forward, Way};
 use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError, PortVlan, ROOM_AGAIN};
+use nicd::service::{Error, PortFilter};
 
 use crate::scene::{AGENTS, BR0, NETNS, OPERATORS, Scene, VM, attach, detach, network_id, on};
 

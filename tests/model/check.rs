@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use nicd::kernel::fake::Fake;
-use nicd::manager::{Manager, PortFilter, PortView};
 use nicd::model::{Mac, Network, Origin, Phase, Port, PortId, Server, Subnet, names};
 use nicd::plan::{Kind, LinkState};
+use nicd::service::{PortFilter, PortView, Service};
 use nicd::store::FILE;
 use rusqlite::{Connection, OpenFlags};
 use serde::de::DeserializeOwned;
@@ -156,13 +156,13 @@ impl Reference {
     }
 
     /// Compares manager, host and store with what should be.
-    pub fn check(&self, manager: &Manager, fake: &Fake, dir: &Path) -> Result<(), String> {
+    pub fn check(&self, manager: &Service, fake: &Fake, dir: &Path) -> Result<(), String> {
         self.check_manager(manager)?;
         self.check_host(manager, fake)?;
         check_store(manager, dir)
     }
 
-    fn check_manager(&self, manager: &Manager) -> Result<(), String> {
+    fn check_manager(&self, manager: &Service) -> Result<(), String> {
         let shown: BTreeMap<PortId, PortView> =
             manager.ports(PortFilter::default()).into_iter().map(|view| (view.port.id, view)).collect();
         same("ports", shown.keys().collect::<Vec<_>>(), self.ports.keys().collect())?;
@@ -204,7 +204,7 @@ impl Reference {
     }
 
     /// The host has the strangers as they were, the bridge, and a right device of each bound port, and nothing else.
-    pub fn check_host(&self, manager: &Manager, fake: &Fake) -> Result<(), String> {
+    pub fn check_host(&self, manager: &Service, fake: &Fake) -> Result<(), String> {
         let links = fake.links();
         let ours = |link: &&LinkState| link.marks().next().is_some();
         let strangers: Vec<LinkState> = links.iter().filter(|link| !ours(link)).cloned().collect();
@@ -222,7 +222,7 @@ impl Reference {
         bound().try_for_each(|(id, port)| self.check_device(manager, fake, *id, port))
     }
 
-    fn check_device(&self, manager: &Manager, fake: &Fake, id: PortId, port: &RefPort) -> Result<(), String> {
+    fn check_device(&self, manager: &Service, fake: &Fake, id: PortId, port: &RefPort) -> Result<(), String> {
         let links = fake.links();
         let bridge = if port.network == AGENTS { names::network_altname(network_id(AGENTS)) } else { BR0.to_owned() };
         let called = |link: &&LinkState| link.name == bridge || link.altnames.contains(&bridge);
@@ -267,7 +267,7 @@ fn check_guest(fake: &Fake, id: PortId, port: &RefPort, told: Option<nicd::model
 }
 
 /// The store has exactly the manager's records, but for what it may learn later: the name a guest gave its NIC.
-fn check_store(manager: &Manager, dir: &Path) -> Result<(), String> {
+fn check_store(manager: &Service, dir: &Path) -> Result<(), String> {
     let store = Connection::open_with_flags(dir.join(FILE), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let forget = |mut port: Port| {
         if let Some(binding) = port.binding.as_mut() {

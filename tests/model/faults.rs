@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use nicd::kernel::OpErrorKind;
 use nicd::kernel::fake::{Fake, Fault};
-use nicd::manager::{Error, PortFilter};
 #[cfg(debug_assertions)]
 use nicd::model::action::WantedIp;
 use nicd::model::action::{Action, PortChange, WantedNic};
 use nicd::model::{Phase, PortId, ServerId};
 use nicd::plan::LinkState;
+use nicd::service::{Error, PortFilter};
 
 use crate::check::Reference;
 use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, attach, create_port, detach, on, port_of};
@@ -200,7 +200,7 @@ type Shown = (PortId, Option<ServerId>, Phase);
 
 /// Everything an attach could leave a trace in, but for numbers that only grow.
 fn traces(scene: &Scene) -> (Vec<LinkState>, Vec<Shown>) {
-    let view = |view: nicd::manager::PortView| (view.port.id, view.port.attached_to(), view.phase);
+    let view = |view: nicd::service::PortView| (view.port.id, view.port.attached_to(), view.phase);
     (scene.fake.links(), scene.manager().ports(PortFilter::default()).into_iter().map(view).collect())
 }
 

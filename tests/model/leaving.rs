@@ -1,10 +1,10 @@
 //! Devices on their way out that somebody holds, or takes the marks from: nothing of theirs is free before they are gone.
 
 use nicd::kernel::fake::Fault;
-use nicd::manager::{Context, PortFilter};
 use nicd::model::action::{Action, DryRun, WantedNic, WithNics};
 use nicd::model::{Phase, PortId, names};
 use nicd::plan::Op;
+use nicd::service::{Context, PortFilter};
 
 use crate::scene::{AGENTS, OPERATORS, Scene, VM, detach, network_id, on, server_id};
 

@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use nicd::failpoints::{FaultRule, Hit, Registry};
 use nicd::kernel::fake::Fake;
-use nicd::manager::{Error, Manager, PortFilter, Reply};
 use nicd::model::action::{Action, AfterDetach, NetworkChange, PortChange, WantedIp, WantedNic, WithNics};
 use nicd::model::{Phase, PortId, names};
 use nicd::plan::LinkState;
+use nicd::service::{Error, PortFilter, Reply, Service};
 
 use crate::check::Reference;
 use crate::pairs;
@@ -369,7 +369,7 @@ impl Stage {
     }
 
     /// What there is to be when the work is done wholly, or not at all.
-    fn side(&self, side: Side, manager: &Manager, fake: &Fake) -> Result<Reference, String> {
+    fn side(&self, side: Side, manager: &Service, fake: &Fake) -> Result<Reference, String> {
         let mut after = self.before.clone();
         let mark = names::network_altname(network_id(AGENTS));
         let bridge_is_there = fake.links().iter().any(|link| link.altnames.contains(&mark));
@@ -433,7 +433,7 @@ enum Side {
 }
 
 /// Takes in the one port that was not there before.
-fn adopt_new(after: &mut Reference, manager: &Manager) -> Result<(), String> {
+fn adopt_new(after: &mut Reference, manager: &Service) -> Result<(), String> {
     let fresh: Vec<_> =
         manager.ports(PortFilter::default()).into_iter().filter(|view| !after.ports.contains_key(&view.port.id)).collect();
     match &fresh[..] {
@@ -540,7 +540,7 @@ fn rebooted(strangers: &[LinkState]) -> Fake {
 }
 
 /// Whether no port and no server is on its way.
-fn at_rest(manager: &Manager) -> bool {
+fn at_rest(manager: &Service) -> bool {
     use Phase::{Active, Unbound, Wired};
     let ports = manager.ports(PortFilter::default()).iter().all(|view| matches!(view.phase, Active | Wired | Unbound));
     ports && !manager.servers().iter().any(|view| view.server.leaving)

@@ -185,7 +185,7 @@ fn a_trouble_that_flaps_is_told_at_once_then_a_few_times_a_second_and_its_last_s
     let before = manager.events().newest();
     let begin = Instant::now();
     for flap in 0..=500 {
-        manager.note_config((flap % 2 == 0).then(|| "it is not right".to_owned()));
+        manager.reconciler().note_config((flap % 2 == 0).then(|| "it is not right".to_owned()));
     }
     assert!(manager.events().newest() > before, "at once");
     scene.daemon().go_on(|| begin.elapsed() > SOON);

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use nicd::kernel::fake::Fault;
-use nicd::manager::{Leftovers, PortView};
 use nicd::model::action::{Action, PortChange};
 use nicd::model::{Mac, names};
 use nicd::plan::{Kind, Op};
+use nicd::service::{Leftovers, PortView};
 
 use crate::check::Reference;
 use crate::scene::{AGENTS, NETNS, NETNS_PATH, OPERATORS, Scene, VM, create_network, create_subnet, on};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use nicd::failpoints::Registry;
 use nicd::kernel::fake::Fake;
-use nicd::manager::{Error, Manager, PortFilter, PortView, Reply};
 use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{NetworkId, NetworkKind, Owner, Phase, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkState};
+use nicd::service::{Error, PortFilter, PortView, Reply, Service};
 use uuid::Uuid;
 
 use crate::in_process::InProcessDaemon;
@@ -85,7 +85,7 @@ impl Scene {
     }
 
     /// The running daemon's manager.
-    pub fn manager(&self) -> std::sync::Arc<nicd::manager::Manager> {
+    pub fn manager(&self) -> std::sync::Arc<nicd::service::Service> {
         std::sync::Arc::clone(&self.daemon.as_ref().unwrap().manager)
     }
 
@@ -253,7 +253,7 @@ pub fn detach(server: usize, port: PortId) -> Action {
 
 /// The port an answer shows.
 /// Closes the taps that VMMs hold of ports on their way out, as they do once they are told to unplug the NIC.
-pub fn let_go_of_leaving(manager: &Manager, fake: &Fake) {
+pub fn let_go_of_leaving(manager: &Service, fake: &Fake) {
     let leaving = manager.ports(PortFilter::default()).into_iter().filter(|view| view.phase == Phase::Detaching);
     leaving
         .filter(|view| fake.device(view.port.id).is_some_and(|link| link.is_held()))

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use nicd::failpoints::FaultRule;
-use nicd::manager::{Error, PortFilter, Reply};
 use nicd::model::action::{Action, PortChange, WantedNic};
 use nicd::model::{Mac, PortId, names};
+use nicd::service::{Error, PortFilter, Reply};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use nicd::kernel::OpErrorKind;
 use nicd::kernel::fake::Fault;
-use nicd::manager::PortFilter;
 use nicd::model::{Phase, PortId};
 use nicd::plan::Op;
+use nicd::service::PortFilter;
 
 use crate::scene::{AGENTS, OPERATORS, Scene, VM, detach, on};
 
@@ -70,7 +70,7 @@ fn seven_devices_the_kernel_keeps_hold_no_other_and_are_told() {
     let kept: Vec<PortId> = ports[..7].iter().map(|(_, port)| *port).collect();
     wait_for(&mut scene, &kept);
     let manager = scene.manager();
-    let told = |manager: &nicd::manager::Manager| {
+    let told = |manager: &nicd::service::Service| {
         manager.health().problems.iter().filter(|problem| problem.reason == "device_kept").count()
     };
     scene.daemon().settle(|| if told(&manager) == 7 { Ok(()) } else { Err(format!("{} are told", told(&manager))) });

@@ -13,8 +13,8 @@ use crate::api::fields::BULK;
 use crate::api::networks::Shown;
 use crate::api::resource::Resource;
 use crate::api::status::Act::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
-use crate::manager::NetworkView;
 use crate::model::network::{MAX_MTU, MIN_MTU};
+use crate::service::NetworkView;
 
 const TAG: &str = "networks";
 

@@ -13,7 +13,7 @@ use crate::api::dialect::NETWORK;
 use crate::api::ports::{ENTRIES, Shown};
 use crate::api::resource::Resource;
 use crate::api::status::Act::{ChangePort, NewPort, Port, Query, Write};
-use crate::manager::PortView;
+use crate::service::PortView;
 
 const TAG: &str = "ports";
 

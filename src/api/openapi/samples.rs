@@ -5,8 +5,6 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::events::{Event, EventKind};
-use crate::manager::{Binding, Collected, DeviceView, Health, Leftover, Tap, Verified};
-use crate::manager::{NetworkView, PortView, ServerView};
 use crate::model::pools::Range;
 use crate::model::{
     FixedIp, Guest, HostRoute, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Server,
@@ -14,6 +12,8 @@ use crate::model::{
 };
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
+use crate::service::{Binding, Collected, DeviceView, Health, Leftover, Tap, Verified};
+use crate::service::{NetworkView, PortView, ServerView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));

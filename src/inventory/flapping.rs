@@ -1,0 +1,118 @@
+//! Drift that comes back: how often somebody has undone what nicd does, and how long the next repair waits for it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::model::PortId;
+use crate::plan::Facet;
+
+use super::Inventory;
+use super::retry::backoff;
+
+/// Repairs in a row that are tried at once; beyond, somebody undoes what nicd does, and each waits longer.
+pub const PATIENCE: u32 = 5;
+
+/// A port that stood still for so long is no longer fought over, in seconds.
+pub const QUIET: Duration = Duration::from_secs(10);
+
+/// How long a bridge that cannot be set back waits for its next try at most, in seconds.
+const LONGEST: Duration = Duration::from_secs(10);
+/// What is fought over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flapping {
+    /// The stable word, of what was changed when the fight was noticed.
+    pub reason: &'static str,
+    /// All that was changed.
+    pub facets: BTreeSet<Facet>,
+    /// Whether the port is kept down and out of every bridge meanwhile.
+    pub cut_off: bool,
+}
+
+/// How often an agent-made bridge was set back since it last stood still.
+#[derive(Debug, Default)]
+pub struct BridgeRepairs {
+    count: u32,
+    last: Option<Instant>,
+    /// The next time is set already.
+    waits: bool,
+    /// Tries in a row that failed.
+    failed: u32,
+}
+
+impl BridgeRepairs {
+    /// How long the next one is to wait; none when one waits already.
+    pub fn next(&mut self) -> Option<Duration> {
+        if self.waits {
+            return None;
+        }
+        if self.last.is_none_or(|last| last.elapsed() > QUIET) {
+            self.count = 0;
+        }
+        self.count += 1;
+        (self.last, self.waits) = (Some(Instant::now()), true);
+        Some(if self.contested() { rest(self.count) } else { Duration::ZERO })
+    }
+
+    /// One begins.
+    pub fn begun(&mut self) {
+        self.waits = false;
+    }
+
+    /// One has failed; how long the next is to wait.
+    pub fn failed(&mut self) -> Duration {
+        self.waits = true;
+        self.failed = self.failed.saturating_add(1);
+        LONGEST.min(backoff(1) * 2_u32.saturating_pow(self.failed - 1))
+    }
+
+    /// Whether the last one failed and the one before did not.
+    pub fn fails_anew(&self) -> bool {
+        self.failed == 1
+    }
+
+    /// One was carried out.
+    pub fn done(&mut self) {
+        self.failed = 0;
+    }
+
+    /// Whether somebody keeps undoing it.
+    pub fn contested(&self) -> bool {
+        self.count > PATIENCE && self.last.is_some_and(|last| last.elapsed() <= QUIET)
+    }
+}
+
+/// How long a fight rests after so many rounds: never so long that a device stays wrong for long.
+pub fn rest(rounds: u32) -> Duration {
+    backoff(rounds.min(PATIENCE))
+}
+
+impl Inventory {
+    /// Whether a port is kept down and out of every bridge.
+    pub fn is_cut_off(&self, port: PortId) -> bool {
+        self.contested.get(&port).is_some_and(|contest| contest.cut_off)
+    }
+
+    /// Notes that the MAC of a port that is cut off was changed once more.
+    pub fn provoked(&mut self, port: PortId) {
+        if let Some(entry) = self.ports.get_mut(&port) {
+            entry.retry.last = Some(Instant::now());
+        }
+    }
+}
+
+/// The stable word for drift that comes back, of what changes.
+pub fn contested(facet: Facet) -> &'static str {
+    match facet {
+        Facet::Device => "contested_device",
+        Facet::Altname => "contested_altname",
+        Facet::Bridge => "contested_bridge",
+        Facet::Mac => "contested_mac",
+        Facet::Mtu => "contested_mtu",
+        Facet::Fdb => "contested_fdb",
+        Facet::PortFlags => "contested_port_flags",
+        Facet::AddressGeneration => "contested_address_generation",
+        Facet::Addresses => "contested_addresses",
+        Facet::Alias => "contested_alias",
+        Facet::Up => "contested_up",
+    }
+}

@@ -1,0 +1,96 @@
+//! Links that nicd built and no record wants.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::model::{NetworkId, PortId, names};
+use crate::plan::{Deviation, Kind, LinkState, Owner};
+
+use super::Inventory;
+
+/// One link that is left over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// Its name.
+    pub object: String,
+    /// `tap`, `veth` or `bridge`.
+    pub kind: &'static str,
+    /// The stable word for why it is here: `device_without_record` or `mark_lost`.
+    pub reason: &'static str,
+    /// Its altname, unless it lost it.
+    pub altname: Option<String>,
+    /// Its alias: the store and the commit it was sealed for.
+    pub alias: Option<String>,
+    /// Its index, by which two looks at it are told to be of one link.
+    #[serde(skip)]
+    pub index: u32,
+    /// The id in its altname, or the one it is given to be addressed by.
+    #[serde(skip)]
+    pub id: Uuid,
+}
+
+impl Leftover {
+    /// The leftover as something that should not be.
+    pub fn deviation(&self) -> Deviation {
+        let have = match (&self.altname, &self.alias) {
+            (Some(altname), _) => format!("a {} marked {altname}", self.kind),
+            (None, alias) => format!("a {} sealed {}", self.kind, alias.as_deref().unwrap_or_default()),
+        };
+        Deviation::new("leftover", self.object.clone(), "a record, or no such link", have)
+    }
+}
+
+/// Everything that a nicd with this store left over, by index.
+pub fn leftovers(state: &Inventory, store: Uuid) -> Vec<Leftover> {
+    state.have.iter().filter_map(|link| leftover(state, link, store)).collect()
+}
+
+/// What a link is as a leftover of a nicd with this store; none when a record wants it, or that nicd never made it.
+pub fn leftover(state: &Inventory, link: &LinkState, store: Uuid) -> Option<Leftover> {
+    let by_us = store == state.store_id;
+    let owner = if by_us { Owner::Us } else { Owner::OtherStore(store) };
+    if link.owner(state.store_id) != owner {
+        return None;
+    }
+    let mark = link.marks().next();
+    let reason = match mark {
+        // One that a record wants under another mark is that record's. What another store's nicd made no record here wants.
+        Some(_) if !by_us || link.marks().all(|mark| stranger(state, mark)) => "device_without_record",
+        None if !by_us || !wanted(state, link) => "mark_lost",
+        _ => return None,
+    };
+    Some(Leftover {
+        object: link.name.clone(),
+        kind: link.kind.as_str(),
+        reason,
+        altname: mark.map(|mark| names::port_altname(PortId(mark))),
+        alias: link.alias.clone(),
+        index: link.index,
+        id: mark.unwrap_or_else(|| id_of_unmarked(link, store)),
+    })
+}
+
+/// The id that a link without its mark is addressed by: a bridge's network, and for a device one that nothing else has.
+fn id_of_unmarked(link: &LinkState, store: Uuid) -> Uuid {
+    let network = link.alias.as_deref().filter(|_| link.kind == Kind::Bridge).and_then(names::tagged_network);
+    network.map_or_else(|| Uuid::from_u128(store.as_u128() ^ u128::from(link.index)), |network| network.0)
+}
+
+/// Whether a link without its mark gets it back: it is what an attach sealed of a port that has a server or is leaving it, or
+/// a network's bridge.
+fn wanted(state: &Inventory, link: &LinkState) -> bool {
+    if link.kind == Kind::Bridge {
+        let network = link.alias.as_deref().and_then(names::tagged_network);
+        return network.is_some_and(|network| state.networks.contains_key(&network));
+    }
+    let Some(commit) = link.alias.as_deref().and_then(|alias| names::sealed(alias, state.store_id)) else { return false };
+    let mut bindings = state.ports.values().filter_map(|entry| entry.record.binding.as_ref());
+    bindings.any(|binding| binding.commit == commit)
+}
+
+/// Whether no record wants a link with this mark.
+fn stranger(state: &Inventory, mark: Uuid) -> bool {
+    let port = state.ports.get(&PortId(mark));
+    let unwanted = port.is_none_or(|entry| entry.record.binding.is_none() && !entry.claim.taken());
+    unwanted && !state.networks.contains_key(&NetworkId(mark))
+}

@@ -1,0 +1,735 @@
+//! Records with their indexes and reservations, and what the kernel was last seen to hold. Rules only: no I/O, no waiting.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipnetwork::IpNetwork;
+
+use crate::model::action::{WantedIp, WantedNic};
+use crate::model::names;
+use crate::model::pools::FreeRanges;
+use crate::model::{
+    FixedIp, Guest, GuestMacs, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet,
+    SubnetId, TapMake,
+};
+use crate::plan::{
+    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks,
+};
+
+mod claim;
+#[cfg(debug_assertions)]
+mod consistency;
+mod error;
+pub mod flapping;
+pub mod leftovers;
+mod open;
+pub mod retry;
+mod segments;
+pub mod telling;
+mod wakeups;
+
+pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
+pub use error::{Error, whose};
+pub use segments::Segment;
+
+use flapping::{BridgeRepairs, Flapping};
+use leftovers::Leftover;
+use open::Open;
+use retry::Retry;
+use telling::Telling;
+use wakeups::Wakeups;
+
+/// Addresses a port may have at most.
+pub const ADDRESS_LIMIT: usize = 16;
+
+/// Subnets a network may have at most.
+pub const SUBNET_LIMIT: usize = 64;
+
+/// How many gone links are remembered.
+const TOMBSTONES: usize = 4096;
+
+/// A guest's first NIC's routes get this metric, its next one's one more: below what a guest's own DHCP client would set,
+/// above what an operator would.
+const FIRST_METRIC: u32 = 100;
+
+/// Everything that is known of what should be and what is. Invariants: `macs` and `addresses` hold exactly what the ports have; every port is in
+/// its network's and its server's set; a subnet's free ranges lack exactly what ports on its segment have of it, and what it
+/// keeps.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    pub networks: BTreeMap<NetworkId, NetworkEntry>,
+    /// Which networks use an operator's bridge, by its name.
+    pub bridges: HashMap<String, BTreeSet<NetworkId>>,
+    /// Which networks are on one link.
+    segments: HashMap<Segment, BTreeSet<NetworkId>>,
+    pub subnets: BTreeMap<SubnetId, SubnetEntry>,
+    pub servers: BTreeMap<ServerId, ServerEntry>,
+    pub ports: BTreeMap<PortId, PortEntry>,
+    /// By the host's side's MAC, which no two may share either: two that differ in the first octet alone would.
+    macs: HashMap<Mac, PortId>,
+    /// The guests' MACs alone, for the looks at FDBs.
+    pub guests: GuestMacs,
+    addresses: HashMap<(NetworkId, IpAddr), PortId>,
+    phases: [usize; 6],
+    pub have: Observed,
+    /// When each link was last looked at, also those in `tombstones`.
+    looked: HashMap<u32, Instant>,
+    /// The last links that went, so that an older look does not bring one back.
+    tombstones: VecDeque<u32>,
+    /// Links of nicd's that no record wants, by index: reported, and left alone.
+    pub orphans: BTreeMap<u32, Leftover>,
+    /// The store's id, as in seals.
+    pub store_id: uuid::Uuid,
+    /// This host's name.
+    pub host: String,
+    /// When ports are to be tried again.
+    pub due: Wakeups,
+    /// When what was withheld of ports is to be told.
+    pub untold: Wakeups,
+    /// Attached ports of which somebody keeps undoing what nicd does, with what that is.
+    pub contested: BTreeMap<PortId, Flapping>,
+    /// Leaving ports whose device the kernel does not let go, for long.
+    pub kept: BTreeSet<PortId>,
+    /// Networks whose agent-made bridge somebody keeps changing.
+    pub fought_bridges: BTreeSet<NetworkId>,
+    /// Agent-made bridges that could not be closed to the host.
+    pub open: Open,
+}
+
+/// The claims on several ports.
+pub type PortClaims = Vec<(PortId, ClaimGuard)>;
+
+/// A network, what hangs on it, and whether somebody is just making its bridge.
+#[derive(Debug)]
+pub struct NetworkEntry {
+    pub record: Network,
+    pub subnets: BTreeSet<SubnetId>,
+    pub ports: BTreeSet<PortId>,
+    pub claim: Claim,
+    pub repairs: BridgeRepairs,
+    pub segment: Segment,
+    /// When its existing bridge was last looked at for a request.
+    pub looked: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub struct SubnetEntry {
+    pub record: Subnet,
+    free: FreeRanges,
+    users: usize,
+}
+
+#[derive(Debug)]
+pub struct ServerEntry {
+    pub record: Server,
+    pub ports: BTreeSet<PortId>,
+    pub claim: Claim,
+    /// A server that leaves keeps its own claim to its end.
+    pub leaving: Option<ClaimGuard>,
+}
+
+/// A port's record and how it fares.
+#[derive(Debug)]
+pub struct PortEntry {
+    pub record: Port,
+    pub phase: Phase,
+    /// The stable word for why it is not ACTIVE.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub detail: Option<String>,
+    pub claim: Claim,
+    pub retry: Retry,
+    pub telling: Telling,
+    /// Routes that its guest's kernel refused when it was last configured.
+    pub refused: Vec<String>,
+    /// Its device is being deleted. A delete goes by the altname, so a second one might hit the port's next device.
+    pub reaping: bool,
+    /// The index of its device, from the last look that showed one with its altname until that link is gone.
+    pub device: Option<u32>,
+    /// How often its device was found held open since it is on its way out.
+    pub looks: u32,
+}
+
+impl Inventory {
+    /// Nothing known yet, of a store with this id on the host of this name, whose looks go by these MACs.
+    pub fn new(store_id: uuid::Uuid, host: String, guests: GuestMacs) -> Self {
+        Self { store_id, host, guests, have: Observed::default().seen_by(store_id), ..Self::default() }
+    }
+
+    /// Takes in a network.
+    pub fn add_network(&mut self, record: Network) {
+        if let Some(bridge) = &record.bridge {
+            self.bridges.entry(bridge.to_string()).or_default().insert(record.id);
+        }
+        let (claim, repairs) = (Claim::default(), BridgeRepairs::default());
+        let segment = self.segment_for(&record);
+        self.segments.entry(segment.clone()).or_default().insert(record.id);
+        let entry =
+            NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim, repairs, segment, looked: None, record };
+        self.networks.insert(entry.record.id, entry);
+    }
+
+    /// Forgets a network.
+    pub fn remove_network(&mut self, id: NetworkId) {
+        self.fought_bridges.remove(&id);
+        self.open.closed(id);
+        let Some(entry) = self.networks.remove(&id) else { return };
+        if let Some(networks) = self.segments.get_mut(&entry.segment) {
+            networks.remove(&id);
+            if networks.is_empty() {
+                self.segments.remove(&entry.segment);
+            }
+        }
+        let Some(bridge) = entry.record.bridge else { return };
+        if let Some(networks) = self.bridges.get_mut(bridge.as_str()) {
+            networks.remove(&id);
+            if networks.is_empty() {
+                self.bridges.remove(bridge.as_str());
+            }
+        }
+    }
+
+    /// Takes in a subnet of a known network.
+    pub fn add_subnet(&mut self, record: Subnet) {
+        if let Some(network) = self.networks.get_mut(&record.network_id) {
+            network.subnets.insert(record.id);
+        }
+        let entry = SubnetEntry { free: FreeRanges::default(), users: 0, record };
+        let id = entry.record.id;
+        self.subnets.insert(id, entry);
+        self.fill(id);
+    }
+
+    /// Forgets a subnet.
+    pub fn remove_subnet(&mut self, id: SubnetId) {
+        let Some(subnet) = self.subnets.remove(&id) else { return };
+        if let Some(network) = self.networks.get_mut(&subnet.record.network_id) {
+            network.subnets.remove(&id);
+        }
+    }
+
+    /// Puts a changed record in a subnet's place; what its ports have of it stays theirs.
+    pub fn replace_subnet(&mut self, record: Subnet) {
+        let Some(entry) = self.subnets.get_mut(&record.id) else { return };
+        let before = std::mem::replace(&mut entry.record, record);
+        if (before.gateway_ip, &before.allocation_pools) == (entry.record.gateway_ip, &entry.record.allocation_pools) {
+            return;
+        }
+        self.fill(before.id);
+    }
+
+    /// Refuses a new gateway whose address a port of the network has, and a gateway or next hops that its guests could not use.
+    pub fn check_gateway(&self, before: &Subnet, after: &Subnet) -> Result<(), Error> {
+        if before.gateway_ip != after.gateway_ip
+            && let Some(gateway) = after.gateway_ip
+            && let Some(port) = self.addresses.get(&(after.network_id, gateway))
+        {
+            return Err(Error::GatewayInUse { gateway, port: *port });
+        }
+        if (before.gateway_ip, &before.host_routes) == (after.gateway_ip, &after.host_routes) {
+            return Ok(());
+        }
+        self.check_next_hops(after, &[])
+    }
+
+    /// Refuses a gateway or next hops that guests could not use on the network with its subnets, and those made beside it.
+    pub fn check_next_hops(&self, subnet: &Subnet, beside: &[Subnet]) -> Result<(), Error> {
+        let there = self.network(subnet.network_id)?.subnets.iter().filter_map(|id| self.subnets.get(id));
+        let there = there.map(|entry| &entry.record).chain(beside.iter().filter(|one| one.network_id == subnet.network_id));
+        let others = there.filter(|one| one.id != subnet.id);
+        let all: Vec<&Subnet> = [subnet].into_iter().chain(others).collect();
+        Ok(subnet.check_next_hops(&all)?)
+    }
+
+    /// Takes in a server.
+    pub fn add_server(&mut self, record: Server) {
+        let entry = ServerEntry { ports: BTreeSet::new(), claim: Claim::default(), leaving: None, record };
+        self.servers.insert(entry.record.id, entry);
+    }
+
+    /// Takes in a port, reserving its MAC and addresses.
+    pub fn add_port(&mut self, record: Port, phase: Phase) {
+        self.reserve(&record);
+        if let Some(network) = self.networks.get_mut(&record.network_id) {
+            network.ports.insert(record.id);
+        }
+        if let Some(server) = record.binding.as_ref().and_then(|binding| self.servers.get_mut(&binding.server_id)) {
+            server.ports.insert(record.id);
+        }
+        self.phases[phase as usize] += 1;
+        let (claim, retry) = (Claim::default(), Retry::default());
+        let telling = Telling::default();
+        let device = self.have.device(record.id).map(|device| device.index);
+        let (refused, reaping, looks) = (Vec::new(), false, 0);
+        let entry =
+            PortEntry { phase, reason: None, detail: None, claim, retry, telling, refused, reaping, device, looks, record };
+        self.ports.insert(entry.record.id, entry);
+    }
+
+    /// Puts another record in a port's place, moving its reservations and its server.
+    pub fn replace_port(&mut self, record: Port) {
+        let Some(entry) = self.ports.get(&record.id) else { return };
+        let before = entry.record.clone();
+        self.release(&before);
+        self.reserve(&record);
+        let server = |port: &Port| port.binding.as_ref().map(|binding| binding.server_id);
+        if server(&before) != server(&record) {
+            if let Some(left) = server(&before).and_then(|id| self.servers.get_mut(&id)) {
+                left.ports.remove(&record.id);
+            }
+            if let Some(joined) = server(&record).and_then(|id| self.servers.get_mut(&id)) {
+                joined.ports.insert(record.id);
+            }
+        }
+        if record.attached_to().is_none() {
+            self.contested.remove(&record.id);
+        }
+        if let Some(entry) = self.ports.get_mut(&record.id) {
+            entry.record = record;
+        }
+    }
+
+    /// Forgets a port and frees its MAC and addresses.
+    pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
+        let entry = self.ports.remove(&id)?;
+        self.due.forget(id);
+        self.untold.forget(id);
+        self.kept.remove(&id);
+        self.contested.remove(&id);
+        self.release(&entry.record);
+        if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
+            network.ports.remove(&id);
+        }
+        if let Some(server) = entry.record.binding.as_ref().and_then(|binding| self.servers.get_mut(&binding.server_id)) {
+            server.ports.remove(&id);
+        }
+        self.phases[entry.phase as usize] -= 1;
+        Some(entry)
+    }
+
+    /// Moves a port to another phase.
+    pub fn set_phase(&mut self, id: PortId, phase: Phase) {
+        if let Some(entry) = self.ports.get_mut(&id) {
+            self.phases[entry.phase as usize] -= 1;
+            self.phases[phase as usize] += 1;
+            entry.phase = phase;
+        }
+    }
+
+    /// Whether any port is ERROR.
+    pub fn has_errors(&self) -> bool {
+        self.phases[Phase::Error as usize] > 0
+    }
+
+    /// How many ports have each status.
+    pub fn counts(&self) -> [(Status, usize); 4] {
+        const PHASES: [Phase; 6] = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
+        Status::ALL.map(|status| {
+            let of_it = PHASES.into_iter().filter(|phase| phase.status() == status);
+            (status, of_it.map(|phase| self.phases[phase as usize]).sum())
+        })
+    }
+
+    fn reserve(&mut self, port: &Port) {
+        self.macs.insert(port.mac.host_side(), port.id);
+        self.guests.insert(port.id, port.mac);
+        if let Some(device) = self.have.device(port.id) {
+            self.guests.place(port.id, device.index);
+        }
+        for ip in port.held_ips() {
+            self.addresses.insert((port.network_id, ip.ip_address), port.id);
+            if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
+                subnet.users += 1;
+            }
+            self.take(port.network_id, ip.ip_address);
+        }
+    }
+
+    fn release(&mut self, port: &Port) {
+        self.macs.remove(&port.mac.host_side());
+        self.guests.remove(port.id);
+        for ip in port.held_ips() {
+            self.addresses.remove(&(port.network_id, ip.ip_address));
+            if let Some(subnet) = self.subnets.get_mut(&ip.subnet_id) {
+                subnet.users -= 1;
+            }
+            self.give_back(port.network_id, ip.ip_address);
+        }
+    }
+
+    /// A network by id.
+    pub fn network(&self, id: NetworkId) -> Result<&NetworkEntry, Error> {
+        self.networks.get(&id).ok_or(Error::NoSuchNetwork(id))
+    }
+
+    /// A subnet by id.
+    pub fn subnet(&self, id: SubnetId) -> Result<&SubnetEntry, Error> {
+        self.subnets.get(&id).ok_or(Error::NoSuchSubnet(id))
+    }
+
+    /// A server by id.
+    pub fn server(&self, id: ServerId) -> Result<&ServerEntry, Error> {
+        self.servers.get(&id).ok_or(Error::NoSuchServer(id))
+    }
+
+    /// A port by id.
+    pub fn port(&self, id: PortId) -> Result<&PortEntry, Error> {
+        self.ports.get(&id).ok_or(Error::NoSuchPort(id))
+    }
+
+    /// Takes the claim on a port.
+    pub fn claim_port<E: From<Error>>(&self, id: PortId) -> Result<ClaimGuard, Unclaimed<E>> {
+        Ok(self.port(id)?.claim.take()?)
+    }
+
+    /// Takes the claims on several ports, or none.
+    pub fn claim_ports<E: From<Error>>(&self, ports: Vec<PortId>) -> Result<PortClaims, Unclaimed<E>> {
+        ports.into_iter().map(|port| Ok((port, self.claim_port(port)?))).collect()
+    }
+
+    /// Takes the claim on a network.
+    pub fn claim_network<E: From<Error>>(&self, id: NetworkId) -> Result<ClaimGuard, Unclaimed<E>> {
+        Ok(self.network(id)?.claim.take()?)
+    }
+
+    /// Takes the claim on a server.
+    pub fn claim_server<E: From<Error>>(&self, id: ServerId) -> Result<ClaimGuard, Unclaimed<E>> {
+        Ok(self.server(id)?.claim.take()?)
+    }
+
+    /// Refuses a MAC that another port, or a link of the host's on the network's bridge, has.
+    pub fn check_mac(&self, mac: Mac, network: &Network, but: Option<PortId>) -> Result<Mac, Error> {
+        let mac = mac.for_guest()?;
+        if let Some(port) = self.macs.get(&mac.host_side()).filter(|port| Some(**port) != but) {
+            let alike = self.port(*port)?.record.mac == mac;
+            let shared = if alike { String::new() } else { format!(", whose host's side has {} too", mac.host_side()) };
+            return Err(Error::MacInUse { mac, by: format!("port {port}{shared}") });
+        }
+        let bridge = match &network.bridge {
+            Some(name) => self.have.named(name.as_str()),
+            None => self.have.own_bridge(network.id),
+        };
+        match bridge.and_then(|bridge| self.have.with_mac_on(mac, bridge.index).map(|link| (bridge, link))) {
+            Some((bridge, link)) if bridge.index == link.index => {
+                Err(Error::MacInUse { mac, by: format!("bridge {}", bridge.name) })
+            }
+            Some((bridge, link)) => {
+                Err(Error::MacInUse { mac, by: format!("link {} of this host, on bridge {}", link.name, bridge.name) })
+            }
+            None => Ok(mac),
+        }
+    }
+
+    /// The addresses for a port: as asked, or one of each family the network has.
+    pub fn choose_addresses(
+        &self,
+        network: NetworkId,
+        wanted: Option<&[WantedIp]>,
+        but: Option<PortId>,
+    ) -> Result<Vec<FixedIp>, Error> {
+        let Some(wanted) = wanted else { return self.one_of_each_family(network) };
+        if wanted.len() > ADDRESS_LIMIT {
+            return Err(Error::TooManyAddresses { given: wanted.len(), limit: ADDRESS_LIMIT });
+        }
+        let mut chosen: Vec<FixedIp> = Vec::new();
+        let mut not_chosen = self.not_chosen(network);
+        for ip in wanted {
+            let next = match (ip.ip_address, ip.subnet_id) {
+                (Some(address), subnet) => self.this_address(network, address, subnet, but)?,
+                (None, Some(subnet)) => self.lowest_of(network, subnet, &not_chosen)?,
+                (None, None) => return self.one_of_each_family(network),
+            };
+            if chosen.iter().any(|one| one.ip_address == next.ip_address) {
+                return Err(Error::AddressKept { ip: next.ip_address, why: "asked for twice" });
+            }
+            not_chosen.insert(next.ip_address);
+            chosen.push(next);
+        }
+        Ok(chosen)
+    }
+
+    /// Neutron's choice: one v4 and one v6 address, each from the first subnet of its family that has one left.
+    fn one_of_each_family(&self, network: NetworkId) -> Result<Vec<FixedIp>, Error> {
+        let mut subnets: Vec<&SubnetEntry> =
+            self.network(network)?.subnets.iter().filter_map(|id| self.subnets.get(id)).collect();
+        subnets.sort_by_key(|subnet| (subnet.record.created_at, subnet.record.id));
+        let not_chosen = self.not_chosen(network);
+        let mut chosen = Vec::new();
+        for v6 in [false, true] {
+            let family: Vec<_> = subnets.iter().filter(|subnet| subnet.record.cidr.is_ipv6() == v6).collect();
+            let found = family.iter().find_map(|subnet| {
+                let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip))?;
+                Some(FixedIp { subnet_id: subnet.record.id, ip_address })
+            });
+            match (found, family.last()) {
+                (Some(ip), _) => chosen.push(ip),
+                (None, Some(last)) => return Err(last.empty()),
+                (None, None) => {}
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn this_address(
+        &self,
+        network: NetworkId,
+        ip: IpAddr,
+        subnet: Option<SubnetId>,
+        but: Option<PortId>,
+    ) -> Result<FixedIp, Error> {
+        let entry = self.network(network)?;
+        if let Some(subnet) = subnet
+            && !entry.subnets.contains(&subnet)
+        {
+            self.subnets.get(&subnet).ok_or(Error::NoSuchSubnet(subnet))?;
+            return Err(Error::SubnetOfOther { subnet, network });
+        }
+        let candidates = || entry.subnets.iter().filter(|id| subnet.is_none_or(|only| only == **id));
+        let holder = candidates().filter_map(|id| self.subnets.get(id)).find(|subnet| subnet.record.cidr.contains(ip));
+        let Some(holder) = holder else {
+            let ranges: Vec<String> =
+                candidates().filter_map(|id| self.subnets.get(id)).map(|subnet| subnet.record.cidr.to_string()).collect();
+            let subnets = if ranges.is_empty() { "none".to_owned() } else { ranges.join(", ") };
+            return Err(Error::AddressOutside { ip, network, subnets });
+        };
+        if holder.record.is_edge(ip) {
+            return Err(Error::AddressKept { ip, why: "the network or broadcast address" });
+        }
+        // What a port has it may keep, whoever has it as well.
+        let kept =
+            but.and_then(|port| self.ports.get(&port)).is_some_and(|port| port.record.held_ips().any(|has| has.ip_address == ip));
+        if !kept {
+            self.check_address(network, ip, but)?;
+        }
+        Ok(FixedIp { subnet_id: holder.record.id, ip_address: ip })
+    }
+
+    fn lowest_of(&self, network: NetworkId, id: SubnetId, not_chosen: &BTreeSet<IpAddr>) -> Result<FixedIp, Error> {
+        let subnet = self.subnets.get(&id).ok_or(Error::NoSuchSubnet(id))?;
+        if subnet.record.network_id != network {
+            return Err(Error::SubnetOfOther { subnet: id, network });
+        }
+        let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip)).ok_or_else(|| subnet.empty())?;
+        Ok(FixedIp { subnet_id: id, ip_address })
+    }
+
+    /// Which network an attach is for.
+    pub fn network_of(&self, nic: &WantedNic, project: &str) -> Result<NetworkId, Error> {
+        match nic {
+            WantedNic::Port(port) => Ok(self.port(*port)?.record.network_id),
+            WantedNic::OnNetwork(network, _) => self.network(*network).map(|entry| entry.record.id),
+            WantedNic::OnTheOnlyNetwork => {
+                let mut networks = self.networks.keys();
+                match (networks.next(), networks.next()) {
+                    (Some(only), None) => Ok(*only),
+                    (None, _) => Err(Error::NoNetwork(project.to_owned())),
+                    (Some(_), Some(_)) => Err(Error::SeveralNetworks),
+                }
+            }
+        }
+    }
+
+    /// The ports of a server that are to stay.
+    pub fn nics(&self, server: &ServerEntry) -> impl Iterator<Item = &PortEntry> {
+        server.ports.iter().filter_map(|id| self.ports.get(id)).filter(|port| !port.record.leaving())
+    }
+
+    /// The lowest number no NIC of the server has.
+    pub fn free_ordinal(&self, server: &ServerEntry) -> u16 {
+        let bindings = server.ports.iter().filter_map(|id| self.ports.get(id)?.record.binding.as_ref());
+        let taken: BTreeSet<u16> = bindings.map(|binding| binding.ordinal).collect();
+        (0..u16::MAX).find(|ordinal| !taken.contains(ordinal)).unwrap_or(u16::MAX)
+    }
+
+    /// A network's bridge as the planner wants it, without an index for one that is to be made.
+    pub fn desired_bridge(&self, network: &Network) -> DesiredBridge {
+        let made = match &network.bridge {
+            Some(name) => BridgeMade::Existing { name: name.clone() },
+            None => BridgeMade::ByAgent {
+                index: 0,
+                mac: network.bridge_mac(),
+                mtu: network.mtu,
+                alias: names::bridge_tag(self.store_id, network.id),
+                close: !self.open.may_stay(network.id),
+            },
+        };
+        DesiredBridge { network: network.id, made }
+    }
+
+    /// The name of a network's bridge, as far as there is one.
+    pub fn bridge_name(&self, network: NetworkId) -> String {
+        let existing = self.networks.get(&network).and_then(|entry| entry.record.bridge.as_ref());
+        match (existing, self.have.own_bridge(network)) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(own)) => own.name.clone(),
+            (None, None) => names::network_altname(network),
+        }
+    }
+
+    /// An attached port as the planner wants it, without an index for a device that is to be made; none when its record does not
+    /// bind it to anything known.
+    pub fn desired_port(&self, port: &Port, store: uuid::Uuid) -> Option<DesiredPort> {
+        let binding = port.binding.as_ref()?;
+        let server = &self.servers.get(&binding.server_id)?.record;
+        let network = &self.networks.get(&port.network_id)?.record;
+        let nic = match &server.guest {
+            Guest::Vm { .. } => {
+                let TapMake { queues, owner } = binding.tap?;
+                DesiredNic::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
+            }
+            Guest::Netns { path } => DesiredNic::Veth {
+                netns: path.clone(),
+                pin: server.pin?,
+                guest: self.guest_settings(port, network, binding.ordinal),
+            },
+        };
+        Some(DesiredPort {
+            id: port.id,
+            network: port.network_id,
+            index: 0,
+            mac: port.mac,
+            mtu: network.mtu,
+            admin_up: port.admin_up,
+            unknown_unicast: port.unknown_unicast,
+            cut_off: self.is_cut_off(port.id),
+            speaks: Speaks {
+                v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),
+                v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
+            },
+            alias: names::seal(store, binding.commit),
+            seen: self.ports.get(&port.id).and_then(|entry| entry.device),
+            nic,
+        })
+    }
+
+    fn guest_settings(&self, port: &Port, network: &Network, ordinal: u16) -> GuestSettings {
+        let subnets: Vec<&Subnet> =
+            port.fixed_ips.iter().filter_map(|ip| self.subnets.get(&ip.subnet_id)).map(|entry| &entry.record).collect();
+        let mut addresses: Vec<Address> = port
+            .fixed_ips
+            .iter()
+            .filter_map(|ip| {
+                let prefix = self.subnets.get(&ip.subnet_id)?.record.cidr.prefix();
+                Some(Address { ip: ip.ip_address, prefix })
+            })
+            .collect();
+        if addresses.iter().any(|address| address.ip.is_ipv6()) {
+            addresses.push(Address { ip: port.mac.link_local().into(), prefix: 64 });
+        }
+        let metric = FIRST_METRIC + u32::from(ordinal);
+        let onlink = |via: IpAddr| !subnets.iter().any(|subnet| subnet.cidr.contains(via));
+        let mut routes: Vec<Route> = Vec::new();
+        let itself = |via: IpAddr| port.fixed_ips.iter().any(|ip| ip.ip_address == via);
+        let mut add = |destination: IpNetwork, via: IpAddr| {
+            if !itself(via) && !routes.iter().any(|route| route.destination == destination) {
+                routes.push(Route { destination, via, onlink: onlink(via), metric });
+            }
+        };
+        for subnet in &subnets {
+            subnet.host_routes.iter().for_each(|route| add(route.destination, route.nexthop));
+        }
+        for subnet in &subnets {
+            let everywhere = match subnet.cidr {
+                IpNetwork::V4(_) => IpNetwork::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
+                IpNetwork::V6(_) => IpNetwork::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 0),
+            };
+            if let (Some(gateway), Ok(everywhere)) = (subnet.gateway_ip, everywhere) {
+                add(everywhere, gateway);
+            }
+        }
+        let siblings = self.networks.get(&network.id).map(|entry| &entry.subnets).into_iter().flatten();
+        // Its link-local address goes with the last other one of IPv6.
+        let link_local = IpNetwork::from(IpAddr::from(port.mac.link_local()));
+        let ranges = siblings.filter_map(|id| self.subnets.get(id)).map(|entry| entry.record.cidr).chain([link_local]).collect();
+        let name = port.profile.interface_name.clone();
+        GuestSettings { name, addresses, routes, mtu: Some(network.mtu), metric, ranges }
+    }
+
+    /// Takes in what a look showed, unless a newer look is known; whether it was taken in.
+    pub fn seen(&mut self, link: LinkState, at: Instant) -> bool {
+        if self.looked_since(link.index, at) {
+            return false;
+        }
+        self.looked.insert(link.index, at);
+        if link.host_closed {
+            link.marks().for_each(|mark| self.open.closed(NetworkId(mark)));
+        }
+        self.regroup(&link);
+        for mark in link.marks().map(PortId) {
+            if let Some(entry) = self.ports.get_mut(&mark) {
+                entry.device = Some(link.index);
+            }
+        }
+        link.marks().for_each(|mark| self.guests.place(PortId(mark), link.index));
+        self.have.insert(link);
+        true
+    }
+
+    /// Takes in that a link is gone; what was known of it, unless a newer look is known.
+    pub fn gone(&mut self, index: u32, at: Instant) -> Option<LinkState> {
+        if self.looked_since(index, at) {
+            return None;
+        }
+        self.looked.insert(index, at);
+        self.tombstones.push_back(index);
+        if self.tombstones.len() > TOMBSTONES
+            && let Some(oldest) = self.tombstones.pop_front()
+            && self.have.link(oldest).is_none()
+        {
+            self.looked.remove(&oldest);
+        }
+        self.orphans.remove(&index);
+        self.have.remove(index)
+    }
+
+    /// Puts a complete dump in place of all that was known before it began.
+    pub fn resync(&mut self, links: Vec<LinkState>, at: Instant) {
+        let dumped: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
+        let missing: Vec<u32> = self.have.iter().map(|link| link.index).filter(|index| !dumped.contains(index)).collect();
+        for index in missing {
+            self.gone(index, at);
+        }
+        for link in links {
+            self.seen(link, at);
+        }
+    }
+
+    /// Forgets what was counted against a port whose entry another port took: that one pays.
+    pub fn pardon(&mut self, port: PortId) {
+        let Some(entry) = self.ports.get_mut(&port) else { return };
+        if entry.retry.facets.iter().all(|facet| *facet == crate::plan::Facet::Fdb) {
+            entry.retry.forget();
+            self.contested.remove(&port);
+        }
+    }
+
+    fn looked_since(&self, index: u32, at: Instant) -> bool {
+        self.looked.get(&index).is_some_and(|last| *last > at)
+    }
+}
+
+impl PortEntry {
+    /// Whether it is on its way out for good: attached to no server any more, by nobody, under this id.
+    pub fn never_comes_back(&self) -> bool {
+        let deleting = self.record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
+        deleting && self.record.origin == Origin::Attach
+    }
+}
+
+impl SubnetEntry {
+    /// How many ports have an address of it.
+    pub fn users(&self) -> usize {
+        self.users
+    }
+
+    fn empty(&self) -> Error {
+        let usage = self.free.usage();
+        Error::PoolEmpty {
+            network: self.record.network_id,
+            cidr: self.record.cidr.to_string(),
+            size: usage.size,
+            used: usage.used,
+        }
+    }
+}

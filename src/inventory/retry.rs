@@ -1,0 +1,88 @@
+//! How a port's tries went, and how long the next one waits.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::model::{Phase, ServerId};
+use crate::plan::Facet;
+
+use super::PortEntry;
+
+/// The reason of a port whose guest's namespace is waited for.
+pub const NAMESPACE_GONE: &str = "namespace_gone";
+
+/// The longest wait between two tries, in seconds.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How a port's tries went, and when the next may come.
+#[derive(Debug, Default, Clone)]
+pub struct Retry {
+    /// Tries since it last stood still.
+    pub tries: u32,
+    /// How many of them brought it back, only to be undone.
+    pub repaired: u32,
+    /// How often somebody changed its MAC.
+    pub mac_changes: u32,
+    /// What was brought back in them.
+    pub facets: BTreeSet<Facet>,
+    /// The last try.
+    pub last: Option<Instant>,
+    /// Not before.
+    pub due: Option<Instant>,
+    /// Failures since one last succeeded.
+    pub failed: u32,
+    /// One is under way.
+    pub running: bool,
+    /// While it was, what stood in its way may have gone.
+    pub again: bool,
+}
+
+impl Retry {
+    /// Forgets how its tries went; one that is under way goes on.
+    pub fn forget(&mut self) {
+        *self = Self { running: self.running, again: self.again, failed: self.failed, ..Self::default() };
+    }
+
+    /// Nothing stands in its way any more.
+    pub fn succeeded(&mut self) {
+        self.failed = 0;
+    }
+}
+
+/// Whether a port is told of as one that could not be brought to its record: a try that fails again is not worth a word.
+pub fn is_known_to_fail(entry: &PortEntry) -> bool {
+    entry.phase == Phase::Error || waited_for(entry).is_some()
+}
+
+/// The server of a port that waits for its guest's namespace.
+pub fn waited_for(entry: &PortEntry) -> Option<ServerId> {
+    entry.record.attached_to().filter(|_| entry.reason.as_deref() == Some(NAMESPACE_GONE))
+}
+
+/// Whether a port is not as its record says and waits for its next try.
+pub fn waits(entry: &PortEntry) -> bool {
+    let binding = entry.record.binding.as_ref();
+    binding.is_some_and(|binding| is_known_to_fail(entry) || entry.record.leaving() || !binding.releasing.is_empty())
+}
+
+/// How long to wait after the n-th failure in a row: doubling from 100 ms to a minute, by half at random so that many that
+/// failed together do not come back together.
+pub fn backoff(failures: u32) -> Duration {
+    let full = Duration::from_millis(100 << failures.saturating_sub(1).min(10)).min(LONGEST);
+    full.mul_f64(rand::random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_come_later_and_later_up_to_a_minute_and_never_together() {
+        for (failures, most) in [(0, 100), (1, 100), (2, 200), (5, 1600), (10, 51_200), (11, 60_000), (u32::MAX, 60_000)] {
+            let most = Duration::from_millis(most);
+            let waits: Vec<Duration> = (0..100).map(|_| backoff(failures)).collect();
+            assert!(waits.iter().all(|wait| (most / 2..most).contains(wait)), "{failures}: {waits:?}");
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{failures}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Bringing a port's device to its record: the one function behind attach, drift and restart.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::exec::Undone;
+use crate::inventory::{self, ClaimGuard, Inventory};
+use crate::kernel::OpErrorKind;
+use crate::kernel::worker::{self, Done, Outcome};
+use crate::model::{LinkName, Port, PortId};
+use crate::plan::{Op, Plan, PlanError, Reason, Step, Switch};
+use crate::store::{Change, Purpose, StoreError};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Attaching;
+
+use super::namespaces::netns_path;
+use super::{Error, Reconciler, answered};
+
+/// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
+pub const TRIES: usize = 4;
+
+/// How long a look at an operator's bridge serves the request it was made for, in milliseconds.
+const JUST_NOW: Duration = Duration::from_millis(2);
+
+/// A build that failed.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: Error,
+    pub undone: Undone,
+    /// Whether the store may have its record: it has none where the store refused it.
+    pub recorded: bool,
+}
+
+impl From<inventory::Error> for Failed {
+    fn from(error: inventory::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let recorded = !matches!(error, Error::Store(_));
+        Self { error, undone: Undone::Clean, recorded }
+    }
+}
+
+impl Reconciler {
+    /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
+    /// claim on the port. An attach's record becomes durable meanwhile, and `beside` with it. Answers when the last step was
+    /// done.
+    pub(crate) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<Change>) -> Result<Instant, Failed> {
+        let mut recorded = false;
+        let built = self.build_in_tries(port, reason, beside, &mut recorded).await;
+        built.map_err(|failed| Failed { recorded: failed.recorded || recorded, ..failed })
+    }
+
+    /// The same; notes whether one of the tries may have been recorded.
+    async fn build_in_tries(
+        self: &Arc<Self>,
+        port: PortId,
+        reason: Reason,
+        beside: Option<Change>,
+        recorded: &mut bool,
+    ) -> Result<Instant, Failed> {
+        let (mut tried, mut asked) = (0, false);
+        loop {
+            tried += 1;
+            if reason == Reason::Attach {
+                let (network, looked) = {
+                    let state = self.lock();
+                    let network = state.port(port)?.record.network_id;
+                    (network, state.network(network)?.looked)
+                };
+                // The address was chosen on such a look, unless somebody had to be waited for since.
+                if tried > 1 || looked.is_none_or(|looked| looked.elapsed() > JUST_NOW) {
+                    self.look_at_existing_bridge(network).await?;
+                }
+            }
+            let bridge = loop {
+                if !asked && self.paths_hang() {
+                    self.wait_for_its_path(port, reason).await?;
+                    asked = true;
+                }
+                let bridge = self.claim_bridge(port).await?;
+                // Another path may have been seen to hang while the claim was waited for.
+                if asked || !self.paths_hang() {
+                    break bridge;
+                }
+            };
+            let result = self.build_once(port, reason, beside.as_ref()).await;
+            drop(bridge);
+            let failed = match result {
+                Ok(done) => {
+                    self.release_addresses(port).await;
+                    return Ok(done);
+                }
+                Err(failed) => failed,
+            };
+            *recorded |= failed.recorded;
+            // What a repair could not take back the next plan finds, on a new look; what an attach could not is its client's to know.
+            let again = tried < TRIES
+                && (failed.undone == Undone::Clean || reason != Reason::Attach)
+                && match &failed.error {
+                    // The kernel is not as the plan took it to be.
+                    Error::Kernel(error)
+                        if matches!(error.kind, OpErrorKind::Taken | OpErrorKind::Gone | OpErrorKind::NoBridge) =>
+                    {
+                        self.look_at_everything().await.is_ok()
+                    }
+                    Error::Kernel(error) if error.kind == OpErrorKind::HostNotClosed => {
+                        let network = self.lock().port(port)?.record.network_id;
+                        self.could_not_close(network, error)
+                    }
+                    Error::Plan(PlanError::IndexTaken(_)) => true,
+                    // A port that drags its bridge down may not have been seen yet.
+                    Error::Plan(PlanError::MtuAboveBridge { .. }) if reason == Reason::Attach && tried == 1 => {
+                        self.look_at_everything().await.is_ok()
+                    }
+                    Error::NamespaceGone { server, .. } => self.pin_again(*server).await?,
+                    _ => false,
+                };
+            if !again {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// While a network's bridge has to be made, one port makes it and the others wait, also when it can be seen already:
+    /// it goes again if that port fails. No claim where nothing has to be made.
+    async fn claim_bridge(&self, port: PortId) -> Result<Option<ClaimGuard>, Error> {
+        self.claim(|state| {
+            let id = state.port(port)?.record.network_id;
+            let there = state.have.own_bridge(id).or_else(|| state.have.unmarked_bridge(id)).is_some();
+            let network = state.network(id)?;
+            if network.record.bridge.is_some() || there && !network.claim.taken() {
+                return Ok(None);
+            }
+            Ok(Some(network.claim.take()?))
+        })
+        .await
+    }
+
+    async fn build_once(&self, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Instant, Failed> {
+        let (plan, record, renamed) = {
+            let state = self.lock();
+            let plan = self.plan_port(&state, port, reason)?;
+            let mut record = state.port(port)?.record.clone();
+            let renamed = forget_guest_device(&mut record, &plan);
+            (plan, record, renamed)
+        };
+        let changes = || std::iter::once(Change::PutPort(Box::new(record))).chain(beside.cloned()).collect();
+        let done = match reason {
+            Reason::Attach => self.carry_out_beside(plan, changes(), Purpose::Growing).await,
+            _ if renamed => self.carry_out_beside(plan, changes(), Purpose::Freeing).await,
+            _ => self.carry_out_durable(plan).await,
+        };
+        let done = done.map_err(|failed| Failed { error: self.blame(port, failed.error), ..failed })?;
+        let ended = done.ended.unwrap_or_else(Instant::now);
+        if reason == Reason::Attach {
+            meters().attaching(Attaching::Kernel, done.took);
+        }
+        // In memory only now: after a try that failed the next one forgets it again, durably.
+        if renamed && let Some(entry) = self.lock().ports.get_mut(&port) {
+            entry.record.binding.iter_mut().for_each(|binding| binding.guest_device = None);
+        }
+        self.finished(port, done);
+        Ok(ended)
+    }
+
+    /// Carries a plan out whose intent is durable.
+    async fn carry_out_durable(&self, plan: Plan) -> Result<Done, Failed> {
+        match answered(self.kernel.run(plan).map_err(Error::from)?).await? {
+            Ok(done) => Ok(done),
+            Err(failed) => Err(undone(failed, true).await),
+        }
+    }
+
+    /// Carries a plan out beside the commit of its intent: what ends with the process is done meanwhile, the rest behind it.
+    async fn carry_out_beside(&self, plan: Plan, changes: Vec<Change>, purpose: Purpose) -> Result<Done, Failed> {
+        let (committed, commit) = oneshot::channel();
+        let (tell, stored) = oneshot::channel();
+        let began = Instant::now();
+        let durable = async move {
+            let stored = commit.await.unwrap_or(Err(StoreError::Closed));
+            meters().attaching(Attaching::Commit, began.elapsed());
+            let durable = stored.is_ok();
+            let _ = tell.send(stored);
+            durable
+        };
+        let done = self.kernel.run_beside(plan, Box::pin(durable)).map_err(Error::from)?;
+        self.store.commit_and_tell(changes, purpose, committed);
+        let outcome = answered(done).await?;
+        let stored = stored.await.unwrap_or(Err(StoreError::Closed));
+        self.note_store(&mut self.lock(), stored.as_ref().err());
+        match (outcome, stored) {
+            (Outcome::Done(done), _) => Ok(done),
+            (Outcome::Failed(failed), stored) => Err(undone(failed, stored.is_ok()).await),
+            (Outcome::NotDurable(taken_back), stored) => {
+                let undone = taken_back.await.unwrap_or(Undone::Clean);
+                let error = Error::Store(stored.err().unwrap_or(StoreError::Closed));
+                Err(Failed { error, undone, recorded: false })
+            }
+        }
+    }
+
+    /// The guest has what its record says: what was taken from it is free for others.
+    pub(super) async fn release_addresses(&self, port: PortId) {
+        let record = {
+            let state = self.lock();
+            let Some(entry) = state.ports.get(&port) else { return };
+            let mut record = entry.record.clone();
+            match record.binding.as_mut().filter(|binding| !binding.releasing.is_empty()) {
+                Some(binding) => binding.releasing.clear(),
+                None => return,
+            }
+            record
+        };
+        match self.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await {
+            Ok(()) => {
+                let mut state = self.lock();
+                state.replace_port(record);
+                state.ports.get_mut(&port).into_iter().for_each(|entry| entry.retry.succeeded());
+            }
+            // They stay held until a later try. Health tells of a store that refuses.
+            Err(error) => {
+                let failures = self.try_later(&mut self.lock(), port);
+                tracing::debug!(%port, failures, %error, "addresses taken from a port could not be freed yet");
+            }
+        }
+    }
+
+    /// Takes in what a finished plan saw.
+    pub(crate) fn finished(&self, port: PortId, done: Done) {
+        let mut state = self.lock();
+        if let (Some(entry), Some(refused)) = (state.ports.get_mut(&port), &done.refused) {
+            entry.refused.clone_from(refused);
+        }
+        self.note_links(&mut state, done.seen, done.at);
+        let commit = state.ports.get(&port).and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.commit);
+        if let Some((name, commit)) = done.guest_device.zip(commit) {
+            self.note_guest_device(&mut state, port, commit, name);
+        }
+    }
+
+    /// Records the name that the NIC of a port attached by `commit` has in its guest; false when the port is by now attached
+    /// by another. It may come with the next flush: the answer shows it already, and a start asks for a name that is not there.
+    /// The record is whoever's has the claim, so this name alone is written, and only into a record of that commit.
+    pub(super) fn note_guest_device(&self, state: &mut Inventory, port: PortId, commit: u64, name: LinkName) -> bool {
+        let binding = state.ports.get_mut(&port).and_then(|entry| entry.record.binding.as_mut());
+        let Some(binding) = binding.filter(|binding| binding.commit == commit) else { return false };
+        if binding.guest_device.replace(name.clone()).as_ref() != Some(&name) {
+            let changes = vec![Change::NoteGuestDevice(port, commit, name)];
+            self.store.note(changes);
+        }
+        true
+    }
+
+    /// What a build's failure means for a client.
+    fn blame(&self, port: PortId, error: Error) -> Error {
+        let Error::Kernel(error) = error else { return error };
+        let state = self.lock();
+        let server = state.port(port).ok().and_then(|entry| entry.record.binding.as_ref()).map(|binding| binding.server_id);
+        if error.kind == OpErrorKind::Hanging {
+            self.conditions().hung = Some(Instant::now());
+            // From now on it is known here for as long as it hangs.
+            let _ = server.map(|server| self.kernel.path_answers(netns_path(&state, server).as_ref()));
+        }
+        let Ok(entry) = state.port(port) else { return Error::Kernel(error) };
+        match (error.kind, server) {
+            // Others came first since the plan was made.
+            (OpErrorKind::BridgeFull, _) => PlanError::BridgeFull(state.bridge_name(entry.record.network_id)).into(),
+            (OpErrorKind::GuestNameTaken, Some(server)) => {
+                let name = entry.record.profile.interface_name.as_ref();
+                Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
+            }
+            (OpErrorKind::Ipv6Off, _) => Error::Ipv6Disabled(error),
+            (OpErrorKind::GuestRefused, _) => Error::GuestRefused(error),
+            (OpErrorKind::Namespace, Some(server)) => {
+                let by_process = state.servers.get(&server).is_some_and(|entry| entry.record.by_process);
+                Error::NamespaceGone { path: netns_path(&state, server), server, by_process }
+            }
+            _ => Error::Kernel(error),
+        }
+    }
+
+    /// Sets a device down that is not in its bridge, and that this repair did not put back: what its guest sends would reach
+    /// the host's own stack. The next repair sets it up. The caller has the claim on the port.
+    pub(super) async fn set_exposed_down(&self, port: PortId) {
+        if !is_exposed(&self.lock(), port) {
+            return;
+        }
+        let down = Step::new(Op::SetLink { port, switch: Switch::Down }, None);
+        match self.carry_out(Plan { reason: Reason::Drift, steps: vec![down] }).await {
+            Ok(done) => self.finished(port, done),
+            failed => tracing::debug!(%port, ?failed, "a device out of its bridge could not be set down"),
+        }
+    }
+
+    /// The same for a port whose next repair is still to come.
+    pub(super) fn keep_exposed_down(self: &Arc<Self>, state: &Inventory, port: PortId) {
+        if !is_exposed(state, port) {
+            return;
+        }
+        let reconciler = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Ok(_claim) = reconciler.claim(|state| state.claim_port(port)).await {
+                reconciler.set_exposed_down(port).await;
+            }
+        });
+    }
+}
+
+/// A plan that the kernel refused, once what was begun of it has been taken back. Where the threads have ended meanwhile,
+/// nothing is left that outlives the process.
+async fn undone(failed: worker::Failed, recorded: bool) -> Failed {
+    let undone = failed.undone.await.unwrap_or(Undone::Clean);
+    Failed { error: Error::Kernel(failed.error), undone, recorded }
+}
+
+/// Whether an attached port's device is up and not in its bridge.
+fn is_exposed(state: &Inventory, port: PortId) -> bool {
+    let Some(entry) = state.ports.get(&port).filter(|entry| entry.record.attached_to().is_some()) else { return false };
+    let Some(device) = state.have.device(port).filter(|device| device.up) else { return false };
+    let id = entry.record.network_id;
+    let bridge = match state.networks.get(&id).and_then(|network| network.record.bridge.as_ref()) {
+        Some(name) => state.have.named(name.as_str()),
+        None => state.have.own_bridge(id).or_else(|| state.have.unmarked_bridge(id)),
+    };
+    device.master.is_none_or(|master| bridge.is_some_and(|bridge| bridge.index != master))
+}
+
+/// A NIC that is made anew may be called otherwise: what it was called is forgotten before it is made, so that no death
+/// leaves the old name standing. Whether there was one.
+fn forget_guest_device(record: &mut Port, plan: &Plan) -> bool {
+    let made = plan.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. }));
+    let binding = record.binding.as_mut().filter(|_| made);
+    binding.is_some_and(|binding| binding.guest_device.take().is_some())
+}

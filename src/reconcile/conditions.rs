@@ -1,0 +1,35 @@
+//! What is known of the agent itself: what it lacks, what it cannot do, and what readers of events were told of that.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::kernel::MissingRequirement;
+use crate::store::{Holder, LostCommits, StoreError};
+
+use super::Problem;
+use super::health::Told;
+
+/// The agent's own state. Whoever locks both locks the inventory first.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    /// When a namespace's path was last seen to hang.
+    pub hung: Option<Instant>,
+    /// When the last complete dump that was taken in began.
+    pub dumped: Option<Instant>,
+    /// What the store last refused for, until it takes a commit again.
+    pub store_trouble: Option<StoreError>,
+    /// Another program that holds the store up.
+    pub store_holder: Option<Holder>,
+    /// What the host was last seen to lack.
+    pub lacks: Vec<MissingRequirement>,
+    /// Why the configuration could not be read again.
+    pub config_trouble: Option<String>,
+    /// Sockets that no client gets to.
+    pub socket_trouble: Option<Problem>,
+    /// The troubles that events told of.
+    pub told: Told,
+    /// Bridges that are nearly full, by index.
+    pub nearly_full: BTreeSet<u32>,
+    /// The commits that a store put back no longer knows, while devices sealed by them are there.
+    pub lost: Option<LostCommits>,
+}

@@ -1,0 +1,130 @@
+//! A port whose MAC on the host's side somebody changes. A tap's owner may do so without any privilege, and in a bridge each
+//! change to a neighbour's MAC deletes that neighbour's entry in the FDB. So nothing of others may hang on how fast it is set
+//! back: after a few changes the port is cut off, which is down and out of every bridge, until its MAC has stood still.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::inventory::Inventory;
+use crate::inventory::flapping::{Flapping, QUIET, contested};
+use crate::model::{Happening, Mac, PortId};
+use crate::plan::{Facet, LinkState, Reason};
+
+use super::{Context, Reconciler, Why};
+
+/// Changes of a port's MAC that are set back at once, unless it stands still in between; beyond, it is cut off.
+const CHANGES: u32 = 2;
+
+impl Reconciler {
+    /// Counts that somebody changed a port's MAC; whether the port is to be cut off now.
+    pub(super) fn count_mac_change(&self, state: &mut Inventory, port: PortId) -> bool {
+        let Some(entry) = state.ports.get_mut(&port) else { return false };
+        if entry.retry.last.is_none_or(|last| last.elapsed() > QUIET) {
+            entry.retry.forget();
+        }
+        let retry = &mut entry.retry;
+        retry.last = Some(Instant::now());
+        retry.mac_changes += 1;
+        retry.facets.insert(Facet::Mac);
+        if retry.mac_changes <= CHANGES {
+            return false;
+        }
+        let (changes, facets) = (retry.mac_changes, retry.facets.clone());
+        state.contested.insert(port, Flapping { reason: contested(Facet::Mac), facets, cut_off: true });
+        tracing::warn!(%port, changes, "somebody keeps changing the MAC of a port's device; the port is cut off");
+        self.publish_health(state);
+        true
+    }
+
+    /// A link was given a guest's MAC. Where it is one of nicd's, and has its own MAC again, that was a change as
+    /// well; and that guest's entry comes back at once, however often that had to be.
+    pub(super) fn mac_taken(self: &Arc<Self>, state: &mut Inventory, index: u32, mac: Mac) {
+        let Some(link) = state.have.link(index).cloned() else { return };
+        let ours: Vec<PortId> = link.marks().map(PortId).filter(|port| state.ports.contains_key(port)).collect();
+        for port in &ours {
+            let Some(record) = state.ports.get(port).map(|entry| &entry.record).filter(|one| one.attached_to().is_some()) else {
+                continue;
+            };
+            // Whose own guest's MAC it was harms nobody else.
+            let again = record.mac != mac && link.mac == Some(record.mac.host_side());
+            if state.is_cut_off(*port) {
+                state.provoked(*port);
+            } else if again && self.count_mac_change(state, *port) {
+                self.try_port(state, *port, Reason::Drift);
+            }
+        }
+        let guest = state.guests.port(mac).filter(|guest| !ours.is_empty() && !ours.contains(guest));
+        if let Some(guest) = guest {
+            state.pardon(guest);
+            self.evaluate(state, guest, Reason::Drift);
+        }
+    }
+
+    /// Follows the device of a port that is cut off: whether its MAC stands still, and whether somebody undoes the cut.
+    pub(super) fn follow_cut_off(
+        self: &Arc<Self>,
+        state: &mut Inventory,
+        port: PortId,
+        before: Option<&LinkState>,
+        link: &LinkState,
+    ) {
+        if before.is_some_and(|before| before.mac != link.mac) {
+            state.provoked(port);
+        }
+        let undone = link.up || link.master.is_some();
+        if undone && state.ports.get(&port).is_some_and(|entry| !entry.claim.taken()) {
+            self.try_port(state, port, Reason::Drift);
+        }
+    }
+
+    /// Keeps a port cut off, or ends that when its MAC has stood still. The caller has the claim on it. Whether it is cut off.
+    pub(super) async fn keep_cut_off(self: &Arc<Self>, port: PortId, context: &Context) -> bool {
+        let differs = {
+            let mut state = self.lock();
+            if !state.is_cut_off(port) {
+                return false;
+            }
+            if self.end_cut_off(&mut state, port) {
+                return false;
+            }
+            !self.plan_port(&state, port, Reason::Drift).is_ok_and(|plan| plan.steps.is_empty())
+        };
+        if differs && let Err(failed) = self.build(port, Reason::Drift, None).await {
+            tracing::warn!(%port, error = %failed.error, "a port could not be cut off");
+            let mut state = self.lock();
+            self.transition(&mut state, port, Happening::Failed, Some(why()), context);
+            self.postpone(&mut state, port, AGAIN);
+            return true;
+        }
+        let mut state = self.lock();
+        self.transition(&mut state, port, Happening::Failed, Some(why()), context);
+        let still = state.ports.get(&port).and_then(|entry| entry.retry.last).map(|last| last.elapsed());
+        self.postpone(&mut state, port, QUIET.saturating_sub(still.unwrap_or_default()) + QUIET / 10);
+        true
+    }
+
+    /// Ends it for a port whose MAC nobody changed for a while: the next plan puts it back.
+    fn end_cut_off(&self, state: &mut Inventory, port: PortId) -> bool {
+        let Some(entry) = state.ports.get_mut(&port) else { return false };
+        if entry.retry.last.is_some_and(|last| last.elapsed() <= QUIET) {
+            return false;
+        }
+        entry.retry.forget();
+        state.contested.remove(&port);
+        tracing::info!(%port, "nobody changes the MAC of the port's device any more; it is put back");
+        self.publish_health(state);
+        true
+    }
+}
+
+/// How soon a cut that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+fn why() -> Why {
+    let detail = format!(
+        "somebody keeps changing the MAC of its device, which takes other guests' frames from them; it is down and out of its \
+         bridge until the MAC has stood still for {} s",
+        QUIET.as_secs()
+    );
+    Why { reason: contested(Facet::Mac), detail }
+}

@@ -1,0 +1,283 @@
+//! Why the manager does not do what it was asked. Knows no HTTP: `api/status.rs` gives each word its status.
+
+use crate::inventory;
+use crate::kernel::{NetnsError, OpError, OpErrorKind};
+use crate::model::subnet::SubnetError;
+use crate::model::{NetworkId, PortId, ServerId, SubnetId};
+use crate::plan::PlanError;
+use crate::queue::QueueError;
+use crate::store::StoreError;
+
+/// A refusal. The message says what was wrong, with the value, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// What is known refuses it.
+    #[error(transparent)]
+    Inventory(#[from] inventory::Error),
+    /// The port is another server's, or nobody's.
+    #[error("Instance {server} does not have a port with id {port}")]
+    PortNotOnServer {
+        /// The server asked about.
+        server: ServerId,
+        /// The port asked for.
+        port: PortId,
+    },
+    /// The port is attached, or on its way in or out.
+    #[error("Port {0} is still in use.")]
+    PortInUse(PortId),
+    /// An id given for something new is taken.
+    #[error("the id {0} is taken; leave it out to get a fresh one")]
+    IdTaken(uuid::Uuid),
+    /// The request was made for another revision than the one there is.
+    #[error("Constrained to {asked}, but current revision is {is}; read it again")]
+    RevisionMismatch {
+        /// As asked.
+        asked: u64,
+        /// As it is.
+        is: u64,
+    },
+    /// The network has no subnet to give an address from.
+    #[error("Network {0} requires a subnet in order to attach interfaces; add one first.")]
+    NoSubnet(NetworkId),
+    /// The server has as many NICs as it may have.
+    #[error("Instance {server} has {limit} interfaces and may have no more; raise its nic_limit or detach one")]
+    TooManyNics {
+        /// The server.
+        server: ServerId,
+        /// Its limit.
+        limit: u32,
+    },
+    /// The dialect allows one NIC per server and network.
+    #[error("Instance {server} already has an interface on network {network}")]
+    SecondOnNetwork {
+        /// The server.
+        server: ServerId,
+        /// The network.
+        network: NetworkId,
+    },
+    /// Ports are on it.
+    #[error("Network {network} is in use by {ports} ports; delete them first")]
+    NetworkInUse {
+        /// The network.
+        network: NetworkId,
+        /// How many.
+        ports: usize,
+    },
+    /// Ports have addresses of it.
+    #[error("Subnet {subnet} is in use by {ports} ports; delete them first")]
+    SubnetInUse {
+        /// The subnet.
+        subnet: SubnetId,
+        /// How many.
+        ports: usize,
+    },
+    /// The server still has NICs.
+    #[error("Instance {server} has {nics} interfaces; detach them first, or use ?detach=true")]
+    ServerHasNics {
+        /// The server.
+        server: ServerId,
+        /// How many.
+        nics: usize,
+    },
+    /// A server with NICs stays what it is.
+    #[error("Instance {server} is a {is} with interfaces attached and cannot become a {asked}; detach them first")]
+    KindChange {
+        /// The server.
+        server: ServerId,
+        /// Its kind.
+        is: &'static str,
+        /// The kind asked for.
+        asked: &'static str,
+    },
+    /// The range overlaps another of the network.
+    #[error("{cidr} overlaps subnet {other} ({other_cidr}) of the same network")]
+    SubnetOverlap {
+        /// The new range.
+        cidr: String,
+        /// The other subnet.
+        other: SubnetId,
+        /// Its range.
+        other_cidr: String,
+    },
+    /// More subnets than a network may have.
+    #[error("network {network} has {limit} subnets and may have no more")]
+    TooManySubnets {
+        /// The network.
+        network: NetworkId,
+        /// The limit.
+        limit: usize,
+    },
+    /// The subnet's parts do not fit.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// The path is no guest's namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The pinned namespace is alive and the path names another.
+    #[error(
+        "{path} no longer names the network namespace of instance {server}, which still lives; end that one, or delete the server and add it again"
+    )]
+    NamespaceChanged {
+        /// The path.
+        path: String,
+        /// The server.
+        server: ServerId,
+    },
+    /// The server's namespace is gone.
+    #[error("the network namespace of instance {server} at {path} is gone; {}", anew(*by_process))]
+    NamespaceGone {
+        /// The path.
+        path: String,
+        /// The server.
+        server: ServerId,
+        /// Whether the path names a process.
+        by_process: bool,
+    },
+    /// The policy refuses the bridge.
+    #[error("bridge {bridge} may not be used: {why}")]
+    BridgeNotAllowed {
+        /// Its name.
+        bridge: String,
+        /// What the policy says.
+        why: String,
+    },
+    /// The guest has a NIC of that name.
+    #[error("interface name {name} is taken in the namespace of instance {server}; choose another, or none for the lowest free")]
+    GuestNameTaken {
+        /// The name.
+        name: String,
+        /// The server.
+        server: ServerId,
+    },
+    /// The guest, or the kernel, has no IPv6.
+    #[error("the guest can have no IPv6 address: {0}")]
+    Ipv6Disabled(OpError),
+    /// The guest's namespace refused an address.
+    #[error("the guest refused its settings: {0}")]
+    GuestRefused(OpError),
+    /// It can be changed only while unbound.
+    #[error("{what} of port {port} can be changed only while it is detached")]
+    NeedsDetach {
+        /// The attribute.
+        what: &'static str,
+        /// The port.
+        port: PortId,
+    },
+    /// It can be changed only without ports attached.
+    #[error("mtu of network {network} can be changed only while no port on it is attached")]
+    MtuInUse {
+        /// The network.
+        network: NetworkId,
+    },
+    /// Nothing can be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The kernel refused for a reason of its own.
+    #[error(transparent)]
+    Kernel(OpError),
+    /// It failed, and what was begun could not be taken back.
+    #[error("{cause}; and undoing failed: {left}")]
+    NotUndone {
+        /// What failed.
+        cause: String,
+        /// What is left.
+        left: String,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too much is under way.
+    #[error("too much is under way: {0}")]
+    Busy(&'static str),
+    /// The daemon is stopping.
+    #[error("nicd is stopping")]
+    Stopping,
+}
+
+/// What brings a guest's namespace back.
+fn anew(by_process: bool) -> &'static str {
+    match by_process {
+        true => {
+            "the path names a process, whose number may be another's by now: PUT the server again with the path of the new one"
+        }
+        false => "make it again",
+    }
+}
+
+impl From<QueueError> for Error {
+    fn from(refused: QueueError) -> Self {
+        match refused {
+            QueueError::Full => Self::Busy("the kernel's queue is full"),
+            QueueError::Closed => Self::Stopping,
+        }
+    }
+}
+
+impl Error {
+    /// The stable word that tests and scripts match on (`reason`).
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Inventory(error) => error.reason(),
+            Self::PortNotOnServer { .. } => "port_not_on_server",
+            Self::PortInUse(_) => "port_in_use",
+            Self::IdTaken(_) => "id_in_use",
+            Self::RevisionMismatch { .. } => "revision_mismatch",
+            Self::NoSubnet(_) => "no_subnet",
+            Self::TooManyNics { .. } => "too_many_nics",
+            Self::SecondOnNetwork { .. } => "already_on_network",
+            Self::NetworkInUse { .. } => "network_in_use",
+            Self::SubnetInUse { .. } => "subnet_in_use",
+            Self::ServerHasNics { .. } => "server_has_nics",
+            Self::KindChange { .. } => "kind_change",
+            Self::SubnetOverlap { .. } => "subnet_overlap",
+            Self::TooManySubnets { .. } => "too_many_subnets",
+            Self::Subnet(_) => "bad_subnet",
+            Self::Netns(NetnsError::Missing(_)) => "no_such_namespace",
+            Self::Netns(NetnsError::NotNetns(_)) => "not_a_namespace",
+            Self::Netns(NetnsError::Own(_) | NetnsError::OwnProcess(_)) => "own_namespace",
+            Self::Netns(NetnsError::Refused { .. }) => "namespace_refused",
+            Self::Netns(NetnsError::Hanging(_)) => "busy",
+            Self::Netns(NetnsError::NoDescriptors { .. }) => "no_descriptors",
+            Self::Netns(NetnsError::Helper { .. }) => "netns_helper_unreachable",
+            Self::NamespaceChanged { .. } => "namespace_changed",
+            Self::NamespaceGone { .. } => "namespace_gone",
+            Self::BridgeNotAllowed { .. } => "bridge_not_allowed",
+            Self::GuestNameTaken { .. } => "interface_name_taken",
+            Self::Ipv6Disabled(_) => "ipv6_disabled",
+            Self::GuestRefused(_) => "guest_refused",
+            Self::NeedsDetach { .. } => "needs_detach",
+            Self::MtuInUse { .. } => "mtu_in_use",
+            Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
+            Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
+            Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",
+            Self::Plan(PlanError::BridgeFull(_)) => "bridge_full",
+            Self::Plan(PlanError::NoFreeName(_)) => "no_free_name",
+            Self::Plan(PlanError::NotOurs(_)) => "name_taken",
+            Self::Plan(PlanError::IndexTaken(_)) => "index_taken",
+            Self::Plan(PlanError::Incomplete(_)) => "internal",
+            Self::Kernel(error) => match error.kind {
+                OpErrorKind::Taken => "name_taken",
+                OpErrorKind::Gone => "device_gone",
+                OpErrorKind::Unmarked => "device_unmarked",
+                OpErrorKind::NoBridge => "no_such_bridge",
+                OpErrorKind::HostNotClosed => "host_not_closed",
+                OpErrorKind::ModuleMissing => "module_missing",
+                OpErrorKind::Permission => "no_permission",
+                OpErrorKind::Hanging => "busy",
+                OpErrorKind::NamespaceRefused => "namespace_refused",
+                OpErrorKind::NoDescriptors => "no_descriptors",
+                OpErrorKind::Helper => "netns_helper_unreachable",
+                OpErrorKind::TimedOut => "kernel_timeout",
+                _ => "kernel_refused",
+            },
+            Self::NotUndone { .. } => "not_undone",
+            Self::Store(StoreError::Full) => "store_full",
+            Self::Store(StoreError::Damaged(_)) => "store_damaged",
+            Self::Store(StoreError::Replaced(_)) => "store_replaced",
+            Self::Store(StoreError::Busy) | Self::Busy(_) => "busy",
+            Self::Store(StoreError::NoDescriptors(_)) => "no_descriptors",
+            Self::Store(_) => "store_failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}

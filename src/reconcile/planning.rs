@@ -1,0 +1,70 @@
+//! What is to be done for a port, and what the newest look says of it: the comparison of what should be with what is.
+
+use std::collections::BTreeSet;
+
+use crate::inventory::{self, Inventory, PortEntry};
+use crate::model::{Port, PortId, Readiness};
+use crate::plan::diff::{Bridge, Device, drift};
+use crate::plan::facts::first_unmet;
+use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, Plan, Reason, plan};
+
+use super::{Error, Reconciler, Why};
+
+/// The stable word for a port whose guest's kernel refused a route.
+pub const ROUTE_REFUSED: &str = "route_refused";
+
+impl Reconciler {
+    /// The plan for one port and its bridge, on what is known now.
+    pub(super) fn plan_port(&self, state: &Inventory, port: PortId, reason: Reason) -> Result<Plan, Error> {
+        self.plan_record(state, &state.port(port)?.record, reason)
+    }
+
+    /// The same for a record that may not be one yet.
+    pub(crate) fn plan_record(&self, state: &Inventory, record: &Port, reason: Reason) -> Result<Plan, Error> {
+        let network = &state.network(record.network_id)?.record;
+        let mut bridge = state.desired_bridge(network);
+        let mut want = state.desired_port(record, self.store_id).ok_or(inventory::Error::NoSuchPort(record.id))?;
+        // An ifindex is drawn for what is made, and for nothing else.
+        let makes_bridge = Bridge::find(&bridge, &state.have).is_none();
+        if Device::find(&want, &bridge, &state.have).is_none_or(|device| device.is_replaced()) {
+            want.index = self.fresh_index();
+        }
+        if let BridgeMade::ByAgent { index, .. } = &mut bridge.made
+            && makes_bridge
+        {
+            *index = self.fresh_index();
+        }
+        let want = Desired { bridges: vec![bridge], ports: vec![want], ..Desired::default() };
+        Ok(plan(reason, &want, &state.have)?)
+    }
+
+    /// What a port that is attached wants of the kernel.
+    fn wants(&self, state: &Inventory, port: PortId) -> Option<(DesiredPort, DesiredBridge)> {
+        let record = &state.ports.get(&port)?.record;
+        let network = &state.networks.get(&record.network_id)?.record;
+        Some((state.desired_port(record, self.store_id)?, state.desired_bridge(network)))
+    }
+
+    /// The facets in which a port's device differs from what is wanted.
+    pub(super) fn drift(&self, state: &Inventory, port: PortId) -> BTreeSet<Facet> {
+        self.wants(state, port).map(|(want, bridge)| drift(&want, &bridge, &state.have)).unwrap_or_default()
+    }
+
+    /// What the newest look says of a port that is to be there.
+    pub(crate) fn readiness(&self, state: &Inventory, port: PortId) -> (Readiness, Option<Why>) {
+        let Some((want, bridge)) = self.wants(state, port) else { return (Readiness::Waiting, None) };
+        match first_unmet(&want, &bridge, &state.have) {
+            None => (Readiness::Ready, state.port(port).ok().and_then(refused_routes)),
+            Some(fact) => {
+                let detail = format!("{} does not hold", fact.as_str());
+                (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
+            }
+        }
+    }
+}
+
+/// What an ACTIVE port says of routes that its guest's kernel refused; none when it refused none.
+fn refused_routes(entry: &PortEntry) -> Option<Why> {
+    let detail = || entry.refused.join("; ");
+    (!entry.refused.is_empty()).then(|| Why { reason: ROUTE_REFUSED, detail: detail() })
+}

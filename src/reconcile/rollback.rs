@@ -1,0 +1,75 @@
+//! A store that was put back: devices are sealed by commits it does not know.
+//!
+//! What can outlive the process is sealed after its commit is durable, so a device sealed by a later commit than the store's
+//! last says that an older copy stands in the store's place. What it does not know of such a device nobody here knows: the
+//! device is left as it is, its port (if there is one) is ERROR, and a client decides.
+
+use crate::inventory::Inventory;
+use crate::model::{Happening, PortId, names};
+use crate::plan::LinkState;
+use crate::store::{Change, Loaded, LostCommits};
+
+use super::{Context, Problem, Reconciler, Why};
+
+/// The reason of ports and of health.
+pub const REASON: &str = "store_rolled_back";
+
+/// How far events go ahead: those of the lost time had numbers too.
+pub const EVENTS_LOST: u64 = 1 << 32;
+
+/// The commits that are lost, as far as seals show; whether that is news.
+pub fn detect(state: &Inventory, loaded: &Loaded) -> (Option<LostCommits>, bool) {
+    let newest = state.have.iter().filter_map(|link| sealed(state, link)).max();
+    match (newest.filter(|newest| *newest > loaded.commit), loaded.lost) {
+        (Some(until), known) => {
+            let after = known.map_or(loaded.commit, |known| known.after.min(loaded.commit));
+            (Some(LostCommits { after, until }), true)
+        }
+        (None, known) => (known, false),
+    }
+}
+
+impl Reconciler {
+    /// Whether a port's device is from the lost time: then the port is ERROR, and nothing is done about it.
+    pub(super) fn is_from_lost_commits(&self, state: &mut Inventory, port: PortId, context: &Context) -> bool {
+        let Some(lost) = self.conditions().lost else { return false };
+        let Some(device) = state.have.device(port).filter(|device| sealed(state, device).is_some_and(|seal| lost.has(seal)))
+        else {
+            return false;
+        };
+        let detail =
+            format!("{} was sealed by a commit that the store, put back to commit {}, has lost", device.name, lost.after);
+        self.transition(state, port, Happening::Failed, Some(Why { reason: REASON, detail }), context);
+        true
+    }
+
+    /// Ends the trouble when nothing of the lost time is left.
+    pub(super) fn settle_lost_commits(&self, state: &Inventory) {
+        let Some(lost) = self.conditions().lost else { return };
+        if state.have.iter().any(|link| sealed(state, link).is_some_and(|seal| lost.has(seal))) {
+            return;
+        }
+        self.conditions().lost = None;
+        tracing::info!("no device of the time that the store has lost is left");
+        self.store.note(vec![Change::NoteLost(None)]);
+    }
+}
+
+/// The trouble as health tells of it.
+pub fn problem(state: &Inventory, lost: Option<LostCommits>) -> Option<Problem> {
+    let LostCommits { after, until } = lost?;
+    let devices = state.have.iter().filter(|link| sealed(state, link).is_some_and(|seal| seal > after && seal <= until)).count();
+    Some(Problem {
+        reason: REASON,
+        detail: format!(
+            "an older copy of the store was put back: its last commit was {after}, and {devices} devices were sealed by later ones, up to {until}"
+        ),
+        remedy: "put the newest copy back; or, if it is lost, detach the ports that are ERROR for this, and remove devices \
+                 without a record: nicctl gc lists them, nicctl gc --apply removes them"
+            .to_owned(),
+    })
+}
+
+fn sealed(state: &Inventory, link: &LinkState) -> Option<u64> {
+    names::sealed(link.alias.as_deref()?, state.store_id)
+}

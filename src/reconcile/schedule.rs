@@ -1,0 +1,123 @@
+//! When a port is tried again that is not as its record says: after each failure later, and soon when what stood in its way may
+//! have gone. A port has one try at a time, under way or set; what comes beside it is one more behind it.
+//!
+//! A try that fails as the last one did changes nothing that is shown, sends no event, and is logged at debug.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::inventory::Inventory;
+use crate::inventory::flapping::QUIET;
+use crate::inventory::retry::{backoff, waits};
+use crate::model::PortId;
+use crate::plan::{Facet, Reason};
+
+use super::Reconciler;
+
+/// How long to wait for a guest's namespace before looking again, in milliseconds.
+pub const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
+
+/// Over how long the tries are spread that one event leads to, in milliseconds.
+const SPREAD: Duration = Duration::from_millis(200);
+
+/// The shortest time between two tries that events lead to, in milliseconds: the events may be somebody's who makes many.
+const LEAST: Duration = Duration::from_millis(500);
+
+impl Reconciler {
+    /// Has a port brought to its record, unless that is under way; then it is looked at again at the end of it.
+    pub(super) fn try_port(self: &Arc<Self>, state: &mut Inventory, port: PortId, reason: Reason) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        if std::mem::replace(&mut entry.retry.running, true) {
+            return;
+        }
+        let reconciler = Arc::clone(self);
+        let repair = async move {
+            reconciler.repair(port, reason).await;
+            reconciler.tried(port);
+        };
+        match reason {
+            Reason::Restart => self.tasks.spawn(self.first_pass.track_future(repair)),
+            _ => self.tasks.spawn(repair),
+        };
+    }
+
+    /// A try has ended.
+    fn tried(self: &Arc<Self>, port: PortId) {
+        let mut state = self.lock();
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.retry.running = false;
+        if std::mem::take(&mut entry.retry.again) {
+            self.cause_ended(&mut state, port);
+        }
+        // What was seen meanwhile was left to this try, and may have come too late for it.
+        self.evaluate(&mut state, port, Reason::Drift);
+    }
+
+    /// Counts a try that begins.
+    pub(super) fn count_try(state: &mut Inventory, port: PortId, facets: BTreeSet<Facet>) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let retry = &mut entry.retry;
+        if retry.last.is_none_or(|last| last.elapsed() > QUIET) {
+            retry.forget();
+        }
+        retry.tries += 1;
+        retry.due = None;
+        retry.last = Some(Instant::now());
+        retry.facets.extend(facets);
+    }
+
+    /// Sets the next try of a port whose last has failed; how many have failed in a row.
+    pub(crate) fn try_later(&self, state: &mut Inventory, port: PortId) -> u32 {
+        let Some(entry) = state.ports.get_mut(&port) else { return 0 };
+        entry.retry.failed = entry.retry.failed.saturating_add(1);
+        let failed = entry.retry.failed;
+        self.postpone(state, port, backoff(failed));
+        failed
+    }
+
+    /// Sets the time of a port's next try.
+    pub(crate) fn postpone(&self, state: &mut Inventory, port: PortId, wait: Duration) {
+        let due = Instant::now() + wait;
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.retry.due = Some(due);
+        state.due.set(port, due);
+        self.retries.notify_one();
+    }
+
+    /// Something has happened that may have stood in a port's way: one that waits for its next try has it soon.
+    pub(super) fn cause_ended(&self, state: &mut Inventory, port: PortId) {
+        let Some(entry) = state.ports.get_mut(&port).filter(|entry| waits(entry)) else { return };
+        if entry.retry.running {
+            entry.retry.again = true;
+            return;
+        }
+        let soon = Instant::now() + SPREAD.mul_f64(rand::random());
+        let soon = entry.retry.last.map_or(soon, |last| soon.max(last + LEAST));
+        if state.due.at(port).is_none_or(|due| due > soon) {
+            entry.retry.due = Some(soon);
+            state.due.set(port, soon);
+            self.retries.notify_one();
+        }
+    }
+
+    /// The same for every port.
+    pub(super) fn causes_ended(&self, state: &mut Inventory) {
+        let waiting: Vec<PortId> = state.ports.values().filter(|entry| waits(entry)).map(|entry| entry.record.id).collect();
+        waiting.into_iter().for_each(|port| self.cause_ended(state, port));
+    }
+
+    /// Takes up every port whose time has come.
+    pub(super) fn run_due(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        while let Some(port) = state.due.take(now) {
+            let Some(entry) = state.ports.get(&port) else { continue };
+            if entry.record.leaving() {
+                self.spawn_reap(port);
+            } else if entry.record.attached_to().is_some() {
+                self.try_port(&mut state, port, Reason::Drift);
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Giving a port to a server.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use crate::clock;
+use crate::events::EventKind;
+use crate::exec::Undone;
+use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
+use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
+use crate::model::idempotency::Made;
+use crate::model::port::Binding;
+use crate::model::{FixedIp, Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
+use crate::plan::Reason;
+use crate::reconcile::{Failed, Why, port_event};
+use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Attaching;
+
+use super::{Context, Error, Reply, Service, view};
+
+/// How often a random MAC is drawn before the prefix counts as used up.
+const MAC_DRAWS: usize = 64;
+
+/// What there was before an attach, to go back to.
+enum Before {
+    Nothing,
+    Unbound(Box<Port>),
+}
+
+impl Service {
+    pub(super) async fn attach(self: Arc<Self>, attach: Attach, context: &Context) -> Result<Reply, Error> {
+        let began = Instant::now();
+        // An address is chosen by what is on the bridge now. What is wrong with the request is said below.
+        let network = {
+            let state = self.reconciler.lock();
+            state.server(attach.server_id).and_then(|entry| state.network_of(&attach.nic, &entry.record.project_id))
+        };
+        if let Ok(network) = network {
+            self.reconciler.look_at_existing_bridge(network).await?;
+        }
+        let (port, before, claim) = self
+            .reconciler
+            .claim(|state| {
+                let server = &state.server(attach.server_id)?;
+                let network = state.network_of(&attach.nic, &server.record.project_id)?;
+                // Who deletes either of them is waited for, and then there is nothing to attach to.
+                server.claim.check_free()?;
+                state.network(network)?.claim.check_free()?;
+                // A port that is only being changed is not in use.
+                if let WantedNic::Port(id) = attach.nic
+                    && let Ok(entry) = state.port(id)
+                    && entry.record.binding.is_none()
+                {
+                    entry.claim.check_free()?;
+                }
+                self.bind(state, &attach, network, context)
+            })
+            .await?;
+        meters().attaching(Attaching::Reserve, began.elapsed());
+        match self.reconciler.build(port, Reason::Attach, self.note(context, vec![Made::Port(port)])).await {
+            Ok(done) => {
+                let mut state = self.reconciler.lock();
+                self.tell_created(&state, port, &before, context);
+                let (readiness, why) = self.reconciler.readiness(&state, port);
+                self.reconciler.transition(&mut state, port, Happening::Built(readiness), why, context);
+                let view = view::port(&state, port, &self.reconciler.host)?;
+                drop(claim);
+                // What was seen while the claim was taken is evaluated now.
+                self.reconciler.evaluate(&mut state, port, Reason::Drift);
+                meters().attaching(Attaching::Reply, done.elapsed());
+                Ok(Reply::Port(Box::new(view)))
+            }
+            Err(failed) => Err(self.roll_back(port, claim, before, failed, context).await),
+        }
+    }
+
+    /// Tells of a port that this attach has made, once it stays: of one that comes to nothing no reader ever hears.
+    fn tell_created(&self, state: &Inventory, port: PortId, before: &Before, context: &Context) {
+        if let (Before::Nothing, Some(entry)) = (before, state.ports.get(&port)) {
+            self.reconciler.emit(port_event(EventKind::PortCreated, &entry.record, None, Some(Phase::Building), None), context);
+        }
+    }
+
+    /// Checks everything that memory can tell, reserves, and claims the port.
+    fn bind(
+        &self,
+        state: &mut Inventory,
+        attach: &Attach,
+        network: NetworkId,
+        context: &Context,
+    ) -> Result<(PortId, Before, ClaimGuard), Unclaimed<Error>> {
+        let record = self.bound(state, attach, network, || self.reconciler.store.next_commit())?;
+        let id = record.id;
+        let Some(before) = state.ports.get(&id).map(|entry| Box::new(entry.record.clone())) else {
+            state.add_port(record, Phase::Building);
+            return Ok((id, Before::Nothing, state.claim_port(id)?));
+        };
+        let claim = state.claim_port(id)?;
+        state.replace_port(record);
+        self.reconciler.transition(state, id, Happening::Bind, None, context);
+        Ok((id, Before::Unbound(before), claim))
+    }
+
+    /// The record that an attach would make, once everything that memory can tell is checked, in the order in which Nova
+    /// does (`docs/dialects.md`).
+    pub(super) fn bound(
+        &self,
+        state: &Inventory,
+        attach: &Attach,
+        network: NetworkId,
+        commit: impl FnOnce() -> u64,
+    ) -> Result<Port, Error> {
+        if let WantedNic::Port(id) = attach.nic {
+            let entry = state.port(id)?;
+            if entry.claim.taken() || entry.phase != Phase::Unbound || entry.record.binding.is_some() {
+                return Err(Error::PortInUse(id));
+            }
+            // What it was given may have become another's, or this host's, since.
+            entry.record.fixed_ips.iter().try_for_each(|ip| state.check_address(network, ip.ip_address, Some(id)))?;
+        }
+        one_per_network(state, attach, network)?;
+        let fixed_ips = match addresses(state, attach, network) {
+            Err(
+                error @ Error::Inventory(
+                    inventory::Error::AddressInUse { .. }
+                    | inventory::Error::AddressOfHost { .. }
+                    | inventory::Error::PoolEmpty { .. },
+                ),
+            ) => {
+                return Err(error);
+            }
+            // Nova hears of these only once the port may be made.
+            later => self.room_for(state, attach.server_id).and(later)?,
+        };
+        let binding = Binding {
+            server_id: attach.server_id,
+            ordinal: state.free_ordinal(state.server(attach.server_id)?),
+            intent: Intent::Attached,
+            commit: commit(),
+            guest_device: None,
+            releasing: Vec::new(),
+            tap: state.server(attach.server_id)?.record.guest.tap(),
+            forced: false,
+            tag: attach.tag.clone(),
+        };
+        let WantedNic::Port(id) = attach.nic else { return self.new_port(state, network, fixed_ips, binding) };
+        let mut bound = state.port(id)?.record.clone();
+        // A link with its MAC may have come since it was made.
+        state.check_mac(bound.mac, &state.network(network)?.record, Some(id))?;
+        bound.binding = Some(binding);
+        bound.updated_at = clock::now();
+        bound.revision_number += 1;
+        Ok(bound)
+    }
+
+    fn room_for(&self, state: &Inventory, server: ServerId) -> Result<(), Error> {
+        let entry = state.server(server)?;
+        let limit = entry.record.nic_limit.unwrap_or(self.reconciler.policy().nics_per_server);
+        match u32::try_from(state.nics(entry).count()) {
+            Ok(nics) if nics < limit => Ok(()),
+            _ => Err(Error::TooManyNics { server, limit }),
+        }
+    }
+
+    fn new_port(
+        &self,
+        state: &Inventory,
+        network_id: NetworkId,
+        fixed_ips: Vec<FixedIp>,
+        binding: Binding,
+    ) -> Result<Port, Error> {
+        let now = clock::now();
+        Ok(Port {
+            id: PortId(Uuid::new_v4()),
+            network_id,
+            name: String::new(),
+            description: String::new(),
+            project_id: state.server(binding.server_id)?.record.project_id.clone(),
+            mac: self.draw_mac(state, &state.network(network_id)?.record)?,
+            fixed_ips,
+            admin_up: true,
+            unknown_unicast: false,
+            device_owner: String::new(),
+            profile: Profile::default(),
+            origin: Origin::Attach,
+            binding: Some(binding),
+            created_at: now,
+            updated_at: now,
+            revision_number: 1,
+        })
+    }
+
+    /// A random MAC nobody on this host has.
+    pub(super) fn draw_mac(&self, state: &Inventory, network: &Network) -> Result<Mac, Error> {
+        let prefix = self.reconciler.policy().mac_prefix;
+        let mut draws = (0..MAC_DRAWS).map(|_| Mac::generated(prefix, rand::random()));
+        let free = draws.find(|mac| state.check_mac(*mac, network, None).is_ok());
+        free.ok_or(Error::Busy("no free MAC was found under links.mac_prefix"))
+    }
+
+    /// Takes an attach back that failed, so that nothing of it stays; what cannot be taken back stays as an ERROR.
+    async fn roll_back(&self, port: PortId, claim: ClaimGuard, before: Before, failed: Failed, context: &Context) -> Error {
+        let Failed { error, undone, recorded } = failed;
+        if let Undone::Left(left) = undone {
+            self.tell_created(&self.reconciler.lock(), port, &before, context);
+            let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+            return self.leave(port, claim, &error, &left.join("; "), context).await;
+        }
+        let change = match &before {
+            Before::Nothing => Change::DeletePort(port),
+            Before::Unbound(record) => Change::PutPort(record.clone()),
+        };
+        // What was noted under a key says that something was made.
+        let forget = context.key.clone().map(Change::ForgetKey);
+        if recorded
+            && let Err(store) = self.reconciler.commit(std::iter::once(change).chain(forget).collect(), Purpose::Freeing).await
+        {
+            tracing::error!(%port, error = %store, "the record of a failed attach could not be taken back");
+            self.tell_created(&self.reconciler.lock(), port, &before, context);
+            return self.leave(port, claim, &error, &store.to_string(), context).await;
+        }
+        let mut state = self.reconciler.lock();
+        match before {
+            Before::Nothing => {
+                state.remove_port(port);
+            }
+            Before::Unbound(record) => {
+                state.replace_port(*record);
+                self.reconciler.transition(&mut state, port, Happening::Undone, None, context);
+            }
+        }
+        error
+    }
+
+    /// Keeps a port whose device or record could not be removed as ERROR and on its way out; the next tries come by themselves.
+    async fn leave(&self, port: PortId, claim: ClaimGuard, cause: &Error, left: &str, context: &Context) -> Error {
+        let error = Error::NotUndone { cause: cause.to_string(), left: left.to_owned() };
+        let record = {
+            let mut state = self.reconciler.lock();
+            let Ok(entry) = state.port(port) else { return error };
+            let mut record = entry.record.clone();
+            let intent = if record.origin == Origin::Attach { Intent::Deleting } else { Intent::Detaching };
+            if let Some(binding) = record.binding.as_mut() {
+                binding.intent = intent;
+            }
+            state.replace_port(record.clone());
+            let why = Why { reason: error.reason(), detail: error.to_string() };
+            self.reconciler.transition(&mut state, port, Happening::Failed, Some(why), context);
+            record
+        };
+        if let Err(store) = self.reconciler.commit(vec![Change::PutPort(Box::new(record))], Purpose::Freeing).await {
+            tracing::error!(%port, error = %store, "that a port is to go could not be recorded");
+        }
+        drop(claim);
+        self.reconciler.try_later(&mut self.reconciler.lock(), port);
+        error
+    }
+
+    /// The server of an attached port, when it is this one's.
+    pub(super) fn on_server(&self, state: &Inventory, server: ServerId, port: PortId) -> Result<(), Error> {
+        state.server(server)?;
+        let entry = state.port(port)?;
+        match &entry.record.binding {
+            Some(binding) if binding.server_id == server => Ok(()),
+            _ => Err(Error::PortNotOnServer { server, port }),
+        }
+    }
+}
+
+/// Refuses a second NIC on a network where the dialect does.
+fn one_per_network(state: &Inventory, attach: &Attach, network: NetworkId) -> Result<(), Error> {
+    let server = attach.server_id;
+    let mut nics = state.nics(state.server(server)?);
+    let second = attach.second_on_network == SecondOnNetwork::Refused && nics.any(|nic| nic.record.network_id == network);
+    if second { Err(Error::SecondOnNetwork { server, network }) } else { Ok(()) }
+}
+
+/// The addresses for a port that the attach makes; a port made beforehand has its own.
+fn addresses(state: &Inventory, attach: &Attach, network: NetworkId) -> Result<Vec<FixedIp>, Error> {
+    let asked = match attach.nic {
+        WantedNic::Port(_) => return Ok(Vec::new()),
+        WantedNic::OnNetwork(_, ip) => ip,
+        WantedNic::OnTheOnlyNetwork => None,
+    };
+    if state.network(network)?.subnets.is_empty() {
+        return Err(Error::NoSubnet(network));
+    }
+    let asked = asked.map(|ip| [WantedIp { subnet_id: None, ip_address: Some(ip) }]);
+    Ok(state.choose_addresses(network, asked.as_ref().map(|ip| ip.as_slice()), None)?)
+}

@@ -1,0 +1,187 @@
+//! Taking a port from its server: traffic is cut and the intent durable before the answer; the rest follows.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::events::EventKind;
+use crate::inventory::{self, Inventory};
+use crate::kernel::{OpError, OpErrorKind};
+use crate::model::action::AfterDetach;
+use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
+use crate::plan::{Reason, Stage, removal};
+use crate::reconcile::port_event;
+use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+use crate::telemetry::meters::Detaching;
+
+use super::{Context, Error, Reply, Service, word};
+
+/// How often traffic is tried to be cut of a device that somebody takes the altname from.
+const CUTS: usize = 4;
+
+impl Service {
+    pub(super) async fn detach(
+        self: Arc<Self>,
+        server: ServerId,
+        port: PortId,
+        after: AfterDetach,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let what = |state: &mut Inventory| {
+            self.on_server(state, server, port)?;
+            Ok(intent_of(state.port(port)?.record.origin, after))
+        };
+        self.remove(port, what, context).await
+    }
+
+    /// Deletes a port, detaching it first.
+    pub(super) async fn delete_port(self: Arc<Self>, port: PortId, context: &Context) -> Result<Reply, Error> {
+        let what = |state: &mut Inventory| {
+            context.expects(state.port(port)?.record.revision_number)?;
+            Ok(Intent::Deleting)
+        };
+        self.remove(port, what, context).await
+    }
+
+    /// Lets a port's device go, and the port with it or not, as `what` says once the port is claimed.
+    async fn remove(
+        self: &Arc<Self>,
+        port: PortId,
+        what: impl Fn(&mut Inventory) -> Result<Intent, Error>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let result = self.remove_once_claimed(port, what, context).await;
+        meters().detached(word(&result));
+        result
+    }
+
+    async fn remove_once_claimed(
+        self: &Arc<Self>,
+        port: PortId,
+        what: impl Fn(&mut Inventory) -> Result<Intent, Error>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let (intent, _claim) = self.reconciler.claim(|state| Ok((what(state)?, state.claim_port(port)?))).await?;
+        self.remove_claimed(port, intent, context).await
+    }
+
+    async fn remove_claimed(self: &Arc<Self>, port: PortId, intent: Intent, context: &Context) -> Result<Reply, Error> {
+        let before = self.reconciler.lock().port(port)?.record.clone();
+        let mut record = before.clone();
+        record.revision_number += 1;
+        let Some(binding) = record.binding.as_mut() else { return self.forget(port, context).await };
+        let first = binding.intent == Intent::Attached;
+        let forced = context.force && !binding.forced;
+        if first || binding.intent == Intent::Detaching {
+            binding.intent = intent;
+        }
+        binding.forced |= context.force;
+        if first {
+            self.begin_detach(vec![record], None, context).await?;
+            return Ok(Reply::Done);
+        }
+        if before.binding != record.binding {
+            self.reconciler.commit(vec![Change::PutPort(Box::new(record.clone()))], Purpose::Freeing).await?;
+            self.reconciler.lock().replace_port(record);
+        }
+        // One that failed, waits for a client to say it again, or for its guest, is tried again.
+        if forced || self.reconciler.lock().port(port)?.phase == Phase::Error {
+            self.reconciler.spawn_reap(port);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Makes durable that these ports leave, in one commit with what goes `beside` it; cuts their traffic, and has their
+    /// devices deleted. The caller has the claims on them.
+    pub(super) async fn begin_detach(
+        self: &Arc<Self>,
+        leaving: Vec<Port>,
+        beside: Option<Change>,
+        context: &Context,
+    ) -> Result<(), Error> {
+        let changes = leaving.iter().cloned().map(|port| Change::PutPort(Box::new(port))).chain(beside);
+        let began = Instant::now();
+        self.reconciler.commit(changes.collect(), Purpose::Freeing).await?;
+        meters().detaching(Detaching::Commit, began.elapsed());
+        let ports: Vec<PortId> = leaving.iter().map(|port| port.id).collect();
+        {
+            let mut state = self.reconciler.lock();
+            for record in leaving {
+                let port = record.id;
+                state.replace_port(record);
+                self.reconciler.transition(&mut state, port, Happening::Unbind, None, context);
+            }
+        }
+        for port in ports {
+            let began = Instant::now();
+            self.set_down(port).await;
+            meters().detaching(Detaching::Cut, began.elapsed());
+            let (reconciler, context) = (Arc::clone(&self.reconciler), context.clone());
+            self.reconciler.tasks.spawn(async move { reconciler.reap(port, &context).await });
+        }
+        Ok(())
+    }
+
+    /// Has the device of a leaving port go although a process holds it open.
+    pub(super) async fn force(self: &Arc<Self>, port: PortId, context: &Context) -> Result<(), Error> {
+        let still_there = |state: &mut Inventory| {
+            let binding = state.port(port)?.record.binding.as_ref();
+            let intent = binding.map(|binding| binding.intent).filter(|intent| *intent != Intent::Attached);
+            Ok(intent.ok_or(inventory::Error::NoSuchPort(port))?)
+        };
+        self.remove_once_claimed(port, still_there, context).await.map(drop)
+    }
+
+    /// Removes a port that nothing is built for.
+    async fn forget(&self, port: PortId, context: &Context) -> Result<Reply, Error> {
+        self.reconciler.commit(vec![Change::DeletePort(port)], Purpose::Freeing).await?;
+        if let Some(entry) = self.reconciler.lock().remove_port(port) {
+            self.reconciler.emit(port_event(EventKind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Carries out what of a detach is not deferred: traffic is cut. What cannot be cut so is about to be deleted, which cuts as
+    /// well.
+    async fn set_down(self: &Arc<Self>, port: PortId) {
+        for _ in 0..CUTS {
+            let plan = {
+                let state = self.reconciler.lock();
+                // A port whose record is gone has no device.
+                let Ok(absent) = self.reconciler.absent(&state, port) else { return };
+                removal(Reason::Detach, &[absent], &[], &state.have).only(Stage::Now)
+            };
+            if plan.steps.is_empty() {
+                return;
+            }
+            let error = match self.reconciler.carry_out(plan).await {
+                Ok(done) => return self.reconciler.finished(port, done),
+                // It has lost its altname since it was looked at.
+                Err(Error::Kernel(OpError { kind: OpErrorKind::Gone, .. })) => match self.reconciler.look_at_everything().await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            return tracing::warn!(%port, %error, "a leaving port's traffic is not cut before its device is deleted");
+        }
+    }
+}
+
+fn intent_of(origin: Origin, after: AfterDetach) -> Intent {
+    match (origin, after) {
+        (Origin::Attach, AfterDetach::AsMade) => Intent::Deleting,
+        (Origin::Client, _) | (Origin::Attach, AfterDetach::Keep) => Intent::Detaching,
+    }
+}
+
+/// An attached port's record as it is to be once the port leaves.
+pub(super) fn departing(port: &Port, after: AfterDetach, force: bool) -> Port {
+    let mut record = port.clone();
+    record.revision_number += 1;
+    if let Some(binding) = record.binding.as_mut() {
+        binding.intent = intent_of(port.origin, after);
+        binding.forced = force;
+    }
+    record
+}

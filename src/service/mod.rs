@@ -1,0 +1,229 @@
+//! What clients ask for: each action runs as a task of its own to its end, whether or not its client still waits.
+//!
+//! The use cases reserve, commit and claim in the inventory, and have the devices built and taken away by
+//! [`reconcile`](crate::reconcile), which knows nothing of them.
+
+mod attach;
+mod detach;
+mod dry_run;
+mod gc;
+mod idempotency;
+mod networks;
+mod ports;
+mod servers;
+mod tap;
+mod verify;
+mod view;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+
+use crate::clock;
+use crate::events::Events;
+use crate::kernel::handle::KernelHandle;
+use crate::model::Subnet;
+use crate::model::action::Action;
+use crate::model::idempotency::{Key, Made, StoredAnswer};
+use crate::plan::LinkState;
+use crate::store::{Change, Loaded, Purpose, Store};
+use crate::telemetry::meters;
+use crate::telemetry::meters::OK;
+
+pub use crate::inventory::leftovers::Leftover;
+pub use crate::inventory::{ADDRESS_LIMIT, SUBNET_LIMIT};
+pub use crate::reconcile::{Context, Error, Health, Heartbeat, Policy, Problem, Reconciler};
+pub use gc::{Collected, Leftovers};
+pub use idempotency::Known;
+pub use tap::NotOpened;
+pub use verify::Verified;
+pub use view::{Binding, DeviceView, NetworkView, PortFilter, PortView, ServerView, Tap};
+
+use idempotency::Cache;
+use verify::Verifying;
+
+/// How many actions may be under way: more than there can be clients that wait, and clients may leave before the end.
+const ACTIONS: usize = 4096;
+
+/// What a successful action answers with.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// A network as it is now.
+    Network(NetworkView),
+    /// The networks made.
+    Networks(Vec<NetworkView>),
+    /// A subnet as it is now.
+    Subnet(Subnet),
+    /// The subnets made.
+    Subnets(Vec<Subnet>),
+    /// A server as it is now.
+    Server(ServerView),
+    /// A server that was not known before.
+    NewServer(ServerView),
+    /// A port as it is now.
+    Port(Box<PortView>),
+    /// The ports made.
+    Ports(Vec<PortView>),
+    /// It is done, and there is nothing to show.
+    Done,
+}
+
+/// The use cases; used behind an [`Arc`].
+#[derive(Debug)]
+pub struct Service {
+    reconciler: Arc<Reconciler>,
+    cache: Mutex<Cache>,
+    /// For further actions.
+    room: Arc<Semaphore>,
+    verifying: Verifying,
+}
+
+impl Service {
+    /// Takes in what the store holds and what the kernel shows. Nothing is done yet: the [`Service::reconciler`] begins.
+    pub fn new(
+        policy: Policy,
+        (store, mut loaded): (Store, Loaded),
+        kernel: Arc<dyn KernelHandle>,
+        links: Vec<LinkState>,
+        at: Instant,
+    ) -> Arc<Self> {
+        let mut cache = Cache::default();
+        let now = clock::stamp();
+        std::mem::take(&mut loaded.remembered).into_iter().for_each(|one| cache.recall(one, now));
+        Arc::new(Self {
+            reconciler: Reconciler::new(policy, (store, loaded), kernel, links, at),
+            cache: Mutex::new(cache),
+            room: Arc::new(Semaphore::new(ACTIONS)),
+            verifying: Verifying::default(),
+        })
+    }
+
+    /// What keeps the devices as their records say.
+    pub fn reconciler(&self) -> &Arc<Reconciler> {
+        &self.reconciler
+    }
+
+    /// How the daemon fares.
+    pub fn health(&self) -> Health {
+        self.reconciler.health()
+    }
+
+    /// The event sequence.
+    pub fn events(&self) -> &Events {
+        self.reconciler.events()
+    }
+
+    /// Carries an action out, to its end also when the caller stops waiting.
+    ///
+    /// # Errors
+    /// Nothing is left of the action then.
+    pub async fn perform(self: &Arc<Self>, action: Action, context: Context) -> Result<Reply, Error> {
+        if self.reconciler.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Stopping);
+        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            return Err(Error::Busy("4096 requests are being carried out"));
+        };
+        let service = Arc::clone(self);
+        let task = self.reconciler.tasks.spawn(async move {
+            let _room = room;
+            service.dispatch(action, &context).await
+        });
+        // The task ends with an answer, unless the event loop ends before it.
+        task.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn dispatch(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
+        let result = Arc::clone(&self).act(action, context).await;
+        #[cfg(debug_assertions)]
+        self.reconciler.lock().assert_sound();
+        result
+    }
+
+    async fn act(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
+        match action {
+            Action::CreateNetworks(new) => self.create_networks(new, context).await,
+            Action::UpdateNetwork(id, change) => self.update_network(id, change, context).await,
+            Action::DeleteNetwork(id) => self.delete_network(id, context).await,
+            Action::CreateSubnets(new) => self.create_subnets(new, context).await,
+            Action::UpdateSubnet(id, change) => self.update_subnet(id, change, context).await,
+            Action::DeleteSubnet(id) => self.delete_subnet(id, context).await,
+            Action::PutServer(new) => self.put_server(new).await,
+            Action::DeleteServer(id, nics) => self.delete_server(id, nics, context).await,
+            Action::CreatePorts(new) => self.create_ports(new, context).await,
+            Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
+            Action::DeletePort(id) => self.delete_port(id, context).await,
+            Action::Attach(attach) => {
+                let began = Instant::now();
+                let result = self.attach(attach, context).await;
+                meters().attached(word(&result), began.elapsed());
+                result
+            }
+            Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
+        }
+    }
+
+    /// What is known of a key for a request; a key not known is the caller's to end with `answered` or `forget`.
+    pub fn recollect(&self, key: &Key, request: &str) -> Known {
+        let (known, old) = self.cache().ask(key, request, clock::stamp());
+        if !old.is_empty() {
+            let forget = old.into_iter().map(Change::ForgetKey).collect();
+            self.reconciler.store.note(forget);
+        }
+        known
+    }
+
+    /// Makes the answer under a key durable, and lets those who wait for it have it.
+    ///
+    /// # Errors
+    /// It could not be stored; it is kept in memory all the same.
+    pub async fn answered(&self, key: &Key, answer: StoredAnswer) -> Result<(), Error> {
+        let remembered = self.cache().answered(key, answer);
+        let stored = match remembered {
+            Some(remembered) => self.reconciler.commit(vec![Change::Remember(Box::new(remembered))], Purpose::Growing).await,
+            None => Ok(()),
+        };
+        self.cache().end(key);
+        Ok(stored?)
+    }
+
+    /// Lets those go on who wait for a key whose answer is not kept: what was made answers for it.
+    pub fn end_key(&self, key: &Key) {
+        self.cache().end(key);
+    }
+
+    /// Forgets a key whose request is to be possible again.
+    pub async fn forget_key(&self, key: &Key) {
+        let forgotten = self.reconciler.commit(vec![Change::ForgetKey(key.clone())], Purpose::Freeing).await;
+        self.cache().forget(key);
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "an idempotency key could not be forgotten");
+        }
+    }
+
+    /// Runs something to its end, also when its caller stops waiting.
+    ///
+    /// # Errors
+    /// The event loop ends before it.
+    pub async fn to_its_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Error> {
+        self.reconciler.tasks.spawn(work).await.map_err(|_| Error::Stopping)
+    }
+
+    /// What is stored with the things a request makes, so that its key and they are there together or not at all.
+    fn note(&self, context: &Context, made: Vec<Made>) -> Option<Change> {
+        let key = context.key.as_ref()?;
+        self.cache().made(key, made).map(|remembered| Change::Remember(Box::new(remembered)))
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        // Plain values, whole after each statement.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How an action ended, for what is counted.
+fn word<T>(result: &Result<T, Error>) -> &'static str {
+    result.as_ref().map_or_else(Error::reason, |_| OK)
+}

@@ -1,0 +1,397 @@
+//! Networks and subnets.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::clock;
+use crate::config::BridgeRule;
+use crate::inventory::{self, ClaimGuard, Inventory, PortClaims, SUBNET_LIMIT};
+use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
+use crate::model::idempotency::Made;
+use crate::model::subnet::NewSubnet;
+use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
+use crate::plan::{Desired, Kind, LinkState, Op, PlanError, Reason, Step, carried, plan};
+use crate::reconcile::answered;
+use crate::store::{Change, Purpose};
+
+use super::{Context, Error, Reply, Service, view};
+
+/// How far a change of a network goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// It ends at its record.
+    Alone,
+    /// Its ports' devices follow.
+    WithPorts,
+}
+
+impl Service {
+    pub(super) async fn create_networks(self: Arc<Self>, new: Vec<NewNetwork>, context: &Context) -> Result<Reply, Error> {
+        // Whoever makes a bridge and then a network on it need not wait for the watch to have seen the bridge.
+        if new.iter().any(|one| one.bridge.is_some()) {
+            self.reconciler.look_at_everything().await?;
+        }
+        let (mut records, mut bridges) = (Vec::with_capacity(new.len()), HashMap::new());
+        for one in new {
+            if let Some(name) = one.bridge.as_ref().filter(|name| !bridges.contains_key(name.as_str())) {
+                bridges.insert(name.to_string(), self.usable_bridge(name).await?);
+            }
+            let bridge_mtu = one.bridge.as_ref().and_then(|name| bridges.get(name.as_str()).copied());
+            records.push(self.network_record(one, bridge_mtu)?);
+        }
+        let ids: Vec<NetworkId> = records.iter().map(|network| network.id).collect();
+        let claims = {
+            let mut state = self.reconciler.lock();
+            let mut seen = BTreeSet::new();
+            if let Some(taken) = ids
+                .iter()
+                .find(|id| state.networks.contains_key(id) || state.ports.contains_key(&PortId(id.0)) || !seen.insert(**id))
+            {
+                return Err(Error::IdTaken(taken.0));
+            }
+            records.iter().for_each(|network| state.add_network(network.clone()));
+            // Nobody can have one of them yet.
+            ids.iter().filter_map(|id| state.networks.get(id)?.claim.take().ok()).collect::<Vec<ClaimGuard>>()
+        };
+        let mut changes: Vec<Change> = records.into_iter().map(Change::PutNetwork).collect();
+        changes.extend(self.note(context, ids.iter().copied().map(Made::Network).collect()));
+        let stored = self.reconciler.commit(changes, Purpose::Growing).await;
+        let mut state = self.reconciler.lock();
+        if let Err(error) = stored {
+            ids.iter().for_each(|id| {
+                state.remove_network(*id);
+            });
+            return Err(error.into());
+        }
+        drop(claims);
+        let views = ids.into_iter().map(|id| view::network(&state, id));
+        views.collect::<Result<_, _>>().map(Reply::Networks)
+    }
+
+    /// The record of a new network, whose bridge, if it is to be on an existing one, has this MTU.
+    fn network_record(&self, new: NewNetwork, bridge_mtu: Option<u32>) -> Result<Network, Error> {
+        let mtu = match (new.mtu, bridge_mtu) {
+            (Some(mtu), Some(bridge_mtu)) if mtu > bridge_mtu => {
+                let bridge = new.bridge.map_or_else(String::new, String::from);
+                return Err(PlanError::MtuAboveBridge { mtu, bridge, bridge_mtu }.into());
+            }
+            (Some(mtu), _) => mtu,
+            (None, Some(bridge_mtu)) => bridge_mtu,
+            (None, None) => self.reconciler.policy().mtu,
+        };
+        let now = clock::now();
+        Ok(Network {
+            id: new.id.unwrap_or_else(|| NetworkId(Uuid::new_v4())),
+            name: new.name,
+            description: new.description,
+            project_id: new.project_id,
+            mtu,
+            bridge: new.bridge,
+            kind: new.kind,
+            physical_network: new.physical_network,
+            created_at: now,
+            updated_at: now,
+            revision_number: 1,
+        })
+    }
+
+    /// The MTU of an existing bridge that the policy lets networks use.
+    async fn usable_bridge(self: &Arc<Self>, name: &LinkName) -> Result<u32, Error> {
+        let found = self.reconciler.lock().have.named(name.as_str()).cloned();
+        let Some(link) = found else { return Err(PlanError::NoSuchBridge(name.to_string()).into()) };
+        if link.kind != Kind::Bridge {
+            return Err(PlanError::NotABridge(name.to_string()).into());
+        }
+        self.allow_bridge(name, &link).await?;
+        Ok(link.mtu)
+    }
+
+    async fn allow_bridge(&self, name: &LinkName, link: &LinkState) -> Result<(), Error> {
+        let refuse = |why: &str| Err(Error::BridgeNotAllowed { bridge: name.to_string(), why: why.to_owned() });
+        if link.made_by_nicd() {
+            return refuse("nicd made it for another network");
+        }
+        match self.reconciler.policy().allowed_bridges.rule(name) {
+            BridgeRule::Allowed => Ok(()),
+            BridgeRule::Refused => refuse("links.allowed_bridges does not name it"),
+            BridgeRule::UnlessUplink => {
+                let routes = answered(self.reconciler.kernel.broad_routes()?).await?.map_err(Error::Kernel)?;
+                match carried(&routes, link.index, &self.reconciler.lock().have) {
+                    Some(carried) => refuse(&format!("{carried}; name it in links.allowed_bridges to allow it")),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    pub(super) async fn update_network(
+        self: Arc<Self>,
+        id: NetworkId,
+        change: NetworkChange,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let (network, ports) = self.claim_scope(id, if change.mtu.is_some() { Scope::WithPorts } else { Scope::Alone }).await?;
+        let result = self.update_network_claimed(id, change, context).await;
+        // A port's build may need it.
+        drop(network);
+        if let Ok(followers) = &result {
+            for port in followers {
+                self.apply_change(*port, context).await;
+            }
+        }
+        for (port, claim) in ports {
+            drop(claim);
+            // What was seen while the claim was taken is evaluated now.
+            self.reconciler.evaluate(&mut self.reconciler.lock(), port, Reason::Drift);
+        }
+        result?;
+        view::network(&self.reconciler.lock(), id).map(Reply::Network)
+    }
+
+    /// Claims a network and, when its ports are to follow, every bound port of it: all at once, or none and a wait for
+    /// one that somebody has. Whoever has a port may be waiting for the network, or for another port.
+    async fn claim_scope(&self, id: NetworkId, scope: Scope) -> Result<(ClaimGuard, PortClaims), Error> {
+        self.reconciler
+            .claim(|state| {
+                let network = state.claim_network(id)?;
+                let ports = if scope == Scope::WithPorts { bound_ports(state, id) } else { Vec::new() };
+                Ok((network, state.claim_ports(ports)?))
+            })
+            .await
+    }
+
+    /// Records the change and brings the bridge to it; answers with the ports whose devices are then to follow.
+    async fn update_network_claimed(
+        &self,
+        id: NetworkId,
+        change: NetworkChange,
+        context: &Context,
+    ) -> Result<Vec<PortId>, Error> {
+        let (record, ports) = {
+            let state = self.reconciler.lock();
+            let entry = state.network(id)?;
+            context.expects(entry.record.revision_number)?;
+            let mut record = entry.record.clone();
+            record.name = change.name.unwrap_or(record.name);
+            record.description = change.description.unwrap_or(record.description);
+            record.mtu = change.mtu.unwrap_or(record.mtu);
+            if record == entry.record {
+                return Ok(Vec::new());
+            }
+            let ports = if record.mtu == entry.record.mtu { Vec::new() } else { self.resized(&state, &record)? };
+            record.updated_at = clock::now();
+            record.revision_number += 1;
+            (record, ports)
+        };
+        let followers = ports.iter().map(|port| port.id).collect();
+        let mut changes = vec![Change::PutNetwork(record.clone())];
+        changes.extend(ports.iter().cloned().map(|port| Change::PutPort(Box::new(port))));
+        self.reconciler.commit(changes, Purpose::Growing).await?;
+        let plan = {
+            let mut state = self.reconciler.lock();
+            let Some(entry) = state.networks.get_mut(&id) else { return Err(inventory::Error::NoSuchNetwork(id).into()) };
+            entry.record = record;
+            for port in &ports {
+                if let (Some(entry), Some(new)) = (state.ports.get_mut(&port.id), &port.binding)
+                    && let Some(binding) = entry.record.binding.as_mut()
+                {
+                    binding.commit = new.commit;
+                }
+            }
+            self.reconciler.plan_bridge(&state, id)
+        };
+        if let Some(plan) = plan {
+            // The change is durable: what the bridge refuses now is mended later, as drift.
+            if let Err(error) = self.reconciler.carry_out_on_bridge(plan).await {
+                tracing::warn!(network = %id, %error, "a bridge does not follow its network yet");
+            }
+        }
+        Ok(followers)
+    }
+
+    /// The attached ports of a network whose MTU changes, as they are to be recorded.
+    fn resized(&self, state: &Inventory, network: &Network) -> Result<Vec<Port>, Error> {
+        let bridge = network.bridge.as_ref().and_then(|name| state.have.named(name.as_str()));
+        let most = |bridge: &LinkState| state.have.bridge_mtu(bridge, network.mtu);
+        if let Some(bridge) = bridge.filter(|bridge| network.mtu > most(bridge)) {
+            let (mtu, bridge_mtu) = (network.mtu, most(bridge));
+            return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.name.clone(), bridge_mtu }.into());
+        }
+        let entries = state.network(network.id)?.ports.iter().filter_map(|port| state.ports.get(port));
+        let attached = entries.filter(|entry| entry.record.attached_to().is_some());
+        Ok(attached
+            .map(|entry| {
+                let mut port = entry.record.clone();
+                self.unseal(&mut port);
+                port
+            })
+            .collect())
+    }
+
+    pub(super) async fn delete_network(self: Arc<Self>, id: NetworkId, context: &Context) -> Result<Reply, Error> {
+        let _claim = self.reconciler.claim(|state| state.claim_network(id)).await?;
+        self.delete_network_claimed(id, context).await
+    }
+
+    /// The bridge goes first: a bridge without a record would be nobody's.
+    async fn delete_network_claimed(&self, id: NetworkId, context: &Context) -> Result<Reply, Error> {
+        let (plan, subnets) = {
+            let state = self.reconciler.lock();
+            let entry = state.network(id)?;
+            context.expects(entry.record.revision_number)?;
+            if !entry.ports.is_empty() {
+                return Err(Error::NetworkInUse { network: id, ports: entry.ports.len() });
+            }
+            let want = Desired { absent_bridges: vec![id], ..Desired::default() };
+            let mut plan = plan(Reason::Change, &want, &state.have)?;
+            // Somebody else may have deleted the bridge; from Linux 6.16 on what closed it stays.
+            if plan.steps.is_empty() && entry.record.bridge.is_none() {
+                plan.steps.push(Step::new(Op::DeleteBridge { network: id, store: self.reconciler.store_id }, None));
+            }
+            (plan, entry.subnets.clone())
+        };
+        if !plan.steps.is_empty() {
+            self.reconciler.carry_out_on_bridge(plan).await?;
+            if let Some(index) = { self.reconciler.lock().have.own_bridge(id).map(|bridge| bridge.index) } {
+                self.reconciler.lock().gone(index, std::time::Instant::now());
+            }
+        }
+        let mut changes: Vec<Change> = subnets.iter().copied().map(Change::DeleteSubnet).collect();
+        changes.push(Change::DeleteNetwork(id));
+        {
+            // A port may have come while the bridge went.
+            let state = self.reconciler.lock();
+            let ports = state.network(id)?.ports.len();
+            if ports > 0 {
+                return Err(Error::NetworkInUse { network: id, ports });
+            }
+        }
+        self.reconciler.commit(changes, Purpose::Freeing).await?;
+        let mut state = self.reconciler.lock();
+        subnets.into_iter().for_each(|subnet| state.remove_subnet(subnet));
+        state.remove_network(id);
+        Ok(Reply::Done)
+    }
+
+    pub(super) async fn create_subnets(self: Arc<Self>, new: Vec<NewSubnet>, context: &Context) -> Result<Reply, Error> {
+        let now = clock::now();
+        let subnets = new.into_iter().map(|one| one.checked(now)).collect::<Result<Vec<_>, _>>()?;
+        // In one order for everybody, so that two of these cannot wait for each other.
+        let networks: BTreeSet<NetworkId> = subnets.iter().map(|subnet| subnet.network_id).collect();
+        let mut claims = Vec::new();
+        for network in networks {
+            claims.push(self.reconciler.claim(|state| state.claim_network(network)).await?);
+        }
+        self.create_subnets_claimed(&subnets, context).await?;
+        Ok(Reply::Subnets(subnets))
+    }
+
+    async fn create_subnets_claimed(&self, subnets: &[Subnet], context: &Context) -> Result<(), Error> {
+        {
+            // In their place before they are durable, so that their ids are nobody else's.
+            let mut state = self.reconciler.lock();
+            for (n, subnet) in subnets.iter().enumerate() {
+                if let Err(error) = check_subnet(&state, subnet, subnets) {
+                    subnets[..n].iter().for_each(|made| state.remove_subnet(made.id));
+                    return Err(error);
+                }
+                state.add_subnet(subnet.clone());
+            }
+        }
+        let mut changes: Vec<Change> = subnets.iter().cloned().map(Change::PutSubnet).collect();
+        changes.extend(self.note(context, subnets.iter().map(|subnet| Made::Subnet(subnet.id)).collect()));
+        let stored = self.reconciler.commit(changes, Purpose::Growing).await;
+        if stored.is_err() {
+            let mut state = self.reconciler.lock();
+            subnets.iter().for_each(|subnet| state.remove_subnet(subnet.id));
+        }
+        Ok(stored?)
+    }
+
+    pub(super) async fn update_subnet(
+        self: Arc<Self>,
+        id: SubnetId,
+        change: SubnetChange,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let network = self.network_of_subnet(id)?;
+        let _claim = self.reconciler.claim(|state| state.claim_network(network)).await?;
+        self.update_subnet_claimed(id, change, context).await
+    }
+
+    async fn update_subnet_claimed(&self, id: SubnetId, change: SubnetChange, context: &Context) -> Result<Reply, Error> {
+        let (before, after) = {
+            let mut state = self.reconciler.lock();
+            let before = state.subnet(id)?.record.clone();
+            context.expects(before.revision_number)?;
+            let after = before.changed(change, clock::now())?;
+            state.check_gateway(&before, &after)?;
+            // In its place before it is durable, so that no port takes its new gateway's address meanwhile.
+            state.replace_subnet(after.clone());
+            (before, after)
+        };
+        if after != before
+            && let Err(error) = self.reconciler.commit(vec![Change::PutSubnet(after.clone())], Purpose::Growing).await
+        {
+            self.reconciler.lock().replace_subnet(before);
+            return Err(error.into());
+        }
+        Ok(Reply::Subnet(after))
+    }
+
+    pub(super) async fn delete_subnet(self: Arc<Self>, id: SubnetId, context: &Context) -> Result<Reply, Error> {
+        let network = self.network_of_subnet(id)?;
+        let _claim = self.reconciler.claim(|state| state.claim_network(network)).await?;
+        self.delete_subnet_claimed(id, context).await
+    }
+
+    async fn delete_subnet_claimed(&self, id: SubnetId, context: &Context) -> Result<Reply, Error> {
+        let record = {
+            let mut state = self.reconciler.lock();
+            let entry = state.subnet(id)?;
+            context.expects(entry.record.revision_number)?;
+            if entry.users() > 0 {
+                return Err(Error::SubnetInUse { subnet: id, ports: entry.users() });
+            }
+            let record = entry.record.clone();
+            // Out of sight first, so that no port takes an address of it meanwhile.
+            state.remove_subnet(id);
+            record
+        };
+        if let Err(error) = self.reconciler.commit(vec![Change::DeleteSubnet(id)], Purpose::Freeing).await {
+            self.reconciler.lock().add_subnet(record);
+            return Err(error.into());
+        }
+        Ok(Reply::Done)
+    }
+
+    fn network_of_subnet(&self, id: SubnetId) -> Result<NetworkId, Error> {
+        Ok(self.reconciler.lock().subnet(id)?.record.network_id)
+    }
+}
+
+fn bound_ports(state: &Inventory, id: NetworkId) -> Vec<PortId> {
+    let ports = state.networks.get(&id).map(|entry| &entry.ports).into_iter().flatten();
+    ports.copied().filter(|port| state.ports.get(port).is_some_and(|entry| entry.record.binding.is_some())).collect()
+}
+
+/// Refuses a subnet that does not fit beside those there are, and those that are made with it.
+fn check_subnet(state: &Inventory, subnet: &Subnet, beside: &[Subnet]) -> Result<(), Error> {
+    if state.subnets.contains_key(&subnet.id) {
+        return Err(Error::IdTaken(subnet.id.0));
+    }
+    let there = state.network(subnet.network_id)?.subnets.iter().filter_map(|id| state.subnets.get(id));
+    let siblings: Vec<&Subnet> = there.map(|entry| &entry.record).collect();
+    if siblings.len() >= SUBNET_LIMIT {
+        return Err(Error::TooManySubnets { network: subnet.network_id, limit: SUBNET_LIMIT });
+    }
+    match siblings.into_iter().find(|other| other.overlaps(&subnet.cidr)) {
+        Some(other) => {
+            let (cidr, other_cidr) = (subnet.cidr.to_string(), other.cidr.to_string());
+            Err(Error::SubnetOverlap { cidr, other: other.id, other_cidr })
+        }
+        None => Ok(state.check_next_hops(subnet, beside)?),
+    }
+}

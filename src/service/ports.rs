@@ -1,0 +1,259 @@
+//! Ports on their own: making them, changing them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::clock;
+use crate::events::EventKind;
+use crate::inventory::{ClaimGuard, Inventory, Unclaimed};
+use crate::model::action::{AfterDetach, NewPort, PortChange};
+use crate::model::idempotency::Made;
+use crate::model::{FixedIp, Happening, NetworkId, Origin, Phase, Port, PortId, Readiness};
+use crate::plan::Reason;
+use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, port_event};
+use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+
+use super::detach::departing;
+use super::{Context, Error, Reply, Service, view, word};
+
+impl Service {
+    pub(super) async fn create_ports(self: Arc<Self>, new: Vec<NewPort>, context: &Context) -> Result<Reply, Error> {
+        let networks: BTreeSet<NetworkId> = new.iter().map(|one| one.network_id).collect();
+        for network in networks {
+            self.reconciler.look_at_existing_bridge(network).await?;
+        }
+        let (records, claims) = self
+            .reconciler
+            .claim(|state| {
+                for one in &new {
+                    state.network(one.network_id)?.claim.check_free()?;
+                }
+                self.reserve_all(state, &new)
+            })
+            .await?;
+        let mut changes: Vec<Change> = records.iter().cloned().map(|port| Change::PutPort(Box::new(port))).collect();
+        changes.extend(self.note(context, records.iter().map(|port| Made::Port(port.id)).collect()));
+        let stored = self.reconciler.commit(changes, Purpose::Growing).await;
+        let mut state = self.reconciler.lock();
+        if let Err(error) = stored {
+            records.iter().for_each(|port| {
+                state.remove_port(port.id);
+            });
+            return Err(error.into());
+        }
+        let mut views = Vec::with_capacity(records.len());
+        for port in records {
+            self.reconciler.emit(port_event(EventKind::PortCreated, &port, None, Some(Phase::Unbound), None), context);
+            views.push(view::port(&state, port.id, &self.reconciler.host)?);
+        }
+        drop(claims);
+        Ok(Reply::Ports(views))
+    }
+
+    /// Reserves and claims all of them, or none.
+    fn reserve_all(&self, state: &mut Inventory, new: &[NewPort]) -> Result<(Vec<Port>, Vec<ClaimGuard>), Unclaimed<Error>> {
+        let (mut records, mut claims): (Vec<Port>, Vec<ClaimGuard>) = Default::default();
+        for one in new {
+            match self.port_record(state, one) {
+                Ok(record) => {
+                    state.add_port(record.clone(), Phase::Unbound);
+                    claims.push(state.claim_port(record.id)?);
+                    records.push(record);
+                }
+                Err(error) => {
+                    records.iter().for_each(|port| {
+                        state.remove_port(port.id);
+                    });
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok((records, claims))
+    }
+
+    fn port_record(&self, state: &Inventory, new: &NewPort) -> Result<Port, Error> {
+        let network = &state.network(new.network_id)?.record;
+        let id = new.id.unwrap_or_else(|| PortId(Uuid::new_v4()));
+        // A network's bridge would carry the same mark as this port's device.
+        if state.ports.contains_key(&id) || state.networks.contains_key(&NetworkId(id.0)) {
+            return Err(Error::IdTaken(id.0));
+        }
+        let mac = match new.mac {
+            Some(mac) => state.check_mac(mac, network, None)?,
+            None => self.draw_mac(state, network)?,
+        };
+        let now = clock::now();
+        Ok(Port {
+            id,
+            network_id: new.network_id,
+            name: new.name.clone(),
+            description: new.description.clone(),
+            project_id: new.project_id.clone(),
+            mac,
+            fixed_ips: state.choose_addresses(new.network_id, new.fixed_ips.as_deref(), None)?,
+            admin_up: new.admin_up,
+            unknown_unicast: new.unknown_unicast,
+            device_owner: new.device_owner.clone(),
+            profile: new.profile.clone(),
+            origin: Origin::Client,
+            binding: None,
+            created_at: now,
+            updated_at: now,
+            revision_number: 1,
+        })
+    }
+
+    pub(super) async fn update_port(self: Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
+        let addresses = change.fixed_ips.is_some();
+        let claim = self
+            .reconciler
+            .claim(|state| {
+                // Whoever makes or removes a subnet is waited for: an address is taken of one that is durable.
+                let network = state.network(state.port(id)?.record.network_id)?;
+                if addresses {
+                    network.claim.check_free()?;
+                }
+                state.claim_port(id)
+            })
+            .await?;
+        let result = self.update_port_claimed(id, change, context).await;
+        drop(claim);
+        self.reconciler.evaluate(&mut self.reconciler.lock(), id, Reason::Drift);
+        result
+    }
+
+    async fn update_port_claimed(self: &Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
+        if change.fixed_ips.is_some() {
+            let network = { self.reconciler.lock().port(id)?.record.network_id };
+            self.reconciler.look_at_existing_bridge(network).await?;
+        }
+        let (before, after, leaves) = {
+            let mut state = self.reconciler.lock();
+            let before = state.port(id)?.record.clone();
+            context.expects(before.revision_number)?;
+            let leaves = change.detach && before.attached_to().is_some();
+            if change.detach && before.leaving() && state.port(id)?.phase == Phase::Error {
+                // Its device could not be deleted; it is tried again.
+                self.reconciler.spawn_reap(id);
+            }
+            let mut after = changed(&state, &before, change)?;
+            if after == before && !leaves {
+                return Ok(Reply::Port(Box::new(view::port(&state, id, &self.reconciler.host)?)));
+            }
+            if after.fixed_ips != before.fixed_ips {
+                self.unseal(&mut after);
+                hold_until_changed(&before, &mut after);
+            }
+            // Reserved at once, so that nobody takes its new MAC or address while they become durable.
+            state.replace_port(after.clone());
+            (before, after, leaves)
+        };
+        let stored = match leaves {
+            true => self.take_away(&after, context).await,
+            false => {
+                let change = Change::PutPort(Box::new(after.clone()));
+                self.reconciler.commit(vec![change], Purpose::Growing).await.map_err(Error::from)
+            }
+        };
+        if let Err(error) = stored {
+            self.reconciler.lock().replace_port(before);
+            return Err(error);
+        }
+        if (after.mac, &after.fixed_ips) != (before.mac, &before.fixed_ips) {
+            self.tell_changed(id, context);
+        }
+        let built = |port: &Port| (port.admin_up, port.unknown_unicast, port.fixed_ips.clone());
+        if !leaves && after.attached_to().is_some() && built(&after) != built(&before) {
+            self.apply_change(id, context).await;
+        }
+        Ok(Reply::Port(Box::new(view::port(&self.reconciler.lock(), id, &self.reconciler.host)?)))
+    }
+
+    /// Takes a port from its server, in one commit with what else changes of it.
+    async fn take_away(self: &Arc<Self>, port: &Port, context: &Context) -> Result<(), Error> {
+        let sent = self.begin_detach(vec![departing(port, AfterDetach::Keep, context.force)], None, context).await;
+        meters().detached(word(&sent));
+        sent
+    }
+
+    /// Tells readers that show a port's MAC and addresses to look again; its phase is what it was.
+    fn tell_changed(&self, port: PortId, context: &Context) {
+        let state = self.reconciler.lock();
+        if let Some(entry) = state.ports.get(&port) {
+            let phase = Some(entry.phase);
+            self.reconciler.emit(port_event(EventKind::PortStatus, &entry.record, phase, phase, entry.reason.clone()), context);
+        }
+    }
+
+    /// Has the next plan configure the guest's end anew: the alias of the device is then another commit's.
+    pub(super) fn unseal(&self, port: &mut Port) {
+        if let Some(binding) = port.binding.as_mut() {
+            binding.commit = self.reconciler.store.next_commit();
+        }
+    }
+
+    /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
+    pub(super) async fn apply_change(self: &Arc<Self>, port: PortId, context: &Context) {
+        match self.reconciler.build(port, Reason::Change, None).await {
+            Ok(_) => {
+                let mut state = self.reconciler.lock();
+                let (readiness, why) = self.reconciler.readiness(&state, port);
+                if state.port(port).is_ok_and(|entry| entry.phase == Phase::Error) {
+                    return self.reconciler.ended(&mut state, port, readiness, why, context);
+                }
+                self.reconciler.transition(&mut state, port, Happening::Looked(readiness), why, context);
+            }
+            // A namespace that is away is waited for; whatever else stands against it is an error.
+            Err(Failed { error: error @ Error::NamespaceGone { .. }, .. }) => {
+                let mut state = self.reconciler.lock();
+                let why = Why { reason: error.reason(), detail: error.to_string() };
+                self.reconciler.transition(&mut state, port, Happening::Looked(Readiness::Waiting), Some(why), context);
+                self.reconciler.postpone(&mut state, port, NAMESPACE_WAIT);
+            }
+            Err(Failed { error, .. }) => self.reconciler.failed(port, Reason::Change, &error, context),
+        }
+    }
+}
+
+/// Keeps the addresses an attached port loses from everybody else, until its guest no longer has them.
+fn hold_until_changed(before: &Port, after: &mut Port) {
+    let lost: Vec<FixedIp> = before.held_ips().filter(|ip| !after.fixed_ips.contains(ip)).copied().collect();
+    if let Some(binding) = after.binding.as_mut() {
+        binding.releasing = lost;
+    }
+}
+
+fn changed(state: &Inventory, before: &Port, change: PortChange) -> Result<Port, Error> {
+    let mut after = before.clone();
+    let needs_detach = |what| Err(Error::NeedsDetach { what, port: before.id });
+    if let Some(mac) = change.mac.filter(|mac| *mac != before.mac) {
+        if before.binding.is_some() {
+            return needs_detach("mac_address");
+        }
+        after.mac = state.check_mac(mac, &state.network(before.network_id)?.record, Some(before.id))?;
+    }
+    if let Some(wanted) = change.fixed_ips {
+        let chosen = state.choose_addresses(before.network_id, Some(&wanted), Some(before.id))?;
+        after.fixed_ips = chosen;
+    }
+    if let Some(profile) = change.profile.filter(|profile| *profile != before.profile) {
+        // Nothing is built by it any more once the port leaves.
+        if before.attached_to().is_some() && !change.detach {
+            return needs_detach("binding:profile");
+        }
+        after.profile = profile;
+    }
+    after.name = change.name.unwrap_or(after.name);
+    after.description = change.description.unwrap_or(after.description);
+    after.device_owner = change.device_owner.unwrap_or(after.device_owner);
+    after.admin_up = change.admin_up.unwrap_or(after.admin_up);
+    after.unknown_unicast = change.unknown_unicast.unwrap_or(after.unknown_unicast);
+    if after != *before {
+        after.updated_at = clock::now();
+        after.revision_number += 1;
+    }
+    Ok(after)
+}

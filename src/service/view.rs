@@ -1,0 +1,272 @@
+//! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
+
+use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry};
+use crate::model::{LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
+
+use crate::plan::facts::FactName;
+use crate::plan::{Fact, facts};
+use crate::telemetry::meters;
+use crate::telemetry::meters::GaugeValues;
+
+use super::{Error, Service};
+
+/// A network and its subnets' ids.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkView {
+    /// The record.
+    pub network: Network,
+    /// Its subnets.
+    pub subnets: Vec<SubnetId>,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerView {
+    /// The record.
+    pub server: Server,
+}
+
+/// A port and how it fares.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortView {
+    /// The record.
+    pub port: Port,
+    /// Where it is on its way.
+    pub phase: Phase,
+    /// The stable word for why it is not ACTIVE.
+    pub reason: Option<String>,
+    /// Its place on this host, when it has a server.
+    pub binding: Option<Binding>,
+    /// This host's name.
+    pub host: String,
+}
+
+/// A port's place on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Binding {
+    /// Its server.
+    pub server: ServerId,
+    /// Whether its device is a tap; else it is a veth.
+    pub tap: Option<Tap>,
+    /// Its bridge's name.
+    pub bridge: Option<String>,
+    /// Its device, when it has one.
+    pub device: Option<DeviceView>,
+    /// The MTU for the guest, in bytes.
+    pub mtu: u32,
+    /// The NIC's name in a namespace.
+    pub guest_device: Option<LinkName>,
+}
+
+/// How a tap is to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tap {
+    /// With so many queues.
+    pub queues: u16,
+    /// With virtio-net headers or without.
+    pub vnet_hdr: bool,
+    /// By whom, beside a holder of CAP_NET_ADMIN: whom it was made for, whatever its server says by now.
+    pub owner: Owner,
+}
+
+/// A device as last seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceView {
+    /// Its name.
+    pub name: String,
+    /// The host side's MAC.
+    pub host_mac: Option<Mac>,
+}
+
+/// Which ports to list. What is `None` does not matter; the ids are looked up, not searched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortFilter {
+    /// This one.
+    pub id: Option<PortId>,
+    /// Those of this server.
+    pub server: Option<ServerId>,
+    /// Those on this network.
+    pub network: Option<NetworkId>,
+}
+
+impl Service {
+    /// One network.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn network(&self, id: NetworkId) -> Result<NetworkView, Error> {
+        network(&self.reconciler.lock(), id)
+    }
+
+    /// All networks, by id.
+    pub fn networks(&self) -> Vec<NetworkView> {
+        self.reconciler.lock().networks.values().map(network_view).collect()
+    }
+
+    /// One subnet.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn subnet(&self, id: SubnetId) -> Result<Subnet, Error> {
+        Ok(self.reconciler.lock().subnet(id)?.record.clone())
+    }
+
+    /// All subnets, by id.
+    pub fn subnets(&self) -> Vec<Subnet> {
+        self.reconciler.lock().subnets.values().map(|entry| entry.record.clone()).collect()
+    }
+
+    /// One server.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn server(&self, id: ServerId) -> Result<ServerView, Error> {
+        Ok(server(self.reconciler.lock().server(id)?))
+    }
+
+    /// All servers, by id.
+    pub fn servers(&self) -> Vec<ServerView> {
+        self.reconciler.lock().servers.values().map(server).collect()
+    }
+
+    /// One port.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn port(&self, id: PortId) -> Result<PortView, Error> {
+        port(&self.reconciler.lock(), id, &self.reconciler.host)
+    }
+
+    /// One port of a server.
+    ///
+    /// # Errors
+    /// There is no such server or port, or the port is not that server's.
+    pub fn port_of(&self, server: ServerId, id: PortId) -> Result<PortView, Error> {
+        let state = self.reconciler.lock();
+        self.on_server(&state, server, id)?;
+        port(&state, id, &self.reconciler.host)
+    }
+
+    /// The ports that fit a filter, by id.
+    pub fn ports(&self, filter: PortFilter) -> Vec<PortView> {
+        let state = self.reconciler.lock();
+        let fits = |entry: &&PortEntry| {
+            filter.id.is_none_or(|id| entry.record.id == id)
+                && filter.network.is_none_or(|id| entry.record.network_id == id)
+                && filter.server.is_none_or(|id| entry.record.binding.as_ref().is_some_and(|one| one.server_id == id))
+        };
+        let view = |entry: &PortEntry| port_view(&state, entry, &self.reconciler.host);
+        let of = |ids: &std::collections::BTreeSet<PortId>| {
+            ids.iter().filter_map(|id| state.ports.get(id)).filter(fits).map(view).collect()
+        };
+        match (filter.id, filter.server, filter.network) {
+            (Some(id), ..) => state.ports.get(&id).filter(|entry| fits(entry)).map(view).into_iter().collect(),
+            (None, Some(server), _) => state.servers.get(&server).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, None, Some(network)) => state.networks.get(&network).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, None, None) => state.ports.values().map(view).collect(),
+        }
+    }
+
+    /// The ids of all ports, in their order.
+    pub fn port_ids(&self) -> Vec<PortId> {
+        self.reconciler.lock().ports.keys().copied().collect()
+    }
+
+    /// Every fact that a port's status depends on, in the order in which they decide.
+    ///
+    /// # Errors
+    /// There is no port with that id.
+    pub fn explain(&self, id: PortId) -> Result<(PortView, Vec<Fact>), Error> {
+        let state = self.reconciler.lock();
+        let view = port(&state, id, &self.reconciler.host)?;
+        let entry = state.port(id)?;
+        let fact = |fact, ok, detail: &str| Fact { fact, ok, detail: detail.to_owned() };
+        let why = entry.detail.as_deref().unwrap_or("no reason was kept");
+        let mut told = Vec::new();
+        if entry.phase == Phase::Error {
+            told.push(fact(FactName::Possible, false, why));
+        }
+        let Some(server) = entry.record.attached_to() else {
+            let leaving = match (entry.record.leaving(), &entry.detail) {
+                (true, Some(why)) => format!("the port is being detached: {why}"),
+                (true, None) => "the port is being detached".to_owned(),
+                (false, _) => "the port is attached to no server".to_owned(),
+            };
+            told.push(fact(FactName::Bound, false, &leaving));
+            return Ok((view, told));
+        };
+        told.push(fact(FactName::Bound, true, &format!("attached to server {server}")));
+        if entry.reason.as_deref() == Some(FactName::Namespace.reason()) {
+            told.push(fact(FactName::Namespace, false, why));
+        }
+        let network = &state.network(entry.record.network_id)?.record;
+        if let Some(want) = state.desired_port(&entry.record, self.reconciler.store_id) {
+            told.extend(facts(&want, &state.desired_bridge(network), &state.have));
+            if let Some(built) = told.iter_mut().find(|fact| fact.fact == FactName::Built && !entry.refused.is_empty()) {
+                built.detail = format!("{}; the guest's kernel refused {}", built.detail, entry.refused.join("; "));
+            }
+        }
+        Ok((view, told))
+    }
+
+    /// Everything that is counted, and how things stand, as Prometheus' text. What health says is what stands here.
+    pub fn metrics(&self) -> String {
+        let health = self.health();
+        let queues = self.reconciler.kernel.waiting().into_iter().chain([("store", self.reconciler.store.waiting())]).collect();
+        meters().text(&GaugeValues {
+            uptime: self.reconciler.started.elapsed(),
+            ports: health.ports.into_iter().collect(),
+            problems: health.problems.iter().map(|problem| problem.reason).collect(),
+            queues,
+            event_readers: self.reconciler.events().readers(),
+        })
+    }
+
+    /// This host's name (`binding:host_id`).
+    pub fn host(&self) -> &str {
+        &self.reconciler.host
+    }
+
+    /// How often the store was flushed.
+    pub fn flushes(&self) -> u64 {
+        self.reconciler.store.flushes()
+    }
+}
+
+pub(super) fn network(state: &Inventory, id: NetworkId) -> Result<NetworkView, Error> {
+    Ok(network_view(state.network(id)?))
+}
+
+fn network_view(entry: &NetworkEntry) -> NetworkView {
+    NetworkView { network: entry.record.clone(), subnets: entry.subnets.iter().copied().collect() }
+}
+
+pub(super) fn server(entry: &ServerEntry) -> ServerView {
+    ServerView { server: entry.record.clone() }
+}
+
+pub(super) fn port(state: &Inventory, id: PortId, host: &str) -> Result<PortView, Error> {
+    Ok(port_view(state, state.port(id)?, host))
+}
+
+fn port_view(state: &Inventory, entry: &PortEntry, host: &str) -> PortView {
+    let record = &entry.record;
+    let binding = record.binding.as_ref().and_then(|binding| {
+        let network = &state.networks.get(&record.network_id)?.record;
+        let device = state.have.device(record.id);
+        let bridge = match device.and_then(|link| link.master) {
+            Some(index) => state.have.link(index).map(|link| link.name.clone()),
+            None => network.bridge.as_ref().map(ToString::to_string),
+        };
+        let tap = binding.tap.map(|tap| Tap { queues: tap.queues, vnet_hdr: record.profile.vnet_hdr, owner: tap.owner });
+        Some(Binding {
+            server: binding.server_id,
+            tap,
+            bridge,
+            device: device.map(|link| DeviceView { name: link.name.clone(), host_mac: link.mac }),
+            mtu: network.mtu,
+            guest_device: binding.guest_device.clone(),
+        })
+    });
+    PortView { port: record.clone(), phase: entry.phase, reason: entry.reason.clone(), binding, host: host.to_owned() }
+}
