@@ -1,8 +1,8 @@
-//! Who is at the other end of a connection, and what they may do: on the sockets, and on the bus.
+//! Identifies the peer of a connection and decides what the peer may do, for the Unix sockets and for D-Bus.
 //!
-//! The sockets' credentials are those of the moment of `connect`, read once at accept, and never by pid: a pid may be another
-//! process by the time it is looked up. The kernel translates them into our user namespace, so that the root of another
-//! one is not uid 0 here, and what has no translation is the overflow uid (user_namespaces(7)).
+//! The credentials are those at the time of `connect`, read once at accept. A peer is never looked up by its pid, because the
+//! kernel may have reused the pid. The kernel translates the credentials into the daemon's user namespace: root of another
+//! user namespace is not uid 0 here, and a uid without a translation is the overflow uid (user_namespaces(7)).
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,10 +13,10 @@ use nix::unistd::{Group, geteuid};
 use crate::config::SocketSettings;
 use crate::sys::socket::peer_groups;
 
-/// No group's number (credentials(7)).
+/// A gid that no group has (credentials(7)).
 const NO_GID: u32 = u32::MAX;
 
-/// The peer of a connection when it connected.
+/// The credentials of a peer at the time it connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its effective uid.
@@ -27,7 +27,7 @@ pub struct Peer {
     pub groups: Vec<u32>,
 }
 
-/// Which of the two sockets a connection came in by.
+/// One of the two sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SocketKind {
     /// `nicd.sock`, for everything.
@@ -36,7 +36,7 @@ pub enum SocketKind {
     View,
 }
 
-/// Whom to let in: the configured groups as this host numbers them.
+/// The uid and the gids that may connect: the configured groups, resolved on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedPeers {
     /// The daemon's own effective uid.
@@ -58,7 +58,7 @@ pub enum Access {
     Denied,
 }
 
-/// Why it cannot be told who is who.
+/// Why a peer or a group cannot be identified.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
     /// The kernel did not say who the peer is.
@@ -88,19 +88,19 @@ impl Peer {
         Ok(Self { uid: user.uid(), gid: user.gid(), groups })
     }
 
-    /// One as the bus knows it, whose groups include its own gid. A bus that does not tell groups leaves it without any.
+    /// A peer on D-Bus. The bus lists the peer's own gid among `groups`; `None` when the bus does not report groups.
     pub fn on_bus(uid: u32, groups: Option<Vec<u32>>) -> Self {
         Self { uid, gid: NO_GID, groups: groups.unwrap_or_default() }
     }
 
-    /// Whether it is in a group; in none that the host has not.
+    /// Whether the peer is in `group`; false for a group that does not exist on the host.
     pub fn is_in(&self, group: Option<u32>) -> bool {
         group.is_some_and(|group| self.gid == group || self.groups.contains(&group))
     }
 }
 
 impl AllowedPeers {
-    /// Looks the configured groups up on this host. One that is missing admits nobody, and is logged.
+    /// Resolves the configured groups on this host. A missing group is logged and admits no peer.
     ///
     /// # Errors
     /// The host's list of groups cannot be read.
@@ -108,9 +108,9 @@ impl AllowedPeers {
         Ok(Self { own_uid: geteuid().as_raw(), group: gid_of(&settings.group)?, view_group: gid_of(&settings.view_group)? })
     }
 
-    /// Who gets the socket file of `door`.
-    pub fn group_of(&self, door: SocketKind) -> Option<u32> {
-        match door {
+    /// The group that owns the file of `socket`.
+    pub fn group_of(&self, socket: SocketKind) -> Option<u32> {
+        match socket {
             SocketKind::Main => self.group,
             SocketKind::View => self.view_group,
         }
@@ -118,10 +118,10 @@ impl AllowedPeers {
 }
 
 impl Access {
-    /// What `peer` may do that came in by `door`. The sockets' modes say the same; this holds even if they were loosened.
-    pub fn of(peer: &Peer, door: SocketKind, admitted: &AllowedPeers) -> Self {
+    /// What `peer` may do on `socket`. The file modes of the sockets allow the same; this check also holds if the modes were changed.
+    pub fn of(peer: &Peer, socket: SocketKind, admitted: &AllowedPeers) -> Self {
         let trusted = peer.uid == 0 || peer.uid == admitted.own_uid || peer.is_in(admitted.group);
-        match door {
+        match socket {
             SocketKind::Main if trusted => Self::Full,
             SocketKind::View if trusted || peer.is_in(admitted.view_group) => Self::ReadOnly,
             SocketKind::Main | SocketKind::View => Self::Denied,
@@ -153,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn each_door_lets_in_whom_it_is_for() {
+    fn each_socket_admits_its_own_peers() {
         use Access::{Denied, Full, ReadOnly};
-        for (who, main, view) in [
+        for (peer, main, view) in [
             (peer(0, 0, &[]), Full, ReadOnly),
             (peer(500, 500, &[]), Full, ReadOnly),
             (peer(1000, 50, &[]), Full, ReadOnly),
@@ -163,20 +163,20 @@ mod tests {
             (peer(1000, 60, &[]), Denied, ReadOnly),
             (peer(1000, 1000, &[60]), Denied, ReadOnly),
             (peer(1000, 1000, &[]), Denied, Denied),
-            // A group of root's does not make root, nor does the overflow uid.
+            // Membership in root's group grants nothing, nor does the overflow uid.
             (peer(1000, 0, &[0]), Denied, Denied),
             (peer(65534, 65534, &[65534]), Denied, Denied),
         ] {
-            assert_eq!(Access::of(&who, SocketKind::Main, &ADMITTED), main, "{who:?}");
-            assert_eq!(Access::of(&who, SocketKind::View, &ADMITTED), view, "{who:?}");
+            assert_eq!(Access::of(&peer, SocketKind::Main, &ADMITTED), main, "{peer:?}");
+            assert_eq!(Access::of(&peer, SocketKind::View, &ADMITTED), view, "{peer:?}");
         }
     }
 
     #[test]
     fn a_group_the_host_has_not_admits_nobody() {
         let none = AllowedPeers { own_uid: 500, group: None, view_group: None };
-        for door in [SocketKind::Main, SocketKind::View] {
-            assert_eq!(Access::of(&peer(1000, 50, &[50, 60, 0]), door, &none), Access::Denied);
+        for socket in [SocketKind::Main, SocketKind::View] {
+            assert_eq!(Access::of(&peer(1000, 50, &[50, 60, 0]), socket, &none), Access::Denied);
         }
     }
 

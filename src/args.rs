@@ -37,19 +37,19 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Configuration file; unlike the default one it must exist
+    /// Configuration file; must exist, unlike the default file
     #[arg(long, env = "NICD_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
-    /// Where to listen; the read-only socket lies beside it
+    /// Path of the socket; the read-only socket is in the same directory
     #[arg(long, env = "NICD_SOCKET", value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
 
-    /// Where the state is kept
+    /// State directory
     #[arg(long, env = "NICD_STATE_DIR", value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
 
-    /// How much to log: off, error, warn, info, debug, trace, or a filter such as info,nicd::api=debug
+    /// Log level: off, error, warn, info, debug, trace, or a filter such as info,nicd::api=debug
     #[arg(long, env = "NICD_LOG", value_name = "LEVEL", global = true)]
     pub log: Option<String>,
 }
@@ -66,10 +66,10 @@ pub enum Command {
         #[arg(long, hide = true)]
         role: Option<Role>,
     },
-    /// Enter network namespaces for a daemon that may not: nicd-netns.service runs this, with the socket systemd passes
+    /// Open sockets in network namespaces for an unprivileged nicd; run by nicd-netns.service with the socket that systemd passes
     #[command(hide = true)]
     Netns,
-    /// Read the configuration and print the settings as used, or what is wrong with it
+    /// Check the configuration and print the resulting settings, or the error
     CheckConfig,
 }
 

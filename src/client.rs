@@ -22,7 +22,7 @@ pub const LINES: &str = "application/x-ndjson";
 /// A call that was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody listens at the socket.
+    /// The connection to the socket failed.
     #[error(transparent)]
     Connect(#[from] io::Error),
     /// The connection ended, or what came was not HTTP, before the answer was complete.

@@ -1,5 +1,5 @@
-//! What time it is. The wall's clock may say anything and jump: it is read here alone, is always a time that can be written
-//! down, and measures nothing within a boot.
+//! Reads the clocks. The wall clock may show any time and may jump, so it is read only here, is clamped to a range that can be
+//! printed, and never measures a duration within a boot.
 
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use crate::model::idempotency::{ClockStamp, SinceBoot};
 
-/// 0001-01-01T00:00:00Z: before it a year is no longer written with four digits.
+/// 0001-01-01T00:00:00Z. Earlier years cannot be printed with four digits.
 const FIRST_SECOND: i64 = -62_135_596_800;
 
 static BOOT: LazyLock<Option<Uuid>> =
     LazyLock::new(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().parse().ok());
 
-/// The wall's clock; the first or the last time that can be written where it says something beyond.
+/// The wall clock, clamped to the times that can be printed.
 pub fn now() -> Timestamp {
     of(SystemTime::now())
 }
@@ -27,7 +27,7 @@ fn of(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(beyond).max(first)
 }
 
-/// The same, with what has passed since the host's boot.
+/// The wall clock together with the time since boot.
 pub fn stamp() -> ClockStamp {
     let since = clock_gettime(ClockId::CLOCK_BOOTTIME).ok();
     let ms = since.map(|time| time.tv_sec().saturating_mul(1000).saturating_add(time.tv_nsec() / 1_000_000));

@@ -5,8 +5,8 @@
 //!  flags, environment ──► Overrides ────────────────────┴─► Settings (as used, all valid)
 //! ```
 //!
-//! Nothing here looks at the host: that a group or a bridge exists is found out by who uses it. A value once in
-//! [`Settings`] is valid; no one checks it again.
+//! This module does not read the host: the users of a setting check that a group or a bridge exists. Values in [`Settings`] are
+//! valid and are not checked again.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -21,7 +21,7 @@ pub use settings::{
     StoreSettings,
 };
 
-/// Where the configuration is looked for when nobody says where.
+/// The default path of the configuration file.
 pub const DEFAULT_FILE: &str = "/etc/nicd/nicd.toml";
 
 /// What the command line and the environment set; it wins over the file.
@@ -68,7 +68,7 @@ pub enum ConfigError {
         /// What would be right.
         expected: String,
     },
-    /// A key whose mechanism does not exist yet: accepted and ignored would be a lie.
+    /// A key whose feature is not built yet. It is refused, so that an operator does not rely on it.
     #[error("{key} = {value} is refused: {what} is not built yet; remove the key")]
     NotBuilt {
         /// The key with its section.
@@ -89,7 +89,7 @@ impl Settings {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            // On a stock host there is no file, and the defaults are right.
+            // Without a file the defaults apply.
             Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_none() => String::new(),
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };

@@ -1,15 +1,15 @@
-//! The daemon from start to stop: what is opened in which order, which tasks run, how they end.
+//! The daemon's start and stop: the order in which it opens its parts, its tasks, and how they end.
 //!
 //! ```text
 //!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
 //!  tasks  :  listener (one per connection) · numbers on TCP · manager.follow · one per action
 //! ```
 //!
-//! Everything asynchronous runs on one thread: handlers are short, and what blocks has a thread of its own.
+//! All asynchronous code runs on one thread: handlers are short, and blocking work has its own threads.
 
-mod alone;
-mod doors;
+mod instance_lock;
 mod reload;
+mod socket_files;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::alone::Alone;
+use self::instance_lock::InstanceLock;
 use crate::access::{AllowedPeers, PeerError};
 use crate::api;
 use crate::api::listener::{Limits, Server};
@@ -38,10 +38,10 @@ use crate::service::{Heartbeat, Policy, Service};
 use crate::store::{Loaded, Lock, Store, StoreError};
 use crate::systemd;
 
-pub use alone::NotAlone;
+pub use instance_lock::AlreadyRunning;
 pub use reload::Config;
 
-/// How many of the watch's notices may wait; beyond, the watch waits, and the kernel's buffer behind it.
+/// How many notices may wait. Beyond that the watch blocks, and the kernel's socket buffer fills.
 const NOTICES: usize = 8192;
 
 /// What is under way may take so long when the daemon stops, together less than 5 s: first the requests, which end with
@@ -57,7 +57,7 @@ const UNDO: Duration = Duration::from_millis(300);
 /// Then the threads, each at the end of the call it is in.
 const JOIN: Duration = Duration::from_millis(1000);
 
-/// How long a start waits to hear what the host lacks.
+/// How long a start waits for the check of the host's requirements.
 const REQUIREMENTS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the daemon cannot run.
@@ -65,11 +65,11 @@ const REQUIREMENTS_LIMIT: Duration = Duration::from_secs(1);
 pub enum DaemonError {
     /// Another nicd runs in this network namespace.
     #[error(transparent)]
-    NotAlone(#[from] NotAlone),
+    AlreadyRunning(#[from] AlreadyRunning),
     /// The sockets cannot be had.
     #[error("the sockets cannot be taken")]
     Socket(#[from] SocketError),
-    /// It cannot be told who is who.
+    /// The configured groups cannot be resolved.
     #[error("groups cannot be looked up")]
     Groups(#[from] PeerError),
     /// The state cannot be had.
@@ -97,20 +97,20 @@ pub enum DaemonError {
     /// The sockets cannot be served.
     #[error("the sockets cannot be served")]
     Listener(#[source] io::Error),
-    /// No client gets to a socket, and only systemd can make it anew.
+    /// A socket's file is lost, and only systemd can create it again.
     #[error("no client gets to {}: its file is gone, or another is in its place; systemctl restart nicd.socket makes it anew", .0.display())]
     Unreachable(PathBuf),
-    /// What is to run for as long as the daemon does has ended: a bug. Nothing would follow the kernel any more.
+    /// A permanent task has ended, which is a bug: the daemon would no longer follow the kernel.
     #[error("the manager's loop has ended by itself")]
     Ended,
 }
 
 impl DaemonError {
-    /// What the program ends with.
+    /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Socket(error) => error.exit(),
-            Self::NotAlone(_) | Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
+            Self::AlreadyRunning(_) | Self::Store { source: StoreError::Held(_), .. } => Exit::Unavailable,
             Self::Store { source: StoreError::Denied(_), .. } => Exit::Permission,
             Self::Store { .. } => Exit::Store,
             Self::Kernel(error) if error.kind == OpErrorKind::Permission => Exit::Permission,
@@ -138,8 +138,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let state = State::open(settings)?;
     // Before any thread: taking systemd's sockets edits the environment.
     let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
-    // Behind the state and the socket, as a second one is told first which of them it shares.
-    let alone = Alone::take()?;
+    // After the state and the socket, so that a second daemon reports first which of them it shares.
+    let instance = InstanceLock::take()?;
     let numbers = settings.metrics.listen.map(listen).transpose()?;
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
@@ -150,10 +150,10 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         let signals = Signals::listen().map_err(DaemonError::Runtime)?;
         serve(&Linux::default(), config, state, listeners, signals).await
     });
-    // A thread that the kernel or a disk holds ends with the process.
+    // A thread that is blocked by the kernel or a disk ends with the process.
     runtime.shutdown_background();
     drop(std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner)));
-    drop(alone);
+    drop(instance);
     served
 }
 
@@ -199,7 +199,7 @@ pub struct Listeners {
     pub numbers: Option<TcpListener>,
 }
 
-/// What the daemon is told from outside while it runs.
+/// The signals of the daemon.
 #[derive(Debug)]
 pub struct Signals {
     /// To end.
@@ -208,7 +208,7 @@ pub struct Signals {
     pub reload: Arc<Notify>,
 }
 
-/// Serves one host with opened state and sockets until it is told to stop, and tells the service manager how that goes.
+/// Serves one host with opened state and sockets until a stop is requested, and notifies the service manager.
 ///
 /// # Errors
 /// It cannot start; then nothing of the host was changed.
@@ -224,7 +224,7 @@ pub async fn serve<K: Kernel + Clone>(
     let (notices, noticed) = mpsc::channel(NOTICES);
     let guests = kernel.guests();
     loaded.ports.iter().for_each(|port| guests.insert(port.id, port.mac));
-    // Watching begins before the dump, so that nothing happens between the two unseen.
+    // The watch starts before the dump, so that no change in between is missed.
     kernel.watch(notices)?;
     let at = Instant::now();
     let links = kernel.open()?.dump_links()?;
@@ -246,15 +246,15 @@ pub async fn serve<K: Kernel + Clone>(
         tokio::spawn(api::metrics::serve(numbers, manager.clone(), signals.stop.clone()));
     }
     let (renew, renewed) = mpsc::channel(2);
-    let doors = tokio::spawn(doors::look_after(listeners.files, manager.clone(), renew, signals.stop.clone()));
+    let socket_files = tokio::spawn(socket_files::monitor(listeners.files, manager.clone(), renew, signals.stop.clone()));
     let server = Server::new(listeners.listening, listeners.admitted, listeners.limits);
     let mut served = tokio::select! {
         served = server.serve(api::router(manager.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
         _ = &mut following => Err(DaemonError::Ended),
     };
-    // Also when it was not asked to: the other tasks and threads end by it.
+    // Cancelled in any case, because the other tasks and threads wait for it.
     signals.stop.cancel();
-    if let Ok(Some(path)) = doors.await {
+    if let Ok(Some(path)) = socket_files.await {
         served = Err(DaemonError::Unreachable(path));
     }
     tracing::info!("stopping");
@@ -318,9 +318,9 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// Says that the daemon is ready once every port was tried that was to be there: requests are served meanwhile.
+/// Reports readiness once every recorded port was tried. Requests are served meanwhile.
 async fn tell_ready(manager: &Arc<Service>) {
-    // What the host lacks is said with the first line where the kernel's thread can say it soon.
+    // The first status line includes missing requirements, if the kernel's thread answers in time.
     let _ = timeout(REQUIREMENTS_LIMIT, manager.reconciler().check_requirements()).await;
     if manager.reconciler().starting() {
         systemd::starting(&manager.reconciler().summary());

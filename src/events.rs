@@ -1,11 +1,11 @@
-//! What happened, in order: a sequence, a ring of the last ones, and readers that follow it.
+//! The event stream: numbered events, a ring buffer of the last ones, and readers.
 //!
 //! ```text
 //!  manager ── emit ──► ring ──► Reader (one a stream: SSE, NDJSON, the demo)
 //! ```
 //!
-//! A reader holds a position, not a queue: a slow one costs nothing and is told once what it has lost. Numbers never go
-//! back, also over a restart: they come from blocks reserved in the store.
+//! A reader holds a position, not a queue: a slow reader costs nothing, and gets one `lost` event for all events it missed.
+//! Numbers only grow, also across restarts, because they come from blocks reserved in the store.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use crate::failpoints;
 use crate::model::{NetworkId, Phase, PortId, ServerId, Status};
 use crate::telemetry::meters;
 
-/// How many events are kept for readers that come back.
+/// The capacity of the ring, for readers that reconnect.
 pub const KEPT: usize = 10_000;
 
 /// Numbers reserved in the store at a time; a restart skips what is left of them.
@@ -56,19 +56,19 @@ pub struct Event {
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum EventKind {
-    /// A port is there.
+    /// A port was created.
     #[serde(rename = "port.created")]
     PortCreated,
     /// A port's phase has changed, and its status perhaps with it; or its MAC or addresses have, and the phase is as before.
     #[serde(rename = "port.status")]
     PortStatus,
-    /// A port is gone.
+    /// A port was deleted.
     #[serde(rename = "port.deleted")]
     PortDeleted,
-    /// Something is wrong with the agent itself; health says what.
+    /// The agent has a problem; health shows it.
     #[serde(rename = "agent.degraded")]
     AgentDegraded,
-    /// The agent is well again.
+    /// The agent's problem has ended.
     #[serde(rename = "agent.recovered")]
     AgentRecovered,
     /// The reader missed events and should list again.
@@ -120,7 +120,7 @@ pub struct Events {
 struct Ring {
     kept: VecDeque<Arc<Event>>,
     next: u64,
-    /// The first number of this run; whoever asks for an older one has lost something.
+    /// The first number of this run; a reader that resumes from an older one has missed events.
     first: u64,
 }
 
@@ -151,7 +151,7 @@ impl Events {
         seq
     }
 
-    /// Goes ahead by so many numbers, before anything was told.
+    /// Skips this many numbers, before the first event.
     pub fn skip_ahead(&self, numbers: u64) {
         let mut ring = self.lock();
         let next = ring.next.saturating_add(numbers);
@@ -181,7 +181,7 @@ impl Events {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
-        // Every step on the ring is complete in itself, so a panic elsewhere leaves it whole.
+        // Each change of the ring is complete in itself, so a panic in another thread leaves it valid.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -224,7 +224,7 @@ impl Reader {
             self.lost = true;
         }
         if self.lost {
-            // Numbered as the last one passed over: whoever resumes from it misses nothing more.
+            // The `lost` event has the number of the last missed event, so a reader that resumes from it misses no more.
             self.lost = false;
             meters().events_lost.inc();
             self.position = ring.next;

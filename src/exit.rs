@@ -1,4 +1,4 @@
-//! How the program ends: the exit codes of the manual page, which follow sysexits(3) where it has a word.
+//! The exit codes of the manual page. They follow sysexits(3) where it defines a fitting code.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -7,9 +7,9 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It was asked to end, or did what it was asked.
+    /// Success, or an orderly stop.
     Ok = 0,
-    /// A fault of nicd's own.
+    /// A bug in nicd.
     Internal = 1,
     /// The command line was wrong (`EX_USAGE`).
     Usage = 64,

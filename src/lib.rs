@@ -1,5 +1,5 @@
-//! nicd builds the NICs of guests on a compute node: taps for virtual machines, veths for network namespaces, bound into
-//! a bridge, with their MAC and fixed IPs, over netlink. This page is the architecture; each room's own page goes deeper.
+//! nicd builds the NICs of guests on a compute node: taps for virtual machines and veths for network namespaces, bound into
+//! a bridge, with their MAC and fixed IPs, over netlink. This page describes the architecture; each module's page has the details.
 //!
 //! ```text
 //!   curl, nicctl, a control plane        a VMM, system tools
@@ -7,7 +7,7 @@
 //!                  │                             │
 //!                  │                           dbus/ ── views, events, OpenTap ──┐
 //!                  │                                                             ▼
-//!               api/ ── Action ──► service ──► reconcile ◄── Notice: "this link looks like that now" ── kernel/watch
+//!               api/ ── Action ──► service ──► reconcile ◄── Notice: "the link has this state" ── kernel/watch
 //!                                     │            │
 //!                                     ▼            ▼
 //!                           inventory: desired + observed, claims
@@ -28,109 +28,112 @@
 //!
 //! # Laws
 //!
-//! Each has a test (`tests/laws.rs`, `tests/model.rs`, `tests/restart.rs`).
+//! Each law has a test (`tests/laws`, `tests/model`, `tests/restart.rs`).
 //!
-//! 1. The [`store`] says what should be, the [`kernel`] says what is; everything else is derived. One function,
-//!    `Reconciler::build`, serves attach, drift and restart: observe, plan, exec. They differ in the [`plan::Reason`].
-//! 2. [`plan::plan`] is pure and deterministic. Planning again after applying gives the empty plan; a quiet host sees no
-//!    write, also after a restart.
-//! 3. [`plan::Op`] is a closed list, and the daemon's whole power over the host.
-//! 4. A step knows its undo from what it was planned on. A failure at step k undoes k…1; what cannot be undone is an
-//!    outcome of its own, and the port is ERROR and tried again. Every op may run twice.
-//! 5. Identity is the altname `nicd-<uuid>`. While a link is being made it is addressed by the ifindex chosen for it,
-//!    afterwards by its altname, never by its name. One that lost it is known again by its seal. What has no mark of ours is
-//!    never changed.
-//! 6. Nothing is concluded from an absence unless a complete dump, or the kernel's word about that very link, shows it.
-//!    Events are hints to look.
-//! 7. One port's trouble is one port's trouble. Every queue is bounded, by a number or, for what gives something back, by the
-//!    ports that there are; every wait has a limit, every retry has jitter.
-//! 8. An answer with success means durable and built; an answer with an error means no trace.
+//! 1. The [`store`] holds the desired state, the [`kernel`] the actual state; everything else is derived. One function,
+//!    `Reconciler::build`, serves attach, drift repair and restart: observe, plan, execute. They differ in the [`plan::Reason`].
+//! 2. [`plan::plan`] is pure and deterministic. After a plan was applied, planning again gives the empty plan. On a host without
+//!    drift nicd writes nothing, also after a restart.
+//! 3. [`plan::Op`] is a closed enum of all changes that the daemon can make to the host.
+//! 4. A step gets its undo from the observed state it was planned on. A failure at step k undoes steps k to 1. If an undo fails
+//!    too, the port becomes ERROR and is retried. Every op is idempotent.
+//! 5. A link is identified by its altname `nicd-<uuid>`. While nicd creates the link, it addresses it by the chosen ifindex,
+//!    afterwards by the altname, never by its name. A link that lost its altname is recognised by its ownership tag (the alias).
+//!    nicd never changes a link without its altname or its tag.
+//! 6. A link counts as missing only if a complete dump lacks it, or if the kernel reports its deletion. An event is only a hint
+//!    to read the link again.
+//! 7. The failure of one port does not affect other ports. Every queue is bounded: by a constant, or, for operations that free
+//!    something, by the number of ports. Every wait has a time limit, every retry has jitter.
+//! 8. A success answer means that the change is durable and built. An error answer means that no trace of the request is left.
 //!
 //! # The attach
 //!
-//! 1. `api::nova::attach` reads the body; `Service::perform` takes the action to `Service::attach`.
-//! 2. `Service::bind` checks all that the inventory can tell, draws MAC and addresses, and claims the port.
-//! 3. `Reconciler::build` claims the network's bridge where that has to be made, and plans: [`plan::plan`].
-//! 4. `Reconciler::carry_out_beside` hands the plan to the worker (`KernelHandle::run_beside`) and its intent to the store
-//!    (`Store::commit_and_tell`): the worker does the steps that end with the process, and looks at the device, while the intent becomes durable.
-//! 5. The worker polls the commit itself, so that no third thread stands between them. Durable: it does the rest. Refused, or a step failed: it has
-//!    the plan undone, and `Service::roll_back` takes back the record.
-//! 6. `Reconciler::transition` tells of the new phase, `Reconciler::readiness` decides which; the reply is the port as it stands.
+//! 1. `api::nova::attach` parses the body; `Service::perform` dispatches the action to `Service::attach`.
+//! 2. `Service::bind` checks the request against the inventory, allocates MAC and addresses, and claims the port.
+//! 3. `Reconciler::build` claims the network's bridge if it has to be created, and plans: [`plan::plan`].
+//! 4. `Reconciler::carry_out_beside` gives the plan to the worker (`KernelHandle::run_beside`) and its intent to the store
+//!    (`Store::commit_and_tell`). While the intent becomes durable, the worker runs the steps that end with the process, and reads
+//!    the device.
+//! 5. The worker polls the commit itself, so that no third thread is involved. After the commit it runs the remaining steps. If
+//!    the commit or a step fails, the plan is undone, and `Service::roll_back` removes the record.
+//! 6. `Reconciler::readiness` decides the new phase and `Reconciler::transition` publishes it; the reply shows the port.
 //!
-//! The two halves overlap because nothing outlives the process before its record is durable: until `TUNSETPERSIST` a tap dies
-//! with the process, and that is the step that waits ([`plan::Op::outlives_the_process`]). All else is done before; but a tap of
-//! several queues, which another process may open and keep meanwhile, is sealed behind it. The last message about the host's side seals
-//! the device: it writes the alias (the store's id and the commit's number) and sets it up. A device without its seal is finished by the
-//! next start; one with it is left alone. The seal comes last rather than with the mark, so that "up" is free to be the port's
-//! admin state and an unfinished guest is told from one that its owner changed.
+//! The two halves may overlap because nothing outlives the process before its record is durable: until `TUNSETPERSIST` the kernel
+//! deletes a tap when the process ends, so that step waits for the commit ([`plan::Op::outlives_the_process`]). All other steps run
+//! before it. There is one exception: another process may open a tap with several queues and keep it, so such a tap gets its
+//! ownership tag after the commit. The last message for the host's side finalizes the device: it writes the ownership tag into the
+//! alias (the store's id and the commit's number) and sets the device up. The next start finishes a device without a tag, and
+//! leaves a device with a tag alone. The tag is written last and not together with the altname. So the flag "up" can hold the
+//! port's admin state, and a device that was never finished differs from one whose guest was changed by its owner.
 //!
-//! A tap is made without carrier, looked at, and only then set up: set up before, it would owe an RCU grace period under
-//! RTNL for the carrier that is not there. The kernel may hold the carrier of a VMM's open back for up to a second, so every
-//! event about a link without carrier leads to one look at it at once, which makes the kernel process what it has queued.
+//! nicd creates a tap without carrier, reads it, and only then sets it up. Set up earlier, the missing carrier would cost an RCU
+//! grace period under RTNL. When a VMM opens the tap, the kernel may delay the carrier event for up to a second. So nicd reads a
+//! link without carrier once after every event, which makes the kernel process its queued carrier changes.
 //!
-//! A veth outlives the process at once, so its intent comes first; the guest's namespace is entered meanwhile. The guest's
-//! end is set up before the host's goes into its bridge and is sealed. What enters namespaces has a worker of its own, as a
-//! path may hang: taps and bridges do not wait for it.
+//! A veth outlives the process at once, so its intent is committed first, while the worker enters the guest's namespace. The
+//! guest's end is set up before the host's end joins its bridge and gets its tag. Work in namespaces has a worker of its own: a
+//! namespace path on a dead file server may block, and taps and bridges must not wait for it.
 //!
-//! A detach commits the intent, sets the device down, answers, and leaves the deletion to a second thread, which has it done
-//! in groups: one RCU barrier (16 ms) serves all that wait. A hand that the kernel keeps is left alone and another goes on.
+//! A detach commits the intent, sets the device down, answers, and leaves the deletion to the reaper threads. They delete in
+//! groups, so that one RCU barrier (16 ms) serves all waiting deletions. If the kernel blocks a reaper thread, another takes over.
 //!
-//! # What goes wrong
+//! # Drift and leftovers
 //!
-//! Every difference that the watch or a slow sweep sees is mended by the same function; one that somebody keeps making is
-//! named and mended less often. `service/verify` compares everything, `service/gc` knows what nobody wants, and nothing is
-//! removed for want of a record unless a client says so: an older store put back looks just so (`reconcile/rollback`).
+//! The watch and a slow sweep detect differences between desired and observed state, and the same function repairs them. If
+//! another program keeps making the same change, health reports it and nicd repairs it less often. `service/verify` compares
+//! everything, `service/gc` lists devices without a record. nicd deletes a device without a record only on a client's request: after
+//! an older store was restored, devices in use have no record either (`reconcile/rollback`).
 //!
-//! # Rooms
+//! # Modules
 //!
-//! Arrows point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, exec, store, kernel} → plan → model`; `client`, `clock`, `events`, `failpoints`,
-//! `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
+//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, exec, store, kernel} → plan → model`;
+//! `client`, `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
 //!
-//! | room | what lives there |
+//! | module | content |
 //! |---|---|
-//! | [`model`] | the words: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
-//! | [`plan`] | desired and observed are compared once (`diff`); ordered ops with undo, the facts behind ACTIVE, deviations and drift come of it |
-//! | [`exec`] | runs a plan, unwinds it |
+//! | [`model`] | the data types: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
+//! | [`plan`] | compares desired and observed state once (`diff`); derives ordered ops with undo, the facts behind ACTIVE, deviations and drift |
+//! | [`exec`] | runs a plan, and undoes it after a failure |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
-//! | `inventory` | what should be and what is: records, indexes, pools, segments, and the claims on them; no I/O, no waiting |
-//! | `reconcile` | the loop: what differs from its record is found, planned and brought back; schedule, drift that comes back, health |
-//! | [`service`] | what clients ask for: attach, detach, networks, ports, servers, maintenance, views |
-//! | [`access`] | who is at the other end of a socket or the bus, and what they may do |
-//! | [`api`] | the sockets, the listener, one file per dialect, `status`: the one file with status codes |
-//! | [`dbus`] | ports on the system bus: properties, signals, descriptors; a thread of its own |
-//! | [`events`] | the sequence, its ring, its readers |
+//! | `inventory` | desired and observed state: records, indexes, pools, segments, and claims of objects; no I/O, no waiting |
+//! | `reconcile` | the loop: detects deviations from records, plans and repairs them; schedule, recurring drift, health |
+//! | [`service`] | the clients' operations: attach, detach, networks, ports, servers, maintenance, views |
+//! | [`access`] | identifies the peer of a socket or of D-Bus, and decides what the peer may do |
+//! | [`api`] | HTTP: the sockets, the listener, one file per dialect, and `status`, the only file with status codes |
+//! | [`dbus`] | ports on the system bus: properties, signals, `OpenTap`; runs on its own thread |
+//! | [`events`] | the numbered event stream, its ring buffer, its readers |
 //! | [`rate_limit`] | limits how often an action runs that a guest or a client can trigger without end |
 //! | [`queue`] | a bounded queue into a thread |
-//! | [`telemetry`] | the log, and what is counted |
-//! | [`kernel::netns`] | entering guests' namespaces, and `nicd-netns`, the helper that may: the only power beyond CAP_NET_ADMIN |
-//! | [`sys`] | every line of `unsafe`: the system calls that no crate wraps |
-//! | [`systemd`] | what the service manager is told: readiness, status, reloads, signs of life |
-//! | [`clock`] | the wall's clock, whatever it says, and what has passed since the boot |
+//! | [`telemetry`] | log and metrics |
+//! | [`kernel::netns`] | enters guests' namespaces, directly or by the helper `nicd-netns`; the only privilege beyond CAP_NET_ADMIN |
+//! | [`sys`] | all `unsafe` code: the system calls that no crate wraps |
+//! | [`systemd`] | notifies the service manager: readiness, status, reloads, watchdog |
+//! | [`clock`] | the wall clock, and the time since boot |
 //! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
-//! | [`daemon`] | the order of start and stop |
-//! | [`threads`] | the threads' processors, and what ends when one panics: the process |
+//! | [`daemon`] | start and stop, in order |
+//! | [`threads`] | starts threads; a panic ends the process |
 //! | [`client`], [`blocking_client`] | HTTP over the daemon's socket: for `nicctl`; for the demo, tests and benchmarks |
-//! | `src/ctl` | `nicctl`: a pure client, which uses nothing of this library but `client` |
+//! | `src/ctl` | `nicctl`: a client that uses only `client` of this library |
 //!
 //! # Dependencies
 //!
 //! | for | crate | why this one |
 //! |---|---|---|
-//! | event loop, log | `tokio`, `tokio-util`, `tracing`, `tracing-subscriber`, `futures-util` | the field's own |
-//! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the field's own; `jiff` for RFC 3339 |
+//! | event loop, log | `tokio`, `tokio-util`, `tracing`, `tracing-subscriber`, `futures-util` | the standard crates |
+//! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the standard crates; `jiff` for RFC 3339 |
 //! | command line | `clap`, `clap_complete` | env, help and completion from one declaration |
-//! | netlink | `rtnetlink` (its builders), `netlink-packet-route`, `netlink-packet-core`, `netlink-sys` | the field's own types, which encode and decode every message that they have. The transport is our own (`kernel/socket`), as `rtnetlink`'s sends no two messages in one; so is the walk through a message (`kernel/message`), as theirs gives up a whole message for one attribute. `kernel/untyped` has what they lack |
-//! | system calls | `nix`, `libc` | safe wrappers; what has none is in `sys` |
+//! | netlink | `rtnetlink` (its builders), `netlink-packet-route`, `netlink-packet-core`, `netlink-sys` | the standard types encode and decode every message that they cover. The transport is our own (`kernel/socket`), because `rtnetlink` cannot send two messages in one system call. So is the attribute parser (`kernel/message`), because theirs drops a whole message for one unreadable attribute. `kernel/untyped` has the attributes that the crates lack |
+//! | system calls | `nix`, `libc` | safe wrappers; calls without a wrapper are in `sys` |
 //! | addresses | `macaddr`, `ipnetwork` | parsing and ranges |
 //! | HTTP | `axum` over `hyper`, `hyper-util`, `http-body-util`, `tower` | Unix listeners with our own limits around hyper |
-//! | idempotency | `sha2` | a request's digest that is the same after a restart |
-//! | `openapi.json` | `utoipa`, its builders alone | the document is made of the routes and the refusals themselves |
+//! | idempotency | `sha2` | a request digest that is stable across restarts |
+//! | `openapi.json` | `utoipa`, its builders alone | the document is generated from the routes and the error table |
 //! | store | `rusqlite` (bundled) | the longest crash record; any operator can open the file |
 //! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
-//! | metrics | `prometheus`, without its protobuf | counting is an atomic step, and the text is the format every scraper reads (0.0.4); the official `prometheus-client` writes OpenMetrics alone |
-//! | the bus | `zbus`, on tokio, without its object server | connecting, messages and their types; calls are dispatched here, as every one is answered by who makes it |
-//! | drawn values | `rand` | MACs, indexes, jitter |
+//! | metrics | `prometheus`, without its protobuf | a count is one atomic operation, and every scraper reads its text format (0.0.4); the official `prometheus-client` writes only OpenMetrics |
+//! | the bus | `zbus`, on tokio, without its object server | connections, messages and types; nicd dispatches calls itself, because it checks the caller of every call |
+//! | random values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
 
 pub mod access;

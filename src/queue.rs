@@ -1,19 +1,19 @@
-//! A bounded queue into a thread: many push, one takes all there is.
+//! A bounded queue of messages into a thread: many threads push, one thread takes all messages at once.
 //!
-//! Taking everything at once is what lets the store share one flush among waiting commits and the reaper one RCU barrier
-//! among waiting deletes.
+//! The store takes all waiting commits so that one flush serves them; the reaper takes all waiting deletes so that one RCU
+//! barrier serves them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The queue is at its bound, or its thread has ended.
+/// Why a message was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// As many messages wait as may wait.
+    /// The queue has reached its limit.
     #[error("the queue is full")]
     Full,
-    /// Nobody takes from it any more.
+    /// The thread that takes from the queue has ended.
     #[error("the queue is closed")]
     Closed,
 }
@@ -34,7 +34,7 @@ struct Shared<T> {
 #[derive(Debug)]
 struct QueueState<T> {
     messages: VecDeque<T>,
-    /// How many were taken and wait all the same.
+    /// How many messages were taken but not begun; they count against the limit.
     held: usize,
     closed: bool,
 }
@@ -72,7 +72,7 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Appends the answer to a message that was itself bounded, whatever the limit. Never blocks.
+    /// Appends a message even when the queue is full. Only for the follow-up of an earlier message, which the limit counted.
     ///
     /// # Errors
     /// The queue is closed.
@@ -89,7 +89,7 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits for messages and takes all of them into `into`; false when the queue is closed and empty.
+    /// Waits for messages and moves all of them into `into`; false when the queue is closed and empty.
     pub fn take(&self, into: &mut VecDeque<T>) -> bool {
         let mut state = self.lock();
         while state.messages.is_empty() && !state.closed {
@@ -99,12 +99,12 @@ impl<T> Queue<T> {
         !into.is_empty()
     }
 
-    /// Takes what is there, without waiting.
+    /// Moves the waiting messages into `into`, without waiting for more.
     pub fn take_now(&self, into: &mut VecDeque<T>) {
         into.append(&mut self.lock().messages);
     }
 
-    /// Waits until messages are there or `until` has passed, and takes what is there.
+    /// Waits for messages until `until`, and moves those that have arrived into `into`.
     pub fn take_until(&self, until: Instant, into: &mut VecDeque<T>) {
         let mut state = self.lock();
         while state.messages.is_empty() && !state.closed {
@@ -118,18 +118,18 @@ impl<T> Queue<T> {
         into.append(&mut state.messages);
     }
 
-    /// Refuses further messages; those that wait are still taken.
+    /// Refuses further messages. Waiting messages are still taken.
     pub fn close(&self) {
         self.lock().closed = true;
         self.shared.not_empty.notify_all();
     }
 
-    /// Whether it was closed.
+    /// Whether the queue was closed.
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// So many of those that were taken are not begun yet: they count as waiting.
+    /// Sets how many taken messages the thread has not begun yet. They count as waiting.
     pub fn hold(&self, taken: usize) {
         self.lock().held = taken;
     }
@@ -140,13 +140,13 @@ impl<T> Queue<T> {
         state.messages.len() + state.held
     }
 
-    /// Whether none waits.
+    /// Whether no message waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
-        // A panic elsewhere leaves a queue of whole messages: each step above is complete in itself.
+        // A panic in another thread leaves the queue valid: each change above is complete in itself.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,17 +1,17 @@
-//! How often something may be done: at once after a rest, then so many times in a period, evenly.
+//! A rate limit: the first runs are allowed at once, later runs are spread evenly over a period.
 //!
-//! For what somebody else causes and may cause without end: a guest that sets its NIC down and up makes an event each time.
-//! It knows no clock; it is told what time it is.
+//! It limits work that others trigger: a guest that keeps setting its NIC down and up causes an event each time. The caller
+//! passes the current time.
 
 use std::time::{Duration, Instant};
 
-/// Remembers the last `MOST` times that something was done.
+/// Stores the times of the last `MOST` runs.
 #[derive(Debug, Clone)]
 pub struct RateLimit<const MOST: usize> {
-    /// A ring of them; `next` is where the oldest stands.
+    /// A ring buffer; `next` is the index of the oldest entry.
     times: [Option<Instant>; MOST],
     next: usize,
-    /// The last one had been put off.
+    /// Whether the last run had been delayed.
     late: bool,
 }
 
@@ -22,22 +22,22 @@ impl<const MOST: usize> Default for RateLimit<MOST> {
 }
 
 impl<const MOST: usize> RateLimit<MOST> {
-    /// When it may be done next, if that is not now: never more than `MOST` times in any `period`, and once one was put off
-    /// not all of them together.
+    /// When the next run is allowed; `None` means now. Allows at most `MOST` runs in any `period`; after a delayed run, the next
+    /// runs are spread evenly.
     pub fn next_allowed(&self, now: Instant, period: Duration) -> Option<Instant> {
         let oldest = self.times[self.next].map(|oldest| oldest + period);
         let newest = self.newest().filter(|_| self.late).map(|newest| newest + period / u32::try_from(MOST).unwrap_or(u32::MAX));
         oldest.max(newest).filter(|due| *due > now)
     }
 
-    /// It is done now; `late` when it had been put off.
+    /// Records a run at `now`; `late` says whether the run had been delayed.
     pub fn done(&mut self, now: Instant, late: bool) {
         self.times[self.next] = Some(now);
         self.next = (self.next + 1) % MOST;
         self.late = late;
     }
 
-    /// When it was last done.
+    /// The time of the last run.
     pub fn newest(&self) -> Option<Instant> {
         self.times[(self.next + MOST - 1) % MOST]
     }
@@ -49,7 +49,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Something that wants to be done every millisecond for so many seconds; when it was done, in milliseconds.
+    /// Asks for a run every millisecond for `seconds`; the times of the allowed runs, in milliseconds.
     fn wanted_all_the_time(seconds: u64) -> Vec<u64> {
         let start = Instant::now();
         let (mut limit, mut done, mut late) = (RateLimit::<4>::default(), Vec::new(), false);

@@ -1,6 +1,6 @@
-//! What the service manager is told (sd_notify(3)): readiness, a line of status, reloads, and signs of life.
+//! Notifies the service manager (sd_notify(3)): readiness, status line, reloads, watchdog.
 //!
-//! Without a service manager nothing is told, and nothing is missing.
+//! Without a service manager nothing is sent.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -11,67 +11,66 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The socket that all is told by, open from the first time on: a process without a free descriptor is alive too.
+/// The notification socket. It stays open, so that the watchdog also works while the process has no free file descriptor.
 static SOCKET: OnceLock<Option<(UnixDatagram, SocketAddr)>> = OnceLock::new();
 
-/// How often the manager's loop tells something when no watchdog asks for more.
+/// The heartbeat interval when the unit has no watchdog, or one with a longer limit.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How long the loop may go without a sign of life, if the unit says so (`WatchdogSec=`): half of that leaves room for a
-/// beat that comes late.
+/// The interval of the watchdog heartbeat: half of the unit's `WatchdogSec=`, so that a late heartbeat is still in time.
 pub fn heartbeat_interval() -> Duration {
     sd_notify::watchdog_enabled().map_or(HEARTBEAT, |limit| (limit / 2).min(HEARTBEAT))
 }
 
-/// Requests are answered from now on, and everything was tried once that was to be there.
+/// Reports readiness: requests are answered, and every recorded port was tried once.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Not ready yet.
+/// Reports a status line before readiness.
 pub fn starting(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+    notify(&[NotifyState::Status(status)]);
 }
 
-/// The configuration is being read again; [`ready`] ends it. With the time, as `Type=notify-reload` wants it.
+/// Reports that the configuration is being reloaded; [`ready`] ends the reload. `Type=notify-reload` requires the time.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]),
-        Err(error) => tracing::warn!(%error, "the clock cannot be read, so no reload is told"),
+        Ok(now) => notify(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]),
+        Err(error) => tracing::warn!(%error, "the clock cannot be read, so the reload is not reported"),
     }
 }
 
-/// No more requests are taken.
+/// Reports that the daemon stops.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("stopping: what is under way ends first")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("stopping: finishing the running operations")]);
 }
 
-/// Tells of each beat of the loop: the sign of life, and the line when it has changed.
+/// The heartbeat of the manager's loop: sends the watchdog notification, and the status line when it has changed.
 pub fn heartbeat() -> impl FnMut(&str) + Send + 'static {
-    let mut told = String::new();
+    let mut sent = String::new();
     move |status| {
-        if told == status {
-            return tell(&[NotifyState::Watchdog]);
+        if sent == status {
+            return notify(&[NotifyState::Watchdog]);
         }
-        told.replace_range(.., status);
-        tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+        sent.replace_range(.., status);
+        notify(&[NotifyState::Watchdog, NotifyState::Status(status)]);
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = try_to_tell(states) {
-        tracing::debug!(%error, "the service manager could not be told");
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = try_notify(states) {
+        tracing::debug!(%error, "the service manager could not be notified");
     }
 }
 
-fn try_to_tell(states: &[NotifyState<'_>]) -> io::Result<()> {
-    let opened = || open().inspect_err(|error| tracing::warn!(%error, "the service manager cannot be told anything"));
+fn try_notify(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let opened = || open().inspect_err(|error| tracing::warn!(%error, "the service manager cannot be notified"));
     let Some((socket, to)) = SOCKET.get_or_init(|| opened().unwrap_or_default()) else { return Ok(()) };
     let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
     socket.send_to_addr(lines.as_bytes(), to).map(drop)
 }
 
-/// A socket, and where the service manager listens, if there is one (`NOTIFY_SOCKET`): a path, or `@` and an abstract name.
+/// Opens a socket and resolves the address in `NOTIFY_SOCKET`, if set: a path, or `@` and an abstract name.
 fn open() -> io::Result<Option<(UnixDatagram, SocketAddr)>> {
     let Some(place) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
     let to = match place.as_bytes() {

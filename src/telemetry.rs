@@ -1,7 +1,7 @@
-//! The log: where it goes and what a line looks like. What is counted is in [`mod@meters`].
+//! Log output. The metrics are in [`mod@meters`].
 //!
-//! Lines go to standard error, which journald reads when systemd started us, by way of [`lines`]: logging never waits and never
-//! fails. Messages are constants, data are fields.
+//! Lines go to standard error through the queue of [`stderr`], so that logging never blocks and never fails. Under systemd
+//! journald reads them. Messages are constants; data are fields.
 
 mod family;
 mod gauges;
@@ -24,7 +24,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Logs from now on what `level` says: a level or a filter, as the settings have it.
+    /// Changes the level or filter of the log.
     pub fn set_level(&self, level: &str) {
         (self.refilter)(EnvFilter::new(level));
     }
@@ -44,7 +44,7 @@ pub fn init(settings: &LogSettings) -> Result<Log, TryInitError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&settings.level))
         .with_ansi(io::stderr().is_terminal())
-        // What could not be written is counted, and no reason to write more.
+        // Lost lines are counted, not logged.
         .log_internal_errors(false)
         .with_writer(stderr::Queue);
     // journald stamps each line itself.
@@ -65,6 +65,6 @@ where
     let builder = builder.with_filter_reloading();
     let handle = builder.reload_handle();
     builder.finish().try_init()?;
-    // It fails only when the log is gone, which lives as long as the process.
+    // It fails only when the log was dropped, but the log lives as long as the process.
     Ok(Log { refilter: Box::new(move |filter| _ = handle.reload(filter)) })
 }

@@ -1,8 +1,8 @@
-//! How the daemon starts threads, and what a panic ends.
+//! Starts threads, and ends the process when one of them panics.
 //!
-//! A panic is a bug. The thread or the task that it ends owes answers, and holds what it claimed: the process would go on
-//! without it, and nobody would know. So a panic ends the process, and the next start goes on from what is durable: whatever
-//! stands then is what a kill at that moment would have left. Only what changes nothing may have its panics [`caught`].
+//! A panic is a bug. The thread or task that panics would never answer its waiting requests and never release its claims,
+//! while the process went on. So a panic ends the process, and the next start continues from the durable records, as after
+//! a kill. Only code that changes nothing may catch its panics ([`caught`]).
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -16,15 +16,16 @@ use crate::exit::Exit;
 use crate::failpoints;
 use crate::telemetry::stderr;
 
-/// How long the last lines of the log may take to be written.
+/// How long to wait for the last lines of the log to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 thread_local! {
-    /// A panic here and now is caught.
+    /// Whether a panic on this thread is caught at present.
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has every panic logged, and the process ended by it with [`Exit::Internal`] unless it is [`caught`]. Once per process.
+/// Installs the panic hook: it logs every panic and ends the process with [`Exit::Internal`], unless the panic is [`caught`].
+/// Called once per process.
 pub fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         log_panic(panic);
@@ -48,14 +49,14 @@ fn words(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
-/// A panic that was caught; it has been logged.
+/// A caught and logged panic.
 #[derive(Debug)]
 pub struct Panicked;
 
-/// Does something whose panic costs no more than its answer: it changes nothing.
+/// Runs work that changes no state, and catches its panic.
 ///
 /// # Errors
-/// It panicked.
+/// The work panicked.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let before = IS_CAUGHT.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
@@ -66,7 +67,7 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
 /// Starts a thread.
 ///
 /// # Errors
-/// The system gives no thread.
+/// The system cannot start a thread.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let work = failpoints::inherit(work);
     Builder::new().name(name.to_owned()).spawn(work)

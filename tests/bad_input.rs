@@ -1,5 +1,5 @@
-//! What a client can get wrong: each is refused with its status, its stable word, the value in the message, the request's
-//! id in both headers and the dialect's envelope, and leaves no trace.
+//! Invalid requests: each is refused with its status, its stable word, the value in the message, the request id in both headers
+//! and the dialect's envelope, and leaves no trace.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

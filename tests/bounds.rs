@@ -1,5 +1,5 @@
-//! What grows with use shrinks again: readers of events that do not read, ids of nothing, and cycles of attach and detach
-//! leave the daemon and the kernel where they were.
+//! Memory, descriptors and kernel objects are bounded: stuck event readers, unknown ids, and cycles of attach and detach leave the
+//! daemon and the kernel at their former size.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,4 +1,4 @@
-//! The operator's story: the client's program against the daemon's.
+//! `nicctl` against the real daemon, as an operator uses it.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,5 +1,5 @@
-//! A store on a disk that is full or fails, one that was damaged, and one in whose place an older copy was put: live devices
-//! stay, it is said what is wrong, and all is well again by itself where that can be.
+//! A store on a full or failing disk, a damaged store, and a restored older copy: existing devices stay, health reports the
+//! problem, and nicd recovers by itself where possible.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,4 +1,4 @@
-//! `nicd demo`, as a person runs it: it holds, says why it cannot, and leaves nothing.
+//! `nicd demo`: it succeeds, or says why it cannot run, and leaves nothing behind.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};

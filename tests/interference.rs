@@ -1,5 +1,5 @@
-//! A hostile neighbour: for a while it does to nicd's devices, at random, everything an operator's slip or another program
-//! may do. Two seconds later everything is as recorded, and nothing of others was touched.
+//! Random interference: for a while another program makes random changes to nicd's devices. Two seconds later the devices match
+//! their records again, and nicd has not touched other links.
 //!
 //! 20 s; `NICD_DRILL=60` for longer, `NICD_SEED` for the same again.
 

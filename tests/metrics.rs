@@ -1,4 +1,4 @@
-//! The numbers: what is counted, that health says the same, and the door on loopback TCP.
+//! The metrics: what they count, their agreement with health, and the server on loopback TCP.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

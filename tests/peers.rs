@@ -1,5 +1,5 @@
-//! Who may speak to nicd: real processes of other users and groups, by setpriv and curl, against the sockets' modes and,
-//! where those were loosened, against the daemon itself.
+//! Access control: processes of other users and groups (setpriv, curl) are refused by the sockets' modes, and by the daemon where
+//! a test opens the modes.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -2,7 +2,7 @@
 //! `undo`, in the order in which each runs; where deletions are deferred, what carries them out in one go, as `merged`; or, as
 //! `error.txt`, why nothing can be planned.
 //!
-//! `NICD_BLESS=1` writes what the planner says now into the folders; the diff is then for a person to read.
+//! `NICD_BLESS=1` writes the planner's current output into the folders; read the diff.
 
 use std::fs;
 use std::path::{Path, PathBuf};

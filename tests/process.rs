@@ -1,4 +1,4 @@
-//! What the process survives, and what ends it: a log that nobody reads, a panic, an output without a reader.
+//! The process survives a log without a reader and an output without a reader; a panic ends it.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,5 +1,5 @@
-//! Stopped, killed and started again: what was answered with success is there, what was not is whole or absent, and what is
-//! right is not written to.
+//! Stop, kill and restart: requests answered with success are durable, others are complete or absent, and a restart writes nothing
+//! to correct devices.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,5 +1,5 @@
-//! Told to stop, or to read its configuration again, at any moment: what was answered is there, what was refused is not,
-//! what was never answered is whole or absent, and nothing else is left.
+//! Stop and reload signals at random times: requests answered with success are durable, refused ones left no trace, unanswered ones
+//! are complete or absent, and nothing else is left.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,4 +1,4 @@
-//! The store on a real disk: what is durable, what is refused, what a full disk leaves possible.
+//! The store on a real disk: durability, refused transactions, and detaches on a full disk.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,6 +1,6 @@
-//! What systemd makes of the units without running them: that it knows every word, and how exposed they are.
+//! Checks the systemd units without running them: syntax (systemd-analyze verify) and exposure (systemd-analyze security).
 //!
-//! Whether they work, and need all that they are given, is shown in `tests/service`.
+//! `tests/service` shows that the units work and need all their permissions.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

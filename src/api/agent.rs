@@ -1,4 +1,4 @@
-//! The agent's own routes: servers, health, and why a port is as it is.
+//! The agent's own routes: servers, health, and the explanation of a port's status.
 
 use std::path::{self, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::service::{Context, PortView, Reply, ServerView};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::{forced, form};
@@ -41,7 +41,7 @@ pub(super) async fn servers(State(state): State<AppState>) -> Json<Value> {
 }
 
 pub(super) async fn server(State(state): State<AppState>, Path(text): Path<String>) -> Response {
-    let found = id(What::Server, &text).and_then(|id| Ok(state.server(id)?));
+    let found = id(ObjectKind::Server, &text).and_then(|id| Ok(state.server(id)?));
     respond(found.map(|server| Json(json!({"server": Shown::of(&server)}))), COMPUTE)
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn delete_server(
     Extension(caller): Extension<Caller>,
 ) -> Response {
     let deleted = async {
-        let id = id(What::Server, &text)?;
+        let id = id(ObjectKind::Server, &text)?;
         let nics = with_nics(query.as_deref())?;
         let context = Context { force: forced(query.as_deref())?, ..context(&caller) };
         state.perform(Action::DeleteServer(id, nics), context).await?;
@@ -80,11 +80,11 @@ pub(super) async fn delete_server(
     respond(deleted.await, COMPUTE)
 }
 
-/// How long health waits to hear what the host lacks: the kernel's thread may be held up by others (RTNL).
+/// How long health waits for the check of requirements; other holders of RTNL may delay the kernel's thread.
 const REQUIREMENTS_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) async fn health(State(state): State<AppState>) -> Response {
-    // What it was last seen to lack is told when the kernel does not answer soon.
+    // If the kernel does not answer in time, the last result is used.
     let _ = tokio::time::timeout(REQUIREMENTS_LIMIT, state.reconciler().check_requirements()).await;
     let told = match state.reconciler().starting() {
         true => Err(ApiError::Starting(state.reconciler().summary())),
@@ -94,7 +94,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
 }
 
 pub(super) async fn explain(State(state): State<AppState>, Path(text): Path<String>) -> Response {
-    let told = id(What::Port, &text).and_then(|id| Ok(state.explain(id)?));
+    let told = id(ObjectKind::Port, &text).and_then(|id| Ok(state.explain(id)?));
     let told = told.map(|(port, facts)| Json(Explanation::of(&port, &facts)));
     respond(told, COMPUTE)
 }
@@ -207,7 +207,7 @@ fn guest(guest: &Guest) -> Value {
 }
 
 answer! {
-    /// Why a port is as it is.
+    /// The explanation of a port's status.
     pub(super) Explanation(port: &PortView, facts: &[Fact]) {
         "port_id": port.port.id.to_string() => uuid(),
         "status": port.phase.status().as_str() => status(),

@@ -1,5 +1,5 @@
-//! Every refusal as its dialect tells it: the manager's errors, the readers' and the listener's come in, an HTTP answer with
-//! the dialect's envelope goes out. Which status each has says `api/status.rs`.
+//! Renders errors of the manager, the parsers and the listener as HTTP answers in a dialect's envelope. `api/status.rs` has the
+//! status of each.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use super::dialect::{Dialect, Envelope};
 use super::fields::BodyError;
 use super::status::{self, Row};
 
-/// Why a request is refused, wherever that was found.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
-    /// By the manager.
+    /// An error of the manager.
     Manager(Error),
-    /// By the reader of the body.
+    /// The body is invalid.
     Body(BodyError),
-    /// By the reader of the query.
+    /// The query is invalid.
     Query(String),
-    /// The body is of a type nobody here reads.
+    /// The Content-Type is not supported.
     MediaType(String),
-    /// The version header is no version.
+    /// The version header is malformed.
     MicroversionMalformed(String),
-    /// The version is not one of ours.
+    /// The version is not supported.
     MicroversionUnsupported {
         /// As asked.
         asked: String,
@@ -41,50 +41,50 @@ pub enum ApiError {
         /// The last.
         max: String,
     },
-    /// The idempotency key is none.
+    /// The idempotency key is malformed.
     BadKey,
-    /// Another request has this key.
+    /// Another request used the key.
     KeyMismatch(String),
-    /// Nova's rule: a port brings its own network.
+    /// Nova's rule: a request names a port or a network, not both.
     NetworkAndPort,
-    /// Nova's rule: an address is of a network.
+    /// Nova's rule: an address needs a network.
     AddressWithoutNetwork,
-    /// The last part of the path is the id of nothing.
+    /// No object has the id in the path.
     Unknown {
-        /// What it should be the id of.
-        what: What,
+        /// The kind of object.
+        what: ObjectKind,
         /// As given, cut to 64 characters.
         id: String,
     },
-    /// A port gets its server by an attach, not by the `device_id` given.
+    /// The request sets `device_id`; only an attach gives a port a server.
     UseAttach {
         /// The server given.
         device: String,
         /// The port, when it is there already.
         port: Option<PortId>,
     },
-    /// The condition of the request is none that nicd knows.
+    /// The condition of the request is not supported.
     BadCondition(String),
     /// An id in the path of a PUT is malformed.
     BadId(String),
     /// The path is not UTF-8 once its escapes are undone.
     BadPath(String),
-    /// The path names nothing.
+    /// No route has the path.
     NoRoute(String),
-    /// The path is right, the method is not.
+    /// The route does not have the method.
     BadMethod {
         /// As given.
         method: String,
         /// The path.
         path: String,
     },
-    /// The daemon still builds what was to be there when it started.
+    /// The daemon is starting and still rebuilds ports.
     Starting(String),
-    /// Not HTTP/1.1 (RFC 9112), or a body that does not keep to its framing.
+    /// The request is not valid HTTP/1.1 (RFC 9112), or its body violates the framing.
     Malformed,
-    /// The peer is nobody whom the socket is for.
+    /// The peer may not use the socket.
     Unauthorized {
-        /// Who it is.
+        /// The peer's uid.
         uid: u32,
     },
     /// A write on the read-only socket.
@@ -111,13 +111,13 @@ pub enum ApiError {
     Crowded,
     /// Half of all connections follow events for this uid.
     ManyReaders,
-    /// The handler panicked: a bug of ours.
+    /// The handler panicked, which is a bug.
     Internal,
 }
 
-/// What an id can be of.
+/// The kinds of objects with ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum ObjectKind {
     /// A server.
     Server,
     /// A port.
@@ -142,7 +142,7 @@ impl From<BodyError> for ApiError {
     }
 }
 
-/// A refusal with all that an answer needs.
+/// An error with its status and message.
 pub(super) struct ErrorAnswer {
     pub(super) status: StatusCode,
     row: &'static Row,
@@ -155,12 +155,12 @@ impl ErrorAnswer {
         self.row.reason
     }
 
-    /// In the dialect's envelope.
+    /// The body in the dialect's envelope.
     pub(super) fn body(&self, dialect: Dialect) -> Value {
         envelope(self.row, self.status, &self.message, dialect.envelope)
     }
 
-    /// As a whole answer.
+    /// The complete response.
     pub(super) fn response(&self, dialect: Dialect) -> Response {
         let mut response = (self.status, Json(self.body(dialect))).into_response();
         response.headers_mut().extend(status::header(self.status));
@@ -168,7 +168,7 @@ impl ErrorAnswer {
     }
 }
 
-/// A refusal in an envelope.
+/// An error in an envelope.
 pub(super) fn envelope(row: &Row, status: StatusCode, message: &str, envelope: Envelope) -> Value {
     let Row { reason, kind, .. } = row;
     match envelope {
@@ -179,7 +179,7 @@ pub(super) fn envelope(row: &Row, status: StatusCode, message: &str, envelope: E
     }
 }
 
-/// Answers with a refusal in a dialect's words.
+/// The response for an error, in a dialect.
 pub fn answer(refusal: &ApiError, dialect: Dialect) -> Response {
     let told = error_answer(refusal, dialect);
     if status::is_trouble(told.status) {
@@ -197,7 +197,7 @@ pub fn bad_method(refusal: &ApiError, dialect: Dialect, allow: Option<&HeaderVal
     response
 }
 
-/// A refusal with its row, its status in a dialect, and its message.
+/// Looks up an error's row and status in a dialect, and renders its message.
 pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer {
     let (reason, message) = match refusal {
         ApiError::Manager(error) => (error.reason(), error.to_string()),
@@ -223,11 +223,11 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
             ("address_without_network", "Must input network_id when request IP address".to_owned())
         }
         ApiError::Unknown { what, id } => match what {
-            What::Server => ("no_such_server", format!("Instance {id} could not be found.")),
-            What::Port => ("no_such_port", format!("Port id {id} could not be found.")),
-            What::Network => ("no_such_network", format!("Network {id} could not be found.")),
-            What::Subnet => ("no_such_subnet", format!("Subnet {id} could not be found.")),
-            What::Flavor => ("no_such_flavor", format!("Flavor {id} could not be found.")),
+            ObjectKind::Server => ("no_such_server", format!("Instance {id} could not be found.")),
+            ObjectKind::Port => ("no_such_port", format!("Port id {id} could not be found.")),
+            ObjectKind::Network => ("no_such_network", format!("Network {id} could not be found.")),
+            ObjectKind::Subnet => ("no_such_subnet", format!("Subnet {id} could not be found.")),
+            ObjectKind::Flavor => ("no_such_flavor", format!("Flavor {id} could not be found.")),
         },
         ApiError::UseAttach { device, port } => {
             let of = port.map_or_else(String::new, |port| format!(" of port {port}"));
@@ -272,7 +272,7 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
     ErrorAnswer { status: row.status(dialect), row, message }
 }
 
-/// Which row is meant, of a refusal whose word has several.
+/// Selects the row of an error whose word has several rows.
 fn kind(refusal: &ApiError) -> Option<&'static str> {
     let ApiError::Manager(error) = refusal else { return None };
     match error {

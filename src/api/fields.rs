@@ -1,6 +1,6 @@
-//! Reading a JSON object strictly: each attribute is taken once with its type and range, and what is left is unknown.
+//! Parses JSON objects strictly: each attribute is taken once with its type and range, and the remaining ones are unknown.
 //!
-//! Refusals speak Nova's words, which clients know (nova/api/validation/validators.py): `Invalid input for
+//! Errors have Nova's wording, which clients know (nova/api/validation/validators.py): `Invalid input for
 //! field/attribute F. Value: V. reason`, where F is the innermost name; about the body's top only the reason.
 
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::json;
 
-/// A body that does not fit, as a sentence.
+/// Why a body is invalid. Displays a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is no JSON, or nested too deeply.
@@ -65,7 +65,7 @@ pub struct Fields {
 /// The most objects of one bulk create.
 pub(super) const BULK: usize = 256;
 
-/// Whether a body held one object or a list.
+/// Whether a body has one object or a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// `{"port": {…}}`
@@ -75,7 +75,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// How a body that was read before asked.
+    /// The shape of a body that was parsed before.
     pub fn of(body: &[u8], many: &str) -> Self {
         match Fields::top(body) {
             Ok(top) if top.left.contains_key(many) => Self::Many,
@@ -83,7 +83,7 @@ impl Shape {
         }
     }
 
-    /// Wraps what was made as it was asked for.
+    /// Wraps created objects in the shape of the request.
     pub fn wrap(self, one: &str, many: &str, mut made: impl Iterator<Item = Value>) -> Value {
         let (key, value) = match self {
             Self::One => (one, made.next().unwrap_or_default()),
@@ -160,7 +160,7 @@ impl Fields {
         }
     }
 
-    /// Takes an attribute as it is; `null` counts as given.
+    /// Takes an attribute as raw JSON; `null` counts as present.
     pub fn value(&mut self, name: &str) -> Option<Value> {
         self.left.remove(name)
     }
@@ -310,7 +310,7 @@ impl Fields {
         }
     }
 
-    /// Gives back what was taken of an attribute that must be there.
+    /// Returns the value of a required attribute.
     ///
     /// # Errors
     /// It is not there.
@@ -318,10 +318,10 @@ impl Fields {
         taken.ok_or_else(|| self.about_all(format!("'{name}' is a required property")))
     }
 
-    /// Ends the reading: nothing unknown may be left.
+    /// Ends the parsing: no unknown attribute may be left.
     ///
     /// # Errors
-    /// Something is.
+    /// An attribute is left.
     pub fn end(self) -> Result<(), BodyError> {
         match self.left.keys().next() {
             None => Ok(()),
@@ -333,7 +333,7 @@ impl Fields {
         }
     }
 
-    /// Ends the reading of a change, where what an object of the kind has, but nobody changes, is told from what it has not.
+    /// Ends the parsing of a change. The error distinguishes read-only attributes from unknown ones.
     ///
     /// # Errors
     /// Something is left.

@@ -1,4 +1,4 @@
-//! Nova's flavors. nicd knows of no sizes of servers, and clients look up the one a server has: there is one, of nothing.
+//! Nova's flavors. Clients look up the flavor of a server, but nicd has no server sizes: there is one flavor with all sizes 0.
 
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::Response;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::links::Site;
 use super::listing::Listing;
 use super::microversion::Microversion;
@@ -60,7 +60,7 @@ fn known(params: &RawPathParams) -> Result<(), ApiError> {
     let given = param(params, "flavor");
     match given == ID {
         true => Ok(()),
-        false => Err(ApiError::Unknown { what: What::Flavor, id: given.chars().take(64).collect() }),
+        false => Err(ApiError::Unknown { what: ObjectKind::Flavor, id: given.chars().take(64).collect() }),
     }
 }
 

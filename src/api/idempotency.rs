@@ -1,4 +1,4 @@
-//! `Idempotency-Key` on POSTs: the same request under the same key is carried out once and answered the same for a day.
+//! `Idempotency-Key` on POSTs: for a day, a repeated request with the same key runs once and gets the same answer.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use super::{AppState, replay, status};
 /// How long a second request waits for the first, in seconds.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// The most of an answer that is kept, in bytes: a bulk create's.
+/// The maximum size of a stored answer, in bytes: enough for a bulk create.
 const ANSWER: usize = 4 << 20;
 
-/// Lets a request through once per key.
+/// Runs a request once per key, and replays its stored answer afterwards.
 pub(super) async fn replay_or_run(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let given = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST).cloned();
     let Some(given) = given else { return next.run(request).await };
@@ -37,7 +37,7 @@ pub(super) async fn replay_or_run(State(state): State<AppState>, request: Reques
     };
     let key = Key { uid: caller.peer.uid, key: text };
     let (head, body) = request.into_parts();
-    // The edge has bounded it already.
+    // The listener has limited the body's size.
     let Ok(body) = to_bytes(body, ANSWER).await else { return error::answer(&ApiError::BadKey, dialect) };
     let digest = digest(&path, &body);
     loop {
@@ -47,7 +47,7 @@ pub(super) async fn replay_or_run(State(state): State<AppState>, request: Reques
             Known::Answered(answer) => return again(answer),
             Known::Made(things) => match replay::show(&state, &path, &head.headers, &body, &things) {
                 Some(answer) => return keep(&state, &key, answer).await,
-                // What it made has been deleted since: it may be made again.
+                // The created object was deleted since, so the request may run again.
                 None => state.forget_key(&key).await,
             },
             Known::Underway(bell) => {
@@ -60,7 +60,7 @@ pub(super) async fn replay_or_run(State(state): State<AppState>, request: Reques
     }
     let mut request = Request::from_parts(head, Body::from(body));
     request.extensions_mut().insert(Caller { key: Some(key.clone()), ..caller });
-    // A client that leaves must not leave its key without an end.
+    // A disconnected client must not leave its key unfinished, so the request runs in its own task.
     let ending = {
         let (state, key) = (state.clone(), key.clone());
         state.clone().to_its_end(async move { keep(&state, &key, next.run(request).await).await }).await
@@ -79,7 +79,7 @@ fn digest(path: &str, body: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Makes an answer durable under its key before it is sent; what may go better next time is not remembered.
+/// Stores an answer under its key before it is sent. Answers that a retry may improve are not stored.
 async fn keep(state: &AppState, key: &Key, response: Response) -> Response {
     let status = response.status();
     if status::may_pass(status) {
@@ -87,7 +87,7 @@ async fn keep(state: &AppState, key: &Key, response: Response) -> Response {
         return response;
     }
     let (head, body) = response.into_parts();
-    // One that is too long to be kept is made anew from what the request made.
+    // An answer that is too long to store is rendered again from the created objects.
     if body.size_hint().exact().is_none_or(|length| length > ANSWER as u64) {
         state.end_key(key);
         return Response::from_parts(head, body);

@@ -1,5 +1,5 @@
-//! JSON as a body may be written: RFC 8259 without a key that is given twice. Which of the two counts would be every
-//! reader's own choice (§4), so that a proxy in front of nicd might have checked another value than the one used here.
+//! Parses JSON (RFC 8259) and refuses duplicate keys. Parsers differ in which of two values they use (§4), so a proxy in front of nicd
+//! might check another value than nicd uses.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! Links in answers: each is an address that its client can follow.
+//! Links in answers, as URLs that the client can follow.
 //!
-//! A link begins with the host that the client has named itself, so that it leads back by the same way (a proxy from TCP, a
-//! socket that is dialled as `localhost`). Clients of a Unix socket also name hosts that are none, such as the socket's path:
-//! then it begins with `localhost`. Nothing else of a request decides about links, and no header that a proxy adds.
+//! A link starts with the host in the client's request, so that it works through the same proxy or socket. Clients of a Unix socket
+//! may send an invalid host, such as the socket's path; then the link starts with `localhost`. Other headers, also those that a
+//! proxy adds, are ignored.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};

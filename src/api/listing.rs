@@ -1,4 +1,4 @@
-//! What all of Neutron's lists have in common: filters by any scalar field, `fields`, sorting, pages.
+//! The common query of Neutron's lists: filters by any scalar field, `fields`, sorting, pagination.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::fields::truth_of;
 use super::links::escaped;
 
-/// The most entries one answer holds unless the client asks for fewer.
+/// The maximum number of entries of an answer.
 const LIMIT: usize = 1_000_000;
 
 /// A list's query, as given.
@@ -43,7 +43,7 @@ pub(super) enum Kind {
     Number,
     /// Objects that each have `ip_address` and `subnet_id`; asked for by `fixed_ips=ip_address=10.0.0.1`.
     Addresses,
-    /// Anything.
+    /// Any other value, compared as text.
     Text,
 }
 
@@ -249,7 +249,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&unescaped(text, b' ')).into_owned()
 }
 
-/// The bytes of an escaped text; `plus` is what `+` stands for.
+/// The bytes of a percent-encoded text; `plus` is the meaning of `+`.
 fn unescaped(text: &str, plus: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -290,7 +290,7 @@ fn known_key(key: &str, known: &[&str]) -> Result<String, ApiError> {
     }
 }
 
-/// A value for a message.
+/// Shortens a value for an error message.
 fn cut(text: &str) -> String {
     text.escape_debug().take(64).collect()
 }

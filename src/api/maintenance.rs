@@ -38,7 +38,7 @@ pub(super) async fn gc(
         let what = read_leftovers(json_body(&headers, &body)?)?;
         tracing::info!(request_id = %caller.request_id, ?what, "collecting leftovers");
         let manager = state.clone();
-        // What has begun is ended, also when nobody waits for it any more.
+        // The collection runs to its end, also when the client disconnects.
         Ok(state.to_its_end(async move { manager.collect(what).await }).await??)
     };
     respond(collected.await.map(Json), COMPUTE)

@@ -1,8 +1,8 @@
-//! `GET metrics`: on the sockets a route as any other, and on loopback TCP for a Prometheus that speaks no Unix sockets.
+//! `GET metrics`: a route on the sockets, and a separate server on loopback TCP for a Prometheus without Unix sockets.
 //!
-//! TCP does not say who calls, so these numbers are all that is served there. It is bounded by itself: one request a
-//! connection, whole within [`LIMIT`], at most [`CONNECTIONS`] at a time. One beyond takes the place of the oldest: a scrape
-//! takes some milliseconds, so the oldest is one that does not ask, or does not read.
+//! TCP does not identify the caller, so the TCP server serves only the metrics. It has its own limits: one request per
+//! connection, complete within [`LIMIT`], and at most [`CONNECTIONS`] connections. A further connection replaces the oldest: a
+//! scrape takes some milliseconds, so the oldest connection sends no request, or does not read its answer.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,10 +25,10 @@ use crate::telemetry::meters;
 use super::AppState;
 use super::listener::{BACKOFF, serve_anonymous};
 
-/// How many are served at the same time on TCP.
+/// The maximum number of TCP connections.
 pub const CONNECTIONS: usize = 32;
 
-/// What a connection on TCP may take, from its start to the last byte of its answer.
+/// The time limit of a TCP connection, from accept to the last byte of the answer.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn show(State(state): State<AppState>) -> Response {
@@ -44,7 +44,7 @@ pub fn register(listener: StdListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// Serves the numbers until `shutdown` is cancelled.
+/// Serves the metrics until `shutdown` is cancelled.
 pub async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) {
     let app = Router::new().route("/metrics", get(show)).fallback(super::no_route);
     let one_request = middleware::map_response(async |response| ([(CONNECTION, "close")], response).into_response());

@@ -1,4 +1,4 @@
-//! Nova's microversions: which one a request speaks, and telling it back.
+//! Nova's microversions: parses a request's version, and sets the answer's header.
 //!
 //! Sources: nova/api/openstack/{wsgi,api_version_request}.py and the API SIG's microversion specification.
 

@@ -1,11 +1,11 @@
-//! The sockets, the listener, and the dialects behind them.
+//! The HTTP API: listeners, dialects and routes.
 //!
 //! ```text
 //!   socket ─► listener (peer, limits, ids) ─► a dialect: body → Action ─► manager
 //!                                             a dialect: Reply → body ◄──┘
 //! ```
 //!
-//! A dialect parses and renders; it decides nothing. Status codes live in `api/status.rs` alone.
+//! A dialect parses requests and renders replies; it decides nothing. Only `api/status.rs` has status codes.
 
 mod agent;
 mod answer;
@@ -49,12 +49,12 @@ use axum::response::{IntoResponse, Response};
 use crate::service::{Context, Service};
 
 use dialect::Dialect;
-use error::{ApiError, What};
+use error::{ApiError, ObjectKind};
 use fields::BodyError;
 use listener::Caller;
 use routes::Layers;
 
-/// What every handler works with.
+/// The state that every handler gets.
 pub(crate) type AppState = Arc<Service>;
 
 /// All routes of the contract over one manager.
@@ -76,22 +76,21 @@ pub fn router(manager: AppState) -> Router {
         }
     }
     let app = app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(manager);
-    // Around the router, as a layer inside it runs when the route is chosen already.
+    // This layer is outside the router, because a layer inside runs only after the route was chosen.
     Router::new().fallback_service(app).layer(middleware::from_fn(without_ending))
 }
 
-/// A slash at the end of a path means nothing, as with Nova and Neutron (the `/?$` of Python's routes); a version's
-/// document has an address with one and one without. On the clouds' routes `.json` means nothing either: older clients
-/// ask by it for the format that is the only one by now.
+/// Removes a slash at the end of a path, as Nova and Neutron do (the `/?$` of Python's routes). Version documents keep theirs. On
+/// the cloud dialects' routes it also removes `.json`, with which older clients select the format.
 async fn without_ending(mut request: Request, next: Next) -> Response {
     let uri = request.uri();
     let path = uri.path();
     let clouds = !path.starts_with("/nicd/");
     let bare = path.strip_suffix('/').or_else(|| path.strip_suffix(".json").filter(|_| clouds));
-    // Of paths with one part that of Rackspace's networks is a cloud's and no version's document.
+    // A path with one segment is a version document, except Rackspace's list of networks.
     if let Some(path) = bare.filter(|path| path.matches('/').count() > 1 || *path == "/os-networksv2") {
         let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
-        // Its host stays, for links.
+        // Links in the answer need the host of the original URI.
         let mut parts = uri.clone().into_parts();
         parts.path_and_query = format!("{path}{query}").parse().ok();
         if let Ok(uri) = Uri::from_parts(parts) {
@@ -102,8 +101,7 @@ async fn without_ending(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// What holds for every route: paths that are no text, and methods that a route does not know, are refused in its
-/// dialect's words.
+/// Applies to every route: refuses paths that are not UTF-8, and unknown methods, with an error in the path's dialect.
 async fn finish(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let dialect = Dialect::of(&path);
@@ -118,7 +116,7 @@ async fn finish(request: Request, next: Next) -> Response {
     error::bad_method(&ApiError::BadMethod { method, path }, dialect, response.headers().get(ALLOW))
 }
 
-/// The path as the client wrote it; under a prefix the request itself has only the rest of it.
+/// The path that the client requested. Under a prefix, the request itself has only the rest of it.
 fn whole_path(request: &Request) -> String {
     let original = request.extensions().get::<OriginalUri>().map(|uri| uri.path());
     original.unwrap_or(request.uri().path()).to_owned()
@@ -129,7 +127,7 @@ async fn no_route(request: Request) -> Response {
     error::answer(&ApiError::NoRoute(path.chars().take(200).collect()), Dialect::of(&path))
 }
 
-/// A handler's answer, in the dialect's words either way.
+/// Converts a handler's result into a response of the dialect.
 fn respond<T: IntoResponse>(result: Result<T, ApiError>, dialect: Dialect) -> Response {
     match result {
         Ok(answer) => answer.into_response(),
@@ -137,12 +135,12 @@ fn respond<T: IntoResponse>(result: Result<T, ApiError>, dialect: Dialect) -> Re
     }
 }
 
-/// The id at the end of a path; what is no UUID is the id of nothing.
-fn id<T: FromStr>(what: What, text: &str) -> Result<T, ApiError> {
+/// Parses the id at the end of a path. An invalid UUID is reported as an unknown object.
+fn id<T: FromStr>(what: ObjectKind, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|_| ApiError::Unknown { what, id: text.chars().take(64).collect() })
 }
 
-/// A body that says it is JSON, or says nothing and is empty.
+/// The body, if its Content-Type is JSON, or if it is empty and has no Content-Type.
 fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], ApiError> {
     let given = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let essence = given.map(|given| given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
@@ -153,12 +151,12 @@ fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], ApiEr
     }
 }
 
-/// What an action goes with into log and events.
+/// The context of an action, for log and events.
 fn context(caller: &Caller) -> Context {
     Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone(), revision: None, force: false }
 }
 
-/// A reply of another kind than the action's: a slip of ours.
+/// The error for a reply that does not fit the action, which is a bug.
 fn slip() -> ApiError {
     ApiError::Body(BodyError::Top("the answer does not fit the request".to_owned()))
 }

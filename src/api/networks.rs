@@ -10,7 +10,7 @@ use crate::service::{Error, NetworkView, Reply};
 use super::AppState;
 use super::agent::NAME;
 use super::answer::answer;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
 use super::openapi::schema::{empty_list, list, null, number, one_of_words, only, or_null, time, uuid, words};
@@ -19,7 +19,7 @@ use super::resource::Resource;
 impl Resource for NetworkView {
     const ONE: &'static str = "network";
     const MANY: &'static str = "networks";
-    const WHAT: What = What::Network;
+    const WHAT: ObjectKind = ObjectKind::Network;
     const KNOWN: &'static [&'static str] = &[
         "id",
         "name",

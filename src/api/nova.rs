@@ -19,7 +19,7 @@ use crate::service::{Context, PortFilter, PortView, Reply, ServerView};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, Ip, not_of_type, shown, wrong};
 use super::links::Site;
 use super::listener::Caller;
@@ -344,14 +344,14 @@ pub(super) fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
 }
 
 pub(super) fn server_id(params: &RawPathParams) -> Result<ServerId, ApiError> {
-    id(What::Server, param(params, "server"))
+    id(ObjectKind::Server, param(params, "server"))
 }
 
 /// A known server's id, and a well-formed port's.
 pub(super) fn ids(state: &AppState, params: &RawPathParams) -> Result<(ServerId, PortId), ApiError> {
     let server = server_id(params)?;
     state.server(server)?;
-    Ok((server, id(What::Port, param(params, "port"))?))
+    Ok((server, id(ObjectKind::Port, param(params, "port"))?))
 }
 
 #[cfg(test)]

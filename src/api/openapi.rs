@@ -1,4 +1,4 @@
-//! `GET nicd/v1/openapi.json`: what all routes take and answer, as OpenAPI 3.1.
+//! `GET nicd/v1/openapi.json`: the OpenAPI 3.1 document of all routes.
 //!
 //! ```text
 //!   routes ── path, method ──► operation ◄── page: parameters, bodies, answers, what it does
@@ -6,8 +6,8 @@
 //!                  status ─────────┘  its refusals, by what it does
 //! ```
 //!
-//! Nothing is said twice: the table that routes also lists the operations, refusals are the daemon's own, and the examples
-//! are made by the renderers that make the answers.
+//! The document is generated from the code's own tables: operations from the route table, errors from the status table, and
+//! examples from the renderers of the answers.
 
 use std::sync::LazyLock;
 
@@ -162,7 +162,7 @@ fn in_path(name: &str) -> Parameter {
     parameter.parameter_in(ParameterIn::Path).required(Required::True).build()
 }
 
-/// What tells one operation under several prefixes apart.
+/// The suffix that makes an operation's id unique under several prefixes.
 fn suffix(prefix: &str, path: &str) -> String {
     let slash = if path.len() > 1 && path.ends_with('/') { "_slash" } else { "" };
     let prefix = match prefix {

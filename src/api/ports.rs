@@ -11,7 +11,7 @@ use crate::service::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 use super::AppState;
 use super::agent::NAME;
 use super::answer::answer;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
@@ -24,13 +24,13 @@ use super::resource::Resource;
 /// The most entries of any list in a body.
 pub(super) const ENTRIES: usize = 64;
 
-/// What Nova's clients see as the owner of an attached port.
+/// The `device_owner` of an attached port, as Nova's clients expect it.
 const COMPUTE: &str = "compute:nova";
 
 impl Resource for PortView {
     const ONE: &'static str = "port";
     const MANY: &'static str = "ports";
-    const WHAT: What = What::Port;
+    const WHAT: ObjectKind = ObjectKind::Port;
     const KNOWN: &'static [&'static str] = &[
         "id",
         "name",
@@ -133,7 +133,7 @@ answer! {
 }
 
 answer! {
-    /// A port's device: of a tap also how a VMM opens it, of a veth where the guest finds its end.
+    /// A port's device. For a tap also how a VMM opens it, for a veth the namespace and name of the guest's end.
     Device(binding: &Binding, device: Option<&DeviceView>) {
         "device": device.map(|device| device.name.clone()) => or_null(words()),
         "bridge": binding.bridge => or_null(words()),

@@ -15,7 +15,7 @@ use crate::service::{Context, NetworkView, PortFilter, PortView, Reply};
 
 use super::answer::answer;
 use super::dialect::RACKSPACE;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields};
 use super::listener::Caller;
 use super::listing::forced;
@@ -79,7 +79,7 @@ pub(super) async fn networks(State(state): State<AppState>) -> Response {
 }
 
 pub(super) async fn network(State(state): State<AppState>, params: RawPathParams) -> Response {
-    let found = id(What::Network, param(&params, "network")).and_then(|id| Ok(state.network(id)?));
+    let found = id(ObjectKind::Network, param(&params, "network")).and_then(|id| Ok(state.network(id)?));
     respond(found.map(|network| Json(json!({"network": segment(&state, &network)}))), RACKSPACE)
 }
 

@@ -1,4 +1,4 @@
-//! The answer to a request that made something and was never answered: what it made, as it is now, in its dialect.
+//! Replays a request that created objects but was never answered: the answer shows the objects in their current state.
 
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
@@ -14,8 +14,8 @@ use super::microversion::{self, Microversion};
 use super::resource::Resource;
 use super::{AppState, nova, rackspace};
 
-/// The request is the one that made it, so that its body says in which shape it is to be answered. None when something of
-/// what it made is no longer there.
+/// Renders the answer. The body of the repeated request, which equals the first one, selects the answer's shape. `None` when an
+/// object was deleted since.
 pub(super) fn show(state: &AppState, path: &str, headers: &HeaderMap, body: &[u8], made: &[Made]) -> Option<Response> {
     let version = microversion::asked(headers).unwrap_or(Microversion::MIN);
     match (path.rsplit('/').next(), made) {
@@ -41,7 +41,7 @@ pub(super) fn show(state: &AppState, path: &str, headers: &HeaderMap, body: &[u8
     }
 }
 
-/// The port, if it is still the server's that the path names.
+/// The port, if it is still attached to the server in the path.
 fn attached(state: &AppState, path: &str, port: PortId) -> Option<PortView> {
     let server = path.rsplit('/').nth(1)?.parse().ok()?;
     state.port_of(server, port).ok()

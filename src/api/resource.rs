@@ -1,7 +1,6 @@
-//! What Neutron's networks, subnets and ports share: one way to list, show, create, change and delete them.
+//! The common handlers of Neutron's networks, subnets and ports: list, show, create, update, delete.
 //!
-//! Each says in its own file what it reads and how it is shown; which order the steps of a request have, and which status
-//! its success has, stands here once.
+//! Each resource parses and renders in its own file. The order of a request's steps and the status of its success are here.
 
 use std::str::FromStr;
 
@@ -17,7 +16,7 @@ use crate::model::action::Action;
 use crate::service::{Context, Error, Reply};
 
 use super::dialect::NETWORK;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::fields::Fields;
 use super::links::Site;
 use super::listener::Caller;
@@ -31,7 +30,7 @@ pub(super) trait Resource: Sized {
     /// The key around several, which is also the name of the list.
     const MANY: &'static str;
     /// What its id is the id of.
-    const WHAT: What;
+    const WHAT: ObjectKind;
     /// What one can filter and sort by.
     const KNOWN: &'static [&'static str];
     /// Its id.
@@ -46,13 +45,13 @@ pub(super) trait Resource: Sized {
     /// As Neutron shows it.
     fn shown(&self) -> Value;
 
-    /// Reads what is to be made.
+    /// Parses a create request.
     fn create(state: &AppState, bodies: Vec<Fields>) -> Result<Action, ApiError>;
 
-    /// Reads what is to be changed.
+    /// Parses an update request.
     fn change(state: &AppState, id: Self::Id, body: Fields) -> Result<Action, ApiError>;
 
-    /// Lets one go.
+    /// Builds the delete action.
     fn delete(id: Self::Id) -> Action;
 
     /// What was made or changed; none when the reply is of another kind.

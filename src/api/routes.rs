@@ -1,5 +1,4 @@
-//! Every route there is, with its handler and its page in the document: what is not in this table is neither served nor
-//! documented, and what is in it is both.
+//! The table of all routes, with handler and documentation. A route is served and documented if and only if it is in this table.
 
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
@@ -26,7 +25,7 @@ pub(super) struct Group {
     pub routes: Vec<Route>,
 }
 
-/// What stands between the router and a group's handlers.
+/// The layers between the router and a group's handlers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layers {
     /// Nothing.

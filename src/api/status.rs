@@ -1,7 +1,7 @@
-//! The one file with status codes: which refusal has which in which dialect, and what a request does that can meet it.
+//! The only file with status codes: the status of each error in each dialect, and the requests that can get it.
 //!
-//! Handlers, listener and document all read this table. 500 means a bug of ours or a kernel that refuses what it should not;
-//! 503 means try again, be it after the operator has mended the host; 507 means the state directory is full.
+//! Handlers, listener and the OpenAPI document read this table. 500 means a bug or an unexpected kernel error; 503 means that a
+//! retry may succeed, possibly after the operator has repaired the host; 507 means that the state directory is full.
 
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode as S};
@@ -35,12 +35,12 @@ const STATUSES: [(S, &str, &str); 16] = [
 /// Nova's key of what has no key of its own.
 const FAULT: &str = "computeFault";
 
-/// What a request does on its way: each may end it.
+/// The steps of a request that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
-    /// Is sent, whatever it is: what the listener refuses.
+pub enum RequestStep {
+    /// Every request: errors of the listener.
     Any,
-    /// Is no GET.
+    /// The request is no GET.
     Write,
     /// Has parameters in its path.
     Path,
@@ -48,7 +48,7 @@ pub enum Act {
     Query,
     /// Reads a body.
     Body,
-    /// Speaks a microversion.
+    /// Reads the microversion header.
     Version,
     /// May have an idempotency key.
     Key,
@@ -66,11 +66,11 @@ pub enum Act {
     Subnet,
     /// Looks up a flavor.
     Flavor,
-    /// Says itself which port, network and address an attach is for, as Nova's does.
+    /// Selects port, network and address of an attach in the body, as Nova's attach does.
     NovaAttach,
-    /// Attaches under Rackspace's rule.
+    /// Attaches with Rackspace's limit of one NIC per network.
     OnePerNetwork,
-    /// Gives a port to a server.
+    /// Attaches a port to a server.
     Attach,
     /// Makes networks.
     NewNetwork,
@@ -88,23 +88,23 @@ pub enum Act {
     NewPort,
     /// Changes a port.
     ChangePort,
-    /// May be for one revision alone.
+    /// May require a revision.
     Conditional,
-    /// Makes a server known.
+    /// Registers a server.
     PutServer,
-    /// Forgets a server.
+    /// Deletes a server's registration.
     DropServer,
     /// Reads the number of an event.
     LastEvent,
-    /// Asks kernel and store how they are.
+    /// Reads kernel and store.
     Host,
-    /// Asks how the daemon fares.
+    /// Reads the daemon's health.
     Health,
 }
 
-use Act::*;
+use RequestStep::*;
 
-/// A refusal: its word, its status in each dialect, and what meets it.
+/// An error: its word, its status in each dialect, and the steps that can cause it.
 #[derive(Debug)]
 pub(super) struct Row {
     /// The stable word that scripts match on (`reason`).
@@ -117,7 +117,7 @@ pub(super) struct Row {
     /// Neutron's exception.
     pub kind: &'static str,
     /// A request that does one of these can meet it.
-    pub met_by: &'static [Act],
+    pub met_by: &'static [RequestStep],
     /// In which envelope it comes.
     pub envelope: In,
 }
@@ -157,7 +157,7 @@ impl Row {
     }
 }
 
-const fn row(reason: &'static str, status: S, kind: &'static str, met_by: &'static [Act]) -> Row {
+const fn row(reason: &'static str, status: S, kind: &'static str, met_by: &'static [RequestStep]) -> Row {
     Row { reason, status, in_network: None, in_rackspace: None, kind, met_by, envelope: In::Own }
 }
 
@@ -169,15 +169,15 @@ pub(super) fn find(reason: &str, kind: Option<&str>) -> &'static Row {
 }
 
 /// What takes an address that the client may name.
-const ASKED: &[Act] = &[NovaAttach, NewPort, ChangePort];
+const ASKED: &[RequestStep] = &[NovaAttach, NewPort, ChangePort];
 /// What changes the kernel.
-const KERNEL: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork];
+const KERNEL: &[RequestStep] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork];
 /// What asks anything of the kernel.
-const ANY_KERNEL: &[Act] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork, Host];
+const ANY_KERNEL: &[RequestStep] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork, Host];
 /// What uses the store.
-const STORE: &[Act] = &[Write, Host];
+const STORE: &[RequestStep] = &[Write, Host];
 
-/// Every refusal there is.
+/// All errors.
 pub(super) static TABLE: &[Row] = &[
     // The listener's.
     row("malformed_request", S::BAD_REQUEST, "HTTPBadRequest", &[Any]).enveloped(In::Either),
@@ -248,7 +248,7 @@ pub(super) static TABLE: &[Row] = &[
     row("no_network", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),
     row("several_networks", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),
     row("bridge_full", S::CONFLICT, "Conflict", &[Attach]),
-    // Of guests. A right that is missing, or a path that hangs: it works once that has been mended.
+    // Of guests. 503 for a missing permission or a blocked path: a retry works after the operator's repair.
     row("no_such_namespace", S::BAD_REQUEST, "InvalidInput", &[PutServer]),
     row("not_a_namespace", S::BAD_REQUEST, "InvalidInput", &[PutServer]),
     row("own_namespace", S::BAD_REQUEST, "InvalidInput", &[PutServer]),
@@ -261,7 +261,7 @@ pub(super) static TABLE: &[Row] = &[
     row("ipv6_disabled", S::CONFLICT, "Conflict", &[Attach]),
     // Of the host.
     row("bridge_not_allowed", S::FORBIDDEN, "Forbidden", &[NewNetwork]),
-    // Neutron's client has just named the bridge; an attach finds what somebody named before.
+    // For Neutron the client's own request names the bridge; an attach uses an earlier setting.
     row("no_such_bridge", S::CONFLICT, "InvalidInput", &[Attach, NewNetwork, ChangeNetwork]).in_network(S::BAD_REQUEST),
     row("no_such_bridge", S::CONFLICT, "Conflict", KERNEL),
     row("not_a_bridge", S::CONFLICT, "InvalidInput", &[Attach, NewNetwork, ChangeNetwork]).in_network(S::BAD_REQUEST),

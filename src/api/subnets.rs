@@ -15,7 +15,7 @@ use crate::service::{Error, Reply};
 use super::AppState;
 use super::agent::NAME;
 use super::answer::answer;
-use super::error::{ApiError, What};
+use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
@@ -30,7 +30,7 @@ pub(super) const ENTRIES: usize = 64;
 impl Resource for Subnet {
     const ONE: &'static str = "subnet";
     const MANY: &'static str = "subnets";
-    const WHAT: What = What::Subnet;
+    const WHAT: ObjectKind = ObjectKind::Subnet;
     const KNOWN: &'static [&'static str] = &[
         "id",
         "name",
@@ -171,7 +171,7 @@ fn read_change(mut fields: Fields) -> Result<SubnetChange, BodyError> {
 
 type ErrorAnswer = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
 
-/// What guests of the subnet are told.
+/// The settings for guests of the subnet.
 fn read_told(fields: &mut Fields) -> Result<ErrorAnswer, BodyError> {
     let resolvers = fields.list_or_null("dns_nameservers", ENTRIES)?;
     let resolvers = resolvers.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value).map(|Ip(ip)| ip)).collect());

@@ -9,10 +9,10 @@ use crate::model::{LinkName, names};
 /// Which existing bridges a network may use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum AllowedBridges {
-    /// All but those that hold a default route of the host: the key is absent.
+    /// All bridges except those that carry a default route of the host. The default.
     #[default]
     AllButUplink,
-    /// Those that match one of these; none when the list is empty.
+    /// Bridges that match one of these patterns; none when the list is empty.
     Listed(Vec<BridgePattern>),
 }
 
@@ -28,7 +28,7 @@ pub enum BridgeRule {
 }
 
 impl AllowedBridges {
-    /// What is to become of `bridge`.
+    /// Whether a network may use `bridge`.
     pub fn rule(&self, bridge: &LinkName) -> BridgeRule {
         match self {
             Self::AllButUplink => BridgeRule::UnlessUplink,
@@ -76,7 +76,7 @@ impl BridgePattern {
 impl FromStr for BridgePattern {
     type Err = names::BadLinkName;
 
-    /// A pattern is right when it is a name the kernel could accept once each `*` is left out or stands for one letter.
+    /// A pattern is valid if removing each `*`, or replacing it by a letter, gives a valid link name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let literal = text.replace('*', "");
         if !text.contains('*') || !literal.is_empty() {

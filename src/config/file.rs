@@ -83,7 +83,7 @@ pub(super) struct Dbus {
     pub address: Option<String>,
 }
 
-/// A whole number: a mistake in its place is told in the file's words, not in the program's.
+/// A whole number. Its error message uses TOML's terms, not those of Rust's types.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whole(pub i64);
 

@@ -13,22 +13,22 @@ use crate::model::network::{MAX_MTU, MIN_MTU};
 /// The longest path a Unix socket can be bound to, in bytes (`sun_path` of unix(7), less its NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Everything nicd lets itself be told. Serialises to a file that yields the same settings.
+/// All settings. Serialises to a file that yields the same settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
-    /// Where and whom to serve.
+    /// The sockets and their groups.
     pub socket: SocketSettings,
-    /// Where the state is.
+    /// The store's location.
     pub store: StoreSettings,
     /// How links are made.
     pub links: LinkSettings,
     /// What one server may have.
     pub limits: LimitSettings,
-    /// What guests are told by default.
+    /// Defaults for guests.
     pub guest: GuestDefaults,
     /// What is logged, and how.
     pub log: LogSettings,
-    /// Where the numbers are served beside the sockets.
+    /// The TCP address of the metrics.
     pub metrics: MetricsSettings,
     /// Which bus ports are shown on.
     pub dbus: DbusSettings,
@@ -65,14 +65,14 @@ pub struct StoreSettings {
 /// `[links]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LinkSettings {
-    /// What generated MACs start with.
+    /// The prefix of generated MACs.
     pub mac_prefix: MacPrefix,
     /// Which existing bridges a network may use.
     #[serde(skip_serializing_if = "AllowedBridges::is_default")]
     pub allowed_bridges: AllowedBridges,
     /// The MTU of an agent-made bridge whose network names none, in bytes.
     pub mtu: u32,
-    /// How often everything is compared without a cause, in seconds.
+    /// The interval of the periodic comparison of all ports, in seconds.
     pub sweep_s: u32,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.
     pub require_host_closed: bool,
@@ -85,12 +85,12 @@ pub struct LimitSettings {
     pub nics_per_server: u32,
 }
 
-/// `[guest]`: what a subnet that says nothing of its own tells its guests.
+/// `[guest]`: defaults for guests of a subnet without its own settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct GuestDefaults {
     /// Resolvers.
     pub dns_nameservers: Vec<IpAddr>,
-    /// The domain names are completed with.
+    /// The DNS search domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
 }
@@ -113,7 +113,7 @@ impl Default for LogSettings {
 /// `[metrics]`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct MetricsSettings {
-    /// A loopback address and port on which `GET /metrics` is answered to whoever can reach it; none: on the sockets alone.
+    /// A loopback address and port that serve `GET /metrics` to every client; none: only the sockets serve it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
 }
@@ -141,7 +141,7 @@ pub enum LogFormat {
 }
 
 impl Settings {
-    /// Takes over what can change while nicd runs; the keys of what cannot, and differs.
+    /// Applies the settings that can change at runtime; returns the changed keys that need a restart.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
         let Self { socket, store, links, limits, guest, log, metrics, dbus } = new;
         let fixed = [
@@ -265,7 +265,7 @@ fn log_as_used(written: file::Log) -> Result<LogSettings, ConfigError> {
 fn metrics_as_used(written: file::Metrics) -> Result<MetricsSettings, ConfigError> {
     let read = |text: String| {
         let address: Option<SocketAddr> = text.parse().ok();
-        // Nothing there tells who asks, so it is for this host alone.
+        // TCP does not identify the client, so only loopback addresses are allowed.
         let right = address.filter(|address| address.ip().is_loopback() && address.port() != 0);
         right.ok_or_else(|| {
             bad("metrics.listen", &text, "a loopback address with a port such as 127.0.0.1:9632 or [::1]:9632 is expected")

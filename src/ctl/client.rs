@@ -1,7 +1,6 @@
 //! HTTP/1.1 with JSON over the daemon's Unix socket: one connection for each call, which a command makes few of.
 //!
-//! Nothing is retried: a call that changes something and was not answered may have been carried out, and the person
-//! is told so.
+//! Calls are never retried: an unanswered change may have been executed, and the error message says so.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,11 +12,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::events::EventStream;
-use super::refusal::ServerError;
+use super::server_error::ServerError;
 use crate::client::{self, Connection, JSON, LINES, Lines};
 
-/// How long an answer may take, the wait in the socket while the daemon starts included: longer than the daemon takes for
-/// anything, so that what is given up is stuck.
+/// The time limit of an answer, including the wait while the daemon starts. It is longer than any operation of the daemon.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A daemon, by its socket.
@@ -30,7 +28,7 @@ pub struct Client {
 /// A call that gave nothing to go on with.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers at the socket.
+    /// The connection to the socket failed.
     #[error("nicd cannot be reached at {}", socket.display())]
     Unreachable {
         /// Where it was looked for.
@@ -48,7 +46,7 @@ pub enum ClientError {
         /// What happened to the connection.
         source: hyper::Error,
     },
-    /// Somebody holds the socket and says nothing.
+    /// The daemon accepted the connection but did not answer in time.
     #[error("nicd at {} did not answer {call} within {} s", socket.display(), patience.as_secs())]
     Silent {
         /// The daemon's socket.
@@ -94,7 +92,7 @@ pub enum ClientError {
 impl ClientError {
     /// Whether the daemon says that the thing asked about does not exist.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND)
+        matches!(self, Self::Refused(error) if error.status == StatusCode::NOT_FOUND)
     }
 }
 

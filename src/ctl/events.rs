@@ -12,7 +12,7 @@ use crate::client::Lines;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// What it tells: `port.created`, `port.status`, `port.deleted`, `agent.degraded`, `agent.recovered`, `lost`.
+    /// Its kind: `port.created`, `port.status`, `port.deleted`, `agent.degraded`, `agent.recovered`, `lost`.
     pub event: String,
     /// When it happened, as the daemon writes times.
     pub at: Value,

@@ -1,4 +1,4 @@
-//! Everything that ends a command, the exit code it ends with and the sentence it is reported in.
+//! The errors of commands, with their exit codes and messages.
 //!
 //! A `Display` says what failed and leaves out its source; the chain is joined here, once, and advice is put after it.
 
@@ -9,7 +9,7 @@ use hyper::Method;
 
 use super::client::ClientError;
 use super::names::NameError;
-use super::refusal::ServerError;
+use super::server_error::ServerError;
 use super::table;
 use super::wait::WaitError;
 
@@ -17,7 +17,7 @@ use super::wait::WaitError;
 pub const USAGE: u8 = 2;
 
 const FAILED: u8 = 1;
-const WAIT_RAN_OUT: u8 = 3;
+const WAIT_TIMED_OUT: u8 = 3;
 const UNREACHABLE: u8 = 4;
 
 /// A command that did not do what it was asked.
@@ -32,7 +32,7 @@ pub enum Failure {
     /// Waiting did not end as hoped.
     #[error(transparent)]
     Wait(#[from] WaitError),
-    /// `server add` with a name that is taken: a second server so called could only be told apart by UUID.
+    /// `server add` with a name that is taken: two servers with the same name differ only by UUID.
     #[error("a server named '{name}' exists already, with id {id}: to change it, give that id")]
     ServerExists {
         /// The name given.
@@ -72,7 +72,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Client(error) => client_code(error),
-            Self::Wait(WaitError::RanOut { .. }) => WAIT_RAN_OUT,
+            Self::Wait(WaitError::TimedOut { .. }) => WAIT_TIMED_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
             Self::NamedTwice { .. } => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
@@ -80,7 +80,7 @@ impl Failure {
         }
     }
 
-    /// Whether nobody is to be told: the reader of a pipe has seen enough.
+    /// Whether to print no error, because the reader closed the pipe.
     pub fn is_quiet(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_harmless_line() {
-        let refusal = ServerError { status: hyper::StatusCode::BAD_REQUEST, message: "a\nb\x1b[31m".to_owned(), reason: None };
-        assert_eq!(Failure::from(ClientError::from(refusal)).sentence(), "a\\nb\\u{1b}[31m");
+        let error = ServerError { status: hyper::StatusCode::BAD_REQUEST, message: "a\nb\x1b[31m".to_owned(), reason: None };
+        assert_eq!(Failure::from(ClientError::from(error)).sentence(), "a\\nb\\u{1b}[31m");
     }
 
     #[test]

@@ -1,15 +1,14 @@
-//! The client: what a person or a script types becomes calls on nicd's socket, and its answers become tables or JSON.
+//! `nicctl`: converts command lines into requests to nicd's socket, and answers into tables or JSON.
 //!
 //! ```text
-//! args, values ──▶ commands ──▶ names (who is meant) ──▶ client (HTTP over the socket) ──▶ nicd
+//! args, values ──▶ commands ──▶ names (name to id) ──▶ client (HTTP over the socket) ──▶ nicd
 //!                     │  ▲                                   │
 //!                     │  └── wait ◀── events (the stream) ◀──┘
 //!                     └────▶ views ──▶ table ──▶ out (stdout)          failure ──▶ stderr, exit code
 //! ```
 //!
-//! It holds no state, needs no privileges of its own and decides nothing the daemon decides: a value is checked here
-//! only as far as it must be understood to be sent. It shares no code with the daemon but the HTTP client, so that what it
-//! can do, any client of the socket can.
+//! It has no state and needs no privileges. It checks a value only as far as needed to send it; the daemon decides whether the
+//! value is valid. It shares only the HTTP client with the daemon, so any other client can do the same.
 
 mod args;
 mod client;
@@ -18,9 +17,9 @@ mod events;
 mod failure;
 mod names;
 mod out;
-mod refusal;
 #[cfg(test)]
 mod scripted;
+mod server_error;
 mod table;
 mod uri;
 mod values;
@@ -48,7 +47,7 @@ pub fn main() -> ExitCode {
 
 /// `--help` and `--version` come this way as well as mistakes; clap knows the stream and the code of each.
 fn usage(said: &clap::Error) -> ExitCode {
-    // Nothing can be told to someone whose terminal is gone.
+    // If the terminal is gone, no message can be printed.
     let _ = said.print();
     ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(failure::USAGE))
 }

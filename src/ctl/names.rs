@@ -1,7 +1,7 @@
-//! Who is meant: a UUID, the first digits of one, or a name become an id.
+//! Resolves a UUID, a prefix of a UUID, or a name to an id.
 //!
-//! A full UUID is taken as it is, without asking the daemon, which then says itself that it does not know it. A name
-//! wins over a prefix, so that a script's names do not depend on the digits other things happen to begin with.
+//! A full UUID is used without a lookup; the daemon reports an unknown one. A name has precedence over a prefix, so that a script's
+//! names do not depend on the UUIDs of other objects.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::table::harmless;
 use super::uri;
 
-/// How many digits a prefix has at least: fewer would be somebody's short name.
+/// The minimum length of a prefix, so that short names are not taken for prefixes.
 const FEWEST_DIGITS: usize = 4;
 
 /// How many candidates an error lists before it only counts.

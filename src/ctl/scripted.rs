@@ -1,4 +1,4 @@
-//! A daemon for tests that says what it was told to say: a list of exchanges, answered in order, one connection each.
+//! A fake daemon for tests that plays a script: a list of exchanges, answered in order, one connection each.
 //!
 //! An exchange may push lines onto the event stream opened before it, so that what a test sees happen has an order.
 //! When the script is at its end the socket refuses connections, so a call too many fails.
@@ -55,7 +55,7 @@ impl Exchange {
     }
 }
 
-/// What a command line led to.
+/// The result of a command line.
 pub struct Outcome {
     /// How it ended.
     pub result: Result<(), Failure>,

@@ -14,16 +14,16 @@ pub enum Colour {
     None,
 }
 
-/// What a cell's colour says.
+/// The meaning of a cell's colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// Nothing.
     Plain,
-    /// It works.
+    /// The object works.
     Good,
-    /// It is on its way, or not in use.
+    /// The object is in transition or not in use.
     Waiting,
-    /// It does not work.
+    /// The object has failed.
     Bad,
 }
 
@@ -48,7 +48,7 @@ impl Tone {
     }
 }
 
-/// A cell: what it says and how it is meant.
+/// A cell: its text and its tone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     text: String,

@@ -81,7 +81,7 @@ impl FromStr for Pool {
     }
 }
 
-/// A route to be told to guests.
+/// A route for guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     destination: Cidr,

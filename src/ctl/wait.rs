@@ -1,7 +1,7 @@
-//! `--wait`: follows one port on the event stream until it is what is wanted, cannot become so, or time runs out.
+//! `--wait`: follows a port on the event stream until it reaches the state, cannot reach it, or the time limit is over.
 //!
-//! The stream is opened before the change is asked for and the port is looked at once after, so nothing falls between.
-//! From then on only events move this on; `lost`, which stands for events nobody kept, is a reason to look again.
+//! The stream is opened before the change is requested, and the port is read once after it, so no change is missed. Afterwards only
+//! events count; after a `lost` event the port is read again.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use super::client::{self, Client, ClientError};
 use super::events::{Event, EventStream};
 use super::names::Kind;
 
-/// What is waited for.
+/// The state to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     /// The port carries traffic.
     Active,
-    /// The port has left this server: it is deleted, or bound to nothing, or already somebody else's.
+    /// The port has left this server: it is deleted, unbound, or attached to another server.
     Released {
         /// The server it leaves.
         from: Uuid,
     },
 }
 
-/// A wait that did not end as hoped.
+/// A wait that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// Time is up; nothing is undone for it.
+    /// The time limit was reached; nothing is undone.
     #[error("port {port} is still {state} after {} s; nicd goes on with it, and `nicctl explain {port}` says what is missing", limit.as_secs())]
-    RanOut {
+    TimedOut {
         /// The port.
         port: Uuid,
         /// What it was last.
@@ -45,7 +45,7 @@ pub enum WaitError {
         /// Its status and reason.
         state: String,
     },
-    /// Somebody deleted the port.
+    /// Another client deleted the port.
     #[error("port {port} was deleted by somebody else while it was waited for")]
     Gone {
         /// The port.
@@ -82,7 +82,7 @@ pub struct Wait<'a> {
     pub stream: EventStream,
     /// The port.
     pub port: Uuid,
-    /// What is waited for.
+    /// The state to wait for.
     pub goal: Goal,
 }
 
@@ -92,7 +92,7 @@ impl Wait<'_> {
         let mut last = State::default();
         match tokio::time::timeout(limit, self.follow(&mut last)).await {
             Ok(ended) => ended,
-            Err(_) => Err(WaitError::RanOut { port: self.port, state: last.describe(), limit }),
+            Err(_) => Err(WaitError::TimedOut { port: self.port, state: last.describe(), limit }),
         }
     }
 

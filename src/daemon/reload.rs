@@ -1,5 +1,5 @@
-//! SIGHUP: the configuration is read again. What can change while nicd runs changes; what cannot is named and waits for
-//! the next start; a configuration that is not right changes nothing, and log and health say so until one is.
+//! SIGHUP reloads the configuration. Settings that can change at runtime change; the log names the others, which need a restart.
+//! An invalid configuration changes nothing, and log and health report it until a valid one is loaded.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Config {
 }
 
 impl Config {
-    /// Reads again whenever `asked` says so; one that came too early is not forgotten. Never ends.
+    /// Reloads the configuration whenever `asked` is notified, also if that was before the call. Never ends.
     pub(super) async fn follow(mut self, asked: Arc<Notify>, manager: Arc<Service>) {
         loop {
             asked.notified().await;

@@ -1,7 +1,6 @@
-//! Each port as readers on the bus were told it is.
+//! The ports' properties as last signalled on the bus.
 //!
-//! What is answered is what was told: a caller that follows the signals never sees a value that no signal brings, nor a
-//! port that no signal takes away.
+//! Answers contain only signalled values. So a client that follows the signals never reads a value without its signal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +13,7 @@ use zbus::Variant;
 use crate::model::PortId;
 use crate::service::PortView;
 
-/// How long a call waits for what happened before it to be told.
+/// How long a call waits for the signals of earlier events.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// The properties of a port and their types, in the order in which they are shown.
@@ -85,7 +84,7 @@ impl Shown {
         PROPERTIES.into_iter().filter_map(|(name, _)| Some((name, self.get(name)?))).collect()
     }
 
-    /// Those that differ from what was told before.
+    /// The properties that differ from those signalled before.
     pub(super) fn changed_since(&self, before: &Self) -> Values<'_> {
         let mut all = self.all();
         all.retain(|name, value| before.get(name).as_ref() != Some(value));
@@ -93,7 +92,7 @@ impl Shown {
     }
 }
 
-/// All ports as told, and up to which event.
+/// All ports as signalled, and the number of the last signalled event.
 #[derive(Debug, Default)]
 pub(super) struct PropertyCache {
     ports: Mutex<BTreeMap<PortId, Shown>>,
@@ -101,24 +100,24 @@ pub(super) struct PropertyCache {
 }
 
 impl PropertyCache {
-    /// The ports as told. Not to be held over an await.
+    /// The ports as signalled. Do not hold the guard across an await.
     pub(super) fn ports(&self) -> MutexGuard<'_, BTreeMap<PortId, Shown>> {
         // Each change is one insertion or removal, whole in itself.
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A port as told.
+    /// A port as signalled.
     pub(super) fn port(&self, port: PortId) -> Option<Shown> {
         self.ports().get(&port).cloned()
     }
 
-    /// Everything up to this event has been told.
+    /// Records that all events up to this one were signalled.
     pub(super) fn told(&self, event: u64) {
         self.told.send_replace(event);
     }
 
-    /// Waits until everything up to an event has been told, so that whoever has an answer from the socket finds the same
-    /// here. Not for long: a bus that takes no signals gets the answer as things stand.
+    /// Waits until all events up to this one were signalled, so that a client with an answer from the HTTP socket reads the same
+    /// state here. The wait is short: on a bus that accepts no signals the call gets the state as signalled so far.
     pub(super) async fn caught_up(&self, event: u64) {
         let mut told = self.told.subscribe();
         let _ = timeout(CATCH_UP, told.wait_for(|told| *told >= event)).await;

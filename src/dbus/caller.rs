@@ -1,5 +1,5 @@
-//! Who calls: the uid and groups with which the caller connected to the bus, as the bus knows them. Never by pid: a pid
-//! may be another process by the time it is looked up.
+//! Identifies callers: the uid and groups with which the caller connected to the bus, reported by the bus. A caller is never
+//! looked up by its pid, because the kernel may have reused the pid.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,9 +10,9 @@ use zbus::names::UniqueName;
 
 use crate::access::Peer;
 
-use super::refusal::CallError;
+use super::error::CallError;
 
-/// How many callers are remembered.
+/// The capacity of the cache of callers.
 const REMEMBERED: usize = 1024;
 
 /// The callers met on one connection to the bus, which gives no unique name twice.
@@ -22,10 +22,10 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Who has a unique name.
+    /// Looks up the owner of a unique name.
     ///
     /// # Errors
-    /// The bus does not say; nobody unknown may do anything.
+    /// The bus does not report the caller; an unknown caller is refused.
     pub(super) async fn who(&self, connection: &Connection, name: Option<&UniqueName<'_>>) -> Result<Arc<Peer>, CallError> {
         let Some(name) = name else { return Err(CallError::AccessDenied("the message names no sender".to_owned())) };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();

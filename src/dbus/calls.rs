@@ -1,7 +1,7 @@
 //! Calls and their answers.
 //!
-//! Every call is answered by a task of its own, as finding out who calls takes a call back to the bus; a bounded number
-//! of them at a time.
+//! Each call is answered by its own task, because identifying the caller needs a call back to the bus. The number of tasks is
+//! limited.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -23,8 +23,8 @@ use crate::telemetry::meters::OK;
 use super::Bus;
 use super::cache::{PropertyCache, Shown, Values};
 use super::caller::Callers;
+use super::error::CallError;
 use super::object::{Object, path, segment};
-use super::refusal::CallError;
 use super::xml::{self, AGENT, INTROSPECTABLE, OBJECT_MANAGER, PEER, PORT, PROPERTIES};
 
 /// The most ports one `ListPorts` answers with.
@@ -33,21 +33,21 @@ pub const PAGE: u32 = 1000;
 /// The most calls that are answered at the same time.
 const LIMIT: usize = 64;
 
-/// The most descriptors a message can carry: what a stock dbus-daemon lets through (`max_message_unix_fds`); it cuts the
-/// connection of who sends more.
+/// The maximum number of descriptors in a message, which dbus-daemon enforces by default (`max_message_unix_fds`); it disconnects
+/// a sender that exceeds it.
 const DESCRIPTORS: u16 = 16;
 
-/// What all calls share.
+/// The shared state of all calls.
 pub(super) struct Calls {
     bus: Bus,
     connection: Connection,
     cache: Arc<PropertyCache>,
     callers: Callers,
-    /// One answer with every port in it is made at a time.
+    /// Allows one answer with all ports at a time.
     long: Semaphore,
 }
 
-/// A call's answer, or why there is none.
+/// A call's answer, or its error.
 type Answer = Result<Message, CallError>;
 
 impl Calls {
@@ -74,14 +74,14 @@ impl Calls {
 
     async fn send(&self, call: &Message, answer: Answer) {
         meters().called(answer.as_ref().map_or_else(CallError::word, |_| OK));
-        if let Err(refusal) = &answer {
-            tracing::debug!(%refusal, "call on the bus refused");
+        if let Err(error) = &answer {
+            tracing::debug!(%error, "call on the bus refused");
         }
         let header = call.header();
         if header.primary().flags().contains(Flags::NO_REPLY_EXPECTED) {
             return;
         }
-        let message = answer.or_else(|refusal| refusal.message(&header));
+        let message = answer.or_else(|error| error.message(&header));
         let sent = match message {
             Ok(message) => self.connection.send(&message).await,
             Err(error) => Err(error),
@@ -110,7 +110,7 @@ impl Calls {
         match (object, member.as_str()) {
             (_, "Introspect") if of(INTROSPECTABLE) => self.introspect(&header, object).await,
             (Object::Agent, "ListPorts") if of(AGENT) => self.list(&header, call),
-            (Object::Agent, "GetManagedObjects") if of(OBJECT_MANAGER) => self.everything(&header).await,
+            (Object::Agent, "GetManagedObjects") if of(OBJECT_MANAGER) => self.get_managed_objects(&header).await,
             (Object::Agent | Object::Port(_), "Get") if of(PROPERTIES) => self.get(&header, call, object),
             (Object::Agent | Object::Port(_), "GetAll") if of(PROPERTIES) => self.get_all(&header, call, object),
             (Object::Agent | Object::Port(_), "Set") if of(PROPERTIES) => {
@@ -164,7 +164,7 @@ impl Calls {
     /// `ListPorts`: a page of paths, ids and statuses, in the order of the ids.
     fn list(&self, header: &Header<'_>, call: &Message) -> Answer {
         let (offset, limit): (u32, u32) = arguments(&call.body(), "uu")?;
-        // 0 is what "as many as there may be" is written as.
+        // 0 means the maximum.
         let limit = if limit == 0 { PAGE } else { limit.min(PAGE) };
         let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let page: Vec<(OwnedObjectPath, String, &str)> = {
@@ -175,8 +175,8 @@ impl Calls {
         answer(header, &page)
     }
 
-    /// `GetManagedObjects`.
-    async fn everything(&self, header: &Header<'_>) -> Answer {
+    /// Answers `GetManagedObjects`.
+    async fn get_managed_objects(&self, header: &Header<'_>) -> Answer {
         let _one = self.long.acquire().await;
         let ports = self.cache.ports().clone();
         let objects: HashMap<OwnedObjectPath, HashMap<&str, Values<'_>>> =
@@ -232,7 +232,7 @@ impl Calls {
         answer(header, &opened.into_iter().map(Fd::from).collect::<Vec<Fd<'_>>>())
     }
 
-    /// Root, the group, and the uid that the tap was made for: with its gid too where one is named.
+    /// Admits root, the group, and the tap's owner; the owner needs the gid too if one was given.
     fn may_open(&self, peer: &Peer, port: Option<&PortView>) -> bool {
         if Access::of(peer, SocketKind::Main, &self.bus.admitted) == Access::Full {
             return true;

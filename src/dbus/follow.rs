@@ -1,4 +1,4 @@
-//! Following the manager's events: each is a hint to look at its port, and what differs from what was told becomes signals.
+//! Follows the manager's events: reads each event's port again, and signals the properties that differ from the cache.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Lists every port on the cache, without signals: nobody knows the name yet.
+    /// Fills the cache with all ports, without signals, because no client knows the name yet.
     pub(super) fn new(manager: Arc<Service>, connection: Connection, cache: Arc<PropertyCache>) -> Self {
         let newest = manager.events().newest();
         let reader = manager.events().read_after(Some(newest));
@@ -37,7 +37,7 @@ impl Follower {
         Self { manager, connection, cache, reader }
     }
 
-    /// Tells until the connection takes no more.
+    /// Sends signals until the connection fails.
     pub(super) async fn run(&mut self) -> zbus::Error {
         loop {
             let event = self.reader.next().await;
@@ -68,7 +68,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells how a port differs from what was told of it.
+    /// Signals how a port differs from the cache.
     async fn look(&self, port: PortId) -> zbus::Result<()> {
         let now = self.manager.port(port).ok().map(|view| Shown::of(&view));
         let before = match &now {

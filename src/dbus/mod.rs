@@ -1,26 +1,25 @@
-//! Ports on the system bus, for seeing and for descriptors. Attaching and detaching is the socket's.
+//! Ports on the system bus, for reading and for opening taps. Attaching and detaching need the HTTP socket.
 //!
 //! ```text
-//!  manager ── events ──► follow ──► PropertyCache (each port as told) ── signals ──► bus
+//!  manager ── events ──► follow ──► PropertyCache (each port as signalled) ── signals ──► bus
 //!                                     ▲
 //!  bus ── call ──► calls ── caller? ──┤ reads
 //!                    └── OpenTap ─────┴──► manager ──► kernel
 //! ```
 //!
-//! It has no logic of its own: it reads the manager's views, follows its events as any reader, and has them listed anew
-//! when some were lost. It runs on a thread of its own, so that no bus, a slow one, one that is stopped or restarted
-//! delays a port; what cannot be sent waits here, as a position in the ring of events.
+//! It reads the manager's views and follows the events like any reader; after lost events it lists all ports again. It runs on
+//! its own thread, so that a missing, slow or restarting bus never delays a port. Unsent signals need no queue: the reader's
+//! position in the event ring marks them.
 //!
-//! Calls are dispatched here rather than by zbus's object server: that one answers `GetManagedObjects` and `Introspect`
-//! without saying who asks, and each of these is for whom the view socket is for. Thus an object costs what is shown of
-//! it, and nothing is registered per port.
+//! nicd dispatches calls itself instead of using zbus's object server, because the object server answers `GetManagedObjects` and
+//! `Introspect` without checking the caller; only peers of the view socket may call them. So nicd registers nothing per port.
 
 mod cache;
 mod caller;
 mod calls;
+mod error;
 mod follow;
 mod object;
-mod refusal;
 mod xml;
 
 use std::sync::Arc;
@@ -54,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest wait between two tries to connect.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// What the task on the bus needs.
+/// What the D-Bus task needs.
 #[derive(Debug, Clone)]
 pub struct Bus {
     /// What is shown.
@@ -65,7 +64,7 @@ pub struct Bus {
     pub admitted: AllowedPeers,
 }
 
-/// Why it is not on the bus any more.
+/// Why the connection ended.
 enum End {
     /// The daemon ends.
     Stop,
@@ -74,7 +73,7 @@ enum End {
 }
 
 impl Bus {
-    /// Shows ports until `stop` is cancelled: connects, and connects again, for as long as it takes.
+    /// Exports ports until `stop` is cancelled. Connects again after each failure.
     pub async fn run(self, stop: CancellationToken) {
         let mut failures = 0;
         loop {
@@ -84,7 +83,7 @@ impl Bus {
             };
             meters().dbus_connected.set(0);
             failures += 1;
-            // Said once; what follows is the same trouble.
+            // Logged once for repeated failures.
             if failures == 1 {
                 tracing::warn!(%error, "no bus: ports are not shown on it until there is one; everything else goes on");
             } else {
@@ -119,7 +118,7 @@ impl Bus {
         }
     }
 
-    /// Whoever finds the name finds every port there, and what happens from then on is told.
+    /// Lists all ports before the name is requested, so that a client that finds the name finds every port.
     async fn connect(&self) -> zbus::Result<(Connection, MessageStream, Follower, Arc<PropertyCache>)> {
         let builder = self.settings.address.as_deref().map_or_else(Builder::system, Builder::address);
         let connection = builder.method_timeout(PATIENCE).build().await?;
@@ -132,7 +131,7 @@ impl Bus {
     }
 }
 
-/// Doubling from 500 ms, by half at random: the daemons of many hosts do not come back at once.
+/// Exponential backoff from 500 ms with jitter, so that the daemons of many hosts do not reconnect at the same time.
 fn backoff(failures: u32) -> Duration {
     let full = Duration::from_millis(500 << failures.saturating_sub(1).min(6)).min(LONGEST);
     full.mul_f64(rand::random_range(0.5..1.0))

@@ -17,34 +17,34 @@ use crate::plan::{Address, HostAddress, HostUse, Kind, LinkState};
 /// Length of `struct ifaddrmsg`.
 const IFADDRMSG: usize = 8;
 
-/// One address, as the kernel tells of it.
-struct Told {
+/// One address, as reported by the kernel.
+struct ReadAddress {
     /// The index of its link.
     index: u32,
     address: Address,
     /// The other end of a point-to-point address.
     peer: Option<IpAddr>,
-    /// Nobody asked for it (`IFA_PROTO`, from Linux 5.18 on).
+    /// Whether the kernel added it by itself (`IFA_PROTO`, from Linux 5.18 on).
     by_kernel: bool,
 }
 
 /// The addresses of the link with this index.
 pub(super) fn of_link(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>, Failure> {
-    Ok(told(netlink, index)?.into_iter().map(|told| told.address).collect())
+    Ok(read_addresses(netlink, index)?.into_iter().map(|found| found.address).collect())
 }
 
 /// Notes on links the addresses they have. With 0 for the index all links are asked for at once. On a device of ours none is to
 /// be there; on a bridge of ours none that the kernel made by itself.
 pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState]) -> Result<(), Failure> {
-    let mut on: HashMap<u32, Vec<Told>> = HashMap::new();
-    told(netlink, index)?.into_iter().for_each(|told| on.entry(told.index).or_default().push(told));
+    let mut on: HashMap<u32, Vec<ReadAddress>> = HashMap::new();
+    read_addresses(netlink, index)?.into_iter().for_each(|found| on.entry(found.index).or_default().push(found));
     for link in links {
         let all = on.remove(&link.index).unwrap_or_default();
         let ours = link.marks().next().is_some();
         let (stray, others): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|told| ours && (link.kind != Kind::Bridge || told.by_kernel));
-        link.stray = stray.iter().map(|told| told.address).collect();
-        link.hosts = others.iter().flat_map(Told::hosts).collect();
+            all.into_iter().partition(|found| ours && (link.kind != Kind::Bridge || found.by_kernel));
+        link.stray = stray.iter().map(|found| found.address).collect();
+        link.hosts = others.iter().flat_map(ReadAddress::hosts).collect();
         if link.kind == Kind::Bridge && !(ours && link.hosts.is_empty()) {
             let hops = routes::next_hops(netlink, link.index);
             // It went in between, which the next look shows.
@@ -60,7 +60,7 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState]) -
     Ok(())
 }
 
-impl Told {
+impl ReadAddress {
     fn hosts(&self) -> impl Iterator<Item = HostAddress> {
         let peer = self.peer.filter(|peer| *peer != self.address.ip).map(|ip| HostAddress { ip, of: HostUse::Peer });
         [HostAddress { ip: self.address.ip, of: HostUse::Own }].into_iter().chain(peer)
@@ -68,7 +68,7 @@ impl Told {
 }
 
 /// The addresses of one link, or with 0 of all. A socket without strict checks gives all.
-fn told(netlink: &mut Netlink, index: u32) -> Result<Vec<Told>, Failure> {
+fn read_addresses(netlink: &mut Netlink, index: u32) -> Result<Vec<ReadAddress>, Failure> {
     let ask = || {
         let mut message = AddressMessage::default();
         message.header.index = index;
@@ -76,7 +76,7 @@ fn told(netlink: &mut Netlink, index: u32) -> Result<Vec<Told>, Failure> {
         batch.add(Request::Look, NLM_F_DUMP, RouteNetlinkMessage::GetAddress(message));
         batch
     };
-    netlink.dump(ask, |body| Ok(read(body)?.filter(|told| index == 0 || told.index == index)))
+    netlink.dump(ask, |body| Ok(read(body)?.filter(|found| index == 0 || found.index == index)))
 }
 
 impl Batch {
@@ -99,7 +99,7 @@ fn family(ip: IpAddr) -> AddressFamily {
 }
 
 /// Reads an RTM_NEWADDR; none where it names no address.
-fn read(body: &[u8]) -> Read<Told> {
+fn read(body: &[u8]) -> Read<ReadAddress> {
     let header = AddressHeader::parse(body)?;
     let (mut local, mut peer, mut by_kernel) = (None, None, false);
     for attribute in attributes(body, IFADDRMSG).filter_map(|attribute| AddressAttribute::parse(&attribute).ok()) {
@@ -113,8 +113,8 @@ fn read(body: &[u8]) -> Read<Told> {
             _ => {}
         }
     }
-    let told = |ip| Told { index: header.index, address: Address { ip, prefix: header.prefix_len }, peer, by_kernel };
-    Ok(local.or(peer).map(told))
+    let read = |ip| ReadAddress { index: header.index, address: Address { ip, prefix: header.prefix_len }, peer, by_kernel };
+    Ok(local.or(peer).map(read))
 }
 
 #[cfg(test)]

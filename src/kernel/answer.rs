@@ -1,4 +1,4 @@
-//! What the kernel answers to a message, and what that means.
+//! The kernel's answers to requests, and their meaning.
 
 use std::fmt;
 
@@ -11,22 +11,22 @@ use super::{DESCRIPTORS_REMEDY, OpError, OpErrorKind, modules, no_descriptors};
 use crate::model::Mac;
 use crate::plan::{Address, Op, Route};
 
-/// What one message, or one step beside netlink, is about.
+/// One request to the kernel: a netlink message or a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     /// Making the device.
     Create,
-    /// Its altname.
+    /// Setting its altname.
     Mark,
     /// Switching IPv6 address generation off.
     V6Off,
-    /// Its MAC, MTU and bridge, and IPv6 address generation where that is switched off with them.
+    /// Setting its MAC, MTU and bridge, and disabling IPv6 address generation if that is part of the message.
     Link,
     /// A static entry in the bridge's FDB.
     Fdb(Mac),
-    /// Its flags as a bridge port, with its seal where there is one.
+    /// Setting its bridge port flags, with its ownership tag if there is one.
     PortFlags,
-    /// Setting it up or down, with its alias where there is one.
+    /// Setting it up or down, with its alias if there is one.
     Switch,
     /// Letting a tap outlive the process.
     Persist,
@@ -44,16 +44,16 @@ pub(super) enum Request {
     Address(Address),
     /// A route of a guest's.
     Route(Route),
-    /// An address or a route that is to go.
+    /// Removing an address or a route of a guest.
     Stale,
-    /// Looking.
+    /// Reading.
     Look,
     /// Opening a socket.
     Open,
 }
 
 impl Request {
-    /// Its word.
+    /// Its word, used in failpoint names.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -108,19 +108,19 @@ const ERRNO: usize = 4;
 /// Length of `struct nlmsghdr`.
 const NLMSGHDR: usize = 16;
 
-/// One message's refusal.
+/// The error answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RequestError {
-    /// What was refused.
+    /// The request.
     pub(super) request: Request,
-    /// Why.
+    /// The errno.
     pub(super) errno: Errno,
-    /// The kernel's own words (ext-ack), where it has any.
+    /// The kernel's extended error message (ext-ack), if any.
     pub(super) text: Option<String>,
 }
 
 impl RequestError {
-    /// Reads an `NLMSG_ERROR` or `NLMSG_DONE`; none when it acknowledges.
+    /// Decodes an `NLMSG_ERROR` or `NLMSG_DONE`; `None` for an acknowledgement.
     pub(super) fn read(request: Request, message: &Message<'_>) -> Option<Self> {
         let errno = match ErrorBuffer::new_checked(message.payload()) {
             Ok(answer) => Errno::from_raw(answer.code()?.get().saturating_neg()),
@@ -145,21 +145,21 @@ fn said(message: &Message<'_>) -> Option<String> {
     message::find(echo, length.checked_next_multiple_of(4)?, NLMSGERR_ATTR_MSG).map(message::text)
 }
 
-/// Why something was not done.
+/// A failed operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// What it means.
+    /// Its kind.
     pub(super) kind: OpErrorKind,
-    /// At what it failed.
+    /// The failed request.
     pub(super) request: Request,
-    /// In words.
+    /// The error text.
     pub(super) said: String,
-    /// The kernel's number for it, where it gave one.
+    /// The errno, if the kernel gave one.
     pub(super) errno: Option<Errno>,
 }
 
 impl Failure {
-    /// A failure that no message's refusal tells.
+    /// A failure without an errno.
     pub(super) fn new(kind: OpErrorKind, request: Request, said: impl Into<String>) -> Self {
         Self { kind, request, said: said.into(), errno: None }
     }
@@ -169,7 +169,7 @@ impl Failure {
         RequestError { request, errno, text: None }.into()
     }
 
-    /// The same, with the module that it is for want of.
+    /// The same, naming the missing module.
     pub(super) fn wanting(self, module: &str) -> Self {
         match self.kind {
             OpErrorKind::ModuleMissing => {
@@ -179,19 +179,19 @@ impl Failure {
         }
     }
 
-    /// The same, known to mean something else.
+    /// The same with another kind.
     pub(super) fn meaning(self, kind: OpErrorKind) -> Self {
         Self { kind, ..self }
     }
 
-    /// For the caller of the room, with the object's name.
+    /// Converts it to the error of an op, with the object's name.
     pub(super) fn during(self, doing: &str) -> OpError {
         OpError { kind: self.kind, doing: format!("{doing}: {}", self.request), said: self.said }
     }
 }
 
-/// Where IPv6 is switched off, by what the kernel says of an address, and what would be right (`addrconf_add_dev`,
-/// net/ipv6/addrconf.c; without the protocol nobody takes the message).
+/// Where IPv6 is disabled, by the errno of adding an address, and the remedy (`addrconf_add_dev`, net/ipv6/addrconf.c; without the
+/// protocol the kernel has no handler for the message).
 fn no_ipv6(errno: Errno) -> &'static str {
     match errno {
         Errno::EACCES => {
@@ -208,7 +208,7 @@ impl From<RequestError> for Failure {
             (_, errno) if no_descriptors(errno) => OpErrorKind::NoDescriptors,
             (Request::Close, errno) if errno != Errno::ETIMEDOUT => OpErrorKind::HostNotClosed,
             (_, Errno::ENODEV) => OpErrorKind::Gone,
-            // What the kernel says of a link that is in no bridge (`rtnl_fdb_add`, net/core/rtnetlink.c).
+            // The errno for a link that is in no bridge (`rtnl_fdb_add`, net/core/rtnetlink.c).
             (Request::Fdb(_), Errno::EOPNOTSUPP) => OpErrorKind::Gone,
             (Request::Create | Request::Mark, Errno::EEXIST | Errno::EBUSY) => OpErrorKind::Taken,
             (Request::Create, Errno::EOPNOTSUPP) => OpErrorKind::ModuleMissing,
@@ -230,7 +230,7 @@ impl From<RequestError> for Failure {
     }
 }
 
-/// What an op's refusal as a whole means: as if the message by which it is known had been refused.
+/// The error of an op that failed as a whole, by its most important request.
 pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let request = match op {
         Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Request::Create,

@@ -1,5 +1,5 @@
-//! Agent-made bridges. One sends no frame and has no address of its own: STP and multicast snooping are off, and IPv6
-//! generates no address. It is made down, closed to the host (`nft`), and set up then.
+//! Agent-made bridges. Such a bridge sends no frames and has no address: STP and multicast snooping are off, and IPv6 generates no
+//! address. It is created down, closed to the host (`nft`), and then set up.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -20,7 +20,7 @@ use super::untyped;
 use crate::model::{LinkName, Mac, NetworkId, names};
 use crate::plan::{Address, BridgeExtras, Kind, Switch};
 
-/// A bridge to be made.
+/// A bridge to create.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bridge<'a> {
     pub(super) network: NetworkId,
@@ -47,8 +47,8 @@ impl Bridge<'_> {
         create::send(netlink, batch, Made { index: self.index, name: self.name, altname: &altname })
     }
 
-    /// The bridge's MTU is made another than the wanted one: only a *change* of it counts as set by an operator, and
-    /// one that is not is moved by every port (`br_change_mtu`, `br_mtu_auto_adjust`, net/bridge).
+    /// Creates the bridge with another MTU than the desired one. Only a *change* of the MTU counts as set explicitly; otherwise every
+    /// port changes it (`br_change_mtu`, `br_mtu_auto_adjust`, net/bridge).
     fn message(self, batch: &mut Batch) {
         let provisional = if self.mtu < 65_535 { self.mtu + 1 } else { self.mtu - 1 };
         let bridge = shape(LinkMessageBuilder::<LinkBridge>::new(self.name.as_str()), Some(self.mac), Some(provisional), None)
@@ -60,7 +60,7 @@ impl Bridge<'_> {
     }
 }
 
-/// What is to be another about a bridge.
+/// A change of a bridge.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Change<'a> {
     pub(super) network: NetworkId,
@@ -103,8 +103,8 @@ impl Change<'_> {
 }
 
 impl Batch {
-    /// Switches off what somebody switched on. Only RTM_NEWLINK reads a bridge's settings, and without NLM_F_CREATE it changes
-    /// what is there. What the kernel was built without was not seen on, and is not named.
+    /// Switches off features that another program switched on. Only RTM_NEWLINK reads a bridge's settings; without NLM_F_CREATE it
+    /// changes an existing bridge. Features that the kernel lacks are never observed as on, so they are not in the message.
     fn switch_off(&mut self, target: Target<'_>, off: BridgeExtras) {
         let mut bridge = target.name(LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge));
         if off.stp {
@@ -128,7 +128,7 @@ pub(super) fn mark_again(netlink: &mut Netlink, network: NetworkId, index: u32, 
 /// [`Op::DeleteBridge`](crate::plan::Op::DeleteBridge).
 pub(super) fn delete(netlink: &mut Netlink, nft: &mut Nft, network: NetworkId, store: Uuid) -> Result<(), Failure> {
     links::delete(netlink, &names::network_altname(network), store)?;
-    // A chain that somebody keeps is no bridge that is kept.
+    // A chain that cannot be deleted does not keep the bridge.
     if let Err(failure) = nft.remove(network) {
         tracing::warn!(%network, said = failure.said, "what closed a bridge to the host is left");
     }

@@ -1,9 +1,9 @@
-//! What making a bridge and making a veth have in common: the creating message and those that finish the device go in
-//! one send, so that the process cannot die between them and leave a device without a mark.
+//! Common code to create bridges and veths: the creating message and those that finish the device are in one send, so that a kill
+//! of the process cannot leave a device without an altname.
 //!
-//! The kernel goes on behind a refused message. So that the followers cannot hit a stranger which has our index, the
-//! index is looked at first; should one still come between, its altname is taken back, and its IPv6 address generation
-//! stays off. A device that is there although its making was refused has the name that was asked for, and goes.
+//! The kernel continues after a failed message, so the later messages could change a foreign link with the chosen index. Therefore
+//! the index is checked first. If a foreign link still takes the index in between, its altname is removed again, but its IPv6
+//! address generation stays off. If a device exists although its creation failed, it has the requested name and is deleted.
 
 use super::answer::{Failure, Request};
 use super::links::{Target, already_marked, first_failure, send_all};
@@ -14,7 +14,7 @@ use super::{LinkSelector, OpErrorKind};
 use crate::model::LinkName;
 use crate::plan::Kind;
 
-/// Whether nothing has this index yet; not when the very device is already there, from an earlier run.
+/// Whether the index is free. False when the device already exists from an earlier run.
 pub(super) fn is_free(netlink: &mut Netlink, index: u32, altname: &str, kind: &Kind) -> Result<bool, Failure> {
     match get(netlink, LinkSelector::Index(index))? {
         None => Ok(true),
@@ -27,7 +27,7 @@ pub(super) fn is_free(netlink: &mut Netlink, index: u32, altname: &str, kind: &K
     }
 }
 
-/// The device being made.
+/// The device to create.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Made<'a> {
     pub(super) index: u32,
@@ -35,7 +35,7 @@ pub(super) struct Made<'a> {
     pub(super) altname: &'a str,
 }
 
-/// Sends what makes and finishes the device with this index, or only finishes it. A half-made device is deleted.
+/// Sends the messages that create and finish a device, or only those that finish it. Deletes a device that was only partly created.
 pub(super) fn send(netlink: &mut Netlink, batch: Batch, made: Made<'_>) -> Result<(), Failure> {
     let Made { index, name, altname } = made;
     let creates = batch.requests().any(|request| request == Request::Create);
@@ -59,8 +59,8 @@ pub(super) fn send(netlink: &mut Netlink, batch: Batch, made: Made<'_>) -> Resul
     })
 }
 
-/// Takes back what a step did halfway. That the step failed is what its caller is told; what is then left is shown by
-/// the next look.
+/// Removes a partly created device. Its own failure is ignored: the caller reports the failed step, and the next read shows any
+/// leftover.
 pub(super) fn take_back(netlink: &mut Netlink, fill: impl FnOnce(&mut Batch)) {
     let mut batch = Batch::default();
     fill(&mut batch);

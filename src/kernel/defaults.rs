@@ -1,4 +1,4 @@
-//! The host's routes that lead to most of the world, in every table, with the links they leave by.
+//! The host's default and other broad routes, in every table, with their outgoing links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub(super) fn broad_routes(netlink: &mut Netlink) -> Result<Vec<BroadRoute>, Fai
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         routes.extend(netlink.dump(|| routes::ask_routes(family, None), broad)?);
     }
-    // The kernel can be told to name next-hop objects alone (`net.ipv4.nexthop_compat_mode`).
+    // With `net.ipv4.nexthop_compat_mode` off, the kernel reports only the next-hop object.
     let objects = match routes.iter().any(|route: &Broad| route.links.is_empty() && route.object.is_some()) {
         true => objects(netlink)?,
         false => Objects::default(),
@@ -31,7 +31,7 @@ pub(super) fn broad_routes(netlink: &mut Netlink) -> Result<Vec<BroadRoute>, Fai
     Ok(routes.into_iter().flat_map(|route| route.by_link(&objects)).collect())
 }
 
-/// A broad route as the kernel tells of it.
+/// A broad route, as reported by the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Broad {
     v6: bool,

@@ -477,7 +477,9 @@ impl World {
         }
         match (link.master, &mut link.fdb) {
             (None, Some(entries)) => entries.clear(),
-            (_, fdb @ None) if link.kind != Kind::Bridge && link.altnames.iter().any(|name| names::marked(name).is_some()) => {
+            (_, fdb @ None)
+                if link.kind != Kind::Bridge && link.altnames.iter().any(|name| names::parse_altname(name).is_some()) =>
+            {
                 *fdb = Some(Vec::new());
             }
             _ => {}

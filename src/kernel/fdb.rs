@@ -1,7 +1,7 @@
 //! Entries of a bridge's FDB (`br_fdb_add`, `br_fdb_get`, `fdb_fill_info`, net/bridge/br_fdb.c).
 //!
-//! A dump of an FDB goes through all its entries once for each of the bridge's ports, and leaves some out that are there when
-//! others go meanwhile. So an entry is asked for by its MAC, which costs the same however many there are.
+//! A dump of an FDB visits all entries once per bridge port, and misses entries when others are deleted meanwhile. So nicd reads an
+//! entry by its MAC, at a constant cost.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, ParseableParametrized};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState};
@@ -17,9 +17,9 @@ use crate::plan::{FdbEntry, Kind, LinkState};
 /// Length of `struct ndmsg`.
 const NDMSG: usize = 12;
 
-/// One entry, as the kernel tells of it.
+/// One entry, as reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ReadEntry {
     /// Its MAC.
     pub(super) mac: Mac,
     /// The VLAN it is for; 0 for none.
@@ -30,7 +30,7 @@ pub(super) struct Told {
     sticky: bool,
 }
 
-impl Told {
+impl ReadEntry {
     /// The same as an entry that leads somewhere and stays.
     pub(super) fn entry(self) -> Option<FdbEntry> {
         let Self { mac, vlan, sticky, .. } = self;
@@ -39,7 +39,7 @@ impl Told {
 }
 
 /// Reads an RTM_NEWNEIGH or RTM_DELNEIGH about a bridge's FDB; none where it is about something else, as a device's own FDB.
-pub(super) fn read(body: &[u8]) -> Read<Told> {
+pub(super) fn read(body: &[u8]) -> Read<ReadEntry> {
     let header = NeighbourHeader::parse(body)?;
     if header.family != AddressFamily::Bridge {
         return Ok(None);
@@ -54,7 +54,7 @@ pub(super) fn read(body: &[u8]) -> Read<Told> {
         }
     }
     let (port, state, sticky) = (header.ifindex, header.state, header.flags.contains(NeighbourFlags::Sticky));
-    Ok(mac.filter(|_| in_bridge).map(|mac| Told { mac, vlan, port, state, sticky }))
+    Ok(mac.filter(|_| in_bridge).map(|mac| ReadEntry { mac, vlan, port, state, sticky }))
 }
 
 /// Notes on devices of ours the entries that their bridge's FDB has for their guest, of what leads to them. None where the kernel
@@ -73,8 +73,8 @@ pub(super) fn note(netlink: &mut Netlink, links: &mut [LinkState], guests: &Gues
     for ((place, _), answer) in asked.iter().zip(answers) {
         let link = &mut links[*place];
         match answer {
-            Ok(told) => {
-                let entry = told.filter(|told| told.port == link.index).and_then(Told::entry);
+            Ok(found) => {
+                let entry = found.filter(|found| found.port == link.index).and_then(ReadEntry::entry);
                 link.fdb.iter_mut().for_each(|fdb| fdb.extend(entry));
             }
             // It is in something that has no FDB, or whose FDB cannot be asked.
@@ -101,10 +101,9 @@ impl Batch {
         self.add(Request::Fdb(mac), 0, RouteNetlinkMessage::GetNeighbour(message));
     }
 
-    /// Enters a guest's MAC into the FDB of the bridge that the link with this index is a port of, in each VLAN of the port.
-    /// NUD_NOARP is what `bridge` shows as static; NUD_PERMANENT would be the bridge's own address. What another entry says of
-    /// the MAC is replaced, be it the bridge's own or another port's. NTF_STICKY keeps a frame that has the MAC for its source
-    /// from moving the entry to where that came in.
+    /// Adds a guest's MAC to the FDB of the bridge of the link with this index, in each VLAN of the port. NUD_NOARP makes the entry
+    /// static; NUD_PERMANENT would make it an address of the bridge. An existing entry for the MAC is replaced. NTF_STICKY prevents
+    /// that a frame with this source MAC moves the entry to another port.
     pub(super) fn fdb(&mut self, index: u32, mac: Mac) {
         let mut message = entry(mac);
         message.header.ifindex = index;
@@ -150,24 +149,24 @@ mod tests {
         body
     }
 
-    fn told(state: NeighbourState, flags: NeighbourFlags, in_bridge: bool) -> Option<Told> {
+    fn decode(state: NeighbourState, flags: NeighbourFlags, in_bridge: bool) -> Option<ReadEntry> {
         read(&body(state, flags, in_bridge)).unwrap()
     }
 
     #[test]
     fn a_static_entry_leads_to_its_port() {
-        let sticky = told(NeighbourState::Noarp, NeighbourFlags::Sticky, true).unwrap();
+        let sticky = decode(NeighbourState::Noarp, NeighbourFlags::Sticky, true).unwrap();
         assert_eq!(sticky.port, 7);
         assert_eq!(sticky.entry(), Some(FdbEntry { mac: MAC, vlan: 100, sticky: true }));
-        let other = told(NeighbourState::Noarp, NeighbourFlags::empty(), true);
-        assert_eq!(other.and_then(Told::entry).map(|entry| entry.sticky), Some(false));
+        let other = decode(NeighbourState::Noarp, NeighbourFlags::empty(), true);
+        assert_eq!(other.and_then(ReadEntry::entry).map(|entry| entry.sticky), Some(false));
     }
 
     #[test]
     fn a_bridges_own_one_and_one_that_ages_are_none() {
         for state in [NeighbourState::Permanent, NeighbourState::Reachable] {
-            assert_eq!(told(state, NeighbourFlags::empty(), true).unwrap().entry(), None);
+            assert_eq!(decode(state, NeighbourFlags::empty(), true).unwrap().entry(), None);
         }
-        assert_eq!(told(NeighbourState::Noarp, NeighbourFlags::empty(), false), None, "a device's own FDB is no bridge's");
+        assert_eq!(decode(NeighbourState::Noarp, NeighbourFlags::empty(), false), None, "a device's own FDB is no bridge's");
     }
 }

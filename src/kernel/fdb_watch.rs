@@ -1,12 +1,12 @@
-//! The watch of FDBs: the kernel's events about guests' entries become looks at these guests' devices.
+//! Watches FDBs: after an event about a guest's entry it reads the guest's device.
 //!
 //! ```text
 //!  RTNLGRP_NEIGH ──► events socket ──► guests' MACs ──► query socket ──► Notice ──► sink
 //! ```
 //!
-//! On a bridge that learns, every MAC that comes in is an event, and a neighbour decides how many these are. So this has a
-//! thread and a socket of its own, passes by what is not about a guest, and rests after it has worked: it takes at most a tenth
-//! of a processor, however many events there are. What it misses then, a complete look shows.
+//! On a learning bridge every new source MAC causes an event, so a neighbour can cause any number. Therefore this watch has its own
+//! thread and socket, ignores events that are not about a guest, and pauses after each run: it uses at most a tenth of a
+//! processor. A complete dump replaces the events that it misses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -35,9 +35,9 @@ use crate::telemetry::meters;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The most events read at a time.
 const MOST: usize = 8192;
-/// How much longer than it worked it rests.
+/// The pause after a run, as a multiple of the run's duration.
 const REST: u32 = 9;
-/// The longest rest.
+/// The maximum pause.
 const LONGEST: Duration = Duration::from_millis(250);
 /// How long an entry that is as nicd makes it waits for its device to be seen: the one who makes it looks as well.
 const OWN: Duration = Duration::from_millis(20);
@@ -74,7 +74,7 @@ struct Hints {
 }
 
 impl FdbWatch {
-    /// Subscribes, in this thread's namespace: what happens from here on is told.
+    /// Subscribes to events in the calling thread's namespace. No later change is missed.
     pub(super) fn subscribe(sink: Sender<Notice>, around: ReadContext) -> Result<Self, Failure> {
         let events = watch::subscribed(&[RTNLGRP_NEIGH])?;
         let (buffer, own) = (vec![0; 64 * 1024].into_boxed_slice(), BTreeMap::new());
@@ -156,7 +156,7 @@ impl FdbWatch {
                     self.lost |= taken.is_err();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return hints,
-                // ENOBUFS; anything else is treated the same, as events may be missing.
+                // ENOBUFS: events were lost. Other errors are handled the same.
                 Err(_) => {
                     self.lost = true;
                     return hints;
@@ -174,7 +174,7 @@ impl FdbWatch {
         }
     }
 
-    /// Looks at one link and tells. That it is gone is told by the events about links.
+    /// Reads one link and sends a notice. The link events report a deleted link.
     fn look(&mut self, who: LinkSelector<'_>) -> Result<(), Closed> {
         let at = Instant::now();
         if self.query.spent()

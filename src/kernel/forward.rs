@@ -1,9 +1,9 @@
-//! What bridged frames meet in the host's packet filter: the chains of nf_tables on the forward hooks and what they lead to, and
-//! whether br_netfilter hands bridged frames to those of IP (`br_nf_forward_ip`, net/bridge/br_netfilter_hooks.c).
+//! How the host's packet filter treats bridged frames: the nf_tables chains on the forward hooks with the chains they jump to, and
+//! whether br_netfilter passes bridged frames to the IP chains (`br_nf_forward_ip`, net/bridge/br_netfilter_hooks.c).
 //!
-//! All of it is one state of the host, which is read once and kept; looks at bridges go by it. It is read anew when an event says that
-//! a ruleset changed, at each complete look, and when one of br_netfilter's settings is seen to be another: of these no event tells.
-//! What xtables' own tables (`iptables-legacy`) do is not seen: asking for one makes it.
+//! This state is read once and cached; reads of bridges use the cache. It is read again after an event about a ruleset, at each
+//! complete dump, and when a setting of br_netfilter has changed, which causes no event. Tables of `iptables-legacy` are not
+//! read, because reading one creates it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::c_int;
@@ -20,7 +20,7 @@ use super::untyped::*;
 use crate::plan::forward::{Base, Condition, Family, Filter, Forward, Passage, Protocol, Rule, Table, Verdict};
 use crate::plan::{Kind, LinkState, NfCall};
 
-/// How many chains are read, and how many rules: what a host has beyond that counts as unknown.
+/// The maximum number of chains and of rules that are read; further ones count as unknown.
 const CHAINS: usize = 64;
 
 /// See [`CHAINS`].
@@ -104,8 +104,8 @@ impl Forwarding {
         known.noted.iter().filter_map(other).collect()
     }
 
-    /// Whether all of it is to be read anew although nothing was told: br_netfilter is set otherwise than it was, or the last time it
-    /// could not be read. Costs two small files.
+    /// Whether the state has to be read again without an event: a setting of br_netfilter has changed, or the last read failed. Reads two
+    /// small files.
     pub(super) fn is_stale(&self) -> bool {
         let (failed, known) = {
             let known = self.known();
@@ -152,7 +152,7 @@ fn family(body: &[u8]) -> Option<Family> {
 }
 
 /// A chain, as a dump has it.
-struct Told {
+struct ReadChain {
     table: Table,
     name: String,
     /// Whether it is asked by the forward hook, and then whether it drops what no rule decides.
@@ -165,8 +165,8 @@ struct Told {
 fn filter(nft: &mut Nft, ip: bool) -> Result<Filter, Failure> {
     let wanted = |family: Family| ip || family == Family::Bridge;
     let Some(socket) = nft.reading()? else { return Ok(Filter::default()) };
-    let chains = dump(socket, libc::NFT_MSG_GETCHAIN, None, told)?;
-    let chains: Vec<Told> = chains.into_iter().filter(|chain| wanted(chain.table.0)).collect();
+    let chains = dump(socket, libc::NFT_MSG_GETCHAIN, None, read_chain)?;
+    let chains: Vec<ReadChain> = chains.into_iter().filter(|chain| wanted(chain.table.0)).collect();
     if chains.iter().all(|chain| chain.base.is_none()) {
         return Ok(Filter::default());
     }
@@ -232,7 +232,7 @@ fn dormant(body: &[u8]) -> message::Read<Table> {
 }
 
 /// A chain; none of another family's.
-fn told(body: &[u8]) -> message::Read<Told> {
+fn read_chain(body: &[u8]) -> message::Read<ReadChain> {
     check(body, NFGENMSG)?;
     let number = |kind| behind(body, kind).and_then(be32_at);
     let hook = behind(body, NFTA_CHAIN_HOOK).and_then(|hook| find(hook, 0, NFTA_HOOK_HOOKNUM)).and_then(be32_at);
@@ -240,7 +240,7 @@ fn told(body: &[u8]) -> message::Read<Told> {
     let base = (hook == Some(libc::NF_INET_FORWARD) && filters).then(|| number(NFTA_CHAIN_POLICY) == Some(libc::NF_DROP));
     let table = family(body).zip(behind(body, NFTA_CHAIN_TABLE).map(text));
     let used = number(NFTA_CHAIN_USE).is_none_or(|used| used != 0);
-    Ok(table.zip(behind(body, NFTA_CHAIN_NAME).map(text)).map(|(table, name)| Told { table, name, base, used }))
+    Ok(table.zip(behind(body, NFTA_CHAIN_NAME).map(text)).map(|(table, name)| ReadChain { table, name, base, used }))
 }
 
 /// What a register holds.
@@ -453,7 +453,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_chains_and_rules_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (told(&bytes).is_ok(), dormant(&bytes), read_rule(&bytes));
+            let _ = (read_chain(&bytes).is_ok(), dormant(&bytes), read_rule(&bytes));
             let _ = (physdev(&bytes), conntrack(&bytes), verdict(&bytes), target(&bytes), matched(&bytes));
         }
     }

@@ -1,4 +1,4 @@
-//! What a guest in a namespace is given: addresses, routes and an end that is up, sent through a socket inside.
+//! Configures a guest's NIC through a socket in its namespace: addresses, routes, link up.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,16 +22,16 @@ use super::{LinkSelector, OpErrorKind};
 use crate::model::{LinkName, PortId, names};
 use crate::plan::{Address, GuestSettings, LinkState, Route, Switch};
 
-/// [`Op::ConfigureGuest`](crate::plan::Op::ConfigureGuest); gives back the NIC's name in the guest.
+/// Executes [`Op::ConfigureGuest`](crate::plan::Op::ConfigureGuest); returns the NIC's name in the guest.
 ///
-/// Address generation is off although the guest might like it: its link-local address is among those given, set without
-/// a second of duplicate address detection.
+/// Address generation is off. The link-local address is one of the configured addresses, so that the guest does not wait a second
+/// for duplicate address detection.
 ///
-/// What a NIC that is there is to have is added before what it is to have no longer goes: with the last IPv4 address of a link
-/// the kernel takes all of its routes, the guest's own among them (`fib_disable_ip`). It takes a first address's secondaries
-/// along as well, unless `promote_secondaries` is set, so that each address stands by itself (/32) meanwhile.
+/// New addresses are added before old ones are removed: with a link's last IPv4 address the kernel deletes all its routes, including
+/// the guest's own (`fib_disable_ip`). With a primary address it also deletes the secondary ones, unless `promote_secondaries`
+/// is set; so each address is temporarily a /32 of its own.
 ///
-/// A route that the guest's kernel refuses costs that route alone; gives back which, with the kernel's words.
+/// A route that the guest's kernel refuses does not fail the op; such routes are returned with the kernel's error text.
 pub(super) fn configure(
     inside: &mut NetnsHandle,
     index: u32,
@@ -92,15 +92,15 @@ fn name_of(link: &LinkState) -> Result<LinkName, Failure> {
     link.name.parse().map_err(|error| Failure::new(OpErrorKind::Other, Request::Look, format!("{error}")))
 }
 
-/// What a NIC has of an earlier configuration and is to have no longer.
+/// The addresses and routes of an earlier configuration that have to be removed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Stale {
     addresses: Vec<Address>,
     routes: Vec<Route>,
 }
 
-/// What `settings` no longer list of what nicd gave the NIC before: addresses in the network's ranges, and static
-/// routes with this NIC's metric. What the guest itself added elsewhere is its own.
+/// Finds the addresses in the network's ranges, and the static routes with this NIC's metric, that are not in `settings`. Other
+/// addresses and routes belong to the guest.
 pub(super) fn stale(inside: &mut NetnsHandle, index: u32, settings: &GuestSettings) -> Result<Stale, Failure> {
     let there = addresses::of_link(&mut inside.netlink, index)?;
     let ours = |address: &Address| settings.ranges.iter().any(|range| range.contains(address.ip));
@@ -178,7 +178,7 @@ fn add_address(batch: &mut Batch, index: u32, address: Address) {
     batch.add(Request::Address(address), NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewAddress(message));
 }
 
-/// Takes an address off that stands by itself, and not the same address as part of its subnet.
+/// Removes an address that is a /32 of its own, but not the same address as part of its subnet.
 fn delete_alone(batch: &mut Batch, index: u32, address: Address) {
     batch.add(Request::Stale, 0, RouteNetlinkMessage::DelAddress(address_message(index, address)));
 }

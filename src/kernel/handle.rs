@@ -1,4 +1,4 @@
-//! The kernel room's front access: what the manager asks of workers and reaper, whichever host they work on.
+//! The manager's interface to the kernel threads (workers and reaper), independent of the host's type.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use super::reaper::{self, Job, PendingDelete, Removed};
 use super::worker::{Done, Durable, Failed, Outcome, Worker};
 use super::{Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, TapUse};
 
-/// An answer that comes when the thread behind it has it; an error when that thread has ended.
+/// A future answer of a kernel thread; an error when the thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
 
-/// What can be asked of the kernel's threads. Nothing here blocks.
+/// The requests to the kernel threads. No method blocks.
 pub trait KernelHandle: std::fmt::Debug + Send + Sync {
-    /// Carries a plan out whose intent is durable, or that needs none.
+    /// Executes a plan whose intent is durable, or that needs none.
     ///
     /// # Errors
-    /// Too much waits, or the threads have ended.
+    /// The queue is full, or the threads have ended.
     fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, QueueError>;
 
     /// Carries out a plan while its intent is being made durable: the steps that end with the process beside that, the others
@@ -50,14 +50,14 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// As for `run`.
     fn inspect(&self, path: PathBuf) -> Result<Answer<Result<Found, NetnsError>>, QueueError>;
 
-    /// Whether a namespace still lives.
+    /// Whether a namespace still exists.
     ///
     /// # Errors
     /// As for `run`.
     fn lives(&self, pin: NetnsPin) -> Result<Answer<Result<bool, NetnsError>>, QueueError>;
 
-    /// Looks whether a path answers at all, beside every queue, so that one that hangs holds up nobody; what it names is not
-    /// looked at. None while an earlier look at it has no answer.
+    /// Checks on a separate thread whether the file system of a path answers, so that a path that blocks delays no queue. Does not
+    /// check what the path names. `None` while an earlier check of the path has no answer.
     fn path_answers(&self, path: &Path) -> Option<Answer<()>> {
         netns::probe_path(path)
     }
@@ -74,7 +74,7 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// As for `run`.
     fn open_tap(&self, port: PortId, tap: TapUse) -> Result<Answer<Result<Vec<OwnedFd>, OpError>>, QueueError>;
 
-    /// The link that has this name now, as the watch would tell of it; none when no link has it.
+    /// Reads the link with this name, as a notice; `None` when no link has the name.
     ///
     /// # Errors
     /// As for `run`.
@@ -86,34 +86,34 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// As for `run`.
     fn dump_links(&self) -> Result<Answer<Result<Vec<LinkState>, OpError>>, QueueError>;
 
-    /// The MACs for which looks ask FDBs.
+    /// The MACs for which reads query FDBs.
     fn guests(&self) -> GuestMacs;
 
-    /// What attaches need and this process cannot have.
+    /// The requirements of attaches that this host does not meet.
     ///
     /// # Errors
     /// As for `run`.
     fn missing_requirements(&self) -> Result<Answer<Vec<MissingRequirement>>, QueueError>;
 
-    /// The links default routes of the host leave by.
+    /// The host's broad routes, with the links they leave by.
     ///
     /// # Errors
     /// As for `run`.
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError>;
 
-    /// How many messages wait for each thread, by the thread's word.
+    /// How many messages wait for each thread, by the thread's metric label.
     fn waiting(&self) -> [(&'static str, usize); 4];
 
-    /// Lets the threads end after what waits.
+    /// Ends the threads after they have handled the waiting messages.
     fn close(&self);
 }
 
-/// Workers and reaper of one host.
+/// The workers and the reaper of one host.
 pub struct KernelService<H: Host> {
     worker: Worker<H>,
-    /// For all that enters guests' namespaces: however long one takes to open, taps and bridges do not wait for it.
+    /// Runs the work in guests' namespaces, so that taps and bridges never wait for a namespace that opens slowly.
     guests: Worker<H>,
-    /// For dumps of the whole host: nobody's change waits for one.
+    /// Runs dumps of the whole host, so that no change waits for a dump.
     looks: Worker<H>,
     reaper: Queue<Job<H>>,
     /// How many plans were begun beside their commit.
@@ -131,13 +131,13 @@ impl<H: Host> std::fmt::Debug for KernelService<H> {
     }
 }
 
-/// The kernel room's threads, to be joined at the end.
+/// The kernel threads, to be joined at the end.
 pub type Threads = Vec<JoinHandle<()>>;
 
 /// Starts workers and reaper on `kernel`.
 ///
 /// # Errors
-/// The kernel gives no sockets, or no threads can be had.
+/// The kernel gives no sockets, or a thread cannot be started.
 pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Threads), OpError> {
     let reaper = reaper::queue();
     let begun = Arc::new(AtomicU64::new(0));
@@ -170,7 +170,7 @@ impl<H: Host> KernelService<H> {
         self.worker.ask(ask)
     }
 
-    /// The thread for plans that enter a guest's namespace, or for the others.
+    /// The worker for plans that enter a guest's namespace, or for other plans.
     fn worker(&self, in_a_guest: bool) -> &Worker<H> {
         if in_a_guest { &self.guests } else { &self.worker }
     }

@@ -1,7 +1,7 @@
-//! Changes to one link: its mark, its settings, its end.
+//! Changes to one link: altname, settings, deletion.
 //!
-//! A link is addressed by the index chosen for it while it is being made, and from then on by its altname alone, so
-//! that a write can only hit ours. A change by altname carries index 0, and is ENODEV when there is no such link.
+//! While a link is being created it is addressed by its chosen index, afterwards only by its altname, so that a write never
+//! changes a foreign link. A change by altname has index 0, and fails with ENODEV when no link has the altname.
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -23,9 +23,9 @@ use crate::plan::{At, Kind, LinkSettings, LinkState, Seal, Switch};
 /// The link a message is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target<'a> {
-    /// One being made.
+    /// A link that is being created, by index.
     Index(u32),
-    /// One that is ours.
+    /// A link of nicd, by altname.
     Altname(&'a str),
 }
 
@@ -58,13 +58,13 @@ impl Batch {
         self.set(Request::Switch, target, |link| switched(link, switch));
     }
 
-    /// Gives a link that is being made its altname. One it already has is EEXIST.
+    /// Gives a link that is being created its altname. EEXIST if the link has it already.
     pub(super) fn mark(&mut self, index: u32, altname: &str) {
         let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND;
         self.add(Request::Mark, flags, RouteNetlinkMessage::NewLinkProp(property(index, altname).build()));
     }
 
-    /// Takes an altname from the link with this index.
+    /// Removes an altname from the link with this index.
     pub(super) fn unmark(&mut self, index: u32, altname: &str) {
         self.add(Request::Mark, 0, RouteNetlinkMessage::DelLinkProp(property(index, altname).build()));
     }
@@ -75,13 +75,13 @@ impl Batch {
         self.set(Request::V6Off, target, |link| host_ip(link, vec![no_address_generation()]));
     }
 
-    /// The same, and keeps the host's IPv4 from the link.
+    /// The same, and disables the host's IPv4 on the link.
     pub(super) fn ip_off(&mut self, target: Target<'_>) {
         self.set(Request::Link, target, |link| host_ip(link, vec![no_v4()]));
         self.v6_off(target);
     }
 
-    /// What a device is to be on the host's side, but for its bridge port's flags and its seal.
+    /// The settings of a device on the host's side, without the bridge port's flags and the ownership tag.
     fn host_side(&mut self, target: Target<'_>, index: u32, settings: &LinkSettings, send_as: IpOff) {
         let LinkSettings { ip_off: off, stray, mac, mtu, master, fdb, .. } = settings;
         let shaped = mac.is_some() || mtu.is_some() || master.is_some();
@@ -92,7 +92,7 @@ impl Batch {
                 if within { host_ip(link, vec![no_v4(), no_address_generation()]) } else { link }
             });
         }
-        // Behind the MTU, with which IPv6 may come back.
+        // After the MTU, because setting the MTU may enable IPv6 again.
         if *off && !within {
             self.ip_off(target);
         }
@@ -115,9 +115,9 @@ impl Batch {
         self.add(Request::Delete, 0, RouteNetlinkMessage::DelLink(target.message().build()));
     }
 
-    /// Sets flags of a bridge's port, then seals it. RTM_NEWLINK without NLM_F_CREATE changes what is there, and only it reads
-    /// slave data. A device that is not in a bridge it refuses before it comes to the rest (`rtnl_changelink`,
-    /// net/core/rtnetlink.c): what did not get into its bridge is not sealed.
+    /// Sets the flags of a bridge port, and writes the ownership tag in the same message. Only RTM_NEWLINK without NLM_F_CREATE reads the
+    /// port flags of an existing link. The kernel refuses it for a device outside a bridge before it applies the rest
+    /// (`rtnl_changelink`, net/core/rtnetlink.c), so such a device gets no tag.
     fn port_flags(&mut self, target: Target<'_>, settings: &LinkSettings) {
         let mut port = target.name(LinkBridgePort::new(0));
         if let Some(seal) = &settings.seal {
@@ -392,7 +392,7 @@ fn gone(result: Result<(), Failure>) -> Result<(), Failure> {
     }
 }
 
-/// Group 0 is where every link is that nobody moved.
+/// Group 0 is the default group of links.
 fn not_everything(group: u32) -> Result<(), Failure> {
     match group {
         0 => Err(Failure::new(OpErrorKind::Other, Request::Group, "group 0 holds the host's own links")),

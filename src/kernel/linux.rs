@@ -1,4 +1,4 @@
-//! The running Linux.
+//! The Linux implementation of the host.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -44,8 +44,8 @@ pub struct LinuxHost {
     asked: Asked,
 }
 
-/// What one execution holds: taps not yet persistent, the guests' namespaces it has entered, or why not (it tries once), and
-/// the ports whose veth it made: their NICs have nothing of an earlier configuration.
+/// The resources of one execution: taps that are not persistent yet; the guests' namespaces entered, or why they could not be
+/// entered (one attempt each); and the ports whose veth it created, whose NICs have no earlier configuration to remove.
 #[derive(Debug, Default)]
 pub struct ExecContext {
     taps: HashMap<PortId, Tap>,
@@ -193,7 +193,7 @@ fn doing(op: &Op) -> String {
 }
 
 impl LinuxHost {
-    /// Puts another socket in the place of one on which an answer went missing.
+    /// Replaces the socket if an answer was lost on it.
     fn fresh(&mut self) -> Result<(), Failure> {
         if self.netlink.spent() {
             self.netlink = Netlink::open()?;
@@ -258,14 +258,14 @@ impl LinuxHost {
 }
 
 impl ExecContext {
-    /// The namespace, entered once.
+    /// Enters a namespace, once per execution.
     fn inside(&mut self, home: HostNetns, path: &Path, pin: NetnsPin) -> Result<&mut NetnsHandle, Failure> {
         let entered = self.inside.entry(pin).or_insert_with(|| home.enter_pinned(path, pin));
         entered.as_mut().map_err(|failure| failure.clone())
     }
 }
 
-/// [`Op::CreateTap`]; one from an earlier run is as asked when it is ours.
+/// Executes [`Op::CreateTap`]. Succeeds if an earlier run created the tap.
 fn create_tap(netlink: &mut Netlink, context: &mut ExecContext, port: PortId, spec: tap::Spec<'_>) -> Result<(), Failure> {
     if context.taps.contains_key(&port) {
         return Ok(());
@@ -287,7 +287,7 @@ fn create_tap(netlink: &mut Netlink, context: &mut ExecContext, port: PortId, sp
     }
 }
 
-/// [`Op::Persist`]; without a tap in hand, one that is already persistent is as asked.
+/// Executes [`Op::Persist`]. Succeeds if the tap is persistent already.
 fn persist(netlink: &mut Netlink, context: &mut ExecContext, port: PortId) -> Result<(), Failure> {
     if let Some(tap) = context.taps.remove(&port) {
         count_writes(1);
@@ -300,9 +300,9 @@ fn persist(netlink: &mut Netlink, context: &mut ExecContext, port: PortId) -> Re
     }
 }
 
-/// A tap is opened by its name, and TUNSETIFF makes one where there is none: what was opened is ours only if the name is
-/// still that of the device looked at. If not, dropping the descriptors takes the other one away. Nobody else may have it
-/// open, as its settings are everybody's who has.
+/// Opens a tap by its name. TUNSETIFF creates a tap if none has the name, so the tap is checked again after the open: the name must
+/// still belong to the same device. If not, dropping the descriptors deletes the new tap. No other process may have the tap
+/// open, because all its users share its settings.
 fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, Failure> {
     let link = seen::require(netlink, LinkSelector::Altname(&names::port_altname(port)))?;
     if !link.is_of(tap.store) {
@@ -311,12 +311,12 @@ fn open_tap(netlink: &mut Netlink, port: PortId, tap: TapUse) -> Result<Vec<Owne
     let (Some(seen), Ok(name)) = (link.tap, link.name.parse::<LinkName>()) else {
         return Err(Failure::new(OpErrorKind::Gone, Request::Create, format!("{} is no tap", link.name)));
     };
-    // The kernel gives a tap of several queues to several openers, who would then share its frames.
+    // The kernel lets several processes open a tap with several queues; they would share its frames.
     let taken = || Failure::new(OpErrorKind::Taken, Request::Create, format!("{} is held open by another process", link.name));
     if link.is_held() {
         return Err(taken());
     }
-    // A tap keeps the kind it was made with, whatever its server says by now.
+    // A tap keeps its number of queues when its server's changes.
     let (queues, kind) = if seen.multi_queue { (tap.queues, tap.queues.max(2)) } else { (1, 1) };
     let opened: Result<Vec<OwnedFd>, TapError> = (0..queues).map(|_| tap::attach(&name, kind, tap.vnet_hdr)).collect();
     let opened = opened.map_err(|error| tap_failure(Request::Create, error))?;

@@ -1,8 +1,8 @@
-//! Netlink messages: those of one send, and the walk through what is received.
+//! Netlink messages: batches to send, and the parser of received messages.
 //!
-//! `rtnetlink` builds what is sent, `netlink-packet-route` has the types of what is read, and `netlink-packet-core` encodes and
-//! decodes both. Here is what they leave to their user: several messages in one send, and reading attribute by attribute. The
-//! crates decode a message wholly or not at all; read so, an attribute that they cannot decode hides no other.
+//! `rtnetlink` builds messages, `netlink-packet-route` has the types of received ones, and `netlink-packet-core` encodes and decodes.
+//! This module adds two things: several messages in one send, and decoding attribute by attribute. The crates decode a
+//! message completely or not at all, so one unreadable attribute would hide all others.
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, NLA_F_NESTED, NLA_HEADER_SIZE, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NLMSG_NOOP,
@@ -11,13 +11,13 @@ use netlink_packet_core::{
 
 use super::answer::Request;
 
-/// Messages that go to the kernel in one send, which carries them out in order and does not stop at a refused one.
+/// Messages for one send. The kernel executes them in order and continues after a failed one.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
-    /// Where each message starts, and what it is about.
+    /// The offset and the request of each message.
     starts: Vec<(usize, Request)>,
-    /// The place of the message whose answer ends the wait.
+    /// The index of the message whose answer ends the wait.
     acknowledged: usize,
     too_long: bool,
 }
@@ -64,19 +64,19 @@ impl Batch {
         message.serialize(&mut self.bytes[start..start + length]);
     }
 
-    /// What its messages are about, in order.
+    /// The requests of its messages, in order.
     pub(super) fn requests(&self) -> impl ExactSizeIterator<Item = Request> + '_ {
         self.starts.iter().map(|(_, request)| *request)
     }
 
-    /// Makes a message one that the kernel passes by (`netlink_rcv_skb`, net/netlink/af_netlink.c).
+    /// Turns a message into one that the kernel skips (`netlink_rcv_skb`, net/netlink/af_netlink.c).
     pub(super) fn blank(&mut self, position: usize) {
         if let Some(mut message) = self.message(position) {
             message.set_message_type(NLMSG_NOOP);
         }
     }
 
-    /// Has the last message so far answered although it succeeds.
+    /// Requests an acknowledgement of the last message.
     pub(super) fn acknowledge_last(&mut self) {
         self.acknowledged = self.starts.len().saturating_sub(1);
         if let Some(mut message) = self.message(self.acknowledged) {
@@ -84,12 +84,12 @@ impl Batch {
         }
     }
 
-    /// The place of the message that [`Batch::acknowledge_last`] was last told of.
+    /// The index of the last message that [`Batch::acknowledge_last`] was called for.
     pub(super) fn acknowledged(&self) -> usize {
         self.acknowledged
     }
 
-    /// The bytes to send, with consecutive sequence numbers from `first`. None when a message is too long.
+    /// The bytes to send, with consecutive sequence numbers from `first`. `None` when a message is too long.
     pub(super) fn finish(&mut self, first: u32) -> Option<&[u8]> {
         let mut seq = first;
         for position in 0..self.starts.len() {
@@ -105,12 +105,12 @@ impl Batch {
     }
 }
 
-/// A text with the NUL that ends it.
+/// A text with a terminating NUL.
 pub(super) fn text_nla(kind: u16, text: &str) -> DefaultNla {
     DefaultNla::new(kind, [text.as_bytes(), &[0]].concat())
 }
 
-/// An attribute made of attributes.
+/// A nested attribute.
 pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
     let mut value = vec![0; attributes.buffer_len()];
     attributes.emit(&mut value);
@@ -120,10 +120,10 @@ pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
 /// One message as received.
 pub(super) type Message<'a> = NetlinkBuffer<&'a [u8]>;
 
-/// What a message's body was read as; none when it is about something else.
+/// The decoded body of a message; `None` when it is about another kind of object.
 pub(super) type Read<T> = Result<Option<T>, DecodeError>;
 
-/// The messages in one datagram. One whose length is wrong ends the walk, as an error.
+/// The messages in one datagram. A message with an invalid length ends the iteration with an error.
 pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Result<Message<'_>, DecodeError>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -136,12 +136,12 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Result<Message<'
     })
 }
 
-/// The attributes behind a fixed part of `fixed` octets, up to one that is not wholly there.
+/// The attributes after a header of `fixed` bytes, up to the first truncated one.
 pub(super) fn attributes(body: &[u8], fixed: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(body.get(fixed..).unwrap_or_default()).map_while(Result::ok)
 }
 
-/// Checks that a message has its fixed part, where no type of the crates does.
+/// Checks that a message is at least as long as its header, for messages that the crates do not cover.
 ///
 /// # Errors
 /// It is shorter.
@@ -169,7 +169,7 @@ pub(super) fn find(body: &[u8], fixed: usize, wanted: u16) -> Option<&[u8]> {
     None
 }
 
-/// A text up to its NUL, whatever octets it is of.
+/// A text up to its NUL; invalid UTF-8 is replaced.
 pub(super) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|octet| *octet == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()

@@ -1,4 +1,4 @@
-//! The only code that touches the host: it looks, and it carries out [`Op`]s.
+//! The only code that touches the host: it reads links, and executes [`Op`]s.
 //!
 //! ```text
 //!  exec ── Op ──► Host::apply ──► netlink, tap ioctls, the guest's namespace
@@ -6,8 +6,8 @@
 //!  manager ◄── Notice ──── watch   (its own socket, its own thread)
 //! ```
 //!
-//! [`Kernel`] is a host one can open: the running Linux (`linux`), or one in memory (`fake`) on which any op can be made to
-//! fail. `tests/kernel_contract` runs one suite on both. No policy lives here: what to do was decided in `plan`.
+//! [`Kernel`] has two implementations: the running Linux (`linux`), and an in-memory host (`fake`) on which a test can make any op
+//! fail. `tests/kernel_contract` runs one suite on both. This module decides nothing: `plan` chooses the ops.
 
 mod addresses;
 mod answer;
@@ -57,38 +57,38 @@ use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{BroadRoute, LinkState, Op};
 
-/// A host that can be opened more than once: for the workers, for the reaper, for the watch.
+/// A host. Each worker, the reaper and the watch open their own access to it.
 pub trait Kernel: Send + Sync + 'static {
     /// One opened access to it.
     type Host: Host;
 
-    /// The MACs for which its looks ask FDBs, to be filled by whoever has the records; shared by all its accesses and its watch.
+    /// The MACs for which reads query FDBs. The manager fills it from the records; all accesses and the watch share it.
     fn guests(&self) -> GuestMacs;
 
-    /// Opens an access with sockets of its own.
+    /// Opens an access with its own sockets.
     ///
     /// # Errors
     /// The kernel gives no netlink socket.
     fn open(&self) -> Result<Self::Host, OpError>;
 
-    /// Starts to watch the host's links and FDBs on threads of their own, from before the first dump a caller makes. They end
-    /// when `sink` is closed.
+    /// Starts threads that watch the host's links and FDBs. Call it before the first dump, so that no change is missed. The threads
+    /// end when `sink` is closed.
     ///
     /// # Errors
-    /// The kernel gives no netlink socket, or no thread can be had.
+    /// The kernel gives no netlink socket, or a thread cannot be started.
     fn watch(&self, sink: tokio::sync::mpsc::Sender<Notice>) -> Result<(), OpError>;
 }
 
-/// One opened access to a host. Calls block; each has a limit in time.
+/// One access to a host. Calls block, each with a time limit.
 pub trait Host: Send + 'static {
-    /// What an execution holds while it runs and that must not outlive it: a tap's descriptor until it is persistent, a
-    /// socket inside the guest's namespace. Dropping it gives all of that back.
+    /// The resources of one plan execution: the descriptor of a tap that is not persistent yet, a socket in the guest's
+    /// namespace. Dropping it releases them.
     type ExecContext: Default + Send + 'static;
 
-    /// Carries out one op wholly, or fails and leaves of a half-made thing only what the step's undo covers.
+    /// Executes one op. If it fails, the step's undo removes everything that it left.
     ///
     /// # Errors
-    /// What the kernel answered. Already being as asked is no error.
+    /// The kernel's error. An op whose result exists already succeeds.
     fn apply(&mut self, op: &Op, context: &mut Self::ExecContext) -> Result<Applied, OpError> {
         let carry_out = || match op {
             Op::DeleteGroup { group, ports, forced, store } if *group != 0 => {
@@ -100,16 +100,16 @@ pub trait Host: Send + 'static {
         failpoints::call(("op", op.name()), carry_out, |errno| answer::refused(op, errno))
     }
 
-    /// What [`Host::apply`] does on this host; nobody else calls it.
+    /// Implements [`Host::apply`], which is its only caller.
     ///
     /// # Errors
     /// As for `apply`.
     fn carry_out(&mut self, op: &Op, context: &mut Self::ExecContext) -> Result<Applied, OpError>;
 
-    /// Does beforehand what of an op leaves no trace, as entering a guest's namespace. Failing is left to the op itself.
+    /// Does the part of an op that leaves no trace, such as entering the guest's namespace. A failure is reported later by the op.
     fn prepare(&mut self, _op: &Op, _context: &mut Self::ExecContext) {}
 
-    /// Looks at one link; none when there is none. Also makes the kernel process the link's pending carrier changes.
+    /// Reads one link; `None` when it does not exist. Makes the kernel process pending carrier changes of the link.
     ///
     /// # Errors
     /// The kernel could not answer.
@@ -121,24 +121,23 @@ pub trait Host: Send + 'static {
     /// The kernel could not give one.
     fn dump_links(&mut self) -> Result<Vec<LinkState>, OpError>;
 
-    /// The links in a group that nobody else uses: of a complete dump, or, while links keep changing, all that
-    /// several dumps have shown. A link may be seen twice.
+    /// The links in a group that only nicd uses: from a complete dump, or, while links keep changing, from several incomplete dumps. A
+    /// link may occur twice.
     ///
     /// # Errors
-    /// The kernel could not say.
+    /// The kernel could not answer.
     fn links_in_group(&mut self, group: u32) -> Result<Vec<LinkState>, OpError>;
 
     /// The namespace a path names.
     ///
     /// # Errors
-    /// It names none that a guest may be.
+    /// The path names no namespace that a guest may use.
     fn inspect(&mut self, path: &Path) -> Result<Found, NetnsError>;
 
-    /// Whether a namespace still lives, as far as a process in it or a mount of it shows. Costs an entry into every
-    /// namespace of the host, so it is for the rare question only.
+    /// Whether a namespace still exists, that is, has a process or a mount. Enters every namespace of the host, so use it rarely.
     ///
     /// # Errors
-    /// It could not be looked for everywhere: it may live.
+    /// Not every namespace could be searched, so the namespace may exist.
     fn lives(&mut self, pin: NetnsPin) -> Result<bool, NetnsError>;
 
     /// The name a port's NIC has in its guest's namespace.
@@ -147,14 +146,14 @@ pub trait Host: Send + 'static {
     /// The namespace or the NIC is not there, or the kernel could not answer.
     fn guest_device(&mut self, port: PortId, netns: &Path, pin: NetnsPin) -> Result<LinkName, OpError>;
 
-    /// Opens a port's tap, which nobody holds, as a VMM would: one descriptor for each of its queues. It has carrier for as
-    /// long as one of them is open anywhere.
+    /// Opens a port's tap, which no process holds open, as a VMM does: one descriptor for each queue. The tap has carrier while any
+    /// of the descriptors is open.
     ///
     /// # Errors
-    /// The device is not there or is no tap, somebody holds it ([`OpErrorKind::Taken`]), or the kernel refused.
+    /// The device does not exist or is no tap, a process holds it open ([`OpErrorKind::Taken`]), or the kernel refused.
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError>;
 
-    /// What this process is missing on the host, and attaches need. Makes nothing; the kernel may load its modules.
+    /// The requirements of attaches that this host does not meet. Creates nothing; the kernel may load modules.
     fn missing_requirements(&mut self) -> Vec<MissingRequirement>;
 
     /// The host's routes with short prefixes, v4 and v6, in every table but the local one.
@@ -164,7 +163,7 @@ pub trait Host: Send + 'static {
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError>;
 }
 
-/// Refuses a group that holds more than what is to be deleted.
+/// Fails if the group contains a link that is not to be deleted.
 fn only_members(links: &[LinkState], ports: &[PortId], forced: &[PortId], store: Uuid) -> Result<(), OpError> {
     let names = |ports: &[PortId]| ports.iter().map(|port| names::port_altname(*port)).collect::<BTreeSet<String>>();
     let (members, forced) = (names(ports), names(forced));
@@ -180,14 +179,14 @@ fn only_members(links: &[LinkState], ports: &[PortId], forced: &[PortId], store:
     }
 }
 
-/// What a successful op has to tell.
+/// The result of a successful op.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// It is as asked.
+    /// The op is done.
     Done,
-    /// It is as asked, and the NIC has this name in the guest.
+    /// The op is done, and the NIC has this name in the guest.
     GuestDevice(LinkName),
-    /// The same, but that the guest's kernel refused these routes, each with its words.
+    /// The same, but the guest's kernel refused these routes, each with its error text.
     GuestWithout(LinkName, Vec<String>),
 }
 
@@ -196,41 +195,41 @@ pub enum Applied {
 pub struct Found {
     /// Which.
     pub pin: NetnsPin,
-    /// Whether the path goes through procfs, and so names a process: the same path may be another's tomorrow.
+    /// Whether the path goes through procfs and so names a process. Once the kernel reuses the pid, the path names another process.
     pub by_process: bool,
 }
 
-/// How a tap is used by who opens it.
+/// How to open a tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapUse {
-    /// With so many queues, where the tap was made for several.
+    /// The number of queues to open, if the tap has several.
     pub queues: u16,
     /// With virtio-net headers or without.
     pub vnet_hdr: bool,
-    /// Whose it is: its last user may have given it to another.
+    /// The owner to set: the last user may have changed it.
     pub owner: Owner,
     /// The store of the nicd that made it.
     pub store: Uuid,
 }
 
-/// Something that attaches need and this process cannot have.
+/// A requirement of attaches that this host does not meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MissingRequirement {
-    /// The tun driver's node, the driver itself being there: no tap can be made.
+    /// The device node of the tun driver is missing or not accessible, though the driver is loaded.
     Tun {
         /// The system's answer.
         said: String,
         /// What would be right.
         remedy: String,
     },
-    /// A module of the kernel's, without which no link of its kind can be made.
+    /// A kernel module, which links of its kind need.
     Module {
         /// Its name.
         module: &'static str,
         /// The system's answer.
         said: String,
     },
-    /// What closes an agent-made bridge to the host.
+    /// The nf_tables support that closes an agent-made bridge to the host.
     HostClosing {
         /// The system's answer.
         said: String,
@@ -247,23 +246,23 @@ pub enum MissingRequirement {
     },
 }
 
-/// Whom to look at.
+/// Selects a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkSelector<'a> {
     /// The link with this index.
     Index(u32),
-    /// The link with this altname (or, as the kernel does not tell them apart, name).
+    /// The link with this altname or name; the kernel does not distinguish the two.
     Altname(&'a str),
     /// The link with this name.
     Name(&'a str),
 }
 
-/// What the watch has to tell. `at` is when the look began, so that an older look never overrides a newer one.
+/// A notice from the watch. `at` is the time at which the read began, so that an older read never overrides a newer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A link was looked at.
+    /// A link was read.
     Seen {
-        /// What was there.
+        /// Its state.
         link: Box<LinkState>,
         /// When.
         at: Instant,
@@ -275,40 +274,40 @@ pub enum Notice {
         /// When.
         at: Instant,
     },
-    /// A link was given a guest's MAC for its own, which deletes the guest's entry in the FDB of the bridge it is in; it may
-    /// have been given another one since.
+    /// A link got a guest's MAC as its own, which makes the kernel delete the guest's FDB entry in the link's bridge. The link may
+    /// have another MAC again by now.
     MacTaken {
         /// The link's index.
         index: u32,
         /// The guest's MAC.
         mac: Mac,
-        /// When that was read.
+        /// When the event was read.
         at: Instant,
     },
-    /// Events about FDBs were lost: only a complete look shows what changed.
+    /// Events about FDBs were lost: only a complete dump shows what changed.
     EntriesLost,
-    /// Events were lost; this is a complete dump in their place.
+    /// Events were lost; this is a complete dump.
     Resync {
-        /// Everything that was there.
+        /// All links.
         links: Vec<LinkState>,
         /// When.
         at: Instant,
     },
 }
 
-/// An op the kernel refused.
+/// A failed op.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{doing}: {said}")]
 pub struct OpError {
-    /// What it means for the caller.
+    /// The kind of failure.
     pub kind: OpErrorKind,
-    /// What was being done, with the object's name.
+    /// The action that failed, with the object's name.
     pub doing: String,
-    /// The kernel's errno in words, and its extended answer where it gave one.
+    /// The text of the kernel's errno, and its extended error message if there is one.
     pub said: String,
 }
 
-/// What a refusal means.
+/// The kind of a failed op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpErrorKind {
     /// A name, altname or index is taken by another link (EEXIST, EBUSY).
@@ -317,7 +316,7 @@ pub enum OpErrorKind {
     GuestNameTaken,
     /// The link is not there (ENODEV).
     Gone,
-    /// A device of ours has neither its altname nor its alias, or somebody keeps taking them off: it is not touched.
+    /// A port's device has lost its altname and its ownership tag, or another program keeps removing them. nicd does not touch it.
     Unmarked,
     /// The bridge has no room for another port (EXFULL; 1023 at most).
     BridgeFull,
@@ -329,7 +328,7 @@ pub enum OpErrorKind {
     Helper,
     /// The namespace's path does not open in time.
     Hanging,
-    /// The namespace cannot be entered, for another reason than that it is gone.
+    /// The namespace exists but cannot be entered.
     NamespaceRefused,
     /// This process, or the host, has no file descriptor left (EMFILE, ENFILE).
     NoDescriptors,
@@ -349,20 +348,20 @@ pub enum OpErrorKind {
     Other,
 }
 
-/// What brings the helper's socket back, whether it is stopped, given up, or without its file.
+/// The remedy for an unreachable helper: it restarts the socket whether it was stopped, has failed, or lost its file.
 pub const HELPER_REMEDY: &str = "systemctl reset-failed 'nicd-netns.*'; systemctl restart nicd-netns.socket";
 
-/// What brings file descriptors back.
+/// The remedy for missing file descriptors.
 pub const DESCRIPTORS_REMEDY: &str =
     "close idle connections, or give nicd more descriptors (LimitNOFILE= in its unit), or the host (sysctl fs.file-max)";
 
-/// Whether a call failed because this process (EMFILE) or the host (ENFILE) has no file descriptor left, which says nothing
-/// about what was to be opened.
+/// Whether a call failed because the process (EMFILE) or the host (ENFILE) has no free file descriptor. Such a failure says
+/// nothing about the object that was to be opened.
 pub fn no_descriptors(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE)
 }
 
-/// Why a path is no namespace for a guest.
+/// Why a path cannot be used as a guest's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetnsError {
     /// Nothing is there.
@@ -379,12 +378,12 @@ pub enum NetnsError {
         "{0} names nicd's own process, which sees what another does not; a mounted network namespace such as /run/netns/NAME is expected"
     )]
     OwnProcess(String),
-    /// It does not open in time, as on a file server that does not answer, or too many paths do not.
+    /// The path does not open in time, for example on a file server that does not answer, or too many paths do not.
     #[error(
         "{0} does not open: an earlier attempt to open it, or many others, still wait for an answer; it works once its file system answers"
     )]
     Hanging(String),
-    /// There is no file descriptor to enter it by: it may be there or not.
+    /// No file descriptor is free, so it is unknown whether the namespace exists.
     #[error("{path} cannot be entered: {said}; {DESCRIPTORS_REMEDY}")]
     NoDescriptors {
         /// The path.
@@ -411,7 +410,7 @@ pub enum NetnsError {
 }
 
 impl NetnsError {
-    /// What a system call's failure means for a namespace that was to be entered.
+    /// The error for a failed system call while entering a namespace.
     pub(crate) fn of(path: &Path, errno: Errno) -> Self {
         let (path, said) = (path.display().to_string(), format!("{} ({errno:?})", errno.desc()));
         match no_descriptors(errno) {
@@ -420,7 +419,7 @@ impl NetnsError {
         }
     }
 
-    /// What it means for an op that was to enter the namespace.
+    /// The kind of failure for an op that needs the namespace.
     pub(crate) fn kind(&self) -> OpErrorKind {
         match self {
             Self::Missing(_) | Self::NotNetns(_) | Self::Own(_) | Self::OwnProcess(_) => OpErrorKind::Namespace,

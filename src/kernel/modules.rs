@@ -1,5 +1,5 @@
-//! Whether the kernel has what makes the links that nicd makes. Their modules are loaded when they are first needed, and are
-//! not there any more once the kernel has been upgraded and not booted.
+//! Checks that the kernel supports the kinds of links that nicd creates. The kernel loads their modules on first use; after an
+//! upgrade without a reboot the modules are missing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::socket::Netlink;
 use super::{MissingRequirement, OpErrorKind};
 use crate::failpoints;
 
-/// What brings a module, or shows that it cannot come.
+/// The remedy for a missing module.
 pub fn remedy(module: &str) -> String {
     format!(
         "modprobe {module}; where that does not find it, the kernel that runs has been upgraded: reboot, or put \
@@ -25,17 +25,17 @@ pub fn remedy(module: &str) -> String {
     )
 }
 
-/// How often the kernel is asked for what it did not have: each time it runs modprobe.
+/// How often to ask the kernel again for a missing module, because each request runs modprobe.
 const PACE: Duration = Duration::from_secs(1);
 
 /// Kinds of links, named as their modules.
 const KINDS: [&str; 2] = ["bridge", "veth"];
 
-/// Which kinds the kernel has been seen to know, by all accesses to it: a module stays for as long as a link of it does.
+/// The kinds that the kernel is known to support, shared by all accesses.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known(Arc<[AtomicBool; KINDS.len()]>);
 
-/// What one access was told last of those that are not known.
+/// The last answer of the kernel about unsupported kinds.
 #[derive(Debug, Default)]
 pub(super) struct Asked(Option<(Instant, Vec<MissingRequirement>)>);
 

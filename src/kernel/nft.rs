@@ -1,14 +1,14 @@
-//! What closes agent-made bridges to the host: for each a chain of `table netdev nicd`, called as the bridge's altname,
-//! which drops all that comes in by the bridge itself.
+//! Closes agent-made bridges to the host: each has a chain in `table netdev nicd`, named like the bridge's altname, which drops all
+//! frames received by the bridge device itself.
 //!
-//! A bridge delivers to the host's stack by receiving the frame once more, as the bridge (`br_pass_frame_up`,
-//! net/bridge/br_input.c). The ingress hook of the netdev family is asked there before VLAN devices, ARP, IP and whatever
-//! else a protocol is; frames between ports never come by. No verdict elsewhere takes a drop back, so the order among
-//! chains of others is nothing. Programs that read raw frames (AF_PACKET, every protocol) stand before the hook and see all.
+//! A bridge delivers a frame to the host's network stack by receiving it again on the bridge device (`br_pass_frame_up`,
+//! net/bridge/br_input.c). There the ingress hook of the netdev family runs before VLAN devices, ARP, IP and all other protocols.
+//! Frames between ports do not pass the hook. A drop is final, so the order among other programs' chains does not matter.
+//! Programs that read raw frames (AF_PACKET) get a frame before the hook and still see it.
 //!
-//! The chain holds its device by name. Up to Linux 6.15 it goes with the device and follows a rename; later it stays, takes
-//! up a device that comes by that name, and lets go of one that is called otherwise from now on. Both look alike from here:
-//! a bridge is closed when its chain drops and lists the name that the bridge has.
+//! The chain refers to its device by name. Up to Linux 6.15 the chain is deleted with the device and follows a rename. Later kernels
+//! keep the chain, bind it to a new device with the name, and unbind it from a renamed device. nicd treats both alike: a bridge
+//! counts as closed when its chain drops and lists the bridge's current name.
 
 use std::ffi::c_int;
 
@@ -25,7 +25,7 @@ use crate::failpoints;
 use crate::model::{NetworkId, names};
 use crate::plan::{Kind, LinkState};
 
-/// The table, of which nothing but chains called as networks' altnames is touched: it may hold others' too.
+/// The table's name. nicd changes only chains named like networks' altnames, because the table may contain chains of others.
 pub(super) const TABLE: &str = "nicd";
 
 /// Where among others the chain is asked.
@@ -72,7 +72,7 @@ impl Nft {
     pub(super) fn close(&mut self, route: &mut Netlink, network: NetworkId) -> Result<(), Failure> {
         let altname = names::network_altname(network);
         let bridge = require(route, LinkSelector::Altname(&altname))?;
-        // Somebody may flush the ruleset between the look and the change.
+        // Another program may flush the ruleset between the read and the change.
         let mut closed = self.chain_in(&altname, &bridge.name);
         if matches!(&closed, Err(failure) if failure.errno == Some(Errno::ENOENT)) {
             closed = self.chain_in(&altname, &bridge.name);
@@ -149,7 +149,7 @@ impl Nft {
         }
     }
 
-    /// Whether the kernel would take such a chain: it judges one, and is not told to keep it.
+    /// Whether the kernel supports such a chain: it validates one without adding it.
     pub(super) fn usable(&mut self) -> Result<(), Failure> {
         if !self.works {
             let probe = |batch: &mut Batch| {
@@ -249,7 +249,7 @@ pub(super) fn family(body: &[u8]) -> Option<c_int> {
 
 /// Whether a chain of this name is that of a network's bridge.
 pub(super) fn altname(chain: &str) -> bool {
-    names::marked(chain).is_some()
+    names::parse_altname(chain).is_some()
 }
 
 /// Whether a table's chains are not asked.

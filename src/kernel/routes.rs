@@ -1,4 +1,4 @@
-//! Routes of the host: which ways they go, and which next hops the host has by a link.
+//! Routes of the host: their outgoing links and next hops.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

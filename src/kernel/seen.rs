@@ -1,6 +1,6 @@
-//! Links as the kernel tells of them (`rtnl_fill_ifinfo`, net/core/rtnetlink.c), read into [`LinkState`].
+//! Reads links (`rtnl_fill_ifinfo`, net/core/rtnetlink.c) into [`LinkState`].
 //!
-//! What is unknown or too short is passed by: a link that cannot be read wholly is still there, with its index.
+//! Unknown or truncated attributes are skipped: a link with an unreadable attribute is still reported, with its index.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ pub(super) const IFINFO: usize = 16;
 /// All of 01:80:c2:00:00:0X but 01, pause frames, which the kernel refuses here and drops (`BR_GROUPFWD_MACPAUSE`).
 pub(super) const PASS_LINK_LOCAL: u16 = 0xfffd;
 
-/// The other flags of a bridge port that decide what passes, and what a port is made with (`new_nbp`, net/bridge/br_if.c).
+/// The other flags of a bridge port that affect forwarding, with their defaults (`new_nbp`, net/bridge/br_if.c).
 pub(super) static PLAIN: [InfoBridgePort; 15] = [
     InfoBridgePort::HairpinMode(false),
     InfoBridgePort::Guard(false),
@@ -54,26 +54,25 @@ pub(super) static PLAIN: [InfoBridgePort; 15] = [
     InfoBridgePort::Mab(false),
 ];
 
-/// What looks at one link go by beside it; clones share it.
+/// The context that reads of a link need. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReadContext {
-    /// The MACs for which FDBs are asked.
+    /// The MACs for which FDBs are queried.
     pub(super) guests: GuestMacs,
-    /// The bridges whose ports are asked for their VLANs.
+    /// The bridges whose ports' VLANs are read.
     pub(super) filtering: Filtering,
-    /// What bridged frames meet in the host's packet filter.
+    /// How the host's packet filter treats bridged frames.
     pub(super) forwarding: Forwarding,
 }
 
-/// Looks at one link. It also makes the kernel process the link's pending carrier change
-/// (`rtnl_getlink`, `linkwatch_sync_dev`).
+/// Reads one link. Makes the kernel process the link's pending carrier change (`rtnl_getlink`, `linkwatch_sync_dev`).
 pub(super) fn get(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<LinkState>, Failure> {
     look_at(netlink, who, |body| link(body).map(Some))
 }
 
-/// The same, with what does not show on the link alone: the addresses on it, of a bridge whether it is closed to the host, if it is
-/// ours, and what frames meet on their way through it, and of a device of ours its VLAN, the FDB's entries for its guest, and who
-/// keeps it from forwarding. A bridge that is down holds its ports back as well, so a port is looked at again behind its bridge.
+/// Reads one link with the state that is not in its own message. For every link: its addresses. For a bridge: whether it is closed to
+/// the host, and how the packet filter treats its frames. For a port's device: its VLANs, the FDB entries for its guest, and
+/// why it does not forward. A bridge that is down blocks its ports too, so a port is read again after its bridge.
 pub(super) fn get_full(
     netlink: &mut Netlink,
     nft: &mut Nft,
@@ -95,7 +94,7 @@ pub(super) fn get_full(
     vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
     fdb::note(netlink, std::slice::from_mut(&mut link), &around.guests)?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
-        // It went in between, which the next look shows.
+        // The link was deleted in between; the next read shows that.
         Err(failure) if failure.kind == OpErrorKind::Gone => {}
         noted => noted?,
     }
@@ -111,7 +110,7 @@ pub(super) fn ends(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Optio
     })
 }
 
-/// How many descriptors are open on a tap of several queues, and its index; of one with a single queue the kernel tells no
+/// The number of open descriptors of a tap with several queues, and its index. For a tap with one queue the kernel reports no
 /// number.
 pub(super) fn open_queues(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<(u32, Option<u32>)>, Failure> {
     look_at(netlink, who, |body| {
@@ -125,7 +124,7 @@ pub(super) fn open_queues(netlink: &mut Netlink, who: LinkSelector<'_>) -> Resul
 
 fn look_at<T>(netlink: &mut Netlink, who: LinkSelector<'_>, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
     let (index, name) = match who {
-        // Indexes are positive ints; the kernel would call others invalid.
+        // Indexes are positive; the kernel rejects other values as invalid.
         LinkSelector::Index(index) if index == 0 || i32::try_from(index).is_err() => return Ok(None),
         LinkSelector::Index(index) => (index, None),
         LinkSelector::Altname(name) | LinkSelector::Name(name) => (0, Some(name)),
@@ -139,7 +138,7 @@ fn look_at<T>(netlink: &mut Netlink, who: LinkSelector<'_>, read: impl Fn(&[u8])
     netlink.ask(batch, read)
 }
 
-/// A question for the link with this index, or with 0 for all; the counters, of which there are many, are not asked for.
+/// A request for the link with this index, or for all links with 0. It excludes the statistics, which are long.
 fn asked(index: u32) -> LinkMessageBuilder<LinkUnspec> {
     LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
 }
@@ -148,8 +147,7 @@ fn get_link_message(link: LinkMessageBuilder<LinkUnspec>) -> RouteNetlinkMessage
     RouteNetlinkMessage::GetLink(link.build())
 }
 
-/// A complete dump of the namespace's links, with the addresses on them, whether bridges of ours are closed, the VLANs of
-/// devices of ours, and the FDB's entries for guests, each asked for.
+/// A complete dump of the namespace's links, with the same additional state as [`get_full`].
 pub(super) fn dump(netlink: &mut Netlink, nft: &mut Nft, around: &ReadContext) -> Result<Vec<LinkState>, Failure> {
     let mut links = netlink.dump(all_links, |body| link(body).map(Some))?;
     let forwards = |link: &&LinkState| link.kind == Kind::Bridge && link.up && !link.extras.stp;
@@ -170,43 +168,43 @@ fn all_links() -> Batch {
     batch
 }
 
-/// The links of a group: of a complete dump, or of some that changes interrupted.
+/// The links in a group, from a complete dump or from several interrupted ones.
 pub(super) fn in_group(netlink: &mut Netlink, group: u32) -> Result<Vec<LinkState>, Failure> {
     let links = netlink.dump_all_there_is(all_links, |body| link(body).map(Some))?;
     Ok(links.into_iter().filter(|link| link.group == group).collect())
 }
 
-/// The bridge in which a link that runs does not forward.
+/// The bridge of a running link that does not forward.
 fn holder(link: &LinkState) -> Option<u32> {
     link.master.filter(|_| link.bridge_port.is_some_and(|port| port.held))
 }
 
-/// Whether a port that does not forward is held back by somebody, or by its bridge.
+/// Whether another program set a port's state to not forwarding, rather than its bridge.
 fn judge_held(link: &mut LinkState, forwards: impl Fn(u32) -> bool) {
     if let Some(port) = &mut link.bridge_port {
         port.held &= link.master.is_some_and(forwards);
     }
 }
 
-/// The link at `index`, which somebody took a moment ago.
+/// The link that took the index `index` since it was chosen.
 pub(super) fn require(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<LinkState, Failure> {
     get(netlink, who)?.ok_or_else(|| Failure::new(OpErrorKind::Gone, Request::Look, "no such link"))
 }
 
 impl Batch {
-    /// Looks at a link that is being made, for what that does: the kernel processes the link's pending change of carrier
-    /// (`linkwatch_sync_dev`). While a link is down that costs nothing; once it is up, no carrier means an RCU grace period
-    /// under RTNL (`dev_deactivate`, net/sched/sch_generic.c), at the next look or at the kernel's own leisure.
+    /// Reads a link that is being created, for the side effect: the kernel processes the link's pending carrier change
+    /// (`linkwatch_sync_dev`). While the link is down this is cheap. Once it is up, a missing carrier costs an RCU grace period under
+    /// RTNL (`dev_deactivate`, net/sched/sch_generic.c) at the next read or later.
     pub(super) fn settle(&mut self, index: u32) {
         self.add(Request::Look, 0, get_link_message(asked(index)));
     }
 }
 
-/// Reads an RTM_NEWLINK. Only the attributes that matter here are decoded, as a dump has thousands of links; one that cannot be
-/// decoded is as one that is not there, but for names, of which the kernel takes any octets.
+/// Decodes an RTM_NEWLINK. Decodes only the attributes that nicd uses, because a dump has thousands of links. An attribute that
+/// cannot be decoded counts as absent; names are decoded even if they are not UTF-8.
 ///
 /// # Errors
-/// It is shorter than its fixed part.
+/// The message is shorter than its header.
 pub(super) fn link(body: &[u8]) -> Result<LinkState, DecodeError> {
     let LinkHeader { index, flags, .. } = LinkHeader::parse(body)?;
     let mut link = LinkState {
@@ -245,7 +243,7 @@ pub(super) fn link(body: &[u8]) -> Result<LinkState, DecodeError> {
     link.lower = lower.filter(|_| !elsewhere);
     link.beside = link.lower.filter(|_| beside);
     link.takes_ras &= link.kind == Kind::Bridge && link.up;
-    // Only a tap of several queues tells how many are open; carrier it has while any is, unless its holder says otherwise.
+    // Only a tap with several queues reports open queues. A tap has carrier while a queue is open, unless its user switched it off.
     if let Some(tap) = &mut link.tap {
         tap.held |= carrier || link.lower_up;
     }
@@ -378,7 +376,7 @@ fn host_ip(link: &mut LinkState, spec: &[u8]) {
     link.v6_autoconf = mode.or(among_settings).is_some_and(|mode| mode != In6AddrGenMode::None);
 }
 
-/// Whether the host takes router advertisements there (`ipv6_accept_ra`, include/net/ipv6.h).
+/// Whether the host accepts router advertisements on the link (`ipv6_accept_ra`, include/net/ipv6.h).
 fn takes_ras(settings: &Inet6DevConf) -> bool {
     let accepts = match settings.accept_ra {
         0 => false,

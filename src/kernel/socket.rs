@@ -16,19 +16,19 @@ use super::nft;
 use crate::failpoints;
 use crate::telemetry::meters;
 
-/// How long an answer may take. The kernel works inside the send; only an answer that was lost takes longer.
+/// The time limit of an answer. The kernel handles a request within the send call, so only a lost answer exceeds it.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
-/// For how long a dump is begun again because links changed meanwhile, in seconds: changes come in bursts.
+/// For how long an interrupted dump is restarted, in seconds. Changes that interrupt dumps come in bursts.
 const DUMP_LIMIT: Duration = Duration::from_secs(1);
 
-/// So often at once; then after a rest, by chance up to [`REST`], as the changes may come regularly.
+/// How many dumps are tried without a pause. Later ones wait for a random time of up to [`REST`], because changes may be periodic.
 const DUMPS_AT_ONCE: usize = 8;
 
 /// See [`DUMPS_AT_ONCE`], in milliseconds.
 const REST: Duration = Duration::from_millis(10);
 
-/// How many dumps that links changed in are put together.
+/// How many interrupted dumps are merged.
 const DUMPS_TOGETHER: usize = 3;
 
 /// Enough for what the kernel puts into one datagram of a dump (at most 32 KiB; net/netlink/af_netlink.c).
@@ -38,13 +38,13 @@ const BUFFER: usize = 64 * 1024;
 /// that finds none is lost (`netlink_attachskb`, net/netlink/af_netlink.c).
 const AT_ONCE: usize = 24;
 
-/// Changes asked of the kernel since the process started, by all its threads: netlink messages that are no looks, and
-/// taps made or made persistent. A quiet host's restart leaves it at zero.
+/// The write requests of all threads since the process started: netlink messages that change something, and taps created or made
+/// persistent. It stays zero after a restart on a host without drift.
 pub fn writes() -> u64 {
     meters().kernel_writes.get()
 }
 
-/// Counts changes asked for beside netlink.
+/// Counts write requests outside netlink.
 pub(super) fn count_writes(number: usize) {
     meters().kernel_writes.inc_by(u64::try_from(number).unwrap_or(u64::MAX));
 }
@@ -55,7 +55,7 @@ pub(super) struct Netlink {
     socket: Socket,
     seq: u32,
     buffer: Box<[u8]>,
-    /// An answer went missing: a dump may still be under way on this socket, which is then not used again.
+    /// Whether an answer was lost. A dump may still be running on the socket, so the socket is not used again.
     spent: bool,
 }
 
@@ -76,7 +76,7 @@ impl Netlink {
         Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false }
     }
 
-    /// Whether another should be opened in its place.
+    /// Whether the socket has to be replaced.
     pub(super) fn spent(&self) -> bool {
         self.spent
     }
@@ -86,12 +86,12 @@ impl Netlink {
         &self.socket
     }
 
-    /// Sends changes in one go and gives back those that were refused, in order.
+    /// Sends changes in one call; returns the refused ones in order.
     pub(super) fn send(&mut self, batch: Batch) -> Result<Vec<RequestError>, Failure> {
         self.send_and_read(batch, |_| Ok(None::<()>)).map(|(refusals, _)| refusals)
     }
 
-    /// The same with a look among them; gives back also what `read` made of its answer.
+    /// The same with a read among them; also returns what `read` made of its answer.
     pub(super) fn send_and_read<T>(
         &mut self,
         mut batch: Batch,
@@ -127,7 +127,7 @@ impl Netlink {
             let position = position(message, first);
             let Some(request) = requests.get(position) else { return Step::More };
             if message.message_type() != NLMSG_ERROR {
-                // What cannot be read is for a look of its own.
+                // If the answer cannot be decoded, a separate read follows.
                 seen = read(message.payload()).ok().flatten().or(seen.take());
                 return Step::More;
             }
@@ -137,13 +137,13 @@ impl Netlink {
         Ok((refusals, seen))
     }
 
-    /// Asks for one object; none when the kernel has none such: no link (ENODEV), no entry (ENOENT).
+    /// Reads one object; `None` when it does not exist: no link (ENODEV), no entry (ENOENT).
     pub(super) fn ask<T>(&mut self, batch: Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
         let fail = |errno| Failure::system(Request::Look, errno);
         failpoints::call(("netlink", "ask"), || self.answer(batch, read), fail)
     }
 
-    /// Asks for several objects; what became of each, in order.
+    /// Reads several objects; returns each result in order.
     pub(super) fn ask_all<A, T>(
         &mut self,
         asked: &[A],
@@ -192,13 +192,13 @@ impl Netlink {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// Dumps completely: begun again while changes interrupt it. `ask` makes the request, `read` reads one object.
+    /// A complete dump, restarted while changes interrupt it. `ask` builds the request, `read` decodes one object.
     pub(super) fn dump<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Vec<T>, Failure> {
         let fail = |errno| Failure::system(Request::Look, errno);
         failpoints::call(("netlink", "dump"), || self.dump_whole(ask, read), fail)
     }
 
-    /// A complete dump, or else all that some dumps have shown in which something changed.
+    /// A complete dump, or the merged objects of several interrupted ones.
     pub(super) fn dump_all_there_is<T>(
         &mut self,
         ask: impl Fn() -> Batch,
@@ -246,7 +246,7 @@ impl Netlink {
         dump.end()
     }
 
-    /// Sends changes of nf_tables, which the kernel carries out wholly or not at all.
+    /// Sends a transaction of nf_tables changes, which the kernel applies completely or not at all.
     pub(super) fn transact(&mut self, request: Request, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
         let mut batch = begun(request, fill);
         count_writes(batch.requests().len() - 1);
@@ -254,7 +254,7 @@ impl Netlink {
         self.judged(batch, request)
     }
 
-    /// Has the kernel judge such changes without carrying them out: it undoes what nobody ends
+    /// Lets the kernel validate such changes without applying them: it rolls back a batch without an end message
     /// (`nfnetlink_rcv_batch`, net/netfilter/nfnetlink.c).
     pub(super) fn judge(&mut self, request: Request, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
         self.judged(begun(request, fill), request)
@@ -276,7 +276,7 @@ impl Netlink {
         refused.map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
-    /// Sends, and gives back the first message's number.
+    /// Sends a batch, and returns the sequence number of its first message.
     fn transmit(&mut self, batch: &mut Batch) -> Result<u32, Failure> {
         let request = batch.requests().next().unwrap_or(Request::Look);
         let first = self.seq;
@@ -289,8 +289,8 @@ impl Netlink {
         Ok(first)
     }
 
-    /// Gives each message the kernel sends to `take` until it has the last. Answers to earlier requests, which were given
-    /// up, carry other numbers and are passed by.
+    /// Passes each received message to `take` until `take` has the last one. Skips answers to earlier, abandoned requests, which have
+    /// other sequence numbers.
     fn receive(&mut self, request: Request, mut take: impl FnMut(&Message<'_>) -> Step) -> Result<(), Failure> {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -322,7 +322,7 @@ pub(super) struct Dump<T> {
     /// The number of the request.
     asked: u32,
     all: Vec<T>,
-    /// Something changed meanwhile.
+    /// A change interrupted the dump.
     interrupted: bool,
     /// It was refused, or a message could not be read.
     failed: Option<Failure>,
@@ -358,7 +358,7 @@ impl<T> Dump<T> {
         Step::More
     }
 
-    /// All of it, and whether no change interrupted it. One of which a message could not be read is no dump.
+    /// The objects, and whether the dump was not interrupted. A dump with an unreadable message is an error.
     pub(super) fn end(self) -> Result<(Vec<T>, bool), Failure> {
         self.failed.map_or(Ok((self.all, !self.interrupted)), Err)
     }
@@ -384,7 +384,7 @@ fn unreadable(request: Request, error: &DecodeError) -> Failure {
     Failure::new(OpErrorKind::Other, request, format!("the kernel sent a message that cannot be read: {error}"))
 }
 
-/// A transaction that is not ended yet, of whose changes the last is answered also when it is taken.
+/// Starts a transaction. The last change is acknowledged also when it succeeds.
 fn begun(request: Request, fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::default();
     batch.add(request, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_BEGIN));

@@ -1,4 +1,4 @@
-//! Taps, made by ioctl because the kernel refuses to make them by rtnetlink.
+//! Taps, created by ioctl because the kernel cannot create them by rtnetlink.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -13,10 +13,10 @@ use crate::failpoints;
 use crate::model::{LinkName, Owner};
 use crate::sys::tun::{self, Setting};
 
-/// The node every tap is made and opened through.
+/// The device node of the tun driver.
 pub const NODE: &str = "/dev/net/tun";
 
-/// A tap to be made.
+/// A tap to create.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
     /// The index it is to have.
@@ -31,7 +31,7 @@ pub struct Spec<'a> {
     pub owner: Owner,
 }
 
-/// A tap held open, which dies when this is dropped unless it was made persistent. Dropping takes 15 ms where it does.
+/// An open tap. Dropping it deletes the tap, which takes 15 ms, unless the tap is persistent.
 #[derive(Debug)]
 pub struct Tap {
     fd: OwnedFd,
@@ -62,7 +62,7 @@ pub enum Call {
     Owner,
     /// `TUNSETPERSIST`
     Persist,
-    /// Setting back what the last user has changed.
+    /// Resetting the settings of the last user.
     Reset,
 }
 
@@ -96,7 +96,7 @@ impl std::fmt::Display for Call {
 }
 
 impl TapError {
-    /// Whether the tun driver itself is not there; without it a node may be there all the same, as systemd-tmpfiles makes one.
+    /// Whether the tun driver is missing. The device node may still exist, because systemd-tmpfiles creates it.
     pub fn lacks_driver(&self) -> bool {
         match (self.call, self.errno) {
             (Call::Open, Errno::ENODEV | Errno::ENXIO) => true,
@@ -105,7 +105,7 @@ impl TapError {
         }
     }
 
-    /// What an operator can do about it.
+    /// The remedy for operators.
     pub fn remedy(&self) -> &'static str {
         match (self.call, self.errno) {
             (Call::Open, Errno::EACCES) => {
@@ -121,7 +121,7 @@ impl TapError {
     }
 }
 
-/// Whether taps could be made, as far as opening [`NODE`] shows.
+/// Checks that [`NODE`] can be opened.
 ///
 /// # Errors
 /// It does not open.
@@ -130,7 +130,7 @@ pub fn usable() -> Result<(), TapError> {
 }
 
 impl Tap {
-    /// Makes a tap that nobody but its owner may open once it is persistent; without one that is uid 0.
+    /// Creates a tap that only its owner may open once it is persistent; without an owner, uid 0.
     ///
     /// # Errors
     /// The call that failed; nothing is left of the tap. A name or index that is taken is `EBUSY` at [`Call::Create`]
@@ -146,7 +146,7 @@ impl Tap {
         Ok(Self { fd })
     }
 
-    /// Lets it live on, and closes it.
+    /// Makes the tap persistent, and closes it.
     ///
     /// # Errors
     /// The kernel refused; the tap is gone.
@@ -156,8 +156,8 @@ impl Tap {
 }
 
 impl Spec<'_> {
-    /// Without carrier from its first moment, where the kernel can (6.1 and later): a carrier that has to go first makes
-    /// the opener's come a second late (net/core/link_watch.c).
+    /// Creates the tap without carrier (kernel 6.1 and later). If the carrier had to go down first, the carrier of a VMM's open would be
+    /// reported up to a second late (net/core/link_watch.c).
     fn flags(&self, features: libc::c_uint) -> c_int {
         let mut flags = IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL;
         if features.cast_signed() & IFF_NO_CARRIER != 0 {
@@ -173,11 +173,11 @@ impl Spec<'_> {
     }
 }
 
-/// Opens an existing tap, as a VMM does: it has carrier for as long as this is held. The filter that an earlier user left is
-/// not put on it: it stands where that user's memory had it, and the kernel would read it there in ours.
+/// Opens an existing tap, as a VMM does: the tap has carrier while the descriptor is open. An earlier user's filter is not attached:
+/// the kernel stored its user-space address, and would read it from nicd's memory.
 ///
 /// # Errors
-/// The call that failed: `EBUSY` when another holds it, `EPERM` for who may not.
+/// The failed call: `EBUSY` when another process has the tap open, `EPERM` without permission.
 pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, TapError> {
     let fd = open_node().map_err(|errno| TapError { call: Call::Open, errno })?;
     let spec = Spec { index: 0, name, queues, vnet_hdr, owner: Owner::default() };
@@ -186,9 +186,9 @@ pub fn attach(name: &LinkName, queues: u16, vnet_hdr: bool) -> Result<OwnedFd, T
     Ok(fd)
 }
 
-/// Sets a tap back to what a fresh one is: a device keeps most of what its users set, and the next one would read frames
-/// that it did not ask for, or none. To be called once all of its queues are open here, and nowhere else: any of them stands
-/// for the device and the others.
+/// Resets a tap to the settings of a new one. The kernel keeps most settings of an earlier user, so the next user would read frames in
+/// an unexpected format, or none. Call it when all queues are open here and no other process has the tap open: each queue
+/// changes the whole device.
 ///
 /// # Errors
 /// The kernel refused.
@@ -201,7 +201,8 @@ pub fn reset(queue: &impl AsFd) -> Result<(), TapError> {
     })
 }
 
-/// Lets nobody else open a tap by its name. A user or group that the owner does not name stays as it is: the kernel takes none away.
+/// Restricts opening a tap by name to its owner. If the owner has no user or no group, the tap keeps its former one, because the
+/// kernel cannot clear it.
 ///
 /// # Errors
 /// The kernel refused.

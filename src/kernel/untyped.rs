@@ -1,5 +1,5 @@
-//! What no crate types: numbers of the kernel's interface that neither `netlink-packet-route` nor `libc` has, under the kernel's own
-//! names, and the attributes that the crate's types would send otherwise than they must be.
+//! Constants of the kernel's interface that neither `netlink-packet-route` nor `libc` has, with the kernel's names, and attributes
+//! that the crate's types encode differently than needed.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute};
@@ -26,7 +26,7 @@ pub(super) const NHA_GROUP: u16 = 2;
 pub(super) const NHA_OIF: u16 = 5;
 pub(super) const NHA_GATEWAY: u16 = 6;
 
-/// `linux/if_link.h`: what a tap or tun tells of itself.
+/// `linux/if_link.h`: attributes of taps and tuns.
 pub(super) const IFLA_TUN_OWNER: u16 = 1;
 pub(super) const IFLA_TUN_GROUP: u16 = 2;
 pub(super) const IFLA_TUN_TYPE: u16 = 3;

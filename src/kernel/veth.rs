@@ -1,4 +1,4 @@
-//! Veth pairs: one end here, the other in a guest's namespace from its first moment.
+//! Veth pairs: one end on the host, the other created directly in a guest's namespace.
 
 use std::os::fd::AsRawFd;
 
@@ -18,7 +18,7 @@ use super::{LinkSelector, OpErrorKind};
 use crate::model::{LinkName, Mac, PortId, names};
 use crate::plan::Kind;
 
-/// A pair to be made.
+/// A pair to create.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Veth<'a> {
     pub(super) port: PortId,
@@ -38,7 +38,7 @@ pub(super) struct GuestEnd<'a> {
 }
 
 impl Veth<'_> {
-    /// [`Op::CreateVeth`](crate::plan::Op::CreateVeth); whether it made the pair, which is not so when it is there already.
+    /// Executes [`Op::CreateVeth`](crate::plan::Op::CreateVeth); false when the pair exists already.
     pub(super) fn create(self, netlink: &mut Netlink, inside: &mut NetnsHandle) -> Result<bool, Failure> {
         let altname = names::port_altname(self.port);
         if !create::is_free(netlink, self.index, &altname, &Kind::Veth)? {
@@ -47,15 +47,15 @@ impl Veth<'_> {
         let mut batch = Batch::default();
         self.message(&mut batch, inside);
         batch.mark(self.index, &altname);
-        // Before anybody can set it up, and it gets carrier when the other end is up.
+        // Before another program can set the link up; it gets carrier when the other end is up.
         batch.ip_off(Target::Index(self.index));
         let made = Made { index: self.index, name: self.name, altname: &altname };
         create::send(netlink, batch, made).or_else(|failure| self.explain(netlink, inside, failure))?;
         Ok(true)
     }
 
-    /// With MAC and MTU: given later, each would be an event of its own. The other end is not set up here: the kernel
-    /// refuses that of a peer not yet linked (`veth_newlink`, drivers/net/veth.c).
+    /// The creating message includes MAC and MTU, because each later change would cause an event. It does not set the peer up: the
+    /// kernel refuses that before the pair is linked (`veth_newlink`, drivers/net/veth.c).
     fn message(self, batch: &mut Batch, inside: &NetnsHandle) {
         let name = self.guest.name.map_or("eth%d", LinkName::as_str);
         let guest = shape(LinkUnspec::new_with_name(name), Some(self.guest.mac), Some(self.guest.mtu), None);
@@ -65,7 +65,7 @@ impl Veth<'_> {
         batch.add(Request::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(host));
     }
 
-    /// The kernel says EEXIST of either end's name.
+    /// Tells which end's name is taken, because the kernel reports EEXIST for both.
     fn explain(self, netlink: &mut Netlink, inside: &mut NetnsHandle, failure: Failure) -> Result<(), Failure> {
         let (OpErrorKind::Taken, Request::Create, Some(name)) = (failure.kind, failure.request, self.guest.name) else {
             return Err(failure);
@@ -82,9 +82,8 @@ impl Veth<'_> {
     }
 }
 
-/// One queue each way, which is what a veth uses that is not asked for a number. Not asked, though, the kernel makes one for
-/// each processor it might have, and takes the rest away again with an RCU grace period for either end, under RTNL
-/// (`veth_init_queues`, drivers/net/veth.c).
+/// Requests one queue in each direction. Without the request the kernel creates one queue per possible processor, and then removes
+/// all but one with an RCU grace period for each end, under RTNL (`veth_init_queues`, drivers/net/veth.c).
 fn one_queue<T>(link: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
     link.append_extra_attribute(LinkAttribute::NumTxQueues(1)).append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }

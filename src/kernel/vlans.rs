@@ -1,8 +1,7 @@
 //! The VLANs of bridge ports (`br_vlan_rtm_dump`, `br_vlan_fill_vids`, net/bridge/br_vlan.c).
 //!
-//! A bridge that tells VLANs apart drops the untagged frames of a port without a pvid, and tags what leaves by a port that is not
-//! untagged in a VLAN. Which bridges do so is remembered from the looks at them, so that on a host without such a bridge nothing is
-//! asked.
+//! A bridge that filters VLANs drops untagged frames of a port without a pvid, and tags frames that leave by a port that is not
+//! untagged in the VLAN. The set of such bridges is kept from earlier reads, so that a host without them needs no VLAN requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,12 +20,12 @@ use crate::plan::{Kind, LinkState, PortVlan};
 /// Length of `struct br_vlan_msg`.
 const BR_VLAN_MSG: usize = 8;
 
-/// The indexes of the bridges that tell VLANs apart; clones share it.
+/// The indexes of the bridges that filter VLANs. Clones share the set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filtering(Arc<RwLock<BTreeSet<u32>>>);
 
 impl Filtering {
-    /// Takes in what a look at a link showed.
+    /// Updates the set from one link.
     pub(super) fn learn(&self, link: &LinkState) {
         let filters = filters(link);
         if filters == self.has(link.index) {
@@ -39,7 +38,7 @@ impl Filtering {
         };
     }
 
-    /// Takes in what a complete dump showed.
+    /// Updates the set from a complete dump.
     pub(super) fn learn_all(&self, links: &[LinkState]) {
         let filtering = links.iter().filter(|link| filters(link)).map(|link| link.index).collect();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = filtering;
@@ -49,7 +48,7 @@ impl Filtering {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&index)
     }
 
-    /// Whether a link is a device of nicd's in a bridge that tells VLANs apart.
+    /// Whether a link is a port's device in a bridge that filters VLANs.
     fn concerns(&self, link: &LinkState) -> bool {
         link.kind != Kind::Bridge && link.marks().next().is_some() && link.master.is_some_and(|bridge| self.has(bridge))
     }

@@ -1,19 +1,21 @@
-//! The watch: the kernel's events about links become looks, and looks become notices.
+//! The watch: reads a link after the kernel's events about it, and sends its state as a notice.
 //!
 //! ```text
 //!  RTNLGRP_LINK, addresses ──► events socket ──► indexes ──► query socket ──► Notice ──► sink
 //!  NFNLGRP_NFTABLES ─────────► another ────────► altnames ──┘
 //! ```
 //!
-//! An event is a hint to look, never truth: the one behind a tap's opening still says no carrier. The look at a link that
-//! is up goes out at once, and by index, as that makes the kernel process the carrier change that would otherwise wait for
-//! up to a second (net/core/link_watch.c). Kernels that do not (before about 6.8) are looked at once more a little later.
+//! The content of an event is not used, because it may be outdated: the event about the opening of a tap still says "no
+//! carrier". A link that is up is read at once and by index, because this makes the kernel process a carrier change that would
+//! otherwise wait for up to a second (net/core/link_watch.c). For kernels without that effect (before about 6.8) the link is
+//! read a second time a little later.
 //!
-//! A link that is down is mostly one being made or taken away, with some ten events within a millisecond. Each look takes
-//! the lock that whoever makes it needs (RTNL), so these share one look a moment later, also when the link comes up in it.
+//! A link that is down is mostly being created or deleted, which causes about ten events within a millisecond. Each read takes
+//! RTNL, the lock that the creation or deletion needs too. So these events share one read some milliseconds later, also if the
+//! link comes up in between.
 //!
-//! A guest can make events without end, by setting its NIC down and up. Each link is looked at at once after a rest, and at
-//! most twenty times a second; what comes in between shares the next look, which shows the last state.
+//! A guest can cause events without end by setting its NIC down and up. So each link is read at most twenty times a second. The
+//! first event after a quiet period leads to a read at once; later events share the next allowed read, which shows the last state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
@@ -43,68 +45,68 @@ use crate::plan::LinkState;
 use crate::rate_limit::RateLimit;
 use crate::telemetry::meters;
 
-/// Room for events while the sink is full: some 4000 links' worth.
+/// The size of the socket's receive buffer: the events of about 4000 links, while the sink is full.
 const ROOM: usize = 16 << 20;
-/// How long it may take to notice that the sink is closed.
+/// How often the thread checks whether the sink is closed.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long to let events pile up when they are of a link that is down: each that comes alone is a wake-up.
+/// How long to collect events about links that are down, so that one wake-up handles several.
 const BREATH: Duration = Duration::from_micros(300);
-/// How long the look at a link that is down waits for more of its events.
+/// How long the read of a link that is down waits for further events.
 const SETTLE: Duration = Duration::from_millis(2);
-/// The second look: the kernel holds a carrier change back for at most a second.
+/// When a link is read a second time: the kernel delays a carrier change for at most a second.
 const SECOND_LOOK: Duration = Duration::from_millis(1100);
-/// How many looks at one link there may be in a [`PERIOD`].
+/// How many reads of one link are allowed in a [`PERIOD`].
 const LOOKS: usize = 8;
 const PERIOD: Duration = Duration::from_millis(400);
-/// How often br_netfilter's settings are looked at.
+/// How often br_netfilter's settings are read.
 const SETTINGS: Duration = Duration::from_secs(1);
-/// How much longer than it took to read chains they are left alone, and for how long at least.
+/// The pause after the chains were read: this multiple of the time that the read took, but at least `FORWARD_PAUSE`.
 const FORWARD_REST: u32 = 19;
 const FORWARD_PAUSE: Duration = Duration::from_millis(200);
-/// How soon a dump that failed is tried again.
+/// How long to wait before a failed dump is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The sink is closed.
 struct Closed;
 
-/// Two sockets and what is still to be done.
+/// The sockets and the pending reads.
 #[derive(Debug)]
 pub(super) struct Watch {
     events: Socket,
-    /// Events of nf_tables; none where the kernel has none.
+    /// The socket for nf_tables events; `None` if the kernel lacks nf_tables.
     closing: Option<Socket>,
     query: Netlink,
     nft: Nft,
     around: ReadContext,
     sink: Sender<Notice>,
     buffer: Box<[u8]>,
-    /// Links to be looked at later, and when; one look each.
+    /// The links to read later, each once.
     later: BTreeMap<u32, Later>,
-    /// How often each link was looked at.
+    /// The rate limits of the links' reads.
     paces: HashMap<u32, RateLimit<LOOKS>>,
-    /// Events were lost; a dump is due then.
+    /// When a dump is due, because events were lost.
     resync: Option<Instant>,
-    /// The last dump has failed.
+    /// Whether the last dump failed.
     blind: bool,
-    /// When chains that bridged frames come by are to be read anew.
+    /// When to read the forward chains again.
     forward: Option<Instant>,
-    /// The earliest time for that.
+    /// The earliest time to read the forward chains again.
     forward_rest: Instant,
-    /// When br_netfilter's settings are looked at next.
+    /// When br_netfilter's settings are read next.
     settings: Instant,
 }
 
-/// A look to come.
+/// A pending read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Later {
     due: Instant,
-    /// Whether it follows a look at the same state, which a third need not follow.
+    /// Whether it is the second read after an event; no third one follows.
     second: bool,
-    /// Whether the link was looked at often enough.
+    /// Whether the rate limit delayed it.
     put_off: bool,
 }
 
-/// What the events at hand said.
+/// The content of the events that were read together.
 #[derive(Debug, Default)]
 struct Hints {
     /// Links that are up.
@@ -112,19 +114,19 @@ struct Hints {
     /// Links that are down.
     down: BTreeSet<u32>,
     gone: BTreeSet<u32>,
-    /// Bridges, by altname, of which something happened to what closes them to the host.
+    /// The altnames of bridges whose chain in `table netdev nicd` changed.
     closing: BTreeSet<String>,
-    /// Something happened to all of that.
+    /// Whether the whole table changed.
     table: bool,
-    /// Something happened to chains that bridged frames may come by.
+    /// Whether a chain changed that bridged frames may pass.
     forward: bool,
-    /// Links that were given a guest's MAC, whatever they have by now.
+    /// Links that got a guest's MAC; they may have another one by now.
     taken: BTreeSet<(u32, Mac)>,
     lost: bool,
 }
 
 impl Watch {
-    /// Subscribes, in this thread's namespace: what happens from here on is told.
+    /// Subscribes to events in the calling thread's namespace. No later change is missed.
     pub(super) fn subscribe(sink: Sender<Notice>, around: ReadContext) -> Result<Self, Failure> {
         let events = subscribed(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])?;
         if let Err(error) = events.add_membership(libc::RTNLGRP_BRVLAN) {
@@ -157,7 +159,7 @@ impl Watch {
         while !self.sink.is_closed() {
             if let Err(errno) = self.wait() {
                 tracing::error!(said = errno.desc(), "the kernel's events could not be waited for");
-                // As when some were lost; and not at once again.
+                // Handled like lost events, after a pause.
                 self.resync = Some(Instant::now());
                 std::thread::sleep(RETRY);
             }
@@ -165,10 +167,10 @@ impl Watch {
                 return;
             }
             if self.later.values().any(|later| later.put_off) {
-                // Its events come one by one and without end, and each alone would be a wake-up.
+                // The link's events keep coming; without the pause each one would wake the thread.
                 std::thread::sleep(SETTLE);
             } else if self.later.values().any(|later| !later.second) {
-                // A link is being made or taken away, whose next events come one by one within the next moment.
+                // A link is being created or deleted, and its next events follow within microseconds.
                 std::thread::sleep(BREATH);
             }
         }
@@ -178,7 +180,7 @@ impl Watch {
     fn wait(&self) -> Result<(), Errno> {
         let due = self.later.values().map(|later| &later.due).chain(&self.resync).chain(&self.forward).min();
         let limit = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()).min(PATIENCE));
-        // Rounded up, so as not to turn round once more for the rest of a millisecond.
+        // Rounded up; otherwise the loop would spin for the rest of the millisecond.
         let limit = PollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
         let sockets = std::iter::once(&self.events).chain(&self.closing);
         let mut sockets: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
@@ -203,7 +205,7 @@ impl Watch {
         }
         self.follow_forwarding(hints.forward)?;
         for altname in hints.closing {
-            // One that is gone is told of by the links' events.
+            // If the bridge is gone, the link events report it.
             self.look(LinkSelector::Altname(&altname))?;
         }
         for index in hints.gone {
@@ -216,7 +218,7 @@ impl Watch {
             self.look_later(index, soon);
         }
         for (index, mac) in std::mem::take(&mut hints.taken) {
-            // One that is looked at often enough keeps being given that MAC, or the look to come shows it.
+            // If the rate limit delays the read, the pending read shows whether the link still has the MAC.
             if self.put_off(index, at).is_none() {
                 hints.changed.remove(&index);
                 self.look_first(index)?;
@@ -224,7 +226,7 @@ impl Watch {
             }
         }
         for index in hints.changed {
-            // A link that was down a moment ago is one being made, whose look is due in a moment.
+            // The link was down some milliseconds ago, so it is being created, and its read is pending.
             if self.later.get(&index).is_some_and(|later| !later.second && later.due <= soon) {
                 continue;
             }
@@ -246,8 +248,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Reads the chains that bridged frames come by when they changed, at most so often that it takes a twentieth of a processor, and
-    /// looks at the bridges that it matters for.
+    /// Reads the forward chains after a change, using at most a twentieth of a processor, and then reads the affected bridges.
     fn follow_forwarding(&mut self, changed: bool) -> Result<(), Closed> {
         let now = Instant::now();
         let stale = now >= self.settings && {
@@ -266,7 +267,7 @@ impl Watch {
         others.into_iter().try_for_each(|index| self.look(LinkSelector::Index(index)).map(drop))
     }
 
-    /// A look that another one may follow.
+    /// Reads a link, and schedules a second read if needed.
     fn look_first(&mut self, index: u32) -> Result<(), Closed> {
         self.paces.entry(index).or_default().done(Instant::now(), false);
         if let Some(link) = self.look(LinkSelector::Index(index))? {
@@ -275,12 +276,12 @@ impl Watch {
         Ok(())
     }
 
-    /// When a link may be looked at that was looked at often enough.
+    /// When the rate limit allows the next read of a link; `None` means now.
     fn put_off(&self, index: u32, now: Instant) -> Option<Instant> {
         self.paces.get(&index).and_then(|pace| pace.next_allowed(now, PERIOD))
     }
 
-    /// Has one look at a link come, as soon as it may; it replaces a second look.
+    /// Schedules a read of a link at the earliest allowed time. Replaces a pending second read.
     fn look_later(&mut self, index: u32, soon: Instant) {
         let paced = self.put_off(index, soon);
         let due = paced.unwrap_or(soon);
@@ -288,7 +289,7 @@ impl Watch {
         *later = Later { due: later.due.min(due), second: false, put_off: paced.is_some() };
     }
 
-    /// Everything the kernel has to say by now.
+    /// Reads all waiting events.
     fn drain(&mut self) -> Hints {
         let mut hints = Hints::default();
         loop {
@@ -296,12 +297,11 @@ impl Watch {
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
                 Ok(bytes) => {
                     let taken = message::messages(bytes).try_for_each(|event| hints.take(&event?, &self.around.guests));
-                    // What cannot be read is an event that is missing.
+                    // An unreadable event counts as a lost event.
                     hints.lost |= taken.is_err();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // ENOBUFS; anything else is treated the same, as events may be missing. What the queue still holds is
-                // older than the dump to come.
+                // ENOBUFS: events were lost. Other errors are handled the same. The events still in the queue are older than the coming dump.
                 Err(_) if hints.lost => break,
                 Err(_) => hints.lost = true,
             }
@@ -326,7 +326,7 @@ impl Watch {
         }
     }
 
-    /// Looks at one link and tells.
+    /// Reads one link and sends a notice.
     fn look(&mut self, who: LinkSelector<'_>) -> Result<Option<LinkState>, Closed> {
         let at = Instant::now();
         self.reopen();
@@ -349,7 +349,7 @@ impl Watch {
         }
     }
 
-    /// One of ours, up and without carrier, is looked at once more in a while; at most one such look is pending.
+    /// Schedules a second read of a port's device that is up and has no carrier.
     fn plan_second_look(&mut self, link: &LinkState) {
         let waits = link.up && !link.lower_up && link.marks().next().is_some();
         if waits {
@@ -374,7 +374,7 @@ impl Watch {
                 self.tell(Notice::Resync { links, at })
             }
             Err(failure) => {
-                // Once; what follows is the same trouble.
+                // Logged once for repeated failures.
                 if std::mem::replace(&mut self.blind, true) {
                     tracing::debug!(said = failure.said, "links could not be dumped, as before");
                 } else {
@@ -400,7 +400,7 @@ impl Watch {
 }
 
 impl Hints {
-    /// A table that changes, closes or opens all at once: all bridges are looked at, in one dump.
+    /// A change of the whole table affects all bridges, so one dump reads them.
     fn hear(&mut self, hint: Hint) {
         match hint {
             Hint::Chain(name) if nft::altname(&name) => _ = self.closing.insert(name),
@@ -409,8 +409,8 @@ impl Hints {
         }
     }
 
-    /// Copies of an event that speak of the link as a bridge's port (AF_BRIDGE) are hints as well, but one of these says
-    /// gone when the link has left its bridge.
+    /// The kernel also sends events about a link as a bridge port (AF_BRIDGE). They are hints too, but their deletion event means that
+    /// the link left its bridge.
     fn take(&mut self, event: &Message<'_>, guests: &GuestMacs) -> Result<(), DecodeError> {
         let (kind, body) = (event.message_type(), event.payload());
         let index = match kind {
@@ -447,7 +447,7 @@ impl Hints {
     }
 }
 
-/// Room beyond the system's limit where CAP_NET_ADMIN allows it, else up to that.
+/// Sets the receive buffer's size, beyond the system's limit if CAP_NET_ADMIN allows it.
 fn roomy(socket: &Socket) -> nix::Result<()> {
     setsockopt(socket, sockopt::RcvBufForce, &ROOM).or_else(|_| setsockopt(socket, sockopt::RcvBuf, &ROOM))
 }
@@ -459,7 +459,7 @@ fn subscribed_to_nft() -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket that gets the events of these groups.
+/// Opens a socket subscribed to these groups.
 pub(super) fn subscribed(groups: &[u32]) -> Result<Socket, Failure> {
     try_subscribed(groups).map_err(|error| failed(Request::Open, &error))
 }

@@ -1,4 +1,4 @@
-//! A thread that carries plans out, in the order in which they came.
+//! A thread that executes plans in the order of their arrival.
 //!
 //! ```text
 //!             plan                      ┌────────┐ ── Ok(Done) | Err(Failed) ──► manager
@@ -6,11 +6,11 @@
 //!                                       └────────┘ ── unwinding ──► reaper
 //! ```
 //!
-//! A plan whose intent is not durable yet begins while that is being committed: its steps that end with the process are done
-//! and looked at. When the intent is durable the rest follows; when it could not be made so, the plan is undone. The worker
-//! goes on with other plans meanwhile. It polls the commit's future itself, so that the store's thread wakes this one.
-//! More threads would be slower, as RTNL is one lock. There are two all the same: what enters guests' namespaces has one of
-//! its own, as a path, or `nicd-netns`, can keep it waiting.
+//! A plan may begin while its intent is being committed: the worker runs the steps that end with the process, and reads the
+//! device. After the commit it runs the remaining steps; if the commit fails, the plan is undone. Meanwhile the worker runs
+//! other plans. It polls the commit's future itself, so that the store's thread wakes it directly. More workers would be slower,
+//! because the kernel serializes them by RTNL. Work in guests' namespaces has a second worker, because a namespace path or
+//! `nicd-netns` may block.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -31,47 +31,47 @@ use super::handle::Answer;
 use super::reaper::Job;
 use super::{Host, LinkSelector, OpError};
 
-/// The most plans and questions that may wait. A client sees 503 beyond.
+/// How many plans and queries may wait. Further requests get 503.
 const LIMIT: usize = 4096;
 
-/// What a finished plan shows.
+/// The result of a finished plan.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// The links the plan touched, as they were seen afterwards.
+    /// The state of the links that the plan changed, read afterwards.
     pub seen: Vec<LinkState>,
-    /// When that look began.
+    /// When this read began.
     pub at: Option<Instant>,
     /// When the last step was done.
     pub ended: Option<Instant>,
     /// How long the steps took, without the wait for the intent.
     pub took: Duration,
-    /// The NIC's name in its guest, when the plan learnt it.
+    /// The NIC's name in its guest, if the plan configured the guest.
     pub guest_device: Option<LinkName>,
     /// The routes that the guest's kernel refused, when the plan gave it routes.
     pub refused: Option<Vec<String>>,
 }
 
-/// A plan of which a step failed. What was begun is being undone.
+/// A plan with a failed step. The steps before it are being undone.
 #[derive(Debug)]
 pub struct Failed {
-    /// What the kernel refused.
+    /// The error of the failed step.
     pub error: OpError,
-    /// Told when it has been undone.
+    /// Resolves when the undo has ended.
     pub undone: Answer<Undone>,
 }
 
-/// What became of a plan that was begun beside the commit of its intent.
+/// The result of a plan that began while its intent was being committed.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All of it is done.
+    /// All steps are done.
     Done(Done),
     /// A step failed.
     Failed(Failed),
-    /// The intent could not be made durable, and what was begun is being undone.
+    /// The commit failed, and the steps are being undone.
     NotDurable(Answer<Undone>),
 }
 
-/// Ends when a plan's intent is durable, with true, or when it could not be made so.
+/// Resolves to true when a plan's intent is durable, and to false when the commit failed.
 pub type Durable = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 type Query<H> = Box<dyn FnOnce(&mut H) + Send>;
@@ -79,12 +79,12 @@ type Query<H> = Box<dyn FnOnce(&mut H) + Send>;
 enum Message<H> {
     Run(Plan, oneshot::Sender<Result<Done, Failed>>),
     RunBeside(Plan, Durable, oneshot::Sender<Outcome>),
-    /// The future of the intent of the plan with this number is to be polled.
+    /// Poll the commit of the plan with this number.
     Poll(u64),
     Query(Query<H>),
 }
 
-/// The way into the worker.
+/// A handle of the worker.
 pub struct Worker<H: Host> {
     queue: Queue<Message<H>>,
 }
@@ -99,7 +99,7 @@ impl<H: Host> Worker<H> {
     /// Starts the thread, which is called `name`.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn start(name: &str, host: H, reaper: Queue<Job<H>>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let worker = Self { queue: Queue::new(LIMIT) };
         let queue = worker.queue.clone();
@@ -108,18 +108,18 @@ impl<H: Host> Worker<H> {
         Ok((worker, thread))
     }
 
-    /// Carries out a plan whose intent is durable, or that needs none.
+    /// Executes a plan whose intent is durable, or that needs none.
     ///
     /// # Errors
-    /// Too much waits, or the worker has ended.
+    /// The queue is full, or the worker has ended.
     pub fn run(&self, plan: Plan) -> Result<Answer<Result<Done, Failed>>, QueueError> {
         let (answer, answered) = oneshot::channel();
         self.queue.push(Message::Run(plan, answer))?;
         Ok(answered)
     }
 
-    /// Carries out a plan while its intent is being made durable: the steps that end with the process beside that, the others
-    /// behind it. The answer comes after `durable` has ended, also when a step fails before.
+    /// Executes a plan while its intent is being committed: steps that end with the process run at once, the others after the commit.
+    /// The answer comes after `durable` has resolved, also if a step fails before.
     ///
     /// # Errors
     /// As for `run`.
@@ -129,7 +129,7 @@ impl<H: Host> Worker<H> {
         Ok(answered)
     }
 
-    /// Asks the host something on the worker's thread.
+    /// Runs a query on the worker's thread.
     ///
     /// # Errors
     /// As for `run`.
@@ -146,32 +146,32 @@ impl<H: Host> Worker<H> {
         self.queue.len()
     }
 
-    /// Lets the thread end after what waits.
+    /// Ends the thread after the waiting messages.
     pub fn close(&self) {
         self.queue.close();
     }
 }
 
-/// A plan that is being carried out.
+/// A plan in execution.
 struct Running<H: Host> {
     execution: Execution<H>,
-    /// The altnames of what is to be looked at once it is done.
+    /// The altnames of the links to read after the plan.
     subjects: Vec<String>,
-    /// What they look like and since when, where the rest does not change it.
+    /// The state of these links and when it was read, if the remaining steps do not change it.
     seen: Option<(Vec<LinkState>, Instant)>,
-    /// How long its steps took so far.
+    /// The duration of its steps so far.
     took: Duration,
 }
 
 /// A plan whose intent is not durable yet.
 struct Begun<H: Host> {
-    /// What is left to do; what failed.
+    /// The remaining execution, or the error.
     prepared: Result<Running<H>, Failed>,
     durable: Durable,
     answer: oneshot::Sender<Outcome>,
 }
 
-/// Has the worker poll an intent's future again.
+/// Wakes the worker to poll a commit again.
 struct Again<H> {
     queue: Queue<Message<H>>,
     id: u64,
@@ -179,7 +179,7 @@ struct Again<H> {
 
 impl<H: Send> Wake for Again<H> {
     fn wake(self: Arc<Self>) {
-        // A worker that has ended polls nothing.
+        // If the worker has ended, there is no commit to poll.
         let _ = self.queue.push_answer(Message::Poll(self.id));
     }
 }
@@ -187,7 +187,7 @@ impl<H: Send> Wake for Again<H> {
 struct Loop<H: Host> {
     host: H,
     reaper: Queue<Job<H>>,
-    /// The plans that wait for their intent, by the number that each was given.
+    /// The plans that wait for their commit, by number.
     begun: HashMap<u64, Begun<H>>,
     next: u64,
 }
@@ -203,7 +203,7 @@ impl<H: Host> Loop<H> {
             } else {
                 queue.take_now(&mut taken);
             }
-            // What can be finished is answered before the next is begun.
+            // Prepared plans are finished before the next plan begins.
             for message in taken.drain(..) {
                 match message {
                     Message::Poll(id) => self.poll(id, queue),
@@ -277,7 +277,7 @@ impl<H: Host> Loop<H> {
         })
     }
 
-    /// Undoing costs RCU barriers (16 ms each), so it is done on another thread.
+    /// Leaves the undo to the reaper thread, because it costs RCU barriers (16 ms each).
     fn unwind(&mut self, execution: Execution<H>) -> Answer<Undone> {
         let (answer, undone) = oneshot::channel();
         let _ = self.reaper.push_answer(Job::Undo { execution, answer });
@@ -297,7 +297,7 @@ impl<H: Host> Running<H> {
     }
 }
 
-/// The altnames of what a plan makes or changes, each once.
+/// The altnames of the links that a plan creates or changes, each once.
 fn subjects(plan: &Plan) -> Vec<String> {
     let mut subjects: Vec<String> = Vec::new();
     for step in &plan.steps {

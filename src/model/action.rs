@@ -1,4 +1,4 @@
-//! What a client can ask for: every dialect parses into these values, and tests send the same.
+//! The requests of clients as values. Every dialect parses into them, and tests build them directly.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,35 +15,35 @@ use super::subnet::{HostRoute, NewSubnet};
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Makes networks, all or none; a bridge comes with the first port on it.
+    /// Creates networks, all or none. A network's bridge is created with its first port.
     CreateNetworks(Vec<NewNetwork>),
     /// Changes a network.
     UpdateNetwork(NetworkId, NetworkChange),
-    /// Removes a network without ports, and its agent-made bridge.
+    /// Deletes a network without ports, and its agent-made bridge.
     DeleteNetwork(NetworkId),
-    /// Makes subnets, all or none.
+    /// Creates subnets, all or none.
     CreateSubnets(Vec<NewSubnet>),
     /// Changes a subnet.
     UpdateSubnet(SubnetId, SubnetChange),
-    /// Removes a subnet nobody has an address of.
+    /// Deletes a subnet of which no address is allocated.
     DeleteSubnet(SubnetId),
-    /// Makes a server known, or changes what is known of it.
+    /// Registers a server, or changes its registration.
     PutServer(NewServer),
-    /// Forgets a server.
+    /// Deletes a server's registration.
     DeleteServer(ServerId, WithNics),
-    /// Makes ports without a server, all or none.
+    /// Creates ports without a server, all or none.
     CreatePorts(Vec<NewPort>),
     /// Changes a port.
     UpdatePort(PortId, PortChange),
-    /// Removes a port, detaching it first.
+    /// Deletes a port, detaching it first.
     DeletePort(PortId),
-    /// Gives a port to a server and builds its device.
+    /// Attaches a port to a server and builds its device.
     Attach(Attach),
-    /// Takes a port from its server and removes its device.
+    /// Detaches a port from its server and deletes its device.
     Detach(ServerId, PortId, AfterDetach),
 }
 
-/// A network to be made.
+/// A network to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewNetwork {
     /// The id to use; none for a fresh one.
@@ -64,7 +64,7 @@ pub struct NewNetwork {
     pub physical_network: Option<String>,
 }
 
-/// What to change of a network; `None` stays.
+/// A change of a network; `None` keeps the value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkChange {
     /// Its name.
@@ -75,16 +75,16 @@ pub struct NetworkChange {
     pub mtu: Option<u32>,
 }
 
-/// What to change of a subnet; `None` stays.
+/// A change of a subnet; `None` keeps the value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubnetChange {
     /// Its name.
     pub name: Option<String>,
     /// A remark.
     pub description: Option<String>,
-    /// What guests built from now on are told.
+    /// For guests built from now on.
     pub dns_nameservers: Option<Vec<IpAddr>>,
-    /// What guests built from now on are told.
+    /// For guests built from now on.
     pub host_routes: Option<Vec<HostRoute>>,
     /// The next hop of guests built from now on; `Some(None)` for none.
     pub gateway_ip: Option<Option<IpAddr>>,
@@ -92,7 +92,7 @@ pub struct SubnetChange {
     pub allocation_pools: Option<Vec<Range>>,
 }
 
-/// A server to be known.
+/// A server to register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewServer {
     /// Its id.
@@ -121,7 +121,7 @@ pub enum NewGuest {
     Netns(PathBuf),
 }
 
-/// What to do with the NICs of a server that is to be forgotten.
+/// What to do with the NICs of a server that is to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WithNics {
     /// Refuse.
@@ -130,7 +130,7 @@ pub enum WithNics {
     Detach,
 }
 
-/// A port to be made.
+/// A port to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPort {
     /// The id to use; none for a fresh one.
@@ -147,13 +147,13 @@ pub struct NewPort {
     pub mac: Option<Mac>,
     /// Its addresses; none for one of each family the network has.
     pub fixed_ips: Option<Vec<WantedIp>>,
-    /// Whether it shall carry traffic.
+    /// The desired admin state.
     pub admin_up: bool,
-    /// Whether frames for MACs that nobody has reach it.
+    /// Whether the bridge floods frames with an unknown destination MAC to the port.
     pub unknown_unicast: bool,
     /// Who it is for.
     pub device_owner: String,
-    /// What its device shall be like.
+    /// The settings of its device.
     pub profile: Profile,
 }
 
@@ -166,16 +166,16 @@ pub struct WantedIp {
     pub ip_address: Option<IpAddr>,
 }
 
-/// What to change of a port; `None` stays.
+/// A change of a port; `None` keeps the value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PortChange {
     /// Its name.
     pub name: Option<String>,
     /// A remark.
     pub description: Option<String>,
-    /// Whether it shall carry traffic.
+    /// The desired admin state.
     pub admin_up: Option<bool>,
-    /// Whether frames for MACs that nobody has reach it.
+    /// Whether the bridge floods frames with an unknown destination MAC to the port.
     pub unknown_unicast: Option<bool>,
     /// Who it is for.
     pub device_owner: Option<String>,
@@ -183,22 +183,22 @@ pub struct PortChange {
     pub mac: Option<Mac>,
     /// Its addresses.
     pub fixed_ips: Option<Vec<WantedIp>>,
-    /// What its device shall be like; only while it is unbound, or on its way there.
+    /// The settings of its device; only while the port is unbound or being detached.
     pub profile: Option<Profile>,
-    /// Whether it is taken from its server; the port stays. Nothing to do for one that has none.
+    /// Whether to detach the port, which is kept. No effect on an unbound port.
     pub detach: bool,
 }
 
-/// What becomes of a port whose device has gone.
+/// What to do with a port after its device was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterDetach {
-    /// Deleted when an attach made it, unbound when a client brought it.
+    /// Delete it if an attach created it, otherwise unbind it.
     AsMade,
-    /// Unbound in any case (`reserve_port`).
+    /// Unbind it (`reserve_port`).
     Keep,
 }
 
-/// A request that is only to be planned.
+/// A request to plan without executing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DryRun {
     /// An attach.
@@ -223,7 +223,7 @@ pub struct Attach {
 /// What to attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WantedNic {
-    /// A port made beforehand.
+    /// An existing port.
     Port(PortId),
     /// A new port on a network, with this address when one is given.
     OnNetwork(NetworkId, Option<IpAddr>),

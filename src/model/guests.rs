@@ -1,14 +1,14 @@
-//! Which MACs are guests', and whose.
+//! The guests' MACs and their ports.
 //!
-//! A bridge's FDB holds entries of many others, and a link does not tell its guest's MAC. So the manager notes here what the
-//! records say, and looks ask the FDB for these MACs alone.
+//! An FDB has entries of many other hosts, and a link does not contain its guest's MAC. So the manager records the guests' MACs here,
+//! and reads query the FDB only for them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Mac, PortId};
 
-/// The MACs of all ports; clones share it.
+/// The MACs of all ports. Clones share the map.
 #[derive(Debug, Clone, Default)]
 pub struct GuestMacs(Arc<RwLock<Known>>);
 
@@ -18,7 +18,7 @@ struct Known {
     ports: HashMap<Mac, Place>,
 }
 
-/// Whose a MAC is, and the index of that port's device as far as it was seen.
+/// The port of a MAC, and the index of the port's device if known.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     port: PortId,
@@ -26,7 +26,7 @@ struct Place {
 }
 
 impl GuestMacs {
-    /// Takes in a port's MAC, in place of the one it had.
+    /// Sets a port's MAC, replacing the former one.
     pub fn insert(&self, port: PortId, mac: Mac) {
         let mut known = self.write();
         known.forget(port);
@@ -34,12 +34,12 @@ impl GuestMacs {
         known.ports.insert(mac, Place { port, device: None });
     }
 
-    /// Forgets a port.
+    /// Removes a port.
     pub fn remove(&self, port: PortId) {
         self.write().forget(port);
     }
 
-    /// Takes in which link is a port's device.
+    /// Sets the index of a port's device.
     pub fn place(&self, port: PortId, device: u32) {
         let mut known = self.write();
         let mac = known.macs.get(&port).copied();

@@ -1,4 +1,4 @@
-//! What is kept of a request that came with an `Idempotency-Key`.
+//! Stored requests with an `Idempotency-Key`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::ids::{NetworkId, PortId, SubnetId};
 
-/// Whose key it is.
+/// An idempotency key of a caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
@@ -16,49 +16,48 @@ pub struct Key {
     pub key: String,
 }
 
-/// What is kept under a key.
+/// A request stored under its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredRequest {
     /// The key.
     pub key: Key,
-    /// A digest of method, path and body: another request under the same key is a mistake.
+    /// A digest of method, path and body, to detect another request under the same key.
     pub request: String,
-    /// Since when, by the wall's clock.
+    /// When it was stored, by the wall clock.
     pub at: Timestamp,
-    /// The same by a clock that nobody sets.
+    /// The same by the monotonic clock.
     #[serde(default)]
     pub since: Option<SinceBoot>,
-    /// What was made, as soon as it is durable.
+    /// The objects that the request created, as soon as they are durable.
     #[serde(default)]
     pub made: Vec<Made>,
-    /// What was answered.
+    /// The answer, once given.
     #[serde(default)]
     pub answer: Option<StoredAnswer>,
 }
 
-/// What had passed since a boot.
+/// The time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SinceBoot {
     /// Which boot (`/proc/sys/kernel/random/boot_id`).
     pub boot: Uuid,
-    /// Milliseconds, those of a suspended host too.
+    /// Milliseconds, including the time of suspension.
     pub ms: i64,
 }
 
-/// A moment by both clocks.
+/// A time by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockStamp {
-    /// By the wall's clock, which may be set.
+    /// By the wall clock, which may be set.
     pub at: Timestamp,
-    /// Since the boot, where that can be told.
+    /// The time since boot, if known.
     pub since: Option<SinceBoot>,
 }
 
 impl ClockStamp {
-    /// How long ago something was, in milliseconds: by the clock that nobody sets when it was in the same boot, else by
-    /// the wall's, which may have been set back meanwhile.
+    /// The milliseconds elapsed since a stored time: by the monotonic clock within the same boot, otherwise by the wall clock.
     pub fn ago(&self, at: Timestamp, since: Option<SinceBoot>) -> i64 {
         let elapsed = match (self.since, since) {
             (Some(now), Some(then)) if now.boot == then.boot => now.ms.saturating_sub(then.ms),
@@ -68,7 +67,7 @@ impl ClockStamp {
     }
 }
 
-/// The thing a request made.
+/// An object that a request created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Made {
@@ -80,7 +79,7 @@ pub enum Made {
     Port(PortId),
 }
 
-/// An answer to be given again.
+/// A stored answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredAnswer {

@@ -1,4 +1,4 @@
-//! Typed UUIDs: a network's id cannot be passed where a port's is wanted.
+//! Typed UUIDs, so that the compiler rejects a network's id in place of a port's.
 
 use std::fmt;
 use std::str::FromStr;

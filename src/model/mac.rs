@@ -28,7 +28,7 @@ pub enum MacError {
     /// The group bit is set: a frame cannot come from a multicast address (IEEE 802.3 §3.2.3).
     #[error("{0} is a multicast MAC; a NIC's own address has an even first octet, such as fa:16:3e:01:02:03")]
     Multicast(Mac),
-    /// `fe` is what host-side devices start with, so that a bridge's MAC never moves to theirs.
+    /// The first octet is `fe`, which host-side devices have, so that a bridge never takes their MAC.
     #[error("{0} starts with fe, which is kept for the host's side of a NIC; use another first octet, such as fa")]
     HostRange(Mac),
     /// 00:00:00:00:00:00, which the kernel refuses.
@@ -37,21 +37,21 @@ pub enum MacError {
 }
 
 impl Mac {
-    /// The prefix and three further octets, which the caller draws at random.
+    /// Combines the prefix with three random octets from the caller.
     pub fn generated(prefix: MacPrefix, tail: [u8; 3]) -> Self {
         let [a, b, c] = prefix.0;
         let [d, e, f] = tail;
         Self([a, b, c, d, e, f])
     }
 
-    /// The host side's MAC of the NIC that carries `self`: the same with first octet `fe`.
+    /// The MAC of the host-side device of the NIC with this MAC: the same with first octet `fe`.
     pub fn host_side(self) -> Self {
         let mut octets = self.0;
         octets[0] = 0xfe;
         Self(octets)
     }
 
-    /// Accepts only what a guest's NIC may carry.
+    /// Accepts only MACs that a guest's NIC may have.
     ///
     /// # Errors
     /// Multicast, all zero, or in the host's own range.

@@ -1,6 +1,6 @@
-//! Names of links on the host and in guests: what the kernel accepts, and what ours are derived from.
+//! Names of links on the host and in guests: the kernel's rules, and the derivation of nicd's names.
 //!
-//! A device's name is for people; its identity is the altname (`nicd-<uuid>`), which no other link can carry.
+//! A device's name is for display; its identity is the altname (`nicd-<uuid>`), which the kernel keeps unique.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,8 +12,8 @@ use super::ids::{NetworkId, PortId};
 /// The kernel's `IFNAMSIZ - 1`.
 pub const MAX_NAME: usize = 15;
 
-/// The lowest index nicd gives a link it makes. The kernel counts up from 1 by itself and does not come so far in practice,
-/// so an index from here on says that a link was made with an index chosen for it.
+/// The lowest index that nicd chooses. The kernel assigns indexes from 1 upwards and does not get this far in practice, so an index
+/// from here on shows that its creator chose it.
 pub const FIRST_INDEX: u32 = 0x0100_0000;
 
 /// How many device names a port's UUID yields before the choice wraps.
@@ -80,39 +80,40 @@ impl fmt::Debug for LinkName {
     }
 }
 
-/// The altname that marks a port's device as ours.
+/// The altname of a port's device.
 pub fn port_altname(port: PortId) -> String {
     format!("nicd-{port}")
 }
 
-/// The altname that marks a network's bridge as ours.
+/// The altname of a network's agent-made bridge.
 pub fn network_altname(network: NetworkId) -> String {
     format!("nicd-{network}")
 }
 
-/// The uuid in one of our altnames; whose it is (a port's or a network's) the store knows.
-pub fn marked(altname: &str) -> Option<uuid::Uuid> {
+/// The UUID in an altname of nicd. The store knows whether it is a port's or a network's.
+pub fn parse_altname(altname: &str) -> Option<uuid::Uuid> {
     let text = altname.strip_prefix("nicd-")?;
     (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok())?
 }
 
-/// The alias of a finished device: the store that wants it, and the number of the commit that recorded the attach.
+/// The ownership tag of a finished device, written as its alias: the store's id, and the number of the commit that recorded the
+/// attach.
 pub fn seal(store: uuid::Uuid, commit: u64) -> String {
     format!("nicd {store} {commit}")
 }
 
-/// Above any number of commits; as far again is left to count on from.
+/// Higher than any number of commits; half of the range stays free for new ones.
 const COMMITS: u64 = 1 << 62;
 
 /// The commit number in a seal of this store's.
 pub fn sealed(alias: &str, store: uuid::Uuid) -> Option<u64> {
     let (by, commit) = alias.strip_prefix("nicd ")?.split_once(' ')?;
     let commit = (uuid::Uuid::try_parse(by).ok()? == store).then(|| commit.parse().ok())?;
-    // No count of commits gets there: such a number was written by somebody else.
+    // No store reaches this number, so another program wrote it.
     commit.filter(|commit| *commit < COMMITS)
 }
 
-/// The alias of a network's agent-made bridge: the store that wants it, and the network.
+/// The alias of a network's agent-made bridge: the ids of the store and the network.
 pub fn bridge_tag(store: uuid::Uuid, network: NetworkId) -> String {
     format!("nicd {store} {network}")
 }
@@ -170,9 +171,9 @@ mod tests {
 
     #[test]
     fn altnames_are_recognised_and_nothing_else_is() {
-        assert_eq!(marked(&port_altname(port())), Some(port().0));
+        assert_eq!(parse_altname(&port_altname(port())), Some(port().0));
         for foreign in ["nicd-", "nicd-1", "eth0", "nicdce531f90199", "nicd-ce531f90199f48c0816c13e38010b442"] {
-            assert_eq!(marked(foreign), None, "{foreign}");
+            assert_eq!(parse_altname(foreign), None, "{foreign}");
         }
     }
 

@@ -18,19 +18,19 @@ pub const MAX_MTU: u32 = 65521;
 pub struct Network {
     /// Its id.
     pub id: NetworkId,
-    /// A person's name for it; need not be unique.
+    /// The display name; need not be unique.
     pub name: String,
-    /// A person's remark.
+    /// A description for operators.
     #[serde(default)]
     pub description: String,
-    /// The project it was made for; nicd keeps it and gives it back.
+    /// The project, stored and returned only.
     #[serde(default)]
     pub project_id: String,
-    /// The MTU guests on it are given, in bytes.
+    /// The guests' MTU, in bytes.
     pub mtu: u32,
     /// The existing bridge it uses; none when the agent makes one.
     pub bridge: Option<LinkName>,
-    /// As asked for, or as follows from the rest.
+    /// The network type: requested, or derived from the other attributes.
     #[serde(default)]
     pub kind: NetworkKind,
     /// A flat network's physical network, by the control plane's name for it.
@@ -40,15 +40,15 @@ pub struct Network {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-    /// Grows with each change.
+    /// The revision number; grows with each change.
     pub revision_number: u64,
 }
 
-/// What is at the other end of a network's bridge (`provider:network_type`).
+/// Whether the network's bridge has an uplink (`provider:network_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkKind {
-    /// Nothing.
+    /// No uplink.
     #[default]
     Local,
     /// A physical network, without a tag.

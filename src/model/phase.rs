@@ -1,4 +1,4 @@
-//! A port's phase, and the status that clients are told.
+//! The phase machine of a port, and the status that clients see.
 //!
 //! ```text
 //!                Bind                    Built(Ready)
@@ -21,44 +21,44 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where a port is on its way (`nicd:phase`).
+/// A port's phase (`nicd:phase`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// It has no server.
+    /// The port has no server.
     Unbound,
-    /// An attach or a repair is under way.
+    /// An attach or a repair is running.
     Building,
-    /// The device is there; the guest's side is not, or the port is admin down.
+    /// The device exists; the guest has not connected its side, or the port is administratively down.
     Wired,
-    /// Every fact that ACTIVE promises holds.
+    /// Every condition of ACTIVE holds.
     Active,
-    /// Traffic is cut; the kernel has not let the device go yet.
+    /// Traffic is stopped; the kernel has not deleted the device yet.
     Detaching,
-    /// It cannot be built or undone as asked; tried again with backoff.
+    /// The port cannot be built or removed; retried with backoff.
     Error,
 }
 
-/// What clients are told (`status`, `port_state`).
+/// The status that clients see (`status`, `port_state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
-    /// Not built, or the guest's side is not there.
+    /// Not built, or the guest's side is not connected.
     Down,
-    /// Under way.
+    /// Being built.
     Build,
     /// Traffic flows.
     Active,
-    /// Not possible as asked.
+    /// Cannot be built.
     Error,
 }
 
-/// What a look at the kernel says of a device that is to be there.
+/// What the observed state of a port's device means for the phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// Every fact holds.
+    /// Every condition holds.
     Ready,
-    /// A fact is missing that is not ours to mend.
+    /// A condition does not hold that nicd cannot restore, such as the guest's carrier.
     Waiting,
 }
 
@@ -126,7 +126,7 @@ impl Phase {
         }
     }
 
-    /// What clients are told in this phase.
+    /// The status that clients see in this phase.
     pub fn status(self) -> Status {
         match self {
             Self::Unbound | Self::Wired | Self::Detaching => Status::Down,

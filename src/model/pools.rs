@@ -1,6 +1,6 @@
-//! Which addresses of a subnet are free: an ordered set of ranges, so that a /64 costs as much as a /29.
+//! The free addresses of a subnet, as an ordered set of ranges, so that a /64 costs as much as a /29.
 //!
-//! Pure bookkeeping over numbers; what an address belongs to is the caller's.
+//! Pure bookkeeping of numbers. The caller knows the owner of each address.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,7 @@ pub struct Range {
     pub end: IpAddr,
 }
 
-/// The free addresses of a subnet's pools, of which the lowest is given first.
+/// The free addresses of a subnet's pools. Allocation takes the lowest.
 ///
 /// Invariant: the ranges do not overlap and do not touch; every one lies inside a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,17 +26,17 @@ pub struct FreeRanges {
     free: BTreeMap<u128, u128>,
 }
 
-/// How full a subnet's pools are.
+/// The usage of a subnet's pools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Addresses in the pools.
     pub size: u128,
-    /// Those given away.
+    /// Allocated addresses.
     pub used: u128,
 }
 
 impl FreeRanges {
-    /// All of `pools` free, but for those in `never` (gateway, network and broadcast address).
+    /// All addresses of `pools` free, except those in `never` (gateway, network and broadcast address).
     pub fn new(pools: &[Range], never: &[IpAddr]) -> Self {
         let mut ranges = Self {
             v6: pools.iter().any(|pool| pool.start.is_ipv6()),
@@ -55,13 +55,13 @@ impl FreeRanges {
         self.free.keys().next().map(|&first| self.address(first))
     }
 
-    /// The lowest free address that `fits`. Costs one look for each that does not.
+    /// The lowest free address that `fits`. Checks each lower free address.
     pub fn lowest_where(&self, fits: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let mut candidates = self.free.iter().flat_map(|(&start, &end)| start..=end).map(|n| self.address(n));
         candidates.find(|address| fits(*address))
     }
 
-    /// Marks an address as given away. One outside the pools, or already taken, changes nothing.
+    /// Marks an address as allocated. An address outside the pools, or already allocated, changes nothing.
     pub fn take(&mut self, address: IpAddr) {
         let taken = number(address);
         let Some((&start, &end)) = self.free.range(..=taken).next_back() else { return };
@@ -77,7 +77,7 @@ impl FreeRanges {
         }
     }
 
-    /// Makes a taken address free again. One outside the pools changes nothing.
+    /// Frees an allocated address. An address outside the pools changes nothing.
     pub fn release(&mut self, address: IpAddr) {
         let freed = number(address);
         let pooled = self.pools.iter().any(|&(start, end)| (start..=end).contains(&freed));
@@ -102,7 +102,7 @@ impl FreeRanges {
         self.free.insert(start, end);
     }
 
-    /// How many addresses the pools hold and how many of them are taken.
+    /// The number of addresses in the pools, and of allocated addresses.
     pub fn usage(&self) -> Usage {
         let sum = |ranges: &mut dyn Iterator<Item = (u128, u128)>| {
             ranges.fold(0u128, |total, (start, end)| total.saturating_add((end - start).saturating_add(1)))

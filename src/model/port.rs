@@ -10,7 +10,7 @@ use super::mac::Mac;
 use super::names::LinkName;
 use super::server::TapMake;
 
-/// A port as recorded: what should be. What is, the kernel says.
+/// A port's record: its desired state. The kernel has the actual state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
@@ -18,39 +18,39 @@ pub struct Port {
     pub id: PortId,
     /// The network it is on.
     pub network_id: NetworkId,
-    /// A person's name for it; need not be unique.
+    /// The display name; need not be unique.
     pub name: String,
-    /// A person's remark.
+    /// A description for operators.
     #[serde(default)]
     pub description: String,
-    /// The project it was made for; nicd keeps it and gives it back.
+    /// The project, stored and returned only.
     #[serde(default)]
     pub project_id: String,
     /// The guest's MAC.
     pub mac: Mac,
     /// The guest's addresses, each from a subnet of the network.
     pub fixed_ips: Vec<FixedIp>,
-    /// Whether it shall carry traffic at all.
+    /// The desired admin state.
     pub admin_up: bool,
-    /// Whether frames for MACs that nobody has reach it: for a guest that has more MACs than this one.
+    /// Whether the bridge floods frames with an unknown destination MAC to the port, for a guest with several MACs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown_unicast: bool,
-    /// Who it is for, as Neutron's clients mark it (`compute:nova`); kept and given back.
+    /// Neutron's `device_owner` (`compute:nova`), stored and returned only.
     #[serde(default)]
     pub device_owner: String,
-    /// What the client asks of the device.
+    /// The client's settings for the device.
     #[serde(default)]
     pub profile: Profile,
     /// Whether a detach deletes it or only unbinds it.
     pub origin: Origin,
-    /// Its server, when it has one.
+    /// The attachment to a server, if any.
     #[serde(default)]
     pub binding: Option<Binding>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-    /// Grows with each change.
+    /// The revision number; grows with each change.
     pub revision_number: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct FixedIp {
     pub ip_address: IpAddr,
 }
 
-/// What the client asks of the device (`binding:profile`).
+/// The client's settings for the device (`binding:profile`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -86,39 +86,39 @@ fn yes() -> bool {
     true
 }
 
-/// Who made a port, which decides what a detach does with it.
+/// How a port was created; decides whether a detach deletes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// An attach by network: the detach deletes it.
+    /// By an attach to a network: the detach deletes the port.
     Attach,
-    /// A client, beforehand: the detach unbinds it.
+    /// By a client before the attach: the detach only unbinds the port.
     Client,
 }
 
-/// A port's place at its server.
+/// A port's attachment to a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
     /// The server.
     pub server_id: ServerId,
-    /// The lowest number no other NIC of the server has; orders the routes of a guest with several NICs.
+    /// The lowest number that no other NIC of the server has; orders the routes of a guest with several NICs.
     pub ordinal: u16,
-    /// Whether it is to be built or taken away.
+    /// Whether the device is to be built or removed.
     pub intent: Intent,
     /// The number of the commit that recorded the attach; part of the device's alias.
     pub commit: u64,
     /// The NIC's name in a guest namespace, read back from the kernel.
     #[serde(default)]
     pub guest_device: Option<LinkName>,
-    /// Addresses taken from the port while its guest may still have them; nobody else's until the guest is changed.
+    /// Addresses removed from the port that its guest may still have. They stay reserved until the guest is reconfigured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releasing: Vec<FixedIp>,
-    /// What its tap is made with, now and whenever it has to be made again: the server's word at the attach, whatever the
-    /// server says afterwards. None for a veth.
+    /// The tap's settings, taken from the server at the attach. A rebuilt tap gets the same ones, also if the server has changed since.
+    /// None for a veth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapMake>,
-    /// Whether its device is to go also while a process holds it open.
+    /// Whether to delete the device even while a process holds it open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
     /// The client's tag for the device (Nova 2.49).
@@ -126,30 +126,30 @@ pub struct Binding {
     pub tag: Option<String>,
 }
 
-/// What a binding wants.
+/// The desired state of a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Intent {
-    /// The device is to be there.
+    /// The device shall exist.
     Attached,
-    /// The device is to go; then the port is unbound.
+    /// Delete the device, then unbind the port.
     Detaching,
-    /// The device is to go; then the port is deleted.
+    /// Delete the device, then delete the port.
     Deleting,
 }
 
 impl Port {
-    /// The server of a port that is to be attached; none when it is unbound or on its way out.
+    /// The server, if the port shall be attached; none when it is unbound or being detached.
     pub fn attached_to(&self) -> Option<ServerId> {
         self.binding.as_ref().filter(|binding| binding.intent == Intent::Attached).map(|binding| binding.server_id)
     }
 
-    /// Every address that is nobody else's because of this port.
+    /// Every address that this port reserves.
     pub fn held_ips(&self) -> impl Iterator<Item = &FixedIp> {
         self.fixed_ips.iter().chain(self.binding.iter().flat_map(|binding| &binding.releasing))
     }
 
-    /// Whether the device is on its way out.
+    /// Whether the port is being detached.
     pub fn leaving(&self) -> bool {
         self.binding.as_ref().is_some_and(|binding| binding.intent != Intent::Attached)
     }

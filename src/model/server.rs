@@ -19,9 +19,9 @@ pub const MAX_QUEUES: u16 = 256;
 pub struct Server {
     /// Its id.
     pub id: ServerId,
-    /// A person's name for it; need not be unique.
+    /// The display name; need not be unique.
     pub name: String,
-    /// The project it belongs to; nicd keeps it and gives it back.
+    /// The project, stored and returned only.
     #[serde(default)]
     pub project_id: String,
     /// What kind of guest it is.
@@ -32,10 +32,10 @@ pub struct Server {
     /// Which namespace the path named when it was last pinned; none for a vm.
     #[serde(default)]
     pub pin: Option<NetnsPin>,
-    /// Whether the path named a process then: it is never pinned anew, as its number may be another's.
+    /// Whether the path named a process. Such a path is never pinned again, because another process may reuse the pid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_process: bool,
-    /// Whether it goes as soon as the last of its NICs has gone.
+    /// Whether to delete the server when its last NIC is deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,
     /// When it was made.
@@ -52,7 +52,7 @@ pub enum Guest {
     Vm {
         /// Queues of each tap, 1 to 256.
         queues: u16,
-        /// Who may open the taps beside a holder of CAP_NET_ADMIN.
+        /// The user that may open the taps without CAP_NET_ADMIN.
         #[serde(default)]
         owner: Owner,
     },
@@ -63,17 +63,17 @@ pub enum Guest {
     },
 }
 
-/// What a server's taps are made with.
+/// The settings of a server's taps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TapMake {
     /// Queues, 1 to 256.
     pub queues: u16,
-    /// Who may open it beside a holder of CAP_NET_ADMIN.
+    /// The user that may open the tap without CAP_NET_ADMIN.
     pub owner: Owner,
 }
 
-/// Who may open a tap. With both set the opener must satisfy both.
+/// The user and group that may open a tap. If both are set, the opener needs both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
@@ -86,7 +86,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// As a tap has it: one that names nobody is uid 0, as the kernel would let everybody open it.
+    /// The owner to set on a tap. Without an owner it is uid 0, because the kernel lets every user open a tap without an owner.
     #[must_use]
     pub fn of_tap(self) -> Self {
         match self {
@@ -96,7 +96,7 @@ impl Owner {
     }
 }
 
-/// A network namespace beyond doubt: inodes are used again at once, cookies never within one boot.
+/// The unique identity of a network namespace. The kernel reuses inodes at once, but cookies never within one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetnsPin {
@@ -107,7 +107,7 @@ pub struct NetnsPin {
 }
 
 impl Guest {
-    /// What its taps are made with; none for a namespace, which has veths.
+    /// The settings of its taps; none for a namespace, which has veths.
     pub fn tap(&self) -> Option<TapMake> {
         match self {
             Self::Vm { queues, owner } => Some(TapMake { queues: *queues, owner: *owner }),

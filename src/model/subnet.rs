@@ -1,4 +1,4 @@
-//! A subnet: a range of addresses of one family on a network, and what a guest in it is told.
+//! A subnet: a range of addresses of one family on a network, with the settings of its guests.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::action::SubnetChange;
 use super::ids::{NetworkId, SubnetId};
 use super::pools::{FreeRanges, Range, number};
 
-/// A subnet as recorded. Made by [`NewSubnet::checked`] alone, so its parts fit together.
+/// A subnet's record. Only [`NewSubnet::checked`] creates one, so its attributes are consistent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subnet {
@@ -18,29 +18,29 @@ pub struct Subnet {
     pub id: SubnetId,
     /// The network it belongs to.
     pub network_id: NetworkId,
-    /// A person's name for it; need not be unique.
+    /// The display name; need not be unique.
     pub name: String,
-    /// A person's remark.
+    /// A description for operators.
     #[serde(default)]
     pub description: String,
-    /// The project it was made for; nicd keeps it and gives it back.
+    /// The project, stored and returned only.
     #[serde(default)]
     pub project_id: String,
     /// The range, with its network address.
     pub cidr: IpNetwork,
     /// The guest's next hop by default; none for an isolated subnet.
     pub gateway_ip: Option<IpAddr>,
-    /// Where addresses are given from when none is asked for.
+    /// The ranges for automatic allocation.
     pub allocation_pools: Vec<Range>,
-    /// Resolvers the guest is told of.
+    /// DNS servers for guests.
     pub dns_nameservers: Vec<IpAddr>,
-    /// Further routes of the guest.
+    /// Further routes for guests.
     pub host_routes: Vec<HostRoute>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-    /// Grows with each change.
+    /// The revision number; grows with each change.
     pub revision_number: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct HostRoute {
     pub nexthop: IpAddr,
 }
 
-/// Which gateway a new subnet asks for.
+/// The gateway requested for a new subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Gateway {
     /// The first host of the range.
@@ -66,7 +66,7 @@ pub enum Gateway {
     At(IpAddr),
 }
 
-/// What a client asks of a new subnet.
+/// A request for a new subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSubnet {
     /// The id to use.
@@ -91,7 +91,7 @@ pub struct NewSubnet {
     pub host_routes: Vec<HostRoute>,
 }
 
-/// Why a subnet cannot be made as asked.
+/// Why a subnet is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
     /// Bits behind the prefix are set.
@@ -104,7 +104,7 @@ pub enum SubnetError {
         /// Its network.
         right: IpNetwork,
     },
-    /// A range that has addresses in it that no guest can have.
+    /// The range contains addresses that no guest can have.
     #[error("{cidr} is not a range for guests: it contains {what} addresses ({block})")]
     NotForGuests {
         /// As given.
@@ -114,7 +114,7 @@ pub enum SubnetError {
         /// The block that they are in.
         block: IpNetwork,
     },
-    /// The gateway is of the other family, the network or broadcast address, or an address that no machine has.
+    /// The gateway has the other family, is the network or broadcast address, or cannot be a host's address.
     #[error("gateway_ip {gateway} cannot serve {cidr}: a host address of the same family is expected, or null for none")]
     Gateway {
         /// As given.
@@ -122,17 +122,17 @@ pub enum SubnetError {
         /// The range.
         cidr: IpNetwork,
     },
-    /// A route that no guest's kernel would take.
+    /// A route that a guest's kernel would refuse.
     #[error("host route to {destination} via {nexthop} is not possible: {why}")]
     Route {
         /// Where to.
         destination: IpNetwork,
         /// By whom.
         nexthop: IpAddr,
-        /// What is wrong, and what would be right.
+        /// The error and the remedy.
         why: String,
     },
-    /// A pool that ends before it starts, leaves the subnet, or overlaps another.
+    /// A pool that ends before it starts, exceeds the subnet, or overlaps another pool.
     #[error("allocation pool {start}-{end} does not fit: {why}")]
     Pool {
         /// Its first address.
@@ -142,7 +142,7 @@ pub enum SubnetError {
         /// What is wrong.
         why: &'static str,
     },
-    /// More entries than a guest could be told.
+    /// More entries than allowed.
     #[error("{count} {what} are too many; at most {limit} are possible")]
     TooMany {
         /// The attribute.
@@ -158,10 +158,10 @@ pub enum SubnetError {
 const LIST_LIMIT: usize = 32;
 
 impl NewSubnet {
-    /// Checks the parts against each other and fills in the defaults.
+    /// Checks the attributes for consistency and fills in the defaults.
     ///
     /// # Errors
-    /// The first thing that does not fit.
+    /// The first inconsistency.
     pub fn checked(self, now: Timestamp) -> Result<Subnet, SubnetError> {
         let cidr = check_range(self.cidr)?;
         let gateway_ip = match self.gateway {
@@ -194,11 +194,11 @@ impl NewSubnet {
 }
 
 impl Subnet {
-    /// Itself with a change. What is changed is checked like that of a new one; what stays is not, as an older version may
-    /// have taken it.
+    /// Applies a change. Changed attributes are checked like those of a new subnet. Unchanged ones are not, because an older version may
+    /// have accepted them.
     ///
     /// # Errors
-    /// The first thing that does not fit.
+    /// The first inconsistency.
     pub fn changed(&self, change: SubnetChange, now: Timestamp) -> Result<Self, SubnetError> {
         let mut after = self.clone();
         if let Some(gateway) = change.gateway_ip.filter(|gateway| *gateway != self.gateway_ip) {
@@ -224,8 +224,8 @@ impl Subnet {
         Ok(after)
     }
 
-    /// Refuses a gateway or a next hop that is no machine's on this network, of which these are all subnets. A guest's kernel
-    /// takes a next hop that is on the link: in one of the network's subnets, their gateway, or an IPv6 link-local address.
+    /// Refuses a gateway or next hop that a guest's kernel would not reach. A valid next hop is in one of the network's subnets, is a
+    /// gateway of one, or is an IPv6 link-local address. `subnets` are all subnets of the network.
     ///
     /// # Errors
     /// The first that does not fit.
@@ -252,12 +252,12 @@ impl Subnet {
         Ok(())
     }
 
-    /// Whether an address is the range's network or broadcast address, which no machine has.
+    /// Whether an address is the range's network or broadcast address, which no host can have.
     pub fn is_edge(&self, address: IpAddr) -> bool {
         edges(self.cidr).contains(&address)
     }
 
-    /// Whether an address is never chosen for a port that does not ask for it.
+    /// Whether an address is excluded from automatic allocation.
     pub fn keeps(&self, address: IpAddr) -> bool {
         self.gateway_ip == Some(address) || self.is_edge(address)
     }
@@ -272,7 +272,7 @@ impl Subnet {
         self.cidr.is_ipv6() == other.is_ipv6() && (self.cidr.contains(other.network()) || other.contains(self.cidr.network()))
     }
 
-    /// The addresses that are never chosen: the edges of the range, and the gateway's.
+    /// The addresses excluded from allocation: the network and broadcast addresses, and the gateway.
     pub fn never(&self) -> Vec<IpAddr> {
         edges(self.cidr).into_iter().chain(self.gateway_ip).collect()
     }
@@ -359,7 +359,7 @@ fn check_routes(cidr: IpNetwork, routes: &[HostRoute]) -> Result<(), SubnetError
         if let Some(what) = no_machine(destination.network()).filter(|_| !everywhere && !halves(destination)) {
             return refuse(format!("{destination} are {what} addresses"));
         }
-        // Of IPv4's, 169.254.169.254 is where guests are told of themselves.
+        // The exception for IPv4 is 169.254.169.254, the metadata service.
         if matches!(destination, IpNetwork::V6(v6) if v6.network().is_unicast_link_local()) {
             return refuse(format!("{destination} are link-local addresses, which are on every link"));
         }

@@ -327,7 +327,7 @@ impl LinkState {
     /// The uuids in its altnames of nicd's form; one, unless somebody meddled. An altname alone makes no link ours:
     /// [`LinkState::owner`] says whose it is.
     pub fn marks(&self) -> impl Iterator<Item = Uuid> + '_ {
-        self.altnames.iter().filter_map(|name| names::marked(name))
+        self.altnames.iter().filter_map(|name| names::parse_altname(name))
     }
 
     /// Whose link it is, for the nicd with this store. This is the one rule for what is ours.

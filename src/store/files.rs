@@ -1,7 +1,7 @@
-//! Whether the files that are written to are still the ones that a start would find.
+//! Detects that the store's files were replaced, in_database or overwritten while nicd runs.
 //!
-//! SQLite goes on writing to a file that was unlinked, moved or overwritten: what it then calls durable is lost at the next
-//! start. So each flush first compares what lies under the store's names with what was opened.
+//! SQLite continues to write to a file that was unlinked, in_database or overwritten, and the next start does not find these commits.
+//! So each flush first compares the files at the store's paths with the opened files.
 
 use std::fs::Metadata;
 use std::io;
@@ -13,18 +13,18 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, failed, records};
 
-/// What was found instead of the files that were opened.
+/// How the files at the store's paths differ from the opened files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
-    /// The database's name is gone, or names another file. What was opened may still be whole under another name.
+pub(super) enum Replaced {
+    /// The database's path is gone, or names another file. The opened file may still exist under another name.
     Moved(String),
-    /// The database is there; its write-ahead log or the log's index is gone, or another file is in its place.
+    /// The write-ahead log or the log's index is gone or was replaced; the database is in place.
     Log(String),
-    /// Somebody who is not SQLite wrote into a file, or cut it.
+    /// Another program wrote into a file or truncated it, bypassing SQLite.
     Overwritten(String),
 }
 
-impl Change {
+impl Replaced {
     /// As an error.
     pub fn error(&self) -> StoreError {
         let (Self::Moved(what) | Self::Log(what) | Self::Overwritten(what)) = self;
@@ -32,7 +32,7 @@ impl Change {
     }
 }
 
-/// Which file it is.
+/// Device and inode.
 type Identity = (u64, u64);
 
 /// The store's files as they were opened.
@@ -40,19 +40,19 @@ type Identity = (u64, u64);
 pub(super) struct Files {
     database: (PathBuf, Identity),
     log: (PathBuf, Identity),
-    /// The log's index, which programs that have the database open share.
+    /// The log's shared-memory index.
     index: (PathBuf, Identity),
-    /// The database's length and the time of its last change, as nicd left it.
-    left: (u64, SystemTime),
+    /// The database's length and modification time after nicd's last checkpoint.
+    database_state: (u64, SystemTime),
     /// The log's length.
     log_length: u64,
     store_id: String,
-    /// The database alone, without its log, holds this commit at least.
-    moved: u64,
+    /// The database file, without its log, contains at least this commit.
+    in_database: u64,
 }
 
 impl Files {
-    /// Notes which files lie there, just opened.
+    /// Records the identity of the files that were just opened.
     pub fn opened(path: &Path, store_id: String) -> io::Result<Self> {
         let name = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
@@ -64,13 +64,13 @@ impl Files {
             database: identify(path.to_owned())?,
             log: identify(name("-wal"))?,
             index: identify(name("-shm"))?,
-            left: (0, SystemTime::UNIX_EPOCH),
+            database_state: (0, SystemTime::UNIX_EPOCH),
             log_length: 0,
             store_id,
-            moved: 0,
+            in_database: 0,
         };
-        files.moved_into(None);
-        files.written();
+        files.checkpointed(None);
+        files.flushed();
         Ok(files)
     }
 
@@ -79,59 +79,59 @@ impl Files {
         &self.database.0
     }
 
-    /// Compares what lies there with what was opened, `last` being the last commit; none when all is as it was left.
+    /// Compares the files with the opened ones; `None` when nothing has changed. `last` is the number of the last commit.
     ///
     /// # Errors
-    /// That cannot be known for want of a descriptor.
-    pub fn changed(&mut self, last: u64) -> Result<Option<Change>, StoreError> {
+    /// The files cannot be compared, because no file descriptor is free.
+    pub fn changed(&mut self, last: u64) -> Result<Option<Replaced>, StoreError> {
         let (path, opened) = &self.database;
         let meta = match same(path, *opened) {
             Ok(meta) => meta,
-            Err(what) => return Ok(Some(Change::Moved(what))),
+            Err(what) => return Ok(Some(Replaced::Moved(what))),
         };
         let log = match same(&self.log.0, self.log.1) {
             Ok(meta) => meta.len(),
-            Err(what) => return Ok(Some(Change::Log(what))),
+            Err(what) => return Ok(Some(Replaced::Log(what))),
         };
         if let Err(what) = same(&self.index.0, self.index.1) {
-            return Ok(Some(Change::Log(what)));
+            return Ok(Some(Replaced::Log(what)));
         }
         let (now, cut) = (stamp(&meta), log < self.log_length);
-        if now != self.left || cut {
-            // Another program's checkpoint does this too, and what the database then holds by itself shows that.
-            let least = if cut { last } else { self.moved };
+        if now != self.database_state || cut {
+            // A checkpoint by another program changes the file too; the commit number in the database tells the two apart.
+            let least = if cut { last } else { self.in_database };
             match self.holds() {
-                Ok((id, commit)) if id == self.store_id && (least..=last).contains(&commit) => self.moved = commit,
+                Ok((id, commit)) if id == self.store_id && (least..=last).contains(&commit) => self.in_database = commit,
                 Ok((id, commit)) => {
                     let found = format!("store {id} at commit {commit} instead of {} at {least} or later", self.store_id);
                     let file = if cut { "the write-ahead log was cut: without it there is" } else { "there is" };
-                    return Ok(Some(Change::Overwritten(format!("{file} {found} in {}", path.display()))));
+                    return Ok(Some(Replaced::Overwritten(format!("{file} {found} in {}", path.display()))));
                 }
                 Err(error @ StoreError::NoDescriptors(_)) => return Err(error),
                 Err(error) => {
-                    return Ok(Some(Change::Overwritten(format!("{} was cut or overwritten: {error}", path.display()))));
+                    return Ok(Some(Replaced::Overwritten(format!("{} was cut or overwritten: {error}", path.display()))));
                 }
             }
         }
-        (self.left, self.log_length) = (now, log);
+        (self.database_state, self.log_length) = (now, log);
         Ok(None)
     }
 
-    /// Notes that a flush has written to the log.
-    pub fn written(&mut self) {
+    /// Records the log's length after a flush.
+    pub fn flushed(&mut self) {
         self.log_length = self.log.0.metadata().map_or(0, |meta| meta.len());
     }
 
-    /// Notes that a checkpoint has written to the database, which holds `commit` by itself now, if that is known.
-    pub fn moved_into(&mut self, commit: Option<u64>) {
-        self.moved = commit.unwrap_or(self.moved);
+    /// Records the database's state after a checkpoint; `commit` is the commit that the database file now contains, if known.
+    pub fn checkpointed(&mut self, commit: Option<u64>) {
+        self.in_database = commit.unwrap_or(self.in_database);
         if let Ok(meta) = self.database.0.metadata() {
-            self.left = stamp(&meta);
+            self.database_state = stamp(&meta);
         }
-        self.written();
+        self.flushed();
     }
 
-    /// What the database holds without its log: the store's id and the last commit.
+    /// The store's id and the last commit in the database file without its log.
     fn holds(&self) -> Result<(String, u64), StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let alone = Connection::open_with_flags(format!("file:{}?immutable=1", escaped(&self.database.0)), flags);
@@ -157,7 +157,7 @@ fn same(path: &Path, opened: Identity) -> Result<Metadata, String> {
     }
 }
 
-/// A path as an URI has it.
+/// A path, percent-encoded for a URI.
 fn escaped(path: &Path) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     let bytes = path.as_os_str().as_encoded_bytes().iter();

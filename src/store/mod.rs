@@ -1,4 +1,4 @@
-//! What should be, on disk: SQLite in WAL mode with `synchronous=FULL`, one thread that writes.
+//! The durable desired state: SQLite in WAL mode with `synchronous=FULL`, written by one thread.
 //!
 //! ```text
 //!  manager ── Transaction ─► ┌──────────────┐
@@ -6,9 +6,9 @@
 //!                            └──────────────┘
 //! ```
 //!
-//! Commits are grouped: everything that waits when a flush is due becomes durable with one `fdatasync`. A transaction is
-//! whole or absent on its own even so. Records are the `model`'s serde types as JSON beside the columns that must be
-//! unique: (network, address) and MAC. `sqlite3 nicd.db` opens it while the daemon runs.
+//! Group commit: all transactions that wait when a flush starts become durable with one `fdatasync`. Each of them still
+//! succeeds or fails on its own. A record is the JSON of a `model` type, beside the columns that must be unique: (network,
+//! address) and MAC. `sqlite3 nicd.db` can open the file while the daemon runs.
 
 mod files;
 mod records;
@@ -41,32 +41,32 @@ use writer::Writer;
 
 pub use schema::Lock;
 
-/// The most transactions that may wait. A client sees 503 beyond.
+/// How many transactions may wait. Further requests get 503.
 const LIMIT: usize = 8192;
 
 /// The database's name in the state directory.
 pub const FILE: &str = "nicd.db";
 
-/// The most that may wait of what takes something away: one for each port and for each action that there can be.
+/// How many transactions that free something may wait: one for each port and each action that can exist.
 const FREEING_LIMIT: usize = 8 * LIMIT;
 
-/// Why the store cannot do what it was asked. Cloned to everyone whose transaction shared a failed flush.
+/// Why a store operation failed. All transactions of a failed flush get a clone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// No space left, or a quota reached.
     #[error("the state directory is full")]
     Full,
-    /// A record does not go with those that are there: what must be unique is taken, or what it names is missing. In-memory
-    /// checks come first, so this is a second line.
+    /// A record conflicts with the existing records: a unique value is taken, or a referenced record is missing. The manager checks
+    /// the same in memory first, so this error shows a bug.
     #[error("a record does not go with those that are there: {0}")]
     Conflict(String),
-    /// What is in the file is not what was written.
+    /// The content of the file is corrupt.
     #[error("the store is damaged: {0}. Put a copy back; or move it away: devices stay then, and nicctl gc lists them")]
     Damaged(String),
-    /// The disk or the database refused.
+    /// The disk or SQLite returned an error.
     #[error("the store failed: {0}")]
     Failed(String),
-    /// A file could not be opened for want of a descriptor: what is in it is not known.
+    /// A file could not be opened because the process or the host has no free file descriptor.
     #[error("no file of the store can be opened: {0}; close connections, or raise LimitNOFILE= in nicd's unit")]
     NoDescriptors(String),
     /// The file was written by a newer nicd.
@@ -82,13 +82,13 @@ pub enum StoreError {
     /// A record was written by a newer nicd.
     #[error("a record was written by a newer nicd: {0}. Run the newer nicd, or restore an older copy")]
     NewerRecord(String),
-    /// This process may not write there.
+    /// The process has no permission to write.
     #[error("{0} may not be written by this user; start nicd by its service (systemctl start nicd), or as root")]
     Denied(String),
     /// Another nicd holds the state directory.
     #[error("another nicd holds {0}")]
     Held(String),
-    /// The files that are written to are not the ones that a start would find: nothing can be made durable.
+    /// The open files are no longer the files at the store's paths, so a commit would be lost at the next start.
     #[error("the store's files were replaced while nicd runs: {0}")]
     Replaced(String),
     /// Too many transactions wait, or another program holds the file.
@@ -109,7 +109,7 @@ impl From<QueueError> for StoreError {
 }
 
 impl StoreError {
-    /// What a file call's failure means.
+    /// The error for a failed file operation.
     fn of(errno: Errno) -> Self {
         match errno {
             Errno::ENOSPC | Errno::EDQUOT => Self::Full,
@@ -119,7 +119,7 @@ impl StoreError {
         }
     }
 
-    /// Its kind in a word, for what is counted.
+    /// The word for the error's kind, as a metric label.
     fn word(&self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -137,7 +137,7 @@ impl StoreError {
     }
 }
 
-/// One change of the records.
+/// One change to the records.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Writes a network, new or changed.
@@ -154,32 +154,32 @@ pub enum Change {
     DeleteServer(ServerId),
     /// Writes a port with its addresses, new or changed.
     PutPort(Box<Port>),
-    /// Notes the name that a port's NIC has in its guest, where the port is still attached by that commit.
+    /// Records the name of a port's NIC in its guest, if the port is still attached by the commit with this number.
     NoteGuestDevice(PortId, u64, LinkName),
     /// Removes a port with its addresses.
     DeletePort(PortId),
-    /// Writes what is remembered under an idempotency key.
+    /// Writes the request stored under an idempotency key.
     Remember(Box<StoredRequest>),
-    /// Forgets an idempotency key.
+    /// Removes an idempotency key.
     ForgetKey(Key),
-    /// Event numbers below this one may have been used.
+    /// Reserves the event numbers below this one.
     ReserveEvents(u64),
-    /// Which commits were lost when an older copy was put back, or that nothing of them is left.
+    /// Records the range of commits lost by restoring an older copy, or that no device of these commits is left.
     NoteLost(Option<LostCommits>),
 }
 
-/// Commits that an older copy, put in the store's place, does not know.
+/// The commits that are missing because an older copy of the store was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LostCommits {
-    /// The last one that is known.
+    /// The last commit that the store has.
     pub after: u64,
-    /// The last one that a device was seen to be sealed by.
+    /// The highest commit number found in the ownership tag of a device.
     pub until: u64,
 }
 
 impl LostCommits {
-    /// Whether a commit is among them.
+    /// Whether a commit is one of the lost commits.
     pub fn has(self, commit: u64) -> bool {
         (self.after + 1..=self.until).contains(&commit)
     }
@@ -206,60 +206,60 @@ impl Change {
     }
 }
 
-/// What a transaction is for, which decides what a full disk means for it.
+/// Whether a transaction adds or frees; decides how it is treated on a full disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// It adds something, and is refused when the disk is full.
+    /// The transaction adds records, and fails when the disk is full.
     Growing,
-    /// It takes something away, and may use the room that is kept for that.
+    /// The transaction removes records, and may use the reserved disk space.
     Freeing,
 }
 
 struct Transaction {
-    handed_in: Instant,
-    /// Since when it is due and waits for another program's write lock.
+    submitted: Instant,
+    /// When the transaction began to wait for the write lock that another program holds.
     waits_since: Option<Instant>,
     changes: Vec<Change>,
     purpose: Purpose,
-    /// Told once it is durable, or why it is not; nobody where none waits for it.
+    /// Gets the result, if a caller waits for it.
     answer: Option<oneshot::Sender<Result<(), StoreError>>>,
-    /// Counts it among those that wait.
-    waits: Waits,
-    /// Set when the transaction itself, not the disk, was refused.
+    /// Counts the transaction as waiting until it is dropped.
+    waits: WaitingCount,
+    /// The error of this transaction alone, when the rest of its batch succeeded.
     refused: Option<StoreError>,
 }
 
 enum Message {
-    /// To be made durable at once.
+    /// A transaction to commit at once.
     Commit(Transaction),
-    /// To be made durable with the next that is.
+    /// A transaction to commit together with the next one that must be committed at once.
     Note(Transaction),
-    /// Asks for a flush of what waits, and for a look at the files.
+    /// Asks to flush the waiting transactions and to check that the files were not replaced.
     Check(oneshot::Sender<Result<(), StoreError>>),
 }
 
-/// Another program that keeps the store from going on as it should.
+/// Another program that blocks the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// It has the write lock, and commits wait for it.
+    /// The program holds the write lock, and commits wait for it.
     Writer,
-    /// It reads, and the write-ahead log grows for as long as it does.
+    /// The program has an open read transaction, so the write-ahead log cannot be checkpointed and grows.
     Reader {
         /// The log's length, in bytes.
         log: u64,
     },
 }
 
-/// Everything there was when the store was opened.
+/// The whole content of the store when it was opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// The store's own id, drawn when it was made; part of every device's alias.
+    /// The store's id, generated when the store was created; part of every device's alias.
     pub store_id: Uuid,
     /// The number of the last commit.
     pub commit: u64,
-    /// No event number from here on was ever used.
+    /// The first event number that was never used.
     pub next_event: u64,
-    /// The commits it lost when it was put back, while something of them is left.
+    /// The commits lost by restoring an older copy, while a device of one of these commits exists.
     pub lost: Option<LostCommits>,
     /// All networks.
     pub networks: Vec<Network>,
@@ -269,18 +269,18 @@ pub struct Loaded {
     pub servers: Vec<Server>,
     /// All ports.
     pub ports: Vec<Port>,
-    /// What is remembered under idempotency keys.
+    /// The requests stored under idempotency keys.
     pub remembered: Vec<StoredRequest>,
 }
 
-/// The way to the store's thread; clones share it.
+/// A handle of the store's thread. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     queue: Queue<Message>,
     numbers: Arc<Numbers>,
     file: Arc<PathBuf>,
     holder: watch::Receiver<Option<Holder>>,
-    /// One look at a time at everything in the file.
+    /// Allows one full read of the file at a time.
     reading: Arc<Semaphore>,
 }
 
@@ -288,33 +288,33 @@ pub struct Store {
 struct Numbers {
     commit: AtomicU64,
     flushes: AtomicU64,
-    /// Transactions that were handed in and not answered yet.
+    /// The transactions that were submitted and not answered yet.
     waiting: AtomicUsize,
-    /// Whether the room that is kept for detaches is there.
+    /// Whether the disk space reserved for detaches is available.
     room: AtomicBool,
 }
 
-/// A transaction's place among those that wait, until it is dropped.
-struct Waits {
+/// Counts a transaction as waiting until this is dropped.
+struct WaitingCount {
     numbers: Arc<Numbers>,
     /// How many waited before it.
     before: usize,
 }
 
-impl Waits {
+impl WaitingCount {
     fn new(numbers: &Arc<Numbers>) -> Self {
         Self { before: numbers.waiting.fetch_add(1, Ordering::Relaxed), numbers: Arc::clone(numbers) }
     }
 }
 
-impl Drop for Waits {
+impl Drop for WaitingCount {
     fn drop(&mut self) {
         self.numbers.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Numbers {
-    /// A number that was never given out. No count of commits comes near the end of them.
+    /// Returns a number that was never returned before. The number of commits never reaches `u64::MAX`.
     fn next(&self) -> u64 {
         let grown = self.commit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(last.saturating_add(1)));
         grown.unwrap_or(u64::MAX).saturating_add(1)
@@ -328,8 +328,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database in `dir`, making both when missing, and starts the thread. The caller holds the directory's
-    /// [`Lock`].
+    /// Opens the database in `dir`, creating both when missing, and starts the thread. The caller holds the directory's [`Lock`].
     ///
     /// # Errors
     /// It cannot be opened, is damaged, or is of a newer version.
@@ -337,7 +336,7 @@ impl Store {
         let file = dir.join(FILE);
         let reserve = Reserve::at(dir.join("reserve"));
         let opened = || failpoints::call(("store", "open"), || schema::open(&file), StoreError::of);
-        // A full disk may have no room even for the log's index.
+        // A full disk may lack the space even for the log's index.
         let connection = opened().or_else(|error| {
             let again = matches!(error, StoreError::Full | StoreError::Failed(_));
             if again {
@@ -349,8 +348,8 @@ impl Store {
         let loaded = failpoints::call(("store", "load"), || records::load(&connection), StoreError::of)?;
         let files = Files::opened(&file, loaded.store_id.to_string()).map_err(io_failed)?;
         let numbers = Arc::new(Numbers { commit: AtomicU64::new(loaded.commit), ..Numbers::default() });
-        let (tell, holder) = watch::channel(None);
-        let writer = Writer::new(connection, files, reserve, Arc::clone(&numbers), tell, &loaded)?;
+        let (report, holder) = watch::channel(None);
+        let writer = Writer::new(connection, files, reserve, Arc::clone(&numbers), report, &loaded)?;
         let reading = Arc::new(Semaphore::new(1));
         let store = Self { queue: Queue::new(usize::MAX), numbers, file: Arc::new(file), holder, reading };
         let queue = store.queue.clone();
@@ -358,22 +357,22 @@ impl Store {
         Ok((store, loaded, thread.map_err(io_failed)?))
     }
 
-    /// The number the next commit will be known by; grows by one each call and never goes back.
+    /// The number for the next commit. Each call returns a higher number.
     pub fn next_commit(&self) -> u64 {
         self.numbers.next()
     }
 
-    /// Lets the next commit's number be above this one.
+    /// Makes the next commit's number higher than `commit`.
     pub fn skip_to(&self, commit: u64) {
         self.numbers.commit.fetch_max(commit, Ordering::Relaxed);
     }
 
-    /// Whether there was room on the disk at the last flush for what detaches may need.
+    /// Whether the disk had enough space for detaches at the last flush.
     pub fn has_room(&self) -> bool {
         self.numbers.room.load(Ordering::Relaxed)
     }
 
-    /// The last number given out.
+    /// The last commit number returned.
     pub fn last_commit(&self) -> u64 {
         self.numbers.commit.load(Ordering::Relaxed)
     }
@@ -383,28 +382,27 @@ impl Store {
         self.numbers.flushes.load(Ordering::Relaxed)
     }
 
-    /// Makes changes durable, at once. What waits meanwhile becomes durable in the same flush.
+    /// Commits changes at once. Other waiting changes become durable in the same flush.
     ///
     /// # Errors
-    /// Nothing of them is in the store then.
+    /// None of the changes is in the store.
     pub async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
         let (answer, durable) = oneshot::channel();
         self.commit_and_tell(changes, purpose, answer);
         durable.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// The same, for a waiter elsewhere: `answer` is told, or dropped when the thread has ended.
+    /// The same for a caller on another thread: `answer` gets the result, or is dropped when the store's thread has ended.
     pub fn commit_and_tell(&self, changes: Vec<Change>, purpose: Purpose, answer: oneshot::Sender<Result<(), StoreError>>) {
-        self.hand_in(changes, purpose, Some(answer), Message::Commit);
+        self.submit(changes, purpose, Some(answer), Message::Commit);
     }
 
-    /// Has changes made durable with the next commit. What becomes of them is only logged: whatever they say is found out again
-    /// at a start.
+    /// Commits changes together with the next commit. A failure is only logged: a start finds the same facts again on the host.
     pub fn note(&self, changes: Vec<Change>) {
-        self.hand_in(changes, Purpose::Freeing, None, Message::Note);
+        self.submit(changes, Purpose::Freeing, None, Message::Note);
     }
 
-    fn hand_in(
+    fn submit(
         &self,
         changes: Vec<Change>,
         purpose: Purpose,
@@ -412,7 +410,7 @@ impl Store {
         message: impl FnOnce(Transaction) -> Message,
     ) {
         let limit = if purpose == Purpose::Growing { LIMIT } else { FREEING_LIMIT };
-        let waits = Waits::new(&self.numbers);
+        let waits = WaitingCount::new(&self.numbers);
         let refused = |refused: QueueError| {
             let error = StoreError::from(refused);
             meters().committed(error.word(), Duration::ZERO);
@@ -426,18 +424,18 @@ impl Store {
             }
             return;
         }
-        let handed_in = Instant::now();
-        let transaction = Transaction { handed_in, waits_since: None, changes, purpose, answer, waits, refused: None };
+        let submitted = Instant::now();
+        let transaction = Transaction { submitted, waits_since: None, changes, purpose, answer, waits, refused: None };
         if let Err(closed) = self.queue.push(message(transaction)) {
             refused(closed);
         }
     }
 
-    /// What the file holds now, once all that was handed in before is durable. Read on a connection and a thread of its
-    /// own, one at a time: commits go on meanwhile.
+    /// Reads the whole content, after the flush of all changes submitted before. Uses a connection and a thread of its own, so
+    /// commits continue meanwhile; one read runs at a time.
     ///
     /// # Errors
-    /// It cannot be read, or is damaged.
+    /// The file cannot be read, or is damaged.
     pub async fn read(&self) -> Result<Loaded, StoreError> {
         let _one = self.reading.acquire().await.map_err(|_| StoreError::Closed)?;
         self.check().await?;
@@ -445,25 +443,25 @@ impl Store {
         let read = move || {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(&*file, flags).map_err(failed)?;
-            connection.busy_timeout(schema::PATIENCE).map_err(failed)?;
-            // All of it as of one moment.
-            let moment = connection.unchecked_transaction().map_err(failed)?;
-            records::load(&moment)
+            connection.busy_timeout(schema::LOCK_TIMEOUT).map_err(failed)?;
+            // One read transaction gives a consistent snapshot.
+            let snapshot = connection.unchecked_transaction().map_err(failed)?;
+            records::load(&snapshot)
         };
         tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Makes what waits durable, and looks whether the files are still the ones that were opened.
+    /// Flushes the waiting changes, and checks that the files were not replaced.
     ///
     /// # Errors
-    /// They are not.
+    /// The flush failed, or the files were replaced.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let (told, checked) = oneshot::channel();
-        self.queue.push(Message::Check(told)).map_err(StoreError::from)?;
+        let (answer, checked) = oneshot::channel();
+        self.queue.push(Message::Check(answer)).map_err(StoreError::from)?;
         checked.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Another program that holds the store up, as it changes.
+    /// Another program that blocks the store, as a value to watch.
     pub fn holder(&self) -> watch::Receiver<Option<Holder>> {
         self.holder.clone()
     }
@@ -473,33 +471,33 @@ impl Store {
         self.numbers.waiting.load(Ordering::Relaxed)
     }
 
-    /// Lets the thread end after what waits has been made durable.
+    /// Ends the thread after the flush of the waiting changes.
     pub fn close(&self) {
         self.queue.close();
     }
 }
 
-/// What SQLite said, as one of ours.
+/// Converts an SQLite error.
 fn failed(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
-        // Another program holds the file; it was waited for.
+        // Another program holds the lock, and the busy timeout has passed.
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => StoreError::Busy,
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
         Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Conflict(error.to_string()),
-        // SQLite does not say why.
+        // SQLite does not report the cause.
         Some(rusqlite::ErrorCode::CannotOpen) => no_descriptor().unwrap_or_else(|| StoreError::Failed(error.to_string())),
         _ => StoreError::Failed(error.to_string()),
     }
 }
 
-/// That no file at all can be opened, if so.
+/// The error for a process without a free file descriptor, if that is the case.
 fn no_descriptor() -> Option<StoreError> {
     let refused = std::fs::File::open("/").err().map(io_failed);
     refused.filter(|error| matches!(error, StoreError::NoDescriptors(_)))
 }
 
-/// What a file call said, as one of ours.
+/// Converts an I/O error.
 fn io_failed(error: std::io::Error) -> StoreError {
     error.raw_os_error().map_or_else(|| StoreError::Failed(error.to_string()), |errno| StoreError::of(Errno::from_raw(errno)))
 }

@@ -1,4 +1,4 @@
-//! Records as rows: writing changes, and reading everything back.
+//! Converts between records and rows: writes changes, and loads the whole store.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -43,7 +43,7 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
         Change::DeleteServer(id) => run("DELETE FROM servers WHERE id = ?1", params![id.to_string()]),
         Change::PutPort(port) => put_port(connection, port),
         Change::NoteGuestDevice(id, commit, name) => {
-            // A newer record, or none, is of another device.
+            // If the port was detached or attached again since, the name belongs to a device that no longer exists.
             let Some(mut record) = port(connection, *id)? else { return Ok(()) };
             let Some(binding) = record.binding.as_mut().filter(|binding| binding.commit == *commit) else { return Ok(()) };
             binding.guest_device = Some(name.clone());
@@ -66,7 +66,7 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
     }
 }
 
-/// Writes a port, and of its addresses those rows that change: each page written lengthens the flush.
+/// Writes a port, and only those rows of its addresses that change, because each written page makes the flush longer.
 fn put_port(connection: &Connection, record: &Port) -> Result<(), StoreError> {
     let id = record.id.to_string();
     let server = record.binding.as_ref().map(|binding| binding.server_id.to_string());
@@ -80,7 +80,7 @@ fn put_port(connection: &Connection, record: &Port) -> Result<(), StoreError> {
         .map_err(failed)?;
     let row = params![id, record.network_id.to_string(), server, record.mac.to_string(), json(record)?, ROW_VERSION];
     if put.execute(row).map_err(failed)? == 0 {
-        return Err(StoreError::Conflict(format!("port {id} is of a network or a server that is not there")));
+        return Err(StoreError::Conflict(format!("port {id} has a network or a server that does not exist")));
     }
     let held = |port: &Port| port.held_ips().map(|ip| ip.ip_address).collect::<Vec<_>>();
     let (had, has) = (before.as_ref().map(held).unwrap_or_default(), held(record));
@@ -88,7 +88,10 @@ fn put_port(connection: &Connection, record: &Port) -> Result<(), StoreError> {
         let mut of = connection.prepare_cached("SELECT 1 FROM subnets WHERE id = ?1 AND network_id = ?2").map_err(failed)?;
         if !of.exists(params![ip.subnet_id.to_string(), record.network_id.to_string()]).map_err(failed)? {
             let address = ip.ip_address;
-            return Err(StoreError::Conflict(format!("port {id} has {address} of subnet {}, which is not there", ip.subnet_id)));
+            return Err(StoreError::Conflict(format!(
+                "port {id} has {address} of subnet {}, which does not exist",
+                ip.subnet_id
+            )));
         }
     }
     had.iter().filter(|ip| !has.contains(ip)).try_for_each(|ip| free(connection, record, *ip))?;
@@ -99,7 +102,7 @@ fn put_port(connection: &Connection, record: &Port) -> Result<(), StoreError> {
         .try_for_each(|ip| add.execute(params![record.network_id.to_string(), ip.to_string(), id]).map(drop).map_err(failed))
 }
 
-/// A port as it was last written.
+/// The stored record of a port.
 fn port(connection: &Connection, id: PortId) -> Result<Option<Port>, StoreError> {
     let mut get = connection.prepare_cached("SELECT body FROM ports WHERE id = ?1").map_err(failed)?;
     let body: Option<String> = get.query_row(params![id.to_string()], |row| row.get(0)).optional().map_err(failed)?;
@@ -114,7 +117,7 @@ fn free(connection: &Connection, port: &Port, ip: IpAddr) -> Result<(), StoreErr
     forget.execute(params![port.network_id.to_string(), ip.to_string(), port.id.to_string()]).map(drop).map_err(failed)
 }
 
-/// Notes the number of the last commit.
+/// Writes the number of the last commit.
 pub(super) fn set_commit(connection: &Connection, number: u64) -> Result<(), StoreError> {
     put_meta(connection, "commit", &i64::try_from(number).unwrap_or(i64::MAX))
 }
@@ -124,12 +127,12 @@ pub(super) fn commit(connection: &Connection) -> Result<u64, StoreError> {
     meta::<i64>(connection, "commit").map(|found| found.map_or(0, i64::unsigned_abs))
 }
 
-/// The store's own id, once it has one.
+/// The store's id, if it has one.
 pub(super) fn store_id(connection: &Connection) -> Result<Option<String>, StoreError> {
     meta(connection, "store_id")
 }
 
-/// Draws the store's id, when it has none yet.
+/// Generates the store's id, if it has none.
 pub(super) fn draw_store_id(connection: &Connection) -> Result<(), StoreError> {
     match store_id(connection)? {
         Some(_) => Ok(()),
@@ -143,7 +146,7 @@ pub(super) fn count_ports(connection: &Connection) -> Result<u64, StoreError> {
     Ok(count.unsigned_abs())
 }
 
-/// Reads everything.
+/// Loads all records.
 pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
     let store_id = store_id(connection)?.and_then(|text| Uuid::try_parse(&text).ok());
     let store_id = store_id.ok_or_else(|| damaged("meta", "store_id", "is no UUID"))?;
@@ -185,13 +188,12 @@ fn ports(connection: &Connection, subnets: &[Subnet]) -> Result<Vec<Port>, Store
     let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).map_err(failed)?;
     let reserved = rows.collect::<Result<BTreeSet<[String; 3]>, _>>().map_err(failed)?;
     match held.symmetric_difference(&reserved).next() {
-        Some([_, address, port]) => Err(damaged("addresses", address, &format!("it is not as port {port} has it"))),
+        Some([_, address, port]) => Err(damaged("addresses", address, &format!("port {port} has another address"))),
         None => Ok(ports),
     }
 }
 
-/// All records of a table. What stands in `columns` too must be as in the body: what one bit changed is not what was
-/// written.
+/// All records of a table. The values in `columns` must equal those in the body; a difference shows that the file is damaged.
 fn all<T: DeserializeOwned>(
     connection: &Connection,
     table: &str,
@@ -206,13 +208,13 @@ fn all<T: DeserializeOwned>(
         let body: String = row.get(0).map_err(failed)?;
         let version: u32 = row.get(1).map_err(failed)?;
         if version > ROW_VERSION {
-            let what = format!("it is in form {version}, and this nicd knows up to {ROW_VERSION}");
+            let what = format!("its format version is {version}, and this nicd knows up to {ROW_VERSION}");
             return Err(StoreError::NewerRecord(format!("{what} (table {table}, {})", begins(&body))));
         }
         let read = record(table, &body)?;
         let beside = (2..width).map(|column| row.get(column)).collect::<Result<Vec<String>, _>>().map_err(failed)?;
         if named(&read) != beside {
-            return Err(damaged(table, &begins(&body), &format!("beside it stands {}", beside.join(", "))));
+            return Err(damaged(table, &begins(&body), &format!("the columns have {} instead", beside.join(", "))));
         }
         records.push(read);
     }
@@ -221,7 +223,7 @@ fn all<T: DeserializeOwned>(
 
 fn record<T: DeserializeOwned>(table: &str, body: &str) -> Result<T, StoreError> {
     serde_json::from_str(body).map_err(|error| match error.to_string() {
-        // As serde words it: what is written down here in full is known here.
+        // serde reports an unknown attribute or word: a newer nicd wrote the record.
         what if what.starts_with("unknown ") => StoreError::NewerRecord(format!("{what} (table {table}, {})", begins(body))),
         what => damaged(table, &begins(body), &what),
     })

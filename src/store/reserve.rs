@@ -1,4 +1,4 @@
-//! Room on the disk that is kept for detaches: a file whose only use is that it can be given up when the disk is full.
+//! Disk space reserved for detaches: a file that is truncated when the disk is full, so that detaches still succeed.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -9,43 +9,42 @@ use nix::unistd::truncate;
 
 use super::{StoreError, io_failed};
 
-/// What is kept in any case, in bytes: some commits, and the log's way into the database.
-const LEAST: u64 = 512 * 1024;
+/// The minimum size in bytes: enough for some commits and a checkpoint.
+const MINIMUM: u64 = 512 * 1024;
 
-/// What the detach of one port may add to a log that cannot be shortened, in bytes: two commits of some pages each, for each
-/// of which a step is given up.
-const A_DETACH: u64 = 2 * STEP;
+/// How many bytes the detach of one port may add to a log that cannot be checkpointed: two commits, one step each.
+const PER_DETACH: u64 = 2 * STEP;
 
-/// How much is given up at a time: others who fill the disk may take what is left of it.
+/// How many bytes are released at a time, because other programs on a full disk may take any released space.
 const STEP: u64 = 64 * 1024;
 
-/// How much is written at once.
+/// The size of one write, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// The file.
+/// The reserve file.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
 }
 
 impl Reserve {
-    /// In this file, which need not be there.
+    /// The reserve in this file, which need not exist yet.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// What is to be kept for this many ports: while the log is moved into the database now and then, a detach writes
-    /// over it; while it is held, each detach makes it longer.
-    pub fn needed(ports: u64, log_is_held: bool) -> u64 {
-        let detaches = if log_is_held { ports.saturating_mul(A_DETACH) } else { 0 };
-        // In steps, so that not every attach makes the file longer.
-        (LEAST + detaches).next_multiple_of(LEAST)
+    /// The size needed for this many ports. While checkpoints succeed, a detach reuses the log's space. While a reader blocks them,
+    /// each detach makes the log longer.
+    pub fn needed(ports: u64, log_is_blocked: bool) -> u64 {
+        let detaches = if log_is_blocked { ports.saturating_mul(PER_DETACH) } else { 0 };
+        // Rounded up, so that not every attach extends the file.
+        (MINIMUM + detaches).next_multiple_of(MINIMUM)
     }
 
-    /// Takes so much room, unless it is taken already. What does not fit is given back.
+    /// Extends the file to `bytes`. On failure it gets its old length again.
     ///
     /// # Errors
-    /// It cannot be had: the disk is full, or a descriptor is missing.
+    /// The disk is full, or no file descriptor is free.
     pub fn fill(&self, bytes: u64) -> Result<(), StoreError> {
         let is = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
         if is >= bytes {
@@ -63,7 +62,7 @@ impl Reserve {
         })
     }
 
-    /// Gives up what is beyond so much; whether that was something. It needs no descriptor.
+    /// Truncates the file to `bytes`; whether it was longer. Needs no file descriptor.
     pub fn trim(&self, bytes: u64) -> bool {
         let Ok(length) = i64::try_from(bytes) else { return false };
         std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() > bytes) && truncate(&self.path, length).is_ok()
@@ -74,7 +73,7 @@ impl Reserve {
         let mut left = to.saturating_sub(from);
         let mut noise = vec![0; CHUNK];
         while left > 0 {
-            // A file system that compresses would keep no room for zeros.
+            // Random bytes, because a compressing file system would reserve no space for zeros.
             rand::fill(&mut noise[..]);
             let part = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
             file.write_all(&noise[..part])?;
@@ -83,13 +82,13 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives a part of it up; whether there was one.
-    pub fn give(&self) -> bool {
+    /// Releases one step; whether the file was not empty.
+    pub fn release_step(&self) -> bool {
         let is = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
         self.trim(is.saturating_sub(STEP))
     }
 
-    /// Gives all of it up.
+    /// Removes the file.
     pub fn release(&self) {
         let _ = std::fs::remove_file(&self.path);
     }

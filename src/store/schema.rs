@@ -1,4 +1,4 @@
-//! Opening the database: the directory's lock, pragmas, versions and the way from one to the next.
+//! Opens the database: directory lock, pragmas, schema versions and migrations.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -11,15 +11,15 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{StoreError, failed, records};
 
-/// How long another program that holds the file is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for another program that holds the database's lock.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Each entry leads from the version that is its index to the next. An entry is never changed once released.
+/// The migrations. The entry at index n migrates from version n to n + 1. A released entry is never changed.
 ///
-/// `ports` and `addresses` have no index and no reference beyond what must be unique: each would be a page more in every
-/// attach's flush, or a scan at the delete of a network. A port's network and server are looked for as it is written.
-/// `ports` alone has rowids: its bodies are appended to one page then, and small ids sorted into another, where bodies
-/// sorted in by id would be moved about in several.
+/// `ports` and `addresses` have only the indexes that uniqueness needs and no foreign keys: each index would add a page to every
+/// attach's flush, and each foreign key a scan to the deletion of a network. The statement that writes a port checks its
+/// network and server. `ports` alone has rowids, so that new bodies are appended to one page instead of being inserted by
+/// id into several pages.
 const MIGRATIONS: [&str; 2] = [
     "
     CREATE TABLE meta (
@@ -60,7 +60,7 @@ const MIGRATIONS: [&str; 2] = [
         PRIMARY KEY (uid, key)
     ) STRICT, WITHOUT ROWID;
 ",
-    // Each row says in which form its body is.
+    // Each row has the version of its body's format.
     "
     ALTER TABLE networks ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE subnets ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
@@ -70,21 +70,21 @@ const MIGRATIONS: [&str; 2] = [
 ",
 ];
 
-/// The form in which rows are written: one more with each attribute that an older nicd must not leave out. It refuses what
-/// is newer, and so does one that finds an attribute or a word that it does not know.
+/// The format version of written rows. It grows with each attribute that an older nicd must not ignore. A nicd refuses rows
+/// with a newer version, and rows with an attribute or a word it does not know.
 pub(super) const ROW_VERSION: u32 = 1;
 
-/// Exclusive hold of a state directory, for as long as it lives. The kernel lets go of it when the process dies.
+/// An exclusive lock of a state directory. The kernel releases it when the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes hold of `dir`, making it (0700) when missing.
+    /// Locks `dir`, creating it (mode 0700) when missing.
     ///
     /// # Errors
-    /// Another process holds it, or it cannot be made or written.
+    /// Another process holds the lock, or the directory cannot be created or written.
     pub fn take(dir: &Path) -> Result<Self, StoreError> {
         let refused = |error: std::io::Error| match error.kind() {
             ErrorKind::PermissionDenied => StoreError::Denied(dir.display().to_string()),
@@ -101,7 +101,7 @@ impl Lock {
     }
 }
 
-/// Opens the file, or makes it (0600, and so its logs), and brings it to the present version.
+/// Opens the database, creating it with mode 0600 when missing, and migrates it to the current version.
 pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
     if let Err(error) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
         && error.kind() != ErrorKind::AlreadyExists
@@ -109,7 +109,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::of(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)));
     }
     let mut connection = Connection::open(file).map_err(failed)?;
-    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    connection.busy_timeout(LOCK_TIMEOUT).map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
     connection.pragma_update(None, "foreign_keys", "on").map_err(failed)?;
@@ -120,7 +120,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Refuses a file whose pages do not fit together, or with a row that refers to none.
+/// Checks the consistency of pages and foreign keys.
 fn check(connection: &Connection) -> Result<(), StoreError> {
     let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if said != "ok" {

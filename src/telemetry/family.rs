@@ -1,17 +1,17 @@
-//! Making families of numbers, and listing them.
+//! Creates metric families and registers them.
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-/// From one look at the kernel (10 µs) and one flush (100 µs) to the longest wait there is (30 s), in seconds.
+/// Histogram buckets in seconds: from one netlink request (10 µs) and one flush (100 µs) to the longest time limit (30 s).
 const BUCKETS: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// Makes families and lists them.
+/// Creates metric families and registers them.
 pub(super) struct Family<'a>(pub &'a Registry);
 
 impl Family<'_> {
-    /// Names and labels are constants of this room, valid and each given once, as a test shows that makes them all.
+    /// Names and labels are constants of this module. A test creates all families, which shows that they are valid and unique.
     pub(super) fn add<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
         let made = made.expect("a valid name and valid labels");
         self.0.register(Box::new(made.clone())).expect("a name given once");

@@ -1,4 +1,4 @@
-//! How things stand: what is a state and no count, and so is put in when the text is made.
+//! Gauges that show a current state. Their values are set when the metrics text is rendered.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use prometheus::{Gauge, IntGauge, IntGaugeVec};
 
 use super::family::Family;
 
-/// How things stand while the text is made.
+/// The gauge values for one rendering.
 #[derive(Debug, Clone, Default)]
 pub struct GaugeValues {
-    /// How long the daemon has run.
+    /// The uptime of the daemon.
     pub uptime: Duration,
-    /// How many ports have each status.
+    /// The number of ports by status.
     pub ports: Vec<(&'static str, usize)>,
     /// The reason of each problem health shows.
     pub problems: Vec<&'static str>,
-    /// How many wait in each queue.
+    /// The number of messages by queue.
     pub queues: Vec<(&'static str, usize)>,
-    /// How many follow the events.
+    /// The number of event readers.
     pub event_readers: usize,
 }
 
-/// Set anew for each text.
+/// The gauges, set for each rendering.
 #[derive(Debug)]
 pub(super) struct Gauges {
     uptime: Gauge,

@@ -1,14 +1,13 @@
-//! What is counted: one set for the process, as the log is, and its text for Prometheus.
+//! The metrics of the process, and their text for Prometheus.
 //!
 //! ```text
 //!  kernel, store, events, manager, api, dbus ── count ──► Meters ──► text
 //!  manager ── how things stand now (GaugeValues) ────────────────┘
 //! ```
 //!
-//! Counting is some atomic steps and never waits. What is a state rather than a count is not kept here: whoever asks for
-//! the text gives it along, so that it is what health says. The values of a label are words of this program, never a
-//! path, an id or a client's text, so that what a client sends cannot grow it. `docs/metrics.md` lists the families; a
-//! test compares.
+//! Counting takes a few atomic operations and never blocks. Gauges of a current state are not stored here: the caller passes their
+//! values when it renders the text, so that they equal those in health. Label values come from fixed lists, never from a path, an
+//! id or a client's text, so that clients cannot grow the text. A test compares the families with `docs/metrics.md`.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,18 +19,18 @@ use super::gauges::Gauges;
 
 pub use super::gauges::GaugeValues;
 
-/// What the text is, for the header Content-Type (Prometheus' text exposition format).
+/// The Content-Type of the text (Prometheus' text exposition format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The word for what went well, beside the stable words for what did not.
+/// The result label of a success; an error has its stable word.
 pub const OK: &str = "ok";
 
 /// A part of an attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attaching {
-    /// From the action to its reservation in memory; waiting for other work on the same objects is part of it.
+    /// From the action to the reservation in memory, including the wait for other operations on the same objects.
     Reserve,
-    /// From handing the intent to the store to its being durable.
+    /// From submitting the intent to the store until it is durable.
     Commit,
     /// The kernel's work, without the wait for the intent.
     Kernel,
@@ -46,7 +45,7 @@ pub enum Detaching {
     Commit,
     /// Setting the device down.
     Cut,
-    /// From handing the device to the reaper to its end in the kernel.
+    /// From queueing the device at the reaper until the kernel has deleted it.
     Delete,
 }
 
@@ -60,11 +59,11 @@ pub struct Meters {
     detaches: IntCounterVec,
     detach_step: HistogramVec,
     repairs: IntCounterVec,
-    /// Changes asked of the kernel.
+    /// Write requests to the kernel.
     pub kernel_writes: IntCounter,
-    /// How often events of the kernel were lost.
+    /// How often kernel events were lost.
     pub netlink_overruns: IntCounter,
-    /// Complete dumps taken in place of lost events.
+    /// Complete dumps after lost events.
     pub resyncs: IntCounter,
     /// Notices of the watch that still waited when the manager last took some.
     pub notices: IntGauge,
@@ -72,7 +71,7 @@ pub struct Meters {
     store_commit: Histogram,
     store_flush: Histogram,
     events: IntCounterVec,
-    /// How often a reader of events was told that it had lost some.
+    /// How often a reader got a `lost` event.
     pub events_lost: IntCounter,
     http_requests: IntCounterVec,
     http_request: HistogramVec,
@@ -144,18 +143,18 @@ impl Meters {
         self.detach_step.with_label_values(&[step.as_str()]).observe(took.as_secs_f64());
     }
 
-    /// A device has been brought back to its record, or not; `cause` is what the plan was made for.
+    /// A repair of a device has ended; `cause` is the plan's reason.
     pub fn repaired(&self, cause: &'static str, result: &'static str) {
         self.repairs.with_label_values(&[cause, result]).inc();
     }
 
-    /// A transaction has ended in the store, so long after it was handed in.
+    /// A transaction has ended; `took` is the time since its submission.
     pub fn committed(&self, result: &'static str, took: Duration) {
         self.store_commits.with_label_values(&[result]).inc();
         self.store_commit.observe(took.as_secs_f64());
     }
 
-    /// The store has written what waited.
+    /// The store has flushed a batch.
     pub fn flushed(&self, took: Duration) {
         self.store_flush.observe(took.as_secs_f64());
     }
@@ -182,9 +181,9 @@ impl Meters {
         self.dbus_calls.with_label_values(&[result]).inc();
     }
 
-    /// Everything, as Prometheus' text.
+    /// All metrics as text.
     pub fn text(&self, values: &GaugeValues) -> String {
-        // One at a time: the gauges are set for it. Poisoned or not, they are set wholly before they are read.
+        // Renderings are serialized, because each sets the gauges first.
         let gauges = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.set(values);
         let mut text = String::new();
@@ -228,7 +227,7 @@ impl Meters {
         meters
     }
 
-    /// What is known beforehand is there from the start, at zero: a rate needs a first value.
+    /// Creates the known label values at zero, because a rate needs a first value.
     fn begin(&self) {
         for results in [&self.attaches, &self.detaches, &self.store_commits, &self.dbus_calls] {
             results.with_label_values(&[OK]);

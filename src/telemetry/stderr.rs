@@ -1,7 +1,7 @@
-//! Lines on their way to standard error. Who logs never waits and never fails: a bounded queue, and one thread that writes.
+//! Writes log lines to standard error through a bounded queue and one thread, so that logging never blocks and never fails.
 //!
-//! Standard error may be full, may have no reader, or one that does not read. Lines that cannot be written, or that find no
-//! room in the queue, are lost and counted (`nicd_log_lost_total`); when lines can be written again, one says how many were.
+//! Standard error may be full, or have no reader, or a stuck one. Lines that cannot be written or queued are dropped and counted
+//! (`nicd_log_lost_total`); when lines can be written again, a line reports how many were lost.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -18,10 +18,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::meters;
 
-/// How much may wait, in bytes: some seconds of a busy log.
+/// The queue's capacity in bytes: some seconds of a busy log.
 const ROOM: usize = 1 << 20;
 
-/// How often it is said at most that lines were lost.
+/// The minimum interval between reports of lost lines.
 const TELL: Duration = Duration::from_secs(1);
 
 /// The queue of the process.
@@ -39,11 +39,11 @@ pub fn flush(limit: Duration) {
     LINES.flush(limit);
 }
 
-/// Lets the log write into the queue.
+/// The writer that `tracing` uses; it appends to the queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Queue;
 
-/// One event's text while it is being made.
+/// The text of one event while it is formatted.
 #[derive(Debug, Default)]
 pub(super) struct Event(Vec<u8>);
 
@@ -187,7 +187,7 @@ fn write_out(mut line: &[u8]) -> bool {
             Ok(0) => return false,
             Ok(written) => line = line.get(written..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
-            // Somebody who shares it has made it so that writes do not wait.
+            // Another process that shares standard error set it to non-blocking.
             Err(Errno::EAGAIN) => {
                 let _ = poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
             }

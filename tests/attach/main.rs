@@ -1,4 +1,4 @@
-//! What an attach promises, by the real daemon on a real kernel: each test has a network namespace and a daemon of its own.
+//! Attaches by the real daemon on a real kernel. Each test has its own network namespace and daemon.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

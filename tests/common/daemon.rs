@@ -1,7 +1,7 @@
-//! The real daemon in the calling test's namespaces, and how it is spoken to: a blocking client and a follower of events.
+//! Runs the real daemon in the calling test's namespaces, with a blocking client and a follower of events.
 //!
-//! Nothing here polls: readiness is what sd_notify(3) tells, an end is the end of the daemon's standard output, and a
-//! state is waited for on the event stream. Every wait has a limit, and a wait that ran out is a failed test.
+//! No wait polls: readiness comes from sd_notify(3), the end of the process is the end of its standard output, and state changes
+//! come from the event stream. Every wait has a time limit, and a test fails when the limit is reached.
 
 #![allow(dead_code)] // each test target uses its part
 
@@ -26,32 +26,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Longer than anything here may take, also on a busy machine.
+/// The time limit of all waits, long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A daemon with a directory of its own for socket, state, config and log. The directory lies in the test's own `/run`
-/// and goes with it; the process is killed when this is dropped, and when the test's thread ends otherwise.
+/// A daemon with its own directory for socket, state, config and log, below the test's own `/run`. The process is killed when
+/// this is dropped, and when the test's thread ends.
 #[derive(Debug)]
 pub struct Daemon {
     dir: PathBuf,
     running: Option<Running>,
-    /// The most descriptors it may have, where a test says so; it then logs as in production.
+    /// The limit of file descriptors, if a test sets one; the daemon then logs as in production.
     descriptors: Option<usize>,
-    /// Where its next starts log to instead of its own file.
+    /// The log file of the next starts, instead of the default.
     pub log_to: Option<OwnedFd>,
-    /// What its next starts find in their environment.
+    /// Environment variables of the next starts.
     pub environment: Vec<(&'static str, String)>,
     power: Power,
 }
 
-/// As whom a daemon runs.
+/// The user and the capabilities of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Power {
     /// As root.
     Root,
-    /// As its own user, with what its unit gives it.
+    /// Its own user, with the capabilities of its unit.
     Unit,
-    /// As that user, with nothing.
+    /// Its own user, without capabilities.
     Nobody,
 }
 
@@ -61,7 +61,7 @@ pub const USER: u32 = 64_320;
 #[derive(Debug)]
 struct Running {
     child: Child,
-    /// The other end of its standard output, to which it writes nothing: it ends with the process.
+    /// The other end of its standard output; reads end-of-file when the process ends.
     output: UnixStream,
 }
 
@@ -73,7 +73,7 @@ impl Daemon {
         daemon
     }
 
-    /// One that is not started yet.
+    /// A daemon that is not started yet.
     pub fn prepared(dir: impl AsRef<Path>) -> Self {
         let dir = dir.as_ref().to_owned();
         fs::create_dir_all(dir.join("state")).unwrap();
@@ -81,7 +81,7 @@ impl Daemon {
         Self { dir, running: None, descriptors: None, power: Power::Root, log_to: None, environment: Vec::new() }
     }
 
-    /// Lets it run as its own user with what its unit gives it; to be said before a start. Its places become that user's.
+    /// Makes the next start run as its own user with the capabilities of its unit. Changes the owner of its directory.
     pub fn confine(&mut self) {
         self.run_as_user(Power::Unit);
     }
@@ -94,27 +94,27 @@ impl Daemon {
         }
     }
 
-    /// Lets it have only so many descriptors, and log only what it logs in production; to be said before a start.
+    /// Limits the file descriptors of the next start, which then logs as in production.
     pub fn limits(&mut self, descriptors: usize) {
         self.descriptors = Some(descriptors);
     }
 
-    /// Lets something go wrong in it at a point (`src/points.rs`), or nothing any more; to be said before a start.
+    /// Sets or clears the failpoint rules of the next start (`src/failpoints.rs`).
     pub fn set_failpoints(&mut self, rules: Option<&str>) {
         self.environment = rules.map(|rules| ("NICD_FAILPOINTS", rules.to_owned())).into_iter().collect();
     }
 
-    /// Its config; to be written before a start.
+    /// The path of its config file, to be written before a start.
     pub fn config(&self) -> PathBuf {
         self.dir.join("nicd.toml")
     }
 
-    /// Where it listens.
+    /// The path of its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("nicd.sock")
     }
 
-    /// Where it keeps its state.
+    /// Its state directory.
     pub fn state(&self) -> PathBuf {
         self.dir.join("state")
     }
@@ -126,12 +126,12 @@ impl Daemon {
         quoted.trim_matches('"').to_owned()
     }
 
-    /// Tags a link as nicd's device, sealed by a commit that no record knows.
+    /// Gives a link the altname and the ownership tag of a device, with the number of a commit that no record has.
     pub fn tag(&self, link: &str) {
         crate::netns::set_alias(link, &format!("nicd {} 1", self.store_id()));
     }
 
-    /// Starts the process and waits until it says that it is ready.
+    /// Starts the process and waits for readiness.
     pub fn launch(&mut self) {
         assert!(self.try_launch(), "it ends before it is ready: {}", self.log());
     }
@@ -159,7 +159,7 @@ impl Daemon {
         }
     }
 
-    /// Whether it was started and its end not taken in yet.
+    /// Whether the process was started and not waited for yet.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
@@ -169,7 +169,7 @@ impl Daemon {
         self.running.as_mut().is_none_or(|running| running.child.try_wait().unwrap().is_some())
     }
 
-    /// Has it read its config again, and waits until it says that it has.
+    /// Reloads its config and waits for the reload.
     pub fn reload(&self) {
         let notify = self.notified();
         self.signal(Signal::SIGHUP);
@@ -177,7 +177,7 @@ impl Daemon {
         assert!(ready.is_ok(), "not reloaded ({ready:?}): {}", self.log());
     }
 
-    /// Where it tells the service manager's news from now on.
+    /// Changes the path of its notification socket.
     fn notified(&self) -> UnixDatagram {
         let path = self.dir.join("notify");
         let _ = fs::remove_file(&path);
@@ -192,7 +192,7 @@ impl Daemon {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Waits until it has ended, as it was told to before.
+    /// Waits for the end of a process that was told to stop.
     pub fn ends(&mut self) {
         let status = self.ended();
         assert!(status.success(), "{status}: {}", self.log());
@@ -212,7 +212,7 @@ impl Daemon {
             command.args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"), format!("--bounding-set={caps}")]);
         }
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_nicd")]);
-        // A config that says what is logged is to be seen at work.
+        // A test may set the log level in the config.
         if !fs::read_to_string(self.config()).is_ok_and(|config| config.contains("[log]")) {
             command.args(["--log", level]);
         }
@@ -234,7 +234,7 @@ impl Daemon {
         let (output, theirs) = UnixStream::pair().unwrap();
         output.set_read_timeout(Some(PATIENCE * 2)).unwrap();
         let child = command.stdin(Stdio::null()).stdout(OwnedFd::from(theirs)).stderr(log).spawn().expect("nicd");
-        // Else this process would keep a copy of the daemon's end.
+        // Otherwise this process would keep the daemon's end of the pipe open.
         command.stdout(Stdio::null());
         self.running = Some(Running { child, output });
     }
@@ -250,13 +250,13 @@ impl Daemon {
         Pid::from_raw(child.id().try_into().unwrap())
     }
 
-    /// Asks it to end, and waits for that.
+    /// Stops the process and waits for its end.
     pub fn term(&mut self) {
         self.signal(Signal::SIGTERM);
         self.ends();
     }
 
-    /// Takes in the end of one that dies by itself.
+    /// Waits for the end of a process that is killed by a failpoint.
     pub fn bury(&mut self) -> ExitStatus {
         self.ended()
     }
@@ -277,13 +277,13 @@ impl Daemon {
         running.child.wait().unwrap()
     }
 
-    /// Runs another one on `socket` and `state`, which is to end by itself; its exit code and what it said.
+    /// Runs a second daemon on `socket` and `state` that has to exit by itself; its exit code and its output.
     pub fn second(&self, socket: &Path, state: &Path) -> (i32, String) {
         let output = self.command(socket, state).output().unwrap();
         (output.status.code().expect("an exit code"), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// What it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
@@ -334,7 +334,7 @@ pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub text: String,
-    /// What was asked, for a failed test's words.
+    /// The request, for the message of a failed test.
     pub call: String,
 }
 
@@ -420,7 +420,7 @@ impl Answer {
     }
 }
 
-/// The event stream, read by a thread of its own.
+/// The event stream, read by a separate thread.
 #[derive(Debug)]
 pub struct Follower {
     events: Receiver<Value>,

@@ -1,4 +1,4 @@
-//! A daemon with a client and the event stream: what most tests of the socket begin with.
+//! The fixture of most socket tests: a running daemon with a client and the event stream.
 
 #![allow(dead_code)] // each test target uses its part
 
@@ -10,18 +10,18 @@ use uuid::Uuid;
 use crate::daemon::{Client, Daemon, Follower, PATIENCE};
 use crate::netns::{Guest, run};
 
-/// See the module.
+/// A running daemon with a client and the event stream.
 #[derive(Debug)]
 pub struct Fixture {
     pub daemon: Daemon,
     pub api: Client,
     pub events: Follower,
-    /// Whether records and kernel are to agree in the end.
+    /// Whether records and kernel have to agree at the end of the test.
     agrees: bool,
 }
 
 impl Drop for Fixture {
-    /// After every test records and kernel agree, once what is under way has ended.
+    /// Checks that records and kernel agree at the end of the test, after running operations have ended.
     fn drop(&mut self) {
         if std::thread::panicking() || !self.agrees || !self.daemon.runs() {
             return;
@@ -29,7 +29,7 @@ impl Drop for Fixture {
         let deadline = Instant::now() + PATIENCE;
         let mut api = self.daemon.client();
         loop {
-            // A daemon that a test has stopped or starved says nothing.
+            // A daemon that a test stopped, or left without descriptors, does not answer.
             let Ok(answer) = api.try_call("GET", "/nicd/v1/verify", &[], b"") else { return };
             let verified = answer.expect(200);
             if verified["deviations"] == json!([]) && verified["checked"]["under_way"] == 0 {
@@ -42,18 +42,18 @@ impl Drop for Fixture {
 }
 
 impl Fixture {
-    /// A daemon that has just started for the first time.
+    /// Starts a daemon on an empty state directory.
     pub fn start() -> Self {
         Self::of(Daemon::start())
     }
 
-    /// Around a daemon that runs.
+    /// A fixture with a running daemon.
     pub fn of(daemon: Daemon) -> Self {
         let (api, events) = (daemon.client(), daemon.follow(None));
         Self { daemon, api, events, agrees: true }
     }
 
-    /// Records and kernel need not agree in the end.
+    /// Skips the final check that records and kernel agree.
     pub fn leaves_deviations(&mut self) {
         self.agrees = false;
     }
@@ -135,7 +135,7 @@ impl Fixture {
         self.attach(server, json!({ "net_id": network }))
     }
 
-    /// Detaches, and waits until the kernel has let the device go.
+    /// Detaches a port, and waits until the kernel has deleted the device.
     pub fn detach(&mut self, server: &str, port: &str) {
         self.api.delete(&format!("{}/{port}", interfaces(server))).expect(202);
         self.wait_until(port, "gone or unbound", |port| port.is_none_or(|port| port["nicd:phase"] == "unbound"));
@@ -163,12 +163,12 @@ impl Fixture {
         text(&self.port(id)["binding:vif_details"]["device"])
     }
 
-    /// Waits until a port has a status: it is looked at now and after every event.
+    /// Waits until a port has a status, reading it now and after every event.
     pub fn wait_status(&mut self, id: &str, status: &str) -> Value {
         self.wait_until(id, status, |port| port.is_some_and(|port| port["status"] == status)).unwrap()
     }
 
-    /// Waits until a port is as wanted; none is a port that is no more.
+    /// Waits until a port meets a condition; `None` stands for a deleted port.
     pub fn wait_until(&mut self, id: &str, what: &str, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -198,10 +198,10 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
 
-/// A bridge that is none of nicd's: with a MAC of its own, up.
+/// Creates an operator's bridge, up and with a fixed MAC.
 pub fn foreign_bridge(name: &str, mtu: u32) {
     run(&format!("ip link add {name} type bridge"));
-    // As one is that takes no router advertisements of guests.
+    // Configured so that the bridge takes no router advertisements from guests.
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0").expect("accept_ra");
     run(&format!("ip link set {name} address 02:00:00:00:00:01 mtu {mtu} up"));
 }

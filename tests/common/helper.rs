@@ -1,4 +1,4 @@
-//! `nicd-netns` as systemd starts it, for a daemon that may not enter namespaces itself.
+//! Runs `nicd-netns` as systemd does, for a daemon without the capability to enter namespaces.
 
 #![allow(dead_code)] // each test target uses its part
 
@@ -13,13 +13,13 @@ use nix::unistd::Pid;
 
 use crate::daemon::USER;
 
-/// Where it listens.
+/// The path of its socket.
 pub const SOCKET: &str = "/run/nicd/nicd-netns.sock";
 
-/// Whom it runs as.
+/// The uid it runs as.
 const HELPER: u32 = 64_321;
 
-/// A running helper, with what its unit gives it; killed when dropped.
+/// A running helper with the capabilities of its unit; killed when dropped.
 #[derive(Debug)]
 pub struct Helper {
     child: Child,
@@ -27,7 +27,7 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Makes its socket as `nicd-netns.socket` does, and starts it.
+    /// Creates its socket as `nicd-netns.socket` does, and starts it.
     pub fn start() -> Self {
         let _ = std::fs::remove_file(SOCKET);
         let listener = UnixListener::bind(SOCKET).expect("the helper's socket");
@@ -41,7 +41,7 @@ impl Helper {
         self.child.wait().expect("the helper")
     }
 
-    /// Lets it stand still, or go on.
+    /// Stops or continues the process (SIGSTOP, SIGCONT).
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("kill");
     }

@@ -1,8 +1,8 @@
-//! The daemon without its doors: manager, kernel threads and store on a host in memory, which can be started, stopped,
-//! killed at any point, and started again on what is left.
+//! The daemon without HTTP and D-Bus, in the test's process: manager, kernel threads and store on the in-memory host. It can be
+//! started, stopped, killed at any failpoint, and started again on the same host and state directory.
 //!
-//! Each daemon has an event loop of its own that runs while something is asked of it, and a registry of its own on which
-//! its points can be made to go wrong. A kill freezes the registry: neither host nor store sees anything of it any more.
+//! Each daemon has its own event loop, which runs only during calls of these methods, and its own failpoint registry. A kill
+//! freezes the registry: the daemon changes neither host nor store any more.
 
 #![allow(dead_code)] // each test target uses its part
 
@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// A release has no points, so that nothing can go wrong on its registry.
+/// A release build has no failpoints, so its registry does nothing.
 #[cfg(not(debug_assertions))]
 #[derive(Debug, Clone)]
 pub struct Registry;
@@ -38,7 +38,7 @@ impl Registry {
         Self
     }
 
-    /// As long as what it gives is there, points are this registry's.
+    /// Makes the calling thread use this registry until the returned value is dropped.
     pub fn enter(&self) -> Self {
         Self
     }
@@ -50,17 +50,17 @@ impl Registry {
     }
 }
 
-/// Longer than anything here may take, backoff included.
+/// The time limit of all waits, longer than any backoff.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long to wait for an event before looking again at what sends none.
+/// How long to wait for an event before a state without events is checked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// A running daemon, but for its sockets.
+/// A running daemon without sockets.
 pub struct InProcessDaemon {
-    /// What a client's actions go to.
+    /// The manager, which performs actions.
     pub manager: Arc<Service>,
-    /// Where its points go wrong.
+    /// The failpoint registry.
     pub registry: Registry,
     runtime: Option<Runtime>,
     handle: Arc<dyn KernelHandle>,
@@ -75,17 +75,17 @@ pub struct InProcessDaemon {
 }
 
 impl InProcessDaemon {
-    /// Starts on a state directory and a host.
+    /// Starts a daemon on a state directory and a host.
     pub fn open(dir: &Path, fake: &Fake) -> Self {
         Self::sweeping(dir, fake, Duration::from_secs(60))
     }
 
-    /// The same, sweeping so often.
+    /// The same, with a sweep interval.
     pub fn sweeping(dir: &Path, fake: &Fake, sweep: Duration) -> Self {
         Self::begin(dir, fake, Registry::new(), sweep).expect("it starts")
     }
 
-    /// The same on a registry on which things may go wrong, in the order in which the daemon does; why it does not start.
+    /// The same with a failpoint registry, in the start order of the real daemon. Returns why the start failed.
     pub fn start(dir: &Path, fake: &Fake, registry: Registry) -> Result<Self, String> {
         Self::begin(dir, fake, registry, Duration::from_secs(60))
     }
@@ -134,12 +134,12 @@ impl InProcessDaemon {
         begun.map(|()| daemon)
     }
 
-    /// Carries an action out and waits for its answer.
+    /// Performs an action and waits for its answer.
     pub fn perform(&self, action: Action) -> Result<Reply, Error> {
         self.run(self.manager.perform(action, Context::default()))
     }
 
-    /// Carries many out at once; the answers in the order of the actions.
+    /// Performs actions concurrently; the answers have the order of the actions.
     pub fn perform_at_once(&self, actions: Vec<Action>) -> Vec<Result<Reply, Error>> {
         let all = actions.into_iter().map(|action| self.manager.perform(action, Context::default()));
         self.run(futures_util::future::join_all(all))
@@ -152,7 +152,7 @@ impl InProcessDaemon {
         runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("an answer in time") })
     }
 
-    /// Carries an action out; none when it is never answered, because the daemon dies or the answer is lost.
+    /// Performs an action. `None` when it gets no answer, because the daemon was killed or the answer was lost.
     pub fn ask(&self, action: Action) -> Option<Result<Reply, Error>> {
         let _on = self.registry.enter();
         let runtime = self.runtime.as_ref().expect("it lives");
@@ -170,12 +170,12 @@ impl InProcessDaemon {
         answer.and_then(|answer| failpoints::reply(("reply", "http"), || answer))
     }
 
-    /// Waits until `check` finds nothing wrong, looking after each event; fails with what it last found.
+    /// Waits until `check` succeeds, running it after each event. Panics with its last error at the time limit.
     pub fn settle(&mut self, check: impl Fn() -> Result<(), String>) {
         self.try_settle(check).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 
-    /// The same; what was last found wrong is the error.
+    /// The same, returning the last error.
     pub fn try_settle(&mut self, check: impl Fn() -> Result<(), String>) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
         while let Err(wrong) = check() {
@@ -184,12 +184,12 @@ impl InProcessDaemon {
             }
             self.next_event();
         }
-        // What was begun meanwhile runs to its end too, and changes nothing.
+        // Operations that are still running must not change the result.
         self.drain();
         check().map_err(|wrong| format!("settled, and then: {wrong}"))
     }
 
-    /// Lets the daemon go on until `done`, or until it dies.
+    /// Runs the daemon until `done`, or until it is killed.
     pub fn go_on(&mut self, done: impl Fn() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !self.registry.is_dead() && !done() {
@@ -207,7 +207,7 @@ impl InProcessDaemon {
         }
     }
 
-    /// Takes in the next event; false when none came at once.
+    /// Receives the next event; false when none arrived in a short time.
     fn next_event(&mut self) -> bool {
         let _on = self.registry.enter();
         let runtime = self.runtime.as_ref().expect("it lives");
@@ -219,7 +219,7 @@ impl InProcessDaemon {
         true
     }
 
-    /// The numbers of the events taken in so far.
+    /// The numbers of the events received so far.
     pub fn events(&self) -> &[u64] {
         &self.events
     }
@@ -229,7 +229,7 @@ impl InProcessDaemon {
         self.store.flushes()
     }
 
-    /// Stops as the daemon does.
+    /// Stops the daemon in the order of the real one.
     pub fn stop(mut self) {
         let _on = self.registry.enter();
         let runtime = self.runtime.take().expect("it lives");
@@ -243,7 +243,7 @@ impl InProcessDaemon {
         });
     }
 
-    /// Ends at once: nothing of it reaches host or store any more, and what was not persistent is gone.
+    /// Kills the daemon: it changes neither host nor store any more, and devices that are not persistent disappear.
     pub fn kill(self) {
         self.registry.kill();
     }
@@ -251,7 +251,7 @@ impl InProcessDaemon {
 
 impl Drop for InProcessDaemon {
     fn drop(&mut self) {
-        // A kill, unless it was stopped: in a stopped daemon no work waits.
+        // Kills the daemon unless it was stopped; a stopped daemon has no waiting work.
         if !self.ended.is_cancelled() {
             self.registry.kill();
         }

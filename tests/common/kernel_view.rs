@@ -1,4 +1,4 @@
-//! What others than nicd see: the kernel through `ip`, `bridge`, rtnetlink's notifications and raw sockets.
+//! Reads the kernel's state independently of nicd's code: by `ip`, `bridge`, rtnetlink notifications and raw sockets.
 
 #![allow(dead_code)] // each test target uses its part
 
@@ -67,7 +67,7 @@ pub fn fdb(name: &str) -> Vec<Value> {
     json(&format!("bridge -j fdb show brport {name}")).as_array().unwrap().clone()
 }
 
-/// Everything a bridge could have had set, without what changes by itself or is the least of its ports'.
+/// All settings of a bridge, except those that change by themselves or depend on its ports.
 pub fn bridge_attributes(name: &str) -> Value {
     let mut link = link(name);
     for derived in ["operstate", "flags", "linkmode", "tso_max_size", "tso_max_segs"] {
@@ -85,12 +85,12 @@ pub fn v6_addresses() -> Vec<String> {
 
 /// Every sysctl under net, of the test's own namespace.
 pub fn sysctls() -> Vec<String> {
-    // Some cannot be read back; what can is what counts.
+    // Some sysctls are write-only; they are skipped.
     let output = std::process::Command::new("sysctl").args(["-a", "-r", "^net"]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
-/// rtnetlink's notifications since it was made. They are sent by whoever makes the change, before that is answered.
+/// The rtnetlink notifications since its creation. The kernel sends a notification before it acknowledges the change.
 #[derive(Debug)]
 pub struct Monitor(Socket);
 
@@ -113,7 +113,7 @@ impl Monitor {
         Self(socket)
     }
 
-    /// All that has come; one that was lost is a failed test.
+    /// All notifications received so far. A lost notification fails the test.
     pub fn take(&mut self) -> Vec<RouteNetlinkMessage> {
         let mut taken = Vec::new();
         loop {
@@ -134,7 +134,7 @@ impl Monitor {
         }
     }
 
-    /// All links that were told of, whatever happened to them, but for the bridges' copies.
+    /// All links in the notifications, without the notifications about bridge ports.
     pub fn take_links(&mut self) -> Vec<LinkMessage> {
         let inner = |message| match message {
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => Some(link),
@@ -166,7 +166,7 @@ pub fn mac_of(link: &LinkMessage) -> Option<Vec<u8>> {
 pub struct Capture(OwnedFd);
 
 impl Capture {
-    /// From now on.
+    /// Starts to receive frames.
     pub fn start() -> Self {
         Self(socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap())
     }

@@ -1,5 +1,5 @@
-//! A network of its own for each test that needs a real kernel: nothing of the machine's is touched, and nothing is left
-//! behind, also by a test that fails.
+//! Runs a test that needs a real kernel in its own network namespace, so that it does not touch the machine's network and
+//! leaves nothing behind, also when it fails.
 
 #![allow(dead_code)] // each test target uses its part
 
@@ -10,11 +10,10 @@ use std::thread;
 use nix::mount::{MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// Set by the full test command, which runs as root: a test that cannot run then fails.
+/// Set by the full test command, which runs as root: it makes a test fail that cannot run.
 const FULL: &str = "NICD_TEST_FULL";
 
-/// Whether a test that needs root can run. If not, it says that the test is left to the full command; in the full command
-/// that is a failure.
+/// Whether a test that needs root can run. If not, prints that the full command runs it; in the full command the test fails.
 pub fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -24,8 +23,8 @@ pub fn is_root() -> bool {
     root
 }
 
-/// Runs `test` on a thread with a network and a mount namespace of its own: `lo` is up, `/run` has but a `netns`
-/// directory, and everybody may open `/dev/net/tun`. Its children are there too. A panic is the caller's.
+/// Runs `test` on a thread with its own network and mount namespaces: `lo` is up, `/run` has only a `netns` directory, and every
+/// user may open `/dev/net/tun`. Child processes inherit the namespaces. A panic is passed to the caller.
 ///
 /// Without root it only says that the test is left to the full command, unless this is the full command.
 pub fn in_netns(test: impl FnOnce() + Send + 'static) {
@@ -93,19 +92,19 @@ impl Guest {
         thread::spawn(enter).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Lets go of it, so that the kernel ends it when nothing else keeps it.
+    /// Unmounts it, so that the kernel deletes it unless a process or descriptor keeps it.
     pub fn end(self) {
         umount2(&self.path, nix::mount::MntFlags::MNT_DETACH).expect("umount");
         std::fs::remove_file(&self.path).expect("remove");
     }
 }
 
-/// Runs a program, split at white space, and gives back what it says; a failure is a failed test.
+/// Runs a command line, split at white space, and returns its output. A failure fails the test.
 pub fn run(line: &str) -> String {
     try_run(line).unwrap_or_else(|said| panic!("{line}: {said}"))
 }
 
-/// Runs a program and gives back what it says, or what it complains of.
+/// Runs a command line and returns its output, or its error output.
 pub fn try_run(line: &str) -> Result<String, String> {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().expect("a program")).args(words).output().map_err(|error| error.to_string())?;

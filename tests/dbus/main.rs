@@ -1,4 +1,4 @@
-//! nicd on a private bus of the test's own: a real dbus-daemon, with busctl, dbus-monitor and QEMU at its other end.
+//! nicd on a private D-Bus: a real dbus-daemon, with busctl, dbus-monitor and QEMU as clients.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

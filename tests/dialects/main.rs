@@ -1,5 +1,5 @@
-//! What each dialect promises, against the real daemon: every refusal with its status, key, word and message; which of two
-//! wrong things is told; versions, tags, bulk creates, lists, keys; and changes to ports that are attached.
+//! The API dialects against the real daemon: every error with its status, key, word and message; the precedence of errors;
+//! versions, tags, bulk creates, lists, idempotency keys; and changes of attached ports.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

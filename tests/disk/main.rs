@@ -1,5 +1,4 @@
-//! Failures below nicd: file calls that fail one by one, files that are taken away, programs that hold the store, a clock that
-//! somebody sets.
+//! Failures below nicd: failing file operations, deleted files, other programs that block the store, and a changed wall clock.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

@@ -1,4 +1,4 @@
-//! The store's files taken away or overwritten under a running daemon: nothing is answered as durable that no start would
+//! The store's files deleted or overwritten under a running daemon: nothing is answered as durable that no start would
 //! find.
 
 use std::fs;

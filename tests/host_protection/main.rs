@@ -1,5 +1,5 @@
-//! What a guest can do to the host through a bridge that nicd made: nothing. A guest sends all that a host's stack answers or
-//! takes in (`guest.py`); the host's state, its answers and its sockets are watched by `ip`, `nft`, raw sockets and UDP.
+//! A guest cannot affect the host through a bridge that nicd made. A guest sends every kind of frame that the host's network stack
+//! answers or processes (`guest.py`); the test watches the host's state, answers and sockets by `ip`, `nft`, raw sockets and UDP.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

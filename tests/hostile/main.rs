@@ -1,7 +1,7 @@
-//! Hostile clients on the socket, all at once, and a root operator who is to notice nothing.
+//! Hostile clients on the socket, all at once. An operator's requests as root must not become slower.
 //!
-//! Attackers are processes of their own, in the daemon's group and not root: a herd of idle and half-spoken connections,
-//! and several hands that send everything HTTP and JSON allow and forbid. The daemon has few descriptors.
+//! The attackers are separate processes in the daemon's group, not root: many idle and half-sent connections, and several workers
+//! that send valid and invalid HTTP and JSON. The daemon has few descriptors.
 //!
 //! `NICD_HOSTILE_REQUESTS` says how many requests (100,000 unless it does), `NICD_HOSTILE_SEED` repeats a run's choices.
 

@@ -1,4 +1,4 @@
-//! The two hosts, as others than nicd see and change them.
+//! The two hosts under test, read and changed independently of nicd's code.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::host::{Change, Nic, NicChange, TestHost};
 use crate::netns::{Guest, json, run, set_alias};
 
-/// The host in memory.
+/// The in-memory host.
 #[derive(Default)]
 pub struct Memory(Fake);
 

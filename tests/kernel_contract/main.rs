@@ -1,6 +1,6 @@
-//! What every host promises to those who hold a [`nicd::kernel::Kernel`]: one suite, run on the host in memory and on the
-//! running Linux. A test speaks to a host through the trait and asks it through the trait; what others do to the host, and what a
-//! guest shows, is [`host::TestHost`], which each host has its own of.
+//! The contract of [`nicd::kernel::Kernel`]: one suite, run on the in-memory host and on the running Linux. A test changes and reads
+//! a host through the trait. [`host::TestHost`] makes changes by other programs and reads the guest's state; each host
+//! implements it.
 //!
 //! What only Linux can be asked for, by `ip`, `bridge` and `nft`, is in `tests/kernel_linux`.
 

@@ -1,4 +1,4 @@
-//! The kernel's room on a real kernel, each op witnessed by `ip` and `bridge`. What every host promises is in `tests/kernel_contract`.
+//! The Linux host on a real kernel; `ip` and `bridge` verify each op. `tests/kernel_contract` has the contract of every host.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 

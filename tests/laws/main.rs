@@ -1,4 +1,4 @@
-//! The laws of the code: what any plan does on any host, and which room may lean on which.
+//! Property tests of plans on random hosts, and the allowed dependencies between modules.
 
 mod apply;
 mod rooms;

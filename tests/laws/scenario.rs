@@ -1,4 +1,4 @@
-//! Small hosts with a past: devices nicd once built and somebody then changed, among links that are nobody's business.
+//! Random small hosts: devices that nicd built and another program changed, beside foreign links.
 
 use std::path::Path;
 
@@ -18,25 +18,25 @@ use uuid::Uuid;
 /// How many ports there are at most.
 const PORTS: usize = 4;
 
-/// Where the only guest's namespace is mounted.
+/// The mount point of the guest's namespace.
 const NETNS: &str = "/run/netns/blue";
 
 /// The operator's bridge, which the second network uses.
 const BR0: &str = "br0";
 
-/// The store of the nicd whose past and wants these are.
+/// The store id of the nicd under test.
 pub const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 
-/// A host and what is wanted of it.
+/// A host, and its desired state.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// What nicd built before.
+    /// The devices that nicd built before.
     built: Vec<NicSpec>,
-    /// What became of that.
+    /// Later changes by another program.
     drifts: Vec<Drift>,
-    /// Links that are not nicd's.
+    /// Foreign links.
     strangers: Vec<Stranger>,
-    /// What is wanted now.
+    /// The desired devices.
     wanted: Vec<NicSpec>,
     /// What is to go.
     absent: Vec<usize>,

@@ -1,7 +1,7 @@
-//! The matrix on the running kernel: a real nicd is killed at every failpoint it hits, and every call fails once.
+//! The crash matrix on the running kernel: a real nicd is killed at every failpoint it hits, and every call fails once.
 //!
-//! The same as on the host in memory (`tests/model/matrix.rs`), with SIGKILL for a death and with other witnesses: `ip` for
-//! the kernel, SQLite for the store. Each refusal says one errno of many, another one at each hit.
+//! The same as on the in-memory host (`tests/model/matrix.rs`), with SIGKILL for a kill. `ip` verifies the kernel's state, SQLite the
+//! store's. Failed calls rotate through the errnos.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 #![cfg(debug_assertions)] // a release build has no failpoints

@@ -1,4 +1,4 @@
-//! Many at once.
+//! Concurrent requests.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::check::{Reference, but_for_carrier};
 use crate::scene::{AGENTS, Scene, VM, attach, create_port, on, port_of};
 
-/// How many.
+/// The number of concurrent requests.
 const CONCURRENT: usize = 64;
 
 #[test]

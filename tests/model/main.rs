@@ -1,5 +1,5 @@
-//! The manager against a small reference, on a host in memory and a real store: any sequence of operations, failures at
-//! every step, deaths at every op, crowds, and hosts that changed while nobody looked.
+//! The manager against a small reference model, on the in-memory host and a real store: random sequences of operations, failures and
+//! kills at every step, concurrent requests, and changes of the host while no daemon runs.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 #![cfg(debug_assertions)] // a release build has no failpoints

@@ -1,4 +1,4 @@
-//! The small domain: two networks, three servers, one namespace, and a few links that are nobody's business.
+//! The fixture of the model tests: two networks, three servers, one namespace, and some foreign links.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::in_process::InProcessDaemon;
 
-/// The network whose bridge the agent makes.
+/// The network with an agent-made bridge.
 pub const AGENTS: usize = 0;
 
 /// The network on the operator's bridge.
@@ -27,22 +27,22 @@ pub const VM: usize = 0;
 /// The server in a namespace.
 pub const NETNS: usize = 2;
 
-/// Where its namespace is mounted.
+/// The mount point of its namespace.
 pub const NETNS_PATH: &str = "/run/netns/blue";
 
 /// The operator's bridge.
 pub const BR0: &str = "br0";
 
-/// How often a daemon sweeps of which no test says otherwise: never while one runs.
+/// The default sweep interval: longer than a test.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// A host, a state directory, and the daemon on both.
+/// A host, a state directory, and a daemon that uses both.
 pub struct Scene {
     /// The host.
     pub fake: Fake,
     /// The state directory.
     pub dir: tempfile::TempDir,
-    /// The links that were there before.
+    /// The foreign links.
     pub strangers: Vec<LinkState>,
     /// How often the daemon sweeps.
     pub sweep: Duration,

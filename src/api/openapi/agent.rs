@@ -9,7 +9,7 @@ use super::schema::{
 };
 use crate::api::agent::{Explanation, NAME, NIC_LIMIT, PATH, Shown};
 use crate::api::dialect::COMPUTE;
-use crate::api::status::Act::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
+use crate::api::status::RequestStep::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use crate::api::stream;
 use crate::model::Status;
 use crate::model::server::MAX_QUEUES;

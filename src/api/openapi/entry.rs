@@ -17,7 +17,7 @@ use utoipa::openapi::{Ref, Required};
 use super::schema::{Record, Shape, like, one_of_words, only, words};
 use crate::api::dialect::{Dialect, Envelope};
 use crate::api::error;
-use crate::api::status::{self, Act, In, Row};
+use crate::api::status::{self, In, RequestStep, Row};
 
 const JSON: &str = "application/json";
 
@@ -31,7 +31,7 @@ pub(in crate::api) struct Entry {
     parameters: Vec<Parameter>,
     body: Option<Body>,
     answers: Vec<Answer>,
-    acts: Vec<Act>,
+    acts: Vec<RequestStep>,
 }
 
 struct Body {
@@ -58,7 +58,7 @@ impl Entry {
     }
 
     /// What it does on its way, which decides what can refuse it.
-    pub(super) fn does(mut self, acts: &[Act]) -> Self {
+    pub(super) fn does(mut self, acts: &[RequestStep]) -> Self {
         self.acts.extend_from_slice(acts);
         self
     }
@@ -80,7 +80,7 @@ impl Entry {
         let key = parameter("Idempotency-Key", like("^[\\x20-\\x7e]{1,64}$"))
             .description(Some("The same key from the same uid gives the same answer for 24 h and does nothing twice."))
             .example(Some("attach-7f3a".into()));
-        self.does(&[Act::Key]).header(key)
+        self.does(&[RequestStep::Key]).header(key)
     }
 
     /// A change that may be asked for on the condition of a revision.
@@ -88,7 +88,7 @@ impl Entry {
         let condition = parameter("If-Match", like("^(\\*|\"?revision_number=[0-9]+\"?)$"))
             .description(Some("`revision_number=N`: only if that is its revision; else 412."))
             .example(Some("revision_number=1".into()));
-        self.does(&[Act::Conditional]).header(condition)
+        self.does(&[RequestStep::Conditional]).header(condition)
     }
 
     /// The body it reads.
@@ -103,7 +103,7 @@ impl Entry {
 
     fn reads(mut self, shape: impl Into<Shape>, needed: Required, examples: &[(&'static str, Value)]) -> Self {
         self.body = Some(Body { shape: shape.into(), needed, examples: examples.to_vec() });
-        self.does(&[Act::Body])
+        self.does(&[RequestStep::Body])
     }
 
     /// An answer in JSON when all goes well.
@@ -130,9 +130,9 @@ impl Entry {
     pub(super) fn operation(self, suffix: &str, path: &[Parameter], mut keep: impl FnMut(u16, Response) -> Ref) -> Operation {
         let mut acts = self.acts;
         if !path.is_empty() {
-            acts.push(Act::Path);
+            acts.push(RequestStep::Path);
         }
-        let versions = acts.contains(&Act::Version);
+        let versions = acts.contains(&RequestStep::Version);
         let mut operation = OperationBuilder::new()
             .operation_id(Some(format!("{}{suffix}", self.id)))
             .tag(self.tag)
@@ -208,9 +208,9 @@ fn versioned(response: ResponseBuilder) -> ResponseBuilder {
 type Refused = Vec<(&'static Row, Envelope)>;
 
 /// Every refusal that a request of a dialect that does `acts` can meet.
-fn by_status(acts: &[Act], dialect: Dialect) -> BTreeMap<StatusCode, Refused> {
+fn by_status(acts: &[RequestStep], dialect: Dialect) -> BTreeMap<StatusCode, Refused> {
     let mut all: BTreeMap<StatusCode, Refused> = BTreeMap::new();
-    for row in status::TABLE.iter().filter(|row| row.met_by.iter().any(|act| *act == Act::Any || acts.contains(act))) {
+    for row in status::TABLE.iter().filter(|row| row.met_by.iter().any(|act| *act == RequestStep::Any || acts.contains(act))) {
         let refused = all.entry(row.status(dialect)).or_default();
         if row.envelope != In::Nova {
             refused.push((row, dialect.envelope));

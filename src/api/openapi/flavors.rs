@@ -8,7 +8,7 @@ use super::schema::{Record, Shape, empty_map, fraction, named, null, only, or_nu
 use crate::api::dialect::COMPUTE;
 use crate::api::flavors::{self, ID};
 use crate::api::microversion::Microversion;
-use crate::api::status::Act::{Flavor, Query, Version};
+use crate::api::status::RequestStep::{Flavor, Query, Version};
 use crate::api::versions::links_shape;
 
 const TAG: &str = "compute";

@@ -8,7 +8,7 @@ use super::samples;
 use super::schema::{
     Record, Shape, any_uuid, anything, count, either, like, list, map, named, one_of_words, only, or_null, truth, words,
 };
-use crate::api::status::Act::{Attach, Host, NovaAttach, Port, Server, Write};
+use crate::api::status::RequestStep::{Attach, Host, NovaAttach, Port, Server, Write};
 
 pub(in crate::api) fn plan() -> Entry {
     let attach = json!({"server_id": samples::server_id(), "interfaceAttachment": {"net_id": samples::network_id()}});

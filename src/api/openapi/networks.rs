@@ -12,7 +12,7 @@ use crate::api::dialect::NETWORK;
 use crate::api::fields::BULK;
 use crate::api::networks::Shown;
 use crate::api::resource::Resource;
-use crate::api::status::Act::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
+use crate::api::status::RequestStep::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::service::NetworkView;
 

@@ -8,7 +8,7 @@ use super::{lists, samples};
 use crate::api::dialect::COMPUTE;
 use crate::api::microversion::Microversion;
 use crate::api::nova;
-use crate::api::status::Act::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
+use crate::api::status::RequestStep::{Attach, NovaAttach, PortOfServer, Query, Server, Version, Write};
 
 const TAG: &str = "compute";
 

@@ -12,7 +12,7 @@ use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::ports::{ENTRIES, Shown};
 use crate::api::resource::Resource;
-use crate::api::status::Act::{ChangePort, NewPort, Port, Query, Write};
+use crate::api::status::RequestStep::{ChangePort, NewPort, Port, Query, Write};
 use crate::service::PortView;
 
 const TAG: &str = "ports";

@@ -7,7 +7,7 @@ use super::samples;
 use super::schema::{Record, Shape, any_uuid, list, named};
 use crate::api::dialect::RACKSPACE;
 use crate::api::rackspace;
-use crate::api::status::Act::{Attach, Network, OnePerNetwork, PortOfServer, Query, Server, Write};
+use crate::api::status::RequestStep::{Attach, Network, OnePerNetwork, PortOfServer, Query, Server, Write};
 
 const TAG: &str = "virtual interfaces";
 

@@ -9,7 +9,7 @@ use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::resource::Resource;
-use crate::api::status::Act::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
+use crate::api::status::RequestStep::{ChangeSubnet, DropSubnet, NewSubnet, Query, Subnet, Write};
 use crate::api::subnets::{ENTRIES, Shown};
 use crate::model;
 

@@ -23,7 +23,7 @@ Colours appear on a terminal only, and not when NO_COLOR is set.";
 /// The heading of the flags that every command has, so that they do not stand between a command's own.
 const GLOBAL: &str = "Options of every command";
 
-/// Build NICs for virtual machines and network namespaces on this host, and see how they are
+/// Attach, detach and inspect NICs of virtual machines and network namespaces on this host
 #[derive(Debug, Parser)]
 #[command(name = "nicctl", version, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -39,7 +39,7 @@ pub struct Cli {
     )]
     pub output: Format,
 
-    /// The daemon's socket; for reading alone, nicd-view.sock beside it will do
+    /// The daemon's socket; nicd-view.sock in the same directory is for reading only
     #[arg(
         long,
         global = true,
@@ -80,14 +80,14 @@ pub enum Command {
     #[command(subcommand)]
     Server(ServerCommand),
 
-    /// Ports: NICs on their own, made before a server needs them
+    /// Ports: NICs that are created before a server needs them
     #[command(subcommand)]
     Port(PortCommand),
 
-    /// Give a server a NIC and build it
+    /// Attach a NIC to a server
     Attach(Attach),
 
-    /// Take a NIC from a server and remove it
+    /// Detach a NIC from a server
     Detach(Detach),
 
     /// List the ports, all or a server's
@@ -102,28 +102,28 @@ pub enum Command {
         port: String,
     },
 
-    /// Print events as they come, one line each, until interrupted
+    /// Print events as they occur, one line each, until interrupted
     Watch {
         /// Print each event as a JSON object, as with -o json
         #[arg(long)]
         json: bool,
     },
 
-    /// Say why a port has the status it has, fact by fact, in the order in which they decide
+    /// Explain a port's status: its conditions, in the order of evaluation
     Explain {
         /// The port
         port: String,
     },
 
-    /// Compare what nicd has recorded with what the kernel has, and end with 1 if anything differs; changes nothing
+    /// Compare nicd's records with the kernel and exit with 1 on any deviation; changes nothing
     Verify,
 
-    /// List what nicd built and no longer needs; links of others never appear
+    /// List devices that nicd made and no record needs; never lists links of other programs
     Gc {
-        /// Remove it
+        /// Delete the leftovers
         #[arg(long)]
         apply: bool,
-        /// What a nicd with this other store built; the store's id is the first one in the aliases of its links
+        /// Devices of a nicd with this other store; the store's id is the first one in its links' aliases
         #[arg(long, value_name = "UUID")]
         store: Option<String>,
     },

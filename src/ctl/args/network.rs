@@ -9,7 +9,7 @@ use crate::ctl::values::{Cidr, Gateway, Pool, Route};
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
-    /// Make a network, with its subnets if any are given: all of it or nothing
+    /// Create a network, with its subnets if any are given: all or nothing
     Create(NewNetwork),
 
     /// List the networks
@@ -28,10 +28,10 @@ pub enum NetworkCommand {
     },
 }
 
-/// A network to be made.
+/// The arguments of `network create`.
 #[derive(Debug, Args)]
 pub struct NewNetwork {
-    /// What to call it
+    /// Name
     pub name: String,
 
     /// Use this existing bridge, which nicd then never creates, deletes or reconfigures [default: nicd makes its own]
@@ -42,7 +42,7 @@ pub struct NewNetwork {
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
 
-    /// Give it a subnet with this range, its gateway being the first host; may be repeated [default: none]
+    /// Create a subnet with this range, with the first host as gateway; may be repeated [default: none]
     #[arg(long = "subnet", value_name = "CIDR")]
     pub subnets: Vec<Cidr>,
 }
@@ -50,7 +50,7 @@ pub struct NewNetwork {
 /// What to do with subnets.
 #[derive(Debug, Subcommand)]
 pub enum SubnetCommand {
-    /// Give a network a range of addresses
+    /// Add a subnet to a network
     Create(NewSubnet),
 
     /// List the subnets
@@ -73,32 +73,32 @@ pub enum SubnetCommand {
     },
 }
 
-/// A subnet to be made.
+/// The arguments of `subnet create`.
 #[derive(Debug, Args)]
 pub struct NewSubnet {
     /// The network it belongs to
     pub network: String,
 
-    /// Its range, as 192.0.2.0/24 or 2001:db8::/64
+    /// Address range, as 192.0.2.0/24 or 2001:db8::/64
     pub cidr: Cidr,
 
-    /// What to call it [default: nothing]
+    /// Name [default: none]
     #[arg(long)]
     pub name: Option<String>,
 
-    /// The gateway's address, which no port gets, or `none` [default: the first host]
+    /// Gateway address, which no port gets, or `none` [default: the first host]
     #[arg(long, value_name = "IP|none")]
     pub gateway: Option<Gateway>,
 
-    /// Choose addresses from this range, ends included; may be repeated [default: all hosts but the gateway]
+    /// Allocate addresses from this range, both ends included; may be repeated [default: all hosts but the gateway]
     #[arg(long = "pool", value_name = "START-END")]
     pub pools: Vec<Pool>,
 
-    /// A name server to tell guests; may be repeated [default: none]
+    /// DNS server for guests; may be repeated [default: none]
     #[arg(long, value_name = "IP")]
     pub dns: Vec<IpAddr>,
 
-    /// A route to tell guests; may be repeated [default: none]
+    /// Route for guests; may be repeated [default: none]
     #[arg(long = "route", value_name = "CIDR,NEXTHOP")]
     pub routes: Vec<Route>,
 }

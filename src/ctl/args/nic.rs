@@ -6,13 +6,13 @@ use clap::Args;
 
 use crate::ctl::values::WaitTime;
 
-/// A NIC to be given.
+/// The arguments of `attach`.
 #[derive(Debug, Args)]
 pub struct Attach {
     /// The server that gets it
     pub server: String,
 
-    /// Make a port in this network [default, without --port: the only network there is]
+    /// Create a port in this network [default, without --port: the only network]
     #[arg(long, conflicts_with = "port")]
     pub network: Option<String>,
 
@@ -20,30 +20,30 @@ pub struct Attach {
     #[arg(long, requires = "network")]
     pub ip: Option<IpAddr>,
 
-    /// Use this port, made before by `port create`
+    /// Use this existing port
     #[arg(long)]
     pub port: Option<String>,
 
-    /// Wait until it is ACTIVE, at most this many seconds, 30 if none are given; exit 3 when they run out, 1 on ERROR
+    /// Wait until it is ACTIVE, for at most this many seconds (default 30); exit 3 on a timeout, 1 on ERROR
     /// [default: do not wait]
     #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "30")]
     pub wait: Option<WaitTime>,
 }
 
-/// A NIC to be taken.
+/// The arguments of `detach`.
 #[derive(Debug, Args)]
 pub struct Detach {
     /// The server that has it
     pub server: String,
 
-    /// The port; among this server's
+    /// The port, of this server
     pub port: String,
 
-    /// Let its device go also while a process holds its tap open: some VMMs then read from it without end. Unplug the NIC first
+    /// Delete its device even while a process holds its tap open: some VMMs then use a whole processor. Unplug the NIC first
     #[arg(long)]
     pub force: bool,
 
-    /// Wait until its device is gone, at most this many seconds, 30 if none are given; exit 3 when they run out
+    /// Wait until its device is deleted, for at most this many seconds (default 30); exit 3 on a timeout
     /// [default: do not wait]
     #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "30")]
     pub wait: Option<WaitTime>,

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 /// What to do with ports.
 #[derive(Debug, Subcommand)]
 pub enum PortCommand {
-    /// Make a port, to be attached later with `attach --port`; a detach then leaves it in being
+    /// Create a port, to be attached later with `attach --port`; a detach keeps it
     Create(NewPort),
 
     /// List the ports
@@ -35,19 +35,19 @@ pub enum PortCommand {
         /// The port
         port: String,
 
-        /// Let its device go also while a process holds its tap open
+        /// Delete its device even while a process holds its tap open
         #[arg(long)]
         force: bool,
     },
 }
 
-/// A port to be made.
+/// The arguments of `port create`.
 #[derive(Debug, Args)]
 pub struct NewPort {
     /// The network it is in
     pub network: String,
 
-    /// What to call it [default: nothing]
+    /// Name [default: none]
     #[arg(long)]
     pub name: Option<String>,
 
@@ -63,15 +63,15 @@ pub struct NewPort {
     #[arg(long, value_name = "NAME")]
     pub ifname: Option<String>,
 
-    /// Leave it switched off: it is built but passes nothing until `port set --admin-up`
+    /// Create it administratively down: it is built but carries no traffic until `port set --admin-up`
     #[arg(long)]
     pub admin_down: bool,
 
-    /// Let frames for MACs that nobody has reach it, for a guest with more MACs than one
+    /// Flood frames with an unknown destination MAC to it, for a guest with several MACs
     #[arg(long)]
     pub unknown_unicast: bool,
 
-    /// Make the tap without virtio-net headers, for a VMM that does not know them [default: with them]
+    /// Create the tap without virtio-net headers, for a VMM that does not support them [default: with headers]
     #[arg(long)]
     pub no_vnet_hdr: bool,
 }
@@ -83,19 +83,19 @@ pub struct ChangedPort {
     /// The port
     pub port: String,
 
-    /// Call it so
+    /// New name
     #[arg(long)]
     pub name: Option<String>,
 
-    /// Switch it on
+    /// Set it administratively up
     #[arg(long, conflicts_with = "admin_down")]
     pub admin_up: bool,
 
-    /// Switch it off: it keeps its device and addresses but passes nothing
+    /// Set it administratively down: it keeps its device and addresses but carries no traffic
     #[arg(long)]
     pub admin_down: bool,
 
-    /// Whether frames for MACs that nobody has reach it: true for a guest with more MACs than one
+    /// Flood frames with an unknown destination MAC to it: true for a guest with several MACs
     #[arg(long)]
     pub unknown_unicast: Option<bool>,
 }

@@ -7,7 +7,7 @@ use crate::ctl::values::Owner;
 /// What to do with servers.
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Make a guest known, so that it can be given NICs; with a known UUID, in place of what is known: what is not given goes
+    /// Register a guest, so that it can get NICs; an existing UUID is registered again, and omitted values are removed
     Add(NewServer),
 
     /// List the servers
@@ -19,33 +19,33 @@ pub enum ServerCommand {
         server: String,
     },
 
-    /// Forget a server; refused while it has NICs
+    /// Delete a server's registration; refused while it has NICs
     Delete {
         /// The server
         server: String,
 
-        /// Take its NICs from it first
+        /// Detach its NICs first
         #[arg(long)]
         detach: bool,
 
-        /// Let their devices go also while a process holds the taps open
+        /// Delete their devices even while a process holds the taps open
         #[arg(long, requires = "detach")]
         force: bool,
     },
 }
 
-/// A guest to be made known.
+/// The arguments of `server add`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("guest").args(["vm", "netns"]).required(true))]
 pub struct NewServer {
-    /// Its UUID; anything else is taken as its name, and a UUID is made and printed
+    /// UUID; any other text is a name, and a UUID is generated and printed
     pub id: String,
 
-    /// It is a virtual machine: its NICs are taps for its monitor process to open
+    /// The server is a virtual machine: its NICs are taps that the VMM opens
     #[arg(long)]
     pub vm: bool,
 
-    /// It is this network namespace, as /run/netns/web: its NICs are veths with one end inside
+    /// The server is this network namespace, as /run/netns/web: its NICs are veths with one end inside
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub netns: Option<String>,
 
@@ -53,19 +53,19 @@ pub struct NewServer {
     #[arg(long, value_name = "N", conflicts_with = "netns")]
     pub queues: Option<u16>,
 
-    /// Who may open its taps, in numbers; with both, the opener must match both [default: uid 0]
+    /// Numeric uid and gid that may open its taps; with both, the opener must match both [default: uid 0]
     #[arg(long, value_name = "UID:GID", conflicts_with = "netns")]
     pub owner: Option<Owner>,
 
-    /// Its QMP socket: not built yet, so nicd refuses it (not_built)
+    /// QMP socket; not built yet, so nicd refuses it (not_built)
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "netns")]
     pub qmp: Option<String>,
 
-    /// What to call it, when a UUID was given [default: nothing]
+    /// Name, if a UUID was given [default: none]
     #[arg(long)]
     pub name: Option<String>,
 
-    /// How many NICs it may have [default: the daemon's, usually 12]
+    /// Maximum number of NICs [default: the daemon's limit, usually 12]
     #[arg(long, value_name = "N")]
     pub nic_limit: Option<u32>,
 }

@@ -16,7 +16,7 @@ pub async fn explain(session: &mut Session, port: &str) -> Result<(), Failure> {
     print(session, &said, views::facts)
 }
 
-/// What is not in the kernel as it is recorded; a failure when there is anything.
+/// Prints the deviations between records and kernel; fails if there are any.
 pub async fn verify(session: &mut Session) -> Result<(), Failure> {
     let said = session.client.get("/nicd/v1/verify").await?;
     print(session, &said, views::deviations)?;

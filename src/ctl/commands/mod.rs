@@ -28,7 +28,7 @@ pub struct Session {
     pub out: Out,
 }
 
-/// Does what the command line says.
+/// Runs the command.
 pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Network(command) => network::run(session, command).await,
@@ -45,7 +45,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Gc { apply: true, store } => agent::gc(session, Leftovers::Remove, store).await,
         Command::Gc { apply: false, store } => agent::gc(session, Leftovers::List, store).await,
         Command::Status => agent::status(session).await,
-        // It asks nobody and is done before there is a session.
+        // It needs no daemon, so it runs before the session is opened.
         Command::Completion { .. } => Ok(()),
     }
 }

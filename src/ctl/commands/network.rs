@@ -11,7 +11,7 @@ use crate::ctl::names::{self, Kind};
 use crate::ctl::values::Cidr;
 use crate::ctl::views::NETWORK;
 
-/// Does what is asked of networks.
+/// Runs a command about networks.
 pub async fn run(session: &mut Session, command: NetworkCommand) -> Result<(), Failure> {
     match command {
         NetworkCommand::Create(new) => create(session, new).await,

@@ -10,7 +10,7 @@ use crate::ctl::names::{self, Kind};
 use crate::ctl::uri;
 use crate::ctl::views::PORT;
 
-/// Does what is asked of ports.
+/// Runs a command about ports.
 pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Failure> {
     match command {
         PortCommand::Create(new) => create(session, new).await,

@@ -12,7 +12,7 @@ use crate::ctl::uri;
 use crate::ctl::values::Owner;
 use crate::ctl::views::SERVER;
 
-/// Does what is asked of servers.
+/// Runs a command about servers.
 pub async fn run(session: &mut Session, command: ServerCommand) -> Result<(), Failure> {
     match command {
         ServerCommand::Add(new) => add(session, new).await,

@@ -10,7 +10,7 @@ use crate::ctl::names::{self, Kind};
 use crate::ctl::values::{Cidr, Gateway, Pool, Route};
 use crate::ctl::views::SUBNET;
 
-/// Does what is asked of subnets.
+/// Runs a command about subnets.
 pub async fn run(session: &mut Session, command: SubnetCommand) -> Result<(), Failure> {
     match command {
         SubnetCommand::Create(new) => create(session, new).await,

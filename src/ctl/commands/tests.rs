@@ -62,9 +62,9 @@ fn a_list_for_scripts_is_one_array() {
 
 #[test]
 fn a_refusal_is_repeated() {
-    let refusal = json!({"NeutronError": {"type": "NetworkNotFound", "message": "Network x could not be found.", "detail": "",
+    let error = json!({"NeutronError": {"type": "NetworkNotFound", "message": "Network x could not be found.", "detail": "",
         "reason": "no_such_network"}});
-    let done = play(&format!("nicctl network show {NETWORK}"), vec![answer(404, refusal)]);
+    let done = play(&format!("nicctl network show {NETWORK}"), vec![answer(404, error)]);
     assert_eq!(done.end(), (1, "Network x could not be found. (no_such_network)".to_owned()));
 }
 
@@ -187,11 +187,11 @@ fn a_port_that_is_not_the_servers_is_not_said_to_be_nowhere() {
 
 #[test]
 fn a_network_whose_subnet_is_refused_is_taken_back() {
-    let refusal = json!({"NeutronError": {"type": "InvalidInput", "message": "ranges overlap", "detail": ""}});
+    let error = json!({"NeutronError": {"type": "InvalidInput", "message": "ranges overlap", "detail": ""}});
     let script = vec![
         answer(201, json!({"network": {"id": NETWORK, "name": "blue"}})),
         answer(201, json!({"subnet": {"id": PORT}})),
-        answer(400, refusal),
+        answer(400, error),
         bare(204),
         bare(204),
     ];

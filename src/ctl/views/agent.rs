@@ -59,7 +59,7 @@ pub fn deviations(verified: &Value) -> Vec<Table> {
     std::iter::once(checked).chain(found).collect()
 }
 
-/// What is left over and what was removed of it.
+/// The leftovers, and those that were deleted.
 pub fn leftovers(collected: &Value) -> Table {
     let mut table = Table::titled(["STATE", "OBJECT", "KIND", "REASON", "ALTNAME", "ALIAS"]);
     for (key, state) in [("removed", "removed"), ("leftovers", "left over")] {

@@ -8,7 +8,7 @@ use super::{Width, plain, short};
 use crate::ctl::events::Event;
 use crate::ctl::table::harmless;
 
-/// An event as a line: when, what, whose, from which status to which, and why.
+/// An event as a line: time, kind, port, old and new status, reason.
 pub fn line(event: &Event, width: Width, zone: &TimeZone) -> String {
     let id = |id: &Option<String>| match (id, width) {
         (Some(id), Width::Narrow) => short(id).to_owned(),

@@ -31,7 +31,7 @@ const SHORT_ID: usize = 8;
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Width {
-    /// A table at 3 am.
+    /// A table without colours and with short ids.
     Narrow,
     /// A table with everything that fits on a line.
     Wide,
@@ -39,7 +39,7 @@ pub enum Width {
     Full,
 }
 
-/// A kind of object and how it is shown.
+/// A kind of object and its columns.
 #[derive(Debug)]
 pub struct View {
     /// The columns, in order.

@@ -3,7 +3,7 @@
 use super::{Column, View, Width};
 use crate::ctl::names::Kind;
 
-/// How networks are shown.
+/// The columns of networks.
 pub static NETWORK: View = View {
     refers_to: &[Kind::Subnet],
     columns: &[

@@ -4,7 +4,7 @@ use super::{Column, Look, View, Width, plain};
 use crate::ctl::names::Kind;
 use crate::ctl::table::Cell;
 
-/// How ports are shown. The reason is in the narrow table too: at 3 am it is the first question.
+/// The columns of ports. The narrow table has the reason too, because operators need it first.
 pub static PORT: View = View {
     refers_to: &[Kind::Network, Kind::Server],
     columns: &[

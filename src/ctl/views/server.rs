@@ -3,7 +3,7 @@
 use super::{Column, Look, View, Width};
 use crate::ctl::table::Cell;
 
-/// How servers are shown.
+/// The columns of servers.
 pub static SERVER: View = View {
     refers_to: &[],
     columns: &[

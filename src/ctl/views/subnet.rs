@@ -3,7 +3,7 @@
 use super::{Column, View, Width, plain};
 use crate::ctl::names::Kind;
 
-/// How subnets are shown.
+/// The columns of subnets.
 pub static SUBNET: View = View {
     refers_to: &[Kind::Network],
     columns: &[

@@ -1,4 +1,4 @@
-//! The two ways into a namespace.
+//! The two ways to enter a namespace: directly, or by the helper.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -18,19 +18,19 @@ use super::{Entered, Named, protocol};
 use crate::failpoints;
 use crate::sys::pass;
 
-/// Where the helper listens.
+/// The helper's socket.
 pub(in crate::kernel) const HELPER: &str = "/run/nicd/nicd-netns.sock";
 
-/// How long the helper may take: what opening may, and as long again while it opens for another of this daemon's threads.
+/// The time limit of the helper: twice the limit of opening a namespace, because it may first serve another thread of the daemon.
 const LIMIT: Duration = Duration::from_secs(2 * OPENING.as_secs());
 
-/// Whether the last exchange with it failed.
+/// Whether the last exchange with the helper failed.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
-/// What is said of a helper that is silent.
-const IN_VAIN: &str = "it let a question wait in vain just now";
+/// The error text for a helper that does not answer.
+const IN_VAIN: &str = "it did not answer a recent request";
 
-/// When it last let a question wait in vain.
+/// When the helper last failed to answer in time.
 static SILENT: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// How namespaces are entered.
@@ -57,8 +57,8 @@ impl NetnsAccess {
         failpoints::call(("netns", "enter"), enter, |errno| NetnsError::of(&named.shown(), errno))
     }
 
-    /// Why it does not open, as far as that can be told without starting the helper: its socket is not there for this
-    /// process. Once the helper has failed, it is knocked at.
+    /// Why namespaces cannot be entered, checked without starting the helper: its socket is missing or not accessible. After a failure
+    /// of the helper, connects to the socket to test it.
     pub(in crate::kernel) fn closed(self) -> Option<String> {
         if self == Self::Here {
             return None;
@@ -71,7 +71,7 @@ impl NetnsAccess {
             true => UnixStream::connect(HELPER).map(drop),
             false => Ok(()),
         });
-        // That this process has no descriptor left says nothing about the helper.
+        // A missing descriptor of this process says nothing about the helper.
         if answers.as_ref().is_err_and(|error| here(error).is_some()) {
             return None;
         }
@@ -85,7 +85,7 @@ fn ask(named: &Named) -> Result<Entered, NetnsError> {
     let Some(request) = protocol::request(named) else {
         return Err(NetnsError::Missing(named.shown().display().to_string()));
     };
-    // All that queue up behind a question that was waited for in vain would wait as long, one after the other.
+    // Without this check, all requests in the queue would wait for the full time limit, one after the other.
     if is_silent() {
         return Err(unreachable(IN_VAIN.to_owned()));
     }
@@ -105,12 +105,12 @@ fn ask(named: &Named) -> Result<Entered, NetnsError> {
     }
 }
 
-/// Why no question could be asked, or no answer be taken, where that is this process's own want of descriptors.
+/// The errno, if an exchange failed because this process has no free descriptor.
 fn here(error: &io::Error) -> Option<Errno> {
     error.raw_os_error().map(Errno::from_raw).filter(|errno| no_descriptors(*errno))
 }
 
-/// Whether it was waited for in vain just now.
+/// Whether the helper recently failed to answer in time.
 fn is_silent() -> bool {
     silent().is_some_and(|since| since.elapsed() < LIMIT)
 }
@@ -120,7 +120,7 @@ fn silent() -> MutexGuard<'static, Option<Instant>> {
     SILENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One question, and what comes back.
+/// Sends one request and receives the answer.
 fn exchange(request: &[u8], answer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut helper = UnixStream::connect(HELPER)?;
     helper.set_write_timeout(Some(LIMIT))?;

@@ -1,7 +1,7 @@
-//! The one thing that needs CAP_SYS_ADMIN: a netlink socket inside a namespace.
+//! Opens a netlink socket inside a namespace: the only operation that needs CAP_SYS_ADMIN.
 //!
-//! A namespace is entered on a thread of its own that ends at once, so that no other thread is ever anywhere but in the
-//! host's, and a path that hangs holds up no more than the wait for it.
+//! Each namespace is entered on a separate thread that ends afterwards. So every other thread stays in the host's namespace, and a
+//! path that blocks delays its caller only until a time limit.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,25 +30,25 @@ use crate::sys::socket;
 /// How long a search for a cookie may take.
 pub(super) const OPENING: Duration = Duration::from_secs(5);
 
-/// How long opening a path may take. A mounted namespace opens in microseconds; a path on a dead file server never does.
-/// All guests' jobs wait on one thread for as long, once for each path that hangs.
+/// The time limit of opening a path. A mounted namespace opens in microseconds, a path on a dead file server never. One thread does
+/// the work of all guests, so each blocked path delays them once by this time.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The same while another path hangs, so that what others wait for all of them together is little.
+/// The same while another path blocks, so that the total delay of other requests stays small.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(50);
 
-/// Threads that may be on their way into a namespace at once: one for each path that hangs, as long as it hangs.
+/// The maximum number of threads that enter namespaces at the same time; each blocked path keeps one.
 const ENTERING: usize = 256;
 
-/// What they are on their way into, and until when they are waited for.
+/// The namespaces that are being entered, with the time limit of each.
 static UNDER_WAY: Mutex<Vec<(Named, Instant)>> = Mutex::new(Vec::new());
 
-/// A thread's entry among those under way.
+/// A thread's entry in [`UNDER_WAY`].
 struct Ticket((Named, Instant));
 
 impl Ticket {
-    /// With the time for which the thread is to be waited for. None while another that did not open in time is still on its
-    /// way into the same, or when too many are on theirs.
+    /// Registers a thread, and returns its time limit. `None` while an earlier attempt for the same namespace is still blocked, or when
+    /// too many threads are.
     fn take(named: &Named) -> Option<(Self, Duration)> {
         let now = Instant::now();
         let mut under_way = Self::all();
@@ -80,8 +80,8 @@ impl Drop for Ticket {
     }
 }
 
-/// Looks whether a path answers at all, on a thread of its own, and tells when it does; nothing of the namespace is opened.
-/// None while an earlier look at it, or too many others, have no answer. What is at the path is not said.
+/// Checks on a separate thread whether the file system of a path answers; opens nothing. `None` while an earlier check of the path,
+/// or too many others, have no answer.
 pub(in crate::kernel) fn probe_path(path: &Path) -> Option<oneshot::Receiver<()>> {
     let (ticket, _) = Ticket::take(&Named::Path(path.to_owned()))?;
     let (sender, answered) = oneshot::channel();
@@ -91,7 +91,7 @@ pub(in crate::kernel) fn probe_path(path: &Path) -> Option<oneshot::Receiver<()>
         drop(ticket);
         let _ = sender.send(());
     };
-    // Without a thread the sender is dropped, and the answer is left to who enters.
+    // If no thread can be started, the sender is dropped, and entering the namespace reports the error.
     let _ = thread::Builder::new().name("nicd-netns".into()).spawn(failpoints::inherit(look));
     Some(answered)
 }
@@ -111,7 +111,7 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
             Named::Cookie(cookie) => search(*cookie, &wanted.shown()),
         };
         drop(ticket);
-        // A caller that has given up no longer listens; what was opened is then dropped.
+        // If the caller has given up, the opened socket is dropped.
         let _ = sender.send(entered);
     };
     let thread = thread::Builder::new().name("nicd-netns".into()).spawn(failpoints::inherit(work));
@@ -121,7 +121,7 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
     }
 }
 
-/// Moves this thread, which ends soon, into the namespace, and opens the socket.
+/// Moves the calling thread, which ends afterwards, into the namespace, and opens the socket.
 fn step_inside(path: &Path) -> Result<Entered, NetnsError> {
     let not_netns = || NetnsError::NotNetns(path.display().to_string());
     let refused = |errno: Errno| NetnsError::of(path, errno);
@@ -147,14 +147,14 @@ fn step_inside(path: &Path) -> Result<Entered, NetnsError> {
     Ok(Entered { netlink, by_process: place.by_process })
 }
 
-/// Opens what `place` is. Through /proc, so that it is the object just checked whatever its path names by now.
+/// Opens the checked object again for reading. Through /proc/self/fd, so that it is the same object even if its path was replaced.
 fn reopened(place: &OwnedFd) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     open(format!("/proc/self/fd/{}", place.as_raw_fd()).as_str(), flags, Mode::empty())
 }
 
-/// The namespace with this cookie among those that a process is in or that are mounted where this process sees them. One that
-/// could not be looked at for want of a descriptor may be it.
+/// Finds the namespace with this cookie among the namespaces of all processes and mounts. A missing descriptor is an error, because
+/// the skipped namespace may be the one.
 fn search(cookie: u64, shown: &Path) -> Result<Entered, NetnsError> {
     let unlisted = |error: io::Error| match error.raw_os_error() {
         Some(errno) => NetnsError::of(shown, Errno::from_raw(errno)),

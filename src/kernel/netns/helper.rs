@@ -1,13 +1,11 @@
-//! `nicd-netns`: the only part of nicd with CAP_SYS_ADMIN. It has one verb.
+//! `nicd-netns`: the only part of nicd with CAP_SYS_ADMIN. It has one operation.
 //!
-//! A path, or a cookie, comes in over a Unix socket; a netlink socket inside that network namespace goes back (`words`).
-//! What it opens is decided in `enter`: only what the kernel says is a network namespace, whatever the path was swapped
-//! for meanwhile; never the host's own, nor the empty one it is in itself, which `/proc/self` would name. It answers the
-//! owner of its socket's file and nobody else, keeps nothing, and ends when nobody has asked for a while: systemd, which
-//! made the socket, starts it again.
+//! A request has a path or a cookie; the answer has a netlink socket inside that network namespace (`protocol`). `enter` opens only
+//! network namespaces, also if the path is replaced meanwhile; never the host's, nor the helper's own empty one, which
+//! `/proc/self` would name. The helper answers only the owner of its socket's file, keeps no state, and exits after some time
+//! without a request; systemd owns the socket and starts the helper again.
 //!
-//! It must see the host's mounts as they come and go, so its unit gives it no mount namespace of its own; the host's
-//! network it need not see.
+//! It must see new mounts of the host, so its unit has no private mount namespace. It does not need the host's network.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,10 +25,10 @@ use super::enter::{refused, socket_inside};
 use super::{Entered, protocol};
 use crate::sys::{pass, socket};
 
-/// Without a question for so long it ends.
+/// How long it waits for a request before it exits.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How long a caller may take to ask, and to take the answer.
+/// The time limit for a caller to send the request, and to receive the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when there is no descriptor at all for a caller, who waits in the queue.
@@ -39,7 +37,7 @@ const REST: Duration = Duration::from_millis(100);
 /// Why the helper cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum HelperError {
-    /// It is not a program to be started by hand.
+    /// It was not started by systemd's socket.
     #[error("nicd-netns is started by systemd with its socket (nicd-netns.socket); none was passed")]
     NoSocket,
     /// The socket is not as its unit makes it.
@@ -47,7 +45,7 @@ pub enum HelperError {
     Socket(#[source] io::Error),
 }
 
-/// Answers until nobody asks any more.
+/// Answers requests until none comes for some time.
 ///
 /// # Errors
 /// It was not started by its socket, or that fails.
@@ -78,7 +76,7 @@ pub fn run() -> Result<(), HelperError> {
     Ok(())
 }
 
-/// A descriptor that is given up to take a caller by who is to be told that there is none.
+/// A spare descriptor. It is closed to accept a caller when no other is free, so that the caller gets an error answer.
 fn spare() -> io::Result<File> {
     File::open("/dev/null")
 }
@@ -87,7 +85,7 @@ fn lacks_descriptors(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| no_descriptors(Errno::from_raw(errno)))
 }
 
-/// What a caller is told when only the spare descriptor was left for it.
+/// The answer to a caller when only the spare descriptor was free.
 fn out_of(request: &[u8], error: &io::Error) -> NetnsError {
     let shown = protocol::read_request(request).map(|named| named.shown()).unwrap_or_default();
     NetnsError::of(&shown, error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
@@ -116,7 +114,7 @@ fn is_asked(listener: &UnixListener) -> io::Result<bool> {
     }
 }
 
-/// One question and its answer.
+/// Handles one request.
 fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Result<Entered, NetnsError>) -> io::Result<()> {
     caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
@@ -127,7 +125,7 @@ fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Resu
     }
     let mut request = Vec::new();
     (&mut caller).take(protocol::REQUEST as u64 + 1).read_to_end(&mut request)?;
-    // Who only looks whether somebody is there has nothing to ask.
+    // A caller that only tests the connection sends no request.
     if request.is_empty() {
         return Ok(());
     }
@@ -140,7 +138,7 @@ fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Resu
     }
 }
 
-/// The one verb. `own` are the namespaces that are no guest's.
+/// The operation. `own` are the namespaces that are not guests'.
 fn answer(request: &[u8], own: [u64; 2]) -> Result<Entered, NetnsError> {
     let named = protocol::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
     let entered = socket_inside(&named)?;

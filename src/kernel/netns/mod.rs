@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  HostNetns ── Named ──► NetnsAccess ─┬─ Here ─────────────────► enter: a thread that ends at once
-//!       ◄── socket ────────┴─ Helper ── words ──► helper ──► enter
+//!       ◄── socket ────────┴─ Helper ── protocol ──► helper ──► enter
 //! ```
 //!
-//! Entering needs CAP_SYS_ADMIN. A daemon that has it enters by itself; the shipped service has not, and asks `nicd-netns`,
-//! which does the same and nothing else. Either way one netlink socket comes back, and everything else is read off it:
-//! its cookie is the namespace's identity, and it gives the descriptor a device is moved by. What is opened here keeps
-//! the namespace alive and is dropped with the execution that asked for it.
+//! Entering needs CAP_SYS_ADMIN. A daemon with the capability enters by itself. The shipped service lacks it, and asks the helper
+//! `nicd-netns`, which only does this. Both ways give a netlink socket inside the namespace. Its cookie is the namespace's
+//! identity, and it gives the descriptor with which a device is moved. An open socket keeps the namespace alive, so it is dropped
+//! at the end of the execution.
 
 mod access;
 mod enter;
@@ -30,7 +30,7 @@ use crate::sys::socket;
 pub(super) use access::NetnsAccess;
 pub(super) use enter::probe_path;
 
-/// What tells namespaces apart.
+/// Selects a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Named {
     /// The one that a path names.
@@ -39,7 +39,7 @@ enum Named {
     Cookie(u64),
 }
 
-/// What a access gives.
+/// The result of entering a namespace.
 #[derive(Debug)]
 struct Entered {
     /// A socket inside.
@@ -59,7 +59,7 @@ pub(super) struct NetnsHandle {
     by_process: bool,
 }
 
-/// The host's own namespace, and how a guest's is told from it and reached.
+/// The host's namespace; enters guests' namespaces and distinguishes them from the host's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HostNetns {
     boot_id: Uuid,
@@ -122,7 +122,7 @@ impl HostNetns {
         self.enter(path).map(|inside| Found { pin: self.pin(&inside), by_process: inside.by_process })
     }
 
-    /// What tells an entered namespace from all others.
+    /// The identity of an entered namespace.
     pub(super) fn pin(self, inside: &NetnsHandle) -> NetnsPin {
         NetnsPin { boot_id: self.boot_id, cookie: inside.cookie }
     }

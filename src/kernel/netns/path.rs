@@ -1,4 +1,4 @@
-//! What a path names, found component by component, so that it is known whether procfs is on the way.
+//! Resolves a path component by component, to detect whether it goes through procfs.
 //!
 //! A path through procfs names a process: `/proc/PID/ns/net`, a task of it, one of its descriptors, its root. The same
 //! path names another process's namespace once the number is used again. Neither the path's text nor the file it ends at

@@ -1,4 +1,4 @@
-//! What is said on `nicd-netns`'s socket: one request to a connection, ended by its sender's shutdown, and one answer.
+//! The protocol of `nicd-netns`: one request per connection, ended by the sender's shutdown, and one answer.
 //!
 //! | request | |
 //! |---|---|

@@ -1,8 +1,8 @@
-//! One daemon in a network namespace: two would take each other's work apart, whatever their state directories and sockets.
+//! Allows one daemon per network namespace: two daemons would undo each other's changes, even with different state directories.
 //!
-//! The hold is an flock on the namespace's own file, which the kernel keeps for each network namespace and shows to every
-//! mount namespace alike, and which ends with the process. Anybody in the namespace may take it without any right, so who
-//! has it is looked up: one that is neither root's nor this user's is no nicd, and does not keep this one from running.
+//! The lock is an flock on the namespace's file in procfs. The kernel has one such file per network namespace, the same in every
+//! mount namespace, and releases the lock when the process ends. Any user in the namespace may take the lock, so nicd looks up
+//! the holder: a process of neither root nor nicd's own user cannot be a nicd, and its lock is ignored.
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
@@ -13,29 +13,29 @@ use nix::sys::signal::kill;
 use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 
-/// The namespace of the thread that asks.
+/// The network namespace of the calling thread.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// How often a lock is tried that somebody lets go meanwhile.
+/// How often to retry when the holder releases the lock in between.
 const TRIES: usize = 8;
 
-/// The hold on a network namespace, until it is dropped.
+/// The lock of a network namespace; released when dropped.
 #[derive(Debug)]
-pub struct Alone {
+pub struct InstanceLock {
     _hold: Option<File>,
 }
 
-/// Another nicd runs here.
+/// Another nicd runs in the network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("another nicd runs in this network namespace: {0}; stop it, or start this one in a namespace of its own")]
-pub struct NotAlone(String);
+pub struct AlreadyRunning(String);
 
-impl Alone {
-    /// Takes the hold.
+impl InstanceLock {
+    /// Takes the lock.
     ///
     /// # Errors
-    /// A process that may be a nicd has it.
-    pub fn take() -> Result<Self, NotAlone> {
+    /// A process that may be a nicd holds it.
+    pub fn take() -> Result<Self, AlreadyRunning> {
         let namespace = match File::open(NAMESPACE) {
             Ok(namespace) => namespace,
             Err(error) => return Ok(Self::without(&error)),
@@ -48,33 +48,33 @@ impl Alone {
                 Err(TryLockError::WouldBlock) => {}
             }
             match holder(&namespace) {
-                // It let go between the two looks.
+                // The holder released the lock in between.
                 None if tries.next().is_some() => {}
-                None => return Err(NotAlone("a process that is not seen from here has the lock on it".to_owned())),
+                None => return Err(AlreadyRunning("a process in another pid namespace holds the lock".to_owned())),
                 Some((pid, Some(uid))) if uid != 0 && uid != nix::unistd::geteuid().as_raw() => {
-                    tracing::warn!(%pid, uid, "a process that is no nicd has the lock on this network namespace; it is ignored");
+                    tracing::warn!(%pid, uid, "a process of another user holds the lock of this network namespace; it is ignored");
                     return Ok(Self { _hold: None });
                 }
-                // A nicd has its lock while it lives, and no child of it has the file: of a process that is gone only a
-                // stranger's lock stays.
+                // A nicd holds its lock until it ends and its children do not inherit the file. A lock whose process has ended
+                // therefore belongs to another program, which passed the file to a child.
                 Some((pid, _)) if kill(pid, None) == Err(Errno::ESRCH) => {
                     if tries.next().is_none() {
-                        tracing::warn!(%pid, "a process that is gone has left a lock on this network namespace; it is ignored");
+                        tracing::warn!(%pid, "a process that has ended left a lock on this network namespace; it is ignored");
                         return Ok(Self { _hold: None });
                     }
                 }
-                Some((pid, _)) => return Err(NotAlone(format!("pid {pid} has the lock on it"))),
+                Some((pid, _)) => return Err(AlreadyRunning(format!("pid {pid} holds the lock"))),
             }
         }
     }
 
     fn without(error: &io::Error) -> Self {
-        tracing::warn!(%error, "{NAMESPACE} cannot be locked; whether another nicd runs in this network namespace cannot be told");
+        tracing::warn!(%error, "{NAMESPACE} cannot be locked, so a second nicd in this network namespace would not be detected");
         Self { _hold: None }
     }
 }
 
-/// Who has the lock, and whose process that is, as far as either is shown.
+/// The pid and the uid of the process that holds the lock, if known.
 fn holder(namespace: &File) -> Option<(Pid, Option<u32>)> {
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let pid = locked_by(&locks, &shown(&namespace.metadata().ok()?))?;
@@ -86,7 +86,7 @@ fn shown(file: &Metadata) -> String {
     format!("{:02x}:{:02x}:{}", major(file.dev()), minor(file.dev()), file.ino())
 }
 
-/// Who has the lock on a file, as `/proc/locks` has it: `1: FLOCK  ADVISORY  WRITE 1384 00:04:4026531833 0 EOF`.
+/// The pid that holds an flock on a file, from `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 1384 00:04:4026531833 0 EOF`.
 fn locked_by(locks: &str, file: &str) -> Option<Pid> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_the_lock_is_read_off() {
+    fn the_holder_is_parsed() {
         let locks = "1: FLOCK  ADVISORY  WRITE 1384 00:04:4026531833 0 EOF\n\
                      1: -> FLOCK  ADVISORY  WRITE 99 00:04:4026531833 0 EOF\n\
                      2: POSIX  ADVISORY  READ 1447 00:2a:7 128 128\n3: nonsense\n";

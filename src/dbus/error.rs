@@ -1,4 +1,4 @@
-//! Why a call is refused, with the error's name: the bus's own where it has one, else one of ours.
+//! Errors of calls with their D-Bus names: a standard name if there is one, otherwise one of nicd's.
 
 use zbus::Message;
 use zbus::message::Header;

@@ -1,12 +1,12 @@
-//! What the daemon says when it refuses: Nova's envelope (`{"<key>": {"code", "message", "reason"}}`) and Neutron's
-//! (`{"NeutronError": {"type", "message", "detail", "reason"}}`) read as one thing.
+//! Error answers of the daemon: parses Nova's envelope (`{"<key>": {"code", "message", "reason"}}`) and Neutron's
+//! (`{"NeutronError": {"type", "message", "detail", "reason"}}`) into one type.
 
 use std::fmt;
 
 use hyper::StatusCode;
 use serde_json::Value;
 
-/// An answer that is not a success. Displays the daemon's sentence.
+/// An error answer. Displays the daemon's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     /// The HTTP status.

@@ -1,4 +1,4 @@
-//! Checks the sockets' files: no client reaches a socket whose file is gone, and nothing else shows it.
+//! Monitors the files of the sockets: no client can reach a socket whose file was deleted, and the kernel reports no error.
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ use crate::service::{Problem, Service};
 /// How often the files are checked.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How long a daemon goes on whose files were gone when it started: the next one might not find them either.
+/// How long a daemon keeps running whose socket files were missing from its start, because a restarted one may lack them too.
 const NEVER_SEEN: Duration = Duration::from_secs(30);
 
-/// Makes lost sockets anew, or reports in health that it cannot. When only systemd can, it ends the daemon and returns the path:
-/// `OnFailure=` in the unit makes the sockets anew.
-pub(super) async fn look_after(
+/// Creates lost sockets again, or reports in health that it cannot. If only systemd can create them, stops the daemon and returns
+/// the socket's path: `OnFailure=` in the unit then restarts the socket unit.
+pub(super) async fn monitor(
     files: Arc<Mutex<SocketFiles>>,
     manager: Arc<Service>,
     renewed: Sender<(SocketKind, UnixListener)>,
@@ -34,7 +34,7 @@ pub(super) async fn look_after(
         let check = move || checking.lock().unwrap_or_else(PoisonError::into_inner).check();
         let Ok(checked) = tokio::task::spawn_blocking(check).await else { continue };
         for socket in checked.renewed {
-            tracing::warn!(door = ?socket.0, "a socket's file was gone; it was made anew");
+            tracing::warn!(socket = ?socket.0, "a socket's file was missing; it was created again");
             // The server receives no more when the daemon ends.
             let _ = renewed.send(socket).await;
         }
@@ -57,7 +57,7 @@ fn problem(lost: &[(PathBuf, String)], systemds: bool) -> Option<Problem> {
     let detail: Vec<String> = lost.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
     let remedy = match systemds {
         true => "systemctl restart nicd.socket",
-        false => "take away what stands against it; nicd makes the socket anew by itself",
+        false => "remove the cause; nicd creates the socket again by itself",
     };
     let reason = "socket_unreachable";
     (!lost.is_empty()).then(|| Problem {
