@@ -299,9 +299,9 @@ fn settings(port: PortId) -> LinkSettings {
         fdb: vec![mac],
         learning: Some(false),
         unicast_flood: Some(false),
-        plain: false,
+        reset_port_flags: false,
         pass_link_local: false,
-        forward: false,
+        set_forwarding: false,
         seal: Some(Seal { alias: "0f0f0f0f 4711".into(), switch: Switch::Up }),
     }
 }

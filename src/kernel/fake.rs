@@ -692,16 +692,16 @@ impl World {
 
     /// What is in no bridge has no flags as a port, and is not sealed by the message that sets them.
     fn flags_and_seal(&mut self, index: u32, settings: &LinkSettings) -> Result<(), OpError> {
-        let LinkSettings { learning, unicast_flood, plain, pass_link_local, forward, .. } = *settings;
-        if learning.is_some() || unicast_flood.is_some() || plain || pass_link_local || forward {
+        let LinkSettings { learning, unicast_flood, reset_port_flags, pass_link_local, set_forwarding, .. } = *settings;
+        if learning.is_some() || unicast_flood.is_some() || reset_port_flags || pass_link_local || set_forwarding {
             let port = self.links.get(&index).and_then(|link| link.bridge_port);
             let mut port =
                 port.ok_or_else(|| refused(OpErrorKind::Other, format!("setting flags of {index}, which is no port")))?;
             port.learning = learning.unwrap_or(port.learning);
             port.unicast_flood = unicast_flood.unwrap_or(port.unicast_flood);
-            port.altered &= !plain;
+            port.altered &= !reset_port_flags;
             port.passes_link_local |= pass_link_local;
-            port.held &= !forward;
+            port.held &= !set_forwarding;
             self.change(index, |link| link.bridge_port = Some(port));
         }
         if let Some(Seal { alias, switch }) = &settings.seal {

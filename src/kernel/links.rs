@@ -102,8 +102,8 @@ impl Batch {
 
     /// The rest of it.
     fn flags_and_seal(&mut self, target: Target<'_>, settings: &LinkSettings) {
-        let flags = settings.learning.is_some() || settings.unicast_flood.is_some() || settings.plain;
-        if flags || settings.pass_link_local || settings.forward {
+        let flags = settings.learning.is_some() || settings.unicast_flood.is_some() || settings.reset_port_flags;
+        if flags || settings.pass_link_local || settings.set_forwarding {
             self.port_flags(target, settings);
         } else if let Some(seal) = &settings.seal {
             self.set(Request::Switch, target, |link| sealed(link, seal));
@@ -132,10 +132,10 @@ impl Batch {
         if settings.pass_link_local {
             port = port.group_fwd_mask(PASS_LINK_LOCAL);
         }
-        if settings.forward {
+        if settings.set_forwarding {
             port = port.state(BridgePortState::Forwarding);
         }
-        if settings.plain {
+        if settings.reset_port_flags {
             port = PLAIN.iter().cloned().fold(port, LinkMessageBuilder::<LinkBridgePort>::append_info_data);
         }
         self.add(Request::PortFlags, 0, RouteNetlinkMessage::NewLink(port.build()));

@@ -358,13 +358,13 @@ pub struct LinkSettings {
     pub unicast_flood: Option<bool>,
     /// Sets the bridge port's other flags back to what the kernel makes ports with.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub plain: bool,
+    pub reset_port_flags: bool,
     /// Has the bridge port forward frames to 01:80:c2:00:00:0X instead of giving them to the host.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pass_link_local: bool,
     /// Lets the bridge port forward again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub forward: bool,
+    pub set_forwarding: bool,
     /// Seals it, behind all the rest: the guest's end has been set up by then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seal: Option<Seal>,

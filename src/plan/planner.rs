@@ -262,9 +262,9 @@ impl<'a> Planner<'a> {
             fdb: vec![port.mac],
             learning: Some(false),
             unicast_flood: Some(port.unknown_unicast),
-            plain: false,
+            reset_port_flags: false,
             pass_link_local: home.closed,
-            forward: false,
+            set_forwarding: false,
             seal: Some(seal_of(port)),
         };
         match &port.nic {

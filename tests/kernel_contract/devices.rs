@@ -55,7 +55,7 @@ fn each_step_may_run_twice(fixture: &mut Fixture<impl TestHost>) {
         set(At::Altname),
         create_tap(port, DEVICE),
         configure(port, seal),
-        configure(port, LinkSettings { pass_link_local: true, plain: true, ..LinkSettings::default() }),
+        configure(port, LinkSettings { pass_link_local: true, reset_port_flags: true, ..LinkSettings::default() }),
         Op::SetLink { port, switch: Switch::Down },
         Op::Unbind { port },
         Op::SetGroup { port, group: 77 },

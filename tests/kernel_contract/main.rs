@@ -8,6 +8,8 @@
 
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/ops.rs"]
+mod ops;
 
 /// Each test on each host.
 macro_rules! on_both {

@@ -124,9 +124,9 @@ fn a_port_of_no_bridge_has_no_flags_and_no_entries(fixture: &mut Fixture<impl Te
     for settings in [
         LinkSettings { learning: Some(false), ..none() },
         LinkSettings { unicast_flood: Some(false), ..none() },
-        LinkSettings { plain: true, ..none() },
+        LinkSettings { reset_port_flags: true, ..none() },
         LinkSettings { pass_link_local: true, ..none() },
-        LinkSettings { forward: true, ..none() },
+        LinkSettings { set_forwarding: true, ..none() },
         // What did not get into its bridge is not sealed.
         LinkSettings { learning: Some(false), seal: seal.clone(), ..none() },
     ] {

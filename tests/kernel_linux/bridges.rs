@@ -1,10 +1,12 @@
 //! Bridges: ours as asked, others' never moved.
 
 use nicd::kernel::{Host, LinkSelector};
-use nicd::model::{Mac, names};
+use nicd::model::names;
 use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, Op, Switch};
 
-use crate::host::{BRIDGE, DEVICE, LinuxFixture, create_bridge, create_tap, ip_link, network, port, settings, up, v6_addresses};
+use crate::host::{
+    BRIDGE, BRIDGE_MAC, DEVICE, LinuxFixture, create_bridge, create_tap, ip_link, network, port, settings, up, v6_addresses,
+};
 use crate::netns::{in_netns, run};
 
 #[test]
@@ -19,7 +21,7 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
             let shown = ip_link("nbr3cb9bc595699");
             let data = &shown["linkinfo"]["info_data"];
             assert_eq!((&data["stp_state"], &data["mcast_snooping"], &data["forward_delay"]), (&0.into(), &0.into(), &0.into()));
-            assert_eq!((&shown["mtu"], &shown["address"]), (&mtu.into(), &"fa:16:3e:00:00:01".into()));
+            assert_eq!((&shown["mtu"], &shown["address"]), (&mtu.into(), &BRIDGE_MAC.to_string().into()));
             assert_eq!(shown["inet6_addr_gen_mode"], "none");
             assert!(shown["flags"].as_array().unwrap().contains(&"UP".into()));
 
@@ -27,7 +29,7 @@ fn an_agent_made_bridge_is_quiet_and_stays_as_made() {
             run("ip link set p1 up");
             run("ip link set p0 up master nbr3cb9bc595699");
             let seen = host.kernel.get_link(LinkSelector::Index(BRIDGE)).unwrap().unwrap();
-            assert_eq!((seen.mtu, seen.mac, seen.kind), (mtu, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), Kind::Bridge));
+            assert_eq!((seen.mtu, seen.mac, seen.kind), (mtu, Some(BRIDGE_MAC), Kind::Bridge));
             run("ip link del p0");
             assert_eq!(v6_addresses(), 0);
             host.twice(&Op::DeleteBridge { network: network(), store: crate::host::STORE });
@@ -44,7 +46,7 @@ fn a_changed_bridge_is_set_back() {
         run("ip link set nbr3cb9bc595699 type bridge stp_state 1 mcast_snooping 1");
         host.twice(&Op::SetBridge {
             network: network(),
-            mac: Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])),
+            mac: Some(BRIDGE_MAC),
             mtu: Some(1500),
             switch: Some(Switch::Up),
             ip_off: true,
@@ -53,7 +55,7 @@ fn a_changed_bridge_is_set_back() {
             alias: None,
         });
         let seen = host.kernel.get_link(LinkSelector::Altname(&names::network_altname(network()))).unwrap().unwrap();
-        assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 1])), true, false));
+        assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(BRIDGE_MAC), true, false));
         assert!(seen.extras.is_none(), "{:?}", seen.extras);
         assert_eq!(v6_addresses(), 0);
     });

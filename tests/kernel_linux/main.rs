@@ -4,6 +4,8 @@
 
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/ops.rs"]
+mod ops;
 
 mod bridges;
 mod host;

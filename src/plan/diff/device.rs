@@ -161,6 +161,11 @@ impl<'a> Device<'a> {
         home_mtu(self.bridge, self.home, self.want.mtu, self.have)
     }
 
+    /// The entry that its bridge is to have, and what it has.
+    fn entry_words(&self) -> Pair {
+        pair(format_args!("{} is at {}, static and sticky", self.want.mac, self.link.name), self.entered())
+    }
+
     fn entry_is(&self, right: impl FnOnce(FdbEntry) -> bool) -> bool {
         self.link.fdb.is_none() || self.link.entry(self.want.mac, self.link.entry_vlan()).is_some_and(right)
     }
@@ -310,7 +315,7 @@ static RULES: [Rule; 22] = [
         "port_state",
         |at| at.port(|port| port.held) == Some(true),
         |_| pair("forwarding", "not forwarding"),
-        |_, settings| settings.forward = true,
+        |_, settings| settings.set_forwarding = true,
     )
     .counts_as(Facet::PortFlags),
     rule(
@@ -327,7 +332,7 @@ static RULES: [Rule; 22] = [
         "port_flags",
         |at| at.port(|port| port.altered) == Some(true),
         |_| pair("as made", "altered"),
-        |_, settings| settings.plain = true,
+        |_, settings| settings.reset_port_flags = true,
     )
     .counts_as(Facet::PortFlags),
     rule(
@@ -350,7 +355,7 @@ static RULES: [Rule; 22] = [
         Property::FdbEntry,
         "fdb",
         |at| !at.entry_is(|_| true),
-        |at| pair(format_args!("{} is at {}, static and sticky", at.want.mac, at.link.name), at.entered()),
+        |at| at.entry_words(),
         |at, settings| settings.fdb = vec![at.want.mac],
     )
     .breaks(FactName::Fdb)
@@ -359,7 +364,7 @@ static RULES: [Rule; 22] = [
         Property::FdbSticky,
         "fdb",
         |at| at.entry_is(|_| true) && !at.entry_is(|entry| entry.sticky),
-        |at| pair(format_args!("{} is at {}, static and sticky", at.want.mac, at.link.name), at.entered()),
+        |at| at.entry_words(),
         |at, settings| settings.fdb = vec![at.want.mac],
     )
     .counts_as(Facet::Fdb),
