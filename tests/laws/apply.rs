@@ -156,9 +156,11 @@ fn as_wanted(fake: &Fake, want: &Desired) -> Result<(), String> {
             return Err(format!("{port:?}: {seen:?}"));
         }
     }
-    let there = |port: &&AbsentPort| have.device(port.id).is_some();
-    match want.absent_ports.iter().find(there) {
-        Some(port) => Err(format!("{} is still there", port.id)),
+    // One that a process holds open is kept: down and in no bridge.
+    let is_left =
+        |port: &&AbsentPort| have.device(port.id).is_some_and(|link| !port.is_kept(link) || link.up || link.master.is_some());
+    match want.absent_ports.iter().find(is_left) {
+        Some(port) => Err(format!("{} is still there: {:?}", port.id, have.device(port.id))),
         None => Ok(()),
     }
 }
