@@ -1,4 +1,4 @@
-//! Why the manager does not do what it was asked. Knows no HTTP: `api/status.rs` gives each word its status.
+//! Why what was asked for is not done. Knows no HTTP: `api/status.rs` gives each word its status.
 
 use crate::inventory;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};

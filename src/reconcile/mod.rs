@@ -34,6 +34,7 @@ mod publish;
 mod rollback;
 mod run;
 mod schedule;
+mod start;
 mod sweep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -68,7 +69,7 @@ use conditions::Conditions;
 /// How long an action waits for another one's work on the same object, in seconds.
 pub const CLAIM_WAIT: Duration = Duration::from_secs(30);
 
-/// What the manager is told by the config.
+/// What the configuration decides.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The first three octets of generated MACs.
@@ -377,10 +378,13 @@ impl From<Error> for Unclaimed<Error> {
 /// Why a port is not ACTIVE: the stable word, and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
+    /// The stable word.
     pub reason: &'static str,
+    /// The sentence.
     pub detail: String,
 }
 
+/// An event about a port.
 pub fn port_event(
     kind: events::EventKind,
     port: &Port,
