@@ -86,14 +86,14 @@
 //!
 //! # Modules
 //!
-//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, exec, store, kernel} → plan → model`;
+//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel} → plan → model`;
 //! `client`, `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
 //!
 //! | module | content |
 //! |---|---|
 //! | [`model`] | the data types: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
 //! | [`plan`] | compares desired and observed state once (`diff`); derives ordered ops with undo, the facts behind ACTIVE, deviations and drift |
-//! | [`exec`] | runs a plan, and undoes it after a failure |
+//! | [`kernel::exec`] | runs a plan, and undoes it after a failure |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
 //! | `inventory` | desired and observed state: records, indexes, pools, segments, and claims of objects; no I/O, no waiting |
@@ -147,7 +147,6 @@ pub mod daemon;
 pub mod dbus;
 pub mod demo;
 pub mod events;
-pub mod exec;
 pub mod exit;
 pub mod failpoints;
 mod inventory;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nicd::exec::Execution;
+use nicd::kernel::exec::Execution;
 use nicd::kernel::linux::{Linux, LinuxHost};
 use nicd::kernel::{Host, Kernel, LinkSelector};
 use nicd::model::{Mac, NetworkId, Owner, PortId, names};

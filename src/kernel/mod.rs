@@ -17,6 +17,7 @@ mod capabilities;
 mod corpus;
 mod create;
 mod defaults;
+pub mod exec;
 pub mod fake;
 mod fdb;
 mod fdb_watch;

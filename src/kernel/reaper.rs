@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::exec::{Execution, Undone};
+use super::exec::{Execution, Undone};
 use crate::failpoints;
 use crate::model::{PortId, names};
 use crate::plan::{AbsentPort, GROUP_SIZE, Kind, LinkState, Observed, Reason, merge_deletions, removal};

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::exec::{Execution, Undone};
+use super::exec::{Execution, Undone};
 use crate::failpoints;
 use crate::model::{LinkName, names};
 use crate::plan::{LinkState, Op, Plan};

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::exec::Undone;
 use crate::inventory::{self, ClaimGuard, Inventory};
 use crate::kernel::OpErrorKind;
+use crate::kernel::exec::Undone;
 use crate::kernel::worker::{self, Done, Outcome};
 use crate::model::{LinkName, Port, PortId};
 use crate::plan::{Op, Plan, PlanError, Reason, Step, Switch};

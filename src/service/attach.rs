@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::events::EventKind;
-use crate::exec::Undone;
 use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
+use crate::kernel::exec::Undone;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::idempotency::Made;
 use crate::model::port::Binding;

@@ -1,7 +1,7 @@
 //! What clients ask for: each action runs as a task of its own to its end, whether or not its client still waits.
 //!
 //! The use cases reserve, commit and claim in the inventory, and have the devices built and taken away by
-//! [`reconcile`](crate::reconcile), which knows nothing of them.
+//! `reconcile`, which knows nothing of them.
 
 mod attach;
 mod detach;

@@ -1,4 +1,4 @@
-//! Changes to what is attached reach the guest while it runs. The kernel_view is the guest's own kernel.
+//! Changes to what is attached reach the guest while it runs. The witness is the guest's own kernel.
 
 use serde_json::{Value, json};
 

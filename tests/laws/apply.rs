@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nicd::exec::{Execution, Undone};
+use nicd::kernel::exec::{Execution, Undone};
 use nicd::kernel::fake::{Fake, Fault};
 use nicd::kernel::{Host, OpErrorKind};
 use nicd::model::names;

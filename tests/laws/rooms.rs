@@ -23,30 +23,12 @@ const BELOW: &[(&str, &[&str])] = &[
     ("inventory", &["model", "plan", "rate_limit"]),
     ("events", &["clock", "model", "failpoints", "telemetry"]),
     ("store", &["queue", "model", "failpoints", "telemetry", "threads"]),
-    // An execution runs on a host, and a host's threads run executions: one floor.
-    ("exec", &["kernel", "model", "plan"]),
-    ("kernel", &["exec", "queue", "model", "rate_limit", "plan", "failpoints", "store", "sys", "telemetry", "threads"]),
+    ("kernel", &["queue", "model", "rate_limit", "plan", "failpoints", "sys", "telemetry", "threads"]),
     (
         "reconcile",
-        &[
-            "clock",
-            "config",
-            "events",
-            "exec",
-            "inventory",
-            "kernel",
-            "model",
-            "plan",
-            "queue",
-            "rate_limit",
-            "store",
-            "telemetry",
-        ],
+        &["clock", "config", "events", "inventory", "kernel", "model", "plan", "queue", "rate_limit", "store", "telemetry"],
     ),
-    (
-        "service",
-        &["clock", "config", "events", "exec", "inventory", "kernel", "model", "plan", "reconcile", "store", "telemetry"],
-    ),
+    ("service", &["clock", "config", "events", "inventory", "kernel", "model", "plan", "reconcile", "store", "telemetry"]),
     ("dbus", &["access", "config", "events", "model", "plan", "service", "telemetry"]),
     (
         "api",
@@ -85,7 +67,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "threads",
         ],
     ),
-    // A kernel_view of the daemon: it uses the daemon's socket, and of its rooms only names and the opening of a tap.
+    // A client of the daemon: it uses the daemon's socket, and of its rooms only names and the opening of a tap.
     ("demo", &["args", "blocking_client", "client", "exit", "kernel", "model", "store"]),
     ("ctl", &["client", "exit"]),
     ("client", &[]),

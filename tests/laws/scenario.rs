@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nicd::exec::Execution;
+use nicd::kernel::exec::Execution;
 use nicd::kernel::fake::{Fake, FakeHost};
 use nicd::kernel::{Host, Kernel};
 use nicd::model::names::FIRST_INDEX;

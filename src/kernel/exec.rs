@@ -3,7 +3,7 @@
 //! An execution stops before the first step that outlives the process, until its caller knows the intent to be durable.
 //! It decides nothing: what to do, in which order, and what undoes it stands in the plan.
 
-use crate::kernel::{Applied, Host, OpError};
+use super::{Applied, Host, OpError};
 use crate::model::LinkName;
 use crate::plan::{Plan, Step};
 
