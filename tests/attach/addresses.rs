@@ -26,7 +26,7 @@ fn ask(fixture: &mut Fixture, network: &str, ip: &str) -> crate::daemon::Answer 
 }
 
 fn kinds(fixture: &mut Fixture) -> Vec<(String, String)> {
-    let verified = fixture.api.get("/nicd/v1/verify").expect(200);
+    let verified = fixture.verified();
     let deviations = verified["deviations"].as_array().unwrap();
     deviations.iter().map(|one| (text(&one["kind"]), text(&one["object"]))).collect()
 }

@@ -231,7 +231,7 @@ fn ports_of_a_bridge_that_is_gone_are_told_of_once_and_right_again_soon_after_it
         }
         let took = back.elapsed();
         assert!(took < Duration::from_secs(3), "{took:?}");
-        let verified = fixture.api.get("/nicd/v1/verify").expect(200);
+        let verified = fixture.verified();
         assert_eq!(verified["deviations"], json!([]), "{verified:#}");
     });
 }

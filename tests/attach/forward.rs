@@ -65,7 +65,7 @@ impl Pair {
         assert!(!ok && detail.contains(chain), "{detail}");
         let problem = self.problem().unwrap();
         assert!(text(&problem["detail"]).contains(chain) && text(&problem["detail"]).contains(&self.bridge), "{problem}");
-        let verified = self.fixture.api.get("/nicd/v1/verify").expect(200);
+        let verified = self.fixture.verified();
         assert!(verified["deviations"].as_array().unwrap().iter().all(|one| one["kind"] == "forward_filtered"), "{verified}");
     }
 

@@ -88,7 +88,7 @@ fn a_mac_of_the_hosts_on_the_segment_is_no_guests() {
         run("ip link set apart master brx");
         run("ip link add late address 02:00:00:00:00:14 type veth peer name late-peer");
         run("ip link set late master brx");
-        let verified = fixture.api.get("/nicd/v1/verify").expect(200);
+        let verified = fixture.verified();
         let kinds: Vec<_> = verified["deviations"].as_array().unwrap().iter().map(|one| text(&one["kind"])).collect();
         assert_eq!(kinds, ["duplicate_mac"], "{verified}");
         assert!(text(&verified["deviations"][0]["have"]).contains("apart"), "{verified}");

@@ -21,7 +21,7 @@ fn ops(steps: &[Value]) -> Vec<String> {
 
 /// The kinds of what deviates.
 fn deviations(fixture: &mut Fixture) -> Vec<String> {
-    let verified = fixture.api.get("/nicd/v1/verify").expect(200);
+    let verified = fixture.verified();
     assert!(verified["checked"]["links"].as_u64() > Some(0), "{verified}");
     verified["deviations"].as_array().unwrap().iter().map(|deviation| text(&deviation["kind"])).collect()
 }
@@ -118,7 +118,7 @@ fn what_is_right_does_not_deviate_and_what_nobody_mends_does() {
         fixture.create_port(json!({ "network_id": network }));
         assert!(deviations(&mut fixture).is_empty());
         stray(&fixture, "stray");
-        let verified = fixture.api.get("/nicd/v1/verify").expect(200);
+        let verified = fixture.verified();
         assert_eq!(verified["deviations"][0]["object"], "stray", "{verified}");
         run("ip link del stray");
         assert!(deviations(&mut fixture).is_empty());
@@ -134,7 +134,7 @@ fn a_store_that_somebody_wrote_to_deviates() {
         let sql = rusqlite::Connection::open(fixture.daemon.state().join("nicd.db")).unwrap();
         let write = |statement: &str| sql.execute(statement, []).unwrap();
         write(r#"UPDATE ports SET body = replace(body, '"name":"a"', '"name":"b"')"#);
-        let verified = fixture.api.get("/nicd/v1/verify").expect(200);
+        let verified = fixture.verified();
         let object = format!("name of port {port}");
         assert_eq!(
             verified["deviations"],
