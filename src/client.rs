@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -12,12 +13,17 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::time::sleep;
 
 /// The media type of JSON.
 pub const JSON: &str = "application/json";
 
 /// The media type of a stream of JSON objects, one to a line.
 pub const LINES: &str = "application/x-ndjson";
+
+/// How long to wait for room in the socket's backlog, in seconds, and how often to try, in milliseconds.
+const BACKLOG_WAIT: Duration = Duration::from_secs(5);
+const BACKLOG_RETRY: Duration = Duration::from_millis(5);
 
 /// A call that was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +43,25 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Connection(SendRequest<Full<Bytes>>);
 
+/// Connects. Where many connect at once the socket's backlog is full for a moment: a socket that does not block is told EAGAIN
+/// then, and nothing tells when there is room (`unix_stream_connect`, net/unix/af_unix.c).
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let until = Instant::now() + BACKLOG_WAIT;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => sleep(BACKLOG_RETRY).await,
+            connected => return connected,
+        }
+    }
+}
+
 impl Connection {
     /// Connects to the socket at `path`.
     ///
     /// # Errors
     /// [`Error::Connect`], or what came at once was not HTTP.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let stream = UnixStream::connect(path).await?;
+        let stream = connect(path).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Its failures also reach the call in flight, which reports them.
         tokio::spawn(connection);
