@@ -37,8 +37,8 @@ const LOG_BLOCKED: u32 = 3 * LOG_LONG;
 /// How long to wait before a blocked checkpoint is tried again.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
-/// How many attempts are made to overwrite a failed commit.
-const OVERWRITE_ATTEMPTS: usize = 3;
+/// How many attempts are made to overwrite a failed commit: an error of the disk that passes may fail several of them.
+const OVERWRITE_ATTEMPTS: usize = 16;
 
 /// After how many growing transactions the ports are counted again, while the log cannot be checkpointed.
 const UNCOUNTED: u64 = 64;
@@ -323,7 +323,8 @@ impl Writer {
 
     /// Overwrites a failed commit in the log. If the disk refuses that too, the next start may apply the failed commit.
     fn overwrite_failed_commit(&mut self) {
-        for _ in 0..OVERWRITE_ATTEMPTS {
+        let until = Instant::now() + schema::LOCK_TIMEOUT;
+        for _ in (0..OVERWRITE_ATTEMPTS).take_while(|_| Instant::now() < until) {
             if !self.unsettled || self.write(&mut []).is_ok() {
                 return;
             }
