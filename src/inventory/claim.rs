@@ -8,7 +8,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::Error;
 
-/// Whether somebody works on an object.
+/// Whether an operation works on an object.
 #[derive(Debug, Default)]
 pub struct Claim {
     shared: Arc<Shared>,
@@ -27,7 +27,7 @@ pub struct ClaimGuard {
     shared: Arc<Shared>,
 }
 
-/// Somebody works on the object; the end of that wakes who waits.
+/// Another operation has the claim; its end wakes the waiters.
 #[derive(Debug)]
 pub struct Busy(pub OwnedNotified);
 
@@ -51,13 +51,13 @@ impl Claim {
         }
     }
 
-    /// Refuses while somebody has the claim, and takes nothing.
+    /// Refuses while an operation has the claim, and takes nothing.
     pub fn check_free(&self) -> Result<(), Busy> {
         let ended = self.ended();
         if self.taken() { Err(Busy(ended)) } else { Ok(()) }
     }
 
-    /// Whether somebody has it.
+    /// Whether an operation has it.
     pub fn taken(&self) -> bool {
         self.shared.taken.load(Ordering::Acquire)
     }

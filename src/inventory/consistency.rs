@@ -1,4 +1,4 @@
-//! What holds of the state whenever nobody has it, checked after each action of a debug build.
+//! Invariants of the state while no operation changes it, checked after each action of a debug build.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

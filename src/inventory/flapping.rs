@@ -1,4 +1,4 @@
-//! Drift that comes back: how often somebody has undone what nicd does, and how long the next repair waits for it.
+//! Drift that comes back: how often another program has undone nicd's repairs, and how long the next repair waits.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::plan::Facet;
 use super::Inventory;
 use super::retry::backoff;
 
-/// Repairs in a row that are tried at once; beyond, somebody undoes what nicd does, and each waits longer.
+/// Repairs in a row that are tried at once; beyond, another program undoes them, and each waits longer.
 pub const PATIENCE: u32 = 5;
 
 /// A port that stood still for so long is no longer fought over, in seconds.
@@ -75,7 +75,7 @@ impl BridgeRepairs {
         self.failed = 0;
     }
 
-    /// Whether somebody keeps undoing it.
+    /// Whether another program keeps undoing it.
     pub fn contested(&self) -> bool {
         self.count > PATIENCE && self.last.is_some_and(|last| last.elapsed() <= QUIET)
     }

@@ -87,11 +87,11 @@ pub struct Inventory {
     pub due: Wakeups,
     /// When what was withheld of ports is to be told.
     pub untold: Wakeups,
-    /// Attached ports of which somebody keeps undoing what nicd does, with what that is.
+    /// Attached ports whose repairs another program keeps undoing, with what it changes.
     pub contested: BTreeMap<PortId, Flapping>,
     /// Leaving ports whose device the kernel does not let go, for long.
     pub kept: BTreeSet<PortId>,
-    /// Networks whose agent-made bridge somebody keeps changing.
+    /// Networks whose agent-made bridge another program keeps changing.
     pub fought_bridges: BTreeSet<NetworkId>,
     /// Agent-made bridges that could not be closed to the host.
     pub open: Open,
@@ -100,7 +100,7 @@ pub struct Inventory {
 /// The claims on several ports.
 pub type PortClaims = Vec<(PortId, ClaimGuard)>;
 
-/// A network, what hangs on it, and whether somebody is just making its bridge.
+/// A network, its ports and subnets, and the claim of the operation that makes its bridge.
 #[derive(Debug)]
 pub struct NetworkEntry {
     pub record: Network,
@@ -496,7 +496,7 @@ impl Inventory {
         if holder.record.is_edge(ip) {
             return Err(Error::AddressKept { ip, why: "the network or broadcast address" });
         }
-        // What a port has it may keep, whoever has it as well.
+        // A port may keep what it has, also where another port has it.
         let kept =
             but.and_then(|port| self.ports.get(&port)).is_some_and(|port| port.record.held_ips().any(|has| has.ip_address == ip));
         if !kept {
@@ -710,7 +710,7 @@ impl Inventory {
 }
 
 impl PortEntry {
-    /// Whether it is on its way out for good: attached to no server any more, by nobody, under this id.
+    /// Whether it is on its way out for good: no server is attached to it any more, and this id is not used again.
     pub fn never_comes_back(&self) -> bool {
         let deleting = self.record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);
         deleting && self.record.origin == Origin::Attach

@@ -21,7 +21,7 @@ pub struct Retry {
     pub tries: u32,
     /// How many of them brought it back, only to be undone.
     pub repaired: u32,
-    /// How often somebody changed its MAC.
+    /// How often another program changed its MAC.
     pub mac_changes: u32,
     /// What was brought back in them.
     pub facets: BTreeSet<Facet>,

@@ -168,7 +168,7 @@ impl Inventory {
             }
         }
         let alone = |segment: &Segment, before: &Self| before.segments.get(segment).is_some_and(|networks| networks.len() == 1);
-        // One network that takes its bridge's new index along shares with nobody, before and behind.
+        // A network that alone takes its bridge's new index along shares with no other, before and after.
         let as_it_was =
             left.len() == 1 && left.values().all(|segment| alone(segment, self)) && !self.segments.contains_key(&target);
         let mut changed: BTreeSet<NetworkId> = BTreeSet::new();

@@ -104,7 +104,7 @@ pub struct DesiredPort {
     /// Whether frames for MACs that have no entry in the FDB shall be sent to it.
     #[serde(default)]
     pub unknown_unicast: bool,
-    /// Whether it is to be kept down and out of every bridge: somebody keeps changing its MAC on the host's side, and each
+    /// Whether it is to be kept down and out of every bridge: another program keeps changing its MAC on the host's side, and each
     /// change in a bridge deletes the entry of the guest whose MAC that is.
     #[serde(default)]
     pub cut_off: bool,

@@ -43,7 +43,7 @@ pub struct LinkState {
     /// The link below it (`IFLA_LINK`): what a VLAN or a macvlan is on, or a veth's other end; none in another namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lower: Option<u32>,
-    /// Its group (`IFLA_GROUP`), 0 unless somebody moved it.
+    /// Its group (`IFLA_GROUP`), 0 unless it was moved.
     #[serde(default)]
     pub group: u32,
     /// Addresses of the host's on it that are not to be there. Looked for on links marked as ours alone: on a device any, on a
@@ -123,7 +123,7 @@ pub enum Owner {
     Us,
     /// A nicd with another store made it.
     OtherStore(Uuid),
-    /// Somebody else made it.
+    /// Another program made it.
     Stranger,
 }
 
@@ -205,7 +205,7 @@ impl NfCall {
 pub struct BridgePort {
     /// Whether it forwards (`BR_STATE_FORWARDING`).
     pub forwarding: bool,
-    /// Whether somebody keeps it from forwarding: its link runs, its bridge is up, and no spanning tree decides.
+    /// Whether a program keeps it from forwarding: its link runs, its bridge is up, and no spanning tree decides.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     /// Whether it learns addresses.
@@ -324,7 +324,7 @@ impl LinkState {
         self.vlan.map_or(0, |vlan| vlan.pvid)
     }
 
-    /// The uuids in its altnames of nicd's form; one, unless somebody meddled. An altname alone makes no link ours:
+    /// The uuids in its altnames of nicd's form; one, unless another program added some. An altname alone makes no link ours:
     /// [`LinkState::owner`] says whose it is.
     pub fn marks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.altnames.iter().filter_map(|name| names::parse_altname(name))
@@ -333,7 +333,7 @@ impl LinkState {
     /// Whose link it is, for the nicd with this store. This is the one rule for what is ours.
     ///
     /// The alias that every device and bridge is given names the store. A link without such an alias is ours only while it is
-    /// unfinished, or after somebody overwrote the alias: then it has the altname, an index from the range in which nicd
+    /// unfinished, or after another program overwrote the alias: then it has the altname, an index from the range in which nicd
     /// chooses and, as a bridge, a name derived from the altname's id.
     pub fn owner(&self, store: Uuid) -> Owner {
         if self.kind == Kind::Other {
@@ -515,9 +515,9 @@ impl Observed {
 
     /// The MTU of an existing bridge, for a port that needs `wanted`.
     ///
-    /// A bridge whose MTU nobody has set follows the smallest port (`br_mtu_auto_adjust`, net/bridge/br_if.c). Where that is a
-    /// device of ours, below what the port's network asks for, somebody has changed that device. It is set back, and the bridge
-    /// follows; so the bridge counts with what the rest of its ports have.
+    /// A bridge whose MTU was never set follows the smallest port (`br_mtu_auto_adjust`, net/bridge/br_if.c). Where that is a
+    /// device of ours, below what the port's network asks for, another program has changed that device. It is set back,
+    /// and the bridge follows; so the bridge counts with what the rest of its ports have.
     pub fn bridge_mtu(&self, bridge: &LinkState, wanted: u32) -> u32 {
         let Some((lowest, highest)) = self.mtus(bridge.index, true) else { return bridge.mtu };
         let others = self.mtus(bridge.index, false).map(|(lowest, _)| lowest);

@@ -151,7 +151,7 @@ pub enum Op {
         /// Addresses to take off.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         stray: Vec<Address>,
-        /// What is switched off of what somebody switched on.
+        /// The features to switch off that another program switched on.
         #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
         off: BridgeExtras,
         /// Its alias; an empty one takes the alias away.
@@ -177,7 +177,7 @@ pub enum Op {
         queues: u16,
         /// Whether frames carry virtio-net headers.
         vnet_hdr: bool,
-        /// Who may open it; uid 0 when nobody is named.
+        /// Who may open it; uid 0 when no owner is named.
         owner: Owner,
     },
     /// Undoes [`Op::CreateTap`] while the tap is not persistent.

@@ -272,8 +272,8 @@ impl<'a> Planner<'a> {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
-                // Nobody else can open a tap of one queue while it is held, so it goes with this process, seal and all. A tap of
-                // several may be held by somebody else who lets it stay.
+                // No other process can open a tap of one queue while it is held, so it goes with this process, seal and all.
+                // A tap of several may be held by another process, which keeps it.
                 let alone = queues == 1;
                 let settings = LinkSettings { seal: settings.seal.filter(|_| alone), ..settings };
                 self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);

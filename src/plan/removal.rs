@@ -105,7 +105,7 @@ fn delete_group(members: Vec<PortId>, forced: &BTreeSet<PortId>, store: Uuid, st
     steps.push(Step::new(Op::DeleteGroup { group, ports: members, forced, store }, None));
 }
 
-/// The group of these devices: other devices have another one, and nobody's link is in it by accident (one in four billion).
+/// The group of these devices: other devices have another one, and a foreign link is in it only by accident (one in four billion).
 fn group_of(members: &[PortId]) -> u32 {
     let mixed = members.iter().fold(0, |mixed, port| mixed ^ port.0.as_u128());
     Uuid::from_u128(mixed).as_fields().0.max(1)

@@ -12,7 +12,7 @@ use crate::plan::{BridgeMade, Desired, Plan, Reason, plan};
 use super::{Error, Reconciler};
 
 impl Reconciler {
-    /// Has an agent-made bridge set back that differs from its record; one that somebody keeps changing after a while.
+    /// Has an agent-made bridge set back that differs from its record; one that another program keeps changing, after a while.
     pub(super) fn evaluate_bridge(self: &Arc<Self>, state: &mut Inventory, network: NetworkId) {
         let differs = self.plan_bridge(state, network).is_some();
         let repairs = state.networks.get_mut(&network).filter(|_| differs).map(|entry| &mut entry.repairs);

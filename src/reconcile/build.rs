@@ -73,7 +73,7 @@ impl Reconciler {
                     let network = state.port(port)?.record.network_id;
                     (network, state.network(network)?.looked)
                 };
-                // The address was chosen on such a look, unless somebody had to be waited for since.
+                // The address was chosen on such a look, unless the port waited for a claim since.
                 if tried > 1 || looked.is_none_or(|looked| looked.elapsed() > JUST_NOW) {
                     self.look_at_existing_bridge(network).await?;
                 }
@@ -246,7 +246,7 @@ impl Reconciler {
 
     /// Records the name that the NIC of a port attached by `commit` has in its guest; false when the port is by now attached
     /// by another. It may come with the next flush: the answer shows it already, and a start asks for a name that is not there.
-    /// The record is whoever's has the claim, so this name alone is written, and only into a record of that commit.
+    /// The operation with the claim owns the record, so this name alone is written, and only into a record of that commit.
     pub(super) fn note_guest_device(&self, state: &mut Inventory, port: PortId, commit: u64, name: LinkName) -> bool {
         let binding = state.ports.get_mut(&port).and_then(|entry| entry.record.binding.as_mut());
         let Some(binding) = binding.filter(|binding| binding.commit == commit) else { return false };

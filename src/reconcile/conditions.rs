@@ -9,7 +9,7 @@ use crate::store::{Holder, LostCommits, StoreError};
 use super::Problem;
 use super::health::Told;
 
-/// The agent's own state. Whoever locks both locks the inventory first.
+/// The agent's own state. Code that locks both locks the inventory first.
 #[derive(Debug, Default)]
 pub struct Conditions {
     /// When a namespace's path was last seen to hang.

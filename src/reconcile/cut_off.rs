@@ -1,4 +1,4 @@
-//! A port whose MAC on the host's side somebody changes. A tap's owner may do so without any privilege, and in a bridge each
+//! A port whose MAC on the host's side another program changes. A tap's owner may do so without any privilege, and in a bridge each
 //! change to a neighbour's MAC deletes that neighbour's entry in the FDB. So nothing of others may hang on how fast it is set
 //! back: after a few changes the port is cut off, which is down and out of every bridge, until its MAC has stood still.
 
@@ -16,7 +16,7 @@ use super::{Context, Reconciler, Why};
 const CHANGES: u32 = 2;
 
 impl Reconciler {
-    /// Counts that somebody changed a port's MAC; whether the port is to be cut off now.
+    /// Counts a change of a port's MAC by another program; whether the port is to be cut off now.
     pub(super) fn count_mac_change(&self, state: &mut Inventory, port: PortId) -> bool {
         let Some(entry) = state.ports.get_mut(&port) else { return false };
         if entry.retry.last.is_none_or(|last| last.elapsed() > QUIET) {
@@ -45,7 +45,7 @@ impl Reconciler {
             let Some(record) = state.ports.get(port).map(|entry| &entry.record).filter(|one| one.attached_to().is_some()) else {
                 continue;
             };
-            // Whose own guest's MAC it was harms nobody else.
+            // The MAC of its own guest harms no other port.
             let again = record.mac != mac && link.mac == Some(record.mac.host_side());
             if state.is_cut_off(*port) {
                 state.provoked(*port);
@@ -60,7 +60,7 @@ impl Reconciler {
         }
     }
 
-    /// Follows the device of a port that is cut off: whether its MAC stands still, and whether somebody undoes the cut.
+    /// Follows the device of a port that is cut off: whether its MAC stands still, and whether another program undoes the cut.
     pub(super) fn follow_cut_off(
         self: &Arc<Self>,
         state: &mut Inventory,
@@ -103,7 +103,7 @@ impl Reconciler {
         true
     }
 
-    /// Ends it for a port whose MAC nobody changed for a while: the next plan puts it back.
+    /// Ends it for a port whose MAC did not change for a while: the next plan puts it back.
     fn end_cut_off(&self, state: &mut Inventory, port: PortId) -> bool {
         let Some(entry) = state.ports.get_mut(&port) else { return false };
         if entry.retry.last.is_some_and(|last| last.elapsed() <= QUIET) {

@@ -139,7 +139,7 @@ impl Reconciler {
         }
     }
 
-    /// The kernel has let a leaving port's device go: its record goes, or its server. Whoever comes second finds nothing
+    /// The kernel has let a leaving port's device go: its record goes, or its server. The second caller finds nothing
     /// to do.
     pub(crate) async fn gone(self: &Arc<Self>, port: PortId, context: &Context) {
         let claim = match self.claim(|state| state.claim_port(port)).await {

@@ -14,7 +14,7 @@ pub enum Error {
     /// What is known refuses it.
     #[error(transparent)]
     Inventory(#[from] inventory::Error),
-    /// The port is another server's, or nobody's.
+    /// The port is another server's, or no server's.
     #[error("Instance {server} does not have a port with id {port}")]
     PortNotOnServer {
         /// The server asked about.

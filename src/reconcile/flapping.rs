@@ -1,5 +1,5 @@
-//! A fight: somebody undoes what nicd does, again and again. It is noticed after a few rounds, told of with what keeps
-//! changing, fought less and less often, and over when the port has stood still for a while.
+//! Recurring drift: another program undoes nicd's changes again and again. nicd notices it after a few rounds, reports which
+//! properties keep changing, repairs them less and less often, and forgets it when the port was stable for a while.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const CUT_OFF_REMEDY: &str = "find the program that changes the device's MAC, of
 
 const REMEDY: &str = "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone";
 
-/// The word for a bridge of nicd's that somebody keeps changing.
+/// The word for a bridge of nicd's that another program keeps changing.
 pub const NETWORK_BRIDGE: &str = "contested_network_bridge";
 
 impl Reconciler {
@@ -28,7 +28,7 @@ impl Reconciler {
         entry.retry.repaired += 1;
         if entry.retry.tries > PATIENCE {
             let wait = rest(entry.retry.tries);
-            // Without its entry a guest gets nothing, and putting that back costs nobody else anything.
+            // Without its entry a guest gets nothing, and restoring the entry delays no other port.
             let only_entry = entry.retry.facets.iter().all(|facet| *facet == Facet::Fdb);
             entry.retry.due = Some(Instant::now() + if only_entry { wait.min(ENTRY_WAIT) } else { wait });
         }
@@ -43,7 +43,7 @@ impl Reconciler {
         self.retries.notify_one();
     }
 
-    /// Notes whether somebody keeps changing a network's bridge.
+    /// Notes whether another program keeps changing a network's bridge.
     pub(super) fn note_bridge(&self, state: &mut Inventory, network: NetworkId) {
         let fought = state.networks.get(&network).is_some_and(|entry| entry.repairs.contested());
         let news = if fought { state.fought_bridges.insert(network) } else { state.fought_bridges.remove(&network) };

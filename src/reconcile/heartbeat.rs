@@ -15,7 +15,7 @@ use super::{Problem, Reconciler, answered};
 /// How long a start waits for ports to be brought back; below what systemd gives a start (`TimeoutStartSec=`, 90 s).
 const FIRST_PASS: Duration = Duration::from_secs(30);
 
-/// Ticks in the reconciler's loop, and has somebody told. A loop that is stuck, or that waits for a lock that is, tells
+/// Ticks in the reconciler's loop, and tells the service manager. A loop that is stuck, or that waits for a lock that is, tells
 /// nothing: that is how a watchdog notices.
 pub struct Heartbeat {
     ticks: Interval,

@@ -1,4 +1,4 @@
-//! Bringing what is to what should be: the loop, and the parts it is made of.
+//! Brings the observed state to the desired state: the loop and its parts.
 //!
 //! ```text
 //!                 kernel/watch ── Notice
@@ -308,7 +308,7 @@ impl Reconciler {
         self.publish_health(state);
     }
 
-    /// Takes claims, waiting for whoever has one of them. `take` gives all of them, or says why there are none.
+    /// Takes claims, and waits for operations that have one of them. `take` gives all of them, or says why there are none.
     pub(crate) async fn claim<T>(&self, mut take: impl FnMut(&mut Inventory) -> Result<T, Unclaimed<Error>>) -> Result<T, Error> {
         let until = tokio::time::Instant::now() + CLAIM_WAIT;
         loop {

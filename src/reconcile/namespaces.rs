@@ -72,7 +72,7 @@ impl Reconciler {
             if entry.record.pin == Some(found.pin) {
                 return Ok(true);
             }
-            // The process it named has ended, and who has its number now is somebody else.
+            // The process it named has ended, and another process has its number now.
             if entry.record.by_process || found.by_process {
                 return Ok(false);
             }

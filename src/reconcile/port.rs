@@ -27,7 +27,7 @@ enum Difference {
 enum Begun {
     /// It begins.
     Repair,
-    /// Somebody keeps changing the device's MAC: the port is cut off instead.
+    /// Another program keeps changing the device's MAC: the port is cut off instead.
     CutOff,
 }
 

@@ -1,7 +1,7 @@
 //! A store that was put back: devices are sealed by commits it does not know.
 //!
 //! What can outlive the process is sealed after its commit is durable, so a device sealed by a later commit than the store's
-//! last says that an older copy stands in the store's place. What it does not know of such a device nobody here knows: the
+//! last says that an older copy stands in the store's place. What the older copy does not know of such a device is lost: the
 //! device is left as it is, its port (if there is one) is ERROR, and a client decides.
 
 use crate::inventory::Inventory;

@@ -85,7 +85,7 @@ impl Reconciler {
     }
 }
 
-/// Beats that are left out when nobody had time for them.
+/// Ticks; missed ones are left out.
 fn every(period: Duration) -> Interval {
     let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -21,7 +21,7 @@ pub const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 /// Over how long the tries are spread that one event leads to, in milliseconds.
 const SPREAD: Duration = Duration::from_millis(200);
 
-/// The shortest time between two tries that events lead to, in milliseconds: the events may be somebody's who makes many.
+/// The shortest time between two tries that events lead to, in milliseconds: another program may cause many events.
 const LEAST: Duration = Duration::from_millis(500);
 
 impl Reconciler {

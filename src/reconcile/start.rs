@@ -74,7 +74,7 @@ fn nameless(state: &Inventory, port: PortId) -> bool {
     binding.is_some_and(|binding| binding.guest_device.is_none()) && state.have.device(port).is_some()
 }
 
-/// Says which other stores have links here, and how many. They are left alone, so that nobody else says it.
+/// Says which other stores have links here, and how many. nicd leaves them alone; only this line tells the operator.
 fn tell_others(state: &Inventory) {
     let mut others: BTreeMap<Uuid, usize> = BTreeMap::new();
     for link in state.have.iter() {

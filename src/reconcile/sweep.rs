@@ -15,7 +15,7 @@ const CHUNK: usize = 64;
 impl Reconciler {
     /// One sweep: a complete dump, then every port and bridge.
     pub(super) async fn sweep(self: Arc<Self>) {
-        // Noticed also when nobody asks for a change.
+        // Noticed also without a client's change.
         if let Err(error @ StoreError::Replaced(_)) = self.store.check().await {
             self.note_store(&mut self.lock(), Some(&error));
         }

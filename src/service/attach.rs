@@ -193,7 +193,7 @@ impl Service {
         })
     }
 
-    /// A random MAC nobody on this host has.
+    /// A random MAC that no port and no link of this host has.
     pub(super) fn draw_mac(&self, state: &Inventory, network: &Network) -> Result<Mac, Error> {
         let prefix = self.reconciler.policy().mac_prefix;
         let mut draws = (0..MAC_DRAWS).map(|_| Mac::generated(prefix, rand::random()));

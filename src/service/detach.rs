@@ -16,7 +16,7 @@ use crate::telemetry::meters::Detaching;
 
 use super::{Context, Error, Reply, Service, word};
 
-/// How often traffic is tried to be cut of a device that somebody takes the altname from.
+/// How often traffic is tried to be cut of a device whose altname another program takes.
 const CUTS: usize = 4;
 
 impl Service {

@@ -72,7 +72,7 @@ impl Service {
 
     async fn remove_device(&self, absent: AbsentPort, store: Uuid) -> Result<(), Error> {
         let port = absent.id;
-        // A port on its own keeps this id: nobody gives it a server meanwhile.
+        // A port on its own keeps this id: no server gets it meanwhile.
         let claim = match self.reconciler.claim(|state| state.claim_port(port)).await {
             Ok(claim) => Some(claim),
             Err(Error::Inventory(inventory::Error::NoSuchPort(_))) => None,

@@ -106,7 +106,7 @@ impl Cache {
         Some(entry.remembered.clone())
     }
 
-    /// The request has ended; whoever waits looks again.
+    /// The request has ended; waiting requests look again.
     pub fn end(&mut self, key: &Key) {
         if let Some(bell) = self.entries.get_mut(key).and_then(|entry| entry.underway.take()) {
             bell.notify_waiters();
@@ -179,7 +179,7 @@ mod tests {
         ClockStamp { at: Timestamp::UNIX_EPOCH + passed, since: Some(since) }
     }
 
-    /// The same moment with a wall's clock that somebody set.
+    /// The same moment with a wall clock that was set.
     fn set(moment: ClockStamp, to: Timestamp) -> ClockStamp {
         ClockStamp { at: to, ..moment }
     }

@@ -29,7 +29,7 @@ enum Scope {
 
 impl Service {
     pub(super) async fn create_networks(self: Arc<Self>, new: Vec<NewNetwork>, context: &Context) -> Result<Reply, Error> {
-        // Whoever makes a bridge and then a network on it need not wait for the watch to have seen the bridge.
+        // A client that makes a bridge and then a network on it need not wait until the watch has seen the bridge.
         if new.iter().any(|one| one.bridge.is_some()) {
             self.reconciler.look_at_everything().await?;
         }
@@ -52,7 +52,7 @@ impl Service {
                 return Err(Error::IdTaken(taken.0));
             }
             records.iter().for_each(|network| state.add_network(network.clone()));
-            // Nobody can have one of them yet.
+            // No other operation knows them yet.
             ids.iter().filter_map(|id| state.networks.get(id)?.claim.take().ok()).collect::<Vec<ClaimGuard>>()
         };
         let mut changes: Vec<Change> = records.into_iter().map(Change::PutNetwork).collect();
@@ -151,7 +151,7 @@ impl Service {
     }
 
     /// Claims a network and, when its ports are to follow, every bound port of it: all at once, or none and a wait for
-    /// one that somebody has. Whoever has a port may be waiting for the network, or for another port.
+    /// one that another operation has. An operation that has a port may wait for the network, or for another port.
     async fn claim_scope(&self, id: NetworkId, scope: Scope) -> Result<(ClaimGuard, PortClaims), Error> {
         self.reconciler
             .claim(|state| {
@@ -235,7 +235,7 @@ impl Service {
         self.delete_network_claimed(id, context).await
     }
 
-    /// The bridge goes first: a bridge without a record would be nobody's.
+    /// The bridge goes first: no record would name a bridge that stays.
     async fn delete_network_claimed(&self, id: NetworkId, context: &Context) -> Result<Reply, Error> {
         let (plan, subnets) = {
             let state = self.reconciler.lock();
@@ -246,7 +246,7 @@ impl Service {
             }
             let want = Desired { absent_bridges: vec![id], ..Desired::default() };
             let mut plan = plan(Reason::Change, &want, &state.have)?;
-            // Somebody else may have deleted the bridge; from Linux 6.16 on what closed it stays.
+            // Another program may have deleted the bridge; from Linux 6.16 on the chain that closed it stays.
             if plan.steps.is_empty() && entry.record.bridge.is_none() {
                 plan.steps.push(Step::new(Op::DeleteBridge { network: id, store: self.reconciler.store_id }, None));
             }
@@ -290,7 +290,7 @@ impl Service {
 
     async fn create_subnets_claimed(&self, subnets: &[Subnet], context: &Context) -> Result<(), Error> {
         {
-            // In their place before they are durable, so that their ids are nobody else's.
+            // In their place before they are durable, so that no other network gets their ids.
             let mut state = self.reconciler.lock();
             for (n, subnet) in subnets.iter().enumerate() {
                 if let Err(error) = check_subnet(&state, subnet, subnets) {

@@ -111,7 +111,7 @@ impl Service {
         let claim = self
             .reconciler
             .claim(|state| {
-                // Whoever makes or removes a subnet is waited for: an address is taken of one that is durable.
+                // Waits for an operation that makes or removes the subnet: only a durable subnet gives addresses.
                 let network = state.network(state.port(id)?.record.network_id)?;
                 if addresses {
                     network.claim.check_free()?;
@@ -147,7 +147,7 @@ impl Service {
                 self.unseal(&mut after);
                 hold_until_changed(&before, &mut after);
             }
-            // Reserved at once, so that nobody takes its new MAC or address while they become durable.
+            // Reserved at once: no other port takes its new MAC or address before they are durable.
             state.replace_port(after.clone());
             (before, after, leaves)
         };

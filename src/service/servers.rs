@@ -176,7 +176,7 @@ impl Service {
     }
 }
 
-/// Claims a server and every NIC of it that is to stay: all at once, or none and a wait for one that somebody has.
+/// Claims a server and every NIC of it that is to stay: all at once, or none and a wait for a claim that another operation has.
 fn claim_with_nics(state: &Inventory, id: ServerId, nics: WithNics) -> Result<(ClaimGuard, PortClaims), Unclaimed<Error>> {
     let ports: Vec<PortId> = state.nics(state.server(id)?).map(|port| port.record.id).collect();
     if nics == WithNics::Refuse && !ports.is_empty() {

@@ -41,7 +41,7 @@ impl Service {
     /// Opens a port's tap: one descriptor for each queue, and none kept here.
     ///
     /// # Errors
-    /// There is no tap to open, somebody holds it, or the kernel refused.
+    /// There is no tap to open, another process holds it, or the kernel refused.
     pub async fn open_tap(&self, port: PortId) -> Result<Vec<OwnedFd>, NotOpened> {
         let Tap { queues, vnet_hdr, owner } = self.tap_of(port)?;
         let later = |error: Error| NotOpened::Later(error.to_string());

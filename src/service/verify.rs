@@ -3,7 +3,7 @@
 //! The store is read on a connection and a thread of its own, the kernel on a thread of its own, and the rest goes by parts:
 //! commits and attaches go on meanwhile.
 //!
-//! What is under way differs for a moment: an object somebody works on is left out, and a difference counts only when a
+//! What is under way differs for a moment: a claimed object is left out, and a difference counts only when a
 //! second comparison finds it too. Nothing is changed; what can be mended is mended by the loop, which the dump also feeds.
 
 use std::collections::{BTreeMap, HashMap};
@@ -71,7 +71,7 @@ pub struct Verified {
 }
 
 impl Service {
-    /// Compares everything with everything. One comparison at a time: whoever asks meanwhile has the next one, together.
+    /// Compares everything with everything. One comparison at a time: requests that come meanwhile share the next one.
     ///
     /// # Errors
     /// The kernel could not be read, or too much is under way.
@@ -192,7 +192,7 @@ fn stands(entry: &PortEntry) -> bool {
     entry.record.attached_to().is_some() && entry.reason.as_deref() != Some("namespace_gone")
 }
 
-/// What a port's record names and nobody knows.
+/// Objects that a port's record names and the store does not have.
 fn dangling(state: &Inventory, port: &Port) -> Vec<Deviation> {
     let object = || format!("port {}", port.id);
     let missing = |kind, what: String| Deviation::new(kind, object(), what, "no such record");
@@ -239,7 +239,7 @@ struct RecordKind<K, R> {
     what: &'static str,
     id: fn(&R) -> K,
     all: fn(&Inventory) -> Vec<K>,
-    /// A record, and whether somebody works on it.
+    /// A record, and whether it is claimed.
     get: fn(&Inventory, &K) -> Option<(R, bool)>,
 }
 
