@@ -347,7 +347,7 @@ fn delete_single<H: Host>(host: &mut H, port: &AbsentPort, store: Uuid) -> Resul
             return Ok(Removed::Gone);
         }
     }
-    Err(unmarked(port, format!("somebody keeps taking off its altname {altname}")))
+    Err(unmarked(port, format!("another program keeps taking off its altname {altname}")))
 }
 
 /// A device of which a complete dump shows neither the altname nor the alias is gone, unless its index is still a device's.

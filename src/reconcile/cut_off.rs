@@ -31,7 +31,7 @@ impl Reconciler {
         }
         let (changes, facets) = (retry.mac_changes, retry.facets.clone());
         state.contested.insert(port, Flapping { reason: contested(Facet::Mac), facets, cut_off: true });
-        tracing::warn!(%port, changes, "somebody keeps changing the MAC of a port's device; the port is cut off");
+        tracing::warn!(%port, changes, "another program keeps changing the MAC of a port's device; the port is cut off");
         self.publish_health(state);
         true
     }
@@ -111,7 +111,7 @@ impl Reconciler {
         }
         entry.retry.forget();
         state.contested.remove(&port);
-        tracing::info!(%port, "nobody changes the MAC of the port's device any more; it is put back");
+        tracing::info!(%port, "no program changes the MAC of the port's device any more; it is put back");
         self.publish_health(state);
         true
     }
@@ -122,7 +122,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 fn why() -> Why {
     let detail = format!(
-        "somebody keeps changing the MAC of its device, which takes other guests' frames from them; it is down and out of its \
+        "another program keeps changing the MAC of its device, which takes other guests' frames from them; it is down and out of its \
          bridge until the MAC has stood still for {} s",
         QUIET.as_secs()
     );

@@ -36,7 +36,7 @@ impl Reconciler {
         let Some(first) = facets.first().filter(|_| repaired > PATIENCE) else { return };
         let reason = state.contested.get(&port).map_or(contested(*first), |contest| contest.reason);
         if state.contested.insert(port, Flapping { reason, facets, cut_off: false }).is_none() {
-            tracing::warn!(%port, reason, repaired, "somebody keeps undoing what nicd does; it is done less often from now on");
+            tracing::warn!(%port, reason, repaired, "another program keeps undoing nicd's repairs; they are made less often from now on");
         }
         state.due.set(port, Instant::now() + QUIET + QUIET / 10);
         self.publish_health(state);
@@ -48,7 +48,7 @@ impl Reconciler {
         let fought = state.networks.get(&network).is_some_and(|entry| entry.repairs.contested());
         let news = if fought { state.fought_bridges.insert(network) } else { state.fought_bridges.remove(&network) };
         if news {
-            tracing::warn!(%network, fought, "somebody keeps undoing what nicd does to a bridge of its own, or no longer");
+            tracing::warn!(%network, fought, "whether another program keeps undoing nicd's repairs of its own bridge has changed");
             self.publish_health(state);
         }
     }
@@ -57,7 +57,7 @@ impl Reconciler {
     pub(super) fn end_flapping(&self, state: &mut Inventory, port: PortId) {
         let quiet = state.ports.get(&port).is_some_and(|entry| entry.retry.last.is_none_or(|last| last.elapsed() > QUIET));
         if quiet && state.contested.remove(&port).is_some() {
-            tracing::info!(%port, "nobody undoes what nicd does any more");
+            tracing::info!(%port, "no program undoes nicd's repairs any more");
             self.publish_health(state);
         }
     }
@@ -70,7 +70,7 @@ pub fn problems(state: &Inventory) -> impl Iterator<Item = Problem> {
         let device = state.have.device(*port).map_or("no device", |link| link.name.as_str());
         Problem {
             reason: contest.reason,
-            detail: format!("somebody keeps changing the {} of port {port} ({device})", facets.join(", ")),
+            detail: format!("another program keeps changing the {} of port {port} ({device})", facets.join(", ")),
             remedy: if contest.cut_off { CUT_OFF_REMEDY } else { REMEDY }.to_owned(),
         }
     })
@@ -80,7 +80,7 @@ pub fn problems(state: &Inventory) -> impl Iterator<Item = Problem> {
 pub fn bridge_problems(state: &Inventory) -> impl Iterator<Item = Problem> {
     state.fought_bridges.iter().map(|network| Problem {
         reason: NETWORK_BRIDGE,
-        detail: format!("somebody keeps changing bridge {} of network {network}", state.bridge_name(*network)),
+        detail: format!("another program keeps changing bridge {} of network {network}", state.bridge_name(*network)),
         remedy: REMEDY.to_owned(),
     })
 }
