@@ -218,6 +218,8 @@ impl Reference {
         same("marks on the host", marks, wanted)?;
         if let Some(bridge) = links.iter().find(|link| link.altnames.contains(&names::network_altname(network_id(AGENTS)))) {
             same("the agent's bridge", (bridge.mtu, bridge.up, bridge.v6_autoconf), (self.mtu, true, false))?;
+            let [a, b, c, d, ..] = *network_id(AGENTS).0.as_bytes();
+            same("the agent's bridge's MAC", bridge.mac, Some(Mac([0xfe, 0x62, a, b, c, d])))?;
         }
         bound().try_for_each(|(id, port)| self.check_device(manager, fake, *id, port))
     }
