@@ -1,5 +1,5 @@
-//! HTTP/1.1 over the daemon's Unix socket: the client of `nicctl`, and in `blocking_client` that of the demo, the tests and
-//! the benchmarks. It uses nothing of the daemon's.
+//! HTTP/1.1 over the daemon's Unix socket: the client of `nicctl`, and in `blocking_client` that of the demo and the
+//! tests. It uses nothing of the daemon's.
 
 use std::io;
 use std::path::Path;
@@ -43,8 +43,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Connection(SendRequest<Full<Bytes>>);
 
-/// Connects. Where many connect at once the socket's backlog is full for a moment: a socket that does not block is told EAGAIN
-/// then, and nothing tells when there is room (`unix_stream_connect`, net/unix/af_unix.c).
+/// Connects. Where many clients connect at once, the socket's backlog is full for a moment: a non-blocking connect then fails with
+/// EAGAIN, and no event reports room (`unix_stream_connect`, net/unix/af_unix.c). So it is tried again, for [`BACKLOG_WAIT`].
 async fn connect(path: &Path) -> io::Result<UnixStream> {
     let until = Instant::now() + BACKLOG_WAIT;
     loop {

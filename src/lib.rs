@@ -113,7 +113,7 @@
 //! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
 //! | [`daemon`] | start and stop, in order |
 //! | [`threads`] | starts threads; a panic ends the process |
-//! | [`client`], [`blocking_client`] | HTTP over the daemon's socket: for `nicctl`; for the demo, tests and benchmarks |
+//! | [`client`], [`blocking_client`] | HTTP over the daemon's socket: for `nicctl`; for the demo and the tests |
 //! | `src/ctl` | `nicctl`: a client that uses only `client` of this library |
 //!
 //! # Dependencies
