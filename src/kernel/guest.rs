@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::addresses;
-use super::answer::{Failure, Request};
+use super::answer::{Failure, Request, RequestError};
 use super::links::{Target, first_failure, shape};
 use super::message::{Batch, Read, attributes};
 use super::netns::NetnsHandle;
@@ -31,6 +31,9 @@ use crate::plan::{Address, GuestSettings, LinkState, Route, Switch};
 /// the guest's own (`fib_disable_ip`). With a primary address it also deletes the secondary ones, unless `promote_secondaries`
 /// is set; so each address is temporarily a /32 of its own.
 ///
+/// An address that is there already is asked for once more: the kernel compares IPv6 addresses without their prefix lengths
+/// (`ipv6_add_addr`, net/ipv6/addrconf.c), so it may have been a stale one that the same batch then removed.
+///
 /// A route that the guest's kernel refuses does not fail the op; such routes are returned with the kernel's error text.
 pub(super) fn configure(
     inside: &mut NetnsHandle,
@@ -38,6 +41,27 @@ pub(super) fn configure(
     settings: &GuestSettings,
     stale: Stale,
 ) -> Result<(LinkName, Vec<String>), Failure> {
+    let (mut refusals, mut named) = inside.netlink.send_and_read(batch(index, settings, stale), |body| link(body).map(Some))?;
+    let is_there = |refusal: &RequestError| matches!(refusal.request, Request::Address(_)) && refusal.errno == Errno::EEXIST;
+    if refusals.iter().any(is_there) {
+        let again = batch(index, settings, Stale::default());
+        (refusals, named) = inside.netlink.send_and_read(again, |body| link(body).map(Some))?;
+    }
+    refusals.retain(|refusal| match refusal.request {
+        // What is already there, exactly so.
+        Request::Address(_) | Request::Route(_) => refusal.errno != Errno::EEXIST,
+        _ => true,
+    });
+    let (routes, others): (Vec<_>, Vec<_>) =
+        refusals.into_iter().partition(|refusal| matches!(refusal.request, Request::Route(_)));
+    first_failure(others)?;
+    let refused = routes.into_iter().map(Failure::from).map(|failure| format!("{}: {}", failure.request, failure.said)).collect();
+    let name = named.map_or_else(|| name(inside, index), |link| name_of(&link))?;
+    Ok((name, refused))
+}
+
+/// The requests of one configuration, in their order.
+fn batch(index: u32, settings: &GuestSettings, stale: Stale) -> Batch {
     let target = Target::Index(index);
     let mut batch = Batch::default();
     batch.v6_off(target);
@@ -63,18 +87,7 @@ pub(super) fn configure(
     for route in in_order(&settings.routes) {
         add_route(&mut batch, index, route);
     }
-    let (mut refusals, named) = inside.netlink.send_and_read(batch, |body| link(body).map(Some))?;
-    refusals.retain(|refusal| match refusal.request {
-        // What is already there, exactly so.
-        Request::Address(_) | Request::Route(_) => refusal.errno != Errno::EEXIST,
-        _ => true,
-    });
-    let (routes, others): (Vec<_>, Vec<_>) =
-        refusals.into_iter().partition(|refusal| matches!(refusal.request, Request::Route(_)));
-    first_failure(others)?;
-    let refused = routes.into_iter().map(Failure::from).map(|failure| format!("{}: {}", failure.request, failure.said)).collect();
-    let name = named.map_or_else(|| name(inside, index), |link| name_of(&link))?;
-    Ok((name, refused))
+    batch
 }
 
 /// The IPv4 addresses, each as a subnet of its own; not those that are one already.

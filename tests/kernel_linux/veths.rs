@@ -189,6 +189,26 @@ fn what_the_guest_cannot_take_is_told_with_the_value() {
 }
 
 #[test]
+fn an_ipv6_address_of_another_prefix_length_is_replaced() {
+    in_netns(|| {
+        let mut host = LinuxFixture::open();
+        let guest = Guest::new("g");
+        let pin = host.kernel.inspect(&guest.path).unwrap().pin;
+        let port = port(1);
+        host.apply(&create(&guest, pin, port, DEVICE, None));
+        let settings = GuestSettings { ranges: vec!["fd00::/64".parse().unwrap()], ..given(mac(port)) };
+        host.apply(&guest_op(&guest, pin, port, settings.clone()));
+        // The kernel takes both for the same address, so the first one that is added is refused with EEXIST.
+        guest.ip("addr del fd00::5/64 dev eth0");
+        guest.ip("addr add fd00::5/96 dev eth0 nodad");
+        host.context = nicd::kernel::linux::ExecContext::default();
+        host.apply(&guest_op(&guest, pin, port, settings));
+        let shown = guest.ip("-o -6 addr show dev eth0");
+        assert!(shown.contains("fd00::5/64") && !shown.contains("fd00::5/96"), "{shown}");
+    });
+}
+
+#[test]
 fn two_nics_may_have_the_same_default() {
     in_netns(|| {
         let mut host = LinuxFixture::open();
