@@ -17,7 +17,8 @@ use jiff::Timestamp;
 use nicd::model::idempotency::{Key, Made, StoredRequest};
 use nicd::model::port::Binding;
 use nicd::model::{
-    FixedIp, Intent, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile, Server, ServerId, Subnet, SubnetId,
+    AddressPair, FixedIp, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile, RateLimit, Server,
+    ServerId, Subnet, SubnetId,
 };
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError};
 use rusqlite::{Connection, OpenFlags};
@@ -134,10 +135,37 @@ fn a_store_of_the_first_version_is_brought_to_the_present_one() {
     let attached = ports.iter().find_map(|port| port.binding.as_ref()).unwrap();
     assert_eq!((attached.server_id, attached.intent, attached.commit), (servers[0].id, Intent::Attached, 5));
     assert_eq!(remembered[0].answer.as_ref().unwrap().status, 200);
+    assert!(networks[0].port_security && ports.iter().all(|port| port.port_security));
     opened.commit(vec![put(&ports[0])], Purpose::Growing).unwrap();
     opened.close();
     let again = Opened::at(dir.path());
     assert_eq!(again.loaded.ports, ports);
+    again.close();
+}
+
+#[test]
+fn a_ports_filters_and_limits_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let blue = Network { port_security: false, isolated: true, ..network() };
+    let limited = Port {
+        port_security: false,
+        address_pairs: vec![
+            AddressPair { ip: "10.0.0.64/26".parse().unwrap(), mac: None },
+            AddressPair { ip: "fd00::5/128".parse().unwrap(), mac: Some(Mac([0, 0, 0x5e, 0, 1, 7])) },
+        ],
+        limits: Limits {
+            to_guest: Some(RateLimit { rate_kbps: 64, burst_kb: None, exact: false }),
+            from_guest: Some(RateLimit { rate_kbps: 100_000_000, burst_kb: Some(8), exact: true }),
+        },
+        isolated: Some(false),
+        ..port(1, 5)
+    };
+    let opened = Opened::at(dir.path());
+    let changes = vec![Change::PutNetwork(blue.clone()), Change::PutSubnet(subnet()), put(&limited), put(&port(2, 6))];
+    opened.commit(changes, Purpose::Growing).unwrap();
+    opened.close();
+    let again = Opened::at(dir.path());
+    assert_eq!((&again.loaded.networks, &again.loaded.ports), (&vec![blue], &vec![limited, port(2, 6)]));
     again.close();
 }
 
@@ -529,6 +557,8 @@ fn network() -> Network {
         bridge: None,
         kind: NetworkKind::Local,
         physical_network: None,
+        port_security: true,
+        isolated: false,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
         revision_number: 1,
@@ -597,6 +627,10 @@ fn port(n: u8, host: u8) -> Port {
         fixed_ips: vec![FixedIp { subnet_id: subnet().id, ip_address: IpAddr::from([10, 0, 0, host]) }],
         admin_up: true,
         unknown_unicast: false,
+        port_security: true,
+        address_pairs: Vec::new(),
+        limits: Limits::default(),
+        isolated: None,
         device_owner: String::new(),
         profile: Profile::default(),
         origin: Origin::Client,

@@ -22,6 +22,6 @@ pub use mac::{Mac, MacPrefix};
 pub use names::LinkName;
 pub use network::{Network, NetworkKind};
 pub use phase::{Happening, Phase, Readiness, Status};
-pub use port::{Binding, FixedIp, Intent, Origin, Port, Profile};
+pub use port::{AddressPair, Binding, FixedIp, Intent, Limits, Origin, Port, Profile, RateLimit};
 pub use server::{Guest, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};

@@ -36,12 +36,22 @@ pub struct Network {
     /// A flat network's physical network, by the control plane's name for it.
     #[serde(default)]
     pub physical_network: Option<String>,
+    /// What its new ports' `port_security` is, unless the client says otherwise.
+    #[serde(default = "yes", skip_serializing_if = "bool::clone")]
+    pub port_security: bool,
+    /// Whether its ports are isolated that do not say otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
     /// The revision number; grows with each change.
     pub revision_number: u64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Whether the network's bridge has an uplink (`provider:network_type`).

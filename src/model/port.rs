@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,18 @@ pub struct Port {
     /// Whether the bridge floods frames with an unknown destination MAC to the port, for a guest with several MACs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown_unicast: bool,
+    /// Whether the filters hold its guest to the port's MAC and addresses.
+    #[serde(default = "yes", skip_serializing_if = "bool::clone")]
+    pub port_security: bool,
+    /// What its guest may send from beside its own MAC and addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub address_pairs: Vec<AddressPair>,
+    /// The rates of its traffic.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+    /// Whether its guest gets only the frames that L2 needs; none for what its network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
     /// Neutron's `device_owner` (`compute:nova`), stored and returned only.
     #[serde(default)]
     pub device_owner: String,
@@ -62,6 +75,43 @@ pub struct FixedIp {
     pub subnet_id: SubnetId,
     /// The address.
     pub ip_address: IpAddr,
+}
+
+/// Addresses that a guest may send from (`allowed_address_pairs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressPair {
+    /// One address or a block of them, without host bits.
+    pub ip: IpNetwork,
+    /// The MAC they are sent from; none for the port's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+}
+
+/// The rates of a port's traffic (`nicd:limits`); none of a direction for no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Of the frames that its guest gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_guest: Option<RateLimit>,
+    /// Of the frames that its guest sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_guest: Option<RateLimit>,
+}
+
+/// The rate of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// In kbit/s, of 1000 bits each.
+    pub rate_kbps: u32,
+    /// How much may come at once, in kbit of 1000 bits; none for 125 ms of the rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_kb: Option<u32>,
+    /// Whether the burst is held exactly, and not with up to a second of the rate in addition.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
 }
 
 /// The client's settings for the device (`binding:profile`).
@@ -138,6 +188,28 @@ pub enum Intent {
     Deleting,
 }
 
+impl Limits {
+    /// Whether no direction has a limit.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl RateLimit {
+    /// The rate in bytes per second.
+    pub fn bytes_per_second(self) -> u64 {
+        u64::from(self.rate_kbps) * 1000 / 8
+    }
+
+    /// The burst in bytes. It may be smaller than a frame.
+    pub fn burst_bytes(self) -> u64 {
+        match self.burst_kb {
+            Some(burst) => u64::from(burst) * 1000 / 8,
+            None => self.bytes_per_second() / 8,
+        }
+    }
+}
+
 impl Port {
     /// The server, if the port shall be attached; none when it is unbound or being detached.
     pub fn attached_to(&self) -> Option<ServerId> {
@@ -152,5 +224,21 @@ impl Port {
     /// Whether the port is being detached.
     pub fn leaving(&self) -> bool {
         self.binding.as_ref().is_some_and(|binding| binding.intent != Intent::Attached)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_in_kilobits_and_its_burst_is_an_eighth_of_a_second() {
+        let rate = |rate_kbps, burst_kb| {
+            let limit = RateLimit { rate_kbps, burst_kb, exact: false };
+            (limit.bytes_per_second(), limit.burst_bytes())
+        };
+        assert_eq!(rate(64, None), (8_000, 1_000));
+        assert_eq!(rate(64, Some(80)), (8_000, 10_000));
+        assert_eq!(rate(100_000_000, None), (12_500_000_000, 1_562_500_000));
     }
 }

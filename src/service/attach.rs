@@ -12,7 +12,7 @@ use crate::kernel::exec::Undone;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::idempotency::Made;
 use crate::model::port::Binding;
-use crate::model::{FixedIp, Happening, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
+use crate::model::{FixedIp, Happening, Intent, Limits, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 use crate::plan::Reason;
 use crate::reconcile::{Failed, Why, port_event};
 use crate::store::{Change, Purpose};
@@ -173,16 +173,21 @@ impl Service {
         binding: Binding,
     ) -> Result<Port, Error> {
         let now = clock::now();
+        let network = &state.network(network_id)?.record;
         Ok(Port {
             id: PortId(Uuid::new_v4()),
             network_id,
             name: String::new(),
             description: String::new(),
             project_id: state.server(binding.server_id)?.record.project_id.clone(),
-            mac: self.draw_mac(state, &state.network(network_id)?.record)?,
+            mac: self.draw_mac(state, network)?,
             fixed_ips,
             admin_up: true,
             unknown_unicast: false,
+            port_security: network.port_security,
+            address_pairs: Vec::new(),
+            limits: Limits::default(),
+            isolated: None,
             device_owner: String::new(),
             profile: Profile::default(),
             origin: Origin::Attach,

@@ -91,6 +91,8 @@ impl Service {
             bridge: new.bridge,
             kind: new.kind,
             physical_network: new.physical_network,
+            port_security: true,
+            isolated: false,
             created_at: now,
             updated_at: now,
             revision_number: 1,

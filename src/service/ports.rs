@@ -10,7 +10,7 @@ use crate::events::EventKind;
 use crate::inventory::{ClaimGuard, Inventory, Unclaimed};
 use crate::model::action::{AfterDetach, NewPort, PortChange};
 use crate::model::idempotency::Made;
-use crate::model::{FixedIp, Happening, NetworkId, Origin, Phase, Port, PortId, Readiness};
+use crate::model::{FixedIp, Happening, Limits, NetworkId, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, port_event};
 use crate::store::{Change, Purpose};
@@ -96,6 +96,10 @@ impl Service {
             fixed_ips: state.choose_addresses(new.network_id, new.fixed_ips.as_deref(), None)?,
             admin_up: new.admin_up,
             unknown_unicast: new.unknown_unicast,
+            port_security: network.port_security,
+            address_pairs: Vec::new(),
+            limits: Limits::default(),
+            isolated: None,
             device_owner: new.device_owner.clone(),
             profile: new.profile.clone(),
             origin: Origin::Client,

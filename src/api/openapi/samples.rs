@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::events::{Event, EventKind};
 use crate::model::pools::Range;
 use crate::model::{
-    FixedIp, Guest, HostRoute, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Server,
+    FixedIp, Guest, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Server,
     ServerId, Status, Subnet, SubnetId, names,
 };
 use crate::plan::facts::FactName;
@@ -41,6 +41,8 @@ pub(super) fn network() -> NetworkView {
         bridge: None,
         kind: NetworkKind::Local,
         physical_network: None,
+        port_security: true,
+        isolated: false,
         created_at: then(),
         updated_at: then(),
         revision_number: 1,
@@ -91,6 +93,10 @@ pub(super) fn unbound() -> PortView {
         fixed_ips: vec![FixedIp { subnet_id: SUBNET, ip_address: [10, 0, 0, 2].into() }],
         admin_up: true,
         unknown_unicast: false,
+        port_security: true,
+        address_pairs: Vec::new(),
+        limits: Limits::default(),
+        isolated: None,
         device_owner: "compute:nova".into(),
         profile: Profile::default(),
         origin: Origin::Client,
