@@ -21,7 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nicd::kernel::linux::{ExecContext, Linux, LinuxHost};
 use nicd::kernel::{Host, Kernel, LinkSelector, Notice, tap};
 use nicd::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
-use nicd::plan::{Address, At, BridgeExtras, GuestSettings, LinkSettings, Op, Seal, Switch};
+use nicd::plan::{Address, At, BridgeChange, GuestSettings, LinkChange, Op, Switch};
 use uuid::Uuid;
 
 use crate::netns::{Guest, in_netns};
@@ -97,10 +97,11 @@ fn taps<T>(ports: u32, bare: fn(&Socket, u32) -> T) -> Turns {
 fn attach_tap(host: &mut LinuxHost, port: PortId, number: u32) {
     let mut held = ExecContext::default();
     let (index, name) = (BRIDGE + 1 + number, names::port_device(port, 0));
-    let settings = settings(port);
+    let link = [LinkChange::Altname, LinkChange::Mac(mac_of(port).host_side()), LinkChange::Mtu(1500), LinkChange::HostIpOff];
+    let changes = link.into_iter().chain(joined(port)).collect();
     for op in [
         Op::CreateTap { port, index, name, queues: 1, vnet_hdr: true, owner: Owner::default() },
-        Op::Configure { port, at: At::Index(index), settings },
+        Op::Configure { port, at: At::Index(index), changes },
         Op::Persist { port },
     ] {
         host.apply(&op, &mut held).unwrap();
@@ -173,11 +174,7 @@ fn attach_veth(host: &mut LinuxHost, guest: &Guest, pin: NetnsPin, number: u32) 
             mtu: 1500,
         },
         Op::ConfigureGuest { port, netns, pin, settings: given },
-        Op::Configure {
-            port,
-            at: At::Altname,
-            settings: LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, ..settings(port) },
-        },
+        Op::Configure { port, at: At::Altname, changes: joined(port).into() },
     ] {
         host.apply(&op, &mut held).unwrap();
     }
@@ -274,12 +271,10 @@ fn ready() -> LinuxHost {
         let network = NetworkId(Uuid::from_u128((number << 84) + 1));
         let name = names::network_bridge(network, 0);
         let mac = Mac([0xfa, 0x16, 0x3e, 0xff, 0, u8::try_from(number).unwrap()]);
-        let up = Some(Switch::Up);
-        let (stray, off) = (Vec::new(), BridgeExtras::default());
         for op in [
             Op::CreateBridge { network, index, name, mac, mtu: 1500, alias: String::new() },
             Op::CloseBridge { network },
-            Op::SetBridge { network, mac: None, mtu: None, switch: up, ip_off: false, stray, off, alias: None },
+            Op::SetBridge { network, changes: [BridgeChange::Switch(Switch::Up)].into() },
         ] {
             host.apply(&op, &mut ExecContext::default()).unwrap();
         }
@@ -287,23 +282,19 @@ fn ready() -> LinuxHost {
     host
 }
 
-fn settings(port: PortId) -> LinkSettings {
-    let mac = Mac([0xfa, 0x16, 0x3e, port.0.as_bytes()[3], port.0.as_bytes()[4], port.0.as_bytes()[5]]);
-    LinkSettings {
-        mark: true,
-        ip_off: true,
-        stray: Vec::new(),
-        mac: Some(mac.host_side()),
-        mtu: Some(1500),
-        master: Some(BRIDGE),
-        fdb: vec![mac],
-        learning: Some(false),
-        unicast_flood: Some(false),
-        reset_port_flags: false,
-        pass_link_local: false,
-        set_forwarding: false,
-        seal: Some(Seal { alias: "0f0f0f0f 4711".into(), switch: Switch::Up }),
-    }
+/// What makes a device a complete port of the bridge.
+fn joined(port: PortId) -> [LinkChange; 5] {
+    [
+        LinkChange::Master(BRIDGE),
+        LinkChange::FdbEntry(mac_of(port)),
+        LinkChange::Learning(false),
+        LinkChange::UnicastFlood(false),
+        LinkChange::Tag { alias: "0f0f0f0f 4711".into(), switch: Switch::Up },
+    ]
+}
+
+fn mac_of(port: PortId) -> Mac {
+    Mac([0xfa, 0x16, 0x3e, port.0.as_bytes()[3], port.0.as_bytes()[4], port.0.as_bytes()[5]])
 }
 
 fn port(number: u32) -> PortId {

@@ -41,9 +41,9 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState]) -
     for link in links {
         let all = on.remove(&link.index).unwrap_or_default();
         let ours = link.marks().next().is_some();
-        let (stray, others): (Vec<_>, Vec<_>) =
+        let (foreign, others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|found| ours && (link.kind != Kind::Bridge || found.by_kernel));
-        link.stray = stray.iter().map(|found| found.address).collect();
+        link.foreign_addresses = foreign.iter().map(|found| found.address).collect();
         link.hosts = others.iter().flat_map(ReadAddress::hosts).collect();
         if link.kind == Kind::Bridge && !(ours && link.hosts.is_empty()) {
             let hops = routes::next_hops(netlink, link.index);

@@ -239,7 +239,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         Op::Persist { .. } => Request::Persist,
         Op::ConfigureGuest { .. } => Request::Namespace,
         Op::SetLink { .. } => Request::Switch,
-        Op::MarkAgain { .. } | Op::MarkBridgeAgain { .. } => Request::Mark,
+        Op::RestoreAltname { .. } | Op::RestoreBridgeAltname { .. } => Request::Mark,
         Op::Unbind { .. } => Request::Unbind,
         Op::SetGroup { .. } => Request::Group,
         Op::DeleteBridge { .. } | Op::CloseTap { .. } | Op::DeleteGroup { .. } | Op::DeleteLink { .. } => Request::Delete,

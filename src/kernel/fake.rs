@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgePort, BroadRoute, FdbEntry, GuestSettings, Kind, LinkSettings, LinkState, Op, PortVlan,
-    Route, Seal, Switch, TapSeen,
+    Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, BroadRoute, FdbEntry, GuestSettings, Kind, LinkChange, LinkState, Op,
+    PortVlan, Route, Switch, TapSeen,
 };
 
 use super::untyped::MAX_ALIAS;
@@ -621,27 +621,45 @@ impl World {
         link.cloned().ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))
     }
 
-    /// Carries out what Linux sends as one message each, in its order: it goes on behind one that is refused. Only what
-    /// outlives the process is sealed in a send of its own, when all else is done (`links::configure`).
-    fn configure(&mut self, port: PortId, at: At, settings: &LinkSettings) -> Result<(), OpError> {
-        if let Some(Seal { alias, .. }) = &settings.seal
-            && (alias.len() > MAX_ALIAS || alias.contains('\0'))
-        {
-            return Err(refused(OpErrorKind::Other, format!("sealing with '{alias}'")));
+    /// Carries out what Linux sends as one message each, in its order: it goes on after one that is refused. Only a device that
+    /// outlives the process is tagged in a send of its own, when all else is done (`links::configure`).
+    fn configure(&mut self, port: PortId, at: At, changes: &BTreeSet<LinkChange>) -> Result<(), OpError> {
+        let tag = changes.iter().find_map(|change| match change {
+            LinkChange::Tag { alias, .. } => Some(alias),
+            _ => None,
+        });
+        if let Some(alias) = tag.filter(|alias| alias.len() > MAX_ALIAS || alias.contains('\0')) {
+            return Err(refused(OpErrorKind::Other, format!("tagging with '{alias}'")));
         }
         let index = self.at(port, at)?.index;
-        let marked = if settings.mark { self.mark(index, names::port_altname(port)) } else { Ok(()) };
-        let shaped = self.shape(index, settings.mac, settings.mtu, settings.master);
-        if settings.ip_off && (shaped.is_ok() || at == At::Altname) {
-            self.change(index, |link| (link.v6_autoconf, link.v4_open) = (false, false));
+        // What is refused of the altname, of MAC, MTU and bridge, of the FDB entries, and of the flags with the tag.
+        let (mut altname, mut shaped, mut entered, mut flags) = (Ok(()), Ok(()), Ok(()), Ok(()));
+        for change in changes {
+            match change {
+                LinkChange::Altname => altname = self.mark(index, names::port_altname(port)),
+                LinkChange::Mac(mac) => shaped = shaped.and_then(|()| self.set_mac(index, *mac)),
+                LinkChange::Mtu(mtu) => shaped = shaped.inspect(|()| self.change(index, |link| link.mtu = *mtu)),
+                LinkChange::Master(master) => shaped = shaped.and_then(|()| self.set_master(index, *master)),
+                LinkChange::HostIpOff if shaped.is_err() && at != At::Altname => {}
+                LinkChange::HostIpOff => self.change(index, |link| (link.v6_autoconf, link.v4_open) = (false, false)),
+                LinkChange::RemoveAddress(address) => {
+                    self.change(index, |link| link.foreign_addresses.retain(|other| other != address))
+                }
+                LinkChange::FdbEntry(mac) => entered = entered.and(self.enter(index, *mac)),
+                // These have a send of their own, which is not made after a refusal.
+                _ if tag.is_some() && at == At::Altname && (altname.is_err() || shaped.is_err() || entered.is_err()) => break,
+                LinkChange::Learning(on) => flags = flags.and(self.change_port(index, |port| port.learning = *on)),
+                LinkChange::UnicastFlood(on) => flags = flags.and(self.change_port(index, |port| port.unicast_flood = *on)),
+                LinkChange::PassLinkLocal => flags = flags.and(self.change_port(index, |port| port.passes_link_local = true)),
+                LinkChange::Forwarding => flags = flags.and(self.change_port(index, |port| port.held = false)),
+                LinkChange::ResetPortFlags => flags = flags.and(self.change_port(index, |port| port.altered = false)),
+                LinkChange::Tag { .. } if flags.is_err() => {}
+                LinkChange::Tag { alias, switch } => {
+                    self.change(index, |link| (link.alias, link.up) = (Some(alias.clone()), *switch == Switch::Up));
+                }
+            }
         }
-        self.change(index, |link| link.stray.retain(|address| !settings.stray.contains(address)));
-        let entered = settings.fdb.iter().map(|mac| self.enter(index, *mac)).fold(Ok(()), Result::and);
-        let done = marked.and(shaped).and(entered);
-        if at == At::Altname && settings.seal.is_some() {
-            done.clone()?;
-        }
-        done.and(self.flags_and_seal(index, settings))
+        altname.and(shaped).and(entered).and(flags)
     }
 
     /// Changes a link that is there.
@@ -665,16 +683,19 @@ impl World {
         }
     }
 
-    /// MAC, MTU and bridge, in this order until one is refused (`do_setlink`, net/core/rtnetlink.c). A link leaves its bridge
-    /// before the other one is looked for (`do_set_master`).
-    fn shape(&mut self, index: u32, mac: Option<Mac>, mtu: Option<u32>, master: Option<u32>) -> Result<(), OpError> {
-        if let Some(mac) = mac.filter(|mac| mac.0[0] & 1 == 1) {
+    fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), OpError> {
+        if mac.0[0] & 1 == 1 {
             return Err(refused(OpErrorKind::Other, format!("giving a NIC the MAC {mac}")));
         }
-        self.change(index, |link| (link.mac, link.mtu) = (mac.or(link.mac), mtu.unwrap_or(link.mtu)));
-        let Some(master) = master.filter(|master| self.links.get(&index).is_some_and(|link| link.master != Some(*master))) else {
+        self.change(index, |link| link.mac = Some(mac));
+        Ok(())
+    }
+
+    /// A link leaves its bridge before the other one is looked for (`do_set_master`, net/core/rtnetlink.c).
+    fn set_master(&mut self, index: u32, master: u32) -> Result<(), OpError> {
+        if self.links.get(&index).is_none_or(|link| link.master == Some(master)) {
             return Ok(());
-        };
+        }
         let is_bridge = self.links.get(&master).is_some_and(|bridge| bridge.kind == Kind::Bridge);
         let entered = match self.ports_of(master).len() {
             _ if master == 0 => Ok(None),
@@ -690,23 +711,12 @@ impl World {
         entered.map(drop).map_err(|kind| refused(kind, format!("putting the link {index} into the bridge {master}")))
     }
 
-    /// What is in no bridge has no flags as a port, and is not sealed by the message that sets them.
-    fn flags_and_seal(&mut self, index: u32, settings: &LinkSettings) -> Result<(), OpError> {
-        let LinkSettings { learning, unicast_flood, reset_port_flags, pass_link_local, set_forwarding, .. } = *settings;
-        if learning.is_some() || unicast_flood.is_some() || reset_port_flags || pass_link_local || set_forwarding {
-            let port = self.links.get(&index).and_then(|link| link.bridge_port);
-            let mut port =
-                port.ok_or_else(|| refused(OpErrorKind::Other, format!("setting flags of {index}, which is no port")))?;
-            port.learning = learning.unwrap_or(port.learning);
-            port.unicast_flood = unicast_flood.unwrap_or(port.unicast_flood);
-            port.altered &= !reset_port_flags;
-            port.passes_link_local |= pass_link_local;
-            port.held &= !set_forwarding;
-            self.change(index, |link| link.bridge_port = Some(port));
-        }
-        if let Some(Seal { alias, switch }) = &settings.seal {
-            self.change(index, |link| (link.alias, link.up) = (Some(alias.clone()), *switch == Switch::Up));
-        }
+    /// Changes a link as a bridge's port. A link in no bridge has no flags as a port.
+    fn change_port(&mut self, index: u32, change: impl FnOnce(&mut BridgePort)) -> Result<(), OpError> {
+        let port = self.links.get(&index).and_then(|link| link.bridge_port);
+        let mut port = port.ok_or_else(|| refused(OpErrorKind::Other, format!("setting flags of {index}, which is no port")))?;
+        change(&mut port);
+        self.change(index, |link| link.bridge_port = Some(port));
         Ok(())
     }
 
@@ -739,7 +749,7 @@ impl World {
         self.put(link);
     }
 
-    fn mark_again(&mut self, altname: String, index: u32, alias: &str) -> Result<(), OpError> {
+    fn restore_altname(&mut self, altname: String, index: u32, alias: &str) -> Result<(), OpError> {
         let known = |link: &&LinkState| link.alias.as_deref() == Some(alias) || link.is_stripped();
         self.links.get(&index).filter(known).ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {alias}")))?;
         self.mark(index, altname)?;
@@ -774,7 +784,8 @@ impl World {
                 self.change(*index, |link| {
                     (link.v6_autoconf, link.v4_open, link.alias) = (false, false, Some(alias.clone()));
                 });
-                self.shape(*index, Some(*mac), Some(*mtu), None)?;
+                self.set_mac(*index, *mac)?;
+                self.change(*index, |link| link.mtu = *mtu);
                 self.given_mtu.insert(*index);
             }
             Op::CloseBridge { network } => {
@@ -783,23 +794,19 @@ impl World {
                 let link = found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))?;
                 self.put(LinkState { host_closed: true, ..link });
             }
-            Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias } => {
+            Op::SetBridge { network, changes } => {
                 let altname = names::network_altname(*network);
-                let found = self.named(&altname).cloned();
-                let mut link = found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))?;
-                let shaped = self.shape(link.index, *mac, *mtu, None);
-                link = self.links[&link.index].clone();
-                link.v6_autoconf &= !ip_off;
-                link.v4_open &= !ip_off;
-                link.stray.retain(|address| !stray.contains(address));
-                if let Some(alias) = alias {
-                    link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty());
+                let found = self.named(&altname).map(|link| link.index);
+                let index = found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))?;
+                let mut shaped = Ok(());
+                for change in changes {
+                    match change {
+                        BridgeChange::Mac(mac) => shaped = self.set_mac(index, *mac),
+                        // They are in the refused message.
+                        BridgeChange::Mtu(_) | BridgeChange::Alias(_) if shaped.is_err() => {}
+                        other => self.change(index, |link| set_bridge(link, other)),
+                    }
                 }
-                link.extras.stp &= !off.stp;
-                link.extras.multicast_snooping &= !off.multicast_snooping;
-                link.extras.vlan_filtering &= !off.vlan_filtering;
-                let switch = switch.unwrap_or(if link.up { Switch::Up } else { Switch::Down });
-                self.switch(link, switch);
                 shaped?;
             }
             Op::DeleteBridge { network, store } => {
@@ -830,8 +837,8 @@ impl World {
                     return Err(refused(OpErrorKind::Other, "naming the guest's end".to_owned()));
                 };
                 self.create(*index, name, Kind::Veth)?;
-                let made = LinkSettings { mark: true, ip_off: true, mac: Some(*mac), mtu: Some(*mtu), ..LinkSettings::default() };
-                self.configure(*port, At::Index(*index), &made).inspect_err(|_| self.remove(*index))?;
+                let made = [LinkChange::Altname, LinkChange::Mac(*mac), LinkChange::Mtu(*mtu), LinkChange::HostIpOff];
+                self.configure(*port, At::Index(*index), &made.into()).inspect_err(|_| self.remove(*index))?;
                 let there = self.guests.values().filter(|guest| guest.cookie == cookie);
                 // As the kernel counts behind the loopback.
                 let guest_index = there.map(|guest| guest.index).max().unwrap_or(1) + 1;
@@ -839,7 +846,7 @@ impl World {
                     Guest { cookie, name: guest_name, index: guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };
                 self.guests.insert(*index, guest);
             }
-            Op::Configure { port, at, settings } => self.configure(*port, *at, settings)?,
+            Op::Configure { port, at, changes } => self.configure(*port, *at, changes)?,
             Op::Persist { port } => {
                 let mut link = self.at(*port, At::Altname)?;
                 if let Some(tap) = link.tap.as_mut() {
@@ -863,9 +870,9 @@ impl World {
                     false => Applied::GuestWithout(name, without),
                 });
             }
-            Op::MarkAgain { port, index, alias } => self.mark_again(names::port_altname(*port), *index, alias)?,
-            Op::MarkBridgeAgain { network, index, alias } => {
-                self.mark_again(names::network_altname(*network), *index, alias)?;
+            Op::RestoreAltname { port, index, alias } => self.restore_altname(names::port_altname(*port), *index, alias)?,
+            Op::RestoreBridgeAltname { network, index, alias } => {
+                self.restore_altname(names::network_altname(*network), *index, alias)?;
             }
             Op::SetLink { port, switch } => {
                 let link = self.at(*port, At::Altname)?;
@@ -1011,6 +1018,21 @@ impl Host for FakeHost {
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
         Ok(lock(&self.world).routes.clone())
+    }
+}
+
+/// Makes a change of a bridge that the kernel has taken.
+fn set_bridge(link: &mut LinkState, change: &BridgeChange) {
+    match change {
+        BridgeChange::Mac(mac) => link.mac = Some(*mac),
+        BridgeChange::Mtu(mtu) => link.mtu = *mtu,
+        BridgeChange::Alias(alias) => link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty()),
+        BridgeChange::HostIpOff => (link.v6_autoconf, link.v4_open) = (false, false),
+        BridgeChange::RemoveAddress(address) => link.foreign_addresses.retain(|other| other != address),
+        BridgeChange::StpOff => link.extras.stp = false,
+        BridgeChange::VlanFilteringOff => link.extras.vlan_filtering = false,
+        BridgeChange::MulticastSnoopingOff => link.extras.multicast_snooping = false,
+        BridgeChange::Switch(switch) => link.up = *switch == Switch::Up,
     }
 }
 

@@ -12,7 +12,7 @@ use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::addresses;
 use super::answer::{Failure, Request, RequestError};
-use super::links::{Target, first_failure, shape};
+use super::links::{Target, first_failure};
 use super::message::{Batch, Read, attributes};
 use super::netns::NetnsHandle;
 use super::routes::{self, RTMSG, decoded, ip_of};
@@ -65,8 +65,8 @@ fn batch(index: u32, settings: &GuestSettings, stale: Stale) -> Batch {
     let target = Target::Index(index);
     let mut batch = Batch::default();
     batch.v6_off(target);
-    if settings.mtu.is_some() {
-        batch.set(Request::Link, target, |link| shape(link, None, settings.mtu, None));
+    if let Some(mtu) = settings.mtu {
+        batch.set(Request::Link, target, |link| link.mtu(mtu));
     }
     let add = |batch: &mut Batch, v6| {
         let of_family = settings.addresses.iter().filter(|address| address.ip.is_ipv6() == v6);

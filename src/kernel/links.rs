@@ -3,9 +3,13 @@
 //! While a link is being created it is addressed by its chosen index, afterwards only by its altname, so that a write never
 //! changes a foreign link. A change by altname has index 0, and fails with ENODEV when no link has the altname.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, LinkAttribute, Prop};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridgePort, LinkAttribute, Prop,
+};
 use nix::errno::Errno;
 use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
@@ -18,7 +22,7 @@ use super::{LinkSelector, OpErrorKind};
 use uuid::Uuid;
 
 use crate::model::{Mac, PortId, names};
-use crate::plan::{At, Kind, LinkSettings, LinkState, Seal, Switch};
+use crate::plan::{Address, At, Kind, LinkChange, LinkState, Switch};
 
 /// The link a message is for.
 #[derive(Debug, Clone, Copy)]
@@ -81,32 +85,30 @@ impl Batch {
         self.v6_off(target);
     }
 
-    /// The settings of a device on the host's side, without the bridge port's flags and the ownership tag.
-    fn host_side(&mut self, target: Target<'_>, index: u32, settings: &LinkSettings, send_as: IpOff) {
-        let LinkSettings { ip_off: off, stray, mac, mtu, master, fdb, .. } = settings;
-        let shaped = mac.is_some() || mtu.is_some() || master.is_some();
-        let within = *off && shaped && send_as == IpOff::Within;
+    /// The changes of a device on the host's side, without the bridge port's flags and the ownership tag.
+    fn host_side(&mut self, target: Target<'_>, index: u32, messages: &Messages<'_>, send_as: IpOff) {
+        let shaped = !messages.link.is_empty();
+        let within = messages.host_ip_off && shaped && send_as == IpOff::Within;
         if shaped {
             self.set(Request::Link, target, |link| {
-                let link = shape(link, *mac, *mtu, *master);
+                let link = with_attributes(link, &messages.link);
                 if within { host_ip(link, vec![no_v4(), no_address_generation()]) } else { link }
             });
         }
         // After the MTU, because setting the MTU may enable IPv6 again.
-        if *off && !within {
+        if messages.host_ip_off && !within {
             self.ip_off(target);
         }
-        stray.iter().for_each(|address| self.unaddress(index, *address));
-        fdb.iter().for_each(|mac| self.fdb(index, *mac));
+        messages.addresses.iter().for_each(|address| self.unaddress(index, *address));
+        messages.fdb.iter().for_each(|mac| self.fdb(index, *mac));
     }
 
-    /// The rest of it.
-    fn flags_and_seal(&mut self, target: Target<'_>, settings: &LinkSettings) {
-        let flags = settings.learning.is_some() || settings.unicast_flood.is_some() || settings.reset_port_flags;
-        if flags || settings.pass_link_local || settings.set_forwarding {
-            self.port_flags(target, settings);
-        } else if let Some(seal) = &settings.seal {
-            self.set(Request::Switch, target, |link| sealed(link, seal));
+    /// The bridge port's flags and the ownership tag.
+    fn flags_and_tag(&mut self, target: Target<'_>, messages: &Messages<'_>) {
+        if !messages.bridge_port.is_empty() {
+            self.port_flags(target, messages);
+        } else if let Some(tag) = messages.tag {
+            self.set(Request::Switch, target, |link| tagged(link, tag));
         }
     }
 
@@ -118,27 +120,62 @@ impl Batch {
     /// Sets the flags of a bridge port, and writes the ownership tag in the same message. Only RTM_NEWLINK without NLM_F_CREATE reads the
     /// port flags of an existing link. The kernel refuses it for a device outside a bridge before it applies the rest
     /// (`rtnl_changelink`, net/core/rtnetlink.c), so such a device gets no tag.
-    fn port_flags(&mut self, target: Target<'_>, settings: &LinkSettings) {
+    fn port_flags(&mut self, target: Target<'_>, messages: &Messages<'_>) {
         let mut port = target.name(LinkBridgePort::new(0));
-        if let Some(seal) = &settings.seal {
-            port = sealed(port, seal);
+        if let Some(tag) = messages.tag {
+            port = tagged(port, tag);
         }
-        if let Some(learning) = settings.learning {
-            port = port.learning(learning);
-        }
-        if let Some(flood) = settings.unicast_flood {
-            port = port.flood(flood);
-        }
-        if settings.pass_link_local {
-            port = port.group_fwd_mask(PASS_LINK_LOCAL);
-        }
-        if settings.set_forwarding {
-            port = port.state(BridgePortState::Forwarding);
-        }
-        if settings.reset_port_flags {
-            port = PLAIN.iter().cloned().fold(port, LinkMessageBuilder::<LinkBridgePort>::append_info_data);
-        }
+        port = messages.bridge_port.iter().cloned().fold(port, LinkMessageBuilder::<LinkBridgePort>::append_info_data);
         self.add(Request::PortFlags, 0, RouteNetlinkMessage::NewLink(port.build()));
+    }
+}
+
+/// The changes of a device, by the messages that make them.
+#[derive(Debug, Default)]
+struct Messages<'a> {
+    /// Whether the altname is added.
+    altname: bool,
+    /// MAC, MTU and bridge. The kernel applies them in that order whatever the order here, so that a foreign bridge never sees a
+    /// port of another MTU (`do_setlink`).
+    link: Vec<LinkAttribute>,
+    /// The bridge it is put into; 0 for none.
+    master: Option<u32>,
+    /// Whether the host's IP is kept from it.
+    host_ip_off: bool,
+    /// Addresses to take off, one message each.
+    addresses: Vec<Address>,
+    /// FDB entries, one message each.
+    fdb: Vec<Mac>,
+    /// The bridge port's flags.
+    bridge_port: Vec<InfoBridgePort>,
+    /// The alias and the admin state, in the message of the flags if there is one.
+    tag: Option<(&'a str, Switch)>,
+}
+
+impl<'a> Messages<'a> {
+    fn of(changes: &'a BTreeSet<LinkChange>) -> Self {
+        let mut messages = Self::default();
+        for change in changes {
+            match change {
+                LinkChange::Altname => messages.altname = true,
+                LinkChange::Mac(mac) => messages.link.push(LinkAttribute::Address(mac.0.to_vec())),
+                LinkChange::Mtu(mtu) => messages.link.push(LinkAttribute::Mtu(*mtu)),
+                LinkChange::Master(index) => {
+                    messages.link.push(LinkAttribute::Controller(*index));
+                    messages.master = Some(*index);
+                }
+                LinkChange::HostIpOff => messages.host_ip_off = true,
+                LinkChange::RemoveAddress(address) => messages.addresses.push(*address),
+                LinkChange::FdbEntry(mac) => messages.fdb.push(*mac),
+                LinkChange::Learning(on) => messages.bridge_port.push(InfoBridgePort::Learning(*on)),
+                LinkChange::UnicastFlood(on) => messages.bridge_port.push(InfoBridgePort::UnicastFlood(*on)),
+                LinkChange::PassLinkLocal => messages.bridge_port.push(InfoBridgePort::GroupFwdMask(PASS_LINK_LOCAL)),
+                LinkChange::Forwarding => messages.bridge_port.push(InfoBridgePort::State(BridgePortState::Forwarding)),
+                LinkChange::ResetPortFlags => messages.bridge_port.extend(PLAIN.iter().cloned()),
+                LinkChange::Tag { alias, switch } => messages.tag = Some((alias, *switch)),
+            }
+        }
+        messages
     }
 }
 
@@ -168,8 +205,13 @@ fn property(index: u32, altname: &str) -> LinkBuilder {
 }
 
 /// The alias is set before the flags of the same message (`do_setlink`).
-fn sealed<T>(link: LinkMessageBuilder<T>, seal: &Seal) -> LinkMessageBuilder<T> {
-    switched(untyped::alias(link, &seal.alias), seal.switch)
+fn tagged<T>(link: LinkMessageBuilder<T>, (alias, switch): (&str, Switch)) -> LinkMessageBuilder<T> {
+    switched(link.append_extra_attribute(untyped::alias(alias)), switch)
+}
+
+/// Adds attributes to a message.
+pub(super) fn with_attributes<T>(link: LinkMessageBuilder<T>, attributes: &[LinkAttribute]) -> LinkMessageBuilder<T> {
+    attributes.iter().cloned().fold(link, LinkMessageBuilder::append_extra_attribute)
 }
 
 fn switched<T>(link: LinkMessageBuilder<T>, switch: Switch) -> LinkMessageBuilder<T> {
@@ -179,24 +221,9 @@ fn switched<T>(link: LinkMessageBuilder<T>, switch: Switch) -> LinkMessageBuilde
     }
 }
 
-/// The MAC, MTU and bridge of a link. The kernel applies them in that order whatever the order here, so that a foreign
-/// bridge never sees a port of another MTU (`do_setlink`).
-pub(super) fn shape<T>(
-    mut link: LinkMessageBuilder<T>,
-    mac: Option<Mac>,
-    mtu: Option<u32>,
-    master: Option<u32>,
-) -> LinkMessageBuilder<T> {
-    if let Some(mac) = mac {
-        link = link.address(mac.0.to_vec());
-    }
-    if let Some(mtu) = mtu {
-        link = link.mtu(mtu);
-    }
-    if let Some(master) = master {
-        link = link.controller(master);
-    }
-    link
+/// Gives a link that is being created its MAC and MTU.
+pub(super) fn shape<T>(link: LinkMessageBuilder<T>, mac: Mac, mtu: u32) -> LinkMessageBuilder<T> {
+    link.address(mac.0.to_vec()).mtu(mtu)
 }
 
 /// Sends one message or several of which none may fail.
@@ -223,51 +250,52 @@ pub(super) fn first_failure(refusals: Vec<RequestError>) -> Result<(), Failure> 
 }
 
 /// [`Op::Configure`](crate::plan::Op::Configure).
-pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, settings: &LinkSettings) -> Result<(), Failure> {
-    settings.seal.as_ref().map_or(Ok(()), sealable)?;
+pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, changes: &BTreeSet<LinkChange>) -> Result<(), Failure> {
+    let messages = Messages::of(changes);
+    messages.tag.map_or(Ok(()), |(alias, _)| valid_alias(alias))?;
     let altname = names::port_altname(port);
     let done = match at {
-        At::Index(index) => make(netlink, index, &altname, settings),
-        At::Altname => change_all(netlink, &altname, settings),
+        At::Index(index) => make(netlink, index, &altname, &messages),
+        At::Altname => change_all(netlink, &altname, &messages),
     };
-    done.map_err(|failure| explained(netlink, failure, settings.master))
+    done.map_err(|failure| explained(netlink, failure, messages.master))
 }
 
-/// All of a device that dies with this process, in one send: what is sealed behind a refusal goes with it.
-fn make(netlink: &mut Netlink, index: u32, altname: &str, settings: &LinkSettings) -> Result<(), Failure> {
+/// All of a device that dies with this process, in one send: one that is tagged although a message was refused dies as well.
+fn make(netlink: &mut Netlink, index: u32, altname: &str, messages: &Messages<'_>) -> Result<(), Failure> {
     let mut send = |send_as| {
         let (mut batch, target) = (Batch::default(), Target::Index(index));
-        if settings.mark {
+        if messages.altname {
             batch.mark(index, altname);
         }
-        batch.host_side(target, index, settings, send_as);
+        batch.host_side(target, index, messages, send_as);
         batch.settle(index);
-        batch.flags_and_seal(target, settings);
+        batch.flags_and_tag(target, messages);
         netlink.send(batch)
     };
     let mut refusals = send(IpOff::Within)?;
-    if settings.ip_off && refusals.iter().any(|refusal| refusal.request == Request::Link && no_v6(refusal.errno)) {
+    if messages.host_ip_off && refusals.iter().any(|refusal| refusal.request == Request::Link && no_v6(refusal.errno)) {
         refusals = send(IpOff::Apart)?;
     }
     already_marked(netlink, &mut refusals, index, altname)?;
     first_failure(refusals)
 }
 
-/// Changes of a device that outlives this process. The kernel goes on behind a refused message, so it is sealed by a send of
-/// its own: a device found sealed has everything.
-fn change_all(netlink: &mut Netlink, altname: &str, settings: &LinkSettings) -> Result<(), Failure> {
+/// Changes of a device that outlives this process. The kernel goes on after a refused message, so the tag has a send of its own: a
+/// device that has its tag has everything.
+fn change_all(netlink: &mut Netlink, altname: &str, messages: &Messages<'_>) -> Result<(), Failure> {
     let target = Target::Altname(altname);
     // The FDB and addresses know links by index alone. The look also settles a link that is to be set up.
-    let index = match settings.fdb.is_empty() && settings.stray.is_empty() {
+    let index = match messages.fdb.is_empty() && messages.addresses.is_empty() {
         true => 0,
         false => require(netlink, LinkSelector::Altname(altname))?.index,
     };
     let mut batch = Batch::default();
-    batch.host_side(target, index, settings, IpOff::Apart);
-    if settings.seal.is_some() {
+    batch.host_side(target, index, messages, IpOff::Apart);
+    if messages.tag.is_some() {
         send_all(netlink, std::mem::take(&mut batch))?;
     }
-    batch.flags_and_seal(target, settings);
+    batch.flags_and_tag(target, messages);
     send_all(netlink, batch)
 }
 
@@ -297,7 +325,7 @@ fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Fa
 }
 
 /// Whether the kernel would take this for an alias.
-fn sealable(Seal { alias, .. }: &Seal) -> Result<(), Failure> {
+fn valid_alias(alias: &str) -> Result<(), Failure> {
     if alias.len() > MAX_ALIAS || alias.contains('\0') {
         let said = format!("an alias has at most {MAX_ALIAS} octets, none of them NUL");
         return Err(Failure::new(OpErrorKind::Other, Request::Switch, said));
@@ -305,14 +333,14 @@ fn sealable(Seal { alias, .. }: &Seal) -> Result<(), Failure> {
     Ok(())
 }
 
-/// [`Op::MarkAgain`](crate::plan::Op::MarkAgain). Nothing but the index reaches a link without its mark, so it is looked at
+/// [`Op::RestoreAltname`](crate::plan::Op::RestoreAltname). Nothing but the index reaches a link without its mark, so it is looked at
 /// before, and again by the mark it was given: an index that became another link's in between loses it again. The altname
 /// comes before an alias that is gone as well, so that a link is never found by an alias that is not its own.
-pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias: &str) -> Result<(), Failure> {
-    let sealed = |link: &LinkState| link.alias.as_deref() == Some(alias);
+pub(super) fn restore_altname(netlink: &mut Netlink, altname: &str, index: u32, alias: &str) -> Result<(), Failure> {
+    let has_alias = |link: &LinkState| link.alias.as_deref() == Some(alias);
     let untagged = |link: &LinkState| link.alias.as_deref().and_then(names::tagged).is_none();
-    let known = |link: &LinkState| link.index == index && (sealed(link) || link.is_stripped());
-    let marked = |link: &LinkState| link.index == index && (sealed(link) || untagged(link));
+    let known = |link: &LinkState| link.index == index && (has_alias(link) || link.is_stripped());
+    let marked = |link: &LinkState| link.index == index && (has_alias(link) || untagged(link));
     let another =
         || Failure::new(OpErrorKind::Gone, Request::Mark, format!("the link with index {index} is not the one of '{alias}'"));
     if !known(&require(netlink, LinkSelector::Index(index))?) {
@@ -325,8 +353,8 @@ pub(super) fn mark_again(netlink: &mut Netlink, altname: &str, index: u32, alias
     first_failure(refusals)?;
     let mut batch = Batch::default();
     match get(netlink, LinkSelector::Altname(altname))?.filter(marked) {
-        Some(link) if sealed(&link) => return Ok(()),
-        Some(_) => batch.set(Request::Mark, Target::Altname(altname), |link| untyped::alias(link, alias)),
+        Some(link) if has_alias(&link) => return Ok(()),
+        Some(_) => batch.set(Request::Mark, Target::Altname(altname), |link| link.append_extra_attribute(untyped::alias(alias))),
         None => {
             batch.unmark(index, altname);
             return send_all(netlink, batch).and(Err(another()));

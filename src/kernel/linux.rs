@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use tokio::sync::mpsc::Sender;
 
 use super::answer::{Failure, Request};
-use super::bridge::{self, Bridge, Change};
+use super::bridge::{self, Bridge};
 use super::fdb_watch::FdbWatch;
 use super::modules::{Asked, Known};
 use super::netns::{HostNetns, NetnsHandle};
@@ -172,7 +172,7 @@ fn doing(op: &Op) -> String {
         Op::CreateBridge { network, name: device, .. } => format!("{name} {device} of network {network}"),
         Op::CloseBridge { network }
         | Op::SetBridge { network, .. }
-        | Op::MarkBridgeAgain { network, .. }
+        | Op::RestoreBridgeAltname { network, .. }
         | Op::DeleteBridge { network, .. } => {
             format!("{name} of network {network}")
         }
@@ -184,7 +184,7 @@ fn doing(op: &Op) -> String {
         | Op::Configure { port, .. }
         | Op::Persist { port }
         | Op::ConfigureGuest { port, .. }
-        | Op::MarkAgain { port, .. }
+        | Op::RestoreAltname { port, .. }
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
@@ -209,11 +209,8 @@ impl LinuxHost {
                 bridge.create(netlink).map_err(|failure| failure.wanting("bridge"))
             }
             Op::CloseBridge { network } => self.nft.close(netlink, *network),
-            Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias } => {
-                let (network, mac, mtu, switch, ip_off, off) = (*network, *mac, *mtu, *switch, *ip_off, *off);
-                Change { network, mac, mtu, switch, ip_off, stray, off, alias: alias.as_deref() }.make(netlink)
-            }
-            Op::MarkBridgeAgain { network, index, alias } => bridge::mark_again(netlink, *network, *index, alias),
+            Op::SetBridge { network, changes } => bridge::set(netlink, *network, changes),
+            Op::RestoreBridgeAltname { network, index, alias } => bridge::restore_altname(netlink, *network, *index, alias),
             Op::DeleteBridge { network, store } => bridge::delete(netlink, &mut self.nft, *network, *store),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
@@ -233,7 +230,7 @@ impl LinuxHost {
                 }
                 Ok(())
             }
-            Op::Configure { port, at, settings } => links::configure(netlink, *port, *at, settings),
+            Op::Configure { port, at, changes } => links::configure(netlink, *port, *at, changes),
             Op::Persist { port } => persist(netlink, context, *port),
             Op::ConfigureGuest { port, netns, pin, settings } => {
                 let made = context.made.contains(port);
@@ -246,7 +243,9 @@ impl LinuxHost {
                     false => Applied::GuestWithout(device, refused),
                 });
             }
-            Op::MarkAgain { port, index, alias } => links::mark_again(netlink, &names::port_altname(*port), *index, alias),
+            Op::RestoreAltname { port, index, alias } => {
+                links::restore_altname(netlink, &names::port_altname(*port), *index, alias)
+            }
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),
             Op::Unbind { port } => links::unbind(netlink, *port),
             Op::SetGroup { port, group } => links::set_group(netlink, *port, *group),

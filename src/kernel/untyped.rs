@@ -106,8 +106,8 @@ pub(super) fn by_name<T>(link: LinkMessageBuilder<T>, name: &str) -> LinkMessage
 
 /// The alias of a link; an empty one takes it away. The kernel takes it with whatever octets its length says, so that it goes
 /// without the NUL that the crate would send.
-pub(super) fn alias<T>(link: LinkMessageBuilder<T>, alias: &str) -> LinkMessageBuilder<T> {
-    link.append_extra_attribute(LinkAttribute::Other(DefaultNla::new(libc::IFLA_IFALIAS, alias.as_bytes().to_vec())))
+pub(super) fn alias(alias: &str) -> LinkAttribute {
+    LinkAttribute::Other(DefaultNla::new(libc::IFLA_IFALIAS, alias.as_bytes().to_vec()))
 }
 
 /// The host's IPv4 takes nothing from the link, also while it is in no bridge or the bridge is open: a source on a link without

@@ -58,10 +58,10 @@ impl Veth<'_> {
     /// kernel refuses that before the pair is linked (`veth_newlink`, drivers/net/veth.c).
     fn message(self, batch: &mut Batch, inside: &NetnsHandle) {
         let name = self.guest.name.map_or("eth%d", LinkName::as_str);
-        let guest = shape(LinkUnspec::new_with_name(name), Some(self.guest.mac), Some(self.guest.mtu), None);
+        let guest = shape(LinkUnspec::new_with_name(name), self.guest.mac, self.guest.mtu);
         let guest = one_queue(guest.setns_by_fd(inside.fd.as_raw_fd())).build();
         let host = LinkVeth::new(self.name.as_str(), name).index(self.index).set_info_data(InfoData::Veth(InfoVeth::Peer(guest)));
-        let host = one_queue(shape(host, Some(self.mac), Some(self.mtu), None)).build();
+        let host = one_queue(shape(host, self.mac, self.mtu)).build();
         batch.add(Request::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(host));
     }
 

@@ -305,11 +305,11 @@ fn subjects(plan: &Plan) -> Vec<String> {
             Op::CreateBridge { network, .. }
             | Op::CloseBridge { network }
             | Op::SetBridge { network, .. }
-            | Op::MarkBridgeAgain { network, .. } => names::network_altname(*network),
+            | Op::RestoreBridgeAltname { network, .. } => names::network_altname(*network),
             Op::CreateTap { port, .. }
             | Op::CreateVeth { port, .. }
             | Op::Configure { port, .. }
-            | Op::MarkAgain { port, .. }
+            | Op::RestoreAltname { port, .. }
             | Op::SetLink { port, .. } => names::port_altname(*port),
             _ => continue,
         };

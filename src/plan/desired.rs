@@ -111,7 +111,7 @@ pub struct DesiredPort {
     /// The protocols of its guest's addresses; none where it has none.
     #[serde(default)]
     pub speaks: Speaks,
-    /// The alias that seals the finished device: the store's id and the commit number of the intent.
+    /// The alias of the complete device: the store's id and the commit number of the intent.
     pub alias: String,
     /// The index that its device was last seen with, by which one that lost altname and alias is known again.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,7 @@ mod words;
 use std::fmt::Display;
 
 pub use bridge::Bridge;
-pub(super) use bridge::BridgeSettings;
+pub(super) use device::bridge_port;
 pub use device::{Device, drift};
 pub(super) use words::up;
 pub use words::vlan_remedy;

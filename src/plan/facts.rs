@@ -36,7 +36,7 @@ pub enum FactName {
     Vlan,
     /// The host's packet filter lets frames pass between the ports of its bridge.
     ForwardFiltered,
-    /// It is finished: sealed with the alias, and in a namespace the addresses are set.
+    /// It is complete: it has the alias, and in a namespace the addresses are set.
     Built,
     /// The bridge's FDB has a static entry for the guest's MAC, which leads to the device.
     Fdb,

@@ -32,7 +32,7 @@ pub use observed::{
     BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall, Observed,
     Owner, PortVlan, ROOM_AGAIN, TapSeen, Traces,
 };
-pub use op::{Address, At, GuestSettings, LinkSettings, Op, Plan, Reason, Route, Seal, Stage, Step, Switch};
+pub use op::{Address, At, BridgeChange, GuestSettings, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
 pub use removal::{GROUP_SIZE, merge_deletions, removal};
 pub use uplink::{BROAD, BroadRoute, carried};

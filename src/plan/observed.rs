@@ -49,7 +49,7 @@ pub struct LinkState {
     /// Addresses of the host's on it that are not to be there. Looked for on links marked as ours alone: on a device any, on a
     /// bridge what the kernel made by itself, as an operator may give it others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stray: Vec<Address>,
+    pub foreign_addresses: Vec<Address>,
     /// The host's own addresses on it, and those that the host knows others by there; none on a device of ours, and no link-local
     /// ones. No guest on the same segment can have one of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -292,7 +292,7 @@ impl LinkState {
             master: None,
             lower: None,
             group: 0,
-            stray: Vec::new(),
+            foreign_addresses: Vec::new(),
             hosts: Vec::new(),
             beside: None,
             v6_autoconf: false,
@@ -393,7 +393,7 @@ pub struct Observed {
     links: BTreeMap<u32, LinkState>,
     /// Names and altnames.
     names: HashMap<String, u32>,
-    /// Aliases of links without a mark of ours: one that lost its mark is found again by its seal.
+    /// Aliases of links without a mark of ours: one that lost its mark is found again by its alias.
     unmarked: BTreeSet<(String, u32)>,
     /// How many links are in each bridge or bond.
     members: HashMap<u32, usize>,

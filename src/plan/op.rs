@@ -1,5 +1,6 @@
 //! The daemon's whole power over the host: a closed list of verbs, and plans made of them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -8,8 +9,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
-
-use super::observed::BridgeExtras;
 
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,27 +135,8 @@ pub enum Op {
     SetBridge {
         /// Whose bridge.
         network: NetworkId,
-        /// Its MAC.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        mac: Option<Mac>,
-        /// Its MTU in bytes.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        mtu: Option<u32>,
-        /// Whether it is up.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        switch: Option<Switch>,
-        /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
-        #[serde(default)]
-        ip_off: bool,
-        /// Addresses to take off.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        stray: Vec<Address>,
-        /// The features to switch off that another program switched on.
-        #[serde(default, skip_serializing_if = "BridgeExtras::is_none")]
-        off: BridgeExtras,
-        /// Its alias; an empty one takes the alias away.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        alias: Option<String>,
+        /// What to change, in the order of its messages.
+        changes: BTreeSet<BridgeChange>,
     },
     /// Deletes a network's agent-made bridge, and what closed it to the host, unless another nicd made it, or none.
     DeleteBridge {
@@ -209,14 +189,14 @@ pub enum Op {
         /// The MTU of the host's end in bytes.
         mtu: u32,
     },
-    /// Marks, sets up and seals the host's side of a port as a link and as a bridge port.
+    /// Changes the host's side of a port, as a link and as a bridge port.
     Configure {
         /// Whose device.
         port: PortId,
         /// How it is addressed.
         at: At,
-        /// What to set.
-        settings: LinkSettings,
+        /// What to change, in the order of its messages.
+        changes: BTreeSet<LinkChange>,
     },
     /// Lets a tap outlive this process (`TUNSETPERSIST`), and closes it.
     Persist {
@@ -235,9 +215,9 @@ pub enum Op {
         /// What to set.
         settings: GuestSettings,
     },
-    /// Puts the mark back on a device that lost it: the link with this index, as long as it has this alias, or neither an alias
+    /// Gives a device that lost its altname that altname back: the link with this index, as long as it has this alias, or neither an alias
     /// nor an altname of nicd's. It is given the alias as well then.
-    MarkAgain {
+    RestoreAltname {
         /// Whose device.
         port: PortId,
         /// The link's index.
@@ -245,8 +225,8 @@ pub enum Op {
         /// Its alias, which names the store and the commit.
         alias: String,
     },
-    /// Puts the mark back on an agent-made bridge that lost it: the bridge with this index, as long as it has this alias.
-    MarkBridgeAgain {
+    /// Gives an agent-made bridge that lost its altname that altname back: the bridge with this index, as long as it has this alias.
+    RestoreBridgeAltname {
         /// Whose bridge.
         network: NetworkId,
         /// The bridge's index.
@@ -306,7 +286,7 @@ pub enum At {
 }
 
 /// Up or down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Switch {
     /// `IFF_UP` set.
@@ -315,59 +295,67 @@ pub enum Switch {
     Down,
 }
 
-/// What says that a device is finished: an alias, written as it is set up (or not) for the first time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seal {
-    /// The store's id and the commit number of the intent.
-    pub alias: String,
-    /// Up, unless the port is admin down.
-    pub switch: Switch,
+/// One change of an agent-made bridge, in the order in which they are made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BridgeChange {
+    /// Sets its MAC.
+    Mac(Mac),
+    /// Sets its MTU in bytes.
+    Mtu(u32),
+    /// Sets its alias; an empty one takes the alias away.
+    Alias(String),
+    /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
+    HostIpOff,
+    /// Takes an address off it.
+    RemoveAddress(Address),
+    /// Turns the spanning tree protocol off.
+    StpOff,
+    /// Turns VLAN filtering off.
+    VlanFilteringOff,
+    /// Turns multicast snooping off.
+    MulticastSnoopingOff,
+    /// Sets it up or down.
+    Switch(Switch),
 }
 
-/// What to set on the host's side of a port. What is `None` or false stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LinkSettings {
-    /// Adds the mark.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub mark: bool,
+/// One change of the host's side of a port, in the order in which they are made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkChange {
+    /// Adds the altname of the port's device. Only for [`At::Index`].
+    Altname,
+    /// Sets the MAC of the host's side.
+    Mac(Mac),
+    /// Sets the MTU in bytes.
+    Mtu(u32),
+    /// Puts it into the bridge with this index; 0 takes it out.
+    Master(u32),
     /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub ip_off: bool,
-    /// Addresses to take off the host's side.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub stray: Vec<Address>,
-    /// The host side's MAC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mac: Option<Mac>,
-    /// The MTU in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// The bridge's index; 0 takes the device out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub master: Option<u32>,
-    /// Guest MACs to enter into the bridge's FDB, in each VLAN of the port: static, so that they do not age, and sticky, so that
-    /// no frame moves them. What another entry says of them is replaced.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub fdb: Vec<Mac>,
+    HostIpOff,
+    /// Takes an address off the host's side.
+    RemoveAddress(Address),
+    /// Enters a guest's MAC into the bridge's FDB, in each VLAN of the port: static, so that it does not age, and sticky, so
+    /// that no frame moves it. What another entry says of the MAC is replaced.
+    FdbEntry(Mac),
     /// Whether the bridge learns addresses from this port.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub learning: Option<bool>,
+    Learning(bool),
     /// Whether the bridge sends frames for MACs that have no entry to this port.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unicast_flood: Option<bool>,
-    /// Sets the bridge port's other flags back to what the kernel makes ports with.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub reset_port_flags: bool,
+    UnicastFlood(bool),
     /// Has the bridge port forward frames to 01:80:c2:00:00:0X instead of giving them to the host.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub pass_link_local: bool,
+    PassLinkLocal,
     /// Lets the bridge port forward again.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub set_forwarding: bool,
-    /// Seals it, behind all the rest: the guest's end has been set up by then.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seal: Option<Seal>,
+    Forwarding,
+    /// Sets the bridge port's other flags back to what the kernel makes ports with.
+    ResetPortFlags,
+    /// Writes the ownership tag, which says that the device is complete, and in the same message the admin state. It comes
+    /// after all the rest, and after the guest's end is set up.
+    Tag {
+        /// The alias: the store's id and the commit number of the intent.
+        alias: String,
+        /// Up, unless the port is admin down.
+        switch: Switch,
+    },
 }
 
 /// What a guest in a namespace is given when its NIC is built.
@@ -391,7 +379,7 @@ pub struct GuestSettings {
 }
 
 /// An address with its prefix length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
     /// The address.
     pub ip: IpAddr,
@@ -425,8 +413,8 @@ impl Op {
             | Self::Configure { at: At::Altname, .. }
             | Self::Persist { .. }
             | Self::ConfigureGuest { .. }
-            | Self::MarkAgain { .. }
-            | Self::MarkBridgeAgain { .. }
+            | Self::RestoreAltname { .. }
+            | Self::RestoreBridgeAltname { .. }
             | Self::SetLink { .. }
             | Self::Unbind { .. }
             | Self::SetGroup { .. }
@@ -453,8 +441,8 @@ impl Op {
             Self::Configure { .. } => "configure",
             Self::Persist { .. } => "persist",
             Self::ConfigureGuest { .. } => "configure_guest",
-            Self::MarkAgain { .. } => "mark_again",
-            Self::MarkBridgeAgain { .. } => "mark_bridge_again",
+            Self::RestoreAltname { .. } => "restore_altname",
+            Self::RestoreBridgeAltname { .. } => "restore_bridge_altname",
             Self::SetLink { .. } => "set_link",
             Self::Unbind { .. } => "unbind",
             Self::SetGroup { .. } => "set_group",

@@ -9,9 +9,9 @@ use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
 use super::desired::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort};
-use super::diff::{Bridge, BridgeSettings, Device, Property, home_mtu};
+use super::diff::{Bridge, Device, Property, bridge_port, home_mtu};
 use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner};
-use super::op::{At, LinkSettings, Op, Plan, Reason, Seal, Step, Switch};
+use super::op::{At, BridgeChange, LinkChange, Op, Plan, Reason, Step, Switch};
 use super::removal::removal;
 
 /// Why nothing can be planned.
@@ -148,7 +148,8 @@ impl<'a> Planner<'a> {
                     self.step(Op::CloseBridge { network }, None);
                 }
                 // Not before it is closed.
-                self.step(set_bridge(network, BridgeSettings { switch: Some(Switch::Up), ..BridgeSettings::default() }), None);
+                let changes = BTreeSet::from([BridgeChange::Switch(Switch::Up)]);
+                self.step(Op::SetBridge { network, changes }, None);
             }
         }
         Ok(())
@@ -158,25 +159,28 @@ impl<'a> Planner<'a> {
     fn mend_bridge(&mut self, bridge: &Bridge<'_>) {
         let (network, seen) = (bridge.want.network, bridge.link);
         if !bridge.marked {
-            self.step(mark_bridge_again(network, seen, self.have.store()), None);
+            self.step(restore_bridge_altname(network, seen, self.have.store()), None);
         }
-        let mut settings = bridge.settings();
         // Before it is up, and never taken back.
-        if std::mem::take(&mut settings.close) {
+        if bridge.is_open_to_the_host() {
             self.step(Op::CloseBridge { network }, None);
         }
-        if settings == BridgeSettings::default() {
+        let mut changes = bridge.changes();
+        if changes.is_empty() {
             return;
         }
-        settings.ip_off |= settings.mtu.is_some_and(|mtu| v6_returns(seen.mtu, mtu));
-        let before = BridgeSettings {
-            mac: settings.mac.and(seen.mac),
-            mtu: settings.mtu.and(Some(seen.mtu)),
-            switch: settings.switch.and(Some(Switch::Down)),
-            alias: settings.alias.as_ref().map(|_| seen.alias.clone().unwrap_or_default()),
-            ..BridgeSettings::default()
+        if changes.iter().any(|change| matches!(change, BridgeChange::Mtu(mtu) if v6_returns(seen.mtu, *mtu))) {
+            changes.insert(BridgeChange::HostIpOff);
+        }
+        let undo = |change: &BridgeChange| match change {
+            BridgeChange::Mac(_) => seen.mac.map(BridgeChange::Mac),
+            BridgeChange::Mtu(_) => Some(BridgeChange::Mtu(seen.mtu)),
+            BridgeChange::Alias(_) => Some(BridgeChange::Alias(seen.alias.clone().unwrap_or_default())),
+            BridgeChange::Switch(_) => Some(BridgeChange::Switch(Switch::Down)),
+            _ => None,
         };
-        self.step(set_bridge(network, settings), Some(set_bridge(network, before)));
+        let undo = Op::SetBridge { network, changes: changes.iter().filter_map(undo).collect() };
+        self.step(Op::SetBridge { network, changes }, Some(undo));
     }
 
     fn port(&mut self, port: &DesiredPort) -> Result<(), PlanError> {
@@ -195,7 +199,7 @@ impl<'a> Planner<'a> {
                 return Err(PlanError::BridgeFull(home.name));
             }
             if let Some(device) = device.filter(|device| !device.marked) {
-                self.mark_again(&device);
+                self.restore_altname(&device);
             }
             match device {
                 Some(device) if !device.is_replaced() => self.mend(&device),
@@ -207,7 +211,7 @@ impl<'a> Planner<'a> {
             }
         } else if let Some(device) = device {
             if !device.marked {
-                self.mark_again(&device);
+                self.restore_altname(&device);
             }
             self.cut_off(port.id, device.link);
         }
@@ -227,9 +231,9 @@ impl<'a> Planner<'a> {
     }
 
     /// A device that lost its altname gets it back.
-    fn mark_again(&mut self, device: &Device<'_>) {
+    fn restore_altname(&mut self, device: &Device<'_>) {
         let (port, index, alias) = (device.want.id, device.link.index, device.want.alias.clone());
-        self.step(Op::MarkAgain { port, index, alias }, None);
+        self.step(Op::RestoreAltname { port, index, alias }, None);
     }
 
     fn home(&self, port: &DesiredPort, bridge: &DesiredBridge) -> Result<Home, PlanError> {
@@ -252,34 +256,22 @@ impl<'a> Planner<'a> {
         self.free_index(port.index)?;
         let id = port.id;
         let name = self.free_name(|choice| names::port_device(id, choice))?;
-        let settings = LinkSettings {
-            mark: true,
-            ip_off: true,
-            stray: Vec::new(),
-            mac: Some(port.mac.host_side()),
-            mtu: Some(home.mtu),
-            master: Some(home.index),
-            fdb: vec![port.mac],
-            learning: Some(false),
-            unicast_flood: Some(port.unknown_unicast),
-            reset_port_flags: false,
-            pass_link_local: home.closed,
-            set_forwarding: false,
-            seal: Some(seal_of(port)),
-        };
+        let bridge_port = bridge_port(port, home.index, home.closed);
         match &port.nic {
             DesiredNic::Tap { queues, vnet_hdr, owner } => {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);
                 let create = Op::CreateTap { port: id, index: port.index, name, queues, vnet_hdr, owner };
                 self.step(create, Some(Op::CloseTap { port: id }));
-                // No other process can open a tap of one queue while it is held, so it goes with this process, seal and all.
+                // No other process can open a tap of one queue while it is held, so it goes with this process, tag and all.
                 // A tap of several may be held by another process, which keeps it.
                 let alone = queues == 1;
-                let settings = LinkSettings { seal: settings.seal.filter(|_| alone), ..settings };
-                self.step(Op::Configure { port: id, at: At::Index(port.index), settings }, None);
+                let (mac, mtu) = (LinkChange::Mac(port.mac.host_side()), LinkChange::Mtu(home.mtu));
+                let link = [LinkChange::Altname, mac, mtu, LinkChange::HostIpOff];
+                let changes = link.into_iter().chain(bridge_port).chain(alone.then(|| tag_of(port))).collect();
+                self.step(Op::Configure { port: id, at: At::Index(port.index), changes }, None);
                 self.step(Op::Persist { port: id }, Some(self.delete(id)));
                 if !alone {
-                    self.seal(port);
+                    self.tag(port);
                 }
             }
             DesiredNic::Veth { netns, pin, guest } => {
@@ -298,8 +290,8 @@ impl<'a> Planner<'a> {
                 self.step(create, Some(self.delete(id)));
                 let (netns, pin, guest) = (netns.clone(), *pin, guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin, settings: guest }, None);
-                let settings = LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, ..settings };
-                self.step(Op::Configure { port: id, at: At::Altname, settings }, None);
+                let changes = bridge_port.into_iter().chain([tag_of(port)]).collect();
+                self.step(Op::Configure { port: id, at: At::Altname, changes }, None);
             }
         }
         Ok(())
@@ -309,34 +301,37 @@ impl<'a> Planner<'a> {
     fn mend(&mut self, device: &Device<'_>) {
         let (port, seen) = (device.want, device.link);
         let id = port.id;
-        let mut settings = device.settings();
-        let v6_returns = settings.mtu.is_some_and(|mtu| v6_returns(seen.mtu, mtu));
-        settings.ip_off |= v6_returns;
+        let mut changes = device.changes();
+        let v6_returns = changes.iter().any(|change| matches!(change, LinkChange::Mtu(mtu) if v6_returns(seen.mtu, *mtu)));
+        if v6_returns {
+            changes.insert(LinkChange::HostIpOff);
+        }
         // One whose MAC was changed is cut off from its bridge until it has its own again.
-        let cut = seen.up && (v6_returns || settings.mac.is_some() && !device.is_away());
+        let cut = seen.up && (v6_returns || device.differs(Property::Mac) && !device.is_away());
         if cut {
             self.step(Op::SetLink { port: id, switch: Switch::Down }, Some(Op::SetLink { port: id, switch: Switch::Up }));
         }
-        if settings != LinkSettings::default() {
-            let undo = device.before(&settings).map(|settings| Op::Configure { port: id, at: At::Altname, settings });
-            self.step(Op::Configure { port: id, at: At::Altname, settings }, undo);
+        if !changes.is_empty() {
+            let before: BTreeSet<_> = changes.iter().flat_map(|change| device.undo(change)).collect();
+            let undo = (!before.is_empty()).then_some(Op::Configure { port: id, at: At::Altname, changes: before });
+            self.step(Op::Configure { port: id, at: At::Altname, changes }, undo);
         }
         if device.differs(Property::Alias) {
             if let DesiredNic::Veth { netns, pin, guest } = &port.nic {
                 let (netns, settings) = (netns.clone(), guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin: *pin, settings }, None);
             }
-            self.seal(port);
+            self.tag(port);
         } else if (seen.up && !cut) != port.admin_up {
             let (to, back) = if port.admin_up { (Switch::Up, Switch::Down) } else { (Switch::Down, Switch::Up) };
             self.step(Op::SetLink { port: id, switch: to }, Some(Op::SetLink { port: id, switch: back }));
         }
     }
 
-    /// Seals a device that is in its bridge: with its learning off, which a device in none is refused.
-    fn seal(&mut self, port: &DesiredPort) {
-        let settings = LinkSettings { learning: Some(false), seal: Some(seal_of(port)), ..LinkSettings::default() };
-        self.step(Op::Configure { port: port.id, at: At::Altname, settings }, None);
+    /// Tags a device that is in its bridge: with its learning off, which a device in none is refused.
+    fn tag(&mut self, port: &DesiredPort) {
+        let changes = BTreeSet::from([LinkChange::Learning(false), tag_of(port)]);
+        self.step(Op::Configure { port: port.id, at: At::Altname, changes }, None);
     }
 
     fn free_name(&mut self, name: impl Fn(usize) -> LinkName) -> Result<LinkName, PlanError> {
@@ -367,24 +362,19 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn set_bridge(network: NetworkId, settings: BridgeSettings) -> Op {
-    let BridgeSettings { mac, mtu, switch, alias, ip_off, stray, off, .. } = settings;
-    Op::SetBridge { network, mac, mtu, switch, ip_off, stray, off, alias }
-}
-
 /// Whether IPv6 comes back with a new MTU in bytes, and gives a link that is up an address at once (`addrconf_notify`,
 /// net/ipv6/addrconf.c).
 fn v6_returns(before: u32, after: u32) -> bool {
     before < V6_MTU && after >= V6_MTU
 }
 
-fn seal_of(port: &DesiredPort) -> Seal {
-    Seal { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
+fn tag_of(port: &DesiredPort) -> LinkChange {
+    LinkChange::Tag { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
 }
 
 /// A network's bridge that lost its altname gets it back.
-pub(super) fn mark_bridge_again(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
-    Op::MarkBridgeAgain { network, index: seen.index, alias: names::bridge_tag(store, network) }
+pub(super) fn restore_bridge_altname(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
+    Op::RestoreBridgeAltname { network, index: seen.index, alias: names::bridge_tag(store, network) }
 }
 
 pub(super) fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {

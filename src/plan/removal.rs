@@ -10,8 +10,8 @@ use crate::model::{NetworkId, PortId};
 
 use super::desired::AbsentPort;
 use super::observed::{LinkState, Observed, Traces};
-use super::op::{At, LinkSettings, Op, Plan, Reason, Stage, Step, Switch};
-use super::planner::{mark_bridge_again, sorted};
+use super::op::{At, LinkChange, Op, Plan, Reason, Stage, Step, Switch};
+use super::planner::{restore_bridge_altname, sorted};
 
 /// The most devices in one group. Its deletion holds RTNL for 0.4 ms a link, and attaches wait meanwhile.
 pub const GROUP_SIZE: usize = 64;
@@ -32,18 +32,15 @@ impl AbsentPort {
     fn cut(&self, device: &LinkState, have: &Observed, steps: &mut Vec<Step>) {
         let port = self.id;
         if have.device(port).is_none() {
-            steps.push(Step::new(Op::MarkAgain { port, index: device.index, alias: self.alias.clone() }, None));
+            steps.push(Step::new(Op::RestoreAltname { port, index: device.index, alias: self.alias.clone() }, None));
         }
         if device.up {
             steps.push(Step::new(Op::SetLink { port, switch: Switch::Down }, Some(Op::SetLink { port, switch: Switch::Up })));
         }
         if device.is_held() && device.master.is_some() {
-            let settings = LinkSettings {
-                master: device.master,
-                learning: device.bridge_port.map(|before| before.learning),
-                ..LinkSettings::default()
-            };
-            steps.push(Step::new(Op::Unbind { port }, Some(Op::Configure { port, at: At::Altname, settings })));
+            let learning = device.bridge_port.map(|before| LinkChange::Learning(before.learning));
+            let changes = device.master.map(LinkChange::Master).into_iter().chain(learning).collect();
+            steps.push(Step::new(Op::Unbind { port }, Some(Op::Configure { port, at: At::Altname, changes })));
         }
     }
 }
@@ -60,7 +57,7 @@ pub fn removal(reason: Reason, ports: &[AbsentPort], bridges: &[NetworkId], have
     }
     for network in sorted(bridges, |network| *network) {
         let lost = have.unmarked_bridge(*network).filter(|_| have.own_bridge(*network).is_none());
-        steps.extend(lost.map(|seen| Step::new(mark_bridge_again(*network, seen, store), None)));
+        steps.extend(lost.map(|seen| Step::new(restore_bridge_altname(*network, seen, store), None)));
         if lost.is_some() || have.own_bridge(*network).is_some() {
             steps.push(Step::new(Op::DeleteBridge { network: *network, store }, None));
         }
@@ -79,7 +76,7 @@ pub fn merge_deletions(plan: Plan, ports: &[AbsentPort]) -> Plan {
     let forced: BTreeSet<PortId> = ports.iter().filter(|port| port.force).map(|port| port.id).collect();
     let gone: BTreeSet<PortId> = deferred.iter().filter_map(deleted).collect();
     let cuts = |step: &Step| matches!(&step.op, Op::SetLink { port, .. } | Op::Unbind { port } if gone.contains(port));
-    let of_bridges = |step: &Step| matches!(step.op, Op::MarkBridgeAgain { .. } | Op::DeleteBridge { .. });
+    let of_bridges = |step: &Step| matches!(step.op, Op::RestoreBridgeAltname { .. } | Op::DeleteBridge { .. });
     let (after, mut steps): (Vec<Step>, Vec<Step>) = now.into_iter().filter(|step| !cuts(step)).partition(of_bridges);
     for together in deferred.chunks(GROUP_SIZE) {
         match together {

@@ -157,7 +157,7 @@ mod tests {
             alias: None,
             v6_autoconf: true,
             v4_open: true,
-            stray: vec![Address { ip: [192, 0, 2, 1].into(), prefix: 24 }],
+            foreign_addresses: vec![Address { ip: [192, 0, 2, 1].into(), prefix: 24 }],
             tap: Some(TapSeen { persist: false, multi_queue: true, held: true, uid: None, gid: Some(5) }),
             ..right()
         };

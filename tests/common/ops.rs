@@ -1,8 +1,10 @@
 //! What the ops of a test on a host are made of.
 
+use std::collections::BTreeSet;
+
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetworkId, Owner, PortId, names};
-use nicd::plan::{BridgeExtras, LinkSettings, Op, Switch};
+use nicd::plan::{BridgeChange, LinkChange, Op, Switch};
 use uuid::Uuid;
 
 /// The index of the bridge under test.
@@ -42,16 +44,20 @@ pub fn create_bridge(mtu: u32) -> Op {
 
 /// Sets the bridge up.
 pub fn up() -> Op {
-    let (stray, off) = (Vec::new(), BridgeExtras::default());
-    Op::SetBridge { network: network(), mac: None, mtu: None, switch: Some(Switch::Up), ip_off: false, stray, off, alias: None }
+    Op::SetBridge { network: network(), changes: [BridgeChange::Switch(Switch::Up)].into() }
 }
 
 /// What a port of the bridge with the index `master` gets; 0 for a device in no bridge.
-pub fn settings(port: PortId, master: u32) -> LinkSettings {
-    let link =
-        LinkSettings { mark: true, ip_off: true, mac: Some(mac(port).host_side()), mtu: Some(1500), ..LinkSettings::default() };
+pub fn changes(port: PortId, master: u32) -> BTreeSet<LinkChange> {
+    let mac = LinkChange::Mac(mac(port).host_side());
+    let link = BTreeSet::from([LinkChange::Altname, mac, LinkChange::Mtu(1500), LinkChange::HostIpOff]);
     match master {
         0 => link,
-        _ => LinkSettings { master: Some(master), fdb: vec![mac(port)], learning: Some(false), ..link },
+        _ => link.into_iter().chain(joined(port, master)).collect(),
     }
+}
+
+/// What makes a device a port of the bridge with the index `master`.
+pub fn joined(port: PortId, master: u32) -> [LinkChange; 3] {
+    [LinkChange::Master(master), LinkChange::FdbEntry(mac(port)), LinkChange::Learning(false)]
 }

@@ -1,8 +1,10 @@
 //! Bridges: ours as asked, others' never moved.
 
+use std::collections::BTreeSet;
+
 use nicd::kernel::Host;
 use nicd::model::{Mac, names};
-use nicd::plan::{BridgeExtras, Kind, LinkSettings, Op, Switch};
+use nicd::plan::{BridgeChange, Kind, LinkChange, Op, Switch};
 
 use crate::host::*;
 
@@ -48,13 +50,15 @@ fn a_changed_bridge_is_set_back(fixture: &mut Fixture<impl TestHost>) {
     }
     fixture.twice(&Op::SetBridge {
         network: network(),
-        mac: Some(BRIDGE_MAC),
-        mtu: Some(1500),
-        switch: Some(Switch::Up),
-        ip_off: true,
-        stray: vec![],
-        off: BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false },
-        alias: Some(names::bridge_tag(STORE, network())),
+        changes: BTreeSet::from([
+            BridgeChange::Mac(BRIDGE_MAC),
+            BridgeChange::Mtu(1500),
+            BridgeChange::Alias(names::bridge_tag(STORE, network())),
+            BridgeChange::HostIpOff,
+            BridgeChange::StpOff,
+            BridgeChange::MulticastSnoopingOff,
+            BridgeChange::Switch(Switch::Up),
+        ]),
     });
     assert_eq!(fixture.links(), before);
 }
@@ -99,8 +103,9 @@ fn somebodys_bridge_follows_its_ports(fixture: &mut Fixture<impl TestHost>) {
     // A port of ours has the bridge's MTU by the time it is in it.
     let port = port(1);
     fixture.apply(&create_tap(port, DEVICE));
-    let settings = LinkSettings { mtu: Some(1400), ..settings(port, bridge) };
-    fixture.apply(&Op::Configure { port, at: nicd::plan::At::Index(DEVICE), settings });
+    let link = [LinkChange::Altname, LinkChange::Mtu(1400), LinkChange::HostIpOff];
+    let changes = link.into_iter().chain(joined(port, bridge)).collect();
+    fixture.apply(&Op::Configure { port, at: nicd::plan::At::Index(DEVICE), changes });
     assert_eq!(fixture.named("br0").mtu, 1400);
     fixture.host_under_test.change("p0", Change::Mtu(1300));
     assert_eq!(fixture.named("br0").mtu, 1300);

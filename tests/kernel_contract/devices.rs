@@ -2,7 +2,7 @@
 
 use nicd::kernel::{Host, LinkSelector, OpErrorKind};
 use nicd::model::{Owner, PortId, names};
-use nicd::plan::{At, FdbEntry, Kind, LinkSettings, Op, Switch};
+use nicd::plan::{At, FdbEntry, Kind, LinkChange, Op, Switch};
 
 use crate::host::*;
 
@@ -12,7 +12,7 @@ on_both!(
     a_tap_not_yet_persistent_goes_with_what_is_held,
     a_tap_has_the_queues_and_the_owner_it_was_made_with,
     a_tap_has_carrier_while_a_vmm_holds_it,
-    a_sealed_device_is_up_or_down_as_asked,
+    a_tagged_device_is_up_or_down_as_asked,
     what_others_changed_is_put_back,
     the_same_bridge_again_leaves_the_ports_settings,
     leaving_a_bridge_takes_the_entries_along,
@@ -32,7 +32,7 @@ fn an_attach_shows_what_was_asked(fixture: &mut Fixture<impl TestHost>) {
     let name = fixture.attach_tap(port, DEVICE, BRIDGE);
     let seen = fixture.device(port);
     assert_eq!((seen.index, &seen.kind, seen.name.as_str()), (DEVICE, &Kind::Tap, name.as_str()));
-    assert_eq!((&seen.altnames, seen.alias.as_ref()), (&vec![names::port_altname(port)], Some(&seal(Switch::Up).alias)));
+    assert_eq!((&seen.altnames, seen.alias.as_ref()), (&vec![names::port_altname(port)], Some(&alias())));
     assert_eq!((seen.mac, seen.mtu, seen.master), (Some(mac(port).host_side()), 1500, Some(BRIDGE)));
     assert!(seen.up && !seen.lower_up && !seen.v6_autoconf && !seen.v4_open, "{seen:?}");
     assert_eq!(seen.fdb, Some(vec![FdbEntry { mac: mac(port), vlan: 0, sticky: true }]));
@@ -46,16 +46,15 @@ fn an_attach_shows_what_was_asked(fixture: &mut Fixture<impl TestHost>) {
 fn each_step_may_run_twice(fixture: &mut Fixture<impl TestHost>) {
     fixture.bridge(1500);
     let port = port(1);
-    let set = |at| Op::Configure { port, at, settings: settings(port, BRIDGE) };
-    let seal = LinkSettings { seal: Some(seal(Switch::Up)), ..LinkSettings::default() };
+    let set = |at| Op::Configure { port, at, changes: changes(port, BRIDGE) };
     for op in [
         create_tap(port, DEVICE),
         set(At::Index(DEVICE)),
         Op::Persist { port },
         set(At::Altname),
         create_tap(port, DEVICE),
-        configure(port, seal),
-        configure(port, LinkSettings { pass_link_local: true, reset_port_flags: true, ..LinkSettings::default() }),
+        configure(port, [tag(Switch::Up)]),
+        configure(port, [LinkChange::PassLinkLocal, LinkChange::ResetPortFlags]),
         Op::SetLink { port, switch: Switch::Down },
         Op::Unbind { port },
         Op::SetGroup { port, group: 77 },
@@ -90,7 +89,7 @@ fn a_tap_has_the_queues_and_the_owner_it_was_made_with(fixture: &mut Fixture<imp
     for (index, (queues, (owner, shown))) in (DEVICE..).zip([1, 4].into_iter().flat_map(|n| owners.map(|owner| (n, owner)))) {
         let port = port(u128::from(index - DEVICE));
         fixture.apply(&Op::CreateTap { port, index, name: names::port_device(port, 0), queues, vnet_hdr: false, owner });
-        fixture.apply(&Op::Configure { port, at: At::Index(index), settings: settings(port, 0) });
+        fixture.apply(&Op::Configure { port, at: At::Index(index), changes: changes(port, 0) });
         fixture.apply(&Op::Persist { port });
         let tap = fixture.device(port).tap.unwrap();
         assert_eq!((tap.multi_queue, (tap.uid, tap.gid)), (queues > 1, shown), "{owner:?}");
@@ -119,11 +118,11 @@ fn a_tap_has_carrier_while_a_vmm_holds_it(fixture: &mut Fixture<impl TestHost>) 
     assert_eq!(state(fixture), (true, true, true));
 }
 
-fn a_sealed_device_is_up_or_down_as_asked(fixture: &mut Fixture<impl TestHost>) {
+fn a_tagged_device_is_up_or_down_as_asked(fixture: &mut Fixture<impl TestHost>) {
     let ports = [(port(1), Switch::Up), (port(2), Switch::Down)];
     for (index, (port, switch)) in (DEVICE..).zip(ports) {
         fixture.attach_tap(port, index, 0);
-        fixture.twice(&configure(port, LinkSettings { seal: Some(seal(switch)), ..LinkSettings::default() }));
+        fixture.twice(&configure(port, [tag(switch)]));
         assert_eq!(fixture.device(port).up, switch == Switch::Up);
     }
 }
@@ -146,11 +145,11 @@ fn what_others_changed_is_put_back(fixture: &mut Fixture<impl TestHost>) {
         let name = if fixture.names().contains(&name) { name.as_str() } else { "elsewhere" };
         fixture.host_under_test.change(name, change);
     }
-    fixture.twice(&configure(port, settings(port, BRIDGE)));
+    fixture.twice(&configure(port, changes(port, BRIDGE)));
     fixture.twice(&Op::SetLink { port, switch: Switch::Up });
     fixture.host_under_test.change("elsewhere", Change::Name(&name));
     assert_eq!(fixture.links(), before);
-    fixture.twice(&configure(port, LinkSettings { master: Some(0), ..LinkSettings::default() }));
+    fixture.twice(&configure(port, [LinkChange::Master(0)]));
     assert_eq!(fixture.device(port).master, None);
 }
 
@@ -159,10 +158,10 @@ fn the_same_bridge_again_leaves_the_ports_settings(fixture: &mut Fixture<impl Te
     let port = port(1);
     fixture.attach_tap(port, DEVICE, BRIDGE);
     let before = fixture.device(port);
-    fixture.apply(&configure(port, LinkSettings { master: Some(BRIDGE), ..LinkSettings::default() }));
+    fixture.apply(&configure(port, [LinkChange::Master(BRIDGE)]));
     assert_eq!(fixture.device(port), before);
     let other = fixture.host_under_test.add("br0", Kind::Bridge, 1500);
-    fixture.apply(&configure(port, LinkSettings { master: Some(other), ..LinkSettings::default() }));
+    fixture.apply(&configure(port, [LinkChange::Master(other)]));
     let seen = fixture.device(port);
     assert_eq!((seen.master, seen.fdb.as_deref(), seen.bridge_port.unwrap().learning), (Some(other), Some(&[][..]), true));
 }
@@ -182,9 +181,9 @@ fn a_mac_has_one_entry_in_a_bridge(fixture: &mut Fixture<impl TestHost>) {
     fixture.attach_tap(first, DEVICE, BRIDGE);
     fixture.attach_tap(second, DEVICE + 1, BRIDGE);
     // An entry of another port's is replaced.
-    fixture.twice(&configure(second, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
+    fixture.twice(&configure(second, [LinkChange::FdbEntry(mac(first))]));
     assert_eq!(fixture.device(first).entry(mac(first), 0), None);
-    fixture.twice(&configure(first, LinkSettings { fdb: vec![mac(first)], ..LinkSettings::default() }));
+    fixture.twice(&configure(first, [LinkChange::FdbEntry(mac(first))]));
     assert!(fixture.device(first).entry(mac(first), 0).is_some_and(|entry| entry.sticky));
     // A port that has the MAC for its own deletes it.
     fixture.host_under_test.add("greedy", Kind::Veth, 1500);
@@ -215,8 +214,8 @@ fn ports_forward_while_their_bridge_is_up(fixture: &mut Fixture<impl TestHost>) 
 fn a_mark_is_put_back(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     let name = fixture.attach_tap(port, DEVICE, 0);
-    let (before, altname, alias) = (fixture.device(port), names::port_altname(port), seal(Switch::Up).alias);
-    let again = Op::MarkAgain { port, index: DEVICE, alias: alias.clone() };
+    let (before, altname, alias) = (fixture.device(port), names::port_altname(port), alias());
+    let again = Op::RestoreAltname { port, index: DEVICE, alias: alias.clone() };
     fixture.twice(&again);
     fixture.host_under_test.change(&name, Change::NoAltname(&altname));
     fixture.twice(&again);
@@ -229,7 +228,7 @@ fn a_mark_is_put_back(fixture: &mut Fixture<impl TestHost>) {
     fixture.apply(&create_bridge(1500));
     let altname = names::network_altname(network());
     fixture.host_under_test.change(&bridge_name(), Change::NoAltname(&altname));
-    fixture.twice(&Op::MarkBridgeAgain { network: network(), index: BRIDGE, alias: names::bridge_tag(STORE, network()) });
+    fixture.twice(&Op::RestoreBridgeAltname { network: network(), index: BRIDGE, alias: names::bridge_tag(STORE, network()) });
     assert_eq!(fixture.named(&bridge_name()).altnames, [altname]);
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nicd::kernel::{Applied, Host, NetnsError, OpErrorKind};
 use nicd::model::{NetnsPin, PortId, names};
-use nicd::plan::{Address, GuestSettings, Kind, LinkSettings, Op, Route, Switch};
+use nicd::plan::{Address, GuestSettings, Kind, Op, Route, Switch};
 
 use crate::host::*;
 
@@ -39,8 +39,7 @@ fn create(path: &Path, pin: NetnsPin, port: PortId, index: u32, name: Option<&st
 
 /// What follows on it.
 fn finish(port: PortId, master: u32) -> Op {
-    let seal = Some(seal(Switch::Up));
-    configure(port, LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, seal, ..settings(port, master) })
+    configure(port, joined(port, master).into_iter().chain([tag(Switch::Up)]))
 }
 
 fn give(path: &Path, pin: NetnsPin, port: PortId, settings: GuestSettings) -> Op {
@@ -92,7 +91,7 @@ fn an_attach_gives_the_guest_its_nic(fixture: &mut Fixture<impl TestHost>) {
 
     let seen = fixture.device(port);
     assert_eq!((seen.index, &seen.kind, seen.up, seen.lower_up), (DEVICE, &Kind::Veth, true, true));
-    assert_eq!((seen.master, seen.alias.as_ref()), (Some(BRIDGE), Some(&seal(Switch::Up).alias)));
+    assert_eq!((seen.master, seen.alias.as_ref()), (Some(BRIDGE), Some(&alias())));
     assert!(seen.bridge_port.is_some_and(|port| port.forwarding && !port.learning) && seen.entry(mac(port), 0).is_some());
     let link_local = format!("{}/64", mac(port).link_local());
     let addresses = set(&["10.0.0.5/24", "fd00::5/64", &link_local]);
@@ -232,6 +231,6 @@ fn a_veth_that_clashes_leaves_nothing(fixture: &mut Fixture<impl TestHost>) {
     for master in [ABSENT, fixture.host_under_test.add("other", Kind::Other, 1500)] {
         fixture.fails(&finish(port, master), OpErrorKind::NoBridge);
         let seen = fixture.device(port);
-        assert_eq!((seen.alias, seen.up, seen.master), (None, false, None), "what is in no bridge is not sealed");
+        assert_eq!((seen.alias, seen.up, seen.master), (None, false, None), "what is in no bridge is not tagged");
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, OpErrorKind};
 use nicd::model::{Mac, NetnsPin, PortId, names};
-use nicd::plan::{At, Kind, LinkSettings, LinkState, Op, Seal, Switch};
+use nicd::plan::{At, Kind, LinkChange, LinkState, Op, Switch};
 
 pub use crate::ops::*;
 
@@ -177,8 +177,8 @@ impl<W: TestHost> Fixture<W> {
     /// The whole of a tap's attach; 0 for no bridge.
     pub fn attach_tap(&mut self, port: PortId, index: u32, master: u32) -> String {
         self.apply(&create_tap(port, index));
-        let settings = LinkSettings { seal: Some(seal(Switch::Up)), ..settings(port, master) };
-        self.apply(&Op::Configure { port, at: At::Index(index), settings });
+        let changes = changes(port, master).into_iter().chain([tag(Switch::Up)]).collect();
+        self.apply(&Op::Configure { port, at: At::Index(index), changes });
         self.apply(&Op::Persist { port });
         names::port_device(port, 0).as_str().to_owned()
     }
@@ -196,11 +196,16 @@ pub fn bridge_name() -> String {
     names::network_bridge(network(), 0).as_str().to_owned()
 }
 
-pub fn seal(switch: Switch) -> Seal {
-    Seal { alias: names::seal(STORE, 7), switch }
+/// The alias of a device that is complete.
+pub fn alias() -> String {
+    names::seal(STORE, 7)
+}
+
+pub fn tag(switch: Switch) -> LinkChange {
+    LinkChange::Tag { alias: alias(), switch }
 }
 
 /// A change of a device that is there.
-pub fn configure(port: PortId, settings: LinkSettings) -> Op {
-    Op::Configure { port, at: At::Altname, settings }
+pub fn configure(port: PortId, changes: impl IntoIterator<Item = LinkChange>) -> Op {
+    Op::Configure { port, at: At::Altname, changes: changes.into_iter().collect() }
 }

@@ -2,7 +2,7 @@
 
 use nicd::kernel::{Host, OpErrorKind};
 use nicd::model::{Mac, names};
-use nicd::plan::{At, BRIDGE_PORTS, Kind, LinkSettings, Op, Seal, Switch};
+use nicd::plan::{At, BRIDGE_PORTS, Kind, LinkChange, Op, Switch};
 
 use crate::host::*;
 
@@ -10,12 +10,12 @@ on_both!(
     what_is_gone_is_told,
     a_taps_taken_name_or_index_is_told_and_its_holder_untouched,
     a_bridges_taken_name_index_or_altname_is_told_and_nothing_is_half_made,
-    another_link_is_not_marked_again,
+    the_altname_is_not_given_to_another_link,
     the_group_of_all_links_is_no_group,
     a_master_that_is_no_bridge_is_told,
     a_full_bridge_is_told,
     a_port_of_no_bridge_has_no_flags_and_no_entries,
-    what_is_refused_keeps_a_device_from_being_sealed,
+    what_is_refused_keeps_a_device_from_being_tagged,
     a_change_goes_on_behind_what_is_refused,
     a_device_being_made_goes_on_behind_what_is_refused,
     a_mac_that_is_no_nics_is_refused,
@@ -30,13 +30,13 @@ fn what_is_gone_is_told(fixture: &mut Fixture<impl TestHost>) {
     let alias = names::seal(STORE, 7);
     for op in [
         Op::Persist { port },
-        configure(port, LinkSettings { seal: Some(seal(Switch::Up)), ..LinkSettings::default() }),
-        configure(port, settings(port, 1)),
+        configure(port, [tag(Switch::Up)]),
+        configure(port, changes(port, 1)),
         Op::SetLink { port, switch: Switch::Up },
         Op::Unbind { port },
         Op::SetGroup { port, group: 7 },
-        Op::MarkAgain { port, index: DEVICE, alias: alias.clone() },
-        Op::MarkBridgeAgain { network: network(), index: BRIDGE, alias },
+        Op::RestoreAltname { port, index: DEVICE, alias: alias.clone() },
+        Op::RestoreBridgeAltname { network: network(), index: BRIDGE, alias },
         Op::CloseBridge { network: network() },
         up(),
     ] {
@@ -62,7 +62,7 @@ fn a_taps_taken_name_or_index_is_told_and_its_holder_untouched(fixture: &mut Fix
     fixture.host_under_test.change("elsewhere", Change::Altname(&names::port_altname(port)));
     let holder = fixture.named("elsewhere");
     fixture.apply(&create_tap(port, DEVICE));
-    fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, 0) }, OpErrorKind::Taken);
+    fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), changes: changes(port, 0) }, OpErrorKind::Taken);
     assert_eq!(fixture.named("elsewhere"), holder);
 }
 
@@ -77,20 +77,20 @@ fn a_bridges_taken_name_index_or_altname_is_told_and_nothing_is_half_made(fixtur
     fixture.refused(&create_bridge(1500), OpErrorKind::Taken);
 }
 
-fn another_link_is_not_marked_again(fixture: &mut Fixture<impl TestHost>) {
+fn the_altname_is_not_given_to_another_link(fixture: &mut Fixture<impl TestHost>) {
     let (port, other) = (port(1), port(2));
     fixture.attach_tap(port, DEVICE, 0);
     let name = fixture.attach_tap(other, DEVICE + 1, 0);
-    let again = |index, alias| Op::MarkAgain { port, index, alias };
+    let restore = |index, alias| Op::RestoreAltname { port, index, alias };
     // It has a mark.
-    fixture.refused(&again(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
+    fixture.refused(&restore(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
     // It has none, but somebody's alias.
     fixture.host_under_test.change(&name, Change::NoAltname(&names::port_altname(other)));
-    fixture.refused(&again(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
+    fixture.refused(&restore(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
     let foreign = fixture.host_under_test.add("foreign", Kind::Veth, 1500);
-    fixture.refused(&again(foreign, names::seal(STORE, 9)), OpErrorKind::Gone);
+    fixture.refused(&restore(foreign, names::seal(STORE, 9)), OpErrorKind::Gone);
     // Another link has the mark.
-    fixture.refused(&again(DEVICE + 1, seal(Switch::Up).alias), OpErrorKind::Taken);
+    fixture.refused(&restore(DEVICE + 1, alias()), OpErrorKind::Taken);
 }
 
 fn the_group_of_all_links_is_no_group(fixture: &mut Fixture<impl TestHost>) {
@@ -104,7 +104,7 @@ fn a_master_that_is_no_bridge_is_told(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.apply(&create_tap(port, DEVICE));
     for master in [ABSENT, fixture.host_under_test.add("v0", Kind::Veth, 1500)] {
-        fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, master) }, OpErrorKind::NoBridge);
+        fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), changes: changes(port, master) }, OpErrorKind::NoBridge);
     }
 }
 
@@ -113,43 +113,41 @@ fn a_full_bridge_is_told(fixture: &mut Fixture<impl TestHost>) {
     fixture.host_under_test.fill(&bridge_name(), BRIDGE_PORTS);
     let port = port(1);
     fixture.apply(&create_tap(port, DEVICE));
-    fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), settings: settings(port, BRIDGE) }, OpErrorKind::BridgeFull);
+    fixture.fails(&Op::Configure { port, at: At::Index(DEVICE), changes: changes(port, BRIDGE) }, OpErrorKind::BridgeFull);
 }
 
 fn a_port_of_no_bridge_has_no_flags_and_no_entries(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.attach_tap(port, DEVICE, 0);
-    let none = LinkSettings::default;
-    let seal = Some(Seal { alias: names::seal(STORE, 8), switch: Switch::Down });
-    for settings in [
-        LinkSettings { learning: Some(false), ..none() },
-        LinkSettings { unicast_flood: Some(false), ..none() },
-        LinkSettings { reset_port_flags: true, ..none() },
-        LinkSettings { pass_link_local: true, ..none() },
-        LinkSettings { set_forwarding: true, ..none() },
-        // What did not get into its bridge is not sealed.
-        LinkSettings { learning: Some(false), seal: seal.clone(), ..none() },
+    let tag = LinkChange::Tag { alias: names::seal(STORE, 8), switch: Switch::Down };
+    for changes in [
+        vec![LinkChange::Learning(false)],
+        vec![LinkChange::UnicastFlood(false)],
+        vec![LinkChange::ResetPortFlags],
+        vec![LinkChange::PassLinkLocal],
+        vec![LinkChange::Forwarding],
+        // A device that did not get into its bridge is not tagged.
+        vec![LinkChange::Learning(false), tag.clone()],
     ] {
-        fixture.refused(&configure(port, settings), OpErrorKind::Other);
+        fixture.refused(&configure(port, changes), OpErrorKind::Other);
     }
-    fixture.refused(&configure(port, LinkSettings { fdb: vec![mac(port)], seal, ..none() }), OpErrorKind::Gone);
+    fixture.refused(&configure(port, [LinkChange::FdbEntry(mac(port)), tag]), OpErrorKind::Gone);
 }
 
-fn what_is_refused_keeps_a_device_from_being_sealed(fixture: &mut Fixture<impl TestHost>) {
+fn what_is_refused_keeps_a_device_from_being_tagged(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     let name = fixture.attach_tap(port, DEVICE, 0);
     fixture.host_under_test.change(&name, Change::Down);
     fixture.host_under_test.change(&name, Change::Alias("unfinished"));
-    let finish = |master| {
-        let seal = Some(seal(Switch::Up));
-        configure(port, LinkSettings { master, mtu: Some(1400), seal, ..LinkSettings::default() })
+    let finish = |master: Option<u32>| {
+        configure(port, [LinkChange::Mtu(1400), tag(Switch::Up)].into_iter().chain(master.map(LinkChange::Master)))
     };
     fixture.fails(&finish(Some(ABSENT)), OpErrorKind::NoBridge);
     let seen = fixture.device(port);
     assert_eq!((seen.alias.as_deref(), seen.up), (Some("unfinished"), false));
     fixture.twice(&finish(None));
     let seen = fixture.device(port);
-    assert_eq!((seen.alias, seen.up), (Some(seal(Switch::Up).alias), true));
+    assert_eq!((seen.alias, seen.up), (Some(alias()), true));
 }
 
 /// One message carries MAC, MTU and bridge, in this order; the others follow, each for itself.
@@ -160,21 +158,19 @@ fn a_change_goes_on_behind_what_is_refused(fixture: &mut Fixture<impl TestHost>)
     for change in [Change::Learning, Change::AddressGeneration, Change::NoEntry(mac(port))] {
         fixture.host_under_test.change(&name, change);
     }
-    let settings = LinkSettings {
-        mac: Some(MULTICAST),
-        mtu: Some(1400),
-        ip_off: true,
-        learning: Some(false),
-        fdb: vec![mac(port)],
-        ..LinkSettings::default()
-    };
-    fixture.fails(&configure(port, settings), OpErrorKind::Other);
+    let changes = [
+        LinkChange::Mac(MULTICAST),
+        LinkChange::Mtu(1400),
+        LinkChange::HostIpOff,
+        LinkChange::Learning(false),
+        LinkChange::FdbEntry(mac(port)),
+    ];
+    fixture.fails(&configure(port, changes), OpErrorKind::Other);
     let seen = fixture.device(port);
     assert_eq!((seen.mac, seen.mtu), (Some(mac(port).host_side()), 1500), "what comes behind it in its own message is not done");
     assert!(!seen.v6_autoconf && !seen.bridge_port.unwrap().learning && seen.entry(mac(port), 0).is_some(), "{seen:?}");
 
-    let moved =
-        LinkSettings { mac: Some(Mac([2, 0, 0, 0, 0, 7])), mtu: Some(1400), master: Some(ABSENT), ..LinkSettings::default() };
+    let moved = [LinkChange::Mac(Mac([2, 0, 0, 0, 0, 7])), LinkChange::Mtu(1400), LinkChange::Master(ABSENT)];
     fixture.fails(&configure(port, moved), OpErrorKind::NoBridge);
     let seen = fixture.device(port);
     assert_eq!((seen.mac, seen.mtu), (Some(Mac([2, 0, 0, 0, 0, 7])), 1400), "what comes before it is done");
@@ -184,19 +180,17 @@ fn a_change_goes_on_behind_what_is_refused(fixture: &mut Fixture<impl TestHost>)
 fn a_device_being_made_goes_on_behind_what_is_refused(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.apply(&create_tap(port, DEVICE));
-    let settings = LinkSettings { seal: Some(seal(Switch::Up)), ..settings(port, ABSENT) };
-    let op = |learning| Op::Configure {
-        port,
-        at: At::Index(DEVICE),
-        settings: LinkSettings { learning, fdb: vec![], ..settings.clone() },
+    let op = |flag: Option<LinkChange>| {
+        let others = [LinkChange::Master(ABSENT), tag(Switch::Up)].into_iter().chain(flag);
+        Op::Configure { port, at: At::Index(DEVICE), changes: changes(port, 0).into_iter().chain(others).collect() }
     };
-    fixture.fails(&op(Some(false)), OpErrorKind::NoBridge);
+    fixture.fails(&op(Some(LinkChange::Learning(false))), OpErrorKind::NoBridge);
     let seen = fixture.device(port);
     assert_eq!((seen.mac, seen.alias.as_ref(), seen.up), (Some(mac(port).host_side()), None, false));
-    // Its seal goes with it.
+    // Its tag goes with it.
     fixture.fails(&op(None), OpErrorKind::NoBridge);
     let seen = fixture.device(port);
-    assert_eq!((seen.alias, seen.up), (Some(seal(Switch::Up).alias), true));
+    assert_eq!((seen.alias, seen.up), (Some(alias()), true));
     fixture.let_go();
     assert_eq!(fixture.try_device(port), None);
 }
@@ -204,18 +198,17 @@ fn a_device_being_made_goes_on_behind_what_is_refused(fixture: &mut Fixture<impl
 fn a_mac_that_is_no_nics_is_refused(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.attach_tap(port, DEVICE, 0);
-    fixture.refused(&configure(port, LinkSettings { mac: Some(MULTICAST), ..LinkSettings::default() }), OpErrorKind::Other);
+    fixture.refused(&configure(port, [LinkChange::Mac(MULTICAST)]), OpErrorKind::Other);
 }
 
 fn an_alias_that_no_link_can_have_is_refused(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.attach_tap(port, DEVICE, 0);
-    let sealed =
-        |alias| configure(port, LinkSettings { seal: Some(Seal { alias, switch: Switch::Down }), ..LinkSettings::default() });
+    let tagged = |alias| configure(port, [LinkChange::Tag { alias, switch: Switch::Down }]);
     for alias in ["x".repeat(256), "x\0y".into(), "x".repeat(100_000)] {
-        fixture.refused(&sealed(alias), OpErrorKind::Other);
+        fixture.refused(&tagged(alias), OpErrorKind::Other);
     }
-    fixture.twice(&sealed("y".repeat(255)));
+    fixture.twice(&tagged("y".repeat(255)));
     assert_eq!(fixture.device(port).alias, Some("y".repeat(255)));
     assert_eq!(fixture.host.dump_links().unwrap().iter().filter(|link| link.up && link.index == DEVICE).count(), 0);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nicd::kernel::{Kernel, Notice};
 use nicd::model::names;
-use nicd::plan::{Kind, LinkSettings, LinkState, Op, Switch};
+use nicd::plan::{Kind, LinkChange, LinkState, Op, Switch};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::host::*;
@@ -68,10 +68,10 @@ fn a_ports_life_is_told(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.attach_tap(port, DEVICE, BRIDGE);
     let whole = |link: &LinkState| {
-        link.up && link.master == Some(BRIDGE) && link.alias == Some(seal(Switch::Up).alias) && link.entry(mac(port), 0).is_some()
+        link.up && link.master == Some(BRIDGE) && link.alias == Some(alias()) && link.entry(mac(port), 0).is_some()
     };
     assert!(until(&mut notices, SOON, seen(DEVICE, whole)), "built");
-    fixture.apply(&configure(port, LinkSettings { learning: Some(true), ..LinkSettings::default() }));
+    fixture.apply(&configure(port, [LinkChange::Learning(true)]));
     assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.bridge_port.is_some_and(|port| port.learning))), "learning");
     // Of a link that is down the kernel may tell nothing (`netdev_state_change`, net/core/dev.c).
     fixture.apply(&Op::SetLink { port, switch: Switch::Down });

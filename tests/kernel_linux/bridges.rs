@@ -1,11 +1,13 @@
 //! Bridges: ours as asked, others' never moved.
 
+use std::collections::BTreeSet;
+
 use nicd::kernel::{Host, LinkSelector};
 use nicd::model::names;
-use nicd::plan::{At, BridgeExtras, Kind, LinkSettings, Op, Switch};
+use nicd::plan::{At, BridgeChange, Kind, LinkChange, Op, Switch};
 
 use crate::host::{
-    BRIDGE, BRIDGE_MAC, DEVICE, LinuxFixture, create_bridge, create_tap, ip_link, network, port, settings, up, v6_addresses,
+    BRIDGE, BRIDGE_MAC, DEVICE, LinuxFixture, create_bridge, create_tap, ip_link, joined, network, port, up, v6_addresses,
 };
 use crate::netns::{in_netns, run};
 
@@ -46,13 +48,14 @@ fn a_changed_bridge_is_set_back() {
         run("ip link set nbr3cb9bc595699 type bridge stp_state 1 mcast_snooping 1");
         host.twice(&Op::SetBridge {
             network: network(),
-            mac: Some(BRIDGE_MAC),
-            mtu: Some(1500),
-            switch: Some(Switch::Up),
-            ip_off: true,
-            stray: vec![],
-            off: BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false },
-            alias: None,
+            changes: BTreeSet::from([
+                BridgeChange::Mac(BRIDGE_MAC),
+                BridgeChange::Mtu(1500),
+                BridgeChange::HostIpOff,
+                BridgeChange::StpOff,
+                BridgeChange::MulticastSnoopingOff,
+                BridgeChange::Switch(Switch::Up),
+            ]),
         });
         let seen = host.kernel.get_link(LinkSelector::Altname(&names::network_altname(network()))).unwrap().unwrap();
         assert_eq!((seen.mtu, seen.mac, seen.up, seen.v6_autoconf), (1500, Some(BRIDGE_MAC), true, false));
@@ -76,8 +79,9 @@ fn a_foreign_bridge_keeps_its_mtu_at_every_instant() {
             for number in 1..3_u32 {
                 let port = port(u128::from(number));
                 host.apply(&create_tap(port, DEVICE + number));
-                let settings = LinkSettings { mtu: Some(mtu), ..settings(port, BRIDGE) };
-                host.apply(&Op::Configure { port, at: At::Index(DEVICE + number), settings });
+                let link = [LinkChange::Altname, LinkChange::Mtu(mtu), LinkChange::HostIpOff];
+                let changes = link.into_iter().chain(joined(port, BRIDGE)).collect();
+                host.apply(&Op::Configure { port, at: At::Index(DEVICE + number), changes });
                 assert_eq!(ip_link("br0")["mtu"], mtu);
             }
             assert_eq!(ip_link("br0")["mtu"], mtu);

@@ -3,7 +3,7 @@
 use nicd::kernel::linux::{ExecContext, Linux, LinuxHost};
 use nicd::kernel::{Applied, Host, Kernel, LinkSelector, OpError, OpErrorKind};
 use nicd::model::{LinkName, PortId, names};
-use nicd::plan::{At, LinkSettings, LinkState, Op, Seal, Switch};
+use nicd::plan::{At, LinkChange, LinkState, Op, Switch};
 use serde_json::Value;
 
 use crate::netns::{json, run};
@@ -58,15 +58,15 @@ impl LinuxFixture {
     /// The whole of a tap's attach.
     pub fn attach_tap(&mut self, port: PortId, index: u32, master: u32) -> LinkName {
         self.apply(&create_tap(port, index));
-        let settings = LinkSettings { seal: Some(seal("store 1", Switch::Up)), ..settings(port, master) };
-        self.apply(&Op::Configure { port, at: At::Index(index), settings });
+        let changes = changes(port, master).into_iter().chain([tag("store 1", Switch::Up)]).collect();
+        self.apply(&Op::Configure { port, at: At::Index(index), changes });
         self.apply(&Op::Persist { port });
         names::port_device(port, 0)
     }
 }
 
-pub fn seal(alias: &str, switch: Switch) -> Seal {
-    Seal { alias: alias.to_owned(), switch }
+pub fn tag(alias: &str, switch: Switch) -> LinkChange {
+    LinkChange::Tag { alias: alias.to_owned(), switch }
 }
 
 /// Everything an op can change, as `ip` and `bridge` show it.

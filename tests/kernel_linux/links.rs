@@ -2,9 +2,9 @@
 
 use nicd::kernel::{Host, LinkSelector, OpErrorKind};
 use nicd::model::Mac;
-use nicd::plan::{At, LinkSettings, Op, Switch};
+use nicd::plan::{At, LinkChange, Op, Switch};
 
-use crate::host::{BRIDGE, DEVICE, LinuxFixture, delete_group, ip_link, mac, port, seal, settings, v6_addresses};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, changes, delete_group, ip_link, mac, port, tag, v6_addresses};
 use crate::netns::{in_netns, json, run};
 
 #[test]
@@ -18,15 +18,14 @@ fn drift_is_put_back_by_altname() {
         run(&format!("bridge link set dev {name} learning on"));
         run(&format!("ip link set {name} nomaster mtu 1400 address 02:00:00:00:00:05 addrgenmode eui64 down"));
         run(&format!("ip link set {name} name elsewhere"));
-        host.twice(&Op::Configure { port, at: At::Altname, settings: settings(port, BRIDGE) });
+        host.twice(&Op::Configure { port, at: At::Altname, changes: changes(port, BRIDGE) });
         host.twice(&Op::SetLink { port, switch: Switch::Up });
         let seen = host.get_link(port).unwrap();
         assert_eq!((seen.master, seen.mtu, seen.mac), (Some(BRIDGE), 1500, Some(mac(port).host_side())));
         assert!(seen.up && !seen.v6_autoconf && !seen.bridge_port.unwrap().learning);
         let fdb = json("bridge -j fdb show dev elsewhere");
         assert!(fdb.as_array().unwrap().iter().any(|entry| entry["mac"] == mac(port).to_string() && entry["state"] == "static"));
-        let out = LinkSettings { master: Some(0), ..LinkSettings::default() };
-        host.twice(&Op::Configure { port, at: At::Altname, settings: out });
+        host.twice(&Op::Configure { port, at: At::Altname, changes: [LinkChange::Master(0)].into() });
         assert_eq!(host.get_link(port).unwrap().master, None);
     });
 }
@@ -45,16 +44,16 @@ fn a_group_with_lo_is_refused_and_nothing_of_it_deleted() {
 }
 
 #[test]
-fn what_is_refused_keeps_a_device_from_being_sealed() {
+fn what_is_refused_keeps_a_device_from_being_tagged() {
     in_netns(|| {
         let mut host = LinuxFixture::open();
         let port = port(1);
         let device = host.attach_tap(port, DEVICE, 0);
         run(&format!("ip link set {device} down alias unfinished mtu 1000"));
-        let finish = |master| {
-            let seal = Some(seal("store 2", Switch::Up));
-            let link = LinkSettings { ip_off: true, mtu: Some(1500), seal, ..LinkSettings::default() };
-            Op::Configure { port, at: At::Altname, settings: LinkSettings { master, ..link } }
+        let finish = |master: Option<u32>| {
+            let link = [LinkChange::Mtu(1500), LinkChange::HostIpOff, tag("store 2", Switch::Up)];
+            let changes = link.into_iter().chain(master.map(LinkChange::Master)).collect();
+            Op::Configure { port, at: At::Altname, changes }
         };
         // Address generation cannot be switched off before the MTU has brought IPv6 back, and nothing may be up by then.
         assert_eq!(host.try_apply(&finish(Some(4711))).unwrap_err().kind, OpErrorKind::NoBridge);
@@ -73,8 +72,8 @@ fn the_mac_the_kernel_refuses_is_told() {
         let mut host = LinuxFixture::open();
         let port = port(1);
         host.attach_tap(port, DEVICE, 0);
-        let settings = LinkSettings { mac: Some(Mac([1, 0, 0x5e, 0, 0, 1])), ..LinkSettings::default() };
-        let error = host.refused(&Op::Configure { port, at: At::Altname, settings }, OpErrorKind::Other);
+        let changes = [LinkChange::Mac(Mac([1, 0, 0x5e, 0, 0, 1]))].into();
+        let error = host.refused(&Op::Configure { port, at: At::Altname, changes }, OpErrorKind::Other);
         assert!(error.said.contains("EADDRNOTAVAIL"), "{error}");
         assert!(host.kernel.get_link(LinkSelector::Index(DEVICE)).unwrap().is_some());
     });

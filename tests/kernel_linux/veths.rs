@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use nicd::kernel::{Applied, Host, OpErrorKind};
 use nicd::model::{Mac, NetnsPin, PortId, names};
-use nicd::plan::{Address, At, GuestSettings, Kind, LinkSettings, Op, Route, Switch};
+use nicd::plan::{Address, At, GuestSettings, Kind, Op, Route, Switch};
 
-use crate::host::{BRIDGE, DEVICE, LinuxFixture, ip_link, mac, port, seal, settings, v6_addresses};
+use crate::host::{BRIDGE, DEVICE, LinuxFixture, ip_link, joined, mac, port, tag, v6_addresses};
 use crate::netns::{Guest, in_netns, run};
 
 fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&str>) -> Op {
@@ -26,9 +26,8 @@ fn create(guest: &Guest, pin: NetnsPin, port: PortId, index: u32, name: Option<&
 
 /// What follows on it.
 fn finish(port: PortId, master: u32) -> Op {
-    let seal = Some(seal("store 1", Switch::Up));
-    let settings = LinkSettings { mark: false, ip_off: false, mac: None, mtu: None, seal, ..settings(port, master) };
-    Op::Configure { port, at: At::Altname, settings }
+    let changes = joined(port, master).into_iter().chain([tag("store 1", Switch::Up)]).collect();
+    Op::Configure { port, at: At::Altname, changes }
 }
 
 fn guest_op(guest: &Guest, pin: NetnsPin, port: PortId, settings: GuestSettings) -> Op {
@@ -153,7 +152,7 @@ fn clashes_are_told_apart_and_leave_nothing() {
         let unfinished = |host: &mut LinuxFixture| {
             assert_eq!(host.try_apply(&finish(port, 4711)).unwrap_err().kind, OpErrorKind::NoBridge);
             let seen = host.get_link(port).unwrap();
-            assert_eq!((seen.alias, seen.up, seen.master), (None, false, None), "what is in no bridge is not sealed");
+            assert_eq!((seen.alias, seen.up, seen.master), (None, false, None), "what is in no bridge is not tagged");
         };
         unfinished(&mut host);
         run("ip link add other index 4711 type veth");

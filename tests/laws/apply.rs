@@ -11,7 +11,8 @@ use nicd::kernel::{Host, OpErrorKind};
 use nicd::model::names;
 use nicd::model::names::FIRST_INDEX;
 use nicd::plan::{
-    AbsentPort, At, BridgeMade, BridgePort, Desired, DesiredNic, Kind, LinkState, Observed, Op, Plan, Reason, Step, Switch, plan,
+    AbsentPort, At, BridgeMade, BridgePort, Desired, DesiredNic, Kind, LinkChange, LinkState, Observed, Op, Plan, Reason, Step,
+    Switch, plan,
 };
 use proptest::prelude::*;
 
@@ -118,7 +119,10 @@ fn as_wanted(fake: &Fake, want: &Desired) -> Result<(), String> {
         let BridgeMade::ByAgent { mac, mtu, ref alias, .. } = bridge.made else { continue };
         let seen = have.own_bridge(bridge.network).ok_or("the agent's bridge is not there")?;
         if (seen.mac, seen.mtu, seen.up, seen.v6_autoconf) != (Some(mac), mtu, true, false)
-            || !(seen.extras.is_none() && seen.stray.is_empty() && seen.host_closed && seen.alias.as_ref() == Some(alias))
+            || !(seen.extras.is_none()
+                && seen.foreign_addresses.is_empty()
+                && seen.host_closed
+                && seen.alias.as_ref() == Some(alias))
         {
             return Err(format!("{bridge:?}: {seen:?}"));
         }
@@ -149,7 +153,7 @@ fn as_wanted(fake: &Fake, want: &Desired) -> Result<(), String> {
         if seen.bridge_port.is_some_and(|seen| seen.unicast_flood != port.unknown_unicast) {
             return Err(format!("{port:?} is flooded otherwise: {seen:?}"));
         }
-        if !seen.stray.is_empty() {
+        if !seen.foreign_addresses.is_empty() {
             return Err(format!("{port:?} has addresses: {seen:?}"));
         }
         if !identity || !link || seen.v6_autoconf || seen.master != Some(bridge.index) || learning {
@@ -218,7 +222,7 @@ fn only_for_want_of_the_removed(undone: &Undone, steps: &[Step]) -> bool {
 /// host stays closed, and what somebody set of address generation and port flags stays undone.
 fn as_before(before: &[LinkState], after: &[LinkState], steps: &[Step]) -> Result<(), String> {
     let removed = removed(steps);
-    let marked_again: BTreeMap<u32, String> = steps.iter().filter_map(|step| marks_again(&step.op)).collect();
+    let marked_again: BTreeMap<u32, String> = steps.iter().filter_map(|step| restores_altname(&step.op)).collect();
     let has = |link: &LinkState, marks: &BTreeSet<String>| {
         link.altnames.iter().chain(marked_again.get(&link.index)).any(|name| marks.contains(name))
     };
@@ -257,7 +261,7 @@ fn as_before(before: &[LinkState], after: &[LinkState], steps: &[Step]) -> Resul
             // What a bridge's ports let pass goes with it.
             (now.extras, now.vlan) = (link.extras, link.vlan);
             now.host_closed = link.host_closed;
-            now.stray.clone_from(&link.stray);
+            now.foreign_addresses.clone_from(&link.foreign_addresses);
         }
         if has(link, &finished) {
             now = LinkState { alias: link.alias.clone(), up: link.up, lower_up: link.lower_up, ..now };
@@ -281,10 +285,10 @@ fn as_before(before: &[LinkState], after: &[LinkState], steps: &[Step]) -> Resul
 }
 
 /// The index of the link that an op gives its mark back, and the mark.
-fn marks_again(op: &Op) -> Option<(u32, String)> {
+fn restores_altname(op: &Op) -> Option<(u32, String)> {
     match op {
-        Op::MarkAgain { port, index, .. } => Some((*index, names::port_altname(*port))),
-        Op::MarkBridgeAgain { network, index, .. } => Some((*index, names::network_altname(*network))),
+        Op::RestoreAltname { port, index, .. } => Some((*index, names::port_altname(*port))),
+        Op::RestoreBridgeAltname { network, index, .. } => Some((*index, names::network_altname(*network))),
         _ => None,
     }
 }
@@ -298,7 +302,9 @@ fn cut(link: &LinkState, steps: &[Step]) -> bool {
 /// The mark of the device that an op finishes.
 fn finishes(op: &Op) -> Option<String> {
     match op {
-        Op::Configure { port, settings, .. } if settings.seal.is_some() => Some(names::port_altname(*port)),
+        Op::Configure { port, changes, .. } if changes.iter().any(|change| matches!(change, LinkChange::Tag { .. })) => {
+            Some(names::port_altname(*port))
+        }
         Op::ConfigureGuest { port, .. } => Some(names::port_altname(*port)),
         _ => None,
     }
@@ -319,8 +325,8 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
         Op::CreateTap { port, index, name, .. } | Op::CreateVeth { port, index, name, .. } => {
             (names::port_altname(*port), Some(*index), Some(name))
         }
-        Op::MarkBridgeAgain { network, index, .. } => (names::network_altname(*network), Some(*index), None),
-        Op::Configure { port, at: At::Index(index), .. } | Op::MarkAgain { port, index, .. } => {
+        Op::RestoreBridgeAltname { network, index, .. } => (names::network_altname(*network), Some(*index), None),
+        Op::Configure { port, at: At::Index(index), .. } | Op::RestoreAltname { port, index, .. } => {
             (names::port_altname(*port), Some(*index), None)
         }
         Op::CloseTap { port }

@@ -338,7 +338,9 @@ impl Drift {
             Self::Held(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { held: true, ..seen });
             }),
-            Self::Addressed(port) => device(port, &|link| link.stray = vec![Address { ip: [192, 0, 2, 1].into(), prefix: 24 }]),
+            Self::Addressed(port) => {
+                device(port, &|link| link.foreign_addresses = vec![Address { ip: [192, 0, 2, 1].into(), prefix: 24 }])
+            }
             Self::Unmarked(port) => device(port, &|link| link.altnames.clear()),
             Self::V6(port) => device(port, &|link| (link.v6_autoconf, link.v4_open) = (true, true)),
             Self::Down(port) => device(port, &|link| link.up = false),

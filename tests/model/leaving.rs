@@ -173,7 +173,7 @@ fn a_device_that_lost_its_altname_is_known_again_by_its_alias() {
             let thief = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
             let due = std::sync::Arc::clone(&thief);
             scene.fake.set_faults(move |op| {
-                if matches!(op, Op::MarkAgain { .. }) {
+                if matches!(op, Op::RestoreAltname { .. }) {
                     due.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 }
                 Fault::None

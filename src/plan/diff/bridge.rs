@@ -1,9 +1,11 @@
 //! The rules about a network's bridge.
 
+use std::collections::BTreeSet;
+
 use crate::model::Mac;
 use crate::plan::desired::{BridgeMade, DesiredBridge};
-use crate::plan::observed::{BridgeExtras, Kind, LinkState, Observed};
-use crate::plan::op::{Address, Switch};
+use crate::plan::observed::{Kind, LinkState, Observed};
+use crate::plan::op::{BridgeChange, Switch};
 
 use super::words::{addresses, closed, up};
 use super::{Pair, or_none, pair};
@@ -15,7 +17,7 @@ pub struct Rule {
     pub word: &'static str,
     differs: fn(&Bridge<'_>) -> bool,
     words: fn(&Bridge<'_>) -> Pair,
-    set: fn(&Bridge<'_>, &mut BridgeSettings),
+    changes: fn(&Bridge<'_>) -> Vec<BridgeChange>,
 }
 
 impl Rule {
@@ -29,23 +31,9 @@ const fn rule(
     word: &'static str,
     differs: fn(&Bridge<'_>) -> bool,
     words: fn(&Bridge<'_>) -> Pair,
-    set: fn(&Bridge<'_>, &mut BridgeSettings),
+    changes: fn(&Bridge<'_>) -> Vec<BridgeChange>,
 ) -> Rule {
-    Rule { word, differs, words, set }
-}
-
-/// What is set on an agent-made bridge to bring it back. What is none or false stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::plan) struct BridgeSettings {
-    pub mac: Option<Mac>,
-    pub mtu: Option<u32>,
-    pub switch: Option<Switch>,
-    pub alias: Option<String>,
-    pub ip_off: bool,
-    pub stray: Vec<Address>,
-    pub off: BridgeExtras,
-    /// It is closed by an op of its own.
-    pub close: bool,
+    Rule { word, differs, words, changes }
 }
 
 /// A network's bridge beside what it is to be.
@@ -75,11 +63,14 @@ impl<'a> Bridge<'a> {
         RULES.iter().filter(move |rule| (rule.differs)(&bridge))
     }
 
-    /// What is to be set on it.
-    pub(in crate::plan) fn settings(&self) -> BridgeSettings {
-        let mut settings = BridgeSettings::default();
-        self.differences().for_each(|rule| (rule.set)(self, &mut settings));
-        settings
+    /// What brings back an agent-made bridge; the rule about the host's side has an op of its own.
+    pub(in crate::plan) fn changes(&self) -> BTreeSet<BridgeChange> {
+        self.differences().flat_map(|rule| (rule.changes)(self)).collect()
+    }
+
+    /// Whether it delivers frames to the host's stack, and is not to.
+    pub(in crate::plan) fn is_open_to_the_host(&self) -> bool {
+        self.want.made.closes() && !self.link.host_closed
     }
 
     fn made(&self) -> Option<(Mac, u32, &'a str)> {
@@ -96,56 +87,46 @@ impl<'a> Bridge<'a> {
 }
 
 static RULES: [Rule; 12] = [
-    rule("kind", |at| at.link.kind != Kind::Bridge, |at| pair(Kind::Bridge.as_str(), at.link.kind.as_str()), |_, _| {}),
-    rule(
-        "host_closed",
-        |at| at.want.made.closes() && !at.link.host_closed,
-        |_| pair(closed(true), closed(false)),
-        |_, settings| settings.close = true,
-    ),
+    rule("kind", |at| at.link.kind != Kind::Bridge, |at| pair(Kind::Bridge.as_str(), at.link.kind.as_str()), |_| vec![]),
+    rule("host_closed", |at| at.is_open_to_the_host(), |_| pair(closed(true), closed(false)), |_| vec![]),
     rule(
         "mac",
         |at| at.made().is_some_and(|(mac, ..)| at.link.mac != Some(mac)),
         |at| pair(or_none(at.made().map(|(mac, ..)| mac)), or_none(at.link.mac)),
-        |at, settings| settings.mac = at.made().map(|(mac, ..)| mac),
+        |at| at.made().map(|(mac, ..)| BridgeChange::Mac(mac)).into_iter().collect(),
     ),
     rule(
         "mtu",
         |at| at.made().is_some_and(|(_, mtu, _)| at.link.mtu != mtu),
         |at| pair(or_none(at.made().map(|(_, mtu, _)| mtu)), at.link.mtu),
-        |at, settings| settings.mtu = at.made().map(|(_, mtu, _)| mtu),
+        |at| at.made().map(|(_, mtu, _)| BridgeChange::Mtu(mtu)).into_iter().collect(),
     ),
     rule(
         "alias",
         |at| at.made().is_some_and(|(.., alias)| at.link.alias.as_deref() != Some(alias)),
         |at| pair(or_none(at.made().map(|(.., alias)| alias)), or_none(at.link.alias.as_deref())),
-        |at, settings| settings.alias = at.made().map(|(.., alias)| alias.to_owned()),
+        |at| at.made().map(|(.., alias)| BridgeChange::Alias(alias.to_owned())).into_iter().collect(),
     ),
-    rule("up", |at| at.ours_and(!at.link.up), |_| pair(up(true), up(false)), |_, settings| settings.switch = Some(Switch::Up)),
-    rule(
-        "address_generation",
-        |at| at.ours_and(at.link.v6_autoconf),
-        |_| pair("off", "on"),
-        |_, settings| settings.ip_off = true,
-    ),
-    rule("host_ipv4", |at| at.ours_and(at.link.v4_open), |_| pair("off", "on"), |_, settings| settings.ip_off = true),
+    rule("up", |at| at.ours_and(!at.link.up), |_| pair(up(true), up(false)), |_| vec![BridgeChange::Switch(Switch::Up)]),
+    rule("address_generation", |at| at.ours_and(at.link.v6_autoconf), |_| pair("off", "on"), |_| vec![BridgeChange::HostIpOff]),
+    rule("host_ipv4", |at| at.ours_and(at.link.v4_open), |_| pair("off", "on"), |_| vec![BridgeChange::HostIpOff]),
     rule(
         "host_address",
-        |at| at.ours_and(!at.link.stray.is_empty()),
+        |at| at.ours_and(!at.link.foreign_addresses.is_empty()),
         |at| pair("none", addresses(at.link)),
-        |at, settings| settings.stray = at.link.stray.clone(),
+        |at| at.link.foreign_addresses.iter().copied().map(BridgeChange::RemoveAddress).collect(),
     ),
-    rule("stp", |at| at.ours_and(at.link.extras.stp), |_| pair("off", "on"), |_, settings| settings.off.stp = true),
+    rule("stp", |at| at.ours_and(at.link.extras.stp), |_| pair("off", "on"), |_| vec![BridgeChange::StpOff]),
     rule(
         "multicast_snooping",
         |at| at.ours_and(at.link.extras.multicast_snooping),
         |_| pair("off", "on"),
-        |_, settings| settings.off.multicast_snooping = true,
+        |_| vec![BridgeChange::MulticastSnoopingOff],
     ),
     rule(
         "vlan_filtering",
         |at| at.ours_and(at.link.extras.vlan_filtering),
         |_| pair("off", "on"),
-        |_, settings| settings.off.vlan_filtering = true,
+        |_| vec![BridgeChange::VlanFilteringOff],
     ),
 ];

@@ -7,7 +7,7 @@ use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort, S
 use crate::plan::facts::FactName;
 use crate::plan::forward::Way;
 use crate::plan::observed::{BridgePort, FdbEntry, LinkState, Observed, PortVlan, Traces};
-use crate::plan::op::LinkSettings;
+use crate::plan::op::LinkChange;
 
 use super::words::{addresses, closed, off, owned, several, up};
 use super::{Bridge, Facet, Pair, Property, home_mtu, or_none, pair};
@@ -25,7 +25,7 @@ pub struct Rule {
     pub facet: Option<Facet>,
     differs: fn(&Device<'_>) -> bool,
     words: fn(&Device<'_>) -> Pair,
-    set: fn(&Device<'_>, &mut LinkSettings),
+    changes: fn(&Device<'_>) -> Vec<LinkChange>,
 }
 
 impl Rule {
@@ -48,9 +48,9 @@ const fn rule(
     word: &'static str,
     differs: fn(&Device<'_>) -> bool,
     words: fn(&Device<'_>) -> Pair,
-    set: fn(&Device<'_>, &mut LinkSettings),
+    changes: fn(&Device<'_>) -> Vec<LinkChange>,
 ) -> Rule {
-    Rule { property, word, fact: None, facet: None, differs, words, set }
+    Rule { property, word, fact: None, facet: None, differs, words, changes }
 }
 
 /// A port's device beside what it is to be.
@@ -109,26 +109,25 @@ impl<'a> Device<'a> {
         self.home.is_none_or(|home| self.link.master != Some(home.index))
     }
 
-    /// What is to be set on it as a link and as a bridge's port.
-    pub(in crate::plan) fn settings(&self) -> LinkSettings {
-        let mut settings = LinkSettings::default();
-        self.differences().for_each(|rule| (rule.set)(self, &mut settings));
-        settings
+    /// What brings it back, as a link and as a bridge's port.
+    pub(in crate::plan) fn changes(&self) -> BTreeSet<LinkChange> {
+        self.differences().flat_map(|rule| (rule.changes)(self)).collect()
     }
 
-    /// The settings that undo these; none when nothing does. A MAC that another program set may be another guest's: it is not
-    /// restored.
-    pub(in crate::plan) fn before(&self, settings: &LinkSettings) -> Option<LinkSettings> {
+    /// What undoes a change of it; nothing where that is nothing. A MAC that another program set may be another guest's: it is
+    /// not restored.
+    pub(in crate::plan) fn undo(&self, change: &LinkChange) -> Vec<LinkChange> {
         let port = self.link.bridge_port;
-        let before = LinkSettings {
-            mtu: settings.mtu.and(Some(self.link.mtu)),
-            master: settings.master.and(Some(self.link.master.unwrap_or(0))),
-            learning: port.filter(|_| settings.learning.is_some()).map(|port| port.learning),
-            unicast_flood: port.filter(|_| settings.unicast_flood.is_some()).map(|port| port.unicast_flood),
-            pass_link_local: self.is_away() && port.is_some_and(|port| port.passes_link_local),
-            ..LinkSettings::default()
-        };
-        (before != LinkSettings::default()).then_some(before)
+        match change {
+            LinkChange::Mtu(_) => vec![LinkChange::Mtu(self.link.mtu)],
+            LinkChange::Master(_) => {
+                let passed = port.filter(|port| port.passes_link_local).map(|_| LinkChange::PassLinkLocal);
+                [LinkChange::Master(self.link.master.unwrap_or(0))].into_iter().chain(passed).collect()
+            }
+            LinkChange::Learning(_) => port.map(|port| LinkChange::Learning(port.learning)).into_iter().collect(),
+            LinkChange::UnicastFlood(_) => port.map(|port| LinkChange::UnicastFlood(port.unicast_flood)).into_iter().collect(),
+            _ => vec![],
+        }
     }
 
     /// Its settings as a port of the bridge that it is to be in; none while it is in another.
@@ -185,6 +184,18 @@ impl<'a> Device<'a> {
     }
 }
 
+/// What makes a device a port of the bridge with the index `home`, closed to the host or not.
+pub(in crate::plan) fn bridge_port(port: &DesiredPort, home: u32, closed: bool) -> Vec<LinkChange> {
+    let mut changes = vec![
+        LinkChange::Master(home),
+        LinkChange::FdbEntry(port.mac),
+        LinkChange::Learning(false),
+        LinkChange::UnicastFlood(port.unknown_unicast),
+    ];
+    changes.extend(closed.then_some(LinkChange::PassLinkLocal));
+    changes
+}
+
 /// The facets in which a port's device drifted: itself alone, where it is made anew.
 pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTreeSet<Facet> {
     match Device::find(want, bridge, have) {
@@ -204,7 +215,7 @@ static RULES: [Rule; 22] = [
         |at| at.link.kind != at.want.nic.kind(),
         |at| pair(at.want.nic.kind().as_str(), at.link.kind.as_str()),
         // It is made anew.
-        |_, _| {},
+        |_| vec![],
     )
     .counts_as(Facet::Device),
     rule(
@@ -221,13 +232,7 @@ static RULES: [Rule; 22] = [
             (want, or_none(at.link.master.map(called)))
         },
         // It loses all that it was as a port.
-        |at, settings| {
-            settings.master = at.home_index();
-            settings.fdb = vec![at.want.mac];
-            settings.learning = Some(false);
-            settings.unicast_flood = Some(at.want.unknown_unicast);
-            settings.pass_link_local = at.bridge.made.closes();
-        },
+        |at| at.home_index().map(|home| bridge_port(at.want, home, at.bridge.made.closes())).unwrap_or_default(),
     )
     .breaks(FactName::Bridge)
     .counts_as(Facet::Bridge),
@@ -236,7 +241,7 @@ static RULES: [Rule; 22] = [
         "mac",
         |at| at.link.mac != Some(at.want.mac.host_side()),
         |at| pair(at.want.mac.host_side(), or_none(at.link.mac)),
-        |at, settings| settings.mac = Some(at.want.mac.host_side()),
+        |at| vec![LinkChange::Mac(at.want.mac.host_side())],
     )
     .counts_as(Facet::Mac),
     rule(
@@ -244,7 +249,7 @@ static RULES: [Rule; 22] = [
         "mtu",
         |at| at.mtu().is_some_and(|mtu| mtu != at.link.mtu),
         |at| pair(or_none(at.mtu()), at.link.mtu),
-        |at, settings| settings.mtu = at.mtu(),
+        |at| at.mtu().map(LinkChange::Mtu).into_iter().collect(),
     )
     .counts_as(Facet::Mtu),
     rule(
@@ -255,7 +260,7 @@ static RULES: [Rule; 22] = [
             let twin = at.twin().map_or("another link", |twin| twin.name.as_str());
             pair("a MAC of its own on its bridge", format_args!("{twin} has {} too", at.want.mac))
         },
-        |_, _| {},
+        |_| vec![],
     ),
     rule(
         Property::Alias,
@@ -263,7 +268,7 @@ static RULES: [Rule; 22] = [
         |at| at.link.alias.as_deref() != Some(at.want.alias.as_str()),
         |at| pair(&at.want.alias, or_none(at.link.alias.as_deref())),
         // It is written last; what an unfinished device has in the FDB was not looked for.
-        |at, settings| settings.fdb = vec![at.want.mac],
+        |at| vec![LinkChange::FdbEntry(at.want.mac)],
     )
     .breaks(FactName::Built)
     .counts_as(Facet::Alias),
@@ -273,7 +278,7 @@ static RULES: [Rule; 22] = [
         |at| at.link.up != at.want.admin_up,
         |at| pair(up(at.want.admin_up), up(at.link.up)),
         // An op of its own.
-        |_, _| {},
+        |_| vec![],
     )
     .counts_as(Facet::Up),
     rule(
@@ -281,17 +286,17 @@ static RULES: [Rule; 22] = [
         "address_generation",
         |at| at.link.v6_autoconf,
         |_| pair("off", "on"),
-        |_, settings| settings.ip_off = true,
+        |_| vec![LinkChange::HostIpOff],
     )
     .counts_as(Facet::AddressGeneration),
-    rule(Property::HostIpv4, "host_ipv4", |at| at.link.v4_open, |_| pair("off", "on"), |_, settings| settings.ip_off = true)
+    rule(Property::HostIpv4, "host_ipv4", |at| at.link.v4_open, |_| pair("off", "on"), |_| vec![LinkChange::HostIpOff])
         .counts_as(Facet::AddressGeneration),
     rule(
         Property::HostAddresses,
         "host_address",
-        |at| !at.link.stray.is_empty(),
+        |at| !at.link.foreign_addresses.is_empty(),
         |at| pair("none", addresses(at.link)),
-        |at, settings| settings.stray = at.link.stray.clone(),
+        |at| at.link.foreign_addresses.iter().copied().map(LinkChange::RemoveAddress).collect(),
     )
     .counts_as(Facet::Addresses),
     rule(
@@ -299,7 +304,7 @@ static RULES: [Rule; 22] = [
         "learning",
         |at| at.port(|port| port.learning) == Some(true),
         |_| pair("off", "on"),
-        |_, settings| settings.learning = Some(false),
+        |_| vec![LinkChange::Learning(false)],
     )
     .counts_as(Facet::PortFlags),
     rule(
@@ -307,7 +312,7 @@ static RULES: [Rule; 22] = [
         "unicast_flood",
         |at| at.port(|port| port.unicast_flood) == Some(!at.want.unknown_unicast),
         |at| pair(off(at.want.unknown_unicast), off(!at.want.unknown_unicast)),
-        |at, settings| settings.unicast_flood = Some(at.want.unknown_unicast),
+        |at| vec![LinkChange::UnicastFlood(at.want.unknown_unicast)],
     )
     .counts_as(Facet::PortFlags),
     rule(
@@ -315,7 +320,7 @@ static RULES: [Rule; 22] = [
         "port_state",
         |at| at.port(|port| port.held) == Some(true),
         |_| pair("forwarding", "not forwarding"),
-        |_, settings| settings.set_forwarding = true,
+        |_| vec![LinkChange::Forwarding],
     )
     .counts_as(Facet::PortFlags),
     rule(
@@ -323,7 +328,7 @@ static RULES: [Rule; 22] = [
         "host_closed",
         |at| at.bridge.made.closes() && at.port(|port| port.passes_link_local) == Some(false),
         |_| pair(closed(true), closed(false)),
-        |_, settings| settings.pass_link_local = true,
+        |_| vec![LinkChange::PassLinkLocal],
     )
     .breaks(FactName::HostClosed)
     .counts_as(Facet::PortFlags),
@@ -332,7 +337,7 @@ static RULES: [Rule; 22] = [
         "port_flags",
         |at| at.port(|port| port.altered) == Some(true),
         |_| pair("as made", "altered"),
-        |_, settings| settings.reset_port_flags = true,
+        |_| vec![LinkChange::ResetPortFlags],
     )
     .counts_as(Facet::PortFlags),
     rule(
@@ -340,7 +345,7 @@ static RULES: [Rule; 22] = [
         "vlan",
         |at| at.untagged().is_some_and(|vlan| !vlan.passes()),
         |at| pair("untagged frames pass", at.tagging()),
-        |_, _| {},
+        |_| vec![],
     )
     .breaks(FactName::Vlan),
     rule(
@@ -348,7 +353,7 @@ static RULES: [Rule; 22] = [
         "forward_filtered",
         |at| at.ways().any(|(_, way)| way.closed().is_some()),
         |at| pair("frames between guests pass", at.filtering()),
-        |_, _| {},
+        |_| vec![],
     )
     .breaks(FactName::ForwardFiltered),
     rule(
@@ -356,7 +361,7 @@ static RULES: [Rule; 22] = [
         "fdb",
         |at| !at.entry_is(|_| true),
         |at| at.entry_words(),
-        |at, settings| settings.fdb = vec![at.want.mac],
+        |at| vec![LinkChange::FdbEntry(at.want.mac)],
     )
     .breaks(FactName::Fdb)
     .counts_as(Facet::Fdb),
@@ -365,10 +370,10 @@ static RULES: [Rule; 22] = [
         "fdb",
         |at| at.entry_is(|_| true) && !at.entry_is(|entry| entry.sticky),
         |at| at.entry_words(),
-        |at, settings| settings.fdb = vec![at.want.mac],
+        |at| vec![LinkChange::FdbEntry(at.want.mac)],
     )
     .counts_as(Facet::Fdb),
-    rule(Property::Persistent, "persistent", |at| at.link.tap.is_some_and(|tap| !tap.persist), |_| pair(true, false), |_, _| {}),
+    rule(Property::Persistent, "persistent", |at| at.link.tap.is_some_and(|tap| !tap.persist), |_| pair(true, false), |_| vec![]),
     rule(
         Property::Queues,
         "queues",
@@ -380,7 +385,7 @@ static RULES: [Rule; 22] = [
             let has = at.link.tap.is_some_and(|tap| tap.multi_queue);
             pair(several(!has), several(has))
         },
-        |_, _| {},
+        |_| vec![],
     ),
     rule(
         Property::Owner,
@@ -393,6 +398,6 @@ static RULES: [Rule; 22] = [
             }
             _ => pair("", ""),
         },
-        |_, _| {},
+        |_| vec![],
     ),
 ];

@@ -85,5 +85,5 @@ pub(super) fn owned(uid: Option<u32>, gid: Option<u32>) -> String {
 }
 
 pub(super) fn addresses(link: &LinkState) -> String {
-    link.stray.iter().map(|address| address.ip.to_string()).collect::<Vec<_>>().join(", ")
+    link.foreign_addresses.iter().map(|address| address.ip.to_string()).collect::<Vec<_>>().join(", ")
 }
