@@ -219,6 +219,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         mtu: 1500,
         admin_up: true,
         unknown_unicast: false,
+        to_guest: None,
         cut_off: false,
         speaks: nicd::plan::Speaks::default(),
         alias: names::seal(STORE, 1),

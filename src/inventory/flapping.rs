@@ -110,6 +110,7 @@ pub fn contested(facet: Facet) -> &'static str {
         Facet::Mtu => "contested_mtu",
         Facet::Fdb => "contested_fdb",
         Facet::PortFlags => "contested_port_flags",
+        Facet::ToGuest => "contested_limit",
         Facet::AddressGeneration => "contested_address_generation",
         Facet::Addresses => "contested_addresses",
         Facet::Alias => "contested_alias",

@@ -14,7 +14,7 @@ use crate::model::{
     SubnetId, TapMake,
 };
 use crate::plan::{
-    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks,
+    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks, TokenBucket,
 };
 
 mod claim;
@@ -592,6 +592,7 @@ impl Inventory {
             mtu: network.mtu,
             admin_up: port.admin_up,
             unknown_unicast: port.unknown_unicast,
+            to_guest: port.limits.to_guest.map(TokenBucket::from),
             cut_off: self.is_cut_off(port.id),
             speaks: Speaks {
                 v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),

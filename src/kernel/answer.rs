@@ -24,6 +24,10 @@ pub(super) enum Request {
     Link,
     /// A static entry in the bridge's FDB.
     Fdb(Mac),
+    /// The rate of what it sends.
+    RateLimit,
+    /// Lifting that rate.
+    NoRateLimit,
     /// Setting its bridge port flags, with its ownership tag if there is one.
     PortFlags,
     /// Setting it up or down, with its alias if there is one.
@@ -61,6 +65,8 @@ impl Request {
             Self::V6Off => "v6_off",
             Self::Link => "link",
             Self::Fdb(_) => "fdb",
+            Self::RateLimit => "rate_limit",
+            Self::NoRateLimit => "no_rate_limit",
             Self::PortFlags => "port_flags",
             Self::Switch => "switch",
             Self::Persist => "persist",
@@ -86,6 +92,8 @@ impl fmt::Display for Request {
             Self::V6Off => f.write_str("IPv6 address generation off"),
             Self::Link => f.write_str("MAC, MTU and bridge"),
             Self::Fdb(mac) => write!(f, "the bridge's static entry for {mac}"),
+            Self::RateLimit => f.write_str("the rate of what it sends to its guest"),
+            Self::NoRateLimit => f.write_str("no rate of what it sends to its guest"),
             Self::PortFlags => f.write_str("bridge port flags"),
             Self::Switch => f.write_str("up or down"),
             Self::Persist => f.write_str("making the tap persistent"),
@@ -212,6 +220,8 @@ impl From<RequestError> for Failure {
             (Request::Fdb(_), Errno::EOPNOTSUPP) => OpErrorKind::Gone,
             (Request::Create | Request::Mark, Errno::EEXIST | Errno::EBUSY) => OpErrorKind::Taken,
             (Request::Create, Errno::EOPNOTSUPP) => OpErrorKind::ModuleMissing,
+            // The kernel knows no such kind (`qdisc_create`, net/sched/sch_api.c).
+            (Request::RateLimit, Errno::ENOENT) => OpErrorKind::ModuleMissing,
             (Request::Link, Errno::EXFULL) => OpErrorKind::BridgeFull,
             (Request::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
                 return Self { kind: OpErrorKind::Ipv6Off, request, said: no_ipv6(errno).to_owned(), errno: Some(errno) };

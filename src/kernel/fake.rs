@@ -645,6 +645,7 @@ impl World {
                 LinkChange::RemoveAddress(address) => {
                     self.change(index, |link| link.foreign_addresses.retain(|other| other != address))
                 }
+                LinkChange::ToGuest(bucket) => self.change(index, |link| link.to_guest = *bucket),
                 LinkChange::FdbEntry(mac) => entered = entered.and(self.enter(index, *mac)),
                 // These have a send of their own, which is not made after a refusal.
                 _ if tag.is_some() && at == At::Altname && (altname.is_err() || shaped.is_err() || entered.is_err()) => break,

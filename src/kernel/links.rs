@@ -18,11 +18,11 @@ use super::message::Batch;
 use super::seen::{PASS_LINK_LOCAL, PLAIN, get, require};
 use super::socket::Netlink;
 use super::untyped::{self, MAX_ALIAS, by_name, no_v4};
-use super::{LinkSelector, OpErrorKind};
+use super::{LinkSelector, OpErrorKind, qdisc};
 use uuid::Uuid;
 
 use crate::model::{Mac, PortId, names};
-use crate::plan::{Address, At, Kind, LinkChange, LinkState, Switch};
+use crate::plan::{Address, At, Kind, LinkChange, LinkState, Switch, TokenBucket};
 
 /// The link a message is for.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +101,7 @@ impl Batch {
         }
         messages.addresses.iter().for_each(|address| self.unaddress(index, *address));
         messages.fdb.iter().for_each(|mac| self.fdb(index, *mac));
+        messages.to_guest.iter().for_each(|bucket| self.token_bucket(index, *bucket));
     }
 
     /// The bridge port's flags and the ownership tag.
@@ -146,6 +147,8 @@ struct Messages<'a> {
     addresses: Vec<Address>,
     /// FDB entries, one message each.
     fdb: Vec<Mac>,
+    /// The rate of what it sends, where that is changed.
+    to_guest: Option<Option<TokenBucket>>,
     /// The bridge port's flags.
     bridge_port: Vec<InfoBridgePort>,
     /// The alias and the admin state, in the message of the flags if there is one.
@@ -167,6 +170,7 @@ impl<'a> Messages<'a> {
                 LinkChange::HostIpOff => messages.host_ip_off = true,
                 LinkChange::RemoveAddress(address) => messages.addresses.push(*address),
                 LinkChange::FdbEntry(mac) => messages.fdb.push(*mac),
+                LinkChange::ToGuest(bucket) => messages.to_guest = Some(*bucket),
                 LinkChange::Learning(on) => messages.bridge_port.push(InfoBridgePort::Learning(*on)),
                 LinkChange::UnicastFlood(on) => messages.bridge_port.push(InfoBridgePort::UnicastFlood(*on)),
                 LinkChange::PassLinkLocal => messages.bridge_port.push(InfoBridgePort::GroupFwdMask(PASS_LINK_LOCAL)),
@@ -242,6 +246,8 @@ pub(super) fn first_failure(refusals: Vec<RequestError>) -> Result<(), Failure> 
     // What went with something else, or by another's hand.
     let went = |refusal: &RequestError| {
         refusal.request == Request::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL)
+            // What is at the root has another handle (`tc_get_qdisc`, net/sched/sch_api.c).
+            || refusal.request == Request::NoRateLimit && matches!(refusal.errno, Errno::EINVAL | Errno::ENOENT)
     };
     match refusals.into_iter().find(|refusal| !no_v6(refusal) && !went(refusal)) {
         None => Ok(()),
@@ -258,7 +264,7 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, changes: &B
         At::Index(index) => make(netlink, index, &altname, &messages),
         At::Altname => change_all(netlink, &altname, &messages),
     };
-    done.map_err(|failure| explained(netlink, failure, messages.master))
+    done.map_err(|failure| explained(netlink, failure, messages.master).wanting(qdisc::MODULE))
 }
 
 /// All of a device that dies with this process, in one send: one that is tagged although a message was refused dies as well.
@@ -285,8 +291,8 @@ fn make(netlink: &mut Netlink, index: u32, altname: &str, messages: &Messages<'_
 /// device that has its tag has everything.
 fn change_all(netlink: &mut Netlink, altname: &str, messages: &Messages<'_>) -> Result<(), Failure> {
     let target = Target::Altname(altname);
-    // The FDB and addresses know links by index alone. The look also settles a link that is to be set up.
-    let index = match messages.fdb.is_empty() && messages.addresses.is_empty() {
+    // The FDB, addresses and qdiscs know links by index alone. The look also settles a link that is to be set up.
+    let index = match messages.fdb.is_empty() && messages.addresses.is_empty() && messages.to_guest.is_none() {
         true => 0,
         false => require(netlink, LinkSelector::Altname(altname))?.index,
     };

@@ -30,6 +30,7 @@ mod message;
 mod modules;
 pub mod netns;
 mod nft;
+mod qdisc;
 pub mod reaper;
 mod routes;
 mod seen;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use libc::{
     IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_CARRIER, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
-    IFLA_PROP_LIST,
+    IFLA_PROP_LIST, IFLA_QDISC,
 };
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, NlaBuffer, Parseable, ParseableParametrized, parse_u8, parse_u32};
 use netlink_packet_route::link::{
@@ -25,9 +25,9 @@ use super::nft::Nft;
 use super::socket::Netlink;
 use super::untyped::*;
 use super::vlans::{self, Filtering};
-use super::{GuestMacs, LinkSelector, OpErrorKind, fdb};
+use super::{GuestMacs, LinkSelector, OpErrorKind, fdb, qdisc};
 use crate::model::Mac;
-use crate::plan::{BridgePort, Kind, LinkState, TapSeen};
+use crate::plan::{BridgePort, Kind, LinkState, TapSeen, TokenBucket};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -71,8 +71,8 @@ pub(super) fn get(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option
 }
 
 /// Reads one link with the state that is not in its own message. For every link: its addresses. For a bridge: whether it is closed to
-/// the host, and how the packet filter treats its frames. For a port's device: its VLANs, the FDB entries for its guest, and
-/// why it does not forward. A bridge that is down blocks its ports too, so a port is read again after its bridge.
+/// the host, and how the packet filter treats its frames. For a port's device: its VLANs, the FDB entries for its guest, the
+/// rate of what it sends, and why it does not forward. A bridge that is down blocks its ports too, so a port is read again after its bridge.
 pub(super) fn get_full(
     netlink: &mut Netlink,
     nft: &mut Nft,
@@ -93,6 +93,7 @@ pub(super) fn get_full(
     around.filtering.learn(&link);
     vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
     fdb::note(netlink, std::slice::from_mut(&mut link), &around.guests)?;
+    qdisc::note(netlink, std::slice::from_mut(&mut link))?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
         // The link was deleted in between; the next read shows that.
         Err(failure) if failure.kind == OpErrorKind::Gone => {}
@@ -159,6 +160,7 @@ pub(super) fn dump(netlink: &mut Netlink, nft: &mut Nft, around: &ReadContext) -
     around.filtering.learn_all(&links);
     vlans::note(netlink, 0, &mut links, &around.filtering)?;
     fdb::note(netlink, &mut links, &around.guests)?;
+    qdisc::note(netlink, &mut links)?;
     Ok(links)
 }
 
@@ -219,6 +221,8 @@ pub(super) fn link(body: &[u8]) -> Result<LinkState, DecodeError> {
         match attribute.kind() {
             IFLA_LINK_NETNSID => elsewhere = true,
             IFLA_PROP_LIST => link.altnames = altnames(value),
+            // Whose it is, and its rate, are noted later.
+            IFLA_QDISC if text(value) == qdisc::KIND => link.to_guest = Some(TokenBucket::default()),
             IFLA_LINKINFO => beside = info(&mut link, value),
             IFLA_AF_SPEC => host_ip(&mut link, value),
             IFLA_LINK | IFLA_IFNAME | IFLA_IFALIAS | IFLA_ADDRESS | IFLA_MTU | IFLA_MASTER | IFLA_GROUP | IFLA_CARRIER => {

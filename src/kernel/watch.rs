@@ -38,10 +38,10 @@ use super::nft::{self, Hint, Nft};
 use super::seen::{IFINFO, ReadContext};
 use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::untyped::{RTM_DELVLAN, RTM_NEWVLAN};
-use super::{GuestMacs, LinkSelector, Notice, forward, seen, vlans};
+use super::{GuestMacs, LinkSelector, Notice, forward, qdisc, seen, vlans};
 use crate::failpoints;
 use crate::model::Mac;
-use crate::plan::LinkState;
+use crate::plan::{LinkState, TokenBucket};
 use crate::rate_limit::RateLimit;
 use crate::telemetry::meters;
 
@@ -94,6 +94,8 @@ pub(super) struct Watch {
     forward_rest: Instant,
     /// When br_netfilter's settings are read next.
     settings: Instant,
+    /// The rates of what links send, as last read.
+    buckets: HashMap<u32, TokenBucket>,
 }
 
 /// A pending read.
@@ -122,13 +124,15 @@ struct Hints {
     forward: bool,
     /// Links that got a guest's MAC; they may have another one by now.
     taken: BTreeSet<(u32, Mac)>,
+    /// What qdiscs were set. Each look at one makes the kernel tell it as well (`qdisc_get_notify`, net/sched/sch_api.c).
+    buckets: BTreeMap<u32, Option<TokenBucket>>,
     lost: bool,
 }
 
 impl Watch {
     /// Subscribes to events in the calling thread's namespace. No later change is missed.
     pub(super) fn subscribe(sink: Sender<Notice>, around: ReadContext) -> Result<Self, Failure> {
-        let events = subscribed(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])?;
+        let events = subscribed(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR, libc::RTNLGRP_TC])?;
         if let Err(error) = events.add_membership(libc::RTNLGRP_BRVLAN) {
             tracing::debug!(%error, "VLANs of bridge ports cannot be watched");
         }
@@ -151,6 +155,7 @@ impl Watch {
             forward: None,
             forward_rest: now,
             settings: now,
+            buckets: HashMap::new(),
         })
     }
 
@@ -211,12 +216,15 @@ impl Watch {
         for index in hints.gone {
             self.later.remove(&index);
             self.paces.remove(&index);
+            self.buckets.remove(&index);
             self.tell(Notice::Gone { index, at })?;
         }
         let soon = at + SETTLE;
         for index in hints.down {
             self.look_later(index, soon);
         }
+        let others = hints.buckets.iter().filter(|(index, bucket)| self.buckets.get(index) != bucket.as_ref());
+        hints.changed.extend(others.map(|(index, _)| index));
         for (index, mac) in std::mem::take(&mut hints.taken) {
             // If the rate limit delays the read, the pending read shows whether the link still has the MAC.
             if self.put_off(index, at).is_none() {
@@ -332,6 +340,10 @@ impl Watch {
         self.reopen();
         match seen::get_full(&mut self.query, &mut self.nft, who, &self.around) {
             Ok(Some(link)) => {
+                match link.to_guest {
+                    Some(bucket) => _ = self.buckets.insert(link.index, bucket),
+                    None => _ = self.buckets.remove(&link.index),
+                }
                 self.tell(Notice::Seen { link: link.clone().into(), at })?;
                 Ok(Some(link))
             }
@@ -369,6 +381,7 @@ impl Watch {
                 (self.resync, self.blind) = (None, false);
                 self.later.clear();
                 self.paces.clear();
+                self.buckets = links.iter().filter_map(|link| Some((link.index, link.to_guest?))).collect();
                 self.closing = self.closing.take().or_else(|| subscribed_to_nft().ok());
                 links.iter().for_each(|link| self.plan_second_look(link));
                 self.tell(Notice::Resync { links, at })
@@ -416,6 +429,12 @@ impl Hints {
         let index = match kind {
             libc::RTM_NEWADDR | libc::RTM_DELADDR => AddressHeader::parse(body)?.index,
             RTM_NEWVLAN | RTM_DELVLAN => vlans::link(body)?,
+            libc::RTM_NEWQDISC => {
+                let (index, bucket) = qdisc::read(body)?;
+                _ = self.buckets.insert(index, bucket);
+                return Ok(());
+            }
+            libc::RTM_DELQDISC => qdisc::read(body)?.0,
             libc::RTM_NEWLINK | libc::RTM_DELLINK => return self.take_link(kind, body, guests),
             _ => return Ok(()),
         };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
-use super::observed::Kind;
+use super::observed::{Kind, TokenBucket};
 use super::op::GuestSettings;
 
 /// A slice of the desired state: one port for an attach, everything after a restart.
@@ -104,6 +104,9 @@ pub struct DesiredPort {
     /// Whether frames for MACs that have no entry in the FDB shall be sent to it.
     #[serde(default)]
     pub unknown_unicast: bool,
+    /// The rate of what its guest gets, before the frames of its MTU are given room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_guest: Option<TokenBucket>,
     /// Whether it is to be kept down and out of every bridge: another program keeps changing its MAC on the host's side, and each
     /// change in a bridge deletes the entry of the guest whose MAC that is.
     #[serde(default)]

@@ -49,6 +49,8 @@ pub enum Property {
     Learning,
     /// Whether it is sent frames for MACs without an entry.
     UnicastFlood,
+    /// The rate of what it sends to its guest.
+    ToGuest,
     /// Whether its bridge is kept from forwarding by it.
     PortState,
     /// Its further flags as a bridge's port.
@@ -85,6 +87,8 @@ pub enum Facet {
     Fdb,
     /// Its flags as a bridge's port.
     PortFlags,
+    /// The rate of what it sends to its guest.
+    ToGuest,
     /// Its IPv6 address generation.
     AddressGeneration,
     /// Addresses on the host's side.
@@ -106,6 +110,7 @@ impl Facet {
             Self::Mtu => "mtu",
             Self::Fdb => "FDB entry",
             Self::PortFlags => "port flags",
+            Self::ToGuest => "rate limit",
             Self::AddressGeneration => "address generation",
             Self::Addresses => "addresses",
             Self::Alias => "alias",

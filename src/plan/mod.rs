@@ -30,7 +30,7 @@ pub use diff::Facet;
 pub use facts::{Fact, facts};
 pub use observed::{
     BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall, Observed,
-    Owner, PortVlan, ROOM_AGAIN, TapSeen, Traces,
+    Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces,
 };
 pub use op::{Address, At, BridgeChange, GuestSettings, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};

@@ -2,13 +2,14 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
-use crate::model::{Mac, NetworkId, PortId, names};
+use crate::model::{Mac, NetworkId, PortId, RateLimit, names};
 
 use super::forward::Forward;
 use super::op::Address;
@@ -90,6 +91,9 @@ pub struct LinkState {
     /// looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fdb: Option<Vec<FdbEntry>>,
+    /// The rate that nicd gave what it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_guest: Option<TokenBucket>,
     /// Its settings as a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapSeen>,
@@ -257,6 +261,42 @@ fn is_zero(number: &u16) -> bool {
     *number == 0
 }
 
+/// A token bucket: a rate, and how much may come at once after a pause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenBucket {
+    /// In bytes per second.
+    pub rate: u64,
+    /// In bytes.
+    pub burst: u32,
+}
+
+impl TokenBucket {
+    /// The largest burst, which leaves room for the queue in the kernel's 32 bits.
+    pub const MAX_BURST: u32 = 1 << 31;
+
+    /// The same with room for a frame of this MTU, and of a VLAN: the kernel drops what is larger than the burst.
+    #[must_use]
+    pub fn with_room(self, mtu: u32) -> Self {
+        Self { burst: self.burst.max(mtu.saturating_add(ETHERNET_HEADER)), ..self }
+    }
+}
+
+/// Length of an Ethernet header with a tag.
+const ETHERNET_HEADER: u32 = 18;
+
+impl From<RateLimit> for TokenBucket {
+    fn from(limit: RateLimit) -> Self {
+        let burst = u32::try_from(limit.burst_bytes()).unwrap_or(Self::MAX_BURST).min(Self::MAX_BURST);
+        Self { rate: limit.bytes_per_second(), burst }
+    }
+}
+
+impl fmt::Display for TokenBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes/s with bursts of {}", self.rate, self.burst)
+    }
+}
+
 /// A tap's settings (`IFLA_INFO_DATA`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TapSeen {
@@ -305,6 +345,7 @@ impl LinkState {
             bridge_port: None,
             vlan: None,
             fdb: None,
+            to_guest: None,
             tap: None,
         }
     }

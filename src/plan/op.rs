@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
+use super::observed::TokenBucket;
+
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -338,6 +340,8 @@ pub enum LinkChange {
     /// Enters a guest's MAC into the bridge's FDB, in each VLAN of the port: static, so that it does not age, and sticky, so
     /// that no frame moves it. What another entry says of the MAC is replaced.
     FdbEntry(Mac),
+    /// Sets the rate of what it sends to its guest; none lifts it.
+    ToGuest(Option<TokenBucket>),
     /// Whether the bridge learns addresses from this port.
     Learning(bool),
     /// Whether the bridge sends frames for MACs that have no entry to this port.

@@ -256,7 +256,8 @@ impl<'a> Planner<'a> {
         self.free_index(port.index)?;
         let id = port.id;
         let name = self.free_name(|choice| names::port_device(id, choice))?;
-        let bridge_port = bridge_port(port, home.index, home.closed);
+        let mut bridge_port = bridge_port(port, home.index, home.closed);
+        bridge_port.extend(port.to_guest.map(|bucket| LinkChange::ToGuest(Some(bucket.with_room(home.mtu)))));
         match &port.nic {
             DesiredNic::Tap { queues, vnet_hdr, owner } => {
                 let (queues, vnet_hdr, owner) = (*queues, *vnet_hdr, *owner);

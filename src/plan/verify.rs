@@ -111,6 +111,7 @@ mod tests {
             mtu: 1500,
             admin_up: true,
             unknown_unicast: false,
+            to_guest: None,
             cut_off: false,
             speaks: crate::plan::Speaks::default(),
             alias: names::seal(Uuid::nil(), 1),

@@ -169,7 +169,7 @@ impl Service {
         if (after.mac, &after.fixed_ips) != (before.mac, &before.fixed_ips) {
             self.tell_changed(id, context);
         }
-        let built = |port: &Port| (port.admin_up, port.unknown_unicast, port.fixed_ips.clone());
+        let built = |port: &Port| (port.admin_up, port.unknown_unicast, port.limits, port.fixed_ips.clone());
         if !leaves && after.attached_to().is_some() && built(&after) != built(&before) {
             self.apply_change(id, context).await;
         }

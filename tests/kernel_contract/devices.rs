@@ -2,7 +2,7 @@
 
 use nicd::kernel::{Host, LinkSelector, OpErrorKind};
 use nicd::model::{Owner, PortId, names};
-use nicd::plan::{At, FdbEntry, Kind, LinkChange, Op, Switch};
+use nicd::plan::{At, FdbEntry, Kind, LinkChange, Op, Switch, TokenBucket};
 
 use crate::host::*;
 
@@ -16,6 +16,7 @@ on_both!(
     what_others_changed_is_put_back,
     the_same_bridge_again_leaves_the_ports_settings,
     leaving_a_bridge_takes_the_entries_along,
+    a_rate_is_set_changed_and_lifted,
     a_mac_has_one_entry_in_a_bridge,
     ports_forward_while_their_bridge_is_up,
     a_mark_is_put_back,
@@ -173,6 +174,26 @@ fn leaving_a_bridge_takes_the_entries_along(fixture: &mut Fixture<impl TestHost>
     fixture.twice(&Op::Unbind { port });
     let seen = fixture.device(port);
     assert_eq!((seen.master, seen.bridge_port, seen.fdb), (None, None, Some(vec![])));
+}
+
+fn a_rate_is_set_changed_and_lifted(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
+    let port = port(1);
+    let buckets = [(8_000, 1_518), (1_250_000, 156_250), (12_500_000_000, 1_562_500_000), (8_000, TokenBucket::MAX_BURST)];
+    let [first, ..] = buckets.map(|(rate, burst)| Some(TokenBucket { rate, burst }));
+    fixture.apply(&create_tap(port, DEVICE));
+    let made = changes(port, BRIDGE).into_iter().chain([LinkChange::ToGuest(first), tag(Switch::Up)]).collect();
+    fixture.apply(&Op::Configure { port, at: At::Index(DEVICE), changes: made });
+    fixture.apply(&Op::Persist { port });
+    assert_eq!(fixture.device(port).to_guest, first);
+    let name = fixture.device(port).name;
+    for bucket in buckets.map(|(rate, burst)| Some(TokenBucket { rate, burst })).into_iter().chain([None, first]) {
+        fixture.twice(&configure(port, [LinkChange::ToGuest(bucket)]));
+        assert_eq!(fixture.device(port).to_guest, bucket);
+        assert!(fixture.links().iter().any(|link| link.index == DEVICE && link.to_guest == bucket));
+    }
+    fixture.host_under_test.change(&name, Change::NoQdisc);
+    assert_eq!(fixture.device(port).to_guest, None);
 }
 
 fn a_mac_has_one_entry_in_a_bridge(fixture: &mut Fixture<impl TestHost>) {

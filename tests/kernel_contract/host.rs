@@ -51,6 +51,8 @@ pub enum Change<'a> {
     In(&'a str),
     OutOfBridge,
     Learning,
+    /// What is at the root of its queues goes.
+    NoQdisc,
     AddressGeneration,
     /// STP and multicast snooping.
     Extras,

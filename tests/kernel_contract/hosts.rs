@@ -60,6 +60,7 @@ impl TestHost for Memory {
             Change::Mac(mac) => link.mac = Some(mac),
             Change::In(_) | Change::OutOfBridge => link.master = bridge,
             Change::Learning => link.bridge_port.iter_mut().for_each(|port| port.learning = true),
+            Change::NoQdisc => link.to_guest = None,
             Change::AddressGeneration => link.v6_autoconf = true,
             Change::Extras => {
                 link.extras = BridgeExtras { stp: true, multicast_snooping: true, vlan_filtering: false };
@@ -151,6 +152,7 @@ impl TestHost for Running {
             Change::In(bridge) => set(&format!("master {bridge}")),
             Change::OutOfBridge => set("nomaster"),
             Change::Learning => _ = run(&format!("bridge link set dev {name} learning on")),
+            Change::NoQdisc => _ = run(&format!("tc qdisc del dev {name} root")),
             Change::AddressGeneration => set("addrgenmode eui64"),
             Change::Extras => set("type bridge stp_state 1 mcast_snooping 1"),
             Change::NoEntry(mac) => _ = run(&format!("bridge fdb del {mac} dev {name} master")),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nicd::kernel::{Kernel, Notice};
 use nicd::model::names;
-use nicd::plan::{Kind, LinkChange, LinkState, Op, Switch};
+use nicd::plan::{Kind, LinkChange, LinkState, Op, Switch, TokenBucket};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::host::*;
@@ -73,6 +73,11 @@ fn a_ports_life_is_told(fixture: &mut Fixture<impl TestHost>) {
     assert!(until(&mut notices, SOON, seen(DEVICE, whole)), "built");
     fixture.apply(&configure(port, [LinkChange::Learning(true)]));
     assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.bridge_port.is_some_and(|port| port.learning))), "learning");
+    fixture.apply(&configure(port, [LinkChange::ToGuest(Some(TokenBucket { rate: 8_000, burst: 2_000 }))]));
+    assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.to_guest.is_some())), "rate");
+    let name = fixture.device(port).name;
+    fixture.host_under_test.change(&name, Change::NoQdisc);
+    assert!(until(&mut notices, SOON, seen(DEVICE, |link| link.to_guest.is_none())), "no rate");
     // Of a link that is down the kernel may tell nothing (`netdev_state_change`, net/core/dev.c).
     fixture.apply(&Op::SetLink { port, switch: Switch::Down });
     assert!(until(&mut notices, SOON, seen(DEVICE, |link| !link.up)), "down");

@@ -2,7 +2,7 @@
 
 use nicd::kernel::{Host, LinkSelector, OpErrorKind};
 use nicd::model::Mac;
-use nicd::plan::{At, LinkChange, Op, Switch};
+use nicd::plan::{At, LinkChange, Op, Switch, TokenBucket};
 
 use crate::host::{BRIDGE, DEVICE, LinuxFixture, changes, delete_group, ip_link, mac, port, tag, v6_addresses};
 use crate::netns::{in_netns, json, run};
@@ -76,5 +76,37 @@ fn the_mac_the_kernel_refuses_is_told() {
         let error = host.refused(&Op::Configure { port, at: At::Altname, changes }, OpErrorKind::Other);
         assert!(error.said.contains("EADDRNOTAVAIL"), "{error}");
         assert!(host.kernel.get_link(LinkSelector::Index(DEVICE)).unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_rate_is_changed_in_place_and_an_operators_is_left() {
+    in_netns(|| {
+        let mut host = LinuxFixture::open();
+        let port = port(1);
+        let device = host.attach_tap(port, DEVICE, 0);
+        let qdisc = || json(&format!("tc -s -j qdisc show dev {device} root"))[0].clone();
+        let set = |bucket| Op::Configure { port, at: At::Altname, changes: [LinkChange::ToGuest(bucket)].into() };
+        let rate = |rate| Some(TokenBucket { rate, burst: 10_000 });
+        host.apply(&set(rate(8_000)));
+        assert_eq!((&qdisc()["kind"], &qdisc()["handle"]), (&"tbf".into(), &"6e69:".into()));
+        // What is at its root now is counted by the same instance after the change.
+        run(&format!("tc qdisc add dev {device} parent 6e69:1 handle 99: pfifo"));
+        host.apply(&set(rate(16_000)));
+        assert_eq!(host.get_link(port).unwrap().to_guest, rate(16_000));
+        assert!(json(&format!("tc -j qdisc show dev {device}")).to_string().contains("99:"), "it was made anew");
+        for theirs in ["handle 5: tbf rate 1mbit burst 10kb latency 50ms", "handle 5: pfifo limit 7"] {
+            run(&format!("tc qdisc replace dev {device} root {theirs}"));
+            assert_eq!(host.get_link(port).unwrap().to_guest, None, "{theirs}");
+            host.twice(&set(None));
+            assert_eq!(qdisc()["handle"], "5:", "{theirs}");
+            host.twice(&set(rate(8_000)));
+            assert_eq!(host.get_link(port).unwrap().to_guest, rate(8_000), "{theirs}");
+        }
+        for change in ["rate 64kbit burst 10001 limit 10400", "rate 64kbit burst 10000 limit 10401"] {
+            host.apply(&set(rate(8_000)));
+            run(&format!("tc qdisc change dev {device} root handle 6e69: tbf {change}"));
+            assert_ne!(host.get_link(port).unwrap().to_guest, rate(8_000), "{change}");
+        }
     });
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nicd::kernel::linux::Linux;
 use nicd::kernel::{Host, Kernel, Notice, tap};
 use nicd::model::names;
-use nicd::plan::{LinkState, Op, Switch};
+use nicd::plan::{At, LinkChange, LinkState, Op, Switch, TokenBucket};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::host::{BRIDGE, DEVICE, LinuxFixture, port};
@@ -45,6 +45,32 @@ fn gone(index: u32) -> impl Fn(&Notice) -> Option<()> {
 }
 
 const SOON: Duration = Duration::from_secs(3);
+
+/// The kernel tells of a qdisc also when it is read.
+#[test]
+fn a_look_at_a_rate_is_no_reason_for_another() {
+    in_netns(|| {
+        let mut host = LinuxFixture::open();
+        host.attach_tap(port(1), DEVICE, 0);
+        let mut notices = watch(1024);
+        let set = |rate| {
+            let bucket = Some(TokenBucket { rate, burst: 2_000 });
+            Op::Configure { port: port(1), at: At::Altname, changes: [LinkChange::ToGuest(bucket)].into() }
+        };
+        let rate = |rate| seen(DEVICE, move |link| link.to_guest.is_some_and(|bucket| bucket.rate == rate));
+        host.apply(&set(8_000));
+        until(&mut notices, SOON, rate(8_000)).expect("set");
+        for _ in 0..20 {
+            host.get_link(port(1)).unwrap();
+        }
+        host.apply(&set(9_000));
+        let mut looks = 0;
+        while !until(&mut notices, SOON, |notice| Some(rate(9_000)(notice).is_some())).expect("a notice") {
+            looks += 1;
+        }
+        assert!(looks < 5, "{looks} looks");
+    });
+}
 
 #[test]
 fn an_opened_tap_is_active_at_once_and_again_after_a_short_close() {

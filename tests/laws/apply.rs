@@ -153,6 +153,11 @@ fn as_wanted(fake: &Fake, want: &Desired) -> Result<(), String> {
         if seen.bridge_port.is_some_and(|seen| seen.unicast_flood != port.unknown_unicast) {
             return Err(format!("{port:?} is flooded otherwise: {seen:?}"));
         }
+        if seen.to_guest.map(|bucket| bucket.rate) != port.to_guest.map(|bucket| bucket.rate)
+            || seen.to_guest.is_some_and(|bucket| bucket.burst < seen.mtu)
+        {
+            return Err(format!("{port:?} is limited otherwise: {seen:?}"));
+        }
         if !seen.foreign_addresses.is_empty() {
             return Err(format!("{port:?} has addresses: {seen:?}"));
         }

@@ -9,7 +9,7 @@ use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use nicd::plan::{
     AbsentPort, Address, BridgeExtras, BridgeMade, BridgePort, Desired, DesiredBridge, DesiredNic, DesiredPort, GuestSettings,
-    Kind, LinkState, Observed, Plan, Reason, plan,
+    Kind, LinkState, Observed, Plan, Reason, TokenBucket, plan,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -52,6 +52,7 @@ struct NicSpec {
     agents_bridge: bool,
     admin_up: bool,
     unknown_unicast: bool,
+    to_guest: Option<TokenBucket>,
     /// Whether somebody keeps changing its MAC.
     cut_off: bool,
     queues: u16,
@@ -69,6 +70,8 @@ enum Drift {
     Learning(usize),
     Flags(usize),
     Flood(usize),
+    Unlimited(usize),
+    LimitedOtherwise(usize),
     NoEntry(usize),
     LooseEntry(usize),
     Held(usize),
@@ -126,13 +129,16 @@ pub fn scenarios() -> impl Strategy<Value = Scenario> {
 
 fn nic() -> impl Strategy<Value = NicSpec> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.1));
-    let parts = (0..PORTS, flags, 1..3u16, 1..3u8);
-    parts.prop_map(|(port, (veth, agents_bridge, admin_up, unknown_unicast, cut_off), queues, commit)| NicSpec {
+    // The lesser burst has no room for a frame.
+    let bucket = prop_oneof![Just(1_000), Just(100_000)].prop_map(|burst| TokenBucket { rate: 8_000, burst });
+    let parts = (0..PORTS, flags, proptest::option::of(bucket), 1..3u16, 1..3u8);
+    parts.prop_map(|(port, (veth, agents_bridge, admin_up, unknown_unicast, cut_off), to_guest, queues, commit)| NicSpec {
         port,
         veth,
         agents_bridge,
         admin_up,
         unknown_unicast,
+        to_guest,
         cut_off,
         queues,
         commit,
@@ -148,6 +154,8 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Learning as fn(usize) -> Drift),
         Just(Drift::Flags as fn(usize) -> Drift),
         Just(Drift::Flood as fn(usize) -> Drift),
+        Just(Drift::Unlimited as fn(usize) -> Drift),
+        Just(Drift::LimitedOtherwise as fn(usize) -> Drift),
         Just(Drift::NoEntry as fn(usize) -> Drift),
         Just(Drift::LooseEntry as fn(usize) -> Drift),
         Just(Drift::Held as fn(usize) -> Drift),
@@ -331,6 +339,8 @@ impl Drift {
             Self::Flood(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { unicast_flood: !seen.unicast_flood, ..seen });
             }),
+            Self::Unlimited(port) => device(port, &|link| link.to_guest = None),
+            Self::LimitedOtherwise(port) => device(port, &|link| link.to_guest = Some(TokenBucket { rate: 9_000, burst: 9_000 })),
             Self::NoEntry(port) => device(port, &|link| link.fdb.iter_mut().for_each(Vec::clear)),
             Self::LooseEntry(port) => device(port, &|link| {
                 link.fdb.iter_mut().flatten().for_each(|entry| entry.sticky = false);
@@ -419,6 +429,7 @@ impl NicSpec {
             mtu: 1450,
             admin_up: self.admin_up,
             unknown_unicast: self.unknown_unicast,
+            to_guest: self.to_guest,
             cut_off: self.cut_off,
             speaks: nicd::plan::Speaks::default(),
             // No two attaches share a commit.

@@ -6,7 +6,7 @@ use crate::model::names;
 use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 use crate::plan::facts::FactName;
 use crate::plan::forward::Way;
-use crate::plan::observed::{BridgePort, FdbEntry, LinkState, Observed, PortVlan, Traces};
+use crate::plan::observed::{BridgePort, FdbEntry, LinkState, Observed, PortVlan, TokenBucket, Traces};
 use crate::plan::op::LinkChange;
 
 use super::words::{addresses, closed, off, owned, several, up};
@@ -126,6 +126,10 @@ impl<'a> Device<'a> {
             }
             LinkChange::Learning(_) => port.map(|port| LinkChange::Learning(port.learning)).into_iter().collect(),
             LinkChange::UnicastFlood(_) => port.map(|port| LinkChange::UnicastFlood(port.unicast_flood)).into_iter().collect(),
+            // A burst of 0 is none that can be set.
+            LinkChange::ToGuest(_) if self.link.to_guest.is_none_or(|bucket| bucket.burst > 0) => {
+                vec![LinkChange::ToGuest(self.link.to_guest)]
+            }
             _ => vec![],
         }
     }
@@ -158,6 +162,11 @@ impl<'a> Device<'a> {
 
     fn mtu(&self) -> Option<u32> {
         home_mtu(self.bridge, self.home, self.want.mtu, self.have)
+    }
+
+    /// The rate of what it is to send to its guest.
+    fn rate_to_guest(&self) -> Option<TokenBucket> {
+        self.want.to_guest.map(|bucket| bucket.with_room(self.mtu().unwrap_or(self.link.mtu)))
     }
 
     /// The entry that its bridge is to have, and what it has.
@@ -208,7 +217,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 22] = [
+static RULES: [Rule; 23] = [
     rule(
         Property::Kind,
         "kind",
@@ -315,6 +324,14 @@ static RULES: [Rule; 22] = [
         |at| vec![LinkChange::UnicastFlood(at.want.unknown_unicast)],
     )
     .counts_as(Facet::PortFlags),
+    rule(
+        Property::ToGuest,
+        "limit_to_guest",
+        |at| at.link.to_guest != at.rate_to_guest(),
+        |at| pair(or_none(at.rate_to_guest()), or_none(at.link.to_guest)),
+        |at| vec![LinkChange::ToGuest(at.rate_to_guest())],
+    )
+    .counts_as(Facet::ToGuest),
     rule(
         Property::PortState,
         "port_state",
