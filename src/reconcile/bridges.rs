@@ -3,31 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::inventory::Inventory;
-use crate::inventory::flapping::BridgeRepairs;
-use crate::kernel::OpErrorKind;
+use crate::kernel::{OpError, OpErrorKind};
 use crate::model::NetworkId;
-use crate::plan::{BridgeMade, Desired, Plan, Reason, plan};
+use crate::plan::Plan;
 
 use super::{Error, Reconciler};
 
 impl Reconciler {
-    /// Has an agent-made bridge set back that differs from its record; one that another program keeps changing, after a while.
-    pub(super) fn evaluate_bridge(self: &Arc<Self>, state: &mut Inventory, network: NetworkId) {
-        let differs = self.plan_bridge(state, network).is_some();
-        let repairs = state.networks.get_mut(&network).filter(|_| differs).map(|entry| &mut entry.repairs);
-        let wait = repairs.and_then(BridgeRepairs::next);
-        self.note_bridge(state, network);
-        let Some(wait) = wait else { return };
-        let reconciler = Arc::clone(self);
-        self.tasks.spawn(async move {
-            tokio::time::sleep(wait).await;
-            reconciler.repair_bridge(network).await;
-        });
-    }
-
     /// Sets an agent-made bridge back that was seen to differ.
-    async fn repair_bridge(self: Arc<Self>, network: NetworkId) {
+    pub(super) async fn repair_bridge(self: Arc<Self>, network: NetworkId) {
         let claim = self.claim(|state| state.claim_network(network)).await;
         let plan = {
             let mut state = self.lock();
@@ -70,19 +54,23 @@ impl Reconciler {
         });
     }
 
-    /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.
-    pub(crate) fn plan_bridge(&self, state: &Inventory, network: NetworkId) -> Option<Plan> {
-        state.have.own_bridge(network).or_else(|| state.have.unmarked_bridge(network))?;
-        let bridge = state.desired_bridge(&state.networks.get(&network)?.record);
-        let BridgeMade::ByAgent { .. } = bridge.made else { return None };
-        let plan = plan(Reason::Drift, &Desired { bridges: vec![bridge], ..Desired::default() }, &state.have).ok()?;
-        (!plan.steps.is_empty()).then_some(plan)
-    }
-
     /// Carries out a plan that is about a bridge alone.
     pub(crate) async fn carry_out_on_bridge(&self, plan: Plan) -> Result<(), Error> {
         let done = self.carry_out(plan).await?;
         self.note_links(&mut self.lock(), done.seen, done.at);
         Ok(())
+    }
+
+    /// Notes that a network's bridge could not be closed; whether it may be used all the same.
+    pub(super) fn could_not_close(&self, network: NetworkId, error: &OpError) -> bool {
+        if error.kind != OpErrorKind::HostNotClosed {
+            return false;
+        }
+        let mut state = self.lock();
+        if state.networks.contains_key(&network) && state.open.why.insert(network, error.said.clone()).is_none() {
+            tracing::warn!(%network, tolerated = state.open.tolerated, said = error.said, "a bridge cannot be closed to the host");
+        }
+        self.publish_health(&state);
+        state.open.tolerated
     }
 }

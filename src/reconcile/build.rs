@@ -5,21 +5,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::inventory::{self, ClaimGuard, Inventory};
+use crate::inventory::{self, ClaimGuard};
 use crate::kernel::OpErrorKind;
 use crate::kernel::exec::Undone;
 use crate::kernel::worker::{self, Done, Outcome};
-use crate::model::{LinkName, Port, PortId};
+use crate::model::{Port, PortId};
 use crate::plan::{Op, Plan, PlanError, Reason, Step, Switch};
 use crate::store::{Change, Purpose, StoreError};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Attaching;
 
-use super::namespaces::netns_path;
+use super::namespaces::{TRIES, netns_path};
+use super::observe::is_exposed;
 use super::{Error, Reconciler, answered};
-
-/// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
-pub const TRIES: usize = 4;
 
 /// How long a look at an operator's bridge serves the request it was made for, in milliseconds.
 const JUST_NOW: Duration = Duration::from_millis(2);
@@ -244,19 +242,6 @@ impl Reconciler {
         }
     }
 
-    /// Records the name that the NIC of a port attached by `commit` has in its guest; false when the port is by now attached
-    /// by another. It may come with the next flush: the answer shows it already, and a start asks for a name that is not there.
-    /// The operation with the claim owns the record, so this name alone is written, and only into a record of that commit.
-    pub(super) fn note_guest_device(&self, state: &mut Inventory, port: PortId, commit: u64, name: LinkName) -> bool {
-        let binding = state.ports.get_mut(&port).and_then(|entry| entry.record.binding.as_mut());
-        let Some(binding) = binding.filter(|binding| binding.commit == commit) else { return false };
-        if binding.guest_device.replace(name.clone()).as_ref() != Some(&name) {
-            let changes = vec![Change::NoteGuestDevice(port, commit, name)];
-            self.store.note(changes);
-        }
-        true
-    }
-
     /// What a build's failure means for a client.
     fn blame(&self, port: PortId, error: Error) -> Error {
         let Error::Kernel(error) = error else { return error };
@@ -297,19 +282,6 @@ impl Reconciler {
             failed => tracing::debug!(%port, ?failed, "a device out of its bridge could not be set down"),
         }
     }
-
-    /// The same for a port whose next repair is still to come.
-    pub(super) fn keep_exposed_down(self: &Arc<Self>, state: &Inventory, port: PortId) {
-        if !is_exposed(state, port) {
-            return;
-        }
-        let reconciler = Arc::clone(self);
-        self.tasks.spawn(async move {
-            if let Ok(_claim) = reconciler.claim(|state| state.claim_port(port)).await {
-                reconciler.set_exposed_down(port).await;
-            }
-        });
-    }
 }
 
 /// A plan that the kernel refused, once what was begun of it has been taken back. Where the threads have ended meanwhile,
@@ -317,18 +289,6 @@ impl Reconciler {
 async fn undone(failed: worker::Failed, recorded: bool) -> Failed {
     let undone = failed.undone.await.unwrap_or(Undone::Clean);
     Failed { error: Error::Kernel(failed.error), undone, recorded }
-}
-
-/// Whether an attached port's device is up and not in its bridge.
-fn is_exposed(state: &Inventory, port: PortId) -> bool {
-    let Some(entry) = state.ports.get(&port).filter(|entry| entry.record.attached_to().is_some()) else { return false };
-    let Some(device) = state.have.device(port).filter(|device| device.up) else { return false };
-    let id = entry.record.network_id;
-    let bridge = match state.networks.get(&id).and_then(|network| network.record.bridge.as_ref()) {
-        Some(name) => state.have.named(name.as_str()),
-        None => state.have.own_bridge(id).or_else(|| state.have.unmarked_bridge(id)),
-    };
-    device.master.is_none_or(|master| bridge.is_some_and(|bridge| bridge.index != master))
 }
 
 /// A NIC that is made anew may be called otherwise: what it was called is forgotten before it is made, so that no death

@@ -1,56 +1,17 @@
 //! Bridges and the host: an agent-made one delivers nothing to the host's stack. One that cannot be closed is refused, or
 //! tolerated where the configuration says so; an operator's is left as it is, and told of when guests could use it.
 
-use std::sync::Arc;
-
 use crate::inventory::Inventory;
-use crate::kernel::{OpError, OpErrorKind};
-use crate::model::{LinkName, NetworkId};
+use crate::model::NetworkId;
 use crate::plan::LinkState;
 
-use super::Problem;
-use super::{Error, Reconciler, answered};
+use super::conditions::Problem;
 
 /// The stable word for a bridge that cannot be closed.
 pub const HOST_NOT_CLOSED: &str = "host_not_closed";
 
 /// The stable word for an operator's bridge through which the host takes router advertisements.
 pub const TAKES_RAS: &str = "bridge_takes_ras";
-
-impl Reconciler {
-    /// Notes that a network's bridge could not be closed; whether it may be used all the same.
-    pub(super) fn could_not_close(&self, network: NetworkId, error: &OpError) -> bool {
-        if error.kind != OpErrorKind::HostNotClosed {
-            return false;
-        }
-        let mut state = self.lock();
-        if state.networks.contains_key(&network) && state.open.why.insert(network, error.said.clone()).is_none() {
-            tracing::warn!(%network, tolerated = state.open.tolerated, said = error.said, "a bridge cannot be closed to the host");
-        }
-        self.publish_health(&state);
-        state.open.tolerated
-    }
-
-    /// Goes by another rule. What could not be closed is tried once more.
-    pub(super) fn require_closed(self: &Arc<Self>, required: bool) {
-        let mut state = self.lock();
-        state.open.tolerated = !required;
-        let open: Vec<NetworkId> = std::mem::take(&mut state.open.why).into_keys().collect();
-        open.into_iter().for_each(|network| self.evaluate_bridge(&mut state, network));
-    }
-
-    /// Looks at the operators' bridges that networks use: no event tells of the settings that matter here.
-    pub(super) async fn look_at_operators_bridges(self: &Arc<Self>) {
-        let names: Vec<LinkName> = self.lock().bridges.keys().filter_map(|name| name.parse().ok()).collect();
-        for name in names {
-            let Ok(asked) = self.kernel.get_link(name) else { return };
-            let looked: Result<_, Error> = answered(asked).await;
-            if let Ok(Ok(Some(notice))) = looked {
-                self.handle_notice(notice);
-            }
-        }
-    }
-}
 
 /// The bridges of operators through which the host takes router advertisements of guests.
 pub fn taking_ras(state: &Inventory) -> impl Iterator<Item = &LinkState> {

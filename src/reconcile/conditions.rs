@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use serde::Serialize;
+
 use crate::kernel::MissingRequirement;
 use crate::store::{Holder, LostCommits, StoreError};
 
-use super::Problem;
-use super::health::Told;
+use super::told::Told;
 
 /// The agent's own state. Code that locks both locks the inventory first.
 #[derive(Debug, Default)]
@@ -32,4 +33,15 @@ pub struct Conditions {
     pub nearly_full: BTreeSet<u32>,
     /// The commits that a store put back no longer knows, while devices sealed by them are there.
     pub lost: Option<LostCommits>,
+}
+
+/// One thing that is wrong with the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The stable word.
+    pub reason: &'static str,
+    /// What was seen.
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: String,
 }

@@ -6,7 +6,7 @@ use crate::inventory::Inventory;
 use crate::model::NetworkId;
 use crate::plan::{BRIDGE_PORTS, LinkState, ROOM_AGAIN};
 
-use super::Problem;
+use super::conditions::Problem;
 
 /// The stable word.
 pub const NEARLY_FULL: &str = "bridge_nearly_full";

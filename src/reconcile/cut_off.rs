@@ -3,14 +3,14 @@
 //! back: after a few changes the port is cut off, which is down and out of every bridge, until its MAC has stood still.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::inventory::Inventory;
 use crate::inventory::flapping::{Flapping, QUIET, contested};
-use crate::model::{Happening, Mac, PortId};
+use crate::model::{Mac, PortId};
 use crate::plan::{Facet, LinkState, Reason};
 
-use super::{Context, Reconciler, Why};
+use super::{Reconciler, Why};
 
 /// Changes of a port's MAC that are set back at once, unless it stands still in between; beyond, it is cut off.
 const CHANGES: u32 = 2;
@@ -37,9 +37,9 @@ impl Reconciler {
     }
 
     /// A link was given a guest's MAC. Where it is one of nicd's, and has its own MAC again, that was a change as
-    /// well; and that guest's entry comes back at once, however often that had to be.
-    pub(super) fn mac_taken(self: &Arc<Self>, state: &mut Inventory, index: u32, mac: Mac) {
-        let Some(link) = state.have.link(index).cloned() else { return };
+    /// well; and that guest's port is returned, whose entry comes back at once, however often that had to be.
+    pub(super) fn mac_taken(self: &Arc<Self>, state: &mut Inventory, index: u32, mac: Mac) -> Option<PortId> {
+        let link = state.have.link(index).cloned()?;
         let ours: Vec<PortId> = link.marks().map(PortId).filter(|port| state.ports.contains_key(port)).collect();
         for port in &ours {
             let Some(record) = state.ports.get(port).map(|entry| &entry.record).filter(|one| one.attached_to().is_some()) else {
@@ -53,11 +53,9 @@ impl Reconciler {
                 self.try_port(state, *port, Reason::Drift);
             }
         }
-        let guest = state.guests.port(mac).filter(|guest| !ours.is_empty() && !ours.contains(guest));
-        if let Some(guest) = guest {
-            state.pardon(guest);
-            self.evaluate(state, guest, Reason::Drift);
-        }
+        let guest = state.guests.port(mac).filter(|guest| !ours.is_empty() && !ours.contains(guest))?;
+        state.pardon(guest);
+        Some(guest)
     }
 
     /// Follows the device of a port that is cut off: whether its MAC stands still, and whether another program undoes the cut.
@@ -77,34 +75,8 @@ impl Reconciler {
         }
     }
 
-    /// Keeps a port cut off, or ends that when its MAC has stood still. The caller has the claim on it. Whether it is cut off.
-    pub(super) async fn keep_cut_off(self: &Arc<Self>, port: PortId, context: &Context) -> bool {
-        let differs = {
-            let mut state = self.lock();
-            if !state.is_cut_off(port) {
-                return false;
-            }
-            if self.end_cut_off(&mut state, port) {
-                return false;
-            }
-            !self.plan_port(&state, port, Reason::Drift).is_ok_and(|plan| plan.steps.is_empty())
-        };
-        if differs && let Err(failed) = self.build(port, Reason::Drift, None).await {
-            tracing::warn!(%port, error = %failed.error, "a port could not be cut off");
-            let mut state = self.lock();
-            self.transition(&mut state, port, Happening::Failed, Some(why()), context);
-            self.postpone(&mut state, port, AGAIN);
-            return true;
-        }
-        let mut state = self.lock();
-        self.transition(&mut state, port, Happening::Failed, Some(why()), context);
-        let still = state.ports.get(&port).and_then(|entry| entry.retry.last).map(|last| last.elapsed());
-        self.postpone(&mut state, port, QUIET.saturating_sub(still.unwrap_or_default()) + QUIET / 10);
-        true
-    }
-
     /// Ends it for a port whose MAC did not change for a while: the next plan puts it back.
-    fn end_cut_off(&self, state: &mut Inventory, port: PortId) -> bool {
+    pub(super) fn end_cut_off(&self, state: &mut Inventory, port: PortId) -> bool {
         let Some(entry) = state.ports.get_mut(&port) else { return false };
         if entry.retry.last.is_some_and(|last| last.elapsed() <= QUIET) {
             return false;
@@ -117,10 +89,8 @@ impl Reconciler {
     }
 }
 
-/// How soon a cut that failed is tried again.
-const AGAIN: Duration = Duration::from_millis(100);
-
-fn why() -> Why {
+/// Why such a port is not ACTIVE.
+pub fn why() -> Why {
     let detail = format!(
         "another program keeps changing the MAC of its device, which takes other guests' frames from them; it is down and out of its \
          bridge until the MAC has stood still for {} s",

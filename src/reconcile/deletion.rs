@@ -18,13 +18,11 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
 
+use super::observe::GUEST_KEEPS_DEVICE;
 use super::{Context, Error, Reconciler, Why, answered, port_event};
 
 /// A delete that takes so long is told of: hundreds of times what one takes.
 const LONG: Duration = Duration::from_secs(5);
-
-/// The stable word for a device that a process holds open.
-pub const GUEST_KEEPS_DEVICE: &str = "guest_keeps_device";
 
 /// How soon a device that is held open is looked at again the first time, then a step later each time.
 const KEPT_FIRST: Duration = Duration::from_millis(100);
@@ -196,13 +194,6 @@ impl Reconciler {
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.looks = 0;
         }
-    }
-
-    pub(crate) fn spawn_reap(self: &Arc<Self>, port: PortId) {
-        let reconciler = Arc::clone(self);
-        self.tasks.spawn(async move {
-            reconciler.reap(port, &Context::default()).await;
-        });
     }
 
     /// The claim on a server that was leaving when the daemon died is taken up again.

@@ -9,17 +9,10 @@ use crate::inventory::flapping::{Flapping, PATIENCE, QUIET, contested, rest};
 use crate::model::{NetworkId, PortId};
 use crate::plan::Facet;
 
-use super::{Problem, Reconciler};
+use super::Reconciler;
 
 /// The longest that a guest's entry in the FDB waits to be put back.
 const ENTRY_WAIT: Duration = Duration::from_millis(500);
-
-const CUT_OFF_REMEDY: &str = "find the program that changes the device's MAC, often the one that holds the tap, and end it; the port is put back 10 s after";
-
-const REMEDY: &str = "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone";
-
-/// The word for a bridge of nicd's that another program keeps changing.
-pub const NETWORK_BRIDGE: &str = "contested_network_bridge";
 
 impl Reconciler {
     /// Counts a repair that was carried out, and notices a fight.
@@ -61,26 +54,4 @@ impl Reconciler {
             self.publish_health(state);
         }
     }
-}
-
-/// The fights as health tells of them.
-pub fn problems(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.contested.iter().map(|(port, contest)| {
-        let facets: Vec<&str> = contest.facets.iter().map(|facet| facet.as_str()).collect();
-        let device = state.have.device(*port).map_or("no device", |link| link.name.as_str());
-        Problem {
-            reason: contest.reason,
-            detail: format!("another program keeps changing the {} of port {port} ({device})", facets.join(", ")),
-            remedy: if contest.cut_off { CUT_OFF_REMEDY } else { REMEDY }.to_owned(),
-        }
-    })
-}
-
-/// The bridges that are fought over, as health tells of them.
-pub fn bridge_problems(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.fought_bridges.iter().map(|network| Problem {
-        reason: NETWORK_BRIDGE,
-        detail: format!("another program keeps changing bridge {} of network {network}", state.bridge_name(*network)),
-        remedy: REMEDY.to_owned(),
-    })
 }

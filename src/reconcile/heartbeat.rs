@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, module_remedy};
+use crate::kernel::MissingRequirement;
 use crate::model::Status;
 
-use super::{Problem, Reconciler, answered};
+use super::{Reconciler, answered};
 
 /// How long a start waits for ports to be brought back; below what systemd gives a start (`TimeoutStartSec=`, 90 s).
 const FIRST_PASS: Duration = Duration::from_secs(30);
@@ -107,42 +107,5 @@ impl Reconciler {
             self.publish_health(&state);
         }
         self.look_at_operators_bridges().await;
-    }
-}
-
-impl From<&MissingRequirement> for Problem {
-    fn from(lack: &MissingRequirement) -> Self {
-        match lack {
-            MissingRequirement::Tun { said, remedy } => {
-                Self { reason: "tun_unusable", detail: format!("no tap can be made: {said}"), remedy: remedy.clone() }
-            }
-            MissingRequirement::Module { module, said } => Self {
-                reason: "module_missing",
-                detail: format!("{} can be made: the kernel has no module {module} ({said})", made_with(module)),
-                remedy: module_remedy(module),
-            },
-            MissingRequirement::HostClosing { said } => {
-                super::closing::problem(format!("this kernel does not let nicd close a bridge to the host ({said})"))
-            }
-            MissingRequirement::Descriptors { said } => Self {
-                reason: "no_descriptors",
-                detail: format!("no tap can be made and no namespace entered: {said}"),
-                remedy: DESCRIPTORS_REMEDY.to_owned(),
-            },
-            MissingRequirement::NetnsHelper { said } => Self {
-                reason: "netns_helper_unreachable",
-                detail: format!("no network namespace can be entered: nicd-netns does not answer ({said})"),
-                remedy: format!("{HELPER_REMEDY}, or run nicd with CAP_SYS_ADMIN"),
-            },
-        }
-    }
-}
-
-/// What cannot be made without a module.
-fn made_with(module: &str) -> &'static str {
-    match module {
-        "bridge" => "no bridge of nicd's own",
-        "veth" => "no NIC in a network namespace",
-        _ => "no tap",
     }
 }

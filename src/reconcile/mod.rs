@@ -10,6 +10,19 @@
 //!                    publish, health ──► events
 //! ```
 //!
+//! A file uses only files above it in this list, so that no two files use each other:
+//!
+//! ```text
+//!   mod, error, conditions, told     the reconciler, and what is known of the agent itself
+//!   publish, schedule                events of ports; when a port is tried again
+//!   rollback … problems, health      what is wrong with the agent, for health and for events
+//!   commit, flapping, cut_off        the store's answers; other programs that undo what nicd does
+//!   planning, observe                what a look means; what is to be done is started as [`Work`]
+//!   namespaces, bridges, build       carrying plans out
+//!   port, deletion                   one port's way back to its record, and its end
+//!   heartbeat, sweep, run, start     the loop, which also carries [`Work`] out
+//! ```
+//!
 //! The inventory is behind a mutex that is held for look-ups and reservations only, never across an await. Work on one object
 //! is exclusive by a claim on it; work on different objects meets only in the kernel's and the store's queues. Attach, repair
 //! and restart share one function, [`Reconciler::build`]; they differ in the reason.
@@ -17,6 +30,7 @@
 mod bridges;
 mod build;
 mod closing;
+mod commit;
 mod conditions;
 mod crowded;
 mod cut_off;
@@ -30,12 +44,14 @@ mod observe;
 mod passing;
 mod planning;
 mod port;
+mod problems;
 mod publish;
 mod rollback;
 mod run;
 mod schedule;
 mod start;
 mod sweep;
+mod told;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -53,15 +69,17 @@ use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
 use crate::model::names::FIRST_INDEX;
-use crate::model::{Happening, Intent, MacPrefix, Phase, Port, PortId, Readiness};
-use crate::plan::{LinkState, Plan};
-use crate::store::{Change, Loaded, Purpose, Store, StoreError};
+use crate::model::{MacPrefix, NetworkId, Phase, Port, PortId};
+use crate::plan::{LinkState, Plan, Reason};
+use crate::store::{Change, Purpose, Store};
 
 pub use build::Failed;
+pub use conditions::Problem;
 pub use error::Error;
-pub use health::{ADDRESS_OF_HOST, Health, Problem};
+pub use health::Health;
 pub use heartbeat::Heartbeat;
 pub use namespaces::check_pin;
+pub use problems::ADDRESS_OF_HOST;
 pub use schedule::NAMESPACE_WAIT;
 
 use conditions::Conditions;
@@ -137,103 +155,35 @@ pub struct Reconciler {
     retries: Notify,
     pub(crate) stopping: AtomicBool,
     pub(crate) started: Instant,
+    /// Does work beside the loop.
+    work: fn(&Arc<Self>, Work),
+}
+
+/// Work that is done beside the loop. What sees that there is something to do, or is asked for it, starts it; `run` carries it out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Work {
+    /// Brings a port back to its record.
+    Repair(PortId, Reason),
+    /// Sets the device of a port down that is up and not in its bridge.
+    SetDown(PortId),
+    /// Sets an agent-made bridge back to its record, after a while.
+    RepairBridge(NetworkId, Duration),
+    /// Has the device of a leaving port deleted.
+    Reap(PortId),
+    /// Ends a leaving port whose device has gone.
+    Gone(PortId),
 }
 
 impl Reconciler {
-    /// Takes in what the store holds and what the kernel shows. Nothing is done yet; [`Reconciler::begin`] and [`Reconciler::follow`] do.
-    pub fn new(
-        policy: Policy,
-        (store, loaded): (Store, Loaded),
-        kernel: Arc<dyn KernelHandle>,
-        links: Vec<LinkState>,
-        at: Instant,
-    ) -> Arc<Self> {
-        let mut state = Inventory::new(loaded.store_id, policy.host.clone(), kernel.guests());
-        state.open.tolerated = !policy.require_host_closed;
-        state.resync(links, at);
-        let (lost, news) = rollback::detect(&state, &loaded);
-        let mut next_event = loaded.next_event;
-        if let Some(lost) = lost.filter(|_| news) {
-            tracing::error!(last = loaded.commit, sealed = lost.until, "an older copy of the store was put back");
-            // No number is used twice.
-            store.skip_to(lost.until);
-            next_event += rollback::EVENTS_LOST;
-        }
-        loaded.networks.into_iter().for_each(|network| state.add_network(network));
-        loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
-        loaded.servers.into_iter().for_each(|server| state.add_server(server));
-        loaded.ports.into_iter().for_each(|port| {
-            let phase = first_phase(&port);
-            state.add_port(port, phase);
-        });
-        let reconciler = Self {
-            inventory: Mutex::new(state),
-            conditions: Mutex::new(Conditions { lost, ..Conditions::default() }),
-            host: policy.host.clone(),
-            policy: RwLock::new(Arc::new(policy)),
-            store,
-            store_id: loaded.store_id,
-            kernel,
-            events: Events::new(next_event),
-            events_reserved: Arc::new(AtomicU64::new(next_event)),
-            next_index: AtomicU32::new(rand::random_range(FIRST_INDEX..0x4000_0000u32)),
-            tasks: TaskTracker::new(),
-            first_pass: TaskTracker::new(),
-            reconciled: AtomicBool::new(false),
-            dumps: Semaphore::new(1),
-            retries: Notify::new(),
-            stopping: AtomicBool::new(false),
-            started: Instant::now(),
-        };
-        reconciler.recall();
-        Arc::new(reconciler)
-    }
-
-    /// Ports go on with the phase that the kernel shows, without an event: nothing has happened to them.
-    pub(crate) fn recall(&self) {
-        let mut state = self.lock();
-        let attached: Vec<PortId> =
-            state.ports.values().filter(|port| port.phase == Phase::Wired).map(|port| port.record.id).collect();
-        for port in attached {
-            let (readiness, why) = self.readiness(&state, port);
-            if readiness == Readiness::Ready {
-                state.set_phase(port, Phase::Active);
-            }
-            if let Some((entry, why)) = state.ports.get_mut(&port).zip(why) {
-                (entry.reason, entry.detail) = (Some(why.reason.to_owned()), Some(why.detail));
-            }
-        }
-    }
-
     /// The rules in force.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         // Nothing can panic while it is held.
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Goes by other rules from now on. What is made already stays as it was made.
-    pub fn set_policy(self: &Arc<Self>, policy: Policy) {
-        let required = policy.require_host_closed;
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        self.causes_ended(&mut self.lock());
-        self.require_closed(required);
-        self.retries.notify_one();
-    }
-
-    /// Notes why the configuration could not be read again, or that it could, for health and events.
-    pub fn note_config(&self, trouble: Option<String>) {
-        let state = self.lock();
-        self.conditions().config_trouble = trouble;
-        self.publish_health(&state);
-    }
-
-    /// Notes that no client gets to a socket, or that all are reached again, for health and events.
-    pub fn note_sockets(&self, trouble: Option<Problem>) {
-        let state = self.lock();
-        let before = std::mem::replace(&mut self.conditions().socket_trouble, trouble.clone());
-        if before != trouble {
-            self.publish_health(&state);
-        }
+    /// Starts work beside the loop.
+    pub(crate) fn start(self: &Arc<Self>, work: Work) {
+        (self.work)(self, work);
     }
 
     /// The event sequence.
@@ -277,37 +227,6 @@ impl Reconciler {
         FIRST_INDEX
     }
 
-    /// Makes changes durable at once.
-    pub(crate) async fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StoreError> {
-        self.store.next_commit();
-        let result = self.store.commit(changes, purpose).await;
-        self.note_store(&mut self.lock(), result.as_ref().err());
-        result
-    }
-
-    /// Notes whether the store takes commits, for health and events.
-    fn note_store(&self, state: &mut Inventory, error: Option<&StoreError>) {
-        let mut conditions = self.conditions();
-        let before = conditions.store_trouble.is_some();
-        conditions.store_trouble = match error {
-            Some(StoreError::Full | StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Replaced(_)) => error.cloned(),
-            // One refused transaction says nothing about the next.
-            Some(_) => return,
-            // What frees may use the room that is kept for it; the disk is full until that is there again.
-            None if conditions.store_trouble == Some(StoreError::Full) && !self.store.has_room() => return,
-            None => None,
-        };
-        let refuses = conditions.store_trouble.is_some();
-        drop(conditions);
-        match refuses {
-            // The store is asked again from now on.
-            true => self.retries.notify_one(),
-            false if before => self.causes_ended(state),
-            false => {}
-        }
-        self.publish_health(state);
-    }
-
     /// Takes claims, and waits for operations that have one of them. `take` gives all of them, or says why there are none.
     pub(crate) async fn claim<T>(&self, mut take: impl FnMut(&mut Inventory) -> Result<T, Unclaimed<Error>>) -> Result<T, Error> {
         let until = tokio::time::Instant::now() + CLAIM_WAIT;
@@ -321,25 +240,6 @@ impl Reconciler {
                 return Err(Error::Busy("other work on the same object did not end in 30 s"));
             }
         }
-    }
-
-    /// Moves a port on, with the cause, and tells of it.
-    pub(crate) fn transition(&self, state: &mut Inventory, port: PortId, what: Happening, why: Option<Why>, context: &Context) {
-        let Some(entry) = state.ports.get_mut(&port) else { return };
-        let before = entry.phase;
-        let Some(after) = before.after(what) else {
-            tracing::debug!(%port, phase = before.as_str(), ?what, "cannot happen in this phase");
-            return;
-        };
-        let reason = why.as_ref().map(|why| why.reason.to_owned());
-        let quiet = before == after && entry.reason == reason;
-        entry.detail = why.map(|why| why.detail);
-        if quiet {
-            return;
-        }
-        let known = (before, std::mem::replace(&mut entry.reason, reason));
-        state.set_phase(port, after);
-        self.publish_port(state, port, known, None, context);
     }
 
     pub(crate) fn emit(&self, mut event: Event, context: &Context) {
@@ -401,15 +301,6 @@ pub fn port_event(
         phase: after,
         reason,
         ..Event::new(kind, clock::now())
-    }
-}
-
-/// The phase a record has before anything was looked at.
-fn first_phase(port: &Port) -> Phase {
-    match port.binding.as_ref().map(|binding| binding.intent) {
-        None => Phase::Unbound,
-        Some(Intent::Attached) => Phase::Wired,
-        Some(Intent::Detaching | Intent::Deleting) => Phase::Detaching,
     }
 }
 

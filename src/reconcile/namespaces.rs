@@ -8,12 +8,14 @@ use tokio::time::timeout;
 
 use crate::inventory::Inventory;
 use crate::kernel::{NetnsError, OpErrorKind};
-use crate::model::{Guest, NetnsPin, PortId, Server, ServerId};
+use crate::model::{Guest, LinkName, NetnsPin, PortId, Server, ServerId};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 
-use super::build::TRIES;
 use super::{Error, Reconciler, answered};
+
+/// How often a plan is made anew because a name, an index or a namespace turned out otherwise.
+pub const TRIES: usize = 4;
 
 /// For how long after a namespace's path was seen to hang each path is asked for an answer beforehand.
 const HANGS_FOR: Duration = Duration::from_secs(60);
@@ -122,6 +124,19 @@ impl Reconciler {
                 failed => return tracing::debug!(%port, ?failed, "a NIC's name in its guest could not be read back"),
             }
         }
+    }
+
+    /// Records the name that the NIC of a port attached by `commit` has in its guest; false when the port is by now attached
+    /// by another. It may come with the next flush: the answer shows it already, and a start asks for a name that is not there.
+    /// The operation with the claim owns the record, so this name alone is written, and only into a record of that commit.
+    pub(super) fn note_guest_device(&self, state: &mut Inventory, port: PortId, commit: u64, name: LinkName) -> bool {
+        let binding = state.ports.get_mut(&port).and_then(|entry| entry.record.binding.as_mut());
+        let Some(binding) = binding.filter(|binding| binding.commit == commit) else { return false };
+        if binding.guest_device.replace(name.clone()).as_ref() != Some(&name) {
+            let changes = vec![Change::NoteGuestDevice(port, commit, name)];
+            self.store.note(changes);
+        }
+        true
     }
 }
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::inventory::Inventory;
+use crate::inventory::flapping::BridgeRepairs;
+use crate::inventory::leftovers::leftover;
 use crate::kernel::Notice;
-use crate::model::{Happening, NetworkId, Phase, PortId};
+use crate::model::{Happening, LinkName, NetworkId, Phase, PortId};
 use crate::plan::{Kind, LinkState, Reason};
 
-use super::deletion::GUEST_KEEPS_DEVICE;
-use super::{Context, Error, Reconciler, answered};
-use crate::inventory::leftovers::leftover;
+use super::{Context, Error, Reconciler, Work, answered};
+
+/// The stable word for a device that a process holds open.
+pub const GUEST_KEEPS_DEVICE: &str = "guest_keeps_device";
 
 impl Reconciler {
     pub(super) fn handle_notice(self: &Arc<Self>, notice: Notice) {
@@ -24,7 +27,11 @@ impl Reconciler {
                     self.settle_lost_commits(&state);
                 }
             }
-            Notice::MacTaken { index, mac, .. } => self.mac_taken(&mut state, index, mac),
+            Notice::MacTaken { index, mac, .. } => {
+                if let Some(guest) = self.mac_taken(&mut state, index, mac) {
+                    self.evaluate(&mut state, guest, Reason::Drift);
+                }
+            }
             Notice::EntriesLost => self.look_at_all_soon("events about FDBs were lost"),
             Notice::Resync { links, at } => {
                 let known: HashMap<u32, LinkState> = state.have.iter().map(|link| (link.index, link.clone())).collect();
@@ -150,8 +157,7 @@ impl Reconciler {
                 if !entry.never_comes_back() || state.have.device(port).is_some() {
                     continue;
                 }
-                let reconciler = Arc::clone(self);
-                self.tasks.spawn(async move { reconciler.gone(port, &Context::default()).await });
+                self.start(Work::Gone(port));
             } else {
                 self.evaluate(state, port, Reason::Drift);
                 self.cause_ended(state, port);
@@ -200,7 +206,7 @@ impl Reconciler {
             entry.phase == Phase::Detaching && !entry.reaping && entry.reason.as_deref() == Some(GUEST_KEEPS_DEVICE)
         });
         if kept && (link.up || link.master.is_some() || !link.is_held()) {
-            self.spawn_reap(port);
+            self.start(Work::Reap(port));
         }
     }
 
@@ -236,6 +242,35 @@ impl Reconciler {
         self.conditions().dumped = Some(at);
         Ok(())
     }
+
+    /// Looks at the operators' bridges that networks use: no event tells of the settings that matter here.
+    pub(super) async fn look_at_operators_bridges(self: &Arc<Self>) {
+        let names: Vec<LinkName> = self.lock().bridges.keys().filter_map(|name| name.parse().ok()).collect();
+        for name in names {
+            let Ok(asked) = self.kernel.get_link(name) else { return };
+            let looked: Result<_, Error> = answered(asked).await;
+            if let Ok(Ok(Some(notice))) = looked {
+                self.handle_notice(notice);
+            }
+        }
+    }
+
+    /// Has an agent-made bridge set back that differs from its record; one that another program keeps changing, after a while.
+    pub(super) fn evaluate_bridge(self: &Arc<Self>, state: &mut Inventory, network: NetworkId) {
+        let differs = self.plan_bridge(state, network).is_some();
+        let repairs = state.networks.get_mut(&network).filter(|_| differs).map(|entry| &mut entry.repairs);
+        let wait = repairs.and_then(BridgeRepairs::next);
+        self.note_bridge(state, network);
+        let Some(wait) = wait else { return };
+        self.start(Work::RepairBridge(network, wait));
+    }
+
+    /// Has the device of a port set down that is up and not in its bridge, until its next repair.
+    fn keep_exposed_down(self: &Arc<Self>, state: &Inventory, port: PortId) {
+        if is_exposed(state, port) {
+            self.start(Work::SetDown(port));
+        }
+    }
 }
 
 /// Notes a link of nicd's that belongs to no record, or no longer.
@@ -244,4 +279,16 @@ pub fn note_orphan(state: &mut Inventory, link: &LinkState) {
         Some(orphan) => state.orphans.insert(link.index, orphan),
         None => state.orphans.remove(&link.index),
     };
+}
+
+/// Whether an attached port's device is up and not in its bridge.
+pub fn is_exposed(state: &Inventory, port: PortId) -> bool {
+    let Some(entry) = state.ports.get(&port).filter(|entry| entry.record.attached_to().is_some()) else { return false };
+    let Some(device) = state.have.device(port).filter(|device| device.up) else { return false };
+    let id = entry.record.network_id;
+    let bridge = match state.networks.get(&id).and_then(|network| network.record.bridge.as_ref()) {
+        Some(name) => state.have.named(name.as_str()),
+        None => state.have.own_bridge(id).or_else(|| state.have.unmarked_bridge(id)),
+    };
+    device.master.is_none_or(|master| bridge.is_some_and(|bridge| bridge.index != master))
 }

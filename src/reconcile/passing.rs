@@ -7,7 +7,7 @@ use crate::model::NetworkId;
 use crate::plan::LinkState;
 use crate::plan::diff::vlan_remedy;
 
-use super::Problem;
+use super::conditions::Problem;
 
 /// The stable word for a device that untagged frames do not pass.
 pub const VLAN: &str = "vlan";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::inventory::{self, Inventory, PortEntry};
-use crate::model::{Port, PortId, Readiness};
+use crate::model::{NetworkId, Port, PortId, Readiness};
 use crate::plan::diff::{Bridge, Device, drift};
 use crate::plan::facts::first_unmet;
 use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, Plan, Reason, plan};
@@ -60,6 +60,15 @@ impl Reconciler {
                 (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
             }
         }
+    }
+
+    /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.
+    pub(crate) fn plan_bridge(&self, state: &Inventory, network: NetworkId) -> Option<Plan> {
+        state.have.own_bridge(network).or_else(|| state.have.unmarked_bridge(network))?;
+        let bridge = state.desired_bridge(&state.networks.get(&network)?.record);
+        let BridgeMade::ByAgent { .. } = bridge.made else { return None };
+        let plan = plan(Reason::Drift, &Desired { bridges: vec![bridge], ..Desired::default() }, &state.have).ok()?;
+        (!plan.steps.is_empty()).then_some(plan)
     }
 }
 

@@ -2,7 +2,9 @@
 //! be done is planned, and that is carried out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::inventory::flapping::QUIET;
 use crate::inventory::retry::{NAMESPACE_GONE, backoff, is_known_to_fail, waited_for};
 use crate::inventory::{self, Inventory};
 use crate::model::{Happening, Phase, PortId, Readiness};
@@ -11,8 +13,12 @@ use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 
 use super::build::Failed;
+use super::cut_off;
 use super::schedule::NAMESPACE_WAIT;
 use super::{Context, Error, Reconciler, Why};
+
+/// How soon a cut that failed is tried again.
+const CUT_AGAIN: Duration = Duration::from_millis(100);
 
 /// How a port differs from its record.
 enum Difference {
@@ -156,5 +162,43 @@ impl Reconciler {
         }
         let why = Why { reason: error.reason(), detail: error.to_string() };
         self.transition(&mut state, port, Happening::Failed, Some(why), context);
+    }
+
+    /// Keeps a port cut off, or ends that when its MAC has stood still. The caller has the claim on it. Whether it is cut off.
+    async fn keep_cut_off(self: &Arc<Self>, port: PortId, context: &Context) -> bool {
+        let differs = {
+            let mut state = self.lock();
+            if !state.is_cut_off(port) {
+                return false;
+            }
+            if self.end_cut_off(&mut state, port) {
+                return false;
+            }
+            !self.plan_port(&state, port, Reason::Drift).is_ok_and(|plan| plan.steps.is_empty())
+        };
+        if differs && let Err(failed) = self.build(port, Reason::Drift, None).await {
+            tracing::warn!(%port, error = %failed.error, "a port could not be cut off");
+            let mut state = self.lock();
+            self.transition(&mut state, port, Happening::Failed, Some(cut_off::why()), context);
+            self.postpone(&mut state, port, CUT_AGAIN);
+            return true;
+        }
+        let mut state = self.lock();
+        self.transition(&mut state, port, Happening::Failed, Some(cut_off::why()), context);
+        let still = state.ports.get(&port).and_then(|entry| entry.retry.last).map(|last| last.elapsed());
+        self.postpone(&mut state, port, QUIET.saturating_sub(still.unwrap_or_default()) + QUIET / 10);
+        true
+    }
+
+    /// A try has ended.
+    pub(super) fn tried(self: &Arc<Self>, port: PortId) {
+        let mut state = self.lock();
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.retry.running = false;
+        if std::mem::take(&mut entry.retry.again) {
+            self.cause_ended(&mut state, port);
+        }
+        // What was seen meanwhile was left to this try, and may have come too late for it.
+        self.evaluate(&mut state, port, Reason::Drift);
     }
 }

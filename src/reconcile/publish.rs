@@ -6,9 +6,9 @@ use std::time::Instant;
 use crate::events;
 use crate::inventory::Inventory;
 use crate::inventory::telling::{Known, Told};
-use crate::model::PortId;
+use crate::model::{Happening, PortId};
 
-use super::{Context, Reconciler, port_event};
+use super::{Context, Reconciler, Why, port_event};
 
 impl Reconciler {
     /// Tells that a port has changed from what it was before, or what `note` says of it.
@@ -35,14 +35,27 @@ impl Reconciler {
         }
     }
 
-    /// Tells what was withheld, of ports and of the agent, and whose time has come.
-    pub(super) fn publish_withheld(&self) {
-        let mut state = self.lock();
-        let now = Instant::now();
-        let due = self.conditions().told.due;
-        if due.is_some_and(|due| due <= now) {
-            self.publish_health(&state);
+    /// Moves a port on, with the cause, and tells of it.
+    pub(crate) fn transition(&self, state: &mut Inventory, port: PortId, what: Happening, why: Option<Why>, context: &Context) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let before = entry.phase;
+        let Some(after) = before.after(what) else {
+            tracing::debug!(%port, phase = before.as_str(), ?what, "cannot happen in this phase");
+            return;
+        };
+        let reason = why.as_ref().map(|why| why.reason.to_owned());
+        let quiet = before == after && entry.reason == reason;
+        entry.detail = why.map(|why| why.detail);
+        if quiet {
+            return;
         }
+        let known = (before, std::mem::replace(&mut entry.reason, reason));
+        state.set_phase(port, after);
+        self.publish_port(state, port, known, None, context);
+    }
+
+    /// Tells what was withheld of ports, and whose time has come.
+    pub(super) fn publish_withheld(&self, state: &mut Inventory, now: Instant) {
         while let Some(port) = state.untold.take(now) {
             let Some(entry) = state.ports.get_mut(&port) else { continue };
             let (phase, reason) = (entry.phase, entry.reason.as_deref());

@@ -1,17 +1,20 @@
 //! The loop: it takes in what the kernel shows, evaluates what that is about, and has what differs brought back.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::kernel::Notice;
+use crate::model::NetworkId;
+use crate::plan::Reason;
 use crate::store::{Holder, Purpose};
 use crate::telemetry::meters;
 
-use super::{Heartbeat, Reconciler};
+use super::heartbeat::Heartbeat;
+use super::{Context, Policy, Reconciler, Work};
 
 /// How often a store that refused is asked whether it takes commits again, in seconds.
 const PROBE: Duration = Duration::from_secs(1);
@@ -55,7 +58,7 @@ impl Reconciler {
                     meters().notices.set(i64::try_from(notices.len()).unwrap_or(i64::MAX));
                 }
                 () = retry => self.run_due(),
-                () = tell => self.publish_withheld(),
+                () = tell => self.tell_withheld(),
                 () = pulse.next() => pulse.beat(&self),
                 () = self.retries.notified() => {}
                 // Each turn anew: a reload may have changed how often.
@@ -83,6 +86,31 @@ impl Reconciler {
             }
         })
     }
+
+    /// Tells what was withheld, of the agent and of ports, and whose time has come.
+    fn tell_withheld(&self) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let due = self.conditions().told.due;
+        if due.is_some_and(|due| due <= now) {
+            self.publish_health(&state);
+        }
+        self.publish_withheld(&mut state, now);
+    }
+
+    /// Goes by other rules from now on. What is made already stays as it was made.
+    pub fn set_policy(self: &Arc<Self>, policy: Policy) {
+        let required = policy.require_host_closed;
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        let mut state = self.lock();
+        self.causes_ended(&mut state);
+        state.open.tolerated = !required;
+        // What could not be closed is tried once more.
+        let open: Vec<NetworkId> = std::mem::take(&mut state.open.why).into_keys().collect();
+        open.into_iter().for_each(|network| self.evaluate_bridge(&mut state, network));
+        drop(state);
+        self.retries.notify_one();
+    }
 }
 
 /// Ticks; missed ones are left out.
@@ -90,4 +118,33 @@ fn every(period: Duration) -> Interval {
     let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beats
+}
+
+/// Does a piece of work beside the loop.
+pub fn start(reconciler: &Arc<Reconciler>, work: Work) {
+    let this = Arc::clone(reconciler);
+    let first = matches!(work, Work::Repair(_, Reason::Restart));
+    let done = async move {
+        match work {
+            Work::Repair(port, reason) => {
+                this.repair(port, reason).await;
+                this.tried(port);
+            }
+            Work::SetDown(port) => {
+                if let Ok(_claim) = this.claim(|state| state.claim_port(port)).await {
+                    this.set_exposed_down(port).await;
+                }
+            }
+            Work::RepairBridge(network, wait) => {
+                tokio::time::sleep(wait).await;
+                this.repair_bridge(network).await;
+            }
+            Work::Reap(port) => this.reap(port, &Context::default()).await,
+            Work::Gone(port) => this.gone(port, &Context::default()).await,
+        }
+    };
+    match first {
+        true => reconciler.tasks.spawn(reconciler.first_pass.track_future(done)),
+        false => reconciler.tasks.spawn(done),
+    };
 }

@@ -13,7 +13,7 @@ use crate::inventory::retry::{backoff, waits};
 use crate::model::PortId;
 use crate::plan::{Facet, Reason};
 
-use super::Reconciler;
+use super::{Reconciler, Work};
 
 /// How long to wait for a guest's namespace before looking again, in milliseconds.
 pub const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
@@ -31,27 +31,7 @@ impl Reconciler {
         if std::mem::replace(&mut entry.retry.running, true) {
             return;
         }
-        let reconciler = Arc::clone(self);
-        let repair = async move {
-            reconciler.repair(port, reason).await;
-            reconciler.tried(port);
-        };
-        match reason {
-            Reason::Restart => self.tasks.spawn(self.first_pass.track_future(repair)),
-            _ => self.tasks.spawn(repair),
-        };
-    }
-
-    /// A try has ended.
-    fn tried(self: &Arc<Self>, port: PortId) {
-        let mut state = self.lock();
-        let Some(entry) = state.ports.get_mut(&port) else { return };
-        entry.retry.running = false;
-        if std::mem::take(&mut entry.retry.again) {
-            self.cause_ended(&mut state, port);
-        }
-        // What was seen meanwhile was left to this try, and may have come too late for it.
-        self.evaluate(&mut state, port, Reason::Drift);
+        self.start(Work::Repair(port, reason));
     }
 
     /// Counts a try that begins.
@@ -114,7 +94,7 @@ impl Reconciler {
         while let Some(port) = state.due.take(now) {
             let Some(entry) = state.ports.get(&port) else { continue };
             if entry.record.leaving() {
-                self.spawn_reap(port);
+                self.start(Work::Reap(port));
             } else if entry.record.attached_to().is_some() {
                 self.try_port(&mut state, port, Reason::Drift);
             }

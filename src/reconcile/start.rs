@@ -1,25 +1,97 @@
 //! The start: what differs from its record since the last run is told, and has its first try.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
 
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::events;
+use crate::events::{self, Events};
 use crate::inventory::Inventory;
-use crate::model::{NetworkId, PortId};
+use crate::kernel::handle::KernelHandle;
+use crate::model::names::FIRST_INDEX;
+use crate::model::{Intent, NetworkId, Phase, Port, PortId, Readiness};
 use crate::plan::{LinkState, Owner, Reason};
-use crate::store::{Change, Purpose, StoreError};
+use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 
+use super::conditions::Conditions;
 use super::observe::note_orphan;
-use super::{Context, Reconciler};
+use super::{Context, Policy, Reconciler, Work, rollback, run};
 
 /// How far event numbers go ahead, at least, when none could be reserved: by chance, so that what is told now and what the
 /// next start tells have numbers of their own.
 const UNRESERVED: u64 = 1 << 32;
 
 impl Reconciler {
+    /// Takes in what the store holds and what the kernel shows. Nothing is done yet; [`Reconciler::begin`] and [`Reconciler::follow`] do.
+    pub fn new(
+        policy: Policy,
+        (store, loaded): (Store, Loaded),
+        kernel: Arc<dyn KernelHandle>,
+        links: Vec<LinkState>,
+        at: Instant,
+    ) -> Arc<Self> {
+        let mut state = Inventory::new(loaded.store_id, policy.host.clone(), kernel.guests());
+        state.open.tolerated = !policy.require_host_closed;
+        state.resync(links, at);
+        let (lost, news) = rollback::detect(&state, &loaded);
+        let mut next_event = loaded.next_event;
+        if let Some(lost) = lost.filter(|_| news) {
+            tracing::error!(last = loaded.commit, sealed = lost.until, "an older copy of the store was put back");
+            // No number is used twice.
+            store.skip_to(lost.until);
+            next_event += rollback::EVENTS_LOST;
+        }
+        loaded.networks.into_iter().for_each(|network| state.add_network(network));
+        loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
+        loaded.servers.into_iter().for_each(|server| state.add_server(server));
+        loaded.ports.into_iter().for_each(|port| {
+            let phase = first_phase(&port);
+            state.add_port(port, phase);
+        });
+        let reconciler = Self {
+            inventory: Mutex::new(state),
+            conditions: Mutex::new(Conditions { lost, ..Conditions::default() }),
+            host: policy.host.clone(),
+            policy: RwLock::new(Arc::new(policy)),
+            store,
+            store_id: loaded.store_id,
+            kernel,
+            events: Events::new(next_event),
+            events_reserved: Arc::new(AtomicU64::new(next_event)),
+            next_index: AtomicU32::new(rand::random_range(FIRST_INDEX..0x4000_0000u32)),
+            tasks: TaskTracker::new(),
+            first_pass: TaskTracker::new(),
+            reconciled: AtomicBool::new(false),
+            dumps: Semaphore::new(1),
+            retries: Notify::new(),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            work: run::start,
+        };
+        reconciler.recall();
+        Arc::new(reconciler)
+    }
+
+    /// Ports go on with the phase that the kernel shows, without an event: nothing has happened to them.
+    fn recall(&self) {
+        let mut state = self.lock();
+        let attached: Vec<PortId> =
+            state.ports.values().filter(|port| port.phase == Phase::Wired).map(|port| port.record.id).collect();
+        for port in attached {
+            let (readiness, why) = self.readiness(&state, port);
+            if readiness == Readiness::Ready {
+                state.set_phase(port, Phase::Active);
+            }
+            if let Some((entry, why)) = state.ports.get_mut(&port).zip(why) {
+                (entry.reason, entry.detail) = (Some(why.reason.to_owned()), Some(why.detail));
+            }
+        }
+    }
+
     /// Begins: reserves event numbers, tells which ports need work, and has it done. Right devices see no write.
     ///
     /// # Errors
@@ -47,7 +119,7 @@ impl Reconciler {
         for (port, leaving) in ports {
             if leaving {
                 if !self.is_from_lost_commits(&mut state, port, &Context::default()) {
-                    self.spawn_reap(port);
+                    self.start(Work::Reap(port));
                 }
             } else {
                 self.evaluate(&mut state, port, Reason::Restart);
@@ -84,5 +156,14 @@ fn tell_others(state: &Inventory) {
     }
     for (store, links) in others {
         tracing::warn!(%store, links, "a nicd with another store made links on this host; nicctl gc --store lists them");
+    }
+}
+
+/// The phase a record has before anything was looked at.
+fn first_phase(port: &Port) -> Phase {
+    match port.binding.as_ref().map(|binding| binding.intent) {
+        None => Phase::Unbound,
+        Some(Intent::Attached) => Phase::Wired,
+        Some(Intent::Detaching | Intent::Deleting) => Phase::Detaching,
     }
 }

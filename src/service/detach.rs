@@ -9,7 +9,7 @@ use crate::kernel::{OpError, OpErrorKind};
 use crate::model::action::AfterDetach;
 use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
 use crate::plan::{Reason, Stage, removal};
-use crate::reconcile::port_event;
+use crate::reconcile::{Work, port_event};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
@@ -86,7 +86,7 @@ impl Service {
         }
         // One that failed, waits for a client to say it again, or for its guest, is tried again.
         if forced || self.reconciler.lock().port(port)?.phase == Phase::Error {
-            self.reconciler.spawn_reap(port);
+            self.reconciler.start(Work::Reap(port));
         }
         Ok(Reply::Done)
     }

@@ -12,7 +12,7 @@ use crate::model::action::{AfterDetach, NewPort, PortChange};
 use crate::model::idempotency::Made;
 use crate::model::{FixedIp, Happening, Limits, NetworkId, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
-use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, port_event};
+use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, Work, port_event};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
@@ -141,7 +141,7 @@ impl Service {
             let leaves = change.detach && before.attached_to().is_some();
             if change.detach && before.leaving() && state.port(id)?.phase == Phase::Error {
                 // Its device could not be deleted; it is tried again.
-                self.reconciler.spawn_reap(id);
+                self.reconciler.start(Work::Reap(id));
             }
             let mut after = changed(&state, &before, change)?;
             if after == before && !leaves {

@@ -112,10 +112,10 @@ const IMPURE: &[&str] = &[
 const NO_ERRORS: &[&str] = &["OK", "CREATED", "ACCEPTED", "NO_CONTENT"];
 
 /// A source file: its room, its place, and its code without comments and unit tests.
-struct Source {
-    room: String,
-    path: PathBuf,
-    code: String,
+pub struct Source {
+    pub room: String,
+    pub path: PathBuf,
+    pub code: String,
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn is_constant(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }
 
-fn sources() -> Vec<Source> {
+pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     walk(&root, &mut files);
