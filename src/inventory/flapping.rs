@@ -109,6 +109,7 @@ pub fn contested(facet: Facet) -> &'static str {
         Facet::Mac => "contested_mac",
         Facet::Mtu => "contested_mtu",
         Facet::Fdb => "contested_fdb",
+        Facet::Filter => "contested_filter",
         Facet::PortFlags => "contested_port_flags",
         Facet::ToGuest => "contested_limit",
         Facet::AddressGeneration => "contested_address_generation",

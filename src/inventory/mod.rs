@@ -21,6 +21,7 @@ mod claim;
 #[cfg(debug_assertions)]
 mod consistency;
 mod error;
+mod filters;
 pub mod flapping;
 pub mod leftovers;
 mod open;
@@ -591,13 +592,14 @@ impl Inventory {
             mac: port.mac,
             mtu: network.mtu,
             admin_up: port.admin_up,
-            unknown_unicast: port.unknown_unicast,
+            unknown_unicast: port.unknown_unicast || filters::has_other_macs(port),
             to_guest: port.limits.to_guest.map(TokenBucket::from),
             cut_off: self.is_cut_off(port.id),
             speaks: Speaks {
                 v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),
                 v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
             },
+            filter: Some(filters::filter(port, network)),
             alias: names::seal(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             nic,

@@ -42,6 +42,8 @@ pub(super) enum Request {
     Delete,
     /// Closing a bridge to the host.
     Close,
+    /// What a port's device may send.
+    Filter,
     /// Entering a guest's namespace.
     Namespace,
     /// An address of a guest's.
@@ -74,6 +76,7 @@ impl Request {
             Self::Group => "group",
             Self::Delete => "delete",
             Self::Close => "close",
+            Self::Filter => "filter",
             Self::Namespace => "namespace",
             Self::Address(_) => "address",
             Self::Route(_) => "route",
@@ -101,6 +104,7 @@ impl fmt::Display for Request {
             Self::Group => f.write_str("its group"),
             Self::Delete => f.write_str("deleting it"),
             Self::Close => f.write_str("closing it to the host"),
+            Self::Filter => f.write_str("the filter of what it may send"),
             Self::Namespace => f.write_str("the guest's namespace"),
             Self::Address(Address { ip, prefix }) => write!(f, "the guest's address {ip}/{prefix}"),
             Self::Route(Route { destination, via, .. }) => write!(f, "the guest's route to {destination} via {via}"),
@@ -215,6 +219,7 @@ impl From<RequestError> for Failure {
         let kind = match (request, errno) {
             (_, errno) if no_descriptors(errno) => OpErrorKind::NoDescriptors,
             (Request::Close, errno) if errno != Errno::ETIMEDOUT => OpErrorKind::HostNotClosed,
+            (Request::Filter, errno) if errno != Errno::ETIMEDOUT => OpErrorKind::FilterRefused,
             (_, Errno::ENODEV) => OpErrorKind::Gone,
             // The errno for a link that is in no bridge (`rtnl_fdb_add`, net/core/rtnetlink.c).
             (Request::Fdb(_), Errno::EOPNOTSUPP) => OpErrorKind::Gone,
@@ -245,6 +250,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let request = match op {
         Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Request::Create,
         Op::CloseBridge { .. } => Request::Close,
+        Op::SetFilter { .. } => Request::Filter,
         Op::SetBridge { .. } | Op::Configure { .. } => Request::Link,
         Op::Persist { .. } => Request::Persist,
         Op::ConfigureGuest { .. } => Request::Namespace,

@@ -18,15 +18,16 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
+use crate::plan::filter::{DeviceFilter, Filter, PortFilter};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, BroadRoute, FdbEntry, GuestSettings, Kind, LinkChange, LinkState, Op,
-    PortVlan, Route, Switch, TapSeen,
+    Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, BroadRoute, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange,
+    LinkState, Op, PortVlan, Route, Switch, TapSeen,
 };
 
 use super::untyped::MAX_ALIAS;
 use super::{
-    Applied, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, OpErrorKind, TapUse,
-    no_descriptors,
+    Applied, Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError,
+    OpErrorKind, TapUse, no_descriptors,
 };
 
 /// A bridge's port as the kernel makes it.
@@ -93,6 +94,8 @@ struct World {
     routes: Vec<BroadRoute>,
     /// Modules that the kernel does not have.
     missing: BTreeSet<&'static str>,
+    /// The elements of devices, by their index.
+    filters: BTreeMap<u32, (PortId, Filter)>,
     /// The VLANs of ports, by their index.
     vlans: BTreeMap<u32, PortVlan>,
     /// The VLANs for new ports, by their bridge's index.
@@ -466,6 +469,10 @@ impl World {
         if let Some(tap) = &mut link.tap {
             tap.held = self.open.contains(&link.index);
         }
+        if matches!(link.kind, Kind::Tap | Kind::Veth) && link.index >= names::FIRST_INDEX {
+            let set = |(port, filter): &(PortId, Filter)| DeviceFilter::Set { port: *port, filter: filter.clone() };
+            link.filter = self.filters.get(&link.index).map_or(DeviceFilter::Closed, set);
+        }
         let bridge_up = link.master.and_then(|index| self.links.get(&index)).is_some_and(|bridge| bridge.up);
         match link.master {
             None => link.bridge_port = None,
@@ -564,6 +571,7 @@ impl World {
     fn remove(&mut self, index: u32) {
         let Some(gone) = self.links.remove(&index) else { return };
         self.guests.remove(&index);
+        self.filters.remove(&index);
         for of_links in [&mut self.open, &mut self.given_mtu, &mut self.without_carrier] {
             of_links.remove(&index);
         }
@@ -608,8 +616,22 @@ impl World {
             return Err(refused(OpErrorKind::Taken, format!("creating {name}")));
         }
         let link = LinkState { v6_autoconf: true, v4_open: true, ..LinkState::bare(index, name.as_str(), kind) };
-        self.links.insert(index, link);
+        self.put(link);
         Ok(())
+    }
+
+    /// A port's elements are those of one device.
+    fn set_filter(&mut self, port: PortId, filter: Option<&IndexFilter>) {
+        let old = self.filters.iter().find(|(_, (of, _))| *of == port).map(|(index, _)| *index);
+        old.iter().for_each(|old| _ = self.filters.remove(old));
+        if let Some(IndexFilter { index, filter }) = filter {
+            self.filters.insert(*index, (port, filter.clone()));
+        }
+        for index in old.into_iter().chain(filter.map(|filter| filter.index)) {
+            if let Some(link) = self.links.get(&index).cloned() {
+                self.put(link);
+            }
+        }
     }
 
     fn at(&self, port: PortId, at: At) -> Result<LinkState, OpError> {
@@ -816,6 +838,7 @@ impl World {
                     self.remove(index);
                 }
             }
+            Op::SetFilter { port, filter, .. } => self.set_filter(*port, filter.as_ref()),
             Op::CreateTap { index, name, queues, owner, .. } => {
                 self.create(*index, name, Kind::Tap)?;
                 if let Some(link) = self.links.get_mut(index) {
@@ -1010,6 +1033,17 @@ impl Host for FakeHost {
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let opened: std::io::Result<Vec<OwnedFd>> = (0..tap.queues).map(|_| null()).collect();
         opened.map_err(|_| refused(OpErrorKind::Other, format!("opening {}", link.name)))
+    }
+
+    fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError> {
+        // Its table is always there.
+        drop(wanted);
+        Ok(false)
+    }
+
+    /// No frame passes here.
+    fn counters(&mut self, port: PortId) -> Result<Option<Counters>, OpError> {
+        Ok(lock(&self.world).at(port, At::Altname).ok().map(|_| Counters::default()))
     }
 
     fn missing_requirements(&mut self) -> Vec<MissingRequirement> {

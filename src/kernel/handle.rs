@@ -11,13 +11,14 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId};
+use crate::plan::filter::PortFilter;
 use crate::plan::{AbsentPort, BroadRoute, LinkState, Plan};
 use crate::queue::{Queue, QueueError};
 
 use super::netns;
 use super::reaper::{self, Job, PendingDelete, Removed};
 use super::worker::{Done, Durable, Failed, Outcome, Worker};
-use super::{Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, TapUse};
+use super::{Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, TapUse};
 
 /// A future answer of a kernel thread; an error when the thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -94,6 +95,18 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `run`.
     fn missing_requirements(&self) -> Result<Answer<Vec<MissingRequirement>>, QueueError>;
+
+    /// Makes the table of filters with these ports' elements, where it is not as it is to be; whether it was made.
+    ///
+    /// # Errors
+    /// As for `run`.
+    fn keep_filters(&self, wanted: Vec<PortFilter>) -> Result<Answer<Result<bool, OpError>>, QueueError>;
+
+    /// What a port's guest has sent and received, and what was dropped; none when it has no device.
+    ///
+    /// # Errors
+    /// As for `run`.
+    fn counters(&self, port: PortId) -> Result<Answer<Result<Option<Counters>, OpError>>, QueueError>;
 
     /// The host's broad routes, with the links they leave by.
     ///
@@ -225,6 +238,14 @@ impl<H: Host> KernelHandle for KernelService<H> {
 
     fn missing_requirements(&self) -> Result<Answer<Vec<MissingRequirement>>, QueueError> {
         self.ask(Host::missing_requirements)
+    }
+
+    fn keep_filters(&self, wanted: Vec<PortFilter>) -> Result<Answer<Result<bool, OpError>>, QueueError> {
+        self.ask(move |host| host.keep_filters(wanted))
+    }
+
+    fn counters(&self, port: PortId) -> Result<Answer<Result<Option<Counters>, OpError>>, QueueError> {
+        self.ask(move |host| host.counters(port))
     }
 
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError> {

@@ -19,11 +19,12 @@ use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
-    Applied, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, OpErrorKind, TapUse,
-    capabilities, defaults, guest, links, no_descriptors, seen,
+    Applied, Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError,
+    OpErrorKind, TapUse, capabilities, defaults, guest, links, no_descriptors, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::{BroadRoute, Kind, LinkState, Op};
+use crate::plan::filter::PortFilter;
+use crate::plan::{BroadRoute, IndexFilter, Kind, LinkState, Op};
 use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
@@ -141,6 +142,20 @@ impl Host for LinuxHost {
         opened.map_err(|failure| failure.during(&format!("open the tap of port {port}")))
     }
 
+    fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError> {
+        self.around.filters.keep(wanted).map_err(|failure| failure.during("make table bridge nicd"))
+    }
+
+    fn counters(&mut self, port: PortId) -> Result<Option<Counters>, OpError> {
+        let altname = names::port_altname(port);
+        let traffic = self.fresh().and_then(|()| seen::traffic(&mut self.netlink, LinkSelector::Altname(&altname)));
+        let counters = traffic.and_then(|traffic| match traffic {
+            Some((index, from_guest, to_guest)) => self.around.filters.counters(port, index, from_guest, to_guest).map(Some),
+            None => Ok(None),
+        });
+        counters.map_err(|failure| failure.during(&format!("read the counters of port {port}")))
+    }
+
     fn missing_requirements(&mut self) -> Vec<MissingRequirement> {
         let tun = tap::usable().err().map(|error| match error.lacks_driver() {
             true => MissingRequirement::Module { module: "tun", said: error.to_string() },
@@ -156,7 +171,8 @@ impl Host for LinuxHost {
         let helper = self.home.access().closed().map(|said| MissingRequirement::NetnsHelper { said });
         let closing = self.nft.usable().err().filter(|failure| failure.kind != OpErrorKind::NoDescriptors);
         let closing = closing.map(|failure| MissingRequirement::HostClosing { said: failure.said });
-        modules.into_iter().chain(tun).chain(helper).chain(closing).collect()
+        let filters = self.around.filters.refused().map(|said| MissingRequirement::Filters { said });
+        modules.into_iter().chain(tun).chain(helper).chain(closing).chain(filters).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
@@ -188,6 +204,7 @@ fn doing(op: &Op) -> String {
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
+        | Op::SetFilter { port, .. }
         | Op::DeleteLink { port, .. } => format!("{name} of port {port}"),
     }
 }
@@ -212,6 +229,9 @@ impl LinuxHost {
             Op::SetBridge { network, changes } => bridge::set(netlink, *network, changes),
             Op::RestoreBridgeAltname { network, index, alias } => bridge::restore_altname(netlink, *network, *index, alias),
             Op::DeleteBridge { network, store } => bridge::delete(netlink, &mut self.nft, *network, *store),
+            Op::SetFilter { port, filter, .. } => {
+                self.around.filters.set(*port, filter.clone().map(|IndexFilter { index, filter }| (index, filter)))
+            }
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
                 create_tap(netlink, context, *port, spec)
@@ -249,8 +269,15 @@ impl LinuxHost {
             Op::SetLink { port, switch } => links::switch(netlink, *port, *switch),
             Op::Unbind { port } => links::unbind(netlink, *port),
             Op::SetGroup { port, group } => links::set_group(netlink, *port, *group),
-            Op::DeleteGroup { group, .. } => links::delete_group(netlink, *group),
-            Op::DeleteLink { port, store } => links::delete(netlink, &names::port_altname(*port), *store),
+            Op::DeleteGroup { group, ports, .. } => {
+                // The event of the deletion comes before its answer.
+                ports.iter().for_each(|port| self.around.filters.leave(*port));
+                links::delete_group(netlink, *group)
+            }
+            Op::DeleteLink { port, store } => {
+                self.around.filters.leave(*port);
+                links::delete(netlink, &names::port_altname(*port), *store)
+            }
         }
         .map(|()| Applied::Done)
     }

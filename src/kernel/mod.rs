@@ -21,6 +21,7 @@ pub mod exec;
 pub mod fake;
 mod fdb;
 mod fdb_watch;
+mod filter;
 mod forward;
 mod guest;
 pub mod handle;
@@ -57,6 +58,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
+use crate::plan::filter::{Dropped, PortFilter};
 use crate::plan::{BroadRoute, LinkState, Op};
 
 /// A host. Each worker, the reaper and the watch open their own access to it.
@@ -155,6 +157,18 @@ pub trait Host: Send + 'static {
     /// The device does not exist or is no tap, a process holds it open ([`OpErrorKind::Taken`]), or the kernel refused.
     fn open_tap(&mut self, port: PortId, tap: TapUse) -> Result<Vec<OwnedFd>, OpError>;
 
+    /// Makes the table of filters with these ports' elements, where it is not as it is to be; whether it was made.
+    ///
+    /// # Errors
+    /// The kernel has no nf_tables, or refuses the table.
+    fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError>;
+
+    /// What a port's guest has sent and received, and what was dropped; none when it has no device.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    fn counters(&mut self, port: PortId) -> Result<Option<Counters>, OpError>;
+
     /// The requirements of attaches that this host does not meet. Creates nothing; the kernel may load modules.
     fn missing_requirements(&mut self) -> Vec<MissingRequirement>;
 
@@ -236,6 +250,11 @@ pub enum MissingRequirement {
         /// The system's answer.
         said: String,
     },
+    /// The nf_tables support that drops what a port may not send.
+    Filters {
+        /// The system's answer.
+        said: String,
+    },
     /// A free file descriptor.
     Descriptors {
         /// The system's answer.
@@ -246,6 +265,35 @@ pub enum MissingRequirement {
         /// The system's answer.
         said: String,
     },
+}
+
+/// What passed between a port's guest and its bridge since the port was attached. No number falls while it is, also when its device
+/// is made anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// What the guest sent, what was dropped of it included.
+    pub from_guest: Traffic,
+    /// What the guest was sent.
+    pub to_guest: Traffic,
+    /// What was dropped of what it sent.
+    pub dropped: Dropped,
+}
+
+/// Traffic in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Frames.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl std::ops::Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets.saturating_add(other.packets), bytes: self.bytes.saturating_add(other.bytes) }
+    }
 }
 
 /// Selects a link.
@@ -340,6 +388,8 @@ pub enum OpErrorKind {
     GuestRefused,
     /// The bridge cannot be closed to the host.
     HostNotClosed,
+    /// The kernel refuses what says what a port may send.
+    FilterRefused,
     /// The kernel does not know links of this kind, and has no module for them (EOPNOTSUPP; ENODEV of /dev/net/tun).
     ModuleMissing,
     /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).

@@ -7,25 +7,26 @@ use std::collections::BTreeSet;
 use libc::{
     IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_CARRIER, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
-    IFLA_PROP_LIST, IFLA_QDISC,
+    IFLA_PROP_LIST, IFLA_QDISC, IFLA_STATS64,
 };
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, NlaBuffer, Parseable, ParseableParametrized, parse_u8, parse_u32};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, BridgeMulticastRouterType, BridgePortState, BridgeStpState, In6AddrGenMode, Inet6DevConf,
-    InfoBridge, InfoBridgePort, InfoKind, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, Prop,
+    InfoBridge, InfoBridgePort, InfoKind, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, Prop, Stats64,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::addresses;
 use super::answer::{Failure, Request};
+use super::filter::Filters;
 use super::forward::Forwarding;
 use super::message::{Batch, Read, attributes, find, text, value};
 use super::nft::Nft;
 use super::socket::Netlink;
 use super::untyped::*;
 use super::vlans::{self, Filtering};
-use super::{GuestMacs, LinkSelector, OpErrorKind, fdb, qdisc};
+use super::{GuestMacs, LinkSelector, OpErrorKind, Traffic, fdb, qdisc};
 use crate::model::Mac;
 use crate::plan::{BridgePort, Kind, LinkState, TapSeen, TokenBucket};
 
@@ -63,6 +64,8 @@ pub(super) struct ReadContext {
     pub(super) filtering: Filtering,
     /// How the host's packet filter treats bridged frames.
     pub(super) forwarding: Forwarding,
+    /// What ports' devices may send.
+    pub(super) filters: Filters,
 }
 
 /// Reads one link. Makes the kernel process the link's pending carrier change (`rtnl_getlink`, `linkwatch_sync_dev`).
@@ -90,6 +93,7 @@ pub(super) fn get_full(
     }
     nft.note(std::slice::from_mut(&mut link))?;
     around.forwarding.note(nft, std::slice::from_mut(&mut link));
+    around.filters.note(std::slice::from_mut(&mut link));
     around.filtering.learn(&link);
     vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
     fdb::note(netlink, std::slice::from_mut(&mut link), &around.guests)?;
@@ -123,7 +127,26 @@ pub(super) fn open_queues(netlink: &mut Netlink, who: LinkSelector<'_>) -> Resul
     })
 }
 
+/// A link's index, and what came in and went out by it.
+pub(super) fn traffic(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Option<(u32, Traffic, Traffic)>, Failure> {
+    look_at_with(netlink, who, asked_with_stats, |body| {
+        let stats = find(body, IFINFO, IFLA_STATS64).map(Stats64::parse).transpose()?.unwrap_or_default();
+        let received = Traffic { packets: stats.rx_packets, bytes: stats.rx_bytes };
+        let sent = Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes };
+        Ok(Some((LinkHeader::parse(body)?.index, received, sent)))
+    })
+}
+
 fn look_at<T>(netlink: &mut Netlink, who: LinkSelector<'_>, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
+    look_at_with(netlink, who, asked, read)
+}
+
+fn look_at_with<T>(
+    netlink: &mut Netlink,
+    who: LinkSelector<'_>,
+    ask: fn(u32) -> LinkMessageBuilder<LinkUnspec>,
+    read: impl Fn(&[u8]) -> Read<T>,
+) -> Result<Option<T>, Failure> {
     let (index, name) = match who {
         // Indexes are positive; the kernel rejects other values as invalid.
         LinkSelector::Index(index) if index == 0 || i32::try_from(index).is_err() => return Ok(None),
@@ -134,9 +157,12 @@ fn look_at<T>(netlink: &mut Netlink, who: LinkSelector<'_>, read: impl Fn(&[u8])
         return Ok(None);
     }
     let mut batch = Batch::default();
-    let asked = asked(index);
-    batch.add(Request::Look, 0, get_link_message(name.into_iter().fold(asked, by_name)));
+    batch.add(Request::Look, 0, get_link_message(name.into_iter().fold(ask(index), by_name)));
     netlink.ask(batch, read)
+}
+
+fn asked_with_stats(index: u32) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_index(index)
 }
 
 /// A request for the link with this index, or for all links with 0. It excludes the statistics, which are long.
@@ -157,6 +183,8 @@ pub(super) fn dump(netlink: &mut Netlink, nft: &mut Nft, around: &ReadContext) -
     addresses::note(netlink, 0, &mut links)?;
     nft.note(&mut links)?;
     around.forwarding.note_all(nft, &mut links);
+    around.filters.sweep(&links);
+    around.filters.note(&mut links);
     around.filtering.learn_all(&links);
     vlans::note(netlink, 0, &mut links, &around.filtering)?;
     fdb::note(netlink, &mut links, &around.guests)?;

@@ -219,7 +219,8 @@ impl Netlink {
         failpoints::call(("netlink", "dump"), dumps, fail)
     }
 
-    fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Vec<T>, Failure> {
+    /// A complete dump without a failpoint of its own, for one that is part of a larger read.
+    pub(super) fn dump_whole<T>(&mut self, ask: impl Fn() -> Batch, read: impl Fn(&[u8]) -> Read<T>) -> Result<Vec<T>, Failure> {
         let until = Instant::now() + DUMP_LIMIT;
         let mut tries = 0;
         loop {

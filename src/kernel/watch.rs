@@ -38,7 +38,7 @@ use super::nft::{self, Hint, Nft};
 use super::seen::{IFINFO, ReadContext};
 use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::untyped::{RTM_DELVLAN, RTM_NEWVLAN};
-use super::{GuestMacs, LinkSelector, Notice, forward, qdisc, seen, vlans};
+use super::{GuestMacs, LinkSelector, Notice, filter, forward, qdisc, seen, vlans};
 use crate::failpoints;
 use crate::model::Mac;
 use crate::plan::{LinkState, TokenBucket};
@@ -122,6 +122,8 @@ struct Hints {
     table: bool,
     /// Whether a chain changed that bridged frames may pass.
     forward: bool,
+    /// Whether another program changed the table of filters.
+    filters: bool,
     /// Links that got a guest's MAC; they may have another one by now.
     taken: BTreeSet<(u32, Mac)>,
     /// What qdiscs were set. Each look at one makes the kernel tell it as well (`qdisc_get_notify`, net/sched/sch_api.c).
@@ -212,6 +214,10 @@ impl Watch {
         for altname in hints.closing {
             // If the bridge is gone, the link events report it.
             self.look(LinkSelector::Altname(&altname))?;
+        }
+        self.around.filters.forget(hints.gone.iter().copied());
+        if hints.filters && self.around.filters.follow() {
+            self.resync.get_or_insert(at);
         }
         for index in hints.gone {
             self.later.remove(&index);
@@ -324,6 +330,7 @@ impl Watch {
                             break;
                         };
                         hints.forward |= forward::concerns(&event);
+                        hints.filters |= filter::concerns(&event) && !self.around.filters.is_own(event.port_number());
                         nft::hint(&event).into_iter().for_each(|hint| hints.hear(hint));
                     }
                 }

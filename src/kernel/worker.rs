@@ -310,6 +310,7 @@ fn subjects(plan: &Plan) -> Vec<String> {
             | Op::CreateVeth { port, .. }
             | Op::Configure { port, .. }
             | Op::RestoreAltname { port, .. }
+            | Op::SetFilter { port, .. }
             | Op::SetLink { port, .. } => names::port_altname(*port),
             _ => continue,
         };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
+use super::filter::Filter;
 use super::observed::{Kind, TokenBucket};
 use super::op::GuestSettings;
 
@@ -114,6 +115,9 @@ pub struct DesiredPort {
     /// The protocols of its guest's addresses; none where it has none.
     #[serde(default)]
     pub speaks: Speaks,
+    /// What it may send; none where nobody asks for a filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
     /// The alias of the complete device: the store's id and the commit number of the intent.
     pub alias: String,
     /// The index that its device was last seen with, by which one that lost altname and alias is known again.

@@ -59,6 +59,8 @@ pub enum Property {
     FdbEntry,
     /// Whether a frame can move that entry.
     FdbSticky,
+    /// What it may send.
+    Filter,
     /// What untagged frames meet at it.
     Vlan,
     /// What frames meet in the host's packet filter.
@@ -85,6 +87,8 @@ pub enum Facet {
     Mtu,
     /// The entry for its guest's MAC in the bridge's FDB.
     Fdb,
+    /// What it may send.
+    Filter,
     /// Its flags as a bridge's port.
     PortFlags,
     /// The rate of what it sends to its guest.
@@ -109,6 +113,7 @@ impl Facet {
             Self::Mac => "mac",
             Self::Mtu => "mtu",
             Self::Fdb => "FDB entry",
+            Self::Filter => "filter",
             Self::PortFlags => "port flags",
             Self::ToGuest => "rate limit",
             Self::AddressGeneration => "address generation",

@@ -32,6 +32,8 @@ pub enum FactName {
     Bridge,
     /// Its network's agent-made bridge, and it as a port of that, deliver nothing to the host's stack.
     HostClosed,
+    /// The kernel drops what the port may not send.
+    Filters,
     /// Its bridge tells no VLANs apart, or the port passes untagged frames in one of them.
     Vlan,
     /// The host's packet filter lets frames pass between the ports of its bridge.
@@ -58,6 +60,7 @@ impl FactName {
             Self::Device => "device",
             Self::Bridge => "bridge",
             Self::HostClosed => "host_closed",
+            Self::Filters => "filters",
             Self::Vlan => "vlan",
             Self::ForwardFiltered => "forward_filtered",
             Self::Built => "built",
@@ -77,6 +80,7 @@ impl FactName {
             Self::Device => "device_missing",
             Self::Bridge => "not_in_bridge",
             Self::HostClosed => "host_not_closed",
+            Self::Filters => "filters_missing",
             Self::Vlan => "vlan",
             Self::ForwardFiltered => "forward_filtered",
             Self::Built => "unfinished",
@@ -96,9 +100,10 @@ impl Serialize for FactName {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Option<FactName> {
-    const ORDER: [FactName; 9] = [
+    const ORDER: [FactName; 10] = [
         FactName::Bridge,
         FactName::HostClosed,
+        FactName::Filters,
         FactName::Vlan,
         FactName::ForwardFiltered,
         FactName::Built,
@@ -152,6 +157,7 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
     let mut all = vec![
         fact(FactName::Device, format!("{} with index {}", link.name, link.index)),
         fact(FactName::Bridge, master()),
+        fact(FactName::Filters, device.filtered()),
         fact(FactName::Vlan, device.tagging()),
         fact(FactName::ForwardFiltered, device.filtering()),
         fact(FactName::Built, built()),

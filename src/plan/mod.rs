@@ -17,6 +17,7 @@
 pub mod desired;
 pub mod diff;
 pub mod facts;
+pub mod filter;
 pub mod forward;
 pub mod observed;
 pub mod op;
@@ -28,11 +29,12 @@ pub mod verify;
 pub use desired::{AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 pub use diff::Facet;
 pub use facts::{Fact, facts};
+pub use filter::{DeviceFilter, Filter, PortFilter};
 pub use observed::{
     BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall, Observed,
     Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces,
 };
-pub use op::{Address, At, BridgeChange, GuestSettings, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
+pub use op::{Address, At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
 pub use removal::{GROUP_SIZE, merge_deletions, removal};
 pub use uplink::{BROAD, BroadRoute, carried};

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::filter::DeviceFilter;
 use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, RateLimit, names};
 
@@ -83,6 +84,9 @@ pub struct LinkState {
     /// Its settings as a bridge's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_port: Option<BridgePort>,
+    /// What it may send as a port's device.
+    #[serde(default, skip_serializing_if = "DeviceFilter::is_unavailable")]
+    pub filter: DeviceFilter,
     /// What untagged frames meet there as a port of a bridge that tells VLANs apart. None where the bridge does not, or where it
     /// was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -336,6 +340,7 @@ impl LinkState {
             hosts: Vec::new(),
             beside: None,
             v6_autoconf: false,
+            filter: DeviceFilter::Unavailable,
             v4_open: false,
             extras: BridgeExtras::default(),
             host_closed: false,

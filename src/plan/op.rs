@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
+use super::filter::Filter;
 use super::observed::TokenBucket;
 
 /// An ordered list of steps, and why it was made.
@@ -147,6 +148,18 @@ pub enum Op {
         /// The store of the nicd that made it.
         store: Uuid,
     },
+    /// Says what a port may send: sets the elements of `table bridge nicd` for its device, or removes them. One transaction; a refused
+    /// one changes nothing. What its device with an earlier index had goes, and its counters go along.
+    SetFilter {
+        /// Whose device.
+        port: PortId,
+        /// The device's index, and what it may send; none removes the elements.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filter: Option<IndexFilter>,
+        /// Whether the device is still to be made. Elements without a device let nothing pass, and the next start removes them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        before_device: bool,
+    },
     /// Makes a tap that dies with this process, without carrier and not up.
     CreateTap {
         /// Whose device.
@@ -275,6 +288,16 @@ pub enum Op {
         /// The store of the nicd that made it.
         store: Uuid,
     },
+}
+
+/// What the device with an index may send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexFilter {
+    /// The device's index.
+    pub index: u32,
+    /// What it may send.
+    #[serde(flatten)]
+    pub filter: Filter,
 }
 
 /// How a device is addressed.
@@ -408,6 +431,7 @@ impl Op {
     /// Whether what this op does stays when the process dies. Such an op waits until its intent is durable.
     pub fn outlives_the_process(&self) -> bool {
         match self {
+            Self::SetFilter { before_device, .. } => !before_device,
             Self::CreateTap { .. } | Self::CloseTap { .. } | Self::Configure { at: At::Index(_), .. } => false,
             Self::CreateBridge { .. }
             | Self::CloseBridge { .. }
@@ -439,6 +463,7 @@ impl Op {
             Self::CloseBridge { .. } => "close_bridge",
             Self::SetBridge { .. } => "set_bridge",
             Self::DeleteBridge { .. } => "delete_bridge",
+            Self::SetFilter { .. } => "set_filter",
             Self::CreateTap { .. } => "create_tap",
             Self::CloseTap { .. } => "close_tap",
             Self::CreateVeth { .. } => "create_veth",

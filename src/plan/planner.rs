@@ -10,8 +10,9 @@ use crate::model::{LinkName, NetworkId, PortId};
 
 use super::desired::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort};
 use super::diff::{Bridge, Device, Property, bridge_port, home_mtu};
+use super::filter::Filter;
 use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner};
-use super::op::{At, BridgeChange, LinkChange, Op, Plan, Reason, Step, Switch};
+use super::op::{At, BridgeChange, IndexFilter, LinkChange, Op, Plan, Reason, Step, Switch};
 use super::removal::removal;
 
 /// Why nothing can be planned.
@@ -255,6 +256,12 @@ impl<'a> Planner<'a> {
     fn build(&mut self, port: &DesiredPort, home: &Home) -> Result<(), PlanError> {
         self.free_index(port.index)?;
         let id = port.id;
+        // Before the device is there.
+        if let Some(filter) = &port.filter {
+            let filter = Some(IndexFilter { index: port.index, filter: filter.clone() });
+            let undo = Op::SetFilter { port: id, filter: None, before_device: true };
+            self.step(Op::SetFilter { port: id, filter, before_device: true }, Some(undo));
+        }
         let name = self.free_name(|choice| names::port_device(id, choice))?;
         let mut bridge_port = bridge_port(port, home.index, home.closed);
         bridge_port.extend(port.to_guest.map(|bucket| LinkChange::ToGuest(Some(bucket.with_room(home.mtu)))));
@@ -302,6 +309,11 @@ impl<'a> Planner<'a> {
     fn mend(&mut self, device: &Device<'_>) {
         let (port, seen) = (device.want, device.link);
         let id = port.id;
+        if let Some(filter) = port.filter.as_ref().filter(|_| device.differs(Property::Filter)) {
+            let of_device = |filter: &Filter| Some(IndexFilter { index: seen.index, filter: filter.clone() });
+            let set = |filter| Op::SetFilter { port: id, filter, before_device: false };
+            self.step(set(of_device(filter)), Some(set(seen.filter.of(id).and_then(of_device))));
+        }
         let mut changes = device.changes();
         let v6_returns = changes.iter().any(|change| matches!(change, LinkChange::Mtu(mtu) if v6_returns(seen.mtu, *mtu)));
         if v6_returns {

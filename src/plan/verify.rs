@@ -114,6 +114,7 @@ mod tests {
             to_guest: None,
             cut_off: false,
             speaks: crate::plan::Speaks::default(),
+            filter: None,
             alias: names::seal(Uuid::nil(), 1),
             seen: None,
             nic,

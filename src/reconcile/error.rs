@@ -261,6 +261,7 @@ impl Error {
                 OpErrorKind::Unmarked => "device_unmarked",
                 OpErrorKind::NoBridge => "no_such_bridge",
                 OpErrorKind::HostNotClosed => "host_not_closed",
+                OpErrorKind::FilterRefused => "filter_refused",
                 OpErrorKind::ModuleMissing => "module_missing",
                 OpErrorKind::Permission => "no_permission",
                 OpErrorKind::Hanging => "busy",

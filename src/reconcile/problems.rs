@@ -221,6 +221,15 @@ impl From<&MissingRequirement> for Problem {
             MissingRequirement::HostClosing { said } => {
                 closing::problem(format!("this kernel does not let nicd close a bridge to the host ({said})"))
             }
+            MissingRequirement::Filters { said } => Self {
+                reason: "filters_unavailable",
+                detail: format!(
+                    "the kernel does not let nicd filter what guests send ({said}): no port with port security is ACTIVE"
+                ),
+                remedy: "use a kernel with nf_tables and its bridge family (CONFIG_NF_TABLES_BRIDGE), or give the networks \
+                         port_security_enabled false"
+                    .to_owned(),
+            },
             MissingRequirement::Descriptors { said } => Self {
                 reason: "no_descriptors",
                 detail: format!("no tap can be made and no namespace entered: {said}"),

@@ -10,16 +10,16 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::events::{self, Events};
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, PortEntry};
 use crate::kernel::handle::KernelHandle;
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Intent, NetworkId, Phase, Port, PortId, Readiness};
-use crate::plan::{LinkState, Owner, Reason};
+use crate::plan::{LinkState, Owner, PortFilter, Reason};
 use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 
 use super::conditions::Conditions;
 use super::observe::note_orphan;
-use super::{Context, Policy, Reconciler, Work, rollback, run};
+use super::{Context, Policy, Reconciler, Work, answered, rollback, run};
 
 /// How far event numbers go ahead, at least, when none could be reserved: by chance, so that what is told now and what the
 /// next start tells have numbers of their own.
@@ -111,6 +111,7 @@ impl Reconciler {
             Err(error) => return Err(error.clone()),
         }
         self.note_store(&mut self.lock(), reserved.as_ref().err());
+        self.make_filters().await;
         let mut state = self.lock();
         let links: Vec<LinkState> = state.have.iter().filter(|link| link.made_by_nicd()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));
@@ -137,6 +138,31 @@ impl Reconciler {
         // A start that finds everything right is over before the first client is served.
         self.reconciled.store(self.first_pass.is_empty(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Makes the table of filters where it is missing or damaged: with the elements of all devices that are there, so that their
+    /// traffic does not stop meanwhile.
+    async fn make_filters(self: &Arc<Self>) {
+        let wanted = {
+            let state = self.lock();
+            let of = |port: &PortEntry| {
+                let wanted = state.desired_port(&port.record, self.store_id)?;
+                let index = state.have.device(wanted.id)?.index;
+                Some(PortFilter { port: wanted.id, index, filter: wanted.filter? })
+            };
+            state.ports.values().filter_map(of).collect()
+        };
+        let Ok(asked) = self.kernel.keep_filters(wanted) else { return };
+        match answered(asked).await {
+            Ok(Ok(true)) => {
+                if let Err(error) = self.look_at_everything().await {
+                    tracing::warn!(%error, "the table of filters was made, and the kernel could not be looked at");
+                }
+            }
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "no port with port security becomes ACTIVE"),
+            Err(error) => tracing::warn!(%error, "the table of filters was not made"),
+        }
     }
 }
 

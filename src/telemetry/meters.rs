@@ -63,6 +63,8 @@ pub struct Meters {
     pub kernel_writes: IntCounter,
     /// How often kernel events were lost.
     pub netlink_overruns: IntCounter,
+    /// How often another program changed `table bridge nicd`, and nicd put it back.
+    pub filter_restores: IntCounter,
     /// Complete dumps after lost events.
     pub resyncs: IntCounter,
     /// Notices of the watch that still waited when the manager last took some.
@@ -205,6 +207,7 @@ impl Meters {
             repairs: family.counters("nicd_repairs_total", "Devices brought back to their record.", &["cause", "result"]),
             kernel_writes: family.counter("nicd_kernel_writes_total", "Changes asked of the kernel."),
             netlink_overruns: family.counter("nicd_netlink_overruns_total", "Times that events of the kernel were lost."),
+            filter_restores: family.counter("nicd_filter_restores_total", "Times that another program changed the filters."),
             resyncs: family.counter("nicd_resyncs_total", "Complete dumps taken in place of lost events."),
             notices: family.gauge("nicd_notices_waiting", "What the watch saw and the manager has not taken in yet."),
             store_commits: family.counters("nicd_store_commits_total", "Transactions, by result.", &["result"]),

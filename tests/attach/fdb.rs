@@ -1,6 +1,7 @@
 //! A guest's entry in the FDB of its bridge: whatever takes it from the guest, it is back soon, and frames for others do not come.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,19 @@ fn mac_of(fixture: &mut Fixture, port: &str) -> String {
     fixture.port(port)["mac_address"].as_str().unwrap().to_owned()
 }
 
-/// Sends frames from a guest's NIC to a MAC, from this one.
+/// Sends IPv4 packets of protocol 253 from a guest's NIC and its address to a MAC, from this one.
 fn send(from: &Guest, number: usize, [to, source]: [&str; 2]) {
-    let index = from.ip_json("link show eth0")[0]["ifindex"].as_u64().unwrap();
+    let nic = from.ip_json("addr show eth0")[0].clone();
+    let index = nic["ifindex"].as_u64().unwrap();
+    let v4 = nic["addr_info"].as_array().unwrap().iter().find(|address| address["family"] == "inet");
+    let ip: Ipv4Addr = v4.map_or(Ipv4Addr::UNSPECIFIED, |address| address["local"].as_str().unwrap().parse().unwrap());
+    // br_netfilter drops packets with a wrong checksum.
+    let words = [0x4500, 0x002e, 0x40fd, ip.to_bits() >> 16, ip.to_bits() & 0xffff, 0xc000, 0x0263];
+    let sum = words.iter().sum::<u32>();
+    let checksum = !(sum + (sum >> 16)) & 0xffff;
+    let header = format!("08004500002e0000000040fd{checksum:04x}{:08x}c0000263", ip.to_bits());
     let octets = |mac: &str| mac.replace(':', "");
-    let frame = [to, source].map(octets).concat() + "88b5" + &"00".repeat(46);
+    let frame = [to, source].map(octets).concat() + &header + &"00".repeat(26);
     let script = r#"socket(my $s, 17, 3, 0) or die "socket: $!"; my $to = pack("S n i S C C a8", 17, 0, $ARGV[1], 0, 0, 6, "");
         for (1..$ARGV[2]) { send($s, pack("H*", $ARGV[0]), 0, $to) or die "send: $!"; }"#;
     let arguments = [script.to_owned(), frame, index.to_string(), number.to_string()];
@@ -172,7 +181,7 @@ fn frames_for_a_mac_that_nobody_has_reach_those_who_ask_for_them_alone() {
                 let to = |mac: &str| {
                     let wanted = mac.replace(':', "");
                     let hex = |frame: &Vec<u8>| frame[..6].iter().fold(String::new(), |text, octet| format!("{text}{octet:02x}"));
-                    frames.iter().filter(|frame| hex(frame) == wanted && frame[12..14] == [0x88, 0xb5]).count()
+                    frames.iter().filter(|frame| hex(frame) == wanted && frame[12..14] == [8, 0] && frame[23] == 253).count()
                 };
                 strange += to(nobody);
                 mine += to(&mac);

@@ -19,6 +19,7 @@ mod descriptors;
 mod document;
 mod drift;
 mod fdb;
+mod filters;
 mod flaps;
 mod forward;
 mod guests;

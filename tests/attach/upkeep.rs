@@ -69,11 +69,12 @@ fn a_dry_run_shows_the_steps_and_does_none() {
         let (before, ports) = (links(), fixture.ports());
         let on = |server: &str| json!({"server_id": server, "interfaceAttachment": {"net_id": network}});
         let tap = plan(&mut fixture, on(&server));
-        assert_eq!(ops(&tap), ["create_bridge", "close_bridge", "set_bridge", "create_tap", "configure", "persist"]);
-        assert_eq!((&tap[3]["undo"]["op"], &tap[5]["undo"]["op"]), (&json!("close_tap"), &json!("delete_link")));
+        let bridge = ["create_bridge", "close_bridge", "set_bridge", "set_filter"];
+        assert_eq!(ops(&tap), [&bridge[..], &["create_tap", "configure", "persist"]].concat());
+        assert_eq!((&tap[4]["undo"]["op"], &tap[6]["undo"]["op"]), (&json!("close_tap"), &json!("delete_link")));
         let veth = plan(&mut fixture, on(&other));
-        assert_eq!(ops(&veth), ["create_bridge", "close_bridge", "set_bridge", "create_veth", "configure_guest", "configure"]);
-        assert_eq!(plan(&mut fixture, on(&server))[3]["op"]["name"].as_str().map(str::len), Some(15));
+        assert_eq!(ops(&veth), [&bridge[..], &["create_veth", "configure_guest", "configure"]].concat());
+        assert_eq!(plan(&mut fixture, on(&server))[4]["op"]["name"].as_str().map(str::len), Some(15));
         assert_eq!((links(), fixture.ports()), (before, ports));
         assert!(told.take_links().is_empty() && fixture.events.next(std::time::Duration::ZERO).is_none());
         // The lowest address is still free.
@@ -219,6 +220,7 @@ fn a_port_explains_itself_from_its_server_to_its_traffic() {
             "device",
             "bridge",
             "host_closed",
+            "filters",
             "vlan",
             "forward_filtered",
             "built",

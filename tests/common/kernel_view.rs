@@ -194,3 +194,20 @@ impl Capture {
         std::iter::from_fn(|| self.next(Duration::ZERO)).map(|(_, frame)| frame).collect()
     }
 }
+
+/// The elements of a set of `table bridge nicd`.
+pub fn elements(set: &str) -> Vec<Value> {
+    let shown = try_run(&format!("nft -j list set bridge nicd {set}")).unwrap_or_default();
+    let shown: Value = serde_json::from_str(&shown).unwrap_or_default();
+    let sets = shown["nftables"].as_array().into_iter().flatten();
+    sets.flat_map(|one| one["set"]["elem"].as_array().cloned().unwrap_or_default()).collect()
+}
+
+/// The ports that have a filter, with port security on or off, sorted.
+pub fn filtered_ports() -> Vec<String> {
+    let named =
+        |element: &Value| element["elem"]["comment"].as_str().and_then(|text| text.strip_prefix("port ")).map(str::to_owned);
+    let mut ports: Vec<String> = ["guarded", "open"].iter().flat_map(|set| elements(set)).filter_map(|one| named(&one)).collect();
+    ports.sort();
+    ports
+}

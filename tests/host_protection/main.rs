@@ -140,7 +140,7 @@ fn sent(mut sender: Child) {
 /// Whether the bridge's chain is as it is to be, as `nft` lists it.
 fn is_closed(network: &str) -> bool {
     let Some(bridge) = try_link(&format!("nicd-{network}")) else { return false };
-    let ruleset = run("nft list ruleset");
+    let ruleset = run("nft list ruleset netdev");
     let words: Vec<&str> = ruleset.split_whitespace().collect();
     let listed = words.join(" ");
     let name = text(&bridge["ifname"]);
@@ -151,7 +151,7 @@ fn is_closed(network: &str) -> bool {
 fn wait_closed(network: &str, after: &str) {
     let since = Instant::now();
     while !is_closed(network) {
-        assert!(since.elapsed() < SOON, "after {after}: {}", run("nft list ruleset"));
+        assert!(since.elapsed() < SOON, "after {after}: {}", run("nft list ruleset netdev"));
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -253,7 +253,7 @@ fn opened_and_closed(deeds: impl FnOnce(&str, &str) -> Vec<String> + Send + 'sta
         run("nft add chain netdev nicd others");
         fixture.detach(&server, &port);
         fixture.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
-        let left = run("nft list ruleset").split_whitespace().collect::<Vec<_>>().join(" ");
+        let left = run("nft list ruleset netdev").split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(left, "table netdev nicd { chain others { } }", "chains of others stay");
     });
 }
@@ -357,7 +357,7 @@ fn what_closed_a_bridge_goes_with_its_network_also_when_somebody_deleted_the_bri
         assert!(is_closed(&network), "as long as the bridge is there");
         run(&format!("ip link del nicd-{network}"));
         fixture.api.delete(&format!("/v2.0/networks/{network}")).expect(204);
-        assert_eq!(run("nft list ruleset"), "");
+        assert_eq!(run("nft list ruleset netdev"), "");
     });
 }
 
@@ -433,7 +433,7 @@ fn where_a_bridge_cannot_be_closed_the_first_port_is_refused_unless_that_is_tole
         fixture.daemon.reload();
         let since = Instant::now();
         while !is_closed(&network) {
-            assert!(since.elapsed() < PATIENCE, "{}", run("nft list ruleset"));
+            assert!(since.elapsed() < PATIENCE, "{}", run("nft list ruleset netdev"));
             std::thread::sleep(Duration::from_millis(20));
         }
     });
@@ -458,6 +458,6 @@ fn an_operators_bridge_is_left_and_named_when_it_takes_router_advertisements() {
         set("disable_ipv6", "0");
         run("ip link set br0 down");
         assert_eq!(problems(&mut fixture), Vec::<String>::new(), "down");
-        assert_eq!(run("nft list ruleset"), "");
+        assert_eq!(run("nft list ruleset netdev"), "");
     });
 }

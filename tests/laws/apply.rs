@@ -335,6 +335,7 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
             (names::port_altname(*port), Some(*index), None)
         }
         Op::CloseTap { port }
+        | Op::SetFilter { port, .. }
         | Op::Configure { port, .. }
         | Op::Persist { port }
         | Op::ConfigureGuest { port, .. }

@@ -7,6 +7,7 @@ use nicd::kernel::fake::{Fake, FakeHost};
 use nicd::kernel::{Host, Kernel};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
+use nicd::plan::filter::{Filter, Guard, Limit};
 use nicd::plan::{
     AbsentPort, Address, BridgeExtras, BridgeMade, BridgePort, Desired, DesiredBridge, DesiredNic, DesiredPort, GuestSettings,
     Kind, LinkState, Observed, Plan, Reason, TokenBucket, plan,
@@ -407,6 +408,17 @@ fn want(nics: &[NicSpec], index: u32) -> Desired {
 }
 
 impl NicSpec {
+    /// Every second port has port security off; an admin down one is limited as well.
+    fn filter(self) -> Filter {
+        let guard = self.port.is_multiple_of(2).then(|| {
+            let mut guard = Guard::default();
+            guard.allow_mac(guest_mac(self.port));
+            guard
+        });
+        let limit = (!self.admin_up).then_some(Limit { rate: 125_000, burst: 16_000 });
+        Filter { guard, limit, isolated: self.unknown_unicast }
+    }
+
     fn want(self, index: u32) -> DesiredPort {
         let n = u8::try_from(self.port).expect("small");
         let nic = if self.veth {
@@ -432,6 +444,7 @@ impl NicSpec {
             to_guest: self.to_guest,
             cut_off: self.cut_off,
             speaks: nicd::plan::Speaks::default(),
+            filter: Some(self.filter()),
             // No two attaches share a commit.
             alias: names::seal(STORE, u64::from(self.commit) * 10 + u64::from(n)),
             seen: None,

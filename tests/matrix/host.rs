@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::daemon::{Answer, PATIENCE};
 use crate::fixture::{Fixture, foreign_bridge, interfaces, server_path, text};
-use crate::kernel_view::{has_flag, links, marked};
+use crate::kernel_view::{filtered_ports, has_flag, links, marked};
 use crate::netns::{Guest, json as json_of, run, try_run};
 use crate::works::{Port, Scene, Shown, Work};
 
@@ -242,6 +242,10 @@ impl Host {
             shown.ports.iter().filter(|(_, port)| !port.server.is_empty()).map(|(id, _)| format!("nicd-{id}")).collect();
         if marks != attached {
             return Err(format!("devices of {marks:?}, attached are {attached:?}"));
+        }
+        let filtered: BTreeSet<String> = filtered_ports().iter().map(|id| format!("nicd-{id}")).collect();
+        if filtered != attached {
+            return Err(format!("filters of {filtered:?}, attached are {attached:?}"));
         }
         for (id, port) in shown.ports.iter().filter(|(_, port)| !port.server.is_empty()) {
             let mark = format!("nicd-{id}");

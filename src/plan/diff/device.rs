@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::model::names;
 use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 use crate::plan::facts::FactName;
+use crate::plan::filter::{DeviceFilter, Filter};
 use crate::plan::forward::Way;
 use crate::plan::observed::{BridgePort, FdbEntry, LinkState, Observed, PortVlan, TokenBucket, Traces};
 use crate::plan::op::LinkChange;
@@ -178,6 +179,31 @@ impl<'a> Device<'a> {
         self.link.fdb.is_none() || self.link.entry(self.want.mac, self.link.entry_vlan()).is_some_and(right)
     }
 
+    /// Whether it may send something else than wanted. A port that may send anything needs no filter.
+    fn is_filtered_otherwise(&self) -> bool {
+        match (&self.want.filter, &self.link.filter) {
+            (None, _) => false,
+            (Some(want), DeviceFilter::Unavailable) => !want.is_open(),
+            (Some(want), have) => have.of(self.want.id) != Some(want),
+        }
+    }
+
+    /// What it is to be allowed to send, and what it may send.
+    fn filter_words(&self) -> Pair {
+        let want = self.want.filter.as_ref().map_or_else(|| "anything".to_owned(), Filter::to_string);
+        pair(want, self.filtered())
+    }
+
+    /// What it may send.
+    pub(in crate::plan) fn filtered(&self) -> String {
+        match &self.link.filter {
+            DeviceFilter::Unavailable => "anything: the kernel filters nothing".to_owned(),
+            DeviceFilter::Closed => "nothing: it has no elements in table bridge nicd".to_owned(),
+            DeviceFilter::Set { port, .. } if *port != self.want.id => format!("what port {port} may send"),
+            DeviceFilter::Set { filter, .. } => filter.to_string(),
+        }
+    }
+
     fn is_owned_as_wanted(&self) -> bool {
         match (&self.want.nic, self.link.tap) {
             (DesiredNic::Tap { owner, .. }, Some(tap)) => {
@@ -217,7 +243,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 23] = [
+static RULES: [Rule; 24] = [
     rule(
         Property::Kind,
         "kind",
@@ -357,6 +383,16 @@ static RULES: [Rule; 23] = [
         |_| vec![LinkChange::ResetPortFlags],
     )
     .counts_as(Facet::PortFlags),
+    rule(
+        Property::Filter,
+        "filter",
+        |at| at.is_filtered_otherwise(),
+        |at| at.filter_words(),
+        // An op of its own.
+        |_| vec![],
+    )
+    .breaks(FactName::Filters)
+    .counts_as(Facet::Filter),
     rule(
         Property::Vlan,
         "vlan",

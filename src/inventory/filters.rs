@@ -1,0 +1,29 @@
+//! What a port may send, as its record says.
+
+use crate::model::{Network, Port};
+use crate::plan::filter::{Filter, Guard, Limit};
+
+/// The filter of a port: with port security its own MAC, its fixed IPs, and what its allowed address pairs add.
+pub fn filter(port: &Port, network: &Network) -> Filter {
+    let guard = port.port_security.then(|| {
+        let mut guard = Guard::default();
+        guard.allow_mac(port.mac);
+        port.fixed_ips.iter().for_each(|ip| guard.allow(port.mac, ip.ip_address.into()));
+        for pair in &port.address_pairs {
+            let mac = pair.mac.unwrap_or(port.mac);
+            guard.allow_mac(mac);
+            guard.allow(mac, pair.ip);
+        }
+        guard
+    });
+    let limit = port.limits.from_guest.filter(|limit| !limit.exact);
+    let burst = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let limit = limit.map(|limit| Limit { rate: limit.bytes_per_second(), burst: burst(limit.burst_bytes()) });
+    Filter { guard, limit, isolated: port.isolated.unwrap_or(network.isolated) }
+}
+
+/// Whether a port may use another MAC than its own. The bridge has an entry for its own MAC alone, and the same MAC may be used by
+/// several ports in turn (VRRP), so frames for the others have to be flooded to it.
+pub fn has_other_macs(port: &Port) -> bool {
+    port.port_security && port.address_pairs.iter().any(|pair| pair.mac.is_some_and(|mac| mac != port.mac))
+}

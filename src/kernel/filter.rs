@@ -1,0 +1,483 @@
+//! `table bridge nicd`: what ports' devices may send, enforced by the kernel at every bridge.
+//!
+//! ```text
+//!  Op::SetFilter ──► Filters ── one transaction ──► table bridge nicd = rules (ruleset) + elements of sets (elements)
+//!  reads of links ◄─ Filters ◄── foreign change ─── events of nf_tables, heard by the watch
+//! ```
+//!
+//! The rules are the same for all ports and are made once. Elements of the table's sets, keyed by a device's index, say what each
+//! port may send. A port's change is one transaction, in which the kernel adds what is new and removes what is not wanted: no frame
+//! meets half of it, and a refused one changes nothing.
+//!
+//! The elements of a port belong to one device. They are there before it, since nicd chooses its index, and are removed once the
+//! kernel has reported its deletion. What comes by a device with an index of nicd's range and without elements is dropped.
+//!
+//! [`Filters`] keeps in memory what the elements are to be. What another program changes is put back in one transaction. Elements
+//! that another nicd on this host made are kept as they were read.
+
+mod elements;
+mod expression;
+mod ruleset;
+mod table;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use self::elements::{Element, Tagged};
+use self::table::{Found, Table};
+use super::answer::{Failure, Request};
+use super::message::{Message, text};
+use super::nft;
+use super::{Counters, OpErrorKind, Traffic};
+use crate::failpoints;
+use crate::model::PortId;
+use crate::model::names::FIRST_INDEX;
+use crate::plan::filter::{DeviceFilter, Dropped, Filter, PortFilter};
+use crate::plan::{Kind, LinkState};
+use crate::telemetry::meters;
+
+/// How long elements stay whose device is not there. They are made before it.
+const PENDING: Duration = Duration::from_secs(10);
+
+/// How long the counters of a port without a device are kept. It may get a new one.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// How often a change is tried again, after a read of what there is: another program may change the table at the same time.
+const TRIES: usize = 3;
+
+/// The table and what it is to contain. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Filters(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    table: Option<Table>,
+    /// What the last read or change says of the rules; none before the first.
+    rules: Option<Rules>,
+    devices: BTreeMap<u32, Device>,
+    ports: HashMap<PortId, u32>,
+    /// What was counted for ports, across their devices.
+    counted: HashMap<PortId, Counted>,
+}
+
+/// What was counted for a port.
+#[derive(Debug, Default)]
+struct Counted {
+    /// The device that was read last, and what it had passed.
+    device: u32,
+    last: [Traffic; 2],
+    /// What earlier devices had passed.
+    before: [Traffic; 2],
+    dropped: Dropped,
+    /// Since when it has had no device.
+    gone: Option<Instant>,
+}
+
+/// The state of the table's rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rules {
+    /// They are as nicd makes them.
+    Whole,
+    /// They are not.
+    Damaged,
+    /// The kernel has no nf_tables, or refuses the table.
+    Refused(Failure),
+}
+
+/// What a device's elements are to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Device {
+    port: PortId,
+    filter: Filter,
+    /// The drops that were read last. A restored table counts on from here.
+    dropped: Dropped,
+    /// Whether this process has set it. Another nicd's is as it was read.
+    own: bool,
+    /// Whether nicd deletes it.
+    leaves: bool,
+    /// Since when its link has been missing.
+    absent: Option<Instant>,
+}
+
+impl Device {
+    fn elements(&self, index: u32) -> Vec<Element> {
+        elements::of(index, self.port, &self.filter, &self.dropped)
+    }
+}
+
+impl Filters {
+    /// Makes the table with these ports' elements, unless its rules are as they are to be. Whether it was made.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(super) fn keep(&self, wanted: Vec<PortFilter>) -> Result<bool, Failure> {
+        let mut state = self.lock();
+        state.read()?;
+        if state.rules == Some(Rules::Whole) {
+            return Ok(false);
+        }
+        for PortFilter { port, index, filter } in wanted {
+            state.put(port, index, filter);
+        }
+        state.make().map(|()| true)
+    }
+
+    /// Executes [`Op::SetFilter`](crate::plan::Op::SetFilter).
+    pub(super) fn set(&self, port: PortId, filter: Option<(u32, Filter)>) -> Result<(), Failure> {
+        let mut state = self.lock();
+        if !matches!(state.rules, Some(Rules::Whole | Rules::Damaged))
+            && let Err(failure) = state.read()
+        {
+            // What needs no filter goes on without one.
+            let needed = filter.is_some_and(|(_, filter)| !filter.is_open());
+            return if needed { Err(failure) } else { Ok(()) };
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match state.set(port, filter.clone()) {
+                // Another program has changed the table, or a change was made whose answer was lost.
+                Err(failure) if tries < TRIES && is_stale(&failure) => state.read()?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Notes on ports' devices what they may send.
+    pub(super) fn note(&self, links: &mut [LinkState]) {
+        let mut devices = links.iter_mut().filter(|link| is_device(link)).peekable();
+        if devices.peek().is_none() {
+            return;
+        }
+        let mut state = self.lock();
+        if state.rules.is_none() {
+            // What fails is kept as a refusal.
+            let _ = state.read();
+        }
+        for link in devices {
+            link.filter = match (&state.rules, state.devices.get(&link.index)) {
+                (Some(Rules::Whole), Some(device)) => DeviceFilter::Set { port: device.port, filter: device.filter.clone() },
+                (Some(Rules::Whole | Rules::Damaged), _) => DeviceFilter::Closed,
+                (Some(Rules::Refused(_)) | None, _) => DeviceFilter::Unavailable,
+            };
+        }
+    }
+
+    /// Removes the elements of devices that were deleted. A port that did not give up its device may get another: its counters are
+    /// kept.
+    pub(super) fn forget(&self, indexes: impl IntoIterator<Item = u32>) {
+        let mut state = self.lock();
+        let gone: Vec<u32> = indexes.into_iter().filter(|index| state.devices.contains_key(index)).collect();
+        for index in &gone {
+            state.keep_counters(*index);
+        }
+        state.remove(&gone);
+    }
+
+    /// Notes that nicd deletes a port's device: its counters end with it.
+    pub(super) fn leave(&self, port: PortId) {
+        let mut state = self.lock();
+        state.counted.remove(&port);
+        if let Some(device) = state.ports.get(&port).copied().and_then(|index| state.devices.get_mut(&index)) {
+            device.leaves = true;
+        }
+    }
+
+    /// Removes the elements of devices that are not among all links. One that is being made is not there yet.
+    pub(super) fn sweep(&self, links: &[LinkState]) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let there: HashSet<u32> = links.iter().map(|link| link.index).collect();
+        state.counted.retain(|_, counted| counted.gone.is_none_or(|gone| now.duration_since(gone) < KEPT));
+        let mut gone = Vec::new();
+        for (index, device) in &mut state.devices {
+            if there.contains(index) {
+                device.absent = None;
+            } else if now.duration_since(*device.absent.get_or_insert(now)) >= PENDING {
+                gone.push(*index);
+            }
+        }
+        state.remove(&gone);
+    }
+
+    /// Whether an event came from this process's own change.
+    pub(super) fn is_own(&self, port_number: u32) -> bool {
+        self.lock().table.as_ref().is_some_and(|table| table.port_number() == port_number)
+    }
+
+    /// Follows a change by another program: what it changed is put back. Whether links have to be read again.
+    pub(super) fn follow(&self) -> bool {
+        let mut state = self.lock();
+        let before = (state.rules.clone(), state.devices.clone());
+        for _ in 0..TRIES {
+            match state.restore() {
+                Ok(changes) => {
+                    if changes > 0 {
+                        meters().filter_restores.inc();
+                        tracing::warn!(changes, "another program changed table bridge nicd; it is as before again");
+                    }
+                    break;
+                }
+                Err(failure) if is_stale(&failure) => {}
+                Err(failure) => {
+                    tracing::error!(said = failure.said, "table bridge nicd was changed and cannot be put back");
+                    break;
+                }
+            }
+        }
+        before != (state.rules.clone(), state.devices.clone())
+    }
+
+    /// A port's counters, with what its device has received from the guest and sent to it.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub(super) fn counters(&self, port: PortId, index: u32, from: Traffic, to: Traffic) -> Result<Counters, Failure> {
+        let mut state = self.lock();
+        state.count(index)?;
+        let dropped = state.devices.get(&index).filter(|device| device.port == port).map(|device| device.dropped.clone());
+        let counted = state.counted.entry(port).or_default();
+        if counted.device != index {
+            counted.before = std::array::from_fn(|way| counted.before[way] + counted.last[way]);
+        }
+        (counted.device, counted.last, counted.gone) = (index, [from, to], None);
+        counted.dropped.raise(&dropped.unwrap_or_default());
+        let [from_guest, to_guest] = std::array::from_fn(|way| counted.before[way] + counted.last[way]);
+        Ok(Counters { from_guest, to_guest, dropped: counted.dropped.clone() })
+    }
+
+    /// Why the kernel filters nothing; none where it does. What was refused is tried again.
+    pub(super) fn refused(&self) -> Option<String> {
+        let mut state = self.lock();
+        if !matches!(state.rules, Some(Rules::Whole)) {
+            let _ = state.restore();
+        }
+        match &state.rules {
+            Some(Rules::Refused(failure)) => Some(failure.said.clone()),
+            _ => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic leaves nothing half changed that the next read does not put right.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Reads the table. Elements that this process has not set become as they were read.
+    fn read(&mut self) -> Result<(), Failure> {
+        let found = self.table().and_then(Table::read);
+        match found {
+            Ok(found) => {
+                self.rules = Some(if found.is_whole { Rules::Whole } else { Rules::Damaged });
+                self.adopt(&found);
+                Ok(())
+            }
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    /// Takes over what was read of others' devices, and what was counted.
+    fn adopt(&mut self, found: &Found) {
+        let others: Vec<u32> = self.devices.iter().filter(|(_, device)| !device.own).map(|(index, _)| *index).collect();
+        others.iter().for_each(|index| self.drop_device(*index));
+        for (index, elements) in &found.devices {
+            let Some(Tagged { port, filter, dropped }) = elements::read_back(*index, elements) else { continue };
+            if let Some(device) = self.devices.get_mut(index) {
+                device.dropped.raise(&dropped);
+            } else if !self.ports.contains_key(&port) {
+                let device = Device { port, filter, dropped, own: false, leaves: false, absent: None };
+                self.devices.insert(*index, device);
+                self.ports.insert(port, *index);
+            }
+        }
+    }
+
+    fn failed<T>(&mut self, failure: Failure) -> Result<T, Failure> {
+        const ABSENT: [Errno; 4] = [Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP, Errno::EPERM];
+        if failure.errno.is_some_and(|errno| ABSENT.contains(&errno)) {
+            self.rules = Some(Rules::Refused(failure.clone()));
+        }
+        Err(failure)
+    }
+
+    /// Makes the table anew, with all elements, in one transaction.
+    fn make(&mut self) -> Result<(), Failure> {
+        let elements: Vec<Element> = self.devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
+        let made = self.transact(|table| table.make(&elements));
+        match made {
+            Ok(()) => {
+                self.rules = Some(Rules::Whole);
+                Ok(())
+            }
+            Err(failure) => {
+                self.rules = Some(Rules::Refused(failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Puts back what differs from what is to be; how many elements, or 1 for the table.
+    fn restore(&mut self) -> Result<usize, Failure> {
+        let found = match self.table().and_then(Table::read) {
+            Ok(found) => found,
+            Err(failure) => return self.failed(failure),
+        };
+        self.adopt(&found);
+        if !found.is_whole {
+            self.rules = Some(Rules::Damaged);
+            return self.make().map(|()| 1);
+        }
+        self.rules = Some(Rules::Whole);
+        let wanted = self.devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
+        let there = found.devices.into_values().flatten().collect();
+        let (gone, new) = elements::difference(there, wanted);
+        let changes = gone.len() + new.len();
+        if changes > 0 {
+            self.transact(|table| table.change(&gone, &new))?;
+        }
+        Ok(changes)
+    }
+
+    fn set(&mut self, port: PortId, filter: Option<(u32, Filter)>) -> Result<(), Failure> {
+        let old = self.ports.get(&port).copied();
+        let moves = old.filter(|old| filter.as_ref().is_some_and(|(index, _)| index != old));
+        if let Some(old) = moves {
+            // Its counters go along with it.
+            self.count(old)?;
+        }
+        let dropped = self.dropped(port);
+        let wanted =
+            filter.map(|(index, filter)| (index, Device { port, filter, dropped, own: true, leaves: false, absent: None }));
+        if self.rules == Some(Rules::Damaged) {
+            old.iter().for_each(|old| self.drop_device(*old));
+            if let Some((index, device)) = wanted {
+                self.put_device(index, device);
+            }
+            return self.make();
+        }
+        let taken = wanted.as_ref().map(|(index, _)| *index).filter(|index| Some(*index) != old);
+        let before =
+            old.into_iter().chain(taken).filter_map(|index| self.devices.get(&index).map(|device| device.elements(index)));
+        let before = before.flatten().collect();
+        let after = wanted.as_ref().map(|(index, device)| device.elements(*index)).unwrap_or_default();
+        let (gone, new) = elements::difference(before, after);
+        if !(gone.is_empty() && new.is_empty()) {
+            self.transact(|table| table.change(&gone, &new))?;
+        }
+        old.iter().for_each(|old| self.drop_device(*old));
+        if let Some((index, device)) = wanted {
+            self.put_device(index, device);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, indexes: &[u32]) {
+        let there = indexes.iter().filter_map(|index| Some(self.devices.get(index)?.elements(*index)));
+        let gone: Vec<Element> = there.flatten().collect();
+        if gone.is_empty() {
+            return;
+        }
+        indexes.iter().for_each(|index| self.drop_device(*index));
+        let removed = match self.rules {
+            Some(Rules::Whole) => self.transact(|table| table.change(&gone, &[])),
+            _ => Ok(()),
+        };
+        if let Err(failure) = removed
+            && let Err(failure) = if is_stale(&failure) { self.restore().map(drop) } else { Err(failure) }
+        {
+            // The next change that another program makes, or the next start, removes them.
+            tracing::warn!(said = failure.said, "the filter's elements of deleted devices are still there");
+        }
+    }
+
+    /// Reads how many frames of a device were dropped.
+    fn count(&mut self, index: u32) -> Result<(), Failure> {
+        if !self.devices.contains_key(&index) || self.rules != Some(Rules::Whole) {
+            return Ok(());
+        }
+        let counted = self.table()?.dropped(index)?;
+        if let Some(device) = self.devices.get_mut(&index) {
+            device.dropped.raise(&counted);
+        }
+        Ok(())
+    }
+
+    /// What was counted of a port's drops so far.
+    fn dropped(&self, port: PortId) -> Dropped {
+        let device = self.ports.get(&port).and_then(|index| self.devices.get(index)).map(|device| &device.dropped);
+        device.or_else(|| Some(&self.counted.get(&port)?.dropped)).cloned().unwrap_or_default()
+    }
+
+    /// Keeps what was counted of a device that is gone.
+    fn keep_counters(&mut self, index: u32) {
+        if self.devices.get(&index).is_none_or(|device| device.leaves || !device.own) {
+            return;
+        }
+        if let Err(failure) = self.count(index) {
+            tracing::debug!(index, said = failure.said, "what was dropped last of a deleted device is not known");
+        }
+        if let Some(device) = self.devices.get(&index) {
+            let counted = self.counted.entry(device.port).or_default();
+            counted.dropped.raise(&device.dropped);
+            counted.gone = Some(Instant::now());
+        }
+    }
+
+    fn transact(&mut self, change: impl FnOnce(&mut Table) -> Result<(), Failure>) -> Result<(), Failure> {
+        let table = self.table()?;
+        failpoints::call(("filter", "commit"), || change(table), |errno| Failure::system(Request::Filter, errno))
+    }
+
+    fn table(&mut self) -> Result<&mut Table, Failure> {
+        if self.table.as_ref().is_none_or(Table::is_spent) {
+            self.table = Some(Table::open()?);
+        }
+        self.table.as_mut().ok_or_else(|| Failure::system(Request::Filter, Errno::EPROTONOSUPPORT))
+    }
+
+    fn put(&mut self, port: PortId, index: u32, filter: Filter) {
+        let old = self.ports.get(&port).copied();
+        let dropped = self.dropped(port);
+        old.iter().for_each(|old| self.drop_device(*old));
+        self.put_device(index, Device { port, filter, dropped, own: true, leaves: false, absent: None });
+    }
+
+    fn put_device(&mut self, index: u32, device: Device) {
+        self.drop_device(index);
+        self.ports.insert(device.port, index);
+        self.devices.insert(index, device);
+    }
+
+    fn drop_device(&mut self, index: u32) {
+        if let Some(device) = self.devices.remove(&index) {
+            self.ports.remove(&device.port);
+        }
+    }
+}
+
+/// Whether a change may have met another state of the table than the one that is known.
+fn is_stale(failure: &Failure) -> bool {
+    !matches!(failure.kind, OpErrorKind::NoDescriptors | OpErrorKind::TimedOut | OpErrorKind::Permission)
+}
+
+/// Whether a link can be a port's device.
+fn is_device(link: &LinkState) -> bool {
+    link.index >= FIRST_INDEX && matches!(link.kind, Kind::Tap | Kind::Veth)
+}
+
+/// Whether an event of nf_tables is about the table, or may be.
+pub(super) fn concerns(message: &Message<'_>) -> bool {
+    let body = message.payload();
+    let about = nft::event(message).is_some() && nft::family(body) == Some(libc::NFPROTO_BRIDGE);
+    // In events about all kinds of objects the first attribute is the table's name.
+    about && nft::behind(body, TABLE_NAME).map(text).as_deref() == Some(table::TABLE)
+}
+
+/// `NFTA_TABLE_NAME`, `NFTA_SET_TABLE`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and `NFTA_SET_ELEM_LIST_TABLE`
+/// (linux/netfilter/nf_tables.h).
+const TABLE_NAME: u16 = 1;

@@ -1,0 +1,343 @@
+//! A port's filter as elements of the table's sets, and back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
+use netlink_packet_netfilter::nftables::{DataAttribute, ExpressionAttribute, ListAttribute, SetElementAttribute};
+
+use super::super::message::find;
+use super::expression::{NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS, NFTA_LIMIT_BURST, NFTA_LIMIT_RATE, Unit, counter, limit};
+use crate::model::{Mac, PortId};
+use crate::plan::filter::{Dropped, Filter, Guard, Limit, Reason, Source};
+
+/// A set, and what its keys are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Set {
+    /// Devices with port security on.
+    Guarded,
+    /// Devices with port security off.
+    Open,
+    /// Devices that are sent only what they need.
+    Isolated,
+    /// Devices whose guests may send so fast.
+    Limits,
+    /// Devices of whose dropped frames some are told.
+    Told,
+    /// A device, a MAC that it may send from.
+    Macs,
+    /// The same, an IPv4 address.
+    Hosts4,
+    /// The same, from the first to the last address of a network.
+    Nets4,
+    /// The same of IPv6.
+    Hosts6,
+    /// The same of IPv6.
+    Nets6,
+    /// What was dropped, by device.
+    Dropped(Reason),
+}
+
+impl Set {
+    /// All of them.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let fixed = [
+            Self::Guarded,
+            Self::Open,
+            Self::Isolated,
+            Self::Limits,
+            Self::Told,
+            Self::Macs,
+            Self::Hosts4,
+            Self::Nets4,
+            Self::Hosts6,
+            Self::Nets6,
+        ];
+        fixed.into_iter().chain(Reason::ALL.into_iter().map(Self::Dropped))
+    }
+
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Guarded => "guarded",
+            Self::Open => "open",
+            Self::Isolated => "isolated",
+            Self::Limits => "limits",
+            Self::Told => "told",
+            Self::Macs => "macs",
+            Self::Hosts4 => "hosts4",
+            Self::Nets4 => "nets4",
+            Self::Hosts6 => "hosts6",
+            Self::Nets6 => "nets6",
+            Self::Dropped(reason) => reason.set(),
+        }
+    }
+
+    /// Whether its keys are from one to another.
+    pub(super) fn has_intervals(self) -> bool {
+        matches!(self, Self::Nets4 | Self::Nets6)
+    }
+
+    /// The lengths of its keys' parts in octets.
+    pub(super) fn parts(self) -> &'static [u32] {
+        match self {
+            Self::Macs => &[4, 6],
+            Self::Hosts4 | Self::Nets4 => &[4, 6, 4],
+            Self::Hosts6 | Self::Nets6 => &[4, 6, 16],
+            _ => &[4],
+        }
+    }
+}
+
+/// An element.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Element {
+    pub(super) set: Set,
+    pub(super) key: Vec<u8>,
+    /// The last key of an interval.
+    pub(super) end: Option<Vec<u8>>,
+    /// What it does beside being there.
+    pub(super) does: Does,
+}
+
+impl Element {
+    /// The element without what it has counted.
+    fn identity(&self) -> Self {
+        let does = match self.does {
+            Does::Counts { .. } => Does::Counts { packets: 0, octets: 0 },
+            does => does,
+        };
+        Self { does, ..self.clone() }
+    }
+}
+
+/// What an element does beside being there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Does {
+    Nothing,
+    /// It names the port in its comment.
+    Names(PortId),
+    /// It matches what exceeds a limit.
+    Limits {
+        rate: u64,
+        burst: u32,
+    },
+    /// It counts, from here on.
+    Counts {
+        packets: u64,
+        octets: u64,
+    },
+    /// It has its set's own limit.
+    AsItsSet,
+}
+
+/// A device's elements: those of its port's filter, and its counters, which begin where they had been.
+pub(super) fn of(index: u32, port: PortId, filter: &Filter, dropped: &Dropped) -> Vec<Element> {
+    let device = |set, does| Element { set, key: index.to_ne_bytes().to_vec(), end: None, does };
+    let counted = |reason| device(Set::Dropped(reason), Does::Counts { packets: dropped.get(reason), octets: 0 });
+    let mut all: Vec<Element> = Reason::ALL.into_iter().map(counted).collect();
+    all.push(device(Set::Told, Does::AsItsSet));
+    if let Some(Limit { rate, burst }) = filter.limit {
+        all.push(device(Set::Limits, Does::Limits { rate, burst }));
+    }
+    if filter.isolated {
+        all.push(device(Set::Isolated, Does::Nothing));
+    }
+    match &filter.guard {
+        None => all.push(device(Set::Open, Does::Names(port))),
+        Some(guard) => {
+            all.push(device(Set::Guarded, Does::Names(port)));
+            all.extend(guard.macs.iter().map(|mac| sender(index, *mac)));
+            all.extend(guard.addresses.iter().map(|source| address(index, source)));
+        }
+    }
+    all
+}
+
+/// Which elements are to be removed and which added, to come from the first to the second. What has been counted is no difference.
+pub(super) fn difference(before: Vec<Element>, after: Vec<Element>) -> (Vec<Element>, Vec<Element>) {
+    let by_identity = |elements: Vec<Element>| elements.into_iter().map(|one| (one.identity(), one)).collect::<BTreeMap<_, _>>();
+    let (mut before, mut after) = (by_identity(before), by_identity(after));
+    let same: BTreeSet<Element> = after.keys().filter(|identity| before.contains_key(*identity)).cloned().collect();
+    before.retain(|identity, _| !same.contains(identity));
+    after.retain(|identity, _| !same.contains(identity));
+    (before.into_values().collect(), after.into_values().collect())
+}
+
+fn sender(index: u32, mac: Mac) -> Element {
+    Element { set: Set::Macs, key: key(index, mac, &[]), end: None, does: Does::Nothing }
+}
+
+fn address(index: u32, source: &Source) -> Element {
+    let Source { mac, address } = *source;
+    let (set, first, last) = match (address, source.is_host()) {
+        (IpNetwork::V4(net), true) => (Set::Hosts4, octets(net.ip().into()), None),
+        (IpNetwork::V6(net), true) => (Set::Hosts6, octets(net.ip().into()), None),
+        (IpNetwork::V4(net), false) => (Set::Nets4, octets(net.network().into()), Some(octets(net.broadcast().into()))),
+        (IpNetwork::V6(net), false) => (Set::Nets6, octets(net.network().into()), Some(octets(net.broadcast().into()))),
+    };
+    let end = last.map(|last| key(index, mac, &last));
+    Element { set, key: key(index, mac, &first), end, does: Does::Nothing }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Each part begins at a multiple of 4 octets.
+fn key(index: u32, mac: Mac, address: &[u8]) -> Vec<u8> {
+    [&index.to_ne_bytes()[..], &mac.0, &[0, 0], address].concat()
+}
+
+/// The device that a key is of.
+pub(super) fn device(key: &[u8]) -> Option<u32> {
+    key.first_chunk().map(|index| u32::from_ne_bytes(*index))
+}
+
+fn mac(key: &[u8]) -> Option<Mac> {
+    key.get(4..10)?.first_chunk().map(|octets: &[u8; 6]| Mac(*octets))
+}
+
+fn host(key: &[u8]) -> Option<IpAddr> {
+    match key.get(12..)? {
+        four if four.len() == 4 => four.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into()),
+        sixteen => sixteen.first_chunk().map(|octets: &[u8; 16]| Ipv6Addr::from(*octets).into()),
+    }
+}
+
+/// What a device's elements say.
+pub(super) struct Tagged {
+    pub(super) port: PortId,
+    pub(super) filter: Filter,
+    pub(super) dropped: Dropped,
+}
+
+/// What a device's elements say; none where some are missing, or one is not what nicd would have made.
+pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
+    let (mut filter, mut guard, mut port) = (Filter::default(), Guard::default(), None);
+    let (mut is_guarded, mut dropped) = (false, Dropped::default());
+    for element in elements {
+        match (element.set, element.does) {
+            (Set::Guarded, Does::Names(named)) => (is_guarded, port) = (true, Some(named)),
+            (Set::Open, Does::Names(named)) => port = Some(named),
+            (Set::Isolated, _) => filter.isolated = true,
+            (Set::Limits, Does::Limits { rate, burst }) => filter.limit = Some(Limit { rate, burst }),
+            (Set::Macs, _) => _ = guard.macs.insert(mac(&element.key)?),
+            (Set::Hosts4 | Set::Hosts6 | Set::Nets4 | Set::Nets6, _) => {
+                _ = guard.addresses.insert(Source { mac: mac(&element.key)?, address: network(element)? });
+            }
+            (Set::Dropped(reason), Does::Counts { packets, .. }) => _ = dropped.0.insert(reason, packets),
+            _ => {}
+        }
+    }
+    filter.guard = is_guarded.then_some(guard);
+    let port = port?;
+    let expected: BTreeSet<Element> = of(index, port, &filter, &dropped).iter().map(Element::identity).collect();
+    let found: BTreeSet<Element> = elements.iter().map(Element::identity).collect();
+    (found == expected).then_some(Tagged { port, filter, dropped })
+}
+
+fn network(element: &Element) -> Option<IpNetwork> {
+    let first = host(&element.key)?;
+    let Some(end) = &element.end else { return Some(first.into()) };
+    let last = host(end)?;
+    let same = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        _ => return None,
+    };
+    let network = IpNetwork::new(first, u8::try_from(same).ok()?).ok()?;
+    (network.network() == first && network.broadcast() == last).then_some(network)
+}
+
+/// An element as it is sent. Where it is to be deleted, its key is enough.
+pub(super) fn attributes(element: &Element, delete: bool) -> ListAttribute<SetElementAttribute> {
+    let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(element.key.clone()))];
+    if let Some(end) = &element.end {
+        attributes.push(SetElementAttribute::KeyEnd(vec![DefaultNla::new(NFTA_DATA_VALUE, end.clone())]));
+    }
+    let expression = match element.does {
+        Does::Limits { rate, burst } => Some(limit(rate, burst, Unit::Bytes, true)),
+        Does::Counts { packets, octets } => Some(counter(packets, octets)),
+        Does::Nothing | Does::Names(_) | Does::AsItsSet => None,
+    };
+    if let Does::Names(port) = element.does
+        && !delete
+    {
+        attributes.push(SetElementAttribute::UserData(comment(port)));
+    }
+    if let Some(ListAttribute::Element(expression)) = expression.filter(|_| !delete) {
+        // The crate has one attribute of an expression here, and the kernel expects all of them.
+        attributes.push(SetElementAttribute::Other(of_kind(NFTA_SET_ELEM_EXPR, &expression)));
+    }
+    ListAttribute::Element(attributes)
+}
+
+/// An element as it is received; none where it has no key.
+pub(super) fn read(set: Set, element: &[u8]) -> Option<Element> {
+    let key = |kind| find(find(element, 0, kind)?, 0, NFTA_DATA_VALUE).map(<[u8]>::to_vec);
+    let does = match set {
+        Set::Told => Does::AsItsSet,
+        Set::Guarded | Set::Open => find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(named).map_or(Does::Nothing, Does::Names),
+        _ => find(element, 0, NFTA_SET_ELEM_EXPR).map_or(Some(Does::Nothing), |expression| read_expression(set, expression))?,
+    };
+    Some(Element { set, key: key(NFTA_SET_ELEM_KEY)?, end: key(NFTA_SET_ELEM_KEY_END), does })
+}
+
+/// How many frames an element of a counting set has counted.
+pub(super) fn counted(element: &[u8]) -> Option<u64> {
+    let data = find(find(element, 0, NFTA_SET_ELEM_EXPR)?, 0, NFTA_EXPR_DATA)?;
+    find(data, 0, NFTA_COUNTER_PACKETS)?.first_chunk().map(|octets| u64::from_be_bytes(*octets))
+}
+
+fn read_expression(set: Set, expression: &[u8]) -> Option<Does> {
+    let data = find(expression, 0, NFTA_EXPR_DATA)?;
+    let number = |kind| find(data, 0, kind)?.first_chunk().map(|octets| u64::from_be_bytes(*octets));
+    match set {
+        Set::Limits => {
+            let burst = find(data, 0, NFTA_LIMIT_BURST)?.first_chunk().map(|octets| u32::from_be_bytes(*octets))?;
+            Some(Does::Limits { rate: number(NFTA_LIMIT_RATE)?, burst })
+        }
+        Set::Dropped(_) => Some(Does::Counts { packets: number(NFTA_COUNTER_PACKETS)?, octets: number(NFTA_COUNTER_BYTES)? }),
+        _ => None,
+    }
+}
+
+/// `linux/netfilter/nf_tables.h`.
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_USERDATA: u16 = 6;
+const NFTA_SET_ELEM_EXPR: u16 = 7;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
+const NFTA_SET_EXPR: u16 = 17;
+
+/// The type of a comment among an element's user data (`enum nftnl_udata_set_elem_types` of libnftnl).
+const COMMENT: u8 = 0;
+
+/// The user data of an element that names its port: type, length, and a text with a terminating NUL, as `nft` writes a comment.
+fn comment(port: PortId) -> Vec<u8> {
+    let text = format!("port {port}\0");
+    [&[COMMENT, u8::try_from(text.len()).unwrap_or(u8::MAX)], text.as_bytes()].concat()
+}
+
+/// The port that an element's user data names.
+fn named(data: &[u8]) -> Option<PortId> {
+    let text = data.strip_prefix(&[COMMENT])?.get(1..)?.strip_suffix(&[0])?;
+    std::str::from_utf8(text).ok()?.strip_prefix("port ")?.parse().ok()
+}
+
+/// What every element of a set does that does not say what it does.
+pub(super) fn expression_of_set(expression: &[ExpressionAttribute]) -> DefaultNla {
+    of_kind(NFTA_SET_EXPR, expression)
+}
+
+fn of_kind(kind: u16, expression: &[ExpressionAttribute]) -> DefaultNla {
+    let mut value = vec![0; expression.buffer_len()];
+    expression.emit(&mut value);
+    DefaultNla::new(kind | NLA_F_NESTED, value)
+}

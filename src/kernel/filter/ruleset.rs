@@ -1,0 +1,229 @@
+//! The static half of `table bridge nicd`: sets, chains and rules, which are the same whatever ports there are. What a port
+//! may send is elements of the sets ([`super::elements`]).
+//!
+//! A device is known by its index, which nicd chooses before the device is there, and which a rename leaves. What comes by a
+//! device with an index of nicd's range and without elements is dropped.
+
+use netlink_packet_netfilter::nftables::Operator;
+
+use super::expression::{
+    At, Expression, accept, compare, device, drop, fragment_offset, goto, is, is_fragment, lack, load, log, lookup, mask,
+    protocol,
+};
+use crate::model::names::FIRST_INDEX;
+use crate::plan::filter::Reason;
+
+/// The group of NFLOG that dropped frames are told to, some of each port's.
+pub(super) const LOG_GROUP: u16 = 0x6e69;
+
+/// So much of a frame is told: Ethernet, a tag, IPv6 and some of what it carries, in octets.
+const LOGGED: u32 = 96;
+
+/// An index of nicd's range has one of these bits: it is a power of two or more (`names::FIRST_INDEX`).
+const NICD: u32 = 0x7fff_ffff & !(FIRST_INDEX - 1);
+
+/// A chain and its rules.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    /// Where it is asked, where the kernel does that by itself: the hook and the priority among others there.
+    pub(super) hook: Option<(u32, i32)>,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// What a rule does, one after the other, until one does not match.
+pub(super) type Rule = Vec<Expression>;
+
+/// `NF_BR_PRE_ROUTING`.
+const PRE_ROUTING: u32 = 0;
+
+/// Before everybody else's: nothing of a forged frame is to be seen by conntrack or a NAT of bridged frames.
+const PRIORITY: i32 = -300;
+
+const IP4: [u8; 2] = [0x08, 0x00];
+const ARP: [u8; 2] = [0x08, 0x06];
+const RARP: [u8; 2] = [0x80, 0x35];
+const IP6: [u8; 2] = [0x86, 0xdd];
+
+/// ARP for IPv4 over Ethernet: hardware and protocol type, and their addresses' lengths.
+const ARP_HEADER: [u8; 6] = [0, 1, 8, 0, 6, 4];
+
+const ETHER_SOURCE: At = At::Link(6);
+const ETHER_TYPE: At = At::Link(12);
+const IP4_SOURCE: At = At::Network(12);
+const IP4_DESTINATION: At = At::Network(16);
+const IP6_SOURCE: At = At::Network(8);
+const ARP_OPERATION: At = At::Network(6);
+const ARP_SENDER_MAC: At = At::Network(8);
+const ARP_SENDER: At = At::Network(14);
+const ARP_TARGET_MAC: At = At::Network(18);
+const ARP_TARGET: At = At::Network(24);
+/// The address that a neighbour solicitation or advertisement is about (RFC 4861, 4.3 and 4.4).
+const ND_TARGET: At = At::Transport(8);
+
+const IGMP: u8 = 2;
+const UDP: u8 = 17;
+const ICMP6: u8 = 58;
+
+/// Where a key's parts stand: the device, the MAC, the address.
+const MAC: u32 = 1;
+const ADDRESS: u32 = 3;
+
+/// All chains, those first that others go to.
+pub(super) fn chains() -> Vec<Chain> {
+    let chain = |name, rules| Chain { name, hook: None, rules };
+    let mut chains: Vec<Chain> = Reason::ALL.into_iter().map(|reason| chain(reason.chain(), dropped(reason))).collect();
+    chains.extend([
+        chain("ip4", ip4()),
+        chain("arp", arp()),
+        chain("rarp", rarp()),
+        chain("ip6_source", ip6_source()),
+        chain("solicit", solicit()),
+        chain("advertise", advertise()),
+        chain("ip6_transport", ip6_transport()),
+        chain("ip6", ip6()),
+        chain("guard", guard()),
+        Chain { name: "from_guest", hook: Some((PRE_ROUTING, PRIORITY)), rules: from_guest() },
+    ]);
+    chains
+}
+
+/// All that comes by any bridge's port.
+fn from_guest() -> Vec<Rule> {
+    vec![
+        vec![device(0), lookup("limits"), goto(Reason::Limit.chain())],
+        vec![device(0), lookup("guarded"), goto("guard")],
+        vec![device(0), lookup("open"), accept()],
+        vec![device(0), mask(&NICD.to_ne_bytes()), compare(Operator::NotEqual, &[0; 4]), drop()],
+    ]
+}
+
+fn guard() -> Vec<Rule> {
+    let carries = |kind: [u8; 2], chain| vec![load(ETHER_TYPE, 2, 0), is(&kind), goto(chain)];
+    vec![
+        vec![device(0), load(ETHER_SOURCE, 6, MAC), lack("macs"), goto(Reason::Mac.chain())],
+        carries(IP4, "ip4"),
+        carries(IP6, "ip6"),
+        carries(ARP, "arp"),
+        carries(RARP, "rarp"),
+        // Tags of VLANs, LLC and its SNAP, BPDUs, LLDP, MACsec and what else there is.
+        vec![goto(Reason::Ethertype.chain())],
+    ]
+}
+
+/// The port's MAC with this address is allowed.
+fn allowed(mac: At, address: At, length: u32, set: &str) -> [Expression; 4] {
+    [device(0), load(mac, 6, MAC), load(address, length, ADDRESS), lookup(set)]
+}
+
+fn carried(carried: u8) -> [Expression; 2] {
+    [protocol(), is(&[carried])]
+}
+
+fn octets<const N: usize>(at: At, value: [u8; N]) -> [Expression; 2] {
+    [load(at, u32::try_from(N).unwrap_or_default(), 0), is(&value)]
+}
+
+fn rule<const N: usize>(parts: [&[Expression]; N], last: Expression) -> Rule {
+    parts.concat().into_iter().chain([last]).collect()
+}
+
+fn ip4() -> Vec<Rule> {
+    let port = |at, port: u16| octets(At::Transport(at), port.to_be_bytes());
+    let nowhere = octets(IP4_SOURCE, [0; 4]);
+    vec![
+        rule([&carried(UDP), &port(0, 67)], goto(Reason::DhcpServer.chain())),
+        rule([&carried(UDP), &port(2, 68)], goto(Reason::DhcpServer.chain())),
+        // A querier's port is sent all groups' frames.
+        rule([&carried(IGMP), &octets(At::Transport(0), [0x11])], goto(Reason::Ip4.chain())),
+        rule([&[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, "hosts4")], accept()),
+        rule([&nowhere, &octets(IP4_DESTINATION, [255; 4]), &carried(UDP), &port(0, 68), &port(2, 67)], accept()),
+        // Before a host has an address (RFC 3376, 4.2.13).
+        rule([&nowhere, &carried(IGMP)], accept()),
+        rule([&[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, "nets4")], accept()),
+        vec![goto(Reason::Ip4.chain())],
+    ]
+}
+
+fn arp() -> Vec<Rule> {
+    let header = octets(At::Network(0), ARP_HEADER);
+    let request = octets(ARP_OPERATION, [0, 1]);
+    let either =
+        [load(ARP_OPERATION, 2, 0), compare(Operator::GreatherThanEqual, &[0, 1]), compare(Operator::LessThanEqual, &[0, 2])];
+    let nobody = octets(ARP_SENDER, [0; 4]);
+    let speaks = |set| rule([&header, &either, &allowed(ARP_SENDER_MAC, ARP_SENDER, 4, set)], accept());
+    // RFC 5227: who asks whether an address is free that it may have. Others' would disturb them.
+    let probes = |set| rule([&header, &request, &nobody, &allowed(ARP_SENDER_MAC, ARP_TARGET, 4, set)], accept());
+    vec![speaks("hosts4"), probes("hosts4"), speaks("nets4"), probes("nets4"), vec![goto(Reason::Arp.chain())]]
+}
+
+/// What a VMM sends for a guest that has moved, so that switches learn where it is: a request for its own address.
+fn rarp() -> Vec<Rule> {
+    let own = |at| [device(0), load(at, 6, MAC), lookup("macs")];
+    let header = octets(At::Network(0), [0, 1, 8, 0, 6, 4, 0, 3]);
+    let (from, to) = (octets(ARP_SENDER, [0; 4]), octets(ARP_TARGET, [0; 4]));
+    vec![rule([&header, &from, &to, &own(ARP_SENDER_MAC), &own(ARP_TARGET_MAC)], accept()), vec![goto(Reason::Arp.chain())]]
+}
+
+/// A later fragment has nothing but addresses to be judged by. Of every other packet what it carries must begin in it: a first
+/// fragment that hides it behind extension headers could be anything once it is put together (RFC 7112).
+fn ip6() -> Vec<Rule> {
+    vec![
+        vec![fragment_offset(), mask(&[0xff, 0xf8]), compare(Operator::NotEqual, &[0, 0]), goto("ip6_source")],
+        vec![load(At::Transport(0), 1, 0), goto("ip6_transport")],
+        vec![goto(Reason::Ip6.chain())],
+    ]
+}
+
+fn ip6_transport() -> Vec<Rule> {
+    let kind = |kind| octets(At::Transport(0), [kind]);
+    let icmp = |one, chain| rule([&carried(ICMP6), &kind(one)], goto(chain));
+    let port = |at, port: u16| octets(At::Transport(at), port.to_be_bytes());
+    let unspecified = octets(IP6_SOURCE, [0; 16]);
+    let before = |one| rule([&unspecified, &carried(ICMP6), &kind(one)], accept());
+    let neighbour =
+        [load(At::Transport(0), 1, 0), compare(Operator::GreatherThanEqual, &[133]), compare(Operator::LessThanEqual, &[137])];
+    vec![
+        // Nobody takes neighbour discovery out of fragments (RFC 6980), but who does not know that.
+        rule([&[is_fragment()], &[is(&[1])], &carried(ICMP6), &neighbour], goto(Reason::Nd.chain())),
+        icmp(134, Reason::Ra.chain()),
+        icmp(137, Reason::Ra.chain()),
+        icmp(135, "solicit"),
+        icmp(136, "advertise"),
+        // A querier's port is sent all groups' frames.
+        icmp(130, Reason::Nd.chain()),
+        rule([&carried(UDP), &port(0, 547)], goto(Reason::DhcpServer.chain())),
+        rule([&carried(UDP), &port(2, 546)], goto(Reason::DhcpServer.chain())),
+        before(133),
+        before(131),
+        before(132),
+        before(143),
+        vec![goto("ip6_source")],
+    ]
+}
+
+fn ip6_source() -> Vec<Rule> {
+    let from = |set| rule([&allowed(ETHER_SOURCE, IP6_SOURCE, 16, set)], accept());
+    vec![from("hosts6"), from("nets6"), vec![goto(Reason::Ip6.chain())]]
+}
+
+/// Who asks whether an address is free (RFC 4862, 5.4) may ask for its own alone: others' would take the address to be in use.
+fn solicit() -> Vec<Rule> {
+    let unspecified = octets(IP6_SOURCE, [0; 16]);
+    let probes = |set| rule([&unspecified, &allowed(ETHER_SOURCE, ND_TARGET, 16, set)], accept());
+    vec![probes("hosts6"), probes("nets6"), rule([&unspecified], goto(Reason::Nd.chain())), vec![goto("ip6_source")]]
+}
+
+fn advertise() -> Vec<Rule> {
+    let claims = |set| rule([&allowed(ETHER_SOURCE, ND_TARGET, 16, set)], goto("ip6_source"));
+    vec![claims("hosts6"), claims("nets6"), vec![goto(Reason::Nd.chain())]]
+}
+
+/// Tells of some of what is dropped, counts all of it, and drops it.
+fn dropped(reason: Reason) -> Vec<Rule> {
+    vec![
+        vec![device(0), lookup("told"), log(LOG_GROUP, reason.as_str(), LOGGED)],
+        vec![device(0), lookup(reason.set()), drop()],
+        vec![drop()],
+    ]
+}

@@ -1,0 +1,337 @@
+//! The table over netlink: it is made and changed in transactions, and read back.
+
+use std::collections::BTreeMap;
+
+use netlink_packet_core::{DefaultNla, Emitable, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Parseable};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage, SetFlags,
+    SetMessage, TableAttribute, TableMessage,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+
+use super::elements::{self, Does, Element, Set};
+use super::expression::{Expression, Unit, counter, limit};
+use super::ruleset::{self, Chain};
+use crate::failpoints;
+use crate::kernel::answer::{Failure, Request};
+use crate::kernel::message::{Batch, attributes, find, nested, value};
+use crate::kernel::nft::{NFGENMSG, is_dormant};
+use crate::kernel::socket::{Netlink, failed, netfilter};
+use crate::plan::filter::{Dropped, Reason};
+
+/// The table's name, in the family of bridges.
+pub(super) const TABLE: &str = "nicd";
+
+/// How many devices there may be.
+const DEVICES: u32 = 32_768;
+
+/// How many MACs and addresses all of them may have.
+const ADDRESSES: u32 = 262_144;
+
+/// So many dropped frames of each device are told, per second and at once.
+const TOLD: (u64, u32) = (4, 16);
+
+/// What the kernel has of the table.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Found {
+    /// Whether sets, chains and rules are as they are made.
+    pub(super) is_whole: bool,
+    /// The devices' elements, by index.
+    pub(super) devices: BTreeMap<u32, Vec<Element>>,
+}
+
+/// A socket to the table.
+#[derive(Debug)]
+pub(super) struct Table {
+    socket: Netlink,
+}
+
+impl Table {
+    /// Opens a socket in the network namespace of the thread that calls.
+    pub(super) fn open() -> Result<Self, Failure> {
+        let socket = netfilter().map_err(|error| failed(Request::Filter, &error))?;
+        Ok(Self { socket: Netlink::over(socket) })
+    }
+
+    /// Makes the table anew with these devices' elements, in one transaction: where there was one, its rules hold until the new
+    /// ones do.
+    pub(super) fn make(&mut self, elements: &[Element]) -> Result<(), Failure> {
+        self.socket.transact(Request::Filter, |batch| {
+            // A table that is not there cannot be deleted.
+            add(batch, NLM_F_CREATE, NfTablesMessage::NewTable(table()));
+            add(batch, 0, NfTablesMessage::DeleteTable(table()));
+            add(batch, NLM_F_CREATE, NfTablesMessage::NewTable(table()));
+            for (id, set) in (1..).zip(Set::all()) {
+                add(batch, NLM_F_CREATE, NfTablesMessage::NewSet(new_set(set, id)));
+            }
+            let chains = ruleset::chains();
+            for chain in &chains {
+                add(batch, NLM_F_CREATE, NfTablesMessage::NewChain(new_chain(chain)));
+            }
+            for chain in &chains {
+                for rule in &chain.rules {
+                    add(batch, NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(new_rule(chain.name, rule)));
+                }
+            }
+            change(batch, elements, false);
+        })
+    }
+
+    /// Takes some elements away and adds others, in one transaction.
+    pub(super) fn change(&mut self, gone: &[Element], new: &[Element]) -> Result<(), Failure> {
+        self.socket.transact(Request::Filter, |batch| {
+            change(batch, gone, true);
+            change(batch, new, false);
+        })
+    }
+
+    /// What the kernel has.
+    pub(super) fn read(&mut self) -> Result<Found, Failure> {
+        failpoints::call(("filter", "read"), || self.read_all(), |errno| Failure::system(Request::Look, errno))
+    }
+
+    fn read_all(&mut self) -> Result<Found, Failure> {
+        let is_whole = self.is_asked()? && self.has_rules()?;
+        let mut found = Found { is_whole, devices: BTreeMap::new() };
+        for set in Set::all() {
+            for element in self.elements(set)? {
+                if let Some(index) = elements::device(&element.key) {
+                    found.devices.entry(index).or_default().push(element);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many frames of a device were dropped, by reason.
+    pub(super) fn dropped(&mut self, index: u32) -> Result<Dropped, Failure> {
+        let of = |reason: &Reason| Element {
+            set: Set::Dropped(*reason),
+            key: index.to_ne_bytes().to_vec(),
+            end: None,
+            does: Does::Nothing,
+        };
+        let ask = |batch: &mut Batch, reason: &Reason| {
+            let element = of(reason);
+            let message = of_set(element.set, vec![elements::attributes(&element, true)]);
+            batch.add(Request::Look, 0, self::message(NfTablesMessage::GetSetElement(message)));
+        };
+        let read = |body: &[u8]| {
+            let list = find(body, NFGENMSG, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+            Ok(attributes(list, 0).find_map(|one| elements::counted(value(&one))))
+        };
+        let answers = self.socket.ask_all(&Reason::ALL, ask, read)?;
+        let mut dropped = Dropped::default();
+        for (reason, answer) in Reason::ALL.into_iter().zip(answers) {
+            if let Some(packets) = answer? {
+                dropped.0.insert(reason, packets);
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Whether an answer was lost on its socket.
+    pub(super) fn is_spent(&self) -> bool {
+        self.socket.spent()
+    }
+
+    /// The port number of its socket, which the kernel names in events about changes made through it.
+    pub(super) fn port_number(&self) -> u32 {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        self.socket.socket().get_address(&mut address).map_or(0, |()| address.port_number())
+    }
+
+    /// Whether the table is there, and its chains are asked (not `flags dormant`).
+    fn is_asked(&mut self) -> Result<bool, Failure> {
+        let mut batch = Batch::default();
+        batch.add(Request::Look, 0, message(NfTablesMessage::GetTable(table())));
+        let dormant = self.socket.answer(batch, |body| is_dormant(body).map(Some))?;
+        Ok(dormant == Some(false))
+    }
+
+    fn has_rules(&mut self) -> Result<bool, Failure> {
+        let ask = || {
+            let mut batch = Batch::default();
+            let named = RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.to_owned())] };
+            batch.add(Request::Look, NLM_F_DUMP, message(NfTablesMessage::GetRule(named)));
+            batch
+        };
+        let found = self.socket.dump_whole(ask, |body| RuleMessage::parse(body.get(NFGENMSG..).unwrap_or_default()).map(Some))?;
+        let mut rules: BTreeMap<String, Vec<Vec<Canonical>>> = BTreeMap::new();
+        for rule in found {
+            let (mut chain, mut expressions) = (String::new(), Vec::new());
+            for attribute in rule.attributes {
+                match attribute {
+                    RuleAttribute::Chain(name) => chain = name,
+                    RuleAttribute::Expressions(list) => expressions = list,
+                    _ => {}
+                }
+            }
+            rules.entry(chain).or_default().push(expressions.iter().map(canonical).collect());
+        }
+        let canonical = |rule: &ruleset::Rule| rule.iter().map(canonical).collect();
+        let wanted = |chain: &Chain| (chain.name.to_owned(), chain.rules.iter().map(canonical).collect());
+        Ok(rules == ruleset::chains().iter().map(wanted).collect())
+    }
+
+    fn elements(&mut self, set: Set) -> Result<Vec<Element>, Failure> {
+        let ask = || {
+            let mut batch = Batch::default();
+            batch.add(Request::Look, NLM_F_DUMP, message(NfTablesMessage::GetSetElement(of_set(set, Vec::new()))));
+            batch
+        };
+        let read = |body: &[u8]| {
+            let list = find(body, NFGENMSG, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+            Ok(Some(attributes(list, 0).filter_map(|one| elements::read(set, value(&one))).collect::<Vec<_>>()))
+        };
+        Ok(self.socket.dump_whole(ask, read)?.concat())
+    }
+}
+
+/// An expression's name and attributes, as the kernel and nicd both give them: what is 0 the kernel shows and nicd does not
+/// send, and their order differs.
+type Canonical = (String, BTreeMap<u16, Vec<u8>>);
+
+fn canonical(expression: &Expression) -> Canonical {
+    let (mut name, mut values) = (String::new(), BTreeMap::new());
+    let ListAttribute::Element(parts) = expression else { return (name, values) };
+    for part in parts {
+        match part {
+            ExpressionAttribute::Name(named) => name.clone_from(named),
+            ExpressionAttribute::Data(data) => {
+                let mut octets = vec![0; data.buffer_len()];
+                data.emit(&mut octets);
+                let told = attributes(&octets, 0).map(|one| (one.kind(), value(&one).to_vec()));
+                values = told.filter(|(_, value)| value.iter().any(|octet| *octet != 0)).collect();
+            }
+            _ => {}
+        }
+    }
+    (name, values)
+}
+
+/// `linux/netfilter/nf_tables.h`.
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
+fn message(message: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Bridge, 0, 0), message)
+}
+
+fn add(batch: &mut Batch, flags: u16, change: NfTablesMessage) {
+    batch.add(Request::Filter, flags, message(change));
+}
+
+fn table() -> TableMessage {
+    TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] }
+}
+
+fn new_set(set: Set, id: u32) -> SetMessage {
+    let padded = set.parts().iter().map(|part| part.next_multiple_of(4)).sum();
+    let size = if set.parts().len() == 1 { DEVICES } else { ADDRESSES };
+    let mut flags = SetFlags::empty();
+    let mut description = vec![SetDescription::Size(size)];
+    if set.has_intervals() {
+        flags |= SetFlags::Interval | SetFlags::Concat;
+        description = vec![SetDescription::Concat(set.parts().iter().map(|part| field(*part)).collect())];
+    }
+    let mut attributes = vec![
+        SetAttribute::Table(TABLE.to_owned()),
+        SetAttribute::Name(set.name().to_owned()),
+        SetAttribute::Flags(flags),
+        SetAttribute::KeyType(key_type(set)),
+        SetAttribute::KeyLen(padded),
+        SetAttribute::Id(id),
+        SetAttribute::Description(description),
+    ];
+    if set.parts().len() == 1 {
+        attributes.push(SetAttribute::UserData(HOST_ORDER.to_vec()));
+    }
+    let expression = match set {
+        Set::Told => Some(limit(TOLD.0, TOLD.1, Unit::Packets, false)),
+        Set::Limits => Some(limit(1, 0, Unit::Bytes, true)),
+        Set::Dropped(_) => Some(counter(0, 0)),
+        _ => None,
+    };
+    if let Some(ListAttribute::Element(expression)) = expression {
+        attributes.push(SetAttribute::Other(elements::expression_of_set(&expression)));
+    }
+    SetMessage { attributes }
+}
+
+/// Tells programs that list the table that a set's keys are in the host's byte order: type `NFTNL_UDATA_SET_KEYBYTEORDER`, length,
+/// and `BYTEORDER_HOST_ENDIAN` (libnftnl; nftables).
+const HOST_ORDER: [u8; 6] = {
+    let [a, b, c, d] = 1u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+};
+
+/// One part of a concatenation: its length (`nft_set_desc_concat_parse`, net/netfilter/nf_tables_api.c).
+fn field(length: u32) -> DefaultNla {
+    nested(1, &[DefaultNla::new(1, length.to_be_bytes().to_vec())])
+}
+
+/// By this programs that list the table know how to show a key: of each part a type's number, 6 bits each
+/// (`enum datatypes` of nftables).
+fn key_type(set: Set) -> u32 {
+    const INDEX: u32 = 20;
+    const ETHER: u32 = 9;
+    const IP4: u32 = 7;
+    const IP6: u32 = 8;
+    let parts: &[u32] = match set {
+        Set::Macs => &[INDEX, ETHER],
+        Set::Hosts4 | Set::Nets4 => &[INDEX, ETHER, IP4],
+        Set::Hosts6 | Set::Nets6 => &[INDEX, ETHER, IP6],
+        _ => &[INDEX],
+    };
+    parts.iter().fold(0, |all, part| all << 6 | part)
+}
+
+fn new_chain(chain: &Chain) -> ChainMessage {
+    let mut attributes = vec![ChainAttribute::Table(TABLE.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
+    if let Some((hook, priority)) = chain.hook {
+        let number = HookNumber::Inet(InetHookNumber::from(hook));
+        let priority = u32::from_ne_bytes(priority.to_ne_bytes());
+        attributes.extend([
+            ChainAttribute::Hook(vec![Hook::Number(number), Hook::Priority(priority)]),
+            ChainAttribute::Policy(1),
+            ChainAttribute::Type("filter".to_owned()),
+        ]);
+    }
+    ChainMessage { attributes }
+}
+
+fn new_rule(chain: &str, rule: &[Expression]) -> RuleMessage {
+    let attributes = vec![
+        RuleAttribute::Table(TABLE.to_owned()),
+        RuleAttribute::Chain(chain.to_owned()),
+        RuleAttribute::Expressions(rule.to_vec()),
+    ];
+    RuleMessage { attributes }
+}
+
+/// A message about elements of a set, or all of it.
+fn of_set(set: Set, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetElementMessage {
+    let mut attributes = vec![SetElementList::Table(TABLE.to_owned()), SetElementList::Set(set.name().to_owned())];
+    if !elements.is_empty() {
+        attributes.push(SetElementList::Elements(elements));
+    }
+    SetElementMessage { attributes }
+}
+
+/// Elements of one set go in one message, as far as they fit.
+fn change(batch: &mut Batch, elements: &[Element], delete: bool) {
+    const TOGETHER: usize = 256;
+    let mut by_set: BTreeMap<Set, Vec<&Element>> = BTreeMap::new();
+    elements.iter().for_each(|element| by_set.entry(element.set).or_default().push(element));
+    for (set, elements) in by_set {
+        for some in elements.chunks(TOGETHER) {
+            let list = some.iter().map(|element| elements::attributes(element, delete)).collect();
+            let message = of_set(set, list);
+            match delete {
+                true => add(batch, 0, NfTablesMessage::DeleteSetElement(message)),
+                false => add(batch, NLM_F_CREATE, NfTablesMessage::NewSetElement(message)),
+            }
+        }
+    }
+}

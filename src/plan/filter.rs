@@ -1,0 +1,264 @@
+//! What a port may send, and how the kernel is told: as elements of sets, keyed by the device's index.
+//!
+//! The rules are the same for all ports and stand in `kernel/filter`. Here is what differs from port to port: which MACs and
+//! addresses it may use, how fast it may send, and what its device's frames were dropped for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Mac, PortId};
+
+/// Why a frame was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It comes from a MAC that is not the port's.
+    Mac,
+    /// Its ARP claims, or asks for, what is not the port's.
+    Arp,
+    /// It comes from an IPv4 address that is not the port's, or its IPv4 header is malformed.
+    Ip4,
+    /// The same of IPv6.
+    Ip6,
+    /// Its neighbour discovery claims what is not the port's, or comes in fragments.
+    Nd,
+    /// It is a router's advertisement or redirect.
+    Ra,
+    /// It is what a DHCP server sends.
+    DhcpServer,
+    /// It carries neither IP nor ARP: a VLAN's tag, LLC, and anything else.
+    Ethertype,
+    /// It exceeds the port's limit.
+    Limit,
+    /// No rule of the port's security groups lets it through.
+    Group,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Mac,
+        Self::Arp,
+        Self::Ip4,
+        Self::Ip6,
+        Self::Nd,
+        Self::Ra,
+        Self::DhcpServer,
+        Self::Ethertype,
+        Self::Limit,
+        Self::Group,
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mac => "mac",
+            Self::Arp => "arp",
+            Self::Ip4 => "ip4",
+            Self::Ip6 => "ip6",
+            Self::Nd => "nd",
+            Self::Ra => "ra",
+            Self::DhcpServer => "dhcp_server",
+            Self::Ethertype => "ethertype",
+            Self::Limit => "limit",
+            Self::Group => "group",
+        }
+    }
+
+    /// The set whose elements count, by device, what is dropped for it.
+    pub fn set(self) -> &'static str {
+        match self {
+            Self::Mac => "dropped_mac",
+            Self::Arp => "dropped_arp",
+            Self::Ip4 => "dropped_ip4",
+            Self::Ip6 => "dropped_ip6",
+            Self::Nd => "dropped_nd",
+            Self::Ra => "dropped_ra",
+            Self::DhcpServer => "dropped_dhcp_server",
+            Self::Ethertype => "dropped_ethertype",
+            Self::Limit => "dropped_limit",
+            Self::Group => "dropped_group",
+        }
+    }
+
+    /// The chain that drops for it.
+    pub fn chain(self) -> &'static str {
+        match self {
+            Self::Mac => "drop_mac",
+            Self::Arp => "drop_arp",
+            Self::Ip4 => "drop_ip4",
+            Self::Ip6 => "drop_ip6",
+            Self::Nd => "drop_nd",
+            Self::Ra => "drop_ra",
+            Self::DhcpServer => "drop_dhcp_server",
+            Self::Ethertype => "drop_ethertype",
+            Self::Limit => "drop_limit",
+            Self::Group => "drop_group",
+        }
+    }
+}
+
+/// What a device may send, as far as the kernel was asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceFilter {
+    /// It was not asked: the link is no port's device, or the kernel has no nf_tables.
+    #[default]
+    Unavailable,
+    /// Nothing: it has no elements.
+    Closed,
+    /// What its elements say.
+    Set {
+        /// The port that they are of.
+        port: PortId,
+        /// What they say.
+        filter: Filter,
+    },
+}
+
+impl DeviceFilter {
+    /// Whether the kernel was not asked.
+    pub fn is_unavailable(&self) -> bool {
+        *self == Self::Unavailable
+    }
+
+    /// What its elements say, when they are this port's.
+    pub fn of(&self, of: PortId) -> Option<&Filter> {
+        match self {
+            Self::Set { port, filter } if *port == of => Some(filter),
+            _ => None,
+        }
+    }
+}
+
+/// A port's filter with the index of the port's device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortFilter {
+    /// The port.
+    pub port: PortId,
+    /// Its device.
+    pub index: u32,
+    /// What it may send.
+    pub filter: Filter,
+}
+
+/// How many frames were dropped, by reason. A reason that is missing means 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dropped(pub BTreeMap<Reason, u64>);
+
+impl Dropped {
+    /// The frames that were dropped for a reason.
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.0.get(&reason).copied().unwrap_or_default()
+    }
+
+    /// Raises each number to the other's, where that is larger.
+    pub fn raise(&mut self, other: &Self) {
+        for (reason, number) in &other.0 {
+            let own = self.0.entry(*reason).or_default();
+            *own = (*own).max(*number);
+        }
+    }
+}
+
+/// A port's filter: what its elements say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Who it may speak as; none with port security off: as anybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+    /// How fast it may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// Whether it is sent only what it needs to use the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+}
+
+/// Who a port may speak as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// The MACs it may send from.
+    pub macs: BTreeSet<Mac>,
+    /// The addresses it may use with each: hosts, and networks whose every address it may use.
+    pub addresses: BTreeSet<Source>,
+}
+
+/// A MAC with an address that may be used with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Source {
+    /// The MAC.
+    pub mac: Mac,
+    /// The address, or the network.
+    pub address: IpNetwork,
+}
+
+/// How fast a port may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Octets per second.
+    pub rate: u64,
+    /// So many octets at once.
+    pub burst: u32,
+}
+
+impl Filter {
+    /// Whether it lets everything pass.
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How many addresses of a filter are shown.
+const SHOWN: usize = 8;
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.guard {
+            None => f.write_str("anything")?,
+            Some(Guard { macs, addresses }) => {
+                let macs: Vec<String> = macs.iter().take(SHOWN).map(Mac::to_string).collect();
+                let addresses: Vec<String> = addresses.iter().take(SHOWN).map(|source| source.address.to_string()).collect();
+                write!(f, "frames from {} with {}", macs.join(", "), addresses.join(", "))?;
+                if addresses.len() == SHOWN {
+                    f.write_str(" and more")?;
+                }
+            }
+        }
+        if let Some(Limit { rate, burst }) = self.limit {
+            write!(f, ", at most {rate} bytes a second and {burst} at once")?;
+        }
+        if self.isolated {
+            f.write_str(", isolated")?;
+        }
+        Ok(())
+    }
+}
+
+impl Guard {
+    /// Lets the port use a MAC, and IPv6's link-local address of it (RFC 4291, appendix A).
+    pub fn allow_mac(&mut self, mac: Mac) {
+        self.macs.insert(mac);
+        self.allow(mac, IpNetwork::from(IpAddr::from(mac.link_local())));
+    }
+
+    /// Lets the port use an address with a MAC.
+    pub fn allow(&mut self, mac: Mac, address: IpNetwork) {
+        self.macs.insert(mac);
+        self.addresses.insert(Source { mac, address });
+    }
+}
+
+impl Source {
+    /// Whether it is one address and no network.
+    pub fn is_host(&self) -> bool {
+        match self.address {
+            IpNetwork::V4(net) => net.prefix() == 32,
+            IpNetwork::V6(net) => net.prefix() == 128,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What a port may send, in the kernel's own words (`nft`): it is there before the device, follows every change, is put back when
+//! another program takes it, and goes with the device. Frames are sent in `tests/frames`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::fixture::Fixture;
+use crate::kernel_view::{elements, filtered_ports, link};
+use crate::netns::{in_netns, run, try_run};
+
+/// How soon what another program took is back.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Waits until the kernel has it so; no event tells of it.
+fn wait(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < SOON, "not {what} after {SOON:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What the table has beside counters and limits, which count on.
+fn table() -> Vec<(String, Vec<Value>)> {
+    let sets = ["guarded", "open", "isolated", "macs", "hosts4", "nets4", "hosts6", "nets6"];
+    sets.iter().map(|set| ((*set).to_owned(), elements(set))).collect()
+}
+
+/// The table's rules as `nft` prints them.
+fn rules() -> String {
+    let shown = try_run("nft -n list table bridge nicd").unwrap_or_default();
+    let chains = shown.split("\tchain ").skip(1);
+    let mut chains: Vec<String> = chains.map(str::to_owned).collect();
+    chains.sort();
+    chains.concat()
+}
+
+/// A number of the daemon's metrics.
+fn metric(fixture: &mut Fixture, name: &str) -> u64 {
+    let answer = fixture.api.get("/nicd/v1/metrics");
+    let line = answer.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_ports_filter_is_there_while_its_device_is() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        assert!(filtered_ports().is_empty());
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        assert_eq!(filtered_ports(), [port.as_str()]);
+        let (device, mac) = (fixture.device(&port), fixture.port(&port)["mac_address"].clone());
+        assert_eq!(elements("macs"), [json!({"concat": [device, mac]})]);
+        assert_eq!(elements("hosts4"), [json!({"concat": [device, mac, "192.0.2.2"]})]);
+        assert_eq!(elements("hosts6").len(), 2, "its address and the link-local one");
+        // The elements go by the device's index: another name changes nothing.
+        run(&format!("ip link set dev {device} down"));
+        run(&format!("ip link set dev {device} name other"));
+        assert_eq!(elements("macs"), [json!({"concat": ["other", mac]})]);
+        fixture.detach(&server, &port);
+        wait("removed", || table().iter().all(|(_, elements)| elements.is_empty()));
+        assert!(elements("dropped_mac").is_empty() && elements("told").is_empty());
+    });
+}
+
+#[test]
+fn an_attach_that_fails_leaves_no_filter() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        fixture.daemon.term();
+        fixture.daemon.environment = vec![("NICD_FAILPOINTS", "message.port_flags:1:fail=EINVAL".to_owned())];
+        fixture.launch();
+        let attached = json!({"interfaceAttachment": {"net_id": network}});
+        assert!(fixture.api.post(&crate::fixture::interfaces(&server), &attached).status >= 400);
+        wait("undone", || filtered_ports().is_empty());
+    });
+}
+
+#[test]
+fn what_another_program_takes_from_the_table_is_put_back() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let mut guests = Vec::new();
+        for name in ["a", "b"] {
+            let (guest, server) = fixture.guest(name);
+            let port = fixture.attach_to(&server, &network);
+            fixture.wait_status(&port, "ACTIVE");
+            guests.push((guest, port));
+        }
+        let index = link(&fixture.device(&guests[0].1))["ifindex"].as_u64().unwrap();
+        let (before, rules_before) = (table(), rules());
+        for (number, change) in (1..).zip([
+            "nft flush ruleset",
+            "nft delete table bridge nicd",
+            "nft flush table bridge nicd",
+            "nft flush set bridge nicd hosts4",
+            "nft flush chain bridge nicd solicit",
+            "nft insert rule bridge nicd from_guest accept",
+            "nft add table bridge nicd { flags dormant; }",
+            &format!("nft delete element bridge nicd guarded {{ {index} }}"),
+            &format!("nft add element bridge nicd open {{ {index} }}"),
+        ]) {
+            run(change);
+            wait(change, || table() == before && rules() == rules_before);
+            assert!(metric(&mut fixture, "nicd_filter_restores_total") >= number, "{change}");
+        }
+        assert!(fixture.ports().iter().all(|port| port["status"] == "ACTIVE"));
+        run("nft add table bridge others");
+        run("nft add chain bridge others mine");
+        wait("left alone", || run("nft list table bridge others").contains("mine"));
+    });
+}
+
+#[test]
+fn a_start_puts_right_what_is_wrong_and_writes_nothing_otherwise() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        let before = (table(), rules());
+        fixture.daemon.term();
+        fixture.launch();
+        assert_eq!((metric(&mut fixture, "nicd_kernel_writes_total"), (table(), rules())), (0, before.clone()));
+        for change in ["nft flush ruleset", "nft flush set bridge nicd hosts4", "nft flush chain bridge nicd guard"] {
+            fixture.daemon.kill();
+            run(change);
+            fixture.launch();
+            fixture.wait_status(&port, "ACTIVE");
+            wait(change, || (table(), rules()) == before);
+        }
+        // What a process that died left for a device that it did not make.
+        fixture.daemon.kill();
+        fixture.launch();
+        fixture.detach(&server, &port);
+        wait("removed", || filtered_ports().is_empty());
+    });
+}
