@@ -70,6 +70,10 @@
 //! grace period under RTNL. When a VMM opens the tap, the kernel may delay the carrier event for up to a second. So nicd reads a
 //! link without carrier once after every event, which makes the kernel process its queued carrier changes.
 //!
+//! What a port may send is in the kernel before its device is: the first step of a new device sets the elements of
+//! `table bridge nicd` for the index that it is to have (`Op::SetFilter`, `kernel/filter`), in one transaction. A device of nicd's
+//! without elements is not heard. They are removed once the kernel has reported the device's deletion, by the watch.
+//!
 //! A veth outlives the process at once, so its intent is committed first, while the worker enters the guest's namespace. The
 //! guest's end is set up before the host's end joins its bridge and gets its tag. Work in namespaces has a worker of its own: a
 //! namespace path on a dead file server may block, and taps and bridges must not wait for it.
@@ -123,7 +127,7 @@
 //! | event loop, log | `tokio`, `tokio-util`, `tracing`, `tracing-subscriber`, `futures-util` | the standard crates |
 //! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the standard crates; `jiff` for RFC 3339 |
 //! | command line | `clap`, `clap_complete` | env, help and completion from one declaration |
-//! | netlink | `rtnetlink` (its builders), `netlink-packet-route`, `netlink-packet-core`, `netlink-sys` | the standard types encode and decode every message that they cover. The transport is our own (`kernel/socket`), because `rtnetlink` cannot send two messages in one system call. So is the attribute parser (`kernel/message`), because theirs drops a whole message for one unreadable attribute. `kernel/untyped` has the attributes that the crates lack |
+//! | netlink | `rtnetlink` (its builders), `netlink-packet-route`, `netlink-packet-netfilter`, `netlink-packet-core`, `netlink-sys` | the standard types encode and decode every message that they cover. The transport is our own (`kernel/socket`), because `rtnetlink` cannot send two messages in one system call. So is the attribute parser (`kernel/message`), because theirs drops a whole message for one unreadable attribute. `kernel/untyped` has the attributes that the crates lack |
 //! | system calls | `nix`, `libc` | safe wrappers; calls without a wrapper are in `sys` |
 //! | addresses | `macaddr`, `ipnetwork` | parsing and ranges |
 //! | HTTP | `axum` over `hyper`, `hyper-util`, `http-body-util`, `tower` | Unix listeners with our own limits around hyper |
