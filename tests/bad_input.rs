@@ -225,6 +225,8 @@ fn networks_and_subnets_that_cannot_be() {
             network_of(json!({"name": "a\u{0}b"}), 400, "invalid_value", "name"),
             network_of(json!({"name": "x".repeat(256)}), 400, "invalid_value", "255"),
             network_of(json!({"colour": "red"}), 400, "invalid_value", "colour"),
+            network_of(json!({"port_security_enabled": null}), 400, "invalid_value", "port_security_enabled"),
+            network_of(json!({"nicd:isolated": "maybe"}), 400, "invalid_value", "maybe"),
             network_of(json!({"provider:network_type": "gre"}), 400, "invalid_value", "gre"),
             subnet_of(json!({}), 400, "invalid_value", "cidr"),
             subnet_of(json!({"cidr": "10.0.0.0/33"}), 400, "invalid_value", "10.0.0.0/33"),
@@ -290,6 +292,15 @@ fn ports_that_cannot_be() {
         let change = |body: Value, status, reason, says: &str| {
             bad("PUT", format!("/v2.0/ports/{port}"), json!({ "port": body }), status, reason, says)
         };
+        let pairs = |ips: &[&str], mac: Value| {
+            let pairs: Vec<Value> = ips.iter().map(|ip| json!({"ip_address": ip, "mac_address": mac})).collect();
+            json!({ "allowed_address_pairs": pairs })
+        };
+        let off = |mut body: Value| {
+            body["port_security_enabled"] = false.into();
+            body
+        };
+        let twice = json!([{"ip_address": "10.0.0.1"}, {"ip_address": "10.0.0.1", "mac_address": "fa:16:3e:00:00:01"}]);
         let cases = vec![
             new(json!({"mac_address": "zz:16:3e:00:00:01"}), 400, "invalid_value", "zz:16:3e:00:00:01"),
             new(json!({"mac_address": "fa:16:3e:00:00"}), 400, "invalid_value", "fa:16:3e:00:00"),
@@ -311,6 +322,22 @@ fn ports_that_cannot_be() {
                 "much-too-long",
             ),
             new(json!({"binding:profile": {"pci_slot": "0"}}), 400, "invalid_value", "pci_slot"),
+            new(pairs(&["0.0.0.0/0"], Value::Null), 400, "pair_too_wide", "0.0.0.0/0"),
+            new(pairs(&["::/0"], Value::Null), 400, "pair_too_wide", "::/0"),
+            new(pairs(&["10.0.0.1/24"], Value::Null), 400, "invalid_value", "10.0.0.0/24"),
+            new(pairs(&["10.0.0.0/33"], Value::Null), 400, "invalid_value", "10.0.0.0/33"),
+            new(pairs(&["10.0.0.1"; 65], Value::Null), 400, "invalid_value", "64"),
+            new(pairs(&["10.0.0.1", "10.0.0.1/32"], Value::Null), 400, "duplicate_pair", "10.0.0.1"),
+            new(pairs(&["10.0.0.1"], "01:00:5e:00:00:01".into()), 400, "bad_mac", "01:00:5e:00:00:01"),
+            new(pairs(&["10.0.0.1"], "fe:16:3e:00:00:01".into()), 400, "bad_mac", "fe:16:3e:00:00:01"),
+            new(off(pairs(&["10.0.0.1"], Value::Null)), 409, "port_security_off", "Port Security must be enabled"),
+            change(off(pairs(&["10.0.0.1"], Value::Null)), 409, "port_security_off", "allowed_address_pairs"),
+            change(json!({"allowed_address_pairs": twice}), 400, "duplicate_pair", "fa:16:3e:00:00:01"),
+            change(json!({"port_security_enabled": null}), 400, "invalid_value", "null"),
+            new(json!({"nicd:limits": {"to_guest": {"rate_kbps": 63}}}), 400, "invalid_value", "63"),
+            new(json!({"nicd:limits": {"to_guest": {"rate_kbps": 64, "rate": 64}}}), 400, "invalid_value", "'rate'"),
+            new(json!({"nicd:limits": {"to_host": {"rate_kbps": 64}}}), 400, "invalid_value", "to_host"),
+            new(json!({"nicd:isolated": "maybe"}), 400, "invalid_value", "maybe"),
             new(json!({"colour": "red"}), 400, "invalid_value", "colour"),
             bad("POST", "/v2.0/ports", json!({"port": {}}), 400, "invalid_value", "network_id"),
             bad("POST", "/v2.0/ports", json!({"port": {"network_id": NOBODY}}), 404, "no_such_network", NOBODY),
@@ -522,22 +549,17 @@ fn what_is_not_built_is_said_to_be_so() {
             of("/v2.0/subnets", "subnet", body, says)
         };
         let monitor = json!({"server": {"guest": {"kind": "vm", "monitor": {"qmp": "/run/a.qmp"}}}});
-        let pair = json!([{"ip_address": "192.0.2.5"}]);
         let cases = vec![
             net(json!({"provider:network_type": "vlan"}), "vlan"),
             net(json!({"provider:network_type": "vxlan"}), "vxlan"),
-            net(json!({"port_security_enabled": true}), "port_security_enabled"),
-            port(json!({"port_security_enabled": true}), "port_security_enabled"),
-            port(json!({"nicd:limits": {"to_guest": {"rate_kbps": 1}}}), "nicd:limits"),
-            port(json!({"allowed_address_pairs": pair}), "allowed_address_pairs"),
+            port(json!({"nicd:limits": {"from_guest": {"rate_kbps": 64, "exact": true}}}), "exact"),
+            port(json!({"binding:vnic_type": "direct"}), "binding:vnic_type"),
             subnet(json!({"enable_dhcp": true}), "enable_dhcp"),
             subnet(json!({"ipv6_ra_mode": "slaac"}), "ipv6_ra_mode"),
             bad("PUT", server_path(NOBODY), monitor, 501, "not_built", "monitor"),
         ];
         refused(&mut fixture, cases);
-        for (attribute, id) in [("port_security_enabled", "ports"), ("enable_dhcp", "subnets")] {
-            let listed = fixture.api.get(&format!("/v2.0/{id}")).expect(200);
-            assert!(listed[id].as_array().unwrap().iter().all(|one| one[attribute] == false));
-        }
+        let listed = fixture.api.get("/v2.0/subnets").expect(200);
+        assert!(listed["subnets"].as_array().unwrap().iter().all(|one| one["enable_dhcp"] == false));
     });
 }

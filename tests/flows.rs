@@ -12,6 +12,7 @@ mod kernel_view;
 mod netns;
 
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
@@ -19,7 +20,7 @@ use std::time::Instant;
 use daemon::{Answer, Client, PATIENCE};
 use fixture::{Fixture, interfaces, text};
 use kernel_view::{marked, marked_ports};
-use netns::in_netns;
+use netns::{Guest, in_netns, run};
 use serde_json::{Value, json};
 
 /// An attach's answer: exactly what clients' schemas allow (tempest's interfaces.py, before 2.70).
@@ -260,6 +261,36 @@ fn the_event_stream_tells_the_whole_life_of_a_port() {
         }
         assert_eq!(told[0]["request_id"], request.as_str());
         assert_eq!(told[1]["request_id"], request.as_str());
+    });
+}
+
+#[test]
+fn what_a_guest_may_send_and_how_fast_it_gets_it_changes_while_its_port_is_attached() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "192.0.2.0/24");
+        let ((a, one), (b, other)) = (fixture.guest("a"), fixture.guest("b"));
+        let [port, _] = [&one, &other].map(|server| text(&attach_until_active(&mut fixture, server, json!({}))["port_id"]));
+        let put = |fixture: &mut Fixture, path: String, change: Value| fixture.api.put(&path, &change).expect(200);
+        let path = format!("/v2.0/ports/{port}");
+        a.ip("addr add 192.0.2.99/24 dev eth0");
+        let at = |guest: &Guest, address: &'static str| guest.inside(move || UdpSocket::bind(address)).unwrap();
+        let (sender, receiver) = (at(&a, "192.0.2.99:0"), at(&b, "192.0.2.3:9"));
+        let pair = json!([{"ip_address": "192.0.2.99"}]);
+        let changed = put(&mut fixture, path.clone(), json!({"port": {"allowed_address_pairs": pair}}));
+        assert_eq!(changed["port"]["status"], "ACTIVE");
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        sender.send_to(b"allowed", "192.0.2.3:9").unwrap();
+        receiver.recv(&mut [0; 16]).unwrap();
+        let device = fixture.device(&port);
+        let qdisc = || run(&format!("tc qdisc show dev {device} root"));
+        for (limits, limited) in [(json!({"to_guest": {"rate_kbps": 8000, "burst_kb": 800}}), true), (Value::Null, false)] {
+            put(&mut fixture, path.clone(), json!({"port": {"nicd:limits": limits}}));
+            assert_eq!(qdisc().contains("rate 8Mbit burst 100"), limited, "{}", qdisc());
+        }
+        put(&mut fixture, format!("/v2.0/networks/{network}"), json!({"network": {"nicd:isolated": true}}));
+        put(&mut fixture, path, json!({"port": {"allowed_address_pairs": null, "port_security_enabled": false}}));
     });
 }
 

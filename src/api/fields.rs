@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
 use super::json;
@@ -248,6 +249,17 @@ impl Fields {
         truth.map(Some).ok_or_else(|| wrong(name, &value, "true or false is expected"))
     }
 
+    /// As `truth`, where `null` is a value of its own: `Some(None)`.
+    ///
+    /// # Errors
+    /// As for `truth`.
+    pub fn truth_or_null(&mut self, name: &str) -> Result<Option<Option<bool>>, BodyError> {
+        match self.left.get(name) {
+            Some(Value::Null) => Ok(self.left.remove(name).map(|_| None)),
+            _ => Ok(self.truth(name)?.map(Some)),
+        }
+    }
+
     /// Takes true or false that must be absent, or what reads as "not used".
     ///
     /// # Errors
@@ -419,6 +431,34 @@ impl FromStr for Ip {
     fn from_str(text: &str) -> Result<Self, String> {
         let text: String = text.chars().take(64).collect();
         text.parse().map(Self).map_err(|_| format!("'{}' is not an IPv4 or IPv6 address", text.escape_debug()))
+    }
+}
+
+/// An address, or a range of them without host bits, whose refusal says what would be one.
+#[derive(Debug, Clone, Copy)]
+pub struct AddressOrRange(pub IpNetwork);
+
+impl FromStr for AddressOrRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text: String = text.chars().take(64).collect();
+        let given: IpNetwork = text.parse().map_err(|_| {
+            format!("'{}' is neither an IPv4 or IPv6 address nor a range such as 10.0.0.0/24", text.escape_debug())
+        })?;
+        match IpNetwork::new(given.network(), given.prefix()) {
+            Ok(range) if range != given => Err(format!("'{given}' isn't a recognized IP subnet cidr, '{range}' is recommended")),
+            _ => Ok(Self(given)),
+        }
+    }
+}
+
+impl Display for AddressOrRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.prefix() == if self.0.is_ipv4() { 32 } else { 128 } {
+            true => self.0.ip().fmt(f),
+            false => self.0.fmt(f),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::answer::answer;
 use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
-use super::openapi::schema::{empty_list, list, null, number, one_of_words, only, or_null, time, uuid, words};
+use super::openapi::schema::{empty_list, list, null, number, one_of_words, only, or_null, time, truth, uuid, words};
 use super::resource::Resource;
 
 impl Resource for NetworkView {
@@ -37,6 +37,7 @@ impl Resource for NetworkView {
         "provider:segmentation_id",
         "nicd:bridge",
         "port_security_enabled",
+        "nicd:isolated",
         "revision_number",
         "created_at",
         "updated_at",
@@ -95,7 +96,8 @@ answer! {
         "provider:physical_network": view.network.physical_network => or_null(words()),
         "provider:segmentation_id": Value::Null => null(),
         "nicd:bridge": view.network.bridge => or_null(words()),
-        "port_security_enabled": false => only(false),
+        "port_security_enabled": view.network.port_security => truth(),
+        "nicd:isolated": view.network.isolated => truth(),
         "tags": Value::Array(Vec::new()) => empty_list(),
         "revision_number": view.network.revision_number => number(1..=u32::MAX),
         "created_at": view.network.created_at => time(),
@@ -114,9 +116,11 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let physical_network = fields.text_or_null("provider:physical_network", NAME)?;
     let kind = read_kind(kind.as_ref(), bridge.is_some(), physical_network.as_deref())?;
     fields.only("provider:segmentation_id", &[Value::Null])?;
+    let port_security = fields.truth("port_security_enabled")?.unwrap_or(true);
+    let isolated = fields.truth("nicd:isolated")?.unwrap_or(false);
     unchanging(&mut fields)?;
     fields.end()?;
-    Ok(NewNetwork { id, name, description, project_id, mtu, bridge, kind, physical_network })
+    Ok(NewNetwork { id, name, description, project_id, mtu, bridge, kind, physical_network, port_security, isolated })
 }
 
 /// A network's kind as asked for, or as follows from what else is.
@@ -140,6 +144,8 @@ fn read_change(mut fields: Fields) -> Result<NetworkChange, BodyError> {
         name: fields.text("name", NAME)?,
         description: fields.text("description", NAME)?,
         mtu: fields.number_or_text("mtu", MIN_MTU..=MAX_MTU)?,
+        port_security: fields.truth("port_security_enabled")?,
+        isolated: fields.truth("nicd:isolated")?,
     };
     unchanging(&mut fields)?;
     fields.end_of_change(NetworkView::KNOWN)?;
@@ -150,8 +156,7 @@ fn read_change(mut fields: Fields) -> Result<NetworkChange, BodyError> {
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
     fields.only_truth("admin_state_up", true)?;
     fields.only_truth("shared", false)?;
-    fields.only_truth("router:external", false)?;
-    fields.only_truth("port_security_enabled", false)
+    fields.only_truth("router:external", false)
 }
 
 /// The project, by either of its names, or by both if they say the same.
@@ -179,7 +184,6 @@ mod tests {
         for body in [
             json!({"provider:network_type": "vlan"}),
             json!({"provider:network_type": "vxlan"}),
-            json!({"port_security_enabled": true}),
             json!({"admin_state_up": false}),
             json!({"provider:segmentation_id": 5}),
         ] {
@@ -196,6 +200,8 @@ mod tests {
             json!({"mtu": "1500 bytes"}),
             json!({"shared": "maybe"}),
             json!({"admin_state_up": null}),
+            json!({"port_security_enabled": null}),
+            json!({"nicd:isolated": null}),
             json!({"tenant_id": "a", "project_id": "b"}),
             json!({"nicd:bridge": "a/b"}),
             json!({"provider:network_type": "gre"}),

@@ -4,19 +4,20 @@ use serde_json::{Value, json};
 
 use crate::model::action::{Action, NewPort, PortChange, WantedIp};
 use crate::model::network::{MAX_MTU, MIN_MTU};
+use crate::model::port::{BURSTS, RATES};
 use crate::model::server::MAX_QUEUES;
-use crate::model::{FixedIp, PortId, Profile};
+use crate::model::{AddressPair, FixedIp, Limits, Mac, PortId, Profile, RateLimit};
 use crate::service::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 
 use super::AppState;
 use super::agent::NAME;
 use super::answer::answer;
 use super::error::{ApiError, ObjectKind};
-use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
+use super::fields::{AddressOrRange, BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
 use super::openapi::schema::{
-    Record, Shape, any, empty_list, ip, list, mac, null, number, one_of_words, only, or_null, phase, status, time, truth, uuid,
+    Record, Shape, any, empty_list, ip, list, mac, number, one_of_words, only, or_null, phase, range, status, time, truth, uuid,
     words,
 };
 use super::resource::Resource;
@@ -49,6 +50,7 @@ impl Resource for PortView {
         "binding:vnic_type",
         "port_security_enabled",
         "nicd:unknown_unicast",
+        "nicd:isolated",
         "nicd:phase",
         "nicd:reason",
         "revision_number",
@@ -101,8 +103,9 @@ answer! {
         "project_id": view.port.project_id => words(),
         "mac_address": view.port.mac.to_string() => mac(),
         "fixed_ips": view.port.fixed_ips.iter().map(Address::of).collect::<Vec<_>>() => list(Address::shape()),
-        "allowed_address_pairs": Value::Array(Vec::new()) => empty_list(),
-        "port_security_enabled": false => only(false),
+        "allowed_address_pairs": view.port.address_pairs.iter().map(|pair| Pair::of(pair, view.port.mac)).collect::<Vec<_>>()
+            => list(Pair::shape()),
+        "port_security_enabled": view.port.port_security => truth(),
         "security_groups": Value::Array(Vec::new()) => empty_list(),
         "admin_state_up": view.port.admin_up => truth(),
         "status": view.phase.status().as_str() => status(),
@@ -113,8 +116,9 @@ answer! {
         "binding:vnic_type": "normal" => only("normal"),
         "binding:host_id": if view.binding.is_some() { view.host.as_str() } else { "" } => words(),
         "binding:profile": view.port.profile => Record::new().may("interface_name", words()).must("vnet_hdr", truth()),
-        "nicd:limits": Value::Null => null(),
+        "nicd:limits": (!view.port.limits.is_empty()).then_some(view.port.limits) => or_null(limits(truth().into())),
         "nicd:unknown_unicast": view.port.unknown_unicast => truth(),
+        "nicd:isolated": view.port.isolated => or_null(truth()),
         "nicd:phase": view.phase.as_str() => phase(),
         "nicd:reason": view.reason => or_null(words()),
         "tags": Value::Array(Vec::new()) => empty_list(),
@@ -130,6 +134,21 @@ answer! {
         "subnet_id": given.subnet_id.to_string() => uuid(),
         "ip_address": given.ip_address.to_string() => ip(),
     }
+}
+
+answer! {
+    /// What a guest may send from beside its port's own MAC, which a pair without a MAC means, and addresses.
+    Pair(pair: &AddressPair, own: Mac) {
+        "ip_address": AddressOrRange(pair.ip).to_string() => any([ip(), range().into()]),
+        "mac_address": pair.mac.unwrap_or(own).to_string() => mac(),
+    }
+}
+
+/// `nicd:limits` as shown, and, with `exact` of another shape, as read.
+pub(super) fn limits(exact: Shape) -> Record {
+    let rate = Record::new().must("rate_kbps", number(RATES)).may("burst_kb", number(BURSTS)).may("exact", exact);
+    let rate: Shape = or_null(rate);
+    Record::new().may("to_guest", rate.clone()).may("from_guest", rate)
 }
 
 answer! {
@@ -170,6 +189,10 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, ApiError> {
         fixed_ips: read_ips(&mut fields)?,
         admin_up: fields.truth("admin_state_up")?.unwrap_or(true),
         unknown_unicast: fields.truth("nicd:unknown_unicast")?.unwrap_or(false),
+        port_security: fields.truth("port_security_enabled")?,
+        address_pairs: read_pairs(&mut fields)?.unwrap_or_default(),
+        limits: read_limits(&mut fields)?.unwrap_or_default(),
+        isolated: fields.truth_or_null("nicd:isolated")?.flatten(),
         device_owner: fields.text("device_owner", NAME)?.unwrap_or_default(),
         profile: read_profile(&mut fields)?.unwrap_or_default(),
     };
@@ -189,6 +212,10 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, ApiErr
         description: fields.text("description", NAME)?,
         admin_up: fields.truth("admin_state_up")?,
         unknown_unicast: fields.truth("nicd:unknown_unicast")?,
+        port_security: fields.truth("port_security_enabled")?,
+        address_pairs: read_pairs(&mut fields)?,
+        limits: read_limits(&mut fields)?,
+        isolated: fields.truth_or_null("nicd:isolated")?,
         device_owner: fields.text("device_owner", NAME)?,
         mac: fields.parsed("mac_address")?,
         fixed_ips: read_ips(&mut fields)?,
@@ -220,6 +247,46 @@ fn read_ips(fields: &mut Fields) -> Result<Option<Vec<WantedIp>>, BodyError> {
     given.into_iter().map(read).collect::<Result<_, _>>().map(Some)
 }
 
+fn read_pairs(fields: &mut Fields) -> Result<Option<Vec<AddressPair>>, BodyError> {
+    let Some(given) = fields.list_or_null("allowed_address_pairs", ENTRIES)? else { return Ok(None) };
+    let read = |(at, value): (String, Value)| {
+        let mut fields = Fields::object(&at, value)?;
+        let ip = fields.parsed("ip_address")?;
+        let AddressOrRange(ip) = fields.required("ip_address", ip)?;
+        let pair = AddressPair { ip, mac: fields.parsed_or_null("mac_address")?.flatten() };
+        fields.end()?;
+        Ok(pair)
+    };
+    given.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+/// `nicd:limits`, where null is the same as no limits.
+fn read_limits(fields: &mut Fields) -> Result<Option<Limits>, BodyError> {
+    let given = match fields.value("nicd:limits") {
+        None => return Ok(None),
+        Some(Value::Null) => return Ok(Some(Limits::default())),
+        Some(given) => given,
+    };
+    let mut fields = Fields::object("nicd:limits", given)?;
+    let limits = Limits { to_guest: read_rate(&mut fields, "to_guest")?, from_guest: read_rate(&mut fields, "from_guest")? };
+    fields.end()?;
+    Ok(Some(limits))
+}
+
+fn read_rate(fields: &mut Fields, direction: &str) -> Result<Option<RateLimit>, BodyError> {
+    let given = match fields.value(direction) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(given) => given,
+    };
+    let mut fields = Fields::object(direction, given)?;
+    let rate = fields.number("rate_kbps", RATES)?;
+    let limit =
+        RateLimit { rate_kbps: fields.required("rate_kbps", rate)?, burst_kb: fields.number("burst_kb", BURSTS)?, exact: false };
+    fields.only_truth("exact", false)?;
+    fields.end()?;
+    Ok(Some(limit))
+}
+
 /// `binding:profile`: what of it nicd knows.
 fn read_profile(fields: &mut Fields) -> Result<Option<Profile>, BodyError> {
     let given = match fields.value("binding:profile") {
@@ -242,13 +309,10 @@ fn own_host(fields: &mut Fields, host: &str) -> Result<(), BodyError> {
     fields.must_be("binding:host_id", &["".into(), Value::Null, host.into()], &why)
 }
 
-/// Attributes that have one possible value until filters and limits exist.
+/// Attributes that have one possible value so far.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
     let none = [Value::Array(Vec::new()), Value::Null];
-    fields.only_truth("port_security_enabled", false)?;
     fields.must_be("security_groups", &none, "nicd has no security groups: only [] is possible")?;
-    fields.only("allowed_address_pairs", &none)?;
-    fields.only("nicd:limits", &[Value::Null, json!({})])?;
     fields.only("binding:vnic_type", &["normal".into()])
 }
 
@@ -315,13 +379,59 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_as_such() {
-        for later in [
-            json!({"port_security_enabled": true}),
-            json!({"nicd:limits": {"to_guest": {"rate_kbps": 1}}}),
-            json!({"allowed_address_pairs": [{"ip_address": "10.0.0.1"}]}),
+    fn a_pair_is_an_address_or_a_range_and_may_have_a_mac() {
+        let pairs = |given: Value| read(json!({ "allowed_address_pairs": given })).map(|new| new.address_pairs);
+        let both = json!([{"ip_address": "10.0.0.5"}, {"ip_address": "fd00::/64", "mac_address": "00-00-5E-00-01-07"}]);
+        let shown = pairs(both).unwrap().iter().map(|pair| Pair::of(pair, Mac([2, 0, 0, 0, 0, 1]))).collect::<Vec<_>>();
+        let expected = json!([{"ip_address": "10.0.0.5", "mac_address": "02:00:00:00:00:01"},
+            {"ip_address": "fd00::/64", "mac_address": "00:00:5e:00:01:07"}]);
+        assert_eq!(Value::from(shown), expected);
+        assert_eq!(pairs(Value::Null), Ok(Vec::new()));
+        assert_eq!(pairs(json!(vec![json!({"ip_address": "10.0.0.5"}); ENTRIES])).map(|pairs| pairs.len()), Ok(ENTRIES));
+        for bad in [
+            json!({"ip_address": "10.0.0.5"}),
+            json!(["10.0.0.5"]),
+            json!([{}]),
+            json!([{"mac_address": "00:00:5e:00:01:07"}]),
+            json!([{"ip_address": null}]),
+            json!([{"ip_address": "10.0.0.5/24"}]),
+            json!([{"ip_address": "10.0.0.0/33"}]),
+            json!([{"ip_address": "10.0.0"}]),
+            json!([{"ip_address": "10.0.0.5", "mac_address": "x"}]),
+            json!([{"ip_address": "10.0.0.5", "port": 1}]),
+            json!(vec![json!({"ip_address": "10.0.0.5"}); ENTRIES + 1]),
         ] {
-            assert!(matches!(read(later.clone()), Err(ApiError::Body(BodyError::NotBuilt(_)))), "{later}");
+            assert!(matches!(pairs(bad.clone()), Err(ApiError::Body(BodyError::Field { .. }))), "{bad}");
         }
+    }
+
+    #[test]
+    fn limits_are_read_as_they_are_shown() {
+        let limits = |given: Value| read(json!({ "nicd:limits": given })).map(|new| new.limits);
+        let given = json!({"to_guest": {"rate_kbps": 64}, "from_guest": {"rate_kbps": 100_000_000, "burst_kb": 8}});
+        let read = limits(given.clone()).unwrap();
+        assert_eq!(json!(read), given);
+        let slow = RateLimit { rate_kbps: 64, burst_kb: None, exact: false };
+        assert_eq!(read.to_guest, Some(slow));
+        for none in [Value::Null, json!({}), json!({"to_guest": null, "from_guest": null})] {
+            assert_eq!(limits(none), Ok(Limits::default()));
+        }
+        for bad in [
+            json!([]),
+            json!({"to_guest": {}}),
+            json!({"to_guest": 64}),
+            json!({"to_guest": {"rate_kbps": 63}}),
+            json!({"to_guest": {"rate_kbps": 100_000_001}}),
+            json!({"to_guest": {"rate_kbps": "64"}}),
+            json!({"to_guest": {"rate_kbps": 64, "burst_kb": 0}}),
+            json!({"to_guest": {"rate_kbps": 64, "burst_kb": 34_359_739}}),
+            json!({"to_guest": {"rate_kbps": 64, "exact": "maybe"}}),
+            json!({"to_guest": {"rate_kbps": 64, "burst": 1}}),
+            json!({"both": {"rate_kbps": 64}}),
+        ] {
+            assert!(matches!(limits(bad.clone()), Err(ApiError::Body(BodyError::Field { .. }))), "{bad}");
+        }
+        let later = json!({"from_guest": {"rate_kbps": 64, "exact": true}});
+        assert!(matches!(limits(later), Err(ApiError::Body(BodyError::NotBuilt(_)))));
     }
 }

@@ -238,6 +238,9 @@ pub(super) static TABLE: &[Row] = &[
     row("no_subnet", S::BAD_REQUEST, "InvalidInput", &[Attach]),
     row("mac_in_use", S::CONFLICT, "MacAddressInUse", &[NewPort, ChangePort]),
     row("bad_mac", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
+    row("port_security_off", S::CONFLICT, "AddressPairAndPortSecurityRequired", &[NewPort, ChangePort]),
+    row("pair_too_wide", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
+    row("duplicate_pair", S::BAD_REQUEST, "DuplicateAddressPairInRequest", &[NewPort, ChangePort]),
     row("subnet_overlap", S::BAD_REQUEST, "InvalidInput", &[NewSubnet]),
     row("bad_subnet", S::BAD_REQUEST, "InvalidInput", &[NewSubnet, ChangeSubnet]),
     // Of limits: Nova's quota is 403, Rackspace's 413.

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
-use utoipa::openapi::ObjectBuilder;
 use uuid::Uuid;
 
 use crate::model::action::{Action, SubnetChange};
@@ -20,7 +19,7 @@ use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
 use super::openapi::schema::{
-    Record, empty_list, ip, like, list, null, number, one_of_numbers, only, or_null, time, uuid, words,
+    Record, empty_list, ip, list, null, number, one_of_numbers, only, or_null, range, time, uuid, words,
 };
 use super::resource::Resource;
 
@@ -108,11 +107,6 @@ answer! {
         "created_at": subnet.created_at => time(),
         "updated_at": subnet.updated_at => time(),
     }
-}
-
-/// A range as nicd writes it.
-fn range() -> ObjectBuilder {
-    like("^[0-9a-f:.]+/[0-9]{1,3}$")
 }
 
 fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {

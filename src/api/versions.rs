@@ -6,7 +6,7 @@ use utoipa::openapi::schema::ArrayBuilder;
 
 use super::answer::answer;
 use super::links::Site;
-use super::openapi::schema::{Record, list, one_of_words, time, words};
+use super::openapi::schema::{Record, empty_list, list, one_of_words, time, words};
 
 /// The last compute microversion answered.
 const MAX: &str = "2.70";
@@ -32,9 +32,28 @@ pub(super) async fn network(site: Site) -> Json<Value> {
     Json(resources_of(site.base()))
 }
 
-/// There are none: clients then use what is always there.
 pub(super) async fn extensions() -> Json<Value> {
-    Json(json!({"extensions": []}))
+    Json(extensions_of())
+}
+
+/// The extensions that nicd has.
+pub(super) fn extensions_of() -> Value {
+    let extensions = [
+        Extension::of("allowed-address-pairs", "Allowed Address Pairs", "Addresses a guest may send from beside its port's own."),
+        Extension::of("port-security", "Port Security", "Whether a guest is held to its port's MAC and addresses."),
+    ];
+    json!({ "extensions": extensions })
+}
+
+answer! {
+    /// An extension of the network API.
+    pub(super) Extension(alias: &str, name: &str, description: &str) {
+        "alias": alias => words(),
+        "name": name => words(),
+        "description": description => words(),
+        "updated": UPDATED => time(),
+        "links": Value::Array(Vec::new()) => empty_list(),
+    }
 }
 
 /// Neutron's resources at an address.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 /// A flag's value that is not of the flag's shape. Displays what would be.
@@ -168,6 +169,93 @@ impl FromStr for Owner {
     }
 }
 
+/// Addresses that a guest may send from, and the MAC it sends them from if that is not its port's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedAddress {
+    ip: String,
+    mac: Option<String>,
+}
+
+impl AllowedAddress {
+    /// As an item of Neutron's `allowed_address_pairs`.
+    pub fn to_json(&self) -> Value {
+        let mac = self.mac.iter().map(|mac| ("mac_address".to_owned(), json!(mac)));
+        std::iter::once(("ip_address".to_owned(), json!(self.ip))).chain(mac).collect()
+    }
+}
+
+impl FromStr for AllowedAddress {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = expected("ip-address=IP or ip-address=CIDR, and possibly ,mac-address=MAC,");
+        let (mut ip, mut mac) = (None, None);
+        for part in text.split(',') {
+            let (value, of) = match part.split_once('=') {
+                Some(("ip-address", of)) => (&mut ip, of),
+                Some(("mac-address", of)) => (&mut mac, of),
+                _ => return Err(bad),
+            };
+            if of.is_empty() || value.replace(of.to_owned()).is_some() {
+                return Err(bad);
+            }
+        }
+        ip.map(|ip| Self { ip, mac }).ok_or(bad)
+    }
+}
+
+/// The rate of one direction, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rate(Option<(u32, Option<u32>)>);
+
+impl Rate {
+    /// As a direction of `nicd:limits`.
+    pub fn to_json(&self) -> Value {
+        match self.0 {
+            None => Value::Null,
+            Some((rate, None)) => json!({ "rate_kbps": rate }),
+            Some((rate, Some(burst))) => json!({"rate_kbps": rate, "burst_kb": burst}),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let (rate, burst) = text.split_once(':').map_or((text, None), |(rate, burst)| (rate, Some(burst)));
+        match (rate.parse(), burst.map(str::parse).transpose()) {
+            (Ok(rate), Ok(burst)) => Ok(Self(Some((rate, burst)))),
+            _ => Err(expected("a rate in kbit/s, possibly with a burst in kbit, as 100000:12500, or 'none'")),
+        }
+    }
+}
+
+/// Whether a port is isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    /// It is
+    True,
+    /// It is not
+    False,
+    /// As its network
+    Network,
+}
+
+impl Isolation {
+    /// As `nicd:isolated` of a port.
+    pub fn to_json(self) -> Value {
+        match self {
+            Self::True => Value::Bool(true),
+            Self::False => Value::Bool(false),
+            Self::Network => Value::Null,
+        }
+    }
+}
+
 /// How long `--wait` waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitTime(pub Duration);
@@ -234,6 +322,28 @@ mod tests {
         assert_eq!(":36".parse::<Owner>().unwrap().to_json(), json!({"gid": 36}));
         for bad in ["", ":", "root", "1:2:3", "-1", "4294967296"] {
             assert!(bad.parse::<Owner>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_allowed_address_is_written_as_openstack_writes_it() {
+        let pair: AllowedAddress = "mac-address=00:00:5e:00:01:07,ip-address=fd00::/64".parse().unwrap();
+        assert_eq!(pair.to_json(), json!({"ip_address": "fd00::/64", "mac_address": "00:00:5e:00:01:07"}));
+        assert_eq!("ip-address=192.0.2.9".parse::<AllowedAddress>().unwrap().to_json(), json!({"ip_address": "192.0.2.9"}));
+        for bad in ["", "192.0.2.9", "ip-address=", "mac-address=00:00:5e:00:01:07", "ip-address=a,ip-address=b", "ip-address=a,"]
+        {
+            assert!(bad.parse::<AllowedAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rate_may_have_a_burst() {
+        let json = |text: &str| text.parse::<Rate>().map(|rate| rate.to_json());
+        assert_eq!(json("64"), Ok(json!({"rate_kbps": 64})));
+        assert_eq!(json("64:8"), Ok(json!({"rate_kbps": 64, "burst_kb": 8})));
+        assert_eq!(json("none"), Ok(Value::Null));
+        for bad in ["", "1M", "64:", ":8", "64:8:1", "-1", "none:8", "64,8"] {
+            assert!(json(bad).is_err(), "{bad}");
         }
     }
 

@@ -8,7 +8,7 @@ use super::mac::Mac;
 use super::names::LinkName;
 use super::network::NetworkKind;
 use super::pools::Range;
-use super::port::Profile;
+use super::port::{AddressPair, Limits, Profile};
 use super::server::Owner;
 use super::subnet::{HostRoute, NewSubnet};
 
@@ -62,6 +62,10 @@ pub struct NewNetwork {
     pub kind: NetworkKind,
     /// `provider:physical_network` of a flat network.
     pub physical_network: Option<String>,
+    /// Whether its new ports have port security unless they say otherwise.
+    pub port_security: bool,
+    /// Whether its ports are isolated that do not say otherwise.
+    pub isolated: bool,
 }
 
 /// A change of a network; `None` keeps the value.
@@ -73,6 +77,10 @@ pub struct NetworkChange {
     pub description: Option<String>,
     /// The guests' MTU in bytes.
     pub mtu: Option<u32>,
+    /// Whether its new ports have port security unless they say otherwise.
+    pub port_security: Option<bool>,
+    /// Whether its ports are isolated that do not say otherwise.
+    pub isolated: Option<bool>,
 }
 
 /// A change of a subnet; `None` keeps the value.
@@ -151,6 +159,14 @@ pub struct NewPort {
     pub admin_up: bool,
     /// Whether the bridge floods frames with an unknown destination MAC to the port.
     pub unknown_unicast: bool,
+    /// Whether the filters hold its guest to the port's addresses; none for what its network says.
+    pub port_security: Option<bool>,
+    /// What its guest may send from beside its own MAC and addresses.
+    pub address_pairs: Vec<AddressPair>,
+    /// The rates of its traffic.
+    pub limits: Limits,
+    /// Whether it is isolated; none for what its network says.
+    pub isolated: Option<bool>,
     /// Who it is for.
     pub device_owner: String,
     /// The settings of its device.
@@ -177,6 +193,14 @@ pub struct PortChange {
     pub admin_up: Option<bool>,
     /// Whether the bridge floods frames with an unknown destination MAC to the port.
     pub unknown_unicast: Option<bool>,
+    /// Whether the filters hold its guest to the port's addresses.
+    pub port_security: Option<bool>,
+    /// What its guest may send from beside its own MAC and addresses.
+    pub address_pairs: Option<Vec<AddressPair>>,
+    /// The rates of its traffic.
+    pub limits: Option<Limits>,
+    /// Whether it is isolated; `Some(None)` for what its network says.
+    pub isolated: Option<Option<bool>>,
     /// Who it is for.
     pub device_owner: Option<String>,
     /// Its MAC; only while it is unbound.

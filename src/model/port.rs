@@ -1,6 +1,7 @@
 //! A port: one NIC with its MAC, its fixed IPs, its network and at most one server.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
@@ -10,6 +11,12 @@ use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
 use super::server::TapMake;
+
+/// The rates that a limit may have, in kbit/s.
+pub const RATES: RangeInclusive<u32> = 64..=100_000_000;
+
+/// The bursts that a limit may have, in kbit: the kernel counts them in bytes, in 32 bits.
+pub const BURSTS: RangeInclusive<u32> = 1..=u32::MAX / 125;
 
 /// A port's record: its desired state. The kernel has the actual state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

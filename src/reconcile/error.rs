@@ -1,9 +1,11 @@
 //! Why what was asked for is not done. Knows no HTTP: `api/status.rs` gives each word its status.
 
+use ipnetwork::IpNetwork;
+
 use crate::inventory;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};
 use crate::model::subnet::SubnetError;
-use crate::model::{NetworkId, PortId, ServerId, SubnetId};
+use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
 use crate::plan::PlanError;
 use crate::queue::QueueError;
 use crate::store::StoreError;
@@ -169,6 +171,22 @@ pub enum Error {
         /// The network.
         network: NetworkId,
     },
+    /// A port without port security has no address pairs.
+    #[error(
+        "Port Security must be enabled in order to have allowed address pairs on a port; switch it on, or leave allowed_address_pairs empty"
+    )]
+    PortSecurityOff,
+    /// The pair lets through every address of its family.
+    #[error("{0} in allowed_address_pairs is every address; give a longer prefix, or switch port_security_enabled off")]
+    PairTooWide(IpNetwork),
+    /// A pair comes twice.
+    #[error("Request contains duplicate address pair: mac_address {mac} ip_address {ip}; give it once")]
+    DuplicatePair {
+        /// Its MAC, or the port's.
+        mac: Mac,
+        /// Its addresses.
+        ip: IpNetwork,
+    },
     /// Nothing can be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -247,6 +265,9 @@ impl Error {
             Self::GuestRefused(_) => "guest_refused",
             Self::NeedsDetach { .. } => "needs_detach",
             Self::MtuInUse { .. } => "mtu_in_use",
+            Self::PortSecurityOff => "port_security_off",
+            Self::PairTooWide(_) => "pair_too_wide",
+            Self::DuplicatePair { .. } => "duplicate_pair",
             Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
             Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
             Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",

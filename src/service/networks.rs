@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::BridgeRule;
-use crate::inventory::{self, ClaimGuard, Inventory, PortClaims, SUBNET_LIMIT};
+use crate::inventory::{self, ClaimGuard, Inventory, NetworkEntry, PortClaims, SUBNET_LIMIT};
 use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
 use crate::model::idempotency::Made;
 use crate::model::subnet::NewSubnet;
@@ -91,8 +91,8 @@ impl Service {
             bridge: new.bridge,
             kind: new.kind,
             physical_network: new.physical_network,
-            port_security: true,
-            isolated: false,
+            port_security: new.port_security,
+            isolated: new.isolated,
             created_at: now,
             updated_at: now,
             revision_number: 1,
@@ -134,7 +134,8 @@ impl Service {
         change: NetworkChange,
         context: &Context,
     ) -> Result<Reply, Error> {
-        let (network, ports) = self.claim_scope(id, if change.mtu.is_some() { Scope::WithPorts } else { Scope::Alone }).await?;
+        let scope = if change.mtu.is_some() || change.isolated.is_some() { Scope::WithPorts } else { Scope::Alone };
+        let (network, ports) = self.claim_scope(id, scope).await?;
         let result = self.update_network_claimed(id, change, context).await;
         // A port's build may need it.
         drop(network);
@@ -171,7 +172,7 @@ impl Service {
         change: NetworkChange,
         context: &Context,
     ) -> Result<Vec<PortId>, Error> {
-        let (record, ports) = {
+        let (record, ports, followers) = {
             let state = self.reconciler.lock();
             let entry = state.network(id)?;
             context.expects(entry.record.revision_number)?;
@@ -179,15 +180,22 @@ impl Service {
             record.name = change.name.unwrap_or(record.name);
             record.description = change.description.unwrap_or(record.description);
             record.mtu = change.mtu.unwrap_or(record.mtu);
+            record.port_security = change.port_security.unwrap_or(record.port_security);
+            record.isolated = change.isolated.unwrap_or(record.isolated);
             if record == entry.record {
                 return Ok(Vec::new());
             }
             let ports = if record.mtu == entry.record.mtu { Vec::new() } else { self.resized(&state, &record)? };
+            let followers = attached(&state, entry)
+                .filter(|port| {
+                    record.mtu != entry.record.mtu || port.isolated.is_none() && record.isolated != entry.record.isolated
+                })
+                .map(|port| port.id)
+                .collect();
             record.updated_at = clock::now();
             record.revision_number += 1;
-            (record, ports)
+            (record, ports, followers)
         };
-        let followers = ports.iter().map(|port| port.id).collect();
         let mut changes = vec![Change::PutNetwork(record.clone())];
         changes.extend(ports.iter().cloned().map(|port| Change::PutPort(Box::new(port))));
         self.reconciler.commit(changes, Purpose::Growing).await?;
@@ -221,11 +229,9 @@ impl Service {
             let (mtu, bridge_mtu) = (network.mtu, most(bridge));
             return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.name.clone(), bridge_mtu }.into());
         }
-        let entries = state.network(network.id)?.ports.iter().filter_map(|port| state.ports.get(port));
-        let attached = entries.filter(|entry| entry.record.attached_to().is_some());
-        Ok(attached
-            .map(|entry| {
-                let mut port = entry.record.clone();
+        Ok(attached(state, state.network(network.id)?)
+            .map(|port| {
+                let mut port = port.clone();
                 self.unseal(&mut port);
                 port
             })
@@ -372,6 +378,12 @@ impl Service {
     fn network_of_subnet(&self, id: SubnetId) -> Result<NetworkId, Error> {
         Ok(self.reconciler.lock().subnet(id)?.record.network_id)
     }
+}
+
+/// The attached ports of a network.
+fn attached<'a>(state: &'a Inventory, network: &'a NetworkEntry) -> impl Iterator<Item = &'a Port> {
+    let entries = network.ports.iter().filter_map(|port| state.ports.get(port));
+    entries.map(|entry| &entry.record).filter(|port| port.attached_to().is_some())
 }
 
 fn bound_ports(state: &Inventory, id: NetworkId) -> Vec<PortId> {

@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::events::EventKind;
-use crate::inventory::{ClaimGuard, Inventory, Unclaimed};
+use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
 use crate::model::action::{AfterDetach, NewPort, PortChange};
 use crate::model::idempotency::Made;
-use crate::model::{FixedIp, Happening, Limits, NetworkId, Origin, Phase, Port, PortId, Readiness};
+use crate::model::{AddressPair, FixedIp, Happening, Mac, NetworkId, Origin, Phase, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, Work, port_event};
 use crate::store::{Change, Purpose};
@@ -85,6 +85,7 @@ impl Service {
             Some(mac) => state.check_mac(mac, network, None)?,
             None => self.draw_mac(state, network)?,
         };
+        let port_security = new.port_security.unwrap_or(network.port_security);
         let now = clock::now();
         Ok(Port {
             id,
@@ -96,10 +97,10 @@ impl Service {
             fixed_ips: state.choose_addresses(new.network_id, new.fixed_ips.as_deref(), None)?,
             admin_up: new.admin_up,
             unknown_unicast: new.unknown_unicast,
-            port_security: network.port_security,
-            address_pairs: Vec::new(),
-            limits: Limits::default(),
-            isolated: None,
+            port_security,
+            address_pairs: checked_pairs(mac, port_security, new.address_pairs.clone())?,
+            limits: new.limits,
+            isolated: new.isolated,
             device_owner: new.device_owner.clone(),
             profile: new.profile.clone(),
             origin: Origin::Client,
@@ -169,8 +170,7 @@ impl Service {
         if (after.mac, &after.fixed_ips) != (before.mac, &before.fixed_ips) {
             self.tell_changed(id, context);
         }
-        let built = |port: &Port| (port.admin_up, port.unknown_unicast, port.limits, port.fixed_ips.clone());
-        if !leaves && after.attached_to().is_some() && built(&after) != built(&before) {
+        if !leaves && after.attached_to().is_some() && !built_alike(&before, &after) {
             self.apply_change(id, context).await;
         }
         Ok(Reply::Port(Box::new(view::port(&self.reconciler.lock(), id, &self.reconciler.host)?)))
@@ -230,6 +230,32 @@ fn hold_until_changed(before: &Port, after: &mut Port) {
     }
 }
 
+/// Whether the device of a port, its filter and its limits are the same by both records.
+fn built_alike(a: &Port, b: &Port) -> bool {
+    (a.admin_up, a.unknown_unicast, &a.fixed_ips) == (b.admin_up, b.unknown_unicast, &b.fixed_ips)
+        && (a.port_security, &a.address_pairs, a.limits, a.isolated) == (b.port_security, &b.address_pairs, b.limits, b.isolated)
+}
+
+/// The address pairs of a port with this MAC, if it may have them. A pair with the port's own MAC is one without a MAC.
+fn checked_pairs(mac: Mac, port_security: bool, given: Vec<AddressPair>) -> Result<Vec<AddressPair>, Error> {
+    if !port_security && !given.is_empty() {
+        return Err(Error::PortSecurityOff);
+    }
+    let mut pairs: Vec<AddressPair> = Vec::with_capacity(given.len());
+    for pair in given {
+        let pair = AddressPair { mac: pair.mac.filter(|own| *own != mac), ..pair };
+        if pair.ip.prefix() == 0 {
+            return Err(Error::PairTooWide(pair.ip));
+        }
+        pair.mac.map(Mac::for_guest).transpose().map_err(inventory::Error::from)?;
+        if pairs.contains(&pair) {
+            return Err(Error::DuplicatePair { mac: pair.mac.unwrap_or(mac), ip: pair.ip });
+        }
+        pairs.push(pair);
+    }
+    Ok(pairs)
+}
+
 fn changed(state: &Inventory, before: &Port, change: PortChange) -> Result<Port, Error> {
     let mut after = before.clone();
     let needs_detach = |what| Err(Error::NeedsDetach { what, port: before.id });
@@ -255,6 +281,13 @@ fn changed(state: &Inventory, before: &Port, change: PortChange) -> Result<Port,
     after.device_owner = change.device_owner.unwrap_or(after.device_owner);
     after.admin_up = change.admin_up.unwrap_or(after.admin_up);
     after.unknown_unicast = change.unknown_unicast.unwrap_or(after.unknown_unicast);
+    after.limits = change.limits.unwrap_or(after.limits);
+    after.isolated = change.isolated.unwrap_or(after.isolated);
+    after.port_security = change.port_security.unwrap_or(after.port_security);
+    after.address_pairs = change.address_pairs.unwrap_or(after.address_pairs);
+    if (after.mac, after.port_security, &after.address_pairs) != (before.mac, before.port_security, &before.address_pairs) {
+        after.address_pairs = checked_pairs(after.mac, after.port_security, after.address_pairs)?;
+    }
     if after != *before {
         after.updated_at = clock::now();
         after.revision_number += 1;

@@ -74,7 +74,7 @@ def test_ports_are_made_found_changed_and_deleted(cloud, blue):
     )
     assert (port.status, port.device_id, port.binding_vif_type) == ("DOWN", "", "unbound")
     assert (port.mac_address, port.fixed_ips[0]["ip_address"]) == ("fa:16:3e:00:00:07", "192.0.2.77")
-    assert port.is_port_security_enabled is False and port.security_group_ids == []
+    assert port.is_port_security_enabled is True and port.security_group_ids == []
     other = cloud.network.create_port(network_id=blue.id)
     assert cloud.network.find_port("mine").id == port.id
     assert ids(cloud.network.ports(network_id=blue.id)) == ids([port, other])
@@ -84,6 +84,24 @@ def test_ports_are_made_found_changed_and_deleted(cloud, blue):
     assert (changed.name, changed.fixed_ips[0]["ip_address"]) == ("yours", "192.0.2.78")
     cloud.network.delete_port(port, ignore_missing=False)
     assert ids(cloud.network.ports()) == [other.id]
+
+
+def test_port_security_and_address_pairs(cloud, blue):
+    assert sorted(one.alias for one in cloud.network.extensions()) == ["allowed-address-pairs", "port-security"]
+    assert cloud.network.find_extension("port-security").name == "Port Security"
+    assert blue.is_port_security_enabled is True
+    port = cloud.network.create_port(
+        network_id=blue.id, mac_address="fa:16:3e:00:00:07", allowed_address_pairs=[{"ip_address": "192.0.2.64/26"}]
+    )
+    assert port.allowed_address_pairs == [{"ip_address": "192.0.2.64/26", "mac_address": "fa:16:3e:00:00:07"}]
+    with pytest.raises(exceptions.ConflictException, match="Port Security must be enabled"):
+        cloud.network.update_port(port, is_port_security_enabled=False)
+    port = cloud.network.update_port(port, is_port_security_enabled=False, allowed_address_pairs=[])
+    assert port.is_port_security_enabled is False and port.allowed_address_pairs == []
+    assert ids(cloud.network.ports(is_port_security_enabled=False)) == [port.id]
+    network = cloud.network.update_network(blue, is_port_security_enabled=False)
+    assert network.is_port_security_enabled is False
+    assert cloud.network.create_port(network_id=blue.id).is_port_security_enabled is False
 
 
 def test_bulk_creates_answer_with_all_of_them(cloud, blue):

@@ -176,8 +176,9 @@ def test_the_root_lists_compute_versions_with_their_microversions():
     assert (versions["v2.0"]["min_version"], versions["v2.0"]["version"]) == ("", "")
 
 
-def test_there_are_no_extensions_to_rely_on():
-    assert curl("/v2.0/extensions").expect(200) == {"extensions": []}
+def test_the_extensions_are_listed_and_have_no_pages_of_their_own():
+    listed = curl("/v2.0/extensions").expect(200)["extensions"]
+    assert [one["alias"] for one in listed] == ["allowed-address-pairs", "port-security"]
     assert "NeutronError" in curl("/v2.0/extensions/port-security").expect(404)
 
 

@@ -10,7 +10,7 @@ use nicd::dbus::Bus as OnBus;
 use nicd::kernel::fake::Fake;
 use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{NetworkId, NetworkKind, Owner, Profile, ServerId, SubnetId};
+use nicd::model::{Limits, NetworkId, NetworkKind, Owner, Profile, ServerId, SubnetId};
 use nix::sys::signal::{Signal, kill};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -46,6 +46,8 @@ fn add_objects(daemon: &InProcessDaemon) {
         bridge: None,
         kind: NetworkKind::Local,
         physical_network: None,
+        port_security: true,
+        isolated: false,
     });
     let subnets = (0..NETWORKS).map(|n| NewSubnet {
         id: SubnetId(Uuid::from_u128(0xb1_0000 + n as u128)),
@@ -193,6 +195,10 @@ fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
             fixed_ips: None,
             admin_up: true,
             unknown_unicast: false,
+            port_security: None,
+            address_pairs: Vec::new(),
+            limits: Limits::default(),
+            isolated: None,
             device_owner: String::new(),
             profile: Profile::default(),
         };

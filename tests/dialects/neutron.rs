@@ -21,6 +21,7 @@ fn each_refusal_names_neutrons_exception() {
         let get = |path: &str| ("GET", format!("/v2.0/{path}"), Value::Null);
         let delete = |path: String| ("DELETE", format!("/v2.0/{path}"), Value::Null);
         let outside = json!([{"ip_address": "203.0.113.1"}]);
+        let pair = &outside;
         let overlap = json!({"network_id": network, "cidr": "192.0.2.128/25"});
         for ((method, path, body), status, kind, reason) in [
             (get(&format!("networks/{NOBODY}")), 404, "NetworkNotFound", "no_such_network"),
@@ -44,7 +45,13 @@ fn each_refusal_names_neutrons_exception() {
             ),
             (new("port", json!({ "network_id": small })), 409, "IpAddressGenerationFailure", "pool_empty"),
             (new("port", json!({"network_id": network, "id": port})), 409, "Conflict", "id_in_use"),
-            (new("port", json!({"network_id": network, "port_security_enabled": true})), 501, "HTTPNotImplemented", "not_built"),
+            (
+                new("port", json!({"network_id": network, "port_security_enabled": false, "allowed_address_pairs": pair})),
+                409,
+                "AddressPairAndPortSecurityRequired",
+                "port_security_off",
+            ),
+            (new("network", json!({"provider:network_type": "vlan"})), 501, "HTTPNotImplemented", "not_built"),
             (new("subnet", overlap), 400, "InvalidInput", "subnet_overlap"),
             (new("subnet", json!({"network_id": network, "cidr": "x"})), 400, "InvalidInput", "invalid_value"),
             (new("network", json!({ "nicd:bridge": "nowhere" })), 400, "InvalidInput", "no_such_bridge"),
@@ -268,6 +275,82 @@ fn numbers_and_truths_may_be_text_and_what_is_not_used_may_be_null() {
         ] {
             fixture.api.post("/v2.0/networks", &json!({ "network": body })).refused(status, reason);
         }
+    });
+}
+
+#[test]
+fn port_security_address_pairs_limits_and_isolation_are_kept_and_changed() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let open = fixture.network(json!({"port_security_enabled": "False", "nicd:isolated": true}));
+        fixture.subnet(&open, "198.51.100.0/24");
+        let network = fixture.usual_network();
+        let shown =
+            |fixture: &mut Fixture, id: &str| fixture.api.get(&format!("/v2.0/networks/{id}")).expect(200)["network"].clone();
+        for (id, security, isolated) in [(&open, false, true), (&network, true, false)] {
+            let network = shown(&mut fixture, id);
+            assert_eq!((&network["port_security_enabled"], &network["nicd:isolated"]), (&security.into(), &isolated.into()));
+            let port = fixture.create_port(json!({ "network_id": id }));
+            let port = fixture.port(&port);
+            assert_eq!(port["port_security_enabled"], security);
+            for (attribute, none) in
+                [("allowed_address_pairs", json!([])), ("nicd:limits", Value::Null), ("nicd:isolated", Value::Null)]
+            {
+                assert_eq!(port[attribute], none, "{attribute}");
+            }
+        }
+        let server = fixture.vm();
+        let made = fixture.attach_to(&server, &open);
+        assert_eq!(fixture.port(&made)["port_security_enabled"], false, "an attach too takes the network's");
+        let pairs = json!([{"ip_address": "192.0.2.200", "mac_address": "00-00-5E-00-01-07"}, {"ip_address": "fd00::/64"}]);
+        let limits = json!({"from_guest": {"rate_kbps": 1000, "burst_kb": 200}, "to_guest": {"rate_kbps": 64}});
+        let port = fixture
+            .create_port(json!({"network_id": open, "mac_address": "fa:16:3e:00:00:09", "port_security_enabled": true,
+            "allowed_address_pairs": pairs, "nicd:limits": limits, "nicd:isolated": false}));
+        fixture.attach(&server, json!({ "port_id": port }));
+        let filled = json!([{"ip_address": "192.0.2.200", "mac_address": "00:00:5e:00:01:07"},
+            {"ip_address": "fd00::/64", "mac_address": "fa:16:3e:00:00:09"}]);
+        let before = fixture.port(&port);
+        assert_eq!(before["allowed_address_pairs"], filled);
+        assert_eq!((&before["nicd:limits"], &before["nicd:isolated"]), (&limits, &json!(false)));
+        let listed = |fixture: &mut Fixture, on: &str| {
+            let ports = fixture.api.get(&format!("/v2.0/ports?port_security_enabled={on}")).expect(200);
+            ports["ports"].as_array().unwrap().len()
+        };
+        assert_eq!((listed(&mut fixture, "True"), listed(&mut fixture, "false")), (2, 2));
+        fixture.daemon.kill();
+        fixture.launch();
+        assert_eq!(fixture.port(&port)["allowed_address_pairs"], filled, "also after a restart");
+        let path = format!("/v2.0/ports/{port}");
+        let put = |fixture: &mut Fixture, change: Value| fixture.api.put(&path, &json!({ "port": change }));
+        // What is shown and given back changes nothing.
+        let same =
+            json!({"allowed_address_pairs": filled, "nicd:limits": limits, "nicd:isolated": false, "port_security_enabled": 1});
+        assert_eq!(put(&mut fixture, same).expect(200)["port"]["revision_number"], before["revision_number"]);
+        put(&mut fixture, json!({"port_security_enabled": false})).refused(409, "port_security_off");
+        let mut revision = before["revision_number"].as_u64().unwrap();
+        for (change, attribute, after) in [
+            (
+                json!({"allowed_address_pairs": [{"ip_address": "192.0.2.64/26"}]}),
+                "allowed_address_pairs",
+                json!([{"ip_address": "192.0.2.64/26", "mac_address": "fa:16:3e:00:00:09"}]),
+            ),
+            (json!({"port_security_enabled": false, "allowed_address_pairs": null}), "allowed_address_pairs", json!([])),
+            (json!({"nicd:limits": {"to_guest": {"rate_kbps": 128}}}), "nicd:limits", json!({"to_guest": {"rate_kbps": 128}})),
+            (json!({"nicd:limits": null}), "nicd:limits", Value::Null),
+            (json!({"nicd:isolated": null}), "nicd:isolated", Value::Null),
+            (json!({"port_security_enabled": "true"}), "port_security_enabled", json!(true)),
+        ] {
+            let changed = put(&mut fixture, change.clone()).expect(200)["port"].clone();
+            revision += 1;
+            assert_eq!((&changed[attribute], &changed["revision_number"]), (&after, &json!(revision)), "{change}");
+            assert_eq!(changed, fixture.port(&port));
+        }
+        let change = json!({"network": {"port_security_enabled": true, "nicd:isolated": false}});
+        fixture.api.put(&format!("/v2.0/networks/{open}"), &change).expect(200);
+        let network = shown(&mut fixture, &open);
+        assert_eq!((&network["port_security_enabled"], &network["nicd:isolated"]), (&json!(true), &json!(false)));
+        assert_eq!(fixture.port(&made)["port_security_enabled"], false, "ports keep what they have");
     });
 }
 

@@ -166,6 +166,8 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
             bridge: None,
             kind: NetworkKind::Local,
             physical_network: None,
+            port_security: true,
+            isolated: false,
         }]))
         .unwrap();
     scene

@@ -95,7 +95,7 @@ const OTHER_MTU: u32 = 1400;
 #[derive(Debug, Clone)]
 enum Begin {
     /// A client's action.
-    Action(Action),
+    Action(Box<Action>),
     /// Something that happens to the host while the daemon runs.
     Meddle(fn(&Fake, PortId)),
     /// A start of the daemon.
@@ -322,7 +322,7 @@ impl Stage {
         let fake = scene.fake.clone();
         match &self.begin {
             Begin::Action(action) => {
-                let answer = scene.daemon().ask(action.clone());
+                let answer = scene.daemon().ask((**action).clone());
                 // What goes on behind the answer is part of the work.
                 let manager = scene.manager();
                 scene.daemon().go_on(|| {
@@ -451,8 +451,8 @@ fn set_up(work: Work, scene: &Scene) -> (Begin, PortId) {
     let tap = || scene.attach(VM, on(AGENTS)).unwrap().port.id;
     let veth = || scene.attach(NETNS, on(OPERATORS)).unwrap().port.id;
     let none = PortId(uuid::Uuid::nil());
-    let action = |action| Begin::Action(action);
-    let change = |id, change| Begin::Action(Action::UpdatePort(id, change));
+    let action = |action| Begin::Action(Box::new(action));
+    let change = |id, change| action(Action::UpdatePort(id, change));
     match work {
         Work::AttachFirstTap => (action(attach(VM, on(AGENTS))), none),
         Work::AttachLaterTap => {

@@ -8,7 +8,7 @@ use nicd::failpoints::Registry;
 use nicd::kernel::fake::Fake;
 use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{NetworkId, NetworkKind, Owner, Phase, PortId, Profile, ServerId, SubnetId};
+use nicd::model::{Limits, NetworkId, NetworkKind, Owner, Phase, PortId, Profile, ServerId, SubnetId};
 use nicd::plan::{Kind, LinkState};
 use nicd::service::{Error, PortFilter, PortView, Reply, Service};
 use uuid::Uuid;
@@ -189,6 +189,8 @@ pub fn create_network(n: usize) -> Action {
         bridge: (n == OPERATORS).then(|| BR0.parse().unwrap()),
         kind: NetworkKind::Local,
         physical_network: None,
+        port_security: true,
+        isolated: false,
     }])
 }
 
@@ -231,6 +233,10 @@ pub fn create_port(network: usize) -> Action {
         fixed_ips: None,
         admin_up: true,
         unknown_unicast: false,
+        port_security: None,
+        address_pairs: Vec::new(),
+        limits: Limits::default(),
+        isolated: None,
         device_owner: String::new(),
         profile: Profile::default(),
     }])

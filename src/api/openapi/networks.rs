@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::entry::Entry;
 use super::schema::{
-    Record, Shape, any_number, any_uuid, either, link, list, named, null, one_of_words, only_truth, or_null, text, words,
+    Record, Shape, any_number, any_truth, any_uuid, either, link, list, named, null, one_of_words, only_truth, or_null, text,
+    words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -49,7 +50,7 @@ pub(in crate::api) fn create() -> Entry {
 
 pub(in crate::api) fn update() -> Entry {
     entry("update_network", "Change a network")
-        .about("With `mtu` the devices of all its ports follow.")
+        .about("With `mtu` or `nicd:isolated` its ports follow. `port_security_enabled` is for ports made from then on.")
         .does(&[Write, Network, ChangeNetwork])
         .if_match()
         .body(Record::wrapping("network", named("NetworkChange")), &[("name", json!({"network": {"name": "green"}}))])
@@ -107,5 +108,6 @@ fn changeable(record: Record) -> Record {
         .may("admin_state_up", only_truth(true))
         .may("shared", only_truth(false))
         .may("router:external", only_truth(false))
-        .may("port_security_enabled", only_truth(false))
+        .may("port_security_enabled", any_truth())
+        .may("nicd:isolated", any_truth())
 }

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::entry::{Entry, force};
 use super::networks::{bulk, made};
 use super::schema::{
-    Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, named, only, only_truth, or_null, text, words,
+    Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, named, only, only_truth, or_null, range, text,
+    words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
-use crate::api::ports::{ENTRIES, Shown};
+use crate::api::ports::{ENTRIES, Shown, limits};
 use crate::api::resource::Resource;
 use crate::api::status::RequestStep::{ChangePort, NewPort, Port, Query, Write};
 use crate::service::PortView;
@@ -47,7 +48,12 @@ pub(in crate::api) fn update() -> Entry {
         .if_match()
         .body(
             Record::wrapping("port", named("PortChange")),
-            &[("down", json!({"port": {"admin_state_up": false}})), ("detach", json!({"port": {"device_id": ""}}))],
+            &[
+                ("down", json!({"port": {"admin_state_up": false}})),
+                ("detach", json!({"port": {"device_id": ""}})),
+                ("pair", json!({"port": {"allowed_address_pairs": [{"ip_address": "10.0.0.64/26"}]}})),
+                ("limit", json!({"port": {"nicd:limits": {"to_guest": {"rate_kbps": 100_000}}}})),
+            ],
         )
         .answers(200, "The port as it is now.", Record::wrapping("port", named("Port")), example())
 }
@@ -90,11 +96,12 @@ fn changeable(record: Record) -> Record {
         .may("fixed_ips", list(wanted_ip()).max_items(Some(ENTRIES)))
         .may("binding:profile", or_null(Record::new().may("interface_name", or_null(link())).may("vnet_hdr", any_truth())))
         .may("binding:host_id", or_null(words().description(Some("This host, or empty."))))
-        .may("port_security_enabled", only_truth(false))
+        .may("port_security_enabled", any_truth())
         .may("security_groups", or_null(empty_list()))
-        .may("allowed_address_pairs", or_null(empty_list()))
-        .may("nicd:limits", or_null(nothing()))
+        .may("allowed_address_pairs", or_null(list(pair()).max_items(Some(ENTRIES))))
+        .may("nicd:limits", or_null(limits(only_truth(false))))
         .may("nicd:unknown_unicast", any_truth())
+        .may("nicd:isolated", or_null(any_truth()))
         .may("binding:vnic_type", only("normal"))
 }
 
@@ -105,7 +112,7 @@ fn wanted_ip() -> Shape {
     any([by_subnet.into(), by_address.into()])
 }
 
-/// `{}`
-fn nothing() -> Shape {
-    Record::new().into()
+/// An address or a range, from the port's MAC or another.
+fn pair() -> Record {
+    Record::new().must("ip_address", any([ip(), range().into()])).may("mac_address", or_null(any_mac()))
 }

@@ -87,6 +87,11 @@ pub(in crate::api) fn ip() -> Shape {
     AnyOf::builder().item(formatted("ipv4")).item(formatted("ipv6")).build().into_shape()
 }
 
+/// A range of addresses as nicd writes it.
+pub(in crate::api) fn range() -> ObjectBuilder {
+    like("^[0-9a-f:.]+/[0-9]{1,3}$")
+}
+
 /// RFC 3339.
 pub(in crate::api) fn time() -> ObjectBuilder {
     formatted("date-time")

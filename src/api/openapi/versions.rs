@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::entry::Entry;
-use super::schema::{Record, empty_list, list, words};
+use super::schema::{Record, list, words};
 use crate::api::dialect::{COMPUTE, NETWORK};
 use crate::api::versions;
 
@@ -45,11 +45,11 @@ pub(in crate::api) fn network() -> Entry {
 }
 
 pub(in crate::api) fn extensions() -> Entry {
-    Entry::new(NETWORK, TAG, "network_extensions", "The network API's extensions: none").answers(
+    Entry::new(NETWORK, TAG, "network_extensions", "The network API's extensions").answers(
         200,
-        "An empty list.",
-        Record::wrapping("extensions", empty_list()),
-        json!({"extensions": []}),
+        "All of them.",
+        Record::wrapping("extensions", list(versions::Extension::shape())),
+        versions::extensions_of(),
     )
 }
 

@@ -5,9 +5,9 @@ mod nic;
 mod port;
 mod server;
 
-pub use network::{NetworkCommand, NewNetwork, NewSubnet, SubnetCommand};
+pub use network::{ChangedNetwork, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand};
 pub use nic::{Attach, Detach};
-pub use port::{ChangedPort, NewPort, PortCommand};
+pub use port::{ChangedPort, Filters, NewPort, PortCommand};
 pub use server::{NewServer, ServerCommand};
 
 use std::path::PathBuf;
@@ -169,6 +169,8 @@ mod tests {
             "nicctl detach web eth0 --wait",
             "nicctl port create blue --mac fa:16:3e:00:00:01 --ip 192.0.2.7 --ip 192.0.2.8 --ifname eth0 --no-vnet-hdr",
             "nicctl port set eth0 --name eth1 --admin-down",
+            "nicctl port set eth0 --no-allowed-address --limit-to-guest none --isolated network",
+            "nicctl network set blue --disable-port-security --isolated true",
             "nicctl list -o wide",
             "nicctl --socket /tmp/s -o json gc --apply",
         ] {
@@ -187,6 +189,9 @@ mod tests {
             "nicctl attach web --wait=0",
             "nicctl port set eth0",
             "nicctl port set eth0 --admin-up --admin-down",
+            "nicctl port set eth0 --enable-port-security --disable-port-security",
+            "nicctl port set eth0 --limit-to-guest fast",
+            "nicctl network set blue",
             "nicctl subnet create blue 192.0.2.0",
         ] {
             assert_eq!(parse(line).map(|_| ()).map_err(|e| e.exit_code()), Err(2), "{line}");

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use crate::ctl::values::{Cidr, Gateway, Pool, Route};
 
@@ -20,6 +20,9 @@ pub enum NetworkCommand {
         /// The network
         network: String,
     },
+
+    /// Change a network
+    Set(ChangedNetwork),
 
     /// Delete a network without ports, and its bridge if nicd made it
     Delete {
@@ -45,6 +48,51 @@ pub struct NewNetwork {
     /// Create a subnet with this range, with the first host as gateway; may be repeated [default: none]
     #[arg(long = "subnet", value_name = "CIDR")]
     pub subnets: Vec<Cidr>,
+
+    #[command(flatten)]
+    pub security: PortSecurity,
+
+    /// Isolate its ports: their guests get only the frames that L2 needs
+    #[arg(long)]
+    pub isolated: bool,
+}
+
+/// Whether new ports of a network have port security.
+#[derive(Debug, Args)]
+pub struct PortSecurity {
+    /// Its new ports hold their guests to their MACs and addresses, unless a port says otherwise; so it is by default
+    #[arg(long, conflicts_with = "disable_port_security")]
+    pub enable_port_security: bool,
+
+    /// Its new ports let their guests send from any MAC and address, unless a port says otherwise
+    #[arg(long)]
+    pub disable_port_security: bool,
+}
+
+/// What to change in a network.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change")
+    .args(["name", "mtu", "enable_port_security", "disable_port_security", "isolated"])
+    .required(true)
+    .multiple(true))]
+pub struct ChangedNetwork {
+    /// The network
+    pub network: String,
+
+    /// New name
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// The largest packet, in bytes, 1280 to 65521
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+
+    #[command(flatten)]
+    pub security: PortSecurity,
+
+    /// Whether its ports are isolated that do not say otherwise
+    #[arg(long)]
+    pub isolated: Option<bool>,
 }
 
 /// What to do with subnets.

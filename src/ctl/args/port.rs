@@ -4,6 +4,23 @@ use std::net::IpAddr;
 
 use clap::{ArgGroup, Args, Subcommand};
 
+use crate::ctl::values::{AllowedAddress, Isolation, Rate};
+
+/// The flags of `port set` of which it needs one.
+const CHANGES: [&str; 11] = [
+    "name",
+    "admin_up",
+    "admin_down",
+    "unknown_unicast",
+    "enable_port_security",
+    "disable_port_security",
+    "allowed_addresses",
+    "no_allowed_address",
+    "limit_to_guest",
+    "limit_from_guest",
+    "isolated",
+];
+
 /// What to do with ports.
 #[derive(Debug, Subcommand)]
 pub enum PortCommand {
@@ -71,14 +88,45 @@ pub struct NewPort {
     #[arg(long)]
     pub unknown_unicast: bool,
 
+    #[command(flatten)]
+    pub filters: Filters,
+
     /// Create the tap without virtio-net headers, for a VMM that does not support them [default: with headers]
     #[arg(long)]
     pub no_vnet_hdr: bool,
 }
 
+/// What the filters let its guest send, and how fast.
+#[derive(Debug, Args)]
+pub struct Filters {
+    /// Hold its guest to its MAC and addresses [default: as its network]
+    #[arg(long, conflicts_with = "disable_port_security")]
+    pub enable_port_security: bool,
+
+    /// Let its guest send from any MAC and address
+    #[arg(long)]
+    pub disable_port_security: bool,
+
+    /// Let its guest send from these addresses too; may be repeated; `set` adds them to those there are
+    #[arg(long = "allowed-address", value_name = "ip-address=IP|CIDR[,mac-address=MAC]")]
+    pub allowed_addresses: Vec<AllowedAddress>,
+
+    /// Limit what it gets: RATE in kbit/s, BURST in kbit [default burst: 125 ms of the rate]
+    #[arg(long, value_name = "RATE[:BURST]|none")]
+    pub limit_to_guest: Option<Rate>,
+
+    /// Limit what it sends; its burst may be up to a second of the rate more
+    #[arg(long, value_name = "RATE[:BURST]|none")]
+    pub limit_from_guest: Option<Rate>,
+
+    /// Whether its guest gets only the frames that L2 needs
+    #[arg(long, value_enum)]
+    pub isolated: Option<Isolation>,
+}
+
 /// What to change in a port.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("change").args(["name", "admin_up", "admin_down", "unknown_unicast"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("change").args(CHANGES).required(true).multiple(true))]
 pub struct ChangedPort {
     /// The port
     pub port: String,
@@ -98,4 +146,11 @@ pub struct ChangedPort {
     /// Flood frames with an unknown destination MAC to it: true for a guest with several MACs
     #[arg(long)]
     pub unknown_unicast: Option<bool>,
+
+    #[command(flatten)]
+    pub filters: Filters,
+
+    /// Take all allowed addresses away that it has; those given with --allowed-address are then the only ones
+    #[arg(long)]
+    pub no_allowed_address: bool,
 }

@@ -77,6 +77,11 @@ fn members<const N: usize>(pairs: [(&str, Option<Value>); N]) -> Map<String, Val
     pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
+/// A switch of two flags, if either is given.
+fn switch(on: bool, off: bool) -> Option<Value> {
+    (on || off).then_some(Value::Bool(on))
+}
+
 /// The query of a removal, by force or not.
 fn forced(force: bool) -> Vec<(&'static str, &'static str)> {
     force.then_some(("force", "true")).into_iter().collect()

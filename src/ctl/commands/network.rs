@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Session, members, subnet};
-use crate::ctl::args::{NetworkCommand, NewNetwork};
+use super::{Session, members, subnet, switch};
+use crate::ctl::args::{ChangedNetwork, NetworkCommand, NewNetwork};
 use crate::ctl::client::{self, Client, ClientError};
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
@@ -23,6 +23,7 @@ pub async fn run(session: &mut Session, command: NetworkCommand) -> Result<(), F
             let id = names::resolve(&session.client, Kind::Network, &network).await?;
             show(session, id).await
         }
+        NetworkCommand::Set(changed) => set(session, changed).await,
         NetworkCommand::Delete { network } => {
             let id = names::resolve(&session.client, Kind::Network, &network).await?;
             session.client.delete(&Kind::Network.item(id)).await?;
@@ -41,6 +42,8 @@ async fn create(session: &mut Session, new: NewNetwork) -> Result<(), Failure> {
         ("name", Some(json!(new.name))),
         ("nicd:bridge", new.bridge.map(Value::from)),
         ("mtu", new.mtu.map(Value::from)),
+        ("port_security_enabled", switch(new.security.enable_port_security, new.security.disable_port_security)),
+        ("nicd:isolated", new.isolated.then_some(Value::Bool(true))),
     ]);
     let answer = session.client.post(Kind::Network.collection(), &json!({"network": body})).await?;
     let network = client::member(answer, "network")?;
@@ -57,6 +60,19 @@ async fn create(session: &mut Session, new: NewNetwork) -> Result<(), Failure> {
     }
     // Its subnets are part of it by now.
     let network = client::member(session.client.get(&made[0]).await?, "network")?;
+    session.print_one(&NETWORK, &network).await
+}
+
+async fn set(session: &mut Session, changed: ChangedNetwork) -> Result<(), Failure> {
+    let id = names::resolve(&session.client, Kind::Network, &changed.network).await?;
+    let body = members([
+        ("name", changed.name.map(Value::from)),
+        ("mtu", changed.mtu.map(Value::from)),
+        ("port_security_enabled", switch(changed.security.enable_port_security, changed.security.disable_port_security)),
+        ("nicd:isolated", changed.isolated.map(Value::Bool)),
+    ]);
+    let answer = session.client.put(&Kind::Network.item(id), &json!({ "network": body })).await?;
+    let network = client::member(answer, "network")?;
     session.print_one(&NETWORK, &network).await
 }
 

@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Session, forced, members, unless_empty};
-use crate::ctl::args::{ChangedPort, NewPort, PortCommand};
+use super::{Session, forced, members, switch, unless_empty};
+use crate::ctl::args::{ChangedPort, Filters, NewPort, PortCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
 use crate::ctl::uri;
+use crate::ctl::values::{AllowedAddress, Isolation, Rate};
 use crate::ctl::views::PORT;
 
 /// Runs a command about ports.
@@ -49,6 +50,7 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
     let network = names::resolve(&session.client, Kind::Network, &new.network).await?;
     let profile =
         members([("interface_name", new.ifname.map(Value::from)), ("vnet_hdr", new.no_vnet_hdr.then_some(Value::Bool(false)))]);
+    let filters = new.filters;
     let port = members([
         ("network_id", Some(json!(network))),
         ("name", new.name.map(Value::from)),
@@ -56,6 +58,10 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
         ("fixed_ips", unless_empty(new.ips.iter().map(|ip| json!({ "ip_address": ip })).collect())),
         ("admin_state_up", new.admin_down.then_some(Value::Bool(false))),
         ("nicd:unknown_unicast", new.unknown_unicast.then_some(Value::Bool(true))),
+        ("port_security_enabled", switch(filters.enable_port_security, filters.disable_port_security)),
+        ("allowed_address_pairs", unless_empty(filters.allowed_addresses.iter().map(AllowedAddress::to_json).collect())),
+        ("nicd:limits", limits(&filters, &Value::Null)),
+        ("nicd:isolated", filters.isolated.map(Isolation::to_json)),
         ("binding:profile", (!profile.is_empty()).then_some(Value::Object(profile))),
     ]);
     let answer = session.client.post(Kind::Port.collection(), &json!({ "port": port })).await?;
@@ -65,13 +71,35 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
 
 async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure> {
     let id = names::resolve(&session.client, Kind::Port, &changed.port).await?;
-    let admin_up = (changed.admin_up || changed.admin_down).then_some(Value::Bool(changed.admin_up));
+    let filters = changed.filters;
+    let adds = !filters.allowed_addresses.is_empty() && !changed.no_allowed_address;
+    // The API takes all pairs at once, and both directions.
+    let before = match adds || filters.limit_to_guest.is_some() != filters.limit_from_guest.is_some() {
+        true => client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?,
+        false => Value::Null,
+    };
+    let had = before["allowed_address_pairs"].as_array().filter(|_| adds).cloned().unwrap_or_default();
+    let pairs = had.into_iter().chain(filters.allowed_addresses.iter().map(AllowedAddress::to_json)).collect();
+    let pairs = if changed.no_allowed_address { Some(Value::Array(pairs)) } else { unless_empty(pairs) };
     let port = members([
         ("name", changed.name.map(Value::from)),
-        ("admin_state_up", admin_up),
+        ("admin_state_up", switch(changed.admin_up, changed.admin_down)),
         ("nicd:unknown_unicast", changed.unknown_unicast.map(Value::Bool)),
+        ("port_security_enabled", switch(filters.enable_port_security, filters.disable_port_security)),
+        ("allowed_address_pairs", pairs),
+        ("nicd:limits", limits(&filters, &before["nicd:limits"])),
+        ("nicd:isolated", filters.isolated.map(Isolation::to_json)),
     ]);
     let answer = session.client.put(&Kind::Port.item(id), &json!({ "port": port })).await?;
     let port = client::member(answer, "port")?;
     session.print_one(&PORT, &port).await
+}
+
+/// `nicd:limits` if a direction is given; the other one stays as it was.
+fn limits(filters: &Filters, before: &Value) -> Option<Value> {
+    let (to_guest, from_guest) = (&filters.limit_to_guest, &filters.limit_from_guest);
+    (to_guest.is_some() || from_guest.is_some()).then(|| {
+        let of = |rate: &Option<Rate>, direction| rate.as_ref().map_or_else(|| before[direction].clone(), Rate::to_json);
+        json!({"to_guest": of(to_guest, "to_guest"), "from_guest": of(from_guest, "from_guest")})
+    })
 }

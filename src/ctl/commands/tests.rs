@@ -237,6 +237,54 @@ fn a_port_is_asked_for_as_neutron_words_it() {
 }
 
 #[test]
+fn filters_and_limits_are_asked_for_as_openstack_words_them() {
+    let script = || vec![answer(201, port("DOWN", "unbound"))];
+    let done = play(
+        &format!(
+            "nicctl -o json port create {NETWORK} --disable-port-security --allowed-address ip-address=192.0.2.9 \
+             --limit-from-guest 64:8 --isolated true"
+        ),
+        script(),
+    );
+    let body = json!({"port": {"network_id": NETWORK, "port_security_enabled": false,
+        "allowed_address_pairs": [{"ip_address": "192.0.2.9"}],
+        "nicd:limits": {"to_guest": null, "from_guest": {"rate_kbps": 64, "burst_kb": 8}}, "nicd:isolated": true}});
+    assert_eq!(done.requests, [format!("POST /v2.0/ports {body}")]);
+    let put = |body: Value| format!("PUT /v2.0/ports/{PORT} {}", json!({ "port": body }));
+    let line = |flags: &str| format!("nicctl -o json port set {PORT} {flags}");
+    let done = play(&line("--no-allowed-address --allowed-address ip-address=192.0.2.9 --enable-port-security"), script());
+    let body = json!({"port_security_enabled": true, "allowed_address_pairs": [{"ip_address": "192.0.2.9"}]});
+    assert_eq!(done.requests, [put(body)]);
+    let done = play(&line("--no-allowed-address --isolated network --limit-to-guest none --limit-from-guest none"), script());
+    let body = json!({"allowed_address_pairs": [], "nicd:limits": {"to_guest": null, "from_guest": null}, "nicd:isolated": null});
+    assert_eq!(done.requests, [put(body)]);
+}
+
+#[test]
+fn an_allowed_address_and_a_limit_are_put_beside_those_there_are() {
+    let pair = json!({"ip_address": "192.0.2.8", "mac_address": "00:00:5e:00:01:07"});
+    let mut before = port("DOWN", "unbound");
+    before["port"]["allowed_address_pairs"] = json!([pair]);
+    before["port"]["nicd:limits"] = json!({"to_guest": {"rate_kbps": 64}});
+    let script = vec![answer(200, before), answer(200, port("DOWN", "unbound"))];
+    let flags = "--allowed-address ip-address=192.0.2.9 --limit-from-guest 128";
+    let done = play(&format!("nicctl -o json port set {PORT} {flags}"), script);
+    let body = json!({"port": {"allowed_address_pairs": [pair, {"ip_address": "192.0.2.9"}],
+        "nicd:limits": {"to_guest": {"rate_kbps": 64}, "from_guest": {"rate_kbps": 128}}}});
+    assert_eq!(done.requests, [format!("GET /v2.0/ports/{PORT}"), format!("PUT /v2.0/ports/{PORT} {body}")]);
+}
+
+#[test]
+fn a_network_is_changed() {
+    let done = play(
+        &format!("nicctl -o json network set {NETWORK} --mtu 1400 --enable-port-security --isolated false"),
+        vec![answer(200, json!({"network": {"id": NETWORK}}))],
+    );
+    let body = json!({"network": {"mtu": 1400, "port_security_enabled": true, "nicd:isolated": false}});
+    assert_eq!(done.requests, [format!("PUT /v2.0/networks/{NETWORK} {body}")]);
+}
+
+#[test]
 fn a_subnet_without_a_gateway_says_null() {
     let script = vec![answer(201, json!({"subnet": {"id": PORT}}))];
     let done = play(

@@ -26,6 +26,11 @@ pub static PORT: View = View {
         Column { title: "MTU", from: Width::Wide, cell: |look| look.cell("/binding:vif_details/mtu") },
         Column { title: "TYPE", from: Width::Wide, cell: |look| look.cell("/binding:vif_type") },
         Column { title: "ADMIN UP", from: Width::Full, cell: |look| look.cell("/admin_state_up") },
+        Column { title: "PORT SECURITY", from: Width::Full, cell: |look| look.cell("/port_security_enabled") },
+        Column { title: "ALLOWED", from: Width::Full, cell: allowed },
+        Column { title: "LIMIT TO GUEST", from: Width::Full, cell: |look| look.cell("/nicd:limits/to_guest") },
+        Column { title: "LIMIT FROM GUEST", from: Width::Full, cell: |look| look.cell("/nicd:limits/from_guest") },
+        Column { title: "ISOLATED", from: Width::Full, cell: |look| look.cell("/nicd:isolated") },
         Column { title: "HOST MAC", from: Width::Full, cell: |look| look.cell("/binding:vif_details/host_mac") },
         Column { title: "QUEUES", from: Width::Full, cell: |look| look.cell("/binding:vif_details/queues") },
         Column { title: "VNET HDR", from: Width::Full, cell: |look| look.cell("/binding:vif_details/vnet_hdr") },
@@ -35,6 +40,11 @@ pub static PORT: View = View {
 
 fn status(look: &Look) -> Cell {
     Cell::status(&look.text("/status"))
+}
+
+/// Each pair's addresses, and whose they are.
+fn allowed(look: &Look) -> Cell {
+    look.each("/allowed_address_pairs", |pair| format!("{} from {}", plain(&pair["ip_address"]), plain(&pair["mac_address"])))
 }
 
 #[cfg(test)]
@@ -53,6 +63,8 @@ mod tests {
             "id": "ce531f90-199f-48c0-816c-13e38010b442", "name": "", "device_id": SERVER, "network_id": NETWORK,
             "mac_address": "fa:16:3e:4c:2c:30", "status": "DOWN", "admin_state_up": true,
             "fixed_ips": [{"ip_address": "192.0.2.7", "subnet_id": "s"}, {"ip_address": "2001:db8::7", "subnet_id": "t"}],
+            "allowed_address_pairs": [{"ip_address": "192.0.2.64/26", "mac_address": "fa:16:3e:4c:2c:30"}],
+            "nicd:limits": {"to_guest": {"rate_kbps": 64}},
             "binding:vif_type": "tap", "nicd:phase": "wired", "nicd:reason": "no_carrier",
             "binding:vif_details": {"device": "nicdce531f90199", "bridge": "nbr3cb9bc595699", "mtu": 1500, "queues": 2},
         })
@@ -79,9 +91,11 @@ mod tests {
     #[test]
     fn a_port_shown_alone_has_all_of_it() {
         let text = PORT.detail(&port(), &labels(&[(SERVER, "web")])).render(Colour::None);
-        assert!(text.contains(&format!("server     {SERVER} (web)\n")), "{text}");
-        assert!(text.contains("device     nicdce531f90199\n"), "{text}");
-        assert!(text.contains("queues     2\n"), "{text}");
+        assert!(text.contains(&format!("server            {SERVER} (web)\n")), "{text}");
+        assert!(text.contains("device            nicdce531f90199\n"), "{text}");
+        assert!(text.contains("queues            2\n"), "{text}");
+        assert!(text.contains("allowed           192.0.2.64/26 from fa:16:3e:4c:2c:30\n"), "{text}");
+        assert!(text.contains("limit to guest    rate_kbps=64\n"), "{text}");
     }
 
     #[test]
