@@ -345,6 +345,7 @@ fn ports_that_cannot_be() {
             change(json!({"network_id": NOBODY}), 400, "invalid_value", "network_id"),
             bad("PUT", format!("/v2.0/ports/{NOBODY}"), json!({"port": {}}), 404, "no_such_port", NOBODY),
             bad("GET", format!("/nicd/v1/ports/{NOBODY}/explain"), Value::Null, 404, "no_such_port", NOBODY),
+            bad("GET", format!("/nicd/v1/ports/{NOBODY}/counters"), Value::Null, 404, "no_such_port", NOBODY),
         ];
         refused(&mut fixture, cases);
     });

@@ -295,6 +295,44 @@ fn what_a_guest_may_send_and_how_fast_it_gets_it_changes_while_its_port_is_attac
 }
 
 #[test]
+fn a_ports_counters_tell_what_passed_and_what_was_dropped_and_do_not_fall() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.network(json!({}));
+        fixture.subnet(&network, "192.0.2.0/24");
+        let ((a, one), (b, other)) = (fixture.guest("a"), fixture.guest("b"));
+        let [port, peer] = [&one, &other].map(|server| text(&attach_until_active(&mut fixture, server, json!({}))["port_id"]));
+        let free = fixture.create_port(json!({ "network_id": network }));
+        let counters =
+            |fixture: &mut Fixture, port: &str| fixture.api.get(&format!("/nicd/v1/ports/{port}/counters")).expect(200);
+        let none = json!({"packets": 0, "bytes": 0});
+        let counted = counters(&mut fixture, &free);
+        assert_eq!((&counted["port_id"], &counted["from_guest"], &counted["to_guest"]), (&json!(free), &none, &none));
+        let reasons = ["arp", "dhcp_server", "ethertype", "group", "ip4", "ip6", "limit", "mac", "nd", "ra"];
+        assert_eq!(counted["dropped"], reasons.map(|reason| (reason.to_owned(), json!(0))).into_iter().collect::<Value>());
+        let at = |guest: &Guest, address: &'static str| guest.inside(move || UdpSocket::bind(address)).unwrap();
+        let (sender, receiver) = (at(&a, "192.0.2.2:0"), at(&b, "192.0.2.3:9"));
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        sender.send_to(b"honest", "192.0.2.3:9").unwrap();
+        receiver.recv(&mut [0; 16]).unwrap();
+        a.ip("addr add 192.0.2.99/24 dev eth0");
+        at(&a, "192.0.2.99:0").send_to(b"forged", "192.0.2.3:9").unwrap();
+        let counted = counters(&mut fixture, &port);
+        assert!(counted["from_guest"]["packets"].as_u64() >= Some(2), "a request for the MAC, and a datagram: {counted}");
+        assert!(counted["to_guest"]["bytes"].as_u64() > Some(0), "the answer with the MAC: {counted}");
+        assert!(counted["dropped"]["ip4"].as_u64() >= Some(1), "{counted}");
+        assert_eq!(counters(&mut fixture, &peer)["dropped"]["ip4"], 0, "its neighbour is not blamed");
+        fixture.daemon.kill();
+        fixture.launch();
+        let again = counters(&mut fixture, &port);
+        for (direction, unit) in [("from_guest", "packets"), ("from_guest", "bytes"), ("to_guest", "packets"), ("dropped", "ip4")]
+        {
+            assert!(again[direction][unit].as_u64() >= counted[direction][unit].as_u64(), "{counted} {again}");
+        }
+    });
+}
+
+#[test]
 fn a_socket_whose_file_is_removed_is_made_anew_and_told_of_when_it_cannot_be() {
     in_netns(|| {
         let mut fixture = Fixture::start();

@@ -1,4 +1,4 @@
-//! The agent's own routes: servers, health, and the explanation of a port's status.
+//! The agent's own routes: servers, health, the explanation of a port's status, and a port's counters.
 
 use std::path::{self, PathBuf};
 use std::time::Duration;
@@ -10,11 +10,12 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
+use crate::kernel::Traffic;
 use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
-use crate::model::{Guest, Owner, ServerId};
+use crate::model::{DropReason, Guest, Owner, PortId, ServerId};
 use crate::plan::Fact;
-use crate::service::{Context, PortView, Reply, ServerView};
+use crate::service::{Context, DroppedFrame, PortCounters, PortView, Reply, ServerView};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
@@ -23,7 +24,8 @@ use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::{forced, form};
 use super::openapi::schema::{
-    Record, count, either, like, list, null, number, only, or_null, phase, status, time, truth, uuid, words,
+    Record, count, either, ip, like, list, mac, null, number, one_of_words, only, or_null, phase, status, time, truth, uuid,
+    words,
 };
 use super::{AppState, context, id, json_body, respond, slip};
 
@@ -97,6 +99,14 @@ pub(super) async fn explain(State(state): State<AppState>, Path(text): Path<Stri
     let told = id(ObjectKind::Port, &text).and_then(|id| Ok(state.explain(id)?));
     let told = told.map(|(port, facts)| Json(Explanation::of(&port, &facts)));
     respond(told, COMPUTE)
+}
+
+pub(super) async fn counters(State(state): State<AppState>, Path(text): Path<String>) -> Response {
+    let told = async {
+        let id = id(ObjectKind::Port, &text)?;
+        Ok(Json(Counted::of(id, &state.counters(id).await?)))
+    };
+    respond(told.await, COMPUTE)
 }
 
 fn with_nics(query: Option<&str>) -> Result<WithNics, ApiError> {
@@ -213,6 +223,37 @@ answer! {
         "status": port.phase.status().as_str() => status(),
         "phase": port.phase.as_str() => phase(),
         "facts": facts => list(Record::new().must("fact", like("^[a-z_]+$")).must("ok", truth()).must("detail", words())),
+    }
+}
+
+answer! {
+    /// The counters of a port.
+    pub(super) Counted(id: PortId, counters: &PortCounters) {
+        "port_id": id.to_string() => uuid(),
+        "from_guest": Counter::of(counters.from_guest) => Counter::shape(),
+        "to_guest": Counter::of(counters.to_guest) => Counter::shape(),
+        "dropped": counters.dropped
+            => DropReason::ALL.into_iter().fold(Record::new(), |record, reason| record.must(reason.as_str(), count())),
+        "last_dropped": counters.last_dropped.iter().map(Dropped::of).collect::<Vec<_>>() => list(Dropped::shape()),
+    }
+}
+
+answer! {
+    /// What passed in one direction.
+    Counter(traffic: Traffic) {
+        "packets": traffic.packets => count(),
+        "bytes": traffic.bytes => count(),
+    }
+}
+
+answer! {
+    /// A frame that was dropped.
+    Dropped(frame: &DroppedFrame) {
+        "at": frame.at => time(),
+        "reason": frame.reason => one_of_words(DropReason::ALL.map(DropReason::as_str)),
+        "src_mac": frame.src_mac => mac(),
+        "src_ip": frame.src_ip => or_null(ip()),
+        "ethertype": format!("{:#06x}", frame.ethertype) => like("^0x[0-9a-f]{4}$"),
     }
 }
 

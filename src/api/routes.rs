@@ -143,6 +143,7 @@ fn own() -> Vec<Route> {
         get("/events", stream::events, page::events),
         get("/health", agent::health, page::health),
         get("/ports/{id}/explain", agent::explain, page::explain),
+        get("/ports/{id}/counters", agent::counters, page::counters),
         post("/plan", maintenance::plan, maintenance_page::plan),
         get("/verify", maintenance::verify, maintenance_page::verify),
         post("/gc", maintenance::gc, maintenance_page::gc),

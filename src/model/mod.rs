@@ -4,6 +4,7 @@
 //! written to the store as they stand here. Nothing here knows HTTP, netlink or SQL.
 
 pub mod action;
+pub mod drops;
 pub mod guests;
 pub mod idempotency;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod port;
 pub mod server;
 pub mod subnet;
 
+pub use drops::DropReason;
 pub use guests::GuestMacs;
 pub use ids::{NetworkId, PortId, ServerId, SubnetId};
 pub use mac::{Mac, MacPrefix};

@@ -10,65 +10,10 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+pub use crate::model::DropReason as Reason;
 use crate::model::{Mac, PortId};
 
-/// Why a frame was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// It comes from a MAC that is not the port's.
-    Mac,
-    /// Its ARP claims, or asks for, what is not the port's.
-    Arp,
-    /// It comes from an IPv4 address that is not the port's, or its IPv4 header is malformed.
-    Ip4,
-    /// The same of IPv6.
-    Ip6,
-    /// Its neighbour discovery claims what is not the port's, or comes in fragments.
-    Nd,
-    /// It is a router's advertisement or redirect.
-    Ra,
-    /// It is what a DHCP server sends.
-    DhcpServer,
-    /// It carries neither IP nor ARP: a VLAN's tag, LLC, and anything else.
-    Ethertype,
-    /// It exceeds the port's limit.
-    Limit,
-    /// No rule of the port's security groups lets it through.
-    Group,
-}
-
 impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Mac,
-        Self::Arp,
-        Self::Ip4,
-        Self::Ip6,
-        Self::Nd,
-        Self::Ra,
-        Self::DhcpServer,
-        Self::Ethertype,
-        Self::Limit,
-        Self::Group,
-    ];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Mac => "mac",
-            Self::Arp => "arp",
-            Self::Ip4 => "ip4",
-            Self::Ip6 => "ip6",
-            Self::Nd => "nd",
-            Self::Ra => "ra",
-            Self::DhcpServer => "dhcp_server",
-            Self::Ethertype => "ethertype",
-            Self::Limit => "limit",
-            Self::Group => "group",
-        }
-    }
-
     /// The set whose elements count, by device, what is dropped for it.
     pub fn set(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 //! `reconcile`, which knows nothing of them.
 
 mod attach;
+mod counters;
 mod detach;
 mod dry_run;
 mod gc;
@@ -35,6 +36,7 @@ use crate::telemetry::meters::OK;
 pub use crate::inventory::leftovers::Leftover;
 pub use crate::inventory::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use crate::reconcile::{Context, Error, Health, Heartbeat, Policy, Problem, Reconciler};
+pub use counters::{DroppedFrame, PortCounters};
 pub use gc::{Collected, Leftovers};
 pub use idempotency::Known;
 pub use tap::NotOpened;

@@ -110,6 +110,7 @@ pub fn route(dice: &mut Dice) -> String {
         format!("/nicd/v1/servers/{one}"),
         "/nicd/v1/health".to_owned(),
         format!("/nicd/v1/ports/{one}/explain"),
+        format!("/nicd/v1/ports/{one}/counters"),
         "/nicd/v1/plan".to_owned(),
         "/nicd/v1/verify".to_owned(),
         "/nicd/v1/gc".to_owned(),

@@ -7,9 +7,9 @@ use super::samples;
 use super::schema::{
     Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, words,
 };
-use crate::api::agent::{Explanation, NAME, NIC_LIMIT, PATH, Shown};
+use crate::api::agent::{Counted, Explanation, NAME, NIC_LIMIT, PATH, Shown};
 use crate::api::dialect::COMPUTE;
-use crate::api::status::RequestStep::{DropServer, Health, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
+use crate::api::status::RequestStep::{DropServer, Health, Host, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use crate::api::stream;
 use crate::model::Status;
 use crate::model::server::MAX_QUEUES;
@@ -90,6 +90,14 @@ pub(in crate::api) fn explain() -> Entry {
     )
 }
 
+pub(in crate::api) fn counters() -> Entry {
+    let example = Counted::of(samples::port().port.id, &samples::counters());
+    entry("port_counters", "What passed a port, and what was dropped")
+        .about("As the guest sees it. No number falls while the port is attached; without a device all are 0.")
+        .does(&[Port, Host])
+        .answers(200, "The counters.", named("Counters"), example)
+}
+
 pub(in crate::api) fn document() -> Entry {
     this("openapi")
 }
@@ -133,6 +141,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         ("NewServer", new_server()),
         ("Health", health_shown()),
         ("Explanation", Explanation::shape().into()),
+        ("Counters", Counted::shape().into()),
     ]
 }
 

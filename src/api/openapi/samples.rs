@@ -5,14 +5,15 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::events::{Event, EventKind};
+use crate::kernel::Traffic;
 use crate::model::pools::Range;
 use crate::model::{
-    FixedIp, Guest, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Server,
-    ServerId, Status, Subnet, SubnetId, names,
+    DropReason, FixedIp, Guest, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId,
+    Profile, Server, ServerId, Status, Subnet, SubnetId, names,
 };
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
-use crate::service::{Binding, Collected, DeviceView, Health, Leftover, Tap, Verified};
+use crate::service::{Binding, Collected, DeviceView, DroppedFrame, Health, Leftover, PortCounters, Tap, Verified};
 use crate::service::{NetworkView, PortView, ServerView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
@@ -156,6 +157,22 @@ pub(super) fn facts() -> Vec<Fact> {
         fact(FactName::Device, true, "nicdce531f90199 (index 12) carries the port's altname"),
         fact(FactName::Carrier, false, "the tap is not open"),
     ]
+}
+
+pub(super) fn counters() -> PortCounters {
+    let dropped = |reason| (reason, u64::from(reason == DropReason::Arp));
+    PortCounters {
+        from_guest: Traffic { packets: 120, bytes: 9_800 },
+        to_guest: Traffic { packets: 80, bytes: 61_440 },
+        dropped: DropReason::ALL.map(dropped).into(),
+        last_dropped: vec![DroppedFrame {
+            at: then(),
+            reason: DropReason::Arp,
+            src_mac: MAC,
+            src_ip: Some([10, 0, 0, 9].into()),
+            ethertype: 0x0806,
+        }],
+    }
 }
 
 pub(super) fn server_id() -> String {

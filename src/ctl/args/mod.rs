@@ -115,6 +115,12 @@ pub enum Command {
         port: String,
     },
 
+    /// Count what a port's guest sent and got, and what was dropped, by reason
+    Counters {
+        /// The port
+        port: String,
+    },
+
     /// Compare nicd's records with the kernel and exit with 1 on any deviation; changes nothing
     Verify,
 

@@ -1,4 +1,4 @@
-//! `explain`, `verify`, `gc` and `status`: what the daemon says of itself and of this host.
+//! `explain`, `counters`, `verify`, `gc` and `status`: what the daemon says of itself and of this host.
 
 use serde_json::{Value, json};
 
@@ -14,6 +14,13 @@ pub async fn explain(session: &mut Session, port: &str) -> Result<(), Failure> {
     let id = names::resolve(&session.client, Kind::Port, port).await?;
     let said = session.client.get(&format!("/nicd/v1/ports/{id}/explain")).await?;
     print(session, &said, views::facts)
+}
+
+/// What passed a port, and what was dropped.
+pub async fn counters(session: &mut Session, port: &str) -> Result<(), Failure> {
+    let id = names::resolve(&session.client, Kind::Port, port).await?;
+    let said = session.client.get(&format!("/nicd/v1/ports/{id}/counters")).await?;
+    print(session, &said, views::counters)
 }
 
 /// Prints the deviations between records and kernel; fails if there are any.

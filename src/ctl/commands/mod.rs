@@ -41,6 +41,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Show { port } => port::show(session, &port).await,
         Command::Watch { json } => watch::run(session, if json { Format::Json } else { session.out.format() }).await,
         Command::Explain { port } => agent::explain(session, &port).await,
+        Command::Counters { port } => agent::counters(session, &port).await,
         Command::Verify => agent::verify(session).await,
         Command::Gc { apply: true, store } => agent::gc(session, Leftovers::Remove, store).await,
         Command::Gc { apply: false, store } => agent::gc(session, Leftovers::List, store).await,

@@ -1,4 +1,4 @@
-//! The agent's answers about itself and the host: health, facts about a port, deviations, leftovers.
+//! The agent's answers about itself and the host: health, facts about a port, its counters, deviations, leftovers.
 
 use serde_json::Value;
 
@@ -40,6 +40,24 @@ pub fn facts(explained: &Value) -> Vec<Table> {
         vec![Cell::new(&plain(&fact["fact"])), Cell::new(&plain(&fact["ok"])).toned(tone), Cell::new(&plain(&fact["detail"]))]
     });
     std::iter::once(verdict).chain(facts).collect()
+}
+
+/// What passed a port, what was dropped of it for each reason, and the last frames that were.
+pub fn counters(counted: &Value) -> Vec<Table> {
+    let mut passed = Table::titled(["DIRECTION", "PACKETS", "BYTES"]);
+    for (direction, title) in [("from_guest", "from guest"), ("to_guest", "to guest")] {
+        let numbers = ["packets", "bytes"].map(|unit| Cell::new(&plain(&counted[direction][unit])));
+        passed.push(std::iter::once(Cell::new(title)).chain(numbers).collect());
+    }
+    let mut dropped = Table::titled(["DROPPED", "PACKETS"]);
+    for (reason, packets) in counted["dropped"].as_object().into_iter().flatten() {
+        let tone = if *packets == 0 { Tone::Plain } else { Tone::Bad };
+        dropped.push(vec![Cell::new(reason), Cell::new(&plain(packets)).toned(tone)]);
+    }
+    let last = rows(&counted["last_dropped"], &["AT", "REASON", "SRC MAC", "SRC IP", "ETHERTYPE"], |frame| {
+        ["at", "reason", "src_mac", "src_ip", "ethertype"].map(|member| Cell::new(&plain(&frame[member]))).into()
+    });
+    [passed, dropped].into_iter().chain(last).collect()
 }
 
 /// What is not as recorded; where there is nothing, what was checked.
@@ -126,6 +144,24 @@ mod tests {
         let said =
             json!({"status": "degraded", "problems": [{"reason": "store_full", "detail": "0 bytes", "remedy": "make room"}]});
         assert!(text(&health(&said)).ends_with("\n\nPROBLEM     DETAIL   REMEDY\nstore_full  0 bytes  make room\n"));
+    }
+
+    #[test]
+    fn what_was_dropped_stands_under_what_passed() {
+        let said = json!({"from_guest": {"packets": 12, "bytes": 980}, "to_guest": {"packets": 0, "bytes": 0},
+            "dropped": {"mac": 0, "arp": 3}, "last_dropped": [{"at": "2026-01-01T00:00:00Z", "reason": "arp",
+            "src_mac": "fa:16:3e:00:00:01", "src_ip": null, "ethertype": "0x0806"}]});
+        assert_eq!(
+            text(&counters(&said)),
+            "DIRECTION   PACKETS  BYTES\n\
+             from guest  12       980\n\
+             to guest    0        0\n\n\
+             DROPPED  PACKETS\n\
+             arp      3\n\
+             mac      0\n\n\
+             AT                    REASON  SRC MAC            SRC IP  ETHERTYPE\n\
+             2026-01-01T00:00:00Z  arp     fa:16:3e:00:00:01  -       0x0806\n"
+        );
     }
 
     #[test]

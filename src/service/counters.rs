@@ -1,0 +1,57 @@
+//! What passed between a port's guest and its bridge, and what was dropped.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use crate::kernel::Traffic;
+use crate::model::{DropReason, Mac, PortId};
+use crate::reconcile::answered;
+
+use super::{Error, Service};
+
+/// The counters of a port; zero for one without a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortCounters {
+    /// What its guest sent.
+    pub from_guest: Traffic,
+    /// What its guest was sent.
+    pub to_guest: Traffic,
+    /// What was dropped of what its guest sent, in frames, by every reason there is.
+    pub dropped: BTreeMap<DropReason, u64>,
+    /// The last frames that were dropped, oldest first.
+    pub last_dropped: Vec<DroppedFrame>,
+}
+
+/// A frame that was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedFrame {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: DropReason,
+    /// Where it said it came from.
+    pub src_mac: Mac,
+    /// The address it said it came from, if it was IP or ARP.
+    pub src_ip: Option<IpAddr>,
+    /// Its EtherType, or its length in 802.3.
+    pub ethertype: u16,
+}
+
+impl Service {
+    /// The counters of a port, read from the kernel.
+    ///
+    /// # Errors
+    /// There is no port with that id, or the kernel cannot be asked.
+    pub async fn counters(&self, id: PortId) -> Result<PortCounters, Error> {
+        self.reconciler.lock().port(id)?;
+        let read = answered(self.reconciler.kernel.counters(id)?).await?.map_err(Error::Kernel)?.unwrap_or_default();
+        Ok(PortCounters {
+            from_guest: read.from_guest,
+            to_guest: read.to_guest,
+            dropped: DropReason::ALL.into_iter().map(|reason| (reason, read.dropped.get(reason))).collect(),
+            last_dropped: Vec::new(),
+        })
+    }
+}
