@@ -37,6 +37,9 @@ pub(super) type Rule = Vec<Expression>;
 /// `NF_BR_PRE_ROUTING`.
 const PRE_ROUTING: u32 = 0;
 
+/// `NF_BR_LOCAL_IN`.
+const LOCAL_IN: u32 = 1;
+
 /// Before everybody else's: nothing of a forged frame is to be seen by conntrack or a NAT of bridged frames.
 const PRIORITY: i32 = -300;
 
@@ -48,6 +51,7 @@ const IP6: [u8; 2] = [0x86, 0xdd];
 /// ARP for IPv4 over Ethernet: hardware and protocol type, and their addresses' lengths.
 const ARP_HEADER: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
+const ETHER_DESTINATION: At = At::Link(0);
 const ETHER_SOURCE: At = At::Link(6);
 const ETHER_TYPE: At = At::Link(12);
 const IP4_SOURCE: At = At::Network(12);
@@ -61,9 +65,15 @@ const ARP_TARGET: At = At::Network(24);
 /// The address that a neighbour solicitation or advertisement is about (RFC 4861, 4.3 and 4.4).
 const ND_TARGET: At = At::Transport(8);
 
+/// What follows it.
+const ND_OPTIONS: u32 = 24;
+/// The client's MAC in DHCP for IPv4, behind UDP's header (RFC 2131, 2).
+const DHCP_CLIENT: At = At::Transport(36);
+
 const IGMP: u8 = 2;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
+const PIM: u8 = 103;
 
 /// Where a key's parts stand: the device, the MAC, the address.
 const MAC: u32 = 1;
@@ -74,16 +84,25 @@ pub(super) fn chains() -> Vec<Chain> {
     let chain = |name, rules| Chain { name, hook: None, rules };
     let mut chains: Vec<Chain> = Reason::ALL.into_iter().map(|reason| chain(reason.chain(), dropped(reason))).collect();
     chains.extend([
+        chain("ip4_source", ip4_source()),
+        chain("group_member", group_member()),
+        chain("igmp", igmp()),
+        chain("dhcp", dhcp()),
+        chain("ip4_udp", ip4_udp()),
         chain("ip4", ip4()),
+        chain("arp_message", arp_message()),
         chain("arp", arp()),
         chain("rarp", rarp()),
         chain("ip6_source", ip6_source()),
+        chain("router_solicit", router_solicit()),
         chain("solicit", solicit()),
         chain("advertise", advertise()),
+        chain("icmp6", icmp6()),
         chain("ip6_transport", ip6_transport()),
         chain("ip6", ip6()),
         chain("guard", guard()),
         Chain { name: "from_guest", hook: Some((PRE_ROUTING, PRIORITY)), rules: from_guest() },
+        Chain { name: "to_bridge", hook: Some((LOCAL_IN, PRIORITY)), rules: to_bridge() },
     ]);
     chains
 }
@@ -94,8 +113,19 @@ fn from_guest() -> Vec<Rule> {
         vec![device(0), lookup("limits"), goto(Reason::Limit.chain())],
         vec![device(0), lookup("guarded"), goto("guard")],
         vec![device(0), lookup("open"), accept()],
-        vec![device(0), mask(&NICD.to_ne_bytes()), compare(Operator::NotEqual, &[0; 4]), drop()],
+        rule([&nicds()], drop()),
     ]
+}
+
+/// What switches say to each other (IEEE 802.1D, table 7-10) and the bridge does not forward: it does not come by the other hook.
+fn to_bridge() -> Vec<Rule> {
+    let group = [load(ETHER_DESTINATION, 6, 0), mask(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]), is(&[1, 0x80, 0xc2, 0, 0, 0])];
+    vec![rule([&group, &nicds()], goto(Reason::Ethertype.chain()))]
+}
+
+/// It comes by a device with an index of nicd's range.
+fn nicds() -> [Expression; 3] {
+    [device(0), mask(&NICD.to_ne_bytes()), compare(Operator::NotEqual, &[0; 4])]
 }
 
 fn guard() -> Vec<Rule> {
@@ -128,32 +158,89 @@ fn rule<const N: usize>(parts: [&[Expression]; N], last: Expression) -> Rule {
     parts.concat().into_iter().chain([last]).collect()
 }
 
+/// Whether the frame has an octet there.
+fn reaches(at: At) -> [Expression; 2] {
+    // A listing shows what is loaded by what is done with it.
+    [load(at, 1, 0), compare(Operator::GreatherThanEqual, &[0])]
+}
+
+fn port(at: u32, port: u16) -> [Expression; 2] {
+    octets(At::Transport(at), port.to_be_bytes())
+}
+
 fn ip4() -> Vec<Rule> {
-    let port = |at, port: u16| octets(At::Transport(at), port.to_be_bytes());
-    let nowhere = octets(IP4_SOURCE, [0; 4]);
     vec![
-        rule([&carried(UDP), &port(0, 67)], goto(Reason::DhcpServer.chain())),
-        rule([&carried(UDP), &port(2, 68)], goto(Reason::DhcpServer.chain())),
-        // A querier's port is sent all groups' frames.
-        rule([&carried(IGMP), &octets(At::Transport(0), [0x11])], goto(Reason::Ip4.chain())),
-        rule([&[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, "hosts4")], accept()),
-        rule([&nowhere, &octets(IP4_DESTINATION, [255; 4]), &carried(UDP), &port(0, 68), &port(2, 67)], accept()),
-        // Before a host has an address (RFC 3376, 4.2.13).
-        rule([&nowhere, &carried(IGMP)], accept()),
-        rule([&[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, "nets4")], accept()),
+        rule([&carried(UDP)], goto("ip4_udp")),
+        rule([&carried(IGMP)], goto("igmp")),
+        // A multicast router's port is sent all groups' frames.
+        rule([&carried(PIM)], goto(Reason::Ip4.chain())),
+        vec![goto("ip4_source")],
+    ]
+}
+
+/// IPv4's flags and offset have one of these bits: of a later fragment the kernel takes data for what it carries
+/// (`nft_payload_fast_eval`, net/netfilter/nf_tables_core.c).
+fn is_fragment_of_ip4(bits: [u8; 2]) -> [Expression; 3] {
+    [load(At::Network(6), 2, 0), mask(&bits), compare(Operator::NotEqual, &[0; 2])]
+}
+
+fn ip4_udp() -> Vec<Rule> {
+    vec![
+        rule([&is_fragment_of_ip4([0x1f, 0xff])], goto("ip4_source")),
+        rule([&port(0, 67)], goto(Reason::DhcpServer.chain())),
+        rule([&port(2, 68)], goto(Reason::DhcpServer.chain())),
+        rule([&port(2, 67)], goto("dhcp")),
+        vec![goto("ip4_source")],
+    ]
+}
+
+/// A client's request is for its own MAC: with others a guest would take all of a server's addresses.
+fn dhcp() -> Vec<Rule> {
+    let own = [device(0), load(DHCP_CLIENT, 6, MAC), lookup("macs")];
+    let to_all = octets(IP4_DESTINATION, [255; 4]);
+    vec![
+        rule([&octets(IP4_SOURCE, [0; 4]), &to_all, &port(0, 68), &own], accept()),
+        rule([&own], goto("ip4_source")),
         vec![goto(Reason::Ip4.chain())],
     ]
 }
 
+/// Members' reports and leaves; the port of a querier or a multicast router is sent all groups' frames.
+fn igmp() -> Vec<Rule> {
+    let kind = |kind| rule([&octets(At::Transport(0), [kind])], goto("group_member"));
+    vec![
+        rule([&is_fragment_of_ip4([0x3f, 0xff])], goto(Reason::Ip4.chain())),
+        kind(0x12),
+        kind(0x16),
+        kind(0x17),
+        kind(0x22),
+        vec![goto(Reason::Ip4.chain())],
+    ]
+}
+
+fn group_member() -> Vec<Rule> {
+    // Before a host has an address (RFC 3376, 4.2.13).
+    vec![rule([&octets(IP4_SOURCE, [0; 4])], accept()), vec![goto("ip4_source")]]
+}
+
+fn ip4_source() -> Vec<Rule> {
+    let from = |set| rule([&[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], accept());
+    vec![from("hosts4"), from("nets4"), vec![goto(Reason::Ip4.chain())]]
+}
+
 fn arp() -> Vec<Rule> {
-    let header = octets(At::Network(0), ARP_HEADER);
+    let is_whole = [&octets(At::Network(0), ARP_HEADER)[..], &reaches(At::Network(27))].concat();
+    vec![rule([&is_whole], goto("arp_message")), vec![goto(Reason::Arp.chain())]]
+}
+
+fn arp_message() -> Vec<Rule> {
     let request = octets(ARP_OPERATION, [0, 1]);
     let either =
         [load(ARP_OPERATION, 2, 0), compare(Operator::GreatherThanEqual, &[0, 1]), compare(Operator::LessThanEqual, &[0, 2])];
     let nobody = octets(ARP_SENDER, [0; 4]);
-    let speaks = |set| rule([&header, &either, &allowed(ARP_SENDER_MAC, ARP_SENDER, 4, set)], accept());
+    let speaks = |set| rule([&either, &allowed(ARP_SENDER_MAC, ARP_SENDER, 4, set)], accept());
     // RFC 5227: who asks whether an address is free that it may have. Others' would disturb them.
-    let probes = |set| rule([&header, &request, &nobody, &allowed(ARP_SENDER_MAC, ARP_TARGET, 4, set)], accept());
+    let probes = |set| rule([&request, &nobody, &allowed(ARP_SENDER_MAC, ARP_TARGET, 4, set)], accept());
     vec![speaks("hosts4"), probes("hosts4"), speaks("nets4"), probes("nets4"), vec![goto(Reason::Arp.chain())]]
 }
 
@@ -170,31 +257,40 @@ fn rarp() -> Vec<Rule> {
 fn ip6() -> Vec<Rule> {
     vec![
         vec![fragment_offset(), mask(&[0xff, 0xf8]), compare(Operator::NotEqual, &[0, 0]), goto("ip6_source")],
-        vec![load(At::Transport(0), 1, 0), goto("ip6_transport")],
+        // Of three octets the kernel loads none where there is a later fragment within this one; of fewer it does.
+        vec![load(At::Transport(0), 3, 0), compare(Operator::GreatherThanEqual, &[0; 3]), goto("ip6_transport")],
         vec![goto(Reason::Ip6.chain())],
     ]
 }
 
 fn ip6_transport() -> Vec<Rule> {
+    vec![
+        rule([&carried(ICMP6)], goto("icmp6")),
+        rule([&carried(UDP), &port(0, 547)], goto(Reason::DhcpServer.chain())),
+        rule([&carried(UDP), &port(2, 546)], goto(Reason::DhcpServer.chain())),
+        rule([&carried(PIM)], goto(Reason::Ip6.chain())),
+        vec![goto("ip6_source")],
+    ]
+}
+
+fn icmp6() -> Vec<Rule> {
     let kind = |kind| octets(At::Transport(0), [kind]);
-    let icmp = |one, chain| rule([&carried(ICMP6), &kind(one)], goto(chain));
-    let port = |at, port: u16| octets(At::Transport(at), port.to_be_bytes());
+    let icmp = |one, chain| rule([&kind(one)], goto(chain));
     let unspecified = octets(IP6_SOURCE, [0; 16]);
-    let before = |one| rule([&unspecified, &carried(ICMP6), &kind(one)], accept());
+    let before = |one| rule([&unspecified, &kind(one)], accept());
     let neighbour =
         [load(At::Transport(0), 1, 0), compare(Operator::GreatherThanEqual, &[133]), compare(Operator::LessThanEqual, &[137])];
     vec![
         // Nobody takes neighbour discovery out of fragments (RFC 6980), but who does not know that.
-        rule([&[is_fragment()], &[is(&[1])], &carried(ICMP6), &neighbour], goto(Reason::Nd.chain())),
+        rule([&[is_fragment()], &[is(&[1])], &neighbour], goto(Reason::Nd.chain())),
+        icmp(133, "router_solicit"),
         icmp(134, Reason::Ra.chain()),
-        icmp(137, Reason::Ra.chain()),
         icmp(135, "solicit"),
         icmp(136, "advertise"),
-        // A querier's port is sent all groups' frames.
+        icmp(137, Reason::Ra.chain()),
+        // The port of a querier or a multicast router (RFC 4286) is sent all groups' frames.
         icmp(130, Reason::Nd.chain()),
-        rule([&carried(UDP), &port(0, 547)], goto(Reason::DhcpServer.chain())),
-        rule([&carried(UDP), &port(2, 546)], goto(Reason::DhcpServer.chain())),
-        before(133),
+        icmp(151, Reason::Nd.chain()),
         before(131),
         before(132),
         before(143),
@@ -207,16 +303,39 @@ fn ip6_source() -> Vec<Rule> {
     vec![from("hosts6"), from("nets6"), vec![goto(Reason::Ip6.chain())]]
 }
 
+/// Options of neighbour discovery from here on: none, or one that says which MAC has an address, if it may be used with it.
+/// Of several a receiver could take another one.
+fn link_layer(kind: u8, at: u32, address: At) -> Vec<Rule> {
+    let own = |set| {
+        let option = octets(At::Transport(at), [kind, 1]);
+        rule([&option, &allowed(At::Transport(at + 2), address, 16, set)], goto("ip6_source"))
+    };
+    let options = |at| rule([&reaches(At::Transport(at))], goto(Reason::Nd.chain()));
+    vec![options(at + 8), own("hosts6"), own("nets6"), options(at)]
+}
+
+fn router_solicit() -> Vec<Rule> {
+    let mut rules = vec![rule([&octets(IP6_SOURCE, [0; 16])], accept())];
+    rules.extend(link_layer(1, 8, IP6_SOURCE));
+    rules.push(vec![goto("ip6_source")]);
+    rules
+}
+
 /// Who asks whether an address is free (RFC 4862, 5.4) may ask for its own alone: others' would take the address to be in use.
 fn solicit() -> Vec<Rule> {
     let unspecified = octets(IP6_SOURCE, [0; 16]);
     let probes = |set| rule([&unspecified, &allowed(ETHER_SOURCE, ND_TARGET, 16, set)], accept());
-    vec![probes("hosts6"), probes("nets6"), rule([&unspecified], goto(Reason::Nd.chain())), vec![goto("ip6_source")]]
+    let mut rules = vec![probes("hosts6"), probes("nets6"), rule([&unspecified], goto(Reason::Nd.chain()))];
+    rules.extend(link_layer(1, ND_OPTIONS, IP6_SOURCE));
+    rules.push(vec![goto("ip6_source")]);
+    rules
 }
 
 fn advertise() -> Vec<Rule> {
     let claims = |set| rule([&allowed(ETHER_SOURCE, ND_TARGET, 16, set)], goto("ip6_source"));
-    vec![claims("hosts6"), claims("nets6"), vec![goto(Reason::Nd.chain())]]
+    let mut rules = link_layer(2, ND_OPTIONS, ND_TARGET);
+    rules.extend([claims("hosts6"), claims("nets6"), vec![goto(Reason::Nd.chain())]]);
+    rules
 }
 
 /// Tells of some of what is dropped, counts all of it, and drops it.
