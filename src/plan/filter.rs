@@ -191,19 +191,51 @@ impl Guard {
         self.allow(mac, IpNetwork::from(IpAddr::from(mac.link_local())));
     }
 
-    /// Lets the port use an address with a MAC.
+    /// Lets the port use an address with a MAC. The kernel refuses networks that overlap, so of those the widest is kept.
     pub fn allow(&mut self, mac: Mac, address: IpNetwork) {
         self.macs.insert(mac);
-        self.addresses.insert(Source { mac, address });
+        let source = Source { mac, address };
+        if !self.addresses.iter().any(|other| other.covers(&source)) {
+            self.addresses.retain(|other| !source.covers(other));
+            self.addresses.insert(source);
+        }
     }
 }
 
 impl Source {
+    /// Whether it is a network that has the other with the same MAC.
+    fn covers(&self, other: &Self) -> bool {
+        let (net, within) = (self.address, other.address);
+        self.mac == other.mac && !self.is_host() && net.prefix() <= within.prefix() && net.contains(within.ip())
+    }
+
     /// Whether it is one address and no network.
     pub fn is_host(&self) -> bool {
         match self.address {
             IpNetwork::V4(net) => net.prefix() == 32,
             IpNetwork::V6(net) => net.prefix() == 128,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As CVE-2019-10876 has it, where overlapping ranges were the end of a node's filters.
+    #[test]
+    fn of_networks_that_overlap_the_widest_is_kept() {
+        let [mac, other]: [Mac; 2] = ["fa:16:3e:00:00:01", "fa:16:3e:00:00:02"].map(|mac| mac.parse().unwrap());
+        let pairs =
+            [(mac, "10.1.0.0/16"), (mac, "10.0.0.0/8"), (mac, "10.128.0.0/9"), (mac, "10.0.0.1/32"), (other, "10.1.0.0/16")];
+        let allowed = |order: &mut dyn Iterator<Item = &(Mac, &str)>| {
+            let mut guard = Guard::default();
+            order.for_each(|(mac, net)| guard.allow(*mac, net.parse().unwrap()));
+            guard.addresses
+        };
+        let kept = [(mac, "10.0.0.0/8"), (other, "10.1.0.0/16")];
+        let kept: BTreeSet<Source> = kept.map(|(mac, net)| Source { mac, address: net.parse().unwrap() }).into();
+        assert_eq!(allowed(&mut pairs.iter()), kept);
+        assert_eq!(allowed(&mut pairs.iter().rev()), kept);
     }
 }
