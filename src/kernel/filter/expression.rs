@@ -78,6 +78,11 @@ pub(super) fn device(word: u32) -> Expression {
     meta(MetaKey::Iif, word)
 }
 
+/// Loads the index of the device that the frame leaves by.
+pub(super) fn out_device() -> Expression {
+    meta(MetaKey::Oif, 0)
+}
+
 /// Loads the protocol that IP carries, behind IPv6's extension headers; of a malformed header there is none, and the rule does
 /// not match (`nft_set_pktinfo_ipv4_validate`, include/net/netfilter/nf_tables_ipv4.h).
 pub(super) fn protocol() -> Expression {

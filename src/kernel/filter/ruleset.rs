@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::Operator;
 
 use super::expression::{
     At, Expression, accept, compare, device, drop, fragment_offset, goto, is, is_fragment, lack, load, log, lookup, mask,
-    protocol,
+    out_device, protocol,
 };
 use crate::model::names::FIRST_INDEX;
 use crate::plan::filter::Reason;
@@ -39,6 +39,9 @@ const PRE_ROUTING: u32 = 0;
 
 /// `NF_BR_LOCAL_IN`.
 const LOCAL_IN: u32 = 1;
+
+/// `NF_BR_POST_ROUTING`.
+const POST_ROUTING: u32 = 4;
 
 /// Before everybody else's: nothing of a forged frame is to be seen by conntrack or a NAT of bridged frames.
 const PRIORITY: i32 = -300;
@@ -102,6 +105,8 @@ pub(super) fn chains() -> Vec<Chain> {
         chain("ip6", ip6()),
         chain("guard", guard()),
         Chain { name: "from_guest", hook: Some((PRE_ROUTING, PRIORITY)), rules: from_guest() },
+        chain("isolated", isolated()),
+        Chain { name: "to_guest", hook: Some((POST_ROUTING, PRIORITY)), rules: to_guest() },
         Chain { name: "to_bridge", hook: Some((LOCAL_IN, PRIORITY)), rules: to_bridge() },
     ]);
     chains
@@ -121,6 +126,29 @@ fn from_guest() -> Vec<Rule> {
 fn to_bridge() -> Vec<Rule> {
     let group = [load(ETHER_DESTINATION, 6, 0), mask(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]), is(&[1, 0x80, 0xc2, 0, 0, 0])];
     vec![rule([&group, &nicds()], goto(Reason::Ethertype.chain()))]
+}
+
+/// All that leaves by any bridge's port.
+fn to_guest() -> Vec<Rule> {
+    vec![vec![out_device(), lookup("isolated"), goto("isolated")]]
+}
+
+/// What is for the guest alone, and what it needs to be found and to find others. Whether what is for one MAC is the guest's the
+/// bridge's entries say.
+fn isolated() -> Vec<Rule> {
+    let for_one = [load(ETHER_DESTINATION, 1, 0), mask(&[1]), is(&[0])];
+    let kind = |kind| octets(At::Transport(0), [kind]);
+    let found =
+        [load(At::Transport(0), 1, 0), compare(Operator::GreatherThanEqual, &[134]), compare(Operator::LessThanEqual, &[136])];
+    vec![
+        rule([&for_one], accept()),
+        rule([&[load(ETHER_TYPE, 2, 0)], &[is(&ARP)]], accept()),
+        rule([&carried(UDP), &port(0, 67), &port(2, 68)], accept()),
+        rule([&carried(IGMP), &kind(0x11)], accept()),
+        rule([&carried(ICMP6), &found], accept()),
+        rule([&carried(ICMP6), &kind(130)], accept()),
+        vec![drop()],
+    ]
 }
 
 /// It comes by a device with an index of nicd's range.
