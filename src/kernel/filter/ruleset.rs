@@ -283,8 +283,9 @@ fn rarp() -> Vec<Rule> {
 /// A later fragment has nothing but addresses to be judged by. Of every other packet what it carries must begin in it: a first
 /// fragment that hides it behind extension headers could be anything once it is put together (RFC 7112).
 fn ip6() -> Vec<Rule> {
+    let later = [fragment_offset(), mask(&[0xff, 0xf8]), compare(Operator::NotEqual, &[0, 0])];
     vec![
-        vec![fragment_offset(), mask(&[0xff, 0xf8]), compare(Operator::NotEqual, &[0, 0]), goto("ip6_source")],
+        rule([&later, &[load(At::Network(0), 1, 0), mask(&[0xf0]), is(&[0x60])]], goto("ip6_source")),
         // Of three octets the kernel loads none where there is a later fragment within this one; of fewer it does.
         vec![load(At::Transport(0), 3, 0), compare(Operator::GreatherThanEqual, &[0; 3]), goto("ip6_transport")],
         vec![goto(Reason::Ip6.chain())],

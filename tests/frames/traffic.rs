@@ -1,0 +1,407 @@
+//! Sends frames of every class and counts what arrives, and where.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nicd::kernel::tap;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::ifaddrs::getifaddrs;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, send, setsockopt, socket, sockopt,
+};
+
+use crate::classes::{Class, Ends, Host, Verdict, classes, is_for_all};
+use crate::daemon::PATIENCE;
+use crate::netns::Guest;
+
+/// What a VMM and the kernel put before each frame of a tap (`struct virtio_net_hdr`).
+const TAP_HEADER: usize = 10;
+
+/// One end of the traffic.
+#[derive(Debug)]
+pub enum Nic {
+    Packets(OwnedFd),
+    Tap(OwnedFd),
+}
+
+impl Nic {
+    /// The device of this name in the calling thread's namespace; none where there is none.
+    pub fn of(device: &str) -> Option<Self> {
+        let named = getifaddrs().unwrap().filter(|one| one.interface_name == device);
+        let address = named.filter_map(|one| one.address?.as_link_addr().copied()).next()?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap();
+        setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+        bind(fd.as_raw_fd(), &address).ok()?;
+        Some(Self::Packets(fd))
+    }
+
+    /// The NIC of a guest in a namespace.
+    pub fn of_guest(guest: &Guest) -> Self {
+        guest.inside(|| Self::of("eth0")).unwrap()
+    }
+
+    /// A tap as a VMM opens it.
+    pub fn of_tap(device: &str) -> Self {
+        let fd = tap::attach(&device.parse().unwrap(), 1, true).unwrap();
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        Self::Tap(fd)
+    }
+
+    /// The same end once more.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Packets(fd) => Self::Packets(fd.try_clone().unwrap()),
+            Self::Tap(fd) => Self::Tap(fd.try_clone().unwrap()),
+        }
+    }
+
+    pub fn send(&self, frame: &[u8]) -> nix::Result<()> {
+        match self {
+            Self::Packets(fd) => send(fd.as_raw_fd(), frame, MsgFlags::empty()).map(drop),
+            Self::Tap(fd) => nix::unistd::write(fd, &[&[0; TAP_HEADER], frame].concat()).map(drop),
+        }
+    }
+
+    /// The next frame that came, if one is there.
+    pub fn next<'a>(&self, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+        /// `PACKET_OUTGOING`: what is sent here, not what came.
+        const OUTGOING: u8 = 4;
+        loop {
+            let (from, to) = match self {
+                Self::Packets(fd) => match recvfrom::<LinkAddr>(fd.as_raw_fd(), buffer) {
+                    Ok((_, Some(address))) if address.pkttype() == OUTGOING => continue,
+                    Ok((length, _)) => (0, length),
+                    Err(Errno::EAGAIN | Errno::ENETDOWN) => return None,
+                    Err(error) => panic!("a packet socket: {error}"),
+                },
+                Self::Tap(fd) => match nix::unistd::read(fd, buffer) {
+                    Ok(length) => (TAP_HEADER, length),
+                    Err(Errno::EAGAIN) => return None,
+                    Err(error) => panic!("a tap: {error}"),
+                },
+            };
+            return buffer.get(from..to);
+        }
+    }
+
+    fn fd(&self) -> &OwnedFd {
+        match self {
+            Self::Packets(fd) | Self::Tap(fd) => fd,
+        }
+    }
+}
+
+/// Somebody on the bridge.
+#[derive(Debug, Clone, Copy)]
+pub struct Party {
+    pub name: &'static str,
+    pub host: Host,
+}
+
+/// A frame that is sent again and again.
+#[derive(Debug)]
+struct Shot {
+    class: usize,
+    sender: usize,
+    bytes: Vec<u8>,
+    /// Who it is addressed to; none where it is for all.
+    to: Option<usize>,
+    /// Whether it has to arrive; none where that changes in the meantime.
+    is_honest: Option<bool>,
+    sent: u64,
+    /// By party.
+    got: Vec<u64>,
+}
+
+/// Who sends what, and who has got it.
+#[derive(Debug)]
+pub struct Traffic {
+    classes: Vec<Class>,
+    parties: Vec<Party>,
+    senders: Vec<(usize, Option<Nic>)>,
+    listeners: Vec<(usize, Nic)>,
+    shots: Vec<Shot>,
+    /// The shots by their octets, also without their outer tag, which the kernel keeps beside a frame.
+    known: HashMap<Vec<u8>, usize>,
+    /// Frames that came and that nobody sent like this, though from an invented MAC.
+    strange: Vec<Vec<u8>>,
+    pub total: u64,
+}
+
+impl Traffic {
+    /// A sender without a NIC sends nothing before it has one.
+    pub fn new(parties: &[Party], senders: Vec<(usize, Option<Nic>)>, listeners: Vec<(usize, Nic)>) -> Self {
+        let (classes, parties) = (classes(), parties.to_vec());
+        let mut all = Self {
+            classes,
+            parties,
+            senders,
+            listeners,
+            shots: Vec::new(),
+            known: HashMap::new(),
+            strange: Vec::new(),
+            total: 0,
+        };
+        let who: Vec<usize> = all.senders.iter().map(|(party, _)| *party).collect();
+        for sender in who {
+            all.prepare(sender, all.parties[sender].host);
+        }
+        // What had come before.
+        all.forget();
+        all
+    }
+
+    fn prepare(&mut self, sender: usize, own: Host) {
+        let parties = self.parties.clone();
+        for class in 0..self.classes.len() {
+            for to in (0..parties.len()).filter(|to| *to != sender) {
+                // Not whom it is sent to, and a guest: the first two parties and the third.
+                let victim = (0..parties.len()).find(|one| ![sender, to].contains(one)).unwrap();
+                let id = u16::try_from(class * 8 + sender + 1).unwrap();
+                let ends = Ends { id, own, to: parties[to].host, victim: parties[victim].host };
+                let built = self.classes[class];
+                let bytes = built.frame(&ends);
+                if is_for_all(&bytes) && self.shots.last().is_some_and(|last| last.class == class && last.sender == sender) {
+                    continue;
+                }
+                let is_honest = Some(built.verdict == Verdict::Allowed);
+                self.add(Shot {
+                    class,
+                    sender,
+                    to: (!is_for_all(&bytes)).then_some(to),
+                    bytes,
+                    is_honest,
+                    sent: 0,
+                    got: Vec::new(),
+                });
+            }
+        }
+    }
+
+    fn add(&mut self, mut shot: Shot) {
+        shot.got = vec![0; self.parties.len()];
+        let number = self.shots.len();
+        let kind = shot.bytes.get(12..14);
+        let mut seen_as = vec![shot.bytes.clone()];
+        if matches!(kind, Some([0x81, 0] | [0x88, 0xa8])) && shot.bytes.len() > 18 {
+            seen_as.push([&shot.bytes[..12], &shot.bytes[16..]].concat());
+        }
+        for bytes in seen_as {
+            let other = self.known.insert(bytes, number);
+            assert!(other.is_none(), "{} is as {:?}", self.classes[shot.class].name, other.map(|other| self.name(other)));
+        }
+        self.shots.push(shot);
+    }
+
+    fn name(&self, shot: usize) -> &'static str {
+        self.classes[self.shots[shot].class].name
+    }
+
+    /// A party's addresses are about to change: what has one of the old or the new ones may arrive or not.
+    pub fn changes(&mut self, sender: usize, to: Host) {
+        for shot in &mut self.shots {
+            if shot.sender == sender && shot.is_honest == Some(true) {
+                shot.is_honest = None;
+            }
+        }
+        // What has none of them is the same, and has to arrive all the time.
+        let mut new = Self::new(&self.parties, Vec::new(), Vec::new());
+        new.prepare(sender, to);
+        for shot in new.shots {
+            match self.known.get(&shot.bytes) {
+                Some(same) => self.shots[*same].is_honest = shot.is_honest,
+                None if shot.is_honest == Some(true) => self.add(Shot { is_honest: None, ..shot }),
+                None => {}
+            }
+        }
+    }
+
+    /// Sends each frame once, and takes what has come. A sender whose device is not there or down sends nothing.
+    pub fn round(&mut self) {
+        for at in 0..self.senders.len() {
+            self.send(at, |_| true);
+        }
+        self.take();
+    }
+
+    /// The same for one class; how many were sent.
+    pub fn only(&mut self, class: &str) -> u64 {
+        let number = self.classes.iter().position(|one| one.name == class).unwrap();
+        let before = self.total;
+        (0..self.senders.len()).for_each(|at| self.send(at, |shot| shot.class == number));
+        self.take();
+        self.total - before
+    }
+
+    fn send(&mut self, at: usize, which: impl Fn(&Shot) -> bool) {
+        let (sender, Some(nic)) = &self.senders[at] else { return };
+        for shot in self.shots.iter_mut().filter(|shot| shot.sender == *sender && which(shot)) {
+            loop {
+                match nic.send(&shot.bytes) {
+                    Ok(()) => (shot.sent, self.total) = (shot.sent + 1, self.total + 1),
+                    Err(Errno::ENETDOWN | Errno::ENXIO | Errno::ENODEV | Errno::EIO | Errno::EBADFD) => {}
+                    Err(Errno::EAGAIN | Errno::ENOBUFS) => {
+                        let _ = poll(&mut [PollFd::new(nic.fd().as_fd(), PollFlags::POLLOUT)], PollTimeout::from(100_u8));
+                        continue;
+                    }
+                    Err(error) => panic!("{}: {error}", self.classes[shot.class].name),
+                }
+                break;
+            }
+        }
+    }
+
+    fn take(&mut self) {
+        let mut buffer = [0; 4096];
+        for (party, nic) in &self.listeners {
+            while let Some(frame) = nic.next(&mut buffer) {
+                match self.known.get(frame) {
+                    Some(shot) => self.shots[*shot].got[*party] += 1,
+                    // The host's own, and what guests' kernels answer.
+                    None if frame.get(6..9) == Some(&[2, 0, 0]) && frame.get(9) == Some(&0xba) => {
+                        self.strange.push(frame.to_vec())
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Forgets what was counted; how many frames that was.
+    pub fn forget(&mut self) -> u64 {
+        self.take();
+        let arrived = self.shots.iter().flat_map(|shot| &shot.got).sum();
+        for shot in &mut self.shots {
+            shot.sent = 0;
+            shot.got.fill(0);
+        }
+        self.strange.clear();
+        arrived
+    }
+
+    /// How often a shot has to have arrived at a party.
+    fn due(&self, shot: &Shot, party: usize) -> u64 {
+        let is_for = shot.to.map_or(shot.sender != party, |to| to == party);
+        if is_for { shot.sent } else { 0 }
+    }
+
+    /// What arrived that may not, and with `all` what did not arrive that has to.
+    pub fn wrong(&mut self, all: bool) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.take();
+            let (mut forged, mut lost) = (Vec::new(), Vec::new());
+            let named = |shot: &Shot, what: &str, party: usize| {
+                let [from, at] = [shot.sender, party].map(|one| self.parties[one].name);
+                let reason = match self.classes[shot.class].verdict {
+                    Verdict::Dropped(reason) => reason,
+                    Verdict::Allowed | Verdict::Ended => "",
+                };
+                format!(
+                    "{reason}: {}, from {from} {what} {at}: {} of {}",
+                    self.classes[shot.class].name, shot.got[party], shot.sent
+                )
+            };
+            for shot in &self.shots {
+                for (party, _) in &self.listeners {
+                    let (got, due) = (shot.got[*party], self.due(shot, *party));
+                    match shot.is_honest {
+                        Some(false) if got > 0 => forged.push(named(shot, "came to", *party)),
+                        _ if got > due => forged.push(named(shot, "came too often to", *party)),
+                        Some(true) if got < due => lost.push(named(shot, "was lost for", *party)),
+                        _ => {}
+                    }
+                }
+            }
+            forged.extend(self.strange.iter().map(|frame| format!("from an invented MAC: {frame:x?}")));
+            if !all || lost.is_empty() || Instant::now() > deadline {
+                return if all { [forged, lost].concat() } else { forged };
+            }
+            // What is on its way arrives: then there is something to read.
+            let mut waits: Vec<PollFd> =
+                self.listeners.iter().map(|(_, nic)| PollFd::new(nic.fd().as_fd(), PollFlags::POLLIN)).collect();
+            let _ = poll(&mut waits, PollTimeout::try_from(Duration::from_millis(100)).unwrap());
+        }
+    }
+
+    /// Nothing forged has arrived, and everything honest has.
+    #[track_caller]
+    pub fn is_right(&mut self) {
+        let wrong = self.wrong(true);
+        assert!(wrong.is_empty(), "{} are wrong: {:#?}", wrong.len(), wrong.get(..40).unwrap_or(&wrong));
+    }
+
+    /// Nothing forged has arrived.
+    #[track_caller]
+    pub fn is_closed(&mut self) {
+        let wrong = self.wrong(false);
+        assert!(wrong.is_empty(), "{} are wrong: {:#?}", wrong.len(), wrong.get(..40).unwrap_or(&wrong));
+    }
+}
+
+/// Traffic without a pause, on a thread of its own.
+#[derive(Debug)]
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicUsize>,
+    thread: JoinHandle<Traffic>,
+}
+
+impl Flood {
+    pub fn start(traffic: Traffic) -> Self {
+        Self::run(traffic, |_| {})
+    }
+
+    /// The first sender's NIC is in this namespace, as soon as there is one.
+    pub fn as_soon_as_plugged(traffic: Traffic, guest: &Guest) -> Self {
+        let namespace = File::open(&guest.path).unwrap();
+        let mut inside = false;
+        Self::run(traffic, move |traffic| {
+            if !inside {
+                setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                inside = true;
+            }
+            if traffic.senders[0].1.is_none() {
+                traffic.senders[0].1 = Nic::of("eth0");
+            }
+        })
+    }
+
+    fn run(mut traffic: Traffic, mut before: impl FnMut(&mut Traffic) + Send + 'static) -> Self {
+        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let thread = thread::spawn({
+            let (stop, rounds) = (Arc::clone(&stop), Arc::clone(&rounds));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    before(&mut traffic);
+                    traffic.round();
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+                traffic
+            }
+        });
+        Self { stop, rounds, thread }
+    }
+
+    /// Waits for so many rounds from now on.
+    pub fn goes_on(&self, rounds: usize) {
+        let until = self.rounds.load(Ordering::Relaxed) + rounds;
+        while self.rounds.load(Ordering::Relaxed) < until && !self.thread.is_finished() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn end(self) -> Traffic {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
