@@ -92,6 +92,7 @@
 //!
 //! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel} → plan → model`;
 //! `client`, `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
+//! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
 //! | module | content |
 //! |---|---|

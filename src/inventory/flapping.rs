@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::model::PortId;
 use crate::plan::Facet;
 
-use super::Inventory;
 use super::retry::backoff;
 
 /// Repairs in a row that are tried at once; beyond, another program undoes them, and each waits longer.
@@ -84,20 +82,6 @@ impl BridgeRepairs {
 /// How long a fight rests after so many rounds: never so long that a device stays wrong for long.
 pub fn rest(rounds: u32) -> Duration {
     backoff(rounds.min(PATIENCE))
-}
-
-impl Inventory {
-    /// Whether a port is kept down and out of every bridge.
-    pub fn is_cut_off(&self, port: PortId) -> bool {
-        self.contested.get(&port).is_some_and(|contest| contest.cut_off)
-    }
-
-    /// Notes that the MAC of a port that is cut off was changed once more.
-    pub fn provoked(&mut self, port: PortId) {
-        if let Some(entry) = self.ports.get_mut(&port) {
-            entry.retry.last = Some(Instant::now());
-        }
-    }
 }
 
 /// The stable word for drift that comes back, of what changes.

@@ -1,44 +1,13 @@
 //! Links that nicd built and no record wants.
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::model::{NetworkId, PortId, names};
-use crate::plan::{Deviation, Kind, LinkState, Owner};
+use crate::plan::{Kind, LinkState, Owner};
 
-use super::Inventory;
+use super::entries::Inventory;
 
-/// One link that is left over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Leftover {
-    /// Its name.
-    pub object: String,
-    /// `tap`, `veth` or `bridge`.
-    pub kind: &'static str,
-    /// The stable word for why it is here: `device_without_record` or `mark_lost`.
-    pub reason: &'static str,
-    /// Its altname, unless it lost it.
-    pub altname: Option<String>,
-    /// Its alias: the store and the commit it was sealed for.
-    pub alias: Option<String>,
-    /// Its index, by which two looks at it are told to be of one link.
-    #[serde(skip)]
-    pub index: u32,
-    /// The id in its altname, or the one it is given to be addressed by.
-    #[serde(skip)]
-    pub id: Uuid,
-}
-
-impl Leftover {
-    /// The leftover as something that should not be.
-    pub fn deviation(&self) -> Deviation {
-        let have = match (&self.altname, &self.alias) {
-            (Some(altname), _) => format!("a {} marked {altname}", self.kind),
-            (None, alias) => format!("a {} sealed {}", self.kind, alias.as_deref().unwrap_or_default()),
-        };
-        Deviation::new("leftover", self.object.clone(), "a record, or no such link", have)
-    }
-}
+pub use super::entries::Leftover;
 
 /// Everything that a nicd with this store left over, by index.
 pub fn leftovers(state: &Inventory, store: Uuid) -> Vec<Leftover> {

@@ -1,6 +1,6 @@
 //! Records with their indexes and reservations, and what the kernel was last seen to hold. Rules only: no I/O, no waiting.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use crate::plan::{
 mod claim;
 #[cfg(debug_assertions)]
 mod consistency;
+mod entries;
 mod error;
 mod filters;
 pub mod flapping;
@@ -31,15 +32,12 @@ pub mod telling;
 mod wakeups;
 
 pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
+pub use entries::{Inventory, NetworkEntry, PortClaims, PortEntry, Segment, ServerEntry, SubnetEntry};
 pub use error::{Error, whose};
-pub use segments::Segment;
 
-use flapping::{BridgeRepairs, Flapping};
-use leftovers::Leftover;
-use open::Open;
-use retry::Retry;
+use flapping::BridgeRepairs;
+use retry::{NAMESPACE_GONE, Retry};
 use telling::Telling;
-use wakeups::Wakeups;
 
 /// Addresses a port may have at most.
 pub const ADDRESS_LIMIT: usize = 16;
@@ -53,104 +51,6 @@ const TOMBSTONES: usize = 4096;
 /// A guest's first NIC's routes get this metric, its next one's one more: below what a guest's own DHCP client would set,
 /// above what an operator would.
 const FIRST_METRIC: u32 = 100;
-
-/// Everything that is known of what should be and what is. Invariants: `macs` and `addresses` hold exactly what the ports have; every port is in
-/// its network's and its server's set; a subnet's free ranges lack exactly what ports on its segment have of it, and what it
-/// keeps.
-#[derive(Debug, Default)]
-pub struct Inventory {
-    pub networks: BTreeMap<NetworkId, NetworkEntry>,
-    /// Which networks use an operator's bridge, by its name.
-    pub bridges: HashMap<String, BTreeSet<NetworkId>>,
-    /// Which networks are on one link.
-    segments: HashMap<Segment, BTreeSet<NetworkId>>,
-    pub subnets: BTreeMap<SubnetId, SubnetEntry>,
-    pub servers: BTreeMap<ServerId, ServerEntry>,
-    pub ports: BTreeMap<PortId, PortEntry>,
-    /// By the host's side's MAC, which no two may share either: two that differ in the first octet alone would.
-    macs: HashMap<Mac, PortId>,
-    /// The guests' MACs alone, for the looks at FDBs.
-    pub guests: GuestMacs,
-    addresses: HashMap<(NetworkId, IpAddr), PortId>,
-    phases: [usize; 6],
-    pub have: Observed,
-    /// When each link was last looked at, also those in `tombstones`.
-    looked: HashMap<u32, Instant>,
-    /// The last links that went, so that an older look does not bring one back.
-    tombstones: VecDeque<u32>,
-    /// Links of nicd's that no record wants, by index: reported, and left alone.
-    pub orphans: BTreeMap<u32, Leftover>,
-    /// The store's id, as in seals.
-    pub store_id: uuid::Uuid,
-    /// This host's name.
-    pub host: String,
-    /// When ports are to be tried again.
-    pub due: Wakeups,
-    /// When what was withheld of ports is to be told.
-    pub untold: Wakeups,
-    /// Attached ports whose repairs another program keeps undoing, with what it changes.
-    pub contested: BTreeMap<PortId, Flapping>,
-    /// Leaving ports whose device the kernel does not let go, for long.
-    pub kept: BTreeSet<PortId>,
-    /// Networks whose agent-made bridge another program keeps changing.
-    pub fought_bridges: BTreeSet<NetworkId>,
-    /// Agent-made bridges that could not be closed to the host.
-    pub open: Open,
-}
-
-/// The claims on several ports.
-pub type PortClaims = Vec<(PortId, ClaimGuard)>;
-
-/// A network, its ports and subnets, and the claim of the operation that makes its bridge.
-#[derive(Debug)]
-pub struct NetworkEntry {
-    pub record: Network,
-    pub subnets: BTreeSet<SubnetId>,
-    pub ports: BTreeSet<PortId>,
-    pub claim: Claim,
-    pub repairs: BridgeRepairs,
-    pub segment: Segment,
-    /// When its existing bridge was last looked at for a request.
-    pub looked: Option<Instant>,
-}
-
-#[derive(Debug)]
-pub struct SubnetEntry {
-    pub record: Subnet,
-    free: FreeRanges,
-    users: usize,
-}
-
-#[derive(Debug)]
-pub struct ServerEntry {
-    pub record: Server,
-    pub ports: BTreeSet<PortId>,
-    pub claim: Claim,
-    /// A server that leaves keeps its own claim to its end.
-    pub leaving: Option<ClaimGuard>,
-}
-
-/// A port's record and how it fares.
-#[derive(Debug)]
-pub struct PortEntry {
-    pub record: Port,
-    pub phase: Phase,
-    /// The stable word for why it is not ACTIVE.
-    pub reason: Option<String>,
-    /// The same in a sentence.
-    pub detail: Option<String>,
-    pub claim: Claim,
-    pub retry: Retry,
-    pub telling: Telling,
-    /// Routes that its guest's kernel refused when it was last configured.
-    pub refused: Vec<String>,
-    /// Its device is being deleted. A delete goes by the altname, so a second one might hit the port's next device.
-    pub reaping: bool,
-    /// The index of its device, from the last look that showed one with its altname until that link is gone.
-    pub device: Option<u32>,
-    /// How often its device was found held open since it is on its way out.
-    pub looks: u32,
-}
 
 impl Inventory {
     /// Nothing known yet, of a store with this id on the host of this name, whose looks go by these MACs.
@@ -707,12 +607,40 @@ impl Inventory {
         }
     }
 
+    /// Whether a port is kept down and out of every bridge.
+    pub fn is_cut_off(&self, port: PortId) -> bool {
+        self.contested.get(&port).is_some_and(|contest| contest.cut_off)
+    }
+
+    /// Notes that the MAC of a port that is cut off was changed once more.
+    pub fn provoked(&mut self, port: PortId) {
+        if let Some(entry) = self.ports.get_mut(&port) {
+            entry.retry.last = Some(Instant::now());
+        }
+    }
+
     fn looked_since(&self, index: u32, at: Instant) -> bool {
         self.looked.get(&index).is_some_and(|last| *last > at)
     }
 }
 
 impl PortEntry {
+    /// Whether it is told of as one that could not be brought to its record: a try that fails again is not worth a word.
+    pub fn is_known_to_fail(&self) -> bool {
+        self.phase == Phase::Error || self.waited_for().is_some()
+    }
+
+    /// The server whose namespace it waits for.
+    pub fn waited_for(&self) -> Option<ServerId> {
+        self.record.attached_to().filter(|_| self.reason.as_deref() == Some(NAMESPACE_GONE))
+    }
+
+    /// Whether it is not as its record says and waits for its next try.
+    pub fn waits(&self) -> bool {
+        let binding = self.record.binding.as_ref();
+        binding.is_some_and(|binding| self.is_known_to_fail() || self.record.leaving() || !binding.releasing.is_empty())
+    }
+
     /// Whether it is on its way out for good: no server is attached to it any more, and this id is not used again.
     pub fn never_comes_back(&self) -> bool {
         let deleting = self.record.binding.as_ref().is_some_and(|binding| binding.intent == Intent::Deleting);

@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::model::{Phase, ServerId};
 use crate::plan::Facet;
-
-use super::PortEntry;
 
 /// The reason of a port whose guest's namespace is waited for.
 pub const NAMESPACE_GONE: &str = "namespace_gone";
@@ -47,22 +44,6 @@ impl Retry {
     pub fn succeeded(&mut self) {
         self.failed = 0;
     }
-}
-
-/// Whether a port is told of as one that could not be brought to its record: a try that fails again is not worth a word.
-pub fn is_known_to_fail(entry: &PortEntry) -> bool {
-    entry.phase == Phase::Error || waited_for(entry).is_some()
-}
-
-/// The server of a port that waits for its guest's namespace.
-pub fn waited_for(entry: &PortEntry) -> Option<ServerId> {
-    entry.record.attached_to().filter(|_| entry.reason.as_deref() == Some(NAMESPACE_GONE))
-}
-
-/// Whether a port is not as its record says and waits for its next try.
-pub fn waits(entry: &PortEntry) -> bool {
-    let binding = entry.record.binding.as_ref();
-    binding.is_some_and(|binding| is_known_to_fail(entry) || entry.record.leaving() || !binding.releasing.is_empty())
 }
 
 /// How long to wait after the n-th failure in a row: doubling from 100 ms to a minute, by half at random so that many that

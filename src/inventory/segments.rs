@@ -6,20 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Error, Inventory, NetworkEntry, SubnetEntry};
+use super::Error;
+use super::entries::{Inventory, NetworkEntry, Segment, SubnetEntry};
 use crate::model::{Network, NetworkId, PortId, SubnetId};
 use crate::plan::{HostAddress, Kind, LinkState};
-
-/// One link, and everything that is on it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// A bridge that is made for one network.
-    Own(NetworkId),
-    /// An operator's bridge, by its index.
-    Bridge(u32),
-    /// An operator's bridge that was not seen yet, by the name that a network knows it by.
-    Unseen(String),
-}
 
 /// A port with an address that is this host's as well.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! What ACTIVE promises, fact by fact, judged on one look. Status and `explain` both come from here.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort};
 use super::diff::{Device, Property, up};
 use super::observed::{LinkState, Observed};
+
+pub use super::diff::FactName;
 
 /// One fact that ACTIVE depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,87 +17,6 @@ pub struct Fact {
     pub ok: bool,
     /// What was seen, in words.
     pub detail: String,
-}
-
-/// The facts, in the order in which they decide: the first that does not hold is the cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FactName {
-    /// The last try to build it did not fail.
-    Possible,
-    /// It has a server.
-    Bound,
-    /// Its guest's namespace is there.
-    Namespace,
-    /// A device carries the port's altname.
-    Device,
-    /// It is in its network's bridge.
-    Bridge,
-    /// Its network's agent-made bridge, and it as a port of that, deliver nothing to the host's stack.
-    HostClosed,
-    /// The kernel drops what the port may not send.
-    Filters,
-    /// Its bridge tells no VLANs apart, or the port passes untagged frames in one of them.
-    Vlan,
-    /// The host's packet filter lets frames pass between the ports of its bridge.
-    ForwardFiltered,
-    /// It is complete: it has the alias, and in a namespace the addresses are set.
-    Built,
-    /// The bridge's FDB has a static entry for the guest's MAC, which leads to the device.
-    Fdb,
-    /// The port is to be up, and the device is.
-    Admin,
-    /// The guest's side is there: the tap is open, the peer is up.
-    Carrier,
-    /// The bridge forwards from and to it.
-    Forwarding,
-}
-
-impl FactName {
-    /// The word for the fact.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Possible => "possible",
-            Self::Bound => "bound",
-            Self::Namespace => "namespace",
-            Self::Device => "device",
-            Self::Bridge => "bridge",
-            Self::HostClosed => "host_closed",
-            Self::Filters => "filters",
-            Self::Vlan => "vlan",
-            Self::ForwardFiltered => "forward_filtered",
-            Self::Built => "built",
-            Self::Fdb => "fdb",
-            Self::Admin => "admin_up",
-            Self::Carrier => "carrier",
-            Self::Forwarding => "forwarding",
-        }
-    }
-
-    /// The stable word for "it does not hold" (`nicd:reason`).
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Possible => "failed",
-            Self::Bound => "unbound",
-            Self::Namespace => "namespace_gone",
-            Self::Device => "device_missing",
-            Self::Bridge => "not_in_bridge",
-            Self::HostClosed => "host_not_closed",
-            Self::Filters => "filters_missing",
-            Self::Vlan => "vlan",
-            Self::ForwardFiltered => "forward_filtered",
-            Self::Built => "unfinished",
-            Self::Fdb => "fdb_missing",
-            Self::Admin => "admin_down",
-            Self::Carrier => "no_carrier",
-            Self::Forwarding => "not_forwarding",
-        }
-    }
-}
-
-impl Serialize for FactName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
 }
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.

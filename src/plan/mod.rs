@@ -31,10 +31,10 @@ pub use diff::Facet;
 pub use facts::{Fact, facts};
 pub use filter::{DeviceFilter, Filter, PortFilter};
 pub use observed::{
-    BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall, Observed,
-    Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces,
+    Address, BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall,
+    Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces,
 };
-pub use op::{Address, At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
+pub use op::{At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
 pub use removal::{GROUP_SIZE, merge_deletions, removal};
 pub use uplink::{BROAD, BroadRoute, carried};

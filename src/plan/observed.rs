@@ -13,7 +13,6 @@ use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, RateLimit, names};
 
 use super::forward::Forward;
-use super::op::Address;
 
 /// One link, as one look showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +169,15 @@ impl Kind {
             Self::Other => "other",
         }
     }
+}
+
+/// An address with its prefix length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// The length of its subnet's prefix.
+    pub prefix: u8,
 }
 
 /// What a bridge can do beyond forwarding, and an agent-made one does not (`IFLA_INFO_DATA`).

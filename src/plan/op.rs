@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
 use super::filter::Filter;
-use super::observed::TokenBucket;
+use super::observed::{Address, TokenBucket};
 
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -403,15 +403,6 @@ pub struct GuestSettings {
     /// The network's ranges: when a NIC that is there is changed, its addresses in them that are not listed go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<IpNetwork>,
-}
-
-/// An address with its prefix length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// The length of its subnet's prefix.
-    pub prefix: u8,
 }
 
 /// A route of the guest by its NIC.

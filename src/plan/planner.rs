@@ -13,7 +13,7 @@ use super::diff::{Bridge, Device, Property, bridge_port, home_mtu};
 use super::filter::Filter;
 use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner};
 use super::op::{At, BridgeChange, IndexFilter, LinkChange, Op, Plan, Reason, Step, Switch};
-use super::removal::removal;
+use super::removal::{removal, restore_bridge_altname, sorted};
 
 /// Why nothing can be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -383,15 +383,4 @@ fn v6_returns(before: u32, after: u32) -> bool {
 
 fn tag_of(port: &DesiredPort) -> LinkChange {
     LinkChange::Tag { alias: port.alias.clone(), switch: if port.admin_up { Switch::Up } else { Switch::Down } }
-}
-
-/// A network's bridge that lost its altname gets it back.
-pub(super) fn restore_bridge_altname(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
-    Op::RestoreBridgeAltname { network, index: seen.index, alias: names::bridge_tag(store, network) }
-}
-
-pub(super) fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
-    let mut items: Vec<&T> = items.iter().collect();
-    items.sort_by_key(|item| key(item));
-    items
 }

@@ -6,12 +6,11 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use crate::model::{NetworkId, PortId};
+use crate::model::{NetworkId, PortId, names};
 
 use super::desired::AbsentPort;
 use super::observed::{LinkState, Observed, Traces};
 use super::op::{At, LinkChange, Op, Plan, Reason, Stage, Step, Switch};
-use super::planner::{restore_bridge_altname, sorted};
 
 /// The most devices in one group. Its deletion holds RTNL for 0.4 ms a link, and attaches wait meanwhile.
 pub const GROUP_SIZE: usize = 64;
@@ -106,4 +105,15 @@ fn delete_group(members: Vec<PortId>, forced: &BTreeSet<PortId>, store: Uuid, st
 fn group_of(members: &[PortId]) -> u32 {
     let mixed = members.iter().fold(0, |mixed, port| mixed ^ port.0.as_u128());
     Uuid::from_u128(mixed).as_fields().0.max(1)
+}
+
+/// A network's bridge that lost its altname gets it back.
+pub(super) fn restore_bridge_altname(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
+    Op::RestoreBridgeAltname { network, index: seen.index, alias: names::bridge_tag(store, network) }
+}
+
+pub(super) fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
+    let mut items: Vec<&T> = items.iter().collect();
+    items.sort_by_key(|item| key(item));
+    items
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::inventory::flapping::QUIET;
-use crate::inventory::retry::{NAMESPACE_GONE, backoff, is_known_to_fail, waited_for};
-use crate::inventory::{self, Inventory};
+use crate::inventory::retry::{NAMESPACE_GONE, backoff};
+use crate::inventory::{self, Inventory, PortEntry};
 use crate::model::{Happening, Phase, PortId, Readiness};
 use crate::plan::{Facet, PlanError, Reason};
 use crate::telemetry::meters;
@@ -82,7 +82,7 @@ impl Reconciler {
 
     async fn repair_claimed(self: &Arc<Self>, port: PortId, reason: Reason, context: &Context) {
         // A guest whose namespace is away is not tried again and again: one look at the path first.
-        let waited_for = self.lock().ports.get(&port).and_then(waited_for);
+        let waited_for = self.lock().ports.get(&port).and_then(PortEntry::waited_for);
         if let Some(server) = waited_for
             && !self.pin_again(server).await.unwrap_or(false)
         {
@@ -130,7 +130,7 @@ impl Reconciler {
         if facets.contains(&Facet::Mac) && self.count_mac_change(&mut state, port) {
             return Ok(Begun::CutOff);
         }
-        if state.port(port).is_ok_and(is_known_to_fail) {
+        if state.port(port).is_ok_and(PortEntry::is_known_to_fail) {
             tracing::debug!(%port, ?reason, ?facets, "a port is tried again");
         } else {
             tracing::info!(%port, ?reason, ?facets, "a port differs from its record and is brought back");
@@ -144,7 +144,7 @@ impl Reconciler {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         entry.retry.succeeded();
         if entry.phase != Phase::Building {
-            if waited_for(entry).is_some() && why.as_ref().is_some_and(|why| why.reason == NAMESPACE_GONE) {
+            if entry.waited_for().is_some() && why.as_ref().is_some_and(|why| why.reason == NAMESPACE_GONE) {
                 return;
             }
             self.transition(state, port, Happening::Repair, None, context);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::inventory::Inventory;
 use crate::inventory::flapping::QUIET;
-use crate::inventory::retry::{backoff, waits};
+use crate::inventory::retry::backoff;
 use crate::model::PortId;
 use crate::plan::{Facet, Reason};
 
@@ -67,7 +67,7 @@ impl Reconciler {
 
     /// Something has happened that may have stood in a port's way: one that waits for its next try has it soon.
     pub(super) fn cause_ended(&self, state: &mut Inventory, port: PortId) {
-        let Some(entry) = state.ports.get_mut(&port).filter(|entry| waits(entry)) else { return };
+        let Some(entry) = state.ports.get_mut(&port).filter(|entry| entry.waits()) else { return };
         if entry.retry.running {
             entry.retry.again = true;
             return;
@@ -83,7 +83,7 @@ impl Reconciler {
 
     /// The same for every port.
     pub(super) fn causes_ended(&self, state: &mut Inventory) {
-        let waiting: Vec<PortId> = state.ports.values().filter(|entry| waits(entry)).map(|entry| entry.record.id).collect();
+        let waiting: Vec<PortId> = state.ports.values().filter(|entry| entry.waits()).map(|entry| entry.record.id).collect();
         waiting.into_iter().for_each(|port| self.cause_ended(state, port));
     }
 

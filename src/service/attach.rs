@@ -263,16 +263,6 @@ impl Service {
         self.reconciler.try_later(&mut self.reconciler.lock(), port);
         error
     }
-
-    /// The server of an attached port, when it is this one's.
-    pub(super) fn on_server(&self, state: &Inventory, server: ServerId, port: PortId) -> Result<(), Error> {
-        state.server(server)?;
-        let entry = state.port(port)?;
-        match &entry.record.binding {
-            Some(binding) if binding.server_id == server => Ok(()),
-            _ => Err(Error::PortNotOnServer { server, port }),
-        }
-    }
 }
 
 /// Refuses a second NIC on a network where the dialect does.

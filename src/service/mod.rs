@@ -10,13 +10,14 @@ mod dry_run;
 mod gc;
 mod idempotency;
 mod networks;
+mod perform;
 mod ports;
 mod servers;
 mod tap;
+mod verified;
 mod verify;
 mod view;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -26,11 +27,9 @@ use crate::clock;
 use crate::events::Events;
 use crate::kernel::handle::KernelHandle;
 use crate::model::Subnet;
-use crate::model::action::Action;
 use crate::model::idempotency::{Key, Made, StoredAnswer};
 use crate::plan::LinkState;
 use crate::store::{Change, Loaded, Purpose, Store};
-use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
 
 pub use crate::inventory::leftovers::Leftover;
@@ -40,11 +39,11 @@ pub use counters::{DroppedFrame, PortCounters};
 pub use gc::{Collected, Leftovers};
 pub use idempotency::Known;
 pub use tap::NotOpened;
-pub use verify::Verified;
+pub use verified::Verified;
 pub use view::{Binding, DeviceView, NetworkView, PortFilter, PortView, ServerView, Tap};
 
 use idempotency::Cache;
-use verify::Verifying;
+use verified::Verifying;
 
 /// How many actions may be under way: more than there can be clients that wait, and clients may leave before the end.
 const ACTIONS: usize = 4096;
@@ -115,56 +114,6 @@ impl Service {
     /// The event sequence.
     pub fn events(&self) -> &Events {
         self.reconciler.events()
-    }
-
-    /// Carries an action out, to its end also when the caller stops waiting.
-    ///
-    /// # Errors
-    /// Nothing is left of the action then.
-    pub async fn perform(self: &Arc<Self>, action: Action, context: Context) -> Result<Reply, Error> {
-        if self.reconciler.stopping.load(Ordering::Relaxed) {
-            return Err(Error::Stopping);
-        }
-        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
-            return Err(Error::Busy("4096 requests are being carried out"));
-        };
-        let service = Arc::clone(self);
-        let task = self.reconciler.tasks.spawn(async move {
-            let _room = room;
-            service.dispatch(action, &context).await
-        });
-        // The task ends with an answer, unless the event loop ends before it.
-        task.await.unwrap_or(Err(Error::Stopping))
-    }
-
-    async fn dispatch(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
-        let result = Arc::clone(&self).act(action, context).await;
-        #[cfg(debug_assertions)]
-        self.reconciler.lock().assert_sound();
-        result
-    }
-
-    async fn act(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
-        match action {
-            Action::CreateNetworks(new) => self.create_networks(new, context).await,
-            Action::UpdateNetwork(id, change) => self.update_network(id, change, context).await,
-            Action::DeleteNetwork(id) => self.delete_network(id, context).await,
-            Action::CreateSubnets(new) => self.create_subnets(new, context).await,
-            Action::UpdateSubnet(id, change) => self.update_subnet(id, change, context).await,
-            Action::DeleteSubnet(id) => self.delete_subnet(id, context).await,
-            Action::PutServer(new) => self.put_server(new).await,
-            Action::DeleteServer(id, nics) => self.delete_server(id, nics, context).await,
-            Action::CreatePorts(new) => self.create_ports(new, context).await,
-            Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
-            Action::DeletePort(id) => self.delete_port(id, context).await,
-            Action::Attach(attach) => {
-                let began = Instant::now();
-                let result = self.attach(attach, context).await;
-                meters().attached(word(&result), began.elapsed());
-                result
-            }
-            Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
-        }
     }
 
     /// What is known of a key for a request; a key not known is the caller's to end with `answered` or `forget`.

@@ -8,12 +8,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use crate::inventory::{Inventory, PortEntry, Segment, whose};
 use crate::model::{Network, Phase, Port, PortId, Readiness, Server, Subnet};
@@ -21,6 +20,7 @@ use crate::plan::{Deviation, verify};
 use crate::reconcile::ADDRESS_OF_HOST;
 use crate::store::{Loaded, StoreError};
 
+use super::verified::{Last, Verified};
 use super::{Error, Service};
 use crate::inventory::leftovers::leftovers;
 
@@ -29,46 +29,6 @@ const CHUNK: usize = 128;
 
 /// How long a comparison is rested from, at most.
 const REST: Duration = Duration::from_secs(1);
-
-/// One comparison at a time, and the last one.
-#[derive(Debug)]
-pub(super) struct Verifying {
-    one: Semaphore,
-    last: Mutex<Option<Last>>,
-}
-
-#[derive(Debug, Clone)]
-struct Last {
-    began: Instant,
-    ended: Instant,
-    found: Verified,
-}
-
-impl Default for Verifying {
-    fn default() -> Self {
-        Self { one: Semaphore::new(1), last: Mutex::new(None) }
-    }
-}
-
-impl Verifying {
-    fn last(&self) -> Option<Last> {
-        // Replaced as a whole.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn note(&self, last: Last) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
-    }
-}
-
-/// What a comparison found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Verified {
-    /// Every difference.
-    pub deviations: Vec<Deviation>,
-    /// How many of what were compared; `under_way` were left out.
-    pub checked: BTreeMap<&'static str, usize>,
-}
 
 impl Service {
     /// Compares everything with everything. One comparison at a time: requests that come meanwhile share the next one.

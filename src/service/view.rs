@@ -231,6 +231,16 @@ impl Service {
     pub fn flushes(&self) -> u64 {
         self.reconciler.store.flushes()
     }
+
+    /// The server of an attached port, when it is this one's.
+    pub(super) fn on_server(&self, state: &Inventory, server: ServerId, port: PortId) -> Result<(), Error> {
+        state.server(server)?;
+        let entry = state.port(port)?;
+        match &entry.record.binding {
+            Some(binding) if binding.server_id == server => Ok(()),
+            _ => Err(Error::PortNotOnServer { server, port }),
+        }
+    }
 }
 
 pub(super) fn network(state: &Inventory, id: NetworkId) -> Result<NetworkView, Error> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::rooms::{Source, sources};
 
 /// The rooms whose files are looked at.
-const ROOMS: &[&str] = &["reconcile"];
+const ROOMS: &[&str] = &["inventory", "plan", "reconcile", "service"];
 
 #[test]
 fn no_files_of_a_room_use_each_other_in_a_circle() {

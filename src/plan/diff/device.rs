@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::model::names;
 use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Speaks};
-use crate::plan::facts::FactName;
 use crate::plan::filter::{DeviceFilter, Filter};
 use crate::plan::forward::Way;
 use crate::plan::observed::{BridgePort, FdbEntry, LinkState, Observed, PortVlan, TokenBucket, Traces};
 use crate::plan::op::LinkChange;
 
-use super::words::{addresses, closed, off, owned, several, up};
-use super::{Bridge, Facet, Pair, Property, home_mtu, or_none, pair};
+use super::words::{addresses, closed, off, owned, several, up, vlan_remedy};
+use super::{Bridge, Facet, FactName, Pair, Property, home_mtu, or_none, pair};
 
 /// How one property of a device is compared, told and brought back.
 #[derive(Debug)]
@@ -141,12 +140,12 @@ impl<'a> Device<'a> {
     }
 
     /// What untagged frames meet at it; none where its bridge tells no VLANs apart, or it was not asked.
-    pub(super) fn untagged(&self) -> Option<PortVlan> {
+    fn untagged(&self) -> Option<PortVlan> {
         self.link.vlan.filter(|_| self.home.is_some_and(|home| home.extras.vlan_filtering))
     }
 
     /// What frames of its guest's protocols meet in the host's packet filter: of both, where it has no address.
-    pub(super) fn ways(&self) -> impl Iterator<Item = (&'static str, &'a Way)> + use<'a> {
+    fn ways(&self) -> impl Iterator<Item = (&'static str, &'a Way)> + use<'a> {
         let Speaks { v4, v6 } = self.want.speaks;
         let forward = self.home.map(|home| &home.forward);
         let both = forward.into_iter().flat_map(move |forward| [("IPv4", v4, &forward.v4), ("IPv6", v6, &forward.v6)]);
@@ -216,6 +215,59 @@ impl<'a> Device<'a> {
 
     fn twin(&self) -> Option<&'a LinkState> {
         self.have.with_mac_on(self.want.mac, self.home?.index)
+    }
+}
+
+/// What was found about it, in words.
+impl Device<'_> {
+    /// What untagged frames meet at it.
+    pub fn tagging(&self) -> String {
+        let home = self.home.map_or("the bridge", |home| home.name.as_str());
+        let device = &self.link.name;
+        match self.untagged() {
+            None => format!("{home} does not tell VLANs apart"),
+            Some(PortVlan { pvid: 0, .. }) => {
+                format!(
+                    "{home} tells VLANs apart and {device} has no pvid: the guest's frames are dropped; {}",
+                    vlan_remedy(device, None)
+                )
+            }
+            Some(PortVlan { pvid, untagged: false, .. }) => {
+                let remedy = vlan_remedy(device, Some(pvid));
+                format!("frames of VLAN {pvid} of {home} leave by {device} tagged, and the guest takes untagged ones; {remedy}")
+            }
+            Some(PortVlan { pvid, blocked: true, .. }) => format!("{home} does not forward VLAN {pvid} at {device}"),
+            Some(PortVlan { pvid, .. }) => format!("{device} is untagged in VLAN {pvid} of {home}"),
+        }
+    }
+
+    /// What its guest's frames meet in the host's packet filter.
+    pub fn filtering(&self) -> String {
+        let told = self.ways().filter_map(|(protocol, way)| match way {
+            Way::Open => None,
+            Way::Unsure(chain) => {
+                Some(format!("{chain} decides about {protocol} between guests by rules that are not known to nicd"))
+            }
+            Way::Closed(chain) => Some(format!("{chain} drops {protocol} between guests")),
+        });
+        match told.collect::<Vec<_>>() {
+            told if told.is_empty() => "the host's packet filter lets frames between guests pass".to_owned(),
+            told => told.join("; "),
+        }
+    }
+
+    /// What the FDB has for its guest.
+    pub fn entered(&self) -> String {
+        let (mac, link, vlan) = (self.want.mac, self.link, self.link.entry_vlan());
+        let within = if vlan == 0 { String::new() } else { format!(" in VLAN {vlan}") };
+        match (&link.fdb, link.entry(mac, vlan)) {
+            (None, _) => format!("the FDB was not asked for {mac}"),
+            (_, None) => format!("no static entry for {mac}{within} leads to {}", link.name),
+            (_, Some(entry)) => {
+                let sticky = if entry.sticky { " and sticky" } else { "" };
+                format!("{mac}{within} is at {}, static{sticky}", link.name)
+            }
+        }
     }
 }
 

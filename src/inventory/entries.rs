@@ -1,0 +1,160 @@
+//! What the inventory holds: records with how they fare, and the indexes over them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::model::pools::FreeRanges;
+use crate::model::{GuestMacs, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::plan::{Deviation, Observed};
+
+use super::claim::{Claim, ClaimGuard};
+use super::flapping::{BridgeRepairs, Flapping};
+use super::open::Open;
+use super::retry::Retry;
+use super::telling::Telling;
+use super::wakeups::Wakeups;
+
+/// Everything that is known of what should be and what is. Invariants: `macs` and `addresses` hold exactly what the ports have; every port is in
+/// its network's and its server's set; a subnet's free ranges lack exactly what ports on its segment have of it, and what it
+/// keeps.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    pub networks: BTreeMap<NetworkId, NetworkEntry>,
+    /// Which networks use an operator's bridge, by its name.
+    pub bridges: HashMap<String, BTreeSet<NetworkId>>,
+    /// Which networks are on one link.
+    pub(super) segments: HashMap<Segment, BTreeSet<NetworkId>>,
+    pub subnets: BTreeMap<SubnetId, SubnetEntry>,
+    pub servers: BTreeMap<ServerId, ServerEntry>,
+    pub ports: BTreeMap<PortId, PortEntry>,
+    /// By the host's side's MAC, which no two may share either: two that differ in the first octet alone would.
+    pub(super) macs: HashMap<Mac, PortId>,
+    /// The guests' MACs alone, for the looks at FDBs.
+    pub guests: GuestMacs,
+    pub(super) addresses: HashMap<(NetworkId, IpAddr), PortId>,
+    pub(super) phases: [usize; 6],
+    pub have: Observed,
+    /// When each link was last looked at, also those in `tombstones`.
+    pub(super) looked: HashMap<u32, Instant>,
+    /// The last links that went, so that an older look does not bring one back.
+    pub(super) tombstones: VecDeque<u32>,
+    /// Links of nicd's that no record wants, by index: reported, and left alone.
+    pub orphans: BTreeMap<u32, Leftover>,
+    /// The store's id, as in seals.
+    pub store_id: Uuid,
+    /// This host's name.
+    pub host: String,
+    /// When ports are to be tried again.
+    pub due: Wakeups,
+    /// When what was withheld of ports is to be told.
+    pub untold: Wakeups,
+    /// Attached ports whose repairs another program keeps undoing, with what it changes.
+    pub contested: BTreeMap<PortId, Flapping>,
+    /// Leaving ports whose device the kernel does not let go, for long.
+    pub kept: BTreeSet<PortId>,
+    /// Networks whose agent-made bridge another program keeps changing.
+    pub fought_bridges: BTreeSet<NetworkId>,
+    /// Agent-made bridges that could not be closed to the host.
+    pub open: Open,
+}
+
+/// The claims on several ports.
+pub type PortClaims = Vec<(PortId, ClaimGuard)>;
+
+/// A network, its ports and subnets, and the claim of the operation that makes its bridge.
+#[derive(Debug)]
+pub struct NetworkEntry {
+    pub record: Network,
+    pub subnets: BTreeSet<SubnetId>,
+    pub ports: BTreeSet<PortId>,
+    pub claim: Claim,
+    pub repairs: BridgeRepairs,
+    pub segment: Segment,
+    /// When its existing bridge was last looked at for a request.
+    pub looked: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub struct SubnetEntry {
+    pub record: Subnet,
+    pub(super) free: FreeRanges,
+    pub(super) users: usize,
+}
+
+#[derive(Debug)]
+pub struct ServerEntry {
+    pub record: Server,
+    pub ports: BTreeSet<PortId>,
+    pub claim: Claim,
+    /// A server that leaves keeps its own claim to its end.
+    pub leaving: Option<ClaimGuard>,
+}
+
+/// A port's record and how it fares.
+#[derive(Debug)]
+pub struct PortEntry {
+    pub record: Port,
+    pub phase: Phase,
+    /// The stable word for why it is not ACTIVE.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub detail: Option<String>,
+    pub claim: Claim,
+    pub retry: Retry,
+    pub telling: Telling,
+    /// Routes that its guest's kernel refused when it was last configured.
+    pub refused: Vec<String>,
+    /// Its device is being deleted. A delete goes by the altname, so a second one might hit the port's next device.
+    pub reaping: bool,
+    /// The index of its device, from the last look that showed one with its altname until that link is gone.
+    pub device: Option<u32>,
+    /// How often its device was found held open since it is on its way out.
+    pub looks: u32,
+}
+
+/// One link, and everything that is on it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// A bridge that is made for one network.
+    Own(NetworkId),
+    /// An operator's bridge, by its index.
+    Bridge(u32),
+    /// An operator's bridge that was not seen yet, by the name that a network knows it by.
+    Unseen(String),
+}
+
+/// One link that is left over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// Its name.
+    pub object: String,
+    /// `tap`, `veth` or `bridge`.
+    pub kind: &'static str,
+    /// The stable word for why it is here: `device_without_record` or `mark_lost`.
+    pub reason: &'static str,
+    /// Its altname, unless it lost it.
+    pub altname: Option<String>,
+    /// Its alias: the store and the commit it was sealed for.
+    pub alias: Option<String>,
+    /// Its index, by which two looks at it are told to be of one link.
+    #[serde(skip)]
+    pub index: u32,
+    /// The id in its altname, or the one it is given to be addressed by.
+    #[serde(skip)]
+    pub id: Uuid,
+}
+
+impl Leftover {
+    /// The leftover as something that should not be.
+    pub fn deviation(&self) -> Deviation {
+        let have = match (&self.altname, &self.alias) {
+            (Some(altname), _) => format!("a {} marked {altname}", self.kind),
+            (None, alias) => format!("a {} sealed {}", self.kind, alias.as_deref().unwrap_or_default()),
+        };
+        Deviation::new("leftover", self.object.clone(), "a record, or no such link", have)
+    }
+}
