@@ -117,6 +117,12 @@ impl Filters {
         let mut state = self.lock();
         state.read()?;
         if state.rules == Some(Rules::Whole) {
+            for PortFilter { port, index, filter } in &wanted {
+                let right = |device: &&mut Device| (device.port, &device.filter) == (*port, filter);
+                if let Some(device) = state.devices.get_mut(index).filter(right) {
+                    device.own = true;
+                }
+            }
             return Ok(false);
         }
         for PortFilter { port, index, filter } in wanted {
@@ -135,15 +141,7 @@ impl Filters {
             let needed = filter.is_some_and(|(_, filter)| !filter.is_open());
             return if needed { Err(failure) } else { Ok(()) };
         }
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match state.set(port, filter.clone()) {
-                // Another program has changed the table, or a change was made whose answer was lost.
-                Err(failure) if tries < TRIES && is_stale(&failure) => state.read()?,
-                result => return result,
-            }
-        }
+        state.set(port, filter)
     }
 
     /// Notes on ports' devices what they may send.
@@ -353,27 +351,42 @@ impl State {
         let dropped = self.dropped(port);
         let wanted =
             filter.map(|(index, filter)| (index, Device { port, filter, dropped, own: true, leaves: false, absent: None }));
-        if self.rules == Some(Rules::Damaged) {
-            old.iter().for_each(|old| self.drop_device(*old));
-            if let Some((index, device)) = wanted {
-                self.put_device(index, device);
-            }
-            return self.make();
-        }
         let taken = wanted.as_ref().map(|(index, _)| *index).filter(|index| Some(*index) != old);
-        let before =
-            old.into_iter().chain(taken).filter_map(|index| self.devices.get(&index).map(|device| device.elements(index)));
-        let before = before.flatten().collect();
+        let replaced: Vec<(u32, Device)> =
+            old.into_iter().chain(taken).filter_map(|index| Some((index, self.devices.get(&index)?.clone()))).collect();
+        let before = replaced.iter().flat_map(|(index, device)| device.elements(*index)).collect();
         let after = wanted.as_ref().map(|(index, device)| device.elements(*index)).unwrap_or_default();
         let (gone, new) = elements::difference(before, after);
-        if !(gone.is_empty() && new.is_empty()) {
-            self.transact(|table| table.change(&gone, &new))?;
+        let changed = match self.rules {
+            Some(Rules::Whole) if gone.is_empty() && new.is_empty() => Ok(()),
+            Some(Rules::Whole) => self.transact(|table| table.change(&gone, &new)),
+            // It is made below.
+            _ => Err(Failure::system(Request::Filter, Errno::ENOENT)),
+        };
+        if let Err(failure) = &changed
+            && !is_stale(failure)
+        {
+            return changed;
         }
-        old.iter().for_each(|old| self.drop_device(*old));
-        if let Some((index, device)) = wanted {
+        replaced.iter().for_each(|(index, _)| self.drop_device(*index));
+        let index = wanted.map(|(index, device)| {
             self.put_device(index, device);
+            index
+        });
+        if changed.is_ok() {
+            return Ok(());
         }
-        Ok(())
+        // Another program has changed the table, or a change was made whose answer was lost: it is compared as a whole.
+        let mut restored = self.restore();
+        for _ in 1..TRIES {
+            if restored.as_ref().is_err_and(is_stale) {
+                restored = self.restore();
+            }
+        }
+        restored.map(drop).inspect_err(|_| {
+            index.iter().for_each(|index| self.drop_device(*index));
+            replaced.into_iter().for_each(|(index, device)| self.put_device(index, device));
+        })
     }
 
     fn remove(&mut self, indexes: &[u32]) {

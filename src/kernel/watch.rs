@@ -63,6 +63,9 @@ const SETTINGS: Duration = Duration::from_secs(1);
 /// The pause after the chains were read: this multiple of the time that the read took, but at least `FORWARD_PAUSE`.
 const FORWARD_REST: u32 = 19;
 const FORWARD_PAUSE: Duration = Duration::from_millis(200);
+/// The pause after the filters were compared: this multiple of the time that it took, but at least `FILTERS_PAUSE`.
+const FILTERS_REST: u32 = 4;
+const FILTERS_PAUSE: Duration = Duration::from_millis(10);
 /// How long to wait before a failed dump is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -92,6 +95,10 @@ pub(super) struct Watch {
     forward: Option<Instant>,
     /// The earliest time to read the forward chains again.
     forward_rest: Instant,
+    /// When the table of filters is compared with what it is to be.
+    filters: Option<Instant>,
+    /// The earliest time to compare it again.
+    filters_rest: Instant,
     /// When br_netfilter's settings are read next.
     settings: Instant,
     /// The rates of what links send, as last read.
@@ -156,6 +163,8 @@ impl Watch {
             blind: false,
             forward: None,
             forward_rest: now,
+            filters: None,
+            filters_rest: now,
             settings: now,
             buckets: HashMap::new(),
         })
@@ -185,7 +194,7 @@ impl Watch {
 
     /// Waits for an event, or until something is due.
     fn wait(&self) -> Result<(), Errno> {
-        let due = self.later.values().map(|later| &later.due).chain(&self.resync).chain(&self.forward).min();
+        let due = self.later.values().map(|later| &later.due).chain(&self.resync).chain(&self.forward).chain(&self.filters).min();
         let limit = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()).min(PATIENCE));
         // Rounded up; otherwise the loop would spin for the rest of the millisecond.
         let limit = PollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
@@ -207,6 +216,8 @@ impl Watch {
         if hints.table {
             self.resync.get_or_insert(at);
         }
+        self.around.filters.forget(hints.gone.iter().copied());
+        self.follow_filters(hints.filters || hints.lost);
         if self.resync.is_some_and(|due| due <= Instant::now()) {
             return self.dump();
         }
@@ -214,10 +225,6 @@ impl Watch {
         for altname in hints.closing {
             // If the bridge is gone, the link events report it.
             self.look(LinkSelector::Altname(&altname))?;
-        }
-        self.around.filters.forget(hints.gone.iter().copied());
-        if hints.filters && self.around.filters.follow() {
-            self.resync.get_or_insert(at);
         }
         for index in hints.gone {
             self.later.remove(&index);
@@ -260,6 +267,23 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// Puts back what another program changed in the table of filters, at once after a quiet period, and using at most a fifth of a
+    /// processor.
+    fn follow_filters(&mut self, changed: bool) {
+        let now = Instant::now();
+        if changed {
+            self.filters.get_or_insert(now.max(self.filters_rest));
+        }
+        if self.filters.is_none_or(|due| due > now) {
+            return;
+        }
+        self.filters = None;
+        if self.around.filters.follow() {
+            self.resync.get_or_insert(now);
+        }
+        self.filters_rest = Instant::now() + (now.elapsed() * FILTERS_REST).max(FILTERS_PAUSE);
     }
 
     /// Reads the forward chains after a change, using at most a twentieth of a processor, and then reads the affected bridges.

@@ -13,7 +13,7 @@ use crate::netns::{in_netns, run, try_run};
 const SOON: Duration = Duration::from_secs(1);
 
 /// Waits until the kernel has it so; no event tells of it.
-fn wait(what: &str, holds: impl Fn() -> bool) {
+fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < SOON, "not {what} after {SOON:?}");
@@ -108,8 +108,8 @@ fn what_another_program_takes_from_the_table_is_put_back() {
             &format!("nft add element bridge nicd open {{ {index} }}"),
         ]) {
             run(change);
-            wait(change, || table() == before && rules() == rules_before);
-            assert!(metric(&mut fixture, "nicd_filter_restores_total") >= number, "{change}");
+            let restored = |fixture: &mut Fixture| metric(fixture, "nicd_filter_restores_total") >= number;
+            wait(change, || restored(&mut fixture) && table() == before && rules() == rules_before);
         }
         assert!(fixture.ports().iter().all(|port| port["status"] == "ACTIVE"));
         run("nft add table bridge others");

@@ -8,6 +8,7 @@ mod netns;
 mod ops;
 
 mod bridges;
+mod filters;
 mod host;
 mod links;
 mod reading;

@@ -63,7 +63,7 @@ impl Set {
             Self::Guarded => "guarded",
             Self::Open => "open",
             Self::Isolated => "isolated",
-            Self::Limits => "limits",
+            Self::Limits => "rates",
             Self::Told => "told",
             Self::Macs => "macs",
             Self::Hosts4 => "hosts4",

@@ -115,7 +115,7 @@ pub(super) fn chains() -> Vec<Chain> {
 /// All that comes by any bridge's port.
 fn from_guest() -> Vec<Rule> {
     vec![
-        vec![device(0), lookup("limits"), goto(Reason::Limit.chain())],
+        vec![device(0), lookup("rates"), goto(Reason::Limit.chain())],
         vec![device(0), lookup("guarded"), goto("guard")],
         vec![device(0), lookup("open"), accept()],
         rule([&nicds()], drop()),

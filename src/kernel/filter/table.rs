@@ -10,6 +10,8 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::elements::{self, Does, Element, Set};
 use super::expression::{Expression, Unit, counter, limit};
 use super::ruleset::{self, Chain};
@@ -28,6 +30,9 @@ const DEVICES: u32 = 32_768;
 
 /// How many MACs and addresses all of them may have.
 const ADDRESSES: u32 = 262_144;
+
+/// The most bytes of one transaction: the elements of 4,000 ports take about 6 MiB.
+const ROOM: usize = 256 << 20;
 
 /// So many dropped frames of each device are told, per second and at once.
 const TOLD: (u64, u32) = (4, 16);
@@ -51,6 +56,8 @@ impl Table {
     /// Opens a socket in the network namespace of the thread that calls.
     pub(super) fn open() -> Result<Self, Failure> {
         let socket = netfilter().map_err(|error| failed(Request::Filter, &error))?;
+        // A larger transaction is refused with EMSGSIZE (`netlink_sendmsg`, net/netlink/af_netlink.c).
+        setsockopt(&socket, sockopt::SndBufForce, &ROOM).map_err(|errno| Failure::system(Request::Filter, errno))?;
         Ok(Self { socket: Netlink::over(socket) })
     }
 
