@@ -14,9 +14,12 @@ mod daemon;
 mod dice;
 #[path = "../common/fixture.rs"]
 mod fixture;
+mod isolation;
 mod mutations;
 #[path = "../common/netns.rs"]
 mod netns;
+mod open;
+mod pairs;
 mod scene;
 mod storm;
 mod traffic;

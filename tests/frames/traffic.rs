@@ -93,11 +93,31 @@ impl Nic {
         }
     }
 
+    /// The next frame, which is on its way.
+    pub fn wait(&self) -> Vec<u8> {
+        let (mut buffer, deadline) = ([0; 4096], Instant::now() + PATIENCE);
+        loop {
+            if let Some(frame) = self.next(&mut buffer) {
+                return frame.to_vec();
+            }
+            assert!(Instant::now() < deadline, "no frame comes");
+            let _ = poll(&mut [PollFd::new(self.fd().as_fd(), PollFlags::POLLIN)], PollTimeout::from(100_u8));
+        }
+    }
+
     fn fd(&self) -> &OwnedFd {
         match self {
             Self::Packets(fd) | Self::Tap(fd) => fd,
         }
     }
+}
+
+/// Whether an isolated guest hears a frame that another guest may send: one for one host, ARP, or neighbour discovery.
+fn is_needed(frame: &[u8]) -> bool {
+    let arp = frame.get(12..14) == Some(&[8, 6]);
+    let neighbours =
+        frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&58) && matches!(frame.get(54), Some(135 | 136));
+    !is_for_all(frame) || arp || neighbours
 }
 
 /// Somebody on the bridge.
@@ -135,6 +155,8 @@ pub struct Traffic {
     /// Frames that came and that nobody sent like this, though from an invented MAC.
     strange: Vec<Vec<u8>>,
     pub total: u64,
+    /// Who is isolated.
+    pub isolated: Option<usize>,
 }
 
 impl Traffic {
@@ -150,6 +172,7 @@ impl Traffic {
             known: HashMap::new(),
             strange: Vec::new(),
             total: 0,
+            isolated: None,
         };
         let who: Vec<usize> = all.senders.iter().map(|(party, _)| *party).collect();
         for sender in who {
@@ -225,6 +248,20 @@ impl Traffic {
         }
     }
 
+    /// A party's port security is off: what is for one host arrives, what switches say to each other does not, and of the rest
+    /// the bridge may understand some and keep it.
+    pub fn opens(&mut self, sender: usize) {
+        for shot in self.shots.iter_mut().filter(|shot| shot.sender == sender) {
+            let class = &self.classes[shot.class];
+            let to_bridges = shot.bytes.starts_with(&[1, 0x80, 0xc2, 0, 0]) && shot.bytes[5] != 0;
+            shot.is_honest = match class.verdict {
+                Verdict::Ended => Some(false),
+                _ if to_bridges => Some(false),
+                _ => (!is_for_all(&shot.bytes)).then_some(true),
+            };
+        }
+    }
+
     /// Sends each frame once, and takes what has come. A sender whose device is not there or down sends nothing.
     pub fn round(&mut self) {
         for at in 0..self.senders.len() {
@@ -291,7 +328,8 @@ impl Traffic {
     /// How often a shot has to have arrived at a party.
     fn due(&self, shot: &Shot, party: usize) -> u64 {
         let is_for = shot.to.map_or(shot.sender != party, |to| to == party);
-        if is_for { shot.sent } else { 0 }
+        let hears = self.isolated != Some(party) || is_needed(&shot.bytes);
+        if is_for && hears { shot.sent } else { 0 }
     }
 
     /// What arrived that may not, and with `all` what did not arrive that has to.
