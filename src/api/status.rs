@@ -276,7 +276,7 @@ pub(super) static TABLE: &[Row] = &[
     row("device_gone", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", KERNEL),
     row("device_unmarked", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Host]),
     row("module_missing", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
-    row("filter_refused", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
+    row("filter_refused", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach, ChangePort]),
     row("host_not_closed", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
     row("no_permission", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", ANY_KERNEL),
     row("kernel_timeout", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", ANY_KERNEL),

@@ -8,6 +8,8 @@ use uuid::Uuid;
 use crate::clock;
 use crate::events::EventKind;
 use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
+use crate::kernel::OpErrorKind;
+use crate::kernel::exec::Undone;
 use crate::model::action::{AfterDetach, NewPort, PortChange};
 use crate::model::idempotency::Made;
 use crate::model::{AddressPair, FixedIp, Happening, Mac, NetworkId, Origin, Phase, Port, PortId, Readiness};
@@ -171,9 +173,29 @@ impl Service {
             self.tell_changed(id, context);
         }
         if !leaves && after.attached_to().is_some() && !built_alike(&before, &after) {
-            self.apply_change(id, context).await;
+            let built = self.reconciler.build(id, Reason::Change, None).await.map(drop);
+            match &built {
+                // The kernel keeps the old filter, so the port keeps its old record.
+                Err(Failed { error: error @ Error::Kernel(refused), undone: Undone::Clean, .. })
+                    if refused.kind == OpErrorKind::FilterRefused && self.take_back(&before).await.is_ok() =>
+                {
+                    if after.fixed_ips != before.fixed_ips {
+                        self.tell_changed(id, context);
+                    }
+                    self.applied(id, Ok(()), context);
+                    return Err(error.clone());
+                }
+                _ => self.applied(id, built, context),
+            }
         }
         Ok(Reply::Port(Box::new(view::port(&self.reconciler.lock(), id, &self.reconciler.host)?)))
+    }
+
+    /// Gives a port the record back that it had before a change.
+    async fn take_back(&self, before: &Port) -> Result<(), Error> {
+        self.reconciler.commit(vec![Change::PutPort(Box::new(before.clone()))], Purpose::Growing).await?;
+        self.reconciler.lock().replace_port(before.clone());
+        Ok(())
     }
 
     /// Takes a port from its server, in one commit with what else changes of it.
@@ -201,8 +223,14 @@ impl Service {
 
     /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
     pub(super) async fn apply_change(self: &Arc<Self>, port: PortId, context: &Context) {
-        match self.reconciler.build(port, Reason::Change, None).await {
-            Ok(_) => {
+        let built = self.reconciler.build(port, Reason::Change, None).await.map(drop);
+        self.applied(port, built, context);
+    }
+
+    /// Tells how a port is after its device was brought to its record, or was not.
+    fn applied(&self, port: PortId, built: Result<(), Failed>, context: &Context) {
+        match built {
+            Ok(()) => {
                 let mut state = self.reconciler.lock();
                 let (readiness, why) = self.reconciler.readiness(&state, port);
                 if state.port(port).is_ok_and(|entry| entry.phase == Phase::Error) {

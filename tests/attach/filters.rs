@@ -83,6 +83,36 @@ fn an_attach_that_fails_leaves_no_filter() {
 }
 
 #[test]
+#[cfg(debug_assertions)] // a release build has no failpoints
+fn a_change_that_the_kernel_refuses_leaves_the_old_filter_and_the_old_record() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        fixture.wait_status(&port, "ACTIVE");
+        fixture.daemon.term();
+        fixture.daemon.set_failpoints(Some("filter.commit:1+:fail=EINVAL"));
+        fixture.launch();
+        let (before, table_before) = (fixture.wait_status(&port, "ACTIVE"), table());
+        for change in [
+            json!({"allowed_address_pairs": [{"ip_address": "192.0.2.64/26"}]}),
+            json!({"fixed_ips": [{"ip_address": "192.0.2.9"}]}),
+            json!({"port_security_enabled": false}),
+            json!({"nicd:isolated": true}),
+        ] {
+            fixture.api.put(&format!("/v2.0/ports/{port}"), &json!({ "port": change })).refused(503, "filter_refused");
+            assert_eq!((fixture.port(&port), table()), (before.clone(), table_before.clone()), "{change}");
+        }
+        fixture.daemon.kill();
+        fixture.daemon.set_failpoints(None);
+        fixture.launch();
+        assert_eq!(fixture.wait_status(&port, "ACTIVE"), before, "also after a restart");
+        assert_eq!(table(), table_before);
+    });
+}
+
+#[test]
 fn what_another_program_takes_from_the_table_is_put_back() {
     in_netns(|| {
         let mut fixture = Fixture::start();
