@@ -31,8 +31,15 @@ use super::{
 };
 
 /// A bridge's port as the kernel makes it.
-const FRESH: BridgePort =
-    BridgePort { forwarding: false, held: false, learning: true, unicast_flood: true, altered: false, passes_link_local: false };
+const FRESH: BridgePort = BridgePort {
+    forwarding: false,
+    held: false,
+    learning: true,
+    unicast_flood: true,
+    locked: false,
+    altered: false,
+    passes_link_local: false,
+};
 
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -673,6 +680,7 @@ impl World {
                 _ if tag.is_some() && at == At::Altname && (altname.is_err() || shaped.is_err() || entered.is_err()) => break,
                 LinkChange::Learning(on) => flags = flags.and(self.change_port(index, |port| port.learning = *on)),
                 LinkChange::UnicastFlood(on) => flags = flags.and(self.change_port(index, |port| port.unicast_flood = *on)),
+                LinkChange::Locked(on) => flags = flags.and(self.change_port(index, |port| port.locked = *on)),
                 LinkChange::PassLinkLocal => flags = flags.and(self.change_port(index, |port| port.passes_link_local = true)),
                 LinkChange::Forwarding => flags = flags.and(self.change_port(index, |port| port.held = false)),
                 LinkChange::ResetPortFlags => flags = flags.and(self.change_port(index, |port| port.altered = false)),

@@ -37,7 +37,7 @@ pub(super) const IFINFO: usize = 16;
 pub(super) const PASS_LINK_LOCAL: u16 = 0xfffd;
 
 /// The other flags of a bridge port that affect forwarding, with their defaults (`new_nbp`, net/bridge/br_if.c).
-pub(super) static PLAIN: [InfoBridgePort; 15] = [
+pub(super) static PLAIN: [InfoBridgePort; 14] = [
     InfoBridgePort::HairpinMode(false),
     InfoBridgePort::Guard(false),
     InfoBridgePort::Protect(false),
@@ -51,7 +51,6 @@ pub(super) static PLAIN: [InfoBridgePort; 15] = [
     InfoBridgePort::BroadcastFlood(true),
     InfoBridgePort::NeighSupress(false),
     InfoBridgePort::Isolated(false),
-    InfoBridgePort::Locked(false),
     InfoBridgePort::Mab(false),
 ];
 
@@ -333,6 +332,7 @@ fn bridge_port(data: &[u8]) -> BridgePort {
             }
             InfoBridgePort::Learning(on) => port.learning = on,
             InfoBridgePort::UnicastFlood(on) => port.unicast_flood = on,
+            InfoBridgePort::Locked(on) => port.locked = on,
             InfoBridgePort::GroupFwdMask(mask) => port.passes_link_local = mask == PASS_LINK_LOCAL,
             flag => {
                 let same = std::mem::discriminant(&flag);
@@ -490,6 +490,7 @@ mod tests {
                 held: false,
                 learning: false,
                 unicast_flood: false,
+                locked: false,
                 altered: false,
                 passes_link_local: false,
             }),

@@ -127,6 +127,15 @@ pub struct DesiredPort {
     pub nic: DesiredNic,
 }
 
+impl DesiredPort {
+    /// Whether its guest may use no MAC but its own. The bridge has an entry for that one, so the port can be locked: a second
+    /// obstacle to another MAC, which a flushed ruleset does not remove.
+    pub fn has_one_mac(&self) -> bool {
+        let guard = self.filter.as_ref().and_then(|filter| filter.guard.as_ref());
+        guard.is_some_and(|guard| guard.macs.iter().eq([&self.mac]))
+    }
+}
+
 /// The protocols of a guest's addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

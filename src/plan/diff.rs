@@ -51,6 +51,8 @@ pub enum Property {
     Learning,
     /// Whether it is sent frames for MACs without an entry.
     UnicastFlood,
+    /// Whether its bridge takes frames only from MACs that it has an entry for.
+    Locked,
     /// The rate of what it sends to its guest.
     ToGuest,
     /// Whether its bridge is kept from forwarding by it.

@@ -229,7 +229,10 @@ pub struct BridgePort {
     /// Whether frames for MACs that have no entry in the FDB are sent to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unicast_flood: bool,
-    /// Whether another of its flags is not as the kernel makes ports: flooding, isolation, locking and the like.
+    /// Whether frames that it receives are dropped unless the FDB has an entry for their source that leads to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
+    /// Whether another of its flags is not as the kernel makes ports: flooding, isolation and the like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
     /// Whether it forwards frames to 01:80:c2:00:00:0X as any multicast. Else the bridge gives them to the host's stack as

@@ -369,6 +369,8 @@ pub enum LinkChange {
     Learning(bool),
     /// Whether the bridge sends frames for MACs that have no entry to this port.
     UnicastFlood(bool),
+    /// Whether the bridge drops what comes from this port unless its FDB has an entry for the source that leads to it.
+    Locked(bool),
     /// Has the bridge port forward frames to 01:80:c2:00:00:0X instead of giving them to the host.
     PassLinkLocal,
     /// Lets the bridge port forward again.

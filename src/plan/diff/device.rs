@@ -126,6 +126,7 @@ impl<'a> Device<'a> {
             }
             LinkChange::Learning(_) => port.map(|port| LinkChange::Learning(port.learning)).into_iter().collect(),
             LinkChange::UnicastFlood(_) => port.map(|port| LinkChange::UnicastFlood(port.unicast_flood)).into_iter().collect(),
+            LinkChange::Locked(_) => port.map(|port| LinkChange::Locked(port.locked)).into_iter().collect(),
             // A burst of 0 is none that can be set.
             LinkChange::ToGuest(_) if self.link.to_guest.is_none_or(|bucket| bucket.burst > 0) => {
                 vec![LinkChange::ToGuest(self.link.to_guest)]
@@ -279,6 +280,7 @@ pub(in crate::plan) fn bridge_port(port: &DesiredPort, home: u32, closed: bool) 
         LinkChange::Learning(false),
         LinkChange::UnicastFlood(port.unknown_unicast),
     ];
+    changes.extend(port.has_one_mac().then_some(LinkChange::Locked(true)));
     changes.extend(closed.then_some(LinkChange::PassLinkLocal));
     changes
 }
@@ -295,7 +297,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 24] = [
+static RULES: [Rule; 25] = [
     rule(
         Property::Kind,
         "kind",
@@ -400,6 +402,14 @@ static RULES: [Rule; 24] = [
         |at| at.port(|port| port.unicast_flood) == Some(!at.want.unknown_unicast),
         |at| pair(off(at.want.unknown_unicast), off(!at.want.unknown_unicast)),
         |at| vec![LinkChange::UnicastFlood(at.want.unknown_unicast)],
+    )
+    .counts_as(Facet::PortFlags),
+    rule(
+        Property::Locked,
+        "locked",
+        |at| at.port(|port| port.locked) == Some(!at.want.has_one_mac()),
+        |at| pair(off(at.want.has_one_mac()), off(!at.want.has_one_mac())),
+        |at| vec![LinkChange::Locked(at.want.has_one_mac())],
     )
     .counts_as(Facet::PortFlags),
     rule(
