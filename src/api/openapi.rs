@@ -3,7 +3,7 @@
 //! ```text
 //!   routes ── path, method ──► operation ◄── page: parameters, bodies, answers, what it does
 //!                                  ▲
-//!                  status ─────────┘  its refusals, by what it does
+//!                  status ─────────┘  its errors, by what it does
 //! ```
 //!
 //! The document is generated from the code's own tables: operations from the route table, errors from the status table, and
@@ -78,11 +78,11 @@ fn build() -> OpenApi {
         .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").identifier(Some("Apache-2.0 OR MIT")).build()));
     let server = ServerBuilder::new().url("http://localhost").description(Some("The socket; Host is ignored.")).build();
     let about = OpenApiBuilder::new().info(info).servers(Some([server]));
-    // Who calls is read off the socket: no request carries anything for it.
+    // The caller is identified by the socket; requests carry no credentials.
     about.security(Some([])).paths(paths).components(Some(components(kept))).build()
 }
 
-/// Refusals that several operations share.
+/// Errors that several operations share.
 #[derive(Default)]
 struct Kept(Vec<(String, Documented)>);
 
@@ -128,7 +128,7 @@ fn headers() -> [(&'static str, Header); 6] {
     ]
 }
 
-/// How a microversion is asked for.
+/// The headers that request a microversion.
 fn asked_versions() -> [Parameter; 2] {
     let asked = |parameter: ParameterBuilder, what, example: &str| {
         let parameter = parameter.parameter_in(ParameterIn::Header).required(Required::False);

@@ -1,4 +1,4 @@
-//! The file as written: every key optional, none unknown, nothing judged but its type.
+//! The file as written: every key is optional, an unknown key is an error, and only types are checked.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 impl File {
-    /// What was typed wins over what the file says.
+    /// The command line overrides the file.
     pub(super) fn lay_over(&mut self, overrides: &Overrides) {
         let Overrides { socket, state_dir, log } = overrides.clone();
         self.socket.path = socket.or(self.socket.path.take());

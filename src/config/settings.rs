@@ -163,7 +163,7 @@ impl Settings {
     }
 }
 
-/// Judges each value and fills in the defaults.
+/// Validates each value and fills in the defaults.
 pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
     let file::File { socket, store, links, limits, guest, log, metrics, dbus } = written;
     Ok(Settings {
@@ -248,7 +248,7 @@ fn guest_as_used(written: file::Guest) -> Result<GuestDefaults, ConfigError> {
 fn log_as_used(written: file::Log) -> Result<LogSettings, ConfigError> {
     let level = written.level.unwrap_or_else(|| LogSettings::default().level);
     const EXPECTED: &str = "off, error, warn, info, debug or trace is expected, or a filter such as info,nicd::api=debug";
-    // A single unknown word would be read as a module's name, and silence everything else.
+    // `EnvFilter` reads a single unknown word as the name of a module and switches all other logging off.
     let simple = !level.contains([',', '=', ':', '[']);
     let known = ["off", "error", "warn", "info", "debug", "trace"].iter().any(|word| level.eq_ignore_ascii_case(word));
     if (simple && !known) || EnvFilter::try_new(&level).is_err() {
@@ -298,7 +298,7 @@ fn number<T: TryFrom<i64>>(
     T::try_from(value).map_err(|_| refused())
 }
 
-/// An absolute path without `..`: what it names must not depend on where the daemon was started.
+/// An absolute path without `..`, so that it does not depend on the working directory.
 fn absolute(key: &'static str, written: Option<PathBuf>, default: &str) -> Result<PathBuf, ConfigError> {
     let path = written.unwrap_or_else(|| PathBuf::from(default));
     let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);

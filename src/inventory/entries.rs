@@ -18,9 +18,9 @@ use super::retry::Retry;
 use super::telling::Telling;
 use super::wakeups::Wakeups;
 
-/// Everything that is known of what should be and what is. Invariants: `macs` and `addresses` hold exactly what the ports have; every port is in
-/// its network's and its server's set; a subnet's free ranges lack exactly what ports on its segment have of it, and what it
-/// keeps.
+/// All records, and what the kernel was last seen to hold. Invariants: `macs` and `addresses` hold exactly the MACs and addresses
+/// of the ports; every port is in the set of its network and of its server; the free ranges of a subnet are its pools without the
+/// addresses of ports on its segment and without the addresses that it reserves.
 #[derive(Debug, Default)]
 pub struct Inventory {
     pub networks: BTreeMap<NetworkId, NetworkEntry>,
@@ -31,7 +31,7 @@ pub struct Inventory {
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
     pub servers: BTreeMap<ServerId, ServerEntry>,
     pub ports: BTreeMap<PortId, PortEntry>,
-    /// By the host's side's MAC, which no two may share either: two that differ in the first octet alone would.
+    /// By the MAC of the host's side, which must be unique too: two guest MACs that differ only in the first octet share it.
     pub(super) macs: HashMap<Mac, PortId>,
     /// The guests' MACs alone, for the looks at FDBs.
     pub guests: GuestMacs,
@@ -40,21 +40,21 @@ pub struct Inventory {
     pub have: Observed,
     /// When each link was last looked at, also those in `tombstones`.
     pub(super) looked: HashMap<u32, Instant>,
-    /// The last links that went, so that an older look does not bring one back.
+    /// The links that were removed last, so that an older look does not add one again.
     pub(super) tombstones: VecDeque<u32>,
     /// Links of nicd's that no record wants, by index: reported, and left alone.
     pub orphans: BTreeMap<u32, Leftover>,
-    /// The store's id, as in seals.
+    /// The store's id, as in the tags of devices.
     pub store_id: Uuid,
     /// This host's name.
     pub host: String,
     /// When ports are to be tried again.
     pub due: Wakeups,
-    /// When what was withheld of ports is to be told.
+    /// When events of ports that were held back are due.
     pub untold: Wakeups,
     /// Attached ports whose repairs another program keeps undoing, with what it changes.
     pub contested: BTreeMap<PortId, Flapping>,
-    /// Leaving ports whose device the kernel does not let go, for long.
+    /// Leaving ports whose device the kernel has not released for a long time.
     pub kept: BTreeSet<PortId>,
     /// Networks whose agent-made bridge another program keeps changing.
     pub fought_bridges: BTreeSet<NetworkId>,
@@ -101,7 +101,7 @@ pub struct PortEntry {
     pub phase: Phase,
     /// The stable word for why it is not ACTIVE.
     pub reason: Option<String>,
-    /// The same in a sentence.
+    /// The reason as a sentence.
     pub detail: Option<String>,
     pub claim: Claim,
     pub retry: Retry,
@@ -138,9 +138,9 @@ pub struct Leftover {
     pub reason: &'static str,
     /// Its altname, unless it lost it.
     pub altname: Option<String>,
-    /// Its alias: the store and the commit it was sealed for.
+    /// Its alias: the ids of the store and of the commit.
     pub alias: Option<String>,
-    /// Its index, by which two looks at it are told to be of one link.
+    /// Its index, by which two looks are known to show the same link.
     #[serde(skip)]
     pub index: u32,
     /// The id in its altname, or the one it is given to be addressed by.
@@ -149,7 +149,7 @@ pub struct Leftover {
 }
 
 impl Leftover {
-    /// The leftover as something that should not be.
+    /// The leftover as a deviation.
     pub fn deviation(&self) -> Deviation {
         let have = match (&self.altname, &self.alias) {
             (Some(altname), _) => format!("a {} marked {altname}", self.kind),

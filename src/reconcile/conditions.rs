@@ -31,7 +31,7 @@ pub struct Conditions {
     pub told: Told,
     /// Bridges that are nearly full, by index.
     pub nearly_full: BTreeSet<u32>,
-    /// The commits that a store put back no longer knows, while devices sealed by them are there.
+    /// The commits that a store put back no longer knows, while devices with their tags are there.
     pub lost: Option<LostCommits>,
 }
 

@@ -1,8 +1,8 @@
-//! A store that was put back: devices are sealed by commits it does not know.
+//! An older copy of the store that was put back: the tags of devices have commit numbers that it does not have.
 //!
-//! What can outlive the process is sealed after its commit is durable, so a device sealed by a later commit than the store's
-//! last says that an older copy stands in the store's place. What the older copy does not know of such a device is lost: the
-//! device is left as it is, its port (if there is one) is ERROR, and a client decides.
+//! A device that outlives the process is tagged after its commit is durable. So a tag with a later commit than the store's last
+//! one shows that the store is an older copy. The records of such a device are lost: the device is left unchanged, its port (if
+//! there is one) is ERROR, and a client decides.
 
 use crate::inventory::Inventory;
 use crate::model::{Happening, PortId, names};
@@ -14,10 +14,10 @@ use super::{Context, Problem, Reconciler, Why};
 /// The reason of ports and of health.
 pub const REASON: &str = "store_rolled_back";
 
-/// How far events go ahead: those of the lost time had numbers too.
+/// How far event numbers are advanced, because the lost commits also used event numbers.
 pub const EVENTS_LOST: u64 = 1 << 32;
 
-/// The commits that are lost, as far as seals show; whether that is news.
+/// The lost commits, as far as tags show them, and whether a tag is newer than the store's last commit.
 pub fn detect(state: &Inventory, loaded: &Loaded) -> (Option<LostCommits>, bool) {
     let newest = state.have.iter().filter_map(|link| sealed(state, link)).max();
     match (newest.filter(|newest| *newest > loaded.commit), loaded.lost) {
@@ -30,7 +30,7 @@ pub fn detect(state: &Inventory, loaded: &Loaded) -> (Option<LostCommits>, bool)
 }
 
 impl Reconciler {
-    /// Whether a port's device is from the lost time: then the port is ERROR, and nothing is done about it.
+    /// Whether a port's device was tagged by a lost commit. Such a port becomes ERROR, and its device is left unchanged.
     pub(super) fn is_from_lost_commits(&self, state: &mut Inventory, port: PortId, context: &Context) -> bool {
         let Some(lost) = self.conditions().lost else { return false };
         let Some(device) = state.have.device(port).filter(|device| sealed(state, device).is_some_and(|seal| lost.has(seal)))
@@ -43,7 +43,7 @@ impl Reconciler {
         true
     }
 
-    /// Ends the trouble when nothing of the lost time is left.
+    /// Ends the problem when no device has the tag of a lost commit any more.
     pub(super) fn settle_lost_commits(&self, state: &Inventory) {
         let Some(lost) = self.conditions().lost else { return };
         if state.have.iter().any(|link| sealed(state, link).is_some_and(|seal| lost.has(seal))) {
@@ -55,7 +55,7 @@ impl Reconciler {
     }
 }
 
-/// The trouble as health tells of it.
+/// The problem as health lists it.
 pub fn problem(state: &Inventory, lost: Option<LostCommits>) -> Option<Problem> {
     let LostCommits { after, until } = lost?;
     let devices = state.have.iter().filter(|link| sealed(state, link).is_some_and(|seal| seal > after && seal <= until)).count();

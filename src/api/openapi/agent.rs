@@ -146,7 +146,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
 }
 
 fn new_server() -> Shape {
-    // The last number is the kernel's "nobody in particular".
+    // The largest number is the kernel's value for "no uid".
     let id = || number(0..=u32::MAX - 1);
     let vm = Record::new()
         .must("kind", only("vm"))

@@ -21,7 +21,7 @@ use crate::api::status::{self, In, RequestStep, Row};
 
 const JSON: &str = "application/json";
 
-/// What a route does, in the words of its page.
+/// What a route does, as its page describes it.
 pub(in crate::api) struct Entry {
     id: &'static str,
     tag: &'static str,
@@ -52,12 +52,12 @@ impl Entry {
         Self { id, tag, summary, about: None, dialect, parameters, body: None, answers, acts }
     }
 
-    /// What the summary has no room for.
+    /// The description, which follows the summary.
     pub(super) fn about(self, about: &'static str) -> Self {
         Self { about: Some(about), ..self }
     }
 
-    /// What it does on its way, which decides what can refuse it.
+    /// What it does, which decides the errors that it can answer.
     pub(super) fn does(mut self, acts: &[RequestStep]) -> Self {
         self.acts.extend_from_slice(acts);
         self
@@ -126,7 +126,7 @@ impl Entry {
         self
     }
 
-    /// As OpenAPI has it, for one path; its refusals are kept by `keep`, which answers with their name.
+    /// The OpenAPI operation for one path. `keep` stores a response for errors as a component and returns its name.
     pub(super) fn operation(self, suffix: &str, path: &[Parameter], mut keep: impl FnMut(u16, Response) -> Ref) -> Operation {
         let mut acts = self.acts;
         if !path.is_empty() {
@@ -191,7 +191,7 @@ fn component(kind: &str, name: &str) -> Ref {
     Ref::new(format!("#/components/{kind}/{name}"))
 }
 
-/// Every answer carries its request's id, under three names.
+/// Every answer has its request's id in three headers.
 fn marked(response: ResponseBuilder) -> ResponseBuilder {
     ["X-Compute-Request-Id", "X-Openstack-Request-Id", "X-Request-Id"]
         .into_iter()
@@ -204,10 +204,10 @@ fn versioned(response: ResponseBuilder) -> ResponseBuilder {
         .fold(response, |response, name| response.header_ref(name, component("headers", name)))
 }
 
-/// Refusals of one status, with the envelope that each comes in.
+/// The errors of one status, with the envelope of each.
 type Refused = Vec<(&'static Row, Envelope)>;
 
-/// Every refusal that a request of a dialect that does `acts` can meet.
+/// Every error that a request of a dialect that does `acts` can get.
 fn by_status(acts: &[RequestStep], dialect: Dialect) -> BTreeMap<StatusCode, Refused> {
     let mut all: BTreeMap<StatusCode, Refused> = BTreeMap::new();
     for row in status::TABLE.iter().filter(|row| row.met_by.iter().any(|act| *act == RequestStep::Any || acts.contains(act))) {
@@ -222,7 +222,7 @@ fn by_status(acts: &[RequestStep], dialect: Dialect) -> BTreeMap<StatusCode, Ref
     all
 }
 
-/// All refusals of one status as one response: each envelope with the reasons that come in it, and an example of each.
+/// All errors of one status as one response: each envelope with its reasons and an example of each.
 fn refusal(status: StatusCode, refused: &Refused, dialect: Dialect, versions: bool) -> Response {
     let rows = |of| refused.iter().filter(move |(_, envelope)| *envelope == of).map(|(row, _)| *row).collect::<Vec<_>>();
     let shapes = [Envelope::Network, Envelope::Compute].map(|of| (of, rows(of)));
@@ -246,7 +246,7 @@ fn refusal(status: StatusCode, refused: &Refused, dialect: Dialect, versions: bo
         Some(_) => response.header_ref("Retry-After", component("headers", "Retry-After")),
         None => response,
     };
-    // The listener refuses before a version is read, so here they may be missing.
+    // The listener answers errors before it reads a version, so these headers may be missing there.
     let response = match versions {
         true => ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version"]
             .into_iter()
@@ -282,7 +282,7 @@ pub(super) fn header(what: &str, shape: impl Into<Shape>, must: Must) -> Header 
     header.extensions(required).build()
 }
 
-/// A project in the path: kept by nobody here, any text will do.
+/// A project id in the path. It is not stored, and any text is accepted.
 pub(super) fn segment() -> Shape {
     words().min_length(Some(1)).into()
 }

@@ -1,4 +1,4 @@
-//! What all of Neutron's lists take, and what they answer.
+//! The parameters and answers that all of Neutron's lists share.
 
 use utoipa::openapi::path::ParameterBuilder;
 

@@ -1,4 +1,4 @@
-//! The agent's look at itself.
+//! The agent's maintenance operations.
 
 use serde_json::json;
 

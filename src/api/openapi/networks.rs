@@ -78,7 +78,7 @@ pub(super) fn bulk(one: &str, many: &str, new: &str) -> Shape {
     either([Record::wrapping(one, named(new)), Record::wrapping(many, several)])
 }
 
-/// What was made, wrapped as it was asked for.
+/// What was created, in the envelope of the request.
 pub(super) fn made(one: &str, many: &str, shown: &str) -> Shape {
     either([Record::wrapping(one, named(shown)), Record::wrapping(many, list(named(shown)))])
 }
@@ -99,7 +99,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     ]
 }
 
-/// What may be given at any time, and what has one possible value so far.
+/// Attributes that every request may have, and attributes with only one supported value.
 fn changeable(record: Record) -> Record {
     record
         .may("name", text(NAME))

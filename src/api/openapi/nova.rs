@@ -27,7 +27,7 @@ pub(in crate::api) fn details() -> Entry {
     entry.answers(200, "Those that fit.", lists::page("servers", nova::Detail::shape()), example)
 }
 
-/// Takes what finds a server.
+/// Adds the parameters that select a server.
 fn found(entry: Entry) -> Entry {
     let name = "Only those whose name holds this; `^` and `$` tie it to the name's ends.";
     lists::paged(entry.does(&[Query]).query(parameter("name", words()).description(Some(name))))

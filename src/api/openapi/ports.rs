@@ -85,7 +85,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     vec![("Port", Shown::shape().into()), ("NewPort", changeable(new).into()), ("PortChange", changeable(change).into())]
 }
 
-/// What may be given at any time, and what has one possible value so far.
+/// Attributes that every request may have, and attributes with only one supported value.
 fn changeable(record: Record) -> Record {
     record
         .may("name", text(NAME))

@@ -1,4 +1,4 @@
-//! Words for JSON Schema (2020-12), as short as the readers they describe: what a body, a value, an answer looks like.
+//! Short constructors for JSON Schema (2020-12) of bodies, values and answers.
 
 use std::ops::RangeInclusive;
 
@@ -117,7 +117,7 @@ pub(in crate::api) fn any_number(range: RangeInclusive<u32>) -> Shape {
     AnyOf::builder().item(number(range)).item(like("^[0-9]+$")).build().into_shape()
 }
 
-/// True or false of which only one is possible so far, as nicd reads it: clients also send it as text.
+/// A boolean with only one supported value, as nicd reads it: clients also send it as text.
 pub(in crate::api) fn only_truth(possible: bool) -> Shape {
     let text = if possible { "^[Tt][Rr][Uu][Ee]$" } else { "^[Ff][Aa][Ll][Ss][Ee]$" };
     AnyOf::builder().item(only(possible)).item(like(text)).build().into_shape()
@@ -149,7 +149,7 @@ pub(in crate::api) fn phase() -> ObjectBuilder {
     one_of_words(phases.map(Phase::as_str))
 }
 
-/// Exactly this value. With its type: generators of clients leave out what has none.
+/// Exactly this value, with its type, because client generators ignore a value without one.
 pub(in crate::api) fn only(value: impl Into<Value>) -> ObjectBuilder {
     let value = value.into();
     let kind = match &value {
@@ -160,7 +160,7 @@ pub(in crate::api) fn only(value: impl Into<Value>) -> ObjectBuilder {
         Value::Array(_) => Type::Array,
         Value::Object(_) => Type::Object,
     };
-    // utoipa has no word for `const`; its extensions are members of the schema as they are.
+    // utoipa has no `const`; its extensions become members of the schema unchanged.
     ObjectBuilder::new().schema_type(kind).extensions(Some(Extensions::from_iter([("const", value)])))
 }
 
@@ -169,7 +169,7 @@ pub(in crate::api) fn fraction() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Number)
 }
 
-/// That, or null.
+/// The given schema, or null.
 pub(in crate::api) fn or_null(shape: impl Into<Shape>) -> Shape {
     AnyOf::builder().item(shape).item(null()).build().into_shape()
 }
@@ -243,7 +243,7 @@ impl Record {
         self
     }
 
-    /// The same with every attribute optional: what `fields` leaves of it.
+    /// The same with every attribute optional, as an answer to `fields` is.
     pub(in crate::api) fn cut(self) -> Self {
         Self { required: Vec::new(), ..self }
     }

@@ -82,7 +82,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     ]
 }
 
-/// What may be given at any time, and what has one possible value so far.
+/// Attributes that every request may have, and attributes with only one supported value.
 fn changeable(record: Record) -> Record {
     let route = Record::new().must("destination", like("^[0-9a-fA-F:.]+(/[0-9.]+)?$")).must("nexthop", ip());
     record
