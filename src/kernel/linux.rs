@@ -46,12 +46,14 @@ pub struct LinuxHost {
 }
 
 /// The resources of one execution: taps that are not persistent yet; the guests' namespaces entered, or why they could not be
-/// entered (one attempt each); and the ports whose veth it created, whose NICs have no earlier configuration to remove.
+/// entered (one attempt each); the ports whose veth it created, whose NICs have no earlier configuration to remove; and the NICs that
+/// it configured, with their namespaces.
 #[derive(Debug, Default)]
 pub struct ExecContext {
     taps: HashMap<PortId, Tap>,
     inside: HashMap<NetnsPin, Result<NetnsHandle, Failure>>,
     made: HashSet<PortId>,
+    nics: HashMap<PortId, (NetnsPin, u32)>,
 }
 
 impl Kernel for Linux {
@@ -250,12 +252,20 @@ impl LinuxHost {
                 }
                 Ok(())
             }
-            Op::Configure { port, at, changes } => links::configure(netlink, *port, *at, changes),
+            Op::Configure { port, at, changes } => {
+                let configured = links::configure(netlink, *port, *at, changes);
+                if configured.is_ok() {
+                    context.wake(*port);
+                }
+                configured
+            }
             Op::Persist { port } => persist(netlink, context, *port),
             Op::ConfigureGuest { port, netns, pin, settings } => {
                 let made = context.made.contains(port);
                 let inside = context.inside(self.home, netns, *pin)?;
                 let index = guest::find(netlink, inside, *port)?;
+                context.nics.insert(*port, (*pin, index));
+                let inside = context.inside(self.home, netns, *pin)?;
                 let stale = if made { guest::Stale::default() } else { guest::stale(inside, index, settings)? };
                 let (device, refused) = guest::configure(inside, index, settings, stale)?;
                 return Ok(match refused.is_empty() {
@@ -284,6 +294,17 @@ impl LinuxHost {
 }
 
 impl ExecContext {
+    /// Reads a NIC that this execution has configured, now that the host's end may be up. The read makes the kernel process the NIC's
+    /// carrier change (`linkwatch_sync_dev`), which starts its queue. Until then the kernel drops what the guest sends.
+    fn wake(&mut self, port: PortId) {
+        if let Some((pin, index)) = self.nics.get(&port)
+            && let Some(Ok(inside)) = self.inside.get_mut(pin)
+        {
+            // A NIC that is gone by now needs no queue.
+            let _ = seen::get(&mut inside.netlink, LinkSelector::Index(*index));
+        }
+    }
+
     /// Enters a namespace, once per execution.
     fn inside(&mut self, home: HostNetns, path: &Path, pin: NetnsPin) -> Result<&mut NetnsHandle, Failure> {
         let entered = self.inside.entry(pin).or_insert_with(|| home.enter_pinned(path, pin));
