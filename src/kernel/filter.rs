@@ -17,6 +17,7 @@
 
 mod elements;
 mod expression;
+mod proof;
 mod ruleset;
 mod table;
 
@@ -27,9 +28,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use self::elements::{Element, Tagged};
+use self::proof::Proof;
 use self::table::{Found, Table};
 use super::answer::{Failure, Request};
 use super::message::{Message, text};
+use super::netns::NetnsAccess;
 use super::nft;
 use super::{Counters, OpErrorKind, Traffic};
 use crate::failpoints;
@@ -57,6 +60,8 @@ struct State {
     table: Option<Table>,
     /// What the last read or change says of the rules; none before the first.
     rules: Option<Rules>,
+    /// A frame that this kernel let pass, or did not, against the rules.
+    unproven: Option<&'static str>,
     devices: BTreeMap<u32, Device>,
     ports: HashMap<PortId, u32>,
     /// What was counted for ports, across their devices.
@@ -161,7 +166,25 @@ impl Filters {
                 (Some(Rules::Whole | Rules::Damaged), _) => DeviceFilter::Closed,
                 (Some(Rules::Refused(_)) | None, _) => DeviceFilter::Unavailable,
             };
+            link.unproven = state.unproven.is_some();
         }
+    }
+
+    /// Checks with frames whether this kernel does what the rules say.
+    pub(super) fn prove(&self, access: NetnsAccess) {
+        match proof::prove(access) {
+            Proof::Holds => tracing::debug!("this kernel drops what the filters are to drop"),
+            Proof::Fails { frame } => {
+                tracing::error!(frame, "this kernel does not do what the filters say: no port with port security becomes ACTIVE");
+                self.lock().unproven = Some(frame);
+            }
+            Proof::Impossible { why } => tracing::info!(why, "the filters were not checked with frames"),
+        }
+    }
+
+    /// A frame that fared otherwise than the rules say.
+    pub(super) fn unproven(&self) -> Option<&'static str> {
+        self.lock().unproven
     }
 
     /// Removes the elements of devices that were deleted. A port that did not give up its device may get another: its counters are

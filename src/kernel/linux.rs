@@ -145,7 +145,12 @@ impl Host for LinuxHost {
     }
 
     fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError> {
-        self.around.filters.keep(wanted).map_err(|failure| failure.during("make table bridge nicd"))
+        let (filters, access) = (self.around.filters.clone(), self.home.access());
+        // Beside the read of a table that may be large.
+        let proof = threads::start("nicd-proof", move || filters.prove(access));
+        let kept = self.around.filters.keep(wanted).map_err(|failure| failure.during("make table bridge nicd"));
+        let proven = proof.is_ok_and(|proof| proof.join().is_ok()) && self.around.filters.unproven().is_none();
+        kept.map(|made| made || !proven)
     }
 
     fn counters(&mut self, port: PortId) -> Result<Option<Counters>, OpError> {
@@ -174,7 +179,8 @@ impl Host for LinuxHost {
         let closing = self.nft.usable().err().filter(|failure| failure.kind != OpErrorKind::NoDescriptors);
         let closing = closing.map(|failure| MissingRequirement::HostClosing { said: failure.said });
         let filters = self.around.filters.refused().map(|said| MissingRequirement::Filters { said });
-        modules.into_iter().chain(tun).chain(helper).chain(closing).chain(filters).collect()
+        let unproven = self.around.filters.unproven().map(|frame| MissingRequirement::FiltersUnproven { frame });
+        modules.into_iter().chain(tun).chain(helper).chain(closing).chain(filters).chain(unproven).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {

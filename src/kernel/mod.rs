@@ -255,6 +255,11 @@ pub enum MissingRequirement {
         /// The system's answer.
         said: String,
     },
+    /// A kernel that drops what the filters are to drop.
+    FiltersUnproven {
+        /// The frame of the self-check that fared otherwise.
+        frame: &'static str,
+    },
     /// A free file descriptor.
     Descriptors {
         /// The system's answer.

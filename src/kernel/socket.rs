@@ -57,6 +57,8 @@ pub(super) struct Netlink {
     buffer: Box<[u8]>,
     /// Whether an answer was lost. A dump may still be running on the socket, so the socket is not used again.
     spent: bool,
+    /// Whether its transactions change the host, and are counted as writes.
+    counted: bool,
 }
 
 /// What a message means for the wait.
@@ -73,7 +75,12 @@ impl Netlink {
 
     /// Wraps a socket in a namespace, which another process may have opened.
     pub(super) fn over(socket: Socket) -> Self {
-        Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false }
+        Self { socket, seq: 1, buffer: vec![0; BUFFER].into_boxed_slice(), spent: false, counted: true }
+    }
+
+    /// The same in a namespace that has nothing to do with the host or its guests.
+    pub(super) fn apart(socket: Socket) -> Self {
+        Self { counted: false, ..Self::over(socket) }
     }
 
     /// Whether the socket has to be replaced.
@@ -250,7 +257,9 @@ impl Netlink {
     /// Sends a transaction of nf_tables changes, which the kernel applies completely or not at all.
     pub(super) fn transact(&mut self, request: Request, fill: impl FnOnce(&mut Batch)) -> Result<(), Failure> {
         let mut batch = begun(request, fill);
-        count_writes(batch.requests().len() - 1);
+        if self.counted {
+            count_writes(batch.requests().len() - 1);
+        }
         batch.add(request, 0, nft::batch_mark(libc::NFNL_MSG_BATCH_END));
         self.judged(batch, request)
     }

@@ -65,6 +65,8 @@ pub enum Property {
     FdbSticky,
     /// What it may send.
     Filter,
+    /// Whether the kernel keeps to that.
+    FilterEffect,
     /// What untagged frames meet at it.
     Vlan,
     /// What frames meet in the host's packet filter.

@@ -86,6 +86,9 @@ pub struct LinkState {
     /// What it may send as a port's device.
     #[serde(default, skip_serializing_if = "DeviceFilter::is_unavailable")]
     pub filter: DeviceFilter,
+    /// Whether this kernel was shown not to keep to such a filter.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
     /// What untagged frames meet there as a port of a bridge that tells VLANs apart. None where the bridge does not, or where it
     /// was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -352,6 +355,7 @@ impl LinkState {
             beside: None,
             v6_autoconf: false,
             filter: DeviceFilter::Unavailable,
+            unproven: false,
             v4_open: false,
             extras: BridgeExtras::default(),
             host_closed: false,

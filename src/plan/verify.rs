@@ -92,6 +92,9 @@ mod tests {
 
     use super::*;
     use crate::model::{NetworkId, Owner, PortId};
+    use crate::plan::diff::Device;
+    use crate::plan::facts::FactName;
+    use crate::plan::filter::{DeviceFilter, Filter, Guard};
     use crate::plan::{Address, DesiredNic, FdbEntry, TapSeen};
 
     const MAC: Mac = Mac([0xfa, 0x16, 0x3e, 1, 2, 3]);
@@ -175,6 +178,22 @@ mod tests {
         assert!(with(Some(vec![entry])).is_empty() && with(None).is_empty());
         for wrong in [vec![], vec![FdbEntry { sticky: false, ..entry }], vec![FdbEntry { vlan: 7, ..entry }]] {
             assert_eq!(with(Some(wrong.clone())), ["fdb"], "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_filter_is_told_of_ports_with_port_security_alone() {
+        let (port, bridge) = want();
+        for (guard, told) in [(Some(Guard::default()), true), (None, false)] {
+            let filter = Filter { guard, ..Filter::default() };
+            let port = DesiredPort { filter: Some(filter.clone()), ..port.clone() };
+            let set = DeviceFilter::Set { port: port.id, filter };
+            for unproven in [true, false] {
+                let device = LinkState { filter: set.clone(), unproven, ..right() };
+                let have = Observed::from(vec![device, link(3, "br0", Kind::Bridge)]);
+                let broken = Device::find(&port, &bridge, &have).unwrap().breaks(FactName::Filters);
+                assert_eq!(broken, told && unproven);
+            }
         }
     }
 

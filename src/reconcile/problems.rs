@@ -230,6 +230,14 @@ impl From<&MissingRequirement> for Problem {
                          port_security_enabled false"
                     .to_owned(),
             },
+            MissingRequirement::FiltersUnproven { frame } => Self {
+                reason: "filters_unproven",
+                detail: format!(
+                    "this kernel does not do what the filters say: in the check at the start {frame} fared otherwise; no port with \
+                     port security is ACTIVE"
+                ),
+                remedy: "use another kernel and report this one; or give the networks port_security_enabled false".to_owned(),
+            },
             MissingRequirement::Descriptors { said } => Self {
                 reason: "no_descriptors",
                 detail: format!("no tap can be made and no namespace entered: {said}"),

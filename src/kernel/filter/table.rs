@@ -61,6 +61,11 @@ impl Table {
         Ok(Self { socket: Netlink::over(socket) })
     }
 
+    /// A table in the network namespace of a socket that has nothing to do with the host or its guests.
+    pub(super) fn apart(socket: netlink_sys::Socket) -> Self {
+        Self { socket: Netlink::apart(socket) }
+    }
+
     /// Makes the table anew with these devices' elements, in one transaction: where there was one, its rules hold until the new
     /// ones do.
     pub(super) fn make(&mut self, elements: &[Element]) -> Result<(), Failure> {

@@ -13,8 +13,8 @@ use nix::unistd::{AccessFlags, access};
 
 use super::super::socket::Netlink;
 use super::super::{NetnsError, capabilities, no_descriptors};
-use super::enter::{OPENING, socket_inside};
-use super::{Entered, Named, protocol};
+use super::enter::{OPENING, make, refused, socket_inside};
+use super::{Entered, Fresh, Named, protocol};
 use crate::failpoints;
 use crate::sys::pass;
 
@@ -55,6 +55,14 @@ impl NetnsAccess {
             Self::Helper => ask(named),
         };
         failpoints::call(("netns", "enter"), enter, |errno| NetnsError::of(&named.shown(), errno))
+    }
+
+    /// Makes a namespace that ends with what is opened in it.
+    pub(in crate::kernel) fn make(self) -> Result<Fresh, NetnsError> {
+        match self {
+            Self::Here => make(),
+            Self::Helper => Err(refused("a namespace of its own".as_ref(), "nicd-netns makes none")),
+        }
     }
 
     /// Why namespaces cannot be entered, checked without starting the helper: its socket is missing or not accessible. After a failure

@@ -15,15 +15,16 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use tokio::sync::oneshot;
 
 use super::super::NetnsError;
-use super::super::socket::Netlink;
+use super::super::socket::{Netlink, netfilter};
+use super::super::tap;
 use super::path::follow;
-use super::{Entered, Named};
+use super::{Entered, Fresh, Named};
 use crate::failpoints;
 use crate::sys::socket;
 
@@ -119,6 +120,25 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
         Ok(_detached) => entered.recv_timeout(patience).unwrap_or_else(|_| Err(hanging())),
         Err(error) => Err(refused(&named.shown(), &error.to_string())),
     }
+}
+
+/// Makes a namespace that ends with what is opened in it here.
+///
+/// # Errors
+/// It cannot be made.
+pub(super) fn make() -> Result<Fresh, NetnsError> {
+    let shown = Path::new("a namespace of its own");
+    let refused = |errno: Errno| NetnsError::of(shown, errno);
+    let inside = move || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(refused)?;
+        let netlink = Netlink::open().map_err(|failure| self::refused(shown, &failure.said))?;
+        let netfilter = netfilter().map_err(|error| self::refused(shown, &error.to_string()))?;
+        let tap = || open(tap::NODE, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty()).map_err(refused);
+        Ok(Fresh { netlink, netfilter, taps: [tap()?, tap()?, tap()?] })
+    };
+    let thread = thread::Builder::new().name("nicd-netns".into()).spawn(failpoints::inherit(inside));
+    let thread = thread.map_err(|error| self::refused(shown, &error.to_string()))?;
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Moves the calling thread, which ends afterwards, into the namespace, and opens the socket.

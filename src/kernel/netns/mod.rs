@@ -19,6 +19,7 @@ mod protocol;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use netlink_sys::Socket;
 use uuid::Uuid;
 
 use super::answer::{Failure, Request};
@@ -47,6 +48,20 @@ struct Entered {
     /// Whether what was named names a process.
     by_process: bool,
 }
+
+/// A namespace that was made, which is empty but for its loopback and ends with these descriptors.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    /// A socket inside.
+    pub(super) netlink: Netlink,
+    /// A socket for nf_tables inside.
+    pub(super) netfilter: Socket,
+    /// What a tap inside is made of, each.
+    pub(super) taps: [OwnedFd; TAPS],
+}
+
+/// How many taps a namespace that is made can get.
+const TAPS: usize = 3;
 
 /// An entered namespace.
 #[derive(Debug)]

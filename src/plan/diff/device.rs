@@ -297,7 +297,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 25] = [
+static RULES: [Rule; 26] = [
     rule(
         Property::Kind,
         "kind",
@@ -455,6 +455,15 @@ static RULES: [Rule; 25] = [
     )
     .breaks(FactName::Filters)
     .counts_as(Facet::Filter),
+    rule(
+        Property::FilterEffect,
+        "filters_unproven",
+        |at| at.link.unproven && at.want.filter.as_ref().is_some_and(|filter| filter.guard.is_some()),
+        |_| pair("the kernel drops what it may not send", "the check at the start failed"),
+        // Nothing brings it about.
+        |_| vec![],
+    )
+    .breaks(FactName::Filters),
     rule(
         Property::Vlan,
         "vlan",
