@@ -10,12 +10,12 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use crate::kernel::Traffic;
+use crate::kernel::{DroppedFrame, Traffic};
 use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{DropReason, Guest, Owner, PortId, ServerId};
 use crate::plan::Fact;
-use crate::service::{Context, DroppedFrame, PortCounters, PortView, Reply, ServerView};
+use crate::service::{Context, PortCounters, PortView, Reply, ServerView};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;

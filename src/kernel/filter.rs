@@ -17,6 +17,7 @@
 
 mod elements;
 mod expression;
+pub(super) mod log;
 mod proof;
 mod ruleset;
 mod table;
@@ -267,7 +268,7 @@ impl Filters {
         (counted.device, counted.last, counted.gone) = (index, [from, to], None);
         counted.dropped.raise(&dropped.unwrap_or_default());
         let [from_guest, to_guest] = std::array::from_fn(|way| counted.before[way] + counted.last[way]);
-        Ok(Counters { from_guest, to_guest, dropped: counted.dropped.clone() })
+        Ok(Counters { from_guest, to_guest, dropped: counted.dropped.clone(), last_dropped: Vec::new() })
     }
 
     /// Why the kernel filters nothing; none where it does. What was refused is tried again.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::Sender;
 use super::answer::{Failure, Request};
 use super::bridge::{self, Bridge};
 use super::fdb_watch::FdbWatch;
+use super::filter::log;
 use super::modules::{Asked, Known};
 use super::netns::{HostNetns, NetnsHandle};
 use super::nft::Nft;
@@ -80,9 +81,11 @@ impl Kernel for Linux {
     fn watch(&self, sink: Sender<Notice>) -> Result<(), OpError> {
         let start = || {
             let watch = Watch::subscribe(sink.clone(), self.around.clone())?;
-            let entries = FdbWatch::subscribe(sink, self.around.clone())?;
-            let threads =
-                threads::start("nicd-watch", move || watch.run()).and_then(|_| threads::start("nicd-fdb", move || entries.run()));
+            let entries = FdbWatch::subscribe(sink.clone(), self.around.clone())?;
+            let drops = log::Reader::new(self.around.drops.clone(), sink);
+            let threads = threads::start("nicd-watch", move || watch.run())
+                .and_then(|_| threads::start("nicd-fdb", move || entries.run()))
+                .and_then(|_| threads::start("nicd-drops", move || drops.run()));
             threads.map(drop).map_err(|error| Failure::new(OpErrorKind::Other, Request::Open, error.to_string()))
         };
         start().map_err(|failure: Failure| failure.during("watch the kernel"))
@@ -157,7 +160,10 @@ impl Host for LinuxHost {
         let altname = names::port_altname(port);
         let traffic = self.fresh().and_then(|()| seen::traffic(&mut self.netlink, LinkSelector::Altname(&altname)));
         let counters = traffic.and_then(|traffic| match traffic {
-            Some((index, from_guest, to_guest)) => self.around.filters.counters(port, index, from_guest, to_guest).map(Some),
+            Some((index, from_guest, to_guest)) => {
+                let counters = self.around.filters.counters(port, index, from_guest, to_guest)?;
+                Ok(Some(Counters { last_dropped: self.around.drops.last(index), ..counters }))
+            }
             None => Ok(None),
         });
         counters.map_err(|failure| failure.during(&format!("read the counters of port {port}")))

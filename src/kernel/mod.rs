@@ -48,16 +48,18 @@ pub use modules::remedy as module_remedy;
 pub use socket::writes;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use nix::errno::Errno;
 
 use uuid::Uuid;
 
 use crate::failpoints;
-use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
+use crate::model::{DropReason, LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::filter::{Dropped, PortFilter};
 use crate::plan::{BroadRoute, LinkState, Op};
 
@@ -282,6 +284,23 @@ pub struct Counters {
     pub to_guest: Traffic,
     /// What was dropped of what it sent.
     pub dropped: Dropped,
+    /// The last frames that were dropped by its present device, oldest first.
+    pub last_dropped: Vec<DroppedFrame>,
+}
+
+/// A frame that was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedFrame {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: DropReason,
+    /// Where it said it came from.
+    pub src_mac: Mac,
+    /// The address it said it came from, if it was IP or ARP.
+    pub src_ip: Option<IpAddr>,
+    /// Its EtherType, or its length in 802.3.
+    pub ethertype: u16,
 }
 
 /// Traffic in one direction.

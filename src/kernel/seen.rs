@@ -20,6 +20,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use super::addresses;
 use super::answer::{Failure, Request};
 use super::filter::Filters;
+use super::filter::log::DropLog;
 use super::forward::Forwarding;
 use super::message::{Batch, Read, attributes, find, text, value};
 use super::nft::Nft;
@@ -65,6 +66,8 @@ pub(super) struct ReadContext {
     pub(super) forwarding: Forwarding,
     /// What ports' devices may send.
     pub(super) filters: Filters,
+    /// The frames of ports' devices that were dropped.
+    pub(super) drops: DropLog,
 }
 
 /// Reads one link. Makes the kernel process the link's pending carrier change (`rtnl_getlink`, `linkwatch_sync_dev`).
@@ -183,6 +186,7 @@ pub(super) fn dump(netlink: &mut Netlink, nft: &mut Nft, around: &ReadContext) -
     nft.note(&mut links)?;
     around.forwarding.note_all(nft, &mut links);
     around.filters.sweep(&links);
+    around.drops.sweep(&links);
     around.filters.note(&mut links);
     around.filtering.learn_all(&links);
     vlans::note(netlink, 0, &mut links, &around.filtering)?;

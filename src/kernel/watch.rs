@@ -217,6 +217,7 @@ impl Watch {
             self.resync.get_or_insert(at);
         }
         self.around.filters.forget(hints.gone.iter().copied());
+        self.around.drops.forget(hints.gone.iter().copied());
         self.follow_filters(hints.filters || hints.lost);
         if self.resync.is_some_and(|due| due <= Instant::now()) {
             return self.dump();

@@ -1,12 +1,9 @@
 //! What passed between a port's guest and its bridge, and what was dropped.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use jiff::Timestamp;
-
-use crate::kernel::Traffic;
-use crate::model::{DropReason, Mac, PortId};
+use crate::kernel::{DroppedFrame, Traffic};
+use crate::model::{DropReason, PortId};
 use crate::reconcile::answered;
 
 use super::{Error, Service};
@@ -24,21 +21,6 @@ pub struct PortCounters {
     pub last_dropped: Vec<DroppedFrame>,
 }
 
-/// A frame that was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DroppedFrame {
-    /// When.
-    pub at: Timestamp,
-    /// Why.
-    pub reason: DropReason,
-    /// Where it said it came from.
-    pub src_mac: Mac,
-    /// The address it said it came from, if it was IP or ARP.
-    pub src_ip: Option<IpAddr>,
-    /// Its EtherType, or its length in 802.3.
-    pub ethertype: u16,
-}
-
 impl Service {
     /// The counters of a port, read from the kernel.
     ///
@@ -51,7 +33,7 @@ impl Service {
             from_guest: read.from_guest,
             to_guest: read.to_guest,
             dropped: DropReason::ALL.into_iter().map(|reason| (reason, read.dropped.get(reason))).collect(),
-            last_dropped: Vec::new(),
+            last_dropped: read.last_dropped,
         })
     }
 }

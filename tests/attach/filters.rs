@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, text};
 use crate::kernel_view::{elements, filtered_ports, link};
 use crate::netns::{in_netns, run, try_run};
 
@@ -172,5 +172,39 @@ fn a_start_puts_right_what_is_wrong_and_writes_nothing_otherwise() {
         fixture.launch();
         fixture.detach(&server, &port);
         wait("removed", || filtered_ports().is_empty());
+    });
+}
+
+#[test]
+fn the_last_frames_that_were_dropped_are_told() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (guest, server) = fixture.guest("a");
+        let port = fixture.attach_to(&server, &network);
+        let shown = fixture.wait_status(&port, "ACTIVE");
+        let name = text(&shown["binding:vif_details"]["guest_device"]);
+        // A guest with an address that is not its own asks for a neighbour.
+        guest.ip(&format!("addr add 198.51.100.9/24 dev {name}"));
+        guest.inside(|| {
+            let socket = std::net::UdpSocket::bind("198.51.100.9:0").unwrap();
+            socket.send_to(b"x", "198.51.100.1:9").unwrap();
+        });
+        let path = format!("/nicd/v1/ports/{port}/counters");
+        let start = Instant::now();
+        let frame = loop {
+            let counted = fixture.api.get(&path).json();
+            let last = counted["last_dropped"].as_array().unwrap().clone();
+            if let Some(frame) = last.into_iter().find(|frame| frame["reason"] == "arp") {
+                assert!(counted["dropped"]["arp"].as_u64().unwrap() > 0);
+                break frame;
+            }
+            assert!(start.elapsed() < SOON, "{counted}");
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        assert_eq!(frame["src_mac"], shown["mac_address"]);
+        assert_eq!((&frame["src_ip"], &frame["ethertype"]), (&"198.51.100.9".into(), &"0x0806".into()));
+        // Those of a device end with it.
+        fixture.detach(&server, &port);
     });
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::events::{Event, EventKind};
-use crate::kernel::Traffic;
+use crate::kernel::{DroppedFrame, Traffic};
 use crate::model::pools::Range;
 use crate::model::{
     DropReason, FixedIp, Guest, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId,
@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
-use crate::service::{Binding, Collected, DeviceView, DroppedFrame, Health, Leftover, PortCounters, Tap, Verified};
+use crate::service::{Binding, Collected, DeviceView, Health, Leftover, PortCounters, Tap, Verified};
 use crate::service::{NetworkView, PortView, ServerView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);

@@ -26,7 +26,7 @@ use crate::plan::filter::{Dropped, Reason};
 pub(super) const TABLE: &str = "nicd";
 
 /// How many devices there may be.
-const DEVICES: u32 = 32_768;
+pub(super) const DEVICES: u32 = 32_768;
 
 /// How many MACs and addresses all of them may have.
 const ADDRESSES: u32 = 262_144;
