@@ -198,7 +198,10 @@ fn a_tap_is_handed_over_as_a_fresh_one_whatever_its_last_user_set() {
         let (_bus, mut fixture) = with_bus(Policy::Shipped, "");
         let network = fixture.usual_network();
         let (guest, other) = fixture.guest("a");
-        fixture.attach_to(&other, &network);
+        // It sends frames of an experimental type.
+        let sender = fixture.attach_to(&other, &network);
+        let open = json!({"port": {"port_security_enabled": false}});
+        fixture.api.put(&format!("/v2.0/ports/{sender}"), &open).expect(200);
         let nic = guest.ip_json("link")[1]["ifname"].as_str().unwrap().to_owned();
         for queues in [1, 2] {
             let server = vm_of_nobody(&mut fixture, queues);

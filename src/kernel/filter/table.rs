@@ -56,8 +56,11 @@ impl Table {
     /// Opens a socket in the network namespace of the thread that calls.
     pub(super) fn open() -> Result<Self, Failure> {
         let socket = netfilter().map_err(|error| failed(Request::Filter, &error))?;
-        // A larger transaction is refused with EMSGSIZE (`netlink_sendmsg`, net/netlink/af_netlink.c).
-        setsockopt(&socket, sockopt::SndBufForce, &ROOM).map_err(|errno| Failure::system(Request::Filter, errno))?;
+        // A larger transaction is refused with EMSGSIZE (`netlink_sendmsg`, net/netlink/af_netlink.c). In a user namespace the kernel
+        // allows what net.core.wmem_max says.
+        setsockopt(&socket, sockopt::SndBufForce, &ROOM)
+            .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &ROOM))
+            .map_err(|errno| Failure::system(Request::Filter, errno))?;
         Ok(Self { socket: Netlink::over(socket) })
     }
 
