@@ -61,6 +61,8 @@ struct State {
     table: Option<Table>,
     /// What the last read or change says of the rules; none before the first.
     rules: Option<Rules>,
+    /// Whether this kernel was checked with frames, and did as the rules say.
+    proven: bool,
     /// A frame that this kernel let pass, or did not, against the rules.
     unproven: Option<&'static str>,
     devices: BTreeMap<u32, Device>,
@@ -115,21 +117,32 @@ impl Device {
 }
 
 impl Filters {
-    /// Makes the table with these ports' elements, unless its rules are as they are to be. Whether it was made.
+    /// Makes the table with these ports' elements, unless its rules are as they are to be. Whether links have to be read again.
+    ///
+    /// A table that does not say that this kernel was checked is preceded by the check. A restart finds one that does.
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub(super) fn keep(&self, wanted: Vec<PortFilter>) -> Result<bool, Failure> {
-        let mut state = self.lock();
-        state.read()?;
-        if state.rules == Some(Rules::Whole) {
-            for PortFilter { port, index, filter } in &wanted {
-                let right = |device: &&mut Device| (device.port, &device.filter) == (*port, filter);
-                if let Some(device) = state.devices.get_mut(index).filter(right) {
-                    device.own = true;
+    pub(super) fn keep(&self, wanted: Vec<PortFilter>, access: NetnsAccess) -> Result<bool, Failure> {
+        {
+            let mut state = self.lock();
+            state.read()?;
+            if state.rules == Some(Rules::Whole) {
+                for PortFilter { port, index, filter } in &wanted {
+                    let right = |device: &&mut Device| (device.port, &device.filter) == (*port, filter);
+                    if let Some(device) = state.devices.get_mut(index).filter(right) {
+                        device.own = true;
+                    }
+                }
+                if state.proven {
+                    return Ok(false);
                 }
             }
-            return Ok(false);
+        }
+        self.prove(access);
+        let mut state = self.lock();
+        if state.rules == Some(Rules::Whole) && !state.proven {
+            return Ok(state.unproven.is_some());
         }
         for PortFilter { port, index, filter } in wanted {
             state.put(port, index, filter);
@@ -172,9 +185,12 @@ impl Filters {
     }
 
     /// Checks with frames whether this kernel does what the rules say.
-    pub(super) fn prove(&self, access: NetnsAccess) {
+    fn prove(&self, access: NetnsAccess) {
         match proof::prove(access) {
-            Proof::Holds => tracing::debug!("this kernel drops what the filters are to drop"),
+            Proof::Holds => {
+                tracing::debug!("this kernel drops what the filters are to drop");
+                self.lock().proven = true;
+            }
             Proof::Fails { frame } => {
                 tracing::error!(frame, "this kernel does not do what the filters say: no port with port security becomes ACTIVE");
                 self.lock().unproven = Some(frame);
@@ -296,6 +312,7 @@ impl State {
         match found {
             Ok(found) => {
                 self.rules = Some(if found.is_whole { Rules::Whole } else { Rules::Damaged });
+                self.proven |= found.is_whole && found.is_proven;
                 self.adopt(&found);
                 Ok(())
             }
@@ -330,7 +347,8 @@ impl State {
     /// Makes the table anew, with all elements, in one transaction.
     fn make(&mut self) -> Result<(), Failure> {
         let elements: Vec<Element> = self.devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
-        let made = self.transact(|table| table.make(&elements));
+        let proven = self.proven;
+        let made = self.transact(|table| table.make(&elements, proven));
         match made {
             Ok(()) => {
                 self.rules = Some(Rules::Whole);

@@ -148,12 +148,7 @@ impl Host for LinuxHost {
     }
 
     fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError> {
-        let (filters, access) = (self.around.filters.clone(), self.home.access());
-        // Beside the read of a table that may be large.
-        let proof = threads::start("nicd-proof", move || filters.prove(access));
-        let kept = self.around.filters.keep(wanted).map_err(|failure| failure.during("make table bridge nicd"));
-        let proven = proof.is_ok_and(|proof| proof.join().is_ok()) && self.around.filters.unproven().is_none();
-        kept.map(|made| made || !proven)
+        self.around.filters.keep(wanted, self.home.access()).map_err(|failure| failure.during("make table bridge nicd"))
     }
 
     fn counters(&mut self, port: PortId) -> Result<Option<Counters>, OpError> {

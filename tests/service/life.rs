@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use crate::daemon::Client;
+use crate::daemon::{Client, PATIENCE};
 use crate::guests::{Traffic, attach_namespace, network};
 use crate::machine::{Machine, Wishes, on_a_machine};
 
@@ -153,5 +154,10 @@ fn a_reload_ends(machine: &Machine) {
     machine.run("systemctl reload nicd");
     machine.client().get("/nicd/v1/health").expect(200);
     assert_eq!(machine.property("nicd", "MainPID"), pid);
+    // The manager takes in the end of a reload a moment after the command that began it has returned.
+    let start = Instant::now();
+    while machine.property("nicd", "ActiveState") == "reloading" {
+        assert!(start.elapsed() < PATIENCE, "the reload does not end");
+    }
     assert_eq!(machine.property("nicd", "ActiveState"), "active");
 }

@@ -316,13 +316,19 @@ const NFTA_SET_ELEM_EXPR: u16 = 7;
 const NFTA_SET_ELEM_KEY_END: u16 = 10;
 const NFTA_SET_EXPR: u16 = 17;
 
-/// The type of a comment among an element's user data (`enum nftnl_udata_set_elem_types` of libnftnl).
+/// The type of a comment among the user data of an element or a table (`enum nftnl_udata_set_elem_types` and `nftnl_udata_table_types`
+/// of libnftnl).
 const COMMENT: u8 = 0;
 
-/// The user data of an element that names its port: type, length, and a text with a terminating NUL, as `nft` writes a comment.
+/// The user data of an element that names its port.
 fn comment(port: PortId) -> Vec<u8> {
-    let text = format!("port {port}\0");
-    [&[COMMENT, u8::try_from(text.len()).unwrap_or(u8::MAX)], text.as_bytes()].concat()
+    user_data(&format!("port {port}"))
+}
+
+/// A comment as `nft` writes it: type, length, and a text with a terminating NUL.
+pub(super) fn user_data(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+    [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
 }
 
 /// The port that an element's user data names.

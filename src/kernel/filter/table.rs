@@ -18,12 +18,15 @@ use super::ruleset::{self, Chain};
 use crate::failpoints;
 use crate::kernel::answer::{Failure, Request};
 use crate::kernel::message::{Batch, attributes, find, nested, value};
-use crate::kernel::nft::{NFGENMSG, is_dormant};
+use crate::kernel::nft::{NFGENMSG, behind, is_dormant};
 use crate::kernel::socket::{Netlink, failed, netfilter};
 use crate::plan::filter::{Dropped, Reason};
 
 /// The table's name, in the family of bridges.
 pub(super) const TABLE: &str = "nicd";
+
+/// The comment of a table that was made after this kernel had been checked with frames. It goes with the kernel's next boot.
+const PROVEN: &str = "checked with frames";
 
 /// How many devices there may be.
 pub(super) const DEVICES: u32 = 32_768;
@@ -42,6 +45,8 @@ const TOLD: (u64, u32) = (4, 16);
 pub(super) struct Found {
     /// Whether sets, chains and rules are as they are made.
     pub(super) is_whole: bool,
+    /// Whether it says that it was made after this kernel had been checked.
+    pub(super) is_proven: bool,
     /// The devices' elements, by index.
     pub(super) devices: BTreeMap<u32, Vec<Element>>,
 }
@@ -71,12 +76,14 @@ impl Table {
 
     /// Makes the table anew with these devices' elements, in one transaction: where there was one, its rules hold until the new
     /// ones do.
-    pub(super) fn make(&mut self, elements: &[Element]) -> Result<(), Failure> {
+    pub(super) fn make(&mut self, elements: &[Element], proven: bool) -> Result<(), Failure> {
         self.socket.transact(Request::Filter, |batch| {
             // A table that is not there cannot be deleted.
             add(batch, NLM_F_CREATE, NfTablesMessage::NewTable(table()));
             add(batch, 0, NfTablesMessage::DeleteTable(table()));
-            add(batch, NLM_F_CREATE, NfTablesMessage::NewTable(table()));
+            let mut new = table();
+            new.attributes.extend(proven.then(|| TableAttribute::UserData(elements::user_data(PROVEN))));
+            add(batch, NLM_F_CREATE, NfTablesMessage::NewTable(new));
             for (id, set) in (1..).zip(Set::all()) {
                 add(batch, NLM_F_CREATE, NfTablesMessage::NewSet(new_set(set, id)));
             }
@@ -107,8 +114,8 @@ impl Table {
     }
 
     fn read_all(&mut self) -> Result<Found, Failure> {
-        let is_whole = self.is_asked()? && self.has_rules()?;
-        let mut found = Found { is_whole, devices: BTreeMap::new() };
+        let (is_asked, is_proven) = self.state()?;
+        let mut found = Found { is_whole: is_asked && self.has_rules()?, is_proven, devices: BTreeMap::new() };
         for set in Set::all() {
             for element in self.elements(set)? {
                 if let Some(index) = elements::device(&element.key) {
@@ -157,12 +164,15 @@ impl Table {
         self.socket.socket().get_address(&mut address).map_or(0, |()| address.port_number())
     }
 
-    /// Whether the table is there, and its chains are asked (not `flags dormant`).
-    fn is_asked(&mut self) -> Result<bool, Failure> {
+    /// Whether the table is there and its chains are asked (not `flags dormant`), and whether it says that it was proven.
+    fn state(&mut self) -> Result<(bool, bool), Failure> {
         let mut batch = Batch::default();
         batch.add(Request::Look, 0, message(NfTablesMessage::GetTable(table())));
-        let dormant = self.socket.answer(batch, |body| is_dormant(body).map(Some))?;
-        Ok(dormant == Some(false))
+        let read = |body: &[u8]| {
+            let proven = behind(body, NFTA_TABLE_USERDATA) == Some(&elements::user_data(PROVEN)[..]);
+            Ok(Some((!is_dormant(body)?, proven)))
+        };
+        Ok(self.socket.answer(batch, read)?.unwrap_or_default())
     }
 
     fn has_rules(&mut self) -> Result<bool, Failure> {
@@ -227,6 +237,7 @@ fn canonical(expression: &Expression) -> Canonical {
 }
 
 /// `linux/netfilter/nf_tables.h`.
+const NFTA_TABLE_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 fn message(message: NfTablesMessage) -> NetfilterMessage {
