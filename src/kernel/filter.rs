@@ -126,7 +126,12 @@ impl Filters {
     pub(super) fn keep(&self, wanted: Vec<PortFilter>, access: NetnsAccess) -> Result<bool, Failure> {
         {
             let mut state = self.lock();
-            state.read()?;
+            if state.rules.is_none() {
+                state.read()?;
+            }
+            // What a process that died left behind: nothing is being made yet.
+            let gone: Vec<u32> = state.devices.iter().filter(|(_, one)| one.absent.is_some()).map(|(index, _)| *index).collect();
+            state.remove(&gone);
             if state.rules == Some(Rules::Whole) {
                 for PortFilter { port, index, filter } in &wanted {
                     let right = |device: &&mut Device| (device.port, &device.filter) == (*port, filter);
@@ -227,6 +232,10 @@ impl Filters {
     /// Removes the elements of devices that are not among all links. One that is being made is not there yet.
     pub(super) fn sweep(&self, links: &[LinkState]) {
         let mut state = self.lock();
+        if state.rules.is_none() {
+            // What fails is kept as a refusal.
+            let _ = state.read();
+        }
         let now = Instant::now();
         let there: HashSet<u32> = links.iter().map(|link| link.index).collect();
         state.counted.retain(|_, counted| counted.gone.is_none_or(|gone| now.duration_since(gone) < KEPT));
@@ -443,11 +452,19 @@ impl State {
             _ => Ok(()),
         };
         if let Err(failure) = removed
-            && let Err(failure) = if is_stale(&failure) { self.restore().map(drop) } else { Err(failure) }
+            && let Err(failure) = if is_stale(&failure) { self.remove_found(indexes) } else { Err(failure) }
         {
             // The next change that another program makes, or the next start, removes them.
             tracing::warn!(said = failure.said, "the filter's elements of deleted devices are still there");
         }
+    }
+
+    /// Removes what there is of devices' elements.
+    fn remove_found(&mut self, indexes: &[u32]) -> Result<(), Failure> {
+        let found = self.table().and_then(Table::read)?;
+        let of = |index: &u32| found.devices.get(index).cloned().unwrap_or_default();
+        let gone: Vec<Element> = indexes.iter().flat_map(of).collect();
+        if gone.is_empty() { Ok(()) } else { self.transact(|table| table.change(&gone, &[])) }
     }
 
     /// Reads how many frames of a device were dropped.
