@@ -83,9 +83,7 @@ fn a_disk_that_fails_is_said_and_forgiven() {
         run("mkfs.ext2 -q /run/image");
         let mut fixture = on_disk(|state| _ = run(&format!("mount -o loop,sync /run/image {}", state.display())));
         let network = fixture.usual_network();
-        let (_guest, server) = fixture.guest("a");
-        let port = fixture.attach_to(&server, &network);
-        fixture.wait_status(&port, "ACTIVE");
+        let (_guest, server, port) = fixture.active_guest("a", &network);
         let device = unchanging(&link(&fixture.device(&port)));
         let of = run(&format!("findmnt -n -o SOURCE {}", fixture.daemon.state().display()));
         let resize = |size: &str| {
@@ -185,9 +183,7 @@ fn no_damage_to_the_store_removes_a_live_device() {
     in_netns(|| {
         let mut fixture = Fixture::start();
         let network = fixture.usual_network();
-        let (_guest, server) = fixture.guest("a");
-        let port = fixture.attach_to(&server, &network);
-        fixture.wait_status(&port, "ACTIVE");
+        let (_guest, _server, port) = fixture.active_guest("a", &network);
         fixture.daemon.term();
         let state = fixture.daemon.state();
         copy(&state, Path::new("/run/whole"));

@@ -63,7 +63,7 @@ struct State {
     rules: Option<Rules>,
     /// Whether this kernel was checked with frames, and did as the rules say.
     proven: bool,
-    /// A frame that this kernel let pass, or did not, against the rules.
+    /// A frame that this kernel let pass against the rules.
     unproven: Option<&'static str>,
     devices: BTreeMap<u32, Device>,
     ports: HashMap<PortId, u32>,
@@ -204,7 +204,7 @@ impl Filters {
         }
     }
 
-    /// A frame that fared otherwise than the rules say.
+    /// A frame that this kernel let pass against the rules.
     pub(super) fn unproven(&self) -> Option<&'static str> {
         self.lock().unproven
     }
@@ -238,7 +238,8 @@ impl Filters {
         }
         let now = Instant::now();
         let there: HashSet<u32> = links.iter().map(|link| link.index).collect();
-        state.counted.retain(|_, counted| counted.gone.is_none_or(|gone| now.duration_since(gone) < KEPT));
+        let State { counted, ports, .. } = &mut *state;
+        counted.retain(|port, counted| ports.contains_key(port) || now.duration_since(*counted.gone.get_or_insert(now)) < KEPT);
         let mut gone = Vec::new();
         for (index, device) in &mut state.devices {
             if there.contains(index) {
@@ -256,26 +257,23 @@ impl Filters {
     }
 
     /// Follows a change by another program: what it changed is put back. Whether links have to be read again.
-    pub(super) fn follow(&self) -> bool {
+    ///
+    /// # Errors
+    /// It is not as it was, and has to be tried again soon. Not where the kernel refuses the table.
+    pub(super) fn follow(&self) -> Result<bool, Failure> {
         let mut state = self.lock();
         let before = (state.rules.clone(), state.devices.clone());
-        for _ in 0..TRIES {
-            match state.restore() {
-                Ok(changes) => {
-                    if changes > 0 {
-                        meters().filter_restores.inc();
-                        tracing::warn!(changes, "another program changed table bridge nicd; it is as before again");
-                    }
-                    break;
-                }
-                Err(failure) if is_stale(&failure) => {}
-                Err(failure) => {
-                    tracing::error!(said = failure.said, "table bridge nicd was changed and cannot be put back");
-                    break;
-                }
+        match state.restore_in_a_few_tries() {
+            Ok(0) => {}
+            Ok(changes) => {
+                meters().filter_restores.inc();
+                tracing::warn!(changes, "another program changed table bridge nicd; it is as before again");
             }
+            // Health tells of it, and tries again.
+            Err(_) if matches!(state.rules, Some(Rules::Refused(_))) => {}
+            Err(failure) => return Err(failure),
         }
-        before != (state.rules.clone(), state.devices.clone())
+        Ok(before != (state.rules.clone(), state.devices.clone()))
     }
 
     /// A port's counters, with what its device has received from the guest and sent to it.
@@ -392,6 +390,17 @@ impl State {
         Ok(changes)
     }
 
+    /// The same, also while another program changes the table.
+    fn restore_in_a_few_tries(&mut self) -> Result<usize, Failure> {
+        let mut restored = self.restore();
+        for _ in 1..TRIES {
+            if restored.as_ref().is_err_and(is_stale) {
+                restored = self.restore();
+            }
+        }
+        restored
+    }
+
     fn set(&mut self, port: PortId, filter: Option<(u32, Filter)>) -> Result<(), Failure> {
         let old = self.ports.get(&port).copied();
         let moves = old.filter(|old| filter.as_ref().is_some_and(|(index, _)| index != old));
@@ -428,13 +437,7 @@ impl State {
             return Ok(());
         }
         // Another program has changed the table, or a change was made whose answer was lost: it is compared as a whole.
-        let mut restored = self.restore();
-        for _ in 1..TRIES {
-            if restored.as_ref().is_err_and(is_stale) {
-                restored = self.restore();
-            }
-        }
-        restored.map(drop).inspect_err(|_| {
+        self.restore_in_a_few_tries().map(drop).inspect_err(|_| {
             index.iter().for_each(|index| self.drop_device(*index));
             replaced.into_iter().for_each(|(index, device)| self.put_device(index, device));
         })

@@ -66,6 +66,8 @@ const FORWARD_PAUSE: Duration = Duration::from_millis(200);
 /// The pause after the filters were compared: this multiple of the time that it took, but at least `FILTERS_PAUSE`.
 const FILTERS_REST: u32 = 4;
 const FILTERS_PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait before filters that could not be put back are tried again.
+const FILTERS_RETRY: Duration = Duration::from_secs(1);
 /// How long to wait before a failed dump is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -281,8 +283,14 @@ impl Watch {
             return;
         }
         self.filters = None;
-        if self.around.filters.follow() {
-            self.resync.get_or_insert(now);
+        match self.around.filters.follow() {
+            Ok(false) => {}
+            Ok(true) => _ = self.resync.get_or_insert(now),
+            Err(failure) => {
+                tracing::error!(said = failure.said, "table bridge nicd was changed and cannot be put back");
+                self.resync.get_or_insert(now);
+                self.filters = Some(Instant::now() + FILTERS_RETRY);
+            }
         }
         self.filters_rest = Instant::now() + (now.elapsed() * FILTERS_REST).max(FILTERS_PAUSE);
     }

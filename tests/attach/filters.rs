@@ -88,9 +88,7 @@ fn a_change_that_the_kernel_refuses_leaves_the_old_filter_and_the_old_record() {
     in_netns(|| {
         let mut fixture = Fixture::start();
         let network = fixture.usual_network();
-        let (_guest, server) = fixture.guest("a");
-        let port = fixture.attach_to(&server, &network);
-        fixture.wait_status(&port, "ACTIVE");
+        let (_guest, _server, port) = fixture.active_guest("a", &network);
         fixture.daemon.term();
         fixture.daemon.set_failpoints(Some("filter.commit:1+:fail=EINVAL"));
         fixture.launch();
@@ -119,9 +117,7 @@ fn what_another_program_takes_from_the_table_is_put_back() {
         let network = fixture.usual_network();
         let mut guests = Vec::new();
         for name in ["a", "b"] {
-            let (guest, server) = fixture.guest(name);
-            let port = fixture.attach_to(&server, &network);
-            fixture.wait_status(&port, "ACTIVE");
+            let (guest, _, port) = fixture.active_guest(name, &network);
             guests.push((guest, port));
         }
         let index = link(&fixture.device(&guests[0].1))["ifindex"].as_u64().unwrap();
@@ -153,9 +149,7 @@ fn a_start_puts_right_what_is_wrong_and_writes_nothing_otherwise() {
     in_netns(|| {
         let mut fixture = Fixture::start();
         let network = fixture.usual_network();
-        let (_guest, server) = fixture.guest("a");
-        let port = fixture.attach_to(&server, &network);
-        fixture.wait_status(&port, "ACTIVE");
+        let (_guest, server, port) = fixture.active_guest("a", &network);
         let before = (table(), rules());
         fixture.daemon.term();
         fixture.launch();

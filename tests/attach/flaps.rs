@@ -127,9 +127,7 @@ fn a_device_that_is_renamed_all_the_time_is_told_of_a_few_times_a_second() {
     in_netns(|| {
         let mut fixture = Fixture::start();
         let network = fixture.usual_network();
-        let (_guest, server) = fixture.guest("a");
-        let port = fixture.attach_to(&server, &network);
-        fixture.wait_status(&port, "ACTIVE");
+        let (_guest, _server, port) = fixture.active_guest("a", &network);
         let device = fixture.device(&port);
         let lines = format!("link set {device} name other0\nlink set other0 name {device}\n");
         let renamed = flap(&mut fixture, &port, None, &lines);
@@ -145,9 +143,7 @@ fn a_device_whose_settings_are_changed_all_the_time_is_fought_and_told_of_within
         in_netns(move || {
             let mut fixture = Fixture::start();
             let network = fixture.usual_network();
-            let (_guest, server) = fixture.guest("a");
-            let port = fixture.attach_to(&server, &network);
-            fixture.wait_status(&port, "ACTIVE");
+            let (_guest, _server, port) = fixture.active_guest("a", &network);
             let device = fixture.device(&port);
             flap(&mut fixture, &port, None, &format!("link set {device} {change}\n")).is_bounded(change);
             fixture.wait_status(&port, "ACTIVE");
@@ -266,9 +262,7 @@ fn a_guest_whose_namespace_is_away_is_waited_for_in_silence() {
         let mut fixture = Fixture::start();
         fixture.leaves_deviations();
         let network = fixture.usual_network();
-        let (guest, server) = fixture.guest("a");
-        let port = fixture.attach_to(&server, &network);
-        fixture.wait_status(&port, "ACTIVE");
+        let (guest, _server, port) = fixture.active_guest("a", &network);
         guest.end();
         fixture.wait_until(&port, "waiting", |port| port.is_some_and(|port| port["nicd:reason"] == "namespace_gone"));
         while fixture.events.next(Duration::from_millis(500)).is_some() {}

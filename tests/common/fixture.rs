@@ -131,6 +131,14 @@ impl Fixture {
         (guest, id)
     }
 
+    /// A guest in a new namespace that is attached to a network and ACTIVE, with the ids of its server and port.
+    pub fn active_guest(&mut self, name: &str, network: &str) -> (Guest, String, String) {
+        let (guest, server) = self.guest(name);
+        let port = self.attach_to(&server, network);
+        self.wait_status(&port, "ACTIVE");
+        (guest, server, port)
+    }
+
     /// A port on its own; answers its id.
     pub fn create_port(&mut self, port: Value) -> String {
         text(&self.api.post("/v2.0/ports", &json!({ "port": port })).expect(201)["port"]["id"])

@@ -24,9 +24,7 @@ fn without_a_bus_everything_else_goes_on_and_one_that_comes_later_is_found() {
     in_netns(|| {
         let mut fixture = Fixture::start();
         let network = fixture.usual_network();
-        let (_guest, server) = fixture.guest("a");
-        let port = fixture.attach_to(&server, &network);
-        fixture.wait_status(&port, "ACTIVE");
+        let (_guest, _server, port) = fixture.active_guest("a", &network);
         assert!(!connected(&mut fixture));
         let bus = Bus::start(Policy::Shipped);
         wait_for_name();
