@@ -171,9 +171,9 @@ pub(super) fn find(reason: &str, kind: Option<&str>) -> &'static Row {
 /// What takes an address that the client may name.
 const ASKED: &[RequestStep] = &[NovaAttach, NewPort, ChangePort];
 /// What changes the kernel.
-const KERNEL: &[RequestStep] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork];
+const KERNEL: &[RequestStep] = &[Attach, ChangePort, NewNetwork, ChangeNetwork, DropNetwork];
 /// What asks anything of the kernel.
-const ANY_KERNEL: &[RequestStep] = &[Attach, NewNetwork, ChangeNetwork, DropNetwork, Host];
+const ANY_KERNEL: &[RequestStep] = &[Attach, ChangePort, NewNetwork, ChangeNetwork, DropNetwork, Host];
 /// What uses the store.
 const STORE: &[RequestStep] = &[Write, Host];
 
@@ -275,8 +275,10 @@ pub(super) static TABLE: &[Row] = &[
     row("index_taken", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
     row("device_gone", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", KERNEL),
     row("device_unmarked", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Host]),
-    row("module_missing", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
+    row("module_missing", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach, ChangePort]),
+    row("limit_refused", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach, ChangePort]),
     row("filter_refused", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach, ChangePort]),
+    row("filters_unavailable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach, NewPort, ChangePort]),
     row("host_not_closed", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Attach]),
     row("no_permission", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", ANY_KERNEL),
     row("kernel_timeout", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", ANY_KERNEL),

@@ -506,6 +506,11 @@ impl Inventory {
         })
     }
 
+    /// Whether a port asks for something that a filter does: port security, isolation, a limit of what it sends.
+    pub fn needs_filter(&self, port: &Port) -> bool {
+        self.networks.get(&port.network_id).is_some_and(|network| !filters::filter(port, &network.record).is_open())
+    }
+
     fn guest_settings(&self, port: &Port, network: &Network, ordinal: u16) -> GuestSettings {
         let subnets: Vec<&Subnet> =
             port.fixed_ips.iter().filter_map(|ip| self.subnets.get(&ip.subnet_id)).map(|entry| &entry.record).collect();

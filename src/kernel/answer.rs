@@ -227,6 +227,7 @@ impl From<RequestError> for Failure {
             (Request::Create, Errno::EOPNOTSUPP) => OpErrorKind::ModuleMissing,
             // The kernel knows no such kind (`qdisc_create`, net/sched/sch_api.c).
             (Request::RateLimit, Errno::ENOENT) => OpErrorKind::ModuleMissing,
+            (Request::RateLimit | Request::NoRateLimit, errno) if errno != Errno::ETIMEDOUT => OpErrorKind::LimitRefused,
             (Request::Link, Errno::EXFULL) => OpErrorKind::BridgeFull,
             (Request::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
                 return Self { kind: OpErrorKind::Ipv6Off, request, said: no_ipv6(errno).to_owned(), errno: Some(errno) };

@@ -41,6 +41,9 @@ const FRESH: BridgePort = BridgePort {
     passes_link_local: false,
 };
 
+/// The module without which the kernel filters nothing.
+const NF_TABLES: &str = "nf_tables";
+
 /// What a fault does to an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -435,13 +438,19 @@ impl Fake {
         world.put(link);
     }
 
-    /// Takes a module away, without which no further link of its kind is made, or puts it back.
+    /// Takes a module away, without which no further link of its kind is made, or puts it back. Without `nf_tables` nothing is
+    /// filtered.
     pub fn set_module(&self, module: &'static str, there: bool) {
         let mut world = self.world();
         match there {
             true => world.missing.remove(module),
             false => world.missing.insert(module),
         };
+        if module == NF_TABLES {
+            world.filters.clear();
+            let links: Vec<LinkState> = world.links.values().cloned().collect();
+            links.into_iter().for_each(|link| world.put(link));
+        }
     }
 
     /// Lets default routes leave by these links.
@@ -477,8 +486,9 @@ impl World {
             tap.held = self.open.contains(&link.index);
         }
         if matches!(link.kind, Kind::Tap | Kind::Veth) && link.index >= names::FIRST_INDEX {
+            let none = if self.missing.contains(NF_TABLES) { DeviceFilter::Unavailable } else { DeviceFilter::Closed };
             let set = |(port, filter): &(PortId, Filter)| DeviceFilter::Set { port: *port, filter: filter.clone() };
-            link.filter = self.filters.get(&link.index).map_or(DeviceFilter::Closed, set);
+            link.filter = self.filters.get(&link.index).map_or(none, set);
         }
         let bridge_up = link.master.and_then(|index| self.links.get(&index)).is_some_and(|bridge| bridge.up);
         match link.master {
@@ -628,7 +638,15 @@ impl World {
     }
 
     /// A port's elements are those of one device.
-    fn set_filter(&mut self, port: PortId, filter: Option<&IndexFilter>) {
+    fn set_filter(&mut self, port: PortId, filter: Option<&IndexFilter>) -> Result<(), OpError> {
+        if self.missing.contains(NF_TABLES) {
+            return match filter {
+                Some(filter) if !filter.filter.is_open() => {
+                    Err(refused(OpErrorKind::FiltersUnavailable, format!("the filter of port {port}")))
+                }
+                _ => Ok(()),
+            };
+        }
         let old = self.filters.iter().find(|(_, (of, _))| *of == port).map(|(index, _)| *index);
         old.iter().for_each(|old| _ = self.filters.remove(old));
         if let Some(IndexFilter { index, filter }) = filter {
@@ -639,6 +657,7 @@ impl World {
                 self.put(link);
             }
         }
+        Ok(())
     }
 
     fn at(&self, port: PortId, at: At) -> Result<LinkState, OpError> {
@@ -846,7 +865,7 @@ impl World {
                     self.remove(index);
                 }
             }
-            Op::SetFilter { port, filter, .. } => self.set_filter(*port, filter.as_ref()),
+            Op::SetFilter { port, filter, .. } => self.set_filter(*port, filter.as_ref())?,
             Op::CreateTap { index, name, queues, owner, .. } => {
                 self.create(*index, name, Kind::Tap)?;
                 if let Some(link) = self.links.get_mut(index) {
@@ -1056,7 +1075,12 @@ impl Host for FakeHost {
 
     fn missing_requirements(&mut self) -> Vec<MissingRequirement> {
         let missing = lock(&self.world).missing.clone();
-        missing.into_iter().map(|module| MissingRequirement::Module { module, said: "it was taken away".to_owned() }).collect()
+        let said = || "it was taken away".to_owned();
+        let lack = |module| match module {
+            NF_TABLES => MissingRequirement::Filters { said: said() },
+            _ => MissingRequirement::Module { module, said: said() },
+        };
+        missing.into_iter().map(lack).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {

@@ -158,14 +158,18 @@ impl Filters {
     /// Executes [`Op::SetFilter`](crate::plan::Op::SetFilter).
     pub(super) fn set(&self, port: PortId, filter: Option<(u32, Filter)>) -> Result<(), Failure> {
         let mut state = self.lock();
-        if !matches!(state.rules, Some(Rules::Whole | Rules::Damaged))
-            && let Err(failure) = state.read()
-        {
+        let needed = filter.as_ref().is_some_and(|(_, filter)| !filter.is_open());
+        let known = matches!(state.rules, Some(Rules::Whole | Rules::Damaged));
+        let read = if known { Ok(()) } else { state.read() };
+        let has_read = read.is_ok();
+        match read.and_then(|()| state.set(port, filter)) {
             // What needs no filter goes on without one.
-            let needed = filter.is_some_and(|(_, filter)| !filter.is_open());
-            return if needed { Err(failure) } else { Ok(()) };
+            Err(_) if !needed && (!has_read || state.filters_nothing()) => Ok(()),
+            Err(failure) if is_stale(&failure) && state.filters_nothing() => {
+                Err(failure.meaning(OpErrorKind::FiltersUnavailable))
+            }
+            set => set,
         }
-        state.set(port, filter)
     }
 
     /// Notes on ports' devices what they may send.
@@ -270,7 +274,7 @@ impl Filters {
                 tracing::warn!(changes, "another program changed table bridge nicd; it is as before again");
             }
             // Health tells of it, and tries again.
-            Err(_) if matches!(state.rules, Some(Rules::Refused(_))) => {}
+            Err(_) if state.filters_nothing() => {}
             Err(failure) => return Err(failure),
         }
         Ok(before != (state.rules.clone(), state.devices.clone()))
@@ -343,8 +347,14 @@ impl State {
         }
     }
 
+    /// Whether the kernel was seen to filter nothing.
+    fn filters_nothing(&self) -> bool {
+        matches!(self.rules, Some(Rules::Refused(_)))
+    }
+
     fn failed<T>(&mut self, failure: Failure) -> Result<T, Failure> {
-        const ABSENT: [Errno; 4] = [Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP, Errno::EPERM];
+        // EINVAL is the answer of an nfnetlink without nf_tables (`nfnetlink_rcv_msg`, net/netfilter/nfnetlink.c).
+        const ABSENT: [Errno; 5] = [Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL, Errno::EPERM];
         if failure.errno.is_some_and(|errno| ABSENT.contains(&errno)) {
             self.rules = Some(Rules::Refused(failure.clone()));
         }

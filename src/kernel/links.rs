@@ -298,12 +298,34 @@ fn change_all(netlink: &mut Netlink, altname: &str, messages: &Messages<'_>) -> 
         false => require(netlink, LinkSelector::Altname(altname))?.index,
     };
     let mut batch = Batch::default();
+    let mut send = |batch| {
+        let mut refusals = netlink.send(batch)?;
+        already_limited(netlink, &mut refusals, index, messages)?;
+        first_failure(refusals)
+    };
     batch.host_side(target, index, messages, IpOff::Apart);
     if messages.tag.is_some() {
-        send_all(netlink, std::mem::take(&mut batch))?;
+        send(std::mem::take(&mut batch))?;
     }
     batch.flags_and_tag(target, messages);
-    send_all(netlink, batch)
+    send(batch)
+}
+
+/// Drops the refusal of a rate that the link with this index already has.
+fn already_limited(
+    netlink: &mut Netlink,
+    refusals: &mut Vec<RequestError>,
+    index: u32,
+    messages: &Messages<'_>,
+) -> Result<(), Failure> {
+    let is_limit = |refusal: &RequestError| matches!(refusal.request, Request::RateLimit | Request::NoRateLimit);
+    if let Some(bucket) = messages.to_guest
+        && refusals.iter().any(is_limit)
+        && qdisc::get(netlink, index)? == bucket
+    {
+        refusals.retain(|refusal| !is_limit(refusal));
+    }
+    Ok(())
 }
 
 /// Drops the refusal of an altname that the link with this index already has.

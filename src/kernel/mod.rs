@@ -414,6 +414,10 @@ pub enum OpErrorKind {
     HostNotClosed,
     /// The kernel refuses what says what a port may send.
     FilterRefused,
+    /// The kernel filters nothing: it has no nf_tables for bridges, or refuses nicd's table.
+    FiltersUnavailable,
+    /// The kernel refuses the rate of what a port sends to its guest.
+    LimitRefused,
     /// The kernel does not know links of this kind, and has no module for them (EOPNOTSUPP; ENODEV of /dev/net/tun).
     ModuleMissing,
     /// A capability or a device node is missing (EPERM, EACCES, no /dev/net/tun).

@@ -123,19 +123,30 @@ fn takes(rate: u64, burst: u32, time: u32) -> bool {
 /// so each is asked for; the kernel answers who asks with `NLM_F_ECHO` alone.
 pub(super) fn note(netlink: &mut Netlink, links: &mut [LinkState]) -> Result<(), Failure> {
     let asked: Vec<usize> = links.iter().enumerate().filter(|(_, link)| link.to_guest.is_some()).map(|(at, _)| at).collect();
-    let ask = |batch: &mut Batch, at: &usize| {
-        let message = at_root(links[*at].index, TcHandle::UNSPEC, Vec::new());
-        batch.add(Request::Look, NLM_F_ECHO, RouteNetlinkMessage::GetQueueDiscipline(message));
-    };
-    let answers = netlink.ask_all(&asked, ask, |body| read(body).map(|(_, bucket)| bucket))?;
-    for (at, answer) in asked.into_iter().zip(answers) {
-        links[at].to_guest = match answer {
-            // It went meanwhile; what the kernel puts in its place it does not tell of.
-            Err(failure) if failure.errno == Some(Errno::EINVAL) => None,
-            answer => answer?,
-        };
+    let indexes: Vec<u32> = asked.iter().map(|at| links[*at].index).collect();
+    for (at, bucket) in asked.into_iter().zip(ask(netlink, &indexes)?) {
+        links[at].to_guest = bucket;
     }
     Ok(())
+}
+
+/// The rate of what a link sends, where it is nicd's.
+pub(super) fn get(netlink: &mut Netlink, index: u32) -> Result<Option<TokenBucket>, Failure> {
+    Ok(ask(netlink, &[index])?.pop().flatten())
+}
+
+fn ask(netlink: &mut Netlink, indexes: &[u32]) -> Result<Vec<Option<TokenBucket>>, Failure> {
+    let ask = |batch: &mut Batch, index: &u32| {
+        let message = at_root(*index, TcHandle::UNSPEC, Vec::new());
+        batch.add(Request::Look, NLM_F_ECHO, RouteNetlinkMessage::GetQueueDiscipline(message));
+    };
+    let answers = netlink.ask_all(indexes, ask, |body| read(body).map(|(_, bucket)| bucket))?;
+    let said = |answer: Result<Option<TokenBucket>, Failure>| match answer {
+        // There is none; what the kernel puts in its place it does not tell of.
+        Err(failure) if failure.errno == Some(Errno::EINVAL) => Ok(None),
+        answer => answer,
+    };
+    answers.into_iter().map(said).collect()
 }
 
 #[cfg(test)]

@@ -260,6 +260,7 @@ impl Reconciler {
                 let name = entry.record.profile.interface_name.as_ref();
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
             }
+            (OpErrorKind::FiltersUnavailable, _) => Error::FiltersUnavailable(error.said),
             (OpErrorKind::Ipv6Off, _) => Error::Ipv6Disabled(error),
             (OpErrorKind::GuestRefused, _) => Error::GuestRefused(error),
             (OpErrorKind::Namespace, Some(server)) => {

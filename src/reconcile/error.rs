@@ -187,6 +187,13 @@ pub enum Error {
         /// Its addresses.
         ip: IpNetwork,
     },
+    /// It needs a filter, and the kernel filters nothing.
+    #[error(
+        "this kernel does not let nicd filter what guests send ({0}); use one with nf_tables and its bridge family \
+         (CONFIG_NF_TABLES_BRIDGE), or do without a filter: port_security_enabled false on the port or its network, no nicd:isolated, \
+         and no nicd:limits from the guest"
+    )]
+    FiltersUnavailable(String),
     /// Nothing can be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -268,6 +275,7 @@ impl Error {
             Self::PortSecurityOff => "port_security_off",
             Self::PairTooWide(_) => "pair_too_wide",
             Self::DuplicatePair { .. } => "duplicate_pair",
+            Self::FiltersUnavailable(_) => "filters_unavailable",
             Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
             Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
             Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",
@@ -283,6 +291,8 @@ impl Error {
                 OpErrorKind::NoBridge => "no_such_bridge",
                 OpErrorKind::HostNotClosed => "host_not_closed",
                 OpErrorKind::FilterRefused => "filter_refused",
+                OpErrorKind::FiltersUnavailable => "filters_unavailable",
+                OpErrorKind::LimitRefused => "limit_refused",
                 OpErrorKind::ModuleMissing => "module_missing",
                 OpErrorKind::Permission => "no_permission",
                 OpErrorKind::Hanging => "busy",

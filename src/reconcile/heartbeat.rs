@@ -92,6 +92,14 @@ impl Reconciler {
         !self.reconciled.load(Ordering::Relaxed)
     }
 
+    /// Why the kernel filters nothing, as it was last seen; none where it filters.
+    pub fn filters_refused(&self) -> Option<String> {
+        self.conditions().lacks.iter().find_map(|lack| match lack {
+            MissingRequirement::Filters { said } => Some(said.clone()),
+            _ => None,
+        })
+    }
+
     /// Looks what the host lacks, for health and its events.
     pub async fn check_requirements(self: &Arc<Self>) {
         let Ok(asked) = self.kernel.missing_requirements() else { return };

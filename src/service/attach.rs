@@ -146,8 +146,13 @@ impl Service {
             forced: false,
             tag: attach.tag.clone(),
         };
-        let WantedNic::Port(id) = attach.nic else { return self.new_port(state, network, fixed_ips, binding) };
+        let WantedNic::Port(id) = attach.nic else {
+            let port = self.new_port(state, network, fixed_ips, binding)?;
+            self.check_filter(state, &port)?;
+            return Ok(port);
+        };
         let mut bound = state.port(id)?.record.clone();
+        self.check_filter(state, &bound)?;
         // A link with its MAC may have come since it was made.
         state.check_mac(bound.mac, &state.network(network)?.record, Some(id))?;
         bound.binding = Some(binding);

@@ -7,6 +7,7 @@ mod attach;
 mod counters;
 mod detach;
 mod dry_run;
+mod filters;
 mod gc;
 mod idempotency;
 mod networks;

@@ -89,7 +89,7 @@ impl Service {
         };
         let port_security = new.port_security.unwrap_or(network.port_security);
         let now = clock::now();
-        Ok(Port {
+        let port = Port {
             id,
             network_id: new.network_id,
             name: new.name.clone(),
@@ -110,7 +110,9 @@ impl Service {
             created_at: now,
             updated_at: now,
             revision_number: 1,
-        })
+        };
+        self.check_filter(state, &port)?;
+        Ok(port)
     }
 
     pub(super) async fn update_port(self: Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
@@ -150,6 +152,10 @@ impl Service {
             if after == before && !leaves {
                 return Ok(Reply::Port(Box::new(view::port(&state, id, &self.reconciler.host)?)));
             }
+            // What it asked for before stays as it is.
+            if after.port_security && !before.port_security || !state.needs_filter(&before) {
+                self.check_filter(&state, &after)?;
+            }
             if after.fixed_ips != before.fixed_ips {
                 self.unseal(&mut after);
                 hold_until_changed(&before, &mut after);
@@ -175,15 +181,13 @@ impl Service {
         if !leaves && after.attached_to().is_some() && !built_alike(&before, &after) {
             let built = self.reconciler.build(id, Reason::Change, None).await.map(drop);
             match &built {
-                // The kernel keeps the old filter, so the port keeps its old record.
-                Err(Failed { error: error @ Error::Kernel(refused), undone: Undone::Clean, .. })
-                    if refused.kind == OpErrorKind::FilterRefused && self.take_back(&before).await.is_ok() =>
-                {
+                // The device is as it was, so the port keeps its old record.
+                Err(failed) if left_all_as_it_was(failed, &before, &after) && self.take_back(&before).await.is_ok() => {
                     if after.fixed_ips != before.fixed_ips {
                         self.tell_changed(id, context);
                     }
                     self.applied(id, Ok(()), context);
-                    return Err(error.clone());
+                    return Err(failed.error.clone());
                 }
                 _ => self.applied(id, built, context),
             }
@@ -262,6 +266,18 @@ fn hold_until_changed(before: &Port, after: &mut Port) {
 fn built_alike(a: &Port, b: &Port) -> bool {
     (a.admin_up, a.unknown_unicast, &a.fixed_ips) == (b.admin_up, b.unknown_unicast, &b.fixed_ips)
         && (a.port_security, &a.address_pairs, a.limits, a.isolated) == (b.port_security, &b.address_pairs, b.limits, b.isolated)
+}
+
+/// Whether the kernel refused a change and its device is as it was before. The filter comes first; what a guest's end was given of
+/// other addresses by then is not taken back. A device that is to be down is set down later.
+fn left_all_as_it_was(failed: &Failed, before: &Port, after: &Port) -> bool {
+    let same = (after.admin_up, &after.fixed_ips) == (before.admin_up, &before.fixed_ips);
+    failed.undone == Undone::Clean
+        && match &failed.error {
+            Error::FiltersUnavailable(_) => true,
+            Error::Kernel(refused) => refused.kind == OpErrorKind::FilterRefused || same,
+            _ => false,
+        }
 }
 
 /// The address pairs of a port with this MAC, if it may have them. A pair with the port's own MAC is one without a MAC.

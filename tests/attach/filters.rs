@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, text};
-use crate::kernel_view::{elements, filtered_ports, link};
-use crate::netns::{in_netns, run, try_run};
+use crate::daemon::Daemon;
+use crate::fixture::{Fixture, interfaces, text};
+use crate::kernel_view::{bridge_port, elements, filtered_ports, has_flag, link};
+use crate::netns::{in_netns, json as json_of, run, try_run};
 
 /// How soon what another program took is back.
 const SOON: Duration = Duration::from_secs(1);
@@ -77,7 +78,7 @@ fn an_attach_that_fails_leaves_no_filter() {
         fixture.daemon.environment = vec![("NICD_FAILPOINTS", "message.port_flags:1:fail=EINVAL".to_owned())];
         fixture.launch();
         let attached = json!({"interfaceAttachment": {"net_id": network}});
-        assert!(fixture.api.post(&crate::fixture::interfaces(&server), &attached).status >= 400);
+        assert!(fixture.api.post(&interfaces(&server), &attached).status >= 400);
         wait("undone", || filtered_ports().is_empty());
     });
 }
@@ -107,6 +108,95 @@ fn a_change_that_the_kernel_refuses_leaves_the_old_filter_and_the_old_record() {
         fixture.launch();
         assert_eq!(fixture.wait_status(&port, "ACTIVE"), before, "also after a restart");
         assert_eq!(table(), table_before);
+    });
+}
+
+#[test]
+#[cfg(debug_assertions)] // a release build has no failpoints
+fn a_change_of_a_device_that_the_kernel_refuses_leaves_device_filter_and_record() {
+    let limit = |rate: u32| json!({"nicd:limits": {"to_guest": {"rate_kbps": rate}, "from_guest": {"rate_kbps": 9000}}});
+    in_netns(move || {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let (_guest, _server, port) = fixture.active_guest("a", &network);
+        let path = format!("/v2.0/ports/{port}");
+        for (failpoint, reason, change) in [
+            ("message.rate_limit:1+:fail=EINVAL", "limit_refused", limit(2000)),
+            ("message.rate_limit:1:fail=ENOENT", "module_missing", limit(2000)),
+            ("message.no_rate_limit:1+:fail=EPERM", "limit_refused", json!({"nicd:limits": null})),
+            ("message.port_flags:1:fail=EPERM", "no_permission", json!({"port_security_enabled": false, "nicd:isolated": true})),
+            ("message.port_flags:1:fail=EPERM", "no_permission", json!({"nicd:unknown_unicast": true})),
+        ] {
+            for limited in [Value::Null, limit(1000)["nicd:limits"].clone()] {
+                if limited.is_null() && failpoint.contains("no_rate_limit") {
+                    continue;
+                }
+                fixture.api.put(&path, &json!({"port": {"nicd:limits": limited}})).expect(200);
+                fixture.daemon.term();
+                fixture.daemon.set_failpoints(Some(failpoint));
+                fixture.launch();
+                let before = (fixture.wait_status(&port, "ACTIVE"), table(), device(&mut fixture, &port));
+                fixture.api.put(&path, &json!({ "port": change })).refused(503, reason);
+                let after = (fixture.port(&port), table(), device(&mut fixture, &port));
+                assert_eq!(after, before, "{failpoint}: {change}");
+                fixture.daemon.term();
+                fixture.daemon.set_failpoints(None);
+                fixture.launch();
+                assert_eq!(fixture.wait_status(&port, "ACTIVE"), before.0, "also after a restart");
+            }
+        }
+        fixture.api.put(&path, &json!({"port": limit(2000)})).expect(200);
+    });
+}
+
+/// What a port's device is as a bridge's port, and its rate.
+fn device(fixture: &mut Fixture, port: &str) -> (Value, bool, Vec<Value>) {
+    let device = fixture.device(port);
+    let up = has_flag(&link(&device), "UP");
+    (bridge_port(&device), up, json_of(&format!("tc -j qdisc show dev {device}")).as_array().unwrap().clone())
+}
+
+#[test]
+#[cfg(debug_assertions)] // a release build has no failpoints
+fn without_nf_tables_only_what_needs_no_filter_is_accepted() {
+    in_netns(|| {
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.set_failpoints(Some("filter.read:1+:fail=EINVAL,filter.commit:1+:fail=EOPNOTSUPP"));
+        daemon.launch();
+        let mut fixture = Fixture::of(daemon);
+        let health = fixture.api.get("/nicd/v1/health").expect(200);
+        assert_eq!(health["problems"][0]["reason"], "filters_unavailable", "{health}");
+        let network = fixture.usual_network();
+        let (_guest, server) = fixture.guest("a");
+        let refused = |fixture: &mut Fixture, port: Value| {
+            let answer = fixture.api.post("/v2.0/ports", &json!({ "port": port }));
+            let error = answer.refused(503, "filters_unavailable");
+            assert!(text(&error["message"]).contains("port_security_enabled false"), "{error}");
+        };
+        refused(&mut fixture, json!({"network_id": network}));
+        refused(&mut fixture, json!({"network_id": network, "port_security_enabled": true}));
+        refused(&mut fixture, json!({"network_id": network, "port_security_enabled": false, "nicd:isolated": true}));
+        let attached = json!({"interfaceAttachment": {"net_id": network}});
+        fixture.api.post(&interfaces(&server), &attached).refused(503, "filters_unavailable");
+        let port = fixture.create_port(json!({"network_id": network, "port_security_enabled": false}));
+        fixture.attach(&server, json!({"port_id": port}));
+        fixture.wait_status(&port, "ACTIVE");
+        for change in [
+            json!({"port_security_enabled": true}),
+            json!({"nicd:isolated": true}),
+            json!({"nicd:limits": {"from_guest": {"rate_kbps": 1000}}}),
+        ] {
+            let path = format!("/v2.0/ports/{port}");
+            fixture.api.put(&path, &json!({ "port": change })).refused(503, "filters_unavailable");
+        }
+        let limits = json!({"nicd:limits": {"to_guest": {"rate_kbps": 1000}}, "name": "free"});
+        fixture.api.put(&format!("/v2.0/ports/{port}"), &json!({ "port": limits })).expect(200);
+        assert_eq!(fixture.port(&port)["status"], "ACTIVE");
+        fixture.api.put(&format!("/v2.0/networks/{network}"), &json!({"network": {"port_security_enabled": false}})).expect(200);
+        let other = fixture.attach_to(&server, &network);
+        fixture.wait_status(&other, "ACTIVE");
+        fixture.detach(&server, &other);
+        assert_eq!(fixture.port_ids(), [port]);
     });
 }
 

@@ -11,8 +11,8 @@ use nicd::kernel::fake::{Fake, Fault};
 #[cfg(debug_assertions)]
 use nicd::model::action::WantedIp;
 use nicd::model::action::{Action, PortChange, WantedNic};
-use nicd::model::{Phase, PortId, ServerId};
-use nicd::plan::LinkState;
+use nicd::model::{Limits, Phase, PortId, RateLimit, ServerId};
+use nicd::plan::{LinkChange, LinkState, Op, TokenBucket};
 use nicd::service::{Error, PortFilter};
 
 use crate::check::Reference;
@@ -252,6 +252,72 @@ fn without_a_module_an_attach_leaves_nothing_and_a_port_waits_for_it() {
             (Phase::Wired | Phase::Active, _) => Ok(()),
             other => Err(format!("{module}: {other:?}")),
         });
+        scene.stop();
+    }
+}
+
+#[test]
+fn without_nf_tables_a_port_with_port_security_is_refused_and_one_without_is_built() {
+    let mut scene = Scene::with_networks();
+    scene.fake.set_module("nf_tables", false);
+    for server in [VM, NETNS] {
+        let before = traces(&scene);
+        let error = scene.attach(server, on(AGENTS)).unwrap_err();
+        assert_eq!((error.reason(), traces(&scene)), ("filters_unavailable", before), "{error}");
+        let Action::CreatePorts(mut ports) = create_port(AGENTS) else { unreachable!() };
+        ports[0].port_security = Some(false);
+        let port = port_of(scene.perform(Action::CreatePorts(ports)).unwrap()).port.id;
+        scene.attach(server, WantedNic::Port(port)).unwrap();
+        let change = PortChange { port_security: Some(true), ..PortChange::default() };
+        let error = scene.perform(Action::UpdatePort(port, change)).unwrap_err();
+        assert_eq!(error.reason(), "filters_unavailable");
+        let manager = scene.manager();
+        assert!(!manager.port(port).unwrap().port.port_security);
+        scene.daemon().settle(|| match manager.port(port).map(|view| view.phase) {
+            Ok(Phase::Wired | Phase::Active) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        scene.perform(detach(server, port)).unwrap();
+        scene.daemon().settle(|| match manager.port(port).map(|view| view.phase) {
+            Ok(Phase::Unbound) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        scene.perform(Action::DeletePort(port)).unwrap();
+    }
+    scene.fake.set_module("nf_tables", true);
+    scene.attach(VM, on(AGENTS)).unwrap();
+    scene.stop();
+}
+
+#[test]
+fn a_change_of_a_limit_that_is_refused_leaves_record_and_device() {
+    let limits = |rate_kbps| Limits { to_guest: Some(RateLimit { rate_kbps, burst_kb: None, exact: false }), from_guest: None };
+    for kind in [
+        OpErrorKind::LimitRefused,
+        OpErrorKind::ModuleMissing,
+        OpErrorKind::Permission,
+        OpErrorKind::NoDescriptors,
+        OpErrorKind::TimedOut,
+        OpErrorKind::Gone,
+    ] {
+        let mut scene = Scene::with_networks();
+        for server in [VM, NETNS] {
+            let port = scene.attach(server, on(AGENTS)).unwrap().port.id;
+            let change = |limits| Action::UpdatePort(port, PortChange { limits: Some(limits), ..PortChange::default() });
+            scene.perform(change(limits(1000))).unwrap();
+            let manager = scene.manager();
+            let before = (manager.port(port).unwrap(), scene.fake.device(port));
+            let new = TokenBucket::from(limits(2000).to_guest.unwrap()).rate;
+            let sets = move |change: &LinkChange| matches!(change, LinkChange::ToGuest(Some(bucket)) if bucket.rate == new);
+            scene.fake.set_faults(move |op| match op {
+                Op::Configure { changes, .. } if changes.iter().any(sets) => Fault::ApplyAndRefuse(kind),
+                _ => Fault::None,
+            });
+            scene.perform(change(limits(2000))).unwrap_err();
+            assert_eq!((manager.port(port).unwrap(), scene.fake.device(port)), before, "{kind:?}");
+            scene.fake.clear_faults();
+            scene.perform(change(limits(2000))).unwrap();
+        }
         scene.stop();
     }
 }
