@@ -17,7 +17,7 @@ mod netns;
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, foreign_bridge, text};
-use kernel_view::{has_flag, links, try_link};
+use kernel_view::{filtered_ports, has_flag, links, try_link};
 use netns::{Guest, in_netns, run, try_run};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -61,9 +61,11 @@ enum Deed {
     NamespaceAnew,
     Entry,
     Ruleset,
+    Set,
+    Element,
 }
 
-const DEEDS: [Deed; 18] = [
+const DEEDS: [Deed; 20] = [
     Deed::OutOfItsBridge,
     Deed::IntoAnother,
     Deed::Down,
@@ -82,7 +84,12 @@ const DEEDS: [Deed; 18] = [
     Deed::NamespaceAnew,
     Deed::Entry,
     Deed::Ruleset,
+    Deed::Set,
+    Deed::Element,
 ];
+
+/// Sets of `table bridge nicd`.
+const SETS: [&str; 4] = ["guarded", "macs", "hosts4", "dropped_mac"];
 
 struct Drill {
     fixture: Fixture,
@@ -150,6 +157,15 @@ impl Drill {
                 _ = try_run(&format!("bridge fdb del {mac} dev {name} master"));
             }
             Deed::Ruleset => _ = try_run("nft flush ruleset"),
+            // The kernel refuses to delete a set that rules ask.
+            Deed::Set => {
+                let set = SETS[self.dice.random_range(0..SETS.len())];
+                _ = try_run(&format!("nft flush table bridge nicd ; delete set bridge nicd {set}"));
+            }
+            Deed::Element => {
+                let index = try_link(&mark).map(|link| link["ifindex"].clone()).unwrap_or_default();
+                _ = try_run(&format!("nft delete element bridge nicd guarded {{ {index} }}"));
+            }
             Deed::BridgeDown if bridge != BR0 => _ = try_run(&format!("ip link set dev {bridge} down")),
             Deed::BridgeMtu if bridge != BR0 => _ = try_run(&format!("ip link set dev {bridge} mtu 1400")),
             Deed::BridgeDeleted => {
@@ -174,7 +190,7 @@ impl Drill {
 
     /// What is not as recorded.
     fn wrong(&mut self) -> Option<String> {
-        let shown = self.fixture.ports();
+        let (shown, filtered) = (self.fixture.ports(), filtered_ports());
         for port in &self.ports {
             let Some(now) = shown.iter().find(|one| one["id"] == port.id.as_str()) else {
                 return Some(format!("{} is not listed", port.id));
@@ -192,6 +208,7 @@ impl Drill {
                 ("MTU", device["mtu"] == 1500),
                 ("alias", device["ifalias"].as_str().is_some_and(|alias| alias.starts_with("nicd "))),
                 ("learning", slave["learning"] == false),
+                ("filter", filtered.contains(&port.id)),
                 ("address generation", device["inet6_addr_gen_mode"] == "none"),
                 ("bridge's state", try_link(&port.bridge).is_some_and(|bridge| has_flag(&bridge, "UP") && bridge["mtu"] == 1500)),
             ];
