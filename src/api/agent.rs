@@ -96,9 +96,11 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
 }
 
 pub(super) async fn explain(State(state): State<AppState>, Path(text): Path<String>) -> Response {
-    let told = id(ObjectKind::Port, &text).and_then(|id| Ok(state.explain(id)?));
-    let told = told.map(|(port, facts)| Json(Explanation::of(&port, &facts)));
-    respond(told, COMPUTE)
+    let told = async {
+        let (port, facts) = state.explain_with_drops(id(ObjectKind::Port, &text)?).await?;
+        Ok(Json(Explanation::of(&port, &facts)))
+    };
+    respond(told.await, COMPUTE)
 }
 
 pub(super) async fn counters(State(state): State<AppState>, Path(text): Path<String>) -> Response {

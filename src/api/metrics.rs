@@ -32,6 +32,7 @@ pub const CONNECTIONS: usize = 32;
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn show(State(state): State<AppState>) -> Response {
+    state.count_drops().await;
     ([(CONTENT_TYPE, meters::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], state.metrics()).into_response()
 }
 

@@ -1073,6 +1073,10 @@ impl Host for FakeHost {
         Ok(lock(&self.world).at(port, At::Altname).ok().map(|_| Counters::default()))
     }
 
+    fn count_drops(&mut self) -> Result<(), OpError> {
+        Ok(())
+    }
+
     fn missing_requirements(&mut self) -> Vec<MissingRequirement> {
         let missing = lock(&self.world).missing.clone();
         let said = || "it was taken away".to_owned();

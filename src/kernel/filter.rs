@@ -69,6 +69,8 @@ struct State {
     ports: HashMap<PortId, u32>,
     /// What was counted for ports, across their devices.
     counted: HashMap<PortId, Counted>,
+    /// What the table had dropped when its counters were last read.
+    all_dropped: Dropped,
 }
 
 /// What was counted for a port.
@@ -298,6 +300,25 @@ impl Filters {
         Ok(Counters { from_guest, to_guest, dropped: counted.dropped.clone(), last_dropped: Vec::new() })
     }
 
+    /// Counts in the metrics what was dropped since the last time, of all devices.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub(super) fn count_drops(&self) -> Result<(), Failure> {
+        let mut state = self.lock();
+        if state.rules != Some(Rules::Whole) {
+            return Ok(());
+        }
+        let dropped = state.table()?.all_dropped()?;
+        for (reason, frames) in &dropped.0 {
+            // Another program may have set it back.
+            let new = frames.checked_sub(state.all_dropped.get(*reason)).unwrap_or(*frames);
+            meters().frames_dropped(reason.as_str(), new);
+        }
+        state.all_dropped = dropped;
+        Ok(())
+    }
+
     /// Why the kernel filters nothing; none where it does. What was refused is tried again.
     pub(super) fn refused(&self) -> Option<String> {
         let mut state = self.lock();
@@ -369,6 +390,7 @@ impl State {
         match made {
             Ok(()) => {
                 self.rules = Some(Rules::Whole);
+                self.all_dropped = Dropped::default();
                 Ok(())
             }
             Err(failure) => {

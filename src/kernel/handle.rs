@@ -108,6 +108,12 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// As for `run`.
     fn counters(&self, port: PortId) -> Result<Answer<Result<Option<Counters>, OpError>>, QueueError>;
 
+    /// Counts in the metrics what the filters have dropped since the last time.
+    ///
+    /// # Errors
+    /// As for `run`.
+    fn count_drops(&self) -> Result<Answer<Result<(), OpError>>, QueueError>;
+
     /// The host's broad routes, with the links they leave by.
     ///
     /// # Errors
@@ -246,6 +252,10 @@ impl<H: Host> KernelHandle for KernelService<H> {
 
     fn counters(&self, port: PortId) -> Result<Answer<Result<Option<Counters>, OpError>>, QueueError> {
         self.ask(move |host| host.counters(port))
+    }
+
+    fn count_drops(&self) -> Result<Answer<Result<(), OpError>>, QueueError> {
+        self.ask(Host::count_drops)
     }
 
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError> {

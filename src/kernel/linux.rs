@@ -164,6 +164,10 @@ impl Host for LinuxHost {
         counters.map_err(|failure| failure.during(&format!("read the counters of port {port}")))
     }
 
+    fn count_drops(&mut self) -> Result<(), OpError> {
+        self.around.filters.count_drops().map_err(|failure| failure.during("read what was dropped"))
+    }
+
     fn missing_requirements(&mut self) -> Vec<MissingRequirement> {
         let tun = tap::usable().err().map(|error| match error.lacks_driver() {
             true => MissingRequirement::Module { module: "tun", said: error.to_string() },

@@ -171,6 +171,12 @@ pub trait Host: Send + 'static {
     /// The kernel cannot be asked.
     fn counters(&mut self, port: PortId) -> Result<Option<Counters>, OpError>;
 
+    /// Counts in the metrics what the filters have dropped since the last time.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    fn count_drops(&mut self) -> Result<(), OpError>;
+
     /// The requirements of attaches that this host does not meet. Creates nothing; the kernel may load modules.
     fn missing_requirements(&mut self) -> Vec<MissingRequirement>;
 

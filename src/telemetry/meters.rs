@@ -65,6 +65,7 @@ pub struct Meters {
     pub netlink_overruns: IntCounter,
     /// How often another program changed `table bridge nicd`, and nicd put it back.
     pub filter_restores: IntCounter,
+    dropped_frames: IntCounterVec,
     /// Complete dumps after lost events.
     pub resyncs: IntCounter,
     /// Notices of the watch that still waited when the manager last took some.
@@ -150,6 +151,11 @@ impl Meters {
         self.repairs.with_label_values(&[cause, result]).inc();
     }
 
+    /// Guests' frames have been dropped by the filters.
+    pub fn frames_dropped(&self, reason: &'static str, frames: u64) {
+        self.dropped_frames.with_label_values(&[reason]).inc_by(frames);
+    }
+
     /// A transaction has ended; `took` is the time since its submission.
     pub fn committed(&self, result: &'static str, took: Duration) {
         self.store_commits.with_label_values(&[result]).inc();
@@ -208,6 +214,11 @@ impl Meters {
             kernel_writes: family.counter("nicd_kernel_writes_total", "Changes asked of the kernel."),
             netlink_overruns: family.counter("nicd_netlink_overruns_total", "Times that events of the kernel were lost."),
             filter_restores: family.counter("nicd_filter_restores_total", "Times that another program changed the filters."),
+            dropped_frames: family.counters(
+                "nicd_dropped_frames_total",
+                "Frames of guests that the filters dropped.",
+                &["reason"],
+            ),
             resyncs: family.counter("nicd_resyncs_total", "Complete dumps taken in place of lost events."),
             notices: family.gauge("nicd_notices_waiting", "What the watch saw and the manager has not taken in yet."),
             store_commits: family.counters("nicd_store_commits_total", "Transactions, by result.", &["result"]),
@@ -278,6 +289,7 @@ mod tests {
         meters.requested("nova", 2, Duration::ZERO);
         meters.refused("malformed_request");
         meters.emitted("port.created");
+        meters.frames_dropped("mac", 1);
         let (ports, queues) = (vec![("ACTIVE", 1)], vec![("worker", 0)]);
         let text = meters.text(&GaugeValues { problems: vec!["x"], ports, queues, ..GaugeValues::default() });
         let doc = include_str!("../../docs/metrics.md");

@@ -32,7 +32,8 @@ fn table() -> Vec<(String, Vec<Value>)> {
 fn rules() -> String {
     let shown = try_run("nft -n list table bridge nicd").unwrap_or_default();
     let chains = shown.split("\tchain ").skip(1);
-    let mut chains: Vec<String> = chains.map(str::to_owned).collect();
+    let count = |line: &str| line.split(" packets ").next().unwrap_or_default().to_owned();
+    let mut chains: Vec<String> = chains.map(|chain| chain.lines().map(count).collect()).collect();
     chains.sort();
     chains.concat()
 }
@@ -288,7 +289,17 @@ fn the_last_frames_that_were_dropped_are_told() {
         };
         assert_eq!(frame["src_mac"], shown["mac_address"]);
         assert_eq!((&frame["src_ip"], &frame["ethertype"]), (&"198.51.100.9".into(), &"0x0806".into()));
-        // Those of a device end with it.
+        let explained = fixture.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
+        let filters = explained["facts"].as_array().unwrap().iter().find(|fact| fact["fact"] == "filters").unwrap().clone();
+        assert!(filters["ok"] == true && text(&filters["detail"]).contains("; dropped: arp "), "{filters}");
+        let all = "nicd_dropped_frames_total{reason=\"arp\"}";
+        let before = metric(&mut fixture, all);
+        let counted = fixture.api.get(&path).json()["dropped"]["arp"].as_u64().unwrap();
+        assert!(before > 0 && counted >= before, "{counted} of one port, {before} of all");
+        // The last frames of a device end with it, and what all have dropped never falls.
         fixture.detach(&server, &port);
+        run("nft flush ruleset");
+        wait("made anew", || !rules().is_empty());
+        assert!(metric(&mut fixture, all) >= before);
     });
 }

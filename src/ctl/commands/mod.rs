@@ -18,6 +18,7 @@ use super::args::{Command, Format};
 use super::client::Client;
 use super::failure::Failure;
 use super::out::Out;
+use super::table::Table;
 use super::views::{Labels, View, Width};
 
 /// A daemon to ask and somewhere to print.
@@ -38,7 +39,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Attach(attach) => nic::attach(session, attach).await,
         Command::Detach(detach) => nic::detach(session, detach).await,
         Command::List { server } => port::list(session, None, server.as_deref()).await,
-        Command::Show { port } => port::show(session, &port).await,
+        Command::Show { port } => port::show_counted(session, &port).await,
         Command::Watch { json } => watch::run(session, if json { Format::Json } else { session.out.format() }).await,
         Command::Explain { port } => agent::explain(session, &port).await,
         Command::Counters { port } => agent::counters(session, &port).await,
@@ -65,11 +66,17 @@ impl Session {
 
     /// Prints one object: itself, or all that is known of it, a line to each.
     async fn print_one(&mut self, view: &View, object: &Value) -> Result<(), Failure> {
+        self.print_with(view, object, None).await
+    }
+
+    /// The same, with a table below it for people.
+    async fn print_with(&mut self, view: &View, object: &Value, below: Option<Table>) -> Result<(), Failure> {
         if self.out.format() == Format::Json {
             return self.out.json(object);
         }
         let labels = Labels::fetch(&self.client, view.refers_to).await?;
-        self.out.tables(&[view.detail(object, &labels)])
+        let tables: Vec<Table> = std::iter::once(view.detail(object, &labels)).chain(below).collect();
+        self.out.tables(&tables)
     }
 }
 

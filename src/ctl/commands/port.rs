@@ -3,20 +3,20 @@
 use serde_json::{Value, json};
 
 use super::{Session, forced, members, switch, unless_empty};
-use crate::ctl::args::{ChangedPort, Filters, NewPort, PortCommand};
+use crate::ctl::args::{ChangedPort, Filters, Format, NewPort, PortCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
 use crate::ctl::uri;
 use crate::ctl::values::{AllowedAddress, Isolation, Rate};
-use crate::ctl::views::PORT;
+use crate::ctl::views::{PORT, passed};
 
 /// Runs a command about ports.
 pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Failure> {
     match command {
         PortCommand::Create(new) => create(session, new).await,
         PortCommand::List { network, server } => list(session, network.as_deref(), server.as_deref()).await,
-        PortCommand::Show { port } => show(session, &port).await,
+        PortCommand::Show { port } => show_counted(session, &port).await,
         PortCommand::Set(changed) => set(session, changed).await,
         PortCommand::Delete { port, force } => {
             let id = names::resolve(&session.client, Kind::Port, &port).await?;
@@ -44,6 +44,18 @@ pub async fn show(session: &mut Session, port: &str) -> Result<(), Failure> {
     let id = names::resolve(&session.client, Kind::Port, port).await?;
     let port = client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?;
     session.print_one(&PORT, &port).await
+}
+
+/// The same, to people with what passed it and what was dropped.
+pub async fn show_counted(session: &mut Session, port: &str) -> Result<(), Failure> {
+    let id = names::resolve(&session.client, Kind::Port, port).await?;
+    let port = client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?;
+    let attached = port["device_id"].as_str().is_some_and(|server| !server.is_empty());
+    let counted = match session.out.format() {
+        Format::Table | Format::Wide if attached => session.client.get(&format!("/nicd/v1/ports/{id}/counters")).await.ok(),
+        _ => None,
+    };
+    session.print_with(&PORT, &port, counted.as_ref().map(passed)).await
 }
 
 async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {

@@ -78,6 +78,19 @@ fn a_name_for_two_things_lists_both() {
 }
 
 #[test]
+fn a_port_is_shown_with_its_counters_and_without_them_where_there_are_none() {
+    let counted = json!({"port_id": PORT, "from_guest": {"packets": 3, "bytes": 200}, "to_guest": {"packets": 1, "bytes": 60},
+        "dropped": {"arp": 2, "mac": 0}, "last_dropped": []});
+    let refused = json!({"serviceUnavailable": {"code": 503, "message": "busy", "reason": "busy"}});
+    for (told, ends) in [(answer(200, counted), "dropped     arp 2\n"), (answer(503, refused), "profile           -\n")] {
+        let done = play(&format!("nicctl show {PORT}"), vec![answer(200, port("ACTIVE", "active")), told, networks(), servers()]);
+        assert_eq!(done.end(), (0, String::new()));
+        assert_eq!(done.requests[1], format!("GET /nicd/v1/ports/{PORT}/counters"));
+        assert!(done.printed.ends_with(ends), "{}", done.printed);
+    }
+}
+
+#[test]
 fn attaching_shows_the_port() {
     let script = vec![servers(), networks(), answer(200, attached()), answer(200, port("DOWN", "wired")), networks(), servers()];
     let done = play("nicctl attach web --network blue --ip 192.0.2.7", script);

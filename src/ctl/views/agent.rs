@@ -60,6 +60,20 @@ pub fn counters(counted: &Value) -> Vec<Table> {
     [passed, dropped].into_iter().chain(last).collect()
 }
 
+/// The same in three lines, for below a port.
+pub fn passed(counted: &Value) -> Table {
+    let mut table = Table::default();
+    for (direction, title) in [("from_guest", "from guest"), ("to_guest", "to guest")] {
+        let [packets, bytes] = ["packets", "bytes"].map(|unit| plain(&counted[direction][unit]));
+        table.push(vec![Cell::new(title), Cell::new(&format!("{packets} packets, {bytes} bytes"))]);
+    }
+    let dropped = counted["dropped"].as_object().into_iter().flatten().filter(|(_, packets)| **packets != 0);
+    let dropped: Vec<String> = dropped.map(|(reason, packets)| format!("{reason} {}", plain(packets))).collect();
+    table
+        .push(vec![Cell::new("dropped"), Cell::new(&if dropped.is_empty() { "nothing".to_owned() } else { dropped.join(", ") })]);
+    table
+}
+
 /// What is not as recorded; where there is nothing, what was checked.
 pub fn deviations(verified: &Value) -> Vec<Table> {
     let found = rows(&verified["deviations"], &["DEVIATION", "OBJECT", "WANT", "HAVE"], |deviation| {
@@ -161,6 +175,12 @@ mod tests {
              mac      0\n\n\
              AT                    REASON  SRC MAC            SRC IP  ETHERTYPE\n\
              2026-01-01T00:00:00Z  arp     fa:16:3e:00:00:01  -       0x0806\n"
+        );
+        assert_eq!(
+            text(&[passed(&said)]),
+            "from guest  12 packets, 980 bytes\n\
+             to guest    0 packets, 0 bytes\n\
+             dropped     arp 3\n"
         );
     }
 

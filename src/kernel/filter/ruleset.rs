@@ -7,8 +7,8 @@
 use netlink_packet_netfilter::nftables::Operator;
 
 use super::expression::{
-    At, Expression, accept, compare, device, drop, fragment_offset, goto, is, is_fragment, lack, load, log, lookup, mask,
-    out_device, protocol,
+    At, Expression, accept, compare, counter, device, drop, fragment_offset, goto, is, is_fragment, lack, load, log, lookup,
+    mask, out_device, protocol,
 };
 use crate::model::names::FIRST_INDEX;
 use crate::plan::filter::Reason;
@@ -367,9 +367,10 @@ fn advertise() -> Vec<Rule> {
     rules
 }
 
-/// Tells of some of what is dropped, counts all of it, and drops it.
+/// Counts what is dropped, tells of some of it, counts it by device, and drops it.
 fn dropped(reason: Reason) -> Vec<Rule> {
     vec![
+        vec![counter(0, 0)],
         vec![device(0), lookup("told"), log(LOG_GROUP, reason.as_str(), LOGGED)],
         vec![device(0), lookup(reason.set()), drop()],
         vec![drop()],

@@ -13,7 +13,7 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::elements::{self, Does, Element, Set};
-use super::expression::{Expression, Unit, counter, limit};
+use super::expression::{Expression, NFTA_COUNTER_PACKETS, Unit, counter, limit};
 use super::ruleset::{self, Chain};
 use crate::failpoints;
 use crate::kernel::answer::{Failure, Request};
@@ -176,6 +176,22 @@ impl Table {
     }
 
     fn has_rules(&mut self) -> Result<bool, Failure> {
+        let canonical = |rule: &ruleset::Rule| rule.iter().map(canonical).collect::<Vec<_>>();
+        let found: BTreeMap<String, Vec<_>> =
+            self.rules()?.iter().map(|(chain, rules)| (chain.clone(), rules.iter().map(canonical).collect())).collect();
+        let wanted = |chain: &Chain| (chain.name.to_owned(), chain.rules.iter().map(canonical).collect());
+        Ok(found == ruleset::chains().iter().map(wanted).collect())
+    }
+
+    /// How many frames were dropped since the table was made, by reason.
+    pub(super) fn all_dropped(&mut self) -> Result<Dropped, Failure> {
+        let rules = self.rules()?;
+        let counted = |reason: Reason| rules.get(reason.chain())?.iter().flatten().find_map(counted);
+        Ok(Dropped(Reason::ALL.into_iter().filter_map(|reason| Some((reason, counted(reason)?))).collect()))
+    }
+
+    /// The rules of each chain.
+    fn rules(&mut self) -> Result<BTreeMap<String, Vec<ruleset::Rule>>, Failure> {
         let ask = || {
             let mut batch = Batch::default();
             let named = RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.to_owned())] };
@@ -183,7 +199,7 @@ impl Table {
             batch
         };
         let found = self.socket.dump_whole(ask, |body| RuleMessage::parse(body.get(NFGENMSG..).unwrap_or_default()).map(Some))?;
-        let mut rules: BTreeMap<String, Vec<Vec<Canonical>>> = BTreeMap::new();
+        let mut rules: BTreeMap<String, Vec<ruleset::Rule>> = BTreeMap::new();
         for rule in found {
             let (mut chain, mut expressions) = (String::new(), Vec::new());
             for attribute in rule.attributes {
@@ -193,11 +209,9 @@ impl Table {
                     _ => {}
                 }
             }
-            rules.entry(chain).or_default().push(expressions.iter().map(canonical).collect());
+            rules.entry(chain).or_default().push(expressions);
         }
-        let canonical = |rule: &ruleset::Rule| rule.iter().map(canonical).collect();
-        let wanted = |chain: &Chain| (chain.name.to_owned(), chain.rules.iter().map(canonical).collect());
-        Ok(rules == ruleset::chains().iter().map(wanted).collect())
+        Ok(rules)
     }
 
     fn elements(&mut self, set: Set) -> Result<Vec<Element>, Failure> {
@@ -218,7 +232,22 @@ impl Table {
 /// send, and their order differs.
 type Canonical = (String, BTreeMap<u16, Vec<u8>>);
 
+/// The same without what a counter has counted.
 fn canonical(expression: &Expression) -> Canonical {
+    let (name, values) = parts(expression);
+    let values = if name == COUNTER { BTreeMap::new() } else { values };
+    (name, values)
+}
+
+/// How many frames a rule's counter has counted.
+fn counted(expression: &Expression) -> Option<u64> {
+    let (name, values) = parts(expression);
+    let packets =
+        values.get(&NFTA_COUNTER_PACKETS).and_then(|octets| octets.first_chunk()).map(|octets| u64::from_be_bytes(*octets));
+    (name == COUNTER).then(|| packets.unwrap_or_default())
+}
+
+fn parts(expression: &Expression) -> Canonical {
     let (mut name, mut values) = (String::new(), BTreeMap::new());
     let ListAttribute::Element(parts) = expression else { return (name, values) };
     for part in parts {
@@ -235,6 +264,9 @@ fn canonical(expression: &Expression) -> Canonical {
     }
     (name, values)
 }
+
+/// The name of a counter's expression.
+const COUNTER: &str = "counter";
 
 /// `linux/netfilter/nf_tables.h`.
 const NFTA_TABLE_USERDATA: u16 = 6;
