@@ -42,6 +42,7 @@ use crate::model::names::FIRST_INDEX;
 use crate::plan::filter::{DeviceFilter, Dropped, Filter, PortFilter};
 use crate::plan::{Kind, LinkState};
 use crate::telemetry::meters;
+use crate::threads;
 
 /// How long elements stay whose device is not there. They are made before it.
 const PENDING: Duration = Duration::from_secs(10);
@@ -65,6 +66,10 @@ struct State {
     proven: bool,
     /// A frame that this kernel let pass against the rules.
     unproven: Option<&'static str>,
+    /// Why this kernel could not be checked yet.
+    unchecked: Option<String>,
+    /// Whether it is being checked.
+    checking: bool,
     devices: BTreeMap<u32, Device>,
     ports: HashMap<PortId, u32>,
     /// What was counted for ports, across their devices.
@@ -197,17 +202,43 @@ impl Filters {
 
     /// Checks with frames whether this kernel does what the rules say.
     fn prove(&self, access: NetnsAccess) {
-        match proof::prove(access) {
+        let proof = proof::prove(access);
+        let mut state = self.lock();
+        let before = state.unchecked.take();
+        match proof {
             Proof::Holds => {
-                tracing::debug!("this kernel drops what the filters are to drop");
-                self.lock().proven = true;
+                tracing::info!("this kernel drops what the filters are to drop: checked with frames");
+                state.proven = true;
             }
             Proof::Fails { frame } => {
                 tracing::error!(frame, "this kernel does not do what the filters say: no port with port security becomes ACTIVE");
-                self.lock().unproven = Some(frame);
+                state.unproven = Some(frame);
             }
-            Proof::Impossible { why } => tracing::info!(why, "the filters were not checked with frames"),
+            Proof::Impossible { why } => {
+                if before.as_ref() != Some(&why) {
+                    tracing::warn!(why, "the filters could not be checked with frames yet");
+                }
+                state.unchecked = Some(why);
+            }
         }
+    }
+
+    /// Why this kernel could not be checked with frames, though it has the table. It is tried again meanwhile, on a thread of its own,
+    /// since the helper may be silent.
+    pub(super) fn unchecked(&self, access: NetnsAccess) -> Option<String> {
+        let mut state = self.lock();
+        if state.rules != Some(Rules::Whole) || state.proven || state.unproven.is_some() {
+            return None;
+        }
+        if !state.checking {
+            let filters = self.clone();
+            let check = move || {
+                filters.prove(access);
+                filters.lock().checking = false;
+            };
+            state.checking = threads::start("nicd-proof", check).is_ok();
+        }
+        state.unchecked.clone()
     }
 
     /// A frame that this kernel let pass against the rules.

@@ -185,7 +185,10 @@ impl Host for LinuxHost {
         let closing = closing.map(|failure| MissingRequirement::HostClosing { said: failure.said });
         let filters = self.around.filters.refused().map(|said| MissingRequirement::Filters { said });
         let unproven = self.around.filters.unproven().map(|frame| MissingRequirement::FiltersUnproven { frame });
-        modules.into_iter().chain(tun).chain(helper).chain(closing).chain(filters).chain(unproven).collect()
+        let unchecked =
+            self.around.filters.unchecked(self.home.access()).map(|said| MissingRequirement::FiltersUnchecked { said });
+        let filters = filters.into_iter().chain(unproven).chain(unchecked);
+        modules.into_iter().chain(tun).chain(helper).chain(closing).chain(filters).collect()
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {

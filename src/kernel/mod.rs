@@ -268,6 +268,11 @@ pub enum MissingRequirement {
         /// The frame of the self-check that fared otherwise.
         frame: &'static str,
     },
+    /// A self-check of the filters, which could not be made.
+    FiltersUnchecked {
+        /// Why.
+        said: String,
+    },
     /// A free file descriptor.
     Descriptors {
         /// The system's answer.

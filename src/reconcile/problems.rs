@@ -238,6 +238,13 @@ impl From<&MissingRequirement> for Problem {
                 ),
                 remedy: "use another kernel and report this one; or give the networks port_security_enabled false".to_owned(),
             },
+            MissingRequirement::FiltersUnchecked { said } => Self {
+                reason: "filters_unproven",
+                detail: format!(
+                    "whether this kernel does what the filters say is not known: the check with frames cannot be made ({said})"
+                ),
+                remedy: "nicd tries again by itself; it needs /dev/net/tun, and CAP_SYS_ADMIN or nicd-netns".to_owned(),
+            },
             MissingRequirement::Descriptors { said } => Self {
                 reason: "no_descriptors",
                 detail: format!("no tap can be made and no namespace entered: {said}"),

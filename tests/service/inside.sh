@@ -62,6 +62,17 @@ shows "without the device in its list it says so" sh -c 'nicctl status | grep "D
 shows "and attaches no tap" sh -c '! nicctl attach vm --network blue'
 as_shipped nicd.service
 shows "with it it does" nicctl attach vm --network blue
+anew() { systemctl stop nicd nicd-netns; nft delete table bridge nicd; systemctl start nicd; }
+anew
+shows "the filters are checked with frames, in a namespace that nicd-netns makes" sh -ec '
+    journalctl --output=cat --unit=nicd | tail -12 | grep "checked with frames"
+    nicctl status | grep -q "^status *ok"'
+with nicd-netns.service 'DeviceAllow='
+anew
+shows "without the device in its list they are not, and health says so" sh -c 'nicctl status | grep "filters_unproven.*/dev/net/tun"'
+as_shipped nicd-netns.service
+systemctl stop nicd-netns
+shows "with it they are" sh -c 'for _ in $(seq 50); do nicctl status | grep -q "^status *ok" && exit; sleep 0.2; done; nicctl status; exit 1'
 shows "the daemon reads of no process but its own" sh -ec '
     as_nicd="nsenter --target '"$(pid)"' --mount setpriv --reuid nicd --regid nicd --clear-groups"
     $as_nicd cat /proc/self/status >/dev/null

@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,10 +19,10 @@ use crate::netns::{in_netns, is_root, run};
 
 /// Debian's release, and what a machine has beside its smallest set.
 const RELEASE: &str = "bookworm";
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,procps,iproute2";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,procps,iproute2,nftables";
 
 /// Raised when the root is to be made anew.
-const ROOT: &str = "bookworm-1";
+const ROOT: &str = "bookworm-2";
 
 /// A running machine; it ends when this is dropped.
 #[derive(Debug)]
@@ -105,6 +106,22 @@ impl Machine {
             true => Ok(text(&output.stdout).trim_end().to_owned()),
             false => Err(text(&output.stdout) + &text(&output.stderr)),
         }
+    }
+
+    /// Waits until a command inside succeeds.
+    pub fn comes_true(&self, command: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_run(&format!("timeout 2 sh -ec \"{command}\"")) {
+                Ok(said) => return said,
+                Err(said) => assert!(Instant::now() < deadline, "{command}: {said}\n{}", self.units()),
+            }
+        }
+    }
+
+    /// What all units have logged.
+    pub fn units(&self) -> String {
+        self.try_run("journalctl --no-pager --output=cat --lines=40 --unit='nicd*'").unwrap_or_else(|said| said)
     }
 
     /// One of systemd's properties of a unit.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
-use crate::guests::{attach, network};
+use crate::guests::{attach, attach_namespace, network};
 use crate::machine::{Machine, Wishes, on_a_machine};
 
 /// Starts the service anew with a word changed in one unit, and has it do its whole work.
@@ -28,8 +28,10 @@ fn works_with(machine: &Machine, unit: &str, change: &str) -> Result<(), String>
     done
 }
 
-/// A guest by its mounted namespace, one by a process, one with a tap; each attached and detached.
+/// A guest by its mounted namespace, one by a process, one with a tap; each attached and detached. The filters are checked at the
+/// start, as in the first one after a boot.
 const WORK: &str = r#"
+    nft delete table bridge nicd 2>/dev/null || :
     systemctl start nicd.socket nicd-netns.socket nicd.service
     ip netns add web
     unshare --net -- sleep 60 & sleeper=$!
@@ -40,6 +42,7 @@ const WORK: &str = r#"
     nicctl server add process --netns /proc/$sleeper/ns/net
     nicctl server add vm --vm
     for server in mounted process vm; do nicctl attach $server --network blue; done
+    ! nicctl status | grep filters_unproven
     for server in mounted process vm; do nicctl server delete $server --detach; done
     nicctl network delete blue"#;
 
@@ -76,6 +79,7 @@ fn the_service_needs_all_that_its_units_give_it() {
             ("nicd-netns.service", "SystemCallFilter=~@basic-io"),
             ("nicd-netns.service", "SystemCallFilter=~@network-io"),
             ("nicd-netns.service", "SystemCallFilter=~setns"),
+            ("nicd-netns.service", "SystemCallFilter=~unshare"),
         ];
         let useless: Vec<_> = needed.iter().filter(|(unit, change)| works_with(&machine, unit, change).is_ok()).collect();
         assert!(useless.is_empty(), "these change nothing: {useless:?}");
@@ -128,6 +132,30 @@ fn the_helper_has_the_hosts_mounts_and_not_its_network() {
 }
 
 #[test]
+fn the_filters_are_checked_in_a_namespace_that_the_helper_makes() {
+    on_a_machine(Wishes::default(), |machine| {
+        machine.install();
+        let mut api = machine.client();
+        let network = network(&mut api);
+        assert!(machine.log().contains("this kernel drops what the filters are to drop"), "{}", machine.log());
+        let change = "/run/systemd/system/nicd-netns.service.d";
+        machine.run(&format!(
+            "mkdir -p {change}; printf '[Service]\nSystemCallFilter=~unshare\n' >{change}/change.conf; systemctl daemon-reload
+            systemctl stop nicd.service nicd-netns.service; nft delete table bridge nicd; systemctl start nicd.service"
+        ));
+        let problem = machine.run("nicctl status | grep '^filters_unproven '");
+        assert!(problem.contains("EPERM"), "{problem}");
+        // What is not known closes no port.
+        let nic = attach_namespace(&machine, &mut machine.client(), "web", &network);
+        machine.comes_true("nicctl list | grep ACTIVE");
+        machine.run(&format!("rm -r {change}; systemctl daemon-reload; systemctl stop nicd-netns.service"));
+        machine.comes_true("nicctl status | grep -q '^status *ok'");
+        assert!(machine.log().contains("checked with frames"), "{}", machine.log());
+        machine.run(&format!("nft list table bridge nicd | grep {}", nic.address));
+    });
+}
+
+#[test]
 fn a_tun_node_that_is_closed_is_said_before_the_first_attach_fails() {
     on_a_machine(Wishes::default(), |machine| {
         machine.install();
@@ -147,6 +175,7 @@ fn a_tun_node_that_is_closed_is_said_before_the_first_attach_fails() {
         assert_eq!(api.get("/v2.0/ports").expect(200)["ports"], json!([]));
         machine.run("chmod 0666 /dev/net/tun");
         attach(&mut api, &json!({"kind": "vm"}), &network);
-        assert_eq!(api.get("/nicd/v1/health").expect(200)["status"], "ok");
+        // The filters are checked now, too.
+        machine.comes_true("nicctl status | grep -q '^status *ok'");
     });
 }

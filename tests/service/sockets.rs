@@ -1,27 +1,9 @@
 //! Sockets, groups and helpers that go missing: what is lost is made anew, and what is not stays.
 
-use std::time::Instant;
-
 use serde_json::json;
 
-use crate::daemon::PATIENCE;
 use crate::guests::{attach_namespace, network};
 use crate::machine::{Machine, Wishes, on_a_machine};
-
-/// Waits until a command inside succeeds.
-fn comes_true(machine: &Machine, command: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match machine.try_run(&format!("timeout 2 sh -ec \"{command}\"")) {
-            Ok(said) => return said,
-            Err(said) => assert!(Instant::now() < deadline, "{command}: {said}\n{}", units(machine)),
-        }
-    }
-}
-
-fn units(machine: &Machine) -> String {
-    machine.try_run("journalctl --no-pager --output=cat --lines=40 --unit='nicd*'").unwrap_or_else(|said| said)
-}
 
 #[test]
 fn sockets_that_systemd_has_lost_or_that_were_stopped_come_back_and_repairs_with_them() {
@@ -36,32 +18,29 @@ fn sockets_that_systemd_has_lost_or_that_were_stopped_come_back_and_repairs_with
             "mv {unit} /root && systemctl daemon-reload && mv /root/nicd.socket {unit} && systemctl daemon-reload"
         ));
         let _ = machine.try_run("systemctl restart nicd.service");
-        comes_true(&machine, "nicctl status");
-        assert!(units(&machine).contains("systemctl restart nicd.socket"), "{}", units(&machine));
+        machine.comes_true("nicctl status");
+        assert!(machine.units().contains("systemctl restart nicd.socket"), "{}", machine.units());
         // Nobody connects: the device is the only one to be asked.
         machine.run("systemctl stop nicd.socket");
         machine.run(&format!("ip link del {}", nic.device));
         machine.run("systemctl start nicd.socket");
-        comes_true(&machine, &format!("ip link show dev {}", nic.device));
+        machine.comes_true(&format!("ip link show dev {}", nic.device));
         // Its files are removed while it runs, and while it does not.
         for away in ["rm /run/nicd/nicd.sock", "rm /run/nicd/nicd-view.sock", "rm -r /run/nicd"] {
             let pid = machine.property("nicd", "MainPID");
             machine.run(away);
-            comes_true(
-                &machine,
-                &format!(
-                    "! systemctl show --property=MainPID nicd | grep -qx MainPID={pid}; nicctl status; \
+            machine.comes_true(&format!(
+                "! systemctl show --property=MainPID nicd | grep -qx MainPID={pid}; nicctl status; \
                 nicctl --socket /run/nicd/nicd-view.sock status"
-                ),
-            );
+            ));
         }
         // What another try does not mend is not tried again by itself.
         machine.run("mkdir -p /etc/nicd; echo 'unknown = 1' >/etc/nicd/nicd.toml");
         machine.try_run("systemctl restart nicd.service").unwrap_err();
-        comes_true(&machine, "systemctl show --property=ActiveState nicd-sockets | grep -qx ActiveState=inactive");
+        machine.comes_true("systemctl show --property=ActiveState nicd-sockets | grep -qx ActiveState=inactive");
         assert_eq!(machine.property("nicd", "ActiveState"), "failed");
         machine.run("rm /etc/nicd/nicd.toml");
-        comes_true(&machine, "nicctl status");
+        machine.comes_true("nicctl status");
     });
 }
 
@@ -104,10 +83,9 @@ fn the_remedy_for_a_lost_helper_helps() {
             let (_, remedy) = message.split_once("); ").unwrap();
             let (remedy, _) = remedy.split_once(", or run nicd with").unwrap();
             // systemd gives a socket no more starts within 2 s.
-            comes_true(
-                &machine,
-                &format!("{remedy}; nicctl server add again --netns /run/netns/web >/dev/null && nicctl server delete again"),
-            );
+            machine.comes_true(&format!(
+                "{remedy}; nicctl server add again --netns /run/netns/web >/dev/null && nicctl server delete again"
+            ));
             api.put(&path, &guest).expect(201);
         }
     });

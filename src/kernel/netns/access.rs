@@ -13,8 +13,9 @@ use nix::unistd::{AccessFlags, access};
 
 use super::super::socket::Netlink;
 use super::super::{NetnsError, capabilities, no_descriptors};
-use super::enter::{OPENING, make, refused, socket_inside};
-use super::{Entered, Fresh, Named, protocol};
+use super::enter::{OPENING, make, socket_inside};
+use super::protocol::Asked;
+use super::{Entered, Fresh, Named, TAPS, protocol};
 use crate::failpoints;
 use crate::sys::pass;
 
@@ -52,7 +53,7 @@ impl NetnsAccess {
     pub(super) fn open(self, named: &Named) -> Result<Entered, NetnsError> {
         let enter = || match self {
             Self::Here => socket_inside(named),
-            Self::Helper => ask(named),
+            Self::Helper => enter_by_helper(named),
         };
         failpoints::call(("netns", "enter"), enter, |errno| NetnsError::of(&named.shown(), errno))
     }
@@ -61,7 +62,7 @@ impl NetnsAccess {
     pub(in crate::kernel) fn make(self) -> Result<Fresh, NetnsError> {
         match self {
             Self::Here => make(),
-            Self::Helper => Err(refused("a namespace of its own".as_ref(), "nicd-netns makes none")),
+            Self::Helper => make_by_helper(),
         }
     }
 
@@ -88,28 +89,36 @@ impl NetnsAccess {
     }
 }
 
-fn ask(named: &Named) -> Result<Entered, NetnsError> {
-    let unreachable = |said: String| NetnsError::Helper { path: named.shown().display().to_string(), said };
-    let Some(request) = protocol::request(named) else {
-        return Err(NetnsError::Missing(named.shown().display().to_string()));
+fn enter_by_helper(named: &Named) -> Result<Entered, NetnsError> {
+    let (letter, [socket]) = ask(&Asked::Inside(named.clone()))?;
+    Ok(Entered { netlink: Netlink::over(pass::netlink(socket)), by_process: letter == protocol::BY_PROCESS })
+}
+
+fn make_by_helper() -> Result<Fresh, NetnsError> {
+    let (_, [netlink, netfilter, taps @ ..]) = ask::<{ 2 + TAPS }>(&Asked::Fresh)?;
+    Ok(Fresh { netlink: Netlink::over(pass::netlink(netlink)), netfilter: pass::netlink(netfilter), taps })
+}
+
+/// Asks the helper; returns the answer's letter, and its descriptors.
+fn ask<const N: usize>(asked: &Asked) -> Result<(Vec<u8>, [OwnedFd; N]), NetnsError> {
+    let unreachable = |said: String| NetnsError::Helper { path: asked.shown().display().to_string(), said };
+    let Some(request) = protocol::request(asked) else {
+        return Err(NetnsError::Missing(asked.shown().display().to_string()));
     };
     // Without this check, all requests in the queue would wait for the full time limit, one after the other.
     if is_silent() {
         return Err(unreachable(IN_VAIN.to_owned()));
     }
-    let mut answer = [0; protocol::ANSWER];
-    let exchanged = exchange(&request, &mut answer);
+    let exchanged = exchange(&request, N);
     if let Some(errno) = exchanged.as_ref().err().and_then(here) {
-        return Err(NetnsError::of(&named.shown(), errno));
+        return Err(NetnsError::of(&asked.shown(), errno));
     }
     FAILED.store(exchanged.is_err(), Ordering::Relaxed);
     *silent() = exchanged.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock).then(Instant::now);
-    let (length, socket) = exchanged.map_err(|error| unreachable(error.to_string()))?;
-    match (&answer[..length], socket) {
-        (letter @ (protocol::SOCKET | protocol::BY_PROCESS), Some(socket)) => {
-            Ok(Entered { netlink: Netlink::over(pass::netlink(socket)), by_process: letter == protocol::BY_PROCESS })
-        }
-        (said, _) => Err(protocol::read_refusal(said, named).unwrap_or_else(|| unreachable("it gave no answer".into()))),
+    let (said, descriptors) = exchanged.map_err(|error| unreachable(error.to_string()))?;
+    match descriptors.try_into() {
+        Ok(descriptors) => Ok((said, descriptors)),
+        Err(_fewer) => Err(protocol::read_refusal(&said, asked).unwrap_or_else(|| unreachable("it gave no answer".into()))),
     }
 }
 
@@ -128,12 +137,21 @@ fn silent() -> MutexGuard<'static, Option<Instant>> {
     SILENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends one request and receives the answer.
-fn exchange(request: &[u8], answer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+/// Sends one request and receives the answer: what is said, and up to so many descriptors. Each comes by itself, because of several
+/// for which there is no room the first ones would stay open.
+fn exchange(request: &[u8], most: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut helper = UnixStream::connect(HELPER)?;
     helper.set_write_timeout(Some(LIMIT))?;
     helper.set_read_timeout(Some(LIMIT))?;
     helper.write_all(request)?;
     helper.shutdown(Shutdown::Write)?;
-    pass::receive(helper.as_fd(), answer)
+    let (mut answer, mut descriptors) = ([0; protocol::ANSWER], Vec::new());
+    loop {
+        let (length, descriptor) = pass::receive(helper.as_fd(), &mut answer)?;
+        let is_last = descriptor.is_none() || descriptors.len() + 1 == most;
+        descriptors.extend(descriptor);
+        if is_last {
+            return Ok((answer[..length].to_vec(), descriptors));
+        }
+    }
 }

@@ -24,6 +24,7 @@ use super::super::NetnsError;
 use super::super::socket::{Netlink, netfilter};
 use super::super::tap;
 use super::path::follow;
+use super::protocol::Asked;
 use super::{Entered, Fresh, Named};
 use crate::failpoints;
 use crate::sys::socket;
@@ -127,17 +128,21 @@ pub(super) fn socket_inside(named: &Named) -> Result<Entered, NetnsError> {
 /// # Errors
 /// It cannot be made.
 pub(super) fn make() -> Result<Fresh, NetnsError> {
-    let shown = Path::new("a namespace of its own");
-    let refused = |errno: Errno| NetnsError::of(shown, errno);
-    let inside = move || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(refused)?;
-        let netlink = Netlink::open().map_err(|failure| self::refused(shown, &failure.said))?;
-        let netfilter = netfilter().map_err(|error| self::refused(shown, &error.to_string()))?;
-        let tap = || open(tap::NODE, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty()).map_err(refused);
-        Ok(Fresh { netlink, netfilter, taps: [tap()?, tap()?, tap()?] })
+    let shown = Asked::Fresh.shown();
+    let inside = {
+        let shown = shown.clone();
+        move || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| NetnsError::of(&shown, errno))?;
+            let netlink = Netlink::open().map_err(|failure| refused(&shown, &failure.said))?;
+            let netfilter = netfilter().map_err(|error| refused(&shown, &error.to_string()))?;
+            let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+            let said = |errno: Errno| refused(&shown, &format!("{}: {} ({errno:?})", tap::NODE, errno.desc()));
+            let tap = || open(tap::NODE, flags, Mode::empty()).map_err(said);
+            Ok(Fresh { netlink, netfilter, taps: [tap()?, tap()?, tap()?] })
+        }
     };
     let thread = thread::Builder::new().name("nicd-netns".into()).spawn(failpoints::inherit(inside));
-    let thread = thread.map_err(|error| self::refused(shown, &error.to_string()))?;
+    let thread = thread.map_err(|error| refused(&shown, &error.to_string()))?;
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

@@ -1,6 +1,7 @@
-//! `nicd-netns`: the only part of nicd with CAP_SYS_ADMIN. It has one operation.
+//! `nicd-netns`: the only part of nicd with CAP_SYS_ADMIN. It opens sockets in network namespaces, and changes nothing in them.
 //!
-//! A request has a path or a cookie; the answer has a netlink socket inside that network namespace (`protocol`). `enter` opens only
+//! A request has a path or a cookie; the answer has a netlink socket inside that network namespace (`protocol`). Or it asks for a new
+//! namespace, in which the daemon checks the filters; it ends with the descriptors that the answer has. `enter` opens only
 //! network namespaces, also if the path is replaced meanwhile; never the host's, nor the helper's own empty one, which
 //! `/proc/self` would name. The helper answers only the owner of its socket's file, keeps no state, and exits after some time
 //! without a request; systemd owns the socket and starts the helper again.
@@ -21,8 +22,9 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::super::socket::Netlink;
 use super::super::{NetnsError, no_descriptors};
-use super::enter::{refused, socket_inside};
-use super::{Entered, protocol};
+use super::enter::{make, refused, socket_inside};
+use super::protocol::Asked;
+use super::{Entered, Fresh, protocol};
 use crate::sys::{pass, socket};
 
 /// How long it waits for a request before it exits.
@@ -33,6 +35,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when there is no descriptor at all for a caller, who waits in the queue.
 const REST: Duration = Duration::from_millis(100);
+
+/// What a caller is given.
+#[derive(Debug)]
+enum Given {
+    Inside(Entered),
+    Fresh(Fresh),
+}
 
 /// Why the helper cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +96,7 @@ fn lacks_descriptors(error: &io::Error) -> bool {
 
 /// The answer to a caller when only the spare descriptor was free.
 fn out_of(request: &[u8], error: &io::Error) -> NetnsError {
-    let shown = protocol::read_request(request).map(|named| named.shown()).unwrap_or_default();
+    let shown = protocol::read_request(request).map(|asked| asked.shown()).unwrap_or_default();
     NetnsError::of(&shown, error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
 }
 
@@ -115,7 +124,7 @@ fn is_asked(listener: &UnixListener) -> io::Result<bool> {
 }
 
 /// Handles one request.
-fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Result<Entered, NetnsError>) -> io::Result<()> {
+fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Result<Given, NetnsError>) -> io::Result<()> {
     caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
     let uid = getsockopt(&caller, PeerCredentials)?.uid();
@@ -130,20 +139,26 @@ fn serve(mut caller: UnixStream, daemon: u32, answer: impl FnOnce(&[u8]) -> Resu
         return Ok(());
     }
     match answer(&request) {
-        Ok(Entered { netlink, by_process }) => {
+        Ok(Given::Inside(Entered { netlink, by_process })) => {
             let letter = if by_process { protocol::BY_PROCESS } else { protocol::SOCKET };
             pass::send(caller.as_fd(), letter, Some(netlink.socket().as_fd()))
+        }
+        Ok(Given::Fresh(Fresh { netlink, netfilter, taps })) => {
+            let sockets = [netlink.socket().as_fd(), netfilter.as_fd()];
+            let mut descriptors = sockets.into_iter().chain(taps.iter().map(AsFd::as_fd));
+            descriptors.try_for_each(|one| pass::send(caller.as_fd(), protocol::FRESH, Some(one)))
         }
         Err(error) => pass::send(caller.as_fd(), &protocol::refusal(&error), None),
     }
 }
 
 /// The operation. `own` are the namespaces that are not guests'.
-fn answer(request: &[u8], own: [u64; 2]) -> Result<Entered, NetnsError> {
-    let named = protocol::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
+fn answer(request: &[u8], own: [u64; 2]) -> Result<Given, NetnsError> {
+    let asked = protocol::read_request(request).ok_or_else(|| refused("it".as_ref(), "an absolute path is expected"))?;
+    let Asked::Inside(named) = asked else { return make().map(Given::Fresh) };
     let entered = socket_inside(&named)?;
     match socket::netns_cookie(entered.netlink.socket()) {
-        Ok(cookie) if !own.contains(&cookie) => Ok(entered),
+        Ok(cookie) if !own.contains(&cookie) => Ok(Given::Inside(entered)),
         Ok(_own) => Err(NetnsError::Own(named.shown().display().to_string())),
         Err(errno) => Err(NetnsError::of(&named.shown(), errno)),
     }
