@@ -211,8 +211,17 @@ fn an_output_without_a_reader_is_no_failure_and_a_full_one_is() {
 
 #[test]
 fn a_panic_anywhere_ends_the_process_and_the_next_start_goes_on() {
-    // A thread of the kernel's, the watch, the store's thread, a task of the manager's.
-    for point in ["op.create_veth:1", "watch.events:1", "store.commit:4", "event.port.created:1"] {
+    // Threads of the kernel's, the watch, the store's thread, a task of the manager's; before, during and after an attach's commit.
+    for point in [
+        "op.set_filter:1",
+        "op.create_veth:1",
+        "op.configure:1",
+        "watch.events:1",
+        "store.commit:4",
+        "store.commit:5",
+        "event.port.created:1",
+        "event.port.status:1",
+    ] {
         in_netns(move || {
             let mut daemon = Daemon::prepared("/run/nicd");
             daemon.set_failpoints(Some(&format!("{point}:panic")));
@@ -249,7 +258,11 @@ fn a_panic_anywhere_ends_the_process_and_the_next_start_goes_on() {
                 assert!(fixture.daemon.log().contains("a panic"), "{point}: {}", fixture.daemon.log());
                 fixture.daemon.set_failpoints(None);
                 fixture.launch();
-                let verified = fixture.api.get("/nicd/v1/verify").expect(200);
+                // An attach that was not answered is wholly there, or not at all.
+                for port in fixture.port_ids() {
+                    fixture.wait_status(&port, "ACTIVE");
+                }
+                let verified = fixture.verified();
                 assert_eq!(verified["deviations"], json!([]), "{point}: {verified:#}");
             } else {
                 assert!(daemon.log().contains("a panic"), "{point}: {}", daemon.log());

@@ -507,8 +507,9 @@ impl State {
     }
 
     fn remove(&mut self, indexes: &[u32]) {
-        let there = indexes.iter().filter_map(|index| Some(self.devices.get(index)?.elements(*index)));
-        let gone: Vec<Element> = there.flatten().collect();
+        let devices: Vec<(u32, Device)> =
+            indexes.iter().filter_map(|index| Some((*index, self.devices.get(index)?.clone()))).collect();
+        let gone: Vec<Element> = devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
         if gone.is_empty() {
             return;
         }
@@ -520,8 +521,13 @@ impl State {
         if let Err(failure) = removed
             && let Err(failure) = if is_stale(&failure) { self.remove_found(indexes) } else { Err(failure) }
         {
-            // The next change that another program makes, or the next start, removes them.
             tracing::warn!(said = failure.said, "the filter's elements of deleted devices are still there");
+            // A later look at all links, or the next start, removes them.
+            for (index, device) in devices {
+                if !self.ports.contains_key(&device.port) {
+                    self.put_device(index, Device { absent: Some(Instant::now()), ..device });
+                }
+            }
         }
     }
 

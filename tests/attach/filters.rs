@@ -202,6 +202,64 @@ fn without_nf_tables_only_what_needs_no_filter_is_accepted() {
 }
 
 #[test]
+#[cfg(debug_assertions)] // a release build has no failpoints
+fn elements_whose_removal_fails_twice_are_removed_by_a_sweep_or_the_next_start() {
+    for next in ["sweep", "start"] {
+        in_netns(move || {
+            let mut daemon = Daemon::prepared("/run/nicd");
+            std::fs::write(daemon.config(), "[links]\nsweep_s = 1\n").unwrap();
+            daemon.set_failpoints(Some("filter.commit:3:fail=EIO,filter.commit:4:fail=EIO"));
+            daemon.launch();
+            let mut fixture = Fixture::of(daemon);
+            let network = fixture.usual_network();
+            let (_guest, server, port) = fixture.active_guest("a", &network);
+            fixture.detach(&server, &port);
+            wait("tried twice", || fixture.daemon.log().contains("the filter's elements of deleted devices are still there"));
+            assert_eq!(filtered_ports(), [port.as_str()]);
+            if next == "start" {
+                fixture.daemon.kill();
+                fixture.daemon.set_failpoints(None);
+                fixture.launch();
+            }
+            // A sweep gives a device that is not there 10 s to appear.
+            let start = Instant::now();
+            while !(filtered_ports().is_empty() && elements("macs").is_empty()) {
+                assert!(start.elapsed() < 15 * SOON, "still there: {next}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let again = fixture.attach_to(&server, &network);
+            fixture.wait_status(&again, "ACTIVE");
+        });
+    }
+}
+
+#[test]
+#[cfg(debug_assertions)] // a release build has no failpoints
+fn a_restore_that_is_refused_is_tried_again_a_second_later() {
+    in_netns(|| {
+        // The table is made, the port is attached, and a restore is tried three times at once.
+        let mut daemon = Daemon::prepared("/run/nicd");
+        daemon.set_failpoints(Some("filter.commit:3:fail=EIO,filter.commit:4:fail=EIO,filter.commit:5:fail=EIO"));
+        daemon.launch();
+        let mut fixture = Fixture::of(daemon);
+        let network = fixture.usual_network();
+        let (_guest, _server, port) = fixture.active_guest("a", &network);
+        let before = table();
+        let taken = Instant::now();
+        run("nft flush set bridge nicd hosts4");
+        wait("refused", || fixture.daemon.log().contains("cannot be put back"));
+        assert!(elements("hosts4").is_empty());
+        while table() != before {
+            assert!(taken.elapsed() < 3 * SOON, "not put back");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(taken.elapsed() >= SOON, "{:?}", taken.elapsed());
+        fixture.wait_status(&port, "ACTIVE");
+        assert_eq!(metric(&mut fixture, "nicd_filter_restores_total"), 1);
+    });
+}
+
+#[test]
 fn what_another_program_takes_from_the_table_is_put_back() {
     in_netns(|| {
         let mut fixture = Fixture::start();

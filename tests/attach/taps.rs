@@ -1,8 +1,6 @@
 //! What a VMM finds: the tap, who may open it, and how its opening and closing show.
 
 use std::process::Command;
-use std::thread::sleep;
-use std::time::Duration;
 
 use nicd::kernel::tap;
 use serde_json::{Value, json};
@@ -127,8 +125,7 @@ fn opening_and_closing_a_tap_shows_also_when_it_is_quick() {
             drop(vmm);
             let told = fixture.events.wait_status(&port, "DOWN");
             assert_eq!(told["reason"], "no_carrier");
-            // What is tried: a VMM that comes back so soon.
-            sleep(Duration::from_millis(20));
+            // The next VMM comes as soon as that is told.
         }
     });
 }

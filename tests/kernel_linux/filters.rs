@@ -1,8 +1,11 @@
 //! The table of filters on a real kernel; `nft` verifies each change.
 
 use std::collections::HashSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use nicd::kernel::Host;
+use nicd::kernel::linux::{ExecContext, Linux};
+use nicd::kernel::{Host, Kernel};
 use nicd::model::PortId;
 use nicd::plan::filter::{Filter, Guard, Limit, PortFilter};
 use nicd::plan::{IndexFilter, Op};
@@ -112,5 +115,49 @@ fn all_ports_filters_are_made_in_one_transaction() {
         assert_eq!(named.len(), 4000);
         assert!(!host.kernel.keep_filters(all).unwrap(), "it is there");
         assert!(!LinuxFixture::open().kernel.keep_filters(Vec::new()).unwrap(), "for another process too");
+    });
+}
+
+/// What changes of the ruleset within a while, as `nft` tells it.
+fn changes_within(seconds: &str) -> String {
+    let told = Command::new("timeout").args([seconds, "nft", "monitor"]).output().unwrap();
+    String::from_utf8_lossy(&told.stdout).into_owned()
+}
+
+#[test]
+fn two_nicds_put_back_what_was_flushed_and_leave_each_others() {
+    in_netns(|| {
+        let nicds = [1, 2].map(|number: u8| {
+            let linux = Linux::default();
+            let (sender, notices) = tokio::sync::mpsc::channel(1024);
+            linux.watch(sender).unwrap();
+            let mut host = LinuxFixture { kernel: linux.open().unwrap(), context: ExecContext::default() };
+            let port = port(number.into());
+            let address = format!("192.0.2.{number}/32");
+            host.attach_tap(port, DEVICE + u32::from(number), 0);
+            host.apply(&set(port, DEVICE + u32::from(number), &guarded(port, &[&address])));
+            (host, notices)
+        });
+        let sets = ["guarded", "macs", "hosts4", "hosts6"];
+        let table = || sets.map(|set| try_run(&format!("nft -j list set bridge nicd {set}")).map(|_| elements(set)).ok());
+        let before = table();
+        assert_eq!(before.clone().map(|set| set.unwrap().len()), [2, 2, 2, 2]);
+        for change in ["nft flush ruleset", "nft flush set bridge nicd hosts4", "nft flush chain bridge nicd guard"] {
+            run(change);
+            let taken = Instant::now();
+            while table() != before || run("nft list chain bridge nicd guard").lines().count() < 6 {
+                assert!(taken.elapsed() < Duration::from_secs(2), "{change}: {:?}", table());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            // Once both have seen what the other did, nobody changes anything more.
+            let mut told = String::new();
+            let quiet = (0..10).any(|_| {
+                told = changes_within("0.3");
+                told.is_empty()
+            });
+            assert!(quiet, "{change}: {told}");
+            assert_eq!(table(), before, "{change}");
+        }
+        drop(nicds);
     });
 }
