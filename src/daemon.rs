@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
-//!  tasks  :  listener (one per connection) · numbers on TCP · manager.follow · one per action
+//!  tasks  :  listener (one per connection) · numbers on TCP · reconciler.follow · one per action
 //! ```
 //!
 //! All asynchronous code runs on one thread: handlers are short, and blocking work has its own threads.
@@ -101,7 +101,7 @@ pub enum DaemonError {
     #[error("no client gets to {}: its file is gone, or another is in its place; systemctl restart nicd.socket makes it anew", .0.display())]
     Unreachable(PathBuf),
     /// A permanent task has ended, which is a bug: the daemon would no longer follow the kernel.
-    #[error("the manager's loop has ended by itself")]
+    #[error("the reconcile loop has ended by itself")]
     Ended,
 }
 
@@ -229,27 +229,27 @@ pub async fn serve<K: Kernel + Clone>(
     let at = Instant::now();
     let links = kernel.open()?.dump_links()?;
     let (handle, threads) = handle::start(kernel)?;
-    let manager = Service::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
+    let service = Service::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
-    manager.reconciler().begin().await.map_err(failed)?;
+    service.reconciler().begin().await.map_err(failed)?;
     let ended = CancellationToken::new();
     let pulse = Heartbeat::new(systemd::heartbeat_interval(), systemd::heartbeat());
-    let mut following = tokio::spawn(Arc::clone(manager.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned()));
-    let (told, reload) = (manager.clone(), signals.reload);
-    let on_bus = on_the_bus(&manager, settings, &listeners.admitted, signals.stop.clone());
+    let mut following = tokio::spawn(Arc::clone(service.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned()));
+    let (told, reload) = (service.clone(), signals.reload);
+    let on_bus = on_the_bus(&service, settings, &listeners.admitted, signals.stop.clone());
     tokio::spawn(async move {
         tell_ready(&told).await;
         config.follow(reload, told).await;
     });
     if let Some(numbers) = listeners.numbers {
         let numbers = api::metrics::register(numbers).map_err(DaemonError::Runtime)?;
-        tokio::spawn(api::metrics::serve(numbers, manager.clone(), signals.stop.clone()));
+        tokio::spawn(api::metrics::serve(numbers, service.clone(), signals.stop.clone()));
     }
     let (renew, renewed) = mpsc::channel(2);
-    let socket_files = tokio::spawn(socket_files::monitor(listeners.files, manager.clone(), renew, signals.stop.clone()));
+    let socket_files = tokio::spawn(socket_files::monitor(listeners.files, service.clone(), renew, signals.stop.clone()));
     let server = Server::new(listeners.listening, listeners.admitted, listeners.limits);
     let mut served = tokio::select! {
-        served = server.serve(api::router(manager.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
+        served = server.serve(api::router(service.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
         _ = &mut following => Err(DaemonError::Ended),
     };
     // Cancelled in any case, because the other tasks and threads wait for it.
@@ -259,14 +259,14 @@ pub async fn serve<K: Kernel + Clone>(
     }
     tracing::info!("stopping");
     systemd::stopping();
-    manager.reconciler().stop(REST).await;
+    service.reconciler().stop(REST).await;
     ended.cancel();
     if !following.is_finished() {
         let _ = following.await;
     }
     handle.close();
     // What the threads gave up takes its record back, for which the store is needed.
-    manager.reconciler().wind_up(UNDO).await;
+    service.reconciler().wind_up(UNDO).await;
     store.close();
     if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus))).await.is_err() {
         tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");
@@ -288,7 +288,7 @@ fn policy(settings: &Settings) -> Policy {
 
 /// Starts the thread that shows ports on the bus. Without one everything else goes on.
 fn on_the_bus(
-    manager: &Arc<Service>,
+    service: &Arc<Service>,
     settings: &Settings,
     admitted: &AllowedPeers,
     stop: CancellationToken,
@@ -296,7 +296,7 @@ fn on_the_bus(
     if !settings.dbus.enabled {
         return None;
     }
-    let bus = Bus { manager: Arc::clone(manager), settings: settings.dbus.clone(), admitted: admitted.clone() };
+    let bus = Bus { service: Arc::clone(service), settings: settings.dbus.clone(), admitted: admitted.clone() };
     let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             runtime.block_on(bus.run(stop));
@@ -319,15 +319,15 @@ async fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 /// Reports readiness once every recorded port was tried. Requests are served meanwhile.
-async fn tell_ready(manager: &Arc<Service>) {
+async fn tell_ready(service: &Arc<Service>) {
     // The first status line includes missing requirements, if the kernel's thread answers in time.
-    let _ = timeout(REQUIREMENTS_LIMIT, manager.reconciler().check_requirements()).await;
-    if manager.reconciler().starting() {
-        systemd::starting(&manager.reconciler().summary());
-        manager.reconciler().reconciled().await;
+    let _ = timeout(REQUIREMENTS_LIMIT, service.reconciler().check_requirements()).await;
+    if service.reconciler().starting() {
+        systemd::starting(&service.reconciler().summary());
+        service.reconciler().reconciled().await;
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-    systemd::ready(&manager.reconciler().summary());
+    systemd::ready(&service.reconciler().summary());
 }
 
 impl Signals {

@@ -1,7 +1,7 @@
 //! The event stream: numbered events, a ring buffer of the last ones, and readers.
 //!
 //! ```text
-//!  manager ── emit ──► ring ──► Reader (one a stream: SSE, NDJSON, the demo)
+//!  reconciler ── emit ──► ring ──► Reader (one a stream: SSE, NDJSON, the demo)
 //! ```
 //!
 //! A reader holds a position, not a queue: a slow reader costs nothing, and gets one `lost` event for all events it missed.

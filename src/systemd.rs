@@ -45,7 +45,7 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("stopping: finishing the running operations")]);
 }
 
-/// The heartbeat of the manager's loop: sends the watchdog notification, and the status line when it has changed.
+/// The heartbeat of the reconcile loop: sends the watchdog notification, and the status line when it has changed.
 pub fn heartbeat() -> impl FnMut(&str) + Send + 'static {
     let mut sent = String::new();
     move |status| {

@@ -211,7 +211,7 @@ fn an_output_without_a_reader_is_no_failure_and_a_full_one_is() {
 
 #[test]
 fn a_panic_anywhere_ends_the_process_and_the_next_start_goes_on() {
-    // Threads of the kernel's, the watch, the store's thread, a task of the manager's; before, during and after an attach's commit.
+    // Threads of the kernel's, the watch, the store's thread, a task of the reconciler's; before, during and after an attach's commit.
     for point in [
         "op.set_filter:1",
         "op.create_veth:1",

@@ -223,7 +223,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         cut_off: false,
         speaks: nicd::plan::Speaks::default(),
         filter: None,
-        alias: names::seal(STORE, 1),
+        alias: names::device_tag(STORE, 1),
         seen: None,
         nic: DesiredNic::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },
     };

@@ -1,4 +1,4 @@
-//! Renders errors of the manager, the parsers and the listener as HTTP answers in a dialect's envelope. `api/status.rs` has the
+//! Renders errors of the service, the parsers and the listener as HTTP answers in a dialect's envelope. `api/status.rs` has the
 //! status of each.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::status::{self, Row};
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
-    /// An error of the manager.
+    /// An error of the service.
     Manager(Error),
     /// The body is invalid.
     Body(BodyError),

@@ -37,9 +37,9 @@ pub(super) async fn gc(
     let collected = async {
         let what = read_leftovers(json_body(&headers, &body)?)?;
         tracing::info!(request_id = %caller.request_id, ?what, "collecting leftovers");
-        let manager = state.clone();
+        let service = state.clone();
         // The collection runs to its end, also when the client disconnects.
-        Ok(state.to_its_end(async move { manager.collect(what).await }).await??)
+        Ok(state.to_its_end(async move { service.collect(what).await }).await??)
     };
     respond(collected.await.map(Json), COMPUTE)
 }

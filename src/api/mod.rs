@@ -1,7 +1,7 @@
 //! The HTTP API: listeners, dialects and routes.
 //!
 //! ```text
-//!   socket ─► listener (peer, limits, ids) ─► a dialect: body → Action ─► manager
+//!   socket ─► listener (peer, limits, ids) ─► a dialect: body → Action ─► service
 //!                                             a dialect: Reply → body ◄──┘
 //! ```
 //!
@@ -57,9 +57,9 @@ use routes::Layers;
 /// The state that every handler gets.
 pub(crate) type AppState = Arc<Service>;
 
-/// All routes of the contract over one manager.
-pub fn router(manager: AppState) -> Router {
-    let idempotent = middleware::from_fn_with_state(manager.clone(), idempotency::replay_or_run);
+/// All routes of the contract over one service.
+pub fn router(service: AppState) -> Router {
+    let idempotent = middleware::from_fn_with_state(service.clone(), idempotency::replay_or_run);
     let mut app = Router::new();
     for group in routes::groups() {
         let served = group.routes.into_iter().fold(Router::new(), |served, route| served.route(route.path, route.serve));
@@ -75,7 +75,7 @@ pub fn router(manager: AppState) -> Router {
             };
         }
     }
-    let app = app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(manager);
+    let app = app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(service);
     // This layer is outside the router, because a layer inside runs only after the route was chosen.
     Router::new().fallback_service(app).layer(middleware::from_fn(without_ending))
 }

@@ -23,7 +23,7 @@ use super::listener::Caller;
 use super::listing::{Listing, forced};
 use super::{AppState, context, id, json_body, respond, slip};
 
-/// One kind of thing, as the manager gives it out.
+/// One kind of thing, as the reconciler gives it out.
 pub(super) trait Resource: Sized {
     /// The key around one in a body.
     const ONE: &'static str;

@@ -349,12 +349,12 @@ mod tests {
 
     #[test]
     fn every_reason_there_is_has_a_row_and_every_row_a_status_that_is_known() {
-        let mut manager = words(include_str!("../reconcile/error.rs"), "pub fn reason", "\n    }\n");
-        manager.extend(words(include_str!("../inventory/error.rs"), "pub fn reason", "\n    }\n"));
+        let mut service = words(include_str!("../reconcile/error.rs"), "pub fn reason", "\n    }\n");
+        service.extend(words(include_str!("../inventory/error.rs"), "pub fn reason", "\n    }\n"));
         let readers = words(include_str!("fields.rs"), "pub fn reason", "\n    }\n");
         let others = words(include_str!("error.rs"), "fn error_answer(", "\n}\n");
-        assert!(manager.len() > 40 && readers.len() == 5 && others.len() > 25, "{manager:?} {readers:?} {others:?}");
-        let given: BTreeSet<&str> = manager.into_iter().chain(readers).chain(others).collect();
+        assert!(service.len() > 40 && readers.len() == 5 && others.len() > 25, "{service:?} {readers:?} {others:?}");
+        let given: BTreeSet<&str> = service.into_iter().chain(readers).chain(others).collect();
         let rows: BTreeSet<&str> = TABLE.iter().map(|row| row.reason).collect();
         assert_eq!(given, rows);
         for row in TABLE {

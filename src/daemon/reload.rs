@@ -31,27 +31,27 @@ impl std::fmt::Debug for Config {
 
 impl Config {
     /// Reloads the configuration whenever `asked` is notified, also if that was before the call. Never ends.
-    pub(super) async fn follow(mut self, asked: Arc<Notify>, manager: Arc<Service>) {
+    pub(super) async fn follow(mut self, asked: Arc<Notify>, service: Arc<Service>) {
         loop {
             asked.notified().await;
             systemd::reloading();
-            self.reload(&manager).await;
-            systemd::ready(&manager.reconciler().summary());
+            self.reload(&service).await;
+            systemd::ready(&service.reconciler().summary());
         }
     }
 
-    async fn reload(&mut self, manager: &Arc<Service>) {
+    async fn reload(&mut self, service: &Arc<Service>) {
         let read = Arc::clone(&self.read);
         // A file may lie where reading blocks.
         let settings = match tokio::task::spawn_blocking(move || read()).await {
             Ok(Ok(settings)) => settings,
-            Ok(Err(error)) => return refuse(manager, &chain(&error)),
-            Err(error) => return refuse(manager, &error.to_string()),
+            Ok(Err(error)) => return refuse(service, &chain(&error)),
+            Err(error) => return refuse(service, &error.to_string()),
         };
         let waiting = self.settings.take_over(settings);
         self.log.set_level(&self.settings.log.level);
-        manager.reconciler().set_policy(policy(&self.settings));
-        manager.reconciler().note_config(None);
+        service.reconciler().set_policy(policy(&self.settings));
+        service.reconciler().note_config(None);
         match waiting.is_empty() {
             true => tracing::info!("the configuration was read again"),
             false => {
@@ -61,7 +61,7 @@ impl Config {
     }
 }
 
-fn refuse(manager: &Arc<Service>, why: &str) {
+fn refuse(service: &Arc<Service>, why: &str) {
     tracing::error!(why, "the configuration cannot be used and stays as it was");
-    manager.reconciler().note_config(Some(why.to_owned()));
+    service.reconciler().note_config(Some(why.to_owned()));
 }

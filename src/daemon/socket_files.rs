@@ -23,7 +23,7 @@ const NEVER_SEEN: Duration = Duration::from_secs(30);
 /// the socket's path: `OnFailure=` in the unit then restarts the socket unit.
 pub(super) async fn monitor(
     files: Arc<Mutex<SocketFiles>>,
-    manager: Arc<Service>,
+    service: Arc<Service>,
     renewed: Sender<(SocketKind, UnixListener)>,
     stop: CancellationToken,
 ) -> Option<PathBuf> {
@@ -38,7 +38,7 @@ pub(super) async fn monitor(
             // The server receives no more when the daemon ends.
             let _ = renewed.send(socket).await;
         }
-        manager.reconciler().note_sockets(problem(&checked.lost, checked.systemds));
+        service.reconciler().note_sockets(problem(&checked.lost, checked.systemds));
         let Some((path, _)) = checked.lost.into_iter().next() else {
             lost_since = None;
             continue;

@@ -105,7 +105,7 @@ impl Calls {
             return self.open_tap(&header, &path, &peer).await;
         }
         self.may_read(&peer)?;
-        self.cache.caught_up(self.bus.manager.events().newest()).await;
+        self.cache.caught_up(self.bus.service.events().newest()).await;
         let object = self.object(&path)?;
         match (object, member.as_str()) {
             (_, "Introspect") if of(INTROSPECTABLE) => self.introspect(&header, object).await,
@@ -215,7 +215,7 @@ impl Calls {
     /// `OpenTap`. The answer holds the descriptors, and with it they are closed here.
     async fn open_tap(&self, header: &Header<'_>, path: &str, peer: &Peer) -> Answer {
         let port = match Object::at(path) {
-            Some(Object::Port(port)) => self.bus.manager.port(port).ok(),
+            Some(Object::Port(port)) => self.bus.service.port(port).ok(),
             _ => None,
         };
         if !self.may_open(peer, port.as_ref()) {
@@ -228,7 +228,7 @@ impl Calls {
         if queues > DESCRIPTORS {
             return Err(CallError::TooManyQueues { queues, limit: DESCRIPTORS });
         }
-        let opened: Vec<OwnedFd> = self.bus.manager.open_tap(port.port.id).await?;
+        let opened: Vec<OwnedFd> = self.bus.service.open_tap(port.port.id).await?;
         answer(header, &opened.into_iter().map(Fd::from).collect::<Vec<Fd<'_>>>())
     }
 

@@ -1,4 +1,4 @@
-//! Follows the manager's events: reads each event's port again, and signals the properties that differ from the cache.
+//! Follows the reconciler's events: reads each event's port again, and signals the properties that differ from the cache.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::xml::{OBJECT_MANAGER, PORT, PROPERTIES};
 /// One connection's way along the events.
 #[derive(Debug)]
 pub(super) struct Follower {
-    manager: Arc<Service>,
+    service: Arc<Service>,
     connection: Connection,
     cache: Arc<PropertyCache>,
     reader: Reader,
@@ -25,16 +25,16 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Fills the cache with all ports, without signals, because no client knows the name yet.
-    pub(super) fn new(manager: Arc<Service>, connection: Connection, cache: Arc<PropertyCache>) -> Self {
-        let newest = manager.events().newest();
-        let reader = manager.events().read_after(Some(newest));
-        for port in manager.port_ids() {
-            if let Ok(view) = manager.port(port) {
+    pub(super) fn new(service: Arc<Service>, connection: Connection, cache: Arc<PropertyCache>) -> Self {
+        let newest = service.events().newest();
+        let reader = service.events().read_after(Some(newest));
+        for port in service.port_ids() {
+            if let Ok(view) = service.port(port) {
                 cache.ports().insert(port, Shown::of(&view));
             }
         }
         cache.told(newest);
-        Self { manager, connection, cache, reader }
+        Self { service, connection, cache, reader }
     }
 
     /// Sends signals until the connection fails.
@@ -60,7 +60,7 @@ impl Follower {
     }
 
     async fn look_at_all(&self) -> zbus::Result<()> {
-        let there = self.manager.port_ids();
+        let there = self.service.port_ids();
         let told: Vec<PortId> = self.cache.ports().keys().copied().collect();
         for port in BTreeSet::from_iter(there.into_iter().chain(told)) {
             self.look(port).await?;
@@ -70,7 +70,7 @@ impl Follower {
 
     /// Signals how a port differs from the cache.
     async fn look(&self, port: PortId) -> zbus::Result<()> {
-        let now = self.manager.port(port).ok().map(|view| Shown::of(&view));
+        let now = self.service.port(port).ok().map(|view| Shown::of(&view));
         let before = match &now {
             Some(now) => self.cache.ports().insert(port, now.clone()),
             None => self.cache.ports().remove(&port),

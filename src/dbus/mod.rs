@@ -1,13 +1,13 @@
 //! Ports on the system bus, for reading and for opening taps. Attaching and detaching need the HTTP socket.
 //!
 //! ```text
-//!  manager ── events ──► follow ──► PropertyCache (each port as signalled) ── signals ──► bus
+//!  service ── events ──► follow ──► PropertyCache (each port as signalled) ── signals ──► bus
 //!                                     ▲
 //!  bus ── call ──► calls ── caller? ──┤ reads
-//!                    └── OpenTap ─────┴──► manager ──► kernel
+//!                    └── OpenTap ─────┴──► service ──► kernel
 //! ```
 //!
-//! It reads the manager's views and follows the events like any reader; after lost events it lists all ports again. It runs on
+//! It reads the reconciler's views and follows the events like any reader; after lost events it lists all ports again. It runs on
 //! its own thread, so that a missing, slow or restarting bus never delays a port. Unsent signals need no queue: the reader's
 //! position in the event ring marks them.
 //!
@@ -57,7 +57,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Bus {
     /// What is shown.
-    pub manager: Arc<Service>,
+    pub service: Arc<Service>,
     /// Where.
     pub settings: DbusSettings,
     /// To whom.
@@ -125,7 +125,7 @@ impl Bus {
         let calls = MatchRule::builder().msg_type(Type::MethodCall).build()?;
         let calls = MessageStream::for_match_rule(calls, &connection, None).await?;
         let cache = Arc::new(PropertyCache::default());
-        let follower = Follower::new(Arc::clone(&self.manager), connection.clone(), Arc::clone(&cache));
+        let follower = Follower::new(Arc::clone(&self.service), connection.clone(), Arc::clone(&cache));
         connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
         Ok((connection, calls, follower, cache))
     }

@@ -152,8 +152,8 @@ impl Leftover {
     /// The leftover as a deviation.
     pub fn deviation(&self) -> Deviation {
         let have = match (&self.altname, &self.alias) {
-            (Some(altname), _) => format!("a {} marked {altname}", self.kind),
-            (None, alias) => format!("a {} sealed {}", self.kind, alias.as_deref().unwrap_or_default()),
+            (Some(altname), _) => format!("a {} with the altname {altname}", self.kind),
+            (None, alias) => format!("a {} with the alias {}", self.kind, alias.as_deref().unwrap_or_default()),
         };
         Deviation::new("leftover", self.object.clone(), "a record, or no such link", have)
     }

@@ -45,14 +45,14 @@ fn id_of_unmarked(link: &LinkState, store: Uuid) -> Uuid {
     network.map_or_else(|| Uuid::from_u128(store.as_u128() ^ u128::from(link.index)), |network| network.0)
 }
 
-/// Whether a link without its mark gets it back: it is what an attach sealed of a port that has a server or is leaving it, or
+/// Whether a link without its altname gets it back: it has the tag of an attach of a port that has a server or is leaving it, or
 /// a network's bridge.
 fn wanted(state: &Inventory, link: &LinkState) -> bool {
     if link.kind == Kind::Bridge {
         let network = link.alias.as_deref().and_then(names::tagged_network);
         return network.is_some_and(|network| state.networks.contains_key(&network));
     }
-    let Some(commit) = link.alias.as_deref().and_then(|alias| names::sealed(alias, state.store_id)) else { return false };
+    let Some(commit) = link.alias.as_deref().and_then(|alias| names::commit_in_tag(alias, state.store_id)) else { return false };
     let mut bindings = state.ports.values().filter_map(|entry| entry.record.binding.as_ref());
     bindings.any(|binding| binding.commit == commit)
 }

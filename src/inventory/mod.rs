@@ -500,7 +500,7 @@ impl Inventory {
                 v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
             },
             filter: Some(filters::filter(port, network)),
-            alias: names::seal(store, binding.commit),
+            alias: names::device_tag(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             nic,
         })

@@ -1,4 +1,4 @@
-//! The manager's interface to the kernel threads (workers and reaper), independent of the host's type.
+//! The reconciler's interface to the kernel threads (workers and reaper), independent of the host's type.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

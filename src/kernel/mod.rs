@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  exec ── Op ──► Host::apply ──► netlink, tap ioctls, the guest's namespace
-//!  manager ◄── LinkState ── Host::get_link, Host::dump_links
-//!  manager ◄── Notice ──── watch   (its own socket, its own thread)
+//!  reconciler ◄── LinkState ── Host::get_link, Host::dump_links
+//!  reconciler ◄── Notice ──── watch   (its own socket, its own thread)
 //! ```
 //!
 //! [`Kernel`] has two implementations: the running Linux (`linux`), and an in-memory host (`fake`) on which a test can make any op
@@ -68,7 +68,7 @@ pub trait Kernel: Send + Sync + 'static {
     /// One opened access to it.
     type Host: Host;
 
-    /// The MACs for which reads query FDBs. The manager fills it from the records; all accesses and the watch share it.
+    /// The MACs for which reads query FDBs. The reconciler fills it from the records; all accesses and the watch share it.
     fn guests(&self) -> GuestMacs;
 
     /// Opens an access with its own sockets.

@@ -1,8 +1,8 @@
 //! The thread that has devices deleted, many together, and failed plans undone.
 //!
 //! ```text
-//!  manager, worker ── Job ─► reaper ── Batch ─► a worker of the pool, with a socket of its own
-//!                                   ▲ ── done ────────┘
+//!  reconciler, worker ── Job ─► reaper ── Batch ─► a worker of the pool, with a socket of its own
+//!                                 ▲ ── done ────┘
 //! ```
 //!
 //! The workers of the pool do the work, one at a time. One that the kernel keeps for long is stuck: the devices that it has not

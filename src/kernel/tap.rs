@@ -113,7 +113,7 @@ impl TapError {
             }
             (Call::Open, Errno::EPERM) => "the service's device list keeps it out: DeviceAllow=/dev/net/tun rw in nicd.service",
             (Call::Open, Errno::ENOENT) => {
-                "the tun driver is there, its node is not: mkdir -p /dev/net; mknod -m 0666 /dev/net/tun c 10 200; a container gets it from its manager"
+                "the tun driver is there, its node is not: mkdir -p /dev/net; mknod -m 0666 /dev/net/tun c 10 200; a container gets it from its service"
             }
             (_, Errno::EPERM | Errno::EACCES) => "CAP_NET_ADMIN is expected",
             _ => "the kernel's log may say more",

@@ -1,8 +1,8 @@
 //! A thread that executes plans in the order of their arrival.
 //!
 //! ```text
-//!             plan                      ┌────────┐ ── Ok(Done) | Err(Failed) ──► manager
-//!  manager ── plan, intent durable? ──► │ worker │
+//!             plan                      ┌────────┐ ── Ok(Done) | Err(Failed) ──► service
+//!  service ── plan, intent durable? ──► │ worker │
 //!                                       └────────┘ ── unwinding ──► reaper
 //! ```
 //!

@@ -1,6 +1,6 @@
 //! The guests' MACs and their ports.
 //!
-//! An FDB has entries of many other hosts, and a link does not contain its guest's MAC. So the manager records the guests' MACs here,
+//! An FDB has entries of many other hosts, and a link does not contain its guest's MAC. So the reconciler records the guests' MACs here,
 //! and reads query the FDB only for them.
 
 use std::collections::HashMap;

@@ -23,7 +23,7 @@ pub use ids::{NetworkId, PortId, ServerId, SubnetId};
 pub use mac::{Mac, MacPrefix};
 pub use names::LinkName;
 pub use network::{Network, NetworkKind};
-pub use phase::{Happening, Phase, Readiness, Status};
+pub use phase::{Phase, PhaseEvent, Readiness, Status};
 pub use port::{AddressPair, Binding, FixedIp, Intent, Limits, Origin, Port, Profile, RateLimit};
 pub use server::{Guest, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};

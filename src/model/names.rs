@@ -98,15 +98,15 @@ pub fn parse_altname(altname: &str) -> Option<uuid::Uuid> {
 
 /// The ownership tag of a finished device, written as its alias: the store's id, and the number of the commit that recorded the
 /// attach.
-pub fn seal(store: uuid::Uuid, commit: u64) -> String {
+pub fn device_tag(store: uuid::Uuid, commit: u64) -> String {
     format!("nicd {store} {commit}")
 }
 
 /// Higher than any number of commits; half of the range stays free for new ones.
 const COMMITS: u64 = 1 << 62;
 
-/// The commit number in a seal of this store's.
-pub fn sealed(alias: &str, store: uuid::Uuid) -> Option<u64> {
+/// The commit number in a tag of this store's.
+pub fn commit_in_tag(alias: &str, store: uuid::Uuid) -> Option<u64> {
     let (by, commit) = alias.strip_prefix("nicd ")?.split_once(' ')?;
     let commit = (uuid::Uuid::try_parse(by).ok()? == store).then(|| commit.parse().ok())?;
     // No store reaches this number, so another program wrote it.
@@ -180,10 +180,10 @@ mod tests {
     #[test]
     fn seals_are_one_stores() {
         let (ours, others) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
-        assert_eq!(sealed(&seal(ours, 7), ours), Some(7));
-        assert_eq!(sealed(&seal(others, 7), ours), None);
+        assert_eq!(commit_in_tag(&device_tag(ours, 7), ours), Some(7));
+        assert_eq!(commit_in_tag(&device_tag(others, 7), ours), None);
         for foreign in ["", "nicd", "nicd 1 2", "nicd x y z"] {
-            assert_eq!(sealed(foreign, ours), None, "{foreign}");
+            assert_eq!(commit_in_tag(foreign, ours), None, "{foreign}");
         }
     }
 
@@ -191,11 +191,11 @@ mod tests {
     fn tags_name_their_store() {
         let store = uuid::Uuid::from_u128(1);
         let network = NetworkId(uuid::Uuid::from_u128(3));
-        assert_eq!(tagged(&seal(store, 7)), Some(store));
+        assert_eq!(tagged(&device_tag(store, 7)), Some(store));
         assert_eq!(tagged(&bridge_tag(store, network)), Some(store));
-        assert_eq!(sealed(&bridge_tag(store, network), store), None);
+        assert_eq!(commit_in_tag(&bridge_tag(store, network), store), None);
         assert_eq!(tagged_network(&bridge_tag(store, network)), Some(network));
-        assert_eq!(tagged_network(&seal(store, 7)), None);
+        assert_eq!(tagged_network(&device_tag(store, 7)), None);
         for foreign in ["", "nicd", "nicd x 7", "nicd 1 2", "web server", "nicd 00000000-0000-0000-0000-000000000001 uplink"] {
             assert_eq!(tagged(foreign), None, "{foreign}");
         }

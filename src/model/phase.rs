@@ -8,9 +8,9 @@
 //!        ▲        Undone     │  ▲   │  Built(Waiting)  Repair      │    ▲
 //!        │                   │  │   └──────────────► ┌───────┐     │    │
 //!        │            Failed │  │ Repair             │ wired │ ◄───┘    │
-//!        │                   ▼  │                    └───────┘ Looked(Waiting)
+//!        │                   ▼  │                    └───────┘ Observed(Waiting)
 //!        │                 ┌───────┐                   │ │  └──────────┘
-//!        │       Gone      │ error │ ◄─────── Failed ──┘ │   Looked(Ready)
+//!        │       Gone      │ error │ ◄─────── Failed ──┘ │   Observed(Ready)
 //!        ├──────────────── └───────┘                     │
 //!        │                     │ Unbind                  │ Unbind
 //!        │       Gone          ▼                         ▼
@@ -62,9 +62,9 @@ pub enum Readiness {
     Waiting,
 }
 
-/// What can happen to a port.
+/// What changes the phase of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
+pub enum PhaseEvent {
     /// An attach was accepted.
     Bind,
     /// A repair of what is or was built begins.
@@ -73,8 +73,8 @@ pub enum Happening {
     Undone,
     /// The plan was carried out.
     Built(Readiness),
-    /// The watch looked at the device.
-    Looked(Readiness),
+    /// The device was observed.
+    Observed(Readiness),
     /// The plan could not be carried out, or not be undone.
     Failed,
     /// A detach was accepted, or is tried again.
@@ -84,30 +84,30 @@ pub enum Happening {
 }
 
 impl Phase {
-    /// The phase after `what`; none when that cannot happen in this phase, and then nothing changes.
-    pub fn after(self, what: Happening) -> Option<Phase> {
-        use Happening::{Bind, Built, Failed, Gone, Looked, Repair, Unbind, Undone};
+    /// The phase after `event`; none when that cannot happen in this phase, and then nothing changes.
+    pub fn after(self, event: PhaseEvent) -> Option<Phase> {
         use Phase::{Active, Building, Detaching, Error, Unbound, Wired};
+        use PhaseEvent::{Bind, Built, Failed, Gone, Observed, Repair, Unbind, Undone};
         use Readiness::{Ready, Waiting};
-        match (self, what) {
+        match (self, event) {
             (Unbound, Bind) => Some(Building),
-            (Unbound, Repair | Undone | Built(_) | Looked(_) | Failed | Unbind | Gone) => None,
+            (Unbound, Repair | Undone | Built(_) | Observed(_) | Failed | Unbind | Gone) => None,
 
             (Building, Built(Ready)) => Some(Active),
             (Building, Built(Waiting)) => Some(Wired),
             (Building, Undone) => Some(Unbound),
             (Building, Failed) => Some(Error),
-            (Building, Bind | Repair | Looked(_) | Unbind | Gone) => None,
+            (Building, Bind | Repair | Observed(_) | Unbind | Gone) => None,
 
-            (Wired, Looked(Ready)) => Some(Active),
-            (Wired, Looked(Waiting)) => Some(Wired),
+            (Wired, Observed(Ready)) => Some(Active),
+            (Wired, Observed(Waiting)) => Some(Wired),
             (Wired, Repair) => Some(Building),
             (Wired, Failed) => Some(Error),
             (Wired, Unbind) => Some(Detaching),
             (Wired, Bind | Undone | Built(_) | Gone) => None,
 
-            (Active, Looked(Ready)) => Some(Active),
-            (Active, Looked(Waiting)) => Some(Wired),
+            (Active, Observed(Ready)) => Some(Active),
+            (Active, Observed(Waiting)) => Some(Wired),
             (Active, Repair) => Some(Building),
             (Active, Failed) => Some(Error),
             (Active, Unbind) => Some(Detaching),
@@ -116,13 +116,13 @@ impl Phase {
             (Detaching, Gone) => Some(Unbound),
             (Detaching, Failed) => Some(Error),
             (Detaching, Unbind) => Some(Detaching),
-            (Detaching, Bind | Repair | Undone | Built(_) | Looked(_)) => None,
+            (Detaching, Bind | Repair | Undone | Built(_) | Observed(_)) => None,
 
             (Error, Repair) => Some(Building),
             (Error, Unbind) => Some(Detaching),
             (Error, Gone) => Some(Unbound),
             (Error, Failed) => Some(Error),
-            (Error, Bind | Undone | Built(_) | Looked(_)) => None,
+            (Error, Bind | Undone | Built(_) | Observed(_)) => None,
         }
     }
 
@@ -169,22 +169,22 @@ mod tests {
     use super::*;
 
     const PHASES: [Phase; 6] = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
-    const HAPPENINGS: [Happening; 10] = [
-        Happening::Bind,
-        Happening::Repair,
-        Happening::Undone,
-        Happening::Built(Readiness::Ready),
-        Happening::Built(Readiness::Waiting),
-        Happening::Looked(Readiness::Ready),
-        Happening::Looked(Readiness::Waiting),
-        Happening::Failed,
-        Happening::Unbind,
-        Happening::Gone,
+    const EVENTS: [PhaseEvent; 10] = [
+        PhaseEvent::Bind,
+        PhaseEvent::Repair,
+        PhaseEvent::Undone,
+        PhaseEvent::Built(Readiness::Ready),
+        PhaseEvent::Built(Readiness::Waiting),
+        PhaseEvent::Observed(Readiness::Ready),
+        PhaseEvent::Observed(Readiness::Waiting),
+        PhaseEvent::Failed,
+        PhaseEvent::Unbind,
+        PhaseEvent::Gone,
     ];
 
     /// One row a phase, one column a happening, in the order above; `.` stands for "cannot happen".
     const TABLE: [&str; 6] = [
-        //    Bind      Repair    Undone   Built+  Built-  Looked+  Looked- Failed Unbind     Gone
+        //    Bind      Repair    Undone   Built+  Built-  Observed+  Observed- Failed Unbind     Gone
         "building  .         .        .       .       .        .       .      .          .",
         ".         .         unbound  active  wired   .        .       error  .          .",
         ".         building  .        .       .       active   wired   error  detaching  .",
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn every_pair_is_as_in_the_table() {
         for (phase, row) in PHASES.into_iter().zip(TABLE) {
-            for (what, cell) in HAPPENINGS.into_iter().zip(row.split_whitespace()) {
-                let after = phase.after(what).map_or(".", Phase::as_str);
-                assert_eq!(after, cell, "{phase:?} after {what:?}");
+            for (event, cell) in EVENTS.into_iter().zip(row.split_whitespace()) {
+                let after = phase.after(event).map_or(".", Phase::as_str);
+                assert_eq!(after, cell, "{phase:?} after {event:?}");
             }
         }
     }

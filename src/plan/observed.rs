@@ -786,7 +786,7 @@ mod tests {
     fn a_bridge_dragged_down_by_one_of_ours_counts_with_what_the_rest_have() {
         let port = |index: u32, mtu| LinkState {
             mtu,
-            alias: Some(names::seal(Uuid::nil(), index.into())),
+            alias: Some(names::device_tag(Uuid::nil(), index.into())),
             kind: Kind::Tap,
             ..link(index, Some(1))
         };

@@ -118,7 +118,7 @@ mod tests {
             cut_off: false,
             speaks: crate::plan::Speaks::default(),
             filter: None,
-            alias: names::seal(Uuid::nil(), 1),
+            alias: names::device_tag(Uuid::nil(), 1),
             seen: None,
             nic,
         };
@@ -132,7 +132,7 @@ mod tests {
     fn right() -> LinkState {
         LinkState {
             altnames: vec![names::port_altname(PortId(id()))],
-            alias: Some(names::seal(Uuid::nil(), 1)),
+            alias: Some(names::device_tag(Uuid::nil(), 1)),
             mac: Some(MAC.host_side()),
             master: Some(3),
             tap: Some(TapSeen { persist: true, multi_queue: false, held: true, uid: Some(0), gid: None }),

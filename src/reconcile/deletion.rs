@@ -12,7 +12,7 @@ use crate::inventory::{self, Inventory, PortEntry};
 use crate::kernel::handle::Answer;
 use crate::kernel::reaper::Removed;
 use crate::kernel::{OpError, OpErrorKind};
-use crate::model::{Happening, Intent, Origin, Phase, PortId, ServerId, names};
+use crate::model::{Intent, Origin, Phase, PhaseEvent, PortId, ServerId, names};
 use crate::plan::AbsentPort;
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
@@ -35,7 +35,7 @@ impl Reconciler {
     pub(crate) fn absent(&self, state: &Inventory, port: PortId) -> Result<AbsentPort, Error> {
         let PortEntry { record, device, .. } = state.port(port)?;
         let binding = record.binding.as_ref();
-        let alias = binding.map(|binding| names::seal(self.store_id, binding.commit)).unwrap_or_default();
+        let alias = binding.map(|binding| names::device_tag(self.store_id, binding.commit)).unwrap_or_default();
         let force = binding.is_some_and(|binding| binding.forced);
         Ok(AbsentPort { id: port, alias, mac: Some(record.mac), seen: *device, force })
     }
@@ -66,7 +66,7 @@ impl Reconciler {
             Err(error) => error,
         };
         let unmarked = matches!(&error, Error::Kernel(OpError { kind: OpErrorKind::Unmarked, .. }));
-        let what = if unmarked { Happening::Unbind } else { Happening::Failed };
+        let event = if unmarked { PhaseEvent::Unbind } else { PhaseEvent::Failed };
         let mut state = self.lock();
         reaped(&mut state, port);
         let failures = match unmarked {
@@ -81,7 +81,7 @@ impl Reconciler {
             false => tracing::warn!(%port, %error, "a device could not be deleted"),
         }
         let why = Why { reason: error.reason(), detail: error.to_string() };
-        self.transition(&mut state, port, what, Some(why), context);
+        self.transition(&mut state, port, event, Some(why), context);
     }
 
     /// Keeps a device that a process holds open, and looks again: that one is closed while it is down makes no event.
@@ -96,7 +96,7 @@ impl Reconciler {
                  read from it without end"
             ),
         };
-        self.transition(&mut state, port, Happening::Unbind, Some(why), context);
+        self.transition(&mut state, port, PhaseEvent::Unbind, Some(why), context);
         let Some(entry) = state.ports.get_mut(&port) else { return };
         entry.looks = entry.looks.saturating_add(1);
         let now_forced = entry.record.binding.as_ref().is_some_and(|binding| binding.forced);
@@ -183,7 +183,7 @@ impl Reconciler {
                 self.emit(port_event(EventKind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
             }
         } else {
-            self.transition(&mut state, port, Happening::Gone, None, context);
+            self.transition(&mut state, port, PhaseEvent::Gone, None, context);
             state.replace_port(unbound);
             state.ports.get_mut(&port).into_iter().for_each(|entry| entry.retry.succeeded());
         }

@@ -8,7 +8,7 @@ use crate::inventory::Inventory;
 use crate::inventory::flapping::BridgeRepairs;
 use crate::inventory::leftovers::leftover;
 use crate::kernel::Notice;
-use crate::model::{Happening, LinkName, NetworkId, Phase, PortId};
+use crate::model::{LinkName, NetworkId, Phase, PhaseEvent, PortId};
 use crate::plan::{Kind, LinkState, Reason};
 
 use super::{Context, Error, Reconciler, Work, answered};
@@ -185,12 +185,12 @@ impl Reconciler {
         let right = !held && self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
         if right {
             let (readiness, why) = self.readiness(state, port);
-            self.transition(state, port, Happening::Looked(readiness), why, &Context::default());
+            self.transition(state, port, PhaseEvent::Observed(readiness), why, &Context::default());
         } else if let Some(due) = entry.retry.due.filter(|due| *due > Instant::now()) {
             // It waits, and is not shown as what it no longer is.
             if entry.phase == Phase::Active {
                 let (readiness, why) = self.readiness(state, port);
-                self.transition(state, port, Happening::Looked(readiness), why, &Context::default());
+                self.transition(state, port, PhaseEvent::Observed(readiness), why, &Context::default());
             }
             state.due.set(port, due);
             self.retries.notify_one();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::inventory::flapping::QUIET;
 use crate::inventory::retry::{NAMESPACE_GONE, backoff};
 use crate::inventory::{self, Inventory, PortEntry};
-use crate::model::{Happening, Phase, PortId, Readiness};
+use crate::model::{Phase, PhaseEvent, PortId, Readiness};
 use crate::plan::{Facet, PlanError, Reason};
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
@@ -72,7 +72,7 @@ impl Reconciler {
         match self.plan_port(&state, port, Reason::Drift) {
             Ok(plan) if plan.steps.is_empty() && !is_error => {
                 let (readiness, why) = self.readiness(&state, port);
-                self.transition(&mut state, port, Happening::Looked(readiness), why, context);
+                self.transition(&mut state, port, PhaseEvent::Observed(readiness), why, context);
                 self.end_flapping(&mut state, port);
                 if held { Difference::Held } else { Difference::None }
             }
@@ -134,7 +134,7 @@ impl Reconciler {
             tracing::debug!(%port, ?reason, ?facets, "a port is tried again");
         } else {
             tracing::info!(%port, ?reason, ?facets, "a port differs from its record and is brought back");
-            self.transition(&mut state, port, Happening::Repair, None, context);
+            self.transition(&mut state, port, PhaseEvent::Repair, None, context);
         }
         Ok(Begun::Repair)
     }
@@ -147,9 +147,9 @@ impl Reconciler {
             if entry.waited_for().is_some() && why.as_ref().is_some_and(|why| why.reason == NAMESPACE_GONE) {
                 return;
             }
-            self.transition(state, port, Happening::Repair, None, context);
+            self.transition(state, port, PhaseEvent::Repair, None, context);
         }
-        self.transition(state, port, Happening::Built(as_what), why, context);
+        self.transition(state, port, PhaseEvent::Built(as_what), why, context);
     }
 
     /// A try has failed, and the next one is set.
@@ -161,7 +161,7 @@ impl Reconciler {
             false => tracing::warn!(%port, ?reason, %error, "a port could not be brought back"),
         }
         let why = Why { reason: error.reason(), detail: error.to_string() };
-        self.transition(&mut state, port, Happening::Failed, Some(why), context);
+        self.transition(&mut state, port, PhaseEvent::Failed, Some(why), context);
     }
 
     /// Keeps a port cut off, or ends that when its MAC has stood still. The caller has the claim on it. Whether it is cut off.
@@ -179,12 +179,12 @@ impl Reconciler {
         if differs && let Err(failed) = self.build(port, Reason::Drift, None).await {
             tracing::warn!(%port, error = %failed.error, "a port could not be cut off");
             let mut state = self.lock();
-            self.transition(&mut state, port, Happening::Failed, Some(cut_off::why()), context);
+            self.transition(&mut state, port, PhaseEvent::Failed, Some(cut_off::why()), context);
             self.postpone(&mut state, port, CUT_AGAIN);
             return true;
         }
         let mut state = self.lock();
-        self.transition(&mut state, port, Happening::Failed, Some(cut_off::why()), context);
+        self.transition(&mut state, port, PhaseEvent::Failed, Some(cut_off::why()), context);
         let still = state.ports.get(&port).and_then(|entry| entry.retry.last).map(|last| last.elapsed());
         self.postpone(&mut state, port, QUIET.saturating_sub(still.unwrap_or_default()) + QUIET / 10);
         true

@@ -29,7 +29,7 @@ pub const ADDRESS_OF_HOST: &str = "address_of_host";
 const CUT_OFF_REMEDY: &str = "find the program that changes the device's MAC, often the one that holds the tap, and end it; the port is put back 10 s after";
 
 const FLAPPING_REMEDY: &str =
-    "find who does, such as a network manager, udev or another agent, and have it leave nicd's devices alone";
+    "find who does, such as a network service, udev or another agent, and have it leave nicd's devices alone";
 
 /// The word for a bridge of nicd's that another program keeps changing.
 const NETWORK_BRIDGE: &str = "contested_network_bridge";
@@ -178,10 +178,10 @@ fn leftovers(state: &Inventory) -> impl Iterator<Item = Problem> {
 
 fn described(orphan: &Leftover) -> String {
     let Leftover { object, kind, altname, alias, .. } = orphan;
-    let sealed = alias.as_ref().map_or_else(|| "without a seal".to_owned(), |alias| format!("sealed '{alias}'"));
+    let alias = alias.as_ref().map_or_else(|| "no alias".to_owned(), |alias| format!("the alias '{alias}'"));
     match altname {
-        Some(altname) => format!("{kind} {object}, {sealed}, carries the mark {altname}, and no record wants it"),
-        None => format!("{kind} {object}, {sealed}, has lost its mark, and no record wants it"),
+        Some(altname) => format!("{kind} {object} has {alias}, the altname {altname}, and no record"),
+        None => format!("{kind} {object} has {alias}, no altname of nicd's any more, and no record"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::events;
 use crate::inventory::Inventory;
 use crate::inventory::telling::{Known, Told};
-use crate::model::{Happening, PortId};
+use crate::model::{PhaseEvent, PortId};
 
 use super::{Context, Reconciler, Why, port_event};
 
@@ -35,12 +35,12 @@ impl Reconciler {
         }
     }
 
-    /// Moves a port on, with the cause, and tells of it.
-    pub(crate) fn transition(&self, state: &mut Inventory, port: PortId, what: Happening, why: Option<Why>, context: &Context) {
+    /// Applies an event to a port's phase, with its cause, and publishes the new phase.
+    pub(crate) fn transition(&self, state: &mut Inventory, port: PortId, event: PhaseEvent, why: Option<Why>, context: &Context) {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         let before = entry.phase;
-        let Some(after) = before.after(what) else {
-            tracing::debug!(%port, phase = before.as_str(), ?what, "cannot happen in this phase");
+        let Some(after) = before.after(event) else {
+            tracing::debug!(%port, phase = before.as_str(), ?event, "not possible in this phase");
             return;
         };
         let reason = why.as_ref().map(|why| why.reason.to_owned());

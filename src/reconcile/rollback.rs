@@ -5,7 +5,7 @@
 //! there is one) is ERROR, and a client decides.
 
 use crate::inventory::Inventory;
-use crate::model::{Happening, PortId, names};
+use crate::model::{PhaseEvent, PortId, names};
 use crate::plan::LinkState;
 use crate::store::{Change, Loaded, LostCommits};
 
@@ -19,7 +19,7 @@ pub const EVENTS_LOST: u64 = 1 << 32;
 
 /// The lost commits, as far as tags show them, and whether a tag is newer than the store's last commit.
 pub fn detect(state: &Inventory, loaded: &Loaded) -> (Option<LostCommits>, bool) {
-    let newest = state.have.iter().filter_map(|link| sealed(state, link)).max();
+    let newest = state.have.iter().filter_map(|link| tag_commit(state, link)).max();
     match (newest.filter(|newest| *newest > loaded.commit), loaded.lost) {
         (Some(until), known) => {
             let after = known.map_or(loaded.commit, |known| known.after.min(loaded.commit));
@@ -33,20 +33,21 @@ impl Reconciler {
     /// Whether a port's device was tagged by a lost commit. Such a port becomes ERROR, and its device is left unchanged.
     pub(super) fn is_from_lost_commits(&self, state: &mut Inventory, port: PortId, context: &Context) -> bool {
         let Some(lost) = self.conditions().lost else { return false };
-        let Some(device) = state.have.device(port).filter(|device| sealed(state, device).is_some_and(|seal| lost.has(seal)))
+        let Some(device) =
+            state.have.device(port).filter(|device| tag_commit(state, device).is_some_and(|commit| lost.has(commit)))
         else {
             return false;
         };
         let detail =
-            format!("{} was sealed by a commit that the store, put back to commit {}, has lost", device.name, lost.after);
-        self.transition(state, port, Happening::Failed, Some(Why { reason: REASON, detail }), context);
+            format!("{} was tagged by a commit that the store, put back to commit {}, has lost", device.name, lost.after);
+        self.transition(state, port, PhaseEvent::Failed, Some(Why { reason: REASON, detail }), context);
         true
     }
 
     /// Ends the problem when no device has the tag of a lost commit any more.
     pub(super) fn settle_lost_commits(&self, state: &Inventory) {
         let Some(lost) = self.conditions().lost else { return };
-        if state.have.iter().any(|link| sealed(state, link).is_some_and(|seal| lost.has(seal))) {
+        if state.have.iter().any(|link| tag_commit(state, link).is_some_and(|commit| lost.has(commit))) {
             return;
         }
         self.conditions().lost = None;
@@ -58,11 +59,12 @@ impl Reconciler {
 /// The problem as health lists it.
 pub fn problem(state: &Inventory, lost: Option<LostCommits>) -> Option<Problem> {
     let LostCommits { after, until } = lost?;
-    let devices = state.have.iter().filter(|link| sealed(state, link).is_some_and(|seal| seal > after && seal <= until)).count();
+    let devices =
+        state.have.iter().filter(|link| tag_commit(state, link).is_some_and(|commit| commit > after && commit <= until)).count();
     Some(Problem {
         reason: REASON,
         detail: format!(
-            "an older copy of the store was put back: its last commit was {after}, and {devices} devices were sealed by later ones, up to {until}"
+            "an older copy of the store was put back: its last commit was {after}, and {devices} devices were tagged by later ones, up to {until}"
         ),
         remedy: "put the newest copy back; or, if it is lost, detach the ports that are ERROR for this, and remove devices \
                  without a record: nicctl gc lists them, nicctl gc --apply removes them"
@@ -70,6 +72,6 @@ pub fn problem(state: &Inventory, lost: Option<LostCommits>) -> Option<Problem> 
     })
 }
 
-fn sealed(state: &Inventory, link: &LinkState) -> Option<u64> {
-    names::sealed(link.alias.as_deref()?, state.store_id)
+fn tag_commit(state: &Inventory, link: &LinkState) -> Option<u64> {
+    names::commit_in_tag(link.alias.as_deref()?, state.store_id)
 }

@@ -40,7 +40,7 @@ impl Reconciler {
         let (lost, news) = rollback::detect(&state, &loaded);
         let mut next_event = loaded.next_event;
         if let Some(lost) = lost.filter(|_| news) {
-            tracing::error!(last = loaded.commit, sealed = lost.until, "an older copy of the store was put back");
+            tracing::error!(last = loaded.commit, newest_tag = lost.until, "an older copy of the store was put back");
             // No number is used twice.
             store.skip_to(lost.until);
             next_event += rollback::EVENTS_LOST;

@@ -12,7 +12,9 @@ use crate::kernel::exec::Undone;
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::idempotency::Made;
 use crate::model::port::Binding;
-use crate::model::{FixedIp, Happening, Intent, Limits, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
+use crate::model::{
+    FixedIp, Intent, Limits, Mac, Network, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Profile, ServerId,
+};
 use crate::plan::Reason;
 use crate::reconcile::{Failed, Why, port_event};
 use crate::store::{Change, Purpose};
@@ -65,7 +67,7 @@ impl Service {
                 let mut state = self.reconciler.lock();
                 self.tell_created(&state, port, &before, context);
                 let (readiness, why) = self.reconciler.readiness(&state, port);
-                self.reconciler.transition(&mut state, port, Happening::Built(readiness), why, context);
+                self.reconciler.transition(&mut state, port, PhaseEvent::Built(readiness), why, context);
                 let view = view::port(&state, port, &self.reconciler.host)?;
                 drop(claim);
                 // What was seen while the claim was taken is evaluated now.
@@ -100,7 +102,7 @@ impl Service {
         };
         let claim = state.claim_port(id)?;
         state.replace_port(record);
-        self.reconciler.transition(state, id, Happening::Bind, None, context);
+        self.reconciler.transition(state, id, PhaseEvent::Bind, None, context);
         Ok((id, Before::Unbound(before), claim))
     }
 
@@ -239,7 +241,7 @@ impl Service {
             }
             Before::Unbound(record) => {
                 state.replace_port(*record);
-                self.reconciler.transition(&mut state, port, Happening::Undone, None, context);
+                self.reconciler.transition(&mut state, port, PhaseEvent::Undone, None, context);
             }
         }
         error
@@ -258,7 +260,7 @@ impl Service {
             }
             state.replace_port(record.clone());
             let why = Why { reason: error.reason(), detail: error.to_string() };
-            self.reconciler.transition(&mut state, port, Happening::Failed, Some(why), context);
+            self.reconciler.transition(&mut state, port, PhaseEvent::Failed, Some(why), context);
             record
         };
         if let Err(store) = self.reconciler.commit(vec![Change::PutPort(Box::new(record))], Purpose::Freeing).await {

@@ -7,7 +7,7 @@ use crate::events::EventKind;
 use crate::inventory::{self, Inventory};
 use crate::kernel::{OpError, OpErrorKind};
 use crate::model::action::AfterDetach;
-use crate::model::{Happening, Intent, Origin, Phase, Port, PortId, ServerId};
+use crate::model::{Intent, Origin, Phase, PhaseEvent, Port, PortId, ServerId};
 use crate::plan::{Reason, Stage, removal};
 use crate::reconcile::{Work, port_event};
 use crate::store::{Change, Purpose};
@@ -109,7 +109,7 @@ impl Service {
             for record in leaving {
                 let port = record.id;
                 state.replace_port(record);
-                self.reconciler.transition(&mut state, port, Happening::Unbind, None, context);
+                self.reconciler.transition(&mut state, port, PhaseEvent::Unbind, None, context);
             }
         }
         for port in ports {

@@ -1,5 +1,5 @@
 //! What nicd built and no record wants: links of this store's that carry a mark and no record's, and links that lost their mark
-//! and still have a seal of this store. An older state put back looks just so, so nothing of it goes unless a client says so.
+//! and still have a tag of this store. An older state put back looks just so, so nothing of it goes unless a client says so.
 //!
 //! What a nicd with another store built is listed and removed only when a client names that store.
 

@@ -232,7 +232,7 @@ impl Service {
         Ok(attached(state, state.network(network.id)?)
             .map(|port| {
                 let mut port = port.clone();
-                self.unseal(&mut port);
+                self.renew_commit(&mut port);
                 port
             })
             .collect())

@@ -12,7 +12,7 @@ use crate::kernel::OpErrorKind;
 use crate::kernel::exec::Undone;
 use crate::model::action::{AfterDetach, NewPort, PortChange};
 use crate::model::idempotency::Made;
-use crate::model::{AddressPair, FixedIp, Happening, Mac, NetworkId, Origin, Phase, Port, PortId, Readiness};
+use crate::model::{AddressPair, FixedIp, Mac, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, Work, port_event};
 use crate::store::{Change, Purpose};
@@ -157,7 +157,7 @@ impl Service {
                 self.check_filter(&state, &after)?;
             }
             if after.fixed_ips != before.fixed_ips {
-                self.unseal(&mut after);
+                self.renew_commit(&mut after);
                 hold_until_changed(&before, &mut after);
             }
             // Reserved at once: no other port takes its new MAC or address before they are durable.
@@ -218,8 +218,8 @@ impl Service {
         }
     }
 
-    /// Has the next plan configure the guest's end anew: the alias of the device is then another commit's.
-    pub(super) fn unseal(&self, port: &mut Port) {
+    /// Makes the next plan configure the guest's end again: the tag of the device is then of an older commit.
+    pub(super) fn renew_commit(&self, port: &mut Port) {
         if let Some(binding) = port.binding.as_mut() {
             binding.commit = self.reconciler.store.next_commit();
         }
@@ -240,13 +240,13 @@ impl Service {
                 if state.port(port).is_ok_and(|entry| entry.phase == Phase::Error) {
                     return self.reconciler.ended(&mut state, port, readiness, why, context);
                 }
-                self.reconciler.transition(&mut state, port, Happening::Looked(readiness), why, context);
+                self.reconciler.transition(&mut state, port, PhaseEvent::Observed(readiness), why, context);
             }
             // A namespace that is away is waited for; whatever else stands against it is an error.
             Err(Failed { error: error @ Error::NamespaceGone { .. }, .. }) => {
                 let mut state = self.reconciler.lock();
                 let why = Why { reason: error.reason(), detail: error.to_string() };
-                self.reconciler.transition(&mut state, port, Happening::Looked(Readiness::Waiting), Some(why), context);
+                self.reconciler.transition(&mut state, port, PhaseEvent::Observed(Readiness::Waiting), Some(why), context);
                 self.reconciler.postpone(&mut state, port, NAMESPACE_WAIT);
             }
             Err(Failed { error, .. }) => self.reconciler.failed(port, Reason::Change, &error, context),

@@ -1,8 +1,8 @@
 //! The durable desired state: SQLite in WAL mode with `synchronous=FULL`, written by one thread.
 //!
 //! ```text
-//!  manager ── Transaction ─► ┌──────────────┐
-//!                            │ store thread │ ── durable, or why not ──► manager
+//!  service ── Transaction ─► ┌──────────────┐
+//!                            │ store thread │ ── durable, or why not ──► service
 //!                            └──────────────┘
 //! ```
 //!
@@ -56,7 +56,7 @@ pub enum StoreError {
     /// No space left, or a quota reached.
     #[error("the state directory is full")]
     Full,
-    /// A record conflicts with the existing records: a unique value is taken, or a referenced record is missing. The manager checks
+    /// A record conflicts with the existing records: a unique value is taken, or a referenced record is missing. The reconciler checks
     /// the same in memory first, so this error shows a bug.
     #[error("a record does not go with those that are there: {0}")]
     Conflict(String),

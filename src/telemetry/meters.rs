@@ -1,8 +1,8 @@
 //! The metrics of the process, and their text for Prometheus.
 //!
 //! ```text
-//!  kernel, store, events, manager, api, dbus ── count ──► Meters ──► text
-//!  manager ── how things stand now (GaugeValues) ────────────────┘
+//!  kernel, store, events, service, api, dbus ── count ──► Meters ──► text
+//!  service ── how things stand now (GaugeValues) ────────────────┘
 //! ```
 //!
 //! Counting takes a few atomic operations and never blocks. Gauges of a current state are not stored here: the caller passes their
@@ -68,7 +68,7 @@ pub struct Meters {
     dropped_frames: IntCounterVec,
     /// Complete dumps after lost events.
     pub resyncs: IntCounter,
-    /// Notices of the watch that still waited when the manager last took some.
+    /// Notices of the watch that still waited when the reconciler last took some.
     pub notices: IntGauge,
     store_commits: IntCounterVec,
     store_commit: Histogram,
@@ -220,7 +220,7 @@ impl Meters {
                 &["reason"],
             ),
             resyncs: family.counter("nicd_resyncs_total", "Complete dumps taken in place of lost events."),
-            notices: family.gauge("nicd_notices_waiting", "What the watch saw and the manager has not taken in yet."),
+            notices: family.gauge("nicd_notices_waiting", "What the watch saw and the service has not taken in yet."),
             store_commits: family.counters("nicd_store_commits_total", "Transactions, by result.", &["result"]),
             store_commit: family.times("nicd_store_commit_seconds", "Transactions, from handing in to durable."),
             store_flush: family.times("nicd_store_flush_seconds", "Writes of all that waited, with their fdatasync."),

@@ -1,4 +1,4 @@
-//! The daemon without HTTP and D-Bus, in the test's process: manager, kernel threads and store on the in-memory host. It can be
+//! The daemon without HTTP and D-Bus, in the test's process: service, kernel threads and store on the in-memory host. It can be
 //! started, stopped, killed at any failpoint, and started again on the same host and state directory.
 //!
 //! Each daemon has its own event loop, which runs only during calls of these methods, and its own failpoint registry. A kill
@@ -58,8 +58,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A running daemon without sockets.
 pub struct InProcessDaemon {
-    /// The manager, which performs actions.
-    pub manager: Arc<Service>,
+    /// The reconciler, which performs actions.
+    pub service: Arc<Service>,
     /// The failpoint registry.
     pub registry: Registry,
     runtime: Option<Runtime>,
@@ -109,17 +109,17 @@ impl InProcessDaemon {
         };
         let (handle, mut threads) = handle::start(fake).expect("threads");
         threads.push(store_thread);
-        let manager = Service::new(policy(sweep), (store.clone(), loaded), Arc::clone(&handle), links, at);
-        let reader = manager.events().read_after(None);
+        let service = Service::new(policy(sweep), (store.clone(), loaded), Arc::clone(&handle), links, at);
+        let reader = service.events().read_after(None);
         let ended = CancellationToken::new();
-        let begun = runtime.block_on(manager.reconciler().begin()).map_err(|error| error.to_string());
+        let begun = runtime.block_on(service.reconciler().begin()).map_err(|error| error.to_string());
         let pulse = runtime.block_on(async { Heartbeat::new(Duration::from_secs(1), |_| ()) });
-        let follow = Arc::clone(manager.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned());
+        let follow = Arc::clone(service.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned());
         let following = begun.is_ok().then(|| runtime.spawn(follow));
         let runtime = Some(runtime);
         let events = Vec::new();
         let daemon = Self {
-            manager,
+            service,
             registry: registry.clone(),
             runtime,
             handle,
@@ -136,12 +136,12 @@ impl InProcessDaemon {
 
     /// Performs an action and waits for its answer.
     pub fn perform(&self, action: Action) -> Result<Reply, Error> {
-        self.run(self.manager.perform(action, Context::default()))
+        self.run(self.service.perform(action, Context::default()))
     }
 
     /// Performs actions concurrently; the answers have the order of the actions.
     pub fn perform_at_once(&self, actions: Vec<Action>) -> Vec<Result<Reply, Error>> {
-        let all = actions.into_iter().map(|action| self.manager.perform(action, Context::default()));
+        let all = actions.into_iter().map(|action| self.service.perform(action, Context::default()));
         self.run(futures_util::future::join_all(all))
     }
 
@@ -158,7 +158,7 @@ impl InProcessDaemon {
         let runtime = self.runtime.as_ref().expect("it lives");
         let until = Instant::now() + PATIENCE;
         let answer = runtime.block_on(async {
-            let mut answer = std::pin::pin!(self.manager.perform(action, Context::default()));
+            let mut answer = std::pin::pin!(self.service.perform(action, Context::default()));
             loop {
                 match tokio::time::timeout(LOOK_AGAIN, answer.as_mut()).await {
                     Ok(answer) => return Some(answer),
@@ -235,7 +235,7 @@ impl InProcessDaemon {
         let runtime = self.runtime.take().expect("it lives");
         let following = self.following.take();
         runtime.block_on(async {
-            self.manager.reconciler().stop(PATIENCE).await;
+            self.service.reconciler().stop(PATIENCE).await;
             self.ended.cancel();
             if let Some(following) = following {
                 following.await.expect("it followed to its end");

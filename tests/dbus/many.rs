@@ -89,7 +89,7 @@ fn attach(daemon: &InProcessDaemon, number: usize) -> Duration {
 fn on_bus(daemon: &InProcessDaemon, stop: &CancellationToken) -> JoinHandle<()> {
     let settings = DbusSettings { enabled: true, address: Some(ADDRESS.to_owned()) };
     let admitted = AllowedPeers { own_uid: 0, group: None, view_group: None };
-    let bus = OnBus { manager: Arc::clone(&daemon.manager), settings, admitted };
+    let bus = OnBus { service: Arc::clone(&daemon.service), settings, admitted };
     let stop = stop.clone();
     thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(bus.run(stop));
@@ -111,8 +111,8 @@ fn managed_objects_unread(times: usize) -> Vec<Duration> {
         let mut took = Vec::new();
         for _ in 0..times {
             let began = Instant::now();
-            let manager = Some("org.freedesktop.DBus.ObjectManager");
-            let answer = connection.call_method(Some(NAME), ROOT, manager, "GetManagedObjects", &()).await.unwrap();
+            let service = Some("org.freedesktop.DBus.ObjectManager");
+            let answer = connection.call_method(Some(NAME), ROOT, service, "GetManagedObjects", &()).await.unwrap();
             took.push(began.elapsed());
             assert!(answer.data().len() > PORTS * 100);
         }

@@ -296,7 +296,7 @@ fn a_link_is_deleted_for_its_own_store_alone(fixture: &mut Fixture<impl TestHost
     {
         fixture.host_under_test.add(name, kind, 1500);
         fixture.host_under_test.change(name, Change::Altname(&altname));
-        fixture.host_under_test.change(name, Change::Alias(&names::seal(theirs, 7)));
+        fixture.host_under_test.change(name, Change::Alias(&names::device_tag(theirs, 7)));
     }
     let delete = |store| [Op::DeleteLink { port, store }, Op::DeleteBridge { network, store }];
     let before = fixture.links();

@@ -200,7 +200,7 @@ pub fn bridge_name() -> String {
 
 /// The alias of a device that is complete.
 pub fn alias() -> String {
-    names::seal(STORE, 7)
+    names::device_tag(STORE, 7)
 }
 
 pub fn tag(switch: Switch) -> LinkChange {

@@ -27,7 +27,7 @@ const MULTICAST: Mac = Mac([1, 0, 0x5e, 0, 0, 1]);
 
 fn what_is_gone_is_told(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
-    let alias = names::seal(STORE, 7);
+    let alias = names::device_tag(STORE, 7);
     for op in [
         Op::Persist { port },
         configure(port, [tag(Switch::Up)]),
@@ -83,12 +83,12 @@ fn the_altname_is_not_given_to_another_link(fixture: &mut Fixture<impl TestHost>
     let name = fixture.attach_tap(other, DEVICE + 1, 0);
     let restore = |index, alias| Op::RestoreAltname { port, index, alias };
     // It has a mark.
-    fixture.refused(&restore(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
+    fixture.refused(&restore(DEVICE + 1, names::device_tag(STORE, 9)), OpErrorKind::Gone);
     // It has none, but somebody's alias.
     fixture.host_under_test.change(&name, Change::NoAltname(&names::port_altname(other)));
-    fixture.refused(&restore(DEVICE + 1, names::seal(STORE, 9)), OpErrorKind::Gone);
+    fixture.refused(&restore(DEVICE + 1, names::device_tag(STORE, 9)), OpErrorKind::Gone);
     let foreign = fixture.host_under_test.add("foreign", Kind::Veth, 1500);
-    fixture.refused(&restore(foreign, names::seal(STORE, 9)), OpErrorKind::Gone);
+    fixture.refused(&restore(foreign, names::device_tag(STORE, 9)), OpErrorKind::Gone);
     // Another link has the mark.
     fixture.refused(&restore(DEVICE + 1, alias()), OpErrorKind::Taken);
 }
@@ -119,7 +119,7 @@ fn a_full_bridge_is_told(fixture: &mut Fixture<impl TestHost>) {
 fn a_port_of_no_bridge_has_no_flags_and_no_entries(fixture: &mut Fixture<impl TestHost>) {
     let port = port(1);
     fixture.attach_tap(port, DEVICE, 0);
-    let tag = LinkChange::Tag { alias: names::seal(STORE, 8), switch: Switch::Down };
+    let tag = LinkChange::Tag { alias: names::device_tag(STORE, 8), switch: Switch::Down };
     for changes in [
         vec![LinkChange::Learning(false)],
         vec![LinkChange::UnicastFlood(false)],

@@ -57,7 +57,7 @@ struct NicSpec {
     /// Whether somebody keeps changing its MAC.
     cut_off: bool,
     queues: u16,
-    /// Which attach it is from; another one seals anew.
+    /// Which attach it is from; another one tags it again.
     commit: u8,
 }
 
@@ -80,7 +80,7 @@ enum Drift {
     Unmarked(usize),
     V6(usize),
     Down(usize),
-    Unsealed(usize),
+    Untagged(usize),
     Renamed(usize),
     Opened(usize),
     Deleted(usize),
@@ -164,7 +164,7 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Unmarked as fn(usize) -> Drift),
         Just(Drift::V6 as fn(usize) -> Drift),
         Just(Drift::Down as fn(usize) -> Drift),
-        Just(Drift::Unsealed as fn(usize) -> Drift),
+        Just(Drift::Untagged as fn(usize) -> Drift),
         Just(Drift::Renamed as fn(usize) -> Drift),
         Just(Drift::Opened as fn(usize) -> Drift),
         Just(Drift::Deleted as fn(usize) -> Drift),
@@ -306,7 +306,7 @@ fn marked(fake: &Fake, plain: &str, mark: &str, derived: &str, bridge: bool, how
         link.altnames.push(mark.to_owned());
         link.alias = match how {
             0 => Some("uplink".to_owned()),
-            1 => Some(names::seal(Uuid::from_u128(7), 10)),
+            1 => Some(names::device_tag(Uuid::from_u128(7), 10)),
             _ => None,
         };
     });
@@ -355,7 +355,7 @@ impl Drift {
             Self::Unmarked(port) => device(port, &|link| link.altnames.clear()),
             Self::V6(port) => device(port, &|link| (link.v6_autoconf, link.v4_open) = (true, true)),
             Self::Down(port) => device(port, &|link| link.up = false),
-            Self::Unsealed(port) => device(port, &|link| link.alias = None),
+            Self::Untagged(port) => device(port, &|link| link.alias = None),
             Self::Renamed(port) => device(port, &|link| link.name = format!("was{port}")),
             Self::Opened(port) => fake.set_carrier(port_id(port), true),
             Self::Deleted(port) => fake.delete_link(&names::port_altname(port_id(port))),
@@ -446,7 +446,7 @@ impl NicSpec {
             speaks: nicd::plan::Speaks::default(),
             filter: Some(self.filter()),
             // No two attaches share a commit.
-            alias: names::seal(STORE, u64::from(self.commit) * 10 + u64::from(n)),
+            alias: names::device_tag(STORE, u64::from(self.commit) * 10 + u64::from(n)),
             seen: None,
             nic,
         }

@@ -31,7 +31,7 @@ fn an_attach_is_decided_on_what_the_bridge_is_now() {
     let anew = scene.attach(VM, on(OPERATORS)).unwrap();
     let device = scene.fake.device(anew.port.id).unwrap();
     assert_eq!((device.master, device.mtu), (Some(index), 1500));
-    assert_eq!(scene.manager().ports(PortFilter::default()).len(), 2, "what was refused left nothing");
+    assert_eq!(scene.service().ports(PortFilter::default()).len(), 2, "what was refused left nothing");
     scene.stop();
 }
 
@@ -48,7 +48,7 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
     };
     let warned = |scene: &mut Scene| {
         scene.daemon().drain();
-        let problems = scene.manager().health().problems;
+        let problems = scene.service().health().problems;
         problems.into_iter().find(|problem| problem.reason == "bridge_nearly_full").map(|problem| problem.detail)
     };
     join(&scene, 0..NEARLY_FULL - 1);
@@ -64,13 +64,13 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
     // Another network's bridge is another matter.
     scene.attach(VM, on(AGENTS)).unwrap();
     scene.perform(detach(VM, last.port.id)).unwrap();
-    let manager = scene.manager();
-    scene.daemon().settle(|| manager.port(last.port.id).map_or(Ok(()), |port| Err(format!("{port:?}"))));
+    let service = scene.service();
+    scene.daemon().settle(|| service.port(last.port.id).map_or(Ok(()), |port| Err(format!("{port:?}"))));
     // Of those that come at once one is the first; what it leaves to the others is the same refusal.
     let answers = scene.daemon().perform_at_once(vec![attach(VM, on(OPERATORS)); 3]);
     let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().map(Error::reason)).collect();
     assert_eq!(refused, ["bridge_full"; 2]);
-    assert_eq!(manager.ports(PortFilter { network: Some(network_id(OPERATORS)), ..PortFilter::default() }).len(), 1);
+    assert_eq!(service.ports(PortFilter { network: Some(network_id(OPERATORS)), ..PortFilter::default() }).len(), 1);
     let leave = |scene: &Scene, numbers: std::ops::Range<usize>| {
         numbers.for_each(|n| scene.fake.delete_link(&format!("other{n}")));
     };
@@ -94,12 +94,12 @@ fn a_port_is_active_while_untagged_frames_pass_it() {
     scene.fake.set_vlan_filtering(BR0, true);
     let port = scene.attach(NETNS, on(OPERATORS)).unwrap().port.id;
     let device = scene.fake.device(port).unwrap().name;
-    let manager = scene.manager();
+    let service = scene.service();
     let expect = |scene: &mut Scene, passes: bool| {
         scene.daemon().settle(|| {
-            let (view, facts) = manager.explain(port).unwrap();
+            let (view, facts) = service.explain(port).unwrap();
             let fact = facts.iter().find(|fact| fact.fact == FactName::Vlan).unwrap();
-            let told: Vec<_> = manager.health().problems.into_iter().map(|problem| problem.reason).collect();
+            let told: Vec<_> = service.health().problems.into_iter().map(|problem| problem.reason).collect();
             let right = match passes {
                 true => fact.ok && view.phase == Phase::Active && view.reason.is_none() && told.is_empty(),
                 false => !fact.ok && view.phase == Phase::Wired && view.reason.as_deref() == Some("vlan") && told == ["vlan"],
@@ -133,7 +133,7 @@ fn a_port_is_active_while_untagged_frames_pass_it() {
 fn a_port_is_active_while_the_hosts_packet_filter_lets_its_protocols_pass() {
     let mut scene = Scene::with_networks();
     let port = scene.attach(NETNS, on(OPERATORS)).unwrap().port.id;
-    let manager = scene.manager();
+    let service = scene.service();
     let closed = || Way::Closed("chain FORWARD of table ip filter".to_owned());
     let unsure = || Way::Unsure("chain FORWARD of table ip filter".to_owned());
     for (v4, v6, passes) in [
@@ -145,9 +145,9 @@ fn a_port_is_active_while_the_hosts_packet_filter_lets_its_protocols_pass() {
     ] {
         scene.fake.meddle(BR0, |bridge| bridge.forward = Forward { v4: v4.clone(), v6: v6.clone() });
         scene.daemon().settle(|| {
-            let (view, facts) = manager.explain(port).unwrap();
+            let (view, facts) = service.explain(port).unwrap();
             let fact = facts.iter().find(|fact| fact.fact == FactName::ForwardFiltered).unwrap();
-            let told: BTreeSet<_> = manager.health().problems.into_iter().map(|problem| problem.reason).collect();
+            let told: BTreeSet<_> = service.health().problems.into_iter().map(|problem| problem.reason).collect();
             let right = match passes {
                 true => fact.ok && view.phase == Phase::Active && told.is_empty(),
                 false => !fact.ok && view.reason.as_deref() == Some("forward_filtered") && told == ["forward_filtered"].into(),

@@ -1,4 +1,4 @@
-//! The reference: what a client was told there is, and what manager, store and host must therefore show.
+//! The reference: what a client was told there is, and what service, store and host must therefore show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -155,16 +155,16 @@ impl Reference {
         }
     }
 
-    /// Compares manager, host and store with what should be.
-    pub fn check(&self, manager: &Service, fake: &Fake, dir: &Path) -> Result<(), String> {
-        self.check_manager(manager)?;
-        self.check_host(manager, fake)?;
-        check_store(manager, dir)
+    /// Compares service, host and store with what should be.
+    pub fn check(&self, service: &Service, fake: &Fake, dir: &Path) -> Result<(), String> {
+        self.check_manager(service)?;
+        self.check_host(service, fake)?;
+        check_store(service, dir)
     }
 
-    fn check_manager(&self, manager: &Service) -> Result<(), String> {
+    fn check_manager(&self, service: &Service) -> Result<(), String> {
         let shown: BTreeMap<PortId, PortView> =
-            manager.ports(PortFilter::default()).into_iter().map(|view| (view.port.id, view)).collect();
+            service.ports(PortFilter::default()).into_iter().map(|view| (view.port.id, view)).collect();
         same("ports", shown.keys().collect::<Vec<_>>(), self.ports.keys().collect())?;
         for (id, port) in &self.ports {
             let view = &shown[id];
@@ -179,17 +179,17 @@ impl Reference {
         }
         let macs: BTreeSet<Mac> = shown.values().map(|view| view.port.mac).collect();
         same("unique MACs", macs.len(), shown.len())?;
-        let servers: Vec<_> = manager.servers().into_iter().map(|view| view.server.id).collect();
+        let servers: Vec<_> = service.servers().into_iter().map(|view| view.server.id).collect();
         same("servers", servers, self.servers.iter().map(|n| server_id(*n)).collect())?;
-        let mtu = manager.networks().into_iter().find(|view| view.network.id == network_id(AGENTS)).map(|view| view.network.mtu);
+        let mtu = service.networks().into_iter().find(|view| view.network.id == network_id(AGENTS)).map(|view| view.network.mtu);
         same("the network's MTU", mtu, self.networks[AGENTS].map(|_| self.mtu))?;
         for server in 0..3 {
             let filter = PortFilter { server: Some(server_id(server)), ..PortFilter::default() };
-            same("NICs of a server", manager.ports(filter).len(), self.nics(server))?;
+            same("NICs of a server", service.ports(filter).len(), self.nics(server))?;
         }
-        let networks: Vec<_> = manager.networks().into_iter().map(|view| (view.network.id, view.subnets)).collect();
+        let networks: Vec<_> = service.networks().into_iter().map(|view| (view.network.id, view.subnets)).collect();
         same("networks", networks, self.networks_shown())?;
-        let health = manager.health();
+        let health = service.health();
         let mut problems = health.problems;
         problems.retain(|problem| !(self.store_may_be_ill && problem.reason.starts_with("store_")));
         same("problems", problems, vec![])?;
@@ -204,7 +204,7 @@ impl Reference {
     }
 
     /// The host has the strangers as they were, the bridge, and a right device of each bound port, and nothing else.
-    pub fn check_host(&self, manager: &Service, fake: &Fake) -> Result<(), String> {
+    pub fn check_host(&self, service: &Service, fake: &Fake) -> Result<(), String> {
         let links = fake.links();
         let ours = |link: &&LinkState| link.marks().next().is_some();
         let strangers: Vec<LinkState> = links.iter().filter(|link| !ours(link)).cloned().collect();
@@ -221,10 +221,10 @@ impl Reference {
             let [a, b, c, d, ..] = *network_id(AGENTS).0.as_bytes();
             same("the agent's bridge's MAC", bridge.mac, Some(Mac([0xfe, 0x62, a, b, c, d])))?;
         }
-        bound().try_for_each(|(id, port)| self.check_device(manager, fake, *id, port))
+        bound().try_for_each(|(id, port)| self.check_device(service, fake, *id, port))
     }
 
-    fn check_device(&self, manager: &Service, fake: &Fake, id: PortId, port: &RefPort) -> Result<(), String> {
+    fn check_device(&self, service: &Service, fake: &Fake, id: PortId, port: &RefPort) -> Result<(), String> {
         let links = fake.links();
         let bridge = if port.network == AGENTS { names::network_altname(network_id(AGENTS)) } else { BR0.to_owned() };
         let called = |link: &&LinkState| link.name == bridge || link.altnames.contains(&bridge);
@@ -242,10 +242,10 @@ impl Reference {
         same("learning", seen.bridge_port.map(|seen| seen.learning), Some(false))?;
         same("persistent", seen.tap.map(|tap| tap.persist), (!veth).then_some(true))?;
         same("queues", seen.tap.map(|tap| tap.multi_queue), (!veth).then_some(port.server == Some(1)))?;
-        let view = manager.port(id).map_err(|error| error.to_string())?;
+        let view = service.port(id).map_err(|error| error.to_string())?;
         let binding = view.port.binding.ok_or("no binding")?;
-        let sealed = seen.alias.is_some_and(|alias| alias.ends_with(&format!(" {}", binding.commit)));
-        same("sealed with the commit's number", sealed, true)?;
+        let tagged = seen.alias.is_some_and(|alias| alias.ends_with(&format!(" {}", binding.commit)));
+        same("tagged with the commit's number", tagged, true)?;
         if !veth {
             return Ok(());
         }
@@ -268,8 +268,8 @@ fn check_guest(fake: &Fake, id: PortId, port: &RefPort, told: Option<nicd::model
     same("the guest's name for it", told, Some(guest.name))
 }
 
-/// The store has exactly the manager's records, but for what it may learn later: the name a guest gave its NIC.
-fn check_store(manager: &Service, dir: &Path) -> Result<(), String> {
+/// The store has exactly the reconciler's records, but for what it may learn later: the name a guest gave its NIC.
+fn check_store(service: &Service, dir: &Path) -> Result<(), String> {
     let store = Connection::open_with_flags(dir.join(FILE), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let forget = |mut port: Port| {
         if let Some(binding) = port.binding.as_mut() {
@@ -277,13 +277,13 @@ fn check_store(manager: &Service, dir: &Path) -> Result<(), String> {
         }
         port
     };
-    let ports: Vec<Port> = manager.ports(PortFilter::default()).into_iter().map(|view| forget(view.port)).collect();
+    let ports: Vec<Port> = service.ports(PortFilter::default()).into_iter().map(|view| forget(view.port)).collect();
     let stored: Vec<Port> = all(&store, "ports");
     same("stored ports", stored.into_iter().map(forget).collect(), ports.clone())?;
-    let networks: Vec<Network> = manager.networks().into_iter().map(|view| view.network).collect();
+    let networks: Vec<Network> = service.networks().into_iter().map(|view| view.network).collect();
     same("stored networks", all(&store, "networks"), networks)?;
-    same("stored subnets", all::<Subnet>(&store, "subnets"), manager.subnets())?;
-    let servers: Vec<Server> = manager.servers().into_iter().map(|view| view.server).collect();
+    same("stored subnets", all::<Subnet>(&store, "subnets"), service.subnets())?;
+    let servers: Vec<Server> = service.servers().into_iter().map(|view| view.server).collect();
     same("stored servers", all(&store, "servers"), servers)?;
     let reserved: i64 = store.query_row("SELECT count(*) FROM addresses", [], |row| row.get(0)).unwrap();
     same("stored addresses", usize::try_from(reserved).unwrap(), ports.iter().map(|port| port.fixed_ips.len()).sum())

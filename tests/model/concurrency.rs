@@ -53,9 +53,9 @@ fn of_as_many_attaches_of_one_port_one_succeeds() {
     assert_eq!((answers.iter().filter(|answer| answer.is_ok()).count(), refused), (1, CONCURRENT - 1));
     let mut reference = Reference::of(&scene);
     reference.networks = [Some([true, false]), Some([true, true])];
-    reference.adopt(&scene.manager().port(port).unwrap());
-    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
-    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
+    reference.adopt(&scene.service().port(port).unwrap());
+    let (service, fake, dir) = (scene.service(), scene.fake.clone(), scene.dir.path().to_owned());
+    scene.daemon().settle(|| reference.check(&service, &fake, &dir));
     scene.stop();
 }
 
@@ -78,10 +78,10 @@ fn as_many_detaches_at_once_leave_nothing() {
         let gone = |error: &Error| ["no_such_port", "port_not_on_server"].contains(&error.reason());
         assert!(answer.as_ref().err().is_none_or(gone), "{answer:?}");
     }
-    let (manager, fake) = (scene.manager(), scene.fake.clone());
+    let (service, fake) = (scene.service(), scene.fake.clone());
     let mut strangers = scene.strangers.clone();
     scene.daemon().settle(|| {
-        let left = manager.ports(Default::default()).len();
+        let left = service.ports(Default::default()).len();
         if left == 0 { Ok(()) } else { Err(format!("{left} ports")) }
     });
     scene.perform(Action::DeleteNetwork(network)).unwrap();
@@ -120,12 +120,12 @@ fn an_attach_does_not_build_on_a_bridge_that_another_may_still_take_back() {
             Fault::None
         }
     });
-    let manager = scene.manager();
+    let service = scene.service();
     let (first, second) = scene.daemon().run(async {
         let begin = || {
             tokio::spawn({
-                let manager = Arc::clone(&manager);
-                async move { manager.perform(attach(VM, on(AGENTS)), Context::default()).await }
+                let service = Arc::clone(&service);
+                async move { service.perform(attach(VM, on(AGENTS)), Context::default()).await }
             })
         };
         let first = begin();
@@ -141,7 +141,7 @@ fn an_attach_does_not_build_on_a_bridge_that_another_may_still_take_back() {
     reference.networks = [Some([true, false]), Some([true, true])];
     reference.adopt(&port_of(second.unwrap()));
     // Nothing is to be waited for: it was never without its bridge.
-    reference.check(&manager, &scene.fake, scene.dir.path()).unwrap();
+    reference.check(&service, &scene.fake, scene.dir.path()).unwrap();
     scene.stop();
 }
 

@@ -94,8 +94,8 @@ fn a_device_that_cannot_be_deleted_is_shown_and_keeps_its_address_until_it_is() 
     let port = scene.attach(VM, on(AGENTS)).unwrap();
     scene.fake.set_faults(|_| Fault::Refuse(OpErrorKind::Other));
     scene.perform(detach(VM, port.port.id)).unwrap();
-    let manager = scene.manager();
-    let phase = || manager.port(port.port.id).map(|view| view.phase);
+    let service = scene.service();
+    let phase = || service.port(port.port.id).map(|view| view.phase);
     scene.daemon().settle(|| match phase() {
         Ok(Phase::Error) => Ok(()),
         other => Err(format!("{other:?}")),
@@ -147,7 +147,7 @@ fn for_every_step(attempt: impl Fn(Nic, Fault, usize) -> bool) {
     for nic in NICS {
         for fault in faults(TROUBLES) {
             let steps = (0..).take_while(|step| attempt(nic, fault, *step)).count();
-            // A veth on a bridge that is there takes the fewest: made, configured inside, sealed.
+            // A veth on a bridge that is there takes the fewest: made, configured inside, tagged.
             assert!(steps >= 3, "{nic:?}: only {steps} steps");
         }
     }
@@ -201,26 +201,26 @@ type Shown = (PortId, Option<ServerId>, Phase);
 /// Everything an attach could leave a trace in, but for numbers that only grow.
 fn traces(scene: &Scene) -> (Vec<LinkState>, Vec<Shown>) {
     let view = |view: nicd::service::PortView| (view.port.id, view.port.attached_to(), view.phase);
-    (scene.fake.links(), scene.manager().ports(PortFilter::default()).into_iter().map(view).collect())
+    (scene.fake.links(), scene.service().ports(PortFilter::default()).into_iter().map(view).collect())
 }
 
 fn phases(scene: &Scene) -> Vec<Phase> {
-    scene.manager().ports(PortFilter::default()).into_iter().map(|view| view.phase).collect()
+    scene.service().ports(PortFilter::default()).into_iter().map(|view| view.phase).collect()
 }
 
 fn settle(scene: &mut Scene, reference: &Reference) {
-    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+    let (service, fake, dir) = (scene.service(), scene.fake.clone(), scene.dir.path().to_owned());
     let reference = reference.clone();
-    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
+    scene.daemon().settle(|| reference.check(&service, &fake, &dir));
 }
 
 /// A bridge that could not be taken back is marked and has a record: it waits for the network's next port.
 fn settle_with_leftover_bridge(scene: &mut Scene, reference: &mut Reference) {
-    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+    let (service, fake, dir) = (scene.service(), scene.fake.clone(), scene.dir.path().to_owned());
     let mut with_bridge = reference.clone();
     with_bridge.bridge = true;
     let without = reference.clone();
-    scene.daemon().settle(|| without.check(&manager, &fake, &dir).or_else(|_| with_bridge.check(&manager, &fake, &dir)));
+    scene.daemon().settle(|| without.check(&service, &fake, &dir).or_else(|_| with_bridge.check(&service, &fake, &dir)));
 }
 
 #[test]
@@ -241,8 +241,8 @@ fn without_a_module_an_attach_leaves_nothing_and_a_port_waits_for_it() {
         if module == "bridge" {
             scene.fake.delete_link(&bridge.name);
         }
-        let manager = scene.manager();
-        let phase = || manager.port(port.port.id).map(|view| (view.phase, view.reason)).unwrap();
+        let service = scene.service();
+        let phase = || service.port(port.port.id).map(|view| (view.phase, view.reason)).unwrap();
         scene.daemon().settle(|| match phase() {
             (Phase::Error, Some(reason)) if reason == "module_missing" => Ok(()),
             other => Err(format!("{module}: {other:?}")),
@@ -271,14 +271,14 @@ fn without_nf_tables_a_port_with_port_security_is_refused_and_one_without_is_bui
         let change = PortChange { port_security: Some(true), ..PortChange::default() };
         let error = scene.perform(Action::UpdatePort(port, change)).unwrap_err();
         assert_eq!(error.reason(), "filters_unavailable");
-        let manager = scene.manager();
-        assert!(!manager.port(port).unwrap().port.port_security);
-        scene.daemon().settle(|| match manager.port(port).map(|view| view.phase) {
+        let service = scene.service();
+        assert!(!service.port(port).unwrap().port.port_security);
+        scene.daemon().settle(|| match service.port(port).map(|view| view.phase) {
             Ok(Phase::Wired | Phase::Active) => Ok(()),
             other => Err(format!("{other:?}")),
         });
         scene.perform(detach(server, port)).unwrap();
-        scene.daemon().settle(|| match manager.port(port).map(|view| view.phase) {
+        scene.daemon().settle(|| match service.port(port).map(|view| view.phase) {
             Ok(Phase::Unbound) => Ok(()),
             other => Err(format!("{other:?}")),
         });
@@ -305,8 +305,8 @@ fn a_change_of_a_limit_that_is_refused_leaves_record_and_device() {
             let port = scene.attach(server, on(AGENTS)).unwrap().port.id;
             let change = |limits| Action::UpdatePort(port, PortChange { limits: Some(limits), ..PortChange::default() });
             scene.perform(change(limits(1000))).unwrap();
-            let manager = scene.manager();
-            let before = (manager.port(port).unwrap(), scene.fake.device(port));
+            let service = scene.service();
+            let before = (service.port(port).unwrap(), scene.fake.device(port));
             let new = TokenBucket::from(limits(2000).to_guest.unwrap()).rate;
             let sets = move |change: &LinkChange| matches!(change, LinkChange::ToGuest(Some(bucket)) if bucket.rate == new);
             scene.fake.set_faults(move |op| match op {
@@ -314,7 +314,7 @@ fn a_change_of_a_limit_that_is_refused_leaves_record_and_device() {
                 _ => Fault::None,
             });
             scene.perform(change(limits(2000))).unwrap_err();
-            assert_eq!((manager.port(port).unwrap(), scene.fake.device(port)), before, "{kind:?}");
+            assert_eq!((service.port(port).unwrap(), scene.fake.device(port)), before, "{kind:?}");
             scene.fake.clear_faults();
             scene.perform(change(limits(2000))).unwrap();
         }

@@ -12,8 +12,8 @@ use crate::scene::{AGENTS, OPERATORS, Scene, VM, detach, network_id, on, server_
 fn held(scene: &mut Scene) -> PortId {
     let port = scene.attach(VM, on(AGENTS)).unwrap().port.id;
     scene.fake.set_carrier(port, true);
-    let manager = scene.manager();
-    scene.daemon().settle(|| match manager.port(port).unwrap().phase {
+    let service = scene.service();
+    scene.daemon().settle(|| match service.port(port).unwrap().phase {
         Phase::Active => Ok(()),
         phase => Err(format!("{phase:?}")),
     });
@@ -22,30 +22,30 @@ fn held(scene: &mut Scene) -> PortId {
 
 /// Waits until the port is on its way out for this reason.
 fn wait_for_reason(scene: &mut Scene, port: PortId, reason: &str) {
-    let manager = scene.manager();
-    scene.daemon().settle(|| match manager.port(port) {
+    let service = scene.service();
+    scene.daemon().settle(|| match service.port(port) {
         Ok(view) if view.phase == Phase::Detaching && view.reason.as_deref() == Some(reason) => Ok(()),
         other => Err(format!("{:?}", other.map(|view| (view.phase, view.reason)))),
     });
 }
 
 fn wait_until_gone(scene: &mut Scene, port: PortId) {
-    let (manager, fake) = (scene.manager(), scene.fake.clone());
-    scene.daemon().settle(|| match (manager.port(port), fake.links().iter().any(|link| link.tap.is_some())) {
+    let (service, fake) = (scene.service(), scene.fake.clone());
+    scene.daemon().settle(|| match (service.port(port), fake.links().iter().any(|link| link.tap.is_some())) {
         (Err(_), false) => Ok(()),
         (view, there) => Err(format!("{:?}, a tap is there: {there}", view.map(|view| (view.phase, view.reason)))),
     });
 }
 
 fn by_force(scene: &Scene, action: Action) {
-    let manager = scene.manager();
+    let service = scene.service();
     let forced = Context { force: true, ..Context::default() };
-    scene.daemon.as_ref().unwrap().run(manager.perform(action, forced)).unwrap();
+    scene.daemon.as_ref().unwrap().run(service.perform(action, forced)).unwrap();
 }
 
 /// The address of a leaving port is nobody else's.
 fn assert_held(scene: &Scene, port: PortId) {
-    let address = scene.manager().port(port).unwrap().port.fixed_ips[0].ip_address;
+    let address = scene.service().port(port).unwrap().port.fixed_ips[0].ip_address;
     let again = scene.attach(VM + 1, WantedNic::OnNetwork(network_id(AGENTS), Some(address)));
     assert_eq!(again.unwrap_err().reason(), "address_in_use");
 }
@@ -84,7 +84,7 @@ fn a_dry_run_of_a_detach_shows_the_ops_that_run() {
     for open in [false, true] {
         let mut scene = Scene::with_networks();
         let port = if open { held(&mut scene) } else { scene.attach(VM, on(AGENTS)).unwrap().port.id };
-        let plan = scene.manager().dry_run(&DryRun::Detach(port)).unwrap();
+        let plan = scene.service().dry_run(&DryRun::Detach(port)).unwrap();
         let shown: Vec<Op> = plan.steps.into_iter().map(|step| step.op).collect();
         assert!(!shown.is_empty());
         let before = scene.fake.log().len();
@@ -130,8 +130,8 @@ fn a_server_whose_taps_are_held_is_answered_and_goes_with_the_last_of_them() {
     scene.perform(delete()).unwrap();
     by_force(&scene, delete());
     wait_until_gone(&mut scene, port);
-    let manager = scene.manager();
-    scene.daemon().settle(|| match manager.servers().iter().any(|view| view.server.id == server_id(VM)) {
+    let service = scene.service();
+    scene.daemon().settle(|| match service.servers().iter().any(|view| view.server.id == server_id(VM)) {
         true => Err("the server is still there".to_owned()),
         false => Ok(()),
     });
@@ -237,15 +237,15 @@ fn a_device_that_has_another_stores_alias_is_left_and_what_it_had_stays_held() {
     let port = scene.attach(VM, on(AGENTS)).unwrap().port.id;
     let name = scene.fake.device(port).unwrap().name;
     scene.fake.set_wire(|_| Vec::new());
-    scene.fake.meddle(&name, |link| (link.altnames, link.alias) = (Vec::new(), Some(names::seal(uuid::Uuid::max(), 7))));
+    scene.fake.meddle(&name, |link| (link.altnames, link.alias) = (Vec::new(), Some(names::device_tag(uuid::Uuid::max(), 7))));
     scene.perform(detach(VM, port)).unwrap();
     wait_for_reason(&mut scene, port, "device_unmarked");
-    let (_, facts) = scene.manager().explain(port).unwrap();
+    let (_, facts) = scene.service().explain(port).unwrap();
     assert!(facts.iter().any(|fact| !fact.ok && fact.detail.contains(&format!("ip link del {name}"))), "{facts:?}");
     assert!(scene.fake.links().iter().any(|link| link.name == name), "it is not touched");
     assert_held(&scene, port);
     scene.fake.delete_link(&name);
     wait_until_gone(&mut scene, port);
-    assert!(scene.manager().ports(PortFilter::default()).is_empty());
+    assert!(scene.service().ports(PortFilter::default()).is_empty());
     scene.stop();
 }

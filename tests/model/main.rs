@@ -1,4 +1,4 @@
-//! The manager against a small reference model, on the in-memory host and a real store: random sequences of operations, failures and
+//! The reconciler against a small reference model, on the in-memory host and a real store: random sequences of operations, failures and
 //! kills at every step, concurrent requests, and changes of the host while no daemon runs.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test

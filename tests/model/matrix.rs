@@ -197,15 +197,15 @@ impl Stage {
         let mut before = Reference::of(&scene);
         before.networks = [Some([true, false]), Some([true, true])];
         let (begin, port) = set_up(work, &scene);
-        scene.manager().ports(PortFilter::default()).iter().for_each(|view| before.adopt(view));
+        scene.service().ports(PortFilter::default()).iter().for_each(|view| before.adopt(view));
         scene
-            .manager()
+            .service()
             .networks()
             .iter()
             .find(|view| view.network.id == network_id(AGENTS))
             .inspect(|view| before.mtu = view.network.mtu);
         for (n, has) in before.networks.iter_mut().enumerate() {
-            let known = scene.manager().networks().into_iter().find(|view| view.network.id == network_id(n));
+            let known = scene.service().networks().into_iter().find(|view| view.network.id == network_id(n));
             match known {
                 None => *has = None,
                 Some(view) if n == OPERATORS && view.subnets.len() < 2 => *has = Some([true, false]),
@@ -221,10 +221,10 @@ impl Stage {
             scene.fake.remove_netns(Path::new(NETNS_PATH));
             before.netns_gone = true;
         }
-        let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+        let (service, fake, dir) = (scene.service(), scene.fake.clone(), scene.dir.path().to_owned());
         let settled = before.clone();
-        scene.daemon().try_settle(|| settled.check(&manager, &fake, &dir)).unwrap_or_else(|wrong| panic!("{work:?}: {wrong}"));
-        drop(manager);
+        scene.daemon().try_settle(|| settled.check(&service, &fake, &dir)).unwrap_or_else(|wrong| panic!("{work:?}: {wrong}"));
+        drop(service);
         scene.stop();
         if work == Work::Rebuild {
             scene.fake = rebooted(&scene.strangers);
@@ -324,23 +324,23 @@ impl Stage {
             Begin::Action(action) => {
                 let answer = scene.daemon().ask((**action).clone());
                 // What goes on behind the answer is part of the work.
-                let manager = scene.manager();
+                let service = scene.service();
                 scene.daemon().go_on(|| {
-                    let_go_of_leaving(&manager, &fake);
-                    at_rest(&manager)
+                    let_go_of_leaving(&service, &fake);
+                    at_rest(&service)
                 });
                 answer
             }
             Begin::Meddle(meddle) => {
                 meddle(&fake, self.port);
-                let (manager, whole) = (scene.manager(), self.side(Side::Whole, &scene.manager(), &fake).ok()?);
-                scene.daemon().go_on(|| whole.check_host(&manager, &fake).is_ok() && at_rest(&manager));
+                let (service, whole) = (scene.service(), self.side(Side::Whole, &scene.service(), &fake).ok()?);
+                scene.daemon().go_on(|| whole.check_host(&service, &fake).is_ok() && at_rest(&service));
                 None
             }
             Begin::Start => {
-                let manager = scene.manager();
-                let whole = self.side(Side::Whole, &manager, &fake).ok()?;
-                scene.daemon().go_on(|| whole.check_host(&manager, &fake).is_ok() && at_rest(&manager));
+                let service = scene.service();
+                let whole = self.side(Side::Whole, &service, &fake).ok()?;
+                scene.daemon().go_on(|| whole.check_host(&service, &fake).is_ok() && at_rest(&service));
                 None
             }
         }
@@ -348,13 +348,13 @@ impl Stage {
 
     /// Waits until everything is as one of `sides` says, and answers which.
     fn settle(&self, scene: &mut Scene, sides: &[Side]) -> Result<Side, String> {
-        let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+        let (service, fake, dir) = (scene.service(), scene.fake.clone(), scene.dir.path().to_owned());
         let found = std::cell::Cell::new(Side::Whole);
         scene.daemon().try_settle(|| {
-            let_go_of_leaving(&manager, &fake);
+            let_go_of_leaving(&service, &fake);
             let mut wrong = Vec::new();
             for side in sides {
-                let checked = self.side(*side, &manager, &fake).and_then(|reference| reference.check(&manager, &fake, &dir));
+                let checked = self.side(*side, &service, &fake).and_then(|reference| reference.check(&service, &fake, &dir));
                 match checked {
                     Ok(()) => {
                         found.set(*side);
@@ -369,7 +369,7 @@ impl Stage {
     }
 
     /// What there is to be when the work is done wholly, or not at all.
-    fn side(&self, side: Side, manager: &Service, fake: &Fake) -> Result<Reference, String> {
+    fn side(&self, side: Side, service: &Service, fake: &Fake) -> Result<Reference, String> {
         let mut after = self.before.clone();
         let mark = names::network_altname(network_id(AGENTS));
         let bridge_is_there = fake.links().iter().any(|link| link.altnames.contains(&mark));
@@ -382,8 +382,8 @@ impl Stage {
             return Ok(after);
         }
         match self.work {
-            Work::AttachFirstTap | Work::AttachLaterTap | Work::AttachVeth | Work::CreatePort => adopt_new(&mut after, manager)?,
-            Work::AttachReadyPort => after.adopt(&manager.port(self.port).map_err(|error| error.to_string())?),
+            Work::AttachFirstTap | Work::AttachLaterTap | Work::AttachVeth | Work::CreatePort => adopt_new(&mut after, service)?,
+            Work::AttachReadyPort => after.adopt(&service.port(self.port).map_err(|error| error.to_string())?),
             Work::DetachTap | Work::DetachVeth | Work::DetachReadyPort => after.unbind(self.port),
             Work::DetachKeeping => after.keep(self.port),
             Work::UnbindWithAddress => {
@@ -433,9 +433,9 @@ enum Side {
 }
 
 /// Takes in the one port that was not there before.
-fn adopt_new(after: &mut Reference, manager: &Service) -> Result<(), String> {
+fn adopt_new(after: &mut Reference, service: &Service) -> Result<(), String> {
     let fresh: Vec<_> =
-        manager.ports(PortFilter::default()).into_iter().filter(|view| !after.ports.contains_key(&view.port.id)).collect();
+        service.ports(PortFilter::default()).into_iter().filter(|view| !after.ports.contains_key(&view.port.id)).collect();
     match &fresh[..] {
         [view] => {
             after.adopt(view);
@@ -540,8 +540,8 @@ fn rebooted(strangers: &[LinkState]) -> Fake {
 }
 
 /// Whether no port and no server is on its way.
-fn at_rest(manager: &Service) -> bool {
+fn at_rest(service: &Service) -> bool {
     use Phase::{Active, Unbound, Wired};
-    let ports = manager.ports(PortFilter::default()).iter().all(|view| matches!(view.phase, Active | Wired | Unbound));
-    ports && !manager.servers().iter().any(|view| view.server.leaving)
+    let ports = service.ports(PortFilter::default()).iter().all(|view| matches!(view.phase, Active | Wired | Unbound));
+    ports && !service.servers().iter().any(|view| view.server.leaving)
 }

@@ -1,4 +1,4 @@
-//! Notices that are lost, come twice, late or in another order: what the manager shows in the end is what the host has.
+//! Notices that are lost, come twice, late or in another order: what the reconciler shows in the end is what the host has.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ enum Meddling {
     Mac,
     Learning,
     Unmarked,
-    Unsealed,
+    Untagged,
     Deleted,
     Opened,
     Closed,
@@ -51,7 +51,7 @@ fn meddling() -> impl Strategy<Value = (Meddling, usize)> {
         Just(Meddling::Mac),
         Just(Meddling::Learning),
         Just(Meddling::Unmarked),
-        Just(Meddling::Unsealed),
+        Just(Meddling::Untagged),
         Just(Meddling::Deleted),
         Just(Meddling::Opened),
         Just(Meddling::Closed),
@@ -101,10 +101,10 @@ fn meddle(fake: &Fake, reference: &mut Reference, (what, which): (Meddling, usiz
         Meddling::Learning => change(|link| {
             link.bridge_port = link.bridge_port.map(|seen| BridgePort { learning: true, altered: true, held: true, ..seen });
         }),
-        // Without its seal as well, nobody could tell whose it is.
+        // Without its alias as well, nobody could tell whose it is.
         Meddling::Unmarked if device.alias.is_none() => {}
         Meddling::Unmarked => change(|link| link.altnames.clear()),
-        Meddling::Unsealed => change(|link| link.alias = None),
+        Meddling::Untagged => change(|link| link.alias = None),
         Meddling::Deleted => {
             fake.delete_link(&device.name);
             held(false);
@@ -134,9 +134,9 @@ fn three() -> (Scene, Reference, Vec<PortId>) {
 }
 
 fn right(scene: &mut Scene, reference: &Reference) {
-    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
+    let (service, fake, dir) = (scene.service(), scene.fake.clone(), scene.dir.path().to_owned());
     let reference = reference.clone();
-    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
+    scene.daemon().settle(|| reference.check(&service, &fake, &dir));
 }
 
 proptest! {
@@ -180,16 +180,16 @@ fn a_sweep_finds_what_nobody_told_of() {
 #[test]
 fn a_trouble_that_flaps_is_told_at_once_then_a_few_times_a_second_and_its_last_state_always() {
     let mut scene = Scene::with_networks();
-    let manager = scene.manager();
-    let mut reader = manager.events().read_after(None);
-    let before = manager.events().newest();
+    let service = scene.service();
+    let mut reader = service.events().read_after(None);
+    let before = service.events().newest();
     let begin = Instant::now();
     for flap in 0..=500 {
-        manager.reconciler().note_config((flap % 2 == 0).then(|| "it is not right".to_owned()));
+        service.reconciler().note_config((flap % 2 == 0).then(|| "it is not right".to_owned()));
     }
-    assert!(manager.events().newest() > before, "at once");
+    assert!(service.events().newest() > before, "at once");
     scene.daemon().go_on(|| begin.elapsed() > SOON);
-    let count = manager.events().newest() - before;
+    let count = service.events().newest() - before;
     assert!((2..=4 * (begin.elapsed().as_secs() + 1)).contains(&count), "{count} events");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut kinds = (0..count).map(|_| runtime.block_on(reader.next()).kind).collect::<Vec<_>>();

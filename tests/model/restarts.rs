@@ -63,8 +63,8 @@ fn a_list_of_leftovers_shows_the_ops_that_remove_them() {
     scene.fake.meddle(&names::port_altname(ports[1]), |link| link.altnames.clear());
     scene.open();
     let collect = |scene: &Scene, remove| {
-        let manager = scene.manager();
-        scene.daemon.as_ref().unwrap().run(async move { manager.collect(Leftovers { remove, store: None }).await }).unwrap()
+        let service = scene.service();
+        scene.daemon.as_ref().unwrap().run(async move { service.collect(Leftovers { remove, store: None }).await }).unwrap()
     };
     let listed = collect(&scene, false);
     assert_eq!((listed.leftovers.len(), &listed.removed[..]), (4, &[][..]));
@@ -90,15 +90,15 @@ fn a_marked_device_without_a_record_is_reported_and_left() {
     let before = scene.fake.log().len();
     scene.open();
     scene.daemon().drain();
-    let problems = scene.manager().health().problems;
+    let problems = scene.service().health().problems;
     let told: Vec<_> = problems.iter().map(|problem| (problem.reason, problem.detail.contains(&device.name))).collect();
     assert_eq!(told, [("store_rolled_back", false), ("device_without_record", true)]);
     assert_eq!(scene.fake.device(port.port.id), Some(device.clone()));
     assert_eq!(scene.fake.log()[before..], []);
     // Somebody deletes it, and all is well.
     scene.fake.delete_link(&device.name);
-    let manager = scene.manager();
-    scene.daemon().settle(|| if manager.health().problems.is_empty() { Ok(()) } else { Err("still reported".to_owned()) });
+    let service = scene.service();
+    scene.daemon().settle(|| if service.health().problems.is_empty() { Ok(()) } else { Err("still reported".to_owned()) });
     scene.stop();
 }
 
@@ -112,8 +112,8 @@ fn a_marked_device_that_appears_is_reported_and_left() {
         link.altnames.push("nicd-00000000-0000-4000-8000-000000000bad".to_owned());
         link.alias = alias;
     });
-    let manager = scene.manager();
-    let reported = || manager.health().problems.iter().any(|problem| problem.reason == "device_without_record");
+    let service = scene.service();
+    let reported = || service.health().problems.iter().any(|problem| problem.reason == "device_without_record");
     scene.daemon().settle(|| reported().then_some(()).ok_or("not reported".to_owned()));
     assert!(scene.fake.links().iter().any(|link| link.name == "stray"));
     scene.stop();
@@ -155,8 +155,8 @@ fn what_one_restart_cannot_mend_a_later_moment_does() {
     scene.fake.meddle(&names::port_altname(ports[0].port.id), |link| link.master = None);
     scene.fake.set_faults(|_| Fault::Refuse(nicd::kernel::OpErrorKind::Other));
     scene.open();
-    let (manager, id) = (scene.manager(), ports[0].port.id);
-    let phase = || manager.port(id).unwrap().phase;
+    let (service, id) = (scene.service(), ports[0].port.id);
+    let phase = || service.port(id).unwrap().phase;
     scene.daemon().settle(|| if phase() == nicd::model::Phase::Error { Ok(()) } else { Err(format!("{:?}", phase())) });
     scene.fake.clear_faults();
     settle(&mut scene, &reference);
@@ -180,8 +180,8 @@ fn three_nics() -> (Scene, Reference, [PortView; 3]) {
 }
 
 fn settle(scene: &mut Scene, reference: &Reference) {
-    let (manager, fake, dir) = (scene.manager(), scene.fake.clone(), scene.dir.path().to_owned());
-    scene.daemon().settle(|| reference.check(&manager, &fake, &dir));
+    let (service, fake, dir) = (scene.service(), scene.fake.clone(), scene.dir.path().to_owned());
+    scene.daemon().settle(|| reference.check(&service, &fake, &dir));
 }
 
 /// Puts the files of one directory in the place of another's.

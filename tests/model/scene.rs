@@ -84,9 +84,9 @@ impl Scene {
         self.daemon.as_mut().unwrap()
     }
 
-    /// The running daemon's manager.
-    pub fn manager(&self) -> std::sync::Arc<nicd::service::Service> {
-        std::sync::Arc::clone(&self.daemon.as_ref().unwrap().manager)
+    /// The running daemon's service.
+    pub fn service(&self) -> std::sync::Arc<nicd::service::Service> {
+        std::sync::Arc::clone(&self.daemon.as_ref().unwrap().service)
     }
 
     /// Carries an action out.
@@ -259,8 +259,8 @@ pub fn detach(server: usize, port: PortId) -> Action {
 
 /// The port an answer shows.
 /// Closes the taps that VMMs hold of ports on their way out, as they do once they are told to unplug the NIC.
-pub fn let_go_of_leaving(manager: &Service, fake: &Fake) {
-    let leaving = manager.ports(PortFilter::default()).into_iter().filter(|view| view.phase == Phase::Detaching);
+pub fn let_go_of_leaving(service: &Service, fake: &Fake) {
+    let leaving = service.ports(PortFilter::default()).into_iter().filter(|view| view.phase == Phase::Detaching);
     leaving
         .filter(|view| fake.device(view.port.id).is_some_and(|link| link.is_held()))
         .for_each(|view| fake.set_carrier(view.port.id, false));

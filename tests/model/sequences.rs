@@ -56,7 +56,7 @@ pub enum Meddling {
     Mtu,
     Mac,
     V6,
-    Unsealed,
+    Untagged,
     Unmarked,
     Delete,
 }
@@ -71,7 +71,7 @@ pub fn step() -> impl Strategy<Value = Step> {
             Just(Meddling::Mtu),
             Just(Meddling::Mac),
             Just(Meddling::V6),
-            Just(Meddling::Unsealed),
+            Just(Meddling::Untagged),
             Just(Meddling::Unmarked),
             Just(Meddling::Delete),
         ]
@@ -171,7 +171,7 @@ impl Run {
     fn settle(&mut self) -> Result<(), String> {
         let dir = self.scene.dir.path().to_owned();
         loop {
-            let (manager, fake) = (self.scene.manager(), self.scene.fake.clone());
+            let (service, fake) = (self.scene.service(), self.scene.fake.clone());
             let registry = self.scene.daemon().registry.clone();
             let (reference, or) = (self.reference.clone(), self.or.clone());
             let other = std::cell::Cell::new(false);
@@ -179,13 +179,13 @@ impl Run {
                 if registry.is_dead() {
                     return Ok(());
                 }
-                let_go_of_leaving(&manager, &fake);
-                let wrong = match reference.check(&manager, &fake, &dir) {
+                let_go_of_leaving(&service, &fake);
+                let wrong = match reference.check(&service, &fake, &dir) {
                     Ok(()) => return Ok(()),
                     Err(wrong) => wrong,
                 };
                 let or = or.as_ref().ok_or_else(|| wrong.clone())?;
-                or.check(&manager, &fake, &dir).map_err(|also| format!("{wrong}; or {also}"))?;
+                or.check(&service, &fake, &dir).map_err(|also| format!("{wrong}; or {also}"))?;
                 other.set(true);
                 Ok(())
             });
@@ -364,7 +364,7 @@ impl Run {
             Told::Struck => self.note_leftover_bridge(),
             Told::Nothing => {
                 // Whatever is bound or listed now and was not before is what was asked for.
-                for view in self.scene.manager().ports(PortFilter::default()) {
+                for view in self.scene.service().ports(PortFilter::default()) {
                     let known = self.reference.ports.get(&view.port.id).map(|port| port.server.is_some());
                     if known.is_none() || known == Some(false) && view.port.attached_to().is_some() {
                         self.reference.adopt(&view);
@@ -488,7 +488,7 @@ impl Run {
     fn meddle_bridge(&mut self, what: Meddling) -> Result<(), String> {
         let on_it = |port: &RefPort| port.network == AGENTS && self.reference.has_device(port);
         let ports: Vec<PortId> = self.reference.ports.iter().filter(|(_, port)| on_it(port)).map(|(id, _)| *id).collect();
-        let meaningless = matches!(what, Meddling::OutOfBridge | Meddling::Unsealed | Meddling::Unmarked);
+        let meaningless = matches!(what, Meddling::OutOfBridge | Meddling::Untagged | Meddling::Unmarked);
         if !self.reference.bridge || meaningless || !ports.into_iter().all(|id| self.bear(id)) {
             return Ok(());
         }
@@ -554,7 +554,7 @@ impl Meddling {
             Self::Mtu => fake.meddle(name, |link| link.mtu = 1400),
             Self::Mac => fake.meddle(name, |link| link.mac = Some(Mac([2, 0, 0, 0, 0, 9]))),
             Self::V6 => fake.meddle(name, |link| link.v6_autoconf = true),
-            Self::Unsealed => fake.meddle(name, |link| link.alias = None),
+            Self::Untagged => fake.meddle(name, |link| link.alias = None),
             Self::Unmarked => fake.meddle(name, |link| link.altnames.clear()),
             Self::Delete => fake.delete_link(name),
         }

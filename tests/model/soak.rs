@@ -1,5 +1,5 @@
 //! A long run: any operation after any other, and about every second one gets a fault injected at a failpoint it hits. After
-//! each, manager, store and host agree with the reference.
+//! each, service, store and host agree with the reference.
 //!
 //! 10,000 operations; `NICD_SOAK=1000000` for more, `NICD_SEED` for the same again.
 

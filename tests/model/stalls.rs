@@ -19,15 +19,15 @@ fn eight() -> (Scene, Vec<(usize, PortId)>) {
 }
 
 fn left(scene: &Scene) -> Vec<PortId> {
-    scene.manager().ports(PortFilter::default()).into_iter().map(|view| view.port.id).collect()
+    scene.service().ports(PortFilter::default()).into_iter().map(|view| view.port.id).collect()
 }
 
 fn wait_for(scene: &mut Scene, wanted: &[PortId]) {
-    let manager = scene.manager();
+    let service = scene.service();
     let mut wanted = wanted.to_vec();
     wanted.sort();
     scene.daemon().settle(|| {
-        let left: Vec<PortId> = manager.ports(PortFilter::default()).into_iter().map(|view| view.port.id).collect();
+        let left: Vec<PortId> = service.ports(PortFilter::default()).into_iter().map(|view| view.port.id).collect();
         if left == wanted { Ok(()) } else { Err(format!("{left:?} are left, {wanted:?} should be")) }
     });
 }
@@ -42,7 +42,7 @@ fn a_device_the_kernel_keeps_holds_no_other() {
     }
     wait_for(&mut scene, &[ports[3].1]);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    let view = scene.manager().port(ports[3].1).unwrap();
+    let view = scene.service().port(ports[3].1).unwrap();
     assert_eq!((view.phase, view.port.fixed_ips.is_empty()), (Phase::Detaching, false), "it holds what it had");
     // Others come and go.
     for _ in 0..3 {
@@ -69,14 +69,14 @@ fn seven_devices_the_kernel_keeps_hold_no_other_and_are_told() {
     }
     let kept: Vec<PortId> = ports[..7].iter().map(|(_, port)| *port).collect();
     wait_for(&mut scene, &kept);
-    let manager = scene.manager();
-    let told = |manager: &nicd::service::Service| {
-        manager.health().problems.iter().filter(|problem| problem.reason == "device_kept").count()
+    let service = scene.service();
+    let told = |service: &nicd::service::Service| {
+        service.health().problems.iter().filter(|problem| problem.reason == "device_kept").count()
     };
-    scene.daemon().settle(|| if told(&manager) == 7 { Ok(()) } else { Err(format!("{} are told", told(&manager))) });
+    scene.daemon().settle(|| if told(&service) == 7 { Ok(()) } else { Err(format!("{} are told", told(&service))) });
     drop(stalls);
     wait_for(&mut scene, &[]);
-    assert_eq!(told(&manager), 0);
+    assert_eq!(told(&service), 0);
     scene.stop();
 }
 
@@ -93,8 +93,8 @@ fn a_device_that_cannot_be_deleted_is_an_error_of_its_own_and_tried_again() {
         scene.perform(detach(*server, *port)).unwrap();
     }
     wait_for(&mut scene, &[bad]);
-    let manager = scene.manager();
-    scene.daemon().settle(|| match manager.port(bad).map(|view| (view.phase, view.reason)) {
+    let service = scene.service();
+    scene.daemon().settle(|| match service.port(bad).map(|view| (view.phase, view.reason)) {
         Ok((Phase::Error, Some(reason))) if reason == "kernel_refused" => Ok(()),
         other => Err(format!("{other:?}")),
     });

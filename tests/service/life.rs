@@ -154,7 +154,7 @@ fn a_reload_ends(machine: &Machine) {
     machine.run("systemctl reload nicd");
     machine.client().get("/nicd/v1/health").expect(200);
     assert_eq!(machine.property("nicd", "MainPID"), pid);
-    // The manager takes in the end of a reload a moment after the command that began it has returned.
+    // The reconciler takes in the end of a reload a moment after the command that began it has returned.
     let start = Instant::now();
     while machine.property("nicd", "ActiveState") == "reloading" {
         assert!(start.elapsed() < PATIENCE, "the reload does not end");

@@ -203,7 +203,7 @@ pub(super) fn collected() -> Collected {
         kind: LinkKind::Tap.as_str(),
         reason: "device_without_record",
         altname: Some(names::port_altname(PORT)),
-        alias: Some(names::seal(NETWORK.0, 8)),
+        alias: Some(names::device_tag(NETWORK.0, 8)),
         index: 12,
         id: PORT.0,
     };
