@@ -12,6 +12,9 @@
 //! The elements of a port belong to one device. They are there before it, since nicd chooses its index, and are removed once the
 //! kernel has reported its deletion. What comes by a device with an index of nicd's range and without elements is dropped.
 //!
+//! A device's counters are elements too. The kernel adds them itself when it drops a device's first frame, so an attach does not
+//! make them. They are looked for before they are removed: Linux before 6.3 cannot remove what may be missing.
+//!
 //! [`Filters`] keeps in memory what the elements are to be. What another program changes is put back in one transaction. Elements
 //! that another nicd on this host made are kept as they were read.
 
@@ -28,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use self::elements::{Element, Tagged};
+use self::elements::{Element, Set, Tagged};
 use self::proof::Proof;
 use self::table::{Found, Table};
 use super::answer::{Failure, Request};
@@ -118,8 +121,15 @@ struct Device {
 }
 
 impl Device {
+    /// What says what it may send.
+    fn filter(&self, index: u32) -> Vec<Element> {
+        elements::of(index, self.port, &self.filter)
+    }
+
+    /// The same, with the counters that it has.
     fn elements(&self, index: u32) -> Vec<Element> {
-        elements::of(index, self.port, &self.filter, &self.dropped)
+        let counters = elements::counters(index, &self.dropped);
+        self.filter(index).into_iter().chain(counters).collect()
     }
 }
 
@@ -246,15 +256,11 @@ impl Filters {
         self.lock().unproven
     }
 
-    /// Removes the elements of devices that were deleted. A port that did not give up its device may get another: its counters are
-    /// kept.
+    /// Removes the elements of devices that were deleted, also of those that have none but what their frames have made. A port that
+    /// did not give up its device may get another: its counters are kept.
     pub(super) fn forget(&self, indexes: impl IntoIterator<Item = u32>) {
-        let mut state = self.lock();
-        let gone: Vec<u32> = indexes.into_iter().filter(|index| state.devices.contains_key(index)).collect();
-        for index in &gone {
-            state.keep_counters(*index);
-        }
-        state.remove(&gone);
+        let gone: Vec<u32> = indexes.into_iter().filter(|index| *index >= FIRST_INDEX).collect();
+        self.lock().remove(&gone);
     }
 
     /// Notes that nicd deletes a port's device: its counters end with it.
@@ -319,7 +325,7 @@ impl Filters {
     /// The kernel cannot be asked.
     pub(super) fn counters(&self, port: PortId, index: u32, from: Traffic, to: Traffic) -> Result<Counters, Failure> {
         let mut state = self.lock();
-        state.count(index)?;
+        state.count(&[index])?;
         let dropped = state.devices.get(&index).filter(|device| device.port == port).map(|device| device.dropped.clone());
         let counted = state.counted.entry(port).or_default();
         if counted.device != index {
@@ -388,13 +394,13 @@ impl State {
         let others: Vec<u32> = self.devices.iter().filter(|(_, device)| !device.own).map(|(index, _)| *index).collect();
         others.iter().for_each(|index| self.drop_device(*index));
         for (index, elements) in &found.devices {
-            let Some(Tagged { port, filter, dropped }) = elements::read_back(*index, elements) else { continue };
+            let dropped = elements::counted(elements);
             if let Some(device) = self.devices.get_mut(index) {
                 device.dropped.raise(&dropped);
-            } else if !self.ports.contains_key(&port) {
-                let device = Device { port, filter, dropped, own: false, leaves: false, absent: None };
-                self.devices.insert(*index, device);
-                self.ports.insert(port, *index);
+            } else if let Some(Tagged { port, filter }) = elements::read_back(*index, elements)
+                && !self.ports.contains_key(&port)
+            {
+                self.put_device(*index, Device { port, filter, dropped, own: false, leaves: false, absent: None });
             }
         }
     }
@@ -444,13 +450,13 @@ impl State {
         }
         self.rules = Some(Rules::Whole);
         let wanted = self.devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
-        let there = found.devices.into_values().flatten().collect();
+        let there = found.devices.into_values().flatten().filter(|element| element.set != Set::Logged).collect();
         let (gone, new) = elements::difference(there, wanted);
-        let changes = gone.len() + new.len();
-        if changes > 0 {
+        if !gone.is_empty() || !new.is_empty() {
             self.transact(|table| table.change(&gone, &new))?;
         }
-        Ok(changes)
+        // What frames made of a device that is none of a port's is no other program's change.
+        Ok(new.len() + gone.iter().filter(|element| !element.set.is_made_by_frames()).count())
     }
 
     /// The same, also while another program changes the table.
@@ -466,20 +472,24 @@ impl State {
 
     fn set(&mut self, port: PortId, filter: Option<(u32, Filter)>) -> Result<(), Failure> {
         let old = self.ports.get(&port).copied();
-        let moves = old.filter(|old| filter.as_ref().is_some_and(|(index, _)| index != old));
-        if let Some(old) = moves {
-            // Its counters go along with it.
-            self.count(old)?;
-        }
+        let index = filter.as_ref().map(|(index, _)| *index);
+        let taken = index.filter(|index| Some(*index) != old);
+        let left = [old.filter(|old| Some(*old) != index), taken.filter(|taken| self.devices.contains_key(taken))];
+        let left: Vec<u32> = left.into_iter().flatten().collect();
+        // A port's counters go along with it.
+        let counters = self.count(&left)?;
         let dropped = self.dropped(port);
         let wanted =
             filter.map(|(index, filter)| (index, Device { port, filter, dropped, own: true, leaves: false, absent: None }));
-        let taken = wanted.as_ref().map(|(index, _)| *index).filter(|index| Some(*index) != old);
         let replaced: Vec<(u32, Device)> =
             old.into_iter().chain(taken).filter_map(|index| Some((index, self.devices.get(&index)?.clone()))).collect();
-        let before = replaced.iter().flat_map(|(index, device)| device.elements(*index)).collect();
-        let after = wanted.as_ref().map(|(index, device)| device.elements(*index)).unwrap_or_default();
-        let (gone, new) = elements::difference(before, after);
+        let before = replaced.iter().flat_map(|(index, device)| device.filter(*index)).collect();
+        let after = wanted.as_ref().map(|(index, device)| device.filter(*index)).unwrap_or_default();
+        let (mut gone, mut new) = elements::difference(before, after);
+        gone.extend(counters);
+        new.extend(
+            wanted.iter().filter(|_| taken.is_some()).flat_map(|(index, device)| elements::counters(*index, &device.dropped)),
+        );
         let changed = match self.rules {
             Some(Rules::Whole) if gone.is_empty() && new.is_empty() => Ok(()),
             Some(Rules::Whole) => self.transact(|table| table.change(&gone, &new)),
@@ -507,15 +517,22 @@ impl State {
     }
 
     fn remove(&mut self, indexes: &[u32]) {
+        let counters = self.count(indexes);
         let devices: Vec<(u32, Device)> =
             indexes.iter().filter_map(|index| Some((*index, self.devices.get(index)?.clone()))).collect();
-        let gone: Vec<Element> = devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
-        if gone.is_empty() {
+        let mut gone: Vec<Element> = devices.iter().flat_map(|(index, device)| device.filter(*index)).collect();
+        if gone.is_empty() && counters.as_ref().is_ok_and(Vec::is_empty) {
             return;
         }
-        indexes.iter().for_each(|index| self.drop_device(*index));
+        for index in indexes {
+            self.keep_counters(*index);
+            self.drop_device(*index);
+        }
         let removed = match self.rules {
-            Some(Rules::Whole) => self.transact(|table| table.change(&gone, &[])),
+            Some(Rules::Whole) => counters.and_then(|counters| {
+                gone.extend(counters);
+                self.transact(|table| table.change(&gone, &[]))
+            }),
             _ => Ok(()),
         };
         if let Err(failure) = removed
@@ -539,16 +556,24 @@ impl State {
         if gone.is_empty() { Ok(()) } else { self.transact(|table| table.change(&gone, &[])) }
     }
 
-    /// Reads how many frames of a device were dropped.
-    fn count(&mut self, index: u32) -> Result<(), Failure> {
-        if !self.devices.contains_key(&index) || self.rules != Some(Rules::Whole) {
-            return Ok(());
+    /// Reads how many frames of devices were dropped; the elements that the kernel has made of those frames. Every dropped frame is
+    /// looked up in one set first: of a device that is not in it nothing was dropped.
+    fn count(&mut self, indexes: &[u32]) -> Result<Vec<Element>, Failure> {
+        if indexes.is_empty() || self.rules != Some(Rules::Whole) {
+            return Ok(Vec::new());
         }
-        let counted = self.table()?.dropped(index)?;
-        if let Some(device) = self.devices.get_mut(&index) {
-            device.dropped.raise(&counted);
+        let counts = |index: &u32| self.devices.get(index).is_some_and(|device| !device.dropped.0.is_empty());
+        let (mut known, others): (Vec<u32>, Vec<u32>) = indexes.iter().partition(|index| counts(index));
+        let table = self.table()?;
+        let logged = table.of_devices(&others, &[Set::Logged])?;
+        known.extend(logged.iter().filter_map(|element| elements::device(&element.key)));
+        let made = table.of_devices(&known, &elements::made_by_frames().collect::<Vec<_>>())?;
+        for element in &made {
+            if let Some(device) = elements::device(&element.key).and_then(|index| self.devices.get_mut(&index)) {
+                device.dropped.raise(&elements::counted([element]));
+            }
         }
-        Ok(())
+        Ok(made)
     }
 
     /// What was counted of a port's drops so far.
@@ -559,13 +584,7 @@ impl State {
 
     /// Keeps what was counted of a device that is gone.
     fn keep_counters(&mut self, index: u32) {
-        if self.devices.get(&index).is_none_or(|device| device.leaves || !device.own) {
-            return;
-        }
-        if let Err(failure) = self.count(index) {
-            tracing::debug!(index, said = failure.said, "what was dropped last of a deleted device is not known");
-        }
-        if let Some(device) = self.devices.get(&index) {
+        if let Some(device) = self.devices.get(&index).filter(|device| device.own && !device.leaves) {
             let counted = self.counted.entry(device.port).or_default();
             counted.dropped.raise(&device.dropped);
             counted.gone = Some(Instant::now());

@@ -65,7 +65,7 @@ fn a_ports_filter_is_there_while_its_device_is() {
         assert_eq!(elements("macs"), [json!({"concat": ["other", mac]})]);
         fixture.detach(&server, &port);
         wait("removed", || table().iter().all(|(_, elements)| elements.is_empty()));
-        assert!(elements("dropped_mac").is_empty() && elements("told").is_empty());
+        assert!(elements("dropped_mac").is_empty() && elements("logged").is_empty());
     });
 }
 

@@ -100,6 +100,22 @@ fn every_class_is_dropped_for_its_reason_and_counted() {
     });
 }
 
+#[test]
+fn what_has_no_room_to_be_counted_is_dropped_all_the_same() {
+    in_netns(|| {
+        let mut scene = Scene::start();
+        scene.fixture.daemon.kill();
+        scene.fill_counters();
+        let mut traffic = scene.traffic();
+        (0..3).for_each(|_| traffic.round());
+        traffic.is_right();
+        assert!(scene.dropped().is_empty(), "there was room");
+        scene.fixture.launch();
+        let vm = scene.vm.id.clone();
+        scene.fixture.wait_status(&vm, "ACTIVE");
+    });
+}
+
 /// How many frames are sent while nothing changes.
 fn frames() -> u64 {
     std::env::var("NICD_FRAMES").ok().and_then(|number| number.parse().ok()).unwrap_or(1_000_000)

@@ -125,11 +125,26 @@ impl Scene {
         counted.filter(|(_, packets)| *packets > 0).collect()
     }
 
-    /// How many elements each set has.
+    /// Fills the sets in which the kernel counts and logs dropped frames, so that it finds no room for another device.
+    pub fn fill_counters(&self) {
+        let full: Vec<String> = (1..=32_768).map(|index| index.to_string()).collect();
+        let full = full.join(", ");
+        let listed = said("nft -j list sets bridge");
+        let sets = listed["nftables"].as_array().unwrap().iter().filter_map(|one| one["set"]["name"].as_str());
+        let counting = sets.filter(|name| *name == "logged" || name.starts_with("dropped_"));
+        let fill = |set: &str| format!("flush set bridge nicd {set}\nadd element bridge nicd {set} {{ {full} }}\n");
+        let script = std::env::temp_dir().join(format!("nicd-full-{}", std::process::id()));
+        std::fs::write(&script, counting.map(fill).collect::<String>()).unwrap();
+        run(&format!("nft -f {}", script.display()));
+        std::fs::remove_file(script).unwrap();
+    }
+
+    /// How many elements each set has, but those that the kernel fills itself.
     pub fn elements(&self) -> BTreeMap<String, usize> {
         let listed = said("nft -j list table bridge nicd");
         let sets = listed["nftables"].as_array().unwrap().iter().filter_map(|one| one.get("set"));
-        sets.map(|set| (text(&set["name"]), set["elem"].as_array().map_or(0, Vec::len))).collect()
+        let all = sets.map(|set| (text(&set["name"]), set["elem"].as_array().map_or(0, Vec::len)));
+        all.filter(|(name, _)| name != "logged" && !name.starts_with("dropped_")).collect()
     }
 }
 

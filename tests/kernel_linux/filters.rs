@@ -67,7 +67,37 @@ fn a_filter_is_set_changed_and_removed() {
         host.apply(&set(port, DEVICE + 1, &open));
         assert_eq!(elements("open").len(), 1);
         host.apply(&Op::SetFilter { port, filter: None, before_device: true });
-        assert!(["open", "isolated", "told", "dropped_mac"].iter().all(|set| elements(set).is_empty()));
+        assert!(["open", "isolated", "logged", "dropped_mac"].iter().all(|set| elements(set).is_empty()));
+    });
+}
+
+/// The kernel adds such an element when it drops a device's first frame.
+#[test]
+fn what_was_counted_of_a_device_goes_with_the_port_and_is_removed_with_the_device() {
+    in_netns(|| {
+        let mut host = LinuxFixture::open();
+        let (port, other) = (port(1), port(2));
+        let filter = guarded(port, &["192.0.2.5/32"]);
+        host.apply(&set(port, DEVICE, &filter));
+        host.apply(&set(other, DEVICE + 1, &guarded(other, &["192.0.2.6/32"])));
+        run(&format!("nft add element bridge nicd dropped_mac {{ {DEVICE} counter packets 7 bytes 420 }}"));
+        run(&format!("nft add element bridge nicd logged {{ {DEVICE} }}"));
+        let counted = || -> Vec<u64> {
+            let packets = |one: &Value| one["elem"]["counter"]["packets"].as_u64().unwrap();
+            elements("dropped_mac").iter().map(packets).collect()
+        };
+        // A change of what it may send leaves them.
+        host.apply(&set(port, DEVICE, &guarded(port, &["192.0.2.7/32"])));
+        assert_eq!((counted(), elements("logged").len()), (vec![7], 1));
+        // A new device counts on, and another port's at its place begins anew.
+        host.apply(&set(port, DEVICE + 2, &filter));
+        assert_eq!((counted(), elements("logged").len()), (vec![7], 0));
+        host.apply(&set(other, DEVICE + 2, &guarded(other, &["192.0.2.6/32"])));
+        assert_eq!(counted(), [0; 0]);
+        for port in [port, other] {
+            host.apply(&Op::SetFilter { port, filter: None, before_device: true });
+        }
+        assert!(["guarded", "logged", "dropped_mac"].iter().all(|set| elements(set).is_empty()));
     });
 }
 

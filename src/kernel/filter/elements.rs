@@ -23,8 +23,8 @@ pub(super) enum Set {
     Isolated,
     /// Devices whose guests may send so fast.
     Limits,
-    /// Devices of whose dropped frames some are told.
-    Told,
+    /// Devices of whose dropped frames some are logged.
+    Logged,
     /// A device, a MAC that it may send from.
     Macs,
     /// The same, an IPv4 address.
@@ -39,6 +39,11 @@ pub(super) enum Set {
     Dropped(Reason),
 }
 
+/// The sets whose elements the kernel makes itself, when it drops the first frame of a device.
+pub(super) fn made_by_frames() -> impl Iterator<Item = Set> {
+    Set::all().filter(|set| set.is_made_by_frames())
+}
+
 impl Set {
     /// All of them.
     pub(super) fn all() -> impl Iterator<Item = Self> {
@@ -47,7 +52,7 @@ impl Set {
             Self::Open,
             Self::Isolated,
             Self::Limits,
-            Self::Told,
+            Self::Logged,
             Self::Macs,
             Self::Hosts4,
             Self::Nets4,
@@ -64,7 +69,7 @@ impl Set {
             Self::Open => "open",
             Self::Isolated => "isolated",
             Self::Limits => "rates",
-            Self::Told => "told",
+            Self::Logged => "logged",
             Self::Macs => "macs",
             Self::Hosts4 => "hosts4",
             Self::Nets4 => "nets4",
@@ -72,6 +77,11 @@ impl Set {
             Self::Nets6 => "nets6",
             Self::Dropped(reason) => reason.set(),
         }
+    }
+
+    /// Whether the kernel makes its elements itself, when it drops the first frame of a device.
+    pub(super) fn is_made_by_frames(self) -> bool {
+        matches!(self, Self::Logged | Self::Dropped(_))
     }
 
     /// Whether its keys are from one to another.
@@ -132,12 +142,10 @@ pub(super) enum Does {
     AsItsSet,
 }
 
-/// A device's elements: those of its port's filter, and its counters, which begin where they had been.
-pub(super) fn of(index: u32, port: PortId, filter: &Filter, dropped: &Dropped) -> Vec<Element> {
-    let device = |set, does| Element { set, key: index.to_ne_bytes().to_vec(), end: None, does };
-    let counted = |reason| device(Set::Dropped(reason), Does::Counts { packets: dropped.get(reason), octets: 0 });
-    let mut all: Vec<Element> = Reason::ALL.into_iter().map(counted).collect();
-    all.push(device(Set::Told, Does::AsItsSet));
+/// A device's elements: those of its port's filter.
+pub(super) fn of(index: u32, port: PortId, filter: &Filter) -> Vec<Element> {
+    let device = |set, does| of_device(index, set, does);
+    let mut all = Vec::new();
     if let Some(Limit { rate, burst }) = filter.limit {
         all.push(device(Set::Limits, Does::Limits { rate, burst }));
     }
@@ -153,6 +161,19 @@ pub(super) fn of(index: u32, port: PortId, filter: &Filter, dropped: &Dropped) -
         }
     }
     all
+}
+
+/// A device's counters, where it has some: they begin where they had been.
+pub(super) fn counters(index: u32, dropped: &Dropped) -> impl Iterator<Item = Element> {
+    let counter = move |(reason, packets): (&Reason, &u64)| {
+        of_device(index, Set::Dropped(*reason), Does::Counts { packets: *packets, octets: 0 })
+    };
+    dropped.0.iter().map(counter)
+}
+
+/// A device's element of a set whose keys are devices.
+pub(super) fn of_device(index: u32, set: Set, does: Does) -> Element {
+    Element { set, key: index.to_ne_bytes().to_vec(), end: None, does }
 }
 
 /// Which elements are to be removed and which added, to come from the first to the second. What has been counted is no difference.
@@ -213,14 +234,13 @@ fn host(key: &[u8]) -> Option<IpAddr> {
 pub(super) struct Tagged {
     pub(super) port: PortId,
     pub(super) filter: Filter,
-    pub(super) dropped: Dropped,
 }
 
 /// What a device's elements say; none where some are missing, or one is not what nicd would have made.
 pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
-    let (mut filter, mut guard, mut port) = (Filter::default(), Guard::default(), None);
-    let (mut is_guarded, mut dropped) = (false, Dropped::default());
-    for element in elements {
+    let (mut filter, mut guard, mut port, mut is_guarded) = (Filter::default(), Guard::default(), None, false);
+    let elements = || elements.iter().filter(|element| !element.set.is_made_by_frames());
+    for element in elements() {
         match (element.set, element.does) {
             (Set::Guarded, Does::Names(named)) => (is_guarded, port) = (true, Some(named)),
             (Set::Open, Does::Names(named)) => port = Some(named),
@@ -230,15 +250,23 @@ pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
             (Set::Hosts4 | Set::Hosts6 | Set::Nets4 | Set::Nets6, _) => {
                 _ = guard.addresses.insert(Source { mac: mac(&element.key)?, address: network(element)? });
             }
-            (Set::Dropped(reason), Does::Counts { packets, .. }) => _ = dropped.0.insert(reason, packets),
             _ => {}
         }
     }
     filter.guard = is_guarded.then_some(guard);
     let port = port?;
-    let expected: BTreeSet<Element> = of(index, port, &filter, &dropped).iter().map(Element::identity).collect();
-    let found: BTreeSet<Element> = elements.iter().map(Element::identity).collect();
-    (found == expected).then_some(Tagged { port, filter, dropped })
+    let expected: BTreeSet<Element> = of(index, port, &filter).into_iter().collect();
+    let found: BTreeSet<Element> = elements().cloned().collect();
+    (found == expected).then_some(Tagged { port, filter })
+}
+
+/// What a device's elements have counted.
+pub(super) fn counted<'a>(elements: impl IntoIterator<Item = &'a Element>) -> Dropped {
+    let count = |element: &Element| match (element.set, element.does) {
+        (Set::Dropped(reason), Does::Counts { packets, .. }) => Some((reason, packets)),
+        _ => None,
+    };
+    Dropped(elements.into_iter().filter_map(count).collect())
 }
 
 fn network(element: &Element) -> Option<IpNetwork> {
@@ -281,17 +309,11 @@ pub(super) fn attributes(element: &Element, delete: bool) -> ListAttribute<SetEl
 pub(super) fn read(set: Set, element: &[u8]) -> Option<Element> {
     let key = |kind| find(find(element, 0, kind)?, 0, NFTA_DATA_VALUE).map(<[u8]>::to_vec);
     let does = match set {
-        Set::Told => Does::AsItsSet,
+        Set::Logged => Does::AsItsSet,
         Set::Guarded | Set::Open => find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(named).map_or(Does::Nothing, Does::Names),
         _ => find(element, 0, NFTA_SET_ELEM_EXPR).map_or(Some(Does::Nothing), |expression| read_expression(set, expression))?,
     };
     Some(Element { set, key: key(NFTA_SET_ELEM_KEY)?, end: key(NFTA_SET_ELEM_KEY_END), does })
-}
-
-/// How many frames an element of a counting set has counted.
-pub(super) fn counted(element: &[u8]) -> Option<u64> {
-    let data = find(find(element, 0, NFTA_SET_ELEM_EXPR)?, 0, NFTA_EXPR_DATA)?;
-    find(data, 0, NFTA_COUNTER_PACKETS)?.first_chunk().map(|octets| u64::from_be_bytes(*octets))
 }
 
 fn read_expression(set: Set, expression: &[u8]) -> Option<Does> {

@@ -34,6 +34,10 @@ const NFTA_EXTHDR_OFFSET: u16 = 3;
 const NFTA_EXTHDR_LEN: u16 = 4;
 const NFTA_EXTHDR_FLAGS: u16 = 5;
 const NFT_EXTHDR_F_PRESENT: u32 = 1;
+const NFTA_DYNSET_SET_NAME: u16 = 1;
+const NFTA_DYNSET_OP: u16 = 3;
+const NFTA_DYNSET_SREG_KEY: u16 = 4;
+const NFT_DYNSET_OP_UPDATE: u32 = 1;
 /// `IPPROTO_FRAGMENT`.
 const FRAGMENT: u8 = 44;
 
@@ -166,6 +170,19 @@ pub(super) fn lack(set: &str) -> Expression {
         Lookup::SourceRegister(register(0)),
         Lookup::Flags(NFT_LOOKUP_F_INV),
     ]))
+}
+
+/// Looks the key up that begins in the first register, and adds it where the set lacks it. The element's expressions, which are its
+/// set's, are carried out. Where the set is full the rule does not match.
+pub(super) fn update(set: &str) -> Expression {
+    other(
+        "dynset",
+        vec![
+            DefaultNla::new(NFTA_DYNSET_SET_NAME, [set.as_bytes(), &[0]].concat()),
+            number(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE),
+            number(NFTA_DYNSET_SREG_KEY, register(0).into()),
+        ],
+    )
 }
 
 fn verdict(verdict: Vec<VerdictAttribute>) -> Expression {

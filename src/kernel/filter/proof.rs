@@ -26,7 +26,7 @@ use crate::kernel::netns::{Fresh, NetnsAccess};
 use crate::kernel::socket::Netlink;
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Mac, PortId};
-use crate::plan::filter::{Dropped, Filter, Guard};
+use crate::plan::filter::{Filter, Guard};
 use crate::sys::tun;
 use crate::threads;
 
@@ -126,7 +126,7 @@ impl Laboratory {
             ask(&mut netlink, 0, RouteNetlinkMessage::SetLink(port))?;
         }
         let mut table = Table::apart(netfilter);
-        table.make(&elements::of(GUARDED, PortId(Uuid::nil()), &filter(), &Dropped::default()), false)?;
+        table.make(&elements::of(GUARDED, PortId(Uuid::nil()), &filter()), false)?;
         Ok(Self { guarded, closed, witness, _table: table })
     }
 

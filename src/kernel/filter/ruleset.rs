@@ -8,15 +8,15 @@ use netlink_packet_netfilter::nftables::Operator;
 
 use super::expression::{
     At, Expression, accept, compare, counter, device, drop, fragment_offset, goto, is, is_fragment, lack, load, log, lookup,
-    mask, out_device, protocol,
+    mask, out_device, protocol, update,
 };
 use crate::model::names::FIRST_INDEX;
 use crate::plan::filter::Reason;
 
-/// The group of NFLOG that dropped frames are told to, some of each port's.
+/// The group of NFLOG that some of each port's dropped frames are logged to.
 pub(super) const LOG_GROUP: u16 = 0x6e69;
 
-/// So much of a frame is told: Ethernet, a tag, IPv6 and some of what it carries, in octets.
+/// So much of a frame is logged: Ethernet, a tag, IPv6 and some of what it carries, in octets.
 const LOGGED: u32 = 96;
 
 /// An index of nicd's range has one of these bits: it is a power of two or more (`names::FIRST_INDEX`).
@@ -367,12 +367,13 @@ fn advertise() -> Vec<Rule> {
     rules
 }
 
-/// Counts what is dropped, tells of some of it, counts it by device, and drops it.
+/// Counts what is dropped, logs some of it, counts it by device, and drops it: also when a set is full and has no element for the
+/// device.
 fn dropped(reason: Reason) -> Vec<Rule> {
     vec![
         vec![counter(0, 0)],
-        vec![device(0), lookup("told"), log(LOG_GROUP, reason.as_str(), LOGGED)],
-        vec![device(0), lookup(reason.set()), drop()],
+        vec![device(0), update("logged"), log(LOG_GROUP, reason.as_str(), LOGGED)],
+        vec![device(0), update(reason.set()), drop()],
         vec![drop()],
     ]
 }

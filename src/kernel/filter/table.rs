@@ -37,8 +37,8 @@ const ADDRESSES: u32 = 262_144;
 /// The most bytes of one transaction: the elements of 4,000 ports take about 6 MiB.
 const ROOM: usize = 256 << 20;
 
-/// So many dropped frames of each device are told, per second and at once.
-const TOLD: (u64, u32) = (4, 16);
+/// So many dropped frames of each device are logged, per second and at once.
+const LOGGED: (u64, u32) = (4, 16);
 
 /// What the kernel has of the table.
 #[derive(Debug, Default, PartialEq)]
@@ -55,6 +55,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Table {
     socket: Netlink,
+    /// The port number of its socket, which the kernel names in events about changes made through it.
+    port_number: u32,
 }
 
 impl Table {
@@ -66,12 +68,18 @@ impl Table {
         setsockopt(&socket, sockopt::SndBufForce, &ROOM)
             .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &ROOM))
             .map_err(|errno| Failure::system(Request::Filter, errno))?;
-        Ok(Self { socket: Netlink::over(socket) })
+        Ok(Self::through(Netlink::over(socket)))
     }
 
     /// A table in the network namespace of a socket that has nothing to do with the host or its guests.
     pub(super) fn apart(socket: netlink_sys::Socket) -> Self {
-        Self { socket: Netlink::apart(socket) }
+        Self::through(Netlink::apart(socket))
+    }
+
+    fn through(socket: Netlink) -> Self {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        let port_number = socket.socket().get_address(&mut address).map_or(0, |()| address.port_number());
+        Self { socket, port_number }
     }
 
     /// Makes the table anew with these devices' elements, in one transaction: where there was one, its rules hold until the new
@@ -126,31 +134,23 @@ impl Table {
         Ok(found)
     }
 
-    /// How many frames of a device were dropped, by reason.
-    pub(super) fn dropped(&mut self, index: u32) -> Result<Dropped, Failure> {
-        let of = |reason: &Reason| Element {
-            set: Set::Dropped(*reason),
-            key: index.to_ne_bytes().to_vec(),
-            end: None,
-            does: Does::Nothing,
-        };
-        let ask = |batch: &mut Batch, reason: &Reason| {
-            let element = of(reason);
-            let message = of_set(element.set, vec![elements::attributes(&element, true)]);
+    /// The elements of some sets that these devices have.
+    pub(super) fn of_devices(&mut self, indexes: &[u32], sets: &[Set]) -> Result<Vec<Element>, Failure> {
+        let of = |index: &u32| sets.iter().map(|set| elements::of_device(*index, *set, Does::Nothing)).collect::<Vec<_>>();
+        let asked: Vec<Element> = indexes.iter().flat_map(of).collect();
+        let ask = |batch: &mut Batch, element: &Element| {
+            let message = of_set(element.set, vec![elements::attributes(element, true)]);
             batch.add(Request::Look, 0, self::message(NfTablesMessage::GetSetElement(message)));
         };
         let read = |body: &[u8]| {
             let list = find(body, NFGENMSG, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
-            Ok(attributes(list, 0).find_map(|one| elements::counted(value(&one))))
+            Ok(attributes(list, 0).next().map(|one| value(&one).to_vec()))
         };
-        let answers = self.socket.ask_all(&Reason::ALL, ask, read)?;
-        let mut dropped = Dropped::default();
-        for (reason, answer) in Reason::ALL.into_iter().zip(answers) {
-            if let Some(packets) = answer? {
-                dropped.0.insert(reason, packets);
-            }
-        }
-        Ok(dropped)
+        let answers = self.socket.ask_all(&asked, ask, read)?;
+        let element = |(asked, answer): (&Element, Result<Option<Vec<u8>>, Failure>)| {
+            Ok(answer?.and_then(|element| elements::read(asked.set, &element)))
+        };
+        asked.iter().zip(answers).filter_map(|answered| element(answered).transpose()).collect()
     }
 
     /// Whether an answer was lost on its socket.
@@ -158,10 +158,9 @@ impl Table {
         self.socket.spent()
     }
 
-    /// The port number of its socket, which the kernel names in events about changes made through it.
+    /// See the field.
     pub(super) fn port_number(&self) -> u32 {
-        let mut address = netlink_sys::SocketAddr::new(0, 0);
-        self.socket.socket().get_address(&mut address).map_or(0, |()| address.port_number())
+        self.port_number
     }
 
     /// Whether the table is there and its chains are asked (not `flags dormant`), and whether it says that it was proven.
@@ -256,8 +255,8 @@ fn parts(expression: &Expression) -> Canonical {
             ExpressionAttribute::Data(data) => {
                 let mut octets = vec![0; data.buffer_len()];
                 data.emit(&mut octets);
-                let told = attributes(&octets, 0).map(|one| (one.kind(), value(&one).to_vec()));
-                values = told.filter(|(_, value)| value.iter().any(|octet| *octet != 0)).collect();
+                let parts = attributes(&octets, 0).map(|one| (one.kind(), value(&one).to_vec()));
+                values = parts.filter(|(_, value)| value.iter().any(|octet| *octet != 0)).collect();
             }
             _ => {}
         }
@@ -293,6 +292,7 @@ fn new_set(set: Set, id: u32) -> SetMessage {
         flags |= SetFlags::Interval | SetFlags::Concat;
         description = vec![SetDescription::Concat(set.parts().iter().map(|part| field(*part)).collect())];
     }
+    flags.set(SetFlags::Eval, set.is_made_by_frames());
     let mut attributes = vec![
         SetAttribute::Table(TABLE.to_owned()),
         SetAttribute::Name(set.name().to_owned()),
@@ -306,7 +306,7 @@ fn new_set(set: Set, id: u32) -> SetMessage {
         attributes.push(SetAttribute::UserData(HOST_ORDER.to_vec()));
     }
     let expression = match set {
-        Set::Told => Some(limit(TOLD.0, TOLD.1, Unit::Packets, false)),
+        Set::Logged => Some(limit(LOGGED.0, LOGGED.1, Unit::Packets, false)),
         Set::Limits => Some(limit(1, 0, Unit::Bytes, true)),
         Set::Dropped(_) => Some(counter(0, 0)),
         _ => None,
