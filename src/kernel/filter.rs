@@ -105,6 +105,17 @@ enum Rules {
     Refused(Failure),
 }
 
+/// How a device's elements came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// They were read: another process set them, and they are as they are read each time.
+    Found,
+    /// This process set them.
+    Set,
+    /// This process set them, and deletes the device: the port's counters end with it.
+    Deleted,
+}
+
 /// What a device's elements are to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Device {
@@ -112,10 +123,7 @@ struct Device {
     filter: Filter,
     /// The drops that were read last. A restored table counts on from here.
     dropped: Dropped,
-    /// Whether this process has set it. Another nicd's is as it was read.
-    own: bool,
-    /// Whether nicd deletes it.
-    leaves: bool,
+    origin: Origin,
     /// Since when its link has been missing.
     absent: Option<Instant>,
 }
@@ -153,7 +161,7 @@ impl Filters {
                 for PortFilter { port, index, filter } in &wanted {
                     let right = |device: &&mut Device| (device.port, &device.filter) == (*port, filter);
                     if let Some(device) = state.devices.get_mut(index).filter(right) {
-                        device.own = true;
+                        device.origin = Origin::Set;
                     }
                 }
                 if state.proven {
@@ -267,8 +275,9 @@ impl Filters {
     pub(super) fn leave(&self, port: PortId) {
         let mut state = self.lock();
         state.counted.remove(&port);
-        if let Some(device) = state.ports.get(&port).copied().and_then(|index| state.devices.get_mut(&index)) {
-            device.leaves = true;
+        let device = state.ports.get(&port).copied().and_then(|index| state.devices.get_mut(&index));
+        if let Some(device) = device.filter(|device| device.origin == Origin::Set) {
+            device.origin = Origin::Deleted;
         }
     }
 
@@ -312,7 +321,7 @@ impl Filters {
                 meters().filter_restores.inc();
                 tracing::warn!(changes, "another program changed table bridge nicd; it is as before again");
             }
-            // Health tells of it, and tries again.
+            // Health reports it, and tries again.
             Err(_) if state.filters_nothing() => {}
             Err(failure) => return Err(failure),
         }
@@ -391,7 +400,8 @@ impl State {
 
     /// Takes over what was read of others' devices, and what was counted.
     fn adopt(&mut self, found: &Found) {
-        let others: Vec<u32> = self.devices.iter().filter(|(_, device)| !device.own).map(|(index, _)| *index).collect();
+        let others: Vec<u32> =
+            self.devices.iter().filter(|(_, device)| device.origin == Origin::Found).map(|(index, _)| *index).collect();
         others.iter().for_each(|index| self.drop_device(*index));
         for (index, elements) in &found.devices {
             let dropped = elements::counted(elements);
@@ -400,7 +410,7 @@ impl State {
             } else if let Some(Tagged { port, filter }) = elements::read_back(*index, elements)
                 && !self.ports.contains_key(&port)
             {
-                self.put_device(*index, Device { port, filter, dropped, own: false, leaves: false, absent: None });
+                self.put_device(*index, Device { port, filter, dropped, origin: Origin::Found, absent: None });
             }
         }
     }
@@ -479,8 +489,7 @@ impl State {
         // A port's counters go along with it.
         let counters = self.count(&left)?;
         let dropped = self.dropped(port);
-        let wanted =
-            filter.map(|(index, filter)| (index, Device { port, filter, dropped, own: true, leaves: false, absent: None }));
+        let wanted = filter.map(|(index, filter)| (index, Device { port, filter, dropped, origin: Origin::Set, absent: None }));
         let replaced: Vec<(u32, Device)> =
             old.into_iter().chain(taken).filter_map(|index| Some((index, self.devices.get(&index)?.clone()))).collect();
         let before = replaced.iter().flat_map(|(index, device)| device.filter(*index)).collect();
@@ -584,7 +593,7 @@ impl State {
 
     /// Keeps what was counted of a device that is gone.
     fn keep_counters(&mut self, index: u32) {
-        if let Some(device) = self.devices.get(&index).filter(|device| device.own && !device.leaves) {
+        if let Some(device) = self.devices.get(&index).filter(|device| device.origin == Origin::Set) {
             let counted = self.counted.entry(device.port).or_default();
             counted.dropped.raise(&device.dropped);
             counted.gone = Some(Instant::now());
@@ -607,7 +616,7 @@ impl State {
         let old = self.ports.get(&port).copied();
         let dropped = self.dropped(port);
         old.iter().for_each(|old| self.drop_device(*old));
-        self.put_device(index, Device { port, filter, dropped, own: true, leaves: false, absent: None });
+        self.put_device(index, Device { port, filter, dropped, origin: Origin::Set, absent: None });
     }
 
     fn put_device(&mut self, index: u32, device: Device) {

@@ -265,7 +265,7 @@ pub enum MissingRequirement {
     },
     /// A kernel that drops what the filters are to drop.
     FiltersUnproven {
-        /// The frame of the self-check that fared otherwise.
+        /// The frame of the self-check that passed against the rules.
         frame: &'static str,
     },
     /// A self-check of the filters, which could not be made.

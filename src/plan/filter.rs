@@ -1,4 +1,4 @@
-//! What a port may send, and how the kernel is told: as elements of sets, keyed by the device's index.
+//! What a port may send, as the kernel gets it: as elements of sets, keyed by the device's index.
 //!
 //! The rules are the same for all ports and stand in `kernel/filter`. Here is what differs from port to port: which MACs and
 //! addresses it may use, how fast it may send, and what its device's frames were dropped for.

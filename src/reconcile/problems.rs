@@ -233,7 +233,7 @@ impl From<&MissingRequirement> for Problem {
             MissingRequirement::FiltersUnproven { frame } => Self {
                 reason: "filters_unproven",
                 detail: format!(
-                    "this kernel does not do what the filters say: in the check at the start {frame} fared otherwise; no port with \
+                    "this kernel does not do what the filters say: in the check at the start {frame} passed; no port with \
                      port security is ACTIVE"
                 ),
                 remedy: "use another kernel and report this one; or give the networks port_security_enabled false".to_owned(),

@@ -32,9 +32,9 @@ pub struct PortCounters {
 impl PortCounters {
     /// What was dropped, by the reasons there were.
     fn words(&self) -> String {
-        let told = self.dropped.iter().filter(|(_, frames)| **frames > 0);
-        let told: Vec<String> = told.map(|(reason, frames)| format!("{} {frames}", reason.as_str())).collect();
-        if told.is_empty() { "nothing".to_owned() } else { told.join(", ") }
+        let there = self.dropped.iter().filter(|(_, frames)| **frames > 0);
+        let words: Vec<String> = there.map(|(reason, frames)| format!("{} {frames}", reason.as_str())).collect();
+        if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tells of frames that the filters drop: what their rules log, kept for each device (`nf_log`, net/netfilter/nfnetlink_log.c).
+//! The frames that the filters dropped last: what their rules log, kept for each device (`nf_log`, net/netfilter/nfnetlink_log.c).
 //!
 //! ```text
 //!  rules of reasons ── NFLOG, some frames of each device ──► socket ──► DropLog ──► counters of a port
@@ -6,7 +6,7 @@
 //!
 //! The rules log at most some frames of each device per second (`ruleset`), with the reason as the prefix. The thread that reads
 //! them pauses after each run, so that it uses at most a tenth of a processor; frames that the kernel has no room for meanwhile are
-//! not told of. They are counted all the same.
+//! not logged. They are counted all the same.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
@@ -115,7 +115,7 @@ pub(in crate::kernel) struct Reader {
 impl Reader {
     /// A reader in the network namespace of the thread that calls. Frames are logged from now on.
     pub(in crate::kernel) fn new(log: DropLog, sink: Sender<Notice>) -> Self {
-        let socket = bound().inspect_err(|failure| tracing::warn!(said = failure.said, "dropped frames are not told of")).ok();
+        let socket = bound().inspect_err(|failure| tracing::warn!(said = failure.said, "dropped frames are not logged")).ok();
         Self { log, sink, socket, buffer: vec![0; 64 * 1024].into_boxed_slice() }
     }
 
@@ -156,7 +156,7 @@ impl Reader {
                 // There was no room for some.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "dropped frames are not told of");
+                    tracing::warn!(%error, "dropped frames are not logged");
                     self.socket = None;
                     return;
                 }
@@ -233,7 +233,7 @@ mod tests {
 
     const INDEX: u32 = FIRST_INDEX + 7;
 
-    fn told(kind: i32, attributes: Vec<DefaultNla>) -> Vec<u8> {
+    fn event(kind: i32, attributes: Vec<DefaultNla>) -> Vec<u8> {
         sent(Untyped { kind: u16::try_from(kind).unwrap(), fixed: vec![7, 0, 0x6e, 0x69], attributes })
     }
 
@@ -258,13 +258,13 @@ mod tests {
             let typed = [DefaultNla::new(NFULA_HWHEADER, bytes.clone()), DefaultNla::new(NFULA_PAYLOAD, bytes.clone())];
             for ethertype in [0x0800, 0x0806, 0x8035, 0x86dd] {
                 let _ = source(ethertype, &bytes);
-                let _ = read(&told(PACKET, attributes(ethertype, &bytes).into_iter().chain(typed.clone()).collect()));
+                let _ = read(&event(PACKET, attributes(ethertype, &bytes).into_iter().chain(typed.clone()).collect()));
             }
         }
     }
 
     #[test]
-    fn a_frame_tells_its_device_its_reason_and_its_senders() {
+    fn a_logged_frame_has_its_device_its_reason_and_its_senders() {
         let v4: IpAddr = [192, 0, 2, 9].into();
         let v6: IpAddr = "2001:db8::9".parse().unwrap();
         let behind = |at: usize, ip: IpAddr| match ip {
@@ -274,13 +274,13 @@ mod tests {
         for (ethertype, at, ip) in
             [(0x0800, 12, Some(v4)), (0x0806, 14, Some(v4)), (0x8035, 14, Some(v4)), (0x86dd, 8, Some(v6)), (0x88cc, 0, None)]
         {
-            let (index, frame) = read(&told(PACKET, attributes(ethertype, &behind(at, ip.unwrap_or(v4))))).unwrap();
+            let (index, frame) = read(&event(PACKET, attributes(ethertype, &behind(at, ip.unwrap_or(v4))))).unwrap();
             assert_eq!((index, frame.reason, frame.src_mac), (INDEX, Reason::Ip4, Mac([4; 6])));
             assert_eq!((frame.src_ip, frame.ethertype), (ip, ethertype));
         }
         let tag = nested(NFULA_VLAN, &[DefaultNla::new(NFULA_VLAN_PROTO, vec![0x81, 0x00])]);
         let tagged = attributes(0x0800, &[]).into_iter().chain([tag]).collect();
-        assert_eq!(read(&told(PACKET, tagged)).unwrap().1.ethertype, 0x8100);
+        assert_eq!(read(&event(PACKET, tagged)).unwrap().1.ethertype, 0x8100);
     }
 
     #[test]
@@ -288,13 +288,13 @@ mod tests {
         let of = |change: &dyn Fn(&mut Vec<DefaultNla>)| {
             let mut attributes = attributes(0x0800, &[]);
             change(&mut attributes);
-            read(&told(PACKET, attributes))
+            read(&event(PACKET, attributes))
         };
         assert!(of(&|_| {}).is_some());
         assert_eq!(of(&|all| all[0] = DefaultNla::new(NFULA_IFINDEX_PHYSINDEV, 3_u32.to_be_bytes().to_vec())), None);
         assert_eq!(of(&|all| all[1] = text_nla(NFULA_PREFIX, "others")), None);
         assert_eq!(of(&|all| all[2] = DefaultNla::new(NFULA_HWHEADER, vec![0; 13])), None);
-        assert_eq!(read(&told(PACKET + 1, attributes(0x0800, &[]))), None);
+        assert_eq!(read(&event(PACKET + 1, attributes(0x0800, &[]))), None);
     }
 
     #[test]

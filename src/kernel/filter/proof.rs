@@ -33,7 +33,7 @@ use crate::threads;
 /// The result of the self-check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// Every frame fared as the rules say.
+    /// The kernel did with every frame what the rules say.
     Holds,
     /// A frame passed that the rules drop.
     Fails {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_fares_otherwise_is_named() {
+    fn a_frame_that_passes_or_is_dropped_against_the_rules_is_named() {
         // As if the rules said the contrary of it.
         for (wrong, passes) in [(0, true), (2, false), (11, false)] {
             let Some(laboratory) = laboratory() else { return };
