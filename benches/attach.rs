@@ -1,7 +1,7 @@
 //! nicd against the kernel's floor, measured in the same run and in namespaces of its own.
 //!
-//! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --cycles N` for memory over N cycles,
-//! `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
+//! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --filters` for what the filters cost alone,
+//! `-- --cycles N` for memory over N cycles, `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
 //! What is measured how, and the table, are in `benches/README.md`.
 
 #[path = "attach/bare.rs"]
@@ -12,6 +12,8 @@ mod daemon;
 mod figures;
 #[path = "attach/http.rs"]
 mod http;
+#[path = "attach/nft.rs"]
+mod nft;
 #[path = "attach/place.rs"]
 mod place;
 
@@ -19,6 +21,8 @@ mod place;
 mod attaching;
 #[path = "attach/detaching.rs"]
 mod detaching;
+#[path = "attach/filtering.rs"]
+mod filtering;
 #[path = "attach/opening.rs"]
 mod opening;
 #[path = "attach/restarting.rs"]
@@ -46,13 +50,21 @@ pub struct Effort {
     pub cycles: usize,
 }
 
-fn arguments() -> Option<(Effort, PathBuf)> {
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    Filters,
+}
+
+fn arguments() -> Option<(Effort, Scope, PathBuf)> {
     let full = Effort { many: 1000, samples: 200, block: 20, fleets: 4, cycles: 2000 };
-    let (mut effort, mut dir) = (full, PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
+    let (mut effort, mut scope, mut dir) = (full, Scope::Everything, PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => effort = Effort { many: 300, samples: 40, block: 20, fleets: 0, cycles: 0 },
+            "--filters" => scope = Scope::Filters,
             "--cycles" => effort.cycles = arguments.next()?.parse().ok()?,
             "--dir" => dir = arguments.next()?.into(),
             // What cargo adds.
@@ -60,20 +72,49 @@ fn arguments() -> Option<(Effort, PathBuf)> {
             _ => return None,
         }
     }
-    Some((effort, dir))
+    Some((effort, scope, dir))
 }
 
 fn main() {
-    let Some((effort, dir)) = arguments() else {
-        eprintln!("usage: cargo bench --bench attach -- [--quick] [--cycles N] [--dir DIR]");
+    let Some((effort, scope, dir)) = arguments() else {
+        eprintln!("usage: cargo bench --bench attach -- [--quick] [--filters] [--cycles N] [--dir DIR]");
         std::process::exit(64);
     };
     place::leave();
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a descriptor for each tap");
     let dir = tempfile::tempdir_in(dir).expect("a state directory");
-    let table = measure(effort, dir.path());
+    let table = match scope {
+        Scope::Everything => measure(effort, dir.path()),
+        Scope::Filters => measure_filters(effort, dir.path()),
+    };
     table.print();
+}
+
+/// What the filters cost, and a restart with those of many ports.
+fn measure_filters(effort: Effort, dir: &Path) -> Table {
+    let mut table = Table::default();
+    let mut daemon = Daemon::start(dir);
+    let mut fleets = [Fleet::new(&daemon, Nic::Tap, 1), Fleet::new(&daemon, Nic::Veth, 2)];
+    fleets[1].grow(16);
+    filters(&mut table, effort, dir, &mut daemon, &mut fleets);
+    fleets[0].grow(effort.many);
+    restarting::restart(&mut table, dir, &mut daemon, &mut fleets[..1]);
+    table
+}
+
+/// Rows of taps and some veths. Leaves none.
+fn filters(table: &mut Table, effort: Effort, dir: &Path, daemon: &mut Daemon, [taps, veths]: &mut [Fleet; 2]) {
+    eprintln!("filters");
+    taps.reconnect(daemon);
+    taps.grow(effort.many);
+    filtering::packets(table, effort, dir, daemon, veths);
+    filtering::restore(table, effort);
+    taps.reconnect(daemon);
+    taps.shrink(0);
+    veths.shrink(0);
+    filtering::attach(table, effort, dir, daemon);
+    filtering::elements(table, effort);
 }
 
 fn measure(effort: Effort, dir: &Path) -> Table {
@@ -108,7 +149,9 @@ fn measure(effort: Effort, dir: &Path) -> Table {
     attaching::serial(&mut table, effort, &mut veths, &mut floor, Nic::Veth);
     veths.shrink(16);
     restarting::packets(&mut table, dir, &mut daemon, &mut veths);
-    veths.shrink(0);
+    let mut both = [taps, veths];
+    filters(&mut table, effort, dir, &mut daemon, &mut both);
+    let [mut taps, _] = both;
     if effort.fleets > 0 {
         eprintln!("many");
         let mut fleets: Vec<Fleet> = (0..effort.fleets).map(|n| Fleet::new(&daemon, Nic::Tap, 11 + n)).collect();

@@ -24,10 +24,11 @@ const CREATE: u16 = 0x600; // NLM_F_CREATE | NLM_F_EXCL
 const DUMP: u16 = 0x300;
 
 /// One request being written.
-struct Request(Vec<u8>);
+pub struct Request(pub Vec<u8>);
 
 impl Request {
-    fn new(kind: u16, flags: u16, fixed: &[u8]) -> Self {
+    /// One of a kind, with what stands before its attributes.
+    pub fn new(kind: u16, flags: u16, fixed: &[u8]) -> Self {
         let mut bytes = vec![0; 16];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | 1).to_ne_bytes());
@@ -40,7 +41,8 @@ impl Request {
         Self::new(kind, flags, &ifinfo(index, set, change))
     }
 
-    fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+    /// Adds an attribute.
+    pub fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         let length = u16::try_from(4 + value.len()).expect("short");
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -53,7 +55,8 @@ impl Request {
         self.put(kind, &value.to_ne_bytes())
     }
 
-    fn text(&mut self, kind: u16, value: &str) -> &mut Self {
+    /// Adds a text.
+    pub fn text(&mut self, kind: u16, value: &str) -> &mut Self {
         self.put(kind, format!("{value}\0").as_bytes())
     }
 
@@ -75,11 +78,13 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; 16] {
     fixed
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+/// The 32 bits there.
+pub fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four octets"))
 }
 
-fn half(bytes: &[u8], at: usize) -> u16 {
+/// The 16 bits there.
+pub fn half(bytes: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes(bytes[at..at + 2].try_into().expect("two octets"))
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::bare::{Events, index_of};
 use crate::http::{Client, crowd, request};
+use crate::nft::without_nf_tables;
 use crate::place::Place;
 
 /// NICs a server gets here, as many as one has in the field at most.
@@ -22,24 +23,36 @@ const NICS: usize = 8;
 pub struct Daemon {
     child: Child,
     dir: PathBuf,
+    socket: PathBuf,
 }
 
 impl Daemon {
     /// Starts one on the state in `dir`, and returns when it has answered a first request.
     pub fn start(dir: &Path) -> Self {
+        Self::spawn(dir, "/run/nicd.sock".into(), "", |_| {})
+    }
+
+    /// The same in a namespace of its own, where it finds no nf_tables.
+    pub fn without_filters(dir: &Path, place: &Place) -> Self {
+        let settings = "[links]\nrequire_host_closed = false\n";
+        place.inside(|| Self::spawn(dir, "/run/nicd-without.sock".into(), settings, without_nf_tables))
+    }
+
+    fn spawn(dir: &Path, socket: PathBuf, settings: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log");
         let config = dir.join("nicd.toml");
-        std::fs::write(&config, "[socket]\ngroup = \"root\"\nview_group = \"root\"\n").expect("a config");
-        let child = Command::new(env!("CARGO_BIN_EXE_nicd"))
+        let settings = format!("[socket]\ngroup = \"root\"\nview_group = \"root\"\n{settings}");
+        std::fs::write(&config, settings).expect("a config");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nicd"));
+        command
             .args(["--config".as_ref(), config.as_os_str(), "--state-dir".as_ref(), dir.as_os_str()])
-            .args(["--socket".as_ref(), Self::socket().as_os_str()])
-            .stderr(Stdio::from(log))
-            .spawn()
-            .expect("nicd");
-        let daemon = Self { child, dir: dir.to_owned() };
+            .args(["--socket".as_ref(), socket.as_os_str()])
+            .stderr(Stdio::from(log));
+        prepare(&mut command);
+        let daemon = Self { child: command.spawn().expect("nicd"), dir: dir.to_owned(), socket };
         let until = Instant::now() + Duration::from_secs(30);
         let mut client = loop {
-            match Client::connect(&Self::socket()) {
+            match Client::connect(&daemon.socket) {
                 Ok(client) => break client,
                 Err(error) => assert!(Instant::now() < until, "nicd does not listen: {error}"),
             }
@@ -50,14 +63,9 @@ impl Daemon {
         daemon
     }
 
-    /// Where it listens.
-    pub fn socket() -> PathBuf {
-        PathBuf::from("/run/nicd.sock")
-    }
-
     /// A new connection to it.
     pub fn client(&self) -> Client {
-        Client::connect(&Self::socket()).expect("nicd listens")
+        Client::connect(&self.socket).expect("nicd listens")
     }
 
     /// So many.
@@ -118,8 +126,17 @@ pub struct Fleet {
 impl Fleet {
     /// An empty network with a /16 of its own.
     pub fn new(daemon: &Daemon, kind: Nic, second_octet: u8) -> Self {
+        Self::of(daemon, kind, second_octet, &json!({"network": {"mtu": 1500}}))
+    }
+
+    /// One of taps without port security.
+    pub fn unfiltered(daemon: &Daemon, second_octet: u8) -> Self {
+        Self::of(daemon, Nic::Tap, second_octet, &json!({"network": {"mtu": 1500, "port_security_enabled": false}}))
+    }
+
+    fn of(daemon: &Daemon, kind: Nic, second_octet: u8, network: &Value) -> Self {
         let mut client = daemon.client();
-        let network = client.ask(&request("POST", "/v2.0/networks", Some(&json!({"network": {"mtu": 1500}})))).json();
+        let network = client.ask(&request("POST", "/v2.0/networks", Some(network))).json();
         let network = network["network"]["id"].as_str().expect("an id").to_owned();
         let subnet = json!({"subnet": {"network_id": network, "cidr": format!("10.{second_octet}.0.0/16"), "ip_version": 4}});
         client.ask(&request("POST", "/v2.0/subnets", Some(&subnet))).json();
@@ -185,6 +202,16 @@ impl Fleet {
         let answer = self.client.ask(&ask);
         let took = start.elapsed();
         self.attached(server, &answer.json());
+        took
+    }
+
+    /// Detaches the last one; how long its answer took.
+    pub fn shrink_by_one(&mut self) -> Duration {
+        let ask = Self::detach(self.ports.pop().expect("a port"));
+        let start = Instant::now();
+        let answer = self.client.ask(&ask);
+        let took = start.elapsed();
+        assert!(answer.status < 300);
         took
     }
 

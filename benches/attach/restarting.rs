@@ -15,14 +15,15 @@ use crate::attaching::Floor;
 use crate::bare::{Events, Wire};
 use crate::daemon::{Daemon, Fleet, Nic, device_index, quiet, quiet_after_closing};
 use crate::figures::{Aim, Sample, Table};
+use crate::nft::Changes;
 
 /// Rows: from exec to the first answer with intact state, over a dump and reading the store; and writes on that way.
 pub fn restart(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleets: &mut [Fleet]) {
     let ours: BTreeSet<u32> = indexes(fleets).into_iter().collect();
     let ports = ours.len();
-    let mut events = Events::open();
+    let (mut events, mut changes) = (Events::open(), Changes::open());
     let (mut served, mut floor) = (Sample::default(), Sample::default());
-    let mut written = 0_u32;
+    let (mut written, mut transactions) = (0_u32, 0);
     let mut wire = Wire::open();
     quiet_after_closing(&mut events);
     for _ in 0..5 {
@@ -34,15 +35,18 @@ pub fn restart(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleets: &mut 
             assert!(links >= ports && records >= ports, "{links} links, {records} records");
         });
         quiet(&mut events);
+        changes.count();
         *daemon = served.time(|| Daemon::start(dir));
         thread::sleep(Duration::from_millis(300));
         let touched = events.drain().iter().filter(|told| ours.contains(&told.index)).count();
         written += u32::try_from(touched).expect("few");
+        transactions += changes.count();
     }
     fleets.iter_mut().for_each(|fleet| fleet.reconnect(daemon));
     let what = format!("restart at {ports} ports, exec → first answer, over dump + store read");
     table.row(&what, "ms", Some(floor.p50() / 1000.0), served.p50() / 1000.0, Aim::AtMost(2.5, 5.0));
     table.row("events on our links over 5 restarts", "", None, f64::from(written), Aim::Own(0.0, 0.0));
+    table.row("transactions of nf_tables over 5 restarts", "", None, f64::from(transactions), Aim::Own(0.0, 0.0));
 }
 
 /// Rows: after a reboot, with all devices gone and the store kept: from exec to the first answer, and until the last port is
@@ -91,8 +95,8 @@ fn read_store(dir: &Path) -> usize {
     bodies.map(|body| body.expect("a record")).filter(|body| !body.is_empty()).count()
 }
 
-/// Rows: packets lost between two guests, 10,000 a second, over a restart after TERM and after KILL.
-pub fn packets(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut Fleet) {
+/// Sockets of two guests, from one to the other.
+pub fn pair(fleet: &mut Fleet) -> (UdpSocket, UdpSocket) {
     let address = |fleet: &mut Fleet, place: usize| {
         let (server, port) = fleet.ports[place];
         let path = format!("/v2.1/servers/{server}/os-interface/{port}");
@@ -103,15 +107,21 @@ pub fn packets(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut F
     // The last is in another guest than the first.
     let (from, to) = (0, fleet.ports.len() - 1);
     let (source, target) = (address(fleet, from), address(fleet, to));
+    let receiver = fleet.guest(to / 8).inside(|| UdpSocket::bind((target, 9)).expect("a receiver"));
+    let sender = fleet.guest(from / 8).inside(|| UdpSocket::bind((source, 0)).expect("a sender"));
+    setsockopt(&receiver, sockopt::RcvBufForce, &(64 << 20)).expect("a large buffer");
+    receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("a limit");
+    sender.connect((target, 9)).expect("connect");
+    // The neighbour is found before it counts.
+    sender.send(b"first").expect("a packet");
+    receiver.recv(&mut [0; 64]).expect("the way from guest to guest");
+    (sender, receiver)
+}
+
+/// Rows: packets lost between two guests, 10,000 a second, over a restart after TERM and after KILL.
+pub fn packets(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut Fleet) {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let receiver = fleet.guest(to / 8).inside(|| UdpSocket::bind((target, 9)).expect("a receiver"));
-        let sender = fleet.guest(from / 8).inside(|| UdpSocket::bind((source, 0)).expect("a sender"));
-        setsockopt(&receiver, sockopt::RcvBufForce, &(64 << 20)).expect("a large buffer");
-        receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("a limit");
-        sender.connect((target, 9)).expect("connect");
-        // The neighbour is found before it counts.
-        sender.send(b"first").expect("a packet");
-        receiver.recv(&mut [0; 64]).expect("the way from guest to guest");
+        let (sender, receiver) = pair(fleet);
         let stop = Arc::new(AtomicBool::new(false));
         let sending = thread::spawn({
             let stop = Arc::clone(&stop);
@@ -128,8 +138,8 @@ pub fn packets(table: &mut Table, dir: &Path, daemon: &mut Daemon, fleet: &mut F
         let lost = u32::try_from(sent - got).expect("few");
         let what = format!("packets lost of {sent}, 10,000 a second, over a restart after {signal}");
         table.row(&what, "", None, f64::from(lost), Aim::Own(0.0, 0.0));
+        fleet.reconnect(daemon);
     }
-    fleet.reconnect(daemon);
 }
 
 /// Ten a millisecond.
