@@ -437,7 +437,11 @@ fn arp() -> Vec<Class> {
             e.broadcast(ARP, &e.arp(2, (e.own.mac, e.own.ip4), (BROADCAST, e.own.ip4)).message())
         }),
         class("ARP with octets behind it", Allowed, |e| e.frame(ARP, &[&e.asks().message()[..], &[0xee; 171]].concat())),
-        class("ARP request, not padded", Allowed, |e| ethernet(e.to.mac, e.own.mac, ARP, &e.asks().message())),
+        // Without the target's MAC it would be as the guest's kernel asks a neighbour that it knows.
+        class("ARP request, not padded", Allowed, |e| {
+            let asks = e.arp(1, (e.own.mac, e.own.ip4), (e.to.mac, e.to.ip4));
+            ethernet(e.to.mac, e.own.mac, ARP, &asks.message())
+        }),
         known("ARP reply with another's address", "CVE-2025-52890", Dropped("arp"), |e| {
             e.frame(ARP, &e.answers(e.own.mac, e.victim.ip4).message())
         }),

@@ -53,6 +53,10 @@ pub fn host_of(port: &Value) -> Host {
 impl Scene {
     pub fn start() -> Self {
         foreign_bridge(BRIDGE, 1500);
+        if let Ok(vlan) = std::env::var("NICD_VLAN") {
+            run(&format!("ip link set {BRIDGE} type bridge vlan_default_pvid {vlan}"));
+            run(&format!("ip link set {BRIDGE} type bridge vlan_filtering 1"));
+        }
         // Else what stands behind a packet is cut off.
         for layer in ["iptables", "ip6tables", "arptables"] {
             let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{layer}"), "0");
