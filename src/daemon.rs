@@ -279,6 +279,7 @@ fn policy(settings: &Settings) -> Policy {
         mac_prefix: settings.links.mac_prefix,
         allowed_bridges: settings.links.allowed_bridges.clone(),
         mtu: settings.links.mtu,
+        guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         sweep: Duration::from_secs(settings.links.sweep_s.into()),
         nics_per_server: settings.limits.nics_per_server,

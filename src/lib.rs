@@ -90,7 +90,7 @@
 //!
 //! # Modules
 //!
-//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel} → plan → model`;
+//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel} → {plan, lease} → model`;
 //! `client`, `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
@@ -98,6 +98,7 @@
 //! |---|---|
 //! | [`model`] | the data types: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
 //! | [`plan`] | compares desired and observed state once (`diff`); derives ordered ops with undo, the facts behind ACTIVE, deviations and drift |
+//! | [`lease`] | what a guest is told by DHCP: messages, options, and what is said to what; nothing is remembered |
 //! | [`kernel::exec`] | runs a plan, and undoes it after a failure |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
@@ -138,6 +139,7 @@
 //! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
 //! | metrics | `prometheus`, without its protobuf | a count is one atomic operation, and every scraper reads its text format (0.0.4); the official `prometheus-client` writes only OpenMetrics |
 //! | the bus | `zbus`, on tokio, without its object server | connections, messages and types; nicd dispatches calls itself, because it checks the caller of every call |
+//! | frames of DHCP | `etherparse` | headers and checksums. The messages are our own (`lease/message`): `dhcproto` brings 40 crates for domain names, and its readers panic on a MAC length above 16 (`chaddr`) or stop at the first option that they cannot read |
 //! | random values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
 
@@ -156,6 +158,7 @@ pub mod exit;
 pub mod failpoints;
 mod inventory;
 pub mod kernel;
+pub mod lease;
 pub mod model;
 pub mod plan;
 pub mod queue;

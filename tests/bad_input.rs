@@ -561,6 +561,6 @@ fn what_is_not_built_is_said_to_be_so() {
         ];
         refused(&mut fixture, cases);
         let listed = fixture.api.get("/v2.0/subnets").expect(200);
-        assert!(listed["subnets"].as_array().unwrap().iter().all(|one| one["enable_dhcp"] == false));
+        assert!(listed["subnets"].as_array().unwrap().iter().all(|one| one["enable_dhcp"] == (one["ip_version"] == 4)));
     });
 }

@@ -582,6 +582,7 @@ fn subnet() -> Subnet {
         allocation_pools: None,
         dns_nameservers: Vec::new(),
         host_routes: Vec::new(),
+        enable_dhcp: true,
     }
     .checked(Timestamp::UNIX_EPOCH)
     .unwrap()
@@ -631,6 +632,7 @@ fn port(n: u8, host: u8) -> Port {
         address_pairs: Vec::new(),
         limits: Limits::default(),
         isolated: None,
+        told: nicd::model::GuestTold::default(),
         device_owner: String::new(),
         profile: Profile::default(),
         origin: Origin::Client,

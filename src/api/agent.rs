@@ -1,4 +1,4 @@
-//! The agent's own routes: servers, health, the explanation of a port's status, and a port's counters.
+//! The agent's own routes: servers, health, the explanation of a port's status, and a port's counters and leases.
 
 use std::path::{self, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
 use crate::model::{DropReason, Guest, Owner, PortId, ServerId};
 use crate::plan::Fact;
-use crate::service::{Context, PortCounters, PortView, Reply, ServerView};
+use crate::service::{Context, Exchange, LeaseState, PortCounters, PortView, Reply, ServerView};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
@@ -109,6 +109,11 @@ pub(super) async fn counters(State(state): State<AppState>, Path(text): Path<Str
         Ok(Json(Counted::of(id, &state.counters(id).await?)))
     };
     respond(told.await, COMPUTE)
+}
+
+pub(super) async fn leases(State(state): State<AppState>, Path(text): Path<String>) -> Response {
+    let told = id(ObjectKind::Port, &text).and_then(|id| Ok(state.leases(id)?));
+    respond(told.map(|leases| Json(json!({"leases": leases.iter().map(Lease::of).collect::<Vec<_>>()}))), COMPUTE)
 }
 
 fn with_nics(query: Option<&str>) -> Result<WithNics, ApiError> {
@@ -237,6 +242,19 @@ answer! {
         "dropped": counters.dropped
             => DropReason::ALL.into_iter().fold(Record::new(), |record, reason| record.must(reason.as_str(), count())),
         "last_dropped": counters.last_dropped.iter().map(Dropped::of).collect::<Vec<_>>() => list(Dropped::shape()),
+    }
+}
+
+answer! {
+    /// What a port's guest last asked by DHCP, and what became of it.
+    pub(super) Lease(exchange: &Exchange) {
+        "family": "ipv4" => one_of_words(["ipv4"]),
+        "state": exchange.state.as_str() => one_of_words(LeaseState::ALL.map(LeaseState::as_str)),
+        "address": exchange.address.to_string() => ip(),
+        "message": exchange.message => one_of_words(["discover", "request", "decline", "release", "inform"]),
+        "at": exchange.at => time(),
+        "client_id": exchange.client_id => or_null(words()),
+        "hostname": exchange.hostname => or_null(words()),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::model::action::{Action, NewPort, PortChange, WantedIp};
+use crate::model::action::{Action, NewPort, OptionChange, PortChange, WantedIp};
+use crate::model::dhcp::{EXTRA_OPTIONS, is_host_name};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::port::{BURSTS, RATES};
 use crate::model::server::MAX_QUEUES;
-use crate::model::{AddressPair, FixedIp, Limits, Mac, PortId, Profile, RateLimit};
+use crate::model::{AddressPair, ExtraOption, FixedIp, GuestTold, Limits, Mac, PortId, Profile, RateLimit};
 use crate::service::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 
 use super::AppState;
@@ -17,8 +18,8 @@ use super::fields::{AddressOrRange, BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
 use super::openapi::schema::{
-    Record, Shape, any, empty_list, ip, list, mac, number, one_of_words, only, or_null, phase, range, status, time, truth, uuid,
-    words,
+    Record, Shape, any, empty_list, ip, list, mac, number, one_of_numbers, one_of_words, only, or_null, phase, range, status,
+    time, truth, uuid, words,
 };
 use super::resource::Resource;
 
@@ -51,6 +52,8 @@ impl Resource for PortView {
         "port_security_enabled",
         "nicd:unknown_unicast",
         "nicd:isolated",
+        "nicd:dhcp",
+        "dns_name",
         "nicd:phase",
         "nicd:reason",
         "revision_number",
@@ -119,6 +122,9 @@ answer! {
         "nicd:limits": (!view.port.limits.is_empty()).then_some(view.port.limits) => or_null(limits(truth().into())),
         "nicd:unknown_unicast": view.port.unknown_unicast => truth(),
         "nicd:isolated": view.port.isolated => or_null(truth()),
+        "nicd:dhcp": view.port.told.dhcp => truth(),
+        "dns_name": view.port.told.dns_name => words(),
+        "extra_dhcp_opts": view.port.told.extra_options.iter().map(Extra::of).collect::<Vec<_>>() => list(Extra::shape()),
         "nicd:phase": view.phase.as_str() => phase(),
         "nicd:reason": view.reason => or_null(words()),
         "tags": Value::Array(Vec::new()) => empty_list(),
@@ -141,6 +147,15 @@ answer! {
     Pair(pair: &AddressPair, own: Mac) {
         "ip_address": AddressOrRange(pair.ip).to_string() => any([ip(), range().into()]),
         "mac_address": pair.mac.unwrap_or(own).to_string() => mac(),
+    }
+}
+
+answer! {
+    /// An option for a port's guest.
+    Extra(option: &ExtraOption) {
+        "opt_name": option.name => words(),
+        "opt_value": option.value => words(),
+        "ip_version": 4 => one_of_numbers([4]),
     }
 }
 
@@ -193,6 +208,11 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, ApiError> {
         address_pairs: read_pairs(&mut fields)?.unwrap_or_default(),
         limits: read_limits(&mut fields)?.unwrap_or_default(),
         isolated: fields.truth_or_null("nicd:isolated")?.flatten(),
+        told: GuestTold {
+            dhcp: fields.truth("nicd:dhcp")?.unwrap_or(true),
+            dns_name: read_dns_name(&mut fields)?.unwrap_or_default(),
+            extra_options: read_new_options(&mut fields)?,
+        },
         device_owner: fields.text("device_owner", NAME)?.unwrap_or_default(),
         profile: read_profile(&mut fields)?.unwrap_or_default(),
     };
@@ -216,6 +236,9 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, ApiErr
         address_pairs: read_pairs(&mut fields)?,
         limits: read_limits(&mut fields)?,
         isolated: fields.truth_or_null("nicd:isolated")?,
+        dhcp: fields.truth("nicd:dhcp")?,
+        dns_name: read_dns_name(&mut fields)?,
+        extra_options: read_options(&mut fields)?,
         device_owner: fields.text("device_owner", NAME)?,
         mac: fields.parsed("mac_address")?,
         fixed_ips: read_ips(&mut fields)?,
@@ -285,6 +308,59 @@ fn read_rate(fields: &mut Fields, direction: &str) -> Result<Option<RateLimit>, 
     fields.only_truth("exact", false)?;
     fields.end()?;
     Ok(Some(limit))
+}
+
+/// The longest host name, in characters (RFC 1035, 2.3.4).
+pub(super) const DNS_NAME: usize = 253;
+
+/// The longest name and value of an extra option, in characters.
+pub(super) const OPTION_NAME: usize = 64;
+pub(super) const OPTION_VALUE: usize = 1024;
+
+fn read_dns_name(fields: &mut Fields) -> Result<Option<String>, BodyError> {
+    let given = fields.text("dns_name", DNS_NAME)?;
+    match given {
+        Some(name) if !name.is_empty() && !is_host_name(&name) => {
+            Err(wrong("dns_name", &name.into(), "a host name such as web-1 is expected (RFC 1123, 2.1)"))
+        }
+        given => Ok(given),
+    }
+}
+
+/// A port that is made has no options that could be taken back.
+fn read_new_options(fields: &mut Fields) -> Result<Vec<ExtraOption>, BodyError> {
+    let mut options: Vec<ExtraOption> = Vec::new();
+    for change in read_options(fields)? {
+        if let OptionChange::Set(option) = change {
+            options.retain(|other| other.name != option.name);
+            options.push(option);
+        }
+    }
+    Ok(options)
+}
+
+fn read_options(fields: &mut Fields) -> Result<Vec<OptionChange>, BodyError> {
+    let Some(given) = fields.list_or_null("extra_dhcp_opts", EXTRA_OPTIONS)? else { return Ok(Vec::new()) };
+    let read = |(at, value): (String, Value)| {
+        let mut fields = Fields::object(&at, value)?;
+        let name = fields.text("opt_name", OPTION_NAME)?;
+        let name = fields.required("opt_name", name)?;
+        if fields.number_or_text("ip_version", 4..=6)?.is_some_and(|version| version != 4) {
+            return Err(BodyError::NotBuilt("an option of ip_version 6".to_owned()));
+        }
+        let change = match fields.value("opt_value") {
+            Some(Value::Null) => OptionChange::Unset(name),
+            Some(Value::String(value)) if value.chars().count() <= OPTION_VALUE => match ExtraOption::read(&name, &value) {
+                Ok(option) => OptionChange::Set(option),
+                Err(error) => return Err(wrong("extra_dhcp_opts", &value.into(), &error.to_string())),
+            },
+            Some(other) => return Err(wrong("opt_value", &other, "a text of at most 1024 characters, or null, is expected")),
+            None => fields.required("opt_value", None)?,
+        };
+        fields.end()?;
+        Ok(change)
+    };
+    given.into_iter().map(read).collect()
 }
 
 /// `binding:profile`: what of it nicd knows.

@@ -144,6 +144,7 @@ fn own() -> Vec<Route> {
         get("/health", agent::health, page::health),
         get("/ports/{id}/explain", agent::explain, page::explain),
         get("/ports/{id}/counters", agent::counters, page::counters),
+        get("/ports/{id}/leases", agent::leases, page::leases),
         post("/plan", maintenance::plan, maintenance_page::plan),
         get("/verify", maintenance::verify, maintenance_page::verify),
         post("/gc", maintenance::gc, maintenance_page::gc),

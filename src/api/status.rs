@@ -240,6 +240,7 @@ pub(super) static TABLE: &[Row] = &[
     row("bad_mac", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
     row("port_security_off", S::CONFLICT, "AddressPairAndPortSecurityRequired", &[NewPort, ChangePort]),
     row("pair_too_wide", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
+    row("too_many_options", S::BAD_REQUEST, "InvalidInput", &[ChangePort]),
     row("duplicate_pair", S::BAD_REQUEST, "DuplicateAddressPairInRequest", &[NewPort, ChangePort]),
     row("subnet_overlap", S::BAD_REQUEST, "InvalidInput", &[NewSubnet]),
     row("bad_subnet", S::BAD_REQUEST, "InvalidInput", &[NewSubnet, ChangeSubnet]),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
 use super::openapi::schema::{
-    Record, empty_list, ip, list, null, number, one_of_numbers, only, or_null, range, time, uuid, words,
+    Record, empty_list, ip, list, null, number, one_of_numbers, or_null, range, time, truth, uuid, words,
 };
 use super::resource::Resource;
 
@@ -67,8 +68,8 @@ impl Resource for Subnet {
         Ok(Action::CreateSubnets(new))
     }
 
-    fn change(_: &AppState, id: SubnetId, body: Fields) -> Result<Action, ApiError> {
-        Ok(Action::UpdateSubnet(id, read_change(body)?))
+    fn change(state: &AppState, id: SubnetId, body: Fields) -> Result<Action, ApiError> {
+        Ok(Action::UpdateSubnet(id, read_change(state.subnet(id)?.cidr, body)?))
     }
 
     fn delete(id: SubnetId) -> Action {
@@ -95,7 +96,7 @@ answer! {
         "cidr": subnet.cidr => range(),
         "gateway_ip": subnet.gateway_ip => or_null(ip()),
         "allocation_pools": subnet.allocation_pools => list(Record::new().must("start", ip()).must("end", ip())),
-        "enable_dhcp": false => only(false),
+        "enable_dhcp": subnet.enable_dhcp => truth(),
         "dns_nameservers": subnet.dns_nameservers => list(ip()),
         "host_routes": subnet.host_routes => list(Record::new().must("destination", range()).must("nexthop", ip())),
         "ipv6_address_mode": Value::Null => null(),
@@ -115,7 +116,7 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
     let network_id = fields.required("network_id", network_id)?;
     let given = fields.value("cidr");
     let given = fields.required("cidr", given)?;
-    let cidr: ipnetwork::IpNetwork = match &given {
+    let cidr: IpNetwork = match &given {
         // Without a prefix the address would silently be a whole subnet of one.
         Value::String(text) if !text.contains('/') => {
             return Err(wrong("cidr", &given, "a range such as 192.168.1.0/24 is expected"));
@@ -137,6 +138,7 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
     };
     let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
+    let enable_dhcp = read_dhcp(&mut fields, cidr)?.unwrap_or(cidr.is_ipv4());
     unchanging(&mut fields)?;
     fields.end()?;
     Ok(NewSubnet {
@@ -150,17 +152,19 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
         allocation_pools,
         dns_nameservers: dns_nameservers.unwrap_or_default(),
         host_routes: host_routes.unwrap_or_default(),
+        enable_dhcp,
     })
 }
 
-fn read_change(mut fields: Fields) -> Result<SubnetChange, BodyError> {
+fn read_change(cidr: IpNetwork, mut fields: Fields) -> Result<SubnetChange, BodyError> {
     let (name, description) = (fields.text("name", NAME)?, fields.text("description", NAME)?);
     let gateway_ip = fields.parsed_or_null("gateway_ip")?.map(|gateway| gateway.map(|Ip(gateway)| gateway));
     let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
+    let enable_dhcp = read_dhcp(&mut fields, cidr)?;
     unchanging(&mut fields)?;
     fields.end_of_change(Subnet::KNOWN)?;
-    Ok(SubnetChange { name, description, dns_nameservers, host_routes, gateway_ip, allocation_pools })
+    Ok(SubnetChange { name, description, dns_nameservers, host_routes, gateway_ip, allocation_pools, enable_dhcp })
 }
 
 type ErrorAnswer = (Option<Vec<IpAddr>>, Option<Vec<HostRoute>>);
@@ -197,9 +201,16 @@ fn read_route((at, value): (String, Value)) -> Result<HostRoute, BodyError> {
     Ok(route)
 }
 
-/// Attributes that have one possible value until a responder exists.
+/// Guests are told IPv4 addresses alone so far.
+fn read_dhcp(fields: &mut Fields, cidr: IpNetwork) -> Result<Option<bool>, BodyError> {
+    if cidr.is_ipv4() {
+        return fields.truth("enable_dhcp");
+    }
+    fields.only_truth("enable_dhcp", false).map(|()| None)
+}
+
+/// Attributes that have one possible value until guests are told IPv6 addresses.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    fields.only_truth("enable_dhcp", false)?;
     fields.only("ipv6_address_mode", &[Value::Null])?;
     fields.only("ipv6_ra_mode", &[Value::Null])
 }
@@ -220,6 +231,15 @@ mod tests {
     fn null_means_no_gateway_and_absence_the_first_host() {
         assert_eq!(read(json!({"cidr": "10.0.0.0/24"})).unwrap().gateway, Gateway::FirstHost);
         assert_eq!(read(json!({"cidr": "10.0.0.0/24", "gateway_ip": null})).unwrap().gateway, Gateway::None);
+    }
+
+    #[test]
+    fn dhcp_is_on_for_ipv4_and_not_there_for_ipv6() {
+        let dhcp = |subnet| read(subnet).map(|new| new.enable_dhcp);
+        assert_eq!(dhcp(json!({"cidr": "10.0.0.0/24"})), Ok(true));
+        assert_eq!(dhcp(json!({"cidr": "10.0.0.0/24", "enable_dhcp": false})), Ok(false));
+        assert_eq!(dhcp(json!({"cidr": "fd00::/64"})), Ok(false));
+        assert_eq!(dhcp(json!({"cidr": "fd00::/64", "enable_dhcp": false})), Ok(false));
     }
 
     #[test]

@@ -256,6 +256,33 @@ impl Isolation {
     }
 }
 
+/// A DHCP option: `OPTION=VALUE`; without a value it is taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DhcpOption {
+    name: String,
+    value: Option<String>,
+}
+
+impl DhcpOption {
+    /// As an entry of `extra_dhcp_opts`.
+    pub fn to_json(&self) -> Value {
+        json!({"opt_name": self.name, "opt_value": self.value})
+    }
+}
+
+impl FromStr for DhcpOption {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), value: (!value.is_empty()).then(|| value.to_owned()) })
+            }
+            _ => Err(expected("OPTION=VALUE, such as bootfile-name=pxelinux.0,")),
+        }
+    }
+}
+
 /// How long `--wait` waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitTime(pub Duration);
@@ -345,6 +372,15 @@ mod tests {
         for bad in ["", "1M", "64:", ":8", "64:8:1", "-1", "none:8", "64,8"] {
             assert!(json(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_option_without_a_value_is_taken_back() {
+        let json = |text: &str| text.parse::<DhcpOption>().map(|option| option.to_json());
+        assert_eq!(json("67=pxelinux.0"), Ok(json!({"opt_name": "67", "opt_value": "pxelinux.0"})));
+        assert_eq!(json("121=0.0.0.0/0,192.0.2.1"), Ok(json!({"opt_name": "121", "opt_value": "0.0.0.0/0,192.0.2.1"})));
+        assert_eq!(json("router="), Ok(json!({"opt_name": "router", "opt_value": null})));
+        assert!(json("router").is_err() && json("=x").is_err());
     }
 
     #[test]

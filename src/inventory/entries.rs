@@ -1,7 +1,7 @@
 //! What the inventory holds: records with how they fare, and the indexes over them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -13,6 +13,7 @@ use crate::plan::{Deviation, Observed};
 
 use super::claim::{Claim, ClaimGuard};
 use super::flapping::{BridgeRepairs, Flapping};
+use super::leases::{PortLease, Responder};
 use super::open::Open;
 use super::retry::Retry;
 use super::telling::Telling;
@@ -60,6 +61,10 @@ pub struct Inventory {
     pub fought_bridges: BTreeSet<NetworkId>,
     /// Agent-made bridges that could not be closed to the host.
     pub open: Open,
+    /// Which ports' DHCP requests are to be heard on which bridge.
+    pub responder: Responder,
+    /// Ports whose guests found their address in use.
+    pub declined: BTreeMap<PortId, Ipv4Addr>,
 }
 
 /// The claims on several ports.
@@ -114,6 +119,8 @@ pub struct PortEntry {
     pub device: Option<u32>,
     /// How often its device was found held open since it is on its way out.
     pub looks: u32,
+    /// What its guest asked last, and was told.
+    pub dhcp: PortLease,
 }
 
 /// One link, and everything that is on it.

@@ -24,11 +24,13 @@ mod entries;
 mod error;
 mod filters;
 pub mod flapping;
+pub mod leases;
 pub mod leftovers;
 mod open;
 pub mod retry;
 mod segments;
 pub mod telling;
+mod told;
 mod wakeups;
 
 pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
@@ -36,6 +38,7 @@ pub use entries::{Inventory, NetworkEntry, PortClaims, PortEntry, Segment, Serve
 pub use error::{Error, whose};
 
 use flapping::BridgeRepairs;
+use leases::PortLease;
 use retry::{NAMESPACE_GONE, Retry};
 use telling::Telling;
 
@@ -163,8 +166,9 @@ impl Inventory {
         let telling = Telling::default();
         let device = self.have.device(record.id).map(|device| device.index);
         let (refused, reaping, looks) = (Vec::new(), false, 0);
+        let dhcp = PortLease::default();
         let entry =
-            PortEntry { phase, reason: None, detail: None, claim, retry, telling, refused, reaping, device, looks, record };
+            PortEntry { phase, reason: None, detail: None, claim, retry, telling, refused, reaping, device, looks, dhcp, record };
         self.ports.insert(entry.record.id, entry);
     }
 
@@ -186,6 +190,9 @@ impl Inventory {
         if record.attached_to().is_none() {
             self.contested.remove(&record.id);
         }
+        if record.attached_to().is_none() || record.fixed_ips != before.fixed_ips {
+            self.forget_lease(record.id);
+        }
         if let Some(entry) = self.ports.get_mut(&record.id) {
             entry.record = record;
         }
@@ -198,6 +205,8 @@ impl Inventory {
         self.untold.forget(id);
         self.kept.remove(&id);
         self.contested.remove(&id);
+        self.declined.remove(&id);
+        self.responder.place(id, None);
         self.release(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
             network.ports.remove(&id);
@@ -499,7 +508,7 @@ impl Inventory {
                 v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),
                 v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
             },
-            filter: Some(filters::filter(port, network)),
+            filter: Some(filters::filter(port, network, self.is_served(port))),
             alias: names::device_tag(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             nic,
@@ -508,7 +517,7 @@ impl Inventory {
 
     /// Whether a port asks for something that a filter does: port security, isolation, a limit of what it sends.
     pub fn needs_filter(&self, port: &Port) -> bool {
-        self.networks.get(&port.network_id).is_some_and(|network| !filters::filter(port, &network.record).is_open())
+        self.networks.get(&port.network_id).is_some_and(|network| !filters::filter(port, &network.record, false).is_open())
     }
 
     fn guest_settings(&self, port: &Port, network: &Network, ordinal: u16) -> GuestSettings {

@@ -6,7 +6,9 @@
 //! library so that the tests can use it; the daemon does not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -23,6 +25,8 @@ use crate::plan::{
     Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, BroadRoute, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange,
     LinkState, Op, PortVlan, Route, Switch, TapSeen,
 };
+
+use crate::sys::packet::PacketSocket;
 
 use super::untyped::MAX_ALIAS;
 use super::{
@@ -243,6 +247,12 @@ impl Kernel for Fake {
 
     fn open(&self) -> Result<FakeHost, OpError> {
         Ok(FakeHost { world: Arc::clone(&self.world) })
+    }
+
+    fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket> {
+        let known = self.world().links.contains_key(&bridge);
+        let (socket, _) = UnixDatagram::pair()?;
+        if known { Ok(PacketSocket::from(OwnedFd::from(socket))) } else { Err(io::Error::from_raw_os_error(libc::ENODEV)) }
     }
 
     fn watch(&self, sink: mpsc::Sender<Notice>) -> Result<(), OpError> {

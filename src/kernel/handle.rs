@@ -1,5 +1,6 @@
 //! The reconciler's interface to the kernel threads (workers and reaper), independent of the host's type.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::filter::PortFilter;
 use crate::plan::{AbsentPort, BroadRoute, LinkState, Plan};
 use crate::queue::{Queue, QueueError};
+use crate::sys::packet::PacketSocket;
 
 use super::netns;
 use super::reaper::{self, Job, PendingDelete, Removed};
@@ -120,6 +122,12 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// As for `run`.
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError>;
 
+    /// Opens the socket by which a bridge's DHCP requests are heard.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or there is no such bridge.
+    fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket>;
+
     /// How many messages wait for each thread, by the thread's metric label.
     fn waiting(&self) -> [(&'static str, usize); 4];
 
@@ -138,7 +146,11 @@ pub struct KernelService<H: Host> {
     /// How many plans were begun beside their commit.
     begun: Arc<AtomicU64>,
     macs: GuestMacs,
+    hear: Hear,
 }
+
+/// Opens the socket by which a bridge's DHCP requests are heard.
+type Hear = Box<dyn Fn(u32) -> io::Result<PacketSocket> + Send + Sync>;
 
 impl<H: Host> std::fmt::Debug for KernelService<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -180,7 +192,11 @@ pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Th
         let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
         reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
-    let workshop = KernelService { worker, guests, looks, reaper, begun, macs: kernel.guests() };
+    let hear: Hear = {
+        let kernel = kernel.clone();
+        Box::new(move |bridge| kernel.hear_requests(bridge))
+    };
+    let workshop = KernelService { worker, guests, looks, reaper, begun, macs: kernel.guests(), hear };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
@@ -260,6 +276,10 @@ impl<H: Host> KernelHandle for KernelService<H> {
 
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError> {
         self.ask(Host::broad_routes)
+    }
+
+    fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket> {
+        (self.hear)(bridge)
     }
 
     fn waiting(&self) -> [(&'static str, usize); 4] {

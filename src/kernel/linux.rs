@@ -1,6 +1,7 @@
 //! The Linux implementation of the host.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -21,11 +22,12 @@ use super::veth::{GuestEnd, Veth};
 use super::watch::Watch;
 use super::{
     Applied, Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError,
-    OpErrorKind, TapUse, capabilities, defaults, guest, links, no_descriptors, seen,
+    OpErrorKind, TapUse, capabilities, defaults, guest, links, no_descriptors, requests, seen,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::filter::PortFilter;
 use crate::plan::{BroadRoute, IndexFilter, Kind, LinkState, Op};
+use crate::sys::packet::PacketSocket;
 use crate::threads;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
@@ -89,6 +91,10 @@ impl Kernel for Linux {
             threads.map(drop).map_err(|error| Failure::new(OpErrorKind::Other, Request::Open, error.to_string()))
         };
         start().map_err(|failure: Failure| failure.during("watch the kernel"))
+    }
+
+    fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket> {
+        requests::open(bridge)
     }
 }
 

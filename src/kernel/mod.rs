@@ -33,6 +33,7 @@ pub mod netns;
 mod nft;
 mod qdisc;
 pub mod reaper;
+mod requests;
 mod routes;
 mod seen;
 mod socket;
@@ -48,6 +49,7 @@ pub use modules::remedy as module_remedy;
 pub use socket::writes;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -62,6 +64,7 @@ use crate::failpoints;
 use crate::model::{DropReason, LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::filter::{Dropped, PortFilter};
 use crate::plan::{BroadRoute, LinkState, Op};
+use crate::sys::packet::PacketSocket;
 
 /// A host. Each worker, the reaper and the watch open their own access to it.
 pub trait Kernel: Send + Sync + 'static {
@@ -83,6 +86,12 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// The kernel gives no netlink socket, or a thread cannot be started.
     fn watch(&self, sink: tokio::sync::mpsc::Sender<Notice>) -> Result<(), OpError>;
+
+    /// Opens the socket by which a bridge's DHCP requests are heard, in the network namespace of the thread that calls. Does not block.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or there is no such bridge.
+    fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket>;
 }
 
 /// One access to a host. Calls block, each with a time limit.

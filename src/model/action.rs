@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::dhcp::ExtraOption;
 use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
 use super::network::NetworkKind;
 use super::pools::Range;
+use super::port::GuestTold;
 use super::port::{AddressPair, Limits, Profile};
 use super::server::Owner;
 use super::subnet::{HostRoute, NewSubnet};
@@ -98,6 +100,8 @@ pub struct SubnetChange {
     pub gateway_ip: Option<Option<IpAddr>>,
     /// Where addresses are given from, from now on.
     pub allocation_pools: Option<Vec<Range>>,
+    /// Whether guests are told their addresses by DHCP.
+    pub enable_dhcp: Option<bool>,
 }
 
 /// A server to register.
@@ -167,6 +171,8 @@ pub struct NewPort {
     pub limits: Limits,
     /// Whether it is isolated; none for what its network says.
     pub isolated: Option<bool>,
+    /// What its guest is told.
+    pub told: GuestTold,
     /// Who it is for.
     pub device_owner: String,
     /// The settings of its device.
@@ -180,6 +186,15 @@ pub struct WantedIp {
     pub subnet_id: Option<SubnetId>,
     /// This one.
     pub ip_address: Option<IpAddr>,
+}
+
+/// A change of one of a port's extra options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionChange {
+    /// It is set.
+    Set(ExtraOption),
+    /// The option of this name is taken back.
+    Unset(String),
 }
 
 /// A change of a port; `None` keeps the value.
@@ -201,6 +216,12 @@ pub struct PortChange {
     pub limits: Option<Limits>,
     /// Whether it is isolated; `Some(None)` for what its network says.
     pub isolated: Option<Option<bool>>,
+    /// Whether its guest's DHCP requests are answered.
+    pub dhcp: Option<bool>,
+    /// Its guest's name.
+    pub dns_name: Option<String>,
+    /// Options that are set, and those that are taken back.
+    pub extra_options: Vec<OptionChange>,
     /// Who it is for.
     pub device_owner: Option<String>,
     /// Its MAC; only while it is unbound.

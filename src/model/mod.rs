@@ -4,6 +4,7 @@
 //! written to the store as they stand here. Nothing here knows HTTP, netlink or SQL.
 
 pub mod action;
+pub mod dhcp;
 pub mod drops;
 pub mod guests;
 pub mod idempotency;
@@ -17,6 +18,7 @@ pub mod port;
 pub mod server;
 pub mod subnet;
 
+pub use dhcp::ExtraOption;
 pub use drops::DropReason;
 pub use guests::GuestMacs;
 pub use ids::{NetworkId, PortId, ServerId, SubnetId};
@@ -24,6 +26,6 @@ pub use mac::{Mac, MacPrefix};
 pub use names::LinkName;
 pub use network::{Network, NetworkKind};
 pub use phase::{Phase, PhaseEvent, Readiness, Status};
-pub use port::{AddressPair, Binding, FixedIp, Intent, Limits, Origin, Port, Profile, RateLimit};
+pub use port::{AddressPair, Binding, FixedIp, GuestTold, Intent, Limits, Origin, Port, Profile, RateLimit};
 pub use server::{Guest, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::dhcp::ExtraOption;
 use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
@@ -55,6 +56,9 @@ pub struct Port {
     /// Whether its guest gets only the frames that L2 needs; none for what its network says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+    /// What its guest is told by DHCP beside what its subnets say.
+    #[serde(default, skip_serializing_if = "GuestTold::is_default")]
+    pub told: GuestTold,
     /// Neutron's `device_owner` (`compute:nova`), stored and returned only.
     #[serde(default)]
     pub device_owner: String,
@@ -72,6 +76,33 @@ pub struct Port {
     pub updated_at: Timestamp,
     /// The revision number; grows with each change.
     pub revision_number: u64,
+}
+
+/// What one port's guest is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestTold {
+    /// Whether its DHCP requests are answered (`nicd:dhcp`).
+    #[serde(default = "yes", skip_serializing_if = "bool::clone")]
+    pub dhcp: bool,
+    /// Its name (`dns_name`), possibly empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dns_name: String,
+    /// Options that a client set for it (`extra_dhcp_opts`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_options: Vec<ExtraOption>,
+}
+
+impl Default for GuestTold {
+    fn default() -> Self {
+        Self { dhcp: true, dns_name: String::new(), extra_options: Vec::new() }
+    }
+}
+
+impl GuestTold {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One address of a port.

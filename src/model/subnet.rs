@@ -36,6 +36,9 @@ pub struct Subnet {
     pub dns_nameservers: Vec<IpAddr>,
     /// Further routes for guests.
     pub host_routes: Vec<HostRoute>,
+    /// Whether guests are told their addresses of it by DHCP. Records of versions without a responder have it not.
+    #[serde(default)]
+    pub enable_dhcp: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -89,6 +92,8 @@ pub struct NewSubnet {
     pub dns_nameservers: Vec<IpAddr>,
     /// Further routes.
     pub host_routes: Vec<HostRoute>,
+    /// Whether guests are told their addresses of it by DHCP.
+    pub enable_dhcp: bool,
 }
 
 /// Why a subnet is invalid.
@@ -186,6 +191,7 @@ impl NewSubnet {
             allocation_pools,
             dns_nameservers: self.dns_nameservers,
             host_routes: self.host_routes,
+            enable_dhcp: self.enable_dhcp,
             created_at: now,
             updated_at: now,
             revision_number: 1,
@@ -217,6 +223,7 @@ impl Subnet {
         }
         after.name = change.name.unwrap_or(after.name);
         after.description = change.description.unwrap_or(after.description);
+        after.enable_dhcp = change.enable_dhcp.unwrap_or(after.enable_dhcp);
         if after != *self {
             after.updated_at = now;
             after.revision_number += 1;
@@ -457,6 +464,7 @@ mod tests {
             allocation_pools: None,
             dns_nameservers: Vec::new(),
             host_routes: Vec::new(),
+            enable_dhcp: true,
         }
     }
 

@@ -151,6 +151,8 @@ pub enum FactName {
     Vlan,
     /// The host's packet filter lets frames pass between the ports of its bridge.
     ForwardFiltered,
+    /// Its guest's DHCP requests are heard.
+    Responder,
     /// It is complete: it has the alias, and in a namespace the addresses are set.
     Built,
     /// The bridge's FDB has a static entry for the guest's MAC, which leads to the device.
@@ -176,6 +178,7 @@ impl FactName {
             Self::Filters => "filters",
             Self::Vlan => "vlan",
             Self::ForwardFiltered => "forward_filtered",
+            Self::Responder => "responder",
             Self::Built => "built",
             Self::Fdb => "fdb",
             Self::Admin => "admin_up",
@@ -196,6 +199,7 @@ impl FactName {
             Self::Filters => "filters_missing",
             Self::Vlan => "vlan",
             Self::ForwardFiltered => "forward_filtered",
+            Self::Responder => "responder_unbound",
             Self::Built => "unfinished",
             Self::Fdb => "fdb_missing",
             Self::Admin => "admin_down",

@@ -21,12 +21,13 @@ pub struct Fact {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Option<FactName> {
-    const ORDER: [FactName; 10] = [
+    const ORDER: [FactName; 11] = [
         FactName::Bridge,
         FactName::HostClosed,
         FactName::Filters,
         FactName::Vlan,
         FactName::ForwardFiltered,
+        FactName::Responder,
         FactName::Built,
         FactName::Fdb,
         FactName::Admin,
@@ -87,6 +88,15 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
         fact(FactName::Carrier, carrier()),
         fact(FactName::Forwarding, forwarding()),
     ];
+    if is_answered(port) {
+        let heard = || match device.home {
+            Some(home) if have.is_heard(home.index) => format!("DHCP requests are heard on {}", home.name),
+            Some(home) => format!("DHCP requests are not heard on {}: no socket could be bound to it", home.name),
+            None => "DHCP requests are not heard: the bridge is not there".to_owned(),
+        };
+        let at = all.iter().position(|fact| fact.fact == FactName::Built).unwrap_or(all.len());
+        all.insert(at, fact(FactName::Responder, heard()));
+    }
     // An operator's bridge is left as it is.
     if matches!(bridge.made, BridgeMade::ByAgent { .. }) {
         all.insert(2, fact(FactName::HostClosed, closed()));
@@ -100,12 +110,18 @@ fn holds(fact: FactName, device: &Device<'_>) -> bool {
         FactName::HostClosed => {
             !device.bridge.made.closes() || !device.is_away() && device.home.is_some_and(|home| home.host_closed)
         }
+        FactName::Responder => !is_answered(device.want) || device.home.is_some_and(|home| device.have.is_heard(home.index)),
         FactName::Admin => device.want.admin_up && device.link.up,
         FactName::Carrier => device.link.lower_up,
         FactName::Forwarding => forwards(device.link),
         _ => true,
     };
     decided && !device.breaks(fact)
+}
+
+/// Whether its guest gets its address by DHCP alone: one in a namespace has it already.
+fn is_answered(port: &DesiredPort) -> bool {
+    matches!(port.nic, DesiredNic::Tap { .. }) && port.filter.as_ref().is_some_and(|filter| filter.served)
 }
 
 fn forwards(link: &LinkState) -> bool {

@@ -122,6 +122,9 @@ pub struct Filter {
     /// Whether it is sent only what it needs to use the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// Whether its DHCP requests go to the responder, and no further.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub served: bool,
 }
 
 /// Who a port may speak as.
@@ -152,9 +155,9 @@ pub struct Limit {
 }
 
 impl Filter {
-    /// Whether it lets everything pass.
+    /// Whether it lets everything pass that is not for the responder.
     pub fn is_open(&self) -> bool {
-        *self == Self::default()
+        Self { served: false, ..self.clone() } == Self::default()
     }
 }
 
@@ -179,6 +182,9 @@ impl fmt::Display for Filter {
         }
         if self.isolated {
             f.write_str(", isolated")?;
+        }
+        if self.served {
+            f.write_str(", DHCP requests to nicd alone")?;
         }
         Ok(())
     }

@@ -470,9 +470,25 @@ pub struct Observed {
     macs: BTreeSet<(Mac, u32)>,
     /// How many links with an MTU are in each bridge: ours, and others'.
     mtus: BTreeMap<(u32, bool, u32), usize>,
+    /// Bridges whose DHCP requests are heard.
+    heard: BTreeSet<u32>,
 }
 
 impl Observed {
+    /// Notes whether the DHCP requests of a bridge's ports are heard.
+    pub fn hear(&mut self, bridge: u32, is_heard: bool) {
+        if is_heard {
+            self.heard.insert(bridge)
+        } else {
+            self.heard.remove(&bridge)
+        };
+    }
+
+    /// Whether the DHCP requests of a bridge's ports are heard.
+    pub fn is_heard(&self, bridge: u32) -> bool {
+        self.heard.contains(&bridge)
+    }
+
     /// The same, seen by the nicd that has this store.
     #[must_use]
     pub fn seen_by(mut self, store: Uuid) -> Self {

@@ -178,6 +178,7 @@ impl Reconciler {
             return;
         }
         let mut state = self.lock();
+        self.follow_responder(&mut state, port);
         if deleting {
             if let Some(entry) = state.remove_port(port) {
                 self.emit(port_event(EventKind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);

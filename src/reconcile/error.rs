@@ -194,6 +194,14 @@ pub enum Error {
          and no nicd:limits from the guest"
     )]
     FiltersUnavailable(String),
+    /// More extra options than a port may have.
+    #[error("{given} entries of extra_dhcp_opts are too many; a port may have {limit}")]
+    TooManyOptions {
+        /// How many there would be.
+        given: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// Nothing can be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -276,6 +284,7 @@ impl Error {
             Self::PairTooWide(_) => "pair_too_wide",
             Self::DuplicatePair { .. } => "duplicate_pair",
             Self::FiltersUnavailable(_) => "filters_unavailable",
+            Self::TooManyOptions { .. } => "too_many_options",
             Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
             Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
             Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",

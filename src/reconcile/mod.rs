@@ -17,9 +17,11 @@
 //!   publish, schedule                events of ports; when a port is tried again
 //!   rollback … problems, health      what is wrong with the agent, for health and for events
 //!   commit, flapping, cut_off        the store's answers; other programs that undo what nicd does
+//!   hearing, sockets                 where guests' DHCP requests are heard
 //!   planning, observe                what a look means; what is to be done is started as [`Work`]
 //!   namespaces, bridges, build       carrying plans out
 //!   port, deletion                   one port's way back to its record, and its end
+//!   responder                        answers guests' DHCP requests
 //!   heartbeat, sweep, run, start     the loop, which also carries [`Work`] out
 //! ```
 //!
@@ -38,6 +40,7 @@ mod deletion;
 mod error;
 mod flapping;
 mod health;
+mod hearing;
 mod heartbeat;
 mod namespaces;
 mod observe;
@@ -46,9 +49,11 @@ mod planning;
 mod port;
 mod problems;
 mod publish;
+mod responder;
 mod rollback;
 mod run;
 mod schedule;
+mod sockets;
 mod start;
 mod sweep;
 mod told;
@@ -62,7 +67,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::config::AllowedBridges;
+use crate::config::{AllowedBridges, GuestDefaults};
 use crate::events::{self, Event, Events};
 use crate::inventory::{Busy, Inventory, Unclaimed};
 use crate::kernel::handle::{Answer, KernelHandle};
@@ -83,6 +88,7 @@ pub use problems::ADDRESS_OF_HOST;
 pub use schedule::NAMESPACE_WAIT;
 
 use conditions::Conditions;
+use hearing::Hearing;
 
 /// How long an action waits for another one's work on the same object, in seconds.
 pub const CLAIM_WAIT: Duration = Duration::from_secs(30);
@@ -96,6 +102,8 @@ pub struct Policy {
     pub allowed_bridges: AllowedBridges,
     /// The MTU of agent-made bridges, in bytes.
     pub mtu: u32,
+    /// What guests are told whose subnets say nothing.
+    pub guest: GuestDefaults,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.
     pub require_host_closed: bool,
     /// How often everything is compared without a cause.
@@ -155,6 +163,10 @@ pub struct Reconciler {
     retries: Notify,
     pub(crate) stopping: AtomicBool,
     pub(crate) started: Instant,
+    /// Where guests' DHCP requests are heard.
+    hearing: Hearing,
+    /// Answers those of a bridge.
+    answer: fn(&Arc<Self>, hearing::Bridge),
     /// Does work beside the loop.
     work: fn(&Arc<Self>, Work),
 }
@@ -194,6 +206,7 @@ impl Reconciler {
     /// Refuses further actions and waits for those under way, at most for `limit`.
     pub async fn stop(&self, limit: Duration) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.hearing.stop();
         self.retries.notify_one();
         self.tasks.close();
         if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {

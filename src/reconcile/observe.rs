@@ -151,6 +151,7 @@ impl Reconciler {
         self.has_room(state, link.master);
         for mark in link.marks() {
             let port = PortId(mark);
+            self.follow_responder(state, port);
             let Some(entry) = state.ports.get(&port) else { continue };
             if entry.phase == Phase::Detaching {
                 // The delete that is under way goes by the altname: a port that may come back waits until it has ended.
@@ -167,6 +168,7 @@ impl Reconciler {
 
     /// Decides what a look means for a port: its phase, or a repair when the kernel differs from the record.
     pub(crate) fn evaluate(self: &Arc<Self>, state: &mut Inventory, port: PortId, reason: Reason) {
+        self.follow_responder(state, port);
         let Some(entry) = state.ports.get(&port) else { return };
         if entry.claim.taken() {
             return;

@@ -54,7 +54,7 @@ impl Reconciler {
     pub(crate) fn readiness(&self, state: &Inventory, port: PortId) -> (Readiness, Option<Why>) {
         let Some((want, bridge)) = self.wants(state, port) else { return (Readiness::Waiting, None) };
         match first_unmet(&want, &bridge, &state.have) {
-            None => (Readiness::Ready, state.port(port).ok().and_then(refused_routes)),
+            None => (Readiness::Ready, state.port(port).ok().and_then(refused_routes).or_else(|| declined(state, port))),
             Some(fact) => {
                 let detail = format!("{} does not hold", fact.as_str());
                 (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
@@ -71,6 +71,15 @@ impl Reconciler {
         (!plan.steps.is_empty()).then_some(plan)
     }
 }
+
+/// What an ACTIVE port says of an address that its guest found in use; none where it did not.
+fn declined(state: &Inventory, port: PortId) -> Option<Why> {
+    let address = state.declined.get(&port)?;
+    Some(Why { reason: ADDRESS_DECLINED, detail: format!("the guest found {address} in use by another machine on its network") })
+}
+
+/// The stable word for a port whose guest found its address in use.
+pub const ADDRESS_DECLINED: &str = "address_declined";
 
 /// What an ACTIVE port says of routes that its guest's kernel refused; none when it refused none.
 fn refused_routes(entry: &PortEntry) -> Option<Why> {

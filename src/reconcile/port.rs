@@ -58,7 +58,7 @@ impl Reconciler {
     }
 
     /// What there is to do; if nothing, what was seen decides the phase.
-    fn difference(&self, port: PortId, context: &Context) -> Difference {
+    fn difference(self: &Arc<Self>, port: PortId, context: &Context) -> Difference {
         let mut state = self.lock();
         let Ok(entry) = state.port(port) else { return Difference::None };
         if entry.record.attached_to().is_none() {
@@ -71,6 +71,7 @@ impl Reconciler {
         }
         match self.plan_port(&state, port, Reason::Drift) {
             Ok(plan) if plan.steps.is_empty() && !is_error => {
+                self.follow_responder(&mut state, port);
                 let (readiness, why) = self.readiness(&state, port);
                 self.transition(&mut state, port, PhaseEvent::Observed(readiness), why, context);
                 self.end_flapping(&mut state, port);
@@ -101,6 +102,7 @@ impl Reconciler {
         match built {
             Ok(_) => {
                 let mut state = self.lock();
+                self.follow_responder(&mut state, port);
                 let (readiness, why) = self.readiness(&state, port);
                 self.ended(&mut state, port, readiness, why, context);
                 self.count_repair(&mut state, port);

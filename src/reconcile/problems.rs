@@ -8,6 +8,7 @@ use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, modul
 use crate::store::{Holder, StoreError};
 
 use super::conditions::{Conditions, Problem};
+use super::planning::ADDRESS_DECLINED;
 use super::told::Trouble;
 use super::{closing, crowded, passing, rollback};
 
@@ -48,6 +49,7 @@ pub fn list(state: &Inventory, conditions: &Conditions) -> Vec<Problem> {
         .chain(flapping_bridges(state))
         .chain(kept(state))
         .chain(clashes(state))
+        .chain(declined(state))
         .chain(closing::problems(state))
         .chain(passing::problems(state))
         .chain(leftovers(state))
@@ -68,6 +70,7 @@ pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble>
     let kept = state.kept.iter().map(|port| (DEVICE_KEPT, Some(*port)));
     let bridges = (!state.fought_bridges.is_empty()).then_some((NETWORK_BRIDGE, None));
     let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
+    let declined = state.declined.keys().map(|port| (ADDRESS_DECLINED, Some(*port)));
     let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
     let taking = closing::taking_ras(state).next().map(|_| (closing::TAKES_RAS, None));
     let deaf = passing::is_deaf(state).then_some((passing::VLAN, None));
@@ -83,6 +86,7 @@ pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble>
         .chain(contested)
         .chain(kept)
         .chain(clashes)
+        .chain(declined)
         .chain(bridges)
         .chain(open)
         .chain(taking)
@@ -164,6 +168,15 @@ fn clashes(state: &Inventory) -> impl Iterator<Item = Problem> {
             whose(clash.host.of, &clash.device)
         ),
         remedy: "give the port another address (PUT its fixed_ips), or take it off the host".to_owned(),
+    })
+}
+
+fn declined(state: &Inventory) -> impl Iterator<Item = Problem> {
+    state.declined.iter().map(|(port, address)| Problem {
+        reason: ADDRESS_DECLINED,
+        detail: format!("the guest of port {port} found {address} in use by another machine on its network"),
+        remedy: "find that machine (arping on the network shows its MAC), or give the port another address (PUT its fixed_ips)"
+            .to_owned(),
     })
 }
 

@@ -18,8 +18,9 @@ use crate::plan::{LinkState, Owner, PortFilter, Reason};
 use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 
 use super::conditions::Conditions;
+use super::hearing::Hearing;
 use super::observe::note_orphan;
-use super::{Context, Policy, Reconciler, Work, answered, rollback, run};
+use super::{Context, Policy, Reconciler, Work, answered, responder, rollback, run};
 
 /// How far event numbers go ahead, at least, when none could be reserved: by chance, so that what is told now and what the
 /// next start tells have numbers of their own.
@@ -70,18 +71,22 @@ impl Reconciler {
             retries: Notify::new(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
+            hearing: Hearing::default(),
+            answer: responder::start,
             work: run::start,
         };
+        let reconciler = Arc::new(reconciler);
         reconciler.recall();
-        Arc::new(reconciler)
+        reconciler
     }
 
     /// Ports go on with the phase that the kernel shows, without an event: nothing has happened to them.
-    fn recall(&self) {
+    fn recall(self: &Arc<Self>) {
         let mut state = self.lock();
         let attached: Vec<PortId> =
             state.ports.values().filter(|port| port.phase == Phase::Wired).map(|port| port.record.id).collect();
         for port in attached {
+            self.follow_responder(&mut state, port);
             let (readiness, why) = self.readiness(&state, port);
             if readiness == Readiness::Ready {
                 state.set_phase(port, Phase::Active);

@@ -13,7 +13,7 @@ use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::idempotency::Made;
 use crate::model::port::Binding;
 use crate::model::{
-    FixedIp, Intent, Limits, Mac, Network, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Profile, ServerId,
+    FixedIp, GuestTold, Intent, Limits, Mac, Network, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Profile, ServerId,
 };
 use crate::plan::Reason;
 use crate::reconcile::{Failed, Why, port_event};
@@ -66,6 +66,7 @@ impl Service {
             Ok(done) => {
                 let mut state = self.reconciler.lock();
                 self.tell_created(&state, port, &before, context);
+                self.reconciler.follow_responder(&mut state, port);
                 let (readiness, why) = self.reconciler.readiness(&state, port);
                 self.reconciler.transition(&mut state, port, PhaseEvent::Built(readiness), why, context);
                 let view = view::port(&state, port, &self.reconciler.host)?;
@@ -195,6 +196,7 @@ impl Service {
             address_pairs: Vec::new(),
             limits: Limits::default(),
             isolated: None,
+            told: GuestTold::default(),
             device_owner: String::new(),
             profile: Profile::default(),
             origin: Origin::Attach,

@@ -10,6 +10,7 @@ mod dry_run;
 mod filters;
 mod gc;
 mod idempotency;
+mod leases;
 mod networks;
 mod perform;
 mod ports;
@@ -39,6 +40,7 @@ pub use crate::reconcile::{Context, Error, Health, Heartbeat, Policy, Problem, R
 pub use counters::PortCounters;
 pub use gc::{Collected, Leftovers};
 pub use idempotency::Known;
+pub use leases::{Exchange, LeaseState};
 pub use tap::NotOpened;
 pub use verified::Verified;
 pub use view::{Binding, DeviceView, NetworkView, PortFilter, PortView, ServerView, Tap};

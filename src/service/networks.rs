@@ -325,8 +325,32 @@ impl Service {
         context: &Context,
     ) -> Result<Reply, Error> {
         let network = self.network_of_subnet(id)?;
-        let _claim = self.reconciler.claim(|state| state.claim_network(network)).await?;
-        self.update_subnet_claimed(id, change, context).await
+        let claim = self.reconciler.claim(|state| state.claim_network(network)).await?;
+        let before = self.subnet(id)?;
+        let reply = self.update_subnet_claimed(id, change, context).await?;
+        // A port's build may need it.
+        drop(claim);
+        if self.subnet(id).is_ok_and(|after| after.enable_dhcp != before.enable_dhcp) {
+            self.follow_dhcp(id, network, context).await;
+        }
+        Ok(reply)
+    }
+
+    /// Has the filters of a subnet's ports turn DHCP requests to the responder, or no longer.
+    async fn follow_dhcp(self: &Arc<Self>, subnet: SubnetId, network: NetworkId, context: &Context) {
+        let ports: Vec<PortId> = {
+            let state = self.reconciler.lock();
+            let Ok(entry) = state.network(network) else { return };
+            let on_it = |port: &&Port| port.fixed_ips.iter().any(|ip| ip.subnet_id == subnet);
+            attached(&state, entry).filter(on_it).map(|port| port.id).collect()
+        };
+        for port in ports {
+            // One that is being worked on is evaluated at the end of that.
+            let Ok(claim) = self.reconciler.claim(|state| state.claim_port::<Error>(port)).await else { continue };
+            self.apply_change(port, context).await;
+            drop(claim);
+            self.reconciler.evaluate(&mut self.reconciler.lock(), port, Reason::Drift);
+        }
     }
 
     async fn update_subnet_claimed(&self, id: SubnetId, change: SubnetChange, context: &Context) -> Result<Reply, Error> {

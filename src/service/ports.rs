@@ -10,9 +10,10 @@ use crate::events::EventKind;
 use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
 use crate::kernel::OpErrorKind;
 use crate::kernel::exec::Undone;
-use crate::model::action::{AfterDetach, NewPort, PortChange};
+use crate::model::action::{AfterDetach, NewPort, OptionChange, PortChange};
+use crate::model::dhcp::EXTRA_OPTIONS;
 use crate::model::idempotency::Made;
-use crate::model::{AddressPair, FixedIp, Mac, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Readiness};
+use crate::model::{AddressPair, ExtraOption, FixedIp, Mac, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Readiness};
 use crate::plan::Reason;
 use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, Work, port_event};
 use crate::store::{Change, Purpose};
@@ -103,6 +104,7 @@ impl Service {
             address_pairs: checked_pairs(mac, port_security, new.address_pairs.clone())?,
             limits: new.limits,
             isolated: new.isolated,
+            told: new.told.clone(),
             device_owner: new.device_owner.clone(),
             profile: new.profile.clone(),
             origin: Origin::Client,
@@ -236,6 +238,7 @@ impl Service {
         match built {
             Ok(()) => {
                 let mut state = self.reconciler.lock();
+                self.reconciler.follow_responder(&mut state, port);
                 let (readiness, why) = self.reconciler.readiness(&state, port);
                 if state.port(port).is_ok_and(|entry| entry.phase == Phase::Error) {
                     return self.reconciler.ended(&mut state, port, readiness, why, context);
@@ -266,6 +269,7 @@ fn hold_until_changed(before: &Port, after: &mut Port) {
 fn built_alike(a: &Port, b: &Port) -> bool {
     (a.admin_up, a.unknown_unicast, &a.fixed_ips) == (b.admin_up, b.unknown_unicast, &b.fixed_ips)
         && (a.port_security, &a.address_pairs, a.limits, a.isolated) == (b.port_security, &b.address_pairs, b.limits, b.isolated)
+        && a.told.dhcp == b.told.dhcp
 }
 
 /// Whether the kernel refused a change and its device is as it was before. The filter comes first; what a guest's end was given of
@@ -300,6 +304,21 @@ fn checked_pairs(mac: Mac, port_security: bool, given: Vec<AddressPair>) -> Resu
     Ok(pairs)
 }
 
+/// Options that a change does not name stay, as Neutron has it.
+fn set_option(options: &mut Vec<ExtraOption>, change: OptionChange) {
+    let name = match &change {
+        OptionChange::Set(option) => &option.name,
+        OptionChange::Unset(name) => name,
+    };
+    let at = options.iter().position(|option| option.name == *name);
+    match (change, at) {
+        (OptionChange::Set(option), Some(at)) => options[at] = option,
+        (OptionChange::Set(option), None) => options.push(option),
+        (OptionChange::Unset(_), Some(at)) => _ = options.remove(at),
+        (OptionChange::Unset(_), None) => {}
+    }
+}
+
 fn changed(state: &Inventory, before: &Port, change: PortChange) -> Result<Port, Error> {
     let mut after = before.clone();
     let needs_detach = |what| Err(Error::NeedsDetach { what, port: before.id });
@@ -327,6 +346,14 @@ fn changed(state: &Inventory, before: &Port, change: PortChange) -> Result<Port,
     after.unknown_unicast = change.unknown_unicast.unwrap_or(after.unknown_unicast);
     after.limits = change.limits.unwrap_or(after.limits);
     after.isolated = change.isolated.unwrap_or(after.isolated);
+    after.told.dhcp = change.dhcp.unwrap_or(after.told.dhcp);
+    after.told.dns_name = change.dns_name.unwrap_or(after.told.dns_name);
+    for option in change.extra_options {
+        set_option(&mut after.told.extra_options, option);
+    }
+    if after.told.extra_options.len() > EXTRA_OPTIONS {
+        return Err(Error::TooManyOptions { given: after.told.extra_options.len(), limit: EXTRA_OPTIONS });
+    }
     after.port_security = change.port_security.unwrap_or(after.port_security);
     after.address_pairs = change.address_pairs.unwrap_or(after.address_pairs);
     if (after.mac, after.port_security, &after.address_pairs) != (before.mac, before.port_security, &before.address_pairs) {

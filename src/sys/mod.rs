@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`tun`] | the ioctls of taps |
 //! | [`socket`] | a socket's network namespace, and its peer's groups |
+//! | [`packet`] | packet sockets |
 //! | [`pass`] | a descriptor handed over a Unix socket |
 
 #![allow(unsafe_code)]
 
+pub mod packet;
 pub mod pass;
 pub mod socket;
 pub mod tun;

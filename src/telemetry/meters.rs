@@ -83,6 +83,9 @@ pub struct Meters {
     pub connections: IntGauge,
     /// Whether the name on the bus is ours: 1 or 0.
     pub dbus_connected: IntGauge,
+    dhcp_received: IntCounterVec,
+    dhcp_sent: IntCounterVec,
+    dhcp_ignored: IntCounterVec,
     dbus_calls: IntCounterVec,
     /// Signals sent on the bus.
     pub dbus_signals: IntCounter,
@@ -184,6 +187,21 @@ impl Meters {
         self.http_refused.with_label_values(&[reason]).inc();
     }
 
+    /// A guest's DHCP message has been read, of this type.
+    pub fn dhcp_received(&self, kind: &'static str) {
+        self.dhcp_received.with_label_values(&[kind]).inc();
+    }
+
+    /// A guest has been sent a DHCP message of this type.
+    pub fn dhcp_sent(&self, kind: &'static str) {
+        self.dhcp_sent.with_label_values(&[kind]).inc();
+    }
+
+    /// A DHCP message was not answered, for this reason.
+    pub fn dhcp_ignored(&self, reason: &'static str) {
+        self.dhcp_ignored.with_label_values(&[reason]).inc();
+    }
+
     /// A call on the bus has been answered, with [`OK`] or the last part of the error's name.
     pub fn called(&self, result: &'static str) {
         self.dbus_calls.with_label_values(&[result]).inc();
@@ -231,6 +249,9 @@ impl Meters {
             http_refused: family.counters("nicd_http_refused_total", "Connections answered before a request.", &["reason"]),
             connections: family.gauge("nicd_http_connections", "Connections open at the sockets."),
             dbus_connected: family.gauge("nicd_dbus_connected", "Whether the name on the bus is ours."),
+            dhcp_received: family.counters("nicd_dhcp_received_total", "Guests' DHCP messages, by type.", &["type"]),
+            dhcp_sent: family.counters("nicd_dhcp_sent_total", "DHCP messages sent to guests, by type.", &["type"]),
+            dhcp_ignored: family.counters("nicd_dhcp_ignored_total", "DHCP messages that were not answered.", &["reason"]),
             dbus_calls: family.counters("nicd_dbus_calls_total", "Calls on the bus answered, by result.", &["result"]),
             dbus_signals: family.counter("nicd_dbus_signals_total", "Signals sent on the bus."),
             log_lost: family.counter("nicd_log_lost_total", "Lines of the log that could not be written."),
@@ -245,6 +266,15 @@ impl Meters {
     fn begin(&self) {
         for results in [&self.attaches, &self.detaches, &self.store_commits, &self.dbus_calls] {
             results.with_label_values(&[OK]);
+        }
+        for kind in ["discover", "request", "decline", "release", "inform"] {
+            self.dhcp_received.with_label_values(&[kind]);
+        }
+        for kind in ["offer", "ack", "nak"] {
+            self.dhcp_sent.with_label_values(&[kind]);
+        }
+        for reason in ["malformed", "no_port"] {
+            self.dhcp_ignored.with_label_values(&[reason]);
         }
         for step in Attaching::ALL {
             self.attach_step.with_label_values(&[step.as_str()]);

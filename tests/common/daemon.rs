@@ -207,7 +207,7 @@ impl Daemon {
         }
         let level = if self.descriptors.is_some() { "info" } else { "info,nicd=debug" };
         if self.power != Power::Root {
-            let caps = if self.power == Power::Unit { "-all,+net_admin" } else { "-all" };
+            let caps = if self.power == Power::Unit { "-all,+net_admin,+net_raw" } else { "-all" };
             command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".into()]);
             command.args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"), format!("--bounding-set={caps}")]);
         }

@@ -269,6 +269,7 @@ fn policy(sweep: Duration) -> Policy {
     Policy {
         mac_prefix: MacPrefix::default(),
         allowed_bridges: AllowedBridges::default(),
+        guest: nicd::config::GuestDefaults::default(),
         mtu: 1500,
         require_host_closed: true,
         sweep,

@@ -60,6 +60,7 @@ fn add_objects(daemon: &InProcessDaemon) {
         allocation_pools: None,
         dns_nameservers: Vec::new(),
         host_routes: Vec::new(),
+        enable_dhcp: true,
     });
     let servers = (0..PORTS / NICS_A_SERVER).map(|n| {
         let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };
@@ -199,6 +200,7 @@ fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
             address_pairs: Vec::new(),
             limits: Limits::default(),
             isolated: None,
+            told: nicd::model::GuestTold::default(),
             device_owner: String::new(),
             profile: Profile::default(),
         };

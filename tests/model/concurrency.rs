@@ -182,6 +182,7 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
             allocation_pools: None,
             dns_nameservers: Vec::new(),
             host_routes: Vec::new(),
+            enable_dhcp: true,
         }]))
         .unwrap();
     let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };

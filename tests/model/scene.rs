@@ -208,6 +208,7 @@ pub fn create_subnet(network: usize, v6: bool) -> Action {
         allocation_pools: None,
         dns_nameservers: Vec::new(),
         host_routes: Vec::new(),
+        enable_dhcp: true,
     }])
 }
 
@@ -237,6 +238,7 @@ pub fn create_port(network: usize) -> Action {
         address_pairs: Vec::new(),
         limits: Limits::default(),
         isolated: None,
+        told: nicd::model::GuestTold::default(),
         device_owner: String::new(),
         profile: Profile::default(),
     }])

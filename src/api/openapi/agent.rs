@@ -7,7 +7,7 @@ use super::samples;
 use super::schema::{
     Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, words,
 };
-use crate::api::agent::{Counted, Explanation, NAME, NIC_LIMIT, PATH, Shown};
+use crate::api::agent::{Counted, Explanation, Lease, NAME, NIC_LIMIT, PATH, Shown};
 use crate::api::dialect::COMPUTE;
 use crate::api::status::RequestStep::{DropServer, Health, Host, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use crate::api::stream;
@@ -90,6 +90,14 @@ pub(in crate::api) fn explain() -> Entry {
     )
 }
 
+pub(in crate::api) fn leases() -> Entry {
+    let example = json!({"leases": [Lease::of(&samples::exchange())]});
+    entry("port_leases", "What a port's guest asked by DHCP, and was told")
+        .about("The last exchange since the guest was attached, or since nicd was started; nothing where there was none.")
+        .does(&[Port])
+        .answers(200, "The leases.", Record::wrapping("leases", list(named("Lease"))), example)
+}
+
 pub(in crate::api) fn counters() -> Entry {
     let example = Counted::of(samples::port().port.id, &samples::counters());
     entry("port_counters", "What passed a port, and what was dropped")
@@ -142,6 +150,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         ("Health", health_shown()),
         ("Explanation", Explanation::shape().into()),
         ("Counters", Counted::shape().into()),
+        ("Lease", Lease::shape().into()),
     ]
 }
 

@@ -5,15 +5,16 @@ use serde_json::{Value, json};
 use super::entry::{Entry, force};
 use super::networks::{bulk, made};
 use super::schema::{
-    Record, Shape, any, any_mac, any_truth, any_uuid, empty_list, ip, link, list, named, only, only_truth, or_null, range, text,
-    words,
+    Record, Shape, any, any_mac, any_number, any_truth, any_uuid, empty_list, ip, link, list, named, only, only_truth, or_null,
+    range, text, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
-use crate::api::ports::{ENTRIES, Shown, limits};
+use crate::api::ports::{DNS_NAME, ENTRIES, OPTION_NAME, OPTION_VALUE, Shown, limits};
 use crate::api::resource::Resource;
 use crate::api::status::RequestStep::{ChangePort, NewPort, Port, Query, Write};
+use crate::model::dhcp::EXTRA_OPTIONS;
 use crate::service::PortView;
 
 const TAG: &str = "ports";
@@ -102,7 +103,18 @@ fn changeable(record: Record) -> Record {
         .may("nicd:limits", or_null(limits(only_truth(false))))
         .may("nicd:unknown_unicast", any_truth())
         .may("nicd:isolated", or_null(any_truth()))
+        .may("nicd:dhcp", any_truth())
+        .may("dns_name", text(DNS_NAME))
+        .may("extra_dhcp_opts", or_null(list(extra_option()).max_items(Some(EXTRA_OPTIONS))))
         .may("binding:vnic_type", only("normal"))
+}
+
+/// An option for the guest; null takes one back that was set.
+fn extra_option() -> Record {
+    Record::new()
+        .must("opt_name", text(OPTION_NAME))
+        .must("opt_value", or_null(text(OPTION_VALUE)))
+        .may("ip_version", any_number(4..=4))
 }
 
 /// A subnet, an address, or both.

@@ -8,12 +8,12 @@ use crate::events::{Event, EventKind};
 use crate::kernel::{DroppedFrame, Traffic};
 use crate::model::pools::Range;
 use crate::model::{
-    DropReason, FixedIp, Guest, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port, PortId,
-    Profile, Server, ServerId, Status, Subnet, SubnetId, names,
+    DropReason, FixedIp, Guest, GuestTold, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port,
+    PortId, Profile, Server, ServerId, Status, Subnet, SubnetId, names,
 };
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
-use crate::service::{Binding, Collected, DeviceView, Health, Leftover, PortCounters, Tap, Verified};
+use crate::service::{Binding, Collected, DeviceView, Exchange, Health, LeaseState, Leftover, PortCounters, Tap, Verified};
 use crate::service::{NetworkView, PortView, ServerView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
@@ -63,6 +63,7 @@ pub(super) fn subnet() -> Subnet {
         allocation_pools: vec![Range { start: [10, 0, 0, 2].into(), end: [10, 0, 0, 254].into() }],
         dns_nameservers: vec![[10, 0, 0, 53].into()],
         host_routes: vec![HostRoute { destination: range([192, 168, 0, 0], 16), nexthop: [10, 0, 0, 254].into() }],
+        enable_dhcp: true,
         created_at: then(),
         updated_at: then(),
         revision_number: 1,
@@ -98,6 +99,7 @@ pub(super) fn unbound() -> PortView {
         address_pairs: Vec::new(),
         limits: Limits::default(),
         isolated: None,
+        told: GuestTold { dns_name: "front".into(), ..GuestTold::default() },
         device_owner: "compute:nova".into(),
         profile: Profile::default(),
         origin: Origin::Client,
@@ -157,6 +159,18 @@ pub(super) fn facts() -> Vec<Fact> {
         fact(FactName::Device, true, "nicdce531f90199 (index 12) carries the port's altname"),
         fact(FactName::Carrier, false, "the tap is not open"),
     ]
+}
+
+/// A guest that has its address.
+pub(super) fn exchange() -> Exchange {
+    Exchange {
+        state: LeaseState::Bound,
+        address: [10, 0, 0, 2].into(),
+        message: "request",
+        at: then(),
+        client_id: Some("01:fa:16:3e:63:75:b2".into()),
+        hostname: Some("front".into()),
+    }
 }
 
 pub(super) fn counters() -> PortCounters {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::entry::Entry;
 use super::networks::{bulk, made};
-use super::schema::{Record, Shape, any_number, any_uuid, ip, like, list, named, null, only_truth, or_null, text};
+use super::schema::{Record, Shape, any_number, any_truth, any_uuid, ip, like, list, named, null, or_null, text};
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
@@ -92,7 +92,7 @@ fn changeable(record: Record) -> Record {
         .may("allocation_pools", list(Record::new().must("start", ip()).must("end", ip())).max_items(Some(ENTRIES)))
         .may("dns_nameservers", or_null(list(ip()).max_items(Some(ENTRIES))))
         .may("host_routes", or_null(list(route).max_items(Some(ENTRIES))))
-        .may("enable_dhcp", only_truth(false))
+        .may("enable_dhcp", any_truth())
         .may("ipv6_address_mode", null())
         .may("ipv6_ra_mode", null())
 }

@@ -121,6 +121,12 @@ pub enum Command {
         port: String,
     },
 
+    /// Show what guests asked last by DHCP, and what became of it
+    Leases {
+        /// The port [default: all]
+        port: Option<String>,
+    },
+
     /// Compare nicd's records with the kernel and exit with 1 on any deviation; changes nothing
     Verify,
 

@@ -149,4 +149,8 @@ pub struct NewSubnet {
     /// Route for guests; may be repeated [default: none]
     #[arg(long = "route", value_name = "CIDR,NEXTHOP")]
     pub routes: Vec<Route>,
+
+    /// Do not answer its guests' DHCP requests
+    #[arg(long)]
+    pub no_dhcp: bool,
 }

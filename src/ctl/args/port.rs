@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::ctl::values::{AllowedAddress, Isolation, Rate};
+use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
 
 /// The flags of `port set` of which it needs one.
-const CHANGES: [&str; 11] = [
+const CHANGES: [&str; 14] = [
     "name",
     "admin_up",
     "admin_down",
@@ -19,6 +19,9 @@ const CHANGES: [&str; 11] = [
     "limit_to_guest",
     "limit_from_guest",
     "isolated",
+    "dhcp",
+    "dns_name",
+    "dhcp_options",
 ];
 
 /// What to do with ports.
@@ -91,6 +94,9 @@ pub struct NewPort {
     #[command(flatten)]
     pub filters: Filters,
 
+    #[command(flatten)]
+    pub told: Told,
+
     /// Create the tap without virtio-net headers, for a VMM that does not support them [default: with headers]
     #[arg(long)]
     pub no_vnet_hdr: bool,
@@ -124,6 +130,22 @@ pub struct Filters {
     pub isolated: Option<Isolation>,
 }
 
+/// What its guest is told.
+#[derive(Debug, Args)]
+pub struct Told {
+    /// Whether its guest's DHCP requests are answered [default: as its subnets]
+    #[arg(long)]
+    pub dhcp: Option<bool>,
+
+    /// The name its guest is given
+    #[arg(long, value_name = "NAME")]
+    pub dns_name: Option<String>,
+
+    /// A DHCP option for its guest, by dnsmasq's name or number; may be repeated; without a value `set` takes it back
+    #[arg(long = "dhcp-option", value_name = "OPTION=VALUE")]
+    pub dhcp_options: Vec<DhcpOption>,
+}
+
 /// What to change in a port.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("change").args(CHANGES).required(true).multiple(true))]
@@ -149,6 +171,9 @@ pub struct ChangedPort {
 
     #[command(flatten)]
     pub filters: Filters,
+
+    #[command(flatten)]
+    pub told: Told,
 
     /// Take all allowed addresses away that it has; those given with --allowed-address are then the only ones
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! `explain`, `counters`, `verify`, `gc` and `status`: what the daemon says of itself and of this host.
+//! `explain`, `counters`, `leases`, `verify`, `gc` and `status`: what the daemon says of itself and of this host.
 
 use serde_json::{Value, json};
 
@@ -21,6 +21,25 @@ pub async fn counters(session: &mut Session, port: &str) -> Result<(), Failure> 
     let id = names::resolve(&session.client, Kind::Port, port).await?;
     let said = session.client.get(&format!("/nicd/v1/ports/{id}/counters")).await?;
     print(session, &said, views::counters)
+}
+
+/// What the guest of a port, or of each, asked last by DHCP.
+pub async fn leases(session: &mut Session, port: Option<&str>) -> Result<(), Failure> {
+    let ports = match port {
+        Some(port) => vec![names::resolve(&session.client, Kind::Port, port).await?.to_string()],
+        None => {
+            Kind::Port.list(&session.client, &[]).await?.iter().filter_map(|port| Some(port["id"].as_str()?.to_owned())).collect()
+        }
+    };
+    let mut leases = Vec::new();
+    for id in ports {
+        let mut said = session.client.get(&format!("/nicd/v1/ports/{id}/leases")).await?;
+        for lease in said["leases"].as_array_mut().into_iter().flatten() {
+            lease["port_id"] = id.as_str().into();
+            leases.push(lease.take());
+        }
+    }
+    print(session, &json!({ "leases": leases }), |said| vec![views::leases(said)])
 }
 
 /// Prints the deviations between records and kernel; fails if there are any.

@@ -43,6 +43,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Watch { json } => watch::run(session, if json { Format::Json } else { session.out.format() }).await,
         Command::Explain { port } => agent::explain(session, &port).await,
         Command::Counters { port } => agent::counters(session, &port).await,
+        Command::Leases { port } => agent::leases(session, port.as_deref()).await,
         Command::Verify => agent::verify(session).await,
         Command::Gc { apply: true, store } => agent::gc(session, Leftovers::Remove, store).await,
         Command::Gc { apply: false, store } => agent::gc(session, Leftovers::List, store).await,

@@ -8,7 +8,7 @@ use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
 use crate::ctl::uri;
-use crate::ctl::values::{AllowedAddress, Isolation, Rate};
+use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
 use crate::ctl::views::{PORT, passed};
 
 /// Runs a command about ports.
@@ -74,6 +74,9 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
         ("allowed_address_pairs", unless_empty(filters.allowed_addresses.iter().map(AllowedAddress::to_json).collect())),
         ("nicd:limits", limits(&filters, &Value::Null)),
         ("nicd:isolated", filters.isolated.map(Isolation::to_json)),
+        ("nicd:dhcp", new.told.dhcp.map(Value::Bool)),
+        ("dns_name", new.told.dns_name.map(Value::from)),
+        ("extra_dhcp_opts", unless_empty(new.told.dhcp_options.iter().map(DhcpOption::to_json).collect())),
         ("binding:profile", (!profile.is_empty()).then_some(Value::Object(profile))),
     ]);
     let answer = session.client.post(Kind::Port.collection(), &json!({ "port": port })).await?;
@@ -101,6 +104,9 @@ async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure>
         ("allowed_address_pairs", pairs),
         ("nicd:limits", limits(&filters, &before["nicd:limits"])),
         ("nicd:isolated", filters.isolated.map(Isolation::to_json)),
+        ("nicd:dhcp", changed.told.dhcp.map(Value::Bool)),
+        ("dns_name", changed.told.dns_name.map(Value::from)),
+        ("extra_dhcp_opts", unless_empty(changed.told.dhcp_options.iter().map(DhcpOption::to_json).collect())),
     ]);
     let answer = session.client.put(&Kind::Port.item(id), &json!({ "port": port })).await?;
     let port = client::member(answer, "port")?;

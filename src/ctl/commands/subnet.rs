@@ -48,6 +48,7 @@ async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
         ("gateway_ip", new.gateway.map(Gateway::to_json)),
         ("allocation_pools", unless_empty(new.pools.iter().map(Pool::to_json).collect())),
         ("dns_nameservers", unless_empty(new.dns.iter().map(|address| json!(address)).collect())),
+        ("enable_dhcp", new.no_dhcp.then_some(Value::Bool(false))),
         ("host_routes", unless_empty(new.routes.iter().map(Route::to_json).collect())),
     ]);
     let answer = session.client.post(Kind::Subnet.collection(), &body(&network.to_string(), &new.cidr, more)).await?;

@@ -1,4 +1,4 @@
-//! The agent's answers about itself and the host: health, facts about a port, its counters, deviations, leftovers.
+//! The agent's answers about itself and the host: health, facts about a port, its counters, leases, deviations, leftovers.
 
 use serde_json::Value;
 
@@ -71,6 +71,16 @@ pub fn passed(counted: &Value) -> Table {
     let dropped: Vec<String> = dropped.map(|(reason, packets)| format!("{reason} {}", plain(packets))).collect();
     table
         .push(vec![Cell::new("dropped"), Cell::new(&if dropped.is_empty() { "nothing".to_owned() } else { dropped.join(", ") })]);
+    table
+}
+
+/// What guests asked last by DHCP.
+pub fn leases(said: &Value) -> Table {
+    let mut table = Table::titled(["PORT", "ADDRESS", "STATE", "MESSAGE", "AT", "HOSTNAME", "CLIENT ID"]);
+    for lease in said["leases"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let members = ["port_id", "address", "state", "message", "at", "hostname", "client_id"];
+        table.push(members.map(|member| Cell::new(&plain(&lease[member]))).into());
+    }
     table
 }
 
@@ -181,6 +191,17 @@ mod tests {
             "from guest  12 packets, 980 bytes\n\
              to guest    0 packets, 0 bytes\n\
              dropped     arp 3\n"
+        );
+    }
+
+    #[test]
+    fn leases_are_one_to_a_row() {
+        let lease = json!({"port_id": "p", "family": "ipv4", "address": "192.0.2.7", "state": "bound", "message": "request",
+            "at": "2026-01-01T00:00:00Z", "client_id": null, "hostname": "web-1"});
+        assert_eq!(
+            text(&[leases(&json!({"leases": [lease]}))]),
+            "PORT  ADDRESS    STATE  MESSAGE  AT                    HOSTNAME  CLIENT ID\n\
+             p     192.0.2.7  bound  request  2026-01-01T00:00:00Z  web-1     -\n"
         );
     }
 

@@ -10,7 +10,7 @@ mod port;
 mod server;
 mod subnet;
 
-pub use agent::{counters, deviations, facts, health, leftovers, passed};
+pub use agent::{counters, deviations, facts, health, leases, leftovers, passed};
 pub use event::line as event_line;
 pub use network::NETWORK;
 pub use port::PORT;

@@ -31,6 +31,15 @@ pub static PORT: View = View {
         Column { title: "LIMIT TO GUEST", from: Width::Full, cell: |look| look.cell("/nicd:limits/to_guest") },
         Column { title: "LIMIT FROM GUEST", from: Width::Full, cell: |look| look.cell("/nicd:limits/from_guest") },
         Column { title: "ISOLATED", from: Width::Full, cell: |look| look.cell("/nicd:isolated") },
+        Column { title: "DHCP", from: Width::Full, cell: |look| look.cell("/nicd:dhcp") },
+        Column { title: "DNS NAME", from: Width::Full, cell: |look| look.cell("/dns_name") },
+        Column {
+            title: "DHCP OPTIONS",
+            from: Width::Full,
+            cell: |look| {
+                look.each("/extra_dhcp_opts", |option| format!("{}={}", plain(&option["opt_name"]), plain(&option["opt_value"])))
+            },
+        },
         Column { title: "HOST MAC", from: Width::Full, cell: |look| look.cell("/binding:vif_details/host_mac") },
         Column { title: "QUEUES", from: Width::Full, cell: |look| look.cell("/binding:vif_details/queues") },
         Column { title: "VNET HDR", from: Width::Full, cell: |look| look.cell("/binding:vif_details/vnet_hdr") },

@@ -23,6 +23,10 @@ pub(super) enum Set {
     Isolated,
     /// Devices whose guests may send so fast.
     Limits,
+    /// Devices whose guests' DHCP requests nicd answers.
+    Served,
+    /// The same, of which so many are heard.
+    Requests,
     /// Devices of whose dropped frames some are logged.
     Logged,
     /// A device, a MAC that it may send from.
@@ -52,6 +56,8 @@ impl Set {
             Self::Open,
             Self::Isolated,
             Self::Limits,
+            Self::Served,
+            Self::Requests,
             Self::Logged,
             Self::Macs,
             Self::Hosts4,
@@ -69,6 +75,8 @@ impl Set {
             Self::Open => "open",
             Self::Isolated => "isolated",
             Self::Limits => "rates",
+            Self::Served => "served",
+            Self::Requests => "requests",
             Self::Logged => "logged",
             Self::Macs => "macs",
             Self::Hosts4 => "hosts4",
@@ -151,6 +159,9 @@ pub(super) fn of(index: u32, port: PortId, filter: &Filter) -> Vec<Element> {
     }
     if filter.isolated {
         all.push(device(Set::Isolated, Does::Nothing));
+    }
+    if filter.served {
+        all.extend([device(Set::Served, Does::Nothing), device(Set::Requests, Does::AsItsSet)]);
     }
     match &filter.guard {
         None => all.push(device(Set::Open, Does::Names(port))),
@@ -245,6 +256,7 @@ pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
             (Set::Guarded, Does::Names(named)) => (is_guarded, port) = (true, Some(named)),
             (Set::Open, Does::Names(named)) => port = Some(named),
             (Set::Isolated, _) => filter.isolated = true,
+            (Set::Served, _) => filter.served = true,
             (Set::Limits, Does::Limits { rate, burst }) => filter.limit = Some(Limit { rate, burst }),
             (Set::Macs, _) => _ = guard.macs.insert(mac(&element.key)?),
             (Set::Hosts4 | Set::Hosts6 | Set::Nets4 | Set::Nets6, _) => {
@@ -309,7 +321,7 @@ pub(super) fn attributes(element: &Element, delete: bool) -> ListAttribute<SetEl
 pub(super) fn read(set: Set, element: &[u8]) -> Option<Element> {
     let key = |kind| find(find(element, 0, kind)?, 0, NFTA_DATA_VALUE).map(<[u8]>::to_vec);
     let does = match set {
-        Set::Logged => Does::AsItsSet,
+        Set::Logged | Set::Requests => Does::AsItsSet,
         Set::Guarded | Set::Open => find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(named).map_or(Does::Nothing, Does::Names),
         _ => find(element, 0, NFTA_SET_ELEM_EXPR).map_or(Some(Does::Nothing), |expression| read_expression(set, expression))?,
     };

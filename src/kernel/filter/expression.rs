@@ -185,6 +185,31 @@ pub(super) fn update(set: &str) -> Expression {
     )
 }
 
+fn immediate(value: &[u8]) -> Expression {
+    expression(Expressions::Immediate(vec![
+        Immediate::DestinationRegister(register(0)),
+        Immediate::Data(DataAttribute::Value(value.to_vec())),
+    ]))
+}
+
+/// Writes octets over those of the frame's Ethernet header.
+pub(super) fn overwrite(offset: u32, value: &[u8]) -> [Expression; 2] {
+    let length = u32::try_from(value.len()).unwrap_or_default();
+    let write = Expressions::Payload(vec![
+        Payload::SourceRegister(register(0)),
+        Payload::Base(NFT_PAYLOAD_LL_HEADER),
+        Payload::Offset(offset),
+        Payload::Len(length),
+    ]);
+    [immediate(value), expression(write)]
+}
+
+/// Says whose the frame is (`skb->pkt_type`).
+pub(super) fn mark_as(packet_type: u8) -> [Expression; 2] {
+    let write = Expressions::Meta(vec![Meta::Key(MetaKey::PacketType), Meta::SourceRegister(register(0))]);
+    [immediate(&[packet_type]), expression(write)]
+}
+
 fn verdict(verdict: Vec<VerdictAttribute>) -> Expression {
     expression(Expressions::Immediate(vec![
         Immediate::DestinationRegister(Register::Verdict),

@@ -176,7 +176,7 @@ fn filter() -> Filter {
     guard.allow_mac(Mac(MAC));
     guard.allow(Mac(MAC), ipnetwork::IpNetwork::from(std::net::IpAddr::V4(V4)));
     guard.allow(Mac(MAC), ipnetwork::IpNetwork::from(std::net::IpAddr::V6(V6)));
-    Filter { guard: Some(guard), ..Filter::default() }
+    Filter { guard: Some(guard), served: true, ..Filter::default() }
 }
 
 /// What is sent. The last one passes, so that those before it have arrived or were dropped.
@@ -185,6 +185,7 @@ fn frames() -> Vec<Sent> {
     let passes = |what, frame| Sent { what, from: GUARDED, passes: true, frame };
     let udp = |source: u16, destination: u16| [source.to_be_bytes(), destination.to_be_bytes(), [0, 8], [0, 0]].concat();
     let own = ip4(V4, &udp(1024, 9));
+    let request = [udp(68, 67), vec![0; 28], MAC.to_vec()].concat();
     let neighbour = |kind: u8, target: Ipv6Addr| [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target.octets()].concat();
     vec![
         passes("its own ARP", ethernet(MAC, 0x0806, &arp(MAC, V4))),
@@ -210,6 +211,7 @@ fn frames() -> Vec<Sent> {
             passes: false,
             frame: ethernet(MAC, 0x0800, &ip4(V4, &udp(7, 9))),
         },
+        dropped("a DHCP request that nicd answers", ethernet(MAC, 0x0800, &ip4(V4, &request))),
         passes("its own IPv4", ethernet(MAC, 0x0800, &own)),
     ]
 }

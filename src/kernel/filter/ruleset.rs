@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::Operator;
 
 use super::expression::{
     At, Expression, accept, compare, counter, device, drop, fragment_offset, goto, is, is_fragment, lack, load, log, lookup,
-    mask, out_device, protocol, update,
+    mark_as, mask, out_device, overwrite, protocol, update,
 };
 use crate::model::names::FIRST_INDEX;
 use crate::plan::filter::Reason;
@@ -39,6 +39,9 @@ const PRE_ROUTING: u32 = 0;
 
 /// `NF_BR_LOCAL_IN`.
 const LOCAL_IN: u32 = 1;
+
+/// `NF_BR_FORWARD`.
+const FORWARD: u32 = 2;
 
 /// `NF_BR_POST_ROUTING`.
 const POST_ROUTING: u32 = 4;
@@ -73,6 +76,9 @@ const ND_OPTIONS: u32 = 24;
 /// The client's MAC in DHCP for IPv4, behind UDP's header (RFC 2131, 2).
 const DHCP_CLIENT: At = At::Transport(36);
 
+/// `PACKET_OTHERHOST` (linux/if_packet.h).
+const OTHER_HOST: u8 = 3;
+
 const IGMP: u8 = 2;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
@@ -90,6 +96,7 @@ pub(super) fn chains() -> Vec<Chain> {
         chain("ip4_source", ip4_source()),
         chain("group_member", group_member()),
         chain("igmp", igmp()),
+        chain("request", request()),
         chain("dhcp", dhcp()),
         chain("ip4_udp", ip4_udp()),
         chain("guard_ip4", ip4()),
@@ -104,10 +111,12 @@ pub(super) fn chains() -> Vec<Chain> {
         chain("ip6_transport", ip6_transport()),
         chain("guard_ip6", ip6()),
         chain("guard", guard()),
+        chain("unguarded", unguarded()),
         Chain { name: "from_guest", hook: Some((PRE_ROUTING, PRIORITY)), rules: from_guest() },
         chain("isolated", isolated()),
         Chain { name: "to_guest", hook: Some((POST_ROUTING, PRIORITY)), rules: to_guest() },
         Chain { name: "to_bridge", hook: Some((LOCAL_IN, PRIORITY)), rules: to_bridge() },
+        Chain { name: "to_others", hook: Some((FORWARD, PRIORITY)), rules: to_others() },
     ]);
     chains
 }
@@ -117,9 +126,36 @@ fn from_guest() -> Vec<Rule> {
     vec![
         vec![device(0), lookup("rates"), goto(Reason::Limit.chain())],
         vec![device(0), lookup("guarded"), goto("guard")],
-        vec![device(0), lookup("open"), accept()],
+        vec![device(0), lookup("open"), goto("unguarded")],
         rule([&nicds()], drop()),
     ]
+}
+
+/// What a port with port security off sends, of which requests alone matter.
+fn unguarded() -> Vec<Rule> {
+    vec![request_of_served(goto("request")), vec![accept()]]
+}
+
+/// A whole DHCP request over IPv4, or its first fragment, by a device whose guest nicd answers. What a relay sends on is from a
+/// server's port, and is none.
+fn request_of_served(then: Expression) -> Rule {
+    let ip4 = [load(ETHER_TYPE, 2, 0), is(&IP4)];
+    let whole = [load(At::Network(6), 2, 0), mask(&[0x1f, 0xff]), is(&[0; 2])];
+    let from_client = [load(At::Transport(0), 2, 0), compare(Operator::NotEqual, &67_u16.to_be_bytes())];
+    rule([&[device(0), lookup("served")], &ip4, &carried(UDP), &whole, &from_client, &port(2, 67)], then)
+}
+
+/// A request that nicd answers goes to the bridge alone, whichever MAC it is for, as another host's: the responder hears it there, and
+/// the host's own stack takes no such packet. So fast and no faster each guest is heard: what it asks beyond that holds up nobody.
+fn request() -> Vec<Rule> {
+    let served = [device(0), lookup("served")];
+    let turn = [&overwrite(0, &[0xff; 6])[..], &mark_as(OTHER_HOST)].concat();
+    vec![rule([&[device(0), lookup("requests")], &turn], accept()), rule([&served], goto(Reason::Limit.chain())), vec![accept()]]
+}
+
+/// What a bridge is about to send on to another port.
+fn to_others() -> Vec<Rule> {
+    vec![request_of_served(drop())]
 }
 
 /// What switches say to each other (IEEE 802.1D, table 7-10) and the bridge does not forward: it does not come by the other hook.
@@ -226,9 +262,11 @@ fn ip4_udp() -> Vec<Rule> {
 fn dhcp() -> Vec<Rule> {
     let own = [device(0), load(DHCP_CLIENT, 6, MAC), lookup("macs")];
     let to_all = octets(IP4_DESTINATION, [255; 4]);
+    let from = |set| rule([&own, &[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], goto("request"));
     vec![
-        rule([&octets(IP4_SOURCE, [0; 4]), &to_all, &port(0, 68), &own], accept()),
-        rule([&own], goto("ip4_source")),
+        rule([&octets(IP4_SOURCE, [0; 4]), &to_all, &port(0, 68), &own], goto("request")),
+        from("hosts4"),
+        from("nets4"),
         vec![goto(Reason::Ip4.chain())],
     ]
 }

@@ -40,6 +40,9 @@ const ROOM: usize = 256 << 20;
 /// So many dropped frames of each device are logged, per second and at once.
 const LOGGED: (u64, u32) = (4, 16);
 
+/// So many DHCP requests of each device are heard, per second and at once.
+const HEARD: (u64, u32) = (3000, 600);
+
 /// What the kernel has of the table.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Found {
@@ -307,6 +310,7 @@ fn new_set(set: Set, id: u32) -> SetMessage {
     }
     let expression = match set {
         Set::Logged => Some(limit(LOGGED.0, LOGGED.1, Unit::Packets, false)),
+        Set::Requests => Some(limit(HEARD.0, HEARD.1, Unit::Packets, false)),
         Set::Limits => Some(limit(1, 0, Unit::Bytes, true)),
         Set::Dropped(_) => Some(counter(0, 0)),
         _ => None,

@@ -1,0 +1,146 @@
+//! Where DHCP requests are to be heard, and what ports' guests asked last. The ports are the leases: nothing is kept beyond that.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+
+use jiff::Timestamp;
+
+use crate::model::PortId;
+
+/// Which ports' requests are to be heard, and on which bridges. Invariant: a port is among those of its bridge, and of no other.
+#[derive(Debug, Default)]
+pub struct Responder {
+    ports: HashMap<PortId, u32>,
+    bridges: HashMap<u32, BTreeSet<PortId>>,
+    /// Bridges that have lost their last such port.
+    left: BTreeSet<u32>,
+}
+
+impl Responder {
+    /// Notes on which bridge a port's requests are to be heard; none where on none.
+    pub fn place(&mut self, port: PortId, bridge: Option<u32>) {
+        if self.ports.get(&port).copied() == bridge {
+            return;
+        }
+        if let Some(before) = self.ports.remove(&port)
+            && let Some(ports) = self.bridges.get_mut(&before)
+        {
+            ports.remove(&port);
+            if ports.is_empty() {
+                self.bridges.remove(&before);
+                self.left.insert(before);
+            }
+        }
+        if let Some(bridge) = bridge {
+            self.ports.insert(port, bridge);
+            self.bridges.entry(bridge).or_default().insert(port);
+            self.left.remove(&bridge);
+        }
+    }
+
+    /// The bridges that have lost their last such port since this was asked last.
+    pub fn take_left(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.left)
+    }
+}
+
+/// What a port's guest asked last, and how often.
+#[derive(Debug, Default)]
+pub struct PortLease {
+    /// The last exchange.
+    pub last: Option<Exchange>,
+    /// How many of its messages were answered.
+    pub answered: u64,
+    /// How many were not.
+    pub ignored: u64,
+}
+
+/// What a guest asked, and was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What became of the address.
+    pub state: LeaseState,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// What the guest said.
+    pub message: &'static str,
+    /// When.
+    pub at: Timestamp,
+    /// What it calls itself, in hexadecimal.
+    pub client_id: Option<String>,
+    /// The name that it says it has.
+    pub hostname: Option<String>,
+}
+
+/// What became of an address by the last exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// It was offered.
+    Offered,
+    /// The guest has it.
+    Bound,
+    /// The guest asked for another one, and was told to begin anew.
+    Refused,
+    /// The guest has it from elsewhere, and asked for the rest.
+    Informed,
+    /// The guest gave it up.
+    Released,
+    /// The guest found it in use.
+    Declined,
+}
+
+impl LeaseState {
+    /// All.
+    pub const ALL: [Self; 6] = [Self::Offered, Self::Bound, Self::Refused, Self::Informed, Self::Released, Self::Declined];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Offered => "offered",
+            Self::Bound => "bound",
+            Self::Refused => "refused",
+            Self::Informed => "informed",
+            Self::Released => "released",
+            Self::Declined => "declined",
+        }
+    }
+}
+
+/// What is said to guests whose subnet says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Resolvers.
+    pub resolvers: Vec<IpAddr>,
+    /// The domain.
+    pub domain: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_heard_from_its_first_port_to_its_last() {
+        let [one, other] = [1, 2].map(|n| PortId(Uuid::from_u128(n)));
+        let mut responder = Responder::default();
+        let mut place = |port, bridge| {
+            responder.place(port, bridge);
+            responder.take_left().into_iter().collect::<Vec<u32>>()
+        };
+        let none: Vec<u32> = Vec::new();
+        assert_eq!(place(one, Some(7)), none);
+        assert_eq!(place(other, Some(7)), none);
+        assert_eq!(place(one, Some(7)), none);
+        assert_eq!(place(one, None), none);
+        assert_eq!(place(other, Some(8)), vec![7], "it moved");
+        assert_eq!(place(other, None), vec![8]);
+        assert_eq!(place(other, None), none);
+        responder.place(one, Some(7));
+        responder.place(one, None);
+        responder.place(other, Some(7));
+        assert!(responder.take_left().is_empty(), "another came");
+        assert_eq!((responder.ports.len(), responder.bridges.len()), (1, 1));
+    }
+}

@@ -1,0 +1,70 @@
+//! The sockets by which DHCP requests are heard: one on each bridge, which gets what `table bridge nicd` has turned to it.
+//!
+//! The rules (`filter/ruleset`) turn a port's request to everybody on the bridge and mark it as another host's, and then drop it on its
+//! way to other ports. So it reaches the bridge's device alone, also where it was for one MAC, as a renewal is; the host's stack takes
+//! no other host's packet. From the wire no frame comes like that: what is for everybody is marked so. The socket therefore hears what
+//! ports have sent, and only after the rules have judged it.
+
+use std::io;
+
+use crate::sys::packet::{Instruction, PacketSocket};
+
+/// So much memory of the kernel may wait: some 3,000 requests.
+const ROOM: i32 = 4 << 20;
+
+/// Opens a bridge's socket, in the network namespace of the thread that calls.
+///
+/// # Errors
+/// What the kernel answered.
+pub(super) fn open(bridge: u32) -> io::Result<PacketSocket> {
+    PacketSocket::open(bridge, &PROGRAM, ROOM)
+}
+
+/// `linux/bpf_common.h` and `linux/filter.h`.
+const LOAD_WORD: u16 = 0x20;
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_HALF_INDIRECT: u16 = 0x48;
+const LOAD_HEADER_LENGTH: u16 = 0xb1;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_SET: u16 = 0x45;
+const RETURN: u16 = 0x06;
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`.
+const PACKET_TYPE: u32 = 0xffff_f004;
+/// `PACKET_OTHERHOST` (linux/if_packet.h).
+const OTHER_HOST: u32 = 3;
+
+const fn step(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+/// How many steps there are.
+const STEPS: usize = 17;
+
+/// Goes on where it is equal, else to the last step, which drops; `at` is its own place.
+const fn only(at: usize, value: u32) -> Instruction {
+    #[expect(clippy::cast_possible_truncation, reason = "fewer than 256 steps")]
+    step(JUMP_IF_EQUAL, 0, (STEPS - 2 - at) as u8, value)
+}
+
+/// UDP of IPv4 to a DHCP server, whole, to everybody, and another host's.
+static PROGRAM: [Instruction; STEPS] = [
+    step(LOAD_BYTE, 0, 0, PACKET_TYPE),
+    only(1, OTHER_HOST),
+    step(LOAD_WORD, 0, 0, 0),
+    only(3, 0xffff_ffff),
+    step(LOAD_HALF, 0, 0, 4),
+    only(5, 0xffff),
+    step(LOAD_HALF, 0, 0, 12),
+    only(7, 0x0800),
+    step(LOAD_BYTE, 0, 0, 23),
+    only(9, 17),
+    step(LOAD_HALF, 0, 0, 20),
+    // More fragments, or an offset.
+    step(JUMP_IF_SET, 4, 0, 0x3fff),
+    step(LOAD_HEADER_LENGTH, 0, 0, 14),
+    step(LOAD_HALF_INDIRECT, 0, 0, 16),
+    only(14, 67),
+    step(RETURN, 0, 0, 0xffff),
+    step(RETURN, 0, 0, 0),
+];

@@ -1,0 +1,234 @@
+//! The responder: it answers the DHCP requests of ports' guests.
+//!
+//! ```text
+//!  evaluate ──► follow_responder (hearing) ── the first port on a bridge: a socket ──► nicd-dhcp (thread) ── hear ──► respond
+//!                       │                         the last has left: it is closed          │ frame in, frame out of the port's device
+//!                       └──► Observed::hear ──► fact `responder`                           └──► inventory: what it is told; its last exchange
+//! ```
+//!
+//! What a guest is told is read off the records when it asks, so a change of them needs no notice here. The thread is one of its own:
+//! requests do not wait for actions, nor actions for requests. How fast each port is heard the filters decide (`kernel/filter`).
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::inventory::Inventory;
+use crate::inventory::leases::{Defaults, Exchange, LeaseState};
+use crate::lease::frame::{self, BadFrame, Checksum, Envelope};
+use crate::lease::{self, Answer, Kind, Message, Outcome, Silence, Unreadable, code};
+use crate::model::{Mac, PortId};
+use crate::plan::Reason;
+use crate::sys::packet::PacketSocket;
+use crate::telemetry::meters;
+
+use super::Reconciler;
+use super::hearing::Bridge;
+
+/// How many requests of one bridge are answered before those of others.
+const TURN: usize = 32;
+
+/// The longest frame, in octets: a tap's MTU and Ethernet's header.
+const FRAME: usize = 65_536;
+
+/// So long after its address was given again a guest has found it in use, or it is free: a client probes it for some seconds.
+const PROBED: Duration = Duration::from_secs(30);
+
+/// What is kept of what a client says of itself, in octets.
+const SAID: usize = 64;
+
+impl Reconciler {
+    /// Answers a request, or does not.
+    fn respond(self: &Arc<Self>, bridge: u32, socket: &PacketSocket, frame: &[u8], checksum: Checksum) {
+        let request = match frame::read(frame, checksum) {
+            Ok(request) => request,
+            Err(BadFrame::Malformed) => return meters().dhcp_ignored("malformed"),
+            Err(BadFrame::Checksum) => return meters().dhcp_ignored("checksum"),
+        };
+        let message = Message::read(request.message);
+        let defaults = {
+            let policy = self.policy();
+            Defaults { resolvers: policy.guest.dns_nameservers.clone(), domain: policy.guest.domain.clone() }
+        };
+        let mut state = self.lock();
+        let Some((port, device, told)) = state.told(request.from, bridge, &defaults) else {
+            return meters().dhcp_ignored("no_port");
+        };
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let message = match message {
+            Ok(message) => message,
+            Err(why) => {
+                entry.dhcp.ignored += 1;
+                return meters().dhcp_ignored(unreadable(why));
+            }
+        };
+        meters().dhcp_received(message.kind.as_str());
+        let outcome = lease::answer(&message, &told);
+        match &outcome {
+            Outcome::Silence(why) if exchange_of(&outcome).is_none() => {
+                entry.dhcp.ignored += 1;
+                return meters().dhcp_ignored(why.as_str());
+            }
+            Outcome::Silence(_) => {}
+            Outcome::Answer(_) => entry.dhcp.answered += 1,
+        }
+        let before = entry.dhcp.last.as_ref().map(|last| last.state);
+        if let Some((lease, address)) = exchange_of(&outcome) {
+            entry.dhcp.last = Some(exchange(&message, lease, address));
+            self.note_declined(&mut state, port, lease, address, before);
+        }
+        drop(state);
+        if let Outcome::Answer(answer) = outcome {
+            send(socket, device, told.mac, &answer);
+        }
+    }
+
+    /// Follows what a guest says of its address: that it is in use, or that it uses it.
+    fn note_declined(
+        self: &Arc<Self>,
+        state: &mut Inventory,
+        port: PortId,
+        lease: LeaseState,
+        address: Ipv4Addr,
+        before: Option<LeaseState>,
+    ) {
+        let was = state.declined.get(&port).copied();
+        match lease {
+            LeaseState::Declined if was != Some(address) => {
+                tracing::warn!(%port, %address, "a guest found its address in use by another machine");
+                state.declined.insert(port, address);
+            }
+            LeaseState::Released if was.is_some() => _ = state.declined.remove(&port),
+            // It probes the address and may decline it again.
+            LeaseState::Bound if was.is_some() && before != Some(LeaseState::Bound) => return self.probed_later(state, port),
+            _ => return,
+        }
+        self.evaluate(state, port, Reason::Drift);
+        self.publish_health(state);
+    }
+
+    /// Ends what a guest's decline began, unless it declines the address that it was given again.
+    fn probed_later(self: &Arc<Self>, state: &Inventory, port: PortId) {
+        let Some(given) = state.ports.get(&port).and_then(|entry| entry.dhcp.last.clone()) else { return };
+        let reconciler = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PROBED).await;
+            let Some(reconciler) = reconciler.upgrade() else { return };
+            let mut state = reconciler.lock();
+            let last = state.ports.get(&port).and_then(|entry| entry.dhcp.last.as_ref());
+            let is_used = last.is_some_and(|last| last.state == LeaseState::Bound && last.at >= given.at);
+            if is_used && state.declined.remove(&port).is_some() {
+                reconciler.evaluate(&mut state, port, Reason::Drift);
+                reconciler.publish_health(&state);
+            }
+        });
+    }
+}
+
+/// Has a bridge's requests answered.
+pub fn start(reconciler: &Arc<Reconciler>, bridge: Bridge) {
+    let Bridge { index, socket, thread, stop } = bridge;
+    thread.spawn(hear(Arc::downgrade(reconciler), index, socket, stop));
+}
+
+/// Hears a bridge's requests until it is told to stop. Cancel-safe: a request is answered as soon as it is taken.
+async fn hear(reconciler: Weak<Reconciler>, bridge: u32, socket: PacketSocket, stop: CancellationToken) {
+    let socket = match socket.watched() {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(bridge, %error, "DHCP requests cannot be waited for"),
+    };
+    let mut buffer = vec![0; FRAME];
+    loop {
+        let mut ready = tokio::select! {
+            ready = socket.readable() => match ready {
+                Ok(ready) => ready,
+                Err(error) => return tracing::error!(bridge, %error, "DHCP requests cannot be waited for"),
+            },
+            () = stop.cancelled() => return,
+        };
+        for _ in 0..TURN {
+            match socket.get_ref().receive(&mut buffer) {
+                Ok(received) => {
+                    let Some(reconciler) = reconciler.upgrade() else { return };
+                    let checksum = if received.checksum_unfinished { Checksum::Unfinished } else { Checksum::Complete };
+                    reconciler.respond(bridge, socket.get_ref(), &buffer[..received.length], checksum);
+                }
+                Err(error) => {
+                    // A bridge that is set down says so once, and is heard again when it is up.
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::debug!(bridge, %error, "DHCP requests are not heard for now");
+                    }
+                    ready.clear_ready();
+                    break;
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn send(socket: &PacketSocket, device: u32, guest: Mac, answer: &Answer) {
+    let (octets, left_out) = answer.reply.write();
+    if left_out > 0 {
+        tracing::debug!(%guest, left_out, "options of an answer did not fit into what its client takes");
+    }
+    let envelope = Envelope { from: guest.host_side(), to: answer.to, source: answer.source, target: answer.target };
+    let sent = match frame::write(envelope, &octets) {
+        Some(frame) => socket.send(device, &frame),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    };
+    match sent {
+        Ok(()) => meters().dhcp_sent(answer.reply.kind.as_str()),
+        Err(error) => {
+            tracing::debug!(%guest, %error, "an answer could not be sent");
+            meters().dhcp_ignored("not_sent");
+        }
+    }
+}
+
+fn unreadable(why: Unreadable) -> &'static str {
+    match why {
+        Unreadable::Malformed => "malformed",
+        Unreadable::NotRequest => "no_request",
+        Unreadable::Hardware => "other_hardware",
+    }
+}
+
+/// What becomes of which address; none where nothing does.
+fn exchange_of(outcome: &Outcome) -> Option<(LeaseState, Ipv4Addr)> {
+    match outcome {
+        Outcome::Answer(answer) => Some(match (answer.reply.kind, answer.reply.yiaddr) {
+            (Kind::Offer, address) => (LeaseState::Offered, address),
+            (Kind::Nak, _) => (LeaseState::Refused, Ipv4Addr::UNSPECIFIED),
+            (_, Ipv4Addr::UNSPECIFIED) => (LeaseState::Informed, answer.reply.ciaddr),
+            (_, address) => (LeaseState::Bound, address),
+        }),
+        Outcome::Silence(Silence::Released(address)) => Some((LeaseState::Released, *address)),
+        Outcome::Silence(Silence::Declined(address)) => Some((LeaseState::Declined, *address)),
+        Outcome::Silence(_) => None,
+    }
+}
+
+fn exchange(message: &Message, state: LeaseState, address: Ipv4Addr) -> Exchange {
+    let said = |code| message.options.get(&code).map(|value| &value[..value.len().min(SAID)]).filter(|value| !value.is_empty());
+    let hexadecimal = |value: &[u8]| value.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":");
+    // A name that a guest gives itself comes into logs and terminals.
+    let plain = |value: &[u8]| String::from_utf8_lossy(value).chars().filter(|one| !one.is_control()).collect();
+    let address = match (address.is_unspecified(), message.address(code::REQUESTED)) {
+        (true, Some(requested)) => requested,
+        (true, None) => message.ciaddr,
+        (false, _) => address,
+    };
+    Exchange {
+        state,
+        address,
+        message: message.kind.as_str(),
+        at: clock::now(),
+        client_id: said(code::CLIENT).map(hexadecimal),
+        hostname: said(code::HOSTNAME).map(plain),
+    }
+}
