@@ -41,9 +41,11 @@ pub enum Verdict {
     Dropped(&'static str),
     /// The kernel ends it before the table sees it.
     Ended,
+    /// nicd alone gets it.
+    Answered,
 }
 
-use Verdict::{Allowed, Dropped, Ended};
+use Verdict::{Allowed, Answered, Dropped, Ended};
 
 /// A class of frame.
 #[derive(Debug, Clone, Copy)]
@@ -360,8 +362,8 @@ fn ip4() -> Vec<Class> {
 
 fn dhcp4() -> Vec<Class> {
     vec![
-        class("DHCP: a client without an address", Allowed, |e| e.udp4(NOWHERE, EVERYWHERE, [68, 67], &dhcp(1, e.own.mac))),
-        class("DHCP: a client renews", Allowed, |e| e.udp4(e.own.ip4, e.to.ip4, [68, 67], &dhcp(1, e.own.mac))),
+        class("DHCP: a client without an address", Answered, |e| e.udp4(NOWHERE, EVERYWHERE, [68, 67], &dhcp(1, e.own.mac))),
+        class("DHCP: a client renews", Answered, |e| e.udp4(e.own.ip4, e.to.ip4, [68, 67], &dhcp(1, e.own.mac))),
         known("DHCP: a client from another's address", "CVE-2016-5362", Dropped("ip4"), |e| {
             e.udp4(e.victim.ip4, EVERYWHERE, [68, 67], &dhcp(1, e.own.mac))
         }),

@@ -142,6 +142,20 @@ struct Shot {
     got: Vec<u64>,
 }
 
+/// The host among the parties.
+const HOST: usize = 3;
+
+impl Shot {
+    /// Whether it is to a DHCP server over IPv4 and of no relay, nor a later fragment.
+    fn is_request(&self) -> bool {
+        let header = 14 + usize::from(self.bytes.get(14).unwrap_or(&0) & 0xf) * 4;
+        let port = |at: usize| self.bytes.get(header + at..header + at + 2);
+        let is_ip4 = self.bytes.get(12..14) == Some(&[8, 0]) && self.bytes.get(23) == Some(&17);
+        let is_first = self.bytes.get(20..22).is_some_and(|two| two[0] & 0x1f == 0 && two[1] == 0);
+        is_ip4 && is_first && port(2) == Some(&[0, 67]) && port(0) != Some(&[0, 67])
+    }
+}
+
 /// Who sends what, and who has got it.
 #[derive(Debug)]
 pub struct Traffic {
@@ -256,9 +270,18 @@ impl Traffic {
             let to_bridges = shot.bytes.starts_with(&[1, 0x80, 0xc2, 0, 0]) && shot.bytes[5] != 0;
             shot.is_honest = match class.verdict {
                 Verdict::Ended => Some(false),
-                _ if to_bridges => Some(false),
+                _ if to_bridges || shot.is_request() => Some(false),
                 _ => (!is_for_all(&shot.bytes)).then_some(true),
             };
+        }
+    }
+
+    /// nicd does not answer a party's DHCP requests: they are as other frames.
+    pub fn is_not_served(&mut self, sender: usize) {
+        for shot in self.shots.iter_mut().filter(|shot| shot.sender == sender) {
+            if self.classes[shot.class].verdict == Verdict::Answered {
+                shot.is_honest = Some(true);
+            }
         }
     }
 
@@ -342,6 +365,7 @@ impl Traffic {
                 let [from, at] = [shot.sender, party].map(|one| self.parties[one].name);
                 let reason = match self.classes[shot.class].verdict {
                     Verdict::Dropped(reason) => reason,
+                    Verdict::Answered => "request",
                     Verdict::Allowed | Verdict::Ended => "",
                 };
                 format!(
@@ -353,6 +377,8 @@ impl Traffic {
                 for (party, _) in &self.listeners {
                     let (got, due) = (shot.got[*party], self.due(shot, *party));
                     match shot.is_honest {
+                        // The responder hears it on the bridge; the host's stack does not take it.
+                        Some(false) if shot.is_request() && *party == HOST => {}
                         Some(false) if got > 0 => forged.push(named(shot, "came to", *party)),
                         _ if got > due => forged.push(named(shot, "came too often to", *party)),
                         Some(true) if got < due => lost.push(named(shot, "was lost for", *party)),
