@@ -41,6 +41,7 @@ const FRESH: BridgePort = BridgePort {
     learning: true,
     unicast_flood: true,
     locked: false,
+    bpdu_guard: false,
     altered: false,
     passes_link_local: false,
 };
@@ -709,6 +710,7 @@ impl World {
                 _ if tag.is_some() && at == At::Altname && (altname.is_err() || shaped.is_err() || entered.is_err()) => break,
                 LinkChange::Learning(on) => flags = flags.and(self.change_port(index, |port| port.learning = *on)),
                 LinkChange::UnicastFlood(on) => flags = flags.and(self.change_port(index, |port| port.unicast_flood = *on)),
+                LinkChange::BpduGuard(on) => flags = flags.and(self.change_port(index, |port| port.bpdu_guard = *on)),
                 LinkChange::Locked(on) => flags = flags.and(self.change_port(index, |port| port.locked = *on)),
                 LinkChange::PassLinkLocal => flags = flags.and(self.change_port(index, |port| port.passes_link_local = true)),
                 LinkChange::Forwarding => flags = flags.and(self.change_port(index, |port| port.held = false)),

@@ -173,6 +173,7 @@ impl<'a> Messages<'a> {
                 LinkChange::ToGuest(bucket) => messages.to_guest = Some(*bucket),
                 LinkChange::Learning(on) => messages.bridge_port.push(InfoBridgePort::Learning(*on)),
                 LinkChange::UnicastFlood(on) => messages.bridge_port.push(InfoBridgePort::UnicastFlood(*on)),
+                LinkChange::BpduGuard(on) => messages.bridge_port.push(InfoBridgePort::Guard(*on)),
                 LinkChange::Locked(on) => messages.bridge_port.push(InfoBridgePort::Locked(*on)),
                 LinkChange::PassLinkLocal => messages.bridge_port.push(InfoBridgePort::GroupFwdMask(PASS_LINK_LOCAL)),
                 LinkChange::Forwarding => messages.bridge_port.push(InfoBridgePort::State(BridgePortState::Forwarding)),

@@ -38,9 +38,8 @@ pub(super) const IFINFO: usize = 16;
 pub(super) const PASS_LINK_LOCAL: u16 = 0xfffd;
 
 /// The other flags of a bridge port that affect forwarding, with their defaults (`new_nbp`, net/bridge/br_if.c).
-pub(super) static PLAIN: [InfoBridgePort; 14] = [
+pub(super) static PLAIN: [InfoBridgePort; 13] = [
     InfoBridgePort::HairpinMode(false),
-    InfoBridgePort::Guard(false),
     InfoBridgePort::Protect(false),
     InfoBridgePort::FastLeave(false),
     InfoBridgePort::ProxyARP(false),
@@ -337,6 +336,7 @@ fn bridge_port(data: &[u8]) -> BridgePort {
             InfoBridgePort::Learning(on) => port.learning = on,
             InfoBridgePort::UnicastFlood(on) => port.unicast_flood = on,
             InfoBridgePort::Locked(on) => port.locked = on,
+            InfoBridgePort::Guard(on) => port.bpdu_guard = on,
             InfoBridgePort::GroupFwdMask(mask) => port.passes_link_local = mask == PASS_LINK_LOCAL,
             flag => {
                 let same = std::mem::discriminant(&flag);
@@ -495,6 +495,7 @@ mod tests {
                 learning: false,
                 unicast_flood: false,
                 locked: false,
+                bpdu_guard: false,
                 altered: false,
                 passes_link_local: false,
             }),

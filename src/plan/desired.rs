@@ -128,6 +128,11 @@ pub struct DesiredPort {
 }
 
 impl DesiredPort {
+    /// Whether what its guest sends is filtered.
+    pub fn is_guarded(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.guard.is_some())
+    }
+
     /// Whether its guest may use no MAC but its own. The bridge has an entry for that one, so the port can be locked: a second
     /// obstacle to another MAC, which a flushed ruleset does not remove.
     pub fn has_one_mac(&self) -> bool {

@@ -53,6 +53,8 @@ pub enum Property {
     UnicastFlood,
     /// Whether its bridge takes frames only from MACs that it has an entry for.
     Locked,
+    /// Whether a BPDU of its guest's disables it.
+    BpduGuard,
     /// The rate of what it sends to its guest.
     ToGuest,
     /// Whether its bridge is kept from forwarding by it.

@@ -235,6 +235,9 @@ pub struct BridgePort {
     /// Whether frames that it receives are dropped unless the FDB has an entry for their source that leads to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub locked: bool,
+    /// Whether the bridge's spanning tree disables it when a BPDU comes from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bpdu_guard: bool,
     /// Whether another of its flags is not as the kernel makes ports: flooding, isolation and the like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,

@@ -371,6 +371,8 @@ pub enum LinkChange {
     UnicastFlood(bool),
     /// Whether the bridge drops what comes from this port unless its FDB has an entry for the source that leads to it.
     Locked(bool),
+    /// Whether the bridge's spanning tree disables this port when a BPDU comes from it (`BR_BPDU_GUARD`).
+    BpduGuard(bool),
     /// Has the bridge port forward frames to 01:80:c2:00:00:0X instead of giving them to the host.
     PassLinkLocal,
     /// Lets the bridge port forward again.

@@ -23,6 +23,7 @@ mod open;
 mod pairs;
 mod scene;
 mod storm;
+mod stp;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -126,6 +126,7 @@ impl<'a> Device<'a> {
             }
             LinkChange::Learning(_) => port.map(|port| LinkChange::Learning(port.learning)).into_iter().collect(),
             LinkChange::UnicastFlood(_) => port.map(|port| LinkChange::UnicastFlood(port.unicast_flood)).into_iter().collect(),
+            LinkChange::BpduGuard(_) => port.map(|port| LinkChange::BpduGuard(port.bpdu_guard)).into_iter().collect(),
             LinkChange::Locked(_) => port.map(|port| LinkChange::Locked(port.locked)).into_iter().collect(),
             // A burst of 0 is none that can be set.
             LinkChange::ToGuest(_) if self.link.to_guest.is_none_or(|bucket| bucket.burst > 0) => {
@@ -280,6 +281,7 @@ pub(in crate::plan) fn bridge_port(port: &DesiredPort, home: u32, closed: bool) 
         LinkChange::Learning(false),
         LinkChange::UnicastFlood(port.unknown_unicast),
     ];
+    changes.extend(port.is_guarded().then_some(LinkChange::BpduGuard(true)));
     changes.extend(port.has_one_mac().then_some(LinkChange::Locked(true)));
     changes.extend(closed.then_some(LinkChange::PassLinkLocal));
     changes
@@ -297,7 +299,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 26] = [
+static RULES: [Rule; 27] = [
     rule(
         Property::Kind,
         "kind",
@@ -410,6 +412,14 @@ static RULES: [Rule; 26] = [
         |at| at.port(|port| port.locked) == Some(!at.want.has_one_mac()),
         |at| pair(off(at.want.has_one_mac()), off(!at.want.has_one_mac())),
         |at| vec![LinkChange::Locked(at.want.has_one_mac())],
+    )
+    .counts_as(Facet::PortFlags),
+    rule(
+        Property::BpduGuard,
+        "bpdu_guard",
+        |at| at.port(|port| port.bpdu_guard) == Some(!at.want.is_guarded()),
+        |at| pair(off(at.want.is_guarded()), off(!at.want.is_guarded())),
+        |at| vec![LinkChange::BpduGuard(at.want.is_guarded())],
     )
     .counts_as(Facet::PortFlags),
     rule(
