@@ -18,7 +18,8 @@ fn kernel() -> PathBuf {
         let partial = cache().join("kernel-1.partial");
         let _ = fs::remove_dir_all(&partial);
         fs::create_dir_all(&partial).unwrap();
-        let fetch = "package=$(apt-cache depends linux-image-cloud-amd64 | grep -o 'linux-image-[0-9][^ ]*' | head -1)
+        let fetch = "apt-get update -qq
+            package=$(apt-cache depends linux-image-cloud-amd64 | grep -o 'linux-image-[0-9][^ ]*' | head -1)
             apt-get download \"$package\" && dpkg-deb -x \"$package\"_*.deb . && rm \"$package\"_*.deb
             depmod -b . \"$(ls lib/modules)\"";
         sh(&partial, fetch);
