@@ -80,6 +80,7 @@ const DHCP_CLIENT: At = At::Transport(36);
 const OTHER_HOST: u8 = 3;
 
 const IGMP: u8 = 2;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
 const PIM: u8 = 103;
@@ -137,12 +138,11 @@ fn unguarded() -> Vec<Rule> {
 }
 
 /// A whole DHCP request over IPv4, or its first fragment, by a device whose guest nicd answers. What a relay sends on is from a
-/// server's port, and is none.
+/// server's port, and is none. The set comes last: it costs more than the rest, and few packets get so far.
 fn request_of_served(then: Expression) -> Rule {
-    let ip4 = [load(ETHER_TYPE, 2, 0), is(&IP4)];
+    let served = [device(0), lookup("served")];
     let whole = [load(At::Network(6), 2, 0), mask(&[0x1f, 0xff]), is(&[0; 2])];
-    let from_client = [load(At::Transport(0), 2, 0), compare(Operator::NotEqual, &67_u16.to_be_bytes())];
-    rule([&[device(0), lookup("served")], &ip4, &carried(UDP), &whole, &from_client, &port(2, 67)], then)
+    rule([&octets(ETHER_TYPE, IP4), &carried(UDP), &port(2, 67), &other_port(0, 67), &whole, &served], then)
 }
 
 /// A request that nicd answers goes to the bridge alone, whichever MAC it is for, as another host's: the responder hears it there, and
@@ -193,8 +193,11 @@ fn nicds() -> [Expression; 3] {
 }
 
 fn guard() -> Vec<Rule> {
-    let carries = |kind: [u8; 2], chain| vec![load(ETHER_TYPE, 2, 0), is(&kind), goto(chain)];
+    let carries = |kind, chain| rule([&octets(ETHER_TYPE, kind)], goto(chain));
+    let [tcp, udp] = usual();
     vec![
+        tcp,
+        udp,
         vec![device(0), load(ETHER_SOURCE, 6, MAC), lack("macs"), goto(Reason::Mac.chain())],
         carries(IP4, "guard_ip4"),
         carries(IP6, "guard_ip6"),
@@ -203,6 +206,14 @@ fn guard() -> Vec<Rule> {
         // Tags of VLANs, LLC and its SNAP, BPDUs, LLDP, MACsec and what else there is.
         vec![goto(Reason::Ethertype.chain())],
     ]
+}
+
+/// Most packets: TCP and UDP over IPv4 from an address of the port's, by one lookup. The rules behind these accept them too.
+fn usual() -> [Rule; 2] {
+    let ip4 = octets(ETHER_TYPE, IP4);
+    let own = allowed(ETHER_SOURCE, IP4_SOURCE, 4, "hosts4");
+    let no_dhcp = [other_port(0, 67), other_port(2, 67), other_port(2, 68)].concat();
+    [rule([&ip4, &carried(TCP), &own], accept()), rule([&ip4, &carried(UDP), &no_dhcp, &own], accept())]
 }
 
 /// The port's MAC with this address is allowed.
@@ -230,6 +241,10 @@ fn reaches(at: At) -> [Expression; 2] {
 
 fn port(at: u32, port: u16) -> [Expression; 2] {
     octets(At::Transport(at), port.to_be_bytes())
+}
+
+fn other_port(at: u32, port: u16) -> [Expression; 2] {
+    [load(At::Transport(at), 2, 0), compare(Operator::NotEqual, &port.to_be_bytes())]
 }
 
 fn ip4() -> Vec<Rule> {
