@@ -553,7 +553,6 @@ fn what_is_not_built_is_said_to_be_so() {
         let cases = vec![
             net(json!({"provider:network_type": "vlan"}), "vlan"),
             net(json!({"provider:network_type": "vxlan"}), "vxlan"),
-            port(json!({"nicd:limits": {"from_guest": {"rate_kbps": 64, "exact": true}}}), "exact"),
             port(json!({"binding:vnic_type": "direct"}), "binding:vnic_type"),
             subnet(json!({"enable_dhcp": true}), "enable_dhcp"),
             subnet(json!({"ipv6_ra_mode": "slaac"}), "ipv6_ra_mode"),

@@ -220,6 +220,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         admin_up: true,
         unknown_unicast: false,
         to_guest: None,
+        from_guest: None,
         cut_off: false,
         speaks: nicd::plan::Speaks::default(),
         filter: None,

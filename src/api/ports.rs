@@ -119,7 +119,7 @@ answer! {
         "binding:vnic_type": "normal" => only("normal"),
         "binding:host_id": if view.binding.is_some() { view.host.as_str() } else { "" } => words(),
         "binding:profile": view.port.profile => Record::new().may("interface_name", words()).must("vnet_hdr", truth()),
-        "nicd:limits": (!view.port.limits.is_empty()).then_some(view.port.limits) => or_null(limits(truth().into())),
+        "nicd:limits": (!view.port.limits.is_empty()).then_some(view.port.limits) => or_null(limits()),
         "nicd:unknown_unicast": view.port.unknown_unicast => truth(),
         "nicd:isolated": view.port.isolated => or_null(truth()),
         "nicd:dhcp": view.port.told.dhcp => truth(),
@@ -159,9 +159,9 @@ answer! {
     }
 }
 
-/// `nicd:limits` as shown, and, with `exact` of another shape, as read.
-pub(super) fn limits(exact: Shape) -> Record {
-    let rate = Record::new().must("rate_kbps", number(RATES)).may("burst_kb", number(BURSTS)).may("exact", exact);
+/// `nicd:limits` as shown and as read.
+pub(super) fn limits() -> Record {
+    let rate = Record::new().must("rate_kbps", number(RATES)).may("burst_kb", number(BURSTS)).may("exact", truth());
     let rate: Shape = or_null(rate);
     Record::new().may("to_guest", rate.clone()).may("from_guest", rate)
 }
@@ -303,9 +303,9 @@ fn read_rate(fields: &mut Fields, direction: &str) -> Result<Option<RateLimit>, 
     };
     let mut fields = Fields::object(direction, given)?;
     let rate = fields.number("rate_kbps", RATES)?;
+    let rate_kbps = fields.required("rate_kbps", rate)?;
     let limit =
-        RateLimit { rate_kbps: fields.required("rate_kbps", rate)?, burst_kb: fields.number("burst_kb", BURSTS)?, exact: false };
-    fields.only_truth("exact", false)?;
+        RateLimit { rate_kbps, burst_kb: fields.number("burst_kb", BURSTS)?, exact: fields.truth("exact")?.unwrap_or(false) };
     fields.end()?;
     Ok(Some(limit))
 }
@@ -507,7 +507,7 @@ mod tests {
         ] {
             assert!(matches!(limits(bad.clone()), Err(ApiError::Body(BodyError::Field { .. }))), "{bad}");
         }
-        let later = json!({"from_guest": {"rate_kbps": 64, "exact": true}});
-        assert!(matches!(limits(later), Err(ApiError::Body(BodyError::NotBuilt(_)))));
+        let exact = limits(json!({"from_guest": {"rate_kbps": 64, "exact": true}})).unwrap();
+        assert_eq!(exact.from_guest, Some(RateLimit { exact: true, ..slow }));
     }
 }

@@ -206,16 +206,27 @@ impl FromStr for AllowedAddress {
 
 /// The rate of one direction, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rate(Option<(u32, Option<u32>)>);
+pub struct Rate(Option<(u32, Option<u32>)>, Burst);
+
+/// How a burst is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Burst {
+    AsUsual,
+    Exact,
+}
 
 impl Rate {
     /// As a direction of `nicd:limits`.
     pub fn to_json(&self) -> Value {
-        match self.0 {
-            None => Value::Null,
+        let mut limit = match self.0 {
+            None => return Value::Null,
             Some((rate, None)) => json!({ "rate_kbps": rate }),
             Some((rate, Some(burst))) => json!({"rate_kbps": rate, "burst_kb": burst}),
+        };
+        if self.1 == Burst::Exact {
+            limit["exact"] = true.into();
         }
+        limit
     }
 }
 
@@ -224,12 +235,13 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         if text == "none" {
-            return Ok(Self(None));
+            return Ok(Self(None, Burst::AsUsual));
         }
+        let (text, held) = text.strip_suffix(":exact").map_or((text, Burst::AsUsual), |text| (text, Burst::Exact));
         let (rate, burst) = text.split_once(':').map_or((text, None), |(rate, burst)| (rate, Some(burst)));
         match (rate.parse(), burst.map(str::parse).transpose()) {
-            (Ok(rate), Ok(burst)) => Ok(Self(Some((rate, burst)))),
-            _ => Err(expected("a rate in kbit/s, possibly with a burst in kbit, as 100000:12500, or 'none'")),
+            (Ok(rate), Ok(burst)) => Ok(Self(Some((rate, burst)), held)),
+            _ => Err(expected("a rate in kbit/s, possibly with a burst in kbit and 'exact', as 100000:12500:exact, or 'none'")),
         }
     }
 }
@@ -368,8 +380,10 @@ mod tests {
         let json = |text: &str| text.parse::<Rate>().map(|rate| rate.to_json());
         assert_eq!(json("64"), Ok(json!({"rate_kbps": 64})));
         assert_eq!(json("64:8"), Ok(json!({"rate_kbps": 64, "burst_kb": 8})));
+        assert_eq!(json("64:8:exact"), Ok(json!({"rate_kbps": 64, "burst_kb": 8, "exact": true})));
+        assert_eq!(json("64:exact"), Ok(json!({"rate_kbps": 64, "exact": true})));
         assert_eq!(json("none"), Ok(Value::Null));
-        for bad in ["", "1M", "64:", ":8", "64:8:1", "-1", "none:8", "64,8"] {
+        for bad in ["", "1M", "exact", ":exact", "none:exact", "64:", ":8", "64:8:1", "-1", "none:8", "64,8"] {
             assert!(json(bad).is_err(), "{bad}");
         }
     }

@@ -503,6 +503,7 @@ impl Inventory {
             admin_up: port.admin_up,
             unknown_unicast: port.unknown_unicast || filters::has_other_macs(port),
             to_guest: port.limits.to_guest.map(TokenBucket::from),
+            from_guest: port.limits.from_guest.filter(|limit| limit.exact).map(TokenBucket::from),
             cut_off: self.is_cut_off(port.id),
             speaks: Speaks {
                 v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),

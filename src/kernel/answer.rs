@@ -28,6 +28,8 @@ pub(super) enum Request {
     RateLimit,
     /// Lifting that rate.
     NoRateLimit,
+    /// Holding what comes in by it to a rate.
+    Redirect,
     /// Setting its bridge port flags, with its ownership tag if there is one.
     PortFlags,
     /// Setting it up or down, with its alias if there is one.
@@ -69,6 +71,7 @@ impl Request {
             Self::Fdb(_) => "fdb",
             Self::RateLimit => "rate_limit",
             Self::NoRateLimit => "no_rate_limit",
+            Self::Redirect => "redirect",
             Self::PortFlags => "port_flags",
             Self::Switch => "switch",
             Self::Persist => "persist",
@@ -97,6 +100,7 @@ impl fmt::Display for Request {
             Self::Fdb(mac) => write!(f, "the bridge's static entry for {mac}"),
             Self::RateLimit => f.write_str("the rate of what it sends to its guest"),
             Self::NoRateLimit => f.write_str("no rate of what it sends to its guest"),
+            Self::Redirect => f.write_str("the rate of what its guest sends"),
             Self::PortFlags => f.write_str("bridge port flags"),
             Self::Switch => f.write_str("up or down"),
             Self::Persist => f.write_str("making the tap persistent"),
@@ -226,8 +230,10 @@ impl From<RequestError> for Failure {
             (Request::Create | Request::Mark, Errno::EEXIST | Errno::EBUSY) => OpErrorKind::Taken,
             (Request::Create, Errno::EOPNOTSUPP) => OpErrorKind::ModuleMissing,
             // The kernel knows no such kind (`qdisc_create`, net/sched/sch_api.c).
-            (Request::RateLimit, Errno::ENOENT) => OpErrorKind::ModuleMissing,
-            (Request::RateLimit | Request::NoRateLimit, errno) if errno != Errno::ETIMEDOUT => OpErrorKind::LimitRefused,
+            (Request::RateLimit | Request::Redirect, Errno::ENOENT) => OpErrorKind::ModuleMissing,
+            (Request::RateLimit | Request::NoRateLimit | Request::Redirect, errno) if errno != Errno::ETIMEDOUT => {
+                OpErrorKind::LimitRefused
+            }
             (Request::Link, Errno::EXFULL) => OpErrorKind::BridgeFull,
             (Request::Address(address), Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) if address.ip.is_ipv6() => {
                 return Self { kind: OpErrorKind::Ipv6Off, request, said: no_ipv6(errno).to_owned(), errno: Some(errno) };

@@ -704,6 +704,7 @@ impl World {
                 LinkChange::RemoveAddress(address) => {
                     self.change(index, |link| link.foreign_addresses.retain(|other| other != address))
                 }
+                LinkChange::FromGuest(bucket) => self.change(index, |link| link.from_guest = *bucket),
                 LinkChange::ToGuest(bucket) => self.change(index, |link| link.to_guest = *bucket),
                 LinkChange::FdbEntry(mac) => entered = entered.and(self.enter(index, *mac)),
                 // These have a send of their own, which is not made after a refusal.

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
 use super::answer::{Failure, Request, RequestError};
+use super::ifb::Ifbs;
 use super::message::Batch;
 use super::seen::{PASS_LINK_LOCAL, PLAIN, get, require};
 use super::socket::Netlink;
@@ -149,6 +150,8 @@ struct Messages<'a> {
     fdb: Vec<Mac>,
     /// The rate of what it sends, where that is changed.
     to_guest: Option<Option<TokenBucket>>,
+    /// The exact rate of what comes in by it, where that is changed.
+    from_guest: Option<Option<TokenBucket>>,
     /// The bridge port's flags.
     bridge_port: Vec<InfoBridgePort>,
     /// The alias and the admin state, in the message of the flags if there is one.
@@ -171,6 +174,7 @@ impl<'a> Messages<'a> {
                 LinkChange::RemoveAddress(address) => messages.addresses.push(*address),
                 LinkChange::FdbEntry(mac) => messages.fdb.push(*mac),
                 LinkChange::ToGuest(bucket) => messages.to_guest = Some(*bucket),
+                LinkChange::FromGuest(bucket) => messages.from_guest = Some(*bucket),
                 LinkChange::Learning(on) => messages.bridge_port.push(InfoBridgePort::Learning(*on)),
                 LinkChange::UnicastFlood(on) => messages.bridge_port.push(InfoBridgePort::UnicastFlood(*on)),
                 LinkChange::BpduGuard(on) => messages.bridge_port.push(InfoBridgePort::Guard(*on)),
@@ -258,7 +262,13 @@ pub(super) fn first_failure(refusals: Vec<RequestError>) -> Result<(), Failure> 
 }
 
 /// [`Op::Configure`](crate::plan::Op::Configure).
-pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, changes: &BTreeSet<LinkChange>) -> Result<(), Failure> {
+pub(super) fn configure(
+    netlink: &mut Netlink,
+    ifbs: &Ifbs,
+    port: PortId,
+    at: At,
+    changes: &BTreeSet<LinkChange>,
+) -> Result<(), Failure> {
     let messages = Messages::of(changes);
     messages.tag.map_or(Ok(()), |(alias, _)| valid_alias(alias))?;
     let altname = names::port_altname(port);
@@ -266,7 +276,14 @@ pub(super) fn configure(netlink: &mut Netlink, port: PortId, at: At, changes: &B
         At::Index(index) => make(netlink, index, &altname, &messages),
         At::Altname => change_all(netlink, &altname, &messages),
     };
-    done.map_err(|failure| explained(netlink, failure, messages.master).wanting(qdisc::MODULE))
+    done.map_err(|failure| explained(netlink, failure, messages.master).wanting(qdisc::MODULE))?;
+    match messages.from_guest {
+        Some(bucket) => {
+            let device = require(netlink, LinkSelector::Altname(&altname))?;
+            ifbs.set(netlink, port, &device, bucket)
+        }
+        None => Ok(()),
+    }
 }
 
 /// All of a device that dies with this process, in one send: one that is tagged although a message was refused dies as well.

@@ -273,7 +273,7 @@ impl LinuxHost {
                 Ok(())
             }
             Op::Configure { port, at, changes } => {
-                let configured = links::configure(netlink, *port, *at, changes);
+                let configured = links::configure(netlink, &self.around.ifbs, *port, *at, changes);
                 if configured.is_ok() {
                     context.wake(*port);
                 }

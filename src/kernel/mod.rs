@@ -25,6 +25,7 @@ mod filter;
 mod forward;
 mod guest;
 pub mod handle;
+mod ifb;
 mod links;
 pub mod linux;
 mod message;
@@ -436,7 +437,7 @@ pub enum OpErrorKind {
     FilterRefused,
     /// The kernel filters nothing: it has no nf_tables for bridges, or refuses nicd's table.
     FiltersUnavailable,
-    /// The kernel refuses the rate of what a port sends to its guest.
+    /// The kernel refuses the rate of what a port sends to its guest, or of what that sends.
     LimitRefused,
     /// The kernel does not know links of this kind, and has no module for them (EOPNOTSUPP; ENODEV of /dev/net/tun).
     ModuleMissing,

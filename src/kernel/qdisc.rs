@@ -28,6 +28,9 @@ const TCMSG: usize = 20;
 /// `linux/rtnetlink.h`.
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
+const TCA_STATS2: u16 = 7;
+/// `linux/gen_stats.h`.
+const TCA_STATS_QUEUE: u16 = 3;
 /// `linux/pkt_sched.h`.
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
@@ -133,6 +136,15 @@ pub(super) fn note(netlink: &mut Netlink, links: &mut [LinkState]) -> Result<(),
 /// The rate of what a link sends, where it is nicd's.
 pub(super) fn get(netlink: &mut Netlink, index: u32) -> Result<Option<TokenBucket>, Failure> {
     Ok(ask(netlink, &[index])?.pop().flatten())
+}
+
+/// How many frames wait at the root of a link.
+pub(super) fn queued(netlink: &mut Netlink, index: u32) -> Result<u32, Failure> {
+    let mut batch = Batch::default();
+    let message = at_root(index, TcHandle::UNSPEC, Vec::new());
+    batch.add(Request::Look, NLM_F_ECHO, RouteNetlinkMessage::GetQueueDiscipline(message));
+    let length = |body: &[u8]| find(find(body, TCMSG, TCA_STATS2)?, 0, TCA_STATS_QUEUE)?.first_chunk().copied();
+    Ok(netlink.ask(batch, |body| Ok(length(body)))?.map(u32::from_ne_bytes).unwrap_or_default())
 }
 
 fn ask(netlink: &mut Netlink, indexes: &[u32]) -> Result<Vec<Option<TokenBucket>>, Failure> {

@@ -22,6 +22,7 @@ use super::answer::{Failure, Request};
 use super::filter::Filters;
 use super::filter::log::DropLog;
 use super::forward::Forwarding;
+use super::ifb::Ifbs;
 use super::message::{Batch, Read, attributes, find, text, value};
 use super::nft::Nft;
 use super::socket::Netlink;
@@ -67,6 +68,8 @@ pub(super) struct ReadContext {
     pub(super) filters: Filters,
     /// The frames of ports' devices that were dropped.
     pub(super) drops: DropLog,
+    /// The devices that hold guests to exact rates.
+    pub(super) ifbs: Ifbs,
 }
 
 /// Reads one link. Makes the kernel process the link's pending carrier change (`rtnl_getlink`, `linkwatch_sync_dev`).
@@ -99,6 +102,7 @@ pub(super) fn get_full(
     vlans::note(netlink, link.index, std::slice::from_mut(&mut link), &around.filtering)?;
     fdb::note(netlink, std::slice::from_mut(&mut link), &around.guests)?;
     qdisc::note(netlink, std::slice::from_mut(&mut link))?;
+    around.ifbs.note(netlink, std::slice::from_mut(&mut link))?;
     match addresses::note(netlink, link.index, std::slice::from_mut(&mut link)) {
         // The link was deleted in between; the next read shows that.
         Err(failure) if failure.kind == OpErrorKind::Gone => {}
@@ -191,6 +195,8 @@ pub(super) fn dump(netlink: &mut Netlink, nft: &mut Nft, around: &ReadContext) -
     vlans::note(netlink, 0, &mut links, &around.filtering)?;
     fdb::note(netlink, &mut links, &around.guests)?;
     qdisc::note(netlink, &mut links)?;
+    around.ifbs.sweep(netlink, &links)?;
+    around.ifbs.note(netlink, &mut links)?;
     Ok(links)
 }
 

@@ -26,6 +26,7 @@ use netlink_packet_core::DecodeError;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressHeader;
 use netlink_packet_route::link::{LinkFlags, LinkHeader};
+use netlink_packet_route::tc::TcHeader;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,7 +41,7 @@ use super::socket::{Netlink, failed, netfilter, receive_once};
 use super::untyped::{RTM_DELVLAN, RTM_NEWVLAN};
 use super::{GuestMacs, LinkSelector, Notice, filter, forward, qdisc, seen, vlans};
 use crate::failpoints;
-use crate::model::Mac;
+use crate::model::{Mac, names};
 use crate::plan::{LinkState, TokenBucket};
 use crate::rate_limit::RateLimit;
 use crate::telemetry::meters;
@@ -220,6 +221,12 @@ impl Watch {
         }
         self.around.filters.forget(hints.gone.iter().copied());
         self.around.drops.forget(hints.gone.iter().copied());
+        // What happens to an ifb happens to its device.
+        let touched = hints.gone.iter().chain(&hints.changed).chain(&hints.down);
+        let devices: Vec<u32> = touched.filter_map(|index| self.around.ifbs.device_of(*index)).collect();
+        hints.changed.extend(devices);
+        self.reopen();
+        self.around.ifbs.forget(&mut self.query, hints.gone.iter().copied());
         self.follow_filters(hints.filters || hints.lost);
         if self.resync.is_some_and(|due| due <= Instant::now()) {
             return self.dump();
@@ -240,7 +247,7 @@ impl Watch {
             self.look_later(index, soon);
         }
         let others = hints.buckets.iter().filter(|(index, bucket)| self.buckets.get(index) != bucket.as_ref());
-        hints.changed.extend(others.map(|(index, _)| index));
+        hints.changed.extend(others.flat_map(|(index, _)| [Some(*index), self.around.ifbs.device_of(*index)]).flatten());
         for (index, mac) in std::mem::take(&mut hints.taken) {
             // If the rate limit delays the read, the pending read shows whether the link still has the MAC.
             if self.put_off(index, at).is_none() {
@@ -384,6 +391,9 @@ impl Watch {
                     Some(bucket) => _ = self.buckets.insert(link.index, bucket),
                     None => _ = self.buckets.remove(&link.index),
                 }
+                if let Some(bucket) = link.from_guest {
+                    self.buckets.insert(names::ifb_index(link.index), bucket);
+                }
                 self.tell(Notice::Seen { link: link.clone().into(), at })?;
                 Ok(Some(link))
             }
@@ -475,6 +485,7 @@ impl Hints {
                 return Ok(());
             }
             libc::RTM_DELQDISC => qdisc::read(body)?.0,
+            libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER => TcHeader::parse(body)?.index.cast_unsigned(),
             libc::RTM_NEWLINK | libc::RTM_DELLINK => return self.take_link(kind, body, guests),
             _ => return Ok(()),
         };

@@ -85,6 +85,28 @@ pub fn port_altname(port: PortId) -> String {
     format!("nicd-{port}")
 }
 
+/// The altname of the device that holds a port's guest to an exact rate (`ifb`).
+pub fn ifb_altname(port: PortId) -> String {
+    format!("nicd-ifb-{port}")
+}
+
+/// Whether an altname is such a device's.
+pub fn is_ifb_altname(altname: &str) -> bool {
+    altname.starts_with("nicd-ifb-")
+}
+
+/// The name of that device.
+pub fn port_ifb(port: PortId) -> LinkName {
+    let digits = port.0.simple().to_string();
+    LinkName(format!("nifb{}", &digits[..11]))
+}
+
+/// The index of the ifb of a device with this index, and the other way round. Indexes are counted upwards from the lower half of
+/// nicd's range, so the upper half is free.
+pub fn ifb_index(device: u32) -> u32 {
+    device ^ 0x4000_0000
+}
+
 /// The altname of a network's agent-made bridge.
 pub fn network_altname(network: NetworkId) -> String {
     format!("nicd-{network}")

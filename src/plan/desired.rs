@@ -108,6 +108,9 @@ pub struct DesiredPort {
     /// The rate of what its guest gets, before the frames of its MTU are given room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_guest: Option<TokenBucket>,
+    /// The exact rate of what its guest sends, before the frames of its MTU are given room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_guest: Option<TokenBucket>,
     /// Whether it is to be kept down and out of every bridge: another program keeps changing its MAC on the host's side, and each
     /// change in a bridge deletes the entry of the guest whose MAC that is.
     #[serde(default)]

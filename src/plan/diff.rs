@@ -57,6 +57,8 @@ pub enum Property {
     BpduGuard,
     /// The rate of what it sends to its guest.
     ToGuest,
+    /// The exact rate of what its guest sends.
+    FromGuest,
     /// Whether its bridge is kept from forwarding by it.
     PortState,
     /// Its further flags as a bridge's port.
@@ -99,7 +101,7 @@ pub enum Facet {
     Filter,
     /// Its flags as a bridge's port.
     PortFlags,
-    /// The rate of what it sends to its guest.
+    /// The rate of what it sends to its guest, or of what that sends.
     ToGuest,
     /// Its IPv6 address generation.
     AddressGeneration,

@@ -100,6 +100,9 @@ pub struct LinkState {
     /// The rate that nicd gave what it sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_guest: Option<TokenBucket>,
+    /// The exact rate of what comes in by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_guest: Option<TokenBucket>,
     /// Its settings as a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapSeen>,
@@ -369,6 +372,7 @@ impl LinkState {
             vlan: None,
             fdb: None,
             to_guest: None,
+            from_guest: None,
             tap: None,
         }
     }

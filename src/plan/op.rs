@@ -387,6 +387,8 @@ pub enum LinkChange {
         /// Up, unless the port is admin down.
         switch: Switch,
     },
+    /// Holds what comes in by it to an exact rate, by a device of its own (`ifb`) that is made for it; none lifts that.
+    FromGuest(Option<TokenBucket>),
 }
 
 /// What a guest in a namespace is given when its NIC is built.

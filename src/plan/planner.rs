@@ -302,6 +302,11 @@ impl<'a> Planner<'a> {
                 self.step(Op::Configure { port: id, at: At::Altname, changes }, None);
             }
         }
+        // The ifb outlives the process.
+        if let Some(bucket) = port.from_guest {
+            let changes = BTreeSet::from([LinkChange::FromGuest(Some(bucket.with_room(home.mtu)))]);
+            self.step(Op::Configure { port: id, at: At::Altname, changes }, None);
+        }
         Ok(())
     }
 

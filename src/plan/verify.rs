@@ -115,6 +115,7 @@ mod tests {
             admin_up: true,
             unknown_unicast: false,
             to_guest: None,
+            from_guest: None,
             cut_off: false,
             speaks: crate::plan::Speaks::default(),
             filter: None,

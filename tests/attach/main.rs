@@ -24,6 +24,7 @@ mod flaps;
 mod forward;
 mod guests;
 mod hosts;
+mod limits;
 mod modules;
 mod namespaces;
 mod strangers;

@@ -17,6 +17,7 @@ on_both!(
     the_same_bridge_again_leaves_the_ports_settings,
     leaving_a_bridge_takes_the_entries_along,
     a_rate_is_set_changed_and_lifted,
+    an_exact_rate_from_the_guest_is_set_changed_and_lifted,
     a_mac_has_one_entry_in_a_bridge,
     ports_forward_while_their_bridge_is_up,
     a_mark_is_put_back,
@@ -194,6 +195,18 @@ fn a_rate_is_set_changed_and_lifted(fixture: &mut Fixture<impl TestHost>) {
     }
     fixture.host_under_test.change(&name, Change::NoQdisc);
     assert_eq!(fixture.device(port).to_guest, None);
+}
+
+fn an_exact_rate_from_the_guest_is_set_changed_and_lifted(fixture: &mut Fixture<impl TestHost>) {
+    fixture.bridge(1500);
+    let port = port(1);
+    fixture.attach_tap(port, DEVICE, BRIDGE);
+    for bucket in [Some((8_000, 1_518)), Some((1_250_000, 156_250)), None, Some((8_000, 1_518))] {
+        let bucket = bucket.map(|(rate, burst)| TokenBucket { rate, burst });
+        fixture.twice(&configure(port, [LinkChange::FromGuest(bucket)]));
+        assert_eq!(fixture.device(port).from_guest, bucket);
+        assert!(fixture.links().iter().any(|link| link.index == DEVICE && link.from_guest == bucket));
+    }
 }
 
 fn a_mac_has_one_entry_in_a_bridge(fixture: &mut Fixture<impl TestHost>) {

@@ -442,6 +442,7 @@ impl NicSpec {
             admin_up: self.admin_up,
             unknown_unicast: self.unknown_unicast,
             to_guest: self.to_guest,
+            from_guest: self.to_guest,
             cut_off: self.cut_off,
             speaks: nicd::plan::Speaks::default(),
             filter: Some(self.filter()),

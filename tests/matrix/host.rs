@@ -211,6 +211,7 @@ impl Host {
                 mac: text(&port["mac_address"]),
                 ips,
                 admin_up: port["admin_state_up"] == true,
+                limits: port["nicd:limits"].clone(),
             };
             (text(&port["id"]), shown)
         };
@@ -240,8 +241,11 @@ impl Host {
         }
         let attached: BTreeSet<String> =
             shown.ports.iter().filter(|(_, port)| !port.server.is_empty()).map(|(id, _)| format!("nicd-{id}")).collect();
-        if marks != attached {
-            return Err(format!("devices of {marks:?}, attached are {attached:?}"));
+        let is_exact = |port: &Port| !port.server.is_empty() && port.limits["from_guest"]["exact"] == true;
+        let ifbs = shown.ports.iter().filter(|(_, port)| is_exact(port)).map(|(id, _)| format!("nicd-ifb-{id}"));
+        let wanted: BTreeSet<String> = attached.iter().cloned().chain(ifbs).collect();
+        if marks != wanted {
+            return Err(format!("devices of {marks:?}, to be there are {wanted:?}"));
         }
         let filtered: BTreeSet<String> = filtered_ports().iter().map(|id| format!("nicd-{id}")).collect();
         if filtered != attached {

@@ -18,6 +18,8 @@ pub enum Work {
     DetachVeth,
     DetachReadyPort,
     AdminDown,
+    ExactLimit,
+    DetachLimited,
     OtherAddress,
     OtherMtu,
     DeleteServer,
@@ -26,7 +28,7 @@ pub enum Work {
     Rebuild,
 }
 
-pub const WORKS: [Work; 15] = {
+pub const WORKS: [Work; 17] = {
     use Work::*;
     [
         AttachFirstTap,
@@ -38,6 +40,8 @@ pub const WORKS: [Work; 15] = {
         DetachVeth,
         DetachReadyPort,
         AdminDown,
+        ExactLimit,
+        DetachLimited,
         OtherAddress,
         OtherMtu,
         DeleteServer,
@@ -49,6 +53,11 @@ pub const WORKS: [Work; 15] = {
 
 /// Another MTU than the network's.
 const OTHER_MTU: u32 = 1400;
+
+/// A limit that takes a device of its own.
+fn exact() -> Value {
+    json!({"from_guest": {"rate_kbps": 8000, "exact": true}})
+}
 
 /// What there is before the work, by name.
 #[derive(Debug, Clone, Default)]
@@ -82,7 +91,13 @@ impl Work {
                 fixture.attach(&scene.vm, json!({ "port_id": port }))
             }
             Self::DetachTap | Self::DeleteServer => fixture.attach_to(&scene.vm, &scene.network),
-            Self::DetachVeth | Self::AdminDown | Self::OtherAddress => fixture.attach_to(&scene.guest, &scene.network),
+            Self::DetachLimited => {
+                let port = fixture.create_port(json!({"network_id": scene.network, "nicd:limits": exact()}));
+                fixture.attach(&scene.vm, json!({ "port_id": port }))
+            }
+            Self::DetachVeth | Self::AdminDown | Self::ExactLimit | Self::OtherAddress => {
+                fixture.attach_to(&scene.guest, &scene.network)
+            }
             Self::DeleteNetwork => {
                 let port = fixture.attach_to(&scene.vm, &scene.network);
                 fixture.detach(&scene.vm, &port);
@@ -118,9 +133,10 @@ impl Work {
             Self::AttachFirstTap | Self::AttachLaterTap | Self::AttachToExistingBridge => attach(&scene.vm, on_network),
             Self::AttachVeth => attach(&scene.guest, on_network),
             Self::AttachReadyPort => attach(&scene.vm, json!({"port_id": scene.port})),
-            Self::DetachTap | Self::DetachReadyPort => detach(&scene.vm),
+            Self::DetachTap | Self::DetachReadyPort | Self::DetachLimited => detach(&scene.vm),
             Self::DetachVeth => detach(&scene.guest),
             Self::AdminDown => port(json!({"admin_state_up": false})),
+            Self::ExactLimit => port(json!({"nicd:limits": exact()})),
             Self::OtherAddress => port(json!({"fixed_ips": [{"ip_address": "192.0.2.77"}]})),
             Self::OtherMtu => Some(("PUT", network, Some(json!({"network": {"mtu": OTHER_MTU}})))),
             Self::DeleteServer => Some(("DELETE", format!("{}?detach=true", server_path(&scene.vm)), None)),
@@ -144,9 +160,10 @@ impl Work {
                 }
             }
             Self::AttachReadyPort => wanted.port(&scene.port).server.clone_from(&scene.vm),
-            Self::DetachReadyPort => wanted.port(&scene.port).server.clear(),
+            Self::DetachReadyPort | Self::DetachLimited => wanted.port(&scene.port).server.clear(),
             Self::DetachTap | Self::DetachVeth => _ = wanted.ports.remove(&scene.port),
             Self::AdminDown => wanted.port(&scene.port).admin_up = false,
+            Self::ExactLimit => wanted.port(&scene.port).limits = exact(),
             Self::OtherAddress => wanted.port(&scene.port).ips = vec!["192.0.2.77".to_owned()],
             Self::OtherMtu => wanted.mtu = Some(OTHER_MTU.into()),
             Self::DeleteServer => {
@@ -178,6 +195,7 @@ pub struct Port {
     pub mac: String,
     pub ips: Vec<String>,
     pub admin_up: bool,
+    pub limits: Value,
 }
 
 impl Shown {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::entry::{Entry, force};
 use super::networks::{bulk, made};
 use super::schema::{
-    Record, Shape, any, any_mac, any_number, any_truth, any_uuid, empty_list, ip, link, list, named, only, only_truth, or_null,
-    range, text, words,
+    Record, Shape, any, any_mac, any_number, any_truth, any_uuid, empty_list, ip, link, list, named, only, or_null, range, text,
+    words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -100,7 +100,7 @@ fn changeable(record: Record) -> Record {
         .may("port_security_enabled", any_truth())
         .may("security_groups", or_null(empty_list()))
         .may("allowed_address_pairs", or_null(list(pair()).max_items(Some(ENTRIES))))
-        .may("nicd:limits", or_null(limits(only_truth(false))))
+        .may("nicd:limits", or_null(limits()))
         .may("nicd:unknown_unicast", any_truth())
         .may("nicd:isolated", or_null(any_truth()))
         .may("nicd:dhcp", any_truth())

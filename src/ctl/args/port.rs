@@ -121,8 +121,8 @@ pub struct Filters {
     #[arg(long, value_name = "RATE[:BURST]|none")]
     pub limit_to_guest: Option<Rate>,
 
-    /// Limit what it sends; its burst may be up to a second of the rate more
-    #[arg(long, value_name = "RATE[:BURST]|none")]
+    /// Limit what it sends; its burst may be up to a second of the rate more, unless it is exact, which takes a further device
+    #[arg(long, value_name = "RATE[:BURST][:exact]|none")]
     pub limit_from_guest: Option<Rate>,
 
     /// Whether its guest gets only the frames that L2 needs

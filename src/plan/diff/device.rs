@@ -132,6 +132,9 @@ impl<'a> Device<'a> {
             LinkChange::ToGuest(_) if self.link.to_guest.is_none_or(|bucket| bucket.burst > 0) => {
                 vec![LinkChange::ToGuest(self.link.to_guest)]
             }
+            LinkChange::FromGuest(_) if self.link.from_guest.is_none_or(|bucket| bucket.burst > 0) => {
+                vec![LinkChange::FromGuest(self.link.from_guest)]
+            }
             _ => vec![],
         }
     }
@@ -169,6 +172,11 @@ impl<'a> Device<'a> {
     /// The rate of what it is to send to its guest.
     fn rate_to_guest(&self) -> Option<TokenBucket> {
         self.want.to_guest.map(|bucket| bucket.with_room(self.mtu().unwrap_or(self.link.mtu)))
+    }
+
+    /// The exact rate of what its guest is to send.
+    fn rate_from_guest(&self) -> Option<TokenBucket> {
+        self.want.from_guest.map(|bucket| bucket.with_room(self.mtu().unwrap_or(self.link.mtu)))
     }
 
     /// The entry that its bridge is to have, and what it has.
@@ -299,7 +307,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 27] = [
+static RULES: [Rule; 28] = [
     rule(
         Property::Kind,
         "kind",
@@ -428,6 +436,14 @@ static RULES: [Rule; 27] = [
         |at| at.link.to_guest != at.rate_to_guest(),
         |at| pair(or_none(at.rate_to_guest()), or_none(at.link.to_guest)),
         |at| vec![LinkChange::ToGuest(at.rate_to_guest())],
+    )
+    .counts_as(Facet::ToGuest),
+    rule(
+        Property::FromGuest,
+        "limit_from_guest",
+        |at| at.link.from_guest != at.rate_from_guest(),
+        |at| pair(or_none(at.rate_from_guest()), or_none(at.link.from_guest)),
+        |at| vec![LinkChange::FromGuest(at.rate_from_guest())],
     )
     .counts_as(Facet::ToGuest),
     rule(
