@@ -55,7 +55,7 @@ impl Reconciler {
     }
 
     /// Carries out a plan that is about a bridge alone.
-    pub(crate) async fn carry_out_on_bridge(&self, plan: Plan) -> Result<(), Error> {
+    pub(crate) async fn carry_out_on_bridge(self: &Arc<Self>, plan: Plan) -> Result<(), Error> {
         let done = self.carry_out(plan).await?;
         self.note_links(&mut self.lock(), done.seen, done.at);
         Ok(())

@@ -140,7 +140,7 @@ impl Reconciler {
         .await
     }
 
-    async fn build_once(&self, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Instant, Failed> {
+    async fn build_once(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Instant, Failed> {
         let (plan, record, renamed) = {
             let state = self.lock();
             let plan = self.plan_port(&state, port, reason)?;
@@ -230,7 +230,7 @@ impl Reconciler {
     }
 
     /// Takes in what a finished plan saw.
-    pub(crate) fn finished(&self, port: PortId, done: Done) {
+    pub(crate) fn finished(self: &Arc<Self>, port: PortId, done: Done) {
         let mut state = self.lock();
         if let (Some(entry), Some(refused)) = (state.ports.get_mut(&port), &done.refused) {
             entry.refused.clone_from(refused);
@@ -273,7 +273,7 @@ impl Reconciler {
 
     /// Sets a device down that is not in its bridge, and that this repair did not put back: what its guest sends would reach
     /// the host's own stack. The next repair sets it up. The caller has the claim on the port.
-    pub(super) async fn set_exposed_down(&self, port: PortId) {
+    pub(super) async fn set_exposed_down(self: &Arc<Self>, port: PortId) {
         if !is_exposed(&self.lock(), port) {
             return;
         }

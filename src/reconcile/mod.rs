@@ -75,7 +75,7 @@ use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
 use crate::model::names::FIRST_INDEX;
 use crate::model::{MacPrefix, NetworkId, Phase, Port, PortId};
-use crate::plan::{LinkState, Plan, Reason};
+use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
 
 pub use build::Failed;
@@ -321,12 +321,6 @@ impl Reconciler {
     /// Carries a plan out and waits for its end.
     pub(crate) async fn carry_out(&self, plan: Plan) -> Result<Done, Error> {
         answered(self.kernel.run(plan)?).await?.map_err(|failed| Error::Kernel(failed.error))
-    }
-
-    /// Takes in what a finished plan saw.
-    fn note_links(&self, state: &mut Inventory, links: Vec<LinkState>, at: Option<Instant>) {
-        let at = at.unwrap_or_else(Instant::now);
-        links.into_iter().for_each(|link| _ = state.seen(link, at));
     }
 }
 

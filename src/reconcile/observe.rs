@@ -56,6 +56,18 @@ impl Reconciler {
         }
     }
 
+    /// Takes in what a finished plan saw. A bridge may differ in what the plan is not about, and the watch, which looks at it later,
+    /// would find nothing new.
+    pub(super) fn note_links(self: &Arc<Self>, state: &mut Inventory, links: Vec<LinkState>, at: Option<Instant>) {
+        let at = at.unwrap_or_else(Instant::now);
+        for link in links {
+            match link.kind {
+                Kind::Bridge => self.on_link(state, link, at),
+                _ => _ = state.seen(link, at),
+            }
+        }
+    }
+
     /// Follows a link that was looked at, with what was known of it before.
     fn follow_link(self: &Arc<Self>, state: &mut Inventory, before: Option<&LinkState>, link: &LinkState) {
         note_orphan(state, link);
