@@ -27,7 +27,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 /// The time limit of all waits, long enough for a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon with its own directory for socket, state, config and log, below the test's own `/run`. The process is killed when
 /// this is dropped, and when the test's thread ends.
