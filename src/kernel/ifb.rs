@@ -25,7 +25,8 @@ use super::links::{Target, first_failure, send_all};
 use super::message::{Batch, find, nested, text};
 use super::socket::Netlink;
 use super::{LinkSelector, qdisc, seen, untyped};
-use crate::model::{PortId, names};
+use crate::model::PortId;
+use crate::model::names::{self, FIRST_INDEX};
 use crate::plan::{Kind, LinkState, TokenBucket};
 
 /// The priority of nicd's filter among others there.
@@ -85,7 +86,7 @@ impl Ifbs {
             // What waits is sent before the ifb goes: then a sweep removes it.
             if qdisc::queued(netlink, names::ifb_index(device.index)).is_ok_and(|frames| frames == 0) {
                 ifbs.remove(&device.index);
-                remove(netlink, &altname);
+                remove(netlink, names::ifb_index(device.index), &altname);
             }
             return Ok(());
         };
@@ -94,12 +95,12 @@ impl Ifbs {
         make(netlink, port, &altname, device, bucket)?;
         match before {
             Some(to) if to == names::ifb_index(device.index) => return Ok(()),
-            Some(_) => release(netlink, device.index)?,
+            Some(_) => end_redirect(netlink, device.index)?,
             None => {}
         }
         redirect(netlink, device.index).inspect_err(|_| {
             ifbs.remove(&device.index);
-            remove(netlink, &altname);
+            remove(netlink, names::ifb_index(device.index), &altname);
         })
     }
 
@@ -119,11 +120,13 @@ impl Ifbs {
         Ok(())
     }
 
-    /// Takes in all links: which ifbs there are. Those whose device is not there, or sends them nothing, are removed.
+    /// Takes in all links: which ifbs there are. Those whose device is not there are removed, and those whose limit was lifted once
+    /// nothing waits in them.
     pub(super) fn sweep(&self, netlink: &mut Netlink, links: &[LinkState]) -> Result<(), Failure> {
+        let ours = |link: &&LinkState| link.index >= FIRST_INDEX && link.alias.as_deref().is_some_and(names::is_ifb_tag);
         let altname = |link: &LinkState| link.altnames.iter().find(|name| names::is_ifb_altname(name)).cloned();
-        let found: HashMap<u32, String> =
-            links.iter().filter_map(|link| Some((names::ifb_index(link.index), altname(link)?))).collect();
+        let ifbs_found = links.iter().filter(ours).filter_map(|link| Some((names::ifb_index(link.index), altname(link)?)));
+        let found: HashMap<u32, String> = ifbs_found.collect();
         let mut ifbs = self.lock();
         // Each is asked for now: a dump may be older than the device or its ifb.
         let known: Vec<u32> = ifbs.keys().copied().filter(|device| !found.contains_key(device)).collect();
@@ -133,11 +136,19 @@ impl Ifbs {
             }
         }
         for (device, altname) in found {
+            let ifb = names::ifb_index(device);
             if target(netlink, device)?.is_some() {
                 ifbs.insert(device, altname);
-            } else {
+                continue;
+            }
+            // Another nicd may be making it: then its device is there, and this one does not know it.
+            let is_left = match seen::get(netlink, LinkSelector::Index(device))? {
+                None => true,
+                Some(_) => ifbs.contains_key(&device) && qdisc::queued(netlink, ifb).is_ok_and(|frames| frames == 0),
+            };
+            if is_left {
                 ifbs.remove(&device);
-                remove(netlink, &altname);
+                remove(netlink, ifb, &altname);
             }
         }
         Ok(())
@@ -145,8 +156,10 @@ impl Ifbs {
 
     /// Removes the ifbs of devices that were deleted.
     pub(super) fn forget(&self, netlink: &mut Netlink, devices: impl IntoIterator<Item = u32>) {
-        let gone: Vec<String> = devices.into_iter().filter_map(|device| self.lock().remove(&device)).collect();
-        gone.iter().for_each(|altname| remove(netlink, altname));
+        for device in devices {
+            let gone = self.lock().remove(&device);
+            gone.iter().for_each(|altname| remove(netlink, names::ifb_index(device), altname));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, String>> {
@@ -155,9 +168,14 @@ impl Ifbs {
     }
 }
 
-fn remove(netlink: &mut Netlink, altname: &str) {
+/// Removes an ifb that still has this altname: the altname alone may be of the one of the port's next device by now.
+fn remove(netlink: &mut Netlink, ifb: u32, altname: &str) {
+    let found = seen::get(netlink, LinkSelector::Index(ifb));
+    if !found.is_ok_and(|found| found.is_some_and(|link| link.altnames.iter().any(|name| name == altname))) {
+        return;
+    }
     let mut batch = Batch::default();
-    batch.delete(Target::Altname(altname));
+    batch.delete(Target::Index(ifb));
     match send_all(netlink, batch) {
         Err(failure) if failure.errno != Some(Errno::ENODEV) => {
             tracing::warn!(altname, said = failure.said, "the ifb of a device that is gone is still there");
@@ -170,8 +188,8 @@ fn remove(netlink: &mut Netlink, altname: &str) {
 fn make(netlink: &mut Netlink, port: PortId, altname: &str, device: &LinkState, bucket: TokenBucket) -> Result<(), Failure> {
     let (index, name) = (names::ifb_index(device.index), names::port_ifb(port));
     // An earlier device of the port's had another one.
-    if seen::get(netlink, LinkSelector::Altname(altname))?.is_some_and(|link| link.index != index) {
-        remove(netlink, altname);
+    if let Some(earlier) = seen::get(netlink, LinkSelector::Altname(altname))?.filter(|link| link.index != index) {
+        remove(netlink, earlier.index, altname);
     }
     let mut batch = Batch::default();
     let target = Target::Index(index);
@@ -183,14 +201,17 @@ fn make(netlink: &mut Netlink, port: PortId, altname: &str, device: &LinkState, 
         batch.mark(index, altname);
     }
     batch.ip_off(target);
-    if let Some(alias) = &device.alias {
-        batch.set(Request::Link, target, |link| link.append_extra_attribute(untyped::alias(alias)));
+    if let Some(store) = device.alias.as_deref().and_then(names::tagged) {
+        batch.set(Request::Link, target, |link| link.append_extra_attribute(untyped::alias(&names::ifb_tag(store))));
     }
     if is_new || qdisc::get(netlink, index)? != Some(bucket) {
         batch.token_bucket(index, Some(bucket));
     }
     batch.switch(target, crate::plan::Switch::Up);
-    create::send(netlink, batch, Made { index, name: &name, altname }).map_err(|failure| failure.wanting("ifb"))
+    create::send(netlink, batch, Made { index, name: &name, altname }).map_err(|failure| {
+        let module = if failure.request == Request::RateLimit { "sch_tbf" } else { "ifb" };
+        failure.wanting(module)
+    })
 }
 
 /// Sends what comes in by a device to its ifb.
@@ -202,7 +223,7 @@ fn redirect(netlink: &mut Netlink, device: u32) -> Result<(), Failure> {
     let mut refusals = netlink.send(batch)?;
     // Another program may have made one.
     refusals.retain(|refusal| refusal.errno != Errno::EEXIST);
-    first_failure(refusals)?;
+    first_failure(refusals).map_err(|failure| failure.wanting("sch_ingress"))?;
     let mut batch = Batch::default();
     let options = vec![DefaultNla::new(TCA_U32_SEL, everything()), nested(TCA_U32_ACT, &[action(names::ifb_index(device))])];
     let attributes = vec![kind(), TcAttribute::Options(options.into_iter().map(TcOption::Other).collect())];
@@ -213,14 +234,21 @@ fn redirect(netlink: &mut Netlink, device: u32) -> Result<(), Failure> {
 
 /// Lets what comes in by a device go on at once, and what waits in its ifb as well.
 fn release(netlink: &mut Netlink, device: u32) -> Result<(), Failure> {
+    end_redirect(netlink, device)?;
+    let mut batch = Batch::default();
+    batch.token_bucket(names::ifb_index(device), Some(UNLIMITED));
+    // Where it is refused, what waits is sent at the old rate.
+    netlink.send(batch).map(drop)
+}
+
+/// Lets what comes in by a device from now on go on at once.
+fn end_redirect(netlink: &mut Netlink, device: u32) -> Result<(), Failure> {
     let mut batch = Batch::default();
     let filter = TcMessage::from_parts(filters_of(device), vec![kind()]);
     batch.add(Request::Redirect, 0, RouteNetlinkMessage::DelTrafficFilter(filter));
-    batch.token_bucket(names::ifb_index(device), Some(UNLIMITED));
     let mut refusals = netlink.send(batch)?;
-    // There is none, or no device for it. What waits is sent at the old rate where the new one is refused.
-    let went = |errno| matches!(errno, Errno::ENOENT | Errno::EINVAL | Errno::ENODEV);
-    refusals.retain(|refusal| refusal.request == Request::Redirect && !went(refusal.errno));
+    // There is none, or no device for it.
+    refusals.retain(|refusal| !matches!(refusal.errno, Errno::ENOENT | Errno::EINVAL | Errno::ENODEV));
     first_failure(refusals)
 }
 

@@ -92,7 +92,18 @@ pub fn ifb_altname(port: PortId) -> String {
 
 /// Whether an altname is such a device's.
 pub fn is_ifb_altname(altname: &str) -> bool {
-    altname.starts_with("nicd-ifb-")
+    altname.strip_prefix("nicd-ifb-").is_some_and(|port| uuid::Uuid::try_parse(port).is_ok())
+}
+
+/// The alias of that device, by which no other one is taken for it: the store's id.
+pub fn ifb_tag(store: uuid::Uuid) -> String {
+    format!("nicd {store} ifb")
+}
+
+/// Whether an alias is such a device's.
+pub fn is_ifb_tag(alias: &str) -> bool {
+    let store = alias.strip_prefix("nicd ").and_then(|rest| rest.strip_suffix(" ifb"));
+    store.is_some_and(|store| uuid::Uuid::try_parse(store).is_ok())
 }
 
 /// The name of that device.
