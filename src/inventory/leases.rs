@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -53,6 +54,12 @@ pub struct PortLease {
     pub answered: u64,
     /// How many were not.
     pub ignored: u64,
+    /// When what it says of its address was last followed.
+    pub followed: Option<Instant>,
+    /// When it was given the address again that it had declined.
+    pub given_again: Option<Instant>,
+    /// Whether that is waited for to have been probed.
+    pub is_probed: bool,
 }
 
 /// What a guest asked, and was told.

@@ -12,7 +12,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,9 @@ const FRAME: usize = 65_536;
 
 /// So long after its address was given again a guest has found it in use, or it is free: a client probes it for some seconds.
 const PROBED: Duration = Duration::from_secs(30);
+
+/// How often at most what one guest says of its address is followed.
+const PACE: Duration = Duration::from_secs(1);
 
 /// What is kept of what a client says of itself, in octets.
 const SAID: usize = 64;
@@ -97,12 +100,22 @@ impl Reconciler {
         before: Option<LeaseState>,
     ) {
         let was = state.declined.get(&port).copied();
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let changes = match lease {
+            LeaseState::Declined => was != Some(address),
+            LeaseState::Released => was.is_some(),
+            _ => false,
+        };
+        // A guest that declines and releases without end is not followed each time.
+        if changes && entry.dhcp.followed.replace(Instant::now()).is_some_and(|last| last.elapsed() < PACE) {
+            return;
+        }
         match lease {
-            LeaseState::Declined if was != Some(address) => {
+            LeaseState::Declined if changes => {
                 tracing::warn!(%port, %address, "a guest found its address in use by another machine");
                 state.declined.insert(port, address);
             }
-            LeaseState::Released if was.is_some() => _ = state.declined.remove(&port),
+            LeaseState::Released if changes => _ = state.declined.remove(&port),
             // It probes the address and may decline it again.
             LeaseState::Bound if was.is_some() && before != Some(LeaseState::Bound) => return self.probed_later(state, port),
             _ => return,
@@ -111,21 +124,39 @@ impl Reconciler {
         self.publish_health(state);
     }
 
-    /// Ends what a guest's decline began, unless it declines the address that it was given again.
-    fn probed_later(self: &Arc<Self>, state: &Inventory, port: PortId) {
-        let Some(given) = state.ports.get(&port).and_then(|entry| entry.dhcp.last.clone()) else { return };
+    /// Ends what a guest's decline began, unless it declines the address that it was given again. One task a port waits for that.
+    fn probed_later(self: &Arc<Self>, state: &mut Inventory, port: PortId) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.dhcp.given_again = Some(Instant::now());
+        if std::mem::replace(&mut entry.dhcp.is_probed, true) {
+            return;
+        }
         let reconciler = Arc::downgrade(self);
         tokio::spawn(async move {
-            tokio::time::sleep(PROBED).await;
-            let Some(reconciler) = reconciler.upgrade() else { return };
-            let mut state = reconciler.lock();
-            let last = state.ports.get(&port).and_then(|entry| entry.dhcp.last.as_ref());
-            let is_used = last.is_some_and(|last| last.state == LeaseState::Bound && last.at >= given.at);
-            if is_used && state.declined.remove(&port).is_some() {
-                reconciler.evaluate(&mut state, port, Reason::Drift);
-                reconciler.publish_health(&state);
+            loop {
+                tokio::time::sleep(PROBED).await;
+                let Some(reconciler) = reconciler.upgrade() else { return };
+                if reconciler.has_probed(port) {
+                    return;
+                }
             }
         });
+    }
+
+    /// Whether a port's guest has had the time to probe the address that it was given again.
+    fn has_probed(self: &Arc<Self>, port: PortId) -> bool {
+        let mut state = self.lock();
+        let Some(entry) = state.ports.get_mut(&port) else { return true };
+        let is_used = entry.dhcp.last.as_ref().is_some_and(|last| last.state == LeaseState::Bound);
+        if is_used && entry.dhcp.given_again.is_some_and(|given| given.elapsed() < PROBED) {
+            return false;
+        }
+        entry.dhcp.is_probed = false;
+        if is_used && state.declined.remove(&port).is_some() {
+            self.evaluate(&mut state, port, Reason::Drift);
+            self.publish_health(&state);
+        }
+        true
     }
 }
 

@@ -186,6 +186,11 @@ impl Service {
                 return Ok(Vec::new());
             }
             let ports = if record.mtu == entry.record.mtu { Vec::new() } else { self.resized(&state, &record)? };
+            let isolates =
+                record.isolated && !entry.record.isolated && attached(&state, entry).any(|port| port.isolated.is_none());
+            if isolates && let Some(said) = self.reconciler.filters_refused() {
+                return Err(Error::FiltersUnavailable(said));
+            }
             let followers = attached(&state, entry)
                 .filter(|port| {
                     record.mtu != entry.record.mtu || port.isolated.is_none() && record.isolated != entry.record.isolated

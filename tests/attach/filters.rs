@@ -191,6 +191,8 @@ fn without_nf_tables_only_what_needs_no_filter_is_accepted() {
             let path = format!("/v2.0/ports/{port}");
             fixture.api.put(&path, &json!({ "port": change })).refused(503, "filters_unavailable");
         }
+        let isolated = json!({"network": {"nicd:isolated": true}});
+        fixture.api.put(&format!("/v2.0/networks/{network}"), &isolated).refused(503, "filters_unavailable");
         let limits = json!({"nicd:limits": {"to_guest": {"rate_kbps": 1000}}, "name": "free"});
         fixture.api.put(&format!("/v2.0/ports/{port}"), &json!({ "port": limits })).expect(200);
         assert_eq!(fixture.port(&port)["status"], "ACTIVE");
