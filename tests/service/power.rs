@@ -8,6 +8,8 @@ use serde_json::json;
 use crate::guests::{attach, attach_namespace, network};
 use crate::machine::{Machine, Wishes, on_a_machine};
 
+const UNITS: &str = "nicd.socket nicd-netns.socket nicd.service nicd-netns.service";
+
 /// Starts the service anew with a word changed in one unit, and has it do its whole work.
 fn works_with(machine: &Machine, unit: &str, change: &str) -> Result<(), String> {
     let folder = format!("/run/systemd/system/{unit}.d");
@@ -17,9 +19,10 @@ fn works_with(machine: &Machine, unit: &str, change: &str) -> Result<(), String>
     machine.run(&format!(
         "mkdir -p {folder}; printf '{end}[Service]\\n{limits}{change}\\n' >{folder}/change.conf; systemctl daemon-reload"
     ));
-    machine.run("systemctl stop nicd.service nicd-netns.service; systemctl reset-failed");
+    // With its sockets: a connection to one would start it again while it stops.
+    machine.run(&format!("systemctl stop {UNITS}; systemctl reset-failed"));
     let done = machine.try_run(WORK).map(drop);
-    machine.run(&format!("rm -r {folder}; systemctl daemon-reload; systemctl stop nicd.service; systemctl reset-failed"));
+    machine.run(&format!("rm -r {folder}; systemctl daemon-reload; systemctl stop {UNITS}; systemctl reset-failed"));
     machine.run(
         "systemctl start nicd.service nicd.socket nicd-netns.socket; nicctl status; sh -c \"$CLEAN\""
             .replace("$CLEAN", CLEAN)
