@@ -68,7 +68,9 @@ impl Client {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let said = fs::read_to_string(&self.told).unwrap_or_default();
-            let calls = said.split("\n\n").map(|call| {
+            // The last one may not be written whole yet.
+            let whole = said.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+            let calls = whole.split("\n\n").map(|call| {
                 call.lines()
                     .filter_map(|line| line.split_once('='))
                     .map(|(key, value)| (key.to_owned(), value.to_owned()))
