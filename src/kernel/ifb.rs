@@ -23,6 +23,7 @@ use super::answer::{Failure, Request};
 use super::create::{self, Made};
 use super::links::{Target, first_failure, send_all};
 use super::message::{Batch, find, nested, text};
+use super::qdisc::{TCA_KIND, TCA_OPTIONS, TCMSG};
 use super::socket::Netlink;
 use super::{LinkSelector, qdisc, seen, untyped};
 use crate::model::PortId;
@@ -41,12 +42,7 @@ const INCOMING: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRES
 /// The handle of `clsact`.
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 
-/// Length of `struct tcmsg`.
-const TCMSG: usize = 20;
-
 /// `linux/rtnetlink.h`, `linux/pkt_cls.h`, `linux/tc_act/tc_mirred.h`.
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
 const TCA_U32_SEL: u16 = 5;
 const TCA_U32_ACT: u16 = 7;
 const TCA_ACT_KIND: u16 = 1;

@@ -23,11 +23,11 @@ pub(super) const MODULE: &str = "sch_tbf";
 const HANDLE: TcHandle = TcHandle { major: 0x6e69, minor: 0 };
 
 /// Length of `struct tcmsg`.
-const TCMSG: usize = 20;
+pub(super) const TCMSG: usize = 20;
 
 /// `linux/rtnetlink.h`.
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub(super) const TCA_KIND: u16 = 1;
+pub(super) const TCA_OPTIONS: u16 = 2;
 const TCA_STATS2: u16 = 7;
 /// `linux/gen_stats.h`.
 const TCA_STATS_QUEUE: u16 = 3;

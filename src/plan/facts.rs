@@ -75,7 +75,7 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
         true => "the bridge port forwards".to_owned(),
         false if device.home.is_some_and(|home| home.extras.stp) => format!(
             "the bridge port does not forward: the spanning tree of its bridge keeps a port so for some 30 s after it came up, and \
-             disables it when its guest sends a BPDU; ip link set {0} down, then up, enables it",
+             disables one with BPDU guard when its guest sends a BPDU; ip link set {0} down, then up, enables it",
             link.name
         ),
         false => "the bridge port does not forward".to_owned(),

@@ -32,8 +32,8 @@ use super::hearing::Bridge;
 /// How many requests of one bridge are answered before those of others.
 const TURN: usize = 32;
 
-/// The longest frame, in octets: a tap's MTU and Ethernet's header.
-const FRAME: usize = 65_536;
+/// The longest frame, in octets: the socket's filter passes none that is longer (`kernel/requests`).
+const FRAME: usize = 2_048;
 
 /// So long after its address was given again a guest has found it in use, or it is free: a client probes it for some seconds.
 const PROBED: Duration = Duration::from_secs(30);

@@ -6,8 +6,9 @@ use serde_json::json;
 
 use crate::bytes::BROADCAST;
 use crate::client::{ACK, DECLINE, DISCOVER, INFORM, Machine, Message, NAK, NOWHERE, OFFER, RELEASE, REQUEST};
-use crate::fixture::{Fixture, foreign_bridge};
-use crate::netns::{Guest, in_netns, run};
+use crate::fixture::Fixture;
+use crate::netns::{in_netns, run};
+use crate::wire;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OTHER: [u8; 4] = [192, 0, 2, 77];
@@ -154,11 +155,7 @@ fn the_subnet_switches_it_off_for_all() {
 #[test]
 fn nobody_else_hears_of_it() {
     in_netns(|| {
-        foreign_bridge("br-op", 1500);
-        let wire = Guest::new("wire");
-        run("ip link add up0 type veth peer eth0 netns wire");
-        run("ip link set up0 master br-op addrgenmode none up");
-        wire.ip("link set eth0 addrgenmode none up");
+        let wire = wire();
         run("ip address add 192.0.2.250/24 dev br-op");
         let mut fixture = Fixture::start();
         let network = fixture.network_on("br-op");

@@ -14,8 +14,9 @@ use serde_json::json;
 use crate::bytes::{ARP, Arp, BROADCAST, IP4, Ip4, Mac, UDP, ethernet, udp};
 use crate::client::{ACK, DISCOVER, Machine, Message, OFFER, REQUEST};
 use crate::daemon::PATIENCE;
-use crate::fixture::{Fixture, foreign_bridge};
-use crate::netns::{Guest, in_netns, run};
+use crate::fixture::Fixture;
+use crate::netns::in_netns;
+use crate::wire;
 
 /// A device's frames, in the namespace of the thread that makes it.
 pub struct Ears(OwnedFd);
@@ -111,11 +112,7 @@ fn a_flood_does_not_delay_another_ones_lease() {
 #[test]
 fn what_the_wire_asks_is_not_answered() {
     in_netns(|| {
-        foreign_bridge("br-op", 1500);
-        let wire = Guest::new("wire");
-        run("ip link add up0 type veth peer eth0 netns wire");
-        run("ip link set up0 master br-op addrgenmode none up");
-        wire.ip("link set eth0 addrgenmode none up");
+        let wire = wire();
         let mut fixture = Fixture::start();
         let network = fixture.network_on("br-op");
         let mut vm = Machine::start(&mut fixture, &network);

@@ -15,3 +15,16 @@ mod hostile;
 #[path = "../common/netns.rs"]
 mod netns;
 mod real;
+
+use fixture::foreign_bridge;
+use netns::{Guest, run};
+
+/// An operator's bridge `br-op`, and a machine behind its uplink.
+fn wire() -> Guest {
+    foreign_bridge("br-op", 1500);
+    let wire = Guest::new("wire");
+    run("ip link add up0 type veth peer eth0 netns wire");
+    run("ip link set up0 master br-op addrgenmode none up");
+    wire.ip("link set eth0 addrgenmode none up");
+    wire
+}
