@@ -252,7 +252,10 @@ impl Filters {
             let filters = self.clone();
             let check = move || {
                 filters.prove(access);
-                filters.lock().checking = false;
+                let mut state = filters.lock();
+                state.checking = false;
+                // The table is to say so, for the next start. What is refused is tried again as health asks.
+                let _ = if state.proven { state.make() } else { Ok(()) };
             };
             state.checking = threads::start("nicd-proof", check).is_ok();
         }
