@@ -281,6 +281,7 @@ fn policy(settings: &Settings) -> Policy {
         mtu: settings.links.mtu,
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
+        conflict_probe: settings.links.conflict_probe,
         sweep: Duration::from_secs(settings.links.sweep_s.into()),
         nics_per_server: settings.limits.nics_per_server,
         host: nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned()),

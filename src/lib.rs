@@ -90,7 +90,7 @@
 //!
 //! # Modules
 //!
-//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel} → {plan, lease} → model`;
+//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel} → {plan, lease, neighbours} → model`;
 //! `client`, `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
@@ -98,6 +98,7 @@
 //! |---|---|
 //! | [`model`] | the data types: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
 //! | [`plan`] | compares desired and observed state once (`diff`); derives ordered ops with undo, the facts behind ACTIVE, deviations and drift |
+//! | [`neighbours`] | ARP and neighbour discovery as nicd speaks them: asks who has an address, announces a port's |
 //! | [`lease`] | what a guest is told by DHCP: messages, options, and what is said to what; nothing is remembered |
 //! | [`kernel::exec`] | runs a plan, and undoes it after a failure |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
@@ -160,6 +161,7 @@ mod inventory;
 pub mod kernel;
 pub mod lease;
 pub mod model;
+pub mod neighbours;
 pub mod plan;
 pub mod queue;
 pub mod rate_limit;

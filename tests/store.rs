@@ -411,6 +411,7 @@ fn with_ports(dir: &Path) -> (Vec<Port>, Vec<u8>) {
         commit: 3,
         guest_device: None,
         releasing: Vec::new(),
+        unproven: false,
         tap: None,
         forced: false,
         tag: None,

@@ -47,6 +47,7 @@ pub(super) struct Links {
     pub mtu: Option<Whole>,
     pub sweep_s: Option<Whole>,
     pub require_host_closed: Option<bool>,
+    pub conflict_probe: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -76,6 +76,21 @@ pub struct LinkSettings {
     pub sweep_s: u32,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.
     pub require_host_closed: bool,
+    /// What is done about a fixed IP that another machine on the network has.
+    pub conflict_probe: ConflictProbe,
+}
+
+/// What is done about a fixed IP that another machine on the network has, before a port is first given it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConflictProbe {
+    /// Nothing: nobody is asked.
+    Off,
+    /// The port is told of, and has it.
+    #[default]
+    Warn,
+    /// The port is not given it.
+    Refuse,
 }
 
 /// `[limits]`
@@ -220,7 +235,14 @@ fn links_as_used(written: file::Links) -> Result<LinkSettings, ConfigError> {
     let mtu = number("links.mtu", written.mtu, 1500, MIN_MTU.into(), MAX_MTU.into())?;
     let sweep_s = number("links.sweep_s", written.sweep_s, 60, 1, 86_400)?;
     let require_host_closed = written.require_host_closed.unwrap_or(true);
-    Ok(LinkSettings { mac_prefix, allowed_bridges, mtu, sweep_s, require_host_closed })
+    let conflict_probe = match written.conflict_probe.as_deref() {
+        None => ConflictProbe::default(),
+        Some("off") => ConflictProbe::Off,
+        Some("warn") => ConflictProbe::Warn,
+        Some("refuse") => ConflictProbe::Refuse,
+        Some(other) => return Err(bad("links.conflict_probe", other, "off, warn or refuse is expected")),
+    };
+    Ok(LinkSettings { mac_prefix, allowed_bridges, mtu, sweep_s, require_host_closed, conflict_probe })
 }
 
 fn limits_as_used(written: file::Limits) -> Result<LimitSettings, ConfigError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
+use ipnetwork::IpNetwork;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use crate::plan::{Deviation, Observed};
 use super::claim::{Claim, ClaimGuard};
 use super::flapping::{BridgeRepairs, Flapping};
 use super::leases::{PortLease, Responder};
+use super::neighbours::{Conflict, Neighbours};
 use super::open::Open;
 use super::retry::Retry;
 use super::telling::Telling;
@@ -65,6 +67,10 @@ pub struct Inventory {
     pub responder: Responder,
     /// Ports whose guests found their address in use.
     pub declined: BTreeMap<PortId, Ipv4Addr>,
+    /// Ports of which another machine has an address.
+    pub conflicts: BTreeMap<PortId, Conflict>,
+    /// What may be used on a network beside fixed IPs, and by how many address pairs.
+    pub(super) pairs: BTreeMap<(NetworkId, IpNetwork), usize>,
 }
 
 /// The claims on several ports.
@@ -121,6 +127,8 @@ pub struct PortEntry {
     pub looks: u32,
     /// What its guest asked last, and was told.
     pub dhcp: PortLease,
+    /// What is still to be said of its addresses on its bridge.
+    pub neighbours: Neighbours,
 }
 
 /// One link, and everything that is on it.

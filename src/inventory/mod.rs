@@ -26,9 +26,11 @@ mod filters;
 pub mod flapping;
 pub mod leases;
 pub mod leftovers;
+pub mod neighbours;
 mod open;
 pub mod retry;
 mod segments;
+pub mod speaking;
 pub mod telling;
 mod told;
 mod wakeups;
@@ -39,6 +41,7 @@ pub use error::{Error, whose};
 
 use flapping::BridgeRepairs;
 use leases::PortLease;
+use neighbours::Neighbours;
 use retry::{NAMESPACE_GONE, Retry};
 use telling::Telling;
 
@@ -167,8 +170,10 @@ impl Inventory {
         let device = self.have.device(record.id).map(|device| device.index);
         let (refused, reaping, looks) = (Vec::new(), false, 0);
         let dhcp = PortLease::default();
+        let neighbours = Neighbours { is_unasked: phase == Phase::Building, ..Neighbours::default() };
+        let (reason, detail) = (None, None);
         let entry =
-            PortEntry { phase, reason: None, detail: None, claim, retry, telling, refused, reaping, device, looks, dhcp, record };
+            PortEntry { phase, reason, detail, claim, retry, telling, refused, reaping, device, looks, dhcp, neighbours, record };
         self.ports.insert(entry.record.id, entry);
     }
 
@@ -193,6 +198,7 @@ impl Inventory {
         if record.attached_to().is_none() || record.fixed_ips != before.fixed_ips {
             self.forget_lease(record.id);
         }
+        self.note_addresses(&before, &record);
         if let Some(entry) = self.ports.get_mut(&record.id) {
             entry.record = record;
         }
@@ -206,6 +212,7 @@ impl Inventory {
         self.kept.remove(&id);
         self.contested.remove(&id);
         self.declined.remove(&id);
+        self.conflicts.remove(&id);
         self.responder.place(id, None);
         self.release(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
@@ -254,6 +261,7 @@ impl Inventory {
             }
             self.take(port.network_id, ip.ip_address);
         }
+        self.count_pairs(port);
     }
 
     fn release(&mut self, port: &Port) {
@@ -266,6 +274,7 @@ impl Inventory {
             }
             self.give_back(port.network_id, ip.ip_address);
         }
+        self.discount_pairs(port);
     }
 
     /// A network by id.
@@ -500,7 +509,7 @@ impl Inventory {
             index: 0,
             mac: port.mac,
             mtu: network.mtu,
-            admin_up: port.admin_up,
+            admin_up: port.admin_up && !binding.unproven,
             unknown_unicast: port.unknown_unicast || filters::has_other_macs(port),
             to_guest: port.limits.to_guest.map(TokenBucket::from),
             from_guest: port.limits.from_guest.filter(|limit| limit.exact).map(TokenBucket::from),

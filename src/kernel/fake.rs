@@ -256,6 +256,15 @@ impl Kernel for Fake {
         if known { Ok(PacketSocket::from(OwnedFd::from(socket))) } else { Err(io::Error::from_raw_os_error(libc::ENODEV)) }
     }
 
+    fn hear_neighbours(&self, bridge: u32) -> io::Result<PacketSocket> {
+        self.hear_requests(bridge)
+    }
+
+    fn speak(&self) -> io::Result<PacketSocket> {
+        let (socket, _) = UnixDatagram::pair()?;
+        Ok(PacketSocket::from(OwnedFd::from(socket)))
+    }
+
     fn watch(&self, sink: mpsc::Sender<Notice>) -> Result<(), OpError> {
         self.world().sinks.push(sink);
         Ok(())

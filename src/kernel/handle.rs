@@ -128,6 +128,18 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// The kernel refuses it, or there is no such bridge.
     fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket>;
 
+    /// Opens the socket that hears who has which address on a bridge.
+    ///
+    /// # Errors
+    /// As for `hear_requests`.
+    fn hear_neighbours(&self, bridge: u32) -> io::Result<PacketSocket>;
+
+    /// Opens a socket that sends frames out of devices.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    fn speak(&self) -> io::Result<PacketSocket>;
+
     /// How many messages wait for each thread, by the thread's metric label.
     fn waiting(&self) -> [(&'static str, usize); 4];
 
@@ -146,11 +158,18 @@ pub struct KernelService<H: Host> {
     /// How many plans were begun beside their commit.
     begun: Arc<AtomicU64>,
     macs: GuestMacs,
-    hear: Hear,
+    sockets: Sockets,
 }
 
-/// Opens the socket by which a bridge's DHCP requests are heard.
-type Hear = Box<dyn Fn(u32) -> io::Result<PacketSocket> + Send + Sync>;
+/// Opens a packet socket, on a bridge where it hears one.
+type Open = Box<dyn Fn(u32) -> io::Result<PacketSocket> + Send + Sync>;
+
+/// Opens packet sockets.
+struct Sockets {
+    requests: Open,
+    neighbours: Open,
+    speak: Box<dyn Fn() -> io::Result<PacketSocket> + Send + Sync>,
+}
 
 impl<H: Host> std::fmt::Debug for KernelService<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -192,11 +211,15 @@ pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Th
         let more = move || kernel.open().inspect_err(|error| tracing::error!(%error, "no further device can be deleted")).ok();
         reaper::start((first, Box::new(more)), reaper.clone(), came_since).map_err(no_thread)?
     };
-    let hear: Hear = {
-        let kernel = kernel.clone();
-        Box::new(move |bridge| kernel.hear_requests(bridge))
+    let sockets = {
+        let [first, second, third] = [kernel.clone(), kernel.clone(), kernel.clone()];
+        Sockets {
+            requests: Box::new(move |bridge| first.hear_requests(bridge)),
+            neighbours: Box::new(move |bridge| second.hear_neighbours(bridge)),
+            speak: Box::new(move || third.speak()),
+        }
     };
-    let workshop = KernelService { worker, guests, looks, reaper, begun, macs: kernel.guests(), hear };
+    let workshop = KernelService { worker, guests, looks, reaper, begun, macs: kernel.guests(), sockets };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
@@ -279,7 +302,15 @@ impl<H: Host> KernelHandle for KernelService<H> {
     }
 
     fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket> {
-        (self.hear)(bridge)
+        (self.sockets.requests)(bridge)
+    }
+
+    fn hear_neighbours(&self, bridge: u32) -> io::Result<PacketSocket> {
+        (self.sockets.neighbours)(bridge)
+    }
+
+    fn speak(&self) -> io::Result<PacketSocket> {
+        (self.sockets.speak)()
     }
 
     fn waiting(&self) -> [(&'static str, usize); 4] {

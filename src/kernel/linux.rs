@@ -13,6 +13,7 @@ use super::bridge::{self, Bridge};
 use super::fdb_watch::FdbWatch;
 use super::filter::log;
 use super::modules::{Asked, Known};
+use super::neighbours;
 use super::netns::{HostNetns, NetnsHandle};
 use super::nft::Nft;
 use super::seen::ReadContext;
@@ -95,6 +96,14 @@ impl Kernel for Linux {
 
     fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket> {
         requests::open(bridge)
+    }
+
+    fn hear_neighbours(&self, bridge: u32) -> io::Result<PacketSocket> {
+        neighbours::hear(bridge)
+    }
+
+    fn speak(&self) -> io::Result<PacketSocket> {
+        neighbours::speak()
     }
 }
 

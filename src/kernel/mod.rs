@@ -30,6 +30,7 @@ mod links;
 pub mod linux;
 mod message;
 mod modules;
+mod neighbours;
 pub mod netns;
 mod nft;
 mod qdisc;
@@ -93,6 +94,18 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// The kernel refuses it, or there is no such bridge.
     fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket>;
+
+    /// Opens the socket that hears who has which address on a bridge, as `hear_requests` does.
+    ///
+    /// # Errors
+    /// As for `hear_requests`.
+    fn hear_neighbours(&self, bridge: u32) -> io::Result<PacketSocket>;
+
+    /// Opens a socket that sends frames out of devices.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    fn speak(&self) -> io::Result<PacketSocket>;
 }
 
 /// One access to a host. Calls block, each with a time limit.

@@ -202,6 +202,9 @@ pub struct Binding {
     /// Addresses removed from the port that its guest may still have. They stay reserved until the guest is reconfigured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releasing: Vec<FixedIp>,
+    /// Whether it is not known yet that no other machine has its addresses, which it is not given until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
     /// The tap's settings, taken from the server at the attach. A rebuilt tap gets the same ones, also if the server has changed since.
     /// None for a veth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,6 +260,11 @@ impl Port {
     /// Every address that this port reserves.
     pub fn held_ips(&self) -> impl Iterator<Item = &FixedIp> {
         self.fixed_ips.iter().chain(self.binding.iter().flat_map(|binding| &binding.releasing))
+    }
+
+    /// Whether it is kept from its addresses until it is known that no other machine has them.
+    pub fn is_unproven(&self) -> bool {
+        self.binding.as_ref().is_some_and(|binding| binding.unproven)
     }
 
     /// Whether the port is being detached.

@@ -142,8 +142,12 @@ impl Reconciler {
 
     async fn build_once(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Instant, Failed> {
         let (plan, record, renamed) = {
-            let state = self.lock();
+            let mut state = self.lock();
             let plan = self.plan_port(&state, port, reason)?;
+            let makes = plan.steps.iter().any(|step| matches!(step.op, Op::CreateTap { .. } | Op::CreateVeth { .. }));
+            if let Some(entry) = state.ports.get_mut(&port).filter(|_| makes) {
+                entry.neighbours.is_unannounced = true;
+            }
             let mut record = state.port(port)?.record.clone();
             let renamed = forget_guest_device(&mut record, &plan);
             (plan, record, renamed)

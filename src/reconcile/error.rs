@@ -3,6 +3,7 @@
 use ipnetwork::IpNetwork;
 
 use crate::inventory;
+use crate::inventory::neighbours::Conflict;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};
 use crate::model::subnet::SubnetError;
 use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
@@ -30,6 +31,9 @@ pub enum Error {
     /// An id given for something new is taken.
     #[error("the id {0} is taken; leave it out to get a fresh one")]
     IdTaken(uuid::Uuid),
+    /// Another machine has the address.
+    #[error("{0}; give the port another one, or leave it out to get a free one")]
+    AddressHeld(Conflict),
     /// The request was made for another revision than the one there is.
     #[error("Constrained to {asked}, but current revision is {is}; read it again")]
     RevisionMismatch {
@@ -254,6 +258,7 @@ impl Error {
             Self::PortNotOnServer { .. } => "port_not_on_server",
             Self::PortInUse(_) => "port_in_use",
             Self::IdTaken(_) => "id_in_use",
+            Self::AddressHeld(_) => "address_in_use",
             Self::RevisionMismatch { .. } => "revision_mismatch",
             Self::NoSubnet(_) => "no_subnet",
             Self::TooManyNics { .. } => "too_many_nics",

@@ -18,8 +18,10 @@
 //!   rollback … problems, health      what is wrong with the agent, for health and for events
 //!   commit, flapping, cut_off        the store's answers; other programs that undo what nicd does
 //!   hearing, sockets                 where guests' DHCP requests are heard
+//!   listening                        who says that it has which address
 //!   planning, observe                what a look means; what is to be done is started as [`Work`]
 //!   namespaces, bridges, build       carrying plans out
+//!   asking, announcing               whether another machine has a port's addresses; telling where the port is
 //!   port, deletion                   one port's way back to its record, and its end
 //!   responder                        answers guests' DHCP requests
 //!   heartbeat, sweep, run, start     the loop, which also carries [`Work`] out
@@ -29,6 +31,8 @@
 //! is exclusive by a claim on it; work on different objects meets only in the kernel's and the store's queues. Attach, repair
 //! and restart share one function, [`Reconciler::build`]; they differ in the reason.
 
+mod announcing;
+mod asking;
 mod bridges;
 mod build;
 mod closing;
@@ -42,6 +46,7 @@ mod flapping;
 mod health;
 mod hearing;
 mod heartbeat;
+mod listening;
 mod namespaces;
 mod observe;
 mod passing;
@@ -67,7 +72,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::config::{AllowedBridges, GuestDefaults};
+use crate::config::{AllowedBridges, ConflictProbe, GuestDefaults};
 use crate::events::{self, Event, Events};
 use crate::inventory::{Busy, Inventory, Unclaimed};
 use crate::kernel::handle::{Answer, KernelHandle};
@@ -89,6 +94,7 @@ pub use schedule::NAMESPACE_WAIT;
 
 use conditions::Conditions;
 use hearing::Hearing;
+use listening::Listening;
 
 /// How long an action waits for another one's work on the same object, in seconds.
 pub const CLAIM_WAIT: Duration = Duration::from_secs(30);
@@ -106,6 +112,8 @@ pub struct Policy {
     pub guest: GuestDefaults,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.
     pub require_host_closed: bool,
+    /// What is done about an address that another machine has.
+    pub conflict_probe: ConflictProbe,
     /// How often everything is compared without a cause.
     pub sweep: Duration,
     /// NICs a server may have unless it says otherwise.
@@ -167,6 +175,8 @@ pub struct Reconciler {
     hearing: Hearing,
     /// Answers those of a bridge.
     answer: fn(&Arc<Self>, hearing::Bridge),
+    /// Who says that it has which address.
+    listening: Listening,
     /// Does work beside the loop.
     work: fn(&Arc<Self>, Work),
 }
@@ -184,6 +194,10 @@ pub(crate) enum Work {
     Reap(PortId),
     /// Ends a leaving port whose device has gone.
     Gone(PortId),
+    /// Asks whether another machine has a port's addresses.
+    Ask(PortId),
+    /// Tells where a port is.
+    Announce(PortId),
 }
 
 impl Reconciler {

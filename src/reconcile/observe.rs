@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::ConflictProbe;
 use crate::inventory::Inventory;
 use crate::inventory::flapping::BridgeRepairs;
 use crate::inventory::leftovers::leftover;
@@ -196,10 +197,12 @@ impl Reconciler {
         }
         let Some(entry) = state.ports.get(&port) else { return };
         let held = entry.record.binding.as_ref().is_some_and(|binding| !binding.releasing.is_empty());
-        let right = !held && self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
+        let waits = held || entry.record.is_unproven();
+        let right = !waits && self.plan_port(state, port, reason).is_ok_and(|plan| plan.steps.is_empty());
         if right {
             let (readiness, why) = self.readiness(state, port);
             self.transition(state, port, PhaseEvent::Observed(readiness), why, &Context::default());
+            self.speak_of(state, port);
         } else if let Some(due) = entry.retry.due.filter(|due| *due > Instant::now()) {
             // It waits, and is not shown as what it no longer is.
             if entry.phase == Phase::Active {
@@ -211,6 +214,24 @@ impl Reconciler {
             self.keep_exposed_down(state, port);
         } else {
             self.try_port(state, port, reason);
+        }
+    }
+
+    /// Has it asked whether a port's addresses are another machine's, where it has them anew, and then told where it is, where its
+    /// device was made.
+    fn speak_of(self: &Arc<Self>, state: &mut Inventory, port: PortId) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let is_active = entry.phase == Phase::Active;
+        let neighbours = &mut entry.neighbours;
+        if neighbours.is_unasked && !neighbours.is_asking {
+            neighbours.is_unasked = false;
+            neighbours.is_asking = self.policy().conflict_probe == ConflictProbe::Warn;
+            if neighbours.is_asking {
+                self.start(Work::Ask(port));
+            }
+        }
+        if is_active && !neighbours.is_asking && std::mem::take(&mut neighbours.is_unannounced) {
+            self.start(Work::Announce(port));
         }
     }
 

@@ -53,8 +53,14 @@ impl Reconciler {
     /// What the newest look says of a port that is to be there.
     pub(crate) fn readiness(&self, state: &Inventory, port: PortId) -> (Readiness, Option<Why>) {
         let Some((want, bridge)) = self.wants(state, port) else { return (Readiness::Waiting, None) };
+        if state.port(port).is_ok_and(|entry| entry.record.is_unproven()) {
+            return (Readiness::Waiting, Some(unproven(state, port)));
+        }
         match first_unmet(&want, &bridge, &state.have) {
-            None => (Readiness::Ready, state.port(port).ok().and_then(refused_routes).or_else(|| declined(state, port))),
+            None => {
+                let refused = state.port(port).ok().and_then(refused_routes);
+                (Readiness::Ready, refused.or_else(|| declined(state, port)).or_else(|| held(state, port)))
+            }
             Some(fact) => {
                 let detail = format!("{} does not hold", fact.as_str());
                 (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
@@ -77,6 +83,23 @@ fn declined(state: &Inventory, port: PortId) -> Option<Why> {
     let address = state.declined.get(&port)?;
     Some(Why { reason: ADDRESS_DECLINED, detail: format!("the guest found {address} in use by another machine on its network") })
 }
+
+/// What an ACTIVE port says of an address that another machine has.
+fn held(state: &Inventory, port: PortId) -> Option<Why> {
+    state.conflicts.get(&port).map(|conflict| Why { reason: ADDRESS_IN_USE, detail: conflict.to_string() })
+}
+
+/// Why a port is down whose addresses are not known to be nobody else's.
+fn unproven(state: &Inventory, port: PortId) -> Why {
+    let detail = "it is being asked whether another machine on the network has its addresses".to_owned();
+    held(state, port).unwrap_or(Why { reason: ADDRESS_UNPROVEN, detail })
+}
+
+/// The stable word for a port of which another machine has an address.
+pub const ADDRESS_IN_USE: &str = "address_in_use";
+
+/// The stable word for a port of which it is being asked whether another machine has an address.
+const ADDRESS_UNPROVEN: &str = "address_unproven";
 
 /// The stable word for a port whose guest found its address in use.
 pub const ADDRESS_DECLINED: &str = "address_declined";

@@ -49,6 +49,9 @@ impl Reconciler {
         if self.keep_cut_off(port, &context).await {
             return;
         }
+        if let Err(error) = self.prove(port).await {
+            return self.failed(port, reason, &error, &context);
+        }
         match self.difference(port, &context) {
             Difference::None => {}
             Difference::Held => self.release_addresses(port).await,

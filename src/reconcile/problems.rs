@@ -8,7 +8,7 @@ use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, modul
 use crate::store::{Holder, StoreError};
 
 use super::conditions::{Conditions, Problem};
-use super::planning::ADDRESS_DECLINED;
+use super::planning::{ADDRESS_DECLINED, ADDRESS_IN_USE};
 use super::told::Trouble;
 use super::{closing, crowded, passing, rollback};
 
@@ -50,6 +50,7 @@ pub fn list(state: &Inventory, conditions: &Conditions) -> Vec<Problem> {
         .chain(kept(state))
         .chain(clashes(state))
         .chain(declined(state))
+        .chain(conflicts(state))
         .chain(closing::problems(state))
         .chain(passing::problems(state))
         .chain(leftovers(state))
@@ -71,6 +72,7 @@ pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble>
     let bridges = (!state.fought_bridges.is_empty()).then_some((NETWORK_BRIDGE, None));
     let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
     let declined = state.declined.keys().map(|port| (ADDRESS_DECLINED, Some(*port)));
+    let conflicts = state.conflicts.keys().map(|port| (ADDRESS_IN_USE, Some(*port)));
     let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
     let taking = closing::taking_ras(state).next().map(|_| (closing::TAKES_RAS, None));
     let deaf = passing::is_deaf(state).then_some((passing::VLAN, None));
@@ -87,6 +89,7 @@ pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble>
         .chain(kept)
         .chain(clashes)
         .chain(declined)
+        .chain(conflicts)
         .chain(bridges)
         .chain(open)
         .chain(taking)
@@ -177,6 +180,16 @@ fn declined(state: &Inventory) -> impl Iterator<Item = Problem> {
         detail: format!("the guest of port {port} found {address} in use by another machine on its network"),
         remedy: "find that machine (arping on the network shows its MAC), or give the port another address (PUT its fixed_ips)"
             .to_owned(),
+    })
+}
+
+fn conflicts(state: &Inventory) -> impl Iterator<Item = Problem> {
+    state.conflicts.iter().map(|(port, conflict)| Problem {
+        reason: ADDRESS_IN_USE,
+        detail: format!("port {port}: {conflict}"),
+        remedy:
+            "take the address off that machine, which nicd sees within a minute; or give the port another one (PUT its fixed_ips)"
+                .to_owned(),
     })
 }
 

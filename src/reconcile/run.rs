@@ -141,6 +141,8 @@ pub fn start(reconciler: &Arc<Reconciler>, work: Work) {
             }
             Work::Reap(port) => this.reap(port, &Context::default()).await,
             Work::Gone(port) => this.gone(port, &Context::default()).await,
+            Work::Ask(port) => this.ask(port).await,
+            Work::Announce(port) => this.announce(port).await,
         }
     };
     match first {

@@ -19,6 +19,7 @@ use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 
 use super::conditions::Conditions;
 use super::hearing::Hearing;
+use super::listening::Listening;
 use super::observe::note_orphan;
 use super::{Context, Policy, Reconciler, Work, answered, responder, rollback, run};
 
@@ -72,6 +73,7 @@ impl Reconciler {
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             hearing: Hearing::default(),
+            listening: Listening::default(),
             answer: responder::start,
             work: run::start,
         };

@@ -6,6 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::clock;
+use crate::config::ConflictProbe;
 use crate::events::EventKind;
 use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
 use crate::kernel::exec::Undone;
@@ -145,6 +146,7 @@ impl Service {
             commit: commit(),
             guest_device: None,
             releasing: Vec::new(),
+            unproven: self.reconciler.policy().conflict_probe == ConflictProbe::Refuse,
             tap: state.server(attach.server_id)?.record.guest.tap(),
             forced: false,
             tag: attach.tag.clone(),

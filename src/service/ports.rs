@@ -141,30 +141,40 @@ impl Service {
             let network = { self.reconciler.lock().port(id)?.record.network_id };
             self.reconciler.look_at_existing_bridge(network).await?;
         }
-        let (before, after, leaves) = {
-            let mut state = self.reconciler.lock();
-            let before = state.port(id)?.record.clone();
-            context.expects(before.revision_number)?;
-            let leaves = change.detach && before.attached_to().is_some();
-            if change.detach && before.leaving() && state.port(id)?.phase == Phase::Error {
-                // Its device could not be deleted; it is tried again.
-                self.reconciler.start(Work::Reap(id));
-            }
-            let mut after = changed(&state, &before, change)?;
-            if after == before && !leaves {
-                return Ok(Reply::Port(Box::new(view::port(&state, id, &self.reconciler.host)?)));
-            }
-            // What it asked for before stays as it is.
-            if after.port_security && !before.port_security || !state.needs_filter(&before) {
-                self.check_filter(&state, &after)?;
-            }
-            if after.fixed_ips != before.fixed_ips {
-                self.renew_commit(&mut after);
-                hold_until_changed(&before, &mut after);
-            }
-            // Reserved at once: no other port takes its new MAC or address before they are durable.
-            state.replace_port(after.clone());
-            (before, after, leaves)
+        let mut proven = Vec::new();
+        let (before, after, leaves) = loop {
+            let unproven = {
+                let mut state = self.reconciler.lock();
+                let before = state.port(id)?.record.clone();
+                context.expects(before.revision_number)?;
+                let leaves = change.detach && before.attached_to().is_some();
+                if change.detach && before.leaving() && state.port(id)?.phase == Phase::Error {
+                    // Its device could not be deleted; it is tried again.
+                    self.reconciler.start(Work::Reap(id));
+                }
+                let mut after = changed(&state, &before, change.clone())?;
+                if after == before && !leaves {
+                    return Ok(Reply::Port(Box::new(view::port(&state, id, &self.reconciler.host)?)));
+                }
+                let mut unproven = self.reconciler.to_be_proven(&state, &before, &after);
+                unproven.retain(|address| !leaves && !proven.contains(address));
+                if unproven.is_empty() {
+                    // What it asked for before stays as it is.
+                    if after.port_security && !before.port_security || !state.needs_filter(&before) {
+                        self.check_filter(&state, &after)?;
+                    }
+                    if after.fixed_ips != before.fixed_ips {
+                        self.renew_commit(&mut after);
+                        hold_until_changed(&before, &mut after);
+                    }
+                    // Reserved at once: no other port takes its new MAC or address before they are durable.
+                    state.replace_port(after.clone());
+                    break (before, after, leaves);
+                }
+                unproven
+            };
+            self.reconciler.refuse_held(id, &unproven).await?;
+            proven.extend(unproven);
         };
         let stored = match leaves {
             true => self.take_away(&after, context).await,

@@ -205,6 +205,9 @@ impl Service {
             if let Some(built) = told.iter_mut().find(|fact| fact.fact == FactName::Built && !entry.refused.is_empty()) {
                 built.detail = format!("{}; the guest's kernel refused {}", built.detail, entry.refused.join("; "));
             }
+            if let Some(admin) = told.iter_mut().find(|fact| fact.fact == FactName::Admin && entry.record.is_unproven()) {
+                admin.detail = format!("the port is kept down: {why}");
+            }
         }
         Ok((view, told))
     }

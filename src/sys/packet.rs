@@ -29,11 +29,7 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel answered.
     pub fn open(device: u32, program: &[Instruction], room: libc::c_int) -> io::Result<Self> {
-        // SAFETY: the call takes no pointer.
-        let descriptor =
-            check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })?;
-        // SAFETY: the descriptor is new, and nothing else knows of it.
-        let socket = Self(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        let socket = Self::deaf()?;
         let length = u16::try_from(program.len()).map_err(io::Error::other)?;
         let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
         // Before it is bound, so that it never has a frame that the program would not let pass.
@@ -47,6 +43,18 @@ impl PacketSocket {
         // SAFETY: `address` is a whole sockaddr_ll, whose length is given, and outlives the call.
         check(unsafe { libc::bind(socket.raw(), (&raw const address).cast(), ADDRESS) })?;
         Ok(socket)
+    }
+
+    /// Opens a socket that sends, and gets no frame: it is bound to no protocol.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn deaf() -> io::Result<Self> {
+        // SAFETY: the call takes no pointer.
+        let descriptor =
+            check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })?;
+        // SAFETY: the descriptor is new, and nothing else knows of it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
     }
 
     fn set<T>(&self, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {

@@ -86,6 +86,9 @@ pub struct Meters {
     dhcp_received: IntCounterVec,
     dhcp_sent: IntCounterVec,
     dhcp_ignored: IntCounterVec,
+    addresses_asked: IntCounterVec,
+    /// Frames that tell where a port is.
+    pub announcements: IntCounter,
     dbus_calls: IntCounterVec,
     /// Signals sent on the bus.
     pub dbus_signals: IntCounter,
@@ -202,6 +205,11 @@ impl Meters {
         self.dhcp_ignored.with_label_values(&[reason]).inc();
     }
 
+    /// It was asked whether another machine has a port's addresses.
+    pub fn address_asked(&self, result: &'static str) {
+        self.addresses_asked.with_label_values(&[result]).inc();
+    }
+
     /// A call on the bus has been answered, with [`OK`] or the last part of the error's name.
     pub fn called(&self, result: &'static str) {
         self.dbus_calls.with_label_values(&[result]).inc();
@@ -252,6 +260,12 @@ impl Meters {
             dhcp_received: family.counters("nicd_dhcp_received_total", "Guests' DHCP messages, by type.", &["type"]),
             dhcp_sent: family.counters("nicd_dhcp_sent_total", "DHCP messages sent to guests, by type.", &["type"]),
             dhcp_ignored: family.counters("nicd_dhcp_ignored_total", "DHCP messages that were not answered.", &["reason"]),
+            addresses_asked: family.counters(
+                "nicd_address_probes_total",
+                "Times that it was asked whether another machine has a port's addresses.",
+                &["result"],
+            ),
+            announcements: family.counter("nicd_announcements_total", "Frames sent to tell where a port is."),
             dbus_calls: family.counters("nicd_dbus_calls_total", "Calls on the bus answered, by result.", &["result"]),
             dbus_signals: family.counter("nicd_dbus_signals_total", "Signals sent on the bus."),
             log_lost: family.counter("nicd_log_lost_total", "Lines of the log that could not be written."),
@@ -275,6 +289,9 @@ impl Meters {
         }
         for reason in ["malformed", "no_port"] {
             self.dhcp_ignored.with_label_values(&[reason]);
+        }
+        for result in ["free", "in_use", "not_asked"] {
+            self.addresses_asked.with_label_values(&[result]);
         }
         for step in Attaching::ALL {
             self.attach_step.with_label_values(&[step.as_str()]);

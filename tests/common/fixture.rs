@@ -188,6 +188,15 @@ impl Fixture {
         self.wait_until(id, status, |port| port.is_some_and(|port| port["status"] == status)).unwrap()
     }
 
+    /// Waits until nicd has said on their bridges what it says of this many ports that it has made and that are ACTIVE.
+    pub fn wait_announced(&mut self, ports: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.daemon.log().matches("it was told where a port is").count() < ports {
+            assert!(Instant::now() < deadline, "{}", self.daemon.log());
+            self.events.next(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until a port meets a condition; `None` stands for a deleted port.
     pub fn wait_until(&mut self, id: &str, what: &str, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
         let deadline = Instant::now() + PATIENCE;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nicd::config::AllowedBridges;
+use nicd::config::{AllowedBridges, ConflictProbe};
 use nicd::events::{self, Reader};
 use nicd::failpoints;
 #[cfg(debug_assertions)]
@@ -278,6 +278,7 @@ fn policy(sweep: Duration) -> Policy {
         guest: nicd::config::GuestDefaults::default(),
         mtu: 1500,
         require_host_closed: true,
+        conflict_probe: ConflictProbe::Off,
         sweep,
         nics_per_server: 4,
         host: "house".to_owned(),

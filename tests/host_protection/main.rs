@@ -88,7 +88,7 @@ impl Host {
             let its_own = is_membership_report(&frame) && !own.contains(&from);
             assert!(its_own || !elsewhere.contains(&seen_on), "a frame on the management network: {frame:x?}");
             let lo = index("lo");
-            let expected = seen_on == lo || own.contains(&from) || is_membership_report(&frame);
+            let expected = seen_on == lo || own.contains(&from) || is_membership_report(&frame) || is_probe(&frame);
             assert!(expected, "the host sends on link {seen_on}: {frame:x?}");
         }
     }
@@ -100,6 +100,11 @@ fn is_membership_report(frame: &[u8]) -> bool {
     const HOP_BY_HOP: u8 = 0;
     const REPORT: u8 = 143;
     frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&HOP_BY_HOP) && frame.get(62) == Some(&REPORT)
+}
+
+/// Whether a frame asks from no address whether somebody has one (RFC 5227): nicd does, for a port that is to have it.
+fn is_probe(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[8, 6]) && frame.get(28..32) == Some(&[0; 4])
 }
 
 fn octets(mac: &str) -> Vec<u8> {

@@ -9,6 +9,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("plan", &["model"]),
     ("lease", &["model"]),
+    ("neighbours", &["model"]),
     ("clock", &["model"]),
     ("queue", &[]),
     ("rate_limit", &[]),
@@ -35,6 +36,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "kernel",
             "lease",
             "model",
+            "neighbours",
             "plan",
             "queue",
             "rate_limit",
@@ -137,7 +139,7 @@ pub struct Source {
 #[test]
 fn plan_and_model_are_pure() {
     let broken = find(|source, line| {
-        let pure = matches!(source.room.as_str(), "plan" | "model" | "lease");
+        let pure = matches!(source.room.as_str(), "plan" | "model" | "lease" | "neighbours");
         pure && IMPURE.iter().any(|word| line.contains(word))
     });
     assert!(broken.is_empty(), "{broken:#?}");

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::bytes::{BROADCAST, IP4, Ip4, Mac, UDP, ethernet, udp};
 use crate::daemon::PATIENCE;
 use crate::fixture::{Fixture, text};
+use crate::netns::run;
 
 /// What a VMM and the kernel put before each frame of a tap (`struct virtio_net_hdr`).
 const TAP_HEADER: usize = 10;
@@ -105,6 +106,20 @@ impl Machine {
     pub fn of(fixture: &mut Fixture, port: &str) -> Self {
         let server = fixture.vm();
         fixture.attach(&server, json!({ "port_id": port }));
+        Self::opened(fixture, port)
+    }
+
+    /// The same machine once its device was deleted under it, and made anew.
+    pub fn anew(self, fixture: &mut Fixture) -> Self {
+        drop(self.tap);
+        fixture.wait_status(&self.port, "DOWN");
+        run(&format!("ip link delete {}", fixture.device(&self.port)));
+        fixture.events.wait_for("it is built", |event| event["port_id"] == self.port.as_str() && event["new"] == "BUILD");
+        fixture.wait_status(&self.port, "DOWN");
+        Self::opened(fixture, &self.port)
+    }
+
+    fn opened(fixture: &mut Fixture, port: &str) -> Self {
         let tap = tap::attach(&fixture.device(port).parse().unwrap(), 1, true).unwrap();
         fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         fixture.wait_status(port, "ACTIVE");
@@ -113,6 +128,15 @@ impl Machine {
             text(&shown["mac_address"]).split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
         let address = text(&shown["fixed_ips"][0]["ip_address"]).parse().unwrap();
         Self { port: port.to_owned(), mac: octets.try_into().unwrap(), address, tap, xid: 7 }
+    }
+
+    /// The frames that have come.
+    pub fn frames(&mut self) -> Vec<Vec<u8>> {
+        let (mut frames, mut buffer) = (Vec::new(), [0; 70_000]);
+        while let Ok(length) = read(&self.tap, &mut buffer) {
+            frames.push(buffer[TAP_HEADER..length].to_vec());
+        }
+        frames
     }
 
     pub fn send_frame(&self, frame: &[u8]) {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::bytes::BROADCAST;
 use crate::client::{ACK, DECLINE, DISCOVER, INFORM, Machine, Message, NAK, NOWHERE, OFFER, RELEASE, REQUEST};
+use crate::daemon::Daemon;
 use crate::fixture::Fixture;
 use crate::netns::{in_netns, run};
 use crate::wire;
@@ -101,7 +102,11 @@ fn a_declined_address_is_told_of_and_the_port_stays_active() {
 #[test]
 fn active_means_that_the_responder_is_bound_and_it_is_bound_while_there_is_a_port() {
     in_netns(|| {
-        let mut fixture = Fixture::start();
+        let mut daemon = Daemon::prepared("/run/nicd");
+        // What asks on the bridge who has an address would be counted too.
+        std::fs::write(daemon.config(), "[links]\nconflict_probe = \"off\"\n").unwrap();
+        daemon.launch();
+        let mut fixture = Fixture::of(daemon);
         let bound = || {
             std::fs::read_to_string("/proc/thread-self/net/packet")
                 .unwrap()

@@ -37,17 +37,22 @@ impl Ears {
 
     /// What came before an ARP request, and it.
     pub fn until_arp(&self) -> Vec<Vec<u8>> {
+        self.until(|frame| frame[12..14] == ARP.to_be_bytes())
+    }
+
+    /// What came before such a frame, and it.
+    pub fn until(&self, mut wanted: impl FnMut(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let (mut heard, mut buffer, deadline) = (Vec::new(), [0; 2048], Instant::now() + PATIENCE);
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => {
                     heard.push(buffer[..length].to_vec());
-                    if buffer[12..14] == ARP.to_be_bytes() {
+                    if wanted(&buffer[..length]) {
                         return heard;
                     }
                 }
                 Err(_) => {
-                    assert!(Instant::now() < deadline, "no ARP comes");
+                    assert!(Instant::now() < deadline, "it does not come after {heard:x?}");
                     let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::from(100_u8));
                 }
             }

@@ -12,6 +12,7 @@ mod exchange;
 #[path = "../common/fixture.rs"]
 mod fixture;
 mod hostile;
+mod neighbours;
 #[path = "../common/netns.rs"]
 mod netns;
 mod real;

@@ -43,6 +43,9 @@ const LOCAL_IN: u32 = 1;
 /// `NF_BR_FORWARD`.
 const FORWARD: u32 = 2;
 
+/// `NF_BR_LOCAL_OUT`.
+const LOCAL_OUT: u32 = 3;
+
 /// `NF_BR_POST_ROUTING`.
 const POST_ROUTING: u32 = 4;
 
@@ -118,6 +121,7 @@ pub(super) fn chains() -> Vec<Chain> {
         Chain { name: "to_guest", hook: Some((POST_ROUTING, PRIORITY)), rules: to_guest() },
         Chain { name: "to_bridge", hook: Some((LOCAL_IN, PRIORITY)), rules: to_bridge() },
         Chain { name: "to_others", hook: Some((FORWARD, PRIORITY)), rules: to_others() },
+        Chain { name: "from_bridge", hook: Some((LOCAL_OUT, PRIORITY)), rules: from_bridge() },
     ]);
     chains
 }
@@ -162,6 +166,15 @@ fn to_others() -> Vec<Rule> {
 fn to_bridge() -> Vec<Rule> {
     let group = [load(ETHER_DESTINATION, 6, 0), mask(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]), is(&[1, 0x80, 0xc2, 0, 0, 0])];
     vec![rule([&group, &nicds()], goto(Reason::Ethertype.chain()))]
+}
+
+/// What is sent by a bridge's own device. What nicd says there of a port's addresses is not for that port: its guest would take it for
+/// another machine's that has or wants them (RFC 4862, 5.4.3; RFC 5227, 2.1.1).
+fn from_bridge() -> Vec<Rule> {
+    let own = [out_device(), load(ETHER_SOURCE, 6, MAC), lookup("macs")];
+    let (arp, request) = (octets(ETHER_TYPE, ARP), octets(ARP_OPERATION, [0, 1]));
+    let probes = [out_device(), load(ARP_TARGET_MAC, 6, MAC), load(ARP_TARGET, 4, ADDRESS), lookup("hosts4")];
+    vec![rule([&own], drop()), rule([&arp, &request, &octets(ARP_SENDER, [0; 4]), &probes], drop())]
 }
 
 /// All that leaves by any bridge's port.

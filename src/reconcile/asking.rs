@@ -1,0 +1,165 @@
+//! Asking the machines on a port's bridge whether they have its addresses, before it is first given them (`[links] conflict_probe`).
+//!
+//! ```text
+//!   warn     attach ── built, answered ──► evaluate ──► Work::Ask ── somebody has one ──► reason, problem, event; asked again later
+//!   refuse   attach ── built, down ──────► evaluate ──► repair ── prove ── nobody ──► set up
+//!                                                                     └── somebody ──► ERROR, tried again later
+//! ```
+//!
+//! Who is asked for is in the inventory: addresses that a port is given anew. With `refuse` it is in the record as well, so that no
+//! restart gives a port what it was refused. What an attached port is to get beside its addresses is asked about before the change.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::config::ConflictProbe;
+use crate::inventory::Inventory;
+use crate::inventory::neighbours::Conflict;
+use crate::inventory::speaking::Speaker;
+use crate::model::{Port, PortId};
+use crate::neighbours;
+use crate::plan::Reason;
+use crate::store::{Change, Purpose};
+use crate::telemetry::meters;
+
+use super::{Error, Reconciler};
+
+/// How often one is asked, and how long an answer is waited for each time.
+const TIMES: u32 = 3;
+const WAIT: Duration = Duration::from_millis(100);
+
+/// How long after one was found who has a port's address it is asked again whether it still does.
+const AGAIN: Duration = Duration::from_secs(60);
+
+impl Reconciler {
+    /// Asks about a port's addresses until nobody has them, or it has others.
+    pub(super) async fn ask(self: &Arc<Self>, port: PortId) {
+        let addresses = {
+            let state = self.lock();
+            state.ports.get(&port).map(|entry| state.unshared(&entry.record)).unwrap_or_default()
+        };
+        let conflict = self.conflict(port, &addresses).await;
+        let mut state = self.lock();
+        self.asked(&mut state, port, conflict);
+        if conflict.is_some() {
+            let reconciler = Arc::downgrade(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(AGAIN).await;
+                let Some(reconciler) = reconciler.upgrade() else { return };
+                let mut state = reconciler.lock();
+                let stays = state.conflicts.contains_key(&port);
+                if let Some(entry) = state.ports.get_mut(&port).filter(|_| stays) {
+                    entry.neighbours.is_unasked = true;
+                    reconciler.evaluate(&mut state, port, Reason::Drift);
+                }
+            });
+        }
+    }
+
+    /// Notes what has come of asking.
+    fn asked(self: &Arc<Self>, state: &mut Inventory, port: PortId, conflict: Option<Conflict>) {
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        entry.neighbours.is_asking = false;
+        // Meanwhile it may have got others, which are asked about next.
+        let conflict = conflict.filter(|held| entry.record.fixed_ips.iter().any(|ip| ip.ip_address == held.address));
+        self.note_conflict(state, port, conflict);
+        self.evaluate(state, port, Reason::Drift);
+    }
+
+    /// Notes who has an address of a port's, or that nobody does.
+    fn note_conflict(self: &Arc<Self>, state: &mut Inventory, port: PortId, conflict: Option<Conflict>) {
+        let before = match conflict {
+            Some(conflict) => state.conflicts.insert(port, conflict),
+            None => state.conflicts.remove(&port),
+        };
+        if before == conflict {
+            return;
+        }
+        match conflict {
+            Some(Conflict { address, holder }) => {
+                tracing::warn!(%port, %address, %holder, "another machine on the network has the address of a port");
+            }
+            None => tracing::info!(%port, "no other machine has the address of the port any more"),
+        }
+        self.publish_health(state);
+    }
+
+    /// Lets a port have its addresses once nobody else has them. The caller has the claim on it.
+    pub(super) async fn prove(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
+        let record = { self.lock().port(port)?.record.clone() };
+        if record.attached_to().is_none() || !record.is_unproven() {
+            return Ok(());
+        }
+        let addresses = { self.lock().unshared(&record) };
+        if self.policy().conflict_probe == ConflictProbe::Refuse
+            && let Some(conflict) = self.conflict(port, &addresses).await
+        {
+            self.note_conflict(&mut self.lock(), port, Some(conflict));
+            return Err(Error::AddressHeld(conflict));
+        }
+        let mut proven = record;
+        proven.binding.iter_mut().for_each(|binding| binding.unproven = false);
+        self.commit(vec![Change::PutPort(Box::new(proven.clone()))], Purpose::Freeing).await?;
+        let mut state = self.lock();
+        state.replace_port(proven);
+        self.note_conflict(&mut state, port, None);
+        Ok(())
+    }
+
+    /// Which addresses of a changed record are to be asked about before the port has them.
+    pub(crate) fn to_be_proven(&self, state: &Inventory, before: &Port, after: &Port) -> Vec<IpAddr> {
+        let is_given = self.policy().conflict_probe == ConflictProbe::Refuse && after.attached_to().is_some();
+        let had = |address: &IpAddr| before.fixed_ips.iter().any(|ip| ip.ip_address == *address);
+        let gains = is_given.then(|| state.unshared(after).into_iter().filter(|address| !had(address)));
+        gains.into_iter().flatten().collect()
+    }
+
+    /// Refuses addresses that another machine on a port's bridge has.
+    pub(crate) async fn refuse_held(self: &Arc<Self>, port: PortId, addresses: &[IpAddr]) -> Result<(), Error> {
+        match self.conflict(port, addresses).await {
+            Some(conflict) => Err(Error::AddressHeld(conflict)),
+            None => Ok(()),
+        }
+    }
+
+    /// Who on a port's bridge has one of these addresses; none where nobody says so in time, or nobody can be asked.
+    async fn conflict(self: &Arc<Self>, port: PortId, addresses: &[IpAddr]) -> Option<Conflict> {
+        if addresses.is_empty() {
+            return None;
+        }
+        let _turn = self.listening.turns.acquire().await.ok()?;
+        let speaker = { self.lock().speaker(port) };
+        let asked = match speaker {
+            Some(speaker) => self.conflict_at(speaker, addresses).await,
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        meters().address_asked(match &asked {
+            Ok(None) => "free",
+            Ok(Some(_)) => "in_use",
+            Err(_) => "not_asked",
+        });
+        asked.inspect_err(|error| tracing::debug!(%port, %error, "nobody could be asked about the addresses of a port")).ok()?
+    }
+
+    async fn conflict_at(&self, speaker: Speaker, addresses: &[IpAddr]) -> std::io::Result<Option<Conflict>> {
+        let Speaker { mac, bridge, bridge_mac, is_guarded } = speaker;
+        let kernel = self.kernel.as_ref();
+        let mut ear = self.listening.listen(kernel, bridge, mac, addresses)?;
+        for time in 0..TIMES {
+            // The port's own guest would take the question for one of another machine that is to have its address. At first there is
+            // no guest yet; later the filters keep it from the guest, if they know whose the address is.
+            if time == 0 || is_guarded {
+                for address in addresses {
+                    self.listening.say(kernel, bridge, &neighbours::question(*address, mac, bridge_mac))?;
+                }
+            }
+            if let Ok(heard) = timeout(WAIT, ear.heard.recv()).await {
+                return Ok(heard);
+            }
+        }
+        Ok(None)
+    }
+}
