@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nicd::kernel::tap;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 use serde_json::json;
@@ -95,6 +96,11 @@ pub struct Answer {
     pub options: BTreeMap<u8, Vec<u8>>,
 }
 
+fn octets(mac: &str) -> Mac {
+    let octets: Vec<u8> = mac.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
+    octets.try_into().unwrap()
+}
+
 impl Machine {
     /// One that is attached to a network and ACTIVE.
     pub fn start(fixture: &mut Fixture, network: &str) -> Self {
@@ -124,10 +130,33 @@ impl Machine {
         fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         fixture.wait_status(port, "ACTIVE");
         let shown = fixture.port(port);
-        let octets: Vec<u8> =
-            text(&shown["mac_address"]).split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
         let address = text(&shown["fixed_ips"][0]["ip_address"]).parse().unwrap();
-        Self { port: port.to_owned(), mac: octets.try_into().unwrap(), address, tap, xid: 7 }
+        Self { port: port.to_owned(), mac: octets(&text(&shown["mac_address"])), address, tap, xid: 7 }
+    }
+
+    /// One that opens its device as soon as there is one: its name follows from the port's id.
+    pub fn early(port: &str, mac: &str, address: &str) -> Self {
+        let name = format!("nicd{}", &port.replace('-', "")[..11]);
+        let deadline = Instant::now() + PATIENCE;
+        // Else it would make one itself.
+        while if_nametoindex(name.as_str()).is_err() {
+            assert!(Instant::now() < deadline, "{name} is not made");
+        }
+        let tap = loop {
+            match tap::attach(&name.parse().unwrap(), 1, true) {
+                Ok(tap) => break tap,
+                Err(error) => assert!(Instant::now() < deadline, "{name}: {error:?}"),
+            }
+        };
+        fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        Self { port: port.to_owned(), mac: octets(mac), address: address.parse().unwrap(), tap, xid: 7 }
+    }
+
+    /// Sends a message to all, unless the device takes no frame yet; the number of the exchange.
+    pub fn try_send(&mut self, message: &Message) -> Option<u32> {
+        self.xid += 1;
+        let frame = self.frame(&message.octets(self.xid, self.mac), None);
+        write(&self.tap, &[&[0; TAP_HEADER][..], &frame].concat()).ok().map(|_| self.xid)
     }
 
     /// The frames that have come.

@@ -9,6 +9,7 @@ mod client;
 #[path = "../common/daemon.rs"]
 mod daemon;
 mod exchange;
+mod first;
 #[path = "../common/fixture.rs"]
 mod fixture;
 mod hostile;
