@@ -12,7 +12,7 @@ use crate::machine::{cache, prepared, readme};
 use crate::netns::{in_netns, is_root, run};
 
 /// The kernel, fetched once.
-fn kernel() -> PathBuf {
+pub fn kernel() -> PathBuf {
     let place = cache().join("kernel-1");
     if !place.exists() {
         let partial = cache().join("kernel-1.partial");
@@ -28,7 +28,14 @@ fn kernel() -> PathBuf {
     place
 }
 
-fn sh(folder: &Path, script: &str) {
+/// The kernel's file.
+pub fn vmlinuz(kernel: &Path) -> PathBuf {
+    let mut files = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap()
+}
+
+/// Runs a script in a folder.
+pub fn sh(folder: &Path, script: &str) {
     let status = Command::new("sh").args(["-ec", script]).current_dir(folder).stdin(Stdio::null()).status().unwrap();
     assert!(status.success(), "{script}");
 }
@@ -92,13 +99,16 @@ fn with_debians_kernel_all_of_it_holds() {
     let ((root, _turn), kernel) = (prepared(), kernel());
     in_netns(move || {
         let image = image(&root, &kernel, &frames);
-        let vmlinuz = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
-        let vmlinuz = vmlinuz.into_iter().find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "timeout", "900", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
         command.args(["-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults", "-nographic", "-no-reboot"]);
         command.args(["-serial", "stdio", "-monitor", "none", "-append"]);
-        command.arg("console=ttyS0 quiet panic=-1 systemd.show_status=0").arg("-kernel").arg(vmlinuz).arg("-initrd").arg(image);
+        command
+            .arg("console=ttyS0 quiet panic=-1 systemd.show_status=0")
+            .arg("-kernel")
+            .arg(vmlinuz(&kernel))
+            .arg("-initrd")
+            .arg(image);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         eprintln!("{said}");

@@ -4,6 +4,8 @@
 
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/fixture.rs"]
+mod fixture;
 #[path = "../common/netns.rs"]
 mod netns;
 
@@ -15,3 +17,4 @@ mod machine;
 mod neighbours;
 mod power;
 mod sockets;
+mod vms;
