@@ -95,6 +95,11 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
     ];
     if is_answered(port) {
         let heard = || match device.home {
+            _ if link.filter.is_unavailable() => {
+                "DHCP requests are not heard: the kernel has no nf_tables that turns them to nicd; set \
+                enable_dhcp of the subnet or nicd:dhcp of the port to false where another server answers"
+                    .to_owned()
+            }
             Some(home) if have.is_heard(home.index) => format!("DHCP requests are heard on {}", home.name),
             Some(home) => format!("DHCP requests are not heard on {}: no socket could be bound to it", home.name),
             None => "DHCP requests are not heard: the bridge is not there".to_owned(),
@@ -115,7 +120,11 @@ fn holds(fact: FactName, device: &Device<'_>) -> bool {
         FactName::HostClosed => {
             !device.bridge.made.closes() || !device.is_away() && device.home.is_some_and(|home| home.host_closed)
         }
-        FactName::Responder => !is_answered(device.want) || device.home.is_some_and(|home| device.have.is_heard(home.index)),
+        FactName::Responder => {
+            let is_heard =
+                !device.link.filter.is_unavailable() && device.home.is_some_and(|home| device.have.is_heard(home.index));
+            !is_answered(device.want) || is_heard
+        }
         FactName::Admin => device.want.admin_up && device.link.up,
         FactName::Carrier => device.link.lower_up,
         FactName::Forwarding => forwards(device.link),
@@ -126,7 +135,7 @@ fn holds(fact: FactName, device: &Device<'_>) -> bool {
 
 /// Whether its guest gets its address by DHCP alone: one in a namespace has it already.
 fn is_answered(port: &DesiredPort) -> bool {
-    matches!(port.nic, DesiredNic::Tap { .. }) && port.filter.as_ref().is_some_and(|filter| filter.served)
+    matches!(port.nic, DesiredNic::Tap { .. }) && port.filter.as_ref().is_some_and(|filter| filter.served.is_some())
 }
 
 fn forwards(link: &LinkState) -> bool {

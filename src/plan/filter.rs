@@ -122,9 +122,9 @@ pub struct Filter {
     /// Whether it is sent only what it needs to use the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
-    /// Whether its DHCP requests go to the responder, and no further.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub served: bool,
+    /// The MAC whose DHCP requests go to the responder, and no further: the port's own. Those of others are as other frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Mac>,
 }
 
 /// Who a port may speak as.
@@ -157,7 +157,7 @@ pub struct Limit {
 impl Filter {
     /// Whether it lets everything pass that is not for the responder.
     pub fn is_open(&self) -> bool {
-        Self { served: false, ..self.clone() } == Self::default()
+        Self { served: None, ..self.clone() } == Self::default()
     }
 }
 
@@ -183,8 +183,8 @@ impl fmt::Display for Filter {
         if self.isolated {
             f.write_str(", isolated")?;
         }
-        if self.served {
-            f.write_str(", DHCP requests to nicd alone")?;
+        if let Some(mac) = self.served {
+            write!(f, ", DHCP requests of {mac} to nicd alone")?;
         }
         Ok(())
     }

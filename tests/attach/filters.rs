@@ -201,6 +201,12 @@ fn without_nf_tables_only_what_needs_no_filter_is_accepted() {
         fixture.wait_status(&other, "ACTIVE");
         fixture.detach(&server, &other);
         assert_eq!(fixture.port_ids(), [port]);
+        // Nothing turns its DHCP requests to nicd, which therefore does not hear them.
+        let machine = fixture.vm();
+        let unheard = fixture.attach_to(&machine, &network);
+        let explained = fixture.api.get(&format!("/nicd/v1/ports/{unheard}/explain")).expect(200);
+        let responder = explained["facts"].as_array().unwrap().iter().find(|fact| fact["fact"] == "responder").unwrap();
+        assert!(responder["ok"] == false && text(&responder["detail"]).contains("no nf_tables"), "{explained}");
     });
 }
 

@@ -41,11 +41,13 @@ pub enum Verdict {
     Dropped(&'static str),
     /// The kernel ends it before the table sees it.
     Ended,
-    /// nicd alone gets it.
+    /// nicd alone gets it; where it does not answer the port's requests, it is allowed.
     Answered,
+    /// nicd alone gets it; where it does not answer the port's requests, it is dropped and counted for this reason.
+    AnsweredOr(&'static str),
 }
 
-use Verdict::{Allowed, Answered, Dropped, Ended};
+use Verdict::{Allowed, Answered, AnsweredOr, Dropped, Ended};
 
 /// A class of frame.
 #[derive(Debug, Clone, Copy)]
@@ -364,7 +366,7 @@ fn dhcp4() -> Vec<Class> {
     vec![
         class("DHCP: a client without an address", Answered, |e| e.udp4(NOWHERE, EVERYWHERE, [68, 67], &dhcp(1, e.own.mac))),
         class("DHCP: a client renews", Answered, |e| e.udp4(e.own.ip4, e.to.ip4, [68, 67], &dhcp(1, e.own.mac))),
-        known("DHCP: a client from another's address", "CVE-2016-5362", Dropped("ip4"), |e| {
+        known("DHCP: a client from another's address", "CVE-2016-5362", AnsweredOr("ip4"), |e| {
             e.udp4(e.victim.ip4, EVERYWHERE, [68, 67], &dhcp(1, e.own.mac))
         }),
         class("DHCP: a client asks for another's MAC", Dropped("ip4"), |e| {
@@ -373,7 +375,10 @@ fn dhcp4() -> Vec<Class> {
         class("DHCP: a client renews for another's MAC", Dropped("ip4"), |e| {
             e.udp4(e.own.ip4, e.to.ip4, [68, 67], &dhcp(1, e.victim.mac))
         }),
-        class("DHCP: a client without an address asks one host", Dropped("ip4"), |e| {
+        class("DHCP: a client from another's MAC", Dropped("mac"), |e| {
+            Ends { own: e.victim, ..*e }.udp4(NOWHERE, EVERYWHERE, [68, 67], &dhcp(1, e.victim.mac))
+        }),
+        class("DHCP: a client without an address asks one host", AnsweredOr("ip4"), |e| {
             e.udp4(NOWHERE, e.to.ip4, [68, 67], &dhcp(1, e.own.mac))
         }),
         class("DHCP: a client from another port", Dropped("ip4"), |e| e.udp4(NOWHERE, EVERYWHERE, [69, 67], &dhcp(1, e.own.mac))),

@@ -48,13 +48,13 @@ fn ip4(packet: &[u8], own: Host) -> Option<bool> {
     if packet[0] >> 4 != 4 || header < 20 || length < header || length > packet.len() {
         return None;
     }
-    let (from, to, fragment) = (at(packet, 12)?, at::<4>(packet, 16)?, u16::from_be_bytes(at(packet, 6)?));
+    let (from, fragment) = (at(packet, 12)?, u16::from_be_bytes(at(packet, 6)?));
     let (is_own, is_nowhere) = (from == own.ip4.octets(), from == [0; 4]);
     let data = &packet[header..];
     Some(match packet[9] {
         UDP if fragment & 0x1fff == 0 => match (at(data, 0).map(u16::from_be_bytes), at(data, 2).map(u16::from_be_bytes)) {
             (Some(67), _) | (_, Some(68)) => false,
-            (from, Some(67)) => at(data, 36) == Some(own.mac) && (is_own || is_nowhere && to == [255; 4] && from == Some(68)),
+            (from, Some(67)) => at(data, 36) == Some(own.mac) && (is_own || from == Some(68)),
             _ => is_own,
         },
         IGMP => fragment & 0x3fff == 0 && [0x12, 0x16, 0x17, 0x22].contains(data.first()?) && (is_own || is_nowhere),

@@ -27,6 +27,10 @@ fn may_speak_as(scene: &Scene, host: Host) {
     parties[0].host = host;
     // The others do not: what is for another MAC than its own the bridge floods.
     let mut traffic = Traffic::new(&parties, vec![(0, Some(Nic::of_guest(&scene.guests[0].0)))], scene.others());
+    // nicd answers the port's own MAC: requests from another one are as other frames.
+    if host.mac != scene.guests[0].1.host.mac {
+        traffic.is_not_served(0);
+    }
     (0..3).for_each(|_| traffic.round());
     traffic.is_right();
 }

@@ -146,13 +146,13 @@ struct Shot {
 const HOST: usize = 3;
 
 impl Shot {
-    /// Whether it is to a DHCP server over IPv4 and of no relay, nor a later fragment.
-    fn is_request(&self) -> bool {
+    /// Whether it is from this MAC, to a DHCP server over IPv4 and of no relay, nor a later fragment.
+    fn is_request(&self, of: Host) -> bool {
         let header = 14 + usize::from(self.bytes.get(14).unwrap_or(&0) & 0xf) * 4;
         let port = |at: usize| self.bytes.get(header + at..header + at + 2);
         let is_ip4 = self.bytes.get(12..14) == Some(&[8, 0]) && self.bytes.get(23) == Some(&17);
         let is_first = self.bytes.get(20..22).is_some_and(|two| two[0] & 0x1f == 0 && two[1] == 0);
-        is_ip4 && is_first && port(2) == Some(&[0, 67]) && port(0) != Some(&[0, 67])
+        self.bytes.get(6..12) == Some(&of.mac) && is_ip4 && is_first && port(2) == Some(&[0, 67]) && port(0) != Some(&[0, 67])
     }
 }
 
@@ -265,12 +265,13 @@ impl Traffic {
     /// A party's port security is off: what is for one host arrives, what switches say to each other does not, and of the rest
     /// the bridge may understand some and keep it.
     pub fn opens(&mut self, sender: usize) {
+        let own = self.parties[sender].host;
         for shot in self.shots.iter_mut().filter(|shot| shot.sender == sender) {
             let class = &self.classes[shot.class];
             let to_bridges = shot.bytes.starts_with(&[1, 0x80, 0xc2, 0, 0]) && shot.bytes[5] != 0;
             shot.is_honest = match class.verdict {
                 Verdict::Ended => Some(false),
-                _ if to_bridges || shot.is_request() => Some(false),
+                _ if to_bridges || shot.is_request(own) => Some(false),
                 _ => (!is_for_all(&shot.bytes)).then_some(true),
             };
         }
@@ -365,7 +366,7 @@ impl Traffic {
                 let [from, at] = [shot.sender, party].map(|one| self.parties[one].name);
                 let reason = match self.classes[shot.class].verdict {
                     Verdict::Dropped(reason) => reason,
-                    Verdict::Answered => "request",
+                    Verdict::Answered | Verdict::AnsweredOr(_) => "request",
                     Verdict::Allowed | Verdict::Ended => "",
                 };
                 format!(
@@ -378,7 +379,7 @@ impl Traffic {
                     let (got, due) = (shot.got[*party], self.due(shot, *party));
                     match shot.is_honest {
                         // The responder hears it on the bridge; the host's stack does not take it.
-                        Some(false) if shot.is_request() && *party == HOST => {}
+                        Some(false) if shot.is_request(self.parties[shot.sender].host) && *party == HOST => {}
                         Some(false) if got > 0 => forged.push(named(shot, "came to", *party)),
                         _ if got > due => forged.push(named(shot, "came too often to", *party)),
                         Some(true) if got < due => lost.push(named(shot, "was lost for", *party)),

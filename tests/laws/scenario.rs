@@ -416,7 +416,7 @@ impl NicSpec {
             guard
         });
         let limit = (!self.admin_up).then_some(Limit { rate: 125_000, burst: 16_000 });
-        Filter { guard, limit, isolated: self.unknown_unicast, served: self.admin_up }
+        Filter { guard, limit, isolated: self.unknown_unicast, served: self.admin_up.then(|| guest_mac(self.port)) }
     }
 
     fn want(self, index: u32) -> DesiredPort {

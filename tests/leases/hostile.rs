@@ -132,6 +132,33 @@ fn what_the_wire_asks_is_not_answered() {
     });
 }
 
+/// Who may send from another port's MAC, by a pair or without port security, does not ask in its name.
+#[test]
+fn a_guest_that_has_anothers_mac_is_not_heard_as_it() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let mut vm = Machine::start(&mut fixture, &network);
+        let mac = vm.mac.map(|octet| format!("{octet:02x}")).join(":");
+        let pair = json!([{"ip_address": "192.0.2.200", "mac_address": mac}]);
+        for port in [json!({"port_security_enabled": false}), json!({ "allowed_address_pairs": pair })] {
+            let mut wanted = port;
+            wanted["network_id"] = json!(network);
+            let id = fixture.create_port(wanted);
+            let mut liar = Machine::of(&mut fixture, &id);
+            let decline = Message::of(4).with(54, &[192, 0, 2, 1]).with(50, &vm.address.octets());
+            for message in [decline, Message::of(DISCOVER), Message::of(REQUEST).with(50, &vm.address.octets())] {
+                liar.send_frame(&vm.frame(&message.octets(99, vm.mac), None));
+            }
+            // By then all of that was heard, or is not.
+            assert_eq!(liar.ask(&Message::of(DISCOVER)).kind, OFFER);
+            assert!(vm.answer(99, Duration::ZERO).is_none());
+            assert_eq!(fixture.port(&vm.port)["nicd:reason"], json!(null));
+            assert_eq!(vm.ask(&Message::of(DISCOVER)).kind, OFFER);
+        }
+    });
+}
+
 #[test]
 fn nonsense_is_counted_and_the_next_request_answered() {
     in_netns(|| {

@@ -23,12 +23,12 @@ pub(super) enum Set {
     Isolated,
     /// Devices whose guests may send so fast.
     Limits,
-    /// Devices whose guests' DHCP requests nicd answers.
-    Served,
-    /// The same, of which so many are heard.
+    /// Devices, of whose guests' DHCP requests so many are heard.
     Requests,
     /// Devices of whose dropped frames some are logged.
     Logged,
+    /// A device, the MAC from which its guest's DHCP requests come that nicd answers.
+    Served,
     /// A device, a MAC that it may send from.
     Macs,
     /// The same, an IPv4 address.
@@ -56,9 +56,9 @@ impl Set {
             Self::Open,
             Self::Isolated,
             Self::Limits,
-            Self::Served,
             Self::Requests,
             Self::Logged,
+            Self::Served,
             Self::Macs,
             Self::Hosts4,
             Self::Nets4,
@@ -75,9 +75,9 @@ impl Set {
             Self::Open => "open",
             Self::Isolated => "isolated",
             Self::Limits => "rates",
-            Self::Served => "served",
             Self::Requests => "requests",
             Self::Logged => "logged",
+            Self::Served => "served",
             Self::Macs => "macs",
             Self::Hosts4 => "hosts4",
             Self::Nets4 => "nets4",
@@ -100,7 +100,7 @@ impl Set {
     /// The lengths of its keys' parts in octets.
     pub(super) fn parts(self) -> &'static [u32] {
         match self {
-            Self::Macs => &[4, 6],
+            Self::Served | Self::Macs => &[4, 6],
             Self::Hosts4 | Self::Nets4 => &[4, 6, 4],
             Self::Hosts6 | Self::Nets6 => &[4, 6, 16],
             _ => &[4],
@@ -160,14 +160,14 @@ pub(super) fn of(index: u32, port: PortId, filter: &Filter) -> Vec<Element> {
     if filter.isolated {
         all.push(device(Set::Isolated, Does::Nothing));
     }
-    if filter.served {
-        all.extend([device(Set::Served, Does::Nothing), device(Set::Requests, Does::AsItsSet)]);
+    if let Some(mac) = filter.served {
+        all.extend([with_mac(index, Set::Served, mac), device(Set::Requests, Does::AsItsSet)]);
     }
     match &filter.guard {
         None => all.push(device(Set::Open, Does::Names(port))),
         Some(guard) => {
             all.push(device(Set::Guarded, Does::Names(port)));
-            all.extend(guard.macs.iter().map(|mac| sender(index, *mac)));
+            all.extend(guard.macs.iter().map(|mac| with_mac(index, Set::Macs, *mac)));
             all.extend(guard.addresses.iter().map(|source| address(index, source)));
         }
     }
@@ -197,8 +197,8 @@ pub(super) fn difference(before: Vec<Element>, after: Vec<Element>) -> (Vec<Elem
     (before.into_values().collect(), after.into_values().collect())
 }
 
-fn sender(index: u32, mac: Mac) -> Element {
-    Element { set: Set::Macs, key: key(index, mac, &[]), end: None, does: Does::Nothing }
+fn with_mac(index: u32, set: Set, mac: Mac) -> Element {
+    Element { set, key: key(index, mac, &[]), end: None, does: Does::Nothing }
 }
 
 fn address(index: u32, source: &Source) -> Element {
@@ -256,7 +256,7 @@ pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
             (Set::Guarded, Does::Names(named)) => (is_guarded, port) = (true, Some(named)),
             (Set::Open, Does::Names(named)) => port = Some(named),
             (Set::Isolated, _) => filter.isolated = true,
-            (Set::Served, _) => filter.served = true,
+            (Set::Served, _) => filter.served = Some(mac(&element.key)?),
             (Set::Limits, Does::Limits { rate, burst }) => filter.limit = Some(Limit { rate, burst }),
             (Set::Macs, _) => _ = guard.macs.insert(mac(&element.key)?),
             (Set::Hosts4 | Set::Hosts6 | Set::Nets4 | Set::Nets6, _) => {

@@ -176,7 +176,7 @@ fn filter() -> Filter {
     guard.allow_mac(Mac(MAC));
     guard.allow(Mac(MAC), ipnetwork::IpNetwork::from(std::net::IpAddr::V4(V4)));
     guard.allow(Mac(MAC), ipnetwork::IpNetwork::from(std::net::IpAddr::V6(V6)));
-    Filter { guard: Some(guard), served: true, ..Filter::default() }
+    Filter { guard: Some(guard), served: Some(Mac(MAC)), ..Filter::default() }
 }
 
 /// What is sent. The last one passes, so that those before it have arrived or were dropped.
@@ -212,6 +212,7 @@ fn frames() -> Vec<Sent> {
             frame: ethernet(MAC, 0x0800, &ip4(V4, &udp(7, 9))),
         },
         dropped("a DHCP request that nicd answers", ethernet(MAC, 0x0800, &ip4(V4, &request))),
+        dropped("a DHCP request from a foreign IPv4 address", ethernet(MAC, 0x0800, &ip4(FOREIGN_V4, &request))),
         passes("its own IPv4", ethernet(MAC, 0x0800, &own)),
     ]
 }

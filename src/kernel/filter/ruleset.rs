@@ -141,20 +141,25 @@ fn unguarded() -> Vec<Rule> {
     vec![request_of_served(goto("request")), vec![accept()]]
 }
 
-/// A whole DHCP request over IPv4, or its first fragment, by a device whose guest nicd answers. What a relay sends on is from a
-/// server's port, and is none. The set comes last: it costs more than the rest, and few packets get so far.
+/// The frame is from a guest that nicd answers, whom its device and its own MAC together name: with another MAC it may be an address
+/// pair's or, with port security off, another guest's.
+fn served() -> [Expression; 3] {
+    [device(0), load(ETHER_SOURCE, 6, MAC), lookup("served")]
+}
+
+/// A whole DHCP request over IPv4, or its first fragment, of a guest that nicd answers. What a relay sends on is from a server's port,
+/// and is none. The set comes last: it costs more than the rest, and few packets get so far.
 fn request_of_served(then: Expression) -> Rule {
-    let served = [device(0), lookup("served")];
     let whole = [load(At::Network(6), 2, 0), mask(&[0x1f, 0xff]), is(&[0; 2])];
-    rule([&octets(ETHER_TYPE, IP4), &carried(UDP), &port(2, 67), &other_port(0, 67), &whole, &served], then)
+    rule([&octets(ETHER_TYPE, IP4), &carried(UDP), &port(2, 67), &other_port(0, 67), &whole, &served()], then)
 }
 
 /// A request that nicd answers goes to the bridge alone, whichever MAC it is for, as another host's: the responder hears it there, and
 /// the host's own stack takes no such packet. So fast and no faster each guest is heard: what it asks beyond that holds up nobody.
 fn request() -> Vec<Rule> {
-    let served = [device(0), lookup("served")];
     let turn = [&overwrite(0, &[0xff; 6])[..], &mark_as(OTHER_HOST)].concat();
-    vec![rule([&[device(0), lookup("requests")], &turn], accept()), rule([&served], goto(Reason::Limit.chain())), vec![accept()]]
+    let heard = [&served()[..], &[device(0), lookup("requests")], &turn].concat();
+    vec![rule([&heard], accept()), rule([&served()], goto(Reason::Limit.chain())), vec![accept()]]
 }
 
 /// What a bridge is about to send on to another port.
@@ -286,12 +291,14 @@ fn ip4_udp() -> Vec<Rule> {
     ]
 }
 
-/// A client's request is for its own MAC: with others a guest would take all of a server's addresses.
+/// A client's request is for its own MAC: with others a guest would take all of a server's addresses. What goes to nicd alone may come
+/// from any address: a guest that renews one that its port has lost is to hear that.
 fn dhcp() -> Vec<Rule> {
     let own = [device(0), load(DHCP_CLIENT, 6, MAC), lookup("macs")];
     let to_all = octets(IP4_DESTINATION, [255; 4]);
     let from = |set| rule([&own, &[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], goto("request"));
     vec![
+        rule([&port(0, 68), &own, &served()], goto("request")),
         rule([&octets(IP4_SOURCE, [0; 4]), &to_all, &port(0, 68), &own], goto("request")),
         from("hosts4"),
         from("nets4"),
