@@ -1,6 +1,6 @@
 //! Where DHCP requests are to be heard, and what ports' guests asked last. The ports are the leases: nothing is kept beyond that.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
@@ -15,6 +15,16 @@ pub struct Responder {
     bridges: HashMap<u32, BTreeSet<PortId>>,
     /// Bridges that have lost their last such port.
     left: BTreeSet<u32>,
+    /// Bridges with such ports that cannot be heard.
+    unheard: BTreeMap<u32, Unheard>,
+}
+
+/// A bridge that cannot be heard.
+#[derive(Debug)]
+struct Unheard {
+    why: String,
+    /// When it is tried again.
+    due: Instant,
 }
 
 impl Responder {
@@ -29,6 +39,7 @@ impl Responder {
             ports.remove(&port);
             if ports.is_empty() {
                 self.bridges.remove(&before);
+                self.unheard.remove(&before);
                 self.left.insert(before);
             }
         }
@@ -37,6 +48,28 @@ impl Responder {
             self.bridges.entry(bridge).or_default().insert(port);
             self.left.remove(&bridge);
         }
+    }
+
+    /// Notes that a bridge cannot be heard, and why, until it is tried again; whose ports those are.
+    pub fn fails(&mut self, bridge: u32, why: String, due: Instant) -> Vec<PortId> {
+        let Some(ports) = self.bridges.get(&bridge) else { return Vec::new() };
+        self.unheard.insert(bridge, Unheard { why, due });
+        ports.iter().copied().collect()
+    }
+
+    /// When a bridge that could not be heard is to be tried again; none where that is now.
+    pub fn due(&self, bridge: u32, now: Instant) -> Option<Instant> {
+        self.unheard.get(&bridge).map(|unheard| unheard.due).filter(|due| *due > now)
+    }
+
+    /// Notes that a bridge is heard; whether it could not be heard before.
+    pub fn succeeds(&mut self, bridge: u32) -> bool {
+        self.unheard.remove(&bridge).is_some()
+    }
+
+    /// The bridges that cannot be heard, and why.
+    pub fn unheard(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.unheard.iter().map(|(bridge, unheard)| (*bridge, unheard.why.as_str()))
     }
 
     /// The bridges that have lost their last such port since this was asked last.
@@ -148,6 +181,17 @@ mod tests {
         responder.place(one, None);
         responder.place(other, Some(7));
         assert!(responder.take_left().is_empty(), "another came");
+        let now = Instant::now();
+        let later = now + std::time::Duration::from_secs(1);
+        assert_eq!(responder.fails(7, "no memory".to_owned(), later), [other]);
+        assert_eq!([responder.due(8, now), responder.due(7, now), responder.due(7, later)], [None, Some(later), None]);
+        assert_eq!(responder.unheard().collect::<Vec<_>>(), [(7, "no memory")]);
+        assert!(responder.succeeds(7) && !responder.succeeds(7) && responder.due(7, now).is_none());
+        assert!(responder.fails(8, "nobody is there".to_owned(), later).is_empty());
+        responder.fails(7, "no memory".to_owned(), later);
+        responder.place(other, None);
+        assert_eq!(responder.unheard().count(), 0, "nobody is there any more");
+        responder.place(other, Some(7));
         assert_eq!((responder.ports.len(), responder.bridges.len()), (1, 1));
     }
 }

@@ -51,6 +51,14 @@ impl Inventory {
         })
     }
 
+    /// Nothing is to be said any more of an address that a port's guest found in use; whether there was.
+    pub fn end_decline(&mut self, port: PortId) -> bool {
+        if let Some(entry) = self.ports.get_mut(&port) {
+            entry.dhcp.followed = None;
+        }
+        self.declined.remove(&port).is_some()
+    }
+
     /// Forgets what a port's guest asked: it has another address, or no guest.
     pub(super) fn forget_lease(&mut self, port: PortId) {
         self.declined.remove(&port);

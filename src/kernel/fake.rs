@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -33,6 +33,9 @@ use super::{
     Applied, Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError,
     OpErrorKind, TapUse, no_descriptors,
 };
+
+/// What the kernel calls the module of packet sockets.
+const PACKETS: &str = "af_packet";
 
 /// A bridge's port as the kernel makes it.
 const FRESH: BridgePort = BridgePort {
@@ -120,6 +123,8 @@ struct World {
     /// Bridges that have had ports, of which none forwards.
     without_carrier: BTreeSet<u32>,
     sinks: Vec<mpsc::Sender<Notice>>,
+    /// The other ends of sockets that requests are heard by.
+    sockets: Vec<UnixStream>,
     faults: Option<FaultPlan>,
     wire: Option<Wire>,
     stalls: BTreeMap<PortId, Arc<Gate>>,
@@ -251,9 +256,17 @@ impl Kernel for Fake {
     }
 
     fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket> {
-        let known = self.world().links.contains_key(&bridge);
-        let (socket, _) = UnixDatagram::pair()?;
-        if known { Ok(PacketSocket::from(OwnedFd::from(socket))) } else { Err(io::Error::from_raw_os_error(libc::ENODEV)) }
+        let mut world = self.world();
+        if !world.links.contains_key(&bridge) {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        if world.missing.contains(PACKETS) {
+            return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+        }
+        let (socket, other) = UnixStream::pair()?;
+        socket.set_nonblocking(true)?;
+        world.sockets.push(other);
+        Ok(PacketSocket::from(OwnedFd::from(socket)))
     }
 
     fn hear_neighbours(&self, bridge: u32) -> io::Result<PacketSocket> {
@@ -302,6 +315,11 @@ impl Fake {
     /// Decides of each op from now on whether it fails.
     pub fn set_faults(&self, faults: impl FnMut(&Op) -> Fault + Send + 'static) {
         self.world().faults = Some(Box::new(faults));
+    }
+
+    /// The sockets that requests are heard by fail.
+    pub fn break_sockets(&self) {
+        self.world().sockets.clear();
     }
 
     /// No more faults.

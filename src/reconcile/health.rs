@@ -70,6 +70,12 @@ impl Reconciler {
         }
     }
 
+    /// Has the loop tell of them, where what changes them is seen by another thread.
+    pub(super) fn tell_soon(&self) {
+        self.conditions().told.due = Some(Instant::now());
+        self.retries.notify_one();
+    }
+
     /// Notes why the configuration could not be read again, or that it could, for health and events.
     pub fn note_config(&self, trouble: Option<String>) {
         let state = self.lock();

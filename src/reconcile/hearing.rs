@@ -53,7 +53,7 @@ impl Hearing {
         stop
     }
 
-    /// Ends the hearing of a bridge. Its task closes the socket, for which the kernel waits a while.
+    /// Ends the hearing of a bridge. Its task has the socket closed.
     pub(super) fn end(&self, bridge: u32) {
         if let Some(stop) = self.heard().remove(&bridge) {
             stop.cancel();

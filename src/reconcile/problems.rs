@@ -24,6 +24,9 @@ const DEVICE_KEPT: &str = "device_kept";
 /// The stable word for another program that holds the store up.
 const STORE_HELD: &str = "store_held";
 
+/// The stable word for a bridge whose DHCP requests cannot be heard.
+const RESPONDER_UNBOUND: &str = "responder_unbound";
+
 /// The stable word for an address that a port and this host have.
 pub const ADDRESS_OF_HOST: &str = "address_of_host";
 
@@ -51,6 +54,7 @@ pub fn list(state: &Inventory, conditions: &Conditions) -> Vec<Problem> {
         .chain(clashes(state))
         .chain(declined(state))
         .chain(conflicts(state))
+        .chain(unheard(state))
         .chain(closing::problems(state))
         .chain(passing::problems(state))
         .chain(leftovers(state))
@@ -73,6 +77,7 @@ pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble>
     let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
     let declined = state.declined.keys().map(|port| (ADDRESS_DECLINED, Some(*port)));
     let conflicts = state.conflicts.keys().map(|port| (ADDRESS_IN_USE, Some(*port)));
+    let unheard = state.responder.unheard().next().map(|_| (RESPONDER_UNBOUND, None));
     let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
     let taking = closing::taking_ras(state).next().map(|_| (closing::TAKES_RAS, None));
     let deaf = passing::is_deaf(state).then_some((passing::VLAN, None));
@@ -90,6 +95,7 @@ pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble>
         .chain(clashes)
         .chain(declined)
         .chain(conflicts)
+        .chain(unheard)
         .chain(bridges)
         .chain(open)
         .chain(taking)
@@ -190,6 +196,18 @@ fn conflicts(state: &Inventory) -> impl Iterator<Item = Problem> {
         remedy:
             "take the address off that machine, which nicd sees within a minute; or give the port another one (PUT its fixed_ips)"
                 .to_owned(),
+    })
+}
+
+fn unheard(state: &Inventory) -> impl Iterator<Item = Problem> {
+    state.responder.unheard().map(|(bridge, why)| Problem {
+        reason: RESPONDER_UNBOUND,
+        detail: format!(
+            "DHCP requests are not heard on {}: {why}",
+            state.have.link(bridge).map_or("a bridge that is gone", |link| link.name.as_str())
+        ),
+        remedy: "nicd tries again each second; it needs CAP_NET_RAW, the address family AF_PACKET, memory and descriptors"
+            .to_owned(),
     })
 }
 

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! What a guest is told is read off the records when it asks, so a change of them needs no notice here. The thread is one of its own:
-//! requests do not wait for actions, nor actions for requests. How fast each port is heard the filters decide (`kernel/filter`).
+//! requests do not wait for actions, nor actions for requests, and what a guest says of its address the loop follows. How fast each port is heard the filters decide (`kernel/filter`).
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -22,7 +23,6 @@ use crate::inventory::leases::{Defaults, Exchange, LeaseState};
 use crate::lease::frame::{self, BadFrame, Checksum, Envelope};
 use crate::lease::{self, Answer, Kind, Message, Outcome, Silence, Unreadable, code};
 use crate::model::{Mac, PortId};
-use crate::plan::Reason;
 use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
 
@@ -120,8 +120,13 @@ impl Reconciler {
             LeaseState::Bound if was.is_some() && before != Some(LeaseState::Bound) => return self.probed_later(state, port),
             _ => return,
         }
-        self.evaluate(state, port, Reason::Drift);
-        self.publish_health(state);
+        self.told_by_guest(state, port);
+    }
+
+    /// What a guest said changes its port. The loop follows that: what it leads to outlives this thread, which answers meanwhile.
+    fn told_by_guest(&self, state: &mut Inventory, port: PortId) {
+        self.judge_at(state, port, Instant::now());
+        self.tell_soon();
     }
 
     /// Ends what a guest's decline began, unless it declines the address that it was given again. One task a port waits for that.
@@ -153,8 +158,7 @@ impl Reconciler {
         }
         entry.dhcp.is_probed = false;
         if is_used && state.declined.remove(&port).is_some() {
-            self.evaluate(&mut state, port, Reason::Drift);
-            self.publish_health(&state);
+            self.told_by_guest(&mut state, port);
         }
         true
     }
@@ -166,36 +170,58 @@ pub fn start(reconciler: &Arc<Reconciler>, bridge: Bridge) {
     thread.spawn(hear(Arc::downgrade(reconciler), index, socket, stop));
 }
 
-/// Hears a bridge's requests until it is told to stop. Cancel-safe: a request is answered as soon as it is taken.
+/// Hears a bridge's requests until it is told to stop, or cannot.
 async fn hear(reconciler: Weak<Reconciler>, bridge: u32, socket: PacketSocket, stop: CancellationToken) {
-    let socket = match socket.watched() {
-        Ok(socket) => socket,
-        Err(error) => return tracing::error!(bridge, %error, "DHCP requests cannot be waited for"),
+    let heard = match socket.watched() {
+        Ok(socket) => {
+            let heard = listen(&reconciler, bridge, &socket, &stop).await;
+            // The kernel closes it no sooner than nobody can be using it any more, which other bridges' requests do not wait for.
+            tokio::task::spawn_blocking(move || drop(socket.into_inner()));
+            heard
+        }
+        Err(error) => Err(error),
     };
+    if let Err(error) = heard
+        && let Some(reconciler) = reconciler.upgrade()
+    {
+        let mut state = reconciler.lock();
+        // Told to stop it no longer is this bridge's.
+        if !stop.is_cancelled() {
+            reconciler.cannot_hear(&mut state, bridge, &error);
+        }
+    }
+}
+
+/// Answers a bridge's requests. Cancel-safe: a request is answered as soon as it is taken.
+async fn listen(
+    reconciler: &Weak<Reconciler>,
+    bridge: u32,
+    socket: &AsyncFd<PacketSocket>,
+    stop: &CancellationToken,
+) -> io::Result<()> {
     let mut buffer = vec![0; FRAME];
     loop {
         let mut ready = tokio::select! {
-            ready = socket.readable() => match ready {
-                Ok(ready) => ready,
-                Err(error) => return tracing::error!(bridge, %error, "DHCP requests cannot be waited for"),
-            },
-            () = stop.cancelled() => return,
+            ready = socket.readable() => ready?,
+            () = stop.cancelled() => return Ok(()),
         };
         for _ in 0..TURN {
             match socket.get_ref().receive(&mut buffer) {
                 Ok(received) => {
-                    let Some(reconciler) = reconciler.upgrade() else { return };
+                    let Some(reconciler) = reconciler.upgrade() else { return Ok(()) };
                     let checksum = if received.checksum_unfinished { Checksum::Unfinished } else { Checksum::Complete };
                     reconciler.respond(bridge, socket.get_ref(), &buffer[..received.length], checksum);
                 }
-                Err(error) => {
-                    // A bridge that is set down says so once, and is heard again when it is up.
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        tracing::debug!(bridge, %error, "DHCP requests are not heard for now");
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        ready.clear_ready();
+                        break;
                     }
-                    ready.clear_ready();
-                    break;
-                }
+                    // A bridge that is set down says so once, and is heard again when it is up.
+                    io::ErrorKind::NetworkDown => tracing::debug!(bridge, %error, "DHCP requests are not heard for now"),
+                    io::ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
             }
         }
         tokio::task::yield_now().await;

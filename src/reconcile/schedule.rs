@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::inventory::Inventory;
 use crate::inventory::flapping::QUIET;
 use crate::inventory::retry::backoff;
+use crate::inventory::{Inventory, PortEntry};
 use crate::model::PortId;
 use crate::plan::{Facet, Reason};
 
@@ -85,6 +85,15 @@ impl Reconciler {
     pub(super) fn causes_ended(&self, state: &mut Inventory) {
         let waiting: Vec<PortId> = state.ports.values().filter(|entry| entry.waits()).map(|entry| entry.record.id).collect();
         waiting.into_iter().for_each(|port| self.cause_ended(state, port));
+    }
+
+    /// Has the loop judge a port once more, at this time or earlier: who sees something elsewhere leaves to it what that means.
+    pub(super) fn judge_at(&self, state: &mut Inventory, port: PortId, at: Instant) {
+        let waits = state.ports.get(&port).is_none_or(PortEntry::waits);
+        if !waits && state.due.at(port).is_none_or(|due| due > at) {
+            state.due.set(port, at);
+            self.retries.notify_one();
+        }
     }
 
     /// Takes up every port whose time has come.

@@ -66,7 +66,7 @@ impl PacketSocket {
     /// Takes a frame.
     ///
     /// # Errors
-    /// There is none (`WouldBlock`), or the device is down or gone.
+    /// There is none (`WouldBlock`), the device is down or gone (`NetworkDown`), or none will come any more.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         // Aligned as a cmsghdr is.
@@ -81,6 +81,10 @@ impl PacketSocket {
         // the call.
         let length = unsafe { libc::recvmsg(self.raw(), &raw mut header, 0) };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+        // No frame has no octets.
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut checksum_unfinished = false;
         // SAFETY: the kernel has filled the header's control data in; the macros stay within the length that it has set.
         let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };

@@ -88,14 +88,26 @@ fn a_declined_address_is_told_of_and_the_port_stays_active() {
         assert_eq!((&shown["status"], &shown["nicd:reason"]), (&json!("ACTIVE"), &json!("address_declined")));
         let health = fixture.api.get("/nicd/v1/health").expect(200);
         assert!(health["problems"].as_array().unwrap().iter().any(|one| one["reason"] == "address_declined"), "{health}");
-        // Another address ends it.
+        // Whom nicd tells nothing has nothing to decline.
         let path = format!("/v2.0/ports/{}", vm.port);
+        fixture.api.put(&path, &json!({"port": {"nicd:dhcp": false}})).expect(200);
+        fixture.events.wait_for("agent.recovered", |event| event["event"] == "agent.recovered");
+        assert_eq!(fixture.port(&vm.port)["nicd:reason"], json!(null));
+        fixture.api.put(&path, &json!({"port": {"nicd:dhcp": true}})).expect(200);
+        vm.is_ignored(&decline, None);
+        fixture.events.wait_for("agent.degraded", |event| event["event"] == "agent.degraded");
+        // Another address ends it.
         fixture.api.put(&path, &json!({"port": {"fixed_ips": [{"ip_address": "192.0.2.99"}]}})).expect(200);
         fixture.events.wait_for("agent.recovered", |event| event["event"] == "agent.recovered");
         assert_eq!(fixture.port(&vm.port)["nicd:reason"], json!(null));
         assert_eq!(vm.ask(&Message::of(DISCOVER)).yiaddr, Ipv4Addr::new(192, 0, 2, 99));
-        // Who still asks for the old one begins anew.
+        // Who still asks for the old one begins anew, be it that it renews it from the old one.
         assert_eq!(vm.ask(&Message::of(REQUEST).with(50, &vm.address.octets())).kind, NAK);
+        let renew = Message::of(REQUEST).from(vm.address);
+        for to in [([0x02, 0, 0, 0, 0, 9], SERVER), (BROADCAST, Ipv4Addr::BROADCAST)] {
+            let nak = vm.ask_one(&renew, to);
+            assert_eq!((nak.kind, nak.target), (NAK, Ipv4Addr::BROADCAST));
+        }
     });
 }
 

@@ -290,6 +290,24 @@ fn without_nf_tables_a_port_with_port_security_is_refused_and_one_without_is_bui
 }
 
 #[test]
+fn a_bridge_whose_dhcp_requests_cannot_be_heard_is_told_of_and_tried_again() {
+    let mut scene = Scene::with_networks();
+    scene.fake.set_module("af_packet", false);
+    let port = scene.attach(VM, on(AGENTS)).unwrap().port.id;
+    let service = scene.service();
+    let is_told = || service.health().problems.iter().any(|problem| problem.reason == "responder_unbound");
+    let is_said = || service.port(port).unwrap().reason.as_deref() == Some("responder_unbound");
+    assert!(is_told() && is_said());
+    scene.fake.set_module("af_packet", true);
+    let is_right = || if is_told() || is_said() { Err("still unheard".to_owned()) } else { Ok(()) };
+    scene.daemon().settle(is_right);
+    scene.fake.break_sockets();
+    scene.daemon().go_on(|| is_told() && is_said());
+    scene.daemon().settle(is_right);
+    scene.stop();
+}
+
+#[test]
 fn a_change_of_a_limit_that_is_refused_leaves_record_and_device() {
     let limits = |rate_kbps| Limits { to_guest: Some(RateLimit { rate_kbps, burst_kb: None, exact: false }), from_guest: None };
     for kind in [
