@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::model::action::{Action, NewPort, OptionChange, PortChange, WantedIp};
-use crate::model::dhcp::{EXTRA_OPTIONS, is_host_name};
+use crate::model::dhcp::{EXTRA_OPTIONS, OptionError, Sets, is_host_name};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::port::{BURSTS, RATES};
 use crate::model::server::MAX_QUEUES;
@@ -332,7 +332,7 @@ fn read_new_options(fields: &mut Fields) -> Result<Vec<ExtraOption>, BodyError> 
     let mut options: Vec<ExtraOption> = Vec::new();
     for change in read_options(fields)? {
         if let OptionChange::Set(option) = change {
-            options.retain(|other| other.name != option.name);
+            options.retain(|other| other.sets != option.sets);
             options.push(option);
         }
     }
@@ -345,22 +345,23 @@ fn read_options(fields: &mut Fields) -> Result<Vec<OptionChange>, BodyError> {
         let mut fields = Fields::object(&at, value)?;
         let name = fields.text("opt_name", OPTION_NAME)?;
         let name = fields.required("opt_name", name)?;
-        if fields.number_or_text("ip_version", 4..=6)?.is_some_and(|version| version != 4) {
-            return Err(BodyError::NotBuilt("an option of ip_version 6".to_owned()));
-        }
+        let is_v6 = fields.number_or_text("ip_version", 4..=6)?.is_some_and(|version| version != 4);
+        let bad = |value: Value| move |error: OptionError| wrong("extra_dhcp_opts", &value, &error.to_string());
         let change = match fields.value("opt_value") {
-            Some(Value::Null) => OptionChange::Unset(name),
-            Some(Value::String(value)) if value.chars().count() <= OPTION_VALUE => match ExtraOption::read(&name, &value) {
-                Ok(option) => OptionChange::Set(option),
-                Err(error) => return Err(wrong("extra_dhcp_opts", &value.into(), &error.to_string())),
-            },
+            // There is none that could be taken back.
+            Some(Value::Null) if is_v6 => None,
+            _ if is_v6 => return Err(BodyError::NotBuilt("an option of ip_version 6".to_owned())),
+            Some(Value::Null) => Some(OptionChange::Unset(Sets::of(&name).map_err(bad(name.into()))?)),
+            Some(Value::String(value)) if value.chars().count() <= OPTION_VALUE => {
+                Some(OptionChange::Set(ExtraOption::read(&name, &value).map_err(bad(value.into()))?))
+            }
             Some(other) => return Err(wrong("opt_value", &other, "a text of at most 1024 characters, or null, is expected")),
             None => fields.required("opt_value", None)?,
         };
         fields.end()?;
         Ok(change)
     };
-    given.into_iter().map(read).collect()
+    given.into_iter().filter_map(|one| read(one).transpose()).collect()
 }
 
 /// `binding:profile`: what of it nicd knows.

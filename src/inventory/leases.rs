@@ -87,6 +87,8 @@ pub struct PortLease {
     pub answered: u64,
     /// How many were not.
     pub ignored: u64,
+    /// Whether options were left out of what it was told.
+    pub is_cut: bool,
     /// When what it says of its address was last followed.
     pub followed: Option<Instant>,
     /// When it was given the address again that it had declined.

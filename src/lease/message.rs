@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use crate::model::Mac;
 
@@ -229,31 +230,48 @@ struct Places {
 }
 
 impl Places {
-    /// Puts an option into the first place that has room for all of it; whether one has.
+    /// Puts an option into the first place that has room for all of it, else into several; whether there is room.
     fn put(&mut self, code: u8, value: &[u8]) -> bool {
-        // RFC 3396: a long option is several with its number, one behind the other.
-        let parts: Vec<u8> = if value.is_empty() {
-            vec![code, 0]
-        } else {
-            value.chunks(255).flat_map(|part| [&[code, u8::try_from(part.len()).unwrap_or(255)], part].concat()).collect()
-        };
-        let place = (0..3).find(|at| self.octets[*at].len() + parts.len() <= self.room[*at]);
-        place.is_some_and(|at| {
-            self.octets[at].extend_from_slice(&parts);
-            true
-        })
+        let parts = (0..3)
+            .find_map(|at| self.parts(at..=at, value))
+            // They are put together in the order of the places (RFC 3396, 5).
+            .or_else(|| self.parts(0..=2, value));
+        for (at, part) in parts.iter().flatten() {
+            self.octets[*at].extend([code, u8::try_from(part.len()).unwrap_or(255)]);
+            self.octets[*at].extend_from_slice(part);
+        }
+        parts.is_some()
+    }
+
+    /// The parts of a value, each with its place; none where these places have no room for all of it. A long option is several with
+    /// its number, one behind the other (RFC 3396).
+    fn parts<'a>(&self, places: RangeInclusive<usize>, mut value: &'a [u8]) -> Option<Vec<(usize, &'a [u8])>> {
+        let mut parts = Vec::new();
+        for at in places {
+            let mut room = self.room[at].saturating_sub(self.octets[at].len());
+            while room > 2 || room == 2 && value.is_empty() {
+                let (part, rest) = value.split_at(value.len().min(255).min(room - 2));
+                parts.push((at, part));
+                if rest.is_empty() {
+                    return Some(parts);
+                }
+                (value, room) = (rest, room - 2 - part.len());
+            }
+        }
+        None
     }
 }
 
 impl Reply {
     /// The message's octets. Options that do not fit behind the others go into BOOTP's unused fields (RFC 2132, 9.3); what does not
-    /// fit there either is left out. How many were left out comes with it.
-    pub fn write(&self) -> (Vec<u8>, usize) {
-        let file = &self.file[..self.file.len().min(127)];
+    /// fit there either is left out. The numbers of those come with it.
+    pub fn write(&self) -> (Vec<u8>, Vec<u8>) {
+        // A name that is longer than the field is in its option alone: half of it would be another file's.
+        let file = if self.file.len() > 127 { &[] } else { &self.file[..] };
         // Each place keeps room for its end mark, the first one for what says that the others are used as well.
         let room = self.room.saturating_sub(FIXED + 4);
         let mut places = Places { room: [room, if file.is_empty() { 127 } else { 0 }, 63], octets: Default::default() };
-        let left_out = self.options.iter().filter(|(code, value)| !places.put(*code, value)).count();
+        let left_out = self.options.iter().filter(|(code, value)| !places.put(*code, value)).map(|(code, _)| *code).collect();
         let [mut options, mut in_file, mut in_sname] = places.octets;
         let overload = u8::from(!in_file.is_empty()) | u8::from(!in_sname.is_empty()) << 1;
         if overload != 0 {

@@ -20,12 +20,15 @@ pub(super) fn of_lease(message: &Message, told: &Told, given: &Given, kind: Kind
     let set = |number| told.extra.iter().find(|option| option.sets == Sets::Option(number));
     let seconds = |number| set(number).and_then(|option| option.octets.first_chunk()).map(|octets| u32::from_be_bytes(*octets));
     let lease = seconds(code::LEASE).unwrap_or(LEASE).max(SHORTEST);
-    // RFC 2131, 4.4.5.
-    let renewal = seconds(code::RENEWAL).unwrap_or(lease / 2).min(lease);
-    let rebinding = seconds(code::REBINDING).unwrap_or_else(|| lease - lease / 8).min(lease).max(renewal);
-    let times = [(code::LEASE, lease), (code::RENEWAL, renewal), (code::REBINDING, rebinding)];
+    // At 0 seconds a client would renew without end.
+    let times = [code::RENEWAL, code::REBINDING].map(|number| seconds(number).filter(|seconds| *seconds > 0));
+    // RFC 2131, 4.4.5. A lease without an end has no half.
+    let usual = |seconds| Some(seconds).filter(|_| lease != u32::MAX);
+    let renewal = times[0].or(usual(lease / 2)).map(|renewal| renewal.min(lease));
+    let rebinding = times[1].or(usual(lease - lease / 8)).map(|rebinding| rebinding.min(lease).max(renewal.unwrap_or_default()));
+    let times = [(code::LEASE, Some(lease)), (code::RENEWAL, renewal), (code::REBINDING, rebinding)];
     let mut options = head(kind, given.server);
-    options.extend(times.map(|(number, seconds)| (number, seconds.to_be_bytes().to_vec())));
+    options.extend(times.into_iter().filter_map(|(number, seconds)| Some((number, seconds?.to_be_bytes().to_vec()))));
     options.extend(body(message, told, given));
     options
 }
@@ -52,7 +55,10 @@ fn body(message: &Message, told: &Told, given: &Given) -> Options {
         if let Sets::Option(number) = option.sets
             && !TIMES.contains(&number)
         {
-            all.insert(number, option.octets.clone());
+            match option.octets.is_empty() {
+                true => all.remove(&number),
+                false => all.insert(number, option.octets.clone()),
+            };
             set.push(number);
         }
     }
@@ -104,11 +110,10 @@ fn computed(told: &Told, given: &Given) -> BTreeMap<u8, Vec<u8>> {
     all
 }
 
-/// The next hop of the default route: the first router that was set, or the gateway.
+/// The next hop of the default route: the first router that was set, none where that is empty, or the gateway.
 fn router(told: &Told, given: &Given) -> Option<Ipv4Addr> {
-    let set = told.extra.iter().find(|option| option.sets == Sets::Option(code::ROUTER));
-    match set.and_then(|option| option.octets.first_chunk::<4>()) {
-        Some(first) => Some(Ipv4Addr::from(*first)),
+    match told.extra.iter().find(|option| option.sets == Sets::Option(code::ROUTER)) {
+        Some(set) => set.octets.first_chunk::<4>().map(|first| Ipv4Addr::from(*first)),
         None => given.router,
     }
 }

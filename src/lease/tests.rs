@@ -118,6 +118,15 @@ fn routes_have_the_default_among_them_and_hops_beyond_the_subnet_are_on_the_link
     assert_eq!(routes(&told), [0, 192, 0, 2, 66]);
     told.extra = vec![ExtraOption::read("121", "0.0.0.0/0,192.0.2.67").unwrap()];
     assert_eq!(routes(&told), [0, 192, 0, 2, 67]);
+    // An empty one is not said, and an empty router is no default route.
+    let options = |told: &Told| said(&answered(answer(&message(1, &[]), told)).reply);
+    told.extra = vec![ExtraOption::read("121", "").unwrap()];
+    told.addresses[0].router = Some(SERVER);
+    let without_routes = options(&told);
+    assert_eq!((without_routes.get(&121), without_routes.get(&3)), (None, Some(&SERVER.octets().to_vec())));
+    told.extra = vec![ExtraOption::read("router", "").unwrap()];
+    let without_router = options(&told);
+    assert_eq!((without_router.get(&121), without_router.get(&3)), (None, None));
 }
 
 #[test]
@@ -132,6 +141,10 @@ fn times_are_half_and_seven_eighths_unless_they_were_set() {
     assert_eq!(times(&[("lease-time", "600")]), [600, 300, 525]);
     assert_eq!(times(&[("lease-time", "0")]), [10, 5, 9]);
     assert_eq!(times(&[("T1", "100"), ("T2", "50")]), [86_400, 100, 100]);
+    assert_eq!(times(&[("T1", "0"), ("T2", "0")]), [86_400, 43_200, 75_600]);
+    let endless = Told { extra: vec![ExtraOption::read("lease-time", "infinite").unwrap()], ..told() };
+    let options = said(&answered(answer(&message(1, &[]), &endless)).reply);
+    assert_eq!((&options[&51][..], options.get(&58), options.get(&59)), (&[255; 4][..], None, None));
 }
 
 #[test]
@@ -141,7 +154,7 @@ fn long_options_are_split_and_what_does_not_fit_goes_into_unused_fields() {
     let roomy = message(1, &[(57, &9000_u16.to_be_bytes())]);
     let offer = answered(answer(&roomy, &told));
     let (octets, left_out) = offer.reply.write();
-    assert_eq!(left_out, 0);
+    assert_eq!(left_out, Vec::<u8>::new());
     let parts = octets.windows(2).filter(|two| two[0] == 17 && [255, 90].contains(&two[1])).count();
     assert_eq!(parts, 3, "255, 255 and 90 octets");
     assert_eq!(said(&offer.reply)[&17], long.as_bytes());
@@ -153,9 +166,48 @@ fn long_options_are_split_and_what_does_not_fit_goes_into_unused_fields() {
     let (octets, left_out) = offer.reply.write();
     assert!(octets.len() <= 548, "{}", octets.len());
     let options = said(&offer.reply);
-    assert_eq!((options[&17].len(), options[&18].len(), options[&40].len(), left_out), (230, 100, 50, 1));
+    assert_eq!((options[&17].len(), options[&18].len(), options[&40].len(), left_out), (230, 100, 50, vec![64]));
     assert!(!options.contains_key(&64));
     assert_eq!(&options[&53], &[2]);
+}
+
+/// A subnet with many routes, and a client that takes no more than it must.
+#[test]
+fn an_option_that_no_place_has_room_for_is_spread_over_them() {
+    let mut told = told();
+    let route = |n| (Ipv4Network::new(Ipv4Addr::new(10, 0, n, 0), 24).unwrap(), Ipv4Addr::new(192, 0, 2, 9));
+    told.addresses[0].routes = (0..40).map(route).collect();
+    let whole = [crate::model::dhcp::classless(&told.addresses[0].routes), vec![0, 192, 0, 2, 1]].concat();
+    let asked = message(1, &[(55, &[121, 3, 6])]);
+    let offer = answered(answer(&asked, &told));
+    let (octets, left_out) = offer.reply.write();
+    assert!(octets.len() <= 548 && left_out.is_empty(), "{} {left_out:?}", octets.len());
+    assert_eq!(said(&offer.reply)[&121], whole);
+    told.addresses[0].routes = (0..80).map(route).collect();
+    let offer = answered(answer(&asked, &told));
+    assert_eq!(offer.reply.write().1, [121]);
+    assert_eq!(said(&offer.reply)[&3], SERVER.octets());
+    for length in 0..900 {
+        let reply = Reply { options: vec![(43, vec![7; length])], ..offer.reply.clone() };
+        let (octets, left_out) = reply.write();
+        assert!(octets.len() <= 548);
+        let as_request = [&[1][..], &octets[1..240], &[53, 1, 1], &octets[240..]].concat();
+        let read = Message::read(&as_request).unwrap();
+        assert_eq!(
+            (read.options.get(&43).map_or(0, Vec::len), left_out.is_empty()),
+            (if left_out.is_empty() { length } else { 0 }, length <= 486),
+            "{length}"
+        );
+    }
+}
+
+#[test]
+fn a_long_boot_file_is_in_the_option_alone() {
+    let name = "x".repeat(128);
+    let extra = vec![ExtraOption::read("bootfile-name", &name).unwrap()];
+    let offer = answered(answer(&message(1, &[]), &Told { extra, ..told() }));
+    assert_eq!(offer.reply.write().0[108..236], [0; 128]);
+    assert_eq!(said(&offer.reply)[&67], name.as_bytes());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::dhcp::ExtraOption;
+use super::dhcp::{ExtraOption, Sets};
 use super::ids::{NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
@@ -193,8 +193,8 @@ pub struct WantedIp {
 pub enum OptionChange {
     /// It is set.
     Set(ExtraOption),
-    /// The option of this name is taken back.
-    Unset(String),
+    /// What sets this is taken back.
+    Unset(Sets),
 }
 
 /// A change of a port; `None` keeps the value.

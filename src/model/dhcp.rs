@@ -1,9 +1,11 @@
 //! Options that a client sets for one port's guest (`extra_dhcp_opts`), by dnsmasq's names and numbers.
 
-use std::net::Ipv4Addr;
+mod values;
 
-use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
+
+use values::Kind;
+pub use values::{classless, domains};
 
 /// The most extra options of one port.
 pub const EXTRA_OPTIONS: usize = 64;
@@ -27,7 +29,7 @@ pub struct ExtraOption {
     pub value: String,
     /// What it sets.
     pub sets: Sets,
-    /// The value as DHCP carries it.
+    /// The value as DHCP carries it; empty where the option is not to be said.
     pub octets: Vec<u8>,
 }
 
@@ -69,31 +71,10 @@ pub enum OptionError {
     },
 }
 
-/// What an option's value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// One or more addresses.
-    Addresses,
-    /// One address.
-    Address,
-    /// Pairs of addresses.
-    Pairs,
-    /// Destinations with their next hops (RFC 3442).
-    Routes,
-    /// Domain names (RFC 1035, 3.1).
-    Domains,
-    /// A text.
-    Text,
-    /// A number of so many octets.
-    Number(usize),
-    /// Nothing that nicd knows: addresses, octets in hexadecimal, a number or a text, by what it looks like, as dnsmasq does it.
-    Any,
-}
-
 /// dnsmasq's names for the options that a client may set (src/option.c and src/dhcp-common.c there), with their kinds.
 const NAMES: [(&str, u8, Kind); 61] = [
     ("netmask", 1, Kind::Address),
-    ("time-offset", 2, Kind::Number(4)),
+    ("time-offset", 2, Kind::Offset),
     ("router", 3, Kind::Addresses),
     ("dns-server", 6, Kind::Addresses),
     ("log-server", 7, Kind::Addresses),
@@ -130,9 +111,9 @@ const NAMES: [(&str, u8, Kind); 61] = [
     ("netbios-scope", 47, Kind::Text),
     ("x-windows-fs", 48, Kind::Addresses),
     ("x-windows-dm", 49, Kind::Addresses),
-    ("lease-time", 51, Kind::Number(4)),
-    ("T1", 58, Kind::Number(4)),
-    ("T2", 59, Kind::Number(4)),
+    ("lease-time", 51, Kind::Seconds),
+    ("T1", 58, Kind::Seconds),
+    ("T2", 59, Kind::Seconds),
     ("vendor-class", 60, Kind::Text),
     ("nis+-domain", 64, Kind::Text),
     ("nis+-server", 65, Kind::Addresses),
@@ -149,7 +130,7 @@ const NAMES: [(&str, u8, Kind); 61] = [
     ("tzdb-timezone", 101, Kind::Text),
     ("ipv6-only", 108, Kind::Number(4)),
     ("domain-search", 119, Kind::Domains),
-    ("sip-server", 120, Kind::Any),
+    ("sip-server", 120, Kind::Sip),
     ("classless-static-route", 121, Kind::Routes),
     ("vendor-id-encap", 125, Kind::Any),
     ("tftp-server-address", 150, Kind::Addresses),
@@ -175,6 +156,9 @@ const PROTOCOL_NAMES: [&str; 12] = [
     "subnet-select",
 ];
 
+/// Options that are not said where their value is empty, as Neutron and dnsmasq have it: the router and the classless routes.
+const MAY_BE_EMPTY: [Sets; 2] = [Sets::Option(3), Sets::Option(121)];
+
 /// dnsmasq's name for the next server's address.
 const NEXT_SERVER: &str = "server-ip-address";
 
@@ -186,8 +170,21 @@ impl ExtraOption {
     pub fn read(name: &str, value: &str) -> Result<Self, OptionError> {
         let (sets, kind) = named(name)?;
         let bad = |expected| OptionError::Value { name: short(name), value: short(value), expected };
-        let octets = kind.octets(value).map_err(bad)?;
+        let octets = match value {
+            "" if MAY_BE_EMPTY.contains(&sets) => Vec::new(),
+            value => kind.octets(value).map_err(bad)?,
+        };
         Ok(Self { name: name.to_owned(), value: value.to_owned(), sets, octets })
+    }
+}
+
+impl Sets {
+    /// What an option of this name or number sets.
+    ///
+    /// # Errors
+    /// There is no such option, or it cannot be set.
+    pub fn of(name: &str) -> Result<Self, OptionError> {
+        named(name).map(|(sets, _)| sets)
     }
 }
 
@@ -221,102 +218,6 @@ fn short(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
-/// The most octets of one option's value: it is split into several of 255 (RFC 3396).
-const LONGEST: usize = 1024;
-
-const ADDRESSES: &str = "one or more IPv4 addresses, separated by commas,";
-
-impl Kind {
-    /// A value as DHCP carries it, or what would be right.
-    fn octets(self, text: &str) -> Result<Vec<u8>, &'static str> {
-        const TEXT: &str = "a text without control characters";
-        if text.is_empty() || text.chars().any(char::is_control) {
-            return Err(TEXT);
-        }
-        let octets = match self {
-            Self::Addresses => addresses(text).ok_or(ADDRESSES)?,
-            Self::Address => addresses(text).filter(|octets| octets.len() == 4).ok_or("an IPv4 address")?,
-            Self::Pairs => addresses(text)
-                .filter(|octets| octets.len().is_multiple_of(8))
-                .ok_or("pairs of IPv4 addresses, separated by commas,")?,
-            Self::Routes => routes(text).ok_or("destinations and next hops, such as 192.0.2.0/24,198.51.100.1,")?,
-            Self::Domains => domains(text.split(',').map(str::trim)).ok_or("one or more domains, separated by commas,")?,
-            Self::Text => text.as_bytes().to_vec(),
-            Self::Number(length) => number(text, length).ok_or("a number of the option's length")?,
-            Self::Any => {
-                addresses(text).or_else(|| hexadecimal(text)).or_else(|| any_number(text)).unwrap_or_else(|| text.into())
-            }
-        };
-        if octets.len() > LONGEST { Err("a value of at most 1024 octets") } else { Ok(octets) }
-    }
-}
-
-fn addresses(text: &str) -> Option<Vec<u8>> {
-    text.split(',')
-        .map(|one| one.trim().parse::<Ipv4Addr>().ok().map(|address| address.octets()))
-        .collect::<Option<Vec<_>>>()
-        .map(|all| all.concat())
-}
-
-fn routes(text: &str) -> Option<Vec<u8>> {
-    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
-    let (pairs, rest) = parts.as_chunks::<2>();
-    let read = |[to, via]: &[&str; 2]| Some((to.parse::<Ipv4Network>().ok()?, via.parse::<Ipv4Addr>().ok()?));
-    rest.is_empty().then(|| pairs.iter().map(read).collect::<Option<Vec<_>>>()).flatten().map(|all| classless(&all))
-}
-
-/// Routes as option 121 carries them: of a destination only the octets that its prefix reaches (RFC 3442).
-pub fn classless(routes: &[(Ipv4Network, Ipv4Addr)]) -> Vec<u8> {
-    let one = |(to, via): &(Ipv4Network, Ipv4Addr)| {
-        let reached = usize::from(to.prefix().div_ceil(8));
-        [&[to.prefix()], &to.network().octets()[..reached], &via.octets()].concat()
-    };
-    routes.iter().flat_map(one).collect()
-}
-
-/// Domain names as DNS carries them, without compression; none where one is none.
-pub fn domains<'a>(names: impl Iterator<Item = &'a str>) -> Option<Vec<u8>> {
-    let mut octets = Vec::new();
-    for name in names {
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let began = octets.len();
-        for label in name.split('.') {
-            let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
-            octets.push(length);
-            octets.extend(label.is_ascii().then_some(label)?.as_bytes());
-        }
-        octets.push(0);
-        if octets.len() - began > 255 {
-            return None;
-        }
-    }
-    Some(octets)
-}
-
-fn number(text: &str, length: usize) -> Option<Vec<u8>> {
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => i64::from_str_radix(digits, 16).ok(),
-        None => text.parse::<i64>().ok(),
-    }?;
-    let bits = u32::try_from(length * 8).ok()?;
-    let range = -(1_i64 << (bits - 1))..(1_i64 << bits);
-    range.contains(&number).then(|| number.to_be_bytes()[8 - length..].to_vec())
-}
-
-/// As many octets as the number needs, of 1, 2 and 4.
-fn any_number(text: &str) -> Option<Vec<u8>> {
-    text.bytes()
-        .all(|digit| digit.is_ascii_digit())
-        .then(|| [1, 2, 4].into_iter().find_map(|length| number(text, length)))
-        .flatten()
-}
-
-/// Octets in hexadecimal, separated by colons.
-fn hexadecimal(text: &str) -> Option<Vec<u8>> {
-    let octet = |text: &str| (1..=2).contains(&text.len()).then(|| u8::from_str_radix(text, 16).ok()).flatten();
-    text.contains(':').then(|| text.split(':').map(octet).collect()).flatten()
-}
-
 impl TryFrom<Written> for ExtraOption {
     type Error = OptionError;
 
@@ -348,6 +249,13 @@ mod tests {
         assert_eq!(read("ntp-server", "192.0.2.1, 192.0.2.2"), (Sets::Option(42), vec![192, 0, 2, 1, 192, 0, 2, 2]));
         assert_eq!(read("mtu", "1400"), (Sets::Option(26), vec![5, 120]));
         assert_eq!(read("lease-time", "60"), (Sets::Option(51), vec![0, 0, 0, 60]));
+        for (text, seconds) in [("1h", 3600), ("45m", 2700), ("2D", 172_800), ("1w", 604_800), ("9s", 9), ("0x10", 16)] {
+            assert_eq!(read("lease-time", text).1, u32::to_be_bytes(seconds), "{text}");
+        }
+        assert_eq!(read("T1", "infinite").1, [255; 4]);
+        assert_eq!(read("sip-server", "192.0.2.1,192.0.2.2").1, [1, 192, 0, 2, 1, 192, 0, 2, 2]);
+        assert_eq!(read("120", "sip.example").1, b"\x00\x03sip\x07example\x00");
+        assert_eq!([read("router", ""), read("121", "")], [(Sets::Option(3), vec![]), (Sets::Option(121), vec![])]);
         assert_eq!(read("time-offset", "-3600"), (Sets::Option(2), vec![0xff, 0xff, 0xf1, 0xf0]));
         assert_eq!(
             read("121", "192.0.2.0/25,198.51.100.1,0.0.0.0/0,198.51.100.2").1,
@@ -376,6 +284,15 @@ mod tests {
             ("router", "192.0.2.1,"),
             ("netmask", "255.255.255.0,255.0.0.0"),
             ("mtu", "65536"),
+            ("mtu", "-5"),
+            ("lease-time", "-5"),
+            ("lease-time", "+5"),
+            ("lease-time", "h"),
+            ("lease-time", "1.5h"),
+            ("lease-time", "10000w"),
+            ("lease-time", "5\u{e9}"),
+            ("sip-server", "a..b"),
+            ("dns-server", ""),
             ("mtu", ""),
             ("121", "192.0.2.0/24"),
             ("121", "192.0.2.0/33,192.0.2.1"),
@@ -386,8 +303,8 @@ mod tests {
         ] {
             assert!(ExtraOption::read(name, value).is_err(), "{name} {value:?}");
         }
-        assert!(ExtraOption::read("hostname", &"x".repeat(LONGEST)).is_ok());
-        assert!(ExtraOption::read("hostname", &"x".repeat(LONGEST + 1)).is_err());
+        assert!(ExtraOption::read("hostname", &"x".repeat(1024)).is_ok());
+        assert!(ExtraOption::read("hostname", &"x".repeat(1025)).is_err());
     }
 
     #[test]

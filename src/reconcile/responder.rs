@@ -79,14 +79,24 @@ impl Reconciler {
             Outcome::Silence(_) => {}
             Outcome::Answer(_) => entry.dhcp.answered += 1,
         }
+        let said = match outcome {
+            Outcome::Answer(ref answer) => Some((answer, answer.reply.write())),
+            Outcome::Silence(_) => None,
+        };
+        if let Some((_, (_, left_out))) = &said
+            && !left_out.is_empty()
+            && !std::mem::replace(&mut entry.dhcp.is_cut, true)
+        {
+            tracing::warn!(%port, ?left_out, "options do not fit into what a guest takes of an answer, and are left out");
+        }
         let before = entry.dhcp.last.as_ref().map(|last| last.state);
         if let Some((lease, address)) = exchange_of(&outcome) {
             entry.dhcp.last = Some(exchange(&message, lease, address));
             self.note_declined(&mut state, port, lease, address, before);
         }
         drop(state);
-        if let Outcome::Answer(answer) = outcome {
-            send(socket, device, told.mac, &answer);
+        if let Some((answer, (octets, _))) = said {
+            send(socket, device, told.mac, answer, &octets);
         }
     }
 
@@ -228,13 +238,9 @@ async fn listen(
     }
 }
 
-fn send(socket: &PacketSocket, device: u32, guest: Mac, answer: &Answer) {
-    let (octets, left_out) = answer.reply.write();
-    if left_out > 0 {
-        tracing::debug!(%guest, left_out, "options of an answer did not fit into what its client takes");
-    }
+fn send(socket: &PacketSocket, device: u32, guest: Mac, answer: &Answer, octets: &[u8]) {
     let envelope = Envelope { from: guest.host_side(), to: answer.to, source: answer.source, target: answer.target };
-    let sent = match frame::write(envelope, &octets) {
+    let sent = match frame::write(envelope, octets) {
         Some(frame) => socket.send(device, &frame),
         None => Err(io::ErrorKind::InvalidData.into()),
     };

@@ -314,13 +314,13 @@ fn checked_pairs(mac: Mac, port_security: bool, given: Vec<AddressPair>) -> Resu
     Ok(pairs)
 }
 
-/// Options that a change does not name stay, as Neutron has it.
+/// Options that a change does not name stay, as Neutron has it. A name and its number are one option.
 fn set_option(options: &mut Vec<ExtraOption>, change: OptionChange) {
-    let name = match &change {
-        OptionChange::Set(option) => &option.name,
-        OptionChange::Unset(name) => name,
+    let sets = match &change {
+        OptionChange::Set(option) => option.sets,
+        OptionChange::Unset(sets) => *sets,
     };
-    let at = options.iter().position(|option| option.name == *name);
+    let at = options.iter().position(|option| option.sets == sets);
     match (change, at) {
         (OptionChange::Set(option), Some(at)) => options[at] = option,
         (OptionChange::Set(option), None) => options.push(option),

@@ -150,6 +150,36 @@ fn active_means_that_the_responder_is_bound_and_it_is_bound_while_there_is_a_por
     });
 }
 
+/// As Neutron and dnsmasq have them.
+#[test]
+fn an_option_has_one_value_whatever_it_is_called() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let set = |options: &[(&str, Option<&str>)]| {
+            let options = options.iter().map(|(name, value)| json!({"opt_name": name, "opt_value": value}));
+            json!({ "extra_dhcp_opts": options.collect::<Vec<_>>() })
+        };
+        let mut wanted = set(&[("6", Some("192.0.2.53")), ("mtu", Some("1300")), ("option:dns-server", Some("192.0.2.54"))]);
+        wanted["network_id"] = json!(network);
+        let port = fixture.create_port(wanted);
+        let mut vm = Machine::of(&mut fixture, &port);
+        let offer = vm.ask(&Message::of(DISCOVER));
+        assert_eq!((&offer.options[&6][..], &offer.options[&26][..]), (&[192, 0, 2, 54][..], &[5, 20][..]));
+        let path = format!("/v2.0/ports/{port}");
+        let mut put = |change: &serde_json::Value| fixture.api.put(&path, &json!({ "port": change })).expect(200);
+        let shown = put(&set(&[("dns-server", None), ("26", Some("1200")), ("router", Some(""))]));
+        let names: Vec<&str> =
+            shown["port"]["extra_dhcp_opts"].as_array().unwrap().iter().map(|one| one["opt_name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["26", "router"]);
+        let offer = vm.ask(&Message::of(DISCOVER));
+        assert_eq!([6, 3, 121].map(|code| offer.options.contains_key(&code)), [false; 3]);
+        assert_eq!(offer.options[&26], [4, 176]);
+        put(&json!({"extra_dhcp_opts": [{"opt_name": "dns-server", "opt_value": null, "ip_version": 6}]}));
+        fixture.api.put(&path, &json!({ "port": set(&[("lease-time", Some("-5"))]) })).expect(400);
+    });
+}
+
 #[test]
 fn the_subnet_switches_it_off_for_all() {
     in_netns(|| {

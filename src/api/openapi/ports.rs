@@ -114,7 +114,7 @@ fn extra_option() -> Record {
     Record::new()
         .must("opt_name", text(OPTION_NAME))
         .must("opt_value", or_null(text(OPTION_VALUE)))
-        .may("ip_version", any_number(4..=4))
+        .may("ip_version", any_number(4..=6))
 }
 
 /// A subnet, an address, or both.
