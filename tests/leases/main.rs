@@ -8,10 +8,14 @@ mod bytes;
 mod client;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[allow(dead_code)]
+#[path = "../hostile/dice.rs"]
+mod dice;
 mod exchange;
 mod first;
 #[path = "../common/fixture.rs"]
 mod fixture;
+mod fuzz;
 mod hostile;
 mod neighbours;
 #[path = "../common/netns.rs"]
