@@ -34,8 +34,8 @@ impl Inventory {
             mac,
             addresses,
             mtu: network.mtu,
-            hostname: Some(port.told.dns_name.clone()).filter(|name| !name.is_empty()),
-            domain: defaults.domain.clone(),
+            hostname: name(&port.told.dns_name),
+            domain: defaults.domain.as_deref().and_then(name),
             extra: port.told.extra_options.clone(),
         };
         (!told.addresses.is_empty()).then_some((port.id, device.index, told))
@@ -66,6 +66,11 @@ impl Inventory {
             entry.dhcp = PortLease::default();
         }
     }
+}
+
+/// A name as DHCP tells it: without the dot that says that it is whole.
+fn name(text: &str) -> Option<String> {
+    Some(text.strip_suffix('.').unwrap_or(text).to_owned()).filter(|name| !name.is_empty())
 }
 
 /// An address with what its subnet says. A router VM gets no route through itself.

@@ -279,8 +279,9 @@ fn exchange_of(outcome: &Outcome) -> Option<(LeaseState, Ipv4Addr)> {
 fn exchange(message: &Message, state: LeaseState, address: Ipv4Addr) -> Exchange {
     let said = |code| message.options.get(&code).map(|value| &value[..value.len().min(SAID)]).filter(|value| !value.is_empty());
     let hexadecimal = |value: &[u8]| value.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":");
-    // A name that a guest gives itself comes into logs and terminals.
-    let plain = |value: &[u8]| String::from_utf8_lossy(value).chars().filter(|one| !one.is_control()).collect();
+    // A name that a guest gives itself comes into terminals and pages: what no host name has is left out of it.
+    let is_of_name = |octet: &u8| octet.is_ascii_alphanumeric() || b"-._".contains(octet);
+    let plain = |value: &[u8]| value.iter().copied().filter(is_of_name).map(char::from).collect();
     let address = match (address.is_unspecified(), message.address(code::REQUESTED)) {
         (true, Some(requested)) => requested,
         (true, None) => message.ciaddr,

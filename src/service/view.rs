@@ -208,6 +208,10 @@ impl Service {
             if let Some(admin) = told.iter_mut().find(|fact| fact.fact == FactName::Admin && entry.record.is_unproven()) {
                 admin.detail = format!("the port is kept down: {why}");
             }
+            if let Some(responder) = told.iter_mut().find(|fact| fact.fact == FactName::Responder) {
+                let (answered, ignored) = (entry.dhcp.answered, entry.dhcp.ignored);
+                responder.detail = format!("{}; {answered} were answered, {ignored} ignored", responder.detail);
+            }
         }
         Ok((view, told))
     }

@@ -63,6 +63,9 @@ fn each_state_of_a_client_is_answered_as_the_rfc_says() {
         vm.is_ignored(&Message { giaddr: [192, 0, 2, 5].into(), ..Message::of(DISCOVER) }, None);
         vm.is_ignored(&Message::of(OFFER), None);
         vm.is_ignored(&Message::of(RELEASE).from(own), Some((BROADCAST, SERVER)));
+        let explained = fixture.api.get(&format!("/nicd/v1/ports/{}/explain", vm.port)).expect(200);
+        let responder = explained["facts"].as_array().unwrap().iter().find(|fact| fact["fact"] == "responder").unwrap();
+        assert!(responder["detail"].as_str().unwrap().ends_with(", 4 ignored"), "{explained}");
         let metrics = fixture.api.get("/metrics").text;
         for counted in [
             "nicd_dhcp_received_total{type=\"inform\"} 1",

@@ -31,9 +31,14 @@ pub async fn leases(session: &mut Session, port: Option<&str>) -> Result<(), Fai
             Kind::Port.list(&session.client, &[]).await?.iter().filter_map(|port| Some(port["id"].as_str()?.to_owned())).collect()
         }
     };
+    let is_each = port.is_none();
     let mut leases = Vec::new();
     for id in ports {
-        let mut said = session.client.get(&format!("/nicd/v1/ports/{id}/leases")).await?;
+        let mut said = match session.client.get(&format!("/nicd/v1/ports/{id}/leases")).await {
+            // It was deleted since it was listed.
+            Err(error) if is_each && error.is_not_found() => continue,
+            said => said?,
+        };
         for lease in said["leases"].as_array_mut().into_iter().flatten() {
             lease["port_id"] = id.as_str().into();
             leases.push(lease.take());

@@ -69,6 +69,17 @@ fn a_refusal_is_repeated() {
 }
 
 #[test]
+fn the_leases_of_a_port_that_was_deleted_meanwhile_are_left_out() {
+    let ports = json!({"ports": [{"id": NETWORK}, {"id": PORT}]});
+    let gone = json!({"NeutronError": {"type": "PortNotFound", "message": "Port x could not be found.", "detail": ""}});
+    let lease = json!({"leases": [{"family": "ipv4", "state": "bound", "address": "10.0.0.3", "message": "request",
+        "at": "2026-01-01T00:00:00Z", "client_id": null, "hostname": null}]});
+    let done = play("nicctl leases -o json", vec![answer(200, ports), answer(404, gone), answer(200, lease)]);
+    let printed: Value = serde_json::from_str(&done.printed).unwrap();
+    assert!(printed.to_string().contains("10.0.0.3"), "{printed}");
+}
+
+#[test]
 fn a_name_for_two_things_lists_both() {
     let twins = json!({"servers": [{"id": SERVER, "name": "web"}, {"id": NETWORK, "name": "web"}]});
     let done = play("nicctl server show web", vec![answer(200, twins)]);
