@@ -1,4 +1,4 @@
-//! udhcpc and ISC dhclient in a guest's namespace, whose addresses were taken away.
+//! udhcpc, ISC dhclient, dhcpcd and systemd-networkd in a guest's namespace, whose addresses were taken away.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::PATIENCE;
 use crate::fixture::{Fixture, text};
-use crate::netns::{Guest, in_netns};
+use crate::netns::{Guest, in_netns, run};
 
 /// A client that runs in a guest's namespace and calls a script with what it is told.
 struct Client {
@@ -41,28 +41,57 @@ esac
 
 impl Client {
     fn start(guest: &Guest, program: &str, options: &[&str]) -> Self {
-        let dir = PathBuf::from(format!("/run/client-{}-{}", guest.name, program.replace('/', "-")));
+        let dir = PathBuf::from(format!("/run/client-{}-{program}", guest.name));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).unwrap();
         let (script, told) = (dir.join("script"), dir.join("told"));
         fs::write(&script, SCRIPT.replace("TOLD", told.to_str().unwrap())).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-        let own: Vec<String> = match program {
-            "udhcpc" => ["-f", "-i", "eth0", "-s", script.to_str().unwrap(), "-t", "10", "-T", "1"].map(str::to_owned).into(),
-            _ => {
-                let said =
-                    format!("-d -v -cf {} -lf {} -pf {} -sf {}", path("conf"), path("leases"), path("pid"), path("script"));
-                fs::write(path("conf"), CONF).unwrap();
-                said.split(' ').map(str::to_owned).collect()
+        let line = match program {
+            "udhcpc" => "exec udhcpc -f -i eth0 -s DIR/script -t 10 -T 1 \"$@\"",
+            "dhclient" => {
+                fs::write(dir.join("conf"), CONF).unwrap();
+                "exec dhclient -d -v -cf DIR/conf -lf DIR/leases -pf DIR/pid -sf DIR/script \"$@\" eth0"
             }
+            "dhcpcd" => {
+                fs::write(dir.join("conf"), DHCPCD).unwrap();
+                "mkdir -p /run/dhcpcd /var/lib/dhcpcd DIR/run DIR/lib\n\
+                 mount --bind DIR/run /run/dhcpcd\nmount --bind DIR/lib /var/lib/dhcpcd\n\
+                 exec dhcpcd -4 -B -d -f DIR/conf -c DIR/script eth0"
+            }
+            // It waits for udev where /sys can be written to.
+            "networkd" => {
+                fs::create_dir_all(dir.join("network")).unwrap();
+                fs::write(dir.join("network/eth0.network"), NETWORKD).unwrap();
+                "mkdir -p /run/systemd DIR/netif\nchmod 777 DIR/netif\nmount --bind DIR /run/systemd\nmount -o remount,ro /sys\n\
+                 SYSTEMD_LOG_LEVEL=debug exec /lib/systemd/systemd-networkd"
+            }
+            other => panic!("{other}"),
         };
-        let last: &[&str] = if program == "udhcpc" { &[] } else { &["eth0"] };
         let log = fs::File::create(dir.join("log")).unwrap();
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &guest.name, program]).args(own).args(options).args(last);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.args(["netns", "exec", &guest.name, "sh", "-ec", &line.replace("DIR", dir.to_str().unwrap()), program]);
+        command.args(options).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Self { child: command.spawn().unwrap(), told }
+    }
+
+    /// What networkd was told, by the names in its lease's file.
+    fn wait_for_lease(&self) -> BTreeMap<String, String> {
+        let (leases, deadline) = (self.told.with_file_name("netif").join("leases"), Instant::now() + PATIENCE);
+        loop {
+            let files = fs::read_dir(&leases).into_iter().flatten();
+            let whole =
+                files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok()).find(|said| said.contains("ADDRESS="));
+            if let Some(said) = whole {
+                return said
+                    .lines()
+                    .filter_map(|line| line.split_once('='))
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect();
+            }
+            assert!(Instant::now() < deadline, "no lease: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What the client was told at an event, after so many.
@@ -99,6 +128,13 @@ const CONF: &str = "option rfc3442-classless-static-routes code 121 = array of u
     rfc3442-classless-static-routes;\n\
     initial-interval 1;\n";
 
+/// It sets the address without asking the network first whether it is free, which takes seconds.
+const DHCPCD: &str = "noarp\nnoipv4ll\noption subnet_mask, broadcast_address, routers, domain_name_servers, host_name, interface_mtu, \
+    classless_static_routes\n";
+
+const NETWORKD: &str =
+    "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n[DHCPv4]\nUseMTU=yes\n";
+
 /// A network whose guests are told much.
 fn network(fixture: &mut Fixture) -> String {
     let network = fixture.network(json!({"name": "blue", "mtu": 1400}));
@@ -133,9 +169,21 @@ fn udhcpc_gets_what_its_port_says() {
         let mut fixture = Fixture::start();
         let options = json!([{"opt_name": "ntp-server", "opt_value": "192.0.2.123"}, {"opt_name": "bootfile-name", "opt_value": "x.0"},
             {"opt_name": "server-ip-address", "opt_value": "192.0.2.66"}, {"opt_name": "lease-time", "opt_value": "3600"}]);
-        let (guest, id, port) = bare_guest(&mut fixture, "a", json!({"dns_name": "web-1", "extra_dhcp_opts": options}));
-        let wishes =
-            ["-O", "staticroutes", "-O", "mtu", "-O", "hostname", "-O", "ntpsrv", "-O", "bootfile", "-x", "hostname:guest-says"];
+        let (guest, id, port) = bare_guest(&mut fixture, "a", json!({"dns_name": "web-1.", "extra_dhcp_opts": options}));
+        let wishes = [
+            "-O",
+            "staticroutes",
+            "-O",
+            "mtu",
+            "-O",
+            "hostname",
+            "-O",
+            "ntpsrv",
+            "-O",
+            "bootfile",
+            "-x",
+            "hostname:guest<b>-\u{202e}says",
+        ];
         let client = Client::start(&guest, "udhcpc", &wishes);
         let told = client.wait_for(&["bound"], 0);
         let address = text(&port["fixed_ips"][0]["ip_address"]);
@@ -154,7 +202,7 @@ fn udhcpc_gets_what_its_port_says() {
         assert_eq!(said("boot_file"), Some("x.0"));
         let lease = &leases(&mut fixture, &id)[0];
         let shown = ["family", "state", "address", "message", "hostname"].map(|key| text(&lease[key]));
-        assert_eq!(shown, ["ipv4", "bound", &address, "request", "guest-says"]);
+        assert_eq!(shown, ["ipv4", "bound", &address, "request", "guestb-says"]);
     });
 }
 
@@ -177,6 +225,67 @@ fn dhclient_gets_what_its_port_says() {
         assert_eq!(said("new_dhcp_lease_time"), Some("86400"));
         assert_eq!(said("new_dhcp_renewal_time"), Some("43200"));
         assert_eq!(said("new_dhcp_rebinding_time"), Some("75600"));
+    });
+}
+
+#[test]
+fn dhcpcd_gets_what_its_port_says() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let (guest, _, port) = bare_guest(&mut fixture, "a", json!({"dns_name": "web-1"}));
+        let client = Client::start(&guest, "dhcpcd", &[]);
+        let told = client.wait_for(&["BOUND"], 0);
+        let said = |key: &str| told.get(key).map(String::as_str);
+        assert_eq!(said("new_ip_address"), port["fixed_ips"][0]["ip_address"].as_str());
+        assert_eq!(said("new_subnet_mask"), Some("255.255.255.0"));
+        assert_eq!(said("new_broadcast_address"), Some("192.0.2.255"));
+        assert_eq!(said("new_domain_name_servers"), Some("192.0.2.53 192.0.2.54"));
+        assert_eq!(said("new_host_name"), Some("web-1"));
+        assert_eq!(said("new_interface_mtu"), Some("1400"));
+        assert_eq!(said("new_classless_static_routes"), Some("198.51.100.0/24 192.0.2.9 0.0.0.0/0 192.0.2.1"));
+        assert_eq!(said("new_dhcp_lease_time"), Some("86400"));
+    });
+}
+
+#[test]
+fn networkd_gets_what_its_port_says() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let (guest, _, port) = bare_guest(&mut fixture, "a", json!({"dns_name": "web-1"}));
+        let client = Client::start(&guest, "networkd", &[]);
+        let told = client.wait_for_lease();
+        let said = |key: &str| told.get(key).map(String::as_str);
+        assert_eq!(said("ADDRESS"), port["fixed_ips"][0]["ip_address"].as_str());
+        assert_eq!(said("NETMASK"), Some("255.255.255.0"));
+        assert_eq!(said("SERVER_ADDRESS"), Some("192.0.2.1"));
+        assert_eq!(said("DNS"), Some("192.0.2.53 192.0.2.54"));
+        assert_eq!(said("HOSTNAME"), Some("web-1"));
+        assert_eq!(said("MTU"), Some("1400"));
+        assert_eq!([said("T1"), said("T2"), said("LIFETIME")], [Some("43200"), Some("75600"), Some("86400")]);
+    });
+}
+
+/// A guest whose kernel leaves checksums to its NIC, as a veth's does by itself, and one whose kernel does not.
+#[test]
+fn every_client_gets_its_address_without_checksum_offload() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = network(&mut fixture);
+        let clients: Vec<_> = ["udhcpc", "dhclient", "dhcpcd", "networkd"]
+            .map(|program| {
+                let (guest, _, port) = bare_guest(&mut fixture, program, json!({ "network_id": network }));
+                run(&format!("ip netns exec {} ethtool -K eth0 tx off", guest.name));
+                (program, Client::start(&guest, program, &[]), text(&port["fixed_ips"][0]["ip_address"]))
+            })
+            .into();
+        for (program, client, address) in clients {
+            let told = match program {
+                "networkd" => client.wait_for_lease(),
+                _ => client.wait_for(&["bound", "BOUND"], 0),
+            };
+            let said = ["ip", "new_ip_address", "ADDRESS"].into_iter().find_map(|key| told.get(key));
+            assert_eq!(said, Some(&address), "{program}");
+        }
     });
 }
 
