@@ -99,7 +99,7 @@
 //! | [`model`] | the data types: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
 //! | [`plan`] | compares desired and observed state once (`diff`); derives ordered ops with undo, the facts behind ACTIVE, deviations and drift |
 //! | [`neighbours`] | ARP and neighbour discovery as nicd speaks them: asks who has an address, announces a port's |
-//! | [`lease`] | what a guest is told by DHCP: messages, options, and what is said to what; nothing is remembered |
+//! | [`lease`] | what a guest is told by DHCP of both families and by router advertisements: messages, options, and what is said to what; nothing is remembered |
 //! | [`kernel::exec`] | runs a plan, and undoes it after a failure |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
@@ -140,7 +140,7 @@
 //! | service | `sd-notify`, `listenfd` | readiness, passed sockets |
 //! | metrics | `prometheus`, without its protobuf | a count is one atomic operation, and every scraper reads its text format (0.0.4); the official `prometheus-client` writes only OpenMetrics |
 //! | the bus | `zbus`, on tokio, without its object server | connections, messages and types; nicd dispatches calls itself, because it checks the caller of every call |
-//! | frames of DHCP | `etherparse` | headers and checksums. The messages are our own (`lease/message`): `dhcproto` brings 40 crates for domain names, and its readers panic on a MAC length above 16 (`chaddr`) or stop at the first option that they cannot read |
+//! | frames of DHCP and router advertisements | `etherparse` | headers and checksums. The messages are our own (`lease/message`, `lease/v6`, `lease/advert`): `dhcproto` brings 40 crates for domain names, and its readers panic on a MAC length above 16 (`chaddr`) or stop at the first option that they cannot read |
 //! | random values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
 

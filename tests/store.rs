@@ -584,6 +584,7 @@ fn subnet() -> Subnet {
         dns_nameservers: Vec::new(),
         host_routes: Vec::new(),
         enable_dhcp: true,
+        guidance: nicd::model::Guidance::default(),
     }
     .checked(Timestamp::UNIX_EPOCH)
     .unwrap()

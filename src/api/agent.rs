@@ -245,13 +245,30 @@ answer! {
     }
 }
 
+/// What guests say by DHCPv4 and DHCPv6.
+const MESSAGES: [&str; 13] = [
+    "discover",
+    "request",
+    "decline",
+    "release",
+    "inform",
+    "solicit",
+    "request6",
+    "confirm",
+    "renew",
+    "rebind",
+    "release6",
+    "decline6",
+    "information_request",
+];
+
 answer! {
     /// What a port's guest last asked by DHCP, and what became of it.
     pub(super) Lease(exchange: &Exchange) {
-        "family": "ipv4" => one_of_words(["ipv4"]),
+        "family": if exchange.address.is_ipv4() { "ipv4" } else { "ipv6" } => one_of_words(["ipv4", "ipv6"]),
         "state": exchange.state.as_str() => one_of_words(LeaseState::ALL.map(LeaseState::as_str)),
         "address": exchange.address.to_string() => ip(),
-        "message": exchange.message => one_of_words(["discover", "request", "decline", "release", "inform"]),
+        "message": exchange.message => one_of_words(MESSAGES),
         "at": exchange.at => time(),
         "client_id": exchange.client_id => or_null(words()),
         "hostname": exchange.hostname => or_null(words()),

@@ -7,7 +7,7 @@ use crate::model::dhcp::{EXTRA_OPTIONS, OptionError, Sets, is_host_name};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::port::{BURSTS, RATES};
 use crate::model::server::MAX_QUEUES;
-use crate::model::{AddressPair, ExtraOption, FixedIp, GuestTold, Limits, Mac, PortId, Profile, RateLimit};
+use crate::model::{AddressPair, ExtraOption, FixedIp, GuestTold, IpVersion, Limits, Mac, PortId, Profile, RateLimit};
 use crate::service::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 
 use super::AppState;
@@ -155,7 +155,7 @@ answer! {
     Extra(option: &ExtraOption) {
         "opt_name": option.name => words(),
         "opt_value": option.value => words(),
-        "ip_version": 4 => one_of_numbers([4]),
+        "ip_version": if option.version() == IpVersion::V6 { 6 } else { 4 } => one_of_numbers([4, 6]),
     }
 }
 
@@ -345,15 +345,16 @@ fn read_options(fields: &mut Fields) -> Result<Vec<OptionChange>, BodyError> {
         let mut fields = Fields::object(&at, value)?;
         let name = fields.text("opt_name", OPTION_NAME)?;
         let name = fields.required("opt_name", name)?;
-        let is_v6 = fields.number_or_text("ip_version", 4..=6)?.is_some_and(|version| version != 4);
+        let version = match fields.number_or_text("ip_version", 4..=6)? {
+            None | Some(4) => IpVersion::V4,
+            Some(6) => IpVersion::V6,
+            Some(other) => return Err(wrong("ip_version", &other.into(), "4 or 6 is expected")),
+        };
         let bad = |value: Value| move |error: OptionError| wrong("extra_dhcp_opts", &value, &error.to_string());
         let change = match fields.value("opt_value") {
-            // There is none that could be taken back.
-            Some(Value::Null) if is_v6 => None,
-            _ if is_v6 => return Err(BodyError::NotBuilt("an option of ip_version 6".to_owned())),
-            Some(Value::Null) => Some(OptionChange::Unset(Sets::of(&name).map_err(bad(name.into()))?)),
+            Some(Value::Null) => OptionChange::Unset(Sets::of(version, &name).map_err(bad(name.into()))?),
             Some(Value::String(value)) if value.chars().count() <= OPTION_VALUE => {
-                Some(OptionChange::Set(ExtraOption::read(&name, &value).map_err(bad(value.into()))?))
+                OptionChange::Set(ExtraOption::read_of(version, &name, &value).map_err(bad(value.into()))?)
             }
             Some(other) => return Err(wrong("opt_value", &other, "a text of at most 1024 characters, or null, is expected")),
             None => fields.required("opt_value", None)?,
@@ -361,7 +362,7 @@ fn read_options(fields: &mut Fields) -> Result<Vec<OptionChange>, BodyError> {
         fields.end()?;
         Ok(change)
     };
-    given.into_iter().filter_map(|one| read(one).transpose()).collect()
+    given.into_iter().map(read).collect()
 }
 
 /// `binding:profile`: what of it nicd knows.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::model::action::{Action, SubnetChange};
 use crate::model::pools::Range;
 use crate::model::subnet::{Gateway, NewSubnet};
-use crate::model::{HostRoute, Subnet, SubnetId};
+use crate::model::{Guidance, HostRoute, Mode, Subnet, SubnetId};
 use crate::service::{Error, Reply};
 
 use super::AppState;
@@ -20,7 +20,7 @@ use super::fields::{BodyError, Fields, Ip, parse_value, wrong};
 use super::listing::Listing;
 use super::networks::project;
 use super::openapi::schema::{
-    Record, empty_list, ip, list, null, number, one_of_numbers, or_null, range, time, truth, uuid, words,
+    Record, empty_list, ip, list, mode, number, one_of_numbers, or_null, range, time, truth, uuid, words,
 };
 use super::resource::Resource;
 
@@ -69,7 +69,7 @@ impl Resource for Subnet {
     }
 
     fn change(state: &AppState, id: SubnetId, body: Fields) -> Result<Action, ApiError> {
-        Ok(Action::UpdateSubnet(id, read_change(state.subnet(id)?.cidr, body)?))
+        Ok(Action::UpdateSubnet(id, read_change(&state.subnet(id)?, body)?))
     }
 
     fn delete(id: SubnetId) -> Action {
@@ -99,8 +99,8 @@ answer! {
         "enable_dhcp": subnet.enable_dhcp => truth(),
         "dns_nameservers": subnet.dns_nameservers => list(ip()),
         "host_routes": subnet.host_routes => list(Record::new().must("destination", range()).must("nexthop", ip())),
-        "ipv6_address_mode": Value::Null => null(),
-        "ipv6_ra_mode": Value::Null => null(),
+        "ipv6_address_mode": shown(subnet.guidance.address) => mode(),
+        "ipv6_ra_mode": shown(subnet.guidance.ra) => mode(),
         "tenant_id": subnet.project_id => words(),
         "project_id": subnet.project_id => words(),
         "tags": Value::Array(Vec::new()) => empty_list(),
@@ -138,8 +138,8 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
     };
     let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
-    let enable_dhcp = read_dhcp(&mut fields, cidr)?.unwrap_or(cidr.is_ipv4());
-    unchanging(&mut fields)?;
+    let guidance = Guidance { address: read_mode(&mut fields, ADDRESS_MODE)?, ra: read_mode(&mut fields, RA_MODE)? };
+    let enable_dhcp = fields.truth("enable_dhcp")?.unwrap_or(true);
     fields.end()?;
     Ok(NewSubnet {
         id: id.unwrap_or_else(|| SubnetId(Uuid::new_v4())),
@@ -153,16 +153,19 @@ fn read_new(mut fields: Fields) -> Result<NewSubnet, BodyError> {
         dns_nameservers: dns_nameservers.unwrap_or_default(),
         host_routes: host_routes.unwrap_or_default(),
         enable_dhcp,
+        guidance,
     })
 }
 
-fn read_change(cidr: IpNetwork, mut fields: Fields) -> Result<SubnetChange, BodyError> {
+fn read_change(subnet: &Subnet, mut fields: Fields) -> Result<SubnetChange, BodyError> {
     let (name, description) = (fields.text("name", NAME)?, fields.text("description", NAME)?);
     let gateway_ip = fields.parsed_or_null("gateway_ip")?.map(|gateway| gateway.map(|Ip(gateway)| gateway));
     let allocation_pools = read_pools(&mut fields)?;
     let (dns_nameservers, host_routes) = read_told(&mut fields)?;
-    let enable_dhcp = read_dhcp(&mut fields, cidr)?;
-    unchanging(&mut fields)?;
+    let enable_dhcp = fields.truth("enable_dhcp")?;
+    for (name, mode) in [(ADDRESS_MODE, subnet.guidance.address), (RA_MODE, subnet.guidance.ra)] {
+        fields.must_be(name, &[shown(mode)], "it cannot be changed; delete the subnet and make it anew")?;
+    }
     fields.end_of_change(Subnet::KNOWN)?;
     Ok(SubnetChange { name, description, dns_nameservers, host_routes, gateway_ip, allocation_pools, enable_dhcp })
 }
@@ -201,18 +204,21 @@ fn read_route((at, value): (String, Value)) -> Result<HostRoute, BodyError> {
     Ok(route)
 }
 
-/// Guests are told IPv4 addresses alone so far.
-fn read_dhcp(fields: &mut Fields, cidr: IpNetwork) -> Result<Option<bool>, BodyError> {
-    if cidr.is_ipv4() {
-        return fields.truth("enable_dhcp");
-    }
-    fields.only_truth("enable_dhcp", false).map(|()| None)
+const ADDRESS_MODE: &str = "ipv6_address_mode";
+const RA_MODE: &str = "ipv6_ra_mode";
+
+fn shown(mode: Option<Mode>) -> Value {
+    mode.map_or(Value::Null, |mode| mode.as_str().into())
 }
 
-/// Attributes that have one possible value until guests are told IPv6 addresses.
-fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    fields.only("ipv6_address_mode", &[Value::Null])?;
-    fields.only("ipv6_ra_mode", &[Value::Null])
+fn read_mode(fields: &mut Fields, name: &str) -> Result<Option<Mode>, BodyError> {
+    match fields.value(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(given) => match Mode::ALL.into_iter().find(|mode| given == mode.as_str()) {
+            Some(mode) => Ok(Some(mode)),
+            None => Err(wrong(name, &given, "slaac, dhcpv6-stateless, dhcpv6-stateful or null is expected")),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -234,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn dhcp_is_on_for_ipv4_and_not_there_for_ipv6() {
+    fn dhcp_is_on_unless_it_is_said_to_be_off() {
         let dhcp = |subnet| read(subnet).map(|new| new.enable_dhcp);
         assert_eq!(dhcp(json!({"cidr": "10.0.0.0/24"})), Ok(true));
         assert_eq!(dhcp(json!({"cidr": "10.0.0.0/24", "enable_dhcp": false})), Ok(false));
-        assert_eq!(dhcp(json!({"cidr": "fd00::/64"})), Ok(false));
+        assert_eq!(dhcp(json!({"cidr": "fd00::/64"})), Ok(true));
         assert_eq!(dhcp(json!({"cidr": "fd00::/64", "enable_dhcp": false})), Ok(false));
     }
 
@@ -258,11 +264,6 @@ mod tests {
             json!({"cidr": "10.0.0.0/24", "colour": "red"}),
         ] {
             assert!(read(bad.clone()).is_err(), "{bad}");
-        }
-        for later in [json!({"enable_dhcp": true}), json!({"ipv6_ra_mode": "slaac"})] {
-            let mut body = later.clone();
-            body["cidr"] = "fd00::/64".into();
-            assert!(matches!(read(body), Err(BodyError::NotBuilt(_))), "{later}");
         }
     }
 }

@@ -278,7 +278,10 @@ pub struct DhcpOption {
 impl DhcpOption {
     /// As an entry of `extra_dhcp_opts`.
     pub fn to_json(&self) -> Value {
-        json!({"opt_name": self.name, "opt_value": self.value})
+        match self.name.strip_prefix("option6:") {
+            Some(name) => json!({"opt_name": name, "opt_value": self.value, "ip_version": 6}),
+            None => json!({"opt_name": self.name, "opt_value": self.value}),
+        }
     }
 }
 

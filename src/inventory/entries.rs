@@ -1,7 +1,7 @@
 //! What the inventory holds: records with how they fare, and the indexes over them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
@@ -12,6 +12,7 @@ use crate::model::pools::FreeRanges;
 use crate::model::{GuestMacs, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 use crate::plan::{Deviation, Observed};
 
+use super::adverts::Adverts;
 use super::claim::{Claim, ClaimGuard};
 use super::flapping::{BridgeRepairs, Flapping};
 use super::leases::{PortLease, Responder};
@@ -65,8 +66,10 @@ pub struct Inventory {
     pub open: Open,
     /// Which ports' DHCP requests are to be heard on which bridge.
     pub responder: Responder,
+    /// When ports' guests are told by router advertisements.
+    pub adverts: Adverts,
     /// Ports whose guests found their address in use.
-    pub declined: BTreeMap<PortId, Ipv4Addr>,
+    pub declined: BTreeMap<PortId, IpAddr>,
     /// Ports of which another machine has an address.
     pub conflicts: BTreeMap<PortId, Conflict>,
     /// What may be used on a network beside fixed IPs, and by how many address pairs.

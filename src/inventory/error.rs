@@ -70,6 +70,16 @@ pub enum Error {
         /// Whose it is.
         why: &'static str,
     },
+    /// The guest makes another address itself.
+    #[error(
+        "Fixed IP {ip} cannot be given to a port with another MAC: the guest makes {made} of its own; leave it out to get that."
+    )]
+    AddressMade {
+        /// As asked.
+        ip: IpAddr,
+        /// What the guest makes.
+        made: IpAddr,
+    },
     /// The subnet is not of the port's network.
     #[error("Subnet {subnet} does not belong to network {network}.")]
     SubnetOfOther {
@@ -130,7 +140,7 @@ impl Error {
             Self::NoSuchPort(_) => "no_such_port",
             Self::AddressInUse { .. } | Self::AddressOfHost { .. } | Self::GatewayInUse { .. } => "address_in_use",
             Self::AddressOutside { .. } => "address_outside_subnet",
-            Self::AddressKept { .. } => "address_not_usable",
+            Self::AddressKept { .. } | Self::AddressMade { .. } => "address_not_usable",
             Self::SubnetOfOther { .. } => "subnet_of_other_network",
             Self::PoolEmpty { .. } => "pool_empty",
             Self::TooManyAddresses { .. } => "too_many_addresses",

@@ -1,11 +1,11 @@
 //! What a port may send, as its record says.
 
 use crate::model::{Network, Port};
-use crate::plan::filter::{Filter, Guard, Limit};
+use crate::plan::filter::{Filter, Guard, Limit, Served};
 
 /// The filter of a port: with port security its own MAC, its fixed IPs, and what its allowed address pairs add.
-/// `served` says whether its DHCP requests are for the responder.
-pub fn filter(port: &Port, network: &Network, served: bool) -> Filter {
+/// `served` says which of its requests are for the responder.
+pub fn filter(port: &Port, network: &Network, served: Option<Served>) -> Filter {
     let guard = port.port_security.then(|| {
         let mut guard = Guard::default();
         guard.allow_mac(port.mac);
@@ -20,7 +20,7 @@ pub fn filter(port: &Port, network: &Network, served: bool) -> Filter {
     let limit = port.limits.from_guest.filter(|limit| !limit.exact);
     let burst = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let limit = limit.map(|limit| Limit { rate: limit.bytes_per_second(), burst: burst(limit.burst_bytes()) });
-    Filter { guard, limit, isolated: port.isolated.unwrap_or(network.isolated), served: served.then_some(port.mac) }
+    Filter { guard, limit, isolated: port.isolated.unwrap_or(network.isolated), served }
 }
 
 /// Whether a port may use another MAC than its own. The bridge has an entry for its own MAC alone, and the same MAC may be used by

@@ -1,7 +1,7 @@
 //! Where DHCP requests are to be heard, and what ports' guests asked last. The ports are the leases: nothing is kept beyond that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -78,11 +78,16 @@ impl Responder {
     }
 }
 
+/// What is kept of what a client says of itself, in octets.
+pub const SAID: usize = 64;
+
 /// What a port's guest asked last, and how often.
 #[derive(Debug, Default)]
 pub struct PortLease {
-    /// The last exchange.
+    /// The last exchange over IPv4.
     pub last: Option<Exchange>,
+    /// The last one over IPv6.
+    pub last6: Option<Exchange>,
     /// How many of its messages were answered.
     pub answered: u64,
     /// How many were not.
@@ -97,13 +102,20 @@ pub struct PortLease {
     pub is_probed: bool,
 }
 
+impl PortLease {
+    /// The last exchange about addresses of the family of this one.
+    pub fn last_like(&self, address: IpAddr) -> Option<&Exchange> {
+        if address.is_ipv4() { self.last.as_ref() } else { self.last6.as_ref() }
+    }
+}
+
 /// What a guest asked, and was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// What became of the address.
     pub state: LeaseState,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// What the guest said.
     pub message: &'static str,
     /// When.

@@ -17,6 +17,7 @@ use crate::plan::{
     Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks, TokenBucket,
 };
 
+pub mod adverts;
 mod claim;
 #[cfg(debug_assertions)]
 mod consistency;
@@ -24,6 +25,7 @@ mod entries;
 mod error;
 mod filters;
 pub mod flapping;
+mod guided;
 pub mod leases;
 pub mod leftovers;
 pub mod neighbours;
@@ -119,7 +121,11 @@ impl Inventory {
     /// Puts a changed record in a subnet's place; what its ports have of it stays theirs.
     pub fn replace_subnet(&mut self, record: Subnet) {
         let Some(entry) = self.subnets.get_mut(&record.id) else { return };
-        let before = std::mem::replace(&mut entry.record, record);
+        let (network, before) = (record.network_id, std::mem::replace(&mut entry.record, record));
+        if before.cidr.is_ipv6() {
+            self.advertise_on(network);
+        }
+        let Some(entry) = self.subnets.get(&before.id) else { return };
         if (before.gateway_ip, &before.allocation_pools) == (entry.record.gateway_ip, &entry.record.allocation_pools) {
             return;
         }
@@ -214,6 +220,7 @@ impl Inventory {
         self.declined.remove(&id);
         self.conflicts.remove(&id);
         self.responder.place(id, None);
+        self.adverts.place(id, None, Instant::now);
         self.release(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
             network.ports.remove(&id);
@@ -262,6 +269,7 @@ impl Inventory {
             self.take(port.network_id, ip.ip_address);
         }
         self.count_pairs(port);
+        self.follow_gateway(port);
     }
 
     fn release(&mut self, port: &Port) {
@@ -275,6 +283,7 @@ impl Inventory {
             self.give_back(port.network_id, ip.ip_address);
         }
         self.discount_pairs(port);
+        self.follow_gateway(port);
     }
 
     /// A network by id.
@@ -340,14 +349,15 @@ impl Inventory {
         }
     }
 
-    /// The addresses for a port: as asked, or one of each family the network has.
+    /// The addresses for a port with this MAC: as asked, or one of each family the network has.
     pub fn choose_addresses(
         &self,
         network: NetworkId,
+        mac: Mac,
         wanted: Option<&[WantedIp]>,
         but: Option<PortId>,
     ) -> Result<Vec<FixedIp>, Error> {
-        let Some(wanted) = wanted else { return self.one_of_each_family(network) };
+        let Some(wanted) = wanted else { return self.one_of_each_family(network, mac, but) };
         if wanted.len() > ADDRESS_LIMIT {
             return Err(Error::TooManyAddresses { given: wanted.len(), limit: ADDRESS_LIMIT });
         }
@@ -355,9 +365,15 @@ impl Inventory {
         let mut not_chosen = self.not_chosen(network);
         for ip in wanted {
             let next = match (ip.ip_address, ip.subnet_id) {
-                (Some(address), subnet) => self.this_address(network, address, subnet, but)?,
-                (None, Some(subnet)) => self.lowest_of(network, subnet, &not_chosen)?,
-                (None, None) => return self.one_of_each_family(network),
+                (Some(address), subnet) => {
+                    let next = self.this_address(network, address, subnet, but)?;
+                    self.check_made(&next, mac, but)?
+                }
+                (None, Some(subnet)) => match self.made(network, subnet, mac, but)? {
+                    Some(made) => made,
+                    None => self.lowest_of(network, subnet, &not_chosen)?,
+                },
+                (None, None) => return self.one_of_each_family(network, mac, but),
             };
             if chosen.iter().any(|one| one.ip_address == next.ip_address) {
                 return Err(Error::AddressKept { ip: next.ip_address, why: "asked for twice" });
@@ -368,15 +384,17 @@ impl Inventory {
         Ok(chosen)
     }
 
-    /// Neutron's choice: one v4 and one v6 address, each from the first subnet of its family that has one left.
-    fn one_of_each_family(&self, network: NetworkId) -> Result<Vec<FixedIp>, Error> {
+    /// Neutron's choice: one v4 and one v6 address, each from the first subnet of its family that has one left, and those that the guest
+    /// makes itself.
+    fn one_of_each_family(&self, network: NetworkId, mac: Mac, but: Option<PortId>) -> Result<Vec<FixedIp>, Error> {
         let mut subnets: Vec<&SubnetEntry> =
             self.network(network)?.subnets.iter().filter_map(|id| self.subnets.get(id)).collect();
         subnets.sort_by_key(|subnet| (subnet.record.created_at, subnet.record.id));
         let not_chosen = self.not_chosen(network);
         let mut chosen = Vec::new();
         for v6 in [false, true] {
-            let family: Vec<_> = subnets.iter().filter(|subnet| subnet.record.cidr.is_ipv6() == v6).collect();
+            let given = |subnet: &&&SubnetEntry| subnet.record.cidr.is_ipv6() == v6 && subnet.record.made_of(mac).is_none();
+            let family: Vec<_> = subnets.iter().filter(given).collect();
             let found = family.iter().find_map(|subnet| {
                 let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip))?;
                 Some(FixedIp { subnet_id: subnet.record.id, ip_address })
@@ -387,7 +405,40 @@ impl Inventory {
                 (None, None) => {}
             }
         }
+        for subnet in subnets {
+            chosen.extend(self.made(network, subnet.record.id, mac, but)?);
+        }
         Ok(chosen)
+    }
+
+    /// The address of a subnet that a guest with this MAC makes itself; none where it is given one.
+    fn made(&self, network: NetworkId, subnet: SubnetId, mac: Mac, but: Option<PortId>) -> Result<Option<FixedIp>, Error> {
+        let made = self.subnet(subnet)?.record.made_of(mac);
+        made.map(|ip| self.this_address(network, ip.into(), Some(subnet), but)).transpose()
+    }
+
+    /// Refuses an address that the guest would not make. It may be the gateway's, which a router sets itself, and one that the port has.
+    fn check_made(&self, asked: &FixedIp, mac: Mac, but: Option<PortId>) -> Result<FixedIp, Error> {
+        let subnet = &self.subnet(asked.subnet_id)?.record;
+        let has = but.and_then(|port| self.ports.get(&port)).is_some_and(|port| port.record.fixed_ips.contains(asked));
+        match subnet.made_of(mac).map(IpAddr::from) {
+            Some(made) if made != asked.ip_address && !has && subnet.gateway_ip != Some(asked.ip_address) => {
+                Err(Error::AddressMade { ip: asked.ip_address, made })
+            }
+            _ => Ok(*asked),
+        }
+    }
+
+    /// The addresses of a port whose MAC changes: its guest makes others of it.
+    pub fn made_anew(&self, port: &Port, mac: Mac) -> Result<Vec<FixedIp>, Error> {
+        let anew = |ip: &FixedIp| {
+            let made = self.subnet(ip.subnet_id)?.record.made_of(port.mac).is_some_and(|made| ip.ip_address == made);
+            match made.then(|| self.made(port.network_id, ip.subnet_id, mac, Some(port.id))).transpose()?.flatten() {
+                Some(other) => Ok(other),
+                None => Ok(*ip),
+            }
+        };
+        port.fixed_ips.iter().map(anew).collect()
     }
 
     fn this_address(
@@ -518,7 +569,7 @@ impl Inventory {
                 v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),
                 v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
             },
-            filter: Some(filters::filter(port, network, self.is_served(port))),
+            filter: Some(filters::filter(port, network, self.served(port))),
             alias: names::device_tag(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             nic,
@@ -527,7 +578,7 @@ impl Inventory {
 
     /// Whether a port asks for something that a filter does: port security, isolation, a limit of what it sends.
     pub fn needs_filter(&self, port: &Port) -> bool {
-        self.networks.get(&port.network_id).is_some_and(|network| !filters::filter(port, &network.record, false).is_open())
+        self.networks.get(&port.network_id).is_some_and(|network| !filters::filter(port, &network.record, None).is_open())
     }
 
     fn guest_settings(&self, port: &Port, network: &Network, ordinal: u16) -> GuestSettings {

@@ -41,7 +41,7 @@ const fn step(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
 }
 
 /// How many steps there are.
-const STEPS: usize = 19;
+const STEPS: usize = 27;
 
 /// The longest frame with a request that is heard, in octets. No client sends one as long; a tap takes 64 KiB whatever its MTU.
 const LONGEST: u32 = 2_048;
@@ -52,10 +52,11 @@ const fn only(at: usize, value: u32) -> Instruction {
     step(JUMP_IF_EQUAL, 0, (STEPS - 2 - at) as u8, value)
 }
 
-/// UDP of IPv4 to a DHCP server, whole, to everybody, and another host's.
+/// What is to everybody and another host's: UDP of IPv4 to a DHCP server, whole, or of IPv6, or a router solicitation; of IPv6 without
+/// further headers.
 static PROGRAM: [Instruction; STEPS] = [
     step(LOAD_LENGTH, 0, 0, 0),
-    step(JUMP_IF_GREATER, 16, 0, LONGEST),
+    step(JUMP_IF_GREATER, 24, 0, LONGEST),
     step(LOAD_BYTE, 0, 0, PACKET_TYPE),
     only(3, OTHER_HOST),
     step(LOAD_WORD, 0, 0, 0),
@@ -63,15 +64,24 @@ static PROGRAM: [Instruction; STEPS] = [
     step(LOAD_HALF, 0, 0, 4),
     only(7, 0xffff),
     step(LOAD_HALF, 0, 0, 12),
-    only(9, 0x0800),
+    // To IPv6's.
+    step(JUMP_IF_EQUAL, 0, 7, 0x0800),
     step(LOAD_BYTE, 0, 0, 23),
     only(11, 17),
     step(LOAD_HALF, 0, 0, 20),
     // More fragments, or an offset.
-    step(JUMP_IF_SET, 4, 0, 0x3fff),
+    step(JUMP_IF_SET, 12, 0, 0x3fff),
     step(LOAD_HEADER_LENGTH, 0, 0, 14),
     step(LOAD_HALF_INDIRECT, 0, 0, 16),
-    only(16, 67),
+    step(JUMP_IF_EQUAL, 8, 9, 67),
+    only(17, 0x86dd),
+    step(LOAD_BYTE, 0, 0, 20),
+    step(JUMP_IF_EQUAL, 3, 0, 17),
+    only(20, 58),
+    step(LOAD_BYTE, 0, 0, 54),
+    step(JUMP_IF_EQUAL, 2, 3, 133),
+    step(LOAD_HALF, 0, 0, 56),
+    only(24, 547),
     step(RETURN, 0, 0, 0xffff),
     step(RETURN, 0, 0, 0),
 ];

@@ -1,4 +1,5 @@
-//! What a port's guest is told by DHCPv4: a client's message and what the port is go in, an answer or silence comes out.
+//! What a port's guest is told by DHCPv4: a client's message and what the port is go in, an answer or silence comes out. DHCPv6 is in
+//! [`v6`], router advertisements in [`advert`].
 //!
 //! ```text
 //!  frame ── frame::read ──► Message ──┐
@@ -10,9 +11,12 @@
 //! addresses and no others, for as long as it asks. So there is nothing to lose in a restart, and a clock that steps changes nothing.
 //! Client identifiers do not matter: which port a message came by decides.
 
+pub mod advert;
 pub mod frame;
+pub mod frame6;
 pub mod message;
 mod options;
+pub mod v6;
 
 use std::net::Ipv4Addr;
 

@@ -1,5 +1,6 @@
 //! Options that a client sets for one port's guest (`extra_dhcp_opts`), by dnsmasq's names and numbers.
 
+mod six;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -36,10 +37,23 @@ pub struct ExtraOption {
 /// What an extra option sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sets {
-    /// The option with this number.
+    /// DHCPv4's option with this number.
     Option(u8),
+    /// DHCPv6's option with this number.
+    Option6(u16),
     /// The message's field for the next server (`siaddr`).
     NextServer,
+}
+
+/// Which protocol an option is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpVersion {
+    /// DHCPv4.
+    #[default]
+    V4,
+    /// DHCPv6.
+    V6,
 }
 
 /// An option as it is stored and shown.
@@ -48,6 +62,12 @@ pub enum Sets {
 struct Written {
     opt_name: String,
     opt_value: String,
+    #[serde(default, skip_serializing_if = "is_v4")]
+    ip_version: IpVersion,
+}
+
+fn is_v4(version: &IpVersion) -> bool {
+    *version == IpVersion::V4
 }
 
 /// Why an extra option cannot be set. Displays what would be right.
@@ -56,6 +76,11 @@ pub enum OptionError {
     /// No option has this name.
     #[error("'{0}' is no option's name; a name of dnsmasq's such as bootfile-name, or a number from 1 to 254, is expected")]
     Unknown(String),
+    /// No option of DHCPv6 has this name.
+    #[error(
+        "'{0}' is no option's name of DHCPv6; a name of dnsmasq's such as bootfile-url, or a number from 1 to 65535, is expected"
+    )]
+    Unknown6(String),
     /// The protocol itself decides what it says.
     #[error("'{0}' is said by the protocol itself and cannot be set")]
     Protocol(String),
@@ -176,6 +201,22 @@ impl ExtraOption {
         };
         Ok(Self { name: name.to_owned(), value: value.to_owned(), sets, octets })
     }
+
+    /// Reads an option for one of the protocols.
+    ///
+    /// # Errors
+    /// As for [`ExtraOption::read`].
+    pub fn read_of(version: IpVersion, name: &str, value: &str) -> Result<Self, OptionError> {
+        match version {
+            IpVersion::V4 => Self::read(name, value),
+            IpVersion::V6 => Self::read6(name, value),
+        }
+    }
+
+    /// Which protocol it is for.
+    pub fn version(&self) -> IpVersion {
+        if matches!(self.sets, Sets::Option6(_)) { IpVersion::V6 } else { IpVersion::V4 }
+    }
 }
 
 impl Sets {
@@ -183,8 +224,11 @@ impl Sets {
     ///
     /// # Errors
     /// There is no such option, or it cannot be set.
-    pub fn of(name: &str) -> Result<Self, OptionError> {
-        named(name).map(|(sets, _)| sets)
+    pub fn of(version: IpVersion, name: &str) -> Result<Self, OptionError> {
+        match version {
+            IpVersion::V4 => named(name).map(|(sets, _)| sets),
+            IpVersion::V6 => six::named(name).map(|(number, _)| Self::Option6(number)),
+        }
     }
 }
 
@@ -222,13 +266,13 @@ impl TryFrom<Written> for ExtraOption {
     type Error = OptionError;
 
     fn try_from(written: Written) -> Result<Self, OptionError> {
-        Self::read(&written.opt_name, &written.opt_value)
+        Self::read_of(written.ip_version, &written.opt_name, &written.opt_value)
     }
 }
 
 impl From<ExtraOption> for Written {
     fn from(option: ExtraOption) -> Self {
-        Self { opt_name: option.name, opt_value: option.value }
+        Self { ip_version: option.version(), opt_name: option.name, opt_value: option.value }
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::action::SubnetChange;
+use super::guidance::Guidance;
 use super::ids::{NetworkId, SubnetId};
 use super::pools::{FreeRanges, Range, number};
 
@@ -39,6 +40,9 @@ pub struct Subnet {
     /// Whether guests are told their addresses of it by DHCP. Records of versions without a responder have it not.
     #[serde(default)]
     pub enable_dhcp: bool,
+    /// How guests get their addresses of it, where it is one of IPv6.
+    #[serde(default, skip_serializing_if = "Guidance::is_default")]
+    pub guidance: Guidance,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -94,6 +98,8 @@ pub struct NewSubnet {
     pub host_routes: Vec<HostRoute>,
     /// Whether guests are told their addresses of it by DHCP.
     pub enable_dhcp: bool,
+    /// How guests get their addresses of it, where it is one of IPv6.
+    pub guidance: Guidance,
 }
 
 /// Why a subnet is invalid.
@@ -147,6 +153,14 @@ pub enum SubnetError {
         /// What is wrong.
         why: &'static str,
     },
+    /// Modes of IPv6 that do not fit it.
+    #[error("ipv6_address_mode and ipv6_ra_mode do not fit {cidr}: {why}")]
+    Guidance {
+        /// The range.
+        cidr: IpNetwork,
+        /// What would be right.
+        why: &'static str,
+    },
     /// More entries than allowed.
     #[error("{count} {what} are too many; at most {limit} are possible")]
     TooMany {
@@ -180,6 +194,7 @@ impl NewSubnet {
         };
         limit("dns_nameservers", self.dns_nameservers.len())?;
         check_routes(cidr, &self.host_routes)?;
+        self.guidance.check(cidr, self.enable_dhcp)?;
         Ok(Subnet {
             id: self.id,
             network_id: self.network_id,
@@ -192,6 +207,7 @@ impl NewSubnet {
             dns_nameservers: self.dns_nameservers,
             host_routes: self.host_routes,
             enable_dhcp: self.enable_dhcp,
+            guidance: self.guidance,
             created_at: now,
             updated_at: now,
             revision_number: 1,
@@ -224,6 +240,9 @@ impl Subnet {
         after.name = change.name.unwrap_or(after.name);
         after.description = change.description.unwrap_or(after.description);
         after.enable_dhcp = change.enable_dhcp.unwrap_or(after.enable_dhcp);
+        if after.enable_dhcp != self.enable_dhcp {
+            after.guidance.check(self.cidr, after.enable_dhcp)?;
+        }
         if after != *self {
             after.updated_at = now;
             after.revision_number += 1;
@@ -465,6 +484,7 @@ mod tests {
             dns_nameservers: Vec::new(),
             host_routes: Vec::new(),
             enable_dhcp: true,
+            guidance: Guidance::default(),
         }
     }
 

@@ -122,9 +122,32 @@ pub struct Filter {
     /// Whether it is sent only what it needs to use the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
-    /// The MAC whose DHCP requests go to the responder, and no further: the port's own. Those of others are as other frames.
+    /// Which of its requests go to the responder, and no further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub served: Option<Mac>,
+    pub served: Option<Served>,
+}
+
+/// What nicd answers of what a guest asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// From which MAC: the port's own. What comes from others is as other frames.
+    pub mac: Mac,
+    /// DHCPv4.
+    #[serde(default)]
+    pub dhcp4: bool,
+    /// DHCPv6.
+    #[serde(default)]
+    pub dhcp6: bool,
+    /// Router solicitations.
+    #[serde(default)]
+    pub solicitations: bool,
+}
+
+impl Served {
+    /// Nothing so far.
+    pub fn nothing(mac: Mac) -> Self {
+        Self { mac, dhcp4: false, dhcp6: false, solicitations: false }
+    }
 }
 
 /// Who a port may speak as.
@@ -183,8 +206,12 @@ impl fmt::Display for Filter {
         if self.isolated {
             f.write_str(", isolated")?;
         }
-        if let Some(mac) = self.served {
-            write!(f, ", DHCP requests of {mac} to nicd alone")?;
+        if let Some(Served { mac, dhcp4, dhcp6, solicitations }) = self.served {
+            for (is_served, what) in [(dhcp4, "DHCP"), (dhcp6, "DHCPv6"), (solicitations, "router solicitations")] {
+                if is_served {
+                    write!(f, ", {what} of {mac} to nicd alone")?;
+                }
+            }
         }
         Ok(())
     }

@@ -31,6 +31,7 @@
 //! is exclusive by a claim on it; work on different objects meets only in the kernel's and the store's queues. Attach, repair
 //! and restart share one function, [`Reconciler::build`]; they differ in the reason.
 
+mod advertise;
 mod announcing;
 mod asking;
 mod bridges;
@@ -40,6 +41,7 @@ mod commit;
 mod conditions;
 mod crowded;
 mod cut_off;
+mod declines;
 mod deletion;
 mod error;
 mod flapping;
@@ -55,6 +57,7 @@ mod port;
 mod problems;
 mod publish;
 mod responder;
+mod responder6;
 mod rollback;
 mod run;
 mod schedule;

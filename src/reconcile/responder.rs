@@ -7,26 +7,26 @@
 //! ```
 //!
 //! What a guest is told is read off the records when it asks, so a change of them needs no notice here. The thread is one of its own:
-//! requests do not wait for actions, nor actions for requests, and what a guest says of its address the loop follows. How fast each port is heard the filters decide (`kernel/filter`).
+//! requests do not wait for actions, nor actions for requests, and what a guest says of its address the loop follows. How fast each
+//! port is heard the filters decide (`kernel/filter`). IPv6 is in `responder6`, router advertisements are in `advertise`.
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::inventory::Inventory;
-use crate::inventory::leases::{Defaults, Exchange, LeaseState};
+use crate::inventory::leases::{Exchange, LeaseState, SAID};
 use crate::lease::frame::{self, BadFrame, Checksum, Envelope};
 use crate::lease::{self, Answer, Kind, Message, Outcome, Silence, Unreadable, code};
-use crate::model::{Mac, PortId};
+use crate::model::Mac;
 use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
 
 use super::Reconciler;
+use super::advertise::advertise;
 use super::hearing::Bridge;
 
 /// How many requests of one bridge are answered before those of others.
@@ -35,28 +35,19 @@ const TURN: usize = 32;
 /// The longest frame, in octets: the socket's filter passes none that is longer (`kernel/requests`).
 const FRAME: usize = 2_048;
 
-/// So long after its address was given again a guest has found it in use, or it is free: a client probes it for some seconds.
-const PROBED: Duration = Duration::from_secs(30);
-
-/// How often at most what one guest says of its address is followed.
-const PACE: Duration = Duration::from_secs(1);
-
-/// What is kept of what a client says of itself, in octets.
-const SAID: usize = 64;
-
 impl Reconciler {
     /// Answers a request, or does not.
     fn respond(self: &Arc<Self>, bridge: u32, socket: &PacketSocket, frame: &[u8], checksum: Checksum) {
+        if frame.get(12..14) == Some(&[0x86, 0xdd]) {
+            return self.respond6(bridge, socket, frame, checksum);
+        }
         let request = match frame::read(frame, checksum) {
             Ok(request) => request,
             Err(BadFrame::Malformed) => return meters().dhcp_ignored("malformed"),
             Err(BadFrame::Checksum) => return meters().dhcp_ignored("checksum"),
         };
         let message = Message::read(request.message);
-        let defaults = {
-            let policy = self.policy();
-            Defaults { resolvers: policy.guest.dns_nameservers.clone(), domain: policy.guest.domain.clone() }
-        };
+        let defaults = self.defaults();
         let mut state = self.lock();
         let Some((port, device, told)) = state.told(request.from, bridge, &defaults) else {
             return meters().dhcp_ignored("no_port");
@@ -92,85 +83,12 @@ impl Reconciler {
         let before = entry.dhcp.last.as_ref().map(|last| last.state);
         if let Some((lease, address)) = exchange_of(&outcome) {
             entry.dhcp.last = Some(exchange(&message, lease, address));
-            self.note_declined(&mut state, port, lease, address, before);
+            self.note_declined(&mut state, port, lease, address.into(), before);
         }
         drop(state);
         if let Some((answer, (octets, _))) = said {
             send(socket, device, told.mac, answer, &octets);
         }
-    }
-
-    /// Follows what a guest says of its address: that it is in use, or that it uses it.
-    fn note_declined(
-        self: &Arc<Self>,
-        state: &mut Inventory,
-        port: PortId,
-        lease: LeaseState,
-        address: Ipv4Addr,
-        before: Option<LeaseState>,
-    ) {
-        let was = state.declined.get(&port).copied();
-        let Some(entry) = state.ports.get_mut(&port) else { return };
-        let changes = match lease {
-            LeaseState::Declined => was != Some(address),
-            LeaseState::Released => was.is_some(),
-            _ => false,
-        };
-        // A guest that declines and releases without end is not followed each time.
-        if changes && entry.dhcp.followed.replace(Instant::now()).is_some_and(|last| last.elapsed() < PACE) {
-            return;
-        }
-        match lease {
-            LeaseState::Declined if changes => {
-                tracing::warn!(%port, %address, "a guest found its address in use by another machine");
-                state.declined.insert(port, address);
-            }
-            LeaseState::Released if changes => _ = state.declined.remove(&port),
-            // It probes the address and may decline it again.
-            LeaseState::Bound if was.is_some() && before != Some(LeaseState::Bound) => return self.probed_later(state, port),
-            _ => return,
-        }
-        self.told_by_guest(state, port);
-    }
-
-    /// What a guest said changes its port. The loop follows that: what it leads to outlives this thread, which answers meanwhile.
-    fn told_by_guest(&self, state: &mut Inventory, port: PortId) {
-        self.judge_at(state, port, Instant::now());
-        self.tell_soon();
-    }
-
-    /// Ends what a guest's decline began, unless it declines the address that it was given again. One task a port waits for that.
-    fn probed_later(self: &Arc<Self>, state: &mut Inventory, port: PortId) {
-        let Some(entry) = state.ports.get_mut(&port) else { return };
-        entry.dhcp.given_again = Some(Instant::now());
-        if std::mem::replace(&mut entry.dhcp.is_probed, true) {
-            return;
-        }
-        let reconciler = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(PROBED).await;
-                let Some(reconciler) = reconciler.upgrade() else { return };
-                if reconciler.has_probed(port) {
-                    return;
-                }
-            }
-        });
-    }
-
-    /// Whether a port's guest has had the time to probe the address that it was given again.
-    fn has_probed(self: &Arc<Self>, port: PortId) -> bool {
-        let mut state = self.lock();
-        let Some(entry) = state.ports.get_mut(&port) else { return true };
-        let is_used = entry.dhcp.last.as_ref().is_some_and(|last| last.state == LeaseState::Bound);
-        if is_used && entry.dhcp.given_again.is_some_and(|given| given.elapsed() < PROBED) {
-            return false;
-        }
-        entry.dhcp.is_probed = false;
-        if is_used && state.declined.remove(&port).is_some() {
-            self.told_by_guest(&mut state, port);
-        }
-        true
     }
 }
 
@@ -184,7 +102,10 @@ pub fn start(reconciler: &Arc<Reconciler>, bridge: Bridge) {
 async fn hear(reconciler: Weak<Reconciler>, bridge: u32, socket: PacketSocket, stop: CancellationToken) {
     let heard = match socket.watched() {
         Ok(socket) => {
-            let heard = listen(&reconciler, bridge, &socket, &stop).await;
+            let heard = tokio::select! {
+                heard = listen(&reconciler, bridge, &socket, &stop) => heard,
+                () = advertise(&reconciler, bridge, socket.get_ref()) => Ok(()),
+            };
             // The kernel closes it no sooner than nobody can be using it any more, which other bridges' requests do not wait for.
             tokio::task::spawn_blocking(move || drop(socket.into_inner()));
             heard
@@ -289,7 +210,7 @@ fn exchange(message: &Message, state: LeaseState, address: Ipv4Addr) -> Exchange
     };
     Exchange {
         state,
-        address,
+        address: address.into(),
         message: message.kind.as_str(),
         at: clock::now(),
         client_id: said(code::CLIENT).map(hexadecimal),

@@ -17,9 +17,10 @@ impl Reconciler {
     /// Has a port's requests heard on the bridge that its device is in, as long as they are to be answered.
     pub(crate) fn follow_responder(self: &Arc<Self>, state: &mut Inventory, port: PortId) {
         let record = state.ports.get(&port).map(|entry| &entry.record).filter(|record| record.attached_to().is_some());
-        let served = record.filter(|record| state.is_served(record));
+        let served = record.filter(|record| state.served(record).is_some());
         let is_served = served.is_some();
         let bridge = served.and_then(|record| state.have.device(record.id)?.master);
+        self.follow_adverts(state, port, bridge);
         state.responder.place(port, bridge);
         // Whom nicd tells no address, it has none to complain of.
         if !is_served && state.end_decline(port) {
@@ -54,6 +55,7 @@ impl Reconciler {
         let thread = self.hearing.thread()?;
         let socket = self.kernel.hear_requests(bridge)?;
         let stop = self.hearing.begin(bridge);
+        state.adverts.open(bridge);
         (self.answer)(self, Bridge { index: bridge, socket, thread, stop });
         state.have.hear(bridge, true);
         tracing::debug!(bridge, "DHCP requests are heard");
@@ -62,6 +64,7 @@ impl Reconciler {
 
     fn close(&self, state: &mut Inventory, bridge: u32) {
         state.have.hear(bridge, false);
+        state.adverts.close(bridge);
         self.hearing.end(bridge);
     }
 }

@@ -126,7 +126,11 @@ impl Service {
             entry.record.fixed_ips.iter().try_for_each(|ip| state.check_address(network, ip.ip_address, Some(id)))?;
         }
         one_per_network(state, attach, network)?;
-        let fixed_ips = match addresses(state, attach, network) {
+        let mac = match attach.nic {
+            WantedNic::Port(id) => state.port(id)?.record.mac,
+            _ => self.draw_mac(state, &state.network(network)?.record)?,
+        };
+        let fixed_ips = match addresses(state, attach, network, mac) {
             Err(
                 error @ Error::Inventory(
                     inventory::Error::AddressInUse { .. }
@@ -152,7 +156,7 @@ impl Service {
             tag: attach.tag.clone(),
         };
         let WantedNic::Port(id) = attach.nic else {
-            let port = self.new_port(state, network, fixed_ips, binding)?;
+            let port = self.new_port(state, network, (mac, fixed_ips), binding)?;
             self.check_filter(state, &port)?;
             return Ok(port);
         };
@@ -179,7 +183,7 @@ impl Service {
         &self,
         state: &Inventory,
         network_id: NetworkId,
-        fixed_ips: Vec<FixedIp>,
+        (mac, fixed_ips): (Mac, Vec<FixedIp>),
         binding: Binding,
     ) -> Result<Port, Error> {
         let now = clock::now();
@@ -190,7 +194,7 @@ impl Service {
             name: String::new(),
             description: String::new(),
             project_id: state.server(binding.server_id)?.record.project_id.clone(),
-            mac: self.draw_mac(state, network)?,
+            mac,
             fixed_ips,
             admin_up: true,
             unknown_unicast: false,
@@ -285,7 +289,7 @@ fn one_per_network(state: &Inventory, attach: &Attach, network: NetworkId) -> Re
 }
 
 /// The addresses for a port that the attach makes; a port made beforehand has its own.
-fn addresses(state: &Inventory, attach: &Attach, network: NetworkId) -> Result<Vec<FixedIp>, Error> {
+fn addresses(state: &Inventory, attach: &Attach, network: NetworkId, mac: Mac) -> Result<Vec<FixedIp>, Error> {
     let asked = match attach.nic {
         WantedNic::Port(_) => return Ok(Vec::new()),
         WantedNic::OnNetwork(_, ip) => ip,
@@ -295,5 +299,5 @@ fn addresses(state: &Inventory, attach: &Attach, network: NetworkId) -> Result<V
         return Err(Error::NoSubnet(network));
     }
     let asked = asked.map(|ip| [WantedIp { subnet_id: None, ip_address: Some(ip) }]);
-    Ok(state.choose_addresses(network, asked.as_ref().map(|ip| ip.as_slice()), None)?)
+    Ok(state.choose_addresses(network, mac, asked.as_ref().map(|ip| ip.as_slice()), None)?)
 }

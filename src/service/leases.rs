@@ -7,11 +7,13 @@ use super::{Error, Service};
 pub use crate::inventory::leases::{Exchange, LeaseState};
 
 impl Service {
-    /// The last exchange of a port's guest, if there was one.
+    /// The last exchange of a port's guest over each family, if there was one.
     ///
     /// # Errors
     /// There is no port with that id.
     pub fn leases(&self, id: PortId) -> Result<Vec<Exchange>, Error> {
-        Ok(self.reconciler.lock().port(id)?.dhcp.last.clone().into_iter().collect())
+        let state = self.reconciler.lock();
+        let lease = &state.port(id)?.dhcp;
+        Ok(lease.last.iter().chain(&lease.last6).cloned().collect())
     }
 }

@@ -97,7 +97,7 @@ impl Service {
             description: new.description.clone(),
             project_id: new.project_id.clone(),
             mac,
-            fixed_ips: state.choose_addresses(new.network_id, new.fixed_ips.as_deref(), None)?,
+            fixed_ips: state.choose_addresses(new.network_id, mac, new.fixed_ips.as_deref(), None)?,
             admin_up: new.admin_up,
             unknown_unicast: new.unknown_unicast,
             port_security,
@@ -249,6 +249,7 @@ impl Service {
             Ok(()) => {
                 let mut state = self.reconciler.lock();
                 self.reconciler.follow_responder(&mut state, port);
+                state.advertise_soon(port);
                 let (readiness, why) = self.reconciler.readiness(&state, port);
                 if state.port(port).is_ok_and(|entry| entry.phase == Phase::Error) {
                     return self.reconciler.ended(&mut state, port, readiness, why, context);
@@ -339,8 +340,9 @@ fn changed(state: &Inventory, before: &Port, change: PortChange) -> Result<Port,
         after.mac = state.check_mac(mac, &state.network(before.network_id)?.record, Some(before.id))?;
     }
     if let Some(wanted) = change.fixed_ips {
-        let chosen = state.choose_addresses(before.network_id, Some(&wanted), Some(before.id))?;
-        after.fixed_ips = chosen;
+        after.fixed_ips = state.choose_addresses(before.network_id, after.mac, Some(&wanted), Some(before.id))?;
+    } else if after.mac != before.mac {
+        after.fixed_ips = state.made_anew(before, after.mac)?;
     }
     if let Some(profile) = change.profile.filter(|profile| *profile != before.profile) {
         // Nothing is built by it any more once the port leaves.

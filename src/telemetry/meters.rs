@@ -281,10 +281,11 @@ impl Meters {
         for results in [&self.attaches, &self.detaches, &self.store_commits, &self.dbus_calls] {
             results.with_label_values(&[OK]);
         }
-        for kind in ["discover", "request", "decline", "release", "inform"] {
+        for kind in ["discover", "request", "decline", "release", "inform", "solicit", "request6", "renew", "router_solicitation"]
+        {
             self.dhcp_received.with_label_values(&[kind]);
         }
-        for kind in ["offer", "ack", "nak"] {
+        for kind in ["offer", "ack", "nak", "advertise", "reply", "router_advertisement"] {
             self.dhcp_sent.with_label_values(&[kind]);
         }
         for reason in ["malformed", "no_port"] {

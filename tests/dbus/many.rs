@@ -61,6 +61,7 @@ fn add_objects(daemon: &InProcessDaemon) {
         dns_nameservers: Vec::new(),
         host_routes: Vec::new(),
         enable_dhcp: true,
+        guidance: nicd::model::Guidance::default(),
     });
     let servers = (0..PORTS / NICS_A_SERVER).map(|n| {
         let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };

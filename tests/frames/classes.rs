@@ -583,7 +583,7 @@ fn ip6() -> Vec<Class> {
             let packet = Ip6 { from: e.own.link_local(), to: PIM_ROUTERS, ..e.ip6() };
             e.group6(&packet.packet(103, &[0x20, 0, 0, 0, 0, 1, 0, 2, 0, 105]))
         }),
-        class("DHCPv6: a client", Allowed, |e| e.dhcp6(e.own.link_local(), [546, 547], UDP, &[])),
+        class("DHCPv6: a client", Answered, |e| e.dhcp6(e.own.link_local(), [546, 547], UDP, &[])),
         class("DHCPv6: a client from ::", Dropped("ip6"), |e| e.dhcp6(UNSPECIFIED, [546, 547], UDP, &[])),
         class("DHCPv6: a client from another's address", Dropped("ip6"), |e| {
             e.dhcp6(e.victim.link_local(), [546, 547], UDP, &[])
@@ -700,9 +700,9 @@ fn neighbours() -> Vec<Class> {
 
 fn routers() -> Vec<Class> {
     vec![
-        class("router solicitation", Allowed, |e| e.seeks_routers(e.own.link_local(), &link_layer(1, e.own.mac))),
-        class("router solicitation without options", Allowed, |e| e.seeks_routers(e.own.link_local(), &[])),
-        class("router solicitation from ::", Allowed, |e| e.seeks_routers(UNSPECIFIED, &[])),
+        class("router solicitation", Answered, |e| e.seeks_routers(e.own.link_local(), &link_layer(1, e.own.mac))),
+        class("router solicitation without options", Answered, |e| e.seeks_routers(e.own.link_local(), &[])),
+        class("router solicitation from ::", Answered, |e| e.seeks_routers(UNSPECIFIED, &[])),
         class("router solicitation with another's MAC inside", Dropped("nd"), |e| {
             e.seeks_routers(e.own.link_local(), &link_layer(1, e.victim.mac))
         }),

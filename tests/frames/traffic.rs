@@ -146,8 +146,18 @@ struct Shot {
 const HOST: usize = 3;
 
 impl Shot {
-    /// Whether it is from this MAC, to a DHCP server over IPv4 and of no relay, nor a later fragment.
+    /// Whether it is from this MAC, to a DHCP server and of no relay, nor a later fragment, or a router solicitation; over IPv6 where
+    /// nothing is before it.
     fn is_request(&self, of: Host) -> bool {
+        if self.bytes.get(12..14) == Some(&[0x86, 0xdd]) {
+            let at = |at: usize| self.bytes.get(at..at + 2);
+            let is_one = match self.bytes.get(20) {
+                Some(17) => at(56) == Some(&[2, 0x23]) && at(54) != Some(&[2, 0x23]),
+                Some(58) => self.bytes.get(54) == Some(&133),
+                _ => false,
+            };
+            return is_one && self.bytes.get(6..12) == Some(&of.mac);
+        }
         let header = 14 + usize::from(self.bytes.get(14).unwrap_or(&0) & 0xf) * 4;
         let port = |at: usize| self.bytes.get(header + at..header + at + 2);
         let is_ip4 = self.bytes.get(12..14) == Some(&[8, 0]) && self.bytes.get(23) == Some(&17);

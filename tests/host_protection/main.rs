@@ -88,7 +88,8 @@ impl Host {
             let its_own = is_membership_report(&frame) && !own.contains(&from);
             assert!(its_own || !elsewhere.contains(&seen_on), "a frame on the management network: {frame:x?}");
             let lo = index("lo");
-            let expected = seen_on == lo || own.contains(&from) || is_membership_report(&frame) || is_probe(&frame);
+            let is_expected = [is_membership_report, is_probe, is_told].iter().any(|is_one: &fn(&[u8]) -> bool| is_one(&frame));
+            let expected = seen_on == lo || own.contains(&from) || is_expected;
             assert!(expected, "the host sends on link {seen_on}: {frame:x?}");
         }
     }
@@ -105,6 +106,11 @@ fn is_membership_report(frame: &[u8]) -> bool {
 /// Whether a frame asks from no address whether somebody has one (RFC 5227): nicd does, for a port that is to have it.
 fn is_probe(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[8, 6]) && frame.get(28..32) == Some(&[0; 4])
+}
+
+/// Whether a frame is what nicd tells a guest, by DHCP or a router advertisement: it comes from the MAC of the device's own side.
+fn is_told(frame: &[u8]) -> bool {
+    frame.get(6) == Some(&0xfe) && frame.get(7..12) == frame.get(1..6)
 }
 
 fn octets(mac: &str) -> Vec<u8> {

@@ -7,7 +7,7 @@ use nicd::kernel::fake::{Fake, FakeHost};
 use nicd::kernel::{Host, Kernel};
 use nicd::model::names::FIRST_INDEX;
 use nicd::model::{Mac, NetnsPin, NetworkId, Owner, PortId, names};
-use nicd::plan::filter::{Filter, Guard, Limit};
+use nicd::plan::filter::{Filter, Guard, Limit, Served};
 use nicd::plan::{
     AbsentPort, Address, BridgeExtras, BridgeMade, BridgePort, Desired, DesiredBridge, DesiredNic, DesiredPort, GuestSettings,
     Kind, LinkState, Observed, Plan, Reason, TokenBucket, plan,
@@ -416,7 +416,13 @@ impl NicSpec {
             guard
         });
         let limit = (!self.admin_up).then_some(Limit { rate: 125_000, burst: 16_000 });
-        Filter { guard, limit, isolated: self.unknown_unicast, served: self.admin_up.then(|| guest_mac(self.port)) }
+        let served = Served {
+            dhcp4: self.admin_up,
+            dhcp6: self.unknown_unicast,
+            solicitations: self.admin_up,
+            ..Served::nothing(guest_mac(self.port))
+        };
+        Filter { guard, limit, isolated: self.unknown_unicast, served: self.admin_up.then_some(served) }
     }
 
     fn want(self, index: u32) -> DesiredPort {

@@ -236,14 +236,19 @@ impl Machine {
 
     /// The next DHCP message that comes, with its number.
     fn next(&self, deadline: Instant) -> Option<(u32, Answer)> {
+        loop {
+            if let Some(answer) = parse(&self.next_frame(deadline)?) {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// The next frame that comes.
+    pub fn next_frame(&self, deadline: Instant) -> Option<Vec<u8>> {
         let mut buffer = [0; 70_000];
         loop {
             match read(&self.tap, &mut buffer) {
-                Ok(length) => {
-                    if let Some(answer) = parse(&buffer[TAP_HEADER..length]) {
-                        return Some(answer);
-                    }
-                }
+                Ok(length) => return Some(buffer[TAP_HEADER..length].to_vec()),
                 Err(Errno::EAGAIN) => {
                     let left = deadline.checked_duration_since(Instant::now())?;
                     let wait = PollTimeout::try_from(left.min(Duration::from_secs(1))).unwrap();

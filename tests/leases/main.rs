@@ -21,6 +21,8 @@ mod neighbours;
 #[path = "../common/netns.rs"]
 mod netns;
 mod real;
+mod six;
+mod slaac;
 
 use fixture::foreign_bridge;
 use netns::{Guest, run};

@@ -14,7 +14,7 @@ use crate::fixture::{Fixture, text};
 use crate::netns::{Guest, in_netns, run};
 
 /// A client that runs in a guest's namespace and calls a script with what it is told.
-struct Client {
+pub struct Client {
     child: Child,
     told: PathBuf,
 }
@@ -40,7 +40,7 @@ esac
 "#;
 
 impl Client {
-    fn start(guest: &Guest, program: &str, options: &[&str]) -> Self {
+    pub fn start(guest: &Guest, program: &str, options: &[&str]) -> Self {
         let dir = PathBuf::from(format!("/run/client-{}-{program}", guest.name));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).unwrap();
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// What the client was told at an event, after so many.
-    fn wait_for(&self, events: &[&str], after: usize) -> BTreeMap<String, String> {
+    pub fn wait_for(&self, events: &[&str], after: usize) -> BTreeMap<String, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let said = fs::read_to_string(&self.told).unwrap_or_default();
@@ -144,7 +144,7 @@ fn network(fixture: &mut Fixture) -> String {
 }
 
 /// A guest without addresses, whose port says this, and its port.
-fn bare_guest(fixture: &mut Fixture, name: &str, mut port: Value) -> (Guest, String, Value) {
+pub fn bare_guest(fixture: &mut Fixture, name: &str, mut port: Value) -> (Guest, String, Value) {
     let network = match port.get("network_id") {
         Some(network) => text(network),
         None => network(fixture),
@@ -159,7 +159,7 @@ fn bare_guest(fixture: &mut Fixture, name: &str, mut port: Value) -> (Guest, Str
     (guest, id, shown)
 }
 
-fn leases(fixture: &mut Fixture, port: &str) -> Vec<Value> {
+pub fn leases(fixture: &mut Fixture, port: &str) -> Vec<Value> {
     fixture.api.get(&format!("/nicd/v1/ports/{port}/leases")).expect(200)["leases"].as_array().unwrap().clone()
 }
 

@@ -183,6 +183,7 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
             dns_nameservers: Vec::new(),
             host_routes: Vec::new(),
             enable_dhcp: true,
+            guidance: nicd::model::Guidance::default(),
         }]))
         .unwrap();
     let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };

@@ -209,6 +209,7 @@ pub fn create_subnet(network: usize, v6: bool) -> Action {
         dns_nameservers: Vec::new(),
         host_routes: Vec::new(),
         enable_dhcp: true,
+        guidance: nicd::model::Guidance::default(),
     }])
 }
 

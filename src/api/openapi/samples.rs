@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::events::{Event, EventKind};
 use crate::kernel::{DroppedFrame, Traffic};
+use crate::model::Guidance;
 use crate::model::pools::Range;
 use crate::model::{
     DropReason, FixedIp, Guest, GuestTold, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port,
@@ -64,6 +65,7 @@ pub(super) fn subnet() -> Subnet {
         dns_nameservers: vec![[10, 0, 0, 53].into()],
         host_routes: vec![HostRoute { destination: range([192, 168, 0, 0], 16), nexthop: [10, 0, 0, 254].into() }],
         enable_dhcp: true,
+        guidance: Guidance::default(),
         created_at: then(),
         updated_at: then(),
         revision_number: 1,
@@ -165,7 +167,7 @@ pub(super) fn facts() -> Vec<Fact> {
 pub(super) fn exchange() -> Exchange {
     Exchange {
         state: LeaseState::Bound,
-        address: [10, 0, 0, 2].into(),
+        address: std::net::IpAddr::from([10, 0, 0, 2]),
         message: "request",
         at: then(),
         client_id: Some("01:fa:16:3e:63:75:b2".into()),

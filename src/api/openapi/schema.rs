@@ -7,7 +7,7 @@ use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, AnyOf, ArrayBuilder, ObjectBuilder, OneOf, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
-use crate::model::{Phase, Status};
+use crate::model::{Mode, Phase, Status};
 
 /// A schema, or a reference to one among the components.
 pub(in crate::api) type Shape = RefOr<Schema>;
@@ -147,6 +147,11 @@ pub(in crate::api) fn status() -> ObjectBuilder {
 pub(in crate::api) fn phase() -> ObjectBuilder {
     let phases = [Phase::Unbound, Phase::Building, Phase::Wired, Phase::Active, Phase::Detaching, Phase::Error];
     one_of_words(phases.map(Phase::as_str))
+}
+
+/// A mode of an IPv6 subnet, or null.
+pub(in crate::api) fn mode() -> Shape {
+    or_null(one_of_words(Mode::ALL.map(Mode::as_str)))
 }
 
 /// Exactly this value, with its type, because client generators ignore a value without one.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::entry::Entry;
 use super::networks::{bulk, made};
-use super::schema::{Record, Shape, any_number, any_truth, any_uuid, ip, like, list, named, null, or_null, text};
+use super::schema::{Record, Shape, any_number, any_truth, any_uuid, ip, like, list, mode, named, or_null, text};
 use super::{lists, samples};
 use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
@@ -93,6 +93,6 @@ fn changeable(record: Record) -> Record {
         .may("dns_nameservers", or_null(list(ip()).max_items(Some(ENTRIES))))
         .may("host_routes", or_null(list(route).max_items(Some(ENTRIES))))
         .may("enable_dhcp", any_truth())
-        .may("ipv6_address_mode", null())
-        .may("ipv6_ra_mode", null())
+        .may("ipv6_address_mode", mode())
+        .may("ipv6_ra_mode", mode())
 }

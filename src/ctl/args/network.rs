@@ -153,4 +153,12 @@ pub struct NewSubnet {
     /// Do not answer its guests' DHCP requests
     #[arg(long)]
     pub no_dhcp: bool,
+
+    /// How guests get their IPv6 addresses: slaac, dhcpv6-stateless or dhcpv6-stateful [default: none]
+    #[arg(long, value_name = "MODE")]
+    pub ipv6_address_mode: Option<String>,
+
+    /// How router advertisements tell them: slaac, dhcpv6-stateless or dhcpv6-stateful [default: none]
+    #[arg(long, value_name = "MODE")]
+    pub ipv6_ra_mode: Option<String>,
 }

@@ -141,7 +141,7 @@ pub struct Told {
     #[arg(long, value_name = "NAME")]
     pub dns_name: Option<String>,
 
-    /// A DHCP option for its guest, by dnsmasq's name or number; may be repeated; without a value `set` takes it back
+    /// A DHCP option for its guest, by dnsmasq's name or number, behind option6: for DHCPv6; may be repeated; without a value `set` takes it back
     #[arg(long = "dhcp-option", value_name = "OPTION=VALUE")]
     pub dhcp_options: Vec<DhcpOption>,
 }

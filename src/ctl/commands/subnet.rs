@@ -49,6 +49,8 @@ async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
         ("allocation_pools", unless_empty(new.pools.iter().map(Pool::to_json).collect())),
         ("dns_nameservers", unless_empty(new.dns.iter().map(|address| json!(address)).collect())),
         ("enable_dhcp", new.no_dhcp.then_some(Value::Bool(false))),
+        ("ipv6_address_mode", new.ipv6_address_mode.map(Value::from)),
+        ("ipv6_ra_mode", new.ipv6_ra_mode.map(Value::from)),
         ("host_routes", unless_empty(new.routes.iter().map(Route::to_json).collect())),
     ]);
     let answer = session.client.post(Kind::Subnet.collection(), &body(&network.to_string(), &new.cidr, more)).await?;

@@ -27,6 +27,7 @@ pub static SUBNET: View = View {
             },
         },
         Column { title: "IPV6 MODE", from: Width::Full, cell: |look| look.cell("/ipv6_address_mode") },
+        Column { title: "RA MODE", from: Width::Full, cell: |look| look.cell("/ipv6_ra_mode") },
     ],
 };
 

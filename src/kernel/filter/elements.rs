@@ -10,7 +10,7 @@ use netlink_packet_netfilter::nftables::{DataAttribute, ExpressionAttribute, Lis
 use super::super::message::find;
 use super::expression::{NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS, NFTA_LIMIT_BURST, NFTA_LIMIT_RATE, Unit, counter, limit};
 use crate::model::{Mac, PortId};
-use crate::plan::filter::{Dropped, Filter, Guard, Limit, Reason, Source};
+use crate::plan::filter::{Dropped, Filter, Guard, Limit, Reason, Served, Source};
 
 /// A set, and what its keys are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +27,12 @@ pub(super) enum Set {
     Requests,
     /// Devices of whose dropped frames some are logged.
     Logged,
-    /// A device, the MAC from which its guest's DHCP requests come that nicd answers.
+    /// A device, the MAC from which its guest's DHCPv4 requests come that nicd answers.
     Served,
+    /// The same of DHCPv6.
+    Served6,
+    /// The same of router solicitations.
+    Solicited,
     /// A device, a MAC that it may send from.
     Macs,
     /// The same, an IPv4 address.
@@ -59,6 +63,8 @@ impl Set {
             Self::Requests,
             Self::Logged,
             Self::Served,
+            Self::Served6,
+            Self::Solicited,
             Self::Macs,
             Self::Hosts4,
             Self::Nets4,
@@ -78,6 +84,8 @@ impl Set {
             Self::Requests => "requests",
             Self::Logged => "logged",
             Self::Served => "served",
+            Self::Served6 => "served6",
+            Self::Solicited => "solicited",
             Self::Macs => "macs",
             Self::Hosts4 => "hosts4",
             Self::Nets4 => "nets4",
@@ -100,7 +108,7 @@ impl Set {
     /// The lengths of its keys' parts in octets.
     pub(super) fn parts(self) -> &'static [u32] {
         match self {
-            Self::Served | Self::Macs => &[4, 6],
+            Self::Served | Self::Served6 | Self::Solicited | Self::Macs => &[4, 6],
             Self::Hosts4 | Self::Nets4 => &[4, 6, 4],
             Self::Hosts6 | Self::Nets6 => &[4, 6, 16],
             _ => &[4],
@@ -160,8 +168,10 @@ pub(super) fn of(index: u32, port: PortId, filter: &Filter) -> Vec<Element> {
     if filter.isolated {
         all.push(device(Set::Isolated, Does::Nothing));
     }
-    if let Some(mac) = filter.served {
-        all.extend([with_mac(index, Set::Served, mac), device(Set::Requests, Does::AsItsSet)]);
+    if let Some(Served { mac, dhcp4, dhcp6, solicitations }) = filter.served {
+        let served = [(dhcp4, Set::Served), (dhcp6, Set::Served6), (solicitations, Set::Solicited)];
+        all.extend(served.into_iter().filter(|(is_served, _)| *is_served).map(|(_, set)| with_mac(index, set, mac)));
+        all.push(device(Set::Requests, Does::AsItsSet));
     }
     match &filter.guard {
         None => all.push(device(Set::Open, Does::Names(port))),
@@ -256,7 +266,12 @@ pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
             (Set::Guarded, Does::Names(named)) => (is_guarded, port) = (true, Some(named)),
             (Set::Open, Does::Names(named)) => port = Some(named),
             (Set::Isolated, _) => filter.isolated = true,
-            (Set::Served, _) => filter.served = Some(mac(&element.key)?),
+            (Set::Served | Set::Served6 | Set::Solicited, _) => {
+                let served = filter.served.get_or_insert(Served::nothing(mac(&element.key)?));
+                served.dhcp4 |= element.set == Set::Served;
+                served.dhcp6 |= element.set == Set::Served6;
+                served.solicitations |= element.set == Set::Solicited;
+            }
             (Set::Limits, Does::Limits { rate, burst }) => filter.limit = Some(Limit { rate, burst }),
             (Set::Macs, _) => _ = guard.macs.insert(mac(&element.key)?),
             (Set::Hosts4 | Set::Hosts6 | Set::Nets4 | Set::Nets6, _) => {

@@ -26,7 +26,7 @@ use crate::kernel::netns::{Fresh, NetnsAccess};
 use crate::kernel::socket::Netlink;
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Mac, PortId};
-use crate::plan::filter::{Filter, Guard};
+use crate::plan::filter::{Filter, Guard, Served};
 use crate::sys::tun;
 use crate::threads;
 
@@ -176,7 +176,8 @@ fn filter() -> Filter {
     guard.allow_mac(Mac(MAC));
     guard.allow(Mac(MAC), ipnetwork::IpNetwork::from(std::net::IpAddr::V4(V4)));
     guard.allow(Mac(MAC), ipnetwork::IpNetwork::from(std::net::IpAddr::V6(V6)));
-    Filter { guard: Some(guard), served: Some(Mac(MAC)), ..Filter::default() }
+    let served = Served { mac: Mac(MAC), dhcp4: true, dhcp6: true, solicitations: true };
+    Filter { guard: Some(guard), served: Some(served), ..Filter::default() }
 }
 
 /// What is sent. The last one passes, so that those before it have arrived or were dropped.
@@ -213,6 +214,8 @@ fn frames() -> Vec<Sent> {
         },
         dropped("a DHCP request that nicd answers", ethernet(MAC, 0x0800, &ip4(V4, &request))),
         dropped("a DHCP request from a foreign IPv4 address", ethernet(MAC, 0x0800, &ip4(FOREIGN_V4, &request))),
+        dropped("a DHCPv6 request that nicd answers", ethernet(MAC, 0x86dd, &ip6(V6, 17, &udp(546, 547)))),
+        dropped("a router solicitation that nicd answers", ethernet(MAC, 0x86dd, &ip6(V6, 58, &[133, 0, 0, 0, 0, 0, 0, 0]))),
         passes("its own IPv4", ethernet(MAC, 0x0800, &own)),
     ]
 }

@@ -86,6 +86,8 @@ const IGMP: u8 = 2;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
+/// ICMPv6's type (RFC 4861, 4.1).
+const ROUTER_SOLICITATION: u8 = 133;
 const PIM: u8 = 103;
 
 /// Where a key's parts stand: the device, the MAC, the address.
@@ -100,7 +102,9 @@ pub(super) fn chains() -> Vec<Chain> {
         chain("ip4_source", ip4_source()),
         chain("group_member", group_member()),
         chain("igmp", igmp()),
+        chain("turn", turn()),
         chain("request", request()),
+        chain("request6", request6()),
         chain("dhcp", dhcp()),
         chain("ip4_udp", ip4_udp()),
         chain("guard_ip4", ip4()),
@@ -108,6 +112,7 @@ pub(super) fn chains() -> Vec<Chain> {
         chain("guard_arp", arp()),
         chain("guard_rarp", rarp()),
         chain("ip6_source", ip6_source()),
+        chain("solicitor", solicitor()),
         chain("router_solicit", router_solicit()),
         chain("solicit", solicit()),
         chain("advertise", advertise()),
@@ -138,33 +143,49 @@ fn from_guest() -> Vec<Rule> {
 
 /// What a port with port security off sends, of which requests alone matter.
 fn unguarded() -> Vec<Rule> {
-    vec![request_of_served(goto("request")), vec![accept()]]
+    requests_of_served(&goto("turn")).into_iter().chain([vec![accept()]]).collect()
 }
 
-/// The frame is from a guest that nicd answers, whom its device and its own MAC together name: with another MAC it may be an address
-/// pair's or, with port security off, another guest's.
-fn served() -> [Expression; 3] {
-    [device(0), load(ETHER_SOURCE, 6, MAC), lookup("served")]
+/// The frame is from a guest of which nicd answers this, whom its device and its own MAC together name: with another MAC it may be an
+/// address pair's or, with port security off, another guest's.
+fn is_in(set: &str) -> [Expression; 3] {
+    [device(0), load(ETHER_SOURCE, 6, MAC), lookup(set)]
 }
 
-/// A whole DHCP request over IPv4, or its first fragment, of a guest that nicd answers. What a relay sends on is from a server's port,
-/// and is none. The set comes last: it costs more than the rest, and few packets get so far.
-fn request_of_served(then: Expression) -> Rule {
+/// What a guest asks and nicd answers: a whole DHCP request over IPv4, or its first fragment, a DHCPv6 request, a router solicitation.
+/// What a relay sends on is from a server's port, and is none. The set comes last: it costs more than the rest, and few packets get so
+/// far.
+fn requests_of_served(then: &Expression) -> Vec<Rule> {
     let whole = [load(At::Network(6), 2, 0), mask(&[0x1f, 0xff]), is(&[0; 2])];
-    rule([&octets(ETHER_TYPE, IP4), &carried(UDP), &port(2, 67), &other_port(0, 67), &whole, &served()], then)
+    let (ip4, ip6) = (octets(ETHER_TYPE, IP4), octets(ETHER_TYPE, IP6));
+    let solicitation = octets(At::Transport(0), [ROUTER_SOLICITATION]);
+    vec![
+        rule([&ip4, &carried(UDP), &port(2, 67), &other_port(0, 67), &whole, &is_in("served")], then.clone()),
+        rule([&ip6, &carried(UDP), &port(2, 547), &other_port(0, 547), &is_in("served6")], then.clone()),
+        rule([&ip6, &carried(ICMP6), &solicitation, &is_in("solicited")], then.clone()),
+    ]
+}
+
+fn request() -> Vec<Rule> {
+    vec![rule([&is_in("served")], goto("turn")), vec![accept()]]
 }
 
 /// A request that nicd answers goes to the bridge alone, whichever MAC it is for, as another host's: the responder hears it there, and
 /// the host's own stack takes no such packet. So fast and no faster each guest is heard: what it asks beyond that holds up nobody.
-fn request() -> Vec<Rule> {
+fn turn() -> Vec<Rule> {
     let turn = [&overwrite(0, &[0xff; 6])[..], &mark_as(OTHER_HOST)].concat();
-    let heard = [&served()[..], &[device(0), lookup("requests")], &turn].concat();
-    vec![rule([&heard], accept()), rule([&served()], goto(Reason::Limit.chain())), vec![accept()]]
+    vec![rule([&[device(0), lookup("requests")], &turn], accept()), vec![goto(Reason::Limit.chain())]]
+}
+
+/// The same over IPv6, from an address of the port's.
+fn request6() -> Vec<Rule> {
+    let from = |set| rule([&allowed(ETHER_SOURCE, IP6_SOURCE, 16, set)], goto("turn"));
+    vec![from("hosts6"), from("nets6"), vec![goto(Reason::Ip6.chain())]]
 }
 
 /// What a bridge is about to send on to another port.
 fn to_others() -> Vec<Rule> {
-    vec![request_of_served(drop())]
+    requests_of_served(&drop())
 }
 
 /// What switches say to each other (IEEE 802.1D, table 7-10) and the bridge does not forward: it does not come by the other hook.
@@ -298,7 +319,7 @@ fn dhcp() -> Vec<Rule> {
     let to_all = octets(IP4_DESTINATION, [255; 4]);
     let from = |set| rule([&own, &[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], goto("request"));
     vec![
-        rule([&port(0, 68), &own, &served()], goto("request")),
+        rule([&port(0, 68), &own, &is_in("served")], goto("turn")),
         rule([&octets(IP4_SOURCE, [0; 4]), &to_all, &port(0, 68), &own], goto("request")),
         from("hosts4"),
         from("nets4"),
@@ -370,6 +391,7 @@ fn ip6_transport() -> Vec<Rule> {
         rule([&carried(ICMP6)], goto("icmp6")),
         rule([&carried(UDP), &port(0, 547)], goto(Reason::DhcpServer.chain())),
         rule([&carried(UDP), &port(2, 546)], goto(Reason::DhcpServer.chain())),
+        rule([&carried(UDP), &port(2, 547), &is_in("served6")], goto("request6")),
         rule([&carried(PIM)], goto(Reason::Ip6.chain())),
         vec![goto("ip6_source")],
     ]
@@ -385,7 +407,7 @@ fn icmp6() -> Vec<Rule> {
     vec![
         // Nobody takes neighbour discovery out of fragments (RFC 6980), but who does not know that.
         rule([&[is_fragment()], &[is(&[1])], &neighbour], goto(Reason::Nd.chain())),
-        icmp(133, "router_solicit"),
+        icmp(ROUTER_SOLICITATION, "router_solicit"),
         icmp(134, Reason::Ra.chain()),
         icmp(135, "solicit"),
         icmp(136, "advertise"),
@@ -407,20 +429,26 @@ fn ip6_source() -> Vec<Rule> {
 
 /// Options of neighbour discovery from here on: none, or one that says which MAC has an address, if it may be used with it.
 /// Of several a receiver could take another one.
-fn link_layer(kind: u8, at: u32, address: At) -> Vec<Rule> {
+fn link_layer(kind: u8, at: u32, address: At, then: &str) -> Vec<Rule> {
     let own = |set| {
         let option = octets(At::Transport(at), [kind, 1]);
-        rule([&option, &allowed(At::Transport(at + 2), address, 16, set)], goto("ip6_source"))
+        rule([&option, &allowed(At::Transport(at + 2), address, 16, set)], goto(then))
     };
     let options = |at| rule([&reaches(At::Transport(at))], goto(Reason::Nd.chain()));
     vec![options(at + 8), own("hosts6"), own("nets6"), options(at)]
 }
 
 fn router_solicit() -> Vec<Rule> {
-    let mut rules = vec![rule([&octets(IP6_SOURCE, [0; 16])], accept())];
-    rules.extend(link_layer(1, 8, IP6_SOURCE));
-    rules.push(vec![goto("ip6_source")]);
+    let unspecified = octets(IP6_SOURCE, [0; 16]);
+    let mut rules = vec![rule([&unspecified, &is_in("solicited")], goto("turn")), rule([&unspecified], accept())];
+    rules.extend(link_layer(1, 8, IP6_SOURCE, "solicitor"));
+    rules.push(vec![goto("solicitor")]);
     rules
+}
+
+/// Who has an address and asks for a router.
+fn solicitor() -> Vec<Rule> {
+    vec![rule([&is_in("solicited")], goto("request6")), vec![goto("ip6_source")]]
 }
 
 /// Who asks whether an address is free (RFC 4862, 5.4) may ask for its own alone: others' would take the address to be in use.
@@ -428,14 +456,14 @@ fn solicit() -> Vec<Rule> {
     let unspecified = octets(IP6_SOURCE, [0; 16]);
     let probes = |set| rule([&unspecified, &allowed(ETHER_SOURCE, ND_TARGET, 16, set)], accept());
     let mut rules = vec![probes("hosts6"), probes("nets6"), rule([&unspecified], goto(Reason::Nd.chain()))];
-    rules.extend(link_layer(1, ND_OPTIONS, IP6_SOURCE));
+    rules.extend(link_layer(1, ND_OPTIONS, IP6_SOURCE, "ip6_source"));
     rules.push(vec![goto("ip6_source")]);
     rules
 }
 
 fn advertise() -> Vec<Rule> {
     let claims = |set| rule([&allowed(ETHER_SOURCE, ND_TARGET, 16, set)], goto("ip6_source"));
-    let mut rules = link_layer(2, ND_OPTIONS, ND_TARGET);
+    let mut rules = link_layer(2, ND_OPTIONS, ND_TARGET, "ip6_source");
     rules.extend([claims("hosts6"), claims("nets6"), vec![goto(Reason::Nd.chain())]]);
     rules
 }

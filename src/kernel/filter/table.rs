@@ -346,7 +346,7 @@ fn key_type(set: Set) -> u32 {
     const IP4: u32 = 7;
     const IP6: u32 = 8;
     let parts: &[u32] = match set {
-        Set::Served | Set::Macs => &[INDEX, ETHER],
+        Set::Served | Set::Served6 | Set::Solicited | Set::Macs => &[INDEX, ETHER],
         Set::Hosts4 | Set::Nets4 => &[INDEX, ETHER, IP4],
         Set::Hosts6 | Set::Nets6 => &[INDEX, ETHER, IP6],
         _ => &[INDEX],

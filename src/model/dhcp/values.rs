@@ -152,7 +152,7 @@ fn any_number(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Octets in hexadecimal, separated by colons.
-fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+pub(super) fn hexadecimal(text: &str) -> Option<Vec<u8>> {
     let octet = |text: &str| (1..=2).contains(&text.len()).then(|| u8::from_str_radix(text, 16).ok()).flatten();
     text.contains(':').then(|| text.split(':').map(octet).collect()).flatten()
 }

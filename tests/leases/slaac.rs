@@ -1,0 +1,207 @@
+//! IPv6: addresses that guests make themselves, and router advertisements, to the kernel's own client and octet by octet.
+
+use std::net::Ipv6Addr;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::bytes::{IP6, Ip6, ethernet, group_mac, link_layer, link_local};
+use crate::client::Machine;
+use crate::daemon::PATIENCE;
+use crate::fixture::{Fixture, text};
+use crate::netns::{Guest, in_netns, run};
+
+const NONE: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+const ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+const NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// A network with an IPv4 subnet and one of IPv6 whose guests make their addresses; their ids.
+fn network(fixture: &mut Fixture) -> (String, String) {
+    let network = fixture.network(json!({"name": "blue", "mtu": 1400}));
+    fixture.subnet(&network, "192.0.2.0/24");
+    let subnet = json!({"network_id": network, "cidr": "fd00:a::/64", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac",
+        "gateway_ip": "fe80::1", "dns_nameservers": ["fd00:a::53"],
+        "host_routes": [{"destination": "fd09::/48", "nexthop": "fe80::1"}, {"destination": "fd0a::/48", "nexthop": "fe80::9"}]});
+    let subnet = fixture.subnet_with(subnet);
+    (network, subnet)
+}
+
+/// A router advertisement as it came: to which MAC, from and to which address, and what is behind ICMPv6's checksum.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Advert {
+    to: [u8; 6],
+    source: Ipv6Addr,
+    target: Ipv6Addr,
+    said: Vec<u8>,
+}
+
+/// The next one that a machine is sent, whose checksum must be whole.
+fn advert(vm: &Machine) -> Advert {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let frame = vm.next_frame(deadline).expect("an advertisement");
+        let Ok(packet) = etherparse::SlicedPacket::from_ethernet(&frame) else { continue };
+        let (Some(etherparse::NetSlice::Ipv6(ip)), Some(etherparse::TransportSlice::Icmpv6(icmp))) =
+            (&packet.net, &packet.transport)
+        else {
+            continue;
+        };
+        if icmp.type_u8() != 134 {
+            continue;
+        }
+        let header = ip.header();
+        assert!(icmp.is_checksum_valid(header.source(), header.destination()));
+        assert_eq!((header.hop_limit(), icmp.code_u8()), (255, 0));
+        let said = [&icmp.bytes5to8()[..], icmp.payload()].concat();
+        return Advert {
+            to: frame[..6].try_into().unwrap(),
+            source: header.source_addr(),
+            target: header.destination_addr(),
+            said,
+        };
+    }
+}
+
+fn solicit(vm: &Machine, from: Ipv6Addr, options: &[u8]) {
+    let packet = Ip6 { id: 1, from, to: ROUTERS };
+    vm.send_frame(&ethernet(group_mac(ROUTERS), vm.mac, IP6, &packet.of_icmp(133, &[&[0; 4], options].concat())));
+}
+
+#[test]
+fn a_solicitation_is_answered_with_what_the_subnet_says_to_its_sender_alone() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let (network, subnet) = network(&mut fixture);
+        let vm = Machine::start(&mut fixture, &network);
+        let other = Machine::start(&mut fixture, &network);
+        let own = link_local(vm.mac);
+        let made = text(&fixture.port(&vm.port)["fixed_ips"][1]["ip_address"]).parse::<Ipv6Addr>().unwrap();
+        assert_eq!(made.octets(), [&[0xfd, 0, 0, 10, 0, 0, 0, 0], &own.octets()[8..]].concat()[..]);
+        for (from, options, target) in [(own, link_layer(1, vm.mac), own), (NONE, Vec::new(), NODES)] {
+            solicit(&vm, from, &options);
+            let first = advert(&vm);
+            assert_eq!((first.to, first.source, first.target), (vm.mac, "fe80::1".parse().unwrap(), target));
+            assert_eq!(first.said[..4], [64, 0, 0xff, 0xff]);
+            for option in [
+                &[5, 1, 0, 0, 0, 0, 5, 0x78][..],
+                &[3, 4, 64, 0xc0, 0, 1, 0x51, 0x80, 0, 1, 0x51, 0x80, 0, 0, 0, 0, 0xfd, 0, 0, 10],
+                &[25, 3, 0, 0, 0, 1, 0x51, 0x80, 0xfd, 0, 0, 10],
+                &[24, 2, 48, 0, 0, 1, 0x51, 0x80, 0xfd, 9],
+            ] {
+                assert!(first.said.windows(option.len()).any(|part| part == option), "{option:?}: {first:?}");
+            }
+            // The route by another router is that one's to tell.
+            let second = advert(&vm);
+            assert_eq!((second.source, &second.said[..4]), ("fe80::9".parse().unwrap(), &[64, 0, 0, 0][..]));
+            assert!(second.said.ends_with(&[24, 2, 48, 0, 0, 1, 0x51, 0x80, 0xfd, 10, 0, 0, 0, 0, 0, 0]), "{second:?}");
+        }
+        // A change is told at once, and what no longer holds with it.
+        let change = json!({"subnet": {"gateway_ip": null, "host_routes": [], "dns_nameservers": []}});
+        fixture.api.put(&format!("/v2.0/subnets/{subnet}"), &change).expect(200);
+        let told = [advert(&vm), advert(&vm), advert(&vm)];
+        let own_router = link_local([&[0xfe], &vm.mac[1..]].concat().try_into().unwrap());
+        assert_eq!(told.each_ref().map(|one| one.source), [own_router, "fe80::1".parse().unwrap(), "fe80::9".parse().unwrap()]);
+        assert!(told.iter().all(|one| one.said[2..4] == [0, 0] && one.target == NODES && one.to == vm.mac), "{told:?}");
+        let gone = [25, 3, 0, 0, 0, 0, 0, 0, 0xfd];
+        assert!(told[0].said.windows(gone.len()).any(|part| part == gone), "{told:?}");
+        // The neighbour heard neither the questions nor the answers, and is told of the change too.
+        let first = advert(&other);
+        assert_eq!((first.to, first.target), (other.mac, NODES));
+        let metrics = fixture.api.get("/metrics").text;
+        assert!(metrics.contains("nicd_dhcp_received_total{type=\"router_solicitation\"} 2"), "{metrics}");
+    });
+}
+
+#[test]
+fn the_kernels_client_makes_its_address_and_goes_by_the_router() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let (network, subnet) = network(&mut fixture);
+        let (guest, _, port) = fixture.active_guest("a", &network);
+        let made = text(&fixture.port(&port)["fixed_ips"][1]["ip_address"]);
+        // What nicd has set is not there for a time only because an advertisement came.
+        wait_route(&guest, "fe80::1");
+        let shown = guest.ip_json("-6 address show dev eth0 scope global");
+        let kept = |one: &Value| one["local"] == made.as_str() && one["valid_life_time"] == u32::MAX;
+        assert!(shown[0]["addr_info"].as_array().unwrap().iter().any(kept), "{shown}");
+        guest.ip("link set eth0 down");
+        guest.ip("-6 address flush dev eth0");
+        guest.ip("link set eth0 addrgenmode eui64");
+        guest.ip("link set eth0 up");
+        wait_route(&guest, "fe80::1");
+        let is_there = |shown: &Value| {
+            shown[0]["addr_info"].as_array().is_some_and(|all| all.iter().any(|one| one["local"] == made.as_str()))
+        };
+        wait(|| is_there(&guest.ip_json("-6 address show dev eth0 scope global")), "the address");
+        assert_eq!(run("ip netns exec a cat /proc/sys/net/ipv6/conf/eth0/mtu").trim(), "1400");
+        // A router with a global address is told by its link-local one, as soon as it is known: when it is a guest.
+        fixture.api.put(&format!("/v2.0/subnets/{subnet}"), &json!({"subnet": {"gateway_ip": "fd00:a::1"}})).expect(200);
+        wait(|| !guest.ip("-6 route show default").contains("proto ra"), "the route's end");
+        let router =
+            json!({"network_id": network, "mac_address": "fa:16:3e:00:00:07", "fixed_ips": [{"ip_address": "fd00:a::1"}]});
+        let router = fixture.create_port(router);
+        wait_route(&guest, "fe80::f816:3eff:fe00:7");
+        fixture.daemon.kill();
+        assert!(guest.ip("-6 route show default").contains("fe80::f816:3eff:fe00:7"), "a stop tells nothing");
+        fixture.launch();
+        fixture.api.delete(&format!("/v2.0/ports/{router}")).expect(204);
+    });
+}
+
+fn wait_route(guest: &Guest, via: &str) {
+    let told = || guest.ip("-6 route show default");
+    wait(
+        || told().lines().filter(|line| line.contains("proto ra")).all(|line| line.contains(via)) && told().contains("proto ra"),
+        via,
+    );
+}
+
+fn wait(mut until: impl FnMut() -> bool, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !until() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_address_that_a_guest_makes_is_the_one_of_its_mac() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let (network, subnet) = network(&mut fixture);
+        let mac = "fa:16:3e:00:00:07";
+        let port = fixture.create_port(json!({"network_id": network, "mac_address": mac}));
+        let addresses = |shown: &Value| -> Vec<String> {
+            shown["fixed_ips"].as_array().unwrap().iter().map(|ip| text(&ip["ip_address"])).collect()
+        };
+        assert_eq!(addresses(&fixture.port(&port)), ["192.0.2.2", "fd00:a::f816:3eff:fe00:7"]);
+        let path = format!("/v2.0/ports/{port}");
+        let changed = fixture.api.put(&path, &json!({"port": {"mac_address": "fa:16:3e:00:00:08"}})).expect(200);
+        assert_eq!(addresses(&changed["port"]), ["192.0.2.2", "fd00:a::f816:3eff:fe00:8"]);
+        let refused = fixture.api.put(&path, &json!({"port": {"fixed_ips": [{"ip_address": "fd00:a::9"}]}})).expect(400);
+        assert_eq!(refused["NeutronError"]["reason"], "address_not_usable");
+        assert!(text(&refused["NeutronError"]["message"]).contains("fd00:a::f816:3eff:fe00:8"), "{refused}");
+        let given = json!([{"subnet_id": subnet}, {"ip_address": "192.0.2.9"}]);
+        let changed = fixture.api.put(&path, &json!({"port": {"fixed_ips": given}})).expect(200);
+        assert_eq!(addresses(&changed["port"]), ["fd00:a::f816:3eff:fe00:8", "192.0.2.9"]);
+        // The modes stay as they were made, and DHCP with them.
+        let subnet = format!("/v2.0/subnets/{subnet}");
+        for (change, status) in [
+            (json!({"ipv6_ra_mode": null}), 400),
+            (json!({"ipv6_ra_mode": "slaac", "name": "x"}), 200),
+            (json!({"enable_dhcp": false}), 400),
+        ] {
+            fixture.api.put(&subnet, &json!({ "subnet": change })).expect(status);
+        }
+        for wrong in [
+            json!({"cidr": "fd00:b::/80", "ipv6_ra_mode": "slaac"}),
+            json!({"cidr": "fd00:b::/64", "ipv6_ra_mode": "slaac", "enable_dhcp": false}),
+            json!({"cidr": "198.51.100.0/24", "ipv6_address_mode": "slaac"}),
+            json!({"cidr": "fd00:b::/64", "ipv6_ra_mode": "stateful"}),
+        ] {
+            let mut wrong = wrong;
+            wrong["network_id"] = network.clone().into();
+            fixture.api.post("/v2.0/subnets", &json!({ "subnet": wrong })).expect(400);
+        }
+    });
+}
