@@ -1,6 +1,6 @@
 //! nicd against the kernel's floor, measured in the same run and in namespaces of its own.
 //!
-//! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --filters` for what the filters cost alone,
+//! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --filters` for what the filters cost alone, `-- --dhcp` for DHCP,
 //! `-- --cycles N` for memory over N cycles, `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
 //! What is measured how, and the table, are in `benches/README.md`.
 
@@ -19,10 +19,15 @@ mod place;
 
 #[path = "attach/attaching.rs"]
 mod attaching;
+#[allow(clippy::unwrap_used, dead_code)] // a test's, of which this uses a part
+#[path = "../tests/frames/bytes.rs"]
+mod bytes;
 #[path = "attach/detaching.rs"]
 mod detaching;
 #[path = "attach/filtering.rs"]
 mod filtering;
+#[path = "attach/leasing.rs"]
+mod leasing;
 #[path = "attach/opening.rs"]
 mod opening;
 #[path = "attach/restarting.rs"]
@@ -55,6 +60,7 @@ pub struct Effort {
 enum Scope {
     Everything,
     Filters,
+    Dhcp,
 }
 
 fn arguments() -> Option<(Effort, Scope, PathBuf)> {
@@ -65,6 +71,7 @@ fn arguments() -> Option<(Effort, Scope, PathBuf)> {
         match argument.as_str() {
             "--quick" => effort = Effort { many: 300, samples: 40, block: 20, fleets: 0, cycles: 0 },
             "--filters" => scope = Scope::Filters,
+            "--dhcp" => scope = Scope::Dhcp,
             "--cycles" => effort.cycles = arguments.next()?.parse().ok()?,
             "--dir" => dir = arguments.next()?.into(),
             // What cargo adds.
@@ -77,7 +84,7 @@ fn arguments() -> Option<(Effort, Scope, PathBuf)> {
 
 fn main() {
     let Some((effort, scope, dir)) = arguments() else {
-        eprintln!("usage: cargo bench --bench attach -- [--quick] [--filters] [--cycles N] [--dir DIR]");
+        eprintln!("usage: cargo bench --bench attach -- [--quick] [--filters] [--dhcp] [--cycles N] [--dir DIR]");
         std::process::exit(64);
     };
     place::leave();
@@ -87,6 +94,7 @@ fn main() {
     let table = match scope {
         Scope::Everything => measure(effort, dir.path()),
         Scope::Filters => measure_filters(effort, dir.path()),
+        Scope::Dhcp => measure_dhcp(effort, dir.path()),
     };
     table.print();
 }
@@ -100,6 +108,14 @@ fn measure_filters(effort: Effort, dir: &Path) -> Table {
     filters(&mut table, effort, dir, &mut daemon, &mut fleets);
     fleets[0].grow(effort.many);
     restarting::restart(&mut table, dir, &mut daemon, &mut fleets[..1]);
+    table
+}
+
+/// What DHCP takes and costs.
+fn measure_dhcp(effort: Effort, dir: &Path) -> Table {
+    let mut table = Table::default();
+    let daemon = Daemon::start(dir);
+    leasing::leases(&mut table, effort, &daemon);
     table
 }
 

@@ -126,19 +126,25 @@ pub struct Fleet {
 impl Fleet {
     /// An empty network with a /16 of its own.
     pub fn new(daemon: &Daemon, kind: Nic, second_octet: u8) -> Self {
-        Self::of(daemon, kind, second_octet, &json!({"network": {"mtu": 1500}}))
+        Self::of(daemon, kind, second_octet, &json!({"network": {"mtu": 1500}}), true)
+    }
+
+    /// One of taps whose guests nicd tells nothing.
+    pub fn without_dhcp(daemon: &Daemon, second_octet: u8) -> Self {
+        Self::of(daemon, Nic::Tap, second_octet, &json!({"network": {"mtu": 1500}}), false)
     }
 
     /// One of taps without port security.
     pub fn unfiltered(daemon: &Daemon, second_octet: u8) -> Self {
-        Self::of(daemon, Nic::Tap, second_octet, &json!({"network": {"mtu": 1500, "port_security_enabled": false}}))
+        Self::of(daemon, Nic::Tap, second_octet, &json!({"network": {"mtu": 1500, "port_security_enabled": false}}), true)
     }
 
-    fn of(daemon: &Daemon, kind: Nic, second_octet: u8, network: &Value) -> Self {
+    fn of(daemon: &Daemon, kind: Nic, second_octet: u8, network: &Value, dhcp: bool) -> Self {
         let mut client = daemon.client();
         let network = client.ask(&request("POST", "/v2.0/networks", Some(network))).json();
         let network = network["network"]["id"].as_str().expect("an id").to_owned();
-        let subnet = json!({"subnet": {"network_id": network, "cidr": format!("10.{second_octet}.0.0/16"), "ip_version": 4}});
+        let cidr = format!("10.{second_octet}.0.0/16");
+        let subnet = json!({"subnet": {"network_id": network, "cidr": cidr, "ip_version": 4, "enable_dhcp": dhcp}});
         client.ask(&request("POST", "/v2.0/subnets", Some(&subnet))).json();
         Self { kind, network, servers: Vec::new(), guests: Vec::new(), ports: Vec::new(), client }
     }
@@ -165,6 +171,11 @@ impl Fleet {
             self.client.ask(&put).json();
             self.servers.push(id);
         }
+    }
+
+    /// A port as nicd shows it.
+    pub fn show(&mut self, place: usize) -> Value {
+        self.client.ask(&request("GET", &format!("/v2.0/ports/{}", self.ports[place].1), None)).json()
     }
 
     /// The n-th guest's namespace.
