@@ -78,6 +78,10 @@
 //! guest's end is set up before the host's end joins its bridge and gets its tag. Work in namespaces has a worker of its own: a
 //! namespace path on a dead file server may block, and taps and bridges must not wait for it.
 //!
+//! A port of a server with a monitor is plugged into its machine by a step of its plan ([`plan::Op::PlugNic`]). The kernel's threads leave it
+//! out, because a machine may take its time: the reconciler has found a free slot before the rest of the plan, and plugs the NIC in behind it
+//! (`reconcile/machines`). What machines say of their NICs is part of the observed state.
+//!
 //! A detach commits the intent, sets the device down, answers, and leaves the deletion to the reaper threads. They delete in
 //! groups, so that one RCU barrier (16 ms) serves all waiting deletions. If the kernel blocks a reaper thread, another takes over.
 //!
@@ -90,7 +94,8 @@
 //!
 //! # Modules
 //!
-//! Dependencies point down: `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel} → {plan, lease, neighbours} → model`;
+//! Dependencies point down:
+//! `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
 //! `client`, `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
@@ -102,6 +107,7 @@
 //! | [`lease`] | what a guest is told by DHCP of both families and by router advertisements: messages, options, and what is said to what; nothing is remembered |
 //! | [`kernel::exec`] | runs a plan, and undoes it after a failure |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |
+//! | `monitor` | a client of QMP: plugs NICs into virtual machines that run, and unplugs them |
 //! | [`store`] | SQLite: schema, records, one writer with group commit |
 //! | `inventory` | desired and observed state: records, indexes, pools, segments, and claims of objects; no I/O, no waiting |
 //! | `reconcile` | the loop: detects deviations from records, plans and repairs them; schedule, recurring drift, health |
@@ -161,6 +167,7 @@ mod inventory;
 pub mod kernel;
 pub mod lease;
 pub mod model;
+mod monitor;
 pub mod neighbours;
 pub mod plan;
 pub mod queue;

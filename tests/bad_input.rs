@@ -544,12 +544,10 @@ fn what_is_not_built_is_said_to_be_so() {
             body["network_id"] = network.clone().into();
             of("/v2.0/ports", "port", body, says)
         };
-        let monitor = json!({"server": {"guest": {"kind": "vm", "monitor": {"qmp": "/run/a.qmp"}}}});
         let cases = vec![
             net(json!({"provider:network_type": "vlan"}), "vlan"),
             net(json!({"provider:network_type": "vxlan"}), "vxlan"),
             port(json!({"binding:vnic_type": "direct"}), "binding:vnic_type"),
-            bad("PUT", server_path(NOBODY), monitor, 501, "not_built", "monitor"),
         ];
         refused(&mut fixture, cases);
     });

@@ -212,6 +212,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
     let alias = names::bridge_tag(STORE, network);
     let bridge = BridgeMade::ByAgent { index: *next, mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]), mtu: 1500, alias, close: true };
     let want = DesiredPort {
+        monitor: None,
         id: port,
         network,
         index: *next + 2,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::kernel::{DroppedFrame, Traffic};
 use crate::model::action::{Action, NewGuest, NewServer, WithNics};
 use crate::model::server::MAX_QUEUES;
-use crate::model::{DropReason, Guest, Owner, PortId, ServerId};
+use crate::model::{DropReason, Guest, Monitor, Owner, PortId, ServerId};
 use crate::plan::Fact;
 use crate::service::{Context, Exchange, LeaseState, PortCounters, PortView, Reply, ServerView};
 
@@ -24,8 +24,7 @@ use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::listing::{forced, form};
 use super::openapi::schema::{
-    Record, count, either, ip, like, list, mac, null, number, one_of_words, only, or_null, phase, status, time, truth, uuid,
-    words,
+    Record, count, either, ip, like, list, mac, number, one_of_words, only, or_null, phase, status, time, truth, uuid, words,
 };
 use super::{AppState, context, id, json_body, respond, slip};
 
@@ -34,6 +33,9 @@ pub(super) const NIC_LIMIT: u32 = 1024;
 
 /// The longest name, in characters, as Nova and Neutron have it.
 pub(super) const NAME: usize = 255;
+
+/// The longest path of a socket, in octets (unix(7), less the final NUL).
+pub(super) const SOCKET_PATH: usize = 107;
 
 /// The longest path of a namespace, in characters (`PATH_MAX` less the final NUL).
 pub(super) const PATH: usize = 4095;
@@ -160,8 +162,11 @@ fn read_guest(mut fields: Fields) -> Result<NewGuest, BodyError> {
                 None | Some(Value::Null) => Owner::default(),
                 Some(owner) => read_owner(Fields::object("owner", owner)?)?,
             };
-            fields.only("monitor", &[Value::Null])?;
-            NewGuest::Vm { queues: u16::try_from(queues).unwrap_or(MAX_QUEUES), owner }
+            let monitor = match fields.value("monitor") {
+                None | Some(Value::Null) => None,
+                Some(monitor) => Some(read_monitor(Fields::object("monitor", monitor)?)?),
+            };
+            NewGuest::Vm { queues: u16::try_from(queues).unwrap_or(MAX_QUEUES), owner, monitor }
         }
         "netns" => {
             let path = fields.text("path", PATH)?;
@@ -175,6 +180,17 @@ fn read_guest(mut fields: Fields) -> Result<NewGuest, BodyError> {
     };
     fields.end()?;
     Ok(guest)
+}
+
+fn read_monitor(mut fields: Fields) -> Result<Monitor, BodyError> {
+    let qmp = fields.text("qmp", SOCKET_PATH)?;
+    let qmp = fields.required("qmp", qmp)?;
+    fields.end()?;
+    if !qmp.starts_with('/') || qmp.len() > SOCKET_PATH {
+        let right = format!("an absolute path of at most {SOCKET_PATH} octets is expected, such as /run/vm/web.qmp");
+        return Err(wrong("qmp", &qmp.into(), &right));
+    }
+    Ok(Monitor { qmp: PathBuf::from(qmp) })
 }
 
 fn read_owner(mut fields: Fields) -> Result<Owner, BodyError> {
@@ -200,11 +216,11 @@ answer! {
 
 answer! {
     /// A virtual machine.
-    VmShown(queues: u16, owner: Option<&Owner>) {
+    VmShown(queues: u16, owner: Option<&Owner>, monitor: Option<&Monitor>) {
         "kind": "vm" => only("vm"),
         "queues": queues => number(1..=u32::from(MAX_QUEUES)),
         "owner": owner => or_null(Record::new().may("uid", count()).may("gid", count())),
-        "monitor": Value::Null => null(),
+        "monitor": monitor.map(|monitor| json!({ "qmp": monitor.qmp })) => or_null(Record::new().must("qmp", words())),
     }
 }
 
@@ -218,7 +234,9 @@ answer! {
 
 fn guest(guest: &Guest) -> Value {
     match guest {
-        Guest::Vm { queues, owner } => VmShown::of(*queues, (*owner != Owner::default()).then_some(owner)),
+        Guest::Vm { queues, owner, monitor } => {
+            VmShown::of(*queues, (*owner != Owner::default()).then_some(owner), monitor.as_ref())
+        }
         Guest::Netns { path } => NetnsShown::of(path),
     }
 }
@@ -305,7 +323,10 @@ mod tests {
     #[test]
     fn both_kinds_are_read() {
         let vm = read(json!({"server": {"guest": {"kind": "vm", "queues": 4, "owner": {"uid": 107}}}})).unwrap();
-        assert_eq!(vm.guest, NewGuest::Vm { queues: 4, owner: Owner { uid: Some(107), gid: None } });
+        assert_eq!(vm.guest, NewGuest::Vm { queues: 4, owner: Owner { uid: Some(107), gid: None }, monitor: None });
+        let vm = read(json!({"server": {"guest": {"kind": "vm", "monitor": {"qmp": "/run/a.qmp"}}}})).unwrap();
+        let monitor = Some(Monitor { qmp: "/run/a.qmp".into() });
+        assert_eq!(vm.guest, NewGuest::Vm { queues: 1, owner: Owner::default(), monitor });
         let netns = read(json!({"server": {"name": "a", "guest": {"kind": "netns", "path": "/run/netns/a"}}})).unwrap();
         assert_eq!(netns.guest, NewGuest::Netns("/run/netns/a".into()));
     }
@@ -321,7 +342,11 @@ mod tests {
             json!({"server": {"guest": {"kind": "vm", "queues": 257}}}),
             json!({"server": {"guest": {"kind": "vm", "owner": {"uid": -1}}}}),
             json!({"server": {"guest": {"kind": "vm", "path": "/x"}}}),
-            json!({"server": {"guest": {"kind": "vm", "monitor": {"qmp": "/x"}}}}),
+            json!({"server": {"guest": {"kind": "vm", "monitor": {"qmp": "x"}}}}),
+            json!({"server": {"guest": {"kind": "vm", "monitor": {"qmp": "/".repeat(108)}}}}),
+            json!({"server": {"guest": {"kind": "vm", "monitor": {}}}}),
+            json!({"server": {"guest": {"kind": "vm", "monitor": "/x"}}}),
+            json!({"server": {"guest": {"kind": "netns", "path": "/x", "monitor": {"qmp": "/x"}}}}),
             json!({"server": {"guest": {"kind": "netns"}}}),
             json!({"server": {"guest": {"kind": "netns", "path": "x"}}}),
             json!({"server": {"guest": {"kind": "netns", "path": "/a\u{0}b"}}}),

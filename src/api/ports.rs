@@ -178,6 +178,8 @@ answer! {
 
 fn details() -> Shape {
     let tap = Device::shape().must("queues", number(1..=u32::from(MAX_QUEUES))).must("vnet_hdr", truth());
+    // Of a tap that nicd has plugged into its machine.
+    let tap = tap.may("qdev_id", words()).may("pci_address", or_null(words()));
     let veth = Device::shape().must("guest_device", or_null(words()));
     any([tap.into(), veth.into(), Record::new().into()])
 }
@@ -410,6 +412,10 @@ fn vif(view: &PortView) -> (&'static str, Value) {
         Some(tap) => {
             details["queues"] = tap.queues.into();
             details["vnet_hdr"] = tap.vnet_hdr.into();
+            if let Some(nic) = &binding.nic {
+                details["qdev_id"] = nic.qdev_id.as_str().into();
+                details["pci_address"] = nic.pci_address.as_deref().into();
+            }
             ("tap", details)
         }
         None => {

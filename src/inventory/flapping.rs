@@ -100,5 +100,6 @@ pub fn contested(facet: Facet) -> &'static str {
         Facet::Addresses => "contested_addresses",
         Facet::Alias => "contested_alias",
         Facet::Up => "contested_up",
+        Facet::Nic => "contested_nic",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
@@ -219,6 +220,7 @@ impl Inventory {
         self.contested.remove(&id);
         self.declined.remove(&id);
         self.conflicts.remove(&id);
+        self.have.note_nic(id, None);
         self.responder.place(id, None);
         self.adverts.place(id, None, Instant::now);
         self.release(&entry.record);
@@ -545,7 +547,7 @@ impl Inventory {
         let network = &self.networks.get(&port.network_id)?.record;
         let nic = match &server.guest {
             Guest::Vm { .. } => {
-                let TapMake { queues, owner } = binding.tap?;
+                let TapMake { queues, owner, .. } = binding.tap?;
                 DesiredNic::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
             }
             Guest::Netns { path } => DesiredNic::Veth {
@@ -572,8 +574,15 @@ impl Inventory {
             filter: Some(filters::filter(port, network, self.served(port))),
             alias: names::device_tag(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
+            monitor: self.monitor_of(port).cloned(),
             nic,
         })
+    }
+
+    /// The monitor of the machine that a port is plugged into, or is to be; none where it has none.
+    pub fn monitor_of(&self, port: &Port) -> Option<&PathBuf> {
+        let binding = port.binding.as_ref().filter(|binding| binding.tap.is_some_and(|tap| tap.plugged))?;
+        self.servers.get(&binding.server_id)?.record.guest.qmp()
     }
 
     /// Whether a port asks for something that a filter does: port security, isolation, a limit of what it sends.

@@ -259,6 +259,8 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         Op::CloseBridge { .. } => Request::Close,
         Op::SetFilter { .. } => Request::Filter,
         Op::SetBridge { .. } | Op::Configure { .. } => Request::Link,
+        // No kernel is asked for these.
+        Op::PlugNic { .. } | Op::UnplugNic { .. } => Request::Link,
         Op::Persist { .. } => Request::Persist,
         Op::ConfigureGuest { .. } => Request::Namespace,
         Op::SetLink { .. } => Request::Switch,

@@ -38,6 +38,11 @@ impl<H: Host> Execution<H> {
         Self { steps: plan.steps, begun: 0, context: H::ExecContext::default(), guest_device: None, refused: None }
     }
 
+    /// All done by an earlier execution.
+    pub fn done(plan: Plan) -> Self {
+        Self { begun: plan.steps.len(), ..Self::new(plan) }
+    }
+
     /// Carries out the steps that vanish with the process, and prepares those that come after.
     ///
     /// # Errors

@@ -993,6 +993,9 @@ impl World {
                     self.remove(link.index);
                 }
             }
+            Op::PlugNic { .. } | Op::UnplugNic { .. } => {
+                return Err(refused(OpErrorKind::Other, "the machine's monitor carries that out".to_owned()));
+            }
             // Its descriptor is the caller's.
             Op::CloseTap { .. } => {}
         }

@@ -17,6 +17,7 @@ use crate::plan::{AbsentPort, BroadRoute, LinkState, Plan};
 use crate::queue::{Queue, QueueError};
 use crate::sys::packet::PacketSocket;
 
+use super::exec::{Execution, Undone};
 use super::netns;
 use super::reaper::{self, Job, PendingDelete, Removed};
 use super::worker::{Done, Durable, Failed, Outcome, Worker};
@@ -39,6 +40,12 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `run`.
     fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError>;
+
+    /// Takes back all steps of a plan that was carried out.
+    ///
+    /// # Errors
+    /// As for `run`.
+    fn undo(&self, plan: Plan) -> Result<Answer<Undone>, QueueError>;
 
     /// Deletes the device that the nicd with this store made for a port, together with others that wait; one that a process
     /// holds open only when that is forced.
@@ -242,6 +249,12 @@ impl<H: Host> KernelHandle for KernelService<H> {
     fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError> {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.worker(plan.enters_a_guest()).run_beside(plan, durable)
+    }
+
+    fn undo(&self, plan: Plan) -> Result<Answer<Undone>, QueueError> {
+        let (answer, undone) = oneshot::channel();
+        self.reaper.push_answer(Job::Undo { execution: Execution::done(plan), answer })?;
+        Ok(undone)
     }
 
     fn delete(&self, port: AbsentPort, store: Uuid) -> Result<Answer<Result<Removed, OpError>>, QueueError> {

@@ -236,6 +236,8 @@ fn doing(op: &Op) -> String {
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
         | Op::SetFilter { port, .. }
+        | Op::PlugNic { port, .. }
+        | Op::UnplugNic { port, .. }
         | Op::DeleteLink { port, .. } => format!("{name} of port {port}"),
     }
 }
@@ -312,6 +314,9 @@ impl LinuxHost {
                 // The event of the deletion comes before its answer.
                 ports.iter().for_each(|port| self.around.filters.leave(*port));
                 links::delete_group(netlink, *group)
+            }
+            Op::PlugNic { .. } | Op::UnplugNic { .. } => {
+                Err(Failure::new(OpErrorKind::Other, Request::Link, "the machine's monitor carries that out".to_owned()))
             }
             Op::DeleteLink { port, store } => {
                 self.around.filters.leave(*port);

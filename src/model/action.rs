@@ -128,6 +128,8 @@ pub enum NewGuest {
         queues: u16,
         /// Who may open the taps.
         owner: Owner,
+        /// The monitor by which NICs are plugged into it.
+        monitor: Option<super::Monitor>,
     },
     /// A namespace mounted at a path.
     Netns(PathBuf),

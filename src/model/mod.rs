@@ -29,5 +29,5 @@ pub use names::LinkName;
 pub use network::{Network, NetworkKind};
 pub use phase::{Phase, PhaseEvent, Readiness, Status};
 pub use port::{AddressPair, Binding, FixedIp, GuestTold, Intent, Limits, Origin, Port, Profile, RateLimit};
-pub use server::{Guest, NetnsPin, Owner, Server, TapMake};
+pub use server::{Guest, Monitor, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};

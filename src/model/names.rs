@@ -85,6 +85,11 @@ pub fn port_altname(port: PortId) -> String {
     format!("nicd-{port}")
 }
 
+/// The id of a port's NIC in a virtual machine, and of its backend there.
+pub fn machine_nic(port: PortId) -> String {
+    port_altname(port)
+}
+
 /// The altname of the device that holds a port's guest to an exact rate (`ifb`).
 pub fn ifb_altname(port: PortId) -> String {
     format!("nicd-ifb-{port}")

@@ -55,12 +55,23 @@ pub enum Guest {
         /// The user that may open the taps without CAP_NET_ADMIN.
         #[serde(default)]
         owner: Owner,
+        /// The monitor by which NICs are plugged into it while it runs; none where its VMM opens their taps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        monitor: Option<Monitor>,
     },
     /// A network namespace: its NICs are veths.
     Netns {
         /// Where the namespace is mounted.
         path: PathBuf,
     },
+}
+
+/// The monitor of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// The socket on which QEMU serves QMP.
+    pub qmp: PathBuf,
 }
 
 /// The settings of a server's taps.
@@ -71,6 +82,9 @@ pub struct TapMake {
     pub queues: u16,
     /// The user that may open the tap without CAP_NET_ADMIN.
     pub owner: Owner,
+    /// Whether nicd plugs the NIC into the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plugged: bool,
 }
 
 /// The user and group that may open a tap. If both are set, the opener needs both.
@@ -110,7 +124,15 @@ impl Guest {
     /// The settings of its taps; none for a namespace, which has veths.
     pub fn tap(&self) -> Option<TapMake> {
         match self {
-            Self::Vm { queues, owner } => Some(TapMake { queues: *queues, owner: *owner }),
+            Self::Vm { queues, owner, monitor } => Some(TapMake { queues: *queues, owner: *owner, plugged: monitor.is_some() }),
+            Self::Netns { .. } => None,
+        }
+    }
+
+    /// The socket of its monitor; none where it has none.
+    pub fn qmp(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Vm { monitor, .. } => monitor.as_ref().map(|monitor| &monitor.qmp),
             Self::Netns { .. } => None,
         }
     }

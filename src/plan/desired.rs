@@ -40,6 +40,9 @@ pub struct AbsentPort {
     /// Whether its device is deleted also while a process holds it open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// The monitor of the virtual machine that it is unplugged from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<PathBuf>,
 }
 
 /// A network's bridge.
@@ -126,6 +129,9 @@ pub struct DesiredPort {
     /// The index that its device was last seen with, by which one that lost altname and alias is known again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<u32>,
+    /// The monitor of the virtual machine that it is to be plugged into; none where somebody else opens its tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<PathBuf>,
     /// What to build.
     pub nic: DesiredNic,
 }

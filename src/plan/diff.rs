@@ -81,6 +81,8 @@ pub enum Property {
     Queues,
     /// Who may open it.
     Owner,
+    /// Whether its virtual machine has it as a NIC, and holds it open.
+    Nic,
 }
 /// As what a difference of a device is counted when another program keeps making it: the first in this order is the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +113,8 @@ pub enum Facet {
     Alias,
     /// Whether it is up.
     Up,
+    /// Whether its virtual machine has it as a NIC.
+    Nic,
 }
 
 impl Facet {
@@ -130,6 +134,7 @@ impl Facet {
             Self::Addresses => "addresses",
             Self::Alias => "alias",
             Self::Up => "up",
+            Self::Nic => "NIC in its machine",
         }
     }
 }
@@ -163,6 +168,8 @@ pub enum FactName {
     Fdb,
     /// The port is to be up, and the device is.
     Admin,
+    /// Its virtual machine has it as a NIC, where it is to be plugged into one.
+    Monitor,
     /// The guest's side is there: the tap is open, the peer is up.
     Carrier,
     /// The bridge forwards from and to it.
@@ -186,6 +193,7 @@ impl FactName {
             Self::Built => "built",
             Self::Fdb => "fdb",
             Self::Admin => "admin_up",
+            Self::Monitor => "monitor",
             Self::Carrier => "carrier",
             Self::Forwarding => "forwarding",
         }
@@ -207,6 +215,7 @@ impl FactName {
             Self::Built => "unfinished",
             Self::Fdb => "fdb_missing",
             Self::Admin => "admin_down",
+            Self::Monitor => "nic_not_plugged",
             Self::Carrier => "no_carrier",
             Self::Forwarding => "not_forwarding",
         }

@@ -21,7 +21,7 @@ pub struct Fact {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Option<FactName> {
-    const ORDER: [FactName; 11] = [
+    const ORDER: [FactName; 12] = [
         FactName::Bridge,
         FactName::HostClosed,
         FactName::Filters,
@@ -31,6 +31,7 @@ pub fn first_unmet(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) 
         FactName::Built,
         FactName::Fdb,
         FactName::Admin,
+        FactName::Monitor,
         FactName::Carrier,
         FactName::Forwarding,
     ];
@@ -106,6 +107,10 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
         };
         let at = all.iter().position(|fact| fact.fact == FactName::Built).unwrap_or(all.len());
         all.insert(at, fact(FactName::Responder, heard()));
+    }
+    if port.monitor.is_some() {
+        let at = all.iter().position(|fact| fact.fact == FactName::Carrier).unwrap_or(all.len());
+        all.insert(at, fact(FactName::Monitor, device.plugged()));
     }
     // An operator's bridge is left as it is.
     if matches!(bridge.made, BridgeMade::ByAgent { .. }) {

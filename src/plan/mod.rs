@@ -31,8 +31,8 @@ pub use diff::Facet;
 pub use facts::{Fact, facts};
 pub use filter::{DeviceFilter, Filter, PortFilter};
 pub use observed::{
-    Address, BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, NEARLY_FULL, NfCall,
-    Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces,
+    Address, BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, MachineNic, NEARLY_FULL,
+    NfCall, Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces,
 };
 pub use op::{At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};

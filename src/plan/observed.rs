@@ -479,6 +479,25 @@ pub struct Observed {
     mtus: BTreeMap<(u32, bool, u32), usize>,
     /// Bridges whose DHCP requests are heard.
     heard: BTreeSet<u32>,
+    /// What machines say of the NICs that are to be plugged into them.
+    nics: BTreeMap<PortId, MachineNic>,
+}
+
+/// What a machine said of a port's NIC when it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineNic {
+    /// It has it.
+    Plugged {
+        /// Where, as far as the machine has given it an address.
+        pci_address: Option<String>,
+    },
+    /// It has it not, or could not be asked.
+    Missing {
+        /// The stable word for why.
+        reason: &'static str,
+        /// The sentence.
+        detail: String,
+    },
 }
 
 impl Observed {
@@ -489,6 +508,19 @@ impl Observed {
         } else {
             self.heard.remove(&bridge)
         };
+    }
+
+    /// Notes what a machine says of a port's NIC; none when nothing is known any more.
+    pub fn note_nic(&mut self, port: PortId, said: Option<MachineNic>) {
+        match said {
+            Some(said) => _ = self.nics.insert(port, said),
+            None => _ = self.nics.remove(&port),
+        }
+    }
+
+    /// What a machine said of a port's NIC when it was asked last; none where none was.
+    pub fn nic(&self, port: PortId) -> Option<&MachineNic> {
+        self.nics.get(&port)
     }
 
     /// Whether the DHCP requests of a bridge's ports are heard.

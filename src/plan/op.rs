@@ -49,6 +49,14 @@ impl Plan {
         self
     }
 
+    /// Without the steps that a machine's monitor carries out, and the one that plugs a NIC in.
+    pub fn split_plug(mut self) -> (Self, Option<Op>) {
+        let is_machines = |step: &Step| matches!(step.op, Op::PlugNic { .. } | Op::UnplugNic { .. });
+        let plug = self.steps.iter().find(|step| matches!(step.op, Op::PlugNic { .. })).map(|step| step.op.clone());
+        self.steps.retain(|step| !is_machines(step));
+        (self, plug)
+    }
+
     /// Whether carrying it out enters a guest's namespace.
     pub fn enters_a_guest(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. } | Op::ConfigureGuest { .. }))
@@ -281,6 +289,25 @@ pub enum Op {
         /// The store of the nicd that made them.
         store: Uuid,
     },
+    /// Plugs a port's NIC into a virtual machine that runs, by the machine's monitor: it is given its device, and a virtio NIC on it.
+    /// Carried out by the reconciler, as a machine may take its time (`reconcile/machines`).
+    PlugNic {
+        /// Whose device.
+        port: PortId,
+        /// The monitor's socket.
+        qmp: PathBuf,
+        /// The guest's MAC.
+        mac: Mac,
+        /// The guest's MTU in bytes.
+        mtu: u32,
+    },
+    /// Unplugs a port's NIC from a virtual machine, which closes the device then. Carried out as [`Op::PlugNic`] is.
+    UnplugNic {
+        /// Whose device.
+        port: PortId,
+        /// The monitor's socket.
+        qmp: PathBuf,
+    },
     /// Deletes a port's device, unless another nicd made it, or none.
     DeleteLink {
         /// Whose device.
@@ -444,6 +471,8 @@ impl Op {
             | Self::Unbind { .. }
             | Self::SetGroup { .. }
             | Self::DeleteGroup { .. }
+            | Self::PlugNic { .. }
+            | Self::UnplugNic { .. }
             | Self::DeleteLink { .. } => true,
         }
     }
@@ -473,6 +502,8 @@ impl Op {
             Self::Unbind { .. } => "unbind",
             Self::SetGroup { .. } => "set_group",
             Self::DeleteGroup { .. } => "delete_group",
+            Self::PlugNic { .. } => "plug_nic",
+            Self::UnplugNic { .. } => "unplug_nic",
             Self::DeleteLink { .. } => "delete_link",
         }
     }

@@ -210,6 +210,12 @@ impl<'a> Planner<'a> {
                 }
                 None => self.build(port, &home)?,
             }
+            if let Some(qmp) = &port.monitor
+                && device.is_none_or(|device| device.is_replaced() || device.differs(Property::Nic))
+            {
+                let plug = Op::PlugNic { port: port.id, qmp: qmp.clone(), mac: port.mac, mtu: port.mtu };
+                self.step(plug, Some(Op::UnplugNic { port: port.id, qmp: qmp.clone() }));
+            }
         } else if let Some(device) = device {
             if !device.marked {
                 self.restore_altname(&device);

@@ -51,7 +51,11 @@ pub fn removal(reason: Reason, ports: &[AbsentPort], bridges: &[NetworkId], have
     let ports = sorted(ports, |port| port.id).into_iter();
     let found: Vec<_> = ports.filter_map(|port| Some((port, port.device(have)?))).collect();
     found.iter().for_each(|(port, device)| port.cut(device, have, &mut steps));
-    for (port, _) in found.iter().filter(|(port, device)| !port.is_kept(device)) {
+    for (port, _) in &found {
+        let unplug = port.monitor.clone().map(|qmp| Op::UnplugNic { port: port.id, qmp });
+        steps.extend(unplug.map(|op| Step { op, undo: None, stage: Stage::Deferred }));
+    }
+    for (port, _) in found.iter().filter(|(port, device)| port.monitor.is_some() || !port.is_kept(device)) {
         steps.push(Step { op: Op::DeleteLink { port: port.id, store }, undo: None, stage: Stage::Deferred });
     }
     for network in sorted(bridges, |network| *network) {

@@ -121,6 +121,7 @@ mod tests {
             filter: None,
             alias: names::device_tag(Uuid::nil(), 1),
             seen: None,
+            monitor: None,
             nic,
         };
         (port, DesiredBridge { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() } })

@@ -31,6 +31,14 @@ pub struct Failed {
     pub recorded: bool,
 }
 
+/// A device that was built.
+struct Built {
+    /// When the last step was done.
+    ended: Instant,
+    /// The NIC that is to be plugged into a machine now, and the plan that was carried out before.
+    plug: Option<(Op, Plan)>,
+}
+
 impl From<inventory::Error> for Failed {
     fn from(error: inventory::Error) -> Self {
         Error::from(error).into()
@@ -63,6 +71,11 @@ impl Reconciler {
         recorded: &mut bool,
     ) -> Result<Instant, Failed> {
         let (mut tried, mut asked) = (0, false);
+        // Before anything is made, and before anything is held that others wait for.
+        let mut ready = match reason {
+            Reason::Attach => self.ready_machine(port).await.map_err(|error| Failed { recorded: false, ..error.into() })?,
+            _ => None,
+        };
         loop {
             tried += 1;
             if reason == Reason::Attach {
@@ -90,9 +103,11 @@ impl Reconciler {
             let result = self.build_once(port, reason, beside.as_ref()).await;
             drop(bridge);
             let failed = match result {
-                Ok(done) => {
+                Ok(built) => {
                     self.release_addresses(port).await;
-                    return Ok(done);
+                    let Some((nic, plan)) = built.plug else { return Ok(built.ended) };
+                    let plugged = self.plug_built(reason, ready.take(), &nic, plan).await;
+                    return plugged.map(|()| Instant::now()).map_err(|(error, undone)| Failed { error, undone, recorded: true });
                 }
                 Err(failed) => failed,
             };
@@ -140,17 +155,18 @@ impl Reconciler {
         .await
     }
 
-    async fn build_once(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Instant, Failed> {
-        let (plan, record, renamed) = {
+    async fn build_once(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Built, Failed> {
+        let (plan, plug, record, renamed) = {
             let mut state = self.lock();
-            let plan = self.plan_port(&state, port, reason)?;
+            let (plan, plug) = self.plan_port(&state, port, reason)?.split_plug();
+            let plug = plug.map(|nic| (nic, plan.clone()));
             let makes = plan.steps.iter().any(|step| matches!(step.op, Op::CreateTap { .. } | Op::CreateVeth { .. }));
             if let Some(entry) = state.ports.get_mut(&port).filter(|_| makes) {
                 entry.neighbours.is_unannounced = true;
             }
             let mut record = state.port(port)?.record.clone();
             let renamed = forget_guest_device(&mut record, &plan);
-            (plan, record, renamed)
+            (plan, plug, record, renamed)
         };
         let changes = || std::iter::once(Change::PutPort(Box::new(record))).chain(beside.cloned()).collect();
         let done = match reason {
@@ -168,7 +184,7 @@ impl Reconciler {
             entry.record.binding.iter_mut().for_each(|binding| binding.guest_device = None);
         }
         self.finished(port, done);
-        Ok(ended)
+        Ok(Built { ended, plug })
     }
 
     /// Carries a plan out whose intent is durable.

@@ -1,6 +1,7 @@
 //! The end of what leaves: a port's device is deleted, then its record goes or is free again, then a leaving server's.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,8 @@ use crate::kernel::handle::Answer;
 use crate::kernel::reaper::Removed;
 use crate::kernel::{OpError, OpErrorKind};
 use crate::model::{Intent, Origin, Phase, PhaseEvent, PortId, ServerId, names};
-use crate::plan::AbsentPort;
+use crate::monitor::MonitorError;
+use crate::plan::{AbsentPort, LinkState, MachineNic};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
@@ -37,20 +39,26 @@ impl Reconciler {
         let binding = record.binding.as_ref();
         let alias = binding.map(|binding| names::device_tag(self.store_id, binding.commit)).unwrap_or_default();
         let force = binding.is_some_and(|binding| binding.forced);
-        Ok(AbsentPort { id: port, alias, mac: Some(record.mac), seen: *device, force })
+        let monitor = state.monitor_of(record).cloned();
+        Ok(AbsentPort { id: port, alias, mac: Some(record.mac), seen: *device, force, monitor })
     }
 
     /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses, or a process holds it.
     /// One at a time.
     pub(crate) async fn reap(self: Arc<Self>, port: PortId, context: &Context) {
-        let absent = {
+        let (mut absent, looks) = {
             let mut state = self.lock();
             let Ok(absent) = self.absent(&state, port) else { return };
             let Some(entry) = state.ports.get_mut(&port).filter(|entry| !entry.reaping && entry.record.leaving()) else { return };
             entry.reaping = true;
-            absent
+            (absent, entry.looks)
         };
         let (began, forced) = (Instant::now(), absent.force);
+        if let Some(monitor) = absent.monitor.take()
+            && let Err(why) = self.unplug_leaving(port, &monitor, looks > 0, forced).await
+        {
+            return self.keep(port, forced, &format!("; it is plugged into a machine: {why}"), context);
+        }
         let deleted = match self.kernel.delete(absent, self.store_id) {
             Ok(answer) => self.deleted(port, answer).await,
             Err(refused) => Err(refused.into()),
@@ -61,7 +69,7 @@ impl Reconciler {
                 self.forget_device(port);
                 return self.gone(port, context).await;
             }
-            Ok(Ok(Removed::Kept)) => return self.keep(port, forced, context),
+            Ok(Ok(Removed::Kept)) => return self.keep(port, forced, "", context),
             Ok(Err(error)) => Error::Kernel(error),
             Err(error) => error,
         };
@@ -84,8 +92,34 @@ impl Reconciler {
         self.transition(&mut state, port, event, Some(why), context);
     }
 
+    /// Unplugs a leaving port's NIC from its machine, where that may have it. An error is why the device is to stay: the machine holds it
+    /// open, and would read from it without end.
+    async fn unplug_leaving(
+        self: &Arc<Self>,
+        port: PortId,
+        monitor: &Path,
+        asked: bool,
+        forced: bool,
+    ) -> Result<(), MonitorError> {
+        let is_held = |state: &Inventory| state.have.device(port).is_some_and(LinkState::is_held);
+        {
+            let state = self.lock();
+            if !is_held(&state) && !matches!(state.have.nic(port), Some(MachineNic::Plugged { .. })) {
+                return Ok(());
+            }
+        }
+        let Err(error) = self.unplug(port, monitor, asked, forced).await else { return Ok(()) };
+        // That a device is closed while it is down makes no event.
+        self.look_at_device(port).await;
+        if !forced && is_held(&self.lock()) {
+            return Err(error);
+        }
+        tracing::info!(%port, %error, "a NIC was not unplugged from its machine");
+        Ok(())
+    }
+
     /// Keeps a device that a process holds open, and looks again: that one is closed while it is down makes no event.
-    fn keep(self: &Arc<Self>, port: PortId, forced: bool, context: &Context) {
+    fn keep(self: &Arc<Self>, port: PortId, forced: bool, more: &str, context: &Context) {
         let mut state = self.lock();
         reaped(&mut state, port);
         let name = state.have.device(port).map_or("its device", |link| link.name.as_str()).to_owned();
@@ -93,7 +127,7 @@ impl Reconciler {
             reason: GUEST_KEEPS_DEVICE,
             detail: format!(
                 "a process holds {name} open; it goes when that closes it, and at once with ?force=true, which makes some VMMs \
-                 read from it without end"
+                 read from it without end{more}"
             ),
         };
         self.transition(&mut state, port, PhaseEvent::Unbind, Some(why), context);

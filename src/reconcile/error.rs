@@ -7,6 +7,7 @@ use crate::inventory::neighbours::Conflict;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};
 use crate::model::subnet::SubnetError;
 use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
+use crate::monitor::MonitorError;
 use crate::plan::PlanError;
 use crate::queue::QueueError;
 use crate::store::StoreError;
@@ -206,6 +207,12 @@ pub enum Error {
         /// How many there may be.
         limit: usize,
     },
+    /// A machine could not be asked, or refused.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// The tap that is to be handed to a machine is another process's.
+    #[error("the tap of port {0} is held open by a process; the machine is given it once that closes it")]
+    TapHeld(PortId),
     /// Nothing can be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -316,6 +323,8 @@ impl Error {
                 OpErrorKind::TimedOut => "kernel_timeout",
                 _ => "kernel_refused",
             },
+            Self::Monitor(error) => error.reason(),
+            Self::TapHeld(_) => "tap_held",
             Self::NotUndone { .. } => "not_undone",
             Self::Store(StoreError::Full) => "store_full",
             Self::Store(StoreError::Damaged(_)) => "store_damaged",

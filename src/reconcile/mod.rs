@@ -20,7 +20,8 @@
 //!   hearing, sockets                 where guests' DHCP requests are heard
 //!   listening                        who says that it has which address
 //!   planning, observe                what a look means; what is to be done is started as [`Work`]
-//!   namespaces, bridges, build       carrying plans out
+//!   namespaces, bridges              what carrying plans out needs
+//!   machines, build                  carrying plans out
 //!   asking, announcing               whether another machine has a port's addresses; telling where the port is
 //!   port, deletion                   one port's way back to its record, and its end
 //!   responder                        answers guests' DHCP requests
@@ -49,6 +50,7 @@ mod health;
 mod hearing;
 mod heartbeat;
 mod listening;
+mod machines;
 mod namespaces;
 mod observe;
 mod passing;
@@ -83,6 +85,7 @@ use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
 use crate::model::names::FIRST_INDEX;
 use crate::model::{MacPrefix, NetworkId, Phase, Port, PortId};
+use crate::monitor::Turns;
 use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
 
@@ -174,6 +177,8 @@ pub struct Reconciler {
     retries: Notify,
     pub(crate) stopping: AtomicBool,
     pub(crate) started: Instant,
+    /// The turns on virtual machines.
+    turns: Turns,
     /// Where guests' DHCP requests are heard.
     hearing: Hearing,
     /// Answers those of a bridge.

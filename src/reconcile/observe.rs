@@ -213,6 +213,11 @@ impl Reconciler {
             self.retries.notify_one();
             self.keep_exposed_down(state, port);
         } else {
+            // Its machine may take its time to answer: what it let go is told at once.
+            if entry.phase == Phase::Active && state.monitor_of(&entry.record).is_some() {
+                let (readiness, why) = self.readiness(state, port);
+                self.transition(state, port, PhaseEvent::Observed(readiness), why, &Context::default());
+            }
             self.try_port(state, port, reason);
         }
     }

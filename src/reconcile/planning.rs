@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::inventory::{self, Inventory, PortEntry};
 use crate::model::{NetworkId, Port, PortId, Readiness};
 use crate::plan::diff::{Bridge, Device, drift};
-use crate::plan::facts::first_unmet;
-use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, Plan, Reason, plan};
+use crate::plan::facts::{FactName, first_unmet};
+use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, MachineNic, Plan, Reason, plan};
 
 use super::{Error, Reconciler, Why};
 
@@ -61,6 +61,7 @@ impl Reconciler {
                 let refused = state.port(port).ok().and_then(refused_routes);
                 (Readiness::Ready, refused.or_else(|| declined(state, port)).or_else(|| held(state, port)))
             }
+            Some(FactName::Monitor) => (Readiness::Waiting, Some(unplugged(state, port))),
             Some(fact) => {
                 let detail = format!("{} does not hold", fact.as_str());
                 (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
@@ -75,6 +76,14 @@ impl Reconciler {
         let BridgeMade::ByAgent { .. } = bridge.made else { return None };
         let plan = plan(Reason::Drift, &Desired { bridges: vec![bridge], ..Desired::default() }, &state.have).ok()?;
         (!plan.steps.is_empty()).then_some(plan)
+    }
+}
+
+/// Why a port's machine does not have its NIC.
+fn unplugged(state: &Inventory, port: PortId) -> Why {
+    match state.have.nic(port) {
+        Some(MachineNic::Missing { reason, detail }) => Why { reason, detail: detail.clone() },
+        _ => Why { reason: FactName::Monitor.reason(), detail: "the machine does not hold the port's tap open".to_owned() },
     }
 }
 

@@ -8,6 +8,7 @@ use crate::inventory::flapping::QUIET;
 use crate::inventory::retry::{NAMESPACE_GONE, backoff};
 use crate::inventory::{self, Inventory, PortEntry};
 use crate::model::{Phase, PhaseEvent, PortId, Readiness};
+use crate::monitor::MonitorError;
 use crate::plan::{Facet, PlanError, Reason};
 use crate::telemetry::meters;
 use crate::telemetry::meters::OK;
@@ -52,10 +53,12 @@ impl Reconciler {
         if let Err(error) = self.prove(port).await {
             return self.failed(port, reason, &error, &context);
         }
-        match self.difference(port, &context) {
-            Difference::None => {}
-            Difference::Held => self.release_addresses(port).await,
-            Difference::Device => self.repair_claimed(port, reason, &context).await,
+        let away = self.look_at_machine(port).await;
+        match (self.difference(port, &context), away) {
+            (Difference::Device, Some(away)) if self.lacks_only_its_nic(port) => self.wait_for_machine(port, &away, &context),
+            (Difference::None, _) => {}
+            (Difference::Held, _) => self.release_addresses(port).await,
+            (Difference::Device, _) => self.repair_claimed(port, reason, &context).await,
         }
         self.set_exposed_down(port).await;
     }
@@ -116,8 +119,19 @@ impl Reconciler {
                 self.ended(&mut state, port, Readiness::Waiting, Some(why), context);
                 self.postpone(&mut state, port, NAMESPACE_WAIT);
             }
+            Err(Failed { error: Error::Monitor(away), .. }) if away.is_away() => self.wait_for_machine(port, &away, context),
             Err(Failed { error, .. }) => self.failed(port, reason, &error, context),
         }
+    }
+
+    /// A port whose device is right waits for its machine, which is asked again in a while.
+    fn wait_for_machine(&self, port: PortId, away: &MonitorError, context: &Context) {
+        let (mut state, why) = (self.lock(), Some(Why::from(away)));
+        match state.port(port).map(|entry| entry.phase) {
+            Ok(Phase::Building | Phase::Error) => self.ended(&mut state, port, Readiness::Waiting, why, context),
+            _ => self.transition(&mut state, port, PhaseEvent::Observed(Readiness::Waiting), why, context),
+        }
+        self.postpone(&mut state, port, NAMESPACE_WAIT);
     }
 
     /// Plans a repair and tells that it begins; not of one that failed the last time, which is told of once it ends otherwise.

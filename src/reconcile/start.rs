@@ -14,6 +14,7 @@ use crate::inventory::{Inventory, PortEntry};
 use crate::kernel::handle::KernelHandle;
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Intent, NetworkId, Phase, Port, PortId, Readiness};
+use crate::monitor::Turns;
 use crate::plan::{LinkState, Owner, PortFilter, Reason};
 use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 
@@ -72,6 +73,7 @@ impl Reconciler {
             retries: Notify::new(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
+            turns: Turns::default(),
             hearing: Hearing::default(),
             listening: Listening::default(),
             answer: responder::start,
@@ -93,8 +95,8 @@ impl Reconciler {
             if readiness == Readiness::Ready {
                 state.set_phase(port, Phase::Active);
             }
-            if let Some((entry, why)) = state.ports.get_mut(&port).zip(why) {
-                (entry.reason, entry.detail) = (Some(why.reason.to_owned()), Some(why.detail));
+            if let Some(entry) = state.ports.get_mut(&port) {
+                (entry.reason, entry.detail) = why.map(|why| (why.reason.to_owned(), why.detail)).unzip();
             }
         }
     }
@@ -119,6 +121,9 @@ impl Reconciler {
         }
         self.note_store(&mut self.lock(), reserved.as_ref().err());
         self.make_filters().await;
+        if self.look_at_machines_once().await {
+            self.recall();
+        }
         let mut state = self.lock();
         let links: Vec<LinkState> = state.have.iter().filter(|link| link.made_by_nicd()).cloned().collect();
         links.iter().for_each(|link| note_orphan(&mut state, link));

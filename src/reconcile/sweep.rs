@@ -31,6 +31,7 @@ impl Reconciler {
             chunk.iter().for_each(|port| self.evaluate(&mut self.lock(), *port, Reason::Drift));
             tokio::task::yield_now().await;
         }
+        self.look_at_machines().await;
         for chunk in networks.chunks(CHUNK) {
             chunk.iter().for_each(|network| self.evaluate_bridge(&mut self.lock(), *network));
             tokio::task::yield_now().await;

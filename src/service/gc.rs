@@ -124,6 +124,7 @@ fn observed(state: &Inventory, found: &[Leftover], store: Uuid) -> Observed {
 fn absent_ports(found: &[Leftover]) -> impl Iterator<Item = AbsentPort> {
     let devices = found.iter().filter(|one| one.kind != Kind::Bridge.as_str());
     devices.map(|device| AbsentPort {
+        monitor: None,
         id: PortId(device.id),
         alias: device.alias.clone().unwrap_or_default(),
         mac: None,

@@ -49,7 +49,10 @@ impl Service {
         match stored {
             Ok(()) => {
                 if let Some(entry) = state.servers.get_mut(&id) {
-                    entry.record = record;
+                    let is_other = std::mem::replace(&mut entry.record, record).guest.qmp() != entry.record.guest.qmp();
+                    if is_other {
+                        self.reconciler.machine_changed(&mut state, id);
+                    }
                 }
                 let view = view::server(state.server(id)?);
                 Ok(if fresh { Reply::NewServer(view) } else { Reply::Server(view) })
@@ -76,7 +79,7 @@ impl Service {
 
     fn server_record(&self, state: &Inventory, new: NewServer, found: Option<Found>) -> Result<Server, Error> {
         let guest = match new.guest {
-            NewGuest::Vm { queues, owner } => Guest::Vm { queues, owner },
+            NewGuest::Vm { queues, owner, monitor } => Guest::Vm { queues, owner, monitor },
             NewGuest::Netns(path) => Guest::Netns { path },
         };
         let now = clock::now();

@@ -1,10 +1,11 @@
 //! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
 
 use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry};
+use crate::model::names;
 use crate::model::{LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
 use crate::plan::facts::FactName;
-use crate::plan::{Fact, facts};
+use crate::plan::{Fact, MachineNic, facts};
 use crate::telemetry::meters;
 use crate::telemetry::meters::GaugeValues;
 
@@ -56,6 +57,17 @@ pub struct Binding {
     pub mtu: u32,
     /// The NIC's name in a namespace.
     pub guest_device: Option<LinkName>,
+    /// The NIC in a virtual machine, when nicd has plugged it into that.
+    pub nic: Option<NicView>,
+}
+
+/// A NIC in a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicView {
+    /// Its id there.
+    pub qdev_id: String,
+    /// Its PCI address, as far as the machine has given it one.
+    pub pci_address: Option<String>,
 }
 
 /// How a tap is to be opened.
@@ -276,7 +288,14 @@ fn port_view(state: &Inventory, entry: &PortEntry, host: &str) -> PortView {
             None => network.bridge.as_ref().map(ToString::to_string),
         };
         let tap = binding.tap.map(|tap| Tap { queues: tap.queues, vnet_hdr: record.profile.vnet_hdr, owner: tap.owner });
+        let nic = match state.have.nic(record.id) {
+            Some(MachineNic::Plugged { pci_address }) => {
+                Some(NicView { qdev_id: names::machine_nic(record.id), pci_address: pci_address.clone() })
+            }
+            _ => None,
+        };
         Some(Binding {
+            nic,
             server: binding.server_id,
             tap,
             bridge,

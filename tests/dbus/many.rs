@@ -64,7 +64,7 @@ fn add_objects(daemon: &InProcessDaemon) {
         guidance: nicd::model::Guidance::default(),
     });
     let servers = (0..PORTS / NICS_A_SERVER).map(|n| {
-        let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };
+        let guest = NewGuest::Vm { queues: 1, owner: Owner::default(), monitor: None };
         let (name, project_id) = (String::new(), String::new());
         Action::PutServer(NewServer { id: server(n), name, project_id, guest, nic_limit: Some(1000) })
     });

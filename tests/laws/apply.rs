@@ -342,6 +342,8 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
         | Op::SetLink { port, .. }
         | Op::Unbind { port }
         | Op::SetGroup { port, .. }
+        | Op::PlugNic { port, .. }
+        | Op::UnplugNic { port, .. }
         | Op::DeleteLink { port, .. } => (names::port_altname(*port), None, None),
         Op::DeleteGroup { .. } => panic!("deletions are merged only when a removal is carried out"),
     };

@@ -25,6 +25,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("inventory", &["lease", "model", "plan", "rate_limit"]),
     ("events", &["clock", "model", "failpoints", "telemetry"]),
     ("store", &["queue", "model", "failpoints", "telemetry", "threads"]),
+    ("monitor", &["failpoints", "model", "sys"]),
     ("kernel", &["queue", "model", "rate_limit", "plan", "failpoints", "sys", "telemetry", "threads"]),
     (
         "reconcile",
@@ -36,6 +37,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "kernel",
             "lease",
             "model",
+            "monitor",
             "neighbours",
             "plan",
             "queue",

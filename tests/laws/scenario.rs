@@ -229,6 +229,7 @@ impl Scenario {
     fn absent_port(&self, port: usize) -> AbsentPort {
         let built = self.built.iter().find(|nic| nic.port == port);
         AbsentPort {
+            monitor: None,
             id: port_id(port),
             mac: Some(guest_mac(port)),
             seen: None,
@@ -440,6 +441,7 @@ impl NicSpec {
             DesiredNic::Tap { queues: self.queues, vnet_hdr: true, owner: Owner { uid: Some(1000), gid: None } }
         };
         DesiredPort {
+            monitor: None,
             id: port_id(self.port),
             network: network_id(self.agents_bridge),
             index,

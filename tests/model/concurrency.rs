@@ -186,7 +186,7 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
             guidance: nicd::model::Guidance::default(),
         }]))
         .unwrap();
-    let guest = NewGuest::Vm { queues: 1, owner: Owner::default() };
+    let guest = NewGuest::Vm { queues: 1, owner: Owner::default(), monitor: None };
     let nic_limit = Some(u32::try_from(2 * CONCURRENT).unwrap());
     scene
         .perform(Action::PutServer(NewServer { id: server, name: String::new(), project_id: String::new(), guest, nic_limit }))

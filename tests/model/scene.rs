@@ -217,8 +217,8 @@ pub fn create_subnet(network: usize, v6: bool) -> Action {
 pub fn put_server(n: usize) -> Action {
     let guest = match n {
         NETNS => NewGuest::Netns(PathBuf::from(NETNS_PATH)),
-        VM => NewGuest::Vm { queues: 1, owner: Owner::default() },
-        _ => NewGuest::Vm { queues: 4, owner: Owner { uid: Some(1000), gid: None } },
+        VM => NewGuest::Vm { queues: 1, owner: Owner::default(), monitor: None },
+        _ => NewGuest::Vm { queues: 4, owner: Owner { uid: Some(1000), gid: None }, monitor: None },
     };
     Action::PutServer(NewServer { id: server_id(n), name: String::new(), project_id: String::new(), guest, nic_limit: None })
 }

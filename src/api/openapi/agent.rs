@@ -4,10 +4,8 @@ use serde_json::json;
 
 use super::entry::{Entry, force, parameter};
 use super::samples;
-use super::schema::{
-    Record, Shape, count, either, like, list, map, named, null, number, one_of_words, only, or_null, text, words,
-};
-use crate::api::agent::{Counted, Explanation, Lease, NAME, NIC_LIMIT, PATH, Shown};
+use super::schema::{Record, Shape, count, either, like, list, map, named, number, one_of_words, only, or_null, text, words};
+use crate::api::agent::{Counted, Explanation, Lease, NAME, NIC_LIMIT, PATH, SOCKET_PATH, Shown};
 use crate::api::dialect::COMPUTE;
 use crate::api::status::RequestStep::{DropServer, Health, Host, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use crate::api::stream;
@@ -161,7 +159,10 @@ fn new_server() -> Shape {
         .must("kind", only("vm"))
         .may("queues", number(1..=u32::from(MAX_QUEUES)))
         .may("owner", or_null(Record::new().may("uid", id()).may("gid", id())))
-        .may("monitor", null());
+        .may(
+            "monitor",
+            or_null(Record::new().must("qmp", text(SOCKET_PATH).pattern(Some("^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")))),
+        );
     let netns =
         Record::new().must("kind", only("netns")).must("path", text(PATH).pattern(Some("^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")));
     Record::new()

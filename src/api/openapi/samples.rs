@@ -81,6 +81,7 @@ pub(super) fn port() -> PortView {
         device: Some(DeviceView { name: "nicdce531f90199".into(), host_mac: Some(MAC.host_side()) }),
         mtu: 1500,
         guest_device: None,
+        nic: None,
     };
     PortView { binding: Some(binding), phase: Phase::Active, ..unbound() }
 }
@@ -116,12 +117,20 @@ pub(super) fn unbound() -> PortView {
 /// The same port at a namespace whose peer is not up.
 #[cfg(test)]
 pub(super) fn waiting() -> PortView {
-    let binding = Binding { server: SERVER, tap: None, bridge: None, device: None, mtu: 1500, guest_device: "eth0".parse().ok() };
+    let binding = Binding {
+        server: SERVER,
+        tap: None,
+        bridge: None,
+        device: None,
+        mtu: 1500,
+        guest_device: "eth0".parse().ok(),
+        nic: None,
+    };
     PortView { binding: Some(binding), phase: Phase::Wired, reason: Some("no_carrier".into()), ..unbound() }
 }
 
 pub(super) fn vm() -> ServerView {
-    server(Guest::Vm { queues: 1, owner: Owner { uid: Some(107), gid: None } })
+    server(Guest::Vm { queues: 1, owner: Owner { uid: Some(107), gid: None }, monitor: None })
 }
 
 pub(super) fn netns() -> ServerView {

@@ -57,7 +57,7 @@ pub struct NewServer {
     #[arg(long, value_name = "UID:GID", conflicts_with = "netns")]
     pub owner: Option<Owner>,
 
-    /// QMP socket; not built yet, so nicd refuses it (not_built)
+    /// QMP socket of the machine, by which NICs are plugged into it while it runs
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "netns")]
     pub qmp: Option<String>,
 

@@ -43,6 +43,8 @@ pub static PORT: View = View {
         Column { title: "HOST MAC", from: Width::Full, cell: |look| look.cell("/binding:vif_details/host_mac") },
         Column { title: "QUEUES", from: Width::Full, cell: |look| look.cell("/binding:vif_details/queues") },
         Column { title: "VNET HDR", from: Width::Full, cell: |look| look.cell("/binding:vif_details/vnet_hdr") },
+        Column { title: "QDEV ID", from: Width::Full, cell: |look| look.cell("/binding:vif_details/qdev_id") },
+        Column { title: "PCI ADDRESS", from: Width::Full, cell: |look| look.cell("/binding:vif_details/pci_address") },
         Column { title: "PROFILE", from: Width::Full, cell: |look| look.cell("/binding:profile") },
     ],
 };

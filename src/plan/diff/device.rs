@@ -6,7 +6,7 @@ use crate::model::names;
 use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 use crate::plan::filter::{DeviceFilter, Filter};
 use crate::plan::forward::Way;
-use crate::plan::observed::{BridgePort, FdbEntry, LinkState, Observed, PortVlan, TokenBucket, Traces};
+use crate::plan::observed::{BridgePort, FdbEntry, LinkState, MachineNic, Observed, PortVlan, TokenBucket, Traces};
 use crate::plan::op::LinkChange;
 
 use super::words::{addresses, closed, off, owned, several, up, vlan_remedy};
@@ -223,6 +223,11 @@ impl<'a> Device<'a> {
         }
     }
 
+    /// Whether its machine has it as a NIC, and holds it open: a NIC whose backend is gone has no link.
+    fn is_plugged(&self) -> bool {
+        self.link.is_held() && matches!(self.have.nic(self.want.id), Some(MachineNic::Plugged { .. }))
+    }
+
     fn twin(&self) -> Option<&'a LinkState> {
         self.have.with_mac_on(self.want.mac, self.home?.index)
     }
@@ -263,6 +268,20 @@ impl Device<'_> {
         match told.collect::<Vec<_>>() {
             told if told.is_empty() => "the host's packet filter lets frames between guests pass".to_owned(),
             told => told.join("; "),
+        }
+    }
+
+    /// What its machine says of it.
+    pub(in crate::plan) fn plugged(&self) -> String {
+        let nic = names::machine_nic(self.want.id);
+        match self.have.nic(self.want.id) {
+            None => "the machine was not asked yet".to_owned(),
+            Some(MachineNic::Missing { detail, .. }) => detail.clone(),
+            Some(MachineNic::Plugged { .. }) if !self.link.is_held() => {
+                format!("the machine had it as {nic}, and no process holds {} open", self.link.name)
+            }
+            Some(MachineNic::Plugged { pci_address: None }) => format!("the machine has it as {nic}"),
+            Some(MachineNic::Plugged { pci_address: Some(address) }) => format!("the machine has it as {nic} at {address}"),
         }
     }
 
@@ -307,7 +326,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 28] = [
+static RULES: [Rule; 29] = [
     rule(
         Property::Kind,
         "kind",
@@ -550,4 +569,14 @@ static RULES: [Rule; 28] = [
         },
         |_| vec![],
     ),
+    rule(
+        Property::Nic,
+        "nic",
+        |at| at.want.monitor.is_some() && !at.is_plugged(),
+        |at| pair("plugged into its machine", at.plugged()),
+        // A step of its own plugs it in.
+        |_| vec![],
+    )
+    .breaks(FactName::Monitor)
+    .counts_as(Facet::Nic),
 ];
