@@ -11,6 +11,7 @@ use crate::daemon::{Answer, PATIENCE};
 use crate::fixture::{Fixture, foreign_bridge, interfaces, server_path, text};
 use crate::kernel_view::{filtered_ports, has_flag, links, marked};
 use crate::netns::{Guest, json as json_of, run, try_run};
+use crate::peer::Peer;
 use crate::works::{Port, Scene, Shown, Work};
 
 /// The operator's bridge.
@@ -18,6 +19,9 @@ pub const BR0: &str = "br0";
 
 /// The guest's namespace.
 pub const GUEST: &str = "blue";
+
+/// The machine's monitor.
+pub const MONITOR: &str = "/run/monitor";
 
 /// How many turns the watch takes is chance: the last ones of one run are not in every other.
 pub const NOT_REACHED: &str = "not reached";
@@ -29,6 +33,7 @@ const AGAIN: Duration = Duration::from_millis(2);
 pub struct Host {
     fixture: Fixture,
     _guest: Guest,
+    machine: Peer,
     hit_log: std::path::PathBuf,
 }
 
@@ -37,7 +42,8 @@ impl Host {
     pub fn new() -> Self {
         foreign_bridge(BR0, 1500);
         let guest = Guest::new(GUEST);
-        Self { fixture: Fixture::start(), _guest: guest, hit_log: "/run/failpoints".into() }
+        let machine = Peer::start(MONITOR);
+        Self { fixture: Fixture::start(), _guest: guest, machine, hit_log: "/run/failpoints".into() }
     }
 
     /// Throws everything away, so that what one pair left is not blamed on the next.
@@ -45,6 +51,7 @@ impl Host {
         if self.fixture.daemon.is_running() {
             self.fixture.daemon.kill();
         }
+        self.machine.renew();
         let names: Vec<String> = links().iter().map(|link| text(&link["ifname"])).collect();
         for name in names.iter().filter(|name| !["lo", BR0].contains(&name.as_str())) {
             // The other end of one that went with it is gone.
@@ -188,6 +195,7 @@ impl Host {
     fn check(&mut self, work: Work, scene: &Scene, before: &Shown, sides: &[&'static str]) -> Result<&'static str, String> {
         let now = self.shown(scene)?;
         self.kernel_has(&now)?;
+        self.machine_has(scene, &now)?;
         self.store_has(&now)?;
         let whole = work.is_whole(scene, before, &now);
         match whole {
@@ -263,6 +271,14 @@ impl Host {
         Ok(())
     }
 
+    /// The machine has a NIC for each port that is attached to it, and holds nothing else.
+    fn machine_has(&self, scene: &Scene, shown: &Shown) -> Result<(), String> {
+        let attached = shown.ports.iter().filter(|(_, port)| !scene.machine.is_empty() && port.server == scene.machine);
+        let wanted: BTreeSet<String> = attached.map(|(id, _)| format!("nicd-{id}")).collect();
+        let has = self.machine.nics()?;
+        if has == wanted { Ok(()) } else { Err(format!("the machine has {has:?}, attached are {wanted:?}")) }
+    }
+
     /// The store has exactly what is shown, read by another reader.
     fn store_has(&self, shown: &Shown) -> Result<(), String> {
         let file = self.fixture.daemon.state().join("nicd.db");
@@ -298,7 +314,7 @@ impl Host {
                 }
             }
         }
-        for server in [&scene.vm, &scene.guest] {
+        for server in [&scene.vm, &scene.guest, &scene.machine].into_iter().filter(|server| !server.is_empty()) {
             self.fixture.api.delete(&server_path(server));
         }
         self.fixture.api.delete(&format!("/v2.0/networks/{}", scene.network));

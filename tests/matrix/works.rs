@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Answer;
 use crate::fixture::{Fixture, interfaces, server_path};
-use crate::host::{BR0, GUEST};
+use crate::host::{BR0, GUEST, MONITOR};
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,11 +24,14 @@ pub enum Work {
     OtherMtu,
     DeleteServer,
     DeleteNetwork,
+    PlugNic,
+    UnplugNic,
     Restart,
     Rebuild,
+    RestartPlugged,
 }
 
-pub const WORKS: [Work; 17] = {
+pub const WORKS: [Work; 20] = {
     use Work::*;
     [
         AttachFirstTap,
@@ -46,8 +49,11 @@ pub const WORKS: [Work; 17] = {
         OtherMtu,
         DeleteServer,
         DeleteNetwork,
+        PlugNic,
+        UnplugNic,
         Restart,
         Rebuild,
+        RestartPlugged,
     ]
 };
 
@@ -65,6 +71,8 @@ pub struct Scene {
     pub network: String,
     pub vm: String,
     pub guest: String,
+    /// A vm with a monitor, where the work is about that.
+    pub machine: String,
     /// The port the work is about.
     pub port: String,
 }
@@ -77,10 +85,15 @@ impl Work {
             _ => fixture.usual_network(),
         };
         let (vm, guest) = (fixture.vm(), fixture.server(json!({"kind": "netns", "path": format!("/run/netns/{GUEST}")})));
-        let mut scene = Scene { network, vm, guest, port: String::new() };
+        let machine = match self.has_machine() {
+            true => fixture.server(json!({"kind": "vm", "queues": 2, "monitor": {"qmp": MONITOR}})),
+            false => String::new(),
+        };
+        let mut scene = Scene { network, vm, guest, machine, port: String::new() };
         let ready = |fixture: &mut Fixture| fixture.create_port(json!({"network_id": scene.network}));
         scene.port = match self {
-            Self::AttachFirstTap | Self::AttachVeth | Self::AttachToExistingBridge => String::new(),
+            Self::AttachFirstTap | Self::AttachVeth | Self::AttachToExistingBridge | Self::PlugNic => String::new(),
+            Self::UnplugNic | Self::RestartPlugged => fixture.attach_to(&scene.machine, &scene.network),
             Self::AttachLaterTap => {
                 fixture.attach_to(&scene.guest, &scene.network);
                 String::new()
@@ -111,9 +124,14 @@ impl Work {
         scene
     }
 
+    /// Whether the work is about a NIC in a machine.
+    pub fn has_machine(self) -> bool {
+        matches!(self, Self::PlugNic | Self::UnplugNic | Self::RestartPlugged)
+    }
+
     /// Whether the work is the start itself.
     pub fn is_start(self) -> bool {
-        matches!(self, Self::Restart | Self::Rebuild)
+        matches!(self, Self::Restart | Self::Rebuild | Self::RestartPlugged)
     }
 
     /// Asks for the work; none when it is never answered.
@@ -132,6 +150,8 @@ impl Work {
         match self {
             Self::AttachFirstTap | Self::AttachLaterTap | Self::AttachToExistingBridge => attach(&scene.vm, on_network),
             Self::AttachVeth => attach(&scene.guest, on_network),
+            Self::PlugNic => attach(&scene.machine, on_network),
+            Self::UnplugNic => detach(&scene.machine),
             Self::AttachReadyPort => attach(&scene.vm, json!({"port_id": scene.port})),
             Self::DetachTap | Self::DetachReadyPort | Self::DetachLimited => detach(&scene.vm),
             Self::DetachVeth => detach(&scene.guest),
@@ -141,7 +161,7 @@ impl Work {
             Self::OtherMtu => Some(("PUT", network, Some(json!({"network": {"mtu": OTHER_MTU}})))),
             Self::DeleteServer => Some(("DELETE", format!("{}?detach=true", server_path(&scene.vm)), None)),
             Self::DeleteNetwork => Some(("DELETE", network, None)),
-            Self::Restart | Self::Rebuild => None,
+            Self::Restart | Self::Rebuild | Self::RestartPlugged => None,
         }
     }
 
@@ -149,8 +169,12 @@ impl Work {
     pub fn is_whole(self, scene: &Scene, before: &Shown, now: &Shown) -> Result<(), String> {
         let mut wanted = before.clone();
         match self {
-            Self::AttachFirstTap | Self::AttachLaterTap | Self::AttachVeth | Self::AttachToExistingBridge => {
-                let server = if self == Self::AttachVeth { &scene.guest } else { &scene.vm };
+            Self::AttachFirstTap | Self::AttachLaterTap | Self::AttachVeth | Self::AttachToExistingBridge | Self::PlugNic => {
+                let server = match self {
+                    Self::AttachVeth => &scene.guest,
+                    Self::PlugNic => &scene.machine,
+                    _ => &scene.vm,
+                };
                 let fresh: Vec<_> = now.ports.iter().filter(|(id, _)| !before.ports.contains_key(*id)).collect();
                 match fresh[..] {
                     [(id, port)] if port.server == *server && port.ips.len() == before.families => {
@@ -161,7 +185,7 @@ impl Work {
             }
             Self::AttachReadyPort => wanted.port(&scene.port).server.clone_from(&scene.vm),
             Self::DetachReadyPort | Self::DetachLimited => wanted.port(&scene.port).server.clear(),
-            Self::DetachTap | Self::DetachVeth => _ = wanted.ports.remove(&scene.port),
+            Self::DetachTap | Self::DetachVeth | Self::UnplugNic => _ = wanted.ports.remove(&scene.port),
             Self::AdminDown => wanted.port(&scene.port).admin_up = false,
             Self::ExactLimit => wanted.port(&scene.port).limits = exact(),
             Self::OtherAddress => wanted.port(&scene.port).ips = vec!["192.0.2.77".to_owned()],
@@ -171,7 +195,7 @@ impl Work {
                 wanted.servers.retain(|id| *id != scene.vm);
             }
             Self::DeleteNetwork => wanted.mtu = None,
-            Self::Restart | Self::Rebuild => {}
+            Self::Restart | Self::Rebuild | Self::RestartPlugged => {}
         }
         if *now == wanted { Ok(()) } else { Err(format!("shown {now:?}, whole would be {wanted:?}")) }
     }

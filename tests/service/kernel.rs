@@ -8,37 +8,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::machine::{cache, prepared, readme};
+use crate::debian::{kernel, sh, vmlinuz};
+use crate::machine::{prepared, readme};
 use crate::netns::{in_netns, is_root, run};
-
-/// The kernel, fetched once.
-pub fn kernel() -> PathBuf {
-    let place = cache().join("kernel-1");
-    if !place.exists() {
-        let partial = cache().join("kernel-1.partial");
-        let _ = fs::remove_dir_all(&partial);
-        fs::create_dir_all(&partial).unwrap();
-        let fetch = "apt-get update -qq
-            package=$(apt-cache depends linux-image-cloud-amd64 | grep -o 'linux-image-[0-9][^ ]*' | head -1)
-            apt-get download \"$package\" && dpkg-deb -x \"$package\"_*.deb . && rm \"$package\"_*.deb
-            depmod -b . \"$(ls lib/modules)\"";
-        sh(&partial, fetch);
-        fs::rename(&partial, &place).unwrap();
-    }
-    place
-}
-
-/// The kernel's file.
-pub fn vmlinuz(kernel: &Path) -> PathBuf {
-    let mut files = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
-    files.find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap()
-}
-
-/// Runs a script in a folder.
-pub fn sh(folder: &Path, script: &str) {
-    let status = Command::new("sh").args(["-ec", script]).current_dir(folder).stdin(Stdio::null()).status().unwrap();
-    assert!(status.success(), "{script}");
-}
 
 /// The program of another suite, built as this one was.
 fn suite(name: &str) -> PathBuf {

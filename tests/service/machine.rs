@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::{Client, PATIENCE};
+use crate::debian::cache;
 use crate::netns::{in_netns, is_root, run};
 
 /// Debian's release, and what a machine has beside its smallest set.
@@ -46,12 +47,6 @@ pub fn on_a_machine(wishes: Wishes, test: impl FnOnce(Machine) + Send + 'static)
         let (root, turn) = prepared();
         in_netns(move || test(Machine::boot(&root, turn, wishes)));
     }
-}
-
-/// Where roots are kept.
-pub fn cache() -> PathBuf {
-    let home = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from("/var/cache"), PathBuf::from);
-    home.join("nicd-tests")
 }
 
 /// The root, made when it is not there yet, and the turn to boot from it.

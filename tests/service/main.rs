@@ -4,6 +4,8 @@
 
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[path = "../common/debian.rs"]
+mod debian;
 #[path = "../common/fixture.rs"]
 mod fixture;
 #[path = "../common/netns.rs"]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::daemon::PATIENCE;
+use crate::debian::{kernel, sh, vmlinuz};
 use crate::fixture::{Fixture, text};
-use crate::kernel::{kernel, sh, vmlinuz};
 use crate::machine::prepared;
 use crate::netns::{in_netns, is_root, run};
 
