@@ -359,6 +359,7 @@ mod tests {
     fn every_reason_there_is_has_a_row_and_every_row_a_status_that_is_known() {
         let mut service = words(include_str!("../reconcile/error.rs"), "pub fn reason", "\n    }\n");
         service.extend(words(include_str!("../inventory/error.rs"), "pub fn reason", "\n    }\n"));
+        service.extend(words(include_str!("../monitor/error.rs"), "pub fn reason", "\n    }\n"));
         let readers = words(include_str!("fields.rs"), "pub fn reason", "\n    }\n");
         let others = words(include_str!("error.rs"), "fn error_answer(", "\n}\n");
         assert!(service.len() > 40 && readers.len() == 5 && others.len() > 25, "{service:?} {readers:?} {others:?}");
