@@ -24,11 +24,10 @@ impl Reconciler {
                 tokio::time::sleep(APART).await;
             }
             let Some((bridge, frames)) = announcements(&self.lock(), port) else { return };
-            for frame in frames {
-                match self.listening.say(self.kernel.as_ref(), bridge, &frame) {
-                    Ok(()) => meters().announcements.inc(),
-                    Err(error) => return tracing::debug!(%port, %error, "it could not be told where a port is"),
-                }
+            let number = u64::try_from(frames.len()).unwrap_or_default();
+            match self.listening.say(self.kernel.as_ref(), bridge, frames).await {
+                Ok(()) => meters().announcements.inc_by(number),
+                Err(error) => return tracing::debug!(%port, %error, "it could not be told where a port is"),
             }
         }
         tracing::debug!(%port, "it was told where a port is");

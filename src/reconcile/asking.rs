@@ -152,9 +152,8 @@ impl Reconciler {
             // The port's own guest would take the question for one of another machine that is to have its address. At first there is
             // no guest yet; later the filters keep it from the guest, if they know whose the address is.
             if time == 0 || is_guarded {
-                for address in addresses {
-                    self.listening.say(kernel, bridge, &neighbours::question(*address, mac, bridge_mac))?;
-                }
+                let questions = addresses.iter().map(|address| neighbours::question(*address, mac, bridge_mac)).collect();
+                self.listening.say(kernel, bridge, questions).await?;
             }
             if let Ok(heard) = timeout(WAIT, ear.heard.recv()).await {
                 return Ok(heard);

@@ -28,7 +28,7 @@ const READ: usize = 128;
 #[derive(Debug)]
 pub(super) struct Listening {
     bridges: Arc<Mutex<HashMap<u32, Bridge>>>,
-    speaker: OnceLock<PacketSocket>,
+    speaker: OnceLock<Arc<PacketSocket>>,
     pub(super) turns: Semaphore,
 }
 
@@ -66,16 +66,18 @@ impl Default for Listening {
 }
 
 impl Listening {
-    /// Sends a frame out of a bridge: to its ports, as the host does.
-    pub(super) fn say(&self, kernel: &dyn KernelHandle, bridge: u32, frame: &[u8]) -> io::Result<()> {
+    /// Sends frames out of a bridge, as the host does: to all its ports, one after the other, for which nobody else waits.
+    pub(super) async fn say(&self, kernel: &dyn KernelHandle, bridge: u32, frames: Vec<Vec<u8>>) -> io::Result<()> {
         let speaker = match self.speaker.get() {
             Some(speaker) => speaker,
             None => {
-                let speaker = kernel.speak()?;
+                let speaker = Arc::new(kernel.speak()?);
                 self.speaker.get_or_init(|| speaker)
             }
         };
-        speaker.send(bridge, frame)
+        let speaker = Arc::clone(speaker);
+        let sent = tokio::task::spawn_blocking(move || frames.iter().try_for_each(|frame| speaker.send(bridge, frame)));
+        sent.await.unwrap_or_else(|ended| Err(io::Error::other(ended)))
     }
 
     /// Listens on a bridge for those who have one of these addresses, other than with this MAC.
