@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
 use super::MonitorError;
@@ -22,7 +23,10 @@ const GREETING: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// The longest line, in octets. The longest that is asked for, a machine's PCI devices, has some 400 a device.
-const LINE: usize = 1 << 20;
+const LINE: usize = 512 << 10;
+
+/// The most that is read for one command, in octets: its answer and the events before it.
+const TALK: usize = 2 << 20;
 
 /// How much is read at a time, in octets.
 const CHUNK: usize = 16 << 10;
@@ -32,8 +36,12 @@ const CHUNK: usize = 16 << 10;
 pub(super) struct Wire {
     stream: UnixStream,
     path: PathBuf,
-    /// What was read and is no whole line yet.
+    /// What was read.
     read: Vec<u8>,
+    /// How much of it, from its beginning, was taken as lines.
+    taken: usize,
+    /// How much was read since the last command began.
+    heard: usize,
     /// The id of the next command.
     next: u64,
     /// The device whose end is waited for.
@@ -79,7 +87,7 @@ impl Wire {
         let opening = UnixStream::connect(path);
         let stream = timeout_at(until, opening).await.map_err(|_| busy())?.map_err(|error| refused(path, &error))?;
         let path = path.to_owned();
-        let mut wire = Self { stream, path, read: Vec::new(), next: 0, watched: None, told: None };
+        let mut wire = Self { stream, path, read: Vec::new(), taken: 0, heard: 0, next: 0, watched: None, told: None };
         match timeout_at(until, wire.line()).await {
             Err(_) => return Err(busy()),
             Ok(line) if line.as_ref().is_ok_and(|line| line.greeting.is_some()) => {}
@@ -101,6 +109,7 @@ impl Wire {
         descriptor: Option<OwnedFd>,
     ) -> Result<Value, MonitorError> {
         self.next += 1;
+        self.heard = 0;
         let (id, until) = (self.next, Instant::now() + ANSWER);
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
         // A command fits into the socket's buffer: at most one is under way.
@@ -140,9 +149,13 @@ impl Wire {
 
     /// Waits until the watched device is gone or its guest refuses; none when neither is told until then.
     pub(super) async fn told_until(&mut self, until: Instant) -> Result<Option<Told>, MonitorError> {
+        self.heard = 0;
+        timeout_at(until, self.be_told()).await.unwrap_or(Ok(None))
+    }
+
+    async fn be_told(&mut self) -> Result<Option<Told>, MonitorError> {
         while self.told.is_none() {
-            let Ok(line) = timeout_at(until, self.line()).await else { break };
-            let line = line?;
+            let line = self.line().await?;
             if let Some(event) = &line.event {
                 self.note(event, &line.data);
             }
@@ -162,23 +175,31 @@ impl Wire {
         }
     }
 
-    /// The next line. Cancel-safe: what was read of one is kept.
+    /// The next line. Cancel-safe: what was read of one is kept. A monitor that writes without end is always ready to be read: each
+    /// line and each read costs of what a task may do at a time, so that limits of time hold and others have their turn.
     async fn line(&mut self) -> Result<Line, MonitorError> {
-        let mut looked = 0;
+        let mut looked = self.taken;
         loop {
+            consume_budget().await;
             if let Some(end) = self.read[looked..].iter().position(|octet| *octet == b'\n') {
-                let line: Vec<u8> = self.read.drain(..=looked + end).collect();
-                return serde_json::from_slice(&line).map_err(|error| self.not_qmp(&error.to_string()));
+                let line = self.taken..=looked + end;
+                self.taken = looked + end + 1;
+                return serde_json::from_slice(&self.read[line]).map_err(|error| self.not_qmp(&error.to_string()));
             }
+            self.read.drain(..self.taken);
+            self.taken = 0;
             looked = self.read.len();
             if looked > LINE {
                 return Err(self.not_qmp("a line has no end"));
+            }
+            if self.heard > TALK {
+                return Err(self.not_qmp("it says too much"));
             }
             self.stream.readable().await.map_err(|error| refused(&self.path, &error))?;
             self.read.reserve(CHUNK);
             match self.stream.try_read_buf(&mut self.read) {
                 Ok(0) => return Err(self.unreachable("it closed the connection")),
-                Ok(_) => {}
+                Ok(octets) => self.heard += octets,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(refused(&self.path, &error)),
             }
