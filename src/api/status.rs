@@ -224,6 +224,7 @@ pub(super) static TABLE: &[Row] = &[
     row("subnet_in_use", S::CONFLICT, "SubnetInUse", &[DropSubnet]),
     row("server_has_nics", S::CONFLICT, "Conflict", &[DropServer]),
     row("kind_change", S::CONFLICT, "Conflict", &[PutServer]),
+    row("monitor_in_use", S::CONFLICT, "Conflict", &[PutServer]),
     row("needs_detach", S::CONFLICT, "Conflict", &[ChangePort]),
     row("mtu_in_use", S::CONFLICT, "Conflict", &[ChangeNetwork]),
     row("revision_mismatch", S::PRECONDITION_FAILED, "RevisionNumberConstraintFailed", &[Conditional]),

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A monitor serves one client at a time, so a connection lasts for one operation: other programs get their turn. nicd's own operations
-//! on a machine take turns ([`Turns`]). Every wait has a limit, every line a length.
+//! on a machine take turns ([`Turns`]). Every wait has a limit, and all of an operation has one; so has a line's
+//! length, and what is read for a command.
 
 mod error;
 mod session;

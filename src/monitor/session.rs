@@ -21,6 +21,9 @@ const DEVICES: &str = "/machine/peripheral";
 /// The devices that have one slot each, into which another can be plugged while the machine runs.
 const SLOTS: [&str; 3] = ["child<pcie-root-port>", "child<xio3130-downstream>", "child<ioh3420>"];
 
+/// How many of them are looked at for a free one.
+const LOOKED_AT: usize = 256;
+
 /// How many slots a PCI bus has.
 const PCI_SLOTS: usize = 32;
 
@@ -117,7 +120,7 @@ impl Session {
     pub async fn free_slot(&mut self) -> Result<Slot, MonitorError> {
         let devices = self.list(DEVICES).await?;
         let ports = devices.iter().filter(|device| SLOTS.contains(&device.kind.as_str()));
-        let names: BTreeSet<&str> = ports.map(|port| port.name.as_str()).collect();
+        let names: BTreeSet<&str> = ports.map(|port| port.name.as_str()).take(LOOKED_AT).collect();
         for name in &names {
             // Its bus has the same name.
             let path = format!("{DEVICES}/{name}");
@@ -169,6 +172,8 @@ impl Session {
     /// # Errors
     /// It refuses, or does not answer; what was begun is taken back by [`Session::withdraw`].
     pub async fn plug(&mut self, nic: &Nic, slot: &Slot, queues: Vec<OwnedFd>) -> Result<(), MonitorError> {
+        // The device was made since the slot was found.
+        self.0.begin();
         let count = u16::try_from(queues.len()).unwrap_or(u16::MAX);
         let id = names::machine_nic(nic.port);
         let mut backend = json!({"type": "tap", "id": id});
@@ -226,6 +231,7 @@ impl Session {
     /// # Errors
     /// The machine does not answer.
     pub async fn withdraw(&mut self, port: PortId, queues: u16) -> Result<(), MonitorError> {
+        self.0.begin();
         self.ask_to_leave(&names::machine_nic(port)).await?;
         self.release(port, queues).await
     }

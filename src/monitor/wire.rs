@@ -22,6 +22,9 @@ const GREETING: Duration = Duration::from_secs(2);
 /// How long it may take to answer a command.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long all of an operation on a machine may take.
+const WHOLE: Duration = Duration::from_secs(10);
+
 /// The longest line, in octets. The longest that is asked for, a machine's PCI devices, has some 400 a device.
 const LINE: usize = 512 << 10;
 
@@ -42,6 +45,8 @@ pub(super) struct Wire {
     taken: usize,
     /// How much was read since the last command began.
     heard: usize,
+    /// When the operation is to be over.
+    ends: Instant,
     /// The id of the next command.
     next: u64,
     /// The device whose end is waited for.
@@ -87,7 +92,7 @@ impl Wire {
         let opening = UnixStream::connect(path);
         let stream = timeout_at(until, opening).await.map_err(|_| busy())?.map_err(|error| refused(path, &error))?;
         let path = path.to_owned();
-        let mut wire = Self { stream, path, read: Vec::new(), taken: 0, heard: 0, next: 0, watched: None, told: None };
+        let mut wire = Self { stream, path, read: Vec::new(), taken: 0, heard: 0, ends: Instant::now() + WHOLE, next: 0, watched: None, told: None };
         match timeout_at(until, wire.line()).await {
             Err(_) => return Err(busy()),
             Ok(line) if line.as_ref().is_ok_and(|line| line.greeting.is_some()) => {}
@@ -101,6 +106,11 @@ impl Wire {
         &self.path
     }
 
+    /// An operation begins, which has its own time.
+    pub(super) fn begin(&mut self) {
+        self.ends = Instant::now() + WHOLE;
+    }
+
     /// Executes a command, and hands a descriptor over with it. The own copy of that is closed once it is sent.
     pub(super) async fn execute(
         &mut self,
@@ -111,13 +121,14 @@ impl Wire {
         self.next += 1;
         self.heard = 0;
         let (id, until) = (self.next, Instant::now() + ANSWER);
+        let (until, asked, limit) = if until <= self.ends { (until, command, ANSWER) } else { (self.ends, "all it was asked", WHOLE) };
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
         // A command fits into the socket's buffer: at most one is under way.
         let send = || pass::send(self.stream.as_fd(), line.as_bytes(), descriptor.as_ref().map(AsFd::as_fd));
         let sent = failpoints::call(("monitor", command), send, |errno| errno.into());
         drop(descriptor);
         sent.map_err(|error| refused(&self.path, &error))?;
-        let silent = MonitorError::Silent { path: self.path.clone(), command, limit: ANSWER };
+        let silent = MonitorError::Silent { path: self.path.clone(), command: asked, limit };
         timeout_at(until, self.answer(command, id)).await.unwrap_or(Err(silent))
     }
 
@@ -150,7 +161,7 @@ impl Wire {
     /// Waits until the watched device is gone or its guest refuses; none when neither is told until then.
     pub(super) async fn told_until(&mut self, until: Instant) -> Result<Option<Told>, MonitorError> {
         self.heard = 0;
-        timeout_at(until, self.be_told()).await.unwrap_or(Ok(None))
+        timeout_at(until.min(self.ends), self.be_told()).await.unwrap_or(Ok(None))
     }
 
     async fn be_told(&mut self) -> Result<Option<Told>, MonitorError> {

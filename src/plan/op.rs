@@ -57,6 +57,15 @@ impl Plan {
         (self, plug)
     }
 
+    /// Without what it does to the port's bridge, on which other ports may rely by now.
+    pub fn without_bridge(mut self) -> Self {
+        let is_bridges = |op: &Op| {
+            matches!(op, Op::CreateBridge { .. } | Op::CloseBridge { .. } | Op::SetBridge { .. } | Op::RestoreBridgeAltname { .. })
+        };
+        self.steps.retain(|step| !is_bridges(&step.op));
+        self
+    }
+
     /// Whether carrying it out enters a guest's namespace.
     pub fn enters_a_guest(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.op, Op::CreateVeth { .. } | Op::ConfigureGuest { .. }))

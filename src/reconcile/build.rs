@@ -106,7 +106,7 @@ impl Reconciler {
                 Ok(built) => {
                     self.release_addresses(port).await;
                     let Some((nic, plan)) = built.plug else { return Ok(built.ended) };
-                    let plugged = self.plug_built(reason, ready.take(), &nic, plan).await;
+                    let plugged = self.plug_built(reason, ready.take(), (port, &nic), plan).await;
                     return plugged.map(|()| Instant::now()).map_err(|(error, undone)| Failed { error, undone, recorded: true });
                 }
                 Err(failed) => failed,

@@ -96,6 +96,17 @@ pub enum Error {
         /// The kind asked for.
         asked: &'static str,
     },
+    /// NICs are plugged into the machine that a server's monitor leads to.
+    #[error(
+        "Instance {server} has {nics} interfaces plugged into its machine by its monitor, which cannot change meanwhile; detach them \
+         first, or end the machine"
+    )]
+    MonitorInUse {
+        /// The server.
+        server: ServerId,
+        /// How many.
+        nics: usize,
+    },
     /// The range overlaps another of the network.
     #[error("{cidr} overlaps subnet {other} ({other_cidr}) of the same network")]
     SubnetOverlap {
@@ -274,6 +285,7 @@ impl Error {
             Self::SubnetInUse { .. } => "subnet_in_use",
             Self::ServerHasNics { .. } => "server_has_nics",
             Self::KindChange { .. } => "kind_change",
+            Self::MonitorInUse { .. } => "monitor_in_use",
             Self::SubnetOverlap { .. } => "subnet_overlap",
             Self::TooManySubnets { .. } => "too_many_subnets",
             Self::Subnet(_) => "bad_subnet",

@@ -115,12 +115,12 @@ impl Reconciler {
     }
 
     /// The end of a build whose device is made by `plan`: its NIC is plugged in. If it cannot be, an attach's device is removed again,
-    /// unless the machine may hold it.
+    /// unless the machine may hold it; its bridge stays, as that of a port that is detached does.
     pub(super) async fn plug_built(
         self: &Arc<Self>,
         reason: Reason,
         ready: Option<Ready>,
-        nic: &Op,
+        (port, nic): (PortId, &Op),
         plan: Plan,
     ) -> Result<(), (Error, Undone)> {
         let Err(NotPlugged { error, left }) = self.plug(ready, nic).await else { return Ok(()) };
@@ -130,10 +130,24 @@ impl Reconciler {
         };
         let undone = match (left, reason) {
             (Some(left), _) => left_over(left.to_string()),
-            (None, Reason::Attach) => match self.kernel.undo(plan) {
-                Ok(undone) => answered(undone).await.unwrap_or(Undone::Clean),
-                Err(refused) => left_over(Error::from(refused).to_string()),
-            },
+            (None, Reason::Attach) => {
+                // A machine that is just ending has closed its monitor before its tap.
+                self.look_at_device(port).await;
+                if self.lock().have.device(port).is_some_and(LinkState::is_held) {
+                    left_over("a process holds its device open".to_owned())
+                } else {
+                    match self.kernel.undo(plan.without_bridge()) {
+                        Ok(undone) => {
+                            let undone = answered(undone).await.unwrap_or(Undone::Clean);
+                            if undone == Undone::Clean {
+                                self.forget_device(port);
+                            }
+                            undone
+                        }
+                        Err(refused) => left_over(Error::from(refused).to_string()),
+                    }
+                }
+            }
             (None, _) => Undone::Clean,
         };
         Err((error, undone))

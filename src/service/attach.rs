@@ -257,7 +257,10 @@ impl Service {
 
     /// Keeps a port whose device or record could not be removed as ERROR and on its way out; the next tries come by themselves.
     async fn leave(&self, port: PortId, claim: ClaimGuard, cause: &Error, left: &str, context: &Context) -> Error {
-        let error = Error::NotUndone { cause: cause.to_string(), left: left.to_owned() };
+        let not_undone = Error::NotUndone { cause: cause.to_string(), left: left.to_owned() };
+        let detail = not_undone.to_string();
+        // A machine's refusal is its operator's to mend, and not a failure of nicd's.
+        let error = if matches!(cause, Error::Monitor(_)) { cause.clone() } else { not_undone };
         let record = {
             let mut state = self.reconciler.lock();
             let Ok(entry) = state.port(port) else { return error };
@@ -267,7 +270,7 @@ impl Service {
                 binding.intent = intent;
             }
             state.replace_port(record.clone());
-            let why = Why { reason: error.reason(), detail: error.to_string() };
+            let why = Why { reason: error.reason(), detail };
             self.reconciler.transition(&mut state, port, PhaseEvent::Failed, Some(why), context);
             record
         };

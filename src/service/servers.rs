@@ -9,6 +9,7 @@ use crate::inventory::{self, ClaimGuard, Inventory, PortClaims, Unclaimed};
 use crate::kernel::{Found, NetnsError};
 use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
 use crate::model::{Guest, PortId, Server, ServerId};
+use crate::plan::LinkState;
 use crate::reconcile::{CLAIM_WAIT, answered, check_pin};
 use crate::store::{Change, Purpose};
 
@@ -99,6 +100,12 @@ impl Service {
             let (is, asked) = (entry.record.guest.kind(), record.guest.kind());
             if is != asked && !entry.ports.is_empty() {
                 return Err(Error::KindChange { server: new.id, is, asked });
+            }
+            if entry.record.guest.qmp().is_some_and(|qmp| record.guest.qmp() != Some(qmp)) {
+                let nics = entry.ports.iter().filter(|port| state.have.device(**port).is_some_and(LinkState::is_held)).count();
+                if nics > 0 {
+                    return Err(Error::MonitorInUse { server: new.id, nics });
+                }
             }
             if let (Some(found), Guest::Netns { path }) = (found, &record.guest) {
                 check_pin(state, new.id, found.pin, &path.display().to_string())?;

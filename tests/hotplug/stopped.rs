@@ -45,6 +45,9 @@ fn a_nic_is_plugged_by_an_attach_and_taken_out_by_a_detach() {
         // Two NICs in two slots; a third finds none, and leaves nothing.
         let second = fixture.attach_to(&vm, &network);
         assert_eq!(machine.nics().len(), 2);
+        let other = json!({"server": {"guest": {"kind": "vm", "queues": 1, "monitor": {"qmp": "/run/another"}}}});
+        let refused = fixture.api.put(&format!("/nicd/v1/servers/{vm}"), &other).refused(409, "monitor_in_use");
+        assert!(text(&refused["message"]).contains("2 interfaces"), "{refused}");
         let before = marked();
         attach(&mut fixture, &vm, &network).refused(409, "no_free_slot");
         assert_eq!((marked(), fixture.ports().len()), (before, 2));
