@@ -92,7 +92,17 @@ impl Wire {
         let opening = UnixStream::connect(path);
         let stream = timeout_at(until, opening).await.map_err(|_| busy())?.map_err(|error| refused(path, &error))?;
         let path = path.to_owned();
-        let mut wire = Self { stream, path, read: Vec::new(), taken: 0, heard: 0, ends: Instant::now() + WHOLE, next: 0, watched: None, told: None };
+        let mut wire = Self {
+            stream,
+            path,
+            read: Vec::new(),
+            taken: 0,
+            heard: 0,
+            ends: Instant::now() + WHOLE,
+            next: 0,
+            watched: None,
+            told: None,
+        };
         match timeout_at(until, wire.line()).await {
             Err(_) => return Err(busy()),
             Ok(line) if line.as_ref().is_ok_and(|line| line.greeting.is_some()) => {}
@@ -121,7 +131,8 @@ impl Wire {
         self.next += 1;
         self.heard = 0;
         let (id, until) = (self.next, Instant::now() + ANSWER);
-        let (until, asked, limit) = if until <= self.ends { (until, command, ANSWER) } else { (self.ends, "all it was asked", WHOLE) };
+        let (until, asked, limit) =
+            if until <= self.ends { (until, command, ANSWER) } else { (self.ends, "all it was asked", WHOLE) };
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
         // A command fits into the socket's buffer: at most one is under way.
         let send = || pass::send(self.stream.as_fd(), line.as_bytes(), descriptor.as_ref().map(AsFd::as_fd));

@@ -60,7 +60,10 @@ impl Plan {
     /// Without what it does to the port's bridge, on which other ports may rely by now.
     pub fn without_bridge(mut self) -> Self {
         let is_bridges = |op: &Op| {
-            matches!(op, Op::CreateBridge { .. } | Op::CloseBridge { .. } | Op::SetBridge { .. } | Op::RestoreBridgeAltname { .. })
+            matches!(
+                op,
+                Op::CreateBridge { .. } | Op::CloseBridge { .. } | Op::SetBridge { .. } | Op::RestoreBridgeAltname { .. }
+            )
         };
         self.steps.retain(|step| !is_bridges(&step.op));
         self
