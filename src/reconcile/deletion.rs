@@ -162,7 +162,7 @@ impl Reconciler {
     }
 
     /// Forgets a device whose delete was answered: the watch's notice may come after the port's next attach is planned.
-    pub(super) fn forget_device(&self, port: PortId) {
+    fn forget_device(&self, port: PortId) {
         let mut state = self.lock();
         state.have.note_nic(port, None);
         let known = state.ports.get_mut(&port).and_then(|entry| entry.device.take());

@@ -137,13 +137,7 @@ impl Reconciler {
                     left_over("a process holds its device open".to_owned())
                 } else {
                     match self.kernel.undo(plan.without_bridge()) {
-                        Ok(undone) => {
-                            let undone = answered(undone).await.unwrap_or(Undone::Clean);
-                            if undone == Undone::Clean {
-                                self.forget_device(port);
-                            }
-                            undone
-                        }
+                        Ok(undone) => answered(undone).await.unwrap_or(Undone::Clean),
                         Err(refused) => left_over(Error::from(refused).to_string()),
                     }
                 }
