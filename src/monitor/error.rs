@@ -38,6 +38,14 @@ pub enum MonitorError {
         /// For how long it was waited.
         limit: Duration,
     },
+    /// nicd's own operations on it have not ended.
+    #[error("the machine at {} is worked on by nicd itself for more than {} s; it answers slowly", path.display(), limit.as_secs())]
+    Crowded {
+        /// The socket.
+        path: PathBuf,
+        /// For how long it was waited.
+        limit: Duration,
+    },
     /// It greeted, and does not answer.
     #[error("the monitor {} did not answer {command} in {} s; the machine hangs", path.display(), limit.as_secs())]
     Silent {
@@ -92,7 +100,7 @@ impl MonitorError {
         match self {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::NotQmp { .. } => "monitor_unreachable",
             Self::Denied { .. } => "monitor_denied",
-            Self::Busy { .. } => "monitor_busy",
+            Self::Busy { .. } | Self::Crowded { .. } => "monitor_busy",
             Self::Refused { .. } => "monitor_refused",
             Self::NoFreeSlot { .. } => "no_free_slot",
             Self::Kept { .. } => "guest_keeps_device",

@@ -179,7 +179,7 @@ impl Session {
         let mut backend = json!({"type": "tap", "id": id});
         backend["fds"] = self.hand_over("q", nic.port, queues).await?.into();
         // Asked for vhost without a device that opens, QEMU 7.2 aborts.
-        if let Some(vhost) = vhost(count) {
+        if let Ok(Some(vhost)) = tokio::task::spawn_blocking(move || vhost(count)).await {
             backend["vhost"] = true.into();
             backend["vhostfds"] = self.hand_over("v", nic.port, vhost).await?.into();
         }

@@ -30,7 +30,7 @@ impl Turns {
     /// Other operations of nicd have it for too long.
     pub async fn take(&self, monitor: &Path) -> Result<Turn, MonitorError> {
         let turn = self.of(monitor);
-        let busy = |_| MonitorError::Busy { path: monitor.to_owned(), limit: LIMIT };
+        let busy = |_| MonitorError::Crowded { path: monitor.to_owned(), limit: LIMIT };
         timeout(LIMIT, turn.lock_owned()).await.map(|_taken| Turn { _taken }).map_err(busy)
     }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
 use crate::inventory::{self, Inventory};
@@ -34,6 +34,9 @@ const START_WAIT: Duration = Duration::from_secs(1);
 
 /// How many machines are asked side by side.
 const ASKED: usize = 16;
+
+/// How many ports are evaluated without letting others have the state.
+const CHUNK: usize = 64;
 
 /// How long a guest may take to let a NIC go before the port says so.
 const FIRST_UNPLUG: Duration = Duration::from_secs(2);
@@ -190,23 +193,33 @@ impl Reconciler {
     /// Asks all machines that ports are to be plugged into.
     async fn ask_machines(&self) {
         let monitors: Vec<PathBuf> = monitors(&self.lock()).into_iter().collect();
-        for some in monitors.chunks(ASKED) {
-            join_all(some.iter().map(|monitor| self.ask_machine(monitor))).await;
-        }
+        let asked = stream::iter(monitors).for_each_concurrent(ASKED, |monitor| async move {
+            self.ask_machine(&monitor).await;
+        });
+        asked.await;
     }
 
     /// What a sweep asks machines: a guest may let a NIC go by itself.
     pub(super) async fn look_at_machines(self: &Arc<Self>) {
         self.ask_machines().await;
-        let mut state = self.lock();
-        let ports: Vec<PortId> = plugged_ports(&state).collect();
-        ports.into_iter().for_each(|port| self.evaluate(&mut state, port, Reason::Drift));
+        let ports: Vec<PortId> = plugged_ports(&self.lock()).collect();
+        for chunk in ports.chunks(CHUNK) {
+            chunk.iter().for_each(|port| self.evaluate(&mut self.lock(), *port, Reason::Drift));
+            tokio::task::yield_now().await;
+        }
     }
 
-    /// What a start asks machines; whether there are any. One that does not answer soon is asked again by the repair of its ports.
+    /// What a start asks machines; whether there are any. A device that is held open is taken to be its machine's NIC until that says
+    /// otherwise: a machine that is busy, or slow, keeps its frames going meanwhile, and a sweep asks it again.
     pub(super) async fn look_at_machines_once(&self) -> bool {
-        if monitors(&self.lock()).is_empty() {
-            return false;
+        {
+            let mut state = self.lock();
+            if monitors(&state).is_empty() {
+                return false;
+            }
+            let is_held = |port: &PortId| state.have.device(*port).is_some_and(LinkState::is_held);
+            let held: Vec<PortId> = plugged_ports(&state).filter(is_held).collect();
+            held.into_iter().for_each(|port| state.have.note_nic(port, Some(MachineNic::Plugged { pci_address: None })));
         }
         let _ = timeout(START_WAIT, self.ask_machines()).await;
         true

@@ -31,10 +31,11 @@ impl Reconciler {
             chunk.iter().for_each(|port| self.evaluate(&mut self.lock(), *port, Reason::Drift));
             tokio::task::yield_now().await;
         }
-        self.look_at_machines().await;
         for chunk in networks.chunks(CHUNK) {
             chunk.iter().for_each(|network| self.evaluate_bridge(&mut self.lock(), *network));
             tokio::task::yield_now().await;
         }
+        // Last, as a machine may take long to answer.
+        self.look_at_machines().await;
     }
 }

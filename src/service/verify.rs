@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::inventory::{Inventory, PortEntry, Segment, whose};
 use crate::model::{Network, Phase, Port, PortId, Readiness, Server, Subnet};
-use crate::plan::{Deviation, verify};
+use crate::plan::{Deviation, MachineNic, verify};
 use crate::reconcile::ADDRESS_OF_HOST;
 use crate::store::{Loaded, StoreError};
 
@@ -133,7 +133,10 @@ impl Service {
         let Some(network) = state.networks.get(&entry.record.network_id) else { return };
         let Some(want) = state.desired_port(&entry.record, self.reconciler.store_id) else { return };
         *found.checked.entry("devices").or_default() += 1;
-        found.deviations.extend(verify::of_port(&want, &state.desired_bridge(&network.record), &state.have));
+        let differs = verify::of_port(&want, &state.desired_bridge(&network.record), &state.have).into_iter();
+        // A machine that is off has no NIC.
+        let is_away = matches!(state.have.nic(entry.record.id), Some(MachineNic::Missing { reason: "monitor_unreachable", .. }));
+        found.deviations.extend(differs.filter(|deviation| !(is_away && deviation.kind == "nic")));
         let (readiness, why) = self.reconciler.readiness(state, entry.record.id);
         if entry.phase == Phase::Active && readiness != Readiness::Ready {
             let why = why.map_or("not ready", |why| why.reason);

@@ -141,6 +141,9 @@ fn a_machine_that_dies_is_seen_at_once_and_another_in_its_place_gets_the_nics() 
         let other = Monitor::connect(&pc.qmp);
         attach(&mut fixture, &vm, &network).refused(409, "monitor_busy");
         assert_eq!(fixture.port(&port)["status"], "ACTIVE");
+        fixture.daemon.kill();
+        fixture.launch();
+        assert_eq!(fixture.port(&port)["status"], "ACTIVE", "after a restart too");
         fixture.api.delete(&format!("{}/{port}", interfaces(&vm))).expect(202);
         fixture.events.wait_for("why it stays", |event| event["reason"] == "guest_keeps_device");
         let explained = fixture.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200).to_string();
