@@ -231,6 +231,7 @@ pub(super) static TABLE: &[Row] = &[
     // Of addresses.
     row("address_in_use", S::CONFLICT, "IpAddressInUse", ASKED),
     row("address_in_use", S::CONFLICT, "GatewayIpInUse", &[ChangeSubnet]),
+    row("address_unasked", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[ChangePort]),
     row("address_outside_subnet", S::BAD_REQUEST, "InvalidIpForNetwork", ASKED),
     row("address_not_usable", S::BAD_REQUEST, "InvalidIpForNetwork", ASKED),
     row("subnet_of_other_network", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::model::{Mac, NetworkId, Port, PortId};
+use crate::plan::LinkState;
 
 use super::Inventory;
 
@@ -26,11 +27,25 @@ impl Inventory {
     /// in every VLAN of its ports.
     pub fn speaker(&self, port: PortId) -> Option<Speaker> {
         let record = &self.ports.get(&port)?.record;
-        let bridge = self.have.link(self.have.device(port)?.master?)?;
+        let bridge = self.bridge_of(port)?;
         if record.attached_to().is_none() || bridge.extras.vlan_filtering {
             return None;
         }
         Some(Speaker { mac: record.mac, bridge: bridge.index, bridge_mac: bridge.mac?, is_guarded: record.port_security })
+    }
+
+    /// Whether a port's device is in a bridge, where others can be asked about its addresses.
+    pub fn is_in_bridge(&self, port: PortId) -> bool {
+        self.bridge_of(port).is_some()
+    }
+
+    /// Whether a port's bridge tells VLANs apart.
+    pub fn has_vlans_apart(&self, port: PortId) -> bool {
+        self.bridge_of(port).is_some_and(|bridge| bridge.extras.vlan_filtering)
+    }
+
+    fn bridge_of(&self, port: PortId) -> Option<&LinkState> {
+        self.have.link(self.have.device(port)?.master?)
     }
 
     /// A port's addresses that no other port of its network may use as well.

@@ -3,12 +3,13 @@
 //! ```text
 //!   warn     attach ── built, answered ──► evaluate ──► Work::Ask ── somebody has one ──► reason, problem, event; asked again later
 //!   refuse   attach ── built, down ──────► evaluate ──► repair ── prove ── nobody ──► set up
-//!                                                                     └── somebody ──► ERROR, tried again later
+//!                                                                     └── somebody, or nobody could be asked ──► ERROR, tried again later
 //! ```
 //!
 //! Who is asked for is in the inventory: addresses that a port is given anew. With `refuse` it is in the record as well, so that no
 //! restart gives a port what it was refused. What an attached port is to get beside its addresses is asked about before the change.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,15 +43,16 @@ impl Reconciler {
             state.ports.get(&port).map(|entry| state.unshared(&entry.record)).unwrap_or_default()
         };
         let conflict = self.conflict(port, &addresses).await;
+        let (in_use, was_asked) = (matches!(conflict, Ok(Some(_))), conflict.is_ok());
         let mut state = self.lock();
-        self.asked(&mut state, port, conflict);
-        if conflict.is_some() {
+        self.asked(&mut state, port, conflict.ok());
+        if in_use || !was_asked {
             let reconciler = Arc::downgrade(self);
             tokio::spawn(async move {
                 tokio::time::sleep(AGAIN).await;
                 let Some(reconciler) = reconciler.upgrade() else { return };
                 let mut state = reconciler.lock();
-                let stays = state.conflicts.contains_key(&port);
+                let stays = !was_asked || state.conflicts.contains_key(&port);
                 if let Some(entry) = state.ports.get_mut(&port).filter(|_| stays) {
                     entry.neighbours.is_unasked = true;
                     reconciler.evaluate(&mut state, port, Reason::Drift);
@@ -59,13 +61,15 @@ impl Reconciler {
         }
     }
 
-    /// Notes what has come of asking.
-    fn asked(self: &Arc<Self>, state: &mut Inventory, port: PortId, conflict: Option<Conflict>) {
+    /// Notes what has come of asking; where nobody could be asked, what was known stays.
+    fn asked(self: &Arc<Self>, state: &mut Inventory, port: PortId, conflict: Option<Option<Conflict>>) {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         entry.neighbours.is_asking = false;
-        // Meanwhile it may have got others, which are asked about next.
-        let conflict = conflict.filter(|held| entry.record.fixed_ips.iter().any(|ip| ip.ip_address == held.address));
-        self.note_conflict(state, port, conflict);
+        if let Some(conflict) = conflict {
+            // Meanwhile it may have got others, which are asked about next.
+            let conflict = conflict.filter(|held| entry.record.fixed_ips.iter().any(|ip| ip.ip_address == held.address));
+            self.note_conflict(state, port, conflict);
+        }
         self.evaluate(state, port, Reason::Drift);
     }
 
@@ -87,18 +91,26 @@ impl Reconciler {
         self.publish_health(state);
     }
 
-    /// Lets a port have its addresses once nobody else has them. The caller has the claim on it.
+    /// Lets a port have its addresses once nobody else has them. One that is in no bridge, as after the host was booted, is put there
+    /// first, down, and asked for then. The caller has the claim on it.
     pub(super) async fn prove(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
-        let record = { self.lock().port(port)?.record.clone() };
+        let (record, addresses, is_there) = {
+            let state = self.lock();
+            let record = state.port(port)?.record.clone();
+            let addresses = state.unshared(&record);
+            (record, addresses, state.is_in_bridge(port))
+        };
         if record.attached_to().is_none() || !record.is_unproven() {
             return Ok(());
         }
-        let addresses = { self.lock().unshared(&record) };
-        if self.policy().conflict_probe == ConflictProbe::Refuse
-            && let Some(conflict) = self.conflict(port, &addresses).await
-        {
-            self.note_conflict(&mut self.lock(), port, Some(conflict));
-            return Err(Error::AddressHeld(conflict));
+        if self.policy().conflict_probe == ConflictProbe::Refuse {
+            if !is_there {
+                return Ok(());
+            }
+            if let Some(conflict) = self.conflict(port, &addresses).await? {
+                self.note_conflict(&mut self.lock(), port, Some(conflict));
+                return Err(Error::AddressHeld(conflict));
+            }
         }
         let mut proven = record;
         proven.binding.iter_mut().for_each(|binding| binding.unproven = false);
@@ -109,42 +121,57 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Which addresses of a changed record are to be asked about before the port has them.
-    pub(crate) fn to_be_proven(&self, state: &Inventory, before: &Port, after: &Port) -> Vec<IpAddr> {
+    /// Which addresses of a changed record are to be asked about before the port has them. A port in no bridge is asked for once it is
+    /// there.
+    pub(crate) fn to_be_proven(&self, state: &Inventory, before: &Port, after: &mut Port) -> Vec<IpAddr> {
         let is_given = self.policy().conflict_probe == ConflictProbe::Refuse && after.attached_to().is_some();
         let had = |address: &IpAddr| before.fixed_ips.iter().any(|ip| ip.ip_address == *address);
         let gains = is_given.then(|| state.unshared(after).into_iter().filter(|address| !had(address)));
-        gains.into_iter().flatten().collect()
+        let gains: Vec<IpAddr> = gains.into_iter().flatten().collect();
+        if gains.is_empty() || state.is_in_bridge(after.id) {
+            return gains;
+        }
+        after.binding.iter_mut().for_each(|binding| binding.unproven = true);
+        Vec::new()
     }
 
     /// Refuses addresses that another machine on a port's bridge has.
     pub(crate) async fn refuse_held(self: &Arc<Self>, port: PortId, addresses: &[IpAddr]) -> Result<(), Error> {
-        match self.conflict(port, addresses).await {
+        match self.conflict(port, addresses).await? {
             Some(conflict) => Err(Error::AddressHeld(conflict)),
             None => Ok(()),
         }
     }
 
-    /// Who on a port's bridge has one of these addresses; none where nobody says so in time, or nobody can be asked.
-    async fn conflict(self: &Arc<Self>, port: PortId, addresses: &[IpAddr]) -> Option<Conflict> {
+    /// Who on a port's bridge has one of these addresses; none where nobody says so in time, and on a bridge that tells VLANs apart.
+    async fn conflict(self: &Arc<Self>, port: PortId, addresses: &[IpAddr]) -> Result<Option<Conflict>, Error> {
         if addresses.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let _turn = self.listening.turns.acquire().await.ok()?;
-        let speaker = { self.lock().speaker(port) };
+        let _turn = self.listening.turns.acquire().await.map_err(|_| Error::Stopping)?;
+        let (speaker, is_never_asked) = {
+            let state = self.lock();
+            (state.speaker(port), state.has_vlans_apart(port))
+        };
         let asked = match speaker {
             Some(speaker) => self.conflict_at(speaker, addresses).await,
-            None => Err(std::io::ErrorKind::NotFound.into()),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, "its device is in no bridge")),
         };
         meters().address_asked(match &asked {
             Ok(None) => "free",
             Ok(Some(_)) => "in_use",
             Err(_) => "not_asked",
         });
-        asked.inspect_err(|error| tracing::debug!(%port, %error, "nobody could be asked about the addresses of a port")).ok()?
+        match asked {
+            Err(error) if !is_never_asked => {
+                tracing::debug!(%port, %error, "nobody could be asked about the addresses of a port");
+                Err(Error::AddressUnasked { port, said: error.to_string() })
+            }
+            asked => Ok(asked.unwrap_or_default()),
+        }
     }
 
-    async fn conflict_at(&self, speaker: Speaker, addresses: &[IpAddr]) -> std::io::Result<Option<Conflict>> {
+    async fn conflict_at(&self, speaker: Speaker, addresses: &[IpAddr]) -> io::Result<Option<Conflict>> {
         let Speaker { mac, bridge, bridge_mac, is_guarded } = speaker;
         let kernel = self.kernel.as_ref();
         let mut ear = self.listening.listen(kernel, bridge, mac, addresses)?;

@@ -35,6 +35,16 @@ pub enum Error {
     /// Another machine has the address.
     #[error("{0}; give the port another one, or leave it out to get a free one")]
     AddressHeld(Conflict),
+    /// Nobody could be asked who has the addresses.
+    #[error(
+        "nobody on the network could be asked whether the addresses of port {port} are another machine's ({said}); it is tried again"
+    )]
+    AddressUnasked {
+        /// The port.
+        port: PortId,
+        /// What was in the way.
+        said: String,
+    },
     /// The request was made for another revision than the one there is.
     #[error("Constrained to {asked}, but current revision is {is}; read it again")]
     RevisionMismatch {
@@ -277,6 +287,7 @@ impl Error {
             Self::PortInUse(_) => "port_in_use",
             Self::IdTaken(_) => "id_in_use",
             Self::AddressHeld(_) => "address_in_use",
+            Self::AddressUnasked { .. } => "address_unasked",
             Self::RevisionMismatch { .. } => "revision_mismatch",
             Self::NoSubnet(_) => "no_subnet",
             Self::TooManyNics { .. } => "too_many_nics",

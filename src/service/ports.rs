@@ -156,7 +156,7 @@ impl Service {
                 if after == before && !leaves {
                     return Ok(Reply::Port(Box::new(view::port(&state, id, &self.reconciler.host)?)));
                 }
-                let mut unproven = self.reconciler.to_be_proven(&state, &before, &after);
+                let mut unproven = self.reconciler.to_be_proven(&state, &before, &mut after);
                 unproven.retain(|address| !leaves && !proven.contains(address));
                 if unproven.is_empty() {
                     // What it asked for before stays as it is.
