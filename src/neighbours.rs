@@ -24,6 +24,8 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 /// It replaces what a neighbour knew (RFC 4861, 4.4).
 const OVERRIDE: [u8; 4] = [0x20, 0, 0, 0];
+/// The option by which the sender of a solicitation knows it again (RFC 3971, 5.3.2; RFC 7527, 4).
+const NONCE: u8 = 14;
 /// The option with the MAC that has the target (RFC 4861, 4.6.1).
 const TARGET_MAC: u8 = 2;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -36,15 +38,17 @@ const NONE: Mac = Mac([0; 6]);
 /// Asks who has an address that a port is to have, as one that has none itself: an ARP probe (RFC 5227, 2.1.1), or the solicitation of
 /// duplicate address detection (RFC 4862, 5.4.2). Nobody's cache learns from it.
 ///
-/// An ARP probe is answered to its sender, so that is the bridge; the target's MAC, which nobody reads, is the port's, by which the
-/// filters keep it from the port itself. A solicitation from no address is answered to all.
+/// It comes from the bridge, which gets an ARP probe's answer; a solicitation from no address is answered to all. From the port's MAC
+/// switches would learn that the port is here before its guest is. The filters keep it from the port itself by the port's MAC in it: as
+/// an ARP probe's target, which nobody reads, or as a solicitation's nonce.
 pub fn question(address: IpAddr, port: Mac, bridge: Mac) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp(ARP, REQUEST, (bridge, Ipv4Addr::UNSPECIFIED), (port, address)),
         IpAddr::V6(address) => {
             let [.., a, b, c] = address.octets();
             let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-            discovery(port, (Ipv6Addr::UNSPECIFIED, group), (SOLICITATION, [0; 4]), &address.octets())
+            let body = [&address.octets()[..], &[NONCE, 1], &port.0].concat();
+            discovery(bridge, (Ipv6Addr::UNSPECIFIED, group), (SOLICITATION, [0; 4]), &body)
         }
     }
 }

@@ -43,6 +43,25 @@ impl<const MOST: usize> RateLimit<MOST> {
     }
 }
 
+/// A rate limit that refuses what exceeds it: so many at once, and one more in each `every`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Budget {
+    /// When as many are allowed at once as ever; none where that is now.
+    whole: Option<Instant>,
+}
+
+impl Budget {
+    /// Whether one more is allowed at `now`; if so it is counted.
+    pub fn take(&mut self, now: Instant, at_once: u32, every: Duration) -> bool {
+        let whole = self.whole.map_or(now, |whole| whole.max(now)) + every;
+        let allowed = whole <= now + every * at_once;
+        if allowed {
+            self.whole = Some(whole);
+        }
+        allowed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +95,16 @@ mod tests {
         for window in wanted_all_the_time(60).windows(5) {
             assert!(window[4] - window[0] >= 1000, "{window:?}");
         }
+    }
+
+    #[test]
+    fn a_budget_allows_so_many_at_once_and_then_so_many_in_each_second() {
+        let (start, mut budget) = (Instant::now(), Budget::default());
+        let mut allowed = |second: u64| {
+            let times = (0..1000).map(|ms| start + Duration::from_millis(second * 1000 + ms));
+            times.filter(|now| budget.take(*now, 40, Duration::from_millis(50))).count()
+        };
+        assert_eq!([0, 1, 2, 9].map(&mut allowed), [59, 20, 20, 59]);
     }
 
     #[test]

@@ -34,6 +34,13 @@ impl Inventory {
         Some(Speaker { mac: record.mac, bridge: bridge.index, bridge_mac: bridge.mac?, is_guarded: record.port_security })
     }
 
+    /// The MACs of a port's server: any of its NICs may answer for any of its addresses, as Linux does (`arp_ignore`).
+    pub fn macs_of_server(&self, port: PortId) -> Vec<Mac> {
+        let binding = self.ports.get(&port).and_then(|entry| entry.record.binding.as_ref());
+        let server = binding.and_then(|binding| self.servers.get(&binding.server_id));
+        server.into_iter().flat_map(|server| self.nics(server)).map(|nic| nic.record.mac).collect()
+    }
+
     /// Whether a port's device is in a bridge, where others can be asked about its addresses.
     pub fn is_in_bridge(&self, port: PortId) -> bool {
         self.bridge_of(port).is_some()

@@ -11,6 +11,7 @@
 
 mod addresses;
 mod answer;
+mod bpf;
 mod bridge;
 mod capabilities;
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::io;
 
 use crate::sys::packet::{Instruction, PacketSocket};
 
+use super::bpf::{JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF, PACKET_TYPE, RETURN, step};
+
 /// So much memory of the kernel may wait: some hundreds of frames.
 const ROOM: i32 = 1 << 20;
 
@@ -23,21 +25,10 @@ pub(super) fn speak() -> io::Result<PacketSocket> {
     PacketSocket::deaf()
 }
 
-/// `linux/bpf_common.h` and `linux/filter.h`.
-const LOAD_HALF: u16 = 0x28;
-const LOAD_BYTE: u16 = 0x30;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
-/// `SKF_AD_OFF + SKF_AD_PKTTYPE`.
-const PACKET_TYPE: u32 = 0xffff_f004;
 /// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`.
 const IS_TAGGED: u32 = 0xffff_f030;
 /// `PACKET_OUTGOING` (linux/if_packet.h).
 const OUTGOING: u32 = 4;
-
-const fn step(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
-    Instruction { code, jt, jf, k }
-}
 
 /// ARP, and neighbour advertisements: of others, and without a tag.
 static PROGRAM: [Instruction; 13] = [

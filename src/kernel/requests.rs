@@ -9,7 +9,12 @@ use std::io;
 
 use crate::sys::packet::{Instruction, PacketSocket};
 
-/// So much memory of the kernel may wait: some 3,000 requests.
+use super::bpf::{
+    JUMP_IF_EQUAL, JUMP_IF_GREATER, JUMP_IF_SET, LOAD_BYTE, LOAD_HALF, LOAD_HALF_INDIRECT, LOAD_HEADER_LENGTH, LOAD_LENGTH,
+    LOAD_WORD, PACKET_TYPE, RETURN, step,
+};
+
+/// So much memory of the kernel may wait: some 3,000 requests, and as many answers.
 const ROOM: i32 = 4 << 20;
 
 /// Opens a bridge's socket, in the network namespace of the thread that calls.
@@ -20,25 +25,8 @@ pub(super) fn open(bridge: u32) -> io::Result<PacketSocket> {
     PacketSocket::open(bridge, &PROGRAM, ROOM)
 }
 
-/// `linux/bpf_common.h` and `linux/filter.h`.
-const LOAD_LENGTH: u16 = 0x80;
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF_INDIRECT: u16 = 0x48;
-const LOAD_HEADER_LENGTH: u16 = 0xb1;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const JUMP_IF_GREATER: u16 = 0x25;
-const JUMP_IF_SET: u16 = 0x45;
-const RETURN: u16 = 0x06;
-/// `SKF_AD_OFF + SKF_AD_PKTTYPE`.
-const PACKET_TYPE: u32 = 0xffff_f004;
 /// `PACKET_OTHERHOST` (linux/if_packet.h).
 const OTHER_HOST: u32 = 3;
-
-const fn step(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
-    Instruction { code, jt, jf, k }
-}
 
 /// How many steps there are.
 const STEPS: usize = 27;

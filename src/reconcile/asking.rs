@@ -20,7 +20,7 @@ use crate::config::ConflictProbe;
 use crate::inventory::Inventory;
 use crate::inventory::neighbours::Conflict;
 use crate::inventory::speaking::Speaker;
-use crate::model::{Port, PortId};
+use crate::model::{Mac, Port, PortId};
 use crate::neighbours;
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
@@ -149,12 +149,12 @@ impl Reconciler {
             return Ok(None);
         }
         let _turn = self.listening.turns.acquire().await.map_err(|_| Error::Stopping)?;
-        let (speaker, is_never_asked) = {
+        let (speaker, own, is_never_asked) = {
             let state = self.lock();
-            (state.speaker(port), state.has_vlans_apart(port))
+            (state.speaker(port), state.macs_of_server(port), state.has_vlans_apart(port))
         };
         let asked = match speaker {
-            Some(speaker) => self.conflict_at(speaker, addresses).await,
+            Some(speaker) => self.conflict_at(speaker, own, addresses).await,
             None => Err(io::Error::new(io::ErrorKind::NotFound, "its device is in no bridge")),
         };
         meters().address_asked(match &asked {
@@ -171,10 +171,10 @@ impl Reconciler {
         }
     }
 
-    async fn conflict_at(&self, speaker: Speaker, addresses: &[IpAddr]) -> io::Result<Option<Conflict>> {
+    async fn conflict_at(&self, speaker: Speaker, own: Vec<Mac>, addresses: &[IpAddr]) -> io::Result<Option<Conflict>> {
         let Speaker { mac, bridge, bridge_mac, is_guarded } = speaker;
         let kernel = self.kernel.as_ref();
-        let mut ear = self.listening.listen(kernel, bridge, mac, addresses)?;
+        let mut ear = self.listening.listen(kernel, bridge, own, addresses)?;
         for time in 0..TIMES {
             // The port's own guest would take the question for one of another machine that is to have its address. At first there is
             // no guest yet; later the filters keep it from the guest, if they know whose the address is.

@@ -44,8 +44,8 @@ struct Bridge {
 #[derive(Debug)]
 struct Waiting {
     number: u64,
-    /// What it may say itself.
-    own: Mac,
+    /// Who may say so: its server.
+    own: Vec<Mac>,
     addresses: Vec<IpAddr>,
     heard: mpsc::Sender<Conflict>,
 }
@@ -80,8 +80,8 @@ impl Listening {
         sent.await.unwrap_or_else(|ended| Err(io::Error::other(ended)))
     }
 
-    /// Listens on a bridge for those who have one of these addresses, other than with this MAC.
-    pub(super) fn listen(&self, kernel: &dyn KernelHandle, bridge: u32, own: Mac, addresses: &[IpAddr]) -> io::Result<Ear> {
+    /// Listens on a bridge for those who have one of these addresses, other than with these MACs.
+    pub(super) fn listen(&self, kernel: &dyn KernelHandle, bridge: u32, own: Vec<Mac>, addresses: &[IpAddr]) -> io::Result<Ear> {
         let (heard, hears) = mpsc::channel(1);
         let mut bridges = lock(&self.bridges);
         let listened = match bridges.entry(bridge) {
@@ -151,7 +151,7 @@ async fn follow(bridges: Arc<Mutex<HashMap<u32, Bridge>>>, bridge: u32, socket: 
 fn tell(bridges: &Mutex<HashMap<u32, Bridge>>, bridge: u32, claim: Conflict) {
     let bridges = lock(bridges);
     let waiting = bridges.get(&bridge).into_iter().flat_map(|listened| &listened.waiting);
-    for one in waiting.filter(|one| one.own != claim.holder && one.addresses.contains(&claim.address)) {
+    for one in waiting.filter(|one| !one.own.contains(&claim.holder) && one.addresses.contains(&claim.address)) {
         // The first one is enough.
         let _ = one.heard.try_send(claim);
     }

@@ -13,6 +13,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,10 @@ const FRAME: usize = 2_048;
 impl Reconciler {
     /// Answers a request, or does not.
     fn respond(self: &Arc<Self>, bridge: u32, socket: &PacketSocket, frame: &[u8], checksum: Checksum) {
+        let from = frame.get(6..).and_then(<[u8]>::first_chunk);
+        if from.is_some_and(|from| !self.lock().may_answer(Mac(*from), bridge, Instant::now())) {
+            return meters().dhcp_ignored("too_many");
+        }
         if frame.get(12..14) == Some(&[0x86, 0xdd]) {
             return self.respond6(bridge, socket, frame, checksum);
         }

@@ -24,7 +24,7 @@ pub type Instruction = libc::sock_filter;
 
 impl PacketSocket {
     /// Opens a socket that gets the frames a device receives, as far as the program lets them pass, with so much room for those that
-    /// wait. Its reads do not block.
+    /// wait, and as much for those that it sends. Its reads do not block.
     ///
     /// # Errors
     /// What the kernel answered.
@@ -35,9 +35,11 @@ impl PacketSocket {
         // Before it is bound, so that it never has a frame that the program would not let pass.
         socket.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
-        // Without the right to more than is usual there is less.
-        let forced = socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &room);
-        forced.or_else(|_| socket.set(libc::SOL_SOCKET, libc::SO_RCVBUF, &room))?;
+        for (force, usual) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+            // Without the right to more than is usual there is less.
+            let forced = socket.set(libc::SOL_SOCKET, force, &room);
+            forced.or_else(|_| socket.set(libc::SOL_SOCKET, usual, &room))?;
+        }
         let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
         let address = address(device, all)?;
         // SAFETY: `address` is a whole sockaddr_ll, whose length is given, and outlives the call.

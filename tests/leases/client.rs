@@ -96,7 +96,7 @@ pub struct Answer {
     pub options: BTreeMap<u8, Vec<u8>>,
 }
 
-fn octets(mac: &str) -> Mac {
+pub fn octets(mac: &str) -> Mac {
     let octets: Vec<u8> = mac.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
     octets.try_into().unwrap()
 }

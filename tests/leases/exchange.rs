@@ -1,6 +1,7 @@
 //! RFC 2131, state by state, from a virtual machine's tap.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -17,6 +18,26 @@ const OTHER: [u8; 4] = [192, 0, 2, 77];
 fn machine(fixture: &mut Fixture) -> Machine {
     let network = fixture.usual_network();
     Machine::start(fixture, &network)
+}
+
+#[test]
+fn answers_that_wait_for_one_guests_rate_do_not_keep_others_waiting() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let network = fixture.usual_network();
+        let [mut other, mut slow] = [(); 2].map(|()| Machine::start(&mut fixture, &network));
+        let limits = json!({"port": {"nicd:limits": {"to_guest": {"rate_kbps": 64, "burst_kb": 100}}}});
+        fixture.api.put(&format!("/v2.0/ports/{}", slow.port), &limits).expect(200);
+        for _ in 0..550 {
+            slow.send(&Message::of(DISCOVER), None);
+        }
+        let xid = other.send(&Message::of(DISCOVER), None);
+        let answer = other.answer(xid, Duration::from_secs(3)).expect("an answer to another guest");
+        assert_eq!((answer.kind, answer.yiaddr), (OFFER, other.address));
+        let metrics = fixture.api.get("/metrics").text;
+        assert!(metrics.contains("nicd_dhcp_ignored_total{reason=\"too_many\"}"), "{metrics}");
+        assert!(!metrics.contains("nicd_dhcp_ignored_total{reason=\"not_sent\"}"), "{metrics}");
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde_json::{Value, json};
 
 use crate::bytes::{ARP, IP6, Mac, RARP};
-use crate::client::Machine;
+use crate::client::{Machine, octets};
 use crate::daemon::Daemon;
 use crate::fixture::{Fixture, text};
 use crate::hostile::Ears;
@@ -139,15 +139,30 @@ fn an_address_that_several_ports_may_use_is_nobodys_conflict() {
         wire.ip(&format!("address add {HELD}/24 dev eth0"));
         let pair = json!({"allowed_address_pairs": [{"ip_address": "192.0.2.48/29"}]});
         port_with(&mut fixture, &network, &["192.0.2.9"], pair);
-        let port = port_with(&mut fixture, &network, &["192.0.2.50", "192.0.2.60"], json!({}));
+        let port = port_with(&mut fixture, &network, &["192.0.2.50", "192.0.2.60", "2001:db8::60"], json!({}));
         let ears = wire.inside(|| Ears::on("eth0"));
         let _vm = Machine::of(&mut fixture, &port);
         // It is announced once it is known that nobody else has the other one.
         let whole = ears.until(|frame| said(frame).is_some_and(|(kind, _)| kind == "reverse"));
         let heard: Vec<_> = whole.iter().filter_map(|frame| said(frame)).collect();
+        let mac = octets(&text(&fixture.port(&port)["mac_address"]));
+        // Switches do not learn from a question where the port is.
+        let questions = whole.iter().filter(|frame| said(frame).is_some_and(|(kind, _)| kind == "question"));
+        let from: Vec<_> = questions.map(|frame| frame[6..12] == mac).collect();
+        assert!(!from.contains(&true) && heard.contains(&("question", "2001:db8::60".parse().unwrap())), "{heard:?}");
         assert!(heard.contains(&("question", Ipv4Addr::new(192, 0, 2, 60).into())), "{heard:?}");
         assert!(heard.iter().all(|(_, address)| *address != HELD), "{heard:?}");
         assert_eq!(fixture.port(&port)["nicd:reason"], json!(null));
+        // A server answers for its addresses by each of its NICs.
+        let (_guest, server) = fixture.guest("two");
+        for address in ["192.0.2.61", "192.0.2.62"] {
+            let port = port_with(&mut fixture, &network, &[address], json!({"port_security_enabled": false}));
+            fixture.attach(&server, json!({ "port_id": port }));
+            let mac = octets(&text(&fixture.port(&port)["mac_address"]));
+            ears.until(|frame| frame[6..12] == mac && said(frame).is_some_and(|(kind, _)| kind == "reverse"));
+            assert_eq!(fixture.port(&port)["nicd:reason"], json!(null), "{address}");
+        }
+        assert_eq!(counted(&mut fixture, "nicd_address_probes_total{result=\"in_use\"}"), 0);
     });
 }
 

@@ -200,7 +200,14 @@ fn from_bridge() -> Vec<Rule> {
     let own = [out_device(), load(ETHER_SOURCE, 6, MAC), lookup("macs")];
     let (arp, request) = (octets(ETHER_TYPE, ARP), octets(ARP_OPERATION, [0, 1]));
     let probes = [out_device(), load(ARP_TARGET_MAC, 6, MAC), load(ARP_TARGET, 4, ADDRESS), lookup("hosts4")];
-    vec![rule([&own], drop()), rule([&arp, &request, &octets(ARP_SENDER, [0; 4]), &probes], drop())]
+    let (ip6, nonce) = (octets(ETHER_TYPE, IP6), octets(At::Transport(ND_OPTIONS), [14, 1]));
+    let probes6 = [out_device(), load(At::Transport(ND_OPTIONS + 2), 6, MAC), load(ND_TARGET, 16, ADDRESS), lookup("hosts6")];
+    let solicitation = octets(At::Transport(0), [135]);
+    vec![
+        rule([&own], drop()),
+        rule([&arp, &request, &octets(ARP_SENDER, [0; 4]), &probes], drop()),
+        rule([&ip6, &carried(ICMP6), &solicitation, &octets(IP6_SOURCE, [0; 16]), &nonce, &probes6], drop()),
+    ]
 }
 
 /// All that leaves by any bridge's port.
