@@ -75,6 +75,8 @@ const DATA: [u8; 24] = *b"what one host tells them";
 const NOWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const EVERYWHERE: Ipv4Addr = Ipv4Addr::BROADCAST;
 const UNSPECIFIED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+/// A link-local address that is not made of a MAC (RFC 7217).
+const PRIVATE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x1234, 0x5678, 0x9abc, 0xdef0);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
@@ -584,9 +586,15 @@ fn ip6() -> Vec<Class> {
             e.group6(&packet.packet(103, &[0x20, 0, 0, 0, 0, 1, 0, 2, 0, 105]))
         }),
         class("DHCPv6: a client", Answered, |e| e.dhcp6(e.own.link_local(), [546, 547], UDP, &[])),
-        class("DHCPv6: a client from ::", Dropped("ip6"), |e| e.dhcp6(UNSPECIFIED, [546, 547], UDP, &[])),
-        class("DHCPv6: a client from another's address", Dropped("ip6"), |e| {
+        class("DHCPv6: a client from ::", AnsweredOr("ip6"), |e| e.dhcp6(UNSPECIFIED, [546, 547], UDP, &[])),
+        class("DHCPv6: a client from another's address", AnsweredOr("ip6"), |e| {
             e.dhcp6(e.victim.link_local(), [546, 547], UDP, &[])
+        }),
+        class("DHCPv6: a client from a private link-local address", AnsweredOr("ip6"), |e| {
+            e.dhcp6(PRIVATE, [546, 547], UDP, &[])
+        }),
+        class("DHCPv6: another's address and no client's port", Dropped("ip6"), |e| {
+            e.dhcp6(e.victim.link_local(), [999, 547], UDP, &[])
         }),
         class("DHCPv6: a server", Dropped("dhcp_server"), |e| e.dhcp6(e.own.link_local(), [547, 546], UDP, &[])),
         class("DHCPv6: a server from another port", Dropped("dhcp_server"), |e| {
@@ -703,10 +711,13 @@ fn routers() -> Vec<Class> {
         class("router solicitation", Answered, |e| e.seeks_routers(e.own.link_local(), &link_layer(1, e.own.mac))),
         class("router solicitation without options", Answered, |e| e.seeks_routers(e.own.link_local(), &[])),
         class("router solicitation from ::", Answered, |e| e.seeks_routers(UNSPECIFIED, &[])),
-        class("router solicitation with another's MAC inside", Dropped("nd"), |e| {
+        class("router solicitation from a private link-local address", AnsweredOr("nd"), |e| {
+            e.seeks_routers(PRIVATE, &link_layer(1, e.own.mac))
+        }),
+        class("router solicitation with another's MAC inside", AnsweredOr("nd"), |e| {
             e.seeks_routers(e.own.link_local(), &link_layer(1, e.victim.mac))
         }),
-        class("router solicitation from another's address", Dropped("nd"), |e| {
+        class("router solicitation from another's address", AnsweredOr("nd"), |e| {
             e.seeks_routers(e.victim.link_local(), &link_layer(1, e.own.mac))
         }),
         class("router solicitation in a fragment", Dropped("nd"), |e| {

@@ -115,11 +115,13 @@ fn ip6(packet: &[u8], own: Host) -> Option<bool> {
     Some(match (next, data[0]) {
         (ICMP6, 133..=137) if is_fragment => false,
         (ICMP6, 130 | 134 | 137 | 151) => false,
-        (ICMP6, 133) => is_unspecified || is_own && says(8, 1),
+        // From any address: for nicd alone.
+        (ICMP6, 133) => true,
         (ICMP6, 135) if is_unspecified => addresses.contains(&at(data, 8)?),
         (ICMP6, 135) => is_own && says(24, 1),
         (ICMP6, 136) => is_own && addresses.contains(&at(data, 8)?) && says(24, 2),
         (ICMP6, 131 | 132 | 143) => is_own || is_unspecified,
+        (UDP, _) if (port(0), port(2)) == (Some(546), Some(547)) => true,
         (UDP, _) => is_own && port(0) != Some(547) && port(2) != Some(546),
         (PIM, _) => false,
         _ => is_own,

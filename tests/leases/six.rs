@@ -12,6 +12,7 @@ use crate::daemon::PATIENCE;
 use crate::fixture::{Fixture, text};
 use crate::netns::in_netns;
 use crate::real::{Client, bare_guest, leases};
+use crate::slaac::wait_route;
 
 const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 1];
@@ -177,11 +178,18 @@ fn dhclient_gets_its_address_over_ipv6_too() {
     in_netns(|| {
         let mut fixture = Fixture::start();
         let network = fixture.network(json!({"name": "blue"}));
-        fixture.subnet_with(json!({"network_id": network, "cidr": "fd00:a::/64", "dns_nameservers": ["fd00:a::53"]}));
+        let subnet =
+            json!({"network_id": network, "cidr": "fd00:a::/64", "gateway_ip": "fe80::1", "dns_nameservers": ["fd00:a::53"]});
+        fixture.subnet_with(subnet);
         let options = json!([{"opt_name": "bootfile-url", "opt_value": "http://x/y", "ip_version": 6}]);
         let (guest, id, port) =
             bare_guest(&mut fixture, "a", json!({"network_id": network, "dns_name": "web-1", "extra_dhcp_opts": options}));
         assert_eq!(port["extra_dhcp_opts"][0]["ip_version"], 6);
+        // Its link-local address is not made of its MAC, as with many systems, and it is heard.
+        guest.ip("link set eth0 down");
+        guest.ip("link set eth0 addrgenmode random");
+        guest.ip("link set eth0 up");
+        wait_route(&guest, "fe80::1");
         let client = Client::start(&guest, "dhclient", &["-6"]);
         let told = client.wait_for(&["BOUND6"], 0);
         let said = |key: &str| told.get(key).map(String::as_str);

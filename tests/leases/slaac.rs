@@ -148,7 +148,7 @@ fn the_kernels_client_makes_its_address_and_goes_by_the_router() {
     });
 }
 
-fn wait_route(guest: &Guest, via: &str) {
+pub fn wait_route(guest: &Guest, via: &str) {
     let told = || guest.ip("-6 route show default");
     wait(
         || told().lines().filter(|line| line.contains("proto ra")).all(|line| line.contains(via)) && told().contains("proto ra"),

@@ -112,7 +112,6 @@ pub(super) fn chains() -> Vec<Chain> {
         chain("guard_arp", arp()),
         chain("guard_rarp", rarp()),
         chain("ip6_source", ip6_source()),
-        chain("solicitor", solicitor()),
         chain("router_solicit", router_solicit()),
         chain("solicit", solicit()),
         chain("advertise", advertise()),
@@ -177,7 +176,7 @@ fn turn() -> Vec<Rule> {
     vec![rule([&[device(0), lookup("requests")], &turn], accept()), vec![goto(Reason::Limit.chain())]]
 }
 
-/// The same over IPv6, from an address of the port's.
+/// The same over IPv6 of what is from no client's port, so from an address of the port's.
 fn request6() -> Vec<Rule> {
     let from = |set| rule([&allowed(ETHER_SOURCE, IP6_SOURCE, 16, set)], goto("turn"));
     vec![from("hosts6"), from("nets6"), vec![goto(Reason::Ip6.chain())]]
@@ -398,6 +397,8 @@ fn ip6_transport() -> Vec<Rule> {
         rule([&carried(ICMP6)], goto("icmp6")),
         rule([&carried(UDP), &port(0, 547)], goto(Reason::DhcpServer.chain())),
         rule([&carried(UDP), &port(2, 546)], goto(Reason::DhcpServer.chain())),
+        // A link-local address need not be made of the MAC (RFC 7217), and is where nothing else has been told yet.
+        rule([&carried(UDP), &port(0, 546), &port(2, 547), &is_in("served6")], goto("turn")),
         rule([&carried(UDP), &port(2, 547), &is_in("served6")], goto("request6")),
         rule([&carried(PIM)], goto(Reason::Ip6.chain())),
         vec![goto("ip6_source")],
@@ -447,15 +448,11 @@ fn link_layer(kind: u8, at: u32, address: At, then: &str) -> Vec<Rule> {
 
 fn router_solicit() -> Vec<Rule> {
     let unspecified = octets(IP6_SOURCE, [0; 16]);
-    let mut rules = vec![rule([&unspecified, &is_in("solicited")], goto("turn")), rule([&unspecified], accept())];
-    rules.extend(link_layer(1, 8, IP6_SOURCE, "solicitor"));
-    rules.push(vec![goto("solicitor")]);
+    // From any address and with any option: nicd, which alone hears it, answers by the device and to the port's MAC.
+    let mut rules = vec![rule([&is_in("solicited")], goto("turn")), rule([&unspecified], accept())];
+    rules.extend(link_layer(1, 8, IP6_SOURCE, "ip6_source"));
+    rules.push(vec![goto("ip6_source")]);
     rules
-}
-
-/// Who has an address and asks for a router.
-fn solicitor() -> Vec<Rule> {
-    vec![rule([&is_in("solicited")], goto("request6")), vec![goto("ip6_source")]]
 }
 
 /// Who asks whether an address is free (RFC 4862, 5.4) may ask for its own alone: others' would take the address to be in use.
