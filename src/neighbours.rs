@@ -20,6 +20,7 @@ const REPLY: u16 = 2;
 const REVERSE_REQUEST: u16 = 3;
 
 const ICMP6: u8 = 58;
+const ROUTER_SOLICITATION: u8 = 133;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 /// It replaces what a neighbour knew (RFC 4861, 4.4).
@@ -29,6 +30,7 @@ const NONCE: u8 = 14;
 /// The option with the MAC that has the target (RFC 4861, 4.6.1).
 const TARGET_MAC: u8 = 2;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// Nothing in neighbour discovery was forwarded (RFC 4861, 11.2).
 const HOPS: u8 = 255;
 
@@ -62,6 +64,11 @@ pub fn announcement(address: IpAddr, port: Mac) -> Vec<u8> {
             discovery(port, (address, ALL_NODES), (ADVERTISEMENT, OVERRIDE), &body)
         }
     }
+}
+
+/// Asks for routers as one that has no address yet (RFC 4861, 6.3.7): they answer to all.
+pub fn router_question(port: Mac) -> Vec<u8> {
+    discovery(port, (Ipv6Addr::UNSPECIFIED, ALL_ROUTERS), (ROUTER_SOLICITATION, [0; 4]), &[])
 }
 
 /// Tells switches where a port's MAC is, as a VMM does for a guest that has moved.

@@ -78,9 +78,21 @@ impl Adverts {
         self.bridges.get(&bridge).map(|queue| (queue.due.first(), Arc::clone(&queue.news)))
     }
 
-    /// Notes what a port's guest is told; what it was told before.
-    pub fn tell(&mut self, port: PortId, advert: Advert) -> Option<Advert> {
-        if self.ports.contains_key(&port) { self.told.insert(port, advert) } else { None }
+    /// What a port's guest was told last.
+    pub fn told(&self, port: PortId) -> Option<&Advert> {
+        self.told.get(&port)
+    }
+
+    /// Notes what a port's guest was told.
+    pub fn tell(&mut self, port: PortId, advert: Advert) {
+        if self.ports.contains_key(&port) {
+            self.told.insert(port, advert);
+        }
+    }
+
+    /// Forgets what a port's guest was told; what that was.
+    pub fn forget(&mut self, port: PortId) -> Option<Advert> {
+        self.told.remove(&port)
     }
 }
 

@@ -9,9 +9,10 @@ use crate::lease::advert::{Advert, FOR_EVER, LIFETIME, Prefix, Router};
 use crate::lease::v6::Told;
 use crate::model::{FixedIp, Guest, Mac, Mode, NetworkId, Port, PortId, Subnet};
 use crate::plan::filter::Served;
+use crate::plan::{HostAddress, HostUse, Kind, LinkState};
 
 use super::leases::Defaults;
-use super::{Inventory, PortEntry};
+use super::{Inventory, PortEntry, Segment};
 
 impl Inventory {
     /// What of a port's requests is for the responder.
@@ -129,13 +130,34 @@ impl Inventory {
         }
     }
 
-    /// A router's link-local address, and its MAC where it is known: its own, or that of the port which has its address.
+    /// A router's link-local address, and its MAC where it is known: its own, that of the port which has its address, or this host's.
     fn named(&self, network: NetworkId, router: Ipv6Addr) -> Option<(Ipv6Addr, Option<Mac>)> {
         if router.is_unicast_link_local() {
             return Some((router, None));
         }
-        let port = self.addresses.get(&(network, router.into())).and_then(|port| self.ports.get(port))?;
-        Some((port.record.mac.link_local(), Some(port.record.mac)))
+        let holder = self.addresses.get(&(network, router.into())).and_then(|port| self.ports.get(port));
+        if let Some(port) = holder.filter(|port| port.record.attached_to().is_some()) {
+            return Some((port.record.mac.link_local(), Some(port.record.mac)));
+        }
+        let has_it = |host: &HostAddress| host.of == HostUse::Own && host.ip == IpAddr::from(router);
+        let (link, _) = self.hosts_beside(network).find(|(_, host)| has_it(host))?;
+        let local = link.hosts.iter().find_map(|host| match host.ip {
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(ip),
+            _ => None,
+        });
+        local.map(|ip| (ip, None))
+    }
+
+    /// Has guests told soon by which router they go, when the host's addresses on a link have changed: it may be one.
+    pub(super) fn follow_host(&mut self, link: &LinkState) {
+        let of = |link: &LinkState| link.hosts.iter().filter(|host| host.ip.is_ipv6()).copied().collect::<Vec<_>>();
+        if self.have.link(link.index).map(of).unwrap_or_default() == of(link) {
+            return;
+        }
+        let bridge = if link.kind == Kind::Bridge { Some(link.index) } else { link.master };
+        let segment = bridge.map(Segment::Bridge);
+        let networks: Vec<NetworkId> = self.on_segment(segment.as_ref()).map(|entry| entry.record.id).collect();
+        networks.into_iter().for_each(|network| self.advertise_on(network));
     }
 
     /// Has a port's guest told soon what has changed for it.

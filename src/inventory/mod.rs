@@ -165,6 +165,7 @@ impl Inventory {
     /// Takes in a port, reserving its MAC and addresses.
     pub fn add_port(&mut self, record: Port, phase: Phase) {
         self.reserve(&record);
+        self.follow_gateway(&record);
         if let Some(network) = self.networks.get_mut(&record.network_id) {
             network.ports.insert(record.id);
         }
@@ -206,6 +207,11 @@ impl Inventory {
             self.forget_lease(record.id);
         }
         self.note_addresses(&before, &record);
+        let seen = |port: &Port| (port.mac, port.fixed_ips.clone(), port.attached_to().is_some());
+        if seen(&before) != seen(&record) {
+            self.follow_gateway(&before);
+            self.follow_gateway(&record);
+        }
         if let Some(entry) = self.ports.get_mut(&record.id) {
             entry.record = record;
         }
@@ -224,6 +230,7 @@ impl Inventory {
         self.responder.place(id, None);
         self.adverts.place(id, None, Instant::now);
         self.release(&entry.record);
+        self.follow_gateway(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
             network.ports.remove(&id);
         }
@@ -271,7 +278,6 @@ impl Inventory {
             self.take(port.network_id, ip.ip_address);
         }
         self.count_pairs(port);
-        self.follow_gateway(port);
     }
 
     fn release(&mut self, port: &Port) {
@@ -285,7 +291,6 @@ impl Inventory {
             self.give_back(port.network_id, ip.ip_address);
         }
         self.discount_pairs(port);
-        self.follow_gateway(port);
     }
 
     /// A network by id.
@@ -351,7 +356,7 @@ impl Inventory {
         }
     }
 
-    /// The addresses for a port with this MAC: as asked, or one of each family the network has.
+    /// The addresses for a port with this MAC: as asked, with those that its guest makes anyhow, or one of each family the network has.
     pub fn choose_addresses(
         &self,
         network: NetworkId,
@@ -383,15 +388,49 @@ impl Inventory {
             not_chosen.insert(next.ip_address);
             chosen.push(next);
         }
+        // A guest of which no address is asked for is to have none.
+        if !wanted.is_empty() {
+            let made = self.made_beside(network, mac, &chosen, but)?;
+            chosen.extend(made);
+        }
+        if chosen.len() > ADDRESS_LIMIT {
+            return Err(Error::TooManyAddresses { given: chosen.len(), limit: ADDRESS_LIMIT });
+        }
         Ok(chosen)
+    }
+
+    /// The addresses that a guest makes itself in those subnets of which none was asked for, as Neutron has it (`_allocate_ips_for_port`,
+    /// `_get_changed_ips_for_port`, neutron/db/ipam_pluggable_backend.py): of a port that is there those that it has.
+    fn made_beside(&self, network: NetworkId, mac: Mac, chosen: &[FixedIp], but: Option<PortId>) -> Result<Vec<FixedIp>, Error> {
+        let before = but.and_then(|port| self.ports.get(&port)).map(|entry| &entry.record);
+        let subnets = self.in_order(network)?.into_iter().map(|entry| &entry.record);
+        let mut beside = Vec::new();
+        for subnet in subnets.filter(|subnet| chosen.iter().all(|ip| ip.subnet_id != subnet.id)) {
+            match before {
+                None => beside.extend(self.made(network, subnet.id, mac, but)?),
+                Some(port) => {
+                    for ip in port.fixed_ips.iter().filter(|ip| ip.subnet_id == subnet.id && subnet.made_of(mac).is_some()) {
+                        let own = subnet.made_of(port.mac).is_some_and(|made| ip.ip_address == made);
+                        beside.push(self.made(network, subnet.id, mac, but)?.filter(|_| own).unwrap_or(*ip));
+                    }
+                }
+            }
+        }
+        Ok(beside)
+    }
+
+    /// A network's subnets as they were made.
+    fn in_order(&self, network: NetworkId) -> Result<Vec<&SubnetEntry>, Error> {
+        let mut subnets: Vec<&SubnetEntry> =
+            self.network(network)?.subnets.iter().filter_map(|id| self.subnets.get(id)).collect();
+        subnets.sort_by_key(|subnet| (subnet.record.created_at, subnet.record.id));
+        Ok(subnets)
     }
 
     /// Neutron's choice: one v4 and one v6 address, each from the first subnet of its family that has one left, and those that the guest
     /// makes itself.
     fn one_of_each_family(&self, network: NetworkId, mac: Mac, but: Option<PortId>) -> Result<Vec<FixedIp>, Error> {
-        let mut subnets: Vec<&SubnetEntry> =
-            self.network(network)?.subnets.iter().filter_map(|id| self.subnets.get(id)).collect();
-        subnets.sort_by_key(|subnet| (subnet.record.created_at, subnet.record.id));
+        let subnets = self.in_order(network)?;
         let not_chosen = self.not_chosen(network);
         let mut chosen = Vec::new();
         for v6 in [false, true] {
@@ -649,6 +688,7 @@ impl Inventory {
             }
         }
         link.marks().for_each(|mark| self.guests.place(PortId(mark), link.index));
+        self.follow_host(&link);
         self.have.insert(link);
         true
     }

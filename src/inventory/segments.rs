@@ -36,7 +36,7 @@ impl Inventory {
         self.on_segment(segment)
     }
 
-    fn on_segment(&self, segment: Option<&Segment>) -> impl Iterator<Item = &NetworkEntry> {
+    pub(super) fn on_segment(&self, segment: Option<&Segment>) -> impl Iterator<Item = &NetworkEntry> {
         let networks = segment.and_then(|segment| self.segments.get(segment)).into_iter().flatten();
         networks.filter_map(|id| self.networks.get(id))
     }

@@ -52,7 +52,10 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState]) -
                 hops.or_else(|failure| if failure.kind == OpErrorKind::Gone { Ok(BTreeSet::new()) } else { Err(failure) })?;
             link.hosts.extend(hops.into_iter().map(|ip| HostAddress { ip, of: HostUse::NextHop }));
         }
-        link.hosts.retain(|host| !matches!(host.ip, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+        // Where the host has another address it may be a router, which guests know by its link-local one.
+        let is_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let may_route = link.hosts.iter().any(|host| host.ip.is_ipv6() && !is_local(&host.ip));
+        link.hosts.retain(|host| !is_local(&host.ip) || may_route && host.of == HostUse::Own);
         link.hosts.sort_unstable();
         // The first thing that is known of an address is what it is.
         link.hosts.dedup_by_key(|host| host.ip);

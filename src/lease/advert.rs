@@ -81,6 +81,17 @@ pub struct Message {
 }
 
 impl Advert {
+    /// Whether guests know by it where to go with what is for elsewhere.
+    pub fn has_router(&self) -> bool {
+        self.routers.iter().any(|router| router.is_default)
+    }
+
+    /// What is said where nothing of it holds any more.
+    pub fn nothing(&self) -> Self {
+        let none = |router: &Router| Router { is_default: false, routes: Vec::new(), ..router.clone() };
+        Self { mtu: self.mtu, routers: self.routers.iter().map(none).collect(), ..Self::default() }
+    }
+
     /// The messages that tell it, and that what was told before and is not said any more no longer holds.
     pub fn messages(&self, before: Option<&Self>) -> Vec<Message> {
         let mut messages: Vec<Message> =
@@ -258,6 +269,9 @@ mod tests {
         assert_eq!(kinds(&old.rest), [(1, false), (24, true)]);
         assert_eq!(after.messages(Some(&after)).len(), 1);
         assert_eq!(kinds(&after.messages(Some(&after))[0].rest), [(5, false), (3, false)]);
+        let [none] = &before.nothing().messages(Some(&before))[..] else { panic!("one router") };
+        assert_eq!((none.source, &none.head[1..]), ("fe80::1".parse().unwrap(), &[0, 0, 0][..]));
+        assert_eq!(kinds(&none.rest), [(1, false), (5, false), (3, true), (25, true), (31, true), (24, true)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::inventory::Inventory;
 use crate::inventory::leases::Defaults;
-use crate::lease::advert::Message;
+use crate::lease::advert::{Advert, Message};
 use crate::lease::frame6::{ALL_NODES, Envelope};
 use crate::model::{Mac, PortId};
 use crate::sys::packet::PacketSocket;
@@ -29,6 +29,8 @@ const FIRST: std::ops::Range<u64> = 1..16;
 /// What is sent to a guest.
 #[derive(Debug)]
 pub(super) struct Telling {
+    port: PortId,
+    pub(super) advert: Advert,
     device: u32,
     guest: Mac,
     target: Ipv6Addr,
@@ -43,10 +45,34 @@ impl Reconciler {
     }
 
     /// Has a port's guest told on the bridge that its device is in.
-    pub(super) fn follow_adverts(&self, state: &mut Inventory, port: PortId, bridge: Option<u32>) {
+    pub(super) fn follow_adverts(self: &Arc<Self>, state: &mut Inventory, port: PortId, bridge: Option<u32>) {
         let served =
             state.ports.get(&port).is_some_and(|entry| state.served(&entry.record).is_some_and(|served| served.solicitations));
+        if !served {
+            self.take_back(state, port);
+        }
         state.adverts.place(port, bridge.filter(|_| served), || after(FIRST));
+    }
+
+    /// Tells a port's guest that what it was told no longer holds, where it is still there. The bridge's socket may be closed already.
+    fn take_back(self: &Arc<Self>, state: &mut Inventory, port: PortId) {
+        let Some(told) = state.adverts.forget(port) else { return };
+        let record = state.ports.get(&port).map(|entry| &entry.record).filter(|record| record.attached_to().is_some());
+        let (Some(record), Some(device)) = (record, state.have.device(port)) else { return };
+        let messages = told.nothing().messages(Some(&told));
+        let telling = Telling { port, advert: told, device: device.index, guest: record.mac, target: ALL_NODES, messages };
+        self.say_of(port, telling.device, telling.frames().collect(), "router_advertisement");
+    }
+
+    /// Sends frames of a port's out of a device or a bridge, for which nobody waits.
+    pub(super) fn say_of(self: &Arc<Self>, port: PortId, to: u32, frames: Vec<Vec<u8>>, kind: &'static str) {
+        let strong = Arc::clone(self);
+        tokio::spawn(async move {
+            match strong.listening.say(strong.kernel.as_ref(), to, frames).await {
+                Ok(()) => meters().dhcp_sent(kind),
+                Err(error) => tracing::debug!(%port, %error, kind, "it could not be sent"),
+            }
+        });
     }
 
     /// What a port's guest is told now.
@@ -54,9 +80,9 @@ impl Reconciler {
         let record = &state.ports.get(&port)?.record;
         let (device, guest) = (state.have.device(port)?.index, record.mac);
         let advert = state.advert(record, defaults)?;
-        let before = state.adverts.tell(port, advert.clone());
+        let messages = advert.messages(state.adverts.told(port));
         state.adverts.set(port, after(PERIOD));
-        Some(Telling { device, guest, target, messages: advert.messages(before.as_ref()) })
+        Some(Telling { port, advert, device, guest, target, messages })
     }
 
     /// Tells those guests of a bridge whose time has come; when the next ones are to be told, and what tells of earlier ones. None of a
@@ -72,8 +98,15 @@ impl Reconciler {
             }
             state.adverts.first(bridge)
         };
-        all.iter().for_each(|telling| tell(socket, telling));
+        self.tell(socket, all);
         next
+    }
+
+    /// Sends to guests what they are told, and notes it of those that it could be sent to: another one is told again what no longer holds.
+    pub(super) fn tell(&self, socket: &PacketSocket, all: Vec<Telling>) {
+        let told: Vec<Telling> = all.into_iter().filter(|telling| tell(socket, telling)).collect();
+        let mut state = self.lock();
+        told.into_iter().for_each(|telling| state.adverts.tell(telling.port, telling.advert));
     }
 }
 
@@ -103,14 +136,27 @@ pub(super) async fn advertise(reconciler: &Weak<Reconciler>, bridge: u32, socket
     }
 }
 
-/// Sends to a guest, by its device alone, what it is told. To all nodes, it still goes to one MAC: nobody else is there.
-pub(super) fn tell(socket: &PacketSocket, telling: &Telling) {
-    let Telling { device, guest, target, messages } = telling;
-    for message in messages {
-        let envelope = Envelope { from: guest.host_side(), to: *guest, source: message.source, target: *target };
-        match envelope.advert(message).map(|frame| socket.send(*device, &frame)) {
-            Some(Ok(())) => meters().dhcp_sent("router_advertisement"),
-            _ => meters().dhcp_ignored("not_sent"),
+impl Telling {
+    /// Its frames. To all nodes, they still go to one MAC: nobody else is there.
+    fn frames(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.messages.iter().filter_map(|message| {
+            let (from, to) = (self.guest.host_side(), self.guest);
+            Envelope { from, to, source: message.source, target: self.target }.advert(message)
+        })
+    }
+}
+
+/// Sends to a guest, by its device alone, what it is told; whether it could be.
+fn tell(socket: &PacketSocket, telling: &Telling) -> bool {
+    let mut all = true;
+    for frame in telling.frames() {
+        match socket.send(telling.device, &frame) {
+            Ok(()) => meters().dhcp_sent("router_advertisement"),
+            Err(_) => {
+                all = false;
+                meters().dhcp_ignored("not_sent");
+            }
         }
     }
+    all
 }

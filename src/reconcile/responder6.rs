@@ -8,11 +8,11 @@ use crate::inventory::leases::{Exchange, LeaseState, SAID};
 use crate::lease::frame::{BadFrame, Checksum};
 use crate::lease::frame6::{self, ALL_NODES, Asks, Envelope, Request};
 use crate::lease::v6::{self, Event, Message, Outcome, Unreadable, code};
+use crate::neighbours;
 use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
 
 use super::Reconciler;
-use super::advertise::tell;
 
 impl Reconciler {
     /// Answers a request, or does not.
@@ -28,7 +28,7 @@ impl Reconciler {
         }
     }
 
-    fn solicited(&self, bridge: u32, socket: &PacketSocket, request: &Request<'_>) {
+    fn solicited(self: &Arc<Self>, bridge: u32, socket: &PacketSocket, request: &Request<'_>) {
         let defaults = self.defaults();
         let mut state = self.lock();
         let Some(port) = state.asking(request.from, bridge).map(|(entry, _)| entry.record.id) else {
@@ -36,12 +36,16 @@ impl Reconciler {
         };
         meters().dhcp_received("router_solicitation");
         let target = if request.source.is_unspecified() { ALL_NODES } else { request.source };
-        let telling = self.telling(&mut state, port, target, &defaults);
+        let Some(telling) = self.telling(&mut state, port, target, &defaults) else {
+            return meters().dhcp_ignored("no_port");
+        };
+        let speaker = state.speaker(port).filter(|_| !telling.advert.has_router());
         drop(state);
-        match telling {
-            Some(telling) => tell(socket, &telling),
-            None => meters().dhcp_ignored("no_port"),
+        // nicd knows no router to name. Those of the network answer to all, as nobody's address is told.
+        if let Some(speaker) = speaker {
+            self.say_of(port, speaker.bridge, vec![neighbours::router_question(speaker.mac)], "router_solicitation");
         }
+        self.tell(socket, vec![telling]);
     }
 
     fn respond_dhcp6(self: &Arc<Self>, bridge: u32, socket: &PacketSocket, request: &Request<'_>, message: &[u8]) {

@@ -285,7 +285,7 @@ impl Meters {
         {
             self.dhcp_received.with_label_values(&[kind]);
         }
-        for kind in ["offer", "ack", "nak", "advertise", "reply", "router_advertisement"] {
+        for kind in ["offer", "ack", "nak", "advertise", "reply", "router_advertisement", "router_solicitation"] {
             self.dhcp_sent.with_label_values(&[kind]);
         }
         for reason in ["malformed", "no_port"] {

@@ -9,7 +9,9 @@ use crate::bytes::{IP6, Ip6, ethernet, group_mac, link_layer, link_local};
 use crate::client::Machine;
 use crate::daemon::PATIENCE;
 use crate::fixture::{Fixture, text};
+use crate::hostile::Ears;
 use crate::netns::{Guest, in_netns, run};
+use crate::wire;
 
 const NONE: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 const ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
@@ -104,6 +106,9 @@ fn a_solicitation_is_answered_with_what_the_subnet_says_to_its_sender_alone() {
         assert!(told.iter().all(|one| one.said[2..4] == [0, 0] && one.target == NODES && one.to == vm.mac), "{told:?}");
         let gone = [25, 3, 0, 0, 0, 0, 0, 0, 0xfd];
         assert!(told[0].said.windows(gone.len()).any(|part| part == gone), "{told:?}");
+        // Who is told nothing any more is told that.
+        fixture.api.put(&format!("/v2.0/ports/{}", vm.port), &json!({"port": {"nicd:dhcp": false}})).expect(200);
+        assert_ended(&advert(&vm), own_router);
         // The neighbour heard neither the questions nor the answers, and is told of the change too.
         let first = advert(&other);
         assert_eq!((first.to, first.target), (other.mac, NODES));
@@ -140,11 +145,54 @@ fn the_kernels_client_makes_its_address_and_goes_by_the_router() {
         let router =
             json!({"network_id": network, "mac_address": "fa:16:3e:00:00:07", "fixed_ips": [{"ip_address": "fd00:a::1"}]});
         let router = fixture.create_port(router);
+        let server = fixture.vm();
+        fixture.attach(&server, json!({ "port_id": router }));
         wait_route(&guest, "fe80::f816:3eff:fe00:7");
         fixture.daemon.kill();
         assert!(guest.ip("-6 route show default").contains("fe80::f816:3eff:fe00:7"), "a stop tells nothing");
         fixture.launch();
-        fixture.api.delete(&format!("/v2.0/ports/{router}")).expect(204);
+        fixture.detach(&server, &router);
+    });
+}
+
+/// An advertisement takes back the router and the prefix.
+fn assert_ended(told: &Advert, router: Ipv6Addr) {
+    assert_eq!((told.source, told.target, &told.said[..4]), (router, NODES, &[64, 0, 0, 0][..]));
+    let prefixes: Vec<&[u8]> = told.said.windows(12).filter(|part| part[..3] == [3, 4, 64]).collect();
+    assert!(prefixes.len() == 1 && prefixes[0][4..] == [0; 8], "{told:?}");
+}
+
+#[test]
+fn a_router_on_the_wire_is_asked_for_as_long_as_nicd_knows_none() {
+    in_netns(|| {
+        let wire = wire();
+        let mut fixture = Fixture::start();
+        let network = fixture.network_on("br-op");
+        let subnet = fixture.subnet_with(json!({"network_id": network, "cidr": "fd00:a::/64"}));
+        let vm = Machine::start(&mut fixture, &network);
+        let private: Ipv6Addr = "fe80::1234:5678:9abc:def0".parse().unwrap();
+        let is_asked = |frame: &[u8]| frame[6..12] == vm.mac && frame[12..14] == IP6.to_be_bytes() && frame[54] == 133;
+        let ears = wire.inside(|| Ears::on("eth0"));
+        solicit(&vm, private, &link_layer(1, vm.mac));
+        let heard = ears.until(is_asked).pop().unwrap();
+        // The guest's own address, which is not to be had with its MAC, is not told.
+        assert_eq!((&heard[..6], &heard[22..38]), (&group_mac(ROUTERS)[..], &[0; 16][..]));
+        let first = advert(&vm);
+        assert_eq!((first.target, &first.said[..4]), (private, &[64, 0xc0, 0, 0][..]));
+        // This host becomes the router: guests are told, and ask nobody else.
+        run("ip -6 address add fe80::1/64 dev br-op nodad");
+        run("ip -6 address add fd00:a::1/64 dev br-op nodad");
+        let host: Ipv6Addr = "fe80::1".parse().unwrap();
+        let led = std::iter::repeat_with(|| advert(&vm)).find(|told| told.source == host).unwrap();
+        assert_eq!(led.said[..4], [64, 0xc0, 0xff, 0xff]);
+        solicit(&vm, private, &[]);
+        while advert(&vm).target != private {}
+        let packet = Ip6 { id: 1, from: link_local(vm.mac), to: NODES };
+        vm.send_frame(&ethernet(group_mac(NODES), vm.mac, IP6, &packet.of_icmp(128, &[0; 4])));
+        let heard = ears.until(|frame| frame[6..12] == vm.mac && frame[12..14] == IP6.to_be_bytes() && frame[54] == 128);
+        assert!(!heard.iter().any(|frame| is_asked(frame)), "{heard:?}");
+        fixture.api.put(&format!("/v2.0/subnets/{subnet}"), &json!({"subnet": {"enable_dhcp": false}})).expect(200);
+        assert_ended(&advert(&vm), host);
     });
 }
 
@@ -184,6 +232,21 @@ fn an_address_that_a_guest_makes_is_the_one_of_its_mac() {
         let given = json!([{"subnet_id": subnet}, {"ip_address": "192.0.2.9"}]);
         let changed = fixture.api.put(&path, &json!({"port": {"fixed_ips": given}})).expect(200);
         assert_eq!(addresses(&changed["port"]), ["fd00:a::f816:3eff:fe00:8", "192.0.2.9"]);
+        // What it makes anyhow it has beside what is asked for, and keeps.
+        let made = "fd00:a::f816:3eff:fe00:9";
+        let given =
+            json!({"network_id": network, "mac_address": "fa:16:3e:00:00:09", "fixed_ips": [{"ip_address": "192.0.2.50"}]});
+        let beside = fixture.create_port(given);
+        assert_eq!(addresses(&fixture.port(&beside)), ["192.0.2.50", made]);
+        let path = format!("/v2.0/ports/{beside}");
+        for (asked, has) in [
+            (json!([{"ip_address": "192.0.2.51"}]), vec!["192.0.2.51", made]),
+            (json!([]), vec![]),
+            (json!([{"ip_address": "192.0.2.52"}]), vec!["192.0.2.52"]),
+        ] {
+            let changed = fixture.api.put(&path, &json!({"port": {"fixed_ips": asked}})).expect(200);
+            assert_eq!(addresses(&changed["port"]), has);
+        }
         // The modes stay as they were made, and DHCP with them.
         let subnet = format!("/v2.0/subnets/{subnet}");
         for (change, status) in [
