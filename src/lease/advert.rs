@@ -95,34 +95,50 @@ impl Advert {
     /// The messages that tell it, and that what was told before and is not said any more no longer holds.
     pub fn messages(&self, before: Option<&Self>) -> Vec<Message> {
         let mut messages: Vec<Message> =
-            self.routers.iter().enumerate().map(|(n, router)| self.message(router, before, n == 0)).collect();
+            self.routers.iter().enumerate().flat_map(|(n, router)| self.of_router(router, before, n == 0)).collect();
         // A router that is none any more.
         let left = before.into_iter().flat_map(|before| &before.routers);
         let gone = left.filter(|old| self.routers.iter().all(|router| router.source != old.source));
-        messages.extend(gone.map(|old| {
+        messages.extend(gone.flat_map(|old| {
             let none = Router { is_default: false, routes: Vec::new(), ..old.clone() };
-            self.message(&none, before, false)
+            self.of_router(&none, before, false)
         }));
         messages
     }
 
-    fn message(&self, router: &Router, before: Option<&Self>, is_first: bool) -> Message {
+    /// What one router says: in several messages where the link does not carry it in one (RFC 4861, 6.2.3).
+    fn of_router(&self, router: &Router, before: Option<&Self>, is_first: bool) -> Vec<Message> {
         let flags = u8::from(self.managed) << 7 | u8::from(self.other) << 6;
         let lifetime = if router.is_default { ROUTER_LIFETIME } else { 0 };
         let [high, low] = lifetime.to_be_bytes();
-        // Neither how long a neighbour is reachable nor how often it is asked.
-        let mut rest = vec![0; 8];
+        let mut options = Vec::new();
         if let Some(mac) = router.mac {
-            option(&mut rest, 1, &mac.0);
+            option(&mut options, 1, &mac.0);
         }
         if is_first {
-            self.options(&mut rest, before);
+            self.options(&mut options, before);
         }
         let were = before.into_iter().flat_map(|before| &before.routers).find(|old| old.source == router.source);
         let gone = were.into_iter().flat_map(|old| &old.routes).filter(|old| !router.routes.contains(old));
         let routes = router.routes.iter().map(|route| (route, self.lifetime)).chain(gone.map(|route| (route, 0)));
-        routes.for_each(|(route, lifetime)| route_information(&mut rest, *route, lifetime));
-        Message { source: router.source, head: [HOP_LIMIT, flags, high, low], rest }
+        routes.for_each(|(route, lifetime)| route_information(&mut options, *route, lifetime));
+        let mut rests = vec![EMPTY.to_vec()];
+        let room = self.room();
+        while let [_, units, ..] = options[..] {
+            let behind = options.split_off(usize::from(units) * 8);
+            match rests.last_mut().filter(|rest| rest.len() + options.len() <= room) {
+                Some(rest) => rest.extend(options),
+                None => rests.push([&EMPTY[..], &options].concat()),
+            }
+            options = behind;
+        }
+        let head = [HOP_LIMIT, flags, high, low];
+        rests.into_iter().map(|rest| Message { source: router.source, head, rest }).collect()
+    }
+
+    /// How many octets a message has behind its head.
+    fn room(&self) -> usize {
+        usize::try_from(self.mtu.max(LEAST_MTU)).unwrap_or(usize::MAX) - HEADERS
     }
 
     /// What is of no router.
@@ -143,8 +159,10 @@ impl Advert {
             .filter(|old| !self.resolvers.contains(old))
             .copied()
             .collect();
-        for (resolvers, lifetime) in [(&self.resolvers, self.lifetime), (&gone, 0)] {
-            if !resolvers.is_empty() {
+        // As many as an option has room for, and a message.
+        let at_once = RESOLVERS.min((self.room() - EMPTY.len() - 8) / 16);
+        for (all, lifetime) in [(&self.resolvers, self.lifetime), (&gone, 0)] {
+            for resolvers in all.chunks(at_once) {
                 let addresses: Vec<u8> = resolvers.iter().flat_map(|one| one.octets()).collect();
                 option(to, 25, &[&[0, 0][..], &lifetime.to_be_bytes(), &addresses].concat());
             }
@@ -157,6 +175,18 @@ impl Advert {
         }
     }
 }
+
+/// Neither how long a neighbour is reachable nor how often it is asked.
+const EMPTY: [u8; 8] = [0; 8];
+
+/// The headers of IPv6 and ICMPv6, and a message's head, in octets.
+const HEADERS: usize = 40 + 4 + 4;
+
+/// What every link carries of IPv6 (RFC 8200, 5), in octets.
+const LEAST_MTU: u32 = 1280;
+
+/// How many addresses an option has room for.
+const RESOLVERS: usize = 127;
 
 /// For how many hops guests' packets are good.
 const HOP_LIMIT: u8 = 64;
@@ -202,6 +232,8 @@ pub fn is_solicitation(code: u8, source: Ipv6Addr, mut options: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -272,6 +304,31 @@ mod tests {
         let [none] = &before.nothing().messages(Some(&before))[..] else { panic!("one router") };
         assert_eq!((none.source, &none.head[1..]), ("fe80::1".parse().unwrap(), &[0, 0, 0][..]));
         assert_eq!(kinds(&none.rest), [(1, false), (5, false), (3, true), (25, true), (31, true), (24, true)]);
+    }
+
+    #[test]
+    fn what_a_link_does_not_carry_at_once_is_told_in_several_messages() {
+        let address = |n: u32| Ipv6Addr::from_bits(u128::from(n));
+        let routes = (0..300).map(|n| Ipv6Network::new(address(n), 128).unwrap()).collect();
+        for mtu in [1280, 9000] {
+            let mut large = Advert { mtu, resolvers: (0..300).map(address).collect(), ..advert() };
+            large.routers[0].routes = Vec::clone(&routes);
+            let (mut count, mut told) = (BTreeMap::new(), Vec::new());
+            for message in large.messages(None) {
+                assert_eq!((message.source, message.head), ("fe80::1".parse().unwrap(), [64, 0x40, 0xff, 0xff]));
+                assert!(message.rest.len() + HEADERS <= usize::try_from(mtu).unwrap(), "{}", message.rest.len());
+                let mut rest = &message.rest[8..];
+                while let [kind, units, ..] = rest {
+                    let option = &rest[..usize::from(*units) * 8];
+                    *count.entry(*kind).or_insert(0) += 1;
+                    if *kind == 25 {
+                        told.extend(option[8..].chunks(16).map(|ip| Ipv6Addr::from(*ip.first_chunk::<16>().unwrap())));
+                    }
+                    rest = &rest[option.len()..];
+                }
+            }
+            assert_eq!((told, count[&24], count[&3]), (large.resolvers, 300, 1), "{mtu}");
+        }
     }
 
     #[test]
