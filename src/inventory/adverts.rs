@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -11,12 +11,16 @@ use crate::model::PortId;
 
 use super::wakeups::Wakeups;
 
+/// The least time between two answers to a guest's solicitations that say the same.
+const GAP: Duration = Duration::from_millis(100);
+
 /// The ports of each bridge by when they are to be told, and what they know.
 #[derive(Debug, Default)]
 pub struct Adverts {
     ports: HashMap<PortId, u32>,
     bridges: HashMap<u32, Queue>,
     told: HashMap<PortId, Advert>,
+    answered: HashMap<PortId, Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -55,8 +59,20 @@ impl Adverts {
                 self.bridges.entry(bridge).or_default().ports.insert(port);
                 self.set(port, first());
             }
-            None => _ = self.told.remove(&port),
+            None => {
+                self.told.remove(&port);
+                self.answered.remove(&port);
+            }
         }
+    }
+
+    /// Whether a port's guest, which asks now, was not answered just before.
+    pub fn may_answer(&mut self, port: PortId, now: Instant) -> bool {
+        let may = self.answered.get(&port).is_none_or(|last| now.saturating_duration_since(*last) >= GAP);
+        if may && self.ports.contains_key(&port) {
+            self.answered.insert(port, now);
+        }
+        may
     }
 
     /// Sets when a port's guest is to be told.
@@ -98,8 +114,6 @@ impl Adverts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -119,6 +133,9 @@ mod tests {
         adverts.close(8);
         adverts.place(one, Some(8), || at(6));
         assert_eq!(adverts.first(8).unwrap().0, Some(at(6)), "it is placed anew");
+        let just_after = at(1) + GAP / 2;
+        assert!(adverts.may_answer(one, at(1)) && adverts.may_answer(one, at(1) + GAP));
+        assert!(!adverts.may_answer(one, just_after + GAP) && adverts.may_answer(one, at(2)));
         for port in [one, other] {
             adverts.place(port, None, || unreachable!());
             adverts.set(port, at(0));

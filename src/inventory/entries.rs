@@ -68,8 +68,8 @@ pub struct Inventory {
     pub responder: Responder,
     /// When ports' guests are told by router advertisements.
     pub adverts: Adverts,
-    /// Ports whose guests found their address in use.
-    pub declined: BTreeMap<PortId, IpAddr>,
+    /// Ports whose guests found their address in use, and whether that is one of IPv6.
+    pub declined: BTreeMap<(PortId, bool), IpAddr>,
     /// Ports of which another machine has an address.
     pub conflicts: BTreeMap<PortId, Conflict>,
     /// What may be used on a network beside fixed IPs, and by how many address pairs.

@@ -79,6 +79,7 @@ impl Inventory {
         let told = Told {
             server: self.store_id,
             addresses: stateful.map(|(address, ..)| *address).collect(),
+            links: self.links(port),
             mtu: self.networks.get(&port.network_id)?.record.mtu,
             resolvers: self.resolvers(port, Subnet::answered, defaults),
             hostname: Some(port.told.dns_name.clone()).filter(|name| !name.is_empty()),
@@ -86,6 +87,13 @@ impl Inventory {
             extra: port.told.extra_options.clone(),
         };
         (!given.is_empty()).then_some(told)
+    }
+
+    /// The IPv6 subnets that a port has addresses of.
+    fn links(&self, port: &Port) -> Vec<Ipv6Network> {
+        let subnets = port.fixed_ips.iter().filter_map(|ip| self.subnets.get(&ip.subnet_id));
+        let cidrs = subnets.filter_map(|entry| if let IpNetwork::V6(net) = entry.record.cidr { Some(net) } else { None });
+        cidrs.collect()
     }
 
     /// The first address of a port for which DHCPv6 says something.

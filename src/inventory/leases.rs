@@ -97,8 +97,8 @@ pub struct PortLease {
     pub ignored: u64,
     /// Whether options were left out of what it was told.
     pub is_cut: bool,
-    /// When what it says of its address was last followed.
-    pub followed: Option<Instant>,
+    /// When what it says of its address was last followed, of IPv4 and of IPv6.
+    pub followed: [Option<Instant>; 2],
     /// When it was given the address again that it had declined.
     pub given_again: Option<Instant>,
     /// Whether that is waited for to have been probed.

@@ -224,7 +224,7 @@ impl Inventory {
         self.untold.forget(id);
         self.kept.remove(&id);
         self.contested.remove(&id);
-        self.declined.remove(&id);
+        self.forget_declined(id);
         self.conflicts.remove(&id);
         self.have.note_nic(id, None);
         self.responder.place(id, None);

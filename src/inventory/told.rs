@@ -54,14 +54,24 @@ impl Inventory {
     /// Nothing is to be said any more of an address that a port's guest found in use; whether there was.
     pub fn end_decline(&mut self, port: PortId) -> bool {
         if let Some(entry) = self.ports.get_mut(&port) {
-            entry.dhcp.followed = None;
+            entry.dhcp.followed = [None; 2];
         }
-        self.declined.remove(&port).is_some()
+        self.forget_declined(port)
+    }
+
+    /// The addresses that a port's guest found in use.
+    pub fn declined_by(&self, port: PortId) -> impl Iterator<Item = IpAddr> {
+        self.declined.range((port, false)..=(port, true)).map(|(_, address)| *address)
+    }
+
+    /// Forgets them; whether there were any.
+    pub(super) fn forget_declined(&mut self, port: PortId) -> bool {
+        [false, true].map(|is_v6| self.declined.remove(&(port, is_v6)).is_some()).contains(&true)
     }
 
     /// Forgets what a port's guest asked: it has another address, or no guest.
     pub(super) fn forget_lease(&mut self, port: PortId) {
-        self.declined.remove(&port);
+        self.forget_declined(port);
         if let Some(entry) = self.ports.get_mut(&port) {
             entry.dhcp = PortLease::default();
         }

@@ -27,7 +27,8 @@ impl Reconciler {
         before: Option<LeaseState>,
     ) {
         // Of the other family nothing is said here.
-        let was = state.declined.get(&port).copied().filter(|was| was.is_ipv4() == address.is_ipv4());
+        let family = (port, address.is_ipv6());
+        let was = state.declined.get(&family).copied();
         let Some(entry) = state.ports.get_mut(&port) else { return };
         let changes = match lease {
             LeaseState::Declined => was != Some(address),
@@ -35,15 +36,16 @@ impl Reconciler {
             _ => false,
         };
         // A guest that declines and releases without end is not followed each time.
-        if changes && entry.dhcp.followed.replace(Instant::now()).is_some_and(|last| last.elapsed() < PACE) {
+        if changes && entry.dhcp.followed[usize::from(family.1)].replace(Instant::now()).is_some_and(|last| last.elapsed() < PACE)
+        {
             return;
         }
         match lease {
             LeaseState::Declined if changes => {
                 tracing::warn!(%port, %address, "a guest found its address in use by another machine");
-                state.declined.insert(port, address);
+                state.declined.insert(family, address);
             }
-            LeaseState::Released if changes => _ = state.declined.remove(&port),
+            LeaseState::Released if changes => _ = state.declined.remove(&family),
             // It probes the address and may decline it again.
             LeaseState::Bound if was.is_some() && before != Some(LeaseState::Bound) => return self.probed_later(state, port),
             _ => return,
@@ -79,15 +81,18 @@ impl Reconciler {
     /// Whether a port's guest has had the time to probe the address that it was given again.
     fn has_probed(self: &Arc<Self>, port: PortId) -> bool {
         let mut state = self.lock();
-        let address = state.declined.get(&port).copied();
+        let declined: Vec<IpAddr> = state.declined_by(port).collect();
         let Some(entry) = state.ports.get_mut(&port) else { return true };
-        let declined = address.and_then(|address| entry.dhcp.last_like(address));
-        let is_used = declined.is_some_and(|last| last.state == LeaseState::Bound);
-        if is_used && entry.dhcp.given_again.is_some_and(|given| given.elapsed() < PROBED) {
+        let is_used = |address: &IpAddr| entry.dhcp.last_like(*address).is_some_and(|last| last.state == LeaseState::Bound);
+        let used: Vec<IpAddr> = declined.into_iter().filter(is_used).collect();
+        if !used.is_empty() && entry.dhcp.given_again.is_some_and(|given| given.elapsed() < PROBED) {
             return false;
         }
         entry.dhcp.is_probed = false;
-        if is_used && state.declined.remove(&port).is_some() {
+        for address in &used {
+            state.declined.remove(&(port, address.is_ipv6()));
+        }
+        if !used.is_empty() {
             self.told_by_guest(&mut state, port);
         }
         true

@@ -89,7 +89,7 @@ fn unplugged(state: &Inventory, port: PortId) -> Why {
 
 /// What an ACTIVE port says of an address that its guest found in use; none where it did not.
 fn declined(state: &Inventory, port: PortId) -> Option<Why> {
-    let address = state.declined.get(&port)?;
+    let address = state.declined_by(port).next()?;
     Some(Why { reason: ADDRESS_DECLINED, detail: format!("the guest found {address} in use by another machine on its network") })
 }
 

@@ -75,7 +75,7 @@ pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble>
     let kept = state.kept.iter().map(|port| (DEVICE_KEPT, Some(*port)));
     let bridges = (!state.fought_bridges.is_empty()).then_some((NETWORK_BRIDGE, None));
     let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
-    let declined = state.declined.keys().map(|port| (ADDRESS_DECLINED, Some(*port)));
+    let declined = state.declined.keys().map(|(port, _)| (ADDRESS_DECLINED, Some(*port)));
     let conflicts = state.conflicts.keys().map(|port| (ADDRESS_IN_USE, Some(*port)));
     let unheard = state.responder.unheard().next().map(|_| (RESPONDER_UNBOUND, None));
     let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
@@ -181,7 +181,7 @@ fn clashes(state: &Inventory) -> impl Iterator<Item = Problem> {
 }
 
 fn declined(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.declined.iter().map(|(port, address)| Problem {
+    state.declined.iter().map(|((port, _), address)| Problem {
         reason: ADDRESS_DECLINED,
         detail: format!("the guest of port {port} found {address} in use by another machine on its network"),
         remedy: "find that machine (arping on the network shows its MAC), or give the port another address (PUT its fixed_ips)"

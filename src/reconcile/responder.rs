@@ -205,9 +205,6 @@ fn exchange_of(outcome: &Outcome) -> Option<(LeaseState, Ipv4Addr)> {
 fn exchange(message: &Message, state: LeaseState, address: Ipv4Addr) -> Exchange {
     let said = |code| message.options.get(&code).map(|value| &value[..value.len().min(SAID)]).filter(|value| !value.is_empty());
     let hexadecimal = |value: &[u8]| value.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":");
-    // A name that a guest gives itself comes into terminals and pages: what no host name has is left out of it.
-    let is_of_name = |octet: &u8| octet.is_ascii_alphanumeric() || b"-._".contains(octet);
-    let plain = |value: &[u8]| value.iter().copied().filter(is_of_name).map(char::from).collect();
     let address = match (address.is_unspecified(), message.address(code::REQUESTED)) {
         (true, Some(requested)) => requested,
         (true, None) => message.ciaddr,
@@ -221,4 +218,10 @@ fn exchange(message: &Message, state: LeaseState, address: Ipv4Addr) -> Exchange
         client_id: said(code::CLIENT).map(hexadecimal),
         hostname: said(code::HOSTNAME).map(plain),
     }
+}
+
+/// A name that a guest gives itself comes into terminals and pages: what no host name has is left out of it.
+pub(super) fn plain(name: &[u8]) -> String {
+    let is_of_name = |octet: &u8| octet.is_ascii_alphanumeric() || b"-._".contains(octet);
+    name.iter().copied().filter(is_of_name).map(char::from).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::clock;
 use crate::inventory::leases::{Exchange, LeaseState, SAID};
@@ -13,6 +14,7 @@ use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
 
 use super::Reconciler;
+use super::responder::plain;
 
 impl Reconciler {
     /// Answers a request, or does not.
@@ -39,6 +41,11 @@ impl Reconciler {
         let Some(telling) = self.telling(&mut state, port, target, &defaults) else {
             return meters().dhcp_ignored("no_port");
         };
+        // A guest that asks without end is told, and has others asked, no faster than it needs.
+        let is_news = state.adverts.told(port) != Some(&telling.advert);
+        if !state.adverts.may_answer(port, Instant::now()) && !is_news {
+            return meters().dhcp_ignored("too_soon");
+        }
         let speaker = state.speaker(port).filter(|_| !telling.advert.has_router());
         drop(state);
         // nicd knows no router to name. Those of the network answer to all, as nobody's address is told.
@@ -132,10 +139,21 @@ fn name_of(value: &[u8]) -> Option<String> {
     let mut labels: Vec<String> = Vec::new();
     while let [length @ 1..=63, behind @ ..] = rest {
         let label = behind.get(..usize::from(*length))?;
-        // It comes into logs and terminals.
-        labels.push(String::from_utf8_lossy(label).chars().filter(|one| !one.is_control()).collect());
+        labels.push(plain(label));
         rest = &behind[usize::from(*length)..];
     }
     let name: String = labels.join(".").chars().take(SAID).collect();
     Some(name).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_what_host_names_have() {
+        assert_eq!(name_of(b"\0\x03w\x1b1\x05x<e>y\0").as_deref(), Some("w1.xey"));
+        assert_eq!(name_of("\0\u{4}\u{202e}x".as_bytes()).as_deref(), Some("x"));
+        assert_eq!(name_of(b"\0\x05ab"), None);
+    }
 }

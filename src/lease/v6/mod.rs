@@ -8,6 +8,7 @@ mod options;
 
 use std::net::Ipv6Addr;
 
+use ipnetwork::Ipv6Network;
 use uuid::Uuid;
 
 use crate::model::ExtraOption;
@@ -73,6 +74,8 @@ pub struct Told {
     pub server: Uuid,
     /// Its addresses that DHCPv6 gives, possibly none.
     pub addresses: Vec<Ipv6Addr>,
+    /// What is on its link.
+    pub links: Vec<Ipv6Network>,
     /// The link's MTU in octets.
     pub mtu: u32,
     /// DNS servers.
@@ -209,7 +212,8 @@ fn checked(message: &Message<'_>, target: Ipv6Addr, told: &Told) -> Result<Answe
     match message.kind {
         Kind::Solicit => Ok(solicited(message, told, &asked)),
         Kind::Request | Kind::Renew | Kind::Rebind => {
-            let given = asked.iter().any(|one| one.of == Of::Addresses).then(|| told.addresses.first().copied()).flatten();
+            let given = asked.iter().find(|one| one.of == Of::Addresses).filter(|one| !is_off_link(message, told, one));
+            let given = given.and_then(|_| told.addresses.first().copied());
             let event = given.map(Event::Bound).or_else(|| named().next().map(Event::Refused));
             Ok(configured(message, told, &asked, Kind::Reply, event))
         }
@@ -253,10 +257,20 @@ fn configured(message: &Message<'_>, told: &Told, asked: &[Association], kind: K
     let first = asked.iter().position(|one| one.of == Of::Addresses);
     for (n, one) in asked.iter().enumerate() {
         let given = if first == Some(n) { &told.addresses[..] } else { &[] };
-        options.push((one.of.code(), options::association(one, given, message.kind)));
+        let answer = match is_off_link(message, told, one) {
+            true => options::refused(one, Status::NotOnLink),
+            false => options::association(one, given, message.kind),
+        };
+        options.push((one.of.code(), answer));
     }
     options.extend(options::of_subnet(message, told));
     Answer { reply: reply(message, told, kind, options), event }
+}
+
+/// Whether a client that begins asks for an address that is none of its link's (RFC 8415, 18.3.2): it was elsewhere before.
+fn is_off_link(message: &Message<'_>, told: &Told, asked: &Association) -> bool {
+    let is_on = |address: &Ipv6Addr| told.links.iter().any(|link| link.contains(*address));
+    message.kind == Kind::Request && asked.of == Of::Addresses && !asked.addresses.iter().all(is_on)
 }
 
 /// An answer with a status alone.

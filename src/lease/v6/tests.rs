@@ -13,6 +13,7 @@ fn told() -> Told {
     Told {
         server: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
         addresses: vec![ip("fd00::5"), ip("fd01::5")],
+        links: ["fd00::/64", "fd01::/64", "fd0e::/64"].map(|link| link.parse().unwrap()).into(),
         mtu: 1500,
         resolvers: vec![ip("fd00::53")],
         hostname: Some("web-1".to_owned()),
@@ -129,6 +130,16 @@ fn each_kind_is_answered_as_the_rfc_says() {
     assert_eq!(statuses[1][12..], option(code::STATUS, &[0, 6]));
     assert_eq!(statuses[2], given(&OWN));
     assert_eq!(statuses[3][12..], option(code::STATUS, &[0, 2]));
+}
+
+#[test]
+fn an_address_of_another_link_is_refused_to_who_begins() {
+    let asked = |kind| answered(&message(kind, &[client(), server(), ia(3, &["fd00::5", "fd77::5"])]));
+    let status = value(&asked(3), 3)[12..].to_vec();
+    assert_eq!(status, [0, 13, 0, 2, 0, 4]);
+    assert_eq!(asked(3).event, Some(Event::Refused(ip("fd00::5"))));
+    // Who has it already is told that it holds no longer.
+    assert_eq!(asked(5).event, Some(Event::Bound(ip("fd00::5"))));
 }
 
 #[test]
