@@ -53,7 +53,7 @@ def test_networks_and_subnets_are_made_found_changed_and_deleted(cloud, api):
     )
     six = cloud.network.create_subnet(network_id=network.id, ip_version=6, cidr="2001:db8::/64", gateway_ip=None)
     assert (four.gateway_ip, four.dns_nameservers) == ("192.0.2.254", ["192.0.2.53"])
-    assert (six.ip_version, six.gateway_ip, six.is_dhcp_enabled) == (6, None, False)
+    assert (six.ip_version, six.gateway_ip, six.is_dhcp_enabled) == (6, None, True)
     assert sorted(cloud.network.get_network(network.id).subnet_ids) == sorted([four.id, six.id])
     assert cloud.network.find_network("blue").id == network.id
     assert cloud.network.find_network(network.id).id == network.id
