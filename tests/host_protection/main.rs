@@ -103,9 +103,12 @@ fn is_membership_report(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&HOP_BY_HOP) && frame.get(62) == Some(&REPORT)
 }
 
-/// Whether a frame asks from no address whether somebody has one (RFC 5227): nicd does, for a port that is to have it.
+/// Whether a frame asks from no address whether somebody has one (RFC 5227; RFC 4862 5.4, with the nonce that nicd puts in): nicd
+/// does, for a port that is to have it.
 fn is_probe(frame: &[u8]) -> bool {
-    frame.get(12..14) == Some(&[8, 6]) && frame.get(28..32) == Some(&[0; 4])
+    let by_arp = frame.get(12..14) == Some(&[8, 6]) && frame.get(28..32) == Some(&[0; 4]);
+    let from_nowhere = frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(22..38) == Some(&[0; 16]);
+    by_arp || from_nowhere && frame.get(54) == Some(&135) && frame.get(78..80) == Some(&[14, 1])
 }
 
 /// Whether a frame is what nicd tells a guest, by DHCP or a router advertisement: it comes from the MAC of the device's own side.
