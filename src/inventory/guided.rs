@@ -1,7 +1,7 @@
 //! What ports' guests are told by router advertisements, read off the records.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnetwork::{IpNetwork, Ipv6Network};
 
@@ -14,12 +14,26 @@ use crate::plan::{HostAddress, HostUse, Kind, LinkState};
 use super::leases::Defaults;
 use super::{Inventory, PortEntry, Segment};
 
+/// So many answers at once, and one more in each `ANSWERS_EVERY`, are made for a port whose guest gets no more than a rate. They wait
+/// at its device, and are charged meanwhile to the socket that answers every port of the bridge.
+const ANSWERS: u32 = 40;
+const ANSWERS_EVERY: Duration = Duration::from_millis(50);
+
 impl Inventory {
     /// What of a port's requests is for the responder.
     pub fn served(&self, port: &Port) -> Option<Served> {
         let six = |how: fn(&Subnet) -> Option<Mode>| port.told.dhcp && self.guided(port, how).next().is_some();
         let (dhcp4, dhcp6, solicitations) = (self.is_served(port), six(Subnet::answered), six(Subnet::advertised));
         (dhcp4 || dhcp6 || solicitations).then_some(Served { mac: port.mac, dhcp4, dhcp6, solicitations })
+    }
+
+    /// Whether a message from this MAC in this bridge may be answered, so far as it is known whose that is.
+    pub fn may_answer(&mut self, mac: Mac, bridge: u32, now: Instant) -> bool {
+        let Some(port) = self.asking(mac, bridge).map(|(entry, _)| entry.record.id) else { return true };
+        let Some(entry) = self.ports.get_mut(&port).filter(|entry| entry.record.limits.to_guest.is_some()) else { return true };
+        let may = entry.dhcp.budget.take(now, ANSWERS, ANSWERS_EVERY);
+        entry.dhcp.ignored += u64::from(!may);
+        may
     }
 
     /// The attached port with this MAC whose device is in this bridge, with the device's index.

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::model::{Mac, PortId};
+use crate::model::PortId;
 use crate::rate_limit::Budget;
-
-use super::Inventory;
 
 /// Which ports' requests are to be heard, and on which bridges. Invariant: a port is among those of its bridge, and of no other.
 #[derive(Debug, Default)]
@@ -105,22 +103,6 @@ pub struct PortLease {
     pub is_probed: bool,
     /// How many of its messages may be answered.
     pub budget: Budget,
-}
-
-/// So many answers at once, and one more in each `ANSWERS_EVERY`, are made for a port whose guest gets no more than a rate. They wait
-/// at its device, and are charged meanwhile to the socket that answers every port of the bridge.
-const ANSWERS: u32 = 40;
-const ANSWERS_EVERY: Duration = Duration::from_millis(50);
-
-impl Inventory {
-    /// Whether a message from this MAC in this bridge may be answered, so far as it is known whose that is.
-    pub fn may_answer(&mut self, mac: Mac, bridge: u32, now: Instant) -> bool {
-        let Some(port) = self.asking(mac, bridge).map(|(entry, _)| entry.record.id) else { return true };
-        let Some(entry) = self.ports.get_mut(&port).filter(|entry| entry.record.limits.to_guest.is_some()) else { return true };
-        let may = entry.dhcp.budget.take(now, ANSWERS, ANSWERS_EVERY);
-        entry.dhcp.ignored += u64::from(!may);
-        may
-    }
 }
 
 impl PortLease {

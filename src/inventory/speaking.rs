@@ -38,7 +38,8 @@ impl Inventory {
     pub fn macs_of_server(&self, port: PortId) -> Vec<Mac> {
         let binding = self.ports.get(&port).and_then(|entry| entry.record.binding.as_ref());
         let server = binding.and_then(|binding| self.servers.get(&binding.server_id));
-        server.into_iter().flat_map(|server| self.nics(server)).map(|nic| nic.record.mac).collect()
+        let nics = server.into_iter().flat_map(|server| &server.ports).filter_map(|nic| self.ports.get(nic));
+        nics.map(|nic| nic.record.mac).collect()
     }
 
     /// Whether a port's device is in a bridge, where others can be asked about its addresses.

@@ -246,5 +246,11 @@ fn send(message: &Message, reply: Reply, given: &Given) -> Outcome {
     Outcome::Answer(Box::new(Answer { reply, source: given.server, target, to }))
 }
 
+/// A name that a guest gives itself comes into terminals and pages: what no host name has is left out of it.
+pub fn plain(name: &[u8]) -> String {
+    let is_of_name = |octet: &u8| octet.is_ascii_alphanumeric() || b"-._".contains(octet);
+    name.iter().copied().filter(is_of_name).map(char::from).collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -216,12 +216,6 @@ fn exchange(message: &Message, state: LeaseState, address: Ipv4Addr) -> Exchange
         message: message.kind.as_str(),
         at: clock::now(),
         client_id: said(code::CLIENT).map(hexadecimal),
-        hostname: said(code::HOSTNAME).map(plain),
+        hostname: said(code::HOSTNAME).map(lease::plain),
     }
-}
-
-/// A name that a guest gives itself comes into terminals and pages: what no host name has is left out of it.
-pub(super) fn plain(name: &[u8]) -> String {
-    let is_of_name = |octet: &u8| octet.is_ascii_alphanumeric() || b"-._".contains(octet);
-    name.iter().copied().filter(is_of_name).map(char::from).collect()
 }

@@ -8,13 +8,13 @@ use crate::clock;
 use crate::inventory::leases::{Exchange, LeaseState, SAID};
 use crate::lease::frame::{BadFrame, Checksum};
 use crate::lease::frame6::{self, ALL_NODES, Asks, Envelope, Request};
+use crate::lease::plain;
 use crate::lease::v6::{self, Event, Message, Outcome, Unreadable, code};
 use crate::neighbours;
 use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
 
 use super::Reconciler;
-use super::responder::plain;
 
 impl Reconciler {
     /// Answers a request, or does not.
