@@ -26,8 +26,18 @@ pub fn attach(table: &mut Table, effort: Effort, dir: &Path, daemon: &Daemon) {
     std::fs::create_dir(&dir).expect("a state directory");
     let other = Daemon::without_filters(&dir, &place);
     let mut fleets = [Fleet::unfiltered(&other, 5), Fleet::new(daemon, Nic::Tap, 5)];
+    let [attached, detached] = in_turns(effort, &mut fleets);
+    for (what, samples) in [("attach tap", attached), ("detach tap", detached)] {
+        let [without, with] = samples.map(|sample| sample.p50());
+        table.row(&format!("{what}, p50, with filters over without"), "µs", Some(without), with, Aim::AtMost(1.05, 1.15));
+    }
+    fleets[1].shrink(0);
+}
+
+/// Attaches and detaches of two fleets in turns: what each side's attaches took, and what its detaches.
+pub fn in_turns(effort: Effort, fleets: &mut [Fleet; 2]) -> [[Sample; 2]; 2] {
     let (mut attached, mut detached) = ([Sample::default(), Sample::default()], [Sample::default(), Sample::default()]);
-    for fleet in &mut fleets {
+    for fleet in fleets.iter_mut() {
         fleet.grow(10);
         fleet.prepare(10 + effort.block);
     }
@@ -44,11 +54,7 @@ pub fn attach(table: &mut Table, effort: Effort, dir: &Path, daemon: &Daemon) {
         }
         fleets.iter_mut().for_each(Fleet::settle);
     }
-    for (what, samples) in [("attach tap", attached), ("detach tap", detached)] {
-        let [without, with] = samples.map(|sample| sample.p50());
-        table.row(&format!("{what}, p50, with filters over without"), "µs", Some(without), with, Aim::AtMost(1.05, 1.15));
-    }
-    fleets[1].shrink(0);
+    [attached, detached]
 }
 
 /// Rows: a port's filter is set, beside those of more and more ports.

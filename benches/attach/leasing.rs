@@ -17,6 +17,7 @@ use crate::bare::open_tap;
 use crate::bytes::{BROADCAST, IP4, Ip4, Mac, UDP, ethernet, udp};
 use crate::daemon::{Daemon, Fleet, Nic, device};
 use crate::figures::{Aim, Sample, Table};
+use crate::filtering::in_turns;
 
 /// What a VMM and the kernel put before each frame of a tap.
 const TAP_HEADER: usize = 10;
@@ -174,20 +175,8 @@ fn flood(guest: Guest, stop: &Arc<AtomicBool>, sent: &Arc<AtomicU64>) -> std::th
 /// Rows: an attach with DHCP over one without, in turns.
 fn attaches(table: &mut Table, effort: Effort, daemon: &Daemon) {
     let mut fleets = [Fleet::without_dhcp(daemon, 8), Fleet::new(daemon, Nic::Tap, 9)];
-    let mut took = [Sample::default(), Sample::default()];
-    for fleet in &mut fleets {
-        fleet.grow(10);
-        fleet.prepare(10 + effort.block);
-    }
-    for _ in 0..(2 * effort.samples).div_ceil(effort.block) {
-        for number in 0..effort.block {
-            for side in [number % 2, 1 - number % 2] {
-                took[side].add(fleets[side].grow_by_one());
-            }
-        }
-        fleets.iter_mut().for_each(|fleet| fleet.shrink(10));
-    }
-    let [without, with] = took.map(|sample| sample.p50());
+    let [attached, _] = in_turns(effort, &mut fleets);
+    let [without, with] = attached.map(|sample| sample.p50());
     table.row("attach tap, p50, with DHCP over without", "µs", Some(without), with, Aim::AtMost(1.0, 1.05));
     fleets.iter_mut().for_each(|fleet| fleet.shrink(0));
 }

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  frame ── frame::read ──► Message ──┐
-//!                                     ├──► answer() ──► Outcome::Answer ── frame::write ──► frame
-//!  records ──────────────► Told ──────┘           └──► Outcome::Silence, with why
+//!                                     ├──► answer() ──► Ok(Answer) ────── frame::write ──► frame
+//!  records ──────────────► Told ──────┘           └──► Err(Silence), with why
 //! ```
 //!
 //! Pure: no clock, no randomness, no I/O, and nothing is remembered. The ports are the leases: a port's guest gets its port's
@@ -114,15 +114,6 @@ pub struct Given {
     pub resolvers: Vec<Ipv4Addr>,
 }
 
-/// What becomes of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is answered.
-    Answer(Box<Answer>),
-    /// It is not.
-    Silence(Silence),
-}
-
 /// An answer with where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -174,54 +165,53 @@ impl Silence {
 const EVERYBODY: Mac = Mac([0xff; 6]);
 
 /// What is to be said to a message (RFC 2131, 4.3).
-pub fn answer(message: &Message, told: &Told) -> Outcome {
-    let silence = Outcome::Silence;
+pub fn answer(message: &Message, told: &Told) -> Result<Answer, Silence> {
     if !message.giaddr.is_unspecified() {
-        return silence(Silence::Relayed);
+        return Err(Silence::Relayed);
     }
     if message.chaddr != told.mac {
-        return silence(Silence::OtherClient);
+        return Err(Silence::OtherClient);
     }
-    let Some(first) = told.addresses.first() else { return silence(Silence::Incomplete) };
+    let Some(first) = told.addresses.first() else { return Err(Silence::Incomplete) };
     let own = |address: Ipv4Addr| told.addresses.iter().find(|given| given.address == address);
     let requested = message.address(code::REQUESTED);
     let server = message.address(code::SERVER);
     let is_for_another = server.is_some_and(|server| told.addresses.iter().all(|given| given.server != server));
     match message.kind {
         Kind::Discover => offer(message, told, requested.and_then(own).unwrap_or(first)),
-        Kind::Request if is_for_another => silence(Silence::OtherServer),
+        Kind::Request if is_for_another => Err(Silence::OtherServer),
         // SELECTING and INIT-REBOOT name the address in an option, RENEWING and REBINDING in the field (RFC 2131, 4.3.2).
         Kind::Request => match requested.or((!message.ciaddr.is_unspecified()).then_some(message.ciaddr)) {
-            None => silence(Silence::Incomplete),
+            None => Err(Silence::Incomplete),
             Some(address) => own(address).map_or_else(|| refuse(message, first), |given| agree(message, told, given)),
         },
         Kind::Inform => inform(message, told, own(message.ciaddr).unwrap_or(first)),
-        Kind::Release | Kind::Decline if is_for_another => silence(Silence::OtherServer),
+        Kind::Release | Kind::Decline if is_for_another => Err(Silence::OtherServer),
         Kind::Release => match own(message.ciaddr) {
-            Some(given) => silence(Silence::Released(given.address)),
-            None => silence(Silence::Incomplete),
+            Some(given) => Err(Silence::Released(given.address)),
+            None => Err(Silence::Incomplete),
         },
         Kind::Decline => match requested.and_then(own) {
-            Some(given) => silence(Silence::Declined(given.address)),
-            None => silence(Silence::Incomplete),
+            Some(given) => Err(Silence::Declined(given.address)),
+            None => Err(Silence::Incomplete),
         },
-        Kind::Offer | Kind::Ack | Kind::Nak | Kind::Other(_) => silence(Silence::NoRequest),
+        Kind::Offer | Kind::Ack | Kind::Nak | Kind::Other(_) => Err(Silence::NoRequest),
     }
 }
 
-fn offer(message: &Message, told: &Told, given: &Given) -> Outcome {
+fn offer(message: &Message, told: &Told, given: &Given) -> Result<Answer, Silence> {
     let options = options::of_lease(message, told, given, Kind::Offer);
     send(message, Reply { yiaddr: given.address, ..options::reply(message, told, Kind::Offer, options) }, given)
 }
 
-fn agree(message: &Message, told: &Told, given: &Given) -> Outcome {
+fn agree(message: &Message, told: &Told, given: &Given) -> Result<Answer, Silence> {
     let options = options::of_lease(message, told, given, Kind::Ack);
     let reply = options::reply(message, told, Kind::Ack, options);
     send(message, Reply { yiaddr: given.address, ciaddr: message.ciaddr, ..reply }, given)
 }
 
 /// The client has an address already: it is told neither one nor for how long (RFC 2131, 4.3.5).
-fn inform(message: &Message, told: &Told, given: &Given) -> Outcome {
+fn inform(message: &Message, told: &Told, given: &Given) -> Result<Answer, Silence> {
     let options = options::of_subnet(message, told, given, Kind::Ack);
     let reply = options::reply(message, told, Kind::Ack, options);
     send(message, Reply { ciaddr: message.ciaddr, ..reply }, given)
@@ -229,21 +219,20 @@ fn inform(message: &Message, told: &Told, given: &Given) -> Outcome {
 
 /// The client begins anew: what it has is not its port's. It goes to all, as the client may not listen at its address
 /// (RFC 2131, 4.1).
-fn refuse(message: &Message, first: &Given) -> Outcome {
+fn refuse(message: &Message, first: &Given) -> Result<Answer, Silence> {
     let reply = options::refusal(message, first.server);
-    let to_all = Answer { reply, source: first.server, target: Ipv4Addr::BROADCAST, to: EVERYBODY };
-    Outcome::Answer(Box::new(to_all))
+    Ok(Answer { reply, source: first.server, target: Ipv4Addr::BROADCAST, to: EVERYBODY })
 }
 
 /// To the client's address where it has one, to all where it wishes so, else to the address that it is given, which no ARP would find
 /// yet (RFC 2131, 4.1).
-fn send(message: &Message, reply: Reply, given: &Given) -> Outcome {
+fn send(message: &Message, reply: Reply, given: &Given) -> Result<Answer, Silence> {
     let (target, to) = match (message.ciaddr.is_unspecified(), message.broadcast || reply.yiaddr.is_unspecified()) {
         (false, _) => (message.ciaddr, message.chaddr),
         (true, true) => (Ipv4Addr::BROADCAST, EVERYBODY),
         (true, false) => (reply.yiaddr, message.chaddr),
     };
-    Outcome::Answer(Box::new(Answer { reply, source: given.server, target, to }))
+    Ok(Answer { reply, source: given.server, target, to })
 }
 
 /// A name that a guest gives itself comes into terminals and pages: what no host name has is left out of it.

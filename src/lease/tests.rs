@@ -41,10 +41,10 @@ fn message(kind: u8, options: &[(u8, &[u8])]) -> Message {
     Message::read(&octets(&all)).unwrap()
 }
 
-fn answered(outcome: Outcome) -> Answer {
+fn answered(outcome: Result<Answer, Silence>) -> Answer {
     match outcome {
-        Outcome::Answer(answer) => *answer,
-        Outcome::Silence(why) => panic!("{why:?}"),
+        Ok(answer) => answer,
+        Err(why) => panic!("{why:?}"),
     }
 }
 
@@ -80,7 +80,7 @@ fn the_client_identifier_decides_nothing_and_comes_back() {
 fn another_clients_mac_is_not_answered() {
     let mut of_other = message(1, &[]);
     of_other.chaddr = Mac([2, 0, 0, 0, 0, 9]);
-    assert_eq!(answer(&of_other, &told()), Outcome::Silence(Silence::OtherClient));
+    assert_eq!(answer(&of_other, &told()), Err(Silence::OtherClient));
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn releases_and_declines_are_noted_when_they_are_for_this_server() {
     let silence = |kind, options: &[(u8, &[u8])], ciaddr| {
         let said = Message { ciaddr, ..message(kind, options) };
         match answer(&said, &told()) {
-            Outcome::Silence(why) => why,
-            Outcome::Answer(answer) => panic!("{answer:?}"),
+            Err(why) => why,
+            Ok(answer) => panic!("{answer:?}"),
         }
     };
     let none = Ipv4Addr::UNSPECIFIED;
@@ -298,7 +298,7 @@ proptest! {
         }
         octets.extend(options);
         if let Ok(message) = Message::read(&octets)
-            && let Outcome::Answer(answer) = answer(&message, &told())
+            && let Ok(answer) = answer(&message, &told())
         {
             prop_assert!(sane);
             let (written, _) = answer.reply.write();

@@ -7,7 +7,7 @@
 //!  reap ──► unplug: link down, the guest lets go, backend removed ──► the device is deleted
 //! ```
 //!
-//! A machine that cannot be asked is asked again every while, as a guest's namespace is. No connection outlasts an operation.
+//! A machine that cannot be asked is asked again every half second. No connection outlasts an operation.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::inventory::leases::{Exchange, LeaseState, SAID};
 use crate::lease::frame::{self, BadFrame, Checksum, Envelope};
-use crate::lease::{self, Answer, Kind, Message, Outcome, Silence, Unreadable, code};
+use crate::lease::{self, Answer, Kind, Message, Silence, Unreadable, code};
 use crate::model::Mac;
 use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
@@ -68,17 +68,14 @@ impl Reconciler {
         meters().dhcp_received(message.kind.as_str());
         let outcome = lease::answer(&message, &told);
         match &outcome {
-            Outcome::Silence(why) if exchange_of(&outcome).is_none() => {
+            Err(why) if exchange_of(&outcome).is_none() => {
                 entry.dhcp.ignored += 1;
                 return meters().dhcp_ignored(why.as_str());
             }
-            Outcome::Silence(_) => {}
-            Outcome::Answer(_) => entry.dhcp.answered += 1,
+            Err(_) => {}
+            Ok(_) => entry.dhcp.answered += 1,
         }
-        let said = match outcome {
-            Outcome::Answer(ref answer) => Some((answer, answer.reply.write())),
-            Outcome::Silence(_) => None,
-        };
+        let said = outcome.as_ref().ok().map(|answer| (answer, answer.reply.write()));
         if let Some((_, (_, left_out))) = &said
             && !left_out.is_empty()
             && !std::mem::replace(&mut entry.dhcp.is_cut, true)
@@ -188,17 +185,17 @@ fn unreadable(why: Unreadable) -> &'static str {
 }
 
 /// What becomes of which address; none where nothing does.
-fn exchange_of(outcome: &Outcome) -> Option<(LeaseState, Ipv4Addr)> {
+fn exchange_of(outcome: &Result<Answer, Silence>) -> Option<(LeaseState, Ipv4Addr)> {
     match outcome {
-        Outcome::Answer(answer) => Some(match (answer.reply.kind, answer.reply.yiaddr) {
+        Ok(answer) => Some(match (answer.reply.kind, answer.reply.yiaddr) {
             (Kind::Offer, address) => (LeaseState::Offered, address),
             (Kind::Nak, _) => (LeaseState::Refused, Ipv4Addr::UNSPECIFIED),
             (_, Ipv4Addr::UNSPECIFIED) => (LeaseState::Informed, answer.reply.ciaddr),
             (_, address) => (LeaseState::Bound, address),
         }),
-        Outcome::Silence(Silence::Released(address)) => Some((LeaseState::Released, *address)),
-        Outcome::Silence(Silence::Declined(address)) => Some((LeaseState::Declined, *address)),
-        Outcome::Silence(_) => None,
+        Err(Silence::Released(address)) => Some((LeaseState::Released, *address)),
+        Err(Silence::Declined(address)) => Some((LeaseState::Declined, *address)),
+        Err(_) => None,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::inventory::leases::{Exchange, LeaseState, SAID};
 use crate::lease::frame::{BadFrame, Checksum};
 use crate::lease::frame6::{self, ALL_NODES, Asks, Envelope, Request};
 use crate::lease::plain;
-use crate::lease::v6::{self, Event, Message, Outcome, Unreadable, code};
+use crate::lease::v6::{self, Event, Message, Unreadable, code};
 use crate::neighbours;
 use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
@@ -76,13 +76,13 @@ impl Reconciler {
         };
         meters().dhcp_received(message.kind.as_str());
         let outcome = if request.source.is_unspecified() {
-            Outcome::Silence(v6::Silence::Incomplete)
+            Err(v6::Silence::Incomplete)
         } else {
             v6::answer(&message, request.target, &told)
         };
         let answer = match outcome {
-            Outcome::Answer(answer) => answer,
-            Outcome::Silence(why) => {
+            Ok(answer) => answer,
+            Err(why) => {
                 entry.dhcp.ignored += 1;
                 return meters().dhcp_ignored(why.as_str());
             }

@@ -8,6 +8,8 @@ mod daemon;
 mod debian;
 #[path = "../common/fixture.rs"]
 mod fixture;
+#[path = "../common/guest.rs"]
+mod guest;
 #[path = "../common/kernel_view.rs"]
 mod kernel_view;
 #[path = "../common/netns.rs"]

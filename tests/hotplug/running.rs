@@ -1,17 +1,12 @@
 //! A machine whose guest runs: Debian's kernel and a busybox. One boot for all of it.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::daemon::PATIENCE;
-use crate::debian::{kernel, sh, vmlinuz};
+use crate::debian::{kernel, vmlinuz};
 use crate::fixture::{Fixture, interfaces, text};
+use crate::guest::{Console, image};
 use crate::kernel_view::marked;
 use crate::machine::{Machine, root_ports};
 use crate::netns::{in_netns, is_root, run};
@@ -31,79 +26,6 @@ echo READY
 while read -r line; do eval "$line"; echo "<<$?>>"; done </dev/ttyS0 >/dev/ttyS0 2>&1
 "#;
 
-/// Makes the guest's first file system.
-fn image(kernel: &Path) -> PathBuf {
-    let root = Path::new("/run/guest");
-    for folder in ["bin", "dev", "proc", "sys", "modules"] {
-        fs::create_dir_all(root.join(folder)).unwrap();
-    }
-    let busybox = "/bin/busybox";
-    fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    symlink("busybox", root.join("bin/sh")).unwrap();
-    fs::write(root.join("init"), INIT).unwrap();
-    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
-    let script = format!(
-        "for library in $(ldd {busybox} 2>/dev/null | grep -o '/[^ ]*'); do
-             mkdir -p .$(dirname $library); cp -L $library .$library
-         done
-         version=$(ls {kernel}/lib/modules)
-         for module in virtio_pci virtio_net; do
-             modprobe -d {kernel} -S $version --show-depends $module | while read -r kind path rest; do
-                 [ $kind = insmod ] || continue
-                 grep -qx $(basename $path) modules/order 2>/dev/null && continue
-                 cp $path modules/; basename $path >> modules/order
-             done
-         done
-         find . | cpio --create --format=newc --quiet > /run/guest.cpio",
-        kernel = kernel.display()
-    );
-    sh(root, &script);
-    "/run/guest.cpio".into()
-}
-
-/// The console of a guest.
-struct Console(BufReader<UnixStream>);
-
-impl Console {
-    fn connect(socket: &str) -> Self {
-        let deadline = Instant::now() + PATIENCE;
-        let stream = loop {
-            match UnixStream::connect(socket) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            // A process that begins to listen makes no event.
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// What comes up to a line that is wanted, which is the last one.
-    fn until(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = Vec::new();
-            let read = self.0.read_until(b'\n', &mut line);
-            assert!(read.is_ok_and(|length| length > 0), "the guest says no more: {lines:?}");
-            let line = String::from_utf8_lossy(&line).trim().to_owned();
-            let ends = wanted(&line);
-            lines.push(line);
-            if ends {
-                return lines;
-            }
-        }
-    }
-
-    /// Runs a line of script inside; what it says, once it succeeds.
-    fn run(&mut self, script: &str) -> Vec<String> {
-        writeln!(self.0.get_mut(), "{script}").unwrap();
-        let mut said = self.until(|line| line.starts_with("<<"));
-        assert_eq!(said.pop().as_deref(), Some("<<0>>"), "{script}: {said:?}");
-        said
-    }
-}
-
 /// Waits inside until the guest has this NIC, or no NIC any more.
 fn nic(mac: Option<&str>) -> String {
     let there = match mac {
@@ -121,7 +43,7 @@ fn a_guest_that_runs_gets_nics_and_lets_them_go() {
     // While there is a network to fetch from.
     let kernel = kernel();
     in_netns(move || {
-        let image = image(&kernel);
+        let image = image(&kernel, &[("init", INIT)], "virtio_pci virtio_net");
         let mut more = root_ports(2);
         more.extend(["-m", "256", "-cpu", "qemu64", "-serial", "chardev:console", "-append"].map(str::to_owned));
         more.push("console=ttyS0 quiet panic=-1".to_owned());

@@ -1,18 +1,14 @@
 //! Two virtual machines with Debian's kernel and a busybox, and a namespace, on two networks of nicd's: all addresses and MTUs by nicd.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::daemon::PATIENCE;
-use crate::debian::{kernel, sh, vmlinuz};
+use crate::debian::{kernel, vmlinuz};
 use crate::fixture::{Fixture, text};
+use crate::guest::{Console, image};
 use crate::machine::prepared;
 use crate::netns::{in_netns, is_root, run};
 
@@ -39,41 +35,10 @@ ip address add "$ip/$mask" dev "$interface"
 echo "$ip/$mask $mtu $router" >"/told-$interface"
 "#;
 
-/// Makes the guests' first file system.
-fn image(kernel: &Path) -> PathBuf {
-    let root = Path::new("/run/guest");
-    for folder in ["bin", "dev", "proc", "sys", "modules"] {
-        fs::create_dir_all(root.join(folder)).unwrap();
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    symlink("busybox", root.join("bin/sh")).unwrap();
-    for (name, script) in [("init", INIT), ("lease", LEASE)] {
-        fs::write(root.join(name), script).unwrap();
-        fs::set_permissions(root.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let script = format!(
-        "for library in $(ldd /bin/busybox 2>/dev/null | grep -o '/[^ ]*'); do
-             mkdir -p .$(dirname $library); cp -L $library .$library
-         done
-         version=$(ls {kernel}/lib/modules)
-         for module in virtio_pci virtio_net af_packet; do
-             modprobe -d {kernel} -S $version --show-depends $module | while read -r kind path rest; do
-                 [ $kind = insmod ] || continue
-                 grep -qx $(basename $path) modules/order 2>/dev/null && continue
-                 cp $path modules/; basename $path >> modules/order
-             done
-         done
-         find . | cpio --create --format=newc --quiet > /run/guest.cpio",
-        kernel = kernel.display()
-    );
-    sh(root, &script);
-    "/run/guest.cpio".into()
-}
-
 /// A virtual machine that runs, with its console; killed when dropped.
 struct Vm {
     qemu: Child,
-    console: BufReader<UnixStream>,
+    console: Console,
     /// Its ports, in the order of the networks.
     ports: Vec<String>,
     addresses: Vec<String>,
@@ -102,52 +67,17 @@ impl Vm {
             command.args(["-device", &format!("virtio-net-pci,netdev=n{at},mac={mac},romfile=")]);
         }
         command.args(["-append", "console=ttyS0 quiet panic=-1", "-kernel"]).arg(vmlinuz(kernel)).arg("-initrd").arg(image);
-        let mut qemu = command.stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("QEMU");
-        let deadline = Instant::now() + PATIENCE;
-        let console = loop {
-            match UnixStream::connect(&socket) {
-                Ok(console) => break console,
-                Err(error) => assert!(qemu.try_wait().unwrap().is_none() && Instant::now() < deadline, "{error}"),
-            }
-            // A process that begins to listen makes no event.
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        console.set_read_timeout(Some(PATIENCE * 4)).unwrap();
+        let qemu = command.stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("QEMU");
+        let console = Console::connect(&socket);
         let addresses = ports.iter().map(|port| text(&fixture.port(port)["fixed_ips"][0]["ip_address"])).collect();
-        Self { qemu, console: BufReader::new(console), ports, addresses }
-    }
-
-    /// What its console says up to a line that is wanted, which is the last one.
-    fn until(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = Vec::new();
-            let read = self.console.read_until(b'\n', &mut line);
-            assert!(read.is_ok_and(|length| length > 0), "the guest says no more: {lines:?}");
-            lines.push(String::from_utf8_lossy(&line).trim().to_owned());
-            if lines.last().is_some_and(|line| wanted(line)) {
-                return lines;
-            }
-        }
-    }
-
-    /// Runs a line of script inside, which succeeds; what it says.
-    fn run(&mut self, script: &str) -> Vec<String> {
-        self.say(script);
-        let mut said = self.until(|line| line.starts_with("<<"));
-        assert_eq!(said.pop().as_deref(), Some("<<0>>"), "{script}: {said:?}");
-        said
-    }
-
-    fn say(&mut self, script: &str) {
-        writeln!(self.console.get_mut(), "{script}").unwrap();
+        Self { qemu, console, ports, addresses }
     }
 
     /// It has been told what its ports say.
     fn is_configured(&mut self) {
-        self.until(|line| line == "READY");
+        self.console.until(|line| line == "READY");
         for (at, (mtu, _)) in NETWORKS.iter().enumerate() {
-            let told = self.run(&format!("cat /told-eth{at} /sys/class/net/eth{at}/mtu"));
+            let told = self.console.run(&format!("cat /told-eth{at} /sys/class/net/eth{at}/mtu"));
             let address = &self.addresses[at];
             assert_eq!(told, [format!("{address}/24 {mtu} 192.0.{at}.1"), (*mtu).to_owned()]);
         }
@@ -162,7 +92,7 @@ fn virtual_machines_get_their_addresses_and_mtus_and_reach_each_other() {
     // One machine at a time, and while there is a network to fetch from.
     let ((_, _turn), kernel) = (prepared(), kernel());
     in_netns(move || {
-        let image = image(&kernel);
+        let image = image(&kernel, &[("init", INIT), ("lease", LEASE)], "virtio_pci virtio_net af_packet");
         let mut fixture = Fixture::start();
         let mut networks = Vec::new();
         for (at, (mtu, _)) in NETWORKS.iter().enumerate() {
@@ -187,18 +117,18 @@ fn virtual_machines_get_their_addresses_and_mtus_and_reach_each_other() {
         let [one, two] = &mut vms;
         for (at, (_, size)) in NETWORKS.iter().enumerate() {
             for address in [&two.addresses[at], &third[at]] {
-                one.run(&format!("ping -c 1 -W 5 -s {size} {address}"));
+                one.console.run(&format!("ping -c 1 -W 5 -s {size} {address}"));
             }
-            two.run(&format!("ping -c 1 -W 5 -s {size} {}", third[at]));
+            two.console.run(&format!("ping -c 1 -W 5 -s {size} {}", third[at]));
             for address in [&one.addresses[at], &two.addresses[at]] {
                 run(&format!("ip netns exec {} busybox ping -c 1 -W 5 -s {size} {address}", guest.name));
             }
         }
 
         // It begins anew, on the same tap, and is told the same.
-        one.say("reboot -f");
+        one.console.say("reboot -f");
         one.is_configured();
-        one.run(&format!("ping -c 1 -W 5 {}", two.addresses[0]));
+        one.console.run(&format!("ping -c 1 -W 5 {}", two.addresses[0]));
         let ports = one.ports.clone();
         assert!(ports.iter().all(|port| fixture.port(port)["status"] == "ACTIVE"));
 

@@ -88,15 +88,6 @@ pub struct Told {
     pub extra: Vec<ExtraOption>,
 }
 
-/// What becomes of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is answered.
-    Answer(Box<Answer>),
-    /// It is not.
-    Silence(Silence),
-}
-
 /// An answer with what it means for the port's addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -181,14 +172,7 @@ fn rules(kind: Kind) -> Option<Rules> {
 }
 
 /// What is to be said to a message that was sent to this address.
-pub fn answer(message: &Message<'_>, target: Ipv6Addr, told: &Told) -> Outcome {
-    match checked(message, target, told) {
-        Ok(answer) => Outcome::Answer(Box::new(answer)),
-        Err(silence) => Outcome::Silence(silence),
-    }
-}
-
-fn checked(message: &Message<'_>, target: Ipv6Addr, told: &Told) -> Result<Answer, Silence> {
+pub fn answer(message: &Message<'_>, target: Ipv6Addr, told: &Told) -> Result<Answer, Silence> {
     let rules = rules(message.kind).ok_or(Silence::NoRequest)?;
     let server = message.option(code::SERVER);
     let names_client = message.option(code::CLIENT).is_some();

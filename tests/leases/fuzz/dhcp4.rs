@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use nicd::lease::frame::{self, Checksum, Envelope};
-use nicd::lease::{Given, Message, Outcome, Told, answer};
+use nicd::lease::{Given, Message, Told, answer};
 use nicd::model::{ExtraOption, Mac};
 
 const MAC: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 1];
@@ -167,14 +167,14 @@ pub fn check(frame: &[u8]) -> bool {
         return false;
     }
     match (due(request.message), said) {
-        (Some(due), Some((Outcome::Answer(answer), message))) => {
+        (Some(due), Some((Ok(answer), message))) => {
             let (octets, _) = answer.reply.write();
             let envelope = Envelope { from: Mac(MAC).host_side(), to: answer.to, source: answer.source, target: answer.target };
             let room = message.largest().min(MTU) - 28;
             is_right(request.message, due, room, &frame::write(envelope, &octets).unwrap());
             true
         }
-        (None, None | Some((Outcome::Silence(_), _))) => false,
+        (None, None | Some((Err(_), _))) => false,
         (due, said) => panic!("{due:?} is due, and {said:?} was said"),
     }
 }
