@@ -9,6 +9,8 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::mpsc::{SendError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -47,6 +49,42 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// A thread for calls that the kernel lets wait, one after the other, so that they cost one thread however many they are. It starts
+/// with the first one, and ends with the process.
+#[derive(Debug)]
+pub struct Aside {
+    name: &'static str,
+    calls: OnceLock<Option<Sender<Call>>>,
+}
+
+type Call = Box<dyn FnOnce() + Send>;
+
+/// Closes packet sockets: the kernel first waits until no frame can be on its way into one (`packet_release`, net/packet/af_packet.c).
+pub static CLOSING: Aside = Aside::new("nicd-close");
+
+/// Sends frames to all ports of a bridge.
+pub static SPEAKING: Aside = Aside::new("nicd-speak");
+
+impl Aside {
+    const fn new(name: &'static str) -> Self {
+        Self { name, calls: OnceLock::new() }
+    }
+
+    /// Has a call made on the thread; on this one where there is none.
+    pub fn run(&self, call: impl FnOnce() + Send + 'static) {
+        let calls = self.calls.get_or_init(|| {
+            let (calls, asked) = channel::<Call>();
+            start(self.name, move || asked.iter().for_each(|call| call())).ok().map(|_| calls)
+        });
+        let call: Call = Box::new(failpoints::inherit(call));
+        let here = match calls {
+            Some(calls) => calls.send(call).err().map(|SendError(call)| call),
+            None => Some(call),
+        };
+        here.into_iter().for_each(|call| call());
+    }
 }
 
 /// A caught and logged panic.

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::inventory::neighbours::Conflict;
@@ -14,6 +14,7 @@ use crate::kernel::handle::KernelHandle;
 use crate::model::Mac;
 use crate::neighbours;
 use crate::sys::packet::PacketSocket;
+use crate::threads::{CLOSING, SPEAKING};
 
 /// How many ports are asked for, or told of, at the same time: what many cause at once is spread.
 const AT_ONCE: usize = 32;
@@ -76,7 +77,11 @@ impl Listening {
             }
         };
         let speaker = Arc::clone(speaker);
-        let sent = tokio::task::spawn_blocking(move || frames.iter().try_for_each(|frame| speaker.send(bridge, frame)));
+        let (told, sent) = oneshot::channel();
+        SPEAKING.run(move || {
+            // Where nobody waits any more, it has been sent all the same.
+            let _ = told.send(frames.iter().try_for_each(|frame| speaker.send(bridge, frame)));
+        });
         sent.await.unwrap_or_else(|ended| Err(io::Error::other(ended)))
     }
 
@@ -145,7 +150,7 @@ async fn follow(bridges: Arc<Mutex<HashMap<u32, Bridge>>>, bridge: u32, socket: 
     }
     // The kernel waits a while until nobody uses it.
     let socket = socket.into_inner();
-    tokio::task::spawn_blocking(move || drop(socket));
+    CLOSING.run(move || drop(socket));
 }
 
 fn tell(bridges: &Mutex<HashMap<u32, Bridge>>, bridge: u32, claim: Conflict) {

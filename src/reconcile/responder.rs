@@ -25,6 +25,7 @@ use crate::lease::{self, Answer, Kind, Message, Silence, Unreadable, code};
 use crate::model::Mac;
 use crate::sys::packet::PacketSocket;
 use crate::telemetry::meters;
+use crate::threads::CLOSING;
 
 use super::Reconciler;
 use super::advertise::advertise;
@@ -109,7 +110,8 @@ async fn hear(reconciler: Weak<Reconciler>, bridge: u32, socket: PacketSocket, s
                 () = advertise(&reconciler, bridge, socket.get_ref()) => Ok(()),
             };
             // The kernel closes it no sooner than nobody can be using it any more, which other bridges' requests do not wait for.
-            tokio::task::spawn_blocking(move || drop(socket.into_inner()));
+            let socket = socket.into_inner();
+            CLOSING.run(move || drop(socket));
             heard
         }
         Err(error) => Err(error),
