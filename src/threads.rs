@@ -14,6 +14,8 @@ use std::sync::mpsc::{SendError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::exit::Exit;
 use crate::failpoints;
 use crate::telemetry::stderr;
@@ -67,9 +69,19 @@ pub static CLOSING: Aside = Aside::new("nicd-close");
 /// Sends frames to all ports of a bridge.
 pub static SPEAKING: Aside = Aside::new("nicd-speak");
 
+/// Looks at files of a file system that may hang.
+pub static LOOKING: Aside = Aside::new("nicd-files");
+
 impl Aside {
     const fn new(name: &'static str) -> Self {
         Self { name, calls: OnceLock::new() }
+    }
+
+    /// Has a call made on the thread; what it returns. It is made also where nobody waits for that.
+    pub fn ask<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+        let (told, answer) = oneshot::channel();
+        self.run(move || _ = told.send(call()));
+        answer
     }
 
     /// Has a call made on the thread; on this one where there is none.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::SocketKind;
 use crate::api::socket::SocketFiles;
 use crate::service::{Problem, Service};
+use crate::threads::LOOKING;
 
 /// How often the files are checked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ pub(super) async fn monitor(
         let checking = Arc::clone(&files);
         // A file system can hang, and the event loop must not.
         let check = move || checking.lock().unwrap_or_else(PoisonError::into_inner).check();
-        let Ok(checked) = tokio::task::spawn_blocking(check).await else { continue };
+        let Ok(checked) = LOOKING.ask(check).await else { continue };
         for socket in checked.renewed {
             tracing::warn!(socket = ?socket.0, "a socket's file was missing; it was created again");
             // The server receives no more when the daemon ends.

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::inventory::neighbours::Conflict;
@@ -77,11 +77,7 @@ impl Listening {
             }
         };
         let speaker = Arc::clone(speaker);
-        let (told, sent) = oneshot::channel();
-        SPEAKING.run(move || {
-            // Where nobody waits any more, it has been sent all the same.
-            let _ = told.send(frames.iter().try_for_each(|frame| speaker.send(bridge, frame)));
-        });
+        let sent = SPEAKING.ask(move || frames.iter().try_for_each(|frame| speaker.send(bridge, frame)));
         sent.await.unwrap_or_else(|ended| Err(io::Error::other(ended)))
     }
 
