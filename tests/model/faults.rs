@@ -324,6 +324,10 @@ fn a_change_of_a_limit_that_is_refused_leaves_record_and_device() {
             let change = |limits| Action::UpdatePort(port, PortChange { limits: Some(limits), ..PortChange::default() });
             scene.perform(change(limits(1000))).unwrap();
             let service = scene.service();
+            scene.daemon().settle(|| match service.port(port).unwrap().phase {
+                Phase::Building => Err("still building".to_owned()),
+                _ => Ok(()),
+            });
             let before = (service.port(port).unwrap(), scene.fake.device(port));
             let new = TokenBucket::from(limits(2000).to_guest.unwrap()).rate;
             let sets = move |change: &LinkChange| matches!(change, LinkChange::ToGuest(Some(bucket)) if bucket.rate == new);
