@@ -682,7 +682,8 @@ impl Inventory {
             link.marks().for_each(|mark| self.open.closed(NetworkId(mark)));
         }
         self.regroup(&link);
-        for mark in link.marks().map(PortId) {
+        // A stranger's link with a port's altname is not its device.
+        for mark in link.marks().map(PortId).filter(|_| self.have.is_device(&link)) {
             if let Some(entry) = self.ports.get_mut(&mark) {
                 entry.device = Some(link.index);
             }

@@ -736,7 +736,8 @@ impl Observed {
         self.unmarked(&names::bridge_tag(self.store, network)).filter(|link| link.kind == Kind::Bridge)
     }
 
-    fn is_device(&self, link: &LinkState) -> bool {
+    /// Whether a link is a tap or a veth that this nicd made.
+    pub fn is_device(&self, link: &LinkState) -> bool {
         matches!(link.kind, Kind::Tap | Kind::Veth) && self.ours(link)
     }
 

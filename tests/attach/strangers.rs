@@ -1,5 +1,6 @@
 //! Links that have an altname of nicd's form and that nicd did not make: they are named, left as they are, and never offered.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, interfaces, text};
@@ -96,14 +97,15 @@ fn an_altname_that_moves_to_another_link_costs_the_port_and_not_the_link() {
         let port = fixture.attach_to(&server, &network);
         let device = fixture.device(&port);
         run("ip link add foreign type veth peer name peer");
+        // The altname is taken before nicd can make the device anew.
+        fixture.daemon.signal(Signal::SIGSTOP);
         run(&format!("ip link del {device}"));
-        // Whichever comes first, the daemon's device or the altname.
-        if crate::netns::try_run(&format!("ip link property add dev foreign altname nicd-{port}")).is_ok() {
-            fixture.wait_until(&port, "ERROR", |port| port.is_some_and(|port| port["nicd:reason"] == "name_taken"));
-            let before = shown("foreign");
-            fixture.detach(&server, &port);
-            assert_eq!(shown("foreign"), before);
-        }
+        run(&format!("ip link property add dev foreign altname nicd-{port}"));
+        fixture.daemon.signal(Signal::SIGCONT);
+        fixture.wait_until(&port, "ERROR", |port| port.is_some_and(|port| port["nicd:reason"] == "name_taken"));
+        let before = shown("foreign");
+        fixture.detach(&server, &port);
+        assert_eq!(shown("foreign"), before);
     });
 }
 
