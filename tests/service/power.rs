@@ -8,21 +8,22 @@ use serde_json::json;
 use crate::guests::{attach, attach_namespace, network};
 use crate::machine::{Machine, Wishes, on_a_machine};
 
-const UNITS: &str = "nicd.socket nicd-netns.socket nicd.service nicd-netns.service";
+/// Stops everything. What a failure of the service starts is stopped before: it would start the sockets again meanwhile.
+const STOP: &str = "systemctl stop nicd-sockets.service; \
+    systemctl stop nicd.socket nicd-netns.socket nicd.service nicd-netns.service; systemctl reset-failed";
 
 /// Starts the service anew with a word changed in one unit, and has it do its whole work.
 fn works_with(machine: &Machine, unit: &str, change: &str) -> Result<(), String> {
     let folder = format!("/run/systemd/system/{unit}.d");
     // One try is to tell.
     let limits = if unit == "nicd.service" { "TimeoutStartSec=4s\\nRestart=no\\n" } else { "" };
-    let end = if unit == "nicd.service" { "[Unit]\\nOnFailure=\\n" } else { "" };
     machine.run(&format!(
-        "mkdir -p {folder}; printf '{end}[Service]\\n{limits}{change}\\n' >{folder}/change.conf; systemctl daemon-reload"
+        "mkdir -p {folder}; printf '[Service]\\n{limits}{change}\\n' >{folder}/change.conf; systemctl daemon-reload"
     ));
     // With its sockets: a connection to one would start it again while it stops.
-    machine.run(&format!("systemctl stop {UNITS}; systemctl reset-failed"));
+    machine.run(STOP);
     let done = machine.try_run(WORK).map(drop);
-    machine.run(&format!("rm -r {folder}; systemctl daemon-reload; systemctl stop {UNITS}; systemctl reset-failed"));
+    machine.run(&format!("rm -r {folder}; systemctl daemon-reload; {STOP}"));
     machine.run(
         "systemctl start nicd.service nicd.socket nicd-netns.socket; nicctl status; sh -c \"$CLEAN\""
             .replace("$CLEAN", CLEAN)
