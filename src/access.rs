@@ -134,7 +134,7 @@ fn gid_of(name: &str) -> Result<Option<u32>, PeerError> {
     if found.is_none() {
         tracing::warn!(
             group = name,
-            "group is missing on this host: it admits nobody, and its socket keeps the group nicd runs as"
+            "group is missing on this host: it admits no user, and its socket keeps the group nicd runs as"
         );
     }
     Ok(found.map(|group| group.gid.as_raw()))

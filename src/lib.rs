@@ -103,7 +103,7 @@
 //! |---|---|
 //! | [`model`] | the data types: ids, names, MACs, networks, subnets, ports, servers, the phase machine, address pools |
 //! | [`plan`] | compares desired and observed state once (`diff`); derives ordered ops with undo, the facts behind ACTIVE, deviations and drift |
-//! | [`neighbours`] | ARP and neighbour discovery as nicd speaks them: asks who has an address, announces a port's |
+//! | [`neighbours`] | ARP and neighbour discovery as nicd speaks them: probes for an address, announces a port's |
 //! | [`lease`] | what a guest is told by DHCP of both families and by router advertisements: messages, options, and what is said to what; nothing is remembered |
 //! | [`kernel::exec`] | runs a plan, and undoes it after a failure |
 //! | [`kernel`] | the only code that touches the host: `linux`, `fake`, workers, reaper, watch |

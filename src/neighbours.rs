@@ -1,4 +1,4 @@
-//! ARP and neighbour discovery as nicd speaks them on a bridge: it asks whether somebody has an address, and tells where a port's are.
+//! ARP and neighbour discovery as nicd speaks them on a bridge: it asks whether an address is in use, and announces a port's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -37,12 +37,12 @@ const HOPS: u8 = 255;
 const BROADCAST: Mac = Mac([0xff; 6]);
 const NONE: Mac = Mac([0; 6]);
 
-/// Asks who has an address that a port is to have, as one that has none itself: an ARP probe (RFC 5227, 2.1.1), or the solicitation of
-/// duplicate address detection (RFC 4862, 5.4.2). Nobody's cache learns from it.
+/// Asks for the holder of an address that a port will have, as one that has none itself: an ARP probe (RFC 5227, 2.1.1), or the solicitation of
+/// duplicate address detection (RFC 4862, 5.4.2). It changes no neighbour cache.
 ///
 /// It comes from the bridge, which gets an ARP probe's answer; a solicitation from no address is answered to all. From the port's MAC
 /// switches would learn that the port is here before its guest is. The filters keep it from the port itself by the port's MAC in it: as
-/// an ARP probe's target, which nobody reads, or as a solicitation's nonce.
+/// an ARP probe's target, which is not read, or as a solicitation's nonce.
 pub fn question(address: IpAddr, port: Mac, bridge: Mac) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp(ARP, REQUEST, (bridge, Ipv4Addr::UNSPECIFIED), (port, address)),
@@ -76,7 +76,7 @@ pub fn whereabouts(port: Mac) -> Vec<u8> {
     arp(RARP, REVERSE_REQUEST, (port, Ipv4Addr::UNSPECIFIED), (port, Ipv4Addr::UNSPECIFIED))
 }
 
-/// Who says with this frame that it has which address; none where nobody does.
+/// The MAC and the address that this frame claims; none where it claims none.
 pub fn claim(frame: &[u8]) -> Option<(IpAddr, Mac)> {
     let kind = frame.get(12..14)?;
     if kind == ARP.to_be_bytes() {

@@ -77,7 +77,7 @@ impl Aside {
         Self { name, calls: OnceLock::new() }
     }
 
-    /// Has a call made on the thread; what it returns. It is made also where nobody waits for that.
+    /// Has a call made on the thread; what it returns. The call is made also when the answer is not awaited.
     pub fn ask<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
         let (told, answer) = oneshot::channel();
         self.run(move || _ = told.send(call()));

@@ -295,7 +295,7 @@ pub fn quiet(events: &mut Events) {
     while events.next(Duration::from_millis(20)).is_some() {}
 }
 
-/// The same after taps were closed: the kernel tells of what lost its carrier once more, a hundred links a second, where nobody
+/// The same after taps were closed: the kernel tells of what lost its carrier once more, a hundred links a second, where no process
 /// has looked at them by then (net/core/link_watch.c), and nicd does after 1.1 s.
 pub fn quiet_after_closing(events: &mut Events) {
     while events.next(Duration::from_millis(1500)).is_some() {}

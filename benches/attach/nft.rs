@@ -91,7 +91,7 @@ impl Changes {
         transactions
     }
 
-    /// Waits until somebody else has made a table for bridges; when the transaction was heard of.
+    /// Waits until another program has made a table for bridges; when the transaction was heard of.
     pub fn wait_for_table(&mut self, but: &Rules) -> Instant {
         let mut made = false;
         loop {

@@ -23,7 +23,7 @@ use super::status::{self, Row};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
     /// An error of the service.
-    Manager(Error),
+    Service(Error),
     /// The body is invalid.
     Body(BodyError),
     /// The query is invalid.
@@ -132,7 +132,7 @@ pub enum ObjectKind {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        Self::Manager(error)
+        Self::Service(error)
     }
 }
 
@@ -200,7 +200,7 @@ pub fn bad_method(refusal: &ApiError, dialect: Dialect, allow: Option<&HeaderVal
 /// Looks up an error's row and status in a dialect, and renders its message.
 pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer {
     let (reason, message) = match refusal {
-        ApiError::Manager(error) => (error.reason(), error.to_string()),
+        ApiError::Service(error) => (error.reason(), error.to_string()),
         ApiError::Body(error) => (error.reason(), error.to_string()),
         ApiError::Query(message) => ("bad_query", message.clone()),
         ApiError::MediaType(given) => {
@@ -274,7 +274,7 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
 
 /// Selects the row of an error whose word has several rows.
 fn kind(refusal: &ApiError) -> Option<&'static str> {
-    let ApiError::Manager(error) = refusal else { return None };
+    let ApiError::Service(error) = refusal else { return None };
     match error {
         Error::Inventory(inventory::Error::GatewayInUse { .. }) => Some("GatewayIpInUse"),
         Error::Kernel(error) => match error.kind {

@@ -102,7 +102,7 @@ impl From<&SocketSettings> for Limits {
 }
 
 impl Limits {
-    /// No more connections than `descriptors` allow beside our own: when none are left, nobody can be accepted, not even
+    /// No more connections than `descriptors` allow beside our own: when none are left, no connection can be accepted, not even
     /// root, and nothing can be built.
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {

@@ -156,7 +156,7 @@ fn names(path: &str) -> impl Iterator<Item = &str> {
 fn in_path(name: &str) -> Parameter {
     let parameter = match name {
         "flavor" => parameter(name, segment()).example(Some(crate::api::flavors::ID.into())),
-        "project" => parameter(name, segment()).description(Some("Kept by nobody here; any text.")).example(Some("demo".into())),
+        "project" => parameter(name, segment()).description(Some("Not stored; any text.")).example(Some("demo".into())),
         name => parameter(name, any_uuid()),
     };
     parameter.parameter_in(ParameterIn::Path).required(Required::True).build()

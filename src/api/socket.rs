@@ -96,7 +96,7 @@ pub enum SocketError {
     Live(PathBuf),
     /// Something else is there; it was not touched.
     #[error(
-        "{} is in the way: it is {what}, and only a socket nobody listens on is replaced; remove it, or choose another --socket",
+        "{} is in the way: it is {what}, and only a socket without a listener is replaced; remove it, or choose another --socket",
         path.display()
     )]
     InTheWay {
@@ -162,7 +162,7 @@ impl SocketError {
 impl Sockets {
     /// The sockets systemd passed, or else our own.
     ///
-    /// Clients can connect from here on; they wait until somebody accepts. To be called once and early, while the process
+    /// Clients can connect from here on; they wait until they are accepted. To be called once and early, while the process
     /// has one thread: it takes `LISTEN_FDS` out of the environment.
     ///
     /// # Errors

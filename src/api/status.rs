@@ -11,7 +11,7 @@ use super::dialect::{Dialect, Envelope, RACKSPACE};
 /// Every status a request can be refused with: its key in Nova's envelope (nova/api/openstack/wsgi.py), and what it means.
 const STATUSES: [(S, &str, &str); 16] = [
     (S::BAD_REQUEST, "badRequest", "The request is wrong as it is; the message says what would be right."),
-    (S::UNAUTHORIZED, "unauthorized", "The caller is nobody whom this socket is for."),
+    (S::UNAUTHORIZED, "unauthorized", "The caller may not use this socket."),
     (S::FORBIDDEN, "forbidden", "It may not be done."),
     (S::NOT_FOUND, "itemNotFound", "There is no such thing."),
     (S::METHOD_NOT_ALLOWED, "badMethod", "The route has other methods; `Allow` names them."),

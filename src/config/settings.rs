@@ -84,7 +84,7 @@ pub struct LinkSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConflictProbe {
-    /// Nothing: nobody is asked.
+    /// Nothing: no probe is sent.
     Off,
     /// The port is told of, and has it.
     #[default]

@@ -141,7 +141,7 @@ fn connect_advice(kind: io::ErrorKind) -> Option<&'static str> {
             Some("is nicd running (systemctl status nicd), and is this its socket (--socket or NICD_SOCKET names another)?")
         }
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
-            Some("the socket is there but nobody listens: is nicd running (systemctl status nicd)?")
+            Some("the socket is there but nothing listens on it: is nicd running (systemctl status nicd)?")
         }
         io::ErrorKind::PermissionDenied => {
             Some("are you in its group? root and members of nicd may use it; members of nicd-view may read at nicd-view.sock")
@@ -166,7 +166,7 @@ mod tests {
     fn an_unreachable_daemon_is_told_with_the_path_the_error_and_a_remedy() {
         for (errno, said) in [
             (libc::ENOENT, "No such file or directory (os error 2); is nicd running"),
-            (libc::ECONNREFUSED, "Connection refused (os error 111); the socket is there but nobody listens"),
+            (libc::ECONNREFUSED, "Connection refused (os error 111); the socket is there but nothing listens on it"),
             (libc::EACCES, "Permission denied (os error 13); are you in its group?"),
             (libc::EAGAIN, "Resource temporarily unavailable (os error 11); nicd is running but"),
         ] {

@@ -1,4 +1,4 @@
-//! Standard output: in which format, with or without colours, and what becomes of a reader who goes away.
+//! Standard output: in which format, with or without colours, and what is done when its reader closes it.
 //!
 //! Whole answers are written at once and flushed, so that a pipe sees an answer or none of it.
 

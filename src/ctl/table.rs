@@ -1,6 +1,6 @@
 //! Tables as text: columns as wide as their widest cell, two spaces between, nothing after the last.
 //!
-//! Names come from whoever may use the socket and are printed on somebody's terminal, so control characters are shown
+//! Names come from whoever may use the socket and are printed on a terminal, so control characters are shown
 //! and not sent.
 
 use std::fmt::Write;

@@ -46,7 +46,7 @@ pub enum WaitError {
         state: String,
     },
     /// Another client deleted the port.
-    #[error("port {port} was deleted by somebody else while it was waited for")]
+    #[error("port {port} was deleted by another client while it was waited for")]
     Gone {
         /// The port.
         port: Uuid,
@@ -101,7 +101,7 @@ impl Wait<'_> {
         loop {
             let Some(state) = news else { return self.goal.without_port(self.port) };
             *last = state;
-            match self.goal.judge(last) {
+            match self.goal.evaluate(last) {
                 Verdict::Reached => return Ok(()),
                 Verdict::Failed => return Err(WaitError::Failed { port: self.port, state: last.describe() }),
                 Verdict::NotYet => news = self.next().await?,
@@ -133,7 +133,7 @@ impl Wait<'_> {
 }
 
 impl Goal {
-    fn judge(self, state: &State) -> Verdict {
+    fn evaluate(self, state: &State) -> Verdict {
         match self {
             _ if state.status == "ERROR" => Verdict::Failed,
             Self::Active if state.status == "ACTIVE" => Verdict::Reached,
@@ -212,14 +212,14 @@ mod tests {
             (released, "BUILD", "building", Some(other), Verdict::Reached),
             (released, "ERROR", "error", Some(ours), Verdict::Failed),
         ] {
-            assert_eq!(goal.judge(&state(status, phase, server)), verdict, "{goal:?} {status} {phase}");
+            assert_eq!(goal.evaluate(&state(status, phase, server)), verdict, "{goal:?} {status} {phase}");
         }
     }
 
     #[test]
     fn an_empty_owner_is_not_another_owner() {
         let state = State { server: Some(String::new()), ..state("DOWN", "detaching", None) };
-        assert_eq!(Goal::Released { from: Uuid::nil() }.judge(&state), Verdict::NotYet);
+        assert_eq!(Goal::Released { from: Uuid::nil() }.evaluate(&state), Verdict::NotYet);
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Failure {
         Self::Failed { doing: doing.to_owned(), error: error.to_string() }
     }
 
-    /// Whether nobody needs to be told: a reader who went away knows, and nothing is said twice.
+    /// Whether no message is needed: the reader closed the output, or it was reported already.
     pub(super) fn is_quiet(&self) -> bool {
         matches!(self, Self::Reported(_)) || matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }

@@ -291,7 +291,7 @@ impl Fake {
         Self::default()
     }
 
-    /// Another host, which is like this one is now, and on which nobody works.
+    /// A copy of this host, on which no daemon runs.
     pub fn twin(&self) -> Self {
         let world = self.world();
         let twin = World {
@@ -380,7 +380,7 @@ impl Fake {
         index
     }
 
-    /// Lets a bridge have the least MTU of its ports until somebody gives it one.
+    /// Lets a bridge have the least MTU of its ports until it is given one.
     pub fn follow_mtu(&self, bridge: u32) {
         self.world().given_mtu.remove(&bridge);
     }
@@ -570,7 +570,7 @@ impl World {
                 self.links.insert(port.index, port);
             }
         }
-        // A port's own MAC is the bridge's, whoever had it before (br_fdb_change_mac_address, net/bridge/br_fdb.c).
+        // A port's own MAC becomes the bridge's entry, also when another port had it (br_fdb_change_mac_address, net/bridge/br_fdb.c).
         if let Some((bridge, mac)) =
             own.filter(|own| before.as_ref().and_then(|before| before.master.zip(before.mac)) != Some(*own))
         {

@@ -450,7 +450,7 @@ impl State {
         }
     }
 
-    /// Puts back what differs from what is to be; how many elements, or 1 for the table.
+    /// Restores what differs from the desired table; how many elements, or 1 for the table.
     fn restore(&mut self) -> Result<usize, Failure> {
         let found = match self.table().and_then(Table::read) {
             Ok(found) => found,

@@ -135,7 +135,7 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// The kernel refuses it, or there is no such bridge.
     fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket>;
 
-    /// Opens the socket that hears who has which address on a bridge.
+    /// Opens the socket that receives ARP and neighbour discovery on a bridge.
     ///
     /// # Errors
     /// As for `hear_requests`.

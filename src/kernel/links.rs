@@ -192,7 +192,7 @@ impl<'a> Messages<'a> {
 /// In which message the host's IP is kept from a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IpOff {
-    /// In the message with MAC, MTU and bridge, which spares the kernel one, and whoever watches an event. Where there is no
+    /// In the message with MAC, MTU and bridge, which saves the kernel a message, and each watcher an event. Where there is no
     /// IPv6 that is refused, and may not have been done.
     Within,
     /// In one of its own, whose refusal says nothing of the others.

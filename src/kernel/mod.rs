@@ -96,7 +96,7 @@ pub trait Kernel: Send + Sync + 'static {
     /// The kernel refuses it, or there is no such bridge.
     fn hear_requests(&self, bridge: u32) -> io::Result<PacketSocket>;
 
-    /// Opens the socket that hears who has which address on a bridge, as `hear_requests` does.
+    /// Opens the socket that receives ARP and neighbour discovery on a bridge, as `hear_requests` does.
     ///
     /// # Errors
     /// As for `hear_requests`.

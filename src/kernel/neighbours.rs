@@ -1,4 +1,4 @@
-//! The sockets by which nicd asks on a bridge who has an address, and tells where a port's are.
+//! The sockets by which nicd probes for an address on a bridge, and announces a port's.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::bpf::{JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF, PACKET_TYPE, RETURN, step}
 /// So much memory of the kernel may wait: some hundreds of frames.
 const ROOM: i32 = 1 << 20;
 
-/// Opens the socket that hears who has which address on a bridge, in the network namespace of the thread that calls.
+/// Opens the socket that receives ARP and neighbour discovery on a bridge, in the network namespace of the thread that calls.
 ///
 /// # Errors
 /// What the kernel answered.

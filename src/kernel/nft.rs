@@ -35,7 +35,8 @@ const PRIORITY: c_int = -500;
 pub(super) const NFGENMSG: usize = 4;
 
 /// What an operator can do.
-const REMEDY: &str = "a kernel with nf_tables and its netdev family is expected, and a table netdev nicd that nobody else owns";
+const REMEDY: &str =
+    "a kernel with nf_tables and its netdev family is expected, and a table netdev nicd that no other program owns";
 
 /// A socket of nfnetlink's, from the first time that one is needed.
 #[derive(Debug, Default)]

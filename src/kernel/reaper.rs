@@ -51,7 +51,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// How long the thread waits at its end for workers that are stuck.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// How often a device is looked for anew that somebody takes the altname from, or puts it back.
+/// How often a device is looked for again whose altname another program removes, or adds again.
 const TRIES: usize = 8;
 
 /// What the reaper is asked for.
@@ -322,7 +322,7 @@ fn delete_together<H: Host>(host: &mut H, batch: &Batch) -> Option<BTreeSet<Port
     Some(gone)
 }
 
-/// Deletes one device, or cuts one that is kept, whatever somebody does to its marks meanwhile.
+/// Deletes one device, or cuts one that is kept, also when another program changes its altname or alias meanwhile.
 fn delete_single<H: Host>(host: &mut H, port: &AbsentPort, store: Uuid) -> Result<Removed, OpError> {
     let altname = names::port_altname(port.id);
     for _ in 0..TRIES {

@@ -3,7 +3,7 @@
 //! The rules (`filter/ruleset`) turn a port's request to everybody on the bridge and mark it as another host's, and then drop it on its
 //! way to other ports. So it reaches the bridge's device alone, also where it was for one MAC, as a renewal is; the host's stack takes
 //! no other host's packet. From the wire no frame comes like that: what is for everybody is marked so. The socket therefore hears what
-//! ports have sent, and only after the rules have judged it.
+//! ports have sent, and only after the rules have passed it.
 
 use std::io;
 
@@ -40,7 +40,7 @@ const fn only(at: usize, value: u32) -> Instruction {
     step(JUMP_IF_EQUAL, 0, (STEPS - 2 - at) as u8, value)
 }
 
-/// What is to everybody and another host's: UDP of IPv4 to a DHCP server, whole, or of IPv6, or a router solicitation; of IPv6 without
+/// What is sent to all, by another host: UDP of IPv4 to a DHCP server, whole, or of IPv6, or a router solicitation; of IPv6 without
 /// further headers.
 static PROGRAM: [Instruction; STEPS] = [
     step(LOAD_LENGTH, 0, 0, 0),

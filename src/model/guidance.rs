@@ -39,7 +39,7 @@ impl Mode {
     }
 }
 
-/// Who guides guests to their addresses, and how. Without either nicd does both, as `dhcpv6-stateful`; with one of them somebody else
+/// Who guides guests to their addresses, and how. Without either nicd does both, as `dhcpv6-stateful`; with one of them another router or server
 /// does the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

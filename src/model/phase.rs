@@ -182,7 +182,7 @@ mod tests {
         PhaseEvent::Gone,
     ];
 
-    /// One row a phase, one column a happening, in the order above; `.` stands for "cannot happen".
+    /// One row for each phase, one column for each event, in the order above; `.` stands for "cannot happen".
     const TABLE: [&str; 6] = [
         //    Bind      Repair    Undone   Built+  Built-  Observed+  Observed- Failed Unbind     Gone
         "building  .         .        .       .       .        .       .      .          .",

@@ -121,7 +121,7 @@ pub struct DesiredPort {
     /// The protocols of its guest's addresses; none where it has none.
     #[serde(default)]
     pub speaks: Speaks,
-    /// What it may send; none where nobody asks for a filter.
+    /// What it may send; none where no filter is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
     /// The alias of the complete device: the store's id and the commit number of the intent.
@@ -129,7 +129,7 @@ pub struct DesiredPort {
     /// The index that its device was last seen with, by which one that lost altname and alias is known again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<u32>,
-    /// The monitor of the virtual machine that it is to be plugged into; none where somebody else opens its tap.
+    /// The monitor of the virtual machine that it is to be plugged into; none where another program opens its tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<PathBuf>,
     /// What to build.

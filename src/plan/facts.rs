@@ -1,4 +1,4 @@
-//! What ACTIVE promises, fact by fact, judged on one look. Status and `explain` both come from here.
+//! What ACTIVE promises, fact by fact, evaluated on one observation. Status and `explain` both come from here.
 
 use serde::Serialize;
 

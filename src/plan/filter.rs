@@ -113,7 +113,7 @@ impl Dropped {
 /// A port's filter: what its elements say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// Who it may speak as; none with port security off: as anybody.
+    /// Who it may speak as; none with port security off: as any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<Guard>,
     /// How fast it may send.

@@ -140,7 +140,7 @@ impl PacketSocket {
     }
 }
 
-/// Another kind of socket, for a host in memory, where nobody sends.
+/// Another kind of socket, for a host in memory, where no frame is sent.
 impl From<OwnedFd> for PacketSocket {
     fn from(socket: OwnedFd) -> Self {
         Self(socket)

@@ -126,7 +126,7 @@ impl Setting {
         Self::Debug,
     ];
 
-    /// Whether there are kernels that do not know it, and answer EINVAL: nobody can have changed it there.
+    /// Whether there are kernels that do not know it, and answer EINVAL: no program can have changed it there.
     pub fn is_optional(self) -> bool {
         matches!(self, Self::Steering | Self::FilterProgram | Self::BigEndian | Self::Debug)
     }

@@ -26,7 +26,7 @@ pub(in crate::api) fn plan() -> Entry {
 pub(in crate::api) fn verify() -> Entry {
     let example = serde_json::to_value(samples::verified()).unwrap_or_default();
     entry("verify", "What differs between the records and the kernel")
-        .about("On a fresh dump and a fresh reading of the store. What somebody works on at the moment is left out, and counted.")
+        .about("On a fresh dump and a fresh reading of the store. Ports with an operation in progress are left out, and counted.")
         .does(&[Host])
         .answers(200, "Every deviation, and how much was compared.", named("Verified"), example)
 }

@@ -53,7 +53,7 @@ pub(in crate::api) fn update() -> Entry {
 }
 
 pub(in crate::api) fn delete() -> Entry {
-    entry("delete_subnet", "Remove a subnet nobody has an address of")
+    entry("delete_subnet", "Remove a subnet of which no port has an address")
         .does(&[Write, Subnet, DropSubnet])
         .if_match()
         .answers_nothing(204, "It is gone.")

@@ -1,4 +1,4 @@
-//! What each command does, one file to a noun: find out who is meant, make the calls, print the answer.
+//! What each command does, one file to a noun: resolve names, make the calls, print the answer.
 
 mod agent;
 mod network;

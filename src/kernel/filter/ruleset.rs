@@ -170,7 +170,7 @@ fn request() -> Vec<Rule> {
 }
 
 /// A request that nicd answers goes to the bridge alone, whichever MAC it is for, as another host's: the responder hears it there, and
-/// the host's own stack takes no such packet. So fast and no faster each guest is heard: what it asks beyond that holds up nobody.
+/// the host's own stack takes no such packet. So fast and no faster each guest is heard: what it asks beyond that is dropped and delays no other guest.
 fn turn() -> Vec<Rule> {
     let turn = [&overwrite(0, &[0xff; 6])[..], &mark_as(OTHER_HOST)].concat();
     vec![rule([&[device(0), lookup("requests")], &turn], accept()), vec![goto(Reason::Limit.chain())]]
@@ -365,10 +365,10 @@ fn arp_message() -> Vec<Rule> {
     let request = octets(ARP_OPERATION, [0, 1]);
     let either =
         [load(ARP_OPERATION, 2, 0), compare(Operator::GreatherThanEqual, &[0, 1]), compare(Operator::LessThanEqual, &[0, 2])];
-    let nobody = octets(ARP_SENDER, [0; 4]);
+    let unspecified = octets(ARP_SENDER, [0; 4]);
     let speaks = |set| rule([&either, &allowed(ARP_SENDER_MAC, ARP_SENDER, 4, set)], accept());
     // RFC 5227: who asks whether an address is free that it may have. Others' would disturb them.
-    let probes = |set| rule([&request, &nobody, &allowed(ARP_SENDER_MAC, ARP_TARGET, 4, set)], accept());
+    let probes = |set| rule([&request, &unspecified, &allowed(ARP_SENDER_MAC, ARP_TARGET, 4, set)], accept());
     vec![speaks("hosts4"), probes("hosts4"), speaks("nets4"), probes("nets4"), vec![goto(Reason::Arp.chain())]]
 }
 
@@ -380,7 +380,7 @@ fn rarp() -> Vec<Rule> {
     vec![rule([&header, &from, &to, &own(ARP_SENDER_MAC), &own(ARP_TARGET_MAC)], accept()), vec![goto(Reason::Arp.chain())]]
 }
 
-/// A later fragment has nothing but addresses to be judged by. Of every other packet what it carries must begin in it: a first
+/// Of a later fragment only the addresses can be checked. Of every other packet what it carries must begin in it: a first
 /// fragment that hides it behind extension headers could be anything once it is put together (RFC 7112).
 fn ip6() -> Vec<Rule> {
     let later = [fragment_offset(), mask(&[0xff, 0xf8]), compare(Operator::NotEqual, &[0, 0])];
@@ -413,7 +413,7 @@ fn icmp6() -> Vec<Rule> {
     let neighbour =
         [load(At::Transport(0), 1, 0), compare(Operator::GreatherThanEqual, &[133]), compare(Operator::LessThanEqual, &[137])];
     vec![
-        // Nobody takes neighbour discovery out of fragments (RFC 6980), but who does not know that.
+        // A host that follows RFC 6980 takes no neighbour discovery out of fragments; an older one does.
         rule([&[is_fragment()], &[is(&[1])], &neighbour], goto(Reason::Nd.chain())),
         icmp(ROUTER_SOLICITATION, "router_solicit"),
         icmp(134, Reason::Ra.chain()),
