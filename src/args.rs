@@ -25,7 +25,7 @@ Exit codes:
   78  the configuration cannot be used
 
 Files:
-  /etc/nicd/nicd.toml     configuration; every key has a default
+  /etc/nicd/nicd.toml     configuration; every key has a default (nicd check-config --reference explains them)
   /run/nicd/nicd.sock     the API; curl --unix-socket /run/nicd/nicd.sock http://nicd/nicd/v1/health
   /var/lib/nicd/nicd.db   the state";
 
@@ -69,8 +69,15 @@ pub enum Command {
     /// Open sockets in network namespaces for an unprivileged nicd; run by nicd-netns.service with the socket that systemd passes
     #[command(hide = true)]
     Netns,
-    /// Check the configuration and print the resulting settings, or the error
-    CheckConfig,
+    /// Check the configuration and print the resulting settings as a configuration file, or the error
+    CheckConfig {
+        /// Print nothing when the configuration is right
+        #[arg(long, conflicts_with = "reference")]
+        quiet: bool,
+        /// Print a file that explains every key, each at its default; reads no configuration
+        #[arg(long)]
+        reference: bool,
+    },
 }
 
 /// The process that the demo starts besides the daemon.
@@ -123,7 +130,7 @@ mod tests {
         let before = Args::try_parse_from(["nicd", "--config", "/c", "check-config"]).unwrap();
         let after = Args::try_parse_from(["nicd", "check-config", "--config", "/c"]).unwrap();
         assert_eq!(before, after);
-        assert_eq!(before.command, Some(Command::CheckConfig));
+        assert_eq!(before.command, Some(Command::CheckConfig { quiet: false, reference: false }));
     }
 
     #[test]

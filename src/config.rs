@@ -13,6 +13,7 @@ use std::{fs, io};
 
 mod bridges;
 mod file;
+pub mod reference;
 mod settings;
 
 pub use bridges::{AllowedBridges, BridgePattern, BridgeRule};
@@ -94,6 +95,22 @@ impl Settings {
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
         Self::from_text(path, &text, overrides)
+    }
+
+    /// The settings of a start without a file and without flags.
+    ///
+    /// # Errors
+    /// None: every default is right.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Self::from_text(Path::new(DEFAULT_FILE), "", &Overrides::default())
+    }
+
+    /// The settings as a file that gives the same settings.
+    ///
+    /// # Errors
+    /// None that a setting can cause.
+    pub fn as_file(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
     }
 
     /// Makes settings of a file's text; `path` is only for messages.

@@ -8,6 +8,7 @@
 //! All asynchronous code runs on one thread: handlers are short, and blocking work has its own threads.
 
 mod instance_lock;
+mod refusing;
 mod reload;
 mod socket_files;
 
@@ -39,6 +40,7 @@ use crate::store::{Loaded, Lock, Store, StoreError};
 use crate::systemd;
 
 pub use instance_lock::AlreadyRunning;
+pub use refusing::Spare;
 pub use reload::Config;
 
 /// How many notices may wait. Beyond that the watch blocks, and the kernel's socket buffer fills.
@@ -106,6 +108,11 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// Whether the daemon could not start, and has answered nobody yet.
+    pub fn is_of_the_start(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::Listener(_) | Self::Ended)
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
@@ -128,16 +135,18 @@ impl DaemonError {
     }
 }
 
-/// Runs the daemon on this host until SIGTERM or SIGINT.
+/// Runs the daemon on this host until SIGTERM or SIGINT, with the sockets that systemd passed, or with its own.
 ///
 /// # Errors
 /// It cannot start.
-pub fn run(config: Config) -> Result<(), DaemonError> {
+pub fn run(config: Config, passed: Option<Sockets>) -> Result<(), DaemonError> {
     let settings = &config.settings;
     let admitted = AllowedPeers::resolve(&settings.socket)?;
     let state = State::open(settings)?;
-    // Before any thread: taking systemd's sockets edits the environment.
-    let Sockets { listening, held } = Sockets::take(&settings.socket, &admitted)?;
+    let Sockets { listening, held } = match passed {
+        Some(sockets) => sockets,
+        None => Sockets::make(&settings.socket, &admitted)?,
+    };
     // After the state and the socket, so that a second daemon reports first which of them it shares.
     let instance = InstanceLock::take()?;
     let numbers = settings.metrics.listen.map(listen).transpose()?;

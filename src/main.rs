@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nicd::api::socket::Sockets;
 use nicd::args::{Args, Command};
-use nicd::config::{LogSettings, Settings};
-use nicd::daemon::Config;
+use nicd::config::{LogSettings, Settings, reference};
+use nicd::daemon::{Config, Spare};
 use nicd::exit::{Exit, chain};
 use nicd::kernel::netns::helper::{self, HelperError};
 use nicd::telemetry::stderr;
@@ -24,28 +25,78 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<(), Exit> {
-    let args = Args::from_command_line()?;
-    if let Some(Command::Demo { role }) = args.command {
-        return demo::run(role);
+    let args = match Args::from_command_line() {
+        Err(Exit::Usage) => {
+            // The next client would have systemd start it again, with the same command line.
+            refuse(passed()?.as_ref().and_then(spare), "its command line is wrong; its log says how");
+            return Err(Exit::Usage);
+        }
+        read => read?,
+    };
+    match args.command {
+        Some(Command::Demo { role }) => demo::run(role),
+        Some(Command::Netns) => help(),
+        Some(Command::CheckConfig { reference: true, .. }) => print(&reference::file()),
+        Some(Command::CheckConfig { quiet, .. }) => check(&args, quiet),
+        None => serve(args),
     }
-    if args.command == Some(Command::Netns) {
-        telemetry::init(&LogSettings::default()).map_err(|error| fail(&error, Exit::Internal))?;
-        threads::end_on_panic();
-        return helper::run().map_err(|error| match error {
-            HelperError::NoSocket => fail(&error, Exit::Usage),
-            error => fail(&error, Exit::Internal),
-        });
-    }
-    let checking = args.command == Some(Command::CheckConfig);
+}
+
+/// Runs the daemon. One that cannot start tells the clients that wait.
+fn serve(args: Args) -> Result<(), Exit> {
+    // Before any thread: taking systemd's sockets edits the environment.
+    let passed = passed()?;
+    let spare = passed.as_ref().and_then(spare);
     let read = move || Settings::load(args.config.as_deref(), &args.overrides());
-    let settings = read().map_err(|error| fail(&error, Exit::Config))?;
-    if checking {
-        let printed = toml::to_string(&settings).map_err(|error| fail(&error, Exit::Internal))?;
-        return print(&format!("ok\n\n{printed}"));
-    }
+    let settings = match read() {
+        Ok(settings) => settings,
+        Err(error) => {
+            let exit = fail(&error, Exit::Config);
+            refuse(spare, &chain(&error));
+            return Err(exit);
+        }
+    };
     let log = telemetry::init(&settings.log).map_err(|error| fail(&error, Exit::Internal))?;
     threads::end_on_panic();
-    daemon::run(Config { settings, read: Arc::new(read), log }).map_err(|error| fail(&error, error.exit()))
+    daemon::run(Config { settings, read: Arc::new(read), log }, passed).map_err(|error| {
+        let exit = fail(&error, error.exit());
+        if error.is_of_the_start() {
+            refuse(spare, &chain(&error));
+        }
+        exit
+    })
+}
+
+fn passed() -> Result<Option<Sockets>, Exit> {
+    Sockets::passed().map_err(|error| fail(&error, error.exit()))
+}
+
+fn spare(sockets: &Sockets) -> Option<Spare> {
+    Spare::of(sockets).ok()
+}
+
+fn refuse(spare: Option<Spare>, why: &str) {
+    if let Some(Err(error)) = spare.map(|spare| spare.refuse(why)) {
+        fail(&error, Exit::Internal);
+    }
+}
+
+fn help() -> Result<(), Exit> {
+    telemetry::init(&LogSettings::default()).map_err(|error| fail(&error, Exit::Internal))?;
+    threads::end_on_panic();
+    helper::run().map_err(|error| match error {
+        HelperError::NoSocket => fail(&error, Exit::Usage),
+        error => fail(&error, Exit::Internal),
+    })
+}
+
+fn check(args: &Args, quiet: bool) -> Result<(), Exit> {
+    let settings = Settings::load(args.config.as_deref(), &args.overrides()).map_err(|error| fail(&error, Exit::Config))?;
+    if quiet {
+        return Ok(());
+    }
+    let file = settings.as_file().map_err(|error| fail(&error, Exit::Internal))?;
+    print(&format!("# The configuration is right. With the command line it gives these settings:\n{file}"))
 }
 
 /// Says why, with every cause, on one line.

@@ -80,6 +80,8 @@ pub enum ApiError {
     },
     /// The daemon is starting and still rebuilds ports.
     Starting(String),
+    /// The daemon cannot start; it ends after its answers.
+    CannotStart(String),
     /// The request is not valid HTTP/1.1 (RFC 9112), or its body violates the framing.
     Malformed,
     /// The peer may not use the socket.
@@ -240,6 +242,7 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
         ApiError::NoRoute(path) => ("no_such_route", format!("The resource could not be found: there is no {path}")),
         ApiError::BadMethod { method, path } => ("bad_method", format!("The method {method} is not allowed for {path}")),
         ApiError::Starting(summary) => ("starting", format!("nicd is starting, and still brings ports back: {summary}")),
+        ApiError::CannotStart(why) => ("cannot_start", format!("nicd cannot start: {why}")),
         ApiError::Malformed => ("malformed_request", "The request is not well-formed HTTP/1.1 (RFC 9112).".to_owned()),
         ApiError::Unauthorized { uid } => {
             ("unknown_caller", format!("uid {uid} may not use this socket; root and the members of its group may."))

@@ -80,6 +80,14 @@ pub fn router(service: AppState) -> Router {
     Router::new().fallback_service(app).layer(middleware::from_fn(without_ending))
 }
 
+/// Answers every request with why the daemon cannot start.
+pub fn refusing(why: &str) -> Router {
+    let refusal = ApiError::CannotStart(why.to_owned());
+    Router::new().fallback(move |request: Request| async move {
+        error::error_answer(&refusal, Dialect::of(request.uri().path())).response(Dialect::of(request.uri().path()))
+    })
+}
+
 /// Removes a slash at the end of a path, as Nova and Neutron do (the `/?$` of Python's routes). Version documents keep theirs. On
 /// the cloud dialects' routes it also removes `.json`, with which older clients select the format.
 async fn without_ending(mut request: Request, next: Next) -> Response {

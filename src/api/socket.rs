@@ -160,24 +160,18 @@ impl SocketError {
 }
 
 impl Sockets {
-    /// The sockets systemd passed, or else our own.
-    ///
-    /// Clients can connect from here on; they wait until they are accepted. To be called once and early, while the process
-    /// has one thread: it takes `LISTEN_FDS` out of the environment.
+    /// Makes both sockets, where systemd passed none. A service may not; its error says what makes them.
     ///
     /// # Errors
     /// Another nicd, another program or something else is there; or the system refused.
-    pub fn take(settings: &SocketSettings, admitted: &AllowedPeers) -> Result<Self, SocketError> {
-        match Self::passed()? {
-            Some(sockets) => Ok(sockets),
-            None => Self::bind(settings, admitted).map_err(|error| {
-                let is_service = std::env::var_os("NOTIFY_SOCKET").is_some();
-                match is_service && error.exit() == Exit::Permission {
-                    true => SocketError::NotPassed(settings.path.clone()),
-                    false => error,
-                }
-            }),
-        }
+    pub fn make(settings: &SocketSettings, admitted: &AllowedPeers) -> Result<Self, SocketError> {
+        Self::bind(settings, admitted).map_err(|error| {
+            let is_service = std::env::var_os("NOTIFY_SOCKET").is_some();
+            match is_service && error.exit() == Exit::Permission {
+                true => SocketError::NotPassed(settings.path.clone()),
+                false => error,
+            }
+        })
     }
 
     /// Makes both sockets.
@@ -197,6 +191,9 @@ impl Sockets {
     }
 
     /// The sockets systemd passed; none when it passed nothing. Which is which is told by the file each is bound to.
+    ///
+    /// Clients wait in them until they are accepted. To be called once and early, while the process has one thread: it takes
+    /// `LISTEN_FDS` out of the environment.
     ///
     /// # Errors
     /// They are not what nicd can listen on.

@@ -211,6 +211,7 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_route", S::NOT_FOUND, "HTTPNotFound", &[]),
     row("bad_method", S::METHOD_NOT_ALLOWED, "HTTPMethodNotAllowed", &[]),
     row("starting", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Health]),
+    row("cannot_start", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Any]),
     // Of objects.
     row("no_such_network", S::NOT_FOUND, "NetworkNotFound", &[Network, NewSubnet, NewPort, NovaAttach, OnePerNetwork]),
     row("no_such_subnet", S::NOT_FOUND, "SubnetNotFound", &[Subnet, NewPort, ChangePort]),

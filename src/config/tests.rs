@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
@@ -50,7 +51,7 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
     "#;
     for text in ["", full] {
         let settings = load(text).unwrap();
-        let printed = toml::to_string(&settings).unwrap();
+        let printed = settings.as_file().unwrap();
         assert_eq!(load(&printed).unwrap(), settings, "{printed}");
     }
 }
@@ -140,4 +141,68 @@ fn garbage_is_an_error_and_never_a_panic() {
     for text in ["\u{0}", "=", "[[socket]]", "é = \"\"\"", "[socket]\nmode = [1]", "\n\n\u{feff}x"] {
         assert!(load(text).is_err(), "{text:?}");
     }
+}
+
+/// The keys that a section may have, as the reader itself lists them.
+fn keys_of(section: &str) -> BTreeSet<String> {
+    let error = load(&format!("[{section}]\nno-such-key = 1\n")).unwrap_err().to_string();
+    let expected = error.split_once("expected ").unwrap().1;
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_reference_has_every_section_and_every_key() {
+    let error = load("no-such-section = 1\n").unwrap_err().to_string();
+    let sections: BTreeSet<&str> = error.split_once("expected ").unwrap().1.split('`').skip(1).step_by(2).collect();
+    assert_eq!(reference::SECTIONS.iter().map(|section| section.name).collect::<BTreeSet<_>>(), sections);
+    for section in reference::SECTIONS {
+        let listed: BTreeSet<String> = section.keys.iter().map(|key| key.name.to_owned()).collect();
+        assert_eq!(listed, keys_of(section.name), "[{}]", section.name);
+    }
+}
+
+#[test]
+fn the_reference_has_the_defaults_as_it_is_and_with_its_keys_taken_in() {
+    let file = reference::file();
+    assert_eq!(load(&file).unwrap(), load("").unwrap());
+    let unset: Vec<&str> = reference::SECTIONS
+        .iter()
+        .flat_map(|section| section.keys)
+        .filter(|key| key.default.is_none())
+        .map(|key| key.name)
+        .collect();
+    let taken_in: String = file
+        .lines()
+        .map(|line| match line.strip_prefix('#').and_then(|line| line.split_once(" = ")) {
+            Some((key, _)) if !key.starts_with(' ') && !unset.contains(&key) => format!("{}\n", &line[1..]),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(load(&taken_in).unwrap(), load("").unwrap(), "{taken_in}");
+    assert!(file.lines().all(|line| line.len() <= 100), "{file}");
+}
+
+#[test]
+fn the_reference_says_which_keys_need_a_restart_and_its_examples_are_right() {
+    let mut restart = BTreeSet::new();
+    for section in reference::SECTIONS {
+        for key in section.keys {
+            let changed = load(&format!("[{}]\n{} = {}\n", section.name, key.name, key.example)).unwrap();
+            let mut settings = load("").unwrap();
+            if !settings.take_over(changed).is_empty() {
+                restart.insert(key.name);
+            }
+            assert_eq!(restart.contains(key.name), key.applies == reference::Applies::Restart, "{}.{}", section.name, key.name);
+        }
+    }
+    assert_eq!(restart.len(), 11);
+}
+
+#[test]
+fn the_file_that_is_installed_is_the_reference() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/nicd.toml");
+    if std::env::var_os("NICD_BLESS").is_some() {
+        fs::write(&path, reference::file()).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), reference::file(), "NICD_BLESS=1 writes it");
 }

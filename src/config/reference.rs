@@ -1,0 +1,279 @@
+//! The reference of the configuration: every key with its default and what it does.
+//!
+//! The file as installed (`packaging/nicd.toml`, `nicd check-config --reference`) and the manual page nicd.toml(5) are written
+//! from this table. Tests compare it with the keys that the file may have, with their defaults, and with what a reload changes.
+
+/// When a changed key takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applies {
+    /// With `systemctl reload nicd`.
+    Reload,
+    /// With the next start.
+    Restart,
+}
+
+/// A section of the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// Its name.
+    pub name: &'static str,
+    /// What its keys are about.
+    pub about: &'static str,
+    /// Its keys, in the order of the file.
+    pub keys: &'static [Key],
+}
+
+/// A key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name within its section.
+    pub name: &'static str,
+    /// Its default as TOML; none when leaving it out means what no value says.
+    pub default: Option<&'static str>,
+    /// Another value that is right.
+    pub example: &'static str,
+    /// When a change takes effect.
+    pub applies: Applies,
+    /// What it does.
+    pub about: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    default: Option<&'static str>,
+    example: &'static str,
+    applies: Applies,
+    about: &'static str,
+) -> Key {
+    Key { name, default, example, applies, about }
+}
+
+use Applies::{Reload, Restart};
+
+/// All sections.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "socket",
+        about: "The two sockets of the API: one for everything, one for reading.",
+        keys: &[
+            key(
+                "path",
+                Some("\"/run/nicd/nicd.sock\""),
+                "\"/run/nicd/api.sock\"",
+                Restart,
+                "The socket for everything, an absolute path. The read-only socket is beside it and has -view before the ending: \
+                 /run/nicd/nicd-view.sock. When systemd passes the sockets, nicd.socket decides their paths instead.",
+            ),
+            key(
+                "mode",
+                Some("\"0660\""),
+                "\"0600\"",
+                Restart,
+                "The permission bits of both sockets, in octal, where nicd makes them itself.",
+            ),
+            key(
+                "group",
+                Some("\"nicd\""),
+                "\"cloud\"",
+                Restart,
+                "The group whose members may do everything, beside root. Change it in nicd.socket and in the D-Bus policy too.",
+            ),
+            key(
+                "view_group",
+                Some("\"nicd-view\""),
+                "\"monitoring\"",
+                Restart,
+                "The group whose members may read, on the read-only socket. Change it in nicd.socket and in the D-Bus policy too.",
+            ),
+            key(
+                "max_connections",
+                Some("256"),
+                "64",
+                Restart,
+                "How many connections are served at the same time, on both sockets together: 2 to 65536. One more is answered 503 \
+                 too_many_connections.",
+            ),
+            key(
+                "root_reserve",
+                Some("16"),
+                "4",
+                Restart,
+                "How many of them only root can use: 0 to one less than max_connections. Unset, it is no more than half of them.",
+            ),
+        ],
+    },
+    Section {
+        name: "store",
+        about: "The records of networks, subnets, servers and ports.",
+        keys: &[key(
+            "dir",
+            Some("\"/var/lib/nicd\""),
+            "\"/srv/nicd\"",
+            Restart,
+            "The directory of the database nicd.db, an absolute path. nicd.service may write to /var/lib/nicd alone: another place \
+             needs StateDirectory= or ReadWritePaths= in a drop-in.",
+        )],
+    },
+    Section {
+        name: "links",
+        about: "How devices and bridges are made.",
+        keys: &[
+            key(
+                "mac_prefix",
+                Some("\"fa:16:3e\""),
+                "\"02:aa:bb\"",
+                Reload,
+                "The first three octets of the MACs that nicd gives to new ports; the other three are random. The first octet is even \
+                 and is not fe.",
+            ),
+            key(
+                "allowed_bridges",
+                None,
+                "[\"br-*\", \"lan0\"]",
+                Reload,
+                "The operator's bridges that a network may use (nicd:bridge): names, in which * stands for any number of characters; [] \
+                 for none. Unset, a network may use every bridge but those that carry a default route of the host.",
+            ),
+            key(
+                "mtu",
+                Some("1500"),
+                "9000",
+                Reload,
+                "The MTU of a network that names none and has a bridge of nicd's, in bytes: 1280 to 65521.",
+            ),
+            key(
+                "sweep_s",
+                Some("60"),
+                "300",
+                Reload,
+                "How often all ports are compared with the kernel although it reported no change, in seconds: 1 to 86400.",
+            ),
+            key(
+                "require_host_closed",
+                Some("true"),
+                "false",
+                Reload,
+                "Whether an attach is refused (503 host_not_closed) when the kernel cannot close the bridge to the host's own stack.",
+            ),
+            key(
+                "conflict_probe",
+                Some("\"warn\""),
+                "\"refuse\"",
+                Reload,
+                "What is done about an address of a port that another machine on the network has already: \"warn\" gives it and reports it, \
+                 \"refuse\" does not give it, \"off\" does not ask.",
+            ),
+        ],
+    },
+    Section {
+        name: "limits",
+        about: "What clients may ask for.",
+        keys: &[
+            key(
+                "nics_per_server",
+                Some("12"),
+                "8",
+                Reload,
+                "How many NICs a server may have that has no nic_limit of its own: 1 to 1023.",
+            ),
+            key(
+                "requests",
+                Some("\"off\""),
+                "false",
+                Reload,
+                "Limiting the rate of requests. It is not built yet: \"off\" (or false) is the only value that is accepted.",
+            ),
+        ],
+    },
+    Section {
+        name: "guest",
+        about: "What guests are told by DHCP and router advertisements when their subnet does not say.",
+        keys: &[
+            key(
+                "dns_nameservers",
+                Some("[]"),
+                "[\"192.0.2.53\", \"2001:db8::53\"]",
+                Reload,
+                "The DNS servers of guests in subnets without dns_nameservers: IPv4 and IPv6 addresses.",
+            ),
+            key("domain", None, "\"cloud.example\"", Reload, "The DNS search domain of guests. Unset, guests are told none."),
+        ],
+    },
+    Section {
+        name: "log",
+        about: "The log, on standard error; in a service it is in the journal (journalctl --unit nicd).",
+        keys: &[
+            key(
+                "level",
+                Some("\"info\""),
+                "\"info,nicd::api=debug\"",
+                Reload,
+                "off, error, warn, info, debug or trace, or a filter by module. --log and NICD_LOG win over it.",
+            ),
+            key("format", Some("\"text\""), "\"json\"", Restart, "What a line looks like: text, or json for one object a line."),
+        ],
+    },
+    Section {
+        name: "metrics",
+        about: "The metrics for Prometheus; GET /metrics on the sockets always has them.",
+        keys: &[key(
+            "listen",
+            None,
+            "\"127.0.0.1:9632\"",
+            Restart,
+            "A loopback address and port that serve GET /metrics to every process on this host, and nothing else. Unset, none.",
+        )],
+    },
+    Section {
+        name: "dbus",
+        about: "Ports on D-Bus (org.nicd.Agent1).",
+        keys: &[
+            key("enabled", Some("true"), "false", Restart, "Whether ports are shown on a bus."),
+            key(
+                "address",
+                None,
+                "\"unix:path=/run/dbus/system_bus_socket\"",
+                Restart,
+                "The bus's address (D-Bus specification, \"Server Addresses\"). Unset, it is the system bus.",
+            ),
+        ],
+    },
+];
+
+/// How wide the lines of the file are.
+const WIDTH: usize = 100;
+
+/// The file with every key explained, and commented out at its default, or at an example where no value is the default.
+pub fn file() -> String {
+    let mut text = String::from(
+        "# The configuration of nicd; nicd.toml(5). Every key is here, at its default:\n\
+         # remove its # to change it.\n\
+         # After a change: systemctl reload nicd. It checks the file; so does nicd check-config.\n\
+         # Keys marked (restart) change at the next start: systemctl restart nicd. No restart loses a packet.\n",
+    );
+    for section in SECTIONS {
+        text += &format!("\n{}[{}]\n", comment(section.about), section.name);
+        for key in section.keys {
+            let mark = if key.applies == Restart { " (restart)" } else { "" };
+            let example = if key.default.is_none() { " For example:" } else { "" };
+            text += &format!("\n{}", comment(&format!("{}{mark}{example}", key.about)));
+            text += &format!("#{} = {}\n", key.name, key.default.unwrap_or(key.example));
+        }
+    }
+    text
+}
+
+/// A text as lines of a comment.
+fn comment(text: &str) -> String {
+    let mut lines = vec![String::from("#")];
+    for word in text.split_whitespace() {
+        if lines.last().is_some_and(|line| line.len() + 1 + word.len() > WIDTH) {
+            lines.push(String::from("#"));
+        }
+        if let Some(line) = lines.last_mut() {
+            *line += " ";
+            *line += word;
+        }
+    }
+    lines.join("\n") + "\n"
+}
