@@ -93,6 +93,8 @@ pub struct NetworkEntry {
 }
 
 #[derive(Debug)]
+    /// Of subnets that were deleted just now: its ports' guests in namespaces still have addresses of them.
+    pub former: Vec<IpNetwork>,
 pub struct SubnetEntry {
     pub record: Subnet,
     pub(super) free: FreeRanges,

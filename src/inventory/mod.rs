@@ -75,8 +75,16 @@ impl Inventory {
         let (claim, repairs) = (Claim::default(), BridgeRepairs::default());
         let segment = self.segment_for(&record);
         self.segments.entry(segment.clone()).or_default().insert(record.id);
-        let entry =
-            NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim, repairs, segment, looked: None, record };
+        let entry = NetworkEntry {
+            subnets: BTreeSet::new(),
+            ports: BTreeSet::new(),
+            claim,
+            repairs,
+            segment,
+            looked: None,
+            former: Vec::new(),
+            record,
+        };
         self.networks.insert(entry.record.id, entry);
     }
 
@@ -120,6 +128,19 @@ impl Inventory {
     }
 
     /// Puts a changed record in a subnet's place; what its ports have of it stays theirs.
+    /// Notes that ports' guests still have addresses of a subnet that was deleted.
+    pub fn note_former(&mut self, subnet: &Subnet) {
+        self.networks.get_mut(&subnet.network_id).into_iter().for_each(|network| network.former.push(subnet.cidr));
+    }
+
+    /// Notes that they have been taken from them.
+    pub fn forget_former(&mut self, subnet: &Subnet) {
+        let Some(network) = self.networks.get_mut(&subnet.network_id) else { return };
+        if let Some(at) = network.former.iter().position(|range| *range == subnet.cidr) {
+            network.former.swap_remove(at);
+        }
+    }
+
     pub fn replace_subnet(&mut self, record: Subnet) {
         let Some(entry) = self.subnets.get_mut(&record.id) else { return };
         let (network, before) = (record.network_id, std::mem::replace(&mut entry.record, record));
@@ -453,6 +474,26 @@ impl Inventory {
     }
 
     /// The address of a subnet that a guest with this MAC makes itself; none where it is given one.
+    /// The address of a subnet that the guest of a port makes itself; none where it is given one.
+    pub fn made_for(&self, port: &Port, subnet: SubnetId) -> Result<Option<FixedIp>, Error> {
+        self.made(port.network_id, subnet, port.mac, Some(port.id))
+    }
+
+    /// Whether a port has no address of a subnet but the one that its guest makes.
+    pub fn has_made_all(&self, port: PortId, subnet: &Subnet) -> bool {
+        let Some(entry) = self.ports.get(&port) else { return false };
+        let made = subnet.made_of(entry.record.mac).map(IpAddr::from);
+        entry.record.held_ips().filter(|ip| ip.subnet_id == subnet.id).all(|ip| Some(ip.ip_address) == made)
+    }
+
+    /// The ports that have addresses of a subnet.
+    pub fn users_of(&self, subnet: SubnetId) -> Vec<PortId> {
+        let network = self.subnets.get(&subnet).and_then(|entry| self.networks.get(&entry.record.network_id));
+        let ports = network.into_iter().flat_map(|entry| &entry.ports).filter_map(|port| self.ports.get(port));
+        let has = |entry: &&PortEntry| entry.record.held_ips().any(|ip| ip.subnet_id == subnet);
+        ports.filter(has).map(|entry| entry.record.id).collect()
+    }
+
     fn made(&self, network: NetworkId, subnet: SubnetId, mac: Mac, but: Option<PortId>) -> Result<Option<FixedIp>, Error> {
         let made = self.subnet(subnet)?.record.made_of(mac);
         made.map(|ip| self.this_address(network, ip.into(), Some(subnet), but)).transpose()
@@ -664,10 +705,13 @@ impl Inventory {
                 add(everywhere, gateway);
             }
         }
-        let siblings = self.networks.get(&network.id).map(|entry| &entry.subnets).into_iter().flatten();
+        let entry = self.networks.get(&network.id);
+        let siblings = entry.map(|entry| &entry.subnets).into_iter().flatten();
+        let former = entry.map(|entry| &entry.former).into_iter().flatten().copied();
         // Its link-local address goes with the last other one of IPv6.
         let link_local = IpNetwork::from(IpAddr::from(port.mac.link_local()));
-        let ranges = siblings.filter_map(|id| self.subnets.get(id)).map(|entry| entry.record.cidr).chain([link_local]).collect();
+        let ranges = siblings.filter_map(|id| self.subnets.get(id)).map(|entry| entry.record.cidr);
+        let ranges = ranges.chain(former).chain([link_local]).collect();
         let name = port.profile.interface_name.clone();
         GuestSettings { name, addresses, routes, mtu: Some(network.mtu), metric, ranges }
     }

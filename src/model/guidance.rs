@@ -101,7 +101,12 @@ impl Subnet {
     pub fn made_of(&self, mac: Mac) -> Option<Ipv6Addr> {
         let IpNetwork::V6(net) = self.cidr else { return None };
         let made = Ipv6Addr::from_bits(net.network().to_bits() | mac.link_local().to_bits() & u128::from(u64::MAX));
-        self.guidance.address.or(self.guidance.ra).filter(|mode| mode.is_auto()).map(|_| made)
+        self.is_auto().then_some(made)
+    }
+
+    /// Whether its guests make their addresses themselves.
+    pub fn is_auto(&self) -> bool {
+        self.guidance.address.or(self.guidance.ra).is_some_and(Mode::is_auto)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Networks and subnets.
+//! Networks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,11 +7,10 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::BridgeRule;
-use crate::inventory::{self, ClaimGuard, Inventory, NetworkEntry, PortClaims, SUBNET_LIMIT};
-use crate::model::action::{NetworkChange, NewNetwork, SubnetChange};
+use crate::inventory::{self, ClaimGuard, Inventory, NetworkEntry, PortClaims};
+use crate::model::action::{NetworkChange, NewNetwork};
 use crate::model::idempotency::Made;
-use crate::model::subnet::NewSubnet;
-use crate::model::{LinkName, Network, NetworkId, Port, PortId, Subnet, SubnetId};
+use crate::model::{LinkName, Network, NetworkId, Port, PortId};
 use crate::plan::{Desired, Kind, LinkState, Op, PlanError, Reason, Step, carried, plan};
 use crate::reconcile::answered;
 use crate::store::{Change, Purpose};
@@ -287,130 +286,10 @@ impl Service {
         state.remove_network(id);
         Ok(Reply::Done)
     }
-
-    pub(super) async fn create_subnets(self: Arc<Self>, new: Vec<NewSubnet>, context: &Context) -> Result<Reply, Error> {
-        let now = clock::now();
-        let subnets = new.into_iter().map(|one| one.checked(now)).collect::<Result<Vec<_>, _>>()?;
-        // In one order for everybody, so that two of these cannot wait for each other.
-        let networks: BTreeSet<NetworkId> = subnets.iter().map(|subnet| subnet.network_id).collect();
-        let mut claims = Vec::new();
-        for network in networks {
-            claims.push(self.reconciler.claim(|state| state.claim_network(network)).await?);
-        }
-        self.create_subnets_claimed(&subnets, context).await?;
-        Ok(Reply::Subnets(subnets))
-    }
-
-    async fn create_subnets_claimed(&self, subnets: &[Subnet], context: &Context) -> Result<(), Error> {
-        {
-            // In their place before they are durable, so that no other network gets their ids.
-            let mut state = self.reconciler.lock();
-            for (n, subnet) in subnets.iter().enumerate() {
-                if let Err(error) = check_subnet(&state, subnet, subnets) {
-                    subnets[..n].iter().for_each(|made| state.remove_subnet(made.id));
-                    return Err(error);
-                }
-                state.add_subnet(subnet.clone());
-            }
-        }
-        let mut changes: Vec<Change> = subnets.iter().cloned().map(Change::PutSubnet).collect();
-        changes.extend(self.note(context, subnets.iter().map(|subnet| Made::Subnet(subnet.id)).collect()));
-        let stored = self.reconciler.commit(changes, Purpose::Growing).await;
-        if stored.is_err() {
-            let mut state = self.reconciler.lock();
-            subnets.iter().for_each(|subnet| state.remove_subnet(subnet.id));
-        }
-        Ok(stored?)
-    }
-
-    pub(super) async fn update_subnet(
-        self: Arc<Self>,
-        id: SubnetId,
-        change: SubnetChange,
-        context: &Context,
-    ) -> Result<Reply, Error> {
-        let network = self.network_of_subnet(id)?;
-        let claim = self.reconciler.claim(|state| state.claim_network(network)).await?;
-        let before = self.subnet(id)?;
-        let reply = self.update_subnet_claimed(id, change, context).await?;
-        // A port's build may need it.
-        drop(claim);
-        if self.subnet(id).is_ok_and(|after| after.enable_dhcp != before.enable_dhcp) {
-            self.follow_dhcp(id, network, context).await;
-        }
-        Ok(reply)
-    }
-
-    /// Has the filters of a subnet's ports turn DHCP requests to the responder, or no longer.
-    async fn follow_dhcp(self: &Arc<Self>, subnet: SubnetId, network: NetworkId, context: &Context) {
-        let ports: Vec<PortId> = {
-            let state = self.reconciler.lock();
-            let Ok(entry) = state.network(network) else { return };
-            let on_it = |port: &&Port| port.fixed_ips.iter().any(|ip| ip.subnet_id == subnet);
-            attached(&state, entry).filter(on_it).map(|port| port.id).collect()
-        };
-        for port in ports {
-            // One that is being worked on is evaluated at the end of that.
-            let Ok(claim) = self.reconciler.claim(|state| state.claim_port::<Error>(port)).await else { continue };
-            self.apply_change(port, context).await;
-            drop(claim);
-            self.reconciler.evaluate(&mut self.reconciler.lock(), port, Reason::Drift);
-        }
-    }
-
-    async fn update_subnet_claimed(&self, id: SubnetId, change: SubnetChange, context: &Context) -> Result<Reply, Error> {
-        let (before, after) = {
-            let mut state = self.reconciler.lock();
-            let before = state.subnet(id)?.record.clone();
-            context.expects(before.revision_number)?;
-            let after = before.changed(change, clock::now())?;
-            state.check_gateway(&before, &after)?;
-            // In its place before it is durable, so that no port takes its new gateway's address meanwhile.
-            state.replace_subnet(after.clone());
-            (before, after)
-        };
-        if after != before
-            && let Err(error) = self.reconciler.commit(vec![Change::PutSubnet(after.clone())], Purpose::Growing).await
-        {
-            self.reconciler.lock().replace_subnet(before);
-            return Err(error.into());
-        }
-        Ok(Reply::Subnet(after))
-    }
-
-    pub(super) async fn delete_subnet(self: Arc<Self>, id: SubnetId, context: &Context) -> Result<Reply, Error> {
-        let network = self.network_of_subnet(id)?;
-        let _claim = self.reconciler.claim(|state| state.claim_network(network)).await?;
-        self.delete_subnet_claimed(id, context).await
-    }
-
-    async fn delete_subnet_claimed(&self, id: SubnetId, context: &Context) -> Result<Reply, Error> {
-        let record = {
-            let mut state = self.reconciler.lock();
-            let entry = state.subnet(id)?;
-            context.expects(entry.record.revision_number)?;
-            if entry.users() > 0 {
-                return Err(Error::SubnetInUse { subnet: id, ports: entry.users() });
-            }
-            let record = entry.record.clone();
-            // Out of sight first, so that no port takes an address of it meanwhile.
-            state.remove_subnet(id);
-            record
-        };
-        if let Err(error) = self.reconciler.commit(vec![Change::DeleteSubnet(id)], Purpose::Freeing).await {
-            self.reconciler.lock().add_subnet(record);
-            return Err(error.into());
-        }
-        Ok(Reply::Done)
-    }
-
-    fn network_of_subnet(&self, id: SubnetId) -> Result<NetworkId, Error> {
-        Ok(self.reconciler.lock().subnet(id)?.record.network_id)
-    }
 }
 
 /// The attached ports of a network.
-fn attached<'a>(state: &'a Inventory, network: &'a NetworkEntry) -> impl Iterator<Item = &'a Port> {
+pub(super) fn attached<'a>(state: &'a Inventory, network: &'a NetworkEntry) -> impl Iterator<Item = &'a Port> {
     let entries = network.ports.iter().filter_map(|port| state.ports.get(port));
     entries.map(|entry| &entry.record).filter(|port| port.attached_to().is_some())
 }
@@ -418,23 +297,4 @@ fn attached<'a>(state: &'a Inventory, network: &'a NetworkEntry) -> impl Iterato
 fn bound_ports(state: &Inventory, id: NetworkId) -> Vec<PortId> {
     let ports = state.networks.get(&id).map(|entry| &entry.ports).into_iter().flatten();
     ports.copied().filter(|port| state.ports.get(port).is_some_and(|entry| entry.record.binding.is_some())).collect()
-}
-
-/// Refuses a subnet that does not fit beside those there are, and those that are made with it.
-fn check_subnet(state: &Inventory, subnet: &Subnet, beside: &[Subnet]) -> Result<(), Error> {
-    if state.subnets.contains_key(&subnet.id) {
-        return Err(Error::IdTaken(subnet.id.0));
-    }
-    let there = state.network(subnet.network_id)?.subnets.iter().filter_map(|id| state.subnets.get(id));
-    let siblings: Vec<&Subnet> = there.map(|entry| &entry.record).collect();
-    if siblings.len() >= SUBNET_LIMIT {
-        return Err(Error::TooManySubnets { network: subnet.network_id, limit: SUBNET_LIMIT });
-    }
-    match siblings.into_iter().find(|other| other.overlaps(&subnet.cidr)) {
-        Some(other) => {
-            let (cidr, other_cidr) = (subnet.cidr.to_string(), other.cidr.to_string());
-            Err(Error::SubnetOverlap { cidr, other: other.id, other_cidr })
-        }
-        None => Ok(state.check_next_hops(subnet, beside)?),
-    }
 }

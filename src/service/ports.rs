@@ -222,7 +222,7 @@ impl Service {
     }
 
     /// Tells readers that show a port's MAC and addresses to look again; its phase is what it was.
-    fn tell_changed(&self, port: PortId, context: &Context) {
+    pub(super) fn tell_changed(&self, port: PortId, context: &Context) {
         let state = self.reconciler.lock();
         if let Some(entry) = state.ports.get(&port) {
             let phase = Some(entry.phase);

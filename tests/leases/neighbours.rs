@@ -10,6 +10,7 @@ use crate::daemon::Daemon;
 use crate::fixture::{Fixture, text};
 use crate::hostile::Ears;
 use crate::netns::{Guest, in_netns, run};
+use crate::slaac::made;
 use crate::wire;
 
 const HELD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
@@ -129,6 +130,12 @@ fn where_that_is_refused_a_port_is_down_until_nobody_else_has_its_address() {
         assert!(refused.to_string().contains(&mac_of(&wire)), "{refused}");
         fixture.api.put(&path, &change("2001:db8::51")).expect(200);
         assert_eq!(fixture.port(&port)["status"], "ACTIVE");
+        // What its guest would make of a new subnet is left out.
+        let mac = octets(&text(&fixture.port(&port)["mac_address"]));
+        wire.ip(&format!("address add {}/64 dev eth0 nodad", made(mac)));
+        fixture.subnet_with(json!({"network_id": network, "cidr": "fd00:a::/64", "ipv6_ra_mode": "slaac"}));
+        let shown = fixture.port(&port);
+        assert_eq!((&shown["status"], shown["fixed_ips"].as_array().unwrap().len()), (&json!("ACTIVE"), 1), "{shown}");
     });
 }
 

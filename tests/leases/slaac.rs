@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::bytes::{IP6, Ip6, ethernet, group_mac, link_layer, link_local};
-use crate::client::Machine;
+use crate::bytes::{IP6, Ip6, Mac, ethernet, group_mac, link_layer, link_local};
+use crate::client::{Machine, octets};
 use crate::daemon::PATIENCE;
 use crate::fixture::{Fixture, text};
 use crate::hostile::Ears;
@@ -62,6 +62,12 @@ fn advert(vm: &Machine) -> Advert {
             said,
         };
     }
+}
+
+/// The address of fd00:a::/64 that a guest with this MAC makes.
+pub fn made(mac: Mac) -> String {
+    let octets = [&[0xfd, 0, 0, 10, 0, 0, 0, 0], &link_local(mac).octets()[8..]].concat();
+    Ipv6Addr::from(<[u8; 16]>::try_from(octets).unwrap()).to_string()
 }
 
 fn solicit(vm: &Machine, from: Ipv6Addr, options: &[u8]) {
@@ -273,5 +279,66 @@ fn an_address_that_a_guest_makes_is_the_one_of_its_mac() {
             wrong["network_id"] = network.clone().into();
             fixture.api.post("/v2.0/subnets", &json!({ "subnet": wrong })).expect(400);
         }
+    });
+}
+
+#[test]
+fn ports_that_are_there_get_and_lose_the_addresses_that_their_guests_make_with_the_subnet() {
+    in_netns(|| {
+        let mut fixture = Fixture::start();
+        let blue = fixture.network(json!({"name": "blue"}));
+        fixture.subnet(&blue, "192.0.2.0/24");
+        let (guest, _, port) = fixture.active_guest("a", &blue);
+        let vm = Machine::start(&mut fixture, &blue);
+        let router = fixture.create_port(json!({"network_id": blue, "mac_address": "fa:16:3e:00:00:07"}));
+        let all: Vec<Value> = (10..26).map(|host| json!({"ip_address": format!("192.0.2.{host}")})).collect();
+        let full = fixture.create_port(json!({"network_id": blue, "fixed_ips": all}));
+        let v6 = |fixture: &mut Fixture, port: &str| -> Vec<String> {
+            let shown = fixture.port(port)["fixed_ips"].clone();
+            let addresses = shown.as_array().unwrap().iter().map(|ip| text(&ip["ip_address"]));
+            addresses.filter(|address| address.contains(':')).collect()
+        };
+        let asked = json!({"network_id": blue, "cidr": "fd00:a::/64", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"});
+        let subnet = fixture.subnet_with(asked.clone());
+        let mac = octets(&text(&fixture.port(&port)["mac_address"]));
+        let given = [made(mac), made(vm.mac), "fd00:a::f816:3eff:fe00:7".to_owned()];
+        for (port, address) in [&port, &vm.port, &router].into_iter().zip(&given) {
+            assert_eq!(v6(&mut fixture, port), [address.as_str()], "{port}");
+        }
+        assert!(v6(&mut fixture, &full).is_empty(), "a port has at most 16 addresses");
+        // Answered means built: the guest in its namespace has it, what the other one sends from it is heard, and it is told the prefix.
+        let shown = || guest.ip("-6 address show dev eth0 scope global");
+        assert!(shown().contains(&given[0]), "{}", shown());
+        let prefix = [3, 4, 64, 0xc0, 0, 1, 0x51, 0x80, 0, 1, 0x51, 0x80, 0, 0, 0, 0, 0xfd, 0, 0, 10];
+        let told = advert(&vm);
+        assert!(told.said.windows(prefix.len()).any(|part| part == prefix), "{told:?}");
+        let ears = guest.inside(|| Ears::on("eth0"));
+        let ping = Ip6 { id: 1, from: given[1].parse().unwrap(), to: given[0].parse().unwrap() };
+        vm.send_frame(&ethernet(mac, vm.mac, IP6, &ping.of_icmp(128, &[0; 4])));
+        ears.until(|frame| frame[6..12] == vm.mac && frame[12..14] == IP6.to_be_bytes() && frame[54] == 128);
+        // A restart finds them, and nothing to do.
+        fixture.daemon.kill();
+        fixture.launch();
+        assert_eq!(fixture.verified()["deviations"], json!([]));
+        assert_eq!(v6(&mut fixture, &router), [given[2].as_str()]);
+        // Its gateway's address a port was given; the others go with the subnet.
+        let path = format!("/v2.0/subnets/{subnet}");
+        let gateway = |fixture: &mut Fixture, ips: Value| {
+            fixture.api.put(&format!("/v2.0/ports/{router}"), &json!({"port": {"fixed_ips": ips}})).expect(200);
+        };
+        gateway(&mut fixture, json!([{"ip_address": "fd00:a::1"}]));
+        let refused = fixture.api.delete(&path).expect(409);
+        assert_eq!(refused["NeutronError"]["reason"], "subnet_in_use");
+        assert_eq!(v6(&mut fixture, &port), [given[0].as_str()]);
+        gateway(&mut fixture, json!([{"subnet_id": subnet}]));
+        fixture.api.delete(&path).expect(204);
+        for port in [&port, &vm.port, &router] {
+            assert!(v6(&mut fixture, port).is_empty(), "{port}");
+        }
+        assert!(!shown().contains("fd00:a:"), "{}", shown());
+        let ends = |told: &Advert| told.said.windows(12).any(|part| part[..3] == [3, 4, 64] && part[4..] == [0; 8]);
+        while !ends(&advert(&vm)) {}
+        fixture.subnet_with(asked);
+        assert_eq!(v6(&mut fixture, &router), [given[2].as_str()]);
     });
 }
