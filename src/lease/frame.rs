@@ -6,9 +6,10 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice, UdpHeade
 
 use crate::model::Mac;
 
-/// The ports of servers and of clients.
-const SERVER: u16 = 67;
-const CLIENT: u16 = 68;
+/// The port at which servers and relays hear.
+pub const SERVER: u16 = 67;
+/// The port at which clients hear.
+pub const CLIENT: u16 = 68;
 
 /// How far an answer goes: its guest is on the same link.
 const TTL: u8 = 64;
@@ -81,14 +82,16 @@ pub struct Envelope {
     pub source: Ipv4Addr,
     /// The address it is for.
     pub target: Ipv4Addr,
+    /// The UDP port it is for.
+    pub port: u16,
 }
 
 /// Puts an answer's frame together; none where the message is longer than UDP carries.
 pub fn write(envelope: Envelope, message: &[u8]) -> Option<Vec<u8>> {
-    let Envelope { from, to, source, target } = envelope;
-    let packet = PacketBuilder::ethernet2(from.0, to.0).ipv4(source.octets(), target.octets(), TTL).udp(SERVER, CLIENT);
+    let Envelope { from, to, source, target, port } = envelope;
+    let packet = PacketBuilder::ethernet2(from.0, to.0).ipv4(source.octets(), target.octets(), TTL).udp(SERVER, port);
     let mut frame = Vec::with_capacity(packet.size(message.len()));
-    UdpHeader::without_ipv4_checksum(SERVER, CLIENT, message.len()).ok()?;
+    UdpHeader::without_ipv4_checksum(SERVER, port, message.len()).ok()?;
     packet.write(&mut frame, message).ok()?;
     Some(frame)
 }

@@ -165,6 +165,11 @@ impl Message {
         })
     }
 
+    /// Whether a relay has sent it on.
+    pub fn is_relayed(&self) -> bool {
+        !self.giaddr.is_unspecified()
+    }
+
     /// An option that is one address.
     pub fn address(&self, code: u8) -> Option<Ipv4Addr> {
         <[u8; 4]>::try_from(self.options.get(&code)?.as_slice()).ok().map(Ipv4Addr::from)
@@ -213,6 +218,8 @@ pub struct Reply {
     pub yiaddr: Ipv4Addr,
     /// Where the next server is, or unspecified.
     pub siaddr: Ipv4Addr,
+    /// The relay that it goes by, or unspecified.
+    pub giaddr: Ipv4Addr,
     /// The client's MAC.
     pub chaddr: Mac,
     /// The name of its boot file, for clients that read BOOTP's field alone.
@@ -291,7 +298,7 @@ impl Reply {
         octets.extend(self.xid.to_be_bytes());
         octets.extend([0, 0]);
         octets.extend(self.flags.to_be_bytes());
-        for address in [self.ciaddr, self.yiaddr, self.siaddr, Ipv4Addr::UNSPECIFIED] {
+        for address in [self.ciaddr, self.yiaddr, self.siaddr, self.giaddr] {
             octets.extend(address.octets());
         }
         octets.extend(self.chaddr.0);

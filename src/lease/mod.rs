@@ -125,6 +125,8 @@ pub struct Answer {
     pub target: Ipv4Addr,
     /// The MAC that it is sent to.
     pub to: Mac,
+    /// The UDP port that it is sent to: a client's or, where it goes by a relay, a server's.
+    pub port: u16,
 }
 
 /// Why a message is not answered.
@@ -136,7 +138,7 @@ pub enum Silence {
     Declined(Ipv4Addr),
     /// It is for another server.
     OtherServer,
-    /// A relay has sent it on.
+    /// A relay has sent it on that is not the port's guest.
     Relayed,
     /// It asks for another client than the port's guest.
     OtherClient,
@@ -164,16 +166,18 @@ impl Silence {
 /// All of Ethernet, and all of IPv4 on a link.
 const EVERYBODY: Mac = Mac([0xff; 6]);
 
-/// What is to be said to a message (RFC 2131, 4.3).
+/// What is to be said to a message (RFC 2131, 4.3). A guest may relay for itself, as load generators do: then the relay's address is one
+/// of its port's, and says of which subnet it asks.
 pub fn answer(message: &Message, told: &Told) -> Result<Answer, Silence> {
-    if !message.giaddr.is_unspecified() {
-        return Err(Silence::Relayed);
-    }
+    let own = |address: Ipv4Addr| told.addresses.iter().find(|given| given.address == address);
+    let first = match message.is_relayed() {
+        true => Some(own(message.giaddr).ok_or(Silence::Relayed)?),
+        false => told.addresses.first(),
+    };
     if message.chaddr != told.mac {
         return Err(Silence::OtherClient);
     }
-    let Some(first) = told.addresses.first() else { return Err(Silence::Incomplete) };
-    let own = |address: Ipv4Addr| told.addresses.iter().find(|given| given.address == address);
+    let Some(first) = first else { return Err(Silence::Incomplete) };
     let requested = message.address(code::REQUESTED);
     let server = message.address(code::SERVER);
     let is_for_another = server.is_some_and(|server| told.addresses.iter().all(|given| given.server != server));
@@ -221,18 +225,27 @@ fn inform(message: &Message, told: &Told, given: &Given) -> Result<Answer, Silen
 /// (RFC 2131, 4.1).
 fn refuse(message: &Message, first: &Given) -> Result<Answer, Silence> {
     let reply = options::refusal(message, first.server);
-    Ok(Answer { reply, source: first.server, target: Ipv4Addr::BROADCAST, to: EVERYBODY })
+    addressed(message, reply, first, (Ipv4Addr::BROADCAST, EVERYBODY))
 }
 
 /// To the client's address where it has one, to all where it wishes so, else to the address that it is given, which no ARP would find
 /// yet (RFC 2131, 4.1).
 fn send(message: &Message, reply: Reply, given: &Given) -> Result<Answer, Silence> {
-    let (target, to) = match (message.ciaddr.is_unspecified(), message.broadcast || reply.yiaddr.is_unspecified()) {
+    let to = match (message.ciaddr.is_unspecified(), message.broadcast || reply.yiaddr.is_unspecified()) {
         (false, _) => (message.ciaddr, message.chaddr),
         (true, true) => (Ipv4Addr::BROADCAST, EVERYBODY),
         (true, false) => (reply.yiaddr, message.chaddr),
     };
-    Ok(Answer { reply, source: given.server, target, to })
+    addressed(message, reply, given, to)
+}
+
+/// To this address and MAC, or to the relay, which is the port's guest, and its port for servers (RFC 2131, 4.1).
+fn addressed(message: &Message, reply: Reply, given: &Given, to: (Ipv4Addr, Mac)) -> Result<Answer, Silence> {
+    let ((target, to), port) = match message.is_relayed() {
+        true => ((message.giaddr, message.chaddr), frame::SERVER),
+        false => (to, frame::CLIENT),
+    };
+    Ok(Answer { reply, source: given.server, target, to, port })
 }
 
 /// A name that a guest gives itself comes into terminals and pages: what no host name has is left out of it.

@@ -153,6 +153,7 @@ fn bare(message: &Message, kind: Kind, options: Options) -> Reply {
         ciaddr: Ipv4Addr::UNSPECIFIED,
         yiaddr: Ipv4Addr::UNSPECIFIED,
         siaddr: Ipv4Addr::UNSPECIFIED,
+        giaddr: message.giaddr,
         chaddr: message.chaddr,
         file: Vec::new(),
         options,

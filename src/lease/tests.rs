@@ -84,6 +84,22 @@ fn another_clients_mac_is_not_answered() {
 }
 
 #[test]
+fn a_guest_that_relays_for_itself_is_answered_as_a_relay_and_no_other_is() {
+    let relayed = |kind, options: &[(u8, &[u8])], giaddr| Message { giaddr, ..message(kind, options) };
+    let offer = answered(answer(&relayed(1, &[], SECOND), &told()));
+    // Its address says which subnet is asked.
+    assert_eq!((offer.reply.yiaddr, offer.reply.giaddr, offer.source), (SECOND, SECOND, Ipv4Addr::new(198, 51, 100, 1)));
+    assert_eq!((offer.target, offer.to, offer.port), (SECOND, MAC, 67));
+    let nak = answered(answer(&relayed(3, &[(50, &[10, 0, 0, 1])], OWN), &told()));
+    assert_eq!((nak.reply.kind, nak.reply.flags, nak.target, nak.to, nak.port), (Kind::Nak, 0x8000, OWN, MAC, 67));
+    let informed = answered(answer(&Message { ciaddr: SECOND, ..relayed(8, &[], OWN) }, &told()));
+    assert_eq!((informed.target, informed.port, informed.source), (OWN, 67, Ipv4Addr::new(198, 51, 100, 1)));
+    assert_eq!(answer(&relayed(1, &[], SERVER), &told()), Err(Silence::Relayed));
+    let of_other = Message { chaddr: Mac([2, 0, 0, 0, 0, 9]), ..relayed(1, &[], OWN) };
+    assert_eq!(answer(&of_other, &told()), Err(Silence::OtherClient));
+}
+
+#[test]
 fn releases_and_declines_are_noted_when_they_are_for_this_server() {
     let silence = |kind, options: &[(u8, &[u8])], ciaddr| {
         let said = Message { ciaddr, ..message(kind, options) };
@@ -265,7 +281,7 @@ fn what_is_no_clients_message_is_not_read() {
 
 #[test]
 fn a_frame_comes_back_as_it_was_put_together() {
-    let envelope = Envelope { from: MAC, to: Mac([0xff; 6]), source: SERVER, target: Ipv4Addr::BROADCAST };
+    let envelope = Envelope { from: MAC, to: Mac([0xff; 6]), source: SERVER, target: Ipv4Addr::BROADCAST, port: frame::CLIENT };
     let mut frame = frame::write(envelope, b"a message").unwrap();
     assert_eq!(frame::read(&frame, Checksum::Complete), Err(BadFrame::Malformed), "it is for a client");
     // The ports change places, which no checksum minds.
@@ -306,7 +322,8 @@ proptest! {
             prop_assert_eq!(&written[4..8], &octets[4..8]);
             prop_assert_eq!(&written[28..34], &MAC.0[..]);
             prop_assert!([Ipv4Addr::UNSPECIFIED, OWN, SECOND].contains(&answer.reply.yiaddr));
-            let envelope = Envelope { from: MAC, to: answer.to, source: answer.source, target: answer.target };
+            let Answer { source, target, to, port, .. } = answer;
+            let envelope = Envelope { from: MAC, to, source, target, port };
             prop_assert!(frame::write(envelope, &written).is_some());
         }
     }

@@ -164,7 +164,8 @@ async fn listen(
 }
 
 fn send(socket: &PacketSocket, device: u32, guest: Mac, answer: &Answer, octets: &[u8]) {
-    let envelope = Envelope { from: guest.host_side(), to: answer.to, source: answer.source, target: answer.target };
+    let Answer { source, target, to, port, .. } = *answer;
+    let envelope = Envelope { from: guest.host_side(), to, source, target, port };
     let sent = match frame::write(envelope, octets) {
         Some(frame) => socket.send(device, &frame),
         None => Err(io::ErrorKind::InvalidData.into()),

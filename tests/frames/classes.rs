@@ -364,6 +364,12 @@ fn ip4() -> Vec<Class> {
     ]
 }
 
+/// A DHCP message that this relay has sent on.
+fn relayed(mut message: Vec<u8>, relay: Ipv4Addr) -> Vec<u8> {
+    message[24..28].copy_from_slice(&relay.octets());
+    message
+}
+
 fn dhcp4() -> Vec<Class> {
     vec![
         class("DHCP: a client without an address", Answered, |e| e.udp4(NOWHERE, EVERYWHERE, [68, 67], &dhcp(1, e.own.mac))),
@@ -393,6 +399,15 @@ fn dhcp4() -> Vec<Class> {
             e.udp4(e.own.ip4, e.to.ip4, [4011, 68], &dhcp(2, e.to.mac))
         }),
         class("DHCP: a relay", Dropped("dhcp_server"), |e| e.udp4(e.own.ip4, e.to.ip4, [67, 67], &dhcp(1, e.own.mac))),
+        class("DHCP: a guest that relays for itself", AnsweredOr("dhcp_server"), |e| {
+            e.udp4(e.own.ip4, e.to.ip4, [67, 67], &relayed(dhcp(1, e.own.mac), e.own.ip4))
+        }),
+        class("DHCP: a relay with another's address", Dropped("dhcp_server"), |e| {
+            e.udp4(e.own.ip4, e.to.ip4, [67, 67], &relayed(dhcp(1, e.own.mac), e.victim.ip4))
+        }),
+        class("DHCP: a server's answer to itself as a relay", Dropped("dhcp_server"), |e| {
+            e.udp4(e.own.ip4, e.to.ip4, [67, 67], &relayed(dhcp(2, e.to.mac), e.own.ip4))
+        }),
         class("DHCP: a server's first fragment", Dropped("dhcp_server"), |e| {
             let packet = Ip4 { fragment: 0x2000, ..e.ip4(UDP) };
             e.frame(IP4, &packet.packet(&udp(67, 68, &dhcp(2, e.to.mac))[..8]))

@@ -93,6 +93,9 @@ pub struct Answer {
     pub kind: u8,
     pub yiaddr: Ipv4Addr,
     pub ciaddr: Ipv4Addr,
+    pub giaddr: Ipv4Addr,
+    /// The UDP port it is for.
+    pub port: u16,
     pub options: BTreeMap<u8, Vec<u8>>,
 }
 
@@ -209,6 +212,15 @@ impl Machine {
         self.answer(xid, PATIENCE).unwrap_or_else(|| panic!("no answer to {message:?}"))
     }
 
+    /// The same as a relay, from a server's port.
+    pub fn ask_relayed(&mut self, message: &Message) -> Answer {
+        self.xid += 1;
+        let packet = Ip4 { id: 1, from: self.address, to: Ipv4Addr::BROADCAST, protocol: UDP, options: Vec::new(), fragment: 0 };
+        let datagram = udp(67, 67, &message.octets(self.xid, self.mac));
+        self.send_frame(&ethernet(BROADCAST, self.mac, IP4, &packet.packet(&datagram)));
+        self.answer(self.xid, PATIENCE).unwrap_or_else(|| panic!("no answer to {message:?}"))
+    }
+
     /// Nothing is said to a message: the answer to the next one is the first that comes.
     pub fn is_ignored(&mut self, message: &Message, to: Option<(Mac, Ipv4Addr)>) {
         let ignored = self.send(message, to);
@@ -268,7 +280,7 @@ pub fn parse(frame: &[u8]) -> Option<(u32, Answer)> {
     else {
         return None;
     };
-    if (datagram.source_port(), datagram.destination_port()) != (67, 68) {
+    if datagram.source_port() != 67 || ![67, 68].contains(&datagram.destination_port()) {
         return None;
     }
     let header = ip.header();
@@ -301,6 +313,8 @@ pub fn parse(frame: &[u8]) -> Option<(u32, Answer)> {
         kind: options[&53][0],
         yiaddr: word(16),
         ciaddr: word(12),
+        giaddr: word(24),
+        port: datagram.destination_port(),
         options,
     };
     Some((u32::from_be_bytes(*said[4..].first_chunk().unwrap()), answer))

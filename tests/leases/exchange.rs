@@ -80,7 +80,14 @@ fn each_state_of_a_client_is_answered_as_the_rfc_says() {
         let ack = vm.ask_one(&Message::of(INFORM).from(own), (BROADCAST, Ipv4Addr::BROADCAST));
         assert_eq!((ack.kind, ack.yiaddr, ack.target), (ACK, NOWHERE, own));
         assert!(!ack.options.contains_key(&51) && !ack.options.contains_key(&58));
-        // Relays are none of ours, and servers' words are no client's.
+        // A guest that relays for itself, and other relays; servers' words are no client's.
+        let relayed = |kind| Message { giaddr: own, ..Message::of(kind) };
+        let offer = vm.ask_relayed(&relayed(DISCOVER));
+        assert_eq!((offer.kind, offer.yiaddr, offer.giaddr, offer.source), (OFFER, own, own, SERVER));
+        assert_eq!((offer.target, offer.to, offer.from.as_slice(), offer.port), (own, mac, &host_side[..], 67));
+        let ack = vm.ask_relayed(&relayed(REQUEST).with(54, &offer.options[&54]).with(50, &own.octets()));
+        assert_eq!((ack.kind, ack.yiaddr, ack.target, ack.port), (ACK, own, own, 67));
+        assert_eq!((vm.ask(&relayed(DISCOVER)).port, vm.ask(&Message::of(DISCOVER)).port), (67, 68));
         vm.is_ignored(&Message { giaddr: [192, 0, 2, 5].into(), ..Message::of(DISCOVER) }, None);
         vm.is_ignored(&Message::of(OFFER), None);
         vm.is_ignored(&Message::of(RELEASE).from(own), Some((BROADCAST, SERVER)));

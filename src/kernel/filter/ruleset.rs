@@ -79,6 +79,10 @@ const ND_OPTIONS: u32 = 24;
 /// The client's MAC in DHCP for IPv4, behind UDP's header (RFC 2131, 2).
 const DHCP_CLIENT: At = At::Transport(36);
 
+/// Whether it asks or answers, and the relay that has sent it on.
+const DHCP_OPERATION: At = At::Transport(8);
+const DHCP_RELAY: At = At::Transport(32);
+
 /// `PACKET_OTHERHOST` (linux/if_packet.h).
 const OTHER_HOST: u8 = 3;
 
@@ -155,14 +159,18 @@ fn is_in(set: &str) -> [Expression; 3] {
 /// What a relay sends on is from a server's port, and is none. The set comes last: it costs more than the rest, and few packets get so
 /// far.
 fn requests_of_served(then: &Expression) -> Vec<Rule> {
-    let whole = [load(At::Network(6), 2, 0), mask(&[0x1f, 0xff]), is(&[0; 2])];
     let (ip4, ip6) = (octets(ETHER_TYPE, IP4), octets(ETHER_TYPE, IP6));
     let solicitation = octets(At::Transport(0), [ROUTER_SOLICITATION]);
     vec![
-        rule([&ip4, &carried(UDP), &port(2, 67), &other_port(0, 67), &whole, &is_in("served")], then.clone()),
+        rule([&ip4, &carried(UDP), &port(2, 67), &other_port(0, 67), &begins(), &is_in("served")], then.clone()),
         rule([&ip6, &carried(UDP), &port(2, 547), &other_port(0, 547), &is_in("served6")], then.clone()),
         rule([&ip6, &carried(ICMP6), &solicitation, &is_in("solicited")], then.clone()),
     ]
+}
+
+/// The packet is no later fragment of IPv4.
+fn begins() -> [Expression; 3] {
+    [load(At::Network(6), 2, 0), mask(&[0x1f, 0xff]), is(&[0; 2])]
 }
 
 fn request() -> Vec<Rule> {
@@ -182,9 +190,17 @@ fn request6() -> Vec<Rule> {
     vec![from("hosts6"), from("nets6"), vec![goto(Reason::Ip6.chain())]]
 }
 
+/// What a guest asks that relays for itself, as load generators do: from a server's port, and the relay's address is one of its port's.
+fn relayed_by_itself() -> Vec<Expression> {
+    let (asks, own) = (octets(DHCP_OPERATION, [1]), allowed(ETHER_SOURCE, DHCP_RELAY, 4, "hosts4"));
+    [&port(2, 67)[..], &port(0, 67), &asks, &own, &is_in("served")].concat()
+}
+
 /// What a bridge is about to send on to another port.
 fn to_others() -> Vec<Rule> {
-    requests_of_served(&drop())
+    let mut rules = requests_of_served(&drop());
+    rules.push(rule([&octets(ETHER_TYPE, IP4), &carried(UDP), &begins(), &relayed_by_itself()], drop()));
+    rules
 }
 
 /// What switches say to each other (IEEE 802.1D, table 7-10) and the bridge does not forward: it does not come by the other hook.
@@ -311,6 +327,7 @@ fn is_fragment_of_ip4(bits: [u8; 2]) -> [Expression; 3] {
 fn ip4_udp() -> Vec<Rule> {
     vec![
         rule([&is_fragment_of_ip4([0x1f, 0xff])], goto("ip4_source")),
+        rule([&relayed_by_itself()], goto("turn")),
         rule([&port(0, 67)], goto(Reason::DhcpServer.chain())),
         rule([&port(2, 68)], goto(Reason::DhcpServer.chain())),
         rule([&port(2, 67)], goto("dhcp")),

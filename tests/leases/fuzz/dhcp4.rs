@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use nicd::lease::frame::{self, Checksum, Envelope};
-use nicd::lease::{Given, Message, Told, answer};
+use nicd::lease::{Answer, Given, Message, Told, answer};
 use nicd::model::{ExtraOption, Mac};
 
 const MAC: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 1];
@@ -133,12 +133,13 @@ fn due(message: &[u8]) -> Option<(u8, [u8; 4])> {
     let said = all_options(message, false)?;
     let four = |code: u8| said.get(&code).and_then(|value| <[u8; 4]>::try_from(value.as_slice()).ok());
     let is_own = |address: &[u8; 4]| OWN.iter().any(|(own, _)| own == address);
-    let ciaddr: [u8; 4] = at(message, 12)?;
-    if message[..3] != [1, 1, 6] || at(message, 24)? != NOWHERE || at(message, 28)? != MAC {
+    let (ciaddr, giaddr): ([u8; 4], [u8; 4]) = (at(message, 12)?, at(message, 24)?);
+    let first = if giaddr == NOWHERE { OWN[0].0 } else { giaddr };
+    if message[..3] != [1, 1, 6] || !is_own(&first) || at(message, 28)? != MAC {
         return None;
     }
     match said.get(&53).map(Vec::as_slice)? {
-        [DISCOVER] => Some((OFFER, four(50).filter(is_own).unwrap_or(OWN[0].0))),
+        [DISCOVER] => Some((OFFER, four(50).filter(is_own).unwrap_or(first))),
         [REQUEST] if four(54).is_some_and(|server| OWN.iter().all(|(_, own)| *own != server)) => None,
         [REQUEST] => match four(50).or((ciaddr != NOWHERE).then_some(ciaddr))? {
             address if is_own(&address) => Some((ACK, address)),
@@ -169,7 +170,8 @@ pub fn check(frame: &[u8]) -> bool {
     match (due(request.message), said) {
         (Some(due), Some((Ok(answer), message))) => {
             let (octets, _) = answer.reply.write();
-            let envelope = Envelope { from: Mac(MAC).host_side(), to: answer.to, source: answer.source, target: answer.target };
+            let Answer { source, target, to, port, .. } = answer;
+            let envelope = Envelope { from: Mac(MAC).host_side(), to, source, target, port };
             let room = message.largest().min(MTU) - 28;
             is_right(request.message, due, room, &frame::write(envelope, &octets).unwrap());
             true
@@ -182,24 +184,27 @@ pub fn check(frame: &[u8]) -> bool {
 /// An answer's frame is what is due to a request's message.
 fn is_right(request: &[u8], (kind, address): (u8, [u8; 4]), room: usize, frame: &[u8]) {
     let (packet, datagram, message) = (&frame[14..], &frame[34..], &frame[42..]);
-    let ciaddr: [u8; 4] = at(request, 12).unwrap();
+    let (ciaddr, giaddr): ([u8; 4], [u8; 4]) = (at(request, 12).unwrap(), at(request, 24).unwrap());
+    let is_relayed = giaddr != NOWHERE;
     let (to, target): ([u8; 6], [u8; 4]) = (at(frame, 0).unwrap(), at(packet, 16).unwrap());
-    // To the guest's MAC with an address that is its own or that it says it has, or to all.
+    // To the guest's MAC with an address that is its own or that it says it has, or to all; to a guest that relays for itself as a relay.
     match to {
         MAC => assert!(target == address && kind != NAK || target == ciaddr, "to {target:?}"),
         to => assert_eq!((to, target), ([0xff; 6], [0xff; 4])),
+        to if is_relayed => assert_eq!((to, target), (MAC, giaddr)),
     }
     assert_eq!(at(frame, 6), Some([0xfe, 0x16, 0x3e, 0, 0, 1]));
     assert_eq!(packet[..2], [0x45, 0]);
     assert_eq!((number(packet, 2), number(datagram, 4)), (Some(packet.len()), Some(datagram.len())));
     assert_eq!((sum(&packet[..20]), sum(&with_pseudo_header(packet, datagram))), (0xffff, 0xffff));
-    assert_eq!((number(datagram, 0), number(datagram, 2), packet[9]), (Some(67), Some(68), 17));
+    let port = if is_relayed { 67 } else { 68 };
+    assert_eq!((number(datagram, 0), number(datagram, 2), packet[9]), (Some(67), Some(port), 17));
     assert!(number(datagram, 6) != Some(0), "a checksum");
     assert!((300..=room).contains(&message.len()), "{} octets of {room}", message.len());
     assert_eq!((&message[..4], &message[4..8]), (&[2, 1, 6, 0][..], &request[4..8]));
     assert_eq!(
         (at(message, 16), at(message, 24), &message[28..44]),
-        (Some(address), Some(NOWHERE), &[&MAC[..], &[0; 10]].concat()[..])
+        (Some(address), Some(giaddr), &[&MAC[..], &[0; 10]].concat()[..])
     );
     assert!([NOWHERE, ciaddr].contains(&at(message, 12).unwrap()));
     let said = all_options(message, true).expect("whole options");
