@@ -4,6 +4,7 @@
 //! `NICD_FUZZ=600` goes on for so many seconds instead of one a codec, `NICD_SEED` repeats a run.
 
 mod dhcp4;
+mod dhcp6;
 
 use std::fs;
 use std::path::Path;
@@ -19,9 +20,14 @@ struct Codec {
     check: fn(&[u8]) -> bool,
     /// Sets lengths and checksums right, so that what is behind them is looked at.
     mend: fn(&mut [u8]),
+    /// Makes an option.
+    option: fn(&mut Dice) -> Vec<u8>,
 }
 
-const CODECS: [Codec; 1] = [Codec { name: "dhcp4", check: dhcp4::check, mend: dhcp4::mend }];
+const CODECS: [Codec; 2] = [
+    Codec { name: "dhcp4", check: dhcp4::check, mend: dhcp4::mend, option: dhcp4::option },
+    Codec { name: "dhcp6", check: dhcp6::check, mend: dhcp6::mend, option: dhcp6::option },
+];
 
 /// The longest frame: a jumbo frame with a tag.
 const LONGEST: usize = 9_018;
@@ -49,7 +55,7 @@ fn fuzz(codec: &Codec, limit: Duration, seed: u64) {
     let (mut dice, began, mut frames, mut answered) = (Dice::new(seed), Instant::now(), 0_u64, 0_u64);
     while began.elapsed() < limit {
         for _ in 0..100 {
-            let mut frame = mutated(&mut dice, &corpus);
+            let mut frame = mutated(&mut dice, &corpus, codec.option);
             if dice.chance(85) {
                 (codec.mend)(&mut frame);
             }
@@ -77,9 +83,20 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| octets(fs::read_to_string(file).unwrap())).collect()
 }
 
+/// The sum of RFC 1071, which is 0xffff over what has its checksum in it.
+fn sum(octets: &[u8]) -> u64 {
+    let mut sum: u64 = octets.chunks(2).map(|two| u64::from(two[0]) << 8 | u64::from(*two.get(1).unwrap_or(&0))).sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
+}
+
+/// Octets that say much.
+const VALUES: [u8; 12] = [0, 1, 2, 3, 4, 6, 50, 52, 53, 54, 127, 255];
+
 /// A frame made of others.
-fn mutated(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
-    const VALUES: [u8; 12] = [0, 1, 2, 3, 4, 6, 50, 52, 53, 54, 127, 255];
+fn mutated(dice: &mut Dice, corpus: &[Vec<u8>], option: fn(&mut Dice) -> Vec<u8>) -> Vec<u8> {
     let mut frame = dice.of(corpus);
     for _ in 0..dice.below(6) {
         let end = frame.len() + 1;
@@ -89,13 +106,7 @@ fn mutated(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
         match dice.below(7) {
             0 => frame.truncate(at),
             1 => frame.splice(at..at, dice.bytes(length)).for_each(drop),
-            2 => {
-                // An option, right or with another length.
-                let code = if dice.chance(50) { dice.of(&VALUES) } else { dice.bytes(1)[0] };
-                let said = if dice.chance(80) { length } else { dice.below(256) };
-                let option = [vec![code, u8::try_from(said).unwrap()], dice.bytes(length)].concat();
-                frame.splice(at..at, option).for_each(drop);
-            }
+            2 => frame.splice(at..at, option(dice)).for_each(drop),
             3 => {
                 let other = dice.of(corpus);
                 let from = dice.below(other.len() + 1);

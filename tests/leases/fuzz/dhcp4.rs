@@ -7,6 +7,9 @@ use nicd::lease::frame::{self, Checksum, Envelope};
 use nicd::lease::{Answer, Given, Message, Told, answer};
 use nicd::model::{ExtraOption, Mac};
 
+use super::{VALUES, sum};
+use crate::dice::Dice;
+
 const MAC: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 1];
 /// The port's addresses with their servers.
 const OWN: [([u8; 4], [u8; 4]); 2] = [([192, 0, 2, 7], [192, 0, 2, 1]), ([198, 51, 100, 7], [169, 254, 169, 67])];
@@ -49,13 +52,12 @@ fn number(octets: &[u8], from: usize) -> Option<usize> {
     at(octets, from).map(|two| usize::from(u16::from_be_bytes(two)))
 }
 
-/// The sum of RFC 1071, which is 0xffff over what has its checksum in it.
-fn sum(octets: &[u8]) -> u64 {
-    let mut sum: u64 = octets.chunks(2).map(|two| u64::from(two[0]) << 8 | u64::from(*two.get(1).unwrap_or(&0))).sum();
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum
+/// An option, right or with another length.
+pub fn option(dice: &mut Dice) -> Vec<u8> {
+    let length = dice.below(40);
+    let code = if dice.chance(50) { dice.of(&VALUES) } else { dice.bytes(1)[0] };
+    let said = if dice.chance(80) { length } else { dice.below(256) };
+    [vec![code, u8::try_from(said).unwrap()], dice.bytes(length)].concat()
 }
 
 /// UDP's datagram behind the header that its checksum is of too.
@@ -189,9 +191,9 @@ fn is_right(request: &[u8], (kind, address): (u8, [u8; 4]), room: usize, frame: 
     let (to, target): ([u8; 6], [u8; 4]) = (at(frame, 0).unwrap(), at(packet, 16).unwrap());
     // To the guest's MAC with an address that is its own or that it says it has, or to all; to a guest that relays for itself as a relay.
     match to {
+        to if is_relayed => assert_eq!((to, target), (MAC, giaddr)),
         MAC => assert!(target == address && kind != NAK || target == ciaddr, "to {target:?}"),
         to => assert_eq!((to, target), ([0xff; 6], [0xff; 4])),
-        to if is_relayed => assert_eq!((to, target), (MAC, giaddr)),
     }
     assert_eq!(at(frame, 6), Some([0xfe, 0x16, 0x3e, 0, 0, 1]));
     assert_eq!(packet[..2], [0x45, 0]);
