@@ -57,7 +57,7 @@ impl Client {
                 fs::write(dir.join("conf"), DHCPCD).unwrap();
                 "mkdir -p /run/dhcpcd /var/lib/dhcpcd DIR/run DIR/lib\n\
                  mount --bind DIR/run /run/dhcpcd\nmount --bind DIR/lib /var/lib/dhcpcd\n\
-                 exec dhcpcd -4 -B -d -f DIR/conf -c DIR/script eth0"
+                 exec dhcpcd -B -d -f DIR/conf -c DIR/script eth0"
             }
             // It waits for udev where /sys can be written to.
             "networkd" => {
@@ -130,10 +130,9 @@ const CONF: &str = "option rfc3442-classless-static-routes code 121 = array of u
 
 /// It sets the address without asking the network first whether it is free, which takes seconds.
 const DHCPCD: &str = "noarp\nnoipv4ll\noption subnet_mask, broadcast_address, routers, domain_name_servers, host_name, interface_mtu, \
-    classless_static_routes\n";
+    classless_static_routes, dhcp6_name_servers\n";
 
-const NETWORKD: &str =
-    "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n[DHCPv4]\nUseMTU=yes\n";
+const NETWORKD: &str = "[Match]\nName=eth0\n[Network]\nDHCP=yes\nIPv6AcceptRA=yes\n[DHCPv4]\nUseMTU=yes\n";
 
 /// A network whose guests are told much.
 fn network(fixture: &mut Fixture) -> String {
@@ -141,6 +140,32 @@ fn network(fixture: &mut Fixture) -> String {
     fixture.subnet_with(json!({"network_id": network, "cidr": "192.0.2.0/24", "dns_nameservers": ["192.0.2.53", "192.0.2.54"],
         "host_routes": [{"destination": "198.51.100.0/24", "nexthop": "192.0.2.9"}]}));
     network
+}
+
+/// The same over IPv6 too, by DHCPv6.
+fn network_of_both(fixture: &mut Fixture) -> String {
+    let network = network(fixture);
+    fixture.subnet_with(
+        json!({"network_id": network, "cidr": "fd00:a::/64", "gateway_ip": "fe80::1", "dns_nameservers": ["fd00:a::53"]}),
+    );
+    network
+}
+
+/// A guest has the address that its port has over IPv6 from its client, and knows the router; nicd knows of it.
+fn wait_for_address6(fixture: &mut Fixture, guest: &Guest, port: &Value) {
+    let address = text(&port["fixed_ips"][1]["ip_address"]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (shown, route) = (guest.ip("-6 address show dev eth0 scope global"), guest.ip("-6 route show default"));
+        if shown.contains(&format!(" {address}/")) && route.contains("via fe80::1 ") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{address} and fe80::1: {shown}{route}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let all = leases(fixture, &text(&port["id"]));
+    let lease = all.iter().find(|lease| lease["family"] == "ipv6").expect("what it asked");
+    assert_eq!((&lease["state"], &lease["address"]), (&json!("bound"), &json!(address)));
 }
 
 /// A guest without addresses, whose port says this, and its port.
@@ -232,7 +257,8 @@ fn dhclient_gets_what_its_port_says() {
 fn dhcpcd_gets_what_its_port_says() {
     in_netns(|| {
         let mut fixture = Fixture::start();
-        let (guest, _, port) = bare_guest(&mut fixture, "a", json!({"dns_name": "web-1"}));
+        let network = network_of_both(&mut fixture);
+        let (guest, _, port) = bare_guest(&mut fixture, "a", json!({"network_id": network, "dns_name": "web-1"}));
         let client = Client::start(&guest, "dhcpcd", &[]);
         let told = client.wait_for(&["BOUND"], 0);
         let said = |key: &str| told.get(key).map(String::as_str);
@@ -244,6 +270,11 @@ fn dhcpcd_gets_what_its_port_says() {
         assert_eq!(said("new_interface_mtu"), Some("1400"));
         assert_eq!(said("new_classless_static_routes"), Some("198.51.100.0/24 192.0.2.9 0.0.0.0/0 192.0.2.1"));
         assert_eq!(said("new_dhcp_lease_time"), Some("86400"));
+        let told = client.wait_for(&["BOUND6"], 0);
+        let said = |key: &str| told.get(key).map(String::as_str);
+        assert_eq!(said("new_dhcp6_ia_na1_ia_addr1"), port["fixed_ips"][1]["ip_address"].as_str());
+        assert_eq!(said("new_dhcp6_name_servers"), Some("fd00:a::53"));
+        wait_for_address6(&mut fixture, &guest, &port);
     });
 }
 
@@ -251,7 +282,8 @@ fn dhcpcd_gets_what_its_port_says() {
 fn networkd_gets_what_its_port_says() {
     in_netns(|| {
         let mut fixture = Fixture::start();
-        let (guest, _, port) = bare_guest(&mut fixture, "a", json!({"dns_name": "web-1"}));
+        let network = network_of_both(&mut fixture);
+        let (guest, _, port) = bare_guest(&mut fixture, "a", json!({"network_id": network, "dns_name": "web-1"}));
         let client = Client::start(&guest, "networkd", &[]);
         let told = client.wait_for_lease();
         let said = |key: &str| told.get(key).map(String::as_str);
@@ -262,6 +294,7 @@ fn networkd_gets_what_its_port_says() {
         assert_eq!(said("HOSTNAME"), Some("web-1"));
         assert_eq!(said("MTU"), Some("1400"));
         assert_eq!([said("T1"), said("T2"), said("LIFETIME")], [Some("43200"), Some("75600"), Some("86400")]);
+        wait_for_address6(&mut fixture, &guest, &port);
     });
 }
 
@@ -270,21 +303,24 @@ fn networkd_gets_what_its_port_says() {
 fn every_client_gets_its_address_without_checksum_offload() {
     in_netns(|| {
         let mut fixture = Fixture::start();
-        let network = network(&mut fixture);
+        let network = network_of_both(&mut fixture);
         let clients: Vec<_> = ["udhcpc", "dhclient", "dhcpcd", "networkd"]
             .map(|program| {
                 let (guest, _, port) = bare_guest(&mut fixture, program, json!({ "network_id": network }));
                 run(&format!("ip netns exec {} ethtool -K eth0 tx off", guest.name));
-                (program, Client::start(&guest, program, &[]), text(&port["fixed_ips"][0]["ip_address"]))
+                (program, Client::start(&guest, program, &[]), guest, port)
             })
             .into();
-        for (program, client, address) in clients {
+        for (program, client, guest, port) in clients {
             let told = match program {
                 "networkd" => client.wait_for_lease(),
                 _ => client.wait_for(&["bound", "BOUND"], 0),
             };
             let said = ["ip", "new_ip_address", "ADDRESS"].into_iter().find_map(|key| told.get(key));
-            assert_eq!(said, Some(&address), "{program}");
+            assert_eq!(said.map(String::as_str), port["fixed_ips"][0]["ip_address"].as_str(), "{program}");
+            if ["dhcpcd", "networkd"].contains(&program) {
+                wait_for_address6(&mut fixture, &guest, &port);
+            }
         }
     });
 }
