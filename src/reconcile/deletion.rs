@@ -15,7 +15,7 @@ use crate::kernel::reaper::Removed;
 use crate::kernel::{OpError, OpErrorKind};
 use crate::model::{Intent, Origin, Phase, PhaseEvent, PortId, ServerId, names};
 use crate::monitor::MonitorError;
-use crate::plan::{AbsentPort, LinkState, MachineNic};
+use crate::plan::{AbsentPort, LinkState, MachineNic, Reason, Stage, removal};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
@@ -25,6 +25,9 @@ use super::{Context, Error, Reconciler, Why, answered, port_event};
 
 /// A delete that takes so long is told of: hundreds of times what one takes.
 const LONG: Duration = Duration::from_secs(5);
+
+/// How often traffic is tried to be cut of a device whose altname another program takes.
+const CUTS: usize = 4;
 
 /// How soon a device that is held open is looked at again the first time, then a step later each time.
 const KEPT_FIRST: Duration = Duration::from_millis(100);
@@ -43,6 +46,32 @@ impl Reconciler {
         Ok(AbsentPort { id: port, alias, mac: Some(record.mac), seen: *device, force, monitor })
     }
 
+    /// Carries out what of a detach is not deferred: traffic is cut. What cannot be cut so is about to be deleted, which cuts as
+    /// well.
+    pub(crate) async fn cut_leaving(self: &Arc<Self>, port: PortId) {
+        for _ in 0..CUTS {
+            let plan = {
+                let state = self.lock();
+                // A port whose record is gone has no device.
+                let Ok(absent) = self.absent(&state, port) else { return };
+                removal(Reason::Detach, &[absent], &[], &state.have).only(Stage::Now)
+            };
+            if plan.steps.is_empty() {
+                return;
+            }
+            let error = match self.carry_out(plan).await {
+                Ok(done) => return self.finished(port, done),
+                // It has lost its altname since it was looked at.
+                Err(Error::Kernel(OpError { kind: OpErrorKind::Gone, .. })) => match self.look_at_everything().await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            return tracing::warn!(%port, %error, "a leaving port's traffic is not cut before its device is deleted");
+        }
+    }
+
     /// Has the device deleted, then lets go of what it held. Tried again later when the kernel refuses, or a process holds it.
     /// One at a time.
     pub(crate) async fn reap(self: Arc<Self>, port: PortId, context: &Context) {
@@ -54,10 +83,12 @@ impl Reconciler {
             (absent, entry.looks)
         };
         let (began, forced) = (Instant::now(), absent.force);
-        if let Some(monitor) = absent.monitor.take()
-            && let Err(why) = self.unplug_leaving(port, &monitor, looks > 0, forced).await
-        {
-            return self.keep(port, forced, &format!("; it is plugged into a machine: {why}"), context);
+        if let Some(monitor) = absent.monitor.take() {
+            // A start, and an attach that could not be taken back, come here with a device that was not cut.
+            self.cut_leaving(port).await;
+            if let Err(why) = self.unplug_leaving(port, &monitor, looks > 0, forced).await {
+                return self.keep(port, forced, &format!("; it is plugged into a machine: {why}"), context);
+            }
         }
         let deleted = match self.kernel.delete(absent, self.store_id) {
             Ok(answer) => self.deleted(port, answer).await,
@@ -254,7 +285,7 @@ impl Reconciler {
             }
             tokio::time::sleep(backoff(3)).await;
         }
-        self.lock().servers.remove(&id);
+        self.lock().remove_server(id);
     }
 }
 

@@ -277,6 +277,7 @@ impl Service {
         if let Err(store) = self.reconciler.commit(vec![Change::PutPort(Box::new(record))], Purpose::Freeing).await {
             tracing::error!(%port, error = %store, "that a port is to go could not be recorded");
         }
+        self.reconciler.cut_leaving(port).await;
         drop(claim);
         self.reconciler.try_later(&mut self.reconciler.lock(), port);
         error

@@ -5,19 +5,14 @@ use std::time::Instant;
 
 use crate::events::EventKind;
 use crate::inventory::{self, Inventory};
-use crate::kernel::{OpError, OpErrorKind};
 use crate::model::action::AfterDetach;
 use crate::model::{Intent, Origin, Phase, PhaseEvent, Port, PortId, ServerId};
-use crate::plan::{Reason, Stage, removal};
 use crate::reconcile::{Work, port_event};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Detaching;
 
 use super::{Context, Error, Reply, Service, word};
-
-/// How often traffic is tried to be cut of a device whose altname another program takes.
-const CUTS: usize = 4;
 
 impl Service {
     pub(super) async fn detach(
@@ -114,7 +109,7 @@ impl Service {
         }
         for port in ports {
             let began = Instant::now();
-            self.set_down(port).await;
+            self.reconciler.cut_leaving(port).await;
             meters().detaching(Detaching::Cut, began.elapsed());
             let (reconciler, context) = (Arc::clone(&self.reconciler), context.clone());
             self.reconciler.tasks.spawn(async move { reconciler.reap(port, &context).await });
@@ -139,32 +134,6 @@ impl Service {
             self.reconciler.emit(port_event(EventKind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
         }
         Ok(Reply::Done)
-    }
-
-    /// Carries out what of a detach is not deferred: traffic is cut. What cannot be cut so is about to be deleted, which cuts as
-    /// well.
-    async fn set_down(self: &Arc<Self>, port: PortId) {
-        for _ in 0..CUTS {
-            let plan = {
-                let state = self.reconciler.lock();
-                // A port whose record is gone has no device.
-                let Ok(absent) = self.reconciler.absent(&state, port) else { return };
-                removal(Reason::Detach, &[absent], &[], &state.have).only(Stage::Now)
-            };
-            if plan.steps.is_empty() {
-                return;
-            }
-            let error = match self.reconciler.carry_out(plan).await {
-                Ok(done) => return self.reconciler.finished(port, done),
-                // It has lost its altname since it was looked at.
-                Err(Error::Kernel(OpError { kind: OpErrorKind::Gone, .. })) => match self.reconciler.look_at_everything().await {
-                    Ok(()) => continue,
-                    Err(error) => error,
-                },
-                Err(error) => error,
-            };
-            return tracing::warn!(%port, %error, "a leaving port's traffic is not cut before its device is deleted");
-        }
     }
 }
 
