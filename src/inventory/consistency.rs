@@ -52,6 +52,13 @@ impl Inventory {
         for (id, server) in &self.servers {
             assert_eq!(server.ports, at.remove(id).unwrap_or_default(), "ports of server {id}");
         }
+        let mut monitors: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for entry in self.servers.values() {
+            if let Some(qmp) = entry.record.guest.qmp() {
+                monitors.entry(qmp.clone()).or_default().insert(entry.record.id);
+            }
+        }
+        assert_eq!(monitors, self.monitors, "monitors");
         let stray =
             self.contested.keys().find(|port| self.ports.get(port).is_none_or(|entry| entry.record.attached_to().is_none()));
         assert_eq!(stray, None, "contested and not attached");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
@@ -34,6 +35,8 @@ pub struct Inventory {
     pub(super) segments: HashMap<Segment, BTreeSet<NetworkId>>,
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
     pub servers: BTreeMap<ServerId, ServerEntry>,
+    /// The servers with a monitor, by its path.
+    pub(super) monitors: BTreeMap<PathBuf, BTreeSet<ServerId>>,
     pub ports: BTreeMap<PortId, PortEntry>,
     /// By the MAC of the host's side, which must be unique too: two guest MACs that differ only in the first octet share it.
     pub(super) macs: HashMap<Mac, PortId>,
@@ -90,11 +93,11 @@ pub struct NetworkEntry {
     pub segment: Segment,
     /// When its existing bridge was last looked at for a request.
     pub looked: Option<Instant>,
+    /// Of subnets that were deleted just now: its ports' guests in namespaces still have addresses of them.
+    pub former: Vec<IpNetwork>,
 }
 
 #[derive(Debug)]
-    /// Of subnets that were deleted just now: its ports' guests in namespaces still have addresses of them.
-    pub former: Vec<IpNetwork>,
 pub struct SubnetEntry {
     pub record: Subnet,
     pub(super) free: FreeRanges,

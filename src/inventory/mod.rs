@@ -11,8 +11,8 @@ use crate::model::action::{WantedIp, WantedNic};
 use crate::model::names;
 use crate::model::pools::FreeRanges;
 use crate::model::{
-    FixedIp, Guest, GuestMacs, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, Server, ServerId, Status, Subnet,
-    SubnetId, TapMake,
+    FixedIp, Guest, GuestMacs, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, ServerId, Status, Subnet, SubnetId,
+    TapMake,
 };
 use crate::plan::{
     Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks, TokenBucket,
@@ -29,6 +29,7 @@ pub mod flapping;
 mod guided;
 pub mod leases;
 pub mod leftovers;
+mod monitors;
 pub mod neighbours;
 mod open;
 pub mod retry;
@@ -127,7 +128,6 @@ impl Inventory {
         }
     }
 
-    /// Puts a changed record in a subnet's place; what its ports have of it stays theirs.
     /// Notes that ports' guests still have addresses of a subnet that was deleted.
     pub fn note_former(&mut self, subnet: &Subnet) {
         self.networks.get_mut(&subnet.network_id).into_iter().for_each(|network| network.former.push(subnet.cidr));
@@ -141,6 +141,7 @@ impl Inventory {
         }
     }
 
+    /// Puts a changed record in a subnet's place; what its ports have of it stays theirs.
     pub fn replace_subnet(&mut self, record: Subnet) {
         let Some(entry) = self.subnets.get_mut(&record.id) else { return };
         let (network, before) = (record.network_id, std::mem::replace(&mut entry.record, record));
@@ -175,12 +176,6 @@ impl Inventory {
         let others = there.filter(|one| one.id != subnet.id);
         let all: Vec<&Subnet> = [subnet].into_iter().chain(others).collect();
         Ok(subnet.check_next_hops(&all)?)
-    }
-
-    /// Takes in a server.
-    pub fn add_server(&mut self, record: Server) {
-        let entry = ServerEntry { ports: BTreeSet::new(), claim: Claim::default(), leaving: None, record };
-        self.servers.insert(entry.record.id, entry);
     }
 
     /// Takes in a port, reserving its MAC and addresses.
@@ -474,6 +469,11 @@ impl Inventory {
     }
 
     /// The address of a subnet that a guest with this MAC makes itself; none where it is given one.
+    fn made(&self, network: NetworkId, subnet: SubnetId, mac: Mac, but: Option<PortId>) -> Result<Option<FixedIp>, Error> {
+        let made = self.subnet(subnet)?.record.made_of(mac);
+        made.map(|ip| self.this_address(network, ip.into(), Some(subnet), but)).transpose()
+    }
+
     /// The address of a subnet that the guest of a port makes itself; none where it is given one.
     pub fn made_for(&self, port: &Port, subnet: SubnetId) -> Result<Option<FixedIp>, Error> {
         self.made(port.network_id, subnet, port.mac, Some(port.id))
@@ -492,11 +492,6 @@ impl Inventory {
         let ports = network.into_iter().flat_map(|entry| &entry.ports).filter_map(|port| self.ports.get(port));
         let has = |entry: &&PortEntry| entry.record.held_ips().any(|ip| ip.subnet_id == subnet);
         ports.filter(has).map(|entry| entry.record.id).collect()
-    }
-
-    fn made(&self, network: NetworkId, subnet: SubnetId, mac: Mac, but: Option<PortId>) -> Result<Option<FixedIp>, Error> {
-        let made = self.subnet(subnet)?.record.made_of(mac);
-        made.map(|ip| self.this_address(network, ip.into(), Some(subnet), but)).transpose()
     }
 
     /// Refuses an address that the guest would not make. It may be the gateway's, which a router sets itself, and one that the port has.

@@ -11,6 +11,10 @@ pub const NAMESPACE_GONE: &str = "namespace_gone";
 /// The longest wait between two tries, in seconds.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// The shortest and the longest wait for a machine.
+const SOONEST: Duration = Duration::from_millis(500);
+const LATEST: Duration = Duration::from_secs(10);
+
 /// How a port's tries went, and when the next may come.
 #[derive(Debug, Default, Clone)]
 pub struct Retry {
@@ -32,12 +36,15 @@ pub struct Retry {
     pub running: bool,
     /// While it was, what stood in its way may have gone.
     pub again: bool,
+    /// Since when its machine cannot be asked.
+    pub away: Option<Instant>,
 }
 
 impl Retry {
     /// Forgets how its tries went; one that is under way goes on.
     pub fn forget(&mut self) {
-        *self = Self { running: self.running, again: self.again, failed: self.failed, ..Self::default() };
+        let Self { running, again, failed, away, .. } = *self;
+        *self = Self { running, again, failed, away, ..Self::default() };
     }
 
     /// Nothing stands in its way any more.
@@ -53,9 +60,24 @@ pub fn backoff(failures: u32) -> Duration {
     full.mul_f64(rand::random_range(0.5..1.0))
 }
 
+/// How long to wait before a machine is asked again that could not be asked for so long: an eighth of that, so that its return is noticed
+/// soon after a short absence, and costs little during a long one.
+pub fn absence_wait(away: Duration) -> Duration {
+    let full = (away / 8).clamp(SOONEST, LATEST);
+    full.mul_f64(rand::random_range(0.75..1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_is_asked_less_often_the_longer_it_is_away() {
+        for (away, most) in [(0, 500), (4_000, 500), (16_000, 2_000), (80_000, 10_000), (86_400_000, 10_000)] {
+            let (wait, most) = (absence_wait(Duration::from_millis(away)), Duration::from_millis(most));
+            assert!((most * 3 / 4..=most).contains(&wait), "{away}: {wait:?}");
+        }
+    }
 
     #[test]
     fn tries_come_later_and_later_up_to_a_minute_and_never_together() {

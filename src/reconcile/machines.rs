@@ -7,12 +7,11 @@
 //!  reap ──► unplug: link down, the guest lets go, backend removed ──► the device is deleted
 //! ```
 //!
-//! A machine that cannot be asked is asked again every half second. No connection outlasts an operation.
+//! A machine that cannot be asked is asked again, less often the longer that lasts. No connection outlasts an operation.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
@@ -78,6 +77,7 @@ impl Reconciler {
         let queues = self.tap_use(port)?.queues;
         let (turn, mut session) = self.open_machine(&monitor).await?;
         let nics = session.nics().await?;
+        self.is_back(&mut self.lock(), &monitor, Some(port));
         if let Some(pci_address) = nics.get(&port) {
             self.look_at_device(port).await;
             let mut state = self.lock();
@@ -175,26 +175,43 @@ impl Reconciler {
         if !plan.split_plug().0.steps.is_empty() {
             return None;
         }
-        self.ask_machine(&monitor).await
+        self.ask_machine(&monitor, Some(port)).await
     }
 
-    async fn ask_machine(&self, monitor: &Path) -> Option<MonitorError> {
+    /// Asks a machine, for a port or for all.
+    async fn ask_machine(&self, monitor: &Path, port: Option<PortId>) -> Option<MonitorError> {
         let opened = self.open_machine(monitor).await;
         let (turn, said) = match opened {
             Ok((turn, mut session)) => (Some(turn), session.nics().await),
             Err(error) => (None, Err(error)),
         };
-        note_machine(&mut self.lock(), monitor, said.as_ref());
+        {
+            let mut state = self.lock();
+            note_machine(&mut state, monitor, said.as_ref());
+            if said.is_ok() {
+                self.is_back(&mut state, monitor, port);
+            }
+        }
         // What it said is noted before another operation changes it.
         drop(turn);
         said.err()
     }
 
+    /// A machine answers: its ports wait no longer for it, beside the one for which it was asked.
+    fn is_back(&self, state: &mut Inventory, monitor: &Path, but: Option<PortId>) {
+        for port in state.ports_at(monitor) {
+            let away = state.ports.get_mut(&port).and_then(|entry| entry.retry.away.take());
+            if away.is_some() && Some(port) != but {
+                self.judge_at(state, port, Instant::now());
+            }
+        }
+    }
+
     /// Asks all machines that ports are to be plugged into.
     async fn ask_machines(&self) {
-        let monitors: Vec<PathBuf> = monitors(&self.lock()).into_iter().collect();
+        let monitors: Vec<PathBuf> = self.lock().monitors().cloned().collect();
         let asked = stream::iter(monitors).for_each_concurrent(ASKED, |monitor| async move {
-            self.ask_machine(&monitor).await;
+            self.ask_machine(&monitor, None).await;
         });
         asked.await;
     }
@@ -214,7 +231,7 @@ impl Reconciler {
     pub(super) async fn look_at_machines_once(&self) -> bool {
         {
             let mut state = self.lock();
-            if monitors(&state).is_empty() {
+            if state.monitors().next().is_none() {
                 return false;
             }
             let is_held = |port: &PortId| state.have.device(*port).is_some_and(LinkState::is_held);
@@ -232,6 +249,7 @@ impl Reconciler {
             if state.have.nic(port).is_some() {
                 state.have.note_nic(port, None);
             }
+            state.ports.get_mut(&port).into_iter().for_each(|entry| entry.retry.away = None);
             self.evaluate(state, port, Reason::Change);
         }
     }
@@ -300,17 +318,10 @@ fn plugged_ports(state: &Inventory) -> impl Iterator<Item = PortId> {
     attached.filter(|entry| state.monitor_of(&entry.record).is_some()).map(|entry| entry.record.id)
 }
 
-fn monitors(state: &Inventory) -> BTreeSet<PathBuf> {
-    let servers = state.servers.values().filter(|entry| !entry.ports.is_empty());
-    servers.filter_map(|entry| entry.record.guest.qmp().cloned()).collect()
-}
-
 /// Notes what a machine says of the ports that are to be plugged into it. One that cannot be asked has what it had, as long as it holds
 /// the device open.
 fn note_machine(state: &mut Inventory, monitor: &Path, said: Result<&PluggedNics, &MonitorError>) {
-    let servers = state.servers.values().filter(|entry| entry.record.guest.qmp().is_some_and(|qmp| qmp == monitor));
-    let ports: Vec<PortId> = servers.flat_map(|entry| entry.ports.iter().copied()).collect();
-    for port in ports {
+    for port in state.ports_at(monitor) {
         let Some(entry) = state.ports.get(&port) else { continue };
         if entry.record.attached_to().is_none() || state.monitor_of(&entry.record).is_none() {
             continue;

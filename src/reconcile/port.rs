@@ -2,10 +2,10 @@
 //! be done is planned, and that is carried out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::inventory::flapping::QUIET;
-use crate::inventory::retry::{NAMESPACE_GONE, backoff};
+use crate::inventory::retry::{NAMESPACE_GONE, absence_wait, backoff};
 use crate::inventory::{self, Inventory, PortEntry};
 use crate::model::{Phase, PhaseEvent, PortId, Readiness};
 use crate::monitor::MonitorError;
@@ -124,14 +124,16 @@ impl Reconciler {
         }
     }
 
-    /// A port whose device is right waits for its machine, which is asked again in a while.
+    /// A port whose device is right waits for its machine, which is asked again in a while, later the longer it is away.
     fn wait_for_machine(&self, port: PortId, away: &MonitorError, context: &Context) {
         let (mut state, why) = (self.lock(), Some(Why::from(away)));
         match state.port(port).map(|entry| entry.phase) {
             Ok(Phase::Building | Phase::Error) => self.ended(&mut state, port, Readiness::Waiting, why, context),
             _ => self.transition(&mut state, port, PhaseEvent::Observed(Readiness::Waiting), why, context),
         }
-        self.postpone(&mut state, port, NAMESPACE_WAIT);
+        let Some(entry) = state.ports.get_mut(&port) else { return };
+        let wait = absence_wait(entry.retry.away.get_or_insert_with(Instant::now).elapsed());
+        self.postpone(&mut state, port, wait);
     }
 
     /// Plans a repair and tells that it begins; not of one that failed the last time, which is told of once it ends otherwise.

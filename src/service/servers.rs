@@ -49,18 +49,16 @@ impl Service {
         let mut state = self.reconciler.lock();
         match stored {
             Ok(()) => {
-                if let Some(entry) = state.servers.get_mut(&id) {
-                    let is_other = std::mem::replace(&mut entry.record, record).guest.qmp() != entry.record.guest.qmp();
-                    if is_other {
-                        self.reconciler.machine_changed(&mut state, id);
-                    }
+                let qmp = record.guest.qmp().cloned();
+                if state.replace_server(record).is_some_and(|before| before.guest.qmp() != qmp.as_ref()) {
+                    self.reconciler.machine_changed(&mut state, id);
                 }
                 let view = view::server(state.server(id)?);
                 Ok(if fresh { Reply::NewServer(view) } else { Reply::Server(view) })
             }
             Err(error) => {
                 if fresh {
-                    state.servers.remove(&id);
+                    state.remove_server(id);
                 }
                 Err(error.into())
             }
