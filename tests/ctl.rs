@@ -260,6 +260,33 @@ fn a_port_of_ones_own_keeps_its_name_and_survives_a_detach() {
 }
 
 #[test]
+fn an_operator_changes_what_there_is_and_asks_before() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        let guest = Guest::new("web");
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        ctl.ok("server add web --netns /run/netns/web");
+        let planned = ctl.ok("plan attach web --network blue");
+        assert!(planned.contains("veth") && marked_ports().is_empty(), "{planned}");
+        ctl.ok("attach web --network blue --mac fa:16:3e:00:00:42 --ifname wan0 --name wan --wait");
+        assert!(guest.ip("addr show dev wan0").contains("fa:16:3e:00:00:42"));
+        ctl.ok("port set wan --ip 192.0.2.77");
+        let shown = |columns: &str| ctl.ok(&format!("port show wan -o value --columns {columns}"));
+        assert_eq!(shown("addresses"), "192.0.2.77\n");
+        ctl.ok("subnet set 192.0.2.0/24 --dns 192.0.2.53").clear();
+        assert!(ctl.ok("plan detach wan").contains("delete"));
+        ctl.ok("server set web --nic-limit 3");
+        assert_eq!(ctl.json("server show web")["nic_limit"], 3);
+        assert_eq!(ctl.ok("list --columns name,status --no-header"), "wan  ACTIVE\n");
+        ctl.ok("detach wan --wait");
+        ctl.ok("port set wan --mac fa:16:3e:00:00:43");
+        ctl.ok("port rm wan");
+        assert_eq!(ctl.ok("ls -o csv --columns id"), "ID\n");
+        assert!(ctl.ok("version").contains(env!("CARGO_PKG_VERSION")));
+    });
+}
+
+#[test]
 fn a_shell_gets_its_completion_without_a_daemon() {
     let output = Command::new(env!("CARGO_BIN_EXE_nicctl")).args(["completion", "bash"]).output().unwrap();
     assert!(output.status.success());

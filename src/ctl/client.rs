@@ -18,6 +18,9 @@ use crate::client::{self, Connection, JSON, LINES, Lines};
 /// The time limit of an answer, including the wait while the daemon starts. It is longer than any operation of the daemon.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The socket for reading, in the same directory.
+const VIEW_SOCKET: &str = "nicd-view.sock";
+
 /// A daemon, by its socket.
 #[derive(Debug)]
 pub struct Client {
@@ -173,9 +176,22 @@ impl Client {
     async fn send(&self, call: &Call, accept: &str, body: Option<&Value>) -> Result<Response<Incoming>, ClientError> {
         let exchange = async {
             let request = client::json_request(&call.method, &call.target, accept, body)?;
-            Connection::open(&self.socket).await?.send(request).await
+            self.connect(&call.method).await?.send(request).await
         };
         exchange.await.map_err(|error| self.failed(call, error))
+    }
+
+    /// Connects to the socket, or to the one for reading beside it where that one may not be used and something is only read.
+    async fn connect(&self, method: &Method) -> Result<Connection, client::Error> {
+        match Connection::open(&self.socket).await {
+            Err(client::Error::Connect(refused))
+                if refused.kind() == io::ErrorKind::PermissionDenied && *method == Method::GET =>
+            {
+                let view = self.socket.with_file_name(VIEW_SOCKET);
+                Connection::open(&view).await.map_err(|_| client::Error::Connect(refused))
+            }
+            opened => opened,
+        }
     }
 
     fn failed(&self, call: &Call, error: client::Error) -> ClientError {

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io;
 
 use hyper::Method;
+use uuid::Uuid;
 
 use super::client::ClientError;
 use super::names::NameError;
@@ -56,6 +57,33 @@ pub enum Failure {
         /// Why the subnet was not made.
         source: ClientError,
     },
+    /// `attach` made a port that could not be attached, and could not be deleted again.
+    #[error("port {port} was made, could not be attached, and deleting it again failed too ({undo})")]
+    PortLeft {
+        /// The port left behind.
+        port: String,
+        /// Why deleting it failed.
+        undo: Box<ClientError>,
+        /// Why it was not attached.
+        source: ClientError,
+    },
+    /// `detach` of a port that no server has.
+    #[error("port {port} is attached to no server")]
+    NotAttached {
+        /// The port.
+        port: Uuid,
+    },
+    /// `status` shows problems.
+    #[error("nicd is degraded; problems: {0}, each listed with its remedy")]
+    Degraded(usize),
+    /// A list has no such column.
+    #[error("there is no column '{given}'; there are: {}", known.join(", "))]
+    NoColumn {
+        /// What was given.
+        given: String,
+        /// The columns there are.
+        known: Vec<&'static str>,
+    },
     /// `verify` found something.
     #[error("records and kernel differ in {0}: each is listed")]
     Deviations(usize),
@@ -74,8 +102,9 @@ impl Failure {
             Self::Client(error) => client_code(error),
             Self::Wait(WaitError::TimedOut { .. }) => WAIT_TIMED_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
-            Self::NamedTwice { .. } => USAGE,
+            Self::NamedTwice { .. } | Self::NoColumn { .. } => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
+            Self::PortLeft { .. } | Self::NotAttached { .. } | Self::Degraded(_) => FAILED,
             Self::Output(_) | Self::Runtime(_) => FAILED,
         }
     }

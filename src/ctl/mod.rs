@@ -53,7 +53,7 @@ fn usage(said: &clap::Error) -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<(), Failure> {
-    let mut out = Out::stdout(cli.output);
+    let mut out = Out::stdout(cli.output, cli.listing);
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "nicctl", &mut script);

@@ -1,4 +1,4 @@
-//! Resolves a UUID, a prefix of a UUID, or a name to an id.
+//! Resolves a UUID, a prefix of a UUID, a name or a subnet's range to an id.
 //!
 //! A full UUID is used without a lookup; the daemon reports an unknown one. A name has precedence over a prefix, so that a script's
 //! names do not depend on the UUIDs of other objects.
@@ -81,13 +81,16 @@ impl Kind {
 pub struct Candidate {
     id: Uuid,
     name: String,
+    /// A subnet's range.
+    range: Option<String>,
 }
 
 impl Candidate {
     /// Reads an object of a list; one without a UUID cannot be meant.
     pub fn read(object: &Value) -> Option<Self> {
         let id = Uuid::try_parse(object["id"].as_str()?).ok()?;
-        Some(Self { id, name: object["name"].as_str().unwrap_or_default().to_owned() })
+        let name = object["name"].as_str().unwrap_or_default().to_owned();
+        Some(Self { id, name, range: object["cidr"].as_str().map(str::to_owned) })
     }
 }
 
@@ -161,6 +164,9 @@ pub fn full_uuid(text: &str) -> Option<Uuid> {
 
 fn choose(kind: Kind, text: &str, candidates: &[Candidate]) -> Result<Uuid, NameError> {
     let mut meant: Vec<Candidate> = candidates.iter().filter(|candidate| candidate.name == text).cloned().collect();
+    if meant.is_empty() {
+        meant = candidates.iter().filter(|candidate| candidate.range.as_deref() == Some(text)).cloned().collect();
+    }
     if meant.is_empty()
         && let Some(digits) = prefix(text)
     {
@@ -203,7 +209,7 @@ mod tests {
 
     fn candidates() -> Vec<Candidate> {
         [(BLUE, "blue"), (RED, "red"), (CAFE, "cafe"), (BEGINS_CAFE, "red")]
-            .map(|(id, name)| Candidate { id: id.parse().unwrap(), name: name.to_owned() })
+            .map(|(id, name)| Candidate { id: id.parse().unwrap(), name: name.to_owned(), range: None })
             .to_vec()
     }
 
@@ -248,7 +254,7 @@ mod tests {
     #[test]
     fn long_lists_of_candidates_are_cut() {
         let id = Uuid::nil();
-        let many: Vec<Candidate> = (0..12).map(|_| Candidate { id, name: String::new() }).collect();
+        let many: Vec<Candidate> = (0..12).map(|_| Candidate { id, name: String::new(), range: None }).collect();
         assert!(listed(&many).ends_with(" and 2 more"));
     }
 

@@ -91,7 +91,7 @@ pub fn play(line: &str, script: Vec<Exchange>) -> Outcome {
 
     let cli = Cli::try_parse_from(line.split(' ')).unwrap();
     let printed = Printed::default();
-    let out = Out::to(Box::new(printed.clone()), cli.output);
+    let out = Out::to(Box::new(printed.clone()), cli.output, cli.listing);
     let mut session = Session { client: Client::new(socket), out };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = runtime.block_on(commands::run(&mut session, cli.command));

@@ -56,9 +56,9 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// A cell without a colour; an empty one is a dash, so that columns can be counted.
+    /// A cell without a colour.
     pub fn new(text: &str) -> Self {
-        Self { text: if text.is_empty() { "-".to_owned() } else { harmless(text) }, tone: Tone::Plain }
+        Self { text: harmless(text), tone: Tone::Plain }
     }
 
     /// A status, in its colour.
@@ -71,21 +71,86 @@ impl Cell {
         Self { tone, ..self }
     }
 
+    /// The text, empty where there is nothing.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text in a table: an empty one is a dash, so that columns can be counted.
+    fn shown(&self) -> &str {
+        if self.text.is_empty() { "-" } else { &self.text }
+    }
+
     fn width(&self) -> usize {
-        self.text.chars().count()
+        self.shown().chars().count()
+    }
+
+    /// The cell in so much room: a longer text ends with an ellipsis.
+    fn cut(&mut self, width: usize) {
+        if self.width() > width {
+            self.text = self.text.chars().take(width.saturating_sub(1)).chain(['…']).collect();
+        }
     }
 }
+
+/// The least that a column is cut to.
+const LEAST_WIDTH: usize = 8;
 
 /// Rows of cells.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Table {
     rows: Vec<Vec<Cell>>,
+    /// Whether the first row has the titles.
+    titled: bool,
 }
 
 impl Table {
     /// A table under these titles.
     pub fn titled<'a>(titles: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { rows: vec![titles.into_iter().map(Cell::new).collect()] }
+        Self { rows: vec![titles.into_iter().map(Cell::new).collect()], titled: true }
+    }
+
+    /// The same without its titles.
+    pub fn without_titles(mut self) -> Self {
+        if std::mem::take(&mut self.titled) {
+            self.rows.remove(0);
+        }
+        self
+    }
+
+    /// The values alone: without titles, or of lines that begin with a name without that.
+    pub fn values(self) -> Self {
+        if self.titled {
+            return self.without_titles();
+        }
+        let rows = self.rows.into_iter().map(|row| row.into_iter().skip(1).collect());
+        Self { rows: rows.collect(), titled: false }
+    }
+
+    /// All rows, titles first.
+    pub fn rows(&self) -> &[Vec<Cell>] {
+        &self.rows
+    }
+
+    /// The table cut to so many characters a line: the widest columns lose what does not fit.
+    pub fn fit(&mut self, room: usize) {
+        let mut widths = self.widths();
+        let gaps = widths.len().saturating_sub(1) * 2;
+        let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(room);
+        while excess > 0 {
+            let Some(widest) = widths.iter_mut().max().filter(|width| **width > LEAST_WIDTH) else { break };
+            *widest -= 1;
+            excess -= 1;
+        }
+        for row in &mut self.rows {
+            row.iter_mut().zip(&widths).for_each(|(cell, width)| cell.cut(*width));
+        }
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
+        (0..columns).map(|column| cells(column).map(Cell::width).max().unwrap_or(0)).collect()
     }
 
     /// Adds a row.
@@ -95,10 +160,7 @@ impl Table {
 
     /// The table as text.
     pub fn render(&self, colour: Colour) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
-        let widths: Vec<usize> = (0..columns)
-            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0))
-            .collect();
+        let widths = self.widths();
         let mut text = String::new();
         for row in &self.rows {
             render_row(&mut text, row, &widths, colour);
@@ -112,8 +174,8 @@ fn render_row(text: &mut String, row: &[Cell], widths: &[usize], colour: Colour)
         let escape = if colour == Colour::Ansi { cell.tone.escape() } else { None };
         // Writing to a String cannot fail. The padding is outside the colour, so that it has no background or underline.
         let _ = match escape {
-            Some(escape) => write!(text, "{escape}{}\x1b[0m", cell.text),
-            None => write!(text, "{}", cell.text),
+            Some(escape) => write!(text, "{escape}{}\x1b[0m", cell.shown()),
+            None => write!(text, "{}", cell.shown()),
         };
         if place + 1 < row.len() {
             text.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
@@ -160,6 +222,16 @@ mod tests {
              blåbær  \x1b[32mACTIVE\x1b[0m  -\n\
              a       \x1b[31mERROR\x1b[0m   bridge_full\n"
         );
+    }
+
+    #[test]
+    fn the_widest_columns_are_cut_to_the_room_there_is() {
+        let mut table = Table::titled(["A", "B", "C"]);
+        table.push(["0123456789abcdef", "0123456789", "x"].map(Cell::new).into());
+        table.fit(24);
+        assert_eq!(table.render(Colour::None), "A           B          C\n012345678…  01234567…  x\n");
+        table.fit(1);
+        assert_eq!(table.clone().without_titles().render(Colour::None), "0123456…  0123456…  x\n");
     }
 
     #[test]

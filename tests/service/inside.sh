@@ -16,7 +16,7 @@ echo "kernel $(uname -r), systemd $(systemctl --version | head -1), controllers 
 modules=/usr/lib/modules/$(uname -r)
 mv "$modules" /upgraded
 shows "the README's commands install it" sh -e /nicd/install
-shows "it starts with its sockets" nicctl status
+shows "it starts with its sockets" nicctl version
 shows "without the kernel's modules health names them" sh -ec '
     nicctl -o json status >/tmp/status
     grep -q "modprobe bridge" /tmp/status && grep -q "modprobe veth" /tmp/status && grep -q "modprobe tun" /tmp/status'
@@ -51,12 +51,12 @@ shows "udev and networkd leave its links alone" sh -ec '
     done'
 before=$(ip -o link)
 shows "a restart" systemctl restart nicd
-shows "a kill" sh -c 'kill -9 $(systemctl show --property=MainPID --value nicd); nicctl status'
+shows "a kill" sh -c 'kill -9 $(systemctl show --property=MainPID --value nicd); nicctl version'
 with nicd.service WatchdogSec=2s
 stuck=$(pid); kill -STOP "$stuck"
-shows "a stuck loop is noticed" sh -c "nicctl status && [ \$(systemctl show --property=MainPID --value nicd) != $stuck ]"
+shows "a stuck loop is noticed" sh -c "nicctl version && [ \$(systemctl show --property=MainPID --value nicd) != $stuck ]"
 as_shipped nicd.service
-shows "a reload" sh -c 'systemctl reload nicd && nicctl status'
+shows "a reload" sh -c 'systemctl reload nicd && nicctl version'
 shows "all of which touched no device" [ "$(ip -o link)" = "$before" ]
 with nicd.service 'DeviceAllow='
 shows "without the device in its list it says so" sh -c 'nicctl status | grep "DeviceAllow=/dev/net/tun rw"'

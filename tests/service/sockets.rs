@@ -18,7 +18,7 @@ fn sockets_that_systemd_has_lost_or_that_were_stopped_come_back_and_repairs_with
             "mv {unit} /root && systemctl daemon-reload && mv /root/nicd.socket {unit} && systemctl daemon-reload"
         ));
         let _ = machine.try_run("systemctl restart nicd.service");
-        machine.comes_true("nicctl status");
+        machine.comes_true("nicctl version");
         assert!(machine.units().contains("systemctl restart nicd.socket"), "{}", machine.units());
         // Nobody connects: the device is the only one to be asked.
         machine.run("systemctl stop nicd.socket");
@@ -30,7 +30,7 @@ fn sockets_that_systemd_has_lost_or_that_were_stopped_come_back_and_repairs_with
             let pid = machine.property("nicd", "MainPID");
             machine.run(away);
             machine.comes_true(&format!(
-                "! systemctl show --property=MainPID nicd | grep -qx MainPID={pid}; nicctl status; \
+                "! systemctl show --property=MainPID nicd | grep -qx MainPID={pid}; nicctl version; \
                 nicctl --socket /run/nicd/nicd-view.sock status"
             ));
         }
@@ -55,7 +55,7 @@ fn a_wrong_configuration_is_told_and_takes_no_socket_away(machine: &Machine) {
         assert!(error["message"].as_str().unwrap().contains("unknown = 1"), "{error}");
     }
     machine.run("systemctl is-active nicd.socket; rm /etc/nicd/nicd.toml");
-    machine.comes_true("nicctl status");
+    machine.comes_true("nicctl version");
 }
 
 #[test]
@@ -65,16 +65,20 @@ fn a_group_that_is_missing_takes_no_socket_away() {
         let modes = |machine: &Machine| machine.run("stat --format='%n %a %U %G' /run/nicd/nicd.sock /run/nicd/nicd-view.sock");
         machine.run("groupdel nicd-view; systemctl restart nicd.socket");
         machine.client().get("/nicd/v1/health").expect(200);
-        machine.run("setpriv --reuid=mail --regid=mail --groups=nicd nicctl status");
+        machine.run("setpriv --reuid=mail --regid=mail --groups=nicd nicctl version");
         assert_eq!(modes(&machine), "/run/nicd/nicd.sock 660 root nicd\n/run/nicd/nicd-view.sock 660 root root");
         // Its user stays, with a number that no group has.
         machine.run("sed -i '/^nicd:/d' /etc/group; systemctl restart nicd.socket");
         machine.client().get("/nicd/v1/health").expect(200);
-        machine.try_run("setpriv --reuid=mail --regid=mail --clear-groups nicctl status").unwrap_err();
+        machine.try_run("setpriv --reuid=mail --regid=mail --clear-groups nicctl version").unwrap_err();
         assert_eq!(modes(&machine), "/run/nicd/nicd.sock 660 root root\n/run/nicd/nicd-view.sock 660 root root");
         machine.run("systemd-sysusers nicd.conf; systemctl restart nicd.socket");
         machine.client().get("/nicd/v1/health").expect(200);
         assert_eq!(modes(&machine), "/run/nicd/nicd.sock 660 root nicd\n/run/nicd/nicd-view.sock 660 root nicd-view");
+        // A reader needs not name the socket for reading, and changes nothing.
+        machine.run("setpriv --reuid=mail --regid=mail --groups=nicd-view nicctl version");
+        let refused = machine.try_run("setpriv --reuid=mail --regid=mail --groups=nicd-view nicctl network create x");
+        assert!(refused.unwrap_err().contains("Permission denied"));
     });
 }
 

@@ -5,17 +5,18 @@ mod nic;
 mod port;
 mod server;
 
-pub use network::{ChangedNetwork, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand};
-pub use nic::{Attach, Detach};
+pub use network::{ChangedNetwork, ChangedSubnet, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand};
+pub use nic::{Attach, Detach, Nic, Planned};
 pub use port::{ChangedPort, Filters, NewPort, PortCommand};
-pub use server::{NewServer, ServerCommand};
+pub use server::{ChangedServer, NewServer, ServerCommand};
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const AFTER_HELP: &str = "\
-NETWORK, SUBNET, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name.
+NETWORK, SUBNET, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name;
+SUBNET also its range.
 
 Exit codes: 0 done; 1 refused or failed, with one sentence on stderr; 2 usage; 3 --wait ran out; 4 nicd cannot be reached.
 Colours appear on a terminal only, and not when NO_COLOR is set.";
@@ -39,7 +40,7 @@ pub struct Cli {
     )]
     pub output: Format,
 
-    /// The daemon's socket; nicd-view.sock in the same directory is for reading only
+    /// The daemon's socket; where it may not be used, nicd-view.sock in the same directory is read from
     #[arg(
         long,
         global = true,
@@ -50,8 +51,27 @@ pub struct Cli {
     )]
     pub socket: PathBuf,
 
+    #[command(flatten)]
+    pub listing: Listing,
+
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// How lists are printed.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
+pub struct Listing {
+    /// Only these columns of a list, in this order, named as in its head; also those that only `show` prints
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub columns: Vec<String>,
+
+    /// Sort a list by this column; with a - before it from the last to the first [default: by name, then by creation]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "[-]COLUMN", allow_hyphen_values = true)]
+    pub sort: Option<String>,
+
+    /// Leave out the head of tables
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub no_header: bool,
 }
 
 /// How to print.
@@ -63,6 +83,19 @@ pub enum Format {
     Json,
     /// As table, with full ids, device, bridge, MTU, phase and reason
     Wide,
+    /// The daemon's own objects as YAML
+    Yaml,
+    /// The wide table as comma-separated values (RFC 4180)
+    Csv,
+    /// The wide table's values with a space between, without a head
+    Value,
+}
+
+impl Format {
+    /// Whether the daemon's own objects are printed.
+    pub fn is_objects(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
 }
 
 /// What to do.
@@ -90,7 +123,12 @@ pub enum Command {
     /// Detach a NIC from a server
     Detach(Detach),
 
+    /// Show what an attach or a detach would do, step by step with each step's undo; changes nothing
+    #[command(subcommand)]
+    Plan(Planned),
+
     /// List the ports, all or a server's
+    #[command(visible_alias = "ls")]
     List {
         /// Only this server's
         server: Option<String>,
@@ -140,8 +178,11 @@ pub enum Command {
         store: Option<String>,
     },
 
-    /// Show the daemon's version, health and problems
+    /// Show the daemon's version, health and problems; exit 1 when there are any
     Status,
+
+    /// Print the versions of this program and of the daemon
+    Version,
 
     /// Print a completion script for a shell
     Completion {
@@ -179,6 +220,14 @@ mod tests {
             "nicctl attach web --network blue --ip 192.0.2.7 --wait",
             "nicctl attach web --port eth0 --wait=5",
             "nicctl detach web eth0 --wait",
+            "nicctl detach eth0",
+            "nicctl attach web --network blue --mac fa:16:3e:00:00:01 --ifname eth7 --name web-7",
+            "nicctl plan attach web --network blue",
+            "nicctl plan detach eth0",
+            "nicctl network ls --columns id,MTU --sort -mtu --no-header -o csv",
+            "nicctl server set web --nic-limit 4",
+            "nicctl subnet set blue --dns 192.0.2.2",
+            "nicctl port rm eth0",
             "nicctl port create blue --mac fa:16:3e:00:00:01 --ip 192.0.2.7 --ip 192.0.2.8 --ifname eth0 --no-vnet-hdr",
             "nicctl port set eth0 --name eth1 --admin-down",
             "nicctl port set eth0 --no-allowed-address --limit-to-guest none --isolated network",
@@ -215,6 +264,6 @@ mod tests {
         let Ok(Cli { command: Command::Detach(detach), .. }) = parse("nicctl detach --wait web eth0") else {
             panic!("not a detach")
         };
-        assert_eq!((detach.server.as_str(), detach.wait), ("web", "30".parse().ok()));
+        assert_eq!((detach.names, detach.wait), (vec!["web".to_owned(), "eth0".to_owned()], "30".parse().ok()));
     }
 }

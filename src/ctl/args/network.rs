@@ -13,6 +13,7 @@ pub enum NetworkCommand {
     Create(NewNetwork),
 
     /// List the networks
+    #[command(visible_alias = "ls")]
     List,
 
     /// Show everything about a network
@@ -25,6 +26,7 @@ pub enum NetworkCommand {
     Set(ChangedNetwork),
 
     /// Delete a network without ports, and its bridge if nicd made it
+    #[command(visible_alias = "rm")]
     Delete {
         /// The network
         network: String,
@@ -102,6 +104,7 @@ pub enum SubnetCommand {
     Create(NewSubnet),
 
     /// List the subnets
+    #[command(visible_alias = "ls")]
     List {
         /// Only this network's
         #[arg(long)]
@@ -114,7 +117,11 @@ pub enum SubnetCommand {
         subnet: String,
     },
 
+    /// Change a subnet
+    Set(ChangedSubnet),
+
     /// Delete a subnet of which no port has an address
+    #[command(visible_alias = "rm")]
     Delete {
         /// The subnet
         subnet: String,
@@ -161,4 +168,36 @@ pub struct NewSubnet {
     /// How router advertisements tell them: slaac, dhcpv6-stateless or dhcpv6-stateful [default: none]
     #[arg(long, value_name = "MODE")]
     pub ipv6_ra_mode: Option<String>,
+}
+
+/// What to change in a subnet.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").args(["name", "gateway", "pools", "dns", "routes", "dhcp"]).required(true).multiple(true))]
+pub struct ChangedSubnet {
+    /// The subnet
+    pub subnet: String,
+
+    /// New name
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Gateway address, which no port gets, or `none`
+    #[arg(long, value_name = "IP|none")]
+    pub gateway: Option<Gateway>,
+
+    /// Allocate addresses from this range, both ends included, and from no other that is not given; may be repeated
+    #[arg(long = "pool", value_name = "START-END")]
+    pub pools: Vec<Pool>,
+
+    /// DNS server for guests, in place of those there are; may be repeated
+    #[arg(long, value_name = "IP")]
+    pub dns: Vec<IpAddr>,
+
+    /// Route for guests, in place of those there are; may be repeated
+    #[arg(long = "route", value_name = "CIDR,NEXTHOP")]
+    pub routes: Vec<Route>,
+
+    /// Whether its guests' DHCP requests are answered
+    #[arg(long)]
+    pub dhcp: Option<bool>,
 }

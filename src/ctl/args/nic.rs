@@ -1,14 +1,14 @@
-//! `nicctl attach` and `nicctl detach`.
+//! `nicctl attach`, `nicctl detach` and `nicctl plan`.
 
 use std::net::IpAddr;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::ctl::values::WaitTime;
 
-/// The arguments of `attach`.
+/// Which NIC a server gets.
 #[derive(Debug, Args)]
-pub struct Attach {
+pub struct Nic {
     /// The server that gets it
     pub server: String,
 
@@ -23,6 +23,25 @@ pub struct Attach {
     /// Use this existing port
     #[arg(long)]
     pub port: Option<String>,
+}
+
+/// The arguments of `attach`.
+#[derive(Debug, Args)]
+pub struct Attach {
+    #[command(flatten)]
+    pub nic: Nic,
+
+    /// With this MAC address. With any of --mac, --ifname and --name the port is created first: a detach keeps it
+    #[arg(long, requires = "network")]
+    pub mac: Option<String>,
+
+    /// With this name of the interface inside a network namespace, at most 15 bytes
+    #[arg(long, requires = "network", value_name = "NAME")]
+    pub ifname: Option<String>,
+
+    /// With this name of the port
+    #[arg(long, requires = "network")]
+    pub name: Option<String>,
 
     /// Wait until it is ACTIVE, for at most this many seconds (default 30); exit 3 on a timeout, 1 on ERROR
     /// [default: do not wait]
@@ -33,11 +52,9 @@ pub struct Attach {
 /// The arguments of `detach`.
 #[derive(Debug, Args)]
 pub struct Detach {
-    /// The server that has it
-    pub server: String,
-
-    /// The port, of this server
-    pub port: String,
+    /// The server that has it, if the port is named among that server's, and the port
+    #[arg(required = true, num_args = 1..=2, value_names = ["[SERVER] PORT"])]
+    pub names: Vec<String>,
 
     /// Delete its device even while a process holds its tap open: some VMMs then use a whole processor. Unplug the NIC first
     #[arg(long)]
@@ -47,4 +64,17 @@ pub struct Detach {
     /// [default: do not wait]
     #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "30")]
     pub wait: Option<WaitTime>,
+}
+
+/// What is planned and not done.
+#[derive(Debug, Subcommand)]
+pub enum Planned {
+    /// What `attach` with these arguments would do
+    Attach(Nic),
+
+    /// What `detach` of this port would do
+    Detach {
+        /// The port
+        port: String,
+    },
 }

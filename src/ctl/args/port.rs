@@ -7,8 +7,10 @@ use clap::{ArgGroup, Args, Subcommand};
 use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
 
 /// The flags of `port set` of which it needs one.
-const CHANGES: [&str; 14] = [
+const CHANGES: [&str; 16] = [
     "name",
+    "mac",
+    "ips",
     "admin_up",
     "admin_down",
     "unknown_unicast",
@@ -31,6 +33,7 @@ pub enum PortCommand {
     Create(NewPort),
 
     /// List the ports
+    #[command(visible_alias = "ls")]
     List {
         /// Only this network's
         #[arg(long)]
@@ -51,6 +54,7 @@ pub enum PortCommand {
     Set(ChangedPort),
 
     /// Delete a port, which detaches it if it is attached
+    #[command(visible_alias = "rm")]
     Delete {
         /// The port
         port: String,
@@ -62,7 +66,7 @@ pub enum PortCommand {
 }
 
 /// The arguments of `port create`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct NewPort {
     /// The network it is in
     pub network: String,
@@ -103,7 +107,7 @@ pub struct NewPort {
 }
 
 /// What the filters let its guest send, and how fast.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Filters {
     /// Hold its guest to its MAC and addresses [default: as its network]
     #[arg(long, conflicts_with = "disable_port_security")]
@@ -131,7 +135,7 @@ pub struct Filters {
 }
 
 /// What its guest is told.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Told {
     /// Whether its guest's DHCP requests are answered [default: as its subnets]
     #[arg(long)]
@@ -156,6 +160,14 @@ pub struct ChangedPort {
     /// New name
     #[arg(long)]
     pub name: Option<String>,
+
+    /// New MAC address; refused while it is attached
+    #[arg(long)]
+    pub mac: Option<String>,
+
+    /// A fixed address, in place of those it has; may be repeated
+    #[arg(long = "ip", value_name = "IP")]
+    pub ips: Vec<IpAddr>,
 
     /// Set it administratively up
     #[arg(long, conflicts_with = "admin_down")]

@@ -11,6 +11,7 @@ pub enum ServerCommand {
     Add(NewServer),
 
     /// List the servers
+    #[command(visible_alias = "ls")]
     List,
 
     /// Show everything about a server
@@ -19,7 +20,11 @@ pub enum ServerCommand {
         server: String,
     },
 
+    /// Change a server's registration; what is not named stays
+    Set(ChangedServer),
+
     /// Delete a server's registration; refused while it has NICs
+    #[command(visible_alias = "rm")]
     Delete {
         /// The server
         server: String,
@@ -68,4 +73,36 @@ pub struct NewServer {
     /// Maximum number of NICs [default: the daemon's limit, usually 12]
     #[arg(long, value_name = "N")]
     pub nic_limit: Option<u32>,
+}
+
+/// What to change in a server.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").args(["name", "nic_limit", "netns", "queues", "owner", "qmp"]).required(true).multiple(true))]
+pub struct ChangedServer {
+    /// The server
+    pub server: String,
+
+    /// New name
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Maximum number of NICs
+    #[arg(long, value_name = "N")]
+    pub nic_limit: Option<u32>,
+
+    /// Path of its network namespace
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with_all = ["queues", "owner", "qmp"])]
+    pub netns: Option<String>,
+
+    /// Queues per tap
+    #[arg(long, value_name = "N")]
+    pub queues: Option<u16>,
+
+    /// Numeric uid and gid that may open its taps
+    #[arg(long, value_name = "UID:GID")]
+    pub owner: Option<Owner>,
+
+    /// QMP socket of the machine
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub qmp: Option<String>,
 }

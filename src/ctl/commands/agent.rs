@@ -79,12 +79,24 @@ pub async fn gc(session: &mut Session, leftovers: Leftovers, store: Option<Strin
 /// The daemon's health.
 pub async fn status(session: &mut Session) -> Result<(), Failure> {
     let said = session.client.get("/nicd/v1/health").await?;
-    print(session, &said, views::health)
+    print(session, &said, views::health)?;
+    match said["problems"].as_array().map_or(0, Vec::len) {
+        0 => Ok(()),
+        number => Err(Failure::Degraded(number)),
+    }
 }
 
-fn print(session: &mut Session, said: &Value, view: impl FnOnce(&Value) -> Vec<Table>) -> Result<(), Failure> {
+/// The versions of this program and of the daemon, which may be another after an upgrade.
+pub async fn version(session: &mut Session) -> Result<(), Failure> {
+    let said = session.client.get("/nicd/v1/health").await?;
+    let versions = json!({ "nicctl": env!("CARGO_PKG_VERSION"), "nicd": said["version"] });
+    print(session, &versions, views::versions)
+}
+
+/// Prints what the daemon said: itself, or as tables.
+pub fn print(session: &mut Session, said: &Value, view: impl FnOnce(&Value) -> Vec<Table>) -> Result<(), Failure> {
     match session.out.format() {
-        Format::Json => session.out.json(said),
-        Format::Table | Format::Wide => session.out.tables(&view(said)),
+        Format::Json | Format::Yaml => session.out.object(said),
+        _ => session.out.tables(view(said)),
     }
 }

@@ -38,6 +38,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Port(command) => port::run(session, command).await,
         Command::Attach(attach) => nic::attach(session, attach).await,
         Command::Detach(detach) => nic::detach(session, detach).await,
+        Command::Plan(planned) => nic::plan(session, planned).await,
         Command::List { server } => port::list(session, None, server.as_deref()).await,
         Command::Show { port } => port::show_counted(session, &port).await,
         Command::Watch { json } => watch::run(session, if json { Format::Json } else { session.out.format() }).await,
@@ -48,6 +49,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Gc { apply: true, store } => agent::gc(session, Leftovers::Remove, store).await,
         Command::Gc { apply: false, store } => agent::gc(session, Leftovers::List, store).await,
         Command::Status => agent::status(session).await,
+        Command::Version => agent::version(session).await,
         // It needs no daemon, so it runs before the session is opened.
         Command::Completion { .. } => Ok(()),
     }
@@ -57,12 +59,16 @@ impl Session {
     /// Prints a list: the objects themselves, or a table of them.
     async fn print_list(&mut self, view: &View, objects: Vec<Value>) -> Result<(), Failure> {
         let width = match self.out.format() {
-            Format::Json => return self.out.json(&Value::Array(objects)),
+            Format::Json | Format::Yaml => return self.out.object(&Value::Array(objects)),
             Format::Table => Width::Narrow,
-            Format::Wide => Width::Wide,
+            Format::Wide | Format::Csv | Format::Value => Width::Wide,
         };
+        let listing = self.out.listing();
+        let columns = view.chosen(&listing.columns, width)?;
+        let order = view.order(listing.sort.as_deref())?;
         let labels = Labels::fetch(&self.client, view.refers_to).await?;
-        self.out.tables(&[view.list(&objects, &labels, width)])
+        let table = View::list(&columns, order, objects, &labels, width);
+        self.out.list(table)
     }
 
     /// Prints one object: itself, or all that is known of it, a line to each.
@@ -72,12 +78,13 @@ impl Session {
 
     /// The same, with a table below it for people.
     async fn print_with(&mut self, view: &View, object: &Value, below: Option<Table>) -> Result<(), Failure> {
-        if self.out.format() == Format::Json {
-            return self.out.json(object);
+        if self.out.format().is_objects() {
+            return self.out.object(object);
         }
+        let columns = view.chosen(&self.out.listing().columns, Width::Full)?;
         let labels = Labels::fetch(&self.client, view.refers_to).await?;
-        let tables: Vec<Table> = std::iter::once(view.detail(object, &labels)).chain(below).collect();
-        self.out.tables(&tables)
+        let tables: Vec<Table> = std::iter::once(View::detail(&columns, object, &labels)).chain(below).collect();
+        self.out.tables(tables)
     }
 }
 

@@ -1,24 +1,36 @@
-//! `nicctl attach` and `nicctl detach`: a server gets a NIC, a server loses one.
+//! `nicctl attach` and `nicctl detach`: a server gets a NIC, a server loses one. `nicctl plan`: what they would do.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::agent::print;
 use super::{Session, forced, members, port};
-use crate::ctl::args::{Attach, Detach};
+use crate::ctl::args::{Attach, Detach, NewPort, Nic, Planned};
 use crate::ctl::client::{self, Client, ClientError};
 use crate::ctl::events::EventStream;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
 use crate::ctl::uri;
 use crate::ctl::values::WaitTime;
+use crate::ctl::views;
 use crate::ctl::wait::{Goal, Wait};
 
 /// Gives a server a NIC and prints the port.
 pub async fn attach(session: &mut Session, attach: Attach) -> Result<(), Failure> {
-    let server = names::resolve(&session.client, Kind::Server, &attach.server).await?;
-    let body = attachment(&session.client, &attach).await?;
+    let server = names::resolve(&session.client, Kind::Server, &attach.nic.server).await?;
     let following = follow(&session.client, attach.wait).await?;
-    let answer = session.client.post(&interfaces(server), &body).await?;
+    let is_special = attach.mac.is_some() || attach.ifname.is_some() || attach.name.is_some();
+    let answer = match attach.nic.network.as_ref().filter(|_| is_special) {
+        Some(network) => {
+            let ips = attach.nic.ip.into_iter().collect();
+            let (network, name, mac, ifname) = (network.clone(), attach.name, attach.mac, attach.ifname);
+            attach_new(session, server, NewPort { network, name, mac, ips, ifname, ..NewPort::default() }).await?
+        }
+        None => {
+            let body = attachment(&session.client, &attach.nic).await?;
+            session.client.post(&interfaces(server), &body).await?
+        }
+    };
     let id = client::id_of(&client::member(answer, "interfaceAttachment")?, "port_id")?;
     let port = names::full_uuid(&id).ok_or(ClientError::Incomplete { key: "port_id" })?;
     let waited = wait(&session.client, following, port, Goal::Active).await;
@@ -27,10 +39,29 @@ pub async fn attach(session: &mut Session, attach: Attach) -> Result<(), Failure
     waited.and(shown)
 }
 
+/// Makes a port and attaches it, or leaves none.
+async fn attach_new(session: &Session, server: Uuid, new: NewPort) -> Result<Value, Failure> {
+    let port = client::id_of(&port::make(session, new).await?, "id")?;
+    let body = json!({ "interfaceAttachment": { "port_id": port } });
+    let attached = session.client.post(&interfaces(server), &body).await;
+    match attached {
+        Ok(answer) => Ok(answer),
+        Err(source) => match session.client.delete(&format!("{}/{port}", Kind::Port.collection())).await {
+            Ok(_) => Err(source.into()),
+            Err(undo) => Err(Failure::PortLeft { port, undo: Box::new(undo), source }),
+        },
+    }
+}
+
 /// Takes a NIC from a server.
 pub async fn detach(session: &mut Session, detach: Detach) -> Result<(), Failure> {
-    let server = names::resolve(&session.client, Kind::Server, &detach.server).await?;
-    let port = names::resolve_port_of(&session.client, server, &detach.port).await?;
+    let (server, port) = match detach.names.as_slice() {
+        [server, port, ..] => {
+            let server = names::resolve(&session.client, Kind::Server, server).await?;
+            (server, names::resolve_port_of(&session.client, server, port).await?)
+        }
+        names => server_of(&session.client, names.first().map_or("", String::as_str)).await?,
+    };
     let following = follow(&session.client, detach.wait).await?;
     session.client.delete(&uri::with_query(&format!("{}/{port}", interfaces(server)), &forced(detach.force))).await?;
     let done = if following.is_some() { "is detached" } else { "is being detached" };
@@ -38,21 +69,44 @@ pub async fn detach(session: &mut Session, detach: Detach) -> Result<(), Failure
     session.out.say(&format!("port {port} {done}"))
 }
 
+/// A port's server, and the port.
+async fn server_of(client: &Client, port: &str) -> Result<(Uuid, Uuid), Failure> {
+    let id = names::resolve(client, Kind::Port, port).await?;
+    let shown = client::member(client.get(&Kind::Port.item(id)).await?, "port")?;
+    let server = shown["device_id"].as_str().and_then(names::full_uuid);
+    server.map(|server| (server, id)).ok_or(Failure::NotAttached { port: id })
+}
+
+/// Prints what an attach or a detach would do.
+pub async fn plan(session: &mut Session, planned: Planned) -> Result<(), Failure> {
+    let asked = match planned {
+        Planned::Attach(nic) => {
+            let server = names::resolve(&session.client, Kind::Server, &nic.server).await?;
+            let mut asked = attachment(&session.client, &nic).await?;
+            asked["server_id"] = json!(server);
+            asked
+        }
+        Planned::Detach { port } => json!({ "detach": names::resolve(&session.client, Kind::Port, &port).await? }),
+    };
+    let said = session.client.post("/nicd/v1/plan", &asked).await?;
+    print(session, &said, views::steps)
+}
+
 /// The path of a server's NICs.
 fn interfaces(server: Uuid) -> String {
     format!("/v2.1/servers/{server}/os-interface")
 }
 
-async fn attachment(client: &Client, attach: &Attach) -> Result<Value, Failure> {
-    let net_id = match &attach.network {
+async fn attachment(client: &Client, nic: &Nic) -> Result<Value, Failure> {
+    let net_id = match &nic.network {
         Some(network) => Some(json!(names::resolve(client, Kind::Network, network).await?)),
         None => None,
     };
-    let port_id = match &attach.port {
+    let port_id = match &nic.port {
         Some(port) => Some(json!(names::resolve(client, Kind::Port, port).await?)),
         None => None,
     };
-    let fixed_ips = attach.ip.map(|ip| json!([{ "ip_address": ip }]));
+    let fixed_ips = nic.ip.map(|ip| json!([{ "ip_address": ip }]));
     let asked = members([("net_id", net_id), ("port_id", port_id), ("fixed_ips", fixed_ips)]);
     Ok(json!({ "interfaceAttachment": asked }))
 }

@@ -59,6 +59,12 @@ pub async fn show_counted(session: &mut Session, port: &str) -> Result<(), Failu
 }
 
 async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
+    let port = make(session, new).await?;
+    session.print_one(&PORT, &port).await
+}
+
+/// Makes a port; the port as the daemon shows it.
+pub async fn make(session: &Session, new: NewPort) -> Result<Value, Failure> {
     let network = names::resolve(&session.client, Kind::Network, &new.network).await?;
     let profile =
         members([("interface_name", new.ifname.map(Value::from)), ("vnet_hdr", new.no_vnet_hdr.then_some(Value::Bool(false)))]);
@@ -80,8 +86,7 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
         ("binding:profile", (!profile.is_empty()).then_some(Value::Object(profile))),
     ]);
     let answer = session.client.post(Kind::Port.collection(), &json!({ "port": port })).await?;
-    let port = client::member(answer, "port")?;
-    session.print_one(&PORT, &port).await
+    Ok(client::member(answer, "port")?)
 }
 
 async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure> {
@@ -98,6 +103,8 @@ async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure>
     let pairs = if changed.no_allowed_address { Some(Value::Array(pairs)) } else { unless_empty(pairs) };
     let port = members([
         ("name", changed.name.map(Value::from)),
+        ("mac_address", changed.mac.map(Value::from)),
+        ("fixed_ips", unless_empty(changed.ips.iter().map(|ip| json!({ "ip_address": ip })).collect())),
         ("admin_state_up", switch(changed.admin_up, changed.admin_down)),
         ("nicd:unknown_unicast", changed.unknown_unicast.map(Value::Bool)),
         ("port_security_enabled", switch(filters.enable_port_security, filters.disable_port_security)),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Session, forced, members};
-use crate::ctl::args::{NewServer, ServerCommand};
+use crate::ctl::args::{ChangedServer, NewServer, ServerCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
@@ -25,6 +25,7 @@ pub async fn run(session: &mut Session, command: ServerCommand) -> Result<(), Fa
             let server = client::member(session.client.get(&Kind::Server.item(id)).await?, "server")?;
             session.print_one(&SERVER, &server).await
         }
+        ServerCommand::Set(changed) => set(session, changed).await,
         ServerCommand::Delete { server, detach, force } => {
             let id = names::resolve(&session.client, Kind::Server, &server).await?;
             let mut query = forced(force);
@@ -39,6 +40,33 @@ async fn add(session: &mut Session, new: NewServer) -> Result<(), Failure> {
     let (id, name) = identity(session, &new).await?;
     let server =
         members([("name", name.map(Value::from)), ("guest", Some(guest(&new))), ("nic_limit", new.nic_limit.map(Value::from))]);
+    let answer = session.client.put(&Kind::Server.item(id), &json!({ "server": server })).await?;
+    let server = client::member(answer, "server")?;
+    session.print_one(&SERVER, &server).await
+}
+
+/// Registers a server again with what it has, but for what changes.
+async fn set(session: &mut Session, changed: ChangedServer) -> Result<(), Failure> {
+    let id = names::resolve(&session.client, Kind::Server, &changed.server).await?;
+    let mut server = client::member(session.client.get(&Kind::Server.item(id)).await?, "server")?;
+    let changes = [
+        ("/name", changed.name.map(Value::from)),
+        ("/nic_limit", changed.nic_limit.map(Value::from)),
+        ("/guest/path", changed.netns.map(Value::from)),
+        ("/guest/queues", changed.queues.map(Value::from)),
+        ("/guest/owner", changed.owner.map(Owner::to_json)),
+        ("/guest/monitor", changed.qmp.map(|path| json!({ "qmp": path }))),
+    ];
+    for (pointer, value) in changes {
+        let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
+        if let (Some(Value::Object(parent)), Some(value)) = (server.pointer_mut(parent), value) {
+            parent.insert(key.to_owned(), value);
+        }
+    }
+    let registered = ["name", "project_id", "guest", "nic_limit"];
+    if let Value::Object(members) = &mut server {
+        members.retain(|key, value| registered.contains(&key.as_str()) && !value.is_null());
+    }
     let answer = session.client.put(&Kind::Server.item(id), &json!({ "server": server })).await?;
     let server = client::member(answer, "server")?;
     session.print_one(&SERVER, &server).await

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Session, members, unless_empty};
-use crate::ctl::args::{NewSubnet, SubnetCommand};
+use crate::ctl::args::{ChangedSubnet, NewSubnet, SubnetCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
@@ -20,6 +20,7 @@ pub async fn run(session: &mut Session, command: SubnetCommand) -> Result<(), Fa
             let subnet = client::member(session.client.get(&Kind::Subnet.item(id)).await?, "subnet")?;
             session.print_one(&SUBNET, &subnet).await
         }
+        SubnetCommand::Set(changed) => set(session, changed).await,
         SubnetCommand::Delete { subnet } => {
             let id = names::resolve(&session.client, Kind::Subnet, &subnet).await?;
             session.client.delete(&Kind::Subnet.item(id)).await?;
@@ -54,6 +55,21 @@ async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
         ("host_routes", unless_empty(new.routes.iter().map(Route::to_json).collect())),
     ]);
     let answer = session.client.post(Kind::Subnet.collection(), &body(&network.to_string(), &new.cidr, more)).await?;
+    let subnet = client::member(answer, "subnet")?;
+    session.print_one(&SUBNET, &subnet).await
+}
+
+async fn set(session: &mut Session, changed: ChangedSubnet) -> Result<(), Failure> {
+    let id = names::resolve(&session.client, Kind::Subnet, &changed.subnet).await?;
+    let subnet = members([
+        ("name", changed.name.map(Value::from)),
+        ("gateway_ip", changed.gateway.map(Gateway::to_json)),
+        ("allocation_pools", unless_empty(changed.pools.iter().map(Pool::to_json).collect())),
+        ("dns_nameservers", unless_empty(changed.dns.iter().map(|address| json!(address)).collect())),
+        ("host_routes", unless_empty(changed.routes.iter().map(Route::to_json).collect())),
+        ("enable_dhcp", changed.dhcp.map(Value::Bool)),
+    ]);
+    let answer = session.client.put(&Kind::Subnet.item(id), &json!({ "subnet": subnet })).await?;
     let subnet = client::member(answer, "subnet")?;
     session.print_one(&SUBNET, &subnet).await
 }

@@ -320,6 +320,94 @@ fn a_subnet_without_a_gateway_says_null() {
     assert_eq!(done.requests, [format!("POST /v2.0/subnets {body}")]);
 }
 
+fn list(flags: &str) -> String {
+    let networks = json!({"networks": [
+        {"id": PORT, "name": "", "mtu": 9000, "created_at": "2026-01-02T00:00:00Z"},
+        {"id": SERVER, "name": "red, \"old\"", "mtu": 1500, "created_at": "2026-01-03T00:00:00Z"},
+        {"id": NETWORK, "name": "blue", "mtu": 1400, "created_at": "2026-01-04T00:00:00Z"},
+    ]});
+    let done = play(&format!("nicctl network ls {flags}"), vec![answer(200, networks), answer(200, json!({"subnets": []}))]);
+    assert_eq!(done.end(), (0, String::new()), "{flags}");
+    done.printed
+}
+
+#[test]
+fn lists_have_the_columns_and_the_order_that_are_asked_for() {
+    assert_eq!(list("--columns name,mtu"), "NAME        MTU\nblue        1400\nred, \"old\"  1500\n-           9000\n");
+    assert_eq!(list("--columns MTU --sort -mtu --no-header"), "9000\n1500\n1400\n");
+    assert_eq!(list("--columns port-security,mtu --sort mtu -o value"), " 1400\n 1500\n 9000\n");
+    assert_eq!(list("--columns name,mtu -o csv"), "NAME,MTU\nblue,1400\n\"red, \"\"old\"\"\",1500\n,9000\n");
+    assert!(list("-o yaml").contains("  name: blue\n"), "the objects are the daemon's");
+    let done = play("nicctl network ls --columns colour", vec![answer(200, json!({"networks": []}))]);
+    let (code, sentence) = done.end();
+    assert_eq!(code, 2);
+    assert!(sentence.starts_with("there is no column 'colour'; there are: ID, NAME, TYPE"), "{sentence}");
+}
+
+#[test]
+fn one_value_of_an_object_is_printed_alone() {
+    let script = vec![answer(200, port("DOWN", "unbound")), networks(), servers()];
+    let done = play(&format!("nicctl port show {PORT} -o value --columns mac"), script.into_iter().collect());
+    assert_eq!(done.printed, "fa:16:3e:4c:2c:30\n");
+}
+
+#[test]
+fn a_port_alone_tells_which_server_loses_it() {
+    let done = play(&format!("nicctl detach {PORT}"), vec![answer(200, port("ACTIVE", "active")), bare(202)]);
+    assert_eq!(done.requests[1], format!("DELETE /v2.1/servers/{SERVER}/os-interface/{PORT}"));
+    let mut free = port("DOWN", "unbound");
+    free["port"]["device_id"] = json!("");
+    let (code, sentence) = play(&format!("nicctl detach {PORT}"), vec![answer(200, free)]).end();
+    assert_eq!((code, sentence), (1, format!("port {PORT} is attached to no server")));
+}
+
+#[test]
+fn a_nic_with_a_mac_is_a_port_made_first_and_taken_back() {
+    let error = json!({"conflictingRequest": {"code": 409, "message": "no", "reason": "too_many_nics"}});
+    let line = format!("nicctl -o json attach {SERVER} --network {NETWORK} --mac fa:16:3e:00:00:01 --ip 192.0.2.7 --name a");
+    let made = || answer(201, port("DOWN", "unbound"));
+    let done = play(&line, vec![made(), answer(200, attached()), answer(200, port("DOWN", "wired"))]);
+    assert_eq!(done.end(), (0, String::new()));
+    let body = json!({"port": {"network_id": NETWORK, "name": "a", "mac_address": "fa:16:3e:00:00:01",
+        "fixed_ips": [{"ip_address": "192.0.2.7"}]}});
+    assert_eq!(done.requests[0], format!("POST /v2.0/ports {body}"));
+    let body = json!({"interfaceAttachment": {"port_id": PORT}});
+    assert_eq!(done.requests[1], format!("POST /v2.1/servers/{SERVER}/os-interface {body}"));
+    let done = play(&line, vec![made(), answer(409, error), bare(204)]);
+    assert_eq!(done.end().0, 1);
+    assert_eq!(done.requests[2], format!("DELETE /v2.0/ports/{PORT}"));
+}
+
+#[test]
+fn a_server_keeps_what_is_not_changed() {
+    let guest = json!({"kind": "vm", "queues": 2, "owner": {"uid": 107, "gid": 36}, "monitor": {"qmp": "/run/q"}});
+    let before = json!({"server": {"id": SERVER, "name": "web", "project_id": "p", "guest": guest, "nic_limit": null}});
+    let script = vec![answer(200, before.clone()), answer(200, before)];
+    let done = play(&format!("nicctl -o json server set {SERVER} --nic-limit 3 --queues 4"), script);
+    let guest = json!({"kind": "vm", "queues": 4, "owner": {"uid": 107, "gid": 36}, "monitor": {"qmp": "/run/q"}});
+    let body = json!({"server": {"name": "web", "project_id": "p", "guest": guest, "nic_limit": 3}});
+    assert_eq!(done.requests[1], format!("PUT /nicd/v1/servers/{SERVER} {body}"));
+}
+
+#[test]
+fn problems_are_exit_code_1() {
+    let problem = json!({"reason": "store_full", "detail": "d", "remedy": "r"});
+    let health = json!({"status": "degraded", "version": "1", "uptime_s": 1, "host": "h", "ports": {}, "problems": [problem]});
+    let done = play("nicctl status", vec![answer(200, health)]);
+    assert_eq!(done.end(), (1, "nicd is degraded; problems: 1, each listed with its remedy".to_owned()));
+    assert!(done.printed.contains("store_full"), "{}", done.printed);
+}
+
+#[test]
+fn a_plan_is_printed_step_by_step() {
+    let plan = json!({"plan": {"reason": "attach", "steps": [{"op": "create_tap x", "undo": "delete_link x"}, {"op": "set up", "undo": null}]}});
+    let done = play(&format!("nicctl plan attach {SERVER} --network {NETWORK}"), vec![answer(200, plan)]);
+    let body = json!({"interfaceAttachment": {"net_id": NETWORK}, "server_id": SERVER});
+    let (call, sent) = done.requests[0].split_once(" {").unwrap();
+    assert_eq!((call, serde_json::from_str::<Value>(&format!("{{{sent}")).unwrap()), ("POST /nicd/v1/plan", body));
+    assert_eq!(done.printed, "STEP  OP            UNDO\n1     create_tap x  delete_link x\n2     set up        -\n");
+}
+
 #[test]
 fn nobody_at_the_socket_is_exit_code_4() {
     let (code, sentence) = play("nicctl status", vec![]).end();

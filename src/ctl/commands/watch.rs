@@ -14,9 +14,9 @@ pub async fn run(session: &mut Session, format: Format) -> Result<(), Failure> {
     loop {
         let (event, said) = stream.next().await?;
         match format {
-            Format::Json => session.out.json_line(&said)?,
+            Format::Json | Format::Yaml => session.out.json_line(&said)?,
             Format::Table => session.out.say(&event_line(&event, Width::Narrow, &zone))?,
-            Format::Wide => session.out.say(&event_line(&event, Width::Wide, &zone))?,
+            Format::Wide | Format::Csv | Format::Value => session.out.say(&event_line(&event, Width::Wide, &zone))?,
         }
     }
 }

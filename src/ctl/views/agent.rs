@@ -74,6 +74,25 @@ pub fn passed(counted: &Value) -> Table {
     table
 }
 
+/// A plan's steps in their order, each with what takes it back.
+pub fn steps(said: &Value) -> Vec<Table> {
+    let mut table = Table::titled(["STEP", "OP", "UNDO"]);
+    for (number, step) in said["plan"]["steps"].as_array().into_iter().flatten().enumerate() {
+        let cells = [plain(&Value::from(number + 1)), plain(&step["op"]), plain(&step["undo"])];
+        table.push(cells.map(|cell| Cell::new(&cell)).into());
+    }
+    vec![table]
+}
+
+/// The versions of programs.
+pub fn versions(said: &Value) -> Vec<Table> {
+    let mut table = Table::default();
+    for (program, version) in said.as_object().into_iter().flatten() {
+        table.push(vec![Cell::new(program), Cell::new(&plain(version))]);
+    }
+    vec![table]
+}
+
 /// What guests asked last by DHCP.
 pub fn leases(said: &Value) -> Table {
     let mut table = Table::titled(["PORT", "ADDRESS", "STATE", "MESSAGE", "AT", "HOSTNAME", "CLIENT ID"]);

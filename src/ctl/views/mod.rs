@@ -10,7 +10,7 @@ mod port;
 mod server;
 mod subnet;
 
-pub use agent::{counters, deviations, facts, health, leases, leftovers, passed};
+pub use agent::{counters, deviations, facts, health, leases, leftovers, passed, steps, versions};
 pub use event::line as event_line;
 pub use network::NETWORK;
 pub use port::PORT;
@@ -22,6 +22,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::client::{Client, ClientError};
+use super::failure::Failure;
 use super::names::Kind;
 use super::table::{Cell, Table};
 
@@ -57,6 +58,17 @@ pub struct Column {
     cell: fn(&Look) -> Cell,
 }
 
+/// The order of a list.
+#[derive(Debug, Clone, Copy)]
+pub enum Order {
+    /// By name; what has none is last, by creation.
+    ByName,
+    /// By a column's text.
+    Up(&'static Column),
+    /// The same from the last to the first.
+    Down(&'static Column),
+}
+
 /// One object being looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
@@ -70,11 +82,51 @@ pub struct Look<'a> {
 pub struct Labels(HashMap<String, String>);
 
 impl View {
+    /// The columns with these names, or those that there is room for.
+    ///
+    /// # Errors
+    /// There is no column so named.
+    pub fn chosen(&self, names: &[String], width: Width) -> Result<Vec<&'static Column>, Failure> {
+        match names.is_empty() {
+            true => Ok(self.columns.iter().filter(|column| column.from <= width).collect()),
+            false => names.iter().map(|name| self.column(name)).collect(),
+        }
+    }
+
+    /// The order of a list: a column's name, with a - before it from the last to the first.
+    ///
+    /// # Errors
+    /// There is no column so named.
+    pub fn order(&self, by: Option<&str>) -> Result<Order, Failure> {
+        let Some(by) = by else { return Ok(Order::ByName) };
+        match by.strip_prefix('-') {
+            Some(name) => Ok(Order::Down(self.column(name)?)),
+            None => Ok(Order::Up(self.column(by)?)),
+        }
+    }
+
+    /// Titles are compared without case, and with a hyphen or an underline for a space.
+    fn column(&self, name: &str) -> Result<&'static Column, Failure> {
+        let wanted = name.trim().to_uppercase().replace(['-', '_'], " ");
+        let known = || self.columns.iter().map(|column| column.title).collect();
+        let found = self.columns.iter().find(|column| column.title == wanted);
+        found.ok_or_else(|| Failure::NoColumn { given: name.to_owned(), known: known() })
+    }
+
     /// A row to each object.
-    pub fn list(&self, objects: &[Value], labels: &Labels, width: Width) -> Table {
-        let columns: Vec<&Column> = self.columns.iter().filter(|column| column.from <= width).collect();
+    pub fn list(columns: &[&Column], order: Order, mut objects: Vec<Value>, labels: &Labels, width: Width) -> Table {
+        let text = |column: &Column, object: &Value| (column.cell)(&Look { object, labels, width }).text().to_owned();
+        match order {
+            Order::ByName => objects.sort_by_cached_key(|object| {
+                let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+                let name = text("name");
+                (name.is_empty(), name, text("created_at"))
+            }),
+            Order::Up(column) => objects.sort_by_cached_key(|object| text(column, object)),
+            Order::Down(column) => objects.sort_by_cached_key(|object| std::cmp::Reverse(text(column, object))),
+        }
         let mut table = Table::titled(columns.iter().map(|column| column.title));
-        for object in objects {
+        for object in &objects {
             let look = Look { object, labels, width };
             table.push(columns.iter().map(|column| (column.cell)(&look)).collect());
         }
@@ -82,10 +134,10 @@ impl View {
     }
 
     /// A line to each column.
-    pub fn detail(&self, object: &Value, labels: &Labels) -> Table {
+    pub fn detail(columns: &[&Column], object: &Value, labels: &Labels) -> Table {
         let look = Look { object, labels, width: Width::Full };
         let mut table = Table::default();
-        for column in self.columns {
+        for column in columns {
             table.push(vec![Cell::new(&column.title.to_lowercase()), (column.cell)(&look)]);
         }
         table
@@ -182,7 +234,8 @@ mod samples {
 
     /// A list as it would be printed without colours.
     pub fn printed(view: &View, objects: &[Value], labels: &Labels, width: Width) -> String {
-        view.list(objects, labels, width).render(crate::ctl::table::Colour::None)
+        let columns = view.chosen(&[], width).unwrap();
+        View::list(&columns, Order::ByName, objects.to_vec(), labels, width).render(crate::ctl::table::Colour::None)
     }
 }
 

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_port_shown_alone_has_all_of_it() {
-        let text = PORT.detail(&port(), &labels(&[(SERVER, "web")])).render(Colour::None);
+        let text =
+            View::detail(&PORT.chosen(&[], Width::Full).unwrap(), &port(), &labels(&[(SERVER, "web")])).render(Colour::None);
         assert!(text.contains(&format!("server            {SERVER} (web)\n")), "{text}");
         assert!(text.contains("device            nicdce531f90199\n"), "{text}");
         assert!(text.contains("queues            2\n"), "{text}");
