@@ -26,7 +26,7 @@ use crate::plan::{LinkState, MachineNic, Op, Plan, Reason};
 use super::{Error, Reconciler, Why, answered};
 
 /// How long the path of a monitor may take to open.
-const PATH_WAIT: Duration = Duration::from_millis(200);
+const PATH_WAIT: Duration = Duration::from_millis(500);
 
 /// For how long a start waits for what machines say.
 const START_WAIT: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ pub const TRIES: usize = 4;
 const HANGS_FOR: Duration = Duration::from_secs(60);
 
 /// How long a path may take to answer then.
-const PATH_WAIT: Duration = Duration::from_millis(200);
+const PATH_WAIT: Duration = Duration::from_millis(500);
 
 impl Reconciler {
     /// Whether a namespace's path was seen to hang lately.

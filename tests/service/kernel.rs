@@ -12,6 +12,9 @@ use crate::debian::{kernel, sh, vmlinuz};
 use crate::machine::{prepared, readme};
 use crate::netns::{in_netns, is_root, run};
 
+/// A processor that makes no progress ends the machine at once, and the console has the stack of each.
+const TOLD: &str = "softlockup_panic=1 panic_print=0x40";
+
 /// The program of another suite, built as this one was.
 fn suite(name: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
@@ -76,7 +79,7 @@ fn with_debians_kernel_all_of_it_holds() {
         command.args(["-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults", "-nographic", "-no-reboot"]);
         command.args(["-serial", "stdio", "-monitor", "none", "-append"]);
         command
-            .arg("console=ttyS0 quiet panic=-1 systemd.show_status=0")
+            .arg(format!("console=ttyS0 quiet panic=-1 {TOLD} systemd.show_status=0"))
             .arg("-kernel")
             .arg(vmlinuz(&kernel))
             .arg("-initrd")

@@ -32,9 +32,10 @@ use crate::sys::socket;
 /// How long a search for a cookie may take.
 pub(super) const OPENING: Duration = Duration::from_secs(5);
 
-/// The time limit of opening a path. A mounted namespace opens in microseconds, a path on a dead file server never. One thread does
+/// The time limit of opening a path. A mounted namespace opens in microseconds, on a host whose processors are all busy in some hundred
+/// milliseconds; a path on a dead file server never. One thread does
 /// the work of all guests, so each blocked path delays them once by this time.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The same while another path blocks, so that the total delay of other requests stays small.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(50);
