@@ -12,8 +12,11 @@ use crate::guest::{Console, image};
 use crate::machine::prepared;
 use crate::netns::{in_netns, is_root, run};
 
-/// The networks' MTUs, in the order of each guest's NICs, with what of a ping fits into a frame.
-const NETWORKS: [(&str, &str); 2] = [("1400", "1372"), ("9000", "8972")];
+/// The networks' MTUs, in the order of each guest's NICs, with what of a ping fits into a frame, over IPv4 and over IPv6.
+const NETWORKS: [(&str, [&str; 2]); 2] = [("1400", ["1372", "1352"]), ("9000", ["8972", "8952"])];
+
+/// What pings over each.
+const PINGS: [&str; 2] = ["ping", "ping6"];
 
 /// The first process: it loads drivers, has each NIC configured, then takes lines of script from the console.
 const INIT: &str = r#"#!/bin/sh
@@ -41,7 +44,13 @@ struct Vm {
     console: Console,
     /// Its ports, in the order of the networks.
     ports: Vec<String>,
-    addresses: Vec<String>,
+    addresses: Vec<[String; 2]>,
+}
+
+/// A port's addresses: by DHCP, and the one that the guest's kernel makes.
+fn addresses(fixture: &mut Fixture, port: &str) -> [String; 2] {
+    let shown = fixture.port(port)["fixed_ips"].clone();
+    [0, 1].map(|at| text(&shown[at]["ip_address"]))
 }
 
 impl Drop for Vm {
@@ -69,7 +78,7 @@ impl Vm {
         command.args(["-append", "console=ttyS0 quiet panic=-1", "-kernel"]).arg(vmlinuz(kernel)).arg("-initrd").arg(image);
         let qemu = command.stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("QEMU");
         let console = Console::connect(&socket);
-        let addresses = ports.iter().map(|port| text(&fixture.port(port)["fixed_ips"][0]["ip_address"])).collect();
+        let addresses = ports.iter().map(|port| addresses(fixture, port)).collect();
         Self { qemu, console, ports, addresses }
     }
 
@@ -78,8 +87,13 @@ impl Vm {
         self.console.until(|line| line == "READY");
         for (at, (mtu, _)) in NETWORKS.iter().enumerate() {
             let told = self.console.run(&format!("cat /told-eth{at} /sys/class/net/eth{at}/mtu"));
-            let address = &self.addresses[at];
+            let [address, made] = &self.addresses[at];
             assert_eq!(told, [format!("{address}/24 {mtu} 192.0.{at}.1"), (*mtu).to_owned()]);
+            // Its kernel makes the other one of what it is told by a router advertisement, and probes it for a second.
+            let is_there = format!("ip -6 address show dev eth{at} | grep -v tentative | grep -q {made}/64");
+            let wait = format!("n=0; until {is_there}; do n=$((n+1)); [ $n -lt 1000 ] || break; usleep 10000; done; {is_there}");
+            self.console.run(&wait);
+            assert_eq!(self.console.run(&format!("cat /proc/sys/net/ipv6/conf/eth{at}/mtu")), [*mtu]);
         }
     }
 }
@@ -98,16 +112,19 @@ fn virtual_machines_get_their_addresses_and_mtus_and_reach_each_other() {
         for (at, (mtu, _)) in NETWORKS.iter().enumerate() {
             let network = fixture.network(json!({"mtu": mtu.parse::<u32>().unwrap()}));
             fixture.subnet(&network, &format!("192.0.{at}.0/24"));
+            let modes = json!({"network_id": network, "cidr": format!("fd00:{at}::/64"), "gateway_ip": "fe80::1",
+                "ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"});
+            fixture.subnet_with(modes);
             networks.push(network);
         }
         let begin = Instant::now();
         let mut vms = ["one", "two"].map(|name| Vm::start(&mut fixture, name, &networks, &kernel, &image));
         let (guest, server) = fixture.guest("three");
-        let third: Vec<String> = networks
+        let third: Vec<[String; 2]> = networks
             .iter()
             .map(|network| {
                 let port = fixture.attach_to(&server, network);
-                text(&fixture.port(&port)["fixed_ips"][0]["ip_address"])
+                addresses(&mut fixture, &port)
             })
             .collect();
         vms.iter_mut().for_each(Vm::is_configured);
@@ -115,20 +132,25 @@ fn virtual_machines_get_their_addresses_and_mtus_and_reach_each_other() {
         vms.iter().flat_map(|vm| vm.ports.clone()).for_each(|port| _ = fixture.wait_status(&port, "ACTIVE"));
 
         let [one, two] = &mut vms;
-        for (at, (_, size)) in NETWORKS.iter().enumerate() {
-            for address in [&two.addresses[at], &third[at]] {
-                one.console.run(&format!("ping -c 1 -W 5 -s {size} {address}"));
-            }
-            two.console.run(&format!("ping -c 1 -W 5 -s {size} {}", third[at]));
-            for address in [&one.addresses[at], &two.addresses[at]] {
-                run(&format!("ip netns exec {} busybox ping -c 1 -W 5 -s {size} {address}", guest.name));
+        for (at, (_, sizes)) in NETWORKS.iter().enumerate() {
+            for (family, (ping, size)) in PINGS.iter().zip(sizes).enumerate() {
+                let [first, second, third] = [&one.addresses, &two.addresses, &third].map(|all| &all[at][family]);
+                for address in [second, third] {
+                    one.console.run(&format!("{ping} -c 1 -W 5 -s {size} {address}"));
+                }
+                two.console.run(&format!("{ping} -c 1 -W 5 -s {size} {third}"));
+                for address in [first, second] {
+                    run(&format!("ip netns exec {} busybox {ping} -c 1 -W 5 -s {size} {address}", guest.name));
+                }
             }
         }
 
         // It begins anew, on the same tap, and is told the same.
         one.console.say("reboot -f");
         one.is_configured();
-        one.console.run(&format!("ping -c 1 -W 5 {}", two.addresses[0]));
+        for (ping, address) in PINGS.iter().zip(&two.addresses[0]) {
+            one.console.run(&format!("{ping} -c 1 -W 5 {address}"));
+        }
         let ports = one.ports.clone();
         assert!(ports.iter().all(|port| fixture.port(port)["status"] == "ACTIVE"));
 
