@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use crate::model::Mac;
 
 /// What is still to be said of a port's addresses.
@@ -12,7 +14,9 @@ pub struct Neighbours {
     pub is_unasked: bool,
     /// Somebody is being asked.
     pub is_asking: bool,
-    /// Its device was made, and nobody was told where it is.
+    /// When others were last asked.
+    pub asked: Option<Timestamp>,
+    /// Its device was made, and no machine was told where it is.
     pub is_unannounced: bool,
 }
 

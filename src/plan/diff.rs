@@ -156,6 +156,8 @@ pub enum FactName {
     HostClosed,
     /// The kernel drops what the port may not send.
     Filters,
+    /// It may use its addresses: it is not to be proven first that no other machine has them.
+    Addresses,
     /// Its bridge tells no VLANs apart, or the port passes untagged frames in one of them.
     Vlan,
     /// The host's packet filter lets frames pass between the ports of its bridge.
@@ -187,6 +189,7 @@ impl FactName {
             Self::Bridge => "bridge",
             Self::HostClosed => "host_closed",
             Self::Filters => "filters",
+            Self::Addresses => "addresses",
             Self::Vlan => "vlan",
             Self::ForwardFiltered => "forward_filtered",
             Self::Responder => "responder",
@@ -209,6 +212,7 @@ impl FactName {
             Self::Bridge => "not_in_bridge",
             Self::HostClosed => "host_not_closed",
             Self::Filters => "filters_missing",
+            Self::Addresses => "address_unproven",
             Self::Vlan => "vlan",
             Self::ForwardFiltered => "forward_filtered",
             Self::Responder => "responder_unbound",

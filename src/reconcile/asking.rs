@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::config::ConflictProbe;
 use crate::inventory::Inventory;
 use crate::inventory::neighbours::Conflict;
@@ -66,6 +67,7 @@ impl Reconciler {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         entry.neighbours.is_asking = false;
         if let Some(conflict) = conflict {
+            entry.neighbours.asked = Some(clock::now());
             // Meanwhile it may have got others, which are asked about next.
             let conflict = conflict.filter(|held| entry.record.fixed_ips.iter().any(|ip| ip.ip_address == held.address));
             self.note_conflict(state, port, conflict);
@@ -117,6 +119,10 @@ impl Reconciler {
         self.commit(vec![Change::PutPort(Box::new(proven.clone()))], Purpose::Freeing).await?;
         let mut state = self.lock();
         state.replace_port(proven);
+        let is_asked = self.policy().conflict_probe == ConflictProbe::Refuse;
+        if let Some(entry) = state.ports.get_mut(&port).filter(|_| is_asked) {
+            entry.neighbours.asked = Some(clock::now());
+        }
         self.note_conflict(&mut state, port, None);
         Ok(())
     }

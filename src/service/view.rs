@@ -1,5 +1,6 @@
 //! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
 
+use crate::config::ConflictProbe;
 use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry};
 use crate::model::names;
 use crate::model::{LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
@@ -214,6 +215,10 @@ impl Service {
         let network = &state.network(entry.record.network_id)?.record;
         if let Some(want) = state.desired_port(&entry.record, self.reconciler.store_id) {
             told.extend(facts(&want, &state.desired_bridge(network), &state.have));
+            if let Some(at) = told.iter().position(|fact| fact.fact == FactName::Vlan) {
+                let detail = self.addresses(&state, entry);
+                told.insert(at, fact(FactName::Addresses, !entry.record.is_unproven(), &detail));
+            }
             if let Some(built) = told.iter_mut().find(|fact| fact.fact == FactName::Built && !entry.refused.is_empty()) {
                 built.detail = format!("{}; the guest's kernel refused {}", built.detail, entry.refused.join("; "));
             }
@@ -226,6 +231,24 @@ impl Service {
             }
         }
         Ok((view, told))
+    }
+
+    /// A port's addresses, and what is known of other machines that have them.
+    fn addresses(&self, state: &Inventory, entry: &PortEntry) -> String {
+        let addresses: Vec<String> = entry.record.fixed_ips.iter().map(|ip| ip.ip_address.to_string()).collect();
+        let addresses = if addresses.is_empty() { "no addresses".to_owned() } else { addresses.join(", ") };
+        let asked = match (state.conflicts.get(&entry.record.id), self.reconciler.policy().conflict_probe) {
+            (Some(conflict), _) => conflict.to_string(),
+            (None, ConflictProbe::Off) => "other machines are not asked whether they have them (links.conflict_probe)".to_owned(),
+            (None, _) if entry.neighbours.is_asking || entry.record.is_unproven() => {
+                "other machines are asked whether they have them".to_owned()
+            }
+            (None, _) => match entry.neighbours.asked {
+                Some(at) => format!("no other machine answered for them at {at:.0}"),
+                None => "other machines were not asked whether they have them since nicd started".to_owned(),
+            },
+        };
+        format!("{addresses}: {asked}")
     }
 
     /// Everything that is counted, and how things stand, as Prometheus' text. What health says is what stands here.

@@ -45,6 +45,11 @@ fn conflict(fixture: &mut Fixture, event: &str, port: &str) {
         .wait_for(event, |told| told["event"] == event && told["reason"] == "address_in_use" && told["port_id"] == port);
 }
 
+fn addresses_fact(fixture: &mut Fixture, port: &str) -> Value {
+    let explained = fixture.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
+    explained["facts"].as_array().unwrap().iter().find(|fact| fact["fact"] == "addresses").cloned().unwrap()
+}
+
 fn counted(fixture: &mut Fixture, what: &str) -> u64 {
     let text = fixture.api.get("/metrics").text;
     let line = text.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_else(|| panic!("{what}: {text}"));
@@ -82,7 +87,9 @@ fn an_address_that_another_machine_has_is_told_of_with_its_mac() {
             let problem = health["problems"].as_array().unwrap().iter().find(|one| one["reason"] == "address_in_use").unwrap();
             let detail = text(&problem["detail"]);
             assert!(detail.contains(&format!("{address} is in use")) && detail.contains(&holder), "{detail}");
-            // Who asks has no address: nobody learns one from it.
+            let fact = addresses_fact(&mut fixture, &port);
+            assert!(fact["ok"] == true && text(&fact["detail"]).contains(&holder), "{fact}");
+            // The question has no sender's address: no machine learns one from it.
             assert_eq!(wire.ip("neighbour show dev eth0 nud all").lines().filter(|line| line.contains(address)).count(), 0);
             // Another address ends it.
             fixture.api.put(&format!("/v2.0/ports/{port}"), &json!({"port": {"fixed_ips": [{"ip_address": free}]}})).expect(200);
@@ -111,6 +118,7 @@ fn where_that_is_refused_a_port_is_down_until_nobody_else_has_its_address() {
         conflict(&mut fixture, "agent.degraded", &port);
         let explained = fixture.api.get(&format!("/nicd/v1/ports/{port}/explain")).expect(200);
         assert!(text(&explained["facts"][0]["detail"]).contains(&mac_of(&wire)), "{explained}");
+        assert_eq!(addresses_fact(&mut fixture, &port)["ok"], false);
         let is_up = |guest: &Guest| guest.ip("link show eth0").contains("LOWER_UP");
         assert!(!is_up(&guest));
         // No restart gives it what it was refused, nor does one of the host, which takes the device.
@@ -123,6 +131,8 @@ fn where_that_is_refused_a_port_is_down_until_nobody_else_has_its_address() {
         wire.ip("address flush dev eth0");
         fixture.wait_status(&port, "ACTIVE");
         assert!(is_up(&guest));
+        let fact = addresses_fact(&mut fixture, &port);
+        assert!(fact["ok"] == true && text(&fact["detail"]).starts_with("192.0.2.50: no other machine answered"), "{fact}");
         // A change to such an address is refused, and one to another is made.
         wire.ip(&format!("address add {HELD6}/64 dev eth0 nodad"));
         let (path, change) = (format!("/v2.0/ports/{port}"), |ip: &str| json!({"port": {"fixed_ips": [{"ip_address": ip}]}}));
@@ -181,6 +191,8 @@ fn a_port_that_was_made_anew_is_announced_where_its_guest_cannot() {
         let port = port_with(&mut fixture, &network, &addresses, json!({}));
         let ears = wire.inside(|| Ears::on("eth0"));
         let mut vm = Machine::of(&mut fixture, &port);
+        let fact = addresses_fact(&mut fixture, &port);
+        assert!(text(&fact["detail"]).contains("192.0.2.60, 2001:db8::60: other machines are not asked"), "{fact}");
         let device = fixture.device(&port);
         for made in 0..2 {
             let mac: Mac = vm.mac;
