@@ -204,10 +204,10 @@ mod tests {
         assert_eq!([responder.due(8, now), responder.due(7, now), responder.due(7, later)], [None, Some(later), None]);
         assert_eq!(responder.unheard().collect::<Vec<_>>(), [(7, "no memory")]);
         assert!(responder.succeeds(7) && !responder.succeeds(7) && responder.due(7, now).is_none());
-        assert!(responder.fails(8, "nobody is there".to_owned(), later).is_empty());
+        assert!(responder.fails(8, "no port is there".to_owned(), later).is_empty());
         responder.fails(7, "no memory".to_owned(), later);
         responder.place(other, None);
-        assert_eq!(responder.unheard().count(), 0, "nobody is there any more");
+        assert_eq!(responder.unheard().count(), 0, "no port is there any more");
         responder.place(other, Some(7));
         assert_eq!((responder.ports.len(), responder.bridges.len()), (1, 1));
     }

@@ -10,9 +10,9 @@ use crate::model::Mac;
 /// What is still to be said of a port's addresses.
 #[derive(Debug, Default)]
 pub struct Neighbours {
-    /// It has addresses that nobody was asked about.
+    /// It has addresses about which no machine was asked.
     pub is_unasked: bool,
-    /// Somebody is being asked.
+    /// Machines are being asked.
     pub is_asking: bool,
     /// When others were last asked.
     pub asked: Option<Timestamp>,

@@ -20,7 +20,7 @@ pub struct Telling {
     withheld: Option<Withheld>,
 }
 
-/// What is told later.
+/// A change that readers are told of later.
 #[derive(Debug, PartialEq, Eq)]
 struct Withheld {
     /// What readers know until then.

@@ -1,6 +1,6 @@
 //! DHCPv4 messages: what a client sends is read, what it is told is written (RFC 2131, RFC 2132, RFC 3396).
 //!
-//! Reading is lenient in what does not matter: an option that nobody asks for is not looked into. It needs no more than the octets
+//! Reading is lenient in what does not matter: an option that no one reads is not looked into. It needs no more than the octets
 //! that are there, does not recurse, and takes each octet once.
 
 use std::collections::BTreeMap;

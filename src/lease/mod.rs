@@ -166,7 +166,7 @@ impl Silence {
 /// All of Ethernet, and all of IPv4 on a link.
 const EVERYBODY: Mac = Mac([0xff; 6]);
 
-/// What is to be said to a message (RFC 2131, 4.3). A guest may relay for itself, as load generators do: then the relay's address is one
+/// The answer to a message (RFC 2131, 4.3). A guest may relay for itself, as load generators do: then the relay's address is one
 /// of its port's, and says of which subnet it asks.
 pub fn answer(message: &Message, told: &Told) -> Result<Answer, Silence> {
     let own = |address: Ipv4Addr| told.addresses.iter().find(|given| given.address == address);

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MonitorError {
-    /// There is no socket, nobody listens, or the connection ended.
+    /// There is no socket, no process listens, or the connection ended.
     #[error("the monitor {} cannot be reached ({said}); the machine may not run, or run with another monitor", path.display())]
     Unreachable {
         /// The socket.

@@ -244,7 +244,7 @@ fn refused(path: &Path, error: &io::Error) -> MonitorError {
         io::ErrorKind::PermissionDenied => {
             MonitorError::Denied { path, uid: nix::unistd::geteuid().as_raw(), said: error.to_string() }
         }
-        // Nobody has accepted those that wait already.
+        // The machine has not accepted the connections that wait already.
         io::ErrorKind::WouldBlock => MonitorError::Busy { path, limit: Duration::ZERO },
         _ => {
             let said = error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().to_owned());

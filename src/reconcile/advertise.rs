@@ -64,7 +64,7 @@ impl Reconciler {
         self.say_of(port, telling.device, telling.frames().collect(), "router_advertisement");
     }
 
-    /// Sends frames of a port's out of a device or a bridge, for which nobody waits.
+    /// Sends frames of a port's out of a device or a bridge. No caller waits for it.
     pub(super) fn say_of(self: &Arc<Self>, port: PortId, to: u32, frames: Vec<Vec<u8>>, kind: &'static str) {
         let strong = Arc::clone(self);
         tokio::spawn(async move {
@@ -137,7 +137,7 @@ pub(super) async fn advertise(reconciler: &Weak<Reconciler>, bridge: u32, socket
 }
 
 impl Telling {
-    /// Its frames. To all nodes, they still go to one MAC: nobody else is there.
+    /// Its frames. To all nodes, they still go to one MAC: the guest is the only node there.
     fn frames(&self) -> impl Iterator<Item = Vec<u8>> {
         self.messages.iter().filter_map(|message| {
             let (from, to) = (self.guest.host_side(), self.guest);

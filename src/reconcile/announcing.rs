@@ -34,7 +34,7 @@ impl Reconciler {
     }
 }
 
-/// What is to be told of a port, and on which bridge; none while it is not ACTIVE. What another port may use as well, or another machine
+/// What to tell of a port, and on which bridge; none while it is not ACTIVE. What another port may use as well, or another machine
 /// has, is left to those.
 ///
 /// Without port security nothing keeps an advertisement from its own guest, which may be asking whether it can have that address.

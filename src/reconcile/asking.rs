@@ -1,9 +1,9 @@
 //! Asking the machines on a port's bridge whether they have its addresses, before it is first given them (`[links] conflict_probe`).
 //!
 //! ```text
-//!   warn     attach ── built, answered ──► evaluate ──► Work::Ask ── somebody has one ──► reason, problem, event; asked again later
-//!   refuse   attach ── built, down ──────► evaluate ──► repair ── prove ── nobody ──► set up
-//!                                                                     └── somebody, or nobody could be asked ──► ERROR, tried again later
+//!   warn     attach ── built, answered ──► evaluate ──► Work::Ask ── another has one ───► reason, problem, event; asked again later
+//!   refuse   attach ── built, down ──────► evaluate ──► repair ── prove ── no other ► set up
+//!                                                                     └── another, or none could be asked ─────► ERROR, tried again later
 //! ```
 //!
 //! Who is asked for is in the inventory: addresses that a port is given anew. With `refuse` it is in the record as well, so that no
@@ -37,7 +37,7 @@ const WAIT: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(60);
 
 impl Reconciler {
-    /// Asks about a port's addresses until nobody has them, or it has others.
+    /// Asks about a port's addresses until no other machine has them, or the port has other addresses.
     pub(super) async fn ask(self: &Arc<Self>, port: PortId) {
         let addresses = {
             let state = self.lock();
@@ -62,7 +62,7 @@ impl Reconciler {
         }
     }
 
-    /// Notes what has come of asking; where nobody could be asked, what was known stays.
+    /// Notes the result of asking. If no machine could be asked, the earlier result stays.
     fn asked(self: &Arc<Self>, state: &mut Inventory, port: PortId, conflict: Option<Option<Conflict>>) {
         let Some(entry) = state.ports.get_mut(&port) else { return };
         entry.neighbours.is_asking = false;
@@ -75,7 +75,7 @@ impl Reconciler {
         self.evaluate(state, port, Reason::Drift);
     }
 
-    /// Notes who has an address of a port's, or that nobody does.
+    /// Notes which machine has an address of a port's, or that none does.
     fn note_conflict(self: &Arc<Self>, state: &mut Inventory, port: PortId, conflict: Option<Conflict>) {
         let before = match conflict {
             Some(conflict) => state.conflicts.insert(port, conflict),
@@ -93,7 +93,7 @@ impl Reconciler {
         self.publish_health(state);
     }
 
-    /// Lets a port have its addresses once nobody else has them. One that is in no bridge, as after the host was booted, is put there
+    /// Lets a port have its addresses once no other machine has them. One that is in no bridge, as after the host was booted, is put there
     /// first, down, and asked for then. The caller has the claim on it.
     pub(super) async fn prove(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
         let (record, addresses, is_there) = {
@@ -149,7 +149,8 @@ impl Reconciler {
         }
     }
 
-    /// Who on a port's bridge has one of these addresses; none where nobody says so in time, and on a bridge that tells VLANs apart.
+    /// Which machine on a port's bridge has one of these addresses; none where no answer comes in time, and on a bridge that tells VLANs
+    /// apart.
     async fn conflict(self: &Arc<Self>, port: PortId, addresses: &[IpAddr]) -> Result<Option<Conflict>, Error> {
         if addresses.is_empty() {
             return Ok(None);
@@ -170,7 +171,7 @@ impl Reconciler {
         });
         match asked {
             Err(error) if !is_never_asked => {
-                tracing::debug!(%port, %error, "nobody could be asked about the addresses of a port");
+                tracing::debug!(%port, %error, "no machine could be asked about the addresses of a port");
                 Err(Error::AddressUnasked { port, said: error.to_string() })
             }
             asked => Ok(asked.unwrap_or_default()),

@@ -35,7 +35,7 @@ pub enum Error {
     /// Another machine has the address.
     #[error("{0}; give the port another one, or leave it out to get a free one")]
     AddressHeld(Conflict),
-    /// Nobody could be asked who has the addresses.
+    /// No machine could be asked whether it has the addresses.
     #[error(
         "nobody on the network could be asked whether the addresses of port {port} are another machine's ({said}); it is tried again"
     )]

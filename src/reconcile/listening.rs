@@ -1,4 +1,4 @@
-//! Who says on a bridge that it has which address: heard while somebody is asked, and no longer.
+//! Which machines say on a bridge that they have which addresses: heard while machines are asked, and no longer.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -33,7 +33,7 @@ pub(super) struct Listening {
     pub(super) turns: Semaphore,
 }
 
-/// A bridge that is listened to, for as long as somebody waits.
+/// A bridge that is listened to, for as long as an operation waits.
 #[derive(Debug)]
 struct Bridge {
     waiting: Vec<Waiting>,
@@ -41,7 +41,7 @@ struct Bridge {
     stop: CancellationToken,
 }
 
-/// Somebody who waits for others' claims to addresses.
+/// An operation that waits for other machines' claims to addresses.
 #[derive(Debug)]
 struct Waiting {
     number: u64,
@@ -67,7 +67,7 @@ impl Default for Listening {
 }
 
 impl Listening {
-    /// Sends frames out of a bridge, as the host does: to all its ports, one after the other, for which nobody else waits.
+    /// Sends frames out of a bridge, as the host does: to all its ports, one after the other. No other operation waits for it.
     pub(super) async fn say(&self, kernel: &dyn KernelHandle, bridge: u32, frames: Vec<Vec<u8>>) -> io::Result<()> {
         let speaker = match self.speaker.get() {
             Some(speaker) => speaker,
@@ -114,7 +114,7 @@ impl Drop for Ear {
     }
 }
 
-/// Tells those who wait what is said on a bridge, until nobody does. Cancel-safe: what was read is told at once.
+/// Tells the operations that wait what is said on a bridge, until none waits. Cancel-safe: what was read is told at once.
 async fn follow(bridges: Arc<Mutex<HashMap<u32, Bridge>>>, bridge: u32, socket: PacketSocket, stop: CancellationToken) {
     let socket = match socket.watched() {
         Ok(socket) => socket,
@@ -144,7 +144,7 @@ async fn follow(bridges: Arc<Mutex<HashMap<u32, Bridge>>>, bridge: u32, socket: 
         }
         tokio::task::yield_now().await;
     }
-    // The kernel waits a while until nobody uses it.
+    // The kernel waits until no processor uses it.
     let socket = socket.into_inner();
     CLOSING.run(move || drop(socket));
 }

@@ -19,7 +19,7 @@
 //!   commit, flapping, cut_off        the store's answers; other programs that undo what nicd does
 //!   hearing, sockets                 where guests' DHCP requests are heard
 //!   listening                        who says that it has which address
-//!   planning, observe                what a look means; what is to be done is started as [`Work`]
+//!   planning, observe                what a look means; the work that follows is started as [`Work`]
 //!   namespaces, bridges              what carrying plans out needs
 //!   machines, build                  carrying plans out
 //!   asking, announcing               whether another machine has a port's addresses; telling where the port is

@@ -1,4 +1,4 @@
-//! What is to be done for a port, and what the newest look says of it: the comparison of what should be with what is.
+//! The plan for a port, and what the newest look says of it: the comparison of what should be with what is.
 
 use std::collections::BTreeSet;
 
@@ -98,7 +98,7 @@ fn held(state: &Inventory, port: PortId) -> Option<Why> {
     state.conflicts.get(&port).map(|conflict| Why { reason: ADDRESS_IN_USE, detail: conflict.to_string() })
 }
 
-/// Why a port is down whose addresses are not known to be nobody else's.
+/// Why a port is down whose addresses may be another machine's.
 fn unproven(state: &Inventory, port: PortId) -> Why {
     let detail = "it is being asked whether another machine on the network has its addresses".to_owned();
     held(state, port).unwrap_or(Why { reason: ADDRESS_UNPROVEN, detail })

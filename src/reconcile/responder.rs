@@ -109,7 +109,7 @@ async fn hear(reconciler: Weak<Reconciler>, bridge: u32, socket: PacketSocket, s
                 heard = listen(&reconciler, bridge, &socket, &stop) => heard,
                 () = advertise(&reconciler, bridge, socket.get_ref()) => Ok(()),
             };
-            // The kernel closes it no sooner than nobody can be using it any more, which other bridges' requests do not wait for.
+            // The kernel closes it only when no processor can be using it any more. Requests of other bridges do not wait for that.
             let socket = socket.into_inner();
             CLOSING.run(move || drop(socket));
             heard

@@ -48,7 +48,7 @@ impl Reconciler {
         }
         let speaker = state.speaker(port).filter(|_| !telling.advert.has_router());
         drop(state);
-        // nicd knows no router to name. Those of the network answer to all, as nobody's address is told.
+        // nicd knows no router to name. Those of the network answer to all, as the question has no sender's address.
         if let Some(speaker) = speaker {
             self.say_of(port, speaker.bridge, vec![neighbours::router_question(speaker.mac)], "router_solicitation");
         }

@@ -42,7 +42,7 @@ fn answering(answer: impl Fn(&Value) -> String) -> impl Fn(UnixStream) {
     }
 }
 
-/// Writes this without end, or until nobody reads it.
+/// Writes this without end, or until its reader has gone.
 fn without_end(first: &'static str, then: &'static str) -> impl Fn(UnixStream) {
     // Much at a time, so that there is always something to read.
     let then = then.repeat((64 << 10) / then.len());

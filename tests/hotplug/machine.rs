@@ -90,7 +90,7 @@ impl Drop for Machine {
 }
 
 impl Monitor {
-    /// Connects once somebody listens, and has the monitor for itself until it is dropped.
+    /// Connects once the machine listens, and has the monitor for itself until it is dropped.
     pub fn connect(socket: &str) -> Self {
         let deadline = Instant::now() + PATIENCE;
         let stream = loop {

@@ -231,7 +231,7 @@ fn the_subnet_switches_it_off_for_all() {
 
 /// The wire, the host and other guests hear neither what is asked nor what is answered; an operator's bridge has all of them.
 #[test]
-fn nobody_else_hears_of_it() {
+fn no_other_machine_hears_of_it() {
     in_netns(|| {
         let wire = wire();
         run("ip address add 192.0.2.250/24 dev br-op");

@@ -106,7 +106,7 @@ fn an_address_that_another_machine_has_is_told_of_with_its_mac() {
 }
 
 #[test]
-fn where_that_is_refused_a_port_is_down_until_nobody_else_has_its_address() {
+fn where_that_is_refused_a_port_is_down_until_no_other_machine_has_its_address() {
     in_netns(|| {
         let (mut fixture, wire, network) = scene("refuse");
         wire.ip(&format!("address add {HELD}/24 dev eth0"));
@@ -150,7 +150,7 @@ fn where_that_is_refused_a_port_is_down_until_nobody_else_has_its_address() {
 }
 
 #[test]
-fn an_address_that_several_ports_may_use_is_nobodys_conflict() {
+fn an_address_that_several_ports_may_use_is_no_conflict() {
     in_netns(|| {
         let (mut fixture, wire, network) = scene("warn");
         wire.ip(&format!("address add {HELD}/24 dev eth0"));
@@ -159,7 +159,7 @@ fn an_address_that_several_ports_may_use_is_nobodys_conflict() {
         let port = port_with(&mut fixture, &network, &["192.0.2.50", "192.0.2.60", "2001:db8::60"], json!({}));
         let ears = wire.inside(|| Ears::on("eth0"));
         let _vm = Machine::of(&mut fixture, &port);
-        // It is announced once it is known that nobody else has the other one.
+        // It is announced once it is known that no other machine has the other one.
         let whole = ears.until(|frame| said(frame).is_some_and(|(kind, _)| kind == "reverse"));
         let heard: Vec<_> = whole.iter().filter_map(|frame| said(frame)).collect();
         let mac = octets(&text(&fixture.port(&port)["mac_address"]));

@@ -157,7 +157,7 @@ fn a_machine_gets_its_ports_address_and_no_other() {
         assert_eq!(shown, ["ipv6", "declined", "decline6", &own.to_string()]);
         send(&vm, 8, 9, SERVERS, &[client(), server(), ia(&[own])]);
         said(&vm, 9);
-        // A guest that is told nothing: what it asks goes where others' does, and nobody answers.
+        // A guest that is told nothing: what it asks goes where other guests' frames go, and no server answers.
         fixture.api.put(&format!("/v2.0/ports/{}", other.port), &json!({"port": {"nicd:dhcp": false}})).expect(200);
         send(&other, 1, 10, SERVERS, &[client(), ia(&[])]);
         let metrics = fixture.api.get("/metrics").text;

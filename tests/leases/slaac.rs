@@ -191,7 +191,7 @@ fn a_router_on_the_wire_is_asked_for_as_long_as_nicd_knows_none() {
         assert_eq!((&heard[..6], &heard[22..38]), (&group_mac(ROUTERS)[..], &[0; 16][..]));
         let first = advert(&vm);
         assert_eq!((first.target, &first.said[..4]), (private, &[64, 0xc0, 0, 0][..]));
-        // This host becomes the router: guests are told, and ask nobody else.
+        // This host becomes the router: guests are told, and ask no other machine.
         run("ip -6 address add fe80::1/64 dev br-op nodad");
         run("ip -6 address add fd00:a::1/64 dev br-op nodad");
         let host: Ipv6Addr = "fe80::1".parse().unwrap();

@@ -171,7 +171,7 @@ fn rules(kind: Kind) -> Option<Rules> {
     Some(Rules { client, server, to_one })
 }
 
-/// What is to be said to a message that was sent to this address.
+/// The answer to a message that was sent to this address.
 pub fn answer(message: &Message<'_>, target: Ipv6Addr, told: &Told) -> Result<Answer, Silence> {
     let rules = rules(message.kind).ok_or(Silence::NoRequest)?;
     let server = message.option(code::SERVER);

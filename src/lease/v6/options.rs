@@ -107,7 +107,7 @@ fn computed(message: &Message<'_>, told: &Told) -> BTreeMap<u16, Vec<u8>> {
     all
 }
 
-/// The guest's name (RFC 4704, 4): nobody updates DNS for it (N), also where the client asked for that (O). Without a domain it is a part
+/// The guest's name (RFC 4704, 4): no server updates DNS for it (N), also where the client asked for that (O). Without a domain it is a part
 /// of a name.
 fn name_option(message: &Message<'_>, name: &str, domain: Option<&str>) -> Option<Vec<u8>> {
     const SERVER_UPDATES: u8 = 1;

@@ -106,7 +106,7 @@ fn each_kind_is_answered_as_the_rfc_says() {
         let asked: Vec<_> = [client()].into_iter().chain(from).chain([ia(code::IA_NA, &["fd00::5", "fd00::9"])]).collect();
         let answer = answered(&message(kind, &asked));
         assert_eq!((answer.reply.kind, answer.event), (Kind::Reply, Some(Event::Bound(ip("fd00::5")))), "{kind}");
-        // Who goes on with an address that it lost is told that it has it no longer.
+        // A guest that renews an address that it lost is told that the address is no longer valid.
         let expected = if kind == 3 { OWN.to_vec() } else { [&OWN[..], &[("fd00::9", 0)]].concat() };
         assert_eq!(value(&answer, code::IA_NA), given(&expected), "{kind}");
     }

@@ -1,4 +1,4 @@
-//! DHCP for IPv4: what is to be said to a message, read octet by octet, and what an answer has to be.
+//! DHCP for IPv4: the answer that is due to a message, read octet by octet, and what an answer has to be.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -130,7 +130,7 @@ fn all_options(message: &[u8], ends: bool) -> Option<Options> {
     Some(all)
 }
 
-/// What is to be said to a message, and with which address; none where nothing is.
+/// The kind of the answer that is due to a message, and its address; none where no answer is due.
 fn due(message: &[u8]) -> Option<(u8, [u8; 4])> {
     let said = all_options(message, false)?;
     let four = |code: u8| said.get(&code).and_then(|value| <[u8; 4]>::try_from(value.as_slice()).ok());

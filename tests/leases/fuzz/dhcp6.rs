@@ -129,7 +129,7 @@ fn associations(all: &Options<'_>) -> Option<Vec<Association>> {
     .collect()
 }
 
-/// What is to be said to a message.
+/// The answer that is due to a message.
 #[derive(Debug, PartialEq, Eq)]
 struct Due {
     kind: u8,
