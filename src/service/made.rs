@@ -43,7 +43,7 @@ impl Service {
                 for port in chunk {
                     let Some(mut changed) = with_made(&state, *port, subnets, &held) else { continue };
                     self.reconciler.to_be_proven(&state, &changed.before, &mut changed.after);
-                    self.renew_commit(&mut changed.after);
+                    self.have_guest_follow(&mut changed.after);
                     state.replace_port(changed.after.clone());
                     all.push(changed);
                 }
@@ -98,7 +98,7 @@ impl Service {
                     let stays = |ip: &FixedIp| ip.subnet_id != subnet;
                     after.fixed_ips.retain(stays);
                     after.binding.iter_mut().for_each(|binding| binding.releasing.retain(stays));
-                    self.renew_commit(&mut after);
+                    self.have_guest_follow(&mut after);
                     state.replace_port(after.clone());
                     all.push(Changed { before, after });
                 }
@@ -106,6 +106,13 @@ impl Service {
             tokio::task::yield_now().await;
         }
         all
+    }
+
+    /// Has the guest's end of an attached port configured again. The device of one that leaves is still known by its tag.
+    fn have_guest_follow(&self, port: &mut Port) {
+        if port.attached_to().is_some() {
+            self.renew_commit(port);
+        }
     }
 
     /// Brings the devices of ports to their changed records, tells readers, and lets go of the claims.
