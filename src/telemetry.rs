@@ -1,10 +1,11 @@
 //! Log output. The metrics are in [`mod@meters`].
 //!
-//! Lines go to standard error through the queue of [`stderr`], so that logging never blocks and never fails. Under systemd
-//! journald reads them. Messages are constants; data are fields.
+//! Lines go to standard error through the queue of [`stderr`], so that logging never blocks and never fails. Where that is the
+//! journal's, each line is an entry with its priority and fields. Messages are constants; data are fields.
 
 mod family;
 mod gauges;
+mod journal;
 pub mod meters;
 pub mod stderr;
 
@@ -13,10 +14,13 @@ pub use meters::meters;
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry};
 
 use crate::config::{LogFormat, LogSettings};
+
+use journal::{Entries, OfSpans};
 
 /// The running log.
 pub struct Log {
@@ -47,12 +51,12 @@ pub fn init(settings: &LogSettings) -> Result<Log, TryInitError> {
         // Lost lines are counted, not logged.
         .log_internal_errors(false)
         .with_writer(stderr::Queue);
-    // journald stamps each line itself.
-    let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
-    match (settings.format, stamped) {
-        (LogFormat::Json, _) => start(builder.json()),
-        (LogFormat::Text, true) => start(builder),
-        (LogFormat::Text, false) => start(builder.without_time()),
+    // The journal has its own time and priority of each entry.
+    match (settings.format, *stderr::IS_JOURNAL) {
+        (LogFormat::Json, true) => start(builder.json().map_event_format(Entries)),
+        (LogFormat::Json, false) => start(builder.json()),
+        (LogFormat::Text, true) => start(builder.without_time().with_level(false).map_event_format(Entries)),
+        (LogFormat::Text, false) => start(builder),
     }
 }
 
@@ -64,7 +68,7 @@ where
 {
     let builder = builder.with_filter_reloading();
     let handle = builder.reload_handle();
-    builder.finish().try_init()?;
+    builder.finish().with(OfSpans).try_init()?;
     // It fails only when the log was dropped, but the log lives as long as the process.
     Ok(Log { refilter: Box::new(move |filter| _ = handle.reload(filter)) })
 }

@@ -11,6 +11,7 @@ mod filters;
 mod gc;
 mod idempotency;
 mod leases;
+mod logged;
 mod made;
 mod networks;
 mod perform;

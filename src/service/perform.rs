@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::model::action::Action;
 use crate::telemetry::meters;
 
+use super::logged::Logged;
 use super::{Context, Error, Reply, Service, word};
 
 impl Service {
@@ -31,7 +32,9 @@ impl Service {
     }
 
     async fn dispatch(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
+        let (began, logged) = (Instant::now(), Logged::of(&action));
         let result = Arc::clone(&self).act(action, context).await;
+        logged.log(&result, began.elapsed(), context);
         #[cfg(debug_assertions)]
         self.reconciler.lock().assert_sound();
         result

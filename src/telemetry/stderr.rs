@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::write;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::meters;
+use super::{journal, meters};
 
 /// The queue's capacity in bytes: some seconds of a busy log.
 const ROOM: usize = 1 << 20;
@@ -27,11 +28,19 @@ const TELL: Duration = Duration::from_secs(1);
 /// The queue of the process.
 static LINES: LazyLock<Lines> = LazyLock::new(Lines::start);
 
-/// Puts a line into the queue.
+/// Whether standard error is the journal's.
+pub(super) static IS_JOURNAL: LazyLock<bool> = LazyLock::new(journal::is_on_stderr);
+
+/// Puts a line about an error into the queue.
 pub fn write_line(line: &str) {
-    let mut bytes = line.trim_end().as_bytes().to_vec();
-    bytes.push(b'\n');
-    LINES.push(bytes);
+    let line = line.trim_end();
+    let text = if *IS_JOURNAL { journal::prefixed(journal::ERROR, line) } else { format!("{line}\n").into_bytes() };
+    LINES.push(Line { text, entry: None });
+}
+
+/// Puts an entry of the journal into the queue, with what is written where the journal does not take it.
+pub(super) fn write_entry(text: Vec<u8>, entry: Vec<u8>) {
+    LINES.push(Line { text, entry: Some(entry) });
 }
 
 /// Waits until all lines are written, for at most `limit`.
@@ -68,7 +77,24 @@ impl Write for Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        LINES.push(std::mem::take(&mut self.0));
+        // An entry of the journal went into the queue by itself.
+        if !self.0.is_empty() {
+            LINES.push(Line { text: std::mem::take(&mut self.0), entry: None });
+        }
+    }
+}
+
+/// What is to be written.
+#[derive(Debug, Default, PartialEq)]
+struct Line {
+    text: Vec<u8>,
+    /// The same for the journal.
+    entry: Option<Vec<u8>>,
+}
+
+impl Line {
+    fn len(&self) -> usize {
+        self.text.len() + self.entry.as_ref().map_or(0, Vec::len)
     }
 }
 
@@ -81,7 +107,7 @@ struct Lines {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Line>,
     /// The bytes in it.
     size: usize,
     /// One is being written.
@@ -94,7 +120,7 @@ struct State {
 
 impl State {
     /// Takes a line in; false when there is no room.
-    fn push(&mut self, line: Vec<u8>) -> bool {
+    fn push(&mut self, line: Line) -> bool {
         let fits = !self.mute && self.size + line.len() <= ROOM;
         if fits {
             self.size += line.len();
@@ -106,10 +132,10 @@ impl State {
     }
 
     /// The next line to write.
-    fn next(&mut self) -> Option<Vec<u8>> {
+    fn next(&mut self) -> Option<Line> {
         let line = self.queue.pop_front();
         self.writing = line.is_some();
-        self.size -= line.as_ref().map_or(0, Vec::len);
+        self.size -= line.as_ref().map_or(0, Line::len);
         line
     }
 }
@@ -128,7 +154,7 @@ impl Lines {
         Self { state: Mutex::new(State { mute, ..State::default() }), bell: Condvar::new() }
     }
 
-    fn push(&self, line: Vec<u8>) {
+    fn push(&self, line: Line) {
         if !self.lock().push(line) {
             meters().log_lost.inc();
         }
@@ -143,6 +169,8 @@ impl Lines {
     /// Writes one line after the other for as long as the process lives.
     fn run(&self) {
         let mut told = None::<Instant>;
+        let socket = UnixDatagram::unbound().ok();
+        let journal = |entry: &Vec<u8>| socket.as_ref().is_some_and(|socket| journal::send(socket, entry));
         loop {
             let line = {
                 let mut state = self.lock();
@@ -154,7 +182,7 @@ impl Lines {
                     state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            let written = write_out(&line);
+            let written = line.entry.as_ref().is_some_and(journal) || write_out(&line.text);
             let lost = {
                 let mut state = self.lock();
                 if !written {
@@ -203,19 +231,20 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_lost_and_what_was_taken_is_given_in_order() {
+        let line = |text: &[u8]| Line { text: text.to_vec(), entry: None };
         let mut state = State::default();
-        assert!(state.push(vec![b'a'; ROOM - 1]) && state.push(vec![b'b']));
-        assert!(!state.push(vec![b'c']));
+        assert!(state.push(Line { text: vec![b'a'; ROOM / 2], entry: Some(vec![b'a'; ROOM / 2 - 1]) }) && state.push(line(b"b")));
+        assert!(!state.push(line(b"c")));
         assert_eq!((state.lost, state.next().map(|line| line.len())), (1, Some(ROOM - 1)));
-        assert!(state.writing && state.push(vec![b'd']), "there is room again");
-        assert_eq!([state.next(), state.next(), state.next()], [Some(vec![b'b']), Some(vec![b'd']), None]);
+        assert!(state.writing && state.push(line(b"d")), "there is room again");
+        assert_eq!([state.next(), state.next(), state.next()], [Some(line(b"b")), Some(line(b"d")), None]);
         assert_eq!((state.size, state.writing), (0, false));
     }
 
     #[test]
     fn without_a_thread_every_line_is_lost_and_nobody_waits() {
         let mut state = State { mute: true, ..State::default() };
-        assert!(!state.push(vec![b'a']));
+        assert!(!state.push(Line { text: vec![b'a'], entry: None }));
         assert_eq!((state.lost, state.queue.len()), (1, 0));
     }
 }

@@ -75,7 +75,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let path: String = request.uri().path().chars().take(200).collect();
         let dialect = Dialect::word(request.uri().path());
         let uid = self.client.as_ref().map(|client| client.peer.uid);
-        let span = tracing::info_span!("request", %id, method = %request.method(), path, uid);
+        let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path, uid);
         let answer = async move {
             let response = service.answer(request, id, began).await;
             let (status, took) = (response.status().as_u16(), began.elapsed());

@@ -1,0 +1,103 @@
+//! One line of the log for each action: what it changed, or why it was refused.
+
+use std::time::Duration;
+
+use tracing::field::display;
+
+use crate::exit::chain;
+use crate::model::action::{Action, WantedNic};
+use crate::model::{NetworkId, PortId, ServerId, SubnetId};
+
+use super::{Context, Error, NetworkView, PortView, Reply};
+
+/// What an action is about, as far as its request says.
+#[derive(Debug, Default)]
+pub(super) struct Logged {
+    action: &'static str,
+    server: Option<ServerId>,
+    port: Option<PortId>,
+    network: Option<NetworkId>,
+    subnet: Option<SubnetId>,
+}
+
+impl Logged {
+    /// Before it is carried out.
+    pub fn of(action: &Action) -> Self {
+        let about = |action| Self { action, ..Self::default() };
+        match action {
+            Action::CreateNetworks(_) => about("network create"),
+            Action::UpdateNetwork(id, _) => Self { network: Some(*id), ..about("network change") },
+            Action::DeleteNetwork(id) => Self { network: Some(*id), ..about("network delete") },
+            Action::CreateSubnets(new) => Self { network: new.first().map(|subnet| subnet.network_id), ..about("subnet create") },
+            Action::UpdateSubnet(id, _) => Self { subnet: Some(*id), ..about("subnet change") },
+            Action::DeleteSubnet(id) => Self { subnet: Some(*id), ..about("subnet delete") },
+            Action::PutServer(new) => Self { server: Some(new.id), ..about("server put") },
+            Action::DeleteServer(id, _) => Self { server: Some(*id), ..about("server delete") },
+            Action::CreatePorts(new) => Self { network: new.first().map(|port| port.network_id), ..about("port create") },
+            Action::UpdatePort(id, _) => Self { port: Some(*id), ..about("port change") },
+            Action::DeletePort(id) => Self { port: Some(*id), ..about("port delete") },
+            Action::Attach(attach) => {
+                let (port, network) = match attach.nic {
+                    WantedNic::Port(port) => (Some(port), None),
+                    WantedNic::OnNetwork(network, _) => (None, Some(network)),
+                    WantedNic::OnTheOnlyNetwork => (None, None),
+                };
+                Self { server: Some(attach.server_id), port, network, ..about("attach") }
+            }
+            Action::Detach(server, port, _) => Self { server: Some(*server), port: Some(*port), ..about("detach") },
+        }
+    }
+
+    /// After it.
+    pub fn log(&self, result: &Result<Reply, Error>, took: Duration, context: &Context) {
+        let request_id = context.request_id.as_deref();
+        let Self { action, server, port, network, subnet } = self;
+        let (server, port) = (server.map(display), port.map(display));
+        let (network_id, subnet) = (network.map(display), subnet.map(display));
+        match result {
+            Err(error) => {
+                let (reason, error) = (error.reason(), chain(error));
+                tracing::info!(reason, server, port, network = network_id, subnet, request_id, error, "{action} refused");
+            }
+            Ok(Reply::Network(network)) => self.network(network, took, request_id),
+            Ok(Reply::Networks(networks)) => networks.iter().for_each(|network| self.network(network, took, request_id)),
+            Ok(Reply::Subnet(subnet)) => self.subnet(subnet, took, request_id),
+            Ok(Reply::Subnets(subnets)) => subnets.iter().for_each(|subnet| self.subnet(subnet, took, request_id)),
+            Ok(Reply::Server(view) | Reply::NewServer(view)) => {
+                tracing::info!(server, name = view.server.name, request_id, ?took, "{action} done");
+            }
+            Ok(Reply::Port(port)) => self.port(port, took, request_id),
+            Ok(Reply::Ports(ports)) => ports.iter().for_each(|port| self.port(port, took, request_id)),
+            Ok(Reply::Done) => {
+                tracing::info!(server, port, network = network_id, subnet, request_id, ?took, "{action} done");
+            }
+        }
+    }
+
+    fn network(&self, NetworkView { network, .. }: &NetworkView, took: Duration, request_id: Option<&str>) {
+        tracing::info!(network = %network.id, name = network.name, request_id, ?took, "{} done", self.action);
+    }
+
+    fn subnet(&self, subnet: &crate::model::Subnet, took: Duration, request_id: Option<&str>) {
+        let (id, network, cidr) = (subnet.id, subnet.network_id, subnet.cidr);
+        tracing::info!(subnet = %id, %network, %cidr, request_id, ?took, "{} done", self.action);
+    }
+
+    fn port(&self, view: &PortView, took: Duration, request_id: Option<&str>) {
+        let port = &view.port;
+        let addresses: Vec<String> = port.fixed_ips.iter().map(|fixed| fixed.ip_address.to_string()).collect();
+        let binding = view.binding.as_ref();
+        tracing::info!(
+            port = %port.id,
+            server = binding.map(|binding| display(binding.server)),
+            network = %port.network_id,
+            mac = %port.mac,
+            addresses = addresses.join(","),
+            device = binding.and_then(|binding| binding.device.as_ref()).map(|device| device.name.as_str()),
+            request_id,
+            ?took,
+            "{} done",
+            self.action
+        );
+    }
+}
