@@ -55,7 +55,7 @@ pub struct Args {
 }
 
 /// What `nicd` can do besides running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Show the main job end to end in a private network namespace; changes nothing on the host
     ///
@@ -69,6 +69,12 @@ pub enum Command {
     /// Open sockets in network namespaces for an unprivileged nicd; run by nicd-netns.service with the socket that systemd passes
     #[command(hide = true)]
     Netns,
+    /// Write the manual pages and completions that a package has into a directory
+    #[command(hide = true)]
+    Manual {
+        /// The directory
+        into: PathBuf,
+    },
     /// Check the configuration and print the resulting settings as a configuration file, or the error
     CheckConfig {
         /// Print nothing when the configuration is right

@@ -13,6 +13,7 @@ use std::{fs, io};
 
 mod bridges;
 mod file;
+pub mod page;
 pub mod reference;
 mod settings;
 

@@ -167,6 +167,7 @@ pub mod failpoints;
 mod inventory;
 pub mod kernel;
 pub mod lease;
+pub mod manual;
 pub mod model;
 mod monitor;
 pub mod neighbours;

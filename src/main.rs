@@ -2,18 +2,20 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use nicd::api::socket::Sockets;
 use nicd::args::{Args, Command};
-use nicd::config::{LogSettings, Settings, reference};
+use nicd::config::{LogSettings, Settings, page, reference};
 use nicd::daemon::{Config, Spare};
 use nicd::exit::{Exit, chain};
 use nicd::kernel::netns::helper::{self, HelperError};
 use nicd::telemetry::stderr;
-use nicd::{daemon, demo, telemetry, threads};
+use nicd::{daemon, demo, manual, telemetry, threads};
 
 /// How long the last lines on standard error may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -33,9 +35,10 @@ fn start() -> Result<(), Exit> {
         }
         read => read?,
     };
-    match args.command {
+    match args.command.clone() {
         Some(Command::Demo { role }) => demo::run(role),
         Some(Command::Netns) => help(),
+        Some(Command::Manual { into }) => write_manual(&into),
         Some(Command::CheckConfig { reference: true, .. }) => print(&reference::file()),
         Some(Command::CheckConfig { quiet, .. }) => check(&args, quiet),
         None => serve(args),
@@ -88,6 +91,13 @@ fn help() -> Result<(), Exit> {
         HelperError::NoSocket => fail(&error, Exit::Usage),
         error => fail(&error, Exit::Internal),
     })
+}
+
+fn write_manual(into: &Path) -> Result<(), Exit> {
+    let page = page::page(&manual::date());
+    manual::write(Args::command(), "8", into)
+        .and_then(|()| manual::put(&into.join("man"), "nicd.toml.5", page.as_bytes()))
+        .map_err(|error| fail(&error, Exit::Internal))
 }
 
 fn check(args: &Args, quiet: bool) -> Result<(), Exit> {

@@ -16,7 +16,7 @@ fn units(folder: &Path) -> Vec<PathBuf> {
     let placed = units.map(|path| {
         let text = std::fs::read_to_string(&path).unwrap();
         let unit = folder.join(path.file_name().unwrap());
-        std::fs::write(&unit, text.replace("/usr/local/bin/nicd", program)).unwrap();
+        std::fs::write(&unit, text.replace("/usr/bin/nicd", program)).unwrap();
         unit
     });
     placed.collect()

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 mod client;
 #[path = "../ctl/mod.rs"]
 mod ctl;
+#[path = "../manual.rs"]
+mod manual;
 
 fn main() -> ExitCode {
     ctl::main()

@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use crate::manual;
 use args::{Cli, Command};
 use client::Client;
 use commands::Session;
@@ -54,6 +55,9 @@ fn usage(said: &clap::Error) -> ExitCode {
 
 fn start(cli: Cli) -> Result<(), Failure> {
     let mut out = Out::stdout(cli.output, cli.listing);
+    if let Command::Manual { into } = &cli.command {
+        return manual::write(Cli::command(), "1", into).map_err(Failure::Output);
+    }
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "nicctl", &mut script);

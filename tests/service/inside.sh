@@ -15,7 +15,7 @@ as_shipped() { rm -r "/run/systemd/system/$1.d" && systemctl daemon-reload && sy
 echo "kernel $(uname -r), systemd $(systemctl --version | head -1), controllers $(cat /sys/fs/cgroup/cgroup.controllers)"
 modules=/usr/lib/modules/$(uname -r)
 mv "$modules" /upgraded
-shows "the README's commands install it" sh -e /nicd/install
+shows "the package installs" sh -e /nicd/install
 shows "it starts with its sockets" nicctl version
 shows "without the kernel's modules health names them" sh -ec '
     nicctl -o json status >/tmp/status
@@ -168,9 +168,9 @@ shows "so is a bridge that ceases to tell VLANs apart, or begins to" sh -ec "$li
     soon nicctl verify
     for guest in one two; do nicctl server delete $guest --detach; done
     nicctl network delete ops'
-shows "what it holds is let go, and the README's commands take it away" sh -ec '
+shows "what it holds is let go, and the package is purged" sh -ec '
     nicctl server delete web --detach; nicctl server delete vm --detach; nicctl network delete blue
-    sh -e /nicd/uninstall'
+    dpkg --purge nicd'
 shows "nothing is left" sh -c '[ -z "$(find / -xdev -name "*nicd*" -not -path "/proc/*" -not -path "/nicd*" -not -path "/var/log/*" -not -path "/tmp/*" -not -path "/sys/*" -not -path "/run/systemd/*")" ]'
 # The other suites, on a machine without nicd. Each class of frame is sent some times.
 mkdir -p "$(dirname "$(cat daemon)")" && ln -s /nicd/target/release/nicd "$(cat daemon)"

@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::debian::{kernel, sh, vmlinuz};
-use crate::machine::{prepared, readme};
+use crate::machine::prepared;
 use crate::netns::{in_netns, is_root, run};
+use crate::package::{INSTALL, packages};
 
 /// A processor that makes no progress ends the machine at once, and the console has the stack of each.
 const TOLD: &str = "softlockup_panic=1 panic_print=0x40";
@@ -47,9 +48,8 @@ fn image(root: &Path, kernel: &Path, frames: &Path) -> PathBuf {
     run(&format!("strip -o {} {}", to.display(), frames.display()));
     // Where the suites look for the daemon.
     fs::write(nicd.join("daemon"), env!("CARGO_BIN_EXE_nicd")).unwrap();
-    run(&format!("cp -a {}/systemd {}", env!("CARGO_MANIFEST_DIR"), nicd.display()));
-    fs::write(nicd.join("install"), readme("install").replace("cargo build --release", "cd /nicd")).unwrap();
-    fs::write(nicd.join("uninstall"), readme("uninstall")).unwrap();
+    run(&format!("cp {}/nicd.deb {}", packages().display(), nicd.display()));
+    fs::write(nicd.join("install"), INSTALL).unwrap();
     fs::write(nicd.join("inside.sh"), include_str!("inside.sh")).unwrap();
     let unit = "[Service]\nType=oneshot\nTimeoutStartSec=840\nExecStart=/bin/sh /nicd/inside.sh\nStandardOutput=tty\n\
         StandardError=tty\nTTYPath=/dev/ttyS0\nExecStopPost=/bin/systemctl --no-block poweroff\n";
@@ -70,6 +70,7 @@ fn with_debians_kernel_all_of_it_holds() {
         return;
     }
     let frames = suite("frames");
+    packages();
     // While there is a network to fetch from.
     let ((root, _turn), kernel) = (prepared(), kernel());
     in_netns(move || {

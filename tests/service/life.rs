@@ -1,4 +1,4 @@
-//! From the first command of the README to its last: nothing that `systemctl` and `kill` do loses a packet or a client.
+//! From the installation of the package to its purge: nothing that `systemctl`, `kill` and `dpkg` do loses a packet or a client.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::daemon::{Client, PATIENCE};
-use crate::guests::{Traffic, attach_namespace, network};
+use serde_json::json;
+
+use crate::guests::{Nic, Traffic, attach_namespace, network};
 use crate::machine::{Machine, Wishes, on_a_machine};
 
 /// A client that connects anew for each request, one after the other: each has to be answered.
@@ -71,6 +73,7 @@ fn an_installed_service_lives_through_all_that_is_done_to_it_and_leaves_nothing(
         let network = network(&mut api);
         let a = attach_namespace(&machine, &mut api, "a", &network);
         let b = attach_namespace(&machine, &mut api, "b", &network);
+        the_journal_finds_it(&machine, &mut api, &a, &network);
         let links = machine.run("ip -o link");
         let traffic = Traffic::start(&machine, ("a", a.address), ("b", b.address));
         let client = Persistent::start(&machine);
@@ -82,6 +85,7 @@ fn an_installed_service_lives_through_all_that_is_done_to_it_and_leaves_nothing(
         assert_ne!(machine.property("nicd", "MainPID"), restarted);
         a_stuck_loop_is_noticed(&machine);
         a_reload_ends(&machine);
+        upgrades_start_what_was_running(&machine);
         assert!(client.end() > 10);
         let (sent, lost) = traffic.end();
         assert_eq!(lost, 0, "of {sent} packets");
@@ -97,7 +101,7 @@ fn an_installed_service_lives_through_all_that_is_done_to_it_and_leaves_nothing(
         }
         api.delete(&format!("/v2.0/networks/{network}")).expect(204);
         machine.run("ip netns del a; ip netns del b; umount /run/netns; rmdir /run/netns");
-        machine.uninstall();
+        what_is_removed_and_what_is_purged(&machine);
         let left: Vec<String> = traces(&machine).symmetric_difference(&before).cloned().collect();
         assert!(left.is_empty(), "left behind, or taken away: {left:?}");
     });
@@ -110,6 +114,22 @@ fn sockets_are_whose_they_are(machine: &Machine) {
 /run/nicd/nicd-view.sock 660 root nicd-view
 /run/nicd/nicd.sock 660 root nicd";
     assert_eq!(modes, expected);
+}
+
+/// By a port, a server and a priority. Each entry is the service's.
+fn the_journal_finds_it(machine: &Machine, api: &mut Client, nic: &Nic, network: &str) {
+    let path = format!("/v2.1/servers/{}/os-interface", nic.server);
+    api.post(&path, &json!({"interfaceAttachment": {"net_id": uuid::Uuid::nil()}})).refused(404, "no_such_network");
+    let found = |what: &str| machine.run(&format!("journalctl --sync; journalctl --no-pager --output=cat --unit=nicd {what}"));
+    let attached = found(&format!("NICD_PORT={}", nic.port));
+    let line = attached.lines().find(|line| line.contains("attach done")).unwrap_or_else(|| panic!("{attached}"));
+    for part in [&nic.server, network, &nic.device, &nic.address.to_string(), "mac=fa:16:3e:", "request_id=", "took="] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    let refused = found(&format!("NICD_SERVER={} NICD_REASON=no_such_network PRIORITY=6", nic.server));
+    assert!(refused.contains("attach refused") && refused.lines().count() == 1, "{refused}");
+    assert!(found(&format!("NICD_NETWORK={network}")).contains("network create done"));
+    assert_eq!(found("--priority=warning --grep='done|refused' | cat"), "");
 }
 
 #[test]
@@ -147,6 +167,26 @@ fn a_stuck_loop_is_noticed(machine: &Machine) {
     let journal = machine.run("journalctl --no-pager --output=cat --unit=nicd");
     assert!(journal.contains("Watchdog timeout (limit 1s)!"), "{journal}");
     machine.run("rm -r /run/systemd/system/nicd.service.d; systemctl daemon-reload; systemctl restart nicd");
+}
+
+/// To the later version and back, twice.
+fn upgrades_start_what_was_running(machine: &Machine) {
+    for version in ["next", "nicd", "next", "nicd"] {
+        let pid = machine.property("nicd", "MainPID");
+        machine.run(&format!("dpkg --force-unsafe-io --install /nicd/{version}.deb"));
+        machine.client().get("/nicd/v1/health").expect(200);
+        assert_ne!(machine.property("nicd", "MainPID"), pid, "{version}");
+        assert_eq!(machine.property("nicd", "ActiveState"), "active", "{version}");
+    }
+}
+
+fn what_is_removed_and_what_is_purged(machine: &Machine) {
+    // Stands for a guest's that was not detached.
+    machine.run("ip link add nbrleft type bridge");
+    let said = machine.run("dpkg --remove nicd");
+    assert!(said.contains("guests keep their devices and bridges") && said.contains("nbrleft"), "{said}");
+    machine.run("ip link del nbrleft; test -s /var/lib/nicd/nicd.db; test -s /etc/nicd/nicd.toml; ! test -e /run/nicd");
+    machine.run("! systemctl is-active nicd.socket nicd.service nicd-netns.socket; dpkg --purge nicd");
 }
 
 fn a_reload_ends(machine: &Machine) {

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use crate::daemon::{Client, PATIENCE};
 use crate::debian::cache;
 use crate::netns::{in_netns, is_root, run};
+use crate::package::{INSTALL, packages};
 
 /// Debian's release, and what a machine has beside its smallest set.
 const RELEASE: &str = "bookworm";
@@ -43,6 +44,7 @@ pub struct Wishes {
 /// Runs `test` on a machine that has just booted. Without root it says that the test is left to the full command.
 pub fn on_a_machine(wishes: Wishes, test: impl FnOnce(Machine) + Send + 'static) {
     if is_root() {
+        packages();
         // While there is a network to fetch from.
         let (root, turn) = prepared();
         in_netns(move || test(Machine::boot(&root, turn, wishes)));
@@ -66,7 +68,7 @@ pub fn prepared() -> (PathBuf, File) {
 }
 
 /// Lays a layer of the test's own above the root.
-fn layered(root: &Path) -> PathBuf {
+pub fn layered(root: &Path) -> PathBuf {
     let [upper, work, merged] = ["upper", "work", "root"].map(|name| Path::new("/run/machine").join(name));
     [&upper, &work, &merged].iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
     let layers = format!("lowerdir={},upperdir={},workdir={}", root.display(), upper.display(), work.display());
@@ -139,17 +141,9 @@ impl Machine {
         self.try_run("journalctl --no-pager --output=cat --unit=nicd --unit=nicd-netns --lines=60").unwrap_or_else(|said| said)
     }
 
-    /// Installs by the README's commands.
+    /// Installs the package.
     pub fn install(&self) {
-        let commands = readme("install");
-        // What it builds is there.
-        let placed: Vec<&str> = commands.lines().filter(|line| !line.starts_with("cargo build")).collect();
-        self.run(&format!("cd /nicd\n{}", placed.join("\n")));
-    }
-
-    /// Takes it away by the README's commands.
-    pub fn uninstall(&self) {
-        self.run(&readme("uninstall"));
+        self.run(INSTALL);
     }
 }
 
@@ -182,14 +176,11 @@ fn command(root: &Path, wishes: Wishes) -> Command {
     // A node of its own: the mode of the host's stays as it is.
     run("mknod /run/machine/tun c 10 200");
     fs::set_permissions("/run/machine/tun", fs::Permissions::from_mode(0o666)).unwrap();
-    let repository = env!("CARGO_MANIFEST_DIR");
-    let programs = Path::new(env!("CARGO_BIN_EXE_nicd")).parent().unwrap().display();
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "systemd-nspawn", "--quiet", "--directory"]).arg(root);
     command.args(["--private-network", "--register=no", "--keep-unit", "--capability=CAP_NET_ADMIN", "--notify-ready=yes"]);
     command.arg("--machine=nicd-test").arg("--bind=/run/machine/tun:/dev/net/tun");
-    command.arg(format!("--bind-ro={repository}/systemd:/nicd/systemd"));
-    command.arg(format!("--bind-ro={programs}:/nicd/target/release")).arg("--boot");
+    command.arg(format!("--bind-ro={}:/nicd", packages().display())).arg("--boot");
     command.env("NOTIFY_SOCKET", "/run/machine/notify");
     command.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", if wishes.udev { "yes" } else { "no" });
     let log = File::create("/run/machine/console").unwrap();
@@ -199,13 +190,6 @@ fn command(root: &Path, wishes: Wishes) -> Command {
 
 fn console() -> String {
     fs::read_to_string("/run/machine/console").unwrap_or_default()
-}
-
-/// The commands of the README behind a mark.
-pub fn readme(mark: &str) -> String {
-    let text = include_str!("../../README.md");
-    let behind = text.split_once(&format!("<!-- {mark} -->\n```sh\n")).expect("the mark").1;
-    behind.split_once("```").expect("its end").0.to_owned()
 }
 
 /// nspawn leaves the control groups it has made inside this process's.

@@ -1,4 +1,4 @@
-//! nicd as a service: the real units under a real systemd, installed by the README's commands.
+//! nicd as a service: the real units under a real systemd, installed by the Debian package.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
@@ -19,6 +19,7 @@ mod kernel;
 mod life;
 mod machine;
 mod neighbours;
+mod package;
 mod power;
 mod sockets;
 mod vms;

@@ -67,7 +67,7 @@ fn with_the_shipped_files_the_neighbours_leave_its_links_alone() {
         let nics = links(&machine);
         let bridge = link(&machine, &nics[0].device)["master"].as_str().unwrap().to_owned();
         for name in [&nics[0].device, &nics[1].device, &bridge] {
-            assert_eq!(link_file(&machine, name), "/usr/local/lib/systemd/network/10-nicd.link", "{name}");
+            assert_eq!(link_file(&machine, name), "/usr/lib/systemd/network/10-nicd.link", "{name}");
             assert_eq!(managed(&machine, name), "unmanaged", "{name}");
             let addresses = machine.run(&format!("ip -o addr show dev {name}"));
             assert_eq!(addresses, "", "{name}");
@@ -80,7 +80,7 @@ fn with_the_shipped_files_the_neighbours_leave_its_links_alone() {
 fn without_them_a_link_ends_right_all_the_same() {
     on_a_machine(Wishes { udev: true }, |machine| {
         machine.install();
-        machine.run("rm /usr/local/lib/systemd/network/10-nicd.*");
+        machine.run("rm /usr/lib/systemd/network/10-nicd.*");
         machine.run(GREEDY);
         let nics = links(&machine);
         for nic in &nics {

@@ -94,7 +94,7 @@ fn the_service_needs_all_that_its_units_give_it() {
 fn metrics_are_served_on_loopback_which_needs_the_internets_families() {
     on_a_machine(Wishes::default(), |machine| {
         machine.install();
-        machine.run("mkdir /etc/nicd");
+        machine.run("mkdir -p /etc/nicd");
         for (address, family) in [("127.0.0.1", "AF_INET"), ("[::1]", "AF_INET6")] {
             machine.run(&format!("printf '[metrics]\nlisten = \"{address}:9476\"\n' >/etc/nicd/nicd.toml"));
             works_with(&machine, "nicd.service", "").unwrap_or_else(|said| panic!("{address}: {said}\n{}", machine.log()));

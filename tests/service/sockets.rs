@@ -13,7 +13,7 @@ fn sockets_that_systemd_has_lost_or_that_were_stopped_come_back_and_repairs_with
         let network = network(&mut api);
         let nic = attach_namespace(&machine, &mut api, "web", &network);
         // Its unit's file is away for a moment, as while a package is upgraded: systemd has no descriptors then.
-        let unit = "/usr/local/lib/systemd/system/nicd.socket";
+        let unit = "/usr/lib/systemd/system/nicd.socket";
         machine.run(&format!(
             "mv {unit} /root && systemctl daemon-reload && mv /root/nicd.socket {unit} && systemctl daemon-reload"
         ));
@@ -90,9 +90,9 @@ fn the_remedy_for_a_lost_helper_helps() {
         machine.run("ip netns add web");
         let guest = json!({"server": {"guest": {"kind": "netns", "path": "/run/netns/web"}}});
         // A link for the program that systemd cannot start, until its socket is given up.
-        let give_up = "mv /usr/local/bin/nicd /root; systemctl stop nicd-netns.service
+        let give_up = "mv /usr/bin/nicd /root; systemctl stop nicd-netns.service
             until systemctl is-failed --quiet nicd-netns.socket; do nicctl server add x --netns /run/netns/web || :; done 2>/dev/null
-            mv /root/nicd /usr/local/bin";
+            mv /root/nicd /usr/bin";
         for trouble in ["rm /run/nicd/nicd-netns.sock", "systemctl stop nicd-netns.socket nicd-netns.service", give_up] {
             machine.run(trouble);
             let path = format!("/nicd/v1/servers/{}", uuid::Uuid::new_v4());

@@ -184,6 +184,13 @@ pub enum Command {
     /// Print the versions of this program and of the daemon
     Version,
 
+    /// Write the manual pages and completions that a package has into a directory
+    #[command(hide = true)]
+    Manual {
+        /// The directory
+        into: PathBuf,
+    },
+
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -51,7 +51,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Status => agent::status(session).await,
         Command::Version => agent::version(session).await,
         // It needs no daemon, so it runs before the session is opened.
-        Command::Completion { .. } => Ok(()),
+        Command::Completion { .. } | Command::Manual { .. } => Ok(()),
     }
 }
 
