@@ -31,7 +31,7 @@ fn sockets_that_systemd_has_lost_or_that_were_stopped_come_back_and_repairs_with
             machine.run(away);
             machine.comes_true(&format!(
                 "! systemctl show --property=MainPID nicd | grep -qx MainPID={pid}; nicctl version; \
-                nicctl --socket /run/nicd/nicd-view.sock status"
+                nicctl --socket /run/nicd/nicd-view.sock version"
             ));
         }
         a_wrong_configuration_is_told_and_takes_no_socket_away(&machine);
