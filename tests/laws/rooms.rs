@@ -14,6 +14,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("queue", &[]),
     ("rate_limit", &[]),
     ("exit", &[]),
+    ("manual", &[]),
     ("failpoints", &[]),
     ("config", &["model"]),
     ("telemetry", &["config"]),
@@ -48,7 +49,10 @@ const BELOW: &[(&str, &[&str])] = &[
             "threads",
         ],
     ),
-    ("service", &["clock", "config", "events", "inventory", "kernel", "model", "plan", "reconcile", "store", "telemetry"]),
+    (
+        "service",
+        &["clock", "config", "events", "exit", "inventory", "kernel", "model", "plan", "reconcile", "store", "telemetry"],
+    ),
     ("dbus", &["access", "config", "events", "model", "plan", "service", "telemetry"]),
     (
         "api",
