@@ -287,6 +287,48 @@ fn an_operator_changes_what_there_is_and_asks_before() {
 }
 
 #[test]
+fn an_operator_sees_what_is_attached_and_what_would_stop_an_attach() {
+    in_netns(|| {
+        let (mut daemon, ctl) = started();
+        let _guest = Guest::new("web");
+        run("ip link add br-ops type bridge");
+        run("ip link set br-ops up");
+        run("ip link add uplink0 type veth peer name away");
+        run("ip link set uplink0 master br-ops up");
+        ctl.ok("network create ops --bridge br-ops --subnet 192.0.2.0/24");
+        ctl.ok("server add web --netns /run/netns/web");
+        ctl.ok("attach web --network ops --wait");
+        for format in ["dot", "svg", "mermaid"] {
+            let drawn = ctl.ok(&format!("graph --format {format} --network ops"));
+            for part in ["uplink0", "br-ops", "192.0.2.2", "ACTIVE", "web"] {
+                assert!(drawn.contains(part), "{format}: {part} in {drawn}");
+            }
+        }
+        let found = ctl.json("doctor");
+        let of = |found: &Value, check: &str| {
+            let all = found["findings"].as_array().unwrap();
+            all.iter().find(|finding| finding["check"] == check).cloned().unwrap_or_else(|| panic!("{check}: {found}"))
+        };
+        assert!(found["findings"].as_array().unwrap().iter().all(|finding| finding["level"] != "fail"), "{found}");
+        assert_eq!(of(&found, "bridge br-ops")["level"], "ok", "{found}");
+        run("ip link set br-ops type bridge stp_state 1");
+        run("ip addr add 192.0.2.99/24 dev br-ops");
+        run("ip route add default via 192.0.2.98 dev br-ops table 77");
+        run("ip link set br-ops mtu 1400");
+        let said = ctl.run("doctor -o json");
+        let found: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(said.code, 1, "{said:?}");
+        let bridge = of(&found, "bridge br-ops");
+        assert!(["STP", "table 77"].iter().all(|part| text(&bridge["detail"]).contains(part)), "{bridge}");
+        assert!(text(&of(&found, "subnet 192.0.2.0/24")["detail"]).contains("192.0.2.99"));
+        assert!(text(&of(&found, "network ops")["detail"]).contains("1400"));
+        daemon.term();
+        let said = ctl.run("doctor");
+        assert!(said.code == 1 && said.out.contains("nicd cannot be reached") && said.out.contains("bridge br-ops"), "{said:?}");
+    });
+}
+
+#[test]
 fn a_shell_gets_its_completion_without_a_daemon() {
     let output = Command::new(env!("CARGO_BIN_EXE_nicctl")).args(["completion", "bash"]).output().unwrap();
     assert!(output.status.success());

@@ -76,6 +76,12 @@ pub enum Failure {
     /// `status` shows problems.
     #[error("nicd is degraded; problems: {0}, each listed with its remedy")]
     Degraded(usize),
+    /// `doctor` cannot look at the host.
+    #[error("this host cannot be looked at over netlink")]
+    Host(#[source] io::Error),
+    /// `doctor` found what stops attaches.
+    #[error("what stops attaches on this host: {0}, each listed with its remedy")]
+    Findings(usize),
     /// A list has no such column.
     #[error("there is no column '{given}'; there are: {}", known.join(", "))]
     NoColumn {
@@ -105,6 +111,7 @@ impl Failure {
             Self::NamedTwice { .. } | Self::NoColumn { .. } => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
             Self::PortLeft { .. } | Self::NotAttached { .. } | Self::Degraded(_) => FAILED,
+            Self::Host(_) | Self::Findings(_) => FAILED,
             Self::Output(_) | Self::Runtime(_) => FAILED,
         }
     }

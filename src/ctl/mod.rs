@@ -7,14 +7,18 @@
 //!                     └────▶ views ──▶ table ──▶ out (stdout)          failure ──▶ stderr, exit code
 //! ```
 //!
+//! `graph` draws what the daemon says; `doctor` looks at this host beside what the daemon says.
+//!
 //! It has no state and needs no privileges. It checks a value only as far as needed to send it; the daemon decides whether the
 //! value is valid. It shares only the HTTP client with the daemon, so any other client can do the same.
 
 mod args;
 mod client;
 mod commands;
+mod doctor;
 mod events;
 mod failure;
+mod graph;
 mod names;
 mod out;
 #[cfg(test)]

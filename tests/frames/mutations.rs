@@ -53,6 +53,8 @@ fn ip4(packet: &[u8], own: Host) -> Option<bool> {
     let data = &packet[header..];
     Some(match packet[9] {
         UDP if fragment & 0x1fff == 0 => match (at(data, 0).map(u16::from_be_bytes), at(data, 2).map(u16::from_be_bytes)) {
+            // A guest that relays for itself is heard by nicd.
+            (Some(67), Some(67)) => at(data, 8) == Some([1]) && at(data, 32) == Some(own.ip4.octets()),
             (Some(67), _) | (_, Some(68)) => false,
             (from, Some(67)) => at(data, 36) == Some(own.mac) && (is_own || from == Some(68)),
             _ => is_own,

@@ -145,6 +145,9 @@ struct Shot {
 /// The host among the parties.
 const HOST: usize = 3;
 
+/// How long a frame may be on its way on a busy machine.
+const FLIGHT: Duration = Duration::from_millis(200);
+
 impl Shot {
     /// Whether it is from this MAC, to a DHCP server and of no relay, nor a later fragment, or a router solicitation; over IPv6 where
     /// nothing is before it.
@@ -347,9 +350,19 @@ impl Traffic {
         }
     }
 
-    /// Forgets what was counted; how many frames that was.
+    /// Whether another frame arrives in this time.
+    fn more_within(&self, time: Duration) -> bool {
+        let mut waits: Vec<PollFd> =
+            self.listeners.iter().map(|(_, nic)| PollFd::new(nic.fd().as_fd(), PollFlags::POLLIN)).collect();
+        poll(&mut waits, PollTimeout::try_from(time).unwrap()).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Forgets what was counted, with what was sent before and is on its way; how many frames that was.
     pub fn forget(&mut self) -> u64 {
-        self.take();
+        let deadline = Instant::now() + PATIENCE;
+        while self.more_within(FLIGHT) && Instant::now() < deadline {
+            self.take();
+        }
         let arrived = self.shots.iter().flat_map(|shot| &shot.got).sum();
         for shot in &mut self.shots {
             shot.sent = 0;
@@ -402,9 +415,7 @@ impl Traffic {
                 return if all { [forged, lost].concat() } else { forged };
             }
             // What is on its way arrives: then there is something to read.
-            let mut waits: Vec<PollFd> =
-                self.listeners.iter().map(|(_, nic)| PollFd::new(nic.fd().as_fd(), PollFlags::POLLIN)).collect();
-            let _ = poll(&mut waits, PollTimeout::try_from(Duration::from_millis(100)).unwrap());
+            self.more_within(Duration::from_millis(100));
         }
     }
 

@@ -91,6 +91,17 @@ pub enum Format {
     Value,
 }
 
+/// How a graph is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// For Graphviz: dot -Tpng
+    Dot,
+    /// A drawing for browsers, complete in itself
+    Svg,
+    /// For trackers and wikis
+    Mermaid,
+}
+
 impl Format {
     /// Whether the daemon's own objects are printed.
     pub fn is_objects(self) -> bool {
@@ -178,6 +189,22 @@ pub enum Command {
         store: Option<String>,
     },
 
+    /// Draw networks, bridges, uplinks, ports and guests
+    Graph {
+        /// The drawing's language
+        #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+        format: GraphFormat,
+        /// Only this network
+        #[arg(long)]
+        network: Option<String>,
+    },
+
+    /// Find what could stop an attach on this host, each with its remedy; exit 1 when something does
+    ///
+    /// Looks at the kernel's modules, /dev/net/tun, the bridges that could carry a network, this host's addresses and routes, and asks nicd.
+    /// It works without nicd too, needs no rights and changes nothing.
+    Doctor,
+
     /// Show the daemon's version, health and problems; exit 1 when there are any
     Status,
 
@@ -240,6 +267,8 @@ mod tests {
             "nicctl port set eth0 --no-allowed-address --limit-to-guest none --isolated network",
             "nicctl network set blue --disable-port-security --isolated true",
             "nicctl list -o wide",
+            "nicctl graph --format svg --network blue",
+            "nicctl doctor -o json",
             "nicctl --socket /tmp/s -o json gc --apply",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());

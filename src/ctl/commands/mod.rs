@@ -1,6 +1,8 @@
 //! What each command does, one file to a noun: resolve names, make the calls, print the answer.
 
 mod agent;
+mod doctor;
+mod graph;
 mod network;
 mod nic;
 mod port;
@@ -48,6 +50,8 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Verify => agent::verify(session).await,
         Command::Gc { apply: true, store } => agent::gc(session, Leftovers::Remove, store).await,
         Command::Gc { apply: false, store } => agent::gc(session, Leftovers::List, store).await,
+        Command::Graph { format, network } => graph::draw(session, format, network.as_deref()).await,
+        Command::Doctor => doctor::run(session).await,
         Command::Status => agent::status(session).await,
         Command::Version => agent::version(session).await,
         // It needs no daemon, so it runs before the session is opened.

@@ -84,6 +84,22 @@ pub fn steps(said: &Value) -> Vec<Table> {
     vec![table]
 }
 
+/// What a look at the host found.
+pub fn findings(said: &Value) -> Vec<Table> {
+    rows(&said["findings"], &["LEVEL", "CHECK", "DETAIL", "REMEDY"], |finding| {
+        let level = plain(&finding["level"]);
+        let tone = match level.as_str() {
+            "fail" => Tone::Bad,
+            "warn" => Tone::Waiting,
+            _ => Tone::Good,
+        };
+        let rest = ["check", "detail", "remedy"].map(|key| Cell::new(&plain(&finding[key])));
+        std::iter::once(Cell::new(&level).toned(tone)).chain(rest).collect()
+    })
+    .into_iter()
+    .collect()
+}
+
 /// The versions of programs.
 pub fn versions(said: &Value) -> Vec<Table> {
     let mut table = Table::default();

@@ -10,7 +10,7 @@ mod port;
 mod server;
 mod subnet;
 
-pub use agent::{counters, deviations, facts, health, leases, leftovers, passed, steps, versions};
+pub use agent::{counters, deviations, facts, findings, health, leases, leftovers, passed, steps, versions};
 pub use event::line as event_line;
 pub use network::NETWORK;
 pub use port::PORT;
@@ -209,7 +209,7 @@ fn short(id: &str) -> &str {
 }
 
 /// A JSON value as a person would write it: no quotes, no braces, nothing for null.
-fn plain(value: &Value) -> String {
+pub fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -1,0 +1,373 @@
+//! `nicctl doctor`: what could stop an attach on this host, found before one does.
+//!
+//! ```text
+//! host (netlink, sysfs, /lib/modules) ──▶ Host ──┐
+//! nicd (health, networks, subnets)    ──▶ Agent ─┴─▶ findings (pure) ──▶ table or JSON
+//! ```
+//!
+//! It needs no rights and changes nothing. What it can read only of the daemon is left out where that does not answer, and said.
+
+mod host;
+
+pub use host::{members, read as read_host};
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::views::plain;
+
+/// The most ports of a bridge (`BR_MAX_PORTS`, net/bridge/br_private.h).
+const BRIDGE_PORTS: usize = 1023;
+
+/// The least MTU of IPv6 (RFC 8200, 5), and of a network.
+const LEAST_MTU: u32 = 1280;
+
+/// Problems of the daemon that stop attaches, beside those of its store.
+const STOPPING: [&str; 6] =
+    ["filters_unavailable", "filters_unproven", "module_missing", "netns_helper_unreachable", "no_descriptors", "tun_unusable"];
+
+/// What a host is like.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The kernel's modules that nicd needs, and whether it has them.
+    pub modules: Vec<(&'static str, Module)>,
+    /// Why `/dev/net/tun` cannot be used; none where it can.
+    pub tun: Option<String>,
+    /// Its bridges but those that nicd made.
+    pub bridges: Vec<Bridge>,
+    /// Its addresses, each with the name of its link.
+    pub addresses: Vec<(String, IpAddr)>,
+}
+
+/// Whether the kernel has a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Module {
+    /// It is loaded, or part of the kernel.
+    Ready,
+    /// It is loaded when it is needed.
+    Loadable,
+    /// It is neither.
+    Missing,
+    /// The kernel does not say: there is no list of its modules.
+    Unknown,
+}
+
+/// A bridge that could carry a network.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    pub name: String,
+    pub up: bool,
+    pub mtu: u32,
+    pub ports: usize,
+    pub stp: bool,
+    pub vlan_filtering: bool,
+    /// 0 for none.
+    pub default_pvid: u16,
+    /// The tables in which a default route leaves by it.
+    pub default_routes: Vec<u32>,
+}
+
+/// What the daemon says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    pub health: Value,
+    pub networks: Vec<Value>,
+    pub subnets: Vec<Value>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// It stops attaches.
+    Fail,
+    /// It stops some, or delays them.
+    Warn,
+    /// It is as it should be.
+    Ok,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was looked at.
+    pub check: String,
+    /// How it is.
+    pub detail: String,
+    /// What mends it; empty where nothing is wrong.
+    pub remedy: String,
+}
+
+fn finding(level: Level, check: impl Into<String>, detail: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { level, check: check.into(), detail: detail.into(), remedy: remedy.into() }
+}
+
+/// All findings, the worst first. `agent` is what the daemon says, or why it says nothing.
+pub fn findings(host: &Host, agent: Result<&Agent, &str>) -> Vec<Finding> {
+    let mut all = daemon(agent);
+    all.extend(host.modules.iter().map(|(name, module)| kernel_module(name, *module, agent.is_ok())));
+    all.push(match &host.tun {
+        None => finding(Level::Ok, "/dev/net/tun", "it can be opened", ""),
+        Some(why) => finding(
+            Level::Fail,
+            "/dev/net/tun",
+            format!("no tap can be made: {why}"),
+            "modprobe tun; in a container pass the device in; chmod 0666 /dev/net/tun, as udev does",
+        ),
+    });
+    all.extend(host.bridges.iter().map(bridge));
+    if host.bridges.is_empty() {
+        all.push(finding(Level::Ok, "bridges", "none but nicd's own: networks that name no bridge get one", ""));
+    }
+    if let Ok(agent) = agent {
+        all.extend(host_in_pools(host, &agent.subnets));
+        all.extend(networks(host, &agent.networks));
+    }
+    all.sort_by_key(|finding| finding.level);
+    all
+}
+
+fn daemon(agent: Result<&Agent, &str>) -> Vec<Finding> {
+    let agent = match agent {
+        Ok(agent) => agent,
+        Err(why) => {
+            let remedy =
+                "systemctl status nicd shows why; what only nicd knows (its problems, pools and networks) was not looked at";
+            return vec![finding(Level::Fail, "nicd", why, remedy)];
+        }
+    };
+    let problems: Vec<Finding> = agent.health["problems"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|problem| {
+            let reason = plain(&problem["reason"]);
+            let stops = reason.starts_with("store_") || STOPPING.contains(&reason.as_str());
+            let level = if stops { Level::Fail } else { Level::Warn };
+            finding(level, reason, plain(&problem["detail"]), plain(&problem["remedy"]))
+        })
+        .collect();
+    if !problems.is_empty() {
+        return problems;
+    }
+    vec![finding(Level::Ok, "nicd", format!("version {} has no problem", plain(&agent.health["version"])), "")]
+}
+
+/// Without bridge, veth, tun or nf_tables some attaches fail; ifb is for exact limits alone.
+fn kernel_module(name: &'static str, module: Module, is_asked: bool) -> Finding {
+    let check = format!("module {name}");
+    let needed = match name {
+        "bridge" => "networks without a bridge of the operator's",
+        "veth" => "NICs in network namespaces",
+        "tun" => "taps",
+        "nf_tables" => "port security, isolation and limits",
+        _ => "exact limits from guests",
+    };
+    match module {
+        Module::Ready => finding(Level::Ok, check, "the kernel has it", ""),
+        Module::Loadable => finding(Level::Ok, check, "the kernel loads it when it is needed", ""),
+        // nicd asks the kernel itself, and its problems are listed.
+        Module::Unknown if is_asked => {
+            finding(Level::Ok, check, "this host has no list of its kernel's modules; nicd does not miss it", "")
+        }
+        Module::Unknown => finding(
+            Level::Warn,
+            check,
+            "not loaded, and this host has no list of its kernel's modules",
+            format!("modprobe {name}"),
+        ),
+        Module::Missing => finding(
+            if name == "ifb" { Level::Warn } else { Level::Fail },
+            check,
+            format!("the running kernel has none: no {needed}"),
+            format!(
+                "modprobe {name}; where that does not find it, the kernel was upgraded: reboot, or put /lib/modules/$(uname -r) back"
+            ),
+        ),
+    }
+}
+
+/// Whether a bridge can carry a network, and why not.
+fn bridge(bridge: &Bridge) -> Finding {
+    let name = &bridge.name;
+    let mut wrong: Vec<(Level, String, String)> = Vec::new();
+    if bridge.ports >= BRIDGE_PORTS {
+        wrong.push((Level::Fail, "it is full".into(), "use another bridge".into()));
+    }
+    if let Some(table) = bridge.default_routes.first() {
+        let detail = format!("a default route leaves by it (table {table}), so guests would be on the host's uplink");
+        wrong.push((Level::Warn, detail, format!("name {name} in links.allowed_bridges if that is meant")));
+    }
+    if bridge.vlan_filtering && bridge.default_pvid == 0 {
+        let detail = "it tells VLANs apart and gives new ports no pvid: frames cannot pass".into();
+        wrong.push((
+            Level::Warn,
+            detail,
+            format!("ip link set {name} type bridge vlan_default_pvid 1, or bridge vlan add for each port"),
+        ));
+    }
+    if bridge.stp {
+        let detail = "it speaks STP: new ports forward nothing for about 30 s".into();
+        wrong.push((Level::Warn, detail, format!("ip link set {name} type bridge stp_state 0, or a shorter forward_delay")));
+    }
+    if !bridge.up {
+        wrong.push((Level::Warn, "it is down".into(), format!("ip link set {name} up")));
+    }
+    if bridge.mtu < LEAST_MTU {
+        wrong.push((
+            Level::Warn,
+            format!("its MTU {} is less than {LEAST_MTU}", bridge.mtu),
+            format!("ip link set {name} mtu 1500"),
+        ));
+    }
+    let check = format!("bridge {name}");
+    let free = BRIDGE_PORTS.saturating_sub(bridge.ports);
+    let Some(level) = wrong.iter().map(|(level, ..)| *level).min() else {
+        return finding(Level::Ok, check, format!("it can carry a network: MTU {}, room for {free} ports", bridge.mtu), "");
+    };
+    let joined = |part: fn(&(Level, String, String)) -> &str| wrong.iter().map(part).collect::<Vec<_>>().join("; ");
+    finding(level, check, joined(|(_, detail, _)| detail), joined(|(.., remedy)| remedy))
+}
+
+/// Addresses of this host that a pool would give to a guest.
+fn host_in_pools(host: &Host, subnets: &[Value]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for subnet in subnets {
+        let gateway = subnet["gateway_ip"].as_str().and_then(|ip| ip.parse().ok());
+        let pools = subnet["allocation_pools"].as_array().into_iter().flatten();
+        let ranges: Vec<(IpAddr, IpAddr)> =
+            pools.filter_map(|pool| Some((pool["start"].as_str()?.parse().ok()?, pool["end"].as_str()?.parse().ok()?))).collect();
+        for (link, address) in &host.addresses {
+            if Some(*address) != gateway && ranges.iter().any(|(start, end)| (start..=end).contains(&address)) {
+                found.push(finding(
+                    Level::Warn,
+                    format!("subnet {}", plain(&subnet["cidr"])),
+                    format!("its pool has {address}, an address of this host ({link})"),
+                    "nicd passes over it while the host has it; leave it out of allocation_pools",
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// Networks whose bridge is not there, or smaller than they are; their subnets' gateways.
+fn networks(host: &Host, networks: &[Value]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for network in networks {
+        // Only an operator's bridge has a physical network's name or is foreign.
+        let Some(name) = network["nicd:bridge"].as_str().filter(|name| !name.starts_with("nbr")) else { continue };
+        let check = format!("network {}", plain(&network["name"]));
+        match host.bridges.iter().find(|bridge| bridge.name == name) {
+            None => found.push(finding(
+                Level::Fail,
+                check,
+                format!("its bridge {name} does not exist in this network namespace"),
+                format!("ip link add {name} type bridge && ip link set {name} up"),
+            )),
+            Some(bridge) if network["mtu"].as_u64().is_some_and(|mtu| mtu > u64::from(bridge.mtu)) => found.push(finding(
+                Level::Fail,
+                check,
+                format!("its MTU {} is more than that of its bridge {name}, {}", network["mtu"], bridge.mtu),
+                format!("ip link set {name} mtu {0}, or nicctl network set --mtu {1}", network["mtu"], bridge.mtu),
+            )),
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+/// Whether a route's destination is everything.
+fn is_default(destination: Option<IpNetwork>) -> bool {
+    destination.is_none_or(|destination| destination.prefix() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn host() -> Host {
+        Host {
+            modules: vec![("bridge", Module::Ready), ("veth", Module::Loadable)],
+            bridges: vec![Bridge { name: "br0".into(), up: true, mtu: 1500, ports: 3, ..Bridge::default() }],
+            addresses: vec![("br0".into(), "192.0.2.1".parse().unwrap())],
+            ..Host::default()
+        }
+    }
+
+    fn agent() -> Agent {
+        let health = json!({"version": "1", "problems": []});
+        let subnet = json!({"cidr": "192.0.2.0/24", "gateway_ip": "192.0.2.1", "allocation_pools": [{"start": "192.0.2.2", "end": "192.0.2.254"}]});
+        Agent { health, networks: vec![json!({"name": "blue", "nicd:bridge": "br0", "mtu": 1500})], subnets: vec![subnet] }
+    }
+
+    /// The findings that are not ok.
+    fn wrong(host: &Host, agent: &Agent) -> Vec<(Level, String, String)> {
+        let all = findings(host, Ok(agent)).into_iter().filter(|finding| finding.level != Level::Ok);
+        all.map(|finding| {
+            assert!(!finding.remedy.is_empty(), "{finding:?}");
+            (finding.level, finding.check, finding.detail)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_a_host_that_can_attach() {
+        assert_eq!(wrong(&host(), &agent()), []);
+        let all = findings(&host(), Ok(&agent()));
+        assert!(all.iter().any(|finding| finding.detail == "it can carry a network: MTU 1500, room for 1020 ports"), "{all:?}");
+    }
+
+    #[test]
+    fn each_trouble_is_named_with_its_remedy() {
+        let with = |change: fn(&mut Host)| {
+            let mut host = host();
+            change(&mut host);
+            let wrong = wrong(&host, &agent());
+            assert_eq!(wrong.len(), 1, "{wrong:?}");
+            wrong[0].clone()
+        };
+        type Case = (fn(&mut Host), Level, &'static str, &'static str);
+        let cases: [Case; 10] = [
+            (|host| host.tun = Some("Permission denied".into()), Level::Fail, "/dev/net/tun", "Permission denied"),
+            (|host| host.modules[1].1 = Module::Missing, Level::Fail, "module veth", "network namespaces"),
+            (|host| host.modules.push(("ifb", Module::Missing)), Level::Warn, "module ifb", "exact limits"),
+            (|host| host.bridges[0].ports = 1023, Level::Fail, "bridge br0", "full"),
+            (|host| host.bridges[0].default_routes = vec![254], Level::Warn, "bridge br0", "table 254"),
+            (|host| host.bridges[0].vlan_filtering = true, Level::Warn, "bridge br0", "pvid"),
+            (|host| host.bridges[0].stp = true, Level::Warn, "bridge br0", "STP"),
+            (|host| host.bridges[0].up = false, Level::Warn, "bridge br0", "down"),
+            (|host| host.bridges[0].mtu = 1400, Level::Fail, "network blue", "1400"),
+            (
+                |host| host.addresses.push(("eth0".into(), "192.0.2.9".parse().unwrap())),
+                Level::Warn,
+                "subnet 192.0.2.0/24",
+                "192.0.2.9",
+            ),
+        ];
+        for (change, level, check, part) in cases {
+            let (found, of, detail) = with(change);
+            assert_eq!((found, of.as_str()), (level, check), "{detail}");
+            assert!(detail.contains(part), "{detail}");
+        }
+    }
+
+    #[test]
+    fn the_daemons_problems_and_its_silence_are_findings() {
+        let mut agent = agent();
+        agent.health["problems"] = json!([{"reason": "store_full", "detail": "no room", "remedy": "make room"}]);
+        assert_eq!(wrong(&host(), &agent), [(Level::Fail, "store_full".to_owned(), "no room".to_owned())]);
+        let all = findings(&host(), Err("nicd cannot be reached"));
+        assert_eq!((all[0].level, all[0].check.as_str()), (Level::Fail, "nicd"));
+        agent.networks[0]["nicd:bridge"] = json!("br9");
+        agent.health["problems"] = json!([]);
+        assert_eq!(wrong(&host(), &agent)[0].1, "network blue");
+    }
+}
