@@ -29,7 +29,8 @@ pub fn ready(status: &str) {
 
 /// Reports a status line before readiness.
 pub fn starting(status: &str) {
-    notify(&[NotifyState::Status(status)]);
+    // A line end would begin another assignment.
+    notify(&[NotifyState::Status(&status.replace('\n', " "))]);
 }
 
 /// Reports that the configuration is being reloaded; [`ready`] ends the reload. `Type=notify-reload` requires the time.

@@ -18,9 +18,6 @@ use crate::client::{self, Connection, JSON, LINES, Lines};
 /// The time limit of an answer, including the wait while the daemon starts. It is longer than any operation of the daemon.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The socket for reading, in the same directory.
-const VIEW_SOCKET: &str = "nicd-view.sock";
-
 /// A daemon, by its socket.
 #[derive(Debug)]
 pub struct Client {
@@ -187,7 +184,9 @@ impl Client {
             Err(client::Error::Connect(refused))
                 if refused.kind() == io::ErrorKind::PermissionDenied && *method == Method::GET =>
             {
-                let view = self.socket.with_file_name(VIEW_SOCKET);
+                // X.sock has X-view.sock beside it.
+                let stem = self.socket.file_stem().unwrap_or_default().to_string_lossy();
+                let view = self.socket.with_file_name(format!("{stem}-view.sock"));
                 Connection::open(&view).await.map_err(|_| client::Error::Connect(refused))
             }
             opened => opened,

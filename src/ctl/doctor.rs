@@ -113,6 +113,8 @@ pub fn findings(host: &Host, agent: Result<&Agent, &str>) -> Vec<Finding> {
     all.extend(host.modules.iter().map(|(name, module)| kernel_module(name, *module, agent.is_ok())));
     all.push(match &host.tun {
         None => finding(Level::Ok, "/dev/net/tun", "it can be opened", ""),
+        // nicd tries it itself, as its own user, and its problems are listed.
+        Some(_) if agent.is_ok() => finding(Level::Ok, "/dev/net/tun", "nicd can use it, or says why not", ""),
         Some(why) => finding(
             Level::Fail,
             "/dev/net/tun",
@@ -274,7 +276,12 @@ fn networks(host: &Host, networks: &[Value]) -> Vec<Finding> {
                 Level::Fail,
                 check,
                 format!("its MTU {} is more than that of its bridge {name}, {}", network["mtu"], bridge.mtu),
-                format!("ip link set {name} mtu {0}, or nicctl network set --mtu {1}", network["mtu"], bridge.mtu),
+                format!(
+                    "ip link set {name} mtu {}, or nicctl network set {} --mtu {}",
+                    network["mtu"],
+                    plain(&network["id"]),
+                    bridge.mtu
+                ),
             )),
             Some(_) => {}
         }
@@ -335,8 +342,7 @@ mod tests {
             wrong[0].clone()
         };
         type Case = (fn(&mut Host), Level, &'static str, &'static str);
-        let cases: [Case; 10] = [
-            (|host| host.tun = Some("Permission denied".into()), Level::Fail, "/dev/net/tun", "Permission denied"),
+        let cases: [Case; 9] = [
             (|host| host.modules[1].1 = Module::Missing, Level::Fail, "module veth", "network namespaces"),
             (|host| host.modules.push(("ifb", Module::Missing)), Level::Warn, "module ifb", "exact limits"),
             (|host| host.bridges[0].ports = 1023, Level::Fail, "bridge br0", "full"),
@@ -366,6 +372,10 @@ mod tests {
         assert_eq!(wrong(&host(), &agent), [(Level::Fail, "store_full".to_owned(), "no room".to_owned())]);
         let all = findings(&host(), Err("nicd cannot be reached"));
         assert_eq!((all[0].level, all[0].check.as_str()), (Level::Fail, "nicd"));
+        let closed = Host { tun: Some("Permission denied".into()), ..host() };
+        let of =
+            |agent| findings(&closed, agent).into_iter().find(|finding| finding.check == "/dev/net/tun").map(|one| one.level);
+        assert_eq!((of(Err("away")), of(Ok(&agent))), (Some(Level::Fail), Some(Level::Ok)), "nicd knows better");
         agent.networks[0]["nicd:bridge"] = json!("br9");
         agent.health["problems"] = json!([]);
         assert_eq!(wrong(&host(), &agent)[0].1, "network blue");

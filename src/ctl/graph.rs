@@ -95,6 +95,8 @@ impl Graph {
     pub fn of(networks: &[Value], ports: &[Value], servers: &[Value], members: impl Fn(&str) -> Vec<String>) -> Self {
         let by_id: BTreeMap<String, &Value> = servers.iter().map(|server| (plain(&server["id"]), server)).collect();
         let mut graph = Self::default();
+        // Networks may have one bridge.
+        let devices: BTreeSet<String> = ports.iter().map(|port| plain(&port["binding:vif_details"]["device"])).collect();
         let mut guests = BTreeMap::new();
         for network in networks {
             let its = ports.iter().filter(|port| port["network_id"] == network["id"]);
@@ -112,9 +114,8 @@ impl Graph {
             made.sort_by(|one, other| one.name.cmp(&other.name));
             let details = its.map(|port| &port["binding:vif_details"]["bridge"]);
             let bridge = std::iter::once(&network["nicd:bridge"]).chain(details).map(plain).find(|name| !name.is_empty());
-            let devices: BTreeSet<&str> = made.iter().map(|port| port.device.as_str()).collect();
             let links = bridge.as_deref().map(&members).unwrap_or_default();
-            let uplinks = links.into_iter().filter(|link| !devices.contains(link.as_str())).map(|link| harmless(&link)).collect();
+            let uplinks = links.into_iter().filter(|link| !devices.contains(link)).map(|link| harmless(&link)).collect();
             graph.networks.push(Network {
                 name: called(network),
                 bridge: bridge.map(|name| harmless(&name)),

@@ -163,6 +163,10 @@ pub fn full_uuid(text: &str) -> Option<Uuid> {
 }
 
 fn choose(kind: Kind, text: &str, candidates: &[Candidate]) -> Result<Uuid, NameError> {
+    // What has no name is not called "", as an unset variable of a script would.
+    if text.is_empty() {
+        return Err(NameError::Unknown { kind, text: String::new() });
+    }
     let mut meant: Vec<Candidate> = candidates.iter().filter(|candidate| candidate.name == text).cloned().collect();
     if meant.is_empty() {
         meant = candidates.iter().filter(|candidate| candidate.range.as_deref() == Some(text)).cloned().collect();
@@ -249,6 +253,12 @@ mod tests {
         for text in ["3cb", "", "-", "green", "blu", "3cb9bc59-5699-4588-a4b1-b87f96708bc7", "3cb9bc59xx"] {
             assert!(chosen(text).unwrap_err().starts_with("no network is called"), "{text}");
         }
+    }
+
+    #[test]
+    fn an_empty_text_is_no_name() {
+        let unnamed = [Candidate { id: BLUE.parse().unwrap(), name: String::new(), range: None }];
+        assert!(matches!(choose(Kind::Port, "", &unnamed), Err(NameError::Unknown { .. })));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! twenty such starts in two seconds systemd would close the socket. A nicd that cannot start therefore answers every request for
 //! a second with the reason, and then ends with its exit code. The next client has systemd try again.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -14,7 +17,6 @@ use crate::access::AllowedPeers;
 use crate::api;
 use crate::api::listener::{Limits, Server};
 use crate::api::socket::{Listening, Sockets};
-use crate::config::Settings;
 use crate::systemd;
 
 /// How long clients are answered: there is no more than one start in this time, far fewer than make systemd close the socket.
@@ -43,9 +45,13 @@ impl Spare {
     /// No request can be answered.
     pub fn refuse(self, why: &str) -> io::Result<()> {
         systemd::starting(why);
-        // The groups that may use the sockets may be in the configuration that cannot be read; their files have the groups' modes.
-        let settings = Settings::defaults().map_err(io::Error::other)?;
-        let admitted = AllowedPeers::resolve(&settings.socket).map_err(io::Error::other)?;
+        // The groups may be in the configuration that cannot be read: they are those of the sockets' files.
+        let Listening { main, view } = &self.0;
+        let admitted = AllowedPeers {
+            own_uid: nix::unistd::geteuid().as_raw(),
+            group: group_of(main),
+            view_group: view.as_ref().and_then(group_of),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answered = runtime.block_on(async {
             let stop = CancellationToken::new();
@@ -61,4 +67,10 @@ impl Spare {
         runtime.shutdown_background();
         answered
     }
+}
+
+/// The group of a socket's file.
+fn group_of(listener: &UnixListener) -> Option<u32> {
+    let address = listener.local_addr().ok()?;
+    fs::metadata(address.as_pathname()?).ok().map(|file| file.gid())
 }

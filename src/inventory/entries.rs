@@ -93,8 +93,6 @@ pub struct NetworkEntry {
     pub segment: Segment,
     /// When its existing bridge was last looked at for a request.
     pub looked: Option<Instant>,
-    /// Of subnets that were deleted just now: its ports' guests in namespaces still have addresses of them.
-    pub former: Vec<IpNetwork>,
 }
 
 #[derive(Debug)]

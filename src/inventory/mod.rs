@@ -76,16 +76,8 @@ impl Inventory {
         let (claim, repairs) = (Claim::default(), BridgeRepairs::default());
         let segment = self.segment_for(&record);
         self.segments.entry(segment.clone()).or_default().insert(record.id);
-        let entry = NetworkEntry {
-            subnets: BTreeSet::new(),
-            ports: BTreeSet::new(),
-            claim,
-            repairs,
-            segment,
-            looked: None,
-            former: Vec::new(),
-            record,
-        };
+        let entry =
+            NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim, repairs, segment, looked: None, record };
         self.networks.insert(entry.record.id, entry);
     }
 
@@ -111,34 +103,24 @@ impl Inventory {
 
     /// Takes in a subnet of a known network.
     pub fn add_subnet(&mut self, record: Subnet) {
-        if let Some(network) = self.networks.get_mut(&record.network_id) {
-            network.subnets.insert(record.id);
-        }
-        let entry = SubnetEntry { free: FreeRanges::default(), users: 0, record };
-        let id = entry.record.id;
+        self.restore_subnet(SubnetEntry { free: FreeRanges::default(), users: 0, record });
+    }
+
+    /// Puts a subnet back that was removed, with the number of addresses that ports hold of it.
+    pub fn restore_subnet(&mut self, entry: SubnetEntry) {
+        let (id, network) = (entry.record.id, entry.record.network_id);
+        self.networks.get_mut(&network).into_iter().for_each(|network| _ = network.subnets.insert(id));
         self.subnets.insert(id, entry);
         self.fill(id);
     }
 
-    /// Forgets a subnet.
-    pub fn remove_subnet(&mut self, id: SubnetId) {
-        let Some(subnet) = self.subnets.remove(&id) else { return };
-        if let Some(network) = self.networks.get_mut(&subnet.record.network_id) {
+    /// Forgets a subnet; what was known of it. Ports may still hold addresses of it until their guests have lost them.
+    pub fn remove_subnet(&mut self, id: SubnetId) -> Option<SubnetEntry> {
+        let entry = self.subnets.remove(&id)?;
+        if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
             network.subnets.remove(&id);
         }
-    }
-
-    /// Notes that ports' guests still have addresses of a subnet that was deleted.
-    pub fn note_former(&mut self, subnet: &Subnet) {
-        self.networks.get_mut(&subnet.network_id).into_iter().for_each(|network| network.former.push(subnet.cidr));
-    }
-
-    /// Notes that they have been taken from them.
-    pub fn forget_former(&mut self, subnet: &Subnet) {
-        let Some(network) = self.networks.get_mut(&subnet.network_id) else { return };
-        if let Some(at) = network.former.iter().position(|range| *range == subnet.cidr) {
-            network.former.swap_remove(at);
-        }
+        Some(entry)
     }
 
     /// Puts a changed record in a subnet's place; what its ports have of it stays theirs.
@@ -700,13 +682,13 @@ impl Inventory {
                 add(everywhere, gateway);
             }
         }
-        let entry = self.networks.get(&network.id);
-        let siblings = entry.map(|entry| &entry.subnets).into_iter().flatten();
-        let former = entry.map(|entry| &entry.former).into_iter().flatten().copied();
+        let siblings = self.networks.get(&network.id).map(|entry| &entry.subnets).into_iter().flatten();
+        // Their subnets may be gone.
+        let releasing = port.binding.iter().flat_map(|binding| &binding.releasing).map(|ip| IpNetwork::from(ip.ip_address));
         // Its link-local address goes with the last other one of IPv6.
         let link_local = IpNetwork::from(IpAddr::from(port.mac.link_local()));
         let ranges = siblings.filter_map(|id| self.subnets.get(id)).map(|entry| entry.record.cidr);
-        let ranges = ranges.chain(former).chain([link_local]).collect();
+        let ranges = ranges.chain(releasing).chain([link_local]).collect();
         let name = port.profile.interface_name.clone();
         GuestSettings { name, addresses, routes, mtu: Some(network.mtu), metric, ranges }
     }

@@ -1,7 +1,7 @@
 //! Addresses that guests make themselves come and go with their subnet: ports that are there get theirs when it is made, as Neutron has it
 //! (`add_auto_addrs_on_network_ports`, neutron/db/ipam_pluggable_backend.py), and lose them when it is deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::clock;
 use crate::config::ConflictProbe;
-use crate::inventory::{ADDRESS_LIMIT, Inventory, PortClaims};
+use crate::inventory::{ADDRESS_LIMIT, ClaimGuard, Inventory, PortClaims};
 use crate::model::{FixedIp, Intent, Port, PortId, Subnet, SubnetId};
 use crate::plan::Reason;
 use crate::store::Change;
@@ -31,6 +31,14 @@ pub(super) struct Changed {
 
 /// A port, and an address that it is not to get.
 type Held = BTreeSet<(PortId, IpAddr)>;
+
+impl Changed {
+    /// How many addresses of a subnet the port holds only until its guest has lost them.
+    pub(super) fn releasing(&self, subnet: SubnetId) -> usize {
+        let releasing = self.after.binding.iter().flat_map(|binding| &binding.releasing);
+        releasing.filter(|ip| ip.subnet_id == subnet).count()
+    }
+}
 
 impl Service {
     /// Gives ports the addresses of new subnets that their guests make. The caller has the claims on them, and makes it durable.
@@ -84,8 +92,8 @@ impl Service {
         held.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a subnet's addresses from ports. They need not be held until guests have lost them: without the subnet they are not
-    /// given again. The caller has the claims on the ports, and makes it durable.
+    /// Takes a subnet's addresses from ports; attached ones hold them until their guests have lost them. The caller has the claims on
+    /// the ports, and makes it durable.
     pub(super) async fn take_made(&self, subnet: SubnetId, ports: &[PortId]) -> Vec<Changed> {
         let mut all = Vec::with_capacity(ports.len());
         for chunk in ports.chunks(CHUNK) {
@@ -95,9 +103,12 @@ impl Service {
                     let Ok(entry) = state.port(*port) else { continue };
                     let before = entry.record.clone();
                     let mut after = renewed(&before);
-                    let stays = |ip: &FixedIp| ip.subnet_id != subnet;
-                    after.fixed_ips.retain(stays);
-                    after.binding.iter_mut().for_each(|binding| binding.releasing.retain(stays));
+                    let lost: Vec<FixedIp> = after.fixed_ips.extract_if(.., |ip| ip.subnet_id == subnet).collect();
+                    match after.binding.as_mut() {
+                        Some(binding) if binding.intent == Intent::Attached => binding.releasing.extend(lost),
+                        Some(binding) => binding.releasing.retain(|ip| ip.subnet_id != subnet),
+                        None => {}
+                    }
                     self.have_guest_follow(&mut after);
                     state.replace_port(after.clone());
                     all.push(Changed { before, after });
@@ -115,18 +126,24 @@ impl Service {
         }
     }
 
-    /// Brings the devices of ports to their changed records, tells readers, and lets go of the claims.
+    /// Brings the devices of ports to their changed records, tells readers, and lets go of the claims: those of ports that did not change
+    /// first, the others each when its port is done.
     pub(super) async fn follow_made(self: &Arc<Self>, changed: &[Changed], claims: PortClaims, context: &Context) {
+        let release = |port, claim: Option<ClaimGuard>| {
+            drop(claim);
+            // What was seen while the claim was taken is evaluated now.
+            self.reconciler.evaluate(&mut self.reconciler.lock(), port, Reason::Drift);
+        };
+        let ports: BTreeSet<PortId> = changed.iter().map(|changed| changed.after.id).collect();
+        let (mut claims, others): (BTreeMap<PortId, ClaimGuard>, BTreeMap<_, _>) =
+            claims.into_iter().partition(|(port, _)| ports.contains(port));
+        others.into_iter().for_each(|(port, claim)| release(port, Some(claim)));
         for port in changed.iter().map(|changed| &changed.after) {
             self.tell_changed(port.id, context);
             if port.attached_to().is_some() {
                 self.apply_change(port.id, context).await;
             }
-        }
-        for (port, claim) in claims {
-            drop(claim);
-            // What was seen while the claim was taken is evaluated now.
-            self.reconciler.evaluate(&mut self.reconciler.lock(), port, Reason::Drift);
+            release(port.id, claims.remove(&port.id));
         }
     }
 }

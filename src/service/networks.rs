@@ -282,7 +282,7 @@ impl Service {
         }
         self.reconciler.commit(changes, Purpose::Freeing).await?;
         let mut state = self.reconciler.lock();
-        subnets.into_iter().for_each(|subnet| state.remove_subnet(subnet));
+        subnets.into_iter().for_each(|subnet| drop(state.remove_subnet(subnet)));
         state.remove_network(id);
         Ok(Reply::Done)
     }

@@ -55,7 +55,7 @@ impl Service {
             let mut state = self.reconciler.lock();
             for (n, subnet) in subnets.iter().enumerate() {
                 if let Err(error) = check_subnet(&state, subnet, subnets) {
-                    subnets[..n].iter().for_each(|made| state.remove_subnet(made.id));
+                    subnets[..n].iter().for_each(|made| drop(state.remove_subnet(made.id)));
                     return Err(error);
                 }
                 state.add_subnet(subnet.clone());
@@ -68,7 +68,7 @@ impl Service {
         if let Err(error) = self.reconciler.commit(changes, Purpose::Growing).await {
             let mut state = self.reconciler.lock();
             made::put_back(&mut state, changed);
-            subnets.iter().for_each(|subnet| state.remove_subnet(subnet.id));
+            subnets.iter().for_each(|subnet| drop(state.remove_subnet(subnet.id)));
             return Err(error.into());
         }
         Ok(changed)
@@ -139,17 +139,10 @@ impl Service {
                 Ok((claim, state.claim_ports(users)?))
             })
             .await?;
-        let before = self.subnet(id)?;
         let taken = self.delete_subnet_claimed(id, &ids(&ports), context).await;
-        if taken.is_ok() {
-            self.reconciler.lock().note_former(&before);
-        }
         // A port's build may need it.
         drop(claim);
         self.follow_made(taken.as_deref().unwrap_or_default(), ports, context).await;
-        if taken.is_ok() {
-            self.reconciler.lock().forget_former(&before);
-        }
         taken.map(|_| Reply::Done)
     }
 
@@ -166,24 +159,21 @@ impl Service {
             }
         }
         let changed = self.take_made(id, ports).await;
-        let record = {
+        let removed = {
             let mut state = self.reconciler.lock();
-            let (record, users) = {
-                let entry = state.subnet(id)?;
-                (entry.record.clone(), entry.users())
-            };
+            let releasing: usize = changed.iter().map(|changed| changed.releasing(id)).sum();
+            let users = state.subnet(id)?.users().saturating_sub(releasing);
             if users > 0 {
                 made::put_back(&mut state, changed);
                 return Err(Error::SubnetInUse { subnet: id, ports: users });
             }
             // Out of sight first, so that no port takes an address of it meanwhile.
-            state.remove_subnet(id);
-            record
+            state.remove_subnet(id)
         };
         let changes = made::recorded(&changed).chain([Change::DeleteSubnet(id)]).collect();
         if let Err(error) = self.reconciler.commit(changes, Purpose::Freeing).await {
             let mut state = self.reconciler.lock();
-            state.add_subnet(record);
+            removed.into_iter().for_each(|entry| state.restore_subnet(entry));
             made::put_back(&mut state, changed);
             return Err(error.into());
         }

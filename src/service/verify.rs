@@ -168,6 +168,8 @@ fn dangling(state: &Inventory, port: &Port) -> Vec<Deviation> {
     }
     for ip in port.held_ips() {
         match state.subnets.get(&ip.subnet_id) {
+            // A guest that has yet to lose it.
+            None if !port.fixed_ips.contains(ip) => {}
             None => found.push(missing("no_such_subnet", ip.subnet_id.to_string())),
             Some(subnet) if !subnet.record.cidr.contains(ip.ip_address) => {
                 found.push(Deviation::new("address_outside_subnet", object(), subnet.record.cidr, ip.ip_address));

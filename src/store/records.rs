@@ -178,7 +178,8 @@ fn ports(connection: &Connection, subnets: &[Subnet]) -> Result<Vec<Port>, Store
     let known: BTreeSet<(NetworkId, SubnetId)> = subnets.iter().map(|subnet| (subnet.network_id, subnet.id)).collect();
     let mut held: BTreeSet<[String; 3]> = BTreeSet::new();
     for port in &ports {
-        if let Some(ip) = port.held_ips().find(|ip| !known.contains(&(port.network_id, ip.subnet_id))) {
+        // What it holds only until its guest has lost it may be of a subnet that is gone.
+        if let Some(ip) = port.fixed_ips.iter().find(|ip| !known.contains(&(port.network_id, ip.subnet_id))) {
             return Err(damaged("ports", &port.id.to_string(), &format!("there is no subnet {} on its network", ip.subnet_id)));
         }
         let ips = port.held_ips().map(|ip| ip.ip_address.to_string());

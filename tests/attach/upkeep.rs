@@ -221,6 +221,7 @@ fn a_port_explains_itself_from_its_server_to_its_traffic() {
             "bridge",
             "host_closed",
             "filters",
+            "addresses",
             "vlan",
             "forward_filtered",
             "built",

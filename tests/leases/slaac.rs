@@ -338,7 +338,19 @@ fn ports_that_are_there_get_and_lose_the_addresses_that_their_guests_make_with_t
         assert!(!shown().contains("fd00:a:"), "{}", shown());
         let ends = |told: &Advert| told.said.windows(12).any(|part| part[..3] == [3, 4, 64] && part[4..] == [0; 8]);
         while !ends(&advert(&vm)) {}
-        fixture.subnet_with(asked);
+        let subnet = fixture.subnet_with(asked);
         assert_eq!(v6(&mut fixture, &router), [given[2].as_str()]);
+        // A guest that could not be told loses its address later, also when nicd has died since.
+        fixture.daemon.kill();
+        fixture.daemon.set_failpoints(Some("op.configure_guest:1+:fail=EIO"));
+        fixture.launch();
+        assert!(shown().contains(&given[0]), "{}", shown());
+        fixture.api.delete(&format!("/v2.0/subnets/{subnet}")).expect(204);
+        fixture.daemon.kill();
+        assert!(shown().contains(&given[0]), "{}", shown());
+        fixture.daemon.set_failpoints(None);
+        fixture.launch();
+        wait(|| !shown().contains("fd00:a:"), "the address is gone");
+        assert_eq!(fixture.verified()["deviations"], json!([]));
     });
 }

@@ -20,7 +20,7 @@ pub enum ServerCommand {
         server: String,
     },
 
-    /// Change a server's registration; what is not named stays
+    /// Change a server's registration; what is not named stays. A namespace is looked up again by its path, as by `add`
     Set(ChangedServer),
 
     /// Delete a server's registration; refused while it has NICs

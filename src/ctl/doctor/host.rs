@@ -89,11 +89,18 @@ async fn of_kernel(handle: &Handle) -> Result<(Vec<Bridge>, Vec<(String, IpAddr)
     let mut listed = handle.address().get().execute();
     while let Some(address) = listed.try_next().await? {
         let name = names.get(&address.header.index).map(|name| (*name).clone()).unwrap_or_default();
-        let ips = address.attributes.iter().filter_map(|attribute| match attribute {
-            AddressAttribute::Address(ip) => Some(*ip),
+        // Of a point-to-point link the other end's address is beside its own.
+        let own = address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) => Some(*ip),
             _ => None,
         });
-        addresses.extend(ips.map(|ip| (name.clone(), ip)));
+        let only = || {
+            address.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            })
+        };
+        addresses.extend(own.or_else(only).map(|ip| (name, ip)));
     }
     Ok((bridges, addresses))
 }

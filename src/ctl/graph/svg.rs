@@ -198,7 +198,11 @@ fn cut(text: &str, (_, width): (usize, usize)) -> String {
     }
 }
 
-/// A text in XML.
+/// A text in XML, without the two characters above control characters that it may not have (XML 1.0, 2.2).
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace(['\u{fffe}', '\u{ffff}'], "")
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

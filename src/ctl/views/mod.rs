@@ -18,6 +18,7 @@ pub use server::SERVER;
 pub use subnet::SUBNET;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -67,6 +68,26 @@ pub enum Order {
     Up(&'static Column),
     /// The same from the last to the first.
     Down(&'static Column),
+}
+
+/// Where a cell is in the order of its column: numbers and addresses by their value, then all else as text.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Number(u64),
+    Address(IpAddr),
+    Text(String),
+}
+
+impl Rank {
+    fn of(text: String) -> Self {
+        // Of several addresses the first decides.
+        let first = text.split([',', '/']).next().unwrap_or_default();
+        match (text.parse(), first.parse()) {
+            (Ok(number), _) => Self::Number(number),
+            (_, Ok(address)) => Self::Address(address),
+            _ => Self::Text(text),
+        }
+    }
 }
 
 /// One object being looked at.
@@ -122,8 +143,8 @@ impl View {
                 let name = text("name");
                 (name.is_empty(), name, text("created_at"))
             }),
-            Order::Up(column) => objects.sort_by_cached_key(|object| text(column, object)),
-            Order::Down(column) => objects.sort_by_cached_key(|object| std::cmp::Reverse(text(column, object))),
+            Order::Up(column) => objects.sort_by_cached_key(|object| Rank::of(text(column, object))),
+            Order::Down(column) => objects.sort_by_cached_key(|object| std::cmp::Reverse(Rank::of(text(column, object)))),
         }
         let mut table = Table::titled(columns.iter().map(|column| column.title));
         for object in &objects {
@@ -250,6 +271,18 @@ mod tests {
         assert_eq!(plain(&json!(null)), "");
         assert_eq!(plain(&json!(["a", 1, true])), "a, 1, yes");
         assert_eq!(plain(&json!({"b": "x", "a": [1, 2]})), "a=1, 2 b=x");
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_sorted_by_their_value() {
+        let sorted = |cells: [&str; 3]| {
+            let mut ranks = cells.map(|cell| Rank::of(cell.to_owned()));
+            ranks.sort();
+            ranks
+        };
+        assert_eq!(sorted(["1500", "900", "x"]), ["900", "1500", "x"].map(|cell| Rank::of(cell.to_owned())));
+        let addresses = ["10.0.0.2", "10.0.0.10, fd00::1", "192.0.2.0/24"];
+        assert_eq!(sorted(["192.0.2.0/24", "10.0.0.10, fd00::1", "10.0.0.2"]), addresses.map(|cell| Rank::of(cell.to_owned())));
     }
 
     #[test]
