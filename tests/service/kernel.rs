@@ -77,7 +77,9 @@ fn with_debians_kernel_all_of_it_holds() {
         let image = image(&root, &kernel, &frames);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "timeout", "900", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
-        command.args(["-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults", "-nographic", "-no-reboot"]);
+        // With two processors one has been seen to loop in a breakpoint that the other had already taken out of the kernel's code: the
+        // kernel patches its hooks for packets in and out while packets pass, and QEMU 7.2 went on with its old translation.
+        command.args(["-cpu", "max", "-smp", "1", "-m", "2048", "-nodefaults", "-nographic", "-no-reboot"]);
         command.args(["-serial", "stdio", "-monitor", "none", "-append"]);
         command
             .arg(format!("console=ttyS0 quiet panic=-1 {TOLD} systemd.show_status=0"))
