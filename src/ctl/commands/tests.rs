@@ -400,12 +400,17 @@ fn problems_are_exit_code_1() {
 
 #[test]
 fn a_plan_is_printed_step_by_step() {
-    let plan = json!({"plan": {"reason": "attach", "steps": [{"op": "create_tap x", "undo": "delete_link x"}, {"op": "set up", "undo": null}]}});
+    let create = json!({"op": "create_tap", "name": "x", "queues": 1});
+    let steps = json!([{"op": create, "undo": {"op": "delete_link"}}, {"op": {"op": "persist"}, "undo": null}]);
+    let plan = json!({"plan": {"reason": "attach", "steps": steps}});
     let done = play(&format!("nicctl plan attach {SERVER} --network {NETWORK}"), vec![answer(200, plan)]);
     let body = json!({"interfaceAttachment": {"net_id": NETWORK}, "server_id": SERVER});
     let (call, sent) = done.requests[0].split_once(" {").unwrap();
     assert_eq!((call, serde_json::from_str::<Value>(&format!("{{{sent}")).unwrap()), ("POST /nicd/v1/plan", body));
-    assert_eq!(done.printed, "STEP  OP            UNDO\n1     create_tap x  delete_link x\n2     set up        -\n");
+    let table = "STEP  OP                          UNDO\n\
+                 1     create_tap name=x queues=1  delete_link\n\
+                 2     persist                     -\n";
+    assert_eq!(done.printed, table);
 }
 
 #[test]

@@ -78,10 +78,17 @@ pub fn passed(counted: &Value) -> Table {
 pub fn steps(said: &Value) -> Vec<Table> {
     let mut table = Table::titled(["STEP", "OP", "UNDO"]);
     for (number, step) in said["plan"]["steps"].as_array().into_iter().flatten().enumerate() {
-        let cells = [plain(&Value::from(number + 1)), plain(&step["op"]), plain(&step["undo"])];
+        let cells = [plain(&Value::from(number + 1)), op(&step["op"]), op(&step["undo"])];
         table.push(cells.map(|cell| Cell::new(&cell)).into());
     }
     vec![table]
+}
+
+/// An op: its name, then what it is about.
+fn op(op: &Value) -> String {
+    let Value::Object(members) = op else { return plain(op) };
+    let about = members.iter().filter(|(key, _)| *key != "op").map(|(key, value)| format!("{key}={}", plain(value)));
+    std::iter::once(plain(&op["op"])).chain(about).collect::<Vec<_>>().join(" ")
 }
 
 /// What a look at the host found.
