@@ -108,7 +108,7 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
-    /// Whether the daemon could not start, and has answered nobody yet.
+    /// Whether the daemon could not start, and has answered no client yet.
     pub fn is_of_the_start(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::Listener(_) | Self::Ended)
     }

@@ -51,7 +51,7 @@ struct Guest {
     kind: String,
 }
 
-/// What a status means for who looks.
+/// Whether a status is good, in transition or bad; it has a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tone {
     Good,

@@ -37,7 +37,7 @@ pub enum Error {
     AddressHeld(Conflict),
     /// No machine could be asked whether it has the addresses.
     #[error(
-        "nobody on the network could be asked whether the addresses of port {port} are another machine's ({said}); it is tried again"
+        "no machine on the network could be asked whether the addresses of port {port} are another machine's ({said}); it is tried again"
     )]
     AddressUnasked {
         /// The port.

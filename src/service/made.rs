@@ -61,7 +61,7 @@ impl Service {
         all
     }
 
-    /// The addresses among those to be given of which another machine is known to have them, or nobody could be asked.
+    /// The addresses among those to be given that another machine is known to have, or for which no probe could be sent.
     async fn held_by_others(self: &Arc<Self>, subnets: &[Subnet], ports: &[PortId]) -> Held {
         if self.reconciler.policy().conflict_probe != ConflictProbe::Refuse {
             return Held::new();

@@ -5,7 +5,7 @@ mod nic;
 mod port;
 mod server;
 
-pub use network::{ChangedNetwork, ChangedSubnet, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand};
+pub use network::{ChangedNetwork, ChangedSubnet, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand, SubnetSettings};
 pub use nic::{Attach, Detach, Nic, Planned};
 pub use port::{ChangedPort, Filters, NewPort, PortCommand};
 pub use server::{ChangedServer, NewServer, ServerCommand};

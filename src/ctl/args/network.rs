@@ -120,7 +120,7 @@ pub enum SubnetCommand {
     /// Change a subnet
     Set(ChangedSubnet),
 
-    /// Delete a subnet of which no port has an address
+    /// Delete a subnet of which no port has an address but one that its guest makes (SLAAC), which goes with it
     #[command(visible_alias = "rm")]
     Delete {
         /// The subnet
@@ -137,25 +137,8 @@ pub struct NewSubnet {
     /// Address range, as 192.0.2.0/24 or 2001:db8::/64
     pub cidr: Cidr,
 
-    /// Name [default: none]
-    #[arg(long)]
-    pub name: Option<String>,
-
-    /// Gateway address, which no port gets, or `none` [default: the first host]
-    #[arg(long, value_name = "IP|none")]
-    pub gateway: Option<Gateway>,
-
-    /// Allocate addresses from this range, both ends included; may be repeated [default: all hosts but the gateway]
-    #[arg(long = "pool", value_name = "START-END")]
-    pub pools: Vec<Pool>,
-
-    /// DNS server for guests; may be repeated [default: none]
-    #[arg(long, value_name = "IP")]
-    pub dns: Vec<IpAddr>,
-
-    /// Route for guests; may be repeated [default: none]
-    #[arg(long = "route", value_name = "CIDR,NEXTHOP")]
-    pub routes: Vec<Route>,
+    #[command(flatten)]
+    pub settings: SubnetSettings,
 
     /// Do not answer its guests' DHCP requests
     #[arg(long)]
@@ -170,6 +153,31 @@ pub struct NewSubnet {
     pub ipv6_ra_mode: Option<String>,
 }
 
+/// What a subnet is created with, and what can be changed of it.
+#[derive(Debug, Args)]
+pub struct SubnetSettings {
+    /// Name
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Gateway address, which no port gets, or `none` [default of a new subnet: the first host]
+    #[arg(long, value_name = "IP|none")]
+    pub gateway: Option<Gateway>,
+
+    /// Allocate addresses from this range, both ends included, and from no other that is not given; may be repeated [default of a new
+    /// subnet: all hosts but the gateway]
+    #[arg(long = "pool", value_name = "START-END")]
+    pub pools: Vec<Pool>,
+
+    /// DNS server for guests; may be repeated; `set` replaces those there are
+    #[arg(long, value_name = "IP")]
+    pub dns: Vec<IpAddr>,
+
+    /// Route for guests; may be repeated; `set` replaces those there are
+    #[arg(long = "route", value_name = "CIDR,NEXTHOP")]
+    pub routes: Vec<Route>,
+}
+
 /// What to change in a subnet.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("change").args(["name", "gateway", "pools", "dns", "routes", "dhcp"]).required(true).multiple(true))]
@@ -177,25 +185,8 @@ pub struct ChangedSubnet {
     /// The subnet
     pub subnet: String,
 
-    /// New name
-    #[arg(long)]
-    pub name: Option<String>,
-
-    /// Gateway address, which no port gets, or `none`
-    #[arg(long, value_name = "IP|none")]
-    pub gateway: Option<Gateway>,
-
-    /// Allocate addresses from this range, both ends included, and from no other that is not given; may be repeated
-    #[arg(long = "pool", value_name = "START-END")]
-    pub pools: Vec<Pool>,
-
-    /// DNS server for guests, in place of those there are; may be repeated
-    #[arg(long, value_name = "IP")]
-    pub dns: Vec<IpAddr>,
-
-    /// Route for guests, in place of those there are; may be repeated
-    #[arg(long = "route", value_name = "CIDR,NEXTHOP")]
-    pub routes: Vec<Route>,
+    #[command(flatten)]
+    pub settings: SubnetSettings,
 
     /// Whether its guests' DHCP requests are answered
     #[arg(long)]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Session, members, unless_empty};
-use crate::ctl::args::{ChangedSubnet, NewSubnet, SubnetCommand};
+use crate::ctl::args::{ChangedSubnet, NewSubnet, SubnetCommand, SubnetSettings};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
@@ -44,16 +44,12 @@ async fn list(session: &mut Session, network: Option<&str>) -> Result<(), Failur
 
 async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
     let network = names::resolve(&session.client, Kind::Network, &new.network).await?;
-    let more = members([
-        ("name", new.name.map(Value::from)),
-        ("gateway_ip", new.gateway.map(Gateway::to_json)),
-        ("allocation_pools", unless_empty(new.pools.iter().map(Pool::to_json).collect())),
-        ("dns_nameservers", unless_empty(new.dns.iter().map(|address| json!(address)).collect())),
+    let mut more = members([
         ("enable_dhcp", new.no_dhcp.then_some(Value::Bool(false))),
         ("ipv6_address_mode", new.ipv6_address_mode.map(Value::from)),
         ("ipv6_ra_mode", new.ipv6_ra_mode.map(Value::from)),
-        ("host_routes", unless_empty(new.routes.iter().map(Route::to_json).collect())),
     ]);
+    more.extend(asked(new.settings));
     let answer = session.client.post(Kind::Subnet.collection(), &body(&network.to_string(), &new.cidr, more)).await?;
     let subnet = client::member(answer, "subnet")?;
     session.print_one(&SUBNET, &subnet).await
@@ -61,17 +57,22 @@ async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
 
 async fn set(session: &mut Session, changed: ChangedSubnet) -> Result<(), Failure> {
     let id = names::resolve(&session.client, Kind::Subnet, &changed.subnet).await?;
-    let subnet = members([
-        ("name", changed.name.map(Value::from)),
-        ("gateway_ip", changed.gateway.map(Gateway::to_json)),
-        ("allocation_pools", unless_empty(changed.pools.iter().map(Pool::to_json).collect())),
-        ("dns_nameservers", unless_empty(changed.dns.iter().map(|address| json!(address)).collect())),
-        ("host_routes", unless_empty(changed.routes.iter().map(Route::to_json).collect())),
-        ("enable_dhcp", changed.dhcp.map(Value::Bool)),
-    ]);
+    let mut subnet = members([("enable_dhcp", changed.dhcp.map(Value::Bool))]);
+    subnet.extend(asked(changed.settings));
     let answer = session.client.put(&Kind::Subnet.item(id), &json!({ "subnet": subnet })).await?;
     let subnet = client::member(answer, "subnet")?;
     session.print_one(&SUBNET, &subnet).await
+}
+
+/// The members of a request that create and set have in common.
+fn asked(settings: SubnetSettings) -> Map<String, Value> {
+    members([
+        ("name", settings.name.map(Value::from)),
+        ("gateway_ip", settings.gateway.map(Gateway::to_json)),
+        ("allocation_pools", unless_empty(settings.pools.iter().map(Pool::to_json).collect())),
+        ("dns_nameservers", unless_empty(settings.dns.iter().map(|address| json!(address)).collect())),
+        ("host_routes", unless_empty(settings.routes.iter().map(Route::to_json).collect())),
+    ])
 }
 
 /// The request for a subnet: what it must have, and `more`. Neutron wants the version said although the range shows it.
