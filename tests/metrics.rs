@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use daemon::{Client, Daemon, PATIENCE};
 use fixture::{Fixture, interfaces};
 use netns::in_netns;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ADDRESS: &str = "127.0.0.1:9632";
 
@@ -77,6 +77,7 @@ fn what_happened_is_counted_and_health_says_the_same() {
         let port = fixture.attach_to(&server, &network);
         fixture.attach_to(&vm, &network);
         fixture.api.post(&interfaces(&server), &json!({"interfaceAttachment": {"net_id": vm}})).refused(404, "no_such_network");
+        fixture.create_port(json!({"network_id": network}));
         let device = fixture.device(&port);
         fixture.events.wait_status(&port, "ACTIVE");
         netns::run(&format!("ip link set {device} nomaster"));
@@ -94,15 +95,19 @@ fn what_happened_is_counted_and_health_says_the_same() {
             ("nicd_detaches_total{result=\"ok\"}", 0.0),
             ("nicd_event_readers", 1.0),
             ("nicd_queue_depth{queue=\"worker\"}", 0.0),
-            ("nicd_events_total{event=\"port.created\"}", 2.0),
+            ("nicd_events_total{event=\"port.created\"}", 3.0),
             ("nicd_http_requests_total{code=\"2xx\",dialect=\"nova\"}", 2.0),
             ("nicd_http_requests_total{code=\"4xx\",dialect=\"nova\"}", 1.0),
             ("nicd_netlink_overruns_total", 0.0),
+            ("nicd_ports{attached=\"yes\",status=\"DOWN\"}", 1.0),
+            ("nicd_ports{attached=\"no\",status=\"DOWN\"}", 1.0),
         ] {
             assert_eq!(now.get(sample), Some(&value), "{sample} in {now:#?}");
         }
         for status in ["ACTIVE", "BUILD", "DOWN", "ERROR"] {
-            assert_eq!(now[&format!("nicd_ports{{status=\"{status}\"}}")], health["ports"][status].as_f64().unwrap(), "{status}");
+            let of = |attached: &str| now.get(&format!("nicd_ports{{attached=\"{attached}\",status=\"{status}\"}}"));
+            let counted = of("yes").unwrap() + of("no").unwrap_or(&0.0);
+            assert_eq!(counted, health["ports"][status].as_f64().unwrap(), "{status}");
         }
         assert!(!now.keys().any(|sample| sample.starts_with("nicd_problems")) && health["status"] == "ok");
         fixture.detach(&server, &port);
@@ -138,6 +143,32 @@ fn a_problem_in_health_is_a_problem_in_the_numbers() {
         netns::run("ip link del stray");
         fixture.events.wait_for("recovered", |event| event["event"] == "agent.recovered");
         assert!(!scrape(&mut fixture.api).keys().any(|sample| sample.starts_with("nicd_problems")));
+    });
+}
+
+#[test]
+fn a_port_that_is_error_is_a_problem_and_nobody_says_ok() {
+    in_netns(|| {
+        netns::run("sysctl -qw net.ipv6.conf.default.accept_ra=0");
+        let mut fixture = Fixture::start();
+        netns::run("ip link add br-ops type bridge");
+        netns::run("ip link set br-ops up");
+        let network = fixture.network_on("br-ops");
+        let vm = fixture.vm();
+        let port = fixture.attach_to(&vm, &network);
+        netns::run("ip link del br-ops");
+        let is = |event: &Value, kind: &str| event["event"] == kind && event["reason"] == "port_in_error";
+        fixture.events.wait_for("degraded", |event| is(event, "agent.degraded"));
+        let health = fixture.api.get("/nicd/v1/health").expect(200);
+        let problem = &health["problems"][0];
+        assert_eq!((&health["status"], &problem["reason"]), (&json!("degraded"), &json!("port_in_error")), "{health}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("port {port} is ERROR: no_such_bridge: ")) && detail.contains("br-ops"), "{detail}");
+        assert_eq!(scrape(&mut fixture.api)["nicd_problems{reason=\"port_in_error\"}"], 1.0);
+        netns::run("ip link add br-ops type bridge");
+        netns::run("ip link set br-ops up");
+        fixture.events.wait_for("recovered", |event| is(event, "agent.recovered"));
+        assert_eq!(fixture.api.get("/nicd/v1/health").expect(200)["status"], "ok");
     });
 }
 

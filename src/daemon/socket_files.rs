@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::SocketKind;
 use crate::api::socket::SocketFiles;
-use crate::service::{Problem, Service};
+use crate::service::{Finding, Service};
 use crate::threads::LOOKING;
 
 /// How often the files are checked.
@@ -54,16 +54,11 @@ pub(super) async fn monitor(
     None
 }
 
-fn problem(lost: &[(PathBuf, String)], systemds: bool) -> Option<Problem> {
+fn problem(lost: &[(PathBuf, String)], systemds: bool) -> Option<Finding> {
     let detail: Vec<String> = lost.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
     let remedy = match systemds {
         true => "systemctl restart nicd.socket",
         false => "remove the cause; nicd creates the socket again by itself",
     };
-    let reason = "socket_unreachable";
-    (!lost.is_empty()).then(|| Problem {
-        reason,
-        detail: format!("no client gets to {}", detail.join("; nor to ")),
-        remedy: remedy.to_owned(),
-    })
+    (!lost.is_empty()).then(|| Finding::new(format!("no client gets to {}", detail.join("; nor to ")), remedy))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Inventory;
-use crate::model::{NetworkId, ServerId, SubnetId};
+use crate::model::{NetworkId, Phase, ServerId, SubnetId};
 
 /// Beyond so many ports the check would be what a test waits for.
 const MOST: usize = 256;
@@ -46,6 +46,8 @@ impl Inventory {
             }
         }
         assert_eq!(phases, self.phases, "counted phases");
+        let errors = self.ports.values().filter(|entry| entry.phase == Phase::Error).map(|entry| entry.record.id);
+        assert_eq!(errors.collect::<BTreeSet<_>>(), self.errors, "ports that are ERROR");
         for (id, network) in &self.networks {
             assert_eq!(network.ports, on.remove(id).unwrap_or_default(), "ports of network {id}");
         }

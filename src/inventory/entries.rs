@@ -61,6 +61,8 @@ pub struct Inventory {
     pub untold: Wakeups,
     /// Attached ports whose repairs another program keeps undoing, with what it changes.
     pub contested: BTreeMap<PortId, Flapping>,
+    /// Ports that are ERROR.
+    pub errors: BTreeSet<PortId>,
     /// Leaving ports whose device the kernel has not released for a long time.
     pub kept: BTreeSet<PortId>,
     /// Networks whose agent-made bridge another program keeps changing.

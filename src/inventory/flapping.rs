@@ -15,11 +15,12 @@ pub const QUIET: Duration = Duration::from_secs(10);
 
 /// How long a bridge that cannot be set back waits for its next try at most, in seconds.
 const LONGEST: Duration = Duration::from_secs(10);
+
 /// What is fought over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flapping {
-    /// The stable word, of what was changed when the fight was noticed.
-    pub reason: &'static str,
+    /// What was changed when the fight was noticed.
+    pub first: Facet,
     /// All that was changed.
     pub facets: BTreeSet<Facet>,
     /// Whether the port is kept down and out of every bridge meanwhile.
@@ -82,24 +83,4 @@ impl BridgeRepairs {
 /// How long a fight rests after so many rounds: never so long that a device stays wrong for long.
 pub fn rest(rounds: u32) -> Duration {
     backoff(rounds.min(PATIENCE))
-}
-
-/// The stable word for drift that comes back, of what changes.
-pub fn contested(facet: Facet) -> &'static str {
-    match facet {
-        Facet::Device => "contested_device",
-        Facet::Altname => "contested_altname",
-        Facet::Bridge => "contested_bridge",
-        Facet::Mac => "contested_mac",
-        Facet::Mtu => "contested_mtu",
-        Facet::Fdb => "contested_fdb",
-        Facet::Filter => "contested_filter",
-        Facet::PortFlags => "contested_port_flags",
-        Facet::ToGuest => "contested_limit",
-        Facet::AddressGeneration => "contested_address_generation",
-        Facet::Addresses => "contested_addresses",
-        Facet::Alias => "contested_alias",
-        Facet::Up => "contested_up",
-        Facet::Nic => "contested_nic",
-    }
 }

@@ -170,7 +170,7 @@ impl Inventory {
         if let Some(server) = record.binding.as_ref().and_then(|binding| self.servers.get_mut(&binding.server_id)) {
             server.ports.insert(record.id);
         }
-        self.phases[phase as usize] += 1;
+        self.count_phase(record.id, phase);
         let (claim, retry) = (Claim::default(), Retry::default());
         let telling = Telling::default();
         let device = self.have.device(record.id).map(|device| device.index);
@@ -236,6 +236,7 @@ impl Inventory {
             server.ports.remove(&id);
         }
         self.phases[entry.phase as usize] -= 1;
+        self.errors.remove(&id);
         Some(entry)
     }
 
@@ -243,14 +244,22 @@ impl Inventory {
     pub fn set_phase(&mut self, id: PortId, phase: Phase) {
         if let Some(entry) = self.ports.get_mut(&id) {
             self.phases[entry.phase as usize] -= 1;
-            self.phases[phase as usize] += 1;
             entry.phase = phase;
+            self.count_phase(id, phase);
         }
     }
 
-    /// Whether any port is ERROR.
-    pub fn has_errors(&self) -> bool {
-        self.phases[Phase::Error as usize] > 0
+    fn count_phase(&mut self, id: PortId, phase: Phase) {
+        self.phases[phase as usize] += 1;
+        match phase {
+            Phase::Error => self.errors.insert(id),
+            _ => self.errors.remove(&id),
+        };
+    }
+
+    /// How many ports have no server.
+    pub fn unattached(&self) -> usize {
+        self.phases[Phase::Unbound as usize]
     }
 
     /// How many ports have each status.

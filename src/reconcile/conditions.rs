@@ -26,7 +26,7 @@ pub struct Conditions {
     /// Why the configuration could not be read again.
     pub config_trouble: Option<String>,
     /// Sockets that no client gets to.
-    pub socket_trouble: Option<Problem>,
+    pub socket_trouble: Option<Finding>,
     /// The troubles that events told of.
     pub told: Told,
     /// Bridges that are nearly full, by index.
@@ -35,13 +35,18 @@ pub struct Conditions {
     pub lost: Option<LostCommits>,
 }
 
-/// One thing that is wrong with the agent.
+/// What was seen of a problem, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The stable word.
-    pub reason: &'static str,
+pub struct Finding {
     /// What was seen.
     pub detail: String,
     /// What to do about it.
     pub remedy: String,
+}
+
+impl Finding {
+    /// These two.
+    pub fn new(detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { detail: detail.into(), remedy: remedy.into() }
+    }
 }

@@ -4,12 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::inventory::Inventory;
 use crate::model::NetworkId;
-use crate::plan::{BRIDGE_PORTS, LinkState, ROOM_AGAIN};
-
-use super::conditions::Problem;
-
-/// The stable word.
-pub const NEARLY_FULL: &str = "bridge_nearly_full";
+use crate::plan::{LinkState, ROOM_AGAIN};
 
 /// Notes the bridges that are nearly full. One stays it until it has more room than one that becomes it, so that ports that come
 /// and go at the edge are no news.
@@ -22,15 +17,6 @@ pub fn note(state: &Inventory, nearly_full: &mut BTreeSet<u32>) {
 pub fn bridges<'a>(state: &'a Inventory, nearly_full: &'a BTreeSet<u32>) -> impl Iterator<Item = &'a LinkState> {
     let noted = nearly_full.iter().filter_map(|bridge| state.have.link(*bridge));
     noted.filter(|bridge| is_a_networks(state, bridge))
-}
-
-/// The same as health tells of them.
-pub fn problems<'a>(state: &'a Inventory, nearly_full: &'a BTreeSet<u32>) -> impl Iterator<Item = Problem> {
-    bridges(state, nearly_full).map(|bridge| Problem {
-        reason: NEARLY_FULL,
-        detail: format!("bridge {} has {} of {BRIDGE_PORTS} ports", bridge.name, state.have.members(bridge.index)),
-        remedy: "detach what is not needed, or put further NICs on another network: a full bridge takes none".to_owned(),
-    })
 }
 
 fn is_a_networks(state: &Inventory, bridge: &LinkState) -> bool {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::inventory::Inventory;
-use crate::inventory::flapping::{Flapping, QUIET, contested};
+use crate::inventory::flapping::{Flapping, QUIET};
 use crate::model::{Mac, PortId};
 use crate::plan::{Facet, LinkState, Reason};
 
+use super::problems::Problem;
 use super::{Reconciler, Why};
 
 /// Changes of a port's MAC that are set back at once, unless it stands still in between; beyond, it is cut off.
@@ -30,7 +31,7 @@ impl Reconciler {
             return false;
         }
         let (changes, facets) = (retry.mac_changes, retry.facets.clone());
-        state.contested.insert(port, Flapping { reason: contested(Facet::Mac), facets, cut_off: true });
+        state.contested.insert(port, Flapping { first: Facet::Mac, facets, cut_off: true });
         tracing::warn!(%port, changes, "another program keeps changing the MAC of a port's device; the port is cut off");
         self.publish_health(state);
         true
@@ -96,5 +97,5 @@ pub fn why() -> Why {
          bridge until the MAC has stood still for {} s",
         QUIET.as_secs()
     );
-    Why { reason: contested(Facet::Mac), detail }
+    Why { reason: Problem::ContestedMac.word(), detail }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::inventory::Inventory;
-use crate::inventory::flapping::{Flapping, PATIENCE, QUIET, contested, rest};
+use crate::inventory::flapping::{Flapping, PATIENCE, QUIET, rest};
 use crate::model::{NetworkId, PortId};
 use crate::plan::Facet;
 
 use super::Reconciler;
+use super::problems::Problem;
 
 /// The longest that a guest's entry in the FDB waits to be put back.
 const ENTRY_WAIT: Duration = Duration::from_millis(500);
@@ -27,8 +28,9 @@ impl Reconciler {
         }
         let (repaired, facets) = (entry.retry.repaired, entry.retry.facets.clone());
         let Some(first) = facets.first().filter(|_| repaired > PATIENCE) else { return };
-        let reason = state.contested.get(&port).map_or(contested(*first), |contest| contest.reason);
-        if state.contested.insert(port, Flapping { reason, facets, cut_off: false }).is_none() {
+        let first = state.contested.get(&port).map_or(*first, |contest| contest.first);
+        if state.contested.insert(port, Flapping { first, facets, cut_off: false }).is_none() {
+            let reason = Problem::of_contest(first).word();
             tracing::warn!(%port, reason, repaired, "another program keeps undoing nicd's repairs; they are made less often from now on");
         }
         state.due.set(port, Instant::now() + QUIET + QUIET / 10);

@@ -10,7 +10,8 @@ use crate::events::{Event, EventKind};
 use crate::inventory::Inventory;
 use crate::model::Status;
 
-use super::conditions::Problem;
+use super::conditions::Finding;
+use super::problems::Listed;
 use super::{Context, Reconciler, crowded, problems};
 
 /// How the daemon fares.
@@ -26,8 +27,13 @@ pub struct Health {
     pub host: String,
     /// How many ports have each status.
     pub ports: BTreeMap<&'static str, usize>,
+    /// Of the ports that are DOWN, how many have no server.
+    pub unattached: usize,
     /// What is wrong.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<Listed>,
+    /// How many problems of each reason there are; those that are many are not all listed.
+    #[serde(skip)]
+    pub counts: Vec<(&'static str, usize)>,
 }
 
 impl Reconciler {
@@ -36,14 +42,16 @@ impl Reconciler {
         let state = self.lock();
         let mut conditions = self.conditions();
         crowded::note(&state, &mut conditions.nearly_full);
-        let problems = problems::list(&state, &conditions);
+        let problems::List { problems, counts } = problems::list(&state, &conditions);
         Health {
             status: if problems.is_empty() { "ok" } else { "degraded" },
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: Instant::now().saturating_duration_since(self.started).as_secs(),
             host: self.host.clone(),
             ports: state.counts().into_iter().map(|(status, count): (Status, usize)| (status.as_str(), count)).collect(),
+            unattached: state.unattached(),
             problems,
+            counts,
         }
     }
 
@@ -84,7 +92,7 @@ impl Reconciler {
     }
 
     /// Notes that no client gets to a socket, or that all are reached again, for health and events.
-    pub fn note_sockets(&self, trouble: Option<Problem>) {
+    pub fn note_sockets(&self, trouble: Option<Finding>) {
         let state = self.lock();
         let before = std::mem::replace(&mut self.conditions().socket_trouble, trouble.clone());
         if before != trouble {

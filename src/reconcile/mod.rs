@@ -90,12 +90,12 @@ use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
 
 pub use build::Failed;
-pub use conditions::Problem;
+pub use conditions::Finding;
 pub use error::Error;
 pub use health::Health;
 pub use heartbeat::Heartbeat;
 pub use namespaces::check_pin;
-pub use problems::ADDRESS_OF_HOST;
+pub use problems::Problem;
 pub use schedule::NAMESPACE_WAIT;
 
 use conditions::Conditions;

@@ -151,7 +151,7 @@ impl Reconciler {
 
     /// A link has left this bridge, which may have been full.
     pub(super) fn has_room(&self, state: &mut Inventory, bridge: Option<u32>) {
-        let Some(bridge) = bridge.filter(|_| state.has_errors()).and_then(|index| state.have.link(index)) else { return };
+        let Some(bridge) = bridge.filter(|_| !state.errors.is_empty()).and_then(|index| state.have.link(index)) else { return };
         let on = state.bridges.get(&bridge.name).into_iter().flatten().copied().chain(bridge.marks().map(NetworkId));
         let ports = on.filter_map(|id| state.networks.get(&id)).flat_map(|network| network.ports.iter());
         let full = |port: &&PortId| state.ports.get(port).is_some_and(|entry| entry.reason.as_deref() == Some("bridge_full"));

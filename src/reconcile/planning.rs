@@ -8,6 +8,7 @@ use crate::plan::diff::{Bridge, Device, drift};
 use crate::plan::facts::{FactName, first_unmet};
 use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, MachineNic, Plan, Reason, plan};
 
+use super::problems::Problem;
 use super::{Error, Reconciler, Why};
 
 /// The stable word for a port whose guest's kernel refused a route.
@@ -90,12 +91,15 @@ fn unplugged(state: &Inventory, port: PortId) -> Why {
 /// What an ACTIVE port says of an address that its guest found in use; none where it did not.
 fn declined(state: &Inventory, port: PortId) -> Option<Why> {
     let address = state.declined_by(port).next()?;
-    Some(Why { reason: ADDRESS_DECLINED, detail: format!("the guest found {address} in use by another machine on its network") })
+    Some(Why {
+        reason: Problem::AddressDeclined.word(),
+        detail: format!("the guest found {address} in use by another machine on its network"),
+    })
 }
 
 /// What an ACTIVE port says of an address that another machine has.
 fn held(state: &Inventory, port: PortId) -> Option<Why> {
-    state.conflicts.get(&port).map(|conflict| Why { reason: ADDRESS_IN_USE, detail: conflict.to_string() })
+    state.conflicts.get(&port).map(|conflict| Why { reason: Problem::AddressInUse.word(), detail: conflict.to_string() })
 }
 
 /// Why a port is down whose addresses may be another machine's.
@@ -104,14 +108,8 @@ fn unproven(state: &Inventory, port: PortId) -> Why {
     held(state, port).unwrap_or(Why { reason: ADDRESS_UNPROVEN, detail })
 }
 
-/// The stable word for a port of which another machine has an address.
-pub const ADDRESS_IN_USE: &str = "address_in_use";
-
 /// The stable word for a port of which it is being asked whether another machine has an address.
 const ADDRESS_UNPROVEN: &str = "address_unproven";
-
-/// The stable word for a port whose guest found its address in use.
-pub const ADDRESS_DECLINED: &str = "address_declined";
 
 /// What an ACTIVE port says of routes that its guest's kernel refused; none when it refused none.
 fn refused_routes(entry: &PortEntry) -> Option<Why> {

@@ -1,223 +1,457 @@
-//! What is wrong with the agent, as health lists it and as events tell of it: read off the inventory and the agent's conditions.
+//! All that can be wrong with the agent. This is the one place: [`Problem`] lists the problems with their stable words, and
+//! [`Problem::find`] tells for each how it is found, what was seen, and what to do about it. Health, `agent.degraded` and
+//! `agent.recovered`, the metric `nicd_problems` and the test of the documents' list ([`Problem::ALL`]) read them from here.
+//!
+//! To add one, add its line to the list: the compiler asks for the rest.
 
 use std::collections::BTreeSet;
+
+use serde::Serialize;
 
 use crate::inventory::leftovers::Leftover;
 use crate::inventory::{Inventory, whose};
 use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, module_remedy};
+use crate::model::{PortId, names};
+use crate::plan::diff::vlan_remedy;
+use crate::plan::{BRIDGE_PORTS, Facet, LinkState};
 use crate::store::{Holder, StoreError};
 
-use super::conditions::{Conditions, Problem};
-use super::planning::{ADDRESS_DECLINED, ADDRESS_IN_USE};
+use super::conditions::{Conditions, Finding};
 use super::told::Trouble;
-use super::{closing, crowded, passing, rollback};
+use super::{closing, crowded, passing};
 
-/// How many leftovers health names one by one.
-const NAMED: usize = 16;
+/// How many of one problem health names one by one.
+pub const NAMED: usize = 16;
 
-/// The stable word for a configuration that could not be read again.
-const CONFIG_INVALID: &str = "config_invalid";
-
-/// The stable word for a device that the kernel does not let go.
-const DEVICE_KEPT: &str = "device_kept";
-
-/// The stable word for another program that holds the store up.
-const STORE_HELD: &str = "store_held";
-
-/// The stable word for a bridge whose DHCP requests cannot be heard.
-const RESPONDER_UNBOUND: &str = "responder_unbound";
-
-/// The stable word for an address that a port and this host have.
-pub const ADDRESS_OF_HOST: &str = "address_of_host";
+const RENEW_ADDRESS: &str = "give the port another address (PUT its fixed_ips)";
 
 const CUT_OFF_REMEDY: &str = "find the program that changes the device's MAC, often the one that holds the tap, and end it; the port is put back 10 s after";
 
 const FLAPPING_REMEDY: &str =
     "find who does, such as a network service, udev or another agent, and have it leave nicd's devices alone";
 
-/// The word for a bridge of nicd's that another program keeps changing.
-const NETWORK_BRIDGE: &str = "contested_network_bridge";
+/// Declares the problems, in the order in which health lists them, with their stable words.
+macro_rules! problems {
+    ($($problem:ident = $word:literal,)*) => {
+        /// One kind of thing that can be wrong with the agent.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Problem {
+            $(#[doc = $word] $problem,)*
+        }
 
-/// What is wrong, in the order in which health lists it.
-pub fn list(state: &Inventory, conditions: &Conditions) -> Vec<Problem> {
-    let lacks = conditions.lacks.iter().map(Problem::from);
-    store(conditions)
-        .into_iter()
-        .chain(held(conditions))
-        .chain(rollback::problem(state, conditions.lost))
-        .chain(config(conditions))
-        .chain(conditions.socket_trouble.clone())
-        .chain(lacks)
-        .chain(flapping(state))
-        .chain(flapping_bridges(state))
-        .chain(kept(state))
-        .chain(clashes(state))
-        .chain(declined(state))
-        .chain(conflicts(state))
-        .chain(unheard(state))
-        .chain(closing::problems(state))
-        .chain(passing::problems(state))
-        .chain(leftovers(state))
-        .chain(crowded::problems(state, &conditions.nearly_full))
-        .collect()
+        impl Problem {
+            /// All of them, in the order in which health lists them.
+            pub const ALL: &[Self] = &[$(Self::$problem,)*];
+
+            /// The stable word (`reason`).
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$problem => $word,)*
+                }
+            }
+        }
+    };
 }
 
-/// The troubles there are, as events tell of them.
-pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble> {
-    let store = conditions.store_trouble.as_ref().map(|error| (store_word(error), None));
-    let held = conditions.store_holder.map(|_| (STORE_HELD, None));
-    let lost = conditions.lost.map(|_| (rollback::REASON, None));
-    let config = conditions.config_trouble.as_ref().map(|_| (CONFIG_INVALID, None));
-    let sockets = conditions.socket_trouble.as_ref().map(|problem| (problem.reason, None));
-    let lacks = conditions.lacks.iter().map(|lack| (Problem::from(lack).reason, None));
-    let crowded = crowded::bridges(state, &conditions.nearly_full).next().map(|_| (crowded::NEARLY_FULL, None));
-    let contested = state.contested.iter().map(|(port, contest)| (contest.reason, Some(*port)));
-    let kept = state.kept.iter().map(|port| (DEVICE_KEPT, Some(*port)));
-    let bridges = (!state.fought_bridges.is_empty()).then_some((NETWORK_BRIDGE, None));
-    let clashes = state.clashes().into_iter().map(|clash| (ADDRESS_OF_HOST, Some(clash.port)));
-    let declined = state.declined.keys().map(|(port, _)| (ADDRESS_DECLINED, Some(*port)));
-    let conflicts = state.conflicts.keys().map(|port| (ADDRESS_IN_USE, Some(*port)));
-    let unheard = state.responder.unheard().next().map(|_| (RESPONDER_UNBOUND, None));
-    let open = closing::open(state).next().map(|_| (closing::HOST_NOT_CLOSED, None));
-    let taking = closing::taking_ras(state).next().map(|_| (closing::TAKES_RAS, None));
-    let deaf = passing::is_deaf(state).then_some((passing::VLAN, None));
-    let dropping = passing::filtered(state).next().map(|_| (passing::FORWARD_FILTERED, None));
-    let leftovers = (!state.orphans.is_empty()).then_some(("device_without_record", None));
-    store
-        .into_iter()
-        .chain(held)
-        .chain(lost)
-        .chain(config)
-        .chain(sockets)
-        .chain(lacks)
-        .chain(contested)
-        .chain(kept)
-        .chain(clashes)
-        .chain(declined)
-        .chain(conflicts)
-        .chain(unheard)
-        .chain(bridges)
-        .chain(open)
-        .chain(taking)
-        .chain(deaf)
-        .chain(dropping)
-        .chain(leftovers)
-        .chain(crowded)
-        .collect()
+problems! {
+    StoreFull = "store_full",
+    StoreDamaged = "store_damaged",
+    StoreReplaced = "store_replaced",
+    StoreFailed = "store_failed",
+    StoreHeld = "store_held",
+    StoreRolledBack = "store_rolled_back",
+    ConfigInvalid = "config_invalid",
+    SocketUnreachable = "socket_unreachable",
+    TunUnusable = "tun_unusable",
+    ModuleMissing = "module_missing",
+    NoDescriptors = "no_descriptors",
+    NetnsHelperUnreachable = "netns_helper_unreachable",
+    FiltersUnavailable = "filters_unavailable",
+    FiltersUnproven = "filters_unproven",
+    HostNotClosed = "host_not_closed",
+    ContestedDevice = "contested_device",
+    ContestedAltname = "contested_altname",
+    ContestedBridge = "contested_bridge",
+    ContestedMac = "contested_mac",
+    ContestedMtu = "contested_mtu",
+    ContestedFdb = "contested_fdb",
+    ContestedFilter = "contested_filter",
+    ContestedPortFlags = "contested_port_flags",
+    ContestedLimit = "contested_limit",
+    ContestedAddressGeneration = "contested_address_generation",
+    ContestedAddresses = "contested_addresses",
+    ContestedAlias = "contested_alias",
+    ContestedUp = "contested_up",
+    ContestedNic = "contested_nic",
+    ContestedNetworkBridge = "contested_network_bridge",
+    DeviceKept = "device_kept",
+    AddressOfHost = "address_of_host",
+    AddressDeclined = "address_declined",
+    AddressInUse = "address_in_use",
+    ResponderUnbound = "responder_unbound",
+    BridgeTakesRas = "bridge_takes_ras",
+    Vlan = "vlan",
+    ForwardFiltered = "forward_filtered",
+    PortInError = "port_in_error",
+    DeviceWithoutRecord = "device_without_record",
+    BridgeNearlyFull = "bridge_nearly_full",
 }
 
-fn store_word(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Full => "store_full",
-        StoreError::Damaged(_) => "store_damaged",
-        StoreError::Replaced(_) => "store_replaced",
-        _ => "store_failed",
+/// One problem as health lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// The stable word.
+    pub reason: &'static str,
+    /// What was seen, and what to do about it.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// What health lists: of each problem the first [`NAMED`], and how many there are.
+#[derive(Debug, Default)]
+pub struct List {
+    /// The problems.
+    pub problems: Vec<Listed>,
+    /// How many of each reason there are.
+    pub counts: Vec<(&'static str, usize)>,
+}
+
+/// Takes in what is found of a problem, each with the port that events name for it.
+trait Look {
+    fn found<T>(&mut self, problem: Problem, of: impl Iterator<Item = (Option<PortId>, T)>, tell: impl Fn(T) -> Finding);
+}
+
+impl Look for List {
+    fn found<T>(&mut self, problem: Problem, mut of: impl Iterator<Item = (Option<PortId>, T)>, tell: impl Fn(T) -> Finding) {
+        let (reason, before) = (problem.word(), self.problems.len());
+        self.problems.extend(of.by_ref().take(NAMED).map(|(_, found)| Listed { reason, finding: tell(found) }));
+        // An index knows how many it has left.
+        let more = match of.size_hint() {
+            (least, Some(most)) if least == most => least,
+            _ => of.count(),
+        };
+        match self.problems.len() - before + more {
+            0 => {}
+            count => self.counts.push((reason, count)),
+        }
+        if more > 0 {
+            let finding = Finding::new(format!("and {more} more"), "as for those above");
+            self.problems.push(Listed { reason, finding });
+        }
     }
 }
 
-fn store(conditions: &Conditions) -> Option<Problem> {
-    conditions.store_trouble.as_ref().map(|error| Problem {
-        reason: store_word(error),
-        detail: error.to_string(),
-        remedy: match error {
-            StoreError::Full => "free space in the state directory; detaching works meanwhile",
-            StoreError::Damaged(_) => "stop nicd and put a copy of the store back; devices stay as they are meanwhile",
-            StoreError::Replaced(_) => {
-                "put the file that nicd has open back in its place; or restart nicd, which then goes on from what lies there \
-                 and leaves devices that it does not know; nothing is attached or detached meanwhile"
+impl Look for BTreeSet<Trouble> {
+    fn found<T>(&mut self, problem: Problem, of: impl Iterator<Item = (Option<PortId>, T)>, _: impl Fn(T) -> Finding) {
+        for (port, _) in of {
+            self.insert((problem.word(), port));
+            if port.is_none() {
+                return;
             }
-            _ => "mend the disk of the state directory; devices stay as they are, and nicd goes on by itself",
         }
-        .to_owned(),
-    })
+    }
 }
 
-fn held(conditions: &Conditions) -> Option<Problem> {
-    let detail = match conditions.store_holder? {
-        Holder::Writer => {
-            "another program has the write lock of nicd.db; attaches and detaches wait for it, at most 5 s".to_owned()
+/// The problems that there are, for health.
+pub fn list(state: &Inventory, conditions: &Conditions) -> List {
+    look(state, conditions)
+}
+
+/// The problems that there are, for events.
+pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble> {
+    look(state, conditions)
+}
+
+fn look<L: Look + Default>(state: &Inventory, conditions: &Conditions) -> L {
+    let mut look = L::default();
+    Problem::ALL.iter().for_each(|problem| problem.find(state, conditions, &mut look));
+    look
+}
+
+impl Problem {
+    /// Shows `look` each finding of this problem.
+    fn find(self, state: &Inventory, conditions: &Conditions, look: &mut impl Look) {
+        let lacks = || conditions.lacks.iter().map(lack).filter(move |(problem, _)| *problem == self).map(|(_, finding)| finding);
+        let device = |port: PortId| state.have.device(port).map_or("no device", |link| link.name.as_str());
+        match self {
+            Self::StoreFull | Self::StoreDamaged | Self::StoreReplaced | Self::StoreFailed => {
+                let trouble = conditions.store_trouble.iter().filter(|error| Self::of_store(error) == self);
+                look.found(self, one(trouble), |error| Finding::new(error.to_string(), store_remedy(error)));
+            }
+            Self::StoreHeld => look.found(self, one(conditions.store_holder.iter()), |holder| {
+                let detail = match holder {
+                    Holder::Writer => "another program has the write lock of nicd.db; attaches and detaches wait for it, at most 5 s".to_owned(),
+                    Holder::Reader { log } => format!(
+                        "another program reads nicd.db and does not end its transaction: nicd.db-wal has {} MiB and grows with each change",
+                        log >> 20
+                    ),
+                };
+                Finding::new(detail, "end that program, or its transaction: fuser -v nicd.db in the state directory names it")
+            }),
+            Self::StoreRolledBack => look.found(self, one(conditions.lost.iter()), |lost| {
+                let is_lost = |link: &&LinkState| {
+                    let tag = link.alias.as_deref().and_then(|alias| names::commit_in_tag(alias, state.store_id));
+                    tag.is_some_and(|commit| lost.has(commit))
+                };
+                Finding::new(
+                    format!(
+                        "an older copy of the store was put back: its last commit was {}, and {} devices were tagged by later ones, up to {}",
+                        lost.after,
+                        state.have.iter().filter(is_lost).count(),
+                        lost.until
+                    ),
+                    "put the newest copy back; or, if it is lost, detach the ports that are ERROR for this, and remove devices \
+                     without a record: nicctl gc lists them, nicctl gc --apply removes them",
+                )
+            }),
+            Self::ConfigInvalid => look.found(self, one(conditions.config_trouble.iter()), |why| {
+                Finding::new(
+                    format!("the configuration was to be read again, and cannot be used: {why}"),
+                    "mend it and send SIGHUP once more; nicd goes on with the one it had",
+                )
+            }),
+            Self::SocketUnreachable => look.found(self, one(conditions.socket_trouble.iter()), Finding::clone),
+            Self::TunUnusable
+            | Self::ModuleMissing
+            | Self::NoDescriptors
+            | Self::NetnsHelperUnreachable
+            | Self::FiltersUnavailable
+            | Self::FiltersUnproven => look.found(self, one(lacks()), |finding| finding),
+            Self::HostNotClosed => {
+                let open = closing::open(state).map(|(network, why)| {
+                    let bridge = state.bridge_name(*network);
+                    not_closed(format!("bridge {bridge} of network {network} could not be closed to the host ({why})"))
+                });
+                look.found(self, one(lacks().chain(open)), |finding| finding);
+            }
+            Self::ContestedDevice
+            | Self::ContestedAltname
+            | Self::ContestedBridge
+            | Self::ContestedMac
+            | Self::ContestedMtu
+            | Self::ContestedFdb
+            | Self::ContestedFilter
+            | Self::ContestedPortFlags
+            | Self::ContestedLimit
+            | Self::ContestedAddressGeneration
+            | Self::ContestedAddresses
+            | Self::ContestedAlias
+            | Self::ContestedUp
+            | Self::ContestedNic => {
+                let contested = state.contested.iter().filter(|(_, contest)| Self::of_contest(contest.first) == self);
+                look.found(self, contested.map(|found| (Some(*found.0), found)), |(port, contest)| {
+                    let facets: Vec<&str> = contest.facets.iter().map(|facet| facet.as_str()).collect();
+                    Finding::new(
+                        format!("another program keeps changing the {} of port {port} ({})", facets.join(", "), device(*port)),
+                        if contest.cut_off { CUT_OFF_REMEDY } else { FLAPPING_REMEDY },
+                    )
+                });
+            }
+            Self::ContestedNetworkBridge => look.found(self, one(state.fought_bridges.iter()), |network| {
+                let bridge = state.bridge_name(*network);
+                Finding::new(format!("another program keeps changing bridge {bridge} of network {network}"), FLAPPING_REMEDY)
+            }),
+            Self::DeviceKept => look.found(self, state.kept.iter().map(|port| (Some(*port), port)), |port| {
+                Finding::new(
+                    format!("the kernel does not let go of {} of port {port}, which holds its addresses until then", device(*port)),
+                    "the kernel's log says what holds it, such as \"unregister_netdevice: waiting for …\"; nicd goes on by itself",
+                )
+            }),
+            Self::AddressOfHost => {
+                look.found(self, state.clashes().into_iter().map(|clash| (Some(clash.port), clash)), |clash| {
+                    let whose = whose(clash.host.of, &clash.device);
+                    Finding::new(
+                        format!("port {} has {}, and so has this host: {whose}", clash.port, clash.host.ip),
+                        format!("{RENEW_ADDRESS}, or take it off the host"),
+                    )
+                });
+            }
+            Self::AddressDeclined => {
+                let declined = state.declined.iter().map(|((port, _), address)| (Some(*port), (port, address)));
+                look.found(self, declined, |(port, address)| {
+                    Finding::new(
+                        format!("the guest of port {port} found {address} in use by another machine on its network"),
+                        format!("find that machine (arping on the network shows its MAC), or {RENEW_ADDRESS}"),
+                    )
+                });
+            }
+            Self::AddressInUse => {
+                look.found(self, state.conflicts.iter().map(|found| (Some(*found.0), found)), |(port, conflict)| {
+                    Finding::new(
+                        format!("port {port}: {conflict}"),
+                        format!("take the address off that machine, which nicd sees within a minute; or {RENEW_ADDRESS}"),
+                    )
+                });
+            }
+            Self::ResponderUnbound => look.found(self, one(state.responder.unheard()), |(bridge, why)| {
+                let bridge = state.have.link(bridge).map_or("a bridge that is gone", |link| link.name.as_str());
+                Finding::new(
+                    format!("DHCP requests are not heard on {bridge}: {why}"),
+                    "nicd tries again each second; it needs CAP_NET_RAW, the address family AF_PACKET, memory and descriptors",
+                )
+            }),
+            Self::BridgeTakesRas => look.found(self, one(closing::taking_ras(state)), |LinkState { name, .. }| {
+                Finding::new(
+                    format!(
+                        "the host would take a guest's router advertisements through bridge {name}: addresses, routes and an MTU of \
+                         the guest's choice"
+                    ),
+                    format!("sysctl -w net/ipv6/conf/{name}/accept_ra=0, and the same in /etc/sysctl.d"),
+                )
+            }),
+            Self::Vlan => look.found(self, one(state.have.deaf()), |(device, bridge)| {
+                let seen = match passing::pvid(device) {
+                    None => "has no pvid".to_owned(),
+                    Some(pvid) if device.vlan.is_some_and(|vlan| vlan.untagged) => format!("does not forward its VLAN {pvid}"),
+                    Some(pvid) => format!("is tagged in its VLAN {pvid}"),
+                };
+                Finding::new(
+                    format!(
+                        "{} {seen} on bridge {}, which tells VLANs apart: its guest's frames are dropped",
+                        device.name, bridge.name
+                    ),
+                    vlan_remedy(&device.name, passing::pvid(device)),
+                )
+            }),
+            Self::ForwardFiltered => look.found(self, one(passing::chains(state)), |chain| passing::finding(state, chain)),
+            Self::PortInError => look.found(self, one(state.errors.iter()), |port| {
+                let entry = state.ports.get(port);
+                let reason = entry.and_then(|entry| entry.reason.as_deref()).unwrap_or("no_reason");
+                let detail = entry.and_then(|entry| entry.detail.as_deref()).unwrap_or("no detail was kept");
+                Finding::new(
+                    format!("port {port} is ERROR: {reason}: {detail}"),
+                    format!("nicctl explain {port} tells more; nicd tries again by itself"),
+                )
+            }),
+            Self::DeviceWithoutRecord => look.found(self, one(state.orphans.values()), |orphan| {
+                Finding::new(
+                    described(orphan),
+                    "if no older state is to be put back, remove it: nicctl gc lists it, nicctl gc --apply removes it",
+                )
+            }),
+            Self::BridgeNearlyFull => {
+                look.found(self, one(crowded::bridges(state, &conditions.nearly_full)), |bridge| {
+                    Finding::new(
+                        format!("bridge {} has {} of {BRIDGE_PORTS} ports", bridge.name, state.have.members(bridge.index)),
+                        "detach what is not needed, or put further NICs on another network: a full bridge takes none",
+                    )
+                });
+            }
         }
-        Holder::Reader { log } => format!(
-            "another program reads nicd.db and does not end its transaction: nicd.db-wal has {} MiB and grows with each change",
-            log >> 20
-        ),
-    };
-    let remedy = "end that program, or its transaction: fuser -v nicd.db in the state directory names it".to_owned();
-    Some(Problem { reason: STORE_HELD, detail, remedy })
-}
+    }
 
-fn config(conditions: &Conditions) -> Option<Problem> {
-    conditions.config_trouble.as_ref().map(|why| Problem {
-        reason: CONFIG_INVALID,
-        detail: format!("the configuration was to be read again, and cannot be used: {why}"),
-        remedy: "mend it and send SIGHUP once more; nicd goes on with the one it had".to_owned(),
-    })
-}
-
-fn kept(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.kept.iter().map(|port| {
-        let device = state.have.device(*port).map_or("its device", |link| link.name.as_str());
-        Problem {
-            reason: DEVICE_KEPT,
-            detail: format!("the kernel does not let go of {device} of port {port}, which holds its addresses until then"),
-            remedy:
-                "the kernel's log says what holds it, such as \"unregister_netdevice: waiting for …\"; nicd goes on by itself"
-                    .to_owned(),
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::StoreFull,
+            StoreError::Damaged(_) => Self::StoreDamaged,
+            StoreError::Replaced(_) => Self::StoreReplaced,
+            _ => Self::StoreFailed,
         }
-    })
+    }
+
+    /// Drift that comes back, by what changes.
+    pub const fn of_contest(facet: Facet) -> Self {
+        match facet {
+            Facet::Device => Self::ContestedDevice,
+            Facet::Altname => Self::ContestedAltname,
+            Facet::Bridge => Self::ContestedBridge,
+            Facet::Mac => Self::ContestedMac,
+            Facet::Mtu => Self::ContestedMtu,
+            Facet::Fdb => Self::ContestedFdb,
+            Facet::Filter => Self::ContestedFilter,
+            Facet::PortFlags => Self::ContestedPortFlags,
+            Facet::ToGuest => Self::ContestedLimit,
+            Facet::AddressGeneration => Self::ContestedAddressGeneration,
+            Facet::Addresses => Self::ContestedAddresses,
+            Facet::Alias => Self::ContestedAlias,
+            Facet::Up => Self::ContestedUp,
+            Facet::Nic => Self::ContestedNic,
+        }
+    }
 }
 
-fn clashes(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.clashes().into_iter().map(|clash| Problem {
-        reason: ADDRESS_OF_HOST,
-        detail: format!(
-            "port {} has {}, and so has this host: {}",
-            clash.port,
-            clash.host.ip,
-            whose(clash.host.of, &clash.device)
-        ),
-        remedy: "give the port another address (PUT its fixed_ips), or take it off the host".to_owned(),
-    })
+/// Of these, events tell without a port, and of all of them at once.
+fn one<T>(found: impl Iterator<Item = T>) -> impl Iterator<Item = (Option<PortId>, T)> {
+    found.map(|found| (None, found))
 }
 
-fn declined(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.declined.iter().map(|((port, _), address)| Problem {
-        reason: ADDRESS_DECLINED,
-        detail: format!("the guest of port {port} found {address} in use by another machine on its network"),
-        remedy: "find that machine (arping on the network shows its MAC), or give the port another address (PUT its fixed_ips)"
-            .to_owned(),
-    })
+fn store_remedy(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Full => "free space in the state directory; detaching works meanwhile",
+        StoreError::Damaged(_) => "stop nicd and put a copy of the store back; devices stay as they are meanwhile",
+        StoreError::Replaced(_) => {
+            "put the file that nicd has open back in its place; or restart nicd, which then goes on from what lies there \
+             and leaves devices that it does not know; nothing is attached or detached meanwhile"
+        }
+        _ => "mend the disk of the state directory; devices stay as they are, and nicd goes on by itself",
+    }
 }
 
-fn conflicts(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.conflicts.iter().map(|(port, conflict)| Problem {
-        reason: ADDRESS_IN_USE,
-        detail: format!("port {port}: {conflict}"),
-        remedy:
-            "take the address off that machine, which nicd sees within a minute; or give the port another one (PUT its fixed_ips)"
-                .to_owned(),
-    })
-}
-
-fn unheard(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.responder.unheard().map(|(bridge, why)| Problem {
-        reason: RESPONDER_UNBOUND,
-        detail: format!(
-            "DHCP requests are not heard on {}: {why}",
-            state.have.link(bridge).map_or("a bridge that is gone", |link| link.name.as_str())
-        ),
-        remedy: "nicd tries again each second; it needs CAP_NET_RAW, the address family AF_PACKET, memory and descriptors"
-            .to_owned(),
-    })
-}
-
-fn leftovers(state: &Inventory) -> impl Iterator<Item = Problem> {
-    let more = state.orphans.len().checked_sub(NAMED).filter(|more| *more > 0).map(|more| format!("{more} more such links"));
-    state.orphans.values().take(NAMED).map(described).chain(more).map(|detail| Problem {
-        reason: "device_without_record",
+fn not_closed(detail: String) -> Finding {
+    Finding::new(
         detail,
-        remedy: "if no older state is to be put back, remove it: nicctl gc lists it, nicctl gc --apply removes it".to_owned(),
-    })
+        "load nf_tables (modprobe nf_tables) and leave table netdev nicd to nicd; or let guests' frames reach the host: \
+         links.require_host_closed = false in the configuration, and systemctl reload nicd",
+    )
+}
+
+/// What the host lacks, as a problem.
+fn lack(lack: &MissingRequirement) -> (Problem, Finding) {
+    match lack {
+        MissingRequirement::Tun { said, remedy } => {
+            (Problem::TunUnusable, Finding::new(format!("no tap can be made: {said}"), remedy.as_str()))
+        }
+        MissingRequirement::Module { module, said } => {
+            let what = match *module {
+                "bridge" => "no bridge of nicd's own",
+                "veth" => "no NIC in a network namespace",
+                _ => "no tap",
+            };
+            let detail = format!("{what} can be made: the kernel has no module {module} ({said})");
+            (Problem::ModuleMissing, Finding::new(detail, module_remedy(module)))
+        }
+        MissingRequirement::HostClosing { said } => {
+            (Problem::HostNotClosed, not_closed(format!("this kernel does not let nicd close a bridge to the host ({said})")))
+        }
+        MissingRequirement::Filters { said } => (
+            Problem::FiltersUnavailable,
+            Finding::new(
+                format!("the kernel does not let nicd filter what guests send ({said}): no port with port security is ACTIVE"),
+                "use a kernel with nf_tables and its bridge family (CONFIG_NF_TABLES_BRIDGE), or give the networks \
+                 port_security_enabled false",
+            ),
+        ),
+        MissingRequirement::FiltersUnproven { frame } => (
+            Problem::FiltersUnproven,
+            Finding::new(
+                format!(
+                    "this kernel does not do what the filters say: in the check at the start {frame} passed; no port with port \
+                     security is ACTIVE"
+                ),
+                "use another kernel and report this one; or give the networks port_security_enabled false",
+            ),
+        ),
+        MissingRequirement::FiltersUnchecked { said } => (
+            Problem::FiltersUnproven,
+            Finding::new(
+                format!(
+                    "whether this kernel does what the filters say is not known: the check with frames cannot be made ({said})"
+                ),
+                "nicd tries again by itself; it needs /dev/net/tun, and CAP_SYS_ADMIN or nicd-netns",
+            ),
+        ),
+        MissingRequirement::Descriptors { said } => (
+            Problem::NoDescriptors,
+            Finding::new(format!("no tap can be made and no namespace entered: {said}"), DESCRIPTORS_REMEDY),
+        ),
+        MissingRequirement::NetnsHelper { said } => (
+            Problem::NetnsHelperUnreachable,
+            Finding::new(
+                format!("no network namespace can be entered: nicd-netns does not answer ({said})"),
+                format!("{HELPER_REMEDY}, or run nicd with CAP_SYS_ADMIN"),
+            ),
+        ),
+    }
 }
 
 fn described(orphan: &Leftover) -> String {
@@ -229,85 +463,27 @@ fn described(orphan: &Leftover) -> String {
     }
 }
 
-/// The fights as health tells of them.
-fn flapping(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.contested.iter().map(|(port, contest)| {
-        let facets: Vec<&str> = contest.facets.iter().map(|facet| facet.as_str()).collect();
-        let device = state.have.device(*port).map_or("no device", |link| link.name.as_str());
-        Problem {
-            reason: contest.reason,
-            detail: format!("another program keeps changing the {} of port {port} ({device})", facets.join(", ")),
-            remedy: if contest.cut_off { CUT_OFF_REMEDY } else { FLAPPING_REMEDY }.to_owned(),
-        }
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The bridges that are fought over, as health tells of them.
-fn flapping_bridges(state: &Inventory) -> impl Iterator<Item = Problem> {
-    state.fought_bridges.iter().map(|network| Problem {
-        reason: NETWORK_BRIDGE,
-        detail: format!("another program keeps changing bridge {} of network {network}", state.bridge_name(*network)),
-        remedy: FLAPPING_REMEDY.to_owned(),
-    })
-}
-
-impl From<&MissingRequirement> for Problem {
-    fn from(lack: &MissingRequirement) -> Self {
-        match lack {
-            MissingRequirement::Tun { said, remedy } => {
-                Self { reason: "tun_unusable", detail: format!("no tap can be made: {said}"), remedy: remedy.clone() }
-            }
-            MissingRequirement::Module { module, said } => Self {
-                reason: "module_missing",
-                detail: format!("{} can be made: the kernel has no module {module} ({said})", made_with(module)),
-                remedy: module_remedy(module),
-            },
-            MissingRequirement::HostClosing { said } => {
-                closing::problem(format!("this kernel does not let nicd close a bridge to the host ({said})"))
-            }
-            MissingRequirement::Filters { said } => Self {
-                reason: "filters_unavailable",
-                detail: format!(
-                    "the kernel does not let nicd filter what guests send ({said}): no port with port security is ACTIVE"
-                ),
-                remedy: "use a kernel with nf_tables and its bridge family (CONFIG_NF_TABLES_BRIDGE), or give the networks \
-                         port_security_enabled false"
-                    .to_owned(),
-            },
-            MissingRequirement::FiltersUnproven { frame } => Self {
-                reason: "filters_unproven",
-                detail: format!(
-                    "this kernel does not do what the filters say: in the check at the start {frame} passed; no port with \
-                     port security is ACTIVE"
-                ),
-                remedy: "use another kernel and report this one; or give the networks port_security_enabled false".to_owned(),
-            },
-            MissingRequirement::FiltersUnchecked { said } => Self {
-                reason: "filters_unproven",
-                detail: format!(
-                    "whether this kernel does what the filters say is not known: the check with frames cannot be made ({said})"
-                ),
-                remedy: "nicd tries again by itself; it needs /dev/net/tun, and CAP_SYS_ADMIN or nicd-netns".to_owned(),
-            },
-            MissingRequirement::Descriptors { said } => Self {
-                reason: "no_descriptors",
-                detail: format!("no tap can be made and no namespace entered: {said}"),
-                remedy: DESCRIPTORS_REMEDY.to_owned(),
-            },
-            MissingRequirement::NetnsHelper { said } => Self {
-                reason: "netns_helper_unreachable",
-                detail: format!("no network namespace can be entered: nicd-netns does not answer ({said})"),
-                remedy: format!("{HELPER_REMEDY}, or run nicd with CAP_SYS_ADMIN"),
-            },
+    #[test]
+    fn every_problem_is_documented() {
+        let rows = include_str!("../../docs/upkeep.md").lines().filter(|line| line.starts_with("| `"));
+        let first: String = rows.filter_map(|row| row.split(" | ").next()).collect();
+        for problem in Problem::ALL {
+            assert!(first.contains(&format!("`{}`", problem.word())), "{problem:?} is not in docs/upkeep.md");
         }
     }
-}
 
-/// What cannot be made without a module.
-fn made_with(module: &str) -> &'static str {
-    match module {
-        "bridge" => "no bridge of nicd's own",
-        "veth" => "no NIC in a network namespace",
-        _ => "no tap",
+    #[test]
+    fn health_names_sixteen_and_how_many_more_and_events_tell_of_the_agent_once() {
+        let mut state = Inventory::default();
+        state.errors.extend((0..1000_u128).map(|number| PortId(uuid::Uuid::from_u128(number))));
+        let conditions = Conditions::default();
+        let list = list(&state, &conditions);
+        assert_eq!((list.problems.len(), list.counts), (NAMED + 1, vec![("port_in_error", 1000)]));
+        assert_eq!(list.problems[NAMED].finding.detail, "and 984 more");
+        assert_eq!(troubles(&state, &conditions), BTreeSet::from([("port_in_error", None)]));
     }
 }

@@ -50,7 +50,11 @@ impl Reconciler {
             return;
         }
         let known = (before, std::mem::replace(&mut entry.reason, reason));
+        let had_errors = !state.errors.is_empty();
         state.set_phase(port, after);
+        if had_errors == state.errors.is_empty() {
+            self.tell_soon();
+        }
         self.publish_port(state, port, known, None, context);
     }
 

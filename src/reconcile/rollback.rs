@@ -11,9 +11,6 @@ use crate::store::{Change, Loaded, LostCommits};
 
 use super::{Context, Problem, Reconciler, Why};
 
-/// The reason of ports and of health.
-pub const REASON: &str = "store_rolled_back";
-
 /// How far event numbers are advanced, because the lost commits also used event numbers.
 pub const EVENTS_LOST: u64 = 1 << 32;
 
@@ -40,7 +37,7 @@ impl Reconciler {
         };
         let detail =
             format!("{} was tagged by a commit that the store, put back to commit {}, has lost", device.name, lost.after);
-        self.transition(state, port, PhaseEvent::Failed, Some(Why { reason: REASON, detail }), context);
+        self.transition(state, port, PhaseEvent::Failed, Some(Why { reason: Problem::StoreRolledBack.word(), detail }), context);
         true
     }
 
@@ -54,22 +51,6 @@ impl Reconciler {
         tracing::info!("no device of the time that the store has lost is left");
         self.store.note(vec![Change::NoteLost(None)]);
     }
-}
-
-/// The problem as health lists it.
-pub fn problem(state: &Inventory, lost: Option<LostCommits>) -> Option<Problem> {
-    let LostCommits { after, until } = lost?;
-    let devices =
-        state.have.iter().filter(|link| tag_commit(state, link).is_some_and(|commit| commit > after && commit <= until)).count();
-    Some(Problem {
-        reason: REASON,
-        detail: format!(
-            "an older copy of the store was put back: its last commit was {after}, and {devices} devices were tagged by later ones, up to {until}"
-        ),
-        remedy: "put the newest copy back; or, if it is lost, detach the ports that are ERROR for this, and remove devices \
-                 without a record: nicctl gc lists them, nicctl gc --apply removes them"
-            .to_owned(),
-    })
 }
 
 fn tag_commit(state: &Inventory, link: &LinkState) -> Option<u64> {

@@ -39,7 +39,7 @@ use crate::telemetry::meters::OK;
 
 pub use crate::inventory::leftovers::Leftover;
 pub use crate::inventory::{ADDRESS_LIMIT, SUBNET_LIMIT};
-pub use crate::reconcile::{Context, Error, Health, Heartbeat, Policy, Problem, Reconciler};
+pub use crate::reconcile::{Context, Error, Finding, Health, Heartbeat, Policy, Problem, Reconciler};
 pub use counters::PortCounters;
 pub use gc::{Collected, Leftovers};
 pub use idempotency::Known;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::inventory::{Inventory, PortEntry, Segment, whose};
 use crate::model::{Network, Phase, Port, PortId, Readiness, Server, Subnet};
 use crate::plan::{Deviation, MachineNic, verify};
-use crate::reconcile::ADDRESS_OF_HOST;
+use crate::reconcile::Problem;
 use crate::store::{Loaded, StoreError};
 
 use super::verified::{Last, Verified};
@@ -116,7 +116,7 @@ impl Service {
         found.deviations.extend(verify::of_links(&state.have));
         found.deviations.extend(state.clashes().into_iter().map(|clash| {
             let have = format!("{} is this host's: {}", clash.host.ip, whose(clash.host.of, &clash.device));
-            Deviation::new(ADDRESS_OF_HOST, format!("port {}", clash.port), "addresses of its own", have)
+            Deviation::new(Problem::AddressOfHost.word(), format!("port {}", clash.port), "addresses of its own", have)
         }));
     }
 

@@ -258,7 +258,8 @@ impl Service {
         meters().text(&GaugeValues {
             uptime: self.reconciler.started.elapsed(),
             ports: health.ports.into_iter().collect(),
-            problems: health.problems.iter().map(|problem| problem.reason).collect(),
+            unattached: health.unattached,
+            problems: health.counts,
             queues,
             event_readers: self.reconciler.events().readers(),
         })

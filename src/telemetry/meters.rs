@@ -313,15 +313,22 @@ mod tests {
         meters.attached(OK, Duration::from_millis(1));
         meters.attached("bridge_full", Duration::from_millis(1));
         meters.requested("nova", 4, Duration::ZERO);
-        let mut values = GaugeValues { ports: vec![("ACTIVE", 2)], problems: vec!["store_full"], ..GaugeValues::default() };
+        let mut values = GaugeValues {
+            ports: vec![("ACTIVE", 2), ("DOWN", 4)],
+            unattached: 3,
+            problems: vec![("store_full", 2)],
+            ..GaugeValues::default()
+        };
         let text = meters.text(&values);
         for line in [
             "nicd_attaches_total{result=\"ok\"} 1",
             "nicd_attaches_total{result=\"bridge_full\"} 1",
             "nicd_attach_seconds_count 1",
             "nicd_http_requests_total{code=\"4xx\",dialect=\"nova\"} 1",
-            "nicd_ports{status=\"ACTIVE\"} 2",
-            "nicd_problems{reason=\"store_full\"} 1",
+            "nicd_ports{attached=\"yes\",status=\"ACTIVE\"} 2",
+            "nicd_ports{attached=\"yes\",status=\"DOWN\"} 1",
+            "nicd_ports{attached=\"no\",status=\"DOWN\"} 3",
+            "nicd_problems{reason=\"store_full\"} 2",
             "nicd_detach_step_seconds_count{step=\"cut\"} 0",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} in {text}");
@@ -339,7 +346,7 @@ mod tests {
         meters.emitted("port.created");
         meters.frames_dropped("mac", 1);
         let (ports, queues) = (vec![("ACTIVE", 1)], vec![("worker", 0)]);
-        let text = meters.text(&GaugeValues { problems: vec!["x"], ports, queues, ..GaugeValues::default() });
+        let text = meters.text(&GaugeValues { problems: vec![("x", 1)], ports, queues, ..GaugeValues::default() });
         let doc = include_str!("../../docs/metrics.md");
         let listed: Vec<&str> = doc.lines().filter_map(|line| line.strip_prefix("| `nicd_")?.split('`').next()).collect();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE nicd_")) {

@@ -49,7 +49,7 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
     let warned = |scene: &mut Scene| {
         scene.daemon().drain();
         let problems = scene.service().health().problems;
-        problems.into_iter().find(|problem| problem.reason == "bridge_nearly_full").map(|problem| problem.detail)
+        problems.into_iter().find(|problem| problem.reason == "bridge_nearly_full").map(|problem| problem.finding.detail)
     };
     join(&scene, 0..NEARLY_FULL - 1);
     assert_eq!(warned(&mut scene), None);

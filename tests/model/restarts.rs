@@ -103,7 +103,7 @@ fn a_marked_device_without_a_record_is_reported_and_left() {
     scene.open();
     scene.daemon().drain();
     let problems = scene.service().health().problems;
-    let told: Vec<_> = problems.iter().map(|problem| (problem.reason, problem.detail.contains(&device.name))).collect();
+    let told: Vec<_> = problems.iter().map(|problem| (problem.reason, problem.finding.detail.contains(&device.name))).collect();
     assert_eq!(told, [("store_rolled_back", false), ("device_without_record", true)]);
     assert_eq!(scene.fake.device(port.port.id), Some(device.clone()));
     assert_eq!(scene.fake.log()[before..], []);

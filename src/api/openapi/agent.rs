@@ -125,7 +125,7 @@ pub(in crate::api) fn metrics_at_root() -> Entry {
 }
 
 fn numbers(id: &'static str) -> Entry {
-    let example = "# TYPE nicd_ports gauge\nnicd_ports{status=\"ACTIVE\"} 3\n";
+    let example = "# TYPE nicd_ports gauge\nnicd_ports{attached=\"yes\",status=\"ACTIVE\"} 3\n";
     entry(id, "Numbers for Prometheus").about("In its text exposition format 0.0.4.").answers_as(
         200,
         "All families.",
@@ -182,6 +182,7 @@ fn health_shown() -> Shape {
         .must("uptime_s", count())
         .must("host", words())
         .must("ports", ports)
+        .must("unattached", count())
         .must("problems", list(problem))
         .into()
 }

@@ -160,7 +160,9 @@ pub(super) fn health() -> Health {
         uptime_s: 86_400,
         host: "node-1".into(),
         ports: Status::ALL.into_iter().map(|status| (status.as_str(), usize::from(status == Status::Active))).collect(),
+        unattached: 0,
         problems: Vec::new(),
+        counts: Vec::new(),
     }
 }
 

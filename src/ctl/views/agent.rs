@@ -9,11 +9,19 @@ use crate::ctl::table::{Cell, Table, Tone};
 pub fn health(health: &Value) -> Vec<Table> {
     let mut daemon = Table::default();
     let uptime = health["uptime_s"].as_u64().map_or_else(|| plain(&health["uptime_s"]), duration);
-    daemon.push(vec![Cell::new("status"), Cell::status(&plain(&health["status"]))]);
+    // The first line names the first problem: they are listed in the order in which one may be the cause of another.
+    let status = match &health["problems"][0] {
+        Value::Null => Cell::status(&plain(&health["status"])),
+        first => {
+            let parts = [plain(&health["status"]), plain(&first["reason"]), plain(&first["detail"])];
+            Cell::new(&parts.join(": ")).toned(Tone::Bad)
+        }
+    };
+    daemon.push(vec![Cell::new("status"), status]);
     daemon.push(vec![Cell::new("version"), Cell::new(&plain(&health["version"]))]);
     daemon.push(vec![Cell::new("host"), Cell::new(&plain(&health["host"]))]);
     daemon.push(vec![Cell::new("up"), Cell::new(&uptime)]);
-    daemon.push(vec![Cell::new("ports"), Cell::new(&counts(&health["ports"]))]);
+    daemon.push(vec![Cell::new("ports"), Cell::new(&ports(health))]);
     let problems = rows(&health["problems"], &["PROBLEM", "DETAIL", "REMEDY"], |problem| {
         vec![
             Cell::new(&plain(&problem["reason"])).toned(Tone::Bad),
@@ -22,6 +30,19 @@ pub fn health(health: &Value) -> Vec<Table> {
         ]
     });
     std::iter::once(daemon).chain(problems).collect()
+}
+
+/// How many ports have each status; those without a server are DOWN too, and are counted apart.
+fn ports(health: &Value) -> String {
+    let mut attached = health["ports"].clone();
+    let without = health["unattached"].as_u64().unwrap_or(0);
+    if let Some(down) = attached.get_mut("DOWN") {
+        *down = down.as_u64().unwrap_or(0).saturating_sub(without).into();
+    }
+    match without {
+        0 => counts(&attached),
+        without => format!("{}, not attached {without}", counts(&attached)),
+    }
 }
 
 /// The facts about a port, in the order in which they decide, under what they make of it.
@@ -194,14 +215,14 @@ mod tests {
     #[test]
     fn a_healthy_daemon_has_no_table_of_problems() {
         let said = json!({"status": "ok", "version": "0.1.0", "uptime_s": 93_784, "host": "n1", "problems": [],
-            "ports": {"ACTIVE": 3, "DOWN": 1}});
+            "ports": {"ACTIVE": 3, "DOWN": 3}, "unattached": 2});
         assert_eq!(
             text(&health(&said)),
             "status   ok\n\
              version  0.1.0\n\
              host     n1\n\
              up       1 d 2 h\n\
-             ports    ACTIVE 3, DOWN 1\n"
+             ports    ACTIVE 3, DOWN 1, not attached 2\n"
         );
     }
 
@@ -209,6 +230,7 @@ mod tests {
     fn problems_come_with_remedies() {
         let said =
             json!({"status": "degraded", "problems": [{"reason": "store_full", "detail": "0 bytes", "remedy": "make room"}]});
+        assert!(text(&health(&said)).starts_with("status   degraded: store_full: 0 bytes\n"), "{}", text(&health(&said)));
         assert!(text(&health(&said)).ends_with("\n\nPROBLEM     DETAIL   REMEDY\nstore_full  0 bytes  make room\n"));
     }
 
