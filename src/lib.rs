@@ -96,7 +96,7 @@
 //!
 //! Dependencies point down:
 //! `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
-//! `client`, `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
+//! `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
 //! | module | content |
@@ -126,8 +126,8 @@
 //! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
 //! | [`daemon`] | start and stop, in order |
 //! | [`threads`] | starts threads; a panic ends the process |
-//! | [`client`], [`blocking_client`] | HTTP over the daemon's socket: for `nicctl`; for the demo and the tests |
-//! | `src/ctl` | `nicctl`: a client that uses only `client` of this library |
+//! | `src/ctl` | `nicctl`: a client that uses nothing of this library |
+//! | `client/` | the crate `nicd-client`: HTTP over the daemon's socket, for `nicctl`, the demo, the tests and authors of control planes |
 //!
 //! # Dependencies
 //!
@@ -154,8 +154,6 @@
 pub mod access;
 pub mod api;
 pub mod args;
-pub mod blocking_client;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -1,6 +1,6 @@
 //! The instrument: a blocking HTTP/1.1 client, one connection kept open, no more of the protocol than nicd's answers need.
 //!
-//! It is not `nicd::blocking_client`, because that has no descriptor to wait for: here one thread waits for many connections, or
+//! It is not `nicd_client::blocking`, because that has no descriptor to wait for: here one thread waits for many connections, or
 //! for an answer and the kernel's notices at the same time, and a request is sent before its answer is waited for.
 
 use std::io::{Read, Write};

@@ -3,8 +3,6 @@
 
 use std::process::ExitCode;
 
-#[path = "../client.rs"]
-mod client;
 #[path = "../ctl/mod.rs"]
 mod ctl;
 #[path = "../manual.rs"]

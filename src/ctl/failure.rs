@@ -5,12 +5,11 @@
 use std::error::Error;
 use std::io;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use uuid::Uuid;
 
 use super::client::ClientError;
 use super::names::NameError;
-use super::server_error::ServerError;
 use super::table;
 use super::wait::WaitError;
 
@@ -153,7 +152,7 @@ fn client_code(error: &ClientError) -> u8 {
         | ClientError::StreamEnded { .. } => UNREACHABLE,
         ClientError::Refused(_)
         | ClientError::Unsendable { .. }
-        | ClientError::NotJson { .. }
+        | ClientError::Unreadable { .. }
         | ClientError::Incomplete { .. } => FAILED,
     }
 }
@@ -164,7 +163,7 @@ fn client_advice(error: &ClientError) -> Option<&'static str> {
         ClientError::Unanswered { call, .. } | ClientError::Silent { call, .. } if call.method != Method::GET => {
             Some("it may or may not have been carried out: `nicctl list` shows which")
         }
-        ClientError::Refused(ServerError { status, .. }) if status.as_u16() == 401 => {
+        ClientError::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED => {
             Some("only root and members of the group nicd may use this socket")
         }
         _ => None,
@@ -191,6 +190,9 @@ fn connect_advice(kind: io::ErrorKind) -> Option<&'static str> {
 mod tests {
     use std::path::PathBuf;
 
+    use hyper::HeaderMap;
+    use nicd_client::Refusal;
+
     use super::*;
 
     fn unreachable(errno: i32) -> Failure {
@@ -216,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_harmless_line() {
-        let error = ServerError { status: hyper::StatusCode::BAD_REQUEST, message: "a\nb\x1b[31m".to_owned(), reason: None };
+        let body = br#"{"badRequest": {"code": 400, "message": "a\nb\u001b[31m"}}"#;
+        let error = Refusal::from_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), body);
         assert_eq!(Failure::from(ClientError::from(error)).sentence(), "a\\nb\\u{1b}[31m");
     }
 

@@ -1,31 +1,28 @@
 //! `nicctl`: converts command lines into requests to nicd's socket, and answers into tables or JSON.
 //!
 //! ```text
-//! args, values ──▶ commands ──▶ names (name to id) ──▶ client (HTTP over the socket) ──▶ nicd
+//! args, values ──▶ commands ──▶ names (name to id) ──▶ client (nicd-client) ──▶ nicd
 //!                     │  ▲                                   │
-//!                     │  └── wait ◀── events (the stream) ◀──┘
+//!                     │  └── wait ◀── the event stream ◀─────┘
 //!                     └────▶ views ──▶ table ──▶ out (stdout)          failure ──▶ stderr, exit code
 //! ```
 //!
 //! `graph` draws what the daemon says; `doctor` looks at this host beside what the daemon says.
 //!
 //! It has no state and needs no privileges. It checks a value only as far as needed to send it; the daemon decides whether the
-//! value is valid. It shares only the HTTP client with the daemon, so any other client can do the same.
+//! value is valid. It is built on the crate `nicd-client` alone, so any other client can do the same.
 
 mod args;
 mod client;
 mod commands;
 mod doctor;
-mod events;
 mod failure;
 mod graph;
 mod names;
 mod out;
 #[cfg(test)]
 mod scripted;
-mod server_error;
 mod table;
-mod uri;
 mod values;
 mod views;
 mod wait;
@@ -37,7 +34,6 @@ use clap::{CommandFactory, Parser};
 
 use crate::manual;
 use args::{Cli, Command};
-use client::Client;
 use commands::Session;
 use failure::Failure;
 use out::Out;
@@ -68,7 +64,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
         return out.raw(&script);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
-    let mut session = Session { client: Client::new(cli.socket), out };
+    let mut session = Session { client: client::daemon(cli.socket), out };
     runtime.block_on(commands::run(&mut session, cli.command))
 }
 

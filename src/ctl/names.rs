@@ -3,13 +3,13 @@
 //! A full UUID is used without a lookup; the daemon reports an unknown one. A name has precedence over a prefix, so that a script's
 //! names do not depend on the UUIDs of other objects.
 
+use nicd_client::http::with_query;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::client::{self, Client, ClientError};
 use super::failure::Failure;
 use super::table::harmless;
-use super::uri;
 
 /// The minimum length of a prefix, so that short names are not taken for prefixes.
 const FEWEST_DIGITS: usize = 4;
@@ -68,7 +68,7 @@ impl Kind {
 
     /// All of them, or those the query lets through.
     pub async fn list(self, client: &Client, query: &[(&str, &str)]) -> Result<Vec<Value>, ClientError> {
-        let answer = client.get(&uri::with_query(self.collection(), query)).await?;
+        let answer = client.get(&with_query(self.collection(), query)).await?;
         match client::member(answer, self.plural())? {
             Value::Array(objects) => Ok(objects),
             _ => Err(ClientError::Incomplete { key: self.plural() }),

@@ -5,12 +5,10 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use nicd_client::{Event, EventKind, Events, Phase, Port, PortStatus};
 use uuid::Uuid;
 
-use super::client::{self, Client, ClientError};
-use super::events::{Event, EventStream};
-use super::names::Kind;
+use super::client::{Client, ClientError};
 
 /// The state to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +57,11 @@ pub enum WaitError {
 /// What is known of a port: the part of an event, or of the port itself, that decides.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct State {
-    status: String,
-    phase: String,
+    status: PortStatus,
+    phase: Phase,
     reason: String,
     /// Whose it is, where that was said.
-    server: Option<String>,
+    server: Option<Uuid>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +77,7 @@ pub struct Wait<'a> {
     /// The daemon, to look at the port.
     pub client: &'a Client,
     /// The stream, opened before the change was asked for.
-    pub stream: EventStream,
+    pub stream: Events,
     /// The port.
     pub port: Uuid,
     /// The state to wait for.
@@ -111,21 +109,20 @@ impl Wait<'_> {
 
     /// The port's next state; none once it is deleted.
     async fn next(&mut self) -> Result<Option<State>, ClientError> {
-        let port = self.port.to_string();
         loop {
-            let (event, _) = self.stream.next().await?;
-            match event.event.as_str() {
-                "lost" => return self.look().await,
-                _ if event.port_id.as_ref() != Some(&port) => {}
-                "port.deleted" => return Ok(None),
+            let event = self.stream.next().await?;
+            match event.kind {
+                EventKind::Lost => return self.look().await,
+                _ if event.port_id != Some(self.port) => {}
+                EventKind::PortDeleted => return Ok(None),
                 _ => return Ok(Some(State::told(event))),
             }
         }
     }
 
     async fn look(&self) -> Result<Option<State>, ClientError> {
-        match self.client.get(&Kind::Port.item(self.port)).await {
-            Ok(answer) => Ok(Some(State::seen(&client::member(answer, "port")?))),
+        match self.client.port(self.port).await {
+            Ok(port) => Ok(Some(State::seen(port))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -135,13 +132,11 @@ impl Wait<'_> {
 impl Goal {
     fn evaluate(self, state: &State) -> Verdict {
         match self {
-            _ if state.status == "ERROR" => Verdict::Failed,
-            Self::Active if state.status == "ACTIVE" => Verdict::Reached,
-            Self::Released { .. } if state.phase == "unbound" => Verdict::Reached,
-            // Not an empty owner: a port may lose its server before its device is gone.
-            Self::Released { from } if state.server.as_ref().is_some_and(|now| !now.is_empty() && *now != from.to_string()) => {
-                Verdict::Reached
-            }
+            _ if state.status == PortStatus::Error => Verdict::Failed,
+            Self::Active if state.status == PortStatus::Active => Verdict::Reached,
+            Self::Released { .. } if state.phase == Phase::Unbound => Verdict::Reached,
+            // Not no owner: a port may lose its server before its device is gone.
+            Self::Released { from } if state.server.is_some_and(|now| now != from) => Verdict::Reached,
             Self::Active | Self::Released { .. } => Verdict::NotYet,
         }
     }
@@ -155,14 +150,9 @@ impl Goal {
 }
 
 impl State {
-    fn seen(port: &Value) -> Self {
-        let text = |key: &str| port[key].as_str().unwrap_or_default().to_owned();
-        Self {
-            status: text("status"),
-            phase: text("nicd:phase"),
-            reason: text("nicd:reason"),
-            server: port["device_id"].as_str().map(str::to_owned),
-        }
+    fn seen(port: Port) -> Self {
+        let server = port.server();
+        Self { status: port.status, phase: port.phase, reason: port.reason.unwrap_or_default(), server }
     }
 
     fn told(event: Event) -> Self {
@@ -176,10 +166,11 @@ impl State {
 
     /// The status, with phase and reason where they say more.
     fn describe(&self) -> String {
-        let status = if self.status.is_empty() { "unknown" } else { &self.status };
+        let (status, phase) = (self.status.as_str(), self.phase.as_str());
+        let status = if status.is_empty() { "unknown" } else { status };
         let mut more = vec![];
-        if !self.phase.is_empty() && !self.phase.eq_ignore_ascii_case(status) {
-            more.push(self.phase.as_str());
+        if !phase.is_empty() && !phase.eq_ignore_ascii_case(status) {
+            more.push(phase);
         }
         if !self.reason.is_empty() {
             more.push(self.reason.as_str());
@@ -193,8 +184,7 @@ mod tests {
     use super::*;
 
     fn state(status: &str, phase: &str, server: Option<Uuid>) -> State {
-        let server = server.map(|id| id.to_string());
-        State { status: status.to_owned(), phase: phase.to_owned(), server, ..State::default() }
+        State { status: status.to_owned().into(), phase: phase.to_owned().into(), server, ..State::default() }
     }
 
     #[test]
@@ -218,7 +208,10 @@ mod tests {
 
     #[test]
     fn an_empty_owner_is_not_another_owner() {
-        let state = State { server: Some(String::new()), ..state("DOWN", "detaching", None) };
+        let port = serde_json::json!({"id": Uuid::nil(), "network_id": Uuid::nil(), "mac_address": "fa:16:3e:4c:2c:30",
+            "status": "DOWN", "nicd:phase": "detaching", "device_id": ""});
+        let state = State::seen(serde_json::from_value(port).unwrap());
+        assert_eq!(state.phase, Phase::Detaching);
         assert_eq!(Goal::Released { from: Uuid::nil() }.evaluate(&state), Verdict::NotYet);
     }
 

@@ -5,11 +5,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
+use nicd_client::blocking::{Client, follow};
+use nicd_client::http::{JSON, json_request};
 use serde_json::Value;
 
 use super::page::{Context, Failure};
-use crate::blocking_client::{Client, follow};
-use crate::client::{JSON, json_request};
 
 /// How long an answer or an event is waited for.
 const LIMIT: Duration = Duration::from_secs(5);

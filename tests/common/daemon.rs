@@ -20,7 +20,7 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
-use nicd::{blocking_client, client};
+use nicd_client::{blocking, http};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -326,7 +326,7 @@ pub fn wait_ready(notify: &UnixDatagram) -> std::io::Result<()> {
 
 /// A client with a kept-alive connection.
 #[derive(Debug)]
-pub struct Client(blocking_client::Client);
+pub struct Client(blocking::Client);
 
 /// One answer.
 #[derive(Debug, Clone)]
@@ -340,7 +340,7 @@ pub struct Answer {
 
 impl Client {
     pub fn new(socket: PathBuf) -> Self {
-        Self(blocking_client::Client::new(&socket, PATIENCE * 3).unwrap())
+        Self(blocking::Client::new(&socket, PATIENCE * 3).unwrap())
     }
 
     pub fn get(&mut self, path: &str) -> Answer {
@@ -366,7 +366,7 @@ impl Client {
 
     /// One request, where the daemon may die.
     pub fn try_call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
-        self.send(client::request(method, path, headers, body.to_vec()).expect("a request"))
+        self.send(http::request(method, path, headers, body.to_vec()).expect("a request"))
     }
 
     /// One request with no header but its own.
@@ -432,7 +432,7 @@ impl Follower {
     fn start(socket: &Path, last: Option<u64>) -> Self {
         let (sender, events) = channel();
         let each = move |line: &[u8]| serde_json::from_slice(line).is_ok_and(|event| sender.send(event).is_ok());
-        blocking_client::follow(socket, PATIENCE, last, each).unwrap();
+        blocking::follow(socket, PATIENCE, last, each).unwrap();
         Self { events, seen: Vec::new() }
     }
 

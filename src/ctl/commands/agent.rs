@@ -34,7 +34,7 @@ pub async fn leases(session: &mut Session, port: Option<&str>) -> Result<(), Fai
     let is_each = port.is_none();
     let mut leases = Vec::new();
     for id in ports {
-        let mut said = match session.client.get(&format!("/nicd/v1/ports/{id}/leases")).await {
+        let mut said: Value = match session.client.get(&format!("/nicd/v1/ports/{id}/leases")).await {
             // It was deleted since it was listed.
             Err(error) if is_each && error.is_not_found() => continue,
             said => said?,
@@ -88,8 +88,8 @@ pub async fn status(session: &mut Session) -> Result<(), Failure> {
 
 /// The versions of this program and of the daemon, which may be another after an upgrade.
 pub async fn version(session: &mut Session) -> Result<(), Failure> {
-    let said = session.client.get("/nicd/v1/health").await?;
-    let versions = json!({ "nicctl": env!("CARGO_PKG_VERSION"), "nicd": said["version"] });
+    let health = session.client.health().await?;
+    let versions = json!({ "nicctl": env!("CARGO_PKG_VERSION"), "nicd": health.version });
     print(session, &versions, views::versions)
 }
 

@@ -1,5 +1,7 @@
 //! `nicctl attach` and `nicctl detach`: a server gets a NIC, a server loses one. `nicctl plan`: what they would do.
 
+use nicd_client::Events;
+use nicd_client::http::with_query;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -7,10 +9,8 @@ use super::agent::print;
 use super::{Session, forced, members, port};
 use crate::ctl::args::{Attach, Detach, NewPort, Nic, Planned};
 use crate::ctl::client::{self, Client, ClientError};
-use crate::ctl::events::EventStream;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
-use crate::ctl::uri;
 use crate::ctl::values::WaitTime;
 use crate::ctl::views;
 use crate::ctl::wait::{Goal, Wait};
@@ -63,7 +63,7 @@ pub async fn detach(session: &mut Session, detach: Detach) -> Result<(), Failure
         names => server_of(&session.client, names.first().map_or("", String::as_str)).await?,
     };
     let following = follow(&session.client, detach.wait).await?;
-    session.client.delete(&uri::with_query(&format!("{}/{port}", interfaces(server)), &forced(detach.force))).await?;
+    session.client.delete(&with_query(&format!("{}/{port}", interfaces(server)), &forced(detach.force))).await?;
     let done = if following.is_some() { "is detached" } else { "is being detached" };
     wait(&session.client, following, port, Goal::Released { from: server }).await?;
     session.out.say(&format!("port {port} {done}"))
@@ -112,14 +112,14 @@ async fn attachment(client: &Client, nic: &Nic) -> Result<Value, Failure> {
 }
 
 /// The event stream, if there is to be a wait: opened before the change, so that the change is in it.
-async fn follow(client: &Client, time: Option<WaitTime>) -> Result<Option<(EventStream, WaitTime)>, ClientError> {
+async fn follow(client: &Client, time: Option<WaitTime>) -> Result<Option<(Events, WaitTime)>, ClientError> {
     match time {
         Some(time) => Ok(Some((client.events().await?, time))),
         None => Ok(None),
     }
 }
 
-async fn wait(client: &Client, following: Option<(EventStream, WaitTime)>, port: Uuid, goal: Goal) -> Result<(), Failure> {
+async fn wait(client: &Client, following: Option<(Events, WaitTime)>, port: Uuid, goal: Goal) -> Result<(), Failure> {
     let Some((stream, WaitTime(limit))) = following else { return Ok(()) };
     Ok(Wait { client, stream, port, goal }.run(limit).await?)
 }

@@ -1,5 +1,6 @@
 //! `nicctl port …`, and `list` and `show`, which are about ports too.
 
+use nicd_client::http::with_query;
 use serde_json::{Value, json};
 
 use super::{Session, forced, members, switch, unless_empty};
@@ -7,7 +8,6 @@ use crate::ctl::args::{ChangedPort, Filters, Format, NewPort, PortCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
-use crate::ctl::uri;
 use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
 use crate::ctl::views::{PORT, passed};
 
@@ -20,7 +20,7 @@ pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Fail
         PortCommand::Set(changed) => set(session, changed).await,
         PortCommand::Delete { port, force } => {
             let id = names::resolve(&session.client, Kind::Port, &port).await?;
-            session.client.delete(&uri::with_query(&Kind::Port.item(id), &forced(force))).await?;
+            session.client.delete(&with_query(&Kind::Port.item(id), &forced(force))).await?;
             session.out.say(&format!("port {id} is deleted"))
         }
     }

@@ -1,5 +1,6 @@
 //! `nicctl server …`.
 
+use nicd_client::http::with_query;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -8,7 +9,6 @@ use crate::ctl::args::{ChangedServer, NewServer, ServerCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
-use crate::ctl::uri;
 use crate::ctl::values::Owner;
 use crate::ctl::views::SERVER;
 
@@ -30,7 +30,7 @@ pub async fn run(session: &mut Session, command: ServerCommand) -> Result<(), Fa
             let id = names::resolve(&session.client, Kind::Server, &server).await?;
             let mut query = forced(force);
             query.extend(detach.then_some(("detach", "true")));
-            session.client.delete(&uri::with_query(&Kind::Server.item(id), &query)).await?;
+            session.client.delete(&with_query(&Kind::Server.item(id), &query)).await?;
             session.out.say(&format!("server {id} is deleted"))
         }
     }

@@ -21,7 +21,7 @@ const UNBOUND: &str =
 
 fn port(status: &str, phase: &str) -> Value {
     json!({"port": {"id": PORT, "status": status, "nicd:phase": phase, "device_id": SERVER, "network_id": NETWORK,
-        "mac_address": "fa:16:3e:4c:2c:30", "fixed_ips": [{"ip_address": "192.0.2.7"}],
+        "mac_address": "fa:16:3e:4c:2c:30", "fixed_ips": [{"subnet_id": NETWORK, "ip_address": "192.0.2.7"}],
         "binding:vif_details": {"device": "nicdce531f90199"}}})
 }
 

@@ -12,9 +12,9 @@ pub async fn run(session: &mut Session, format: Format) -> Result<(), Failure> {
     let zone = TimeZone::system();
     let mut stream = session.client.events().await?;
     loop {
-        let (event, said) = stream.next().await?;
+        let event = stream.next().await?;
         match format {
-            Format::Json | Format::Yaml => session.out.json_line(&said)?,
+            Format::Json | Format::Yaml => session.out.json_line(&event.sent)?,
             Format::Table => session.out.say(&event_line(&event, Width::Narrow, &zone))?,
             Format::Wide | Format::Csv | Format::Value => session.out.say(&event_line(&event, Width::Wide, &zone))?,
         }

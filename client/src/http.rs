@@ -1,6 +1,6 @@
-//! HTTP/1.1 over the daemon's Unix socket: the client of `nicctl`, and in `blocking_client` that of the demo and the
-//! tests. It uses nothing of the daemon's.
+//! HTTP/1.1 over a Unix socket: connections, requests, answers. [`Client`](crate::Client) is built on it.
 
+use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// The media type of JSON.
 pub const JSON: &str = "application/json";
@@ -24,6 +24,12 @@ pub const LINES: &str = "application/x-ndjson";
 /// How long to wait for room in the socket's backlog, in seconds, and how often to try, in milliseconds.
 const BACKLOG_WAIT: Duration = Duration::from_secs(5);
 const BACKLOG_RETRY: Duration = Duration::from_millis(5);
+
+/// How long a stream may be silent before it counts as ended. nicd sends an empty line every 15 seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The longest line, in bytes. An event has some 400.
+const LINE: usize = 1 << 20;
 
 /// A call that was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -105,15 +111,6 @@ pub fn json_request(method: &Method, target: &str, accept: &str, body: Option<&V
     }
 }
 
-/// The status and the whole body of an answer.
-///
-/// # Errors
-/// [`Error::Exchange`].
-pub async fn whole(answer: Response<Incoming>) -> Result<(StatusCode, Bytes), Error> {
-    let status = answer.status();
-    Ok((status, answer.into_body().collect().await?.to_bytes()))
-}
-
 /// The lines of an answer that has no end.
 #[derive(Debug)]
 pub struct Lines {
@@ -128,7 +125,8 @@ impl Lines {
         Self { body: answer.into_body(), unread: Vec::new() }
     }
 
-    /// The next line that is not empty, as an empty one is the keep-alive; none when the connection has ended.
+    /// The next line that is not empty, as an empty one is the keep-alive; none when the connection has ended, or carries nothing any
+    /// more.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             while let Some(line) = take_line(&mut self.unread) {
@@ -136,7 +134,11 @@ impl Lines {
                     return Some(line);
                 }
             }
-            self.unread.extend(self.body.frame().await?.ok()?.into_data().unwrap_or_default());
+            let frame = timeout(SILENCE, self.body.frame()).await.ok()??.ok()?;
+            self.unread.extend(frame.into_data().unwrap_or_default());
+            if self.unread.len() > LINE {
+                return None;
+            }
         }
     }
 }
@@ -145,6 +147,30 @@ impl Lines {
 fn take_line(unread: &mut Vec<u8>) -> Option<Vec<u8>> {
     let end = unread.iter().position(|&byte| byte == b'\n')?;
     Some(unread.drain(..=end).collect())
+}
+
+/// `path` with `pairs` as its query, the values percent-encoded.
+pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
+    let mut target = path.to_owned();
+    for (place, (key, value)) in pairs.iter().enumerate() {
+        target.push(if place == 0 { '?' } else { '&' });
+        target.push_str(key);
+        target.push('=');
+        encode(&mut target, value);
+    }
+    target
+}
+
+/// Everything but RFC 3986's unreserved characters is encoded.
+fn encode(target: &mut String, value: &str) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            target.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(target, "%{byte:02X}");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -159,5 +185,12 @@ mod tests {
         assert_eq!(take_line(&mut unread), None);
         unread.extend(b": 2}\n");
         assert_eq!(take_line(&mut unread), Some(b"{\"b\": 2}\n".to_vec()));
+    }
+
+    #[test]
+    fn values_cannot_leave_their_place() {
+        assert_eq!(with_query("/v2.0/ports", &[]), "/v2.0/ports");
+        assert_eq!(with_query("/v2.0/ports", &[("a", "x-1._~"), ("b", "")]), "/v2.0/ports?a=x-1._~&b=");
+        assert_eq!(with_query("/p", &[("name", "a b&c=d#e?/%é")]), "/p?name=a%20b%26c%3Dd%23e%3F%2F%25%C3%A9");
     }
 }

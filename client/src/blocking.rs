@@ -1,4 +1,4 @@
-//! [`client`](crate::client) for callers without a runtime: one connection, one call after the other, each with a limit.
+//! [`http`](crate::http) for callers without a runtime: one connection, one call after the other, each with a limit.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::client::{Connection, Error, LINES, Lines, request};
+use crate::http::{Connection, Error, LINES, Lines, request};
 
 /// A connection that is opened with the first call and kept.
 #[derive(Debug)]

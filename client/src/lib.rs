@@ -1,0 +1,50 @@
+//! A client of nicd over its Unix socket.
+//!
+//! [`Client`] has a method for each operation that a control plane needs, with typed requests and answers, and `get`, `post`, `put`
+//! and `delete` for the rest of the API. Calls are repeated as [`Retry`] says; [`Error`] says how a call failed; [`Events`] is the
+//! event stream.
+//!
+//! ```no_run
+//! use nicd_client::{Attachment, Client, EventKind};
+//! # async fn example(server: uuid::Uuid, network: uuid::Uuid) -> Result<(), nicd_client::Error> {
+//! let nicd = Client::new("/run/nicd/nicd.sock");
+//! let mut events = nicd.events().await?;
+//! let nic = nicd.attach(server, &Attachment::to_network(network)).await?;
+//! loop {
+//!     let event = events.next().await?;
+//!     match event.kind {
+//!         EventKind::Lost => println!("events were missed: list again"),
+//!         _ if event.port_id == Some(nic.port_id) => println!("{:?}", event.new),
+//!         _ => {}
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! Each call opens a connection of its own; opening one on a Unix socket takes microseconds.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`http`] | HTTP/1.1 over a Unix socket: connections, requests, answers, lines |
+//! | [`blocking`] | the same without a runtime: one kept connection, and the event stream on a thread |
+//! | `client`, `operations` | [`Client`]: calls with time limit and repeats; its typed operations |
+//! | `error` | [`Error`] and [`Refusal`] |
+//! | `events` | [`Events`] and [`Event`] |
+//! | `retry` | [`Retry`] |
+//! | [`types`] | what requests and answers contain |
+
+pub mod blocking;
+mod client;
+mod error;
+mod events;
+pub mod http;
+mod operations;
+mod retry;
+pub mod types;
+
+pub use client::{Client, member};
+pub use error::{Call, Error, Refusal};
+pub use events::{Event, EventKind, Events};
+pub use operations::Nics;
+pub use retry::{FirstContact, Retry};
+pub use types::*;
