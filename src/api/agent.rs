@@ -143,7 +143,10 @@ fn read_server(id: ServerId, body: &[u8]) -> Result<NewServer, BodyError> {
         Some(value) => Some(number_in("nic_limit", &value, NIC_LIMIT)?),
     };
     let guest = fields.value("guest");
-    let guest = read_guest(Fields::object("guest", fields.required("guest", guest)?)?)?;
+    let guest = match fields.required("guest", guest)? {
+        Value::Null => NewGuest::AsIs,
+        given => read_guest(Fields::object("guest", given)?)?,
+    };
     fields.end()?;
     Ok(NewServer { id, name, project_id, guest, nic_limit })
 }
@@ -329,6 +332,7 @@ mod tests {
         assert_eq!(vm.guest, NewGuest::Vm { queues: 1, owner: Owner::default(), monitor });
         let netns = read(json!({"server": {"name": "a", "guest": {"kind": "netns", "path": "/run/netns/a"}}})).unwrap();
         assert_eq!(netns.guest, NewGuest::Netns("/run/netns/a".into()));
+        assert_eq!(read(json!({"server": {"guest": null}})).unwrap().guest, NewGuest::AsIs);
     }
 
     #[test]

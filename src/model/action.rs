@@ -133,6 +133,8 @@ pub enum NewGuest {
     },
     /// A namespace mounted at a path.
     Netns(PathBuf),
+    /// The one that the server has; a namespace is not looked up again.
+    AsIs,
 }
 
 /// What to do with the NICs of a server that is to be deleted.

@@ -23,7 +23,7 @@ use super::{closing, crowded, passing};
 /// How many of one problem health names one by one.
 pub const NAMED: usize = 16;
 
-const RENEW_ADDRESS: &str = "give the port another address (PUT its fixed_ips)";
+const RENEW_ADDRESS: &str = "give the port another address (its fixed_ips)";
 
 const CUT_OFF_REMEDY: &str = "find the program that changes the device's MAC, often the one that holds the tap, and end it; the port is put back 10 s after";
 

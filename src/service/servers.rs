@@ -24,7 +24,7 @@ impl Service {
                 self.reconciler.refuse_another(new.id, &path.display().to_string(), found.pin).await?;
                 Some(found)
             }
-            NewGuest::Vm { .. } => None,
+            NewGuest::Vm { .. } | NewGuest::AsIs => None,
         };
         let id = new.id;
         // An unknown server is put in its place, claimed, under the lock that found it unknown; it is taken out again when it
@@ -77,9 +77,14 @@ impl Service {
     }
 
     fn server_record(&self, state: &Inventory, new: NewServer, found: Option<Found>) -> Result<Server, Error> {
-        let guest = match new.guest {
-            NewGuest::Vm { queues, owner, monitor } => Guest::Vm { queues, owner, monitor },
-            NewGuest::Netns(path) => Guest::Netns { path },
+        let registered = found.map(|found| (Some(found.pin), found.by_process)).unwrap_or_default();
+        let (guest, (pin, by_process)) = match new.guest {
+            NewGuest::Vm { queues, owner, monitor } => (Guest::Vm { queues, owner, monitor }, registered),
+            NewGuest::Netns(path) => (Guest::Netns { path }, registered),
+            NewGuest::AsIs => {
+                let known = &state.server(new.id)?.record;
+                (known.guest.clone(), (known.pin, known.by_process))
+            }
         };
         let now = clock::now();
         let mut record = Server {
@@ -88,8 +93,8 @@ impl Service {
             project_id: new.project_id,
             guest,
             nic_limit: new.nic_limit,
-            pin: found.map(|found| found.pin),
-            by_process: found.is_some_and(|found| found.by_process),
+            pin,
+            by_process,
             leaving: false,
             created_at: now,
             updated_at: now,

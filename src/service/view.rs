@@ -19,6 +19,8 @@ pub struct NetworkView {
     pub network: Network,
     /// Its subnets.
     pub subnets: Vec<SubnetId>,
+    /// The name of its bridge on this host, when there is one.
+    pub device: Option<String>,
 }
 
 /// A server.
@@ -113,7 +115,8 @@ impl Service {
 
     /// All networks, by id.
     pub fn networks(&self) -> Vec<NetworkView> {
-        self.reconciler.lock().networks.values().map(network_view).collect()
+        let state = self.reconciler.lock();
+        state.networks.values().map(|entry| network_view(&state, entry)).collect()
     }
 
     /// One subnet.
@@ -287,11 +290,15 @@ impl Service {
 }
 
 pub(super) fn network(state: &Inventory, id: NetworkId) -> Result<NetworkView, Error> {
-    Ok(network_view(state.network(id)?))
+    Ok(network_view(state, state.network(id)?))
 }
 
-fn network_view(entry: &NetworkEntry) -> NetworkView {
-    NetworkView { network: entry.record.clone(), subnets: entry.subnets.iter().copied().collect() }
+fn network_view(state: &Inventory, entry: &NetworkEntry) -> NetworkView {
+    let device = match &entry.record.bridge {
+        Some(bridge) => state.have.named(bridge.as_str()).map(|link| link.name.clone()),
+        None => state.have.own_bridge(entry.record.id).map(|link| link.name.clone()),
+    };
+    NetworkView { network: entry.record.clone(), subnets: entry.subnets.iter().copied().collect(), device }
 }
 
 pub(super) fn server(entry: &ServerEntry) -> ServerView {

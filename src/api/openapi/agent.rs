@@ -36,9 +36,11 @@ pub(in crate::api) fn server() -> Entry {
 pub(in crate::api) fn put_server() -> Entry {
     let vm = json!({"server": {"name": "web-1", "guest": {"kind": "vm", "queues": 1, "owner": {"uid": 107}}}});
     let netns = json!({"server": {"name": "web-1", "guest": {"kind": "netns", "path": "/run/netns/web-1"}}});
+    let same = json!({"server": {"name": "web-1", "nic_limit": 4, "guest": null}});
     entry("put_guest", "Make a server known, or change what is known of it")
-        .does(&[Write, OwnId, PutServer])
-        .body(Record::wrapping("server", named("NewServer")), &[("vm", vm), ("netns", netns)])
+        .about("A `guest` of null is the one that the server has, whose namespace is then not looked up again.")
+        .does(&[Write, OwnId, Server, PutServer])
+        .body(Record::wrapping("server", named("NewServer")), &[("vm", vm), ("netns", netns), ("same_guest", same)])
         .answers(201, "It was not known before.", one(), json!({"server": Shown::of(&samples::vm())}))
         .answers(200, "It is changed.", one(), json!({"server": Shown::of(&samples::netns())}))
 }
@@ -169,7 +171,7 @@ fn new_server() -> Shape {
         .may("name", text(NAME))
         .may("project_id", text(NAME))
         .may("nic_limit", or_null(number(0..=NIC_LIMIT)))
-        .must("guest", either([vm.into(), netns.into()]))
+        .must("guest", or_null(either([vm.into(), netns.into()])))
         .into()
 }
 

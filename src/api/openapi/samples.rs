@@ -49,7 +49,7 @@ pub(super) fn network() -> NetworkView {
         updated_at: then(),
         revision_number: 1,
     };
-    NetworkView { network, subnets: vec![SUBNET] }
+    NetworkView { network, subnets: vec![SUBNET], device: Some("nbr3cb9bc595699".to_owned()) }
 }
 
 pub(super) fn subnet() -> Subnet {
