@@ -95,7 +95,12 @@ fn help() -> Result<(), Exit> {
 
 fn write_manual(into: &Path) -> Result<(), Exit> {
     let page = page::page(&manual::date());
-    manual::write(Args::command(), "8", into)
+    let completions = manual::SHELLS.map(|shell| {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Args::command(), "nicd", &mut script);
+        script
+    });
+    manual::write(Args::command(), "8", completions, into)
         .and_then(|()| manual::put(&into.join("man"), "nicd.toml.5", page.as_bytes()))
         .map_err(|error| fail(&error, Exit::Internal))
 }

@@ -329,6 +329,99 @@ fn an_operator_sees_what_is_attached_and_what_would_stop_an_attach() {
 }
 
 #[test]
+fn errors_and_networks_are_shown_in_the_operators_words() {
+    in_netns(|| {
+        let (daemon, ctl) = started();
+        let guest = Guest::new("web");
+        let path = format!("/proc/{}/root/run/netns/web", nix::unistd::gettid());
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        let bridge = || ctl.ok("network show blue -o value --columns bridge");
+        assert_eq!(bridge(), "\n");
+        ctl.ok(&format!("server add web --netns {path}"));
+        ctl.ok("attach web --network blue --name wan --wait");
+        let shown = bridge();
+        assert!(try_link(shown.trim()).is_some(), "{shown}");
+        let refused = ctl.fails("server delete web", 1);
+        assert!(refused.contains("Instance web has 1 interfaces") && refused.contains("--detach"), "{refused}");
+        let request = refused.trim_end().rsplit(' ').next().unwrap();
+        assert!(request.starts_with("req-") && daemon.log().contains(request), "{refused}");
+        // The path names another namespace by now, which is nobody's yet.
+        let mut events = daemon.follow(None);
+        guest.end();
+        events.wait_for("without namespace", |event| event["reason"] == "namespace_gone");
+        let _other = Guest::new("web");
+        ctl.ok("server set web --nic-limit 3");
+        assert_eq!(ctl.json("show wan")["nicd:reason"], "namespace_gone", "nothing was said of the namespace");
+        ctl.ok(&format!("server set web --netns {path}"));
+        ctl.ok("detach wan --wait");
+        ctl.ok("detach wan --wait").clear();
+        assert_eq!(bridge(), shown, "it stays until its network goes");
+        ctl.ok("network create blue --subnet 198.51.100.0/24");
+        let said = ctl.fails("network show blue", 1);
+        assert!(said.contains("'blue' is ambiguous"), "{said}");
+        for network in ctl.json("network list").as_array().unwrap() {
+            assert!(said.contains(&text(&network["id"])), "{said}");
+        }
+    });
+}
+
+/// What a real shell offers for a command line that is begun with this, in which `nicctl` is the program that is tested; zsh is asked
+/// until it offers the name.
+fn offered(shell: &str, ctl: &Ctl, line: &str, name: &str) -> String {
+    let folder = Path::new(env!("CARGO_BIN_EXE_nicctl")).parent().unwrap();
+    let here = tempfile::tempdir().unwrap();
+    let file = here.path().join("_nicctl");
+    std::fs::write(&file, ctl.ok(&format!("completion {shell}"))).unwrap();
+    let (file, line) = (file.display(), format!("nicctl --socket {} {line}", ctl.0.display()));
+    let words = line.split(' ').count();
+    let script = match shell {
+        "bash" => format!(
+            ". {file}; COMP_WORDS=({line}); COMP_CWORD={}; \
+             _clap_complete_nicctl nicctl \"${{COMP_WORDS[-1]}}\" x; echo \"${{COMPREPLY[@]}}\"",
+            words - 1
+        ),
+        "fish" => format!("source {file}; complete -C '{line}'"),
+        // A whole interactive shell, which loads the file as it is installed; the name is waited for.
+        _ => format!(
+            "zmodload zsh/zpty; zpty z zsh -f -i; zpty -w z 'fpath=({} $fpath); autoload -Uz compinit; compinit -D -u; print READ\"\"Y'; \
+             zpty -r -m z said '*READY*'; zpty -w -n z $'{line}\\t'; zpty -r -m z said '*{name}*'; print -r -- $said",
+            here.path().display()
+        ),
+    };
+    let mut command = Command::new(shell);
+    command.args(match shell {
+        "bash" => ["--norc", "-c"].as_slice(),
+        "fish" => &["--no-config", "-c"],
+        _ => &["-f", "-c"],
+    });
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let output = command.arg(script).env("PATH", path).env_remove("NICD_SOCKET").output().unwrap();
+    let [said, complained] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success() && complained.is_empty(), "{shell}: {said}{complained}");
+    said
+}
+
+#[test]
+fn real_shells_offer_the_names_that_the_daemon_has() {
+    in_netns(|| {
+        let (mut daemon, ctl) = started();
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        ctl.ok("server add web --vm");
+        ctl.ok("port create blue --name uplink");
+        for shell in ["bash", "fish", "zsh"] {
+            for (line, name) in [("server show w", "web"), ("attach web --network bl", "blue"), ("detach upl", "uplink")] {
+                let said = offered(shell, &ctl, line, name);
+                assert!(said.contains(name), "{shell}: {line}: {said}");
+            }
+        }
+        daemon.term();
+        for shell in ["bash", "fish"] {
+            assert_eq!(offered(shell, &ctl, "server show w", "").trim(), "", "{shell}: silent without a daemon");
+        }
+    });
+}
+
+#[test]
 fn a_shell_gets_its_completion_without_a_daemon() {
     let output = Command::new(env!("CARGO_BIN_EXE_nicctl")).args(["completion", "bash"]).output().unwrap();
     assert!(output.status.success());

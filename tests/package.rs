@@ -35,7 +35,10 @@ fn pages(folder: &TempDir) -> Vec<PathBuf> {
 
 /// Runs a command of a shell.
 fn shell(shell: &str, arguments: &[&str], script: &str) -> String {
-    let Output { status, stdout, stderr } = Command::new(shell).args(arguments).args(["-c", script]).output().unwrap();
+    let folder = Path::new(env!("CARGO_BIN_EXE_nicctl")).parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(shell);
+    let Output { status, stdout, stderr } = command.args(arguments).args(["-c", script]).env("PATH", path).output().unwrap();
     let [said, complained] = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(status.success() && complained.is_empty(), "{shell}: {said}{complained}");
     said
@@ -49,6 +52,8 @@ fn there_is_a_page_for_each_command_and_each_is_well_formed() {
         assert!(names.iter().any(|have| have == name), "{name} in {names:?}");
     }
     assert!(!names.iter().any(|name| name.contains("manual") || name.contains("netns") || name.contains("help")), "{names:?}");
+    let page = fs::read_to_string(folder.path().join("man/nicctl-attach.1")).unwrap();
+    assert!(page.contains(".SH EXAMPLES\n.nf\nnicctl attach web"), "{page}");
     if has("mandoc") {
         let output = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).args(pages(&folder)).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -71,7 +76,7 @@ fn real_shells_complete_our_commands() {
     let file = |name: &str| folder.path().join(name).display().to_string();
     if has("bash") {
         let script = format!(
-            ". {}; COMP_WORDS=(nicctl net); COMP_CWORD=1; _nicctl nicctl net nicctl; echo \"${{COMPREPLY[@]}}\"",
+            ". {}; COMP_WORDS=(nicctl net); COMP_CWORD=1; _clap_complete_nicctl nicctl net nicctl; echo \"${{COMPREPLY[@]}}\"",
             file("bash/nicctl")
         );
         assert_eq!(shell("bash", &["--norc"], &script).trim(), "network");
@@ -88,7 +93,9 @@ fn real_shells_complete_our_commands() {
             file("zsh")
         );
         let said = shell("zsh", &["-f"], &script);
-        assert!(said.starts_with("_nicctl\n") && said.contains("network"), "{said}");
+        assert!(said.starts_with("_nicctl\n") && said.contains("NICCTL_COMPLETE"), "{said}");
+        let asked = "NICCTL_COMPLETE=zsh _CLAP_COMPLETE_INDEX=1 nicctl -- nicctl net";
+        assert!(shell("zsh", &["-f"], asked).starts_with("network"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io;
 
 use hyper::{Method, StatusCode};
-use uuid::Uuid;
+use nicd_client::Call;
 
 use super::client::ClientError;
 use super::names::NameError;
@@ -66,12 +66,6 @@ pub enum Failure {
         /// Why it was not attached.
         source: ClientError,
     },
-    /// `detach` of a port that no server has.
-    #[error("port {port} is attached to no server")]
-    NotAttached {
-        /// The port.
-        port: Uuid,
-    },
     /// `status` shows problems.
     #[error("nicd is degraded; problems: {0}, each listed with its remedy")]
     Degraded(usize),
@@ -104,12 +98,13 @@ impl Failure {
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
+            _ if self.is_quiet() => 0,
             Self::Client(error) => client_code(error),
             Self::Wait(WaitError::TimedOut { .. }) => WAIT_TIMED_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
             Self::NamedTwice { .. } | Self::NoColumn { .. } => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
-            Self::PortLeft { .. } | Self::NotAttached { .. } | Self::Degraded(_) => FAILED,
+            Self::PortLeft { .. } | Self::Degraded(_) => FAILED,
             Self::Host(_) | Self::Findings(_) => FAILED,
             Self::Output(_) | Self::Runtime(_) => FAILED,
         }
@@ -129,18 +124,37 @@ impl Failure {
             sentence.push_str(&error.to_string());
             cause = error.source();
         }
-        if let Some(advice) = self.advice() {
+        // Who types commands makes no requests.
+        if let Some(call) = self.client().and_then(call_of) {
+            sentence = sentence.replace(&call.to_string(), "the request");
+        }
+        let request = self.client().and_then(|error| error.refusal()?.request_id.as_deref());
+        let advice = self.client().and_then(client_advice).map(str::to_owned);
+        for more in advice.into_iter().chain(request.map(|id| format!("request {id}"))) {
             sentence.push_str("; ");
-            sentence.push_str(advice);
+            sentence.push_str(&more);
         }
         table::harmless(&sentence)
     }
 
-    fn advice(&self) -> Option<&'static str> {
+    /// The failed call, if it is one.
+    fn client(&self) -> Option<&ClientError> {
         match self {
-            Self::Client(error) | Self::Wait(WaitError::Client(error)) => client_advice(error),
+            Self::Client(error) | Self::Wait(WaitError::Client(error)) => Some(error),
+            Self::HalfMade { source, .. } | Self::PortLeft { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+/// What was called, where the error says so.
+fn call_of(error: &ClientError) -> Option<&Call> {
+    match error {
+        ClientError::Unanswered { call, .. }
+        | ClientError::Silent { call, .. }
+        | ClientError::Unsendable { call, .. }
+        | ClientError::Unreadable { call, .. } => Some(call),
+        _ => None,
     }
 }
 
@@ -221,6 +235,18 @@ mod tests {
         let body = br#"{"badRequest": {"code": 400, "message": "a\nb\u001b[31m"}}"#;
         let error = Refusal::from_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), body);
         assert_eq!(Failure::from(ClientError::from(error)).sentence(), "a\\nb\\u{1b}[31m");
+        let headers = HeaderMap::from_iter([("x-request-id".parse().unwrap(), "req-1".parse().unwrap())]);
+        let error =
+            Refusal::from_answer(StatusCode::BAD_REQUEST, &headers, br#"{"badRequest": {"message": "no", "reason": "why"}}"#);
+        assert_eq!(Failure::from(ClientError::from(error)).sentence(), "no (why); request req-1");
+    }
+
+    #[test]
+    fn a_request_is_not_told_in_words_of_http() {
+        let call = Call { method: Method::POST, target: "/v2.0/ports".to_owned() };
+        let limit = std::time::Duration::from_secs(7);
+        let sentence = Failure::from(ClientError::Silent { socket: PathBuf::from("/s"), call, limit }).sentence();
+        assert!(sentence.starts_with("nicd at /s did not answer the request within 7 s; it may or may not"), "{sentence}");
     }
 
     #[test]

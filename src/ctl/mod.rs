@@ -7,7 +7,7 @@
 //!                     └────▶ views ──▶ table ──▶ out (stdout)          failure ──▶ stderr, exit code
 //! ```
 //!
-//! `graph` draws what the daemon says; `doctor` looks at this host beside what the daemon says.
+//! `completion` answers shells that complete a command line. `graph` draws what the daemon says; `doctor` looks at this host beside what the daemon says.
 //!
 //! It has no state and needs no privileges. It checks a value only as far as needed to send it; the daemon decides whether the
 //! value is valid. It is built on the crate `nicd-client` alone, so any other client can do the same.
@@ -15,6 +15,7 @@
 mod args;
 mod client;
 mod commands;
+mod completion;
 mod doctor;
 mod failure;
 mod graph;
@@ -26,11 +27,10 @@ mod table;
 mod values;
 mod views;
 mod wait;
+mod wording;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-
-use clap::{CommandFactory, Parser};
 
 use crate::manual;
 use args::{Cli, Command};
@@ -40,8 +40,13 @@ use out::Out;
 
 /// Reads the command line, does what it says and returns the exit code it ends with.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => end(start(cli)),
+    match completion::answer() {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(said) => return usage(&said),
+    }
+    match args::parse() {
+        Ok(cli) => start(cli),
         Err(said) => usage(&said),
     }
 }
@@ -53,27 +58,26 @@ fn usage(said: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(failure::USAGE))
 }
 
-fn start(cli: Cli) -> Result<(), Failure> {
-    let mut out = Out::stdout(cli.output, cli.listing);
-    if let Command::Manual { into } = &cli.command {
-        return manual::write(Cli::command(), "1", into).map_err(Failure::Output);
+fn start(cli: Cli) -> ExitCode {
+    let mut session = Session::new(client::daemon(cli.socket), Out::stdout(cli.output, cli.listing));
+    let Err(failure) = perform(&mut session, cli.command) else { return ExitCode::SUCCESS };
+    if !failure.is_quiet() {
+        // A closed stderr leaves the exit code to speak.
+        let _ = writeln!(io::stderr(), "error: {}", session.sentence(&failure));
     }
-    if let Command::Completion { shell } = cli.command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "nicctl", &mut script);
-        return out.raw(&script);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
-    let mut session = Session { client: client::daemon(cli.socket), out };
-    runtime.block_on(commands::run(&mut session, cli.command))
+    ExitCode::from(failure.exit_code())
 }
 
-fn end(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else { return ExitCode::SUCCESS };
-    if failure.is_quiet() {
-        return ExitCode::SUCCESS;
+fn perform(session: &mut Session, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Manual { into } => {
+            let scripts = manual::SHELLS.map(completion::script);
+            manual::write(args::command(), "1", scripts, &into).map_err(Failure::Output)
+        }
+        Command::Completion { shell } => session.out.raw(&completion::script(shell)),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+            runtime.block_on(commands::run(session, command))
+        }
     }
-    // A closed stderr leaves the exit code to speak.
-    let _ = writeln!(io::stderr(), "error: {}", failure.sentence());
-    ExitCode::from(failure.exit_code())
 }

@@ -117,8 +117,23 @@ pub enum NameError {
         /// What was given.
         text: String,
     },
-    /// Several things are.
+    /// Several things have a UUID beginning so.
     #[error("'{text}' may be any of {} {}: {}; give more of the UUID", candidates.len(), kind.plural(), listed(candidates))]
+    AmbiguousPrefix {
+        /// What was looked for.
+        kind: Kind,
+        /// What was given.
+        text: String,
+        /// What it may stand for.
+        candidates: Vec<Candidate>,
+    },
+    /// Several things are called so.
+    #[error(
+        "the name '{text}' is ambiguous: {} {} have it: {}; give the UUID of the one that is meant",
+        candidates.len(),
+        kind.plural(),
+        listed(candidates)
+    )]
     Ambiguous {
         /// What was looked for.
         kind: Kind,
@@ -174,7 +189,12 @@ fn choose(kind: Kind, text: &str, candidates: &[Candidate]) -> Result<Uuid, Name
     if meant.is_empty()
         && let Some(digits) = prefix(text)
     {
-        meant = candidates.iter().filter(|candidate| candidate.id.simple().to_string().starts_with(&digits)).cloned().collect();
+        let begins = |candidate: &&Candidate| candidate.id.simple().to_string().starts_with(&digits);
+        let begin: Vec<Candidate> = candidates.iter().filter(begins).cloned().collect();
+        if begin.len() > 1 {
+            return Err(NameError::AmbiguousPrefix { kind, text: text.to_owned(), candidates: begin });
+        }
+        meant = begin;
     }
     match meant.as_slice() {
         [] => Err(NameError::Unknown { kind, text: text.to_owned() }),
@@ -244,7 +264,9 @@ mod tests {
         );
         assert_eq!(
             chosen("red"),
-            Err(format!("'red' may be any of 2 networks: {RED} (red), {BEGINS_CAFE} (red); give more of the UUID"))
+            Err(format!(
+                "the name 'red' is ambiguous: 2 networks have it: {RED} (red), {BEGINS_CAFE} (red); give the UUID of the one that is meant"
+            ))
         );
     }
 

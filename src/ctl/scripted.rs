@@ -16,7 +16,6 @@ use tempfile::TempDir;
 
 use super::args::Cli;
 use super::commands::{self, Session};
-use super::failure::Failure;
 use super::out::Out;
 
 /// One request to come and what it is answered with.
@@ -57,8 +56,8 @@ impl Exchange {
 
 /// The result of a command line.
 pub struct Outcome {
-    /// How it ended.
-    pub result: Result<(), Failure>,
+    /// The exit code and the sentence on stderr.
+    end: (u8, String),
     /// What it printed.
     pub printed: String,
     /// The requests it made, as "METHOD target body".
@@ -68,10 +67,7 @@ pub struct Outcome {
 impl Outcome {
     /// The exit code and the sentence on stderr.
     pub fn end(&self) -> (u8, String) {
-        match &self.result {
-            Ok(()) => (0, String::new()),
-            Err(failure) => (failure.exit_code(), failure.sentence()),
-        }
+        self.end.clone()
     }
 }
 
@@ -92,11 +88,12 @@ pub fn play(line: &str, script: Vec<Exchange>) -> Outcome {
     let cli = Cli::try_parse_from(line.split(' ')).unwrap();
     let printed = Printed::default();
     let out = Out::to(Box::new(printed.clone()), cli.output, cli.listing);
-    let mut session = Session { client: Client::new(socket).with_retry(Retry::NONE), out };
+    let mut session = Session::new(Client::new(socket).with_retry(Retry::NONE), out);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = runtime.block_on(commands::run(&mut session, cli.command));
     let requests = requests.lock().unwrap().clone();
-    Outcome { result, printed: printed.text(), requests }
+    let end = result.map_or_else(|failure| (failure.exit_code(), session.sentence(&failure)), |()| (0, String::new()));
+    Outcome { end, printed: printed.text(), requests }
 }
 
 fn follow(listener: &UnixListener, script: Vec<Exchange>, heard: &Mutex<Vec<String>>) {

@@ -1,5 +1,6 @@
 //! The command line as typed: every command, flag and help text. Nothing is looked up or decided here.
 
+mod examples;
 mod network;
 mod nic;
 mod port;
@@ -12,7 +13,9 @@ pub use server::{ChangedServer, NewServer, ServerCommand};
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use super::completion;
 
 const AFTER_HELP: &str = "\
 NETWORK, SUBNET, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name;
@@ -23,6 +26,9 @@ Colours appear on a terminal only, and not when NO_COLOR is set.";
 
 /// The heading of the flags that every command has, so that they do not stand between a command's own.
 const GLOBAL: &str = "Options of every command";
+
+/// Where the daemon's socket is by default.
+pub const SOCKET: &str = "/run/nicd/nicd.sock";
 
 /// Attach, detach and inspect NICs of virtual machines and network namespaces on this host
 #[derive(Debug, Parser)]
@@ -47,7 +53,7 @@ pub struct Cli {
         help_heading = GLOBAL,
         env = "NICD_SOCKET",
         value_name = "PATH",
-        default_value = "/run/nicd/nicd.sock"
+        default_value = SOCKET
     )]
     pub socket: PathBuf,
 
@@ -56,6 +62,21 @@ pub struct Cli {
 
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The definition of the command line, with its examples.
+pub fn command() -> clap::Command {
+    examples::add(Cli::command())
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// It is wrong, or asks for help or the version.
+pub fn parse() -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// How lists are printed.
@@ -142,12 +163,14 @@ pub enum Command {
     #[command(visible_alias = "ls")]
     List {
         /// Only this server's
+        #[arg(add = completion::servers())]
         server: Option<String>,
     },
 
     /// Show everything about a port
     Show {
         /// The port
+        #[arg(add = completion::ports())]
         port: String,
     },
 
@@ -161,18 +184,21 @@ pub enum Command {
     /// Explain a port's status: its conditions, in the order of evaluation
     Explain {
         /// The port
+        #[arg(add = completion::ports())]
         port: String,
     },
 
     /// Count what a port's guest sent and got, and what was dropped, by reason
     Counters {
         /// The port
+        #[arg(add = completion::ports())]
         port: String,
     },
 
     /// Show what guests asked last by DHCP, and what became of it
     Leases {
         /// The port [default: all]
+        #[arg(add = completion::ports())]
         port: Option<String>,
     },
 
@@ -195,7 +221,7 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
         format: GraphFormat,
         /// Only this network
-        #[arg(long)]
+        #[arg(long, add = completion::networks())]
         network: Option<String>,
     },
 

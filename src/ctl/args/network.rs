@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use clap::{ArgGroup, Args, Subcommand};
 
+use crate::ctl::completion;
 use crate::ctl::values::{Cidr, Gateway, Pool, Route};
 
 /// What to do with networks.
@@ -19,6 +20,7 @@ pub enum NetworkCommand {
     /// Show everything about a network
     Show {
         /// The network
+        #[arg(add = completion::networks())]
         network: String,
     },
 
@@ -29,6 +31,7 @@ pub enum NetworkCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// The network
+        #[arg(add = completion::networks())]
         network: String,
     },
 }
@@ -79,6 +82,7 @@ pub struct PortSecurity {
     .multiple(true))]
 pub struct ChangedNetwork {
     /// The network
+    #[arg(add = completion::networks())]
     pub network: String,
 
     /// New name
@@ -107,13 +111,14 @@ pub enum SubnetCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Only this network's
-        #[arg(long)]
+        #[arg(long, add = completion::networks())]
         network: Option<String>,
     },
 
     /// Show everything about a subnet
     Show {
         /// The subnet
+        #[arg(add = completion::subnets())]
         subnet: String,
     },
 
@@ -124,6 +129,7 @@ pub enum SubnetCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// The subnet
+        #[arg(add = completion::subnets())]
         subnet: String,
     },
 }
@@ -132,6 +138,7 @@ pub enum SubnetCommand {
 #[derive(Debug, Args)]
 pub struct NewSubnet {
     /// The network it belongs to
+    #[arg(add = completion::networks())]
     pub network: String,
 
     /// Address range, as 192.0.2.0/24 or 2001:db8::/64
@@ -183,6 +190,7 @@ pub struct SubnetSettings {
 #[command(group = ArgGroup::new("change").args(["name", "gateway", "pools", "dns", "routes", "dhcp"]).required(true).multiple(true))]
 pub struct ChangedSubnet {
     /// The subnet
+    #[arg(add = completion::subnets())]
     pub subnet: String,
 
     #[command(flatten)]

@@ -4,16 +4,18 @@ use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
+use crate::ctl::completion;
 use crate::ctl::values::WaitTime;
 
 /// Which NIC a server gets.
 #[derive(Debug, Args)]
 pub struct Nic {
     /// The server that gets it
+    #[arg(add = completion::servers())]
     pub server: String,
 
     /// Create a port in this network [default, without --port: the only network]
-    #[arg(long, conflicts_with = "port")]
+    #[arg(long, conflicts_with = "port", add = completion::networks())]
     pub network: Option<String>,
 
     /// With this address [default: the lowest free of the network's subnets]
@@ -21,7 +23,7 @@ pub struct Nic {
     pub ip: Option<IpAddr>,
 
     /// Use this existing port
-    #[arg(long)]
+    #[arg(long, add = completion::ports())]
     pub port: Option<String>,
 }
 
@@ -53,7 +55,7 @@ pub struct Attach {
 #[derive(Debug, Args)]
 pub struct Detach {
     /// The server that has it, if the port is named among that server's, and the port
-    #[arg(required = true, num_args = 1..=2, value_names = ["[SERVER] PORT"])]
+    #[arg(required = true, num_args = 1..=2, value_names = ["[SERVER] PORT"], add = completion::ports())]
     pub names: Vec<String>,
 
     /// Delete its device even while a process holds its tap open: some VMMs then use a whole processor. Unplug the NIC first
@@ -75,6 +77,7 @@ pub enum Planned {
     /// What `detach` of this port would do
     Detach {
         /// The port
+        #[arg(add = completion::ports())]
         port: String,
     },
 }

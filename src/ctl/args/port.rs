@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use clap::{ArgGroup, Args, Subcommand};
 
+use crate::ctl::completion;
 use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
 
 /// The flags of `port set` of which it needs one.
@@ -36,17 +37,18 @@ pub enum PortCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Only this network's
-        #[arg(long)]
+        #[arg(long, add = completion::networks())]
         network: Option<String>,
 
         /// Only this server's
-        #[arg(long)]
+        #[arg(long, add = completion::servers())]
         server: Option<String>,
     },
 
     /// Show everything about a port
     Show {
         /// The port
+        #[arg(add = completion::ports())]
         port: String,
     },
 
@@ -57,6 +59,7 @@ pub enum PortCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// The port
+        #[arg(add = completion::ports())]
         port: String,
 
         /// Delete its device even while a process holds its tap open
@@ -69,6 +72,7 @@ pub enum PortCommand {
 #[derive(Debug, Default, Args)]
 pub struct NewPort {
     /// The network it is in
+    #[arg(add = completion::networks())]
     pub network: String,
 
     /// Name [default: none]
@@ -155,6 +159,7 @@ pub struct Told {
 #[command(group = ArgGroup::new("change").args(CHANGES).required(true).multiple(true))]
 pub struct ChangedPort {
     /// The port
+    #[arg(add = completion::ports())]
     pub port: String,
 
     /// New name

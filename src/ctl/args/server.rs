@@ -2,6 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
+use crate::ctl::completion;
 use crate::ctl::values::Owner;
 
 /// What to do with servers.
@@ -17,16 +18,18 @@ pub enum ServerCommand {
     /// Show everything about a server
     Show {
         /// The server
+        #[arg(add = completion::servers())]
         server: String,
     },
 
-    /// Change a server's registration; what is not named stays. A namespace is looked up again by its path, as by `add`
+    /// Change a server's registration; what is not named stays. Only with --netns a namespace is looked up again by its path
     Set(ChangedServer),
 
     /// Delete a server's registration; refused while it has NICs
     #[command(visible_alias = "rm")]
     Delete {
         /// The server
+        #[arg(add = completion::servers())]
         server: String,
 
         /// Detach its NICs first
@@ -80,6 +83,7 @@ pub struct NewServer {
 #[command(group = ArgGroup::new("change").args(["name", "nic_limit", "netns", "queues", "owner", "qmp"]).required(true).multiple(true))]
 pub struct ChangedServer {
     /// The server
+    #[arg(add = completion::servers())]
     pub server: String,
 
     /// New name

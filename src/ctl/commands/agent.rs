@@ -5,20 +5,20 @@ use serde_json::{Value, json};
 use super::Session;
 use crate::ctl::args::Format;
 use crate::ctl::failure::Failure;
-use crate::ctl::names::{self, Kind};
+use crate::ctl::names::Kind;
 use crate::ctl::table::Table;
 use crate::ctl::views;
 
 /// Why a port has the status it has.
 pub async fn explain(session: &mut Session, port: &str) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Port, port).await?;
+    let id = session.id_of(Kind::Port, port).await?;
     let said = session.client.get(&format!("/nicd/v1/ports/{id}/explain")).await?;
     print(session, &said, views::facts)
 }
 
 /// What passed a port, and what was dropped.
 pub async fn counters(session: &mut Session, port: &str) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Port, port).await?;
+    let id = session.id_of(Kind::Port, port).await?;
     let said = session.client.get(&format!("/nicd/v1/ports/{id}/counters")).await?;
     print(session, &said, views::counters)
 }
@@ -26,7 +26,7 @@ pub async fn counters(session: &mut Session, port: &str) -> Result<(), Failure> 
 /// What the guest of a port, or of each, asked last by DHCP.
 pub async fn leases(session: &mut Session, port: Option<&str>) -> Result<(), Failure> {
     let ports = match port {
-        Some(port) => vec![names::resolve(&session.client, Kind::Port, port).await?.to_string()],
+        Some(port) => vec![session.id_of(Kind::Port, port).await?.to_string()],
         None => {
             Kind::Port.list(&session.client, &[]).await?.iter().filter_map(|port| Some(port["id"].as_str()?.to_owned())).collect()
         }

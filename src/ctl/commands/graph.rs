@@ -5,14 +5,14 @@ use crate::ctl::args::GraphFormat;
 use crate::ctl::doctor;
 use crate::ctl::failure::Failure;
 use crate::ctl::graph::Graph;
-use crate::ctl::names::{self, Kind};
+use crate::ctl::names::Kind;
 use crate::ctl::views::plain;
 
 /// Draws what is attached to what, in all networks or in one.
 pub async fn draw(session: &mut Session, format: GraphFormat, network: Option<&str>) -> Result<(), Failure> {
     let mut networks = Kind::Network.list(&session.client, &[]).await?;
     if let Some(network) = network {
-        let id = names::resolve(&session.client, Kind::Network, network).await?.to_string();
+        let id = session.id_of(Kind::Network, network).await?.to_string();
         networks.retain(|network| network["id"] == id.as_str());
     }
     networks.sort_by_cached_key(|network| plain(&network["name"]));

@@ -12,16 +12,21 @@ mod subnet;
 mod tests;
 mod watch;
 
+use std::cell::RefCell;
+
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use agent::Leftovers;
 
 use super::args::{Command, Format};
 use super::client::Client;
 use super::failure::Failure;
+use super::names::{self, Kind};
 use super::out::Out;
-use super::table::Table;
+use super::table::{Table, harmless};
 use super::views::{Labels, View, Width};
+use super::wording;
 
 /// A daemon to ask and somewhere to print.
 pub struct Session {
@@ -29,6 +34,8 @@ pub struct Session {
     pub client: Client,
     /// Where answers go.
     pub out: Out,
+    /// What ids were called on the command line, for errors.
+    pub called: RefCell<Vec<(Uuid, String)>>,
 }
 
 /// Runs the command.
@@ -60,6 +67,31 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
 }
 
 impl Session {
+    /// A session with nothing asked yet.
+    pub fn new(client: Client, out: Out) -> Self {
+        Self { client, out, called: RefCell::default() }
+    }
+
+    /// The id of what `text` stands for.
+    async fn id_of(&self, kind: Kind, text: &str) -> Result<Uuid, Failure> {
+        let id = names::resolve(&self.client, kind, text).await?;
+        self.note(id, text);
+        Ok(id)
+    }
+
+    /// Notes what an id was called, so that an error says it so.
+    fn note(&self, id: Uuid, text: &str) {
+        self.called.borrow_mut().push((id, text.to_owned()));
+    }
+
+    /// A failure in one sentence, with names as they were typed and without words of HTTP.
+    pub fn sentence(&self, failure: &Failure) -> String {
+        let called = self.called.borrow();
+        let sentence = wording::of_commands(&failure.sentence());
+        let typed = called.iter().map(|(id, text)| (id.to_string(), harmless(text)));
+        typed.fold(sentence, |sentence, (id, text)| sentence.replace(&id, &text))
+    }
+
     /// Prints a list: the objects themselves, or a table of them.
     async fn print_list(&mut self, view: &View, objects: Vec<Value>) -> Result<(), Failure> {
         let width = match self.out.format() {

@@ -7,7 +7,7 @@ use super::{Session, members, subnet, switch};
 use crate::ctl::args::{ChangedNetwork, NetworkCommand, NewNetwork};
 use crate::ctl::client::{self, Client, ClientError};
 use crate::ctl::failure::Failure;
-use crate::ctl::names::{self, Kind};
+use crate::ctl::names::Kind;
 use crate::ctl::values::Cidr;
 use crate::ctl::views::NETWORK;
 
@@ -20,12 +20,12 @@ pub async fn run(session: &mut Session, command: NetworkCommand) -> Result<(), F
             session.print_list(&NETWORK, networks).await
         }
         NetworkCommand::Show { network } => {
-            let id = names::resolve(&session.client, Kind::Network, &network).await?;
+            let id = session.id_of(Kind::Network, &network).await?;
             show(session, id).await
         }
         NetworkCommand::Set(changed) => set(session, changed).await,
         NetworkCommand::Delete { network } => {
-            let id = names::resolve(&session.client, Kind::Network, &network).await?;
+            let id = session.id_of(Kind::Network, &network).await?;
             session.client.delete(&Kind::Network.item(id)).await?;
             session.out.say(&format!("network {id} is deleted"))
         }
@@ -64,7 +64,7 @@ async fn create(session: &mut Session, new: NewNetwork) -> Result<(), Failure> {
 }
 
 async fn set(session: &mut Session, changed: ChangedNetwork) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Network, &changed.network).await?;
+    let id = session.id_of(Kind::Network, &changed.network).await?;
     let body = members([
         ("name", changed.name.map(Value::from)),
         ("mtu", changed.mtu.map(Value::from)),

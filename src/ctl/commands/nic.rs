@@ -17,7 +17,7 @@ use crate::ctl::wait::{Goal, Wait};
 
 /// Gives a server a NIC and prints the port.
 pub async fn attach(session: &mut Session, attach: Attach) -> Result<(), Failure> {
-    let server = names::resolve(&session.client, Kind::Server, &attach.nic.server).await?;
+    let server = session.id_of(Kind::Server, &attach.nic.server).await?;
     let following = follow(&session.client, attach.wait).await?;
     let is_special = attach.mac.is_some() || attach.ifname.is_some() || attach.name.is_some();
     let answer = match attach.nic.network.as_ref().filter(|_| is_special) {
@@ -27,7 +27,7 @@ pub async fn attach(session: &mut Session, attach: Attach) -> Result<(), Failure
             attach_new(session, server, NewPort { network, name, mac, ips, ifname, ..NewPort::default() }).await?
         }
         None => {
-            let body = attachment(&session.client, &attach.nic).await?;
+            let body = attachment(session, &attach.nic).await?;
             session.client.post(&interfaces(server), &body).await?
         }
     };
@@ -57,10 +57,18 @@ async fn attach_new(session: &Session, server: Uuid, new: NewPort) -> Result<Val
 pub async fn detach(session: &mut Session, detach: Detach) -> Result<(), Failure> {
     let (server, port) = match detach.names.as_slice() {
         [server, port, ..] => {
-            let server = names::resolve(&session.client, Kind::Server, server).await?;
-            (server, names::resolve_port_of(&session.client, server, port).await?)
+            let server = session.id_of(Kind::Server, server).await?;
+            let id = names::resolve_port_of(&session.client, server, port).await?;
+            session.note(id, port);
+            (server, id)
         }
-        names => server_of(&session.client, names.first().map_or("", String::as_str)).await?,
+        names => {
+            let port = session.id_of(Kind::Port, names.first().map_or("", String::as_str)).await?;
+            match server_of(&session.client, port).await? {
+                Some(server) => (server, port),
+                None => return session.out.say(&format!("port {port} is attached to no server")),
+            }
+        }
     };
     let following = follow(&session.client, detach.wait).await?;
     session.client.delete(&with_query(&format!("{}/{port}", interfaces(server)), &forced(detach.force))).await?;
@@ -69,24 +77,22 @@ pub async fn detach(session: &mut Session, detach: Detach) -> Result<(), Failure
     session.out.say(&format!("port {port} {done}"))
 }
 
-/// A port's server, and the port.
-async fn server_of(client: &Client, port: &str) -> Result<(Uuid, Uuid), Failure> {
-    let id = names::resolve(client, Kind::Port, port).await?;
-    let shown = client::member(client.get(&Kind::Port.item(id)).await?, "port")?;
-    let server = shown["device_id"].as_str().and_then(names::full_uuid);
-    server.map(|server| (server, id)).ok_or(Failure::NotAttached { port: id })
+/// The server that has a port, if one does.
+async fn server_of(client: &Client, port: Uuid) -> Result<Option<Uuid>, ClientError> {
+    let shown = client::member(client.get(&Kind::Port.item(port)).await?, "port")?;
+    Ok(shown["device_id"].as_str().and_then(names::full_uuid))
 }
 
 /// Prints what an attach or a detach would do.
 pub async fn plan(session: &mut Session, planned: Planned) -> Result<(), Failure> {
     let asked = match planned {
         Planned::Attach(nic) => {
-            let server = names::resolve(&session.client, Kind::Server, &nic.server).await?;
-            let mut asked = attachment(&session.client, &nic).await?;
+            let server = session.id_of(Kind::Server, &nic.server).await?;
+            let mut asked = attachment(session, &nic).await?;
             asked["server_id"] = json!(server);
             asked
         }
-        Planned::Detach { port } => json!({ "detach": names::resolve(&session.client, Kind::Port, &port).await? }),
+        Planned::Detach { port } => json!({ "detach": session.id_of(Kind::Port, &port).await? }),
     };
     let said = session.client.post("/nicd/v1/plan", &asked).await?;
     print(session, &said, views::steps)
@@ -97,13 +103,13 @@ fn interfaces(server: Uuid) -> String {
     format!("/v2.1/servers/{server}/os-interface")
 }
 
-async fn attachment(client: &Client, nic: &Nic) -> Result<Value, Failure> {
+async fn attachment(session: &Session, nic: &Nic) -> Result<Value, Failure> {
     let net_id = match &nic.network {
-        Some(network) => Some(json!(names::resolve(client, Kind::Network, network).await?)),
+        Some(network) => Some(json!(session.id_of(Kind::Network, network).await?)),
         None => None,
     };
     let port_id = match &nic.port {
-        Some(port) => Some(json!(names::resolve(client, Kind::Port, port).await?)),
+        Some(port) => Some(json!(session.id_of(Kind::Port, port).await?)),
         None => None,
     };
     let fixed_ips = nic.ip.map(|ip| json!([{ "ip_address": ip }]));

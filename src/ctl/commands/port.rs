@@ -7,7 +7,7 @@ use super::{Session, forced, members, switch, unless_empty};
 use crate::ctl::args::{ChangedPort, Filters, Format, NewPort, PortCommand};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
-use crate::ctl::names::{self, Kind};
+use crate::ctl::names::Kind;
 use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
 use crate::ctl::views::{PORT, passed};
 
@@ -19,7 +19,7 @@ pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Fail
         PortCommand::Show { port } => show_counted(session, &port).await,
         PortCommand::Set(changed) => set(session, changed).await,
         PortCommand::Delete { port, force } => {
-            let id = names::resolve(&session.client, Kind::Port, &port).await?;
+            let id = session.id_of(Kind::Port, &port).await?;
             session.client.delete(&with_query(&Kind::Port.item(id), &forced(force))).await?;
             session.out.say(&format!("port {id} is deleted"))
         }
@@ -31,7 +31,7 @@ pub async fn list(session: &mut Session, network: Option<&str>, server: Option<&
     let mut filters = vec![];
     for (key, kind, name) in [("network_id", Kind::Network, network), ("device_id", Kind::Server, server)] {
         if let Some(name) = name {
-            filters.push((key, names::resolve(&session.client, kind, name).await?.to_string()));
+            filters.push((key, session.id_of(kind, name).await?.to_string()));
         }
     }
     let query: Vec<(&str, &str)> = filters.iter().map(|(key, id)| (*key, id.as_str())).collect();
@@ -41,14 +41,14 @@ pub async fn list(session: &mut Session, network: Option<&str>, server: Option<&
 
 /// Shows a port.
 pub async fn show(session: &mut Session, port: &str) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Port, port).await?;
+    let id = session.id_of(Kind::Port, port).await?;
     let port = client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?;
     session.print_one(&PORT, &port).await
 }
 
 /// The same, to people with what passed it and what was dropped.
 pub async fn show_counted(session: &mut Session, port: &str) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Port, port).await?;
+    let id = session.id_of(Kind::Port, port).await?;
     let port = client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?;
     let attached = port["device_id"].as_str().is_some_and(|server| !server.is_empty());
     let counted = match session.out.format() {
@@ -65,7 +65,7 @@ async fn create(session: &mut Session, new: NewPort) -> Result<(), Failure> {
 
 /// Makes a port; the port as the daemon shows it.
 pub async fn make(session: &Session, new: NewPort) -> Result<Value, Failure> {
-    let network = names::resolve(&session.client, Kind::Network, &new.network).await?;
+    let network = session.id_of(Kind::Network, &new.network).await?;
     let profile =
         members([("interface_name", new.ifname.map(Value::from)), ("vnet_hdr", new.no_vnet_hdr.then_some(Value::Bool(false)))]);
     let filters = new.filters;
@@ -90,7 +90,7 @@ pub async fn make(session: &Session, new: NewPort) -> Result<Value, Failure> {
 }
 
 async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Port, &changed.port).await?;
+    let id = session.id_of(Kind::Port, &changed.port).await?;
     let filters = changed.filters;
     let adds = !filters.allowed_addresses.is_empty() && !changed.no_allowed_address;
     // The API takes all pairs at once, and both directions.

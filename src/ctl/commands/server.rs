@@ -21,13 +21,13 @@ pub async fn run(session: &mut Session, command: ServerCommand) -> Result<(), Fa
             session.print_list(&SERVER, servers).await
         }
         ServerCommand::Show { server } => {
-            let id = names::resolve(&session.client, Kind::Server, &server).await?;
+            let id = session.id_of(Kind::Server, &server).await?;
             let server = client::member(session.client.get(&Kind::Server.item(id)).await?, "server")?;
             session.print_one(&SERVER, &server).await
         }
         ServerCommand::Set(changed) => set(session, changed).await,
         ServerCommand::Delete { server, detach, force } => {
-            let id = names::resolve(&session.client, Kind::Server, &server).await?;
+            let id = session.id_of(Kind::Server, &server).await?;
             let mut query = forced(force);
             query.extend(detach.then_some(("detach", "true")));
             session.client.delete(&with_query(&Kind::Server.item(id), &query)).await?;
@@ -47,8 +47,10 @@ async fn add(session: &mut Session, new: NewServer) -> Result<(), Failure> {
 
 /// Registers a server again with what it has, but for what changes.
 async fn set(session: &mut Session, changed: ChangedServer) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Server, &changed.server).await?;
+    let id = session.id_of(Kind::Server, &changed.server).await?;
     let mut server = client::member(session.client.get(&Kind::Server.item(id)).await?, "server")?;
+    // The daemon keeps a guest that nothing is said of, and then looks up no namespace.
+    let is_same_guest = changed.netns.is_none() && changed.queues.is_none() && changed.owner.is_none() && changed.qmp.is_none();
     let changes = [
         ("/name", changed.name.map(Value::from)),
         ("/nic_limit", changed.nic_limit.map(Value::from)),
@@ -66,6 +68,9 @@ async fn set(session: &mut Session, changed: ChangedServer) -> Result<(), Failur
     let registered = ["name", "project_id", "guest", "nic_limit"];
     if let Value::Object(members) = &mut server {
         members.retain(|key, value| registered.contains(&key.as_str()) && !value.is_null());
+        if is_same_guest {
+            members.insert("guest".to_owned(), Value::Null);
+        }
     }
     let answer = session.client.put(&Kind::Server.item(id), &json!({ "server": server })).await?;
     let server = client::member(answer, "server")?;

@@ -6,7 +6,7 @@ use super::{Session, members, unless_empty};
 use crate::ctl::args::{ChangedSubnet, NewSubnet, SubnetCommand, SubnetSettings};
 use crate::ctl::client;
 use crate::ctl::failure::Failure;
-use crate::ctl::names::{self, Kind};
+use crate::ctl::names::Kind;
 use crate::ctl::values::{Cidr, Gateway, Pool, Route};
 use crate::ctl::views::SUBNET;
 
@@ -16,13 +16,13 @@ pub async fn run(session: &mut Session, command: SubnetCommand) -> Result<(), Fa
         SubnetCommand::Create(new) => create(session, new).await,
         SubnetCommand::List { network } => list(session, network.as_deref()).await,
         SubnetCommand::Show { subnet } => {
-            let id = names::resolve(&session.client, Kind::Subnet, &subnet).await?;
+            let id = session.id_of(Kind::Subnet, &subnet).await?;
             let subnet = client::member(session.client.get(&Kind::Subnet.item(id)).await?, "subnet")?;
             session.print_one(&SUBNET, &subnet).await
         }
         SubnetCommand::Set(changed) => set(session, changed).await,
         SubnetCommand::Delete { subnet } => {
-            let id = names::resolve(&session.client, Kind::Subnet, &subnet).await?;
+            let id = session.id_of(Kind::Subnet, &subnet).await?;
             session.client.delete(&Kind::Subnet.item(id)).await?;
             session.out.say(&format!("subnet {id} is deleted"))
         }
@@ -32,7 +32,7 @@ pub async fn run(session: &mut Session, command: SubnetCommand) -> Result<(), Fa
 async fn list(session: &mut Session, network: Option<&str>) -> Result<(), Failure> {
     let mut query = vec![];
     let id = match network {
-        Some(network) => names::resolve(&session.client, Kind::Network, network).await?.to_string(),
+        Some(network) => session.id_of(Kind::Network, network).await?.to_string(),
         None => String::new(),
     };
     if network.is_some() {
@@ -43,7 +43,7 @@ async fn list(session: &mut Session, network: Option<&str>) -> Result<(), Failur
 }
 
 async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
-    let network = names::resolve(&session.client, Kind::Network, &new.network).await?;
+    let network = session.id_of(Kind::Network, &new.network).await?;
     let mut more = members([
         ("enable_dhcp", new.no_dhcp.then_some(Value::Bool(false))),
         ("ipv6_address_mode", new.ipv6_address_mode.map(Value::from)),
@@ -56,7 +56,7 @@ async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
 }
 
 async fn set(session: &mut Session, changed: ChangedSubnet) -> Result<(), Failure> {
-    let id = names::resolve(&session.client, Kind::Subnet, &changed.subnet).await?;
+    let id = session.id_of(Kind::Subnet, &changed.subnet).await?;
     let mut subnet = members([("enable_dhcp", changed.dhcp.map(Value::Bool))]);
     subnet.extend(asked(changed.settings));
     let answer = session.client.put(&Kind::Subnet.item(id), &json!({ "subnet": subnet })).await?;

@@ -357,8 +357,8 @@ fn a_port_alone_tells_which_server_loses_it() {
     assert_eq!(done.requests[1], format!("DELETE /v2.1/servers/{SERVER}/os-interface/{PORT}"));
     let mut free = port("DOWN", "unbound");
     free["port"]["device_id"] = json!("");
-    let (code, sentence) = play(&format!("nicctl detach {PORT}"), vec![answer(200, free)]).end();
-    assert_eq!((code, sentence), (1, format!("port {PORT} is attached to no server")));
+    let done = play(&format!("nicctl detach {PORT} --wait"), vec![answer(200, free)]);
+    assert_eq!((done.end(), done.printed), ((0, String::new()), format!("port {PORT} is attached to no server\n")));
 }
 
 #[test]
@@ -418,4 +418,39 @@ fn nobody_at_the_socket_is_exit_code_4() {
     let (code, sentence) = play("nicctl status", vec![]).end();
     assert_eq!(code, 4);
     assert!(sentence.contains("nicd.sock: Connection refused (os error 111); the socket is there"), "{sentence}");
+}
+
+#[test]
+fn an_error_has_names_as_they_were_typed_and_no_words_of_http() {
+    let said = format!("Instance {SERVER} has 2 interfaces; detach them first, or use ?detach=true");
+    let error = json!({"conflictingRequest": {"code": 409, "message": said, "reason": "server_has_nics"}});
+    let done = play("nicctl server delete web", vec![servers(), answer(409, error.clone())]);
+    let said = "has 2 interfaces; detach them first, or delete it with --detach (server_has_nics)";
+    assert_eq!(done.end(), (1, format!("Instance web {said}")));
+    let done = play(&format!("nicctl server delete {SERVER}"), vec![answer(409, error)]);
+    assert_eq!(done.end(), (1, format!("Instance {SERVER} {said}")), "an id as typed");
+}
+
+#[test]
+fn a_guest_that_stays_is_not_registered_again() {
+    let guest = json!({"kind": "netns", "path": "/proc/4711/ns/net"});
+    let before = json!({"server": {"id": SERVER, "name": "web", "project_id": "p", "guest": guest, "nic_limit": null}});
+    let done = play(
+        &format!("nicctl -o json server set {SERVER} --nic-limit 3"),
+        vec![answer(200, before.clone()), answer(200, before)],
+    );
+    let body = json!({"server": {"name": "web", "project_id": "p", "guest": null, "nic_limit": 3}});
+    let sent = done.requests[1].strip_prefix(&format!("PUT /nicd/v1/servers/{SERVER} ")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(sent).unwrap(), body);
+}
+
+#[test]
+fn a_network_shows_the_bridge_that_there_is() {
+    let network = |device: Value| json!({"network": {"id": NETWORK, "name": "blue", "nicd:bridge": null, "nicd:device": device}});
+    let shown = |device: Value| {
+        let line = format!("nicctl network show {NETWORK} -o value --columns bridge");
+        play(&line, vec![answer(200, network(device)), answer(200, json!({"subnets": []}))]).printed
+    };
+    assert_eq!(shown(json!("nbr3cb9bc595699")), "nbr3cb9bc595699\n");
+    assert_eq!(shown(Value::Null), "\n");
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::plain;
 use crate::ctl::table::{Cell, Table, Tone};
+use crate::ctl::wording::of_commands;
 
 /// How the daemon is, and under it what is wrong, one problem to a row.
 pub fn health(health: &Value) -> Vec<Table> {
@@ -25,8 +26,8 @@ pub fn health(health: &Value) -> Vec<Table> {
     let problems = rows(&health["problems"], &["PROBLEM", "DETAIL", "REMEDY"], |problem| {
         vec![
             Cell::new(&plain(&problem["reason"])).toned(Tone::Bad),
-            Cell::new(&plain(&problem["detail"])),
-            Cell::new(&plain(&problem["remedy"])),
+            Cell::new(&of_commands(&plain(&problem["detail"]))),
+            Cell::new(&of_commands(&plain(&problem["remedy"]))),
         ]
     });
     std::iter::once(daemon).chain(problems).collect()
@@ -53,12 +54,16 @@ pub fn facts(explained: &Value) -> Vec<Table> {
     verdict.push(vec![Cell::new("phase"), Cell::new(&plain(&explained["phase"]))]);
     let all = explained["facts"].as_array().map(Vec::as_slice).unwrap_or_default();
     if let Some(cause) = all.iter().find(|fact| fact["ok"] == false) {
-        let why = [plain(&cause["fact"]), plain(&cause["detail"])].into_iter().filter(|part| !part.is_empty());
+        let why = [plain(&cause["fact"]), of_commands(&plain(&cause["detail"]))].into_iter().filter(|part| !part.is_empty());
         verdict.push(vec![Cell::new("cause"), Cell::new(&why.collect::<Vec<_>>().join(": "))]);
     }
     let facts = rows(&explained["facts"], &["FACT", "OK", "DETAIL"], |fact| {
         let tone = if fact["ok"] == true { Tone::Good } else { Tone::Bad };
-        vec![Cell::new(&plain(&fact["fact"])), Cell::new(&plain(&fact["ok"])).toned(tone), Cell::new(&plain(&fact["detail"]))]
+        vec![
+            Cell::new(&plain(&fact["fact"])),
+            Cell::new(&plain(&fact["ok"])).toned(tone),
+            Cell::new(&of_commands(&plain(&fact["detail"]))),
+        ]
     });
     std::iter::once(verdict).chain(facts).collect()
 }

@@ -12,7 +12,7 @@ pub static NETWORK: View = View {
         Column { title: "TYPE", from: Width::Narrow, cell: |look| look.cell("/provider:network_type") },
         Column { title: "MTU", from: Width::Narrow, cell: |look| look.cell("/mtu") },
         Column { title: "SUBNETS", from: Width::Narrow, cell: subnets },
-        Column { title: "BRIDGE", from: Width::Wide, cell: |look| look.cell("/nicd:bridge") },
+        Column { title: "BRIDGE", from: Width::Wide, cell: bridge },
         Column { title: "PHYSICAL", from: Width::Wide, cell: |look| look.cell("/provider:physical_network") },
         Column { title: "SEGMENT", from: Width::Wide, cell: |look| look.cell("/provider:segmentation_id") },
         Column { title: "PORT SECURITY", from: Width::Full, cell: |look| look.cell("/port_security_enabled") },
@@ -20,6 +20,12 @@ pub static NETWORK: View = View {
         Column { title: "PROJECT", from: Width::Full, cell: |look| look.cell("/project_id") },
     ],
 };
+
+/// The bridge there is, or the one that the network is to have.
+fn bridge(look: &super::Look) -> crate::ctl::table::Cell {
+    let there = look.cell("/nicd:device");
+    if there.text().is_empty() { look.cell("/nicd:bridge") } else { there }
+}
 
 /// Ranges say more than ids; a subnet made since they were fetched has only its id.
 fn subnets(look: &super::Look) -> crate::ctl::table::Cell {

@@ -1,0 +1,111 @@
+//! Completion: a shell asks this program with each press of the key, and names come from the daemon.
+//!
+//! It must be fast and say nothing of its own: without a daemon, or with a slow one, there are just no names.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap_complete::env::Shells;
+use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate};
+use nicd_client::{Client, Retry};
+use serde_json::Value;
+
+use super::args::{self, SOCKET};
+use super::names::Kind;
+
+/// The variable by which a shell's script says that it asks.
+const VARIABLE: &str = "NICCTL_COMPLETE";
+
+/// How long the daemon is waited for, in milliseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Answers a shell, if one asks; whether it did.
+///
+/// # Errors
+/// The shell is not known, or its script cannot be written to.
+pub fn answer() -> Result<bool, clap::Error> {
+    CompleteEnv::with_factory(args::command).var(VARIABLE).try_complete(std::env::args_os(), None)
+}
+
+/// The script by which a shell asks.
+pub fn script(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    // Writing to memory cannot fail, and there is a script for each of these shells.
+    if let Some(completer) = Shells::builtins().completer(&shell.to_string()) {
+        let _ = completer.write_registration(VARIABLE, NAME, NAME, NAME, &mut script);
+    }
+    if shell == clap_complete::Shell::Zsh {
+        // Loaded from a directory of completions, the file itself is called for the first one.
+        script.extend(b"if [[ $funcstack[1] = _nicctl ]]; then _clap_dynamic_completer_nicctl \"$@\"; fi\n");
+    }
+    script
+}
+
+const NAME: &str = "nicctl";
+
+/// Completes the names of networks.
+pub fn networks() -> ArgValueCompleter {
+    of(Kind::Network)
+}
+
+/// Completes the names and ranges of subnets.
+pub fn subnets() -> ArgValueCompleter {
+    of(Kind::Subnet)
+}
+
+/// Completes the names of servers.
+pub fn servers() -> ArgValueCompleter {
+    of(Kind::Server)
+}
+
+/// Completes the names of ports.
+pub fn ports() -> ArgValueCompleter {
+    of(Kind::Port)
+}
+
+fn of(kind: Kind) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |begun: &OsStr| {
+        let begun = begun.to_string_lossy();
+        let texts = listed(kind).into_iter().filter(|(text, _)| text.starts_with(&*begun));
+        texts.map(|(text, about)| CompletionCandidate::new(text).help(Some(about.into()))).collect::<Vec<_>>()
+    })
+}
+
+/// What objects can be called on the command line, with a word about each.
+fn listed(kind: Kind) -> Vec<(String, String)> {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    let client = Client::new(socket()).with_retry(Retry::NONE);
+    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, kind.list(&client, &[])).await });
+    let objects = answer.ok().and_then(Result::ok).unwrap_or_default();
+    let mut texts: Vec<(String, String)> = objects.iter().filter_map(|object| text(kind, object, &objects)).collect();
+    texts.sort();
+    texts
+}
+
+/// A name, if it is the object's alone and no shell reads anything into it; a subnet's range; else the id.
+fn text(kind: Kind, object: &Value, all: &[Value]) -> Option<(String, String)> {
+    let id = object["id"].as_str()?;
+    let is_plain = |text: &&str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
+        text.bytes().all(plain) && !text.is_empty() && !text.starts_with('-')
+    };
+    let name = object["name"].as_str().filter(is_plain);
+    let name = name.filter(|name| all.iter().filter(|other| other["name"] == **name).count() == 1);
+    let about = match kind {
+        Kind::Network | Kind::Subnet => object["cidr"].as_str().unwrap_or(id),
+        Kind::Server => object["guest"]["kind"].as_str().unwrap_or(id),
+        Kind::Port => object["status"].as_str().unwrap_or(id),
+    };
+    let range = object["cidr"].as_str().filter(|cidr| all.iter().filter(|other| other["cidr"] == **cidr).count() == 1);
+    Some((name.or(range).unwrap_or(id).to_owned(), about.to_owned()))
+}
+
+/// The daemon's socket, from the command line that is completed or the environment.
+fn socket() -> PathBuf {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let apart = words.iter().position(|word| word == "--socket").and_then(|place| words.get(place + 1).cloned());
+    let joined = || words.iter().find_map(|word| word.to_str()?.strip_prefix("--socket=").map(OsString::from));
+    let given = apart.or_else(joined).filter(|path| !path.is_empty());
+    given.or_else(|| std::env::var_os("NICD_SOCKET")).unwrap_or_else(|| SOCKET.into()).into()
+}
