@@ -157,6 +157,13 @@ impl ErrorAnswer {
         self.row.reason
     }
 
+    /// Logs it when it is nicd's or the host's trouble.
+    fn log(&self) {
+        if status::is_trouble(self.status) {
+            tracing::warn!(status = self.status.as_u16(), reason = self.reason(), message = self.message, "refused");
+        }
+    }
+
     /// The body in the dialect's envelope.
     pub(super) fn body(&self, dialect: Dialect) -> Value {
         envelope(self.row, self.status, &self.message, dialect.envelope)
@@ -184,9 +191,17 @@ pub(super) fn envelope(row: &Row, status: StatusCode, message: &str, envelope: E
 /// The response for an error, in a dialect.
 pub fn answer(refusal: &ApiError, dialect: Dialect) -> Response {
     let told = error_answer(refusal, dialect);
-    if status::is_trouble(told.status) {
-        tracing::warn!(status = told.status.as_u16(), reason = told.reason(), message = told.message, "refused");
+    // Of what the service refuses, each action has its line already.
+    if !matches!(refusal, ApiError::Service(_)) {
+        told.log();
     }
+    told.response(dialect)
+}
+
+/// The same for a service's refusal of what is no action.
+pub fn answer_to_look(refusal: &ApiError, dialect: Dialect) -> Response {
+    let told = error_answer(refusal, dialect);
+    told.log();
     told.response(dialect)
 }
 

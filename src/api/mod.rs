@@ -143,6 +143,14 @@ fn respond<T: IntoResponse>(result: Result<T, ApiError>, dialect: Dialect) -> Re
     }
 }
 
+/// The same for a look, which is no action: no action's line of the log has its refusal.
+fn respond_to_look<T: IntoResponse>(result: Result<T, ApiError>) -> Response {
+    match result {
+        Ok(answer) => answer.into_response(),
+        Err(refusal) => error::answer_to_look(&refusal, dialect::COMPUTE),
+    }
+}
+
 /// Parses the id at the end of a path. An invalid UUID is reported as an unknown object.
 fn id<T: FromStr>(what: ObjectKind, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|_| ApiError::Unknown { what, id: text.chars().take(64).collect() })

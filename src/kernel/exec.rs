@@ -3,9 +3,13 @@
 //! An execution stops before the first step that outlives the process, until its caller knows the intent to be durable.
 //! It decides nothing: what to do, in which order, and what undoes it stands in the plan.
 
+use std::time::Instant;
+
+use tracing::field::display;
+
 use super::{Applied, Host, OpError};
 use crate::model::LinkName;
-use crate::plan::{Plan, Step};
+use crate::plan::{Op, Plan, Step};
 
 /// A plan on its way.
 pub struct Execution<H: Host> {
@@ -80,7 +84,7 @@ impl<H: Host> Execution<H> {
     pub fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
         while let Some(step) = self.steps.get(self.begun).filter(|step| go(step)) {
             self.begun += 1;
-            let (name, refused) = match host.apply(&step.op, &mut self.context)? {
+            let (name, refused) = match apply(host, &step.op, &mut self.context, "step")? {
                 Applied::Done => continue,
                 Applied::GuestDevice(name) => (name, Vec::new()),
                 Applied::GuestWithout(name, refused) => (name, refused),
@@ -103,7 +107,18 @@ impl<H: Host> Execution<H> {
     /// Undoes what was begun, last first, the failed step included. Goes on past an undo that fails.
     pub fn unwind(mut self, host: &mut H) -> Undone {
         let undos = self.steps[..self.begun].iter().rev().filter_map(|step| step.undo.as_ref());
-        let left: Vec<OpError> = undos.filter_map(|undo| host.apply(undo, &mut self.context).err()).collect();
+        let left: Vec<OpError> = undos.filter_map(|undo| apply(host, undo, &mut self.context, "undo").err()).collect();
         if left.is_empty() { Undone::Clean } else { Undone::Left(left) }
     }
+}
+
+/// Carries an op out. Debug shows each, with its duration and what came of it.
+fn apply<H: Host>(host: &mut H, op: &Op, context: &mut H::ExecContext, what: &'static str) -> Result<Applied, OpError> {
+    let began = tracing::enabled!(tracing::Level::DEBUG).then(Instant::now);
+    let applied = host.apply(op, context);
+    if let Some(began) = began {
+        let error = applied.as_ref().err().map(display);
+        tracing::debug!(port = op.port().map(display), op = op.name(), took = ?began.elapsed(), error, "{what}");
+    }
+    applied
 }

@@ -293,6 +293,11 @@ impl<H: Host> Loop<H> {
 
 impl<H: Host> Running<H> {
     fn new(plan: Plan) -> Self {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let steps: Vec<&str> = plan.steps.iter().map(|step| step.op.name()).collect();
+            let port = plan.steps.iter().find_map(|step| step.op.port()).map(tracing::field::display);
+            tracing::debug!(port, reason = plan.reason.as_str(), steps = steps.join(" "), "plan");
+        }
         Self { subjects: subjects(&plan), execution: Execution::new(plan), seen: None, took: Duration::ZERO }
     }
 }

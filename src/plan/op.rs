@@ -494,6 +494,32 @@ impl Op {
         matches!(self, Self::Persist { .. })
     }
 
+    /// The port whose device it is about; none where that is a bridge, or a group of devices.
+    pub fn port(&self) -> Option<PortId> {
+        match self {
+            Self::CreateBridge { .. }
+            | Self::CloseBridge { .. }
+            | Self::SetBridge { .. }
+            | Self::DeleteBridge { .. }
+            | Self::RestoreBridgeAltname { .. }
+            | Self::DeleteGroup { .. } => None,
+            Self::SetFilter { port, .. }
+            | Self::CreateTap { port, .. }
+            | Self::CloseTap { port, .. }
+            | Self::CreateVeth { port, .. }
+            | Self::Configure { port, .. }
+            | Self::Persist { port, .. }
+            | Self::ConfigureGuest { port, .. }
+            | Self::RestoreAltname { port, .. }
+            | Self::SetLink { port, .. }
+            | Self::Unbind { port, .. }
+            | Self::SetGroup { port, .. }
+            | Self::PlugNic { port, .. }
+            | Self::UnplugNic { port, .. }
+            | Self::DeleteLink { port, .. } => Some(*port),
+        }
+    }
+
     /// The op's name, as in its JSON.
     pub fn name(&self) -> &'static str {
         match self {

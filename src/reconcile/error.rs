@@ -279,6 +279,22 @@ impl From<QueueError> for Error {
 }
 
 impl Error {
+    /// Whether the host, the kernel, the store or the daemon itself refused, and not what is recorded or asked for.
+    pub fn is_trouble(&self) -> bool {
+        matches!(
+            self,
+            Self::Kernel(_)
+                | Self::NotUndone { .. }
+                | Self::Store(_)
+                | Self::Busy(_)
+                | Self::Stopping
+                | Self::FiltersUnavailable(_)
+                | Self::AddressUnasked { .. }
+                | Self::Netns(NetnsError::Hanging(_) | NetnsError::NoDescriptors { .. } | NetnsError::Helper { .. })
+                | Self::Plan(PlanError::NotOurs(_) | PlanError::IndexTaken(_) | PlanError::Incomplete(_))
+        )
+    }
+
     /// The stable word that tests and scripts match on (`reason`).
     pub fn reason(&self) -> &'static str {
         match self {

@@ -55,10 +55,7 @@ impl Logged {
         let (server, port) = (server.map(display), port.map(display));
         let (network_id, subnet) = (network.map(display), subnet.map(display));
         match result {
-            Err(error) => {
-                let (reason, error) = (error.reason(), chain(error));
-                tracing::info!(reason, server, port, network = network_id, subnet, request_id, error, "{action} refused");
-            }
+            Err(error) => self.refused(error, context),
             Ok(Reply::Network(network)) => self.network(network, took, request_id),
             Ok(Reply::Networks(networks)) => networks.iter().for_each(|network| self.network(network, took, request_id)),
             Ok(Reply::Subnet(subnet)) => self.subnet(subnet, took, request_id),
@@ -74,13 +71,28 @@ impl Logged {
         }
     }
 
+    /// What came of an action that was refused: one line, also of what is nicd's or the host's trouble.
+    pub fn refused(&self, error: &Error, context: &Context) {
+        let request_id = context.request_id.as_deref();
+        let Self { action, server, port, network, subnet } = self;
+        let (server, port, network, subnet) = (server.map(display), port.map(display), network.map(display), subnet.map(display));
+        let (reason, said) = (error.reason(), chain(error));
+        match error.is_trouble() {
+            true => tracing::warn!(reason, server, port, network, subnet, request_id, error = said, "{action} refused"),
+            false => tracing::info!(reason, server, port, network, subnet, request_id, error = said, "{action} refused"),
+        }
+    }
+
     fn network(&self, NetworkView { network, .. }: &NetworkView, took: Duration, request_id: Option<&str>) {
         tracing::info!(network = %network.id, name = network.name, request_id, ?took, "{} done", self.action);
     }
 
     fn subnet(&self, subnet: &crate::model::Subnet, took: Duration, request_id: Option<&str>) {
         let (id, network, cidr) = (subnet.id, subnet.network_id, subnet.cidr);
-        tracing::info!(subnet = %id, %network, %cidr, request_id, ?took, "{} done", self.action);
+        let gateway = subnet.gateway_ip.map(display);
+        let outside = subnet.gateway_ip.is_some_and(|gateway| !cidr.contains(gateway));
+        let note = if outside { "; its gateway is outside its range: guests get a route to it on the link" } else { "" };
+        tracing::info!(subnet = %id, %network, %cidr, gateway, request_id, ?took, "{} done{note}", self.action);
     }
 
     fn port(&self, view: &PortView, took: Duration, request_id: Option<&str>) {

@@ -16,12 +16,12 @@ impl Service {
     /// # Errors
     /// Nothing is left of the action then.
     pub async fn perform(self: &Arc<Self>, action: Action, context: Context) -> Result<Reply, Error> {
-        if self.reconciler.stopping.load(Ordering::Relaxed) {
-            return Err(Error::Stopping);
-        }
-        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
-            return Err(Error::Busy("4096 requests are being carried out"));
+        let room = match Arc::clone(&self.room).try_acquire_owned() {
+            _ if self.reconciler.stopping.load(Ordering::Relaxed) => Err(Error::Stopping),
+            Ok(room) => Ok(room),
+            Err(_) => Err(Error::Busy("4096 requests are being carried out")),
         };
+        let room = room.inspect_err(|error| Logged::of(&action).refused(error, &context))?;
         let service = Arc::clone(self);
         let task = self.reconciler.tasks.spawn(async move {
             let _room = room;
