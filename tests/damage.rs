@@ -152,7 +152,7 @@ fn an_older_copy_is_noticed_and_nothing_is_removed() {
         let before = ours();
         fixture.launch();
         let reasons = problems(&mut fixture);
-        assert_eq!(reasons, ["store_rolled_back", "device_without_record"]);
+        assert_eq!(reasons, ["store_rolled_back", "port_in_error", "device_without_record"]);
         let now = ours();
         assert!(before.iter().all(|link| now.contains(link)), "every device is as it was: {before:#?} {now:#?}");
         // Sealed by an attach that the copy does not know: nobody here knows what it is to be.
@@ -171,7 +171,7 @@ fn an_older_copy_is_noticed_and_nothing_is_removed() {
         // What a client says counts.
         let gone = fixture.api.post("/nicd/v1/gc", &json!({"apply": true})).expect(200);
         assert_eq!(gone["removed"][0]["altname"], format!("nicd-{late}"));
-        assert_eq!(problems(&mut fixture), ["store_rolled_back"]);
+        assert_eq!(problems(&mut fixture), ["store_rolled_back", "port_in_error"]);
         fixture.detach(&server, &kept);
         assert!(problems(&mut fixture).is_empty());
         fixture.attach(&server, json!({ "port_id": kept }));

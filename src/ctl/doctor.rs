@@ -11,7 +11,9 @@ mod host;
 
 pub use host::{members, read as read_host};
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
@@ -76,6 +78,7 @@ pub struct Agent {
     pub health: Value,
     pub networks: Vec<Value>,
     pub subnets: Vec<Value>,
+    pub ports: Vec<Value>,
 }
 
 /// How bad a finding is.
@@ -129,6 +132,8 @@ pub fn findings(host: &Host, agent: Result<&Agent, &str>) -> Vec<Finding> {
     if let Ok(agent) = agent {
         all.extend(host_in_pools(host, &agent.subnets));
         all.extend(networks(host, &agent.networks));
+        all.extend(full_pools(host, agent));
+        all.extend(names_in_use(&agent.networks));
     }
     all.sort_by_key(|finding| finding.level);
     all
@@ -236,16 +241,20 @@ fn bridge(bridge: &Bridge) -> Finding {
     finding(level, check, joined(|(_, detail, _)| detail), joined(|(.., remedy)| remedy))
 }
 
+/// The pools of a subnet.
+fn pools(subnet: &Value) -> Vec<RangeInclusive<IpAddr>> {
+    let pools = subnet["allocation_pools"].as_array().into_iter().flatten();
+    pools.filter_map(|pool| Some(pool["start"].as_str()?.parse().ok()?..=pool["end"].as_str()?.parse().ok()?)).collect()
+}
+
 /// Addresses of this host that a pool would give to a guest.
 fn host_in_pools(host: &Host, subnets: &[Value]) -> Vec<Finding> {
     let mut found = Vec::new();
     for subnet in subnets {
         let gateway = subnet["gateway_ip"].as_str().and_then(|ip| ip.parse().ok());
-        let pools = subnet["allocation_pools"].as_array().into_iter().flatten();
-        let ranges: Vec<(IpAddr, IpAddr)> =
-            pools.filter_map(|pool| Some((pool["start"].as_str()?.parse().ok()?, pool["end"].as_str()?.parse().ok()?))).collect();
+        let pools = pools(subnet);
         for (link, address) in &host.addresses {
-            if Some(*address) != gateway && ranges.iter().any(|(start, end)| (start..=end).contains(&address)) {
+            if Some(*address) != gateway && pools.iter().any(|pool| pool.contains(address)) {
                 found.push(finding(
                     Level::Warn,
                     format!("subnet {}", plain(&subnet["cidr"])),
@@ -256,6 +265,63 @@ fn host_in_pools(host: &Host, subnets: &[Value]) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Subnets without a free address. One of a port and of this host is counted twice, which only a host that has a guest's address makes.
+fn full_pools(host: &Host, agent: &Agent) -> Vec<Finding> {
+    let mut taken: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+    for fixed in agent.ports.iter().flat_map(|port| port["fixed_ips"].as_array().into_iter().flatten()) {
+        if let (Some(subnet), Some(Ok(ip))) = (fixed["subnet_id"].as_str(), fixed["ip_address"].as_str().map(str::parse)) {
+            taken.entry(subnet).or_default().push(ip);
+        }
+    }
+    let mut found = Vec::new();
+    for subnet in &agent.subnets {
+        let pools = pools(subnet);
+        let size: u128 =
+            pools.iter().map(|pool| number(*pool.end()).saturating_sub(number(*pool.start())).saturating_add(1)).sum();
+        let of_ports = taken.get(subnet["id"].as_str().unwrap_or_default()).into_iter().flatten();
+        let used = of_ports.chain(host.addresses.iter().map(|(_, ip)| ip));
+        let used = used.filter(|ip| pools.iter().any(|pool| pool.contains(*ip))).count();
+        if used as u128 >= size {
+            found.push(finding(
+                Level::Fail,
+                format!("subnet {}", plain(&subnet["cidr"])),
+                format!("no address of its pool is free: {used} of {size} are in use"),
+                format!(
+                    "nicctl subnet set {} --pool START-END, with more of its range; or nicctl port delete what is not needed",
+                    plain(&subnet["id"])
+                ),
+            ));
+        }
+    }
+    found
+}
+
+/// An address as a number; those of the two families are not compared.
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
+/// Names that several networks have, as they may.
+fn names_in_use(networks: &[Value]) -> Vec<Finding> {
+    let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
+    let names = networks.iter().filter_map(|network| network["name"].as_str()).filter(|name| !name.is_empty());
+    names.for_each(|name| *by_name.entry(name).or_default() += 1);
+    let several = by_name.into_iter().filter(|(_, count)| *count > 1);
+    several
+        .map(|(name, count)| {
+            finding(
+                Level::Warn,
+                format!("network {name}"),
+                format!("{count} networks have this name, which then names none of them: give an id"),
+                "nicctl network set ID --name NAME gives one another name",
+            )
+        })
+        .collect()
 }
 
 /// Networks whose bridge is not there, or smaller than they are; their subnets' gateways.
@@ -312,7 +378,8 @@ mod tests {
     fn agent() -> Agent {
         let health = json!({"version": "1", "problems": []});
         let subnet = json!({"cidr": "192.0.2.0/24", "gateway_ip": "192.0.2.1", "allocation_pools": [{"start": "192.0.2.2", "end": "192.0.2.254"}]});
-        Agent { health, networks: vec![json!({"name": "blue", "nicd:bridge": "br0", "mtu": 1500})], subnets: vec![subnet] }
+        let networks = vec![json!({"name": "blue", "nicd:bridge": "br0", "mtu": 1500})];
+        Agent { health, networks, subnets: vec![subnet], ports: Vec::new() }
     }
 
     /// The findings that are not ok.
@@ -379,5 +446,21 @@ mod tests {
         agent.networks[0]["nicd:bridge"] = json!("br9");
         agent.health["problems"] = json!([]);
         assert_eq!(wrong(&host(), &agent)[0].1, "network blue");
+    }
+
+    #[test]
+    fn a_full_pool_and_a_name_of_two_networks_are_named() {
+        let mut agent = agent();
+        agent.subnets[0]["id"] = json!("s");
+        agent.subnets[0]["allocation_pools"] = json!([{"start": "192.0.2.2", "end": "192.0.2.3"}]);
+        let port = |ip: &str| json!({"fixed_ips": [{"subnet_id": "s", "ip_address": ip}]});
+        // One address is outside of the pool, and asked for.
+        agent.ports = vec![port("192.0.2.2"), port("192.0.2.9")];
+        assert_eq!(wrong(&host(), &agent), []);
+        agent.ports.push(port("192.0.2.3"));
+        agent.networks.push(json!({"name": "blue"}));
+        let found = wrong(&host(), &agent);
+        assert!(found[0].0 == Level::Fail && found[0].2.contains("2 of 2 are in use"), "{found:?}");
+        assert!(found[1].0 == Level::Warn && found[1].1 == "network blue" && found[1].2.contains("2 networks"), "{found:?}");
     }
 }

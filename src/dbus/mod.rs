@@ -34,7 +34,7 @@ use zbus::{MatchRule, MessageStream};
 
 use crate::access::AllowedPeers;
 use crate::config::DbusSettings;
-use crate::service::Service;
+use crate::service::{Finding, Service};
 use crate::telemetry::meters;
 
 use cache::PropertyCache;
@@ -64,6 +64,15 @@ pub struct Bus {
     pub admitted: AllowedPeers,
 }
 
+/// How connecting went so far.
+#[derive(Debug, Default)]
+struct Past {
+    /// Tries in a row that failed.
+    failures: u32,
+    /// Whether one did not.
+    was_there: bool,
+}
+
 /// Why the connection ended.
 enum End {
     /// The daemon ends.
@@ -75,14 +84,21 @@ enum End {
 impl Bus {
     /// Exports ports until `stop` is cancelled. Connects again after each failure.
     pub async fn run(self, stop: CancellationToken) {
-        let mut failures = 0;
+        let mut past = Past::default();
         loop {
-            let error = match self.serve(&stop, &mut failures).await {
+            let error = match self.serve(&stop, &mut past).await {
                 End::Stop => return,
                 End::Lost(error) => error,
             };
+            // A host that has no bus lacks none.
+            if past.was_there {
+                let detail = format!("ports are not shown on the bus, and no tap is opened by it: {error}");
+                let remedy = "systemctl start dbus; nicd comes back to it by itself, within 30 s";
+                self.service.reconciler().note_bus(Some(Finding::new(detail, remedy)));
+            }
             meters().dbus_connected.set(0);
-            failures += 1;
+            past.failures += 1;
+            let failures = past.failures;
             // Logged once for repeated failures.
             if failures == 1 {
                 tracing::warn!(%error, "no bus: ports are not shown on it until there is one; everything else goes on");
@@ -96,7 +112,7 @@ impl Bus {
     }
 
     /// One connection, from its beginning to its end.
-    async fn serve(&self, stop: &CancellationToken, failures: &mut u32) -> End {
+    async fn serve(&self, stop: &CancellationToken, past: &mut Past) -> End {
         let connected = tokio::select! {
             connected = timeout(PATIENCE, self.connect()) => connected,
             () = stop.cancelled() => return End::Stop,
@@ -106,8 +122,9 @@ impl Bus {
             Ok(Err(error)) => return End::Lost(error),
             Err(_) => return End::Lost(zbus::Error::Failure("the bus does not answer".to_owned())),
         };
-        *failures = 0;
+        *past = Past { failures: 0, was_there: true };
         meters().dbus_connected.set(1);
+        self.service.reconciler().note_bus(None);
         tracing::info!(name = NAME, "on the bus");
         let answering = Calls::new(self.clone(), connection.clone(), cache);
         tokio::select! {

@@ -68,7 +68,7 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
     };
     let carrier = || match (&port.nic, link.lower_up) {
         (DesiredNic::Tap { .. }, true) => "a process holds the tap open".to_owned(),
-        (DesiredNic::Tap { .. }, false) => "no process holds the tap open".to_owned(),
+        (DesiredNic::Tap { .. }, false) => "no process holds the tap open: start the virtual machine, which opens it".to_owned(),
         (DesiredNic::Veth { .. }, true) => "the guest's end is up".to_owned(),
         (DesiredNic::Veth { .. }, false) => "the guest's end is down".to_owned(),
     };

@@ -27,6 +27,8 @@ pub struct Conditions {
     pub config_trouble: Option<String>,
     /// Sockets that no client gets to.
     pub socket_trouble: Option<Finding>,
+    /// The bus, which was there and is away.
+    pub bus_trouble: Option<Finding>,
     /// The troubles that events told of.
     pub told: Told,
     /// Bridges that are nearly full, by index.

@@ -10,7 +10,7 @@ use crate::events::{Event, EventKind};
 use crate::inventory::Inventory;
 use crate::model::Status;
 
-use super::conditions::Finding;
+use super::conditions::{Conditions, Finding};
 use super::problems::Listed;
 use super::{Context, Reconciler, crowded, problems};
 
@@ -86,16 +86,29 @@ impl Reconciler {
 
     /// Notes why the configuration could not be read again, or that it could, for health and events.
     pub fn note_config(&self, trouble: Option<String>) {
-        let state = self.lock();
-        self.conditions().config_trouble = trouble;
-        self.publish_health(&state);
+        self.note(|conditions| &mut conditions.config_trouble, trouble);
     }
 
     /// Notes that no client gets to a socket, or that all are reached again, for health and events.
     pub fn note_sockets(&self, trouble: Option<Finding>) {
+        self.note(|conditions| &mut conditions.socket_trouble, trouble);
+    }
+
+    /// Notes that the bus is away that was there, or that it is there again, for health and events.
+    pub fn note_bus(&self, trouble: Option<Finding>) {
+        self.note(|conditions| &mut conditions.bus_trouble, trouble);
+    }
+
+    fn note<T: PartialEq>(&self, place: impl FnOnce(&mut Conditions) -> &mut T, trouble: T) {
         let state = self.lock();
-        let before = std::mem::replace(&mut self.conditions().socket_trouble, trouble.clone());
-        if before != trouble {
+        let news = {
+            let mut conditions = self.conditions();
+            let place = place(&mut conditions);
+            let news = *place != trouble;
+            *place = trouble;
+            news
+        };
+        if news {
             self.publish_health(&state);
         }
     }

@@ -62,6 +62,7 @@ problems! {
     StoreRolledBack = "store_rolled_back",
     ConfigInvalid = "config_invalid",
     SocketUnreachable = "socket_unreachable",
+    BusLost = "bus_lost",
     TunUnusable = "tun_unusable",
     ModuleMissing = "module_missing",
     NoDescriptors = "no_descriptors",
@@ -211,6 +212,7 @@ impl Problem {
                 )
             }),
             Self::SocketUnreachable => look.found(self, one(conditions.socket_trouble.iter()), Finding::clone),
+            Self::BusLost => look.found(self, one(conditions.bus_trouble.iter()), Finding::clone),
             Self::TunUnusable
             | Self::ModuleMissing
             | Self::NoDescriptors

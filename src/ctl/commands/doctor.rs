@@ -25,5 +25,6 @@ pub async fn run(session: &mut Session) -> Result<(), Failure> {
 async fn ask(client: &Client) -> Result<Agent, ClientError> {
     let health = client.get("/nicd/v1/health").await?;
     let networks = Kind::Network.list(client, &[]).await?;
-    Ok(Agent { health, networks, subnets: Kind::Subnet.list(client, &[]).await? })
+    let subnets = Kind::Subnet.list(client, &[]).await?;
+    Ok(Agent { health, networks, subnets, ports: Kind::Port.list(client, &[]).await? })
 }

@@ -49,14 +49,14 @@ fn ports(health: &Value) -> String {
 /// The facts about a port, in the order in which they decide, under what they make of it.
 pub fn facts(explained: &Value) -> Vec<Table> {
     let mut verdict = Table::default();
-    verdict.push(vec![Cell::new("port"), Cell::new(&plain(&explained["port_id"]))]);
-    verdict.push(vec![Cell::new("status"), Cell::status(&plain(&explained["status"]))]);
-    verdict.push(vec![Cell::new("phase"), Cell::new(&plain(&explained["phase"]))]);
     let all = explained["facts"].as_array().map(Vec::as_slice).unwrap_or_default();
     if let Some(cause) = all.iter().find(|fact| fact["ok"] == false) {
         let why = [plain(&cause["fact"]), of_commands(&plain(&cause["detail"]))].into_iter().filter(|part| !part.is_empty());
         verdict.push(vec![Cell::new("cause"), Cell::new(&why.collect::<Vec<_>>().join(": "))]);
     }
+    verdict.push(vec![Cell::new("port"), Cell::new(&plain(&explained["port_id"]))]);
+    verdict.push(vec![Cell::new("status"), Cell::status(&plain(&explained["status"]))]);
+    verdict.push(vec![Cell::new("phase"), Cell::new(&plain(&explained["phase"]))]);
     let facts = rows(&explained["facts"], &["FACT", "OK", "DETAIL"], |fact| {
         let tone = if fact["ok"] == true { Tone::Good } else { Tone::Bad };
         vec![
@@ -117,9 +117,16 @@ fn op(op: &Value) -> String {
     std::iter::once(plain(&op["op"])).chain(about).collect::<Vec<_>>().join(" ")
 }
 
-/// What a look at the host found.
+/// What a look at the host found, under the first thing that is wrong.
 pub fn findings(said: &Value) -> Vec<Table> {
-    rows(&said["findings"], &["LEVEL", "CHECK", "DETAIL", "REMEDY"], |finding| {
+    let mut verdict = Table::default();
+    let first = &said["findings"][0];
+    let cause = match first["level"] == "ok" {
+        true => Cell::new("nothing").toned(Tone::Good),
+        false => Cell::new(&[plain(&first["check"]), plain(&first["detail"])].join(": ")).toned(Tone::Bad),
+    };
+    verdict.push(vec![Cell::new("cause"), cause]);
+    let all = rows(&said["findings"], &["LEVEL", "CHECK", "DETAIL", "REMEDY"], |finding| {
         let level = plain(&finding["level"]);
         let tone = match level.as_str() {
             "fail" => Tone::Bad,
@@ -128,9 +135,8 @@ pub fn findings(said: &Value) -> Vec<Table> {
         };
         let rest = ["check", "detail", "remedy"].map(|key| Cell::new(&plain(&finding[key])));
         std::iter::once(Cell::new(&level).toned(tone)).chain(rest).collect()
-    })
-    .into_iter()
-    .collect()
+    });
+    std::iter::once(verdict).chain(all).collect()
 }
 
 /// The versions of programs.
@@ -282,10 +288,10 @@ mod tests {
             {"fact": "monitor", "ok": false, "detail": ""}]});
         assert_eq!(
             text(&facts(&said)),
-            "port    p\n\
+            "cause   carrier: the tap is not open\n\
+             port    p\n\
              status  DOWN\n\
              phase   wired\n\
-             cause   carrier: the tap is not open\n\
              \n\
              FACT     OK   DETAIL\n\
              device   yes  nicdce531f90199\n\
