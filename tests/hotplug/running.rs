@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::debian::{kernel, vmlinuz};
+use crate::debian::{Release, kernel, vmlinuz};
 use crate::fixture::{Fixture, interfaces, text};
 use crate::guest::{Console, image};
 use crate::kernel_view::marked;
@@ -41,7 +41,7 @@ fn a_guest_that_runs_gets_nics_and_lets_them_go() {
         return;
     }
     // While there is a network to fetch from.
-    let kernel = kernel();
+    let kernel = kernel(Release::Bookworm);
     in_netns(move || {
         let image = image(&kernel, &[("init", INIT)], "virtio_pci virtio_net");
         let mut more = root_ports(2);

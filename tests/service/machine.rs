@@ -1,7 +1,7 @@
 //! A Debian with systemd as its first process, in a container with a network of its own, thrown away after the test.
 //!
-//! The root is made once by debootstrap and kept outside the repository (`$XDG_CACHE_HOME`, or `/var/cache`, below
-//! `nicd-tests`); each machine writes to a layer of its own above it. Machines boot one at a time, by a lock beside the
+//! The root is made once by debootstrap (`root`, beside this file) and kept outside the repository (`$XDG_CACHE_HOME`, or `/var/cache`,
+//! below `nicd-tests`); each machine writes to a layer of its own above it. Machines boot one at a time, by a lock beside the
 //! root: they share the host's control groups.
 
 use std::fs::{self, File};
@@ -15,16 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::{Client, PATIENCE};
-use crate::debian::cache;
+use crate::debian::{Release, cache};
 use crate::netns::{in_netns, is_root, run};
 use crate::package::{INSTALL, packages};
-
-/// Debian's release, and what a machine has beside its smallest set.
-const RELEASE: &str = "bookworm";
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,procps,iproute2,nftables";
-
-/// Raised when the root is to be made anew.
-const ROOT: &str = "bookworm-2";
 
 /// A running machine; it ends when this is dropped.
 #[derive(Debug)]
@@ -39,6 +32,8 @@ pub struct Machine {
 pub struct Wishes {
     /// `/sys` can be written to, so that udev runs.
     pub udev: bool,
+    /// What it runs.
+    pub release: Release,
 }
 
 /// Runs `test` on a machine that has just booted. Without root it says that the test is left to the full command.
@@ -46,25 +41,25 @@ pub fn on_a_machine(wishes: Wishes, test: impl FnOnce(Machine) + Send + 'static)
     if is_root() {
         packages();
         // While there is a network to fetch from.
-        let (root, turn) = prepared();
+        let (root, turn) = (root(wishes.release), turn());
         in_netns(move || test(Machine::boot(&root, turn, wishes)));
     }
 }
 
-/// The root, made when it is not there yet, and the turn to boot from it.
-pub fn prepared() -> (PathBuf, File) {
-    let cache = cache();
-    fs::create_dir_all(&cache).unwrap();
-    let turn = File::create(cache.join("lock")).unwrap();
+/// A release's root, made when it is not there yet.
+pub fn root(release: Release) -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/service/root");
+    let output = Command::new(script).arg(release.name()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{script} {}", release.name());
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
+}
+
+/// Waits for the turn to boot a machine.
+pub fn turn() -> File {
+    fs::create_dir_all(cache()).unwrap();
+    let turn = File::create(cache().join("lock")).unwrap();
     turn.lock().unwrap();
-    let root = cache.join(ROOT);
-    if !root.exists() {
-        let partial = cache.join(format!("{ROOT}.partial"));
-        let _ = fs::remove_dir_all(&partial);
-        run(&format!("debootstrap --variant=minbase --include={PACKAGES} {RELEASE} {}", partial.display()));
-        fs::rename(&partial, &root).unwrap();
-    }
-    (root, turn)
+    turn
 }
 
 /// Lays a layer of the test's own above the root.

@@ -61,7 +61,7 @@ fn link_file(machine: &Machine, name: &str) -> String {
 
 #[test]
 fn with_the_shipped_files_the_neighbours_leave_its_links_alone() {
-    on_a_machine(Wishes { udev: true }, |machine| {
+    on_a_machine(Wishes { udev: true, ..Wishes::default() }, |machine| {
         machine.install();
         machine.run(GREEDY);
         let nics = links(&machine);
@@ -78,7 +78,7 @@ fn with_the_shipped_files_the_neighbours_leave_its_links_alone() {
 
 #[test]
 fn without_them_a_link_ends_right_all_the_same() {
-    on_a_machine(Wishes { udev: true }, |machine| {
+    on_a_machine(Wishes { udev: true, ..Wishes::default() }, |machine| {
         machine.install();
         machine.run("rm /usr/lib/systemd/network/10-nicd.*");
         machine.run(GREEDY);

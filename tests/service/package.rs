@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::debian::sh;
-use crate::machine::{layered, prepared};
+use crate::debian::{Release, sh};
+use crate::machine::{layered, root, turn};
 use crate::netns::{in_netns, is_root, run};
 
 /// Installs the package inside a machine.
@@ -69,7 +69,7 @@ fn it_installs_and_is_purged_where_no_systemd_runs() {
         return;
     }
     packages();
-    let (root, _turn) = prepared();
+    let (root, _turn) = (root(Release::Bookworm), turn());
     in_netns(move || {
         let root = layered(&root);
         fs::create_dir(root.join("nicd")).unwrap();

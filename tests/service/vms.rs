@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::debian::{kernel, vmlinuz};
+use crate::debian::{Release, kernel, vmlinuz};
 use crate::fixture::{Fixture, text};
 use crate::guest::{Console, image};
-use crate::machine::prepared;
+use crate::machine::turn;
 use crate::netns::{in_netns, is_root, run};
 
 /// The networks' MTUs, in the order of each guest's NICs, with what of a ping fits into a frame, over IPv4 and over IPv6.
@@ -104,7 +104,7 @@ fn virtual_machines_get_their_addresses_and_mtus_and_reach_each_other() {
         return;
     }
     // One machine at a time, and while there is a network to fetch from.
-    let ((_, _turn), kernel) = (prepared(), kernel());
+    let (_turn, kernel) = (turn(), kernel(Release::Bookworm));
     in_netns(move || {
         let image = image(&kernel, &[("init", INIT), ("lease", LEASE)], "virtio_pci virtio_net af_packet");
         let mut fixture = Fixture::start();
