@@ -143,10 +143,13 @@ pub struct Network {
     /// The existing bridge that it uses; none where nicd makes one.
     #[serde(rename = "nicd:bridge", default)]
     pub bridge: Option<String>,
+    /// The name of its bridge on this host; none while there is none.
+    #[serde(rename = "nicd:device", default)]
+    pub device: Option<String>,
     /// Whether its new ports are filtered.
     #[serde(default)]
     pub port_security_enabled: bool,
-    /// Whether its ports do not reach each other.
+    /// Whether its ports are sent only what is for them.
     #[serde(rename = "nicd:isolated", default)]
     pub isolated: bool,
     /// Counts its changes.
@@ -184,7 +187,7 @@ pub struct NewNetwork {
     /// Whether its new ports are filtered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port_security_enabled: Option<bool>,
-    /// Whether its ports do not reach each other.
+    /// Whether its ports are sent only what is for them.
     #[serde(rename = "nicd:isolated", skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
 }
@@ -204,7 +207,7 @@ pub struct NetworkChange {
     /// Whether its new ports are filtered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port_security_enabled: Option<bool>,
-    /// Whether its ports do not reach each other.
+    /// Whether its ports are sent only what is for them.
     #[serde(rename = "nicd:isolated", skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
 }
@@ -640,8 +643,8 @@ pub struct NewServer {
     /// The project; nicd only stores it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub project_id: Option<String>,
-    /// What it is.
-    pub guest: Guest,
+    /// What it is; `None`: what it was.
+    pub guest: Option<Guest>,
     /// How many NICs it may have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nic_limit: Option<u32>,
@@ -650,7 +653,7 @@ pub struct NewServer {
 impl NewServer {
     /// A server of this kind, without a name.
     pub fn of(guest: Guest) -> Self {
-        Self { name: None, project_id: None, guest, nic_limit: None }
+        Self { name: None, project_id: None, guest: Some(guest), nic_limit: None }
     }
 }
 
@@ -668,6 +671,9 @@ pub struct Health {
     /// How many ports have each status.
     #[serde(default)]
     pub ports: BTreeMap<String, u64>,
+    /// Of the ports that are DOWN, how many have no server.
+    #[serde(default)]
+    pub unattached: u64,
     /// Its problems.
     #[serde(default)]
     pub problems: Vec<Problem>,

@@ -207,12 +207,19 @@ fn read_owner(mut fields: Fields) -> Result<Owner, BodyError> {
 answer! {
     /// A server.
     pub(super) Shown(view: &ServerView) {
+        /// The server's id.
         "id": view.server.id.to_string() => uuid(),
+        /// Its name, which need not be unique.
         "name": view.server.name => words(),
+        /// The project; nicd only stores it.
         "project_id": view.server.project_id => words(),
+        /// What it is.
         "guest": guest(&view.server.guest) => either([VmShown::shape().into(), NetnsShown::shape().into()]),
+        /// How many NICs it may have; null: as many as the configuration says.
         "nic_limit": view.server.nic_limit => or_null(number(0..=NIC_LIMIT)),
+        /// When it became known.
         "created_at": view.server.created_at => time(),
+        /// When it was last changed.
         "updated_at": view.server.updated_at => time(),
     }
 }
@@ -220,17 +227,24 @@ answer! {
 answer! {
     /// A virtual machine.
     VmShown(queues: u16, owner: Option<&Owner>, monitor: Option<&Monitor>) {
+        /// A virtual machine: its NICs are taps.
         "kind": "vm" => only("vm"),
+        /// The queues of its taps.
         "queues": queues => number(1..=u32::from(MAX_QUEUES)),
-        "owner": owner => or_null(Record::new().may("uid", count()).may("gid", count())),
-        "monitor": monitor.map(|monitor| json!({ "qmp": monitor.qmp })) => or_null(Record::new().must("qmp", words())),
+        /// Who may open its taps; null: root.
+        "owner": owner => or_null(Record::new().may("uid", "The user.", count()).may("gid", "The group.", count())),
+        /// How NICs are plugged into it while it runs; null: they are not.
+        "monitor": monitor.map(|monitor| json!({ "qmp": monitor.qmp }))
+            => or_null(Record::new().must("qmp", "The socket on which QEMU serves QMP.", words())),
     }
 }
 
 answer! {
     /// A network namespace.
     NetnsShown(path: &path::Path) {
+        /// A network namespace: its NICs are veths.
         "kind": "netns" => only("netns"),
+        /// The namespace's file.
         "path": path => words(),
     }
 }
@@ -247,21 +261,37 @@ fn guest(guest: &Guest) -> Value {
 answer! {
     /// The explanation of a port's status.
     pub(super) Explanation(port: &PortView, facts: &[Fact]) {
+        /// The port's id.
         "port_id": port.port.id.to_string() => uuid(),
+        /// Its status.
         "status": port.phase.status().as_str() => status(),
+        /// Its phase.
         "phase": port.phase.as_str() => phase(),
-        "facts": facts => list(Record::new().must("fact", like("^[a-z_]+$")).must("ok", truth()).must("detail", words())),
+        /// In the order in which they decide; the first that is not ok is the cause.
+        "facts": facts => list(
+            Record::new()
+                .must("fact", "A stable word for it.", like("^[a-z_]+$"))
+                .must("ok", "Whether it holds.", truth())
+                .must("detail", "What was seen.", words())
+        ),
     }
 }
 
 answer! {
     /// The counters of a port.
     pub(super) Counted(id: PortId, counters: &PortCounters) {
+        /// The port's id.
         "port_id": id.to_string() => uuid(),
+        /// What the guest sent.
         "from_guest": Counter::of(counters.from_guest) => Counter::shape(),
+        /// What the guest received.
         "to_guest": Counter::of(counters.to_guest) => Counter::shape(),
+        /// How many frames of the guest were dropped, by reason.
         "dropped": counters.dropped
-            => DropReason::ALL.into_iter().fold(Record::new(), |record, reason| record.must(reason.as_str(), count())),
+            => DropReason::ALL.into_iter().fold(Record::new(), |record, reason| {
+                record.must(reason.as_str(), "Frames that were dropped for this reason.", count())
+            }),
+        /// The last frames of the guest that were dropped.
         "last_dropped": counters.last_dropped.iter().map(Dropped::of).collect::<Vec<_>>() => list(Dropped::shape()),
     }
 }
@@ -286,12 +316,19 @@ const MESSAGES: [&str; 13] = [
 answer! {
     /// What a port's guest last asked by DHCP, and what became of it.
     pub(super) Lease(exchange: &Exchange) {
+        /// The family of DHCP.
         "family": if exchange.address.is_ipv4() { "ipv4" } else { "ipv6" } => one_of_words(["ipv4", "ipv6"]),
+        /// What became of it.
         "state": exchange.state.as_str() => one_of_words(LeaseState::ALL.map(LeaseState::as_str)),
+        /// The address.
         "address": exchange.address.to_string() => ip(),
+        /// The guest's last message.
         "message": exchange.message => one_of_words(MESSAGES),
+        /// When it came.
         "at": exchange.at => time(),
+        /// What the guest calls itself; null: nothing.
         "client_id": exchange.client_id => or_null(words()),
+        /// The name that the guest asked for; null: none.
         "hostname": exchange.hostname => or_null(words()),
     }
 }
@@ -299,7 +336,9 @@ answer! {
 answer! {
     /// What passed in one direction.
     Counter(traffic: Traffic) {
+        /// Frames.
         "packets": traffic.packets => count(),
+        /// Bytes.
         "bytes": traffic.bytes => count(),
     }
 }
@@ -307,10 +346,15 @@ answer! {
 answer! {
     /// A frame that was dropped.
     Dropped(frame: &DroppedFrame) {
+        /// When it was dropped.
         "at": frame.at => time(),
+        /// Why.
         "reason": frame.reason => one_of_words(DropReason::ALL.map(DropReason::as_str)),
+        /// The MAC that it came from.
         "src_mac": frame.src_mac => mac(),
+        /// The address that it came from; null where it has none.
         "src_ip": frame.src_ip => or_null(ip()),
+        /// Its ethertype.
         "ethertype": format!("{:#06x}", frame.ethertype) => like("^0x[0-9a-f]{4}$"),
     }
 }

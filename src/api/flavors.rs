@@ -97,7 +97,9 @@ pub(super) fn detail(collection: &str, version: Microversion) -> Value {
 answer! {
     /// The flavor inside a server until 2.46: where it is.
     Place(flavors: &str) {
+        /// The flavor's id.
         "id": ID => only(ID),
+        /// Where it is.
         "links": links("bookmark", flavors, ID) => links_shape(),
     }
 }
@@ -105,12 +107,19 @@ answer! {
 answer! {
     /// The flavor inside a server from 2.47 on: what it was.
     Embedded() {
+        /// Its name.
         "original_name": ID => only(ID),
+        /// Always 0.
         "vcpus": 0 => only(0),
+        /// Always 0.
         "ram": 0 => only(0),
+        /// Always 0.
         "disk": 0 => only(0),
+        /// Always 0.
         "ephemeral": 0 => only(0),
+        /// Always 0.
         "swap": 0 => only(0),
+        /// Always empty.
         "extra_specs": Value::Object(Map::new()) => empty_map(),
     }
 }

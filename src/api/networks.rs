@@ -82,27 +82,49 @@ impl Resource for NetworkView {
 answer! {
     /// A network as Neutron shows it.
     pub(super) Shown(view: &NetworkView) {
+        /// The network's id.
         "id": view.network.id.to_string() => uuid(),
+        /// Its name, which need not be unique.
         "name": view.network.name => words(),
+        /// Free text.
         "description": view.network.description => words(),
+        /// Always ACTIVE.
         "status": "ACTIVE" => one_of_words(["ACTIVE"]),
+        /// Always true.
         "admin_state_up": true => only(true),
+        /// The MTU of its guests.
         "mtu": view.network.mtu => number(MIN_MTU..=MAX_MTU),
+        /// Always false.
         "shared": false => only(false),
+        /// Always false.
         "router:external": false => only(false),
+        /// Its subnets' ids.
         "subnets": view.subnets.iter().map(ToString::to_string).collect::<Vec<_>>() => list(uuid()),
+        /// The same as `project_id`.
         "tenant_id": view.network.project_id => words(),
+        /// The project; nicd only stores it.
         "project_id": view.network.project_id => words(),
+        /// `flat`: untagged on a physical network; `local`: without an uplink.
         "provider:network_type": view.network.kind.as_str() => one_of_words(["local", "flat"]),
+        /// A flat network's physical network, by the control plane's name for it.
         "provider:physical_network": view.network.physical_network => or_null(words()),
+        /// Always null.
         "provider:segmentation_id": Value::Null => null(),
+        /// The existing bridge that it uses, which nicd does not change; null where nicd makes one.
         "nicd:bridge": view.network.bridge => or_null(words()),
+        /// The name of its bridge on this host; null while there is none.
         "nicd:device": view.device => or_null(words()),
+        /// Whether ports that are made from now on are filtered.
         "port_security_enabled": view.network.port_security => truth(),
+        /// Whether its ports are sent only what is for them, ARP, neighbour discovery, router advertisements and DHCP.
         "nicd:isolated": view.network.isolated => truth(),
+        /// Always empty.
         "tags": Value::Array(Vec::new()) => empty_list(),
+        /// Counts its changes, for `If-Match`.
         "revision_number": view.network.revision_number => number(1..=u32::MAX),
+        /// When it was created.
         "created_at": view.network.created_at => time(),
+        /// When it was last changed.
         "updated_at": view.network.updated_at => time(),
     }
 }

@@ -248,10 +248,15 @@ impl Asked {
 answer! {
     /// An interface as Nova shows it, before the tag.
     Attachment(view: &PortView) {
+        /// The port's status at that moment.
         "port_state": view.phase.status().as_str() => status(),
+        /// Its addresses.
         "fixed_ips": view.port.fixed_ips.iter().map(Address::of).collect::<Vec<_>>() => schema::list(Address::shape()),
+        /// The port's id.
         "port_id": view.port.id.to_string() => uuid(),
+        /// Its network.
         "net_id": view.port.network_id.to_string() => uuid(),
+        /// The guest's MAC.
         "mac_addr": view.port.mac.to_string() => mac(),
     }
 }
@@ -267,14 +272,17 @@ pub(super) fn attachment(view: &PortView, version: Microversion) -> Value {
 
 /// The same in the document.
 pub(super) fn attachment_shape() -> Record {
-    Attachment::shape().may("tag", or_null(words().description(Some("From 2.70."))))
+    Attachment::shape().may("tag", "Its tag; null: none. From 2.70.", or_null(words()))
 }
 
 answer! {
     /// A server in Nova's list.
     pub(super) Brief(view: &ServerView, collection: &str) {
+        /// The server's id.
         "id": view.server.id.to_string() => uuid(),
+        /// Its name.
         "name": view.server.name => words(),
+        /// Where it is.
         "links": links("self", collection, &view.server.id.to_string()) => links_shape(),
     }
 }
@@ -292,18 +300,31 @@ answer! {
     /// A server as Nova shows it: what clients need that look it up before they attach, some of which stop where an attribute
     /// is missing. nicd knows of no image, cell and user, and says so by empty ones; all servers have one flavor.
     pub(super) Detail(view: &ServerView, nics: &[Nic], collection: &str, version: Microversion) {
+        /// The server's id.
         "id": view.server.id.to_string() => uuid(),
+        /// Its name.
         "name": view.server.name => words(),
+        /// Where it is.
         "links": links("self", collection, &view.server.id.to_string()) => links_shape(),
+        /// Always ACTIVE.
         "status": "ACTIVE" => one_of_words(["ACTIVE"]),
+        /// The project; nicd only stores it.
         "tenant_id": view.server.project_id => words(),
+        /// When it became known.
         "created": seconds(view.server.created_at) => time(),
+        /// When it was last changed.
         "updated": seconds(view.server.updated_at) => time(),
-        "addresses": addresses(nics) => map(Shape::from(schema::list(NicAddress::shape()))).description(Some("By the network's name.")),
+        /// Its addresses, by the network's name.
+        "addresses": addresses(nics) => map(Shape::from(schema::list(NicAddress::shape()))),
+        /// Always empty.
         "metadata": Value::Object(Map::new()) => Record::new(),
+        /// Always empty.
         "hostId": "" => only(""),
+        /// Always empty.
         "user_id": "" => only(""),
+        /// Always empty.
         "image": "" => only(""),
+        /// The flavor that every server has.
         "flavor": flavors::of_server(&beside(collection, "flavors"), version) => flavors::of_server_shape(),
     }
 }
@@ -311,9 +332,13 @@ answer! {
 answer! {
     /// An address of a server, as `nova/api/openstack/compute/views/addresses.py` has it.
     NicAddress(ip: IpAddr, mac: &str) {
+        /// The address.
         "addr": COMPUTE.ip(ip) => schema::ip(),
+        /// Its family.
         "version": if ip.is_ipv6() { 6 } else { 4 } => one_of_numbers([4, 6]),
+        /// Always fixed.
         "OS-EXT-IPS:type": "fixed" => only("fixed"),
+        /// The MAC of its NIC.
         "OS-EXT-IPS-MAC:mac_addr": mac => schema::mac(),
     }
 }

@@ -45,8 +45,8 @@ use entry::{Must, header, parameter, segment};
 use schema::{any_uuid, like, words};
 
 const ABOUT: &str = "nicd builds the NICs of guests on a compute node. HTTP/1.1 and JSON over a Unix socket; HEAD works wherever \
-GET does; a known route with another method is 405 with Allow, an unknown one 404. `reason` inside a refusal is a stable word to \
-match on. X-Auth-Token is accepted and ignored.";
+GET does; a slash at a path's end changes nothing; a known route with another method is 405 with Allow, an unknown one 404. `reason` \
+inside a refusal is a stable word to match on. X-Auth-Token is accepted and ignored.";
 
 /// Built once; it depends on nothing but the program.
 static TEXT: LazyLock<String> = LazyLock::new(|| build().to_json().unwrap_or_default());
@@ -64,9 +64,13 @@ fn build() -> OpenApi {
         for prefix in group.prefixes {
             for route in &group.routes {
                 let path = format!("{prefix}{}", route.path);
+                // The same as without the slash.
+                if path.len() > 1 && path.ends_with('/') {
+                    continue;
+                }
                 let parameters: Vec<Parameter> = names(&path).map(in_path).collect();
-                let operation = (route.describe)()
-                    .operation(&suffix(prefix, route.path), &parameters, |status, refusal| kept.keep(status, refusal));
+                let operation =
+                    (route.describe)().operation(&suffix(prefix), &parameters, |status, refusal| kept.keep(status, refusal));
                 paths.add_path_operation(path, vec![route.method.clone()], operation);
             }
         }
@@ -163,11 +167,9 @@ fn in_path(name: &str) -> Parameter {
 }
 
 /// The suffix that makes an operation's id unique under several prefixes.
-fn suffix(prefix: &str, path: &str) -> String {
-    let slash = if path.len() > 1 && path.ends_with('/') { "_slash" } else { "" };
-    let prefix = match prefix {
+fn suffix(prefix: &str) -> String {
+    match prefix {
         "" | "/v2.0" | "/nicd/v1" => String::new(),
         prefix => prefix.replace('/', "_").replace(['.', '{', '}'], ""),
-    };
-    format!("{prefix}{slash}")
+    }
 }

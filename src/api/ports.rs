@@ -98,38 +98,72 @@ impl Resource for PortView {
 answer! {
     /// A port as Neutron shows it.
     pub(super) Shown(view: &PortView, vif: (&str, Value)) {
+        /// The port's id.
         "id": view.port.id.to_string() => uuid(),
+        /// Its name, which need not be unique.
         "name": view.port.name => words(),
+        /// Free text.
         "description": view.port.description => words(),
+        /// Its network.
         "network_id": view.port.network_id.to_string() => uuid(),
+        /// The same as `project_id`.
         "tenant_id": view.port.project_id => words(),
+        /// The project; nicd only stores it.
         "project_id": view.port.project_id => words(),
+        /// The guest's MAC.
         "mac_address": view.port.mac.to_string() => mac(),
+        /// Its addresses.
         "fixed_ips": view.port.fixed_ips.iter().map(Address::of).collect::<Vec<_>>() => list(Address::shape()),
+        /// What its guest may send from beside its own MAC and addresses.
         "allowed_address_pairs": view.port.address_pairs.iter().map(|pair| Pair::of(pair, view.port.mac)).collect::<Vec<_>>()
             => list(Pair::shape()),
+        /// Whether what its guest sends is filtered.
         "port_security_enabled": view.port.port_security => truth(),
+        /// Always empty.
         "security_groups": Value::Array(Vec::new()) => empty_list(),
+        /// Whether it is to carry traffic.
         "admin_state_up": view.port.admin_up => truth(),
+        /// Whether traffic flows.
         "status": view.phase.status().as_str() => status(),
+        /// The server that has it; empty where none has.
         "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()) => words(),
+        /// What has it, as Neutron's clients expect it: of an attached port `compute:nova` unless set.
         "device_owner": owner(view) => words(),
+        /// How the NIC is given to the guest; `unbound` without a server.
         "binding:vif_type": vif.0 => one_of_words(["tap", "veth", "unbound"]),
+        /// The device on the host; empty without a server.
         "binding:vif_details": vif.1 => details(),
+        /// Always normal.
         "binding:vnic_type": "normal" => only("normal"),
+        /// This host; empty without a server.
         "binding:host_id": if view.binding.is_some() { view.host.as_str() } else { "" } => words(),
-        "binding:profile": view.port.profile => Record::new().may("interface_name", words()).must("vnet_hdr", truth()),
+        /// What its NIC is built with.
+        "binding:profile": view.port.profile => Record::new()
+            .may("interface_name", "The NIC's name in the guest's namespace.", words())
+            .must("vnet_hdr", "Whether a VMM opens the tap with IFF_VNET_HDR.", truth()),
+        /// Its rate limits; null: none.
         "nicd:limits": (!view.port.limits.is_empty()).then_some(view.port.limits) => or_null(limits()),
+        /// Whether frames for MACs that nobody has reach it.
         "nicd:unknown_unicast": view.port.unknown_unicast => truth(),
+        /// As the network's, for this port; null: as its network says.
         "nicd:isolated": view.port.isolated => or_null(truth()),
+        /// Whether its guest's DHCP is answered.
         "nicd:dhcp": view.port.told.dhcp => truth(),
+        /// The host name that its guest is told.
         "dns_name": view.port.told.dns_name => words(),
+        /// DHCP options for its guest.
         "extra_dhcp_opts": view.port.told.extra_options.iter().map(Extra::of).collect::<Vec<_>>() => list(Extra::shape()),
+        /// Finer than `status`, which it decides.
         "nicd:phase": view.phase.as_str() => phase(),
+        /// Why it has this status: a stable word; null where there is nothing to say.
         "nicd:reason": view.reason => or_null(words()),
+        /// Always empty.
         "tags": Value::Array(Vec::new()) => empty_list(),
+        /// Counts its changes, for `If-Match`.
         "revision_number": view.port.revision_number => number(1..=u32::MAX),
+        /// When it was created.
         "created_at": view.port.created_at => time(),
+        /// When it was last changed.
         "updated_at": view.port.updated_at => time(),
     }
 }
@@ -137,7 +171,9 @@ answer! {
 answer! {
     /// An address of a port.
     pub(super) Address(given: &FixedIp) {
+        /// The subnet that it is from.
         "subnet_id": given.subnet_id.to_string() => uuid(),
+        /// The address.
         "ip_address": given.ip_address.to_string() => ip(),
     }
 }
@@ -145,7 +181,9 @@ answer! {
 answer! {
     /// What a guest may send from beside its port's own MAC, which a pair without a MAC means, and addresses.
     Pair(pair: &AddressPair, own: Mac) {
+        /// An address or a range.
         "ip_address": AddressOrRange(pair.ip).to_string() => any([ip(), range().into()]),
+        /// The MAC.
         "mac_address": pair.mac.unwrap_or(own).to_string() => mac(),
     }
 }
@@ -153,34 +191,57 @@ answer! {
 answer! {
     /// An option for a port's guest.
     Extra(option: &ExtraOption) {
+        /// The option: its number or Neutron's name.
         "opt_name": option.name => words(),
+        /// The value, as text.
         "opt_value": option.value => words(),
+        /// The family of DHCP.
         "ip_version": if option.version() == IpVersion::V6 { 6 } else { 4 } => one_of_numbers([4, 6]),
     }
 }
 
 /// `nicd:limits` as shown and as read.
 pub(super) fn limits() -> Record {
-    let rate = Record::new().must("rate_kbps", number(RATES)).may("burst_kb", number(BURSTS)).may("exact", truth());
+    let rate = Record::new()
+        .must("rate_kbps", "The rate, in kbit/s.", number(RATES))
+        .may("burst_kb", "How much may come at once, in kbit; 125 ms of the rate when left out.", number(BURSTS))
+        .may("exact", "Whether the burst is held exactly, and not with up to a second of the rate in addition.", truth());
     let rate: Shape = or_null(rate);
-    Record::new().may("to_guest", rate.clone()).may("from_guest", rate)
+    Record::new().may("to_guest", "Of what the guest receives; null: none.", rate.clone()).may(
+        "from_guest",
+        "Of what the guest sends; null: none.",
+        rate,
+    )
 }
 
 answer! {
     /// A port's device. For a tap also how a VMM opens it, for a veth the namespace and name of the guest's end.
     Device(binding: &Binding, device: Option<&DeviceView>) {
+        /// Its name on the host; null while it does not exist.
         "device": device.map(|device| device.name.clone()) => or_null(words()),
+        /// The bridge that it is in; null while there is none.
         "bridge": binding.bridge => or_null(words()),
+        /// Its own MAC, which is not the guest's; null while it does not exist.
         "host_mac": device.and_then(|device| device.host_mac).map(|mac| mac.to_string()) => or_null(mac()),
+        /// The guest's MTU.
         "mtu": binding.mtu => number(MIN_MTU..=MAX_MTU),
     }
 }
 
 fn details() -> Shape {
-    let tap = Device::shape().must("queues", number(1..=u32::from(MAX_QUEUES))).must("vnet_hdr", truth());
+    let tap = Device::shape().must("queues", "The tap's queues.", number(1..=u32::from(MAX_QUEUES))).must(
+        "vnet_hdr",
+        "Whether a VMM opens the tap with IFF_VNET_HDR.",
+        truth(),
+    );
     // Of a tap that nicd has plugged into its machine.
-    let tap = tap.may("qdev_id", words()).may("pci_address", or_null(words()));
-    let veth = Device::shape().must("guest_device", or_null(words()));
+    let tap = tap.may("qdev_id", "The NIC's id in its machine, where nicd has plugged it in.", words()).may(
+        "pci_address",
+        "The NIC's PCI address in its machine; null: not known.",
+        or_null(words()),
+    );
+    let veth =
+        Device::shape().must("guest_device", "The name of the guest's end; null while it does not exist.", or_null(words()));
     any([tap.into(), veth.into(), Record::new().into()])
 }
 

@@ -91,7 +91,9 @@ fn segment(state: &AppState, view: &NetworkView) -> Value {
 answer! {
     /// A network, before its range.
     Named(view: &NetworkView) {
+        /// The network's id.
         "id": view.network.id.to_string() => uuid(),
+        /// Its name.
         "label": view.network.name => words(),
     }
 }
@@ -108,8 +110,7 @@ pub(super) fn ranged(view: &NetworkView, subnets: &[Subnet]) -> Value {
 
 /// The same in the document.
 pub(super) fn ranged_shape() -> Record {
-    let range = words().description(Some("Its first IPv4 range, or else its first; a network without a subnet has none."));
-    Named::shape().may("cidr", range)
+    Named::shape().may("cidr", "Its first IPv4 range, or else its first; a network without a subnet has none.", words())
 }
 
 fn read(body: &[u8]) -> Result<NetworkId, BodyError> {
@@ -129,8 +130,11 @@ pub(super) fn interface(state: &AppState, view: &PortView) -> Value {
 answer! {
     /// An interface with its network's name.
     pub(super) Labelled(view: &PortView, label: &str) {
+        /// The interface's id, which is its port's.
         "id": view.port.id.to_string() => uuid(),
+        /// The guest's MAC.
         "mac_address": RACKSPACE.mac(view.port.mac) => like("^([0-9A-F]{2}:){5}[0-9A-F]{2}$"),
+        /// Its addresses.
         "ip_addresses": view.port.fixed_ips.iter().map(|ip| Address::of(ip, view, label)).collect::<Vec<_>>()
             => list_of(Address::shape()),
     }
@@ -139,11 +143,14 @@ answer! {
 answer! {
     /// An address with its network's name.
     Address(ip: &FixedIp, view: &PortView, label: &str) {
+        /// The address.
         "address": RACKSPACE.ip(ip.ip_address) => any([
             like("^([0-9]{1,3}\\.){3}[0-9]{1,3}$").into(),
             like("^([0-9a-f]{4}:){7}[0-9a-f]{4}$").into(),
         ]),
+        /// Its network.
         "network_id": view.port.network_id.to_string() => uuid(),
+        /// The network's name.
         "network_label": label => words(),
     }
 }

@@ -88,24 +88,46 @@ impl Resource for Subnet {
 answer! {
     /// A subnet as Neutron shows it.
     pub(super) Shown(subnet: &Subnet) {
+        /// The subnet's id.
         "id": subnet.id.to_string() => uuid(),
+        /// Its network.
         "network_id": subnet.network_id.to_string() => uuid(),
+        /// Its name, which need not be unique.
         "name": subnet.name => words(),
+        /// Free text.
         "description": subnet.description => words(),
+        /// The family of its range.
         "ip_version": if subnet.cidr.is_ipv6() { 6 } else { 4 } => one_of_numbers([4, 6]),
+        /// Its range.
         "cidr": subnet.cidr => range(),
+        /// The guests' router; null: none.
         "gateway_ip": subnet.gateway_ip => or_null(ip()),
-        "allocation_pools": subnet.allocation_pools => list(Record::new().must("start", ip()).must("end", ip())),
+        /// The ranges from which addresses are chosen.
+        "allocation_pools": subnet.allocation_pools
+            => list(Record::new().must("start", "The first address.", ip()).must("end", "The last address.", ip())),
+        /// Whether nicd answers the guests' DHCP; for IPv6 as the modes say.
         "enable_dhcp": subnet.enable_dhcp => truth(),
+        /// The name servers that guests are told.
         "dns_nameservers": subnet.dns_nameservers => list(ip()),
-        "host_routes": subnet.host_routes => list(Record::new().must("destination", range()).must("nexthop", ip())),
+        /// The routes that guests are told.
+        "host_routes": subnet.host_routes => list(
+            Record::new().must("destination", "The range that the route leads to.", range()).must("nexthop", "The router.", ip())
+        ),
+        /// How guests get their IPv6 address; null: it is not said.
         "ipv6_address_mode": shown(subnet.guidance.address) => mode(),
+        /// What nicd's router advertisements say; null: it sends none.
         "ipv6_ra_mode": shown(subnet.guidance.ra) => mode(),
+        /// The same as `project_id`.
         "tenant_id": subnet.project_id => words(),
+        /// The project; nicd only stores it.
         "project_id": subnet.project_id => words(),
+        /// Always empty.
         "tags": Value::Array(Vec::new()) => empty_list(),
+        /// Counts its changes, for `If-Match`.
         "revision_number": subnet.revision_number => number(1..=u32::MAX),
+        /// When it was created.
         "created_at": subnet.created_at => time(),
+        /// When it was last changed.
         "updated_at": subnet.updated_at => time(),
     }
 }

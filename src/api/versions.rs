@@ -48,10 +48,15 @@ pub(super) fn extensions_of() -> Value {
 answer! {
     /// An extension of the network API.
     pub(super) Extension(alias: &str, name: &str, description: &str) {
+        /// Its name for programs.
         "alias": alias => words(),
+        /// Its name for people.
         "name": name => words(),
+        /// What it adds.
         "description": description => words(),
+        /// When it was last changed.
         "updated": UPDATED => time(),
+        /// Always empty.
         "links": Value::Array(Vec::new()) => empty_list(),
     }
 }
@@ -67,8 +72,11 @@ pub(super) fn resources_of(base: &str) -> Value {
 answer! {
     /// A kind of thing that the network API has.
     pub(super) Resource(name: &str, collection: &str, api: &str) {
+        /// Its name.
         "name": name => words(),
+        /// The name of all of them.
         "collection": collection => words(),
+        /// Where they are.
         "links": links("self", api, collection) => links_shape(),
     }
 }
@@ -76,9 +84,13 @@ answer! {
 answer! {
     /// The network API's version.
     pub(super) NetworkVersion(api: &str) {
+        /// The version.
         "id": "v2.0" => words(),
+        /// Always CURRENT.
         "status": "CURRENT" => one_of_words(["CURRENT"]),
+        /// When it was last changed.
         "updated": UPDATED => time(),
+        /// Where it is.
         "links": links("self", api, "") => links_shape(),
     }
 }
@@ -111,11 +123,17 @@ fn compute(base: &str, id: &str, path: &str) -> Value {
 answer! {
     /// A version of the compute API: its status, the last microversion and the first.
     pub(super) Version(base: &str, id: &str, path: &str, of: (&str, &str, &str)) {
+        /// The version.
         "id": id => words(),
+        /// Whether it is the current one.
         "status": of.0 => one_of_words(["CURRENT", "SUPPORTED"]),
+        /// The last microversion; empty where there are none.
         "version": of.1 => words(),
+        /// The first microversion; empty where there are none.
         "min_version": of.2 => words(),
+        /// When it was last changed.
         "updated": UPDATED => time(),
+        /// Where it is.
         "links": links("self", base, &format!("{path}/")) => links_shape(),
     }
 }
@@ -127,5 +145,9 @@ pub(super) fn links(rel: &str, collection: &str, id: &str) -> Value {
 
 /// Links as OpenStack gives them.
 pub(super) fn links_shape() -> ArrayBuilder {
-    list(Record::new().must("rel", words()).must("href", words()).may("type", words()))
+    list(Record::new().must("rel", "What the link leads to.", words()).must("href", "The address.", words()).may(
+        "type",
+        "The media type.",
+        words(),
+    ))
 }

@@ -66,3 +66,21 @@ def test_what_the_generated_client_reads_is_what_the_daemon_says(client, api, ne
     assert changed.port.name == "front"
     api.gone(port_id)
     assert client("api.ports.show_port").sync(port_id, client=http).port.device_id == ""
+
+
+def test_the_generated_client_makes_attaches_and_detaches(client, api, guest):
+    http = client("client").Client(base_url="http://localhost", httpx_args={"transport": httpx.HTTPTransport(uds=SOCKET)})
+    models = client("models")
+    call = lambda operation, *where, **what: client(f"api.{operation}").sync_detailed(*where, client=http, **what)
+    new = models.CreateNetworksBodyType0(network=models.NewNetwork(name="green", mtu=1400))
+    network = call("networks.create_networks", body=new).parsed.network
+    assert (network.name, network.mtu) == ("green", 1400)
+    new = models.CreateSubnetsBodyType0(subnet=models.NewSubnet(network_id=network.id, cidr="192.0.2.0/24"))
+    assert call("subnets.create_subnets", body=new).parsed.subnet.gateway_ip == "192.0.2.1"
+    asked = models.AttachInterface(interface_attachment=models.NewInterfaceAttachment(net_id=network.id))
+    nic = call("compute.attach_interface_v21", guest, body=asked).parsed.interface_attachment
+    assert [nic.port_state, nic.fixed_ips[0].ip_address] == ["ACTIVE", "192.0.2.2"]
+    assert call("ports.show_port", nic.port_id).parsed.port.mac_address == nic.mac_addr
+    assert call("compute.detach_interface_v21", guest, nic.port_id).status_code == 202
+    api.gone(str(nic.port_id))
+    assert call("ports.show_port", nic.port_id).parsed.neutron_error.reason == "no_such_port"

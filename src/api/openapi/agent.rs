@@ -19,7 +19,7 @@ pub(in crate::api) fn servers() -> Entry {
     entry("list_guests", "The servers nicd knows").answers(
         200,
         "All of them.",
-        Record::wrapping("servers", list(named("Server"))),
+        Record::wrapping("servers", "The servers.", list(named("Server"))),
         example,
     )
 }
@@ -40,7 +40,10 @@ pub(in crate::api) fn put_server() -> Entry {
     entry("put_guest", "Make a server known, or change what is known of it")
         .about("A `guest` of null is the one that the server has, whose namespace is then not looked up again.")
         .does(&[Write, OwnId, Server, PutServer])
-        .body(Record::wrapping("server", named("NewServer")), &[("vm", vm), ("netns", netns), ("same_guest", same)])
+        .body(
+            Record::wrapping("server", "The server.", named("NewServer")),
+            &[("vm", vm), ("netns", netns), ("same_guest", same)],
+        )
         .answers(201, "It was not known before.", one(), json!({"server": Shown::of(&samples::vm())}))
         .answers(200, "It is changed.", one(), json!({"server": Shown::of(&samples::netns())}))
 }
@@ -95,7 +98,7 @@ pub(in crate::api) fn leases() -> Entry {
     entry("port_leases", "What a port's guest asked by DHCP, and was told")
         .about("The last exchange since the guest was attached, or since nicd was started; nothing where there was none.")
         .does(&[Port])
-        .answers(200, "The leases.", Record::wrapping("leases", list(named("Lease"))), example)
+        .answers(200, "The leases.", Record::wrapping("leases", "The last lease of each family.", list(named("Lease"))), example)
 }
 
 pub(in crate::api) fn counters() -> Entry {
@@ -140,7 +143,7 @@ pub(super) fn entry(id: &'static str, summary: &'static str) -> Entry {
 }
 
 fn one() -> Shape {
-    Record::wrapping("server", named("Server"))
+    Record::wrapping("server", "The server.", named("Server"))
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
@@ -158,33 +161,49 @@ fn new_server() -> Shape {
     // The largest number is the kernel's value for "no uid".
     let id = || number(0..=u32::MAX - 1);
     let vm = Record::new()
-        .must("kind", only("vm"))
-        .may("queues", number(1..=u32::from(MAX_QUEUES)))
-        .may("owner", or_null(Record::new().may("uid", id()).may("gid", id())))
+        .must("kind", "A virtual machine: its NICs are taps.", only("vm"))
+        .may("queues", "The queues of its taps.", number(1..=u32::from(MAX_QUEUES)))
+        .may(
+            "owner",
+            "Who may open its taps; root when null or left out.",
+            or_null(Record::new().may("uid", "The user.", id()).may("gid", "The group.", id())),
+        )
         .may(
             "monitor",
-            or_null(Record::new().must("qmp", text(SOCKET_PATH).pattern(Some("^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")))),
+            "How NICs are plugged into it while it runs; null: they are not.",
+            or_null(Record::new().must(
+                "qmp",
+                "The socket on which QEMU serves QMP.",
+                text(SOCKET_PATH).pattern(Some("^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")),
+            )),
         );
-    let netns =
-        Record::new().must("kind", only("netns")).must("path", text(PATH).pattern(Some("^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")));
+    let netns = Record::new().must("kind", "A network namespace: its NICs are veths.", only("netns")).must(
+        "path",
+        "The namespace's file, such as /run/netns/web-1.",
+        text(PATH).pattern(Some("^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")),
+    );
     Record::new()
-        .may("name", text(NAME))
-        .may("project_id", text(NAME))
-        .may("nic_limit", or_null(number(0..=NIC_LIMIT)))
-        .must("guest", or_null(either([vm.into(), netns.into()])))
+        .may("name", "Its name, which need not be unique.", text(NAME))
+        .may("project_id", "The project; nicd only stores it.", text(NAME))
+        .may("nic_limit", "How many NICs it may have; null: as many as the configuration says.", or_null(number(0..=NIC_LIMIT)))
+        .must("guest", "What it is; null: what it was.", or_null(either([vm.into(), netns.into()])))
         .into()
 }
 
 fn health_shown() -> Shape {
-    let problem = Record::new().must("reason", words()).must("detail", words()).must("remedy", words());
-    let ports = Status::ALL.into_iter().fold(Record::new(), |ports, status| ports.must(status.as_str(), count()));
+    let problem = Record::new()
+        .must("reason", "A stable word for it.", words())
+        .must("detail", "What it is about.", words())
+        .must("remedy", "What to do.", words());
+    let ports =
+        Status::ALL.into_iter().fold(Record::new(), |ports, status| ports.must(status.as_str(), "How many there are.", count()));
     Record::new()
-        .must("status", one_of_words(["ok", "degraded"]))
-        .must("version", words())
-        .must("uptime_s", count())
-        .must("host", words())
-        .must("ports", ports)
-        .must("unattached", count())
-        .must("problems", list(problem))
+        .must("status", "Whether there are problems.", one_of_words(["ok", "degraded"]))
+        .must("version", "The daemon's version.", words())
+        .must("uptime_s", "How long it has run, in seconds.", count())
+        .must("host", "The host's name.", words())
+        .must("ports", "How many ports have each status.", ports)
+        .must("unattached", "Of the ports that are DOWN, how many have no server.", count())
+        .must("problems", "What a person should look at.", list(problem))
         .into()
 }

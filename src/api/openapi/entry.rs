@@ -259,12 +259,23 @@ fn refusal(status: StatusCode, refused: &Refused, dialect: Dialect, versions: bo
 fn envelope(envelope: Envelope, status: StatusCode, rows: &[&Row]) -> Shape {
     let all = |of: fn(&Row) -> &'static str| one_of_words(rows.iter().map(|row| of(row)).collect::<BTreeSet<_>>());
     let (key, inner) = match envelope {
-        Envelope::Network => {
-            ("NeutronError", Record::new().must("type", all(|row| row.kind)).must("message", words()).must("detail", only("")))
-        }
-        Envelope::Compute => (status::key(status), Record::new().must("code", only(status.as_u16())).must("message", words())),
+        Envelope::Network => (
+            "NeutronError",
+            Record::new()
+                .must("type", "Neutron's name of the error.", all(|row| row.kind))
+                .must("message", "What was wrong, and what would be right.", words())
+                .must("detail", "Always empty.", only("")),
+        ),
+        Envelope::Compute => (
+            status::key(status),
+            Record::new().must("code", "The status.", only(status.as_u16())).must(
+                "message",
+                "What was wrong, and what would be right.",
+                words(),
+            ),
+        ),
     };
-    Record::wrapping(key, inner.must("reason", all(|row| row.reason)))
+    Record::wrapping(key, "What was wrong.", inner.must("reason", "A stable word to match on.", all(|row| row.reason)))
 }
 
 /// Whether a header is on every answer of its kind.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::entry::Entry;
 use super::lists;
-use super::schema::{Record, Shape, empty_map, fraction, named, null, only, or_null, truth};
+use super::schema::{Record, Shape, empty_map, fraction, named, null, only, truth};
 use crate::api::dialect::COMPUTE;
 use crate::api::flavors::{self, ID};
 use crate::api::microversion::Microversion;
@@ -31,7 +31,7 @@ pub(in crate::api) fn show() -> Entry {
     entry("show_flavor", "A flavor").does(&[Flavor]).answers(
         200,
         "The flavor.",
-        Record::wrapping("flavor", named("Flavor")),
+        Record::wrapping("flavor", "The flavor.", named("Flavor")),
         json!({ "flavor": detail() }),
     )
 }
@@ -40,7 +40,7 @@ pub(in crate::api) fn extra_specs() -> Entry {
     entry("flavor_extra_specs", "A flavor's extra specs: none").does(&[Flavor]).answers(
         200,
         "None.",
-        Record::wrapping("extra_specs", empty_map()),
+        Record::wrapping("extra_specs", "Always empty.", empty_map()),
         json!({"extra_specs": {}}),
     )
 }
@@ -54,20 +54,24 @@ fn detail() -> Value {
 }
 
 fn brief() -> Record {
-    let record = Record::new().must("id", only(ID)).must("name", only(ID)).must("links", links_shape());
-    record.may("description", or_null(null().description(Some("From 2.55."))))
+    let record = Record::new().must("id", "The flavor's id.", only(ID)).must("name", "Its name.", only(ID)).must(
+        "links",
+        "Where it is.",
+        links_shape(),
+    );
+    record.may("description", "Always null. From 2.55.", null())
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     let whole = brief()
-        .must("vcpus", only(0))
-        .must("ram", only(0))
-        .must("disk", only(0))
-        .must("swap", only(""))
-        .must("rxtx_factor", fraction())
-        .must("OS-FLV-EXT-DATA:ephemeral", only(0))
-        .must("OS-FLV-DISABLED:disabled", truth())
-        .must("os-flavor-access:is_public", truth())
-        .may("extra_specs", empty_map().description(Some("From 2.61.")));
+        .must("vcpus", "Always 0.", only(0))
+        .must("ram", "Always 0.", only(0))
+        .must("disk", "Always 0.", only(0))
+        .must("swap", "Always empty.", only(""))
+        .must("rxtx_factor", "Always 1.", fraction())
+        .must("OS-FLV-EXT-DATA:ephemeral", "Always 0.", only(0))
+        .must("OS-FLV-DISABLED:disabled", "Always false.", truth())
+        .must("os-flavor-access:is_public", "Always true.", truth())
+        .may("extra_specs", "Always empty. From 2.61.", empty_map());
     vec![("Flavor", whole.into())]
 }

@@ -44,8 +44,16 @@ pub(super) fn fields(entry: Entry) -> Entry {
 
 /// A page of a list.
 pub(super) fn page(collection: &str, of: impl Into<Shape>) -> Shape {
-    let link = Record::new().must("rel", one_of_words(["next", "previous"])).must("href", words());
-    Record::new().must(collection, list(of)).may(&format!("{collection}_links"), list(link)).into()
+    let link = Record::new().must("rel", "What the link leads to.", one_of_words(["next", "previous"])).must(
+        "href",
+        "The address.",
+        words(),
+    );
+    let (what, links) = (format!("The {collection} of this page."), format!("{collection}_links"));
+    Record::new()
+        .must(collection, &what, list(of))
+        .may(&links, "The pages beside this one, where there are any.", list(link))
+        .into()
 }
 
 fn said(name: &str, shape: impl Into<Shape>, what: &str) -> ParameterBuilder {

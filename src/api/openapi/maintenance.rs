@@ -20,7 +20,7 @@ pub(in crate::api) fn plan() -> Entry {
         )
         .does(&[Write, Server, Port, NovaAttach, Attach])
         .body(named("DryRun"), &[("attach", attach), ("detach", detach)])
-        .answers(200, "The plan.", Record::wrapping("plan", named("Plan")), json!({"plan": samples::plan()}))
+        .answers(200, "The plan.", Record::wrapping("plan", "The plan.", named("Plan")), json!({"plan": samples::plan()}))
 }
 
 pub(in crate::api) fn verify() -> Entry {
@@ -41,7 +41,7 @@ pub(in crate::api) fn gc() -> Entry {
         )
         .does(&[Write, Host])
         .may_have_body(
-            Record::new().may("apply", truth()).may("store", any_uuid()),
+            Record::new().may("apply", "Whether they are removed; false when left out.", truth()).may("store", "The id of the store whose leftovers are meant; this daemon's when left out.", any_uuid()),
             &[
                 ("list", json!({"apply": false})),
                 ("remove", json!({"apply": true})),
@@ -62,34 +62,51 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
 }
 
 fn dry_run() -> Shape {
-    let attach = Record::new().must("server_id", any_uuid()).must("interfaceAttachment", named("NewInterfaceAttachment"));
-    let detach = Record::new().must("detach", any_uuid());
+    let attach = Record::new().must("server_id", "The server.", any_uuid()).must(
+        "interfaceAttachment",
+        "The interface that it would get.",
+        named("NewInterfaceAttachment"),
+    );
+    let detach = Record::new().must("detach", "The port that would be detached.", any_uuid());
     either([attach.into(), detach.into()])
 }
 
 fn plan_shown() -> Shape {
     let op = || map(anything());
-    let step = Record::new().must("op", op()).must("undo", or_null(op())).may("stage", only("deferred"));
-    Record::new().must("reason", only("dry_run")).must("steps", list(step)).into()
+    let step = Record::new()
+        .must("op", "The operation, by its name, with what it is applied to.", op())
+        .must("undo", "The operation that undoes it; null: nothing has to be undone.", or_null(op()))
+        .may("stage", "A deferred step follows the answer.", only("deferred"));
+    Record::new().must("reason", "Why the plan was made.", only("dry_run")).must("steps", "In their order.", list(step)).into()
 }
 
 fn verified() -> Shape {
-    let deviation =
-        Record::new().must("kind", like("^[a-z_]+$")).must("object", words()).must("want", words()).must("have", words());
-    Record::new().must("deviations", list(deviation)).must("checked", map(count())).into()
+    let deviation = Record::new()
+        .must("kind", "A stable word for the deviation.", like("^[a-z_]+$"))
+        .must("object", "What deviates.", words())
+        .must("want", "What the record says.", words())
+        .must("have", "What the kernel has.", words());
+    Record::new()
+        .must("deviations", "What differs.", list(deviation))
+        .must("checked", "How many of each kind of thing were compared.", map(count()))
+        .into()
 }
 
 fn collected() -> Shape {
     let leftovers = || list(named("Leftover"));
-    Record::new().must("leftovers", leftovers()).must("removed", leftovers()).may("plan", named("Plan")).into()
+    Record::new()
+        .must("leftovers", "Devices of nicd's that no record wants.", leftovers())
+        .must("removed", "Those that were removed.", leftovers())
+        .may("plan", "What would remove them, unless they were removed.", named("Plan"))
+        .into()
 }
 
 fn leftover() -> Shape {
     Record::new()
-        .must("object", words())
-        .must("kind", one_of_words(["tap", "veth", "bridge"]))
-        .must("reason", one_of_words(["device_without_record", "mark_lost"]))
-        .must("altname", or_null(words()))
-        .must("alias", or_null(words()))
+        .must("object", "The device.", words())
+        .must("kind", "What kind of device it is.", one_of_words(["tap", "veth", "bridge"]))
+        .must("reason", "Why it is left over.", one_of_words(["device_without_record", "mark_lost"]))
+        .must("altname", "Its altname, which names its port or network; null: none.", or_null(words()))
+        .must("alias", "Its alias, which names its store; null: none.", or_null(words()))
         .into()
 }

@@ -32,7 +32,12 @@ pub(in crate::api) fn list_all() -> Entry {
 
 pub(in crate::api) fn show() -> Entry {
     let entry = entry("show_network", "A network").does(&[Query, Network]);
-    lists::fields(entry).answers(200, "The network.", Record::wrapping("network", Shown::shape().cut()), example())
+    lists::fields(entry).answers(
+        200,
+        "The network.",
+        Record::wrapping("network", "The network.", Shown::shape().cut()),
+        example(),
+    )
 }
 
 pub(in crate::api) fn create() -> Entry {
@@ -53,8 +58,11 @@ pub(in crate::api) fn update() -> Entry {
         .about("With `mtu` or `nicd:isolated` its ports follow. `port_security_enabled` is for ports made from then on.")
         .does(&[Write, Network, ChangeNetwork])
         .if_match()
-        .body(Record::wrapping("network", named("NetworkChange")), &[("name", json!({"network": {"name": "green"}}))])
-        .answers(200, "The network as it is now.", Record::wrapping("network", named("Network")), example())
+        .body(
+            Record::wrapping("network", "The network.", named("NetworkChange")),
+            &[("name", json!({"network": {"name": "green"}}))],
+        )
+        .answers(200, "The network as it is now.", Record::wrapping("network", "The network.", named("Network")), example())
 }
 
 pub(in crate::api) fn delete() -> Entry {
@@ -75,23 +83,23 @@ fn example() -> Value {
 /// One object in its envelope, or several in theirs.
 pub(super) fn bulk(one: &str, many: &str, new: &str) -> Shape {
     let several = list(named(new)).min_items(Some(1)).max_items(Some(BULK));
-    either([Record::wrapping(one, named(new)), Record::wrapping(many, several)])
+    either([Record::wrapping(one, "What to make.", named(new)), Record::wrapping(many, "What to make: all or nothing.", several)])
 }
 
 /// What was created, in the envelope of the request.
 pub(super) fn made(one: &str, many: &str, shown: &str) -> Shape {
-    either([Record::wrapping(one, named(shown)), Record::wrapping(many, list(named(shown)))])
+    either([Record::wrapping(one, "What was made.", named(shown)), Record::wrapping(many, "What was made.", list(named(shown)))])
 }
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     let new = Record::new()
-        .may("id", any_uuid().description(Some("A control plane's own; a fresh one when left out.")))
-        .may("tenant_id", text(NAME))
-        .may("project_id", text(NAME))
-        .may("nicd:bridge", or_null(link().description(Some("An existing bridge to use; nicd never changes it."))))
-        .may("provider:network_type", one_of_words(["local", "flat"]))
-        .may("provider:physical_network", or_null(words().max_length(Some(NAME))))
-        .may("provider:segmentation_id", null());
+        .may("id", "Its id, for a control plane that has ids of its own; a fresh one when left out.", any_uuid())
+        .may("tenant_id", "The same as `project_id`.", text(NAME))
+        .may("project_id", "The project; nicd only stores it.", text(NAME))
+        .may("nicd:bridge", "An existing bridge to use, which nicd does not change; nicd makes one when null or left out.", or_null(link()))
+        .may("provider:network_type", "`flat`: untagged on a physical network; `local`: without an uplink; when left out, `flat` with a bridge or a physical network.", one_of_words(["local", "flat"]))
+        .may("provider:physical_network", "A flat network's physical network, by the control plane's name for it.", or_null(words().max_length(Some(NAME))))
+        .may("provider:segmentation_id", "Always null.", null());
     vec![
         ("Network", Shown::shape().into()),
         ("NewNetwork", changeable(new).into()),
@@ -102,12 +110,16 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
 /// Attributes that every request may have, and attributes with only one supported value.
 fn changeable(record: Record) -> Record {
     record
-        .may("name", text(NAME))
-        .may("description", text(NAME))
-        .may("mtu", any_number(MIN_MTU..=MAX_MTU))
-        .may("admin_state_up", only_truth(true))
-        .may("shared", only_truth(false))
-        .may("router:external", only_truth(false))
-        .may("port_security_enabled", any_truth())
-        .may("nicd:isolated", any_truth())
+        .may("name", "Its name, which need not be unique.", text(NAME))
+        .may("description", "Free text.", text(NAME))
+        .may("mtu", "The MTU of its guests; the bridge's when left out.", any_number(MIN_MTU..=MAX_MTU))
+        .may("admin_state_up", "Always true.", only_truth(true))
+        .may("shared", "Always false.", only_truth(false))
+        .may("router:external", "Always false.", only_truth(false))
+        .may("port_security_enabled", "Whether ports that are made from now on are filtered.", any_truth())
+        .may(
+            "nicd:isolated",
+            "Whether its ports are sent only what is for them, ARP, neighbour discovery, router advertisements and DHCP.",
+            any_truth(),
+        )
 }

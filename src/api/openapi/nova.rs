@@ -38,7 +38,7 @@ pub(in crate::api) fn server() -> Entry {
     entry("show_server", "A server").does(&[Server]).answers(
         200,
         "The server.",
-        Record::wrapping("server", nova::Detail::shape()),
+        Record::wrapping("server", "The server.", nova::Detail::shape()),
         example,
     )
 }
@@ -48,7 +48,7 @@ pub(in crate::api) fn list_interfaces() -> Entry {
     entry("list_interfaces", "A server's interfaces").does(&[Server]).answers(
         200,
         "All of them, also those on their way out.",
-        Record::wrapping("interfaceAttachments", list(named("InterfaceAttachment"))),
+        Record::wrapping("interfaceAttachments", "The interfaces.", list(named("InterfaceAttachment"))),
         example,
     )
 }
@@ -57,7 +57,7 @@ pub(in crate::api) fn show_interface() -> Entry {
     entry("show_interface", "An interface of a server").does(&[Server, PortOfServer]).answers(
         200,
         "The interface.",
-        Record::wrapping("interfaceAttachment", named("InterfaceAttachment")),
+        Record::wrapping("interfaceAttachment", "The interface.", named("InterfaceAttachment")),
         attached(),
     )
 }
@@ -81,7 +81,7 @@ pub(in crate::api) fn attach() -> Entry {
         .answers(
             200,
             "Built and durable; the state is the one at that moment.",
-            Record::wrapping("interfaceAttachment", named("InterfaceAttachment")),
+            Record::wrapping("interfaceAttachment", "The interface.", named("InterfaceAttachment")),
             attached(),
         )
 }
@@ -111,19 +111,26 @@ fn nics() -> Vec<nova::Nic> {
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     let asked = Record::new()
-        .may("net_id", any_uuid().description(Some("Not with port_id.")))
-        .may("port_id", any_uuid().description(Some("Not with net_id.")))
+        .may("net_id", "The network of a new port. Not with `port_id`.", any_uuid())
+        .may("port_id", "An existing port. Not with `net_id`.", any_uuid())
         .may(
             "fixed_ips",
-            list(Record::new().must("ip_address", ip()))
-                .min_items(Some(1))
-                .max_items(Some(1))
-                .description(Some("Only with net_id.")),
+            "The new port's address. Only with `net_id`.",
+            list(Record::new().must("ip_address", "The address.", ip())).min_items(Some(1)).max_items(Some(1)),
         )
-        .may("tag", like("^[^,/]*$").min_length(Some(1)).max_length(Some(60)).description(Some("From 2.49.")));
+        .may("tag", "A tag of the interface. From 2.49.", like("^[^,/]*$").min_length(Some(1)).max_length(Some(60)));
     vec![
         ("InterfaceAttachment", nova::attachment_shape().into()),
         ("NewInterfaceAttachment", asked.into()),
-        ("AttachInterface", Record::new().may("interfaceAttachment", named("NewInterfaceAttachment")).into()),
+        (
+            "AttachInterface",
+            Record::new()
+                .may(
+                    "interfaceAttachment",
+                    "The interface; a new port on the only network when left out.",
+                    named("NewInterfaceAttachment"),
+                )
+                .into(),
+        ),
     ]
 }

@@ -27,7 +27,7 @@ pub(in crate::api) fn list_all() -> Entry {
 
 pub(in crate::api) fn show() -> Entry {
     let entry = entry("show_port", "A port").does(&[Query, Port]);
-    lists::fields(entry).answers(200, "The port.", Record::wrapping("port", Shown::shape().cut()), example())
+    lists::fields(entry).answers(200, "The port.", Record::wrapping("port", "The port.", Shown::shape().cut()), example())
 }
 
 pub(in crate::api) fn create() -> Entry {
@@ -48,7 +48,7 @@ pub(in crate::api) fn update() -> Entry {
         .does(&[Write, Port, ChangePort])
         .if_match()
         .body(
-            Record::wrapping("port", named("PortChange")),
+            Record::wrapping("port", "The port.", named("PortChange")),
             &[
                 ("down", json!({"port": {"admin_state_up": false}})),
                 ("detach", json!({"port": {"device_id": ""}})),
@@ -56,7 +56,7 @@ pub(in crate::api) fn update() -> Entry {
                 ("limit", json!({"port": {"nicd:limits": {"to_guest": {"rate_kbps": 100_000}}}})),
             ],
         )
-        .answers(200, "The port as it is now.", Record::wrapping("port", named("Port")), example())
+        .answers(200, "The port as it is now.", Record::wrapping("port", "The port.", named("Port")), example())
 }
 
 pub(in crate::api) fn delete() -> Entry {
@@ -77,54 +77,91 @@ fn example() -> Value {
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     let new = Record::new()
-        .may("id", any_uuid())
-        .must("network_id", any_uuid())
-        .may("tenant_id", text(NAME))
-        .may("project_id", text(NAME))
-        .may("device_id", only(""));
-    let change = Record::new().may("device_id", text(NAME).description(Some("The one it has, or empty: it is then detached.")));
+        .may("id", "Its id, for a control plane that has ids of its own; a fresh one when left out.", any_uuid())
+        .must("network_id", "Its network.", any_uuid())
+        .may("tenant_id", "The same as `project_id`.", text(NAME))
+        .may("project_id", "The project; nicd only stores it.", text(NAME))
+        .may("device_id", "Always empty: an attach gives the port to a server.", only(""));
+    let change = Record::new().may("device_id", "The one it has, or empty: it is then detached.", text(NAME));
     vec![("Port", Shown::shape().into()), ("NewPort", changeable(new).into()), ("PortChange", changeable(change).into())]
 }
 
 /// Attributes that every request may have, and attributes with only one supported value.
 fn changeable(record: Record) -> Record {
     record
-        .may("name", text(NAME))
-        .may("description", text(NAME))
-        .may("admin_state_up", any_truth())
-        .may("device_owner", text(NAME))
-        .may("mac_address", any_mac())
-        .may("fixed_ips", list(wanted_ip()).max_items(Some(ENTRIES)))
-        .may("binding:profile", or_null(Record::new().may("interface_name", or_null(link())).may("vnet_hdr", any_truth())))
-        .may("binding:host_id", or_null(words().description(Some("This host, or empty."))))
-        .may("port_security_enabled", any_truth())
-        .may("security_groups", or_null(empty_list()))
-        .may("allowed_address_pairs", or_null(list(pair()).max_items(Some(ENTRIES))))
-        .may("nicd:limits", or_null(limits()))
-        .may("nicd:unknown_unicast", any_truth())
-        .may("nicd:isolated", or_null(any_truth()))
-        .may("nicd:dhcp", any_truth())
-        .may("dns_name", text(DNS_NAME))
-        .may("extra_dhcp_opts", or_null(list(extra_option()).max_items(Some(EXTRA_OPTIONS))))
-        .may("binding:vnic_type", only("normal"))
+        .may("name", "Its name, which need not be unique.", text(NAME))
+        .may("description", "Free text.", text(NAME))
+        .may("admin_state_up", "Whether it is to carry traffic.", any_truth())
+        .may(
+            "device_owner",
+            "What has it, as Neutron's clients expect it: of an attached port `compute:nova` unless set.",
+            text(NAME),
+        )
+        .may("mac_address", "The guest's MAC; chosen by nicd when left out of a new port.", any_mac())
+        .may(
+            "fixed_ips",
+            "Its addresses; one of each family when left out of a new port.",
+            list(wanted_ip()).max_items(Some(ENTRIES)),
+        )
+        .may(
+            "binding:profile",
+            "What its NIC is built with; null: the defaults.",
+            or_null(
+                Record::new()
+                    .may(
+                        "interface_name",
+                        "The NIC's name in the guest's namespace; the kernel's choice when null or left out.",
+                        or_null(link()),
+                    )
+                    .may("vnet_hdr", "Whether a VMM opens the tap with IFF_VNET_HDR.", any_truth()),
+            ),
+        )
+        .may("binding:host_id", "This host, empty or null.", or_null(words()))
+        .may("port_security_enabled", "Whether what its guest sends is filtered.", any_truth())
+        .may("security_groups", "Only empty or null.", or_null(empty_list()))
+        .may(
+            "allowed_address_pairs",
+            "What its guest may send from beside its own MAC and addresses; null: nothing.",
+            or_null(list(pair()).max_items(Some(ENTRIES))),
+        )
+        .may("nicd:limits", "Its rate limits; null: none.", or_null(limits()))
+        .may("nicd:unknown_unicast", "Whether frames for MACs that nobody has reach it.", any_truth())
+        .may("nicd:isolated", "As the network's, for this port; null: as its network says.", or_null(any_truth()))
+        .may("nicd:dhcp", "Whether its guest's DHCP is answered.", any_truth())
+        .may("dns_name", "The host name that its guest is told.", text(DNS_NAME))
+        .may(
+            "extra_dhcp_opts",
+            "DHCP options for its guest; null: none.",
+            or_null(list(extra_option()).max_items(Some(EXTRA_OPTIONS))),
+        )
+        .may("binding:vnic_type", "Always normal.", only("normal"))
 }
 
 /// An option for the guest; null takes one back that was set.
 fn extra_option() -> Record {
     Record::new()
-        .must("opt_name", text(OPTION_NAME))
-        .must("opt_value", or_null(text(OPTION_VALUE)))
-        .may("ip_version", any_number(4..=6))
+        .must("opt_name", "The option: its number or Neutron's name.", text(OPTION_NAME))
+        .must("opt_value", "The value, as text; null takes back one that was set.", or_null(text(OPTION_VALUE)))
+        .may("ip_version", "The family of DHCP. 4 when left out.", any_number(4..=6))
 }
 
 /// A subnet, an address, or both.
 fn wanted_ip() -> Shape {
-    let by_subnet = Record::new().must("subnet_id", any_uuid()).may("ip_address", ip());
-    let by_address = Record::new().must("ip_address", ip()).may("subnet_id", any_uuid());
+    let by_subnet = Record::new().must("subnet_id", "The subnet to choose from.", any_uuid()).may(
+        "ip_address",
+        "The address; chosen by nicd when left out.",
+        ip(),
+    );
+    let by_address =
+        Record::new().must("ip_address", "The address.", ip()).may("subnet_id", "The subnet to choose from.", any_uuid());
     any([by_subnet.into(), by_address.into()])
 }
 
 /// An address or a range, from the port's MAC or another.
 fn pair() -> Record {
-    Record::new().must("ip_address", any([ip(), range().into()])).may("mac_address", or_null(any_mac()))
+    Record::new().must("ip_address", "An address or a range.", any([ip(), range().into()])).may(
+        "mac_address",
+        "The MAC; the port's own when null or left out.",
+        or_null(any_mac()),
+    )
 }

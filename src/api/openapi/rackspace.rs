@@ -17,12 +17,12 @@ pub(in crate::api) fn list_interfaces() -> Entry {
 
 pub(in crate::api) fn create() -> Entry {
     let body = json!({"virtual_interface": {"network_id": "3cb9bc59-5699-4588-a4b1-b87f96708bc6"}});
-    let asked = Record::new().must("network_id", any_uuid());
+    let asked = Record::new().must("network_id", "The network.", any_uuid());
     entry("create_virtual_interface", "Give a server an interface on a network")
         .about("At most one per server and network.")
         .does(&[Write, Attach, OnePerNetwork])
         .once()
-        .body(Record::wrapping("virtual_interface", asked), &[("on_a_network", body)])
+        .body(Record::wrapping("virtual_interface", "The interface.", asked), &[("on_a_network", body)])
         .answers(200, "The new one, in a list.", interfaces(), example())
 }
 
@@ -38,7 +38,7 @@ pub(in crate::api) fn list_networks() -> Entry {
     Entry::new(RACKSPACE, TAG, "list_rackspace_networks", "Networks, by which clients name one").answers(
         200,
         "All of them.",
-        Record::wrapping("networks", list(named("RackspaceNetwork"))),
+        Record::wrapping("networks", "The networks.", list(named("RackspaceNetwork"))),
         example,
     )
 }
@@ -47,7 +47,7 @@ pub(in crate::api) fn show_network() -> Entry {
     Entry::new(RACKSPACE, TAG, "show_rackspace_network", "A network").does(&[Network]).answers(
         200,
         "The network.",
-        Record::wrapping("network", named("RackspaceNetwork")),
+        Record::wrapping("network", "The network.", named("RackspaceNetwork")),
         json!({"network": shown_network()}),
     )
 }
@@ -61,7 +61,7 @@ fn entry(id: &'static str, summary: &'static str) -> Entry {
 }
 
 fn interfaces() -> Shape {
-    Record::wrapping("virtual_interfaces", list(named("VirtualInterface")))
+    Record::wrapping("virtual_interfaces", "The interfaces.", list(named("VirtualInterface")))
 }
 
 fn example() -> Value {

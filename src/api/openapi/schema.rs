@@ -224,6 +224,24 @@ impl<T: Into<Schema>> IntoShape for T {
     }
 }
 
+/// The schema of an attribute, with what the attribute is.
+fn described(mut shape: Shape, what: &str) -> Shape {
+    let description = match &mut shape {
+        RefOr::Ref(reference) => {
+            reference.description = what.to_owned();
+            return shape;
+        }
+        RefOr::T(Schema::Array(array)) => &mut array.description,
+        RefOr::T(Schema::Object(object)) => &mut object.description,
+        RefOr::T(Schema::OneOf(one)) => &mut one.description,
+        RefOr::T(Schema::AllOf(all)) => &mut all.description,
+        RefOr::T(Schema::AnyOf(any)) => &mut any.description,
+        RefOr::T(_) => return shape,
+    };
+    *description = Some(what.to_owned());
+    shape
+}
+
 /// An object that has the attributes named and no others.
 #[derive(Clone)]
 pub(in crate::api) struct Record {
@@ -237,14 +255,14 @@ impl Record {
     }
 
     /// An attribute that is always there.
-    pub(in crate::api) fn must(mut self, name: &str, shape: impl Into<Shape>) -> Self {
+    pub(in crate::api) fn must(mut self, name: &str, what: &str, shape: impl Into<Shape>) -> Self {
         self.required.push(name.to_owned());
-        self.may(name, shape)
+        self.may(name, what, shape)
     }
 
     /// An attribute that may be left out.
-    pub(in crate::api) fn may(mut self, name: &str, shape: impl Into<Shape>) -> Self {
-        self.members.push((name.to_owned(), shape.into()));
+    pub(in crate::api) fn may(mut self, name: &str, what: &str, shape: impl Into<Shape>) -> Self {
+        self.members.push((name.to_owned(), described(shape.into(), what)));
         self
     }
 
@@ -254,8 +272,8 @@ impl Record {
     }
 
     /// One attribute in an object of its own.
-    pub(in crate::api) fn wrapping(name: &str, shape: impl Into<Shape>) -> Shape {
-        Self::new().must(name, shape).into()
+    pub(in crate::api) fn wrapping(name: &str, what: &str, shape: impl Into<Shape>) -> Shape {
+        Self::new().must(name, what, shape).into()
     }
 }
 

@@ -28,7 +28,7 @@ pub(in crate::api) fn list_all() -> Entry {
 
 pub(in crate::api) fn show() -> Entry {
     let entry = entry("show_subnet", "A subnet").does(&[Query, Subnet]);
-    lists::fields(entry).answers(200, "The subnet.", Record::wrapping("subnet", Shown::shape().cut()), example())
+    lists::fields(entry).answers(200, "The subnet.", Record::wrapping("subnet", "The subnet.", Shown::shape().cut()), example())
 }
 
 pub(in crate::api) fn create() -> Entry {
@@ -48,8 +48,8 @@ pub(in crate::api) fn update() -> Entry {
     entry("update_subnet", "Change a subnet")
         .does(&[Write, Subnet, ChangeSubnet])
         .if_match()
-        .body(Record::wrapping("subnet", named("SubnetChange")), &[("resolver", resolver)])
-        .answers(200, "The subnet as it is now.", Record::wrapping("subnet", named("Subnet")), example())
+        .body(Record::wrapping("subnet", "The subnet.", named("SubnetChange")), &[("resolver", resolver)])
+        .answers(200, "The subnet as it is now.", Record::wrapping("subnet", "The subnet.", named("Subnet")), example())
 }
 
 pub(in crate::api) fn delete() -> Entry {
@@ -69,12 +69,12 @@ fn example() -> Value {
 
 pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     let new = Record::new()
-        .may("id", any_uuid())
-        .must("network_id", any_uuid())
-        .must("cidr", like("^[0-9a-fA-F:.]+/[0-9.]+$").description(Some("An IPv4 or IPv6 range such as 192.168.1.0/24.")))
-        .may("ip_version", any_number(4..=6))
-        .may("tenant_id", text(NAME))
-        .may("project_id", text(NAME));
+        .may("id", "Its id, for a control plane that has ids of its own; a fresh one when left out.", any_uuid())
+        .must("network_id", "Its network.", any_uuid())
+        .must("cidr", "Its range, such as 192.168.1.0/24.", like("^[0-9a-fA-F:.]+/[0-9.]+$"))
+        .may("ip_version", "The family of its range.", any_number(4..=6))
+        .may("tenant_id", "The same as `project_id`.", text(NAME))
+        .may("project_id", "The project; nicd only stores it.", text(NAME));
     vec![
         ("Subnet", Shown::shape().into()),
         ("NewSubnet", changeable(new).into()),
@@ -84,15 +84,26 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
 
 /// Attributes that every request may have, and attributes with only one supported value.
 fn changeable(record: Record) -> Record {
-    let route = Record::new().must("destination", like("^[0-9a-fA-F:.]+(/[0-9.]+)?$")).must("nexthop", ip());
+    let route = Record::new()
+        .must("destination", "The range that the route leads to.", like("^[0-9a-fA-F:.]+(/[0-9.]+)?$"))
+        .must("nexthop", "The router.", ip());
     record
-        .may("name", text(NAME))
-        .may("description", text(NAME))
-        .may("gateway_ip", or_null(ip()))
-        .may("allocation_pools", list(Record::new().must("start", ip()).must("end", ip())).max_items(Some(ENTRIES)))
-        .may("dns_nameservers", or_null(list(ip()).max_items(Some(ENTRIES))))
-        .may("host_routes", or_null(list(route).max_items(Some(ENTRIES))))
-        .may("enable_dhcp", any_truth())
-        .may("ipv6_address_mode", mode())
-        .may("ipv6_ra_mode", mode())
+        .may("name", "Its name, which need not be unique.", text(NAME))
+        .may("description", "Free text.", text(NAME))
+        .may("gateway_ip", "The guests' router; null: none; the first address when left out of a new subnet.", or_null(ip()))
+        .may(
+            "allocation_pools",
+            "The ranges from which addresses are chosen; all but the gateway when left out of a new subnet.",
+            list(Record::new().must("start", "The first address.", ip()).must("end", "The last address.", ip()))
+                .max_items(Some(ENTRIES)),
+        )
+        .may(
+            "dns_nameservers",
+            "The name servers that guests are told; null: none.",
+            or_null(list(ip()).max_items(Some(ENTRIES))),
+        )
+        .may("host_routes", "The routes that guests are told; null: none.", or_null(list(route).max_items(Some(ENTRIES))))
+        .may("enable_dhcp", "Whether nicd answers the guests' DHCP; for IPv6 as the modes say.", any_truth())
+        .may("ipv6_address_mode", "How guests get their IPv6 address; null: it is not said.", mode())
+        .may("ipv6_ra_mode", "What nicd's router advertisements say; null: it sends none.", mode())
 }

@@ -28,6 +28,26 @@ fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     value.get("$ref").map_or(value, |reference| find(document, reference))
 }
 
+/// The places of attributes that nothing is said of.
+fn undescribed(value: &Value, place: &str, found: &mut Vec<String>) {
+    if let Some(properties) = value["properties"].as_object() {
+        let silent = properties.iter().filter(|(_, property)| property["description"].as_str().is_none_or(str::is_empty));
+        found.extend(silent.map(|(name, _)| format!("{place}/{name}")));
+    }
+    match value {
+        Value::Object(members) => members.iter().for_each(|(key, member)| undescribed(member, &format!("{place}/{key}"), found)),
+        Value::Array(items) => items.iter().for_each(|item| undescribed(item, place, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_attribute_is_described() {
+    let mut found = Vec::new();
+    undescribed(&document(), "", &mut found);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 /// As much of JSON Schema as the document uses.
 fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let schema = resolved(document, schema);
