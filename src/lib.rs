@@ -136,6 +136,7 @@
 //! | event loop, log | `tokio`, `tokio-util`, `tracing`, `tracing-subscriber`, `futures-util` | the standard crates |
 //! | data | `serde`, `serde_json`, `toml`, `uuid`, `jiff`, `thiserror` | the standard crates; `jiff` for RFC 3339 |
 //! | command line | `clap`, `clap_complete` (its dynamic engine, which `nicctl` completes names with), `clap_mangen` | env, help, manual pages and completion from one declaration |
+//! | nicctl on a terminal | `crossterm`, `ratatui`, `indicatif` | `top` draws only what has changed; a line that says what is waited for |
 //! | nicctl's formats | `csv`, `serde_norway` | quoting by RFC 4180; the YAML that other tools read |
 //! | netlink | `rtnetlink` (its builders), `netlink-packet-route`, `netlink-packet-netfilter`, `netlink-packet-core`, `netlink-sys` | the standard types encode and decode every message that they cover. The transport is our own (`kernel/socket`), because `rtnetlink` cannot send two messages in one system call. So is the attribute parser (`kernel/message`), because theirs drops a whole message for one unreadable attribute. `kernel/untyped` has the attributes that the crates lack |
 //! | system calls | `nix`, `libc` | safe wrappers; calls without a wrapper are in `sys` |

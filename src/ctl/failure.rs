@@ -86,6 +86,12 @@ pub enum Failure {
     /// `verify` found something.
     #[error("records and kernel differ in {0}: each is listed")]
     Deviations(usize),
+    /// `top` without a terminal.
+    #[error("a live table needs a terminal and no -o: `nicctl top --once` prints one frame, also as -o json")]
+    NotLive,
+    /// A signal ended it.
+    #[error("signal {0}")]
+    Signal(u8),
     /// The answer could not be written.
     #[error("the answer could not be written")]
     Output(#[source] io::Error),
@@ -98,11 +104,13 @@ impl Failure {
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
+            // As a shell has it.
+            Self::Signal(number) => 128 + number,
             _ if self.is_quiet() => 0,
             Self::Client(error) => client_code(error),
             Self::Wait(WaitError::TimedOut { .. }) => WAIT_TIMED_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
-            Self::NamedTwice { .. } | Self::NoColumn { .. } => USAGE,
+            Self::NamedTwice { .. } | Self::NoColumn { .. } | Self::NotLive => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
             Self::PortLeft { .. } | Self::Degraded(_) => FAILED,
             Self::Host(_) | Self::Findings(_) => FAILED,
@@ -110,9 +118,13 @@ impl Failure {
         }
     }
 
-    /// Whether to print no error, because the reader closed the pipe.
+    /// Whether to print no error, because the reader closed the pipe, or whoever sent the signal knows.
     pub fn is_quiet(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        match self {
+            Self::Signal(_) => true,
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
     }
 
     /// The failure, its causes and what would help, on one line.

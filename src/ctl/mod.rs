@@ -7,7 +7,8 @@
 //!                     └────▶ views ──▶ table ──▶ out (stdout)          failure ──▶ stderr, exit code
 //! ```
 //!
-//! `completion` answers shells that complete a command line. `graph` draws what the daemon says; `doctor` looks at this host beside what the daemon says.
+//! `completion` answers shells that complete a command line, `progress` says what is waited for, `top` shows a table that renews itself.
+//! `graph` draws what the daemon says; `doctor` looks at this host beside what the daemon says.
 //!
 //! It has no state and needs no privileges. It checks a value only as far as needed to send it; the daemon decides whether the
 //! value is valid. It is built on the crate `nicd-client` alone, so any other client can do the same.
@@ -21,9 +22,11 @@ mod failure;
 mod graph;
 mod names;
 mod out;
+mod progress;
 #[cfg(test)]
 mod scripted;
 mod table;
+mod top;
 mod values;
 mod views;
 mod wait;
@@ -37,6 +40,7 @@ use args::{Cli, Command};
 use commands::Session;
 use failure::Failure;
 use out::Out;
+use progress::Progress;
 
 /// Reads the command line, does what it says and returns the exit code it ends with.
 pub fn main() -> ExitCode {
@@ -59,7 +63,7 @@ fn usage(said: &clap::Error) -> ExitCode {
 }
 
 fn start(cli: Cli) -> ExitCode {
-    let mut session = Session::new(client::daemon(cli.socket), Out::stdout(cli.output, cli.listing));
+    let mut session = Session::new(client::daemon(cli.socket), Out::stdout(cli.output, cli.listing, Progress::new()));
     let Err(failure) = perform(&mut session, cli.command) else { return ExitCode::SUCCESS };
     if !failure.is_quiet() {
         // A closed stderr leaves the exit code to speak.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::args::{Format, Listing};
 use super::failure::Failure;
+use super::progress::Progress;
 use super::table::{Colour, Table};
 
 /// Where answers go.
@@ -17,29 +18,41 @@ pub struct Out {
     colour: Colour,
     /// Characters to a line, where that is a terminal's.
     room: Option<usize>,
+    /// A line on the terminal that goes before anything is printed.
+    progress: Progress,
     sink: Box<dyn Write>,
 }
 
 impl Out {
     /// Standard output. Colours are for a terminal, unless `NO_COLOR` says otherwise (no-color.org: not if it is empty).
-    pub fn stdout(format: Format, listing: Listing) -> Self {
+    pub fn stdout(format: Format, listing: Listing, progress: Progress) -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_terminal = io::stdout().is_terminal();
         let colour = if is_terminal && !refused { Colour::Ansi } else { Colour::None };
         let room = is_terminal.then(|| crossterm::terminal::size().ok()).flatten();
         let room = room.map(|(columns, _)| usize::from(columns)).filter(|columns| *columns > 0);
-        Self { format, listing, colour, room, sink: Box::new(io::stdout()) }
+        Self { format, listing, colour, room, progress, sink: Box::new(io::stdout()) }
     }
 
     /// Any other sink, without colours.
     #[cfg(test)]
     pub fn to(sink: Box<dyn Write>, format: Format, listing: Listing) -> Self {
-        Self { format, listing, colour: Colour::None, room: None, sink }
+        Self { format, listing, colour: Colour::None, room: None, progress: Progress::new(), sink }
     }
 
     /// How to print.
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// Characters to a line, where that is a terminal's.
+    pub fn room(&self) -> Option<usize> {
+        self.room
+    }
+
+    /// What is waited for.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// How to print lists.
@@ -97,6 +110,7 @@ impl Out {
 
     /// Bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.progress.end();
         self.sink.write_all(bytes).and_then(|()| self.sink.flush()).map_err(Failure::Output)
     }
 }

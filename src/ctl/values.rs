@@ -317,6 +317,21 @@ impl FromStr for WaitTime {
     }
 }
 
+/// How often `top` looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval(pub Duration);
+
+impl FromStr for Interval {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text.parse() {
+            Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Self(Duration::from_secs_f64(seconds))),
+            _ => Err(expected("a number of seconds from 0.1 to 3600")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,6 +413,14 @@ mod tests {
         assert_eq!(json("121=0.0.0.0/0,192.0.2.1"), Ok(json!({"opt_name": "121", "opt_value": "0.0.0.0/0,192.0.2.1"})));
         assert_eq!(json("router="), Ok(json!({"opt_name": "router", "opt_value": null})));
         assert!(json("router").is_err() && json("=x").is_err());
+    }
+
+    #[test]
+    fn an_interval_is_neither_nothing_nor_endless() {
+        assert_eq!("0.5".parse(), Ok(Interval(Duration::from_millis(500))));
+        for bad in ["", "0", "-1", "NaN", "inf", "3601", "1s"] {
+            assert!(bad.parse::<Interval>().is_err(), "{bad}");
+        }
     }
 
     #[test]

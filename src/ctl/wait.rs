@@ -9,6 +9,8 @@ use nicd_client::{Event, EventKind, Events, Phase, Port, PortStatus};
 use uuid::Uuid;
 
 use super::client::{Client, ClientError};
+use super::progress::Progress;
+use super::views::short;
 
 /// The state to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,8 @@ enum Verdict {
 pub struct Wait<'a> {
     /// The daemon, to look at the port.
     pub client: &'a Client,
+    /// Where a person sees how the port is meanwhile.
+    pub progress: &'a Progress,
     /// The stream, opened before the change was asked for.
     pub stream: Events,
     /// The port.
@@ -102,7 +106,15 @@ impl Wait<'_> {
             match self.goal.evaluate(last) {
                 Verdict::Reached => return Ok(()),
                 Verdict::Failed => return Err(WaitError::Failed { port: self.port, state: last.describe() }),
-                Verdict::NotYet => news = self.next().await?,
+                Verdict::NotYet => {
+                    self.progress.say(&format!(
+                        "waiting until port {} {}: it is {}",
+                        short(&self.port.to_string()),
+                        self.goal.wanted(),
+                        last.describe()
+                    ));
+                    news = self.next().await?;
+                }
             }
         }
     }
@@ -130,6 +142,13 @@ impl Wait<'_> {
 }
 
 impl Goal {
+    fn wanted(self) -> &'static str {
+        match self {
+            Self::Active => "is ACTIVE",
+            Self::Released { .. } => "is detached",
+        }
+    }
+
     fn evaluate(self, state: &State) -> Verdict {
         match self {
             _ if state.status == PortStatus::Error => Verdict::Failed,

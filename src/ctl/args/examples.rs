@@ -102,6 +102,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("gc", &["nicctl gc", "nicctl gc --apply"]),
     ("graph", &["nicctl graph --format svg", "nicctl graph --network blue --format mermaid"]),
     ("doctor", &["nicctl doctor", "nicctl doctor -o json"]),
+    ("top", &["nicctl top", "nicctl top --sort drops --interval 5", "nicctl top --once -o json"]),
     ("status", &["nicctl status", "nicctl status -o json"]),
     ("version", &["nicctl version"]),
     ("completion", &["nicctl completion bash", "nicctl completion zsh"]),

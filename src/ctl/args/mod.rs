@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::completion;
+use super::values::Interval;
 
 const AFTER_HELP: &str = "\
 NETWORK, SUBNET, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name;
@@ -230,6 +231,20 @@ pub enum Command {
     /// Looks at the kernel's modules, /dev/net/tun, the bridges that could carry a network, this host's addresses and routes, and asks nicd.
     /// It works without nicd too, needs no rights and changes nothing.
     Doctor,
+
+    /// Show the attached ports live: status, rates, drops and limits, those in trouble first
+    ///
+    /// Keys: q quits, s sorts by the next of trouble, rate, drops, name and server (--sort gives the first), r reverses, space pauses, and
+    /// the arrows, Page Up, Page Down, Home and End scroll. Rates are bits and packets in a second, as the guest sees them: FROM it and TO it.
+    /// It goes on when nicd is restarted, and says while nicd is not there.
+    Top {
+        /// Print one frame, of what happens within an interval; with -o json as objects
+        #[arg(long)]
+        once: bool,
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECS", default_value = "1")]
+        interval: Interval,
+    },
 
     /// Show the daemon's version, health and problems; exit 1 when there are any
     Status,

@@ -10,6 +10,7 @@ mod server;
 mod subnet;
 #[cfg(test)]
 mod tests;
+mod top;
 mod watch;
 
 use std::cell::RefCell;
@@ -38,8 +39,23 @@ pub struct Session {
     pub called: RefCell<Vec<(Uuid, String)>>,
 }
 
-/// Runs the command.
+/// Runs the command; a person at a terminal sees what takes long.
 pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure> {
+    let progress = session.out.progress().clone();
+    progress.say(match &command {
+        // They show by themselves what happens.
+        Command::Watch { .. } | Command::Top { once: false, .. } => return perform(session, command).await,
+        Command::Attach(_) => "attaching",
+        Command::Detach(_) => "detaching",
+        Command::Gc { apply: true, .. } => "deleting what is left over",
+        Command::Gc { .. } | Command::Verify => "comparing records with the kernel",
+        Command::Top { .. } => "counting",
+        _ => "waiting for nicd",
+    });
+    progress.beside(perform(session, command)).await
+}
+
+async fn perform(session: &mut Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Network(command) => network::run(session, command).await,
         Command::Subnet(command) => subnet::run(session, command).await,
@@ -59,6 +75,7 @@ pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Gc { apply: false, store } => agent::gc(session, Leftovers::List, store).await,
         Command::Graph { format, network } => graph::draw(session, format, network.as_deref()).await,
         Command::Doctor => doctor::run(session).await,
+        Command::Top { once, interval } => top::run(session, once, interval.0).await,
         Command::Status => agent::status(session).await,
         Command::Version => agent::version(session).await,
         // It needs no daemon, so it runs before the session is opened.

@@ -33,7 +33,7 @@ pub async fn attach(session: &mut Session, attach: Attach) -> Result<(), Failure
     };
     let id = client::id_of(&client::member(answer, "interfaceAttachment")?, "port_id")?;
     let port = names::full_uuid(&id).ok_or(ClientError::Incomplete { key: "port_id" })?;
-    let waited = wait(&session.client, following, port, Goal::Active).await;
+    let waited = wait(session, following, port, Goal::Active).await;
     // Shown whatever came of the waiting: the port is attached, and its id is needed to look into it or detach it.
     let shown = port::show(session, &id).await;
     waited.and(shown)
@@ -73,7 +73,7 @@ pub async fn detach(session: &mut Session, detach: Detach) -> Result<(), Failure
     let following = follow(&session.client, detach.wait).await?;
     session.client.delete(&with_query(&format!("{}/{port}", interfaces(server)), &forced(detach.force))).await?;
     let done = if following.is_some() { "is detached" } else { "is being detached" };
-    wait(&session.client, following, port, Goal::Released { from: server }).await?;
+    wait(session, following, port, Goal::Released { from: server }).await?;
     session.out.say(&format!("port {port} {done}"))
 }
 
@@ -125,7 +125,7 @@ async fn follow(client: &Client, time: Option<WaitTime>) -> Result<Option<(Event
     }
 }
 
-async fn wait(client: &Client, following: Option<(Events, WaitTime)>, port: Uuid, goal: Goal) -> Result<(), Failure> {
+async fn wait(session: &Session, following: Option<(Events, WaitTime)>, port: Uuid, goal: Goal) -> Result<(), Failure> {
     let Some((stream, WaitTime(limit))) = following else { return Ok(()) };
-    Ok(Wait { client, stream, port, goal }.run(limit).await?)
+    Ok(Wait { client: &session.client, progress: session.out.progress(), stream, port, goal }.run(limit).await?)
 }

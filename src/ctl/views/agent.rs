@@ -202,7 +202,7 @@ fn counts(counts: &Value) -> String {
 }
 
 /// Seconds in the two units that matter.
-fn duration(seconds: u64) -> String {
+pub fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

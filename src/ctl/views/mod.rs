@@ -10,7 +10,7 @@ mod port;
 mod server;
 mod subnet;
 
-pub use agent::{counters, deviations, facts, findings, health, leases, leftovers, passed, steps, versions};
+pub use agent::{counters, deviations, duration, facts, findings, health, leases, leftovers, passed, steps, versions};
 pub use event::line as event_line;
 pub use network::NETWORK;
 pub use port::PORT;
@@ -177,7 +177,8 @@ impl Labels {
         Ok(Self(labels))
     }
 
-    fn get(&self, id: &str) -> Option<&str> {
+    /// What an id is called, if it has a name.
+    pub fn get(&self, id: &str) -> Option<&str> {
         self.0.get(id).map(String::as_str).filter(|label| !label.is_empty())
     }
 }
@@ -225,7 +226,7 @@ impl Look<'_> {
     }
 }
 
-fn short(id: &str) -> &str {
+pub fn short(id: &str) -> &str {
     id.get(..SHORT_ID).unwrap_or(id)
 }
 

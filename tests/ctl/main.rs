@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
-#[path = "common/daemon.rs"]
+#[path = "../common/daemon.rs"]
 mod daemon;
-#[path = "common/fixture.rs"]
+#[path = "../common/fixture.rs"]
 mod fixture;
-#[path = "common/kernel_view.rs"]
+#[path = "../common/kernel_view.rs"]
 mod kernel_view;
-#[path = "common/netns.rs"]
+#[path = "../common/netns.rs"]
 mod netns;
+mod top;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
