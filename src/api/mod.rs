@@ -169,7 +169,7 @@ fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], ApiEr
 
 /// The context of an action, for log and events.
 fn context(caller: &Caller) -> Context {
-    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone(), revision: None, force: false }
+    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone(), ..Context::default() }
 }
 
 /// The error for a reply that does not fit the action, which is a bug.

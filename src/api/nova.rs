@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::Json;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
-use crate::service::{Context, PortFilter, PortView, Reply, ServerView};
+use crate::service::{Context, PortFilter, PortView, Receipt, Reply, ServerView, StepTime};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
@@ -26,7 +27,7 @@ use super::listener::Caller;
 use super::listing::{Listing, forced, form};
 use super::microversion::Microversion;
 use super::openapi::schema::{
-    self, Record, Shape, mac, map, one_of_numbers, one_of_words, only, or_null, status, time, uuid, words,
+    self, Record, Shape, count, like, mac, map, one_of_numbers, one_of_words, only, or_null, status, time, uuid, words,
 };
 use super::ports::Address;
 use super::versions::{links, links_shape};
@@ -116,6 +117,7 @@ pub(super) async fn show(
 pub(super) async fn attach(
     State(state): State<AppState>,
     params: RawPathParams,
+    RawQuery(query): RawQuery,
     Extension(caller): Extension<Caller>,
     Extension(version): Extension<Microversion>,
     headers: HeaderMap,
@@ -128,10 +130,15 @@ pub(super) async fn attach(
         let tag = asked.tag.take();
         let nic = asked.nic()?;
         let attach = Attach { server_id, nic, second_on_network: COMPUTE.second_on_network, tag };
-        match state.perform(Action::Attach(attach), context(&caller)).await? {
-            Reply::Port(port) => Ok(Json(json!({"interfaceAttachment": attachment(&port, version)}))),
-            _ => Err(slip()),
+        let receipt = wants_receipt(query.as_deref())?.then(Receipt::default);
+        let context = Context { receipt: receipt.clone(), ..context(&caller) };
+        let Reply::Port(port) = state.perform(Action::Attach(attach), context).await? else { return Err(slip()) };
+        let mut answer = json!({"interfaceAttachment": attachment(&port, version)});
+        if let Some(steps) = receipt.as_ref().and_then(|receipt| receipt.get()) {
+            let began = steps.first().map(|step| step.began);
+            answer["nicd:receipt"] = began.map_or(Value::Null, |began| steps.iter().map(|step| Timed::of(step, began)).collect());
         }
+        Ok(Json(answer))
     };
     respond(attached.await, COMPUTE)
 }
@@ -159,6 +166,36 @@ pub(super) struct Asked {
     port: Option<PortId>,
     address: Option<IpAddr>,
     pub(super) tag: Option<String>,
+}
+
+/// nicd's `?receipt=`; other parameters are ignored, as Nova does.
+fn wants_receipt(query: Option<&str>) -> Result<bool, ApiError> {
+    let given =
+        form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "receipt").map(|(_, value)| value).next_back();
+    match given.map(|value| value.to_ascii_lowercase()).as_deref() {
+        None | Some("false" | "0" | "") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(other) => {
+            let other: String = other.escape_debug().take(64).collect();
+            Err(ApiError::Query(format!("receipt={other}: True or False is expected")))
+        }
+    }
+}
+
+answer! {
+    /// When a step of an attach was carried out, in microseconds.
+    pub(super) Timed(time: &StepTime, began: Instant) {
+        /// The step: an op of the plan, or what comes before and behind them.
+        "step": time.step => like("^[a-z_]+$"),
+        /// When it began, since the attach began.
+        "at_us": microseconds(time.began.saturating_duration_since(began)) => count(),
+        /// How long it took.
+        "took_us": microseconds(time.took) => count(),
+    }
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// OTC's `?reserve_port=`; other parameters are ignored, as Nova does before 2.102.

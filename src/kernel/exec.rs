@@ -3,7 +3,7 @@
 //! An execution stops before the first step that outlives the process, until its caller knows the intent to be durable.
 //! It decides nothing: what to do, in which order, and what undoes it stands in the plan.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::field::display;
 
@@ -11,12 +11,34 @@ use super::{Applied, Host, OpError};
 use crate::model::LinkName;
 use crate::plan::{Op, Plan, Step};
 
+/// Whether the time of each step is noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// It is.
+    On,
+    /// It is not, which costs nothing.
+    Off,
+}
+
+/// When a step was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepTime {
+    /// Its name.
+    pub step: &'static str,
+    /// When it began.
+    pub began: Instant,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// A plan on its way.
 pub struct Execution<H: Host> {
     steps: Vec<Step>,
     /// How many steps have been begun; the last of them may have failed half-way.
     begun: usize,
     context: H::ExecContext,
+    /// None where no time is noted.
+    times: Option<Vec<StepTime>>,
     guest_device: Option<LinkName>,
     refused: Option<Vec<String>>,
 }
@@ -39,7 +61,14 @@ pub enum Undone {
 impl<H: Host> Execution<H> {
     /// Nothing done yet.
     pub fn new(plan: Plan) -> Self {
-        Self { steps: plan.steps, begun: 0, context: H::ExecContext::default(), guest_device: None, refused: None }
+        let context = H::ExecContext::default();
+        Self { steps: plan.steps, begun: 0, context, times: None, guest_device: None, refused: None }
+    }
+
+    /// The same, with the time of each step noted.
+    #[must_use]
+    pub fn timed(self, timing: Timing) -> Self {
+        Self { times: (timing == Timing::On).then(Vec::new), ..self }
     }
 
     /// All done by an earlier execution.
@@ -84,7 +113,12 @@ impl<H: Host> Execution<H> {
     pub fn run_while(&mut self, host: &mut H, go: impl Fn(&Step) -> bool) -> Result<(), OpError> {
         while let Some(step) = self.steps.get(self.begun).filter(|step| go(step)) {
             self.begun += 1;
-            let (name, refused) = match apply(host, &step.op, &mut self.context, "step")? {
+            let began = self.times.as_ref().map(|_| Instant::now());
+            let applied = apply(host, &step.op, &mut self.context, "step")?;
+            if let (Some(times), Some(began)) = (self.times.as_mut(), began) {
+                times.push(StepTime { step: step.op.name(), began, took: began.elapsed() });
+            }
+            let (name, refused) = match applied {
                 Applied::Done => continue,
                 Applied::GuestDevice(name) => (name, Vec::new()),
                 Applied::GuestWithout(name, refused) => (name, refused),
@@ -92,6 +126,11 @@ impl<H: Host> Execution<H> {
             (self.guest_device, self.refused) = (Some(name), Some(refused));
         }
         Ok(())
+    }
+
+    /// The times of the steps carried out; none where they were not noted.
+    pub fn times(&self) -> &[StepTime] {
+        self.times.as_deref().unwrap_or_default()
     }
 
     /// The NIC's name in its guest, when a step learnt it.

@@ -17,7 +17,7 @@ use crate::plan::{AbsentPort, BroadRoute, LinkState, Plan};
 use crate::queue::{Queue, QueueError};
 use crate::sys::packet::PacketSocket;
 
-use super::exec::{Execution, Undone};
+use super::exec::{Execution, Timing, Undone};
 use super::netns;
 use super::reaper::{self, Job, PendingDelete, Removed};
 use super::worker::{Done, Durable, Failed, Outcome, Worker};
@@ -39,7 +39,7 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `run`.
-    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError>;
+    fn run_beside(&self, plan: Plan, timing: Timing, durable: Durable) -> Result<Answer<Outcome>, QueueError>;
 
     /// Takes back all steps of a plan that was carried out.
     ///
@@ -246,9 +246,9 @@ impl<H: Host> KernelHandle for KernelService<H> {
         self.worker(plan.enters_a_guest()).run(plan)
     }
 
-    fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError> {
+    fn run_beside(&self, plan: Plan, timing: Timing, durable: Durable) -> Result<Answer<Outcome>, QueueError> {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.worker(plan.enters_a_guest()).run_beside(plan, durable)
+        self.worker(plan.enters_a_guest()).run_beside(plan, timing, durable)
     }
 
     fn undo(&self, plan: Plan) -> Result<Answer<Undone>, QueueError> {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::exec::{Execution, Undone};
+use super::exec::{Execution, StepTime, Timing, Undone};
 use crate::failpoints;
 use crate::model::{LinkName, names};
 use crate::plan::{LinkState, Op, Plan};
@@ -49,6 +49,8 @@ pub struct Done {
     pub guest_device: Option<LinkName>,
     /// The routes that the guest's kernel refused, when the plan gave it routes.
     pub refused: Option<Vec<String>>,
+    /// The times of its steps, where they were to be noted.
+    pub steps: Vec<StepTime>,
 }
 
 /// A plan with a failed step. The steps before it are being undone.
@@ -78,7 +80,7 @@ type Query<H> = Box<dyn FnOnce(&mut H) + Send>;
 
 enum Message<H> {
     Run(Plan, oneshot::Sender<Result<Done, Failed>>),
-    RunBeside(Plan, Durable, oneshot::Sender<Outcome>),
+    RunBeside(Plan, Timing, Durable, oneshot::Sender<Outcome>),
     /// Poll the commit of the plan with this number.
     Poll(u64),
     Query(Query<H>),
@@ -123,9 +125,9 @@ impl<H: Host> Worker<H> {
     ///
     /// # Errors
     /// As for `run`.
-    pub fn run_beside(&self, plan: Plan, durable: Durable) -> Result<Answer<Outcome>, QueueError> {
+    pub fn run_beside(&self, plan: Plan, timing: Timing, durable: Durable) -> Result<Answer<Outcome>, QueueError> {
         let (answer, answered) = oneshot::channel();
-        self.queue.push(Message::RunBeside(plan, durable, answer))?;
+        self.queue.push(Message::RunBeside(plan, timing, durable, answer))?;
         Ok(answered)
     }
 
@@ -214,11 +216,11 @@ impl<H: Host> Loop<H> {
             queue.hold(later.len());
             match next {
                 Some(Message::Run(plan, answer)) => {
-                    let ran = self.carry_out(Running::new(plan));
-                    let _ = failpoints::step(("report", "built"), || answer.send(ran));
+                    let ran = self.carry_out(Running::new(plan, Timing::Off));
+                    let _ = failpoints::step(("report", "built"), || answer.send(ran).is_ok());
                 }
-                Some(Message::RunBeside(plan, durable, answer)) => {
-                    let prepared = self.prepare(Running::new(plan));
+                Some(Message::RunBeside(plan, timing, durable, answer)) => {
+                    let prepared = self.prepare(Running::new(plan, timing));
                     self.next += 1;
                     self.begun.insert(self.next, Begun { prepared, durable, answer });
                     self.poll(self.next, queue);
@@ -240,7 +242,7 @@ impl<H: Host> Loop<H> {
             (Ok(running), true) => self.carry_out(running).map_or_else(Outcome::Failed, Outcome::Done),
             (Ok(running), false) => Outcome::NotDurable(self.unwind(running.execution)),
         };
-        let _ = failpoints::step(("report", "built"), || answer.send(outcome));
+        let _ = failpoints::step(("report", "built"), || answer.send(outcome).is_ok());
     }
 
     fn prepare(&mut self, mut running: Running<H>) -> Result<Running<H>, Failed> {
@@ -274,6 +276,7 @@ impl<H: Host> Loop<H> {
             took: running.took + ended.duration_since(began),
             guest_device: running.execution.guest_device().cloned(),
             refused: running.execution.refused().cloned(),
+            steps: running.execution.times().to_vec(),
         })
     }
 
@@ -292,13 +295,13 @@ impl<H: Host> Loop<H> {
 }
 
 impl<H: Host> Running<H> {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: Plan, timing: Timing) -> Self {
         if tracing::enabled!(tracing::Level::DEBUG) {
             let steps: Vec<&str> = plan.steps.iter().map(|step| step.op.name()).collect();
             let port = plan.steps.iter().find_map(|step| step.op.port()).map(tracing::field::display);
             tracing::debug!(port, reason = plan.reason.as_str(), steps = steps.join(" "), "plan");
         }
-        Self { subjects: subjects(&plan), execution: Execution::new(plan), seen: None, took: Duration::ZERO }
+        Self { subjects: subjects(&plan), execution: Execution::new(plan).timed(timing), seen: None, took: Duration::ZERO }
     }
 }
 

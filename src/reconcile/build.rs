@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::inventory::{self, ClaimGuard};
 use crate::kernel::OpErrorKind;
-use crate::kernel::exec::Undone;
+use crate::kernel::exec::{StepTime, Timing, Undone};
 use crate::kernel::worker::{self, Done, Outcome};
 use crate::model::{Port, PortId};
 use crate::plan::{Op, Plan, PlanError, Reason, Step, Switch};
@@ -31,10 +31,18 @@ pub struct Failed {
     pub recorded: bool,
 }
 
-/// A device that was built.
-struct Built {
+/// A port that was built.
+#[derive(Debug)]
+pub struct Built {
     /// When the last step was done.
-    ended: Instant,
+    pub ended: Instant,
+    /// The times of its steps, where they were to be noted.
+    pub steps: Vec<StepTime>,
+}
+
+/// A device that was built.
+struct Device {
+    built: Built,
     /// The NIC that is to be plugged into a machine now, and the plan that was carried out before.
     plug: Option<(Op, Plan)>,
 }
@@ -54,11 +62,17 @@ impl From<Error> for Failed {
 
 impl Reconciler {
     /// Plans and carries out whatever brings the port's device, and its bridge, to their records. The caller has the
-    /// claim on the port. An attach's record becomes durable meanwhile, and `beside` with it. Answers when the last step was
-    /// done.
-    pub(crate) async fn build(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<Change>) -> Result<Instant, Failed> {
+    /// claim on the port. An attach's record becomes durable meanwhile, and `beside` with it. Notes the times of an attach's steps
+    /// if they are asked for.
+    pub(crate) async fn build(
+        self: &Arc<Self>,
+        port: PortId,
+        reason: Reason,
+        beside: Option<Change>,
+        timing: Timing,
+    ) -> Result<Built, Failed> {
         let mut recorded = false;
-        let built = self.build_in_tries(port, reason, beside, &mut recorded).await;
+        let built = self.build_in_tries(port, reason, (beside, timing), &mut recorded).await;
         built.map_err(|failed| Failed { recorded: failed.recorded || recorded, ..failed })
     }
 
@@ -67,9 +81,9 @@ impl Reconciler {
         self: &Arc<Self>,
         port: PortId,
         reason: Reason,
-        beside: Option<Change>,
+        (beside, timing): (Option<Change>, Timing),
         recorded: &mut bool,
-    ) -> Result<Instant, Failed> {
+    ) -> Result<Built, Failed> {
         let (mut tried, mut asked) = (0, false);
         // Before anything is made, and before anything is held that others wait for.
         let mut ready = match reason {
@@ -100,14 +114,19 @@ impl Reconciler {
                     break bridge;
                 }
             };
-            let result = self.build_once(port, reason, beside.as_ref()).await;
+            let result = self.build_once(port, reason, beside.as_ref(), timing).await;
             drop(bridge);
             let failed = match result {
-                Ok(built) => {
+                Ok(Device { mut built, plug }) => {
                     self.release_addresses(port).await;
-                    let Some((nic, plan)) = built.plug else { return Ok(built.ended) };
+                    let Some((nic, plan)) = plug else { return Ok(built) };
+                    let began = Instant::now();
                     let plugged = self.plug_built(reason, ready.take(), (port, &nic), plan).await;
-                    return plugged.map(|()| Instant::now()).map_err(|(error, undone)| Failed { error, undone, recorded: true });
+                    built.ended = Instant::now();
+                    if timing == Timing::On {
+                        built.steps.push(StepTime { step: nic.name(), began, took: built.ended.duration_since(began) });
+                    }
+                    return plugged.map(|()| built).map_err(|(error, undone)| Failed { error, undone, recorded: true });
                 }
                 Err(failed) => failed,
             };
@@ -155,7 +174,13 @@ impl Reconciler {
         .await
     }
 
-    async fn build_once(self: &Arc<Self>, port: PortId, reason: Reason, beside: Option<&Change>) -> Result<Built, Failed> {
+    async fn build_once(
+        self: &Arc<Self>,
+        port: PortId,
+        reason: Reason,
+        beside: Option<&Change>,
+        timing: Timing,
+    ) -> Result<Device, Failed> {
         let (plan, plug, record, renamed) = {
             let mut state = self.lock();
             let (plan, plug) = self.plan_port(&state, port, reason)?.split_plug();
@@ -170,11 +195,12 @@ impl Reconciler {
         };
         let changes = || std::iter::once(Change::PutPort(Box::new(record))).chain(beside.cloned()).collect();
         let done = match reason {
-            Reason::Attach => self.carry_out_beside(plan, changes(), Purpose::Growing).await,
-            _ if renamed => self.carry_out_beside(plan, changes(), Purpose::Freeing).await,
+            Reason::Attach => self.carry_out_beside(plan, changes(), Purpose::Growing, timing).await,
+            _ if renamed => self.carry_out_beside(plan, changes(), Purpose::Freeing, timing).await,
             _ => self.carry_out_durable(plan).await,
         };
-        let done = done.map_err(|failed| Failed { error: self.blame(port, failed.error), ..failed })?;
+        let mut done = done.map_err(|failed| Failed { error: self.blame(port, failed.error), ..failed })?;
+        let steps = std::mem::take(&mut done.steps);
         let ended = done.ended.unwrap_or_else(Instant::now);
         if reason == Reason::Attach {
             meters().attaching(Attaching::Kernel, done.took);
@@ -184,7 +210,7 @@ impl Reconciler {
             entry.record.binding.iter_mut().for_each(|binding| binding.guest_device = None);
         }
         self.finished(port, done);
-        Ok(Built { ended, plug })
+        Ok(Device { built: Built { ended, steps }, plug })
     }
 
     /// Carries a plan out whose intent is durable.
@@ -196,24 +222,30 @@ impl Reconciler {
     }
 
     /// Carries a plan out beside the commit of its intent: what ends with the process is done meanwhile, the rest behind it.
-    async fn carry_out_beside(&self, plan: Plan, changes: Vec<Change>, purpose: Purpose) -> Result<Done, Failed> {
+    async fn carry_out_beside(&self, plan: Plan, changes: Vec<Change>, purpose: Purpose, timing: Timing) -> Result<Done, Failed> {
         let (committed, commit) = oneshot::channel();
         let (tell, stored) = oneshot::channel();
         let began = Instant::now();
         let durable = async move {
             let stored = commit.await.unwrap_or(Err(StoreError::Closed));
-            meters().attaching(Attaching::Commit, began.elapsed());
+            let took = began.elapsed();
+            meters().attaching(Attaching::Commit, took);
             let durable = stored.is_ok();
-            let _ = tell.send(stored);
+            let _ = tell.send((stored, took));
             durable
         };
-        let done = self.kernel.run_beside(plan, Box::pin(durable)).map_err(Error::from)?;
+        let done = self.kernel.run_beside(plan, timing, Box::pin(durable)).map_err(Error::from)?;
         self.store.commit_and_tell(changes, purpose, committed);
         let outcome = answered(done).await?;
-        let stored = stored.await.unwrap_or(Err(StoreError::Closed));
+        let (stored, took) = stored.await.unwrap_or((Err(StoreError::Closed), Duration::ZERO));
         self.note_store(&mut self.lock(), stored.as_ref().err());
         match (outcome, stored) {
-            (Outcome::Done(done), _) => Ok(done),
+            (Outcome::Done(mut done), _) => {
+                if timing == Timing::On {
+                    done.steps.push(StepTime { step: Attaching::Commit.as_str(), began, took });
+                }
+                Ok(done)
+            }
             (Outcome::Failed(failed), stored) => Err(undone(failed, stored.is_ok()).await),
             (Outcome::NotDurable(taken_back), stored) => {
                 let undone = taken_back.await.unwrap_or(Undone::Clean);

@@ -69,7 +69,7 @@ mod sweep;
 mod told;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -80,6 +80,7 @@ use crate::clock;
 use crate::config::{AllowedBridges, ConflictProbe, GuestDefaults};
 use crate::events::{self, Event, Events};
 use crate::inventory::{Busy, Inventory, Unclaimed};
+use crate::kernel::exec::StepTime;
 use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
@@ -139,7 +140,12 @@ pub struct Context {
     pub revision: Option<u64>,
     /// Whether a device is to go also while a process holds it open.
     pub force: bool,
+    /// Where the times of an attach's steps are noted, if they are asked for.
+    pub receipt: Option<Receipt>,
 }
+
+/// The times of an attach's steps, once it is done.
+pub type Receipt = Arc<OnceLock<Vec<StepTime>>>;
 
 impl Context {
     /// Refuses a request that was made for another revision than the one there is.

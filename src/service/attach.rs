@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::ConflictProbe;
 use crate::events::EventKind;
 use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
-use crate::kernel::exec::Undone;
+use crate::kernel::exec::{StepTime, Timing, Undone};
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::idempotency::Made;
 use crate::model::port::Binding;
@@ -63,8 +63,10 @@ impl Service {
             })
             .await?;
         meters().attaching(Attaching::Reserve, began.elapsed());
-        match self.reconciler.build(port, Reason::Attach, self.note(context, vec![Made::Port(port)])).await {
-            Ok(done) => {
+        let reserved = began.elapsed();
+        let timing = if context.receipt.is_some() { Timing::On } else { Timing::Off };
+        match self.reconciler.build(port, Reason::Attach, self.note(context, vec![Made::Port(port)]), timing).await {
+            Ok(built) => {
                 let mut state = self.reconciler.lock();
                 self.tell_created(&state, port, &before, context);
                 self.reconciler.follow_responder(&mut state, port);
@@ -74,7 +76,17 @@ impl Service {
                 drop(claim);
                 // What was seen while the claim was taken is evaluated now.
                 self.reconciler.evaluate(&mut state, port, Reason::Drift);
-                meters().attaching(Attaching::Reply, done.elapsed());
+                let reply = built.ended.elapsed();
+                meters().attaching(Attaching::Reply, reply);
+                if let Some(receipt) = &context.receipt {
+                    let of = |step: Attaching, began, took| StepTime { step: step.as_str(), began, took };
+                    let mut steps = vec![of(Attaching::Reserve, began, reserved)];
+                    steps.extend(built.steps);
+                    steps.push(of(Attaching::Reply, built.ended, reply));
+                    steps.sort_by_key(|step| step.began);
+                    // It is this attach's alone.
+                    let _ = receipt.set(steps);
+                }
                 Ok(Reply::Port(Box::new(view)))
             }
             Err(failed) => Err(self.roll_back(port, claim, before, failed, context).await),

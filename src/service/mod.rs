@@ -39,7 +39,8 @@ use crate::telemetry::meters::OK;
 
 pub use crate::inventory::leftovers::Leftover;
 pub use crate::inventory::{ADDRESS_LIMIT, SUBNET_LIMIT};
-pub use crate::reconcile::{Context, Error, Finding, Health, Heartbeat, Policy, Problem, Reconciler};
+pub use crate::kernel::exec::StepTime;
+pub use crate::reconcile::{Context, Error, Finding, Health, Heartbeat, Policy, Problem, Receipt, Reconciler};
 pub use counters::PortCounters;
 pub use gc::{Collected, Leftovers};
 pub use idempotency::Known;

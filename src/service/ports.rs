@@ -9,7 +9,7 @@ use crate::clock;
 use crate::events::EventKind;
 use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
 use crate::kernel::OpErrorKind;
-use crate::kernel::exec::Undone;
+use crate::kernel::exec::{Timing, Undone};
 use crate::model::action::{AfterDetach, NewPort, OptionChange, PortChange};
 use crate::model::dhcp::EXTRA_OPTIONS;
 use crate::model::idempotency::Made;
@@ -191,7 +191,7 @@ impl Service {
             self.tell_changed(id, context);
         }
         if !leaves && after.attached_to().is_some() && !built_alike(&before, &after) {
-            let built = self.reconciler.build(id, Reason::Change, None).await.map(drop);
+            let built = self.reconciler.build(id, Reason::Change, None, Timing::Off).await.map(drop);
             match &built {
                 // The device is as it was, so the port keeps its old record.
                 Err(failed) if left_all_as_it_was(failed, &before, &after) && self.take_back(&before).await.is_ok() => {
@@ -239,7 +239,7 @@ impl Service {
 
     /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
     pub(super) async fn apply_change(self: &Arc<Self>, port: PortId, context: &Context) {
-        let built = self.reconciler.build(port, Reason::Change, None).await.map(drop);
+        let built = self.reconciler.build(port, Reason::Change, None, Timing::Off).await.map(drop);
         self.applied(port, built, context);
     }
 

@@ -106,7 +106,8 @@ pub fn meters() -> &'static Meters {
 impl Attaching {
     const ALL: [Self; 4] = [Self::Reserve, Self::Commit, Self::Kernel, Self::Reply];
 
-    fn as_str(self) -> &'static str {
+    /// As the metric's label has it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Reserve => "reserve",
             Self::Commit => "commit",

@@ -366,6 +366,35 @@ fn errors_and_networks_are_shown_in_the_operators_words() {
     });
 }
 
+#[test]
+fn a_receipt_has_each_step_of_an_attach() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        let _guest = Guest::new("web");
+        ctl.ok("network create blue --subnet 192.0.2.0/24");
+        ctl.ok("server add vm --vm");
+        ctl.ok("server add web --netns /run/netns/web");
+        let plain = ctl.json("attach vm --network blue");
+        assert!(plain.get("nicd:receipt").is_none(), "it was not asked for: {plain}");
+        for (server, make) in [("vm", "create_tap"), ("web", "create_veth")] {
+            let planned = ctl.json(&format!("plan attach {server} --network blue"));
+            let began = std::time::Instant::now();
+            let port = ctl.json(&format!("attach {server} --network blue --receipt"));
+            let whole = u64::try_from(began.elapsed().as_micros()).unwrap();
+            let steps = port["nicd:receipt"].as_array().unwrap();
+            let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+            assert_eq!((names.first(), names.last()), (Some(&"reserve"), Some(&"reply")), "{names:?}");
+            assert!(names.contains(&"commit") && names.contains(&make), "{names:?}");
+            for step in planned["plan"]["steps"].as_array().unwrap() {
+                assert!(names.contains(&step["op"]["op"].as_str().unwrap()), "{step} is not in {names:?}");
+            }
+            let ends = steps.iter().map(|step| step["at_us"].as_u64().unwrap() + step["took_us"].as_u64().unwrap());
+            assert!(ends.max() <= Some(whole) && steps[0]["at_us"] == 0, "of {whole} µs: {port}");
+        }
+        assert!(ctl.ok("attach vm --network blue --name named --receipt").contains("create_tap"));
+    });
+}
+
 /// What a real shell offers for a command line that is begun with this, in which `nicctl` is the program that is tested; zsh is asked
 /// until it offers the name.
 fn offered(shell: &str, ctl: &Ctl, line: &str, name: &str) -> String {

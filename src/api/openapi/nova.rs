@@ -68,11 +68,18 @@ pub(in crate::api) fn attach() -> Entry {
         "fixed_ips": [{"ip_address": "10.0.0.2"}],
     }});
     let by_port = json!({"interfaceAttachment": {"port_id": "ce531f90-199f-48c0-816c-13e38010b442"}});
+    let receipt = parameter("receipt", like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|0|1)?$"))
+        .description(Some(
+            "True adds `nicd:receipt`: each step in the order in which they began, with when it began and how long it took. Steps run \
+             beside the commit. An answer that is given again to a key has none.",
+        ))
+        .example(Some("true".into()));
     entry("attach_interface", "Give a server an interface")
         .about(
             "By `net_id` (a port is made, and deleted by the detach), by `port_id`, or with neither when there is one network.",
         )
-        .does(&[Write, Server, NovaAttach, Attach])
+        .does(&[Write, Query, Server, NovaAttach, Attach])
+        .query(receipt)
         .once()
         .may_have_body(
             named("AttachInterface"),
@@ -81,7 +88,11 @@ pub(in crate::api) fn attach() -> Entry {
         .answers(
             200,
             "Built and durable; the state is the one at that moment.",
-            Record::wrapping("interfaceAttachment", "The interface.", named("InterfaceAttachment")),
+            Record::new().must("interfaceAttachment", "The interface.", named("InterfaceAttachment")).may(
+                "nicd:receipt",
+                "When each step was carried out, with `?receipt=true`.",
+                list(nova::Timed::shape()),
+            ),
             attached(),
         )
 }

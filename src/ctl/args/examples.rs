@@ -86,6 +86,7 @@ const LINES: &[(&str, &[&str])] = &[
             "nicctl attach web --network blue --wait",
             "nicctl attach web --network blue --ip 192.0.2.7 --ifname eth1",
             "nicctl attach web --port web-0 --wait=5",
+            "nicctl attach web --network blue --receipt",
         ],
     ),
     ("detach", &["nicctl detach web-0", "nicctl detach web web-0 --wait"]),

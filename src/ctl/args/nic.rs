@@ -45,6 +45,10 @@ pub struct Attach {
     #[arg(long, requires = "network")]
     pub name: Option<String>,
 
+    /// Print each step of the attach with its time in microseconds: when it began, and how long it took
+    #[arg(long)]
+    pub receipt: bool,
+
     /// Wait until it is ACTIVE, for at most this many seconds (default 30); exit 3 on a timeout, 1 on ERROR
     /// [default: do not wait]
     #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "30")]

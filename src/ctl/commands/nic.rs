@@ -19,31 +19,34 @@ use crate::ctl::wait::{Goal, Wait};
 pub async fn attach(session: &mut Session, attach: Attach) -> Result<(), Failure> {
     let server = session.id_of(Kind::Server, &attach.nic.server).await?;
     let following = follow(&session.client, attach.wait).await?;
+    let query: &[(&str, &str)] = if attach.receipt { &[("receipt", "true")] } else { &[] };
+    let path = with_query(&interfaces(server), query);
     let is_special = attach.mac.is_some() || attach.ifname.is_some() || attach.name.is_some();
-    let answer = match attach.nic.network.as_ref().filter(|_| is_special) {
+    let answer: Value = match attach.nic.network.as_ref().filter(|_| is_special) {
         Some(network) => {
             let ips = attach.nic.ip.into_iter().collect();
             let (network, name, mac, ifname) = (network.clone(), attach.name, attach.mac, attach.ifname);
-            attach_new(session, server, NewPort { network, name, mac, ips, ifname, ..NewPort::default() }).await?
+            attach_new(session, &path, NewPort { network, name, mac, ips, ifname, ..NewPort::default() }).await?
         }
         None => {
             let body = attachment(session, &attach.nic).await?;
-            session.client.post(&interfaces(server), &body).await?
+            session.client.post(&path, &body).await?
         }
     };
+    let receipt = answer.get("nicd:receipt").cloned();
     let id = client::id_of(&client::member(answer, "interfaceAttachment")?, "port_id")?;
     let port = names::full_uuid(&id).ok_or(ClientError::Incomplete { key: "port_id" })?;
     let waited = wait(session, following, port, Goal::Active).await;
     // Shown whatever came of the waiting: the port is attached, and its id is needed to look into it or detach it.
-    let shown = port::show(session, &id).await;
+    let shown = port::show_attached(session, port, receipt).await;
     waited.and(shown)
 }
 
 /// Makes a port and attaches it, or leaves none.
-async fn attach_new(session: &Session, server: Uuid, new: NewPort) -> Result<Value, Failure> {
+async fn attach_new(session: &Session, path: &str, new: NewPort) -> Result<Value, Failure> {
     let port = client::id_of(&port::make(session, new).await?, "id")?;
     let body = json!({ "interfaceAttachment": { "port_id": port } });
-    let attached = session.client.post(&interfaces(server), &body).await;
+    let attached = session.client.post(path, &body).await;
     match attached {
         Ok(answer) => Ok(answer),
         Err(source) => match session.client.delete(&format!("{}/{port}", Kind::Port.collection())).await {

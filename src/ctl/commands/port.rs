@@ -2,6 +2,7 @@
 
 use nicd_client::http::with_query;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Session, forced, members, switch, unless_empty};
 use crate::ctl::args::{ChangedPort, Filters, Format, NewPort, PortCommand};
@@ -9,7 +10,7 @@ use crate::ctl::client;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::Kind;
 use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
-use crate::ctl::views::{PORT, passed};
+use crate::ctl::views::{PORT, passed, times};
 
 /// Runs a command about ports.
 pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Failure> {
@@ -39,11 +40,14 @@ pub async fn list(session: &mut Session, network: Option<&str>, server: Option<&
     session.print_list(&PORT, ports).await
 }
 
-/// Shows a port.
-pub async fn show(session: &mut Session, port: &str) -> Result<(), Failure> {
-    let id = session.id_of(Kind::Port, port).await?;
-    let port = client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?;
-    session.print_one(&PORT, &port).await
+/// Shows a port that was attached, with the times of the attach's steps if there are any.
+pub async fn show_attached(session: &mut Session, id: Uuid, receipt: Option<Value>) -> Result<(), Failure> {
+    let mut port = client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?;
+    let below = receipt.as_ref().map(times);
+    if let Some(receipt) = receipt {
+        port["nicd:receipt"] = receipt;
+    }
+    session.print_with(&PORT, &port, below).await
 }
 
 /// The same, to people with what passed it and what was dropped.

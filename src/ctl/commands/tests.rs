@@ -454,3 +454,23 @@ fn a_network_shows_the_bridge_that_there_is() {
     assert_eq!(shown(json!("nbr3cb9bc595699")), "nbr3cb9bc595699\n");
     assert_eq!(shown(Value::Null), "\n");
 }
+
+#[test]
+fn a_receipt_is_asked_for_and_printed_below_the_port() {
+    let mut told = attached();
+    told["nicd:receipt"] =
+        json!([{"step": "reserve", "at_us": 0, "took_us": 31}, {"step": "create_tap", "at_us": 40, "took_us": 125}]);
+    let script = |told: Value| vec![answer(200, told), answer(200, port("DOWN", "wired"))];
+    let line = format!("attach {SERVER} --network {NETWORK} --receipt");
+    let done = play(&format!("nicctl {line}"), script(told.clone()).into_iter().chain([networks(), servers()]).collect());
+    assert_eq!(done.end(), (0, String::new()));
+    assert!(
+        done.requests[0].starts_with(&format!("POST /v2.1/servers/{SERVER}/os-interface?receipt=true ")),
+        "{:?}",
+        done.requests
+    );
+    let table = "\nSTEP        AT µs  TOOK µs\nreserve     0      31\ncreate_tap  40     125\n";
+    assert!(done.printed.ends_with(table), "{}", done.printed);
+    let done = play(&format!("nicctl -o json {line}"), script(told));
+    assert_eq!(serde_json::from_str::<Value>(&done.printed).unwrap()["nicd:receipt"][1]["took_us"], 125);
+}

@@ -100,6 +100,15 @@ pub fn passed(counted: &Value) -> Table {
     table
 }
 
+/// When each step of an attach began and how long it took, in microseconds.
+pub fn times(receipt: &Value) -> Table {
+    let mut table = Table::titled(["STEP", "AT µs", "TOOK µs"]);
+    for step in receipt.as_array().into_iter().flatten() {
+        table.push(["step", "at_us", "took_us"].map(|key| Cell::new(&plain(&step[key]))).into());
+    }
+    table
+}
+
 /// A plan's steps in their order, each with what takes it back.
 pub fn steps(said: &Value) -> Vec<Table> {
     let mut table = Table::titled(["STEP", "OP", "UNDO"]);

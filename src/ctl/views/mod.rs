@@ -10,7 +10,7 @@ mod port;
 mod server;
 mod subnet;
 
-pub use agent::{counters, deviations, duration, facts, findings, health, leases, leftovers, passed, steps, versions};
+pub use agent::{counters, deviations, duration, facts, findings, health, leases, leftovers, passed, steps, times, versions};
 pub use event::line as event_line;
 pub use network::NETWORK;
 pub use port::PORT;
