@@ -1,5 +1,8 @@
 //! `nicctl subnet …`.
 
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
 use serde_json::{Map, Value, json};
 
 use super::{Session, members, unless_empty};
@@ -51,8 +54,7 @@ async fn create(session: &mut Session, new: NewSubnet) -> Result<(), Failure> {
     ]);
     more.extend(asked(new.settings));
     let answer = session.client.post(Kind::Subnet.collection(), &body(&network.to_string(), &new.cidr, more)).await?;
-    let subnet = client::member(answer, "subnet")?;
-    session.print_one(&SUBNET, &subnet).await
+    show_changed(session, &client::member(answer, "subnet")?).await
 }
 
 async fn set(session: &mut Session, changed: ChangedSubnet) -> Result<(), Failure> {
@@ -60,8 +62,19 @@ async fn set(session: &mut Session, changed: ChangedSubnet) -> Result<(), Failur
     let mut subnet = members([("enable_dhcp", changed.dhcp.map(Value::Bool))]);
     subnet.extend(asked(changed.settings));
     let answer = session.client.put(&Kind::Subnet.item(id), &json!({ "subnet": subnet })).await?;
-    let subnet = client::member(answer, "subnet")?;
-    session.print_one(&SUBNET, &subnet).await
+    show_changed(session, &client::member(answer, "subnet")?).await
+}
+
+/// Shows a subnet, and says what its gateway means that is outside its range.
+async fn show_changed(session: &mut Session, subnet: &Value) -> Result<(), Failure> {
+    session.print_one(&SUBNET, subnet).await?;
+    let (gateway, range) = (subnet["gateway_ip"].as_str().unwrap_or_default(), subnet["cidr"].as_str().unwrap_or_default());
+    match (gateway.parse::<IpAddr>(), range.parse::<IpNetwork>()) {
+        (Ok(at), Ok(cidr)) if !cidr.contains(at) => session.out.say(&format!(
+            "\nthe gateway {gateway} is outside of {range}: guests get a route to it on the link, where it has to be"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The members of a request that create and set have in common.

@@ -320,6 +320,19 @@ fn a_subnet_without_a_gateway_says_null() {
     assert_eq!(done.requests, [format!("POST /v2.0/subnets {body}")]);
 }
 
+#[test]
+fn a_gateway_outside_of_the_range_is_said_to_be_so() {
+    for (gateway, said) in
+        [("10.9.9.9", "\nthe gateway 10.9.9.9 is outside of 10.0.0.8/29: guests get a route to it on the link"), ("10.0.0.9", "")]
+    {
+        let subnet = json!({"subnet": {"id": PORT, "network_id": NETWORK, "cidr": "10.0.0.8/29", "gateway_ip": gateway}});
+        let line = format!("nicctl subnet create {NETWORK} 10.0.0.8/29 --gateway {gateway}");
+        let done = play(&line, vec![answer(201, subnet), networks()]);
+        assert_eq!(done.end(), (0, String::new()));
+        assert!(done.printed.contains(said) && done.printed.contains("outside") != said.is_empty(), "{}", done.printed);
+    }
+}
+
 fn list(flags: &str) -> String {
     let networks = json!({"networks": [
         {"id": PORT, "name": "", "mtu": 9000, "created_at": "2026-01-02T00:00:00Z"},
