@@ -13,22 +13,18 @@ use crate::daemon::{Answer, Daemon, PATIENCE};
 use crate::fixture::{Fixture, interfaces, server_path};
 use crate::helper::Helper;
 use crate::kernel_view::{marked, marked_ports};
-use crate::netns::{Guest, in_netns, run};
+use crate::netns::{Guest, comes_true, in_netns, run};
 
 /// As much as a process may have by default.
 const USUAL: usize = 1024;
 
 /// Waits until a daemon has closed what it opened for the check of the filters at its start. No event tells of it.
 fn wait_for_the_check(daemon: Pid) {
-    let start = Instant::now();
     let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.unwrap().path().join("comm"));
     let checks = || {
         std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap().any(|task| name(task).is_ok_and(|name| name == "nicd-proof\n"))
     };
-    while checks() {
-        assert!(start.elapsed() < PATIENCE, "the check has not ended");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    comes_true(PATIENCE, || !checks(), || "the check has not ended".to_owned());
 }
 
 /// Lets a process open only so many files and sockets more.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::fixture::{Fixture, foreign_bridge};
 use crate::kernel_view::{Monitor, bridge_port, has_flag, link, links, marked_ports, try_link, v6_addresses};
-use crate::netns::{in_netns, run, try_run};
+use crate::netns::{comes_true, in_netns, run, try_run};
 use crate::taps::open;
 
 /// How soon a repair is done.
@@ -25,13 +25,9 @@ fn settled(device: &str) -> (Value, Value) {
     (shown, port["learning"].clone())
 }
 
-/// Waits until the kernel has a link so. It is asked again and again, where no event tells that the last repair is done.
+/// Waits until the kernel has a link so: no event tells that the last repair is done.
 fn wait_for_link(name: &str, wanted: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !wanted() {
-        assert!(start.elapsed() < crate::daemon::PATIENCE, "{}", link(name));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    comes_true(crate::daemon::PATIENCE, wanted, || link(name).to_string());
 }
 
 /// Changes an ACTIVE port's device, and waits for it to be as before.

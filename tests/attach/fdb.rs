@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 use crate::kernel_view::{Capture, bridge_port, fdb, link};
-use crate::netns::{Guest, in_netns, run};
+use crate::netns::{Guest, comes_true, in_netns, run};
 use crate::taps::vm_with_tap;
 
 /// How soon a repair is done.
@@ -27,11 +27,8 @@ fn entered(device: &str, mac: &str) -> bool {
     fdb(device).iter().any(right)
 }
 
-fn wait(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < limit, "not {what} after {limit:?}");
-    }
+fn wait(what: &str, limit: Duration, holds: impl FnMut() -> bool) {
+    comes_true(limit, holds, || what.to_owned());
 }
 
 fn mac_of(fixture: &mut Fixture, port: &str) -> String {

@@ -8,18 +8,14 @@ use serde_json::{Value, json};
 use crate::daemon::Daemon;
 use crate::fixture::{Fixture, interfaces, text};
 use crate::kernel_view::{bridge_port, elements, filtered_ports, has_flag, link};
-use crate::netns::{in_netns, json as json_of, run, try_run};
+use crate::netns::{comes_true, in_netns, json as json_of, run, try_run};
 
 /// How soon what another program took is back.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Waits until the kernel has it so; no event tells of it.
-fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < SOON, "not {what} after {SOON:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+/// Waits until the kernel has it so.
+fn wait(what: &str, holds: impl FnMut() -> bool) {
+    comes_true(SOON, holds, || what.to_owned());
 }
 
 /// What the table has beside counters and limits, which count on.
@@ -231,11 +227,8 @@ fn elements_whose_removal_fails_twice_are_removed_by_a_sweep_or_the_next_start()
                 fixture.launch();
             }
             // A sweep gives a device that is not there 10 s to appear.
-            let start = Instant::now();
-            while !(filtered_ports().is_empty() && elements("macs").is_empty()) {
-                assert!(start.elapsed() < 15 * SOON, "still there: {next}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            let is_gone = || filtered_ports().is_empty() && elements("macs").is_empty();
+            comes_true(15 * SOON, is_gone, || format!("its elements are there: {next}"));
             let again = fixture.attach_to(&server, &network);
             fixture.wait_status(&again, "ACTIVE");
         });
@@ -258,10 +251,7 @@ fn a_restore_that_is_refused_is_tried_again_a_second_later() {
         run("nft flush set bridge nicd hosts4");
         wait("refused", || fixture.daemon.log().contains("cannot be put back"));
         assert!(elements("hosts4").is_empty());
-        while table() != before {
-            assert!(taken.elapsed() < 3 * SOON, "not put back");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        comes_true(3 * SOON, || table() == before, || format!("{:?}", table()));
         assert!(taken.elapsed() >= SOON, "{:?}", taken.elapsed());
         fixture.wait_status(&port, "ACTIVE");
         assert_eq!(metric(&mut fixture, "nicd_filter_restores_total"), 1);

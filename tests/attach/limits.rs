@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, text};
 use crate::kernel_view::{link, try_link};
-use crate::netns::{Guest, in_netns, run};
+use crate::netns::{Guest, comes_true, in_netns, run};
 
 /// What a frame carries beside its payload: UDP, IPv4 and Ethernet.
 const HEADERS: usize = 42;
@@ -75,15 +75,11 @@ fn an_exact_limit_holds_follows_changes_and_goes_with_the_port() {
             [format!("tc filter del dev {device} ingress"), format!("ip link del {ifb}"), format!("ip link set {ifb} down")]
         {
             run(&change);
-            let start = Instant::now();
             let right = || {
                 let shown = run(&format!("tc filter show dev {device} ingress"));
                 shown.contains("mirred") && try_link(&ifb).is_some_and(|ifb| ifb["flags"].to_string().contains("UP"))
             };
-            while !right() {
-                assert!(start.elapsed() < SOON, "{change}");
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            comes_true(SOON, right, || change.clone());
             fixture.wait_status(&port, "ACTIVE");
         }
         // A restart finds it right.
@@ -100,11 +96,7 @@ fn an_exact_limit_holds_follows_changes_and_goes_with_the_port() {
         assert!(measured(&a, &b, &address) > 20e6);
         fixture.api.put(&path, &json!({"port": limit(8000)})).expect(200);
         fixture.detach(&server, &port);
-        let start = Instant::now();
-        while try_link(&ifb).is_some() {
-            assert!(start.elapsed() < SOON, "the ifb is still there");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        comes_true(SOON, || try_link(&ifb).is_none(), || "the ifb is still there".to_owned());
     });
 }
 

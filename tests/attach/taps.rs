@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, interfaces};
 use crate::kernel_view::{has_flag, link, marked_ports, try_link};
-use crate::netns::{in_netns, run};
+use crate::netns::{comes_true, in_netns, run};
 
 /// Opens a queue of a tap as a VMM does.
 pub fn open(device: &str) -> std::os::fd::OwnedFd {
@@ -177,11 +177,7 @@ fn a_tap_that_is_held_open_is_cut_and_goes_when_it_is_closed() {
 
 /// Waits until the kernel shows something.
 fn wait_for(shown: impl Fn() -> bool) {
-    let until = std::time::Instant::now() + crate::daemon::PATIENCE;
-    while !shown() {
-        assert!(std::time::Instant::now() < until, "{}", run("ip -d link"));
-        std::thread::yield_now();
-    }
+    comes_true(crate::daemon::PATIENCE, shown, || run("ip -d link"));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -110,6 +111,17 @@ pub fn try_run(line: &str) -> Result<String, String> {
     let output = Command::new(words.next().expect("a program")).args(words).output().map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Looks again and again until something holds of which no event tells. After `limit` the test fails, and says what there is instead.
+pub fn comes_true(limit: Duration, mut holds: impl FnMut() -> bool, instead: impl FnOnce() -> String) {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > limit {
+            panic!("not after {limit:?}: {}", instead());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Gives a link an alias, which may have spaces.

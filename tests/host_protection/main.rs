@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use daemon::{Daemon, PATIENCE};
 use fixture::{Fixture, interfaces, text};
 use kernel_view::{Capture, link, links, sysctls, try_link};
-use netns::{Guest, in_netns, json, run};
+use netns::{Guest, comes_true, in_netns, json, run};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -163,11 +163,7 @@ fn is_closed(network: &str) -> bool {
 }
 
 fn wait_closed(network: &str, after: &str) {
-    let since = Instant::now();
-    while !is_closed(network) {
-        assert!(since.elapsed() < SOON, "after {after}: {}", run("nft list ruleset netdev"));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    comes_true(SOON, || is_closed(network), || format!("{after}: {}", run("nft list ruleset netdev")));
 }
 
 /// Two guests of a network reach each other over v4 and v6.
@@ -332,11 +328,7 @@ fn the_hosts_ipv4_takes_nothing_while_a_bridge_is_open_or_a_device_is_out_of_it(
         let ignore = format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore");
         std::fs::write(&ignore, "0").unwrap();
         fixture.api.get("/nicd/v1/verify").expect(200);
-        let since = Instant::now();
-        while std::fs::read_to_string(&ignore).unwrap().trim() != "8" {
-            assert!(since.elapsed() < PATIENCE, "it is not set back");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        comes_true(PATIENCE, || std::fs::read_to_string(&ignore).unwrap().trim() == "8", || "it is not set back".to_owned());
         fixture.wait_status(&port, "ACTIVE");
     });
 }
@@ -352,11 +344,7 @@ fn link_local_frames_stay_with_the_bridge() {
         let mask = || link(&device)["linkinfo"]["info_slave_data"]["group_fwd_mask"].clone();
         assert_eq!(mask(), "0xfffd");
         run(&format!("ip link set dev {device} type bridge_slave group_fwd_mask 0"));
-        let since = Instant::now();
-        while mask() != "0xfffd" {
-            assert!(since.elapsed() < SOON, "{}", mask());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        comes_true(SOON, || mask() == "0xfffd", || mask().to_string());
     });
 }
 
@@ -424,9 +412,7 @@ fn where_a_bridge_cannot_be_closed_the_first_port_is_refused_unless_that_is_tole
         let mut owner = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut orders = owner.stdin.take().unwrap();
         orders.write_all(b"add table netdev nicd { flags owner; }\n").unwrap();
-        while !run("nft list tables").contains("nicd") {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        comes_true(PATIENCE, || run("nft list tables").contains("nicd"), || "nft makes no table".to_owned());
         let mut fixture = Fixture::start();
         assert_eq!(problems(&mut fixture), ["host_not_closed"], "beforehand");
         let network = fixture.usual_network();
@@ -445,11 +431,7 @@ fn where_a_bridge_cannot_be_closed_the_first_port_is_refused_unless_that_is_tole
         owner.wait().unwrap();
         std::fs::write(fixture.daemon.config(), "").unwrap();
         fixture.daemon.reload();
-        let since = Instant::now();
-        while !is_closed(&network) {
-            assert!(since.elapsed() < PATIENCE, "{}", run("nft list ruleset netdev"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        comes_true(PATIENCE, || is_closed(&network), || run("nft list ruleset netdev"));
     });
 }
 

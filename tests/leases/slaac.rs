@@ -10,7 +10,7 @@ use crate::client::{Machine, octets};
 use crate::daemon::PATIENCE;
 use crate::fixture::{Fixture, text};
 use crate::hostile::Ears;
-use crate::netns::{Guest, in_netns, run};
+use crate::netns::{Guest, comes_true, in_netns, run};
 use crate::wire;
 
 const NONE: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
@@ -217,12 +217,8 @@ pub fn wait_route(guest: &Guest, via: &str) {
     );
 }
 
-fn wait(mut until: impl FnMut() -> bool, what: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !until() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+fn wait(until: impl FnMut() -> bool, what: &str) {
+    comes_true(PATIENCE, until, || what.to_owned());
 }
 
 #[test]
