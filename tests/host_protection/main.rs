@@ -15,7 +15,7 @@ mod netns;
 use std::io::Write;
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use daemon::{Daemon, PATIENCE};
 use fixture::{Fixture, interfaces, text};
