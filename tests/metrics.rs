@@ -198,7 +198,8 @@ fn on_tcp_there_are_the_numbers_and_nothing_else() {
         let answer = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
-        assert_eq!(numbers(body)["nicd_build_info{version=\"0.1.0\"}"], 1.0);
+        let build = concat!("nicd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+        assert_eq!(numbers(body)[build], 1.0);
         let head = ask("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
         for (request, status) in [
