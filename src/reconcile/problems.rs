@@ -477,6 +477,19 @@ mod tests {
         assert_eq!(documented, Problem::ALL.iter().map(|problem| problem.word()).collect());
     }
 
+    /// Alerts and `nicctl doctor` name some of them.
+    #[test]
+    fn who_names_a_problem_uses_its_word() {
+        let known: BTreeSet<&str> = Problem::ALL.iter().map(|problem| problem.word()).collect();
+        let alerts = include_str!("../../contrib/prometheus/alerts.yaml").split("nicd_problems{reason").skip(1);
+        let alerts: Vec<&str> = alerts.filter_map(|rest| rest.split('"').nth(1)).flat_map(|words| words.split('|')).collect();
+        let doctor = include_str!("../ctl/doctor.rs").split_once("const STOPPING").and_then(|(_, rest)| rest.split_once("];"));
+        let doctor: Vec<&str> = doctor.expect("its list").0.split('"').skip(1).step_by(2).collect();
+        for word in [alerts, doctor].into_iter().inspect(|words| assert!(words.len() > 5, "{words:?}")).flatten() {
+            assert!(known.contains(word), "no problem is called {word}");
+        }
+    }
+
     #[test]
     fn health_names_sixteen_and_how_many_more_and_events_tell_of_the_agent_once() {
         let mut state = Inventory::default();
