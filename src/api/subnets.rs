@@ -115,7 +115,8 @@ answer! {
         ),
         /// How guests get their IPv6 address; null: it is not said.
         "ipv6_address_mode": shown(subnet.guidance.address) => mode(),
-        /// What nicd's router advertisements say; null: it sends none.
+        /// What nicd's router advertisements say; null beside an `ipv6_address_mode`: it sends none; with both null and
+        /// `enable_dhcp` it sends them as with `dhcpv6-stateful`.
         "ipv6_ra_mode": shown(subnet.guidance.ra) => mode(),
         /// The same as `project_id`.
         "tenant_id": subnet.project_id => words(),

@@ -71,7 +71,7 @@ pub(in crate::api) fn attach() -> Entry {
     let receipt = parameter("receipt", like("^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|0|1)?$"))
         .description(Some(
             "True adds `nicd:receipt`: each step in the order in which they began, with when it began and how long it took. Steps run \
-             beside the commit. An answer that is given again to a key has none.",
+             beside the commit. An answer that is given again to a key is the first one, with its receipt or without.",
         ))
         .example(Some("true".into()));
     entry("attach_interface", "Give a server an interface")

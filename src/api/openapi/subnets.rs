@@ -105,5 +105,10 @@ fn changeable(record: Record) -> Record {
         .may("host_routes", "The routes that guests are told; null: none.", or_null(list(route).max_items(Some(ENTRIES))))
         .may("enable_dhcp", "Whether nicd answers the guests' DHCP; for IPv6 as the modes say.", any_truth())
         .may("ipv6_address_mode", "How guests get their IPv6 address; null: it is not said.", mode())
-        .may("ipv6_ra_mode", "What nicd's router advertisements say; null: it sends none.", mode())
+        .may(
+            "ipv6_ra_mode",
+            "What nicd's router advertisements say; null beside an `ipv6_address_mode`: it sends none; with both null and \
+             `enable_dhcp` it sends them as with `dhcpv6-stateful`.",
+            mode(),
+        )
 }
