@@ -15,7 +15,7 @@ use crate::daemon::PATIENCE;
 /// What ends the output of each command.
 const END: &str = "--- end of a command:";
 
-/// See the module. All processes of its network namespace are killed when it is dropped.
+/// See the module. All processes of its network namespace are killed when it is dropped, but never those of the machine's.
 #[derive(Debug)]
 pub struct Shell {
     child: Child,
@@ -64,11 +64,17 @@ impl Drop for Shell {
         let _ = killpg(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGKILL);
         let _ = self.child.wait();
         // Also what has left the shell's group, as a machine that became a daemon.
-        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let of = |process: &Path| std::fs::read_link(process.join("ns/net")).ok();
+        let own = of(Path::new("/proc/thread-self"));
+        // The machine's, and the one that this program was started in.
+        let others = ["/proc/1", "/proc/self"].map(|process| of(Path::new(process)));
+        if own.is_none() || others.iter().any(|other| other.is_none() || *other == own) {
+            return;
+        }
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let id = process.file_name().to_str().and_then(|name| name.parse().ok());
             if let Some(id) = id
-                && std::fs::read_link(process.path().join("ns/net")).is_ok_and(|namespace| namespace == own)
+                && of(&process.path()) == own
             {
                 let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
             }
