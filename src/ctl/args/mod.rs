@@ -234,6 +234,9 @@ pub enum Command {
 
     /// Show the attached ports live: status, rates, drops and limits, those in trouble first
     ///
+    /// In trouble are ports that are ERROR, then those that another program keeps changing, then those that are DOWN for another reason than
+    /// no_carrier and admin_down, then those whose frames are dropped; the others follow by rate.
+    ///
     /// Keys: q quits, s sorts by the next of trouble, rate, drops, name and server (--sort gives the first), r reverses, space pauses, and
     /// the arrows, Page Up, Page Down, Home and End scroll. Rates are bits and packets in a second, as the guest sees them: FROM it and TO it.
     /// It goes on when nicd is restarted, and says while nicd is not there.

@@ -12,7 +12,7 @@ use crate::ctl::views::plain;
 /// What rows are sorted by.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// ERROR, then contested, then dropping, then by rate.
+    /// ERROR, then contested, then DOWN though the guest is not waited for, then dropping, then by rate.
     #[default]
     Trouble,
     /// What passes, both directions together.
@@ -100,6 +100,9 @@ pub struct Row {
     pub limit_from_guest: Option<u64>,
     /// What it gets at most, in kbit/s.
     pub limit_to_guest: Option<u64>,
+    /// Whether it is set down by its record.
+    #[serde(skip)]
+    pub set_down: bool,
     /// Dropped frames since it was attached, once they were read.
     pub dropped: Option<u64>,
     /// None until its counters were read twice.
@@ -180,6 +183,7 @@ impl Row {
             reason: plain(&port["nicd:reason"]),
             limit_from_guest: limit("from_guest"),
             limit_to_guest: limit("to_guest"),
+            set_down: port["admin_state_up"] == false,
             id,
             ..Self::default()
         })
@@ -199,9 +203,15 @@ impl Row {
         match () {
             () if self.status == "ERROR" => 0,
             () if !self.contested.is_empty() => 1,
-            () if self.drops() > 0.0 => 2,
-            () => 3,
+            () if self.is_down() => 2,
+            () if self.drops() > 0.0 => 3,
+            () => 4,
         }
+    }
+
+    /// Whether it is DOWN for a reason that is neither its record's nor that its guest is not there yet.
+    fn is_down(&self) -> bool {
+        self.status == "DOWN" && !self.set_down && !["", "admin_down", "no_carrier"].contains(&self.reason.as_str())
     }
 
     /// What is wrong with it, in the daemon's words.

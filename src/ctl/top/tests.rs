@@ -21,7 +21,7 @@ use super::screen::Screen;
 use super::table::{Counters, Key, Order, Row, Rows};
 
 fn port(number: u32, name: &str, status: &str, reason: Value, limits: Value) -> Value {
-    json!({"id": format!("{number:08x}-199f-48c0-816c-13e38010b442"), "name": name, "device_id": format!("server-{}", number % 3),
+    json!({"admin_state_up": true, "id": format!("{number:08x}-199f-48c0-816c-13e38010b442"), "name": name, "device_id": format!("server-{}", number % 3),
         "network_id": "blue", "status": status, "nicd:reason": reason, "nicd:limits": limits,
         "binding:vif_details": {"device": format!("nicd{number:08x}199")}})
 }
@@ -142,7 +142,7 @@ fn the_worst_is_first() {
     let rows = rows();
     let order = |text: &str| rows.sorted(Order::read(text).unwrap()).iter().map(|row| row.name.clone()).collect::<Vec<_>>();
     let long = "a-name-longer-than-its-column";
-    assert_eq!(order("trouble"), [long, "fought", "db-0", "00000002", "web-0", "db-1", "esc\u{1b}[2J"]);
+    assert_eq!(order("trouble"), [long, "fought", "esc\u{1b}[2J", "db-0", "00000002", "web-0", "db-1"]);
     assert_eq!(order("rate")[..2], ["00000002", "web-0"]);
     assert_eq!(order("-rate")[6], "00000002");
     assert_eq!(order("drops")[0], "db-0");
@@ -151,9 +151,31 @@ fn the_worst_is_first() {
 }
 
 #[test]
+fn a_port_that_is_down_is_in_trouble_unless_its_guest_or_its_owner_is_the_reason() {
+    let trouble = |reason: &str, admin_up: bool| {
+        let mut down = port(1, "z", "DOWN", json!(reason), Value::Null);
+        down["admin_state_up"] = json!(admin_up);
+        let mut rows = Rows::default();
+        let listed = [down, port(2, "a", "ACTIVE", Value::Null, Value::Null)];
+        rows.list(listed.iter().filter_map(|port| Row::of(port, str::to_owned)).collect());
+        for at in [1, 2] {
+            rows.count(listed[1]["id"].as_str().unwrap(), Duration::from_secs(at), counters(at * 1000, 0, json!({})));
+        }
+        rows.sorted(Order::default())[0].name == "z"
+    };
+    for reason in ["namespace_gone", "not_forwarding", "filters_missing"] {
+        assert!(trouble(reason, true), "{reason}");
+        assert!(!trouble(reason, false), "{reason}");
+    }
+    for reason in ["no_carrier", "admin_down"] {
+        assert!(!trouble(reason, true), "{reason}");
+    }
+}
+
+#[test]
 fn rates_are_of_the_time_between_two_readings() {
     let mut rows = rows();
-    let id = rows.sorted(Order::default())[3].id.clone();
+    let id = rows.sorted(Order::default())[4].id.clone();
     let of = |rows: &Rows| rows.sorted(Order { key: Key::Name, reversed: false })[0].rates.clone();
     let rates = of(&rows).unwrap();
     assert_eq!((rates.from_guest.bits, rates.to_guest.bits), (1e10, 4000.0));
