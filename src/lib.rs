@@ -96,7 +96,7 @@
 //!
 //! Dependencies point down:
 //! `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
-//! `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads` and `config` are leaves.
+//! `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads`, `uplink` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
 //! | module | content |
@@ -126,7 +126,8 @@
 //! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
 //! | [`daemon`] | start and stop, in order |
 //! | [`threads`] | starts threads; a panic ends the process |
-//! | `src/ctl` | `nicctl`: a client that uses nothing of this library |
+//! | [`uplink`] | whether a bridge carries the host's default route; no I/O. The daemon and `nicctl doctor` judge by it |
+//! | `src/ctl` | `nicctl`: a client that uses nothing of this library but `uplink` and what makes manual pages |
 //! | `client/` | the crate `nicd-client`: HTTP over the daemon's socket, for `nicctl`, the demo, the tests and authors of control planes |
 //!
 //! # Dependencies
@@ -180,3 +181,4 @@ pub mod sys;
 pub mod systemd;
 pub mod telemetry;
 pub mod threads;
+pub mod uplink;

@@ -11,15 +11,15 @@ mod host;
 
 pub use host::{members, read as read_host};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ipnetwork::IpNetwork;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::views::plain;
+use crate::uplink::Carried;
 
 /// The most ports of a bridge (`BR_MAX_PORTS`, net/bridge/br_private.h).
 const BRIDGE_PORTS: usize = 1023;
@@ -40,8 +40,20 @@ pub struct Host {
     pub tun: Option<String>,
     /// Its bridges but those that nicd made.
     pub bridges: Vec<Bridge>,
-    /// Its addresses, each with the name of its link.
-    pub addresses: Vec<(String, IpAddr)>,
+    /// The addresses on its bridges, nicd's among them, that no guest there can have.
+    pub on_bridges: Vec<HostAddress>,
+}
+
+/// An address on a bridge's segment that is no guest's to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostAddress {
+    /// The bridge's name.
+    pub bridge: String,
+    /// The link that has it.
+    pub link: String,
+    pub ip: IpAddr,
+    /// Whose it is, in words.
+    pub whose: &'static str,
 }
 
 /// Whether the kernel has a module.
@@ -61,6 +73,7 @@ pub enum Module {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Bridge {
     pub name: String,
+    pub altnames: Vec<String>,
     pub up: bool,
     pub mtu: u32,
     pub ports: usize,
@@ -68,8 +81,8 @@ pub struct Bridge {
     pub vlan_filtering: bool,
     /// 0 for none.
     pub default_pvid: u16,
-    /// The tables in which a default route leaves by it.
-    pub default_routes: Vec<u32>,
+    /// How a default route of this host goes through it.
+    pub uplink: Option<Carried>,
 }
 
 /// What the daemon says.
@@ -130,7 +143,7 @@ pub fn findings(host: &Host, agent: Result<&Agent, &str>) -> Vec<Finding> {
         all.push(finding(Level::Ok, "bridges", "none but nicd's own: networks that name no bridge get one", ""));
     }
     if let Ok(agent) = agent {
-        all.extend(host_in_pools(host, &agent.subnets));
+        all.extend(host_in_pools(host, agent));
         all.extend(networks(host, &agent.networks));
         all.extend(full_pools(host, agent));
         all.extend(names_in_use(&agent.networks));
@@ -206,8 +219,8 @@ fn bridge(bridge: &Bridge) -> Finding {
     if bridge.ports >= BRIDGE_PORTS {
         wrong.push((Level::Fail, "it is full".into(), "use another bridge".into()));
     }
-    if let Some(table) = bridge.default_routes.first() {
-        let detail = format!("a default route leaves by it (table {table}), so guests would be on the host's uplink");
+    if let Some(uplink) = &bridge.uplink {
+        let detail = format!("{uplink}: nicd lets no new network use it unless links.allowed_bridges names it");
         wrong.push((Level::Warn, detail, format!("name {name} in links.allowed_bridges if that is meant")));
     }
     if bridge.vlan_filtering && bridge.default_pvid == 0 {
@@ -235,7 +248,9 @@ fn bridge(bridge: &Bridge) -> Finding {
     let check = format!("bridge {name}");
     let free = BRIDGE_PORTS.saturating_sub(bridge.ports);
     let Some(level) = wrong.iter().map(|(level, ..)| *level).min() else {
-        return finding(Level::Ok, check, format!("it can carry a network: MTU {}, room for {free} ports", bridge.mtu), "");
+        let detail =
+            format!("it can carry a network: MTU {}, room for {free} ports; links.allowed_bridges was not looked at", bridge.mtu);
+        return finding(Level::Ok, check, detail, "");
     };
     let joined = |part: fn(&(Level, String, String)) -> &str| wrong.iter().map(part).collect::<Vec<_>>().join("; ");
     finding(level, check, joined(|(_, detail, _)| detail), joined(|(.., remedy)| remedy))
@@ -247,18 +262,25 @@ fn pools(subnet: &Value) -> Vec<RangeInclusive<IpAddr>> {
     pools.filter_map(|pool| Some(pool["start"].as_str()?.parse().ok()?..=pool["end"].as_str()?.parse().ok()?)).collect()
 }
 
+/// The addresses on the bridge of a subnet's network that no guest can have.
+fn beside<'a>(host: &'a Host, networks: &[Value], subnet: &Value) -> impl Iterator<Item = &'a HostAddress> {
+    let network = networks.iter().find(|network| network["id"] == subnet["network_id"]);
+    let bridge = network.and_then(|network| network["nicd:device"].as_str()).map(str::to_owned);
+    host.on_bridges.iter().filter(move |address| Some(&address.bridge) == bridge.as_ref())
+}
+
 /// Addresses of this host that a pool would give to a guest.
-fn host_in_pools(host: &Host, subnets: &[Value]) -> Vec<Finding> {
+fn host_in_pools(host: &Host, agent: &Agent) -> Vec<Finding> {
     let mut found = Vec::new();
-    for subnet in subnets {
+    for subnet in &agent.subnets {
         let gateway = subnet["gateway_ip"].as_str().and_then(|ip| ip.parse().ok());
         let pools = pools(subnet);
-        for (link, address) in &host.addresses {
-            if Some(*address) != gateway && pools.iter().any(|pool| pool.contains(address)) {
+        for HostAddress { link, ip, whose, .. } in beside(host, &agent.networks, subnet) {
+            if Some(*ip) != gateway && pools.iter().any(|pool| pool.contains(ip)) {
                 found.push(finding(
                     Level::Warn,
                     format!("subnet {}", plain(&subnet["cidr"])),
-                    format!("its pool has {address}, an address of this host ({link})"),
+                    format!("its pool has {ip}, {whose} ({link})"),
                     "nicd passes over it while the host has it; leave it out of allocation_pools",
                 ));
             }
@@ -267,7 +289,7 @@ fn host_in_pools(host: &Host, subnets: &[Value]) -> Vec<Finding> {
     found
 }
 
-/// Subnets without a free address. One of a port and of this host is counted twice, which only a host that has a guest's address makes.
+/// Subnets without a free address.
 fn full_pools(host: &Host, agent: &Agent) -> Vec<Finding> {
     let mut taken: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
     for fixed in agent.ports.iter().flat_map(|port| port["fixed_ips"].as_array().into_iter().flatten()) {
@@ -281,8 +303,9 @@ fn full_pools(host: &Host, agent: &Agent) -> Vec<Finding> {
         let size: u128 =
             pools.iter().map(|pool| number(*pool.end()).saturating_sub(number(*pool.start())).saturating_add(1)).sum();
         let of_ports = taken.get(subnet["id"].as_str().unwrap_or_default()).into_iter().flatten();
-        let used = of_ports.chain(host.addresses.iter().map(|(_, ip)| ip));
-        let used = used.filter(|ip| pools.iter().any(|pool| pool.contains(*ip))).count();
+        let used = of_ports.chain(beside(host, &agent.networks, subnet).map(|address| &address.ip));
+        let used: BTreeSet<&IpAddr> = used.filter(|ip| pools.iter().any(|pool| pool.contains(*ip))).collect();
+        let used = used.len();
         if used as u128 >= size {
             found.push(finding(
                 Level::Fail,
@@ -328,10 +351,10 @@ fn names_in_use(networks: &[Value]) -> Vec<Finding> {
 fn networks(host: &Host, networks: &[Value]) -> Vec<Finding> {
     let mut found = Vec::new();
     for network in networks {
-        // Only an operator's bridge has a physical network's name or is foreign.
-        let Some(name) = network["nicd:bridge"].as_str().filter(|name| !name.starts_with("nbr")) else { continue };
+        // A network without it has a bridge that nicd makes.
+        let Some(name) = network["nicd:bridge"].as_str() else { continue };
         let check = format!("network {}", plain(&network["name"]));
-        match host.bridges.iter().find(|bridge| bridge.name == name) {
+        match host.bridges.iter().find(|bridge| bridge.has_name(name)) {
             None => found.push(finding(
                 Level::Fail,
                 check,
@@ -355,9 +378,10 @@ fn networks(host: &Host, networks: &[Value]) -> Vec<Finding> {
     found
 }
 
-/// Whether a route's destination is everything.
-fn is_default(destination: Option<IpNetwork>) -> bool {
-    destination.is_none_or(|destination| destination.prefix() == 0)
+impl Bridge {
+    fn has_name(&self, name: &str) -> bool {
+        self.name == name || self.altnames.iter().any(|altname| altname == name)
+    }
 }
 
 #[cfg(test)]
@@ -366,19 +390,23 @@ mod tests {
 
     use super::*;
 
+    fn address(bridge: &str, ip: &str) -> HostAddress {
+        HostAddress { bridge: bridge.into(), link: bridge.into(), ip: ip.parse().unwrap(), whose: "an address of this host" }
+    }
+
     fn host() -> Host {
         Host {
             modules: vec![("bridge", Module::Ready), ("veth", Module::Loadable)],
             bridges: vec![Bridge { name: "br0".into(), up: true, mtu: 1500, ports: 3, ..Bridge::default() }],
-            addresses: vec![("br0".into(), "192.0.2.1".parse().unwrap())],
+            on_bridges: vec![address("br0", "192.0.2.1")],
             ..Host::default()
         }
     }
 
     fn agent() -> Agent {
         let health = json!({"version": "1", "problems": []});
-        let subnet = json!({"cidr": "192.0.2.0/24", "gateway_ip": "192.0.2.1", "allocation_pools": [{"start": "192.0.2.2", "end": "192.0.2.254"}]});
-        let networks = vec![json!({"name": "blue", "nicd:bridge": "br0", "mtu": 1500})];
+        let subnet = json!({"network_id": "n", "cidr": "192.0.2.0/24", "gateway_ip": "192.0.2.1", "allocation_pools": [{"start": "192.0.2.2", "end": "192.0.2.254"}]});
+        let networks = vec![json!({"id": "n", "name": "blue", "nicd:bridge": "br0", "nicd:device": "br0", "mtu": 1500})];
         Agent { health, networks, subnets: vec![subnet], ports: Vec::new() }
     }
 
@@ -396,7 +424,10 @@ mod tests {
     fn nothing_is_wrong_with_a_host_that_can_attach() {
         assert_eq!(wrong(&host(), &agent()), []);
         let all = findings(&host(), Ok(&agent()));
-        assert!(all.iter().any(|finding| finding.detail == "it can carry a network: MTU 1500, room for 1020 ports"), "{all:?}");
+        assert!(
+            all.iter().any(|finding| finding.detail.starts_with("it can carry a network: MTU 1500, room for 1020 ports;")),
+            "{all:?}"
+        );
     }
 
     #[test]
@@ -413,17 +444,17 @@ mod tests {
             (|host| host.modules[1].1 = Module::Missing, Level::Fail, "module veth", "network namespaces"),
             (|host| host.modules.push(("ifb", Module::Missing)), Level::Warn, "module ifb", "exact limits"),
             (|host| host.bridges[0].ports = 1023, Level::Fail, "bridge br0", "full"),
-            (|host| host.bridges[0].default_routes = vec![254], Level::Warn, "bridge br0", "table 254"),
+            (
+                |host| host.bridges[0].uplink = Some(Carried { by: "br0.5".into(), table: 254 }),
+                Level::Warn,
+                "bridge br0",
+                "table main, by br0.5",
+            ),
             (|host| host.bridges[0].vlan_filtering = true, Level::Warn, "bridge br0", "pvid"),
             (|host| host.bridges[0].stp = true, Level::Warn, "bridge br0", "STP"),
             (|host| host.bridges[0].up = false, Level::Warn, "bridge br0", "down"),
             (|host| host.bridges[0].mtu = 1400, Level::Fail, "network blue", "1400"),
-            (
-                |host| host.addresses.push(("eth0".into(), "192.0.2.9".parse().unwrap())),
-                Level::Warn,
-                "subnet 192.0.2.0/24",
-                "192.0.2.9",
-            ),
+            (|host| host.on_bridges.push(address("br0", "192.0.2.9")), Level::Warn, "subnet 192.0.2.0/24", "192.0.2.9"),
         ];
         for (change, level, check, part) in cases {
             let (found, of, detail) = with(change);
@@ -462,5 +493,38 @@ mod tests {
         let found = wrong(&host(), &agent);
         assert!(found[0].0 == Level::Fail && found[0].2.contains("2 of 2 are in use"), "{found:?}");
         assert!(found[1].0 == Level::Warn && found[1].1 == "network blue" && found[1].2.contains("2 networks"), "{found:?}");
+    }
+
+    #[test]
+    fn only_addresses_on_the_networks_own_bridge_count() {
+        let mut agent = agent();
+        agent.subnets[0]["allocation_pools"] = json!([{"start": "192.0.2.2", "end": "192.0.2.2"}]);
+        let with = |bridge: &str| Host { on_bridges: vec![address(bridge, "192.0.2.2")], ..host() };
+        assert_eq!(wrong(&with("br1"), &agent), []);
+        let found = wrong(&with("br0"), &agent);
+        assert!(found[0].0 == Level::Fail && found[0].2.contains("1 of 1 are in use"), "{found:?}");
+        assert!(found[1].0 == Level::Warn && found[1].2.contains("192.0.2.2"), "{found:?}");
+        // An address that a port has too is one address.
+        agent.subnets[0]["allocation_pools"] = json!([{"start": "192.0.2.2", "end": "192.0.2.3"}]);
+        agent.subnets[0]["id"] = json!("s");
+        agent.ports = vec![json!({"fixed_ips": [{"subnet_id": "s", "ip_address": "192.0.2.2"}]})];
+        assert!(wrong(&with("br0"), &agent).iter().all(|(level, ..)| *level == Level::Warn));
+        // A bridge of nicd's is named by the daemon alone.
+        agent.networks[0]["nicd:bridge"] = Value::Null;
+        agent.networks[0]["nicd:device"] = json!("nbr0");
+        assert_eq!(wrong(&with("br0"), &agent), []);
+        assert_eq!(wrong(&with("nbr0"), &agent).len(), 1);
+    }
+
+    #[test]
+    fn a_networks_bridge_is_found_by_each_of_its_names() {
+        let mut agent = agent();
+        for name in ["lan6", "nbrop"] {
+            agent.networks[0]["nicd:bridge"] = json!(name);
+            let named = Bridge { altnames: vec!["lan6".into(), "nbrop".into()], ..host().bridges[0].clone() };
+            assert_eq!(wrong(&Host { bridges: vec![named], ..host() }, &agent), []);
+            let found = wrong(&host(), &agent);
+            assert!(found[0].2.contains(&format!("its bridge {name} does not exist")), "{found:?}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::message::{Read, attributes, check, find};
 use super::routes::{self, NHMSG, RTMSG, decoded, ip_of, legs};
 use super::socket::Netlink;
 use super::untyped::{NHA_GROUP, NHA_ID, NHA_OIF};
-use crate::plan::{BROAD, BroadRoute};
+use crate::uplink::{BROAD, BroadRoute};
 
 /// Length of `struct nexthop_grp`.
 const NEXTHOP_GRP: usize = 8;

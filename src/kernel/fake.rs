@@ -22,9 +22,10 @@ use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::filter::{DeviceFilter, Filter, PortFilter};
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, BroadRoute, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange,
-    LinkState, Op, PortVlan, Route, Switch, TapSeen,
+    Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange, LinkState, Op,
+    PortVlan, Route, Switch, TapSeen,
 };
+use crate::uplink::BroadRoute;
 
 use crate::sys::packet::PacketSocket;
 

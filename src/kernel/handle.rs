@@ -13,9 +13,10 @@ use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId};
 use crate::plan::filter::PortFilter;
-use crate::plan::{AbsentPort, BroadRoute, LinkState, Plan};
+use crate::plan::{AbsentPort, LinkState, Plan};
 use crate::queue::{Queue, QueueError};
 use crate::sys::packet::PacketSocket;
+use crate::uplink::BroadRoute;
 
 use super::exec::{Execution, Timing, Undone};
 use super::netns;

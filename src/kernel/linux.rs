@@ -27,9 +27,10 @@ use super::{
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::filter::PortFilter;
-use crate::plan::{BroadRoute, IndexFilter, Kind, LinkState, Op};
+use crate::plan::{IndexFilter, Kind, LinkState, Op};
 use crate::sys::packet::PacketSocket;
 use crate::threads;
+use crate::uplink::BroadRoute;
 
 /// The kernel of the host, in the network namespace of the thread that calls.
 #[derive(Debug, Clone, Default)]

@@ -66,8 +66,9 @@ use uuid::Uuid;
 use crate::failpoints;
 use crate::model::{DropReason, LinkName, Mac, NetnsPin, Owner, PortId, names};
 use crate::plan::filter::{Dropped, PortFilter};
-use crate::plan::{BroadRoute, LinkState, Op};
+use crate::plan::{LinkState, Op};
 use crate::sys::packet::PacketSocket;
+use crate::uplink::BroadRoute;
 
 /// A host. Each worker, the reaper and the watch open their own access to it.
 pub trait Kernel: Send + Sync + 'static {

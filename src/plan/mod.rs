@@ -37,5 +37,4 @@ pub use observed::{
 pub use op::{At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
 pub use planner::{NotOurs, PlanError, plan};
 pub use removal::{GROUP_SIZE, merge_deletions, removal};
-pub use uplink::{BROAD, BroadRoute, carried};
 pub use verify::Deviation;

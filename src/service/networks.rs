@@ -11,9 +11,10 @@ use crate::inventory::{self, ClaimGuard, Inventory, NetworkEntry, PortClaims};
 use crate::model::action::{NetworkChange, NewNetwork};
 use crate::model::idempotency::Made;
 use crate::model::{LinkName, Network, NetworkId, Port, PortId};
-use crate::plan::{Desired, Kind, LinkState, Op, PlanError, Reason, Step, carried, plan};
+use crate::plan::{Desired, Kind, LinkState, Op, PlanError, Reason, Step, plan};
 use crate::reconcile::answered;
 use crate::store::{Change, Purpose};
+use crate::uplink::carried;
 
 use super::{Context, Error, Reply, Service, view};
 

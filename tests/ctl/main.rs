@@ -329,6 +329,85 @@ fn an_operator_sees_what_is_attached_and_what_would_stop_an_attach() {
     });
 }
 
+/// What `doctor` says of bridges and addresses is what nicd does.
+#[test]
+fn doctor_judges_bridges_and_addresses_as_nicd_does() {
+    in_netns(|| {
+        let (_daemon, ctl) = started();
+        let _guest = Guest::new("web");
+        for bridge in ["br-ops", "br-other", "br9"] {
+            run(&format!("ip link add {bridge} type bridge"));
+            run(&format!("ip link set {bridge} up"));
+        }
+        run("ip link property add dev br-ops altname lan6");
+        run("ip link property add dev br-ops altname nbrop");
+        // Of a pool of two addresses an unrelated bridge has one.
+        run("ip addr add 192.0.2.3/24 dev br-other");
+        ctl.ok("network create ops --bridge lan6");
+        ctl.ok("subnet create ops 192.0.2.0/29 --pool 192.0.2.2-192.0.2.3");
+        ctl.ok("network create more --bridge nbrop");
+        ctl.ok("server add web --netns /run/netns/web");
+        ctl.ok("attach web --network ops --wait");
+        let findings = || {
+            let said = ctl.run("doctor -o json");
+            let found: Value = serde_json::from_str(&said.out).unwrap();
+            (said.code, found["findings"].as_array().unwrap().clone())
+        };
+        let of = |check: &str| {
+            let (_, all) = findings();
+            all.iter().find(|one| one["check"] == check).cloned().unwrap_or_else(|| panic!("{check}: {all:?}"))
+        };
+        let (code, all) = findings();
+        assert_eq!(code, 0, "{all:?}");
+        let about = |one: &&Value| ["subnet", "network"].iter().any(|word| text(&one["check"]).starts_with(word));
+        assert!(all.iter().find(about).is_none(), "{all:?}");
+        // A next hop by the network's own bridge is none of the guests'.
+        run("ip addr add 192.0.2.1/29 dev br-ops");
+        run("ip route add 198.51.100.0/24 via 192.0.2.3 dev br-ops");
+        let full = of("subnet 192.0.2.0/29");
+        assert_eq!(full["level"], "fail", "{full}");
+        let (_, all) = findings();
+        assert!(all.iter().any(|one| text(&one["detail"]).contains("192.0.2.3, the next hop of a route")), "{all:?}");
+        assert_eq!(ctl.run("attach web --network ops").code, 1);
+
+        assert_eq!(of("bridge br9")["level"], "ok");
+        let above = ["ip link add above link br9 type macvlan mode bridge", "ip link set above up"];
+        let ways: [(&[&str], &[&str], &str); 5] = [
+            (
+                &["ip route add 0.0.0.0/1 dev br9", "ip route add 128.0.0.0/1 dev br9"],
+                &["ip route flush dev br9"],
+                "(table main, by br9)",
+            ),
+            (&["ip route add default dev br9 table 77"], &["ip route flush dev br9 table 77"], "(table 77, by br9)"),
+            (&["ip -6 route add default dev br9 table 78"], &["ip -6 route flush dev br9 table 78"], "(table 78, by br9)"),
+            (&[above[0], above[1], "ip route add default dev above"], &["ip link del above"], "(table main, by above)"),
+            (
+                &[
+                    "ip link add above type veth peer name below",
+                    "ip link set below master br9 up",
+                    "ip link set above up",
+                    "ip route add default dev above",
+                ],
+                &["ip link del above"],
+                "(table main, by above)",
+            ),
+        ];
+        for (make, undo, how) in ways {
+            for command in make {
+                run(command);
+            }
+            let (bridge, refused) = (of("bridge br9"), ctl.run("network create up --bridge br9"));
+
+            assert!(bridge["level"] == "warn" && text(&bridge["detail"]).contains(how), "{make:?}: {bridge}");
+            assert!(refused.code == 1 && refused.err.contains(how), "{make:?}: {refused:?}");
+            for command in undo {
+                run(command);
+            }
+            assert_eq!(of("bridge br9")["level"], "ok", "{make:?}");
+        }
+    });
+}
+
 #[test]
 fn errors_and_networks_are_shown_in_the_operators_words() {
     in_netns(|| {

@@ -6,15 +6,17 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
-use ipnetwork::IpNetwork;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 use rtnetlink::{Handle, RouteMessageBuilder};
+use uuid::Uuid;
 
-use super::{Bridge, Host, Module, is_default};
+use super::{Bridge, Host, HostAddress, Module};
+use crate::uplink::{BROAD, BroadRoute, Link, Links, carried};
 
 /// The modules that nicd uses.
 const MODULES: [&str; 5] = ["bridge", "veth", "tun", "nf_tables", "ifb"];
@@ -22,17 +24,48 @@ const MODULES: [&str; 5] = ["bridge", "veth", "tun", "nf_tables", "ifb"];
 /// Where taps are made.
 const TUN: &str = "/dev/net/tun";
 
+/// The table of the host's own addresses (`RT_TABLE_LOCAL`).
+const LOCAL: u32 = 255;
+
+/// A link, as far as it is looked at here.
+#[derive(Debug, Default)]
+struct Seen {
+    index: u32,
+    /// All but what is counted of other links and routes.
+    bridge: Bridge,
+    is_bridge: bool,
+    is_veth: bool,
+    /// Whether the link below it is on the same segment: a macvlan's or an ipvlan's parent, a veth's other end.
+    is_beside: bool,
+    /// Whether some nicd made it.
+    of_nicd: bool,
+    master: Option<u32>,
+    /// None in another namespace.
+    lower: Option<u32>,
+}
+
+/// All links, by index.
+type Seens = BTreeMap<u32, Seen>;
+
+/// What is read of the host's routes.
+#[derive(Debug, Default)]
+struct Routes {
+    broad: Vec<BroadRoute>,
+    /// The next hops by each link.
+    next_hops: BTreeMap<u32, BTreeSet<IpAddr>>,
+}
+
 /// Reads this host, in the network namespace of the caller.
 ///
 /// # Errors
 /// Netlink does not answer.
 pub async fn read() -> io::Result<Host> {
-    let (bridges, addresses) = over_netlink(of_kernel).await?;
+    let (bridges, on_bridges) = over_netlink(of_kernel).await?;
     let modules = MODULES.map(|name| (name, module(name))).into();
     let tun = fs::OpenOptions::new().read(true).write(true).open(TUN).err();
     // Opening it as another user than nicd says little where its mode is not that of udev.
     let tun = tun.map(|error| format!("{TUN}: {error}"));
-    Ok(Host { modules, tun, bridges, addresses })
+    Ok(Host { modules, tun, bridges, on_bridges })
 }
 
 /// The names of each bridge's ports.
@@ -74,100 +107,159 @@ fn name(link: &LinkMessage) -> Option<&String> {
     })
 }
 
-async fn of_kernel(handle: &Handle) -> Result<(Vec<Bridge>, Vec<(String, IpAddr)>), rtnetlink::Error> {
+async fn of_kernel(handle: &Handle) -> Result<(Vec<Bridge>, Vec<HostAddress>), rtnetlink::Error> {
     let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+    let mut links: Seens = links.iter().map(|link| (link.header.index, seen(link))).collect();
+    let routes = routes(handle).await?;
+    let addresses: Vec<AddressMessage> = handle.address().get().execute().try_collect().await?;
+    let on_bridges = on_bridges(&links, &routes, &addresses);
     let mut ports: BTreeMap<u32, usize> = BTreeMap::new();
-    let names: BTreeMap<u32, &String> = links.iter().filter_map(|link| Some((link.header.index, name(link)?))).collect();
-    for attribute in links.iter().flat_map(|link| &link.attributes) {
-        if let LinkAttribute::Controller(bridge) = attribute {
-            *ports.entry(*bridge).or_default() += 1;
-        }
+    links.values().filter_map(|link| link.master).for_each(|master| *ports.entry(master).or_default() += 1);
+    let uplinks: Vec<_> = links.keys().filter_map(|index| Some((*index, carried(&routes.broad, *index, &links)?))).collect();
+    for (index, uplink) in uplinks {
+        links.entry(index).and_modify(|link| link.bridge.uplink = Some(uplink));
     }
-    let routes = default_routes(handle).await?;
-    let bridges = links.iter().filter_map(|link| bridge(link, &ports, &routes)).collect();
-    let mut addresses = Vec::new();
-    let mut listed = handle.address().get().execute();
-    while let Some(address) = listed.try_next().await? {
-        let name = names.get(&address.header.index).map(|name| (*name).clone()).unwrap_or_default();
-        // Of a point-to-point link the other end's address is beside its own.
-        let own = address.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(ip) => Some(*ip),
-            _ => None,
-        });
-        let only = || {
-            address.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(ip) => Some(*ip),
-                _ => None,
-            })
-        };
-        addresses.extend(own.or_else(only).map(|ip| (name, ip)));
-    }
-    Ok((bridges, addresses))
+    let bridges = links.into_values().filter(|link| link.is_bridge && !link.of_nicd);
+    let bridges =
+        bridges.map(|link| Bridge { ports: ports.get(&link.index).copied().unwrap_or_default(), ..link.bridge }).collect();
+    Ok((bridges, on_bridges))
 }
 
-/// The tables with a default route out of each link.
-async fn default_routes(handle: &Handle) -> Result<BTreeMap<u32, BTreeSet<u32>>, rtnetlink::Error> {
-    let mut tables: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+impl Links for Seens {
+    fn link(&self, index: u32) -> Option<Link<'_>> {
+        let link = self.get(&index)?;
+        Some(Link { name: &link.bridge.name, is_veth: link.is_veth, master: link.master, lower: link.lower })
+    }
+
+    fn members(&self, master: u32) -> Vec<u32> {
+        self.values().filter(|member| member.master == Some(master)).map(|member| member.index).collect()
+    }
+}
+
+/// The addresses on bridges' segments that nicd gives to no port there: this host's, the other ends of such, and next hops of routes.
+fn on_bridges(links: &Seens, routes: &Routes, addresses: &[AddressMessage]) -> Vec<HostAddress> {
+    let of = |link: &Seen, ip: IpAddr, whose: &'static str| {
+        let bridge = links.get(&segment(links, link)?)?.bridge.name.clone();
+        Some(HostAddress { bridge, link: link.bridge.name.clone(), ip, whose })
+    };
+    let mut found = Vec::new();
+    for address in addresses {
+        // On a port's device none stays.
+        let Some(link) = links.get(&address.header.index).filter(|link| link.is_bridge || !link.of_nicd) else { continue };
+        let (mut local, mut peer) = (None, None);
+        for attribute in &address.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                AddressAttribute::Address(ip) => peer = Some(*ip),
+                _ => {}
+            }
+        }
+        let own = local.or(peer);
+        found.extend(own.and_then(|ip| of(link, ip, "an address of this host")));
+        let peer = peer.filter(|_| peer != own);
+        found.extend(peer.and_then(|ip| of(link, ip, "the other end of an address of this host")));
+    }
+    for (link, hops) in &routes.next_hops {
+        let Some(link) = links.get(link).filter(|link| link.is_bridge) else { continue };
+        found.extend(hops.iter().filter_map(|ip| of(link, *ip, "the next hop of a route of this host")));
+    }
+    // No pool has a link-local address.
+    found.retain(|host| !matches!(host.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
+    found
+}
+
+/// The bridge on whose segment a link is: itself, the one it is a port of, or the one that the link beside it is on.
+fn segment(links: &Seens, link: &Seen) -> Option<u32> {
+    let bridge = |link: &Seen| if link.is_bridge { Some(link.index) } else { link.master };
+    bridge(link).or_else(|| bridge(links.get(&link.lower.filter(|_| link.is_beside)?)?))
+}
+
+async fn routes(handle: &Handle) -> Result<Routes, rtnetlink::Error> {
+    let mut found = Routes::default();
     let asked = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
     for ask in asked {
         let mut routes = handle.route().get(ask).execute();
         while let Some(route) = routes.try_next().await? {
-            if route.header.destination_prefix_length == 0 && is_default(destination(&route)) {
-                let table = route.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Table(table) => Some(*table),
-                    _ => None,
-                });
-                let table = table.unwrap_or(route.header.table.into());
-                for link in legs(&route) {
-                    tables.entry(link).or_default().insert(table);
-                }
-            }
+            found.take(&route);
         }
     }
-    Ok(tables)
+    Ok(found)
 }
 
-fn destination(route: &RouteMessage) -> Option<IpNetwork> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-            IpNetwork::new((*ip).into(), route.header.destination_prefix_length).ok()
+impl Routes {
+    fn take(&mut self, route: &RouteMessage) {
+        let mut table = u32::from(route.header.table);
+        let mut first_octet = 0;
+        let mut legs: Vec<(u32, Option<IpAddr>)> = leg(None, &route.attributes).into_iter().collect();
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Table(number) => table = *number,
+                RouteAttribute::Destination(RouteAddress::Inet(ip)) => first_octet = ip.octets()[0],
+                RouteAttribute::Destination(RouteAddress::Inet6(ip)) => first_octet = ip.octets()[0],
+                RouteAttribute::MultiPath(hops) => {
+                    legs.extend(hops.iter().filter_map(|hop| leg(Some(hop.interface_index), &hop.attributes)));
+                }
+                _ => {}
+            }
         }
-        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
-            IpNetwork::new((*ip).into(), route.header.destination_prefix_length).ok()
+        for (link, via) in &legs {
+            self.next_hops.entry(*link).or_default().extend(via);
         }
-        _ => None,
-    })
+        let length = route.header.destination_prefix_length;
+        if length <= BROAD && route.header.kind == RouteType::Unicast && table != LOCAL {
+            let v6 = route.header.address_family == AddressFamily::Inet6;
+            self.broad.extend(legs.into_iter().map(|(link, _)| BroadRoute { link, table, v6, first_octet, length }));
+        }
+    }
 }
 
-/// The links that a route leaves by.
-fn legs(route: &RouteMessage) -> impl Iterator<Item = u32> {
-    route.attributes.iter().flat_map(|attribute| match attribute {
-        RouteAttribute::Oif(link) => vec![*link],
-        RouteAttribute::MultiPath(legs) => legs.iter().map(|leg| leg.interface_index).collect(),
-        _ => Vec::new(),
-    })
-}
-
-/// A bridge; none for another link, or for a bridge that nicd made, whose alias says so.
-fn bridge(link: &LinkMessage, ports: &BTreeMap<u32, usize>, routes: &BTreeMap<u32, BTreeSet<u32>>) -> Option<Bridge> {
-    let index = link.header.index;
-    let mut bridge = Bridge {
-        up: link.header.flags.contains(LinkFlags::Up),
-        ports: ports.get(&index).copied().unwrap_or(0),
-        default_routes: routes.get(&index).into_iter().flatten().copied().collect(),
-        ..Bridge::default()
-    };
-    let mut is_bridge = false;
-    for attribute in &link.attributes {
+/// One way of a route: the link that it leaves by, and the next hop.
+fn leg(mut link: Option<u32>, attributes: &[RouteAttribute]) -> Option<(u32, Option<IpAddr>)> {
+    let mut via = None;
+    for attribute in attributes {
         match attribute {
-            LinkAttribute::IfName(name) => bridge.name.clone_from(name),
-            LinkAttribute::Mtu(mtu) => bridge.mtu = *mtu,
-            LinkAttribute::IfAlias(alias) if alias.starts_with("nicd ") => return None,
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) | RouteAttribute::Via(RouteVia::Inet(ip)) => via = Some((*ip).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) | RouteAttribute::Via(RouteVia::Inet6(ip)) => {
+                via = Some((*ip).into());
+            }
+            _ => {}
+        }
+    }
+    Some((link?, via))
+}
+
+fn seen(message: &LinkMessage) -> Seen {
+    use InfoKind::{IpVlan, IpVtap, MacVlan, MacVtap, Veth};
+    let mut link = Seen { index: message.header.index, ..Seen::default() };
+    link.bridge.up = message.header.flags.contains(LinkFlags::Up);
+    let mut elsewhere = false;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.bridge.name.clone_from(name),
+            LinkAttribute::PropList(properties) => {
+                let altname = |property: &Prop| match property {
+                    Prop::AltIfName(name) => Some(name.clone()),
+                    _ => None,
+                };
+                link.bridge.altnames = properties.iter().filter_map(altname).collect();
+            }
+            LinkAttribute::Mtu(mtu) => link.bridge.mtu = *mtu,
+            LinkAttribute::IfAlias(alias) => link.of_nicd = is_of_nicd(alias),
+            LinkAttribute::Controller(master) => link.master = Some(*master).filter(|master| *master != 0),
+            LinkAttribute::Link(lower) => link.lower = Some(*lower).filter(|lower| *lower != 0 && *lower != link.index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::LinkInfo(parts) => {
                 for part in parts {
                     match part {
-                        LinkInfo::Kind(InfoKind::Bridge) => is_bridge = true,
-                        LinkInfo::Data(InfoData::Bridge(settings)) => settings.iter().for_each(|one| note(&mut bridge, one)),
+                        LinkInfo::Kind(kind) => {
+                            link.is_bridge = *kind == InfoKind::Bridge;
+                            link.is_veth = *kind == Veth;
+                            link.is_beside = matches!(kind, Veth | MacVlan | MacVtap | IpVlan | IpVtap);
+                        }
+                        LinkInfo::Data(InfoData::Bridge(settings)) => {
+                            settings.iter().for_each(|one| note(&mut link.bridge, one));
+                        }
                         _ => {}
                     }
                 }
@@ -175,7 +267,14 @@ fn bridge(link: &LinkMessage, ports: &BTreeMap<u32, usize>, routes: &BTreeMap<u3
             _ => {}
         }
     }
-    is_bridge.then_some(bridge)
+    link.lower = link.lower.filter(|_| !elsewhere);
+    link
+}
+
+/// Whether an alias is one that nicd gives: `nicd`, the id of its store, and whose the link is.
+fn is_of_nicd(alias: &str) -> bool {
+    let parts = alias.strip_prefix("nicd ").and_then(|rest| rest.split_once(' '));
+    parts.is_some_and(|(store, _)| Uuid::try_parse(store).is_ok())
 }
 
 fn note(bridge: &mut Bridge, setting: &InfoBridge) {
@@ -217,6 +316,14 @@ fn names(line: &str, module: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_operators_alias_is_none_of_nicds() {
+        assert!(is_of_nicd("nicd 6f1c2f0a-199f-48c0-816c-13e38010b442 17"));
+        for alias in ["nicd uplink", "nicd uplink of rack 4", "", "nicd 6f1c2f0a-199f-48c0-816c-13e38010b442"] {
+            assert!(!is_of_nicd(alias), "{alias}");
+        }
+    }
 
     #[test]
     fn modules_are_found_by_their_files() {
