@@ -213,19 +213,20 @@ fn a_machine_that_fails_at_the_last_step_leaves_nothing_but_what_it_holds_and_ot
         );
         let attaching = |fixture: &mut Fixture, what: &str, network: &str, reason: &'static str| {
             let vm = server(fixture, &format!("/run/{what}"), 1);
-            let (mut api, network) = (fixture.daemon.client(), network.to_owned());
-            thread::spawn(move || {
+            let (mut api, network, path) = (fixture.daemon.client(), network.to_owned(), interfaces(&vm));
+            let asking = thread::spawn(move || {
                 let began = Instant::now();
-                api.post(&interfaces(&vm), &json!({"interfaceAttachment": {"net_id": network}})).refused(409, reason);
+                api.post(&path, &json!({"interfaceAttachment": {"net_id": network}})).refused(409, reason);
                 began.elapsed()
-            })
+            });
+            (vm, asking)
         };
-        let hanging = attaching(&mut fixture, "hanging", &network, "monitor_unreachable");
+        let (hanging_vm, hanging) = attaching(&mut fixture, "hanging", &network, "monitor_unreachable");
 
         // Another port comes onto the bridge that the failed one has made, and stays whole.
         let green = fixture.network(json!({"name": "green"}));
         fixture.subnet(&green, "198.51.100.0/24");
-        let slow = attaching(&mut fixture, "slow", &green, "monitor_refused");
+        let (_, slow) = attaching(&mut fixture, "slow", &green, "monitor_refused");
         begun.recv().unwrap();
         let (guest, _, beside) = fixture.active_guest("beside", &green);
         let before = link(&fixture.device(&beside));
@@ -240,11 +241,10 @@ fn a_machine_that_fails_at_the_last_step_leaves_nothing_but_what_it_holds_and_ot
         assert!(!link(before["master"].as_str().unwrap())["ifindex"].is_null());
 
         // A tap that is held is cut off and left, with its port, until its holder lets go.
-        let holding = attaching(&mut fixture, "holding", &network, "monitor_refused");
+        let (holding_vm, holding) = attaching(&mut fixture, "holding", &network, "monitor_refused");
         holding.join().unwrap();
-        let kept = |fixture: &mut Fixture, held: &Mutex<Vec<OwnedFd>>| {
-            let port =
-                fixture.ports().into_iter().find(|port| port["id"] != beside.as_str() && port["status"] != "BUILD").unwrap();
+        let kept = |fixture: &mut Fixture, vm: &str, held: &Mutex<Vec<OwnedFd>>| {
+            let port = fixture.ports().into_iter().find(|port| port["device_id"] == vm).unwrap();
             let port = text(&port["id"]);
             fixture.wait_until(&port, "kept", |port| port.is_some_and(|port| port["nicd:reason"] == "guest_keeps_device"));
             let shown = link(&fixture.device(&port));
@@ -252,11 +252,11 @@ fn a_machine_that_fails_at_the_last_step_leaves_nothing_but_what_it_holds_and_ot
             held.lock().unwrap().clear();
             fixture.events.wait_deleted(&port);
         };
-        kept(&mut fixture, &held);
+        kept(&mut fixture, &holding_vm, &held);
         let took = hanging.join().unwrap();
         assert!(took < Duration::from_secs(9), "{took:?}");
         fs::remove_file("/run/hanging").unwrap();
-        kept(&mut fixture, &hung);
+        kept(&mut fixture, &hanging_vm, &hung);
         assert_eq!(fixture.port_ids(), std::slice::from_ref(&beside));
     });
 }
