@@ -28,7 +28,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Client {
     socket: PathBuf,
     limit: Duration,
+    /// The same of a GET.
+    read_limit: Duration,
     retry: Retry,
+    notice: Option<fn(&Error)>,
 }
 
 /// A request, to be sent as often as needed.
@@ -57,19 +60,32 @@ enum Earlier {
 impl Client {
     /// The daemon at `socket`. An attempt is given up after two minutes; repeats are [`Retry::default`].
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), limit: LIMIT, retry: Retry::default() }
+        Self { socket: socket.into(), limit: LIMIT, read_limit: LIMIT, retry: Retry::default(), notice: None }
     }
 
     /// The same daemon, with this time limit for each attempt.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
-        Self { limit, ..self }
+        Self { limit, read_limit: limit, ..self }
+    }
+
+    /// The same daemon, with this time limit for each attempt at a GET, and at opening the event stream.
+    #[must_use]
+    pub fn with_read_limit(self, read_limit: Duration) -> Self {
+        Self { read_limit, ..self }
     }
 
     /// The same daemon, with calls repeated so.
     #[must_use]
     pub fn with_retry(self, retry: Retry) -> Self {
         Self { retry, ..self }
+    }
+
+    /// The same daemon. `notice` is called before a call is repeated the first time, and again when the daemon's reason has changed
+    /// since: without it, a call that is repeated for ever says nothing.
+    #[must_use]
+    pub fn with_notice(self, notice: fn(&Error)) -> Self {
+        Self { notice: Some(notice), ..self }
     }
 
     /// GET.
@@ -80,7 +96,8 @@ impl Client {
         self.call(Method::GET, target, None::<&()>, vec![]).await
     }
 
-    /// POST, with a fresh idempotency key: however often it is repeated, it is executed once.
+    /// POST, with a fresh idempotency key: however often it is repeated, it is executed once. nicd's own routes, below `/nicd/v1/`,
+    /// know no keys: there it is not repeated once it may have been executed.
     ///
     /// # Errors
     /// As for [`Client::get`].
@@ -89,7 +106,7 @@ impl Client {
     }
 
     /// POST with the caller's own idempotency key, of 1 to 64 printable ASCII characters. For 24 h nicd executes it once and gives
-    /// the same answer, also to a caller that was restarted.
+    /// the same answer, also to a caller that was restarted; not so below `/nicd/v1/`, see [`Client::post`].
     ///
     /// # Errors
     /// As for [`Client::get`].
@@ -149,7 +166,7 @@ impl Client {
     async fn lines(&self, last: Option<u64>, retry: Retry) -> Result<Lines, Error> {
         let headers = last.map(|last| ("last-event-id", last.to_string())).into_iter().collect();
         let request = Request { call: events_call(), accept: LINES, headers, body: Bytes::new() };
-        self.repeatedly(retry, |_| self.in_time(&request.call, self.stream(&request))).await
+        self.repeatedly(retry, &request.call, |_| self.in_time(&request.call, self.stream(&request))).await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -164,13 +181,13 @@ impl Client {
         let body = body.map_err(|error| Error::Unsendable { call: call.clone(), source: error.into() })?;
         let request = Request { call, accept: JSON, headers, body: body.unwrap_or_default().into() };
         let attempt = |earlier| self.in_time(&request.call, self.exchange(&request, earlier));
-        let answer = self.repeatedly(self.retry, attempt).await?;
+        let answer = self.repeatedly(self.retry, &request.call, attempt).await?;
         let text: &[u8] = if answer.is_empty() { b"null" } else { &answer };
         serde_json::from_slice(text).map_err(|source| Error::Unreadable { call: request.call, source })
     }
 
     /// Attempts until there is a success, a failure that a repeat does not mend, or the limit is over.
-    async fn repeatedly<T, F>(&self, retry: Retry, attempt: impl Fn(Earlier) -> F) -> Result<T, Error>
+    async fn repeatedly<T, F>(&self, retry: Retry, call: &Call, attempt: impl Fn(Earlier) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -178,17 +195,27 @@ impl Client {
         let mut is_first = true;
         // The last error that leaves open whether the call was executed.
         let mut open: Option<Error> = None;
+        // The reason of which notice was given.
+        let mut told: Option<Option<String>> = None;
         loop {
             let earlier = if open.is_some() { Earlier::Unknown } else { Earlier::NotExecuted };
             let error = match attempt(earlier).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            let Some(least) = error.passes_after() else { return Err(error) };
-            let is_absent = is_first && matches!(error, Error::Unreachable { .. });
+            let Some(least) = error.passes_after(retry.refusals) else { return Err(error) };
+            if error.is_uncertain() && !call.is_harmless_twice() {
+                return Err(error);
+            }
+            let is_absent = is_first && matches!(error, Error::Unreachable { .. } | Error::Silent { .. });
             let is_awaited = !is_absent || retry.first_contact == FirstContact::Awaited;
             let pause = pauses.next(least).filter(|_| is_awaited);
             let Some(pause) = pause else { return Err(open.filter(|_| !error.is_uncertain()).unwrap_or(error)) };
+            let reason = error.reason().map(str::to_owned);
+            if let Some(notice) = self.notice.filter(|_| told.as_ref() != Some(&reason)) {
+                notice(&error);
+                told = Some(reason);
+            }
             if error.is_uncertain() {
                 open = Some(error);
             }
@@ -248,18 +275,16 @@ impl Client {
     async fn connect(&self, method: &Method) -> Result<Connection, http::Error> {
         match Connection::open(&self.socket).await {
             Err(http::Error::Connect(refused)) if refused.kind() == io::ErrorKind::PermissionDenied && *method == Method::GET => {
-                // X.sock has X-view.sock beside it.
-                let stem = self.socket.file_stem().unwrap_or_default().to_string_lossy();
-                let view = self.socket.with_file_name(format!("{stem}-view.sock"));
-                Connection::open(&view).await.map_err(|_| http::Error::Connect(refused))
+                Connection::open(&view_beside(&self.socket)).await.map_err(|_| http::Error::Connect(refused))
             }
             opened => opened,
         }
     }
 
     async fn in_time<T>(&self, call: &Call, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let silent = || Error::Silent { socket: self.socket.clone(), call: call.clone(), limit: self.limit };
-        timeout(self.limit, work).await.unwrap_or_else(|_| Err(silent()))
+        let limit = if call.method == Method::GET { self.read_limit } else { self.limit };
+        let silent = || Error::Silent { socket: self.socket.clone(), call: call.clone(), limit };
+        timeout(limit, work).await.unwrap_or_else(|_| Err(silent()))
     }
 
     fn failed(&self, call: &Call, error: http::Error) -> Error {
@@ -272,6 +297,12 @@ impl Client {
     }
 }
 
+/// The socket for reading beside `socket`, as nicd names it: `X.sock` has `X-view.sock`, and another name gets that at its end.
+fn view_beside(socket: &Path) -> PathBuf {
+    let name = socket.file_name().unwrap_or_default().to_string_lossy();
+    socket.with_file_name(format!("{}-view.sock", name.strip_suffix(".sock").unwrap_or(&name)))
+}
+
 /// The member of an answer that the answer is about.
 ///
 /// # Errors
@@ -280,5 +311,19 @@ pub fn member(mut answer: Value, key: &'static str) -> Result<Value, Error> {
     match answer.get_mut(key) {
         Some(value) => Ok(value.take()),
         None => Err(Error::Incomplete { key }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_for_reading_is_named_as_the_daemon_names_it() {
+        for (socket, view) in
+            [("/r/nicd.sock", "/r/nicd-view.sock"), ("/r/nicd", "/r/nicd-view.sock"), ("n.v1", "n.v1-view.sock")]
+        {
+            assert_eq!(view_beside(Path::new(socket)), Path::new(view));
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::{fmt, io};
 use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 
+use crate::retry::Refusals;
+
 /// A call that failed. A `Display` leaves out the source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -102,13 +104,13 @@ impl Error {
     }
 
     /// Whether a repeat may succeed, and how long to wait for it at least.
-    pub(crate) fn passes_after(&self) -> Option<Duration> {
+    pub(crate) fn passes_after(&self, refusals: Refusals) -> Option<Duration> {
         match self {
             Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => None,
             Self::Unreachable { .. } | Self::Unanswered { .. } => Some(Duration::ZERO),
-            Self::Refused(refusal) if refusal.status == StatusCode::SERVICE_UNAVAILABLE => {
-                Some(refusal.retry_after.unwrap_or_default())
-            }
+            // A change that takes longer than its limit is not sent a second time while the first may still be under way.
+            Self::Silent { call, .. } if call.method == Method::GET => Some(Duration::ZERO),
+            Self::Refused(refusal) if refusals.passes(refusal) => Some(refusal.retry_after.unwrap_or_default()),
             _ => None,
         }
     }
@@ -121,6 +123,13 @@ pub struct Call {
     pub method: Method,
     /// The path and the query.
     pub target: String,
+}
+
+impl Call {
+    /// Whether a second execution does nothing more. A POST is executed once under its key, but nicd's own routes know no keys.
+    pub(crate) fn is_harmless_twice(&self) -> bool {
+        self.method != Method::POST || !self.target.starts_with("/nicd/v1/")
+    }
 }
 
 impl fmt::Display for Call {

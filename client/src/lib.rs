@@ -46,5 +46,5 @@ pub use client::{Client, member};
 pub use error::{Call, Error, Refusal};
 pub use events::{Event, EventKind, Events};
 pub use operations::Nics;
-pub use retry::{FirstContact, Retry};
+pub use retry::{FirstContact, Refusals, Retry};
 pub use types::*;

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
 use rand::RngExt;
+
+use crate::error::Refusal;
 
 /// How long a failed call is repeated, and with what pauses.
 ///
-/// Repeated are calls that found no daemon, that lost their connection before the answer was complete, and that were answered 503.
-/// A repeated POST is executed once, because it carries the same `Idempotency-Key`.
+/// Repeated are calls that found no daemon, that lost their connection before the answer was complete, and those refusals that
+/// `refusals` names; a GET also after its time limit. A repeated POST carries the same `Idempotency-Key`, so that it is executed
+/// once; one to a route below `/nicd/v1/`, where nicd knows no keys, is repeated only if it was not executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
     /// The first pause, about; each further one is twice as long.
@@ -18,6 +22,8 @@ pub struct Retry {
     pub limit: Duration,
     /// What a call does that finds no daemon at first.
     pub first_contact: FirstContact,
+    /// After which refusals a call is repeated.
+    pub refusals: Refusals,
 }
 
 /// What a call does that finds no daemon at its first attempt.
@@ -25,8 +31,24 @@ pub struct Retry {
 pub enum FirstContact {
     /// It waits for one, as for one that restarts.
     Awaited,
-    /// It fails at once. Only what was interrupted is repeated.
+    /// It fails at once, also if what listens there does not answer in time. Only what was interrupted is repeated.
     Required,
+}
+
+/// After which of the daemon's refusals a call is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusals {
+    /// All with status 503: also those that need an operator, e.g. `no_permission`.
+    Unavailable,
+    /// Those that soon end by themselves: reason `starting`, `stopping` or `busy`.
+    Brief,
+}
+
+impl Refusals {
+    pub(crate) fn passes(self, refusal: &Refusal) -> bool {
+        let is_brief = || matches!(refusal.reason.as_deref(), Some("starting" | "stopping" | "busy"));
+        refusal.status == StatusCode::SERVICE_UNAVAILABLE && (self == Self::Unavailable || is_brief())
+    }
 }
 
 impl Retry {
@@ -41,6 +63,7 @@ impl Retry {
         longest: Duration::from_secs(2),
         limit: Duration::from_secs(60),
         first_contact: FirstContact::Awaited,
+        refusals: Refusals::Unavailable,
     };
 }
 

@@ -447,6 +447,14 @@ pub struct Rate {
     /// How much may pass at once, in kbit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst_kb: Option<u32>,
+    /// Whether the burst is held exactly, and not with up to a second of the rate in addition.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub exact: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// An address that a port is to have: one of a subnet, a certain one, or both.
@@ -742,6 +750,12 @@ mod tests {
 
     fn sent(body: &impl Serialize) -> serde_json::Value {
         serde_json::to_value(body).unwrap()
+    }
+
+    #[test]
+    fn limits_are_written_as_they_were_read() {
+        let limits = json!({"to_guest": {"rate_kbps": 64}, "from_guest": {"rate_kbps": 64, "burst_kb": 8, "exact": true}});
+        assert_eq!(sent(&serde_json::from_value::<Limits>(limits.clone()).unwrap()), limits);
     }
 
     #[test]

@@ -4,10 +4,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nicd_client::{Attachment, Client, Error, EventKind, FirstContact, Nics, Retry};
+use nicd_client::{Attachment, Client, Error, EventKind, FirstContact, Nics, Refusals, Retry};
 use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -21,12 +22,15 @@ const QUICK: Retry = Retry {
     longest: Duration::from_millis(5),
     limit: Duration::from_secs(30),
     first_contact: FirstContact::Awaited,
+    refusals: Refusals::Unavailable,
 };
 
 /// What the daemon does with one connection.
 enum Turn {
     /// Reads the request and closes the connection.
     Loses,
+    /// Reads the request and says nothing until the client has closed the connection.
+    IsSilent,
     /// Answers with a status, headers and a body.
     Answers(u16, &'static str, String),
     /// Opens the event stream, sends these lines and closes it.
@@ -66,6 +70,7 @@ impl Turn {
         reader.read_exact(&mut body).unwrap();
         match self {
             Self::Loses => {}
+            Self::IsSilent => assert_eq!(reader.read(&mut [0]).unwrap(), 0),
             Self::Answers(status, headers, body) => {
                 let length = body.len();
                 write!(connection, "HTTP/1.1 {status} Scripted\r\n{headers}Content-Length: {length}\r\n\r\n{body}").unwrap();
@@ -110,6 +115,74 @@ async fn an_interrupted_attach_is_repeated_under_one_key() {
     let keys: Vec<_> = heard.iter().map(|head| field(head, "idempotency-key").unwrap()).collect();
     assert!(keys[..4].iter().all(|key| *key == keys[0]), "{keys:?}");
     assert_ne!(keys[4], keys[0], "another call has another key");
+}
+
+#[tokio::test]
+async fn a_post_without_a_key_is_not_repeated_once_it_may_have_been_executed() {
+    let mut daemon = Daemon::plays(vec![Turn::Answers(503, "", BUSY.to_owned()), Turn::Loses]);
+    let client = daemon.client(QUICK);
+    let error = client.post::<Value>("/nicd/v1/gc", &serde_json::json!({})).await.unwrap_err();
+    assert!(matches!(error, Error::Unanswered { .. }), "{error}");
+    assert_eq!(daemon.heard().len(), 2);
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_after_a_silence_and_a_change_is_not() {
+    let mut daemon = Daemon::plays(vec![
+        Turn::IsSilent,
+        Turn::Answers(200, "", "{}".to_owned()),
+        Turn::Streams(&[r#"{"event": "port.created", "seq": 7}"#]),
+        Turn::IsSilent,
+        Turn::Streams(&[r#"{"event": "port.deleted", "seq": 8}"#]),
+        Turn::IsSilent,
+        Turn::IsSilent,
+    ]);
+    let client = daemon.client(QUICK).with_limit(Duration::from_secs(1)).with_read_limit(Duration::from_millis(100));
+    assert_eq!(client.get::<Value>("/nicd/v1/health").await.unwrap(), serde_json::json!({}));
+    let mut events = client.events().await.unwrap();
+    for seq in [7, 8] {
+        assert_eq!(events.next().await.unwrap().seq, Some(seq));
+    }
+    drop(events);
+    let error = client.delete_port(id()).await.unwrap_err();
+    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_secs(1)), "{error}");
+    let client = client.with_retry(Retry { first_contact: FirstContact::Required, ..QUICK });
+    let error = client.get::<Value>("/nicd/v1/health").await.unwrap_err();
+    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_millis(100)), "{error}");
+    // The connection is closed by a task of this runtime.
+    let heard = tokio::task::spawn_blocking(move || daemon.heard()).await.unwrap();
+    assert_eq!(heard.len(), 7);
+}
+
+#[tokio::test]
+async fn only_brief_refusals_are_repeated_if_that_is_asked_for() {
+    let refusal = |reason: &str| BUSY.replace("busy", reason);
+    let refuses = |reason| Turn::Answers(503, "Retry-After: 0\r\n", refusal(reason));
+    let mut daemon = Daemon::plays(vec![
+        refuses("busy"),
+        refuses("starting"),
+        refuses("stopping"),
+        attached(),
+        refuses("no_permission"),
+        refuses("cannot_start"),
+    ]);
+    let client = daemon.client(Retry { refusals: Refusals::Brief, ..QUICK });
+    client.attach(id(), &Attachment::to_network(id())).await.unwrap();
+    for reason in ["no_permission", "cannot_start"] {
+        let error = client.attach(id(), &Attachment::to_network(id())).await.unwrap_err();
+        assert_eq!(error.reason(), Some(reason));
+    }
+    assert_eq!(daemon.heard().len(), 6);
+}
+
+#[tokio::test]
+async fn notice_is_given_once_of_each_reason() {
+    static NOTICES: Mutex<Vec<Option<String>>> = Mutex::new(Vec::new());
+    let busy = || Turn::Answers(503, "", BUSY.to_owned());
+    let daemon = Daemon::plays(vec![Turn::Loses, Turn::Loses, busy(), busy(), attached()]);
+    let client = daemon.client(QUICK).with_notice(|error| NOTICES.lock().unwrap().push(error.reason().map(str::to_owned)));
+    client.attach(id(), &Attachment::to_network(id())).await.unwrap();
+    assert_eq!(*NOTICES.lock().unwrap(), [None, Some("busy".to_owned())]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nicd_client::{FirstContact, Retry};
+use nicd_client::{FirstContact, Refusals, Retry};
 use serde_json::Value;
 
 pub use nicd_client::{Client, Error as ClientError, member};
@@ -11,10 +11,17 @@ pub use nicd_client::{Client, Error as ClientError, member};
 /// How long a command waits for a daemon that went away under it.
 const INTERRUPTION: Duration = Duration::from_secs(3);
 
-/// The daemon at `socket`. That it is not there is told at once.
+/// The time limit of a read. Changes have the client's own: an attach or a detach may take long.
+const READ: Duration = Duration::from_secs(10);
+
+/// How long the daemon may compare all its records with the kernel.
+pub const VERIFY: Duration = Duration::from_secs(120);
+
+/// The daemon at `socket`. That it is not there is told at once, and so is a refusal that does not end by itself.
 pub fn daemon(socket: PathBuf) -> Client {
-    let retry = Retry { limit: INTERRUPTION, first_contact: FirstContact::Required, ..Retry::default() };
-    Client::new(socket).with_retry(retry)
+    let refusals = Refusals::Brief;
+    let retry = Retry { limit: INTERRUPTION, first_contact: FirstContact::Required, refusals, ..Retry::default() };
+    Client::new(socket).with_read_limit(READ).with_retry(retry)
 }
 
 /// The `id` of an object, or the member that has it.
@@ -39,6 +46,24 @@ mod tests {
             let failure = Failure::from(given_up.unwrap_err());
             assert_eq!(failure.exit_code(), 4);
             assert!(failure.sentence().contains("did not answer"), "{}", failure.sentence());
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_are_given_up_after_ten_seconds_and_changes_later() {
+        let room = tempfile::tempdir().unwrap();
+        let socket = room.path().join("nicd.sock");
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let client = daemon(socket);
+        let reads = async { tokio::join!(client.get::<Value>("/x"), client.events()) };
+        let (read, events) = tokio::select! {
+            said = client.delete("/x") => panic!("{said:?} while reads are waited for"),
+            reads = reads => reads,
+        };
+        for given_up in [read.map(drop), events.map(drop)] {
+            let failure = Failure::from(given_up.unwrap_err());
+            assert_eq!(failure.exit_code(), 4);
+            assert!(failure.sentence().contains("did not answer the request within 10 s"), "{}", failure.sentence());
         }
     }
 }

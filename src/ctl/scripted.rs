@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use nicd_client::{Client, Retry};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::args::Cli;
+use super::client;
 use super::commands::{self, Session};
 use super::out::Out;
 
@@ -88,7 +88,7 @@ pub fn play(line: &str, script: Vec<Exchange>) -> Outcome {
     let cli = Cli::try_parse_from(line.split(' ')).unwrap();
     let printed = Printed::default();
     let out = Out::to(Box::new(printed.clone()), cli.output, cli.listing);
-    let mut session = Session::new(Client::new(socket).with_retry(Retry::NONE), out);
+    let mut session = Session::new(client::daemon(socket), out);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = runtime.block_on(commands::run(&mut session, cli.command));
     let requests = requests.lock().unwrap().clone();

@@ -127,7 +127,9 @@ impl Wait<'_> {
                 EventKind::Lost => return self.look().await,
                 _ if event.port_id != Some(self.port) => {}
                 EventKind::PortDeleted => return Ok(None),
-                _ => return Ok(Some(State::told(event))),
+                EventKind::PortCreated | EventKind::PortStatus => return Ok(Some(State::told(event))),
+                // One of the daemon's problems, which may name the port but not its state.
+                _ => {}
             }
         }
     }

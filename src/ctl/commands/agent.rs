@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use crate::ctl::args::Format;
+use crate::ctl::client::VERIFY;
 use crate::ctl::failure::Failure;
 use crate::ctl::names::Kind;
 use crate::ctl::table::Table;
@@ -49,7 +50,7 @@ pub async fn leases(session: &mut Session, port: Option<&str>) -> Result<(), Fai
 
 /// Prints the deviations between records and kernel; fails if there are any.
 pub async fn verify(session: &mut Session) -> Result<(), Failure> {
-    let said = session.client.get("/nicd/v1/verify").await?;
+    let said = session.client.clone().with_read_limit(VERIFY).get("/nicd/v1/verify").await?;
     print(session, &said, views::deviations)?;
     match said["deviations"].as_array().map_or(0, Vec::len) {
         0 => Ok(()),

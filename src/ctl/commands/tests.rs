@@ -14,6 +14,8 @@ const ERROR: &str = concat!(
     r#""phase":"error","reason":"bridge_full"}"#
 );
 const OTHERS: &str = r#"{"event":"port.status","port_id":"11111111-199f-48c0-816c-13e38010b442","old":"BUILD","new":"ACTIVE"}"#;
+const DEGRADED: &str =
+    r#"{"event":"agent.degraded","port_id":"ce531f90-199f-48c0-816c-13e38010b442","reason":"no_permission","seq":9}"#;
 const LOST: &str = r#"{"event":"lost","seq":10}"#;
 const DELETED: &str = r#"{"event":"port.deleted","port_id":"ce531f90-199f-48c0-816c-13e38010b442"}"#;
 const UNBOUND: &str =
@@ -92,7 +94,7 @@ fn a_name_for_two_things_lists_both() {
 fn a_port_is_shown_with_its_counters_and_without_them_where_there_are_none() {
     let counted = json!({"port_id": PORT, "from_guest": {"packets": 3, "bytes": 200}, "to_guest": {"packets": 1, "bytes": 60},
         "dropped": {"arp": 2, "mac": 0}, "last_dropped": []});
-    let refused = json!({"serviceUnavailable": {"code": 503, "message": "busy", "reason": "busy"}});
+    let refused = json!({"serviceUnavailable": {"code": 503, "message": "late", "reason": "kernel_timeout"}});
     for (told, ends) in [(answer(200, counted), "dropped     arp 2\n"), (answer(503, refused), "profile           -\n")] {
         let done = play(&format!("nicctl show {PORT}"), vec![answer(200, port("ACTIVE", "active")), told, networks(), servers()]);
         assert_eq!(done.end(), (0, String::new()));
@@ -111,6 +113,14 @@ fn attaching_shows_the_port() {
     for part in [PORT, "nicdce531f90199", "fa:16:3e:4c:2c:30", "192.0.2.7", "DOWN"] {
         assert!(done.printed.contains(part), "{part} in {}", done.printed);
     }
+}
+
+#[test]
+fn a_refusal_that_an_operator_must_mend_is_not_repeated() {
+    let refused = json!({"computeFault": {"code": 503, "message": "not permitted", "reason": "no_permission"}});
+    let done = play(&format!("nicctl attach {SERVER}"), vec![answer(503, refused), answer(200, attached())]);
+    assert_eq!(done.end(), (1, "not permitted (no_permission)".to_owned()));
+    assert_eq!(done.requests.len(), 1, "{:?}", done.requests);
 }
 
 #[test]
@@ -166,7 +176,7 @@ fn time_that_runs_out_is_exit_code_3() {
     let script = vec![
         stream(),
         answer(200, attached()),
-        answer(200, port("DOWN", "wired")).then(&[OTHERS]),
+        answer(200, port("DOWN", "wired")).then(&[OTHERS, DEGRADED]),
         answer(200, port("DOWN", "wired")),
     ];
     let done = attach_wait(script);
