@@ -2,21 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
+#[path = "common/programs.rs"]
+mod programs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use programs::has;
 use tempfile::TempDir;
-
-/// Whether a program that looks at our files is there; in the full test command it must be.
-fn has(program: &str) -> bool {
-    let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success();
-    assert!(there || std::env::var_os("NICD_TEST_FULL").is_none(), "{program} is not there: ./check installs it");
-    if !there {
-        eprintln!("not run: needs {program}, and is left to the full test command");
-    }
-    there
-}
 
 /// The files that both programs write.
 fn written() -> TempDir {

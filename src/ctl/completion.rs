@@ -2,6 +2,7 @@
 //!
 //! It must be fast and say nothing of its own: without a daemon, or with a slow one, there are just no names.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,26 +79,39 @@ fn listed(kind: Kind) -> Vec<(String, String)> {
     let client = Client::new(socket()).with_retry(Retry::NONE);
     let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, kind.list(&client, &[])).await });
     let objects = answer.ok().and_then(Result::ok).unwrap_or_default();
-    let mut texts: Vec<(String, String)> = objects.iter().filter_map(|object| text(kind, object, &objects)).collect();
+    texts(kind, &objects)
+}
+
+fn texts(kind: Kind, objects: &[Value]) -> Vec<(String, String)> {
+    let (names, ranges) = (counted(objects, "name"), counted(objects, "cidr"));
+    let mut texts: Vec<_> = objects.iter().filter_map(|object| text(kind, object, &names, &ranges)).collect();
     texts.sort();
     texts
 }
 
+/// How many objects have each value of this member.
+fn counted<'a>(objects: &'a [Value], member: &str) -> HashMap<&'a str, usize> {
+    let mut counts = HashMap::new();
+    for value in objects.iter().filter_map(|object| object[member].as_str()) {
+        *counts.entry(value).or_default() += 1;
+    }
+    counts
+}
+
 /// A name, if it is the object's alone and no shell reads anything into it; a subnet's range; else the id.
-fn text(kind: Kind, object: &Value, all: &[Value]) -> Option<(String, String)> {
+fn text(kind: Kind, object: &Value, names: &HashMap<&str, usize>, ranges: &HashMap<&str, usize>) -> Option<(String, String)> {
     let id = object["id"].as_str()?;
     let is_plain = |text: &&str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
         text.bytes().all(plain) && !text.is_empty() && !text.starts_with('-')
     };
-    let name = object["name"].as_str().filter(is_plain);
-    let name = name.filter(|name| all.iter().filter(|other| other["name"] == **name).count() == 1);
+    let name = object["name"].as_str().filter(is_plain).filter(|name| names[name] == 1);
     let about = match kind {
         Kind::Network | Kind::Subnet => object["cidr"].as_str().unwrap_or(id),
         Kind::Server => object["guest"]["kind"].as_str().unwrap_or(id),
         Kind::Port => object["status"].as_str().unwrap_or(id),
     };
-    let range = object["cidr"].as_str().filter(|cidr| all.iter().filter(|other| other["cidr"] == **cidr).count() == 1);
+    let range = object["cidr"].as_str().filter(|cidr| ranges[cidr] == 1);
     Some((name.or(range).unwrap_or(id).to_owned(), about.to_owned()))
 }
 
@@ -108,4 +122,25 @@ fn socket() -> PathBuf {
     let joined = || words.iter().find_map(|word| word.to_str()?.strip_prefix("--socket=").map(OsString::from));
     let given = apart.or_else(joined).filter(|path| !path.is_empty());
     given.or_else(|| std::env::var_os("NICD_SOCKET")).unwrap_or_else(|| SOCKET.into()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_two_objects_have_is_not_offered_and_many_names_cost_little() {
+        let object = |number: usize, name: &str| json!({"id": format!("id-{number}"), "name": name, "status": "ACTIVE"});
+        let mut objects: Vec<Value> = (0..30_000).map(|number| object(number, &format!("port-{number}"))).collect();
+        objects.extend([object(30_000, "twice"), object(30_001, "twice"), object(30_002, "not plain")]);
+        let began = Instant::now();
+        let offered = texts(Kind::Port, &objects);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let ids: Vec<_> = offered.iter().filter(|(text, _)| text.starts_with("id-")).map(|(text, _)| text.as_str()).collect();
+        assert_eq!((offered.len(), ids), (objects.len(), vec!["id-30000", "id-30001", "id-30002"]));
+    }
 }
