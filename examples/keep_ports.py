@@ -1,11 +1,12 @@
-"""Keeps a server's ports attached through restarts of nicd, of this program and of the host's network: a template for a control
+"""Keeps a server's ports on a network attached through restarts of nicd, of this program and of the host's network: a template for a control
 plane's own code. It needs httpx.
 
     python3 keep_ports.py /run/nicd/nicd.sock SERVER NETWORK COUNT
 
 It follows the events, lists once, attaches what is missing and detaches what is too much, and then does so again for each event
-that says that a port came or went. After a restart of nicd it opens the stream again behind the last event it saw; `lost` means:
-list again. What is listed is the truth, so this program remembers nothing.
+that says that a port came or went. Ports on other networks are left alone. After a restart of nicd it opens the stream again behind
+the last event it saw; `lost` means: list again. What is listed is the truth, so this program remembers nothing. The first error of
+an outage is printed on stderr, and again one with another reason.
 """
 
 import json
@@ -32,51 +33,66 @@ class Nicd:
         """The answer's JSON. A repeated DELETE whose object is gone by then has succeeded."""
         # One key for all attempts: nicd executes the call once.
         headers = {"Idempotency-Key": str(uuid.uuid4()), **(headers or {})} if method == "POST" else headers
-        lost = False
-        for pause in pauses():
+        lost, outage = False, Outage()
+        while True:
             try:
                 answer = self.http.request(method, path, json=body, headers=headers)
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 lost = True
+                outage.wait(error)
             else:
                 if answer.status_code == 404 and method == "DELETE" and lost:
                     return None
                 if answer.status_code != 503:
                     answer.raise_for_status()
                     return answer.json() if answer.content else None
-            time.sleep(pause)
+                outage.wait(answer)
 
     def events(self):
         """Every event from now on. None says that the stream is there, and that earlier events are not in it."""
-        last, waiting = None, pauses()
+        last, outage = None, Outage()
         timeout = httpx.Timeout(120, read=SILENCE)
         while True:
             headers = {"Accept": "application/x-ndjson"} | ({"Last-Event-ID": str(last)} if last else {})
             try:
                 with self.http.stream("GET", "/nicd/v1/events", headers=headers, timeout=timeout) as stream:
-                    stream.raise_for_status()
+                    if stream.is_error:
+                        stream.read()
+                        outage.wait(stream)
+                        continue
                     if last is None:
                         yield None
                     for line in filter(None, stream.iter_lines()):
                         event = json.loads(line)
-                        last, waiting = event["seq"], pauses()
+                        last, outage = event["seq"], Outage()
                         yield event
-            except (httpx.TransportError, httpx.HTTPStatusError) as error:
-                print("events:", error, file=sys.stderr)
-            time.sleep(next(waiting))
+                outage.wait("nicd closed the event stream")
+            except httpx.TransportError as error:
+                outage.wait(error)
 
 
-def pauses():
+class Outage:
     """Growing pauses without end, half of each at random, so that many clients do not come at the same moment."""
-    pause, longest = PAUSES
-    while True:
-        yield pause * random.uniform(0.5, 1.0)
-        pause = min(2 * pause, longest)
+
+    def __init__(self):
+        self.pause, self.longest = PAUSES
+        self.told = []
+
+    def wait(self, failure):
+        """Waits before the next attempt, at least as long as a refusal's Retry-After says; prints what was not printed yet."""
+        refused = isinstance(failure, httpx.Response)
+        reason = failure.text if refused else None
+        if reason not in self.told:
+            print("nicd:", reason or failure, file=sys.stderr, flush=True)
+            self.told = [reason]
+        least = failure.headers.get("Retry-After", "") if refused else ""
+        time.sleep(max(self.pause * random.uniform(0.5, 1.0), float(least) if least.isdigit() else 0))
+        self.pause = min(2 * self.pause, self.longest)
 
 
 def settle(nicd, server, network, count):
     """Attaches what is missing, and detaches what is too much."""
-    listed = nicd.call("GET", f"/v2.0/ports?device_id={server}")["ports"]
+    listed = nicd.call("GET", f"/v2.0/ports?device_id={server}&network_id={network}")["ports"]
     attached = [port for port in listed if port["nicd:phase"] != "detaching"]
     for port in attached[count:]:
         nicd.call("DELETE", f"/v2.1/servers/{server}/os-interface/{port['id']}")

@@ -1,4 +1,4 @@
-//! Keeps a server's ports attached through restarts of nicd, of this program and of the host's network: a template for a control
+//! Keeps a server's ports on a network attached through restarts of nicd, of this program and of the host's network: a template for a control
 //! plane's own code.
 //!
 //! ```sh
@@ -6,8 +6,9 @@
 //! ```
 //!
 //! It follows the events, lists once, attaches what is missing and detaches what is too much, and then does so again for each event
-//! that says that a port came or went. The stream goes on by itself after a restart of nicd; its `Lost` means: list again. What is
-//! listed is the truth, so this program remembers nothing.
+//! that says that a port came or went. Ports on other networks are left alone. The stream goes on by itself after a restart of nicd;
+//! its `Lost` means: list again. What is listed is the truth, so this program remembers nothing. The first error of an outage is
+//! printed on stderr, and again one with another reason.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,8 +56,8 @@ impl Keeper {
 
     /// Attaches what is missing, and detaches what is too much.
     async fn settle(&self) -> Result<(), Error> {
-        let server = self.server.to_string();
-        let listed = self.nicd.ports(&[("device_id", &server)]).await?;
+        let (server, network) = (self.server.to_string(), self.network.to_string());
+        let listed = self.nicd.ports(&[("device_id", &server), ("network_id", &network)]).await?;
         let attached: Vec<Port> = listed.into_iter().filter(|port| port.phase != Phase::Detaching).collect();
         for port in attached.iter().skip(self.count) {
             self.nicd.detach(self.server, port.id).await?;
@@ -74,7 +75,7 @@ impl Keeper {
 /// The command line: socket, server, network, count.
 fn keeper() -> Option<Keeper> {
     let mut arguments = std::env::args().skip(1);
-    let nicd = Client::new(arguments.next()?).with_retry(Retry::FOREVER);
+    let nicd = Client::new(arguments.next()?).with_retry(Retry::FOREVER).with_notice(|error| eprintln!("{error}; tried again"));
     let (server, network) = (arguments.next()?.parse().ok()?, arguments.next()?.parse().ok()?);
     Some(Keeper { nicd, server, network, count: arguments.next()?.parse().ok()? })
 }
