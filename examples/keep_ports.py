@@ -53,7 +53,7 @@ class Nicd:
         last, outage = None, Outage()
         timeout = httpx.Timeout(120, read=SILENCE)
         while True:
-            headers = {"Accept": "application/x-ndjson"} | ({"Last-Event-ID": str(last)} if last else {})
+            headers = {"Accept": "application/x-ndjson"} | ({"Last-Event-ID": str(last)} if last is not None else {})
             try:
                 with self.http.stream("GET", "/nicd/v1/events", headers=headers, timeout=timeout) as stream:
                     if stream.is_error:
@@ -62,10 +62,13 @@ class Nicd:
                         continue
                     if last is None:
                         yield None
-                    for line in filter(None, stream.iter_lines()):
-                        event = json.loads(line)
-                        last, outage = event["seq"], Outage()
-                        yield event
+                    for line in stream.iter_lines():
+                        # An empty line says that the stream is open.
+                        outage = Outage()
+                        if line:
+                            event = json.loads(line)
+                            last = event["seq"]
+                            yield event
                 outage.wait("nicd closed the event stream")
             except httpx.TransportError as error:
                 outage.wait(error)

@@ -155,6 +155,9 @@ fn built() -> PathBuf {
     build
         .args(["build", "--quiet", "--locked", "--workspace", "--example", "keep_ports"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
     assert!(build.status().unwrap().success());
     // This test is below `deps`, beside which the examples are.
     let test = std::env::current_exe().unwrap();

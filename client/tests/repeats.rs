@@ -137,7 +137,7 @@ async fn a_read_is_repeated_after_a_silence_and_a_change_is_not() {
         Turn::IsSilent,
         Turn::IsSilent,
     ]);
-    let client = daemon.client(QUICK).with_limit(Duration::from_secs(1)).with_read_limit(Duration::from_millis(100));
+    let client = daemon.client(QUICK).with_limit(Duration::from_secs(2)).with_read_limit(Duration::from_secs(1));
     assert_eq!(client.get::<Value>("/nicd/v1/health").await.unwrap(), serde_json::json!({}));
     let mut events = client.events().await.unwrap();
     for seq in [7, 8] {
@@ -145,10 +145,10 @@ async fn a_read_is_repeated_after_a_silence_and_a_change_is_not() {
     }
     drop(events);
     let error = client.delete_port(id()).await.unwrap_err();
-    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_secs(1)), "{error}");
+    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_secs(2)), "{error}");
     let client = client.with_retry(Retry { first_contact: FirstContact::Required, ..QUICK });
     let error = client.get::<Value>("/nicd/v1/health").await.unwrap_err();
-    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_millis(100)), "{error}");
+    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_secs(1)), "{error}");
     // The connection is closed by a task of this runtime.
     let heard = tokio::task::spawn_blocking(move || daemon.heard()).await.unwrap();
     assert_eq!(heard.len(), 7);

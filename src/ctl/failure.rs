@@ -89,6 +89,9 @@ pub enum Failure {
     /// `top` without a terminal.
     #[error("a live table needs a terminal and no -o: `nicctl top --once` prints one frame, also as -o json")]
     NotLive,
+    /// `top` in a form that lists have.
+    #[error("a frame has no list's form: `nicctl top --once` prints the frame, and objects as -o json or -o yaml")]
+    NotAList,
     /// A signal ended it.
     #[error("signal {0}")]
     Signal(u8),
@@ -110,7 +113,7 @@ impl Failure {
             Self::Client(error) => client_code(error),
             Self::Wait(WaitError::TimedOut { .. }) => WAIT_TIMED_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
-            Self::NamedTwice { .. } | Self::NoColumn { .. } | Self::NotLive => USAGE,
+            Self::NamedTwice { .. } | Self::NoColumn { .. } | Self::NotLive | Self::NotAList => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
             Self::PortLeft { .. } | Self::Degraded(_) => FAILED,
             Self::Host(_) | Self::Findings(_) => FAILED,
@@ -118,7 +121,7 @@ impl Failure {
         }
     }
 
-    /// Whether to print no error, because the reader closed the pipe, or whoever sent the signal knows.
+    /// Whether to print no error, because the reader closed the pipe, or a signal ended it.
     pub fn is_quiet(&self) -> bool {
         match self {
             Self::Signal(_) => true,

@@ -227,7 +227,7 @@ fn the_terminal_is_as_it_was_however_it_ends() {
             assert!(screen.seen.screen().alternate_screen() && screen.seen.screen().hide_cursor());
             screen
         };
-        for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
+        for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129), (Signal::SIGQUIT, 131)] {
             let screen = started(&ctl);
             kill(Pid::from_raw(i32::try_from(screen.child.id()).unwrap()), signal).unwrap();
             assert_eq!(screen.ends(), code, "{signal}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Session;
+use crate::ctl::args::Format;
 use crate::ctl::failure::Failure;
 use crate::ctl::top::{self, KEYS, Order};
 
@@ -17,6 +18,11 @@ pub async fn run(session: &mut Session, once: bool, interval: Duration) -> Resul
     let no_key = |given: &str| Failure::NoColumn { given: given.to_owned(), known: KEYS.map(|key| key.as_str()).to_vec() };
     let order = asked.map_or(Ok(Order::default()), |text| Order::read(text).ok_or_else(|| no_key(text)))?;
     let is_object = session.out.format().is_objects();
+    let listing = session.out.listing();
+    let is_list = matches!(session.out.format(), Format::Csv | Format::Value) || !listing.columns.is_empty() || listing.no_header;
+    if once && is_list {
+        return Err(Failure::NotAList);
+    }
     if !once && (is_object || session.out.room().is_none()) {
         return Err(Failure::NotLive);
     }

@@ -1,4 +1,4 @@
-//! `nicctl watch`: the event stream on the terminal, until interrupted or the daemon stops.
+//! `nicctl watch`: the event stream on the terminal, until interrupted. It goes on after a restart of the daemon.
 
 use jiff::tz::TimeZone;
 
@@ -13,10 +13,11 @@ pub async fn run(session: &mut Session, format: Format) -> Result<(), Failure> {
     let mut stream = session.client.events().await?;
     loop {
         let event = stream.next().await?;
+        let line = |width| format!("{}\n", event_line(&event, width, &zone));
         match format {
             Format::Json | Format::Yaml => session.out.json_line(&event.sent)?,
-            Format::Table => session.out.say(&event_line(&event, Width::Narrow, &zone))?,
-            Format::Wide | Format::Csv | Format::Value => session.out.say(&event_line(&event, Width::Wide, &zone))?,
+            Format::Table => session.out.raw(line(Width::Narrow).as_bytes())?,
+            Format::Wide | Format::Csv | Format::Value => session.out.raw(line(Width::Wide).as_bytes())?,
         }
     }
 }

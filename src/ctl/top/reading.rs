@@ -25,12 +25,13 @@ const LIST_AGE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is shown of a port.
-const FIELDS: [(&str, &str); 8] = [
+const FIELDS: [(&str, &str); 9] = [
     ("fields", "id"),
     ("fields", "name"),
     ("fields", "device_id"),
     ("fields", "network_id"),
     ("fields", "status"),
+    ("fields", "admin_state_up"),
     ("fields", "nicd:reason"),
     ("fields", "nicd:limits"),
     ("fields", "binding:vif_details"),

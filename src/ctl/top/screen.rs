@@ -52,21 +52,24 @@ impl Drop for Screen {
 
 /// The signals that end it.
 #[derive(Debug)]
-struct Signals([(u8, Signal); 3]);
+struct Signals([(u8, Signal); 4]);
 
 impl Signals {
     fn catch() -> io::Result<Self> {
         let of = |kind: SignalKind| Ok::<_, io::Error>((u8::try_from(kind.as_raw_value()).unwrap_or_default(), signal(kind)?));
-        Ok(Self([of(SignalKind::terminate())?, of(SignalKind::interrupt())?, of(SignalKind::hangup())?]))
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+        let [term, int, hup, quit] = kinds.map(of);
+        Ok(Self([term?, int?, hup?, quit?]))
     }
 
     /// The number of the next one.
     async fn next(&mut self) -> u8 {
-        let [(term, terminate), (int, interrupt), (hup, hangup)] = &mut self.0;
+        let [(term, terminate), (int, interrupt), (hup, hangup), (quit, quitted)] = &mut self.0;
         tokio::select! {
             _ = terminate.recv() => *term,
             _ = interrupt.recv() => *int,
             _ = hangup.recv() => *hup,
+            _ = quitted.recv() => *quit,
         }
     }
 }

@@ -65,7 +65,7 @@ fn picture() -> Picture {
         up: "3 d 2 h".to_owned(),
         problems: vec![
             ("contested_bridge".to_owned(), "another program keeps changing the bridge of port fought".to_owned()),
-            ("port_error".to_owned(), "it is full".to_owned()),
+            ("port_in_error".to_owned(), "it is full".to_owned()),
         ],
         gone: None,
     };
