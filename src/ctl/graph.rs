@@ -101,7 +101,7 @@ impl Graph {
         for network in networks {
             let its = ports.iter().filter(|port| port["network_id"] == network["id"]);
             let mut made = Vec::new();
-            for port in its.clone() {
+            for port in its {
                 let server = plain(&port["device_id"]);
                 let guest = (!server.is_empty()).then(|| {
                     *guests.entry(server.clone()).or_insert_with(|| {
@@ -112,8 +112,9 @@ impl Graph {
                 made.push(port_of(port, guest));
             }
             made.sort_by(|one, other| one.name.cmp(&other.name));
-            let details = its.map(|port| &port["binding:vif_details"]["bridge"]);
-            let bridge = std::iter::once(&network["nicd:bridge"]).chain(details).map(plain).find(|name| !name.is_empty());
+            // What it is called on this host, or how it was asked for where it is not there.
+            let names = [&network["nicd:device"], &network["nicd:bridge"]];
+            let bridge = names.map(plain).into_iter().find(|name| !name.is_empty());
             let links = bridge.as_deref().map(&members).unwrap_or_default();
             let uplinks = links.into_iter().filter(|link| !devices.contains(link)).map(|link| harmless(&link)).collect();
             graph.networks.push(Network {
@@ -169,10 +170,14 @@ mod tests {
 
     /// Two networks, three ports, two guests; names that a format would have to escape.
     fn graph() -> Graph {
-        let networks = [json!({"id": "n1", "name": "blue", "nicd:bridge": "br0"}), json!({"id": "n2", "name": "<r&d> \"x\""})];
+        let networks = [
+            // Asked for by an altname of br0.
+            json!({"id": "n1", "name": "blue", "nicd:bridge": "lan", "nicd:device": "br0"}),
+            json!({"id": "n2", "name": "<r&d> \"x\"", "nicd:bridge": null, "nicd:device": "nbr2"}),
+        ];
         let port = |id: &str, network: &str, server: &str, status: &str, reason: &str| {
             json!({"id": id, "name": "", "network_id": network, "device_id": server, "status": status, "nicd:reason": reason,
-                "fixed_ips": [{"ip_address": "192.0.2.7"}], "binding:vif_details": {"device": format!("nicd{id}"), "bridge": "nbr2"}})
+                "fixed_ips": [{"ip_address": "192.0.2.7"}], "binding:vif_details": {"device": format!("nicd{id}")}})
         };
         let ports = [
             port("11111111-a", "n1", "s1", "ACTIVE", ""),
