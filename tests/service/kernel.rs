@@ -19,7 +19,7 @@ const TOLD: &str = "softlockup_panic=1 panic_print=0x40";
 /// The program of another suite, built as this one was.
 fn suite(name: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--locked", "--no-run", "--message-format=json", "--test", name]);
+    cargo.args(["test", "--locked", "--workspace", "--no-run", "--message-format=json", "--test", name]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
