@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 #[path = "common/netns.rs"]
 mod netns;
 
-use netns::{in_netns, is_root};
+use netns::{comes_true, in_netns, is_root};
 
 const NICD: &str = env!("CARGO_BIN_EXE_nicd");
 
@@ -73,12 +73,9 @@ fn killed_in_the_middle_it_takes_everything_along() {
     assert_eq!((inner.len(), others.len()), (1, 1), "the inner process, and its daemon");
     kill(Pid::from_raw(demo.id().try_into().unwrap()), Signal::SIGKILL).unwrap();
     demo.wait().unwrap();
-    let until = Instant::now() + Duration::from_secs(5);
     for process in inner.into_iter().chain(others) {
-        while Path::new(&format!("/proc/{process}")).exists() {
-            assert!(Instant::now() < until, "{process} still runs");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let has_ended = || !Path::new(&format!("/proc/{process}")).exists();
+        comes_true(Duration::from_secs(5), has_ended, || format!("{process} still runs"));
     }
 }
 

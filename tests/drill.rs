@@ -49,7 +49,7 @@ fn names(fixture: &Fixture, line: &str, cause: &[&str], remedy: &str) {
     let first = said.out.lines().next().unwrap_or_default();
     assert!(cause.iter().all(|part| first.contains(part)), "nicctl {line}: {cause:?} in the first line: {}", said.out);
     assert!(said.out.contains(remedy), "nicctl {line}: {remedy:?} in: {}", said.out);
-    // Of these only explain is content with what it finds.
+    // Of the three commands only explain exits with 0 when something is wrong.
     assert_eq!(said.code, i32::from(!line.starts_with("explain")), "nicctl {line}: {}", said.out);
 }
 
@@ -227,7 +227,7 @@ fn store_full() {
         let server = fixture.server_with(json!({"guest": {"kind": "vm"}, "nic_limit": 1000}));
         let mut ballast = fs::File::create(state.join("ballast")).unwrap();
         while ballast.write_all(&[0; 4096]).is_ok() {}
-        // What room the store's own files have left takes some.
+        // The store's files have some room left for further records.
         let body = json!({"interfaceAttachment": {"net_id": network}});
         while fixture.api.post(&interfaces(&server), &body).status == 200 {}
         degraded(&mut fixture, "store_full");

@@ -24,9 +24,9 @@ words! {
         PortStatus = "port.status",
         /// A port was deleted.
         PortDeleted = "port.deleted",
-        /// The daemon has problems, which its health names.
+        /// A problem of the daemon has begun: `reason` names it, and `port_id` the port if it is one port's.
         AgentDegraded = "agent.degraded",
-        /// The daemon has no problems any more.
+        /// A problem of the daemon has ended; there may be others.
         AgentRecovered = "agent.recovered",
         /// Events were missed: a caller that keeps state of its own lists again. The stream goes on.
         Lost = "lost",
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_null_and_unknown_members_are_borne() {
+    fn absent_null_and_unknown_members_are_accepted() {
         let line = r#"{"event": "lost", "seq": 7, "port_id": null, "later": []}"#;
         let sent = serde_json::from_str(line).unwrap();
         let event = Event { kind: EventKind::Lost, seq: Some(7), sent, ..Event::default() };

@@ -642,7 +642,7 @@ pub struct Monitor {
     pub qmp: String,
 }
 
-/// What is to be known of a server.
+/// A server's registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NewServer {
     /// Its name.
@@ -738,7 +738,7 @@ mod tests {
     const ID: &str = "ce531f90-199f-48c0-816c-13e38010b442";
 
     #[test]
-    fn a_later_versions_members_and_words_are_borne() {
+    fn members_and_words_of_a_later_version_are_accepted() {
         let port = json!({"id": ID, "network_id": ID, "status": "PAUSED", "mac_address": "fa:16:3e:4c:2c:30", "later": [1],
             "binding:vif_details": {"device": "nicdce531f90199", "later": true}});
         let port: Port = serde_json::from_value(port).unwrap();

@@ -26,7 +26,7 @@ use super::listing::{forced, form};
 use super::openapi::schema::{
     Record, count, either, ip, like, list, mac, number, one_of_words, only, or_null, phase, status, time, truth, uuid, words,
 };
-use super::{AppState, context, id, json_body, respond, respond_to_look, slip};
+use super::{AppState, context, id, json_body, respond, respond_and_log, slip};
 
 /// The most NICs a server may be allowed.
 pub(super) const NIC_LIMIT: u32 = 1024;
@@ -102,7 +102,7 @@ pub(super) async fn explain(State(state): State<AppState>, Path(text): Path<Stri
         let (port, facts) = state.explain_with_drops(id(ObjectKind::Port, &text)?).await?;
         Ok(Json(Explanation::of(&port, &facts)))
     };
-    respond_to_look(told.await)
+    respond_and_log(told.await)
 }
 
 pub(super) async fn counters(State(state): State<AppState>, Path(text): Path<String>) -> Response {
@@ -110,12 +110,12 @@ pub(super) async fn counters(State(state): State<AppState>, Path(text): Path<Str
         let id = id(ObjectKind::Port, &text)?;
         Ok(Json(Counted::of(id, &state.counters(id).await?)))
     };
-    respond_to_look(told.await)
+    respond_and_log(told.await)
 }
 
 pub(super) async fn leases(State(state): State<AppState>, Path(text): Path<String>) -> Response {
     let told = id(ObjectKind::Port, &text).and_then(|id| Ok(state.leases(id)?));
-    respond_to_look(told.map(|leases| Json(json!({"leases": leases.iter().map(Lease::of).collect::<Vec<_>>()}))))
+    respond_and_log(told.map(|leases| Json(json!({"leases": leases.iter().map(Lease::of).collect::<Vec<_>>()}))))
 }
 
 fn with_nics(query: Option<&str>) -> Result<WithNics, ApiError> {

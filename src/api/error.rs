@@ -191,15 +191,15 @@ pub(super) fn envelope(row: &Row, status: StatusCode, message: &str, envelope: E
 /// The response for an error, in a dialect.
 pub fn answer(refusal: &ApiError, dialect: Dialect) -> Response {
     let told = error_answer(refusal, dialect);
-    // Of what the service refuses, each action has its line already.
+    // The line of the refused action tells of what the service refuses.
     if !matches!(refusal, ApiError::Service(_)) {
         told.log();
     }
     told.response(dialect)
 }
 
-/// The same for a service's refusal of what is no action.
-pub fn answer_to_look(refusal: &ApiError, dialect: Dialect) -> Response {
+/// The same for a request that is no action, whose refusal by the service no other line of the log has.
+pub fn answer_and_log(refusal: &ApiError, dialect: Dialect) -> Response {
     let told = error_answer(refusal, dialect);
     told.log();
     told.response(dialect)

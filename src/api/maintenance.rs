@@ -17,15 +17,15 @@ use super::error::ApiError;
 use super::fields::{BodyError, Fields, wrong};
 use super::listener::Caller;
 use super::microversion::Microversion;
-use super::{AppState, json_body, nova, respond_to_look};
+use super::{AppState, json_body, nova, respond_and_log};
 
 pub(super) async fn plan(State(state): State<AppState>, headers: HeaderMap, body: Bytes) -> Response {
     let planned = || Ok(state.dry_run(&read_dry_run(json_body(&headers, &body)?)?)?);
-    respond_to_look(planned().map(|plan| Json(json!({ "plan": plan }))))
+    respond_and_log(planned().map(|plan| Json(json!({ "plan": plan }))))
 }
 
 pub(super) async fn verify(State(state): State<AppState>) -> Response {
-    respond_to_look(state.verify().await.map(Json).map_err(ApiError::from))
+    respond_and_log(state.verify().await.map(Json).map_err(ApiError::from))
 }
 
 pub(super) async fn gc(
@@ -41,7 +41,7 @@ pub(super) async fn gc(
         // The collection runs to its end, also when the client disconnects.
         Ok(state.to_its_end(async move { service.collect(what).await }).await??)
     };
-    respond_to_look(collected.await.map(Json))
+    respond_and_log(collected.await.map(Json))
 }
 
 /// `{"server_id", "interfaceAttachment": {…}}`, as Nova's attach in its newest version, or `{"detach": "<port id>"}`.

@@ -143,11 +143,11 @@ fn respond<T: IntoResponse>(result: Result<T, ApiError>, dialect: Dialect) -> Re
     }
 }
 
-/// The same for a look, which is no action: no action's line of the log has its refusal.
-fn respond_to_look<T: IntoResponse>(result: Result<T, ApiError>) -> Response {
+/// The same for a request that is no action, whose refusal no other line of the log has.
+fn respond_and_log<T: IntoResponse>(result: Result<T, ApiError>) -> Response {
     match result {
         Ok(answer) => answer.into_response(),
-        Err(refusal) => error::answer_to_look(&refusal, dialect::COMPUTE),
+        Err(refusal) => error::answer_and_log(&refusal, dialect::COMPUTE),
     }
 }
 

@@ -73,7 +73,7 @@ fn of(kind: Kind) -> ArgValueCompleter {
     })
 }
 
-/// What objects can be called on the command line, with a word about each.
+/// What objects can be called on the command line, each with a short description.
 fn listed(kind: Kind) -> Vec<(String, String)> {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
     let client = Client::new(socket()).with_retry(Retry::NONE);
@@ -98,7 +98,7 @@ fn counted<'a>(objects: &'a [Value], member: &str) -> HashMap<&'a str, usize> {
     counts
 }
 
-/// A name, if it is the object's alone and no shell reads anything into it; a subnet's range; else the id.
+/// A name, if no other object has it and no character of it is special to a shell; a subnet's range; else the id.
 fn text(kind: Kind, object: &Value, names: &HashMap<&str, usize>, ranges: &HashMap<&str, usize>) -> Option<(String, String)> {
     let id = object["id"].as_str()?;
     let is_plain = |text: &&str| {

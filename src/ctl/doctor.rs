@@ -44,7 +44,7 @@ pub struct Host {
     pub on_bridges: Vec<HostAddress>,
 }
 
-/// An address on a bridge's segment that is no guest's to have.
+/// An address on a bridge's segment that no guest may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostAddress {
     /// The bridge's name.

@@ -139,7 +139,7 @@ impl Failure {
             sentence.push_str(&error.to_string());
             cause = error.source();
         }
-        // Who types commands makes no requests.
+        // The method and the target of the request mean nothing to a person who typed a command.
         if let Some(call) = self.client().and_then(call_of) {
             sentence = sentence.replace(&call.to_string(), "the request");
         }

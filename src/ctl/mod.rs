@@ -66,7 +66,7 @@ fn start(cli: Cli) -> ExitCode {
     let mut session = Session::new(client::daemon(cli.socket), Out::stdout(cli.output, cli.listing, Progress::new()));
     let Err(failure) = perform(&mut session, cli.command) else { return ExitCode::SUCCESS };
     if !failure.is_quiet() {
-        // A closed stderr leaves the exit code to speak.
+        // If stderr is closed, the exit code alone tells.
         let _ = writeln!(io::stderr(), "error: {}", session.sentence(&failure));
     }
     ExitCode::from(failure.exit_code())

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::table::harmless;
 
-/// What takes no longer is not spoken of.
+/// How long work may take before the line is shown, in seconds.
 const SOON: Duration = Duration::from_secs(1);
 
 /// How often the picture moves, in milliseconds.

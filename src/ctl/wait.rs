@@ -156,7 +156,7 @@ impl Goal {
             _ if state.status == PortStatus::Error => Verdict::Failed,
             Self::Active if state.status == PortStatus::Active => Verdict::Reached,
             Self::Released { .. } if state.phase == Phase::Unbound => Verdict::Reached,
-            // Not no owner: a port may lose its server before its device is gone.
+            // A port without a server is not released yet: it may lose its server before its device is gone.
             Self::Released { from } if state.server.is_some_and(|now| now != from) => Verdict::Reached,
             Self::Active | Self::Released { .. } => Verdict::NotYet,
         }

@@ -90,7 +90,7 @@ impl Bus {
                 End::Stop => return,
                 End::Lost(error) => error,
             };
-            // A host that has no bus lacks none.
+            // A host that never had a bus does not have this problem.
             if past.was_there {
                 let detail = format!("ports are not shown on the bus, and no tap is opened by it: {error}");
                 let remedy = "systemctl start dbus; nicd comes back to it by itself, within 30 s";

@@ -14,9 +14,9 @@ use crate::plan::{Op, Plan, Step};
 /// Whether the time of each step is noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {
-    /// It is.
+    /// Each step's time is noted.
     On,
-    /// It is not, which costs nothing.
+    /// No time is noted.
     Off,
 }
 

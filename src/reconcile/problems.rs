@@ -118,12 +118,12 @@ pub struct List {
 }
 
 /// Takes in what is found of a problem, each with the port that events name for it.
-trait Look {
-    fn found<T>(&mut self, problem: Problem, of: impl Iterator<Item = (Option<PortId>, T)>, tell: impl Fn(T) -> Finding);
+trait Collect {
+    fn add<T>(&mut self, problem: Problem, of: impl Iterator<Item = (Option<PortId>, T)>, tell: impl Fn(T) -> Finding);
 }
 
-impl Look for List {
-    fn found<T>(&mut self, problem: Problem, mut of: impl Iterator<Item = (Option<PortId>, T)>, tell: impl Fn(T) -> Finding) {
+impl Collect for List {
+    fn add<T>(&mut self, problem: Problem, mut of: impl Iterator<Item = (Option<PortId>, T)>, tell: impl Fn(T) -> Finding) {
         let (reason, before) = (problem.word(), self.problems.len());
         self.problems.extend(of.by_ref().take(NAMED).map(|(_, found)| Listed { reason, finding: tell(found) }));
         // An index knows how many it has left.
@@ -142,8 +142,8 @@ impl Look for List {
     }
 }
 
-impl Look for BTreeSet<Trouble> {
-    fn found<T>(&mut self, problem: Problem, of: impl Iterator<Item = (Option<PortId>, T)>, _: impl Fn(T) -> Finding) {
+impl Collect for BTreeSet<Trouble> {
+    fn add<T>(&mut self, problem: Problem, of: impl Iterator<Item = (Option<PortId>, T)>, _: impl Fn(T) -> Finding) {
         for (port, _) in of {
             self.insert((problem.word(), port));
             if port.is_none() {
@@ -155,31 +155,31 @@ impl Look for BTreeSet<Trouble> {
 
 /// The problems that there are, for health.
 pub fn list(state: &Inventory, conditions: &Conditions) -> List {
-    look(state, conditions)
+    collect(state, conditions)
 }
 
 /// The problems that there are, for events.
 pub fn troubles(state: &Inventory, conditions: &Conditions) -> BTreeSet<Trouble> {
-    look(state, conditions)
+    collect(state, conditions)
 }
 
-fn look<L: Look + Default>(state: &Inventory, conditions: &Conditions) -> L {
-    let mut look = L::default();
-    Problem::ALL.iter().for_each(|problem| problem.find(state, conditions, &mut look));
-    look
+fn collect<C: Collect + Default>(state: &Inventory, conditions: &Conditions) -> C {
+    let mut into = C::default();
+    Problem::ALL.iter().for_each(|problem| problem.find(state, conditions, &mut into));
+    into
 }
 
 impl Problem {
-    /// Shows `look` each finding of this problem.
-    fn find(self, state: &Inventory, conditions: &Conditions, look: &mut impl Look) {
+    /// Adds each finding of this problem.
+    fn find(self, state: &Inventory, conditions: &Conditions, into: &mut impl Collect) {
         let lacks = || conditions.lacks.iter().map(lack).filter(move |(problem, _)| *problem == self).map(|(_, finding)| finding);
         let device = |port: PortId| state.have.device(port).map_or("no device", |link| link.name.as_str());
         match self {
             Self::StoreFull | Self::StoreDamaged | Self::StoreReplaced | Self::StoreFailed => {
                 let trouble = conditions.store_trouble.iter().filter(|error| Self::of_store(error) == self);
-                look.found(self, one(trouble), |error| Finding::new(error.to_string(), store_remedy(error)));
+                into.add(self, one(trouble), |error| Finding::new(error.to_string(), store_remedy(error)));
             }
-            Self::StoreHeld => look.found(self, one(conditions.store_holder.iter()), |holder| {
+            Self::StoreHeld => into.add(self, one(conditions.store_holder.iter()), |holder| {
                 let detail = match holder {
                     Holder::Writer => "another program has the write lock of nicd.db; attaches and detaches wait for it, at most 5 s".to_owned(),
                     Holder::Reader { log } => format!(
@@ -189,7 +189,7 @@ impl Problem {
                 };
                 Finding::new(detail, "end that program, or its transaction: fuser -v nicd.db in the state directory names it")
             }),
-            Self::StoreRolledBack => look.found(self, one(conditions.lost.iter()), |lost| {
+            Self::StoreRolledBack => into.add(self, one(conditions.lost.iter()), |lost| {
                 let is_lost = |link: &&LinkState| {
                     let tag = link.alias.as_deref().and_then(|alias| names::commit_in_tag(alias, state.store_id));
                     tag.is_some_and(|commit| lost.has(commit))
@@ -205,26 +205,26 @@ impl Problem {
                      without a record: nicctl gc lists them, nicctl gc --apply removes them",
                 )
             }),
-            Self::ConfigInvalid => look.found(self, one(conditions.config_trouble.iter()), |why| {
+            Self::ConfigInvalid => into.add(self, one(conditions.config_trouble.iter()), |why| {
                 Finding::new(
                     format!("the configuration was to be read again, and cannot be used: {why}"),
                     "mend it and send SIGHUP once more; nicd goes on with the one it had",
                 )
             }),
-            Self::SocketUnreachable => look.found(self, one(conditions.socket_trouble.iter()), Finding::clone),
-            Self::BusLost => look.found(self, one(conditions.bus_trouble.iter()), Finding::clone),
+            Self::SocketUnreachable => into.add(self, one(conditions.socket_trouble.iter()), Finding::clone),
+            Self::BusLost => into.add(self, one(conditions.bus_trouble.iter()), Finding::clone),
             Self::TunUnusable
             | Self::ModuleMissing
             | Self::NoDescriptors
             | Self::NetnsHelperUnreachable
             | Self::FiltersUnavailable
-            | Self::FiltersUnproven => look.found(self, one(lacks()), |finding| finding),
+            | Self::FiltersUnproven => into.add(self, one(lacks()), |finding| finding),
             Self::HostNotClosed => {
                 let open = closing::open(state).map(|(network, why)| {
                     let bridge = state.bridge_name(*network);
                     not_closed(format!("bridge {bridge} of network {network} could not be closed to the host ({why})"))
                 });
-                look.found(self, one(lacks().chain(open)), |finding| finding);
+                into.add(self, one(lacks().chain(open)), |finding| finding);
             }
             Self::ContestedDevice
             | Self::ContestedAltname
@@ -241,7 +241,7 @@ impl Problem {
             | Self::ContestedUp
             | Self::ContestedNic => {
                 let contested = state.contested.iter().filter(|(_, contest)| Self::of_contest(contest.first) == self);
-                look.found(self, contested.map(|found| (Some(*found.0), found)), |(port, contest)| {
+                into.add(self, contested.map(|found| (Some(*found.0), found)), |(port, contest)| {
                     let facets: Vec<&str> = contest.facets.iter().map(|facet| facet.as_str()).collect();
                     Finding::new(
                         format!("another program keeps changing the {} of port {port} ({})", facets.join(", "), device(*port)),
@@ -249,18 +249,18 @@ impl Problem {
                     )
                 });
             }
-            Self::ContestedNetworkBridge => look.found(self, one(state.fought_bridges.iter()), |network| {
+            Self::ContestedNetworkBridge => into.add(self, one(state.fought_bridges.iter()), |network| {
                 let bridge = state.bridge_name(*network);
                 Finding::new(format!("another program keeps changing bridge {bridge} of network {network}"), FLAPPING_REMEDY)
             }),
-            Self::DeviceKept => look.found(self, state.kept.iter().map(|port| (Some(*port), port)), |port| {
+            Self::DeviceKept => into.add(self, state.kept.iter().map(|port| (Some(*port), port)), |port| {
                 Finding::new(
                     format!("the kernel does not let go of {} of port {port}, which holds its addresses until then", device(*port)),
                     "the kernel's log says what holds it, such as \"unregister_netdevice: waiting for …\"; nicd goes on by itself",
                 )
             }),
             Self::AddressOfHost => {
-                look.found(self, state.clashes().into_iter().map(|clash| (Some(clash.port), clash)), |clash| {
+                into.add(self, state.clashes().into_iter().map(|clash| (Some(clash.port), clash)), |clash| {
                     let whose = whose(clash.host.of, &clash.device);
                     Finding::new(
                         format!("port {} has {}, and so has this host: {whose}", clash.port, clash.host.ip),
@@ -270,7 +270,7 @@ impl Problem {
             }
             Self::AddressDeclined => {
                 let declined = state.declined.iter().map(|((port, _), address)| (Some(*port), (port, address)));
-                look.found(self, declined, |(port, address)| {
+                into.add(self, declined, |(port, address)| {
                     Finding::new(
                         format!("the guest of port {port} found {address} in use by another machine on its network"),
                         format!("find that machine (arping on the network shows its MAC), or {RENEW_ADDRESS}"),
@@ -278,21 +278,21 @@ impl Problem {
                 });
             }
             Self::AddressInUse => {
-                look.found(self, state.conflicts.iter().map(|found| (Some(*found.0), found)), |(port, conflict)| {
+                into.add(self, state.conflicts.iter().map(|found| (Some(*found.0), found)), |(port, conflict)| {
                     Finding::new(
                         format!("port {port}: {conflict}"),
                         format!("take the address off that machine, which nicd sees within a minute; or {RENEW_ADDRESS}"),
                     )
                 });
             }
-            Self::ResponderUnbound => look.found(self, one(state.responder.unheard()), |(bridge, why)| {
+            Self::ResponderUnbound => into.add(self, one(state.responder.unheard()), |(bridge, why)| {
                 let bridge = state.have.link(bridge).map_or("a bridge that is gone", |link| link.name.as_str());
                 Finding::new(
                     format!("DHCP requests are not heard on {bridge}: {why}"),
                     "nicd tries again each second; it needs CAP_NET_RAW, the address family AF_PACKET, memory and descriptors",
                 )
             }),
-            Self::BridgeTakesRas => look.found(self, one(closing::taking_ras(state)), |LinkState { name, .. }| {
+            Self::BridgeTakesRas => into.add(self, one(closing::taking_ras(state)), |LinkState { name, .. }| {
                 Finding::new(
                     format!(
                         "the host would take a guest's router advertisements through bridge {name}: addresses, routes and an MTU of \
@@ -301,7 +301,7 @@ impl Problem {
                     format!("sysctl -w net/ipv6/conf/{name}/accept_ra=0, and the same in /etc/sysctl.d"),
                 )
             }),
-            Self::Vlan => look.found(self, one(state.have.deaf()), |(device, bridge)| {
+            Self::Vlan => into.add(self, one(state.have.deaf()), |(device, bridge)| {
                 let seen = match passing::pvid(device) {
                     None => "has no pvid".to_owned(),
                     Some(pvid) if device.vlan.is_some_and(|vlan| vlan.untagged) => format!("does not forward its VLAN {pvid}"),
@@ -315,8 +315,8 @@ impl Problem {
                     vlan_remedy(&device.name, passing::pvid(device)),
                 )
             }),
-            Self::ForwardFiltered => look.found(self, one(passing::chains(state)), |chain| passing::finding(state, chain)),
-            Self::PortInError => look.found(self, one(state.errors.iter()), |port| {
+            Self::ForwardFiltered => into.add(self, one(passing::chains(state)), |chain| passing::finding(state, chain)),
+            Self::PortInError => into.add(self, one(state.errors.iter()), |port| {
                 let entry = state.ports.get(port);
                 let reason = entry.and_then(|entry| entry.reason.as_deref()).unwrap_or("no_reason");
                 let detail = entry.and_then(|entry| entry.detail.as_deref()).unwrap_or("no detail was kept");
@@ -325,14 +325,14 @@ impl Problem {
                     format!("nicctl explain {port} tells more; nicd tries again by itself"),
                 )
             }),
-            Self::DeviceWithoutRecord => look.found(self, one(state.orphans.values()), |orphan| {
+            Self::DeviceWithoutRecord => into.add(self, one(state.orphans.values()), |orphan| {
                 Finding::new(
                     described(orphan),
                     "if no older state is to be put back, remove it: nicctl gc lists it, nicctl gc --apply removes it",
                 )
             }),
             Self::BridgeNearlyFull => {
-                look.found(self, one(crowded::bridges(state, &conditions.nearly_full)), |bridge| {
+                into.add(self, one(crowded::bridges(state, &conditions.nearly_full)), |bridge| {
                     Finding::new(
                         format!("bridge {} has {} of {BRIDGE_PORTS} ports", bridge.name, state.have.members(bridge.index)),
                         "detach what is not needed, or put further NICs on another network: a full bridge takes none",

@@ -43,7 +43,7 @@ pub struct Session {
 pub async fn run(session: &mut Session, command: Command) -> Result<(), Failure> {
     let progress = session.out.progress().clone();
     progress.say(match &command {
-        // They show by themselves what happens.
+        // They print as things happen, and need no line.
         Command::Watch { .. } | Command::Top { once: false, .. } => return perform(session, command).await,
         Command::Attach(_) => "attaching",
         Command::Detach(_) => "detaching",

@@ -191,7 +191,7 @@ fn header(picture: &Picture, width: u16) -> Vec<Line<'static>> {
     vec![Line::from(first), Line::from(ports), Line::from(rates), news(agent)]
 }
 
-/// What is to be known first: that the daemon is gone, or its first problem.
+/// The line below the counts: that the daemon is gone, or its first problem.
 fn news(agent: &Agent) -> Line<'static> {
     let bad = |text: String| Line::styled(harmless(&text), colour(Tone::Bad));
     match (&agent.gone, agent.problems.as_slice()) {
@@ -242,7 +242,7 @@ fn scaled(number: f64) -> (String, &'static str) {
         // What would be rounded up to 1000 is of the next unit.
         if scaled < 999.5 || unit == "T" {
             let decimals = if unit.is_empty() || scaled >= 99.95 { 0 } else { usize::from(scaled < 9.995) + 1 };
-            // Less than one a second is not nothing.
+            // So that a rate below one does not read 0.
             let decimals = if unit.is_empty() && scaled > 0.0 && scaled < 9.95 && scaled.fract() != 0.0 { 1 } else { decimals };
             return (format!("{scaled:.decimals$}"), unit);
         }

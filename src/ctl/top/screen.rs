@@ -153,7 +153,7 @@ pub async fn once(client: &Client, interval: Duration) -> Result<Picture, Failur
 /// A frame with all rows as text, so many characters to a line.
 ///
 /// # Errors
-/// None that happens: nothing is written.
+/// None that occurs: drawing into memory does not fail.
 pub fn text(picture: &Picture, order: Order, width: u16) -> Result<String, Failure> {
     let look = Look { order, ..Look::default() };
     let size = TestBackend::new(width, height(picture.rows.number()));
@@ -163,7 +163,7 @@ pub fn text(picture: &Picture, order: Order, width: u16) -> Result<String, Failu
     });
     let buffer = drawn.map_err(|never| Failure::Output(io::Error::other(never)))?;
     let lines = buffer.content().chunks(usize::from(width));
-    // The last line is for those who can press keys.
+    // The last line names keys, which need a terminal.
     let lines = lines.map(|line| line.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned() + "\n");
     let mut lines: Vec<String> = lines.collect();
     lines.pop();
