@@ -44,17 +44,21 @@ impl BridgeRepairs {
         if self.waits {
             return None;
         }
-        if self.last.is_none_or(|last| last.elapsed() > QUIET) {
-            self.count = 0;
-        }
-        self.count += 1;
-        (self.last, self.waits) = (Some(Instant::now()), true);
+        self.waits = true;
         Some(if self.contested() { rest(self.count) } else { Duration::ZERO })
     }
 
-    /// One begins.
-    pub fn begun(&mut self) {
+    /// The one that waited is due. It counts if the bridge still differs: what an attach was about to make or to undo is no other
+    /// program's change.
+    pub fn begun(&mut self, differs: bool) {
         self.waits = false;
+        if differs {
+            if self.last.is_none_or(|last| last.elapsed() > QUIET) {
+                self.count = 0;
+            }
+            self.count += 1;
+            self.last = Some(Instant::now());
+        }
     }
 
     /// One has failed; how long the next is to wait.

@@ -15,12 +15,14 @@ impl Reconciler {
         let claim = self.claim(|state| state.claim_network(network)).await;
         let plan = {
             let mut state = self.lock();
+            let plan = if claim.is_ok() { self.plan_bridge(&state, network) } else { None };
             // What is seen from here on asks for another time.
-            state.networks.get_mut(&network).into_iter().for_each(|entry| entry.repairs.begun());
+            state.networks.get_mut(&network).into_iter().for_each(|entry| entry.repairs.begun(plan.is_some()));
+            self.note_bridge(&mut state, network);
             if claim.is_err() {
                 return;
             }
-            self.plan_bridge(&state, network)
+            plan
         };
         let outcome = match plan {
             None => Ok(()),
