@@ -73,6 +73,18 @@ id!(
     /// A server: a guest on this host.
     ServerId
 );
+id!(
+    /// A security group.
+    GroupId
+);
+id!(
+    /// A rule of a security group.
+    RuleId
+);
+id!(
+    /// A trunk: a port that carries other ports' traffic by VLAN.
+    TrunkId
+);
 
 /// Accepts the hyphenated and the plain form, in either case; not the braced or URN forms, which no API here sends.
 fn parse(text: &str) -> Result<Uuid, BadId> {

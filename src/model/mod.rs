@@ -6,6 +6,7 @@
 pub mod action;
 pub mod dhcp;
 pub mod drops;
+pub mod group;
 pub mod guests;
 pub mod guidance;
 pub mod idempotency;
@@ -21,9 +22,10 @@ pub mod subnet;
 
 pub use dhcp::{ExtraOption, IpVersion};
 pub use drops::DropReason;
+pub use group::{Allows, Direction, Family, Group, Remote, Rule};
 pub use guests::GuestMacs;
 pub use guidance::{Guidance, Mode};
-pub use ids::{NetworkId, PortId, ServerId, SubnetId};
+pub use ids::{GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 pub use mac::{Mac, MacPrefix};
 pub use names::LinkName;
 pub use network::{Network, NetworkKind};
