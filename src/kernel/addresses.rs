@@ -40,7 +40,7 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState]) -
     read_addresses(netlink, index)?.into_iter().for_each(|found| on.entry(found.index).or_default().push(found));
     for link in links {
         let all = on.remove(&link.index).unwrap_or_default();
-        let ours = link.marks().next().is_some();
+        let ours = link.is_marked();
         let (foreign, others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|found| ours && (link.kind != Kind::Bridge || found.by_kernel));
         link.foreign_addresses = foreign.iter().map(|found| found.address).collect();

@@ -22,6 +22,8 @@ pub(super) enum Request {
     V6Off,
     /// Setting its MAC, MTU and bridge, and disabling IPv6 address generation if that is part of the message.
     Link,
+    /// Its VLANs as a bridge's port.
+    Vlan,
     /// A static entry in the bridge's FDB.
     Fdb(Mac),
     /// The rate of what it sends.
@@ -68,6 +70,7 @@ impl Request {
             Self::Mark => "mark",
             Self::V6Off => "v6_off",
             Self::Link => "link",
+            Self::Vlan => "vlan",
             Self::Fdb(_) => "fdb",
             Self::RateLimit => "rate_limit",
             Self::NoRateLimit => "no_rate_limit",
@@ -97,6 +100,7 @@ impl fmt::Display for Request {
             Self::Mark => f.write_str("its altname"),
             Self::V6Off => f.write_str("IPv6 address generation off"),
             Self::Link => f.write_str("MAC, MTU and bridge"),
+            Self::Vlan => f.write_str("its VLAN in the bridge"),
             Self::Fdb(mac) => write!(f, "the bridge's static entry for {mac}"),
             Self::RateLimit => f.write_str("the rate of what it sends to its guest"),
             Self::NoRateLimit => f.write_str("no rate of what it sends to its guest"),
@@ -255,19 +259,24 @@ impl From<RequestError> for Failure {
 /// The error of an op that failed as a whole, by its most important request.
 pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let request = match op {
-        Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Request::Create,
+        Op::CreateBridge { .. } | Op::CreateVlan { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Request::Create,
         Op::CloseBridge { .. } => Request::Close,
         Op::SetFilter { .. } => Request::Filter,
-        Op::SetBridge { .. } | Op::Configure { .. } => Request::Link,
+        Op::SetBridge { .. } | Op::SetVlan { .. } | Op::Configure { .. } => Request::Link,
+        Op::AdoptUplink { .. } | Op::ReleaseUplink { .. } => Request::Link,
         // No kernel is asked for these.
         Op::PlugNic { .. } | Op::UnplugNic { .. } => Request::Link,
         Op::Persist { .. } => Request::Persist,
         Op::ConfigureGuest { .. } => Request::Namespace,
         Op::SetLink { .. } => Request::Switch,
-        Op::RestoreAltname { .. } | Op::RestoreBridgeAltname { .. } => Request::Mark,
+        Op::RestoreAltname { .. } | Op::RestoreBridgeAltname { .. } | Op::RestoreVlanAltname { .. } => Request::Mark,
         Op::Unbind { .. } => Request::Unbind,
         Op::SetGroup { .. } => Request::Group,
-        Op::DeleteBridge { .. } | Op::CloseTap { .. } | Op::DeleteGroup { .. } | Op::DeleteLink { .. } => Request::Delete,
+        Op::DeleteBridge { .. }
+        | Op::DeleteVlan { .. }
+        | Op::CloseTap { .. }
+        | Op::DeleteGroup { .. }
+        | Op::DeleteLink { .. } => Request::Delete,
     };
     let failure = Failure::system(request, errno);
     let failure = match (op, errno) {
@@ -275,6 +284,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(OpErrorKind::GuestNameTaken),
         (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(OpErrorKind::NoBridge),
         (Op::CreateBridge { .. }, _) => failure.wanting("bridge"),
+        (Op::CreateVlan { .. }, _) => failure.wanting("8021q"),
         (Op::CreateVeth { .. }, _) => failure.wanting("veth"),
         (Op::CreateTap { .. }, _) => failure.wanting("tun"),
         _ => failure,

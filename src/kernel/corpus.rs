@@ -69,7 +69,8 @@ fn each_kernels_links_are_read() {
     assert!(seen(old, "v0").bridge_port.is_some_and(|port| port.altered), "it is isolated");
     assert!(seen(old, "br1").nf_call.v4 && !seen(old, "br1").nf_call.v6);
     let vlan = seen(old, "vlan");
-    assert_eq!((vlan.kind.clone(), vlan.lower, vlan.beside), (Kind::Other, Some(seen(old, "v1").index), None));
+    assert_eq!((vlan.kind.clone(), vlan.lower, vlan.beside), (Kind::Vlan, Some(seen(old, "v1").index), None));
+    assert!(vlan.tag.is_some_and(|tag| tag.id > 0), "{vlan:?}");
     assert_eq!(seen(old, "away").lower, None, "its other end is elsewhere");
     assert!(seen(old, "bonded").bridge_port.is_none() && seen(old, "bonded").master.is_some());
     assert_eq!(seen(new, "tun0").kind, Kind::Other);
@@ -209,6 +210,7 @@ fn an_attribute_that_cannot_be_decoded_hides_no_other() {
                     without = LinkState {
                         kind: damaged.kind.clone(),
                         tap: damaged.tap,
+                        tag: damaged.tag,
                         bridge_port: damaged.bridge_port,
                         extras: damaged.extras,
                         nf_call: damaged.nf_call,

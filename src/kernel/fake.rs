@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::failpoints;
-use crate::model::{LinkName, Mac, NetnsPin, Owner, PortId, names};
+use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use crate::plan::filter::{DeviceFilter, Filter, PortFilter};
 use crate::plan::{
     Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange, LinkState, Op,
-    PortVlan, Route, Switch, TapSeen,
+    PortVlan, Route, Switch, TapSeen, VlanChange,
 };
 use crate::uplink::BroadRoute;
 
@@ -32,7 +32,7 @@ use crate::sys::packet::PacketSocket;
 use super::untyped::MAX_ALIAS;
 use super::{
     Applied, Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError,
-    OpErrorKind, TapUse, no_descriptors,
+    OpErrorKind, TapUse, UplinkSeen, no_descriptors,
 };
 
 /// What the kernel calls the module of packet sockets.
@@ -519,6 +519,7 @@ impl World {
             (Kind::Tap, _) => link.up && self.open.contains(&link.index),
             (Kind::Veth, Some(guest)) => link.up && guest.up,
             (Kind::Bridge, _) => link.up && !self.without_carrier.contains(&link.index),
+            (Kind::Vlan, _) => link.up && link.lower.and_then(|index| self.links.get(&index)).is_none_or(|below| below.lower_up),
             (Kind::Veth | Kind::Other, _) => link.lower_up,
         };
         if let Some(tap) = &mut link.tap {
@@ -548,6 +549,7 @@ impl World {
             _ => {}
         }
         let (index, up, mtu, bridge) = (link.index, link.up, link.mtu, link.master);
+        let carrier = link.lower_up;
         if self.links.get(&index).is_none_or(|before| before.master != link.master) {
             self.vlans.remove(&index);
         }
@@ -578,6 +580,13 @@ impl World {
             self.drop_entry(bridge, 0, mac);
             if self.macs.port(mac).is_some() {
                 self.tell(Notice::MacTaken { index, mac, at: Instant::now() });
+            }
+        }
+        // VLAN devices go down and up with the link below them, and have its carrier (`vlan_device_event`, net/8021q/vlan.c).
+        if let Some(before) = before.as_ref().filter(|before| (before.up, before.lower_up) != (up, carrier)) {
+            for vlan in self.vlans_on(index) {
+                let up = if before.up == up { vlan.up } else { up };
+                self.put(LinkState { up, ..vlan });
             }
         }
         // Ports forward while their bridge is up (br_stp_enable_bridge, net/bridge/br_stp_if.c).
@@ -617,15 +626,21 @@ impl World {
     /// What a new port of a bridge gets (`nbp_vlan_init`, net/bridge/br_vlan.c).
     fn default_vlan(&self, bridge: u32) -> PortVlan {
         let pvid = self.pvids.get(&bridge).copied().unwrap_or(1);
-        PortVlan { pvid, untagged: pvid != 0, blocked: false }
+        PortVlan { pvid, untagged: pvid != 0, ..PortVlan::default() }
     }
 
     fn ports_of(&self, bridge: u32) -> Vec<LinkState> {
         self.links.values().filter(|link| link.master == Some(bridge)).cloned().collect()
     }
 
+    /// The VLAN devices on a link.
+    fn vlans_on(&self, index: u32) -> Vec<LinkState> {
+        self.links.values().filter(|link| link.kind == Kind::Vlan && link.lower == Some(index)).cloned().collect()
+    }
+
     fn remove(&mut self, index: u32) {
         let Some(gone) = self.links.remove(&index) else { return };
+        self.vlans_on(index).into_iter().for_each(|vlan| self.remove(vlan.index));
         self.guests.remove(&index);
         self.filters.remove(&index);
         for of_links in [&mut self.open, &mut self.given_mtu, &mut self.without_carrier] {
@@ -727,6 +742,8 @@ impl World {
                 LinkChange::Mac(mac) => shaped = shaped.and_then(|()| self.set_mac(index, *mac)),
                 LinkChange::Mtu(mtu) => shaped = shaped.inspect(|()| self.change(index, |link| link.mtu = *mtu)),
                 LinkChange::Master(master) => shaped = shaped.and_then(|()| self.set_master(index, *master)),
+                LinkChange::Pvid(_) if shaped.is_err() => {}
+                LinkChange::Pvid(pvid) => self.only_vlan(index, *pvid),
                 LinkChange::HostIpOff if shaped.is_err() && at != At::Altname => {}
                 LinkChange::HostIpOff => self.change(index, |link| (link.v6_autoconf, link.v4_open) = (false, false)),
                 LinkChange::RemoveAddress(address) => {
@@ -761,6 +778,63 @@ impl World {
         if link != *before {
             self.put(link);
         }
+    }
+
+    /// Makes a bridge's port untagged in one VLAN and in no other.
+    fn only_vlan(&mut self, index: u32, pvid: u16) {
+        self.vlans.insert(index, PortVlan { pvid, untagged: true, ..PortVlan::default() });
+        self.links.get(&index).cloned().into_iter().for_each(|link| self.put(link));
+    }
+
+    /// Makes a VLAN device; one with its tag on its link is EEXIST (`vlan_check_real_dev`, net/8021q/vlan.c).
+    fn create_vlan(&mut self, op: &Op) -> Result<(), OpError> {
+        let Op::CreateVlan { network, index, name, parent, tag, mtu, alias } = op else { return Ok(()) };
+        let altname = names::vlan_altname(*network);
+        let is_made = self.named(&altname).is_some_and(|link| link.index == *index && link.kind == Kind::Vlan);
+        if !is_made {
+            let Some(below) = self.links.get(parent).cloned() else {
+                return Err(refused(OpErrorKind::Gone, format!("creating {name}")));
+            };
+            if self.vlans_on(*parent).iter().any(|vlan| vlan.tag == Some(*tag)) {
+                return Err(refused(OpErrorKind::Taken, format!("creating {name}")));
+            }
+            self.create(*index, name, Kind::Vlan)?;
+            self.change(*index, |link| (link.lower, link.tag, link.mac) = (Some(*parent), Some(*tag), below.mac));
+        }
+        self.mark(*index, altname)?;
+        self.change(*index, |link| {
+            (link.v6_autoconf, link.v4_open, link.alias, link.mtu) = (false, false, Some(alias.clone()), *mtu);
+        });
+        Ok(())
+    }
+
+    fn set_vlan(&mut self, network: NetworkId, changes: &BTreeSet<VlanChange>) -> Result<(), OpError> {
+        let altname = names::vlan_altname(network);
+        let found = self.named(&altname).map(|link| link.index);
+        let index = found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))?;
+        for change in changes {
+            match change {
+                VlanChange::Mtu(mtu) => self.change(index, |link| link.mtu = *mtu),
+                VlanChange::Alias(alias) => {
+                    self.change(index, |link| link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty()))
+                }
+                VlanChange::Master(master) => self.set_master(index, *master)?,
+                VlanChange::HostIpOff => self.change(index, |link| (link.v6_autoconf, link.v4_open) = (false, false)),
+                VlanChange::RemoveAddress(address) => {
+                    self.change(index, |link| link.foreign_addresses.retain(|other| other != address));
+                }
+                VlanChange::Switch(Switch::Up) if !self.is_below_up(index) => {
+                    return Err(refused(OpErrorKind::Other, format!("setting {altname} up, whose link is down")));
+                }
+                VlanChange::Switch(switch) => self.change(index, |link| link.up = *switch == Switch::Up),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_below_up(&self, index: u32) -> bool {
+        let below = self.links.get(&index).and_then(|link| link.lower).and_then(|index| self.links.get(&index));
+        below.is_some_and(|below| below.up)
     }
 
     fn mark(&mut self, index: u32, altname: String) -> Result<(), OpError> {
@@ -904,6 +978,28 @@ impl World {
                 let bridge = self.named(&names::network_altname(*network)).filter(|link| link.is_of(*store));
                 if let Some(index) = bridge.map(|link| link.index) {
                     self.remove(index);
+                }
+            }
+            Op::CreateVlan { .. } => self.create_vlan(op)?,
+            Op::SetVlan { network, changes } => self.set_vlan(*network, changes)?,
+            Op::RestoreVlanAltname { network, index, alias } => {
+                self.restore_altname(names::vlan_altname(*network), *index, alias)?;
+            }
+            Op::DeleteVlan { network, store } => {
+                let vlan = self.named(&names::vlan_altname(*network)).filter(|link| link.is_of(*store));
+                vlan.map(|link| link.index).into_iter().for_each(|index| self.remove(index));
+            }
+            Op::AdoptUplink { index, bridge, .. } => {
+                let link =
+                    self.links.get(index).ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for link {index}")))?;
+                if link.master.is_some_and(|master| master != *bridge) || !link.hosts.is_empty() {
+                    return Err(refused(OpErrorKind::Other, format!("putting {} into a bridge", link.name)));
+                }
+                self.set_master(*index, *bridge)?;
+            }
+            Op::ReleaseUplink { index, bridge, .. } => {
+                if self.links.get(index).is_some_and(|link| link.master == Some(*bridge)) {
+                    self.set_master(*index, 0)?;
                 }
             }
             Op::SetFilter { port, filter, .. } => self.set_filter(*port, filter.as_ref())?,
@@ -1131,6 +1227,16 @@ impl Host for FakeHost {
         missing.into_iter().map(lack).collect()
     }
 
+    /// The loopback is called as it is on Linux; a link is wireless when its name begins with `wl`.
+    fn uplink(&mut self, name: &LinkName) -> Result<Option<UplinkSeen>, OpError> {
+        let world = lock(&self.world);
+        let Some(link) = world.named(name.as_str()).cloned() else { return Ok(None) };
+        let addresses = link.hosts.iter().map(|host| format!("the address {}", host.ip));
+        let routes = world.routes.iter().filter(|route| route.link == link.index).map(|_| "the route to default".to_owned());
+        let carries = addresses.chain(routes).collect();
+        Ok(Some(UplinkSeen { is_loopback: link.name == "lo", is_wireless: link.name.starts_with("wl"), carries, link }))
+    }
+
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
         Ok(lock(&self.world).routes.clone())
     }
@@ -1157,6 +1263,7 @@ fn module_of(op: &Op) -> Option<&'static str> {
         Op::CreateBridge { .. } => Some("bridge"),
         Op::CreateTap { .. } => Some("tun"),
         Op::CreateVeth { .. } => Some("veth"),
+        Op::CreateVlan { .. } => Some("8021q"),
         _ => None,
     }
 }

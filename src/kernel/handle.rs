@@ -22,7 +22,9 @@ use super::exec::{Execution, Timing, Undone};
 use super::netns;
 use super::reaper::{self, Job, PendingDelete, Removed};
 use super::worker::{Done, Durable, Failed, Outcome, Worker};
-use super::{Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, TapUse};
+use super::{
+    Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError, TapUse, UplinkSeen,
+};
 
 /// A future answer of a kernel thread; an error when the thread has ended.
 pub type Answer<T> = oneshot::Receiver<T>;
@@ -123,6 +125,12 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `run`.
     fn count_drops(&self) -> Result<Answer<Result<(), OpError>>, QueueError>;
+
+    /// The link with this name as an uplink; `None` when there is none.
+    ///
+    /// # Errors
+    /// As for `run`.
+    fn uplink(&self, name: LinkName) -> Result<Answer<Result<Option<UplinkSeen>, OpError>>, QueueError>;
 
     /// The host's broad routes, with the links they leave by.
     ///
@@ -309,6 +317,10 @@ impl<H: Host> KernelHandle for KernelService<H> {
 
     fn count_drops(&self) -> Result<Answer<Result<(), OpError>>, QueueError> {
         self.ask(Host::count_drops)
+    }
+
+    fn uplink(&self, name: LinkName) -> Result<Answer<Result<Option<UplinkSeen>, OpError>>, QueueError> {
+        self.ask(move |host| host.uplink(&name))
     }
 
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError> {

@@ -101,6 +101,8 @@ impl Batch {
             self.ip_off(target);
         }
         messages.addresses.iter().for_each(|address| self.unaddress(index, *address));
+        // Before the entries, of which there is one in each VLAN of the port.
+        messages.pvid.iter().for_each(|pvid| self.only_vlan(index, *pvid));
         messages.fdb.iter().for_each(|mac| self.fdb(index, *mac));
         messages.to_guest.iter().for_each(|bucket| self.token_bucket(index, *bucket));
     }
@@ -142,6 +144,8 @@ struct Messages<'a> {
     link: Vec<LinkAttribute>,
     /// The bridge it is put into; 0 for none.
     master: Option<u32>,
+    /// The VLAN that it is to be untagged in, and in no other.
+    pvid: Option<u16>,
     /// Whether the host's IP is kept from it.
     host_ip_off: bool,
     /// Addresses to take off, one message each.
@@ -170,6 +174,7 @@ impl<'a> Messages<'a> {
                     messages.link.push(LinkAttribute::Controller(*index));
                     messages.master = Some(*index);
                 }
+                LinkChange::Pvid(pvid) => messages.pvid = Some(*pvid),
                 LinkChange::HostIpOff => messages.host_ip_off = true,
                 LinkChange::RemoveAddress(address) => messages.addresses.push(*address),
                 LinkChange::FdbEntry(mac) => messages.fdb.push(*mac),
@@ -310,8 +315,9 @@ fn make(netlink: &mut Netlink, index: u32, altname: &str, messages: &Messages<'_
 /// device that has its tag has everything.
 fn change_all(netlink: &mut Netlink, altname: &str, messages: &Messages<'_>) -> Result<(), Failure> {
     let target = Target::Altname(altname);
-    // The FDB, addresses and qdiscs know links by index alone. The look also settles a link that is to be set up.
-    let index = match messages.fdb.is_empty() && messages.addresses.is_empty() && messages.to_guest.is_none() {
+    // VLANs, the FDB, addresses and qdiscs know links by index alone. The look also settles a link that is to be set up.
+    let by_altname = messages.fdb.is_empty() && messages.addresses.is_empty() && messages.to_guest.is_none();
+    let index = match by_altname && messages.pvid.is_none() {
         true => 0,
         false => require(netlink, LinkSelector::Altname(altname))?.index,
     };
@@ -361,7 +367,7 @@ pub(super) fn already_marked(
 }
 
 /// The kernel says EINVAL or EOPNOTSUPP of a master that is not there or takes no ports (`do_set_master`).
-fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Failure {
+pub(super) fn explained(netlink: &mut Netlink, failure: Failure, master: Option<u32>) -> Failure {
     let about_master = failure.request == Request::Link && failure.kind == OpErrorKind::Other;
     let Some(master) = master.filter(|master| *master != 0 && about_master) else { return failure };
     match get(netlink, LinkSelector::Index(master)) {

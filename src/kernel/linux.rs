@@ -20,10 +20,11 @@ use super::seen::ReadContext;
 use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
+use super::vlan_link::VlanLink;
 use super::watch::Watch;
 use super::{
     Applied, Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError,
-    OpErrorKind, TapUse, capabilities, defaults, guest, links, no_descriptors, requests, seen,
+    OpErrorKind, TapUse, UplinkSeen, capabilities, defaults, guest, links, no_descriptors, requests, seen, uplinks, vlan_link,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::filter::PortFilter;
@@ -207,6 +208,11 @@ impl Host for LinuxHost {
         modules.into_iter().chain(tun).chain(helper).chain(closing).chain(filters).collect()
     }
 
+    fn uplink(&mut self, name: &LinkName) -> Result<Option<UplinkSeen>, OpError> {
+        let looked = self.fresh().and_then(|()| uplinks::look(&mut self.netlink, name));
+        looked.map_err(|failure| failure.during(&format!("look at the uplink {name}")))
+    }
+
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
         let routes = self.fresh().and_then(|()| defaults::broad_routes(&mut self.netlink));
         routes.map_err(|failure| failure.during("dump routes"))
@@ -217,10 +223,17 @@ impl Host for LinuxHost {
 fn doing(op: &Op) -> String {
     let name = op.name();
     match op {
-        Op::CreateBridge { network, name: device, .. } => format!("{name} {device} of network {network}"),
+        Op::CreateBridge { network, name: device, .. } | Op::CreateVlan { network, name: device, .. } => {
+            format!("{name} {device} of network {network}")
+        }
         Op::CloseBridge { network }
         | Op::SetBridge { network, .. }
         | Op::RestoreBridgeAltname { network, .. }
+        | Op::SetVlan { network, .. }
+        | Op::RestoreVlanAltname { network, .. }
+        | Op::DeleteVlan { network, .. }
+        | Op::AdoptUplink { network, .. }
+        | Op::ReleaseUplink { network, .. }
         | Op::DeleteBridge { network, .. } => {
             format!("{name} of network {network}")
         }
@@ -263,6 +276,16 @@ impl LinuxHost {
             Op::SetBridge { network, changes } => bridge::set(netlink, *network, changes),
             Op::RestoreBridgeAltname { network, index, alias } => bridge::restore_altname(netlink, *network, *index, alias),
             Op::DeleteBridge { network, store } => bridge::delete(netlink, &mut self.nft, *network, *store),
+            Op::CreateVlan { network, index, name, parent, tag, mtu, alias } => {
+                let altname = names::vlan_altname(*network);
+                let (altname, mac) = (altname.as_str(), None);
+                VlanLink { index: *index, name, altname, alias, parent: *parent, tag: *tag, mac, mtu: *mtu }.create(netlink)
+            }
+            Op::SetVlan { network, changes } => vlan_link::set(netlink, *network, changes),
+            Op::RestoreVlanAltname { network, index, alias } => vlan_link::restore_altname(netlink, *network, *index, alias),
+            Op::DeleteVlan { network, store } => vlan_link::delete(netlink, *network, *store),
+            Op::AdoptUplink { index, bridge, .. } => uplinks::adopt(netlink, *index, *bridge),
+            Op::ReleaseUplink { index, bridge, .. } => uplinks::release(netlink, *index, *bridge),
             Op::SetFilter { port, filter, .. } => {
                 self.around.filters.set(*port, filter.clone().map(|IndexFilter { index, filter }| (index, filter)))
             }

@@ -42,7 +42,9 @@ mod seen;
 mod socket;
 pub mod tap;
 mod untyped;
+mod uplinks;
 mod veth;
+mod vlan_link;
 mod vlans;
 mod watch;
 pub mod worker;
@@ -205,6 +207,12 @@ pub trait Host: Send + 'static {
     /// The requirements of attaches that this host does not meet. Creates nothing; the kernel may load modules.
     fn missing_requirements(&mut self) -> Vec<MissingRequirement>;
 
+    /// The link with this name as an uplink; `None` when there is none.
+    ///
+    /// # Errors
+    /// The kernel could not answer.
+    fn uplink(&mut self, name: &LinkName) -> Result<Option<UplinkSeen>, OpError>;
+
     /// The host's routes with short prefixes, v4 and v6, in every table but the local one.
     ///
     /// # Errors
@@ -237,6 +245,19 @@ pub enum Applied {
     GuestDevice(LinkName),
     /// The same, but the guest's kernel refused these routes, each with its error text.
     GuestWithout(LinkName, Vec<String>),
+}
+
+/// A link that may become an uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkSeen {
+    /// The link.
+    pub link: LinkState,
+    /// Whether it is the loopback device.
+    pub is_loopback: bool,
+    /// Whether it is a wireless device, which carries no frames of other MACs.
+    pub is_wireless: bool,
+    /// What the host itself has on it, in words: its addresses and routes.
+    pub carries: Vec<String>,
 }
 
 /// The namespace a path names.

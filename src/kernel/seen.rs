@@ -12,7 +12,8 @@ use libc::{
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, NlaBuffer, Parseable, ParseableParametrized, parse_u8, parse_u32};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, BridgeMulticastRouterType, BridgePortState, BridgeStpState, In6AddrGenMode, Inet6DevConf,
-    InfoBridge, InfoBridgePort, InfoKind, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, Prop, Stats64,
+    InfoBridge, InfoBridgePort, InfoKind, InfoPortKind, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, Prop,
+    Stats64, VlanProtocol as WireProtocol,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -30,7 +31,7 @@ use super::untyped::*;
 use super::vlans::{self, Filtering};
 use super::{GuestMacs, LinkSelector, OpErrorKind, Traffic, fdb, qdisc};
 use crate::model::Mac;
-use crate::plan::{BridgePort, Kind, LinkState, TapSeen, TokenBucket};
+use crate::plan::{BridgePort, Kind, LinkState, TapSeen, TokenBucket, VlanProtocol, VlanTag};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -142,7 +143,11 @@ pub(super) fn traffic(netlink: &mut Netlink, who: LinkSelector<'_>) -> Result<Op
     })
 }
 
-fn look_at<T>(netlink: &mut Netlink, who: LinkSelector<'_>, read: impl Fn(&[u8]) -> Read<T>) -> Result<Option<T>, Failure> {
+pub(super) fn look_at<T>(
+    netlink: &mut Netlink,
+    who: LinkSelector<'_>,
+    read: impl Fn(&[u8]) -> Read<T>,
+) -> Result<Option<T>, Failure> {
     look_at_with(netlink, who, asked, read)
 }
 
@@ -321,6 +326,7 @@ fn info(link: &mut LinkState, info: &[u8]) -> bool {
         Some(InfoKind::Tun) => tap(link, data),
         Some(InfoKind::Veth) => link.kind = Kind::Veth,
         Some(InfoKind::Bridge) => bridge(link, data),
+        Some(InfoKind::Vlan) => vlan(link, data),
         _ => {}
     }
     if port_kind == Some(InfoPortKind::Bridge) {
@@ -366,6 +372,20 @@ fn bridge(link: &mut LinkState, data: &[u8]) {
             _ => {}
         }
     }
+}
+
+/// `vlan_fill_info`, net/8021q/vlan_netlink.c.
+fn vlan(link: &mut LinkState, data: &[u8]) {
+    let (mut id, mut protocol) = (None, VlanProtocol::Dot1q);
+    for setting in attributes(data, 0).filter_map(|attribute| InfoVlan::parse(&attribute).ok()) {
+        match setting {
+            InfoVlan::Id(number) => id = Some(number),
+            InfoVlan::Protocol(WireProtocol::Ieee8021Ad) => protocol = VlanProtocol::Dot1ad,
+            _ => {}
+        }
+    }
+    link.kind = Kind::Vlan;
+    link.tag = id.map(|id| VlanTag { id, protocol });
 }
 
 /// `tun_fill_info`, drivers/net/tun.c. A device of that driver in tun mode is no tap.

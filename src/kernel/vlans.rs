@@ -3,12 +3,15 @@
 //! A bridge that filters VLANs drops untagged frames of a port without a pvid, and tags frames that leave by a port that is not
 //! untagged in the VLAN. The set of such bridges is kept from earlier reads, so that a host without them needs no VLAN requests.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, parse_u8, parse_u32};
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::link::{BridgePortState, BridgeVlanInfo, BridgeVlanInfoFlags};
+use netlink_packet_route::link::{
+    AfSpecBridge, BridgePortState, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::answer::{Failure, Request};
@@ -81,6 +84,36 @@ pub(super) fn note(netlink: &mut Netlink, index: u32, links: &mut [LinkState], f
     Ok(())
 }
 
+impl Batch {
+    /// Makes a bridge's port untagged in a VLAN, and takes it out of every other one. The kernel passes over VLANs that the port is not in
+    /// (`br_vlan_info`, net/bridge/br_netlink.c).
+    pub(super) fn only_vlan(&mut self, index: u32, pvid: u16) {
+        let both = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
+        self.add(Request::Vlan, 0, RouteNetlinkMessage::SetLink(port_vlans(index, &[(both, pvid)])));
+        for (first, last) in [(1, pvid.saturating_sub(1)), (pvid.saturating_add(1), LAST)] {
+            let range = match first.cmp(&last) {
+                Ordering::Greater => continue,
+                Ordering::Equal => vec![(BridgeVlanInfoFlags::empty(), first)],
+                Ordering::Less => vec![(BridgeVlanInfoFlags::RangeBegin, first), (BridgeVlanInfoFlags::RangeEnd, last)],
+            };
+            self.add(Request::Vlan, 0, RouteNetlinkMessage::DelLink(port_vlans(index, &range)));
+        }
+    }
+}
+
+/// The last VLAN there is.
+const LAST: u16 = 4094;
+
+/// A message about VLANs of the bridge's port with this index.
+fn port_vlans(index: u32, vlans: &[(BridgeVlanInfoFlags, u16)]) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.header.index = index;
+    let infos = vlans.iter().map(|(flags, vid)| AfSpecBridge::VlanInfo(BridgeVlanInfo { flags: *flags, vid: *vid }));
+    message.attributes = vec![LinkAttribute::AfSpecBridge(infos.collect())];
+    message
+}
+
 /// `struct br_vlan_msg`.
 fn br_vlan_msg(index: u32) -> Vec<u8> {
     [[AddressFamily::Bridge.into(), 0, 0, 0], index.to_ne_bytes()].concat()
@@ -97,8 +130,14 @@ fn read(body: &[u8]) -> Read<(u32, PortVlan)> {
     let index = link(body)?;
     let entries = attributes(body, BR_VLAN_MSG).filter(|entry| entry.kind() == BRIDGE_VLANDB_ENTRY);
     // The pvid is never part of a range.
-    let pvid = entries.filter_map(|entry| pvid(value(&entry))).next();
-    Ok(Some((index, pvid.unwrap_or_default())))
+    let (mut vlan, mut others) = (PortVlan::default(), false);
+    for entry in entries {
+        match pvid(value(&entry)) {
+            Some(pvid) => vlan = pvid,
+            None => others = true,
+        }
+    }
+    Ok(Some((index, PortVlan { others, ..vlan })))
 }
 
 fn pvid(entry: &[u8]) -> Option<PortVlan> {
@@ -108,6 +147,7 @@ fn pvid(entry: &[u8]) -> Option<PortVlan> {
         pvid: vlan.vid,
         untagged: vlan.flags.contains(BridgeVlanInfoFlags::Untagged),
         blocked: state.is_some_and(|state| state != BridgePortState::Forwarding),
+        others: false,
     })
 }
 
@@ -148,7 +188,7 @@ mod tests {
         assert_eq!(port(&[]), PortVlan::default());
         assert_eq!(port(&[(untagged, 5, Forwarding)]).pvid, 0);
         let seen = port(&[(none, 5, Forwarding), (both, 100, Forwarding)]);
-        assert_eq!(seen, PortVlan { pvid: 100, untagged: true, blocked: false });
+        assert_eq!(seen, PortVlan { pvid: 100, untagged: true, blocked: false, others: true });
         assert!(!port(&[(pvid, 100, Forwarding)]).untagged);
         assert!(port(&[(both, 100, Blocking)]).blocked);
     }

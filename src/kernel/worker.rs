@@ -314,6 +314,9 @@ fn subjects(plan: &Plan) -> Vec<String> {
             | Op::CloseBridge { network }
             | Op::SetBridge { network, .. }
             | Op::RestoreBridgeAltname { network, .. } => names::network_altname(*network),
+            Op::CreateVlan { network, .. } | Op::SetVlan { network, .. } | Op::RestoreVlanAltname { network, .. } => {
+                names::vlan_altname(*network)
+            }
             Op::CreateTap { port, .. }
             | Op::CreateVeth { port, .. }
             | Op::Configure { port, .. }

@@ -16,6 +16,10 @@ pub const MAX_NAME: usize = 15;
 /// from here on shows that its creator chose it.
 pub const FIRST_INDEX: u32 = 0x0100_0000;
 
+/// The lowest index that nicd chooses for the VLAN device of a network's segment. It is below [`FIRST_INDEX`]: what comes by a device
+/// from there on is dropped unless it has elements in the filters, and the physical network has none.
+pub const FIRST_SEGMENT_INDEX: u32 = FIRST_INDEX / 2;
+
 /// How many device names a port's UUID yields before the choice wraps.
 pub const NAME_CHOICES: usize = 3;
 
@@ -128,6 +132,33 @@ pub fn network_altname(network: NetworkId) -> String {
     format!("nicd-{network}")
 }
 
+/// The altname of the VLAN device that leads a network to its physical network.
+pub fn vlan_altname(network: NetworkId) -> String {
+    format!("nicd-vlan-{network}")
+}
+
+/// The network in such an altname.
+pub fn parse_vlan_altname(altname: &str) -> Option<NetworkId> {
+    let text = altname.strip_prefix("nicd-vlan-")?;
+    (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok().map(NetworkId))?
+}
+
+/// The alias of that device: the ids of the store and the network.
+pub fn vlan_tag(store: uuid::Uuid, network: NetworkId) -> String {
+    format!("nicd {store} vlan {network}")
+}
+
+/// The network in such an alias.
+pub fn tagged_segment(alias: &str) -> Option<NetworkId> {
+    let (_, of) = alias.strip_prefix("nicd ")?.split_once(' ')?;
+    uuid::Uuid::try_parse(of.strip_prefix("vlan ")?).ok().map(NetworkId)
+}
+
+/// The name of that device: `nvl` and twelve digits of the network's UUID. On a clash the next twelve.
+pub fn network_vlan(network: NetworkId, choice: usize) -> LinkName {
+    LinkName(format!("nvl{}", twelve(network, choice)))
+}
+
 /// The UUID in an altname of nicd. The store knows whether it is a port's or a network's.
 pub fn parse_altname(altname: &str) -> Option<uuid::Uuid> {
     let text = altname.strip_prefix("nicd-")?;
@@ -156,10 +187,11 @@ pub fn bridge_tag(store: uuid::Uuid, network: NetworkId) -> String {
     format!("nicd {store} {network}")
 }
 
-/// The store named in an alias that some nicd wrote, on a device or on a bridge.
+/// The store named in an alias that some nicd wrote, on a device, on a bridge or on a VLAN device.
 pub fn tagged(alias: &str) -> Option<uuid::Uuid> {
     let (store, of) = alias.strip_prefix("nicd ")?.split_once(' ')?;
-    let known = of.parse::<u64>().is_ok() || uuid::Uuid::try_parse(of).is_ok();
+    let id = of.strip_prefix("vlan ").unwrap_or(of);
+    let known = of.parse::<u64>().is_ok() || uuid::Uuid::try_parse(id).is_ok();
     known.then(|| uuid::Uuid::try_parse(store).ok())?
 }
 
@@ -179,9 +211,12 @@ pub fn port_device(port: PortId, choice: usize) -> LinkName {
 
 /// The name of a network's agent-made bridge: `nbr` and twelve digits of its UUID. On a clash the next twelve.
 pub fn network_bridge(network: NetworkId, choice: usize) -> LinkName {
+    LinkName(format!("nbr{}", twelve(network, choice)))
+}
+
+fn twelve(network: NetworkId, choice: usize) -> String {
     let digits = network.0.simple().to_string();
-    let window: String = digits.chars().cycle().skip(12 * (choice % NAME_CHOICES)).take(12).collect();
-    LinkName(format!("nbr{window}"))
+    digits.chars().cycle().skip(12 * (choice % NAME_CHOICES)).take(12).collect()
 }
 
 #[cfg(test)]
@@ -205,6 +240,17 @@ mod tests {
         let network: NetworkId = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".parse().unwrap();
         assert_eq!(network_bridge(network, 0).as_str(), "nbr3cb9bc595699");
         assert_eq!(network_bridge(network, 1).as_str(), "nbr4588a4b1b87f");
+        assert_eq!(network_vlan(network, 0).as_str(), "nvl3cb9bc595699");
+    }
+
+    #[test]
+    fn vlan_devices_are_told_from_ports_and_bridges() {
+        let (store, network) = (uuid::Uuid::from_u128(1), NetworkId(uuid::Uuid::from_u128(3)));
+        let (altname, tag) = (vlan_altname(network), vlan_tag(store, network));
+        assert_eq!((parse_vlan_altname(&altname), parse_altname(&altname)), (Some(network), None));
+        assert_eq!(parse_vlan_altname(&network_altname(network)), None);
+        assert_eq!((tagged(&tag), tagged_segment(&tag), tagged_network(&tag)), (Some(store), Some(network), None));
+        assert_eq!(tagged_segment(&bridge_tag(store, network)), None);
     }
 
     #[test]

@@ -32,9 +32,11 @@ pub use facts::{Fact, facts};
 pub use filter::{DeviceFilter, Filter, PortFilter};
 pub use observed::{
     Address, BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, MachineNic, NEARLY_FULL,
-    NfCall, Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces,
+    NfCall, Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces, VlanProtocol, VlanTag,
 };
-pub use op::{At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch};
+pub use op::{
+    At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch, VlanChange,
+};
 pub use planner::{NotOurs, PlanError, plan};
 pub use removal::{GROUP_SIZE, merge_deletions, removal};
 pub use verify::Deviation;

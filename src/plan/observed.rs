@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::filter::DeviceFilter;
-use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
+use crate::model::names::{FIRST_INDEX, FIRST_SEGMENT_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, RateLimit, names};
 
 use super::forward::Forward;
@@ -106,6 +106,39 @@ pub struct LinkState {
     /// Its settings as a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapSeen>,
+    /// The tag that its frames have on the link below it, as a VLAN device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<VlanTag>,
+}
+
+/// The tag of a VLAN device (`IFLA_VLAN_ID`, `IFLA_VLAN_PROTOCOL`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VlanTag {
+    /// The VLAN's id, 1 to 4094.
+    pub id: u16,
+    /// The tag's EtherType.
+    #[serde(default)]
+    pub protocol: VlanProtocol,
+}
+
+/// The EtherType of a VLAN's tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VlanProtocol {
+    /// 802.1Q, 0x8100.
+    #[default]
+    Dot1q,
+    /// 802.1ad, 0x88a8: the outer tag of QinQ.
+    Dot1ad,
+}
+
+impl fmt::Display for VlanTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            VlanProtocol::Dot1q => write!(f, "VLAN {}", self.id),
+            VlanProtocol::Dot1ad => write!(f, "VLAN {} of 802.1ad", self.id),
+        }
+    }
 }
 
 /// An address on a link's segment that is no guest's to have.
@@ -161,6 +194,8 @@ pub enum Kind {
     Veth,
     /// A bridge.
     Bridge,
+    /// A VLAN device.
+    Vlan,
     /// Anything else.
     Other,
 }
@@ -172,6 +207,7 @@ impl Kind {
             Self::Tap => "tap",
             Self::Veth => "veth",
             Self::Bridge => "bridge",
+            Self::Vlan => "vlan",
             Self::Other => "other",
         }
     }
@@ -260,6 +296,9 @@ pub struct PortVlan {
     /// Whether that VLAN does not forward at it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
+    /// Whether it is in another VLAN as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub others: bool,
 }
 
 impl PortVlan {
@@ -374,6 +413,7 @@ impl LinkState {
             to_guest: None,
             from_guest: None,
             tap: None,
+            tag: None,
         }
     }
 
@@ -396,6 +436,16 @@ impl LinkState {
     /// [`LinkState::owner`] says whose it is.
     pub fn marks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.altnames.iter().filter_map(|name| names::parse_altname(name))
+    }
+
+    /// The network whose segment it leads to as a VLAN device, by its altname. [`LinkState::owner`] says whose it is.
+    pub fn segment(&self) -> Option<NetworkId> {
+        self.altnames.iter().find_map(|name| names::parse_vlan_altname(name))
+    }
+
+    /// Whether it has an altname of nicd's form.
+    pub fn is_marked(&self) -> bool {
+        self.marks().next().is_some() || self.segment().is_some()
     }
 
     /// Whose link it is, for the nicd with this store. This is the one rule for what is ours.
@@ -439,7 +489,8 @@ impl LinkState {
             Kind::Bridge => (0..NAME_CHOICES).any(|choice| names::network_bridge(NetworkId(mark), choice).as_str() == self.name),
             _ => true,
         };
-        self.index >= FIRST_INDEX && self.marks().any(named)
+        let leads = self.kind == Kind::Vlan && self.segment().is_some();
+        self.index >= FIRST_INDEX && self.marks().any(named) || self.index >= FIRST_SEGMENT_INDEX && leads
     }
 }
 
@@ -477,6 +528,8 @@ pub struct Observed {
     macs: BTreeSet<(Mac, u32)>,
     /// How many links with an MTU are in each bridge: ours, and others'.
     mtus: BTreeMap<(u32, bool, u32), usize>,
+    /// VLAN devices, by the link below them and their tag; the kernel keeps those unique.
+    vlans: BTreeMap<(u32, VlanTag), u32>,
     /// Bridges whose DHCP requests are heard.
     heard: BTreeSet<u32>,
     /// What machines say of the NICs that are to be plugged into them.
@@ -565,6 +618,9 @@ impl Observed {
                 self.crowded.insert(master);
             }
         }
+        if let Some(place) = link.lower.zip(link.tag) {
+            self.vlans.insert(place, link.index);
+        }
         if !link.hosts.is_empty() {
             self.addressed.insert(link.index);
         }
@@ -590,6 +646,9 @@ impl Observed {
             if self.names.get(name) == Some(&index) {
                 self.names.remove(name);
             }
+        }
+        if let Some(place) = link.lower.zip(link.tag).filter(|place| self.vlans.get(place) == Some(&index)) {
+            self.vlans.remove(&place);
         }
         if let Some(mac) = link.mac {
             self.macs.remove(&(mac, index));
@@ -734,6 +793,31 @@ impl Observed {
     /// A network's agent-made bridge that lost its altname: the one that still has its alias.
     pub fn unmarked_bridge(&self, network: NetworkId) -> Option<&LinkState> {
         self.unmarked(&names::bridge_tag(self.store, network)).filter(|link| link.kind == Kind::Bridge)
+    }
+
+    /// The VLAN device that leads a network to its physical network: the link with its altname, if that is ours.
+    pub fn own_vlan(&self, network: NetworkId) -> Option<&LinkState> {
+        self.named(&names::vlan_altname(network)).filter(|link| self.is_own_vlan(link))
+    }
+
+    /// The link that has the altname of a network's VLAN device, and is not it.
+    pub fn in_place_of_vlan(&self, network: NetworkId) -> Option<&LinkState> {
+        self.named(&names::vlan_altname(network)).filter(|link| !self.is_own_vlan(link))
+    }
+
+    /// A network's VLAN device that lost its altname: the one that still has its alias.
+    pub fn unmarked_vlan(&self, network: NetworkId) -> Option<&LinkState> {
+        let lost = self.unmarked(&names::vlan_tag(self.store, network));
+        lost.filter(|link| link.kind == Kind::Vlan && link.segment().is_none())
+    }
+
+    /// The VLAN device on a link with this tag.
+    pub fn vlan_on(&self, link: u32, tag: VlanTag) -> Option<&LinkState> {
+        self.vlans.get(&(link, tag)).and_then(|index| self.links.get(index))
+    }
+
+    fn is_own_vlan(&self, link: &LinkState) -> bool {
+        link.kind == Kind::Vlan && self.ours(link)
     }
 
     /// Whether a link is a tap or a veth that this nicd made.

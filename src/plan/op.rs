@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
 use super::filter::Filter;
-use super::observed::{Address, TokenBucket};
+use super::observed::{Address, TokenBucket, VlanTag};
 
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,12 +57,21 @@ impl Plan {
         (self, plug)
     }
 
-    /// Without what it does to the port's bridge, on which other ports may rely by now.
+    /// Without what it does to the port's bridge and to its way to the physical network, on which other ports may rely by now.
     pub fn without_bridge(mut self) -> Self {
         let is_bridges = |op: &Op| {
             matches!(
                 op,
-                Op::CreateBridge { .. } | Op::CloseBridge { .. } | Op::SetBridge { .. } | Op::RestoreBridgeAltname { .. }
+                Op::CreateBridge { .. }
+                    | Op::CloseBridge { .. }
+                    | Op::SetBridge { .. }
+                    | Op::RestoreBridgeAltname { .. }
+                    | Op::CreateVlan { .. }
+                    | Op::SetVlan { .. }
+                    | Op::RestoreVlanAltname { .. }
+                    | Op::DeleteVlan { .. }
+                    | Op::AdoptUplink { .. }
+                    | Op::ReleaseUplink { .. }
             )
         };
         self.steps.retain(|step| !is_bridges(&step.op));
@@ -167,6 +176,65 @@ pub enum Op {
         network: NetworkId,
         /// The store of the nicd that made it.
         store: Uuid,
+    },
+    /// Makes the VLAN device that leads a network to its physical network, and marks it. It is not up, and in no bridge.
+    CreateVlan {
+        /// Whose device.
+        network: NetworkId,
+        /// The index it is to have.
+        index: u32,
+        /// Its name.
+        name: LinkName,
+        /// The index of the link below it.
+        parent: u32,
+        /// The tag of its frames there.
+        tag: VlanTag,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// The alias that tags it as this store's.
+        alias: String,
+    },
+    /// Changes a network's VLAN device, also to put it into the network's bridge and set it up for the first time.
+    SetVlan {
+        /// Whose device.
+        network: NetworkId,
+        /// What to change, in the order of its messages.
+        changes: BTreeSet<VlanChange>,
+    },
+    /// Gives a VLAN device that lost its altname that altname back: the one with this index, as long as it has this alias.
+    RestoreVlanAltname {
+        /// Whose device.
+        network: NetworkId,
+        /// The device's index.
+        index: u32,
+        /// Its alias, which names the store and the network.
+        alias: String,
+    },
+    /// Deletes a network's VLAN device, unless another nicd made it, or none.
+    DeleteVlan {
+        /// Whose device.
+        network: NetworkId,
+        /// The store of the nicd that made it.
+        store: Uuid,
+    },
+    /// Puts an uplink into a network's agent-made bridge, and changes nothing else of it. Refused when it has addresses or routes, or is
+    /// in another bridge.
+    AdoptUplink {
+        /// Whose bridge.
+        network: NetworkId,
+        /// The uplink's index.
+        index: u32,
+        /// The bridge's index.
+        bridge: u32,
+    },
+    /// Takes an uplink out of a network's agent-made bridge, if it is in that.
+    ReleaseUplink {
+        /// Whose bridge.
+        network: NetworkId,
+        /// The uplink's index.
+        index: u32,
+        /// The bridge's index.
+        bridge: u32,
     },
     /// Says what a port may send: sets the elements of `table bridge nicd` for its device, or removes them. One transaction; a refused
     /// one changes nothing. What its device with an earlier index had goes, and its counters go along.
@@ -383,6 +451,24 @@ pub enum BridgeChange {
     Switch(Switch),
 }
 
+/// One change of a network's VLAN device, in the order in which they are made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VlanChange {
+    /// Sets its MTU in bytes.
+    Mtu(u32),
+    /// Sets its alias; an empty one takes the alias away.
+    Alias(String),
+    /// Puts it into the bridge with this index; 0 takes it out.
+    Master(u32),
+    /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
+    HostIpOff,
+    /// Takes an address off it.
+    RemoveAddress(Address),
+    /// Sets it up or down.
+    Switch(Switch),
+}
+
 /// One change of the host's side of a port, in the order in which they are made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -395,6 +481,8 @@ pub enum LinkChange {
     Mtu(u32),
     /// Puts it into the bridge with this index; 0 takes it out.
     Master(u32),
+    /// Makes it untagged in this VLAN of its bridge, and takes it out of every other one.
+    Pvid(u16),
     /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
     HostIpOff,
     /// Takes an address off the host's side.
@@ -473,6 +561,12 @@ impl Op {
             | Self::CloseBridge { .. }
             | Self::SetBridge { .. }
             | Self::DeleteBridge { .. }
+            | Self::CreateVlan { .. }
+            | Self::SetVlan { .. }
+            | Self::RestoreVlanAltname { .. }
+            | Self::DeleteVlan { .. }
+            | Self::AdoptUplink { .. }
+            | Self::ReleaseUplink { .. }
             | Self::CreateVeth { .. }
             | Self::Configure { at: At::Altname, .. }
             | Self::Persist { .. }
@@ -502,6 +596,12 @@ impl Op {
             | Self::SetBridge { .. }
             | Self::DeleteBridge { .. }
             | Self::RestoreBridgeAltname { .. }
+            | Self::CreateVlan { .. }
+            | Self::SetVlan { .. }
+            | Self::RestoreVlanAltname { .. }
+            | Self::DeleteVlan { .. }
+            | Self::AdoptUplink { .. }
+            | Self::ReleaseUplink { .. }
             | Self::DeleteGroup { .. } => None,
             Self::SetFilter { port, .. }
             | Self::CreateTap { port, .. }
@@ -527,6 +627,12 @@ impl Op {
             Self::CloseBridge { .. } => "close_bridge",
             Self::SetBridge { .. } => "set_bridge",
             Self::DeleteBridge { .. } => "delete_bridge",
+            Self::CreateVlan { .. } => "create_vlan",
+            Self::SetVlan { .. } => "set_vlan",
+            Self::RestoreVlanAltname { .. } => "restore_vlan_altname",
+            Self::DeleteVlan { .. } => "delete_vlan",
+            Self::AdoptUplink { .. } => "adopt_uplink",
+            Self::ReleaseUplink { .. } => "release_uplink",
             Self::SetFilter { .. } => "set_filter",
             Self::CreateTap { .. } => "create_tap",
             Self::CloseTap { .. } => "close_tap",

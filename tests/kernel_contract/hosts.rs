@@ -120,6 +120,7 @@ impl TestHost for Running {
             Kind::Bridge => "type bridge",
             Kind::Veth => &format!("type veth peer name {name}-peer"),
             Kind::Tap => unreachable!("a tap is made by its opener"),
+            Kind::Vlan => unreachable!("a kernel without 802.1Q has none"),
             Kind::Other => "type ifb",
         };
         run(&format!("ip link add {name} mtu {mtu} {kind}"));

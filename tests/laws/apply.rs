@@ -211,6 +211,7 @@ fn removed(steps: &[Step]) -> BTreeSet<String> {
     let mark = |step: &Step| match step.op {
         Op::DeleteLink { port, .. } => Some(names::port_altname(port)),
         Op::DeleteBridge { network, .. } => Some(names::network_altname(network)),
+        Op::DeleteVlan { network, .. } => Some(names::vlan_altname(network)),
         _ => None,
     };
     steps.iter().filter_map(mark).collect()
@@ -294,6 +295,7 @@ fn restores_altname(op: &Op) -> Option<(u32, String)> {
     match op {
         Op::RestoreAltname { port, index, .. } => Some((*index, names::port_altname(*port))),
         Op::RestoreBridgeAltname { network, index, .. } => Some((*index, names::network_altname(*network))),
+        Op::RestoreVlanAltname { network, index, .. } => Some((*index, names::vlan_altname(*network))),
         _ => None,
     }
 }
@@ -331,6 +333,11 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
             (names::port_altname(*port), Some(*index), Some(name))
         }
         Op::RestoreBridgeAltname { network, index, .. } => (names::network_altname(*network), Some(*index), None),
+        Op::CreateVlan { network, index, name, .. } => (names::vlan_altname(*network), Some(*index), Some(name)),
+        Op::RestoreVlanAltname { network, index, .. } => (names::vlan_altname(*network), Some(*index), None),
+        Op::SetVlan { network, .. } | Op::DeleteVlan { network, .. } => (names::vlan_altname(*network), None, None),
+        // The uplink is the operator's.
+        Op::AdoptUplink { network, .. } | Op::ReleaseUplink { network, .. } => (names::network_altname(*network), None, None),
         Op::Configure { port, at: At::Index(index), .. } | Op::RestoreAltname { port, index, .. } => {
             (names::port_altname(*port), Some(*index), None)
         }

@@ -107,7 +107,7 @@ fn a_port_is_active_while_untagged_frames_pass_it() {
             right.then_some(()).ok_or_else(|| format!("{view:?} {facts:?} {told:?}"))
         });
     };
-    let untagged = |pvid| PortVlan { pvid, untagged: true, blocked: false };
+    let untagged = |pvid| PortVlan { pvid, untagged: true, ..PortVlan::default() };
     expect(&mut scene, false);
     scene.fake.set_vlan(&device, untagged(100));
     expect(&mut scene, true);
