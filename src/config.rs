@@ -19,8 +19,8 @@ mod settings;
 
 pub use bridges::{AllowedBridges, BridgePattern, BridgeRule};
 pub use settings::{
-    ConflictProbe, DbusSettings, GuestDefaults, LimitSettings, LinkSettings, LogFormat, LogSettings, MetricsSettings, Settings,
-    SocketSettings, StoreSettings,
+    ConflictProbe, DbusSettings, FilterSettings, GuestDefaults, LimitSettings, LinkSettings, LogFormat, LogSettings,
+    MetricsSettings, Settings, SocketSettings, StoreSettings,
 };
 
 /// The default path of the configuration file.

@@ -288,6 +288,7 @@ fn policy(settings: &Settings) -> Policy {
         mac_prefix: settings.links.mac_prefix,
         allowed_bridges: settings.links.allowed_bridges.clone(),
         mtu: settings.links.mtu,
+        default_group: settings.filters.default_group,
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         conflict_probe: settings.links.conflict_probe,

@@ -5,6 +5,7 @@
 #[path = "common/netns.rs"]
 mod netns;
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -86,6 +87,7 @@ fn records_survive_a_reopening() {
     opened.close();
     let again = Opened::at(dir.path());
     let wanted = Loaded {
+        groups: Vec::new(),
         store_id,
         // Each of the four flushes has a number of its own.
         commit: 4,
@@ -632,6 +634,7 @@ fn port(n: u8, host: u8) -> Port {
         unknown_unicast: false,
         port_security: true,
         address_pairs: Vec::new(),
+        groups: BTreeSet::new(),
         limits: Limits::default(),
         isolated: None,
         told: nicd::model::GuestTold::default(),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::inventory;
 use crate::kernel::OpErrorKind;
 use crate::model::PortId;
+use crate::model::rule::RuleError;
 use crate::service::Error;
 use crate::store::StoreError;
 
@@ -128,6 +129,10 @@ pub enum ObjectKind {
     Network,
     /// A subnet.
     Subnet,
+    /// A security group.
+    Group,
+    /// A rule of a security group.
+    Rule,
     /// A flavor.
     Flavor,
 }
@@ -244,6 +249,8 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
             ObjectKind::Port => ("no_such_port", format!("Port id {id} could not be found.")),
             ObjectKind::Network => ("no_such_network", format!("Network {id} could not be found.")),
             ObjectKind::Subnet => ("no_such_subnet", format!("Subnet {id} could not be found.")),
+            ObjectKind::Group => ("no_such_group", format!("Security group {id} does not exist")),
+            ObjectKind::Rule => ("no_such_rule", format!("Security group rule {id} does not exist")),
             ObjectKind::Flavor => ("no_such_flavor", format!("Flavor {id} could not be found.")),
         },
         ApiError::UseAttach { device, port } => {
@@ -295,6 +302,16 @@ fn kind(refusal: &ApiError) -> Option<&'static str> {
     let ApiError::Service(error) = refusal else { return None };
     match error {
         Error::Inventory(inventory::Error::GatewayInUse { .. }) => Some("GatewayIpInUse"),
+        Error::DefaultGroupChange(_) => Some("SecurityGroupCannotUpdateDefault"),
+        Error::DefaultGroupDelete(_) => Some("SecurityGroupCannotRemoveDefault"),
+        Error::GroupsWithoutPortSecurity => Some("PortSecurityPortHasSecurityGroup"),
+        Error::Rule(error) => match error {
+            RuleError::PrefixOfOtherFamily { .. } => Some("SecurityGroupRuleParameterConflict"),
+            RuleError::PortsWithoutProtocol => Some("SecurityGroupProtocolRequiredWithPorts"),
+            RuleError::ProtocolWithoutPorts(_) => Some("SecurityGroupInvalidProtocolForPortRange"),
+            RuleError::IcmpCodeAlone(_) => Some("SecurityGroupMissingIcmpType"),
+            _ => None,
+        },
         Error::Kernel(error) => match error.kind {
             OpErrorKind::NoBridge => Some("Conflict"),
             OpErrorKind::Taken => Some("ServiceUnavailable"),

@@ -234,6 +234,17 @@ impl Fields {
         }
     }
 
+    /// As `number_or_text`, where `null` is the same as nothing.
+    ///
+    /// # Errors
+    /// As for `number`.
+    pub fn number_or_null(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, BodyError> {
+        match self.left.get(name) {
+            Some(Value::Null) => Ok(self.left.remove(name).and(None)),
+            _ => self.number_or_text(name, range),
+        }
+    }
+
     /// Takes true or false; Neutron's clients also send them as text or as 1 and 0 (neutron_lib/api/converters.py).
     ///
     /// # Errors

@@ -51,8 +51,8 @@ impl Kind {
     /// Of the attribute with this name.
     pub fn of(attribute: &str) -> Self {
         match attribute {
-            "admin_state_up" | "enable_dhcp" | "port_security_enabled" | "router:external" | "shared" => Self::Truth,
-            "ip_version" | "mtu" | "revision_number" => Self::Number,
+            "admin_state_up" | "enable_dhcp" | "port_security_enabled" | "router:external" | "shared" | "stateful" => Self::Truth,
+            "ip_version" | "mtu" | "port_range_min" | "port_range_max" | "revision_number" => Self::Number,
             "fixed_ips" => Self::Addresses,
             _ => Self::Text,
         }

@@ -13,6 +13,7 @@ pub mod dialect;
 pub mod error;
 mod fields;
 mod flavors;
+mod groups;
 mod idempotency;
 mod json;
 mod links;

@@ -14,7 +14,7 @@ use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
 use super::openapi::schema::{empty_list, list, null, number, one_of_words, only, or_null, time, truth, uuid, words};
-use super::resource::Resource;
+use super::resource::{Changeable, Resource};
 
 impl Resource for NetworkView {
     const ONE: &'static str = "network";
@@ -62,10 +62,6 @@ impl Resource for NetworkView {
         Ok(Action::CreateNetworks(new))
     }
 
-    fn change(_: &AppState, id: NetworkId, body: Fields) -> Result<Action, ApiError> {
-        Ok(Action::UpdateNetwork(id, read_change(body)?))
-    }
-
     fn delete(id: NetworkId) -> Action {
         Action::DeleteNetwork(id)
     }
@@ -76,6 +72,12 @@ impl Resource for NetworkView {
             Reply::Networks(many) => Some(many),
             _ => None,
         }
+    }
+}
+
+impl Changeable for NetworkView {
+    fn change(_: &AppState, id: NetworkId, body: Fields) -> Result<Action, ApiError> {
+        Ok(Action::UpdateNetwork(id, read_change(body)?))
     }
 }
 

@@ -26,6 +26,7 @@ use super::routes;
 pub(super) mod agent;
 mod entry;
 pub(super) mod flavors;
+pub(super) mod groups;
 mod lists;
 pub(super) mod maintenance;
 pub(super) mod networks;
@@ -110,6 +111,7 @@ fn components(kept: Kept) -> Components {
         rackspace::schemas(),
         networks::schemas(),
         subnets::schemas(),
+        groups::schemas(),
         ports::schemas(),
         agent::schemas(),
         maintenance::schemas(),

@@ -1,5 +1,7 @@
 //! Neutron's ports.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::model::action::{Action, NewPort, OptionChange, PortChange, WantedIp};
@@ -7,7 +9,7 @@ use crate::model::dhcp::{EXTRA_OPTIONS, OptionError, Sets, is_host_name};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::port::{BURSTS, RATES};
 use crate::model::server::MAX_QUEUES;
-use crate::model::{AddressPair, ExtraOption, FixedIp, GuestTold, IpVersion, Limits, Mac, PortId, Profile, RateLimit};
+use crate::model::{AddressPair, ExtraOption, FixedIp, GroupId, GuestTold, IpVersion, Limits, Mac, PortId, Profile, RateLimit};
 use crate::service::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
 
 use super::AppState;
@@ -21,7 +23,7 @@ use super::openapi::schema::{
     Record, Shape, any, empty_list, ip, list, mac, number, one_of_numbers, one_of_words, only, or_null, phase, range, status,
     time, truth, uuid, words,
 };
-use super::resource::Resource;
+use super::resource::{Changeable, Resource};
 
 /// The most entries of any list in a body.
 pub(super) const ENTRIES: usize = 64;
@@ -50,6 +52,7 @@ impl Resource for PortView {
         "binding:vif_type",
         "binding:vnic_type",
         "port_security_enabled",
+        "security_groups",
         "nicd:unknown_unicast",
         "nicd:isolated",
         "nicd:dhcp",
@@ -78,10 +81,6 @@ impl Resource for PortView {
         bodies.into_iter().map(|fields| read_new(state.host(), fields)).collect::<Result<_, _>>().map(Action::CreatePorts)
     }
 
-    fn change(state: &AppState, id: PortId, body: Fields) -> Result<Action, ApiError> {
-        Ok(Action::UpdatePort(id, read_change(&state.port(id)?, body)?))
-    }
-
     fn delete(id: PortId) -> Action {
         Action::DeletePort(id)
     }
@@ -92,6 +91,12 @@ impl Resource for PortView {
             Reply::Ports(many) => Some(many),
             _ => None,
         }
+    }
+}
+
+impl Changeable for PortView {
+    fn change(state: &AppState, id: PortId, body: Fields) -> Result<Action, ApiError> {
+        Ok(Action::UpdatePort(id, read_change(&state.port(id)?, body)?))
     }
 }
 
@@ -119,8 +124,8 @@ answer! {
             => list(Pair::shape()),
         /// Whether what its guest sends is filtered.
         "port_security_enabled": view.port.port_security => truth(),
-        /// Always empty.
-        "security_groups": Value::Array(Vec::new()) => empty_list(),
+        /// The security groups that it is in; without any its connections are not restricted.
+        "security_groups": view.port.groups.iter().map(ToString::to_string).collect::<Vec<_>>() => list(uuid()),
         /// Whether it is to carry traffic.
         "admin_state_up": view.port.admin_up => truth(),
         /// Whether traffic flows.
@@ -252,6 +257,7 @@ fn narrowed(listing: &Listing) -> Option<PortFilter> {
         id: listing.only("id").map(str::parse).transpose().ok()?,
         server: if unbound { None } else { listing.only("device_id").map(str::parse).transpose().ok()? },
         network: listing.only("network_id").map(str::parse).transpose().ok()?,
+        group: listing.only("security_groups").map(str::parse).transpose().ok()?,
     })
 }
 
@@ -269,6 +275,7 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, ApiError> {
         unknown_unicast: fields.truth("nicd:unknown_unicast")?.unwrap_or(false),
         port_security: fields.truth("port_security_enabled")?,
         address_pairs: read_pairs(&mut fields)?.unwrap_or_default(),
+        groups: read_groups(&mut fields)?,
         limits: read_limits(&mut fields)?.unwrap_or_default(),
         isolated: fields.truth_or_null("nicd:isolated")?.flatten(),
         told: GuestTold {
@@ -297,6 +304,7 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, ApiErr
         unknown_unicast: fields.truth("nicd:unknown_unicast")?,
         port_security: fields.truth("port_security_enabled")?,
         address_pairs: read_pairs(&mut fields)?,
+        groups: read_groups(&mut fields)?,
         limits: read_limits(&mut fields)?,
         isolated: fields.truth_or_null("nicd:isolated")?,
         dhcp: fields.truth("nicd:dhcp")?,
@@ -344,6 +352,12 @@ fn read_pairs(fields: &mut Fields) -> Result<Option<Vec<AddressPair>>, BodyError
         Ok(pair)
     };
     given.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+/// Groups, each once, however often it comes.
+fn read_groups(fields: &mut Fields) -> Result<Option<BTreeSet<GroupId>>, BodyError> {
+    let given = fields.list_or_null("security_groups", ENTRIES)?;
+    given.map(|all| all.into_iter().map(|(at, value)| parse_value(&at, &value)).collect()).transpose()
 }
 
 /// `nicd:limits`, where null is the same as no limits.
@@ -452,8 +466,6 @@ fn own_host(fields: &mut Fields, host: &str) -> Result<(), BodyError> {
 
 /// Attributes that have one possible value so far.
 fn unchanging(fields: &mut Fields) -> Result<(), BodyError> {
-    let none = [Value::Array(Vec::new()), Value::Null];
-    fields.must_be("security_groups", &none, "nicd has no security groups: only [] is possible")?;
     fields.only("binding:vnic_type", &["normal".into()])
 }
 

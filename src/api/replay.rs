@@ -27,10 +27,13 @@ pub(super) fn show(state: &AppState, path: &str, headers: &HeaderMap, body: &[u8
             let port = attached(state, path, *port)?;
             Some(Json(json!({"virtual_interfaces": [rackspace::interface(state, &port)]})).into_response())
         }
-        (Some(many), _) => {
+        (Some(last), _) => {
+            let many = &last.replace('-', "_");
             let shown = made.iter().map(|one| match one {
                 Made::Network(id) => state.network(*id).ok().map(|network| network.shown()),
                 Made::Subnet(id) => state.subnet(*id).ok().map(|subnet| subnet.shown()),
+                Made::Group(id) => state.group(*id).ok().map(|group| group.shown()),
+                Made::Rule(id) => state.rule(*id).ok().map(|rule| rule.shown()),
                 Made::Port(id) => state.port(*id).ok().map(|port| port.shown()),
             });
             let shown: Vec<_> = shown.collect::<Option<_>>()?;

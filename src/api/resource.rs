@@ -1,4 +1,4 @@
-//! The common handlers of Neutron's networks, subnets and ports: list, show, create, update, delete.
+//! The common handlers of Neutron's networks, subnets, ports, security groups and their rules: list, show, create, update, delete.
 //!
 //! Each resource parses and renders in its own file. The order of a request's steps and the status of its success are here.
 
@@ -48,9 +48,6 @@ pub(super) trait Resource: Sized {
     /// Parses a create request.
     fn create(state: &AppState, bodies: Vec<Fields>) -> Result<Action, ApiError>;
 
-    /// Parses an update request.
-    fn change(state: &AppState, id: Self::Id, body: Fields) -> Result<Action, ApiError>;
-
     /// Builds the delete action.
     fn delete(id: Self::Id) -> Action;
 
@@ -58,10 +55,16 @@ pub(super) trait Resource: Sized {
     fn of(reply: Reply) -> Option<Vec<Self>>;
 }
 
+/// A kind of thing that can be changed.
+pub(super) trait Changeable: Resource {
+    /// Parses an update request.
+    fn change(state: &AppState, id: Self::Id, body: Fields) -> Result<Action, ApiError>;
+}
+
 pub(super) async fn list<R: Resource>(State(state): State<AppState>, site: Site, RawQuery(query): RawQuery) -> Response {
     let listed = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
         let rows = R::all(&state, &listing).iter().map(R::shown).collect();
-        listing.answer(R::MANY, &site.to(&format!("/v2.0/{}", R::MANY)), rows)
+        listing.answer(R::MANY, &site.to(&format!("/v2.0/{}", R::MANY.replace('_', "-"))), rows)
     });
     respond(listed.map(Json), NETWORK)
 }
@@ -93,7 +96,7 @@ pub(super) async fn create<R: Resource>(
     respond(made.await, NETWORK)
 }
 
-pub(super) async fn update<R: Resource>(
+pub(super) async fn update<R: Changeable>(
     State(state): State<AppState>,
     Path(text): Path<String>,
     Extension(caller): Extension<Caller>,

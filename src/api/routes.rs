@@ -4,8 +4,8 @@ use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 use utoipa::openapi::HttpMethod;
 
-use crate::model::Subnet;
-use crate::service::{NetworkView, PortView};
+use crate::model::{Group as SecurityGroup, Subnet};
+use crate::service::{NetworkView, PortView, RuleView};
 
 use super::openapi::{self as document, Entry};
 use super::{AppState, agent, flavors, maintenance, metrics, nova, rackspace, resource, stream, versions};
@@ -112,7 +112,7 @@ fn rackspaces() -> Vec<Route> {
 }
 
 fn network() -> Vec<Route> {
-    use document::{networks as network_page, ports as port_page, subnets as subnet_page};
+    use document::{groups as group_page, networks as network_page, ports as port_page, subnets as subnet_page};
     vec![
         get("/extensions", versions::extensions, document::versions::extensions),
         get("/networks", resource::list::<NetworkView>, network_page::list_all),
@@ -125,6 +125,15 @@ fn network() -> Vec<Route> {
         get("/subnets/{id}", resource::show::<Subnet>, subnet_page::show),
         put("/subnets/{id}", resource::update::<Subnet>, subnet_page::update),
         delete("/subnets/{id}", resource::delete::<Subnet>, subnet_page::delete),
+        get("/security-groups", resource::list::<SecurityGroup>, group_page::list_all),
+        post("/security-groups", resource::create::<SecurityGroup>, group_page::create),
+        get("/security-groups/{id}", resource::show::<SecurityGroup>, group_page::show),
+        put("/security-groups/{id}", resource::update::<SecurityGroup>, group_page::update),
+        delete("/security-groups/{id}", resource::delete::<SecurityGroup>, group_page::delete),
+        get("/security-group-rules", resource::list::<RuleView>, group_page::list_rules),
+        post("/security-group-rules", resource::create::<RuleView>, group_page::create_rules),
+        get("/security-group-rules/{id}", resource::show::<RuleView>, group_page::show_rule),
+        delete("/security-group-rules/{id}", resource::delete::<RuleView>, group_page::delete_rule),
         get("/ports", resource::list::<PortView>, port_page::list_all),
         post("/ports", resource::create::<PortView>, port_page::create),
         get("/ports/{id}", resource::show::<PortView>, port_page::show),

@@ -84,6 +84,18 @@ pub enum RequestStep {
     ChangeSubnet,
     /// Removes a subnet.
     DropSubnet,
+    /// Looks up a security group.
+    Group,
+    /// Makes security groups.
+    NewGroup,
+    /// Changes a security group.
+    ChangeGroup,
+    /// Removes a security group.
+    DropGroup,
+    /// Looks up a rule of a security group.
+    Rule,
+    /// Makes rules of a security group.
+    NewRule,
     /// Makes ports.
     NewPort,
     /// Changes a port.
@@ -215,14 +227,20 @@ pub(super) static TABLE: &[Row] = &[
     // Of objects.
     row("no_such_network", S::NOT_FOUND, "NetworkNotFound", &[Network, NewSubnet, NewPort, NovaAttach, OnePerNetwork]),
     row("no_such_subnet", S::NOT_FOUND, "SubnetNotFound", &[Subnet, NewPort, ChangePort]),
+    row("no_such_group", S::NOT_FOUND, "SecurityGroupNotFound", &[Group, NewRule, NewPort, ChangePort]),
+    row("no_such_rule", S::NOT_FOUND, "SecurityGroupRuleNotFound", &[Rule]),
     row("no_such_server", S::NOT_FOUND, "InstanceNotFound", &[Server]),
     row("no_such_port", S::NOT_FOUND, "PortNotFound", &[Port, PortOfServer, NovaAttach]),
     row("no_such_flavor", S::NOT_FOUND, "FlavorNotFound", &[Flavor]),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
     row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach]),
-    row("id_in_use", S::CONFLICT, "Conflict", &[NewNetwork, NewSubnet, NewPort]),
+    row("id_in_use", S::CONFLICT, "Conflict", &[NewNetwork, NewSubnet, NewGroup, NewRule, NewPort]),
     row("network_in_use", S::CONFLICT, "NetworkInUse", &[DropNetwork]),
     row("subnet_in_use", S::CONFLICT, "SubnetInUse", &[DropSubnet]),
+    row("group_in_use", S::CONFLICT, "SecurityGroupInUse", &[DropGroup]),
+    row("default_group", S::CONFLICT, "SecurityGroupDefaultAlreadyExists", &[NewGroup, ChangeGroup]),
+    row("default_group", S::CONFLICT, "SecurityGroupCannotUpdateDefault", &[ChangeGroup]),
+    row("default_group", S::CONFLICT, "SecurityGroupCannotRemoveDefault", &[DropGroup]),
     row("server_has_nics", S::CONFLICT, "Conflict", &[DropServer]),
     row("kind_change", S::CONFLICT, "Conflict", &[PutServer]),
     row("monitor_in_use", S::CONFLICT, "Conflict", &[PutServer]),
@@ -242,9 +260,25 @@ pub(super) static TABLE: &[Row] = &[
     row("mac_in_use", S::CONFLICT, "MacAddressInUse", &[NewPort, ChangePort]),
     row("bad_mac", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
     row("port_security_off", S::CONFLICT, "AddressPairAndPortSecurityRequired", &[NewPort, ChangePort]),
+    row("port_security_off", S::CONFLICT, "PortSecurityPortHasSecurityGroup", &[NewPort, ChangePort]),
     row("pair_too_wide", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
     row("too_many_options", S::BAD_REQUEST, "InvalidInput", &[ChangePort]),
     row("duplicate_pair", S::BAD_REQUEST, "DuplicateAddressPairInRequest", &[NewPort, ChangePort]),
+    // Of security groups.
+    row("bad_protocol", S::BAD_REQUEST, "SecurityGroupRuleInvalidProtocol", &[NewRule]),
+    row("family_mismatch", S::BAD_REQUEST, "SecurityGroupEthertypeConflictWithProtocol", &[NewRule]),
+    row("family_mismatch", S::BAD_REQUEST, "SecurityGroupRuleParameterConflict", &[NewRule]),
+    row("bad_port_range", S::BAD_REQUEST, "SecurityGroupInvalidPortRange", &[NewRule]),
+    row("bad_port_range", S::BAD_REQUEST, "SecurityGroupProtocolRequiredWithPorts", &[NewRule]),
+    row("bad_port_range", S::BAD_REQUEST, "SecurityGroupInvalidProtocolForPortRange", &[NewRule]),
+    row("bad_icmp", S::BAD_REQUEST, "SecurityGroupInvalidIcmpValue", &[NewRule]),
+    row("bad_icmp", S::BAD_REQUEST, "SecurityGroupMissingIcmpType", &[NewRule]),
+    row("two_remotes", S::BAD_REQUEST, "SecurityGroupRemoteGroupAndRemoteIpPrefix", &[NewRule]),
+    row("rule_exists", S::CONFLICT, "SecurityGroupRuleExists", &[NewRule]),
+    row("several_groups", S::BAD_REQUEST, "SecurityGroupNotSingleGroupRules", &[NewRule]),
+    row("other_project", S::BAD_REQUEST, "SecurityGroupRulesNotSingleTenant", &[NewRule]),
+    row("too_many_rules", S::CONFLICT, "OverQuota", &[NewRule]),
+    row("too_many_groups", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
     row("subnet_overlap", S::BAD_REQUEST, "InvalidInput", &[NewSubnet]),
     row("bad_subnet", S::BAD_REQUEST, "InvalidInput", &[NewSubnet, ChangeSubnet]),
     // Of limits: Nova's quota is 403, Rackspace's 413.
@@ -363,6 +397,7 @@ mod tests {
         let mut service = words(include_str!("../reconcile/error.rs"), "pub fn reason", "\n    }\n");
         service.extend(words(include_str!("../inventory/error.rs"), "pub fn reason", "\n    }\n"));
         service.extend(words(include_str!("../monitor/error.rs"), "pub fn reason", "\n    }\n"));
+        service.extend(words(include_str!("../model/rule.rs"), "pub fn reason", "\n    }\n"));
         let readers = words(include_str!("fields.rs"), "pub fn reason", "\n    }\n");
         let others = words(include_str!("error.rs"), "fn error_answer(", "\n}\n");
         assert!(service.len() > 40 && readers.len() == 5 && others.len() > 25, "{service:?} {readers:?} {others:?}");

@@ -22,7 +22,7 @@ use super::networks::project;
 use super::openapi::schema::{
     Record, empty_list, ip, list, mode, number, one_of_numbers, or_null, range, time, truth, uuid, words,
 };
-use super::resource::Resource;
+use super::resource::{Changeable, Resource};
 
 /// The most entries of any list in a body.
 pub(super) const ENTRIES: usize = 64;
@@ -68,10 +68,6 @@ impl Resource for Subnet {
         Ok(Action::CreateSubnets(new))
     }
 
-    fn change(state: &AppState, id: SubnetId, body: Fields) -> Result<Action, ApiError> {
-        Ok(Action::UpdateSubnet(id, read_change(&state.subnet(id)?, body)?))
-    }
-
     fn delete(id: SubnetId) -> Action {
         Action::DeleteSubnet(id)
     }
@@ -82,6 +78,12 @@ impl Resource for Subnet {
             Reply::Subnets(many) => Some(many),
             _ => None,
         }
+    }
+}
+
+impl Changeable for Subnet {
+    fn change(state: &AppState, id: SubnetId, body: Fields) -> Result<Action, ApiError> {
+        Ok(Action::UpdateSubnet(id, read_change(&state.subnet(id)?, body)?))
     }
 }
 

@@ -40,6 +40,12 @@ pub(super) async fn extensions() -> Json<Value> {
 pub(super) fn extensions_of() -> Value {
     let extensions = [
         Extension::of("allowed-address-pairs", "Allowed Address Pairs", "Addresses a guest may send from beside its port's own."),
+        Extension::of("security-group", "security-group", "Rules that say which connections a port may have."),
+        Extension::of(
+            "security-groups-normalized-cidr",
+            "Normalized CIDR field for security group rules",
+            "normalized_cidr of a rule.",
+        ),
         Extension::of("port-security", "Port Security", "Whether a guest is held to its port's MAC and addresses."),
     ];
     json!({ "extensions": extensions })
@@ -65,7 +71,13 @@ answer! {
 pub(super) fn resources_of(base: &str) -> Value {
     let api = format!("{base}/v2.0");
     let resource = |name, collection| Resource::of(name, collection, &api);
-    let resources = [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")];
+    let resources = [
+        resource("network", "networks"),
+        resource("subnet", "subnets"),
+        resource("port", "ports"),
+        resource("security_group", "security-groups"),
+        resource("security_group_rule", "security-group-rules"),
+    ];
     json!({"resources": resources, "version": NetworkVersion::of(&api)})
 }
 

@@ -16,6 +16,7 @@ pub(super) struct File {
     pub store: Store,
     pub links: Links,
     pub limits: Limits,
+    pub filters: Filters,
     pub guest: Guest,
     pub log: Log,
     pub metrics: Metrics,
@@ -55,6 +56,12 @@ pub(super) struct Links {
 pub(super) struct Limits {
     pub nics_per_server: Option<Whole>,
     pub requests: Option<toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub(super) struct Filters {
+    pub default_group: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

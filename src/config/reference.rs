@@ -186,6 +186,18 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "filters",
+        about: "How the connections of guests are restricted.",
+        keys: &[key(
+            "default_group",
+            Some("false"),
+            "true",
+            Reload,
+            "Whether each project has a security group named default, made on its first use, for ports that name none: it lets out \
+             everything, and in only what comes from its own ports. Otherwise such ports are in no group.",
+        )],
+    },
+    Section {
         name: "guest",
         about: "What guests are told by DHCP and router advertisements when their subnet does not say.",
         keys: &[

@@ -24,6 +24,8 @@ pub struct Settings {
     pub links: LinkSettings,
     /// What one server may have.
     pub limits: LimitSettings,
+    /// How guests' connections are restricted.
+    pub filters: FilterSettings,
     /// Defaults for guests.
     pub guest: GuestDefaults,
     /// What is logged, and how.
@@ -100,6 +102,13 @@ pub struct LimitSettings {
     pub nics_per_server: u32,
 }
 
+/// `[filters]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct FilterSettings {
+    /// Whether each project has a security group of its own, for ports that name none.
+    pub default_group: bool,
+}
+
 /// `[guest]`: defaults for guests of a subnet without its own settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct GuestDefaults {
@@ -158,7 +167,7 @@ pub enum LogFormat {
 impl Settings {
     /// Applies the settings that can change at runtime; returns the changed keys that need a restart.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
-        let Self { socket, store, links, limits, guest, log, metrics, dbus } = new;
+        let Self { socket, store, links, limits, filters, guest, log, metrics, dbus } = new;
         let fixed = [
             ("socket.path", socket.path != self.socket.path),
             ("socket.mode", socket.mode != self.socket.mode),
@@ -172,7 +181,7 @@ impl Settings {
             ("dbus.enabled", dbus.enabled != self.dbus.enabled),
             ("dbus.address", dbus.address != self.dbus.address),
         ];
-        (self.links, self.limits, self.guest) = (links, limits, guest);
+        (self.links, self.limits, self.filters, self.guest) = (links, limits, filters, guest);
         self.log.level = log.level;
         fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -180,12 +189,13 @@ impl Settings {
 
 /// Validates each value and fills in the defaults.
 pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
-    let file::File { socket, store, links, limits, guest, log, metrics, dbus } = written;
+    let file::File { socket, store, links, limits, filters, guest, log, metrics, dbus } = written;
     Ok(Settings {
         socket: socket_as_used(socket)?,
         store: StoreSettings { dir: absolute("store.dir", store.dir, "/var/lib/nicd")? },
         links: links_as_used(links)?,
         limits: limits_as_used(limits)?,
+        filters: FilterSettings { default_group: filters.default_group.unwrap_or(false) },
         guest: guest_as_used(guest)?,
         log: log_as_used(log)?,
         metrics: metrics_as_used(metrics)?,

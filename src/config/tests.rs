@@ -37,6 +37,8 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
         [limits]
         nics_per_server = 4
         requests = "off"
+        [filters]
+        default_group = true
         [guest]
         dns_nameservers = ["192.0.2.1", "2001:db8::1"]
         domain = "cloud.example"

@@ -33,6 +33,7 @@ impl Inventory {
             assert_eq!(subnet.users, users.get(id).copied().unwrap_or(0), "users of subnet {id}");
         }
         self.assert_sets();
+        self.assert_groups();
     }
 
     fn assert_sets(&self) {

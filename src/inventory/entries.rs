@@ -10,7 +10,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::model::pools::FreeRanges;
-use crate::model::{GuestMacs, Mac, Network, NetworkId, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{
+    Group, GroupId, GuestMacs, Mac, Network, NetworkId, Phase, Port, PortId, RuleId, Server, ServerId, Subnet, SubnetId,
+};
 use crate::plan::{Deviation, Observed};
 
 use super::adverts::Adverts;
@@ -24,7 +26,7 @@ use super::telling::Telling;
 use super::wakeups::Wakeups;
 
 /// All records, and what the kernel was last seen to hold. Invariants: `macs` and `addresses` hold exactly the MACs and addresses
-/// of the ports; every port is in the set of its network and of its server; the free ranges of a subnet are its pools without the
+/// of the ports; every port is in the set of its network, of its server and of its security groups; the free ranges of a subnet are its pools without the
 /// addresses of ports on its segment and without the addresses that it reserves.
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -34,6 +36,11 @@ pub struct Inventory {
     /// Which networks are on one link.
     pub(super) segments: HashMap<Segment, BTreeSet<NetworkId>>,
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
+    pub groups: BTreeMap<GroupId, GroupEntry>,
+    /// Which group a rule is of.
+    pub(super) rules: HashMap<RuleId, GroupId>,
+    /// The projects' default groups.
+    pub(super) default_groups: HashMap<String, GroupId>,
     pub servers: BTreeMap<ServerId, ServerEntry>,
     /// The servers with a monitor, by its path.
     pub(super) monitors: BTreeMap<PathBuf, BTreeSet<ServerId>>,
@@ -102,6 +109,17 @@ pub struct SubnetEntry {
     pub record: Subnet,
     pub(super) free: FreeRanges,
     pub(super) users: usize,
+}
+
+/// A security group, and who needs it.
+#[derive(Debug)]
+pub struct GroupEntry {
+    pub record: Group,
+    /// The ports that are in it.
+    pub ports: BTreeSet<PortId>,
+    /// The groups, itself among them, with rules whose remote addresses are those of its ports.
+    pub referrers: BTreeSet<GroupId>,
+    pub claim: Claim,
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
-use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
+use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId};
 use crate::plan::HostUse;
 
 /// A refusal. The message says what was wrong, with the value, and what would be right.
@@ -22,6 +22,12 @@ pub enum Error {
     /// Nothing has that id.
     #[error("Port id {0} could not be found.")]
     NoSuchPort(PortId),
+    /// Nothing has that id.
+    #[error("Security group {0} does not exist")]
+    NoSuchGroup(GroupId),
+    /// Nothing has that id.
+    #[error("Security group rule {0} does not exist")]
+    NoSuchRule(RuleId),
     /// The address is another port's.
     #[error("Fixed IP {ip} is already in use by port {port} on network {network}; leave it out to get a free one.")]
     AddressInUse {
@@ -138,6 +144,8 @@ impl Error {
             Self::NoSuchSubnet(_) => "no_such_subnet",
             Self::NoSuchServer(_) => "no_such_server",
             Self::NoSuchPort(_) => "no_such_port",
+            Self::NoSuchGroup(_) => "no_such_group",
+            Self::NoSuchRule(_) => "no_such_rule",
             Self::AddressInUse { .. } | Self::AddressOfHost { .. } | Self::GatewayInUse { .. } => "address_in_use",
             Self::AddressOutside { .. } => "address_outside_subnet",
             Self::AddressKept { .. } | Self::AddressMade { .. } => "address_not_usable",

@@ -26,6 +26,7 @@ mod entries;
 mod error;
 mod filters;
 pub mod flapping;
+mod groups;
 mod guided;
 pub mod leases;
 pub mod leftovers;
@@ -40,7 +41,7 @@ mod told;
 mod wakeups;
 
 pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
-pub use entries::{Inventory, NetworkEntry, PortClaims, PortEntry, Segment, ServerEntry, SubnetEntry};
+pub use entries::{GroupEntry, Inventory, NetworkEntry, PortClaims, PortEntry, Segment, ServerEntry, SubnetEntry};
 pub use error::{Error, whose};
 
 use flapping::BridgeRepairs;
@@ -285,6 +286,7 @@ impl Inventory {
             self.take(port.network_id, ip.ip_address);
         }
         self.count_pairs(port);
+        self.join_groups(port);
     }
 
     fn release(&mut self, port: &Port) {
@@ -298,6 +300,7 @@ impl Inventory {
             self.give_back(port.network_id, ip.ip_address);
         }
         self.discount_pairs(port);
+        self.leave_groups(port);
     }
 
     /// A network by id.

@@ -1,16 +1,18 @@
 //! The requests of clients as values. Every dialect parses into them, and tests build them directly.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::dhcp::{ExtraOption, Sets};
-use super::ids::{NetworkId, PortId, ServerId, SubnetId};
+use super::ids::{GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
 use super::network::NetworkKind;
 use super::pools::Range;
 use super::port::GuestTold;
 use super::port::{AddressPair, Limits, Profile};
+use super::rule::{GroupChange, NewGroup, NewRule};
 use super::server::Owner;
 use super::subnet::{HostRoute, NewSubnet};
 
@@ -29,6 +31,16 @@ pub enum Action {
     UpdateSubnet(SubnetId, SubnetChange),
     /// Deletes a subnet of which no address is allocated.
     DeleteSubnet(SubnetId),
+    /// Creates security groups, all or none.
+    CreateGroups(Vec<NewGroup>),
+    /// Changes a security group.
+    UpdateGroup(GroupId, GroupChange),
+    /// Deletes a security group without ports, and the rules of others that refer to it.
+    DeleteGroup(GroupId),
+    /// Creates rules of one security group, all or none.
+    CreateRules(Vec<NewRule>),
+    /// Deletes a rule.
+    DeleteRule(RuleId),
     /// Registers a server, or changes its registration.
     PutServer(NewServer),
     /// Deletes a server's registration.
@@ -171,6 +183,8 @@ pub struct NewPort {
     pub port_security: Option<bool>,
     /// What its guest may send from beside its own MAC and addresses.
     pub address_pairs: Vec<AddressPair>,
+    /// The security groups that it is in; none for its project's default group, where the configuration asks for one.
+    pub groups: Option<BTreeSet<GroupId>>,
     /// The rates of its traffic.
     pub limits: Limits,
     /// Whether it is isolated; none for what its network says.
@@ -216,6 +230,8 @@ pub struct PortChange {
     pub port_security: Option<bool>,
     /// What its guest may send from beside its own MAC and addresses.
     pub address_pairs: Option<Vec<AddressPair>>,
+    /// The security groups that it is in.
+    pub groups: Option<BTreeSet<GroupId>>,
     /// The rates of its traffic.
     pub limits: Option<Limits>,
     /// Whether it is isolated; `Some(None)` for what its network says.

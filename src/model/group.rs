@@ -51,6 +51,12 @@ pub struct Rule {
     pub description: String,
     /// What it allows.
     pub allows: Allows,
+    /// The name by which its client called the protocol; none where it gave the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_name: Option<String>,
+    /// The remote addresses as its client gave them, possibly with host bits; none where it gave none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<IpNetwork>,
     /// When it was made.
     pub created_at: Timestamp,
 }

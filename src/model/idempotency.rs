@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ids::{NetworkId, PortId, SubnetId};
+use super::ids::{GroupId, NetworkId, PortId, RuleId, SubnetId};
 
 /// An idempotency key of a caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +75,10 @@ pub enum Made {
     Network(NetworkId),
     /// A subnet.
     Subnet(SubnetId),
+    /// A security group.
+    Group(GroupId),
+    /// A rule of a security group.
+    Rule(RuleId),
     /// A port, by itself or by an attach.
     Port(PortId),
 }

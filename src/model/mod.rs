@@ -17,6 +17,7 @@ pub mod network;
 pub mod phase;
 pub mod pools;
 pub mod port;
+pub mod rule;
 pub mod server;
 pub mod subnet;
 

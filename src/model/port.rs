@@ -1,5 +1,6 @@
 //! A port: one NIC with its MAC, its fixed IPs, its network and at most one server.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::dhcp::ExtraOption;
-use super::ids::{NetworkId, PortId, ServerId, SubnetId};
+use super::ids::{GroupId, NetworkId, PortId, ServerId, SubnetId};
 use super::mac::Mac;
 use super::names::LinkName;
 use super::server::TapMake;
@@ -50,6 +51,9 @@ pub struct Port {
     /// What its guest may send from beside its own MAC and addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub address_pairs: Vec<AddressPair>,
+    /// The security groups that it is in; without any its connections are not restricted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<GroupId>,
     /// The rates of its traffic.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,

@@ -5,8 +5,9 @@ use ipnetwork::IpNetwork;
 use crate::inventory;
 use crate::inventory::neighbours::Conflict;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};
+use crate::model::rule::RuleError;
 use crate::model::subnet::SubnetError;
-use crate::model::{Mac, NetworkId, PortId, ServerId, SubnetId};
+use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId};
 use crate::monitor::MonitorError;
 use crate::plan::PlanError;
 use crate::queue::QueueError;
@@ -202,6 +203,61 @@ pub enum Error {
         "Port Security must be enabled in order to have allowed address pairs on a port; switch it on, or leave allowed_address_pairs empty"
     )]
     PortSecurityOff,
+    /// A port without port security is in no group.
+    #[error("Port security must be enabled in order to use security groups: switch it on, or leave security_groups empty ([])")]
+    GroupsWithoutPortSecurity,
+    /// More groups than a port may be in.
+    #[error("{given} security groups are too many; a port may be in {limit}")]
+    TooManyGroups {
+        /// As asked.
+        given: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The group has ports.
+    #[error("Security Group {group} in use: {ports} ports are in it; take them out of it first")]
+    GroupInUse {
+        /// The group.
+        group: GroupId,
+        /// How many ports it has.
+        ports: usize,
+    },
+    /// The name is a project's own group's.
+    #[error("Default security group already exists: a project has one group of the name default; choose another name")]
+    DefaultGroupName,
+    /// A project's own group keeps its name.
+    #[error("Updating default security group not allowed: {0} keeps its name")]
+    DefaultGroupChange(GroupId),
+    /// A project's own group stays.
+    #[error("Insufficient rights for removing default security group: {0} stays while filters.default_group is true")]
+    DefaultGroupDelete(GroupId),
+    /// No group can have such a rule.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// The group has a rule that allows the same.
+    #[error("Security group rule already exists. Rule id is {0}.")]
+    RuleExists(RuleId),
+    /// More rules than a group may have.
+    #[error("security group {group} may have {limit} rules and no more; delete some, or put the rule into another group")]
+    TooManyRules {
+        /// The group.
+        group: GroupId,
+        /// The limit.
+        limit: usize,
+    },
+    /// Rules made together are of one group.
+    #[error("Only allowed to update rules for one security profile at a time: give all rules the same security_group_id")]
+    RulesOfSeveralGroups,
+    /// A rule is of its group's project.
+    #[error("project_id '{given}' is not that of security group {group}, which is '{is}'; leave it out")]
+    RuleOfOtherProject {
+        /// As given.
+        given: String,
+        /// The group.
+        group: GroupId,
+        /// Its project.
+        is: String,
+    },
     /// The pair lets through every address of its family.
     #[error("{0} in allowed_address_pairs is every address; give a longer prefix, or switch port_security_enabled off")]
     PairTooWide(IpNetwork),
@@ -331,7 +387,15 @@ impl Error {
             Self::GuestRefused(_) => "guest_refused",
             Self::NeedsDetach { .. } => "needs_detach",
             Self::MtuInUse { .. } => "mtu_in_use",
-            Self::PortSecurityOff => "port_security_off",
+            Self::PortSecurityOff | Self::GroupsWithoutPortSecurity => "port_security_off",
+            Self::TooManyGroups { .. } => "too_many_groups",
+            Self::GroupInUse { .. } => "group_in_use",
+            Self::DefaultGroupName | Self::DefaultGroupChange(_) | Self::DefaultGroupDelete(_) => "default_group",
+            Self::Rule(error) => error.reason(),
+            Self::RuleExists(_) => "rule_exists",
+            Self::TooManyRules { .. } => "too_many_rules",
+            Self::RulesOfSeveralGroups => "several_groups",
+            Self::RuleOfOtherProject { .. } => "other_project",
             Self::PairTooWide(_) => "pair_too_wide",
             Self::DuplicatePair { .. } => "duplicate_pair",
             Self::FiltersUnavailable(_) => "filters_unavailable",

@@ -21,7 +21,7 @@
 //!   listening                        who says that it has which address
 //!   planning, observe                what a look means; the work that follows is started as [`Work`]
 //!   namespaces, bridges              what carrying plans out needs
-//!   machines, build                  carrying plans out
+//!   machines, build, groups          carrying plans out; security groups in the kernel
 //!   asking, announcing               whether another machine has a port's addresses; telling where the port is
 //!   port, deletion                   one port's way back to its record, and its end
 //!   responder                        answers guests' DHCP requests
@@ -46,6 +46,7 @@ mod declines;
 mod deletion;
 mod error;
 mod flapping;
+mod groups;
 mod health;
 mod hearing;
 mod heartbeat;
@@ -115,6 +116,8 @@ pub struct Policy {
     pub allowed_bridges: AllowedBridges,
     /// The MTU of agent-made bridges, in bytes.
     pub mtu: u32,
+    /// Whether each project has a security group of its own for ports that name none.
+    pub default_group: bool,
     /// What guests are told whose subnets say nothing.
     pub guest: GuestDefaults,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.

@@ -50,6 +50,7 @@ impl Reconciler {
         }
         loaded.networks.into_iter().for_each(|network| state.add_network(network));
         loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
+        state.load_groups(loaded.groups);
         loaded.servers.into_iter().for_each(|server| state.add_server(server));
         loaded.ports.into_iter().for_each(|port| {
             let phase = first_phase(&port);

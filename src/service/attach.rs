@@ -44,6 +44,10 @@ impl Service {
         if let Ok(network) = network {
             self.reconciler.look_at_existing_bridge(network).await?;
         }
+        if !matches!(attach.nic, WantedNic::Port(_)) {
+            let project = { self.reconciler.lock().server(attach.server_id)?.record.project_id.clone() };
+            self.own_group(&project).await?;
+        }
         let (port, before, claim) = self
             .reconciler
             .claim(|state| {
@@ -200,18 +204,20 @@ impl Service {
     ) -> Result<Port, Error> {
         let now = clock::now();
         let network = &state.network(network_id)?.record;
+        let project = &state.server(binding.server_id)?.record.project_id;
         Ok(Port {
             id: PortId(Uuid::new_v4()),
             network_id,
             name: String::new(),
             description: String::new(),
-            project_id: state.server(binding.server_id)?.record.project_id.clone(),
+            project_id: project.clone(),
             mac,
             fixed_ips,
             admin_up: true,
             unknown_unicast: false,
             port_security: network.port_security,
             address_pairs: Vec::new(),
+            groups: self.own_groups(state, network.port_security, project),
             limits: Limits::default(),
             isolated: None,
             told: GuestTold::default(),

@@ -6,7 +6,7 @@ use tracing::field::display;
 
 use crate::exit::chain;
 use crate::model::action::{Action, WantedNic};
-use crate::model::{NetworkId, PortId, ServerId, SubnetId};
+use crate::model::{Group, GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId};
 
 use super::{Context, Error, NetworkView, PortView, Reply};
 
@@ -18,6 +18,8 @@ pub(super) struct Logged {
     port: Option<PortId>,
     network: Option<NetworkId>,
     subnet: Option<SubnetId>,
+    group: Option<GroupId>,
+    rule: Option<RuleId>,
 }
 
 impl Logged {
@@ -31,6 +33,11 @@ impl Logged {
             Action::CreateSubnets(new) => Self { network: new.first().map(|subnet| subnet.network_id), ..about("subnet create") },
             Action::UpdateSubnet(id, _) => Self { subnet: Some(*id), ..about("subnet change") },
             Action::DeleteSubnet(id) => Self { subnet: Some(*id), ..about("subnet delete") },
+            Action::CreateGroups(_) => about("security group create"),
+            Action::UpdateGroup(id, _) => Self { group: Some(*id), ..about("security group change") },
+            Action::DeleteGroup(id) => Self { group: Some(*id), ..about("security group delete") },
+            Action::CreateRules(new) => Self { group: new.first().map(|rule| rule.group_id), ..about("rule create") },
+            Action::DeleteRule(id) => Self { rule: Some(*id), ..about("rule delete") },
             Action::PutServer(new) => Self { server: Some(new.id), ..about("server put") },
             Action::DeleteServer(id, _) => Self { server: Some(*id), ..about("server delete") },
             Action::CreatePorts(new) => Self { network: new.first().map(|port| port.network_id), ..about("port create") },
@@ -51,8 +58,8 @@ impl Logged {
     /// After it.
     pub fn log(&self, result: &Result<Reply, Error>, took: Duration, context: &Context) {
         let request_id = context.request_id.as_deref();
-        let Self { action, server, port, network, subnet } = self;
-        let (server, port) = (server.map(display), port.map(display));
+        let Self { action, server, port, network, subnet, group, rule } = self;
+        let (server, port, group, rule) = (server.map(display), port.map(display), group.map(display), rule.map(display));
         let (network_id, subnet) = (network.map(display), subnet.map(display));
         match result {
             Err(error) => self.refused(error, context),
@@ -60,13 +67,18 @@ impl Logged {
             Ok(Reply::Networks(networks)) => networks.iter().for_each(|network| self.network(network, took, request_id)),
             Ok(Reply::Subnet(subnet)) => self.subnet(subnet, took, request_id),
             Ok(Reply::Subnets(subnets)) => subnets.iter().for_each(|subnet| self.subnet(subnet, took, request_id)),
+            Ok(Reply::Group(group)) => self.group(group, took, request_id),
+            Ok(Reply::Groups(groups)) => groups.iter().for_each(|group| self.group(group, took, request_id)),
+            Ok(Reply::Rules(rules)) => rules.iter().for_each(|view| {
+                tracing::info!(group = %view.group, rule = %view.rule.id, request_id, ?took, "{action} done");
+            }),
             Ok(Reply::Server(view) | Reply::NewServer(view)) => {
                 tracing::info!(server, name = view.server.name, request_id, ?took, "{action} done");
             }
             Ok(Reply::Port(port)) => self.port(port, took, request_id),
             Ok(Reply::Ports(ports)) => ports.iter().for_each(|port| self.port(port, took, request_id)),
             Ok(Reply::Done) => {
-                tracing::info!(server, port, network = network_id, subnet, request_id, ?took, "{action} done");
+                tracing::info!(server, port, network = network_id, subnet, group, rule, request_id, ?took, "{action} done");
             }
         }
     }
@@ -74,17 +86,26 @@ impl Logged {
     /// What came of an action that was refused: one line, also of what is nicd's or the host's trouble.
     pub fn refused(&self, error: &Error, context: &Context) {
         let request_id = context.request_id.as_deref();
-        let Self { action, server, port, network, subnet } = self;
+        let Self { action, server, port, network, subnet, group, rule } = self;
         let (server, port, network, subnet) = (server.map(display), port.map(display), network.map(display), subnet.map(display));
+        let (group, rule) = (group.map(display), rule.map(display));
         let (reason, said) = (error.reason(), chain(error));
         match error.is_trouble() {
-            true => tracing::warn!(reason, server, port, network, subnet, request_id, error = said, "{action} refused"),
-            false => tracing::info!(reason, server, port, network, subnet, request_id, error = said, "{action} refused"),
+            true => {
+                tracing::warn!(reason, server, port, network, subnet, group, rule, request_id, error = said, "{action} refused")
+            }
+            false => {
+                tracing::info!(reason, server, port, network, subnet, group, rule, request_id, error = said, "{action} refused")
+            }
         }
     }
 
     fn network(&self, NetworkView { network, .. }: &NetworkView, took: Duration, request_id: Option<&str>) {
         tracing::info!(network = %network.id, name = network.name, request_id, ?took, "{} done", self.action);
+    }
+
+    fn group(&self, group: &Group, took: Duration, request_id: Option<&str>) {
+        tracing::info!(group = %group.id, name = group.name, request_id, ?took, "{} done", self.action);
     }
 
     fn subnet(&self, subnet: &crate::model::Subnet, took: Duration, request_id: Option<&str>) {

@@ -9,6 +9,7 @@ mod detach;
 mod dry_run;
 mod filters;
 mod gc;
+mod groups;
 mod idempotency;
 mod leases;
 mod logged;
@@ -31,8 +32,8 @@ use tokio::sync::Semaphore;
 use crate::clock;
 use crate::events::Events;
 use crate::kernel::handle::KernelHandle;
-use crate::model::Subnet;
 use crate::model::idempotency::{Key, Made, StoredAnswer};
+use crate::model::{Group, Subnet};
 use crate::plan::LinkState;
 use crate::store::{Change, Loaded, Purpose, Store};
 use crate::telemetry::meters::OK;
@@ -43,6 +44,7 @@ pub use crate::kernel::exec::StepTime;
 pub use crate::reconcile::{Context, Error, Finding, Health, Heartbeat, Policy, Problem, Receipt, Reconciler};
 pub use counters::PortCounters;
 pub use gc::{Collected, Leftovers};
+pub use groups::{RuleFilter, RuleView};
 pub use idempotency::Known;
 pub use leases::{Exchange, LeaseState};
 pub use tap::NotOpened;
@@ -66,6 +68,12 @@ pub enum Reply {
     Subnet(Subnet),
     /// The subnets made.
     Subnets(Vec<Subnet>),
+    /// A security group as it is now.
+    Group(Group),
+    /// The security groups made.
+    Groups(Vec<Group>),
+    /// The rules made.
+    Rules(Vec<RuleView>),
     /// A server as it is now.
     Server(ServerView),
     /// A server that was not known before.

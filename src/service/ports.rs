@@ -20,6 +20,7 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
 use super::detach::departing;
+use super::groups::checked_groups;
 use super::{Context, Error, Reply, Service, view, word};
 
 impl Service {
@@ -28,11 +29,15 @@ impl Service {
         for network in networks {
             self.reconciler.look_at_existing_bridge(network).await?;
         }
+        for one in new.iter().filter(|one| one.groups.is_none()) {
+            self.own_group(&one.project_id).await?;
+        }
         let (records, claims) = self
             .reconciler
             .claim(|state| {
                 for one in &new {
                     state.network(one.network_id)?.claim.check_free()?;
+                    state.check_groups(one.groups.as_ref().unwrap_or(&BTreeSet::new()))?;
                 }
                 self.reserve_all(state, &new)
             })
@@ -102,6 +107,10 @@ impl Service {
             unknown_unicast: new.unknown_unicast,
             port_security,
             address_pairs: checked_pairs(mac, port_security, new.address_pairs.clone())?,
+            groups: match &new.groups {
+                Some(given) => checked_groups(state, port_security, given.clone())?,
+                None => self.own_groups(state, port_security, &new.project_id),
+            },
             limits: new.limits,
             isolated: new.isolated,
             told: new.told.clone(),
@@ -119,6 +128,7 @@ impl Service {
 
     pub(super) async fn update_port(self: Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
         let addresses = change.fixed_ips.is_some();
+        let groups = change.groups.clone().unwrap_or_default();
         let claim = self
             .reconciler
             .claim(|state| {
@@ -127,6 +137,7 @@ impl Service {
                 if addresses {
                     network.claim.check_free()?;
                 }
+                state.check_groups(&groups)?;
                 state.claim_port(id)
             })
             .await?;
@@ -280,7 +291,7 @@ fn hold_until_changed(before: &Port, after: &mut Port) {
 fn built_alike(a: &Port, b: &Port) -> bool {
     (a.admin_up, a.unknown_unicast, &a.fixed_ips) == (b.admin_up, b.unknown_unicast, &b.fixed_ips)
         && (a.port_security, &a.address_pairs, a.limits, a.isolated) == (b.port_security, &b.address_pairs, b.limits, b.isolated)
-        && a.told.dhcp == b.told.dhcp
+        && (a.told.dhcp, &a.groups) == (b.told.dhcp, &b.groups)
 }
 
 /// Whether the kernel refused a change and its device is as it was before. The filter comes first; what a guest's end was given of
@@ -370,6 +381,10 @@ fn changed(state: &Inventory, before: &Port, change: PortChange) -> Result<Port,
     after.address_pairs = change.address_pairs.unwrap_or(after.address_pairs);
     if (after.mac, after.port_security, &after.address_pairs) != (before.mac, before.port_security, &before.address_pairs) {
         after.address_pairs = checked_pairs(after.mac, after.port_security, after.address_pairs)?;
+    }
+    after.groups = change.groups.unwrap_or(after.groups);
+    if (after.port_security, &after.groups) != (before.port_security, &before.groups) {
+        after.groups = checked_groups(state, after.port_security, after.groups)?;
     }
     if after != *before {
         after.updated_at = clock::now();

@@ -3,7 +3,7 @@
 use crate::config::ConflictProbe;
 use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry};
 use crate::model::names;
-use crate::model::{LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{GroupId, LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
 
 use crate::plan::facts::FactName;
 use crate::plan::{Fact, MachineNic, facts};
@@ -102,6 +102,8 @@ pub struct PortFilter {
     pub server: Option<ServerId>,
     /// Those on this network.
     pub network: Option<NetworkId>,
+    /// Those in this security group.
+    pub group: Option<GroupId>,
 }
 
 impl Service {
@@ -168,6 +170,7 @@ impl Service {
         let state = self.reconciler.lock();
         let fits = |entry: &&PortEntry| {
             filter.id.is_none_or(|id| entry.record.id == id)
+                && filter.group.is_none_or(|id| entry.record.groups.contains(&id))
                 && filter.network.is_none_or(|id| entry.record.network_id == id)
                 && filter.server.is_none_or(|id| entry.record.binding.as_ref().is_some_and(|one| one.server_id == id))
         };
@@ -175,11 +178,12 @@ impl Service {
         let of = |ids: &std::collections::BTreeSet<PortId>| {
             ids.iter().filter_map(|id| state.ports.get(id)).filter(fits).map(view).collect()
         };
-        match (filter.id, filter.server, filter.network) {
+        match (filter.id, filter.server, filter.group, filter.network) {
             (Some(id), ..) => state.ports.get(&id).filter(|entry| fits(entry)).map(view).into_iter().collect(),
-            (None, Some(server), _) => state.servers.get(&server).map_or_else(Vec::new, |entry| of(&entry.ports)),
-            (None, None, Some(network)) => state.networks.get(&network).map_or_else(Vec::new, |entry| of(&entry.ports)),
-            (None, None, None) => state.ports.values().map(view).collect(),
+            (None, Some(server), ..) => state.servers.get(&server).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, None, Some(group), _) => state.groups.get(&group).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, None, None, Some(network)) => state.networks.get(&network).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, None, None, None) => state.ports.values().map(view).collect(),
         }
     }
 

@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
-use crate::model::{LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{Group, GroupId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
 use crate::threads;
@@ -148,6 +148,10 @@ pub enum Change {
     PutSubnet(Subnet),
     /// Removes a subnet.
     DeleteSubnet(SubnetId),
+    /// Writes a security group with its rules, new or changed.
+    PutGroup(Box<Group>),
+    /// Removes a security group with its rules.
+    DeleteGroup(GroupId),
     /// Writes a server, new or changed.
     PutServer(Server),
     /// Removes a server.
@@ -193,6 +197,8 @@ impl Change {
             Self::DeleteNetwork(_) => "delete_network",
             Self::PutSubnet(_) => "put_subnet",
             Self::DeleteSubnet(_) => "delete_subnet",
+            Self::PutGroup(_) => "put_group",
+            Self::DeleteGroup(_) => "delete_group",
             Self::PutServer(_) => "put_server",
             Self::DeleteServer(_) => "delete_server",
             Self::PutPort(_) => "put_port",
@@ -265,6 +271,8 @@ pub struct Loaded {
     pub networks: Vec<Network>,
     /// All subnets.
     pub subnets: Vec<Subnet>,
+    /// All security groups.
+    pub groups: Vec<Group>,
     /// All servers.
     pub servers: Vec<Server>,
     /// All ports.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::StoredRequest;
-use crate::model::{Network, NetworkId, Port, PortId, Server, Subnet, SubnetId};
+use crate::model::{Group, GroupId, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId};
 
 use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
@@ -36,6 +36,12 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             params![subnet.id.to_string(), subnet.network_id.to_string(), json(subnet)?, ROW_VERSION],
         ),
         Change::DeleteSubnet(id) => run("DELETE FROM subnets WHERE id = ?1", params![id.to_string()]),
+        Change::PutGroup(group) => run(
+            "INSERT INTO security_groups (id, body, version) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET body = ?2, version = ?3",
+            params![group.id.to_string(), json(group)?, ROW_VERSION],
+        ),
+        Change::DeleteGroup(id) => run("DELETE FROM security_groups WHERE id = ?1", params![id.to_string()]),
         Change::PutServer(server) => run(
             "INSERT INTO servers (id, body, version) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?2, version = ?3",
             params![server.id.to_string(), json(server)?, ROW_VERSION],
@@ -92,6 +98,13 @@ fn put_port(connection: &Connection, record: &Port) -> Result<(), StoreError> {
                 "port {id} has {address} of subnet {}, which does not exist",
                 ip.subnet_id
             )));
+        }
+    }
+    let before = before.map(|port| port.groups).unwrap_or_default();
+    for group in record.groups.difference(&before) {
+        let mut known = connection.prepare_cached("SELECT 1 FROM security_groups WHERE id = ?1").map_err(failed)?;
+        if !known.exists(params![group.to_string()]).map_err(failed)? {
+            return Err(StoreError::Conflict(format!("port {id} is in security group {group}, which does not exist")));
         }
     }
     had.iter().filter(|ip| !has.contains(ip)).try_for_each(|ip| free(connection, record, *ip))?;
@@ -154,6 +167,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
     let subnets = all(connection, "subnets", "id, network_id", |subnet: &Subnet| {
         vec![subnet.id.to_string(), subnet.network_id.to_string()]
     })?;
+    let groups = all(connection, "security_groups", "id", |group: &Group| vec![group.id.to_string()])?;
     Ok(Loaded {
         store_id,
         commit: commit(connection)?,
@@ -164,23 +178,28 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         },
         networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
-        ports: ports(connection, &subnets)?,
+        ports: ports(connection, &subnets, &groups)?,
         subnets,
+        groups,
         remembered: all(connection, "remembered", "key", |remembered: &StoredRequest| vec![remembered.key.key.clone()])?,
     })
 }
 
-fn ports(connection: &Connection, subnets: &[Subnet]) -> Result<Vec<Port>, StoreError> {
+fn ports(connection: &Connection, subnets: &[Subnet], groups: &[Group]) -> Result<Vec<Port>, StoreError> {
     let ports: Vec<Port> = all(connection, "ports", "id, network_id, mac, coalesce(server_id, '')", |port: &Port| {
         let server = port.binding.as_ref().map(|binding| binding.server_id.to_string()).unwrap_or_default();
         vec![port.id.to_string(), port.network_id.to_string(), port.mac.to_string(), server]
     })?;
     let known: BTreeSet<(NetworkId, SubnetId)> = subnets.iter().map(|subnet| (subnet.network_id, subnet.id)).collect();
+    let there: BTreeSet<GroupId> = groups.iter().map(|group| group.id).collect();
     let mut held: BTreeSet<[String; 3]> = BTreeSet::new();
     for port in &ports {
         // What it holds only until its guest has lost it may be of a subnet that is gone.
         if let Some(ip) = port.fixed_ips.iter().find(|ip| !known.contains(&(port.network_id, ip.subnet_id))) {
             return Err(damaged("ports", &port.id.to_string(), &format!("there is no subnet {} on its network", ip.subnet_id)));
+        }
+        if let Some(group) = port.groups.difference(&there).next() {
+            return Err(damaged("ports", &port.id.to_string(), &format!("there is no security group {group}")));
         }
         let ips = port.held_ips().map(|ip| ip.ip_address.to_string());
         held.extend(ips.map(|ip| [port.network_id.to_string(), ip, port.id.to_string()]));

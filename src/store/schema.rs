@@ -20,7 +20,7 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// attach's flush, and each foreign key a scan to the deletion of a network. The statement that writes a port checks its
 /// network and server. `ports` alone has rowids, so that new bodies are appended to one page instead of being inserted by
 /// id into several pages.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
@@ -67,6 +67,14 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE servers ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE ports ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE remembered ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+",
+    // A group's body has its rules.
+    "
+    CREATE TABLE security_groups (
+        id      TEXT PRIMARY KEY,
+        body    TEXT NOT NULL,
+        version INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -276,6 +276,7 @@ fn policy(sweep: Duration) -> Policy {
         mac_prefix: MacPrefix::default(),
         allowed_bridges: AllowedBridges::default(),
         guest: nicd::config::GuestDefaults::default(),
+        default_group: false,
         mtu: 1500,
         require_host_closed: true,
         conflict_probe: ConflictProbe::Off,

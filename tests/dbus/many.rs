@@ -199,6 +199,7 @@ fn what_a_bus_that_stood_still_has_missed_is_looked_at_anew() {
             unknown_unicast: false,
             port_security: None,
             address_pairs: Vec::new(),
+            groups: None,
             limits: Limits::default(),
             isolated: None,
             told: nicd::model::GuestTold::default(),

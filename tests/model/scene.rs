@@ -237,6 +237,7 @@ pub fn create_port(network: usize) -> Action {
         unknown_unicast: false,
         port_security: None,
         address_pairs: Vec::new(),
+        groups: None,
         limits: Limits::default(),
         isolated: None,
         told: nicd::model::GuestTold::default(),

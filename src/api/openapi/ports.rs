@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use super::entry::{Entry, force};
 use super::networks::{bulk, made};
 use super::schema::{
-    Record, Shape, any, any_mac, any_number, any_truth, any_uuid, empty_list, ip, link, list, named, only, or_null, range, text,
-    words,
+    Record, Shape, any, any_mac, any_number, any_truth, any_uuid, ip, link, list, named, only, or_null, range, text, words,
 };
 use super::{lists, samples};
 use crate::api::agent::NAME;
@@ -118,7 +117,12 @@ fn changeable(record: Record) -> Record {
         )
         .may("binding:host_id", "This host, empty or null.", or_null(words()))
         .may("port_security_enabled", "Whether what its guest sends is filtered.", any_truth())
-        .may("security_groups", "Only empty or null.", or_null(empty_list()))
+        .may(
+            "security_groups",
+            "The security groups that it is in; null: none; its project's `default` group, where the configuration asks for one, when \
+             left out of a new port.",
+            or_null(list(any_uuid()).max_items(Some(ENTRIES))),
+        )
         .may(
             "allowed_address_pairs",
             "What its guest may send from beside its own MAC and addresses; null: nothing.",

@@ -1,5 +1,7 @@
 //! One of each thing as records, for the examples: the renderers make of them what a client would get.
 
+use std::collections::BTreeSet;
+
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -7,21 +9,25 @@ use uuid::Uuid;
 use crate::events::{Event, EventKind};
 use crate::kernel::{DroppedFrame, Traffic};
 use crate::model::Guidance;
+use crate::model::group::What;
 use crate::model::pools::Range;
 use crate::model::{
-    DropReason, FixedIp, Guest, GuestTold, HostRoute, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Owner, Phase, Port,
-    PortId, Profile, Server, ServerId, Status, Subnet, SubnetId, names,
+    Allows, Direction, DropReason, Family, FixedIp, Group, GroupId, Guest, GuestTold, HostRoute, Limits, Mac, Network, NetworkId,
+    NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Server, ServerId, Status, Subnet, SubnetId,
+    names,
 };
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
 use crate::service::{Binding, Collected, DeviceView, Exchange, Health, LeaseState, Leftover, PortCounters, Tap, Verified};
-use crate::service::{NetworkView, PortView, ServerView};
+use crate::service::{NetworkView, PortView, RuleView, ServerView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
 const NETWORK: NetworkId = NetworkId(Uuid::from_u128(0x3cb9_bc59_5699_4588_a4b1_b87f_9670_8bc6));
 const SUBNET: SubnetId = SubnetId(Uuid::from_u128(0xf8a6_e8f8_c2ec_497c_9f23_da96_16de_54ef));
 const PORT: PortId = PortId(Uuid::from_u128(0xce53_1f90_199f_48c0_816c_13e3_8010_b442));
+const GROUP: GroupId = GroupId(Uuid::from_u128(0x85cc_3048_abc3_43cc_89b3_3773_4141_0cb0));
+const RULE: u128 = 0x3c0e_45ff_adaf_4124_b083_bf39_0e5f_f91c;
 const MAC: Mac = Mac([0xfa, 0x16, 0x3e, 0x63, 0x75, 0xb2]);
 
 fn range(address: [u8; 4], prefix: u8) -> IpNetwork {
@@ -50,6 +56,43 @@ pub(super) fn network() -> NetworkView {
         revision_number: 1,
     };
     NetworkView { network, subnets: vec![SUBNET], device: Some("nbr3cb9bc595699".to_owned()) }
+}
+
+pub(super) fn group() -> Group {
+    let outwards =
+        Allows { direction: Direction::Egress, family: Family::V4, protocol: None, what: What::All, remote: Remote::Any };
+    let RuleView { rule, .. } = rule();
+    let all = Rule { id: RuleId(Uuid::from_u128(RULE + 1)), allows: outwards, protocol_name: None, prefix: None, ..rule.clone() };
+    Group {
+        id: GROUP,
+        name: "web".into(),
+        description: "HTTP from the network alone".into(),
+        project_id: "demo".into(),
+        rules: vec![all, rule],
+        created_at: then(),
+        updated_at: then(),
+        revision_number: 2,
+    }
+}
+
+pub(super) fn rule() -> RuleView {
+    let network = range([10, 0, 0, 0], 24);
+    let allows = Allows {
+        direction: Direction::Ingress,
+        family: Family::V4,
+        protocol: Some(6),
+        what: What::Ports { first: 80, last: 80 },
+        remote: Remote::Prefix(network),
+    };
+    let rule = Rule {
+        id: RuleId(Uuid::from_u128(RULE)),
+        description: String::new(),
+        allows,
+        protocol_name: Some("tcp".into()),
+        prefix: Some(network),
+        created_at: then(),
+    };
+    RuleView { rule, group: GROUP, project_id: "demo".into() }
 }
 
 pub(super) fn subnet() -> Subnet {
@@ -100,6 +143,7 @@ pub(super) fn unbound() -> PortView {
         unknown_unicast: false,
         port_security: true,
         address_pairs: Vec::new(),
+        groups: BTreeSet::from([GROUP]),
         limits: Limits::default(),
         isolated: None,
         told: GuestTold { dns_name: "front".into(), ..GuestTold::default() },

@@ -1,0 +1,159 @@
+//! Security groups: their records, which ports are in them, and which other groups refer to them.
+
+use std::collections::BTreeSet;
+
+use crate::model::rule::DEFAULT_NAME;
+use crate::model::{Group, GroupId, Port, Remote, RuleId};
+
+use super::claim::{Claim, ClaimGuard, Unclaimed};
+use super::entries::GroupEntry;
+use super::{Error, Inventory};
+
+impl Inventory {
+    /// A security group by id.
+    pub fn group(&self, id: GroupId) -> Result<&GroupEntry, Error> {
+        self.groups.get(&id).ok_or(Error::NoSuchGroup(id))
+    }
+
+    /// The group that a rule is of.
+    pub fn group_of_rule(&self, id: RuleId) -> Result<&GroupEntry, Error> {
+        self.rules.get(&id).and_then(|group| self.groups.get(group)).ok_or(Error::NoSuchRule(id))
+    }
+
+    /// Whether there is a rule with this id.
+    pub fn has_rule(&self, id: RuleId) -> bool {
+        self.rules.contains_key(&id)
+    }
+
+    /// A project's default group.
+    pub fn default_group(&self, project: &str) -> Option<GroupId> {
+        self.default_groups.get(project).copied()
+    }
+
+    /// Takes the claim on a security group.
+    pub fn claim_group<E: From<Error>>(&self, id: GroupId) -> Result<ClaimGuard, Unclaimed<E>> {
+        Ok(self.group(id)?.claim.take()?)
+    }
+
+    /// Refuses groups that do not exist, and waits for those that are just being made or deleted.
+    pub fn check_groups<E: From<Error>>(&self, ids: &BTreeSet<GroupId>) -> Result<(), Unclaimed<E>> {
+        ids.iter().try_for_each(|id| Ok(self.group(*id)?.claim.check_free()?))
+    }
+
+    /// Takes in all groups of the store. They may refer to each other.
+    pub fn load_groups(&mut self, groups: Vec<Group>) {
+        let ids: Vec<GroupId> = groups.iter().map(|group| group.id).collect();
+        groups.into_iter().for_each(|group| self.insert_group(group));
+        ids.into_iter().for_each(|id| self.refer(id));
+    }
+
+    /// Takes in a group without ports.
+    pub fn add_group(&mut self, record: Group) {
+        let id = record.id;
+        self.insert_group(record);
+        self.refer(id);
+    }
+
+    fn insert_group(&mut self, record: Group) {
+        if record.name == DEFAULT_NAME {
+            self.default_groups.insert(record.project_id.clone(), record.id);
+        }
+        let entry = GroupEntry { ports: BTreeSet::new(), referrers: BTreeSet::new(), claim: Claim::default(), record };
+        self.groups.insert(entry.record.id, entry);
+    }
+
+    /// Puts a changed record in a group's place.
+    pub fn replace_group(&mut self, record: Group) {
+        let id = record.id;
+        self.unrefer(id);
+        if let Some(entry) = self.groups.get_mut(&id) {
+            entry.record = record;
+        }
+        self.refer(id);
+    }
+
+    /// Forgets a group without ports.
+    pub fn remove_group(&mut self, id: GroupId) -> Option<GroupEntry> {
+        self.unrefer(id);
+        let entry = self.groups.remove(&id)?;
+        if self.default_group(&entry.record.project_id) == Some(id) {
+            self.default_groups.remove(&entry.record.project_id);
+        }
+        Some(entry)
+    }
+
+    /// Notes what a group's rules refer to.
+    fn refer(&mut self, id: GroupId) {
+        let Some(entry) = self.groups.get(&id) else { return };
+        let rules: Vec<RuleId> = entry.record.rules.iter().map(|rule| rule.id).collect();
+        let remotes = remotes(&entry.record);
+        self.rules.extend(rules.into_iter().map(|rule| (rule, id)));
+        for remote in remotes {
+            if let Some(entry) = self.groups.get_mut(&remote) {
+                entry.referrers.insert(id);
+            }
+        }
+    }
+
+    fn unrefer(&mut self, id: GroupId) {
+        let Some(entry) = self.groups.get(&id) else { return };
+        let rules: Vec<RuleId> = entry.record.rules.iter().map(|rule| rule.id).collect();
+        let remotes = remotes(&entry.record);
+        for rule in rules {
+            self.rules.remove(&rule);
+        }
+        for remote in remotes {
+            if let Some(entry) = self.groups.get_mut(&remote) {
+                entry.referrers.remove(&id);
+            }
+        }
+    }
+
+    /// Notes that a port is in its groups.
+    pub(super) fn join_groups(&mut self, port: &Port) {
+        for group in &port.groups {
+            if let Some(entry) = self.groups.get_mut(group) {
+                entry.ports.insert(port.id);
+            }
+        }
+    }
+
+    /// Notes that a port is no longer in its groups.
+    pub(super) fn leave_groups(&mut self, port: &Port) {
+        for group in &port.groups {
+            if let Some(entry) = self.groups.get_mut(group) {
+                entry.ports.remove(&port.id);
+            }
+        }
+    }
+
+    /// Panics when an index over groups does not hold exactly what the records say.
+    #[cfg(debug_assertions)]
+    pub(super) fn assert_groups(&self) {
+        let (mut ports, mut referrers) = (BTreeSet::new(), BTreeSet::new());
+        for port in self.ports.values().map(|entry| &entry.record) {
+            ports.extend(port.groups.iter().map(|group| (*group, port.id)));
+        }
+        for group in self.groups.values().map(|entry| &entry.record) {
+            referrers.extend(remotes(group).into_iter().map(|remote| (remote, group.id)));
+        }
+        let noted = self.groups.iter().flat_map(|(id, entry)| entry.ports.iter().map(move |port| (*id, *port)));
+        assert_eq!(noted.collect::<BTreeSet<_>>(), ports, "ports of security groups");
+        let noted = self.groups.iter().flat_map(|(id, entry)| entry.referrers.iter().map(move |group| (*id, *group)));
+        assert_eq!(noted.collect::<BTreeSet<_>>(), referrers, "who refers to security groups");
+        let rules = self.groups.iter().flat_map(|(id, entry)| entry.record.rules.iter().map(move |rule| (rule.id, *id)));
+        assert_eq!(rules.collect::<std::collections::HashMap<_, _>>(), self.rules, "rules of security groups");
+        let defaults = self.groups.values().filter(|entry| entry.record.name == DEFAULT_NAME);
+        let defaults = defaults.map(|entry| (entry.record.project_id.clone(), entry.record.id));
+        assert_eq!(defaults.collect::<std::collections::HashMap<_, _>>(), self.default_groups, "default groups");
+    }
+}
+
+/// The groups that a group's rules refer to.
+fn remotes(group: &Group) -> BTreeSet<GroupId> {
+    let remotes = group.rules.iter().filter_map(|rule| match rule.allows.remote {
+        Remote::Group(remote) => Some(remote),
+        Remote::Any | Remote::Prefix(_) => None,
+    });
+    remotes.collect()
+}
