@@ -37,7 +37,7 @@ fn bad(method: &'static str, path: impl Into<String>, body: Value, status: u16, 
 
 /// Everything there is, as a client and as the kernel shows it.
 fn everything(fixture: &mut Fixture) -> Vec<String> {
-    let lists = ["/v2.0/networks", "/v2.0/subnets", "/v2.0/ports", "/nicd/v1/servers"];
+    let lists = ["/v2.0/networks", "/v2.0/subnets", "/v2.0/security-groups", "/v2.0/ports", "/nicd/v1/servers"];
     let mut all: Vec<String> = lists.iter().map(|list| fixture.api.get(list).text).collect();
     all.extend(marked());
     all
@@ -285,6 +285,8 @@ fn ports_that_cannot_be() {
         let network = fixture.usual_network();
         let port = fixture.create_port(json!({"network_id": network, "mac_address": "fa:16:3e:00:00:01",
             "fixed_ips": [{"ip_address": "192.0.2.9"}]}));
+        let group = fixture.api.post("/v2.0/security-groups", &json!({"security_group": {}})).expect(201);
+        let group = text(&group["security_group"]["id"]);
         let new = |mut body: Value, status, reason, says: &str| {
             body["network_id"] = network.clone().into();
             bad("POST", "/v2.0/ports", json!({ "port": body }), status, reason, says)
@@ -314,6 +316,8 @@ fn ports_that_cannot_be() {
             new(json!({"fixed_ips": [{}]}), 400, "invalid_value", "{}"),
             new(json!({"id": port}), 409, "id_in_use", &port),
             new(json!({"security_groups": ["default"]}), 400, "invalid_value", "default"),
+            new(json!({"security_groups": [NOBODY]}), 404, "no_such_group", NOBODY),
+            new(off(json!({"security_groups": [group]})), 409, "port_security_off", "security_groups"),
             new(json!({"binding:host_id": "elsewhere"}), 400, "invalid_value", "elsewhere"),
             new(
                 json!({"binding:profile": {"interface_name": "much-too-long-for-the-kernel"}}),

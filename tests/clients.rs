@@ -38,6 +38,11 @@ fn openstacksdk_makes_lists_attaches_and_detaches_and_raises_the_right_exception
 }
 
 #[test]
+fn the_openstack_command_makes_security_groups_and_puts_ports_into_them() {
+    passes("test_openstack.py");
+}
+
+#[test]
 fn novaclient_attaches_lists_and_detaches_at_every_microversion() {
     passes("test_novaclient.py");
 }

@@ -31,12 +31,13 @@
 //! | `error` | [`Error`] and [`Refusal`] |
 //! | `events` | [`Events`] and [`Event`] |
 //! | `retry` | [`Retry`] |
-//! | [`types`] | what requests and answers contain |
+//! | [`types`], [`groups`] | what requests and answers contain |
 
 pub mod blocking;
 mod client;
 mod error;
 mod events;
+pub mod groups;
 pub mod http;
 mod operations;
 mod retry;
@@ -45,6 +46,7 @@ pub mod types;
 pub use client::{Client, member};
 pub use error::{Call, Error, Refusal};
 pub use events::{Event, EventKind, Events};
+pub use groups::{Allows, NewSecurityGroup, NewSecurityGroupRule, SecurityGroup, SecurityGroupChange, SecurityGroupRule};
 pub use operations::Nics;
 pub use retry::{FirstContact, Refusals, Retry};
 pub use types::*;

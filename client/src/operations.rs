@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, member};
 use crate::error::{Call, Error};
+use crate::groups::{NewSecurityGroup, NewSecurityGroupRule, SecurityGroup, SecurityGroupChange, SecurityGroupRule};
 use crate::http::with_query;
 use crate::types::{
     Attachment, Explanation, Health, Interface, Network, NetworkChange, NewNetwork, NewPort, NewServer, NewSubnet, Port,
@@ -18,6 +19,8 @@ use crate::types::{
 
 const NETWORKS: &str = "/v2.0/networks";
 const SUBNETS: &str = "/v2.0/subnets";
+const GROUPS: &str = "/v2.0/security-groups";
+const RULES: &str = "/v2.0/security-group-rules";
 const PORTS: &str = "/v2.0/ports";
 const SERVERS: &str = "/nicd/v1/servers";
 
@@ -81,6 +84,51 @@ impl Client {
     /// Deletes a subnet that no port has an address of.
     pub async fn delete_subnet(&self, id: Uuid) -> Result<(), Error> {
         self.delete(&item(SUBNETS, id)).await
+    }
+
+    /// The security groups that fit the filters.
+    pub async fn security_groups(&self, filters: &[(&str, &str)]) -> Result<Vec<SecurityGroup>, Error> {
+        self.show(&with_query(GROUPS, filters), "security_groups").await
+    }
+
+    /// A security group with its rules.
+    pub async fn security_group(&self, id: Uuid) -> Result<SecurityGroup, Error> {
+        self.show(&item(GROUPS, id), "security_group").await
+    }
+
+    /// Creates a security group, which allows all connections that its ports begin.
+    pub async fn create_security_group(&self, new: &NewSecurityGroup) -> Result<SecurityGroup, Error> {
+        self.create(GROUPS, "security_group", new).await
+    }
+
+    /// Changes a security group.
+    pub async fn change_security_group(&self, id: Uuid, change: &SecurityGroupChange) -> Result<SecurityGroup, Error> {
+        self.change(&item(GROUPS, id), "security_group", change).await
+    }
+
+    /// Deletes a security group that no port is in.
+    pub async fn delete_security_group(&self, id: Uuid) -> Result<(), Error> {
+        self.delete(&item(GROUPS, id)).await
+    }
+
+    /// The rules of security groups that fit the filters, e.g. `&[("security_group_id", group)]`.
+    pub async fn security_group_rules(&self, filters: &[(&str, &str)]) -> Result<Vec<SecurityGroupRule>, Error> {
+        self.show(&with_query(RULES, filters), "security_group_rules").await
+    }
+
+    /// A rule of a security group.
+    pub async fn security_group_rule(&self, id: Uuid) -> Result<SecurityGroupRule, Error> {
+        self.show(&item(RULES, id), "security_group_rule").await
+    }
+
+    /// Creates a rule of a security group. When this returns, it is in force.
+    pub async fn create_security_group_rule(&self, new: &NewSecurityGroupRule) -> Result<SecurityGroupRule, Error> {
+        self.create(RULES, "security_group_rule", new).await
+    }
+
+    /// Deletes a rule of a security group. When this returns, connections that it alone allowed are cut.
+    pub async fn delete_security_group_rule(&self, id: Uuid) -> Result<(), Error> {
+        self.delete(&item(RULES, id)).await
     }
 
     /// The ports that fit the filters, e.g. `&[("device_id", server)]`.

@@ -372,6 +372,9 @@ pub struct Port {
     /// Whether what its guest sends is filtered.
     #[serde(default)]
     pub port_security_enabled: bool,
+    /// The security groups that it is in.
+    #[serde(default)]
+    pub security_groups: Vec<Uuid>,
     /// How the NIC is given to the guest.
     #[serde(rename = "binding:vif_type", default)]
     pub vif_type: VifType,
@@ -509,6 +512,9 @@ pub struct PortChange {
     /// Whether what its guest sends is filtered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port_security_enabled: Option<bool>,
+    /// The security groups that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<Uuid>>,
     /// Its rate limits; `Some(None)`: it has none.
     #[serde(rename = "nicd:limits", skip_serializing_if = "Option::is_none")]
     pub limits: Option<Option<Limits>>,

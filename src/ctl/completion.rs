@@ -55,6 +55,16 @@ pub fn subnets() -> ArgValueCompleter {
     of(Kind::Subnet)
 }
 
+/// Completes the names of security groups.
+pub fn groups() -> ArgValueCompleter {
+    of(Kind::Group)
+}
+
+/// Completes the ids of rules of security groups.
+pub fn rules() -> ArgValueCompleter {
+    of(Kind::Rule)
+}
+
 /// Completes the names of servers.
 pub fn servers() -> ArgValueCompleter {
     of(Kind::Server)
@@ -108,6 +118,8 @@ fn text(kind: Kind, object: &Value, names: &HashMap<&str, usize>, ranges: &HashM
     let name = object["name"].as_str().filter(is_plain).filter(|name| names[name] == 1);
     let about = match kind {
         Kind::Network | Kind::Subnet => object["cidr"].as_str().unwrap_or(id),
+        Kind::Group => object["description"].as_str().filter(|about| !about.is_empty()).unwrap_or(id),
+        Kind::Rule => object["direction"].as_str().unwrap_or(id),
         Kind::Server => object["guest"]["kind"].as_str().unwrap_or(id),
         Kind::Port => object["status"].as_str().unwrap_or(id),
     };

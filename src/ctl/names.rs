@@ -24,6 +24,10 @@ pub enum Kind {
     Network,
     /// A subnet.
     Subnet,
+    /// A security group.
+    Group,
+    /// A rule of a security group.
+    Rule,
     /// A server.
     Server,
     /// A port.
@@ -36,18 +40,31 @@ impl Kind {
         match self {
             Self::Network => "network",
             Self::Subnet => "subnet",
+            Self::Group => "group",
+            Self::Rule => "rule",
             Self::Server => "server",
             Self::Port => "port",
         }
     }
 
-    /// Several, as the list's member in an answer is called.
+    /// Several.
     pub fn plural(self) -> &'static str {
         match self {
             Self::Network => "networks",
             Self::Subnet => "subnets",
+            Self::Group => "groups",
+            Self::Rule => "rules",
             Self::Server => "servers",
             Self::Port => "ports",
+        }
+    }
+
+    /// The list's member in an answer.
+    fn member(self) -> &'static str {
+        match self {
+            Self::Group => "security_groups",
+            Self::Rule => "security_group_rules",
+            other => other.plural(),
         }
     }
 
@@ -56,6 +73,8 @@ impl Kind {
         match self {
             Self::Network => "/v2.0/networks",
             Self::Subnet => "/v2.0/subnets",
+            Self::Group => "/v2.0/security-groups",
+            Self::Rule => "/v2.0/security-group-rules",
             Self::Server => "/nicd/v1/servers",
             Self::Port => "/v2.0/ports",
         }
@@ -69,9 +88,9 @@ impl Kind {
     /// All of them, or those the query lets through.
     pub async fn list(self, client: &Client, query: &[(&str, &str)]) -> Result<Vec<Value>, ClientError> {
         let answer = client.get(&with_query(self.collection(), query)).await?;
-        match client::member(answer, self.plural())? {
+        match client::member(answer, self.member())? {
             Value::Array(objects) => Ok(objects),
-            _ => Err(ClientError::Incomplete { key: self.plural() }),
+            _ => Err(ClientError::Incomplete { key: self.member() }),
         }
     }
 }

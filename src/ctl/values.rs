@@ -82,6 +82,28 @@ impl FromStr for Pool {
     }
 }
 
+/// A range of ports, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = expected("a port or a range of them, as 80 or 8000-8099,");
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) => Ok(Self { first, last }),
+            _ => Err(bad),
+        }
+    }
+}
+
 /// A route for guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {

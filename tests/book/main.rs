@@ -91,6 +91,12 @@ const ELSEWHERE: &[Elsewhere] = &[
         Then::Nothing,
         "needs clients from PyPI, and has a proxy of its own in socat's place",
     ),
+    elsewhere(
+        "docs/groups.md",
+        "export OS_AUTH_TYPE=none OS_ENDPOINT=http://127.0.0.1:8774/v2.0 OS_NETWORK_ENDPOINT_OVERRIDE=http://127.0.0.1:8774/v2.0",
+        Then::Nothing,
+        "needs clients from PyPI, and has a proxy of its own in socat's place",
+    ),
     elsewhere("docs/operate.md", "apt install ./nicd_*.deb", Then::Nothing, "needs a Debian of its own, under systemd"),
     elsewhere(
         "docs/operate.md",
@@ -129,6 +135,7 @@ pages! {
     agent_api: "docs/agent-api.md",
     first_five_minutes: "docs/first-five-minutes.md",
     dhcp: "docs/dhcp.md",
+    groups: "docs/groups.md",
     hotplug: "docs/hotplug.md",
     integrate: "docs/integrate.md",
     libvirt: "docs/libvirt.md",

@@ -61,6 +61,8 @@ class Api:
         for port in self.get("/v2.0/ports")["ports"]:
             self.call("DELETE", f"/v2.0/ports/{port['id']}")
             self.gone(port["id"])
+        for group in self.get("/v2.0/security-groups")["security_groups"]:
+            self.call("DELETE", f"/v2.0/security-groups/{group['id']}", expect=204)
         for network in self.get("/v2.0/networks")["networks"]:
             self.call("DELETE", f"/v2.0/networks/{network['id']}", expect=204)
 

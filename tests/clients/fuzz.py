@@ -50,8 +50,8 @@ UUID = re.compile("[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 class World:
     """Things that are there whatever the run deletes, so that not every request is about nothing."""
 
-    NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE = (f"{n}eeeeeee-0000-4000-8000-000000000000" for n in range(6))
-    THINGS = (NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE)
+    NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE, GROUP, RULE = (f"{n}eeeeeee-0000-4000-8000-000000000000" for n in range(8))
+    THINGS = (NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE, GROUP, RULE)
     EVERY = 25
     # What it does itself is not counted.
     NAME = "the world"
@@ -72,6 +72,9 @@ class World:
         self.send("POST", "/v2.0/networks", "network", {"id": self.NETWORK})
         for subnet, cidr in ((self.FOUR, "10.0.0.0/16"), (self.SIX, "2001:db8::/64")):
             self.send("POST", "/v2.0/subnets", "subnet", {"id": subnet, "network_id": self.NETWORK, "cidr": cidr})
+        self.send("POST", "/v2.0/security-groups", "security_group", {"id": self.GROUP})
+        rule = {"id": self.RULE, "security_group_id": self.GROUP, "direction": "ingress", "protocol": "tcp"}
+        self.send("POST", "/v2.0/security-group-rules", "security_group_rule", rule)
         for port in (self.ATTACHED, self.ALONE):
             self.send("POST", "/v2.0/ports", "port", {"id": port, "network_id": self.NETWORK})
         path = f"/v2.1/servers/{self.SERVER}/os-interface"
@@ -88,6 +91,8 @@ class World:
             "port": [self.ATTACHED], "port_id": [self.ALONE], "ports": [self.ATTACHED, self.ALONE],
             "networks": [self.NETWORK], "net_id": [self.NETWORK], "network_id": [self.NETWORK],
             "subnets": [self.FOUR, self.SIX], "subnet_id": [self.FOUR, self.SIX],
+            "security-groups": [self.GROUP], "security_groups": [self.GROUP], "security-group-rules": [self.RULE],
+            "security_group_id": [self.GROUP], "remote_group_id": [self.GROUP],
         }.get(what)  # fmt: skip
         return known[draw // 4 % len(known)] if known and draw % 4 else value
 

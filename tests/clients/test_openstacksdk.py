@@ -87,7 +87,12 @@ def test_ports_are_made_found_changed_and_deleted(cloud, blue):
 
 
 def test_port_security_and_address_pairs(cloud, blue):
-    assert sorted(one.alias for one in cloud.network.extensions()) == ["allowed-address-pairs", "port-security"]
+    assert sorted(one.alias for one in cloud.network.extensions()) == [
+        "allowed-address-pairs",
+        "port-security",
+        "security-group",
+        "security-groups-normalized-cidr",
+    ]
     assert cloud.network.find_extension("port-security").name == "Port Security"
     assert blue.is_port_security_enabled is True
     port = cloud.network.create_port(
@@ -102,6 +107,53 @@ def test_port_security_and_address_pairs(cloud, blue):
     network = cloud.network.update_network(blue, is_port_security_enabled=False)
     assert network.is_port_security_enabled is False
     assert cloud.network.create_port(network_id=blue.id).is_port_security_enabled is False
+
+
+def test_security_groups_and_their_rules(cloud, blue):
+    web = cloud.network.create_security_group(name="web", description="HTTP")
+    assert (web.name, web.stateful, web.is_shared) == ("web", True, False)
+    assert sorted((rule["direction"], rule["ethertype"]) for rule in web.security_group_rules) == [("egress", "IPv4"), ("egress", "IPv6")]
+    rule = cloud.network.create_security_group_rule(
+        security_group_id=web.id,
+        direction="ingress",
+        protocol="tcp",
+        port_range_min=80,
+        port_range_max=81,
+        remote_ip_prefix="192.0.2.7/24",
+    )
+    assert (rule.protocol, rule.port_range_min, rule.normalized_cidr) == ("tcp", 80, "192.0.2.0/24")
+    with pytest.raises(exceptions.ConflictException, match="already exists"):
+        cloud.network.create_security_group_rule(
+            security_group_id=web.id, direction="ingress", protocol=6, port_range_min=80, port_range_max=81, remote_ip_prefix="192.0.2.0/24"
+        )
+    with pytest.raises(exceptions.BadRequestException, match="port_range_min"):
+        cloud.network.create_security_group_rule(
+            security_group_id=web.id, direction="ingress", protocol="udp", port_range_min=81, port_range_max=80
+        )
+    rules = cloud.network.create_security_group_rules(
+        [
+            {"security_group_id": web.id, "direction": "ingress", "remote_group_id": web.id},
+            {"security_group_id": web.id, "direction": "ingress", "ethertype": "IPv6", "protocol": "ipv6-icmp"},
+        ]
+    )
+    assert len(list(rules)) == 2
+    assert cloud.network.find_security_group("web").id == web.id
+    assert ids(cloud.network.security_group_rules(security_group_id=web.id, protocol="tcp")) == [rule.id]
+    assert len(list(cloud.network.security_group_rules(security_group_id=web.id, limit=2))) == 5
+    assert ids(cloud.network.security_groups(name="web")) == [web.id]
+    port = cloud.network.create_port(network_id=blue.id, security_group_ids=[web.id])
+    assert port.security_group_ids == [web.id]
+    with pytest.raises(exceptions.ConflictException, match="in use"):
+        cloud.network.delete_security_group(web, ignore_missing=False)
+    with pytest.raises(exceptions.NotFoundException):
+        cloud.network.update_port(port, security_group_ids=[NOBODY])
+    assert cloud.network.update_port(port, security_group_ids=[]).security_group_ids == []
+    assert cloud.network.update_security_group(web, name="front").name == "front"
+    cloud.network.delete_security_group_rule(rule, ignore_missing=False)
+    assert len(cloud.network.get_security_group(web).security_group_rules) == 4
+    cloud.network.delete_security_group(web, ignore_missing=False)
+    with pytest.raises(exceptions.NotFoundException):
+        cloud.network.get_security_group(web.id)
 
 
 def test_bulk_creates_answer_with_all_of_them(cloud, blue):

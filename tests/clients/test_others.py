@@ -178,7 +178,12 @@ def test_the_root_lists_compute_versions_with_their_microversions():
 
 def test_the_extensions_are_listed_and_have_no_pages_of_their_own():
     listed = curl("/v2.0/extensions").expect(200)["extensions"]
-    assert [one["alias"] for one in listed] == ["allowed-address-pairs", "port-security"]
+    assert [one["alias"] for one in listed] == [
+        "allowed-address-pairs",
+        "security-group",
+        "security-groups-normalized-cidr",
+        "port-security",
+    ]
     assert "NeutronError" in curl("/v2.0/extensions/port-security").expect(404)
 
 

@@ -12,6 +12,7 @@ mod kernel_view;
 #[path = "../common/netns.rs"]
 mod netns;
 
+mod groups;
 mod idempotency;
 mod links;
 mod live;

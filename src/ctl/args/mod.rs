@@ -1,11 +1,13 @@
 //! The command line as typed: every command, flag and help text. Nothing is looked up or decided here.
 
 mod examples;
+mod group;
 mod network;
 mod nic;
 mod port;
 mod server;
 
+pub use group::{ChangedGroup, Ethertype, GroupCommand, NewGroup, NewRule, RuleCommand};
 pub use network::{ChangedNetwork, ChangedSubnet, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand, SubnetSettings};
 pub use nic::{Attach, Detach, Nic, Planned};
 pub use port::{ChangedPort, Filters, NewPort, PortCommand};
@@ -19,7 +21,7 @@ use super::completion;
 use super::values::Interval;
 
 const AFTER_HELP: &str = "\
-NETWORK, SUBNET, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name;
+NETWORK, SUBNET, GROUP, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name;
 SUBNET also its range.
 
 Exit codes: 0 done; 1 refused or failed, with one sentence on stderr; 2 usage; 3 --wait ran out; 4 nicd cannot be reached.
@@ -141,6 +143,14 @@ pub enum Command {
     /// Subnets: the address ranges of a network
     #[command(subcommand)]
     Subnet(SubnetCommand),
+
+    /// Security groups: which connections the ports have that are in them
+    #[command(subcommand)]
+    Group(GroupCommand),
+
+    /// The rules of security groups: each allows something
+    #[command(subcommand)]
+    Rule(RuleCommand),
 
     /// Servers: the guests of this host, virtual machines and network namespaces
     #[command(subcommand)]
@@ -310,6 +320,10 @@ mod tests {
             "nicctl port set eth0 --name eth1 --admin-down",
             "nicctl port set eth0 --no-allowed-address --limit-to-guest none --isolated network",
             "nicctl network set blue --disable-port-security --isolated true",
+            "nicctl group create web --description HTTP",
+            "nicctl rule create web --protocol tcp --port 80-81 --remote 192.0.2.0/24",
+            "nicctl rule create web --egress --ethertype ipv6 --protocol icmp --icmp-type 128 --icmp-code 0 --remote-group db",
+            "nicctl port set eth0 --no-group --group web",
             "nicctl list -o wide",
             "nicctl graph --format svg --network blue",
             "nicctl doctor -o json",
@@ -333,6 +347,11 @@ mod tests {
             "nicctl port set eth0 --enable-port-security --disable-port-security",
             "nicctl port set eth0 --limit-to-guest fast",
             "nicctl network set blue",
+            "nicctl group set web",
+            "nicctl rule create web --port 80",
+            "nicctl rule create web --protocol icmp --icmp-type 256",
+            "nicctl rule create web --protocol tcp --port 80-",
+            "nicctl rule create web --remote 192.0.2.0/24 --remote-group db",
             "nicctl subnet create blue 192.0.2.0",
         ] {
             assert_eq!(parse(line).map(|_| ()).map_err(|e| e.exit_code()), Err(2), "{line}");

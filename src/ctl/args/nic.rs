@@ -33,7 +33,7 @@ pub struct Attach {
     #[command(flatten)]
     pub nic: Nic,
 
-    /// With this MAC address. With any of --mac, --ifname and --name the port is created first: a detach keeps it
+    /// With this MAC address. With any of --mac, --ifname, --name and --group the port is created first: a detach keeps it
     #[arg(long, requires = "network")]
     pub mac: Option<String>,
 
@@ -44,6 +44,10 @@ pub struct Attach {
     /// With this name of the port
     #[arg(long, requires = "network")]
     pub name: Option<String>,
+
+    /// In this security group; may be repeated
+    #[arg(long = "group", requires = "network", value_name = "GROUP", add = completion::groups())]
+    pub groups: Vec<String>,
 
     /// Print each step of the attach with its time in microseconds: when it began, and how long it took
     #[arg(long)]

@@ -8,7 +8,7 @@ use crate::ctl::completion;
 use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
 
 /// The flags of `port set` of which it needs one.
-const CHANGES: [&str; 16] = [
+const CHANGES: [&str; 18] = [
     "name",
     "mac",
     "ips",
@@ -19,6 +19,8 @@ const CHANGES: [&str; 16] = [
     "disable_port_security",
     "allowed_addresses",
     "no_allowed_address",
+    "groups",
+    "no_group",
     "limit_to_guest",
     "limit_from_guest",
     "isolated",
@@ -124,6 +126,14 @@ pub struct Filters {
     /// Let its guest send from these addresses too; may be repeated; `set` adds them to those there are
     #[arg(long = "allowed-address", value_name = "ip-address=IP|CIDR[,mac-address=MAC]")]
     pub allowed_addresses: Vec<AllowedAddress>,
+
+    /// Put it into this security group; may be repeated; `set` adds it to those there are
+    #[arg(long = "group", value_name = "GROUP", add = completion::groups())]
+    pub groups: Vec<String>,
+
+    /// Take it out of all security groups; those given with --group are then the only ones
+    #[arg(long)]
+    pub no_group: bool,
 
     /// Limit what it gets: RATE in kbit/s, BURST in kbit [default burst: 125 ms of the rate]
     #[arg(long, value_name = "RATE[:BURST]|none")]

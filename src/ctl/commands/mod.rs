@@ -3,6 +3,7 @@
 mod agent;
 mod doctor;
 mod graph;
+mod group;
 mod network;
 mod nic;
 mod port;
@@ -59,6 +60,8 @@ async fn perform(session: &mut Session, command: Command) -> Result<(), Failure>
     match command {
         Command::Network(command) => network::run(session, command).await,
         Command::Subnet(command) => subnet::run(session, command).await,
+        Command::Group(command) => group::run(session, command).await,
+        Command::Rule(command) => group::run_rule(session, command).await,
         Command::Server(command) => server::run(session, command).await,
         Command::Port(command) => port::run(session, command).await,
         Command::Attach(attach) => nic::attach(session, attach).await,

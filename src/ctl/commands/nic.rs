@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::agent::print;
 use super::{Session, forced, members, port};
-use crate::ctl::args::{Attach, Detach, NewPort, Nic, Planned};
+use crate::ctl::args::{Attach, Detach, Filters, NewPort, Nic, Planned};
 use crate::ctl::client::{self, Client, ClientError};
 use crate::ctl::failure::Failure;
 use crate::ctl::names::{self, Kind};
@@ -21,12 +21,13 @@ pub async fn attach(session: &mut Session, attach: Attach) -> Result<(), Failure
     let following = follow(&session.client, attach.wait).await?;
     let query: &[(&str, &str)] = if attach.receipt { &[("receipt", "true")] } else { &[] };
     let path = with_query(&interfaces(server), query);
-    let is_special = attach.mac.is_some() || attach.ifname.is_some() || attach.name.is_some();
+    let is_special = attach.mac.is_some() || attach.ifname.is_some() || attach.name.is_some() || !attach.groups.is_empty();
     let answer: Value = match attach.nic.network.as_ref().filter(|_| is_special) {
         Some(network) => {
             let ips = attach.nic.ip.into_iter().collect();
             let (network, name, mac, ifname) = (network.clone(), attach.name, attach.mac, attach.ifname);
-            attach_new(session, &path, NewPort { network, name, mac, ips, ifname, ..NewPort::default() }).await?
+            let filters = Filters { groups: attach.groups, ..Filters::default() };
+            attach_new(session, &path, NewPort { network, name, mac, ips, ifname, filters, ..NewPort::default() }).await?
         }
         None => {
             let body = attachment(session, &attach.nic).await?;

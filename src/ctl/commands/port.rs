@@ -4,6 +4,7 @@ use nicd_client::http::with_query;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::group::of_port;
 use super::{Session, forced, members, switch, unless_empty};
 use crate::ctl::args::{ChangedPort, Filters, Format, NewPort, PortCommand};
 use crate::ctl::client;
@@ -73,6 +74,7 @@ pub async fn make(session: &Session, new: NewPort) -> Result<Value, Failure> {
     let profile =
         members([("interface_name", new.ifname.map(Value::from)), ("vnet_hdr", new.no_vnet_hdr.then_some(Value::Bool(false)))]);
     let filters = new.filters;
+    let groups = of_port(session, &Value::Null, &filters.groups, filters.no_group).await?;
     let port = members([
         ("network_id", Some(json!(network))),
         ("name", new.name.map(Value::from)),
@@ -82,6 +84,7 @@ pub async fn make(session: &Session, new: NewPort) -> Result<Value, Failure> {
         ("nicd:unknown_unicast", new.unknown_unicast.then_some(Value::Bool(true))),
         ("port_security_enabled", switch(filters.enable_port_security, filters.disable_port_security)),
         ("allowed_address_pairs", unless_empty(filters.allowed_addresses.iter().map(AllowedAddress::to_json).collect())),
+        ("security_groups", groups),
         ("nicd:limits", limits(&filters, &Value::Null)),
         ("nicd:isolated", filters.isolated.map(Isolation::to_json)),
         ("nicd:dhcp", new.told.dhcp.map(Value::Bool)),
@@ -97,14 +100,16 @@ async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure>
     let id = session.id_of(Kind::Port, &changed.port).await?;
     let filters = changed.filters;
     let adds = !filters.allowed_addresses.is_empty() && !changed.no_allowed_address;
-    // The API takes all pairs at once, and both directions.
-    let before = match adds || filters.limit_to_guest.is_some() != filters.limit_from_guest.is_some() {
+    // The API takes all pairs and all groups at once, and both directions.
+    let joins = !filters.groups.is_empty() && !filters.no_group;
+    let before = match adds || joins || filters.limit_to_guest.is_some() != filters.limit_from_guest.is_some() {
         true => client::member(session.client.get(&Kind::Port.item(id)).await?, "port")?,
         false => Value::Null,
     };
     let had = before["allowed_address_pairs"].as_array().filter(|_| adds).cloned().unwrap_or_default();
     let pairs = had.into_iter().chain(filters.allowed_addresses.iter().map(AllowedAddress::to_json)).collect();
     let pairs = if changed.no_allowed_address { Some(Value::Array(pairs)) } else { unless_empty(pairs) };
+    let groups = of_port(session, &before["security_groups"], &filters.groups, filters.no_group).await?;
     let port = members([
         ("name", changed.name.map(Value::from)),
         ("mac_address", changed.mac.map(Value::from)),
@@ -113,6 +118,7 @@ async fn set(session: &mut Session, changed: ChangedPort) -> Result<(), Failure>
         ("nicd:unknown_unicast", changed.unknown_unicast.map(Value::Bool)),
         ("port_security_enabled", switch(filters.enable_port_security, filters.disable_port_security)),
         ("allowed_address_pairs", pairs),
+        ("security_groups", groups),
         ("nicd:limits", limits(&filters, &before["nicd:limits"])),
         ("nicd:isolated", filters.isolated.map(Isolation::to_json)),
         ("nicd:dhcp", changed.told.dhcp.map(Value::Bool)),

@@ -5,6 +5,7 @@
 
 mod agent;
 mod event;
+mod group;
 mod network;
 mod port;
 mod server;
@@ -12,6 +13,7 @@ mod subnet;
 
 pub use agent::{counters, deviations, duration, facts, findings, health, leases, leftovers, passed, steps, times, versions};
 pub use event::line as event_line;
+pub use group::{GROUP, RULE};
 pub use network::NETWORK;
 pub use port::PORT;
 pub use server::SERVER;
@@ -187,7 +189,8 @@ impl Labels {
 fn label_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Subnet => "cidr",
-        Kind::Network | Kind::Server | Kind::Port => "name",
+        // A rule has none.
+        Kind::Network | Kind::Group | Kind::Rule | Kind::Server | Kind::Port => "name",
     }
 }
 
@@ -217,6 +220,13 @@ impl Look<'_> {
             (Width::Full, Some(label)) => Cell::new(&format!("{id} ({label})")),
             (Width::Wide | Width::Full, _) => Cell::new(&id),
         }
+    }
+
+    /// Ids of other things, each as `reference` shows it.
+    fn references(&self, pointer: &str) -> Cell {
+        let ids = self.object.pointer(pointer).and_then(Value::as_array).map_or(0, Vec::len);
+        let cells = (0..ids).map(|at| self.reference(&format!("{pointer}/{at}")).text().to_owned());
+        Cell::new(&cells.collect::<Vec<_>>().join(", "))
     }
 
     /// What `read` makes of each item of an array, with commas between.

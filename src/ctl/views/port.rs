@@ -6,7 +6,7 @@ use crate::ctl::table::Cell;
 
 /// The columns of ports. The narrow table has the reason too, because operators need it first.
 pub static PORT: View = View {
-    refers_to: &[Kind::Network, Kind::Server],
+    refers_to: &[Kind::Network, Kind::Server, Kind::Group],
     columns: &[
         Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
         Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },
@@ -28,6 +28,7 @@ pub static PORT: View = View {
         Column { title: "ADMIN UP", from: Width::Full, cell: |look| look.cell("/admin_state_up") },
         Column { title: "PORT SECURITY", from: Width::Full, cell: |look| look.cell("/port_security_enabled") },
         Column { title: "ALLOWED", from: Width::Full, cell: allowed },
+        Column { title: "GROUPS", from: Width::Full, cell: |look| look.references("/security_groups") },
         Column { title: "LIMIT TO GUEST", from: Width::Full, cell: |look| look.cell("/nicd:limits/to_guest") },
         Column { title: "LIMIT FROM GUEST", from: Width::Full, cell: |look| look.cell("/nicd:limits/from_guest") },
         Column { title: "ISOLATED", from: Width::Full, cell: |look| look.cell("/nicd:isolated") },

@@ -1,0 +1,68 @@
+"""The `openstack` command as it is typed, with security groups: it needs TCP, so a proxy carries its connections to the socket."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import SOCKET
+from unix import Proxy
+
+
+@pytest.fixture
+def openstack():
+    """Runs a command line; its answer as JSON."""
+    with Proxy(SOCKET) as proxy:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": "/nonexistent",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OS_AUTH_TYPE": "none",
+            "OS_ENDPOINT": proxy.base + "/v2.0",
+            "OS_NETWORK_ENDPOINT_OVERRIDE": proxy.base + "/v2.0",
+        }
+
+        def run(line, fails=None):
+            command = [os.path.join(os.path.dirname(sys.executable), "openstack"), *line.split()]
+            if "delete" not in command and " set " not in line and "unset" not in command:
+                command += ["--format", "json"]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+            if fails is not None:
+                assert done.returncode != 0 and fails in done.stderr, f"{line}: {done.stdout} {done.stderr}"
+                return None
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+            return json.loads(done.stdout) if done.stdout.strip() else None
+
+        yield run
+        proxy.shutdown()
+
+
+def test_groups_rules_and_ports_are_made_shown_changed_and_deleted(openstack, network, api):
+    web = openstack("security group create web --description HTTP")
+    assert (web["name"], web["description"], web["stateful"]) == ("web", "HTTP", True)
+    openstack("security group create db")
+    rule = openstack("security group rule create web --protocol tcp --dst-port 80:81 --remote-ip 192.0.2.0/24")
+    assert (rule["protocol"], rule["port_range_min"], rule["port_range_max"]) == ("tcp", 80, 81)
+    ping = openstack("security group rule create web --ethertype IPv6 --protocol icmp --icmp-type 128 --egress")
+    assert (ping["protocol"], ping["direction"], ping["ether_type"]) == ("ipv6-icmp", "egress", "IPv6")
+    assert openstack("security group rule create db --protocol tcp --dst-port 5432 --remote-group web")["remote_group_id"] == web["id"]
+    openstack("security group rule create web --protocol tcp --dst-port 80:81 --remote-ip 192.0.2.0/24", fails="already exists")
+    openstack("security group rule create web --protocol tcp --dst-port 81:80", fails="port_range_min")
+    assert len(openstack("security group rule list web")) == 4
+    assert sorted(group["Name"] for group in openstack("security group list")) == ["db", "web"]
+    port = openstack(f"port create --network {network} --security-group web front")
+    assert port["security_group_ids"] == [web["id"]]
+    openstack("port set front --security-group db")
+    assert len(openstack("port show front")["security_group_ids"]) == 2
+    assert [port["Name"] for port in openstack("port list --security-group web")] == ["front"]
+    openstack("security group delete web", fails="in use")
+    openstack("port unset front --security-group web")
+    openstack("security group set web --name front")
+    openstack(f"security group rule delete {rule['id']}")
+    assert len(openstack("security group rule list front")) == 3
+    openstack("security group delete front")
+    assert len(openstack("security group rule list db")) == 2, "the rule that referred to it has gone with it"
+    openstack("port delete front")
+    openstack("security group delete db")
