@@ -19,7 +19,7 @@ use nicd::model::idempotency::{Key, Made, StoredRequest};
 use nicd::model::port::Binding;
 use nicd::model::{
     AddressPair, FixedIp, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile, RateLimit, Server,
-    ServerId, Subnet, SubnetId,
+    ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
 };
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError};
 use rusqlite::{Connection, OpenFlags};
@@ -97,12 +97,51 @@ fn records_survive_a_reopening() {
         subnets: vec![subnet()],
         servers: vec![server],
         ports: vec![ports[0].clone()],
+        trunks: Vec::new(),
         remembered: kept,
     };
     assert_eq!(again.loaded, wanted);
     // What the deleted one had is free.
     again.commit(vec![put(&Port { id: PortId(Uuid::from_u128(3)), ..ports[1].clone() })], Purpose::Growing).unwrap();
     again.close();
+}
+
+#[test]
+fn a_trunk_is_kept_with_its_subports_and_names_ports_that_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    let ports = [port(1, 5), port(2, 6)];
+    opened.commit(base(), Purpose::Growing).unwrap();
+    opened.commit(ports.iter().map(put).collect(), Purpose::Growing).unwrap();
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let trunk = Trunk {
+        id: TrunkId(Uuid::from_u128(9)),
+        name: "router".into(),
+        description: String::new(),
+        project_id: String::new(),
+        port_id: ports[0].id,
+        admin_up: true,
+        sub_ports: vec![SubPort { port_id: ports[1].id, vlan: 101 }],
+        created_at: now,
+        updated_at: now,
+        revision_number: 2,
+    };
+    opened.commit(vec![Change::PutTrunk(Box::new(trunk.clone()))], Purpose::Growing).unwrap();
+    opened.close();
+    let again = Opened::at(dir.path());
+    assert_eq!(again.loaded.trunks, std::slice::from_ref(&trunk));
+    let twice = Trunk { sub_ports: vec![SubPort { port_id: ports[0].id, vlan: 101 }], ..trunk.clone() };
+    again.commit(vec![Change::PutTrunk(Box::new(twice))], Purpose::Growing).unwrap();
+    again.close();
+    let refusal = Store::open(dir.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(refusal.contains("table trunks") && refusal.contains("in the trunk twice"), "{refusal}");
+    let sql = Connection::open(dir.path().join(FILE)).unwrap();
+    sql.execute("DELETE FROM trunks", []).unwrap();
+    drop(sql);
+    let last = Opened::at(dir.path());
+    assert_eq!(last.loaded.trunks, []);
+    last.commit(vec![Change::PutTrunk(Box::new(trunk.clone())), Change::DeleteTrunk(trunk.id)], Purpose::Growing).unwrap();
+    last.close();
 }
 
 #[test]
@@ -417,6 +456,7 @@ fn with_ports(dir: &Path) -> (Vec<Port>, Vec<u8>) {
         tap: None,
         forced: false,
         tag: None,
+        carrier: None,
     });
     let changes = [Change::PutServer(server())].into_iter().chain(ports.iter().map(put)).collect();
     opened.commit(changes, Purpose::Growing).unwrap();

@@ -133,6 +133,8 @@ pub enum ObjectKind {
     Group,
     /// A rule of a security group.
     Rule,
+    /// A trunk.
+    Trunk,
     /// A flavor.
     Flavor,
 }
@@ -251,6 +253,7 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
             ObjectKind::Subnet => ("no_such_subnet", format!("Subnet {id} could not be found.")),
             ObjectKind::Group => ("no_such_group", format!("Security group {id} does not exist")),
             ObjectKind::Rule => ("no_such_rule", format!("Security group rule {id} does not exist")),
+            ObjectKind::Trunk => ("no_such_trunk", format!("Trunk {id} could not be found.")),
             ObjectKind::Flavor => ("no_such_flavor", format!("Flavor {id} could not be found.")),
         },
         ApiError::UseAttach { device, port } => {
@@ -312,6 +315,8 @@ fn kind(refusal: &ApiError) -> Option<&'static str> {
             RuleError::IcmpCodeAlone(_) => Some("SecurityGroupMissingIcmpType"),
             _ => None,
         },
+        Error::ParentPortInUse { .. } => Some("ParentPortInUse"),
+        Error::TrunkPortInUse { .. } => Some("TrunkPortInUse"),
         Error::Kernel(error) => match error.kind {
             OpErrorKind::NoBridge => Some("Conflict"),
             OpErrorKind::Taken => Some("ServiceUnavailable"),

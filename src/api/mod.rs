@@ -34,6 +34,7 @@ pub mod socket;
 mod status;
 mod stream;
 mod subnets;
+mod trunks;
 mod versions;
 
 use std::str::FromStr;

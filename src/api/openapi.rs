@@ -38,6 +38,7 @@ pub(super) mod schema;
 pub(super) mod subnets;
 #[cfg(test)]
 mod tests;
+pub(super) mod trunks;
 pub(super) mod versions;
 
 pub(super) use entry::Entry;
@@ -113,6 +114,7 @@ fn components(kept: Kept) -> Components {
         subnets::schemas(),
         groups::schemas(),
         ports::schemas(),
+        trunks::schemas(),
         agent::schemas(),
         maintenance::schemas(),
     ];

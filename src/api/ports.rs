@@ -9,8 +9,12 @@ use crate::model::dhcp::{EXTRA_OPTIONS, OptionError, Sets, is_host_name};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::port::{BURSTS, RATES};
 use crate::model::server::MAX_QUEUES;
-use crate::model::{AddressPair, ExtraOption, FixedIp, GroupId, GuestTold, IpVersion, Limits, Mac, PortId, Profile, RateLimit};
-use crate::service::{Binding, DeviceView, Error, PortFilter, PortView, Reply};
+use crate::model::trunk::VLAN_IDS;
+use crate::model::{
+    AddressPair, Carrier, ExtraOption, FixedIp, GroupId, GuestTold, IpVersion, Limits, Mac, PortId, Profile, RateLimit, ServerId,
+    SubPort,
+};
+use crate::service::{Binding, DeviceView, Error, PortFilter, PortTrunk, PortView, Reply};
 
 use super::AppState;
 use super::agent::NAME;
@@ -24,6 +28,7 @@ use super::openapi::schema::{
     time, truth, uuid, words,
 };
 use super::resource::{Changeable, Resource};
+use super::trunks::ShownSubPort;
 
 /// The most entries of any list in a body.
 pub(super) const ENTRIES: usize = 64;
@@ -130,12 +135,12 @@ answer! {
         "admin_state_up": view.port.admin_up => truth(),
         /// Whether traffic flows.
         "status": view.phase.status().as_str() => status(),
-        /// The server that has it; empty where none has.
-        "device_id": view.binding.as_ref().map_or_else(String::new, |binding| binding.server.to_string()) => words(),
-        /// What has it, as Neutron's clients expect it: of an attached port `compute:nova` unless set.
+        /// The server that has it, of a subport the trunk, as Neutron has it; empty where none has.
+        "device_id": device_id(view) => words(),
+        /// What has it, as Neutron's clients expect it: of an attached port `compute:nova` unless set, of a subport `trunk:subport`.
         "device_owner": owner(view) => words(),
         /// How the NIC is given to the guest; `unbound` without a server.
-        "binding:vif_type": vif.0 => one_of_words(["tap", "veth", "unbound"]),
+        "binding:vif_type": vif.0 => one_of_words(["tap", "veth", "vlan", "unbound"]),
         /// The device on the host; empty without a server.
         "binding:vif_details": vif.1 => details(),
         /// Always normal.
@@ -162,6 +167,8 @@ answer! {
         "nicd:phase": view.phase.as_str() => phase(),
         /// Why it has this status: a stable word; null where there is nothing to say.
         "nicd:reason": view.reason => or_null(words()),
+        /// What its NIC carries beside its own frames, of a trunk's parent; null of any other port.
+        "trunk_details": trunk_details(view) => or_null(trunk_details_shape()),
         /// Always empty.
         "tags": Value::Array(Vec::new()) => empty_list(),
         /// Counts its changes, for `If-Match`.
@@ -247,7 +254,40 @@ fn details() -> Shape {
     );
     let veth =
         Device::shape().must("guest_device", "The name of the guest's end; null while it does not exist.", or_null(words()));
-    any([tap.into(), veth.into(), Record::new().into()])
+    let range = u32::from(*VLAN_IDS.start())..=u32::from(*VLAN_IDS.end());
+    let vlan = Device::shape()
+        .must("parent_port_id", "The port whose NIC carries its frames, of a subport of a trunk.", uuid())
+        .must("vlan", "The VLAN that its frames have the tag of there.", number(range));
+    any([tap.into(), veth.into(), vlan.into(), Record::new().into()])
+}
+
+/// A server, or of a subport its trunk: a server's NICs are the ports that have its id.
+fn device_id(view: &PortView) -> String {
+    match (&view.trunk, &view.binding) {
+        (Some(PortTrunk::SubPort(trunk)), _) => trunk.to_string(),
+        (_, Some(binding)) => binding.server.to_string(),
+        (_, None) => String::new(),
+    }
+}
+
+/// Neutron's extension `trunk-details`.
+fn trunk_details(view: &PortView) -> Option<Value> {
+    let Some(PortTrunk::Parent(id, sub_ports)) = &view.trunk else { return None };
+    let carried = |(sub, mac): &(SubPort, Mac)| {
+        let mut shown = ShownSubPort::of(sub);
+        shown["mac_address"] = mac.to_string().into();
+        shown
+    };
+    let sub_ports: Vec<Value> = sub_ports.iter().map(carried).collect();
+    Some(json!({"trunk_id": id.to_string(), "sub_ports": sub_ports}))
+}
+
+fn trunk_details_shape() -> Record {
+    Record::new().must("trunk_id", "The trunk.", uuid()).must(
+        "sub_ports",
+        "The subports whose frames it carries.",
+        list(ShownSubPort::shape().must("mac_address", "The subport's MAC.", mac())),
+    )
 }
 
 /// What can be looked up instead of searched; none when an id asked for is the id of nothing.
@@ -318,7 +358,7 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, ApiErr
     own_host(&mut fields, &port.host)?;
     unchanging(&mut fields)?;
     fields.end_of_change(PortView::KNOWN)?;
-    let its_own = |device: &String| port.binding.as_ref().is_some_and(|binding| device.parse() == Ok(binding.server));
+    let its_own = |device: &String| device.parse::<ServerId>().is_ok_and(|id| id.to_string() == device_id(port));
     match device.filter(|device| !device.is_empty() && !its_own(device)) {
         None => Ok(change),
         Some(device) => Err(ApiError::UseAttach { device, port: Some(port.port.id) }),
@@ -481,6 +521,11 @@ fn owner(view: &PortView) -> &str {
 fn vif(view: &PortView) -> (&'static str, Value) {
     let Some(binding) = &view.binding else { return ("unbound", json!({})) };
     let mut details = Device::of(binding, binding.device.as_ref());
+    if let Some(Carrier { port, vlan }) = binding.carrier {
+        details["parent_port_id"] = port.to_string().into();
+        details["vlan"] = vlan.into();
+        return ("vlan", details);
+    }
     match binding.tap {
         Some(tap) => {
             details["queues"] = tap.queues.into();

@@ -35,6 +35,7 @@ pub(super) fn show(state: &AppState, path: &str, headers: &HeaderMap, body: &[u8
                 Made::Group(id) => state.group(*id).ok().map(|group| group.shown()),
                 Made::Rule(id) => state.rule(*id).ok().map(|rule| rule.shown()),
                 Made::Port(id) => state.port(*id).ok().map(|port| port.shown()),
+                Made::Trunk(id) => state.trunk(*id).ok().map(|trunk| trunk.shown()),
             });
             let shown: Vec<_> = shown.collect::<Option<_>>()?;
             let body = Shape::of(body, many).wrap(many.trim_end_matches('s'), many, shown.into_iter());

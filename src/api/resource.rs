@@ -1,4 +1,4 @@
-//! The common handlers of Neutron's networks, subnets, ports, security groups and their rules: list, show, create, update, delete.
+//! The common handlers of Neutron's networks, subnets, ports, trunks, security groups and their rules: list, show, create, update, delete.
 //!
 //! Each resource parses and renders in its own file. The order of a request's steps and the status of its success are here.
 
@@ -130,7 +130,7 @@ pub(super) async fn delete<R: Resource>(
 
 /// With the condition that Neutron's clients may send, `If-Match: revision_number=N` (its `revision-if-match`): a change
 /// that was made for another revision is not carried out.
-fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, ApiError> {
+pub(super) fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, ApiError> {
     let context = context(caller);
     let Some(given) = headers.get(IF_MATCH) else { return Ok(context) };
     let text = given.to_str().unwrap_or("?").trim();

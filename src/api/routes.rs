@@ -5,10 +5,10 @@ use axum::routing::{self, MethodRouter};
 use utoipa::openapi::HttpMethod;
 
 use crate::model::{Group as SecurityGroup, Subnet};
-use crate::service::{NetworkView, PortView, RuleView};
+use crate::service::{NetworkView, PortView, RuleView, TrunkView};
 
 use super::openapi::{self as document, Entry};
-use super::{AppState, agent, flavors, maintenance, metrics, nova, rackspace, resource, stream, versions};
+use super::{AppState, agent, flavors, maintenance, metrics, nova, rackspace, resource, stream, trunks, versions};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -112,7 +112,9 @@ fn rackspaces() -> Vec<Route> {
 }
 
 fn network() -> Vec<Route> {
-    use document::{groups as group_page, networks as network_page, ports as port_page, subnets as subnet_page};
+    use document::{
+        groups as group_page, networks as network_page, ports as port_page, subnets as subnet_page, trunks as trunk_page,
+    };
     vec![
         get("/extensions", versions::extensions, document::versions::extensions),
         get("/networks", resource::list::<NetworkView>, network_page::list_all),
@@ -139,6 +141,14 @@ fn network() -> Vec<Route> {
         get("/ports/{id}", resource::show::<PortView>, port_page::show),
         put("/ports/{id}", resource::update::<PortView>, port_page::update),
         delete("/ports/{id}", resource::delete::<PortView>, port_page::delete),
+        get("/trunks", resource::list::<TrunkView>, trunk_page::list_all),
+        post("/trunks", resource::create::<TrunkView>, trunk_page::create),
+        get("/trunks/{id}", resource::show::<TrunkView>, trunk_page::show),
+        put("/trunks/{id}", resource::update::<TrunkView>, trunk_page::update),
+        delete("/trunks/{id}", resource::delete::<TrunkView>, trunk_page::delete),
+        get("/trunks/{id}/get_subports", trunks::sub_ports, trunk_page::sub_ports),
+        put("/trunks/{id}/add_subports", trunks::add, trunk_page::add),
+        put("/trunks/{id}/remove_subports", trunks::remove, trunk_page::remove),
     ]
 }
 

@@ -64,6 +64,8 @@ pub enum RequestStep {
     Network,
     /// Looks up a subnet.
     Subnet,
+    /// Looks up a trunk.
+    Trunk,
     /// Looks up a flavor.
     Flavor,
     /// Selects port, network and address of an attach in the body, as Nova's attach does.
@@ -100,6 +102,16 @@ pub enum RequestStep {
     NewPort,
     /// Changes a port.
     ChangePort,
+    /// Removes a port.
+    DropPort,
+    /// Makes trunks.
+    NewTrunk,
+    /// Puts ports into a trunk.
+    SubPorts,
+    /// Takes ports from a trunk.
+    LeaveTrunk,
+    /// Removes a trunk.
+    DropTrunk,
     /// May require a revision.
     Conditional,
     /// Registers a server.
@@ -230,11 +242,21 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_group", S::NOT_FOUND, "SecurityGroupNotFound", &[Group, NewRule, NewPort, ChangePort]),
     row("no_such_rule", S::NOT_FOUND, "SecurityGroupRuleNotFound", &[Rule]),
     row("no_such_server", S::NOT_FOUND, "InstanceNotFound", &[Server]),
-    row("no_such_port", S::NOT_FOUND, "PortNotFound", &[Port, PortOfServer, NovaAttach]),
+    row("no_such_port", S::NOT_FOUND, "PortNotFound", &[Port, PortOfServer, NovaAttach, SubPorts]),
+    row("no_such_trunk", S::NOT_FOUND, "TrunkNotFound", &[Trunk]),
+    row("no_such_subport", S::NOT_FOUND, "SubPortNotFound", &[LeaveTrunk]),
     row("no_such_flavor", S::NOT_FOUND, "FlavorNotFound", &[Flavor]),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
-    row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach]),
-    row("id_in_use", S::CONFLICT, "Conflict", &[NewNetwork, NewSubnet, NewGroup, NewRule, NewPort]),
+    row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach, SubPorts]),
+    row("port_is_trunk_parent", S::CONFLICT, "PortInUseAsTrunkParent", &[DropPort]),
+    row("port_is_trunk_parent", S::CONFLICT, "ParentPortInUse", &[SubPorts]),
+    row("port_is_subport", S::CONFLICT, "PortInUseAsSubPort", &[DropPort, ChangePort, NovaAttach]),
+    row("port_is_subport", S::CONFLICT, "TrunkPortInUse", &[SubPorts]),
+    row("vlan_in_use", S::CONFLICT, "DuplicateSubPort", &[SubPorts]),
+    row("trunk_disabled", S::CONFLICT, "TrunkDisabled", &[SubPorts, LeaveTrunk, DropTrunk]),
+    row("mtu_above_parent", S::CONFLICT, "SubPortMtuGreaterThanTrunkPortMtu", &[SubPorts]),
+    row("no_vlan_to_inherit", S::BAD_REQUEST, "InvalidInput", &[SubPorts]),
+    row("id_in_use", S::CONFLICT, "Conflict", &[NewNetwork, NewSubnet, NewGroup, NewRule, NewPort, NewTrunk]),
     row("network_in_use", S::CONFLICT, "NetworkInUse", &[DropNetwork]),
     row("subnet_in_use", S::CONFLICT, "SubnetInUse", &[DropSubnet]),
     row("group_in_use", S::CONFLICT, "SecurityGroupInUse", &[DropGroup]),

@@ -47,6 +47,8 @@ pub(super) fn extensions_of() -> Value {
             "normalized_cidr of a rule.",
         ),
         Extension::of("port-security", "Port Security", "Whether a guest is held to its port's MAC and addresses."),
+        Extension::of("trunk", "Trunk Extension", "Ports whose NIC carries further ports' frames, by VLAN."),
+        Extension::of("trunk-details", "Trunk Port Details", "What a port's NIC carries, shown with the port."),
     ];
     json!({ "extensions": extensions })
 }
@@ -77,6 +79,7 @@ pub(super) fn resources_of(base: &str) -> Value {
         resource("port", "ports"),
         resource("security_group", "security-groups"),
         resource("security_group_rule", "security-group-rules"),
+        resource("trunk", "trunks"),
     ];
     json!({"resources": resources, "version": NetworkVersion::of(&api)})
 }

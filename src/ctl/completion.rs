@@ -75,6 +75,11 @@ pub fn ports() -> ArgValueCompleter {
     of(Kind::Port)
 }
 
+/// Completes the names of trunks.
+pub fn trunks() -> ArgValueCompleter {
+    of(Kind::Trunk)
+}
+
 fn of(kind: Kind) -> ArgValueCompleter {
     ArgValueCompleter::new(move |begun: &OsStr| {
         let begun = begun.to_string_lossy();
@@ -121,7 +126,7 @@ fn text(kind: Kind, object: &Value, names: &HashMap<&str, usize>, ranges: &HashM
         Kind::Group => object["description"].as_str().filter(|about| !about.is_empty()).unwrap_or(id),
         Kind::Rule => object["direction"].as_str().unwrap_or(id),
         Kind::Server => object["guest"]["kind"].as_str().unwrap_or(id),
-        Kind::Port => object["status"].as_str().unwrap_or(id),
+        Kind::Port | Kind::Trunk => object["status"].as_str().unwrap_or(id),
     };
     let range = object["cidr"].as_str().filter(|cidr| ranges[cidr] == 1);
     Some((name.or(range).unwrap_or(id).to_owned(), about.to_owned()))

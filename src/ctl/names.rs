@@ -32,6 +32,8 @@ pub enum Kind {
     Server,
     /// A port.
     Port,
+    /// A trunk.
+    Trunk,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Self::Rule => "rule",
             Self::Server => "server",
             Self::Port => "port",
+            Self::Trunk => "trunk",
         }
     }
 
@@ -56,6 +59,7 @@ impl Kind {
             Self::Rule => "rules",
             Self::Server => "servers",
             Self::Port => "ports",
+            Self::Trunk => "trunks",
         }
     }
 
@@ -77,6 +81,7 @@ impl Kind {
             Self::Rule => "/v2.0/security-group-rules",
             Self::Server => "/nicd/v1/servers",
             Self::Port => "/v2.0/ports",
+            Self::Trunk => "/v2.0/trunks",
         }
     }
 

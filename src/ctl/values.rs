@@ -131,6 +131,28 @@ impl FromStr for Route {
     }
 }
 
+/// A subport and the VLAN of its frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubPort {
+    /// What the port is called.
+    pub port: String,
+    /// The VLAN.
+    pub vlan: u16,
+}
+
+impl FromStr for SubPort {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = expected("a port and a VLAN from 1 to 4094, as web-0:101,");
+        let (port, vlan) = text.rsplit_once(':').filter(|(port, _)| !port.is_empty()).ok_or(bad.clone())?;
+        match vlan.parse() {
+            Ok(vlan @ 1..=4094) => Ok(Self { port: port.to_owned(), vlan }),
+            _ => Err(bad),
+        }
+    }
+}
+
 /// A subnet's gateway when it is not left to the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gateway {

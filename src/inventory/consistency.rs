@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::Inventory;
+use super::{Inventory, TrunkRole};
 use crate::model::{NetworkId, Phase, ServerId, SubnetId};
 
 /// Beyond so many ports the check would be what a test waits for.
@@ -32,6 +32,11 @@ impl Inventory {
             assert_eq!(subnet.free, free, "what is free of subnet {id}");
             assert_eq!(subnet.users, users.get(id).copied().unwrap_or(0), "users of subnet {id}");
         }
+        let roles = self.trunks.values().flat_map(|trunk| {
+            let subs = trunk.sub_ports.iter().map(|sub| (sub.port_id, TrunkRole::SubPort(trunk.id)));
+            subs.chain([(trunk.port_id, TrunkRole::Parent(trunk.id))])
+        });
+        assert_eq!(roles.collect::<HashMap<_, _>>(), self.trunk_roles, "ports' parts in trunks");
         self.assert_sets();
         self.assert_groups();
     }

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use crate::model::pools::FreeRanges;
 use crate::model::{
-    Group, GroupId, GuestMacs, Mac, Network, NetworkId, Phase, Port, PortId, RuleId, Server, ServerId, Subnet, SubnetId,
+    Group, GroupId, GuestMacs, Mac, Network, NetworkId, Phase, Port, PortId, RuleId, Server, ServerId, Subnet, SubnetId, Trunk,
+    TrunkId,
 };
 use crate::plan::{Deviation, Observed};
 
@@ -45,6 +46,9 @@ pub struct Inventory {
     /// The servers with a monitor, by its path.
     pub(super) monitors: BTreeMap<PathBuf, BTreeSet<ServerId>>,
     pub ports: BTreeMap<PortId, PortEntry>,
+    pub trunks: BTreeMap<TrunkId, Trunk>,
+    /// The part of each port that is in a trunk.
+    pub(super) trunk_roles: HashMap<PortId, TrunkRole>,
     /// By the MAC of the host's side, which must be unique too: two guest MACs that differ only in the first octet share it.
     pub(super) macs: HashMap<Mac, PortId>,
     /// The guests' MACs alone, for the looks at FDBs.
@@ -155,6 +159,15 @@ pub struct PortEntry {
     pub dhcp: PortLease,
     /// What is still to be said of its addresses on its bridge.
     pub neighbours: Neighbours,
+}
+
+/// A port's part in a trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrunkRole {
+    /// Its NIC carries the subports' frames.
+    Parent(TrunkId),
+    /// Its frames are carried.
+    SubPort(TrunkId),
 }
 
 /// One link, and everything that is on it.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
-use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId};
+use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 use crate::plan::HostUse;
 
 /// A refusal. The message says what was wrong, with the value, and what would be right.
@@ -28,6 +28,24 @@ pub enum Error {
     /// Nothing has that id.
     #[error("Security group rule {0} does not exist")]
     NoSuchRule(RuleId),
+    #[error("Trunk {0} could not be found.")]
+    NoSuchTrunk(TrunkId),
+    /// The port carries the frames of a trunk's subports.
+    #[error("Port {port} is currently a parent port for trunk {trunk}; delete the trunk first.")]
+    PortIsTrunkParent {
+        /// The port.
+        port: PortId,
+        /// The trunk.
+        trunk: TrunkId,
+    },
+    /// The port is a trunk's subport.
+    #[error("Port {port} is currently a subport for trunk {trunk}; remove it from the trunk first.")]
+    PortIsSubPort {
+        /// The port.
+        port: PortId,
+        /// The trunk.
+        trunk: TrunkId,
+    },
     /// The address is another port's.
     #[error("Fixed IP {ip} is already in use by port {port} on network {network}; leave it out to get a free one.")]
     AddressInUse {
@@ -146,6 +164,9 @@ impl Error {
             Self::NoSuchPort(_) => "no_such_port",
             Self::NoSuchGroup(_) => "no_such_group",
             Self::NoSuchRule(_) => "no_such_rule",
+            Self::NoSuchTrunk(_) => "no_such_trunk",
+            Self::PortIsTrunkParent { .. } => "port_is_trunk_parent",
+            Self::PortIsSubPort { .. } => "port_is_subport",
             Self::AddressInUse { .. } | Self::AddressOfHost { .. } | Self::GatewayInUse { .. } => "address_in_use",
             Self::AddressOutside { .. } => "address_outside_subnet",
             Self::AddressKept { .. } | Self::AddressMade { .. } => "address_not_usable",

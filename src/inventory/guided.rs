@@ -81,7 +81,8 @@ impl Inventory {
         }
         // A namespace's guest has its addresses for good, which its kernel would hold only as long as it is told here.
         let server = port.attached_to().and_then(|id| self.servers.get(&id));
-        let is_netns = server.is_some_and(|server| matches!(server.record.guest, Guest::Netns { .. }));
+        let has_nic = port.carrier().is_none();
+        let is_netns = server.is_some_and(|server| has_nic && matches!(server.record.guest, Guest::Netns { .. }));
         advert.lifetime = if is_netns { FOR_EVER } else { LIFETIME };
         Some(advert)
     }

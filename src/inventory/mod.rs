@@ -11,8 +11,8 @@ use crate::model::action::{WantedIp, WantedNic};
 use crate::model::names;
 use crate::model::pools::FreeRanges;
 use crate::model::{
-    FixedIp, Guest, GuestMacs, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, ServerId, Status, Subnet, SubnetId,
-    TapMake,
+    Carrier, FixedIp, Guest, GuestMacs, Intent, Mac, Network, NetworkId, Origin, Phase, Port, PortId, ServerId, Status, Subnet,
+    SubnetId, TapMake,
 };
 use crate::plan::{
     Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks, TokenBucket,
@@ -38,10 +38,11 @@ mod segments;
 pub mod speaking;
 pub mod telling;
 mod told;
+mod trunks;
 mod wakeups;
 
 pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
-pub use entries::{GroupEntry, Inventory, NetworkEntry, PortClaims, PortEntry, Segment, ServerEntry, SubnetEntry};
+pub use entries::{GroupEntry, Inventory, NetworkEntry, PortClaims, PortEntry, Segment, ServerEntry, SubnetEntry, TrunkRole};
 pub use error::{Error, whose};
 
 use flapping::BridgeRepairs;
@@ -571,9 +572,10 @@ impl Inventory {
         }
     }
 
-    /// The ports of a server that are to stay.
+    /// The ports of a server that are to stay, but for subports of trunks, which come and go with their parent.
     pub fn nics(&self, server: &ServerEntry) -> impl Iterator<Item = &PortEntry> {
-        server.ports.iter().filter_map(|id| self.ports.get(id)).filter(|port| !port.record.leaving())
+        let ports = server.ports.iter().filter_map(|id| self.ports.get(id));
+        ports.filter(|port| !port.record.leaving() && port.record.carrier().is_none())
     }
 
     /// The lowest number no NIC of the server has.
@@ -614,12 +616,13 @@ impl Inventory {
         let binding = port.binding.as_ref()?;
         let server = &self.servers.get(&binding.server_id)?.record;
         let network = &self.networks.get(&port.network_id)?.record;
-        let nic = match &server.guest {
-            Guest::Vm { .. } => {
+        let nic = match (binding.carrier, &server.guest) {
+            (Some(Carrier { port, vlan }), _) => DesiredNic::Vlan { parent: port, id: vlan },
+            (None, Guest::Vm { .. }) => {
                 let TapMake { queues, owner, .. } = binding.tap?;
                 DesiredNic::Tap { queues, vnet_hdr: port.profile.vnet_hdr, owner }
             }
-            Guest::Netns { path } => DesiredNic::Veth {
+            (None, Guest::Netns { path }) => DesiredNic::Veth {
                 netns: path.clone(),
                 pin: server.pin?,
                 guest: self.guest_settings(port, network, binding.ordinal),
@@ -631,7 +634,7 @@ impl Inventory {
             index: 0,
             mac: port.mac,
             mtu: network.mtu,
-            admin_up: port.admin_up && !binding.unproven,
+            admin_up: port.admin_up && !binding.unproven && self.trunk_is_up(port.id),
             unknown_unicast: port.unknown_unicast || filters::has_other_macs(port),
             to_guest: port.limits.to_guest.map(TokenBucket::from),
             from_guest: port.limits.from_guest.filter(|limit| limit.exact).map(TokenBucket::from),

@@ -259,7 +259,8 @@ impl From<RequestError> for Failure {
 /// The error of an op that failed as a whole, by its most important request.
 pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let request = match op {
-        Op::CreateBridge { .. } | Op::CreateVlan { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => Request::Create,
+        Op::CreateBridge { .. } | Op::CreateVlan { .. } => Request::Create,
+        Op::CreateTap { .. } | Op::CreateVeth { .. } | Op::CreateVlanNic { .. } => Request::Create,
         Op::CloseBridge { .. } => Request::Close,
         Op::SetFilter { .. } => Request::Filter,
         Op::SetBridge { .. } | Op::SetVlan { .. } | Op::Configure { .. } => Request::Link,
@@ -284,7 +285,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         (Op::CreateVeth { .. }, Errno::ENOTUNIQ) => failure.meaning(OpErrorKind::GuestNameTaken),
         (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(OpErrorKind::NoBridge),
         (Op::CreateBridge { .. }, _) => failure.wanting("bridge"),
-        (Op::CreateVlan { .. }, _) => failure.wanting("8021q"),
+        (Op::CreateVlan { .. } | Op::CreateVlanNic { .. }, _) => failure.wanting("8021q"),
         (Op::CreateVeth { .. }, _) => failure.wanting("veth"),
         (Op::CreateTap { .. }, _) => failure.wanting("tun"),
         _ => failure,

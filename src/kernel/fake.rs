@@ -23,7 +23,7 @@ use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use crate::plan::filter::{DeviceFilter, Filter, PortFilter};
 use crate::plan::{
     Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange, LinkState, Op,
-    PortVlan, Route, Switch, TapSeen, VlanChange,
+    PortVlan, Route, Switch, TapSeen, VlanChange, VlanProtocol, VlanTag,
 };
 use crate::uplink::BroadRoute;
 
@@ -525,7 +525,7 @@ impl World {
         if let Some(tap) = &mut link.tap {
             tap.held = self.open.contains(&link.index);
         }
-        if matches!(link.kind, Kind::Tap | Kind::Veth) && link.index >= names::FIRST_INDEX {
+        if link.kind.is_device() && link.index >= names::FIRST_INDEX {
             let none = if self.missing.contains(NF_TABLES) { DeviceFilter::Unavailable } else { DeviceFilter::Closed };
             let set = |(port, filter): &(PortId, Filter)| DeviceFilter::Set { port: *port, filter: filter.clone() };
             link.filter = self.filters.get(&link.index).map_or(none, set);
@@ -585,7 +585,9 @@ impl World {
         // VLAN devices go down and up with the link below them, and have its carrier (`vlan_device_event`, net/8021q/vlan.c).
         if let Some(before) = before.as_ref().filter(|before| (before.up, before.lower_up) != (up, carrier)) {
             for vlan in self.vlans_on(index) {
-                let up = if before.up == up { vlan.up } else { up };
+                // Those of ports are loosely bound.
+                let stays = before.up == up || vlan.marks().next().is_some();
+                let up = if stays { vlan.up } else { up };
                 self.put(LinkState { up, ..vlan });
             }
         }
@@ -808,6 +810,23 @@ impl World {
         Ok(())
     }
 
+    /// The same on another port's device; its MTU is at most that device's (`vlan_dev_change_mtu`, net/8021q/vlan_dev.c).
+    fn create_vlan_nic(&mut self, op: &Op) -> Result<(), OpError> {
+        let Op::CreateVlanNic { port, index, name, parent, id, mac, mtu } = op else { return Ok(()) };
+        let below = self.at(*parent, At::Altname)?;
+        let tag = VlanTag { id: *id, protocol: VlanProtocol::Dot1q };
+        if self.vlans_on(below.index).iter().any(|vlan| vlan.tag == Some(tag)) {
+            return Err(refused(OpErrorKind::Taken, format!("creating {name}")));
+        }
+        if *mtu > below.mtu {
+            return Err(refused(OpErrorKind::Other, format!("giving {name} the MTU {mtu}")));
+        }
+        self.create(*index, name, Kind::Vlan)?;
+        self.change(*index, |link| (link.lower, link.tag) = (Some(below.index), Some(tag)));
+        let made = [LinkChange::Altname, LinkChange::Mac(*mac), LinkChange::Mtu(*mtu), LinkChange::HostIpOff];
+        self.configure(*port, At::Index(*index), &made.into()).inspect_err(|_| self.remove(*index))
+    }
+
     fn set_vlan(&mut self, network: NetworkId, changes: &BTreeSet<VlanChange>) -> Result<(), OpError> {
         let altname = names::vlan_altname(network);
         let found = self.named(&altname).map(|link| link.index);
@@ -938,6 +957,7 @@ impl World {
         match op {
             Op::CreateTap { port, index, .. } if self.made(*port, *index, &Kind::Tap) => {}
             Op::CreateVeth { port, index, .. } if self.made(*port, *index, &Kind::Veth) => {}
+            Op::CreateVlanNic { port, index, .. } if self.made(*port, *index, &Kind::Vlan) => {}
             Op::CreateBridge { network, index, name, mac, mtu, alias } => {
                 let altname = names::network_altname(*network);
                 match self.named(&altname) {
@@ -1034,6 +1054,7 @@ impl World {
                     Guest { cookie, name: guest_name, index: guest_index, up: false, addresses: Vec::new(), routes: Vec::new() };
                 self.guests.insert(*index, guest);
             }
+            Op::CreateVlanNic { .. } => self.create_vlan_nic(op)?,
             Op::Configure { port, at, changes } => self.configure(*port, *at, changes)?,
             Op::Persist { port } => {
                 let mut link = self.at(*port, At::Altname)?;
@@ -1263,7 +1284,7 @@ fn module_of(op: &Op) -> Option<&'static str> {
         Op::CreateBridge { .. } => Some("bridge"),
         Op::CreateTap { .. } => Some("tun"),
         Op::CreateVeth { .. } => Some("veth"),
-        Op::CreateVlan { .. } => Some("8021q"),
+        Op::CreateVlan { .. } | Op::CreateVlanNic { .. } => Some("8021q"),
         _ => None,
     }
 }

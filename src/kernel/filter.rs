@@ -42,8 +42,8 @@ use super::{Counters, OpErrorKind, Traffic};
 use crate::failpoints;
 use crate::model::PortId;
 use crate::model::names::FIRST_INDEX;
+use crate::plan::LinkState;
 use crate::plan::filter::{DeviceFilter, Dropped, Filter, PortFilter};
-use crate::plan::{Kind, LinkState};
 use crate::telemetry::meters;
 use crate::threads;
 
@@ -642,7 +642,7 @@ fn is_stale(failure: &Failure) -> bool {
 
 /// Whether a link can be a port's device.
 fn is_device(link: &LinkState) -> bool {
-    link.index >= FIRST_INDEX && matches!(link.kind, Kind::Tap | Kind::Veth)
+    link.index >= FIRST_INDEX && link.kind.is_device()
 }
 
 /// Whether an event of nf_tables is about the table, or may be.

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
 use crate::plan::filter::PortFilter;
-use crate::plan::{IndexFilter, Kind, LinkState, Op};
+use crate::plan::{IndexFilter, Kind, LinkState, Op, VlanProtocol, VlanTag};
 use crate::sys::packet::PacketSocket;
 use crate::threads;
 use crate::uplink::BroadRoute;
@@ -237,7 +237,9 @@ fn doing(op: &Op) -> String {
         | Op::DeleteBridge { network, .. } => {
             format!("{name} of network {network}")
         }
-        Op::CreateTap { port, name: device, .. } | Op::CreateVeth { port, name: device, .. } => {
+        Op::CreateTap { port, name: device, .. }
+        | Op::CreateVeth { port, name: device, .. }
+        | Op::CreateVlanNic { port, name: device, .. } => {
             format!("{name} {device} of port {port}")
         }
         Op::DeleteGroup { group, .. } => format!("{name} {group}"),
@@ -278,8 +280,9 @@ impl LinuxHost {
             Op::DeleteBridge { network, store } => bridge::delete(netlink, &mut self.nft, *network, *store),
             Op::CreateVlan { network, index, name, parent, tag, mtu, alias } => {
                 let altname = names::vlan_altname(*network);
-                let (altname, mac) = (altname.as_str(), None);
-                VlanLink { index: *index, name, altname, alias, parent: *parent, tag: *tag, mac, mtu: *mtu }.create(netlink)
+                let (altname, alias, mac) = (altname.as_str(), Some(alias.as_str()), None);
+                VlanLink { index: *index, name, altname, alias, parent: *parent, tag: *tag, mac, mtu: *mtu, loose: false }
+                    .create(netlink)
             }
             Op::SetVlan { network, changes } => vlan_link::set(netlink, *network, changes),
             Op::RestoreVlanAltname { network, index, alias } => vlan_link::restore_altname(netlink, *network, *index, alias),
@@ -306,6 +309,22 @@ impl LinuxHost {
                     context.made.insert(*port);
                 }
                 Ok(())
+            }
+            Op::CreateVlanNic { port, index, name, parent, id, mac, mtu } => {
+                let below = seen::require(netlink, LinkSelector::Altname(&names::port_altname(*parent)))?;
+                let altname = names::port_altname(*port);
+                VlanLink {
+                    index: *index,
+                    name,
+                    altname: &altname,
+                    alias: None,
+                    parent: below.index,
+                    tag: VlanTag { id: *id, protocol: VlanProtocol::Dot1q },
+                    mac: Some(*mac),
+                    mtu: *mtu,
+                    loose: true,
+                }
+                .create(netlink)
             }
             Op::Configure { port, at, changes } => {
                 let configured = links::configure(netlink, &self.around.ifbs, *port, *at, changes);

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::exec::{Execution, Undone};
 use crate::failpoints;
 use crate::model::{PortId, names};
-use crate::plan::{AbsentPort, GROUP_SIZE, Kind, LinkState, Observed, Reason, merge_deletions, removal};
+use crate::plan::{AbsentPort, GROUP_SIZE, LinkState, Observed, Reason, merge_deletions, removal};
 use crate::queue::Queue;
 use crate::threads;
 
@@ -352,7 +352,7 @@ fn delete_single<H: Host>(host: &mut H, port: &AbsentPort, store: Uuid) -> Resul
 
 /// A device of which a complete dump shows neither the altname nor the alias is gone, unless its index is still a device's.
 fn not_found(port: &AbsentPort, have: &Observed) -> Result<Removed, OpError> {
-    let disowned = |link: &&LinkState| matches!(link.kind, Kind::Tap | Kind::Veth);
+    let disowned = |link: &&LinkState| link.kind.is_device();
     match port.seen.and_then(|index| have.link(index)).filter(disowned) {
         None => Ok(Removed::Gone),
         Some(LinkState { name, index, .. }) => {

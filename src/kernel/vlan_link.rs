@@ -1,18 +1,19 @@
 //! VLAN devices. Such a device is created down, with its altname, its alias and without the host's IP, in one send.
 //!
-//! The kernel sets a VLAN device down with the link below it, and up again with it (`vlan_device_event`, net/8021q/vlan.c).
+//! The kernel sets a VLAN device down with the link below it, and up again with it (`vlan_device_event`, net/8021q/vlan.c), unless it is
+//! loosely bound.
 
 use std::collections::BTreeSet;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{self, LinkAttribute};
+use netlink_packet_route::link::{self, LinkAttribute, VlanFlags};
 use rtnetlink::LinkVlan;
 use uuid::Uuid;
 
 use super::answer::{Failure, Request};
 use super::create::{self, Made};
-use super::links::{self, Target, send_all, with_attributes};
+use super::links::{self, LinkBuilder, Target, send_all, with_attributes};
 use super::message::Batch;
 use super::seen::require;
 use super::socket::Netlink;
@@ -32,8 +33,8 @@ pub(super) struct VlanLink<'a> {
     pub(super) name: &'a LinkName,
     /// Its altname.
     pub(super) altname: &'a str,
-    /// Its alias.
-    pub(super) alias: &'a str,
+    /// Its alias; none where that is written once the device is finished.
+    pub(super) alias: Option<&'a str>,
     /// The index of the link below it.
     pub(super) parent: u32,
     /// The tag of its frames there.
@@ -42,6 +43,8 @@ pub(super) struct VlanLink<'a> {
     pub(super) mac: Option<Mac>,
     /// Its MTU in bytes, at most that of the link below it.
     pub(super) mtu: u32,
+    /// Whether it stays up or down when the link below it is set down or up (`VLAN_FLAG_LOOSE_BINDING`).
+    pub(super) loose: bool,
 }
 
 impl VlanLink<'_> {
@@ -54,7 +57,10 @@ impl VlanLink<'_> {
             batch.mark(self.index, self.altname);
         }
         batch.ip_off(target);
-        batch.set(Request::Link, target, |link| link.mtu(self.mtu).append_extra_attribute(untyped::alias(self.alias)));
+        batch.set(Request::Link, target, |link| {
+            let alias = self.alias.map(untyped::alias);
+            alias.into_iter().fold(link.mtu(self.mtu), LinkBuilder::append_extra_attribute)
+        });
         let made = Made { index: self.index, name: self.name, altname: self.altname };
         create::send(netlink, batch, made).map_err(|failure| failure.wanting(MODULE))
     }
@@ -64,7 +70,9 @@ impl VlanLink<'_> {
             VlanProtocol::Dot1q => link::VlanProtocol::Ieee8021Q,
             VlanProtocol::Dot1ad => link::VlanProtocol::Ieee8021Ad,
         };
+        let loose = if self.loose { VlanFlags::LooseBinding } else { VlanFlags::empty() };
         let link = LinkVlan::new(self.name.as_str(), self.parent, self.tag.id).protocol(protocol);
+        let link = link.flags(loose, VlanFlags::LooseBinding);
         let link = self.mac.into_iter().fold(link.index(self.index).mtu(self.mtu), |link, mac| link.address(mac.0.to_vec()));
         batch.add(Request::Create, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(link.build()));
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::dhcp::{ExtraOption, Sets};
-use super::ids::{GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId};
+use super::ids::{GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 use super::mac::Mac;
 use super::names::LinkName;
 use super::network::NetworkKind;
@@ -15,6 +15,7 @@ use super::port::{AddressPair, Limits, Profile};
 use super::rule::{GroupChange, NewGroup, NewRule};
 use super::server::Owner;
 use super::subnet::{HostRoute, NewSubnet};
+use super::trunk::{NewSubPort, NewTrunk, TrunkChange};
 
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,16 @@ pub enum Action {
     UpdatePort(PortId, PortChange),
     /// Deletes a port, detaching it first.
     DeletePort(PortId),
+    /// Creates trunks, all or none.
+    CreateTrunks(Vec<NewTrunk>),
+    /// Changes a trunk.
+    UpdateTrunk(TrunkId, TrunkChange),
+    /// Deletes a trunk; its ports stay.
+    DeleteTrunk(TrunkId),
+    /// Adds subports to a trunk, all or none, and builds their devices if its parent has a server.
+    AddSubPorts(TrunkId, Vec<NewSubPort>),
+    /// Takes subports from a trunk, all or none, and deletes their devices.
+    RemoveSubPorts(TrunkId, Vec<PortId>),
     /// Attaches a port to a server and builds its device.
     Attach(Attach),
     /// Detaches a port from its server and deletes its device.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ids::{GroupId, NetworkId, PortId, RuleId, SubnetId};
+use super::ids::{GroupId, NetworkId, PortId, RuleId, SubnetId, TrunkId};
 
 /// An idempotency key of a caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,6 +81,8 @@ pub enum Made {
     Rule(RuleId),
     /// A port, by itself or by an attach.
     Port(PortId),
+    /// A trunk.
+    Trunk(TrunkId),
 }
 
 /// A stored answer.

@@ -20,6 +20,7 @@ pub mod port;
 pub mod rule;
 pub mod server;
 pub mod subnet;
+pub mod trunk;
 
 pub use dhcp::{ExtraOption, IpVersion};
 pub use drops::DropReason;
@@ -31,6 +32,7 @@ pub use mac::{Mac, MacPrefix};
 pub use names::LinkName;
 pub use network::{Network, NetworkKind};
 pub use phase::{Phase, PhaseEvent, Readiness, Status};
-pub use port::{AddressPair, Binding, FixedIp, GuestTold, Intent, Limits, Origin, Port, Profile, RateLimit};
+pub use port::{AddressPair, Binding, Carrier, FixedIp, GuestTold, Intent, Limits, Origin, Port, Profile, RateLimit};
 pub use server::{Guest, Monitor, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};
+pub use trunk::{SubPort, Trunk, TrunkStatus};

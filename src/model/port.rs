@@ -219,6 +219,19 @@ pub struct Binding {
     /// The client's tag for the device (Nova 2.49).
     #[serde(default)]
     pub tag: Option<String>,
+    /// The port whose NIC carries its frames, of a subport of a trunk; none of a NIC of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
+}
+
+/// What carries a subport's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Carrier {
+    /// The trunk's parent.
+    pub port: PortId,
+    /// The VLAN that the frames have the tag of there.
+    pub vlan: u16,
 }
 
 /// The desired state of a binding.
@@ -259,6 +272,11 @@ impl Port {
     /// The server, if the port shall be attached; none when it is unbound or being detached.
     pub fn attached_to(&self) -> Option<ServerId> {
         self.binding.as_ref().filter(|binding| binding.intent == Intent::Attached).map(|binding| binding.server_id)
+    }
+
+    /// What carries its frames, where it has no NIC of its own.
+    pub fn carrier(&self) -> Option<Carrier> {
+        self.binding.as_ref().and_then(|binding| binding.carrier)
     }
 
     /// Every address that this port reserves.

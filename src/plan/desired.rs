@@ -182,6 +182,13 @@ pub enum DesiredNic {
         /// The guest's end.
         guest: GuestSettings,
     },
+    /// What of another port's frames has the tag of a VLAN, of a subport of a trunk.
+    Vlan {
+        /// The port on whose device it is, the trunk's parent.
+        parent: PortId,
+        /// The VLAN.
+        id: u16,
+    },
 }
 
 impl DesiredNic {
@@ -190,6 +197,7 @@ impl DesiredNic {
         match self {
             Self::Tap { .. } => Kind::Tap,
             Self::Veth { .. } => Kind::Veth,
+            Self::Vlan { .. } => Kind::Vlan,
         }
     }
 }

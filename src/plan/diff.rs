@@ -27,6 +27,8 @@ use super::observed::{LinkState, Observed};
 pub enum Property {
     /// What kind of link it is.
     Kind,
+    /// The link below it and the VLAN that it is of, as a subport's device.
+    Carrier,
     /// The bridge it is in.
     Bridge,
     /// Its MAC.
@@ -148,6 +150,8 @@ pub enum FactName {
     Bound,
     /// Its guest's namespace is there.
     Namespace,
+    /// The device whose NIC is to carry its frames is there, of a subport of a trunk.
+    Parent,
     /// A device carries the port's altname.
     Device,
     /// It is in its network's bridge.
@@ -185,6 +189,7 @@ impl FactName {
             Self::Possible => "possible",
             Self::Bound => "bound",
             Self::Namespace => "namespace",
+            Self::Parent => "parent",
             Self::Device => "device",
             Self::Bridge => "bridge",
             Self::HostClosed => "host_closed",
@@ -208,6 +213,7 @@ impl FactName {
             Self::Possible => "failed",
             Self::Bound => "unbound",
             Self::Namespace => "namespace_gone",
+            Self::Parent => "parent_missing",
             Self::Device => "device_missing",
             Self::Bridge => "not_in_bridge",
             Self::HostClosed => "host_not_closed",

@@ -36,6 +36,7 @@ pub fn first_unmet(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) 
         FactName::Forwarding,
     ];
     match Device::find(port, bridge, have).filter(|device| device.marked) {
+        None if parent(port, have).is_some_and(|fact| !fact.ok) => Some(FactName::Parent),
         None => Some(FactName::Device),
         Some(device) => ORDER.into_iter().find(|fact| !holds(*fact, &device)),
     }
@@ -48,7 +49,7 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
             Some(link) => format!("{} carries the altname nicd-{} and was not made by this nicd", link.name, port.id),
             None => format!("no link carries the altname nicd-{}", port.id),
         };
-        return vec![Fact { fact: FactName::Device, ok: false, detail }];
+        return parent(port, have).into_iter().chain([Fact { fact: FactName::Device, ok: false, detail }]).collect();
     };
     let link = device.link;
     let master = || match link.master.and_then(|index| have.link(index)) {
@@ -65,12 +66,17 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
     let built = || match &port.nic {
         DesiredNic::Tap { .. } => format!("alias is {alias}"),
         DesiredNic::Veth { guest, .. } => format!("alias is {alias}; {} addresses in the guest", guest.addresses.len()),
+        DesiredNic::Vlan { id, .. } => format!("alias is {alias}; it is of VLAN {id}"),
     };
-    let carrier = || match (&port.nic, link.lower_up) {
+    let carrier = || match (&port.nic, device.runs()) {
         (DesiredNic::Tap { .. }, true) => "a process holds the tap open".to_owned(),
         (DesiredNic::Tap { .. }, false) => "no process holds the tap open: start the virtual machine, which opens it".to_owned(),
         (DesiredNic::Veth { .. }, true) => "the guest's end is up".to_owned(),
         (DesiredNic::Veth { .. }, false) => "the guest's end is down".to_owned(),
+        (DesiredNic::Vlan { parent, .. }, true) => format!("the device of port {parent} has carrier"),
+        (DesiredNic::Vlan { parent, .. }, false) => {
+            format!("the device of port {parent} has no carrier; nicctl explain {parent}")
+        }
     };
     let forwarding = || match forwards(link) {
         true => "the bridge port forwards".to_owned(),
@@ -116,7 +122,17 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
     if matches!(bridge.made, BridgeMade::ByAgent { .. }) {
         all.insert(2, fact(FactName::HostClosed, closed()));
     }
-    all
+    parent(port, have).into_iter().chain(all).collect()
+}
+
+/// Whether the device is there that is to carry a subport's frames; none of a port with a NIC of its own.
+fn parent(port: &DesiredPort, have: &Observed) -> Option<Fact> {
+    let DesiredNic::Vlan { parent, id } = &port.nic else { return None };
+    let (ok, detail) = match have.device(*parent) {
+        Some(device) => (true, format!("its frames have the tag of VLAN {id} on {}", device.name)),
+        None => (false, format!("port {parent}, whose NIC is to carry its frames, has no device; nicctl explain {parent}")),
+    };
+    Some(Fact { fact: FactName::Parent, ok, detail })
 }
 
 /// Whether a fact about a device holds: nothing differs on which it rests, and what the guest decides is so.
@@ -131,7 +147,7 @@ fn holds(fact: FactName, device: &Device<'_>) -> bool {
             !is_answered(device.want) || is_heard
         }
         FactName::Admin => device.want.admin_up && device.link.up,
-        FactName::Carrier => device.link.lower_up,
+        FactName::Carrier => device.runs(),
         FactName::Forwarding => forwards(device.link),
         _ => true,
     };
@@ -140,7 +156,7 @@ fn holds(fact: FactName, device: &Device<'_>) -> bool {
 
 /// Whether its guest gets its address by DHCP alone: one in a namespace has it already.
 fn is_answered(port: &DesiredPort) -> bool {
-    matches!(port.nic, DesiredNic::Tap { .. }) && port.filter.as_ref().is_some_and(|filter| filter.served.is_some())
+    !matches!(port.nic, DesiredNic::Veth { .. }) && port.filter.as_ref().is_some_and(|filter| filter.served.is_some())
 }
 
 fn forwards(link: &LinkState) -> bool {

@@ -201,6 +201,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether a port's device can be of it.
+    pub fn is_device(&self) -> bool {
+        matches!(self, Self::Tap | Self::Veth | Self::Vlan)
+    }
+
     /// The word for it, as in its JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -478,7 +483,7 @@ impl LinkState {
     /// Whether it has nothing left that tells whose it is but an index from the range in which nicd chooses: a device of which
     /// altname and alias were taken off.
     pub fn is_stripped(&self) -> bool {
-        let device = matches!(self.kind, Kind::Tap | Kind::Veth) && self.index >= FIRST_INDEX;
+        let device = self.kind.is_device() && self.index >= FIRST_INDEX;
         device && self.marks().next().is_none() && self.alias.as_deref().and_then(names::tagged).is_none()
     }
 
@@ -820,9 +825,9 @@ impl Observed {
         link.kind == Kind::Vlan && self.ours(link)
     }
 
-    /// Whether a link is a tap or a veth that this nicd made.
+    /// Whether a link is a port's device, of those kinds, that this nicd made.
     pub fn is_device(&self, link: &LinkState) -> bool {
-        matches!(link.kind, Kind::Tap | Kind::Veth) && self.ours(link)
+        link.kind.is_device() && self.ours(link)
     }
 
     fn is_own_bridge(&self, link: &LinkState) -> bool {

@@ -292,6 +292,24 @@ pub enum Op {
         /// The MTU of the host's end in bytes.
         mtu: u32,
     },
+    /// Makes a VLAN device of another port's device, marks it and keeps the host's IP from it in the same send; it is not up. It is up
+    /// or down of its own accord, whatever the device below is, and ends with that.
+    CreateVlanNic {
+        /// Whose device.
+        port: PortId,
+        /// The index it is to have.
+        index: u32,
+        /// Its name.
+        name: LinkName,
+        /// The port on whose device it is.
+        parent: PortId,
+        /// The VLAN.
+        id: u16,
+        /// Its MAC.
+        mac: Mac,
+        /// Its MTU in bytes.
+        mtu: u32,
+    },
     /// Changes the host's side of a port, as a link and as a bridge port.
     Configure {
         /// Whose device.
@@ -568,6 +586,7 @@ impl Op {
             | Self::AdoptUplink { .. }
             | Self::ReleaseUplink { .. }
             | Self::CreateVeth { .. }
+            | Self::CreateVlanNic { .. }
             | Self::Configure { at: At::Altname, .. }
             | Self::Persist { .. }
             | Self::ConfigureGuest { .. }
@@ -607,6 +626,7 @@ impl Op {
             | Self::CreateTap { port, .. }
             | Self::CloseTap { port, .. }
             | Self::CreateVeth { port, .. }
+            | Self::CreateVlanNic { port, .. }
             | Self::Configure { port, .. }
             | Self::Persist { port, .. }
             | Self::ConfigureGuest { port, .. }
@@ -637,6 +657,7 @@ impl Op {
             Self::CreateTap { .. } => "create_tap",
             Self::CloseTap { .. } => "close_tap",
             Self::CreateVeth { .. } => "create_veth",
+            Self::CreateVlanNic { .. } => "create_vlan_nic",
             Self::Configure { .. } => "configure",
             Self::Persist { .. } => "persist",
             Self::ConfigureGuest { .. } => "configure_guest",

@@ -34,6 +34,21 @@ pub enum PlanError {
         /// The bridge's, in bytes.
         bridge_mtu: u32,
     },
+    /// The trunk's parent could not carry the subport's frames.
+    #[error(
+        "MTU {mtu} of bridge {bridge} is above the {parent_mtu} of the trunk's parent {parent}, whose NIC carries the frames; lower the \
+         mtu of the subport's network or raise that of the parent's"
+    )]
+    MtuAboveParent {
+        /// The MTU of the subport's bridge, in bytes.
+        mtu: u32,
+        /// That bridge's name.
+        bridge: String,
+        /// The parent's port.
+        parent: PortId,
+        /// The MTU of its device, in bytes.
+        parent_mtu: u32,
+    },
     /// The kernel takes no more ports into it.
     #[error("bridge {0} is full: the kernel allows {BRIDGE_PORTS} ports in a bridge; detach one, or use another network")]
     BridgeFull(String),
@@ -191,8 +206,15 @@ impl<'a> Planner<'a> {
         let bridge = self.want.bridges.iter().find(|bridge| bridge.network == port.network);
         let bridge = bridge.ok_or(PlanError::Incomplete(port.id))?;
         let device = Device::find(port, bridge, self.have);
+        // Without the device that is to carry its frames there can be none; it is planned again once that one is there.
+        if let DesiredNic::Vlan { parent, .. } = port.nic
+            && self.have.device(parent).is_none()
+        {
+            return Ok(());
+        }
         if !port.cut_off {
             let home = self.home(port, bridge)?;
+            self.fits_parent(port, &home)?;
             if port.mtu > home.mtu {
                 return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
             }
@@ -234,6 +256,17 @@ impl<'a> Planner<'a> {
         }
         if seen.up {
             self.step(Op::SetLink { port, switch: Switch::Down }, None);
+        }
+    }
+
+    /// The kernel refuses a VLAN device with a larger MTU than that of the device below (`vlan_dev_change_mtu`, net/8021q/vlan_dev.c).
+    fn fits_parent(&self, port: &DesiredPort, home: &Home) -> Result<(), PlanError> {
+        let DesiredNic::Vlan { parent, .. } = port.nic else { return Ok(()) };
+        match self.have.device(parent).map(|device| device.mtu) {
+            Some(parent_mtu) if home.mtu > parent_mtu => {
+                Err(PlanError::MtuAboveParent { mtu: home.mtu, bridge: home.name.clone(), parent, parent_mtu })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -304,6 +337,12 @@ impl<'a> Planner<'a> {
                 self.step(create, Some(self.delete(id)));
                 let (netns, pin, guest) = (netns.clone(), *pin, guest.clone());
                 self.step(Op::ConfigureGuest { port: id, netns, pin, settings: guest }, None);
+                let changes = bridge_port.into_iter().chain([tag_of(port)]).collect();
+                self.step(Op::Configure { port: id, at: At::Altname, changes }, None);
+            }
+            DesiredNic::Vlan { parent, id: vlan } => {
+                let (parent, index, mac, mtu) = (*parent, port.index, port.mac.host_side(), home.mtu);
+                self.step(Op::CreateVlanNic { port: id, index, name, parent, id: *vlan, mac, mtu }, Some(self.delete(id)));
                 let changes = bridge_port.into_iter().chain([tag_of(port)]).collect();
                 self.step(Op::Configure { port: id, at: At::Altname, changes }, None);
             }

@@ -68,7 +68,7 @@ impl Reconciler {
         self: &Arc<Self>,
         port: PortId,
         reason: Reason,
-        beside: Option<Change>,
+        beside: Vec<Change>,
         timing: Timing,
     ) -> Result<Built, Failed> {
         let mut recorded = false;
@@ -81,7 +81,7 @@ impl Reconciler {
         self: &Arc<Self>,
         port: PortId,
         reason: Reason,
-        (beside, timing): (Option<Change>, Timing),
+        (beside, timing): (Vec<Change>, Timing),
         recorded: &mut bool,
     ) -> Result<Built, Failed> {
         let (mut tried, mut asked) = (0, false);
@@ -114,7 +114,7 @@ impl Reconciler {
                     break bridge;
                 }
             };
-            let result = self.build_once(port, reason, beside.as_ref(), timing).await;
+            let result = self.build_once(port, reason, &beside, timing).await;
             drop(bridge);
             let failed = match result {
                 Ok(Device { mut built, plug }) => {
@@ -178,14 +178,17 @@ impl Reconciler {
         self: &Arc<Self>,
         port: PortId,
         reason: Reason,
-        beside: Option<&Change>,
+        beside: &[Change],
         timing: Timing,
     ) -> Result<Device, Failed> {
         let (plan, plug, record, renamed) = {
             let mut state = self.lock();
             let (plan, plug) = self.plan_port(&state, port, reason)?.split_plug();
             let plug = plug.map(|nic| (nic, plan.clone()));
-            let makes = plan.steps.iter().any(|step| matches!(step.op, Op::CreateTap { .. } | Op::CreateVeth { .. }));
+            let makes = plan
+                .steps
+                .iter()
+                .any(|step| matches!(step.op, Op::CreateTap { .. } | Op::CreateVeth { .. } | Op::CreateVlanNic { .. }));
             if let Some(entry) = state.ports.get_mut(&port).filter(|_| makes) {
                 entry.neighbours.is_unannounced = true;
             }
@@ -193,7 +196,7 @@ impl Reconciler {
             let renamed = forget_guest_device(&mut record, &plan);
             (plan, plug, record, renamed)
         };
-        let changes = || std::iter::once(Change::PutPort(Box::new(record))).chain(beside.cloned()).collect();
+        let changes = || std::iter::once(Change::PutPort(Box::new(record))).chain(beside.iter().cloned()).collect();
         let done = match reason {
             Reason::Attach => self.carry_out_beside(plan, changes(), Purpose::Growing, timing).await,
             _ if renamed => self.carry_out_beside(plan, changes(), Purpose::Freeing, timing).await,

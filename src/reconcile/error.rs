@@ -7,7 +7,7 @@ use crate::inventory::neighbours::Conflict;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};
 use crate::model::rule::RuleError;
 use crate::model::subnet::SubnetError;
-use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId};
+use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 use crate::monitor::MonitorError;
 use crate::plan::PlanError;
 use crate::queue::QueueError;
@@ -284,6 +284,67 @@ pub enum Error {
         /// How many there may be.
         limit: usize,
     },
+    /// The port is in a trunk already, as its parent, or is to be the parent and a subport.
+    #[error("Port {port} is currently in use as a trunk's parent and is not eligible for use in a trunk; name another port.")]
+    ParentPortInUse {
+        /// The port.
+        port: PortId,
+    },
+    /// The port is a subport already.
+    #[error("Port {port} is in use by another trunk{}; remove it from that first.", of_trunk(*trunk))]
+    TrunkPortInUse {
+        /// The port.
+        port: PortId,
+        /// The trunk; none where the request itself names the port twice.
+        trunk: Option<TrunkId>,
+    },
+    /// The trunk has a subport with that VLAN.
+    #[error("segmentation_type vlan and segmentation_id {vlan} already in use on trunk {trunk}, by port {port}; choose another.")]
+    DuplicateSubPort {
+        /// The VLAN.
+        vlan: u16,
+        /// The trunk.
+        trunk: TrunkId,
+        /// The port that has it.
+        port: PortId,
+    },
+    /// The trunk has no such subport.
+    #[error("SubPort on trunk {trunk} with parent port {port} could not be found.")]
+    NoSuchSubPort {
+        /// The trunk.
+        trunk: TrunkId,
+        /// The port asked for.
+        port: PortId,
+    },
+    /// Subports of a trunk that is down stay as they are, and so does it.
+    #[error("Trunk {0} is currently disabled; set its admin_state_up first.")]
+    TrunkDisabled(TrunkId),
+    /// The parent's NIC could not carry the subport's frames.
+    #[error(
+        "MTU {mtu} of subport {port} cannot be greater than MTU {parent_mtu} of its trunk, which is that of the network of its parent \
+         {parent}; lower the mtu of the subport's network"
+    )]
+    SubPortMtu {
+        /// The subport.
+        port: PortId,
+        /// The MTU of its network, in bytes.
+        mtu: u32,
+        /// The parent.
+        parent: PortId,
+        /// The MTU of its network, in bytes.
+        parent_mtu: u32,
+    },
+    /// There is no VLAN to take over.
+    #[error(
+        "segmentation_type inherit takes over the VLAN of the network of port {port}, and network {network} has none; give \
+         segmentation_type vlan with a segmentation_id"
+    )]
+    NoVlanToInherit {
+        /// The subport.
+        port: PortId,
+        /// Its network.
+        network: NetworkId,
+    },
     /// A machine could not be asked, or refused.
     #[error(transparent)]
     Monitor(#[from] MonitorError),
@@ -313,6 +374,11 @@ pub enum Error {
     /// The daemon is stopping.
     #[error("nicd is stopping")]
     Stopping,
+}
+
+/// The trunk that has a port, where it is another's than the request's.
+fn of_trunk(trunk: Option<TrunkId>) -> String {
+    trunk.map(|trunk| format!(" ({trunk})")).unwrap_or_default()
 }
 
 /// What brings a guest's namespace back.
@@ -400,6 +466,13 @@ impl Error {
             Self::DuplicatePair { .. } => "duplicate_pair",
             Self::FiltersUnavailable(_) => "filters_unavailable",
             Self::TooManyOptions { .. } => "too_many_options",
+            Self::ParentPortInUse { .. } => "port_is_trunk_parent",
+            Self::TrunkPortInUse { .. } => "port_is_subport",
+            Self::DuplicateSubPort { .. } => "vlan_in_use",
+            Self::NoSuchSubPort { .. } => "no_such_subport",
+            Self::TrunkDisabled(_) => "trunk_disabled",
+            Self::SubPortMtu { .. } | Self::Plan(PlanError::MtuAboveParent { .. }) => "mtu_above_parent",
+            Self::NoVlanToInherit { .. } => "no_vlan_to_inherit",
             Self::Plan(PlanError::NoSuchBridge(_)) => "no_such_bridge",
             Self::Plan(PlanError::NotABridge(_)) => "not_a_bridge",
             Self::Plan(PlanError::MtuAboveBridge { .. }) => "mtu_above_bridge",

@@ -81,6 +81,11 @@ impl Reconciler {
             }
             self.evaluate_bridge(state, NetworkId(mark));
         }
+        if before != Some(link) {
+            for sub_port in link.marks().flat_map(|mark| state.carried(PortId(mark))).collect::<Vec<_>>() {
+                self.cause_ended(state, sub_port);
+            }
+        }
         let Some(before) = before else { return self.follow_bridge(state, link) };
         if before.master != link.master {
             self.has_room(state, before.master);
@@ -179,8 +184,16 @@ impl Reconciler {
         }
     }
 
-    /// Decides what a look means for a port: its phase, or a repair when the kernel differs from the record.
+    /// Decides what a look means for a port and for the subports whose frames its device carries: the phase of each, or a repair when
+    /// the kernel differs from the record.
     pub(crate) fn evaluate(self: &Arc<Self>, state: &mut Inventory, port: PortId, reason: Reason) {
+        self.evaluate_alone(state, port, reason);
+        for sub_port in state.carried(port) {
+            self.evaluate_alone(state, sub_port, reason);
+        }
+    }
+
+    fn evaluate_alone(self: &Arc<Self>, state: &mut Inventory, port: PortId, reason: Reason) {
         self.follow_responder(state, port);
         let Some(entry) = state.ports.get(&port) else { return };
         if entry.claim.taken() {

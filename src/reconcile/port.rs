@@ -104,7 +104,7 @@ impl Reconciler {
             }
             Err(error) => return self.failed(port, reason, &error, context),
         }
-        let built = self.build(port, reason, None, Timing::Off).await;
+        let built = self.build(port, reason, Vec::new(), Timing::Off).await;
         meters().repaired(reason.as_str(), built.as_ref().map_or_else(|failed| failed.error.reason(), |_| OK));
         match built {
             Ok(_) => {
@@ -198,7 +198,7 @@ impl Reconciler {
             }
             !self.plan_port(&state, port, Reason::Drift).is_ok_and(|plan| plan.steps.is_empty())
         };
-        if differs && let Err(failed) = self.build(port, Reason::Drift, None, Timing::Off).await {
+        if differs && let Err(failed) = self.build(port, Reason::Drift, Vec::new(), Timing::Off).await {
             tracing::warn!(%port, error = %failed.error, "a port could not be cut off");
             let mut state = self.lock();
             self.transition(&mut state, port, PhaseEvent::Failed, Some(cut_off::why()), context);

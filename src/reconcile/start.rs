@@ -56,6 +56,7 @@ impl Reconciler {
             let phase = first_phase(&port);
             state.add_port(port, phase);
         });
+        loaded.trunks.into_iter().for_each(|trunk| state.put_trunk(trunk));
         let reconciler = Self {
             inventory: Mutex::new(state),
             conditions: Mutex::new(Conditions { lost, ..Conditions::default() }),
@@ -182,7 +183,8 @@ impl Reconciler {
 /// Whether a port's device is there and its name in the guest is not known.
 fn nameless(state: &Inventory, port: PortId) -> bool {
     let binding = state.ports.get(&port).and_then(|entry| entry.record.binding.as_ref());
-    binding.is_some_and(|binding| binding.guest_device.is_none()) && state.have.device(port).is_some()
+    binding.is_some_and(|binding| binding.guest_device.is_none() && binding.carrier.is_none())
+        && state.have.device(port).is_some()
 }
 
 /// Says which other stores have links here, and how many. nicd leaves them alone; only this line tells the operator.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::config::ConflictProbe;
 use crate::events::EventKind;
-use crate::inventory::{self, ClaimGuard, Inventory, Unclaimed};
+use crate::inventory::{self, ClaimGuard, Inventory, PortClaims, Unclaimed};
 use crate::kernel::exec::{StepTime, Timing, Undone};
 use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::idempotency::Made;
@@ -22,6 +22,7 @@ use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 use crate::telemetry::meters::Attaching;
 
+use super::sub_ports::settled;
 use super::{Context, Error, Reply, Service, view};
 
 /// How often a random MAC is drawn before the prefix counts as used up.
@@ -31,6 +32,16 @@ const MAC_DRAWS: usize = 64;
 enum Before {
     Nothing,
     Unbound(Box<Port>),
+}
+
+/// What an attach has bound.
+struct Bound {
+    port: PortId,
+    before: Before,
+    /// The subports that the port's NIC carries, as they were.
+    sub_ports: Vec<Port>,
+    /// The claims on all of them.
+    claims: (ClaimGuard, PortClaims),
 }
 
 impl Service {
@@ -48,7 +59,7 @@ impl Service {
             let project = { self.reconciler.lock().server(attach.server_id)?.record.project_id.clone() };
             self.own_group(&project).await?;
         }
-        let (port, before, claim) = self
+        let Bound { port, before, sub_ports, claims } = self
             .reconciler
             .claim(|state| {
                 let server = &state.server(attach.server_id)?;
@@ -62,6 +73,7 @@ impl Service {
                     && entry.record.binding.is_none()
                 {
                     entry.claim.check_free()?;
+                    settled(state, state.sub_ports(id).iter().map(|sub| sub.port_id))?;
                 }
                 self.bind(state, &attach, network, context)
             })
@@ -69,15 +81,18 @@ impl Service {
         meters().attaching(Attaching::Reserve, began.elapsed());
         let reserved = began.elapsed();
         let timing = if context.receipt.is_some() { Timing::On } else { Timing::Off };
-        match self.reconciler.build(port, Reason::Attach, self.note(context, vec![Made::Port(port)]), timing).await {
+        let beside = self.note(context, vec![Made::Port(port)]).into_iter().chain(self.bound_records(&sub_ports)).collect();
+        match self.reconciler.build(port, Reason::Attach, beside, timing).await {
             Ok(built) => {
+                let sub_ports = sub_ports.iter().map(|sub| sub.id).collect::<Vec<_>>();
+                self.build_sub_ports(&sub_ports, context).await;
                 let mut state = self.reconciler.lock();
                 self.tell_created(&state, port, &before, context);
                 self.reconciler.follow_responder(&mut state, port);
                 let (readiness, why) = self.reconciler.readiness(&state, port);
                 self.reconciler.transition(&mut state, port, PhaseEvent::Built(readiness), why, context);
                 let view = view::port(&state, port, &self.reconciler.host)?;
-                drop(claim);
+                drop(claims);
                 // What was seen while the claim was taken is evaluated now.
                 self.reconciler.evaluate(&mut state, port, Reason::Drift);
                 let reply = built.ended.elapsed();
@@ -93,7 +108,7 @@ impl Service {
                 }
                 Ok(Reply::Port(Box::new(view)))
             }
-            Err(failed) => Err(self.roll_back(port, claim, before, failed, context).await),
+            Err(failed) => Err(self.roll_back(Bound { port, before, sub_ports, claims }, failed, context).await),
         }
     }
 
@@ -111,17 +126,19 @@ impl Service {
         attach: &Attach,
         network: NetworkId,
         context: &Context,
-    ) -> Result<(PortId, Before, ClaimGuard), Unclaimed<Error>> {
+    ) -> Result<Bound, Unclaimed<Error>> {
         let record = self.bound(state, attach, network, || self.reconciler.store.next_commit())?;
         let id = record.id;
         let Some(before) = state.ports.get(&id).map(|entry| Box::new(entry.record.clone())) else {
             state.add_port(record, Phase::Building);
-            return Ok((id, Before::Nothing, state.claim_port(id)?));
+            let claims = (state.claim_port(id)?, Vec::new());
+            return Ok(Bound { port: id, before: Before::Nothing, sub_ports: Vec::new(), claims });
         };
-        let claim = state.claim_port(id)?;
+        let claims = state.claim_with_sub_ports(id)?;
         state.replace_port(record);
         self.reconciler.transition(state, id, PhaseEvent::Bind, None, context);
-        Ok((id, Before::Unbound(before), claim))
+        let sub_ports = self.bind_sub_ports(state, attach.server_id, id, context);
+        Ok(Bound { port: id, before: Before::Unbound(before), sub_ports, claims })
     }
 
     /// The record that an attach would make, once everything that memory can tell is checked, in the order in which Nova
@@ -135,6 +152,7 @@ impl Service {
     ) -> Result<Port, Error> {
         if let WantedNic::Port(id) = attach.nic {
             let entry = state.port(id)?;
+            state.check_no_sub_port(id)?;
             if entry.claim.taken() || entry.phase != Phase::Unbound || entry.record.binding.is_some() {
                 return Err(Error::PortInUse(id));
             }
@@ -170,6 +188,7 @@ impl Service {
             tap: state.server(attach.server_id)?.record.guest.tap(),
             forced: false,
             tag: attach.tag.clone(),
+            carrier: None,
         };
         let WantedNic::Port(id) = attach.nic else {
             let port = self.new_port(state, network, (mac, fixed_ips), binding)?;
@@ -240,12 +259,13 @@ impl Service {
     }
 
     /// Takes an attach back that failed, so that nothing of it stays; what cannot be taken back stays as an ERROR.
-    async fn roll_back(&self, port: PortId, claim: ClaimGuard, before: Before, failed: Failed, context: &Context) -> Error {
+    async fn roll_back(&self, bound: Bound, failed: Failed, context: &Context) -> Error {
+        let Bound { port, before, sub_ports, claims } = bound;
         let Failed { error, undone, recorded } = failed;
         if let Undone::Left(left) = undone {
             self.tell_created(&self.reconciler.lock(), port, &before, context);
             let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-            return self.leave(port, claim, &error, &left.join("; "), context).await;
+            return self.leave((port, sub_ports), claims, &error, &left.join("; "), context).await;
         }
         let change = match &before {
             Before::Nothing => Change::DeletePort(port),
@@ -254,13 +274,18 @@ impl Service {
         // What was noted under a key says that something was made.
         let forget = context.key.clone().map(Change::ForgetKey);
         if recorded
-            && let Err(store) = self.reconciler.commit(std::iter::once(change).chain(forget).collect(), Purpose::Freeing).await
+            && let Err(store) = {
+                let sub_ports = sub_ports.iter().cloned().map(|port| Change::PutPort(Box::new(port)));
+                let changes = std::iter::once(change).chain(sub_ports).chain(forget).collect();
+                self.reconciler.commit(changes, Purpose::Freeing).await
+            }
         {
             tracing::error!(%port, error = %store, "the record of a failed attach could not be taken back");
             self.tell_created(&self.reconciler.lock(), port, &before, context);
-            return self.leave(port, claim, &error, &store.to_string(), context).await;
+            return self.leave((port, sub_ports), claims, &error, &store.to_string(), context).await;
         }
         let mut state = self.reconciler.lock();
+        self.unbind_sub_ports(&mut state, sub_ports, context);
         match before {
             Before::Nothing => {
                 state.remove_port(port);
@@ -274,7 +299,14 @@ impl Service {
     }
 
     /// Keeps a port whose device or record could not be removed as ERROR and on its way out; the next tries come by themselves.
-    async fn leave(&self, port: PortId, claim: ClaimGuard, cause: &Error, left: &str, context: &Context) -> Error {
+    async fn leave(
+        &self,
+        (port, sub_ports): (PortId, Vec<Port>),
+        claims: (ClaimGuard, PortClaims),
+        cause: &Error,
+        left: &str,
+        context: &Context,
+    ) -> Error {
         let not_undone = Error::NotUndone { cause: cause.to_string(), left: left.to_owned() };
         let detail = not_undone.to_string();
         // A machine's refusal is its operator's to mend, and not a failure of nicd's.
@@ -292,11 +324,15 @@ impl Service {
             self.reconciler.transition(&mut state, port, PhaseEvent::Failed, Some(why), context);
             record
         };
-        if let Err(store) = self.reconciler.commit(vec![Change::PutPort(Box::new(record))], Purpose::Freeing).await {
+        let unbound = sub_ports.iter().cloned().map(|port| Change::PutPort(Box::new(port)));
+        let changes = std::iter::once(Change::PutPort(Box::new(record))).chain(unbound).collect();
+        if let Err(store) = self.reconciler.commit(changes, Purpose::Freeing).await {
             tracing::error!(%port, error = %store, "that a port is to go could not be recorded");
         }
+        // Nothing was built for them: that begins once their parent is.
+        self.unbind_sub_ports(&mut self.reconciler.lock(), sub_ports, context);
         self.reconciler.cut_leaving(port).await;
-        drop(claim);
+        drop(claims);
         self.reconciler.try_later(&mut self.reconciler.lock(), port);
         error
     }

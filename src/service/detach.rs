@@ -33,6 +33,7 @@ impl Service {
     pub(super) async fn delete_port(self: Arc<Self>, port: PortId, context: &Context) -> Result<Reply, Error> {
         let what = |state: &mut Inventory| {
             context.expects(state.port(port)?.record.revision_number)?;
+            state.check_in_no_trunk(port)?;
             Ok(Intent::Deleting)
         };
         self.remove(port, what, context).await
@@ -56,7 +57,7 @@ impl Service {
         what: impl Fn(&mut Inventory) -> Result<Intent, Error>,
         context: &Context,
     ) -> Result<Reply, Error> {
-        let (intent, _claim) = self.reconciler.claim(|state| Ok((what(state)?, state.claim_port(port)?))).await?;
+        let (intent, _claims) = self.reconciler.claim(|state| Ok((what(state)?, state.claim_with_sub_ports(port)?))).await?;
         self.remove_claimed(port, intent, context).await
     }
 
@@ -72,7 +73,7 @@ impl Service {
         }
         binding.forced |= context.force;
         if first {
-            self.begin_detach(vec![record], None, context).await?;
+            self.begin_detach(vec![record], Vec::new(), context).await?;
             return Ok(Reply::Done);
         }
         if before.binding != record.binding {
@@ -86,14 +87,21 @@ impl Service {
         Ok(Reply::Done)
     }
 
-    /// Makes durable that these ports leave, in one commit with what goes `beside` it; cuts their traffic, and has their
-    /// devices deleted. The caller has the claims on them.
+    /// Makes durable that these ports leave, with the subports that their devices carry and in one commit with what goes `beside` it;
+    /// cuts their traffic, and has their devices deleted. The caller has the claims on all of them.
     pub(super) async fn begin_detach(
         self: &Arc<Self>,
-        leaving: Vec<Port>,
-        beside: Option<Change>,
+        mut leaving: Vec<Port>,
+        beside: Vec<Change>,
         context: &Context,
     ) -> Result<(), Error> {
+        let carried: Vec<Port> = {
+            let state = self.reconciler.lock();
+            let sub_ports = leaving.iter().flat_map(|port| state.carried(port.id));
+            let attached = sub_ports.filter_map(|port| state.ports.get(&port)).filter(|entry| !entry.record.leaving());
+            attached.map(|entry| departing(&entry.record, AfterDetach::Keep, context.force)).collect()
+        };
+        leaving.extend(carried);
         let changes = leaving.iter().cloned().map(|port| Change::PutPort(Box::new(port))).chain(beside);
         let began = Instant::now();
         self.reconciler.commit(changes.collect(), Purpose::Freeing).await?;

@@ -6,9 +6,9 @@ use tracing::field::display;
 
 use crate::exit::chain;
 use crate::model::action::{Action, WantedNic};
-use crate::model::{Group, GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId};
+use crate::model::{Group, GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 
-use super::{Context, Error, NetworkView, PortView, Reply};
+use super::{Context, Error, NetworkView, PortView, Reply, TrunkView};
 
 /// What an action is about, as far as its request says.
 #[derive(Debug, Default)]
@@ -20,6 +20,7 @@ pub(super) struct Logged {
     subnet: Option<SubnetId>,
     group: Option<GroupId>,
     rule: Option<RuleId>,
+    trunk: Option<TrunkId>,
 }
 
 impl Logged {
@@ -43,6 +44,11 @@ impl Logged {
             Action::CreatePorts(new) => Self { network: new.first().map(|port| port.network_id), ..about("port create") },
             Action::UpdatePort(id, _) => Self { port: Some(*id), ..about("port change") },
             Action::DeletePort(id) => Self { port: Some(*id), ..about("port delete") },
+            Action::CreateTrunks(new) => Self { port: new.first().map(|trunk| trunk.port_id), ..about("trunk create") },
+            Action::UpdateTrunk(id, _) => Self { trunk: Some(*id), ..about("trunk change") },
+            Action::DeleteTrunk(id) => Self { trunk: Some(*id), ..about("trunk delete") },
+            Action::AddSubPorts(id, _) => Self { trunk: Some(*id), ..about("subport add") },
+            Action::RemoveSubPorts(id, _) => Self { trunk: Some(*id), ..about("subport remove") },
             Action::Attach(attach) => {
                 let (port, network) = match attach.nic {
                     WantedNic::Port(port) => (Some(port), None),
@@ -58,9 +64,9 @@ impl Logged {
     /// After it.
     pub fn log(&self, result: &Result<Reply, Error>, took: Duration, context: &Context) {
         let request_id = context.request_id.as_deref();
-        let Self { action, server, port, network, subnet, group, rule } = self;
+        let Self { action, server, port, network, subnet, group, rule, trunk } = self;
         let (server, port, group, rule) = (server.map(display), port.map(display), group.map(display), rule.map(display));
-        let (network_id, subnet) = (network.map(display), subnet.map(display));
+        let (network_id, subnet, trunk) = (network.map(display), subnet.map(display), trunk.map(display));
         match result {
             Err(error) => self.refused(error, context),
             Ok(Reply::Network(network)) => self.network(network, took, request_id),
@@ -77,8 +83,11 @@ impl Logged {
             }
             Ok(Reply::Port(port)) => self.port(port, took, request_id),
             Ok(Reply::Ports(ports)) => ports.iter().for_each(|port| self.port(port, took, request_id)),
+            Ok(Reply::Trunk(view)) => self.trunk(view, took, request_id),
+            Ok(Reply::Trunks(views)) => views.iter().for_each(|view| self.trunk(view, took, request_id)),
             Ok(Reply::Done) => {
-                tracing::info!(server, port, network = network_id, subnet, group, rule, request_id, ?took, "{action} done");
+                let network = network_id;
+                tracing::info!(server, port, network, subnet, group, rule, trunk, request_id, ?took, "{action} done");
             }
         }
     }
@@ -86,16 +95,16 @@ impl Logged {
     /// What came of an action that was refused: one line, also of what is nicd's or the host's trouble.
     pub fn refused(&self, error: &Error, context: &Context) {
         let request_id = context.request_id.as_deref();
-        let Self { action, server, port, network, subnet, group, rule } = self;
+        let Self { action, server, port, network, subnet, group, rule, trunk } = self;
         let (server, port, network, subnet) = (server.map(display), port.map(display), network.map(display), subnet.map(display));
-        let (group, rule) = (group.map(display), rule.map(display));
-        let (reason, said) = (error.reason(), chain(error));
-        match error.is_trouble() {
+        let (group, rule, trunk) = (group.map(display), rule.map(display), trunk.map(display));
+        let (reason, is_trouble, error) = (error.reason(), error.is_trouble(), chain(error));
+        match is_trouble {
             true => {
-                tracing::warn!(reason, server, port, network, subnet, group, rule, request_id, error = said, "{action} refused")
+                tracing::warn!(reason, server, port, network, subnet, group, rule, trunk, request_id, error, "{action} refused")
             }
             false => {
-                tracing::info!(reason, server, port, network, subnet, group, rule, request_id, error = said, "{action} refused")
+                tracing::info!(reason, server, port, network, subnet, group, rule, trunk, request_id, error, "{action} refused")
             }
         }
     }
@@ -114,6 +123,11 @@ impl Logged {
         let outside = subnet.gateway_ip.is_some_and(|gateway| !cidr.contains(gateway));
         let note = if outside { "; its gateway is outside its range: guests get a route to it on the link" } else { "" };
         tracing::info!(subnet = %id, %network, %cidr, gateway, request_id, ?took, "{} done{note}", self.action);
+    }
+
+    fn trunk(&self, TrunkView { trunk, .. }: &TrunkView, took: Duration, request_id: Option<&str>) {
+        let (id, port, sub_ports) = (trunk.id, trunk.port_id, trunk.sub_ports.len());
+        tracing::info!(trunk = %id, %port, sub_ports, name = trunk.name, request_id, ?took, "{} done", self.action);
     }
 
     fn port(&self, view: &PortView, took: Duration, request_id: Option<&str>) {

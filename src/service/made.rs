@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 
-use crate::clock;
 use crate::config::ConflictProbe;
 use crate::inventory::{ADDRESS_LIMIT, ClaimGuard, Inventory, PortClaims};
 use crate::model::{FixedIp, Intent, Port, PortId, Subnet, SubnetId};
 use crate::plan::Reason;
 use crate::store::Change;
 
+use super::apply::renewed;
 use super::{Context, Service};
 
 /// How many ports are changed without letting others have the state.
@@ -179,9 +179,4 @@ fn with_made(state: &Inventory, port: PortId, subnets: &[Subnet], held: &Held) -
         }
     }
     (after.fixed_ips != before.fixed_ips).then_some(Changed { before, after })
-}
-
-/// The record of a port that is being changed.
-fn renewed(before: &Port) -> Port {
-    Port { updated_at: clock::now(), revision_number: before.revision_number + 1, ..before.clone() }
 }

@@ -3,6 +3,7 @@
 //! The use cases reserve, commit and claim in the inventory, and have the devices built and taken away by
 //! `reconcile`, which knows nothing of them.
 
+mod apply;
 mod attach;
 mod counters;
 mod detach;
@@ -18,8 +19,10 @@ mod networks;
 mod perform;
 mod ports;
 mod servers;
+mod sub_ports;
 mod subnets;
 mod tap;
+mod trunks;
 mod verified;
 mod verify;
 mod view;
@@ -49,7 +52,7 @@ pub use idempotency::Known;
 pub use leases::{Exchange, LeaseState};
 pub use tap::NotOpened;
 pub use verified::Verified;
-pub use view::{Binding, DeviceView, NetworkView, PortFilter, PortView, ServerView, Tap};
+pub use view::{Binding, DeviceView, NetworkView, PortFilter, PortTrunk, PortView, ServerView, Tap, TrunkView};
 
 use idempotency::Cache;
 use verified::Verifying;
@@ -82,6 +85,10 @@ pub enum Reply {
     Port(Box<PortView>),
     /// The ports made.
     Ports(Vec<PortView>),
+    /// A trunk as it is now.
+    Trunk(TrunkView),
+    /// The trunks made.
+    Trunks(Vec<TrunkView>),
     /// It is done, and there is nothing to show.
     Done,
 }

@@ -58,6 +58,11 @@ impl Service {
             Action::CreatePorts(new) => self.create_ports(new, context).await,
             Action::UpdatePort(id, change) => self.update_port(id, change, context).await,
             Action::DeletePort(id) => self.delete_port(id, context).await,
+            Action::CreateTrunks(new) => self.create_trunks(new, context).await,
+            Action::UpdateTrunk(id, change) => self.update_trunk(id, change, context).await,
+            Action::DeleteTrunk(id) => self.delete_trunk(id, context).await,
+            Action::AddSubPorts(id, new) => self.add_sub_ports(id, &new, context).await,
+            Action::RemoveSubPorts(id, ports) => self.remove_sub_ports(id, &ports, context).await,
             Action::Attach(attach) => {
                 let began = Instant::now();
                 let result = self.attach(attach, context).await;

@@ -13,9 +13,9 @@ use crate::kernel::exec::{Timing, Undone};
 use crate::model::action::{AfterDetach, NewPort, OptionChange, PortChange};
 use crate::model::dhcp::EXTRA_OPTIONS;
 use crate::model::idempotency::Made;
-use crate::model::{AddressPair, ExtraOption, FixedIp, Mac, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Readiness};
+use crate::model::{AddressPair, ExtraOption, FixedIp, Mac, NetworkId, Origin, Phase, Port, PortId};
 use crate::plan::Reason;
-use crate::reconcile::{Failed, NAMESPACE_WAIT, Why, Work, port_event};
+use crate::reconcile::{Failed, Work, port_event};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
@@ -129,7 +129,7 @@ impl Service {
     pub(super) async fn update_port(self: Arc<Self>, id: PortId, change: PortChange, context: &Context) -> Result<Reply, Error> {
         let addresses = change.fixed_ips.is_some();
         let groups = change.groups.clone().unwrap_or_default();
-        let claim = self
+        let claims = self
             .reconciler
             .claim(|state| {
                 // Waits for an operation that makes or removes the subnet: only a durable subnet gives addresses.
@@ -138,11 +138,11 @@ impl Service {
                     network.claim.check_free()?;
                 }
                 state.check_groups(&groups)?;
-                state.claim_port(id)
+                if change.detach { state.claim_with_sub_ports(id) } else { Ok((state.claim_port(id)?, Vec::new())) }
             })
             .await?;
         let result = self.update_port_claimed(id, change, context).await;
-        drop(claim);
+        drop(claims);
         self.reconciler.evaluate(&mut self.reconciler.lock(), id, Reason::Drift);
         result
     }
@@ -159,6 +159,9 @@ impl Service {
                 let before = state.port(id)?.record.clone();
                 context.expects(before.revision_number)?;
                 let leaves = change.detach && before.attached_to().is_some();
+                if leaves {
+                    state.check_no_sub_port(id)?;
+                }
                 if change.detach && before.leaving() && state.port(id)?.phase == Phase::Error {
                     // Its device could not be deleted; it is tried again.
                     self.reconciler.start(Work::Reap(id));
@@ -202,7 +205,7 @@ impl Service {
             self.tell_changed(id, context);
         }
         if !leaves && after.attached_to().is_some() && !built_alike(&before, &after) {
-            let built = self.reconciler.build(id, Reason::Change, None, Timing::Off).await.map(drop);
+            let built = self.reconciler.build(id, Reason::Change, Vec::new(), Timing::Off).await.map(drop);
             match &built {
                 // The device is as it was, so the port keeps its old record.
                 Err(failed) if left_all_as_it_was(failed, &before, &after) && self.take_back(&before).await.is_ok() => {
@@ -227,7 +230,7 @@ impl Service {
 
     /// Takes a port from its server, in one commit with what else changes of it.
     async fn take_away(self: &Arc<Self>, port: &Port, context: &Context) -> Result<(), Error> {
-        let sent = self.begin_detach(vec![departing(port, AfterDetach::Keep, context.force)], None, context).await;
+        let sent = self.begin_detach(vec![departing(port, AfterDetach::Keep, context.force)], Vec::new(), context).await;
         meters().detached(word(&sent));
         sent
     }
@@ -245,36 +248,6 @@ impl Service {
     pub(super) fn renew_commit(&self, port: &mut Port) {
         if let Some(binding) = port.binding.as_mut() {
             binding.commit = self.reconciler.store.next_commit();
-        }
-    }
-
-    /// Brings the device to its port's new record. The change is durable; what the kernel refuses now is tried again.
-    pub(super) async fn apply_change(self: &Arc<Self>, port: PortId, context: &Context) {
-        let built = self.reconciler.build(port, Reason::Change, None, Timing::Off).await.map(drop);
-        self.applied(port, built, context);
-    }
-
-    /// Tells how a port is after its device was brought to its record, or was not.
-    fn applied(&self, port: PortId, built: Result<(), Failed>, context: &Context) {
-        match built {
-            Ok(()) => {
-                let mut state = self.reconciler.lock();
-                self.reconciler.follow_responder(&mut state, port);
-                state.advertise_soon(port);
-                let (readiness, why) = self.reconciler.readiness(&state, port);
-                if state.port(port).is_ok_and(|entry| entry.phase == Phase::Error) {
-                    return self.reconciler.ended(&mut state, port, readiness, why, context);
-                }
-                self.reconciler.transition(&mut state, port, PhaseEvent::Observed(readiness), why, context);
-            }
-            // A namespace that is away is waited for; whatever else stands against it is an error.
-            Err(Failed { error: error @ Error::NamespaceGone { .. }, .. }) => {
-                let mut state = self.reconciler.lock();
-                let why = Why { reason: error.reason(), detail: error.to_string() };
-                self.reconciler.transition(&mut state, port, PhaseEvent::Observed(Readiness::Waiting), Some(why), context);
-                self.reconciler.postpone(&mut state, port, NAMESPACE_WAIT);
-            }
-            Err(Failed { error, .. }) => self.reconciler.failed(port, Reason::Change, &error, context),
         }
     }
 }

@@ -138,9 +138,9 @@ impl Service {
             let _ = tokio::time::timeout(CLAIM_WAIT, ended).await;
             return Ok(Reply::Done);
         }
-        let (server, ports) = self.reconciler.claim(|state| claim_with_nics(state, id, nics)).await?;
+        let (server, ports, sub_ports) = self.reconciler.claim(|state| claim_with_nics(state, id, nics)).await?;
         self.begin_leaving(id, server, &ports, context).await?;
-        drop(ports);
+        drop((ports, sub_ports));
         let ended = {
             let state = self.reconciler.lock();
             self.reconciler.end_server_if_empty(&state, id);
@@ -181,7 +181,7 @@ impl Service {
                 .map(|(port, _)| state.port(*port).map(|entry| departing(&entry.record, AfterDetach::AsMade, context.force)));
             (record, leaving.collect::<Result<Vec<_>, _>>()?)
         };
-        self.begin_detach(leaving, Some(Change::PutServer(record.clone())), context).await?;
+        self.begin_detach(leaving, vec![Change::PutServer(record.clone())], context).await?;
         if let Some(entry) = self.reconciler.lock().servers.get_mut(&id) {
             (entry.record, entry.leaving) = (record, Some(server));
         }
@@ -189,11 +189,18 @@ impl Service {
     }
 }
 
-/// Claims a server and every NIC of it that is to stay: all at once, or none and a wait for a claim that another operation has.
-fn claim_with_nics(state: &Inventory, id: ServerId, nics: WithNics) -> Result<(ClaimGuard, PortClaims), Unclaimed<Error>> {
+/// Claims a server, every NIC of it that is to stay, and the subports that these carry: all at once, or none and a wait for a claim that another operation has.
+fn claim_with_nics(
+    state: &Inventory,
+    id: ServerId,
+    nics: WithNics,
+) -> Result<(ClaimGuard, PortClaims, PortClaims), Unclaimed<Error>> {
     let ports: Vec<PortId> = state.nics(state.server(id)?).map(|port| port.record.id).collect();
     if nics == WithNics::Refuse && !ports.is_empty() {
         return Err(Error::ServerHasNics { server: id, nics: ports.len() }.into());
     }
-    Ok((state.claim_server(id)?, state.claim_ports(ports)?))
+    let sub_ports = ports.iter().flat_map(|port| state.carried(*port)).collect::<Vec<_>>();
+    let server = state.claim_server(id)?;
+    let sub_ports: PortClaims = state.claim_ports(sub_ports)?;
+    Ok((server, state.claim_ports(ports)?, sub_ports))
 }

@@ -1,9 +1,12 @@
 //! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
 
 use crate::config::ConflictProbe;
-use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry};
+use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry, TrunkRole};
 use crate::model::names;
-use crate::model::{GroupId, LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{
+    Carrier, GroupId, LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, SubPort, Subnet, SubnetId,
+    Trunk, TrunkId, TrunkStatus,
+};
 
 use crate::plan::facts::FactName;
 use crate::plan::{Fact, MachineNic, facts};
@@ -41,8 +44,28 @@ pub struct PortView {
     pub reason: Option<String>,
     /// Its place on this host, when it has a server.
     pub binding: Option<Binding>,
+    /// Its part in a trunk.
+    pub trunk: Option<PortTrunk>,
     /// This host's name.
     pub host: String,
+}
+
+/// A port's part in a trunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortTrunk {
+    /// Its NIC carries the frames of these subports, each with its MAC.
+    Parent(TrunkId, Vec<(SubPort, Mac)>),
+    /// Its frames are carried.
+    SubPort(TrunkId),
+}
+
+/// A trunk and how it fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkView {
+    /// The record.
+    pub trunk: Trunk,
+    /// How it fares.
+    pub status: TrunkStatus,
 }
 
 /// A port's place on this host.
@@ -50,8 +73,10 @@ pub struct PortView {
 pub struct Binding {
     /// Its server.
     pub server: ServerId,
-    /// Whether its device is a tap; else it is a veth.
+    /// Whether its device is a tap.
     pub tap: Option<Tap>,
+    /// Whether its device is a VLAN device; a veth if neither.
+    pub carrier: Option<Carrier>,
     /// Its bridge's name.
     pub bridge: Option<String>,
     /// Its device, when it has one.
@@ -98,7 +123,7 @@ pub struct DeviceView {
 pub struct PortFilter {
     /// This one.
     pub id: Option<PortId>,
-    /// Those of this server.
+    /// Those of this server, but for subports of trunks; or the subports of the trunk with this id.
     pub server: Option<ServerId>,
     /// Those on this network.
     pub network: Option<NetworkId>,
@@ -165,6 +190,20 @@ impl Service {
         port(&state, id, &self.reconciler.host)
     }
 
+    /// One trunk.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn trunk(&self, id: TrunkId) -> Result<TrunkView, Error> {
+        trunk(&self.reconciler.lock(), id)
+    }
+
+    /// All trunks, by id.
+    pub fn trunks(&self) -> Vec<TrunkView> {
+        let state = self.reconciler.lock();
+        state.trunks.values().map(|trunk| trunk_view(&state, trunk)).collect()
+    }
+
     /// The ports that fit a filter, by id.
     pub fn ports(&self, filter: PortFilter) -> Vec<PortView> {
         let state = self.reconciler.lock();
@@ -172,7 +211,7 @@ impl Service {
             filter.id.is_none_or(|id| entry.record.id == id)
                 && filter.group.is_none_or(|id| entry.record.groups.contains(&id))
                 && filter.network.is_none_or(|id| entry.record.network_id == id)
-                && filter.server.is_none_or(|id| entry.record.binding.as_ref().is_some_and(|one| one.server_id == id))
+                && filter.server.is_none_or(|id| has_device_id(&state, &entry.record, id))
         };
         let view = |entry: &PortEntry| port_view(&state, entry, &self.reconciler.host);
         let of = |ids: &std::collections::BTreeSet<PortId>| {
@@ -180,7 +219,11 @@ impl Service {
         };
         match (filter.id, filter.server, filter.group, filter.network) {
             (Some(id), ..) => state.ports.get(&id).filter(|entry| fits(entry)).map(view).into_iter().collect(),
-            (None, Some(server), ..) => state.servers.get(&server).map_or_else(Vec::new, |entry| of(&entry.ports)),
+            (None, Some(server), ..) => match (state.servers.get(&server), state.trunks.get(&TrunkId(server.0))) {
+                (Some(entry), _) => of(&entry.ports),
+                (None, Some(trunk)) => of(&trunk.sub_ports.iter().map(|sub| sub.port_id).collect()),
+                (None, None) => Vec::new(),
+            },
             (None, None, Some(group), _) => state.groups.get(&group).map_or_else(Vec::new, |entry| of(&entry.ports)),
             (None, None, None, Some(network)) => state.networks.get(&network).map_or_else(Vec::new, |entry| of(&entry.ports)),
             (None, None, None, None) => state.ports.values().map(view).collect(),
@@ -287,7 +330,7 @@ impl Service {
         state.server(server)?;
         let entry = state.port(port)?;
         match &entry.record.binding {
-            Some(binding) if binding.server_id == server => Ok(()),
+            Some(binding) if binding.server_id == server && binding.carrier.is_none() => Ok(()),
             _ => Err(Error::PortNotOnServer { server, port }),
         }
     }
@@ -313,6 +356,33 @@ pub(super) fn port(state: &Inventory, id: PortId, host: &str) -> Result<PortView
     Ok(port_view(state, state.port(id)?, host))
 }
 
+/// Whether a port is a NIC of this server, or a subport of the trunk with this id.
+fn has_device_id(state: &Inventory, port: &Port, id: ServerId) -> bool {
+    match (state.trunk_role(port.id), &port.binding) {
+        (Some(TrunkRole::SubPort(trunk)), _) => trunk.0 == id.0,
+        (_, Some(binding)) => binding.server_id == id && binding.carrier.is_none(),
+        (_, None) => false,
+    }
+}
+
+fn port_trunk(state: &Inventory, port: PortId) -> Option<PortTrunk> {
+    let mac = |sub: &SubPort| Some((*sub, state.ports.get(&sub.port_id)?.record.mac));
+    match state.trunk_role(port)? {
+        TrunkRole::Parent(id) => Some(PortTrunk::Parent(id, state.sub_ports(port).iter().filter_map(mac).collect())),
+        TrunkRole::SubPort(id) => Some(PortTrunk::SubPort(id)),
+    }
+}
+
+pub(super) fn trunk(state: &Inventory, id: TrunkId) -> Result<TrunkView, Error> {
+    Ok(trunk_view(state, state.trunk(id)?))
+}
+
+fn trunk_view(state: &Inventory, trunk: &Trunk) -> TrunkView {
+    let phase = |port: PortId| state.ports.get(&port).map_or(Phase::Unbound, |entry| entry.phase);
+    let sub_ports: Vec<Phase> = trunk.sub_ports.iter().map(|sub| phase(sub.port_id)).collect();
+    TrunkView { trunk: trunk.clone(), status: TrunkStatus::of(trunk.admin_up, phase(trunk.port_id), &sub_ports) }
+}
+
 fn port_view(state: &Inventory, entry: &PortEntry, host: &str) -> PortView {
     let record = &entry.record;
     let binding = record.binding.as_ref().and_then(|binding| {
@@ -333,11 +403,13 @@ fn port_view(state: &Inventory, entry: &PortEntry, host: &str) -> PortView {
             nic,
             server: binding.server_id,
             tap,
+            carrier: binding.carrier,
             bridge,
             device: device.map(|link| DeviceView { name: link.name.clone(), host_mac: link.mac }),
             mtu: network.mtu,
             guest_device: binding.guest_device.clone(),
         })
     });
-    PortView { port: record.clone(), phase: entry.phase, reason: entry.reason.clone(), binding, host: host.to_owned() }
+    let (phase, reason) = (entry.phase, entry.reason.clone());
+    PortView { port: record.clone(), phase, reason, binding, trunk: port_trunk(state, record.id), host: host.to_owned() }
 }

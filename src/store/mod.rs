@@ -30,7 +30,9 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
-use crate::model::{Group, GroupId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId};
+use crate::model::{
+    Group, GroupId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
+};
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
 use crate::threads;
@@ -162,6 +164,10 @@ pub enum Change {
     NoteGuestDevice(PortId, u64, LinkName),
     /// Removes a port with its addresses.
     DeletePort(PortId),
+    /// Writes a trunk, new or changed.
+    PutTrunk(Box<Trunk>),
+    /// Removes a trunk.
+    DeleteTrunk(TrunkId),
     /// Writes the request stored under an idempotency key.
     Remember(Box<StoredRequest>),
     /// Removes an idempotency key.
@@ -204,6 +210,8 @@ impl Change {
             Self::PutPort(_) => "put_port",
             Self::NoteGuestDevice(..) => "note_guest_device",
             Self::DeletePort(_) => "delete_port",
+            Self::PutTrunk(_) => "put_trunk",
+            Self::DeleteTrunk(_) => "delete_trunk",
             Self::Remember(_) => "remember",
             Self::ForgetKey(_) => "forget_key",
             Self::ReserveEvents(_) => "reserve_events",
@@ -277,6 +285,8 @@ pub struct Loaded {
     pub servers: Vec<Server>,
     /// All ports.
     pub ports: Vec<Port>,
+    /// All trunks.
+    pub trunks: Vec<Trunk>,
     /// The requests stored under idempotency keys.
     pub remembered: Vec<StoredRequest>,
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::StoredRequest;
-use crate::model::{Group, GroupId, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId};
+use crate::model::{Group, GroupId, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId, Trunk};
 
 use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
@@ -61,6 +61,12 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             }
             run("DELETE FROM ports WHERE id = ?1", params![id.to_string()])
         }
+        Change::PutTrunk(trunk) => run(
+            "INSERT INTO trunks (id, port_id, body, version) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET body = ?3, version = ?4",
+            params![trunk.id.to_string(), trunk.port_id.to_string(), json(trunk)?, ROW_VERSION],
+        ),
+        Change::DeleteTrunk(id) => run("DELETE FROM trunks WHERE id = ?1", params![id.to_string()]),
         Change::Remember(remembered) => run(
             "INSERT INTO remembered (uid, key, body, version) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (uid, key) DO UPDATE SET body = ?3, version = ?4",
@@ -168,6 +174,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         vec![subnet.id.to_string(), subnet.network_id.to_string()]
     })?;
     let groups = all(connection, "security_groups", "id", |group: &Group| vec![group.id.to_string()])?;
+    let ports = ports(connection, &subnets, &groups)?;
     Ok(Loaded {
         store_id,
         commit: commit(connection)?,
@@ -178,7 +185,8 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         },
         networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
-        ports: ports(connection, &subnets, &groups)?,
+        trunks: trunks(connection, &ports)?,
+        ports,
         subnets,
         groups,
         remembered: all(connection, "remembered", "key", |remembered: &StoredRequest| vec![remembered.key.key.clone()])?,
@@ -211,6 +219,20 @@ fn ports(connection: &Connection, subnets: &[Subnet], groups: &[Group]) -> Resul
         Some([_, address, port]) => Err(damaged("addresses", address, &format!("port {port} has another address"))),
         None => Ok(ports),
     }
+}
+
+fn trunks(connection: &Connection, ports: &[Port]) -> Result<Vec<Trunk>, StoreError> {
+    let trunks: Vec<Trunk> =
+        all(connection, "trunks", "id, port_id", |trunk: &Trunk| vec![trunk.id.to_string(), trunk.port_id.to_string()])?;
+    let mut free: BTreeSet<PortId> = ports.iter().map(|port| port.id).collect();
+    for trunk in &trunks {
+        let members = [trunk.port_id].into_iter().chain(trunk.sub_ports.iter().map(|sub| sub.port_id));
+        if let Some(port) = members.into_iter().find(|port| !free.remove(port)) {
+            let what = format!("there is no port {port}, or it is in the trunk twice, or in another one");
+            return Err(damaged("trunks", &trunk.id.to_string(), &what));
+        }
+    }
+    Ok(trunks)
 }
 
 /// All records of a table. The values in `columns` must equal those in the body; a difference shows that the file is damaged.

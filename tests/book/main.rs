@@ -117,6 +117,18 @@ const ELSEWHERE: &[Elsewhere] = &[
         Then::Start,
         "needs systemd; here the daemon is started",
     ),
+    elsewhere(
+        "docs/trunks.md",
+        "nicctl attach web --port router --wait",
+        Then::Nothing,
+        "needs VLAN devices, which the kernel here may not have",
+    ),
+    elsewhere(
+        "docs/trunks.md",
+        "ip link add link eth0 name eth0.101 address fa:16:3e:5a:10:7c type vlan id 101",
+        Then::Nothing,
+        "needs VLAN devices, which the kernel here may not have",
+    ),
     elsewhere("docs/operate.md", "apt remove nicd", Then::Nothing, "needs a Debian of its own, under systemd"),
 ];
 
@@ -141,6 +153,7 @@ pages! {
     libvirt: "docs/libvirt.md",
     metrics: "docs/metrics.md",
     operate: "docs/operate.md",
+    trunks: "docs/trunks.md",
     readme: "README.md",
 }
 

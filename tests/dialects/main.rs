@@ -20,6 +20,7 @@ mod neutron;
 mod nova;
 mod precedence;
 mod rackspace;
+mod trunks;
 mod unbind;
 
 use daemon::{Answer, Client};

@@ -329,9 +329,9 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
         Op::CloseBridge { network } | Op::SetBridge { network, .. } | Op::DeleteBridge { network, .. } => {
             (names::network_altname(*network), None, None)
         }
-        Op::CreateTap { port, index, name, .. } | Op::CreateVeth { port, index, name, .. } => {
-            (names::port_altname(*port), Some(*index), Some(name))
-        }
+        Op::CreateTap { port, index, name, .. }
+        | Op::CreateVeth { port, index, name, .. }
+        | Op::CreateVlanNic { port, index, name, .. } => (names::port_altname(*port), Some(*index), Some(name)),
         Op::RestoreBridgeAltname { network, index, .. } => (names::network_altname(*network), Some(*index), None),
         Op::CreateVlan { network, index, name, .. } => (names::vlan_altname(*network), Some(*index), Some(name)),
         Op::RestoreVlanAltname { network, index, .. } => (names::vlan_altname(*network), Some(*index), None),

@@ -21,3 +21,4 @@ mod scene;
 mod sequences;
 mod soak;
 mod stalls;
+mod trunks;

@@ -12,7 +12,7 @@ use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::ports::{DNS_NAME, ENTRIES, OPTION_NAME, OPTION_VALUE, Shown, limits};
 use crate::api::resource::Resource;
-use crate::api::status::RequestStep::{ChangePort, NewPort, Port, Query, Write};
+use crate::api::status::RequestStep::{ChangePort, DropPort, NewPort, Port, Query, Write};
 use crate::model::dhcp::EXTRA_OPTIONS;
 use crate::service::PortView;
 
@@ -60,7 +60,7 @@ pub(in crate::api) fn update() -> Entry {
 
 pub(in crate::api) fn delete() -> Entry {
     entry("delete_port", "Remove a port, detaching it first")
-        .does(&[Write, Query, Port])
+        .does(&[Write, Query, Port, DropPort])
         .query(force())
         .if_match()
         .answers_nothing(204, "It is gone, or going.")

@@ -13,13 +13,13 @@ use crate::model::group::What;
 use crate::model::pools::Range;
 use crate::model::{
     Allows, Direction, DropReason, Family, FixedIp, Group, GroupId, Guest, GuestTold, HostRoute, Limits, Mac, Network, NetworkId,
-    NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Server, ServerId, Status, Subnet, SubnetId,
-    names,
+    NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Server, ServerId, Status, SubPort, Subnet,
+    SubnetId, Trunk, TrunkId, TrunkStatus, names,
 };
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
 use crate::service::{Binding, Collected, DeviceView, Exchange, Health, LeaseState, Leftover, PortCounters, Tap, Verified};
-use crate::service::{NetworkView, PortView, RuleView, ServerView};
+use crate::service::{NetworkView, PortView, RuleView, ServerView, TrunkView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
@@ -120,6 +120,7 @@ pub(super) fn port() -> PortView {
     let binding = Binding {
         server: SERVER,
         tap: Some(Tap { queues: 1, vnet_hdr: true, owner: Owner::default() }),
+        carrier: None,
         bridge: Some("nbr3cb9bc595699".into()),
         device: Some(DeviceView { name: "nicdce531f90199".into(), host_mac: Some(MAC.host_side()) }),
         mtu: 1500,
@@ -155,7 +156,24 @@ pub(super) fn unbound() -> PortView {
         updated_at: then(),
         revision_number: 1,
     };
-    PortView { port, phase: Phase::Unbound, reason: None, binding: None, host: "node-1".into() }
+    PortView { port, phase: Phase::Unbound, reason: None, binding: None, trunk: None, host: "node-1".into() }
+}
+
+/// A trunk on that port.
+pub(super) fn trunk() -> TrunkView {
+    let trunk = Trunk {
+        id: TrunkId(Uuid::from_u128(0x7b2e_4d10_6a55_4c0f_9d3e_2f81_0c6a_e914)),
+        name: "router".into(),
+        description: String::new(),
+        project_id: "demo".into(),
+        port_id: PORT,
+        admin_up: true,
+        sub_ports: vec![SubPort { port_id: PortId(Uuid::from_u128(0x91c0_55d2_1e4b_4f6a_8c2d_7a3f_b5e6_0d48)), vlan: 101 }],
+        created_at: then(),
+        updated_at: then(),
+        revision_number: 1,
+    };
+    TrunkView { trunk, status: TrunkStatus::Active }
 }
 
 /// The same port at a namespace whose peer is not up.
@@ -164,6 +182,7 @@ pub(super) fn waiting() -> PortView {
     let binding = Binding {
         server: SERVER,
         tap: None,
+        carrier: None,
         bridge: None,
         device: None,
         mtu: 1500,

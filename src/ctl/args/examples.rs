@@ -100,6 +100,17 @@ const LINES: &[(&str, &[&str])] = &[
         ],
     ),
     ("port delete", &["nicctl port delete web-0"]),
+    ("trunk", &["nicctl trunk create router --name router --subport dmz-0:101", "nicctl trunk list"]),
+    (
+        "trunk create",
+        &["nicctl trunk create router --name router", "nicctl trunk create router --subport dmz-0:101 --subport lan-0:102"],
+    ),
+    ("trunk list", &["nicctl trunk list", "nicctl trunk list -o json"]),
+    ("trunk show", &["nicctl trunk show router"]),
+    ("trunk set", &["nicctl trunk set router --admin-down"]),
+    ("trunk delete", &["nicctl trunk delete router"]),
+    ("trunk add", &["nicctl trunk add router dmz-0:101 lan-0:102"]),
+    ("trunk remove", &["nicctl trunk remove router dmz-0"]),
     (
         "attach",
         &[

@@ -6,12 +6,14 @@ mod network;
 mod nic;
 mod port;
 mod server;
+mod trunk;
 
 pub use group::{ChangedGroup, Ethertype, GroupCommand, NewGroup, NewRule, RuleCommand};
 pub use network::{ChangedNetwork, ChangedSubnet, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand, SubnetSettings};
 pub use nic::{Attach, Detach, Nic, Planned};
 pub use port::{ChangedPort, Filters, NewPort, PortCommand};
 pub use server::{ChangedServer, NewServer, ServerCommand};
+pub use trunk::{ChangedTrunk, NewTrunk, TrunkCommand};
 
 use std::path::PathBuf;
 
@@ -21,7 +23,7 @@ use super::completion;
 use super::values::Interval;
 
 const AFTER_HELP: &str = "\
-NETWORK, SUBNET, GROUP, SERVER and PORT are a UUID, the first digits of one (4 or more, if no other begins so) or a name;
+NETWORK, SUBNET, GROUP, SERVER, PORT and TRUNK are a UUID, the first digits of one (4 or more, if no other begins so) or a name;
 SUBNET also its range.
 
 Exit codes: 0 done; 1 refused or failed, with one sentence on stderr; 2 usage; 3 --wait ran out; 4 nicd cannot be reached.
@@ -159,6 +161,10 @@ pub enum Command {
     /// Ports: NICs that are created before a server needs them
     #[command(subcommand)]
     Port(PortCommand),
+
+    /// Trunks: ports whose NIC carries further ports' frames
+    #[command(subcommand)]
+    Trunk(TrunkCommand),
 
     /// Attach a NIC to a server
     Attach(Attach),
@@ -324,6 +330,10 @@ mod tests {
             "nicctl rule create web --protocol tcp --port 80-81 --remote 192.0.2.0/24",
             "nicctl rule create web --egress --ethertype ipv6 --protocol icmp --icmp-type 128 --icmp-code 0 --remote-group db",
             "nicctl port set eth0 --no-group --group web",
+            "nicctl trunk create front --name router --subport dmz:101 --subport lan:4094 --admin-down",
+            "nicctl trunk add router dmz:101 lan:102",
+            "nicctl trunk remove router dmz lan",
+            "nicctl trunk set router --admin-up --name r",
             "nicctl list -o wide",
             "nicctl graph --format svg --network blue",
             "nicctl doctor -o json",
@@ -346,6 +356,14 @@ mod tests {
             "nicctl port set eth0 --admin-up --admin-down",
             "nicctl port set eth0 --enable-port-security --disable-port-security",
             "nicctl port set eth0 --limit-to-guest fast",
+            "nicctl trunk create front --subport dmz",
+            "nicctl trunk create front --subport dmz:0",
+            "nicctl trunk create front --subport dmz:4095",
+            "nicctl trunk create front --subport :7",
+            "nicctl trunk add router",
+            "nicctl trunk remove router",
+            "nicctl trunk set router",
+            "nicctl trunk set router --admin-up --admin-down",
             "nicctl network set blue",
             "nicctl group set web",
             "nicctl rule create web --port 80",

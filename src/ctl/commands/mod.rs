@@ -12,6 +12,7 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 mod top;
+mod trunk;
 mod watch;
 
 use std::cell::RefCell;
@@ -64,6 +65,7 @@ async fn perform(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Rule(command) => group::run_rule(session, command).await,
         Command::Server(command) => server::run(session, command).await,
         Command::Port(command) => port::run(session, command).await,
+        Command::Trunk(command) => trunk::run(session, command).await,
         Command::Attach(attach) => nic::attach(session, attach).await,
         Command::Detach(detach) => nic::detach(session, detach).await,
         Command::Plan(planned) => nic::plan(session, planned).await,

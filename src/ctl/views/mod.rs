@@ -10,6 +10,7 @@ mod network;
 mod port;
 mod server;
 mod subnet;
+mod trunk;
 
 pub use agent::{counters, deviations, duration, facts, findings, health, leases, leftovers, passed, steps, times, versions};
 pub use event::line as event_line;
@@ -18,6 +19,7 @@ pub use network::NETWORK;
 pub use port::PORT;
 pub use server::SERVER;
 pub use subnet::SUBNET;
+pub use trunk::TRUNK;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -190,7 +192,7 @@ fn label_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Subnet => "cidr",
         // A rule has none.
-        Kind::Network | Kind::Group | Kind::Rule | Kind::Server | Kind::Port => "name",
+        Kind::Network | Kind::Group | Kind::Rule | Kind::Server | Kind::Port | Kind::Trunk => "name",
     }
 }
 
@@ -227,6 +229,11 @@ impl Look<'_> {
         let ids = self.object.pointer(pointer).and_then(Value::as_array).map_or(0, Vec::len);
         let cells = (0..ids).map(|at| self.reference(&format!("{pointer}/{at}")).text().to_owned());
         Cell::new(&cells.collect::<Vec<_>>().join(", "))
+    }
+
+    /// What a thing is called, or the beginning of its id.
+    fn called(&self, id: &str) -> String {
+        self.labels.get(id).unwrap_or(short(id)).to_owned()
     }
 
     /// What `read` makes of each item of an array, with commas between.

@@ -10,7 +10,7 @@ pub static PORT: View = View {
     columns: &[
         Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
         Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },
-        Column { title: "SERVER", from: Width::Narrow, cell: |look| look.reference("/device_id") },
+        Column { title: "SERVER", from: Width::Narrow, cell: server },
         Column { title: "NETWORK", from: Width::Narrow, cell: |look| look.reference("/network_id") },
         Column { title: "MAC", from: Width::Narrow, cell: |look| look.cell("/mac_address") },
         Column {
@@ -25,6 +25,7 @@ pub static PORT: View = View {
         Column { title: "BRIDGE", from: Width::Wide, cell: |look| look.cell("/binding:vif_details/bridge") },
         Column { title: "MTU", from: Width::Wide, cell: |look| look.cell("/binding:vif_details/mtu") },
         Column { title: "TYPE", from: Width::Wide, cell: |look| look.cell("/binding:vif_type") },
+        Column { title: "TRUNK", from: Width::Full, cell: trunk },
         Column { title: "ADMIN UP", from: Width::Full, cell: |look| look.cell("/admin_state_up") },
         Column { title: "PORT SECURITY", from: Width::Full, cell: |look| look.cell("/port_security_enabled") },
         Column { title: "ALLOWED", from: Width::Full, cell: allowed },
@@ -49,6 +50,20 @@ pub static PORT: View = View {
         Column { title: "PROFILE", from: Width::Full, cell: |look| look.cell("/binding:profile") },
     ],
 };
+
+/// The server that has the port; a subport is a trunk's.
+fn server(look: &Look) -> Cell {
+    if is_subport(look) { Cell::new("") } else { look.reference("/device_id") }
+}
+
+/// The trunk that the port is the parent or a subport of.
+fn trunk(look: &Look) -> Cell {
+    look.cell(if is_subport(look) { "/device_id" } else { "/trunk_details/trunk_id" })
+}
+
+fn is_subport(look: &Look) -> bool {
+    look.text("/device_owner") == "trunk:subport"
+}
 
 fn status(look: &Look) -> Cell {
     Cell::status(&look.text("/status"))

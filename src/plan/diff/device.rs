@@ -6,7 +6,9 @@ use crate::model::names;
 use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 use crate::plan::filter::{DeviceFilter, Filter};
 use crate::plan::forward::Way;
-use crate::plan::observed::{BridgePort, FdbEntry, LinkState, MachineNic, Observed, PortVlan, TokenBucket, Traces};
+use crate::plan::observed::{
+    BridgePort, FdbEntry, LinkState, MachineNic, Observed, PortVlan, TokenBucket, Traces, VlanProtocol, VlanTag,
+};
 use crate::plan::op::LinkChange;
 
 use super::words::{addresses, closed, off, owned, several, up, vlan_remedy};
@@ -101,7 +103,9 @@ impl<'a> Device<'a> {
     /// Whether it is another kind of link than wanted, or a tap that its maker died over and another process holds, which goes
     /// with that one: a new one takes its place.
     pub fn is_replaced(&self) -> bool {
-        self.differs(Property::Kind) || self.link.alias.is_none() && self.differs(Property::Persistent)
+        self.differs(Property::Kind)
+            || self.differs(Property::Carrier)
+            || self.link.alias.is_none() && self.differs(Property::Persistent)
     }
 
     /// Whether it is in another bridge than wanted, or in none.
@@ -228,6 +232,23 @@ impl<'a> Device<'a> {
         self.link.is_held() && matches!(self.have.nic(self.want.id), Some(MachineNic::Plugged { .. }))
     }
 
+    /// The device that is to carry its frames, where that is there, and the tag that they have there; none of a port with a NIC of its own.
+    fn carrier(&self) -> Option<(Option<u32>, VlanTag)> {
+        match &self.want.nic {
+            DesiredNic::Vlan { parent, id } => {
+                let tag = VlanTag { id: *id, protocol: VlanProtocol::Dot1q };
+                Some((self.have.device(*parent).map(|parent| parent.index), tag))
+            }
+            DesiredNic::Tap { .. } | DesiredNic::Veth { .. } => None,
+        }
+    }
+
+    /// Whether it has carrier, and what carries its frames as well: a VLAN device keeps its own when the link below is set down.
+    pub(in crate::plan) fn runs(&self) -> bool {
+        let carrier = self.carrier().map(|(parent, _)| parent.and_then(|index| self.have.link(index)));
+        self.link.lower_up && carrier.is_none_or(|parent| parent.is_some_and(|parent| parent.lower_up))
+    }
+
     fn twin(&self) -> Option<&'a LinkState> {
         self.have.with_mac_on(self.want.mac, self.home?.index)
     }
@@ -326,12 +347,25 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 29] = [
+static RULES: [Rule; 30] = [
     rule(
         Property::Kind,
         "kind",
         |at| at.link.kind != at.want.nic.kind(),
         |at| pair(at.want.nic.kind().as_str(), at.link.kind.as_str()),
+        // It is made anew.
+        |_| vec![],
+    )
+    .counts_as(Facet::Device),
+    rule(
+        Property::Carrier,
+        "carrier_device",
+        |at| at.carrier().is_some_and(|(parent, id)| (at.link.lower, at.link.tag) != (parent, Some(id))),
+        |at| {
+            let called = |index: Option<u32>| or_none(index.and_then(|index| at.have.link(index)).map(|link| &link.name));
+            let want = at.carrier().map(|(parent, tag)| format!("{tag} on {}", called(parent)));
+            pair(or_none(want), format_args!("{} on {}", or_none(at.link.tag), called(at.link.lower)))
+        },
         // It is made anew.
         |_| vec![],
     )
