@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, member};
@@ -13,8 +13,8 @@ use crate::error::{Call, Error};
 use crate::groups::{NewSecurityGroup, NewSecurityGroupRule, SecurityGroup, SecurityGroupChange, SecurityGroupRule};
 use crate::http::with_query;
 use crate::types::{
-    Attachment, Explanation, Health, Interface, Network, NetworkChange, NewNetwork, NewPort, NewServer, NewSubnet, Port,
-    PortChange, Server, Subnet, SubnetChange,
+    Attachment, Explanation, Health, Interface, Network, NetworkChange, NewNetwork, NewPort, NewServer, NewSubnet, NewTrunk,
+    Port, PortChange, Server, SubPort, Subnet, SubnetChange, Trunk, TrunkChange,
 };
 
 const NETWORKS: &str = "/v2.0/networks";
@@ -22,6 +22,7 @@ const SUBNETS: &str = "/v2.0/subnets";
 const GROUPS: &str = "/v2.0/security-groups";
 const RULES: &str = "/v2.0/security-group-rules";
 const PORTS: &str = "/v2.0/ports";
+const TRUNKS: &str = "/v2.0/trunks";
 const SERVERS: &str = "/nicd/v1/servers";
 
 /// What a server's deletion does with its NICs.
@@ -154,6 +155,42 @@ impl Client {
     /// Deletes a port, detaching it first.
     pub async fn delete_port(&self, id: Uuid) -> Result<(), Error> {
         self.delete(&item(PORTS, id)).await
+    }
+
+    /// The trunks that fit the filters, e.g. `&[("port_id", parent)]`.
+    pub async fn trunks(&self, filters: &[(&str, &str)]) -> Result<Vec<Trunk>, Error> {
+        self.show(&with_query(TRUNKS, filters), "trunks").await
+    }
+
+    /// A trunk.
+    pub async fn trunk(&self, id: Uuid) -> Result<Trunk, Error> {
+        self.show(&item(TRUNKS, id), "trunk").await
+    }
+
+    /// Creates a trunk.
+    pub async fn create_trunk(&self, new: &NewTrunk) -> Result<Trunk, Error> {
+        self.create(TRUNKS, "trunk", new).await
+    }
+
+    /// Changes a trunk.
+    pub async fn change_trunk(&self, id: Uuid, change: &TrunkChange) -> Result<Trunk, Error> {
+        self.change(&item(TRUNKS, id), "trunk", change).await
+    }
+
+    /// Deletes a trunk; its ports stay.
+    pub async fn delete_trunk(&self, id: Uuid) -> Result<(), Error> {
+        self.delete(&item(TRUNKS, id)).await
+    }
+
+    /// Adds subports to a trunk, all or none.
+    pub async fn add_subports(&self, trunk: Uuid, subports: &[SubPort]) -> Result<Trunk, Error> {
+        self.put(&format!("{}/add_subports", item(TRUNKS, trunk)), &json!({ "sub_ports": subports })).await
+    }
+
+    /// Takes subports from a trunk, all or none; the ports stay.
+    pub async fn remove_subports(&self, trunk: Uuid, ports: &[Uuid]) -> Result<Trunk, Error> {
+        let ports: Vec<Value> = ports.iter().map(|port| json!({ "port_id": port })).collect();
+        self.put(&format!("{}/remove_subports", item(TRUNKS, trunk)), &json!({ "sub_ports": ports })).await
     }
 
     /// The servers that nicd knows.

@@ -100,8 +100,36 @@ words! {
         Tap = "tap",
         /// A veth, for a network namespace.
         Veth = "veth",
+        /// A VLAN device on another port's, of a trunk's subport.
+        Vlan = "vlan",
         /// There is none: the port has no server.
         Unbound = "unbound",
+    }
+}
+
+words! {
+    /// How a trunk fares.
+    TrunkStatus {
+        /// Its parent and all its subports are ACTIVE.
+        Active = "ACTIVE",
+        /// The trunk is down, or its parent is.
+        Down = "DOWN",
+        /// One of them is being built.
+        Build = "BUILD",
+        /// Its parent is ACTIVE, and a subport is not.
+        Degraded = "DEGRADED",
+        /// Its parent cannot be built, or none of its subports.
+        Error = "ERROR",
+    }
+}
+
+words! {
+    /// How a subport's frames are told apart.
+    SegmentationType {
+        /// By the tag of `segmentation_id`.
+        Vlan = "vlan",
+        /// By that of its network's VLAN; only in requests.
+        Inherit = "inherit",
     }
 }
 
@@ -458,6 +486,90 @@ pub struct Rate {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// A trunk: a port whose NIC carries further ports' frames.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Trunk {
+    /// Its id.
+    pub id: Uuid,
+    /// The parent: the port whose NIC carries the others' frames.
+    pub port_id: Uuid,
+    /// How it fares.
+    pub status: TrunkStatus,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// The project; nicd only stores it.
+    #[serde(default)]
+    pub project_id: String,
+    /// Whether its subports are to carry traffic.
+    #[serde(default)]
+    pub admin_state_up: bool,
+    /// Its subports.
+    #[serde(default)]
+    pub sub_ports: Vec<SubPort>,
+    /// Counts its changes.
+    #[serde(default)]
+    pub revision_number: u64,
+}
+
+/// A port whose frames a trunk's parent carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubPort {
+    /// The port.
+    pub port_id: Uuid,
+    /// How its frames are told apart.
+    pub segmentation_type: SegmentationType,
+    /// The VLAN that they have the tag of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmentation_id: Option<u16>,
+}
+
+impl SubPort {
+    /// A port whose frames have the tag of this VLAN.
+    pub fn tagged(port_id: Uuid, vlan: u16) -> Self {
+        Self { port_id, segmentation_type: SegmentationType::Vlan, segmentation_id: Some(vlan) }
+    }
+}
+
+/// A trunk to create.
+#[derive(Debug, Clone, Serialize)]
+pub struct NewTrunk {
+    /// Its id, for a control plane that has ids of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
+    /// The parent.
+    pub port_id: Uuid,
+    /// Its subports.
+    pub sub_ports: Vec<SubPort>,
+    /// What it shares with a change.
+    #[serde(flatten)]
+    pub settings: TrunkChange,
+}
+
+impl NewTrunk {
+    /// A trunk on this parent, without subports.
+    pub fn on(port_id: Uuid) -> Self {
+        Self { id: None, port_id, sub_ports: Vec::new(), settings: TrunkChange::default() }
+    }
+}
+
+/// What to change of a trunk. What is `None` stays.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TrunkChange {
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether its subports are to carry traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_state_up: Option<bool>,
 }
 
 /// An address that a port is to have: one of a subnet, a certain one, or both.

@@ -66,3 +66,29 @@ def test_groups_rules_and_ports_are_made_shown_changed_and_deleted(openstack, ne
     assert len(openstack("security group rule list db")) == 2, "the rule that referred to it has gone with it"
     openstack("port delete front")
     openstack("security group delete db")
+
+
+def test_trunks_are_made_shown_changed_and_deleted(openstack, network, api):
+    dmz = api.network("198.51.100.0/24", name="dmz")
+    for port, on in (("router", network), ("router-dmz", dmz), ("router-lab", dmz)):
+        openstack(f"port create --network {on} {port}")
+    tagged = "segmentation-type=vlan,segmentation-id"
+    trunk = openstack(f"network trunk create --parent-port router --subport port=router-dmz,{tagged}=101 edge")
+    assert (trunk["name"], trunk["status"], len(trunk["sub_ports"])) == ("edge", "DOWN", 1)
+    openstack(f"network trunk set edge --subport port=router-lab,{tagged}=102 --description both")
+    openstack(f"network trunk set edge --subport port=router-lab,{tagged}=101", fails="in use")
+    subports = openstack("network subport list --trunk edge")
+    assert sorted(sub["Segmentation ID"] for sub in subports) == [101, 102]
+    assert [trunk["Name"] for trunk in openstack("network trunk list")] == ["edge"]
+    assert openstack("network trunk show edge")["description"] == "both"
+    assert len(openstack("port show router")["trunk_details"]["sub_ports"]) == 2
+    openstack("port delete router", fails="parent port")
+    openstack("network trunk set edge --disable")
+    openstack("network trunk unset edge --subport router-dmz", fails="disabled")
+    openstack("network trunk set edge --enable")
+    openstack("network trunk unset edge --subport router-dmz")
+    assert len(openstack("network trunk show edge")["sub_ports"]) == 1
+    openstack("network trunk delete edge")
+    for port in ("router", "router-dmz", "router-lab"):
+        openstack(f"port delete {port}")
+    api.call("DELETE", f"/v2.0/networks/{dmz}", expect=204)

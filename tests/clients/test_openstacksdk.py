@@ -92,6 +92,8 @@ def test_port_security_and_address_pairs(cloud, blue):
         "port-security",
         "security-group",
         "security-groups-normalized-cidr",
+        "trunk",
+        "trunk-details",
     ]
     assert cloud.network.find_extension("port-security").name == "Port Security"
     assert blue.is_port_security_enabled is True
@@ -154,6 +156,37 @@ def test_security_groups_and_their_rules(cloud, blue):
     cloud.network.delete_security_group(web, ignore_missing=False)
     with pytest.raises(exceptions.NotFoundException):
         cloud.network.get_security_group(web.id)
+
+
+def test_trunks_are_made_found_changed_and_deleted(cloud, api, blue):
+    red = cloud.network.create_network(name="red", mtu=1400)
+    parent, sub = (cloud.network.create_port(network_id=network.id) for network in (blue, red))
+    trunk = cloud.network.create_trunk(port_id=parent.id, name="router")
+    assert (trunk.name, trunk.port_id, trunk.status, trunk.sub_ports) == ("router", parent.id, "DOWN", [])
+    assert trunk.is_admin_state_up is True
+    tagged = {"port_id": sub.id, "segmentation_type": "vlan", "segmentation_id": 101}
+    assert cloud.network.add_trunk_subports(trunk, [tagged]).sub_ports == [tagged]
+    assert cloud.network.get_trunk_subports(trunk)["sub_ports"] == [tagged]
+    assert cloud.network.find_trunk("router").id == trunk.id
+    assert ids(cloud.network.trunks(port_id=parent.id)) == [trunk.id] and ids(cloud.network.trunks(name="other")) == []
+    carried = cloud.network.get_port(parent.id).trunk_details
+    assert carried == {"trunk_id": trunk.id, "sub_ports": [{**tagged, "mac_address": sub.mac_address}]}
+    shown = cloud.network.get_port(sub.id)
+    assert (shown.device_owner, shown.device_id) == ("trunk:subport", trunk.id)
+    for port, why in ((parent, "currently a parent port"), (sub, "currently a subport")):
+        with pytest.raises(exceptions.ConflictException, match=why):
+            cloud.network.delete_port(port)
+    with pytest.raises(exceptions.ConflictException, match="already in use on trunk"):
+        other = cloud.network.create_port(network_id=red.id)
+        cloud.network.add_trunk_subports(trunk, [{**tagged, "port_id": other.id}])
+    assert cloud.network.update_trunk(trunk, name="r", is_admin_state_up=False).name == "r"
+    with pytest.raises(exceptions.ConflictException, match="disabled"):
+        cloud.network.delete_trunk_subports(trunk, [tagged])
+    cloud.network.update_trunk(trunk, is_admin_state_up=True)
+    assert cloud.network.delete_trunk_subports(trunk, [{"port_id": sub.id}]).sub_ports == []
+    cloud.network.delete_trunk(trunk, ignore_missing=False)
+    assert list(cloud.network.trunks()) == []
+    cloud.network.delete_port(parent, ignore_missing=False)
 
 
 def test_bulk_creates_answer_with_all_of_them(cloud, blue):
