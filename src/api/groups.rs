@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::model::action::Action;
 use crate::model::group::What;
-use crate::model::rule::{GroupChange, NewGroup, NewRule};
+use crate::model::rule::{GroupChange, NewGroup, NewRule, RULE_REVISION};
 use crate::model::{Direction, Family, Group, GroupId, Remote, Rule, RuleId};
 use crate::service::{Error, Reply, RuleFilter, RuleView};
 
@@ -199,7 +199,7 @@ answer! {
         /// Always empty.
         "tags": Value::Array(Vec::new()) => empty_list(),
         /// Always 1: a rule is not changed.
-        "revision_number": 1 => number(1..=1),
+        "revision_number": RULE_REVISION => number(1..=1),
         /// When it was created.
         "created_at": rule.created_at => time(),
         /// The same.

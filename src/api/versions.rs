@@ -73,14 +73,7 @@ answer! {
 pub(super) fn resources_of(base: &str) -> Value {
     let api = format!("{base}/v2.0");
     let resource = |name, collection| Resource::of(name, collection, &api);
-    let resources = [
-        resource("network", "networks"),
-        resource("subnet", "subnets"),
-        resource("port", "ports"),
-        resource("security_group", "security-groups"),
-        resource("security_group_rule", "security-group-rules"),
-        resource("trunk", "trunks"),
-    ];
+    let resources = [resource("network", "networks"), resource("subnet", "subnets"), resource("port", "ports")];
     json!({"resources": resources, "version": NetworkVersion::of(&api)})
 }
 

@@ -11,6 +11,9 @@ use super::ids::{GroupId, RuleId};
 /// The name of a project's own group, which no other group may have.
 pub const DEFAULT_NAME: &str = "default";
 
+/// A rule's revision number: it is never changed.
+pub const RULE_REVISION: u64 = 1;
+
 /// The names of protocols that a rule may have, with their numbers: Neutron's (`IP_PROTOCOL_MAP`, neutron_lib/constants.py).
 pub const PROTOCOLS: [(&str, u8); 25] = [
     ("ah", 51),

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::inventory::{ClaimGuard, GroupEntry, Inventory, Unclaimed};
 use crate::model::group::{GROUPS_OF_A_PORT, RULES};
 use crate::model::idempotency::Made;
-use crate::model::rule::{DEFAULT_NAME, GroupChange, NewGroup, NewRule};
+use crate::model::rule::{DEFAULT_NAME, GroupChange, NewGroup, NewRule, RULE_REVISION};
 use crate::model::{Group, GroupId, Remote, Rule, RuleId};
 use crate::store::{Change, Purpose};
 
@@ -212,6 +212,7 @@ impl Service {
             .reconciler
             .claim(|state| {
                 let group = state.group_of_rule(id)?.record.id;
+                context.expects(RULE_REVISION)?;
                 Ok((state.claim_group(group)?, group))
             })
             .await?;

@@ -85,7 +85,7 @@ class World:
         if not isinstance(value, str) or not UUID.fullmatch(value):
             return value
         draw = zlib.crc32(value.encode())
-        what = name if name != "id" else path.split("/")[3]
+        what = name if name != "id" else path.split("/{id}")[0].rsplit("/", 1)[-1]
         known = {
             "server": [self.SERVER], "servers": [self.SERVER],
             "port": [self.ATTACHED], "port_id": [self.ALONE], "ports": [self.ATTACHED, self.ALONE],

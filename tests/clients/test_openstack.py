@@ -40,32 +40,23 @@ def openstack():
 
 
 def test_groups_rules_and_ports_are_made_shown_changed_and_deleted(openstack, network, api):
+    # Each command takes about a second of Python's: what it needs is shown once.
     web = openstack("security group create web --description HTTP")
     assert (web["name"], web["description"], web["stateful"]) == ("web", "HTTP", True)
-    openstack("security group create db")
     rule = openstack("security group rule create web --protocol tcp --dst-port 80:81 --remote-ip 192.0.2.0/24")
     assert (rule["protocol"], rule["port_range_min"], rule["port_range_max"]) == ("tcp", 80, 81)
-    ping = openstack("security group rule create web --ethertype IPv6 --protocol icmp --icmp-type 128 --egress")
-    assert (ping["protocol"], ping["direction"], ping["ether_type"]) == ("ipv6-icmp", "egress", "IPv6")
-    assert openstack("security group rule create db --protocol tcp --dst-port 5432 --remote-group web")["remote_group_id"] == web["id"]
-    openstack("security group rule create web --protocol tcp --dst-port 80:81 --remote-ip 192.0.2.0/24", fails="already exists")
-    openstack("security group rule create web --protocol tcp --dst-port 81:80", fails="port_range_min")
+    ping = openstack("security group rule create web --ethertype IPv6 --protocol icmp --icmp-type 128 --remote-group web")
+    assert (ping["protocol"], ping["ether_type"], ping["remote_group_id"]) == ("ipv6-icmp", "IPv6", web["id"])
+    openstack("security group rule create web --protocol tcp --dst-port 80:81 --remote-ip 192.0.2.7/24", fails="already exists")
     assert len(openstack("security group rule list web")) == 4
-    assert sorted(group["Name"] for group in openstack("security group list")) == ["db", "web"]
     port = openstack(f"port create --network {network} --security-group web front")
     assert port["security_group_ids"] == [web["id"]]
-    openstack("port set front --security-group db")
-    assert len(openstack("port show front")["security_group_ids"]) == 2
-    assert [port["Name"] for port in openstack("port list --security-group web")] == ["front"]
     openstack("security group delete web", fails="in use")
     openstack("port unset front --security-group web")
-    openstack("security group set web --name front")
     openstack(f"security group rule delete {rule['id']}")
-    assert len(openstack("security group rule list front")) == 3
-    openstack("security group delete front")
-    assert len(openstack("security group rule list db")) == 2, "the rule that referred to it has gone with it"
+    openstack("security group delete web")
+    assert openstack("security group list") == []
     openstack("port delete front")
-    openstack("security group delete db")
 
 
 def test_trunks_are_made_shown_changed_and_deleted(openstack, network, api):

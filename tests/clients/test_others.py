@@ -183,6 +183,8 @@ def test_the_extensions_are_listed_and_have_no_pages_of_their_own():
         "security-group",
         "security-groups-normalized-cidr",
         "port-security",
+        "trunk",
+        "trunk-details",
     ]
     assert "NeutronError" in curl("/v2.0/extensions/port-security").expect(404)
 

@@ -92,7 +92,9 @@ fn groups_and_rules_are_made_shown_changed_and_kept() {
         stale.refused(412, "revision_mismatch");
         let changed = fixture.api.put(&path, &change).expect(200)["security_group"].clone();
         assert_eq!((&changed["name"], &changed["description"]), (&json!("front"), &json!("the web")));
-        fixture.api.delete(&format!("{RULES}/{}", text(&any["id"]))).expect(204);
+        let path_of_rule = format!("{RULES}/{}", text(&any["id"]));
+        fixture.api.call("DELETE", &path_of_rule, &[("If-Match", "revision_number=2")], b"").refused(412, "revision_mismatch");
+        fixture.api.delete(&path_of_rule).expect(204);
         fixture.api.get(&format!("{RULES}/{}", text(&any["id"]))).refused(404, "no_such_rule");
         assert_eq!(show(&mut fixture, &id)["security_group_rules"].as_array().unwrap().len(), 5);
         fixture.api.delete(&path).expect(204);

@@ -99,6 +99,7 @@ pub(in crate::api) fn create_rules() -> Entry {
 pub(in crate::api) fn delete_rule() -> Entry {
     entry("delete_security_group_rule", "Remove a rule; connections that it alone allowed end at once")
         .does(&[Write, Rule])
+        .if_match()
         .answers_nothing(204, "It is gone.")
 }
 
